@@ -115,6 +115,12 @@ def test_a_recipe_prints_something(folder: Path, page: str, number: int) -> None
     assert "camera-0" in done.stdout
 
 
+def test_the_recipe_of_what_to_label_runs(folder: Path) -> None:
+    recipe = blocks(GUIDE / "labels.md", "python")[1]
+    subprocess.run([sys.executable, "-W", "error", "-c", recipe], cwd=folder, check=True, timeout=120)
+    assert (folder / "to_label.csv").read_text().startswith("row_id,stream_id,condition,captured_at")
+
+
 @pytest.mark.parametrize("page", [ROOT / "README.md", GUIDE / "start.md"], ids=name_of)
 def test_the_configuration_is_valid(tmp_path: Path, page: Path) -> None:
     (tmp_path / "adawise.toml").write_text(blocks(page, "toml")[0])

@@ -314,3 +314,4 @@ class BatchTrace:
     rejected: int | None = None  # images of the stream since its batch before; None where an earlier version read them
     condition: int | None = None  # the number that the stream's search gave it; None where it has none
     returned: bool | None = None  # True if the stream was in it before
+    alarm: bool | None = None  # True if alpha is kept from where the objective would have it; None: nobody looks

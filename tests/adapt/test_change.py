@@ -98,7 +98,7 @@ def test_shares_are_of_cells_and_sum_to_1() -> None:
 
 def steep() -> Hypotheses:
     belief = SURROGATE.observe_difference(SURROGATE.prior(), 20, 0, -0.5, 1e-3)
-    return Hypotheses.of_jump(belief, SURROGATE.prior(), 0.05)
+    return Hypotheses((belief, SURROGATE.prior()), (math.log(0.95), math.log(0.05)))
 
 
 def test_a_look_that_fits_makes_a_jump_less_likely_and_one_that_contradicts_it_more() -> None:
@@ -149,3 +149,20 @@ def test_a_level_that_a_condition_had_speaks_for_its_return_and_another_one_hard
     assert level.evidence_of_return(2.0, 0.01, 2.0, 0.01) > new + 0.3
     assert level.evidence_of_return(2.0, 0.01, 0.0, 0.01) == pytest.approx(new + math.log(0.5), abs=1e-3)
     assert level.restarted().evidence_of_return(2.0, 0.01, 0.0, 0.01) == 0.0
+
+
+def test_a_stream_that_drifted_is_in_the_same_condition() -> None:
+    prior = SURROGATE.prior()
+    stayed = SURROGATE.observe_difference(prior, 20, 0, -0.5, 1e-3)
+    same = (stayed, SURROGATE.advance(stayed, 20.0))
+    hypotheses = Hypotheses((*same, prior), (math.log(0.9), math.log(0.09), math.log(0.01)), 2)
+    assert hypotheses.jump == pytest.approx(0.01)
+    assert hypotheses.drifted == pytest.approx(0.09 / 0.99)
+    assert hypotheses.likeliest == 2
+    nearby = hypotheses.observed(SURROGATE, 20, 0, -0.37, 1e-4)
+    assert nearby.drifted > 0.5
+    assert nearby.jump < 0.1
+    jumped = nearby.jumped()
+    assert jumped.jump == pytest.approx(1.0)
+    assert jumped.drifted == pytest.approx(nearby.drifted), "what is known of drifting is not lost by it"
+    assert Hypotheses(same, (math.log(0.5), math.log(0.5)), 2).jump == 0.0

@@ -1,16 +1,19 @@
 from __future__ import annotations
 
+import base64
 import json
 import math
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from adawise.adapt.change import ClassMix, Level
 from adawise.adapt.conditions import KnownCondition, Looks, Memory
+from adawise.adapt.disagreement import Disagreement
 from adawise.adapt.heard import Heard
 from adawise.adapt.noise import PairedNoise
 from adawise.adapt.state import Observation, StreamState, largest_bytes
@@ -30,22 +33,41 @@ def beliefs(draw: st.DrawFn) -> Belief:
     return Belief(np.array(draw(st.lists(number, min_size=n, max_size=n))), P)
 
 
-states = st.builds(
+def curve(points: int, number: float) -> Abridged:
+    knots = min(6, points)
+    covariance = np.eye(knots)[np.triu_indices(knots)]
+    return Abridged(np.full(knots, number).astype("f4"), covariance.astype("f4"))
+
+
+@st.composite
+def states_of(draw: st.DrawFn, plain: st.SearchStrategy[StreamState]) -> StreamState:
+    """With a place on the grid, and a curve of as many alphas as the belief has."""
+    state = draw(plain)
+    points = 0 if state.belief is None else len(state.belief.mean) - 1
+    if not points:
+        return state
+    known = draw(st.none() | st.builds(curve, st.just(points), st.floats(-1e30, 1e30)))
+    return replace(state, alpha_index=state.alpha_index % points, standardised=known)
+
+
+plain = st.builds(
     StreamState,
     key=st.text(),
     alpha_index=count,
     batches=count,
     quiet_batches=count,
     pinned_batches=count,
-    capped_batches=count,
+    disagreement=st.builds(Disagreement, st.floats(0.0, 64.0), st.floats(0.0, 64.0)),
+    drifting=st.none() | st.floats(0.0, 1.0),
     broken=st.lists(count, max_size=4).map(tuple),
-    hazard=number,
+    hazard=st.floats(0.0, 1.0, exclude_max=True),
     level=st.builds(Level, number, number, count),
     mix=st.builds(ClassMix, st.lists(number, max_size=4).map(tuple), st.builds(Level, number, number, count)),
     noise=st.builds(PairedNoise, number, number),
     belief=st.none() | beliefs(),
     observations=st.lists(st.builds(Observation, count, count, number, number), max_size=4).map(tuple),
 )
+states = states_of(plain)
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | number | st.text(),
     lambda inner: st.lists(inner, max_size=6) | st.dictionaries(st.text(), inner, max_size=4),
@@ -63,7 +85,11 @@ def test_a_state_comes_back_bit_by_bit(state: StreamState) -> None:
     assert back.to_bytes() == state.to_bytes()
     assert (back.key, back.alpha_index, back.batches) == (state.key, state.alpha_index, state.batches)
     assert (back.quiet_batches, back.pinned_batches) == (state.quiet_batches, state.pinned_batches)
-    assert (back.capped_batches, back.broken) == (state.capped_batches, state.broken)
+    assert back.broken == state.broken
+    assert bits(back.disagreement.images) == bits(state.disagreement.images)
+    assert bits(back.disagreement.differing) == bits(state.disagreement.differing)
+    assert (back.drifting is None) == (state.drifting is None)
+    assert (back.standardised is None) == (state.standardised is None)
     assert bits(back.hazard) == bits(state.hazard)
     assert bits(back.level.mean) == bits(state.level.mean)
     assert bits(back.level.variance) == bits(state.level.variance)
@@ -114,7 +140,14 @@ def test_a_field_of_another_kind_is_refused_or_read_as_a_whole_state(name: str, 
     assert StreamState.from_bytes(state.to_bytes()).to_bytes() == state.to_bytes()
 
 
-LATER = {"pinned_batches", "capped_batches", "hazard", "mix", "noise", "broken"}
+LATER = {
+    "pinned_batches",
+    "capped_batches",
+    "hazard",
+    "mix",
+    "noise",
+    "broken",
+}
 
 
 @pytest.mark.parametrize("name", sorted(json.loads(StreamState("k", 3).to_bytes()).keys() - LATER))
@@ -144,17 +177,18 @@ def test_what_a_later_version_adds_is_passed_over() -> None:
 
 def night(number: int, seed: int) -> KnownCondition:
     rng = np.random.default_rng(seed)
-    curve = Abridged(rng.normal(size=6).astype("f4"), rng.normal(size=21).astype("f4"))
-    return KnownCondition(
-        number, 3, 40, curve, rng.normal(size=5).astype("f4"), batches=12, level=math.pi, alpha_index=7
-    )
+    root = rng.normal(size=(6, 6))
+    curve = Abridged(rng.normal(size=6).astype("f4"), (root @ root.T)[np.triu_indices(6)].astype("f4"))
+    known = KnownCondition(number, 3, 40, curve, rng.normal(size=5), batches=12, level=math.pi, alpha_index=7)
+    return replace(known, disagreement=Disagreement(60.1, 20.2)).rounded()
 
 
 def seen() -> StreamState:
     rng = np.random.default_rng(0)
     one, two, three, four = rng.normal(size=(4, 5))
-    looks = Looks(one, two, three, four, batches=7, overall_batches=300, restless=1 / 3)
-    return StreamState("k", 3, looks=looks, memory=Memory(5, 2, 9, (night(4, 1), night(8, 2))))
+    looks = Looks(one, two**2, three, four**2, batches=7, overall_batches=300, restless=1 / 3)
+    belief = Belief(np.zeros(22), np.eye(22))
+    return StreamState("k", 3, belief=belief, looks=looks, memory=Memory(5, 2, 9, (night(4, 1), night(8, 2))))
 
 
 def test_how_a_stream_looks_and_what_it_remembers_are_the_same_after_the_bytes() -> None:
@@ -168,7 +202,7 @@ def test_how_a_stream_looks_and_what_it_remembers_are_the_same_after_the_bytes()
     assert (back.memory.number, back.memory.visits, back.memory.seen) == (5, 2, 9)
     for theirs, ours in zip(back.memory.known, state.memory.known, strict=True):
         assert (theirs.number, theirs.visits, theirs.left, theirs.batches) == (ours.number, 3, 40, 12)
-        assert (theirs.level, theirs.alpha_index) == (math.pi, 7)
+        assert (theirs.level, theirs.alpha_index, theirs.disagreement) == (ours.level, 7, ours.disagreement)
         np.testing.assert_array_equal(theirs.look, ours.look)
         np.testing.assert_array_equal(theirs.curve.mean, ours.curve.mean)
         np.testing.assert_array_equal(theirs.curve.covariance, ours.curve.covariance)
@@ -176,7 +210,7 @@ def test_how_a_stream_looks_and_what_it_remembers_are_the_same_after_the_bytes()
 
 def test_a_state_of_before_has_no_memory_and_its_bytes_stay_as_they_were() -> None:
     fields = json.loads(StreamState("k", 3).to_bytes())
-    assert not {"looks", "memory"} & fields.keys()
+    assert not {"looks", "conditions"} & fields.keys()
     back = StreamState.from_bytes(json.dumps(fields).encode())
     assert back.looks is None
     assert back.memory == Memory()
@@ -185,9 +219,65 @@ def test_a_state_of_before_has_no_memory_and_its_bytes_stay_as_they_were() -> No
 @pytest.mark.parametrize("numbers", ["", "AAAA", "AAAAAA==", 7, None])
 def test_a_damaged_memory_is_a_damaged_chain(numbers: object) -> None:
     fields = json.loads(seen().to_bytes())
-    fields["memory"][3][0][-1] = numbers
+    fields["conditions"][3][0][-1] = numbers
     with pytest.raises(ChainError, match="not readable"):
         StreamState.from_bytes(json.dumps(fields).encode())
+
+
+def packed(numbers: npt.ArrayLike, kind: str) -> str:
+    return base64.b64encode(np.asarray(numbers, dtype=kind).tobytes()).decode()
+
+
+def remembered(level: float, covariance: float, knots: int = 6) -> str:
+    halves, upper = [level, 1.0, 0.0, *[0.1] * (5 + knots)], [covariance] * (knots * (knots + 1) // 2)
+    return base64.b85encode(np.array(halves, "<f2").tobytes() + np.array(upper, "<f4").tobytes()).decode()
+
+
+LOOKS = np.ones((4, 5))
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        *((("alpha_index",), index) for index in (-1, 21)),
+        *((("served_index",), index) for index in (-1, 21)),
+        *((("hazard",), hazard) for hazard in (-0.1, 1.0, math.nan)),
+        *((("drifting",), drifting) for drifting in (-0.1, 1.1, math.nan)),
+        *((("disagreement",), seen) for seen in ([-8.0, 0.0], [math.nan, 0.0], [1.0, math.inf])),
+        *((("standardised",), packed([number] * 27, "<f4")) for number in (math.nan, math.inf, -1.0, 1e38)),
+        *((("standardised",), packed([0.1] * length, "<f4")) for length in (2, 20)),
+        *((("looks", 0), packed(LOOKS * number, "<f8")) for number in (math.nan, math.inf, -1.0, 1e300)),
+        *((("looks", 1), batches) for batches in (-1, 10**400)),
+        *((("looks", 2), batches) for batches in (0, 10**400)),
+        *((("looks", 3), restless) for restless in (0.0, 1.0, math.nan)),
+        *((("conditions", 0), number) for number in (-1,)),
+        *((("conditions", 1), visits) for visits in (0, 10**400)),
+        *((("conditions", 2), count) for count in (0,)),
+        *((("conditions", 3, 0, 0), number) for number in (-1,)),
+        *((("conditions", 3, 0, 1), visits) for visits in (0, 10**400)),
+        *((("conditions", 3, 0, 3), batches) for batches in (0, 10**400)),
+        *((("conditions", 3, 0, 4), index) for index in (-1, 21)),
+        (("conditions", 3, 0, 5), remembered(math.nan, 0.1)),
+        (("conditions", 3, 0, 5), remembered(0.5, math.inf)),
+        (("conditions", 3, 0, 5), remembered(0.5, -1.0)),
+        (("conditions", 3, 0, 5), remembered(0.5, 0.1, knots=3)),
+        (("belief",), None),  # the curves beside it are of none
+    ],
+)
+def test_numbers_that_no_search_writes_are_a_damaged_chain(path: tuple[str | int, ...], value: object) -> None:
+    fields = json.loads(seen().to_bytes())
+    part = fields
+    for name in path[:-1]:
+        part = part[name]
+    part[path[-1]] = value
+    with pytest.raises(ChainError, match=r"not readable \(ValueError"):
+        StreamState.from_bytes(json.dumps(fields).encode())
+
+
+def test_what_half_precision_cannot_hold_is_remembered_as_far_as_it_can() -> None:
+    known = replace(night(4, 1), level=1e6).rounded()
+    state = replace(seen(), memory=Memory(5, 2, 9, (known,)))
+    assert StreamState.from_bytes(state.to_bytes()).memory.known[0].level == known.level == 65504.0
 
 
 @pytest.mark.parametrize("name", ["level", "noise"])

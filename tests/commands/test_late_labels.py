@@ -18,8 +18,8 @@ import torch
 from PIL import Image
 
 from adawise.__main__ import main
-from adawise.adapt.card import BIASED, read_card
-from adawise.adapt.objective import ERRORS_A_NAT, tsallis
+from adawise.adapt.card import BIASED, Card, read_card
+from adawise.adapt.objective import ERRORS_A_NAT, Objective, Values, tsallis
 from adawise.build.model import load_model
 from adawise.build.pairs import begin_orders, starting_pair
 from adawise.build.signals import INTERRUPTED
@@ -263,9 +263,9 @@ def a_root(folder: Path, root: Path, labels: Mapping[int, str]) -> Path:
 @pytest.mark.parametrize(
     ("labels", "said"),
     [
-        ({}, "0 have a label, and 0 conditions of 0 have so many (none)"),
+        ({}, "0 have a label, and of 0 conditions 0 have labels in so many batches (none)"),
         (dict.fromkeys(LABELLED[:99], CLASSES[0]), "99 have a label, and"),
-        (dict.fromkeys(range(140), CLASSES[0]), "140 have a label, and 0 conditions of"),  # in three batches each
+        (dict.fromkeys(range(140), CLASSES[0]), "140 have a label, and of"),  # in three batches each
         (dict.fromkeys([n for n in LABELLED if n % CAMERAS < 4], CLASSES[0]), "96 have a label"),
         (dict.fromkeys(LABELLED, "zeppelin"), f"{len(LABELLED)} labels are of classes that are not served"),
     ],
@@ -280,6 +280,7 @@ def test_too_few_labels_are_refused_and_how_many_there_are(
     assert said in out + err
     assert "expected at least 100 labelled images, under at least 5 conditions with labels in 8 batches each" in err
     assert "Traceback" not in err
+    assert ("there are no labels of these images" in out) == (not labels)
     assert not list(tmp_path.glob("*.json"))
 
 
@@ -329,6 +330,30 @@ def test_images_that_the_recording_has_not_or_nobody_can_read_are_left_out(
             assert bias.images <= (until - damaged) / 4
 
 
+def test_an_image_whose_logits_are_not_finite_at_an_alpha_is_left_out(
+    folder: Path, labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of_card = Card.objective
+
+    def with_nan(card: Card, name: str) -> Objective:
+        def objective(z: torch.Tensor, index: int) -> Values:
+            values = of_card(card, name)(z, index)
+            values[0] = np.nan if index == 7 else values[0]
+            return values
+
+        return objective
+
+    monkeypatch.setattr(Card, "objective", with_nan)
+    for name in ("new", "whole"):
+        assert adawise(folder, monkeypatch, *asked(labelled, tmp_path / f"{name}.json", "--without-replay")) == 0
+        monkeypatch.setattr(Card, "objective", of_card)
+    less, whole = (read_card(tmp_path / f"{name}.json").bias for name in ("new", "whole"))
+    assert less is not None
+    assert whole is not None
+    assert less.images == whole.images - whole.conditions
+    assert np.isfinite(less.nats).all()
+
+
 def test_what_cannot_be_is_told_before_anything_is_computed(
     folder: Path, labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
@@ -350,6 +375,7 @@ def test_what_cannot_be_is_told_before_anything_is_computed(
         ((*asked(labelled, tmp_path / "new.json"), "--config", str(tmp_path / "bare.toml")), "expected the card that"),
         ((*asked(folder, tmp_path / "new.json"),), "there is no output of a worker"),
         ((*asked(labelled, tmp_path / "new.json"), "--search.strategy", "fixed"), "serve a fixed alpha of"),
+        ((*asked(labelled, tmp_path / "new.json"), "--images", "7"), "left by --images 7, and of"),
         ((*asked(labelled, tmp_path / "new.json"), "--labelled", "own"), "it has no use with --from-labels"),
         ((*asked(labelled, tmp_path / "new.json"), "--model.classes", str(tmp_path / "classes.txt")), "another pair"),
     ):

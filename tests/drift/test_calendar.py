@@ -11,6 +11,7 @@ import numpy as np
 import adawise
 from adawise.drift.calendar import calendar, hours, name_of, seen_before
 from adawise.drift.result import NO_CALENDAR, NO_STAYS, Stays
+from adawise.drift.show import alarms
 from tests.drift.worlds import BEGIN_US, DAY_US, HOUR_US, camera, with_conditions, write
 
 
@@ -22,8 +23,9 @@ def stays(*rows: tuple[float, float, int], states: tuple[int, ...] = (), batches
     n, returned = len(rows), np.array([key in keys[:i] for i, key in enumerate(keys)])
     since_us, until_us = ((BEGIN_US + each * HOUR_US).astype(np.int64) for each in (since, until))
     alpha = np.where(condition == 1, 0.2, 0.8)
+    counts, alarms = np.full(n, batches), np.where(condition == 1, batches // 2, 0)
     return Stays(
-        since_us, until_us, state, condition, np.full(n, batches), alpha, np.full(n, np.nan), returned | True, returned
+        *(since_us, until_us, state, condition, counts, alpha, np.full(n, np.nan), returned | True, returned, alarms)
     )
 
 
@@ -92,6 +94,14 @@ def test_numbers_of_a_state_that_began_anew_are_others() -> None:
     assert seen_before(both, 4) == 1
 
 
+def test_an_alarm_is_told_with_where_it_was_and_what_to_do() -> None:
+    found = calendar(nights(6))
+    assert {each.number: each.alarms for each in found.conditions} == {0: 0.0, 1: 0.5}
+    assert alarms(found).startswith(f"alarm in {found.alarms:.0%} of its batches, most of them in condition 1: ")
+    assert "card --from-labels" in alarms(found)
+    assert alarms(calendar(stays((0, 6, 0), (6, 12, 2)))) == ""
+
+
 def test_without_conditions_there_is_no_calendar() -> None:
     assert calendar(NO_STAYS) is NO_CALENDAR
 
@@ -111,6 +121,7 @@ def test_traces_of_a_root_are_read_to_the_batch_and_those_of_an_earlier_version_
         assert row["batches"] == mine.sum()
         assert row["visits"] == sum(value == row["number"] for value, _ in runs)
         assert row["returns"] == max(0, row["visits"] - 1)
+        assert row["alarms"] == (row["number"] == 1)
         assert np.isclose(row["alpha"], knowing.columns["alpha"][mine].mean())
         assert np.isclose(row["objective"], np.nanmean(knowing.columns["objective"][mine]))
         assert row["first"].timestamp() * 1e6 == at_us[mine][0]

@@ -536,7 +536,8 @@ def with_conditions(world: CameraWorld, condition: npt.NDArray[np.int64]) -> Cam
     """As a worker writes it: all batches of a visit say whether the stream was there before."""
     began = np.maximum.accumulate(np.where(np.diff(condition, prepend=-1) != 0, np.arange(len(condition)), 0))
     returned = np.array([condition[n] in condition[:first] for n, first in enumerate(began)])
-    return replace(world, columns={**world.columns, "condition": condition, "returned": returned})
+    told = {"condition": condition, "returned": returned, "alarm": condition == 1}
+    return replace(world, columns={**world.columns, **told})
 
 
 def write(root: FilePath, worlds: Sequence[CameraWorld], until_us: int | None = None) -> FilePath:

@@ -44,7 +44,7 @@ def test_an_objective_that_was_fitted_under_shift_needs_no_guard_against_over_co
     for text, limit in (
         ("warm@calibrated_tsallis", 1.0),
         ("warm:disagreement=0.5@calibrated_tsallis", 0.5),
-        ("warm", 0.5),
+        ("warm", None),
     ):
         (candidate,) = read(text)
         built = candidate.build(GRID, tsallis, card)
@@ -67,7 +67,12 @@ def test_the_objective_that_is_asked_for_is_that_of_all_that_name_none() -> None
         ("warm:bugdet=3", "there is no option 'bugdet'; expected one of alpha, budget"),
         ("warm:budget=three", "budget: expected a value of type int, got 'three'"),
         ("warm:budget", "budget: expected a value of type int, got ''"),
-        ("fixed:alpha=2", "alpha: expected a number from 0 to 1, got 2.0"),
+        ("fixed:alpha=2", "alpha: expected a number from 0 to 1, got 2"),
+        ("warm:hazard=nan", "hazard: expected a number from 0 to 1, got nan"),
+        ("warm:drifting=-0.1", "drifting: expected a number from 0 to 1, got -0.1"),
+        ("warm:every=0", "every: expected a number from 1 on, got 0"),
+        ("warm:first_budget=inf", "first_budget: expected a number from 0 on, got inf"),
+        ("warm:conditions=-1", "conditions: expected a number from 0 on, got -1"),
         ("fixed:alpha=nan", "alpha: expected a number from 0 to 1, got nan"),
         ("warm,grid,warm", "expected each once, got warm"),
         (",", "expected each once, got none"),

@@ -15,7 +15,7 @@ from adawise.live import observer
 from adawise.live.counts import Distribution
 from adawise.live.metrics import METRICS, Scrape
 from adawise.live.worker import LiveWorker
-from adawise.records import DecodedMessage, Message, Missing, TopicPartition
+from adawise.records import DecodedMessage, Message, Missing, Predictions, TopicPartition
 from adawise.worker.backpressure import Limits
 from adawise.worker.batching import BatchPolicy
 from adawise.worker.fair_queue import BOOKKEEPING_BYTES
@@ -238,10 +238,27 @@ def test_conditions_are_counted_as_a_camera_comes_into_them() -> None:
     assert (row.condition, row.returns) == (1, 2)
 
 
+def deceived() -> tuple[Heard, Iterable[Values]]:
+    """A batch in which alpha is kept from where the objective would have it."""
+    heard, _ = nights()
+    trace = replace(heard.journal.served[-1], alarm=True)
+    n = trace.images
+    one, two = np.zeros((n, 1), np.int32), np.zeros((2, n), np.int32)
+    nothing = Predictions(one, one.astype("f4"), np.zeros(n, np.float32), two, two.astype("f4"))
+    heard.worker.serve(heard.now_s(), trace, nothing, ())
+    return heard, []
+
+
+def test_an_alarm_is_counted() -> None:
+    heard, _ = nights()
+    assert values(heard.scrape())["adawise_alarm_batches_total"] == {(): 0}
+    assert values(deceived()[0].scrape())["adawise_alarm_batches_total"] == {(): 1}
+
+
 def test_every_metric_moves(monkeypatch: pytest.MonkeyPatch) -> None:
     first = values(Scrape(LiveWorker("untouched", T, BOUNDS), "1.2.3", max_streams=1, viewers=0, dropped=0, clock_s=T))
     moved: set[str] = set()
-    for scenario in (everyday, race, results, slow_store, full_store, another_pair, crowd, backlog, nights, flood):
+    for scenario in (everyday, race, results, slow_store, full_store, another_pair, crowd, backlog, deceived, flood):
         if scenario is flood:
             monkeypatch.setattr(observer, "MOST", 8)
         heard, seen = scenario()

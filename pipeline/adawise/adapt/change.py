@@ -1,9 +1,10 @@
 """Has the condition changed? The level of what is served, and hypotheses about the curve.
 
-A Kalman filter alone must choose between following a jump and averaging over many batches. Here the drift is slow and a
-jump is another hypothesis: the curve went on as believed, it is that of a condition that was seen before, or it is a
-new draw from the prior. How the pixels look, the served objective's level and every difference that is looked at weigh
-them; what remains at the end of a batch is one normal with the mean and covariance of the mixture.
+A Kalman filter alone must choose between following a change and averaging over many batches. Here these are several
+hypotheses: the curve stayed as believed, it drifted further than it does from batch to batch in most streams, it is
+that of a condition that was seen before, or it is a new draw from the prior. How the pixels look, the served
+objective's level and every difference that is looked at weigh them; what remains at the end of a batch is one normal
+with the mean and covariance of the mixture.
 """
 
 from __future__ import annotations
@@ -134,18 +135,15 @@ def class_shares(predicted: npt.NDArray[np.int64]) -> Array:
 
 @dataclass(frozen=True)
 class Hypotheses:
-    """What the curve may be: it stayed as it was believed, it is that of a condition known before, or it is a new one.
+    """What the curve may be: it stayed as it was believed or drifted, it is that of a condition known before, or new.
 
-    `beliefs` in this order, the first of the one that stayed; `logs` of how probable they are, up to a constant.
+    `beliefs` in this order, the first `same` of them in the condition of before; `logs` of how probable they are, up to
+    a constant.
     """
 
     beliefs: tuple[Belief, ...]
     logs: tuple[float, ...]
-
-    @classmethod
-    def of_jump(cls, stayed: Belief, new: Belief, hazard: float) -> Hypotheses:
-        """It stayed, or with that probability it is a new one."""
-        return cls((stayed, new), (math.log1p(-hazard), math.log(hazard))) if hazard else cls((stayed,), (0.0,))
+    same: int = 1
 
     @cached_property
     def probabilities(self) -> Array:
@@ -156,13 +154,19 @@ class Hypotheses:
 
     @property
     def jump(self) -> float:
-        """The probability that it did not stay."""
-        return float(1.0 - self.probabilities[0]) if len(self.beliefs) > 1 else 0.0
+        """The probability that the condition is another one."""
+        return float(1.0 - self.probabilities[: self.same].sum()) if len(self.beliefs) > self.same else 0.0
+
+    @property
+    def drifted(self) -> float:
+        """The probability that it drifted, if the condition is the same; nan without that hypothesis."""
+        stayed, drifted = self.logs[: self.same] if self.same > 1 else (math.nan, math.nan)
+        return 1.0 / (1.0 + math.exp(min(stayed - drifted, _MOST_APART)))
 
     @property
     def likeliest(self) -> int:
-        """The place of the most probable of those that did not stay."""
-        return 1 + int(self.probabilities[1:].argmax())
+        """The place of the most probable of the other conditions."""
+        return self.same + int(self.probabilities[self.same :].argmax())
 
     @cached_property
     def belief(self) -> Belief:
@@ -190,6 +194,9 @@ class Hypotheses:
         return replace(weighed, beliefs=tuple(surrogate.observe_difference(b, *observation) for b in self.beliefs))
 
     def jumped(self) -> Hypotheses:
-        """What they are if it is known that it did not stay."""
-        _, *others = self.logs
-        return replace(self, logs=(max(others) - _MOST_APART, *others)) if others else self
+        """What they are if it is known that the condition is another one."""
+        same, others = self.logs[: self.same], self.logs[self.same :]
+        if not others:
+            return self
+        less = max(0.0, max(same) - max(others) + _MOST_APART)
+        return replace(self, logs=(*(log - less for log in same), *others))

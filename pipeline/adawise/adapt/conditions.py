@@ -21,9 +21,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
+from adawise.adapt.disagreement import Disagreement
 from adawise.adapt.surrogate import Abridged, Array
 
-_TEMPER = 0.5
+_TEMPER = 0.7
 _LEAST = -1.0  # of the evidence for a new condition
 _RESTLESS_AT_FIRST, _RESTLESS = 0.005, (0.002, 0.2)
 _RESTLESS_BATCHES = (10.0, 25.0)  # its memory while it rises, and while it falls
@@ -80,9 +81,9 @@ class Looks:
         return cls(appearance.mean, spread, appearance.mean, appearance.variance + _FLOOR)
 
     def evidence(self, appearance: Appearance, known: Sequence[KnownCondition]) -> list[float]:
-        """Log likelihoods over that of having stayed: 0, of each condition in `known`, and of a new one."""
+        """Log likelihoods, over that of having stayed, of each condition in `known` and of a new one."""
         if self.batches < 2:
-            return [0.0] * (len(known) + 2)
+            return [0.0] * (len(known) + 1)
         stayed, other = self._stayed(appearance)
         returned: list[float] = []
         if known:
@@ -90,7 +91,7 @@ class Looks:
             returned = _log_normals(appearance.mean, looks, self._spread(appearance) * (1.0 + 1.0 / batches)).tolist()
         either = float(np.logaddexp(stayed, other))
         new = other - math.log(self.restless)
-        return [0.0, *(log - either for log in returned), max(new - either, _LEAST)]
+        return [*(log - either for log in returned), max(new - either, _LEAST)]
 
     def _stayed(self, appearance: Appearance) -> tuple[float, float]:
         """Log likelihoods of a batch of the same condition that looks as before, and of one that does not any more."""
@@ -131,32 +132,43 @@ class Looks:
         """Before the first batch of a condition that returned, or None of a new one."""
         if to is None:
             return replace(self, batches=0)
-        return replace(self, mean=to.look.astype("f8"), batches=to.batches)
+        return replace(self, mean=to.look, batches=to.batches)
 
 
 @dataclass(frozen=True, eq=False)
 class KnownCondition:
-    """What is remembered of a condition that is over.
+    """What is remembered of a condition that is over, most of it in half precision: a state has many.
 
     Args:
         number: which one of the stream, from 0.
         visits: how often the stream was in it.
         left: the number of the batch at which it was over.
         curve: what was believed of the objective.
-        look: mean of the statistics of pixels, float32 `[5]`, over `batches`.
+        look: mean of the statistics of pixels, `[5]`, over `batches`.
         level: the served objective, nats, at the alpha with `alpha_index`.
-        is_capped: alpha 1 was given up there, for zero-shot contradicted it.
+        disagreement: how far alpha may go there.
     """
 
     number: int
     visits: int
     left: int
     curve: Abridged
-    look: npt.NDArray[np.float32]
+    look: Array
     batches: int
     level: float
     alpha_index: int
-    is_capped: bool = False
+    disagreement: Disagreement = field(default_factory=Disagreement)
+
+    def rounded(self) -> KnownCondition:
+        """As it is remembered."""
+        images, differing = half([self.disagreement.images, self.disagreement.differing]).tolist()
+        return replace(
+            self,
+            curve=replace(self.curve, mean=half(self.curve.mean).astype("f4")),
+            look=half(self.look),
+            level=float(half(self.level)),
+            disagreement=Disagreement(images, differing),
+        )
 
 
 @dataclass(frozen=True)
@@ -192,6 +204,12 @@ class Memory:
         if to is not None:
             return Memory(to.number, to.visits + 1, self.seen, tuple(known))
         return Memory(self.seen, 1, self.seen + 1, tuple(known))
+
+
+def half(values: npt.ArrayLike) -> Array:
+    """In half precision; what is beyond it counts as the farthest that is not."""
+    most = float(np.finfo("f2").max)
+    return np.clip(values, -most, most).astype("f2").astype("f8")
 
 
 def _log_normals(x: Array, mean: npt.NDArray[np.floating], variance: Array, farthest: float = np.inf) -> Array:

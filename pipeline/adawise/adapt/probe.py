@@ -83,15 +83,20 @@ class Probes:
                 sd = noise.measured(self.alphas[index] - self.alphas[self.current], differences) ** 0.5
         return regret, sd
 
-    def disagreement(self, count: int) -> Generator[list[Trial], list[Tensor], float]:
-        """On what share of `count` images alpha 0 predicts another class than the current alpha."""
-        rows = self.sample.draw(count, unseen=self._unseen(0))
+    def at_zero_shot(self, count: int) -> Probing:
+        """Evaluate that many images at alpha 0."""
+        rows = self.sample.draw(min(count, self.trials.images), unseen=self._unseen(0))
         yield from self.trials.evaluate([0], rows)
         self.left -= len(rows)
         self._learn(0, rows, 1.0)
-        (_, whole), (seen, z) = self.trials.evaluated[self.current], self.trials.evaluated[0]
-        ours, theirs = whole[torch.from_numpy(rows)], z[torch.from_numpy(np.searchsorted(seen, rows))]
-        return float((ours.argmax(dim=-1) != theirs.argmax(dim=-1)).double().mean())
+
+    def disagreement(self) -> tuple[float, int]:
+        """The share of images on which alpha 0 predicts another class than the current alpha, and of how many."""
+        if self.current == 0 or 0 not in self.trials.evaluated:
+            return 0.0, 0
+        (_, whole), (seen, theirs) = self.trials.evaluated[self.current], self.trials.evaluated[0]
+        ours = whole[torch.from_numpy(seen)]
+        return float((ours.argmax(dim=-1) != theirs.argmax(dim=-1)).double().mean()), len(seen)
 
     def rest(self, index: int) -> Probing:
         """Evaluate an alpha on the images that have not seen it."""

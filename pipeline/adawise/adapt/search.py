@@ -41,7 +41,8 @@ class Outcome:
 
     `logits` `[n, C]` at the served alpha; `evaluated` maps an alpha index to (rows `[m]`, logits `[m, C]`) of every
     trial; `posterior_*` and `objective` are nats at the served alpha (nan where a strategy has none),
-    `regret` what an audit found that another alpha would be lower by (nan without an audit).
+    `regret` what an audit found that another alpha would be lower by (nan without an audit); `alarm` if
+    `adapt/alarm.py` keeps alpha from where the objective would have it (None where a strategy has none).
     """
 
     state: StreamState
@@ -55,6 +56,7 @@ class Outcome:
     posterior_mean: float = float("nan")
     posterior_sd: float = float("nan")
     regret: float = float("nan")
+    alarm: bool | None = None
 
     @property
     def forward_equivalents(self) -> float:

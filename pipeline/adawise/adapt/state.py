@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from adawise.adapt.change import CELLS, ClassMix, Level
 from adawise.adapt.conditions import KnownCondition, Looks, Memory
+from adawise.adapt.disagreement import Disagreement
 from adawise.adapt.heard import UNREADABLE, Heard, damaged, heard_of, of_kind
 from adawise.adapt.noise import PairedNoise
 from adawise.adapt.state_key import current_key
@@ -30,15 +31,20 @@ FORMAT = 2
 _STATISTICS = len(STATISTICS)
 _LATER: dict[str, Any] = {  # what states did not have from the first, as it was before
     "pinned_batches": 0,
-    "capped_batches": 0,
     "hazard": 0.0,
+    "drifting": None,
+    "disagreement": [0.0, 0.0],
+    "standardised": None,
     "mix": {"shares": "", "likeness": {}},
     "noise": {},
     "broken": [],
     "served_index": None,
     "looks": None,
-    "memory": None,
+    "conditions": None,
 }
+_MOST = 2.0**53  # no number of a state is as large
+_MOST_VARIANCE = 1e6  # nats^2
+_ROUNDING = 1e-6  # of a covariance in single precision
 _T = TypeVar("_T")
 
 
@@ -64,8 +70,10 @@ class StreamState:
     batches: int = 0
     quiet_batches: int = 0  # since alternatives were last tried
     pinned_batches: int = 0  # served in a row at the fine-tuned end of the grid
-    capped_batches: int = 0  # still to go without that end, because the models disagreed too much there
     hazard: float = 0.0  # how probable a jump of the condition is, learned by the stream
+    drifting: float | None = None  # how probable it is that the curve drifts; None: nothing was learned of it
+    disagreement: Disagreement = field(default_factory=Disagreement)
+    standardised: Abridged | None = None  # the curve that `adapt/alarm.py` knows
     level: Level = field(default_factory=Level)
     mix: ClassMix = field(default_factory=ClassMix)
     noise: PairedNoise = field(default_factory=PairedNoise)
@@ -86,7 +94,7 @@ class StreamState:
             "batches": self.batches,
             "quiet_batches": self.quiet_batches,
             "pinned_batches": self.pinned_batches,
-            "capped_batches": self.capped_batches,
+            "capped_batches": 0,  # read by nobody but 0.1.0, which takes a state without it for damaged
             "hazard": self.hazard,
             "level": asdict(self.level),
             "mix": {"shares": _encode(np.array(self.mix.shares)), "likeness": asdict(self.mix.likeness)},
@@ -99,9 +107,15 @@ class StreamState:
             parts["heard"] = [self.heard.last_ms, self.heard.clock_ms, self.heard.at_ms]
         if self.served_index is not None:
             parts["served_index"] = self.served_index
+        if self.drifting is not None:
+            parts["drifting"] = self.drifting
+        if self.disagreement != Disagreement():
+            parts["disagreement"] = [self.disagreement.images, self.disagreement.differing]
+        if self.standardised is not None:
+            parts["standardised"] = _pack_curve(self.standardised)
         if self.looks is not None:
             parts["looks"] = _pack_looks(self.looks)
-            parts["memory"] = _pack_memory(self.memory)
+            parts["conditions"] = _pack_memory(self.memory)
         return json.dumps(parts, separators=(",", ":")).encode()
 
     @classmethod
@@ -120,14 +134,16 @@ class StreamState:
                 )
             if parts["format"] == 1:
                 parts["level"] = dict(zip(("mean", "variance", "batches"), parts["level"], strict=True))
-            return cls(
+            state = cls(
                 key=current_key(of_kind(str, parts["key"])),
                 alpha_index=of_kind(int, parts["alpha_index"]),
                 batches=of_kind(int, parts["batches"]),
                 quiet_batches=of_kind(int, parts["quiet_batches"]),
                 pinned_batches=of_kind(int, parts["pinned_batches"]),
-                capped_batches=of_kind(int, parts["capped_batches"]),
                 hazard=of_kind(float, parts["hazard"]),
+                drifting=None if parts["drifting"] is None else of_kind(float, parts["drifting"]),
+                disagreement=_disagreement(*parts["disagreement"]),
+                standardised=None if parts["standardised"] is None else _unpack_curve(parts["standardised"]),
                 level=_read(Level, parts["level"]),
                 mix=ClassMix(tuple(_decode(parts["mix"]["shares"]).tolist()), _read(Level, parts["mix"]["likeness"])),
                 noise=_read(PairedNoise, parts["noise"]),
@@ -140,10 +156,58 @@ class StreamState:
                 heard=heard_of(parts),
                 served_index=None if parts["served_index"] is None else of_kind(int, parts["served_index"]),
                 looks=None if parts["looks"] is None else _unpack_looks(parts["looks"]),
-                memory=Memory() if parts["memory"] is None else _unpack_memory(parts["memory"]),
+                memory=Memory() if parts["conditions"] is None else _unpack_memory(parts["conditions"]),
             )
+            _check(state)
+            return state
         except UNREADABLE as error:
             raise damaged(error) from error
+
+
+def _check(state: StreamState) -> None:
+    """Refuse what no search writes, and would make nan of all that follows. Raises ValueError."""
+    points = 0 if state.belief is None else len(state.belief.mean) - 1
+    places = [state.alpha_index, state.alpha_index if state.served_index is None else state.served_index]
+    _expect("a place on the grid", not points or all(0 <= place < points for place in places))
+    _expect("hazard", 0.0 <= state.hazard < 1.0 or not points)
+    _expect("drifting", state.drifting is None or 0.0 <= state.drifting <= 1.0)
+    _check_disagreement(state.disagreement)
+    if state.standardised is not None:
+        _check_curve(state.standardised, points)
+    if (looks := state.looks) is not None:
+        arrays = np.stack([looks.mean, looks.spread, looks.overall_mean, looks.overall_variance])
+        _expect("looks", bool((np.abs(arrays) < _MOST).all() and (looks.spread > 0.0).all()))
+        _expect("looks", bool((looks.overall_variance >= 0.0).all()) and 0.0 < looks.restless < 1.0)
+        _expect("looks", 0 <= looks.batches < _MOST and 1 <= looks.overall_batches < _MOST)
+    _expect("conditions", min(state.memory.number, state.memory.visits - 1, state.memory.seen - 1) >= 0)
+    for known in state.memory.known:
+        _check_curve(known.curve, points)
+        _check_disagreement(known.disagreement)
+        _expect("conditions", bool(np.isfinite([known.level, *known.look]).all()) and 0 <= known.alpha_index < points)
+        _expect(
+            "conditions",
+            min(known.number + 1, known.visits, known.batches) >= 1 and max(known.visits, known.batches) < _MOST,
+        )
+    _expect("conditions", state.memory.visits < _MOST)
+
+
+def _check_disagreement(seen: Disagreement) -> None:
+    _expect("disagreement", 0.0 <= seen.images < _MOST and 0.0 <= seen.differing < _MOST)
+
+
+def _check_curve(curve: Abridged, points: int) -> None:
+    """It is at as many alphas as there are, or `KNOTS`, and its covariance is one up to rounding."""
+    knots = len(curve.mean)
+    _expect("a curve of as many alphas as the belief has", knots == min(KNOTS, points))
+    _expect("a curve", bool(np.isfinite(curve.mean).all() and (np.abs(curve.covariance) < _MOST_VARIANCE).all()))
+    P = np.zeros((knots, knots))
+    P[np.triu_indices(knots)] = P.T[np.triu_indices(knots)] = curve.covariance
+    _expect("the covariance of a curve", bool(np.linalg.eigvalsh(P)[0] >= -_ROUNDING * np.trace(P)))
+
+
+def _expect(what: str, holds: bool) -> None:
+    if not holds:
+        raise ValueError(f"expected {what}")
 
 
 def largest_bytes(key: str, points: int, observations: int = 0, conditions: int = 0) -> int:
@@ -159,8 +223,10 @@ def largest_bytes(key: str, points: int, observations: int = 0, conditions: int 
         batches=whole,
         quiet_batches=whole,
         pinned_batches=whole,
-        capped_batches=whole,
         hazard=number,
+        drifting=number,
+        disagreement=Disagreement(number, number),
+        standardised=_largest_curve(),
         level=level,
         mix=ClassMix((number,) * CELLS, level),
         noise=PairedNoise(number, number),
@@ -176,9 +242,19 @@ def largest_bytes(key: str, points: int, observations: int = 0, conditions: int 
 
 
 def _largest_condition(number: float, whole: int, points: int) -> KnownCondition:
-    curve = Abridged(np.zeros(KNOTS, dtype="f4"), np.zeros(KNOTS * (KNOTS + 1) // 2, dtype="f4"))
-    look = np.zeros(_STATISTICS, dtype="f4")
-    return KnownCondition(whole, whole, whole, curve, look, batches=whole, level=number, alpha_index=points)
+    curve = _largest_curve()
+    look = np.zeros(_STATISTICS)
+    return KnownCondition(
+        *(whole, whole, whole, curve, look),
+        batches=whole,
+        level=number,
+        alpha_index=points,
+        disagreement=Disagreement(number, number),
+    )
+
+
+def _largest_curve() -> Abridged:
+    return Abridged(np.zeros(KNOTS, dtype="f4"), np.zeros(KNOTS * (KNOTS + 1) // 2, dtype="f4"))
 
 
 def _read(kind: type[_T], parts: Any) -> _T:
@@ -217,14 +293,13 @@ def _looks(arrays: Array, batches: int, overall_batches: int, restless: float) -
 
 
 def _pack_memory(memory: Memory) -> list[Any]:
-    known = [
-        [
-            *(k.number, k.visits, k.left, k.batches, k.alpha_index, k.level),
-            _encode(np.concatenate([k.look, k.curve.mean, k.curve.covariance]), "<f4"),
-        ]
-        for k in memory.known
-    ]
-    return [memory.number, memory.visits, memory.seen, known]
+    return [memory.number, memory.visits, memory.seen, [_pack_condition(condition) for condition in memory.known]]
+
+
+def _pack_condition(k: KnownCondition) -> list[Any]:
+    halves = [k.level, k.disagreement.images, k.disagreement.differing, *k.look, *k.curve.mean]
+    numbers = np.array(halves, dtype="<f2").tobytes() + k.curve.covariance.astype("<f4").tobytes()
+    return [k.number, k.visits, k.left, k.batches, k.alpha_index, base64.b85encode(numbers).decode()]
 
 
 def _unpack_memory(parts: list[Any]) -> Memory:
@@ -234,24 +309,43 @@ def _unpack_memory(parts: list[Any]) -> Memory:
     )
 
 
-def _unpack_condition(
-    number: Any, visits: Any, left: Any, batches: Any, alpha_index: Any, level: Any, arrays: Any
-) -> KnownCondition:
-    numbers = _decode(arrays, "<f4")
-    knots = round(math.sqrt(2 * (len(numbers) - _STATISTICS) + 2.25) - 1.5)  # K + K (K + 1) / 2 are of the curve
-    look, mean, covariance = np.split(numbers.astype("f4"), [_STATISTICS, _STATISTICS + knots])
-    if knots < 1 or len(covariance) != knots * (knots + 1) // 2:
-        raise ValueError(f"{len(numbers)} numbers are no condition")
+def _unpack_condition(number: Any, visits: Any, left: Any, batches: Any, alpha_index: Any, text: Any) -> KnownCondition:
+    numbers = base64.b85decode(of_kind(str, text))
+    # 2 (3 + 5 + K) bytes of halves and 4 K (K + 1) / 2 of the covariance, which is 2 (K + 1)^2 + 2 (3 + 5 - 1)
+    knots = round(math.sqrt(max(0.0, len(numbers) / 2 - (2 + _STATISTICS))) - 1.0)
+    first = 2 * (3 + _STATISTICS + knots)
+    halves = np.frombuffer(numbers[:first], dtype="<f2").astype("f8")
+    level, images, differing = halves[:3].tolist()
     return KnownCondition(
         number=of_kind(int, number),
         visits=of_kind(int, visits),
         left=of_kind(int, left),
-        curve=Abridged(mean, covariance),
-        look=look,
+        curve=_curve(np.concatenate([halves[3 + _STATISTICS :], np.frombuffer(numbers[first:], dtype="<f4")])),
+        look=halves[3 : 3 + _STATISTICS],
         batches=of_kind(int, batches),
-        level=of_kind(float, level),
+        level=level,
         alpha_index=of_kind(int, alpha_index),
+        disagreement=Disagreement(images, differing),
     )
+
+
+def _pack_curve(curve: Abridged) -> str:
+    return _encode(np.concatenate([curve.mean, curve.covariance]), "<f4")
+
+
+def _unpack_curve(text: str) -> Abridged:
+    return _curve(_decode(text, "<f4"))
+
+
+def _curve(numbers: Array) -> Abridged:
+    knots = round(math.sqrt(2 * len(numbers) + 2.25) - 1.5)  # K numbers of the mean, K (K + 1) / 2 of the covariance
+    if knots < 1 or len(numbers) != knots + knots * (knots + 1) // 2:
+        raise ValueError(f"{len(numbers)} numbers are no curve")
+    return Abridged(*np.split(numbers.astype("f4"), [knots]))
+
+
+def _disagreement(images: Any, differing: Any) -> Disagreement:
+    return Disagreement(of_kind(float, images), of_kind(float, differing))
 
 
 def _encode(array: npt.NDArray[np.floating], kind: str = "<f8") -> str:

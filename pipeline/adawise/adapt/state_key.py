@@ -35,6 +35,8 @@ AT_INTRODUCTION: Mapping[str, float] = {
     "capped": 100,
     "conditions": 16,
     "pixels": 1,
+    "drifting": 0.3,
+    "alarm": 1,
     "lengthscale": 0.7,
     "signal_sd": 0.25,
     "offset_sd": 0.22,

@@ -56,6 +56,7 @@ def calendar(stays: Stays, zone: tzinfo = UTC) -> Calendar:
                 last_us=int(stays.until_us[mine].max()),
                 alpha=float(np.average(stays.alpha[mine], weights=batches)),
                 objective=float(objective),
+                alarms=float(stays.alarms[mine].sum() / batches.sum()),
                 hours=usual[number] if number < shown and visits >= _OFTEN else (),
             )
         )

@@ -214,7 +214,7 @@ def _conditions(cameras: Sequence[Camera]) -> AnalysisTable:
     rows = [(camera.stream_id, each) for camera in cameras for each in camera.calendar.conditions]
     columns = {"stream_id": pa.array([name for name, _ in rows], pa.string())}
     kinds = {"name": pa.string(), "first_us": _MICROSECONDS, "last_us": _MICROSECONDS, "hours": pa.string()}
-    kinds |= dict.fromkeys(("share", "alpha", "objective"), pa.float64())
+    kinds |= dict.fromkeys(("share", "alpha", "objective", "alarms"), pa.float64())
     for each in fields(CameraCondition):
         values = [hours(of) if each.name == "hours" else getattr(of, each.name) for _, of in rows]
         columns[each.name.removesuffix("_us")] = pa.array(values, kinds.get(each.name, pa.int64()))

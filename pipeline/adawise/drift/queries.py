@@ -31,7 +31,8 @@ SELECT stream_id, epoch_us(time) // $fine AS fine, condition,
        sum(objective) FILTER (NOT isnan(objective)) AS objectives,
        count(*) FILTER (NOT isnan(objective)) AS finite,
        min(batch_number) = 0 AS is_anew,
-       bool_and(returned) AS returned
+       bool_and(returned) AS returned,
+       count(*) FILTER (alarm) AS alarms
 FROM traces GROUP BY ALL;
 """
 
@@ -176,7 +177,8 @@ SELECT stream_id,
        sum(alphas) / sum(batches) AS alpha,
        sum(objectives) / nullif(sum(finite), 0) AS objective,
        bool_or(began) AS began,
-       bool_or(began AND is_back) AS returned
+       bool_or(began AND is_back) AS returned,
+       sum(alarms)::BIGINT AS alarms
 FROM numbered GROUP BY stream_id, stay ORDER BY stream_id, since_us
 """
 

@@ -197,9 +197,12 @@ class Stays:
     objective: Floats
     began: Flags
     returned: Flags
+    alarms: Integers  # batches with one
 
 
-NO_STAYS = Stays(*(np.empty(0, np.int64),) * 5, *(np.empty(0),) * 2, *(np.empty(0, np.bool_),) * 2)
+NO_STAYS = Stays(
+    *(np.empty(0, np.int64),) * 5, *(np.empty(0),) * 2, *(np.empty(0, np.bool_),) * 2, np.empty(0, np.int64)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,8 +210,8 @@ class CameraCondition:
     """A condition of a camera over the whole time; alpha and objective are means over batches.
 
     `name`: its number, behind that of the camera's state (from 1) where it had several; many rare ones are one without
-    a number. `hours`: those [from, to) of
-    the day that it is typical for, by the camera's clocks; empty if it is seen at any, or was on too few days.
+    a number. `hours`: those [from, to) of the day that it is typical for, by the camera's clocks; empty if it is seen
+    at any, or was on too few days. `alarms`: the share of its batches with an alarm.
     """
 
     name: str
@@ -221,6 +224,7 @@ class CameraCondition:
     last_us: int
     alpha: float
     objective: float
+    alarms: float
     hours: tuple[tuple[int, int], ...]
 
 
@@ -245,6 +249,11 @@ class Calendar:
     def returns(self) -> int:
         """How often the camera came back into a condition."""
         return sum(condition.returns for condition in self.conditions)
+
+    @property
+    def alarms(self) -> float:
+        """The share of all batches with an alarm."""
+        return sum(condition.share * condition.alarms for condition in self.conditions)
 
 
 NO_CALENDAR = Calendar((), 0, 0, False, 1, 0, np.empty((0, 4), np.int64))
@@ -437,7 +446,12 @@ def _plain(value: Any) -> Any:
     if isinstance(value, DriftEvent):
         return _told(value)
     if isinstance(value, Calendar):
-        return {"count": value.count, "returns": value.returns, "conditions": _plain(value.conditions)}
+        return {
+            "count": value.count,
+            "returns": value.returns,
+            "alarms": value.alarms,
+            "conditions": _plain(value.conditions),
+        }
     if is_dataclass(value) and not isinstance(value, type):
         shown = [f.name for f in fields(value) if not isinstance(getattr(value, f.name), Series)]
         plain = {name: _plain(getattr(value, name)) for name in shown}

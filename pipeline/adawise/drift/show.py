@@ -47,6 +47,10 @@ def show(report: Report, console: Console) -> None:
     calendars = [f"{camera.stream_id}: {told}" for camera in report.cameras if (told := conditions(camera.calendar))]
     for line in calendars[:_CALENDARS]:
         console.print(line, soft_wrap=True, markup=False)
+    raised = sorted(report.cameras, key=lambda camera: -camera.calendar.alarms)
+    for camera in raised[:_CALENDARS]:
+        if told := alarms(camera.calendar):
+            console.print(f"{camera.stream_id}: {told}", soft_wrap=True, markup=False)
     if len(calendars) > _CALENDARS:
         console.print(f"and {len(calendars) - _CALENDARS} cameras more that know several conditions")
     if told := accuracies(report.accuracy, report.cameras):
@@ -173,6 +177,18 @@ def conditions(of: Calendar) -> str:
     told = [f"condition {each.name} {at}" for each in frequent if (at := hours(each))][:_OF_HOURS]
     returns = f"{of.returns:,} {'return' if of.returns == 1 else 'returns'}"
     return "; ".join([f"{of.count:,} conditions, {returns}", *([", ".join(told)] if told else [])])
+
+
+def alarms(of: Calendar) -> str:
+    """Where the fine-tuned model may be over-confident; nothing where no batch had an alarm."""
+    if not of.alarms:
+        return ""
+    where = max(of.conditions, key=lambda each: each.share * each.alarms)
+    most = f", most of them in condition {where.name}" if of.count > 1 else ""
+    return (
+        f"alarm in {of.alarms:.0%} of its batches{most}: the fine-tuned model may be over-confident there. Label some "
+        "of those images; adawise card --from-labels corrects the card"
+    )
 
 
 def _between(interval: Interval, form: str) -> str:

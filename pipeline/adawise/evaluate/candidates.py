@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -16,6 +17,8 @@ from adawise.adapt.strategies import strategy
 from adawise.adapt.strategies.warm import Exploration
 from adawise.errors import SettingsError
 
+_FROM_0 = ("conditions", "min_images")  # whole numbers, of which others are from 1
+_SHARES = ("alpha", "hazard", "drifting", "disagreement")
 PRICES = (0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002)  # nats: the one dial of `warm` between forwards and regret
 SLOW = ("botorch",)  # a model is fitted each batch, hundreds of milliseconds each: run when it is named
 
@@ -50,8 +53,7 @@ class Candidate:
             alpha=self.alpha,
             exploration=self.exploration,
             fitted=None if card is None else card.surrogate(self.objective),
-            # what is asked for by name is what runs
-            trusted=card is not None and card.trusts(self.objective) and "disagreement=" not in self.label,
+            trusted=card is not None and card.trusts(self.objective),
         )
 
 
@@ -160,15 +162,13 @@ def _candidate(entry: str, default: Candidate) -> Candidate:
         raise SettingsError(f"{where}: there is no objective {objective!r}; expected one of {', '.join(known)}.")
     values = _options([part for part in options.split(",") if part], default.exploration, where)
     alpha = float(values.pop("alpha", default.alpha))
-    if not 0.0 <= alpha <= 1.0:
-        raise SettingsError(f"{where}: alpha: expected a number from 0 to 1, got {alpha}. Correct it.")
     return Candidate(label, name, objective or default.objective, alpha, replace(default.exploration, **values))
 
 
 def _options(parts: Sequence[str], exploration: Exploration, where: str) -> dict[str, Any]:
     kinds: Mapping[str, type] = {
         "alpha": float,
-        **{f.name: type(getattr(exploration, f.name)) for f in fields(exploration)},
+        **{f.name: _kind(getattr(exploration, f.name)) for f in fields(exploration)},
     }
     values: dict[str, Any] = {}
     for part in parts:
@@ -182,7 +182,16 @@ def _options(parts: Sequence[str], exploration: Exploration, where: str) -> dict
             raise SettingsError(
                 f"{where}: {name}: expected a value of type {kind}, got {text!r}. Correct it."
             ) from error
+        least, most = (0 if kinds[name] is float or name in _FROM_0 else 1), (1 if name in _SHARES else math.inf)
+        if not (least <= values[name] <= most and math.isfinite(values[name])) and kinds[name] is not bool:
+            expected = f"from {least} to 1" if name in _SHARES else f"from {least} on"
+            raise SettingsError(f"{where}: {name}: expected a number {expected}, got {text}. Correct it.")
     return values
+
+
+def _kind(value: Any) -> type:
+    """Of an option: what is not set by default is a number."""
+    return float if value is None else type(value)
 
 
 def _value(kind: type, text: str) -> Any:

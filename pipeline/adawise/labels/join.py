@@ -99,7 +99,7 @@ def label(
     counts = [_Count(*row) for row in connection.execute(_COUNTS).fetchall()]
     notes += _of_counts(counts, rows, by_file=classes is not None)
     usable = [count for count in counts if count.accepted and count.known]
-    if not usable:
+    if not counts and file is None:
         notes.append(
             "there are no labels of these images: give --labels FILE, collect them by `adawise labels`, or let the "
             "producer send them"

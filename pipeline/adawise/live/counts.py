@@ -53,6 +53,7 @@ class Counts:
     forwards: float = 0.0
     batches: Counter[str] = field(default_factory=Counter)  # by trigger
     resets: Counter[str] = field(default_factory=Counter)  # by reason
+    alarms: int = 0  # batches
     conditions: Counter[str] = field(default_factory=Counter)  # that streams came into, by outcome
     rejected: Counter[str] = field(default_factory=Counter)  # by reason
     mistakes: int = 0

@@ -181,6 +181,12 @@ METRICS: tuple[MetricSpec[Scrape], ...] = (
         _each("reason", lambda w: w.counts.resets, ["crowded", "jump"]),
     ),
     MetricSpec(
+        "adawise_alarm_batches_total",
+        "Batches in which alpha is kept from where the objective would have it: weights may be over-confident there.",
+        "It rises: adawise drift says at which cameras; label images of theirs, then adawise card --from-labels.",
+        _one(lambda w: w.counts.alarms),
+    ),
+    MetricSpec(
         "adawise_conditions_total",
         "Conditions (of light, weather or content) that streams came into: new ones, and known ones that returned.",
         "Many new ones by the day: search.conditions is too small for what returns, or cameras move.",

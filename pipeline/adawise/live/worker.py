@@ -166,6 +166,7 @@ class LiveWorker:
         counts.images += trace.images
         counts.forwards += trace.forward_equivalents * trace.images
         counts.batches[trace.trigger] += 1
+        counts.alarms += bool(trace.alarm)
         if trace.reset:
             counts.resets[trace.reset] += 1
         counts.batch_s.add(sum(trace.milliseconds.values()) / 1e3)

@@ -98,6 +98,13 @@ CONDITION = [
         nullable=True,
     ),
     _field("returned", pa.bool_(), "true if the stream was in it before; null likewise", nullable=True),
+    _field(
+        "alarm",
+        pa.bool_(),
+        "true if alpha is kept from where the objective would have it, for the entropy of standardised logits would "
+        "surely have it lower by .25 or more: the fine-tuned weights may be over-confident; null likewise",
+        nullable=True,
+    ),
 ]
 
 PREDICTED_AT = "predicted_at"

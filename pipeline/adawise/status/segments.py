@@ -21,7 +21,7 @@ from adawise.sink.layout import SegmentName
 from adawise.sink.lineage import Lineage
 from adawise.sink.segment import SegmentFooter
 
-CHANGES = ("jump", "disagreement", "regret")
+CHANGES = ("jump", "disagreement", "alarm", "regret")
 """The resets by which the method says that conditions are others now."""
 
 _COLUMNS = [

@@ -120,6 +120,7 @@ class Adaptation:
             statistics=look,
             condition=memory.number if has_looks else None,
             returned=memory.visits > 1 if has_looks else None,
+            alarm=outcome.alarm,
         )
 
 

@@ -139,7 +139,8 @@ def in_conditions(*rows: tuple[float, float, int, bool]) -> Stays:
     since_us, until_us = ((BEGIN_US + each * HOUR_US).astype(np.int64) for each in (since, until))
     n, alpha, began = len(rows), np.zeros(len(rows)), np.ones(len(rows), np.bool_)
     batches = np.maximum(1, 30 * (until - since)).astype(np.int64)
-    return Stays(since_us, until_us, np.zeros(n, np.int64), condition, batches, alpha, alpha, began, returned)
+    none = np.zeros(n, np.int64)
+    return Stays(since_us, until_us, none, condition, batches, alpha, alpha, began, returned, none)
 
 
 @pytest.mark.parametrize(

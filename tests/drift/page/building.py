@@ -84,9 +84,8 @@ def a_calendar(days: int = 10, rare: int = 20) -> Calendar:
     began = np.diff(condition, prepend=-1) != 0
     returned = began & (condition < 2) & (np.arange(n) > 1)
     batches, numbers = (until_us - since_us) // (HOUR_US // 30), np.arange(n, dtype=np.float64)
-    return calendar(
-        Stays(since_us, until_us, np.zeros(n, np.int64), condition, batches, numbers / n, numbers, began, returned)
-    )
+    none, alarms = np.zeros(n, np.int64), np.where(condition == 1, batches // 3, 0)
+    return calendar(Stays(since_us, until_us, none, condition, batches, numbers / n, numbers, began, returned, alarms))
 
 
 def a_camera(

@@ -39,7 +39,7 @@ def strategy(
     """
     if name not in NAMES:
         raise ValueError(f"expected one of {', '.join(NAMES)}, got {name!r}")
-    if trusted and exploration.disagreement == Exploration.disagreement:
+    if trusted and exploration.disagreement is None:
         exploration = replace(exploration, disagreement=1.0)
     start = min(range(len(alphas)), key=lambda j: abs(alphas[j] - alpha))
     made = getattr(import_module(f"{__name__}.{name}"), f"{name.title().replace('_', '')}Search")

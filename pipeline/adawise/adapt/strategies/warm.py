@@ -17,12 +17,15 @@ import numpy as np
 from torch import Tensor
 from typing_extensions import override
 
-from adawise.adapt.change import Hypotheses, Level, class_shares
-from adawise.adapt.conditions import Appearance, KnownCondition, Looks
+from adawise.adapt import alarm
+from adawise.adapt.change import Hypotheses, class_shares
+from adawise.adapt.conditions import Appearance, Looks
+from adawise.adapt.disagreement import Disagreement
+from adawise.adapt.expectations import Expectations, learned_hazard
 from adawise.adapt.probe import Probes
 from adawise.adapt.search import BatchTrials, OnGrid, Outcome, Search, Trial
 from adawise.adapt.state import StreamState
-from adawise.adapt.surrogate import Array, Belief, Surrogate
+from adawise.adapt.surrogate import Surrogate
 
 
 @dataclass(frozen=True)
@@ -37,9 +40,11 @@ class Exploration:
     condition jumps between two batches; the stream learns its own. `gain_nats`, `gain_sd`: the current alpha is left
     only for a gain above both (the second in standard deviations of the difference). `at_once_nats`: for more than this
     in the batch itself, one forward more. `audit_every`: batches between sweeps over half the grid on `audit_images`
-    images. `disagreement`: an alpha pinned at the fine-tuned end is given up for `capped` batches if the zero-shot
-    model contradicts it on more than this share of images; 1: never. `conditions`: that a stream remembers at most
-    beside the one that it is in; 0: none. `pixels`: how a batch looks is evidence, and tells conditions apart.
+    images. `disagreement`: the share of zero-shot's predictions from which alpha may differ (`adapt/disagreement.py`);
+    None: .45, or any of them where the objective is trusted. `conditions`: that a stream remembers at most beside the
+    one that it is in; 0: none. `pixels`: how a batch looks is evidence, and tells conditions apart. `drifting`: how
+    probable it is at first that a stream's curve drifts and does not stay; the stream learns its own. 0: never.
+    `alarm`: what has no scale may keep alpha from where it would surely not have it (`adapt/alarm.py`).
     """
 
     budget: int = 5
@@ -54,22 +59,19 @@ class Exploration:
     at_once_nats: float = 0.03
     audit_every: int = 200
     audit_images: int = 16
-    disagreement: float = 0.5
-    capped: int = 100
+    disagreement: float | None = None
     conditions: int = 16
     pixels: bool = True
+    drifting: float = 0.3
+    alarm: bool = True
 
 
 _JUMPED = 0.5  # probability from which the trace says so
 _REGRET_SD = 2.0  # an audit's regret of more standard deviations than this drops the belief
-_HAZARDS = (0.005, 0.2)  # the least and the most that is learned
-_HAZARD_BATCHES = (10.0, 25.0)  # its memory while it rises, and while it falls
+_DISAGREEMENT = 0.45  # the default; .3 to .6 were tried on four development pairs
+_AT_FIRST = 0.5  # what keys have called it since there are keys
 _PINNED_FROM = 0.9  # alpha
 _PINNED_BATCHES = 3  # in a row, before the models are compared
-_AWAY_BATCHES = 5.0  # that a condition's curve has drifted by when it returns
-_UNLIKELY = 20.0  # of the log: what a condition that looks so otherwise has as its curve makes no difference
-_LEVEL_BATCHES = 4  # that its level of then is worth, at most
-_RETURN_SD = 0.1  # nats: by how much its level differs then
 
 
 @dataclass(frozen=True)
@@ -97,10 +99,11 @@ class WarmSearch(OnGrid):
             at_once_nats=policy.at_once_nats,
             audit_every=policy.audit_every,
             audit_images=policy.audit_images,
-            disagreement=policy.disagreement,
-            capped=policy.capped,
+            disagreement=_AT_FIRST if policy.disagreement is None else policy.disagreement,
             conditions=policy.conditions,
             pixels=policy.pixels,
+            drifting=policy.drifting,
+            alarm=policy.alarm,
             lengthscale=prior.lengthscale,
             signal_sd=prior.signal_sd,
             offset_sd=prior.offset_sd,
@@ -112,9 +115,13 @@ class WarmSearch(OnGrid):
         """The prior over objective curves."""
         return self.fitted or Surrogate(self.alphas)
 
+    @property
+    def _limit(self) -> float:
+        return _DISAGREEMENT if self.policy.disagreement is None else self.policy.disagreement
+
     @cached_property
-    def _prior(self) -> Belief:
-        return self.surrogate.prior()
+    def _expectations(self) -> Expectations:
+        return Expectations(self.surrogate, self.policy.hazard, self.policy.drifting, self.policy.conditions)
 
     @override
     def initial(self) -> StreamState:
@@ -124,7 +131,8 @@ class WarmSearch(OnGrid):
         """See `Strategy.search`."""
         trials = BatchTrials(images, self.objective)
         appearance = appearance if self.policy.pixels and images >= self.policy.min_images else None
-        hypotheses = self._expected(state, appearance)
+        expectations = self._expectations
+        hypotheses = expectations.before(state, appearance)
         current = self._first(state, hypotheses)
         yield from trials.evaluate([current])
         values = trials.values[current]
@@ -136,34 +144,48 @@ class WarmSearch(OnGrid):
 
         independent = float(values.var()) / images
         shares = class_shares(trials.evaluated[current][1].argmax(dim=-1).numpy())
-        hypotheses = hypotheses.weighed(self._evidence(state, hypotheses, current, level, independent, shares))
+        hypotheses = hypotheses.weighed(expectations.evidence(state, hypotheses, current, level, independent, shares))
         trigger = self._trigger(state, hypotheses)
         probes = self._probes(state, trials, hypotheses, current, trigger)
         regret, reset = yield from self._probe(probes, trigger)
         jumped = probes.hypotheses.jump > _JUMPED
-        before = self._after_jump(state, probes.hypotheses, current) if jumped else self._stayed(state, current)
-        capped = self.policy.capped if reset == "disagreement" else before.capped_batches
-        following, gain = yield from self._choose(probes, self.start if capped else len(self.alphas) - 1)
+        before = expectations.after(state, probes.hypotheses, current, jumped=jumped)
+        disagreement = _compared(before.disagreement.faded(), probes)
+        allowed = disagreement.highest(self.alphas, self._limit)
+        standardised = alarm.observed(
+            self.surrogate, None if jumped else before.standardised, current, trials.evaluated
+        )
+        highest = alarm.highest(self.surrogate, standardised, allowed) if self.policy.alarm else allowed
+        wanted, _ = self._better(probes, allowed)
+        if current > allowed:
+            reset = "disagreement"
+        elif current > highest and wanted > highest:  # else the objective itself leaves
+            reset = "alarm"
+        following, gain = yield from self._choose(probes, highest)
         served = following if probes.seen_whole(following) else current
+        is_back = jumped and before.memory.visits > 1
         shift = float(trials.values[served].mean()) - level if served == following else -gain
         state = replace(
             before,
             alpha_index=following,
             batches=state.batches + 1,
             quiet_batches=0 if len(trials.evaluated) > 1 else state.quiet_batches + 1,
-            pinned_batches=before.pinned_batches + 1 if self.alphas[following] >= _PINNED_FROM else 0,
-            capped_batches=capped,
-            hazard=self._hazard(state.hazard, probes.hypotheses.jump),
+            pinned_batches=self._pinned_batches(before, following, highest, returned=is_back),
+            hazard=learned_hazard(state.hazard, probes.hypotheses.jump),
+            drifting=expectations.learned_drifting(state, probes.hypotheses),
             level=before.level.observed(level, independent).shifted(shift),
             mix=before.mix.observed(shares),
             noise=probes.noise,
+            disagreement=disagreement,
+            standardised=standardised,
             broken=() if jumped else tuple(sorted(probes.broken)),
             belief=probes.hypotheses.belief,
             looks=_seen(before.looks, appearance, 0.0 if jumped else 1.0 - probes.hypotheses.jump),
         )
         trigger = "uncertain" if trigger == "none" and len(trials.evaluated) > 1 else trigger
-        is_new = jumped and state.memory.visits == 1  # one that returned finds all as it was
-        return self._outcome(state, trials, served, trigger, reset or ("jump" if is_new else None), regret)
+        reset = reset or ("jump" if jumped and not is_back else None)  # a condition that returned finds all as it was
+        outcome = self._outcome(state, trials, served, trigger, reset, regret)
+        return replace(outcome, alarm=wanted > highest)
 
     def _retreat(self, state: StreamState, trials: BatchTrials) -> Search:
         """The current alpha gave what is not finite: go back to the first one, or stay if that is no better."""
@@ -176,111 +198,16 @@ class WarmSearch(OnGrid):
                 return self._outcome(state, trials, self.start, "not_finite", "not_finite")
         return self._outcome(state, trials, current, "not_finite")
 
-    def _expected(self, state: StreamState, appearance: Appearance | None) -> Hypotheses:
-        """What is believed before the batch, by how its pixels look."""
-        if state.belief is None:
-            return Hypotheses((self._prior,), (0.0,))
-        stayed = self.surrogate.advance(state.belief)
-        if appearance is None or state.looks is None or not state.hazard:
-            return Hypotheses.of_jump(stayed, self._prior, state.hazard)
-        known, hazard = state.memory.known, state.hazard
-        before = [math.log1p(-hazard), *(math.log(hazard * share) for share in state.memory.shares())]
-        logs = [log + e for log, e in zip(before, state.looks.evidence(appearance, known), strict=True)]
-        least = max(logs) - _UNLIKELY
-        returned = [
-            self.surrogate.advance(self.surrogate.restore(k.curve), _AWAY_BATCHES) if log > least else self._prior
-            for k, log in zip(known, logs[1:], strict=False)
-        ]
-        return Hypotheses((stayed, *returned, self._prior), tuple(logs))
-
     def _first(self, state: StreamState, hypotheses: Hypotheses) -> int:
         """The alpha to serve before anything of the batch is known but its pixels."""
         if hypotheses.jump <= _JUMPED:
             return state.alpha_index
-        belief, current, to = hypotheses.belief, state.alpha_index, self._likeliest(state, hypotheses)
-        highest = self.start if to is not None and to.is_capped else len(self.alphas) - 1
+        belief, current = hypotheses.belief, state.alpha_index
+        to = self._expectations.likeliest(state, hypotheses)
+        highest = (to.disagreement if to else Disagreement()).highest(self.alphas, self._limit)
         best = min({*range(highest + 1)} - {*state.broken}, key=lambda j: (belief.mean[j], j), default=current)
         gain, sd = belief.difference(best, current)
         return best if gain > max(self.policy.gain_nats, self.policy.gain_sd * sd) else current
-
-    def _evidence(
-        self,
-        state: StreamState,
-        hypotheses: Hypotheses,
-        current: int,
-        level: float,
-        independent: float,
-        shares: Array,
-    ) -> list[float]:
-        """What the served level and classes say of each hypothesis, over that of having stayed."""
-        if len(hypotheses.beliefs) == 1:
-            return [0.0]
-        stayed, *returned, _ = hypotheses.beliefs
-        here = self._stayed_level(state, stayed, current)
-        mix = state.mix.evidence(shares)
-        evidence = [0.0]
-        for condition, belief in zip(state.memory.known, returned, strict=False):
-            _, sd = belief.difference(condition.alpha_index, current)
-            expected = self._returned_level(condition, belief, current)
-            variance = sd**2 + _RETURN_SD**2
-            evidence.append(mix + here.evidence_of_return(level, independent, expected, variance))
-        return [*evidence, mix + here.evidence(level, independent)]
-
-    def _stayed_level(self, state: StreamState, belief: Belief, current: int) -> Level:
-        """The level expected at `current` if the condition stayed."""
-        if current == state.alpha_index:
-            return state.level
-        return state.level.shifted(float(belief.mean[current] - belief.mean[state.alpha_index]))
-
-    def _returned_level(self, condition: KnownCondition, belief: Belief, current: int) -> float:
-        """The level expected at `current` if that condition returned."""
-        return condition.level + float(belief.mean[current] - belief.mean[condition.alpha_index])
-
-    def _stayed(self, state: StreamState, current: int) -> StreamState:
-        """Without a jump: the level begins anew where pixels had moved alpha in vain, for it is not known there."""
-        state = replace(state, capped_batches=max(0, state.capped_batches - 1))
-        return state if current == state.alpha_index else replace(state, level=state.level.restarted())
-
-    def _after_jump(self, state: StreamState, hypotheses: Hypotheses, current: int) -> StreamState:
-        """In another condition: what was known of that one, or nothing; what is known of the one before is kept."""
-        restarted = replace(state, level=state.level.restarted(), mix=state.mix.restarted(), capped_batches=0)
-        if state.looks is None or state.belief is None:
-            return restarted
-        to, level, pinned = self._likeliest(state, hypotheses), restarted.level, state.pinned_batches
-        if to is not None:
-            expected = self._returned_level(to, hypotheses.beliefs[hypotheses.likeliest], current)
-            level = replace(level, mean=expected, batches=min(to.batches, _LEVEL_BATCHES))
-            pinned = max(pinned, _PINNED_BATCHES + 1)  # the models were compared when it was here before
-        condition = KnownCondition(
-            number=state.memory.number,
-            visits=state.memory.visits,
-            left=state.batches,
-            curve=self.surrogate.abridge(state.belief),
-            look=state.looks.mean.astype("f4"),
-            batches=state.looks.batches,
-            level=state.level.mean,
-            alpha_index=state.alpha_index,
-            is_capped=state.capped_batches > 0,
-        )
-        return replace(
-            restarted,
-            level=level,
-            memory=state.memory.left(condition, to, keep=self.policy.conditions),
-            looks=state.looks.moved(to),
-            pinned_batches=pinned,
-            capped_batches=self.policy.capped if to is not None and to.is_capped else 0,
-        )
-
-    def _likeliest(self, state: StreamState, hypotheses: Hypotheses) -> KnownCondition | None:
-        """The condition that returned, if it is not a new one that is more probable."""
-        place = hypotheses.likeliest
-        return state.memory.known[place - 1] if place < len(hypotheses.beliefs) - 1 else None
-
-    def _hazard(self, before: float, jump: float) -> float:
-        """The hazard after a batch in which a jump had that probability."""
-        least, most = _HAZARDS
-        rising, falling = _HAZARD_BATCHES
-        return min(max(before + (jump - before) / (rising if jump > before else falling), least), most)
 
     def _trigger(self, state: StreamState, hypotheses: Hypotheses) -> str:
         if state.belief is None:
@@ -296,12 +223,17 @@ class WarmSearch(OnGrid):
     def _is_pinned(self, state: StreamState) -> bool:
         """True if the models are to be compared now: at first, then ever more rarely while nothing is found.
 
-        Without the guard it goes on as often: no flat curve near 1 deters this look at the far end.
+        Without a limit it goes on as often: no flat curve near 1 deters this look at the far end.
         """
         waited, odd = divmod(state.pinned_batches - _PINNED_BATCHES, self.policy.every)
-        times, guards = waited + 1, self.policy.disagreement < 1.0
-        is_time = times > 0 and not odd and (times & (times - 1) == 0 or not guards)
-        return is_time and self.alphas[state.alpha_index] >= _PINNED_FROM
+        times = waited + 1
+        return times > 0 and not odd and (times & (times - 1) == 0 or self._limit >= 1.0)
+
+    def _pinned_batches(self, before: StreamState, following: int, highest: int, *, returned: bool) -> int:
+        """How long alpha has been at the fine-tuned end, or as far as it may go."""
+        if self.alphas[following] < _PINNED_FROM and not 0 < following == highest:
+            return 0
+        return max(before.pinned_batches, _PINNED_BATCHES + 1 if returned else 0) + 1  # it was compared when here last
 
     def _probes(
         self, state: StreamState, trials: BatchTrials, hypotheses: Hypotheses, current: int, trigger: str
@@ -322,8 +254,8 @@ class WarmSearch(OnGrid):
     def _probe(self, probes: Probes, trigger: str) -> Generator[list[Trial], list[Tensor], tuple[float, str | None]]:
         """Look while it pays; the audit's regret (nan without one), and why the belief was reset."""
         regret, reset, images = float("nan"), None, min(self.policy.audit_images, probes.trials.images)
-        if trigger == "pinned" and (yield from probes.disagreement(images)) > self.policy.disagreement:
-            reset = "disagreement"
+        if trigger == "pinned":
+            yield from probes.at_zero_shot(images if self._limit < 1.0 else self.policy.images)
         if trigger == "audit":
             regret, sd = yield from probes.sweep(images)
             if regret > max(self.policy.gain_nats, _REGRET_SD * sd):
@@ -359,7 +291,7 @@ class WarmSearch(OnGrid):
         reset: str | None = None,
         regret: float = float("nan"),
     ) -> Outcome:
-        mean, sd = (state.belief or self._prior).curve()
+        mean, sd = (state.belief or self.surrogate.prior()).curve()
         return Outcome(
             state=state,
             index=served,
@@ -373,6 +305,12 @@ class WarmSearch(OnGrid):
             posterior_mean=float(mean[served]),
             posterior_sd=float(sd[served]),
         )
+
+
+def _compared(disagreement: Disagreement, probes: Probes) -> Disagreement:
+    """With what the batch says of it, if zero-shot saw some of its images."""
+    share, images = probes.disagreement()
+    return disagreement.observed(probes.alphas[probes.current], share, images) if images else disagreement
 
 
 def _seen(looks: Looks | None, appearance: Appearance | None, stayed: float) -> Looks | None:

@@ -10,7 +10,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from adawise.adapt.late_labels import Choice, CommonBias
+from adawise.adapt.late_labels import EVIDENCE, Choice, CommonBias
 from adawise.commands.card.show import bias_text
 from adawise.compare.result import RunDifference
 from adawise.console import paper
@@ -49,8 +49,8 @@ def _choices(choices: Sequence[Choice]) -> Table:
 def _evidence(objective: str, alphas: Sequence[float], bias: CommonBias) -> str:
     if not bias.is_clear:
         return (
-            f"That {objective} is wrong in the same way under all of them is not likelier than chance (evidence "
-            f"{bias.evidence:.1f} nats)."
+            f"That {objective} is wrong in the same way under all of them is not shown (evidence {bias.evidence:.1f} "
+            f"nats; a card takes more than {EVIDENCE:g})."
         )
     return (
         f"They speak against {objective} as it is: evidence {bias.evidence:.1f} nats for a bias that all conditions "
@@ -93,5 +93,5 @@ def show_replays(difference: RunDifference, mean_alphas: tuple[float, float]) ->
 
 
 def _points(gain: Interval) -> str:
-    ends = f" (95 %: {100 * gain.low:+.1f} to {100 * gain.high:+.1f})" if gain.is_known else ""
-    return f"{100 * gain.value:+.1f} points{ends}"
+    value, low, high = (f"{round(100 * each, 1) + 0.0:+.1f}" for each in (gain.value, gain.low, gain.high))  # no -0.0
+    return f"{value} points" + (f" (95 %: {low} to {high})" if gain.is_known else "")

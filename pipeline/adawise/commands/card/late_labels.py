@@ -54,6 +54,10 @@ if TYPE_CHECKING:
     from adawise.commands.card.options import CardCommand
 
 _SHOWN = 5
+_LABEL_MORE = (
+    "label more, an image or two of a batch, in many batches of the conditions that come often; `adawise drift` shows "
+    "which these are"
+)
 
 _log = structlog.get_logger("card")
 
@@ -152,7 +156,9 @@ def _labelled(asked: CardCommand, root: str) -> LabelledRows:
     return found
 
 
-def _enough(rows: Sequence[LabelledRow], root: str, what: str) -> dict[str, list[LabelledRow]]:
+def _enough(
+    rows: Sequence[LabelledRow], root: str, what: str, remedy: str = _LABEL_MORE
+) -> dict[str, list[LabelledRow]]:
     """Those of conditions that have enough, by condition. Raises SettingsError: they are too few."""
     by_condition: dict[str, list[LabelledRow]] = {}
     for row in rows:
@@ -160,12 +166,13 @@ def _enough(rows: Sequence[LabelledRow], root: str, what: str) -> dict[str, list
     batches = {name: len({row.batch for row in of}) for name, of in by_condition.items()}
     found = {name: of for name, of in by_condition.items() if batches[name] >= LEAST_BATCHES}
     if sum(map(len, found.values())) < LEAST_LABELS or len(found) < LEAST_CONDITIONS:
-        largest = [f"{name}: {len(by_condition[name])} in {n}" for name, n in Counter(batches).most_common(_SHOWN)]
+        counts = Counter(batches).most_common(_SHOWN)
+        largest = [f"{name}: {len(by_condition[name])} labels in {n} batches" for name, n in counts]
         raise SettingsError(
             f"--from-labels {root}: expected at least {LEAST_LABELS} labelled images, under at least "
-            f"{LEAST_CONDITIONS} conditions with labels in {LEAST_BATCHES} batches each; {len(rows)} {what}, and "
-            f"{len(found)} conditions of {len(batches)} have so many ({'; '.join(largest) or 'none'}). Fewer do more "
-            "harm than good: label more, spread over cameras, days and hours"
+            f"{LEAST_CONDITIONS} conditions with labels in {LEAST_BATCHES} batches each; {len(rows)} {what}, and of "
+            f"{len(batches)} conditions {len(found)} have labels in so many batches ({'; '.join(largest) or 'none'}). "
+            f"Fewer do more harm than good: {remedy}"
         )
     return found
 
@@ -187,6 +194,9 @@ def _evaluated(
     usable = [by_name[samples.names[i]] for i in samples.usable]
     numbers = {name: i for i, name in enumerate(samples.names)}
     wanted = {name: _spread(rows, asked.images) for name, rows in _enough(usable, root, readable).items()}
+    if asked.images is not None:
+        bounded = f"are left by --images {asked.images}"
+        _enough([row for rows in wanted.values() for row in rows], root, bounded, "raise --images, or leave it out")
     index, value = {name: i for i, name in enumerate(names)}, card.objective(objective)
     made, read = list[LabelledCondition](), list[LabelledRow]()
     with progress("evaluated", total=sum(map(len, wanted.values())) * len(card.alphas)) as bar:
@@ -195,14 +205,19 @@ def _evaluated(
             for pixels, these in read_pixels(model, samples, [numbers[str(row.row_id)] for row in rows]):
                 truth = [index[samples.labels[i]] for i in these]
                 logits, labels = logits_of(model.classifier, [(pixels, truth)], bar)
-                values.append(np.stack([value(z, j) for j, z in enumerate(logits)], axis=1))
-                wrong.append(np.stack([(z.argmax(dim=-1) != labels).double().numpy() for z in logits], axis=1))
-                kept += [by_name[samples.names[i]] for i in these]
+                found_values = np.stack([value(z, j) for j, z in enumerate(logits)], axis=1)
+                finite = np.isfinite(found_values.sum(axis=1))  # one that is not says nothing at its alpha
+                values.append(found_values[finite])
+                wrongs = np.stack([(z.argmax(dim=-1) != labels).double().numpy() for z in logits], axis=1)
+                wrong.append(wrongs[finite])
+                kept += [
+                    by_name[samples.names[i]] for i, is_finite in zip(these, finite.tolist(), strict=True) if is_finite
+                ]
             if kept:
                 batches = np.array([row.batch for row in kept])
                 made.append(LabelledCondition(name, np.concatenate(values), np.concatenate(wrong), batches))
                 read += kept
-    enough = _enough(read, root, readable if asked.images is None else f"{readable} by --images {asked.images}")
+    enough = _enough(read, root, readable)
     return [one for one in made if one.name in enough]
 
 

@@ -15,7 +15,7 @@ from adawise.drift.page.panels import Panel
 from adawise.drift.page.small import Picture, picture
 from adawise.drift.page.words import changed, from_to, known, mean, percent, quarters, signed, when
 from adawise.drift.result import Calendar, Camera, Report, Series
-from adawise.drift.show import accuracies, conditions
+from adawise.drift.show import accuracies, alarms, conditions
 from adawise.page import theme
 from adawise.page.blocks import Key
 from adawise.page.notation import counted, listed, two
@@ -222,8 +222,7 @@ def _rejects(series: Series, reasons: Mapping[str, int]) -> str:
 
 
 def _conditions(of: Calendar) -> str:
-    told = conditions(of)
-    return told and f"{told}."
+    return " ".join(f"{told[:1].upper()}{told[1:]}." for told in (conditions(of), alarms(of)) if told)
 
 
 def _legend(of: Calendar) -> tuple[Key, ...]:

@@ -1,0 +1,157 @@
+"""In which condition a stream is, and what is believed of its curve there: before a batch, of its level, after it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from adawise.adapt.change import Hypotheses, Level
+from adawise.adapt.conditions import Appearance, KnownCondition
+from adawise.adapt.disagreement import Disagreement
+from adawise.adapt.state import StreamState
+from adawise.adapt.surrogate import Array, Belief, Surrogate
+
+_HAZARDS = (0.005, 0.2)  # the least and the most that is learned
+_HAZARD_BATCHES = (10.0, 25.0)  # its memory while it rises, and while it falls
+_DRIFTED_BATCHES = 20.0  # of drift within one, for a stream that drifts
+_DRIFTINGS = (0.001, 0.999)
+_FORGOTTEN, _RARE = 0.003, 0.1  # of what is known of drifting, each batch, and in favour of which probability
+_AWAY_BATCHES = 2.0  # that a condition's curve has drifted by when it returns
+_UNLIKELY = 20.0  # of the log: what a condition that looks so otherwise has as its curve makes no difference
+_LEVEL_BATCHES = 4  # that its level of then is worth, at most
+_RETURN_SD = 0.1  # nats: by how much its level differs then
+
+
+@dataclass(frozen=True)
+class Expectations:
+    """Of one search: `hazard` and `drifting` (0: never) at first, and how many `conditions` a stream remembers."""
+
+    surrogate: Surrogate
+    hazard: float
+    drifting: float
+    conditions: int
+
+    def before(self, state: StreamState, appearance: Appearance | None) -> Hypotheses:
+        """What is believed before the batch, by how its pixels look."""
+        if state.belief is None:
+            return Hypotheses((self._prior,), (0.0,))
+        beliefs, logs = self._same(state, state.belief)
+        if not state.hazard:
+            return Hypotheses(beliefs, logs, len(logs))
+        known: tuple[KnownCondition, ...] = ()
+        others = [math.log(state.hazard)]
+        if appearance is not None and state.looks is not None:
+            known = state.memory.known
+            shares = zip(state.memory.shares(), state.looks.evidence(appearance, known), strict=True)
+            others = [math.log(state.hazard * share) + evidence for share, evidence in shares]
+        logs = tuple(math.log1p(-state.hazard) + log for log in logs)
+        least = max(*logs, *others) - _UNLIKELY
+        returned = [
+            self.surrogate.advance(self.surrogate.restore(k.curve), _AWAY_BATCHES) if log > least else self._prior
+            for k, log in zip(known, others, strict=False)
+        ]
+        return Hypotheses((*beliefs, *returned, self._prior), (*logs, *others), len(logs))
+
+    def evidence(
+        self,
+        state: StreamState,
+        hypotheses: Hypotheses,
+        current: int,
+        level: float,
+        independent: float,
+        shares: Array,
+    ) -> list[float]:
+        """What the served level and classes say of each hypothesis, over that of the same condition."""
+        evidence = [0.0] * hypotheses.same
+        if len(hypotheses.beliefs) == hypotheses.same:
+            return evidence
+        stayed, *returned = hypotheses.beliefs[0], *hypotheses.beliefs[hypotheses.same : -1]
+        here = self._level(state, stayed, current)
+        mix = state.mix.evidence(shares)
+        for condition, belief in zip(state.memory.known, returned, strict=False):
+            _, sd = belief.difference(condition.alpha_index, current)
+            expected = _returned_level(condition, belief, current)
+            variance = sd**2 + _RETURN_SD**2
+            evidence.append(mix + here.evidence_of_return(level, independent, expected, variance))
+        return [*evidence, mix + here.evidence(level, independent)]
+
+    def after(self, state: StreamState, hypotheses: Hypotheses, current: int, *, jumped: bool) -> StreamState:
+        """The state with what is known of the condition of the batch; what was known of the one before is kept."""
+        if not jumped:  # where pixels had moved alpha in vain, the level is not known
+            return state if current == state.alpha_index else replace(state, level=state.level.restarted())
+        restarted = replace(
+            state, level=state.level.restarted(), mix=state.mix.restarted(), disagreement=Disagreement()
+        )
+        if state.looks is None or state.belief is None:
+            return restarted
+        to, level = self.likeliest(state, hypotheses), restarted.level
+        if to is not None:
+            expected = _returned_level(to, hypotheses.beliefs[hypotheses.likeliest], current)
+            level = replace(level, mean=expected, batches=min(to.batches, _LEVEL_BATCHES))
+        condition = KnownCondition(
+            number=state.memory.number,
+            visits=state.memory.visits,
+            left=state.batches,
+            curve=self.surrogate.abridge(state.belief),
+            look=state.looks.mean,
+            batches=state.looks.batches,
+            level=state.level.mean,
+            alpha_index=state.alpha_index,
+            disagreement=state.disagreement,
+        ).rounded()
+        return replace(
+            restarted,
+            level=level,
+            memory=state.memory.left(condition, to, keep=self.conditions),
+            looks=state.looks.moved(to),
+            disagreement=to.disagreement if to is not None else Disagreement(),
+        )
+
+    def likeliest(self, state: StreamState, hypotheses: Hypotheses) -> KnownCondition | None:
+        """The condition that returned, if it is not a new one that is more probable."""
+        place = hypotheses.likeliest
+        return state.memory.known[place - hypotheses.same] if place < len(hypotheses.beliefs) - 1 else None
+
+    def learned_drifting(self, state: StreamState, hypotheses: Hypotheses) -> float | None:
+        """How probable drifting is after a batch: as after its looks, as far as these were of the same condition."""
+        if hypotheses.same < 2:
+            return state.drifting
+        before = self._drifting(state)
+        drifting = before + (1.0 - hypotheses.jump) * (hypotheses.drifted - before)
+        return drifting + _FORGOTTEN * (_RARE - drifting)
+
+    @cached_property
+    def _prior(self) -> Belief:
+        return self.surrogate.prior()
+
+    def _same(self, state: StreamState, belief: Belief) -> tuple[tuple[Belief, ...], tuple[float, ...]]:
+        """The beliefs of the same condition, and the logs of how probable they are in it."""
+        stayed = self.surrogate.advance(belief)
+        if not self.drifting:
+            return (stayed,), (0.0,)
+        drifting = self._drifting(state)
+        drifted = self.surrogate.advance(belief, _DRIFTED_BATCHES)
+        return (stayed, drifted), (math.log1p(-drifting), math.log(drifting))
+
+    def _drifting(self, state: StreamState) -> float:
+        least, most = _DRIFTINGS
+        return min(max(self.drifting if state.drifting is None else state.drifting, least), most)
+
+    def _level(self, state: StreamState, belief: Belief, current: int) -> Level:
+        """The level expected at `current` if the condition is the same."""
+        if current == state.alpha_index:
+            return state.level
+        return state.level.shifted(float(belief.mean[current] - belief.mean[state.alpha_index]))
+
+
+def learned_hazard(before: float, jump: float) -> float:
+    """The hazard after a batch in which a jump had that probability."""
+    least, most = _HAZARDS
+    rising, falling = _HAZARD_BATCHES
+    return min(max(before + (jump - before) / (rising if jump > before else falling), least), most)
+
+
+def _returned_level(condition: KnownCondition, belief: Belief, current: int) -> float:
+    """The level expected at `current` if that condition returned."""
+    return condition.level + float(belief.mean[current] - belief.mean[condition.alpha_index])
