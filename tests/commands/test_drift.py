@@ -62,10 +62,11 @@ def test_a_calendar_is_a_line_in_text_and_a_list_in_json(tmp_path: Path, capsys:
     assert "condition 1 from 18 h to 6 h" in line
     assert main(["drift", str(root), "--json"]) == 0
     calendars = {each["stream_id"]: each["calendar"] for each in json.loads(capsys.readouterr().out)["cameras"]}
-    assert calendars[plain.name] == {"count": 0, "returns": 0, "conditions": []}
+    assert calendars[plain.name] == {"count": 0, "returns": 0, "alarms": 0, "conditions": []}
     assert calendars["cam[/2]"]["returns"] == 7
     by_name = {each["name"]: each for each in calendars["cam[/2]"]["conditions"]}
     assert by_name["1"]["hours"] == [[18, 6]]
+    assert {name: each["alarms"] for name, each in by_name.items()} == {"0": 0.0, "1": 1.0}
 
 
 def test_a_camera_is_called_what_it_is_called(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -29,6 +29,7 @@ OF_ANOTHER_LOGIN = {name for name in SETTINGS if name.startswith("kafka.security
 NOT_ON_A_PROCESSOR = {"model.cuda_graphs"}
 OF_A_RECORDING = {"decode.max_message_bytes", "decode.max_rows", "decode.max_pixels"}  # in place of a folder
 OF_A_FIT = {"batch.images", "batch.max_age_s"}  # `--fit-search`
+OF_LATE_LABELS = {"model.card"} | {name for name in SETTINGS if name.split(".")[0] in {"search", "predict", "limits"}}
 
 
 class Trap:
@@ -90,7 +91,7 @@ def folder(recorded: Recorded, tmp_path: Path) -> Path:
         ("dlq list", set()),
         ("dlq show 0/0", set()),
         ("dlq replay --all", set()),
-        ("card --labelled images -o card.json", NOT_ON_A_PROCESSOR | OF_A_RECORDING | OF_A_FIT),
+        ("card --labelled images -o card.json", NOT_ON_A_PROCESSOR | OF_A_RECORDING | OF_A_FIT | OF_LATE_LABELS),
         ("drift LIVE --recording RECORDED -o page.html", {"search.objective"}),  # of a card
     ],
 )
