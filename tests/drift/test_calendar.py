@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -11,7 +12,7 @@ import numpy as np
 import adawise
 from adawise.drift.calendar import calendar, hours, name_of, seen_before
 from adawise.drift.result import NO_CALENDAR, NO_STAYS, Stays
-from adawise.drift.show import alarms
+from adawise.drift.show import alarms, conditions
 from tests.drift.worlds import BEGIN_US, DAY_US, HOUR_US, camera, with_conditions, write
 
 
@@ -92,6 +93,15 @@ def test_numbers_of_a_state_that_began_anew_are_others() -> None:
     assert {each.name: each.visits for each in calendar(both).conditions} == {"1.0": 1, "1.1": 1, "2.0": 2, "2.1": 1}
     assert name_of(both, 4) == "2.0"
     assert seen_before(both, 4) == 1
+
+
+def test_what_was_shorter_than_what_the_search_remembers_is_told_as_brief() -> None:
+    rows = [(float(hour), hour + 0.99, hour) for hour in range(4)]
+    told = stays(*rows)
+    found = calendar(replace(told, batches=np.array([10, 2, 30, 1]), alarms=np.zeros(4, np.int64)))
+    assert [each.name for each in found.conditions] == ["2", "0", "2 others"]
+    assert conditions(found) == "2 conditions and 2 brief or rare ones, 0 returns"
+    assert len(calendar(stays((0, 1, 0), (1, 2, 1), batches=2)).conditions) == 2, "where all are"
 
 
 def test_an_alarm_is_told_with_where_it_was_and_what_to_do() -> None:

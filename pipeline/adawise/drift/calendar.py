@@ -16,6 +16,7 @@ from adawise.drift.result import NO_CALENDAR, Calendar, CameraCondition, Flags, 
 
 HOUR_US = 3_600_000_000
 _SHOWN = 12  # conditions that a reader tells apart by their colours
+_BRIEF = 3  # batches: what was shorter, the search does not remember either
 _RARE, _OFTEN = 0.01, 3  # of the batches; visits that make a rarer one worth showing, and hours of one worth telling
 _DAYS = 2 * DAY_US  # from which on a picture has a column a day
 _DAILY, _STRIP = 9_000, 1_500  # cells of either picture at most
@@ -68,7 +69,8 @@ def _ranked(batches: Floats | Integers, visits: Floats | Integers) -> tuple[Inte
     """The place of each condition, the most frequent first, and how many are shown: the rest has the place behind."""
     order = np.lexsort((np.arange(len(batches)), -batches))
     often = (batches[order] >= _RARE * batches.sum()) | (visits[order] >= _OFTEN) | (len(batches) <= _SHOWN)
-    chosen = order[often][:_SHOWN]
+    long = batches[order] >= min(_BRIEF, batches.max())
+    chosen = order[often & long][:_SHOWN]
     rank = np.full(len(batches), len(chosen))
     rank[chosen] = np.arange(len(chosen))
     return rank, len(chosen)

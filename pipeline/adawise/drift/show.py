@@ -170,13 +170,16 @@ def _went(points: Sequence[AccuracyPoint], *, is_banded: bool = True) -> str:
 
 
 def conditions(of: Calendar) -> str:
-    """4 conditions, 12 returns; condition 2 from 18 h to 6 h. Of one condition, or none, there is nothing to tell."""
+    """4 conditions and 2 brief or rare ones, 12 returns; condition 2 from 18 h to 6 h. Nothing of less than two."""
     if of.count < 2:
         return ""
     frequent = [each for each in of.conditions if each.share >= _FREQUENT]
     told = [f"condition {each.name} {at}" for each in frequent if (at := hours(each))][:_OF_HOURS]
     returns = f"{of.returns:,} {'return' if of.returns == 1 else 'returns'}"
-    return "; ".join([f"{of.count:,} conditions, {returns}", *([", ".join(told)] if told else [])])
+    count = f"{of.shown:,} condition{'s' * (of.shown > 1)}"
+    if rest := of.count - of.shown:
+        count += f" and {rest:,} brief or rare one{'s' * (rest > 1)}"
+    return "; ".join([f"{count}, {returns}", *([", ".join(told)] if told else [])])
 
 
 def alarms(of: Calendar) -> str:

@@ -113,7 +113,10 @@ def test_a_calendar_has_a_column_a_day_and_the_hour_pointed_at_is_told(seen: See
     assert (
         place.locator("figcaption")
         .inner_text()
-        .startswith("22 conditions, 39 returns; condition 1 from 18 h to 6 h, condition 0 from 6 h to 18 h.")
+        .startswith(
+            "2 conditions and 20 brief or rare ones, 39 returns; condition 1 from 18 h to 6 h, "
+            "condition 0 from 6 h to 18 h."
+        )
     )
     columns = page.eval_on_selector_all(
         "#camera-1-calendar .mark-rect path", "paths => [...new Set(paths.map(p => Math.round(p.getBBox().width)))]"
