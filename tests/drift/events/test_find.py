@@ -143,6 +143,21 @@ def in_conditions(*rows: tuple[float, float, int, bool]) -> Stays:
     return Stays(since_us, until_us, none, condition, batches, alpha, alpha, began, returned, none)
 
 
+def test_a_step_in_the_last_point_of_counts_may_be_as_late_as_what_was_counted_last() -> None:
+    """Both ends are seen in few batches: the second point begins behind the third, and goes on to the last."""
+    compared, agreed = np.zeros(120, np.int64), np.zeros(120, np.int64)
+    for at, both in ((2, 8), (8, 7), (20, 7), (60, 3), (62, 3), (75, 1)):
+        compared[at], agreed[at] = 8, both
+    at_us = BEGIN_US + np.arange(120) * 120_000_000
+    values: dict[str, np.ndarray] = {column.name: np.zeros(120) for column in fields(Binned)}
+    values |= {"time_us": at_us, "last_us": at_us, "batches": np.ones(120, np.int64), "images": np.full(120, 8)}
+    values |= {"labelled": np.zeros(120, np.int64), "compared": compared, "agreed": agreed}
+    history = CameraHistory("gate", Binned(**values), 60_000_000, (), NO_MIX, (), (), None)
+    (step,) = (event for event in events(history) if event.measure == "agreement")
+    assert step.earliest_us < at_us[60]
+    assert step.latest_us == at_us[75]
+
+
 @pytest.mark.parametrize(
     ("fourth", "said"),
     [

@@ -68,7 +68,8 @@ def _measured(of: CameraHistory, measure: Measure) -> Iterator[DriftEvent]:
             zone=of.zone,
         )
     if measure.is_of_counts:
-        changes = tuple(_within_its_point(change, watched.time_us) for change in changes)
+        ends_us = np.append(watched.time_us[1:], watched.end_us)
+        changes = tuple(_within_its_point(change, ends_us) for change in changes)
     to_and_fro = () if measure.is_of_counts else restless(watched.time_us, left, measure.sensitivity, of.zone)
     for swing in swings.changes:
         yield _event(of, measure, named(swing), swing, swing, swing.before, swing.after)
@@ -78,11 +79,10 @@ def _measured(of: CameraHistory, measure: Measure) -> Iterator[DriftEvent]:
     yield from _shaped(of, measure, told)
 
 
-def _within_its_point(change: Change, time_us: Integers) -> Change:
-    """A point of counts is of some time, anywhere in which it may have been: until the next one begins."""
+def _within_its_point(change: Change, ends_us: Integers) -> Change:
+    """A point of counts is of some time, anywhere in it: until the next one begins, or the last one ends."""
     earliest_us, latest_us = change.interval_us
-    until_us = int(time_us[min(change.index + 1, len(time_us) - 1)])
-    return replace(change, interval_us=(earliest_us, max(latest_us, until_us)))
+    return replace(change, interval_us=(earliest_us, max(latest_us, int(ends_us[change.index]))))
 
 
 def _shaped(of: CameraHistory, measure: Measure, changes: Sequence[Change]) -> Iterator[DriftEvent]:

@@ -48,11 +48,15 @@ class Binned:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Watched:
-    """A measure over time: `[points]`, each of so many batches. In its unit, but for what `Measure.shown` undoes."""
+    """A measure over time: `[points]`, each of so many batches. In its unit, but for what `Measure.shown` undoes.
+
+    `end_us`: of the last bin of which something is known.
+    """
 
     time_us: Integers
     values: Floats
     batches: Integers
+    end_us: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +95,8 @@ def _share(part: str, *wholes: str, least: float) -> Callable[[Binned, int], Wat
         if not len(starts):
             return Watched(of.time_us[:0], np.empty(0), of.batches[:0])
         parts, all_of = (np.add.reduceat(counts, starts) for counts in (getattr(of, part), whole))
-        return Watched(of.time_us[starts], parts / all_of, np.add.reduceat(of.batches, starts))
+        end_us = int(of.time_us[np.flatnonzero(whole)[-1]])
+        return Watched(of.time_us[starts], parts / all_of, np.add.reduceat(of.batches, starts), end_us)
 
     return series
 
