@@ -440,6 +440,10 @@ def test_a_worker_that_is_killed_while_it_is_waited_for_is_told(yard: Yard, othe
     assert code == 3
     assert f"  {said['worker']} is gone: " in out
     assert "no worker has reported in 4 s" in out
+    code, out, _ = yard.stage(other, "--wait", "0.1")
+    assert code == 3
+    assert f"  {said['worker']} is gone: " in out, "before anybody waited, and nobody else is here"
+    assert "no worker has reported in 0.1 s" in out
 
 
 @pytest.mark.parametrize("command", ["switch", "rollback"])

@@ -175,7 +175,8 @@ def wait_for(store: Store, orders: Orders, wait_s: float, number: int, states: S
     for told in found:
         state, why = told.pairs.get(number, ("has not begun", ""))
         print(f"  {told.worker}: {state}{': ' + why if why else ''}")
-    _tell_gone([told for told in workers if told.worker in waited_for])
+    # where nobody is left, who was gone before this began to wait is the likeliest answer to "is one running?"
+    _tell_gone([told for told in workers if told.worker in waited_for or not found])
     if not found:
         print(f"  no worker has reported in {wait_s:g} s: is one running, of this version?")
     return 0 if found and len(done) == len(found) else FOUND
