@@ -9,6 +9,7 @@ alpha goes no further, and labels should be looked at.
 from __future__ import annotations
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from adawise.adapt.objective import standardised_tsallis
@@ -27,13 +28,17 @@ def observed(
 
     `evaluated` maps an alpha's index to rows and logits, that of `current` to those of the whole batch.
     """
-    if len(evaluated) < 2:
+    looks = {index: look for index, look in evaluated.items() if index != current}
+    if not looks:
         return curve
     belief = surrogate.prior() if curve is None else surrogate.advance(surrogate.restore(curve), _BATCHES)
-    served = standardised_tsallis(evaluated[current][1])
-    for index, (rows, logits) in evaluated.items():
+    of_current, served = evaluated[current][1], np.full(len(evaluated[current][1]), np.nan)
+    for index, (rows, logits) in looks.items():
+        new = rows[np.isnan(served[rows])]  # a row of few that are looked at: a class costs time
+        if len(new):
+            served[new] = standardised_tsallis(of_current[torch.from_numpy(new)])
         differences = standardised_tsallis(logits) - served[rows]
-        if index != current and np.isfinite(differences).all():
+        if np.isfinite(differences).all():
             variance = max(NOISE_FLOOR, float(differences.var()) / len(rows))
             belief = surrogate.observe_difference(belief, index, current, float(differences.mean()), variance)
     return surrogate.abridge(belief)

@@ -190,8 +190,11 @@ class Hypotheses:
     def observed(self, surrogate: Surrogate, index: int, base: int, value: float, noise_variance: float) -> Hypotheses:
         """After a difference; see `Surrogate.observe_difference`."""
         observation = (index, base, value, noise_variance)
-        weighed = self.weighed([log_density(belief, *observation) for belief in self.beliefs])
-        return replace(weighed, beliefs=tuple(surrogate.observe_difference(b, *observation) for b in self.beliefs))
+        each = {id(belief): belief for belief in self.beliefs}  # what is too improbable to differ is one object
+        logs = {key: log_density(belief, *observation) for key, belief in each.items()}
+        after = {key: surrogate.observe_difference(belief, *observation) for key, belief in each.items()}
+        weighed = self.weighed([logs[id(belief)] for belief in self.beliefs])
+        return replace(weighed, beliefs=tuple(after[id(belief)] for belief in self.beliefs))
 
     def jumped(self) -> Hypotheses:
         """What they are if it is known that the condition is another one."""
