@@ -11,7 +11,8 @@ those served 5 points or more below the best alpha of their domain.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,9 @@ import torch
 
 from adawise.adapt.card import Card, read_card
 from adawise.adapt.search import Outcome, Strategy
+from adawise.adapt.state import StreamState
 from adawise.adapt.strategies.warm import Exploration
+from adawise.adapt.surrogate import Array
 from adawise.evaluate.bench import Bench, Replayed
 from adawise.evaluate.candidates import objective_named, parse
 from adawise.evaluate.streams import ORDERS, Ids, make_streams
@@ -39,13 +42,23 @@ CANDIDATES = (
 _FAR = 0.05  # accuracy
 
 
-def served(bench: Bench, strategy: Strategy, replayed: Replayed, stream: tuple[Ids, ...]) -> Iterator[Outcome]:
-    """A stream's batches."""
-    state = strategy.initial()
+def served(
+    bench: Bench,
+    strategy: Strategy,
+    replayed: Replayed,
+    stream: Sequence[Ids],
+    state: StreamState | None = None,
+    apart: Array | None = None,
+) -> Iterator[Outcome]:
+    """A stream's batches, from a state on (None: the first), with statistics of pixels that are that much `apart`."""
+    state = state or strategy.initial()
     for ids in stream:
         replayed.turn_to(bench.vocabularies[bench.domain_of[ids[0]]])
         rows = torch.from_numpy(bench.row_of[ids])
-        search = strategy.search(state, len(ids), bench.appearance(ids))
+        looks = bench.appearance(ids)
+        if looks is not None and apart is not None:
+            looks = replace(looks, mean=looks.mean + apart)
+        search = strategy.search(state, len(ids), looks)
         trials = next(search)
         try:
             while True:

@@ -24,17 +24,17 @@ import numpy.typing as npt
 from adawise.adapt.disagreement import Disagreement
 from adawise.adapt.surrogate import Abridged, Array
 
-_TEMPER = 0.7
+_TEMPER = 0.6
 _LEAST = -1.0  # of the evidence for a new condition
 _RESTLESS_AT_FIRST, _RESTLESS = 0.005, (0.002, 0.2)
-_RESTLESS_BATCHES = (10.0, 25.0)  # its memory while it rises, and while it falls
+_RESTLESS_BATCHES = (6.0, 40.0)  # its memory while it rises, and while it falls
 _FARTHEST = 25.0  # variances: what lies further from the condition of now counts as this
 _REMEMBERED = 8  # batches that the mean of a condition remembers
 _LEARNED_FROM = 3  # batches after which the variance of a batch's mean is learned
 _MEMORY = 0.97  # of that variance
 _OUTLIER = 9.0  # variances: a batch further away counts as this
 _OVERALL = 300  # batches that the mean and variance of all remember
-_BETWEEN = np.array([0.5, 0.4, 0.25, 0.12, 0.3])  # sd of the statistics between conditions, until a stream has its own
+BETWEEN = np.array([0.5, 0.4, 0.25, 0.12, 0.3])  # sd of the statistics between conditions, until a stream has its own
 _FLOOR = 1e-4  # of variances
 _GUESS = 2.0  # of the variance of a batch's mean over that of independent images
 _MINDED = 3  # batches that a condition must have lasted to be remembered
@@ -97,7 +97,7 @@ class Looks:
         """Log likelihoods of a batch of the same condition that looks as before, and of one that does not any more."""
         phi, spread = appearance.mean, self._spread(appearance)
         stayed = float(_log_normals(phi, self.mean, spread * (1.0 + 1.0 / self.batches), _FARTHEST))
-        new = float(_log_normals(phi, self.overall_mean, np.maximum(self.overall_variance, _BETWEEN**2) + spread))
+        new = float(_log_normals(phi, self.overall_mean, np.maximum(self.overall_variance, BETWEEN**2) + spread))
         return math.log1p(-self.restless) + stayed, math.log(self.restless) + new
 
     def _spread(self, appearance: Appearance) -> Array:

@@ -22,7 +22,6 @@ Probing = Generator[list[Trial], list[Tensor], None]
 
 _PARTS = 4  # probes are at these parts of the grid
 _SIZES = (1, 2, 4, 8)  # of a probe, in smallest probes
-_AUDIT_STEP = 2  # of the grid
 
 
 @dataclass
@@ -64,13 +63,13 @@ class Probes:
             self._learn(index, rows, 1.0)
 
     def sweep(self, count: int) -> Generator[list[Trial], list[Tensor], tuple[float, float]]:
-        """Half the grid on `count` images: how much lower than at `current` the lowest objective is, and its sd, nats.
+        """The knots on `count` images: how much lower than at `current` the lowest objective is, and its sd, nats.
 
         The images are the same at all alphas, so that their differences share one error; each is taken for as noisy as
         if it were one of so many.
         """
         rows = self.sample.draw(count, unseen=np.ones(self.trials.images, dtype=np.bool_))
-        swept = [j for j in range(0, len(self.alphas), _AUDIT_STEP) if j != self.current]
+        swept = [j for j in self.surrogate.knots.tolist() if j != self.current]
         yield from self.trials.evaluate(swept, rows)
         self.left -= len(swept) * len(rows)
         base, noise = self.trials.values[self.current][rows], self.noise

@@ -88,13 +88,13 @@ class Surrogate:
 
     def abridge(self, belief: Belief) -> Abridged:
         """What is believed of the curve at six alphas; `restore` gives nearly all of it back."""
-        at = np.ix_(self._knots, self._knots)
-        return Abridged(belief.mean[self._knots].astype("f4"), belief.covariance[at][self._upper].astype("f4"))
+        at = np.ix_(self.knots, self.knots)
+        return Abridged(belief.mean[self.knots].astype("f4"), belief.covariance[at][self._upper].astype("f4"))
 
     def restore(self, abridged: Abridged) -> Belief:
         """The belief with these values at six alphas, and the prior between them."""
-        G, K, at = len(self.alphas), self.covariance, np.ix_(self._knots, self._knots)
-        covariance = np.zeros((len(self._knots),) * 2)
+        G, K, at = len(self.alphas), self.covariance, np.ix_(self.knots, self.knots)
+        covariance = np.zeros((len(self.knots),) * 2)
         covariance[self._upper] = covariance.T[self._upper] = abridged.covariance
         A = self._between
         mean, P = np.zeros(G + 1), np.zeros((G + 1, G + 1))
@@ -105,19 +105,20 @@ class Surrogate:
         return Belief(mean, P)
 
     @cached_property
-    def _knots(self) -> npt.NDArray[np.int64]:
+    def knots(self) -> npt.NDArray[np.int64]:
+        """The indices of the six alphas, fewer on a smaller grid."""
         last = len(self.alphas) - 1
         return np.unique(np.linspace(0, last, min(KNOTS, last + 1)).round().astype(np.int64))
 
     @cached_property
     def _upper(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        return np.triu_indices(len(self._knots))
+        return np.triu_indices(len(self.knots))
 
     @cached_property
     def _between(self) -> Array:
         """The curve `[G]` expected of its values at the knots, `[G, K]`."""
         K = self.covariance
-        return np.asarray(np.linalg.solve(K[np.ix_(self._knots, self._knots)], K[self._knots]).T, dtype=np.float64)
+        return np.asarray(np.linalg.solve(K[np.ix_(self.knots, self.knots)], K[self.knots]).T, dtype=np.float64)
 
     def observe(self, belief: Belief, index: int, value: float, noise_variance: float) -> Belief:
         """The belief after the objective of this batch at `alphas[index]` came out as `value` (Kalman update)."""

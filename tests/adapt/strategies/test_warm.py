@@ -163,11 +163,12 @@ def test_no_batch_spends_more_than_the_budget_and_one_forward_for_its_winner(bud
     assert max(outcome.forward_equivalents for outcome in outcomes) > 0.5 * budget
 
 
-def test_an_audit_sweeps_half_the_grid_and_its_regret_is_in_the_outcome() -> None:
+def test_an_audit_sweeps_six_alphas_and_its_regret_is_in_the_outcome() -> None:
     outcomes = drive(warm(audit_every=10), [Weather(0.5)] * 20)
     audits = [outcome for outcome in outcomes if outcome.trigger == "audit"]
     assert [i for i, outcome in enumerate(outcomes) if outcome.trigger == "audit"] == [9, 19]
-    assert {trial.alpha for trial in audits[0].trials} >= {j / 10 for j in range(11)}
+    assert {trial.alpha for trial in audits[0].trials} >= {j / 5 for j in range(6)}
+    assert max(outcome.forward_equivalents for outcome in audits) < 1.0 + 6 * 16 / 32 + 0.5, "and little beside"
     assert all(0.0 <= outcome.regret < 0.03 for outcome in audits)
     assert all(np.isnan(outcome.regret) for outcome in outcomes if outcome.trigger != "audit")
 

@@ -39,7 +39,7 @@ class Exploration:
     promise. `first_budget`: forwards of a stream's first batch at most. `hazard`: probability at first that the
     condition jumps between two batches; the stream learns its own. `gain_nats`, `gain_sd`: the current alpha is left
     only for a gain above both (the second in standard deviations of the difference). `at_once_nats`: for more than this
-    in the batch itself, one forward more. `audit_every`: batches between sweeps over half the grid on `audit_images`
+    in the batch itself, one forward more. `audit_every`: batches between sweeps over six alphas on `audit_images`
     images. `disagreement`: the share of zero-shot's predictions from which alpha may differ (`adapt/disagreement.py`);
     None: .45, or any of them where the objective is trusted. `conditions`: that a stream remembers at most beside the
     one that it is in; 0: none. `pixels`: how a batch looks is evidence, and tells conditions apart. `drifting`: how
