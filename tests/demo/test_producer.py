@@ -71,7 +71,7 @@ def test_a_message_says_whose_it_is_from_when_and_what_it_shows() -> None:
 
 
 def test_cameras_without_a_broker_are_reported_as_such(capfd: pytest.CaptureFixture[str]) -> None:
-    with Cameras("127.0.0.1:1", "frames", 8, 8) as cameras:
+    with Cameras("127.0.0.1:1", "frames", 8, "weather", 8) as cameras:
         assert cameras._process is not None
         assert cameras._process.wait() == 1
         with pytest.raises(BrokerUnavailable, match=r"after 0 of 8 images"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -76,3 +77,23 @@ def test_a_camera_with_runs_shows_the_same_thing_for_a_run_and_moves_it() -> Non
 def test_a_negative_seed_is_refused_with_the_remedy() -> None:
     with pytest.raises(ValueError, match=r"'gate': expected a seed >= 0, got -1"):
         StreetCamera("gate", -1)
+
+
+def test_another_view_is_another_street_with_the_same_things_on_it() -> None:
+    camera = StreetCamera("a", 9)
+    first, label = camera.jpeg(3, CLEAR)
+    other, same = camera.jpeg(3, CLEAR, view=1)
+    assert label == same
+    assert first != other
+    assert camera.jpeg(3, CLEAR, view=0)[0] == first
+    assert StreetCamera("b", 9).jpeg(3, CLEAR, view=1)[0] == other
+
+
+def test_a_longer_exposure_is_brighter_and_clips() -> None:
+    camera = StreetCamera("a", 9)
+    dark, day, bright = (
+        np.asarray(camera.frame(3, replace(CLEAR, exposure=e))[0], dtype=float) for e in (0.6, 1.0, 1.5)
+    )
+    assert dark.mean() / day.mean() == pytest.approx(0.6, abs=0.03)
+    assert day.mean() < bright.mean() < 1.5 * day.mean()
+    assert (bright == 255).mean() > (day == 255).mean()

@@ -18,11 +18,17 @@ class DemoCommand(Command):
     name = "demo"
     examples = (
         ("a minute", "demo"),
+        ("three days and nights, which the cameras know again", "demo --scenes nights"),
         ("on Apache Kafka, and keep what is written", "demo --broker kafka --output runs/demo --keep"),
     )
 
     broker: Literal["embedded", "kafka"] = Field(
         default="embedded", description="broker to start: the embedded one or Apache Kafka"
+    )
+    scenes: Literal["weather", "nights", "controls"] = Field(
+        default="weather",
+        description="what the cameras see: weather that comes and goes; three days and nights; or exposure that jumps, "
+        "slow light, odd frames and a camera that pans, none of which is another condition",
     )
     seconds: float | None = Field(
         default=None, gt=0, le=86_400, description="seconds of camera time; none: the script's"
@@ -41,4 +47,11 @@ class DemoCommand(Command):
         """Run the demo."""
         from adawise.demo.main import run
 
-        return run(broker=self.broker, seconds=self.seconds, images=self.images, output=self.output, keep=self.keep)
+        return run(
+            broker=self.broker,
+            scenes=self.scenes,
+            seconds=self.seconds,
+            images=self.images,
+            output=self.output,
+            keep=self.keep,
+        )

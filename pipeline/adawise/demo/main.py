@@ -56,6 +56,7 @@ class Interruption:
 def run(
     *,
     broker: Literal["embedded", "kafka"],
+    scenes: script.Scenes,
     seconds: float | None,
     images: int | None,
     output: Path | None,
@@ -66,8 +67,9 @@ def run(
 
     Args:
         broker: which to start.
+        scenes: what the cameras see.
         seconds: of camera time; None: no limit.
-        images: of all cameras together; None: no limit. Without both, `script.IMAGES`.
+        images: of all cameras together; None: no limit. Without both, `script.IMAGES` of these scenes.
         output: folder to write, new or empty; None: a new one under `runs`.
         keep: leave the broker running until Ctrl-C.
         pair: folder with theta_0, theta_1, classes.txt and templates.txt.
@@ -76,7 +78,7 @@ def run(
         KeyboardInterrupt: stopped by a signal; what was classified is written, broker and cameras are gone.
     """
     root = _output(output)
-    cameras = script.scripts(script.images_of(seconds, images))
+    cameras = script.scripts(script.images_of(seconds, images, scenes), scenes)
     with _interruptible() as interruption, brokers.broker(broker) as running:
         _say(f"{running.name} answers at {running.bootstrap_servers}; {len(cameras)} cameras begin, the worker loads")
         settings = demo_settings(running.bootstrap_servers, root, pair)
@@ -90,7 +92,7 @@ def run(
             replication=1,
         )
         total = sum(camera.frames for camera in cameras)
-        with Cameras(running.bootstrap_servers, TOPIC, total, AHEAD) as sending:
+        with Cameras(running.bootstrap_servers, TOPIC, total, scenes, AHEAD) as sending:
             model, board = _classify(settings, cameras, sending, running, interruption)
         if interruption.requested:
             _say(f"interrupted after {board.images} of {total} images; what was classified is written to {root}")

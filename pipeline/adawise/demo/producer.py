@@ -1,9 +1,9 @@
 """The demo's cameras as a process of their own: they draw and send frames while the worker classifies others.
 
-`python -m adawise.demo.producer BOOTSTRAP_SERVERS TOPIC IMAGES` is the process; `Cameras` starts it. Flow control is
-by credit: each byte on its standard input allows one more image, so it never runs further ahead than whoever reads its
-images lets it, and the end of the input ends it. On its standard output it says, one JSON list a line, how many images
-of each camera the broker has acknowledged.
+`python -m adawise.demo.producer BOOTSTRAP_SERVERS TOPIC IMAGES SCENES` is the process; `Cameras` starts it. Flow
+control is by credit: each byte on its standard input allows one more image, so it never runs further ahead than whoever
+reads its images lets it, and the end of the input ends it. On its standard output it says, one JSON list a line, how
+many images of each camera the broker has acknowledged.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any, Self
 from kafka import KafkaProducer, errors
 
 from adawise.demo.scene import StreetCamera
-from adawise.demo.script import CameraScript, captured_at, order, scripts
+from adawise.demo.script import SCENES, CameraScript, Scenes, captured_at, order, scripts
 from adawise.errors import BrokerUnavailable
 from adawise.kafka.client import open_client, translated
 
@@ -38,13 +38,15 @@ class Cameras:
         bootstrap_servers: of the broker.
         topic: exists, with a partition for each camera.
         images: of all cameras together.
+        scenes: what they see.
         ahead: images that may be sent and not yet allowed for by `served`, >= 1.
     """
 
-    def __init__(self, bootstrap_servers: str, topic: str, images: int, ahead: int) -> None:
-        self._command = [sys.executable, "-m", "adawise.demo.producer", bootstrap_servers, topic, str(images)]
+    def __init__(self, bootstrap_servers: str, topic: str, images: int, scenes: Scenes, ahead: int) -> None:
+        asked = [bootstrap_servers, topic, str(images), scenes]
+        self._command = [sys.executable, "-m", "adawise.demo.producer", *asked]
         self._ahead = ahead
-        self._expected = [camera.frames for camera in scripts(images)]
+        self._expected = [camera.frames for camera in scripts(images, scenes)]
         self.acknowledged = [0] * len(self._expected)
         self._process: subprocess.Popen[bytes] | None = None
         self._reader = threading.Thread(target=self._read, name="cameras", daemon=True)
@@ -141,7 +143,8 @@ def send(
             if left == 0:
                 return
         left -= 1
-        jpeg, label = streets[index].jpeg(number, cameras[index].moment(number).weather)
+        moment = cameras[index].moment(number)
+        jpeg, label = streets[index].jpeg(number, moment.weather, moment.view)
         waiting.append((index, _send(producer, topic, index, cameras[index], number, jpeg, label)))
         if len(waiting) > 2 * _TELL_EVERY:
             settle(_TELL_EVERY)
@@ -165,15 +168,15 @@ def _send(producer: Any, topic: str, index: int, camera: CameraScript, number: i
     )
 
 
-def main(bootstrap_servers: str, topic: str, images: int) -> int:
-    """Send `images` frames; 0 when all are acknowledged or the input has ended, 1 when the broker fails."""
+def main(bootstrap_servers: str, topic: str, images: int, scenes: Scenes) -> int:
+    """Send so many frames; 0 when all are acknowledged or the input has ended, 1 when the broker fails."""
     logging.getLogger("kafka").setLevel(logging.ERROR)  # a slow machine is no news
     producer = open_client(KafkaProducer, bootstrap_servers, {}, linger_ms=5, allow_auto_create_topics=False)
     try:
         send(
             producer,
             topic,
-            scripts(images),
+            scripts(images, scenes),
             credit=lambda: len(os.read(sys.stdin.fileno(), 65536)),
             tell=lambda line: print(line, flush=True),
         )
@@ -186,4 +189,4 @@ def main(bootstrap_servers: str, topic: str, images: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], sys.argv[2], int(sys.argv[3])))
+    sys.exit(main(sys.argv[1], sys.argv[2], int(sys.argv[3]), SCENES[SCENES.index(sys.argv[4])]))

@@ -65,7 +65,7 @@ class StreetCamera:
         self.camera_id = camera_id
         self.seed = seed
         self.runs = runs
-        self._view = _view(np.random.default_rng((seed, _LAYOUT)))
+        self._views: dict[int, Backdrop] = {}
 
     def frame(self, number: int, weather: Weather) -> tuple[Image.Image, str]:
         """Frame `number` (>= 0) as a viewer sees it, RGB, with its label; JPEG losses included."""
@@ -73,26 +73,31 @@ class StreetCamera:
         with Image.open(io.BytesIO(jpeg)) as picture:
             return picture.convert("RGB"), label
 
-    def jpeg(self, number: int, weather: Weather) -> tuple[bytes, str]:
-        """Frame `number` (>= 0) as it is sent, with its label, one of `CLASSES`."""
+    def jpeg(self, number: int, weather: Weather, view: int = 0) -> tuple[bytes, str]:
+        """Frame `number` (>= 0) as it is sent, with its label, one of `CLASSES`; `view` (>= 0): where it looks."""
         look, moment, phase = self._chance(number)
-        label = _label(look)
-        place = self._place(label, look, moment, phase)
-        canvas, lamps = self._draw(label, place, look)
+        label, street = _label(look), self._view(view)
+        place = self._place(label, street, look, moment, phase)
+        canvas, lamps = self._draw(label, street, place, look)
         drawn = np.asarray(canvas.reduce(_DRAWN), dtype=np.float32)
-        scene = drawn * (self._view.cast * np.float32(moment.uniform(0.88, 1.08) / 255))
+        scene = drawn * (street.cast * np.float32(moment.uniform(0.88, 1.08) / 255))
         sensor = np.random.default_rng((self.seed, _SENSOR, number))
-        return expose(scene, self._view.distance, lamps, weather, sensor), label
+        return expose(scene, street.distance, lamps, weather, sensor), label
 
     def box(self, number: int) -> tuple[float, float, float, float] | None:
         """Where the thing of frame `number` is: left, top, right, bottom in pixels; None for an empty street."""
         look, moment, phase = self._chance(number)
         label = _label(look)
-        place = self._place(label, look, moment, phase)
+        place = self._place(label, self._view(0), look, moment, phase)
         if place is None:
             return None
         half, tall = ACTORS[label].length_m * place.scale / 2, ACTORS[label].height_m * place.scale
         return place.x - half, place.y - tall, place.x + half, place.y
+
+    def _view(self, number: int) -> Backdrop:
+        if number not in self._views:
+            self._views[number] = _view(np.random.default_rng((self.seed, _LAYOUT, *([number] if number else []))))
+        return self._views[number]
 
     def _chance(self, number: int) -> tuple[np.random.Generator, np.random.Generator, float]:
         """The sources of chance for the look and for the moment, and how far the thing has moved, in [-.5, .5]."""
@@ -100,10 +105,12 @@ class StreetCamera:
         look = np.random.default_rng((self.seed, _LOOK, event, int(self.runs)))
         return look, np.random.default_rng((self.seed, _MOMENT, number)), phase / RUN - 0.5
 
-    def _place(self, label: str, look: np.random.Generator, moment: np.random.Generator, phase: float) -> _Place | None:
+    def _place(
+        self, label: str, street: Backdrop, look: np.random.Generator, moment: np.random.Generator, phase: float
+    ) -> _Place | None:
         if label not in ACTORS:
             return None
-        actor, kerb = ACTORS[label], self._view.kerb
+        actor, kerb = ACTORS[label], street.kerb
         share = look.uniform(actor.smallest, actor.largest)
         near = (share - actor.smallest) / (actor.largest - actor.smallest)
         facing = 1 if look.random() < 0.5 else -1
@@ -112,9 +119,10 @@ class StreetCamera:
         y = kerb + (HEIGHT - kerb) * (0.12 + 0.6 * near) + moment.uniform(-1.5, 1.5)
         return _Place(x, y, share * WIDTH / actor.length_m, facing)
 
-    def _draw(self, label: str, place: _Place | None, look: np.random.Generator) -> tuple[Image.Image, list[Lamp]]:
+    def _draw(
+        self, label: str, view: Backdrop, place: _Place | None, look: np.random.Generator
+    ) -> tuple[Image.Image, list[Lamp]]:
         """The canvas, and the lamps in pixels of the frame."""
-        view = self._view
         canvas = view.background.copy()
         draw = ImageDraw.Draw(canvas)
         lamps = list(view.lamps)

@@ -7,17 +7,34 @@ half as quick a nightfall.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from typing import Literal, TypeAlias, get_args
+
+import numpy as np
 
 from adawise.demo.weather import PRESETS, Weather, blend
 
 FPS = 10
 """Frames a second of a camera's own clock."""
 
-IMAGES = 3200
+Scenes: TypeAlias = Literal["weather", "nights", "controls"]
+"""What the cameras see: weather that comes and goes, three days and nights, or only what is none of it."""
+
+SCENES: tuple[Scenes, ...] = get_args(Scenes)
+
+IMAGES: Mapping[Scenes, int] = {"weather": 3200, "nights": 9600, "controls": 6400}
 """Of all cameras together, if nothing else is asked for."""
+
+Control: TypeAlias = Literal["exposure", "brightness", "odd", "pan"]
+"""What changes pictures and nothing that alpha should follow (`CameraScript.control`)."""
+
+CONTROLS: tuple[Control, ...] = get_args(Control)
+
+_HELD = 96  # frames of one exposure, and of one view
+_EXPOSURES, _BRIGHTER, _VIEWS = (0.6, 1.0, 1.5), 0.4, 3
+_ODD_SHARE, _ODD = 1 / 16, ("glare", "sensor_noise", "dirty_lens", "motion_blur")
 
 _BEGIN = datetime(2026, 6, 1, 18, 0, tzinfo=UTC)  # on the cameras' clocks: equal runs send equal messages
 
@@ -33,16 +50,22 @@ class Passage:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """The weather of one frame: a fraction `t` of the way from condition `before` to condition `after`."""
+    """The weather of one frame: a fraction `t` of the way from condition `before` to condition `after`.
+
+    `exposure` and `view` are the camera's own: see `Weather` and `StreetCamera.jpeg`.
+    """
 
     before: str
     after: str
     t: float
+    exposure: float = 1.0
+    view: int = 0
 
     @property
     def weather(self) -> Weather:
         """As the camera's optics need it."""
-        return blend(PRESETS[self.before], PRESETS[self.after], self.t)
+        weather = blend(PRESETS[self.before], PRESETS[self.after], self.t)
+        return weather if self.exposure == 1.0 else replace(weather, exposure=self.exposure)
 
     @property
     def condition(self) -> str:
@@ -52,12 +75,17 @@ class Moment:
 
 @dataclass(frozen=True, slots=True)
 class CameraScript:
-    """One camera: its stream id, the seed of its pictures, its passages (shares add up to 1), how many frames."""
+    """One camera: its stream id, the seed of its pictures, its passages (shares add up to 1), how many frames.
+
+    `control` is what it does besides: its exposure jumps; its light grows and fades by two fifths; one frame of sixteen
+    is odd; it turns to another view and back.
+    """
 
     camera_id: str
     seed: int
     passages: tuple[Passage, ...]
     frames: int = 0
+    control: Control | None = None
 
     def moment(self, number: int) -> Moment:
         """The weather of frame `number`, in [0, frames)."""
@@ -71,7 +99,19 @@ class CameraScript:
         else:
             passage = self.passages[-1]
         fade = passage.fade * passage.share
-        return Moment(before, passage.condition, min(1.0, at / fade) if fade > 0 else 1.0)
+        return self._controlled(number, Moment(before, passage.condition, min(1.0, at / fade) if fade > 0 else 1.0))
+
+    def _controlled(self, number: int, moment: Moment) -> Moment:
+        if self.control == "exposure":
+            turns = np.random.default_rng(self.seed).integers(1, len(_EXPOSURES), size=number // _HELD + 1)
+            return replace(moment, exposure=_EXPOSURES[int(turns.sum()) % len(_EXPOSURES)])  # other than before
+        if self.control == "brightness":
+            return replace(moment, exposure=1.0 + _BRIGHTER * float(np.sin(2 * np.pi * number / self.frames)))
+        if self.control == "odd":
+            chance = np.random.default_rng((self.seed, number))
+            odd = _ODD[int(chance.integers(len(_ODD)))]
+            return Moment(odd, odd, 1.0) if chance.random() < _ODD_SHARE else moment
+        return replace(moment, view=number // _HELD % _VIEWS) if self.control == "pan" else moment
 
     def frame_id(self, number: int) -> str:
         """What the camera calls the frame."""
@@ -112,26 +152,47 @@ CAMERAS: tuple[CameraScript, ...] = (
         ),
     ),
 )
-"""Their seeds are none of those that the pair was trained, chosen or tested on."""
+"""Of the scenes `weather`. No camera's seed is one that the pair was trained, chosen or tested on."""
 
 
-def scripts(images: int) -> tuple[CameraScript, ...]:
+def _days(*passages: tuple[str, float, float]) -> tuple[Passage, ...]:
+    """Three times the same day, of (condition, share, fade)."""
+    return tuple(Passage(condition, share / 3, fade) for _ in range(3) for condition, share, fade in passages)
+
+
+_NIGHTS = (
+    CameraScript(
+        "gate", 7011, _days(("clear", 0.4, 0.1), ("dusk", 0.15, 0.7), ("night", 0.35, 0.3), ("dusk", 0.1, 0.7))
+    ),
+    CameraScript("quay", 7012, _days(("fog", 0.3, 0.3), ("clear", 0.35, 0.3), ("night", 0.35, 0.3))),
+    CameraScript("garage", 7013, _days(("clear", 0.5, 0.0), ("night", 0.5, 0.0))),  # lights out, lights on
+    CameraScript("bridge", 7014, _days(("clear", 0.3, 0.2), ("rain", 0.3, 0.2), ("night", 0.4, 0.3))),
+)
+
+_CONTROLS = (
+    CameraScript("porch", 7021, (Passage("clear", 1.0),), control="exposure"),
+    CameraScript("garden", 7022, (Passage("clear", 1.0),), control="brightness"),
+    CameraScript("alley", 7023, (Passage("night", 1.0, 0.0),), control="odd"),
+    CameraScript("plaza", 7024, (Passage("rain", 1.0, 0.0),), control="pan"),
+)
+
+CAMERAS_OF: Mapping[Scenes, tuple[CameraScript, ...]] = {"weather": CAMERAS, "nights": _NIGHTS, "controls": _CONTROLS}
+
+
+def scripts(images: int, scenes: Scenes = "weather") -> tuple[CameraScript, ...]:
     """The cameras with `images` frames together, as equally as can be; cameras without a frame are left out."""
-    share, rest = divmod(images, len(CAMERAS))
-    counts = [share + (index < rest) for index in range(len(CAMERAS))]
-    return tuple(
-        CameraScript(camera.camera_id, camera.seed, camera.passages, count)
-        for camera, count in zip(CAMERAS, counts, strict=True)
-        if count
-    )
+    cameras = CAMERAS_OF[scenes]
+    share, rest = divmod(images, len(cameras))
+    counts = [share + (index < rest) for index in range(len(cameras))]
+    return tuple(replace(camera, frames=count) for camera, count in zip(cameras, counts, strict=True) if count)
 
 
-def images_of(seconds: float | None, images: int | None) -> int:
+def images_of(seconds: float | None, images: int | None, scenes: Scenes = "weather") -> int:
     """How many frames: `seconds` of camera time or `images`, the fewer if both are given."""
     asked = [images] if images is not None else []
     if seconds is not None:
-        asked.append(len(CAMERAS) * max(1, round(seconds * FPS)))
-    return min(asked, default=IMAGES)
+        asked.append(len(CAMERAS_OF[scenes]) * max(1, round(seconds * FPS)))
+    return min(asked, default=IMAGES[scenes])
 
 
 def order(cameras: tuple[CameraScript, ...]) -> Iterator[tuple[int, int]]:

@@ -25,8 +25,9 @@ class Weather:
     """The state of light, air, lens and sensor; the defaults are a clear day.
 
     `daylight`, `lamps`, `rain`, `glare` and `dirt` are in [0, 1]; `warmth` in [-1, 1] (blue to orange light);
-    `fog` is the extinction per unit of distance (>= 0; the far end of a street is at distance 1); `motion_blur` is a
-    length in pixels; `noise` a standard deviation in units of full scale; `jpeg_quality` is Pillow's, 1 to 95.
+    `fog` is the extinction per unit of distance (>= 0; the far end of a street is at distance 1); `exposure` is by what
+    the shutter multiplies the light (> 0); `motion_blur` is a length in pixels; `noise` a standard deviation in units
+    of full scale; `jpeg_quality` is Pillow's, 1 to 95.
     """
 
     daylight: float = 1.0
@@ -36,6 +37,7 @@ class Weather:
     rain: float = 0.0
     glare: float = 0.0
     dirt: float = 0.0
+    exposure: float = 1.0
     motion_blur: float = 0.0
     noise: float = 0.008
     jpeg_quality: float = 90.0
@@ -85,6 +87,8 @@ def expose(scene: Array, distance: Array, lamps: list[Lamp], weather: Weather, r
     """
     light = _through_air(_lit(scene, lamps, weather), distance, weather)
     light = _through_lens(light, weather, rng)
+    if abs(weather.exposure - 1.0) > 0.01:
+        light = light * np.float32(weather.exposure)
     picture = Image.fromarray(_to_bytes(light))
     if weather.motion_blur > 0.5:
         picture = picture.filter(ImageFilter.BoxBlur((weather.motion_blur / 2, weather.motion_blur / 12)))
