@@ -4,6 +4,8 @@ rules and routes with seconds for minutes (`fleet.in_seconds`).
 
 from __future__ import annotations
 
+import itertools
+import math
 import os
 import random
 import shutil
@@ -19,8 +21,9 @@ from typing import Any
 import pytest
 from kafka import KafkaAdminClient
 from kafka.structs import TopicPartition
+from safetensors.torch import load_file, save_file
 
-from adawise.demo.main import demo_settings
+from adawise.demo.main import PAIR, demo_settings
 from adawise.demo.scene import StreetCamera
 from adawise.demo.weather import PRESETS
 from adawise.settings import Settings
@@ -334,6 +337,37 @@ def test_fog_before_every_camera(own_broker: Broker, fleet: Fleet, tmp_path: Pat
         topic.produce(shots("fog", 128, 16 * 4))
         fleet.until_fires("AdawiseObjectiveJumps")
     fired.add("AdawiseObjectiveJumps")
+
+
+def test_a_model_that_is_sure_and_wrong(own_broker: Broker, fleet: Fleet, tmp_path: Path, fired: set[str]) -> None:
+    """The demo's pair at night, where zero-shot is right twice as often, with eight times the fine-tuned logits."""
+    topic, port = topic_of(own_broker), free_ports(1)
+    folder = tmp_path / "pair"
+    shutil.copytree(PAIR, folder)
+    file = folder / "theta_1" / "open_clip_model.safetensors"
+    weights = load_file(file)
+    weights["logit_scale"] += math.log(8.0)
+    save_file(weights, file)
+    settings = demo_settings(own_broker.bootstrap_servers, tmp_path / "output", folder)
+    changed = settings.model_dump(mode="json", exclude_unset=True)
+    changed["kafka"] |= {"topic": topic.name, "group": topic.name}
+    settings = Settings.model_validate(changed | {"http": {"port": port}})
+    camera = StreetCamera("camera", seed=3)
+
+    def shots(first: int) -> Iterator[Shot]:
+        for number in range(first, first + 64):
+            yield Shot(0, b"camera", camera.jpeg(number, PRESETS["night"])[0])
+
+    with at_work(fleet, Plan(settings, tmp_path / "log")):
+        firsts, taking = itertools.count(0, 64), fleet.meanwhile
+
+        def meanwhile() -> None:
+            taking()
+            topic.produce(shots(next(firsts)))
+
+        fleet.meanwhile = meanwhile
+        fleet.until_fires("AdawiseOverConfident")
+    fired.add("AdawiseOverConfident")
 
 
 def test_a_clock_that_is_two_minutes_ahead(
