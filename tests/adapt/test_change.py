@@ -34,6 +34,17 @@ def test_the_variance_approaches_that_of_the_stream_whatever_the_guess_was() -> 
         assert 0.04 < level.variance < 0.18
 
 
+def test_the_variance_is_learned_although_each_batch_seems_to_begin_another_condition() -> None:
+    level, jumped = Level().observed(1.0, 0.001), []
+    for k in range(80):
+        value = 1.0 + 0.4 * (-1) ** k
+        jumped.append(level.evidence(value, 0.001) > 2.0)
+        level = (level.restarted(value, 0.001) if jumped[-1] else level).observed(value, 0.001)
+    assert all(jumped[:5])
+    assert not any(jumped[-40:])
+    assert 0.2 < level.variance**0.5 < 0.6
+
+
 def test_one_outlier_does_not_make_the_level_blind() -> None:
     steady = after(np.random.default_rng(0).normal(1.0, 0.1, size=200).tolist())
     assert steady.observed(50.0, 0.01).variance < 1.5 * steady.variance

@@ -78,6 +78,18 @@ def test_where_looks_change_and_nothing_else_does_a_change_tells_ever_less() -> 
     assert looks.restless < 0.01
 
 
+def test_a_stream_whose_batches_vary_more_than_their_images_say_stops_seeing_conditions_that_are_none() -> None:
+    """As a camera's do that sees one thing for a while; each batch seems new, until that is what is learned."""
+    rng, looks, jumped = np.random.default_rng(2), after(DAY, 1), []
+    for _ in range(120):
+        seen = batch(rng.normal(DAY, 5 * SD / IMAGES**0.5), rng)
+        jumped.append(looks.evidence(seen, [])[-1] > 3.0)
+        looks = (looks.moved(None, seen) if jumped[-1] else looks).observed(seen)
+    assert sum(jumped[:20]) >= 2
+    assert sum(jumped[-60:]) <= 2
+    assert looks.spread.mean() > 10 * SD**2 / IMAGES
+
+
 def test_a_condition_that_returns_brings_its_look_and_a_new_one_begins_with_the_next_batch() -> None:
     looks = after(DAY, 20)
     back = looks.moved(condition(3, NIGHT, batches=12))

@@ -73,20 +73,24 @@ class Level:
         mean = self.mean + (value - self.mean) / batches
         if self.batches == 0:
             return Level(mean, self.variance, batches)
-        square = (value - self.mean) ** 2 / (1.0 + 1.0 / self.batches)
-        if self.variance == 0.0:
-            variance = (_PRIOR_BATCHES * self._variance(independent) + square) / (_PRIOR_BATCHES + 1.0)
-        else:
-            variance = _MEMORY * self.variance + (1.0 - _MEMORY) * min(square, _OUTLIER * self.variance)
-        return Level(mean, variance, batches)
+        return Level(mean, self._learned(value, independent), batches)
 
     def shifted(self, by: float) -> Level:
         """The level expected at another alpha, `by` nats higher."""
         return replace(self, mean=self.mean + by)
 
-    def restarted(self) -> Level:
-        """The level of a new condition, of which nothing is known."""
-        return replace(self, mean=0.0, batches=0)
+    def restarted(self, value: float | None = None, independent: float = 0.0) -> Level:
+        """The level of a new condition, of which nothing is known, which began with a batch at `value`."""
+        if value is None or self.batches == 0:
+            return replace(self, mean=0.0, batches=0)
+        return Level(0.0, self._learned(value, independent), 0)
+
+    def _learned(self, value: float, independent: float) -> float:
+        square = (value - self.mean) ** 2 / (1.0 + 1.0 / self.batches)
+        if self.variance == 0.0:
+            before = self._variance(independent)
+            return (_PRIOR_BATCHES * before + min(square, _OUTLIER * before)) / (_PRIOR_BATCHES + 1.0)
+        return _MEMORY * self.variance + (1.0 - _MEMORY) * min(square, _OUTLIER * self.variance)
 
     def _variance(self, independent: float) -> float:
         return max(self.variance or _GUESS * independent, _LEAST)

@@ -30,7 +30,8 @@ _RESTLESS_AT_FIRST, _RESTLESS = 0.005, (0.002, 0.2)
 _RESTLESS_BATCHES = (6.0, 40.0)  # its memory while it rises, and while it falls
 _FARTHEST = 25.0  # variances: what lies further from the condition of now counts as this
 _REMEMBERED = 8  # batches that the mean of a condition remembers
-_LEARNED_FROM = 3  # batches after which the variance of a batch's mean is learned
+_LEARNED_FROM = 1  # batches after which the variance of a batch's mean is learned
+_PRIOR_BATCHES = 4.0  # that its guess is worth
 _MEMORY = 0.97  # of that variance
 _OUTLIER = 9.0  # variances: a batch further away counts as this
 _OVERALL = 300  # batches that the mean and variance of all remember
@@ -115,8 +116,8 @@ class Looks:
             turned = stayed / (1.0 + math.exp(min(as_before - other, 50.0)))
             restless += (turned - restless) / _RESTLESS_BATCHES[turned < restless]
             before = 0 if turned > 0.5 else before
-        if before > _LEARNED_FROM:
-            spread = _MEMORY * spread + (1.0 - _MEMORY) * np.minimum(residual**2, _OUTLIER * spread)
+        if before >= _LEARNED_FROM:
+            spread = self._learned(residual)
         batches = min(before + 1, _REMEMBERED)
         return Looks(
             mean=self.mean + residual / batches,
@@ -128,11 +129,24 @@ class Looks:
             restless=min(max(restless, _RESTLESS[0]), _RESTLESS[1]),
         )
 
-    def moved(self, to: KnownCondition | None) -> Looks:
-        """Before the first batch of a condition that returned, or None of a new one."""
+    def moved(self, to: KnownCondition | None, appearance: Appearance | None = None) -> Looks:
+        """Before the first batch, which looks so, of a condition that returned, or None of a new one."""
+        spread = self.spread
+        if appearance is not None and self.batches >= _LEARNED_FROM:
+            spread = np.maximum(self._learned(appearance.mean - self.mean), _FLOOR)
         if to is None:
-            return replace(self, batches=0)
-        return replace(self, mean=to.look, batches=to.batches)
+            return replace(self, batches=0, spread=spread)
+        return replace(self, mean=to.look, batches=to.batches, spread=spread)
+
+    def _learned(self, residual: Array) -> Array:
+        """The variance of a batch's mean, after one that is `residual` from its condition's.
+
+        Also after one that began another: where every batch seems to, the variance is what is wrong.
+        """
+        share = max(1.0 - _MEMORY, 1.0 / (self.overall_batches + _PRIOR_BATCHES))
+        squares = np.minimum(residual**2 / (1.0 + 1.0 / self.batches), _OUTLIER * self.spread)
+        learned: Array = self.spread + share * (squares - self.spread)
+        return learned
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ from adawise.adapt.state import StreamState
 from adawise.adapt.surrogate import Array, Belief, Surrogate
 
 _HAZARDS = (0.005, 0.2)  # the least and the most that is learned
-_HAZARD_BATCHES = (10.0, 25.0)  # its memory while it rises, and while it falls
+_HAZARD_BATCHES = (15.0, 25.0)  # its memory while it rises, and while it falls
 _DRIFTED_BATCHES = 20.0  # of drift within one, for a stream that drifts
 _DRIFTINGS = (0.001, 0.999)
 _FORGOTTEN, _RARE = 0.003, 0.1  # of what is known of drifting, each batch, and in favour of which probability
@@ -76,19 +76,32 @@ class Expectations:
             evidence.append(mix + here.evidence_of_return(level, independent, expected, variance))
         return [*evidence, mix + here.evidence(level, independent)]
 
-    def after(self, state: StreamState, hypotheses: Hypotheses, current: int, *, jumped: bool) -> StreamState:
+    def after(
+        self,
+        state: StreamState,
+        hypotheses: Hypotheses,
+        current: int,
+        level: float,
+        independent: float,
+        appearance: Appearance | None,
+        *,
+        jumped: bool,
+    ) -> StreamState:
         """The state with what is known of the condition of the batch; what was known of the one before is kept."""
         if not jumped:  # where pixels had moved alpha in vain, the level is not known
             return state if current == state.alpha_index else replace(state, level=state.level.restarted())
         restarted = replace(
-            state, level=state.level.restarted(), mix=state.mix.restarted(), disagreement=Disagreement()
+            state,
+            level=self._level(state, hypotheses.beliefs[0], current).restarted(level, independent),
+            mix=state.mix.restarted(),
+            disagreement=Disagreement(),
         )
         if state.looks is None or state.belief is None:
             return restarted
-        to, level = self.likeliest(state, hypotheses), restarted.level
+        to, expecting = self.likeliest(state, hypotheses), restarted.level
         if to is not None:
             expected = _returned_level(to, hypotheses.beliefs[hypotheses.likeliest], current)
-            level = replace(level, mean=expected, batches=min(to.batches, _LEVEL_BATCHES))
+            expecting = replace(expecting, mean=expected, batches=min(to.batches, _LEVEL_BATCHES))
         condition = KnownCondition(
             number=state.memory.number,
             visits=state.memory.visits,
@@ -102,9 +115,9 @@ class Expectations:
         ).rounded()
         return replace(
             restarted,
-            level=level,
+            level=expecting,
             memory=state.memory.left(condition, to, keep=self.conditions),
-            looks=state.looks.moved(to),
+            looks=state.looks.moved(to, appearance),
             disagreement=to.disagreement if to is not None else Disagreement(),
         )
 

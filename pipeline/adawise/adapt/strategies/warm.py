@@ -149,7 +149,7 @@ class WarmSearch(OnGrid):
         probes = self._probes(state, trials, hypotheses, current, trigger)
         regret, reset = yield from self._probe(probes, trigger)
         jumped = probes.hypotheses.jump > _JUMPED
-        before = expectations.after(state, probes.hypotheses, current, jumped=jumped)
+        before = expectations.after(state, probes.hypotheses, current, level, independent, appearance, jumped=jumped)
         disagreement = _compared(before.disagreement.faded(), probes)
         allowed = disagreement.highest(self.alphas, self._limit)
         standardised = alarm.observed(
