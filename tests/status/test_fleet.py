@@ -72,6 +72,16 @@ def test_a_fleet_that_is_well_has_no_troubles_and_says_who_has_what() -> None:
     assert row.top[0] == ("car", 5 / 12)
 
 
+def test_a_camera_says_which_condition_it_is_in_and_how_often_it_came_back_into_it() -> None:
+    yard = Yard(DictStore())
+    yard.write(ago_s=30, batches=[("blind", 8, 0.5)])
+    yard.write(ago_s=20, batches=[("gate", 8, 0.5)], condition=(3, 1))
+    yard.write(ago_s=10, batches=[("yard", 8, 0.5)], condition=(0, 3))
+    found = look(yard, broker_facts(24))
+    told = {each.stream_id: (each.condition, each.returns) for each in found.cameras}
+    assert told == {"blind": (None, 0), "gate": (3, 0), "yard": (0, 2)}
+
+
 def test_states_of_cameras() -> None:
     yard = Yard(DictStore())
     yard.write(ago_s=100_000, batches=[("gone", 1, 0.5)])

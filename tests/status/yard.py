@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
+import numpy as np
+
+from adawise.adapt.conditions import Appearance, Looks, Memory
 from adawise.adapt.heard import Heard
 from adawise.adapt.state import StreamState
 from adawise.errors import Reason
@@ -55,8 +58,12 @@ class Yard:
         pending: int = 0,
         gap: Gap | None = None,
         reset: str | None = None,
+        condition: tuple[int, int] | None = None,
     ) -> str:
-        """A segment of batches (camera, images, alpha), of rejected messages by camera and of offsets that wait."""
+        """A segment of batches (camera, images, alpha), of rejected messages by camera and of offsets that wait.
+
+        `condition`: number and visits of the one that the cameras are in, and know of by pixels.
+        """
         head, self._at_s = self.begin(partition), self._now_s - ago_s
         tp = TopicPartition(self._owner.topic, partition)
         states, offset = self._states.setdefault(partition, {}), head.next_offset
@@ -82,7 +89,12 @@ class Yard:
             )
             accepted.append((batch, said, trace))
             heard = Heard(*[round(1e3 * self._at_s)] * 3)
-            states[stream] = StreamState("k", 7, batches=trace.batch_number + 1, heard=heard)
+            state = StreamState("k", 7, batches=trace.batch_number + 1, heard=heard)
+            if condition is not None:
+                number, visits = condition
+                looks = Looks.of_first(Appearance(np.zeros(5), np.ones(5), 8))
+                state = replace(state, looks=looks, memory=Memory(number, visits, number + 2))
+            states[stream] = state
         bad = [frame(stream, reason) for stream, reasons in (rejected or {}).items() for reason in reasons]
         if gap is not None:
             offset = max(offset, gap.until)

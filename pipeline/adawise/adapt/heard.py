@@ -38,6 +38,19 @@ def heard_in(data: bytes) -> Heard | None:
         raise damaged(error) from error
 
 
+def condition_in(data: bytes) -> tuple[Heard | None, int | None, int]:
+    """As `heard_in`, with the number of the condition that the stream is in, and how often it came back into it.
+
+    None and 0 where the state knows none. Raises ChainError.
+    """
+    try:
+        parts = json.loads(data)
+        number, visits, *_ = parts.get("conditions") or (None, 1)
+        return heard_of(parts), None if number is None else of_kind(int, number), of_kind(int, visits) - 1
+    except UNREADABLE as error:
+        raise damaged(error) from error
+
+
 def batches_in(data: bytes) -> int:
     """How many batches led to a serialised state. Raises ChainError."""
     try:

@@ -12,7 +12,7 @@ from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from adawise.adapt.heard import heard_in
+from adawise.adapt.heard import condition_in
 from adawise.live.row import REJECTED_SHARE, SILENT_PAUSES, STEP_S, STEPS, CameraState
 from adawise.records import TopicPartition
 from adawise.status.facts import STATES, CameraStatus, RejectStatus
@@ -34,6 +34,8 @@ class _Seen:
     sights: list[Sight]
     last_s: float | None
     alpha: float | None = None
+    condition: int | None = None
+    returns: int = 0
 
 
 def cameras(
@@ -63,11 +65,14 @@ def _of_chain(chain: ChainFacts, since_s: float, now_s: float, *, waits: bool) -
                     camera.sights.append(sight)
                 camera.last_s = max(camera.last_s or 0.0, sight.last_s)
                 camera.alpha = sight.batches[-1][1] if sight.batches else camera.alpha
-    at_ms = {stream: told.at_ms for stream, data in head.states.items() if (told := heard_in(data)) is not None}
+    told = {stream: condition_in(data) for stream, data in head.states.items()}
+    at_ms = {stream: heard.at_ms for stream, (heard, _, _) in told.items() if heard is not None}
     newest_ms = max(at_ms.values(), default=0)
-    for stream in head.states.keys() - seen.keys():
-        last_s = head.created_s - (newest_ms - at_ms[stream]) / 1e3 if stream in at_ms else None
-        seen[stream] = _Seen([], last_s)
+    for stream, (_, condition, returns) in told.items():
+        if stream not in seen:
+            last_s = head.created_s - (newest_ms - at_ms[stream]) / 1e3 if stream in at_ms else None
+            seen[stream] = _Seen([], last_s)
+        seen[stream].condition, seen[stream].returns = condition, returns
     until_s = head.created_s if waits else now_s
     for stream, camera in seen.items():
         yield _row(chain, stream, camera, until_s, now_s)
@@ -103,6 +108,8 @@ def _row(chain: ChainFacts, stream: str, camera: _Seen, until_s: float, now_s: f
         alpha=camera.alpha,
         alphas=[sum(alphas) / len(alphas) for alphas in steps.values()],
         alpha_steps=list(steps),
+        condition=camera.condition,
+        returns=camera.returns,
         images=images,
         images_per_s=sent / span_s if span_s > 0 else None,
         rejected=reasons.total(),

@@ -87,6 +87,8 @@ class CameraStatus:
     alpha: float | None  # that served its last batch
     alphas: Sequence[float]  # of its last batches within the window, a mean for five seconds, oldest first, 120 at most
     alpha_steps: Sequence[int]  # when each was: Unix time over five
+    condition: int | None  # that it is in, by the number that its stream gave it
+    returns: int  # how often it came back into it
     images: int  # within the window
     images_per_s: float | None  # while it was sending within the window
     rejected: int  # images of it that were, within the window

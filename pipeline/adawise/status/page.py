@@ -70,6 +70,8 @@ def _row(camera: CameraStatus, lag: int | None) -> CameraRow:
         alpha=camera.alpha,
         first_step=first,
         alphas=tuple(alphas.get(step) for step in range(first, last + 1)) if alphas else (),
+        condition=camera.condition,
+        returns=camera.returns,
         classes=tuple(camera.top),
         images_per_s=0.0 if camera.state == CameraState.SILENT else camera.images_per_s or 0.0,
         images=camera.images,

@@ -124,7 +124,19 @@ def _cameras(found: FleetStatus, room: int | None, *, show_all: bool) -> Iterato
     shown = shown if room is None or show_all else shown[:room]
     yield Text(f"{_several(len(found.cameras), 'camera')}: {counted} (in the last {spoken(found.window_s)})")
     if shown:
-        headers = ("state", "seen", "alpha", "", "images", "a second", "rejected", "FE", "agree", "most served")
+        headers = (
+            "state",
+            "seen",
+            "alpha",
+            "",
+            "condition",
+            "images",
+            "a second",
+            "rejected",
+            "FE",
+            "agree",
+            "most served",
+        )
         table = _table("", "camera", headers)
         for camera in shown:
             table.add_row(*_camera(camera))
@@ -140,6 +152,7 @@ def _camera(camera: CameraStatus) -> Iterator[RenderableType]:
     yield "?" if camera.age_s is None else f"{spoken(camera.age_s)} ago"
     yield "?" if camera.alpha is None else f"{camera.alpha:.2f}"
     yield sparkline(camera.alphas[-24:])
+    yield "" if camera.condition is None else f"{camera.condition}{f' · {camera.returns}×' if camera.returns else ''}"
     yield str(camera.images)
     yield "" if camera.images_per_s is None else f"{camera.images_per_s:.3g}"
     yield str(camera.rejected)
