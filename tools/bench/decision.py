@@ -1,23 +1,27 @@
 """What a decision costs beside the forwards: rounds of 8 cameras' batches with a classifier that costs nothing.
 
-The pixels are real in size (224 x 224), the logits are drawn by seed. One thread, as beside the forwards.
+The pixels are real in size (224 x 224), the logits are drawn by seed. One thread, as beside the forwards. `looks`: the
+cameras pass through 17 conditions in turn, 12 batches each, which their pixels tell apart, so that `warm` remembers 16.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from statistics import mean, median
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from adawise.adapt.objective import raw_entropy
 from adawise.adapt.strategies import strategy
 from adawise.adapt.strategies.warm import Exploration
-from adawise.records import Frame, ImageBatch, RowId
+from adawise.records import FloatArray, Frame, ImageBatch, RowId
 from adawise.worker.adaptation import Adaptation
 from tests.adapt.curves import AlphaByAlpha
 
 CAMERAS, ROWS, CLASSES, ROUNDS = 8, 32, 100, 200
+CONDITIONS, BATCHES_EACH = 17, 12
 ALPHAS = tuple(j / 20 for j in range(21))
 
 
@@ -40,24 +44,39 @@ def main() -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        for name in ("fixed", "warm", "grid"):
-            took = decisions(name)
-            print(f"{name}: {median(took):.2f} ms a batch (median), {mean(took):.2f} mean, {len(took)} batches")
+        for name, looks in (("fixed", False), ("warm", False), ("warm", True), ("grid", False)):
+            took, forwards = decisions(name, looks=looks)
+            print(
+                f"{name}{', looks' if looks else ''}: {median(took):.2f} ms a batch (median), {mean(took):.2f} mean, "
+                f"{len(took)} batches, FE {forwards:.2f}"
+            )
     finally:
         torch.set_num_threads(threads)
 
 
-def decisions(name: str) -> list[float]:
-    """Milliseconds of each batch, without its forwards."""
+def decisions(name: str, *, looks: bool) -> tuple[list[float], float]:
+    """Milliseconds of each batch, without its forwards; and FE."""
     search = strategy(name, alphas=ALPHAS, objective=raw_entropy, context="", alpha=0.5, exploration=Exploration())
     adaptation = Adaptation(search, InstantClassifier(), (1.0,) * len(ALPHAS), 5)
     batches, states = [batch(camera) for camera in range(CAMERAS)], [search.initial()] * CAMERAS
-    took = list[float]()
-    for _ in range(ROUNDS):
+    took, forwards, rng = list[float](), list[float](), np.random.default_rng(0)
+    lights = rng.normal(0.0, 1.0, size=(CONDITIONS, 5))
+    first = 10 if not looks else CONDITIONS * BATCHES_EACH
+    for number in range(first + ROUNDS):
+        if looks:
+            light = lights[number // BATCHES_EACH % CONDITIONS]
+            batches = [seen(batch, rng.normal(light, 0.2, size=(ROWS, 5)).astype("f4")) for batch in batches]
         adapted = adaptation.run(batches, states)
         states = [one.state for one in adapted]
         took += [one.trace.milliseconds["search"] for one in adapted]
-    return took[CAMERAS * 10 :]
+        forwards += [one.trace.forward_equivalents for one in adapted]
+    return took[CAMERAS * first :], mean(forwards[CAMERAS * first :])
+
+
+def seen(batch: ImageBatch, statistics: FloatArray) -> ImageBatch:
+    """The batch with these statistics of its pixels, `[n, 5]`."""
+    frames = (replace(frame, statistics=row) for frame, row in zip(batch.frames, statistics, strict=True))
+    return replace(batch, frames=tuple(frames))
 
 
 def batch(camera: int) -> ImageBatch:
