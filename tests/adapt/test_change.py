@@ -36,13 +36,24 @@ def test_the_variance_approaches_that_of_the_stream_whatever_the_guess_was() -> 
 
 def test_the_variance_is_learned_although_each_batch_seems_to_begin_another_condition() -> None:
     level, jumped = Level().observed(1.0, 0.001), []
-    for k in range(80):
+    for k in range(160):
         value = 1.0 + 0.4 * (-1) ** k
         jumped.append(level.evidence(value, 0.001) > 2.0)
         level = (level.restarted(value, 0.001) if jumped[-1] else level).observed(value, 0.001)
     assert all(jumped[:5])
     assert not any(jumped[-40:])
     assert 0.2 < level.variance**0.5 < 0.6
+
+
+@pytest.mark.parametrize("every", [4, 6, 12])
+def test_jumps_that_are_real_are_still_told_however_often_they_come(every: int) -> None:
+    rng, level, told = np.random.default_rng(0), Level(), []
+    for k in range(50 * every):
+        value = 1.0 + 0.3 * (k // every % 2) + rng.normal(0.0, 0.018)
+        jumped = level.evidence(value, 0.0003) > 3.0
+        told += [jumped] if k % every == 0 else []
+        level = (level.restarted(value, 0.0003) if jumped else level).observed(value, 0.0003)
+    assert np.mean(told[1:]) > 0.95
 
 
 def test_one_outlier_does_not_make_the_level_blind() -> None:

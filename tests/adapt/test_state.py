@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from adawise.adapt.change import ClassMix, Level
 from adawise.adapt.conditions import KnownCondition, Looks, Memory
 from adawise.adapt.disagreement import Disagreement
-from adawise.adapt.heard import Heard
+from adawise.adapt.heard import Heard, condition_in
 from adawise.adapt.noise import PairedNoise
 from adawise.adapt.state import Observation, StreamState, largest_bytes
 from adawise.adapt.surrogate import Abridged, Belief
@@ -329,3 +329,13 @@ def test_a_state_with_sixteen_conditions_takes_8_kb() -> None:
         memory=Memory(20, 2, 21, tuple(night(20, seed) for seed in range(16))),
     )
     assert len(state.to_bytes()) <= 8_192
+
+
+@pytest.mark.parametrize("data", [b"[]", b"5", b"null", b"{", b'{"conditions":[1]}', b'{"conditions":[0.5,1,1,[]]}'])
+def test_what_status_looks_for_in_a_damaged_state_is_told_as_a_damaged_segment(data: bytes) -> None:
+    with pytest.raises(ChainError, match="restore it from a copy"):
+        condition_in(data)
+
+
+def test_a_state_without_pixels_is_in_no_condition() -> None:
+    assert condition_in(StreamState("k", 7, heard=Heard(1, 2, 3)).to_bytes()) == (Heard(1, 2, 3), None, 0)

@@ -23,7 +23,7 @@ _JUMP_SD = 0.5  # nats: by how much conditions differ in their level
 _PRIOR_BATCHES = 4.0  # that the guess of the level's variance is worth
 _GUESS = 1.5  # of that variance over that of independent images
 _MEMORY = 0.95  # of the variance
-_OUTLIER = 9.0  # variances: what lies further away counts as this
+_OUTLIER, _BEGAN = 9.0, 2.5  # variances: what lies further away counts as this, and where a condition seems to begin
 _LONGEST = 20  # batches that the mean remembers
 _LEAST = 1e-4  # nats^2: no stream's level is steadier
 _TELLS = 0.5  # probability that a jump shows in a level at all
@@ -73,24 +73,27 @@ class Level:
         mean = self.mean + (value - self.mean) / batches
         if self.batches == 0:
             return Level(mean, self.variance, batches)
-        return Level(mean, self._learned(value, independent), batches)
+        return Level(mean, self._learned(value, independent, _OUTLIER), batches)
 
     def shifted(self, by: float) -> Level:
         """The level expected at another alpha, `by` nats higher."""
         return replace(self, mean=self.mean + by)
 
     def restarted(self, value: float | None = None, independent: float = 0.0) -> Level:
-        """The level of a new condition, of which nothing is known, which began with a batch at `value`."""
+        """The level of another condition, of which nothing is known, and whose first batch is at `value`.
+
+        That the batch is far away may be for another reason: that batches vary more than is known.
+        """
         if value is None or self.batches == 0:
             return replace(self, mean=0.0, batches=0)
-        return Level(0.0, self._learned(value, independent), 0)
+        return Level(0.0, self._learned(value, independent, _BEGAN), 0)
 
-    def _learned(self, value: float, independent: float) -> float:
+    def _learned(self, value: float, independent: float, farthest: float) -> float:
         square = (value - self.mean) ** 2 / (1.0 + 1.0 / self.batches)
         if self.variance == 0.0:
             before = self._variance(independent)
-            return (_PRIOR_BATCHES * before + min(square, _OUTLIER * before)) / (_PRIOR_BATCHES + 1.0)
-        return _MEMORY * self.variance + (1.0 - _MEMORY) * min(square, _OUTLIER * self.variance)
+            return (_PRIOR_BATCHES * before + min(square, farthest * before)) / (_PRIOR_BATCHES + 1.0)
+        return _MEMORY * self.variance + (1.0 - _MEMORY) * min(square, farthest * self.variance)
 
     def _variance(self, independent: float) -> float:
         return max(self.variance or _GUESS * independent, _LEAST)

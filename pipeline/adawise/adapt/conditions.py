@@ -8,7 +8,7 @@ batch's mean about that of its condition, and q how often a stream looks otherwi
     returned    N(phi; mean of that condition, w (1 + 1 / batches))
     new         N(phi; mean of all batches, their variance + w)
 
-to the power of one half, for the five are not independent and no batch is like another. A camera that exposes by itself
+to the power of .6, for the five are not independent and no batch is like another. A camera that exposes by itself
 or pans has a high q, which it learns from what the looks at other alphas say: its pixels tell ever less of alpha.
 """
 
@@ -130,19 +130,19 @@ class Looks:
         )
 
     def moved(self, to: KnownCondition | None, appearance: Appearance | None = None) -> Looks:
-        """Before the first batch, which looks so, of a condition that returned, or None of a new one."""
+        """Into a condition that returned, or None: a new one. Its first batch has this `appearance`.
+
+        Where every batch seems to begin another one, the variance of batches is what is wrong.
+        """
         spread = self.spread
         if appearance is not None and self.batches >= _LEARNED_FROM:
             spread = np.maximum(self._learned(appearance.mean - self.mean), _FLOOR)
-        if to is None:
-            return replace(self, batches=0, spread=spread)
-        return replace(self, mean=to.look, batches=to.batches, spread=spread)
+        if to is not None:
+            return replace(self, mean=to.look, batches=to.batches, spread=spread)
+        return replace(self, batches=0, spread=spread)
 
     def _learned(self, residual: Array) -> Array:
-        """The variance of a batch's mean, after one that is `residual` from its condition's.
-
-        Also after one that began another: where every batch seems to, the variance is what is wrong.
-        """
+        """The variance of a batch's mean, after one that is `residual` from its condition's."""
         share = max(1.0 - _MEMORY, 1.0 / (self.overall_batches + _PRIOR_BATCHES))
         squares = np.minimum(residual**2 / (1.0 + 1.0 / self.batches), _OUTLIER * self.spread)
         learned: Array = self.spread + share * (squares - self.spread)

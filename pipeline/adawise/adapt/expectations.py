@@ -90,18 +90,19 @@ class Expectations:
         """The state with what is known of the condition of the batch; what was known of the one before is kept."""
         if not jumped:  # where pixels had moved alpha in vain, the level is not known
             return state if current == state.alpha_index else replace(state, level=state.level.restarted())
-        restarted = replace(
-            state,
-            level=self._level(state, hypotheses.beliefs[0], current).restarted(level, independent),
-            mix=state.mix.restarted(),
-            disagreement=Disagreement(),
-        )
-        if state.looks is None or state.belief is None:
-            return restarted
-        to, expecting = self.likeliest(state, hypotheses), restarted.level
+        to = self.likeliest(state, hypotheses)
+        expecting = self._level(state, hypotheses.beliefs[0], current).restarted(level, independent)
         if to is not None:
             expected = _returned_level(to, hypotheses.beliefs[hypotheses.likeliest], current)
             expecting = replace(expecting, mean=expected, batches=min(to.batches, _LEVEL_BATCHES))
+        restarted = replace(
+            state,
+            level=expecting,
+            mix=state.mix.restarted(),
+            disagreement=Disagreement() if to is None else to.disagreement,
+        )
+        if state.looks is None or state.belief is None:
+            return restarted
         condition = KnownCondition(
             number=state.memory.number,
             visits=state.memory.visits,
@@ -115,10 +116,8 @@ class Expectations:
         ).rounded()
         return replace(
             restarted,
-            level=expecting,
             memory=state.memory.left(condition, to, keep=self.conditions),
             looks=state.looks.moved(to, appearance),
-            disagreement=to.disagreement if to is not None else Disagreement(),
         )
 
     def likeliest(self, state: StreamState, hypotheses: Hypotheses) -> KnownCondition | None:

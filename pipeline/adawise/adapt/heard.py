@@ -44,7 +44,7 @@ def condition_in(data: bytes) -> tuple[Heard | None, int | None, int]:
     None and 0 where the state knows none. Raises ChainError.
     """
     try:
-        parts = json.loads(data)
+        parts = of_kind(dict, json.loads(data))
         number, visits, *_ = parts.get("conditions") or (None, 1)
         return heard_of(parts), None if number is None else of_kind(int, number), of_kind(int, visits) - 1
     except UNREADABLE as error:
