@@ -140,7 +140,7 @@ def test_its_lines_are_plain_where_nobody_watches(ran: Ran) -> None:
 
 def test_ctrl_c_writes_what_was_classified_and_stops_broker_and_cameras(tmp_path: Path) -> None:
     root = tmp_path / "demo"
-    with running("--images", "100000", "--output", str(root)) as process:
+    with running("--scenes", "nights", "--images", "100000", "--output", str(root)) as process:
         said = _until_it_classifies(process)
         process.send_signal(signal.SIGINT)
         _, rest = process.communicate(timeout=120)
@@ -149,6 +149,7 @@ def test_ctrl_c_writes_what_was_classified_and_stops_broker_and_cameras(tmp_path
     assert "Traceback" not in rest
     rows = read_predictions(open_store(str(root)), ["frame_id"])
     assert 0 < len(rows) == len(set(rows["frame_id"].to_pylist()))
+    assert {name.partition("-")[0] for name in rows["frame_id"].to_pylist()} == {"gate", "quay", "garage", "bridge"}
     assert verify(open_store(str(root)), contiguous=True) == []
     address = _address(said)
     assert address is not None
@@ -161,7 +162,7 @@ def test_with_keep_the_broker_answers_until_ctrl_c(ran: Ran) -> None:
 
 
 def test_a_broker_that_dies_ends_the_demo_with_its_last_words(tmp_path: Path) -> None:
-    with running("--images", "100000", "--output", str(tmp_path / "demo")) as process:
+    with running("--scenes", "controls", "--images", "100000", "--output", str(tmp_path / "demo")) as process:
         said = _until_it_classifies(process)
         (broker,) = [child for child in psutil.Process(process.pid).children() if "broker" in child.cmdline()]
         broker.kill()

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from adawise.demo.report import duckdb_line, passages, sparkline, tell
+from adawise.demo.report import duckdb_line, letters, passages, sparkline, tell
 from adawise.demo.script import scripts
 from adawise.demo.summary import CameraPath, ConditionScore, RunSummary
 
@@ -31,6 +31,15 @@ def test_a_block_that_covers_two_batches_is_their_mean() -> None:
 
 def test_a_camera_without_a_batch_has_an_empty_sparkline() -> None:
     assert sparkline(path([], []), 8) == ""
+
+
+def test_a_condition_that_a_camera_knew_again_has_its_letter_again() -> None:
+    told = CameraPath([1, 3, 5, 7], [0.0] * 4, [None] * 4, [7, 2, None, 7])
+    assert letters(told, 8) == "aabbccaa"
+    assert letters(told, 4) == "abca"
+    assert letters(CameraPath(), 8) == ""
+    many = CameraPath(list(range(30)), [0.0] * 30, [None] * 30, list(range(30)))
+    assert letters(many, 30) == "abcdefghijklmnopqrstuvwxyz····"
 
 
 def test_conditions_stand_under_the_sparkline_where_they_begin_and_never_run_into_each_other() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import astuple
+from datetime import timedelta
 from itertools import groupby, pairwise
 
 import numpy as np
@@ -81,6 +82,10 @@ def test_a_camera_of_three_nights_is_three_times_in_the_same_condition() -> None
         assert passed.count("night") == 3
         assert passed[: len(passed) // 3] == passed[len(passed) // 3 : 2 * (len(passed) // 3)]
         assert len(shown) == 2400
+        taken = [camera.captured_at(n) for n in (0, 800, 2399)]
+        assert taken[1] - taken[0] == timedelta(days=1)
+        assert taken[2] - taken[0] == timedelta(days=3) - timedelta(days=3) / 2400
+        assert {camera.captured_at(n).hour for n in range(2400) if shown[n] == "night"} <= {*range(13, 24), *range(7)}
 
 
 def test_a_control_changes_pictures_and_not_the_condition() -> None:

@@ -57,7 +57,7 @@ def test_a_row_says_all_of_a_camera_and_nothing_comes_from_elsewhere(browser: Br
     with looking(browser, yard) as seen:
         cells = row(seen.page, "gate-0000").locator("td").all_text_contents()
         assert [cell for cell in cells if cell] == [
-            *("0.25cond. 2 · 3×", "car 62%, road works 30%, bus 8%", "12.3", "1.50", "83%", "12.3k"),
+            *("0.25cond. 2 (back 3×)", "car 62%, road works 30%, bus 8%", "12.3", "1.50", "83%", "12.3k"),
             cells[-1],
         ]
         assert re.fullmatch(r"[23] min", cells[-1])

@@ -40,9 +40,9 @@ MAIN_BESIDE_MS = 3.4  # a batch of 16, while other threads decode on the same tw
 # Counted: python -m tools.bench chunks. Rows of a chunk -> cameras -> rows that pass over images that pass.
 PADDING = {
     8: {1: 1.00, FEW: 1.00, 32: 1.00, MANY: 1.00},
-    16: {1: 1.13, FEW: 1.07, 32: 1.03, MANY: 1.03},
-    32: {1: 2.25, FEW: 1.76, 32: 1.35, MANY: 1.19},
-    64: {1: 4.50, FEW: 3.17, 32: 2.09, MANY: 1.28},
+    16: {1: 1.14, FEW: 1.07, 32: 1.04, MANY: 1.04},
+    32: {1: 2.29, FEW: 1.75, 32: 1.36, MANY: 1.19},
+    64: {1: 4.57, FEW: 3.17, 32: 2.13, MANY: 1.28},
 }
 
 

@@ -5,13 +5,14 @@
 
 The cameras of `adawise demo --scenes controls` with other seeds, or photographs (a Parquet file with `image` and
 `label`, and `class_names` in its footer) that are drawn at random for each frame and changed likewise: exposure that
-jumps, slow light, single odd frames, a camera that pans (over thirds of the picture). Each is run with the control and
-without, by `warm` and by `warm` as it is without pixels, memory, drift and alarm; batches have 32 images.
+jumps, slow light, single odd frames, a camera that pans (over three parts of the picture). Each is run with the control
+and without it, by `warm` and by `warm` without pixels, memory, drift and alarm; batches have 32 images.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import io
 import json
 from collections.abc import Callable, Iterator
@@ -29,7 +30,7 @@ from adawise.build.model import ModelPair, method
 from adawise.decode.statistics import statistics
 from adawise.demo.main import PAIR
 from adawise.demo.scene import CLASSES, StreetCamera
-from adawise.demo.script import CAMERAS_OF, CONTROLS, CameraScript, Control, Moment
+from adawise.demo.script import CAMERAS_OF, CONTROLS, CameraScript, Control
 from adawise.evaluate.corrupt import corrupt, parse
 from adawise.library import load_pair
 from adawise.records import Frame, ImageBatch, RowId
@@ -39,7 +40,7 @@ from adawise.worker.adaptation import Adaptation
 BATCH = 32
 _SEED = 11_101
 _ODD = ("gaussian_noise", "defocus_blur", "fog", "contrast")  # of photographs
-_THIRDS = 0.7  # of a picture's width that a camera which pans sees of it
+_WIDTH = 0.7  # of a picture that a camera which pans sees of it
 
 Shown = Callable[[CameraScript, int], tuple[Image.Image, str]]  # frame of a camera: picture, label
 
@@ -64,25 +65,31 @@ class Photographs:
         at = int(np.random.default_rng((camera.seed, number)).integers(len(self.images)))
         with Image.open(io.BytesIO(self.images[at])) as opened:
             pixels = np.asarray(opened.convert("RGB"))
-        return Image.fromarray(_changed(pixels, camera.moment(number), number)), self.classes[self.labels[at]]
+        return Image.fromarray(_changed(pixels, camera, number)), self.classes[self.labels[at]]
 
 
-def _changed(pixels: npt.NDArray[np.uint8], moment: Moment, number: int) -> npt.NDArray[np.uint8]:
+def _changed(pixels: npt.NDArray[np.uint8], camera: CameraScript, number: int) -> npt.NDArray[np.uint8]:
+    moment = camera.moment(number)
     if moment.condition != "clear":
         (corruption,) = parse(f"{_ODD[number % len(_ODD)]}:3")
         return corrupt(pixels, corruption, seed=number)
-    if moment.view or moment.exposure == 1.0:
+    if camera.control == "pan":
         width = pixels.shape[1]
-        left = round(width * (1.0 - _THIRDS) * moment.view / 2)
-        return np.ascontiguousarray(pixels[:, left : left + round(width * _THIRDS)]) if moment.view else pixels
+        left = round(width * (1.0 - _WIDTH) * moment.view / 2)
+        return np.ascontiguousarray(pixels[:, left : left + round(width * _WIDTH)])
     exposed: npt.NDArray[np.uint8] = (np.clip(pixels * moment.exposure, 0, 255) + 0.5).astype(np.uint8)
     return exposed
+
+
+@functools.cache
+def _street(seed: int) -> StreetCamera:
+    return StreetCamera("", seed, runs=True)
 
 
 def street(camera: CameraScript, number: int) -> tuple[Image.Image, str]:
     """A frame of the demo's."""
     moment = camera.moment(number)
-    jpeg, label = StreetCamera(camera.camera_id, camera.seed, runs=True).jpeg(number, moment.weather, moment.view)
+    jpeg, label = _street(camera.seed).jpeg(number, moment.weather, moment.view)
     return Image.open(io.BytesIO(jpeg)).convert("RGB"), label
 
 
@@ -136,6 +143,8 @@ def main() -> None:
     parser.add_argument("--pair", type=Path, help="folder with theta0 and theta1, for photographs")
     parser.add_argument("--templates", type=Path, help="for photographs; none: those of `adawise config init`")
     arguments = parser.parse_args()
+    if (arguments.photographs is None) != (arguments.pair is None):
+        parser.error("--photographs and --pair: expected both or neither")
     prompts = {} if arguments.templates is None else {"templates": arguments.templates.read_text().splitlines()}
     if arguments.photographs is None:
         shown, classes = street, CLASSES

@@ -45,7 +45,8 @@ def cameras(
     rng, hits, forwards = np.random.default_rng([seed, 7]), list[float](), list[float]()
     state = strategy.initial()
     for stream in streams:
-        state = replace(strategy.initial(), memory=Memory(len(known), 1, len(known) + 1, known))
+        given = tuple(replace(condition, number=n, left=0) for n, condition in enumerate(known))  # forgotten first
+        state = replace(strategy.initial(), memory=Memory(len(given), 1, len(given) + 1, given))
         offset = apart * BETWEEN * rng.normal(size=len(BETWEEN))
         for ids, outcome in zip(stream, served(bench, strategy, replayed, stream, state, offset), strict=True):
             hits.append(bench.accuracy[bench.domain_of[ids], outcome.index].mean())

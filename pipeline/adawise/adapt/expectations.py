@@ -13,7 +13,7 @@ from adawise.adapt.state import StreamState
 from adawise.adapt.surrogate import Array, Belief, Surrogate
 
 _HAZARDS = (0.005, 0.2)  # the least and the most that is learned
-_HAZARD_BATCHES = (15.0, 25.0)  # its memory while it rises, and while it falls
+_HAZARD_BATCHES = (10.0, 25.0)  # its memory while it rises, and while it falls
 _DRIFTED_BATCHES = 20.0  # of drift within one, for a stream that drifts
 _DRIFTINGS = (0.001, 0.999)
 _FORGOTTEN, _RARE = 0.003, 0.1  # of what is known of drifting, each batch, and in favour of which probability

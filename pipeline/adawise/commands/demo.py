@@ -18,7 +18,7 @@ class DemoCommand(Command):
     name = "demo"
     examples = (
         ("a minute", "demo"),
-        ("three days and nights, which the cameras know again", "demo --scenes nights"),
+        ("three days and nights: the second time, cameras know most conditions again", "demo --scenes nights"),
         ("on Apache Kafka, and keep what is written", "demo --broker kafka --output runs/demo --keep"),
     )
 
@@ -27,13 +27,17 @@ class DemoCommand(Command):
     )
     scenes: Literal["weather", "nights", "controls"] = Field(
         default="weather",
-        description="what the cameras see: weather that comes and goes; three days and nights; or exposure that jumps, "
-        "slow light, odd frames and a camera that pans, none of which is another condition",
+        description="what the cameras see: weather that comes and goes; the same day and night three times; or "
+        "exposure that jumps, slow light, odd frames and a camera that pans, which alpha had better not follow",
     )
     seconds: float | None = Field(
-        default=None, gt=0, le=86_400, description="seconds of camera time; none: the script's"
+        default=None, gt=0, le=86_400, description="as many images as cameras at 10 a second take in so many seconds"
     )
-    images: int | None = Field(default=None, ge=1, description="images after which to end, all cameras together")
+    images: int | None = Field(
+        default=None,
+        ge=1,
+        description="images of all cameras together; none: 3200, of nights 9600, of controls 6400",
+    )
     output: FilePath | None = Field(
         default=None,
         validation_alias=AliasChoices("output", "o"),

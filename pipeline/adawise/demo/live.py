@@ -139,7 +139,8 @@ class Board(Observer):
         seen.images += trace.images
         seen.forwards += trace.forward_equivalents * trace.images
         # the offset is the frame's number: a camera has a partition of a new topic to itself
-        seen.path.add(trace.last_offset, trace.alpha, trace.trigger if len(trace.trials) > 1 else None)
+        tried = trace.trigger if len(trace.trials) > 1 else None
+        seen.path.add(trace.last_offset, trace.alpha, tried, trace.condition)
         self.ended_s = self._clock()
         self._recent.append((self.ended_s, trace.partition, trace.images))
         self._on_served(trace.images)

@@ -56,7 +56,7 @@ class Interruption:
 def run(
     *,
     broker: Literal["embedded", "kafka"],
-    scenes: script.Scenes,
+    scenes: str,
     seconds: float | None,
     images: int | None,
     output: Path | None,
@@ -67,7 +67,7 @@ def run(
 
     Args:
         broker: which to start.
-        scenes: what the cameras see.
+        scenes: what the cameras see, of `script.CAMERAS_OF`.
         seconds: of camera time; None: no limit.
         images: of all cameras together; None: no limit. Without both, `script.IMAGES` of these scenes.
         output: folder to write, new or empty; None: a new one under `runs`.

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from adawise.demo.script import FPS, CameraScript, Moment
+from adawise.demo.script import CameraScript, Moment
 from adawise.demo.summary import CameraPath
 
 TINTS = {
@@ -47,13 +47,15 @@ def draw(file: Path, cameras: Sequence[CameraScript], paths: Sequence[CameraPath
 def picture(cameras: Sequence[CameraScript], paths: Sequence[CameraPath]) -> dict[str, Any]:
     """In Vega-Lite, a panel for each camera: alpha as a line, the conditions as named tints behind it."""
     panels = [_panel(camera, path) for camera, path in zip(cameras, paths, strict=True)]
-    panels[-1]["encoding"]["x"]["axis"] = {"title": "seconds on the camera's clock"}
+    unit = "hours" if cameras[-1].days else "seconds"
+    panels[-1]["encoding"]["x"]["axis"] = {"title": f"{unit} on the camera's clock"}
     title = {"text": _TITLE, "fontSize": 14, "fontWeight": "normal", "anchor": "middle"}
     return {"title": title, "config": _CONFIG, "spacing": 8, "vconcat": panels}
 
 
 def _panel(camera: CameraScript, path: CameraPath) -> dict[str, Any]:
-    end_s = camera.frames / FPS
+    rate = camera.frames_a_second * (3600 if camera.days else 1)
+    end_s = camera.frames / rate
     step_s = end_s / _STEPS
     moments = [camera.moment(n) for n in np.linspace(0, camera.frames - 1, _STEPS).round().astype(int).tolist()]
     # each tint as far as the end, where the next ones lie on it: no seams
@@ -65,7 +67,7 @@ def _panel(camera: CameraScript, path: CameraPath) -> dict[str, Any]:
         start += steps
     # a batch's alpha holds from the end of the batch before it
     batches = [
-        {"s": (number + 1) / FPS, "alpha": alpha, "tried": trigger is not None}
+        {"s": (number + 1) / rate, "alpha": alpha, "tried": trigger is not None}
         for number, alpha, trigger in zip(path.numbers, path.alphas, path.triggers, strict=True)
     ]
     y = {"field": "alpha", "type": "quantitative"}

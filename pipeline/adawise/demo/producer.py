@@ -23,7 +23,7 @@ from typing import Any, Self
 from kafka import KafkaProducer, errors
 
 from adawise.demo.scene import StreetCamera
-from adawise.demo.script import SCENES, CameraScript, Scenes, captured_at, order, scripts
+from adawise.demo.script import CameraScript, order, scripts
 from adawise.errors import BrokerUnavailable
 from adawise.kafka.client import open_client, translated
 
@@ -42,7 +42,7 @@ class Cameras:
         ahead: images that may be sent and not yet allowed for by `served`, >= 1.
     """
 
-    def __init__(self, bootstrap_servers: str, topic: str, images: int, scenes: Scenes, ahead: int) -> None:
+    def __init__(self, bootstrap_servers: str, topic: str, images: int, scenes: str, ahead: int) -> None:
         asked = [bootstrap_servers, topic, str(images), scenes]
         self._command = [sys.executable, "-m", "adawise.demo.producer", *asked]
         self._ahead = ahead
@@ -155,7 +155,7 @@ def _send(producer: Any, topic: str, index: int, camera: CameraScript, number: i
     headers = {
         "content-type": "image/jpeg",
         "frame-id": camera.frame_id(number),
-        "captured-at": captured_at(number).isoformat(),
+        "captured-at": camera.captured_at(number).isoformat(),
         "label": label,
         "meta-condition": camera.moment(number).condition,
     }
@@ -168,7 +168,7 @@ def _send(producer: Any, topic: str, index: int, camera: CameraScript, number: i
     )
 
 
-def main(bootstrap_servers: str, topic: str, images: int, scenes: Scenes) -> int:
+def main(bootstrap_servers: str, topic: str, images: int, scenes: str) -> int:
     """Send so many frames; 0 when all are acknowledged or the input has ended, 1 when the broker fails."""
     logging.getLogger("kafka").setLevel(logging.ERROR)  # a slow machine is no news
     producer = open_client(KafkaProducer, bootstrap_servers, {}, linger_ms=5, allow_auto_create_topics=False)
@@ -189,4 +189,4 @@ def main(bootstrap_servers: str, topic: str, images: int, scenes: Scenes) -> int
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], sys.argv[2], int(sys.argv[3]), SCENES[SCENES.index(sys.argv[4])]))
+    sys.exit(main(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]))

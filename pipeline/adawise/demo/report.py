@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import shlex
+import string
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from adawise.demo.summary import CameraPath, ConditionScore, RunSummary
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _WIDTH = 60
+_LETTERS = string.ascii_lowercase
 
 
 def tell(
@@ -49,11 +51,15 @@ def tell(
     )
     console.print()
     _print_scores(console, outcome.scores)
-    console.print("\nalpha of each camera over time (▁ 0 zero-shot, █ 1 fine-tuned)")
+    console.print(
+        "\nalpha of each camera over time (▁ 0 zero-shot, █ 1 fine-tuned), its weather, and the conditions that it\n"
+        "told apart by itself: a letter each, and the same letter again where it knew one again"
+    )
     indent = max(len(camera.camera_id) for camera in cameras)
     for camera, path in zip(cameras, paths, strict=True):
         console.print(f"  {camera.camera_id:<{indent}}  {sparkline(path, _WIDTH)}")
         console.print(f"  {'':<{indent}}  {passages(camera, _WIDTH)}", style="dim")
+        console.print(f"  {'':<{indent}}  {letters(path, _WIDTH)}", style="dim")
     _print_how_to_go_on(console, root, picture)
 
 
@@ -96,6 +102,16 @@ def sparkline(path: CameraPath, width: int) -> str:
     return "".join(_BLOCKS[round(float(mean) * (len(_BLOCKS) - 1))] for mean in means)
 
 
+def letters(path: CameraPath, width: int) -> str:
+    """The conditions over the frames of a camera as `width` letters, in the order in which they came; · beyond z."""
+    if not path.conditions:
+        return ""
+    names = dict(zip(dict.fromkeys(path.conditions), _LETTERS, strict=False))
+    of_batches = np.array([names.get(condition, "·") for condition in path.conditions])
+    of_frames = np.repeat(of_batches, np.diff([-1, *path.numbers]))
+    return "".join(of_frames[((np.arange(width) + 0.5) * len(of_frames) / width).astype(np.int64)])
+
+
 def _print_how_to_go_on(console: Console, root: Path, picture: Path | None) -> None:
     have_duckdb = importlib.util.find_spec("duckdb") is not None
     lines = [
@@ -110,7 +126,7 @@ def _print_how_to_go_on(console: Console, root: Path, picture: Path | None) -> N
         f"  {duckdb_line(root)}",
         "prove it whole:",
         f"  {program()} verify {shlex.quote(str(root))}",
-        "see where alpha drifted, and whether that helped:",
+        "see where alpha drifted, which condition was when, and whether that helped:",
         f"  {program()} drift {shlex.quote(str(root))} -o drift.html",
         "begin with your own pair of models and your own topic:",
         f"  {program()} config init",

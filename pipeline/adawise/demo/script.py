@@ -19,13 +19,8 @@ from adawise.demo.weather import PRESETS, Weather, blend
 FPS = 10
 """Frames a second of a camera's own clock."""
 
-Scenes: TypeAlias = Literal["weather", "nights", "controls"]
-"""What the cameras see: weather that comes and goes, three days and nights, or only what is none of it."""
-
-SCENES: tuple[Scenes, ...] = get_args(Scenes)
-
-IMAGES: Mapping[Scenes, int] = {"weather": 3200, "nights": 9600, "controls": 6400}
-"""Of all cameras together, if nothing else is asked for."""
+IMAGES: Mapping[str, int] = {"weather": 3200, "nights": 9600, "controls": 6400}
+"""Of all cameras together, by what they see, if nothing else is asked for."""
 
 Control: TypeAlias = Literal["exposure", "brightness", "odd", "pan"]
 """What changes pictures and nothing that alpha should follow (`CameraScript.control`)."""
@@ -37,6 +32,7 @@ _EXPOSURES, _BRIGHTER, _VIEWS = (0.6, 1.0, 1.5), 0.4, 3
 _ODD_SHARE, _ODD = 1 / 16, ("glare", "sensor_noise", "dirty_lens", "motion_blur")
 
 _BEGIN = datetime(2026, 6, 1, 18, 0, tzinfo=UTC)  # on the cameras' clocks: equal runs send equal messages
+_SUNRISE, _DAYS = datetime(2026, 6, 1, 6, 0, tzinfo=UTC), 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +60,7 @@ class Moment:
     @property
     def weather(self) -> Weather:
         """As the camera's optics need it."""
-        weather = blend(PRESETS[self.before], PRESETS[self.after], self.t)
-        return weather if self.exposure == 1.0 else replace(weather, exposure=self.exposure)
+        return replace(blend(PRESETS[self.before], PRESETS[self.after], self.t), exposure=self.exposure)
 
     @property
     def condition(self) -> str:
@@ -78,7 +73,8 @@ class CameraScript:
     """One camera: its stream id, the seed of its pictures, its passages (shares add up to 1), how many frames.
 
     `control` is what it does besides: its exposure jumps; its light grows and fades by two fifths; one frame of sixteen
-    is odd; it turns to another view and back.
+    is odd; it turns to another view and back. `days` that its frames are spread over, from six in the morning on; 0: it
+    takes `FPS` a second.
     """
 
     camera_id: str
@@ -86,6 +82,7 @@ class CameraScript:
     passages: tuple[Passage, ...]
     frames: int = 0
     control: Control | None = None
+    days: int = 0
 
     def moment(self, number: int) -> Moment:
         """The weather of frame `number`, in [0, frames)."""
@@ -112,6 +109,15 @@ class CameraScript:
             odd = _ODD[int(chance.integers(len(_ODD)))]
             return Moment(odd, odd, 1.0) if chance.random() < _ODD_SHARE else moment
         return replace(moment, view=number // _HELD % _VIEWS) if self.control == "pan" else moment
+
+    @property
+    def frames_a_second(self) -> float:
+        """By the camera's clock."""
+        return self.frames / (self.days * 86_400) if self.days else FPS
+
+    def captured_at(self, number: int) -> datetime:
+        """When frame `number` was taken, by the camera's clock."""
+        return (_SUNRISE if self.days else _BEGIN) + timedelta(seconds=number / self.frames_a_second)
 
     def frame_id(self, number: int) -> str:
         """What the camera calls the frame."""
@@ -155,18 +161,17 @@ CAMERAS: tuple[CameraScript, ...] = (
 """Of the scenes `weather`. No camera's seed is one that the pair was trained, chosen or tested on."""
 
 
-def _days(*passages: tuple[str, float, float]) -> tuple[Passage, ...]:
-    """Three times the same day, of (condition, share, fade)."""
-    return tuple(Passage(condition, share / 3, fade) for _ in range(3) for condition, share, fade in passages)
+def _daily(camera_id: str, seed: int, *day: tuple[str, float, float]) -> CameraScript:
+    """A camera with the same day again and again, of (condition, share, fade)."""
+    passages = [Passage(condition, share / _DAYS, fade) for _ in range(_DAYS) for condition, share, fade in day]
+    return CameraScript(camera_id, seed, tuple(passages), days=_DAYS)
 
 
 _NIGHTS = (
-    CameraScript(
-        "gate", 7011, _days(("clear", 0.4, 0.1), ("dusk", 0.15, 0.7), ("night", 0.35, 0.3), ("dusk", 0.1, 0.7))
-    ),
-    CameraScript("quay", 7012, _days(("fog", 0.3, 0.3), ("clear", 0.35, 0.3), ("night", 0.35, 0.3))),
-    CameraScript("garage", 7013, _days(("clear", 0.5, 0.0), ("night", 0.5, 0.0))),  # lights out, lights on
-    CameraScript("bridge", 7014, _days(("clear", 0.3, 0.2), ("rain", 0.3, 0.2), ("night", 0.4, 0.3))),
+    _daily("gate", 7011, ("clear", 0.5, 0.1), ("night", 0.5, 0.1)),
+    _daily("quay", 7012, ("fog", 0.3, 0.1), ("clear", 0.25, 0.1), ("night", 0.45, 0.1)),
+    _daily("garage", 7013, ("clear", 0.5, 0.0), ("night", 0.5, 0.0)),  # lights out, lights on
+    _daily("bridge", 7014, ("clear", 0.3, 0.1), ("rain", 0.25, 0.1), ("night", 0.45, 0.1)),
 )
 
 _CONTROLS = (
@@ -176,10 +181,11 @@ _CONTROLS = (
     CameraScript("plaza", 7024, (Passage("rain", 1.0, 0.0),), control="pan"),
 )
 
-CAMERAS_OF: Mapping[Scenes, tuple[CameraScript, ...]] = {"weather": CAMERAS, "nights": _NIGHTS, "controls": _CONTROLS}
+CAMERAS_OF: Mapping[str, tuple[CameraScript, ...]] = {"weather": CAMERAS, "nights": _NIGHTS, "controls": _CONTROLS}
+"""By what they see: weather that comes and goes, the same day and night three times, or only what is none of it."""
 
 
-def scripts(images: int, scenes: Scenes = "weather") -> tuple[CameraScript, ...]:
+def scripts(images: int, scenes: str = "weather") -> tuple[CameraScript, ...]:
     """The cameras with `images` frames together, as equally as can be; cameras without a frame are left out."""
     cameras = CAMERAS_OF[scenes]
     share, rest = divmod(images, len(cameras))
@@ -187,7 +193,7 @@ def scripts(images: int, scenes: Scenes = "weather") -> tuple[CameraScript, ...]
     return tuple(replace(camera, frames=count) for camera, count in zip(cameras, counts, strict=True) if count)
 
 
-def images_of(seconds: float | None, images: int | None, scenes: Scenes = "weather") -> int:
+def images_of(seconds: float | None, images: int | None, scenes: str = "weather") -> int:
     """How many frames: `seconds` of camera time or `images`, the fewer if both are given."""
     asked = [images] if images is not None else []
     if seconds is not None:
@@ -201,8 +207,3 @@ def order(cameras: tuple[CameraScript, ...]) -> Iterator[tuple[int, int]]:
         for index, camera in enumerate(cameras):
             if number < camera.frames:
                 yield index, number
-
-
-def captured_at(number: int) -> datetime:
-    """When frame `number` was taken, by the camera's clock."""
-    return _BEGIN + timedelta(seconds=number / FPS)

@@ -18,18 +18,21 @@ class CameraPath:
     """Alpha over the batches of one camera.
 
     `numbers` are those of the batches' last frames, ascending; `alphas`, in [0, 1], what served them; `triggers` why
-    alternatives were tried, None where they were not.
+    alternatives were tried, None where they were not; `conditions` the numbers that the search gave them, None where it
+    has none.
     """
 
     numbers: list[int] = field(default_factory=list)
     alphas: list[float] = field(default_factory=list)
     triggers: list[str | None] = field(default_factory=list)
+    conditions: list[int | None] = field(default_factory=list)
 
-    def add(self, number: int, alpha: float, trigger: str | None) -> None:
+    def add(self, number: int, alpha: float, trigger: str | None, condition: int | None = None) -> None:
         """One more batch."""
         self.numbers.append(number)
         self.alphas.append(alpha)
         self.triggers.append(trigger)
+        self.conditions.append(condition)
 
 
 @dataclass(frozen=True, slots=True)

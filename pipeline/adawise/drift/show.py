@@ -26,6 +26,7 @@ from adawise.drift.result import (
 )
 from adawise.page.notation import LEVEL, two
 
+_ALARMED = 0.05  # of the batches of a camera; of AdawiseOverConfident likewise
 _CAMERAS = 25  # of the table; all are in the JSON and on the page
 _INCIDENTS, _NEXT, _CALENDARS = 12, 3, 8  # likewise
 _OF_HOURS, _FREQUENT = 3, 0.05  # conditions whose hours a sentence has, and their share
@@ -183,8 +184,8 @@ def conditions(of: Calendar) -> str:
 
 
 def alarms(of: Calendar) -> str:
-    """Where the fine-tuned model may be over-confident; nothing where no batch had an alarm."""
-    if not of.alarms:
+    """Where the fine-tuned model may be over-confident; nothing where fewer batches had an alarm than chance may."""
+    if of.alarms < _ALARMED:
         return ""
     where = max(of.conditions, key=lambda each: each.share * each.alarms)
     most = f", most of them in condition {where.name}" if of.count > 1 else ""

@@ -129,7 +129,7 @@ def _cameras(found: FleetStatus, room: int | None, *, show_all: bool) -> Iterato
             "seen",
             "alpha",
             "",
-            "condition",
+            "cond.",
             "images",
             "a second",
             "rejected",
@@ -140,6 +140,8 @@ def _cameras(found: FleetStatus, room: int | None, *, show_all: bool) -> Iterato
         table = _table("", "camera", headers)
         for camera in shown:
             table.add_row(*_camera(camera))
+        for column in table.columns[:2]:  # who and how, whatever there is no room for
+            column.min_width = max(len(str(cell)) for cell in column.cells)
         yield _cut(table, len(found.cameras), len(shown))
     elif not show_all:
         yield Text("no camera is in trouble; --all shows all of them")
@@ -152,7 +154,11 @@ def _camera(camera: CameraStatus) -> Iterator[RenderableType]:
     yield "?" if camera.age_s is None else f"{spoken(camera.age_s)} ago"
     yield "?" if camera.alpha is None else f"{camera.alpha:.2f}"
     yield sparkline(camera.alphas[-24:])
-    yield "" if camera.condition is None else f"{camera.condition}{f' · {camera.returns}×' if camera.returns else ''}"
+    yield (
+        ""
+        if camera.condition is None
+        else f"{camera.condition}{f' (back {camera.returns}×)' if camera.returns else ''}"
+    )
     yield str(camera.images)
     yield "" if camera.images_per_s is None else f"{camera.images_per_s:.3g}"
     yield str(camera.rejected)

@@ -105,7 +105,7 @@
     put(node.place, data.at);
     put(node.why, data.why);
     put(node.value, data.alpha === null ? "" : data.alpha.toFixed(2));
-    put(node.condition, data.condition === null ? "" : `cond. ${data.condition}${data.returns ? ` · ${whole(data.returns)}×` : ""}`);
+    put(node.condition, data.condition === null ? "" : `cond. ${data.condition}${data.returns ? ` (back ${whole(data.returns)}×)` : ""}`);
     node.condition.title = data.condition === null ? "" : `condition ${data.condition}, it came back ${data.returns} times`;
     node.spark.setAttribute("aria-label", data.alpha === null ? "no batch yet" : `alpha ${data.alpha.toFixed(2)} now`);
     trace(node, data);
