@@ -1,6 +1,7 @@
 # Every target brings what it needs into .venv by itself, and is quick the second time.
 PYTHON ?= python3
 BROKER ?= embedded
+SCENES ?= weather
 
 BIN := .venv/bin
 LINTED := pipeline tests tools deploy/image/without_cuda.py deploy/make_secrets.py deploy/kafka/kafka deploy/kafka/jars.py deploy/kafka/kraft.py
@@ -21,11 +22,11 @@ QUICK := tests/adapt tests/clip tests/contracts tests/decode tests/labels tests/
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: .venv/.installed  ## four simulated cameras through a broker and the worker, in the terminal (BROKER=kafka: on Apache Kafka)
+demo: .venv/.installed  ## four simulated cameras through a broker and the worker, in the terminal (BROKER=kafka: on Apache Kafka; SCENES=nights: three days)
 ifeq ($(BROKER),kafka)
 	deploy/kafka/kafka fetch
 endif
-	$(BIN)/adawise demo --broker $(BROKER)
+	$(BIN)/adawise demo --broker $(BROKER) --scenes $(SCENES)
 
 quick: .venv/.installed  ## the tests of the core, in less than two minutes: no broker, no browser, no long runs
 	$(BIN)/python -m pytest -q -n 2 -m "not broker and not slow and not soak" $(QUICK)
