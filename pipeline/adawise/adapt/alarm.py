@@ -34,7 +34,7 @@ def observed(
     belief = surrogate.prior() if curve is None else surrogate.advance(surrogate.restore(curve), _BATCHES)
     of_current, served = evaluated[current][1], np.full(len(evaluated[current][1]), np.nan)
     for index, (rows, logits) in looks.items():
-        new = rows[np.isnan(served[rows])]  # a row of few that are looked at: a class costs time
+        new = rows[np.isnan(served[rows])]  # not all: of a thousand classes a row takes time
         if len(new):
             served[new] = standardised_tsallis(of_current[torch.from_numpy(new)])
         differences = standardised_tsallis(logits) - served[rows]
