@@ -46,9 +46,10 @@ def observed(
 
 def highest(surrogate: Surrogate, curve: Abridged | None, most: int) -> int:
     """The index of the largest alpha, `most` or lower, that is not surely worse by it than one that lies far below."""
-    if curve is None:
+    alphas = surrogate.alphas
+    if curve is None or alphas[most] - alphas[0] < _FAR - 1e-9:
         return most
-    belief, alphas = surrogate.restore(curve), surrogate.alphas
+    belief = surrogate.restore(curve)
     best = int(belief.curve()[0].argmin())
     while most > best and alphas[most] - alphas[best] >= _FAR - 1e-9:
         gain, sd = belief.difference(best, most)

@@ -70,12 +70,16 @@ class Expectations:
         stayed, *returned = hypotheses.beliefs[0], *hypotheses.beliefs[hypotheses.same : -1]
         here = self._level(state, stayed, current)
         mix = state.mix.evidence(shares)
+        new = mix + here.evidence(level, independent)
         for condition, belief in zip(state.memory.known, returned, strict=False):
+            if belief is self._prior:  # it looks so otherwise that its level makes no difference either
+                evidence.append(new)
+                continue
             _, sd = belief.difference(condition.alpha_index, current)
             expected = _returned_level(condition, belief, current)
             variance = sd**2 + _RETURN_SD**2
             evidence.append(mix + here.evidence_of_return(level, independent, expected, variance))
-        return [*evidence, mix + here.evidence(level, independent)]
+        return [*evidence, new]
 
     def after(
         self,
