@@ -211,9 +211,12 @@ TIME = datetime(2026, 11, 25, 8, tzinfo=UTC)
         ),
         ("verify s3://b/p --broker --json", "verify", {"root": ("s3://b/p",), "broker": True, "as_json": True}),
         (
-            "demo --broker kafka --seconds 20 -o d --keep",
+            "demo --broker kafka --scenes nights --seconds 20 -o d --keep",
             "demo",
-            {"broker": "kafka", "seconds": 20.0, "images": None, "output": Path("d"), "keep": True},
+            {
+                **{"broker": "kafka", "scenes": "nights", "seconds": 20.0, "images": None},
+                **{"output": Path("d"), "keep": True},
+            },
         ),
     ],
 )
