@@ -14,7 +14,6 @@ from adawise.adapt.surrogate import Array, Belief, Surrogate
 
 _HAZARDS = (0.005, 0.2)  # the least and the most that is learned
 _HAZARD_BATCHES = (10.0, 25.0)  # its memory while it rises, and while it falls
-_SEEING = 1.5  # times as long a memory while it rises where pixels tell as well
 _DRIFTED_BATCHES = 20.0  # of drift within one, for a stream that drifts
 _DRIFTINGS = (0.001, 0.999)
 _FORGOTTEN, _RARE = 0.003, 0.1  # of what is known of drifting, each batch, and in favour of which probability
@@ -162,11 +161,10 @@ class Expectations:
         return state.level.shifted(float(belief.mean[current] - belief.mean[state.alpha_index]))
 
 
-def learned_hazard(before: float, jump: float, *, sees: bool) -> float:
-    """The hazard after a batch in which a jump had that probability; `sees`: whether pixels tell of it as well."""
+def learned_hazard(before: float, jump: float) -> float:
+    """The hazard after a batch in which a jump had that probability."""
     least, most = _HAZARDS
     rising, falling = _HAZARD_BATCHES
-    rising *= _SEEING if sees else 1.0
     return min(max(before + (jump - before) / (rising if jump > before else falling), least), most)
 
 

@@ -171,7 +171,7 @@ class WarmSearch(OnGrid):
             batches=state.batches + 1,
             quiet_batches=0 if len(trials.evaluated) > 1 else state.quiet_batches + 1,
             pinned_batches=self._pinned_batches(before, following, highest, returned=is_back),
-            hazard=learned_hazard(state.hazard, probes.hypotheses.jump, sees=appearance is not None),
+            hazard=learned_hazard(state.hazard, probes.hypotheses.jump),
             drifting=expectations.learned_drifting(state, probes.hypotheses),
             level=before.level.observed(level, independent).shifted(shift),
             mix=before.mix.observed(shares),
