@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -65,6 +66,20 @@ def test_every_trial_is_answered_with_its_own_rows_in_its_own_order() -> None:
     assert first.tolist() == [[30.0, 5.0], [10.0, 5.0]]
     assert second.tolist() == [[10.0, 1.0], [20.0, 1.0], [30.0, 1.0], [40.0, 1.0]]
     assert third.tolist() == [[20.0, 5.0]]
+
+
+@pytest.mark.parametrize("rows", [[0, 1, 2, 3], [1, 2], [3], [0, 2, 3], [3, 2, 1], [2, 3, 0, 1]])
+def test_pixels_are_not_copied_before_the_classifier_does(rows: list[int]) -> None:
+    images, seen = stream(1, 2, 3, 4), list[Tensor]()
+
+    def evaluate(asked: Mapping[int, Sequence[Tensor]]) -> dict[int, Tensor]:
+        seen.extend(part for parts in asked.values() for part in parts)
+        return Recorder()(asked)
+
+    run([asking([[Trial(2, np.array(rows))]])], [images], evaluate)
+    assert torch.cat(seen).flatten().tolist() == [row + 1.0 for row in rows]
+    assert {part.untyped_storage().data_ptr() for part in seen} == {images.untyped_storage().data_ptr()}
+    assert len(seen) == 1 + sum(following != row + 1 for row, following in pairwise(rows))
 
 
 def test_searches_of_different_lengths_end_in_the_order_in_which_they_were_given() -> None:

@@ -65,6 +65,7 @@ DEVELOPED = {"a": OwnPair(25, 60, 11), "b": OwnPair(25, 30, 12), "c": OwnPair(14
 TESTED = {
     **{"p": OwnPair(50, 40, 21), "q": OwnPair(25, 40, 22), "r": OwnPair(12, 60, 23)},  # looked at three times
     **{"s": OwnPair(50, 40, 41), "t": OwnPair(25, 40, 42), "u": OwnPair(12, 60, 43)},  # of the rule for temperatures on
+    **{"v": OwnPair(50, 40, 51), "w": OwnPair(25, 40, 52), "x": OwnPair(12, 60, 53)},  # of conditions that come back
 }
 
 

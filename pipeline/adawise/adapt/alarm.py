@@ -47,10 +47,12 @@ def observed(
 def highest(surrogate: Surrogate, curve: Abridged | None, most: int) -> int:
     """The index of the largest alpha, `most` or lower, that is not surely worse by it than one that lies far below."""
     alphas = surrogate.alphas
-    if curve is None or alphas[most] - alphas[0] < _FAR - 1e-9:
+    if curve is None:
+        return most
+    best = int(surrogate.restored_mean(curve).argmin())
+    if alphas[most] - alphas[best] < _FAR - 1e-9:  # as nearly always
         return most
     belief = surrogate.restore(curve)
-    best = int(belief.curve()[0].argmin())
     while most > best and alphas[most] - alphas[best] >= _FAR - 1e-9:
         gain, sd = belief.difference(best, most)
         if gain <= _SURE * sd:

@@ -159,7 +159,7 @@ class Hypotheses:
         probabilities: Array = weights / weights.sum()
         return probabilities
 
-    @property
+    @cached_property
     def jump(self) -> float:
         """The probability that the condition is another one."""
         return float(1.0 - self.probabilities[: self.same].sum()) if len(self.beliefs) > self.same else 0.0

@@ -88,27 +88,35 @@ class Surrogate:
 
     def abridge(self, belief: Belief) -> Abridged:
         """What is believed of the curve at six alphas; `restore` gives nearly all of it back."""
-        at = np.ix_(self.knots, self.knots)
-        return Abridged(belief.mean[self.knots].astype("f4"), belief.covariance[at][self._upper].astype("f4"))
+        covariance = belief.covariance[self._at_knots]
+        return Abridged(belief.mean[self.knots].astype("f4"), covariance[self._upper].astype("f4"))
 
     def restore(self, abridged: Abridged) -> Belief:
         """The belief with these values at six alphas, and the prior between them."""
-        G, K, at = len(self.alphas), self.covariance, np.ix_(self.knots, self.knots)
+        G, K, A = len(self.alphas), self.covariance, self._between
         covariance = np.zeros((len(self.knots),) * 2)
         covariance[self._upper] = covariance.T[self._upper] = abridged.covariance
-        A = self._between
         mean, P = np.zeros(G + 1), np.zeros((G + 1, G + 1))
-        mean[:G] = A @ abridged.mean.astype("f8")
-        P[:G, :G] = A @ (covariance - K[at]) @ A.T + K
+        mean[:G] = self.restored_mean(abridged)
+        P[:G, :G] = A @ (covariance - K[self._at_knots]) @ A.T + K
         P = 0.5 * (P + P.T)  # a state keeps one half of it
         P[G, G] = self.offset_sd**2
         return Belief(mean, P)
+
+    def restored_mean(self, abridged: Abridged) -> Array:
+        """The mean `[G]` of what `restore` gives."""
+        mean: Array = self._between @ abridged.mean.astype("f8")
+        return mean
 
     @cached_property
     def knots(self) -> npt.NDArray[np.int64]:
         """The indices of the six alphas, fewer on a smaller grid."""
         last = len(self.alphas) - 1
         return np.unique(np.linspace(0, last, min(KNOTS, last + 1)).round().astype(np.int64))
+
+    @cached_property
+    def _at_knots(self) -> tuple[npt.NDArray[np.int64], ...]:
+        return np.ix_(self.knots, self.knots)
 
     @cached_property
     def _upper(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
@@ -118,7 +126,7 @@ class Surrogate:
     def _between(self) -> Array:
         """The curve `[G]` expected of its values at the knots, `[G, K]`."""
         K = self.covariance
-        return np.asarray(np.linalg.solve(K[np.ix_(self.knots, self.knots)], K[self.knots]).T, dtype=np.float64)
+        return np.asarray(np.linalg.solve(K[self._at_knots], K[self.knots]).T, dtype=np.float64)
 
     def observe(self, belief: Belief, index: int, value: float, noise_variance: float) -> Belief:
         """The belief after the objective of this batch at `alphas[index]` came out as `value` (Kalman update)."""
