@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
+
 import numpy as np
 import pytest
 
-from adawise.adapt.conditions import Appearance, KnownCondition, Looks, Memory
+from adawise.adapt.conditions import BETWEEN, Appearance, KnownCondition, Looks, Memory
 from adawise.adapt.surrogate import Surrogate
 
 SURROGATE = Surrogate(tuple(j / 20 for j in range(21)))
@@ -50,6 +53,58 @@ def test_a_batch_like_those_before_speaks_against_a_jump_within_bounds() -> None
         night, new = looks.evidence(batch(DAY, rng), [condition(0, NIGHT)])
         assert night < -5.0
         assert -1.0 <= new < 1.0
+
+
+@pytest.mark.parametrize("batches", [2, 20])
+@pytest.mark.parametrize("off", [0.0, 0.5, 3.0])
+@pytest.mark.parametrize("images", [32, 4])
+def test_the_evidence_is_by_the_formula_of_the_module(batches: int, off: float, images: int) -> None:
+    looks, night = after(DAY, batches), condition(0, NIGHT, batches=3)
+    seen = Appearance(DAY + off, np.full(5, SD**2), images)
+    w = [max(variance, SD**2 / images) for variance in looks.spread]
+
+    def log_density(mean: np.ndarray, variances: Iterable[float], farthest: float = math.inf) -> float:
+        each = zip(seen.mean, mean, variances, strict=True)
+        return 0.6 * -0.5 * sum(min((x - m) ** 2 / v, farthest) + math.log(v) for x, m, v in each)
+
+    overall = [max(v, b**2) + u for v, b, u in zip(looks.overall_variance, BETWEEN, w, strict=True)]
+    of_now = [v * (1 + 1 / looks.batches) for v in w]
+    new, q = log_density(looks.overall_mean, overall), looks.restless
+    stayed = math.log((1 - q) * math.exp(log_density(looks.mean, of_now, farthest=25.0)) + q * math.exp(new))
+    returned = log_density(night.look, [v * (1 + 1 / 3) for v in w])
+    assert looks.evidence(seen, [night]) == pytest.approx([returned - stayed, max(new - stayed, -1.0)])
+
+
+def test_where_looks_changed_and_nothing_else_did_their_mean_begins_anew() -> None:
+    looks, seen = after(DAY, 20), batch(NIGHT, np.random.default_rng(1))
+    turned = looks.observed(seen, stayed=1.0)
+    np.testing.assert_allclose(turned.mean, seen.mean)
+    assert turned.batches == 1
+    assert looks.observed(seen, stayed=0.0).batches == looks.batches
+
+
+def test_the_stream_is_remembered_as_a_whole_whatever_its_conditions() -> None:
+    rng = np.random.default_rng(0)
+    first, *others = (batch(DAY if k % 2 else NIGHT, rng) for k in range(40))
+    looks = Looks.of_first(first)
+    for seen in others:
+        looks = looks.observed(seen)
+    np.testing.assert_allclose(looks.overall_mean, (DAY + NIGHT) / 2, atol=0.05)
+    np.testing.assert_allclose(looks.overall_variance, ((DAY - NIGHT) / 2) ** 2, atol=0.1)
+    assert looks.overall_batches == 40
+
+
+@pytest.mark.parametrize("far", [0.5, 4.0])
+def test_the_variance_is_learned_of_each_batch_with_a_limit_also_where_a_condition_begins(far: float) -> None:
+    looks, rng = after(DAY, 20), np.random.default_rng(1)
+    seen = batch(DAY + far, rng)
+    squares = np.minimum((seen.mean - looks.mean) ** 2 / (1 + 1 / looks.batches), 9 * looks.spread)
+    share = 1 / 24  # 20 batches and the guess, which is worth 4
+    expected = np.maximum(looks.spread + share * (squares - looks.spread), 1e-4)
+    np.testing.assert_allclose(looks.moved(None, seen).spread, expected)
+    np.testing.assert_allclose(looks.observed(seen).spread, expected)
+    np.testing.assert_array_equal(looks.moved(None).spread, looks.spread)
+    np.testing.assert_allclose(looks.moved(condition(0, NIGHT), seen).spread, expected)
 
 
 def test_a_slow_drift_is_followed() -> None:
