@@ -65,7 +65,7 @@ def test_the_evidence_is_by_the_formula_of_the_module(batches: int, off: float, 
 
     def log_density(mean: np.ndarray, variances: Iterable[float], farthest: float = math.inf) -> float:
         each = zip(seen.mean, mean, variances, strict=True)
-        return 0.6 * -0.5 * sum(min((x - m) ** 2 / v, farthest) + math.log(v) for x, m, v in each)
+        return 0.6 * -0.5 * math.fsum(min((x - m) ** 2 / v, farthest) + math.log(v) for x, m, v in each)
 
     overall = [max(v, b**2) + u for v, b, u in zip(looks.overall_variance, BETWEEN, w, strict=True)]
     of_now = [v * (1 + 1 / looks.batches) for v in w]
