@@ -133,6 +133,18 @@ def test_where_looks_change_and_nothing_else_does_a_change_tells_ever_less() -> 
     assert looks.restless < 0.01
 
 
+def test_a_change_of_looks_that_may_have_been_nothing_else_teaches_that_looks_change() -> None:
+    looks, rng = after(DAY, 20), np.random.default_rng(1)
+    seen, before = batch(NIGHT, rng), looks.restless
+    assert looks.moved(None, seen, stayed=0.4).restless == pytest.approx(before + (0.4 - before) / 6, rel=1e-2)
+    assert looks.moved(condition(0, NIGHT), seen, stayed=0.4).restless == looks.moved(None, seen, stayed=0.4).restless
+    assert looks.moved(None, seen, stayed=0.0).restless == pytest.approx(before - before / 40)
+    assert looks.moved(None, batch(DAY, rng), stayed=0.4).restless < before, "it looks as before"
+    for _ in range(4):
+        looks = looks.moved(condition(0, DAY), seen, stayed=0.9)
+    assert looks.restless == 0.2
+
+
 def test_a_stream_whose_batches_vary_more_than_their_images_say_stops_seeing_conditions_that_are_none() -> None:
     """As a camera's do that sees one thing for a while; each batch seems new, until that is what is learned."""
     rng, looks, jumped = np.random.default_rng(2), after(DAY, 1), []

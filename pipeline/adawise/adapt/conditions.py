@@ -26,7 +26,7 @@ from adawise.adapt.surrogate import Abridged, Array
 
 _TEMPER = 0.6
 _LEAST = -1.0  # of the evidence for a new condition
-_RESTLESS_AT_FIRST, _RESTLESS = 0.005, (0.002, 0.2)
+_RESTLESS_AT_FIRST, _RESTLESS = 0.01, (0.002, 0.2)
 _RESTLESS_BATCHES = (6.0, 40.0)  # its memory while it rises, and while it falls
 _FARTHEST = 25.0  # variances: what lies further from the condition of now counts as this
 _REMEMBERED = 8  # batches that the mean of a condition remembers
@@ -110,12 +110,9 @@ class Looks:
         phi, total = appearance.mean, self.overall_batches + 1
         share = 1.0 / min(total, _OVERALL)
         apart = phi - self.overall_mean
-        residual, spread, before, restless = phi - self.mean, self.spread, self.batches, self.restless
-        if before >= 2:
-            as_before, other = self._stayed(appearance)
-            turned = stayed / (1.0 + math.exp(min(as_before - other, 50.0)))
-            restless += (turned - restless) / _RESTLESS_BATCHES[turned < restless]
-            before = 0 if turned > 0.5 else before
+        residual, spread = phi - self.mean, self.spread
+        turned = self._turned(appearance, stayed)
+        before = 0 if turned > 0.5 else self.batches
         if before >= _LEARNED_FROM:
             spread = self._learned(residual)
         batches = min(before + 1, _REMEMBERED)
@@ -126,20 +123,34 @@ class Looks:
             overall_variance=self.overall_variance + share * (apart**2 - self.overall_variance),
             batches=batches,
             overall_batches=total,
-            restless=min(max(restless, _RESTLESS[0]), _RESTLESS[1]),
+            restless=self._learned_restless(turned),
         )
 
-    def moved(self, to: KnownCondition | None, appearance: Appearance | None = None) -> Looks:
+    def moved(self, to: KnownCondition | None, appearance: Appearance | None = None, stayed: float = 0.0) -> Looks:
         """Into a condition that returned, or None: a new one. Its first batch has this `appearance`.
 
-        Where every batch seems to begin another one, the variance of batches is what is wrong.
+        Where every batch seems to begin another one, the variance of batches is what is wrong; and with probability
+        `stayed` the condition is that of before all the same, so that how it looks tells less.
         """
-        spread = self.spread
+        spread, restless = self.spread, self.restless
         if appearance is not None and self.batches >= _LEARNED_FROM:
             spread = np.maximum(self._learned(appearance.mean - self.mean), _FLOOR)
+            restless = self._learned_restless(self._turned(appearance, stayed))
         if to is not None:
-            return replace(self, mean=to.look, batches=to.batches, spread=spread)
-        return replace(self, batches=0, spread=spread)
+            return replace(self, mean=to.look, batches=to.batches, spread=spread, restless=restless)
+        return replace(self, batches=0, spread=spread, restless=restless)
+
+    def _turned(self, appearance: Appearance, stayed: float) -> float:
+        """How probable it is that the condition stayed, as it did with probability `stayed`, and looks otherwise."""
+        if self.batches < 2:
+            return self.restless  # nothing is known of it
+        as_before, other = self._stayed(appearance)
+        return stayed / (1.0 + math.exp(min(as_before - other, 50.0)))
+
+    def _learned_restless(self, turned: float) -> float:
+        least, most = _RESTLESS
+        learned = self.restless + (turned - self.restless) / _RESTLESS_BATCHES[turned < self.restless]
+        return min(max(learned, least), most)
 
     def _learned(self, residual: Array) -> Array:
         """The variance of a batch's mean, after one that is `residual` from its condition's."""

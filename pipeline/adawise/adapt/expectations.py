@@ -121,7 +121,7 @@ class Expectations:
         return replace(
             restarted,
             memory=state.memory.left(condition, to, keep=self.conditions),
-            looks=state.looks.moved(to, appearance),
+            looks=state.looks.moved(to, appearance, 1.0 - hypotheses.jump),
         )
 
     def likeliest(self, state: StreamState, hypotheses: Hypotheses) -> KnownCondition | None:
