@@ -162,6 +162,18 @@ def test_of_what_is_new_nothing_is_expected() -> None:
     assert after.level.batches == 0
 
 
+def test_the_less_sure_a_jump_is_the_more_it_teaches_that_looks_change() -> None:
+    state, seen = replace(camera(), memory=Memory(1, 1, 2)), looking(NIGHT)
+    sure = EXPECTATIONS.before(state, seen)
+    apart = math.log(sure.jump / (1 - sure.jump)) + math.log(0.4 / 0.6)
+    unsure = sure.weighed([apart, apart, 0.0])
+    assert unsure.jump == pytest.approx(0.6)
+    looks = EXPECTATIONS.after(state, unsure, 18, 1.4, 0.002, seen, jumped=True).looks
+    assert state.looks is not None
+    assert looks is not None
+    assert looks.restless == pytest.approx(state.looks.restless + (0.4 - state.looks.restless) / 6, rel=1e-2)
+
+
 def test_an_alpha_that_pixels_chose_in_vain_has_no_level() -> None:
     state, seen = camera(), looking(NIGHT)
     hypotheses = EXPECTATIONS.before(state, seen)
