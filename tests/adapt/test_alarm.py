@@ -7,7 +7,7 @@ from torch import Tensor
 
 from adawise.adapt import alarm
 from adawise.adapt.objective import standardised_tsallis, tsallis
-from adawise.adapt.surrogate import Abridged, Surrogate
+from adawise.adapt.surrogate import Abridged, Belief, Surrogate
 from tests.adapt.curves import GRID
 
 SURROGATE = Surrogate(GRID)
@@ -53,6 +53,14 @@ def test_nothing_is_limited_before_a_look_and_a_limit_of_others_stays() -> None:
     assert alarm.highest(SURROGATE, None, 13) == 13
     assert alarm.observed(SURROGATE, None, 20, {20: (ROWS, logits(1.0, 0))}) is None
     assert alarm.highest(SURROGATE, looked(4, at_0=6.0, at_1=1.0), 2) == 2
+
+
+@pytest.mark.parametrize(("most", "expected"), [(20, 16), (19, 16), (17, 16), (16, 16), (13, 13)])
+def test_alpha_goes_no_further_than_a_quarter_beyond_where_it_would_be_lowest(most: int, expected: int) -> None:
+    alphas = np.array(GRID)
+    mean = np.append(4.0 * (alphas - 0.6) ** 2, 0.0)
+    curve = SURROGATE.abridge(Belief(mean, 1e-6 * np.eye(22)))
+    assert alarm.highest(SURROGATE, curve, most) == expected
 
 
 def test_what_is_not_finite_teaches_nothing() -> None:

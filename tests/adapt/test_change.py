@@ -165,6 +165,13 @@ def test_of_several_known_curves_a_look_finds_the_one_that_fits() -> None:
     assert certain.jumped().jump == pytest.approx(1.0), "however sure it was to have stayed"
 
 
+def test_what_was_ruled_out_is_believed_again_by_as_much_evidence() -> None:
+    prior = SURROGATE.prior()
+    ruled_out = Hypotheses((prior, prior), (0.0, 0.0)).weighed([0.0, -1e9])
+    assert ruled_out.jump < 1e-20
+    assert ruled_out.weighed([0.0, 60.0]).jump > 0.99
+
+
 def test_a_level_that_a_condition_had_speaks_for_its_return_and_another_one_hardly_against_it() -> None:
     level = after(np.random.default_rng(0).normal(1.0, 0.1, size=50).tolist())
     new = level.evidence(2.0, 0.01)

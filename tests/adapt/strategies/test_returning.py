@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from torch import Tensor
@@ -71,6 +72,12 @@ def test_a_known_night_costs_less_than_the_first_and_is_named_as_what_returned()
     assert np.mean(third) < np.mean(first) - 0.05
 
 
+def test_models_that_were_compared_in_a_condition_are_compared_later_when_it_returns() -> None:
+    day = DAY_BATCHES + NIGHT_BATCHES
+    compared = [k % day for k, outcome in enumerate(camera(0)) if outcome.trigger == "pinned"]
+    assert compared == [3, 11, 7, 7, 7]
+
+
 def test_without_a_memory_each_night_is_a_new_one() -> None:
     memory = camera(0, conditions=0)[-1].state.memory
     assert memory.known == ()
@@ -133,6 +140,17 @@ def test_an_alpha_that_pixels_chose_and_that_is_not_finite_is_left_for_the_first
     (outcome,) = drive(warm(), [DAY], looks=looking([LIGHT[DAY]], 9), state=state, answer=answer)
     assert outcome.trigger == "not_finite"
     assert GRID[outcome.index] == 0.5
+
+
+def test_an_alpha_that_is_broken_is_not_what_pixels_choose() -> None:
+    weathers = days(2) + [DAY] * DAY_BATCHES
+    state = drive(warm(), weathers, looks=looking([LIGHT[weather] for weather in weathers], 0))[-1].state
+    (outcome,) = drive(warm(), [NIGHT], looks=looking([LIGHT[NIGHT]], 9), state=state)
+    chosen = outcome.trials[0].alpha
+    assert chosen < 0.5 < GRID[state.alpha_index]
+    broken = replace(state, broken=(GRID.index(chosen),))
+    (outcome,) = drive(warm(), [NIGHT], looks=looking([LIGHT[NIGHT]], 9), state=broken)
+    assert 0.0 < abs(outcome.trials[0].alpha - chosen) < 0.2
 
 
 def test_a_few_images_move_nothing_by_how_they_look() -> None:
