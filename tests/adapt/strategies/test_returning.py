@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from torch import Tensor
 
-from adawise.adapt import search
+from adawise.adapt import alarm, search
 from adawise.adapt.conditions import Appearance
 from adawise.adapt.search import Outcome
 from adawise.adapt.state import StreamState
@@ -76,6 +76,18 @@ def test_models_that_were_compared_in_a_condition_are_compared_later_when_it_ret
     day = DAY_BATCHES + NIGHT_BATCHES
     compared = [k % day for k, outcome in enumerate(camera(0)) if outcome.trigger == "pinned"]
     assert compared == [3, 11, 7, 7, 7]
+
+
+def test_what_the_alarm_knows_is_of_this_condition_alone() -> None:
+    outcomes = camera(0)
+    jumps = [outcome for outcome in outcomes if outcome.reset == "jump" and len(outcome.trials) > 1]
+    assert jumps
+    for outcome in jumps:
+        served = GRID.index(outcome.trials[0].alpha)
+        expected = alarm.observed(warm().surrogate, None, served, outcome.evaluated)
+        assert expected is not None
+        assert outcome.state.standardised is not None
+        np.testing.assert_array_equal(outcome.state.standardised.mean, expected.mean)
 
 
 def test_without_a_memory_each_night_is_a_new_one() -> None:
