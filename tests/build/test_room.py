@@ -28,3 +28,12 @@ def test_more_than_64_mb_of_states_are_refused_with_both_numbers_and_what_would_
         model._expect_room(settings(streams, **search), "key", 21)
     most = int(str(refused.value).split("Set limits.streams to ")[1].split()[0])
     model._expect_room(settings(most, **search), "key", 21)
+
+
+def test_a_shorter_memory_has_room_for_more() -> None:
+    with pytest.raises(SettingsError, match=r"or lower search.conditions, 16: with 0 there is room for ") as refused:
+        model._expect_room(settings(20_000), "key", 21)
+    most = int(str(refused.value).rsplit(" ", 1)[1].rstrip("."))
+    model._expect_room(settings(most, conditions=0), "key", 21)
+    with pytest.raises(SettingsError, match=r"over more partitions\.$"):
+        model._expect_room(settings(most + 1, conditions=0), "key", 21)

@@ -205,10 +205,14 @@ def _expect_room(settings: Settings, key: str, points: int) -> None:
     size = largest_bytes(key, points, observations, conditions) + MAX_STREAM_ID_BYTES
     streams = settings.limits.streams
     if streams * size > _STATES_BYTES:
+        forgetful = _STATES_BYTES // (largest_bytes(key, points, observations) + MAX_STREAM_ID_BYTES)
+        lower = (
+            f"; or lower search.conditions, {conditions}: with 0 there is room for {forgetful}" if conditions else ""
+        )
         raise SettingsError(
             f"limits.streams is {streams}, and the state of a stream takes up to {size} bytes in each segment: "
             f"{streams * size / 1e6:.0f} MB, of {_STATES_BYTES / 1e6:.0f} at most. Set limits.streams to "
-            f"{_STATES_BYTES // size} or less, and spread more streams over more partitions."
+            f"{_STATES_BYTES // size} or less, and spread more streams over more partitions{lower}."
         )
 
 
