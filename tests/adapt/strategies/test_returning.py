@@ -87,7 +87,7 @@ def test_what_the_alarm_knows_is_of_this_condition_alone() -> None:
         expected = alarm.observed(warm().surrogate, None, served, outcome.evaluated)
         assert expected is not None
         assert outcome.state.standardised is not None
-        np.testing.assert_array_equal(outcome.state.standardised.mean, expected.mean)
+        np.testing.assert_array_equal(outcome.state.standardised.covariance, expected.covariance)
 
 
 def test_without_a_memory_each_night_is_a_new_one() -> None:
