@@ -2,7 +2,7 @@
 
 The pixels are real in size (224 x 224), the logits are drawn by seed. One thread, as beside the forwards. `looks`: the
 cameras pass through 17 conditions in turn, 12 batches each, which their pixels tell apart and which ask for one end of
-the grid or the other, so that `warm` remembers 16 (it would not, if only looks changed).
+the grid or the other, so that `warm` remembers most of them (it would not, if only looks changed).
 """
 
 from __future__ import annotations
