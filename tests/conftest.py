@@ -20,7 +20,10 @@ from kafka import KafkaAdminClient
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from hypothesis import is_hypothesis_test
+
 from adawise.kafka import repairs
+from tests import tiers
 from tests.brokers import (
     FORCE,
     ApacheKafka,
@@ -32,6 +35,8 @@ from tests.brokers import (
     fresh_name,
     running,
 )
+
+pytest_plugins = ["tests.times"]
 
 if TYPE_CHECKING:
     from adawise.clip.load import CheckpointPair
@@ -48,6 +53,12 @@ _SHARING = (
 )
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--parts", metavar="PARTS", help="only these parts of the second tier: names with commas, all, or changed"
+    )
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_STARTED] = []
     config.addinivalue_line(
@@ -55,11 +66,13 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     config.addinivalue_line("markers", "broker: may start a broker; set here")
     config.addinivalue_line("markers", "slow: takes seconds by itself; not in `make quick`")
+    config.addinivalue_line("markers", "check(part): second tier, `make check`; the parts are in tests/tiers.py")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """`broker` marks every test that may start one, so that `make quick` can leave them out without a list."""
+    _select_parts(config, items)
     for item in items:
         asked = getattr(item, "fixturenames", ())
         starts = hasattr(getattr(item, "module", None), ApacheKafka.__name__)  # by itself, not by a fixture
@@ -68,6 +81,27 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if hasattr(config, "workerinput"):  # one of xdist's processes
         places = mixed([(unit_of(item.nodeid), item.get_closest_marker("broker") is not None) for item in items])
         items.sort(key=lambda item: places[unit_of(item.nodeid)])
+
+
+def _select_parts(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep the tests of the second tier that `--parts` names."""
+    parts_of: dict[str, set[str]] = {}
+    for item in items:
+        named = {mark.args[0] for mark in item.iter_markers("check")}
+        if unknown := named - tiers.PARTS.keys():
+            raise pytest.UsageError(f"{item.nodeid} is marked as of part {unknown.pop()!r}, not in tests/tiers.py")
+        if is_hypothesis_test(getattr(item, "obj", None)):
+            named.add(tiers.EXAMPLES)
+        parts_of[item.nodeid] = named
+    if (asked := config.getoption("--parts")) is None:
+        return
+    try:
+        chosen = set(tiers.choose(asked))
+    except ValueError as error:
+        raise pytest.UsageError(str(error)) from error
+    kept = [item for item in items if parts_of[item.nodeid] & chosen]
+    config.hook.pytest_deselected(items=[item for item in items if not parts_of[item.nodeid] & chosen])
+    items[:] = kept
 
 
 def unit_of(nodeid: str) -> str:

@@ -1,7 +1,7 @@
-"""The pair, the server that workers are forked from, where they write: as for the worker's own tests."""
+"""The pair and where workers write: as for the worker's own tests."""
 
 from __future__ import annotations
 
-from tests.worker.conftest import fork_server, memory, pair, root
+from tests.worker.conftest import memory, pair, root
 
-__all__ = ["fork_server", "memory", "pair", "root"]
+__all__ = ["memory", "pair", "root"]

@@ -38,17 +38,12 @@ from tests.kafka.cluster import ApacheKafka, free_ports
 from tests.models import PairFolder, write_pair
 from tests.worker import poison
 from tests.worker.cameras import Live, Shot, Topic, settings_for, single
-from tests.worker.process import Plan, WorkerProcess, start_server
+from tests.worker.process import Plan, WorkerProcess
 
 pytestmark = pytest.mark.soak
 QUIET = {  # panels whose queries are empty while nothing of that kind happens
     "Rejected, by reason",
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def fork_server() -> None:
-    start_server()
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import pytest
 
 from adawise.errors import Lost, Reason
 from adawise.records import DecodedMessage, Frame, Message, RowId
-from tests.worker.process import start_server
+from tests.processes import start_server
 from tools.fuzz import parts
 from tools.fuzz.campaign import Patience, campaign, examine
 from tools.fuzz.contract import EachMode

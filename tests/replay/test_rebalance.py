@@ -5,8 +5,6 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
-import pytest
-
 from adawise.compare.compare import compare
 from adawise.settings import read
 from adawise.settings.tree import Settings
@@ -15,15 +13,10 @@ from tests.models import write_pair
 from tests.replay import runs
 from tests.worker.cameras import Live, Topic
 from tests.worker.output import Output
-from tests.worker.process import Plan, WorkerProcess, start_server, wait_until
+from tests.worker.process import Plan, WorkerProcess, wait_until
 
 CAMERAS, PARTITIONS = 24, 6
 UNDISTURBED = ("--batch.max-age-s", "3000")  # a machine that is busy may hold up a frame; no clock ends a batch here
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _fork_server() -> None:
-    start_server()
 
 
 def worker_settings(folder: Path) -> Settings:

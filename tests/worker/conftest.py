@@ -1,4 +1,4 @@
-"""The tiny pair that every worker process here loads, the server that they are forked from, where they write."""
+"""The tiny pair that every worker process here loads, and where they write."""
 
 from __future__ import annotations
 
@@ -10,17 +10,11 @@ from pathlib import Path
 import pytest
 
 from tests.models import PairFolder, write_pair
-from tests.worker.process import start_server
 
 
 @pytest.fixture(scope="session")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> PairFolder:
     return write_pair(tmp_path_factory.mktemp("pair"))
-
-
-@pytest.fixture(scope="session", autouse=True)
-def fork_server() -> None:
-    start_server()
 
 
 @pytest.fixture(scope="module")

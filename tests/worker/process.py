@@ -1,7 +1,6 @@
 """Real worker processes that die, stand still or hang at a named point, and what their parent can see of them.
 
-They are forked from a server that has imported everything (multiprocessing's forkserver): half a second each instead of
-the ten that torch needs. What they do then is `run_worker`, as `adawise run` does.
+They are forked from the server of `tests.processes`. What they do then is `run_worker`, as `adawise run` does.
 """
 
 from __future__ import annotations
@@ -16,15 +15,13 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from multiprocessing import connection, forkserver
+from multiprocessing import connection
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, NoReturn, Self
 
 import psutil
-import pyarrow as pa
-import pytest
 
 from adawise import logs
 from adawise.commands.run.run import run_worker
@@ -34,13 +31,12 @@ from adawise.settings import Settings
 from adawise.sink import claims
 from adawise.store.store import LocalStore
 from adawise.worker.observer import LogObserver
+from tests.deadlines import DEADLINE_S
 from tests.kafka.damage import damage
+from tests.processes import ENVIRONMENT, start_server
 from tests.worker import poison
 
-pa.array(["first"])  # pyarrow imports pandas now, and not in each process that is forked
-
-DEADLINE_S = 150.0  # for what takes seconds; generous because the machine may be busy
-ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_NUM_THREADS": "1"}
+__all__ = ["DEADLINE_S"]  # for those who have it from here
 
 
 @dataclass(frozen=True)
@@ -130,19 +126,11 @@ def _end_or_wait(how: Literal["kill", "stop", "hang"]) -> None:
     os.kill(os.getpid(), signal.SIGKILL if how == "kill" else signal.SIGSTOP)
 
 
-def start_server(*modules: str) -> None:
-    """Start the server that workers are forked from, with few threads in what it imports: these modules too."""
-    multiprocessing.get_context("forkserver").set_forkserver_preload(["tests.worker.process", *modules])
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in ENVIRONMENT.items():
-            patch.setenv(name, value)
-        forkserver.ensure_running()
-
-
 class WorkerProcess:
     """A worker process as its parent sees it; at the end of a `with` block it is dead."""
 
     def __init__(self, plan: Plan) -> None:
+        start_server()
         context = multiprocessing.get_context("forkserver")
         self._plan = plan
         self._events, theirs = context.Pipe(duplex=False)

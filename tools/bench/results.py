@@ -41,8 +41,9 @@ from adawise.kafka.outbox import producer_of
 from adawise.records import Message
 from adawise.settings import BatchSettings, KafkaSettings, ModelSettings, ResultsSettings, Settings, SinkSettings
 from tests.brokers import Broker, create_topic, fresh_name, running
+from tests.processes import start_server
 from tests.worker.cameras import Shot, Topic
-from tests.worker.process import Plan, WorkerProcess, start_server
+from tests.worker.process import Plan, WorkerProcess
 from tools.bench.host import jpegs
 from tools.bench.paired import Spent, in_turns, is_interrupted, serve, told, until_interrupted
 from tools.bench.worker import Tally, write_pair

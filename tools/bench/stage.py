@@ -11,8 +11,9 @@ from typing import Any
 
 from tests.brokers import create_topic, fresh_name, running
 from tests.models import PairFolder, write_pair
+from tests.processes import start_server
 from tests.worker.cameras import Topic, settings_for
-from tests.worker.process import Plan, start_server
+from tests.worker.process import Plan
 
 GROUP = "bench"
 

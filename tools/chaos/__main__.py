@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.brokers import ApacheKafka, broker_of
 from tests.models import write_pair
-from tests.worker.process import start_server
+from tests.processes import start_server
 from tools.chaos.run import Play, run
 from tools.chaos.schedule import Kind, schedule
 

@@ -1,0 +1,139 @@
+"""Commands as processes of their own, forked from a server that has imported everything once.
+
+What is tested of a process is its exit code, its signals, its pipes or its terminal. Starting an interpreter that
+imports torch and open_clip costs 5 to 12 s of the processor each time, and a fork some hundredths. Where the start of
+the interpreter is the subject (an import that is interrupted, `python -W error`), a test uses `subprocess` itself.
+"""
+
+from __future__ import annotations
+
+import atexit
+import multiprocessing
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from multiprocessing import forkserver
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_NUM_THREADS": "1"}
+PRELOADED = ("tests.worker.process", "tests.preloaded")
+_STREAMS = (("stdin", "r"), ("stdout", "w"), ("stderr", "w"))
+
+
+def start_server(*modules: str) -> None:
+    """Start the server of this process, unless it runs: with few threads in what it imports, and with these modules."""
+    multiprocessing.get_context("forkserver").set_forkserver_preload([*PRELOADED, *modules])
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in ENVIRONMENT.items():
+            patch.setenv(name, value)
+        forkserver.ensure_running()
+
+
+class Command(subprocess.Popen[str]):
+    """`adawise ARGUMENTS`, as `subprocess.Popen` would start it, by a fork of the server.
+
+    The parent of the process is the server, so its end is learned from the pipe that multiprocessing keeps.
+
+    Args:
+        arguments: of the command line, without the name of the program.
+        cwd: the folder in which it runs.
+        env: its whole environment; None: that of this process.
+        streams: `stdin`, `stdout`, `stderr` as for `subprocess.Popen`; text.
+    """
+
+    _process: ForkServerProcess
+
+    def __init__(
+        self,
+        *arguments: str | os.PathLike[str],
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        **streams: Any,
+    ) -> None:
+        start_server()
+        super().__init__([*arguments], cwd=cwd, env=env, text=True, **streams)
+
+    def _execute_child(
+        self,
+        args: list[str],
+        executable: object,
+        preexec_fn: object,
+        close_fds: object,
+        pass_fds: object,
+        cwd: Path | None,
+        env: Mapping[str, str] | None,
+        *more: Any,
+    ) -> None:
+        # After startupinfo, creationflags and shell come the ends of three pipes, -1 where there is none.
+        stdin, ours_in, ours_out, stdout, ours_err, stderr = more[3:9]
+        ends = [(0, stdin), (1, stdout), (2, stderr)]
+        given = [Connection(os.dup(number if end == -1 else end)) for number, end in ends]
+        context = multiprocessing.get_context("forkserver")
+        environment = dict(os.environ if env is None else env)
+        where = str(cwd or Path.cwd())
+        self._process = context.Process(target=_become, args=([*map(str, args)], where, environment, given))
+        try:
+            self._process.start()
+        finally:
+            for end in given:
+                end.close()
+            # what Popen opened for the child: pipes, files of DEVNULL; not what the test handed over
+            self._close_pipe_fds(stdin, ours_in, ours_out, stdout, ours_err, stderr)  # type: ignore[attr-defined]
+        assert self._process.pid is not None
+        self.pid = self._process.pid
+        self._child_created = True
+
+    def _internal_poll(self, **_: object) -> int | None:
+        if self.returncode is None:
+            self.returncode = self._process.exitcode
+        return self.returncode
+
+    def _wait(self, timeout: float | None) -> int:
+        self._process.join(timeout)
+        if self._internal_poll() is None:
+            assert timeout is not None
+            raise subprocess.TimeoutExpired(self.args, timeout)
+        return self.returncode
+
+
+def run(
+    *arguments: str | os.PathLike[str],
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    timeout: float | None = None,
+    input: str | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Run the command to its end, as `subprocess.run(..., capture_output=True, text=True)`."""
+    streams = {"stdin": subprocess.PIPE if input is not None else subprocess.DEVNULL}
+    with Command(*arguments, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **streams) as process:
+        try:
+            out, err = process.communicate(input, timeout)
+        except BaseException:
+            process.kill()
+            raise
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def _become(arguments: list[str], folder: str, environment: dict[str, str], streams: list[Connection]) -> None:
+    """Be `adawise ARGUMENTS`, in the forked process."""
+    for number, ((name, mode), stream) in enumerate(zip(_STREAMS, streams, strict=True)):
+        os.dup2(stream.fileno(), number)
+        setattr(sys, name, os.fdopen(number, mode, encoding="utf-8", closefd=False, buffering=1))
+        setattr(sys, f"__{name}__", getattr(sys, name))
+        stream.close()
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    sys.argv = ["adawise", *arguments]
+    from adawise.__main__ import program
+
+    try:
+        program()
+    finally:
+        atexit._run_exitfuncs()  # multiprocessing ends its processes without

@@ -1,0 +1,143 @@
+"""The tiers of the tests, and which parts of the second one a change asks for.
+
+`make test` is the first tier, `make check` the second, `make soak` the third. A test is in the second tier by
+`@pytest.mark.check("part")`, in the third by `@pytest.mark.soak`. The second tier is divided into parts, each of which
+names the paths that it depends on. `make check` writes the digest of these paths into `.ci/checked.json` for every part
+that passed; `.ci/run` runs the parts whose digest is another. Part `examples` is the tests of hypothesis, which are in
+the first tier too, with fewer examples.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+RECORD = Path(".ci/checked.json")
+EXAMPLES = "examples"
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of the second tier.
+
+    Args:
+        about: what it shows.
+        rooms: rooms of the package that it depends on, with spaces; None: the whole package.
+        others: further paths, with spaces.
+    """
+
+    about: str
+    rooms: str | None
+    others: str
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The paths whose change may break it."""
+        rooms = ("pipeline/adawise",) if self.rooms is None else (f"pipeline/adawise/{r}" for r in self.rooms.split())
+        return (*_EVERYWHERE, *rooms, *self.others.split())
+
+
+_EVERYWHERE = ("pyproject.toml", "constraints.txt", "tests/conftest.py", "tests/tiers.py", "tests/processes.py")
+_STREAM = "kafka decode worker sink store build results alerts dead_letters recording"
+_WORKERS = "tests/brokers.py tests/hostile.py tests/kafka tests/models.py tests/worker deploy/kafka"
+
+PARTS: Mapping[str, Part] = {
+    "chaos": Part(
+        "kills, zombies and outages on three brokers, by the judge of `make chaos`",
+        _STREAM,
+        f"{_WORKERS} tools/chaos tests/chaos",
+    ),
+    "kills": Part(
+        "kills beyond one at each failpoint: while results are published, while a recording is written, at any moment",
+        f"{_STREAM} replay",
+        f"{_WORKERS} tests/results",
+    ),
+    "brokers": Part(
+        "brokers that are killed, frozen, of three, or of other clients: commands and workers wait and go on",
+        f"{_STREAM} commands labels",
+        f"{_WORKERS} tests/commands",
+    ),
+    "secured": Part("TLS, logins and OAuth", "kafka build", "tests/kafka tests/commands deploy/kafka"),
+    "replay": Part(
+        "the long equalities of a replay: rebalances, floods of names, batches of many cameras",
+        f"{_STREAM} replay adapt clip",
+        f"{_WORKERS} tests/replay",
+    ),
+    "browser": Part(
+        "pages in a browser beyond one smoke test each",
+        "page web live drift/page evaluate/page finetune/page",
+        "tests/page tests/web tests/drift/page tests/evaluate/page",
+    ),
+    "models": Part(
+        "training and serving of real and of unusual models: the given pair, towers of other kinds, the compiler",
+        "clip adapt finetune evaluate",
+        "tests/clip tests/finetune tests/real tests/gpu tests/models.py",
+    ),
+    "deploy": Part("deploy files by the tools that read them", "live", "deploy tests/deploy"),
+    "tools": Part("tests of tools/: bench, fuzz, method", "", "tools tests/bench tests/fuzz tests/method"),
+    "guide": Part("the examples of CONTRIBUTING.md in a copy of the repository", None, "tests CONTRIBUTING.md"),
+    EXAMPLES: Part("hypothesis with 100 examples", None, "tests"),
+}
+
+
+def digest(part: str, root: Path = ROOT) -> str:
+    """Return a digest of the contents of all files below the paths of the part, as git has them in its index."""
+    paths = PARTS[part].paths
+    listed = subprocess.run(["git", "ls-files", "-s", "--", *paths], cwd=root, capture_output=True, check=True).stdout
+    return hashlib.sha256(listed).hexdigest()[:16]
+
+
+def is_clean(part: str, root: Path = ROOT) -> bool:
+    """Return whether the files of the part are as they were committed."""
+    paths = PARTS[part].paths
+    found = subprocess.run(["git", "status", "--porcelain", "--", *paths], cwd=root, capture_output=True, check=True)
+    return not found.stdout
+
+
+def read_record(root: Path = ROOT) -> dict[str, str]:
+    """Return the digest that each part last passed with."""
+    file = root / RECORD
+    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else {}
+
+
+def write_record(passed: Iterable[str], root: Path = ROOT) -> list[str]:
+    """Record that these parts passed; return those that were not recorded since their files are not committed."""
+    record, dirty = read_record(root), []
+    for part in passed:
+        if is_clean(part, root):
+            record[part] = digest(part, root)
+        else:
+            dirty.append(part)
+    kept = {part: record[part] for part in sorted(PARTS) if part in record}
+    (root / RECORD).write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+    return dirty
+
+
+def changed(root: Path = ROOT) -> list[str]:
+    """Return the parts whose files are not what they last passed with."""
+    record = read_record(root)
+    return [part for part in PARTS if record.get(part) != digest(part, root)]
+
+
+def choose(asked: str, root: Path = ROOT) -> list[str]:
+    """Return the parts that a list with commas names; `all` and `changed` name several.
+
+    Raises:
+        ValueError: there is no such part.
+    """
+    if asked in ("all", "changed"):
+        return [*PARTS] if asked == "all" else changed(root)
+    names = [name.strip() for name in asked.split(",") if name.strip()]
+    if unknown := [name for name in names if name not in PARTS]:
+        raise ValueError(f"there is no part {unknown[0]!r} of the second tier; there are {', '.join(PARTS)}")
+    return names
+
+
+if __name__ == "__main__":
+    sys.stdout.write("".join(f"{part}\n" for part in changed()))

@@ -1,0 +1,164 @@
+"""Times of a run of the tests: the slowest files and the total at its end, and all of it as JSON with `--times FILE`.
+
+The wall clock says how long a contributor waits, and hides what runs beside it: a test that starts a worker costs the
+processor twice. So each phase of a test also reports the processor time of its process and of the child processes that
+ended in it, and how many of these it started. A broker that a fixture starts is counted where it ends, in the teardown
+of the last test of its process.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from collections import Counter, defaultdict
+from collections.abc import Generator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SLOWEST = 10
+
+
+@dataclass
+class Spent:
+    """Seconds and processes, of a phase, a test, a file or a fixture."""
+
+    tests: int = 0
+    wall_s: float = 0.0
+    cpu_s: float = 0.0
+    children_s: float = 0.0
+    processes: int = 0
+
+    def add(self, other: Spent) -> None:
+        self.tests += other.tests
+        self.wall_s += other.wall_s
+        self.cpu_s += other.cpu_s
+        self.children_s += other.children_s
+        self.processes += other.processes
+
+
+@dataclass(frozen=True)
+class Clock:
+    """A moment, by all the clocks."""
+
+    wall_s: float
+    cpu_s: float
+    children_s: float
+    processes: int
+
+    @classmethod
+    def now(cls) -> Clock:
+        own, children = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+        cpu, ended = (usage.ru_utime + usage.ru_stime for usage in (own, children))
+        return cls(time.monotonic(), cpu, ended, _started.total())
+
+    def until(self, later: Clock, tests: int = 0) -> Spent:
+        """Return what was spent between this moment and `later`."""
+        return Spent(
+            tests,
+            later.wall_s - self.wall_s,
+            later.cpu_s - self.cpu_s,
+            later.children_s - self.children_s,
+            later.processes - self.processes,
+        )
+
+
+_started = Counter[str]()
+
+
+def _count_processes(event: str, arguments: tuple[Any, ...]) -> None:
+    if event in ("subprocess.Popen", "os.fork", "os.posix_spawn"):
+        _started[event] += 1
+
+
+class InProcess:
+    """Measures the tests of this process, and sends what it measured with their reports."""
+
+    def __init__(self) -> None:
+        self._fixtures: dict[str, Spent] = {}
+        self._began = Clock.now()
+        sys.addaudithook(_count_processes)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[Any]) -> Generator[None, object, object]:
+        began = Clock.now()
+        try:
+            return (yield)
+        finally:
+            name = f"{fixturedef.argname} ({fixturedef.scope})"
+            self._fixtures.setdefault(name, Spent()).add(began.until(Clock.now(), 1))
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logstart(self) -> None:
+        self._began = Clock.now()
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(self) -> Generator[None, Any, Any]:
+        report = yield
+        ended = Clock.now()
+        report.spent = asdict(self._began.until(ended, report.when == "call" or report.failed or report.skipped))
+        report.fixtures = {name: asdict(spent) for name, spent in self._fixtures.items()}
+        self._began, self._fixtures = ended, {}
+        return report
+
+
+@dataclass
+class OfTheRun:
+    """Adds up what the reports bring, and prints it at the end."""
+
+    file: Path | None
+    began: float = field(default_factory=time.monotonic)
+    tests: dict[str, Spent] = field(default_factory=lambda: defaultdict(Spent))
+    fixtures: dict[str, Spent] = field(default_factory=lambda: defaultdict(Spent))
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        if spent := getattr(report, "spent", None):
+            self.tests[report.nodeid].add(Spent(**spent))
+        for name, of_fixture in getattr(report, "fixtures", {}).items():
+            self.fixtures[name].add(Spent(**of_fixture))
+
+    def files(self) -> dict[str, Spent]:
+        """Return what each file of tests took, the slowest first."""
+        files: dict[str, Spent] = defaultdict(Spent)
+        for nodeid, spent in self.tests.items():
+            files[nodeid.partition("::")[0]].add(spent)
+        return dict(sorted(files.items(), key=lambda item: -item[1].wall_s))
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        files = self.files()
+        if not files:
+            return
+        total = Spent()
+        for spent in files.values():
+            total.add(spent)
+        took = time.monotonic() - self.began
+        terminalreporter.section(f"slowest {SLOWEST} files")
+        for name, spent in list(files.items())[:SLOWEST]:
+            terminalreporter.write_line(_line(name, spent))
+        terminalreporter.write_line(_line(f"all {len(files)} files", total))
+        terminalreporter.write_line(f"the run took {took:.0f} s")
+        if self.file:
+            measured = {"took_s": took, "tests": self.tests, "fixtures": self.fixtures}
+            self.file.write_text(json.dumps(measured, default=asdict), encoding="utf-8")
+
+
+def _line(name: str, spent: Spent) -> str:
+    return (
+        f"{spent.wall_s:7.1f} s, processor {spent.cpu_s:6.1f} s and {spent.children_s:6.1f} s in "
+        f"{spent.processes:3d} child processes, {spent.tests:4d} tests  {name}"
+    )
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--times", type=Path, metavar="FILE", help="write what each test and fixture took, as JSON")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(OfTheRun(config.getoption("--times")), "times-of-the-run")
+    if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
+        config.pluginmanager.register(InProcess(), "times-in-process")
