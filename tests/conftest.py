@@ -20,10 +20,10 @@ from kafka import KafkaAdminClient
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from hypothesis import is_hypothesis_test
+from hypothesis import is_hypothesis_test, settings
 
 from adawise.kafka import repairs
-from tests import tiers
+from tests import deadlines, tiers
 from tests.brokers import (
     FORCE,
     ApacheKafka,
@@ -37,6 +37,13 @@ from tests.brokers import (
 )
 
 pytest_plugins = ["tests.times"]
+
+# How many examples of each property a tier tries; `--hypothesis-profile` chooses. No deadline: the machine may be busy.
+for _tier, _examples in (("test", 25), ("check", 100), ("soak", 500)):
+    settings.register_profile(
+        _tier, settings.get_profile("ci" if os.environ.get("CI") else "default"), max_examples=_examples, deadline=None
+    )
+settings.load_profile("test")
 
 if TYPE_CHECKING:
     from adawise.clip.load import CheckpointPair
@@ -61,17 +68,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_STARTED] = []
+    if config.option.timeout:
+        config.option.timeout = deadlines.scaled(config.option.timeout)
     config.addinivalue_line(
         "markers", "needs(*capabilities): skip on a broker that cannot do these (names in tests/brokers.py)"
     )
     config.addinivalue_line("markers", "broker: may start a broker; set here")
     config.addinivalue_line("markers", "slow: takes seconds by itself; not in `make quick`")
+    config.addinivalue_line("markers", "examples: a property that hypothesis tries on examples; set here")
     config.addinivalue_line("markers", "check(part): second tier, `make check`; the parts are in tests/tiers.py")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """`broker` marks every test that may start one, so that `make quick` can leave them out without a list."""
+    _mark_examples_and_scale(items)
     _select_parts(config, items)
     for item in items:
         asked = getattr(item, "fixturenames", ())
@@ -83,25 +94,26 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items.sort(key=lambda item: places[unit_of(item.nodeid)])
 
 
+def _mark_examples_and_scale(items: list[pytest.Item]) -> None:
+    """Mark the tests of hypothesis, and stretch time-outs of single tests by the factor of this run."""
+    for item in items:
+        if is_hypothesis_test(getattr(item, "obj", None)):
+            item.add_marker(tiers.EXAMPLES)
+        if deadlines.FACTOR != 1.0 and (mark := item.get_closest_marker("timeout")):
+            item.add_marker(pytest.mark.timeout(deadlines.scaled(mark.args[0])), append=False)
+
+
 def _select_parts(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Keep the tests of the second tier that `--parts` names."""
-    parts_of: dict[str, set[str]] = {}
-    for item in items:
-        named = {mark.args[0] for mark in item.iter_markers("check")}
-        if unknown := named - tiers.PARTS.keys():
-            raise pytest.UsageError(f"{item.nodeid} is marked as of part {unknown.pop()!r}, not in tests/tiers.py")
-        if is_hypothesis_test(getattr(item, "obj", None)):
-            named.add(tiers.EXAMPLES)
-        parts_of[item.nodeid] = named
-    if (asked := config.getoption("--parts")) is None:
-        return
+    asked = config.getoption("--parts")
     try:
-        chosen = set(tiers.choose(asked))
+        chosen = None if asked is None else set(tiers.choose(asked))
+        parts_of = {item: tiers.parts_of(item) for item in items}
     except ValueError as error:
         raise pytest.UsageError(str(error)) from error
-    kept = [item for item in items if parts_of[item.nodeid] & chosen]
-    config.hook.pytest_deselected(items=[item for item in items if not parts_of[item.nodeid] & chosen])
-    items[:] = kept
+    if chosen is not None:
+        config.hook.pytest_deselected(items=[item for item in items if not parts_of[item] & chosen])
+        items[:] = [item for item in items if parts_of[item] & chosen]
 
 
 def unit_of(nodeid: str) -> str:

@@ -17,6 +17,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 RECORD = Path(".ci/checked.json")
 EXAMPLES = "examples"
@@ -84,6 +86,18 @@ PARTS: Mapping[str, Part] = {
     "guide": Part("the examples of CONTRIBUTING.md in a copy of the repository", None, "tests CONTRIBUTING.md"),
     EXAMPLES: Part("hypothesis with 100 examples", None, "tests"),
 }
+
+
+def parts_of(item: pytest.Item) -> set[str]:
+    """Return the parts that a test belongs to; none if it is of the first tier alone.
+
+    Raises:
+        ValueError: it is marked as of a part that there is not.
+    """
+    named = {str(mark.args[0]) for mark in item.iter_markers("check")}
+    if unknown := named - PARTS.keys():
+        raise ValueError(f"{item.nodeid} is marked as of part {unknown.pop()!r}; there are {', '.join(PARTS)}")
+    return named | {EXAMPLES} if item.get_closest_marker(EXAMPLES) else named
 
 
 def digest(part: str, root: Path = ROOT) -> str:
