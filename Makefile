@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BROKER ?= embedded
 SCENES ?= weather
+PARTS ?= all
 
 BIN := .venv/bin
 LINTED := pipeline tests tools deploy/image/without_cuda.py deploy/make_secrets.py deploy/kafka/kafka deploy/kafka/jars.py deploy/kafka/kraft.py
@@ -17,7 +18,7 @@ export PYTHONDONTWRITEBYTECODE :=
 QUICK := tests/adapt tests/clip tests/contracts tests/decode tests/labels tests/live tests/recording tests/settings tests/sink tests/worker tests/test_before_0_2.py tests/test_console.py tests/test_documents.py tests/test_imports.py tests/test_logs.py --ignore=tests/adapt/strategies/test_botorch.py --ignore=tests/adapt/test_fit_search.py --ignore=tests/contracts/test_store.py --ignore=tests/decode/test_child.py --ignore=tests/sink/compaction --ignore=tests/sink/repair --ignore=tests/worker/test_outages.py --ignore=tests/worker/test_recording.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo quick test soak lint docs bench gpu chaos check clean kafka
+.PHONY: help demo quick test check soak lint docs bench gpu chaos clean kafka
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,11 +32,16 @@ endif
 quick: .venv/.installed  ## the tests of the core, in less than two minutes: no broker, no browser, no long runs
 	$(BIN)/python -m pytest -q -n 2 -m "not broker and not slow and not soak" $(QUICK)
 
-test: .venv/.installed kafka  ## all tests, on Apache Kafka where Java and Maven are (or Docker, or KAFKA_BOOTSTRAP_SERVERS)
+test: .venv/.installed kafka  ## the first tier, on Apache Kafka where Java and Maven are (or Docker, or KAFKA_BOOTSTRAP_SERVERS)
 	$(BIN)/python -m pytest -n 3 --dist loadfile -m "not soak and not check"  # many tests wait for a broker; three processes, a broker each
 
-soak: .venv/.soaked kafka  ## the second tier, an hour: long kills and chaos, alerts by their causes, images, clusters; what a machine lacks is skipped and named
-	$(BIN)/python -m pytest -m soak --timeout 3600
+check: .venv/.installed kafka  ## the second tier: chaos, kills, logins, pages in a browser, deploy files (PARTS=changed, or names of tests/tiers.py)
+	@parts="$(PARTS)"; if [ "$$parts" = changed ]; then parts=$$($(BIN)/python -m tests.tiers) || exit; fi; \
+	if [ -z "$$parts" ]; then echo "no part of the second tier has changed since it last passed"; exit; fi; set -x; \
+	$(BIN)/python -m pytest -n 3 --dist loadfile --hypothesis-profile check --parts "$$parts"
+
+soak: .venv/.soaked kafka  ## the third tier, an hour: long kills and chaos, alerts by their causes, images, clusters; what a machine lacks is skipped and named
+	$(BIN)/python -m pytest -m "soak or examples" --hypothesis-profile soak --timeout 3600
 
 lint: .venv/.installed  ## style and types
 	$(BIN)/ruff check $(LINTED)
@@ -57,8 +63,6 @@ gpu: .venv/.installed  ## test and measure the CUDA card of this machine: docs/g
 
 chaos: .venv/.installed kafka  ## a quarter of an hour of kills, zombies, outages and broken brokers; what was lost, doubled or wrong (SEED=n repeats, STORE=s3, seaweedfs: in a bucket)
 	$(BIN)/python -m tools.chaos $(if $(SEED),--seed $(SEED)) $(if $(STORE),--store $(STORE))
-
-check: lint docs test  ## what CI runs
 
 clean:  ## remove the environment, caches and Apache Kafka's jars
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info deploy/kafka/libs deploy/kafka/target

@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -61,13 +61,21 @@ _SHARING = (
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--parts", metavar="PARTS", help="only these parts of the second tier: names with commas, all, or changed"
-    )
+    parser.addoption("--parts", metavar="PARTS", help="only these parts of the second tier: names with commas, or all")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_STARTED] = []
+    if asked := config.getoption("--parts"):
+        try:
+            chosen = tiers.choose(asked)
+        except ValueError as error:
+            raise pytest.UsageError(str(error)) from error
+        # what chooses among the tests of a part leaves it unproved
+        if not hasattr(config, "workerinput") and not (
+            config.option.keyword or config.option.markexpr or config.args_source is not config.ArgsSource.TESTPATHS
+        ):
+            config.pluginmanager.register(tiers.Recorder(chosen), "recorder-of-parts")
     if config.option.timeout:
         config.option.timeout = deadlines.scaled(config.option.timeout)
     config.addinivalue_line(
@@ -106,14 +114,19 @@ def _mark_examples_and_scale(items: list[pytest.Item]) -> None:
 def _select_parts(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Keep the tests of the second tier that `--parts` names."""
     asked = config.getoption("--parts")
-    try:
-        chosen = None if asked is None else set(tiers.choose(asked))
+    if asked is not None:
+        chosen = set(tiers.choose(asked))
         parts_of = {item: tiers.parts_of(item) for item in items}
-    except ValueError as error:
-        raise pytest.UsageError(str(error)) from error
-    if chosen is not None:
         config.hook.pytest_deselected(items=[item for item in items if not parts_of[item] & chosen])
         items[:] = [item for item in items if parts_of[item] & chosen]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Send the parts of a test with its report, for the controller of xdist has no items."""
+    report = yield
+    report.parts = sorted(tiers.parts_of(item))
+    return report
 
 
 def unit_of(nodeid: str) -> str:

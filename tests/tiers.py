@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import subprocess
-import sys
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,7 +89,7 @@ PARTS: Mapping[str, Part] = {
 
 
 def parts_of(item: pytest.Item) -> set[str]:
-    """Return the parts that a test belongs to; none if it is of the first tier alone.
+    """Return the parts that a test belongs to; none if it is of the first or of the third tier alone.
 
     Raises:
         ValueError: it is marked as of a part that there is not.
@@ -97,6 +97,8 @@ def parts_of(item: pytest.Item) -> set[str]:
     named = {str(mark.args[0]) for mark in item.iter_markers("check")}
     if unknown := named - PARTS.keys():
         raise ValueError(f"{item.nodeid} is marked as of part {unknown.pop()!r}; there are {', '.join(PARTS)}")
+    if item.get_closest_marker("soak"):
+        return set()
     return named | {EXAMPLES} if item.get_closest_marker(EXAMPLES) else named
 
 
@@ -139,19 +141,51 @@ def changed(root: Path = ROOT) -> list[str]:
     return [part for part in PARTS if record.get(part) != digest(part, root)]
 
 
-def choose(asked: str, root: Path = ROOT) -> list[str]:
-    """Return the parts that a list with commas names; `all` and `changed` name several.
+def choose(asked: str) -> list[str]:
+    """Return the parts that a list with commas names; `all` names every part.
 
     Raises:
         ValueError: there is no such part.
     """
-    if asked in ("all", "changed"):
-        return [*PARTS] if asked == "all" else changed(root)
+    if asked == "all":
+        return [*PARTS]
     names = [name.strip() for name in asked.split(",") if name.strip()]
     if unknown := [name for name in names if name not in PARTS]:
         raise ValueError(f"there is no part {unknown[0]!r} of the second tier; there are {', '.join(PARTS)}")
     return names
 
 
+class Recorder:
+    """Record the parts that passed in this run, where all tests of the parts that were asked for were run.
+
+    A part of which a test was skipped is not recorded: what it needs was not there.
+    """
+
+    def __init__(self, chosen: Iterable[str], root: Path = ROOT) -> None:
+        self._chosen, self._root = tuple(chosen), root
+        self._outcomes: dict[str, Counter[str]] = defaultdict(Counter)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Count the report for each part of its test."""
+        for part in getattr(report, "parts", ()):
+            if report.when == "call" or report.outcome != "passed":
+                self._outcomes[part][report.outcome] += 1
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Write the record, and say what is not in it and why."""
+        passed = []
+        terminalreporter.section("second tier")
+        for part in self._chosen:
+            found = self._outcomes[part]
+            if found["passed"] and not found["failed"] and not found["skipped"]:
+                passed.append(part)
+            counts = ", ".join(f"{found[name]} {name}" for name in ("passed", "failed", "skipped") if found[name])
+            terminalreporter.write_line(f"{part}: {counts or 'no test'}  ({PARTS[part].about})")
+        if dirty := write_record(passed, self._root):
+            terminalreporter.write_line(f"not recorded, for files are not committed: {', '.join(dirty)}")
+        if missed := [part for part in self._chosen if part not in passed]:
+            terminalreporter.write_line(f"not recorded, for not all of it passed: {', '.join(missed)}")
+
+
 if __name__ == "__main__":
-    sys.stdout.write("".join(f"{part}\n" for part in changed()))
+    print(",".join(changed()))
