@@ -1,5 +1,7 @@
 """Times of a run of the tests: the slowest files and the total at its end, and all of it as JSON with `--times FILE`.
 
+`python -m tests.times FILE` prints such a file as the tables of docs/measurements/testing.md.
+
 The wall clock says how long a contributor waits, and hides what runs beside it: a test that starts a worker costs the
 processor twice. So each phase of a test also reports the processor time of its process and of the child processes that
 ended in it, and how many of these it started. A broker that a fixture starts is counted where it ends, in the teardown
@@ -146,6 +148,33 @@ class OfTheRun:
             self.file.write_text(json.dumps(measured, default=asdict), encoding="utf-8")
 
 
+def tables(measured: dict[str, Any], rows: int) -> str:
+    """Return what a run took as tables of Markdown: by folder, file and fixture, dearest to the processor first."""
+    tests = {nodeid: Spent(**spent) for nodeid, spent in measured["tests"].items()}
+    by_folder: dict[str, Spent] = defaultdict(Spent)
+    by_file: dict[str, Spent] = defaultdict(Spent)
+    total = Spent()
+    for nodeid, spent in tests.items():
+        file = nodeid.partition("::")[0].removeprefix("tests/")
+        for sums in (by_folder[file.partition("/")[0]], by_file[file], total):
+            sums.add(spent)
+    fixtures = {name: Spent(**spent) for name, spent in measured["fixtures"].items()}
+    lines = [f"The run took {measured['took_s']:.0f} s.", ""]
+    for head, found in (("folder", by_folder), ("file", by_file), ("fixture (scope)", fixtures)):
+        lines += [f"| {head} | count | wall s | processor s | in children s | processes |", "|---|---|---|---|---|---|"]
+        dearest = sorted(found.items(), key=lambda item: -(item[1].cpu_s + item[1].children_s))
+        lines += [_row(name, spent) for name, spent in dearest[:rows]]
+        if head != "fixture (scope)":
+            lines.append(_row(f"all {len(found)}", total))
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _row(name: str, spent: Spent) -> str:
+    seconds = " | ".join(f"{each:.0f}" for each in (spent.wall_s, spent.cpu_s, spent.children_s))
+    return f"| {name} | {spent.tests} | {seconds} | {spent.processes} |"
+
+
 def _line(name: str, spent: Spent) -> str:
     return (
         f"{spent.wall_s:7.1f} s, processor {spent.cpu_s:6.1f} s and {spent.children_s:6.1f} s in "
@@ -162,3 +191,8 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(OfTheRun(config.getoption("--times")), "times-of-the-run")
     if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
         config.pluginmanager.register(InProcess(), "times-in-process")
+
+
+if __name__ == "__main__":
+    for name in sys.argv[1:]:
+        print(tables(json.loads(Path(name).read_text(encoding="utf-8")), rows=15))

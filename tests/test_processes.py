@@ -1,0 +1,46 @@
+"""A forked command is what a started one would be: output, exit code, signals, folder, environment and input."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.deadlines import DEADLINE_S
+from tests.processes import Command, run
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--version",), ("status", "--nonsense"), ("verify", "nowhere"), ("config", "show")]
+)
+def test_it_says_and_ends_as_the_interpreter_that_is_started(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "adawise.toml").write_text("[kafka]\ntopic = 'yard'\n", encoding="utf-8")
+    environment = {"PATH": "", "ADAWISE_KAFKA__GROUP": "of-the-environment", "HOME": str(tmp_path)}
+    call = [sys.executable, "-m", "adawise", *arguments]
+    expected = subprocess.run(call, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=DEADLINE_S)
+    found = run(*arguments, cwd=tmp_path, env=environment, timeout=DEADLINE_S)
+    assert (found.returncode, found.stdout, found.stderr) == (expected.returncode, expected.stdout, expected.stderr)
+
+
+def test_a_signal_ends_it_and_a_time_out_leaves_it(tmp_path: Path) -> None:
+    call = ["record", "-o", "out", "--follow", "--kafka.topic", "frames", "--kafka.bootstrap-servers", "127.0.0.1:1"]
+    with Command(*call, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        assert process.stdout is not None
+        assert "recording" in process.stdout.readline()  # it waits for a broker
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.01)
+        assert process.poll() is None
+        process.send_signal(signal.SIGKILL)
+        assert process.wait(DEADLINE_S) == -signal.SIGKILL
+
+
+def test_what_nobody_reads_any_more_ends_it_without_a_traceback() -> None:
+    with Command("config", "show", stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+        assert process.wait(DEADLINE_S) in (0, 1)
