@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from adawise.adapt.acquisition import expected_improvement, knowledge_gradient
@@ -27,7 +27,6 @@ def test_it_is_the_mean_improvement_over_draws_from_the_joint_posterior() -> Non
 
 
 @given(st.lists(st.tuples(st.integers(0, 10), st.floats(-3.0, 3.0)), max_size=5), st.integers(0, 10))
-@settings(deadline=None)
 def test_it_is_never_negative_always_finite_and_0_at_the_incumbent(
     trials: list[tuple[int, float]], incumbent: int
 ) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from adawise.adapt.advice import chosen
@@ -327,7 +327,6 @@ JUNK: st.SearchStrategy[Any] = st.one_of(
 )
 
 
-@settings(max_examples=300, deadline=None)
 @given(data=st.data(), junk=JUNK)
 def test_whatever_stands_somewhere_in_a_card_it_is_refused_or_of_use(data: st.DataObject, junk: Any) -> None:
     judged = Judged("fog", 9, "entropy", 0.5, 0.6, 0.7, 0.5, 0.6)

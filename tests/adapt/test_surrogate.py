@@ -4,7 +4,7 @@ import dataclasses
 import math
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from adawise.adapt.surrogate import Belief, Surrogate, log_density, mixed
@@ -31,7 +31,6 @@ def assert_equal(belief: Belief, reference: Belief) -> None:
     np.testing.assert_allclose(belief.covariance, reference.covariance, rtol=0, atol=1e-8)
 
 
-@settings(max_examples=60, deadline=None)
 @given(batches)
 def test_the_filter_equals_the_dense_process_over_batches_with_trials_and_without(
     stream: list[list[tuple[int, float, float]]],
@@ -40,7 +39,6 @@ def test_the_filter_equals_the_dense_process_over_batches_with_trials_and_withou
     assert_equal(filtered(SURROGATE, stream), dense.posterior(SURROGATE, trials, len(stream) - 1.0))
 
 
-@settings(max_examples=20, deadline=None)
 @given(st.floats(0.1, 2.0), st.floats(0.05, 0.5), st.floats(0.01, 0.5), st.floats(0.3, 0.999))
 def test_the_filter_equals_the_dense_process_for_any_hyper_parameters(
     lengthscale: float, signal_sd: float, offset_sd: float, persistence: float
@@ -76,7 +74,6 @@ def test_an_offset_that_all_alphas_share_moves_the_level_and_not_the_shape() -> 
 
 
 @given(batches)
-@settings(max_examples=30, deadline=None)
 def test_covariance_stays_symmetric_to_the_bit_and_without_negative_variance(
     stream: list[list[tuple[int, float, float]]],
 ) -> None:

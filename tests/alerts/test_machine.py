@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from adawise.alerts.machine import PartitionAlerts, without_news
@@ -82,7 +82,6 @@ def test_a_camera_that_begins_anew_is_cleared_and_counts_from_there() -> None:
     assert said(machine.served(seen(4, "c"), anew=False)) == [("car", True, 4, "seen")]
 
 
-@settings(max_examples=200, deadline=None)  # a busy machine
 @given(st.lists(st.sampled_from(["cc", "b", "cbc", "bbbb", "c"]), max_size=20), st.data())
 def test_whoever_goes_on_from_a_segment_says_what_one_worker_would_have_said(
     batches: list[str], data: st.DataObject

@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from adawise import __version__
@@ -473,7 +473,6 @@ _words = st.one_of(
 )
 
 
-@settings(max_examples=120, deadline=None)
 @given(name=st.sampled_from(sorted(COMMANDS)), words=st.lists(_words, max_size=6))
 def test_any_arguments_give_values_or_mistakes(name: str, words: list[str]) -> None:
     parsed = parse(command_of(name), words)

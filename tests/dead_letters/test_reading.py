@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from hypothesis import given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from adawise.dead_letters.letter import letter_of
@@ -77,7 +77,8 @@ def test_a_letter_without_its_original_says_so() -> None:
     assert letter.source == "frames/3/17"
 
 
-@settings(max_examples=200, deadline=None)
+@example(b"\xff", None, [("dlq.reason", b"\xff"), ("dlq.replays", b"-1"), ("__connect.errors.partition", b"x")])
+@example(None, b"", [("dlq.reason", None), ("dlq.replays", b"9" * 30), ("Stream-Id", b"\xff"), ("", b"")])
 @given(
     st.none() | st.binary(max_size=9),
     st.none() | st.binary(max_size=9),

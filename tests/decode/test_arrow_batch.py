@@ -9,7 +9,7 @@ import struct
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from adawise.decode import arrow_batch, arrow_stream, headers
@@ -42,7 +42,6 @@ def test_a_batch_is_read_as_it_was_written() -> None:
     assert pa.ipc.open_stream(value).schema.metadata == {b"schema": b"image-batch/1"}
 
 
-@settings(deadline=None)  # the machine may be busy
 @given(
     st.lists(
         st.tuples(

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -356,7 +356,10 @@ def test_a_message_may_ask_for_what_its_bytes_allow_and_the_rows_beyond_are_reje
     assert reasons(decoder(message(FAMILIES["WebP lossless"](1_920, 1_080)))) == [None]
 
 
-@settings(max_examples=500, deadline=None)
+@example(b"\xff\xd8\xff", None, [("content-type", ARROW_STREAM.encode())])
+@example(b"\x89PNG\r\n\x1a\n", b"\xff", [("content-type", b"\xff"), ("stream-id", b"\xff"), ("captured-at", b"\xff")])
+@example(b"BM", b"", [("content-type", b"image/jpeg"), ("label", None), ("meta-x", b"\x00"), ("", b"")])
+@example(b"", None, [("content-type", None), ("ce_time", b"9" * 30), ("captured-at", b"-9" * 15)])
 @given(
     st.binary(max_size=200) | st.sampled_from([b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"\xff" * 4]),
     st.none() | st.binary(max_size=20),

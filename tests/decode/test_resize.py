@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from adawise.decode.resize import Pixels, by_numpy, by_torch
@@ -57,7 +57,6 @@ def test_torch_and_numpy_have_equal_bits(sides: tuple[int, int], interpolation: 
         assert np.array_equal(with_torch, by_numpy(noise(*sides), size, interpolation)), size
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     st.tuples(st.integers(1, 700), st.integers(1, 700)),
     st.tuples(st.integers(1, 400), st.integers(1, 400)),

@@ -7,7 +7,7 @@ from itertools import groupby, pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from adawise.evaluate.streams import (
@@ -21,7 +21,6 @@ from adawise.evaluate.streams import (
     share_of_second,
 )
 
-SETTINGS = settings(max_examples=25, deadline=None)
 SMOOTH = ((0,), (1,))
 
 
@@ -60,7 +59,6 @@ def test_a_stream_is_a_function_of_its_seed(kind: str, order: str) -> None:
     assert all(batch.shape == (32,) and batch.dtype == np.int64 for stream in first for batch in stream)
 
 
-@SETTINGS
 @given(st.lists(st.integers(1, 90), min_size=1, max_size=5), st.integers(0, 99), st.sampled_from(ORDERS))
 def test_an_image_comes_again_only_when_all_of_its_domain_have_come(sizes: list[int], seed: int, order: str) -> None:
     there = domains(sizes)
@@ -72,7 +70,6 @@ def test_an_image_comes_again_only_when_all_of_its_domain_have_come(sizes: list[
                 assert max(times) - min(times) <= 1
 
 
-@SETTINGS
 @given(st.integers(1, 6), st.integers(0, 99))
 def test_every_kind_gives_every_domain_the_same_number_of_batches(count: int, seed: int) -> None:
     there = domains([33] * count)
@@ -102,7 +99,6 @@ def test_a_cycle_goes_up_and_down_twice_by_rank() -> None:
     assert passed == [(2, 6), (1, 6), (0, 12), (1, 6), (2, 12), (1, 6), (0, 12), (1, 6), (2, 6)]
 
 
-@SETTINGS
 @given(st.integers(2, 6), st.integers(0, 999))
 def test_jumps_come_back_to_each_domain_three_times_and_never_to_the_same_at_once(count: int, seed: int) -> None:
     there = domains([40] * count)

@@ -127,7 +127,7 @@ def test_a_header_that_promises_terabytes_is_not_believed(tmp_path: Path) -> Non
         read_table(tmp_path / "bomb.npz")
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, 10**6), st.integers(1, 40), st.booleans())
 def test_a_damaged_file_is_a_table_or_an_error_of_ours(tmp_path: Path, at: int, count: int, cut: bool) -> None:
     path = tmp_path / "whole.npz"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr, ValidationError
 
@@ -528,7 +528,6 @@ def test_the_dead_letter_topic_follows_the_topic() -> None:
     assert KafkaSettings().origin_ms is None
 
 
-@settings(max_examples=200, deadline=None)
 @given(name=st.sampled_from(sorted(SETTINGS)), value=st.text(max_size=40))
 def test_any_text_in_the_environment_gives_settings_or_a_mistake(name: str, value: str) -> None:
     variable = environment_name(name)
@@ -544,7 +543,6 @@ _toml_scalar = st.one_of(
 )
 
 
-@settings(max_examples=200, deadline=None)
 @given(name=st.sampled_from(sorted([*SETTINGS, *GROUPS])), value=_toml_scalar)
 def test_any_value_in_the_file_gives_settings_or_a_mistake(
     name: str, value: str, tmp_path_factory: pytest.TempPathFactory

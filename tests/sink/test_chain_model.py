@@ -316,7 +316,6 @@ class PartitionOfAStoreThatOverwrites(Partition):
 
 def machine_settings(**changes: object) -> settings:
     return settings(
-        deadline=None,
         derandomize=True,
         database=None,
         stateful_step_count=40,
@@ -326,7 +325,7 @@ def machine_settings(**changes: object) -> settings:
 
 
 def test_rows_are_written_exactly_once_and_states_follow_whatever_two_owners_do() -> None:
-    run_state_machine_as_test(Partition, settings=machine_settings(max_examples=25))
+    run_state_machine_as_test(Partition, settings=machine_settings())
 
 
 def test_the_same_machine_finds_within_40_examples_that_a_store_which_overwrites_loses_or_doubles_rows() -> None:

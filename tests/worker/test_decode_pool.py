@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from adawise.records import DecodedMessage, Message, TopicPartition
@@ -363,7 +363,6 @@ def test_a_lane_that_nobody_uses_any_more_is_forgotten() -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=80, deadline=None)
 @given(st.data())
 def test_whatever_comes_everything_is_decoded_once_and_comes_back_in_the_order_of_its_streams(
     data: st.DataObject,

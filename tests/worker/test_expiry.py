@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from adawise.adapt.heard import Heard
@@ -125,7 +125,6 @@ def test_when_a_stream_was_heard_survives_its_serialisation() -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=200, deadline=None)
 @given(
     skews=st.lists(st.integers(-(10**13), 10**13), min_size=2, max_size=5),
     beats=st.lists(st.tuples(st.integers(0, 4), st.integers(1, 60_000)), min_size=20, max_size=120),

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
@@ -291,7 +291,6 @@ def logs(draw: st.DrawFn) -> list[Message]:
 
 
 @pytest.mark.slow
-@settings(max_examples=50, deadline=None)
 @given(logs(), st.integers(1, 12), st.integers(0, 4 * PIXELS), st.booleans(), st.integers(0, 3))
 def test_any_limits_that_the_messages_fit_in_give_the_batches_and_alphas_of_a_worker_without_any(
     messages: list[Message], poll: int, more: int, finite: bool, threads: int
@@ -303,7 +302,6 @@ def test_any_limits_that_the_messages_fit_in_give_the_batches_and_alphas_of_a_wo
 
 
 @pytest.mark.slow
-@settings(max_examples=50, deadline=None)
 @given(logs(), st.integers(1, 12), st.integers(1, 100_000), st.booleans())
 def test_no_limit_is_so_low_that_the_worker_stands_still_or_loses_an_image(
     messages: list[Message], poll: int, limit: int, finite: bool

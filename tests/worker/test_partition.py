@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from adawise.adapt.state import StreamState
@@ -174,7 +174,6 @@ class Life:
 
 
 @pytest.mark.slow
-@settings(max_examples=80, deadline=None)
 @given(st.data())
 def test_rows_and_pending_are_what_was_pending_and_what_was_delivered_since_the_head_each_once(
     data: st.DataObject,
@@ -216,7 +215,6 @@ def test_rows_and_pending_are_what_was_pending_and_what_was_delivered_since_the_
 
 
 @pytest.mark.slow
-@settings(max_examples=80, deadline=None)
 @given(st.data())
 def test_who_leaves_and_who_begins_anew_follows_from_the_messages_alone(data: st.DataObject) -> None:
     """Whatever was decoded and committed when, and however often a worker fell: batches and resets are the same."""
@@ -596,7 +594,6 @@ def test_a_dropped_stream_is_dropped_from_memory_too() -> None:
     assert set(subject._streams._states) == {"b", "c"}
 
 
-@settings(max_examples=100, deadline=None)
 @given(
     beats=st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from([0.1, 0.6, 1.2])), min_size=5, max_size=40),
     cuts=st.sets(st.integers(0, 39)),
