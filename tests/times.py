@@ -34,8 +34,10 @@ class Spent:
     cpu_s: float = 0.0
     children_s: float = 0.0
     processes: int = 0
+    ended_s: float = 0.0  # after the run began, of the last that was added
 
     def add(self, other: Spent) -> None:
+        self.ended_s = max(self.ended_s, other.ended_s)
         self.tests += other.tests
         self.wall_s += other.wall_s
         self.cpu_s += other.cpu_s
@@ -102,7 +104,8 @@ class InProcess:
     def pytest_runtest_makereport(self) -> Generator[None, Any, Any]:
         report = yield
         ended = Clock.now()
-        report.spent = asdict(self._began.until(ended, report.when == "call" or report.failed or report.skipped))
+        spent = asdict(self._began.until(ended, report.when == "call" or report.failed or report.skipped))
+        report.spent = {name: value for name, value in spent.items() if name != "ended_s"}
         report.fixtures = {name: asdict(spent) for name, spent in self._fixtures.items()}
         self._began, self._fixtures = ended, {}
         return report
@@ -119,7 +122,7 @@ class OfTheRun:
 
     def pytest_runtest_logreport(self, report: Any) -> None:
         if spent := getattr(report, "spent", None):
-            self.tests[report.nodeid].add(Spent(**spent))
+            self.tests[report.nodeid].add(Spent(**spent, ended_s=time.monotonic() - self.began))
         for name, of_fixture in getattr(report, "fixtures", {}).items():
             self.fixtures[name].add(Spent(**of_fixture))
 
