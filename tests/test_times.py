@@ -67,6 +67,14 @@ def test_the_end_of_a_run_names_the_slowest_files_and_the_total(measured: tuple[
 
 def test_a_table_has_a_row_for_each_folder_file_and_fixture() -> None:
     spent = {"tests": 1, "wall_s": 2.0, "cpu_s": 1.0, "children_s": 0.4, "processes": 3}
-    found = tables({"took_s": 9.0, "tests": {"tests/a/test_b.py::test_c": spent}, "fixtures": {"d (module)": spent}}, 5)
+    found = tables(
+        {
+            "took_s": 9.0,
+            "busy_s": 12.0,
+            "tests": {"tests/a/test_b.py::test_c": spent},
+            "fixtures": {"d (module)": spent},
+        },
+        5,
+    )
     for row in ("| a | 1 | 2 | 1 | 0 | 3 |", "| a/test_b.py | 1 |", "| all 1 | 1 |", "| d (module) | 1 |"):
         assert row in found

@@ -4,8 +4,8 @@
 
 The wall clock says how long a contributor waits, and hides what runs beside it: a test that starts a worker costs the
 processor twice. So each phase of a test also reports the processor time of its process and of the child processes that
-ended in it, and how many of these it started. A broker that a fixture starts is counted where it ends, in the teardown
-of the last test of its process.
+ended in it, and how many of these it started. What is forked from a server and what a broker takes is in no test's
+figures; it is in the processor time of the whole machine, which means something if nothing else runs on it.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 SLOWEST = 10
@@ -117,6 +118,7 @@ class OfTheRun:
 
     file: Path | None
     began: float = field(default_factory=time.monotonic)
+    busy_before_s: float = field(default_factory=lambda: busy_s())
     tests: dict[str, Spent] = field(default_factory=lambda: defaultdict(Spent))
     fixtures: dict[str, Spent] = field(default_factory=lambda: defaultdict(Spent))
 
@@ -145,10 +147,19 @@ class OfTheRun:
         for name, spent in list(files.items())[:SLOWEST]:
             terminalreporter.write_line(_line(name, spent))
         terminalreporter.write_line(_line(f"all {len(files)} files", total))
-        terminalreporter.write_line(f"the run took {took:.0f} s")
+        busy = busy_s() - self.busy_before_s
+        terminalreporter.write_line(
+            f"the run took {took:.0f} s; all processors of this machine were busy for {busy:.0f} s"
+        )
         if self.file:
-            measured = {"took_s": took, "tests": self.tests, "fixtures": self.fixtures}
+            measured = {"took_s": took, "busy_s": busy, "tests": self.tests, "fixtures": self.fixtures}
             self.file.write_text(json.dumps(measured, default=asdict), encoding="utf-8")
+
+
+def busy_s() -> float:
+    """Return how long the processors of this machine were busy since it started, in seconds of all of them together."""
+    times = psutil.cpu_times()
+    return sum(times) - times.idle - getattr(times, "iowait", 0.0) - getattr(times, "guest", 0.0)
 
 
 def tables(measured: dict[str, Any], rows: int) -> str:
@@ -162,7 +173,7 @@ def tables(measured: dict[str, Any], rows: int) -> str:
         for sums in (by_folder[file.partition("/")[0]], by_file[file], total):
             sums.add(spent)
     fixtures = {name: Spent(**spent) for name, spent in measured["fixtures"].items()}
-    lines = [f"The run took {measured['took_s']:.0f} s.", ""]
+    lines = [f"The run took {measured['took_s']:.0f} s, and {measured['busy_s']:.0f} s of the processors.", ""]
     for head, found in (("folder", by_folder), ("file", by_file), ("fixture (scope)", fixtures)):
         lines += [f"| {head} | count | wall s | processor s | in children s | processes |", "|---|---|---|---|---|---|"]
         dearest = sorted(found.items(), key=lambda item: -(item[1].cpu_s + item[1].children_s))
