@@ -112,13 +112,19 @@ class InProcess:
         return report
 
 
+def busy_s() -> float:
+    """Return how long the processors of this machine were busy since it started, in seconds of all of them together."""
+    times = psutil.cpu_times()
+    return sum(times) - times.idle - getattr(times, "iowait", 0.0) - getattr(times, "guest", 0.0)
+
+
 @dataclass(eq=False)  # pluggy hashes it
 class OfTheRun:
     """Adds up what the reports bring, and prints it at the end."""
 
     file: Path | None
     began: float = field(default_factory=time.monotonic)
-    busy_before_s: float = field(default_factory=lambda: busy_s())
+    busy_before_s: float = field(default_factory=busy_s)
     tests: dict[str, Spent] = field(default_factory=lambda: defaultdict(Spent))
     fixtures: dict[str, Spent] = field(default_factory=lambda: defaultdict(Spent))
 
@@ -154,12 +160,6 @@ class OfTheRun:
         if self.file:
             measured = {"took_s": took, "busy_s": busy, "tests": self.tests, "fixtures": self.fixtures}
             self.file.write_text(json.dumps(measured, default=asdict), encoding="utf-8")
-
-
-def busy_s() -> float:
-    """Return how long the processors of this machine were busy since it started, in seconds of all of them together."""
-    times = psutil.cpu_times()
-    return sum(times) - times.idle - getattr(times, "iowait", 0.0) - getattr(times, "guest", 0.0)
 
 
 def tables(measured: dict[str, Any], rows: int) -> str:
