@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from adawise.adapt.card import Card
 from adawise.adapt.strategies.warm import Exploration
 from adawise.evaluate import run as run_module
+from adawise.evaluate import streams
 from adawise.evaluate.bench import Bench
 from adawise.evaluate.candidates import parse
 from adawise.evaluate.run import Plan, Shared, Task, TaskResult, run
@@ -42,6 +44,13 @@ def a_table(
         logits[j, np.arange(images), labels] += 3.0 + own - depth * (alpha - best) ** 2
     names = tuple(f"class {c} of {classes}" for c in range(classes))
     return LogitTable(name, logits.astype(np.float32), labels, tuple(alphas), names)
+
+
+def shorten_verdicts(patch: pytest.MonkeyPatch) -> None:
+    """Let a command judge a pair on few and short streams: how long they are proves nothing of the command."""
+    patch.setattr("adawise.evaluate.verdict._SEEDS", 1)
+    for kind in ("long", "mixed"):
+        patch.setitem(streams._PERIOD, kind, 4)
 
 
 def a_card(*, temperature: float) -> Card:

@@ -16,6 +16,7 @@ from adawise.evaluate.streams import (
     ORDERS,
     Domain,
     Stream,
+    _in_runs,
     look_shifts,
     make_streams,
     share_of_second,
@@ -202,3 +203,23 @@ def test_a_batch_in_runs_has_few_classes() -> None:
         for order in ORDERS
     }
     assert per_batch["runs"] < 8 < 20 < per_batch["iid"]
+
+
+@pytest.mark.parametrize("images", [1, 7, 40, 200])
+def test_runs_are_drawn_as_numpy_would_choose_among_the_classes_that_have_images_left(images: int) -> None:
+    """So streams of a seed are what they were in results of earlier versions."""
+    labels = np.random.default_rng(images).integers(0, 9, size=images) * 3
+    mine, other = np.random.default_rng(5), np.random.default_rng(5)
+    for _ in range(5):
+        shuffled = mine.permutation(images)
+        left = {int(c): shuffled[labels[shuffled] == c] for c in np.unique(labels)}
+        expected: list[int] = []
+        while any(len(ids) for ids in left.values()):
+            classes = [c for c, ids in left.items() if len(ids)]
+            counts = np.array([len(left[c]) for c in classes], dtype=np.float64)
+            c = classes[int(mine.choice(len(classes), p=counts / counts.sum()))]
+            length = int(mine.integers(4, 13))
+            expected += left[c][:length].tolist()
+            left[c] = left[c][length:]
+        assert _in_runs(labels, np.unique(labels), other.permutation(images), other).tolist() == expected
+    assert mine.bit_generator.state == other.bit_generator.state

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
 import shutil
 import signal
 import struct
-from collections.abc import Iterator
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterator, MutableMapping
+from contextlib import redirect_stdout
+from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import pytest
 import torch
@@ -27,6 +30,8 @@ from adawise.commands.finetune.rehearsal import kept_classes
 from adawise.errors import DivergedError
 from adawise.finetune.folder import Folder
 from adawise.settings import DecodeSettings, ModelSettings
+from tests.deadlines import scaled
+from tests.evaluate.building import shorten_verdicts
 from tests.finetune.shapes import CLASSES, png, write_parquet, write_shapes
 from tests.labelled.places import Shot, write_recording
 from tests.models import PairFolder
@@ -42,14 +47,54 @@ def _logging(logs_of_this_process: None) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def _short_verdicts(monkeypatch: pytest.MonkeyPatch) -> None:
+    shorten_verdicts(monkeypatch)
+
+
 @pytest.fixture
 def folder(tmp_path: Path, pair_folder: PairFolder, shapes: Path) -> Path:
     """Where `images` is the folder of shapes and theta_0 is set."""
-    (tmp_path / "images").symlink_to(shapes)
+    return prepared(tmp_path, pair_folder, shapes)
+
+
+def prepared(place: Path, pair_folder: PairFolder, shapes: Path) -> Path:
+    (place / "images").symlink_to(shapes)
     lines = [f"theta_0 = '{pair_folder.theta_0}'", f"architecture = '{pair_folder.theta_0}'"]
     lines += ["device = 'cpu'", "precision = 'fp32'", "threads = 1"]
-    (tmp_path / "adawise.toml").write_text("[model]\n" + "\n".join(lines))
-    return tmp_path
+    (place / "adawise.toml").write_text("[model]\n" + "\n".join(lines))
+    return place
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run of `finetune(folder)` that ended well: the folder, and what it printed and logged."""
+
+    folder: Path
+    said: str
+    logs: list[MutableMapping[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, pair_folder: PairFolder, shapes: Path) -> Callable[[], Finished]:
+    """The run, made when a test first asks for it: what is patched for each test is patched for it."""
+
+    @cache
+    def made() -> Finished:
+        place = prepared(tmp_path_factory.mktemp("whole"), pair_folder, shapes)
+        with capture_logs() as logs, redirect_stdout(io.StringIO()) as out:
+            assert finetune(place) == 0
+        return Finished(place, out.getvalue(), logs)
+
+    return made
+
+
+@pytest.fixture
+def finished(folder: Path, whole: Callable[[], Finished]) -> Finished:
+    """A copy of the run that a test may change."""
+    made = whole()
+    shutil.copytree(made.folder / "out", folder / "out")
+    return replace(made, folder=folder)
 
 
 def finetune(folder: Path, *flags: str) -> int:
@@ -63,10 +108,9 @@ def message(captured: Captured) -> str:
 
 
 def test_a_zero_shot_model_and_a_folder_become_a_pair_that_runs(
-    folder: Path, pair_folder: PairFolder, capsys: Captured
+    finished: Finished, pair_folder: PairFolder, capsys: Captured
 ) -> None:
-    assert finetune(folder) == 0
-    said = capsys.readouterr().out
+    folder, said = finished.folder, finished.said
     toml = said[said.index("[model]") :]
     assert 'theta_1 = "local-dir:out/theta_1"' in toml
     (folder / "adawise.toml").write_text(toml + "device = 'cpu'\nprecision = 'fp32'\n[search]\nobjective = 'atc'\n")
@@ -227,7 +271,7 @@ def test_a_rehearsal_that_is_killed_goes_on_and_comes_to_the_same(folder: Path) 
     four_classes(folder)
     flags = ("finetune", "--labelled", "four", *QUICK, "--finetune.checkpoint-every-s", "0")
     with process(folder, *flags, "-o", "whole") as running:
-        _, err = running.communicate(timeout=240)
+        _, err = running.communicate(timeout=scaled(240.0))
     assert running.returncode == 0, err
     with process(folder, *flags, "-o", "out") as running:
         assert running.stderr is not None
@@ -238,7 +282,7 @@ def test_a_rehearsal_that_is_killed_goes_on_and_comes_to_the_same(folder: Path) 
         running.wait()
     assert (folder / "out" / "rehearsal" / "checkpoint.pt").exists()
     with process(folder, *flags, "-o", "out", "--resume") as running:
-        _, err = running.communicate(timeout=240)
+        _, err = running.communicate(timeout=scaled(240.0))
     assert running.returncode == 0, err
     assert (folder / "out" / "finetune.json").read_bytes() == (folder / "whole" / "finetune.json").read_bytes()
 
@@ -298,7 +342,7 @@ def test_a_run_that_is_killed_and_resumed_makes_the_same_model(folder: Path, cap
     assert checkpoint.exists()
     capsys.readouterr()
     with process(folder, *flags, "--resume", "--json") as running:
-        out, err = running.communicate(timeout=240)
+        out, err = running.communicate(timeout=scaled(240.0))
     assert running.returncode == 0, err
     same = ("theta_1/open_clip_model.safetensors", "finetune.json", "classes.txt", "card.heads.safetensors")
     for name in same:
@@ -316,7 +360,7 @@ def test_a_signal_ends_a_run_in_order_and_resume_goes_on(folder: Path) -> None:
             assert running.stderr is not None
             epochs = [json.loads(line)["epoch"] for line in _until_epoch(running.stderr)]
             running.send_signal(number)
-            _, err = running.communicate(timeout=120)
+            _, err = running.communicate(timeout=scaled(120.0))
         ends.append(epochs[-1])
         assert running.returncode == 130
         assert "stopped in epoch" in err
@@ -333,18 +377,16 @@ def _until_epoch(log: IO[str]) -> Iterator[str]:
             return
 
 
-def test_a_finished_run_is_shown_again_and_not_made_again(folder: Path, capsys: Captured) -> None:
-    assert finetune(folder, "--json") == 0
-    first = capsys.readouterr().out
+def test_a_finished_run_is_shown_again_and_not_made_again(finished: Finished, capsys: Captured) -> None:
+    folder = finished.folder
     written = (folder / "out" / "theta_1" / "open_clip_model.safetensors").stat().st_mtime_ns
-    assert finetune(folder, "--json", "--resume") == 0
-    assert capsys.readouterr().out == first
+    assert finetune(folder, "--resume") == 0
+    assert capsys.readouterr().out == finished.said
     assert (folder / "out" / "theta_1" / "open_clip_model.safetensors").stat().st_mtime_ns == written
     assert finetune(folder) == 2
     assert "Go on with --resume, start anew with --overwrite" in message(capsys)
     assert finetune(folder, "--resume", "--finetune.seed", "1") == 1
     assert "finetune.seed was 0, is 1" in message(capsys)
-    assert finetune(folder, "--overwrite", "--finetune.seed", "1") == 0
 
 
 def test_images_that_cannot_be_read_are_counted(folder: Path, capsys: Captured) -> None:
@@ -352,10 +394,13 @@ def test_images_that_cannot_be_read_are_counted(folder: Path, capsys: Captured) 
     (folder / "some" / "red disc" / "broken.png").write_bytes(png("red disc")[:80])
     with capture_logs() as logs:
         assert finetune(folder, "--labelled", "some", "--json") == 0
-    shown = json.loads(capsys.readouterr().out)
+    first = capsys.readouterr().out
+    shown = json.loads(first)
     assert [line["first"] for line in logs if line["event"] == "files_skipped"] == [["red disc/broken.png"]]
     assert shown["images"]["skipped"] == 1
     assert list(shown["skipped"]) == ["red disc/broken.png"]
+    assert finetune(folder, "--labelled", "some", "--json", "--resume") == 0
+    assert capsys.readouterr().out == first
 
 
 def test_files_of_no_use_are_told_in_the_record_and_at_the_end(folder: Path, capsys: Captured) -> None:
@@ -403,8 +448,8 @@ def test_a_run_that_ruins_the_model_keeps_the_pair_apart(folder: Path, capsys: C
     assert not (folder / "out" / "rejected").exists()
 
 
-def test_a_finished_run_is_extended_by_resume_with_more_epochs(folder: Path, capsys: Captured) -> None:
-    assert finetune(folder) == 0
+def test_a_finished_run_is_extended_by_resume_with_more_epochs(finished: Finished, capsys: Captured) -> None:
+    folder = finished.folder
     before = json.loads((folder / "out" / "finetune.json").read_text())
     assert finetune(folder, "--resume", "--finetune.epochs", "3", "--json") == 0
     after = json.loads((folder / "out" / "finetune.json").read_text())
@@ -421,10 +466,9 @@ def test_a_finished_run_is_extended_by_resume_with_more_epochs(folder: Path, cap
 
 
 def test_the_command_that_is_printed_makes_a_card_for_other_names(
-    folder: Path, pair_folder: PairFolder, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+    finished: Finished, pair_folder: PairFolder, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert finetune(folder) == 0
-    said = capsys.readouterr().out
+    folder, said = finished.folder, finished.said
     (folder / "adawise.toml").write_text(said[said.index("[model]") :] + "device = 'cpu'\nprecision = 'fp32'\n")
     (folder / "OTHER.txt").write_text("zebra\nred disc\ngreen square\n")
     (command,) = (line.split() for line in said.splitlines() if line.startswith("  adawise card "))
@@ -459,13 +503,12 @@ def test_the_command_that_is_printed_makes_a_card_for_other_names(
     assert "card.json: not a card" in message(capsys)
 
 
-def test_names_are_asked_for_and_those_without_images_told(folder: Path) -> None:
+def test_names_are_asked_for_and_those_without_images_told(finished: Finished) -> None:
+    folder = finished.folder
     (folder / "names.txt").write_text("\n".join([*CLASSES, "zebra"]))
-    notes = []
-    for flags in ((), ("--overwrite", "--model.classes", "names.txt")):
-        with capture_logs() as logs:
-            assert finetune(folder, *flags) == 0
-        notes.append([line["note"] for line in logs if line["event"] == "data_questioned"])
+    with capture_logs() as logs:
+        assert finetune(folder, "--overwrite", "--finetune.seed", "1", "--model.classes", "names.txt") == 0
+    notes = [[line["note"] for line in run if line["event"] == "data_questioned"] for run in (finished.logs, logs)]
     assert notes[0][0].startswith("The 3 labels are taken for all names that will be served.")
     assert notes[1][0].startswith("1 of 4 names have no image to learn from (zebra)")
 

@@ -223,24 +223,28 @@ def _take(feed: Iterator[int], count: int) -> Ids:
 
 def _feed(domain: Domain, order: str, rng: np.random.Generator) -> Iterator[int]:
     """Image ids for ever: all of the domain in random order, then all again in another."""
+    classes = np.unique(domain.labels)
     while True:
         shuffled = rng.permutation(len(domain.ids))
         if order == "runs":
-            shuffled = _in_runs(domain.labels, shuffled, rng)
-        yield from (int(i) for i in domain.ids[shuffled])
+            shuffled = _in_runs(domain.labels, classes, shuffled, rng)
+        yield from domain.ids[shuffled].tolist()
 
 
-def _in_runs(labels: npt.NDArray[np.int64], shuffled: Ids, rng: np.random.Generator) -> Ids:
+def _in_runs(labels: npt.NDArray[np.int64], classes: Ids, shuffled: Ids, rng: np.random.Generator) -> Ids:
     """The same images in runs of one class; a class comes as often as it has images left."""
-    left = {int(c): shuffled[labels[shuffled] == c] for c in np.unique(labels)}
+    seen = labels[shuffled]
+    images = [shuffled[seen == c] for c in classes]
+    taken, left = [0] * len(images), np.array([len(each) for each in images], dtype=np.float64)
     ordered: list[Ids] = []
-    while left:
-        classes = list(left)
-        counts = np.array([len(left[c]) for c in classes], dtype=np.float64)
-        c = classes[int(rng.choice(len(classes), p=counts / counts.sum()))]
-        length = int(rng.integers(_RUN[0], _RUN[1] + 1))
-        ordered.append(left[c][:length])
-        left[c] = left[c][length:]
-        if not len(left[c]):
-            del left[c]
+    missing = len(shuffled)
+    while missing:
+        # `rng.choice` with these probabilities, draw for draw, without the checks that would take most of the time
+        shares = (left / missing).cumsum()
+        c = int((shares / shares[-1]).searchsorted(rng.random(), side="right"))
+        run = images[c][taken[c] : taken[c] + int(rng.integers(_RUN[0], _RUN[1] + 1))]
+        ordered.append(run)
+        taken[c] += len(run)
+        left[c] -= len(run)
+        missing -= len(run)
     return np.concatenate(ordered)
