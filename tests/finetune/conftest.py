@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import replace
@@ -9,8 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
-from adawise.clip.load import load_starting_model
+from adawise.clip.load import StartingModel, load_starting_model
 from adawise.finetune.images import HeldOut, Images
 from adawise.finetune.learner import Learner
 from adawise.finetune.recipe import Recipe
@@ -35,15 +37,26 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_shapes(tmp_path_factory.mktemp("shapes") / "images", 12)
 
 
+@pytest.fixture(scope="session")
+def start(pair_folder: PairFolder) -> StartingModel:
+    """theta_0 by the program's own loader. Not to be changed by a test."""
+    return load_starting_model(pair_folder.theta_0, pair_folder.theta_0)
+
+
+@pytest.fixture(scope="session")
+def prompts(start: StartingModel) -> Tensor:
+    tokens: Tensor = start.tokenizer([template.replace("{}", name) for name in CLASSES for template in TEMPLATES])
+    return tokens
+
+
 @pytest.fixture
-def make_learner(pair_folder: PairFolder) -> Callable[..., Learner]:
+def make_learner(start: StartingModel, prompts: Tensor) -> Callable[..., Learner]:
     """A learner at theta_0, by the fields of the recipe that differ from RECIPE."""
 
     def make(**changes: object) -> Learner:
-        start = load_starting_model(pair_folder.theta_0, pair_folder.theta_0)
         return Learner(
-            start.model,
-            start.tokenizer([template.replace("{}", name) for name in CLASSES for template in TEMPLATES]),
+            copy.deepcopy(start.model),
+            prompts,
             classes=len(CLASSES),
             mean=start.mean,
             std=start.std,
@@ -56,15 +69,14 @@ def make_learner(pair_folder: PairFolder) -> Callable[..., Learner]:
 
 
 @pytest.fixture
-def make_images(pair_folder: PairFolder) -> Iterator[Callable[[Path], Images]]:
+def make_images(start: StartingModel) -> Iterator[Callable[[Path], Images]]:
     """Decodes the samples of a path; closed after the test."""
-    preprocess = load_starting_model(pair_folder.theta_0, pair_folder.theta_0).preprocess
     with ExitStack() as stack:
 
         def make(path: Path) -> Images:
             samples = read(path, CLASSES)
             index = {name: number for number, name in enumerate(CLASSES)}
-            images = Images(samples, index, preprocess=preprocess, max_pixels=10_000, threads=2)
+            images = Images(samples, index, preprocess=start.preprocess, max_pixels=10_000, threads=2)
             return stack.enter_context(closing(images))
 
         yield make

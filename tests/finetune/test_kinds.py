@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from adawise.clip.load import load_checkpoints, load_starting_model
+from tests.evaluate.building import shorten_verdicts
 from tests.models import CONFIG, PairFolder, write_checkpoint
 from tests.replay.runs import adawise
 
@@ -50,11 +51,16 @@ def resnet(config: dict[str, Any]) -> Any:
     return built
 
 
+def further(build: Callable[[dict[str, Any]], Any]) -> Any:
+    return pytest.param(build, marks=pytest.mark.check("models"))
+
+
 @pytest.mark.usefixtures("logs_of_this_process")
-@pytest.mark.parametrize("build", [coca, siglip, quick_gelu, resnet])
+@pytest.mark.parametrize("build", [further(coca), siglip, further(quick_gelu), resnet])
 def test_a_model_of_another_kind_makes_a_pair_too(
     build: Callable[[dict[str, Any]], Any], tmp_path: Path, shapes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    shorten_verdicts(monkeypatch)
     config = copy.deepcopy(CONFIG)
     torch.manual_seed(0)
     name = write_checkpoint(tmp_path / "theta_0", build(config), config)
