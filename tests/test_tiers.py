@@ -12,6 +12,7 @@ import pytest
 from tests import tiers
 from tests.deadlines import VARIABLE, factor
 from tests.tiers import PARTS, RECORD, ROOT, Recorder, changed, choose, read_record, write_record
+from tools.faults import FAULTS
 
 
 @pytest.fixture
@@ -123,6 +124,21 @@ def test_every_part_has_tests_and_every_mark_names_a_part() -> None:
     for file in (ROOT / "tests").rglob("test_*.py"):
         named |= set(re.findall(r"mark\.check\(\"(\w+)\"\)", file.read_text(encoding="utf-8")))
     assert named - {"part"} == PARTS.keys() - {tiers.EXAMPLES}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_can_be_planted_and_its_tests_are_there(name: str, tmp_path: Path) -> None:
+    fault = FAULTS[name]
+    copy = tmp_path / "pipeline" / "adawise" / fault.file
+    copy.parent.mkdir(parents=True)
+    original = (ROOT / "pipeline" / "adawise" / fault.file).read_text(encoding="utf-8")
+    copy.write_text(original, encoding="utf-8")
+    fault.plant(tmp_path)
+    compile(copy.read_text(encoding="utf-8"), fault.file, "exec")
+    assert copy.read_text(encoding="utf-8") != original
+    assert [folder for folder in fault.tests.split() if not (ROOT / folder).is_dir()] == []
+    with pytest.raises(ValueError, match=f"{fault.file}: expected .* once, found it"):
+        fault.plant(tmp_path)
 
 
 @pytest.mark.parametrize(("text", "expected"), [(None, 1.0), ("", 1.0), ("1", 1.0), ("2.5", 2.5), ("100", 100.0)])
