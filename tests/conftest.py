@@ -87,6 +87,26 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "check(part): second tier, `make check`; the parts are in tests/tiers.py")
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Send what was started to the controller of xdist."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["started"] = session.config.stash[_STARTED]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take what a process of xdist has started; one that crashed sent nothing."""
+    node.config.stash[_STARTED] += getattr(node, "workeroutput", {}).get("started", [])
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Name the brokers that the tests ran on."""
+    if started := config.stash[_STARTED]:
+        terminalreporter.section("brokers")
+        for line in started:
+            terminalreporter.write_line(line)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """`broker` marks every test that may start one, so that `make quick` can leave them out without a list."""
