@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.deadlines import scaled
+
 ROOT = Path(__file__).parent.parent
 GUIDE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
@@ -46,6 +48,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.check("guide")
 @pytest.mark.parametrize(
     ("what", "tests"),
     [
@@ -62,7 +65,7 @@ def test_an_example_works(copy: Path, what: str, tests: list[str]) -> None:
         env={**os.environ, "PYTHONPATH": path},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=scaled(240.0),
     )
     assert done.returncode == 0, f"{what}:\n{done.stdout[-4000:]}{done.stderr[-2000:]}"
     assert re.search(r"\b[1-9]\d* passed", done.stdout)
@@ -72,7 +75,9 @@ def test_the_examples_keep_to_the_style(copy: Path) -> None:
     ruff = Path(sys.executable).with_name("ruff")
     files = [str(copy / line.removeprefix("# file: ")) for line in GUIDE.splitlines() if line.startswith("# file: ")]
     for rule in (["check"], ["format", "--check"]):
-        done = subprocess.run([str(ruff), *rule, *files], cwd=copy, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(
+            [str(ruff), *rule, *files], cwd=copy, capture_output=True, text=True, timeout=scaled(60.0)
+        )
         assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -14,6 +14,7 @@ import pytest
 from adawise.adapt.objective import NAMES as OBJECTIVES
 from adawise.settings import read
 from adawise.store.store import LocalStore
+from tests.deadlines import DEADLINE_S
 from tests.sink.building import IDENTITY, TP, draft, frame, open_chain, served
 from tools import docs
 
@@ -109,7 +110,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_recipe_prints_something(folder: Path, page: str, number: int) -> None:
     recipe = blocks(GUIDE / page, "python")[number]
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", recipe], cwd=folder, capture_output=True, text=True, timeout=120
+        [sys.executable, "-W", "error", "-c", recipe], cwd=folder, capture_output=True, text=True, timeout=DEADLINE_S
     )
     assert done.returncode == 0, done.stderr
     assert "camera-0" in done.stdout
@@ -117,7 +118,7 @@ def test_a_recipe_prints_something(folder: Path, page: str, number: int) -> None
 
 def test_the_recipe_of_what_to_label_runs(folder: Path) -> None:
     recipe = blocks(GUIDE / "labels.md", "python")[1]
-    subprocess.run([sys.executable, "-W", "error", "-c", recipe], cwd=folder, check=True, timeout=120)
+    subprocess.run([sys.executable, "-W", "error", "-c", recipe], cwd=folder, check=True, timeout=DEADLINE_S)
     assert (folder / "to_label.csv").read_text().startswith("row_id,stream_id,condition,captured_at")
 
 

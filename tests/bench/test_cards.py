@@ -21,6 +21,7 @@ def test_the_page_is_what_the_code_writes() -> None:
     assert written == card_page.page(), "write it again: python -m tools.bench cards -o docs/gpu.md"
 
 
+@pytest.mark.check("tools")
 @pytest.mark.parametrize("anchor", ANCHORS[1:], ids=lambda anchor: f"{anchor.card.name}, {anchor.tower.name}")
 def test_published_forwards_lie_within_a_tenth_of_the_models_range(anchor: Anchor) -> None:
     """All but the first, which ran without fused attention."""
@@ -28,6 +29,7 @@ def test_published_forwards_lie_within_a_tenth_of_the_models_range(anchor: Ancho
     assert 0.9 * low <= anchor.images_per_s <= 1.1 * high
 
 
+@pytest.mark.check("tools")
 def test_what_the_page_says_in_short_follows_from_its_tables() -> None:
     def limits(card: cards.GpuCard, tower: cards.Architecture) -> set[str]:
         return {load.served(VGA, HOST_CORES)[1] for load in cards.loads(card, tower)}
@@ -39,6 +41,7 @@ def test_what_the_page_says_in_short_follows_from_its_tables() -> None:
     assert all(load.processes(VGA) > 1 for load in cards.loads(cards.H100, cards.L14))
 
 
+@pytest.mark.check("tools")
 def test_a_process_serves_less_than_the_card_could_and_less_of_larger_frames() -> None:
     for card in cards.CARDS:
         for tower in cards.ARCHITECTURES:
@@ -46,6 +49,7 @@ def test_a_process_serves_less_than_the_card_could_and_less_of_larger_frames() -
                 assert load.process_rate(HD) <= load.process_rate(VGA) < load.card_rate
 
 
+@pytest.mark.check("tools")
 def test_copies_share_the_card_with_the_masters_of_every_process() -> None:
     assert cards.copies(cards.L4, cards.L14) == cards.GRID_ALPHAS
     assert 0 < cards.copies(cards.L4, cards.L14, processes=2) < cards.GRID_ALPHAS
@@ -70,6 +74,7 @@ def test_the_derivation_takes_the_workers_chunks() -> None:
     assert cards.H100.chunk_rows(cards.B32) == host.CHUNK_ROWS
 
 
+@pytest.mark.check("tools")
 def test_the_padding_is_what_the_simulation_counts() -> None:
     with host.one_thread():
         batches = chunks.simulate(cards.FEW, chunks.BATCHES)

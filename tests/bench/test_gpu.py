@@ -58,11 +58,13 @@ def page(pair: CheckpointPair, request: pytest.FixtureRequest) -> Page:
         return report(Rehearsed(CARD, case_s=0.01), {"tiny": lambda: pair}, LITTLE)
 
 
+@pytest.mark.check("tools")
 def test_every_section_is_measured(page: Page) -> None:
     assert page.failed == []
     assert [line.removeprefix("## ") for line in page.text if line.startswith("## ")] == list(SECTIONS)
 
 
+@pytest.mark.check("tools")
 @pytest.mark.parametrize("section", SECTIONS)
 def test_every_figure_of_a_section_is_finite_and_positive(page: Page, section: str) -> None:
     after = "\n".join(page.text).split(f"## {section}\n")[1]
@@ -78,6 +80,7 @@ def test_every_figure_of_a_section_is_finite_and_positive(page: Page, section: s
     assert all(math.isfinite(figure) and figure >= 0 for figure in figures)
 
 
+@pytest.mark.check("tools")
 def test_a_section_that_fails_says_so_and_the_next_one_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
     page = Page()
     page.section("first", lambda: [f"{1 / 0}"])
@@ -87,6 +90,7 @@ def test_a_section_that_fails_says_so_and_the_next_one_is_measured(capsys: pytes
     assert "Traceback" in capsys.readouterr().err
 
 
+@pytest.mark.check("tools")
 def test_without_a_card_nothing_is_measured_and_the_reason_is_told(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -109,10 +113,12 @@ def test_without_a_card_nothing_is_measured_and_the_reason_is_told(
     assert why_no_card() == "torch sees 0 CUDA devices."
 
 
+@pytest.mark.check("tools")
 def test_the_page_has_the_cards_name() -> None:
     assert file_name("NVIDIA H100 80GB HBM3") == "gpu-nvidia-h100-80gb-hbm3.md"
 
 
+@pytest.mark.check("tools")
 def test_the_limit_is_the_stage_that_is_busy_most_of_the_time() -> None:
     passed = WorkerPass(rate=1000.0, all_ms=0.5, main_ms=4.0, chunks_ms=1.0, forward_equivalents=1.1, rows=1.2)
     shares = busy(passed, Case(16, 8), rows_per_s=1500.0)

@@ -9,6 +9,8 @@ import pytest
 from tools.bench import paired
 from tools.bench.paired import in_turns, is_interrupted, told, until_interrupted
 
+pytestmark = pytest.mark.check("tools")
+
 
 @pytest.fixture(autouse=True)
 def not_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,11 +18,11 @@ from urllib.parse import quote
 import yaml
 
 from tests.brokers import free_ports
+from tests.deadlines import DEADLINE_S
 from tests.deploy.watching import DEPLOY, RULES
 from tests.loopback import Answering, Server, serving
 from tests.web.asking import ask
 
-DEADLINE_S = 150.0
 WINDOW = "20s"
 SHORTER = {  # numbers of the rules, and what stands in their place where minutes are seconds
     "AdawiseFallsBehind": ("> 600", "> 2"),

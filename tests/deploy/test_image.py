@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.deadlines import scaled
 from tests.deploy.watching import DEPLOY
 
 pytestmark = pytest.mark.soak
@@ -40,7 +41,7 @@ exec chroot "$root" setpriv --reuid 10001 --regid 10001 --clear-groups \
 
 def call(*words: str, timeout_s: float = 3_000.0, environ: Mapping[str, str] = ENVIRONMENT) -> str:
     done = subprocess.run(
-        words, capture_output=True, text=True, timeout=timeout_s, env=dict(environ), cwd=DEPLOY.parent
+        words, capture_output=True, text=True, timeout=scaled(timeout_s), env=dict(environ), cwd=DEPLOY.parent
     )
     assert done.returncode == 0, f"{words}\n{done.stdout[-3_000:]}\n{done.stderr[-3_000:]}"
     return done.stdout.strip()

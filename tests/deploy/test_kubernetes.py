@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.deadlines import DEADLINE_S
 from tests.deploy.watching import DEPLOY
 
 pytestmark = pytest.mark.soak
@@ -21,7 +22,7 @@ OTHERS = {"ScaledObject", "PodMonitor"}  # of KEDA and of the Prometheus operato
 def rendered(folder: str) -> list[dict[str, Any]]:
     if shutil.which("kubectl") is None:
         pytest.skip("no kubectl on PATH")
-    done = subprocess.run(["kubectl", "kustomize", folder], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(["kubectl", "kustomize", folder], capture_output=True, text=True, timeout=DEADLINE_S)
     assert done.returncode == 0, done.stderr
     return [document for document in yaml.safe_load_all(done.stdout) if document]
 

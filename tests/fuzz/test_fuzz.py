@@ -29,6 +29,16 @@ def _fork_server() -> None:
     start_server()
 
 
+def test_hundreds_of_damaged_messages_give_frames_or_reasons_and_nothing_else(tmp_path: Path) -> None:
+    decode = EachMode()
+    rows: Counter[str] = Counter()
+    for block in examine(decode, 20_260_501, range(300), ledger=Ledger(tmp_path, decode.streams)):
+        assert block.found == []
+        rows += block.rows
+    assert min(rows["accepted"], rows["undecodable_image"], rows["bad_arrow"]) > 20, "damage of one depth only"
+
+
+@pytest.mark.check("tools")
 def test_thousands_of_damaged_messages_give_frames_or_reasons_and_nothing_else(tmp_path: Path) -> None:
     rows: Counter[str] = Counter()
     decode = EachMode()
@@ -41,6 +51,7 @@ def test_thousands_of_damaged_messages_give_frames_or_reasons_and_nothing_else(t
     assert min(rows["accepted"], rows["undecodable_image"], rows["bad_arrow"]) > 500, "damage of one depth only"
 
 
+@pytest.mark.check("tools")
 def test_what_is_found_can_be_made_again() -> None:
     again = corpus()
     assert again.images == CORPUS.images
@@ -49,6 +60,7 @@ def test_what_is_found_can_be_made_again() -> None:
     assert message(7, 0, CORPUS).value != message(8, 0, CORPUS).value
 
 
+@pytest.mark.check("tools")
 def test_formats_come_apart_and_together_as_they_were() -> None:
     forms = [(form, value) for form, values in CORPUS.formats for value in values]
     forms += [(parts.ARROW, value) for value in CORPUS.batches if value.startswith(b"\xff\xff\xff\xff")]
@@ -83,6 +95,7 @@ def harmful(sent: Message) -> DecodedMessage:
     return DecodedMessage(sent, (frame,))
 
 
+@pytest.mark.check("tools")
 def test_the_campaign_finds_crashes_hangs_exceptions_and_broken_contracts_and_goes_on_behind_them() -> None:
     patience = Patience(hang_s=0.2, stuck_s=4.0)
     *_, outcome = campaign(seed=1, first=0, messages=2_000, processes=2, decode=harmful, patience=patience)

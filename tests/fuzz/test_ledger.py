@@ -1,7 +1,10 @@
+"""The campaign's account of what each camera should have got."""
+
 from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 
 from adawise.records import DecodedMessage, Frame, Message, RowId
@@ -11,6 +14,7 @@ from tools.fuzz.messages import TOPIC
 NOW_MS, FORGET_MS = 1_700_000_000_000, 3_600_000
 
 
+@pytest.mark.check("tools")
 def test_a_camera_whose_clock_leaps_ahead_and_back_within_a_batch_is_accused_of_nothing(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path, lambda _: frozenset(["cam"]))
     for offset, later_ms in enumerate((0, 1, 2, 3, 3 * FORGET_MS, 4, 5, 6)):  # two batches

@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from adawise.evaluate.tables import write_table
 from tests.evaluate.building import a_table
 from tools.method.choose import card_of
 from tools.method.late_labels import domains_of, draw, heated, lines
 
+pytestmark = pytest.mark.check("tools")
 BEST = (0.0, 0.0, 0.0, 1.0, 1.0, 1.0)
 NAMES = ("known_clean", "known_fog", "known_dark", "new_clean", "new_fog", "new_dark")
 

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
+from tests.deadlines import scaled
+
 
 @dataclass
 class Seen:
@@ -42,5 +44,5 @@ def opened(context: BrowserContext, place: Path | str) -> Seen:
     page.on("request", lambda request: seen.requests.append(request.url))
     page.on("dialog", lambda dialog: seen.complaints.append(f"dialog: {dialog.message}"))
     page.goto(place.as_uri() if isinstance(place, Path) else place)
-    page.wait_for_selector("html[data-drawn]", timeout=180_000)
+    page.wait_for_selector("html[data-drawn]", timeout=scaled(180_000))
     return seen

@@ -11,7 +11,9 @@ from http.client import HTTPConnection
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-DEADLINE_S = 20.0
+from tests.deadlines import scaled
+
+DEADLINE_S = scaled(20.0)
 
 
 @dataclass(frozen=True)

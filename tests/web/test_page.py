@@ -15,6 +15,7 @@ from playwright.sync_api import Browser, Page, expect
 from adawise.build.http import rows_port
 from adawise.live.row import CameraRow, CameraState
 from adawise.settings import HttpSettings
+from tests.deadlines import scaled
 from tests.page.browsing import Seen, opened
 from tests.web.yard import HOSTILE, NOW_S, Yard, a_row, a_yard, shown
 
@@ -67,6 +68,7 @@ def test_a_row_says_all_of_a_camera_and_nothing_comes_from_elsewhere(browser: Br
         assert {request.split("/")[2] for request in seen.requests} == {seen.page.url.split("/")[2]}
 
 
+@pytest.mark.check("browser")
 def test_trouble_comes_first_with_a_word_a_shape_and_a_reason(browser: Browser) -> None:
     with looking(browser, a_yard(30)) as seen:
         words = seen.page.locator("tbody .word").all_text_contents()
@@ -79,6 +81,7 @@ def test_trouble_comes_first_with_a_word_a_shape_and_a_reason(browser: Browser) 
         ]
 
 
+@pytest.mark.check("browser")
 def test_the_line_of_alpha_is_where_the_values_are(browser: Browser) -> None:
     yard = Yard([a_row(0), a_row(1)])
     first = yard.rows[0].first_step
@@ -88,6 +91,7 @@ def test_the_line_of_alpha_is_where_the_values_are(browser: Browser) -> None:
         assert path == "M116.0 25.0h1.0H117.0V3.0h1.0H119.0V14.0h1.0"
 
 
+@pytest.mark.check("browser")
 def test_the_line_grows_at_its_end(browser: Browser) -> None:
     yard = Yard([a_row(0), a_row(1)])
     first = yard.rows[0].first_step + 116
@@ -101,6 +105,7 @@ def test_the_line_grows_at_its_end(browser: Browser) -> None:
         expect(line).to_have_attribute("d", "M117.0 14.0h1.0H118.0V3.0h1.0H119.0V25.0h1.0")
 
 
+@pytest.mark.check("browser")
 def test_a_line_has_all_of_its_place_while_a_worker_is_young(browser: Browser) -> None:
     yard = Yard([a_row(0)])
     first = yard.rows[0].first_step
@@ -109,7 +114,7 @@ def test_a_line_has_all_of_its_place_while_a_worker_is_young(browser: Browser) -
         expect(seen.page.locator("#past")).to_have_text("last 2 minutes")
         expect(seen.page.locator("tbody .line")).to_have_attribute("d", "M110.0 25.0h5.0H115.0V3.0h5.0")
         yard.now_s += 60 * 4
-        expect(seen.page.locator("#past")).to_have_text("last 5 minutes", timeout=10_000)
+        expect(seen.page.locator("#past")).to_have_text("last 5 minutes", timeout=scaled(10_000))
 
 
 def test_what_changes_is_shown_within_seconds_and_a_camera_that_goes_is_gone(browser: Browser) -> None:
@@ -140,6 +145,7 @@ def test_names_classes_and_reasons_are_text_whatever_they_hold(browser: Browser)
         assert seen.complaints == []
 
 
+@pytest.mark.check("browser")
 def test_a_filter_finds_cameras_and_classes_and_a_state_shows_its_own(browser: Browser) -> None:
     yard = a_yard(60)
     for number in range(60):
@@ -162,6 +168,7 @@ def test_a_filter_finds_cameras_and_classes_and_a_state_shows_its_own(browser: B
         expect(seen.page.locator("tbody tr")).to_have_count(60)
 
 
+@pytest.mark.check("browser")
 def test_an_order_is_kept_while_values_change(browser: Browser) -> None:
     yard = a_yard(10)
     with looking(browser, yard) as seen:
@@ -174,6 +181,7 @@ def test_an_order_is_kept_while_values_change(browser: Browser) -> None:
         expect(seen.page.locator("tbody .name")).to_have_text([f"gate-{n:04d}" for n in range(10)])
 
 
+@pytest.mark.check("browser")
 def test_the_arrows_go_from_camera_to_camera(browser: Browser) -> None:
     with looking(browser, a_yard(5)) as seen:
         focused = "document.activeElement.querySelector('.name')?.textContent"
@@ -186,6 +194,7 @@ def test_the_arrows_go_from_camera_to_camera(browser: Browser) -> None:
         assert seen.page.locator("tbody tr[tabindex='0']").count() == 1
 
 
+@pytest.mark.check("browser")
 def test_a_thousand_cameras_are_drawn_as_one_scrolls_and_found_at_once(browser: Browser) -> None:
     with looking(browser, a_yard(1_000), viewport={"width": 1280, "height": 800}) as seen:
         drawn = seen.page.locator("tbody tr").count()
@@ -203,6 +212,7 @@ def test_a_thousand_cameras_are_drawn_as_one_scrolls_and_found_at_once(browser: 
         expect(seen.page.locator("#more")).to_be_hidden()
 
 
+@pytest.mark.check("browser")
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_has_enough_contrast_in_both_schemes(browser: Browser, scheme: Any) -> None:
     yard = a_yard(30)
@@ -213,6 +223,7 @@ def test_text_has_enough_contrast_in_both_schemes(browser: Browser, scheme: Any)
         assert min(ratios.values()) >= 4.5, ratios
 
 
+@pytest.mark.check("browser")
 def test_on_a_phone_nothing_is_wider_than_the_screen_and_all_is_there(browser: Browser) -> None:
     yard = a_yard(30)
     yard.rows[5] = a_row(5, "a" * 120)
@@ -226,6 +237,7 @@ def test_on_a_phone_nothing_is_wider_than_the_screen_and_all_is_there(browser: B
         assert box["x"] + box["width"] <= 360
 
 
+@pytest.mark.check("browser")
 @pytest.mark.parametrize("width", [900, 1000, 1190, 1280, 1600])
 def test_cells_stand_below_their_heads_and_nothing_is_wider_than_the_window(browser: Browser, width: int) -> None:
     yard = a_yard(8)
@@ -241,6 +253,7 @@ def test_cells_stand_below_their_heads_and_nothing_is_wider_than_the_window(brow
         assert len(set(edges)) == 1, "each row is a grid of its own"
 
 
+@pytest.mark.check("browser")
 def test_rows_that_were_taken_for_others_show_nothing_of_the_first(browser: Browser) -> None:
     yard = a_yard(6)
     yard.change(0, picture=1, classes=(("car", 1.0),), alpha=None, why="odd", state=CameraState.CHANGED)
@@ -257,6 +270,7 @@ def test_rows_that_were_taken_for_others_show_nothing_of_the_first(browser: Brow
         assert row(seen.page, "gate-0000").locator(".sees").text_content() == "car 100%"
 
 
+@pytest.mark.check("browser")
 def test_a_worker_that_goes_away_is_told_and_one_that_comes_back_is_shown(browser: Browser) -> None:
     yard = a_yard(3)
     with ExitStack() as stack:
@@ -264,16 +278,17 @@ def test_a_worker_that_goes_away_is_told_and_one_that_comes_back_is_shown(browse
             made = browser.new_context()
             stack.callback(made.close)
             seen = opened(made, url)
-        expect(seen.page.locator("#away")).to_be_visible(timeout=20_000)
+        expect(seen.page.locator("#away")).to_be_visible(timeout=scaled(20_000))
         expect(seen.page.locator("#away")).to_contain_text("The worker does not answer. Below is what was known at")
         assert len(names(seen.page)) == 3, "what was known stays"
         yard.rows.append(a_row(9, "new one"))
         port = int(url.rsplit(":", 1)[1].strip("/"))
         stack.enter_context(rows_port(HttpSettings(port=port), yard))
-        expect(seen.page.locator("tbody tr")).to_have_count(4, timeout=20_000)
+        expect(seen.page.locator("tbody tr")).to_have_count(4, timeout=scaled(20_000))
         expect(seen.page.locator("#away")).to_be_hidden()
 
 
+@pytest.mark.check("browser")
 def test_with_a_token_the_form_opens_the_page_and_its_events(browser: Browser) -> None:
     with shown(a_yard(3), token=TOKEN) as url:
         context = browser.new_context()
@@ -293,6 +308,7 @@ def test_with_a_token_the_form_opens_the_page_and_its_events(browser: Browser) -
         context.close()
 
 
+@pytest.mark.check("browser")
 def test_pictures_are_shown_where_there_are_some(browser: Browser) -> None:
     out = io.BytesIO()
     Image.new("RGB", (112, 112), (30, 90, 60)).save(out, "JPEG")
@@ -307,6 +323,7 @@ def test_pictures_are_shown_where_there_are_some(browser: Browser) -> None:
         assert seen.complaints == []
 
 
+@pytest.mark.check("browser")
 def test_before_the_first_image_the_page_says_that_it_waits(browser: Browser) -> None:
     yard = Yard([])
     yard.notices = ["it loads the two models, for 12 s"]

@@ -13,6 +13,7 @@ from playwright.sync_api import Browser, Page
 from adawise.drift.collect import NO_SERIES
 from adawise.drift.page.write import write_page
 from adawise.drift.result import Report
+from tests.deadlines import scaled
 from tests.drift.page.building import HOSTILE, a_camera, a_report, a_yard, every_shape, without_rows
 from tests.page.browsing import Seen, opened
 
@@ -45,7 +46,7 @@ def seen(browser: Browser, page_file: Path) -> Iterator[Seen]:
 def open_camera(page: Page, number: int) -> None:
     page.evaluate(f"document.getElementById('camera-{number}').open = true")
     page.locator(f"#camera-{number} .over-time").scroll_into_view_if_needed()
-    page.wait_for_selector(f"#camera-{number} .over-time[data-drawn]", timeout=120_000)
+    page.wait_for_selector(f"#camera-{number} .over-time[data-drawn]", timeout=scaled(120_000))
 
 
 def spans(page: Page, number: int) -> list[str]:
@@ -69,12 +70,14 @@ def test_it_opens_offline_without_a_complaint_or_a_request(seen: Seen, page_file
     assert [url for url in seen.requests if not url.startswith("data:image/")] == [page_file.as_uri()]
 
 
+@pytest.mark.check("browser")
 @pytest.mark.parametrize("section", SECTIONS)
 def test_every_section_has_a_heading_and_is_linked(seen: Seen, section: str) -> None:
     assert seen.page.locator(f"section#{section} h2").is_visible()
     assert seen.page.locator(f'nav a[href="#{section}"]').is_visible()
 
 
+@pytest.mark.check("browser")
 def test_a_camera_is_drawn_when_it_is_opened_and_not_before(seen: Seen) -> None:
     page = seen.page
     assert page.locator("#camera-4 .over-time[data-drawn]").count() == 0
@@ -88,6 +91,7 @@ def test_a_camera_is_drawn_when_it_is_opened_and_not_before(seen: Seen) -> None:
         assert 0.9 * place < drawn <= place, name
 
 
+@pytest.mark.check("browser")
 def test_events_are_marked_in_the_figure_of_their_measure_with_the_number_of_their_incident(seen: Seen) -> None:
     page = seen.page
     open_camera(page, 1)
@@ -105,6 +109,7 @@ def test_events_are_marked_in_the_figure_of_their_measure_with_the_number_of_the
     }
 
 
+@pytest.mark.check("browser")
 def test_a_calendar_has_a_column_a_day_and_the_hour_pointed_at_is_told(seen: Seen) -> None:
     page = seen.page
     open_camera(page, 1)
@@ -137,6 +142,7 @@ def test_a_calendar_has_a_column_a_day_and_the_hour_pointed_at_is_told(seen: See
     assert page.locator('#camera-2 [aria-label^="Conditions of"]').count() == 0
 
 
+@pytest.mark.check("browser")
 def test_measured_accuracy_is_solid_estimates_are_dashed_and_a_moment_is_told_with_bands(seen: Seen) -> None:
     page = seen.page
     open_camera(page, 1)
@@ -154,15 +160,17 @@ def test_measured_accuracy_is_solid_estimates_are_dashed_and_a_moment_is_told_wi
     page.keyboard.press("Escape")
 
 
+@pytest.mark.check("browser")
 def test_a_link_opens_what_is_folded(seen: Seen) -> None:
     page = seen.page
     page.locator('#cameras a[href="#camera-6"]').click()
-    page.wait_for_selector("#camera-6[open] .over-time[data-drawn]", timeout=120_000)
+    page.wait_for_selector("#camera-6[open] .over-time[data-drawn]", timeout=scaled(120_000))
     page.locator('#camera-6 a[href="#query-series"]').first.click()
     page.wait_for_selector("#query-series[open]")
     assert "FROM outcomes" in page.locator("#query-series code").inner_text()
 
 
+@pytest.mark.check("browser")
 def test_every_figure_has_a_sentence_and_a_query_that_is_on_the_page(seen: Seen) -> None:
     page = seen.page
     figures = page.locator(".over-time figure")
@@ -174,6 +182,7 @@ def test_every_figure_has_a_sentence_and_a_query_that_is_on_the_page(seen: Seen)
     assert len(set(links)) >= 6
 
 
+@pytest.mark.check("browser")
 def test_all_figures_of_a_camera_show_the_same_time_and_zoom_together(seen: Seen) -> None:
     page = seen.page
     open_camera(page, 1)
@@ -201,6 +210,7 @@ def test_all_figures_of_a_camera_show_the_same_time_and_zoom_together(seen: Seen
     assert spans(page, 1) == before
 
 
+@pytest.mark.check("browser")
 def test_the_pointer_tells_the_values_that_the_report_has(seen: Seen, report: Report) -> None:
     page = seen.page
     open_camera(page, 1)
@@ -225,10 +235,11 @@ def test_the_pointer_tells_the_values_that_the_report_has(seen: Seen, report: Re
     assert page.locator("#told.visible").count() == 0
 
 
+@pytest.mark.check("browser")
 def test_keys_reach_everything_and_tell_the_values_point_by_point(seen: Seen, page_file: Path) -> None:
     page = seen.page
     page.goto(page_file.as_uri())
-    page.wait_for_selector("html[data-drawn]", timeout=120_000)
+    page.wait_for_selector("html[data-drawn]", timeout=scaled(120_000))
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.className") == "skip"
     page.keyboard.press("Enter")
@@ -236,7 +247,7 @@ def test_keys_reach_everything_and_tell_the_values_point_by_point(seen: Seen, pa
     assert page.locator("table").count() == page.locator("[role=region][tabindex='0'][aria-label] table").count()
     page.locator("#camera-1 summary").focus()
     page.keyboard.press("Enter")
-    page.wait_for_selector("#camera-1 .over-time[data-drawn]", timeout=120_000)
+    page.wait_for_selector("#camera-1 .over-time[data-drawn]", timeout=scaled(120_000))
     page.locator("#camera-1 .timed").first.focus()
     page.keyboard.press("ArrowRight")
     first = page.locator("#told").inner_text()
@@ -264,6 +275,7 @@ def test_a_hostile_name_is_shown_and_not_obeyed(seen: Seen) -> None:
     assert seen.complaints == []
 
 
+@pytest.mark.check("browser")
 def test_examples_say_in_words_what_was_served(seen: Seen) -> None:
     words = seen.page.eval_on_selector_all("#camera-1 .examples img", "i => i.map(e => e.alt)")
     assert len(words) == 6
@@ -271,6 +283,7 @@ def test_examples_say_in_words_what_was_served(seen: Seen) -> None:
     assert "served as truck with confidence .60 at alpha .10" in words[0]
 
 
+@pytest.mark.check("browser")
 def test_the_gallery_says_what_was_said_by_whom_on_which_camera(seen: Seen) -> None:
     page = seen.page
     assert page.locator("#gallery h3").count() == 3
@@ -284,6 +297,7 @@ def test_the_gallery_says_what_was_said_by_whom_on_which_camera(seen: Seen) -> N
     assert words.endswith("with confidence .21")
 
 
+@pytest.mark.check("browser")
 def test_the_ranking_is_sorted_by_its_headers(seen: Seen) -> None:
     page = seen.page
     button = page.locator("#ranking th button", has_text="alpha")
@@ -295,6 +309,7 @@ def test_the_ranking_is_sorted_by_its_headers(seen: Seen) -> None:
     assert page.locator("#ranking th[aria-sort=ascending]").inner_text() == "alpha"
 
 
+@pytest.mark.check("browser")
 def test_cameras_are_found_by_name(seen: Seen) -> None:
     page = seen.page
     page.locator("#filter").fill("CAM-03")
@@ -307,6 +322,7 @@ def test_cameras_are_found_by_name(seen: Seen) -> None:
     assert page.locator(".camera:visible").count() == 10
 
 
+@pytest.mark.check("browser")
 def test_the_line_of_the_fleet_counts_every_camera_and_each_state_shows_its_cameras_alone(seen: Seen) -> None:
     page = seen.page
     assert page.locator(".fleet button").all_inner_texts() == ["4 ok", "4 changed", "1 failing", "1 silent"]
@@ -318,6 +334,7 @@ def test_the_line_of_the_fleet_counts_every_camera_and_each_state_shows_its_came
     assert page.locator(".camera:visible").count() == 10
 
 
+@pytest.mark.check("browser")
 def test_the_first_screen_has_a_mark_for_each_incident_and_a_card_for_each_that_matters(seen: Seen) -> None:
     page = seen.page
     assert page.locator(".timeline .track > a").count() == 10
@@ -327,10 +344,11 @@ def test_the_first_screen_has_a_mark_for_each_incident_and_a_card_for_each_that_
     assert "accuracy 0.8 to 0.45" in first.inner_text()
     assert "measured by labels" in first.inner_text()
     page.locator('.timeline a[href="#incident-1"]').click()
-    page.wait_for_selector("#camera-1[open] .over-time[data-drawn]", timeout=120_000)
+    page.wait_for_selector("#camera-1[open] .over-time[data-drawn]", timeout=scaled(120_000))
     assert page.locator("#incident-1").is_visible()
 
 
+@pytest.mark.check("browser")
 def test_the_next_command_is_copied(seen: Seen, report: Report) -> None:
     page = seen.page
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
@@ -339,6 +357,7 @@ def test_the_next_command_is_copied(seen: Seen, report: Report) -> None:
     assert page.evaluate("navigator.clipboard.readText()") == report.events[0].next
 
 
+@pytest.mark.check("browser")
 @pytest.mark.parametrize("width", [1440, 1024, 720, 390])
 def test_nothing_of_the_first_screen_is_cut_off(browser: Browser, page_file: Path, width: int) -> None:
     context = browser.new_context(viewport={"width": width, "height": 900}, offline=True)
@@ -353,6 +372,7 @@ def test_nothing_of_the_first_screen_is_cut_off(browser: Browser, page_file: Pat
     context.close()
 
 
+@pytest.mark.check("browser")
 def test_figures_follow_light_and_dark_without_being_drawn_again(seen: Seen) -> None:
     colours = {}
     for scheme in ("light", "dark"):
@@ -366,6 +386,7 @@ def test_figures_follow_light_and_dark_without_being_drawn_again(seen: Seen) -> 
     assert all(a != b for a, b in zip(colours["light"], colours["dark"], strict=True))
 
 
+@pytest.mark.check("browser")
 def test_paper_is_light_and_shows_what_was_folded_with_a_picture_of_every_camera(seen: Seen) -> None:
     page = seen.page
     page.emulate_media(color_scheme="dark", media="print")
@@ -379,15 +400,17 @@ def test_paper_is_light_and_shows_what_was_folded_with_a_picture_of_every_camera
     page.emulate_media(color_scheme="light", media="screen")
 
 
+@pytest.mark.check("browser")
 def test_all_cameras_can_be_opened_and_drawn_for_print(seen: Seen) -> None:
     page = seen.page
     page.locator("#close-all").click()
     page.locator("#open-all").click()
-    page.wait_for_selector("#drawn-told[data-done]", timeout=240_000)
+    page.wait_for_selector("#drawn-told[data-done]", timeout=scaled(240_000))
     assert page.locator(".camera .over-time:not([data-drawn])").count() == 0
     assert seen.complaints == []
 
 
+@pytest.mark.check("browser")
 def test_a_narrow_screen_scrolls_tables_and_not_the_page(browser: Browser, page_file: Path) -> None:
     context = browser.new_context(viewport={"width": 360, "height": 800}, offline=True)
     narrow = opened(context, page_file)
@@ -397,6 +420,7 @@ def test_a_narrow_screen_scrolls_tables_and_not_the_page(browser: Browser, page_
     context.close()
 
 
+@pytest.mark.check("browser")
 @pytest.mark.parametrize("kind", ["one camera", "no changes", "only traces", "one batch", "only history"])
 def test_a_page_of_little_is_right_too(browser: Browser, tmp_path: Path, kind: str) -> None:
     camera = a_camera("yard/gate", [(0, 0.3), (100, 0.7)], hours=200)
@@ -421,6 +445,7 @@ def test_a_page_of_little_is_right_too(browser: Browser, tmp_path: Path, kind: s
     context.close()
 
 
+@pytest.mark.check("browser")
 def test_two_hundred_cameras_for_a_month_open_and_answer(browser: Browser, tmp_path: Path) -> None:
     yard = a_yard(200, labels=False)
     names = [camera.stream_id for camera in yard.cameras]

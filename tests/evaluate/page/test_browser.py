@@ -27,6 +27,7 @@ def test_it_opens_offline_without_a_complaint_or_a_request(seen: Seen, page_file
     assert seen.requests == [page_file.as_uri()]
 
 
+@pytest.mark.check("browser")
 @pytest.mark.parametrize("section", SECTIONS)
 def test_every_section_has_a_heading_and_is_linked(seen: Seen, section: str) -> None:
     assert seen.page.locator(f"section#{section} h2").is_visible()
@@ -44,6 +45,7 @@ def test_every_figure_is_drawn_as_wide_as_its_place(seen: Seen, result: Result) 
         assert drawn > 0.9 * place, name
 
 
+@pytest.mark.check("browser")
 def test_every_figure_has_its_sentence_for_those_who_cannot_see_it(seen: Seen) -> None:
     for figure in seen.page.locator("figure").all():
         sentence = figure.locator("figcaption").inner_text()
@@ -60,6 +62,7 @@ def test_a_hostile_name_is_shown_and_not_obeyed(seen: Seen) -> None:
     assert page.locator("#made code", has_text="<b>tables</b>").count() == 1
 
 
+@pytest.mark.check("browser")
 def test_keys_reach_the_skip_link_first_and_every_table(seen: Seen) -> None:
     page = seen.page
     page.keyboard.press("Tab")
@@ -69,6 +72,7 @@ def test_keys_reach_the_skip_link_first_and_every_table(seen: Seen) -> None:
     assert page.locator("table").count() == page.locator("[role=region][tabindex='0'][aria-label] table").count()
 
 
+@pytest.mark.check("browser")
 def test_figures_follow_light_and_dark_without_being_drawn_again(seen: Seen) -> None:
     colours = {}
     for scheme in ("light", "dark"):
@@ -82,6 +86,7 @@ def test_figures_follow_light_and_dark_without_being_drawn_again(seen: Seen) -> 
     assert colours["dark"][1] != colours["light"][1]
 
 
+@pytest.mark.check("browser")
 def test_paper_is_light_and_shows_what_was_folded(seen: Seen) -> None:
     page = seen.page
     page.emulate_media(color_scheme="dark", media="print")
@@ -91,6 +96,7 @@ def test_paper_is_light_and_shows_what_was_folded(seen: Seen) -> None:
     assert page.locator("details:not([open])").count() == 0
 
 
+@pytest.mark.check("browser")
 def test_a_narrow_screen_scrolls_tables_and_not_the_page(browser: Browser, page_file: Path) -> None:
     context = browser.new_context(viewport={"width": 360, "height": 800}, offline=True)
     narrow = opened(context, page_file)
