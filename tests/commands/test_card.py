@@ -22,7 +22,7 @@ from adawise.clip.prompts import Encoding, Prompts
 from adawise.commands.card.show import print_card, verdict_table, verdict_text
 from adawise.errors import CardError
 from adawise.settings import DecodeSettings, ModelSettings, Settings, read
-from tests.evaluate.building import a_card
+from tests.evaluate.building import a_card, shorten_verdicts
 from tests.labelled.places import Shot, write_parquet, write_recording
 from tests.models import CLASSES, PairFolder, random_images, write_pair
 
@@ -43,6 +43,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def _short_verdicts(monkeypatch: pytest.MonkeyPatch) -> None:
+    shorten_verdicts(monkeypatch)
+
+
 def _write_settings(folder: Path, pair: PairFolder) -> None:
     lines = [f'{name} = "{getattr(pair, name)}"' for name in ("theta_0", "theta_1", "classes", "templates")]
     (folder / "adawise.toml").write_text("[model]\nprecision = 'fp32'\n" + "\n".join(lines) + "\n")
@@ -51,6 +56,31 @@ def _write_settings(folder: Path, pair: PairFolder) -> None:
 def adawise(folder: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     monkeypatch.chdir(folder)
     return main(list(arguments))
+
+
+@pytest.fixture(scope="module")
+def plain(folder: Path) -> str:
+    """A card of the own images, made once; not to be changed by a test, nor its heads."""
+    with pytest.MonkeyPatch.context() as patch:
+        assert adawise(folder, patch, "card", "--labelled", "own", "-o", "plain.json") == 0
+    return "plain.json"
+
+
+@pytest.fixture(scope="module")
+def foggy(folder: Path) -> str:
+    """A card of the own images and of foggy ones; not to be changed by a test."""
+    with pytest.MonkeyPatch.context() as patch:
+        shorten_verdicts(patch)
+        flags = ("--labelled", "own", "--labelled-shifted", "shifted/fog", "-o", "foggy.json")
+        assert adawise(folder, patch, "card", *flags) == 0
+    return "foggy.json"
+
+
+def copied(folder: Path, card: str, name: str) -> Path:
+    """A card with its heads under another name, for a test to change."""
+    heads_path(folder / name).write_bytes(heads_path(folder / card).read_bytes())
+    (folder / name).write_bytes((folder / card).read_bytes())
+    return folder / name
 
 
 def with_card(folder: Path, card: str) -> ModelSettings:
@@ -121,7 +151,7 @@ def shots_of(folder: Path) -> list[Shot]:
 
 @pytest.mark.parametrize("form", ["own.parquet", "recorded"])
 def test_a_card_is_made_of_images_in_any_form(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+    folder: Path, foggy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
 ) -> None:
     shots = shots_of(folder / "own")
     if form == "recorded":
@@ -131,12 +161,9 @@ def test_a_card_is_made_of_images_in_any_form(
         write_parquet(tmp_path / form, [shot.png for shot in shots], [shot.label for shot in shots])
         fog = shots_of(folder / "shifted" / "fog")
         write_parquet(tmp_path / "shifted" / "fog.parquet", [shot.png for shot in fog], [shot.label for shot in fog])
-    made = []
-    for labelled, shifted in (("own", "shifted/fog"), (str(tmp_path / form), str(tmp_path / "shifted"))):
-        flags = ("--labelled", labelled, "--labelled-shifted", shifted, "-o", str(tmp_path / "card.json"))
-        assert adawise(folder, monkeypatch, "card", *flags) == 0
-        made.append(read_card(tmp_path / "card.json"))
-    one, other = made
+    flags = ("--labelled", str(tmp_path / form), "--labelled-shifted", str(tmp_path / "shifted"))
+    assert adawise(folder, monkeypatch, "card", *flags, "-o", str(tmp_path / "card.json")) == 0
+    one, other = read_card(folder / foggy), read_card(tmp_path / "card.json")
     assert other.images == one.images
     assert other.temperature == pytest.approx(one.temperature)
     assert [(judged.condition, judged.images) for judged in other.judged] == [
@@ -171,14 +198,14 @@ def test_without_shifted_images_the_card_says_how_little_that_tells(
 
 @pytest.mark.parametrize(("temperature", "meant"), [(0.8, "tsallis"), (1.2, "relative")])
 def test_auto_is_what_the_card_recommends_and_its_states_and_fingerprints_are_those_of_that_name(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, temperature: float, meant: str
+    folder: Path, plain: str, monkeypatch: pytest.MonkeyPatch, temperature: float, meant: str
 ) -> None:
-    adawise(folder, monkeypatch, "card", "--labelled", "own", "-o", "made.json")
-    made = read_card(folder / "made.json")
+    monkeypatch.chdir(folder)
+    made = read_card(folder / plain)
     interval = temperature - 0.1, temperature + 0.1
     card = replace(made, temperature=(*made.temperature[:-1], temperature), fine_tuned_interval=interval)
     (folder / "auto.json").write_text(card.to_json())
-    heads_path(folder / "auto.json").write_bytes(heads_path(folder / "made.json").read_bytes())
+    heads_path(folder / "auto.json").write_bytes(heads_path(folder / plain).read_bytes())
     by_name = {name: with_objective(folder, name) for name in ("auto", *NAMES)}
     model = load_model(by_name["auto"].model, by_name["auto"].decode)
     keys = {name: adaptation(settings, model).strategy.key for name, settings in by_name.items()}
@@ -194,9 +221,10 @@ def with_objective(folder: Path, name: str) -> Settings:
 
 
 def test_a_worker_takes_the_heads_from_beside_the_card_and_does_without_where_they_are_missing(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, plain: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    adawise(folder, monkeypatch, "card", "--labelled", "own", "-o", "h.json")
+    monkeypatch.chdir(folder)
+    copied(folder, plain, "h.json")
     settings = with_card(folder, "h.json")
     encoded: list[float] = []
     encode = Prompts.encode
@@ -223,11 +251,16 @@ def test_a_worker_takes_the_heads_from_beside_the_card_and_does_without_where_th
     ],
 )
 def test_a_card_of_pictures_that_are_read_otherwise_is_taken_and_told(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured, setting: dict[str, object], flags: tuple[str, ...]
+    folder: Path,
+    plain: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Captured,
+    setting: dict[str, object],
+    flags: tuple[str, ...],
 ) -> None:
     """The other way round, too; and results that may differ do not look alike."""
+    assert plain == "plain.json"
     others = DecodeSettings.model_validate(setting)
-    assert adawise(folder, monkeypatch, "card", "--labelled", "own", "-o", "plain.json") == 0
     assert adawise(folder, monkeypatch, "card", "--labelled", "own", "-o", "other.json", *flags) == 0
     capsys.readouterr()
     models = {}
@@ -246,19 +279,20 @@ def test_a_card_of_pictures_that_are_read_otherwise_is_taken_and_told(
     assert len({config_fingerprint(one, models["plain", False]) for one in settings}) == 2
 
 
-def test_heads_of_another_card_stop_the_worker_with_the_remedy(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    adawise(folder, monkeypatch, "card", "--labelled", "own", "-o", "d.json")
-    heads_path(folder / "d.json").write_bytes(b"of another")
+def test_heads_of_another_card_stop_the_worker_with_the_remedy(
+    folder: Path, plain: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    heads_path(copied(folder, plain, "d.json")).write_bytes(b"of another")
     with pytest.raises(CardError, match=r"d\.heads\.safetensors: expected heads with hash .*Delete it"):
         load_model(with_card(folder, "d.json"), DecodeSettings())
 
 
 def test_the_card_as_json_holds_all_that_was_measured(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+    folder: Path, plain: str, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
-    adawise(folder, monkeypatch, "card", "--labelled", "own", "-o", "j.json")
     capsys.readouterr()
-    adawise(folder, monkeypatch, "card", "--show", "j.json", "--json")
+    adawise(folder, monkeypatch, "card", "--show", plain, "--json")
     shown = json.loads(capsys.readouterr().out)
     assert shown["format"] == 5
     assert len(shown["threshold"]) == 21
