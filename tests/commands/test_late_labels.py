@@ -54,7 +54,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lines = [f'{name} = "{getattr(pair, name)}"' for name in ("theta_0", "theta_1", "classes", "templates")]
     (folder / "adawise.toml").write_text(
         f"[batch]\nimages = {BATCH}\n[search]\nobjective = 'tsallis'\n[sink]\nroot = 'live'\n"
-        "[model]\nprecision = 'fp32'\ncard = 'card.json'\n" + "\n".join(lines) + "\n",
+        "[model]\nprecision = 'fp32'\nchunk_rows = 32\ncard = 'card.json'\n" + "\n".join(lines) + "\n",
         encoding="utf-8",
     )
     for i, pixels in enumerate(random_images(20)):
@@ -79,6 +79,11 @@ def pictures() -> torch.Tensor:
     return random_images(CAMERAS * IMAGES, seed=3)
 
 
+@cache
+def files() -> list[bytes]:
+    return [png(pixels) for pixels in pictures()]
+
+
 def record(
     root: Path,
     topic: str = TOPIC,
@@ -93,10 +98,10 @@ def record(
             0,
             n,
             f"cam-{n % CAMERAS}".encode(),
-            png(pixels)[: 60 if n < damaged else None],
+            file[: 60 if n < damaged else None],
             timestamp_ms=1_767_225_600_000 + n,
         )
-        for n, pixels in enumerate(pictures()[:until])
+        for n, file in enumerate(files()[:until])
     ]
     policy = FilePolicy(max_messages=50, max_bytes=1 << 40, max_age_s=1e9)
     recorder = Recorder(str(root), topic=topic, identity=identity, policy=policy, max_buffered_bytes=1 << 40)
@@ -158,6 +163,16 @@ def labelled(folder: Path, answers: dict[float, dict[int, str]], tmp_path: Path)
     return root
 
 
+@pytest.fixture(scope="module")
+def corrected(folder: Path, answers: dict[float, dict[int, str]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The card that the labels of `labelled` make of that of `folder`, with its heads. Not to be changed by a test."""
+    place = tmp_path_factory.mktemp("corrected")
+    root = a_root(folder, place / "live", answers[0.0])
+    with pytest.MonkeyPatch.context() as patch:
+        assert adawise(folder, patch, *asked(root, place / "new.json", "--without-replay")) == 0
+    return place / "new.json"
+
+
 def asked(root: Path, output: Path, *more: str) -> tuple[str, ...]:
     return ("card", "--from-labels", str(root), "--recording", "yard", "-o", str(output), *more)
 
@@ -202,19 +217,19 @@ def test_labels_that_contradict_the_objective_make_a_card_that_serves_what_they_
 
 
 def test_the_trace_has_the_objective_with_its_bias(
-    folder: Path, labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, corrected: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    new = tmp_path / "new.json"
-    assert adawise(folder, monkeypatch, *asked(labelled, new, "--without-replay")) == 0
-    bias = read_card(new).bias
+    bias = read_card(corrected).bias
     assert bias is not None
+    record(tmp_path / "few", until=2 * CAMERAS * BATCH)
     served = []
-    for card in ("card.json", str(new)):
+    for card in ("card.json", str(corrected)):
         root = str(tmp_path / Path(card).stem)
         flags = ("--search.strategy", "fixed", "--search.alpha", "0.25", "--card", card)
-        assert adawise(folder, monkeypatch, "replay", "yard", "-o", root, *flags) == 0
+        assert adawise(folder, monkeypatch, "replay", str(tmp_path / "few"), "-o", root, *flags) == 0
         rows = read_traces(root, columns=["first_offset", "objective"]).table().to_pylist()
         served.append({row["first_offset"]: row["objective"] for row in rows})
+    assert len(served[0]) == 2 * CAMERAS
     for first, value in served[0].items():
         assert served[1][first] - value == pytest.approx(bias.nats[5], rel=1e-9)
 
@@ -331,7 +346,7 @@ def test_images_that_the_recording_has_not_or_nobody_can_read_are_left_out(
 
 
 def test_an_image_whose_logits_are_not_finite_at_an_alpha_is_left_out(
-    folder: Path, labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, labelled: Path, corrected: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     of_card = Card.objective
 
@@ -344,10 +359,8 @@ def test_an_image_whose_logits_are_not_finite_at_an_alpha_is_left_out(
         return objective
 
     monkeypatch.setattr(Card, "objective", with_nan)
-    for name in ("new", "whole"):
-        assert adawise(folder, monkeypatch, *asked(labelled, tmp_path / f"{name}.json", "--without-replay")) == 0
-        monkeypatch.setattr(Card, "objective", of_card)
-    less, whole = (read_card(tmp_path / f"{name}.json").bias for name in ("new", "whole"))
+    assert adawise(folder, monkeypatch, *asked(labelled, tmp_path / "new.json", "--without-replay")) == 0
+    less, whole = (read_card(card).bias for card in (tmp_path / "new.json", corrected))
     assert less is not None
     assert whole is not None
     assert less.images == whole.images - whole.conditions
@@ -357,8 +370,8 @@ def test_an_image_whose_logits_are_not_finite_at_an_alpha_is_left_out(
 def test_what_cannot_be_is_told_before_anything_is_computed(
     folder: Path, labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
-    record(tmp_path / "other", topic="street")
-    record(tmp_path / "again", identity=TopicIdentity("cluster", "another-id", 1))
+    record(tmp_path / "other", topic="street", until=CAMERAS)
+    record(tmp_path / "again", identity=TopicIdentity("cluster", "another-id", 1), until=CAMERAS)
     (tmp_path / "classes.txt").write_text("\n".join([*CLASSES[:-1], "zeppelin"]) + "\n")
     bare = (folder / "adawise.toml").read_text().replace("card = 'card.json'", "")
     (tmp_path / "bare.toml").write_text(bare)
@@ -389,19 +402,18 @@ def test_what_cannot_be_is_told_before_anything_is_computed(
 
 
 def test_the_corrected_card_is_staged_and_serves_as_any_new_card(
-    folder: Path, labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+    folder: Path, labelled: Path, corrected: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
-    new = tmp_path / "new.json"
-    assert adawise(folder, monkeypatch, *asked(labelled, new, "--without-replay")) == 0
+    monkeypatch.chdir(folder)
     chosen = settings(folder)
     store = open_store(str(labelled))
     begin_orders(store, starting_pair(chosen, read_orders(store)))
-    assert adawise(folder, monkeypatch, "pair", "stage", str(labelled), "--model.card", str(new)) == 0
+    assert adawise(folder, monkeypatch, "pair", "stage", str(labelled), "--model.card", str(corrected)) == 0
     orders = read_orders(store)
     assert orders.staged is not None
-    assert orders.pairs[orders.staged.pair].identity["card"] == read_card(new).digest
+    assert orders.pairs[orders.staged.pair].identity["card"] == read_card(corrected).digest
     assert adawise(folder, monkeypatch, "pair", "switch", str(labelled), "--anyway") == 0
-    assert read_orders(store).serving.card == str(new)
+    assert read_orders(store).serving.card == str(corrected)
     capsys.readouterr()
     assert adawise(folder, monkeypatch, "pair", "list", str(labelled)) == 0
     said = capsys.readouterr().out
@@ -410,11 +422,10 @@ def test_the_corrected_card_is_staged_and_serves_as_any_new_card(
 
 
 def test_a_corrected_card_may_be_corrected_again(
-    folder: Path, labelled: Path, answers: dict[float, dict[int, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, corrected: Path, answers: dict[float, dict[int, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By labels that now say otherwise: the second bias is on top of the first."""
-    first, second = tmp_path / "first.json", tmp_path / "second.json"
-    assert adawise(folder, monkeypatch, *asked(labelled, first, "--without-replay")) == 0
+    first, second = corrected, tmp_path / "second.json"
     root = a_root(folder, tmp_path / "other", answers[1.0])
     flags = ("--without-replay", "--model.card", str(first))
     assert adawise(folder, monkeypatch, *asked(root, second, *flags)) == 0
