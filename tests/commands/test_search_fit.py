@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from adawise.adapt.card import read_card
 from adawise.adapt.surrogate import Surrogate
 from adawise.build.model import load_model
 from adawise.clip.classifier import PairClassifier
+from adawise.clip.heads import heads_path
 from adawise.commands.card.search_fit import recorded_batches
 from adawise.ports import TopicIdentity
 from adawise.recording.recorder import FilePolicy, Recorder
@@ -40,6 +42,47 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     record(folder / "yard", batches=BATCHES)
     record(folder / "short", batches=3)
     return folder
+
+
+@pytest.fixture(scope="module")
+def plain(folder: Path) -> Path:
+    """A card without a fit. Not to be changed by a test."""
+    with pytest.MonkeyPatch.context() as patch:
+        assert adawise(folder, patch, "card", "--labelled", "own", "-o", "plain.json") == 0
+    return folder / "plain.json"
+
+
+def copied(card: Path, name: str) -> Path:
+    """The card with its heads under another name, for a test to change."""
+    copy = card.with_name(name)
+    for source, target in ((card, copy), (heads_path(card), heads_path(copy))):
+        target.write_bytes(source.read_bytes())
+    return copy
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A card that a fit to 14 batches was added to, and how many images passed the model at a time for that."""
+
+    card: Path
+    passed: list[int]
+
+
+@pytest.fixture(scope="module")
+def fitted(folder: Path, plain: Path) -> Fitted:
+    passed: list[int] = []
+    logits = PairClassifier.logits
+
+    def counted(self: PairClassifier, index: int, *images: torch.Tensor) -> torch.Tensor:
+        passed.append(sum(map(len, images)))
+        return logits(self, index, *images)
+
+    card = copied(plain, "few.json")
+    flags = ("--fit-batches", "14", "--fit-objective", "calibrated_entropy")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PairClassifier, "logits", counted)
+        assert adawise(folder, patch, "card", "--fit-search", "yard", "-o", card.name, *flags) == 0
+    return Fitted(card, passed)
 
 
 def png(pixels: torch.Tensor) -> bytes:
@@ -93,8 +136,9 @@ def test_a_recording_is_cut_into_batches_as_the_worker_cuts_it(folder: Path) -> 
 
 
 def test_a_card_and_its_fit_are_made_at_once_or_one_after_the_other(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+    folder: Path, plain: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
+    capsys.readouterr()
     fit = ("--fit-search", "yard", "--fit-batches", "28")
     assert adawise(folder, monkeypatch, "card", "--labelled", "own", "-o", "both.json", *fit) == 0
     both = read_card(folder / "both.json")
@@ -104,8 +148,7 @@ def test_a_card_and_its_fit_are_made_at_once_or_one_after_the_other(
     assert 0.0 < both.search.persistence < 1.0
     assert f"Search, fitted to `{meant}` on 28 recorded batches" in " ".join(capsys.readouterr().out.split())
 
-    assert adawise(folder, monkeypatch, "card", "--labelled", "own", "-o", "later.json") == 0
-    before = read_card(folder / "later.json")
+    before = read_card(copied(plain, "later.json"))
     assert before.search is None
     assert adawise(folder, monkeypatch, "card", "-o", "later.json", *fit) == 0
     after = read_card(folder / "later.json")
@@ -114,32 +157,22 @@ def test_a_card_and_its_fit_are_made_at_once_or_one_after_the_other(
     assert after.digest != before.digest  # a state made before the fit is not continued
 
 
-def test_only_the_batches_that_are_fitted_are_classified(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    adawise(folder, monkeypatch, "card", "--labelled", "own", "-o", "few.json")
-    passed: list[int] = []
-    logits = PairClassifier.logits
-
-    def counted(self: PairClassifier, index: int, *images: torch.Tensor) -> torch.Tensor:
-        passed.append(sum(map(len, images)))
-        return logits(self, index, *images)
-
-    monkeypatch.setattr(PairClassifier, "logits", counted)
-    assert adawise(folder, monkeypatch, "card", "--fit-search", "yard", "-o", "few.json", "--fit-batches", "14") == 0
-    assert passed == [IMAGES] * BATCHES * 7  # alphas
+def test_only_the_batches_that_are_fitted_are_classified(fitted: Fitted) -> None:
+    assert fitted.passed == [IMAGES] * BATCHES * 7  # alphas
 
 
 def test_the_worker_takes_the_fitted_surrogate_for_the_objective_that_it_was_fitted_to(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, fitted: Fitted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from adawise.build.model import adaptation
 
-    fit = ("--fit-search", "yard", "--fit-objective", "calibrated_entropy", "--fit-batches", "28")
-    adawise(folder, monkeypatch, "card", "--labelled", "own", "-o", "w.json", *fit)
-    found = read_card(folder / "w.json").search
+    monkeypatch.chdir(folder)
+    found = read_card(fitted.card).search
     assert found is not None
+    assert (found.objective, found.batches) == ("calibrated_entropy", 14)
 
     def surrogate(objective: str) -> Surrogate:
-        chosen = settings(folder, ADAWISE_MODEL__CARD="w.json", ADAWISE_SEARCH__OBJECTIVE=objective)
+        chosen = settings(folder, ADAWISE_MODEL__CARD=fitted.card.name, ADAWISE_SEARCH__OBJECTIVE=objective)
         made = adaptation(chosen, load_model(chosen.model, chosen.decode)).strategy
         return made.surrogate  # type: ignore[attr-defined, no-any-return]
 
@@ -148,10 +181,9 @@ def test_the_worker_takes_the_fitted_surrogate_for_the_objective_that_it_was_fit
 
 
 def test_a_recording_that_is_too_short_or_none_is_told_with_its_flag_and_the_card_stays(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+    folder: Path, plain: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
-    adawise(folder, monkeypatch, "card", "--labelled", "own", "-o", "kept.json")
-    before = (folder / "kept.json").read_bytes()
+    before = copied(plain, "kept.json").read_bytes()
     assert adawise(folder, monkeypatch, "card", "--fit-search", "short", "-o", "kept.json") == 2
     assert "--fit-search short: expected a stream of at least 12 batches" in capsys.readouterr().err
     assert adawise(folder, monkeypatch, "card", "--fit-search", "own", "-o", "kept.json") != 0
