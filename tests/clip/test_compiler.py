@@ -21,6 +21,7 @@ assert torch.compile(lambda x: x + 1, backend="eager")(torch.zeros(2)).tolist() 
 """
 
 
+@pytest.mark.check("models")
 def test_it_is_loaded_by_the_first_who_calls_it() -> None:
     subprocess.run([sys.executable, "-W", "ignore", "-c", STORY], check=True)
 

@@ -20,7 +20,13 @@ from tests.models import CLASSES, SIZE, TEMPLATES
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 # A ViT as OpenAI has it, a CoCa (its tower returns tokens too), a timm trunk without class token, a convolutional one.
-ARCHITECTURES = ["ViT-B-32-quickgelu", "coca_ViT-B-32", "vit_medium_patch16_gap_256", "convnext_tiny"]
+ARCHITECTURES = [
+    "ViT-B-32-quickgelu",
+    *(
+        pytest.param(name, marks=pytest.mark.check("models"))
+        for name in ("coca_ViT-B-32", "vit_medium_patch16_gap_256", "convnext_tiny")
+    ),
+]
 
 
 @pytest.fixture

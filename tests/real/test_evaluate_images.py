@@ -15,9 +15,13 @@ from adawise.evaluate.corrupt import parse
 from adawise.evaluate.images import ImageSet, Sample, make_tables
 from tests.real.test_real_pair import DATA, IMAGES, TEMPLATES, checkpoint, photographs
 
-pytestmark = pytest.mark.skipif(
-    not (DATA / "pair" / "theta0").is_dir(), reason=f"no real pair in {DATA} (ADAWISE_REAL_DATA names another folder)"
-)
+pytestmark = [
+    pytest.mark.check("models"),
+    pytest.mark.skipif(
+        not (DATA / "pair" / "theta0").is_dir(),
+        reason=f"no real pair in {DATA} (ADAWISE_REAL_DATA names another folder)",
+    ),
+]
 
 
 def test_tables_of_real_photographs_are_plausible_clean_and_corrupted(tmp_path: Path) -> None:
