@@ -15,6 +15,7 @@ from adawise.records import Gap, Switch
 from adawise.sink import schemas, segment
 from adawise.sink.columns import prediction_table, trace_table
 from adawise.sink.segment import SegmentFooter
+from adawise.sink.state_blocks import StateBlocks
 from tests.sink.building import CLASSES, damaged_page, draft
 
 KEY = "predictions/topic-frames/partition-00003/00000000000000000000.parquet"
@@ -102,10 +103,10 @@ def test_a_value_of_any_size_is_read_back(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_footer_of_more_than_100_mb_is_read_back_and_one_that_was_written_in_one_piece_too(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    states = {"north": random.Random(1).randbytes(80_000_000)}
+    states, blocks = {"north": random.Random(1).randbytes(80_000_000)}, StateBlocks()
     for split in (segment.SPLIT, 2**31):
         monkeypatch.setattr(segment, "SPLIT", split)
-        data = segment.encode(ROWS, replace(FOOTER, states=states))
+        data = segment.encode(ROWS, replace(FOOTER, states=states), blocks)
         assert segment.read_footer(data, KEY).states == states
 
 

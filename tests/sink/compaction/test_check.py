@@ -163,7 +163,7 @@ def lose_the_last_segment(store: DictStore) -> None:
 def come_later(store: DictStore) -> None:
     """A segment of another chain under the name of one that was compacted."""
     other = DictStore()
-    Days(other).commit(1)
+    Days(other, seed=1).commit(1)
     store.objects[inside(store, 0)[0]] = other.objects[data_keys(other)[0]]
 
 

@@ -2,12 +2,10 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pyarrow as pa
@@ -18,11 +16,13 @@ from adawise.errors import ChainError
 from adawise.sink import layout, segment
 from adawise.sink.compaction.compact import FAILPOINTS, plans
 from adawise.sink.compaction.delete import FAILPOINTS as DELETE_POINTS
+from adawise.sink.compaction.delete import deletable, delete
 from adawise.sink.read.files import compacted_names, data_keys, segment_names
 from adawise.sink.verify.root import verify
 from adawise.store.store import LocalStore, Store
 from tests.sink.building import IDENTITY, TP, DictStore, open_chain
 from tests.sink.compaction.building import LIMITS, Days, compacted, content, found
+from tests.sink.dying import exit_code
 
 
 def faults(store: Store) -> list[str]:
@@ -229,38 +229,23 @@ def test_readers_beside_workers_and_compactions_find_each_row_once_at_any_moment
     assert compacted_names(store, layout.PREDICTIONS, TP)
 
 
-# A child for each death, forked before Arrow starts its threads. For each compacted file the
-# store makes three: the plan, the rows, the batches; the numbers 4 to 6 are those of the second one.
-COMPACTOR = """
-import os, signal, sys
-import pandas
-from datetime import UTC, datetime
-from pathlib import Path
-from adawise.sink.compaction.delete import deletable, delete
-from adawise.store.store import LocalStore
-from tests.sink.building import TP
-from tests.sink.compaction.building import compacted
-
-def work_and_die(root, fatal, time):
+def work_and_die(root: Path, fatal: str, time: int) -> None:
+    """Compact, delete, and be killed where that failpoint is passed for the nth time."""
     passed = 0
-    def at(point):
+
+    def at(point: str) -> None:
         nonlocal passed
         passed += point == fatal
         if passed == time:
             os.kill(os.getpid(), signal.SIGKILL)
+
     store = LocalStore(root, failpoint=at)
     compacted(store, at=at)
     for covered in deletable(store, TP, made_before=datetime.max.replace(tzinfo=UTC)):
         list(delete(store, covered, failpoint=at))
 
-for death in sys.argv[2:]:
-    child = os.fork()
-    if child == 0:
-        fatal, _, time = death.partition("-")
-        work_and_die(Path(sys.argv[1]) / death, fatal, int(time))
-        os._exit(0)
-    print(death, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-"""
+
+# For each compacted file the store makes three: the plan, the rows, the batches; 4 to 6 are those of the second one.
 DEATHS = ["compact.traces_deleted-1", *(f"{point}-2" for point in (*FAILPOINTS, *DELETE_POINTS))]
 DEATHS += ["claim.linked-4", "claim.temp_written-5", "claim.linked-5", "claim.temp_written-6"]
 SEGMENTS = 12
@@ -275,9 +260,8 @@ def victims(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for key, data in whole.objects.items():
             (root / death / key).parent.mkdir(parents=True, exist_ok=True)
             (root / death / key).write_bytes(data)
-    command = [sys.executable, "-c", COMPACTOR, str(root), *DEATHS]
-    done = subprocess.run(command, cwd=Path(__file__).parents[3], stdout=subprocess.PIPE, text=True, timeout=280)
-    assert done.stdout.split() == [word for death in DEATHS for word in (death, str(-signal.SIGKILL))]
+        fatal, _, time = death.partition("-")
+        assert exit_code(work_and_die, root / death, fatal, int(time)) == -signal.SIGKILL, death
     return root
 
 

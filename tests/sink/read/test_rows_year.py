@@ -32,6 +32,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]
     return folder / "out", json.loads((folder / "truth.json").read_text(encoding="utf-8"))
 
 
+@pytest.mark.check("tools")
 def test_a_year_has_the_files_columns_and_facts_of_a_compacted_root(made: tuple[Path, dict[str, Any]]) -> None:
     root, _ = made
     rows = read_traces(root)
@@ -50,6 +51,7 @@ def test_a_year_has_the_files_columns_and_facts_of_a_compacted_root(made: tuple[
     assert np.array_equal(offsets, np.arange(len(offsets)) * IMAGES)
 
 
+@pytest.mark.check("tools")
 def test_every_event_of_the_truth_is_in_the_rows(made: tuple[Path, dict[str, Any]]) -> None:
     root, truth = made
     day = timedelta(days=1)  # with its night

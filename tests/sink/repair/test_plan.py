@@ -61,8 +61,8 @@ def test_a_hole_is_bridged_so_that_links_states_and_offsets_hold_again() -> None
 @pytest.mark.parametrize(("seed", "count"), [(0, 1), (1, 2), (2, 3), (3, 5)])
 def test_whatever_was_lost_between_two_segments_is_bridged(seed: int, count: int) -> None:
     whole = DictStore()
-    Days(whole, seed).commit(14)
-    for at in range(seed % 2, 14 - count, 4):
+    Days(whole, seed).commit(10)
+    for at in range(seed % 2, 10 - count, 4):
         store = DictStore()
         store.objects = dict(whole.objects)
         lost = keys(store)[at : at + count]
