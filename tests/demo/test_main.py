@@ -22,9 +22,10 @@ from adawise.kafka.embedded import answers
 from adawise.sink.read.files import read_predictions
 from adawise.sink.verify.root import verify
 from adawise.store.store import open_store
+from tests.deadlines import scaled
+from tests.processes import Command
 
 IMAGES = 128  # two batches of each camera
-DEMO = [sys.executable, "-m", "adawise", "demo"]
 ROOT = Path(__file__).parents[2]
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}/pipeline:{ROOT}"}
 
@@ -54,16 +55,14 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
         address = _address(out)
         answered = address is not None and answers(*address)
         process.send_signal(signal.SIGINT)
-        rest, err = process.communicate(timeout=60)
+        rest, err = process.communicate(timeout=scaled(60.0))
     still = address is not None and answers(*address, 1.0)
     return Ran(root, process.returncode, out + rest, err, answered, still)
 
 
 @contextmanager
 def running(*options: str) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(
-        [*DEMO, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ONE_THREAD
-    )
+    process = Command("demo", *options, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ONE_THREAD)
     try:
         yield process
     finally:
@@ -143,7 +142,7 @@ def test_ctrl_c_writes_what_was_classified_and_stops_broker_and_cameras(tmp_path
     with running("--scenes", "nights", "--images", "100000", "--output", str(root)) as process:
         said = _until_it_classifies(process)
         process.send_signal(signal.SIGINT)
-        _, rest = process.communicate(timeout=120)
+        _, rest = process.communicate(timeout=scaled(120.0))
     assert process.returncode == 130
     assert "interrupted after" in rest
     assert "Traceback" not in rest
@@ -166,7 +165,7 @@ def test_a_broker_that_dies_ends_the_demo_with_its_last_words(tmp_path: Path) ->
         said = _until_it_classifies(process)
         (broker,) = [child for child in psutil.Process(process.pid).children() if "broker" in child.cmdline()]
         broker.kill()
-        _, rest = process.communicate(timeout=120)
+        _, rest = process.communicate(timeout=scaled(120.0))
     assert process.returncode == 1, said + rest
     assert "ended by itself" in rest
     assert "Traceback" not in rest
