@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import signal
 import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -25,6 +23,8 @@ from adawise.sink.owner import Owner
 from adawise.status import facts
 from adawise.store.store import open_store
 from tests.brokers import Broker, MakeTopic
+from tests.deadlines import DEADLINE_S
+from tests.processes import Command
 from tests.sink.building import DictStore
 from tests.status.yard import Yard
 from tests.store.clouds import new_bucket, open_s3, s3_server
@@ -138,10 +138,8 @@ def test_what_strangers_call_their_cameras_moves_no_cursor(tmp_path: Path, capsy
 
 def test_watching_looks_again_and_ctrl_c_ends_it_with_the_code_of_the_last_look(tmp_path: Path) -> None:
     yard = well(str(tmp_path))
-    command = [sys.executable, "-m", "adawise", "status", "--root", str(tmp_path), "--no-broker", "--json"]
-    with subprocess.Popen(
-        [*command, "--watch", "0.2"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ)
-    ) as watching:
+    call = ("status", "--root", tmp_path, "--no-broker", "--json", "--watch", "0.2")
+    with Command(*call, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as watching:
         assert watching.stdout is not None
         assert watching.stderr is not None
         lines = iter(watching.stdout.readline, "")
@@ -151,7 +149,7 @@ def test_watching_looks_again_and_ctrl_c_ends_it_with_the_code_of_the_last_look(
             pass
         watching.send_signal(signal.SIGINT)
         rest = list(lines)
-        assert watching.wait(30) == 3
+        assert watching.wait(DEADLINE_S) == 3
         assert all(json.loads(line) for line in rest)
         assert watching.stderr.read() == ""
 
@@ -250,19 +248,17 @@ def test_a_store_that_is_down_leaves_what_the_broker_knows(
 
 def test_the_fleet_is_shown_as_a_page_until_it_is_told_to_stop(tmp_path: Path) -> None:
     well(str(tmp_path))
-    command = [sys.executable, "-m", "adawise", "status", "--root", str(tmp_path), "--no-broker", "--http"]
-    with subprocess.Popen(
-        [*command, "--http.port", "0", "--watch", "0.5"], stderr=subprocess.PIPE, text=True, env=dict(os.environ)
-    ) as serving:
+    call = ("status", "--root", tmp_path, "--no-broker", "--http", "--http.port", "0", "--watch", "0.5")
+    with Command(*call, stderr=subprocess.PIPE) as serving:
         assert serving.stderr is not None
         told = next(line for line in iter(serving.stderr.readline, "") if " is shown at " in line)
         url = told.split(" is shown at ")[1].split(",")[0]
-        with urllib.request.urlopen(url, timeout=30) as page:
+        with urllib.request.urlopen(url, timeout=DEADLINE_S) as page:
             assert page.status == 200
             assert b"<html" in page.read().lower()
-        with urllib.request.urlopen(f"{url.rstrip('/')}/events", timeout=30) as events:
+        with urllib.request.urlopen(f"{url.rstrip('/')}/events", timeout=DEADLINE_S) as events:
             read = b""
             while b"north" not in read:
                 read += events.readline()
         serving.send_signal(signal.SIGINT)
-        assert serving.wait(60) == 0
+        assert serving.wait(DEADLINE_S) == 0

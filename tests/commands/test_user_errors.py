@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from tests.brokers import Broker, MakeTopic
+from tests.deadlines import DEADLINE_S
 from tests.kafka.certificates import Authority
 from tests.models import PairFolder, write_pair
 from tests.replay.runs import adawise, events, process
@@ -49,7 +50,7 @@ def message(captured: Captured) -> str:
 def ended(folder: Path, *arguments: str) -> tuple[int, str, str]:
     """A real process: exit code, output proper, error output."""
     with process(folder, *arguments) as running:
-        out, err = running.communicate(timeout=240)
+        out, err = running.communicate(timeout=DEADLINE_S)
         assert "Traceback" not in out + err
         return running.returncode, out, err
 
@@ -112,7 +113,7 @@ def test_a_worker_whose_certificate_ends_soon_says_so_when_it_starts(folder: Pat
     with process(folder, "run", "--kafka.bootstrap-servers", NOBODY) as running:
         told = next(event for event in events(running.stderr) if event["event"] == "certificate_aged")
         running.terminate()
-        assert running.wait(timeout=60) == 0
+        assert running.wait(timeout=DEADLINE_S) == 0
     assert (told["setting"], told["file"]) == ("kafka.security.ssl_certificate", str(pair.certificate))
     assert (
         f"ends at {told['ends']}, in 12 h, and then nobody who connects is let in. Put the new one in" in told["note"]

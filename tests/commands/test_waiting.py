@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -20,6 +19,7 @@ from tests.kafka.cluster import free_ports
 from tests.kafka.sources import DEADLINE_S, produce
 from tests.replay.runs import process
 from tests.told import Told, fill, mounted
+from tests.worker.test_start_stop import impatient
 
 COMMANDS = ("record", "labels")
 _MANY = 400
@@ -60,7 +60,7 @@ def stored(command: str, folder: Path) -> list[int]:
 
 @contextmanager
 def following(command: str, servers: str, topic: str, folder: Path) -> Iterator[Told]:
-    with process(folder.parent, *call(command, servers, topic, folder, "--follow")) as started:
+    with process(folder.parent, *call(command, servers, topic, folder, "--follow"), before=impatient) as started:
         yield Told(started)
 
 
@@ -73,22 +73,20 @@ def test_who_follows_waits_for_a_broker_that_is_down_until_it_is_told_to_stop(co
         first, second = told.events(retried)
         assert (first["wait_s"], second["wait_s"]) == (1.0, 2.0)
         assert nobody in first["error"]
-        began = time.monotonic()
         assert "Traceback" not in told.stop()
-        assert time.monotonic() - began < 5.0
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_who_does_not_follow_ends_where_nobody_answers(command: str, tmp_path: Path) -> None:
     nobody = f"127.0.0.1:{free_ports(1)}"
-    with process(tmp_path, *call(command, nobody, "frames", tmp_path / "out")) as ended:
+    with process(tmp_path, *call(command, nobody, "frames", tmp_path / "out"), before=impatient) as ended:
         out, err = ended.communicate(timeout=DEADLINE_S)
         assert ended.returncode == 1, err
         assert nobody in err
         assert "Traceback" not in out + err
 
 
-@pytest.mark.slow
+@pytest.mark.check("brokers")
 @pytest.mark.parametrize("command", COMMANDS)
 def test_who_follows_outlives_a_broker_that_is_killed_and_stores_each_message_once(
     command: str, kafka: ApacheKafka, tmp_path: Path

@@ -225,6 +225,7 @@ def test_a_member_that_stops_polling_loses_its_partitions(broker: Broker, topic:
             busy.poll(timeout_ms=100)
 
 
+@pytest.mark.check("brokers")
 @pytest.mark.needs("persistence")
 def test_apache_kafka_that_is_killed_comes_back_with_its_records() -> None:
     with contextlib.ExitStack() as stack:

@@ -55,6 +55,7 @@ def test_what_kafka_pythons_producer_compresses_is_read(broker: Broker, topic: M
 
 
 @real
+@pytest.mark.check("brokers")
 @pytest.mark.parametrize("codec", CODECS)
 def test_what_javas_producer_compresses_is_read(broker: Broker, topic: MakeTopic, codec: str) -> None:
     libs = KAFKA.parent / "libs"

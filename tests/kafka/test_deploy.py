@@ -40,6 +40,7 @@ def running(tmp_path: Path) -> Iterator[tuple[Path, int]]:
     kafka("stop", "--dir", str(folder))
 
 
+@pytest.mark.check("brokers")
 def test_start_stop_and_status_can_be_repeated(running: tuple[Path, int]) -> None:
     folder, port = running
     again = kafka("start", "--dir", str(folder), "--port", str(port))
@@ -65,6 +66,7 @@ def test_start_stop_and_status_can_be_repeated(running: tuple[Path, int]) -> Non
     assert not (folder / "cluster.json").exists()
 
 
+@pytest.mark.check("brokers")
 def test_it_listens_on_loopback_only(running: tuple[Path, int]) -> None:
     _folder, port = running
     table = Path("/proc/net/tcp6")
@@ -113,6 +115,7 @@ def test_a_wrong_argument_is_refused(tmp_path: Path, arguments: tuple[str, ...],
     assert said in done.stderr
 
 
+@pytest.mark.check("brokers")
 def test_a_setting_that_kafka_refuses_is_shown_in_kafkas_words(tmp_path: Path) -> None:
     if not (shutil.which("java") and (shutil.which("mvn") or (KAFKA.parent / "libs" / ".complete").exists())):
         pytest.skip("needs Java and Maven")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import socket
-import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -22,6 +21,8 @@ from tests.brokers import fresh_name
 from tests.kafka.certificates import Authority
 from tests.kafka.identity import Identity, identity
 from tests.kafka.secured import PASSWORD, Secured
+
+pytestmark = pytest.mark.check("secured")
 
 Ways = dict[str, Any]
 FUNCTION = "tests.kafka.test_secured:token"
@@ -254,11 +255,9 @@ def test_whatever_is_wrong_is_told_with_its_true_cause_and_the_remedy(
 )
 def test_another_protocol_is_told_at_once_and_not_when_the_patience_is_over(what: str, kafka: Secured) -> None:
     listener, made, told = WRONG[what]
-    began_s = time.monotonic()
     for servers in (kafka.at(listener), f"{kafka.at(listener)},localhost:{kafka.ports[listener]}"):
         with pytest.raises(SettingsError, match=re.escape(told[0])):
-            connect(servers, made(kafka), patience_ms=60_000)
-    assert time.monotonic() - began_s < 30.0  # half of the patience of one; it takes a tenth of a second
+            connect(servers, made(kafka), patience_ms=3_600_000)  # beyond any test's end
 
 
 def test_a_port_of_another_protocol_keeps_nobody_from_a_server_that_is_right(kafka: Secured) -> None:

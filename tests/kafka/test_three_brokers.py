@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from tests.brokers import ApacheKafka, broker_of, create_topic, fresh_name
 from tests.kafka.test_brokers import admin, consumer, fill, take
+
+pytestmark = pytest.mark.check("brokers")
 
 COPIES = 3
 

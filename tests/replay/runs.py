@@ -7,10 +7,10 @@ import json
 import os
 import signal
 import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,11 +21,12 @@ from adawise.__main__ import main
 from adawise.sink.read.files import read_predictions
 from adawise.sink.schemas import PREDICTED_AT
 from adawise.store.store import open_store
+from tests.deadlines import DEADLINE_S
 from tests.models import PairFolder
+from tests.processes import Command
 from tests.replay.street import BATCH_IMAGES, LIMITS, MAX_AGE_S
+from tests.worker.prepared import Prepared
 
-ROOT = Path(__file__).parents[2]
-PROGRAM = (sys.executable, "-m", "adawise")
 DIFFERS = ["milliseconds", "segment"]  # between two runs: how long it took, and where segments were cut
 
 
@@ -91,16 +92,16 @@ def adawise(folder: Path, *arguments: str) -> int:
 
 
 @contextmanager
-def process(folder: Path, *arguments: str, pipe_bytes: int = 0) -> Iterator[subprocess.Popen[str]]:
+def process(
+    folder: Path, *arguments: str, pipe_bytes: int = 0, before: Callable[[], object] | None = None
+) -> Iterator[subprocess.Popen[str]]:
     """A command as a process, its log on a pipe; killed if it is still there at the end.
 
-    `pipe_bytes`: room for a log that is not read: a process with more to tell waits, wherever it is then.
+    `pipe_bytes`: room for a log that is not read: a process with more to tell waits, wherever it is then. `before`: a
+    function of a module, called first in the process.
     """
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}/pipeline:{ROOT}", "OMP_NUM_THREADS": "1"}
-    environment["OMP_WAIT_POLICY"] = "PASSIVE"
-    started = subprocess.Popen(
-        [*PROGRAM, *arguments], cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    command = Command if before is None else partial(Prepared, before)
+    started = command(*arguments, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
         if pipe_bytes:
             assert started.stderr is not None
@@ -132,7 +133,7 @@ def wait_for_rows(log: Iterator[dict[str, Any]], rows: int) -> list[dict[str, An
 def end(running: subprocess.Popen[str]) -> tuple[int, str]:
     """SIGTERM: the exit code, and what it says at the end on the output proper."""
     running.send_signal(signal.SIGTERM)
-    out, _ = running.communicate(timeout=120)
+    out, _ = running.communicate(timeout=DEADLINE_S)
     return running.returncode, out
 
 

@@ -6,6 +6,8 @@ import random
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from adawise.adapt.state import StreamState
 from adawise.sink.verify.root import verify
 from adawise.store.store import open_store
@@ -15,6 +17,8 @@ from tests.models import write_pair
 from tests.replay import runs
 from tests.replay.street import FIRST_MS, HALVES_APART_MS, Shot, send
 from tests.sink.footers import read_segment_footers
+
+pytestmark = pytest.mark.check("replay")
 
 CROWDED = ("--limits.streams", "8")
 CAMERAS, STRANGERS = 6, 40

@@ -14,6 +14,8 @@ from adawise.build.model import load_model
 from adawise.settings import read
 from tests.replay.runs import Recorded, adawise, assert_same, end, events, process, traces, wait_for_rows
 
+pytestmark = pytest.mark.check("replay")
+
 METHOD = "a fixed alpha of 0.45, as the card advises"
 
 Captured = pytest.CaptureFixture[str]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
+import pytest
+
 from adawise.compare.compare import compare
 from adawise.settings import read
 from adawise.settings.tree import Settings
@@ -14,6 +16,8 @@ from tests.replay import runs
 from tests.worker.cameras import Live, Topic
 from tests.worker.output import Output
 from tests.worker.process import Plan, WorkerProcess, wait_until
+
+pytestmark = pytest.mark.check("replay")
 
 CAMERAS, PARTITIONS = 24, 6
 UNDISTURBED = ("--batch.max-age-s", "3000")  # a machine that is busy may hold up a frame; no clock ends a batch here

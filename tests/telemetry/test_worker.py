@@ -5,14 +5,13 @@ from __future__ import annotations
 import random
 import signal
 import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
-import pytest
-
 from tests.brokers import Broker, MakeTopic, fresh_name
+from tests.deadlines import DEADLINE_S
 from tests.models import PairFolder
+from tests.processes import Command
 from tests.telemetry.test_export import Collector, collector
 from tests.worker.cameras import IMAGES, Topic, single
 from tests.worker.process import command_line
@@ -21,7 +20,6 @@ from tests.worker.test_stop import events, slow
 __all__ = ["collector"]  # the fixture
 
 
-@pytest.mark.timeout(240)
 def test_a_worker_that_a_collector_is_named_to_exports_every_batch_with_its_commit(
     broker: Broker, topic: MakeTopic, pair_folder: PairFolder, tmp_path: Path, collector: Collector
 ) -> None:
@@ -29,9 +27,7 @@ def test_a_worker_that_a_collector_is_named_to_exports_every_batch_with_its_comm
     filled.produce(single(rng, camera, 1) for _ in range(IMAGES) for camera in range(2))
     environment = command_line(slow(filled, pair_folder, tmp_path / "yard", fresh_name("traced")))
     environment["OTEL_EXPORTER_OTLP_ENDPOINT"] = collector.address
-    with subprocess.Popen(
-        [sys.executable, "-m", "adawise", "run"], stderr=subprocess.PIPE, text=True, env=environment
-    ) as process:
+    with Command("run", stderr=subprocess.PIPE, env=environment) as process:
         try:
             seen = Counter[str]()
             for event in events(process):
@@ -40,7 +36,7 @@ def test_a_worker_that_a_collector_is_named_to_exports_every_batch_with_its_comm
                     process.send_signal(signal.SIGTERM)
                     break
             seen.update(event["event"] for event in events(process))
-            assert process.wait(60) == 0
+            assert process.wait(DEADLINE_S) == 0
         finally:
             process.kill()
     assert seen["tracing_started"] == 1

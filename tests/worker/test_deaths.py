@@ -26,11 +26,11 @@ from tests.worker.test_hostile import letters
 @pytest.mark.parametrize(
     ("marker", "code", "as_batch"),
     [
-        (poison.SEGFAULT, -signal.SIGSEGV, False),
-        (poison.MEMORY, -signal.SIGKILL, False),
-        (poison.SEGFAULT, -signal.SIGSEGV, True),  # without a key, so that it takes Arrow to know whose it is
+        pytest.param(poison.SEGFAULT, -signal.SIGSEGV, False, id="segfault"),
+        pytest.param(poison.MEMORY, -signal.SIGKILL, False, id="memory", marks=pytest.mark.check("kills")),
+        # without a key, so that it takes Arrow to know whose it is
+        pytest.param(poison.SEGFAULT, -signal.SIGSEGV, True, id="batch", marks=pytest.mark.check("kills")),
     ],
-    ids=["segfault", "memory", "batch"],
 )
 def test_a_message_that_kills_workers_is_a_rejected_row_and_a_dead_letter_after_three_of_them(
     broker: Broker, topic: MakeTopic, pair: PairFolder, root: Path, marker: bytes, code: int, as_batch: bool

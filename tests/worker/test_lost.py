@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import random
 import shutil
-import subprocess
-import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -25,6 +23,7 @@ from adawise.sink.segment import read_rows
 from adawise.store.store import LocalStore
 from tests.brokers import ApacheKafka, Broker, MakeTopic, Unavailable, broker_of, create_topic, fresh_name
 from tests.models import PairFolder
+from tests.processes import run
 from tests.worker.cameras import IMAGES, Output, Topic, settings_for, single
 from tests.worker.process import DEADLINE_S, Plan, WorkerProcess, command_line, wait_until
 
@@ -132,8 +131,7 @@ def test_a_log_that_was_rewritten_lets_its_partition_stand_and_verify_finds_ever
 
 def called(settings: Settings, *arguments: str) -> tuple[int, str]:
     """The exit code and the output of `adawise` with these settings."""
-    call = [sys.executable, "-m", "adawise", *arguments]
-    done = subprocess.run(call, capture_output=True, text=True, env=command_line(settings), timeout=DEADLINE_S)
+    done = run(*arguments, env=command_line(settings), timeout=DEADLINE_S)
     return done.returncode, done.stdout + done.stderr
 
 

@@ -20,6 +20,7 @@ BYTES, COSTLY = 16_000, 60
 SIDE = int((0.98 * cost.allowed_ns(BYTES) / 12.0) ** 0.5)  # px, at 12 ns a pixel: as much as the bytes may ask for
 
 
+@pytest.mark.check("kills")
 @pytest.mark.parametrize("names", [1, COSTLY])
 def test_a_good_camera_is_served_before_the_backlog_of_costly_neighbours_that_lies_before_it_in_the_log(
     broker: Broker, topic: MakeTopic, pair: PairFolder, root: Path, names: int

@@ -23,6 +23,7 @@ from tests.worker.recordings import recorded
 
 NEVER_BY_CLOCK = {"max_age_s": 3_000.0}
 SIGKILLED = -signal.SIGKILL
+pytestmark = pytest.mark.check("kills")
 POINTS = ("recording.temp_written", "recording.linked", "worker.recorded")  # all of them: test_recording.py
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import random
-import subprocess
-import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from adawise.sink.claims import read_sink_id, sink_id
 from adawise.store.store import open_store
 from tests.brokers import Broker, MakeTopic, fresh_name
 from tests.models import PairFolder
+from tests.processes import run
 from tests.store.clouds import new_bucket, open_s3, s3_server
 from tests.worker.cameras import IMAGES, Output, Topic, run_to_the_end, settings_for, single
 from tests.worker.process import DEADLINE_S, Plan, WorkerProcess, command_line, wait_until
@@ -25,8 +24,7 @@ from tests.worker.process import DEADLINE_S, Plan, WorkerProcess, command_line, 
 
 def refused(settings: Settings) -> str:
     """What `adawise run` says that ends with 2."""
-    call = [sys.executable, "-m", "adawise", "run"]
-    done = subprocess.run(call, capture_output=True, text=True, env=command_line(settings), timeout=DEADLINE_S)
+    done = run("run", env=command_line(settings), timeout=DEADLINE_S)
     assert done.returncode == 2, done.stderr
     return done.stderr.splitlines()[-1]
 
@@ -69,13 +67,12 @@ def test_another_class_list_is_refused_unless_it_is_said_what_becomes_of_the_str
     assert f"sink.root {root} was written with another pair" in (said := refused(changed))
     assert "model.classes was " in said
     assert "--model.on-change: reset (each begins anew) or keep" in said
-    check = [sys.executable, "-m", "adawise", "doctor"]
     reset = settings_for(yard, pair, root, group, model={"classes": other, "on_change": "reset"})
     for asked, code, told_before in (
         (changed, 1, "was written with another pair"),
         (reset, 0, f"classes not as {root} was written with: every stream begins anew"),
     ):
-        checked = subprocess.run(check, capture_output=True, text=True, env=command_line(asked), timeout=DEADLINE_S)
+        checked = run("doctor", env=command_line(asked), timeout=DEADLINE_S)
         assert (checked.returncode, told_before in " ".join(checked.stdout.split())) == (code, True), checked.stdout
 
     for times, (classes, on_change) in enumerate(((other, "keep"), (pair.classes, "reset")), 1):

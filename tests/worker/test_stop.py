@@ -7,7 +7,6 @@ import logging
 import random
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -20,12 +19,13 @@ from adawise.settings import Settings
 from tests.brokers import Broker, MakeTopic, create_topic, fresh_name
 from tests.kafka.sources import open_source, poll_until
 from tests.models import PairFolder
+from tests.processes import Command
 from tests.sink.footers import read_segment_footers
 from tests.worker.cameras import IMAGES, Output, Topic, run_to_the_end, settings_for, single
+from tests.worker.prepared import Prepared
 from tests.worker.process import Plan, WorkerProcess, command_line
 
 CAMERAS, LEFT_OVER = 3, 3
-_TELLING_JOINS = "logging.getLogger('kafka.coordinator').setLevel('INFO')"
 
 
 @pytest.fixture
@@ -42,6 +42,10 @@ def slow(filled: Topic, pair: PairFolder, root: Path, group: str) -> Settings:
     return settings_for(filled, pair, root, group, sink=never, batch={"max_age_s": 3_000.0})
 
 
+def telling_joins() -> None:
+    logging.getLogger("kafka.coordinator").setLevel(logging.INFO)
+
+
 def events(process: subprocess.Popen[str]) -> Iterator[dict[str, Any]]:
     assert process.stderr is not None
     for line in process.stderr:
@@ -53,9 +57,8 @@ def test_sigterm_writes_what_is_complete_ends_with_0_and_leaves_the_rest_to_the_
     filled: Topic, pair: PairFolder, root: Path
 ) -> None:
     group, output = fresh_name("stopped"), Output(root)
-    call = [sys.executable, "-m", "adawise", "run"]
     environment = command_line(slow(filled, pair, root, group))
-    with subprocess.Popen(call, stderr=subprocess.PIPE, text=True, env=environment) as process:
+    with Command("run", stderr=subprocess.PIPE, env=environment) as process:
         try:
             served = 0
             for event in events(process):
@@ -90,12 +93,7 @@ def test_ctrl_c_while_partitions_are_awaited_leaves_no_member_behind_and_verify_
     filled, rng = Topic(embedded_broker, name), random.Random(3)
     filled.produce(single(rng, camera, 2) for camera in (0, 1, 0))
     settings = settings_for(filled, pair, root, name, kafka={"session_timeout_ms": 45_000})
-    call = [
-        sys.executable,
-        "-c",
-        f"import logging; {_TELLING_JOINS}; from adawise.__main__ import main; main(['run'])",
-    ]
-    with subprocess.Popen(call, stderr=subprocess.PIPE, text=True, env=command_line(settings)) as process:
+    with Prepared(telling_joins, "run", stderr=subprocess.PIPE, env=command_line(settings)) as process:
         try:
             told = events(process)
             joins = (event for event in told if event["event"].startswith("(Re-)joining"))

@@ -301,6 +301,7 @@ def test_a_codec_that_is_not_here_fails(monkeypatch: pytest.MonkeyPatch) -> None
         module.codecs(asked)
 
 
+@pytest.mark.check("brokers")
 def test_copies_that_are_behind_missing_or_too_few_are_told(three_brokers: ApacheKafka) -> None:
     kafka, cluster = three_brokers, broker_of(three_brokers)
     strictest, loose, single = fresh_name("strictest"), fresh_name("loose"), fresh_name("single")
