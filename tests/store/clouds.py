@@ -29,6 +29,7 @@ from tests.store.buckets import ACCOUNT
 ACCOUNT_KEY = (  # which everybody knows
     "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 )
+MOTO_PAGE = 100  # names in one answer
 KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
 
 
@@ -39,7 +40,8 @@ def s3_server() -> str:
     address = f"127.0.0.1:{free_ports(1)}"
     host, _, port = address.partition(":")
     command = [sys.executable, "-W", "ignore", "-m", "moto.server", "-H", host, "-p", port]
-    server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    environment = {**os.environ, "MOTO_S3_DEFAULT_MAX_KEYS": str(MOTO_PAGE)}
+    server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
     atexit.register(_end, server)
     assert server.stderr is not None
     for line in server.stderr:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -19,24 +17,19 @@ from adawise.sink.verify.root import verify
 from adawise.store import store
 from adawise.store.store import FAILPOINTS, AlreadyExists, LocalStore
 from tests.sink.building import IDENTITY, TP, draft, open_chain
+from tests.sink.dying import exit_code
 
 KEY = "predictions/topic-frames/partition-00003/00000000000000000000.parquet"
 
-# For each crash point a child that dies there. Forked before Arrow starts its threads, so that torch is imported once;
-# and pandas, which Arrow imports at its first use where it is installed.
-WRITER = """
-import importlib.util, os, signal, sys
-if importlib.util.find_spec("pandas"):
-    import pandas
-from pathlib import Path
-from adawise.store.store import FAILPOINTS, LocalStore
-from tests.sink.building import IDENTITY, TP, draft, open_chain
 
-def commit_and_die(root, fatal):
+def commit_and_die(root: Path, fatal: str) -> None:
+    """Commit twice, and be killed at that failpoint of the second time."""
     armed = False
-    def at(point):
+
+    def at(point: str) -> None:
         if armed and point == fatal:
             os.kill(os.getpid(), signal.SIGKILL)
+
     chain = open_chain(LocalStore(root, failpoint=at), "victim", at=at)
     chain.check()
     chain.recover(TP, IDENTITY, 0)
@@ -44,22 +37,13 @@ def commit_and_die(root, fatal):
     armed = True
     chain.commit(draft(4, 9, number=1))
 
-for point in FAILPOINTS:
-    child = os.fork()
-    if child == 0:
-        commit_and_die(Path(sys.argv[1]) / point, point)
-        os._exit(0)
-    print(point, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-"""
-
 
 @pytest.fixture(scope="module")
 def victims(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with an output for each crash point, whose writer was killed there in its second commit."""
     root = tmp_path_factory.mktemp("killed")
-    command = [sys.executable, "-c", WRITER, str(root)]
-    done = subprocess.run(command, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, text=True, timeout=120)
-    assert done.stdout.split() == [word for point in FAILPOINTS for word in (point, str(-signal.SIGKILL))]
+    for point in FAILPOINTS:
+        assert exit_code(commit_and_die, root / point, point) == -signal.SIGKILL, point
     return root
 
 

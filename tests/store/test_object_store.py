@@ -236,7 +236,7 @@ def test_conditional_writes_that_are_turned_off_are_a_setting_to_correct(monkeyp
 
 # -- the chain, while the network fails at random
 
-COMMITS, SEED = 100, 5
+SEED = 5
 
 
 class Rival:
@@ -278,8 +278,11 @@ class Rival:
         self._number = int(self._state.partition(b":")[0] or 0)
 
 
-def test_two_workers_write_every_row_once_while_the_network_fails_at_random(monkeypatch: pytest.MonkeyPatch) -> None:
-    survive(monkeypatch, SEED, COMMITS)
+@pytest.mark.parametrize("commits", [30, pytest.param(100, marks=pytest.mark.check("kills"))])
+def test_two_workers_write_every_row_once_while_the_network_fails_at_random(
+    monkeypatch: pytest.MonkeyPatch, commits: int
+) -> None:
+    survive(monkeypatch, SEED, commits)
 
 
 def survive(monkeypatch: pytest.MonkeyPatch, seed: int, commits: int) -> None:

@@ -132,9 +132,12 @@ def test_a_form_that_does_not_come_to_its_end_is_answered(monkeypatch: pytest.Mo
 def test_a_browser_that_takes_nothing_is_cut_and_another_has_its_place(
     quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All rows of many cameras do not fit into the buffers of the kernel."""
+    """All rows do not fit into the buffers of the kernel."""
     monkeypatch.setattr(server, "MOST_CONNECTIONS", 1)
-    with shown(a_yard(20_000)) as url, closing(connected(url)) as sock:
+    yard = a_yard(50)
+    for number in range(50):
+        yard.change(number, why="x" * 500_000)
+    with shown(yard) as url, closing(connected(url)) as sock:
         sock.sendall(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert sock.recv(100).startswith(b"HTTP/1.1 200")
         refused = 0
