@@ -49,8 +49,14 @@ def a_table(
 def shorten_verdicts(patch: pytest.MonkeyPatch) -> None:
     """Let a command judge a pair on few and short streams: how long they are proves nothing of the command."""
     patch.setattr("adawise.evaluate.verdict._SEEDS", 1)
-    for kind in ("long", "mixed"):
+    shorten_streams(patch)
+
+
+def shorten_streams(patch: pytest.MonkeyPatch) -> None:
+    """Make visits of few batches: for what is done with a run, not what it comes to."""
+    for kind in ("short", "long", "mixed"):
         patch.setitem(streams._PERIOD, kind, 4)
+    patch.setattr(streams, "_SMOOTH_BATCHES", 40)
 
 
 def a_card(*, temperature: float) -> Card:

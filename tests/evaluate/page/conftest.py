@@ -14,7 +14,7 @@ from adawise.evaluate.judge import judge
 from adawise.evaluate.page.provenance import Provenance, provenance
 from adawise.evaluate.page.write import write_page
 from adawise.evaluate.result import Result
-from tests.evaluate.building import a_bench, a_plan, a_table, run_here
+from tests.evaluate.building import a_bench, a_plan, a_table, run_here, shorten_streams
 from tests.page.browsing import a_browser
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
@@ -32,7 +32,9 @@ def result() -> Result:
     bench = a_bench(*TABLES)
     plan = a_plan("warm,grid,fixed", kinds=("short", "smooth", "mixed"), seeds=2, smooth=((0,), (1,)))
     plan = replace(plan, candidates=at_every_price(plan.candidates))
-    return judge(bench, plan, None, run_here(bench, plan), calibration="all 1")
+    with pytest.MonkeyPatch.context() as patch:
+        shorten_streams(patch)
+        return judge(bench, plan, None, run_here(bench, plan), calibration="all 1")
 
 
 @pytest.fixture(scope="package")
