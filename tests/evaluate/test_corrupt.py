@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import subprocess
 import sys
+from functools import cache
 
 import numpy as np
 import pytest
@@ -14,11 +15,13 @@ from skimage.transform import resize
 
 from adawise.errors import SettingsError
 from adawise.evaluate.corrupt import KINDS, SEVERITIES, Corruption, Pixels, corrupt, parse
+from tests.deadlines import scaled
 
 SIZE = 64
 IMAGES = 12
 
 
+@cache
 def photograph(seed: int, size: int = SIZE) -> Pixels:
     """uint8 `[3, size, size]`: smooth colours with edges and texture, as photographs have; equal at every size."""
     rng = np.random.default_rng(seed)
@@ -28,7 +31,9 @@ def photograph(seed: int, size: int = SIZE) -> Pixels:
         disk = np.hypot(down - rng.uniform(), across - rng.uniform()) < rng.uniform(0.05, 0.25)
         x[disk] = rng.uniform(0.0, 0.9, 3)
     x = x + 0.06 * np.sin(60.0 * across + 25.0 * down)[..., None]
-    return np.ascontiguousarray(np.rint(np.clip(x, 0.0, 1.0) * 255.0).astype(np.uint8).transpose(2, 0, 1))
+    picture = np.ascontiguousarray(np.rint(np.clip(x, 0.0, 1.0) * 255.0).astype(np.uint8).transpose(2, 0, 1))
+    picture.flags.writeable = False  # every test has the same
+    return picture
 
 
 def mean_psnr(kind: str, severity: int, size: int = SIZE) -> float:
@@ -79,7 +84,9 @@ def test_another_process_makes_the_same_images() -> None:
         "import hashlib; from tests.evaluate.test_corrupt import all_of_them; "
         "print(hashlib.sha256(all_of_them()).hexdigest())"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=scaled(120.0)
+    )
     assert done.stdout.strip() == hashlib.sha256(all_of_them()).hexdigest()
 
 

@@ -40,7 +40,9 @@ def domains(sizes: list[int], *, classes: int = 6, vocabularies: list[int] | Non
 
 
 def domain_of(batch: np.ndarray, there: list[Domain]) -> list[int]:
-    return [next(d for d, domain in enumerate(there) if i in domain.ids) for i in batch]
+    """Ids number the images of all domains through."""
+    of: list[int] = np.repeat(np.arange(len(there)), [len(domain.ids) for domain in there])[batch].tolist()
+    return of
 
 
 def visits(stream: Stream, there: list[Domain]) -> list[tuple[int, int]]:
