@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,9 @@ from adawise.demo.main import PAIR
 from adawise.demo.scene import StreetCamera
 from adawise.demo.weather import PRESETS
 from adawise.errors import CardError, CheckpointError, InvalidMessage, SettingsError
+from adawise.records import Message
 from adawise.settings import DecodeSettings, ModelSettings
+from tests.deadlines import scaled
 from tests.drift import yard
 from tests.fixtures import making
 from tests.models import CLASSES, TEMPLATES, PairFolder
@@ -44,7 +47,9 @@ def jpegs(count: int, weather: str = "clear") -> list[bytes]:
 
 
 def python(code: str) -> str:
-    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=scaled(120.0)
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -91,11 +96,17 @@ def test_what_has_a_default_in_the_settings_has_the_same_one_here() -> None:
     assert ours == {name: fields[name].default for name in ours}
 
 
+@cache
+def watched() -> list[list[Message]]:
+    """What four cameras send: ten batches each, and other weather from the fifth on."""
+    return making._messages(10, turn=5)
+
+
 @pytest.mark.parametrize("search", [{}, {"price": 0.0001, "explore_every": 3, "objective": "entropy", "alpha": 0.3}])
 def test_a_batch_gets_the_alpha_and_the_probabilities_that_the_worker_gives_it(
     tmp_path: Path, search: Mapping[str, Any]
 ) -> None:
-    logs = making._messages(24, turn=10)
+    logs = watched()
     settings = making.settings(tmp_path / "root", **search)
     making.serve(settings, making._source(logs))
     pair = adawise.load_pair(
