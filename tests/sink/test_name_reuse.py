@@ -25,17 +25,25 @@ LATER = datetime(2026, 12, 1, tzinfo=UTC) + timedelta(hours=1)
 
 
 class Zombie:
-    """Knows the chain as it was after `segments` of `SEGMENTS`; then the rest came, and days of it were deleted."""
+    """Knows the chain as it was after `segments` of `SEGMENTS`; then the rest came, and days of it were deleted.
 
-    def __init__(self, segments: int, store: DictStore | None = None) -> None:
+    Args:
+        segments: of several numbers it is as many, `all`, and first the first of them.
+        store: an empty one.
+    """
+
+    def __init__(self, *segments: int, store: DictStore | None = None) -> None:
         self.store = store if store is not None else DictStore()
         self.now: Instant = (0.0, 0.0)
         self.days = Days(self.store)
         self.all: list[tuple[SegmentChain, Head]] = []
-        for _ in range(SEGMENTS):
-            self.days.commit(1)
+        before = 0
+        for number in segments:
+            self.days.commit(number - before)
             self.all.append(self.another())
-        self.chain, self.head = self.all[segments - 1]
+            before = number
+        self.days.commit(SEGMENTS - before)
+        self.chain, self.head = self.all[0]
 
     def another(self) -> tuple[SegmentChain, Head]:
         """One that knows the chain as it is now."""
@@ -69,11 +77,11 @@ class Zombie:
 
 
 def test_a_zombie_adopts_the_head_and_writes_nothing_wherever_in_the_chain_it_stood_still() -> None:
-    zombie = Zombie(1)
+    zombie = Zombie(*range(1, SEGMENTS, 2))
     assert zombie.delete() > 10
     before, keys = content(zombie.store), sorted(zombie.store.objects)
     zombie.pass_hours()
-    for chain, head in zombie.all[:-1:2]:
+    for chain, head in zombie.all:
         zombie.head = head
         late = chain.commit(zombie.draft)
         assert not late.won
@@ -112,7 +120,7 @@ def test_what_a_zombie_wrote_that_stood_still_just_before_its_request_counts_for
     segments: int, is_free: bool
 ) -> None:
     store = Frozen()
-    zombie = Zombie(segments, store)
+    zombie = Zombie(segments, store=store)
     free: list[bool] = []
 
     def meanwhile(key: str) -> None:
@@ -133,7 +141,7 @@ def test_what_a_zombie_wrote_that_stood_still_just_before_its_request_counts_for
 
 def test_a_zombie_that_finds_what_another_one_wrote_under_a_deleted_name_does_not_build_on_it() -> None:
     store = Frozen()
-    zombie = Zombie(3, store)
+    zombie = Zombie(3, store=store)
     other = copy(zombie.chain)
     other._attempts, other._tips = {}, dict(other._tips)
 
@@ -159,7 +167,7 @@ def test_the_question_is_asked_only_after_a_standstill_and_harms_nobody_who_was_
             listed.append(prefix)
             return super().list(prefix)
 
-    zombie = Zombie(SEGMENTS, Listing())
+    zombie = Zombie(SEGMENTS, store=Listing())
     compacted(zombie.store)
     listed.clear()
     zombie.head = zombie.chain.commit(zombie.draft).head

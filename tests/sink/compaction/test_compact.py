@@ -248,14 +248,14 @@ def work_and_die(root: Path, fatal: str, time: int) -> None:
 # For each compacted file the store makes three: the plan, the rows, the batches; 4 to 6 are those of the second one.
 DEATHS = ["compact.traces_deleted-1", *(f"{point}-2" for point in (*FAILPOINTS, *DELETE_POINTS))]
 DEATHS += ["claim.linked-4", "claim.temp_written-5", "claim.linked-5", "claim.temp_written-6"]
-SEGMENTS = 12
+SEGMENTS, STEP = 7, timedelta(hours=10)  # two days, and the one that is going on
 
 
 @pytest.fixture(scope="module")
 def victims(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A root for each death, whose compaction was killed there."""
     root, whole = tmp_path_factory.mktemp("killed"), DictStore()
-    Days(whole, step=timedelta(hours=6)).commit(SEGMENTS)
+    Days(whole, step=STEP).commit(SEGMENTS)
     for death in DEATHS:
         for key, data in whole.objects.items():
             (root / death / key).parent.mkdir(parents=True, exist_ok=True)
@@ -269,7 +269,7 @@ def victims(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def peace() -> tuple[DictStore, dict[str, str]]:
     """The same root, compacted in peace, and what readers found in it before."""
     store = DictStore()
-    Days(store, step=timedelta(hours=6)).commit(SEGMENTS)
+    Days(store, step=STEP).commit(SEGMENTS)
     before = content(store)
     compacted(store)
     return store, before
