@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from adawise.__main__ import main
-from adawise.build.model import load_model
+from adawise.build.model import ModelPair, load_model
 from adawise.commands.evaluate.images import domain_names, image_set, listed, tables_of_images
 from adawise.commands.evaluate.run import TableSources
 from adawise.errors import SettingsError
@@ -54,6 +54,18 @@ def home(tmp_path_factory: pytest.TempPathFactory, shots: list[Shot]) -> Path:
     return home
 
 
+@pytest.fixture(scope="module")
+def loaded(home: Path) -> ModelPair:
+    """The pair by the program's own loader, once."""
+    return load_model(settings(home).model, settings(home).decode)
+
+
+@pytest.fixture
+def once(loaded: ModelPair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables are made with the pair that was loaded once, whoever asks for it."""
+    monkeypatch.setattr("adawise.commands.evaluate.images.load_model", lambda *_: loaded)
+
+
 def settings(home: Path) -> Settings:
     return read((), environ={}, folder=home, uses=frozenset()).checked()
 
@@ -67,23 +79,24 @@ def tables(
 PLACES = ("folder/yard", "file/yard.parquet", "recording/yard")
 
 
+@pytest.mark.usefixtures("once")
 @pytest.mark.parametrize("place", PLACES)
 def test_a_table_of_every_kind_of_place_holds_the_models_own_logits(
-    home: Path, shots: list[Shot], tmp_path: Path, place: str
+    home: Path, shots: list[Shot], loaded: ModelPair, tmp_path: Path, place: str
 ) -> None:
     (table,) = tables(home, tmp_path, home / place)
-    model = load_model(settings(home).model, settings(home).decode)
     good = [shot for i, shot in enumerate(shots) if i != CUT_OFF]
     good.sort(key=lambda shot: CLASSES.index(shot.label))  # places differ in the order of classes, not within one
     order = table.labels.argsort(kind="stable")
-    pixels = torch.stack([model.checkpoints.preprocess(Image.open(BytesIO(shot.png))) for shot in good])
+    pixels = torch.stack([loaded.checkpoints.preprocess(Image.open(BytesIO(shot.png))) for shot in good])
     assert table.name == "yard_clean"
     assert table.class_names == CLASSES
     assert [CLASSES[label] for label in table.labels[order]] == [shot.label for shot in good]
     for j in (0, 7, 20):
-        np.testing.assert_array_equal(table.logits[j][order], model.classifier.logits(j, pixels).numpy())
+        np.testing.assert_array_equal(table.logits[j][order], loaded.classifier.logits(j, pixels).numpy())
 
 
+@pytest.mark.usefixtures("once")
 @pytest.mark.parametrize("place", PLACES)
 def test_an_image_that_cannot_be_decoded_is_left_out_and_told(
     home: Path, tmp_path: Path, place: str, capsys: Captured
@@ -97,6 +110,7 @@ def test_an_image_that_cannot_be_decoded_is_left_out_and_told(
     assert len(record["left_out"]) == 1
 
 
+@pytest.mark.usefixtures("once")
 def test_a_limit_takes_the_same_images_each_time(home: Path, tmp_path: Path) -> None:
     whole = tables(home, tmp_path / "whole", home / "folder/yard")[0]
     for place in PLACES:
@@ -121,6 +135,7 @@ def test_a_file_with_class_names_of_its_own_is_classified_among_these(
     assert theirs.labels.tolist() == [0, 0, 0, 1, 1, 1]  # kite occurs nowhere, and is a class all the same
 
 
+@pytest.mark.usefixtures("once")
 def test_other_pixels_under_the_same_name_make_another_table(home: Path, tmp_path: Path) -> None:
     place = Path(shutil.copytree(home / "folder", tmp_path / "copy")) / "yard"
     before = tables(home, tmp_path / "cache", place)[0]
@@ -136,6 +151,7 @@ def test_a_recording_without_labels_is_refused_with_what_to_send(home: Path, sho
         tables(home, tmp_path / "cache", tmp_path / "bare")
 
 
+@pytest.mark.usefixtures("once")
 def test_a_label_that_is_no_class_leaves_a_recorded_image_out(
     home: Path, shots: list[Shot], tmp_path: Path, capsys: Captured
 ) -> None:
@@ -193,10 +209,10 @@ def test_the_command_judges_images_and_their_corruptions(
 def test_what_cannot_be_done_is_told_before_the_models_are_loaded(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured, arguments: tuple[str, ...], told: str
 ) -> None:
-    def loaded(*_: object) -> None:
+    def load(*_: object) -> None:
         raise AssertionError("the models were loaded")
 
-    monkeypatch.setattr("adawise.commands.evaluate.images.load_model", loaded)
+    monkeypatch.setattr("adawise.commands.evaluate.images.load_model", load)
     assert evaluate(home, monkeypatch, *arguments, *RUN) == 2
     assert told in capsys.readouterr().err
 
@@ -212,15 +228,14 @@ def test_what_cannot_be_done_is_told_before_the_models_are_loaded(
     ],
 )
 def test_tables_that_earlier_versions_kept_are_found_by_the_same_digest(
-    home: Path, tmp_path: Path, place: str, limit: int | None, digest: str
+    home: Path, loaded: ModelPair, tmp_path: Path, place: str, limit: int | None, digest: str
 ) -> None:
     grey = [Shot(label, _bmp(n)) for n, label in enumerate(["bus", "bus", "car", "car"])]
     write_folder(tmp_path / "folder" / "yard", grey)
     write_parquet(tmp_path / "file" / "yard.parquet", [shot.png for shot in grey], [shot.label for shot in grey])
     write_singles(tmp_path / "recording" / "yard", [(shot.png, (("label", shot.label.encode()),)) for shot in grey])
-    model = load_model(settings(home).model, settings(home).decode)
-    samples = listed(settings(home), tmp_path / place, model.classes)
-    images = image_set(settings(home), model, samples, "yard", limit)
+    samples = listed(settings(home), tmp_path / place, loaded.classes)
+    images = image_set(settings(home), loaded, samples, "yard", limit)
     assert images.digest == digest
 
 
