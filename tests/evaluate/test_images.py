@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import groupby
@@ -23,6 +22,8 @@ from adawise.evaluate.corrupt import Corruption, corrupt
 from adawise.evaluate.images import ImageSet, Made, Sample, make_tables
 from adawise.evaluate.tables import read_table, write_table
 from tests.adapt.curves import AlphaByAlpha
+from tests.deadlines import scaled
+from tests.processes import start_server
 
 SIZE, CLASSES, ALPHAS = 16, ("car", "bus", "tram"), (0.0, 0.5, 1.0)
 FOG, NOISE = Corruption("fog", 2), Corruption("gaussian_noise", 1)
@@ -180,9 +181,11 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(make: Make) -> None:
 
 
 def test_a_run_that_was_killed_goes_on_where_it_was(make: Make, tmp_path: Path) -> None:
-    program = "import sys; from tests.evaluate.test_images import be_killed; be_killed(sys.argv[1])"
-    killed = subprocess.run([sys.executable, "-c", program, str(tmp_path / "cache")], capture_output=True, timeout=120)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    start_server()
+    killed = multiprocessing.get_context("forkserver").Process(target=be_killed, args=(str(tmp_path / "cache"),))
+    killed.start()
+    killed.join(scaled(120.0))
+    assert killed.exitcode == -signal.SIGKILL
     classifier = Linear()
     tables = make(classifier, image_set(200))
     assert classifier.forwards == 2 * 200 * len(ALPHAS) - AT_DEATH

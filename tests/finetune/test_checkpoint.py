@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import pickle
 import resource
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +24,8 @@ from adawise.finetune.checkpoint import (
     write_weights,
 )
 from adawise.finetune.recipe import IN_0_2, Recipe
+from tests.deadlines import scaled
+from tests.processes import start_server
 
 SETTINGS = {"finetune.seed": "0", "finetune.learning_rate": "1e-05"}
 
@@ -117,17 +118,21 @@ def test_without_room_the_old_file_stays_and_the_message_says_how_to_go_on(tmp_p
 def test_a_process_that_is_killed_while_it_writes_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "c.pt"
     write_bytes(path, b"old")
-    program = (
-        "import os, sys; from pathlib import Path; import adawise.finetune.checkpoint as c\n"
-        "c.os.fsync = lambda f: os.kill(os.getpid(), 9)\n"
-        f"c.write_bytes(Path({str(path)!r}), b'new' * 1000)"
-    )
-    done = subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[2], capture_output=True)
-    assert done.returncode == -9
+    start_server()
+    killed = multiprocessing.get_context("forkserver").Process(target=be_killed_while_writing, args=(path,))
+    killed.start()
+    killed.join(scaled(60.0))
+    assert killed.exitcode == -9
     assert path.read_bytes() == b"old"
     assert len(list(tmp_path.iterdir())) == 2
     remove_leftovers(tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ["c.pt"]
+
+
+def be_killed_while_writing(path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: os.kill(os.getpid(), 9))
+        write_bytes(path, b"new" * 1000)
 
 
 def test_weights_are_safetensors_whole_even_of_views(tmp_path: Path) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import multiprocessing
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,18 +16,23 @@ import structlog
 import torch
 from torch import Tensor
 
+from adawise.__main__ import program
 from adawise.adapt.objective import NO_CARD
 from adawise.adapt.state import StreamState
 from adawise.adapt.strategies import strategy
 from adawise.adapt.strategies.warm import Exploration
+from adawise.build import model
 from adawise.clip.classifier import GRID, PairClassifier
 from adawise.clip.cuda import Cuda
 from adawise.clip.load import CheckpointPair, load_checkpoints
 from adawise.records import ImageBatch
 from adawise.worker.adaptation import Adaptation, Adapted
+from tests.deadlines import scaled
 from tests.frames import a_frame
 from tests.gpu.conftest import Machine
+from tests.gpu.rehearsal import CARD, Rehearsal
 from tests.models import PairFolder, classifier, random_images
+from tests.processes import start_server
 
 IMAGES = random_images(40)
 ENDS_AND_BETWEEN = (0, 7, 20)
@@ -199,30 +207,29 @@ def test_nothing_waits_within_a_round_but_the_fetch(
     assert all(torch.equal(found[j], expected[j]) for j in asked)
 
 
-_PROGRAM = """
-import contextlib, sys, torch
-from adawise.__main__ import program
-from adawise.clip import cuda
-from adawise.build import model
-from tests.gpu.rehearsal import CARD, Rehearsal
-rehearsal = Rehearsal(0) if sys.argv[1] == "rehearsed" else None
-rounds, fetch = 0, cuda.Cuda.fetch
-def failing(self, parts):
-    global rounds
-    rounds += 1
-    if rounds > 8:
-        if rehearsal:
-            rehearsal.fault = torch.AcceleratorError("CUDA error: device-side assert triggered")
-        else:
-            torch.zeros(2, device=self.where)[torch.tensor([9], device=self.where)]  # asserts on the card, for good
-    return fetch(self, parts)
-cuda.Cuda.fetch = failing
-if rehearsal:
-    model.open_device = lambda _: cuda.Cuda(CARD, tf32=False, graphs=True, cuda=rehearsal)
-with rehearsal or contextlib.nullcontext():
-    sys.argv = ["adawise", *sys.argv[2:]]
-    program()
-"""
+def lose_the_card(kind: str, arguments: list[str], environment: dict[str, str], log: str) -> None:
+    """Be the program, in a forked process, on a card that fails after eight rounds; `log` gets its errors."""
+    os.environ.update(environment)
+    os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT), 2)
+    rehearsal = Rehearsal(0) if kind == "rehearsed" else None
+    rounds, fetch = 0, Cuda.fetch
+
+    def failing(self: Cuda, parts: Sequence[Tensor]) -> Tensor:
+        nonlocal rounds
+        rounds += 1
+        if rounds > 8:
+            if rehearsal:
+                rehearsal.fault = torch.AcceleratorError("CUDA error: device-side assert triggered")
+            else:
+                torch.zeros(2, device=self.where)[torch.tensor([9], device=self.where)]  # asserts there, for good
+        return fetch(self, parts)
+
+    Cuda.fetch = failing  # type: ignore[method-assign]
+    if rehearsal:
+        model.open_device = lambda _: Cuda(CARD, tf32=False, graphs=True, cuda=rehearsal)  # type: ignore[assignment]
+    with rehearsal or contextlib.nullcontext():
+        sys.argv = ["adawise", *arguments]
+        program()
 
 
 def test_a_lost_card_ends_the_worker_with_a_reason_and_exit_code_1(machine: Machine, tmp_path: Path) -> None:
@@ -235,19 +242,19 @@ def test_a_lost_card_ends_the_worker_with_a_reason_and_exit_code_1(machine: Mach
         "ADAWISE_BATCH__IMAGES": "4",
     }
     kind = "card" if machine.rehearsal is None else "rehearsed"
-    done = subprocess.run(
-        [sys.executable, "-c", _PROGRAM, kind, "replay", str(FOLLOWING), "-o", str(tmp_path / "again")],
-        env={**os.environ, **environment},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=200,
+    arguments = ["replay", str(FOLLOWING), "-o", str(tmp_path / "again")]
+    start_server()
+    worker = multiprocessing.get_context("forkserver").Process(
+        target=lose_the_card, args=(kind, arguments, environment, str(tmp_path / "log"))
     )
-    assert done.returncode == 1, done.stderr
-    last = done.stderr.rstrip().splitlines()[-1]
+    worker.start()
+    worker.join(scaled(200.0))
+    told = (tmp_path / "log").read_text()
+    assert worker.exitcode == 1, told
+    last = told.rstrip().splitlines()[-1]
     assert " failed: CUDA error: device-side assert triggered. Nothing is lost" in last
     assert "nvidia-smi" in last
-    assert "Traceback" not in done.stderr
+    assert "Traceback" not in told
 
 
 def test_two_workers_run_on_two_cards(pair_folder: PairFolder, card: torch.device) -> None:
