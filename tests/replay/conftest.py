@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -51,3 +52,11 @@ def recorded(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> runs.R
         messages=len(first) + len(second),
         rows=sum(shot.rows for shot in (*first, *second)),
     )
+
+
+@pytest.fixture(scope="session")
+def grid(recorded: runs.Recorded, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A replay of all of it with the strategy `grid`, which evaluates every alpha. Not to be changed by a test."""
+    output = tmp_path_factory.mktemp("grid")
+    assert runs.adawise(recorded.folder, "replay", "recording", "-o", str(output), "--search.strategy", "grid") == 0
+    return output

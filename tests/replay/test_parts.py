@@ -145,25 +145,24 @@ def test_a_worker_s_output_takes_no_replay(recorded: Recorded, capsys: Captured)
 
 
 def test_another_strategy_parts_from_the_live_run_and_diff_says_where(
-    recorded: Recorded, tmp_path: Path, capsys: Captured
+    recorded: Recorded, grid: Path, capsys: Captured
 ) -> None:
-    assert replay(recorded, tmp_path, "recording", "--search", "grid") == 0
     capsys.readouterr()
-    assert diff(recorded, tmp_path, "--json") == 3
+    assert diff(recorded, grid, "--json") == 3
     found = json.loads(capsys.readouterr().out)
     assert found["equal"] is False
     assert found["totals"]["images"] == recorded.rows
-    live, grid = traces(recorded.live), traces(tmp_path)
-    apart = sum(one["alpha"] != other["alpha"] for one, other in zip(live, grid, strict=True))
+    live, others = traces(recorded.live), traces(grid)
+    apart = sum(one["alpha"] != other["alpha"] for one, other in zip(live, others, strict=True))
     assert found["totals"]["batches_apart"] == apart
     assert found["a"]["models"] == found["b"]["models"]
     assert found["a"]["settings"] != found["b"]["settings"]
     assert found["settings"] == [{"name": "search.strategy", "a": ["warm"], "b": ["grid"]}]
     first = {s["stream_id"]: s["first_batch"] for s in found["streams"] if s["first_batch"]}
-    parted = [(a, b) for a, b in zip(live, grid, strict=True) if a["stream_id"] == "camera-00" and repr(a) != repr(b)]
+    parted = [(a, b) for a, b in zip(live, others, strict=True) if a["stream_id"] == "camera-00" and repr(a) != repr(b)]
     assert first["camera-00"]["first_offset"] == parted[0][0]["first_offset"]
     assert {"trigger", "trials"} <= set(first["camera-00"]["what"])
-    assert diff(recorded, tmp_path) == 3
+    assert diff(recorded, grid) == 3
     said = capsys.readouterr().out
     assert "where they part: the first differing batch of each stream" in said
     assert any(stream in said for stream in first)

@@ -276,6 +276,7 @@ class Bench:
         self.points: list[str] = []
         self.at: Callable[[str], None] = lambda _: None
         self._counted: dict[str, int] = {}
+        self._read: tuple[tuple[tuple[TopicPartition, str], ...], tuple[pa.Table, list[dict[str, Any]]]] | None = None
         self._until: Callable[[], bool] = lambda: False
         method = changes.pop("adaptation", None) or Adaptation(
             WarmSearch(ALPHAS, raw_entropy, "fake", 2, Exploration(budget=3, images=2, every=3, min_images=2)),
@@ -327,16 +328,25 @@ class Bench:
     @property
     def table(self) -> pa.Table:
         """The predictions, in the order of row ids, without their times."""
-        keys = [(name, "ascending") for name in ("partition", "offset", "index")]
-        return read_predictions(self.store).drop_columns([PREDICTED_AT]).sort_by(keys)
+        return self._written()[0]
 
     @property
     def traces(self) -> list[dict[str, Any]]:
         """The traces without their times, in the order of partition, stream and batch."""
-        found = [row for _, footer in read_segment_footers(self.store) for row in footer.trace.to_pylist()]
-        for row in found:
-            del row["milliseconds"]
-        return sorted(found, key=lambda row: (row["partition"], row["stream_id"], row["batch_number"]))
+        return self._written()[1]
+
+    def _written(self) -> tuple[pa.Table, list[dict[str, Any]]]:
+        """Both, read once for the segments that there are: the reference of many tests is one bench."""
+        keys = tuple(segment_keys(self.store))
+        if self._read is None or self._read[0] != keys:
+            order = [(name, "ascending") for name in ("partition", "offset", "index")]
+            table = read_predictions(self.store).drop_columns([PREDICTED_AT]).sort_by(order)
+            found = [row for _, footer in read_segment_footers(self.store) for row in footer.trace.to_pylist()]
+            for row in found:
+                del row["milliseconds"]
+            found.sort(key=lambda row: (row["partition"], row["stream_id"], row["batch_number"]))
+            self._read = keys, (table, found)
+        return self._read[1]
 
     def check_against(self, messages: Iterable[Message], undisturbed: Bench | None = None) -> None:
         """Every image of every message exactly once, chains whole; alphas, labels and trials as `undisturbed`."""

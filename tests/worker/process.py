@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cache
 from multiprocessing import connection
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -22,6 +23,7 @@ from types import TracebackType
 from typing import Any, Literal, NoReturn, Self
 
 import psutil
+from open_clip import factory
 
 from adawise import logs
 from adawise.commands.run.run import run_worker
@@ -33,10 +35,15 @@ from adawise.store.store import LocalStore
 from adawise.worker.observer import LogObserver
 from tests.deadlines import DEADLINE_S
 from tests.kafka.damage import damage
+from tests.models import CONFIG
 from tests.processes import ENVIRONMENT, start_server
 from tests.worker import poison
 
 __all__ = ["DEADLINE_S"]  # for those who have it from here
+
+# open_clip reads its vocabulary for each pair that is loaded, .1 s of the processor: once here, and the forks have it.
+factory.SimpleTokenizer = cache(factory.SimpleTokenizer)
+factory.SimpleTokenizer(context_length=CONFIG["model_cfg"]["text_cfg"]["context_length"])
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ BUS = LabelRule("bus", frozenset({"bus"}), 0.3, frames=2, of=3, clear_frames=2)
 SILENT = SilenceRule("silent", 30.0)
 CAMERAS = ("north", "south", "east")
 # each camera sees the same for a while, so that buses come and go
-MESSAGES = [image(n, CAMERAS[n % 3], (7 * (n // 24 + n % 3)) % 251, at_ms=10 * n) for n in range(240)]
+MESSAGES = [image(n, CAMERAS[n % 3], (7 * (n // 24 + n % 3)) % 251, at_ms=10 * n) for n in range(144)]
 EITHER = pytest.mark.parametrize("when", ["early", "committed"])
 
 
@@ -154,7 +154,7 @@ def test_a_partition_in_which_all_cameras_fall_silent_has_a_segment_without_rows
 
 def test_a_camera_whose_messages_wait_unread_is_not_silent() -> None:
     results = FakeResults("early")
-    source = FakeSource(images(600, "north"), max_poll_records=4)
+    source = FakeSource(images(200, "north"), max_poll_records=4)
     worker = Bench(source, results=results, rules=(SilenceRule("silent", 1.0),), classes=CLASSES, epoch_s=0.0)
     drained: list[float] = []
 

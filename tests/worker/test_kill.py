@@ -40,7 +40,7 @@ def undisturbed(broker: Broker, pair: PairFolder, memory: Path) -> Undisturbed:
     topic = Topic(broker, fresh_name("kill"))
     for name in (topic.name, f"{topic.name}.dlq"):
         create_topic(broker, name, partitions=2)
-    topic.produce(recorded(1, cameras=5, each=40, partitions=2))
+    topic.produce(recorded(1, cameras=5, each=28, partitions=2))
     return Undisturbed(topic, run_to_the_end(topic, pair, memory / "undisturbed", fresh_name("undisturbed")))
 
 

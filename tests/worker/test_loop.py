@@ -6,6 +6,7 @@ Real processes on a real broker are in tests/worker.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import pytest
@@ -35,8 +36,15 @@ MIXED = [
 
 
 def undisturbed(messages: list[Message], **changes: Any) -> Bench:
-    """The same messages in one go."""
-    return Bench(FakeSource(messages, finite=True), **changes).run()
+    """The same messages in one go; by a worker with no changes, once for all tests."""
+    if changes:
+        return Bench(FakeSource(messages, finite=True), **changes).run()
+    return _undisturbed(tuple(messages))
+
+
+@cache
+def _undisturbed(messages: tuple[Message, ...]) -> Bench:
+    return Bench(FakeSource(messages, finite=True)).run()
 
 
 def test_every_image_is_served_once_and_open_batches_are_closed_at_the_end_of_a_recording() -> None:
@@ -84,7 +92,7 @@ def test_where_segments_are_cut_changes_no_result(flush_rows: int, batch_images:
 
 
 def test_segments_are_written_in_time_while_there_is_always_more_to_do() -> None:
-    messages = images(1_000, "north")
+    messages = images(300, "north")
     bench = Bench(FakeSource(messages, finite=True, max_poll_records=8), flush=FlushPolicy(50, 1_000.0))
     bench.run()
     bench.check_against(messages)
@@ -334,7 +342,7 @@ def test_hints_name_the_logs_start_after_a_gap_was_skipped_and_nothing_came_sinc
 
 
 def test_a_broker_that_lost_what_the_chain_has_stops_the_worker_with_the_remedy() -> None:
-    first = undisturbed(images(30, *CAMERAS))
+    first = Bench(FakeSource(images(30, *CAMERAS), finite=True)).run()
     shorter = FakeSource(images(12, *CAMERAS))
     with pytest.raises(SourceError, match=r"frames/0.*goes on at offset 30.*log ends at 12.*Restore the broker"):
         Bench(shorter, first.store).run()
@@ -343,7 +351,7 @@ def test_a_broker_that_lost_what_the_chain_has_stops_the_worker_with_the_remedy(
 
 def test_a_log_that_ends_early_only_until_its_broker_has_caught_up_stops_nobody() -> None:
     messages = images(30, *CAMERAS)
-    first = undisturbed(messages)
+    first = Bench(FakeSource(messages, finite=True)).run()
     late = FakeSource(messages)
     bounds, asked = late.bounds, [0]
 
@@ -567,7 +575,7 @@ def test_what_the_same_poll_brings_of_a_partition_that_it_takes_is_not_read() ->
 
 
 def test_reading_pauses_while_too_much_is_in_hand_and_goes_on_after() -> None:
-    messages = [Message("frames", 0, n, b"north", bytes([n % 250]) + bytes(99)) for n in range(400)]
+    messages = [Message("frames", 0, n, b"north", bytes([n % 250]) + bytes(99)) for n in range(160)]
     bounds: list[int] = []
 
     class Watched(FakeSource):
@@ -592,7 +600,7 @@ def test_reading_pauses_while_too_much_is_in_hand_and_goes_on_after() -> None:
 
 
 def test_reading_pauses_while_the_store_takes_nothing() -> None:
-    messages = images(400, "north")
+    messages = images(160, "north")
     store = DictStore()
     source = FakeSource(messages, max_poll_records=4)  # one batch a turn, as many as are served
     bench = Bench(source, store, limits=Limits(1 << 20, uncommitted_rows=40, round_images=8))
@@ -604,7 +612,7 @@ def test_reading_pauses_while_the_store_takes_nothing() -> None:
     def turn() -> bool:
         if bench.now_s < 60.0:
             held.append(sum(t.images for t in bench.seen.served))
-        return bench.rows == 400
+        return bench.rows == 160
 
     bench.run(turn)
     assert 40 < max(held) <= 40 + 20

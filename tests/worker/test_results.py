@@ -6,6 +6,7 @@ Real processes on a real broker are in `test_results_kills.py`.
 from __future__ import annotations
 
 from collections import Counter
+from functools import cache
 
 import pytest
 
@@ -202,13 +203,11 @@ def points(when: When) -> list[tuple[str, int]]:
 WHEN: tuple[When, ...] = ("early", "committed")
 
 
-@pytest.mark.parametrize("then", WHEN)
-@pytest.mark.parametrize(("when", "point", "time"), [(when, *point) for when in WHEN for point in points(when)])
-def test_a_worker_that_dies_at_any_point_has_told_or_its_successor_tells_every_row(
-    when: When, point: str, time: int, then: When
-) -> None:
-    results, reached = FakeResults(when), Counter[str]()
-    first = Bench(FakeSource(MIXED, finite=True), results=results)
+@cache
+def died(when: When, point: str, time: int) -> tuple[dict[str, bytes], list[tuple[str, str]]]:
+    """What a worker that died there had stored, and the rows that it had told."""
+    results, reached, store = FakeResults(when), Counter[str](), DictStore()
+    first = Bench(FakeSource(MIXED, finite=True), store, results=results)
 
     def die(at: str) -> None:
         reached[at] += 1
@@ -218,9 +217,18 @@ def test_a_worker_that_dies_at_any_point_has_told_or_its_successor_tells_every_r
     first.at = die
     with pytest.raises(Died):
         first.run()
-    acknowledged = rows(results.told[: results.acknowledged])
-    later = FakeResults(then)
-    second = Bench(FakeSource(MIXED, finite=True), first.store, results=later).run()
+    return store.objects, rows(results.told[: results.acknowledged])
+
+
+@pytest.mark.parametrize("then", WHEN)
+@pytest.mark.parametrize(("when", "point", "time"), [(when, *point) for when in WHEN for point in points(when)])
+def test_a_worker_that_dies_at_any_point_has_told_or_its_successor_tells_every_row(
+    when: When, point: str, time: int, then: When
+) -> None:
+    left, acknowledged = died(when, point, time)
+    store, later = DictStore(), FakeResults(then)
+    store.objects.update(left)
+    second = Bench(FakeSource(MIXED, finite=True), store, results=later).run()
     told = set(acknowledged) | set(rows(later.told))
     assert set(by_segment(second).items()) <= told, "each row, by the attempt that is the truth"
     if when == then == "committed":

@@ -33,7 +33,7 @@ def recording(broker: Broker) -> Topic:
     topic = Topic(broker, fresh_name("results"))
     for name in (topic.name, f"{topic.name}.dlq"):
         create_topic(broker, name, partitions=2)
-    topic.produce(recorded(2, cameras=5, each=30, partitions=2))
+    topic.produce(recorded(2, cameras=5, each=24, partitions=2))
     return topic
 
 
