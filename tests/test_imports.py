@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -143,11 +145,11 @@ def module_name(path: Path) -> str:
     return "/".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+@cache
 def imports_of(path: Path) -> list[Import]:
     tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
-    inner = {id(n) for f in ast.walk(tree) if isinstance(f, ast.FunctionDef) for n in ast.walk(f)}
     found = []
-    for node in ast.walk(tree):
+    for node, at_top in statements(tree, at_top=True):
         names: list[str] = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -155,14 +157,22 @@ def imports_of(path: Path) -> list[Import]:
             assert node.level == 0, f"{path}:{node.lineno}: a relative import"
             module = node.module or ""
             # `from adawise.clip import load` imports a module, `from adawise.clip.load import load_checkpoints` a name
-            submodules = [
-                a.name for a in node.names if (ROOT.parent / module.replace(".", "/") / f"{a.name}.py").exists()
-            ]
-            packages = [a.name for a in node.names if (ROOT.parent / module.replace(".", "/") / a.name).is_dir()]
-            parts = submodules + packages if module.split(".")[0] == "adawise" else []
+            folder = ROOT.parent / module.replace(".", "/")
+            asked = [a.name for a in node.names] if module.split(".")[0] == "adawise" else []
+            parts = [name for name in asked if (folder / f"{name}.py").exists()]
+            parts += [name for name in asked if (folder / name).is_dir()]
             names = [f"{module}.{name}" for name in parts] or [module]
-        found += [Import(getattr(node, "lineno", 0), name, id(node) not in inner) for name in names]
+        found += [Import(node.lineno, name, at_top) for name in names]
     return found
+
+
+def statements(node: ast.AST, *, at_top: bool) -> Iterator[tuple[ast.stmt, bool]]:
+    """Yield the statements in a node, and whether they are outside all functions."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.stmt):
+            yield child, at_top
+        if not isinstance(child, ast.expr):
+            yield from statements(child, at_top=at_top and not isinstance(child, ast.FunctionDef))
 
 
 def ours(imported: Import) -> str | None:
@@ -258,7 +268,7 @@ def test_a_class_name_means_one_thing() -> None:
     defined = [
         (node.name, str(path))
         for path in sorted(files)
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for node, _ in statements(ast.parse(path.read_text(encoding="utf-8")), at_top=True)
         if isinstance(node, ast.ClassDef)
     ]
     counts = Counter(name for name, _ in defined)

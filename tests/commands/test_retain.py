@@ -6,9 +6,9 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable
+from datetime import UTC, date, datetime, time, timedelta
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -23,6 +23,7 @@ from adawise.sink.retention import retain
 from adawise.sink.retention.retain import FAILPOINTS
 from adawise.sink.verify.root import verify
 from adawise.store.store import LocalStore
+from tests.sink.dying import exit_code
 from tests.status.yard import Yard
 
 Captured = pytest.CaptureFixture[str]
@@ -32,18 +33,32 @@ DAY_S = 86_400.0
 pytestmark = pytest.mark.usefixtures("logs_of_this_process")
 
 
+DAYS, KEPT = 14, 10  # of a segment each
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[[date], Path]:
+    """By the day that it is: days of a segment each, of two partitions; files as old as what is in them."""
+
+    @cache
+    def made(day: date) -> Path:
+        folder = tmp_path_factory.mktemp("written")
+        store, now_s = LocalStore(folder), datetime.combine(day, time(12), UTC).timestamp()
+        yard = Yard(store, now_s=now_s)
+        for partition in (0, 1):
+            for days in range(DAYS, 0, -1):
+                key = yard.write(partition, ago_s=days * DAY_S, batches=[("north", 4, 0.5)])
+                for path in (folder / key, folder / layout.traces_key(key)):
+                    os.utime(path, (now_s - days * DAY_S,) * 2)
+        return folder
+
+    return made
+
+
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
-    """Thirty days of a segment each, of two partitions; files as old as what is in them."""
-    folder = tmp_path / "yard"
-    store, now_s = LocalStore(folder), datetime.now(UTC).replace(hour=12).timestamp()
-    yard = Yard(store, now_s=now_s)
-    for partition in (0, 1):
-        for days in range(30, 0, -1):
-            key = yard.write(partition, ago_s=days * DAY_S, batches=[("north", 4, 0.5)])
-            for path in (folder / key, folder / layout.traces_key(key)):
-                os.utime(path, (now_s - days * DAY_S,) * 2)
-    return folder
+def root(written: Callable[[date], Path], tmp_path: Path) -> Path:
+    """A copy of it, today."""
+    return Path(shutil.copytree(written(datetime.now(UTC).date()), tmp_path / "yard"))
 
 
 def contents(root: Path) -> dict[str, bytes]:
@@ -54,16 +69,16 @@ def test_it_says_first_what_would_go_and_removes_it_with_yes(root: Path, capsys:
     before = contents(root)
     assert main(["retain", str(root), "--keep", "10d"]) == 0
     out = capsys.readouterr().out
-    assert out.splitlines()[0].startswith("frames/0: 40 files, 80 rows")
-    assert "it would begin at offset 80" in out
+    assert out.splitlines()[0].startswith("frames/0: 8 files, 16 rows")
+    assert "it would begin at offset 16" in out
     assert "nothing was changed; to do it: add --yes" in out
     assert contents(root) == before
     assert main(["retain", str(root), "--keep", "10d", "--json"]) == 0
     [one, _] = json.loads(capsys.readouterr().out)["partitions"]
-    assert (one["partition"], one["begins"], one["files"], one["rows"]) == (0, 80, 40, 80)
-    assert one["bytes"] == sum(len(before[key]) for key in before if "partition-00000/" in key and _offset(key) < 80)
+    assert (one["partition"], one["begins"], one["files"], one["rows"]) == (0, 16, 8, 16)
+    assert one["bytes"] == sum(len(before[key]) for key in before if "partition-00000/" in key and _offset(key) < 16)
     assert main(["retain", str(root), "--keep", "10d", "--yes"]) == 0
-    assert "removed 80 files of 2 partitions, 160 rows" in capsys.readouterr().out
+    assert "removed 16 files of 2 partitions, 32 rows" in capsys.readouterr().out
     assert read_predictions(LocalStore(root)).num_rows == 80
     assert main(["retain", str(root), "--keep", "10d", "--yes"]) == 0
     assert "nothing was committed before" in capsys.readouterr().out
@@ -72,7 +87,7 @@ def test_it_says_first_what_would_go_and_removes_it_with_yes(root: Path, capsys:
     assert "is whole: 20 segments of 2 partitions, 80 rows" in out
     assert "frames/1: begins where retention has cut it" in out
     assert main(["verify", str(root), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["chains"][0]["retained"]["rows"] == 80
+    assert json.loads(capsys.readouterr().out)["chains"][0]["retained"]["rows"] == 16
     assert main(["repair", str(root)]) == 0
     assert main(["compact", str(root)]) == 0
     assert main(["verify", str(root)]) == 0
@@ -104,37 +119,33 @@ def test_diff_of_a_retained_root_with_its_copy_compares_what_both_have(
     assert "80" in capsys.readouterr().out
 
 
-DYING = """
-import os, signal, sys
-from adawise.sink.retention import retain
-from adawise.sink.retention.retain import removal, remove
-from adawise.store.store import LocalStore
-from adawise.records import TopicPartition
-from datetime import UTC, datetime, timedelta
-store, now, left = LocalStore(__import__("pathlib").Path(sys.argv[1])), datetime.now(UTC), int(sys.argv[3])
-def die(point):
-    global left
-    left -= point == sys.argv[2]
-    if left == 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-what = removal(store, TopicPartition("frames", 0), before=(now - timedelta(days=10)).date(), now=now)
-for _ in remove(store, what, failpoint=die):
-    pass
-"""
+def remove_and_die(root: Path, fatal: str, nth: int) -> None:
+    """Remove what is older than ten days, and be killed where that failpoint is passed for the nth time."""
+    store, now, left = LocalStore(root), datetime.now(UTC), nth
+
+    def die(point: str) -> None:
+        nonlocal left
+        left -= point == fatal
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    what = retain.removal(store, TP, before=(now - timedelta(days=KEPT)).date(), now=now)
+    assert what is not None
+    for _ in retain.remove(store, what, failpoint=die):
+        pass
 
 
 @pytest.mark.parametrize("point", [point for point in FAILPOINTS if point != "retain.forgotten"])
 def test_a_process_that_is_killed_leaves_a_root_that_is_whole(root: Path, point: str) -> None:
     store = LocalStore(root)
-    died = subprocess.run([sys.executable, "-c", DYING, str(root), point, "2" if point == "retain.removed" else "1"])
-    assert died.returncode == -signal.SIGKILL
+    assert exit_code(remove_and_die, root, point, 2 if point == "retain.removed" else 1) == -signal.SIGKILL
     assert verify(store) == []
     rows = read_predictions(store).num_rows
-    assert rows == (240 if point == "retain.planned" else 160)
+    assert rows == (112 if point == "retain.planned" else 96)
     assert main(["retain", str(root), "--keep", "10d", "--yes"]) == 0
     assert verify(store) == []
     assert read_predictions(store).num_rows == 80
-    assert not [key for key in store.list("") if _offset(key) < 80]
+    assert not [key for key in store.list("") if _offset(key) < 16]
 
 
 def test_a_worker_s_setting_does_the_same_in_the_course_of_its_passes(root: Path) -> None:
@@ -143,7 +154,7 @@ def test_a_worker_s_setting_does_the_same_in_the_course_of_its_passes(root: Path
     assert housekeeping(Settings()) is None
     store = LocalStore(root)
     assert keeper._remove(TP, lambda: True) == 0
-    assert read_predictions(store).num_rows == 240
+    assert read_predictions(store).num_rows == 112
     assert keeper._remove(TP, lambda: False) > 0
     assert len(segment_names(store, TP)) == 10
     assert verify(store) == []

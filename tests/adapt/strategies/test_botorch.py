@@ -9,6 +9,7 @@ import torch
 from botorch.exceptions.errors import ModelFittingError
 from torch import Tensor
 
+from adawise.adapt.search import Outcome
 from adawise.adapt.state import Observation
 from adawise.adapt.strategies.botorch import BotorchSearch
 from adawise.adapt.strategies.warm import Exploration
@@ -17,6 +18,12 @@ from tests.adapt.curves import GRID, Weather, alphas, as_images, draw_values, dr
 
 def botorch(budget: int = 4) -> BotorchSearch:
     return BotorchSearch(GRID, objective, "test", 10, Exploration(budget=budget))
+
+
+@pytest.fixture(scope="module")
+def before() -> Outcome:
+    """Of the second batch of a stream."""
+    return drive(botorch(), [Weather(0.3)] * 2)[-1]
 
 
 def test_each_batch_spends_the_budget_from_the_previous_alpha_on_and_serves_near_the_optimum() -> None:
@@ -71,8 +78,7 @@ def test_the_random_state_of_the_process_and_its_threads_stay_as_they_were() -> 
     assert torch.get_num_threads() == threads
 
 
-def test_too_few_images_are_served_and_teach_nothing() -> None:
-    before = drive(botorch(), [Weather(0.3)] * 2)[-1]
+def test_too_few_images_are_served_and_teach_nothing(before: Outcome) -> None:
     (outcome,) = drive(botorch(), [Weather(0.9)], images=7, state=before.state)
     assert outcome.trigger == "too_few_images"
     assert outcome.forward_equivalents == 1.0
@@ -80,9 +86,7 @@ def test_too_few_images_are_served_and_teach_nothing() -> None:
 
 
 @pytest.mark.parametrize("broken_from", [0, 1], ids=["all", "alternatives"])
-def test_logits_that_are_not_finite_keep_the_alpha_or_are_passed_over(broken_from: int) -> None:
-    before = drive(botorch(), [Weather(0.3)] * 2)[-1]
-
+def test_logits_that_are_not_finite_keep_the_alpha_or_are_passed_over(before: Outcome, broken_from: int) -> None:
     def answer(index: int, images: Tensor) -> Tensor:
         is_first = index == before.state.alpha_index
         return logits(index, images) if is_first and broken_from else torch.full((len(images), 1000), torch.nan)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
+import pytest
 from torch import Tensor
 
 from adawise.adapt import alarm, search
-from adawise.adapt.conditions import Appearance
+from adawise.adapt.conditions import Appearance, Memory
 from adawise.adapt.search import Outcome
 from adawise.adapt.state import StreamState
 from adawise.adapt.strategies.warm import Exploration, WarmSearch
@@ -47,28 +48,54 @@ def night(number: int) -> slice:
     return slice(begin, begin + NIGHT_BATCHES)
 
 
-def test_the_third_night_begins_at_the_alpha_of_the_second() -> None:
-    near = 0
+@dataclass(frozen=True)
+class Passed:
+    """Of a camera with four days, batch by batch, without the logits: what it served, and how."""
+
+    served: list[float]
+    memories: list[Memory]
+    forward_equivalents: list[float]
+    resets: list[str | None]
+
+
+@pytest.fixture(scope="module")
+def cameras() -> list[Passed]:
+    """By seed."""
+    found = []
     for seed in range(SEEDS):
-        served = alphas(camera(seed))
+        outcomes = camera(seed)
+        found.append(
+            Passed(
+                alphas(outcomes),
+                [outcome.state.memory for outcome in outcomes],
+                [outcome.forward_equivalents for outcome in outcomes],
+                [outcome.reset for outcome in outcomes],
+            )
+        )
+    return found
+
+
+def test_the_third_night_begins_at_the_alpha_of_the_second(cameras: list[Passed]) -> None:
+    near = 0
+    for passed in cameras:
+        served = passed.served
         settled = served[night(1)][-1]
         near += abs(served[night(2)][0] - settled) <= 0.05 + 1e-9
     assert near >= 0.8 * SEEDS
 
 
-def test_a_known_night_costs_less_than_the_first_and_is_named_as_what_returned() -> None:
+def test_a_known_night_costs_less_than_the_first_and_is_named_as_what_returned(cameras: list[Passed]) -> None:
     first, third = [], []
-    for seed in range(SEEDS):
-        outcomes = camera(seed)
-        memories = [outcome.state.memory for outcome in outcomes]
+    for passed in cameras:
+        memories = passed.memories
         evening, later = night(0), night(2)
-        first.append(np.mean([o.forward_equivalents for o in outcomes[evening]]))
-        third.append(np.mean([o.forward_equivalents for o in outcomes[later]]))
+        first.append(np.mean(passed.forward_equivalents[evening]))
+        third.append(np.mean(passed.forward_equivalents[later]))
         assert memories[night(2).stop - 1].number == memories[night(1).stop - 1].number
         assert memories[night(2).stop - 1].visits > memories[night(1).stop - 1].visits
         assert len(memories[-1].known) <= 3
-        assert [outcome.reset for outcome in outcomes[night(0)]].count("jump") >= 1
-        assert {outcome.reset for outcome in outcomes[night(2)]} == {None}
+        assert passed.resets[evening].count("jump") >= 1
+        assert {*passed.resets[later]} == {None}
     assert np.mean(third) < np.mean(first) - 0.05
 
 
@@ -116,15 +143,23 @@ def forwards(means: Sequence[np.ndarray], seed: int, *, pixels: bool) -> float:
     return float(np.mean([outcome.forward_equivalents for outcome in outcomes]))
 
 
-def test_a_camera_that_exposes_by_itself_pays_little_for_it() -> None:
+@pytest.fixture(scope="module")
+def blind() -> list[float]:
+    """By seed, of a strategy that looks at no pixels, to which all lights are one."""
+    found = [forwards([LIGHT[DAY]] * 120, seed, pixels=False) for seed in range(8)]
+    assert forwards([LIGHT[NIGHT]] * 120, 0, pixels=False) == found[0]
+    return found
+
+
+def test_a_camera_that_exposes_by_itself_pays_little_for_it(blind: list[float]) -> None:
     steps = [LIGHT[DAY] + BRIGHTER * (k // 12 % 3 - 1) for k in range(120)]
-    extra = [forwards(steps, seed, pixels=True) - forwards(steps, seed, pixels=False) for seed in range(8)]
+    extra = [forwards(steps, seed, pixels=True) - blind[seed] for seed in range(8)]
     assert np.mean(extra) <= 0.03
 
 
-def test_light_that_drifts_slowly_is_no_other_condition() -> None:
+def test_light_that_drifts_slowly_is_no_other_condition(blind: list[float]) -> None:
     drifting = [LIGHT[DAY] + BRIGHTER * np.sin(2 * np.pi * k / 120) for k in range(120)]
-    extra = [forwards(drifting, seed, pixels=True) - forwards(drifting, seed, pixels=False) for seed in range(8)]
+    extra = [forwards(drifting, seed, pixels=True) - blind[seed] for seed in range(8)]
     assert np.mean(extra) <= 0.03
 
 
