@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,11 @@ INTEGER_SHARE, MOST_SHARE, TWO_LEVELS = 0.005, 0.05, 1e-5
 
 def image_of(mode: str, width: int, height: int) -> Image.Image:
     """Structure at two scales and noise, with all alphas; the same for the same arguments."""
+    return _made(mode, width, height).copy()
+
+
+@lru_cache(maxsize=64)
+def _made(mode: str, width: int, height: int) -> Image.Image:
     generator = np.random.default_rng(width * 10_000 + height)
     coarse = Image.fromarray(generator.integers(0, 256, (height // 9 + 2, width // 7 + 2, 4), np.uint8), "RGBA")
     smooth = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC)).astype(int)
