@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from adawise.clip.load import CheckpointPair, hash_weights, load_checkpoints
+from adawise.clip.load import CheckpointPair, _tokenizer, hash_weights, load_checkpoints
 from adawise.errors import CheckpointError
 from tests.models import CLASSES, CONFIG, SIZE, TEMPLATES, PairFolder, write_checkpoint
 
@@ -143,6 +143,19 @@ def test_a_coca_pair_loads_and_its_text_is_open_clips(tmp_path: Path) -> None:
     with torch.inference_mode():
         expected = models[1].encode_text(tokens, normalize=True)
     torch.testing.assert_close(pair.prompts(["car"], ["a photo of a {}."]).head(1.0).T, expected, rtol=0, atol=1e-5)
+
+
+def test_models_that_ask_for_the_same_words_share_a_tokenizer_and_others_have_their_own(
+    pair_folder: PairFolder, tmp_path: Path
+) -> None:
+    def shorter(config: dict[str, dict[str, object]]) -> None:
+        config["model_cfg"]["text_cfg"] = {**CONFIG["model_cfg"]["text_cfg"], "context_length": 12}
+
+    other = with_config(tmp_path / "other", pair_folder.theta_0, shorter)
+    first, again, apart = (_tokenizer(name) for name in (pair_folder.theta_0, pair_folder.theta_1, other))
+    assert first is again
+    assert first(["a bus"]).shape == (1, 16)
+    assert apart(["a bus"]).shape == (1, 12)
 
 
 def test_nothing_of_open_clips_own_chatter_reaches_the_log(

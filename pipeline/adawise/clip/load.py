@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
 import pickle
@@ -54,6 +55,9 @@ with warnings.catch_warnings():
 
 _LOCAL = "local-dir:"
 _log = structlog.get_logger("model")
+_of_own_table: dict[tuple[str, str], Any] = {}
+"""Tokenizers that read nothing of a model's own, by what decides them: to parse their table takes longer than to load a
+small pair."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -225,6 +229,17 @@ def _config_of(name: str) -> dict[str, Any]:
 
 
 def _tokenizer(name: str) -> Any:
+    """A model's tokenizer; of open_clip's own table it is made once. Raises CheckpointError as `_new_tokenizer` does."""
+    asked = "" if name.startswith(_LOCAL) else name, json.dumps(_config_of(name).get("text_cfg"), sort_keys=True)
+    if asked in _of_own_table:
+        return _of_own_table[asked]
+    made = _new_tokenizer(name)
+    if isinstance(made, open_clip.SimpleTokenizer):
+        _of_own_table[asked] = made
+    return made
+
+
+def _new_tokenizer(name: str) -> Any:
     """Raises CheckpointError: it is of the extra `hf`, or on a model hub that does not answer."""
     try:
         return open_clip.get_tokenizer(name)
