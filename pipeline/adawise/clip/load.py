@@ -229,7 +229,7 @@ def _config_of(name: str) -> dict[str, Any]:
 
 
 def _tokenizer(name: str) -> Any:
-    """A model's tokenizer; of open_clip's own table it is made once. Raises CheckpointError as `_new_tokenizer` does."""
+    """A model's tokenizer; of open_clip's own table it is made once. Raises CheckpointError, as `_new_tokenizer`."""
     asked = "" if name.startswith(_LOCAL) else name, json.dumps(_config_of(name).get("text_cfg"), sort_keys=True)
     if asked in _of_own_table:
         return _of_own_table[asked]
