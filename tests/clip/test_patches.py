@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from adawise.clip.patches import PatchProduct, multiply_patches
+from tests.models import CONFIG
 
 
 @pytest.mark.parametrize(
@@ -23,7 +24,8 @@ def test_a_product_is_the_convolution_to_rounding(kernel: tuple[int, int], side:
 
 def test_a_tower_keeps_its_parameters_their_names_and_its_features() -> None:
     torch.manual_seed(0)
-    tower: Any = open_clip.create_model("ViT-B-32", load_weights=False).visual.eval()
+    vision = {"image_size": 224, "patch_size": 32, "width": 64, "layers": 2, "head_width": 16}
+    tower: Any = open_clip.CLIP(**{**CONFIG["model_cfg"], "vision_cfg": vision}).visual.eval()
     images = torch.randn(2, 3, 224, 224)
     with torch.no_grad():
         before, names = tower(images), list(tower.state_dict())

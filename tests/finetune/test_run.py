@@ -86,10 +86,25 @@ def test_the_middle_of_the_path_is_judged_and_a_barrier_told(
     assert not run._judge(2, 1.0).has_barrier
 
 
+@pytest.fixture(scope="module")
+def kept() -> list[FinetuneRun]:
+    """The run of RECIPE that nothing stopped, once it was made."""
+    return []
+
+
+@pytest.fixture
+def whole(make_run: MakeRun, kept: list[FinetuneRun]) -> FinetuneRun:
+    """It, with its files, made by the first test that asks for it; not to be changed by a test."""
+    if not kept:
+        kept.append(finish(make_run("whole")))
+    return kept[0]
+
+
 @pytest.mark.parametrize("updates", [1, 3, 4, 7])
-def test_a_run_that_was_stopped_and_resumed_is_the_run_that_was_not(make_run: MakeRun, updates: int) -> None:
+def test_a_run_that_was_stopped_and_resumed_is_the_run_that_was_not(
+    make_run: MakeRun, whole: FinetuneRun, updates: int
+) -> None:
     """27 images make 3 updates an epoch: the stop is within, at the end, and in a later epoch."""
-    whole = finish(make_run("whole"))
     first = make_run("parts")
     first.start()
     done = 0
@@ -106,8 +121,7 @@ def test_a_run_that_was_stopped_and_resumed_is_the_run_that_was_not(make_run: Ma
     assert_same(second, whole)
 
 
-def test_a_run_that_died_goes_on_from_its_last_checkpoint(make_run: MakeRun) -> None:
-    whole = finish(make_run("whole"))
+def test_a_run_that_died_goes_on_from_its_last_checkpoint(make_run: MakeRun, whole: FinetuneRun) -> None:
     first = make_run("parts", checkpoint_every_s=0.0)
     first.start()
 

@@ -62,8 +62,14 @@ def a_round(card: FakeCard, size: int = SIZE) -> dict[int, list[Tensor]]:
     }
 
 
-@pytest.mark.parametrize("head", ["text", "interpolate"])
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("dtype", "head"),
+    [
+        *((dtype, "text") for dtype in DTYPES),
+        (torch.bfloat16, "interpolate"),
+        *(pytest.param(dtype, "interpolate", marks=pytest.mark.check("models")) for dtype in (DTYPES[0], DTYPES[2])),
+    ],
+)
 def test_a_round_runs_on_the_card_from_the_flat_buffers_to_the_logits(
     pair: CheckpointPair, card: FakeCard, dtype: torch.dtype, head: str
 ) -> None:
