@@ -11,6 +11,7 @@ import shutil
 from argparse import SUPPRESS, Action, ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from inspect import cleandoc
 from typing import Any, NoReturn
 
@@ -125,8 +126,12 @@ def short_help(command: type[Command]) -> str:
     return text
 
 
+@cache
 def parser_source(command: type[Command], *, is_short: bool = False) -> CliSettingsSource[Any]:
-    """The parser of a command (`.root_parser`), as CliApp takes it; of the settings, those used most if `is_short`."""
+    """The parser of a command (`.root_parser`), as CliApp takes it; of the settings, those used most if `is_short`.
+
+    It is made once, for a process that runs several commands; it keeps nothing of what it parsed.
+    """
     parser = _Parser(
         prog=f"{PROGRAM} {command.name}",
         usage=_usage(command),

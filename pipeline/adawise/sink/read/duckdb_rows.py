@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import reduce
 
 from adawise.errors import ChainError, SettingsError
 from adawise.sink.read.query import CAPTURED_AT, EARLIEST, KAFKA_TIMESTAMP, LATEST, STREAM_ID, TIME, Query
@@ -28,8 +29,8 @@ def relation(
     if "://" in root and not root.startswith("file://"):
         _open_to(chosen, root)
     found = chosen.sql(_scan(files, empty))
-    for condition in _conditions(query):
-        found = found.filter(condition)
+    if conditions := _conditions(query):  # as one filter: a relation asks the engine for its schema at each step
+        found = found.filter(reduce(Expression.__and__, conditions))
     return found.select(*(_TIME.alias(TIME) if name == TIME else ColumnExpression(name) for name in query.schema.names))
 
 
