@@ -27,7 +27,7 @@ from tests.sink.footers import read_segment_footers
 from tests.worker.loop import ALPHAS, CLASSES, TP, Bench, FakeClassifier, FakeResults, images
 
 OTHERS = ("lorry", "tram", "cyclist", "nobody")
-MESSAGES = images(150, "north", "south", "east")
+MESSAGES = images(90, "north", "south", "east")
 
 
 class Died(Exception):
