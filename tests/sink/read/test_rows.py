@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
@@ -40,16 +41,23 @@ def days(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture
-def by_hand(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Traces of an hour of two cameras: with the camera's time, without it, without any, and of an older version."""
-    open_chain(LocalStore(tmp_path)).check()
+    root = tmp_path_factory.mktemp("written")
+    open_chain(LocalStore(root)).check()
     rows = traces([("north", minute) for minute in range(60)] + [("south", minute) for minute in range(60)])
-    write(tmp_path, 0, rows)
-    write(tmp_path, 1000, without(rows, "captured_at"))
-    write(tmp_path, 2000, without(rows, "captured_at", "kafka_timestamp"))
-    write(tmp_path, 3000, rows.drop_columns(["audit_regret", "captured_at"]))
-    return tmp_path
+    write(root, 0, rows)
+    write(root, 1000, without(rows, "captured_at"))
+    write(root, 2000, without(rows, "captured_at", "kafka_timestamp"))
+    write(root, 3000, rows.drop_columns(["audit_regret", "captured_at"]))
+    return root
+
+
+@pytest.fixture
+def by_hand(written: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    return Path(shutil.copytree(written, tmp_path, dirs_exist_ok=True))
 
 
 def traces(batches: list[tuple[str, int]]) -> pa.Table:
