@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +48,25 @@ def root(tmp_path: Path) -> Path:
     return Path(shutil.copytree(FIXTURE / "root", tmp_path / "root"))
 
 
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """The root, served on with these settings of the search; not to be changed."""
+
+    @cache
+    def served_with(**search: float) -> Path:
+        root = Path(shutil.copytree(FIXTURE / "root", tmp_path_factory.mktemp("served") / "root"))
+        serve_following(root, **search)
+        return root
+
+    return served_with
+
+
+@pytest.fixture
+def following(served: Callable[..., Path], tmp_path: Path) -> Path:
+    """A copy of the root that was served on."""
+    return Path(shutil.copytree(served(), tmp_path / "root"))
+
+
 def states() -> dict[str, StreamState]:
     """Of all streams, where the root ends."""
     heads = [footer for key, footer in read_segment_footers(open_store(str(FIXTURE / "root"))) if key in HEADS]
@@ -75,49 +96,46 @@ def serve_following(root: Path, **search: Any) -> None:
     serve(settings(root, **search), source)
 
 
-def test_a_worker_goes_on_from_the_states_of_an_older_root(root: Path) -> None:
+def test_a_worker_goes_on_from_the_states_of_an_older_root(following: Path) -> None:
     before = states()
     assert {state.alpha_index for state in before.values()} == {0, 10}
-    serve_following(root)
-    assert_goes_on(new_batches(root), before)
-    assert main(["verify", str(root)]) == 0
+    assert_goes_on(new_batches(following), before)
+    assert main(["verify", str(following)]) == 0
 
 
-def test_other_settings_than_an_older_root_was_written_with_begin_each_stream_anew(root: Path) -> None:
-    serve_following(root, price=0.04)
+def test_other_settings_than_an_older_root_was_written_with_begin_each_stream_anew(served: Callable[..., Path]) -> None:
+    root = served(price=0.04)
     firsts = [traces[0] for traces in new_batches(root).values()]
     assert {(trace["batch_number"], trace["reset"]) for trace in firsts} == {(0, "settings_changed")}
     assert main(["verify", str(root)]) == 0
 
 
 def test_rows_of_an_older_root_have_no_time_of_prediction_and_are_read_compacted_and_verified_beside_new_ones(
-    root: Path,
+    following: Path,
 ) -> None:
-    serve_following(root)
     for made in ([], ["--before", "2100-01-01"]):
         if made:
-            assert main(["compact", str(root), *made]) == 0
-        rows = read_predictions(root, columns=["topic", "predicted_at", "status"]).table()
+            assert main(["compact", str(following), *made]) == 0
+        rows = read_predictions(following, columns=["topic", "predicted_at", "status"]).table()
         known = rows["predicted_at"].is_valid().to_pylist()
         assert 0 < sum(known) < len(known)
-        assert main(["verify", str(root)]) == 0
-        assert main(["diff", str(root), str(root)]) == 0
+        assert main(["verify", str(following)]) == 0
+        assert main(["diff", str(following), str(following)]) == 0
     with duckdb.connect() as connection:
-        connection.execute((root / "views.sql").read_text())
+        connection.execute((following / "views.sql").read_text())
         counted = connection.execute("SELECT count(*), count(predicted_at) FROM predictions").fetchone()
     assert counted == (len(known), sum(known))
 
 
 def test_batches_of_an_older_root_have_no_columns_that_came_later_and_are_read_compacted_and_verified_beside_new_ones(
-    root: Path, capsys: pytest.CaptureFixture[str]
+    following: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     columns = [column.name for column in (*schemas.PIXELS, *schemas.OUTCOME) if column.name != "rejected"]
-    serve_following(root)
     tables = []
     for made in ([], ["--before", "2100-01-01"]):
         if made:
-            assert main(["compact", str(root), *made]) == 0
-        traces = read_traces(root, columns=["stream_id", "batch_number", "rejected", *columns])
+            assert main(["compact", str(following), *made]) == 0
+        traces = read_traces(following, columns=["stream_id", "batch_number", "rejected", *columns])
         found = traces.table().sort_by(ORDER)
         tables.append(found.to_pylist())
         of_now = [number >= 14 for number in found["batch_number"].to_pylist()]
@@ -128,11 +146,11 @@ def test_batches_of_an_older_root_have_no_columns_that_came_later_and_are_read_c
             asked = ", ".join(f"count({name})" for name in columns)
             (counts,) = traces.relation(connection).aggregate(asked).fetchall()
         assert counts == (sum(of_now),) * len(columns)
-        assert main(["verify", str(root)]) == 0
-        assert main(["drift", str(root), "--json"]) == 0
+        assert main(["verify", str(following)]) == 0
+        assert main(["drift", str(following), "--json"]) == 0
     assert tables[0] == tables[1]  # the compacted ones say the same
     with duckdb.connect() as connection:
-        connection.execute((root / "views.sql").read_text())
+        connection.execute((following / "views.sql").read_text())
         (counted,) = connection.execute(
             "SELECT sum(images), sum(list_sum(map_values(class_counts))) FROM traces WHERE class_counts IS NOT NULL"
         ).fetchall()
@@ -150,15 +168,14 @@ def test_batches_of_an_older_root_have_no_columns_that_came_later_and_are_read_c
 
 
 def test_a_report_of_an_older_root_reads_rows_of_older_batches_alone(
-    root: Path, capsys: pytest.CaptureFixture[str]
+    following: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    serve_following(root)
-    traces = read_traces(root, columns=["batch_number", "time"]).table().to_pylist()
+    traces = read_traces(following, columns=["batch_number", "time"]).table().to_pylist()
     since = max(trace["time"] for trace in traces if trace["batch_number"] < 14) + timedelta(microseconds=1)
 
     def cameras(*options: str) -> list[dict[str, Any]]:
         capsys.readouterr()
-        assert main(["drift", str(root), "--json", *options]) == 0
+        assert main(["drift", str(following), "--json", *options]) == 0
         found: list[dict[str, Any]] = json.loads(capsys.readouterr().out)["cameras"]
         return found
 
@@ -166,27 +183,26 @@ def test_a_report_of_an_older_root_reads_rows_of_older_batches_alone(
     assert all(camera["confidence"] is not None and camera["class_mix"] for camera in (*whole, *of_now))
     images = {camera["stream_id"]: camera["images"] for camera in whole}
     connection = duckdb.connect()
-    rows = read_predictions(root, columns=["stream_id", "label", "confidence"]).relation(connection)
+    rows = read_predictions(following, columns=["stream_id", "label", "confidence"]).relation(connection)
     counted = rows.filter("label IS NOT NULL").aggregate("stream_id, count(*), avg(confidence)").fetchall()
     assert {name: count for name, count, _ in counted} == images
     for name, _, confidence in counted:
         (camera,) = [camera for camera in whole if camera["stream_id"] == name]
         assert camera["confidence"] == pytest.approx(confidence, rel=1e-6)
     connection.close()
-    shutil.rmtree(root / "predictions")
+    shutil.rmtree(following / "predictions")
     assert cameras("--since", since.isoformat()) == of_now
     assert {camera["confidence"] for camera in cameras()} != {camera["confidence"] for camera in whole}
 
 
-def test_traces_that_an_older_worker_wrote_of_a_segment_that_has_statistics_are_whole(root: Path) -> None:
+def test_traces_that_an_older_worker_wrote_of_a_segment_that_has_statistics_are_whole(following: Path) -> None:
     """It adopts the segment, and passes over what it does not know."""
-    serve_following(root)
-    newest = max((root / "traces" / "topic-frames" / "partition-00000").glob("*.parquet"))
+    newest = max((following / "traces" / "topic-frames" / "partition-00000").glob("*.parquet"))
     traces = pq.read_table(newest, partitioning=None)
     pq.write_table(traces.drop_columns([name for name in traces.column_names if name in schemas.LATER]), newest)
-    assert main(["verify", str(root)]) == 0
+    assert main(["verify", str(following)]) == 0
     pq.write_table(traces.drop_columns(["trigger"]), newest)
-    assert main(["verify", str(root)]) == 3
+    assert main(["verify", str(following)]) == 3
 
 
 def test_the_newest_traces_of_an_older_root_are_written_again_if_they_are_lost(root: Path) -> None:
@@ -211,9 +227,9 @@ def test_a_replay_goes_on_from_the_states_of_an_older_segment(tmp_path: Path, he
 
 
 def test_an_older_root_is_said_not_to_note_its_settings_and_notes_them_once_it_is_gone_on_from(
-    root: Path, capsys: pytest.CaptureFixture[str]
+    served: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    serve_following(root, price=0.04)
+    root = served(price=0.04)
     capsys.readouterr()
     assert main(["diff", str(FIXTURE / "root"), str(root)]) in {0, 3}
     assert "which settings differ is not known: an earlier version wrote A (" in capsys.readouterr().out
