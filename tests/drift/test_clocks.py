@@ -64,7 +64,7 @@ def test_a_shop_is_quiet_over_the_end_of_summer_time_by_its_own_clocks_alone(tmp
 
     days = (0, 1, 2)
     assert [night(day, "--time-zone", "UTC,sh*=Europe/Berlin") for day in days] == [0, 0, 0]
-    assert 3 in [night(day) for day in days], "an hour after it opened is another one in UTC then"
+    assert any(night(day) == 3 for day in days), "an hour after it opened is another one in UTC then"
     assert night(-1) == 0
 
 
