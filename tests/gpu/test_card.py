@@ -280,7 +280,7 @@ def test_two_workers_run_on_two_cards(pair_folder: PairFolder, card: torch.devic
         )
         for number in (0, 1)
     ]
-    said = [process.communicate(timeout=200)[0].split() for process in running]
+    said = [process.communicate(timeout=scaled(200.0))[0].split() for process in running]
     assert [process.returncode for process in running] == [0, 0]
     assert [words[1] for words in said] == ["0", "1"]
     if len({torch.cuda.get_device_name(number) for number in (0, 1)}) == 1:
