@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from adawise.build.machine import cpu_quota, memory_limit_bytes, mounts, usable_cores, usable_memory_bytes
+from tests.deadlines import DEADLINE_S
 
 CORES = 64
 SECOND = "24 1 0:22 {root} /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate\n"
@@ -155,5 +156,5 @@ def test_a_process_in_a_real_cgroup_sees_its_limits(half_a_core: Path) -> None:
         "print(usable_cores(), cpu_quota(), memory_limit_bytes())\n"
     )
     command = [sys.executable, "-c", program, *map(str, places)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S)
     assert done.stdout.split() == ["1", "0.5", str(3 * 2**30)], done.stderr

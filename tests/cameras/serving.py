@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 from adawise.cameras.camera import CameraSpec
+from tests.deadlines import DEADLINE_S
 
 SYSTEM_PYTHON = "/usr/bin/python3"
 _SERVER = Path(__file__).with_name("rtsp_server.py")
@@ -44,7 +45,7 @@ def mjpeg(pattern: str = "ball", *, width: int = 640, height: int = 480, rate: i
 def missing() -> str:
     """Why there can be no RTSP server here; empty if there can."""
     try:
-        asked = subprocess.run([SYSTEM_PYTHON, "-c", _NEEDED], capture_output=True, text=True, timeout=60)
+        asked = subprocess.run([SYSTEM_PYTHON, "-c", _NEEDED], capture_output=True, text=True, timeout=DEADLINE_S)
     except OSError as error:
         return str(error)
     return asked.stderr.strip().rpartition("\n")[2] if asked.returncode else ""

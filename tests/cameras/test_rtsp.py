@@ -16,8 +16,8 @@ from adawise.cameras.watch import Watch
 from adawise.cameras.wire import CameraFrame, End, Ended, Opened, Told
 from tests.cameras.serving import RtspServer, h264, mjpeg, rtsp, spec
 from tests.cameras.test_watch import Taken
+from tests.deadlines import DEADLINE_S
 
-DEADLINE_S = 60.0
 PASSWORD = "pass/w@rd ü"
 
 

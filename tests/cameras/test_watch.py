@@ -31,9 +31,9 @@ from adawise.worker import backoff
 from tests.brokers import Broker, MakeTopic
 from tests.cameras.serving import spec
 from tests.dead_letters.test_sink import FakeProducer, Future
+from tests.deadlines import DEADLINE_S
 
 T = 1_800_000_000.0
-DEADLINE_S = 30.0
 CUT = Ended("the stream ended.", End.FAILED)
 OVER = Ended("", End.REACHED)
 

@@ -12,6 +12,7 @@ import pytest
 from adawise.__main__ import main
 from adawise.commands import COMMANDS
 from adawise.commands.completion.run import program_parser, script
+from tests.deadlines import DEADLINE_S
 
 _BASH = """
 source "$1"; shift
@@ -50,7 +51,7 @@ def scripts(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
 def asked(shell: str, *arguments: str, folder: Path | None = None) -> str:
     if shutil.which(shell) is None:
         pytest.skip(f"no {shell} on PATH")
-    done = subprocess.run([shell, *arguments], capture_output=True, text=True, timeout=60, cwd=folder)
+    done = subprocess.run([shell, *arguments], capture_output=True, text=True, timeout=DEADLINE_S, cwd=folder)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,19 @@ import duckdb
 import pytest
 
 from adawise.__main__ import main
+from adawise.commands.labels import run
 from adawise.records import Message
 from tests.brokers import Broker, MakeTopic, fresh_name
 from tests.drift import yard
 from tests.kafka.sources import DEADLINE_S, produce
 from tests.replay.runs import process
 
-PARTITIONS, EACH = 2, 12_000  # a file is written with every 10,000th message of a partition
+PARTITIONS, EACH, OF_FILE = 2, 1_200, 1_000  # messages
+
+
+def small_files() -> None:
+    """A file with every thousandth message of a partition, and not with every 10,000th."""
+    run._FILES = replace(run._FILES, max_messages=OF_FILE)
 
 
 @pytest.fixture
@@ -79,7 +86,10 @@ def test_two_collectors_of_which_one_is_killed_store_each_message_once(
     name, group = topic(PARTITIONS), fresh_name("labels")
     value = b'{"row_id": "frames/0/%d/0", "label": "car"}'
     follow = arguments(broker, root, name, group, "--follow")
-    with process(tmp_path, *follow) as doomed, process(tmp_path, *follow) as other:
+    with (
+        process(tmp_path, *follow, before=small_files) as doomed,
+        process(tmp_path, *follow, before=small_files) as other,
+    ):
         produce(broker, [Message(name, n % PARTITIONS, 0, None, value % n) for n in range(PARTITIONS * EACH)])
         until(lambda: bool(files(root)))
         doomed.send_signal(signal.SIGKILL)

@@ -26,12 +26,12 @@ from adawise.sink import claims, layout
 from adawise.sink.served_by import claim_pair
 from adawise.store.store import open_store
 from tests.commands.test_user_errors import random_weights
+from tests.deadlines import DEADLINE_S
 from tests.models import CLASSES, PairFolder, write_pair
 from tests.replay.runs import adawise
 from tests.store.clouds import new_bucket, open_s3, s3_server
 
 Captured = pytest.CaptureFixture[str]
-DEADLINE_S = 150.0
 OTHERS = ("lorry", "tram", "cyclist", "nobody")
 
 pytestmark = pytest.mark.usefixtures("logs_of_this_process")

@@ -174,7 +174,7 @@ def member(broker: Broker, topic: MakeTopic) -> Iterator[tuple[str, str]]:
         enable_auto_commit=False,
     )
     with closing(consumer):
-        give_up_s = time.monotonic() + 60
+        give_up_s = time.monotonic() + DEADLINE_S
         while len(consumer.assignment()) < 2 and time.monotonic() < give_up_s:
             consumer.poll(200)
         yield name, group

@@ -29,6 +29,7 @@ from adawise.sink.compaction.delete import deletable, delete
 from adawise.sink.layout import SegmentName, segment_key
 from adawise.store.store import LocalStore
 from tests.brokers import Broker, MakeTopic
+from tests.deadlines import DEADLINE_S
 from tests.sink.building import DictStore, open_chain
 from tests.sink.forging import an_honest_sink, forge, key
 
@@ -256,7 +257,7 @@ def a_topic_with_holes(broker: Broker, topic: MakeTopic) -> tuple[str, list[int]
     with closing(KafkaProducer(bootstrap_servers=servers)) as producer:
         for n, camera in enumerate(["a", "b", "a", "a", "c", "b", "b", "d"]):  # each begins a segment by its time
             producer.send(name, b"x", key=camera.encode(), partition=0, timestamp_ms=10_000 * (n + 1)).get(30)
-    give_up_s, left = time.monotonic() + 60.0, list[int]()
+    give_up_s, left = time.monotonic() + DEADLINE_S, list[int]()
     while left != [3, 4, 6, 7]:
         assert time.monotonic() < give_up_s, f"the broker does not compact: {left} are left after a minute"
         with log_of(broker) as log:

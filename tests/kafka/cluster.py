@@ -14,6 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tests.deadlines import scaled
+
 KAFKA = Path(__file__).parents[2] / "deploy" / "kafka" / "kafka"
 
 
@@ -94,7 +96,9 @@ class ApacheKafka:
 
     def _call(self, command: str, *arguments: str) -> None:
         call = [sys.executable, str(KAFKA), command, "--dir", self._folder.name, *arguments]
-        done = subprocess.run(call, capture_output=True, text=True, timeout=280, env=os.environ | self._environment)
+        done = subprocess.run(
+            call, capture_output=True, text=True, timeout=scaled(280.0), env=os.environ | self._environment
+        )
         if done.returncode:
             raise Unavailable(done.stderr.strip())
 

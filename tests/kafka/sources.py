@@ -66,8 +66,8 @@ def produce(broker: Broker, messages: Iterable[Message], *, batched: bool = True
                 timestamp_ms=None if message.timestamp_ms < 0 else message.timestamp_ms,
             )
             if not batched:
-                sent.get(timeout=30)
-        producer.flush(timeout=60)
+                sent.get(timeout=DEADLINE_S)
+        producer.flush(timeout=DEADLINE_S)
     finally:
         producer.close()
 

@@ -14,6 +14,7 @@ from kafka.errors import MessageSizeTooLargeError
 from kafka.structs import OffsetAndMetadata
 
 from tests.brokers import CAPABILITIES, ApacheKafka, Broker, MakeTopic, Unavailable, create_topic, fresh_name
+from tests.deadlines import DEADLINE_S
 
 
 @contextmanager
@@ -24,7 +25,7 @@ def producer(broker: Broker, **settings: Any) -> Iterator[Any]:
     try:
         yield sender
     finally:
-        sender.close(timeout=30)
+        sender.close(timeout=DEADLINE_S)
 
 
 def consumer(broker: Broker, *topics: str, **settings: Any) -> Any:
@@ -74,7 +75,7 @@ def test_a_record_comes_back_with_its_key_headers_and_timestamp(each_broker: Bro
             )
             for i in range(30)
         ]
-        places = [(m.partition, m.offset) for m in (future.get(timeout=30) for future in sent)]
+        places = [(m.partition, m.offset) for m in (future.get(timeout=DEADLINE_S) for future in sent)]
     with consumer(each_broker, name, group_id=fresh_name("group")) as reader:
         got = {(r.partition, r.offset): r for r in take(reader, 30)}
     for i, place in enumerate(places):
@@ -195,7 +196,7 @@ def test_a_topic_keeps_and_enforces_its_message_limit(broker: Broker, topic: Mak
         told = client.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name)])
     assert "'5000'" in str(told)
     with producer(broker) as sender, pytest.raises(MessageSizeTooLargeError):
-        sender.send(name, value=b"x" * 6000).get(timeout=30)
+        sender.send(name, value=b"x" * 6000).get(timeout=DEADLINE_S)
 
 
 @pytest.mark.needs("static_membership")

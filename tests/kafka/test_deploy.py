@@ -14,12 +14,13 @@ from pathlib import Path
 import pytest
 
 from tests.brokers import KAFKA, free_ports
+from tests.deadlines import DEADLINE_S, scaled
 
 
 def kafka(*arguments: str, path: Path | None = None) -> subprocess.CompletedProcess[str]:
     environ = {k: v for k, v in os.environ.items() if k != "JAVA_HOME"} | ({"PATH": str(path)} if path else {})
     call = [sys.executable, str(KAFKA), *arguments]
-    return subprocess.run(call, capture_output=True, text=True, env=environ, timeout=200)
+    return subprocess.run(call, capture_output=True, text=True, env=environ, timeout=scaled(200.0))
 
 
 def on_path(folder: Path, name: str, text: str) -> Path:
@@ -129,7 +130,7 @@ def test_maven_without_a_network_is_told_apart_from_a_broken_broker(tmp_path: Pa
     shutil.copytree(KAFKA.parent, copy, ignore=shutil.ignore_patterns("libs", "target", "__pycache__"))
     path = on_path(tmp_path, "mvn", "echo '[ERROR] Unknown host repository' ; exit 1")
     call = [sys.executable, str(copy / "kafka"), "fetch"]
-    done = subprocess.run(call, capture_output=True, text=True, env={"PATH": str(path)}, timeout=60)
+    done = subprocess.run(call, capture_output=True, text=True, env={"PATH": str(path)}, timeout=DEADLINE_S)
     assert done.returncode == 1
     assert "Maven could not fetch Apache Kafka" in done.stderr
     assert "Unknown host repository" in done.stderr

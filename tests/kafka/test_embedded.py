@@ -18,6 +18,7 @@ from adawise.kafka.embedded import EmbeddedBroker, answers
 from adawise.kafka.group import check_group
 from adawise.kafka.topic import KafkaTopics
 from adawise.produce.sender import ensure_topic
+from tests.deadlines import DEADLINE_S
 
 
 def executable(path: Path, text: str) -> str:
@@ -118,7 +119,7 @@ def test_serving_ends_with_the_signal_and_takes_the_broker_along(number: signal.
         _pid, port = map(int, process.stdout.readline().split())
         assert answers("127.0.0.1", port)
         process.send_signal(number)
-        _out, err = process.communicate(timeout=60)
+        _out, err = process.communicate(timeout=DEADLINE_S)
     assert (process.returncode, err) == (0, "")
     assert not answers("127.0.0.1", port)
 
@@ -128,6 +129,6 @@ def test_serving_ends_with_an_error_when_the_broker_dies() -> None:
         assert process.stdout is not None
         pid, _port = map(int, process.stdout.readline().split())
         os.kill(pid, signal.SIGKILL)
-        _out, err = process.communicate(timeout=60)
+        _out, err = process.communicate(timeout=DEADLINE_S)
     assert process.returncode != 0
     assert "ended by itself with code -9" in err

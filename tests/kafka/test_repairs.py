@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 from contextlib import closing
 
@@ -195,10 +196,11 @@ def answered_between_polls(broker: Broker, topic: str) -> int:
     """The group's generation when its only member has its partitions, though every answer came while nobody polled."""
     with closing(open_source(broker, topic, fresh_name("group"))) as source:
         coordinator = source._consumer._coordinator
-        give_up = time.monotonic() + DEADLINE_S
+        give_up, never = time.monotonic() + DEADLINE_S, threading.Event()
         while not source.poll(0.0).assigned:
             while (joining := coordinator._join_task) is not None and not joining.is_done:
                 assert time.monotonic() < give_up
+                never.wait(0.01)
             if coordinator._generation.generation_id > 1:
                 break
         generation: int = coordinator._generation.generation_id
@@ -263,11 +265,12 @@ def test_a_member_that_was_expelled_from_a_rebalance_gets_its_partition_again(br
         known = coordinator._generation
         coordinator._generation = Generation(known.generation_id, "somebody-else", known.protocol)
         polls: list[Poll] = []
-        give_up = time.monotonic() + DEADLINE_S
+        give_up, never = time.monotonic() + DEADLINE_S, threading.Event()
         while not any(poll.assigned for poll in polls):
             polls.append(source.poll(0.0))
             while (joining := coordinator._join_task) is not None and not joining.is_done:
                 assert time.monotonic() < give_up
+                never.wait(0.01)
             assert time.monotonic() < give_up
         assert any(poll.lost for poll in polls)
 

@@ -343,7 +343,7 @@ def test_messages_of_an_aborted_transaction_are_not_delivered(broker: Broker, to
         producer.init_transactions()
         for value, end in ((b"aborted", producer.abort_transaction), (b"committed", producer.commit_transaction)):
             producer.begin_transaction()
-            producer.send(name, value, partition=0).get(timeout=30)
+            producer.send(name, value, partition=0).get(timeout=DEADLINE_S)
             end()
     with closing(open_source(broker, name, None)) as source:
         assert [m.value for m in consume(source, 1)] == [b"committed"]

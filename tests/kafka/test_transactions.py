@@ -13,6 +13,7 @@ from adawise.kafka.transactions import LOOK_S, REPEAT_S, HeldBack, OpenTransacti
 from adawise.records import Message, TopicPartition
 from tests.brokers import Broker, MakeTopic, fresh_name
 from tests.commands.test_verify import a_topic_with_holes
+from tests.deadlines import DEADLINE_S
 from tests.kafka.sources import consume, numbered, open_source, poll_until, produce
 
 
@@ -40,7 +41,7 @@ def test_markers_and_what_was_aborted_are_no_holes_of_a_compacted_topic(broker: 
         sender.init_transactions()
         for value, end in ((b"1", sender.commit_transaction), (b"2", sender.abort_transaction)) * 2:
             sender.begin_transaction()
-            sender.send(name, value, key=b"cam", partition=0).get(timeout=30)
+            sender.send(name, value, key=b"cam", partition=0).get(timeout=DEADLINE_S)
             end()
     produce(broker, [Message(name, 0, 8, b"cam", b"last")])
     with closing(open_source(broker, name, None)) as source:
@@ -57,7 +58,7 @@ def test_an_open_transaction_that_holds_back_messages_is_named(
     with closing(KafkaProducer(bootstrap_servers=broker.bootstrap_servers, transactional_id=who)) as sender:
         sender.init_transactions()
         sender.begin_transaction()
-        sender.send(name, b"open", partition=0).get(timeout=30)
+        sender.send(name, b"open", partition=0).get(timeout=DEADLINE_S)
         produce(broker, [*numbered(name, 0, 3), *numbered(name, 1, 1)])
         with closing(open_source(broker, name, None)) as source:
             assert len(consume(source, 3)) == 3

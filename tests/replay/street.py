@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from kafka import KafkaProducer
 
 from adawise.decode.arrow_batch import ARROW_STREAM, encode_batch
+from tests.deadlines import DEADLINE_S
 from tests.hostile import Headers, Limits, hostile, picture
 
 PARTITIONS = 3
@@ -73,9 +74,9 @@ def send(bootstrap_servers: str, topic: str, shots: Sequence[Shot]) -> None:
             )
             for shot in shots
         ]
-        producer.flush(timeout=30)
+        producer.flush(timeout=DEADLINE_S)
         for future in sent:
-            future.get(timeout=30)
+            future.get(timeout=DEADLINE_S)
     finally:
         producer.close()
 

@@ -17,6 +17,7 @@ from adawise.errors import BrokerUnavailable
 from adawise.ports import Told
 from adawise.results.sink import KafkaResults
 from tests.brokers import Broker, create_topic, fresh_name
+from tests.deadlines import DEADLINE_S
 from tests.results.topic import on_kafka, told_on
 from tests.sink.building import TP, frame, served
 from tests.test_documents import GUIDE, blocks
@@ -64,7 +65,7 @@ def test_kcat_prints_camera_and_result_as_the_guide_says(broker: Broker) -> None
         results.settled(wait=True)
     line = as_here(blocks(GUIDE / "results.md", "sh")[0], broker, topic)
     whole = line.replace("-o end", "-o beginning -e")
-    done = subprocess.run(whole, shell=True, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(whole, shell=True, capture_output=True, text=True, timeout=DEADLINE_S)
     told = [each.partition(" ") for each in done.stdout.splitlines()]
     assert [(camera, json.loads(value)["label"]) for camera, _, value in told] == [("north", "car"), ("north", "bus")]
 

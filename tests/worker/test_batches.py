@@ -50,6 +50,7 @@ def verified(root: Path, topic: Topic, capsys: pytest.CaptureFixture[str]) -> tu
     return text, [gap for chain in chains for gap in chain["gaps"]]
 
 
+@pytest.mark.check("kills")  # a bomb without a worker that is killed: tests/kafka/test_codecs.py
 def test_bombs_between_good_frames_cost_none_of_them_and_little_memory(
     broker: Broker, topic: MakeTopic, pair: PairFolder, root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from adawise.records import DecodedMessage, Message, TopicPartition
 from adawise.worker.decode_pool import Prefetch
 from adawise.worker.fair_queue import BOOKKEEPING_BYTES, Lane, Lanes
+from tests.deadlines import scaled
 from tests.frames import a_frame
 
 IMAGE_BYTES = 48
-WAIT_S = 30.0  # far more than any of this takes
+WAIT_S = scaled(30.0)  # far more than any of this takes
 
 
 class Gate:

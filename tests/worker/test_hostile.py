@@ -41,7 +41,10 @@ def letters(broker: Broker, name: str) -> list[tuple[tuple[int, int], dict[str, 
     return found
 
 
-@pytest.mark.parametrize("count", [2_000, pytest.param(10_000, marks=pytest.mark.soak)])
+@pytest.mark.parametrize(
+    "count",
+    [600, pytest.param(2_000, marks=pytest.mark.check("kills")), pytest.param(10_000, marks=pytest.mark.soak)],
+)
 def test_hostile_messages_by_the_thousand_cost_no_good_one(
     broker: Broker, topic: MakeTopic, pair: PairFolder, root: Path, count: int
 ) -> None:

@@ -13,6 +13,7 @@ from adawise.ports import Head
 from adawise.records import TopicPartition
 from adawise.worker.housekeeping import EVERY_S, FIRST_S, Housekeeping
 from adawise.worker.observer import WorkerProgress
+from tests.deadlines import DEADLINE_S
 
 ONE, OTHER = TopicPartition("frames", 1), TopicPartition("frames", 2)
 
@@ -52,8 +53,8 @@ def test_passes_are_over_the_partitions_that_the_worker_has_once_an_hour_and_wha
     assert seen == []
     with capture_logs() as logs:
         house.step(FIRST_S)
-        assert over.wait(30)
-        house.keeper._passes._pool.submit(int).result(30)  # behind it: so it is over
+        assert over.wait(DEADLINE_S)
+        house.keeper._passes._pool.submit(int).result(DEADLINE_S)  # behind it: so it is over
         house.step(FIRST_S + 1)
         house.step(FIRST_S + 1 + EVERY_S / 2)
         house.keeper.stopped()
@@ -75,7 +76,7 @@ def test_the_end_of_the_worker_ends_the_pass_between_two_files() -> None:
     house.keeper.partition_recovered(ONE, Head(0))
     house.step(0.0)
     house.step(FIRST_S)
-    assert begun.wait(30)
+    assert begun.wait(DEADLINE_S)
     house.keeper.stopped()  # returns
 
 

@@ -6,6 +6,7 @@ import random
 import re
 import signal
 import socket
+import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 from adawise.live.metrics import METRICS
 from adawise.settings import Settings
 from tests.brokers import Broker, MakeTopic, create_topic, embedded, fresh_name
+from tests.deadlines import DEADLINE_S
 from tests.models import PairFolder
 from tests.web.asking import Listener, Reply, ask
 from tests.worker.cameras import IMAGES, Topic, settings_for, single
@@ -48,7 +50,8 @@ class Watched:
     def until(self, path: str, holds: Callable[[Reply], bool]) -> list[Reply]:
         """Every reply until one holds, asked between the worker's events."""
         replies: list[Reply] = []
-        for _ in range(3_000):
+        give_up_s = time.monotonic() + DEADLINE_S
+        while time.monotonic() < give_up_s:
             try:
                 replies.append(ask(self.url, path))
             except ConnectionError:

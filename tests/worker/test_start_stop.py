@@ -12,9 +12,7 @@ from pathlib import Path
 import pytest
 
 from adawise.build import worker
-from adawise.build.kafka import kafka_topics
 from adawise.kafka import client
-from adawise.kafka.topic import KafkaTopics
 from adawise.settings import Settings
 from adawise.sink.verify.root import verify
 from adawise.store.store import LocalStore
@@ -67,8 +65,6 @@ def slow_worker() -> None:
 def impatient() -> None:
     """Ask a broker that is not there for 1 s, and not for 10."""
     client.BOOTSTRAP_TIMEOUT_MS = 1_000
-    for asks in (KafkaTopics.__init__, kafka_topics):  # they have it as a default
-        (asks.__kwdefaults__ or {})["connect_ms"] = 1_000
 
 
 @pytest.fixture

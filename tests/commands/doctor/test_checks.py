@@ -24,6 +24,7 @@ from adawise.kafka.client import open_client
 from adawise.settings import Settings
 from adawise.settings.describe import FIELDS
 from adawise.settings.mistakes import NOT_SET, Mistake
+from tests.deadlines import DEADLINE_S
 
 Captured = pytest.CaptureFixture[str]
 
@@ -154,7 +155,7 @@ def test_a_library_that_hangs_in_threads_of_its_own_keeps_no_process() -> None:
         "run.check = lambda settings, wrong: checks.check(settings, wrong, parts)\n"
         "sys.argv[1:] = ['doctor']; __main__.program()\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=DEADLINE_S)
     assert done.returncode == 2, done.stderr
     assert "FAIL  pair: expected an answer within 0.1 s" in done.stdout
     assert done.stdout.endswith("2 failed\n")
@@ -168,7 +169,7 @@ def test_a_broker_behind_a_firewall_is_given_up_and_asked_no_more() -> None:
         found = {each.name: (each.status, each.detail) for each in check(settings, ["record"], of_kafka)}
     looking = [thread for thread in threading.enumerate() if thread.name == "doctor-broker"]
     for thread in looking:  # ends, since its client was closed
-        thread.join(5.0)
+        thread.join(DEADLINE_S)
     assert not [thread.name for thread in looking if thread.is_alive()]
     status, detail = found.pop("broker")
     assert status == "fail"
