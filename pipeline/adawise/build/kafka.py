@@ -16,7 +16,7 @@ import structlog
 from adawise.dead_letters.sink import NoDeadLetters, letter_topics, open_dead_letters
 from adawise.errors import SettingsError
 from adawise.kafka.batches import BatchLimits
-from adawise.kafka.client import BOOTSTRAP_TIMEOUT_MS, EMBEDDED_SESSION_MS, Reach
+from adawise.kafka.client import EMBEDDED_SESSION_MS, Reach
 from adawise.kafka.expiry import CertificateFile, read_certificates
 from adawise.kafka.group import check_group
 from adawise.kafka.log import PATIENCE_S, KafkaLog
@@ -59,7 +59,7 @@ def kafka_source(
     )
 
 
-def kafka_topics(settings: KafkaSettings, *, connect_ms: int = BOOTSTRAP_TIMEOUT_MS) -> KafkaTopics:
+def kafka_topics(settings: KafkaSettings, *, connect_ms: int | None = None) -> KafkaTopics:
     """What asks the brokers of the settings about topics and groups."""
     return KafkaTopics(**reach(settings), connect_ms=connect_ms)
 

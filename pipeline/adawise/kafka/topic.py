@@ -18,7 +18,6 @@ from kafka.structs import TopicPartition as KafkaPartition
 from adawise.errors import AdawiseError, BrokerUnavailable, SettingsError, SourceError
 from adawise.kafka.batches import NOTHING, bound_batches
 from adawise.kafka.client import (
-    BOOTSTRAP_TIMEOUT_MS,
     EMBEDDED,
     REQUEST_TIMEOUT_MS,
     kafka_errors,
@@ -38,7 +37,7 @@ _NO_COORDINATOR_S, _AGAIN_S = 5.0, 0.1
 
 
 class KafkaTopics:
-    """The topics of one cluster, asked about one at a time; the first broker has `connect_ms` to answer."""
+    """The topics of one cluster, asked about one at a time; the first broker has `connect_ms`, or 10 s, to answer."""
 
     def __init__(
         self,
@@ -46,7 +45,7 @@ class KafkaTopics:
         bootstrap_servers: str,
         client_id: str,
         security: Mapping[str, object],
-        connect_ms: int = BOOTSTRAP_TIMEOUT_MS,
+        connect_ms: int | None = None,
     ) -> None:
         self._servers, self._client_id, self._security = bootstrap_servers, client_id, security
         self._admin: Any = open_client(
@@ -54,7 +53,7 @@ class KafkaTopics:
             bootstrap_servers,
             security,
             client_id=f"{client_id}-topics",
-            bootstrap_timeout_ms=connect_ms,
+            **({} if connect_ms is None else {"bootstrap_timeout_ms": connect_ms}),
         )
         try:
             self._cluster_id = self._ask("ask for the cluster's id", self._admin.describe_cluster)["cluster_id"] or ""
