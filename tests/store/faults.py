@@ -21,9 +21,10 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
 
+from tests.deadlines import scaled
 from tests.loopback import Answering, Server
 
-UPSTREAM_S = 60.0  # for the server's answer; it is on this machine
+UPSTREAM_S = scaled(60.0)  # for the server's answer; it is on this machine
 SLOW_S = 0.05
 _PATIENCE = 100  # faulty writes: a test that writes a thousand keys is about something else
 
