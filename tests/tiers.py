@@ -78,8 +78,8 @@ PARTS: Mapping[str, Part] = {
     ),
     "models": Part(
         "training and serving of real and of unusual models: the given pair, towers of other kinds, the compiler",
-        "clip adapt finetune evaluate",
-        "tests/clip tests/finetune tests/real tests/gpu tests/models.py",
+        "clip adapt finetune evaluate build decode commands",
+        "tests/clip tests/finetune tests/evaluate tests/real tests/gpu tests/models.py",
     ),
     "deploy": Part("deploy files by the tools that read them", "live", "deploy tests/deploy"),
     "tools": Part("tests of tools/: bench, fuzz, method", "", "tools tests/bench tests/fuzz tests/method"),

@@ -4,7 +4,7 @@
 
 The wall clock says how long a contributor waits, and hides what runs beside it: a test that starts a worker costs the
 processor twice. So each phase of a test also reports the processor time of its process and of the child processes that
-ended in it, and how many of these it started. What is forked from a server and what a broker takes is in no test's
+ended in it, those that were forked from a server too, and how many it started. What a broker takes is in no test's
 figures; it is in the processor time of the whole machine, which means something if nothing else runs on it.
 """
 
@@ -17,6 +17,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Generator
 from dataclasses import asdict, dataclass, field
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ class Clock:
     def now(cls) -> Clock:
         own, children = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
         cpu, ended = (usage.ru_utime + usage.ru_stime for usage in (own, children))
-        return cls(time.monotonic(), cpu, ended, _started.total())
+        return cls(time.monotonic(), cpu, ended + _forked_s(), _started.total())
 
     def until(self, later: Clock, tests: int = 0) -> Spent:
         """Return what was spent between this moment and `later`."""
@@ -70,6 +71,16 @@ class Clock:
             later.children_s - self.children_s,
             later.processes - self.processes,
         )
+
+
+def _forked_s() -> float:
+    """Return the processor time of the server that multiprocessing forks from, and of its children that ended."""
+    if (server := forkserver._forkserver._forkserver_pid) is None:  # type: ignore[attr-defined]
+        return 0.0
+    try:
+        return sum(psutil.Process(server).cpu_times()[:4])
+    except psutil.NoSuchProcess:
+        return 0.0
 
 
 _started = Counter[str]()

@@ -27,7 +27,7 @@ TIERS = {"test": ("-m", "not soak and not check"), "check": ("--parts", "all", "
 
 
 @dataclass(frozen=True)
-class Fault:
+class PlantedFault:
     """A line that is made wrong.
 
     Args:
@@ -53,8 +53,8 @@ class Fault:
         path.write_text(text.replace(self.old, self.new), encoding="utf-8")
 
 
-FAULTS: Mapping[str, Fault] = {
-    "exactly-once": Fault(
+FAULTS: Mapping[str, PlantedFault] = {
+    "exactly-once": PlantedFault(
         "each image once, whatever failpoint a worker is killed at: a worker that goes on from another's segment "
         "does not write the traces that are missing beside it",
         "sink/chain.py",
@@ -62,63 +62,63 @@ FAULTS: Mapping[str, Fault] = {
         "        segment.check_pages(data, key)\n",
         "tests/worker tests/sink tests/replay tests/chaos",
     ),
-    "replay": Fault(
+    "replay": PlantedFault(
         "a replay equals the live run: a recording gives the broker's timestamps back to the second only",
         "recording/format.py",
         'timestamp_ms = stated_ms(cells.pop("timestamp_ms"))',
         'timestamp_ms = stated_ms(cells.pop("timestamp_ms") // 1000 * 1000)',
         "tests/replay tests/worker tests/recording",
     ),
-    "codecs": Fault(
+    "codecs": PlantedFault(
         "what any client compresses is read: streams of snappy that follow each other",
         "kafka/unpack.py",
         "            position += _FRAME_BYTES\n            continue\n",
         "            position += _FRAME_BYTES\n            break\n",
         "tests/kafka tests/contracts tests/worker",
     ),
-    "bombs": Fault(
+    "bombs": PlantedFault(
         "an image of too many pixels is refused by its header",
         "decode/codec.py",
         "if width * height > max_pixels:",
         "if width > max_pixels:",
         "tests/decode tests/worker tests/fuzz",
     ),
-    "owner": Fault(
+    "owner": PlantedFault(
         "a root belongs to one group: another one is let in",
         "sink/owner.py",
         "same = (self.topic, self.group, self.purpose) == (other.topic, other.group, other.purpose)",
         "same = (self.topic, self.purpose) == (other.topic, other.purpose)",
         "tests/sink tests/worker tests/commands",
     ),
-    "least-rights": Fault(
+    "least-rights": PlantedFault(
         "a right that the worker lacks is named before its first record: nobody looks whether a topic may be written",
         "kafka/own_topic.py",
         "            self._expect_right(admin, topic)\n",
         "",
         "tests/kafka tests/worker tests/commands",
     ),
-    "outbox-order": Fault(
+    "outbox-order": PlantedFault(
         "results of a camera are in order, also after a send that failed",
         "kafka/outbox.py",
         "failed = each.has_failed or (failed and self._in_order)",
         "failed = each.has_failed",
         "tests/kafka tests/results tests/dead_letters tests/worker",
     ),
-    "retention": Fault(
+    "retention": PlantedFault(
         "retention removes nothing of the day that is kept",
         "sink/retention/retain.py",
         "        if cover.day >= before.isoformat():\n",
         "        if cover.day > before.isoformat():\n",
         "tests/sink tests/commands",
     ),
-    "pair-switch": Fault(
+    "pair-switch": PlantedFault(
         "a pair that is switched to without its predecessor's states begins without them",
         "worker/partition.py",
         "self._streams.go_on_with(turn.serving.adaptation.strategy.initial, keeps_states=turn.keeps)",
         "self._streams.go_on_with(turn.serving.adaptation.strategy.initial, keeps_states=True)",
         "tests/pairs tests/worker tests/commands",
     ),
-    "results": Fault(
+    "results": PlantedFault(
         "every row was published before its segment is committed: acknowledgements are not waited for",
         "worker/commit.py",
         "if not (self._told(work, wait=wait) and self._results.settled(wait=wait)):",
@@ -129,7 +129,7 @@ FAULTS: Mapping[str, Fault] = {
 
 
 @contextmanager
-def planted(fault: Fault) -> Iterator[Path]:
+def planted(fault: PlantedFault) -> Iterator[Path]:
     """A copy of the last commit with the fault in it."""
     with tempfile.TemporaryDirectory(prefix="adawise-fault-") as name:
         copy = Path(name) / "copy"
@@ -141,7 +141,7 @@ def planted(fault: Fault) -> Iterator[Path]:
         yield copy
 
 
-def failing(copy: Path, fault: Fault, tier: str) -> list[str]:
+def failing(copy: Path, fault: PlantedFault, tier: str) -> list[str]:
     """Return the ids of the tests of this tier that fail there."""
     paths = os.pathsep.join([str(copy / "pipeline"), str(copy)])
     call = [
