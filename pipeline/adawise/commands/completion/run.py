@@ -34,7 +34,7 @@ def program_parser() -> ArgumentParser:
             families[first] = commands.add_parser(first, add_help=False, help=_of_family(first)).add_subparsers()
         if second:
             where = families[first]
-        parser = parser_source(command_of(name)).root_parser
+        parser = parser_source.__wrapped__(command_of(name)).root_parser  # one of our own: it is changed here
         _say_values(parser, {**own_fields(command_of(name)), **{_OF_SETTINGS + n: f for n, f in SETTINGS.items()}})
         where.add_parser(second or first, parents=[parser], add_help=False, help=summary)
     return root
