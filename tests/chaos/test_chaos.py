@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from tests.brokers import ApacheKafka, Broker, broker_of
-from tests.deadlines import scaled
 from tests.models import PairFolder
 from tests.store.faults import DONE, NOT_DONE
 from tools.chaos.place import StoreName
@@ -19,7 +18,7 @@ RATE = 100.0  # messages a second: slow enough that faults, and not images, take
 RACES = [Kind.ZOMBIE]
 ON_A_BUCKET = [Kind.OUTAGE, Kind.ZOMBIE, Kind.EXIT, Kind.KILL]
 # On a busy machine; a third of a minute of it is the brokers' start.
-pytestmark = [pytest.mark.check("chaos"), pytest.mark.timeout(scaled(600.0))]
+pytestmark = [pytest.mark.check("chaos"), pytest.mark.timeout(600)]
 
 
 @pytest.mark.parametrize(("count", "messages"), [(10, 1_000), pytest.param(15, 1_500, marks=pytest.mark.soak)])

@@ -18,7 +18,6 @@ from adawise.kafka.client import Reach
 from adawise.kafka.embedded import EmbeddedBroker
 from adawise.records import Frame, Message, RowId
 from tests.brokers import Broker, MakeTopic, free_ports
-from tests.deadlines import scaled
 
 
 class Future:
@@ -290,7 +289,7 @@ def test_a_broker_that_cannot_be_reached_is_retryable() -> None:
 
 
 @pytest.mark.check("brokers")
-@pytest.mark.timeout(scaled(280.0))
+@pytest.mark.timeout(280)
 def test_a_frozen_broker_holds_no_more_than_the_bound_in_memory() -> None:
     """kafka-python's producer alone took 600 MB for as many letters within half a second (measured)."""
     bound, letter_bytes = 8 * 2**20, 2**20
