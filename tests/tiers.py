@@ -58,7 +58,7 @@ PARTS: Mapping[str, Part] = {
     "kills": Part(
         "kills beyond one at each failpoint: while results are published, while a recording is written, at any moment",
         f"{_STREAM} replay",
-        f"{_WORKERS} tests/results",
+        f"{_WORKERS} tests/results tests/store",
     ),
     "brokers": Part(
         "brokers that are killed, frozen, of three, or of other clients: commands and workers wait and go on",
@@ -81,8 +81,11 @@ PARTS: Mapping[str, Part] = {
         "clip adapt finetune evaluate build decode commands",
         "tests/clip tests/finetune tests/evaluate tests/real tests/gpu tests/models.py",
     ),
+    "drift": Part("a fortnight of nights, one after the other", "drift labels sink alerts", "tests/drift"),
     "deploy": Part("deploy files by the tools that read them", "live", "deploy tests/deploy"),
-    "tools": Part("tests of tools/: bench, fuzz, method", "", "tools tests/bench tests/fuzz tests/method"),
+    "tools": Part(
+        "tests of tools/: bench, fuzz, method", "", "tools tests/bench tests/fuzz tests/method tests/sink/read"
+    ),
     "guide": Part("the examples of CONTRIBUTING.md in a copy of the repository", None, "tests CONTRIBUTING.md"),
     EXAMPLES: Part("hypothesis with 100 examples", None, "tests"),
 }

@@ -96,7 +96,7 @@ def learn(root: Path, captured: Captured, nights: dict[int, Learned], day: int, 
     [
         (SOME, ["--baseline", "FILE"]),
         # All thirty; of a part that depends on the whole package, for there is none of this room.
-        pytest.param(range(9, DAYS), ["--baseline", "FILE"], marks=pytest.mark.check("guide")),
+        pytest.param(range(9, DAYS), ["--baseline", "FILE"], marks=pytest.mark.check("drift")),
         (range(ODD - 1, ODD + 3), ["--reference", "8d"]),
     ],
 )
