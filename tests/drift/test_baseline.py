@@ -95,7 +95,7 @@ def learn(root: Path, captured: Captured, nights: dict[int, Learned], day: int, 
     ("days", "more"),
     [
         (SOME, ["--baseline", "FILE"]),
-        # All thirty; of a part that depends on the whole package, for there is none of this room.
+        # All thirty.
         pytest.param(range(9, DAYS), ["--baseline", "FILE"], marks=pytest.mark.check("drift")),
         (range(ODD - 1, ODD + 3), ["--reference", "8d"]),
     ],
