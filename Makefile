@@ -38,7 +38,7 @@ test: .venv/.installed kafka  ## the first tier, on Apache Kafka where Java and 
 check: .venv/.installed kafka  ## the second tier: chaos, kills, logins, pages in a browser, deploy files (PARTS=changed, or names of tests/tiers.py)
 	@parts="$(PARTS)"; if [ "$$parts" = changed ]; then parts=$$($(BIN)/python -m tests.tiers) || exit; fi; \
 	if [ -z "$$parts" ]; then echo "no part of the second tier has changed since it last passed"; exit; fi; set -x; \
-	$(BIN)/python -m pytest -n 3 --dist loadfile --hypothesis-profile check --parts "$$parts"
+	$(BIN)/python -m pytest -n 3 --dist loadfile --hypothesis-profile check --parts="$$parts"
 
 soak: .venv/.soaked kafka  ## the third tier, an hour: long kills and chaos, alerts by their causes, images, clusters; what a machine lacks is skipped and named
 	$(BIN)/python -m pytest -m "soak or examples" --hypothesis-profile soak --timeout 3600

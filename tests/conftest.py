@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import logging
 import os
 import sys
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import structlog
+from _pytest.warnings import catch_warnings_for_item
 from kafka import KafkaAdminClient
 
 # As the command line does (`adawise.__main__`): threads of two test processes would spin against each other. One each,
@@ -35,6 +37,7 @@ from tests.brokers import (
     fresh_name,
     running,
 )
+from tests.tiers import ROOT
 
 pytest_plugins = ["tests.times"]
 
@@ -52,9 +55,12 @@ if TYPE_CHECKING:
 
 _STARTED = pytest.StashKey[list[str]]()
 _BROKERS = {"broker", "embedded_broker", "three_brokers", "secured_broker"}
-# Files of tests that share what takes long to start: a recorded street, three brokers, a broker with logins.
+# Files of tests that share what takes long to start: a recorded street, torch's optimisers, the library that draws
+# pages, three brokers, a broker with logins.
 _SHARING = (
     ("tests/replay/",),
+    ("tests/finetune/",),
+    ("tests/evaluate/page/", "tests/drift/page/"),
     ("tests/chaos/test_chaos.py", "tests/kafka/test_three_brokers.py", "tests/commands/doctor/test_broker.py"),
     ("tests/kafka/test_secured.py", "tests/commands/test_secured.py", "tests/commands/test_planted_secrets.py"),
 )
@@ -85,6 +91,26 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: takes seconds by itself; not in `make quick`")
     config.addinivalue_line("markers", "examples: a property that hypothesis tries on examples; set here")
     config.addinivalue_line("markers", "check(part): second tier, `make check`; the parts are in tests/tiers.py")
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Import the files of tests from another place on in each process of xdist.
+
+    In a fresh clone, rewriting the asserts of all files and compiling them takes half a minute. Processes that went
+    through the files in one order would each do all of it; now each finds what the others have written.
+    """
+    worker = getattr(session.config, "workerinput", None)
+    if worker is None or session.config.args_source is not session.config.ArgsSource.TESTPATHS:
+        return
+    files = sorted(file.relative_to(ROOT) for file in (ROOT / "tests").rglob("test_*.py"))
+    begin = int(worker["workerid"].removeprefix("gw")) * len(files) // worker["workercount"]
+    for file in (*files[begin:], *files[:begin]):
+        # What fails here, a warning included, is imported again by the collection, which reports it.
+        with (
+            contextlib.suppress(Exception, pytest.skip.Exception),
+            catch_warnings_for_item(session.config, session.config.hook, "collect", None),
+        ):
+            importlib.import_module(".".join(file.with_suffix("").parts))
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

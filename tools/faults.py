@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-TIERS = {"test": ("-m", "not soak and not check"), "check": ("--parts", "all", "--hypothesis-profile", "check")}
+TIERS = {"test": ("-m", "not soak and not check"), "check": ("--parts=all", "--hypothesis-profile", "check")}
 
 
 @dataclass(frozen=True)
