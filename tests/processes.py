@@ -12,6 +12,8 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import threading
+import traceback
 from collections.abc import Mapping
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
@@ -23,7 +25,7 @@ import pytest
 
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_NUM_THREADS": "1"}
 PRELOADED = ("tests.worker.process", "tests.preloaded")
-_STREAMS = (("stdin", "r"), ("stdout", "w"), ("stderr", "w"))
+_STREAMS = (("stdin", "r", "strict"), ("stdout", "w", "strict"), ("stderr", "w", "backslashreplace"))
 
 
 def start_server(*modules: str) -> None:
@@ -122,11 +124,14 @@ def run(
 
 def _become(arguments: list[str], folder: str, environment: dict[str, str], streams: list[Connection]) -> None:
     """Be `adawise ARGUMENTS`, in the forked process."""
-    for number, ((name, mode), stream) in enumerate(zip(_STREAMS, streams, strict=True)):
+    for number, ((name, mode, errors), stream) in enumerate(zip(_STREAMS, streams, strict=True)):
         os.dup2(stream.fileno(), number)
-        setattr(sys, name, os.fdopen(number, mode, encoding="utf-8", closefd=False, buffering=1))
-        setattr(sys, f"__{name}__", getattr(sys, name))
         stream.close()
+        # As the interpreter opens them: the error output by lines always, the others where they are a terminal.
+        buffering = 1 if name == "stderr" or os.isatty(number) else -1
+        opened = os.fdopen(number, mode, encoding="utf-8", errors=errors, closefd=False, buffering=buffering)
+        setattr(sys, name, opened)
+        setattr(sys, f"__{name}__", opened)
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
@@ -135,5 +140,11 @@ def _become(arguments: list[str], folder: str, environment: dict[str, str], stre
 
     try:
         program()
-    finally:
-        atexit._run_exitfuncs()  # multiprocessing ends its processes without
+    except SystemExit:
+        raise
+    except BaseException:  # the interpreter would print it before its exit functions, of which one ends the process
+        traceback.print_exc()
+        raise
+    finally:  # what an interpreter does at its end, and multiprocessing leaves out
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()

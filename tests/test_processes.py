@@ -5,12 +5,16 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+import adawise.__main__
 from tests.deadlines import DEADLINE_S
 from tests.processes import Command, run
+from tests.worker.prepared import Prepared
 
 
 @pytest.mark.parametrize(
@@ -44,3 +48,37 @@ def test_what_nobody_reads_any_more_ends_it_without_a_traceback() -> None:
         assert process.stderr is not None
         assert process.stderr.read() == ""
         assert process.wait(DEADLINE_S) in (0, 1)
+
+
+def broken() -> None:
+    """Break the program by a fault of ours."""
+    vars(adawise.__main__)["main"] = lambda: 1 // 0
+
+
+def threaded() -> None:
+    """Leave a thread that has something to say at the end, not in UTF-8."""
+
+    def last_words() -> None:
+        threading.main_thread().join()
+        print("the thread is done", flush=True)
+        print("\udcff", file=sys.stderr)
+
+    vars(adawise.__main__)["main"] = lambda: threading.Thread(target=last_words).start() or 0
+
+
+def prepared(before: Callable[[], None]) -> tuple[int, str, str]:
+    """Return how a forked command ended that was prepared so, and its output and error output."""
+    with Prepared(before, "config", "show", stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        out, err = process.communicate(timeout=DEADLINE_S)
+    return process.returncode, out, err
+
+
+def test_a_fault_of_ours_is_a_traceback_on_the_error_output() -> None:
+    code, _, err = prepared(broken)
+    assert code == 1
+    assert err.startswith("Traceback (most recent call last)")
+    assert err.endswith("ZeroDivisionError: integer division or modulo by zero\n")
+
+
+def test_threads_that_are_left_come_to_their_end() -> None:
+    assert prepared(threaded) == (0, "the thread is done\n", "\\udcff\n")

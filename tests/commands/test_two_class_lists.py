@@ -37,7 +37,7 @@ def test_it_is_whole_and_equal_to_its_replay(root: Path, tmp_path: Path, capsys:
     run(PlannedPairs(read_plan(store), {"old": OLD, "new": NEW}, OLD, keeps=False), LocalStore(tmp_path / "again"))
     assert main(["verify", str(root)]) == 0
     assert main(["diff", str(root), str(tmp_path / "again"), "--whole"]) == 0
-    assert "are equal: 150 rows" in capsys.readouterr().out
+    assert "are equal: 90 rows" in capsys.readouterr().out
 
 
 def test_labels_are_judged_by_what_each_pair_could_say(root: Path, tmp_path: Path, capsys: Captured) -> None:
@@ -51,7 +51,7 @@ def test_labels_are_judged_by_what_each_pair_could_say(root: Path, tmp_path: Pat
             lines.writerow([row["row_id"], row["label"] if number % 5 else other])
     found = told(capsys, "drift", root, "--labels", tmp_path / "labels.csv")
     served = found["helped"]["arms"][0]
-    assert (served["name"], served["images"], served["accuracy"]["value"]) == ("served", 150, pytest.approx(0.8))
+    assert (served["name"], served["images"], served["accuracy"]["value"]) == ("served", 90, pytest.approx(0.8))
 
 
 def test_drift_and_status_name_both_pairs_and_the_classes_of_both(root: Path, capsys: Captured) -> None:

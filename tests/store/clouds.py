@@ -29,6 +29,7 @@ from tests.store.buckets import ACCOUNT
 ACCOUNT_KEY = (  # which everybody knows
     "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 )
+ROOT = Path(__file__).parents[2]
 MOTO_PAGE = 100  # names in one answer
 KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
 
@@ -37,11 +38,11 @@ KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFA
 def s3_server() -> str:
     """The URL of an S3 server in a process of its own, which ends with this one."""
     pytest.importorskip("moto.server", reason="needs moto[server] (extra: test)")
-    address = f"127.0.0.1:{free_ports(1)}"
-    host, _, port = address.partition(":")
-    command = [sys.executable, "-W", "ignore", "-m", "moto.server", "-H", host, "-p", port]
-    environment = {**os.environ, "MOTO_S3_DEFAULT_MAX_KEYS": str(MOTO_PAGE)}
-    server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    port = free_ports(1)
+    address = f"127.0.0.1:{port}"
+    command = [sys.executable, "-W", "ignore", "-m", "tests.store.moto_server", str(port)]
+    environment = {**os.environ, "MOTO_S3_DEFAULT_MAX_KEYS": str(MOTO_PAGE), "MOTO_PORT": str(port)}
+    server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, cwd=ROOT)
     atexit.register(_end, server)
     assert server.stderr is not None
     for line in server.stderr:

@@ -1,0 +1,37 @@
+"""An S3 by moto whose conditional writes are atomic, as those of every real one are.
+
+moto looks whether a key is there, and then writes it, in several threads: two writers of one key may both succeed.
+
+    python -m tests.store.moto_server PORT
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterable
+from typing import Any
+
+from moto.server import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+from werkzeug.serving import run_simple
+
+_ONE = threading.Lock()
+
+
+class OneConditionAtATime:
+    """The application, with requests that have a condition one after the other."""
+
+    def __init__(self) -> None:
+        self._app: Any = DomainDispatcherApplication(create_backend_app)
+        self._app.debug = True  # as moto's own command sets it
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        """Answer a request."""
+        if environ.get("HTTP_IF_NONE_MATCH") is None:
+            return list(self._app(environ, start_response))
+        with _ONE:
+            return list(self._app(environ, start_response))
+
+
+if __name__ == "__main__":
+    run_simple("127.0.0.1", int(sys.argv[1]), OneConditionAtATime(), threaded=True, request_handler=MotoRequestHandler)
