@@ -30,7 +30,7 @@ endif
 	$(BIN)/adawise demo --broker $(BROKER) --scenes $(SCENES)
 
 quick: .venv/.installed  ## the tests of the core, in less than two minutes: no broker, no browser, no long runs
-	$(BIN)/python -m pytest -q -n 2 -m "not broker and not slow and not soak" $(QUICK)
+	$(BIN)/python -m pytest -q -n 2 -m "not broker and not slow and not soak and not check" $(QUICK)
 
 test: .venv/.installed kafka  ## the first tier, on Apache Kafka where Java and Maven are (or Docker, or KAFKA_BOOTSTRAP_SERVERS)
 	$(BIN)/python -m pytest -n 3 --dist loadfile -m "not soak and not check"  # many tests wait for a broker; three processes, a broker each

@@ -77,10 +77,11 @@ def pytest_configure(config: pytest.Config) -> None:
             chosen = tiers.choose(asked)
         except ValueError as error:
             raise pytest.UsageError(str(error)) from error
-        # what chooses among the tests of a part leaves it unproved
-        if not hasattr(config, "workerinput") and not (
-            config.option.keyword or config.option.markexpr or config.args_source is not config.ArgsSource.TESTPATHS
-        ):
+        # What chooses among the tests of a part leaves it unproved.
+        selecting = ("keyword", "markexpr", "deselect", "ignore", "ignore_glob", "lf", "stepwise", "collectonly")
+        selects = any(getattr(config.option, name, None) for name in selecting)
+        whole = config.args_source is config.ArgsSource.TESTPATHS and not selects
+        if whole and not hasattr(config, "workerinput"):
             config.pluginmanager.register(tiers.Recorder(chosen), "recorder-of-parts")
     if config.option.timeout:
         config.option.timeout = deadlines.scaled(config.option.timeout)

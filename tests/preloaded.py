@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
 import duckdb  # noqa: F401
 import kafka  # noqa: F401
 import pyarrow as pa
@@ -19,5 +23,11 @@ import adawise.commands.replay.run
 import adawise.commands.run.run
 import adawise.commands.status.run
 import adawise.commands.verify.run  # noqa: F401
+from adawise.clip.load import _tokenizer
+from tests.models import CONFIG
 
+# What a process keeps of open_clip's vocabulary, which takes .1 s of the processor for the first pair.
+with TemporaryDirectory() as folder:
+    (Path(folder) / "open_clip_config.json").write_text(json.dumps(CONFIG))
+    _tokenizer(f"local-dir:{folder}")
 pa.array(["first"])  # pyarrow imports pandas now, and not in each process that is forked

@@ -80,6 +80,7 @@ class Command(subprocess.Popen[str]):
         environment = dict(os.environ if env is None else env)
         where = str(cwd or Path.cwd())
         self._process = context.Process(target=_become, args=([*map(str, args)], where, environment, given))
+        sys.audit("tests.fork")
         try:
             self._process.start()
         finally:

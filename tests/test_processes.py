@@ -63,7 +63,11 @@ def threaded() -> None:
         print("the thread is done", flush=True)
         print("\udcff", file=sys.stderr)
 
-    vars(adawise.__main__)["main"] = lambda: threading.Thread(target=last_words).start() or 0
+    def main() -> int:
+        threading.Thread(target=last_words).start()
+        return 0
+
+    vars(adawise.__main__)["main"] = main
 
 
 def prepared(before: Callable[[], None]) -> tuple[int, str, str]:

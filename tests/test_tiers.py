@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from _pytest.config.argparsing import Parser
 
 from tests import tiers
+from tests.conftest import pytest_addoption
 from tests.deadlines import VARIABLE, factor
-from tests.tiers import PARTS, RECORD, ROOT, Recorder, changed, choose, read_record, write_record
+from tests.tiers import PARTS, RECORD, ROOT, Recorder, changed, choose, digest, read_record, write_record
 from tools.faults import FAULTS
 
 
@@ -38,31 +40,33 @@ def commit(folder: Path) -> None:
 
 def test_a_part_that_passed_is_asked_for_again_once_a_file_of_its_paths_changes(repository: Path) -> None:
     assert changed(repository) == [*PARTS]
-    assert write_record(PARTS, repository) == []
+    write_record({part: digest(part, repository) for part in PARTS}, repository)
     assert changed(repository) == []
     (repository / "tools/bench/a.py").write_text("second\n", encoding="utf-8")
+    assert changed(repository) == ["tools"], "committed or not"
     commit(repository)
     assert changed(repository) == ["tools"]
-    (repository / "pipeline/adawise/live/new.py").write_text("new\n", encoding="utf-8")
-    commit(repository)
-    assert set(changed(repository)) == {"tools", "browser", "deploy", "guide", tiers.EXAMPLES}
+    (repository / "deploy").mkdir()
+    (repository / "deploy/new.yml").write_text("new\n", encoding="utf-8")
+    assert changed(repository) == ["deploy", "tools"], "known to git or not"
+    (repository / ".gitignore").write_text("*.pyc\n", encoding="utf-8")
+    (repository / "tools/bench/a.pyc").write_text("", encoding="utf-8")
+    (repository / "tools/bench/a.py").write_text("first\n", encoding="utf-8")
+    (repository / "deploy/new.yml").unlink()
+    assert changed(repository) == []
 
 
-def test_a_part_whose_files_are_not_committed_is_not_recorded(repository: Path) -> None:
-    (repository / "tools/bench/a.py").write_text("second\n", encoding="utf-8")
-    assert write_record(["tools", "deploy"], repository) == ["tools"]
-    assert [*read_record(repository)] == ["deploy"]
-
-
-def test_a_file_that_is_not_known_to_git_yet_counts_as_not_committed(repository: Path) -> None:
-    (repository / "tools/bench/b.py").write_text("new\n", encoding="utf-8")
-    assert write_record(["tools"], repository) == ["tools"]
+@pytest.mark.parametrize("part", [part for part in PARTS if PARTS[part].rooms is None])
+def test_a_change_anywhere_in_the_package_asks_for_a_part_that_runs_the_program(repository: Path, part: str) -> None:
+    before = digest(part, repository)
+    (repository / "pipeline/adawise/new.py").write_text("new\n", encoding="utf-8")
+    assert digest(part, repository) != before
 
 
 def test_parts_of_former_records_that_there_are_no_more_are_dropped(repository: Path) -> None:
     (repository / RECORD).write_text('{"gone": "0", "deploy": "1"}', encoding="utf-8")
-    write_record(["tools"], repository)
-    assert [*read_record(repository)] == ["deploy", "tools"]
+    write_record({"tools": "2"}, repository)
+    assert read_record(repository) == {"deploy": "1", "tools": "2"}
 
 
 class Reported:
@@ -78,33 +82,56 @@ class Reported:
         self.lines.append(line)
 
 
-def recorded(repository: Path, chosen: list[str], *outcomes: tuple[str, str, str]) -> list[str]:
-    """Return what a recorder says once reports of (part, phase, outcome) came."""
+def recorded(
+    repository: Path, chosen: list[str], *outcomes: tuple[str, str, str], code: int = 0, change: str = ""
+) -> list[str]:
+    """Return what a recorder says once reports of (part, phase, outcome) came, and the run ended with the code."""
     recorder, terminal = Recorder(chosen, repository), Reported()
     for part, when, outcome in outcomes:
         report: Any = pytest.TestReport("a", ("a", 1, "a"), {}, cast("Any", outcome), None, cast("Any", when))
         report.parts = [part]
         recorder.pytest_runtest_logreport(report)
-    recorder.pytest_terminal_summary(cast("Any", terminal))
+    if change:
+        (repository / change).write_text("changed meanwhile\n", encoding="utf-8")
+    recorder.pytest_terminal_summary(cast("Any", terminal), code)
     return terminal.lines
 
 
-def test_only_a_part_of_which_every_test_passed_is_recorded(repository: Path) -> None:
-    lines = recorded(
-        repository,
-        ["tools", "deploy", "browser", "models", "guide"],
-        ("tools", "setup", "passed"),
-        ("tools", "call", "passed"),
-        ("deploy", "call", "passed"),
-        ("deploy", "call", "failed"),
-        ("browser", "call", "passed"),
-        ("browser", "setup", "skipped"),
-        ("models", "call", "passed"),
-        ("models", "teardown", "failed"),
-    )
-    assert [*read_record(repository)] == ["tools"]
-    assert lines[-1] == "not recorded, for not all of it passed: deploy, browser, models, guide"
-    assert any(line.startswith("guide: no test") for line in lines)
+PASSED = (("tools", "setup", "passed"), ("tools", "call", "passed"), ("tools", "teardown", "passed"))
+
+
+def test_a_part_is_recorded_if_all_of_its_tests_passed(repository: Path) -> None:
+    lines = recorded(repository, ["tools", "browser", "guide"], *PASSED, ("browser", "setup", "skipped"))
+    assert read_record(repository) == {"tools": digest("tools", repository)}
+    assert [line.partition("  (")[0] for line in lines[1:]] == [
+        "tools: 1 passed; recorded",
+        "browser: 1 skipped; not recorded: not all of it was run",
+        "guide: no test; not recorded: not all of it was run",
+    ]
+
+
+@pytest.mark.parametrize("code", [code for code in pytest.ExitCode if code != pytest.ExitCode.OK])
+def test_nothing_is_recorded_of_a_run_that_did_not_pass(repository: Path, code: int) -> None:
+    lines = recorded(repository, ["tools"], *PASSED, code=code)
+    assert lines[-1].startswith("tools: 1 passed; not recorded: this run did not pass")
+    assert not (repository / RECORD).exists()
+
+
+def test_a_part_whose_files_were_changed_while_its_tests_ran_is_not_recorded(repository: Path) -> None:
+    lines = recorded(repository, ["tools"], *PASSED, change="tools/bench/a.py")
+    assert lines[-1].startswith("tools: 1 passed; not recorded: its files were changed meanwhile")
+    assert not (repository / RECORD).exists()
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_part_alone_is_understood_on_the_command_line_of_make_check(part: str) -> None:
+    """Some are called as a folder is, which pytest would take for a path without the sign of equality."""
+    recipe = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert '--parts="$$parts"' in recipe
+    parser = Parser(_ispytest=True)
+    pytest_addoption(parser)
+    known, rest = parser.parse_known_and_unknown_args([f"--parts={part}"])
+    assert (known.parts, rest) == (part, [])
 
 
 def test_parts_are_asked_for_by_name() -> None:

@@ -2,9 +2,9 @@
 
 `make test` is the first tier, `make check` the second, `make soak` the third. A test is in the second tier by
 `@pytest.mark.check("part")`, in the third by `@pytest.mark.soak`. The second tier is divided into parts, each of which
-names the paths that it depends on. `make check` writes the digest of these paths into `.ci/checked.json` for every part
-that passed; `.ci/run` runs the parts whose digest is another. Part `examples` is the tests of hypothesis, which are in
-the first tier too, with fewer examples.
+names the paths that it depends on. `make check` writes the digest of the files there into `.ci/checked.json` for every
+part that passed; `.ci/run` runs the parts whose digest is another. Part `examples` is the tests of hypothesis, which
+are in the first tier too, with fewer examples.
 """
 
 from __future__ import annotations
@@ -46,45 +46,50 @@ class Part:
 
 
 _EVERYWHERE = ("pyproject.toml", "constraints.txt", "tests/conftest.py", "tests/tiers.py", "tests/processes.py")
-_STREAM = "kafka decode worker sink store build results alerts dead_letters recording"
-_WORKERS = "tests/brokers.py tests/hostile.py tests/kafka tests/models.py tests/worker deploy/kafka"
+_HELPERS = " ".join(
+    f"tests/{name}.py" for name in ("brokers", "deadlines", "dying", "fakes", "hostile", "models", "preloaded", "told")
+)
+_WORKERS = f"{_HELPERS} tests/kafka tests/worker tests/sink tests/store tests/replay deploy/kafka"
 
 PARTS: Mapping[str, Part] = {
     "chaos": Part(
         "kills, zombies and outages on three brokers, by the judge of `make chaos`",
-        _STREAM,
+        None,
         f"{_WORKERS} tools/chaos tests/chaos",
     ),
     "kills": Part(
         "kills beyond one at each failpoint: while results are published, while a recording is written, at any moment",
-        f"{_STREAM} replay",
-        f"{_WORKERS} tests/results tests/store",
+        None,
+        f"{_WORKERS} tests/results",
     ),
     "brokers": Part(
         "brokers that are killed, frozen, of three, or of other clients: commands and workers wait and go on",
-        f"{_STREAM} commands labels",
-        f"{_WORKERS} tests/commands",
+        None,
+        f"{_WORKERS} tests/commands tests/dead_letters",
     ),
-    "secured": Part("TLS, logins and OAuth", "kafka build", "tests/kafka tests/commands deploy/kafka"),
+    "secured": Part("TLS, logins and OAuth", None, f"{_WORKERS} tests/commands"),
     "replay": Part(
-        "the long equalities of a replay: rebalances, floods of names, batches of many cameras",
-        f"{_STREAM} replay adapt clip",
-        f"{_WORKERS} tests/replay",
+        "the long equalities of a replay: rebalances, floods of names, batches of many cameras", None, _WORKERS
     ),
     "browser": Part(
         "pages in a browser beyond one smoke test each",
-        "page web live drift/page evaluate/page finetune/page",
-        "tests/page tests/web tests/drift/page tests/evaluate/page",
+        None,
+        "tests/deadlines.py tests/page tests/web tests/drift tests/evaluate",
     ),
     "models": Part(
-        "training and serving of real and of unusual models: the given pair, towers of other kinds, the compiler",
-        "clip adapt finetune evaluate build decode commands",
-        "tests/clip tests/finetune tests/evaluate tests/real tests/gpu tests/models.py",
+        "training and serving of unusual models: towers of other kinds, the compiler",
+        None,
+        f"{_HELPERS} tests/clip tests/finetune tests/evaluate tests/gpu tests/replay",
     ),
-    "drift": Part("a fortnight of nights, one after the other", "drift labels sink alerts", "tests/drift"),
-    "deploy": Part("deploy files by the tools that read them", "live", "deploy tests/deploy"),
+    "real": Part(
+        "the given pair and photographs of shared/data, where they are",
+        None,
+        f"{_HELPERS} tests/real tests/finetune tests/evaluate",
+    ),
+    "drift": Part("a fortnight of nights, one after the other", None, "tests/drift tests/deadlines.py tools/drift"),
+    "deploy": Part("deploy files by the tools that read them", "live", "deploy tests/deploy tests/deadlines.py"),
     "tools": Part(
-        "tests of tools/: bench, fuzz, method", "", "tools tests/bench tests/fuzz tests/method tests/sink/read"
+        "tests of tools/: bench, fuzz, method", None, f"{_HELPERS} tools tests/bench tests/fuzz tests/method tests/sink"
     ),
     "guide": Part("the examples of CONTRIBUTING.md in a copy of the repository", None, "tests CONTRIBUTING.md"),
     EXAMPLES: Part("hypothesis with 100 examples", None, "tests"),
@@ -106,17 +111,13 @@ def parts_of(item: pytest.Item) -> set[str]:
 
 
 def digest(part: str, root: Path = ROOT) -> str:
-    """Return a digest of the contents of all files below the paths of the part, as git has them in its index."""
-    paths = PARTS[part].paths
-    listed = subprocess.run(["git", "ls-files", "-s", "--", *paths], cwd=root, capture_output=True, check=True).stdout
-    return hashlib.sha256(listed).hexdigest()[:16]
-
-
-def is_clean(part: str, root: Path = ROOT) -> bool:
-    """Return whether the files of the part are as they were committed."""
-    paths = PARTS[part].paths
-    found = subprocess.run(["git", "status", "--porcelain", "--", *paths], cwd=root, capture_output=True, check=True)
-    return not found.stdout
+    """Return a digest of all files below the paths of the part as they are now, those that git ignores left out."""
+    found = hashlib.sha256()
+    call = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *PARTS[part].paths]
+    names = subprocess.run(call, cwd=root, capture_output=True, check=True, text=True).stdout.split("\0")
+    for name in sorted({name for name in names if name and (root / name).is_file()}):
+        found.update(name.encode() + b"\0" + hashlib.sha256((root / name).read_bytes()).digest())
+    return found.hexdigest()[:16]
 
 
 def read_record(root: Path = ROOT) -> dict[str, str]:
@@ -125,17 +126,11 @@ def read_record(root: Path = ROOT) -> dict[str, str]:
     return dict(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else {}
 
 
-def write_record(passed: Iterable[str], root: Path = ROOT) -> list[str]:
-    """Record that these parts passed; return those that were not recorded since their files are not committed."""
-    record, dirty = read_record(root), []
-    for part in passed:
-        if is_clean(part, root):
-            record[part] = digest(part, root)
-        else:
-            dirty.append(part)
+def write_record(passed: Mapping[str, str], root: Path = ROOT) -> None:
+    """Record the digests that these parts passed with."""
+    record = {**read_record(root), **passed}
     kept = {part: record[part] for part in sorted(PARTS) if part in record}
     (root / RECORD).write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
-    return dirty
 
 
 def changed(root: Path = ROOT) -> list[str]:
@@ -159,13 +154,15 @@ def choose(asked: str) -> list[str]:
 
 
 class Recorder:
-    """Record the parts that passed in this run, where all tests of the parts that were asked for were run.
+    """Record the parts that passed, with the digest of their files when the run began.
 
-    A part of which a test was skipped is not recorded: what it needs was not there.
+    Nothing is recorded of a run in which anything failed, or that was interrupted. A part of which a test was skipped
+    is not recorded either, for what it needs was not there; nor one whose files were changed meanwhile.
     """
 
     def __init__(self, chosen: Iterable[str], root: Path = ROOT) -> None:
-        self._chosen, self._root = tuple(chosen), root
+        self._began = {part: digest(part, root) for part in chosen}
+        self._root = root
         self._outcomes: dict[str, Counter[str]] = defaultdict(Counter)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -174,20 +171,24 @@ class Recorder:
             if report.when == "call" or report.outcome != "passed":
                 self._outcomes[part][report.outcome] += 1
 
-    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter, exitstatus: int) -> None:
         """Write the record, and say what is not in it and why."""
-        passed = []
+        passed: dict[str, str] = {}
         terminalreporter.section("second tier")
-        for part in self._chosen:
+        for part, began in self._began.items():
             found = self._outcomes[part]
-            if found["passed"] and not found["failed"] and not found["skipped"]:
-                passed.append(part)
             counts = ", ".join(f"{found[name]} {name}" for name in ("passed", "failed", "skipped") if found[name])
-            terminalreporter.write_line(f"{part}: {counts or 'no test'}  ({PARTS[part].about})")
-        if dirty := write_record(passed, self._root):
-            terminalreporter.write_line(f"not recorded, for files are not committed: {', '.join(dirty)}")
-        if missed := [part for part in self._chosen if part not in passed]:
-            terminalreporter.write_line(f"not recorded, for not all of it passed: {', '.join(missed)}")
+            if exitstatus != pytest.ExitCode.OK:
+                why = "not recorded: this run did not pass"
+            elif not found["passed"] or found["skipped"]:
+                why = "not recorded: not all of it was run"
+            elif digest(part, self._root) != began:
+                why = "not recorded: its files were changed meanwhile"
+            else:
+                passed[part], why = began, "recorded"
+            terminalreporter.write_line(f"{part}: {counts or 'no test'}; {why}  ({PARTS[part].about})")
+        if passed:
+            write_record(passed, self._root)
 
 
 if __name__ == "__main__":

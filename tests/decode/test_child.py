@@ -19,6 +19,7 @@ from adawise.decode.message import Decoder
 from adawise.decode.preprocess import Preprocess
 from adawise.errors import FatalError, Reason
 from adawise.records import DecodedMessage, Message
+from tests.deadlines import DEADLINE_S
 from tests.hostile import Limits, hostile, picture
 from tests.worker import poison
 
@@ -138,7 +139,7 @@ def test_threads_share_two_children_and_closing_ends_them(apart: Apart) -> None:
     children = list(apart._children)
     assert 1 <= len(children) <= 2
     apart.close()
-    assert {child._process.wait(30.0) for child in children} == {-signal.SIGKILL}
+    assert {child._process.wait(DEADLINE_S) for child in children} == {-signal.SIGKILL}
     assert apart(good).dead  # of use to nobody, but at once
 
 
@@ -163,7 +164,7 @@ def test_a_child_that_hangs_is_told_of_and_waited_for(apart: Apart, monkeypatch:
     os.kill(child._process.pid, signal.SIGSTOP)
     thread = threading.Thread(target=lambda: decoded.append(apart(good)))
     thread.start()
-    assert told.wait(30.0)
+    assert told.wait(DEADLINE_S)
     os.kill(child._process.pid, signal.SIGCONT)
     thread.join()
     assert same(decoded[0], DECODE(good))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -22,8 +21,7 @@ from adawise.evaluate.corrupt import Corruption, corrupt
 from adawise.evaluate.images import ImageSet, Made, Sample, make_tables
 from adawise.evaluate.tables import read_table, write_table
 from tests.adapt.curves import AlphaByAlpha
-from tests.deadlines import scaled
-from tests.processes import start_server
+from tests.dying import exit_code
 
 SIZE, CLASSES, ALPHAS = 16, ("car", "bus", "tram"), (0.0, 0.5, 1.0)
 FOG, NOISE = Corruption("fog", 2), Corruption("gaussian_noise", 1)
@@ -181,11 +179,8 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(make: Make) -> None:
 
 
 def test_a_run_that_was_killed_goes_on_where_it_was(make: Make, tmp_path: Path) -> None:
-    start_server()
-    killed = multiprocessing.get_context("forkserver").Process(target=be_killed, args=(str(tmp_path / "cache"),))
-    killed.start()
-    killed.join(scaled(120.0))
-    assert killed.exitcode == -signal.SIGKILL
+    code = exit_code(be_killed, str(tmp_path / "cache"))
+    assert code == -signal.SIGKILL
     classifier = Linear()
     tables = make(classifier, image_set(200))
     assert classifier.forwards == 2 * 200 * len(ALPHAS) - AT_DEATH

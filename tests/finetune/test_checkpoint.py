@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import pickle
 import resource
@@ -24,8 +23,7 @@ from adawise.finetune.checkpoint import (
     write_weights,
 )
 from adawise.finetune.recipe import IN_0_2, Recipe
-from tests.deadlines import scaled
-from tests.processes import start_server
+from tests.dying import exit_code
 
 SETTINGS = {"finetune.seed": "0", "finetune.learning_rate": "1e-05"}
 
@@ -118,11 +116,8 @@ def test_without_room_the_old_file_stays_and_the_message_says_how_to_go_on(tmp_p
 def test_a_process_that_is_killed_while_it_writes_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "c.pt"
     write_bytes(path, b"old")
-    start_server()
-    killed = multiprocessing.get_context("forkserver").Process(target=be_killed_while_writing, args=(path,))
-    killed.start()
-    killed.join(scaled(60.0))
-    assert killed.exitcode == -9
+    code = exit_code(be_killed_while_writing, path)
+    assert code == -9
     assert path.read_bytes() == b"old"
     assert len(list(tmp_path.iterdir())) == 2
     remove_leftovers(tmp_path)

@@ -12,7 +12,7 @@ from tests.real.test_real_pair import DATA, TEMPLATES, checkpoint
 from tests.replay.runs import adawise
 
 pytestmark = [
-    pytest.mark.check("models"),
+    pytest.mark.check("real"),
     pytest.mark.usefixtures("logs_of_this_process"),
     pytest.mark.skipif(
         not (DATA / "pair" / "theta0").is_dir(),

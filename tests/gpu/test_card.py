@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
 import subprocess
 import sys
@@ -28,11 +27,11 @@ from adawise.clip.load import CheckpointPair, load_checkpoints
 from adawise.records import ImageBatch
 from adawise.worker.adaptation import Adaptation, Adapted
 from tests.deadlines import scaled
+from tests.dying import exit_code
 from tests.frames import a_frame
 from tests.gpu.conftest import Machine
 from tests.gpu.rehearsal import CARD, Rehearsal
 from tests.models import PairFolder, classifier, random_images
-from tests.processes import start_server
 
 IMAGES = random_images(40)
 ENDS_AND_BETWEEN = (0, 7, 20)
@@ -243,14 +242,9 @@ def test_a_lost_card_ends_the_worker_with_a_reason_and_exit_code_1(machine: Mach
     }
     kind = "card" if machine.rehearsal is None else "rehearsed"
     arguments = ["replay", str(FOLLOWING), "-o", str(tmp_path / "again")]
-    start_server()
-    worker = multiprocessing.get_context("forkserver").Process(
-        target=lose_the_card, args=(kind, arguments, environment, str(tmp_path / "log"))
-    )
-    worker.start()
-    worker.join(scaled(200.0))
+    code = exit_code(lose_the_card, kind, arguments, environment, str(tmp_path / "log"))
     told = (tmp_path / "log").read_text()
-    assert worker.exitcode == 1, told
+    assert code == 1, told
     last = told.rstrip().splitlines()[-1]
     assert " failed: CUDA error: device-side assert triggered. Nothing is lost" in last
     assert "nvidia-smi" in last

@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from tests.deadlines import scaled
+
+expect.set_options(timeout=scaled(30_000))  # 5 s if nothing is said
 
 
 @dataclass

@@ -16,6 +16,7 @@ from adawise.pairs.orders import Orders, PairDocument, give_order, read_orders
 from adawise.ports import Head
 from adawise.records import Switch
 from adawise.worker.pairs import PairTurn, Serving
+from tests.deadlines import DEADLINE_S
 from tests.pairs.test_orders import begun, document
 from tests.pairs.test_switching import NEW, OLD
 from tests.sink.building import DictStore
@@ -60,7 +61,7 @@ class Driven:
         self.reported_s.append(self.now_s)
 
     def _loaded(self, wanted: PairDocument) -> LoadedPair:
-        self.gate.wait(60.0)
+        self.gate.wait(DEADLINE_S)
         self.loads.append(wanted.id)
         return self._load(wanted)
 

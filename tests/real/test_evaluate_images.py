@@ -16,7 +16,7 @@ from adawise.evaluate.images import ImageSet, Sample, make_tables
 from tests.real.test_real_pair import DATA, IMAGES, TEMPLATES, checkpoint, photographs
 
 pytestmark = [
-    pytest.mark.check("models"),
+    pytest.mark.check("real"),
     pytest.mark.skipif(
         not (DATA / "pair" / "theta0").is_dir(),
         reason=f"no real pair in {DATA} (ADAWISE_REAL_DATA names another folder)",

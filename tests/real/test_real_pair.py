@@ -98,7 +98,7 @@ def test_the_pair_loads_with_its_own_preprocessing(pair: CheckpointPair) -> None
     assert sum(p.numel() for p in pair.theta_0.values()) > 20_000_000
 
 
-@pytest.mark.check("models")
+@pytest.mark.check("real")
 @pytest.mark.parametrize("end", [0, 1])
 def test_at_the_ends_logits_are_open_clips_own_to_rounding(
     served: PairClassifier, validation: Photographs, end: int
@@ -117,7 +117,7 @@ def test_at_the_ends_logits_are_open_clips_own_to_rounding(
     torch.testing.assert_close(actual, expected, rtol=0, atol=2e-3)  # float32 through 12 layers, times a scale of 25
 
 
-@pytest.mark.check("models")
+@pytest.mark.check("real")
 def test_accuracy_along_the_path_is_that_of_the_card_of_the_pair(
     served: PairClassifier, validation: Photographs
 ) -> None:
@@ -127,7 +127,7 @@ def test_accuracy_along_the_path_is_that_of_the_card_of_the_pair(
         assert abs(accuracy - known) < 0.18
 
 
-@pytest.mark.check("models")
+@pytest.mark.check("real")
 def test_logits_agree_with_the_tables_that_were_made_elsewhere(pair: CheckpointPair) -> None:
     """The tables are float16, made through images of 98 px with another batch shape, row maximum subtracted."""
     n, photos = 32, photographs(pair, "test_base", through_px=98)
@@ -144,7 +144,7 @@ def test_logits_agree_with_the_tables_that_were_made_elsewhere(pair: CheckpointP
         assert (z.argmax(axis=-1) == known[index].argmax(axis=-1)).mean() > 0.95
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.bfloat16, marks=pytest.mark.check("models"))])
+@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.bfloat16, marks=pytest.mark.check("real"))])
 def test_an_images_logits_are_the_same_bits_whoever_shares_its_chunk(
     pair: CheckpointPair, validation: Photographs, dtype: torch.dtype
 ) -> None:

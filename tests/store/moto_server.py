@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterable
 from typing import Any
 
-from moto.server import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import run_simple
 
 _ONE = threading.Lock()
@@ -23,7 +23,6 @@ class OneConditionAtATime:
 
     def __init__(self) -> None:
         self._app: Any = DomainDispatcherApplication(create_backend_app)
-        self._app.debug = True  # as moto's own command sets it
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         """Answer a request."""

@@ -1,4 +1,4 @@
-"""A command that finds something otherwise than it is: what a function of a test patches in its process first."""
+"""A command in whose process a function of a test patches something first."""
 
 from __future__ import annotations
 

@@ -15,7 +15,6 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import cache
 from multiprocessing import connection
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -23,7 +22,6 @@ from types import TracebackType
 from typing import Any, Literal, NoReturn, Self
 
 import psutil
-from open_clip import factory
 
 from adawise import logs
 from adawise.commands.run.run import run_worker
@@ -35,15 +33,10 @@ from adawise.store.store import LocalStore
 from adawise.worker.observer import LogObserver
 from tests.deadlines import DEADLINE_S
 from tests.kafka.damage import damage
-from tests.models import CONFIG
 from tests.processes import ENVIRONMENT, start_server
 from tests.worker import poison
 
 __all__ = ["DEADLINE_S"]  # for those who have it from here
-
-# open_clip reads its vocabulary for each pair that is loaded, .1 s of the processor: once here, and the forks have it.
-factory.SimpleTokenizer = cache(factory.SimpleTokenizer)
-factory.SimpleTokenizer(context_length=CONFIG["model_cfg"]["text_cfg"]["context_length"])
 
 
 @dataclass(frozen=True)
@@ -143,6 +136,7 @@ class WorkerProcess:
         self._events, theirs = context.Pipe(duplex=False)
         self.seen: list[Event] = []
         self._process = context.Process(target=work, args=(plan, theirs), daemon=True)
+        sys.audit("tests.fork")
         self._process.start()
         theirs.close()
 

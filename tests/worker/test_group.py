@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from tests.brokers import Broker, MakeTopic, fresh_name
 from tests.models import PairFolder
 from tests.worker.cameras import Live, Output, Topic, run_to_the_end, settings_for
 from tests.worker.process import Plan, WorkerProcess, wait_until
-
-pytestmark = pytest.mark.check("kills")
 
 NEVER_BY_CLOCK = {"max_age_s": 3_000.0}
 LONG_SEGMENTS = {"flush_rows": 100_000, "flush_age_s": 2.0}  # so that there is always work that is not written yet

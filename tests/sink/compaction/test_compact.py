@@ -20,9 +20,9 @@ from adawise.sink.compaction.delete import deletable, delete
 from adawise.sink.read.files import compacted_names, data_keys, segment_names
 from adawise.sink.verify.root import verify
 from adawise.store.store import LocalStore, Store
+from tests.dying import exit_code
 from tests.sink.building import IDENTITY, TP, DictStore, open_chain
 from tests.sink.compaction.building import LIMITS, Days, compacted, content, found
-from tests.sink.dying import exit_code
 
 
 def faults(store: Store) -> list[str]:

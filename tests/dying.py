@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import sys
 from collections.abc import Callable
 
 from tests.deadlines import DEADLINE_S
@@ -12,10 +13,11 @@ from tests.processes import start_server
 def exit_code(work: Callable[..., object], *arguments: object) -> int | None:
     """Return how a process ended that did this, forked from the server of `tests.processes`: -9 where it was killed.
 
-    It is 0 if it came to the end of its work, and None if it came to none.
+    It is 0 if it came to the end of its work, and None if it still ran at the deadline, and was killed then.
     """
     start_server()
     process = multiprocessing.get_context("forkserver").Process(target=work, args=arguments)
+    sys.audit("tests.fork")
     process.start()
     process.join(DEADLINE_S)
     try:
