@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -26,8 +27,11 @@ import adawise.commands.verify.run  # noqa: F401
 from adawise.clip.load import _tokenizer
 from tests.models import CONFIG
 
-# What a process keeps of open_clip's vocabulary, which takes .1 s of the processor for the first pair.
+# What a process keeps of open_clip's vocabulary, which takes .1 s of the processor for the first pair. open_clip logs
+# by the functions of `logging`, which give the root a handler where it has none; a process that is started has none.
+handlers = [*logging.root.handlers]
 with TemporaryDirectory() as folder:
     (Path(folder) / "open_clip_config.json").write_text(json.dumps(CONFIG))
     _tokenizer(f"local-dir:{folder}")
+logging.root.handlers[:] = handlers
 pa.array(["first"])  # pyarrow imports pandas now, and not in each process that is forked

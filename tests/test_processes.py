@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import subprocess
 import sys
@@ -70,6 +71,16 @@ def threaded() -> None:
     vars(adawise.__main__)["main"] = main
 
 
+def handled() -> None:
+    """Say which handlers of logs a command finds, and end."""
+
+    def main() -> int:
+        print(logging.root.handlers, logging.lastResort is not None)
+        return 0
+
+    vars(adawise.__main__)["main"] = main
+
+
 def prepared(before: Callable[[], None]) -> tuple[int, str, str]:
     """Return how a forked command ended that was prepared so, and its output and error output."""
     with Prepared(before, "config", "show", stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
@@ -86,3 +97,9 @@ def test_a_fault_of_ours_is_a_traceback_on_the_error_output() -> None:
 
 def test_threads_that_are_left_come_to_their_end() -> None:
     assert prepared(threaded) == (0, "the thread is done\n", "\\udcff\n")
+
+
+def test_nothing_of_the_server_is_in_the_logs_of_a_command() -> None:
+    code = "import logging; import adawise.__main__; print(logging.root.handlers, logging.lastResort is not None)"
+    expected = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=DEADLINE_S)
+    assert prepared(handled) == (0, expected.stdout, "")
