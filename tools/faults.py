@@ -1,11 +1,12 @@
-"""Plant faults against guarantees, and say which tier of the tests finds each, by which test and how soon.
+"""Plant faults against guarantees, and report which tier of the tests finds each, which test, and after how long.
 
-    python -m tools.faults --times times.json [NAME ...]
+    python -m tools.faults [--times test.json] [--check-times check.json] [NAME ...]
 
-Each fault is one line of the program that is made wrong in a copy of the last commit. The tests of the rooms that it
-concerns are run there: those of the first tier, and if they find nothing those of the second. `--times` is what
-`pytest --times FILE` wrote in a whole run of `make test`: a fault is found when the first of the tests that it breaks
-ends there. The exit code is 1 if a fault is not found.
+Each fault makes one line of the program wrong, in a copy of the last commit. The tests that concern it run there in the
+order of a whole run, until one fails: those of the first tier, then those of the second. What fails is run again
+without the fault, where it must pass. `--times` takes what `pytest --times FILE` wrote in a whole run of `make test`,
+`--check-times` of `make check`: a fault is found when the test that it breaks ends in that run. The exit code is 1 if a
+fault is not found, or if its test fails without it as well.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -35,7 +37,7 @@ class PlantedFault:
         file: of the package.
         old: what stands there once.
         new: what is put in its place.
-        tests: where it is looked for, with spaces.
+        tests: folders of tests that it is looked for in, with spaces.
     """
 
     breaks: str
@@ -102,7 +104,7 @@ FAULTS: Mapping[str, PlantedFault] = {
         "kafka/outbox.py",
         "failed = each.has_failed or (failed and self._in_order)",
         "failed = each.has_failed",
-        "tests/kafka tests/results tests/dead_letters tests/worker",
+        "tests/kafka tests/results tests/dead_letters",
     ),
     "retention": PlantedFault(
         "retention removes nothing of the day that is kept",
@@ -129,38 +131,63 @@ FAULTS: Mapping[str, PlantedFault] = {
 
 
 @contextmanager
-def planted(fault: PlantedFault) -> Iterator[Path]:
-    """A copy of the last commit with the fault in it."""
+def copied(fault: PlantedFault | None) -> Iterator[Path]:
+    """Yield a copy of the last commit, with the fault in it."""
     with tempfile.TemporaryDirectory(prefix="adawise-fault-") as name:
         copy = Path(name) / "copy"
         subprocess.run(["git", "clone", "--quiet", "--shared", ROOT, copy], check=True)
         for ignored in ("deploy/kafka/libs", "deploy/kafka/target"):
             if (ROOT / ignored).exists():
                 (copy / ignored).symlink_to(ROOT / ignored)
-        fault.plant(copy)
+        if fault:
+            fault.plant(copy)
         yield copy
 
 
-def failing(copy: Path, fault: PlantedFault, tier: str) -> list[str]:
-    """Return the ids of the tests of this tier that fail there."""
+def failing(copy: Path, tests: Iterable[str], options: Iterable[str]) -> list[str]:
+    """Run these tests in the copy until one fails, and return the ids of those that failed.
+
+    Raises:
+        RuntimeError: pytest could not run them.
+    """
+    # --no-loadscope-reorder: files start in the order that they are named in
+    order = ["-n", "2", "--dist", "loadfile", "--no-loadscope-reorder", "-x"]
+    call = [sys.executable, "-m", "pytest", "-q", "-rfE", *order, *options, *tests]
     paths = os.pathsep.join([str(copy / "pipeline"), str(copy)])
-    call = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-rfE",
-        "-n",
-        "2",
-        "--dist",
-        "loadfile",
-        *TIERS[tier],
-        *fault.tests.split(),
-    ]
     done = subprocess.run(call, cwd=copy, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True)
-    if done.returncode not in (0, 1, 5):
+    # 2: interrupted by -x, 5: nothing was chosen
+    if done.returncode not in (0, 1, 2, 5) or "error during collection" in done.stdout:
         raise RuntimeError(f"the tests could not be run:\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
     return [line.split(" - ")[0] for line in re.findall(r"^(?:FAILED|ERROR) (.*)$", done.stdout, re.MULTILINE)]
+
+
+def in_order(fault: PlantedFault, ended: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """Return the test files that concern the fault, by when their first test ended; files without a time are last."""
+    first: dict[str, float] = {}
+    for test, spent in ended.items():
+        file = test.partition("::")[0]
+        first[file] = min(first.get(file, inf), spent["ended_s"])
+    found = [path for folder in fault.tests.split() for path in (ROOT / folder).rglob("test_*.py")]
+    names = sorted(path.relative_to(ROOT).as_posix() for path in found)
+    return sorted(names, key=lambda name: first.get(name, inf))
+
+
+def row(name: str, times: Mapping[str, Mapping[str, Mapping[str, float]]]) -> tuple[str, bool]:
+    """Plant a fault, look for it, and return a row of the table and whether it was found."""
+    fault = FAULTS[name]
+    with copied(fault) as copy:
+        for tier, options in TIERS.items():
+            ended = times.get(tier, {})
+            if found := failing(copy, in_order(fault, ended), options):
+                break
+        else:
+            return f"| {name}: {fault.breaks} | **none** | | |", False
+    with copied(None) as copy:
+        if also := failing(copy, found, options):
+            return f"| {name}: {fault.breaks} | fails without the fault too | `{also[0]}` | |", False
+    moments = sorted((ended[test]["ended_s"], test) for test in found if test in ended)
+    first, when = (moments[0][1], f"{moments[0][0] / 60.0:.1f} min") if moments else (found[0], "")
+    return f"| {name}: {fault.breaks} | {tier} | `{first}` | {when} |", True
 
 
 def main() -> int:
@@ -168,22 +195,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"which faults: {', '.join(FAULTS)}; all if none")
     parser.add_argument("--times", type=Path, metavar="FILE", help="of a whole run of the first tier")
+    parser.add_argument("--check-times", type=Path, metavar="FILE", help="of a whole run of the second tier")
     asked = parser.parse_args()
     if unknown := [name for name in asked.names if name not in FAULTS]:
         parser.error(f"there is no fault {unknown[0]!r}; there are {', '.join(FAULTS)}")
-    ended = json.loads(asked.times.read_text(encoding="utf-8"))["tests"] if asked.times else {}
-    print("| guarantee | tier | tests that fail | the first | found after |\n|---|---|---|---|---|")
-    missed = 0
+    files = {"test": asked.times, "check": asked.check_times}
+    times = {tier: json.loads(file.read_text(encoding="utf-8"))["tests"] for tier, file in files.items() if file}
+    print("| guarantee | tier | the first test that fails | found after |\n|---|---|---|---|", flush=True)
+    found = True
     for name in asked.names or FAULTS:
-        fault = FAULTS[name]
-        with planted(fault) as copy:
-            tier, found = next(((tier, found) for tier in TIERS if (found := failing(copy, fault, tier))), ("none", []))
-        missed += not found
-        moments = sorted((ended[test]["ended_s"], test) for test in found if test in ended)
-        first = moments[0][1] if moments else (found[0] if found else "")
-        when = f"{moments[0][0] / 60.0:.1f} min" if moments else ""
-        print(f"| {name}: {fault.breaks} | {tier} | {len(found)} | `{first}` | {when} |", flush=True)
-    return 1 if missed else 0
+        line, is_found = row(name, times)
+        found = found and is_found
+        print(line, flush=True)
+    return 0 if found else 1
 
 
 if __name__ == "__main__":
