@@ -59,6 +59,10 @@ EVENTS: dict[str, LoggedEvent] = {
     "retention_failed": LoggedEvent("it could not be removed; it is tried again in an hour", "the line says why"),
     # images and streams
     "batch_served": LoggedEvent("a batch was adapted and predicted (log.level debug)"),
+    "search_failed": LoggedEvent(
+        "the search of a batch raised an error: it was served at the first alpha, and its stream learns anew",
+        "report it, with the traces of the stream",
+    ),
     "frame_rejected": LoggedEvent("an image or message cannot be read", "mend its producer; `adawise dlq list`"),
     "frames_rejected": LoggedEvent("so many more of one camera and reason since the line before", "as frame_rejected"),
     "producer_mistaken": LoggedEvent("a header or column was passed over; the image counts", "mend its producer"),

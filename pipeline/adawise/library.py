@@ -186,6 +186,8 @@ def adapt_batch(
         Frame(RowId("", 0, n, 0), -1, "", statistics=statistics(image.numpy())) for n, image in enumerate(pixels)
     )
     (adapted,) = adaptation.run([ImageBatch("", frames, pixels)], [before])
+    if adapted.error is not None:
+        raise adapted.error
     top = adapted.predictions.top_index
     probabilities = np.empty(top.shape, dtype=np.float32)
     np.put_along_axis(probabilities, top.astype(np.int64), adapted.predictions.top_probability, axis=1)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -8,11 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from adawise.adapt.search import NOISE_FLOOR, BatchTrials, Outcome, Search, Trial, run
+from adawise.adapt.change import Level
+from adawise.adapt.noise import PairedNoise
+from adawise.adapt.search import FAILED, NOISE_FLOOR, BatchTrials, Outcome, Search, Trial, run
 from adawise.adapt.state import StreamState
 from adawise.adapt.strategies import NAMES, strategy
 from adawise.adapt.strategies.scratch import ScratchSearch
 from adawise.adapt.strategies.warm import Exploration
+from adawise.adapt.surrogate import Belief
 from tests.adapt.curves import GRID, Weather, as_images, draw_values, logits, objective, one_by_one
 
 ALL = np.arange(4)
@@ -194,3 +198,77 @@ def test_no_difference_is_taken_to_a_base_that_is_not_finite() -> None:
     values_at(trials, 9, [1.5, 2.1], range(2))
     assert trials.differences(3, 1) == []
     assert [index for index, _, _ in trials.differences(9, 1)] == [9]
+
+
+def failing(error: Exception, after: int) -> Search:
+    """A search that raises after so many trials."""
+    for _ in range(after):
+        yield [Trial(2, ALL)]
+    raise error
+
+
+def endless() -> Search:
+    while True:
+        yield [Trial(2, ALL)]
+
+
+def leading_to(state: StreamState) -> Search:
+    (answer,) = yield [Trial(2, ALL)]
+    return Outcome(state, 2, answer, {}, (), 0.0)
+
+
+def served_instead() -> Search:
+    return asking([[Trial(9, ALL)]])
+
+
+@pytest.mark.parametrize("after", [0, 1, 3])
+def test_a_search_that_raises_costs_its_own_batch_and_no_other(after: int) -> None:
+    error = ZeroDivisionError("no rows")
+    searches = [asking([[Trial(2, ALL)]] * 2), failing(error, after), asking([[Trial(5, ALL)]])]
+    images = [stream(*[float(s)] * 4) for s in range(3)]
+    outcomes = run(searches, images, Recorder(), [served_instead] * 3)
+    assert [outcome.error for outcome in outcomes] == [None, error, None]
+    assert [outcome.logits[0].tolist() for outcome in outcomes] == [[0.0, 2.0], [10.0, 9.0], [20.0, 5.0]]
+    with pytest.raises(ZeroDivisionError):
+        run([failing(error, after)], images[:1], Recorder())
+
+
+def test_a_search_that_asks_for_ever_is_given_up() -> None:
+    (outcome,) = run([endless()], [stream(1, 2, 3, 4)], Recorder(), [served_instead])
+    assert "did not end" in str(outcome.error)
+    assert outcome.logits[0].tolist() == [10.0, 9.0]
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        StreamState("k", 0, hazard=float("nan")),
+        StreamState("k", 0, level=Level(float("inf"), 1.0, 3)),
+        StreamState("k", 0, noise=PairedNoise(float("nan"), 8.0)),
+        StreamState("k", 0, belief=Belief(np.full(3, np.nan), np.eye(3))),
+        StreamState("k", 0, belief=Belief(np.zeros(3), np.full((3, 3), np.inf))),
+    ],
+)
+def test_a_state_that_is_not_finite_is_not_gone_on_from(state: StreamState) -> None:
+    (outcome,) = run([leading_to(state)], [stream(1, 2, 3, 4)], Recorder(), [served_instead])
+    assert isinstance(outcome.error, ArithmeticError)
+    assert outcome.state.is_finite()
+
+
+def test_an_error_of_the_model_is_no_searchs() -> None:
+    def evaluate(_: Mapping[int, Sequence[Tensor]]) -> dict[int, Tensor]:
+        raise MemoryError("the card is full")
+
+    with pytest.raises(MemoryError):
+        run([asking([[Trial(2, ALL)]])], [stream(1, 2, 3, 4)], evaluate, [served_instead])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_stream_whose_search_failed_is_served_where_streams_start_and_learns_anew(name: str) -> None:
+    made = strategy(name, alphas=GRID, objective=objective, context="test", alpha=0.3, exploration=Exploration())
+    before = replace(made.initial(), batches=7, alpha_index=20)
+    batch = as_images(draw_values(Weather(0.9), 9, np.random.default_rng(0)))
+    (outcome,) = run([made.restart(before, 9)], [batch], one_by_one(logits))
+    assert outcome.state == replace(made.initial(), batches=8)
+    assert (outcome.index, outcome.trigger, outcome.reset) == (6, FAILED, FAILED)
+    assert outcome.forward_equivalents == 1.0

@@ -41,6 +41,9 @@ class Forgetful:
     def search(self, state: StreamState, images: int, appearance: Appearance | None = None) -> Search:
         return self._strategy.search(dataclasses.replace(self.initial(), alpha_index=state.alpha_index), images)
 
+    def restart(self, state: StreamState, images: int) -> Search:
+        return self._strategy.restart(state, images)
+
 
 @pytest.fixture(scope="module")
 def warm() -> dict[Stream, Passed]:

@@ -201,6 +201,7 @@ class Journal(Observer):
     rejected: list[Frame] = field(default_factory=list)
     noted: list[Frame] = field(default_factory=list)
     served: list[BatchTrace] = field(default_factory=list)
+    failed: list[tuple[BatchTrace, Exception]] = field(default_factory=list)
     commits: list[tuple[TopicPartition, Commit]] = field(default_factory=list)
     waits_s: list[float] = field(default_factory=list)
     ends: int = 0
@@ -219,6 +220,9 @@ class Journal(Observer):
 
     def batch_served(self, trace: BatchTrace) -> None:
         self.served.append(trace)
+
+    def search_failed(self, trace: BatchTrace, error: Exception) -> None:
+        self.failed.append((trace, error))
 
     def segment_committed(self, tp: TopicPartition, commit: Commit, lag: int | None) -> None:
         self.commits.append((tp, commit))
@@ -257,6 +261,14 @@ def prefetch(*, threads: int = 0) -> Prefetch:
     return kind(decode, lambda message: frozenset([(message.key or b"").decode()]), threads=threads)
 
 
+def adaptation(kind: type[WarmSearch]) -> Adaptation:
+    """The method with this search, over a fake classifier."""
+    exploration = Exploration(budget=3, images=2, every=3, min_images=2)
+    return Adaptation(
+        kind(ALPHAS, raw_entropy, "fake", 2, exploration), FakeClassifier(), (1.0,) * len(ALPHAS), top_k=2
+    )
+
+
 class Bench:
     """A worker over fakes. `run` turns its loop until a condition holds; then the worker ends in order.
 
@@ -278,12 +290,7 @@ class Bench:
         self._counted: dict[str, int] = {}
         self._read: tuple[tuple[tuple[TopicPartition, str], ...], tuple[pa.Table, list[dict[str, Any]]]] | None = None
         self._until: Callable[[], bool] = lambda: False
-        method = changes.pop("adaptation", None) or Adaptation(
-            WarmSearch(ALPHAS, raw_entropy, "fake", 2, Exploration(budget=3, images=2, every=3, min_images=2)),
-            FakeClassifier(),
-            (1.0,) * len(ALPHAS),
-            top_k=2,
-        )
+        method = changes.pop("adaptation", None) or adaptation(WarmSearch)
         by = ServedBy(tuple(changes.pop("classes", ())), "", "")
         serving = Serving(method, by, changes.pop("prepare", lambda: False))
         arguments: dict[str, Any] = {

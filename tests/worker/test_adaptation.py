@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adawise.adapt.search import Strategy
+from adawise.adapt.conditions import Appearance
+from adawise.adapt.search import Search, Strategy
 from adawise.adapt.state import StreamState
 from adawise.adapt.strategies.fixed import FixedSearch
 from adawise.adapt.strategies.warm import Exploration, WarmSearch
@@ -148,3 +149,27 @@ def test_images_are_not_touched() -> None:
     before = batch.images.clone()
     adapt([batch], [WARM.initial()])
     assert torch.equal(batch.images, before)
+
+
+class Fragile(WarmSearch):
+    """A search that fails for the stream that is in its third batch."""
+
+    def search(self, state: StreamState, images: int, appearance: Appearance | None = None) -> Search:
+        outcome = yield from super().search(state, images, appearance)
+        if state.batches == 2:
+            raise ZeroDivisionError("no rows")
+        return outcome
+
+
+def test_a_search_that_fails_costs_one_camera_one_batch() -> None:
+    fragile = Fragile(GRID, objective, "test", 10, Exploration())
+    batches = [a_batch("cam-1", 0), a_batch("cam-2", 16, seed=1)]
+    states = [dataclasses.replace(fragile.initial(), batches=2, alpha_index=16), fragile.initial()]
+    failed, sound = adapt(batches, states, fragile)
+    assert isinstance(failed.error, ZeroDivisionError)
+    assert (failed.trace.trigger, failed.trace.reset, failed.trace.alpha) == ("failed", "failed", GRID[10])
+    assert (failed.trace.batch_number, failed.trace.previous_alpha) == (2, GRID[16])
+    assert failed.state == dataclasses.replace(fragile.initial(), batches=3, served_index=10)
+    assert comparable(sound) == comparable(adapt(batches[1:], states[1:])[0])
+    (after,) = adapt([a_batch("cam-1", 32)], [failed.state], fragile)
+    assert (after.error, after.trace.batch_number, after.trace.trigger) == (None, 3, "start")

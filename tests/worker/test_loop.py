@@ -6,11 +6,16 @@ Real processes on a real broker are in tests/worker.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
 import pytest
 
+from adawise.adapt.conditions import Appearance
+from adawise.adapt.search import Search
+from adawise.adapt.state import StreamState
+from adawise.adapt.strategies.warm import WarmSearch
 from adawise.errors import BrokerUnavailable, FatalError, SourceError, StoreUnavailable
 from adawise.ports import Poll, TopicIdentity
 from adawise.records import Gap, Message, TopicPartition
@@ -22,7 +27,7 @@ from adawise.worker.partition import FlushPolicy
 from tests.fakes import FakeSource
 from tests.sink.building import DictStore
 from tests.sink.footers import read_segment_footers
-from tests.worker.loop import TP, Bench, Inline, bad, batch, decode, held_bytes, image, images, prefetch
+from tests.worker.loop import TP, Bench, Inline, adaptation, bad, batch, decode, held_bytes, image, images, prefetch
 
 CAMERAS = ("north", "south", "east")
 MIXED = [
@@ -53,6 +58,26 @@ def test_every_image_is_served_once_and_open_batches_are_closed_at_the_end_of_a_
     assert {t["images"] for t in bench.traces if t["stream_id"] == "west"} == {1}
     assert [m.offset for m in bench.letters.sent] == [30, 60]
     assert bench.table["reason"].to_pylist().count("undecodable_image") == 3  # two messages and one row of a batch
+
+
+class FailsInTheThirdBatch(WarmSearch):
+    """A search with a fault that streams meet once."""
+
+    def search(self, state: StreamState, images: int, appearance: Appearance | None = None) -> Search:
+        outcome = yield from super().search(state, images, appearance)
+        return outcome if state.batches != 2 else replace(outcome, index=1 // 0)
+
+
+def test_a_search_that_fails_ends_neither_the_worker_nor_its_camera() -> None:
+    messages = images(60, *CAMERAS)
+    bench = Bench(FakeSource(messages, finite=True), adaptation=adaptation(FailsInTheThirdBatch)).run()
+    bench.check_against(messages)
+    assert {type(error) for _, error in bench.seen.failed} == {ZeroDivisionError}
+    assert sorted(trace.stream_id for trace, _ in bench.seen.failed) == sorted(CAMERAS)
+    traces = [trace for trace in bench.traces if trace["batch_number"] in (2, 3)]
+    kinds = {(t["batch_number"], t["trigger"], t["reset"], t["alpha"]) for t in traces}
+    assert kinds == {(2, "failed", "failed", 0.5), (3, "start", None, 0.5)}
+    assert verify(bench.store) == []
 
 
 def test_the_segment_is_written_before_the_offset_is_committed() -> None:

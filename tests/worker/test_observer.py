@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from structlog.testing import capture_logs
 
+from adawise.adapt.state import StreamState
 from adawise.errors import Lost, Reason
 from adawise.ports import Commit, Head, Told, When
 from adawise.records import BatchTrace, Frame, Gap, ImageBatch, Message, Missing, Predictions, RowId, TopicPartition
 from adawise.worker.backpressure import Limits
+from adawise.worker.batching import batch_of
 from adawise.worker.observer import LogObserver, Observer, Observers, Phase, WorkerProgress
 from tests.fakes import FakeSource
+from tests.frames import a_frame, adapted
 from tests.worker.loop import TP, Bench, FakeResults, Journal, bad, batch, images
 
 
@@ -186,3 +190,18 @@ def test_of_results_it_is_told_how_many_rows_they_are_about(when: When) -> None:
     source = FakeSource([*images(16, "north"), bad(16), batch(17, "north", b"\x05\x00\x09")], finite=True)
     bench = Bench(source, observer=facts, results=FakeResults(when)).run()
     assert sum(told.rows for told in facts.told) == bench.rows == 20
+
+
+def test_a_search_that_fails_is_reported_once_a_stream_with_the_line_that_raised() -> None:
+    observer, trace = LogObserver(), adapted(batch_of([a_frame(0)]), StreamState("k", 0)).trace
+    try:
+        raise ZeroDivisionError("no rows")  # so that it has a line
+    except ZeroDivisionError as raised:
+        error = raised
+    with capture_logs() as lines:
+        for stream in ("north", "north", "south"):
+            observer.search_failed(replace(trace, stream_id=stream), error)
+    assert [line["stream_id"] for line in lines] == ["north", "south"]
+    assert lines[0]["error"] == "ZeroDivisionError: no rows"
+    assert lines[0]["where"].startswith("test_observer.py:")
+    assert lines[0]["log_level"] == "error"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -25,6 +25,10 @@ from adawise.records import TrialRecord
 Rows = npt.NDArray[np.int64]
 
 NOISE_FLOOR = 1e-4  # nats^2: no mean of a few images is known better
+FAILED = "failed"
+"""The trigger and the reset of a batch whose search was given up."""
+
+_MOST_STEPS = 256  # that a search may ask for trials; the longest takes a few, a search in a cycle takes all
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,8 @@ class Outcome:
     `logits` `[n, C]` at the served alpha; `evaluated` maps an alpha index to (rows `[m]`, logits `[m, C]`) of every
     trial; `posterior_*` and `objective` are nats at the served alpha (nan where a strategy has none),
     `regret` what an audit found that another alpha would be lower by (nan without an audit); `alarm` if
-    `adapt/alarm.py` keeps alpha from where the objective would have it (None where a strategy has none).
+    `adapt/alarm.py` keeps alpha from where the objective would have it (None where a strategy has none). `error` is why
+    the batch's own search was given up (None: it was not), in which case the batch is served by `Strategy.restart`.
     """
 
     state: StreamState
@@ -57,6 +62,7 @@ class Outcome:
     posterior_sd: float = float("nan")
     regret: float = float("nan")
     alarm: bool | None = None
+    error: Exception | None = None
 
     @property
     def forward_equivalents(self) -> float:
@@ -92,6 +98,9 @@ class Strategy(Protocol):
         A pure function of (state, images, appearance, logits sent).
         """
 
+    def restart(self, state: StreamState, images: int) -> Search:
+        """Serve a batch whose search failed: at the alpha that streams start at, and forget what the stream learned."""
+
 
 @dataclass(frozen=True)
 class OnGrid(ABC):
@@ -114,6 +123,22 @@ class OnGrid(ABC):
     def initial(self) -> StreamState:
         """See `Strategy.initial`."""
         return StreamState(self.key, self.start)
+
+    def restart(self, state: StreamState, images: int) -> Search:
+        """See `Strategy.restart`."""
+        trials = BatchTrials(images, self.objective)
+        yield from trials.evaluate([self.start])
+        records = trials.records(self.alphas)
+        return Outcome(
+            state=replace(self.initial(), batches=state.batches + 1),
+            index=self.start,
+            logits=trials.evaluated[self.start][1],
+            evaluated=trials.evaluated,
+            trials=records,
+            objective=records[0].objective,
+            trigger=FAILED,
+            reset=FAILED,
+        )
 
     @property
     def reach(self) -> tuple[int, ...]:
@@ -186,28 +211,55 @@ class BatchTrials:
         )
 
 
+@dataclass
+class _Running:
+    """One search on its way, and what takes its place if it fails."""
+
+    search: Search
+    restart: Callable[[], Search] | None
+    steps: int = 0
+    error: Exception | None = None
+    outcome: Outcome | None = None
+
+    def advance(self, answers: list[Tensor] | None) -> list[Trial] | None:
+        """Return the next trials, None once there is an outcome; `answers` are those of the trials before."""
+        try:
+            if self.steps == _MOST_STEPS:
+                raise RuntimeError(f"the search asked {self.steps} times for trials and did not end")
+            self.steps += 1
+            return next(self.search) if answers is None else self.search.send(answers)
+        except StopIteration as stop:
+            outcome: Outcome = stop.value
+            if outcome.state.is_finite() or self.restart is None:
+                self.outcome = replace(outcome, error=self.error)
+                return None
+            failure: Exception = ArithmeticError("the search led to a state that is not finite")
+        except Exception as error:
+            if self.restart is None:
+                raise
+            failure = error
+        self.search, self.restart, self.steps, self.error = self.restart(), None, 0, failure
+        return self.advance(None)
+
+
 def run(
     searches: Sequence[Search],
     images: Sequence[Tensor],
     evaluate: Evaluate,
+    restarts: Sequence[Callable[[], Search]] | None = None,
 ) -> list[Outcome]:
     """Drive the searches to their outcomes; `images[s]` `[n_s, 3, S, S]` belongs to `searches[s]`.
 
     `evaluate` is called once a step, for all that the searches want then: rows of all streams that want one alpha
-    together.
+    together. Where `restarts` are given, a search that raises, or that does not end, costs its own batch only:
+    `restarts[s]` makes the search that serves the batch instead. What `evaluate` raises is raised in any case.
     """
-    outcomes: dict[int, Outcome] = {}
-    wanted = {s: next(search) for s, search in enumerate(searches)}
-    while wanted:
-        answers = _answers(wanted, images, evaluate)
-        following = {}
-        for s in wanted:
-            try:
-                following[s] = searches[s].send(answers[s])
-            except StopIteration as stop:
-                outcomes[s] = stop.value
-        wanted = following
-    return [outcomes[s] for s in range(len(searches))]
+    running = [_Running(search, restarts[s] if restarts else None) for s, search in enumerate(searches)]
+    asked = {s: trials for s, each in enumerate(running) if (trials := each.advance(None)) is not None}
+    while asked:
+        answers = _answers(asked, images, evaluate)
+        asked = {s: trials for s in asked if (trials := running[s].advance(answers[s])) is not None}
+    return [each.outcome for each in running if each.outcome is not None]
 
 
 def _answers(wanted: dict[int, list[Trial]], images: Sequence[Tensor], evaluate: Evaluate) -> dict[int, list[Tensor]]:

@@ -85,6 +85,16 @@ class StreamState:
     looks: Looks | None = None  # None before the first batch whose pixels were measured
     memory: Memory = field(default_factory=Memory)
 
+    def is_finite(self) -> bool:
+        """True unless a number that the next search would go on from is not finite."""
+        numbers = [self.hazard, self.noise.squares, self.noise.degrees]
+        for level in (self.level, self.mix.likeness):
+            numbers += level.mean, level.variance
+        arrays = [np.asarray(numbers), np.asarray(self.mix.shares)]
+        if self.belief is not None:
+            arrays += self.belief.mean, self.belief.covariance
+        return all(bool(np.isfinite(array).all()) for array in arrays)
+
     def to_bytes(self) -> bytes:
         """Serialise; `from_bytes` gives it back bit by bit."""
         parts: dict[str, Any] = {

@@ -171,7 +171,8 @@ METRICS: tuple[MetricSpec[Scrape], ...] = (
     MetricSpec(
         "adawise_batches_total",
         "Batches that were adapted, by why alternatives were tried.",
-        "Many of too_few_images: cameras send too seldom for batch.max_age_s. Any of not_finite: see the card.",
+        "Many of too_few_images: cameras send too seldom for batch.max_age_s. Any of not_finite: see the card. "
+        "Any of failed: see search_failed in the log.",
         _each("trigger", lambda w: w.counts.batches),
     ),
     MetricSpec(

@@ -121,6 +121,8 @@ class ShadowRun:
         key = _place(offer.batch), offer.batch.stream_id
         state = self._states.get(key) or self._first(offer.before)
         [adapted] = self._staged.adaptation.run([offer.batch], [state])
+        if adapted.error is not None:
+            raise adapted.error
         self._states[key] = adapted.state
         served, theirs = _labels(offer.adapted, offer.serving), _labels(adapted, self._staged)
         agreed = sum(one == other for one, other in zip(served, theirs, strict=True))

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from torch import Tensor
 
@@ -20,11 +21,12 @@ from adawise.records import STATISTICS, BatchTrace, Frame, ImageBatch, Predictio
 
 @dataclass(frozen=True, slots=True)
 class Adapted:
-    """What became of one batch."""
+    """What became of one batch; `error` is why its search failed, None if it did not (see `Outcome`)."""
 
     predictions: Predictions
     trace: BatchTrace
     state: StreamState
+    error: Exception | None = None
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,10 @@ class Adaptation:
     top_k: int
 
     def run(self, batches: Sequence[ImageBatch], states: Sequence[StreamState]) -> list[Adapted]:
-        """Choose an alpha for each batch from its stream's state, and predict with it; at most one batch a stream."""
+        """Choose an alpha for each batch from its stream's state, and predict with it; at most one batch a stream.
+
+        A search that raises costs its own batch only, which is served at the alpha that streams start at.
+        """
         started = time.perf_counter()
         forward_s = 0.0
 
@@ -56,7 +61,10 @@ class Adaptation:
             self.strategy.search(state, len(batch), _appearance(look, len(batch)))
             for state, batch, look in zip(states, batches, looks, strict=True)
         ]
-        outcomes = search.run(searches, [batch.images for batch in batches], evaluate)
+        restarts = [
+            partial(self.strategy.restart, state, len(batch)) for state, batch in zip(states, batches, strict=True)
+        ]
+        outcomes = search.run(searches, [batch.images for batch in batches], evaluate, restarts)
         results = [self._predict(outcome) for outcome in outcomes]
         now_us = time.time_ns() // 1_000
         search_s = time.perf_counter() - started - forward_s
@@ -71,7 +79,7 @@ class Adaptation:
             }
             served = replace(outcome.state, served_index=outcome.index)
             trace = self._trace(batch, state, outcome, milliseconds, now_us, look)
-            adapted.append(Adapted(predictions, trace, served))
+            adapted.append(Adapted(predictions, trace, served, outcome.error))
         return adapted
 
     def _predict(self, outcome: Outcome) -> Predictions:

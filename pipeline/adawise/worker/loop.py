@@ -288,6 +288,8 @@ class Worker:
                 note = partial(work.shadowed, trace)
                 self._pairs.served(ServedBatch(batch, state, serving, result, note))
                 self._observer.batch_served(trace)
+                if result.error is not None:
+                    self._observer.search_failed(trace, result.error)
                 self._observer.batch_predicted(batch, result.predictions, trace)
         self._failpoint("worker.rows_complete")
 

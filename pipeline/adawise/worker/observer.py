@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 
 import structlog
 from typing_extensions import override
@@ -128,6 +130,9 @@ class Observer:
 
     def batch_served(self, trace: BatchTrace) -> None:
         """A batch was adapted and predicted; not committed yet."""
+
+    def search_failed(self, trace: BatchTrace, error: Exception) -> None:
+        """The search of this batch raised an error: it was served at the first alpha, and its stream learns anew."""
 
     def batch_predicted(self, batch: ImageBatch, predictions: Predictions, trace: BatchTrace) -> None:
         """The same batch with its images and what is served for them; whoever keeps it, keeps megabytes."""
@@ -295,6 +300,27 @@ class LogObserver(Observer):
             alpha=trace.alpha,
             forward_equivalents=round(trace.forward_equivalents, 3),
             trigger=trace.trigger,
+        )
+
+    @override
+    def search_failed(self, trace: BatchTrace, error: Exception) -> None:
+        """See `Observer`; each stream once, and the metric counts them all."""
+        key = trace.stream_id, "search_failed"
+        if key in self._noted or len(self._noted) >= _MOST:
+            return
+        self._noted.add(key)
+        at = traceback.extract_tb(error.__traceback__)
+        self._log.error(
+            "search_failed",
+            topic=trace.topic,
+            partition=trace.partition,
+            stream_id=trace.stream_id,
+            offset=trace.last_offset,
+            alpha=trace.alpha,
+            error=f"{type(error).__name__}: {error}",
+            where=f"{Path(at[-1].filename).name}:{at[-1].lineno}" if at else None,
+            remedy="the batch was served at the first alpha and its stream learns anew; please report this with the "
+            "traces of the stream; told once a stream, adawise_state_resets_total counts all",
         )
 
     @override

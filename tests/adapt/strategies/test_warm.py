@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -373,3 +375,64 @@ def test_a_stream_learns_how_often_its_condition_jumps() -> None:
     first = warm().initial().hazard
     assert steady[-1].state.hazard < 0.5 * first
     assert restless[-1].state.hazard > 1.5 * first
+
+
+def settled(at: int, **changes: object) -> StreamState:
+    """The state of a stream that is served at this index of the grid, with these fields changed and read back."""
+    state = drive(warm(), [Weather(GRID[at])] * 20)[-1].state
+    return StreamState.from_bytes(dataclasses.replace(state, alpha_index=at, **changes).to_bytes())  # type: ignore[arg-type]
+
+
+def test_an_alpha_that_is_finite_again_is_not_broken_any_more() -> None:
+    """Version 0.2 wrote such states after a retreat to an alpha that had been broken before, and never left them."""
+    poisoned = settled(10, broken=(10, 17))
+    (outcome,) = drive(warm(), [Weather(0.5)], state=poisoned)
+    assert outcome.index == 10
+    assert outcome.state.broken == (17,)
+
+
+@pytest.mark.parametrize("at", [0, 10])
+def test_a_state_of_which_every_alpha_was_broken_is_served_and_heals(at: int) -> None:
+    outcomes = drive(warm(), [Weather(GRID[at])] * 3, state=settled(at, broken=tuple(range(21))))
+    assert [outcome.index for outcome in outcomes] == [at] * 3
+    assert at not in outcomes[0].state.broken
+
+
+def test_a_stream_that_retreats_to_an_alpha_that_was_broken_goes_on() -> None:
+    away = settled(17, broken=(10,))
+
+    def not_finite_at_17(index: int, images: Tensor) -> Tensor:
+        z = logits(index, images)
+        return torch.full_like(z, torch.nan) if index == 17 else z
+
+    first, *after = drive(warm(), [Weather(0.5)] * 5, state=away, answer=not_finite_at_17)
+    assert (first.reset, first.state.alpha_index, first.state.broken) == ("not_finite", 10, (17,))
+    assert {outcome.trigger for outcome in after} <= {"none", "uncertain", "clock"}
+
+
+def test_the_far_end_is_not_compared_with_itself() -> None:
+    """A retreat to alpha 0, or looks that return, may leave a stream there that counts as pinned."""
+    zero = WarmSearch(GRID, objective, "test", 0, Exploration())
+    state = dataclasses.replace(settled(0, pinned_batches=3, broken=(20,)), key=zero.key)
+    assert zero._is_pinned(state)
+    (outcome,) = drive(zero, [Weather(0.0)], state=state)
+    assert outcome.trigger != "pinned"
+
+
+POISONED = json.loads((Path(__file__).parents[2] / "fixtures" / "poisoned_0_2.json").read_text())
+
+
+@pytest.mark.parametrize(("name", "start"), [("hangs", 10), ("divides", 0)])
+def test_a_state_that_0_2_wrote_and_could_not_go_on_from_is_gone_on_from(name: str, start: int) -> None:
+    """Written by 0.2.0 after logits that were not finite: its next batch never ended, or divided by zero."""
+    search = WarmSearch(GRID, tsallis, "ctx", start, Exploration())
+    state = StreamState.from_bytes(POISONED[name].encode())
+    assert state.key == search.key, "it is not begun anew"
+    generator = torch.Generator().manual_seed(0)
+    for batches in range(state.batches, state.batches + 5):
+        images = torch.randn(32, 10, generator=generator)
+        evaluate = one_by_one(lambda j, *parts: torch.cat(parts) * (1.0 + GRID[j]))
+        (outcome,) = run([search.search(state, 32)], [images], evaluate)
+        state = StreamState.from_bytes(outcome.state.to_bytes())
+        assert (outcome.error, state.batches) == (None, batches + 1)
+        assert state.alpha_index not in state.broken

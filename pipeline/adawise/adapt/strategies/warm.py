@@ -145,7 +145,7 @@ class WarmSearch(OnGrid):
         independent = float(values.var()) / images
         shares = class_shares(trials.evaluated[current][1].argmax(dim=-1).numpy())
         hypotheses = hypotheses.weighed(expectations.evidence(state, hypotheses, current, level, independent, shares))
-        trigger = self._trigger(state, hypotheses)
+        trigger = self._trigger(state, hypotheses, current)
         probes = self._probes(state, trials, hypotheses, current, trigger)
         regret, reset = yield from self._probe(probes, trigger)
         jumped = probes.hypotheses.jump > _JUMPED
@@ -194,7 +194,8 @@ class WarmSearch(OnGrid):
         if current != self.start:
             yield from trials.evaluate([self.start])
             if np.isfinite(trials.values[self.start]).all():
-                state = replace(state, alpha_index=self.start, broken=tuple(sorted({*state.broken, current})))
+                broken = {*state.broken, current} - {self.start}
+                state = replace(state, alpha_index=self.start, broken=tuple(sorted(broken)))
                 return self._outcome(state, trials, self.start, "not_finite", "not_finite")
         return self._outcome(state, trials, current, "not_finite")
 
@@ -209,12 +210,12 @@ class WarmSearch(OnGrid):
         gain, sd = belief.difference(best, current)
         return best if gain > max(self.policy.gain_nats, self.policy.gain_sd * sd) else current
 
-    def _trigger(self, state: StreamState, hypotheses: Hypotheses) -> str:
+    def _trigger(self, state: StreamState, hypotheses: Hypotheses, current: int) -> str:
         if state.belief is None:
             return "start"
         if hypotheses.jump > _JUMPED:
             return "level"
-        if self._is_pinned(state):
+        if current != 0 and self._is_pinned(state):  # else it is served by zero-shot, and there is nothing to compare
             return "pinned"
         if (state.batches + 1) % self.policy.audit_every == 0:
             return "audit"
@@ -248,7 +249,7 @@ class WarmSearch(OnGrid):
             price=self.policy.price,
             smallest=self.policy.images,
             left=int((forwards - 1.0) * trials.images),
-            broken=set(state.broken),
+            broken=set(state.broken) - {current},  # every image of this batch is finite at it
         )
 
     def _probe(self, probes: Probes, trigger: str) -> Generator[list[Trial], list[Tensor], tuple[float, str | None]]:
@@ -265,12 +266,13 @@ class WarmSearch(OnGrid):
 
     def _choose(self, probes: Probes, highest: int) -> Generator[list[Trial], list[Tensor], tuple[int, float]]:
         """The alpha to go on with, up to `highest`, and its expected gain; evaluated whole if that is large."""
-        while True:
+        for _ in self.alphas:  # each turn but the last finds one more that is broken
             following, gain = self._better(probes, highest)
             if gain > self.policy.at_once_nats or probes.current > highest:
                 yield from probes.rest(following)
             if following not in probes.broken:
                 return following, gain
+        return probes.current, 0.0
 
     def _better(self, probes: Probes, highest: int) -> tuple[int, float]:
         """The alpha with the lowest posterior mean and its gain, or the current one and 0: hysteresis."""
