@@ -26,7 +26,7 @@ def housekeeping(settings: Settings, *, failpoint: Failpoint = lambda _: None) -
         what = removal(store, tp, before=(now - keep).astimezone(UTC).date(), now=now, most_rows=_ROWS, ends=ends)
         if ends():
             return 0
-        for _ in sweep(store, tp) if what is None else remove(store, what, failpoint=failpoint):
+        for _ in sweep(store, tp, now=now) if what is None else remove(store, what, failpoint=failpoint):
             files += 1
             if ends():
                 break

@@ -174,7 +174,7 @@ def parsed(store: Store, key: str, data: bytes) -> Document:
     """The document that was claimed at `key`. Raises ChainError if it cannot be read."""
     try:
         document = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise unreadable(store, key) from error
     if not isinstance(document, dict):
         raise unreadable(store, key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
@@ -199,7 +200,7 @@ def test_a_pass_that_dies_leaves_a_root_that_is_whole_and_the_next_one_ends_it(p
             assert len(data_keys(store)) == len({*data_keys(store)})
             [*compact(store, TP, LIMITS)]
             assert verify(store) == []
-            [*sweep(store, TP)]
+            [*sweep(store, TP, now=LATER + timedelta(days=900))]
             retained(store)
             assert rows(store) == wanted
             assert verify(store) == []
@@ -269,8 +270,87 @@ def test_what_a_worker_wrote_that_stood_still_just_before_its_request_is_seen_by
     assert stray not in data_keys(store)
     assert verify(store) == []
     assert not plan(store).steps
-    assert list(sweep(store, TP)) == [stray]
+    assert list(sweep(store, TP, now=store.now)) == []  # it was written a moment ago
+    assert list(sweep(store, TP, now=LATER + timedelta(days=900))) == [stray]
     zombie.check_adopted(late.head)
+
+
+def forged(store: DictStore, at: int, **changes: object) -> bytes:
+    """The claim that a chain begins with that segment, as retention writes it, but for these fields."""
+    names = segment_names(store, TP)
+    key = layout.segment_key(TP, names[at - 1])
+    document = {
+        "layout": 1,
+        "previous": key,
+        "pending": [],
+        "lineage": "",
+        "rows": 1,
+        "files": 1,
+        "size_bytes": 1,
+        "until_day": "2026-11-22",
+        "removed_at": "2026-11-29T00:00:00+00:00",
+    }
+    return json.dumps({**document, **changes}).encode()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"null", b"[]", b"{}", b'{"layout": 1', b"[" * 100_000, b"\xff\x00", b'{"layout": 2}'],
+    ids=["empty", "null", "list", "nothing said", "truncated", "nested", "binary", "later layout"],
+)
+def test_nothing_is_removed_on_the_word_of_a_claim_that_cannot_be_read(content: bytes) -> None:
+    store = copied("small")
+    store.objects[layout.retained_key(TP, segment_names(store, TP)[-2])] = content
+    before = dict(store.objects)
+    with pytest.raises(ChainError, match=r"_retained/.*damaged; restore it"):
+        [*sweep(store, TP, now=LATER + timedelta(days=900))]
+    assert store.objects == before
+
+
+@pytest.mark.parametrize(
+    ("named", "changes", "said"),
+    [
+        (-2, {"previous": ""}, "damaged"),
+        (-2, {"previous": None}, "damaged"),
+        (-2, {"previous": "predictions/topic-frames/partition-00007/00000000000000000000.parquet"}, "damaged"),
+        (-2, {"previous": "predictions/topic-frames/partition-00000/99999999999999999999.parquet"}, "damaged"),
+        (-2, {"pending": "many"}, "damaged"),
+        (-2, {"unknown": 1}, "damaged"),
+        (-1, {}, "expected it to follow"),
+        (None, {}, "expected a file that begins with"),
+    ],
+)
+def test_nothing_is_removed_on_the_word_of_a_claim_that_does_not_fit_the_chain(
+    named: int | None, changes: dict[str, object], said: str
+) -> None:
+    store = copied("small")
+    begins = SegmentName(10**9) if named is None else segment_names(store, TP)[named]
+    store.objects[layout.retained_key(TP, begins)] = forged(store, -2, **changes)
+    before = dict(store.objects)
+    with pytest.raises(ChainError, match=said):
+        [*sweep(store, TP, now=LATER + timedelta(days=900))]
+    assert store.objects == before
+
+
+def test_a_claim_that_fits_removes_nothing_that_was_written_today() -> None:
+    store = copied("small")
+    begins = segment_names(store, TP)[-2]
+    store.objects[layout.retained_key(TP, begins)] = forged(store, -2)
+    before = dict(store.objects)
+    assert list(sweep(store, TP, now=store.now + timedelta(hours=23))) == []
+    assert store.objects == before
+    assert len(list(sweep(store, TP, now=store.now + timedelta(hours=25)))) > 10
+    assert verify(store) == []
+
+
+def test_files_of_a_name_that_nobody_gave_stay_beside_the_claims() -> None:
+    store = copied("small")
+    retained(store, date(2026, 11, 22))
+    strange = f"{layout.retained_folder(TP)}0-notes.json"
+    store.objects[strange] = b"not ours"
+    assert retained(store) > 0
+    assert strange in store.objects
+    assert len(store.list(layout.RETAINED)) == 2
 
 
 class Interrupted(DictStore):
@@ -364,7 +444,7 @@ def test_duckdb_sees_a_retained_root_as_this_program_does(tmp_path: Path) -> Non
         if number == at:  # in the middle of it
             break
     assert len(rows(store)) == _by_duckdb(tmp_path, store)
-    [*sweep(store, TP)]
+    [*sweep(store, TP, now=LATER + timedelta(days=900))]
     assert len(rows(store)) == _by_duckdb(tmp_path, store)
     assert content(store)
 

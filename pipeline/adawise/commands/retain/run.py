@@ -42,7 +42,7 @@ def retain(asked: RetainCommand) -> int:
             if not does:
                 bar.advance(0 if what is None else what.files)
                 continue
-            for _ in sweep(store, tp) if what is None else remove(store, what):
+            for _ in sweep(store, tp, now=now) if what is None else remove(store, what):
                 bar.advance()
     if asked.as_json:
         print_json({"root": root, "before": before, "removed": does, "partitions": [_as_json(what) for what in found]})

@@ -67,7 +67,10 @@ def read(store: Store, tp: TopicPartition) -> tuple[SegmentName, Beginning] | No
             raise ValueError("another layout")
         found = Beginning(**{**document, "pending": tuple(map(int, document["pending"]))})
         found.after_previous()
-    except (KeyError, TypeError, ValueError) as error:
+        previous = layout.parse_key(found.previous)
+        if previous is None or previous[0] != tp or previous[1] >= name:
+            raise ValueError(f"{found.previous!r} is no segment before it")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise unreadable(store, key) from error
     return name, found
 

@@ -5,15 +5,16 @@ will, for a cut takes the same plans (`compaction.choice`). So a compaction that
 on both sides of a cut. The newest two segments stay: whoever goes on from the head may have to read the one before.
 
 From the moment in which the claim is created, nobody sees what lies before it, whether it is still there or not. So a
-pass may die anywhere, and the next one removes what is left. Nothing goes that the store has not had for a day by its
-own clock: a worker whose clock is years behind would else lose its rows, and `name_reuse` counts on it.
+pass may die anywhere, and the next one removes what is left. No file goes that the store has not had for a day by its
+own clock: a worker whose clock is years behind would else lose its rows, and `name_reuse` counts on it. Nor does any on
+the word of a claim that cannot be read, or that does not fit the chain.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 
 from adawise.errors import ChainError
 from adawise.records import TopicPartition
@@ -48,6 +49,7 @@ class Removal:
     size_bytes: int
     since_day: str
     until_day: str
+    now: datetime  # by the store's clock, when it was found
     plans: tuple[CompactionPlan, ...] = ()  # that are claimed first
 
 
@@ -93,6 +95,7 @@ def removal(
         sum(sizes.values()),
         units[0].name.day,
         units[-1].name.day,
+        now,
         tuple(CompactionPlan(found.name, found.segments, found.rows) for found in units if found.is_planned),
     )
 
@@ -149,13 +152,7 @@ def _is_new(store: Store, tp: TopicPartition, found: _Unit, names: Sequence[Segm
     return written is None or now - written < LEAST
 
 
-def remove(
-    store: Store,
-    what: Removal,
-    *,
-    now: Callable[[], datetime] = lambda: datetime.now(UTC),
-    failpoint: Failpoint = lambda _: None,
-) -> Iterator[str]:
+def remove(store: Store, what: Removal, *, failpoint: Failpoint = lambda _: None) -> Iterator[str]:
     """Remove it; each key is yielded when it is gone. May be begun again.
 
     Raises ChainError if the chain is not whole, or another cut was quicker; StoreUnavailable.
@@ -166,12 +163,12 @@ def remove(
             raise ChainError(f"{what.tp}: a compaction has planned {claimed.name} meanwhile; begin again")
         failpoint("retain.planned")
     if beginning_name(store, what.tp) < what.name:
-        beginning.claim(store, what.tp, what.name, _beginning(store, what, now()))
+        beginning.claim(store, what.tp, what.name, _beginning(store, what))
         failpoint("retain.begun")
-    yield from sweep(store, what.tp, failpoint=failpoint)
+    yield from sweep(store, what.tp, now=what.now, failpoint=failpoint)
 
 
-def _beginning(store: Store, what: Removal, now: datetime) -> Beginning:
+def _beginning(store: Store, what: Removal) -> Beginning:
     footer = segment.read_footer(read_bytes(store, what.last), what.last)
     known = layout.parse_key(what.last)
     if known is None or known[1].successor(footer.next) != what.name:
@@ -186,22 +183,56 @@ def _beginning(store: Store, what: Removal, now: datetime) -> Beginning:
         files=what.files + (0 if was is None else was.files),
         size_bytes=what.size_bytes + (0 if was is None else was.size_bytes),
         until_day=what.until_day,
-        removed_at=now.isoformat(),
+        removed_at=what.now.isoformat(),
     )
 
 
-def sweep(store: Store, tp: TopicPartition, *, failpoint: Failpoint = lambda _: None) -> Iterator[str]:
-    """Remove what lies before the beginning: of this pass, of one that died, of a worker that stood still for days."""
-    begins = beginning_name(store, tp)
+def sweep(store: Store, tp: TopicPartition, *, now: datetime, failpoint: Failpoint = lambda _: None) -> Iterator[str]:
+    """Remove what lies before the beginning: of this pass, of one that died, of a worker that stood still for days.
+
+    A file that the store has had for less than a day by its clock, where it is `now`, stays for a later pass.
+
+    Raises ChainError if the claim that names the beginning is damaged or does not fit the chain: nothing is removed.
+    """
+    begins = _checked_beginning(store, tp)
+    if begins is None:
+        return
     for key in _sizes(store, tp, begins):
+        written = store.modified(key)
+        if written is None or now - written < LEAST:
+            continue
         store.delete(key)
         failpoint("retain.removed")
         yield key
-    newest = layout.retained_key(tp, begins)
     for key in store.list(layout.retained_folder(tp)):
-        if key < newest:
+        named = layout.parse_retained_key(key)
+        if named is not None and named[1] < begins:
             store.delete(key)
             failpoint("retain.forgotten")
+
+
+def _checked_beginning(store: Store, tp: TopicPartition) -> SegmentName | None:
+    """Return what the chain begins with, by a claim that fits what is there; None if retention never cut it."""
+    cut = beginning.read(store, tp)
+    if cut is None:
+        return None
+    begins, claim = cut
+    key = layout.retained_key(tp, begins)
+    covers = compacted_names(store, layout.PREDICTIONS, tp)
+    if begins not in segment_names(store, tp) and all(cover.first != begins for cover in covers):
+        raise ChainError(
+            f"{store}: {key}: expected a file that begins with {begins.stem}, where the chain begins by this claim, "
+            "but there is none; nothing is removed: see `adawise verify`"
+        )
+    data, previous = store.get(claim.previous), layout.parse_key(claim.previous)
+    if data is not None and previous is not None:
+        follows = previous[1].successor(segment.read_footer(data, claim.previous).next)
+        if follows != begins:
+            raise ChainError(
+                f"{store}: {key}: expected it to follow {claim.previous}, but that is followed by {follows.stem}; "
+                "nothing is removed: see `adawise verify`"
+            )
+    return begins
 
 
 def _sizes(store: Store, tp: TopicPartition, begins: SegmentName) -> dict[str, int]:
