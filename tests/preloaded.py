@@ -24,7 +24,7 @@ import adawise.commands.replay.run
 import adawise.commands.run.run
 import adawise.commands.status.run
 import adawise.commands.verify.run  # noqa: F401
-from adawise.clip.load import _tokenizer
+from adawise.clip.load import _Configs, _tokenizer
 from tests.models import CONFIG
 
 # What a process keeps of open_clip's vocabulary, which takes .1 s of the processor for the first pair. open_clip logs
@@ -32,6 +32,6 @@ from tests.models import CONFIG
 handlers = [*logging.root.handlers]
 with TemporaryDirectory() as folder:
     (Path(folder) / "open_clip_config.json").write_text(json.dumps(CONFIG))
-    _tokenizer(f"local-dir:{folder}")
+    _tokenizer(_Configs(), f"local-dir:{folder}")
 logging.root.handlers[:] = handlers
 pa.array(["first"])  # pyarrow imports pandas now, and not in each process that is forked

@@ -36,7 +36,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "adapt/fit_search": ("", "torch numpy botorch gpytorch"),
     "adapt/strategies/botorch": ("", "torch numpy botorch gpytorch"),
     "clip": ("errors adapt/interpolate decode/preprocess", "torch structlog"),
-    "clip/load": ("errors adapt/interpolate decode/preprocess", "torch open_clip structlog"),
+    "clip/load": ("errors adapt/interpolate decode/preprocess", "torch open_clip huggingface_hub structlog"),
     "clip/heads": ("errors", "torch safetensors"),
     "clip/head_cache": ("", "torch safetensors structlog"),
     "clip/numerics": ("", "torch"),

@@ -49,6 +49,7 @@ def test_a_tokenizer_that_cannot_be_had_is_told_with_the_way_out(
         raise OSError("We couldn't connect to load the files.\nCheck your connection.")
 
     monkeypatch.setattr(open_clip, "get_tokenizer", out_of_reach)
+    monkeypatch.setattr(open_clip, "SimpleTokenizer", out_of_reach)  # of a folder
     monkeypatch.setattr("adawise.clip.load._of_own_table", {})  # as in a new process
     with pytest.raises(
         CheckpointError, match=r"of local-dir:.* load the files\. Please put the tokenizer's files .* that"

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from adawise.clip.load import CheckpointPair, _tokenizer, hash_weights, load_checkpoints
+from adawise.clip.load import CheckpointPair, _Configs, _tokenizer, hash_weights, load_checkpoints
 from adawise.errors import CheckpointError
 from tests.models import CLASSES, CONFIG, SIZE, TEMPLATES, PairFolder, write_checkpoint
 
@@ -152,7 +152,7 @@ def test_models_that_ask_for_the_same_words_share_a_tokenizer_and_others_have_th
         config["model_cfg"]["text_cfg"] = {**CONFIG["model_cfg"]["text_cfg"], "context_length": 12}
 
     other = with_config(tmp_path / "other", pair_folder.theta_0, shorter)
-    first, again, apart = (_tokenizer(name) for name in (pair_folder.theta_0, pair_folder.theta_1, other))
+    first, again, apart = (_tokenizer(_Configs(), name) for name in (pair_folder.theta_0, pair_folder.theta_1, other))
     assert first is again
     assert first(["a bus"]).shape == (1, 16)
     assert apart(["a bus"]).shape == (1, 12)

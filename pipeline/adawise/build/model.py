@@ -85,8 +85,11 @@ def open_pair(
     templates: tuple[str, ...],
     *,
     with_card: bool = True,
+    offline: bool = False,
 ) -> ModelPair:
     """Load the pair and its card, and choose device, number format, forward shape and how pictures are read.
+
+    `offline`: fetch nothing from a model hub, for others than this machine's settings may have named it.
 
     Raises CheckpointError, CardError, DeviceError and SettingsError; see there.
     """
@@ -95,7 +98,7 @@ def open_pair(
     device = open_device(settings)
     dtype = number_format(settings, device)
     checkpoints = load_checkpoints(
-        settings.architecture, settings.theta_0, settings.theta_1, wanted=settings.preprocessing
+        settings.architecture, settings.theta_0, settings.theta_1, wanted=settings.preprocessing, offline=offline
     )
     checkpoints = replace(checkpoints, preprocess=replace(checkpoints.preprocess, rendition=rendition(decode)))
     chunk_rows = chunk_rows_of(settings, device.where, checkpoints, dtype)

@@ -157,7 +157,7 @@ def starting_pair(settings: Settings, orders: Orders) -> Start:
         if known and not names_pair(settings, target) and not _may_bring(settings, orders):
             try:
                 own = settings_with(settings, target)
-                model = open_pair(own.model, own.decode, target.classes, target.templates)
+                model = open_pair(own.model, own.decode, target.classes, target.templates, offline=True)
                 _expect(target, model)
             except AdawiseError as error:
                 _log.error("pair_failed", pair=orders.serves, id=target.id, error=str(error))
@@ -279,7 +279,7 @@ def load_beside(settings: Settings, document: PairDocument, *, preprocess: Prepr
     bank_mib = _room(own, document)
     before = resident_bytes()
     own = own.model_copy(update={"model": own.model.model_copy(update={"bank_mib": bank_mib})})
-    model = open_pair(own.model, own.decode, document.classes, document.templates)
+    model = open_pair(own.model, own.decode, document.classes, document.templates, offline=True)
     if model.checkpoints.preprocess != preprocess:
         raise SettingsError(
             f"its pictures are prepared as {model.checkpoints.preprocess.id}, those of the pair that runs as "

@@ -10,11 +10,13 @@ import pickle
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager, nullcontext, suppress
+from copy import deepcopy
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property, partial
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import structlog
@@ -27,6 +29,7 @@ from adawise.adapt.interpolate import check_finite, check_pair, freeze_statistic
 from adawise.clip.archive import is_archive, read_archive
 from adawise.clip.attention import pack_attention
 from adawise.clip.compiler import postponed
+from adawise.clip.config import check_config
 from adawise.clip.patches import multiply_patches
 from adawise.clip.preprocessing import (
     CONFIG_NAME,
@@ -50,10 +53,26 @@ with warnings.catch_warnings():
     with suppress(ImportError, AttributeError), postponed():
         import open_clip
     import open_clip  # whole, also where a release of theirs asks more of the compiler than `postponed` has
+    from huggingface_hub import constants as hub
+    from open_clip.coca_model import MultimodalCfg
     from open_clip.factory import load_checkpoint
+    from open_clip.model import CLIPTextCfg, CLIPVisionCfg
     from open_clip.transform import PreprocessCfg
 
 _LOCAL = "local-dir:"
+_TABLES = {
+    table: frozenset(field.name for field in fields(kind))
+    for table, kind in {
+        "vision_cfg": CLIPVisionCfg,
+        "text_cfg": CLIPTextCfg,
+        "multimodal_cfg": MultimodalCfg,
+    }.items()
+}
+_WEIGHTS = {".safetensors": 0, ".bin": 1, ".pth": 1}  # of a folder, what is taken first
+_PREFERRED = [
+    *("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin"),
+    *("open_clip_pytorch_model.pth", "model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth"),
+]
 _log = structlog.get_logger("model")
 _of_own_table: dict[tuple[str, str], Any] = {}
 """Tokenizers that read nothing of a model's own, by what decides them: to parse their table takes longer than to load a
@@ -93,7 +112,12 @@ class CheckpointPair:
 
 
 def load_checkpoints(
-    architecture: str | None, theta_0: str, theta_1: str, *, wanted: Mapping[str, Any] | None = None
+    architecture: str | None,
+    theta_0: str,
+    theta_1: str,
+    *,
+    wanted: Mapping[str, Any] | None = None,
+    offline: bool = False,
 ) -> CheckpointPair:
     """Load and check both checkpoints.
 
@@ -103,13 +127,24 @@ def load_checkpoints(
         theta_0: the zero-shot checkpoint: a file (safetensors preferred), `local-dir:FOLDER`, or a pretrained tag.
         theta_1: the fine-tuned one, likewise.
         wanted: of `preprocessing.KEYS`, what both are to have whatever their configs say.
+        offline: a pretrained tag is taken from the cache of this machine or not at all. Folders are never fetched for.
 
     Raises:
         CheckpointError: one cannot be loaded, or they are no pair; the message names the file or key and the remedy.
     """
-    prepared = _settled(architecture, {"theta_0": theta_0, "theta_1": theta_1}, wanted or {})
+    configs = _Configs()
+    prepared = _settled(configs, architecture, {"theta_0": theta_0, "theta_1": theta_1}, wanted or {})
+    no_hub = _hub_is_offline() if offline or _are_local(theta_0, theta_1) else nullcontext()
+    with no_hub:
+        return _load_checkpoints(configs, architecture, prepared, (theta_0, theta_1))
+
+
+def _load_checkpoints(
+    configs: _Configs, architecture: str | None, prepared: Preprocessing, thetas: tuple[str, str]
+) -> CheckpointPair:
+    theta_0, _ = thetas
     with ThreadPoolExecutor(2) as both, _open_clip_silenced():
-        zero, one = both.map(partial(_load, architecture, prepared), (theta_0, theta_1), ("theta_0", "theta_1"))
+        zero, one = both.map(partial(_load, configs, architecture, prepared), thetas, ("theta_0", "theta_1"))
     models = zero, one
     check_pair(*models)
     settings = [_preprocess_cfg(model, prepared) for model in models]
@@ -125,10 +160,9 @@ def load_checkpoints(
         multiply_patches(model)
     tower = models[0].visual
     with ThreadPoolExecutor(2) as both, _open_clip_silenced():
-        hashing = both.map(
-            partial(_hash, prepared), models, [_named(architecture, theta) for theta in (theta_0, theta_1)]
-        )
-        tokenizer = _tokenizer(_named(architecture, theta_0))
+        named = [configs.model(_named(architecture, theta)) for theta in thetas]
+        hashing = both.map(partial(_hash, prepared), models, named)
+        tokenizer = _tokenizer(configs, _named(architecture, theta_0))
         hash_0, hash_1 = hashing
     return CheckpointPair(
         tower=tower,
@@ -160,34 +194,72 @@ class StartingModel:
 
 def load_starting_model(architecture: str, theta_0: str, *, wanted: Mapping[str, Any] | None = None) -> StartingModel:
     """Load theta_0 for fine-tuning; arguments and errors as in `load_checkpoints`."""
-    prepared = _settled(architecture, {"theta_0": theta_0}, wanted or {})
-    with _open_clip_silenced():
-        model = _load(architecture, prepared, theta_0, "theta_0")
+    configs = _Configs()
+    prepared = _settled(configs, architecture, {"theta_0": theta_0}, wanted or {})
+    name = _named(architecture, theta_0)
+    with _hub_is_offline() if _are_local(theta_0) else nullcontext(), _open_clip_silenced():
+        model = _load(configs, architecture, prepared, theta_0, "theta_0")
+        tokenizer = _tokenizer(configs, name)
     freeze_statistics(model)
     check_finite(model, "theta_0")
     settings = _preprocess_cfg(model, prepared)
-    name = _named(architecture, theta_0)
-    config = {**_config_of(name), "quick_gelu": prepared.values["quick_gelu"]}
+    config = {**configs.model(name), "quick_gelu": prepared.values["quick_gelu"]}
     pack_attention(model)
     multiply_patches(model)
-    with _open_clip_silenced():
-        tokenizer = _tokenizer(name)
     return StartingModel(
         model=model,
         preprocess=_preprocess(settings),
         mean=prepared.values["mean"],
         std=prepared.values["std"],
         config={"model_cfg": config, "preprocess_cfg": settings},
-        hash=_hash(prepared, model, name),
+        hash=_hash(prepared, model, configs.model(name)),
         tokenizer=tokenizer,
     )
 
 
-def _settled(architecture: str | None, checkpoints: Mapping[str, str], wanted: Mapping[str, Any]) -> Preprocessing:
+class _Configs:
+    """open_clip's configs of the models of one load, each read and checked once: what was checked is what is used."""
+
+    def __init__(self) -> None:
+        self._read: dict[str, dict[str, Any]] = {}
+
+    def whole(self, name: str) -> dict[str, Any]:
+        """The document of a `local-dir:` folder; empty if there is none. Raises CheckpointError: it is refused."""
+        if name not in self._read:
+            path = Path(name.removeprefix(_LOCAL)) / CONFIG_NAME
+            config = read_config(path) if path.is_file() else {}
+            check_config(config.get("model_cfg") or {}, str(path), tables=_TABLES, folder=path.parent)
+            self._read[name] = config
+        return deepcopy(self._read[name])
+
+    def model(self, name: str) -> dict[str, Any]:
+        """The model's part, by a folder or by a name of open_clip's; empty if there is none."""
+        if name.startswith(_LOCAL):
+            return dict(self.whole(name).get("model_cfg") or {})
+        return open_clip.get_model_config(name) or {}
+
+
+def _are_local(*checkpoints: str) -> bool:
+    return all(checkpoint.startswith(_LOCAL) for checkpoint in checkpoints)
+
+
+@contextmanager
+def _hub_is_offline() -> Iterator[None]:
+    """Have huggingface_hub, and so transformers and timm, fetch nothing: what is in their cache is all there is."""
+    before, hub.HF_HUB_OFFLINE = hub.HF_HUB_OFFLINE, True
+    try:
+        yield
+    finally:
+        hub.HF_HUB_OFFLINE = before
+
+
+def _settled(
+    configs: _Configs, architecture: str | None, checkpoints: Mapping[str, str], wanted: Mapping[str, Any]
+) -> Preprocessing:
     """How pictures are prepared for these checkpoints, by their roles; what is guessed is told."""
-    said = {role: _known(architecture, checkpoint) for role, checkpoint in checkpoints.items()}
+    said = {role: _known(configs, architecture, checkpoint) for role, checkpoint in checkpoints.items()}
     name = _named(architecture, "") if not all(name.startswith(_LOCAL) for name in checkpoints.values()) else ""
-    config = {} if name.startswith(_LOCAL) else _config_of(name)
+    config = {} if name.startswith(_LOCAL) else configs.model(name)
     tags = [open_clip.get_pretrained_cfg(name, tag) for tag in open_clip.list_pretrained_tags_by_model(name)]
     agreed = of_architecture([of_tag(tag, config, "") for tag in tags], config, name)
     prepared = settle(wanted, said, agreed, {**asdict(PreprocessCfg()), "quick_gelu": False})
@@ -197,15 +269,16 @@ def _settled(architecture: str | None, checkpoints: Mapping[str, str], wanted: M
     return prepared
 
 
-def _known(architecture: str | None, checkpoint: str) -> Said | None:
+def _known(configs: _Configs, architecture: str | None, checkpoint: str) -> Said | None:
     """What says how pictures are prepared for one checkpoint; None: nothing does."""
     name = _named(architecture, checkpoint)
     if name.startswith(_LOCAL):
         path = Path(name.removeprefix(_LOCAL)) / CONFIG_NAME
-        return of_config(read_config(path), str(path)) if path.is_file() else None  # loading says more
+        config = configs.whole(name)
+        return of_config(config, str(path)) if config else None  # loading says more
     if is_archive(checkpoint, of_openai=True):
         return Said({**asdict(PreprocessCfg()), "quick_gelu": True}, f"OpenAI's archive {checkpoint}")
-    config, parts = _config_of(name), Path(checkpoint).parts
+    config, parts = configs.model(name), Path(checkpoint).parts
     if tag := open_clip.get_pretrained_cfg(name, checkpoint):
         return of_tag(tag, config, f"open_clip's tag {checkpoint}")
     for tag in open_clip.list_pretrained_tags_by_model(name):
@@ -222,27 +295,22 @@ def _named(architecture: str | None, checkpoint: str) -> str:
     return next(folders, (architecture or "").replace("/", "-"))
 
 
-def _config_of(name: str) -> dict[str, Any]:
-    """open_clip's config of a model; empty if there is none."""
-    path = Path(name.removeprefix(_LOCAL)) / CONFIG_NAME
-    return {} if name.startswith(_LOCAL) and not path.is_file() else open_clip.get_model_config(name) or {}
-
-
-def _tokenizer(name: str) -> Any:
+def _tokenizer(configs: _Configs, name: str) -> Any:
     """A model's tokenizer; of open_clip's own table it is made once. Raises CheckpointError, as `_new_tokenizer`."""
-    asked = "" if name.startswith(_LOCAL) else name, json.dumps(_config_of(name).get("text_cfg"), sort_keys=True)
+    text = configs.model(name).get("text_cfg") or {}
+    asked = "" if name.startswith(_LOCAL) else name, json.dumps(text, sort_keys=True)
     if asked in _of_own_table:
         return _of_own_table[asked]
-    made = _new_tokenizer(name)
+    made = _new_tokenizer(name, text)
     if isinstance(made, open_clip.SimpleTokenizer):
         _of_own_table[asked] = made
     return made
 
 
-def _new_tokenizer(name: str) -> Any:
+def _new_tokenizer(name: str, text: Mapping[str, Any]) -> Any:
     """Raises CheckpointError: it is of the extra `hf`, or on a model hub that does not answer."""
     try:
-        return open_clip.get_tokenizer(name)
+        return _of_folder(name, text) if name.startswith(_LOCAL) else open_clip.get_tokenizer(name)
     except ImportError as error:
         raise _without_transformers(name) from error
     except (OSError, ValueError) as error:
@@ -259,6 +327,20 @@ def _new_tokenizer(name: str) -> Any:
         ) from error
 
 
+def _of_folder(name: str, text: Mapping[str, Any]) -> Any:
+    """As open_clip makes it for a folder, of the config that was checked."""
+    length, settings = text.get("context_length", 77), dict(text.get("tokenizer_kwargs") or {})
+    if not text.get("hf_tokenizer_name"):
+        return open_clip.SimpleTokenizer(context_length=length, **settings)
+    return open_clip.tokenizer.HFTokenizer(
+        Path(name.removeprefix(_LOCAL)),
+        context_length=length,
+        tokenizer_mode=text.get("tokenizer_mode"),
+        trust_remote_code=False,
+        **settings,
+    )
+
+
 def _without_transformers(name: str) -> CheckpointError:
     return CheckpointError(
         f"{name} has a text tower or tokenizer of the package transformers, which is not installed. Install the extra: "
@@ -271,7 +353,7 @@ def _preprocess_cfg(model: Any, prepared: Preprocessing) -> dict[str, Any]:
     return {**open_clip.get_model_preprocess_cfg(model), **said}
 
 
-def _load(architecture: str | None, prepared: Preprocessing, checkpoint: str, role: str) -> Any:
+def _load(configs: _Configs, architecture: str | None, prepared: Preprocessing, checkpoint: str, role: str) -> Any:
     folder = checkpoint.removeprefix(_LOCAL)
     if checkpoint.startswith(_LOCAL) and not (Path(folder) / "open_clip_config.json").is_file():
         raise CheckpointError(
@@ -283,14 +365,15 @@ def _load(architecture: str | None, prepared: Preprocessing, checkpoint: str, ro
             f"model.{role} is {checkpoint}: a file or a tag says nothing of its architecture. Set model.architecture."
         )
     name = _named(architecture, checkpoint)
-    if "hf_model_name" in _config_of(name).get("text_cfg", {}) and find_spec("transformers") is None:
+    if "hf_model_name" in configs.model(name).get("text_cfg", {}) and find_spec("transformers") is None:
         raise _without_transformers(name)
     quick = {"quick_gelu": prepared.values["quick_gelu"]}
     try:
         with _Unfilled():
-            if checkpoint.startswith(_LOCAL):
-                model = open_clip.create_model(checkpoint, require_pretrained=True, weights_only=True, **quick)
-            elif (architecture or "").startswith(_LOCAL) or is_archive(checkpoint):
+            if name.startswith(_LOCAL):
+                model = _created(configs.whole(name), quick)
+                _fill(model, _weights_in(Path(folder)) if checkpoint.startswith(_LOCAL) else checkpoint)
+            elif is_archive(checkpoint):
                 model = open_clip.create_model(architecture, load_weights=False, pretrained_text=False, **quick)
                 _fill(model, checkpoint)
             else:
@@ -310,6 +393,28 @@ def _load(architecture: str | None, prepared: Preprocessing, checkpoint: str, ro
             "Check the path and that model.architecture is the one that it was trained with."
         ) from error
     return model.float().eval().requires_grad_(False)  # open_clip returns models in train mode
+
+
+def _created(config: Mapping[str, Any], changes: Mapping[str, Any]) -> Any:
+    """A model without weights, of a config that was checked: open_clip reads a copy, and not the folder again."""
+    if "model_cfg" not in config:
+        raise ValueError(f"its {CONFIG_NAME} has no model_cfg")
+    with TemporaryDirectory(prefix="adawise-") as private:
+        Path(private, CONFIG_NAME).write_text(json.dumps(config), encoding="utf-8")
+        return open_clip.create_model(f"{_LOCAL}{private}", load_weights=False, pretrained_text=False, **changes)
+
+
+def _weights_in(folder: Path) -> str:
+    """The file of weights that open_clip would take of a folder. Raises FileNotFoundError: there is none."""
+    found = [path for path in folder.iterdir() if path.suffix in _WEIGHTS]
+    if not found:
+        raise FileNotFoundError(f"there is no file of weights in {folder}: {', '.join(_WEIGHTS)}")
+
+    def order(path: Path) -> tuple[int, int, Path]:
+        place = _PREFERRED.index(path.name) if path.name in _PREFERRED else len(_PREFERRED)
+        return place, _WEIGHTS[path.suffix], path
+
+    return str(min(found, key=order))
 
 
 def _fill(model: Any, checkpoint: str) -> None:
@@ -374,12 +479,12 @@ def _preprocess(settings: Mapping[str, Any]) -> Preprocess:
     )
 
 
-def _hash(prepared: Preprocessing, model: Any, name: str) -> str:
+def _hash(prepared: Preprocessing, model: Any, config: Mapping[str, Any]) -> str:
     """`hash_weights`, and of what the model is told otherwise than open_clip would tell it.
 
     So a card, heads and states of before hold as long as this changes nothing.
     """
-    own = {"quick_gelu": False, **_config_of(name), **open_clip.get_model_preprocess_cfg(model)}
+    own = {"quick_gelu": False, **config, **open_clip.get_model_preprocess_cfg(model)}
     told = {key: prepared.values[key] for key in ("mean", "std", "quick_gelu")}
     otherwise = {key: value for key, value in told.items() if not is_same(value, own[key])}
     weights = hash_weights(model)

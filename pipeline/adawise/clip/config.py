@@ -1,0 +1,157 @@
+"""open_clip's config of a model, read by an allow-list: it may choose shapes and settings of known parts, nothing else.
+
+A pair's folder is input like any other. open_clip hands much of a config on to timm and transformers, which would fetch
+from a model hub, or run Python that lies in the folder. So names must be those of open_clip's own dataclasses, values
+numbers and plain words in bounds, and what open_clip is given is what was checked here.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from adawise.errors import CheckpointError
+
+_Check = Callable[[Any], bool]
+
+_MOST = 10**7  # of any whole number: the largest known is a vocabulary of a million
+_MOST_LAYERS = 512
+_MOST_WEIGHTS = 2 * 10**9  # layers times width squared, a tenth of a tower's weights: the largest known has 3 * 10**8
+_WORD = re.compile(r"[A-Za-z0-9_.-]{0,128}")
+_HUB_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,127}(/[A-Za-z0-9_-][A-Za-z0-9_.-]{0,127})?")
+
+
+def _is_word(value: Any) -> bool:
+    return isinstance(value, str) and _WORD.fullmatch(value) is not None
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= _MOST
+
+
+def _is_plain(value: Any) -> bool:
+    """True for nothing, a switch, a number in bounds, a word, or up to four whole numbers."""
+    if isinstance(value, (list, tuple)):
+        return 0 < len(value) <= 4 and all(map(_is_whole, value))
+    is_number = isinstance(value, float) and math.isfinite(value) and abs(value) <= _MOST
+    return value is None or isinstance(value, bool) or is_number or _is_whole(value) or _is_word(value)
+
+
+def _are_layers(value: Any) -> bool:
+    counts = value if isinstance(value, (list, tuple)) else [value]
+    return _is_plain(value) and all(_is_whole(count) and 0 <= count <= _MOST_LAYERS for count in counts)
+
+
+def _is_timm_name(value: Any) -> bool:
+    return value is None or (_is_word(value) and value != "")
+
+
+def _is_hub_name(value: Any) -> bool:
+    return value in (None, "") or (isinstance(value, str) and _HUB_NAME.fullmatch(value) is not None)
+
+
+def _of(**known: _Check) -> _Check:
+    """True for nothing, or a table of these names only."""
+    return lambda value: (
+        value is None
+        or (isinstance(value, Mapping) and all(name in known and known[name](each) for name, each in value.items()))
+    )
+
+
+def _is_norm(value: Any) -> bool:
+    return _of(eps=_is_plain, elementwise_affine=_is_plain, bias=_is_plain)(value)
+
+
+def _is_activation(value: Any) -> bool:
+    return _of(approximate=_is_word)(value)
+
+
+_MODEL = {
+    *("embed_dim", "quick_gelu", "custom_text", "init_logit_scale", "init_logit_bias", "nonscalar_logit_scale"),
+    "output_dict",
+}
+_SPECIAL: Mapping[str, tuple[_Check, str]] = {
+    "layers": (_are_layers, f"up to {_MOST_LAYERS}"),
+    "timm_model_name": (_is_timm_name, "a name of timm's own, not one of a model hub"),
+    "hf_model_name": (_is_hub_name, "a name of a model hub"),
+    "hf_tokenizer_name": (_is_hub_name, "a name of a model hub"),
+    "tokenizer_kwargs": (
+        _of(clean=_is_word, strip_sep_token=_is_plain, language=_is_word),
+        "clean, strip_sep_token and language only",
+    ),
+    "norm_kwargs": (_is_norm, "eps, elementwise_affine and bias only"),
+    "act_kwargs": (_is_activation, "approximate only"),
+}
+_PLAIN = (_is_plain, f"a number up to {_MOST}, true, false, null or a plain word")
+
+
+def check_config(
+    model: Mapping[str, Any], where: str, *, tables: Mapping[str, Collection[str]], folder: Path | None = None
+) -> None:
+    """Refuse a config that could do more than choose a model's shape.
+
+    Args:
+        model: open_clip's `model_cfg`.
+        where: what the message calls it.
+        tables: the names that open_clip knows in each table of a config: the fields of its dataclasses.
+        folder: of a `local-dir:`, which must have all that it names; None for open_clip's own and a hub's.
+
+    Raises:
+        CheckpointError: it has a name that open_clip does not know, or a value out of bounds; a file of the folder asks
+            to run code.
+    """
+    for name, value in model.items():
+        if name in tables:
+            _check_table(name, tables[name], value, where, folder)
+        elif name not in _MODEL:
+            raise _refused(where, name, value, f"one of {', '.join(sorted({*_MODEL, *tables}))}")
+        elif not _is_plain(value):
+            raise _refused(where, name, value, _PLAIN[1])
+
+
+def _check_table(table: str, known: Collection[str], values: Any, where: str, folder: Path | None) -> None:
+    if not isinstance(values, Mapping):
+        raise _refused(where, table, values, "a table")
+    for name, value in values.items():
+        if name not in known:
+            raise _refused(where, f"{table}.{name}", value, f"one that open_clip knows: {', '.join(sorted(known))}")
+        if name == "hf_model_name" and folder is not None and value:
+            _check_no_code(Path(str(value)), where, f"{table}.{name}", value)
+            continue
+        if name == "hf_tokenizer_name" and folder is not None and value:
+            _check_no_code(folder, where, f"{table}.{name}", value)  # which is where open_clip takes it from
+            continue
+        check, expected = _SPECIAL.get(name, _PLAIN)
+        if not check(value):
+            raise _refused(where, f"{table}.{name}", value, expected)
+    layers, width = values.get("layers") or 0, values.get("width") or 0
+    total = sum(layers) if isinstance(layers, (list, tuple)) else layers
+    if total * (width if _is_whole(width) else 0) ** 2 > _MOST_WEIGHTS:
+        raise _refused(where, f"{table}.width", width, f"a tower of {total} layers that fits into memory")
+
+
+def _check_no_code(folder: Path, where: str, name: str, value: object) -> None:
+    """Refuse a folder of transformers that is not there, or that asks for Python of its own. Raises CheckpointError."""
+    if not folder.is_dir():
+        raise _refused(where, name, value, "a folder on this machine; take one that has it all")
+    for file in ("config.json", "tokenizer_config.json"):
+        path = folder / file
+        if not path.is_file():
+            continue
+        try:
+            said = json.loads(path.read_bytes())
+        except (OSError, ValueError, RecursionError) as error:
+            raise CheckpointError(f"{path}: expected JSON as transformers writes it, but it is damaged") from error
+        if not isinstance(said, dict) or said.get("auto_map"):
+            raise CheckpointError(
+                f"{path}: it asks to run Python that comes with the model (auto_map), which a checkpoint must not. "
+                "Take a model of the package transformers itself."
+            )
+
+
+def _refused(where: str, name: str, value: object, expected: str) -> CheckpointError:
+    return CheckpointError(f"{where}: {name} is {repr(value)[:80]}, expected {expected}. Correct the config.")
