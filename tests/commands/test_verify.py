@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from kafka import KafkaAdminClient, KafkaProducer
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka import TopicPartition as KafkaPartition
 from kafka.admin import ConfigResource, ConfigResourceType
+from kafka.structs import OffsetAndMetadata
 
 from adawise.__main__ import main
 from adawise.adapt.state import StreamState
@@ -22,15 +23,17 @@ from adawise.kafka.batches import BatchLimits
 from adawise.kafka.log import KafkaLog
 from adawise.ports import SegmentDraft, ServedBy
 from adawise.records import Frame, RowId, TopicPartition
+from adawise.sink import layout
 from adawise.sink.chain import SegmentChain
 from adawise.sink.compaction.choice import FileLimits
 from adawise.sink.compaction.compact import compact
 from adawise.sink.compaction.delete import deletable, delete
 from adawise.sink.layout import SegmentName, segment_key
+from adawise.sink.owner import Owner, claim_owner
 from adawise.store.store import LocalStore
 from tests.brokers import Broker, MakeTopic
 from tests.deadlines import DEADLINE_S
-from tests.sink.building import DictStore, open_chain
+from tests.sink.building import IDENTITY, DictStore, open_chain
 from tests.sink.forging import an_honest_sink, forge, key
 
 
@@ -68,6 +71,23 @@ def test_an_output_that_was_only_begun_is_not_called_whole(tmp_path: Path, capsy
     open_chain(LocalStore(tmp_path)).check()
     assert main(["verify", str(tmp_path)]) == 0
     assert capsys.readouterr().out == f"nothing was written to {tmp_path} yet\n"
+
+
+def test_a_partition_without_a_segment_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = an_honest_sink()
+    other = TopicPartition("frames", 5)
+    open_chain(store).recover(other, IDENTITY, 7)
+    on_disk(tmp_path, store)
+    assert main(["verify", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "3 segments of 1 partitions" in out
+    assert "frames/5: begun at offset 7, and there is no segment: nothing was served there yet, or every seg" in out
+    assert main(["verify", str(tmp_path), "--json"]) == 0
+    chains = json.loads(capsys.readouterr().out)["chains"]
+    assert [(chain["partition"], chain["segments"], chain["next_offset"]) for chain in chains] == [
+        (3, 3, 12),
+        (5, 0, 7),
+    ]
 
 
 def test_a_harmed_folder_ends_with_3_and_names_the_file_and_the_remedy(
@@ -191,6 +211,32 @@ def log_of(broker: Broker) -> Iterator[KafkaLog]:
 def verified(broker: Broker, store: LocalStore, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
     code = main(["verify", str(store), "--broker", "--kafka.bootstrap-servers", broker.bootstrap_servers])
     return code, capsys.readouterr().out
+
+
+@pytest.mark.needs("end_offsets")
+def test_what_the_group_had_committed_and_is_gone_is_a_fault_and_no_lag(
+    broker: Broker, topic: MakeTopic, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = topic(1)
+    offsets = transact(broker, name, list("123456"))
+    with log_of(broker) as log:
+        store = written(tmp_path / "output", log, name, offsets)
+    claim_owner(store, Owner("", name, "workers", "run"))
+    consumer = KafkaConsumer(bootstrap_servers=broker.bootstrap_servers, group_id="workers", enable_auto_commit=False)
+    consumer.commit({KafkaPartition(name, 0): OffsetAndMetadata(offsets[-1] + 1, "", -1)})
+    consumer.close()
+    assert verified(broker, store, capsys)[0] == 0
+    *_, newest = store.list(layout.PREDICTIONS)
+    for lost in (newest, layout.traces_key(newest)):
+        store.delete(lost)
+    code, out = verified(broker, store, capsys)
+    assert code == 3
+    assert f"expected the chain to reach offset {offsets[-1] + 1}, which its group has committed" in out
+    for lost in (*store.list(layout.PREDICTIONS), *store.list(layout.TRACES)):
+        store.delete(lost)
+    code, out = verified(broker, store, capsys)
+    assert code == 3
+    assert "but it ends at 0; restore the segments that are missing" in out
 
 
 @pytest.mark.needs("aborted_transactions", "end_offsets")

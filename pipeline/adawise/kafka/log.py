@@ -80,6 +80,10 @@ class KafkaLog:
         """See `Log.bounds`."""
         return self._topics.bounds(tp)
 
+    def committed(self, group: str, topic: str) -> dict[TopicPartition, tuple[int, str]]:
+        """The offsets that a group has committed of a topic, with their notes. Raises BrokerUnavailable."""
+        return self._topics.committed(group, topic)
+
     def messages(self, tp: TopicPartition, first: int, until: int) -> tuple[_Longs, _Longs]:
         """See `Log.messages`; `until` is at most the log's end."""
         partition = KafkaPartition(*tp)

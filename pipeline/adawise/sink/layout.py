@@ -60,17 +60,20 @@ TRACES = "traces"
 COMPACTED = "compacted"
 VIEWS = "views.sql"
 
-_TOPIC = re.compile(r"[a-zA-Z0-9._-]{1,249}")
+_LEGAL = (
+    r"(?!\.{1,2}(?:/|$))[a-zA-Z0-9._-]{1,249}"  # what Kafka lets a topic be called; a folder may be called otherwise
+)
+_TOPIC = re.compile(_LEGAL)
 _NAME = re.compile(r"(?P<first>[0-9]{20})(?:_(?P<sequence>[0-9]{6}))?\.parquet")
 _STEM = r"[0-9]{20}(?:_[0-9]{6})?"
 _COMPACTED = re.compile(rf"(?P<day>[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}})_(?P<first>{_STEM})-(?P<until>{_STEM})\.parquet")
-_ORIGIN = re.compile(rf"{ORIGINS}/topic-(?P<topic>[^/]+)/partition-(?P<partition>[0-9]{{5,10}})\.json")
+_ORIGIN = re.compile(rf"{ORIGINS}/topic-(?P<topic>{_LEGAL})/partition-(?P<partition>[0-9]{{5,10}})\.json")
 _RETAINED = re.compile(
-    rf"{RETAINED}/topic-(?P<topic>[^/]+)/partition-(?P<partition>[0-9]{{5,10}})/(?P<stem>{_STEM})\.json"
+    rf"{RETAINED}/topic-(?P<topic>{_LEGAL})/partition-(?P<partition>[0-9]{{5,10}})/(?P<stem>{_STEM})\.json"
 )
 _PAIR = re.compile(rf"{PAIRS}/(?P<number>[0-9]{{6,9}})\.json")
 _SETTINGS = re.compile(rf"{SETTINGS}/(?P<model>[^/-]+)-(?P<config>[^/-]+)\.json")
-_KEY = re.compile(r"[a-z]+/topic-(?P<topic>[^/]+)/partition-(?P<partition>[0-9]{5,10})/(?P<name>[^/]+)")
+_KEY = re.compile(rf"[a-z]+/topic-(?P<topic>{_LEGAL})/partition-(?P<partition>[0-9]{{5,10}})/(?P<name>[^/]+)")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -126,7 +129,7 @@ class CompactedName:
 
 def folder(dataset: str, tp: TopicPartition) -> str:
     """The folder of one partition in a dataset, with the slash. Raises ValueError for what cannot be a topic."""
-    if not _TOPIC.fullmatch(tp.topic) or tp.topic in {".", ".."}:
+    if not _TOPIC.fullmatch(tp.topic):
         raise ValueError(
             f"a Kafka topic has 1 to 249 of the characters a-z A-Z 0-9 . _ -, but this one is called {tp.topic!r}"
         )

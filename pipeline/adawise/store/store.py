@@ -182,7 +182,8 @@ class LocalStore:
         start = self._path(prefix)
         with translated(start):
             found = []
-            for folder, _, names in os.walk(start, onerror=_raise_unless_absent):
+            for folder, folders, names in os.walk(start, onerror=_raise_unless_absent, followlinks=True):
+                folders[:] = [name for name in folders if not _is_loop(Path(folder, name))]
                 key = (
                     Path(folder).relative_to(self._root).as_posix()
                 )  # once a folder: of 10,000 names it is what counts
@@ -270,6 +271,11 @@ class LocalStore:
 def _kind(key: str) -> str:
     """What the crash points of a key begin with."""
     return _KINDS.get(key.split("/")[0], "claim")
+
+
+def _is_loop(folder: Path) -> bool:
+    """True for a link to a folder that it lies in. Other links are followed: a partition may lie on another disk."""
+    return folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve())
 
 
 def _raise_unless_absent(error: OSError) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,10 @@ from adawise.ports import SegmentDraft, TopicIdentity
 from adawise.records import Gap, TopicPartition
 from adawise.sink import layout
 from adawise.sink.compaction.delete import deletable, delete
-from adawise.sink.read.files import compacted_names, read_predictions
+from adawise.sink.layout import SegmentName
+from adawise.sink.read.files import compacted_names, read_predictions, segment_keys, segment_names
+from adawise.sink.retention.retain import removal
+from adawise.sink.retention.retain import remove as remove_retained
 from adawise.sink.segment import read_rows
 from adawise.sink.verify.findings import DERIVE, RESTORE_OR_REPAIR, STALE, Fault
 from adawise.sink.verify.root import verify, walk
@@ -442,6 +445,75 @@ def test_a_compacted_sink_of_which_every_segment_was_lost_is_not_whole() -> None
     first, *_ = faults_of(store)
     assert first.key.startswith(layout.PREDICTIONS)
     assert "expected the last segment of a compacted file, which is never deleted; restore it" in first.what
+
+
+# -- what is gone as a whole
+
+
+def only_claims(store: DictStore) -> None:
+    """Remove every segment and every file of traces."""
+    for name in [name for name in store.objects if not name.startswith("_")]:
+        del store.objects[name]
+
+
+def test_a_chain_that_began_and_has_no_segment_is_reported(store: DictStore) -> None:
+    only_claims(store)
+    (report,) = walk(store)
+    assert (report.tp, report.is_empty, report.segments, report.faults) == (TP, True, 0, [])
+
+
+def test_a_chain_whose_every_segment_is_gone_is_a_fault_where_its_group_had_committed_more(store: DictStore) -> None:
+    only_claims(store)
+    (report,) = walk(store, log=FakeLog(range(20)), committed={TP: 9})
+    (fault,) = report.faults
+    assert (fault.key, report.lag) == (key(0), 20)
+    assert "expected the chain to reach offset 9, which its group has committed, but it ends at 0" in fault.what
+    (report,) = walk(store, log=FakeLog(range(20)), committed={TP: 0})
+    assert (report.faults, report.lag) == ([], 20)
+
+
+def test_the_newer_half_of_a_chain_that_is_gone_is_a_fault_and_no_lag(store: DictStore) -> None:
+    for first in (4, 9):
+        del store.objects[key(first)], store.objects[layout.traces_key(key(first))]
+    assert faults_of(store) == [], "nothing in the root says that there was more"
+    (report,) = walk(store, log=FakeLog(range(12)), committed={TP: 12})
+    (fault,) = report.faults
+    assert (fault.key, "offset 12" in fault.what, "ends at 4" in fault.what) == (key(4), True, True)
+    (report,) = walk(store, log=FakeLog(range(12)), committed={TP: 4})
+    assert report.faults == []
+
+
+def test_a_partition_that_a_damaged_claim_hides_is_a_fault(store: DictStore) -> None:
+    store.objects[layout.retained_key(TP, SegmentName(10**9))] = b""
+    assert segment_keys(store) == []
+    (fault,) = faults_of(store)
+    assert fault.key == layout.origin_key(TP)
+    assert "_retained" in fault.what
+
+
+def test_a_chain_that_retention_has_cut_and_that_has_no_segment_is_a_fault() -> None:
+    store = DictStore()
+    days = Days(store)
+    days.commit(6)
+    names = segment_names(store, TP)
+    what = removal(store, TP, before=date.max, now=datetime.max.replace(tzinfo=UTC))
+    assert what is not None
+    assert list(remove_retained(store, what))
+    assert verify(store) == []
+    only_claims(store)
+    (fault,) = verify(store)
+    assert fault.key in {layout.segment_key(TP, name) for name in names}
+    assert "retention keeps the newest segments" in fault.what
+
+
+@pytest.mark.parametrize("name", ["yard (copy)", "yard\nfake", "..", ".", "x" * 250])
+def test_a_folder_that_is_no_topics_is_named_as_foreign(store: DictStore, name: str) -> None:
+    folder = f"topic-{name}"
+    strange = key(0).replace("topic-frames", folder)
+    store.objects[strange] = store.objects[key(0)]
+    store.objects[layout.origin_key(TP).replace("topic-frames", folder)] = store.objects[layout.origin_key(TP)]
+    (fault,) = faults_of(store)
+    assert (fault.key, fault.what) == (strange, "expected only segments here, but this is none")
 
 
 # -- the topic

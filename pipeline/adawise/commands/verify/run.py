@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
@@ -127,13 +127,24 @@ def _unread(store: Store, log: KafkaLog, known: set[TopicPartition]) -> Iterator
 
 def _walk(store: Store, log: KafkaLog | None, shown: Progress) -> _Found:
     found = _Found()
-    for chain in walk(store, read_state=StreamState.from_bytes, log=log, on_segment=shown.advance):
+    committed = {} if log is None else _committed(store, log)  # before the walk: meanwhile chains only grow
+    chains = walk(store, read_state=StreamState.from_bytes, log=log, committed=committed, on_segment=shown.advance)
+    for chain in chains:
         found.chains.append(chain)
         found.faults += chain.faults
         if found.faults:
             shown.note(f"{len(found.faults)} faults")
     found.faults += strays(store)
     return found
+
+
+def _committed(store: Store, log: KafkaLog) -> dict[TopicPartition, int]:
+    """What the group of the root has committed for it; a note says which root an offset is of."""
+    owner, root_id = read_owner(store), read_sink_id(store)
+    if owner is None or owner.purpose != "run":
+        return {}
+    found = log.committed(owner.group, owner.topic)
+    return {tp: offset for tp, (offset, note) in found.items() if note in ("", root_id)}
 
 
 def _log(settings: KafkaSettings, *, wanted: bool) -> AbstractContextManager[KafkaLog | None]:
@@ -153,16 +164,19 @@ def _as_text(root: str, found: _Found, broker: bool) -> Iterator[str]:
         yield f"{root} is not complete: nothing was ever read of {len(found.unread)} partitions that hold messages"
         yield from (f"  {tp}: offsets {first} to {until - 1} wait" for tp, first, until in found.unread[:_SHOWN])
         yield "a worker that has just begun waits for its partitions (partitions_awaited); else start one"
+    empty = [chain for chain in found.chains if chain.is_empty]
     if not found.segments and not found.compacted:
         if not found.unread:
             yield f"nothing was written to {root} yet" + (f"; {found.lag} messages wait" if broker else "")
+        yield from _begun(empty, broker)
         return
     what = "what is there" if found.unread else root
     compacted = f" and {found.compacted} compacted files" if found.compacted else ""
     gaps = [(chain.tp, gap) for chain in found.chains for gap in joined(chain.gaps)]
     once = "every offset once" if not gaps else f"every offset once but for {found.lost} that were never served"
     yield (
-        f"{what} is whole: {found.segments} segments{compacted} of {len(found.chains)} partitions, {found.rows} rows, "
+        f"{what} is whole: {found.segments} segments{compacted} of {len(found.chains) - len(empty)} partitions, "
+        f"{found.rows} rows, "
         f"{once}; footers, rows, states and traces agree"
     )
     for tp, gap in gaps[:_SHOWN]:
@@ -173,12 +187,27 @@ def _as_text(root: str, found: _Found, broker: bool) -> Iterator[str]:
     if len(gaps) > _SHOWN:
         yield f"and {len(gaps) - _SHOWN} more such gaps (--json has all of them)"
     yield from (_retained(chain.tp, chain.retained) for chain in found.chains if chain.retained)
+    yield from _begun(empty, broker)
     if broker:
         yield (
             f"each of the {found.compared} messages that the broker still has, up to the heads, is accounted for; "
             f"{found.lag} are not written yet"
             + (", besides those of partitions that were not read" if found.unread else "")
         )
+
+
+def _begun(empty: Sequence[ChainReport], broker: bool) -> Iterator[str]:
+    """Partitions that somebody has begun to read, and of which there is no segment."""
+    for chain in empty[:_SHOWN]:
+        why = (
+            "its group has committed nothing beyond that"
+            if broker
+            else "nothing was served there yet, or every segment is lost; --broker compares it with what its group has "
+            "committed"
+        )
+        yield f"{chain.tp}: begun at offset {chain.next_offset}, and there is no segment: {why}"
+    if len(empty) > _SHOWN:
+        yield f"and {len(empty) - _SHOWN} more such partitions (--json has all of them)"
 
 
 def _cut(cut: Beginning) -> dict[str, object]:

@@ -20,7 +20,17 @@ from adawise.sink.consistency import ReadState, StateAccounts
 from adawise.sink.layout import SegmentName
 from adawise.sink.read.files import read_bytes, read_link
 from adawise.sink.segment import SegmentFooter
-from adawise.sink.verify.findings import DERIVE, KEEP, RESTORE, RESTORE_OR_REPAIR, Broken, BrokerLog, ChainReport, Fault
+from adawise.sink.verify.findings import (
+    DERIVE,
+    KEEP,
+    LOST_END,
+    RESTORE,
+    RESTORE_OR_REPAIR,
+    Broken,
+    BrokerLog,
+    ChainReport,
+    Fault,
+)
 from adawise.store.store import Store
 
 _ANY = 2**31
@@ -29,7 +39,7 @@ _ANY = 2**31
 class ChainCheck:
     """One partition's chain, as far as it was followed; for the arguments see `verify.walk`.
 
-    Both methods raise Broken, where there is nothing to go on from, and what `BrokerLog` raises.
+    Its methods raise Broken, where there is nothing to go on from, and what `BrokerLog` raises.
     """
 
     def __init__(
@@ -65,6 +75,7 @@ class ChainCheck:
         self.report.faults += [Fault(*each) for each in said]
         self._sink, self._name, self._previous, self._pending = chain.sink, chain.origin, chain.previous, chain.pending
         self.report.retained, self._knows_before = chain.retained, chain.retained is None
+        self.report.next_offset = self._name.first
         # A topic may have got more partitions since: how many there were says nothing about a segment.
         self._identity = replace(chain.identity, partitions=_ANY)
         if self._log is not None:
@@ -109,6 +120,20 @@ class ChainCheck:
         report.gaps += footer.gaps if footer.states_of is None else ()  # else they are what the other root has
         self._name, self._previous, self._pending = name.successor(footer.next), key, footer.pending
         self._knows_before = not holes.is_bridge(footer)  # of those that were lost nobody knows the states
+
+    def end(self, committed: int | None) -> None:
+        """Compare the head with what is known beside the chain: the group's `committed` offset, the claim of a cut."""
+        report, key = self.report, layout.segment_key(self.report.tp, self._name)
+        if report.is_empty and report.retained is not None:
+            said = "retention keeps the newest segments"
+            report.faults.append(
+                Fault(key, f"expected the chain to go on here, for {said}, but there is none", RESTORE)
+            )
+        elif committed is not None and committed > report.next_offset:
+            said = f"expected the chain to reach offset {committed}, which its group has committed, but it ends at"
+            report.faults.append(Fault(key, f"{said} {report.next_offset}", LOST_END))
+        if report.is_empty and self._log is not None:
+            report.lag = self._unread(self._log, report.next_offset)
 
     def _link_disagrees(self, footer: SegmentFooter, name: SegmentName) -> Iterator[tuple[str, str]]:
         expected = layout.segment_key(self.report.tp, self._name)
@@ -177,9 +202,12 @@ class ChainCheck:
             )
         yield from self._unaccounted(log, footer.first, footer.next, rows, footer.pending, footer.gaps)
         if is_newest:  # offsets would count markers of transactions, which nobody will ever serve
-            first = max(footer.next, self._log_start)
-            unread = log.messages(self.report.tp, first, self._log_end)[0] if first < self._log_end else ()
-            self.report.lag = len(unread)
+            self.report.lag = self._unread(log, footer.next)
+
+    def _unread(self, log: BrokerLog, first: int) -> int:
+        """How many messages the broker has from this offset on."""
+        first = max(first, self._log_start)
+        return len(log.messages(self.report.tp, first, self._log_end)[0]) if first < self._log_end else 0
 
     def _compacted_disagree(self, log: BrokerLog, covered: Covered) -> Iterator[Fault]:
         """Files that stand for deleted segments, against what the broker still has of them."""

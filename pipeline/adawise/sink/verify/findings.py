@@ -20,6 +20,10 @@ STALE = (
     "if no chain has a gap there, its rows were computed again under other names, and `adawise repair` of this root "
     "moves it away; else restore the segment from a backup"
 )
+LOST_END = (
+    "restore the segments that are missing from a backup; if nobody has lost any, somebody has moved the offsets of "
+    "the group beyond what this root has"
+)
 KEEP = "nothing but a fault of this program's own writes that: keep the folder as it is, and report it"
 
 
@@ -41,7 +45,8 @@ class ChainReport:
     """What was found in one partition's chain; `messages` were compared with the broker's, `lag` is beyond the head.
 
     `rows` are those of the segments, and of the `compacted` files that stand for segments which were deleted; `gaps`
-    are offsets that have none on purpose. With `retained`, retention removed what was before the chain's beginning.
+    are offsets that have none on purpose. With `retained`, retention removed what was before the chain's beginning. A
+    chain that began and has no segment yet has neither segments nor compacted files.
     """
 
     tp: TopicPartition
@@ -55,6 +60,11 @@ class ChainReport:
     gaps: list[Gap] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     retained: Beginning | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """True if there is nothing of the chain but the claim of its beginning."""
+        return not self.segments and not self.compacted
 
 
 def joined(gaps: Iterable[Gap]) -> list[Gap]:

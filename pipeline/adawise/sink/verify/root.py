@@ -7,7 +7,7 @@ one segment, the states of one partition's streams, and the names of files.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 
 from adawise.records import TopicPartition
@@ -55,9 +55,10 @@ def walk(
     contiguous: bool = False,
     read_state: ReadState | None = None,
     log: BrokerLog | None = None,
+    committed: Mapping[TopicPartition, int] | None = None,
     on_segment: Callable[[], object] = lambda: None,
 ) -> Iterator[ChainReport]:
-    """Walk every chain from its origin to its head, one report for each.
+    """Walk every chain that ever began, from its origin to its head, one report for each.
 
     Args:
         store: what to read.
@@ -65,6 +66,7 @@ def walk(
             without it, one that nothing mentions is taken for a hole of the log.
         read_state: reads a state; None leaves states alone.
         log: the topic, to be compared with too.
+        committed: the offsets that the root's group had committed before: no chain ends before its own.
         on_segment: called after each segment.
 
     Raises:
@@ -72,22 +74,36 @@ def walk(
         StoreUnavailable: the store does not answer.
     """
     chains = {tp: [key for _, key in entries] for tp, entries in groupby(segment_keys(store), key=lambda e: e[0])}
-    for tp in compacted_partitions(store):  # also one of which every segment was lost
+    for tp in {*compacted_partitions(store), *begun_partitions(store)}:  # also one of which every segment was lost
         chains.setdefault(tp, [])
+
+    def walked(tp: TopicPartition, keys: Sequence[str]) -> ChainReport:
+        chain = ChainCheck(store, tp, contiguous, read_state, log)
+        return _walked(chain, keys, (committed or {}).get(tp), on_segment)
+
     for tp, keys in sorted(chains.items()):
-        report = _walked(ChainCheck(store, tp, contiguous, read_state, log), keys, on_segment)
+        report = walked(tp, keys)
         while report.faults and set(keys) - set(found := _keys(store, tp)):
             # Retention, or a compaction, has removed what was listed: what is there since then is whole by itself.
-            keys, report = found, _walked(ChainCheck(store, tp, contiguous, read_state, log), found, on_segment)
+            keys, report = found, walked(tp, found)
         yield report
 
 
-def _walked(chain: ChainCheck, keys: Sequence[str], on_segment: Callable[[], object]) -> ChainReport:
+def begun_partitions(store: Store) -> set[TopicPartition]:
+    """The partitions whose chain somebody began or cut, by the names of the claims."""
+    begun = {tp for key in store.list(layout.ORIGINS) if (tp := layout.parse_origin_key(key)) is not None}
+    return begun | beginnings(store).keys()
+
+
+def _walked(
+    chain: ChainCheck, keys: Sequence[str], committed: int | None, on_segment: Callable[[], object]
+) -> ChainReport:
     try:
         chain.begin()
         for key in keys:
             chain.follow(key, is_newest=key == keys[-1])
             on_segment()
+        chain.end(committed)
     except Broken as broken:  # what comes after it has nothing to agree with
         chain.report.faults.append(broken.fault)
     return chain.report
