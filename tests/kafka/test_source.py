@@ -7,8 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,7 @@ from kafka.protocol.metadata.find_coordinator import CoordinatorType
 
 from adawise.errors import BrokerUnavailable, SettingsError, SourceError
 from adawise.kafka import source as kafka_module
+from adawise.kafka.client import message_of
 from adawise.kafka.embedded import EmbeddedBroker
 from adawise.records import Message, TopicPartition
 from tests.brokers import Broker, MakeTopic, create_topic, fresh_name
@@ -442,3 +443,101 @@ def test_the_embedded_broker_is_asked_nothing_that_it_hangs_up_on(
     with caplog.at_level("WARNING"), closing(open_source(embedded_broker, name, None, on_compacted="fail")) as source:
         assert len(consume(source, 1)) == 1
     assert [record.getMessage() for record in caplog.records if "disconnected" in record.getMessage()] == []
+
+
+def failing_once(error: Exception, real: Callable[..., object]) -> Callable[..., object]:
+    """A function that raises at its first call."""
+    calls: list[None] = []
+
+    def fails(*arguments: object) -> object:
+        calls.append(None)
+        if len(calls) == 1:
+            raise error
+        return real(*arguments)
+
+    return fails
+
+
+def test_an_event_that_settles_in_a_poll_whose_check_fails_is_returned(
+    broker: Broker, topic: MakeTopic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = topic(2)
+    with closing(open_source(broker, name, fresh_name("group"))) as source:
+        away = BrokerUnavailable("the admin's connection is down")
+        deadline = time.monotonic() + DEADLINE_S
+        assigned: list[TopicPartition] = []
+        monkeypatch.setattr(kafka_module, "_CHECK_S", 0.0)  # each poll checks, as one at night does
+        monkeypatch.setattr(source.log, "check", failing(away))
+        raised = 0
+        while raised < 2 and time.monotonic() < deadline:
+            try:
+                assigned += source.poll(0.1).assigned
+            except BrokerUnavailable:
+                raised += bool(assigned)
+        assert sorted(assigned) == [TopicPartition(name, 0), TopicPartition(name, 1)]
+        for tp in assigned:
+            source.seek(tp, 0)
+        source.resume(assigned)
+        source._listener.on_partitions_lost([KafkaPartition(*assigned[0])])  # an expulsion, by kafka-python's IO thread
+        lost: list[TopicPartition] = []
+        while not lost and time.monotonic() < deadline:
+            with suppress(BrokerUnavailable):
+                lost += source.poll(0.1).lost
+        assert assigned[0] in lost
+
+
+def failing(error: Exception) -> Callable[..., object]:
+    def fails(*_: object) -> object:
+        raise error
+
+    return fails
+
+
+def test_messages_that_were_taken_before_a_check_fails_are_returned(
+    broker: Broker, topic: MakeTopic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = topic(1)
+    tp = TopicPartition(name, 0)
+    produce(broker, numbered(name, 0, 40))
+    with closing(open_source(broker, name, None, max_poll_records=10)) as source:
+        poll_until(source, lambda so_far: bool(so_far.assigned))
+        source.seek(tp, 0)
+        source.resume([tp])
+        real, offsets, failures = source.lag, list[int](), 0
+        deadline = time.monotonic() + DEADLINE_S
+        while len(offsets) < 40 and time.monotonic() < deadline:
+            source._looked_at = 0.0  # once a second in life
+            monkeypatch.setattr(source, "lag", failing_once(BrokerUnavailable("a rebalance took it"), real))
+            try:
+                offsets += [message.offset for message in source.poll(0.1).messages]
+            except BrokerUnavailable:
+                failures += 1
+        assert offsets == list(range(40))
+        assert failures > 2
+
+
+def test_messages_that_cannot_be_made_of_records_are_read_again(
+    broker: Broker, topic: MakeTopic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = topic(2)
+    tps = [TopicPartition(name, number) for number in range(2)]
+    for tp in tps:
+        produce(broker, numbered(name, tp.partition, 20))
+    with closing(open_source(broker, name, None, max_poll_records=40)) as source:
+        poll_until(source, lambda so_far: bool(so_far.assigned))
+        for tp in tps:
+            source.seek(tp, 0)
+        source.resume(tps)
+        found = set[tuple[int, int]]()
+        fails = failing_once(BrokerUnavailable("not now"), message_of)
+        monkeypatch.setattr("adawise.kafka.source.message_of", fails)
+        deadline, failures, count = time.monotonic() + DEADLINE_S, 0, 0
+        while count < 40 and time.monotonic() < deadline:
+            try:
+                messages = source.poll(0.1).messages
+            except BrokerUnavailable:
+                failures += 1
+                continue
+            count += len(messages)
+            found |= {(message.partition, message.offset) for message in messages}
+        assert (failures, count, len(found)) == (1, 40, 40)

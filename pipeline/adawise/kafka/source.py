@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -131,6 +131,9 @@ class KafkaSource:
         self._hints = OffsetHints(self._consumer)
         self._held_back, self._looked_at = HeldBack(), 0.0
         self._unreadable = Unreadable(leaves_out=on_unreadable == "skip", clock=time.monotonic)
+        self._records: list[tuple[TopicPartition, list[Any]]] = []  # taken from kafka-python, and no messages yet
+        self._taken = Poll()  # what the next poll returns first, if this one raises
+        self._error: AdawiseError | None = None  # of a check, for the next poll: this one had something to return
         self._paused: set[TopicPartition] = set()  # by the caller, who knows nothing of those that stand
         self._listener = RebalanceListener(self._consumer, self._owned)
         if group is None:
@@ -156,28 +159,60 @@ class KafkaSource:
 
     def poll(self, timeout_s: float) -> Poll:
         """See `Source.poll`; up to 10 s longer while the broker does not answer, and then BrokerUnavailable."""
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
         deadline = time.monotonic() + timeout_s
         while True:
             left_ms = max(0, int((deadline - time.monotonic()) * 1000))
-            records, assigned, lost = self._poll_once(min(left_ms, _SLICE_MS))
-            messages = [
-                message
-                for partition, found in records.items()
-                if self._owned.is_sought(TopicPartition(*partition))
-                for message in self._messages(TopicPartition(*partition), found)
-            ]
-            self._look_for_transactions()
-            if messages:
-                self._hints.delivered(messages)
-                self._heard_at = time.monotonic()
-            elif time.monotonic() - max(self._heard_at, self.log.checked_at) >= _CHECK_S:
-                self.log.check()
-            if messages or assigned or lost or left_ms == 0:
-                return Poll(messages, assigned, lost)
+            self._poll_once(min(left_ms, _SLICE_MS))
+            found = self._take()
+            is_empty = not (found.messages or found.assigned or found.lost)
+            try:
+                self._check(has_messages=bool(found.messages))
+            except AdawiseError as error:  # what was taken from the client is returned, or it would be lost
+                if is_empty:
+                    raise
+                self._error = error
+            if not is_empty or left_ms == 0:
+                return found
+
+    def _take(self) -> Poll:
+        """What was taken from the client, as messages and events; all of it stays for the next call if this raises."""
+        while self._records:
+            tp, records = self._records.pop(0)
+            if not self._owned.is_sought(tp):
+                continue
+            try:
+                messages = list(self._messages(tp, records))
+            except BaseException:
+                with suppress(errors.KafkaError):  # it is not this client's any more
+                    self._consumer.seek(KafkaPartition(*tp), records[0].offset)
+                raise
+            self._taken = replace(self._taken, messages=[*self._taken.messages, *messages])
+        found, self._taken = self._taken, Poll()
+        if found.messages:
+            self._hints.delivered(found.messages)
+        return found
+
+    def _check(self, *, has_messages: bool) -> None:
+        """What is asked about the topic beside reading it. Raises as `log.check` and `lag` do."""
+        self._look_for_transactions()
+        if has_messages:
+            self._heard_at = time.monotonic()
+        elif time.monotonic() - max(self._heard_at, self.log.checked_at) >= _CHECK_S:
+            self.log.check()
+
+    def _drop(self, tps: Container[TopicPartition]) -> None:
+        """Forget messages in hand of partitions that are read anew."""
+        self._records = [(tp, records) for tp, records in self._records if tp not in tps]
+        left = [each for each in self._taken.messages if TopicPartition(each.topic, each.partition) not in tps]
+        self._taken = replace(self._taken, messages=left)
 
     def seek(self, tp: TopicPartition, offset: int) -> None:
         """See `Source.seek`. Raises ValueError if the partition is not owned."""
         self._owned.seek(tp)
+        self._drop([tp])
         stood = self._unreadable.forget(tp)
         if self._held(tp):
             self._consumer.seek(KafkaPartition(*tp), offset)
@@ -264,8 +299,8 @@ class KafkaSource:
                 found = self._topics.open_transaction(tp, ends[tp])
             self._held_back.tell(tp, found, time.monotonic())
 
-    def _poll_once(self, timeout_ms: int) -> tuple[dict[Any, list[Any]], list[TopicPartition], list[TopicPartition]]:
-        """kafka-python's records, and the events up to now: those assigned, those lost."""
+    def _poll_once(self, timeout_ms: int) -> None:
+        """Take kafka-python's records, and the events up to now: those assigned, those lost."""
         records: dict[Any, list[Any]] = {}
         self._resume([tp for tp in self._unreadable.due() if tp not in self._paused])
         now = time.monotonic()
@@ -284,13 +319,20 @@ class KafkaSource:
             self._owned.note_all_lost()  # expelled: it hears of it only when it joins again
         expelled = self._owned.is_expelled
         assigned, lost = self._owned.settle()
+        self._drop([*assigned, *lost])
         for tp in (*assigned, *lost):
             self._unreadable.forget(tp)
             self._paused.discard(tp)
+        self._records += [(TopicPartition(*partition), found) for partition, found in records.items()]
+        before = self._taken  # what the caller was not told of yet cannot be lost for it
+        self._taken = Poll(
+            before.messages,
+            [*(tp for tp in before.assigned if tp not in lost), *assigned],
+            [*before.lost, *(tp for tp in lost if tp not in before.assigned)],
+        )
         if expelled and lost:
             why = why_expelled(busy_s=self._busy_s, max_poll_interval_s=self._max_poll_interval_s)
             log.warning("expelled from group %r, joining again, nothing is lost: %s", self._group, why)
-        return records, assigned, lost
 
     def _messages(self, tp: TopicPartition, records: Sequence[Any]) -> Iterator[Message]:
         """Ours for kafka-python's, up to where the partition is to stand."""

@@ -79,7 +79,7 @@ class BoundedSource:
         """See `Source.poll`."""
         poll = self._source.poll(timeout_s)
         messages = [self._within(message) for message in poll.messages if self._takes(message)]
-        if not poll.messages:
+        if not (poll.messages or poll.assigned or poll.lost):  # else an error would take what was taken with it
             # After the last message of a range may come markers of transactions, which nobody is given.
             for tp in self._positions.keys() - self._reached:
                 if self._source.drained(tp):
