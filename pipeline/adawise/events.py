@@ -59,6 +59,9 @@ EVENTS: dict[str, LoggedEvent] = {
     "retention_failed": LoggedEvent("it could not be removed; it is tried again in an hour", "the line says why"),
     # images and streams
     "batch_served": LoggedEvent("a batch was adapted and predicted (log.level debug)"),
+    "observer_failed": LoggedEvent(
+        "what shows the work (metrics, page, alerts' sums) raised an error; the work goes on", "report it"
+    ),
     "search_failed": LoggedEvent(
         "the search of a batch raised an error: it was served at the first alpha, and its stream learns anew",
         "report it, with the traces of the stream",

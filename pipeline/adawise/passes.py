@@ -17,7 +17,7 @@ class Passes(Generic[What, Done]):
     """Passes over what changes from one to the next, such as the partitions that a worker has.
 
     Args:
-        do: one pass; is given a list, and what says that it should end soon. Raises what `failed` is told of.
+        do: one pass; is given a list, and what says that it should end soon. `failed` is called with any error of it.
         tell: is told what came of each.
         failed: is told of each that could not be done; the next one tries again.
         every_s: between two passes.
@@ -65,5 +65,7 @@ class Passes(Generic[What, Done]):
             done = over.result()
         except AdawiseError as error:
             self._failed(str(error))
+        except Exception as error:  # noqa: BLE001  # what runs beside the loop does not end it
+            self._failed(f"{type(error).__name__}: {error}")
         else:
             self._tell(done)

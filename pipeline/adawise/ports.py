@@ -111,7 +111,7 @@ class Source(Protocol):
         """True while nothing of this partition comes because what is next cannot be read; it is tried now and then."""
 
     def lag(self, tp: TopicPartition) -> int | None:
-        """Messages between the next one to be delivered and the end of the log; None if not known yet."""
+        """Messages between the next one to be delivered and the end of the log; None if not known now. Never raises."""
 
     def commit(self, offsets: Mapping[TopicPartition, int], note: str = "") -> None:
         """Tell the broker the next offsets, without waiting: a hint for lag tools. Never raises.

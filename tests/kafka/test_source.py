@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from kafka import KafkaAdminClient, KafkaConsumer
 from kafka import TopicPartition as KafkaPartition
+from kafka.errors import IllegalStateError, KafkaTimeoutError
 from kafka.protocol.metadata.find_coordinator import CoordinatorType
 
 from adawise.errors import BrokerUnavailable, SettingsError, SourceError
@@ -487,7 +488,7 @@ def test_an_event_that_settles_in_a_poll_whose_check_fails_is_returned(
 
 
 def failing(error: Exception) -> Callable[..., object]:
-    def fails(*_: object) -> object:
+    def fails(*_: object, **__: object) -> object:
         raise error
 
     return fails
@@ -541,3 +542,15 @@ def test_messages_that_cannot_be_made_of_records_are_read_again(
             count += len(messages)
             found |= {(message.partition, message.offset) for message in messages}
         assert (failures, count, len(found)) == (1, 40, 40)
+
+
+def test_a_lag_that_nobody_can_say_is_not_known_and_no_error(
+    broker: Broker, topic: MakeTopic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tp = TopicPartition(topic(1), 0)
+    with closing(open_source(broker, tp.topic, None)) as source:
+        poll_until(source, lambda so_far: bool(so_far.assigned))
+        source.seek(tp, 0)
+        for error in (KafkaTimeoutError("the coordinator is away"), IllegalStateError("it was taken by a rebalance")):
+            monkeypatch.setattr(source._consumer, "position", failing(error))
+            assert source.lag(tp) is None

@@ -205,3 +205,24 @@ def test_a_search_that_fails_is_reported_once_a_stream_with_the_line_that_raised
     assert lines[0]["error"] == "ZeroDivisionError: no rows"
     assert lines[0]["where"].startswith("test_observer.py:")
     assert lines[0]["log_level"] == "error"
+
+
+class Broken(Observer):
+    """What watches the work, and fails at each call."""
+
+    def batch_served(self, trace: BatchTrace) -> None:
+        raise KeyError("north")
+
+    def stopped(self) -> None:
+        raise RuntimeError("the exporter is closed")
+
+
+def test_an_observer_that_raises_ends_neither_the_work_nor_the_others() -> None:
+    after = Journal()
+    messages = images(12, "north", "south")
+    with capture_logs() as lines:
+        bench = Bench(FakeSource(messages, finite=True), observer=Observers(Broken(), after)).run()
+    bench.check_against(messages)
+    assert (len(after.served), after.ends) == (4, 1)
+    told = [(line["method"], line["error"]) for line in lines if line["event"] == "observer_failed"]
+    assert told == [("batch_served", "KeyError: 'north'"), ("stopped", "RuntimeError: the exporter is closed")]

@@ -252,8 +252,8 @@ class KafkaSource:
         """See `Source.lag`, by what the last fetch of the partition knew."""
         if not (self._held(tp) and self._owned.is_sought(tp)):
             return None
-        partition = KafkaPartition(*tp)
-        with kafka_errors(self._servers, f"ask for the position in {tp}"):
+        partition, end, position = KafkaPartition(*tp), None, None
+        with suppress(AdawiseError), kafka_errors(self._servers, f"ask for the position in {tp}"):
             end, position = self._consumer.highwater(partition), self._consumer.position(partition, timeout_ms=0)
         return None if end is None or position is None else max(0, int(end) - int(position))
 

@@ -151,16 +151,38 @@ class Observer:
 
 
 class Observers(Observer):
-    """Tells several what happens, in their order: each method of an observer, made below."""
+    """Calls several observers in their order: each method of an observer, made below.
+
+    An observer that raises does not end the work: the first error of each of its methods is logged, and it goes on.
+    """
 
     def __init__(self, *observers: Observer) -> None:
         self._all = observers
+        self._failed: set[tuple[str, str]] = set()
+
+    def _note(self, observer: Observer, name: str, error: Exception) -> None:
+        kind = type(observer).__name__
+        if (kind, name) in self._failed:
+            return
+        self._failed.add((kind, name))
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        structlog.get_logger("worker").error(
+            "observer_failed",
+            observer=kind,
+            method=name,
+            error=f"{type(error).__name__}: {error}",
+            where=f"{Path(where.filename).name}:{where.lineno}",
+            remedy="the work goes on, and what this observer shows may lack something; please report it",
+        )
 
 
 def _to_all(name: str) -> Callable[..., None]:
     def tell(self: Observers, *said: object) -> None:
         for observer in self._all:
-            getattr(observer, name)(*said)
+            try:
+                getattr(observer, name)(*said)
+            except Exception as error:  # noqa: BLE001  # what watches the work does not end it
+                self._note(observer, name, error)
 
     return tell
 
