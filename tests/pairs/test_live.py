@@ -14,7 +14,7 @@ from adawise.errors import CheckpointError, PairMissing, StoreUnavailable
 from adawise.pairs.live import REPORT_S, LivePairs, LoadedPair, WorkerReport
 from adawise.pairs.orders import Orders, PairDocument, give_order, read_orders
 from adawise.ports import Head
-from adawise.records import Switch
+from adawise.records import Switch, TopicPartition
 from adawise.worker.pairs import PairTurn, Serving
 from tests.deadlines import DEADLINE_S
 from tests.pairs.test_orders import begun, document
@@ -192,6 +192,39 @@ def test_a_partition_goes_on_with_what_its_chain_says_until_what_is_asked_for_is
     driven.until(lambda: driven.state(1) == "serves")
     assert driven.pairs.at(TP, head) == PairTurn(SECOND, keeps=True)
     driven.pairs.close()
+
+
+def test_a_worker_in_reserve_keeps_the_pair_in_service_while_the_next_one_cannot_be_loaded() -> None:
+    def absent(_: PairDocument) -> LoadedPair:
+        raise CheckpointError("no such file: new")
+
+    driven = Driven(absent)
+    driven.ask("switch", document("new"))
+    driven.until(lambda: driven.now_s > 1_000.0 and len(driven.loads) > 2)
+    assert driven.pairs.at(TP, Head(9, switches=(Switch(0, (), FIRST.pair, keeps=False),))).serving is FIRST
+    assert driven.pairs.at(TopicPartition("frames", 7), Head(0)).serving is FIRST
+
+
+def test_a_pair_that_a_chain_asks_for_is_loaded_again_while_another_is_to_serve() -> None:
+    there: dict[str, Serving] = {}
+
+    def load(wanted: PairDocument) -> LoadedPair:
+        if wanted.id not in there:
+            raise CheckpointError(f"no such file: {wanted.theta_1}")
+        return LoadedPair(there[wanted.id])
+
+    driven = Driven(load)
+    older = document("older")
+    driven.ask("stage", older)
+    driven.ask("withdraw", 1)
+    driven.ask("switch", document("new"))
+    driven.until(lambda: document("new").id in driven.loads)
+    waits = Head(9, switches=(Switch(0, (), older.id, keeps=False),))
+    with pytest.raises(PairMissing, match="expected pair 1"):
+        driven.pairs.at(TP, waits)
+    there[older.id] = as_pair(OLD, older)
+    driven.until(lambda: driven.state(1) == "former")
+    assert driven.pairs.at(TP, waits).serving is there[older.id]
 
 
 def test_a_partition_whose_pair_nobody_describes_stands_and_the_message_says_what_to_do() -> None:

@@ -142,6 +142,7 @@ class LivePairs(Pairs):
             self._pass, tell=self._taken, failed=self._unanswered, every_s=every_s, first_s=every_s, name="pairs"
         )
         self._target: Serving | None = None
+        self._awaited: dict[TopicPartition, int] = {}  # partitions that wait for a pair, by its number
         self._aim()
 
     # -- what the loop asks
@@ -159,6 +160,7 @@ class LivePairs(Pairs):
             serving = next(iter(self._loaded.values())).serving
         else:
             raise self._missing(tp, last)
+        self._awaited.pop(tp, None)
         self._turns[tp] = serving.pair, head.next_offset
         if last is not None and last.pair == serving.pair:
             self._turns[tp] = last.pair, last.first
@@ -187,7 +189,9 @@ class LivePairs(Pairs):
         number = self._orders.number_of(last.pair)
         named = f"pair {last.pair}" if number is None else f"pair {number} ({last.pair})"
         why = self._failed.get(last.pair, ("it is being loaded, and then it goes on", 0.0))[0]
-        if number is None:
+        if number is not None:
+            self._awaited[tp] = number
+        else:
             why = "no document in _pairs describes it: start a worker whose settings name it"
         return PairMissing(
             f"{tp}: expected {named}, which serves it from offset {last.first} on as its chain says, but it is not "
@@ -205,6 +209,7 @@ class LivePairs(Pairs):
     @override
     def lost(self, tp: TopicPartition) -> None:
         self._turns.pop(tp, None)
+        self._awaited.pop(tp, None)
         if self._shadow is not None:
             self._shadow.lost(tp)
 
@@ -288,7 +293,8 @@ class LivePairs(Pairs):
         orders = self._orders
         if not orders.log:
             return []
-        return [orders.serving, *([orders.pairs[orders.staged.pair]] if orders.staged is not None else [])]
+        numbers = [orders.serves, *self._awaited.values(), *([] if orders.staged is None else [orders.staged.pair])]
+        return [orders.pairs[number] for number in dict.fromkeys(numbers)]
 
     def _begin_load(self, now_s: float) -> None:
         for document in self._asked_for():
@@ -338,7 +344,12 @@ class LivePairs(Pairs):
         self._aim()
 
     def _let_go(self, now_s: float) -> None:
-        """Free what serves nothing, and is not asked for any more, after a while."""
+        """Free what serves nothing, and is not asked for any more, after a while.
+
+        Nothing while the pair that is to serve is not here: partitions that come to this worker go on with what is.
+        """
+        if self._target is None:
+            return
         used = {pair for pair, _ in self._turns.values()} | {document.id for document in self._asked_for()}
         for pair, loaded in list(self._loaded.items()):
             if pair in used or pair == self._serving_id:
