@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
@@ -13,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from adawise.errors import ChainError
+from adawise.records import Frame
 from adawise.sink import layout, segment
 from adawise.sink.compaction.compact import FAILPOINTS, plans
 from adawise.sink.compaction.delete import FAILPOINTS as DELETE_POINTS
@@ -21,7 +23,7 @@ from adawise.sink.read.files import compacted_names, data_keys, segment_names
 from adawise.sink.verify.root import verify
 from adawise.store.store import LocalStore, Store
 from tests.dying import exit_code
-from tests.sink.building import IDENTITY, TP, DictStore, open_chain
+from tests.sink.building import IDENTITY, TP, DictStore, Served, open_chain, served
 from tests.sink.compaction.building import LIMITS, Days, compacted, content, found
 
 
@@ -43,6 +45,24 @@ def test_readers_find_the_same_rows_and_batches_before_and_after(store: DictStor
     assert content(store) == before
     assert len(data_keys(store)) == len(made) + 1 == len(data_keys(store, layout.TRACES))
     assert segments.items() <= store.objects.items()  # the chain is as it was
+    assert faults(store) == []
+
+
+@pytest.mark.parametrize("values", [(True, False), (True, None), (None, None), (False, False)])
+def test_batches_with_what_is_true_false_or_unknown_are_compacted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, values: tuple[bool | None, ...]
+) -> None:
+    def known(frames: Sequence[Frame], *, number: int = 0, alpha: float = 0.35) -> Served:
+        batch, predictions, trace = served(frames, number=number, alpha=alpha)
+        value = values[number % 2]
+        return batch, predictions, replace(trace, condition=number, returned=value, alarm=value)
+
+    monkeypatch.setattr("tests.sink.compaction.building.served", known)
+    store = LocalStore(tmp_path)  # of a `DictStore` the chains of other tests are copied
+    Days(store).commit(20)
+    before = content(store)
+    assert len(compacted(store)) == 4
+    assert content(store) == before
     assert faults(store) == []
 
 

@@ -97,6 +97,19 @@ def test_what_belongs_to_two_columns_cannot_be_moved_between_them() -> None:
     assert digest(one, ["offset"]) != digest(other, ["offset"])
 
 
+def test_true_false_and_unknown_are_told_apart() -> None:
+    columns = [[True, False], [False, True], [True, None], [None, True], [False, None], [None, None]]
+    found = {digest(pa.table({"row": [0, 1], "flag": pa.array(column, pa.bool_())}), ["row"]) for column in columns}
+    assert len(found) == len(columns)
+
+
+@pytest.mark.parametrize("schema", [schemas.PREDICTIONS, schemas.TRACES], ids=["predictions", "traces"])
+def test_each_column_that_is_written_can_be_summed(schema: pa.Schema) -> None:
+    for field in schema:
+        nothing = pa.table({"row": [0, 1], "value": pa.nulls(2, field.type)})
+        assert digest(nothing, ["row"])
+
+
 def test_the_checksums_of_files_that_exist_stay_valid() -> None:
     """A change of this value would turn every compacted file into a damaged one."""
     assert digest(table(ROWS), IDENTITY)[:16] == "daea2101f2e019b8"

@@ -44,6 +44,7 @@ def _feed(hashed: hashlib._Hash, array: pa.Array) -> None:
         hashed.update(_texts(pc.drop_null(array)))
     else:
         numbers = array.view(pa.int64()) if pa.types.is_timestamp(kind) else array
+        numbers = numbers.cast(pa.uint8()) if pa.types.is_boolean(kind) else numbers
         _add(hashed, pc.fill_null(numbers, 0).to_numpy())
 
 
