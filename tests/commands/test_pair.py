@@ -186,7 +186,7 @@ def test_the_json_has_pairs_orders_the_shadow_and_workers(yard: Yard, other: Pai
     with yard.worker("one"):
         assert yard.stage(other, "--wait", "120", "--shadow", "7")[0] == 0
         found = yard.listed()
-    assert set(found) == {"root", "serves", "staged", "pairs", "orders", "shadow", "workers"}
+    assert set(found) == {"root", "serves", "staged", "pairs", "orders", "damaged", "shadow", "workers"}
     assert (found["root"], found["serves"], found["staged"]) == (yard.root, 0, 1)
     assert found["pairs"]["1"]["classes"] == list(OTHERS)
     assert set(found["pairs"]["1"]) == {"id", "theta_0", "theta_1", "classes", "card", "method", "identity"}

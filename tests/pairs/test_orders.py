@@ -1,12 +1,15 @@
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
+from typing import Any
 
 import pytest
 
 from adawise.errors import ChainError, SettingsError
 from adawise.pairs.orders import Orders, PairDocument, give_order, read_orders
 from adawise.sink import layout
+from adawise.store.documents import MOST_BYTES
 from tests.sink.building import DictStore
 
 
@@ -77,13 +80,85 @@ def test_a_pair_has_the_same_id_wherever_it_lies_and_another_with_another_card()
     assert replace(one, identity={**one.identity, "card": "d"}).id != one.id
 
 
-@pytest.mark.parametrize("data", [b"", b"{", b"[]", b'{"order": "dance"}', b'{"order": "begin", "pair": 0}'], ids=str)
-def test_an_order_that_cannot_be_read_is_told_of(data: bytes) -> None:
+GOOD: dict[str, Any] = {
+    "layout": 1,
+    "order": "stage",
+    "pair": 1,
+    "state": "keep",
+    "shadow": 0,
+    "by": "ann@host",
+    "document": json.loads(json.dumps(asdict(document("new")))),
+}
+
+
+def order(**changes: object) -> bytes:
+    return json.dumps({**GOOD, **changes}).encode()
+
+
+def described(**changes: object) -> bytes:
+    return order(document={**GOOD["document"], **changes})
+
+
+DAMAGED = {
+    "empty": b"",
+    "cut short": b"{",
+    "list": b"[]",
+    "null": b"null",
+    "NaN": b"NaN",
+    "nested": b"[" * 100_000,
+    "nested settings": b'{"a":' * 10_000,
+    "binary": b"\xff\xfe{}",
+    "huge": b" " * (MOST_BYTES + 1),
+    "many digits": order().replace(b'"pair": 1', b'"pair": ' + b"9" * 5_000),
+    "unknown kind": order(order="dance"),
+    "infinite pair": order(pair=float("inf")),
+    "no pair": order(pair=float("nan")),
+    "text for a number": order(shadow="3"),
+    "state list": order(state=[]),
+    "control characters": order(by="\x1b[31mX\n"),
+    "no document": order(document=None),
+    "document list": order(document=[]),
+    "identity list": described(identity=[]),
+    "identity null": described(identity=None),
+    "identity empty": described(identity={}),
+    "identity of numbers": described(identity={"theta_0": 1}),
+    "settings list": described(settings=[]),
+    "settings null": described(settings=None),
+    "classes text": described(classes="abc"),
+    "no classes": described(classes=[]),
+    "switch to a pair that nobody described": order(order="switch", pair=99, document=None),
+    "withdrawal of such a pair": order(order="withdraw", pair=99, document=None),
+    "stage under another number": order(pair=0),
+}
+
+
+@pytest.mark.parametrize("data", DAMAGED.values(), ids=DAMAGED)
+def test_an_order_that_is_damaged_is_named_and_passed_over(data: bytes) -> None:
+    store = DictStore()
+    before = begun(store)
+    store.objects[layout.pair_key(1)] = data
+    read = read_orders(store)
+    assert [*read.damaged] == [1]
+    assert (read.log, read.pairs, read.serving) == (before.log, before.pairs, before.serving)
+    assert read_orders(store, read) is read, "it is not read again"
+    after = give_order(store, read, "switch", pair=document("new"), by="ann@host")
+    assert after.serving == document("new")
+    assert (after.log[-1].number, read_orders(store)) == (2, after)
+
+
+def test_the_order_that_the_damaged_ones_are_made_of_is_good() -> None:
     store = DictStore()
     begun(store)
-    store.objects[layout.pair_key(1)] = data
-    with pytest.raises(ChainError, match=r"_pairs/000001.json: expected a claim written by this program"):
-        read_orders(store)
+    store.objects[layout.pair_key(1)] = order()
+    read = read_orders(store)
+    assert (read.damaged, read.log[-1].kind, read.pairs[1]) == ({}, "stage", document("new"))
+
+
+def test_a_root_whose_first_order_is_damaged_begins_with_the_next_one() -> None:
+    store = DictStore()
+    store.objects[layout.pair_key(0)] = b""
+    assert read_orders(store).log == ()
+    assert begun(store).log[0].number == 1
 
 
 def test_an_order_of_a_later_version_asks_for_an_upgrade() -> None:

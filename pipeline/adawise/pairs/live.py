@@ -267,6 +267,9 @@ class LivePairs(Pairs):
         for order in orders.log[len(self._orders.log) :]:
             _log.info("pair_ordered", order=order.number, what=order.kind, pair=order.pair, by=order.by)
             self._failed.pop(orders.pairs[order.pair].id, None)  # whoever asks again has mended something
+        for number in orders.damaged.keys() - self._orders.damaged.keys():
+            why = orders.damaged[number]
+            _log.error("pair_order_damaged", order=number, error=why, note="it is passed over; see `adawise pair list`")
         self._orders = orders
         self._aim()
 

@@ -13,14 +13,17 @@ its own settings name. Who asked is in the document, and when is what the store 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from functools import reduce
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from adawise.errors import ChainError, SettingsError
 from adawise.sink import claims, layout
+from adawise.store.documents import Count, Document, Line, Text, read_document
 from adawise.store.store import AlreadyExists, Store
 
 Kind = Literal["begin", "stage", "switch", "withdraw"]
@@ -78,7 +81,7 @@ class Orders:
     """What all orders up to now come to.
 
     `serves` is the number of the pair that is to serve, `keeps` as it was asked then; `former` the one before it;
-    `staged` what is to be prepared.
+    `staged` what is to be prepared. `damaged` are the numbers of documents that could not be read, with why.
     """
 
     log: tuple[PairOrder, ...] = ()
@@ -87,11 +90,12 @@ class Orders:
     keeps: bool = False
     former: int | None = None
     staged: PairOrder | None = None
+    damaged: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def next_number(self) -> int:
         """Of the next order."""
-        return self.log[-1].number + 1 if self.log else 0
+        return max((-1, *(order.number for order in self.log[-1:]), *self.damaged)) + 1
 
     @property
     def serving(self) -> PairDocument:
@@ -112,23 +116,32 @@ class Orders:
         log = (*self.log, order)
         pairs = {**self.pairs, **({order.number: document} if document is not None else {})}
         if order.kind == "stage":
-            return Orders(log, pairs, self.serves, self.keeps, self.former, order)
+            return replace(self, log=log, pairs=pairs, staged=order)
         if order.kind == "withdraw":
-            return Orders(log, pairs, self.serves, self.keeps, self.former, None)
+            return replace(self, log=log, pairs=pairs, staged=None)
         former = self.serves if self.log and self.serves != order.pair else self.former
         staged = None if self.staged is not None and self.staged.pair == order.pair else self.staged
-        return Orders(log, pairs, order.pair, order.keeps, former, staged if order.kind == "switch" else None)
+        staged = staged if order.kind == "switch" else None
+        return replace(self, log=log, pairs=pairs, serves=order.pair, keeps=order.keeps, former=former, staged=staged)
 
 
 def read_orders(store: Store, known: Orders | None = None) -> Orders:
     """All orders of a root; of those that are `known` none is read again. One listing, and a read for each new one.
 
-    Raises ChainError if one cannot be read, StoreUnavailable.
+    One that is damaged, or that is about a pair that nobody has described, is passed over (`Orders.damaged`).
+
+    Raises ChainError if one is of a later version, StoreUnavailable.
     """
     orders = known or Orders()
     keys = [key for key in store.list(layout.PAIRS) if layout.parse_pair_key(key) is not None]
-    new = [key for key in sorted(keys) if _number(key) >= orders.next_number]
-    return reduce(lambda sum_, key: sum_.after(*_read(store, key)), new, orders)
+    for key in sorted(keys):
+        if (number := _number(key)) < orders.next_number:
+            continue
+        try:
+            orders = orders.after(*_read(store, key, orders.pairs))
+        except ValueError as error:
+            orders = replace(orders, damaged={**orders.damaged, number: str(error)})
+    return orders
 
 
 def give_order(
@@ -158,7 +171,8 @@ def give_order(
     try:
         store.create(layout.pair_key(number), json.dumps(said).encode())
     except AlreadyExists:
-        theirs = read_orders(store, orders).log[orders.next_number].by if orders.log else "another worker"
+        log = read_orders(store, orders).log
+        theirs = next((each.by for each in log if each.number == number), "another worker")
         raise SettingsError(
             f"{store}: order {number} was given by {theirs} a moment before, and yours was not given. See "
             "`adawise pair list`, and ask again if you still want it"
@@ -166,39 +180,50 @@ def give_order(
     return orders.after(order, document)
 
 
-def _read(store: Store, key: str) -> tuple[PairOrder, PairDocument | None]:
-    document = claims.parsed(store, key, store.get(key) or b"")
-    try:
-        [kind] = [known for known in get_args(Kind) if known == document["order"]]
-        keeps = {"keep": True, "reset": False}[document["state"]]
-        order = PairOrder(
-            _number(key), kind, int(document["pair"]), keeps, int(document["shadow"]), str(document["by"])
-        )
-        said = document.get("document")
-        return order, None if said is None else _document(said)
-    except (KeyError, TypeError, ValueError) as error:
-        if isinstance(document.get("layout"), int) and document["layout"] > claims.LAYOUT:
+class _Document(Document):
+    identity: Annotated[dict[Text, Text], Field(min_length=1, max_length=64)]
+    architecture: Text
+    theta_0: Text
+    theta_1: Text
+    head: Text
+    classes: Annotated[tuple[Text, ...], Field(min_length=1)]
+    templates: Annotated[tuple[Text, ...], Field(min_length=1)]
+    card: Text | None
+    settings: dict[Text, dict[Text, Any]]
+    method: Text = ""
+
+
+class _Order(Document):
+    order: Kind
+    pair: Count
+    state: State
+    shadow: Count
+    by: Line
+    document: _Document | None = None
+
+
+class _Layout(Document):
+    layout: int
+
+
+def _read(store: Store, key: str, known: Mapping[int, PairDocument]) -> tuple[PairOrder, PairDocument | None]:
+    """The order at `key`, after those that described the `known` pairs. Raises ValueError if it is damaged.
+
+    Raises:
+        ChainError: it is of a later version.
+    """
+    data, number = store.get(key) or b"", _number(key)
+    with suppress(ValueError):
+        if (layout_ := read_document(_Layout, data).layout) > claims.LAYOUT:
             raise ChainError(
-                f"{store}: {key} is of a later version, expected layout {claims.LAYOUT}: upgrade this program"
-            ) from error
-        raise claims.unreadable(store, key) from error
-
-
-def _document(said: Mapping[str, Any]) -> PairDocument:
-    names = {name: str(said[name]) for name in ("architecture", "theta_0", "theta_1", "head")}
-    return PairDocument(
-        identity={str(name): str(value) for name, value in said["identity"].items()},
-        classes=_texts(said["classes"]),
-        templates=_texts(said["templates"]),
-        card=None if said["card"] is None else str(said["card"]),
-        settings={str(group): dict(values) for group, values in said["settings"].items()},
-        method=str(said.get("method", "")),
-        **names,
-    )
-
-
-def _texts(values: Sequence[object]) -> tuple[str, ...]:
-    return tuple(map(str, values))
+                f"{store}: {key} is of a later version (layout {layout_}), expected {claims.LAYOUT}: upgrade this "
+                "program"
+            )
+    said = read_document(_Order, data)
+    document = None if said.document is None else PairDocument(**said.document.model_dump())
+    if (said.pair == number) is (document is None) or (document is None and said.pair not in known):
+        raise ValueError(f"pair: no document before it describes pair {said.pair}")
+    return PairOrder(number, said.order, said.pair, said.state == "keep", said.shadow, said.by), document
 
 
 def _number(key: str) -> int:

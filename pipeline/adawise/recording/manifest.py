@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from adawise.errors import SourceError
 from adawise.ports import TopicIdentity
 from adawise.recording.format import FORMAT, expect_format
+from adawise.store.documents import Count, Document, Text, read_document
 
 MANIFEST = "_recording.json"
 
@@ -82,12 +83,23 @@ class Manifest:
             )
 
 
+class _Manifest(Document):
+    topic: Text
+    cluster_id: Text
+    topic_id: Text
+    partitions: Count
+    format: Count = FORMAT
+    streams: Text | None = None
+    keep_s: float | None = None
+    forget_images_after_s: float | None = None
+
+
 def decode_manifest(data: bytes, where: str) -> Manifest:
     """Raises SourceError if it is none, or of a newer format."""
     try:
-        manifest = Manifest(**json.loads(data))
+        manifest = Manifest(**read_document(_Manifest, data).model_dump())
         expect_format(manifest.format, where)
-    except (ValueError, TypeError) as error:
+    except ValueError as error:
         raise SourceError(
             f"{where}: expected the description of a recording, but: {error}. Record again into a new folder."
         ) from error

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Annotated
+
+from pydantic import StringConstraints
 
 from adawise.errors import ChainError, SettingsError
 from adawise.records import TopicPartition
@@ -13,6 +15,7 @@ from adawise.replay.bounded import Range
 from adawise.sink import layout
 from adawise.sink.owner import read_owner
 from adawise.sink.read.files import segment_keys
+from adawise.store.documents import Count, Document, Text, read_document
 from adawise.store.store import AlreadyExists, Store
 
 _LAYOUT = 1
@@ -86,12 +89,23 @@ _DIFFERS = {
 }
 
 
+class _Claim(Document):
+    topic: Text
+    cluster_id: Text
+    topic_id: Text
+    ranges: dict[Annotated[Text, StringConstraints(pattern=r"^[0-9]{1,10}$")], tuple[Count, Count]]
+    ends_streams: bool
+    states_of: dict[Text, Text]
+    streams: list[Text] | None
+    model_fingerprint: Text = ""
+    config_fingerprint: Text = ""
+    layout: int = _LAYOUT
+
+
 def _parsed(data: bytes, root: str) -> Claim:
     try:
-        found: dict[str, Any] = json.loads(data)
-        found["ranges"] = {number: (int(begin), int(end)) for number, (begin, end) in found["ranges"].items()}
-        return Claim(**found)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        return Claim(**read_document(_Claim, data).model_dump())
+    except ValueError as error:
         raise ChainError(
             f"{root}/{layout.REPLAY}: expected what a replay claims, but it is damaged; restore it, or {_NEW_FOLDER}"
         ) from error

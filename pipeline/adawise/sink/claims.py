@@ -13,17 +13,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
 from uuid import uuid4
 
 from adawise.errors import ChainError, SettingsError, StoreUnavailable
 from adawise.ports import TopicIdentity
 from adawise.records import TopicPartition
 from adawise.sink import layout
+from adawise.store.documents import Count, Document, Text, parse
 from adawise.store.store import AlreadyExists, Store
 
 LAYOUT = 1
-Document = Mapping[str, Any]
 
 OVERWRITES = (
     "{}: expected a store that refuses to create a key that exists, but it overwrote one: two workers would destroy "
@@ -41,21 +40,35 @@ class ChainOrigin:
     partitions: int
 
 
+class _Sink(Document):
+    layout: int
+    sink: Text
+
+
+class _Topic(Document):
+    cluster_id: Text
+    topic_id: Text
+    partitions: Count
+
+
+class _Origin(_Topic):
+    offset: Count
+
+
 def sink_id(store: Store, *, created_at: str) -> str:
     """The id of this root, made now if it has none.
 
     Raises ChainError if the root is of another layout, or its document cannot be read or was lost.
     """
-    if (found := store.get(layout.SINK)) is not None:
-        document = parsed(store, layout.SINK, found)
-    else:
+    if (found := store.get(layout.SINK)) is None:
         known_sink_id(store)
-        document = claim(store, layout.SINK, {"layout": LAYOUT, "sink": uuid4().hex, "created_at": created_at})
-    if document.get("layout") != LAYOUT or not isinstance(document.get("sink"), str):
+        found = claim(store, layout.SINK, {"layout": LAYOUT, "sink": uuid4().hex, "created_at": created_at})
+    document = parse(_Sink, store, layout.SINK, found)
+    if document.layout != LAYOUT:
         raise ChainError(
-            f"{store}: {layout.SINK}: expected layout {LAYOUT} and an id, but found {document}; set another sink.root"
+            f"{store}: {layout.SINK}: expected layout {LAYOUT}, but found {document.layout}; set another sink.root"
         )
-    return str(document["sink"])
+    return document.sink
 
 
 def known_sink_id(store: Store) -> str | None:
@@ -75,7 +88,7 @@ def known_sink_id(store: Store) -> str | None:
 def read_sink_id(store: Store) -> str | None:
     """The id of this root, None if it has none. Raises ChainError if its document cannot be read."""
     data = store.get(layout.SINK)
-    return None if data is None else str(parsed(store, layout.SINK, data).get("sink"))
+    return None if data is None else parse(_Sink, store, layout.SINK, data).sink
 
 
 def prove_create_if_absent(store: Store) -> None:
@@ -99,13 +112,8 @@ def topic(store: Store, name: str, now: TopicIdentity) -> TopicIdentity:
     Raises ChainError if the claim cannot be read, or is of another topic.
     """
     key = layout.topic_key(name)
-    document = claim(store, key, {"layout": LAYOUT, **asdict(now)})
-    try:
-        first = TopicIdentity(
-            str(document["cluster_id"]), str(document["topic_id"]), partitions=int(document["partitions"])
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise unreadable(store, key) from error
+    document = parse(_Topic, store, key, claim(store, key, {"layout": LAYOUT, **asdict(now)}))
+    first = TopicIdentity(document.cluster_id, document.topic_id, document.partitions)
     check_identity(f"{store}: {name}", topic_id=first.topic_id, partitions=first.partitions, identity=now)
     return first
 
@@ -123,7 +131,7 @@ def read_origin(store: Store, tp: TopicPartition) -> ChainOrigin | None:
     """The claimed origin, None if there is none. Raises ChainError if the claim cannot be read."""
     key = layout.origin_key(tp)
     data = store.get(key)
-    return None if data is None else _origin(store, key, parsed(store, key, data))
+    return None if data is None else _origin(store, key, data)
 
 
 def check_identity(where: str, *, topic_id: str, partitions: int, identity: TopicIdentity) -> None:
@@ -143,44 +151,22 @@ def check_identity(where: str, *, topic_id: str, partitions: int, identity: Topi
         )
 
 
-def _origin(store: Store, key: str, document: Document) -> ChainOrigin:
-    try:
-        return ChainOrigin(
-            offset=int(document["offset"]),
-            cluster_id=str(document["cluster_id"]),
-            topic_id=str(document["topic_id"]),
-            partitions=int(document["partitions"]),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise unreadable(store, key) from error
+def _origin(store: Store, key: str, data: bytes) -> ChainOrigin:
+    document = parse(_Origin, store, key, data)
+    return ChainOrigin(document.offset, document.cluster_id, document.topic_id, document.partitions)
 
 
-def claim(store: Store, key: str, document: Mapping[str, object]) -> Document:
-    """The document at `key`, which is `document` if there was none. Raises ChainError if it cannot be read."""
+def claim(store: Store, key: str, document: Mapping[str, object]) -> bytes:
+    """Create a document unless there is one at `key`; what is there then, as JSON."""
     found = store.get(key)
     if found is None:
+        data = json.dumps(document).encode()
         try:
-            store.create(key, json.dumps(document).encode())
+            store.create(key, data)
         except AlreadyExists:
             found = store.get(key)
         else:
-            return document
+            return data
     if found is None:
         raise StoreUnavailable(f"{store}: {key} exists but cannot be read back; it is tried again")
-    return parsed(store, key, found)
-
-
-def parsed(store: Store, key: str, data: bytes) -> Document:
-    """The document that was claimed at `key`. Raises ChainError if it cannot be read."""
-    try:
-        document = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise unreadable(store, key) from error
-    if not isinstance(document, dict):
-        raise unreadable(store, key)
-    return document
-
-
-def unreadable(store: Store, key: str) -> ChainError:
-    """The error for a claim that is damaged."""
-    return ChainError(f"{store}: {key}: expected a claim written by this program, but it is damaged; restore it")
+    return found

@@ -71,6 +71,7 @@ _ORIGIN = re.compile(rf"{ORIGINS}/topic-(?P<topic>{_LEGAL})/partition-(?P<partit
 _RETAINED = re.compile(
     rf"{RETAINED}/topic-(?P<topic>{_LEGAL})/partition-(?P<partition>[0-9]{{5,10}})/(?P<stem>{_STEM})\.json"
 )
+_MODEL = re.compile(rf"{MODELS}/(?P<number>[0-9]{{6,9}})\.json")
 _PAIR = re.compile(rf"{PAIRS}/(?P<number>[0-9]{{6,9}})\.json")
 _SETTINGS = re.compile(rf"{SETTINGS}/(?P<model>[^/-]+)-(?P<config>[^/-]+)\.json")
 _KEY = re.compile(rf"[a-z]+/topic-(?P<topic>{_LEGAL})/partition-(?P<partition>[0-9]{{5,10}})/(?P<name>[^/]+)")
@@ -178,6 +179,12 @@ def topic_key(topic: str) -> str:
 def model_key(number: int) -> str:
     """The key of the claim that says which pair serves, the newest of which counts."""
     return f"{MODELS}/{number:06d}.json"
+
+
+def parse_model_key(key: str) -> int | None:
+    """The number of such a claim; None if it is none."""
+    match = _MODEL.fullmatch(key)
+    return int(match["number"]) if match else None
 
 
 def pair_key(number: int) -> str:

@@ -38,8 +38,13 @@ class Lineage:
     def of(cls, stored: bytes) -> Lineage:
         """Raises ValueError if it is damaged."""
         checksum, _, text = stored.decode().partition(" ")
-        since, count, digest = json.loads(text)
+        try:
+            since, count, digest = json.loads(text)
+        except (TypeError, RecursionError) as error:
+            raise ValueError(f"it is no list of three: {text[:80]}") from error
         name = SegmentName.parse(f"{since}.parquet")
+        if not isinstance(count, int) or not isinstance(digest, str):
+            raise ValueError(f"it counts no segments: {text[:80]}")
         if checksum != hashlib.sha256(text.encode()).hexdigest() or name is None:
             raise ValueError(f"its checksum differs: {text}")
         return cls(name, count, digest)

@@ -16,13 +16,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Literal, get_args
+from typing import Literal
 
 from typing_extensions import override
 
 from adawise.errors import SettingsError
 from adawise.records import TopicPartition
 from adawise.sink import claims, layout
+from adawise.store.documents import Document, Text, parse
 from adawise.store.store import Store
 
 Purpose = Literal["run", "replay"]
@@ -56,7 +57,8 @@ def claim_owner(store: Store, ours: Owner) -> None:
         ChainError: the claim cannot be read.
     """
     check_owner(store, ours)
-    _expect(store, ours, _owner(store, claims.claim(store, layout.OWNER, {"layout": claims.LAYOUT, **asdict(ours)})))
+    claimed = claims.claim(store, layout.OWNER, {"layout": claims.LAYOUT, **asdict(ours)})
+    _expect(store, ours, _owner(store, claimed))
 
 
 def check_owner(store: Store, ours: Owner) -> None:
@@ -99,16 +101,18 @@ def check_commits(
 def read_owner(store: Store) -> Owner | None:
     """Who has claimed the root; None if nobody has. Raises ChainError if the claim cannot be read."""
     data = store.get(layout.OWNER)
-    return None if data is None else _owner(store, claims.parsed(store, layout.OWNER, data))
+    return None if data is None else _owner(store, data)
 
 
-def _owner(store: Store, document: claims.Document) -> Owner:
-    try:
-        cluster_id, topic, group = (str(document[name]) for name in ("cluster_id", "topic", "group"))
-        [purpose] = [known for known in get_args(Purpose) if known == document["purpose"]]
-    except (KeyError, ValueError) as error:
-        raise claims.unreadable(store, layout.OWNER) from error
-    return Owner(cluster_id, topic, group, purpose)
+class _Owner(Document):
+    cluster_id: Text
+    topic: Text
+    group: Text
+    purpose: Purpose
+
+
+def _owner(store: Store, data: bytes) -> Owner:
+    return Owner(**parse(_Owner, store, layout.OWNER, data).model_dump())
 
 
 def _of_0_1_0(store: Store, ours: Owner) -> Owner | None:

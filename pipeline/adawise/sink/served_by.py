@@ -12,6 +12,7 @@ from typing import Literal
 
 from adawise.errors import SettingsError
 from adawise.sink import claims, layout
+from adawise.store.documents import Document, Text, parse, unreadable
 from adawise.store.store import Store
 
 OnChange = Literal["refuse", "reset", "keep"]
@@ -54,15 +55,15 @@ def _changes(known: Identity, ours: Identity) -> dict[str, tuple[str, str]]:
     return {name: (known[name] or "none", ours[name] or "none") for name in names}
 
 
+class _Model(Document):
+    identity: dict[Text, Text]
+
+
 def _newest(store: Store) -> tuple[int, Identity]:
     keys = store.list(layout.MODELS)
     if not keys:
         return -1, {}
-    data = store.get(keys[-1])
-    try:
-        identity = claims.parsed(store, keys[-1], data or b"")["identity"]
-        return int(keys[-1].removeprefix(f"{layout.MODELS}/").removesuffix(".json")), {
-            str(name): str(value) for name, value in identity.items()
-        }
-    except (KeyError, AttributeError, ValueError) as error:
-        raise claims.unreadable(store, keys[-1]) from error
+    number = layout.parse_model_key(keys[-1])
+    if number is None:
+        raise unreadable(store, keys[-1])
+    return number, parse(_Model, store, keys[-1], store.get(keys[-1]) or b"").identity

@@ -15,6 +15,7 @@ from typing import Any
 
 from adawise.ports import ServedBy
 from adawise.sink import claims, layout
+from adawise.store.documents import Document, Text, parse
 from adawise.store.store import AlreadyExists, Store
 
 
@@ -58,11 +59,14 @@ def read_method(store: Store, model_fingerprint: str, config_fingerprint: str) -
     return None if data is None else _read(store, key, data, model_fingerprint, config_fingerprint).method or None
 
 
+class _Settings(Document):
+    since: Text
+    settings: dict[Text, Any]
+    places: dict[Text, Text]
+    method: Text = ""
+
+
 def _read(store: Store, key: str, data: bytes, model_fingerprint: str, config_fingerprint: str) -> ServedSettings:
-    document = claims.parsed(store, key, data)
-    try:
-        settings, places = dict(document["settings"]), {name: str(place) for name, place in document["places"].items()}
-        since, method = str(document["since"]), str(document.get("method", ""))
-        return ServedSettings(model_fingerprint, config_fingerprint, since, settings, places, method)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise claims.unreadable(store, key) from error
+    found = parse(_Settings, store, key, data)
+    prints = model_fingerprint, config_fingerprint
+    return ServedSettings(*prints, found.since, found.settings, found.places, found.method)

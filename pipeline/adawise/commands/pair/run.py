@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import getpass
 import socket
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any
 
-from adawise.console import print_json
-from adawise.errors import SettingsError
+from pydantic import Field, StringConstraints
+
+from adawise.console import plain, print_json
+from adawise.errors import ChainError, SettingsError
 from adawise.live.row import spoken
 from adawise.pairs.orders import Orders, PairDocument, give_order, read_orders
 from adawise.pairs.shadow_sums import ShadowSums, sum_shadow
@@ -19,6 +22,7 @@ from adawise.settings import Settings
 from adawise.sink import claims, layout
 from adawise.sink.compaction.delete import now_of
 from adawise.sink.served_by import claim_pair
+from adawise.store.documents import Count, Document, Line, Text, read_document
 from adawise.store.store import Store, open_store
 
 FOUND = 3
@@ -65,6 +69,11 @@ def opened(settings: Settings, root: str | None) -> tuple[Store, Orders]:
     """
     store = open_store(root or settings.sink.root)
     orders = read_orders(store)
+    if not orders.log and orders.damaged:
+        number, why = next(iter(orders.damaged.items()))
+        raise ChainError(
+            f"{store}: {layout.pair_key(number)}: expected what was asked about a pair, but {why}; restore it"
+        )
     if not orders.log:
         was = claims.known_sink_id(store) is not None
         raise SettingsError(
@@ -201,23 +210,59 @@ def reports(store: Store) -> list[Reported]:
         if (now - at).total_seconds() > _FORGOTTEN_S:
             continue
         try:
-            found.append(_reported(claims.parsed(store, key, data), at, now))
-        except (KeyError, TypeError, ValueError) as error:
-            raise claims.unreadable(store, key) from error
+            found.append(_reported(read_document(_Report, data), at, now))
+        except ValueError as error:  # it is no reason to say nothing of the others
+            told = f"{store}: {key}: expected what a worker says of its pairs, but {error}; it is passed over"
+            print(plain(told), file=sys.stderr)
     return sorted(found, key=lambda told: told.worker)
 
 
-def _reported(said: Mapping[str, Any], heard: datetime, now: datetime) -> Reported:
+_Number = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,10}$")]
+
+
+class _OfPair(Document):
+    state: Line
+    why: Text
+    method: Text = ""
+
+
+class _Serves(Document):
+    pair: Line
+    from_: Annotated[Count, Field(alias="from")]
+
+
+class _Load(Document):
+    seconds: float
+    bytes: Count
+
+
+class _Shadow(Document):
+    done: Count
+    late: Count
+    seconds: float
+    failed: Text
+
+
+class _Report(Document):
+    worker: Line
+    again_s: Annotated[float, Field(ge=0.0, le=1e9)]
+    pairs: dict[_Number, _OfPair]
+    partitions: dict[_Number, _Serves]
+    loads: dict[Line, _Load]
+    shadow: _Shadow | None = None
+
+
+def _reported(said: _Report, heard: datetime, now: datetime) -> Reported:
     return Reported(
-        worker=str(said["worker"]),
+        worker=said.worker,
         heard=heard,
         age_s=max(0.0, (now - heard).total_seconds()),
-        again_s=float(said["again_s"]),
-        pairs={int(number): (str(of["state"]), str(of["why"])) for number, of in said["pairs"].items()},
-        partitions={int(number): (str(of["pair"]), int(of["from"])) for number, of in said["partitions"].items()},
-        loads={str(pair): (float(of["seconds"]), int(of["bytes"])) for pair, of in said["loads"].items()},
-        shadow=said.get("shadow"),
-        methods={int(number): str(of.get("method", "")) for number, of in said["pairs"].items()},
+        again_s=said.again_s,
+        pairs={int(number): (of.state, of.why) for number, of in said.pairs.items()},
+        partitions={int(number): (of.pair, of.from_) for number, of in said.partitions.items()},
+        loads={pair: (of.seconds, of.bytes) for pair, of in said.loads.items()},
+        shadow=None if said.shadow is None else said.shadow.model_dump(),
+        methods={int(number): of.method for number, of in said.pairs.items()},
     )
 
 
@@ -244,6 +289,10 @@ def list_pairs(settings: Settings, *, root: str | None, as_json: bool) -> int:
                     {"number": o.number, "order": o.kind, "pair": o.pair, "by": o.by, "at": given[o.number]}
                     for o in orders.log
                 ],
+                "damaged": [
+                    {"order": number, "file": layout.pair_key(number), "why": why}
+                    for number, why in orders.damaged.items()
+                ],
                 "shadow": None if watched is None else {"pair": watched, **_summed(sums)},
                 "workers": [
                     {
@@ -266,10 +315,16 @@ def list_pairs(settings: Settings, *, root: str | None, as_json: bool) -> int:
             }
         )
     else:
-        print("\n".join([*_shown(orders, workers, given), *_shadow_lines(watched, sums)]))
+        lines = [*_shown(orders, workers, given), *_shadow_lines(watched, sums), *_damaged(store, orders)]
+        print("\n".join(map(plain, lines)))
     asked = {orders.serves, *([orders.staged.pair] if orders.staged is not None else [])}
     failed = any(told.is_here and told.pairs.get(number, ("",))[0] == "failed" for told in workers for number in asked)
     return FOUND if failed else 0
+
+
+def _damaged(store: Store, orders: Orders) -> Iterator[str]:
+    for number, why in orders.damaged.items():
+        yield f"{store}: {layout.pair_key(number)} is damaged and passed over: {why}"
 
 
 def _plain(document: PairDocument) -> dict[str, Any]:

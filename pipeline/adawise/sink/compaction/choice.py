@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 
@@ -16,6 +17,7 @@ from adawise.errors import ChainError, StoreUnavailable
 from adawise.records import TopicPartition
 from adawise.sink import layout, segment
 from adawise.sink.layout import CompactedName, SegmentName
+from adawise.store.documents import Count, Document, Text, parse
 from adawise.store.store import AlreadyExists, Store
 
 FORMAT = 1
@@ -77,6 +79,13 @@ def _facts(store: Store, key: str) -> tuple[str, int, int]:
     return created_at.astimezone(UTC).date().isoformat(), metadata.num_rows, nbytes
 
 
+class _Plan(Document):
+    format: int
+    file: Text
+    segments: Count
+    rows: Count
+
+
 def read(store: Store, tp: TopicPartition, first: SegmentName) -> CompactionPlan | None:
     """The plan that was claimed for the file that begins with `first`; None if there is none.
 
@@ -86,13 +95,11 @@ def read(store: Store, tp: TopicPartition, first: SegmentName) -> CompactionPlan
     data = store.get(key)
     if data is None:
         return None
-    try:
-        document = json.loads(data)
-        name = CompactedName.parse(document["file"])
-        if document["format"] == FORMAT and name is not None and name.first == first:
-            return CompactionPlan(name, int(document["segments"]), int(document["rows"]))
-    except (ValueError, KeyError, TypeError):
-        pass
+    with suppress(ChainError):
+        plan = parse(_Plan, store, key, data)
+        name = CompactedName.parse(plan.file)
+        if plan.format == FORMAT and name is not None and name.first == first:
+            return CompactionPlan(name, plan.segments, plan.rows)
     raise ChainError(
         f"{store}: {key}: expected a plan of format {FORMAT} for the file that begins with {first}, but it holds "
         f"{data[:80]!r}; if no compacted file begins there, remove it, else restore it or upgrade this program"

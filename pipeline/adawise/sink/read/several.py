@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from itertools import combinations
 
-from adawise.errors import SettingsError
+from adawise.errors import ChainError, SettingsError
 from adawise.records import TopicPartition
 from adawise.sink import claims, layout, segment
 from adawise.sink.read.files import read_bytes, segment_keys
 from adawise.sink.segment import SegmentFooter
+from adawise.store.documents import Document, Text, parse
 from adawise.store.store import Store, open_store
 
 
@@ -83,14 +84,18 @@ def _is_another_topic(one: SegmentFooter, other: SegmentFooter) -> bool:
     return bool(one.cluster_id and other.cluster_id and one.cluster_id != other.cluster_id)
 
 
+class _Replay(Document):
+    streams: list[Text] | None = None
+
+
 def _streams(store: Store) -> Collection[str] | None:
     """The streams that a replay was of; None for all."""
     data = store.get(layout.REPLAY)
-    try:
-        streams = None if data is None else json.loads(data).get("streams")
-    except (ValueError, AttributeError):  # whoever goes on with the replay says so
+    if data is None:
         return None
-    return streams if isinstance(streams, list) else None
+    with suppress(ChainError):  # going on with the replay says what is damaged
+        return parse(_Replay, store, layout.REPLAY, data).streams
+    return None
 
 
 def _are_apart(one: Collection[str] | None, other: Collection[str] | None) -> bool:

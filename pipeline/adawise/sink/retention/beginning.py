@@ -9,15 +9,17 @@ from __future__ import annotations
 import json
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from typing import Any
+
+from pydantic import ConfigDict
 
 from adawise.errors import ChainError
 from adawise.records import TopicPartition
 from adawise.sink import layout
-from adawise.sink.claims import LAYOUT, parsed, unreadable
+from adawise.sink.claims import LAYOUT
 from adawise.sink.layout import SegmentName
 from adawise.sink.lineage import Lineage
 from adawise.sink.read.files import beginning_name, beginnings
+from adawise.store.documents import Count, Document, Text, parse, unreadable
 from adawise.store.store import AlreadyExists, Store
 
 
@@ -47,6 +49,20 @@ class Beginning:
         return Lineage.of(self.lineage.encode()).extended(named[1])
 
 
+class _Beginning(Document):
+    model_config = ConfigDict(extra="forbid")  # by it files are deleted: what is not known of it may matter
+
+    layout: int
+    previous: Text
+    pending: tuple[Count, ...]
+    lineage: Text
+    rows: Count
+    files: Count
+    size_bytes: Count
+    until_day: Text
+    removed_at: Text
+
+
 def read(store: Store, tp: TopicPartition) -> tuple[SegmentName, Beginning] | None:
     """The name that the chain begins with, and the claim; None if retention never cut it.
 
@@ -61,16 +77,14 @@ def read(store: Store, tp: TopicPartition) -> tuple[SegmentName, Beginning] | No
         if beginning_name(store, tp) > name:  # retention has cut it again, a moment ago
             return read(store, tp)
         raise ChainError(f"{store}: {key}: expected the claim that was listed, but it is gone; restore it")
-    document: dict[str, Any] = dict(parsed(store, key, data))
+    document = parse(_Beginning, store, key, data)
+    previous = layout.parse_key(document.previous)
+    if document.layout != LAYOUT or previous is None or previous[0] != tp or previous[1] >= name:
+        raise unreadable(store, key)
+    found = Beginning(**document.model_dump(exclude={"layout"}))
     try:
-        if document.pop("layout") != LAYOUT:
-            raise ValueError("another layout")
-        found = Beginning(**{**document, "pending": tuple(map(int, document["pending"]))})
         found.after_previous()
-        previous = layout.parse_key(found.previous)
-        if previous is None or previous[0] != tp or previous[1] >= name:
-            raise ValueError(f"{found.previous!r} is no segment before it")
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError) as error:
         raise unreadable(store, key) from error
     return name, found
 

@@ -1,0 +1,54 @@
+"""The documents of a root or a recording, each parsed by one strict and bounded model.
+
+A root may be copied, cut short, edited by hand or written to by others. What is not as this program writes it is
+damaged as a whole: no value of it is guessed, converted or taken.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from adawise.errors import ChainError
+from adawise.store.store import Store
+
+MOST_BYTES = 1 << 24  # of a document; a pair of 100,000 class names takes a few million
+
+Text = Annotated[str, StringConstraints(max_length=1 << 16)]
+Line = Annotated[str, StringConstraints(max_length=4096, pattern=r"^[^\x00-\x1f\x7f]*$")]
+Count = Annotated[int, Field(ge=0, lt=1 << 63)]
+
+
+class Document(BaseModel):
+    """What a document holds. Names that it does not know are of later versions, and passed over."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="ignore", allow_inf_nan=False)
+
+
+Kind = TypeVar("Kind", bound=Document)
+
+
+def read_document(kind: type[Kind], data: bytes) -> Kind:
+    """The document of these bytes. Raises ValueError with the first thing that is wrong."""
+    if len(data) > MOST_BYTES:
+        raise ValueError(f"it has {len(data)} bytes, expected {MOST_BYTES} at most")
+    try:
+        return kind.model_validate_json(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ValueError(f"{where}: {first['msg']}" if where else first["msg"]) from None
+
+
+def parse(kind: type[Kind], store: Store, key: str, data: bytes) -> Kind:
+    """The document that was found at `key` of a root. Raises ChainError if it is damaged."""
+    try:
+        return read_document(kind, data)
+    except ValueError as error:
+        raise unreadable(store, key) from error
+
+
+def unreadable(store: Store, key: str) -> ChainError:
+    """The error for a document that is damaged."""
+    return ChainError(f"{store}: {key}: expected a claim written by this program, but it is damaged; restore it")
