@@ -36,7 +36,8 @@ test: .venv/.installed kafka  ## the first tier, on Apache Kafka where Java and 
 	$(BIN)/python -m pytest -n 3 --dist loadfile -m "not soak and not check"  # many tests wait for a broker; three processes, a broker each
 
 check: .venv/.installed kafka  ## the second tier: chaos, kills, logins, pages in a browser, deploy files (PARTS=changed, or names of tests/tiers.py)
-	@parts="$(PARTS)"; if [ "$$parts" = changed ]; then parts=$$($(BIN)/python -m tests.tiers) || exit; fi; \
+	@parts="$(PARTS)"; if [ -z "$$parts" ]; then echo "PARTS is empty: all, changed, or names of tests/tiers.py" >&2; exit 2; fi; \
+	if [ "$$parts" = changed ]; then parts=$$($(BIN)/python -m tests.tiers) || exit; fi; \
 	if [ -z "$$parts" ]; then echo "no part of the second tier has changed since it last passed"; exit; fi; set -x; \
 	$(BIN)/python -m pytest -n 3 --dist loadfile --hypothesis-profile check --parts="$$parts"
 

@@ -27,6 +27,7 @@ from hypothesis import is_hypothesis_test, settings
 from adawise.kafka import repairs
 from tests import deadlines, tiers
 from tests.brokers import (
+    CAPABILITIES,
     FORCE,
     ApacheKafka,
     Broker,
@@ -77,12 +78,9 @@ def pytest_configure(config: pytest.Config) -> None:
             chosen = tiers.choose(asked)
         except ValueError as error:
             raise pytest.UsageError(str(error)) from error
-        # What chooses among the tests of a part leaves it unproved.
-        selecting = ("keyword", "markexpr", "deselect", "ignore", "ignore_glob", "lf", "stepwise", "collectonly")
-        selects = any(getattr(config.option, name, None) for name in selecting)
-        whole = config.args_source is config.ArgsSource.TESTPATHS and not selects
-        if whole and not hasattr(config, "workerinput"):
-            config.pluginmanager.register(tiers.Recorder(chosen), "recorder-of-parts")
+        if not hasattr(config, "workerinput"):
+            others = tiers.other_options(config.invocation_params.args)
+            config.pluginmanager.register(tiers.Recorder(chosen, others=others), "recorder-of-parts")
     if config.option.timeout:
         config.option.timeout = deadlines.scaled(config.option.timeout)
     config.addinivalue_line(
@@ -170,9 +168,11 @@ def _select_parts(config: pytest.Config, items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
-    """Send the parts of a test with its report, for the controller of xdist has no items."""
+    """Send the parts of a test with its report, and what its broker cannot do: the controller of xdist has no items."""
     report = yield
     report.parts = sorted(tiers.parts_of(item))
+    broker = getattr(item, "funcargs", {}).get("broker")
+    report.broker_lacks = sorted(CAPABILITIES - broker.capabilities) if isinstance(broker, Broker) else []
     return report
 
 

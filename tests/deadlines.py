@@ -1,7 +1,7 @@
 """Deadlines of tests: one factor for all, by ADAWISE_TEST_DEADLINES, for a machine that is busy or slow.
 
-A deadline only ends a test that would wait for ever. It is long enough that no test depends on how fast the machine is,
-and nothing is asserted of the time that something took.
+A deadline only ends a test that would wait for ever. It is long enough that no test depends on how fast the machine is.
+Where the subject is a bound on time, the bound is generous and is stretched likewise.
 """
 
 from __future__ import annotations

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import sys
 from collections.abc import Callable
 
 from tests.deadlines import DEADLINE_S
-from tests.processes import start_server
+from tests.processes import in_environment, start_server
 
 
 def exit_code(work: Callable[..., object], *arguments: object) -> int | None:
@@ -16,7 +17,8 @@ def exit_code(work: Callable[..., object], *arguments: object) -> int | None:
     It is 0 if it came to the end of its work, and None if it still ran at the deadline, and was killed then.
     """
     start_server()
-    process = multiprocessing.get_context("forkserver").Process(target=work, args=arguments)
+    given = (work, dict(os.environ), *arguments)
+    process = multiprocessing.get_context("forkserver").Process(target=in_environment, args=given)
     sys.audit("tests.fork")
     process.start()
     process.join(DEADLINE_S)

@@ -14,18 +14,26 @@ import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_NUM_THREADS": "1"}
-PRELOADED = ("tests.worker.process", "tests.preloaded")
+PRELOADED = ("tests.last", "tests.worker.process", "tests.preloaded")
 _STREAMS = (("stdin", "r", "strict"), ("stdout", "w", "strict"), ("stderr", "w", "backslashreplace"))
+
+
+def in_environment(work: Callable[..., object], environment: Mapping[str, str], *arguments: object) -> object:
+    """Call what a fork is to do, in the environment of its parent: the server keeps that of when it was started."""
+    os.environ.clear()
+    os.environ.update(environment)
+    return work(*arguments)
 
 
 def start_server(*modules: str) -> None:
@@ -137,15 +145,18 @@ def _become(arguments: list[str], folder: str, environment: dict[str, str], stre
     os.environ.update(environment)
     os.chdir(folder)
     sys.argv = ["adawise", *arguments]
-    from adawise.__main__ import program
+    import adawise.__main__ as entry
+    from tests.last import LAST
 
+    # What the program registers first comes last, after the exit functions of the libraries that are loaded already.
+    vars(entry)["atexit"] = SimpleNamespace(register=lambda function: setattr(LAST, "function", function))
     try:
-        program()
+        entry.program()
     except SystemExit:
         raise
     except BaseException:  # the interpreter would print it before its exit functions, of which one ends the process
         traceback.print_exc()
         raise
-    finally:  # what an interpreter does at its end, and multiprocessing leaves out
+    finally:  # what an interpreter does at its end; multiprocessing leaves the second out, and the first is before it
         threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import signal
 import subprocess
@@ -71,14 +72,22 @@ def threaded() -> None:
     vars(adawise.__main__)["main"] = main
 
 
-def handled() -> None:
-    """Say which handlers of logs a command finds, and end."""
+FOUND = "print(logging.root.handlers, logging.root.level, sys.stdout.line_buffering, sys.stderr.line_buffering)"
+
+
+def looking() -> None:
+    """Print what a command finds of logs and streams, and end."""
 
     def main() -> int:
-        print(logging.root.handlers, logging.lastResort is not None)
+        exec(FOUND, {"logging": logging, "sys": sys})
         return 0
 
     vars(adawise.__main__)["main"] = main
+
+
+def with_a_library() -> None:
+    """Have something to do at the exit, as libraries do that are imported after the program began."""
+    atexit.register(print, "the library ends")
 
 
 def prepared(before: Callable[[], None]) -> tuple[int, str, str]:
@@ -99,7 +108,13 @@ def test_threads_that_are_left_come_to_their_end() -> None:
     assert prepared(threaded) == (0, "the thread is done\n", "\\udcff\n")
 
 
-def test_nothing_of_the_server_is_in_the_logs_of_a_command() -> None:
-    code = "import logging; import adawise.__main__; print(logging.root.handlers, logging.lastResort is not None)"
-    expected = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=DEADLINE_S)
-    assert prepared(handled) == (0, expected.stdout, "")
+def test_nothing_of_the_server_is_in_the_logs_and_streams_of_a_command() -> None:
+    code = f"import logging, sys; import adawise.__main__; {FOUND}"
+    call = [sys.executable, "-E", "-c", code]  # -E: whoever runs the tests may have asked for streams without buffers
+    expected = subprocess.run(call, capture_output=True, text=True, timeout=DEADLINE_S)
+    assert prepared(looking) == (0, expected.stdout, "")
+
+
+def test_what_libraries_do_at_the_exit_is_done_before_the_program_ends_itself() -> None:
+    code, out, _ = prepared(with_a_library)
+    assert (code, out.splitlines()[-1]) == (0, "the library ends")

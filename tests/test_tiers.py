@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import subprocess
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,7 +15,19 @@ from _pytest.config.argparsing import Parser
 from tests import tiers
 from tests.conftest import pytest_addoption
 from tests.deadlines import VARIABLE, factor
-from tests.tiers import PARTS, RECORD, ROOT, Recorder, changed, choose, digest, read_record, write_record
+from tests.tiers import (
+    PARTS,
+    RECORD,
+    ROOT,
+    Recorder,
+    changed,
+    choose,
+    digest,
+    imported,
+    other_options,
+    read_record,
+    write_record,
+)
 from tools.faults import FAULTS
 
 
@@ -43,12 +57,12 @@ def test_a_part_that_passed_is_asked_for_again_once_a_file_of_its_paths_changes(
     write_record({part: digest(part, repository) for part in PARTS}, repository)
     assert changed(repository) == []
     (repository / "tools/bench/a.py").write_text("second\n", encoding="utf-8")
-    assert changed(repository) == ["tools"], "committed or not"
+    assert changed(repository) == ["tools", "examples"], "committed or not"
     commit(repository)
-    assert changed(repository) == ["tools"]
+    assert changed(repository) == ["tools", "examples"]
     (repository / "deploy").mkdir()
     (repository / "deploy/new.yml").write_text("new\n", encoding="utf-8")
-    assert changed(repository) == ["deploy", "tools"], "known to git or not"
+    assert changed(repository) == ["deploy", "tools", "examples"], "known to git or not"
     (repository / ".gitignore").write_text("*.pyc\n", encoding="utf-8")
     (repository / "tools/bench/a.pyc").write_text("", encoding="utf-8")
     (repository / "tools/bench/a.py").write_text("first\n", encoding="utf-8")
@@ -83,13 +97,19 @@ class Reported:
 
 
 def recorded(
-    repository: Path, chosen: list[str], *outcomes: tuple[str, str, str], code: int = 0, change: str = ""
+    repository: Path,
+    chosen: list[str],
+    *outcomes: tuple[str, str, str],
+    code: int = 0,
+    change: str = "",
+    others: Sequence[str] = (),
+    lacks: Sequence[str] = (),
 ) -> list[str]:
     """Return what a recorder says once reports of (part, phase, outcome) came, and the run ended with the code."""
-    recorder, terminal = Recorder(chosen, repository), Reported()
+    recorder, terminal = Recorder(chosen, repository, others), Reported()
     for part, when, outcome in outcomes:
         report: Any = pytest.TestReport("a", ("a", 1, "a"), {}, cast("Any", outcome), None, cast("Any", when))
-        report.parts = [part]
+        report.parts, report.broker_lacks = [part], lacks
         recorder.pytest_runtest_logreport(report)
     if change:
         (repository / change).write_text("changed meanwhile\n", encoding="utf-8")
@@ -132,6 +152,71 @@ def test_a_part_alone_is_understood_on_the_command_line_of_make_check(part: str)
     pytest_addoption(parser)
     known, rest = parser.parse_known_and_unknown_args([f"--parts={part}"])
     assert (known.parts, rest) == (part, [])
+
+
+MAKE_CHECK = ["-n", "3", "--dist", "loadfile", "--hypothesis-profile", "check", "--parts=kills,real"]
+
+
+def test_a_run_of_make_check_records_and_one_that_may_leave_something_out_does_not() -> None:
+    assert other_options(MAKE_CHECK, {}) == []
+    assert other_options(MAKE_CHECK, {"PYTEST_ADDOPTS": "--times=/tmp/a.times -q"}) == []
+    for option in ("-kfast", "--deselect=a", "-otestpaths=tests/store", "--sw-skip", "-pno:xdist", "-m", "tests/store"):
+        assert other_options([*MAKE_CHECK, option], {}) == [option]
+        assert other_options(MAKE_CHECK, {"PYTEST_ADDOPTS": option}) == [option]
+    assert other_options(["--parts=examples"], {}) == ["no --hypothesis-profile check"]
+
+
+def test_nothing_is_recorded_of_a_run_with_other_options(repository: Path) -> None:
+    lines = recorded(repository, ["tools"], *PASSED, others=["-k", "fast"])
+    assert lines[-1].startswith("tools: 1 passed; not recorded: `make check` does not ask -k fast")
+    assert not (repository / RECORD).exists()
+
+
+def test_a_part_that_ran_on_a_broker_which_cannot_do_everything_is_not_recorded(repository: Path) -> None:
+    lines = recorded(repository, ["tools"], *PASSED, lacks=["end_offsets"])
+    assert lines[-1].startswith("tools: 1 passed; not recorded: the broker cannot do end_offsets")
+    assert not (repository / RECORD).exists()
+
+
+@pytest.mark.parametrize("content", ["", "{", "<<<<<<< ours", "[]", "null"])
+def test_a_record_that_cannot_be_read_says_nothing_of_any_part(repository: Path, content: str) -> None:
+    (repository / RECORD).write_text(content, encoding="utf-8")
+    assert changed(repository) == [*PARTS]
+
+
+def test_records_that_are_written_at_once_are_both_kept(repository: Path) -> None:
+    for _ in range(20):
+        (repository / RECORD).unlink(missing_ok=True)
+        with ThreadPoolExecutor(2) as both:
+            list(both.map(lambda part: write_record({part: "1"}, repository), ["tools", "deploy"]))
+        assert read_record(repository) == {"deploy": "1", "tools": "1"}
+
+
+def test_a_part_depends_on_what_its_tests_import(repository: Path) -> None:
+    write = {
+        "tests/a/test_a.py": 'from tests.b import c\n@pytest.mark.check("kills")\ndef test_a(): ...\n',
+        "tests/a/conftest.py": "import tools.d\n",
+        "tests/b/__init__.py": "",
+        "tests/b/c.py": 'PLUGIN = "tests.e"\n',
+        "tests/e.py": "",
+        "tests/f.py": "",
+        "tests/data.json": "{}",
+        "tools/d.py": "",
+    }
+    for name, text in write.items():
+        (repository / name).parent.mkdir(parents=True, exist_ok=True)
+        (repository / name).write_text(text, encoding="utf-8")
+    for name in write:
+        before = digest("kills", repository)
+        (repository / name).write_text(f"{write[name]} ", encoding="utf-8")
+        assert (digest("kills", repository) == before) is (name == "tests/f.py")
+    (repository / "tests/e.py").chmod(0o755)
+    assert digest("kills", repository) != before
+
+
+def test_what_the_server_of_each_process_loads_is_a_dependency_of_who_forks_from_it() -> None:
+    assert {"tests/preloaded.py", "tests/worker/process.py"} <= {*imported("kills")}
+    assert "tests/worker/process.py" not in imported("drift")
 
 
 def test_parts_are_asked_for_by_name() -> None:

@@ -1,20 +1,27 @@
 """The tiers of the tests, and which parts of the second one a change asks for.
 
 `make test` is the first tier, `make check` the second, `make soak` the third. A test is in the second tier by
-`@pytest.mark.check("part")`, in the third by `@pytest.mark.soak`. The second tier is divided into parts, each of which
-names the paths that it depends on. `make check` writes the digest of the files there into `.ci/checked.json` for every
-part that passed; `.ci/run` runs the parts whose digest is another. Part `examples` is the tests of hypothesis, which
-are in the first tier too, with fewer examples.
+`@pytest.mark.check("part")`, in the third by `@pytest.mark.soak`. The second tier is divided into parts. `make check`
+writes a digest of what each part depends on into `.ci/checked.json` for every part that passed; `.ci/run` runs the
+parts whose digest is another. Part `examples` is the tests of hypothesis, which are in the first tier too, with fewer
+examples.
 """
 
 from __future__ import annotations
 
+import ast
+import fcntl
 import hashlib
 import json
+import os
+import re
+import shlex
 import subprocess
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -28,71 +35,44 @@ EXAMPLES = "examples"
 class Part:
     """A part of the second tier.
 
+    It also depends on its tests, on the modules of `tests` and `tools` that these import, and on what is not Python
+    below `tests`.
+
     Args:
         about: what it shows.
-        rooms: rooms of the package that it depends on, with spaces; None: the whole package.
+        rooms: folders of the package that it depends on, with spaces; None: the whole package.
         others: further paths, with spaces.
     """
 
     about: str
-    rooms: str | None
-    others: str
+    rooms: str | None = None
+    others: str = ""
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """The paths whose change may break it."""
+        """The paths whose change may break it, beside the files that its tests import."""
         rooms = ("pipeline/adawise",) if self.rooms is None else (f"pipeline/adawise/{r}" for r in self.rooms.split())
         return (*_EVERYWHERE, *rooms, *self.others.split())
 
 
-_EVERYWHERE = ("pyproject.toml", "constraints.txt", "tests/conftest.py", "tests/tiers.py", "tests/processes.py")
-_HELPERS = " ".join(
-    f"tests/{name}.py" for name in ("brokers", "deadlines", "dying", "fakes", "hostile", "models", "preloaded", "told")
-)
-_WORKERS = f"{_HELPERS} tests/kafka tests/worker tests/sink tests/store tests/replay deploy/kafka"
+_EVERYWHERE = ("pyproject.toml", "constraints.txt", "Makefile", "deploy/kafka", "tests/conftest.py", "tests/tiers.py")
 
 PARTS: Mapping[str, Part] = {
-    "chaos": Part(
-        "kills, zombies and outages on three brokers, by the judge of `make chaos`",
-        None,
-        f"{_WORKERS} tools/chaos tests/chaos",
-    ),
+    "chaos": Part("kills, zombies and outages on three brokers, by the judge of `make chaos`", others="tools/chaos"),
     "kills": Part(
-        "kills beyond one at each failpoint: while results are published, while a recording is written, at any moment",
-        None,
-        f"{_WORKERS} tests/results",
+        "kills beyond one at each failpoint: while results are published, while a recording is written, at any moment"
     ),
-    "brokers": Part(
-        "brokers that are killed, frozen, of three, or of other clients: commands and workers wait and go on",
-        None,
-        f"{_WORKERS} tests/commands tests/dead_letters",
-    ),
-    "secured": Part("TLS, logins and OAuth", None, f"{_WORKERS} tests/commands"),
-    "replay": Part(
-        "the long equalities of a replay: rebalances, floods of names, batches of many cameras", None, _WORKERS
-    ),
-    "browser": Part(
-        "pages in a browser beyond one smoke test each",
-        None,
-        "tests/deadlines.py tests/page tests/web tests/drift tests/evaluate",
-    ),
-    "models": Part(
-        "training and serving of unusual models: towers of other kinds, the compiler",
-        None,
-        f"{_HELPERS} tests/clip tests/finetune tests/evaluate tests/gpu tests/replay",
-    ),
-    "real": Part(
-        "the given pair and photographs of shared/data, where they are",
-        None,
-        f"{_HELPERS} tests/real tests/finetune tests/evaluate",
-    ),
-    "drift": Part("a fortnight of nights, one after the other", None, "tests/drift tests/deadlines.py tools/drift"),
-    "deploy": Part("deploy files by the tools that read them", "live", "deploy tests/deploy tests/deadlines.py"),
-    "tools": Part(
-        "tests of tools/: bench, fuzz, method", None, f"{_HELPERS} tools tests/bench tests/fuzz tests/method tests/sink"
-    ),
-    "guide": Part("the examples of CONTRIBUTING.md in a copy of the repository", None, "tests CONTRIBUTING.md"),
-    EXAMPLES: Part("hypothesis with 100 examples", None, "tests"),
+    "brokers": Part("brokers that are killed, frozen, of three, or of other clients: commands and workers wait"),
+    "secured": Part("TLS, logins and OAuth"),
+    "replay": Part("the long equalities of a replay: rebalances, floods of names, batches of many cameras"),
+    "browser": Part("pages in a browser beyond one smoke test each"),
+    "models": Part("training and serving of unusual models: towers of other kinds, the compiler"),
+    "real": Part("the given pair and photographs of shared/data, where they are"),
+    "drift": Part("a fortnight of nights, one after the other"),
+    "deploy": Part("deploy files by the tools that read them", rooms="live", others="deploy"),
+    "tools": Part("tests of tools/: bench, fuzz, method", others="tools"),
+    "guide": Part("the examples of CONTRIBUTING.md in a copy of the repository", others="tests CONTRIBUTING.md"),
+    EXAMPLES: Part("hypothesis with 100 examples", others="tests tools"),
 }
 
 
@@ -111,26 +91,89 @@ def parts_of(item: pytest.Item) -> set[str]:
 
 
 def digest(part: str, root: Path = ROOT) -> str:
-    """Return a digest of all files below the paths of the part as they are now, those that git ignores left out."""
+    """Return a digest of what the part depends on, of the files as they are now, those that git ignores left out."""
     found = hashlib.sha256()
-    call = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *PARTS[part].paths]
-    names = subprocess.run(call, cwd=root, capture_output=True, check=True, text=True).stdout.split("\0")
-    for name in sorted({name for name in names if name and (root / name).is_file()}):
-        found.update(name.encode() + b"\0" + hashlib.sha256((root / name).read_bytes()).digest())
+    paths = [*PARTS[part].paths, *imported(part, root)]
+    known = _listed(root, *paths) | {name for name in _listed(root, "tests") if not name.endswith(".py")}
+    for name in sorted(known):
+        file = root / name
+        found.update(f"{name}\0{file.stat().st_mode & 0o111:o}\0".encode())
+        found.update(hashlib.sha256(file.read_bytes()).digest())
     return found.hexdigest()[:16]
 
 
+def _listed(root: Path, *paths: str) -> set[str]:
+    call = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *paths]
+    names = subprocess.run(call, cwd=root, capture_output=True, check=True, text=True).stdout.split("\0")
+    return {name for name in names if name and (root / name).is_file()}
+
+
+def imported(part: str, root: Path = ROOT) -> list[str]:
+    """Return the tests of a part, and all modules of `tests`, `tools` and `deploy` that they import, as paths."""
+    mark = f'mark.check("{part}")'
+    files = [file for file in (root / "tests").rglob("test_*.py") if mark in file.read_text(encoding="utf-8")]
+    waiting = [*files, *(folder / "conftest.py" for file in files for folder in file.parents)]
+    found: set[Path] = set()
+    while waiting:
+        file = waiting.pop()
+        if file in found or not file.is_file() or root not in file.parents:
+            continue
+        found.add(file)
+        waiting += _imports(file, root)
+        if file == root / "tests/processes.py":  # the server of each process loads these
+            waiting += [root / "tests/preloaded.py", root / "tests/worker/process.py"]
+    return sorted(file.relative_to(root).as_posix() for file in found)
+
+
+@cache
+def _imports(file: Path, root: Path) -> list[Path]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names |= {node.module, *(f"{node.module}.{name.name}" for name in node.names)}
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and _MODULE.fullmatch(node.value):
+            names.add(node.value)  # a plugin, or what `python -m` runs
+    ours = [root.joinpath(*name.split(".")) for name in names if name.partition(".")[0] in {"tests", "tools", "deploy"}]
+    folders = {root / name for name in ("tests", "tools", "deploy")}
+    parents = {folder for path in ours for folder in path.parents if folder in folders or folders & {*folder.parents}}
+    packages = [path / "__init__.py" for path in {*ours, *parents}]
+    return [path for path in [*(path.with_suffix(".py") for path in ours), *packages] if path.is_file()]
+
+
+_MODULE = re.compile(r"(?:tests|tools)(?:\.[a-z_0-9]+)+")
+
+
 def read_record(root: Path = ROOT) -> dict[str, str]:
-    """Return the digest that each part last passed with."""
+    """Return the digest that each part last passed with. One that cannot be read says nothing of any."""
     file = root / RECORD
-    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else {}
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return {str(part): str(known) for part, known in found.items()} if isinstance(found, dict) else {}
 
 
 def write_record(passed: Mapping[str, str], root: Path = ROOT) -> None:
     """Record the digests that these parts passed with."""
-    record = {**read_record(root), **passed}
-    kept = {part: record[part] for part in sorted(PARTS) if part in record}
-    (root / RECORD).write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+    with _alone(root / RECORD.parent):
+        record = {**read_record(root), **passed}
+        kept = {part: record[part] for part in sorted(PARTS) if part in record}
+        written = root / RECORD.with_suffix(".new")
+        written.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+        os.replace(written, root / RECORD)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def changed(root: Path = ROOT) -> list[str]:
@@ -153,26 +196,43 @@ def choose(asked: str) -> list[str]:
     return names
 
 
-class Recorder:
-    """Record the parts that passed, with the digest of their files when the run began.
+_HARMLESS = re.compile(r"-n=?[0-9]*|[0-9]+|--dist|loadfile|--hypothesis-profile|check|--parts=[a-z,]+|-v|-q|--times=.+")
 
-    Nothing is recorded of a run in which anything failed, or that was interrupted. A part of which a test was skipped
-    is not recorded either, for what it needs was not there; nor one whose files were changed meanwhile.
+
+def other_options(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) -> list[str]:
+    """Return the options of a run that `make check` does not have: it may have left tests or examples out."""
+    given = [*arguments, *shlex.split(environment.get("PYTEST_ADDOPTS", ""))]
+    others = [option for option in given if not _HARMLESS.fullmatch(option)]
+    return others if "check" in given else [*others, "no --hypothesis-profile check"]
+
+
+class Recorder:
+    """Record the parts that passed, with the digest of what they depended on when the run began.
+
+    Nothing is recorded of a run in which anything failed, that was interrupted, or that was asked otherwise than by
+    `make check`. A part of which a test was skipped, or ran on a broker that cannot do everything, is not recorded
+    either: what it needs was not there; nor one whose files were changed meanwhile.
+
+    Args:
+        chosen: the parts of this run.
+        others: what it was asked beside, as `other_options` has it.
     """
 
-    def __init__(self, chosen: Iterable[str], root: Path = ROOT) -> None:
+    def __init__(self, chosen: Iterable[str], root: Path = ROOT, others: Sequence[str] = ()) -> None:
         self._began = {part: digest(part, root) for part in chosen}
-        self._root = root
+        self._root, self._others = root, others
         self._outcomes: dict[str, Counter[str]] = defaultdict(Counter)
+        self._lacks: dict[str, set[str]] = defaultdict(set)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Count the report for each part of its test."""
         for part in getattr(report, "parts", ()):
+            self._lacks[part] |= {*getattr(report, "broker_lacks", ())}
             if report.when == "call" or report.outcome != "passed":
                 self._outcomes[part][report.outcome] += 1
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter, exitstatus: int) -> None:
-        """Write the record, and say what is not in it and why."""
+        """Write the record, and report what is not in it and why."""
         passed: dict[str, str] = {}
         terminalreporter.section("second tier")
         for part, began in self._began.items():
@@ -180,8 +240,12 @@ class Recorder:
             counts = ", ".join(f"{found[name]} {name}" for name in ("passed", "failed", "skipped") if found[name])
             if exitstatus != pytest.ExitCode.OK:
                 why = "not recorded: this run did not pass"
+            elif self._others:
+                why = f"not recorded: `make check` does not ask {' '.join(self._others)}"
             elif not found["passed"] or found["skipped"]:
                 why = "not recorded: not all of it was run"
+            elif lacks := self._lacks[part]:
+                why = f"not recorded: the broker cannot do {', '.join(sorted(lacks))}"
             elif digest(part, self._root) != began:
                 why = "not recorded: its files were changed meanwhile"
             else:

@@ -305,7 +305,7 @@ def a_topic_with_holes(broker: Broker, topic: MakeTopic) -> tuple[str, list[int]
             producer.send(name, b"x", key=camera.encode(), partition=0, timestamp_ms=10_000 * (n + 1)).get(DEADLINE_S)
     give_up_s, left = time.monotonic() + DEADLINE_S, list[int]()
     while left != [3, 4, 6, 7]:
-        assert time.monotonic() < give_up_s, f"the broker does not compact: {left} are left after a minute"
+        assert time.monotonic() < give_up_s, f"the broker does not compact: {left} are left"
         with log_of(broker) as log:
             left = log.messages(TopicPartition(name, 0), 0, 8)[0].tolist()
     return name, left

@@ -324,6 +324,7 @@ def machine_settings(**changes: object) -> settings:
     )
 
 
+@pytest.mark.examples
 def test_rows_are_written_exactly_once_and_states_follow_whatever_two_owners_do() -> None:
     run_state_machine_as_test(Partition, settings=machine_settings())
 

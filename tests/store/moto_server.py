@@ -7,6 +7,7 @@ moto looks whether a key is there, and then writes it, in several threads: two w
 
 from __future__ import annotations
 
+import io
 import sys
 import threading
 from collections.abc import Iterable
@@ -27,9 +28,19 @@ class OneConditionAtATime:
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         """Answer a request."""
         if environ.get("HTTP_IF_NONE_MATCH") is None:
-            return list(self._app(environ, start_response))
+            return self._answer(environ, start_response)
+        # The body first: a writer that stands still in the middle of it would hold up all others.
+        length = -1 if environ.get("wsgi.input_terminated") else int(environ.get("CONTENT_LENGTH") or 0)
+        environ["wsgi.input"] = io.BytesIO(environ["wsgi.input"].read(length))
         with _ONE:
-            return list(self._app(environ, start_response))
+            return self._answer(environ, start_response)
+
+    def _answer(self, environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        answer = self._app(environ, start_response)
+        try:
+            return list(answer)
+        finally:
+            getattr(answer, "close", lambda: None)()
 
 
 if __name__ == "__main__":

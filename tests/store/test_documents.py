@@ -37,7 +37,8 @@ DAMAGED = {
     "binary": b"\x00\xff",
     "infinity": b'{"layout": 1, "sink": Infinity, "offset": Infinity, "partitions": 1e999, "segments": 1e999}',
     "other types": b'{"layout": [], "sink": {}, "cluster_id": 5, "group": [1], "topic": null, "purpose": {},'
-    b' "file": [], "identity": [], "settings": [], "places": null, "previous": 3, "format": "1", "ranges": [], "offset": "7"}',
+    b' "file": [], "identity": [], "settings": [], "places": null, "previous": 3, "format": "1", "ranges": [],'
+    b' "offset": "7"}',
     "many digits": b'{"layout": ' + b"9" * 5_000 + b"}",
     "huge": b'{"sink": "' + b"a" * (1 << 24) + b'"}',
 }

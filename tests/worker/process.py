@@ -33,7 +33,7 @@ from adawise.store.store import LocalStore
 from adawise.worker.observer import LogObserver
 from tests.deadlines import DEADLINE_S
 from tests.kafka.damage import damage
-from tests.processes import ENVIRONMENT, start_server
+from tests.processes import ENVIRONMENT, in_environment, start_server
 from tests.worker import poison
 
 __all__ = ["DEADLINE_S"]  # for those who have it from here
@@ -135,7 +135,8 @@ class WorkerProcess:
         self._plan = plan
         self._events, theirs = context.Pipe(duplex=False)
         self.seen: list[Event] = []
-        self._process = context.Process(target=work, args=(plan, theirs), daemon=True)
+        given = (work, dict(os.environ), plan, theirs)
+        self._process = context.Process(target=in_environment, args=given, daemon=True)
         sys.audit("tests.fork")
         self._process.start()
         theirs.close()
