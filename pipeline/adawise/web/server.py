@@ -13,6 +13,7 @@ import ipaddress
 import logging
 import socket
 import threading
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -47,10 +48,8 @@ class BoundedConnection(H11Protocol):
 
     @override
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        if len(self.connections) >= MOST_CONNECTIONS and not self._make_room():
-            self.transport = transport
-            transport.abort()
-            return
+        if len(self.connections) >= MOST_CONNECTIONS:
+            self._make_room()
         super().connection_made(transport)
         self._since_s = self.loop.time()
         self._looking = self.loop.call_later(_LOOK_S, self._look)
@@ -65,15 +64,21 @@ class BoundedConnection(H11Protocol):
     def _is_answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
 
-    def _make_room(self) -> bool:
-        """Cut the oldest connection that asks for nothing: those that come back at once must not keep probes out."""
-        idle = [c for c in self.connections if isinstance(c, BoundedConnection) and not c._is_answering]
-        oldest = min(idle, key=lambda connection: connection._since_s, default=None)
-        if oldest is None:
-            return False
+    def _make_room(self) -> None:
+        """Cut a connection, so that nobody keeps probes out: the oldest that asks for nothing, if there is one.
+
+        Else, where each waits for a body or for its answer to be read, the oldest of the address that has the most.
+        """
+        ours = [connection for connection in self.connections if isinstance(connection, BoundedConnection)]
+        idle = [connection for connection in ours if not connection._is_answering]
+        addresses = Counter(connection._address for connection in ours)
+        oldest = min(idle or ours, key=lambda each: (0 if idle else -addresses[each._address], each._since_s))
         self.connections.discard(oldest)  # it says so itself a turn of the loop later
         oldest.transport.abort()
-        return True
+
+    @property
+    def _address(self) -> str:
+        return str(self.client[0]) if self.client else ""
 
     def _look(self) -> None:
         left = self.transport.get_write_buffer_size()
