@@ -33,13 +33,13 @@ quick: .venv/.installed  ## the tests of the core, in less than two minutes: no 
 	$(BIN)/python -m pytest -q -n 2 -m "not broker and not slow and not soak and not check" $(QUICK)
 
 test: .venv/.installed kafka  ## the first tier, on Apache Kafka where Java and Maven are (or Docker, or KAFKA_BOOTSTRAP_SERVERS)
-	$(BIN)/python -m pytest -n 3 --dist loadfile -m "not soak and not check"  # many tests wait for a broker; three processes, a broker each
+	$(BIN)/python -m pytest -n 3 --dist loadfile --max-worker-restart 3 -m "not soak and not check"  # many tests wait for a broker; three processes, a broker each
 
 check: .venv/.installed kafka  ## the second tier: chaos, kills, logins, pages in a browser, deploy files (PARTS=changed, or names of tests/tiers.py)
-	@parts="$(PARTS)"; if [ -z "$$parts" ]; then echo "PARTS is empty: all, changed, or names of tests/tiers.py" >&2; exit 2; fi; \
+	@parts="$(strip $(PARTS))"; if [ -z "$$parts" ]; then echo "PARTS is empty: all, changed, or names of tests/tiers.py" >&2; exit 2; fi; \
 	if [ "$$parts" = changed ]; then parts=$$($(BIN)/python -m tests.tiers) || exit; fi; \
 	if [ -z "$$parts" ]; then echo "no part of the second tier has changed since it last passed"; exit; fi; set -x; \
-	$(BIN)/python -m pytest -n 3 --dist loadfile --hypothesis-profile check --parts="$$parts"
+	$(BIN)/python -m pytest -n 3 --dist loadfile --max-worker-restart 3 --hypothesis-profile check --parts="$$parts"
 
 soak: .venv/.soaked kafka  ## the third tier, an hour: long kills and chaos, alerts by their causes, images, clusters; what a machine lacks is skipped and named
 	$(BIN)/python -m pytest -m "soak or examples" --hypothesis-profile soak --timeout 3600

@@ -10,6 +10,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,9 +22,11 @@ from kafka import KafkaAdminClient
 # for what the tests compute is so small that a second thread costs more than it does; child processes inherit both.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.pop("FORCE_COLOR", None)  # what is printed is compared; some machines of CI set it
 
 from hypothesis import is_hypothesis_test, settings
 
+import adawise
 from adawise.kafka import repairs
 from tests import deadlines, tiers
 from tests.brokers import (
@@ -72,6 +75,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if not Path(adawise.__file__).is_relative_to(ROOT / "pipeline"):
+        raise pytest.UsageError(
+            f"these are the tests of {ROOT}, and the environment has the adawise of {Path(adawise.__file__).parent}: "
+            "`rm -rf .venv`, then `make quick` makes one of its own"
+        )
     config.stash[_STARTED] = []
     if asked := config.getoption("--parts"):
         try:

@@ -26,13 +26,19 @@ def refuses(reason: str) -> Start:
     return start
 
 
+def test_ci_runs_on_no_broker_that_lacks_something() -> None:
+    with pytest.raises(ValueError, match="CI runs on an Apache Kafka"):
+        order({"ADAWISE_TEST_BROKER": "embedded", "CI": "true"})
+
+
 @pytest.mark.parametrize(
     ("environ", "expected"),
     [
         ({}, ("docker", "kafka", "embedded")),
         ({"CI": "true"}, ("docker", "kafka")),
         ({"KAFKA_BOOTSTRAP_SERVERS": "b:9092", "CI": "true"}, ("external",)),
-        ({"ADAWISE_TEST_BROKER": "embedded", "CI": "true", "KAFKA_BOOTSTRAP_SERVERS": "b:9092"}, ("embedded",)),
+        ({"ADAWISE_TEST_BROKER": "embedded", "KAFKA_BOOTSTRAP_SERVERS": "b:9092"}, ("embedded",)),
+        ({"ADAWISE_TEST_BROKER": "kafka", "CI": "true"}, ("kafka",)),
     ],
 )
 def test_the_environment_decides_what_is_tried(environ: dict[str, str], expected: tuple[str, ...]) -> None:

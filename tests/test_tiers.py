@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from collections.abc import Sequence
@@ -26,6 +27,7 @@ from tests.tiers import (
     imported,
     other_options,
     read_record,
+    without_git,
     write_record,
 )
 from tools.faults import FAULTS
@@ -44,7 +46,7 @@ def repository(tmp_path: Path) -> Path:
 
 def git(folder: Path, *arguments: str) -> None:
     identity = ["-c", "user.name=A", "-c", "user.email=a@example.org"]
-    subprocess.run(["git", *identity, *arguments], cwd=folder, check=True)
+    subprocess.run(["git", *identity, *arguments], cwd=folder, env=without_git(os.environ), check=True)
 
 
 def commit(folder: Path) -> None:
@@ -57,12 +59,12 @@ def test_a_part_that_passed_is_asked_for_again_once_a_file_of_its_paths_changes(
     write_record({part: digest(part, repository) for part in PARTS}, repository)
     assert changed(repository) == []
     (repository / "tools/bench/a.py").write_text("second\n", encoding="utf-8")
-    assert changed(repository) == ["tools", "examples"], "committed or not"
+    assert changed(repository) == ["tools", "guide", "examples"], "committed or not"
     commit(repository)
-    assert changed(repository) == ["tools", "examples"]
+    assert changed(repository) == ["tools", "guide", "examples"]
     (repository / "deploy").mkdir()
     (repository / "deploy/new.yml").write_text("new\n", encoding="utf-8")
-    assert changed(repository) == ["deploy", "tools", "examples"], "known to git or not"
+    assert changed(repository) == ["deploy", "tools", "guide", "examples"], "known to git or not"
     (repository / ".gitignore").write_text("*.pyc\n", encoding="utf-8")
     (repository / "tools/bench/a.pyc").write_text("", encoding="utf-8")
     (repository / "tools/bench/a.py").write_text("first\n", encoding="utf-8")
@@ -224,6 +226,25 @@ def test_parts_are_asked_for_by_name() -> None:
     assert choose("all") == [*PARTS]
     with pytest.raises(ValueError, match=r"no part 'tool' of the second tier; there are chaos, kills"):
         choose("tool")
+    with pytest.raises(ValueError, match="no part of the second tier is named"):
+        choose(" ,")
+
+
+def test_the_repository_of_a_hook_or_a_rebase_is_none_of_the_tests(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "nowhere"))
+    monkeypatch.setenv("GIT_INDEX_FILE", str(tmp_path / "index"))
+    assert changed(repository) == [*PARTS]
+    (repository / "new").write_text("new\n", encoding="utf-8")
+    commit(repository)
+    assert not (tmp_path / "nowhere").exists()
+    assert not (tmp_path / "index").exists()
+
+
+def test_what_changed_is_not_known_without_git_and_that_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"what changed is asked of git, which says: .*not a git repository"):
+        changed(tmp_path)
 
 
 @pytest.mark.parametrize("part", PARTS)

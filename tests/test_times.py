@@ -70,7 +70,8 @@ def test_a_table_has_a_row_for_each_folder_file_and_fixture() -> None:
     found = tables(
         {
             "took_s": 9.0,
-            "busy_s": 12.0, "stolen_s": 0.0,
+            "busy_s": 12.0,
+            "stolen_s": 0.0,
             "tests": {"tests/a/test_b.py::test_c": spent},
             "fixtures": {"d (module)": spent},
         },

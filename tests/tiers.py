@@ -17,6 +17,7 @@ import os
 import re
 import shlex
 import subprocess
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -55,7 +56,17 @@ class Part:
         return (*_EVERYWHERE, *rooms, *self.others.split())
 
 
-_EVERYWHERE = ("pyproject.toml", "constraints.txt", "Makefile", "deploy/kafka", "tests/conftest.py", "tests/tiers.py")
+_EVERYWHERE = (
+    *(
+        "pyproject.toml",
+        "constraints.txt",
+        "Makefile",
+        ".ci/run",
+        "deploy/kafka",
+        "tests/conftest.py",
+        "tests/tiers.py",
+    ),
+)
 
 PARTS: Mapping[str, Part] = {
     "chaos": Part("kills, zombies and outages on three brokers, by the judge of `make chaos`", others="tools/chaos"),
@@ -63,7 +74,7 @@ PARTS: Mapping[str, Part] = {
         "kills beyond one at each failpoint: while results are published, while a recording is written, at any moment"
     ),
     "brokers": Part("brokers that are killed, frozen, of three, or of other clients: commands and workers wait"),
-    "secured": Part("TLS, logins and OAuth"),
+    "secured": Part("TLS, logins and OAuth", others="docs/guide/security.md"),
     "replay": Part("the long equalities of a replay: rebalances, floods of names, batches of many cameras"),
     "browser": Part("pages in a browser beyond one smoke test each"),
     "models": Part("training and serving of unusual models: towers of other kinds, the compiler"),
@@ -71,7 +82,7 @@ PARTS: Mapping[str, Part] = {
     "drift": Part("a fortnight of nights, one after the other"),
     "deploy": Part("deploy files by the tools that read them", rooms="live", others="deploy"),
     "tools": Part("tests of tools/: bench, fuzz, method", others="tools"),
-    "guide": Part("the examples of CONTRIBUTING.md in a copy of the repository", others="tests CONTRIBUTING.md"),
+    "guide": Part("the examples of CONTRIBUTING.md in a copy of the repository", others="tests tools CONTRIBUTING.md"),
     EXAMPLES: Part("hypothesis with 100 examples", others="tests tools"),
 }
 
@@ -102,9 +113,20 @@ def digest(part: str, root: Path = ROOT) -> str:
     return found.hexdigest()[:16]
 
 
+def without_git(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment in which git knows the repository by its folder, and no settings of the user."""
+    kept = {name: value for name, value in environment.items() if not name.startswith("GIT_")}
+    return {**kept, "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
+
+
 def _listed(root: Path, *paths: str) -> set[str]:
     call = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *paths]
-    names = subprocess.run(call, cwd=root, capture_output=True, check=True, text=True).stdout.split("\0")
+    try:
+        done = subprocess.run(call, cwd=root, env=without_git(os.environ), capture_output=True, check=True, text=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        said = getattr(error, "stderr", None) or error
+        raise ValueError(f"{root}: what changed is asked of git, which says: {str(said).strip()[:300]}") from error
+    names = done.stdout.split("\0")
     return {name for name in names if name and (root / name).is_file()}
 
 
@@ -191,12 +213,16 @@ def choose(asked: str) -> list[str]:
     if asked == "all":
         return [*PARTS]
     names = [name.strip() for name in asked.split(",") if name.strip()]
+    if not names:
+        raise ValueError(f"no part of the second tier is named; there are {', '.join(PARTS)}, and all")
     if unknown := [name for name in names if name not in PARTS]:
-        raise ValueError(f"there is no part {unknown[0]!r} of the second tier; there are {', '.join(PARTS)}")
+        raise ValueError(f"there is no part {unknown[0]!r} of the second tier; there are {', '.join(PARTS)}, and all")
     return names
 
 
-_HARMLESS = re.compile(r"-n=?[0-9]*|[0-9]+|--dist|loadfile|--hypothesis-profile|check|--parts=[a-z,]+|-v|-q|--times=.+")
+_HARMLESS = re.compile(
+    r"-n=?[0-9]*|[0-9]+|--dist|loadfile|--max-worker-restart|--hypothesis-profile|check|--parts=[a-z,]+|-v|-q|--times=.+"
+)
 
 
 def other_options(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) -> list[str]:
@@ -223,6 +249,11 @@ class Recorder:
         self._root, self._others = root, others
         self._outcomes: dict[str, Counter[str]] = defaultdict(Counter)
         self._lacks: dict[str, set[str]] = defaultdict(set)
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """Note a file that skips itself as a whole: of which parts its tests are is not known."""
+        if report.skipped:
+            self._others = [*self._others, f"the skip of {report.nodeid}"]
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Count the report for each part of its test."""
@@ -256,4 +287,7 @@ class Recorder:
 
 
 if __name__ == "__main__":
-    print(",".join(changed()))
+    try:
+        print(",".join(changed()))
+    except ValueError as error:
+        sys.exit(f"{error}\n`make check` runs all parts without git")

@@ -233,6 +233,20 @@ def test_a_search_that_raises_costs_its_own_batch_and_no_other(after: int) -> No
         run([failing(error, after)], images[:1], Recorder())
 
 
+def one_by_one_row(alphas: int, rows: int) -> Search:
+    """A search that passes each image at each alpha by itself, as a probe of one image at no price may."""
+    answer = torch.empty(0)
+    for index in range(alphas):
+        for row in range(rows):
+            (answer,) = yield [Trial(index, np.array([row]))]
+    return Outcome(StreamState("k", 0), 0, answer, {}, (), 0.0)
+
+
+def test_a_search_that_goes_on_learning_is_not_given_up() -> None:
+    (outcome,) = run([one_by_one_row(21, 40)], [stream(*range(40))], Recorder(), [served_instead])
+    assert outcome.error is None
+
+
 def test_a_search_that_asks_for_ever_is_given_up() -> None:
     (outcome,) = run([endless()], [stream(1, 2, 3, 4)], Recorder(), [served_instead])
     assert "did not end" in str(outcome.error)

@@ -13,10 +13,11 @@ from typing import Any
 
 import open_clip
 import pytest
+import torch
 from huggingface_hub import constants as hub
 
-from adawise.clip.config import check_config
-from adawise.clip.load import _TABLES, load_checkpoints, load_starting_model
+from adawise.clip.config import check_config, check_size
+from adawise.clip.load import _TABLES, _hub_is_offline, load_checkpoints, load_starting_model
 from adawise.errors import CheckpointError
 from tests.models import CONFIG, PairFolder
 
@@ -72,7 +73,10 @@ def test_each_config_of_open_clips_own_is_allowed(name: str) -> None:
         ({"cast_dtype": "float16"}, "cast_dtype"),
         ({"vision_cfg__layers": 100_000_000}, r"vision_cfg\.layers is 100000000, expected up to 512"),
         ({"vision_cfg__layers": [3, 4, 10**6, 3]}, r"vision_cfg\.layers"),
-        ({"vision_cfg__width": 10**6}, r"vision_cfg\.width is 1000000, expected a tower .* fits into memory"),
+        ({"vision_cfg__image_size": 10**5}, r"vision_cfg\.image_size is 100000, expected 1 to 2048"),
+        ({"vision_cfg__patch_size": 0}, r"vision_cfg\.patch_size is 0, expected 1 to 256"),
+        ({"vision_cfg__mlp_ratio": 1000}, r"vision_cfg\.mlp_ratio is 1000, expected 0 to 64"),
+        ({"text_cfg__context_length": 10**6}, r"text_cfg\.context_length is 1000000, expected 1 to 4096"),
         ({"vision_cfg__patch_size": 10**12}, r"vision_cfg\.patch_size"),
         ({"vision_cfg__mlp_ratio": 1e300}, r"vision_cfg\.mlp_ratio"),
         ({"vision_cfg__pool_type": {"a": 1}}, r"vision_cfg\.pool_type"),
@@ -94,10 +98,57 @@ def test_a_folder_whose_config_says_more_is_refused_by_name(
         load_starting_model("ViT-B-32", hostile)
 
 
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"vision_cfg__width": 10**6},
+        {"vision_cfg__layers": 512, "vision_cfg__width": 4_096},
+        {"text_cfg__vocab_size": 10**7, "text_cfg__width": 512},
+        {"embed_dim": 10**7},
+    ],
+)
+def test_a_config_that_makes_far_more_than_the_file_has_is_refused_before_it_is_made(
+    parts: dict[str, Any], pair_folder: PairFolder, tmp_path: Path
+) -> None:
+    hostile = changed(tmp_path / "hostile", pair_folder, **parts)
+    with pytest.raises(CheckpointError, match=r"hostile: its config makes a model of .* million weights, and the file"):
+        load_checkpoints(None, hostile, pair_folder.theta_1)
+
+
+@pytest.mark.parametrize("name", sorted(set(open_clip.list_models())))
+def test_the_size_of_each_model_of_open_clips_own_fits_its_file(name: str) -> None:
+    """As half precision, of which a file may be: by the least that the towers can have."""
+    config = open_clip.get_model_config(name)
+    vision = config["vision_cfg"]
+    if "timm_model_name" in vision or isinstance(vision["layers"], list) or "hf_model_name" in config["text_cfg"]:
+        return
+    with torch.device("meta"):
+        model = open_clip.create_model(name, load_weights=False, device="meta")
+    weights = sum(parameter.numel() for parameter in model.parameters())
+    check_size(config, name, 2 * weights)
+
+
+def test_a_name_of_a_model_hub_is_refused_and_not_asked_for(pair_folder: PairFolder, no_network: None) -> None:
+    files = (str(pair_folder.weights(0)), str(pair_folder.weights(1)))
+    for offline in (True, False):
+        with pytest.raises(CheckpointError, match=r"model\.architecture is 'hf-hub:someone', expected a name"):
+            load_checkpoints("hf-hub:someone", *files, offline=offline)
+
+
+def test_the_hub_is_offline_until_the_last_of_several_loads_ends() -> None:
+    first, second = _hub_is_offline(), _hub_is_offline()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__()
+    assert hub.HF_HUB_OFFLINE
+    second.__exit__()
+    assert not hub.HF_HUB_OFFLINE
+
+
 def test_a_pair_of_folders_loads_without_a_network(pair_folder: PairFolder, no_network: None) -> None:
     assert load_checkpoints(None, pair_folder.theta_0, pair_folder.theta_1).hashes
     files = (str(pair_folder.weights(0)), str(pair_folder.weights(1)))
-    assert load_checkpoints(pair_folder.theta_0, *files, offline=True).hashes
+    assert load_checkpoints(pair_folder.theta_0, *files).hashes
     assert not hub.HF_HUB_OFFLINE, "what the operator names may be fetched afterwards"
 
 

@@ -62,6 +62,23 @@ def test_passes_are_over_the_partitions_that_the_worker_has_once_an_hour_and_wha
     assert [(log["event"], log["removed"]) for log in logs] == [("files_retained", 6)]
 
 
+def test_a_damaged_partition_keeps_no_other_from_its_turn() -> None:
+    def remove(tp: TopicPartition, ends: Callable[[], bool]) -> int:
+        if tp == ONE:
+            raise ChainError("frames/1: a claim is damaged")
+        return 5
+
+    house = House(remove)
+    for tp in (ONE, OTHER):
+        house.keeper.partition_recovered(tp, Head(0))
+    with capture_logs() as logs:
+        house.step(0.0)
+        house.step(FIRST_S)
+        house.keeper.stopped()
+    told = [(log["event"], log.get("removed"), log.get("error")) for log in logs]
+    assert told == [("retention_failed", None, "frames/1: a claim is damaged"), ("files_retained", 5, None)]
+
+
 def test_the_end_of_the_worker_ends_the_pass_between_two_files() -> None:
     begun = threading.Event()
 

@@ -132,7 +132,8 @@ def atc(temperatures: Sequence[float], thresholds: Sequence[float]) -> Objective
     """
 
     def objective(logits: Tensor, alpha_index: int) -> Values:
-        return (entropy(logits, temperatures[alpha_index]) > thresholds[alpha_index]).astype(np.float64)
+        found = entropy(logits, temperatures[alpha_index])
+        return np.where(np.isfinite(found), (found > thresholds[alpha_index]).astype(np.float64), np.nan)
 
     return objective
 

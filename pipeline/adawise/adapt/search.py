@@ -28,7 +28,7 @@ NOISE_FLOOR = 1e-4  # nats^2: no mean of a few images is known better
 FAILED = "failed"
 """The trigger and the reset of a batch whose search was given up."""
 
-_MOST_STEPS = 256  # that a search may ask for trials; the longest takes a few, a search in a cycle takes all
+_MOST_IDLE = 16  # steps of a search that ask for nothing new; a search in a cycle takes all
 
 
 @dataclass(frozen=True)
@@ -217,17 +217,21 @@ class _Running:
 
     search: Search
     restart: Callable[[], Search] | None
-    steps: int = 0
+    idle: int = 0  # steps that asked for nothing that was not asked for before
+    seen: set[tuple[int, int]] = field(default_factory=set)  # alpha index, row
     error: Exception | None = None
     outcome: Outcome | None = None
 
     def advance(self, answers: list[Tensor] | None) -> list[Trial] | None:
         """Return the next trials, None once there is an outcome; `answers` are those of the trials before."""
         try:
-            if self.steps == _MOST_STEPS:
-                raise RuntimeError(f"the search asked {self.steps} times for trials and did not end")
-            self.steps += 1
-            return next(self.search) if answers is None else self.search.send(answers)
+            asked = next(self.search) if answers is None else self.search.send(answers)
+            before = len(self.seen)
+            self.seen |= {(trial.index, row) for trial in asked for row in trial.rows.tolist()}
+            self.idle = self.idle + 1 if len(self.seen) == before else 0
+            if self.idle > _MOST_IDLE:
+                raise RuntimeError(f"the search asked {self.idle} times for what it had, and did not end")
+            return asked
         except StopIteration as stop:
             outcome: Outcome = stop.value
             if outcome.state.is_finite() or self.restart is None:
@@ -238,7 +242,8 @@ class _Running:
             if self.restart is None:
                 raise
             failure = error
-        self.search, self.restart, self.steps, self.error = self.restart(), None, 0, failure
+        self.search, self.restart, self.idle, self.error = self.restart(), None, 0, failure
+        self.seen.clear()
         return self.advance(None)
 
 
@@ -251,8 +256,9 @@ def run(
     """Drive the searches to their outcomes; `images[s]` `[n_s, 3, S, S]` belongs to `searches[s]`.
 
     `evaluate` is called once a step, for all that the searches want then: rows of all streams that want one alpha
-    together. Where `restarts` are given, a search that raises, or that does not end, costs its own batch only:
-    `restarts[s]` makes the search that serves the batch instead. What `evaluate` raises is raised in any case.
+    together. Where `restarts` are given, a search that raises, or that asks again and again for what it has, costs its
+    own batch only: `restarts[s]` makes the search that serves the batch instead. What that raises, or `evaluate`, is
+    raised in any case. What a search that failed had evaluated is not in the outcome's trials.
     """
     running = [_Running(search, restarts[s] if restarts else None) for s, search in enumerate(searches)]
     asked = {s: trials for s, each in enumerate(running) if (trials := each.advance(None)) is not None}

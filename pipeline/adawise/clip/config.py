@@ -20,7 +20,16 @@ _Check = Callable[[Any], bool]
 
 _MOST = 10**7  # of any whole number: the largest known is a vocabulary of a million
 _MOST_LAYERS = 512
-_MOST_WEIGHTS = 2 * 10**9  # layers times width squared, a tenth of a tower's weights: the largest known has 3 * 10**8
+_SPARE = 5 * 10**7  # weights that a model may have beyond twice the bytes of its file, which has 1 to 4 bytes for each
+_FILE_BYTES = 1 << 26  # of a file of transformers
+_BOUNDS = {  # of what open_clip would stretch a checkpoint to, or make of nothing
+    "image_size": (1, 2_048),
+    "patch_size": (1, 256),
+    "context_length": (1, 4_096),
+    "mlp_ratio": (0, 64),
+    "heads": (1, 1_024),
+    "head_width": (1, 8_192),
+}
 _WORD = re.compile(r"[A-Za-z0-9_.-]{0,128}")
 _HUB_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,127}(/[A-Za-z0-9_-][A-Za-z0-9_.-]{0,127})?")
 
@@ -113,6 +122,47 @@ def check_config(
             raise _refused(where, name, value, _PLAIN[1])
 
 
+def check_size(model: Mapping[str, Any], where: str, file_bytes: int) -> None:
+    """Refuse a config that makes a far larger model than the weights that belong to it.
+
+    Of towers that timm or transformers make nothing is known here; their sizes are those of the names.
+
+    Args:
+        model: open_clip's `model_cfg`, checked.
+        where: what the message calls it.
+        file_bytes: of the file of weights.
+
+    Raises:
+        CheckpointError: it would take so much memory for nothing.
+    """
+    towers = (model.get(name) or {} for name in ("vision_cfg", "text_cfg", "multimodal_cfg"))
+    weights = sum(_weights(tower, model.get("embed_dim") or 512) for tower in towers)
+    if weights > 2 * file_bytes + _SPARE:
+        raise CheckpointError(
+            f"{where}: its config makes a model of {weights / 1e6:,.0f} million weights, and the file of weights has "
+            f"{file_bytes / 1e6:,.0f} MB. Correct the config, or give the weights that belong to it."
+        )
+
+
+def _weights(tower: Mapping[str, Any], embed_dim: int) -> float:
+    """About how many weights a tower of open_clip's own has."""
+    if not tower or tower.get("timm_model_name") or tower.get("hf_model_name"):
+        return 0.0
+    width = tower.get("width") or 0
+    layers, ratio = sum(_numbers(tower.get("layers"))), float(tower.get("mlp_ratio") or 4.0)
+    places = max(_numbers(tower.get("image_size")) or [0]) / (tower.get("patch_size") or 16)
+    tokens = (tower.get("vocab_size") or 0) + (tower.get("context_length") or 0) + places**2
+    more = (tower.get("attn_pooler_queries") or 0) + (tower.get("n_queries") or 0)
+    patches = 3.0 * (tower.get("patch_size") or 0) ** 2
+    return layers * width**2 * (4.0 + 2.0 * ratio) + width * (tokens + patches + more + embed_dim)
+
+
+def _numbers(value: Any) -> list[float]:
+    """The numbers of a value: none, itself, or those of a list."""
+    values = value if isinstance(value, (list, tuple)) else [value]
+    return [each for each in values if isinstance(each, (int, float)) and not isinstance(each, bool)]
+
+
 def _check_table(table: str, known: Collection[str], values: Any, where: str, folder: Path | None) -> None:
     if not isinstance(values, Mapping):
         raise _refused(where, table, values, "a table")
@@ -128,10 +178,9 @@ def _check_table(table: str, known: Collection[str], values: Any, where: str, fo
         check, expected = _SPECIAL.get(name, _PLAIN)
         if not check(value):
             raise _refused(where, f"{table}.{name}", value, expected)
-    layers, width = values.get("layers") or 0, values.get("width") or 0
-    total = sum(layers) if isinstance(layers, (list, tuple)) else layers
-    if total * (width if _is_whole(width) else 0) ** 2 > _MOST_WEIGHTS:
-        raise _refused(where, f"{table}.width", width, f"a tower of {total} layers that fits into memory")
+        least, most = _BOUNDS.get(name, (-_MOST, _MOST))
+        if not all(least <= each <= most for each in _numbers(value)):
+            raise _refused(where, f"{table}.{name}", value, f"{least} to {most}")
 
 
 def _check_no_code(folder: Path, where: str, name: str, value: object) -> None:
@@ -143,6 +192,8 @@ def _check_no_code(folder: Path, where: str, name: str, value: object) -> None:
         if not path.is_file():
             continue
         try:
+            if path.stat().st_size > _FILE_BYTES:
+                raise ValueError(f"it has more than {_FILE_BYTES} bytes")
             said = json.loads(path.read_bytes())
         except (OSError, ValueError, RecursionError) as error:
             raise CheckpointError(f"{path}: expected JSON as transformers writes it, but it is damaged") from error

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import pickle
+import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,7 +30,7 @@ from adawise.adapt.interpolate import check_finite, check_pair, freeze_statistic
 from adawise.clip.archive import is_archive, read_archive
 from adawise.clip.attention import pack_attention
 from adawise.clip.compiler import postponed
-from adawise.clip.config import check_config
+from adawise.clip.config import check_config, check_size
 from adawise.clip.patches import multiply_patches
 from adawise.clip.preprocessing import (
     CONFIG_NAME,
@@ -132,10 +133,9 @@ def load_checkpoints(
     Raises:
         CheckpointError: one cannot be loaded, or they are no pair; the message names the file or key and the remedy.
     """
-    configs = _Configs()
-    prepared = _settled(configs, architecture, {"theta_0": theta_0, "theta_1": theta_1}, wanted or {})
-    no_hub = _hub_is_offline() if offline or _are_local(theta_0, theta_1) else nullcontext()
-    with no_hub:
+    configs, thetas = _Configs(), {"theta_0": theta_0, "theta_1": theta_1}
+    with _hub_is_offline() if offline or _are_here(architecture, theta_0, theta_1) else nullcontext():
+        prepared = _settled(configs, architecture, thetas, wanted or {})
         return _load_checkpoints(configs, architecture, prepared, (theta_0, theta_1))
 
 
@@ -195,11 +195,12 @@ class StartingModel:
 def load_starting_model(architecture: str, theta_0: str, *, wanted: Mapping[str, Any] | None = None) -> StartingModel:
     """Load theta_0 for fine-tuning; arguments and errors as in `load_checkpoints`."""
     configs = _Configs()
-    prepared = _settled(configs, architecture, {"theta_0": theta_0}, wanted or {})
     name = _named(architecture, theta_0)
-    with _hub_is_offline() if _are_local(theta_0) else nullcontext(), _open_clip_silenced():
-        model = _load(configs, architecture, prepared, theta_0, "theta_0")
-        tokenizer = _tokenizer(configs, name)
+    with _hub_is_offline() if _are_here(architecture, theta_0) else nullcontext():
+        prepared = _settled(configs, architecture, {"theta_0": theta_0}, wanted or {})
+        with _open_clip_silenced():
+            model = _load(configs, architecture, prepared, theta_0, "theta_0")
+            tokenizer = _tokenizer(configs, name)
     freeze_statistics(model)
     check_finite(model, "theta_0")
     settings = _preprocess_cfg(model, prepared)
@@ -236,21 +237,45 @@ class _Configs:
         """The model's part, by a folder or by a name of open_clip's; empty if there is none."""
         if name.startswith(_LOCAL):
             return dict(self.whole(name).get("model_cfg") or {})
+        if ":" in name:
+            raise CheckpointError(
+                f"model.architecture is {name[:80]!r}, expected a name that open_clip knows, or local-dir:FOLDER. "
+                "A model of a hub is loaded from a folder that has all of it."
+            )
         return open_clip.get_model_config(name) or {}
 
 
-def _are_local(*checkpoints: str) -> bool:
-    return all(checkpoint.startswith(_LOCAL) for checkpoint in checkpoints)
+def _are_here(architecture: str | None, *checkpoints: str) -> bool:
+    """True if folders say all of these: nothing is to be fetched. A name of open_clip's may have its words on a hub."""
+    is_folder = (architecture or "").startswith(_LOCAL)
+    return all(each.startswith(_LOCAL) or (is_folder and Path(each).is_file()) for each in checkpoints)
 
 
-@contextmanager
-def _hub_is_offline() -> Iterator[None]:
-    """Have huggingface_hub, and so transformers and timm, fetch nothing: what is in their cache is all there is."""
-    before, hub.HF_HUB_OFFLINE = hub.HF_HUB_OFFLINE, True
-    try:
-        yield
-    finally:
-        hub.HF_HUB_OFFLINE = before
+class _Hub:
+    """Keeps huggingface_hub, and so transformers and timm, from fetching while any load of this process is offline."""
+
+    def __init__(self) -> None:
+        self._lock, self._loads, self._before = threading.Lock(), 0, False
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._loads:
+                self._before, hub.HF_HUB_OFFLINE = hub.HF_HUB_OFFLINE, True
+            self._loads += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._loads -= 1
+            if not self._loads:
+                hub.HF_HUB_OFFLINE = self._before
+
+
+_HUB = _Hub()
+
+
+def _hub_is_offline() -> _Hub:
+    """Have nothing fetched: what is in the hub's cache is all there is."""
+    return _HUB
 
 
 def _settled(
@@ -371,8 +396,10 @@ def _load(configs: _Configs, architecture: str | None, prepared: Preprocessing, 
     try:
         with _Unfilled():
             if name.startswith(_LOCAL):
+                weights = _weights_in(Path(folder)) if checkpoint.startswith(_LOCAL) else checkpoint
+                check_size(configs.model(name), name, Path(weights).stat().st_size)
                 model = _created(configs.whole(name), quick)
-                _fill(model, _weights_in(Path(folder)) if checkpoint.startswith(_LOCAL) else checkpoint)
+                _fill(model, weights)
             elif is_archive(checkpoint):
                 model = open_clip.create_model(architecture, load_weights=False, pretrained_text=False, **quick)
                 _fill(model, checkpoint)
@@ -380,6 +407,8 @@ def _load(configs: _Configs, architecture: str | None, prepared: Preprocessing, 
                 model = open_clip.create_model(
                     architecture, checkpoint, require_pretrained=True, weights_only=True, **quick
                 )
+    except CheckpointError:
+        raise
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"model.{role}: {checkpoint} is not a pickle of tensors alone, and running more than that is not safe. "

@@ -26,6 +26,7 @@ GUESSED = "guessed: nothing says so"
 QUICK = "true for what comes of OpenAI's weights and most of MetaCLIP's and DFN's, false for LAION-2B's and DataComp's"
 
 _CHOICES = {"resize_mode": get_args(ResizeMode), "interpolation": get_args(Interpolation), "quick_gelu": (True, False)}
+_CONFIG_BYTES = 1 << 20
 _SHAPE = {
     "vision_cfg": ("image_size", "layers", "width", "patch_size", "timm_model_name"),
     "text_cfg": ("context_length", "vocab_size", "layers", "width", "hf_model_name"),
@@ -110,6 +111,8 @@ def beside(checkpoint: str, model_config: Mapping[str, Any]) -> Said | None:
 def read_config(path: Path) -> dict[str, Any]:
     """Raises CheckpointError: it is no config."""
     try:
+        if path.stat().st_size > _CONFIG_BYTES:
+            raise ValueError(f"it has more than {_CONFIG_BYTES} bytes")
         config = json.loads(path.read_text(encoding="utf-8"))
         problem = None if _is_config(config) else "its model_cfg or preprocess_cfg is no table"
     except (OSError, ValueError, RecursionError) as error:

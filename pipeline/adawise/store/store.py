@@ -182,8 +182,9 @@ class LocalStore:
         start = self._path(prefix)
         with translated(start):
             found = []
+            linked: set[Path] = set()
             for folder, folders, names in os.walk(start, onerror=_raise_unless_absent, followlinks=True):
-                folders[:] = [name for name in folders if not _is_loop(Path(folder, name))]
+                folders[:] = [name for name in folders if _is_followed(Path(folder, name), linked)]
                 key = (
                     Path(folder).relative_to(self._root).as_posix()
                 )  # once a folder: of 10,000 names it is what counts
@@ -273,9 +274,20 @@ def _kind(key: str) -> str:
     return _KINDS.get(key.split("/")[0], "claim")
 
 
-def _is_loop(folder: Path) -> bool:
-    """True for a link to a folder that it lies in. Other links are followed: a partition may lie on another disk."""
-    return folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve())
+def _is_followed(folder: Path, linked: set[Path]) -> bool:
+    """True for a folder, and for a link in the place of a topic's or a partition's: it may lie on another disk.
+
+    Each target of a link, which is added to `linked`, is walked once, so that links in a circle come to an end.
+    """
+    if not folder.is_symlink():
+        return True
+    target = folder.resolve()
+    if not folder.name.startswith(("topic-", "partition-")) or target in linked:
+        return False
+    if folder.parent.resolve().is_relative_to(target):
+        return False
+    linked.add(target)
+    return True
 
 
 def _raise_unless_absent(error: OSError) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import structlog
 from typing_extensions import override
 
+from adawise.errors import AdawiseError
 from adawise.passes import Passes
 from adawise.ports import Head
 from adawise.records import TopicPartition
@@ -56,7 +57,17 @@ class Housekeeping(Observer):
         self._passes.close()
 
     def _pass(self, tps: list[TopicPartition], ends: Callable[[], bool]) -> int:
-        return sum(self._remove(tp, ends) for tp in sorted(tps) if not ends())
+        removed, failed = 0, list[str]()
+        for tp in sorted(tps):
+            if ends():
+                break
+            try:
+                removed += self._remove(tp, ends)
+            except AdawiseError as error:  # a damaged partition is no reason to fill the disk with the others
+                failed.append(str(error))
+        for each in failed:
+            self._failed(each)
+        return removed
 
     def _tell(self, files: int) -> None:
         if files:

@@ -248,6 +248,7 @@ class LogObserver(Observer):
         self._log = structlog.get_logger("worker")
         self._rejections = Rejections(clock)
         self._noted: set[tuple[str | None, str]] = set()
+        self._fallen: set[str] = set()  # streams whose search failed
 
     @override
     def model_loaded(self, classes: Sequence[str], facts: Mapping[str, object]) -> None:
@@ -327,10 +328,9 @@ class LogObserver(Observer):
     @override
     def search_failed(self, trace: BatchTrace, error: Exception) -> None:
         """See `Observer`; each stream once, and the metric counts them all."""
-        key = trace.stream_id, "search_failed"
-        if key in self._noted or len(self._noted) >= _MOST:
+        if trace.stream_id in self._fallen or len(self._fallen) >= _MOST:
             return
-        self._noted.add(key)
+        self._fallen.add(trace.stream_id)
         at = traceback.extract_tb(error.__traceback__)
         self._log.error(
             "search_failed",

@@ -277,11 +277,10 @@ def test_what_a_worker_wrote_that_stood_still_just_before_its_request_is_seen_by
 
 def forged(store: DictStore, at: int, **changes: object) -> bytes:
     """The claim that a chain begins with that segment, as retention writes it, but for these fields."""
-    names = segment_names(store, TP)
-    key = layout.segment_key(TP, names[at - 1])
-    document = {
+    key = layout.segment_key(TP, segment_names(store, TP)[at])
+    document: dict[str, object] = {
         "layout": 1,
-        "previous": key,
+        "previous": segment.read_footer(store.objects[key], key).previous,
         "pending": [],
         "lineage": "",
         "rows": 1,
@@ -316,7 +315,8 @@ def test_nothing_is_removed_on_the_word_of_a_claim_that_cannot_be_read(content: 
         (-2, {"previous": "predictions/topic-frames/partition-00000/99999999999999999999.parquet"}, "damaged"),
         (-2, {"pending": "many"}, "damaged"),
         (-2, {"unknown": 1}, "damaged"),
-        (-1, {}, "expected it to follow"),
+        (-2, {"previous": "predictions/topic-frames/partition-00003/00000000000000000001.parquet"}, "but it names"),
+        (-1, {}, "expected 2 segments from"),
         (None, {}, "expected a file that begins with"),
     ],
 )

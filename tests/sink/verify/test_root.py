@@ -512,8 +512,12 @@ def test_a_folder_that_is_no_topics_is_named_as_foreign(store: DictStore, name: 
     strange = key(0).replace("topic-frames", folder)
     store.objects[strange] = store.objects[key(0)]
     store.objects[layout.origin_key(TP).replace("topic-frames", folder)] = store.objects[layout.origin_key(TP)]
-    (fault,) = faults_of(store)
-    assert (fault.key, fault.what) == (strange, "expected only segments here, but this is none")
+    claim, segment = sorted(faults_of(store), key=lambda fault: fault.key)
+    assert (segment.key, segment.what) == (strange, "expected only segments here, but this is none")
+    assert (claim.key, claim.what) == (
+        layout.origin_key(TP).replace("topic-frames", folder),
+        "expected only claims of partitions here, but this is none",
+    )
 
 
 # -- the topic

@@ -6,11 +6,12 @@ from datetime import UTC, timedelta
 from typing import TYPE_CHECKING
 
 from adawise.console import print_json, progress
-from adawise.errors import SettingsError
+from adawise.errors import ChainError, SettingsError
 from adawise.sink.claims import known_sink_id
 from adawise.sink.compaction.delete import now_of
 from adawise.sink.read.files import segment_keys
 from adawise.sink.retention.retain import Removal, removal, remove, sweep
+from adawise.sink.verify.root import begun_partitions
 from adawise.store.store import open_store
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def retain(asked: RetainCommand) -> int:
 
     Raises:
         SettingsError: no worker ever wrote there.
-        ChainError: a chain has a hole, or is damaged; partitions before it are done.
+        ChainError: chains have a hole, or are damaged; the others are done.
         StoreUnavailable: by the store.
     """
     root, does = asked.root, asked.yes
@@ -34,20 +35,26 @@ def retain(asked: RetainCommand) -> int:
     now = now_of(store)
     before = (now - timedelta(seconds=asked.keep)).astimezone(UTC).date()
     found: list[Removal] = []
+    damaged: list[ChainError] = []
     with progress("removed" if does else "found", unit="files") as bar:
-        for tp in sorted({tp for tp, _ in segment_keys(store)}):
-            what = removal(store, tp, before=before, now=now)
-            if what is not None:
-                found.append(what)
-            if not does:
-                bar.advance(0 if what is None else what.files)
-                continue
-            for _ in sweep(store, tp, now=now) if what is None else remove(store, what):
-                bar.advance()
+        for tp in sorted({tp for tp, _ in segment_keys(store)} | begun_partitions(store)):
+            try:
+                what = removal(store, tp, before=before, now=now)
+                if what is not None:
+                    found.append(what)
+                if not does:
+                    bar.advance(0 if what is None else what.files)
+                    continue
+                for _ in sweep(store, tp, now=now) if what is None else remove(store, what):
+                    bar.advance()
+            except ChainError as error:
+                damaged.append(error)
     if asked.as_json:
         print_json({"root": root, "before": before, "removed": does, "partitions": [_as_json(what) for what in found]})
     else:
         _tell(root, before.isoformat(), found, does)
+    if damaged:
+        raise ChainError("; ".join(map(str, damaged)))
     return 0
 
 

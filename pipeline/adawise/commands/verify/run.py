@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from adawise.adapt.state import StreamState
 from adawise.build.kafka import kafka_log
 from adawise.console import Progress, print_json, progress
-from adawise.errors import SettingsError
+from adawise.errors import FatalError, SettingsError
 from adawise.kafka.log import KafkaLog
 from adawise.records import TopicPartition
 from adawise.settings import KafkaSettings
@@ -45,6 +46,7 @@ class _Found:
     chains: list[ChainReport] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     unread: list[_NeverRead] = field(default_factory=list)
+    committed: Mapping[TopicPartition, int] = field(default_factory=dict)
 
     @property
     def segments(self) -> int:
@@ -129,6 +131,7 @@ def _walk(store: Store, log: KafkaLog | None, shown: Progress) -> _Found:
     found = _Found()
     committed = {} if log is None else _committed(store, log)  # before the walk: meanwhile chains only grow
     chains = walk(store, read_state=StreamState.from_bytes, log=log, committed=committed, on_segment=shown.advance)
+    found.committed = committed
     for chain in chains:
         found.chains.append(chain)
         found.faults += chain.faults
@@ -143,7 +146,11 @@ def _committed(store: Store, log: KafkaLog) -> dict[TopicPartition, int]:
     owner, root_id = read_owner(store), read_sink_id(store)
     if owner is None or owner.purpose != "run":
         return {}
-    found = log.committed(owner.group, owner.topic)
+    try:
+        found = log.committed(owner.group, owner.topic)
+    except FatalError as error:  # only the group's own users may have the right
+        print(f"{store}: what group {owner.group!r} has committed is not known: {error}", file=sys.stderr)
+        return {}
     return {tp: offset for tp, (offset, note) in found.items() if note in ("", root_id)}
 
 
@@ -167,8 +174,9 @@ def _as_text(root: str, found: _Found, broker: bool) -> Iterator[str]:
     empty = [chain for chain in found.chains if chain.is_empty]
     if not found.segments and not found.compacted:
         if not found.unread:
-            yield f"nothing was written to {root} yet" + (f"; {found.lag} messages wait" if broker else "")
-        yield from _begun(empty, broker)
+            what = f"there is no segment in {root}" if empty else f"nothing was written to {root} yet"
+            yield what + (f"; {found.lag} messages wait" if broker else "")
+        yield from _begun(empty, found.committed, broker)
         return
     what = "what is there" if found.unread else root
     compacted = f" and {found.compacted} compacted files" if found.compacted else ""
@@ -187,7 +195,7 @@ def _as_text(root: str, found: _Found, broker: bool) -> Iterator[str]:
     if len(gaps) > _SHOWN:
         yield f"and {len(gaps) - _SHOWN} more such gaps (--json has all of them)"
     yield from (_retained(chain.tp, chain.retained) for chain in found.chains if chain.retained)
-    yield from _begun(empty, broker)
+    yield from _begun(empty, found.committed, broker)
     if broker:
         yield (
             f"each of the {found.compared} messages that the broker still has, up to the heads, is accounted for; "
@@ -196,15 +204,15 @@ def _as_text(root: str, found: _Found, broker: bool) -> Iterator[str]:
         )
 
 
-def _begun(empty: Sequence[ChainReport], broker: bool) -> Iterator[str]:
+def _begun(empty: Sequence[ChainReport], committed: Mapping[TopicPartition, int], broker: bool) -> Iterator[str]:
     """Partitions that somebody has begun to read, and of which there is no segment."""
     for chain in empty[:_SHOWN]:
-        why = (
-            "its group has committed nothing beyond that"
-            if broker
-            else "nothing was served there yet, or every segment is lost; --broker compares it with what its group has "
-            "committed"
-        )
+        if chain.tp in committed:
+            why = "its group has committed nothing beyond that"
+        elif broker:
+            why = "nothing was served there yet, or every segment is lost: what its group has committed is not known"
+        else:
+            why = "nothing was served there yet, or every segment is lost; --broker asks what its group has committed"
         yield f"{chain.tp}: begun at offset {chain.next_offset}, and there is no segment: {why}"
     if len(empty) > _SHOWN:
         yield f"and {len(empty) - _SHOWN} more such partitions (--json has all of them)"

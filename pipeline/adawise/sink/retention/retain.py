@@ -34,6 +34,7 @@ FAILPOINTS = ("retain.planned", "retain.begun", "retain.removed", "retain.forgot
 LEAST = timedelta(days=1)
 """What was committed later is never removed."""
 
+_LEFT = 2  # segments: going on from the head may take the one before
 _MAX_ROWS, _MAX_BYTES = 262_144, 1 << 30  # of a plan that no compaction has made: as `adawise compact` does
 
 
@@ -218,20 +219,30 @@ def _checked_beginning(store: Store, tp: TopicPartition) -> SegmentName | None:
         return None
     begins, claim = cut
     key = layout.retained_key(tp, begins)
-    covers = compacted_names(store, layout.PREDICTIONS, tp)
-    if begins not in segment_names(store, tp) and all(cover.first != begins for cover in covers):
+    names = segment_names(store, tp)
+    cover = next((each for each in compacted_names(store, layout.PREDICTIONS, tp) if each.first == begins), None)
+    if begins not in names and cover is None:
         raise ChainError(
             f"{store}: {key}: expected a file that begins with {begins.stem}, where the chain begins by this claim, "
             "but there is none; nothing is removed: see `adawise verify`"
         )
-    data, previous = store.get(claim.previous), layout.parse_key(claim.previous)
-    if data is not None and previous is not None:
-        follows = previous[1].successor(segment.read_footer(data, claim.previous).next)
-        if follows != begins:
-            raise ChainError(
-                f"{store}: {key}: expected it to follow {claim.previous}, but that is followed by {follows.stem}; "
-                "nothing is removed: see `adawise verify`"
-            )
+    if len(names) < _LEFT:
+        raise ChainError(
+            f"{store}: {key}: expected {_LEFT} segments from {begins.stem} on, for retention keeps the newest, but "
+            f"there are {len(names)}; nothing is removed: see `adawise verify`"
+        )
+    first = layout.segment_key(tp, begins)
+    if begins in names:
+        before = segment.read_footer(read_bytes(store, first), first).previous
+    else:
+        assert cover is not None
+        first = layout.compacted_key(layout.PREDICTIONS, tp, cover)
+        before = read_facts(read_bytes(store, first), first).previous
+    if before != claim.previous:
+        raise ChainError(
+            f"{store}: {key}: expected the segment that {first} was written after, which is {before}, but it names "
+            f"{claim.previous}; nothing is removed: see `adawise verify`"
+        )
     return begins
 
 

@@ -124,8 +124,9 @@ class ChainCheck:
     def end(self, committed: int | None) -> None:
         """Compare the head with what is known beside the chain: the group's `committed` offset, the claim of a cut."""
         report, key = self.report, layout.segment_key(self.report.tp, self._name)
-        if report.is_empty and report.retained is not None:
-            said = "retention keeps the newest segments"
+        plans = self._store.list(layout.compacted_folder("plans", report.tp)) if report.is_empty else []
+        if report.is_empty and (report.retained is not None or plans):
+            said = f"{plans[0]} was made of segments" if plans else "retention keeps the newest segments"
             report.faults.append(
                 Fault(key, f"expected the chain to go on here, for {said}, but there is none", RESTORE)
             )

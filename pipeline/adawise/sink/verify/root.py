@@ -42,6 +42,11 @@ def strays(store: Store) -> list[Fault]:
         ),
         *(Fault(*said) for said in foreign_keys(store)),
         *(
+            Fault(key, "expected only claims of partitions here, but this is none", "move it away")
+            for key in (*store.list(layout.ORIGINS), *store.list(layout.RETAINED))
+            if layout.parse_origin_key(key) is None and layout.parse_retained_key(key) is None
+        ),
+        *(
             Fault(key, "expected a segment of this name, but there is none", STALE)
             for key in traces
             if key not in known and not is_removed(key, begins)
