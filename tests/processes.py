@@ -19,10 +19,11 @@ from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
-from types import SimpleNamespace
+from types import SimpleNamespace, TracebackType
 from typing import Any
 
 import pytest
+from typing_extensions import override
 
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_NUM_THREADS": "1"}
 PRELOADED = ("tests.last", "tests.worker.process", "tests.preloaded")
@@ -45,7 +46,19 @@ def start_server(*modules: str) -> None:
         forkserver.ensure_running()
 
 
-class Command(subprocess.Popen[str]):
+class Started(subprocess.Popen[str]):
+    """A process of a test, as `subprocess.Popen`: a block that is left by an error kills it and does not wait."""
+
+    @override
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            self.kill()
+        super().__exit__(kind, error, trace)
+
+
+class Command(Started):
     """`adawise ARGUMENTS`, as `subprocess.Popen` would start it, by a fork of the server.
 
     The parent of the process is the server, so its end is learned from the pipe that multiprocessing keeps.

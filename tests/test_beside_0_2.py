@@ -28,6 +28,7 @@ from adawise.sink.read.rows import read_predictions, read_traces
 from tests.brokers import Broker, MakeTopic
 from tests.hostile import picture
 from tests.models import write_pair
+from tests.processes import Started
 from tests.replay import runs
 
 REPOSITORY = Path(__file__).parents[1]
@@ -69,7 +70,7 @@ class Yard:
     def worker(self, version: str) -> Iterator[None]:
         """A worker that has partitions at the beginning, is asked to end at the end, and must say 0."""
         has_partitions = threading.Event()
-        with subprocess.Popen(
+        with Started(
             [sys.executable, "-m", "adawise", "run", "--config", f"{version}.toml"],
             cwd=self.folder,
             env={**os.environ, "PYTHONPATH": str(self.sources[version]), "OMP_NUM_THREADS": "1"},

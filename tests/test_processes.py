@@ -15,7 +15,7 @@ import pytest
 
 import adawise.__main__
 from tests.deadlines import DEADLINE_S
-from tests.processes import Command, run
+from tests.processes import Command, Started, run
 from tests.worker.prepared import Prepared
 
 
@@ -41,6 +41,17 @@ def test_a_signal_ends_it_and_a_time_out_leaves_it(tmp_path: Path) -> None:
         assert process.poll() is None
         process.send_signal(signal.SIGKILL)
         assert process.wait(DEADLINE_S) == -signal.SIGKILL
+
+
+def test_a_block_that_is_left_by_an_error_does_not_wait_for_what_it_started(tmp_path: Path) -> None:
+    calls: list[Callable[[], Started]] = [
+        lambda: Started([sys.executable, "-c", "import time; time.sleep(3600)"]),
+        lambda: Command("record", "-o", "out", "--follow", "--kafka.bootstrap-servers", "127.0.0.1:1", cwd=tmp_path),
+    ]
+    for start in calls:
+        with pytest.raises(AssertionError, match="of the test"), start() as process:
+            raise AssertionError("of the test")
+        assert process.returncode == -signal.SIGKILL
 
 
 def test_what_nobody_reads_any_more_ends_it_without_a_traceback() -> None:

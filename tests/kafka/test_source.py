@@ -36,6 +36,7 @@ from tests.kafka.sources import (
     share,
     take_over,
 )
+from tests.processes import Started
 
 
 def committed(broker: Broker, group: str, tp: TopicPartition) -> int | None:
@@ -139,7 +140,7 @@ while True:
 def member(broker: Broker, topic: str, group: str) -> Iterator[subprocess.Popen[str]]:
     """Another worker's process in the group; it prints the number of each partition that it gets."""
     command = [sys.executable, "-c", MEMBER, broker.bootstrap_servers, topic, group]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]) as process:
+    with Started(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]) as process:
         try:
             yield process
         finally:

@@ -18,6 +18,7 @@ from adawise.ports import Told
 from adawise.results.sink import KafkaResults
 from tests.brokers import Broker, create_topic, fresh_name
 from tests.deadlines import DEADLINE_S
+from tests.processes import Started
 from tests.results.topic import on_kafka, told_on
 from tests.sink.building import TP, frame, served
 from tests.test_documents import GUIDE, blocks
@@ -43,7 +44,7 @@ def test_the_consumer_of_the_guide_prints_each_row_once(broker: Broker) -> None:
     recipe = blocks(GUIDE / "results.md", "python")[0]
     assert len([line for line in recipe.splitlines() if line.strip() and "import" not in line]) <= 10
     program = as_here(recipe, broker, topic)
-    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as consumer:
+    with Started([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as consumer:
         try:
             assert consumer.stdout is not None
             lines = [consumer.stdout.readline().strip() for _ in range(3)]

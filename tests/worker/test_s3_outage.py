@@ -10,6 +10,7 @@ import pytest
 
 from tests.brokers import Broker, MakeTopic, fresh_name
 from tests.models import PairFolder
+from tests.processes import Started
 from tests.store.clouds import open_s3, s3_environment, seaweedfs
 from tests.told import Told
 from tests.worker.cameras import Live, Output, Topic, settings_for
@@ -29,7 +30,7 @@ def test_an_s3_that_is_killed_and_comes_back_two_minutes_later_has_every_row_onc
     environment = command_line(settings) | s3_environment(server.address)
     output = Output(tmp_path / "named", open_s3(monkeypatch, server.address, root))
     call = [sys.executable, "-m", "adawise", "run"]
-    with subprocess.Popen(call, stderr=subprocess.PIPE, text=True, env=environment) as process:
+    with Started(call, stderr=subprocess.PIPE, text=True, env=environment) as process:
         try:
             told = Told(process)
             with Live(filled, cameras=CAMERAS, partitions=PARTITIONS, every_s=EVERY_S):

@@ -19,6 +19,7 @@ from adawise.store.store import LocalStore
 from tests.brokers import Broker, MakeTopic, fresh_name
 from tests.kafka.cluster import free_ports
 from tests.models import PairFolder
+from tests.processes import Started
 from tests.told import Told, fill, mounted
 from tests.worker.cameras import Live, Output, Topic, settings_for, single
 from tests.worker.prepared import Prepared
@@ -32,13 +33,13 @@ time.sleep(3_600)
 """
 
 
-def interpreter(settings: Settings, *before: str) -> subprocess.Popen[str]:
+def interpreter(settings: Settings, *before: str) -> Started:
     """`adawise run` by an interpreter of its own, after these lines of Python."""
     code = "\n".join(
         ["import sys", *before, "from adawise.__main__ import program", "sys.argv[1:] = ['run']", "program()"]
     )
     environment = command_line(settings)
-    return subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, env=environment)
+    return Started([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, env=environment)
 
 
 def ended(told: Told) -> str:
