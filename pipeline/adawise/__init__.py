@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from adawise.settings import SearchSettings
     from adawise.sink.read.rows import Rows, read_predictions, read_traces
 
-__version__ = "0.2.0"
+__version__ = "0.2.1"
 __all__ = [
     "AdawiseError",
     "Analysis",
