@@ -119,6 +119,20 @@ def test_diff_of_a_retained_root_with_its_copy_compares_what_both_have(
     assert "80" in capsys.readouterr().out
 
 
+def test_a_damaged_claim_is_named_and_keeps_no_other_partition_from_its_turn(root: Path, capsys: Captured) -> None:
+    store, other = LocalStore(root), TopicPartition("frames", 1)
+    before = [key for key in store.list(layout.PREDICTIONS) if "partition-00000" in key]
+    claim = root / layout.retained_key(TP, segment_names(store, TP)[-1])
+    claim.parent.mkdir(parents=True)
+    claim.write_bytes(b"")
+    assert main(["retain", str(root), "--keep", "10d", "--yes"]) == 1
+    out, err = capsys.readouterr()
+    assert "removed" in out
+    assert "_retained/topic-frames/partition-00000/" in err
+    assert [key for key in store.list(layout.PREDICTIONS) if "partition-00000" in key] == before
+    assert len(segment_names(store, other)) < DAYS
+
+
 def remove_and_die(root: Path, fatal: str, nth: int) -> None:
     """Remove what is older than ten days, and be killed where that failpoint is passed for the nth time."""
     store, now, left = LocalStore(root), datetime.now(UTC), nth

@@ -195,3 +195,24 @@ def test_a_root_that_goes_away_in_the_middle_of_a_create_does_not_say_that_it_wa
     open_chain(folder).check()
     with pytest.raises(StoreUnavailable, match="it is gone"):
         folder.create(KEY, b"segment")
+
+
+def test_a_partition_behind_a_link_is_listed_and_a_circle_of_links_ends(tmp_path: Path) -> None:
+    root, disk = tmp_path / "root", tmp_path / "disk" / "partition-00001"
+    for folder in (root / "predictions/topic-frames/partition-00000", disk):
+        folder.mkdir(parents=True)
+        (folder / "a.parquet").write_bytes(b"a")
+    topic = root / "predictions/topic-frames"
+    (topic / "partition-00001").symlink_to(disk)
+    expected = [f"predictions/topic-frames/partition-0000{number}/a.parquet" for number in (0, 1)]
+    assert LocalStore(root).list("predictions") == expected
+    for number in range(8):  # to each other, to the root, to what may not end
+        (topic / f"partition-1000{number}").symlink_to(topic)
+        (disk / f"topic-{number}").symlink_to(root)
+        (root / f"topic-{number}").symlink_to(disk.parent)
+    (topic / "other").symlink_to("/proc")
+    (root / "strange").symlink_to(tmp_path)
+    found = LocalStore(root).list("")
+    assert {*expected} <= {*found}
+    assert len(found) < 200
+    assert not any(name.startswith(("strange", "predictions/topic-frames/other")) for name in found)

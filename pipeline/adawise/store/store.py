@@ -8,6 +8,7 @@ conditional requests. Renaming and plain uploads overwrite silently, so `put` is
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -45,6 +46,7 @@ STALE_S = 3600.0
 DOCUMENT = "_sink.json"
 """The key by which a folder is known again: while it holds the document that was seen there, it is the same root."""
 
+_PLACE = re.compile(r"[a-z_]+(?:/[a-z]+)?/topic-[^/]+(?:/partition-[^/]+)?")
 _KINDS = {"predictions": "segment", "traces": "traces"}  # how crash points are called, by the first folder of a key
 
 
@@ -182,9 +184,8 @@ class LocalStore:
         start = self._path(prefix)
         with translated(start):
             found = []
-            linked: set[Path] = set()
             for folder, folders, names in os.walk(start, onerror=_raise_unless_absent, followlinks=True):
-                folders[:] = [name for name in folders if _is_followed(Path(folder, name), linked)]
+                folders[:] = [name for name in folders if self._is_followed(Path(folder, name))]
                 key = (
                     Path(folder).relative_to(self._root).as_posix()
                 )  # once a folder: of 10,000 names it is what counts
@@ -238,6 +239,13 @@ class LocalStore:
                     if time.time() - path.stat().st_mtime > STALE_S:
                         path.unlink()
 
+    def _is_followed(self, folder: Path) -> bool:
+        """True for a folder, and for a link in the place of a topic's or a partition's: it may lie on another disk.
+
+        Nowhere else, so that links in a circle come to an end.
+        """
+        return not folder.is_symlink() or _PLACE.fullmatch(folder.relative_to(self._root).as_posix()) is not None
+
     @contextmanager
     def _there(self, path: Path) -> Iterator[None]:
         """Something is done below the root. It is there before and after, or nobody can say where it was done."""
@@ -272,22 +280,6 @@ class LocalStore:
 def _kind(key: str) -> str:
     """What the crash points of a key begin with."""
     return _KINDS.get(key.split("/")[0], "claim")
-
-
-def _is_followed(folder: Path, linked: set[Path]) -> bool:
-    """True for a folder, and for a link in the place of a topic's or a partition's: it may lie on another disk.
-
-    Each target of a link, which is added to `linked`, is walked once, so that links in a circle come to an end.
-    """
-    if not folder.is_symlink():
-        return True
-    target = folder.resolve()
-    if not folder.name.startswith(("topic-", "partition-")) or target in linked:
-        return False
-    if folder.parent.resolve().is_relative_to(target):
-        return False
-    linked.add(target)
-    return True
 
 
 def _raise_unless_absent(error: OSError) -> None:
