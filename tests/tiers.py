@@ -114,9 +114,12 @@ def digest(part: str, root: Path = ROOT) -> str:
 
 
 def without_git(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return an environment in which git knows the repository by its folder, and no settings of the user."""
+    """Return an environment in which git knows the repository by its folder, and ignores and signs nothing more."""
     kept = {name: value for name, value in environment.items() if not name.startswith("GIT_")}
-    return {**kept, "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
+    settings = {"core.excludesFile": os.devnull, "commit.gpgSign": "false"}
+    for number, (key, value) in enumerate(settings.items()):
+        kept |= {f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": value}
+    return {**kept, "GIT_CONFIG_COUNT": str(len(settings))}
 
 
 def _listed(root: Path, *paths: str) -> set[str]:
