@@ -45,4 +45,23 @@ def test_a_pass_that_fails_by_any_error_is_reported_and_the_next_one_is_made(err
     for now_s in (0.0, 0.5, 2.0, 2.5):
         made.turn([], now_s)
     made.close()
-    assert (failed, done) == ([said], [2])
+    assert [each.partition(" (test_passes.py:")[0] for each in failed] == [said]
+    assert done == [2]
+
+
+def test_a_pass_that_no_thread_can_be_started_for_is_reported_and_the_next_one_is_made() -> None:
+    class Full(AtOnce):
+        tries = 0
+
+        def submit(self, fn: Callable[..., Any], /, *arguments: Any, **_: Any) -> Future[Any]:
+            self.tries += 1
+            if self.tries == 1:
+                raise RuntimeError("can't start new thread")
+            return super().submit(fn, *arguments)
+
+    failed, done = list[str](), list[int]()
+    made = Passes[int, int](lambda *_: 7, tell=done.append, failed=failed.append, every_s=1.0, name="test", pool=Full())
+    for now_s in (0.0, 0.5, 2.0, 2.5):
+        made.turn([], now_s)
+    made.close()
+    assert (failed, done) == (["RuntimeError: can't start new thread"], [7])

@@ -26,7 +26,15 @@ Every message says what was expected, what came, and where, and ends in the reme
 
 from __future__ import annotations
 
+import traceback
 from enum import StrEnum
+from pathlib import Path
+
+
+def place_of(error: BaseException) -> str:
+    """Return the file and line where an error was raised, such as "live.py:210", or "" where nothing says so."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
 
 
 class Reason(StrEnum):

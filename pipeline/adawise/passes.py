@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Generic, TypeVar
 
-from adawise.errors import AdawiseError
+from adawise.errors import AdawiseError, place_of
 
 What = TypeVar("What")
 Done = TypeVar("Done")
@@ -51,7 +51,11 @@ class Passes(Generic[What, Done]):
             self._told(self._running)
             self._running, self._again_s = None, now_s + self._every_s
         if self._running is None and now_s >= self._again_s:
-            self._running = self._pool.submit(self._do, list(over), self._ends.is_set)
+            try:
+                self._running = self._pool.submit(self._do, list(over), self._ends.is_set)
+            except RuntimeError as error:  # no thread can be started; the next turn but some tries again
+                self._again_s = now_s + self._every_s
+                self._failed(f"{type(error).__name__}: {error}")
 
     def close(self) -> None:
         """Have the pass that is under way end, and wait for it."""
@@ -66,6 +70,6 @@ class Passes(Generic[What, Done]):
         except AdawiseError as error:
             self._failed(str(error))
         except Exception as error:  # noqa: BLE001  # what runs beside the loop does not end it
-            self._failed(f"{type(error).__name__}: {error}")
+            self._failed(f"{type(error).__name__}: {error} ({place_of(error)})")
         else:
             self._tell(done)

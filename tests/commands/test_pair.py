@@ -470,3 +470,16 @@ def test_a_damaged_document_is_named_with_what_to_do(yard: Yard) -> None:
         code, _, said = yard.run(*command)
         assert code == 1
         assert layout.pair_key(0) in said
+
+
+def test_a_worker_whose_report_is_damaged_is_waited_for_and_named_once(yard: Yard, other: PairFolder) -> None:
+    assert yard.stage(other)[0] == 0
+    yard.store.put(layout.worker_key("two"), b"{half")
+    with yard.worker("one"):
+        yard.until_reported("one", "ready")
+        yard._captured.readouterr()
+        assert adawise(yard.folder, "pair", "stage", *flags(other), "--wait", "1.2") == 3
+        assert yard._captured.readouterr().err.count(layout.worker_key("two")) == 1
+        an_hour_ago = time.time() - 3_600
+        os.utime(Path(yard.root) / layout.worker_key("two"), (an_hour_ago, an_hour_ago))
+        assert yard.stage(other, "--wait", "60")[0] == 0

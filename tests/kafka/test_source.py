@@ -17,8 +17,9 @@ from kafka import TopicPartition as KafkaPartition
 from kafka.errors import IllegalStateError, KafkaTimeoutError
 from kafka.protocol.metadata.find_coordinator import CoordinatorType
 
-from adawise.errors import BrokerUnavailable, SettingsError, SourceError
+from adawise.errors import BrokerUnavailable, Lost, SettingsError, SourceError
 from adawise.kafka import source as kafka_module
+from adawise.kafka.batches import Unread
 from adawise.kafka.client import message_of
 from adawise.kafka.embedded import EmbeddedBroker
 from adawise.records import Message, TopicPartition
@@ -555,3 +556,40 @@ def test_a_lag_that_nobody_can_say_is_not_known_and_no_error(
         for error in (KafkaTimeoutError("the coordinator is away"), IllegalStateError("it was taken by a rebalance")):
             monkeypatch.setattr(source._consumer, "position", failing(error))
             assert source.lag(tp) is None
+
+
+def test_records_beyond_a_batch_that_is_left_out_are_read_anew_and_not_twice(broker: Broker, topic: MakeTopic) -> None:
+    tp = TopicPartition(topic(1), 0)
+    produce(broker, numbered(tp.topic, 0, 20))
+    with closing(open_source(broker, tp.topic, None, max_poll_records=10)) as source:
+        poll_until(source, lambda so_far: bool(so_far.assigned))
+        source.seek(tp, 0)
+        source.resume([tp])
+        deadline = time.monotonic() + DEADLINE_S
+        while len(source._records) < 2 and time.monotonic() < deadline:  # as after a poll that raised
+            source._poll_once(100)
+        (_, first), _ = source._records
+        left_out = Unread(5, 14, Lost.BATCH_TOO_LARGE, "unpacks to more than is allowed")
+        first[5:] = [first[5]._replace(checksum=left_out)]
+        offsets = list[int]()
+        while offsets[-1:] != [19] and time.monotonic() < deadline:
+            offsets += [message.offset for message in source.poll(0.1).messages]
+        assert offsets == [0, 1, 2, 3, 4, 14, 15, 16, 17, 18, 19]
+
+
+def test_a_partition_that_kafka_pythons_thread_gives_up_during_a_seek_is_no_error(
+    broker: Broker, topic: MakeTopic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tp = TopicPartition(topic(1), 0)
+    with closing(open_source(broker, tp.topic, None)) as source:
+        poll_until(source, lambda so_far: bool(so_far.assigned))
+        monkeypatch.setattr(source._consumer, "seek", failing(ValueError("Offset must be int >= 0")))
+        with pytest.raises(ValueError, match="must be int"):
+            source.seek(tp, -1)
+
+        def given_up(*_: object) -> None:
+            source._consumer.unsubscribe()
+            raise ValueError("Unassigned partition")
+
+        monkeypatch.setattr(source._consumer, "seek", given_up)
+        source.seek(tp, 0)

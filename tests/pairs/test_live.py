@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
-from adawise.errors import CheckpointError, PairMissing, StoreUnavailable
-from adawise.pairs.live import REPORT_S, LivePairs, LoadedPair, WorkerReport
-from adawise.pairs.orders import Orders, PairDocument, give_order, read_orders
+from adawise.errors import CheckpointError, PairMissing, SettingsError, StoreUnavailable
+from adawise.pairs.live import LivePairs, LoadedPair, WorkerReport
+from adawise.pairs.orders import REPORT_S, Orders, PairDocument, give_order, read_orders
 from adawise.ports import Head
 from adawise.records import Switch, TopicPartition
+from adawise.sink import layout
 from adawise.worker.pairs import PairTurn, Serving
 from tests.deadlines import DEADLINE_S
 from tests.pairs.test_orders import begun, document
@@ -33,9 +35,16 @@ FIRST, SECOND = as_pair(OLD, document("old")), as_pair(NEW, document("new"))
 class Driven:
     """The pairs of a worker whose time is moved by `turn`."""
 
-    def __init__(self, load: Callable[[PairDocument], LoadedPair] | None = None, **changes: Any) -> None:
+    def __init__(
+        self,
+        load: Callable[[PairDocument], LoadedPair] | None = None,
+        damaged: Mapping[int, str] | None = None,
+        **changes: Any,
+    ) -> None:
         self.store = DictStore()
-        self.orders = begun(self.store)
+        begun(self.store)
+        self.store.objects |= {layout.pair_key(number): b"" for number in damaged or ()}
+        self.orders = read_orders(self.store)
         self.now_s = 0.0
         self.loads: list[str] = []
         self.reports: list[WorkerReport] = []
@@ -203,6 +212,51 @@ def test_a_worker_in_reserve_keeps_the_pair_in_service_while_the_next_one_cannot
     driven.until(lambda: driven.now_s > 1_000.0 and len(driven.loads) > 2)
     assert driven.pairs.at(TP, Head(9, switches=(Switch(0, (), FIRST.pair, keeps=False),))).serving is FIRST
     assert driven.pairs.at(TopicPartition("frames", 7), Head(0)).serving is FIRST
+
+
+@pytest.mark.parametrize("former", ["serves a partition", "serves none"])
+def test_a_pair_that_lacks_memory_has_what_a_pair_takes_that_nobody_uses(former: str) -> None:
+    """Two fit: the next one can be loaded once the staged one, which was withdrawn, is freed."""
+    loaded = {document(name).id: as_pair(NEW, document(name)) for name in ("new", "newer")}
+
+    def load(wanted: PairDocument) -> LoadedPair:
+        if len(driven.pairs._loaded) > 1:
+            raise SettingsError("1 MiB of memory are available")
+        return LoadedPair(loaded[wanted.id])
+
+    driven = Driven(load)
+    if former == "serves a partition":
+        driven.pairs.at(TP, Head(0))
+    driven.ask("stage", document("new"))
+    driven.until(lambda: driven.state(1) == "ready")
+    driven.ask("withdraw", 1)
+    driven.ask("switch", document("newer"))
+    driven.until(lambda: driven.state(3) == "serves")
+    assert driven.pairs.at(TopicPartition("frames", 7), Head(0)).serving is loaded[document("newer").id]
+
+
+def test_a_worker_in_reserve_serves_by_the_former_pair_while_others_are_freed() -> None:
+    def load(wanted: PairDocument) -> LoadedPair:
+        if wanted.id != SECOND.pair:
+            raise CheckpointError("no such file")
+        return LoadedPair(SECOND)
+
+    driven = Driven(load)
+    driven.ask("stage", document("new"))
+    driven.ask("switch", 1)
+    driven.until(lambda: driven.state(1) == "serves")
+    driven.ask("switch", document("newer"))
+    driven.until(lambda: driven.state(0) == "none" and len(driven.loads) > 2)
+    assert driven.pairs.at(TP, Head(0)).serving is SECOND
+
+
+def test_orders_that_are_damaged_at_a_start_and_later_ones_are_logged_once() -> None:
+    with capture_logs() as lines:
+        driven = Driven(damaged={1: "it is empty"})
+        driven.until(lambda: driven.now_s > 10)
+        driven.store.objects[layout.pair_key(2)] = b"{half"
+        driven.until(lambda: driven.now_s > 20)
+    assert [line["order"] for line in lines if line["event"] == "pair_order_damaged"] == [1, 2]
 
 
 def test_a_pair_that_a_chain_asks_for_is_loaded_again_while_another_is_to_serve() -> None:

@@ -140,7 +140,7 @@ def test_an_order_that_is_damaged_is_named_and_passed_over(data: bytes) -> None:
     read = read_orders(store)
     assert [*read.damaged] == [1]
     assert (read.log, read.pairs, read.serving) == (before.log, before.pairs, before.serving)
-    assert read_orders(store, read) is read, "it is not read again"
+    assert read_orders(store, read) is read
     after = give_order(store, read, "switch", pair=document("new"), by="ann@host")
     assert after.serving == document("new")
     assert (after.log[-1].number, read_orders(store)) == (2, after)
@@ -167,3 +167,58 @@ def test_an_order_of_a_later_version_asks_for_an_upgrade() -> None:
     store.objects[layout.pair_key(1)] = b'{"layout": 2, "order": "dance"}'
     with pytest.raises(ChainError, match="later version"):
         read_orders(store)
+
+
+def test_an_order_whose_file_is_restored_counts_again_and_so_does_what_depends_on_it() -> None:
+    store = DictStore()
+    orders = give_order(store, begun(store), "stage", pair=document("new"), by="ann@host")
+    whole = give_order(store, orders, "switch", pair=1, by="ann@host")
+    kept = store.objects[layout.pair_key(1)]
+    store.objects[layout.pair_key(1)] = kept[:40]
+    read = read_orders(store)
+    assert [*read.damaged] == [1, 2]
+    assert read.serving == document("old")
+    store.objects[layout.pair_key(1)] = kept
+    assert read_orders(store, read) == whole == read_orders(store)
+
+
+def test_an_order_that_is_listed_and_gone_when_it_is_read_is_read_again() -> None:
+    class Behind(DictStore):
+        is_behind = True
+
+        def get(self, key: str) -> bytes | None:
+            return None if self.is_behind and key == layout.pair_key(1) else super().get(key)
+
+    store = Behind()
+    whole = give_order(store, begun(store), "stage", pair=document("new"), by="ann@host")
+    read = read_orders(store)
+    assert [*read.damaged] == [1]
+    store.is_behind = False
+    assert read_orders(store, read) == whole
+
+
+def test_an_order_before_any_pair_serves_is_passed_over() -> None:
+    store = DictStore()
+    give_order(store, begun(store), "stage", pair=document("new"), by="ann@host")
+    store.objects[layout.pair_key(0)] = b"{half"
+    read = read_orders(store)
+    assert ([*read.damaged], read.log) == ([0, 1], ())
+    assert "no order before it says which pair serves" in read.damaged[1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"theta_1": "/models/new\udcff.pt"}, "surrogate"),
+        ({"classes": tuple("c" * 60_000 for _ in range(300))}, f"{MOST_BYTES} at most"),
+        ({"settings": {"search": {"price": float("nan")}}}, "settings.search.price"),
+    ],
+    ids=["a path that is not UTF-8", "too large", "a number that is not finite"],
+)
+def test_a_pair_that_no_worker_could_read_is_refused_and_nothing_is_written(changes: dict[str, Any], why: str) -> None:
+    store = DictStore()
+    orders = begun(store)
+    before = {**store.objects}
+    with pytest.raises(SettingsError, match=f"this pair cannot be described in _pairs: .*{why}"):
+        give_order(store, orders, "stage", pair=replace(document("new"), **changes), by="ann@host")
+    assert store.objects == before

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -62,3 +64,9 @@ def test_a_damaged_document_is_named(damaged: bytes) -> None:
     store.objects[KEY] = damaged
     with pytest.raises(ChainError, match=rf"{KEY}.*it is damaged; restore it"):
         read_settings(store)
+
+
+def test_a_path_that_is_not_utf_8_is_readable_but_for_what_is_not() -> None:
+    store = DictStore()
+    note(store, replace(by(), places={"model.theta_0": os.fsdecode(b"/models/z\xff")}), now=datetime.now(UTC))
+    assert read_settings(store)[0].places == {"model.theta_0": "/models/z?"}

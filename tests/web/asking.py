@@ -46,10 +46,11 @@ def ask(url: str, path: str, *, method: str = "GET", body: bytes | None = None, 
         return Reply(answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read())
 
 
-def connected(url: str) -> socket.socket:
-    """A bare connection."""
+def connected(url: str, source: str = "") -> socket.socket:
+    """A bare connection, from one of this machine's addresses."""
     place = urlsplit(url)
-    return socket.create_connection((place.hostname or "", place.port or 0), timeout=DEADLINE_S)
+    bound = (source, 0) if source else None
+    return socket.create_connection((place.hostname or "", place.port or 0), timeout=DEADLINE_S, source_address=bound)
 
 
 class Listener:

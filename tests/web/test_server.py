@@ -132,6 +132,20 @@ def test_a_request_takes_the_place_of_the_oldest_connection_that_asks_for_nothin
         assert listener.next()[0] == "some"
 
 
+def test_a_probe_on_the_last_place_is_not_what_makes_room_for_the_crowd(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has a place and has sent nothing yet, as any request for a moment; all others wait for a body."""
+    monkeypatch.setattr(server, "MOST_CONNECTIONS", 8)
+    body = b"POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4000\r\n\r\nt"
+    with shown(a_yard(1), token="0123456789abcdef") as url, ExitStack() as stack:
+        for _ in range(7):
+            stack.enter_context(closing(connected(url))).sendall(body)
+        probe = stack.enter_context(closing(connected(url, source="127.0.0.2")))
+        for _ in range(4):
+            stack.enter_context(closing(connected(url))).sendall(body)
+        probe.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert probe.recv(100).startswith(b"HTTP/1.1 401")
+
+
 @pytest.mark.parametrize("begun", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: localhost\r\nX: "])
 def test_a_request_that_does_not_come_to_its_end_is_cut(quick: None, begun: bytes) -> None:
     with shown(a_yard(1)) as url, closing(connected(url)) as sock:

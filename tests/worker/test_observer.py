@@ -217,6 +217,17 @@ class Broken(Observer):
         raise RuntimeError("the exporter is closed")
 
 
+def test_a_log_that_raises_as_well_ends_neither(monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(*_: object, **__: object) -> None:
+        raise OSError("the disk of the log is full")
+
+    monkeypatch.setattr("adawise.worker.observer.structlog.get_logger", closed)
+    messages = images(12, "north", "south")
+    after = Journal()
+    Bench(FakeSource(messages, finite=True), observer=Observers(Broken(), after)).run().check_against(messages)
+    assert (len(after.served), after.ends) == (4, 1)
+
+
 def test_an_observer_that_raises_ends_neither_the_work_nor_the_others() -> None:
     after = Journal()
     messages = images(12, "north", "south")

@@ -81,7 +81,7 @@ def test_a_worker_that_is_killed_between_the_switches_of_its_partitions_is_conti
             with pytest.raises(SettingsError, match="nothing is staged"):
                 switch(ours, root=None, number=None, keeps=None, anyway=False, wait_s=0)
             assert stage(theirs, root=str(root), shadow=0, keeps=False, wait_s=DEADLINE_S) == 0
-            [told] = reports(LocalStore(root))
+            [told] = reports(LocalStore(root))[0]
             assert told.pairs[1][0] == "ready"
             assert switch(ours, root=None, number=None, keeps=None, anyway=False, wait_s=0) == 0
             worker.wait_for("at", "worker.pair_switched")

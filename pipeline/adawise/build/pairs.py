@@ -31,8 +31,8 @@ from adawise.build.model import (
 from adawise.build.prompts import prompt_templates, read_lines
 from adawise.decode.preprocess import Preprocess
 from adawise.errors import AdawiseError, DeviceError, SettingsError
-from adawise.pairs.live import REPORT_S, LivePairs, LoadedPair, WorkerReport
-from adawise.pairs.orders import Orders, PairDocument, give_order, pair_id, read_orders
+from adawise.pairs.live import LivePairs, LoadedPair, WorkerReport
+from adawise.pairs.orders import REPORT_S, Orders, PairDocument, give_order, pair_id, read_orders
 from adawise.pairs.planned import PlannedPairs, check_at_hand, needed, read_plan
 from adawise.records import TopicPartition
 from adawise.settings import ModelSettings, Settings
@@ -218,7 +218,8 @@ def live_pairs(settings: Settings, start: Start, store: Store, orders: Orders, n
 
     def report(said: WorkerReport) -> None:
         document = {"layout": claims.LAYOUT, "worker": me(), "again_s": again_s, **said.plain()}
-        store.put(layout.worker_key(name), json.dumps(document).encode())
+        said_ = json.dumps(document, ensure_ascii=False)  # an error may name a path that is not UTF-8
+        store.put(layout.worker_key(name), said_.encode(errors="replace"))
 
     return LivePairs(
         serving_of(settings, start.model),

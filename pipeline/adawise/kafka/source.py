@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
@@ -186,8 +186,7 @@ class KafkaSource:
             try:
                 messages = list(self._messages(tp, records))
             except BaseException:
-                with suppress(errors.KafkaError):  # it is not this client's any more
-                    self._consumer.seek(KafkaPartition(*tp), records[0].offset)
+                self._read_again(tp, records[0].offset)
                 raise
             self._taken = replace(self._taken, messages=[*self._taken.messages, *messages])
         found, self._taken = self._taken, Poll()
@@ -215,7 +214,8 @@ class KafkaSource:
         self._drop([tp])
         stood = self._unreadable.forget(tp)
         if self._held(tp):
-            self._consumer.seek(KafkaPartition(*tp), offset)
+            with self._unless_lost(tp):
+                self._consumer.seek(KafkaPartition(*tp), offset)
             if stood and tp not in self._paused:
                 self._resume([tp])
             self._hints.began(tp, offset)
@@ -353,11 +353,27 @@ class KafkaSource:
                 yield message_of(record._replace(offset=unread.last), missing)
                 if unread.last == record.offset:
                     continue
-                self._consumer.seek(partition, unread.last + 1)
+                self._read_again(tp, unread.last + 1)
                 return
-            self._consumer.seek(partition, unread.first)
-            self._consumer.pause(partition)
+            self._read_again(tp, unread.first)
+            with self._unless_lost(tp):
+                self._consumer.pause(partition)
             return
+
+    def _read_again(self, tp: TopicPartition, offset: int) -> None:
+        """Go on at `offset`, without what was taken of the partition beyond the records in hand."""
+        self._records = [(each, records) for each, records in self._records if each != tp]
+        with self._unless_lost(tp):
+            self._consumer.seek(KafkaPartition(*tp), offset)
+
+    @contextmanager
+    def _unless_lost(self, tp: TopicPartition) -> Iterator[None]:
+        """Ignore errors about a partition that kafka-python's IO thread has given up since we looked."""
+        try:
+            yield
+        except (ValueError, KeyError, errors.KafkaError):
+            if self._held(tp):
+                raise
 
     def _resume(self, tps: Iterable[TopicPartition]) -> None:
         self._consumer.resume(*(KafkaPartition(*tp) for tp in tps if self._held(tp) and tp not in self._unreadable))

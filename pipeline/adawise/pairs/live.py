@@ -18,7 +18,7 @@ import structlog
 from typing_extensions import override
 
 from adawise.errors import AdawiseError, PairMissing
-from adawise.pairs.orders import Orders, PairDocument
+from adawise.pairs.orders import REPORT_S, Orders, PairDocument
 from adawise.pairs.shadow import ShadowRun
 from adawise.passes import Passes
 from adawise.ports import Head
@@ -27,9 +27,6 @@ from adawise.worker.observer import PairsProgress
 from adawise.worker.pairs import Pairs, PairTurn, ServedBatch, Serving
 
 PairState = Literal["serves", "ready", "loading", "failed", "former"]
-
-REPORT_S = 10.0
-"""Between two reports at least; a report says that its worker lives."""
 
 _AGAIN_S = 60.0  # until a pair that could not be loaded is tried again
 _NICE = 15
@@ -143,6 +140,7 @@ class LivePairs(Pairs):
         )
         self._target: Serving | None = None
         self._awaited: dict[TopicPartition, int] = {}  # partitions that wait for a pair, by its number
+        self._log_damaged(orders.damaged)
         self._aim()
 
     # -- what the loop asks
@@ -264,14 +262,26 @@ class LivePairs(Pairs):
         yield self._said(), self._orders
 
     def _taken(self, orders: Orders) -> None:
-        for order in orders.log[len(self._orders.log) :]:
+        known = {order.number for order in self._orders.log}
+        for order in orders.log:
+            if order.number in known:
+                continue
             _log.info("pair_ordered", order=order.number, what=order.kind, pair=order.pair, by=order.by)
             self._failed.pop(orders.pairs[order.pair].id, None)  # whoever asks again has mended something
-        for number in orders.damaged.keys() - self._orders.damaged.keys():
-            why = orders.damaged[number]
-            _log.error("pair_order_damaged", order=number, error=why, note="it is passed over; see `adawise pair list`")
+        known_damage = self._orders.damaged
+        self._log_damaged({number: why for number, why in orders.damaged.items() if number not in known_damage})
         self._orders = orders
         self._aim()
+
+    @staticmethod
+    def _log_damaged(damaged: Mapping[int, str]) -> None:
+        for number, why in damaged.items():
+            _log.error(
+                "pair_order_damaged",
+                order=number,
+                error=why,
+                note="it is passed over until its file is restored; see `adawise pair list`",
+            )
 
     def _unanswered(self, error: str) -> None:
         _log.warning("pairs_not_read", error=error, note="they are looked for again; serving goes on")
@@ -349,11 +359,13 @@ class LivePairs(Pairs):
     def _let_go(self, now_s: float) -> None:
         """Free what serves nothing, and is not asked for any more, after a while.
 
-        Nothing while the pair that is to serve is not here: partitions that come to this worker go on with what is.
+        While the pair that is to serve is not here, one stays for partitions that come to this worker: the former, else
+        the first. The others go: the memory that they take may be what the pair lacks.
         """
-        if self._target is None:
-            return
         used = {pair for pair, _ in self._turns.values()} | {document.id for document in self._asked_for()}
+        if self._target is None:
+            former = None if self._orders.former is None else self._orders.pairs[self._orders.former].id
+            used.add(former if former in self._loaded else next(iter(self._loaded), ""))
         for pair, loaded in list(self._loaded.items()):
             if pair in used or pair == self._serving_id:
                 loaded.unused_s = None

@@ -23,8 +23,11 @@ from pydantic import Field
 
 from adawise.errors import ChainError, SettingsError
 from adawise.sink import claims, layout
-from adawise.store.documents import Count, Document, Line, Text, read_document
+from adawise.store.documents import Count, Document, Line, Plain, Text, read_document, write_document
 from adawise.store.store import AlreadyExists, Store
+
+REPORT_S = 10.0
+"""Between two reports of a worker at least; a report says that its worker lives."""
 
 Kind = Literal["begin", "stage", "switch", "withdraw"]
 State = Literal["keep", "reset"]
@@ -126,14 +129,19 @@ class Orders:
 
 
 def read_orders(store: Store, known: Orders | None = None) -> Orders:
-    """All orders of a root; of those that are `known` none is read again. One listing, and a read for each new one.
+    """Return all orders of a root. Costs one listing, and a read for each order that is new or was damaged.
 
-    One that is damaged, or that is about a pair that nobody has described, is passed over (`Orders.damaged`).
+    An order that is damaged, or that is about a pair that no order before it describes, is passed over
+    (`Orders.damaged`) until its file is restored.
 
-    Raises ChainError if one is of a later version, StoreUnavailable.
+    Raises:
+        ChainError: an order is of a later version.
+        StoreUnavailable: the store does not answer.
     """
     orders = known or Orders()
     keys = [key for key in store.list(layout.PAIRS) if layout.parse_pair_key(key) is not None]
+    if any(_is_restored(store, key, orders) for key in keys):
+        orders = Orders()  # what follows it may depend on it
     for key in sorted(keys):
         if (number := _number(key)) < orders.next_number:
             continue
@@ -156,7 +164,9 @@ def give_order(
 ) -> Orders:
     """Ask for something, as the next order after `orders`.
 
-    Raises SettingsError: somebody was quicker, and nothing was asked. StoreUnavailable.
+    Raises:
+        SettingsError: somebody was quicker, or the pair cannot be described; nothing was asked.
+        StoreUnavailable: the store does not answer.
     """
     number = orders.next_number
     document = pair if isinstance(pair, PairDocument) else None
@@ -169,7 +179,11 @@ def give_order(
     }
     said |= {"shadow": shadow, "by": by, **({"document": asdict(document)} if document is not None else {})}
     try:
-        store.create(layout.pair_key(number), json.dumps(said).encode())
+        data = write_document(_Order, said)
+    except ValueError as error:
+        raise SettingsError(f"{store}: this pair cannot be described in {layout.PAIRS}: {error}") from None
+    try:
+        store.create(layout.pair_key(number), data)
     except AlreadyExists:
         log = read_orders(store, orders).log
         theirs = next((each.by for each in log if each.number == number), "another worker")
@@ -189,7 +203,7 @@ class _Document(Document):
     classes: Annotated[tuple[Text, ...], Field(min_length=1)]
     templates: Annotated[tuple[Text, ...], Field(min_length=1)]
     card: Text | None
-    settings: dict[Text, dict[Text, Any]]
+    settings: dict[Text, dict[Text, Plain]]
     method: Text = ""
 
 
@@ -223,7 +237,19 @@ def _read(store: Store, key: str, known: Mapping[int, PairDocument]) -> tuple[Pa
     document = None if said.document is None else PairDocument(**said.document.model_dump())
     if (said.pair == number) is (document is None) or (document is None and said.pair not in known):
         raise ValueError(f"pair: no document before it describes pair {said.pair}")
+    if not known and said.order not in {"begin", "switch"}:
+        raise ValueError("order: no order before it says which pair serves")
     return PairOrder(number, said.order, said.pair, said.state == "keep", said.shadow, said.by), document
+
+
+def _is_restored(store: Store, key: str, orders: Orders) -> bool:
+    if _number(key) not in orders.damaged:
+        return False
+    try:
+        _read(store, key, orders.pairs)
+    except ValueError:
+        return False
+    return True
 
 
 def _number(key: str) -> int:

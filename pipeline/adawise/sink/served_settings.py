@@ -15,7 +15,7 @@ from typing import Any
 
 from adawise.ports import ServedBy
 from adawise.sink import claims, layout
-from adawise.store.documents import Document, Text, parse
+from adawise.store.documents import Document, Plain, Text, parse
 from adawise.store.store import AlreadyExists, Store
 
 
@@ -41,8 +41,9 @@ def note(store: Store, by: ServedBy, *, now: datetime) -> None:
         return
     said = {"layout": claims.LAYOUT, "since": now.isoformat(), "method": by.method}
     said |= {"settings": {**by.settings}, "places": {**by.places}}
+    text = json.dumps(said, indent=1, ensure_ascii=False)  # a path may not be UTF-8
     with suppress(AlreadyExists):  # a colleague, with the same
-        store.create(key, json.dumps(said, indent=1).encode())
+        store.create(key, text.encode(errors="replace"))
 
 
 def read_settings(store: Store) -> list[ServedSettings]:
@@ -61,7 +62,7 @@ def read_method(store: Store, model_fingerprint: str, config_fingerprint: str) -
 
 class _Settings(Document):
     since: Text
-    settings: dict[Text, Any]
+    settings: dict[Text, Plain]
     places: dict[Text, Text]
     method: Text = ""
 

@@ -6,9 +6,11 @@ damaged as a whole: no value of it is guessed, converted or taken.
 
 from __future__ import annotations
 
-from typing import Annotated, TypeVar
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, StringConstraints, ValidationError
 
 from adawise.errors import ChainError
 from adawise.store.store import Store
@@ -18,6 +20,15 @@ MOST_BYTES = 1 << 24  # of a document; a pair of 100,000 class names takes a few
 Text = Annotated[str, StringConstraints(max_length=1 << 16)]
 Line = Annotated[str, StringConstraints(max_length=4096, pattern=r"^[^\x00-\x1f\x7f]*$")]
 Count = Annotated[int, Field(ge=0, lt=1 << 63)]
+
+
+def _finite(value: JsonValue) -> JsonValue:
+    json.dumps(value, allow_nan=False)
+    return value
+
+
+Plain = Annotated[JsonValue, AfterValidator(_finite)]
+"""A value of JSON of any type; its numbers are finite."""
 
 
 class Document(BaseModel):
@@ -39,6 +50,17 @@ def read_document(kind: type[Kind], data: bytes) -> Kind:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"]))
         raise ValueError(f"{where}: {first['msg']}" if where else first["msg"]) from None
+
+
+def write_document(kind: type[Document], values: Mapping[str, Any], *, indent: int | None = None) -> bytes:
+    """Return the bytes of a document, which `read_document` reads.
+
+    Raises:
+        ValueError: it would not be read: it is too large, a number is not finite, or a path is not UTF-8.
+    """
+    data = json.dumps(values, indent=indent).encode()
+    read_document(kind, data)
+    return data
 
 
 def parse(kind: type[Kind], store: Store, key: str, data: bytes) -> Kind:

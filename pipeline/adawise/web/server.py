@@ -65,14 +65,13 @@ class BoundedConnection(H11Protocol):
         return self.cycle is not None and not self.cycle.response_complete
 
     def _make_room(self) -> None:
-        """Cut a connection, so that nobody keeps probes out: the oldest that asks for nothing, if there is one.
+        """Cut a connection of the address that has the most, so that nobody keeps probes out.
 
-        Else, where each waits for a body or for its answer to be read, the oldest of the address that has the most.
+        Of these the oldest that asks for nothing, if there is one, else the oldest.
         """
         ours = [connection for connection in self.connections if isinstance(connection, BoundedConnection)]
-        idle = [connection for connection in ours if not connection._is_answering]
         addresses = Counter(connection._address for connection in ours)
-        oldest = min(idle or ours, key=lambda each: (0 if idle else -addresses[each._address], each._since_s))
+        oldest = min(ours, key=lambda each: (-addresses[each._address], each._is_answering, each._since_s))
         self.connections.discard(oldest)  # it says so itself a turn of the loop later
         oldest.transport.abort()
 

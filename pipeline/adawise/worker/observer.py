@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import time
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
-from pathlib import Path
 
 import structlog
 from typing_extensions import override
 
-from adawise.errors import AdawiseError, StoreFull
+from adawise.errors import AdawiseError, StoreFull, place_of
 from adawise.ports import Commit, Head, ServedBy, Told
 from adawise.records import BatchTrace, Frame, Gap, ImageBatch, Predictions, Switch, TopicPartition
 
@@ -165,15 +164,15 @@ class Observers(Observer):
         if (kind, name) in self._failed:
             return
         self._failed.add((kind, name))
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        structlog.get_logger("worker").error(
-            "observer_failed",
-            observer=kind,
-            method=name,
-            error=f"{type(error).__name__}: {error}",
-            where=f"{Path(where.filename).name}:{where.lineno}",
-            remedy="the work goes on, and what this observer shows may lack something; please report it",
-        )
+        with suppress(Exception):  # the log may be what failed
+            structlog.get_logger("worker").error(
+                "observer_failed",
+                observer=kind,
+                method=name,
+                error=f"{type(error).__name__}: {error}",
+                where=place_of(error),
+                remedy="the work goes on, and what this observer shows may lack something; please report it",
+            )
 
 
 def _to_all(name: str) -> Callable[..., None]:
@@ -331,7 +330,6 @@ class LogObserver(Observer):
         if trace.stream_id in self._fallen or len(self._fallen) >= _MOST:
             return
         self._fallen.add(trace.stream_id)
-        at = traceback.extract_tb(error.__traceback__)
         self._log.error(
             "search_failed",
             topic=trace.topic,
@@ -340,7 +338,7 @@ class LogObserver(Observer):
             offset=trace.last_offset,
             alpha=trace.alpha,
             error=f"{type(error).__name__}: {error}",
-            where=f"{Path(at[-1].filename).name}:{at[-1].lineno}" if at else None,
+            where=place_of(error),
             remedy="the batch was served at the first alpha and its stream learns anew; please report this with the "
             "traces of the stream; told once a stream, adawise_state_resets_total counts all",
         )

@@ -16,7 +16,7 @@ from pydantic import Field, StringConstraints
 from adawise.console import plain, print_json
 from adawise.errors import ChainError, SettingsError
 from adawise.live.row import spoken
-from adawise.pairs.orders import Orders, PairDocument, give_order, read_orders
+from adawise.pairs.orders import REPORT_S, Orders, PairDocument, give_order, read_orders
 from adawise.pairs.shadow_sums import ShadowSums, sum_shadow
 from adawise.settings import Settings
 from adawise.sink import claims, layout
@@ -116,7 +116,10 @@ def switch(
         raise SettingsError(f"{store}: there is no pair {number}; there are {_numbers(orders)}")
     if number == orders.serves:
         raise SettingsError(f"{store}: pair {number} serves already")
-    lack_it = [told for told in reports(store) if told.pairs.get(number, ("",))[0] not in _HAVE_IT]
+    workers, damaged = reports(store)
+    for report in damaged:
+        _print_damaged(store, report)
+    lack_it = [told for told in workers if told.pairs.get(number, ("",))[0] not in _HAVE_IT]
     lacking = [told for told in lack_it if told.is_here]
     if lacking and not anyway:
         said = "; ".join(_lacks(told, number) for told in lacking)
@@ -171,14 +174,20 @@ def wait_for(store: Store, orders: Orders, wait_s: float, number: int, states: S
     """Wait until every worker that reports says one of these states of a pair; 3 if one failed, or not all in time."""
     if not wait_s:
         return 0
-    until_s, pair, waited_for = time.monotonic() + wait_s, orders.pairs[number].id, set[str]()
+    until_s, pair, waited_for, named = time.monotonic() + wait_s, orders.pairs[number].id, set[str](), set[str]()
     while True:
-        workers = reports(store)
+        workers, damaged = reports(store)
+        for report in damaged:
+            if report.key not in named:
+                named.add(report.key)
+                _print_damaged(store, report)
         found = [told for told in workers if told.is_here]
         waited_for |= {told.worker for told in found}
         done = [told for told in found if _is_done(told, number, pair, states)]
         failed = [told for told in found if told.pairs.get(number, ("",))[0] == "failed"]
-        if failed or (found and len(done) == len(found)) or time.monotonic() > until_s:
+        unknown = [report for report in damaged if report.is_here]
+        all_done = bool(found) and len(done) == len(found) and not unknown
+        if failed or all_done or time.monotonic() > until_s:
             break
         time.sleep(_POLL_S)
     for told in found:
@@ -188,7 +197,7 @@ def wait_for(store: Store, orders: Orders, wait_s: float, number: int, states: S
     _tell_gone([told for told in workers if told.worker in waited_for or not found])
     if not found:
         print(f"  no worker has reported in {wait_s:g} s: is one running, of this version?")
-    return 0 if found and len(done) == len(found) else FOUND
+    return 0 if all_done else FOUND
 
 
 def _is_done(told: Reported, number: int, pair: str, states: Sequence[str]) -> bool:
@@ -197,12 +206,35 @@ def _is_done(told: Reported, number: int, pair: str, states: Sequence[str]) -> b
     return state in states and all_switched
 
 
-def reports(store: Store) -> list[Reported]:
-    """What the workers of a root say of their pairs, by name. Those that are gone for a day are left out."""
+@dataclass(frozen=True, slots=True)
+class DamagedReport:
+    """A report that cannot be read: where it is, why, and how old it is by the store's clock."""
+
+    key: str
+    why: str
+    age_s: float
+
+    @property
+    def is_here(self) -> bool:
+        """True while the worker that wrote it may live: it replaces its report within this time."""
+        return self.age_s < _MISSED * REPORT_S
+
+
+def _print_damaged(store: Store, report: DamagedReport) -> None:
+    said = f"{store}: {report.key}: expected what a worker says of its pairs, but {report.why}; it is passed over"
+    print(plain(said), file=sys.stderr)
+
+
+def reports(store: Store) -> tuple[list[Reported], list[DamagedReport]]:
+    """Return what the workers of a root say of their pairs, by name, and the reports that are damaged.
+
+    Those that are older than a day are left out.
+    """
     keys = [key for key in store.list(layout.WORKERS) if key.endswith(".json")]
+    found, damaged = list[Reported](), list[DamagedReport]()
     if not keys:
-        return []
-    now, found = now_of(store), []
+        return found, damaged
+    now = now_of(store)
     for key in keys:
         at, data = store.modified(key), store.get(key)
         if at is None or data is None:
@@ -212,9 +244,8 @@ def reports(store: Store) -> list[Reported]:
         try:
             found.append(_reported(read_document(_Report, data), at, now))
         except ValueError as error:  # it is no reason to say nothing of the others
-            told = f"{store}: {key}: expected what a worker says of its pairs, but {error}; it is passed over"
-            print(plain(told), file=sys.stderr)
-    return sorted(found, key=lambda told: told.worker)
+            damaged.append(DamagedReport(key, str(error), (now - at).total_seconds()))
+    return sorted(found, key=lambda told: told.worker), damaged
 
 
 _Number = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,10}$")]
@@ -274,7 +305,9 @@ def list_pairs(settings: Settings, *, root: str | None, as_json: bool) -> int:
         ChainError, StoreUnavailable: by the root.
     """
     store, orders = opened(settings, root)
-    workers = reports(store)
+    workers, damaged = reports(store)
+    for report in damaged:
+        _print_damaged(store, report)
     watched = _watched(orders)
     sums = ShadowSums() if watched is None else sum_shadow(store, orders.pairs[watched].id)
     given = {order.number: store.modified(layout.pair_key(order.number)) for order in orders.log}
