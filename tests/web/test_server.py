@@ -135,13 +135,19 @@ def test_a_request_takes_the_place_of_the_oldest_connection_that_asks_for_nothin
 def test_a_probe_on_the_last_place_is_not_what_makes_room_for_the_crowd(monkeypatch: pytest.MonkeyPatch) -> None:
     """It has a place and has sent nothing yet, as any request for a moment; all others wait for a body."""
     monkeypatch.setattr(server, "MOST_CONNECTIONS", 8)
-    body = b"POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4000\r\n\r\nt"
+    body = b"POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4000\r\nExpect: 100-continue\r\n\r\n"
     with shown(a_yard(1), token="0123456789abcdef") as url, ExitStack() as stack:
+
+        def wait_for_a_body() -> None:
+            sock = stack.enter_context(closing(connected(url)))
+            sock.sendall(body)
+            assert sock.recv(100).startswith(b"HTTP/1.1 100")
+
         for _ in range(7):
-            stack.enter_context(closing(connected(url))).sendall(body)
+            wait_for_a_body()
         probe = stack.enter_context(closing(connected(url, source="127.0.0.2")))
         for _ in range(4):
-            stack.enter_context(closing(connected(url))).sendall(body)
+            wait_for_a_body()
         probe.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert probe.recv(100).startswith(b"HTTP/1.1 401")
 
