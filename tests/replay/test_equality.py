@@ -11,9 +11,11 @@ import pytest
 from adawise.commands.replay.options import REPLAY_GROUPS, ReplayCommand
 from adawise.commands.replay.run import replay
 from adawise.settings import read
+from adawise.store.store import LocalStore
 from adawise.worker.partition import PartitionWork
 from tests.replay.runs import Recorded, adawise, assert_same, end, events, predictions, process, traces
 from tests.replay.street import BATCH_IMAGES, CAMERAS
+from tests.sink.building import IDENTITY, TP, draft, open_chain
 
 
 def shuffled(recorded: Recorded, output: Path, seed: int) -> Path:
@@ -80,3 +82,42 @@ def test_these_tests_would_see_batches_that_depend_on_what_a_poll_brings(
     monkeypatch.setattr(PartitionWork, "seen", seen)
     with pytest.raises(AssertionError):
         assert_same(shuffled(recorded, tmp_path / "mutant", 1), recorded.live)
+
+
+def test_a_replay_by_the_batches_of_another_run_ends_them_alike_whatever_its_own_settings_say(
+    recorded: Recorded, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other, again = str(tmp_path / "other"), str(tmp_path / "again")
+    assert (
+        adawise(
+            recorded.folder, "replay", "recording", "-o", other, "--batch.images", "3", "--search.strategy", "fixed"
+        )
+        == 0
+    )
+    command = ("replay", "recording", "-o", again, "--batches-of")
+    assert adawise(recorded.folder, *command, other, "--search.strategy", "fixed") == 0
+    ends = [
+        [(row["stream_id"], row["first_offset"], row["last_offset"]) for row in traces(Path(each))]
+        for each in (other, again)
+    ]
+    assert ends[0] == ends[1]
+    assert len(ends[0]) > len(traces(recorded.live))
+    assert adawise(recorded.folder, *command, other, "--search.strategy", "fixed") == 0
+    assert "nothing was left to do" in capsys.readouterr().out
+    assert adawise(recorded.folder, *command, str(recorded.live), "--search.strategy", "fixed") == 2, (
+        "it is another replay"
+    )
+
+
+def test_a_root_without_batches_of_what_is_replayed_is_named(
+    recorded: Recorded, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ("replay", "recording", "-o", str(tmp_path / "again"), "--batches-of")
+    assert adawise(recorded.folder, *command, str(tmp_path / "none")) == 2
+    assert "expected the output of a worker" in capsys.readouterr().err
+    chain = open_chain(LocalStore(tmp_path / "other"))
+    chain.check()
+    chain.recover(TP, IDENTITY, 0)
+    chain.commit(draft(0, 4))
+    assert adawise(recorded.folder, *command, str(tmp_path / "other")) == 2
+    assert f"expected batches of {recorded.topic}" in capsys.readouterr().err

@@ -174,3 +174,53 @@ def test_without_pixels_a_batch_keeps_its_rows_and_holds_no_image_memory() -> No
     assert bare.images.nbytes == 0
     assert all(frame.image is not None and frame.image.nbytes == 0 for frame in bare.frames)
     assert batch.images.nbytes == 2 * 48
+
+
+def test_batches_end_where_an_earlier_run_ended_them_and_then_by_the_policy() -> None:
+    gatherer = Gatherer(POLICY, {"a": [1, 7, 8]})
+    times = {5: 90_000, 6: 10}  # a clock that jumps and steps back ends nothing here
+    complete = [gatherer.add(single(at, "a", timestamp_ms=times.get(at, 0)), 0.0) for at in range(14)]
+    ended = [rows(batches) for batches in complete]
+    assert ended[1] == [[(0, 0), (1, 0)]]
+    assert ended[7] == [[(offset, 0) for offset in range(2, 8)]]
+    assert ended[8] == [[(8, 0)]]
+    assert ended[12] == [[(offset, 0) for offset in range(9, 13)]]
+    assert [at for at, batches in enumerate(ended) if batches] == [1, 7, 8, 12]
+
+
+def test_a_batch_whose_last_image_is_missing_now_ends_before_the_next_one() -> None:
+    gatherer = Gatherer(POLICY, {"a": [2, 5]})
+    assert [rows(gatherer.add(single(at, "a"), 0.0)) for at in (0, 1, 3, 5)] == [
+        [],
+        [],
+        [[(0, 0), (1, 0)]],
+        [[(3, 0), (5, 0)]],
+    ]
+
+
+def test_the_clock_ends_no_batch_that_an_earlier_run_had_go_on() -> None:
+    gatherer = Gatherer(POLICY, {"a": [5]})
+    gatherer.add(single(0, "a"), 0.0)
+    gatherer.add(single(1, "b"), 0.0)
+    assert [batch.stream_id for batch in gatherer.close_due(1e6)] == ["b"]
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("ab"), st.integers(-1, 9_000), st.booleans()), min_size=1, max_size=60),
+    st.integers(1, 5),
+)
+def test_whatever_ended_a_batch_its_end_is_enough_to_end_it_again(
+    steps: list[tuple[str, int, bool]], images: int
+) -> None:
+    """Timestamps as they come, and a wall clock that closes what is open now and then."""
+    messages = [single(offset, stream, timestamp_ms=at) for offset, (stream, at, _) in enumerate(steps)]
+    live, batches = Gatherer(BatchPolicy(images, 1.0)), list[ImageBatch]()
+    for number, message in enumerate(messages):
+        batches += live.add(message, float(number))
+        if steps[number][2]:
+            batches += live.close_due(1e6)
+    batches += live.close_all()
+    ends = {stream: [each[-1][0] for each in found] for stream, found in per_stream(batches).items()}
+    again = Gatherer(BatchPolicy(images=3, max_age_s=0.5), ends)
+    replayed = [batch for message in messages for batch in again.add(message, 0.0)]
+    assert per_stream(replayed) == per_stream(batches)

@@ -580,6 +580,26 @@ def test_a_stream_that_goes_on_in_time_is_not_cut_by_the_clock() -> None:
     assert [t.images for t in bench.seen.served] == [4]
 
 
+def test_a_replay_by_the_ends_of_batches_equals_a_run_whose_camera_set_its_clock_back() -> None:
+    """The wall clock ended a batch, and then came images that by their timestamps belong to it."""
+    source = FakeSource(images(2, "north"))
+    late = [image(offset, "north", at_ms=0) for offset in (2, 3)]
+    live = Bench(source)
+
+    def turn() -> bool:
+        if live.rows == 2 and late:
+            source.append(late.pop(0), late.pop(0))
+        return live.rows == 4
+
+    live.run(turn)
+    messages = [*images(2, "north"), *(image(offset, "north", at_ms=0) for offset in (2, 3))]
+    assert [trace["images"] for trace in live.traces] == [2, 2]
+    assert [trace["images"] for trace in undisturbed(messages).traces] == [4], "no timestamp says so"
+    ends = {TP: {"north": [trace["last_offset"] for trace in live.traces]}}
+    again = Bench(FakeSource(messages, finite=True), batches=BatchPolicy(4, 2.0, ends)).run()
+    again.check_against(messages, live)
+
+
 def test_a_frame_that_was_produced_too_late_begins_a_batch_of_its_own() -> None:
     messages = [image(0, "north", at_ms=0), image(1, "north", at_ms=2_000), image(2, "north", at_ms=2_001)]
     assert [t["images"] for t in undisturbed(messages).traces] == [2, 1]

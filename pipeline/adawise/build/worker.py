@@ -36,7 +36,7 @@ from adawise.sink.served_by import OnChange, claim_pair
 from adawise.sink.starts import StoredStarts
 from adawise.store.store import Failpoint, Store, open_store
 from adawise.worker.backpressure import Limits
-from adawise.worker.batching import BatchPolicy
+from adawise.worker.batching import BatchEnds, BatchPolicy
 from adawise.worker.decode_pool import Prefetch
 from adawise.worker.loop import Worker
 from adawise.worker.observer import Observer, Observers, Phase
@@ -125,6 +125,7 @@ def make_worker(
     partitions: int = 1,
     pairs: Callable[[Store, str], Pairs] | None = None,
     claim: PairClaim = "by settings",
+    batch_ends: BatchEnds | None = None,
     failpoint: Failpoint = lambda _: None,
 ) -> Worker:
     """The worker over any source, writing to `root`; the store is checked and the model warmed up.
@@ -134,7 +135,8 @@ def make_worker(
     `results_to`, if there is one, which has so many `partitions` if it is created.
 
     `pairs` makes what says which pair serves, of the store and a name of this start, once the store was checked; None:
-    `model` for ever. `claim`: how the root is told that `model` serves it.
+    `model` for ever. `claim`: how the root is told that `model` serves it. `batch_ends` are those of an earlier run,
+    where batches end too.
 
     A store that does not answer is waited for, unless `should_stop()`: the worker then has nothing to do but to end.
     """
@@ -201,7 +203,7 @@ def make_worker(
         starts=StoredStarts(store, name, time.monotonic),
         recorder=recorder,
         observer=observer,
-        batches=BatchPolicy(images=settings.batch.images, max_age_s=settings.batch.max_age_s),
+        batches=BatchPolicy(settings.batch.images, settings.batch.max_age_s, batch_ends or {}),
         flush=FlushPolicy(max_rows=settings.sink.flush_rows, max_age_s=settings.sink.flush_age_s),
         limits=Limits(
             inflight_bytes=settings.limits.inflight_mib * 2**20,

@@ -6,28 +6,39 @@ the next frame of the stream was produced more than `max_age_s` after its first.
 for that frame: its batch is closed by the clock, once the broker says that nothing is left to read and the same age has
 passed here, with some grace for frames under way. A replay finds the same end by the next timestamp. So the promise
 that a replay cuts alike holds for frames that reach the broker at most the grace later than the one before them did; a
-camera that was cut off and sends its backlog with the old timestamps is cut here as it came, in a replay as it was.
+camera that was cut off and sends its backlog with the old timestamps, or whose clock steps back, is cut here as it
+came, and in a replay as it was. Neither that nor memory that ran short follows from timestamps, so a replay may be
+given the ends of the earlier run's batches (`BatchPolicy.ends`), and then ends each batch where that run did.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator
+from bisect import bisect_left
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
 
-from adawise.records import DecodedMessage, Frame, ImageBatch, Message
+from adawise.records import DecodedMessage, Frame, ImageBatch, Message, TopicPartition
 
 _GRACE_S = 0.5  # how much longer than the one before it a frame may be under way
 
 
+BatchEnds = Mapping[TopicPartition, Mapping[str, Sequence[int]]]
+"""By partition and stream, the offsets of the last images of batches, ascending."""
+
+
 @dataclass(frozen=True, slots=True)
 class BatchPolicy:
-    """When single images become a batch: `images` of them, or `max_age_s` seconds after the first."""
+    """When single images become a batch: `images` of them, or `max_age_s` seconds after the first.
+
+    Up to the last of a stream's `ends` its batches end at these and nowhere else.
+    """
 
     images: int
     max_age_s: float
+    ends: BatchEnds = field(default_factory=dict)
 
     def separates(self, first_ms: int, following_ms: int) -> bool:
         """True if an image was produced too late for the batch that another began (Kafka timestamps, -1 if none).
@@ -64,10 +75,12 @@ class _Open:
 class Gatherer:
     """The open batch of every stream of one partition.
 
-    `image_bytes` are of the images of all of them, `kept_bytes` of messages that they are kept with.
+    `ends` are those of the partition, see `BatchPolicy`. `image_bytes` are of the images of all of them, `kept_bytes`
+    of messages that they are kept with.
     """
 
     policy: BatchPolicy
+    ends: Mapping[str, Sequence[int]] = field(default_factory=dict)
     image_bytes: int = 0
     kept_bytes: int = 0
     _open: dict[str, _Open] = field(default_factory=dict)
@@ -90,9 +103,7 @@ class Gatherer:
         for frame in frames:
             stream = _stream(frame)
             batch = self._open.get(stream)
-            if batch is not None and self.policy.separates(
-                batch.frames[0].kafka_timestamp_ms, frame.kafka_timestamp_ms
-            ):
+            if batch is not None and self._separates(batch.frames[0], frame):
                 complete.append(self._close(stream))
                 batch = None
             if batch is None:
@@ -101,9 +112,22 @@ class Gatherer:
             self._count(batch, _nbytes(frame), kept_bytes)
             if kept_bytes:
                 batch.messages.append(decoded.message)
-            if len(batch.frames) >= self.policy.images:
+            end = self._end(frame)
+            if len(batch.frames) >= self.policy.images if end is None else frame.row_id.offset == end:
                 complete.append(self._close(stream))
         return complete
+
+    def _end(self, frame: Frame) -> int | None:
+        """Return the offset at which the batch of this image ends; None if no earlier run says so."""
+        ends = self.ends.get(_stream(frame), ())
+        place = bisect_left(ends, frame.row_id.offset)
+        return ends[place] if place < len(ends) else None
+
+    def _separates(self, first: Frame, following: Frame) -> bool:
+        end, next_end = self._end(first), self._end(following)
+        if end is None and next_end is None:
+            return self.policy.separates(first.kafka_timestamp_ms, following.kafka_timestamp_ms)
+        return end != next_end
 
     @property
     def streams(self) -> Iterable[str]:
@@ -146,7 +170,8 @@ class Gatherer:
 
     def _due(self, now_s: float, awaited: Container[str]) -> Iterator[str]:
         for stream, batch in self._open.items():
-            if self.policy.due(now_s - batch.since_s) and stream not in awaited:
+            is_due = self.policy.due(now_s - batch.since_s) and self._end(batch.frames[0]) is None
+            if is_due and stream not in awaited:
                 yield stream
 
     def close_all(self) -> list[ImageBatch]:

@@ -94,7 +94,8 @@ class PartitionWork:
         self._streams = StreamStates(
             head, initial, forget_after_s=forget_after_s, max_streams=max_streams, keeps_states=keeps_states
         )
-        self._gatherer, self._ripening = Gatherer(policy), Ripening(policy, ripen, image_bytes=image_bytes)
+        self._gatherer = Gatherer(policy, policy.ends.get(tp, {}))
+        self._ripening = Ripening(policy, ripen, image_bytes=image_bytes)
         self._cut: dict[str, int] = {}  # streams whose batch is complete once what waits below an offset is decoded
         self.ready: deque[ImageBatch] = deque()
         self._later: list[ImageBatch] = []  # complete, to be served by the next pair

@@ -55,7 +55,7 @@ class ReplayCommand(Command):
         ),
         (
             "with the pairs that served it, although they were switched on the way",
-            "replay recordings/yard -o runs/again --pairs-of runs/yard",
+            "replay recordings/yard -o runs/again --pairs-of runs/yard --batches-of runs/yard",
         ),
         ("at the pace of the cameras", "replay recordings/yard -o runs/again --speed 1"),
     )
@@ -99,6 +99,12 @@ class ReplayCommand(Command):
         description="serve each partition by the pair that served it in this worker's folder, switched at the same "
         "offsets (`adawise pair`); pairs that model.* does not name are loaded from where its documents say; none: "
         "all by model.*",
+        json_schema_extra={"metavar": "ROOT"},
+    )
+    batches_of: Location | None = Field(
+        default=None,
+        description="end each batch where it ended in this folder of a worker or replay, also where the wall clock or "
+        "a lack of memory ended it, which timestamps cannot tell; none: by batch.* and the timestamps",
         json_schema_extra={"metavar": "ROOT"},
     )
     speed: float | None = Field(

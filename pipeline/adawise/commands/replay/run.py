@@ -23,11 +23,13 @@ from adawise.recording.files import Forgotten
 from adawise.recording.source import Order
 from adawise.recording.streams import Streams
 from adawise.records import BatchTrace, Frame, TopicPartition
+from adawise.replay.batches import read_batch_ends
 from adawise.replay.bounded import BoundedSource, Range
 from adawise.replay.claim import Claim, claim, claimed
 from adawise.replay.paced import PacedSource
 from adawise.settings import Settings
 from adawise.sink import layout, segment
+from adawise.sink.claims import read_sink_id
 from adawise.sink.owner import Owner
 from adawise.sink.read.files import read_bytes, segment_names
 from adawise.store.store import Store, open_store
@@ -93,6 +95,11 @@ def _replay(
         if asked.pairs_of is not None:
             planned, plan = planned_pairs(settings, model, asked.pairs_of, _ranges(whole, asked, states))
             fingerprints = fingerprints[0], digest(f"{fingerprints[1]} {plan}")
+        batch_ends = None
+        if asked.batches_of is not None:
+            batch_ends = read_batch_ends(asked.batches_of, _ranges(whole, asked, states))
+            whose = read_sink_id(open_store(asked.batches_of))
+            fingerprints = fingerprints[0], digest(f"{fingerprints[1]} batches of {whose}")
         ours = claim(store, output, _claim(whole, asked, states, *fingerprints))
         _tell_differences(ours, whole, states, fingerprints)
         begin_chains(store, states, whole.identity, f"{socket.gethostname()}:{os.getpid()}")
@@ -113,6 +120,7 @@ def _replay(
                 results_to=asked.results_to,
                 partitions=whole.identity.partitions,
                 pairs=None if planned is None else lambda _store, _name: planned,
+                batch_ends=batch_ends,
             )
             worker.run()
             stopped = should_stop()
