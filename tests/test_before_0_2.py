@@ -38,7 +38,10 @@ def test_a_root_is_whole_and_gone_on_from(name: str, tmp_path: Path) -> None:
     new = after.num_rows - before.num_rows
     assert new > 0
     assert not {"start", "settings_changed"} & set(after["reset"].to_pylist()[-new:])
-    assert [path.name for path in (root / "_models").iterdir()] == ["000000.json"]  # no other pair to it
+    claims = [json.loads((root / "_models" / name).read_text())["identity"] for name in ("000000.json", "000001.json")]
+    assert len(list((root / "_models").iterdir())) == 2
+    assert claims[1].pop("config")
+    assert claims[0] == claims[1], "no other pair to it"
 
 
 def test_a_compacted_root_says_what_its_segments_said() -> None:

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from adawise.build.model import load_model
-from adawise.build.pairs import document_of, names_pair, settings_with
+from adawise.build.model import identity_of, load_model
+from adawise.build.pairs import _expect, document_of, load_beside, names_pair, settings_with
 from adawise.build.prompts import prompt_templates
 from adawise.errors import SettingsError
+from adawise.pairs.orders import pair_id
 from adawise.settings import Settings
 from tests.models import PairFolder
 
@@ -44,3 +45,23 @@ def test_a_document_of_a_later_version_is_not_taken_for_what_is_known(
     document = document_of(settings, model, prompt_templates(settings.model))
     with pytest.raises(SettingsError, match=f"sets {group}.* as this version does not know it"):
         settings_with(settings, replace(document, settings={group: values}))
+
+
+def test_a_pair_has_the_id_that_it_had_before_configs_and_a_document_says_which_config_it_is_of(
+    pair_folder: PairFolder,
+) -> None:
+    settings = settings_of(pair_folder)
+    model = load_model(settings.model, settings.decode)
+    document = document_of(settings, model, prompt_templates(settings.model))
+    assert "config" not in document.identity
+    assert document.config == model.checkpoints.config
+    assert document.id == pair_id(identity_of(model)) == pair_id(document.identity)
+    assert document.whole_identity == identity_of(model)
+    changed, earlier = replace(document, config="f" * 16), replace(document, config="")
+    _expect(document, model)
+    _expect(earlier, model)
+    assert earlier.whole_identity == document.identity
+    with pytest.raises(SettingsError, match=f"another config: by its hash it is {document.config}, expected ffff"):
+        _expect(changed, model)
+    with pytest.raises(SettingsError, match="another config"):
+        load_beside(settings, changed, preprocess=model.checkpoints.preprocess)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from adawise.clip.load import CheckpointPair, _Configs, _tokenizer, hash_weights, load_checkpoints
 from adawise.errors import CheckpointError
-from tests.models import CLASSES, CONFIG, SIZE, TEMPLATES, PairFolder, write_checkpoint
+from tests.models import CLASSES, CONFIG, SIZE, TEMPLATES, PairFolder, classifier, write_checkpoint
 
 COCA = {
     "model_cfg": {
@@ -283,3 +283,80 @@ def test_a_hash_tells_values_names_and_shapes_apart() -> None:
         linear.weight[0, 0] += 1e-7
     assert hash_weights(linear) != before
     assert hash_weights(nn.Sequential(linear)) != hash_weights(linear)
+
+
+def model_changed(folder: Path, pair: PairFolder, table: str, values: dict[str, object]) -> tuple[str, str]:
+    """Both checkpoints with other values in a table of `model_cfg`, or in itself ("")."""
+
+    def change(config: dict[str, dict[str, object]]) -> None:
+        model = config["model_cfg"]
+        (model[table] if table else model).update(values)  # type: ignore[attr-defined]
+
+    return with_config(folder / "0", pair.theta_0, change), with_config(folder / "1", pair.theta_1, change)
+
+
+UNSEEN_BY_SHAPES: list[tuple[str, dict[str, object]]] = [
+    ("vision_cfg", {"head_width": 32}),
+    ("vision_cfg", {"pool_type": "avg"}),
+    ("vision_cfg", {"norm_kwargs": {"eps": 1e-3}}),
+    ("text_cfg", {"norm_kwargs": {"eps": 1e-3}}),
+]
+
+
+@pytest.mark.parametrize(("table", "values"), UNSEEN_BY_SHAPES)
+def test_two_configs_that_differ_in_what_weights_do_not_show_are_refused_by_name(
+    pair_folder: PairFolder, tmp_path: Path, table: str, values: dict[str, object]
+) -> None:
+    _, other = model_changed(tmp_path, pair_folder, table, values)
+    name = next(iter(values))
+    with pytest.raises(CheckpointError, match=rf"different models: {table}\.{name} is .* and .* by their configs"):
+        load_checkpoints(None, pair_folder.theta_0, other)
+
+
+@pytest.mark.parametrize(("table", "values"), [*UNSEEN_BY_SHAPES, ("", {"quick_gelu": True})])
+def test_the_same_weights_with_another_config_are_another_identity_fingerprint_and_cache_of_heads(
+    pair: CheckpointPair, pair_folder: PairFolder, tmp_path: Path, table: str, values: dict[str, object]
+) -> None:
+    other = load_checkpoints(None, *model_changed(tmp_path, pair_folder, table, values))
+    assert other.hashes == pair.hashes, "what states and orders of earlier versions are tied to"
+    ours, theirs = classifier(pair), classifier(other)
+    assert ours.fingerprint != theirs.fingerprint
+    assert {name for name in ours.identity if ours.identity[name] != theirs.identity[name]} == {"config"}
+    for each in (ours, theirs):
+        each.use_cache(tmp_path / "cache", 1 << 24)
+        each.embeddings()
+    again, found = classifier(other), classifier(pair)
+    again.use_cache(tmp_path / "cache", 1 << 24)
+    assert torch.equal(again.embeddings(), theirs.embeddings())
+    found.use_cache(tmp_path / "cache", 1 << 24)
+    assert torch.equal(found.embeddings(), ours.embeddings())
+
+
+@pytest.mark.parametrize("key", ["mean", "std"])
+def test_pixels_that_are_normalised_otherwise_are_another_identity(
+    pair: CheckpointPair, pair_folder: PairFolder, tmp_path: Path, key: str
+) -> None:
+    def change(config: dict[str, dict[str, object]]) -> None:
+        config["preprocess_cfg"][key] = [0.5, 0.5, 0.5]
+
+    folders = [
+        with_config(tmp_path / name, source, change)
+        for name, source in (("0", pair_folder.theta_0), ("1", pair_folder.theta_1))
+    ]
+    assert load_checkpoints(None, *folders).config != pair.config
+
+
+@pytest.mark.parametrize(
+    ("table", "values"),
+    [
+        ("vision_cfg", {"timm_drop": 0.1, "pool_type": "tok"}),
+        ("text_cfg", {"hf_model_pretrained": True, "pool_type": "argmax"}),
+        ("", {"custom_text": False, "init_logit_scale": 4.0}),
+    ],
+)
+def test_what_is_of_training_or_said_without_need_is_no_other_config(
+    pair: CheckpointPair, pair_folder: PairFolder, tmp_path: Path, table: str, values: dict[str, object]
+) -> None:
+    zero, one = model_changed(tmp_path, pair_folder, table, values)
+    assert load_checkpoints(None, zero, one).config == pair.config
+    assert load_checkpoints(None, pair_folder.theta_0, one).config == pair.config

@@ -88,6 +88,7 @@ class FakeCard:
             preparation=Preprocessing({}, {}),
             log_scales=(4.6, 4.6),
             hashes=("zero", "one"),
+            config="as it is made",
             _models=(models[0], models[1]),
             _tokenizer=open_clip.get_tokenizer(architecture),
         )

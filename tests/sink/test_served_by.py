@@ -66,3 +66,21 @@ def test_a_claim_that_cannot_be_read_is_damage() -> None:
     store.objects["_models/000000.json"] = b'{"identity": 3}'
     with pytest.raises(ChainError, match="it is damaged; restore it"):
         check_pair(store, OURS, "reset")
+
+
+def test_the_config_is_noted_once_in_a_root_of_an_earlier_version_and_another_one_is_refused_from_then_on() -> None:
+    store = DictStore()
+    claim_pair(store, OURS, "refuse")
+    with_config = OURS | {"config": "e" * 16}
+    for _ in range(2):
+        assert claim_pair(store, with_config, "refuse") == {}
+        assert claim_pair(store, OURS, "refuse") == {}, "a worker of that version beside it"
+    assert store.list(layout.MODELS) == ["_models/000000.json", "_models/000001.json"]
+    other = OURS | {"config": "f" * 16}
+    with pytest.raises(SettingsError, match=r"model\.config was eeee.* and is ffff"):
+        claim_pair(store, other, "refuse")
+    with pytest.raises(SettingsError, match=r"the same weights and another config.*--model\.on-change keep"):
+        claim_pair(store, other, "reset")
+    assert claim_pair(store, other, "keep") == {"config": ("e" * 16, "f" * 16)}
+    assert claim_pair(store, other, "refuse") == {}
+    assert claim_pair(store, OURS | {"theta_1": "other", "config": "e" * 16}, "reset").keys() == {"theta_1", "config"}

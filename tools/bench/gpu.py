@@ -160,6 +160,7 @@ def random_pair(architecture: str) -> CheckpointPair:
         preparation=Preprocessing({}, {}),
         log_scales=(4.6, 4.6),
         hashes=("random 0", "random 1"),
+        config="as it is made",
         _models=(model, model),
         _tokenizer=None,
     )

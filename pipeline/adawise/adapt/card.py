@@ -249,6 +249,8 @@ class Card:
             CardError: with the first part of the identity that differs.
         """
         for part in identity:
+            if part == "config" and part not in self.identity:
+                continue  # a card of a version before 0.3 says nothing of it
             if self.identity.get(part) not in (identity[part], *(continues if part == "preprocess" else ())):
                 raise CardError(
                     f"the card belongs to another pair: its {part} is {self.identity.get(part)!r}, this pair's is "

@@ -225,7 +225,9 @@ def _strategy(search: SearchSettings, model: ModelPair) -> Strategy:
     if model.card is None and name not in NO_CARD:
         raise SettingsError(f"search.objective {name} needs a card: make one with `adawise card`")
     objective = model.card.objective(name) if model.card else NO_CARD[name]
-    belongs_to = f"{sorted(model.classifier.lineage.items())} {model.card.digest if model.card else ''}"
+    lineage = model.classifier.lineage
+    del lineage["config"]  # of the identity since 0.3: a key of before stays as it is (`sink.served_by` guards it)
+    belongs_to = f"{sorted(lineage.items())} {model.card.digest if model.card else ''}"
     return strategy(
         chosen.strategy,
         alphas=model.classifier.alphas,

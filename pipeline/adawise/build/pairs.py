@@ -65,8 +65,10 @@ def document_of(settings: Settings, model: ModelPair, templates: tuple[str, ...]
     }
     if prepared := _prepared(named):  # an earlier version knows no such group
         kept["model"] = prepared
+    identity = identity_of(model)
+    config = identity.pop("config")
     return PairDocument(
-        identity=identity_of(model),
+        identity=identity,
         architecture=_place(named.architecture),
         theta_0=_place(named.theta_0),
         theta_1=_place(named.theta_1),
@@ -76,6 +78,7 @@ def document_of(settings: Settings, model: ModelPair, templates: tuple[str, ...]
         card=None if named.card is None else str(named.card.resolve()),
         settings=kept,
         method=method_in_words(settings.search, model),
+        config=config,
     )
 
 
@@ -191,6 +194,16 @@ def _expect(document: PairDocument, model: ModelPair) -> None:
             f"{document.theta_1} and what belongs to it are not what was staged: by what they hold they are pair "
             f"{found}, expected {document.id}. Restore the files, or stage these"
         )
+    _expect_config(document, model)
+
+
+def _expect_config(document: PairDocument, model: ModelPair) -> None:
+    if document.config not in ("", model.checkpoints.config):
+        raise SettingsError(
+            f"{document.theta_1} has the weights that were staged and another config: by its hash it is "
+            f"{model.checkpoints.config}, expected {document.config}. Restore open_clip_config.json and model.mean, "
+            "std and quick_gelu"
+        )
 
 
 def begin_orders(store: Store, start: Start) -> Orders:
@@ -287,6 +300,7 @@ def load_beside(settings: Settings, document: PairDocument, *, preprocess: Prepr
             f"{preprocess.id}, and these are in hand: start the workers anew with the new pair and "
             "--model.on-change reset or keep"
         )
+    _expect_config(document, model)
     alert_rules(own.alerts, document.classes)
     serving = serving_of(own, model)
     model.classifier.warm_up(serving.adaptation.strategy.reach[0])

@@ -32,7 +32,7 @@ from adawise.records import Message
 from adawise.settings import Settings
 from adawise.sink.chain import Commits, SegmentChain
 from adawise.sink.owner import Owner
-from adawise.sink.served_by import OnChange, claim_pair
+from adawise.sink.served_by import OnChange, check_pair, claim_pair
 from adawise.sink.starts import StoredStarts
 from adawise.store.store import Failpoint, Store, open_store
 from adawise.worker.backpressure import Limits
@@ -168,7 +168,10 @@ def make_worker(
     def check() -> None:
         chain.check()
         if owner is None and claim != "not":  # a replay's `_replay.json` says with which models it was begun
-            tell_changes(claim_pair(store, identity_of(model), on_change), on_change)
+            ours, asked = identity_of(model), on_change
+            if check_pair(store, ours, "keep").keys() == {"config"}:
+                asked = settings.model.on_change  # an order names a pair by its id, which has no config
+            tell_changes(claim_pair(store, ours, asked), asked)
         if pairs is not None:
             followed.append(pairs(store, name))
 

@@ -98,7 +98,7 @@ class PairClassifier:
 
     @property
     def identity(self) -> dict[str, str]:
-        """What a card belongs to: weights, classes, prompts, preprocessing and head; not dtype, device or chunk."""
+        """What a card belongs to: weights, config, classes, prompts, preprocessing, head; no dtype, device or chunk."""
         return {
             "theta_0": self._pair.hashes[0],
             "theta_1": self._pair.hashes[1],
@@ -106,6 +106,7 @@ class PairClassifier:
             "templates": digest("\n".join(self._templates)),
             "preprocess": self._pair.preprocess.id,
             "head": "shared" if self._shared_head else self._head_mode,
+            "config": self._pair.config,
         }
 
     @property
@@ -167,6 +168,7 @@ class PairClassifier:
         """
         parts = {
             "weights": self._pair.hashes,
+            "config": self._pair.config,
             "tokens": self._prompts.digest,
             "encoder": ENCODER,
             "device": self.device.numerics,

@@ -11,6 +11,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Collection, Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,63 @@ _SPECIAL: Mapping[str, tuple[_Check, str]] = {
     "act_kwargs": (_is_activation, "approximate only"),
 }
 _PLAIN = (_is_plain, f"a number up to {_MOST}, true, false, null or a plain word")
+
+
+_OF_TRAINING = {
+    *("patch_dropout", "timm_drop", "timm_drop_path", "timm_model_pretrained", "hf_model_pretrained"),
+    *("init_logit_scale", "init_logit_bias"),
+}
+"""Names in a config that change nothing once the weights are loaded."""
+
+
+def decisive(config: Mapping[str, Any], defaults: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what of a config decides the logits of given weights, by "table.name" or "name".
+
+    What is as open_clip has it without a word is left out, so that a config may say it or not. `quick_gelu` is left out
+    too: what is used is settled for both checkpoints (`clip.preprocessing`).
+
+    Args:
+        config: open_clip's `model_cfg`.
+        defaults: of each table of a config, the values of open_clip's dataclass.
+    """
+    found = dict[str, Any]()
+    for name, value in config.items():
+        if name in defaults:
+            table = {f"{name}.{key}": each for key, each in (value or {}).items() if each != defaults[name].get(key)}
+            found |= {key: each for key, each in table.items() if key.partition(".")[2] not in _OF_TRAINING}
+        elif name not in {*_OF_TRAINING, "quick_gelu"} and value not in (None, False):
+            found[name] = value
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
+
+
+def check_alike(zero: Mapping[str, Any], one: Mapping[str, Any], *, defaults: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse checkpoints whose configs differ in what weights do not show. Arguments as of `decisive`.
+
+    Raises:
+        CheckpointError: with the first name that differs.
+    """
+    theta_0, theta_1 = (decisive(config, defaults) for config in (zero, one))
+    for name in sorted(theta_0.keys() | theta_1.keys()):
+        if name != "text_cfg.hf_tokenizer_name" and theta_0.get(name) != theta_1.get(name):
+            table, _, key = name.rpartition(".")
+            values = [config.get(name, defaults.get(table, {}).get(key)) for config in (theta_0, theta_1)]
+            raise CheckpointError(
+                f"theta_0 and theta_1 are of different models: {name} is {values[0]} and {values[1]} by their configs. "
+                "Their weights are of the same shapes and mean something else. Give both the config that they were "
+                "trained with, in open_clip_config.json or by model.architecture."
+            )
+
+
+def config_digest(
+    config: Mapping[str, Any], used: Mapping[str, Any], *, defaults: Mapping[str, Mapping[str, Any]]
+) -> str:
+    """Return 16 hex digits of what beside weights and pixels decides the logits: `decisive`, mean, std and GELU.
+
+    `used` has the mean and std that pixels are normalised by, three numbers each, and `quick_gelu`.
+    """
+    pixels = {key: [float(each) for each in used[key]] for key in ("mean", "std")}
+    said = {**decisive(config, defaults), **pixels, "quick_gelu": bool(used["quick_gelu"])}
+    return sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def check_config(

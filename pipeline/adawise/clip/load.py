@@ -30,7 +30,7 @@ from adawise.adapt.interpolate import check_finite, check_pair, freeze_statistic
 from adawise.clip.archive import is_archive, read_archive
 from adawise.clip.attention import pack_attention
 from adawise.clip.compiler import postponed
-from adawise.clip.config import check_config, check_size
+from adawise.clip.config import check_alike, check_config, check_size, config_digest
 from adawise.clip.patches import multiply_patches
 from adawise.clip.preprocessing import (
     CONFIG_NAME,
@@ -61,14 +61,9 @@ with warnings.catch_warnings():
     from open_clip.transform import PreprocessCfg
 
 _LOCAL = "local-dir:"
-_TABLES = {
-    table: frozenset(field.name for field in fields(kind))
-    for table, kind in {
-        "vision_cfg": CLIPVisionCfg,
-        "text_cfg": CLIPTextCfg,
-        "multimodal_cfg": MultimodalCfg,
-    }.items()
-}
+_KINDS = {"vision_cfg": CLIPVisionCfg, "text_cfg": CLIPTextCfg, "multimodal_cfg": MultimodalCfg}
+_TABLES = {table: frozenset(field.name for field in fields(kind)) for table, kind in _KINDS.items()}
+_DEFAULTS = {table: json.loads(json.dumps(asdict(kind()))) for table, kind in _KINDS.items()}
 _WEIGHTS = {".safetensors": 0, ".bin": 1, ".pth": 1}  # of a folder, what is taken first
 _PREFERRED = [
     *("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin"),
@@ -86,6 +81,7 @@ class CheckpointPair:
 
     `mean` and `std` are per channel, of pixels in [0, 1]; `preparation` says where they and the rest are known from.
     `log_scales` are the two logit scales in log space. `hashes` are of weights, and of what changes what they mean.
+    `config` is a hash of the config of both, with mean, std and GELU as they are used (`clip.config.decisive`).
     """
 
     tower: nn.Module
@@ -97,6 +93,7 @@ class CheckpointPair:
     preparation: Preprocessing
     log_scales: tuple[float, float]
     hashes: tuple[str, str]
+    config: str
     _models: tuple[Any, Any]  # open_clip's own classes, untyped
     _tokenizer: Any
 
@@ -146,7 +143,9 @@ def _load_checkpoints(
     with ThreadPoolExecutor(2) as both, _open_clip_silenced():
         zero, one = both.map(partial(_load, configs, architecture, prepared), thetas, ("theta_0", "theta_1"))
     models = zero, one
+    named = [configs.model(_named(architecture, theta)) for theta in thetas]
     check_pair(*models)
+    check_alike(*named, defaults=_DEFAULTS)
     settings = [_preprocess_cfg(model, prepared) for model in models]
     padding = {"fill_color"} if settings[0]["resize_mode"] != "longest" else set[str]()
     for key in (settings[0].keys() | settings[1].keys()) - padding:
@@ -160,7 +159,6 @@ def _load_checkpoints(
         multiply_patches(model)
     tower = models[0].visual
     with ThreadPoolExecutor(2) as both, _open_clip_silenced():
-        named = [configs.model(_named(architecture, theta)) for theta in thetas]
         hashing = both.map(partial(_hash, prepared), models, named)
         tokenizer = _tokenizer(configs, _named(architecture, theta_0))
         hash_0, hash_1 = hashing
@@ -174,6 +172,7 @@ def _load_checkpoints(
         preparation=prepared,
         log_scales=(float(models[0].logit_scale.detach()), float(models[1].logit_scale.detach())),
         hashes=(hash_0, hash_1),
+        config=config_digest(named[0], prepared.values, defaults=_DEFAULTS),
         _models=models,
         _tokenizer=tokenizer,
     )

@@ -35,7 +35,7 @@ State = Literal["keep", "reset"]
 
 @dataclass(frozen=True, slots=True)
 class PairDocument:
-    """A pair, by what it holds (`identity`, hashes) and by where it lies.
+    """A pair, by what it holds (`identity` and `config`, hashes) and by where it lies.
 
     `settings` are those of `search` and the like that belong to it, as in a file of settings: group to names. `method`
     says in words how alpha is chosen with them.
@@ -51,6 +51,12 @@ class PairDocument:
     card: str | None
     settings: Mapping[str, Mapping[str, Any]]
     method: str = ""
+    config: str = ""  # of the model; an earlier version does not say it
+
+    @property
+    def whole_identity(self) -> dict[str, str]:
+        """`identity` and, where it is known, the config: what a root belongs to."""
+        return {**self.identity, **({"config": self.config} if self.config else {})}
 
     @property
     def id(self) -> str:
@@ -59,8 +65,12 @@ class PairDocument:
 
 
 def pair_id(identity: Mapping[str, str]) -> str:
-    """16 hex digits of what a pair and its card hold: wherever it lies, whatever version loads it."""
-    return sha256(json.dumps(sorted(identity.items())).encode()).hexdigest()[:16]
+    """16 hex digits of what a pair and its card hold: wherever it lies, whatever version loads it.
+
+    The config is not part of it, or each pair would be another one since 0.3; who compares ids compares configs too.
+    """
+    parts = sorted((name, value) for name, value in identity.items() if name != "config")
+    return sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +215,7 @@ class _Document(Document):
     card: Text | None
     settings: dict[Text, dict[Text, Plain]]
     method: Text = ""
+    config: Line = ""
 
 
 class _Order(Document):

@@ -18,14 +18,16 @@ from adawise.store.store import Store
 OnChange = Literal["refuse", "reset", "keep"]
 Identity = Mapping[str, str]
 
-_REFUSED = ("theta_0", "theta_1", "classes")  # the rest changes what streams begin anew with, and not what rows mean
+# The rest changes what streams begin anew with, and not what rows mean.
+_REFUSED = ("theta_0", "theta_1", "config", "classes")
 
 
 def check_pair(store: Store, ours: Identity, on_change: OnChange) -> dict[str, tuple[str, str]]:
     """What of our identity the root knows otherwise: by name, what it was and what it is; {} for a new root.
 
     Raises:
-        SettingsError: another pair or class list, and `on_change` is "refuse".
+        SettingsError: another pair or class list, and `on_change` is "refuse"; or the same weights with another config,
+            and it is "reset".
         ChainError: a claim cannot be read.
     """
     changes = _changes(_newest(store)[1], ours)
@@ -36,6 +38,14 @@ def check_pair(store: Store, ours: Identity, on_change: OnChange) -> dict[str, t
             "wrote it, give this one a --sink.root and a --kafka.group of its own, or say what streams are to do with "
             "what they learned by --model.on-change: reset (each begins anew) or keep (each goes on from where it is)."
         )
+    if on_change == "reset" and changes.keys() == {"config"}:
+        was, now = changes["config"]
+        raise SettingsError(
+            f"sink.root {store} was written with the same weights and another config: by its hash it was {was} and is "
+            f"{now}. States of streams are tied to the weights, so with --model.on-change reset they would go on. Give "
+            "the config that wrote it (open_clip_config.json, model.mean, std and quick_gelu), let streams go on by "
+            "--model.on-change keep, or give this one a --sink.root and a --kafka.group of its own."
+        )
     return changes
 
 
@@ -43,7 +53,7 @@ def claim_pair(store: Store, ours: Identity, on_change: OnChange) -> dict[str, t
     """As `check_pair`; from now on ours is the pair of the root."""
     changes = check_pair(store, ours, on_change)
     number, known = _newest(store)
-    if changes or not known:
+    if changes or not ours.keys() <= known.keys():  # an earlier version names less
         claims.claim(store, layout.model_key(number + 1), {"layout": claims.LAYOUT, "identity": dict(ours)})
         if _newest(store)[1] != ours:  # another was quicker
             return claim_pair(store, ours, on_change)

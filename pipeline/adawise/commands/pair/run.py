@@ -165,7 +165,8 @@ def rollback(settings: Settings, *, root: str | None, keeps: bool | None, wait_s
 
 def _give_switch(store: Store, orders: Orders, number: int, keeps: bool, wait_s: float, what: str) -> int:
     orders = give_order(store, orders, "switch", pair=number, by=asking(), keeps=keeps)
-    claim_pair(store, orders.serving.identity, "keep")  # so that a start with the former one's settings is no stranger
+    # So that a start with the former one's settings is no stranger.
+    claim_pair(store, orders.serving.whole_identity, "keep")
     print(f"{store}: pair {number} {what}; streams {'go on from what they learned' if keeps else 'begin anew'}")
     return wait_for(store, orders, wait_s, number, ("serves",))
 
