@@ -9,13 +9,14 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, suppress
 
 import pytest
+from pydantic import ValidationError
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 from structlog.testing import capture_logs
 
 from adawise.build.http import worker_port
 from adawise.errors import SettingsError
-from adawise.settings import Settings
+from adawise.settings import HttpSettings, Settings
 from adawise.web import app as application
 from adawise.web import server
 from adawise.web.server import HttpThread, listen, url_of
@@ -150,6 +151,48 @@ def test_a_probe_on_the_last_place_is_not_what_makes_room_for_the_crowd(monkeypa
             wait_for_a_body()
         probe.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert probe.recv(100).startswith(b"HTTP/1.1 401")
+
+
+def test_an_address_has_half_of_the_places_and_makes_room_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "MOST_OF_ADDRESS", 2)
+    with shown(a_yard(1)) as url, ExitStack() as stack:
+        theirs = stack.enter_context(closing(connected(url, source="127.0.0.2")))
+        first, second, _third = (stack.enter_context(closing(connected(url))) for _ in range(3))
+        assert ended(first)
+        for sock in (theirs, second):
+            sock.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert sock.recv(100).startswith(b"HTTP/1.1 200")
+
+
+def test_a_port_of_probes_answers_these_alone_whatever_crowd_is_at_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "MOST_CONNECTIONS", 4)
+    settings = Settings.model_validate({"kafka": {"topic": "yard"}, "http": {"port": 0, "probes_port": 0}})
+    with capture_logs() as lines, worker_port(settings) as port, ExitStack() as stack:
+        assert port.url is not None
+        probes = next(line["probes"] for line in lines if line["event"] == "http_started")
+        assert probes != port.url
+        crowd = [stack.enter_context(Listener(port.url)) for _ in range(4)]
+        idle = [stack.enter_context(closing(connected(probes))) for _ in range(server.MOST_PROBES)]
+        assert [ask(probes, path).status for path in ("/livez", "/readyz", "/metrics", "/", "/events")] == [
+            *(200, 503),
+            *[404] * 3,
+        ]
+        assert ended(idle[0])
+        assert [listener.next()[0] for listener in crowd] == ["all"] * 4
+        assert ask(port.url, "/livez").status == 200
+
+
+def test_a_port_for_two_things_or_one_that_is_taken_is_named() -> None:
+    with closing(server.listen("127.0.0.1", 0, 0)) as taken:
+        number = taken.getsockname()[1]
+        both = {"port": number, "probes_port": number}
+        with pytest.raises(ValidationError, match=r"probes_port: it is http\.port"):
+            HttpSettings.model_validate(both)
+        settings = Settings.model_validate({"http": {"port": 0, "probes_port": number}})
+        with pytest.raises(
+            SettingsError, match=f"http.probes_port: expected a free port, but .* port {number} is taken"
+        ):
+            worker_port(settings).__enter__()
 
 
 @pytest.mark.parametrize("begun", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: localhost\r\nX: "])

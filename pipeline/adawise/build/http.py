@@ -13,6 +13,7 @@ from importlib.metadata import version
 import structlog
 
 from adawise.cameras.board import SourceBoard
+from adawise.errors import SettingsError
 from adawise.live.health import Health, ProbeAnswer
 from adawise.live.metrics import CAMERA_METRICS, METRICS, Scrape, SourceScrape
 from adawise.live.observer import LiveObserver, steady
@@ -92,11 +93,12 @@ def worker_port(settings: Settings) -> Iterator[WorkerPort]:
     app = page_app(
         feed, observer, access(http), probes=probes, exposition=Exposition(METRICS, scrape), each_turn=observer.catch_up
     )
-    with _serving(http, app, feed) as url:
+    with _serving(http, app, feed, has_probes=True) as thread:
         closed = http.token is None and not http.is_loopback
         note = "there is no page without http.token, since others can reach the port" if closed else None
-        _log.info("http_started", url=url, **({"note": note} if note else {}))
-        yield WorkerPort(observer, url)
+        probes_at = {"probes": thread.probes_url} if thread.probes_url else {}
+        _log.info("http_started", url=thread.url, **probes_at, **({"note": note} if note else {}))
+        yield WorkerPort(observer, thread.url)
 
 
 @contextmanager
@@ -123,7 +125,8 @@ def cameras_port(http: HttpSettings, title: str) -> Iterator[SourceBoard]:
 
     probes = {path: probe(ask) for path, ask in _PROBES.items()}
     exposition = Exposition(CAMERA_METRICS, lambda: SourceScrape(sources, version("adawise"), feed.viewers))
-    with _serving(http, page_app(feed, board, access(http), probes=probes, exposition=exposition), feed):
+    app = page_app(feed, board, access(http), probes=probes, exposition=exposition)
+    with _serving(http, app, feed, has_probes=True):
         yield board
 
 
@@ -135,16 +138,23 @@ def rows_port(http: HttpSettings, provider: Provider) -> Iterator[str]:
         SettingsError: the port cannot be had.
     """
     feed = EventFeed(provider)
-    with _serving(http, page_app(feed, provider, access(http)), feed) as url:
-        yield url
+    with _serving(http, page_app(feed, provider, access(http)), feed) as thread:
+        yield thread.url
 
 
 @contextmanager
-def _serving(http: HttpSettings, app: App, feed: EventFeed) -> Iterator[str]:
-    thread = HttpThread(app, listen(http.listen, http.port, PORT), feed.close)
+def _serving(http: HttpSettings, app: App, feed: EventFeed, *, has_probes: bool = False) -> Iterator[HttpThread]:
+    bound, probes = listen(http.listen, http.port, PORT), None
+    if has_probes and http.probes_port is not None:
+        try:
+            probes = listen(http.listen, http.probes_port, PORT, name="http.probes_port")
+        except SettingsError:
+            bound.close()
+            raise
+    thread = HttpThread(app, bound, feed.close, probes=probes)
     try:
         thread.start()
-        yield thread.url
+        yield thread
     finally:
         thread.close()
 

@@ -57,6 +57,11 @@ class HttpSettings(Group):
         default=None,
         description=f"port to listen on; 0: any that is free; none: {PORT}, or one near it where others have it",
     )
+    probes_port: Annotated[int, Field(ge=0, le=65_535)] | None = Field(
+        default=None,
+        description="a port of its own for the probes, at the same address, which no crowd at http.port can fill; "
+        "0: any that is free; none: they are at http.port alone",
+    )
     token: SecretStr | None = Field(
         default=None, description="what opens the page, by its form, and /metrics, as a bearer; probes need none"
     )
@@ -97,6 +102,8 @@ class HttpSettings(Group):
 
     @override
     def problems(self) -> Iterator[tuple[str, str]]:
-        """A token that can be guessed."""
+        """A token that can be guessed, or one port for two."""
+        if self.probes_port and self.probes_port == self.port:
+            yield "probes_port", "it is http.port; set another one, or none, for probes are at http.port too"
         if self.token is not None and len(self.token.get_secret_value()) < _LEAST_TOKEN:
             yield "token", f"it has fewer than {_LEAST_TOKEN} characters; `openssl rand -hex 32` makes one"

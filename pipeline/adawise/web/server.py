@@ -1,8 +1,8 @@
 """The application on a port, by uvicorn, in a daemon thread with a loop of its own.
 
 Its failure is logged and ends nothing else. What clients can take is bounded: so many connections (a process has a
-thousand file descriptors, which the worker needs), so long for a request's headers, so long without taking what was
-written.
+thousand file descriptors, which the worker needs), half of them from one address, so long for a request's headers, so
+long without taking what was written. Probes may have a port of their own, whose connections are counted by themselves.
 """
 
 from __future__ import annotations
@@ -20,15 +20,19 @@ from typing import Any
 
 import structlog
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 from typing_extensions import override
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from adawise.errors import SettingsError
+from adawise.web.access import PROBES
 
 App = ASGIApp
 
 MOST_CONNECTIONS = 128
+MOST_OF_ADDRESS = 64  # of these, from one client's address; all that come through one proxy are of one
+MOST_PROBES = 16  # connections to a port of probes
 _LOOK_S = 5.0
 _IDLE_LOOKS = 2  # without a request
 _STALLED_LOOKS = 6  # without a byte taken
@@ -41,15 +45,16 @@ _log = structlog.get_logger("http")
 class BoundedConnection(H11Protocol):
     """A connection that is cut if its client is too slow, or asks for nothing where another needs its place."""
 
-    _idle = _stalled = 0
+    probes_port: int | None = None  # of a listener of its own
+    _idle = _stalled = _port = 0
     _left = 0
     _since_s = 0.0  # by the loop's clock
     _looking: asyncio.TimerHandle | None = None
 
     @override
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        if len(self.connections) >= MOST_CONNECTIONS:
-            self._make_room()
+        self._port = transport.get_extra_info("sockname")[1]
+        self._make_room(str((transport.get_extra_info("peername") or ("",))[0]))
         super().connection_made(transport)
         self._since_s = self.loop.time()
         self._looking = self.loop.call_later(_LOOK_S, self._look)
@@ -64,13 +69,20 @@ class BoundedConnection(H11Protocol):
     def _is_answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
 
-    def _make_room(self) -> None:
-        """Cut a connection of the address that has the most, so that nobody keeps probes out.
+    def _make_room(self, address: str) -> None:
+        """Cut a connection if this port, or the address of the next one, has as many as it may.
 
-        Of these the oldest that asks for nothing, if there is one, else the oldest.
+        It is one of that address, or of the one that has the most, so that nobody keeps probes out: of these the oldest
+        that asks for nothing, if there is one, else the oldest.
         """
-        ours = [connection for connection in self.connections if isinstance(connection, BoundedConnection)]
-        addresses = Counter(connection._address for connection in ours)
+        most = MOST_PROBES if self._port == self.probes_port else MOST_CONNECTIONS
+        all_ = [each for each in self.connections if isinstance(each, BoundedConnection)]
+        ours = [each for each in all_ if each._port == self._port]
+        addresses = Counter(each._address for each in ours)
+        if addresses[address] >= MOST_OF_ADDRESS:
+            ours = [each for each in ours if each._address == address]
+        elif len(ours) < most:
+            return
         oldest = min(ours, key=lambda each: (-addresses[each._address], each._is_answering, each._since_s))
         self.connections.discard(oldest)  # it says so itself a turn of the loop later
         oldest.transport.abort()
@@ -90,8 +102,10 @@ class BoundedConnection(H11Protocol):
             self._looking = self.loop.call_later(_LOOK_S, self._look)
 
 
-def listen(address: str, port: int | None, default: int) -> socket.socket:
+def listen(address: str, port: int | None, default: int, *, name: str = "http.port") -> socket.socket:
     """A socket that is bound; `port` None: the first free one of ten from `default` on, or else any.
+
+    `name` is the setting that says which port.
 
     Raises:
         SettingsError: none can be had.
@@ -110,13 +124,13 @@ def listen(address: str, port: int | None, default: int) -> socket.socket:
             if error.errno != errno.EADDRINUSE:
                 raise SettingsError(
                     f"http.listen: expected an address of this machine and a port that may be had, but {host} port "
-                    f"{number} gives {error.strerror}. Set http.listen and http.port, or --no-http.enabled."
+                    f"{number} gives {error.strerror}. Set http.listen and {name}, or --no-http.enabled."
                 ) from error
             continue
         return bound
     raise SettingsError(
-        f"http.port: expected a free port, but {host} port {port} is taken, perhaps by another worker. Set another "
-        "http.port, 0 for any that is free, or none for one near the default."
+        f"{name}: expected a free port, but {host} port {port} is taken, perhaps by another worker. Set another "
+        f"{name}, 0 for any that is free, or none{' for one near the default' if name == 'http.port' else ''}."
     )
 
 
@@ -162,6 +176,21 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
+class ProbesAlone:
+    """An application of which one port answers probes and nothing else."""
+
+    def __init__(self, app: ASGIApp, port: int) -> None:
+        self._app, self._port = app, port
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """As ASGI has it."""
+        server = scope.get("server") or ("", None)
+        if scope["type"] == "http" and server[1] == self._port and scope["path"] not in PROBES:
+            await PlainTextResponse("this port answers probes alone\n", 404)(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+
 class HttpThread:
     """Serves from `start` to `close`.
 
@@ -169,15 +198,29 @@ class HttpThread:
         app: what.
         bound: where; it is closed in the end.
         farewell: called in the thread when it is to end: answers that would go on for ever are to end now.
+        probes: a further socket, which answers `access.PROBES` alone; it is closed in the end.
     """
 
-    def __init__(self, app: ASGIApp, bound: socket.socket, farewell: Callable[[], object] = lambda: None) -> None:
-        self._bound = bound
-        self.url = url_of(bound)
+    def __init__(
+        self,
+        app: ASGIApp,
+        bound: socket.socket,
+        farewell: Callable[[], object] = lambda: None,
+        *,
+        probes: socket.socket | None = None,
+    ) -> None:
+        self._sockets = [bound] if probes is None else [bound, probes]
+        self.url, self.probes_url = url_of(bound), None if probes is None else url_of(probes)
+        if probes is not None:
+            app = ProbesAlone(app, probes.getsockname()[1])
+
+        class Connection(BoundedConnection):
+            probes_port = None if probes is None else int(probes.getsockname()[1])
+
         logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # its warnings are about strangers' requests
         options: dict[str, Any] = {
             "loop": "asyncio",
-            "http": BoundedConnection,
+            "http": Connection,
             "ws": "none",
             "lifespan": "on",
             "log_config": None,
@@ -198,10 +241,11 @@ class HttpThread:
         self._server.end()
         if self._thread.ident is not None:
             self._thread.join(_CLOSE_S)
-        self._bound.close()
+        for bound in self._sockets:
+            bound.close()
 
     def _run(self) -> None:
         try:
-            self._server.run(sockets=[self._bound])
+            self._server.run(sockets=self._sockets)
         except BaseException:  # noqa: BLE001 - whatever it is, the worker goes on
             _log.exception("http_failed", url=self.url, note="probes, metrics and page are gone; the worker goes on")
