@@ -79,6 +79,7 @@ PARTS: Mapping[str, Part] = {
     "browser": Part("pages in a browser beyond one smoke test each"),
     "models": Part("training and serving of unusual models: towers of other kinds, the compiler"),
     "real": Part("the given pair and photographs of shared/data, where they are"),
+    "damage": Part("any file of a root damaged under any command; any call of the worker's ports failed"),
     "drift": Part("a fortnight of nights, one after the other"),
     "deploy": Part("deploy files by the tools that read them", rooms="live", others="deploy"),
     "tools": Part("tests of tools/: bench, fuzz, method", others="tools"),

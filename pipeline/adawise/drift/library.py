@@ -25,6 +25,7 @@ from adawise.drift.result import AccuracyOverTime, AccuracyPoint, Camera, Camera
 from adawise.drift.tables import Tables
 from adawise.errors import SettingsError
 from adawise.labels.join import label
+from adawise.sink.read.duckdb_rows import translated
 
 _MICROSECONDS = pa.timestamp("us", tz="UTC")
 _OF_CAMERAS = (
@@ -107,6 +108,7 @@ def analyse(
     Raises:
         SettingsError: no worker wrote there, nothing lies in that time, or a camera is not known; with the nearest
             names.
+        ChainError: a file of a root is damaged.
         ValueError: a time that is none, or has no zone; a time zone that nobody knows; `smallest` out of its range; a
             reference without `since`, or of less than a day.
     """
@@ -130,7 +132,11 @@ def analyse(
         file=None if baseline is None else Path(baseline),
         streams=wanted,
     )
-    with closing(Tables(roots, streams=wanted, since=history.read_from, until=end, levels={})) as tables:
+    read_from = history.read_from
+    with (
+        translated(*roots),
+        closing(Tables(roots, streams=wanted, since=read_from, until=end, levels={})) as tables,
+    ):
         check_known(roots, tables.connection, wanted)
         known = label(tables.connection, roots, file=labels)
         found = history.before(

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 
 import pyarrow.parquet as pq
 
+from adawise.errors import ChainError
 from adawise.sink import layout
+from adawise.sink.read.arrow_rows import translated
 from adawise.sink.read.files import segment_keys
 from adawise.store.store import Store
 
@@ -33,6 +35,7 @@ class ShadowSums:
     _forwards: float = 0.0
     _served_forwards: float = 0.0
     streams: dict[str, tuple[float, int]] = field(default_factory=dict)  # images that agree, images
+    damaged: list[str] = field(default_factory=list)  # files that were left out, and why
 
     def add(self, row: dict[str, object]) -> None:
         """One batch, as a row of the traces."""
@@ -71,9 +74,9 @@ class ShadowSums:
 
 
 def sum_shadow(store: Store, pair: str) -> ShadowSums:
-    """What the shadow of a pair left in the traces of a root, read from the newest file back.
+    """Return what the shadow of a pair left in the traces of a root, read from the newest file back.
 
-    Raises StoreUnavailable.
+    What cannot be read is left out (`ShadowSums.damaged`). Raises StoreUnavailable.
     """
     by_partition: dict[object, list[str]] = {}
     for tp, key in segment_keys(store):
@@ -82,10 +85,14 @@ def sum_shadow(store: Store, pair: str) -> ShadowSums:
     for keys in by_partition.values():
         without = 0
         for key in sorted(keys, key=_order, reverse=True):
-            found = _rows(store, layout.traces_key(key), pair)
+            try:
+                found = _rows(store, layout.traces_key(key), pair)
+                for row in found:
+                    sums.add(row)
+            except (ChainError, ValueError) as error:
+                sums.damaged.append(str(error))
+                continue
             without = 0 if found else without + 1
-            for row in found:
-                sums.add(row)
             if without > _BACK:
                 break
     return sums
@@ -101,9 +108,9 @@ def _rows(store: Store, key: str, pair: str) -> list[dict[str, object]]:
     file = store.open(key)
     if file is None:  # of the newest segment, written in a moment
         return []
-    with file:
+    with translated(f"{store}: {key}"), file:
         opened = pq.ParquetFile(file)
-        if "shadow_pair" not in opened.schema_arrow.names:
+        if not set(_COLUMNS) <= set(opened.schema_arrow.names):  # of an earlier version
             return []
         rows: list[dict[str, object]] = opened.read(columns=list(_COLUMNS)).to_pylist()
     return [row for row in rows if row["shadow_pair"] == pair]

@@ -19,7 +19,7 @@ from typing import BinaryIO, Protocol
 from typing_extensions import override
 
 from adawise.errors import StoreUnavailable
-from adawise.store.durable import TEMPORARY, sync_folder, temporary_file, translated
+from adawise.store.durable import TEMPORARY, open_regular, sync_folder, temporary_file, translated
 
 FAILPOINTS = (
     "segment.encoded",
@@ -161,7 +161,8 @@ class LocalStore:
         path = self._path(key)
         with translated(path):
             try:
-                data = path.read_bytes()
+                with open_regular(path) as file:
+                    data = file.read()
             except FileNotFoundError:
                 self._check_root()
                 return None
@@ -174,7 +175,7 @@ class LocalStore:
         path = self._path(key)
         with translated(path):
             try:
-                return path.open("rb")
+                return open_regular(path)
             except FileNotFoundError:
                 self._check_root()
                 return None

@@ -117,8 +117,11 @@ def _report(settings: Settings, asked: DriftCommand, card: Card | None) -> tuple
         file=asked.baseline,
         streams=streams,
     )
-    opened = Tables(asked.root, streams=streams, since=history.read_from, until=asked.until, levels=levels)
-    with closing(opened) as tables, translated(*asked.root, *against):
+    begin, end = history.read_from, asked.until
+    with (
+        translated(*asked.root, *against),  # before the tables, whose making may read files
+        closing(Tables(asked.root, streams=streams, since=begin, until=end, levels=levels)) as tables,
+    ):
         check_known(asked.root, tables.connection, streams)
         labels = _labels(settings, asked, tables)
         with progress("read", total=None, unit="questions") as bar:

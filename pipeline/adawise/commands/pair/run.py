@@ -311,6 +311,8 @@ def list_pairs(settings: Settings, *, root: str | None, as_json: bool) -> int:
         _print_damaged(store, report)
     watched = _watched(orders)
     sums = ShadowSums() if watched is None else sum_shadow(store, orders.pairs[watched].id)
+    for why in sums.damaged:
+        print(plain(f"{why}; it is left out of what the shadow comes to"), file=sys.stderr)
     given = {order.number: store.modified(layout.pair_key(order.number)) for order in orders.log}
     if as_json:
         print_json(

@@ -28,7 +28,7 @@ _READ_AHEAD = {"batch_readahead": 2, "fragment_readahead": 2}  # row groups and 
 
 def table(root: str, files: Sequence[str], query: Query) -> pa.Table:
     """All rows. Raises ChainError for a file that is damaged or gone."""
-    with _translated(root):
+    with translated(root):
         columns, condition = _projection(query), _condition(query)
         parts = [part.to_table(columns=columns, filter=condition) for part in _datasets(root, files, query)]
     return pa.concat_tables(_described(part, query) for part in parts) if parts else query.schema.empty_table()
@@ -37,14 +37,14 @@ def table(root: str, files: Sequence[str], query: Query) -> pa.Table:
 def batches(root: str, files: Sequence[str], query: Query, rows: int) -> Iterator[pa.RecordBatch]:
     """The same rows in parts of `rows` at most, none empty. Raises ChainError for a file that is damaged or gone."""
     asked = {"columns": _projection(query), "filter": _condition(query), "batch_size": rows, **_READ_AHEAD}
-    with _translated(root):
+    with translated(root):
         for part in _datasets(root, files, query):
             yield from (_described(batch, query) for batch in part.to_batches(**asked) if batch.num_rows)
 
 
 def count(root: str, files: Sequence[str], query: Query) -> int:
     """How many rows there are. Raises ChainError for a file that is damaged or gone."""
-    with _translated(root):
+    with translated(root):
         return sum(part.count_rows(filter=_condition(query)) for part in _datasets(root, files, query))
 
 
@@ -96,8 +96,8 @@ def _condition(query: Query) -> pc.Expression | None:
 
 
 @contextmanager
-def _translated(root: str) -> Iterator[None]:
-    """Errors of Arrow -> ours, with the remedy."""
+def translated(root: str) -> Iterator[None]:
+    """Raise ChainError, with the remedy, for errors of Arrow about files of `root`."""
     try:
         yield
     except FileNotFoundError as error:

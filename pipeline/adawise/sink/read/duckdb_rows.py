@@ -36,7 +36,7 @@ def relation(
 
 @contextmanager
 def translated(*roots: str) -> Iterator[None]:
-    """What DuckDB cannot hold -> ChainError, with the remedy."""
+    """Raise ChainError, with the remedy, for what DuckDB cannot hold or read."""
     try:
         yield
     except duckdb.ConversionException as error:
@@ -46,9 +46,11 @@ def translated(*roots: str) -> Iterator[None]:
             "the Kafka timestamp that a producer had set, whatever it was: `adawise replay` of that time (a recording, "
             "or --topic) with this version takes it for not stated, and its output can be read"
         ) from error
-    except (duckdb.InvalidInputException, duckdb.IOException) as error:
+    except duckdb.Error as error:
         first = str(error).strip().partition("\n")[0]
-        if ".parquet" not in first:
+        # What comes of a damaged page names no file, and is of no class of its own.
+        is_of_a_file = isinstance(error, (duckdb.InvalidInputException, duckdb.IOException)) and ".parquet" in first
+        if not is_of_a_file and type(error) is not duckdb.Error:
             raise
         raise ChainError(
             f"{' or '.join(roots)}: expected Parquet files that can be read, but: {first}. `adawise verify` of it "

@@ -1,0 +1,290 @@
+"""Any file of a root, damaged in any way, under any command: one sentence, and nothing is lost for it.
+
+A command ends with a code of its own and without a traceback. One that changes nothing changes nothing; one that
+removes files removes none beyond those that it would have removed of the undamaged root. What a link points at, outside
+the root, stays as it is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+from random import Random
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from adawise.__main__ import main
+from adawise.pairs.orders import give_order, read_orders
+from adawise.ports import ServedBy
+from adawise.records import TopicPartition
+from adawise.sink import layout, served_settings
+from adawise.sink.served_by import claim_pair
+from adawise.sink.starts import StoredStarts
+from adawise.store.store import LocalStore
+from tests.pairs.test_orders import document
+from tests.sink.building import CLASSES
+from tests.status.yard import OWNER, Yard
+
+DAYS, KEPT = 7, 3
+DAY_S = 86_400.0
+MARK = "outside"
+PARTITIONS = (0, 1)
+
+pytestmark = pytest.mark.usefixtures("logs_of_this_process")
+Captured = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root with a file of every kind: two cut chains, half of one compacted, orders, claims, a report, settings."""
+    folder = tmp_path_factory.mktemp("whole") / "root"
+    store, now_s = LocalStore(folder), datetime.now(UTC).timestamp()
+    yard = Yard(store, now_s=now_s)
+    for partition in PARTITIONS:
+        for days in (day + part for day in range(DAYS, 0, -1) for part in (0.0, -0.001)):  # two segments a day
+            key = yard.write(partition, ago_s=days * DAY_S, batches=[("north", 4, 0.5), ("south", 3, 0.5)])
+            for path in (folder / key, folder / layout.traces_key(key)):
+                os.utime(path, (now_s - days * DAY_S,) * 2)
+    claim_pair(store, document("old").identity, "refuse")
+    orders = give_order(store, read_orders(store), "begin", pair=document("old"), by="worker:1")
+    orders = give_order(store, orders, "stage", pair=document("new"), by="ann@host", shadow=5)
+    give_order(store, orders, "switch", pair=1, by="ann@host", keeps=True)
+    report = {"worker": "host:1", "again_s": 10.0, "pairs": {}, "partitions": {}, "loads": {}, "shadow": None}
+    store.put(layout.worker_key("one"), json.dumps(report).encode())
+    by = ServedBy(CLASSES, "model", "config", "", {"search.price": 0.03}, {"model.theta_0": "pair/theta_0"})
+    served_settings.note(store, by, now=datetime.now(UTC))
+    starts = StoredStarts(store, "one", lambda: 0.0)
+    for partition, head in yard.heads.items():
+        tp = TopicPartition(OWNER.topic, partition)
+        starts.begin(tp, head.next_offset)
+        starts.reads(tp, head.next_offset)
+    assert main(["retain", str(folder), "--keep", f"{DAYS - 2}d", "--yes"]) == 0
+    assert main(["compact", str(folder)]) == 0
+    for path in (folder / layout.COMPACTED).rglob("*.parquet"):
+        os.utime(path, (now_s - 2 * DAY_S,) * 2)
+    assert main(["verify", str(folder)]) == 0
+    return folder
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def cut_short(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def null(path: Path) -> None:
+    path.write_bytes(b"null")
+
+
+def nested(path: Path) -> None:
+    path.write_bytes(b"[" * 100_000)
+
+
+def huge(path: Path) -> None:
+    path.write_bytes(b'{"sink": "' + b"a" * (1 << 24) + b'"}')
+
+
+def other_types(path: Path) -> None:
+    """A JSON document's values each of another type; another Parquet file where it is one."""
+    if path.suffix == ".json":
+        values = json.loads(path.read_text())
+        path.write_text(
+            json.dumps({name: [value] if isinstance(value, (str, dict)) else {} for name, value in values.items()})
+        )
+    else:
+        pq.write_table(pa.table({"offset": ["a"], "partition": [[1]]}), path)
+
+
+def flipped(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    for place in Random(path.name).sample(range(len(data)), min(8, len(data))):
+        data[place] ^= 0xFF
+    path.write_bytes(bytes(data))
+
+
+def renamed(path: Path) -> None:
+    path.rename(path.with_name(f"{path.stem} (copy){path.suffix}"))
+
+
+def gone(path: Path) -> None:
+    path.unlink()
+
+
+def a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+    (path / "file").write_text("x")
+
+
+def a_pipe(path: Path) -> None:
+    """In the place of a document. One in the place of a Parquet file would be waited for by Arrow and DuckDB."""
+    path.unlink()
+    if path.suffix == ".json":
+        os.mkfifo(path)
+
+
+def a_link_outside(path: Path) -> None:
+    path.unlink()
+    path.symlink_to(_outside(path))
+
+
+def a_link_to_itself(path: Path) -> None:
+    path.unlink()
+    path.symlink_to(path.name)
+
+
+def a_folder_that_is_a_link_outside(path: Path) -> None:
+    """Not that of a partition, which may lie on another disk, and is written to there."""
+    if path.parent.name.startswith("partition-"):
+        path.unlink()
+        return
+    shutil.rmtree(path.parent)
+    path.parent.symlink_to(_outside(path).parent, target_is_directory=True)
+
+
+def _outside(path: Path) -> Path:
+    root = next(parent for parent in path.parents if parent.name == "root")
+    return root.parent / MARK / "kept.json"
+
+
+DAMAGE: Mapping[str, Callable[[Path], None]] = {
+    damage.__name__: damage
+    for damage in (
+        *(empty, cut_short, null, nested, huge, other_types, flipped, renamed, gone, a_folder, a_pipe),
+        a_link_outside,
+        *(a_link_to_itself, a_folder_that_is_a_link_outside),
+    )
+}
+READS = {
+    "verify": ["verify", "ROOT"],
+    "files": ["files", "ROOT"],
+    "status": ["status", "--root", "ROOT", "--no-broker"],
+    "pair list": ["pair", "list", "ROOT"],
+    "drift": ["drift", "ROOT", "--json"],
+    "diff": ["diff", "ROOT", "WHOLE"],
+    "retain": ["retain", "ROOT", "--keep", f"{KEPT}d"],
+    "repair": ["repair", "ROOT"],
+}
+WRITES = {
+    "retain --yes": ["retain", "ROOT", "--keep", f"{KEPT}d", "--yes"],
+    "compact": ["compact", "ROOT", "--delete-after", "24"],
+    "repair --yes": ["repair", "ROOT", "--yes"],
+    "pair switch": ["pair", "switch", "ROOT", "--pair", "0", "--anyway"],
+    "pair rollback": ["pair", "rollback", "ROOT"],
+}
+
+
+def entries(folder: Path) -> dict[str, bytes | str]:
+    """What is in a folder: files with what they hold, links with where they point."""
+    found: dict[str, bytes | str] = {}
+    for at, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            path = Path(at, name)
+            if path.is_symlink():
+                found[str(path.relative_to(folder))] = str(path.readlink())
+            elif path.is_file():
+                found[str(path.relative_to(folder))] = path.read_bytes()
+    return found
+
+
+def kinds(root: Path) -> dict[str, list[str]]:
+    """The files of a root by what they are, those of a kind in order."""
+    found: dict[str, list[str]] = {}
+    for name in sorted(entries(root)):
+        kind = "/".join(part for part in name.split("/")[:-1] if not part.startswith(("topic-", "partition-")))
+        found.setdefault(kind or name, []).append(name)
+    return found
+
+
+def cases(root: Path, each: int) -> Iterator[tuple[str, str, str]]:
+    """A file, a damage and a command; of each kind of file and damage `each` commands, or all."""
+    draw = Random(each)
+    commands = [*READS, *WRITES]
+    for kind, names in kinds(root).items():
+        for damage in DAMAGE:
+            for command in draw.sample(commands, min(each, len(commands))):
+                yield draw.choice([names[0], names[-1], draw.choice(names)]), damage, command
+        assert kind
+
+
+def fault_of(
+    whole: Path, folder: Path, case: tuple[str, str, str], removed: Mapping[str, set[str]], capsys: Captured
+) -> str:
+    """What is wrong with how a command takes the damage; "" if nothing is."""
+    name, damage, command = case
+    root, outside = folder / "root", folder / MARK
+    shutil.copytree(whole, root, symlinks=True)
+    outside.mkdir()
+    (outside / "kept.json").write_text("{}")
+    (outside / "00000000000000000000.parquet").write_bytes(b"PAR1")
+    DAMAGE[damage](root / name)
+    before, beside = entries(root), entries(outside)
+    capsys.readouterr()
+    try:
+        code = main(
+            [
+                str(root) if each == "ROOT" else str(whole) if each == "WHOLE" else each
+                for each in {**READS, **WRITES}[command]
+            ]
+        )
+    except BaseException as error:  # noqa: BLE001
+        return f"raised {error!r}"
+    said = capsys.readouterr()
+    after = entries(root)
+    lost = {each for each in before if each not in after and after.get(f"_set_aside/{each}") != before[each]}
+    if code not in {0, 1, 2, 3} or "Traceback" in said.out + said.err:
+        return f"code {code}: {said.err[-300:]}"
+    if code in {1, 2} and not said.err.strip():
+        return f"code {code} without a word"
+    if entries(outside) != beside:
+        return "what is outside was changed"
+    if command in READS and after != before:
+        changed = (each for each in before.keys() | after.keys() if before.get(each) != after.get(each))
+        return f"changed {sorted(changed)[:5]}"
+    if too_many := lost - removed.get(command, set()):
+        return f"removed {sorted(too_many)[:5]}"
+    return ""
+
+
+@pytest.fixture(scope="module")
+def removed(whole: Path, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, set[str]]:
+    """By command, what it removes of the undamaged root."""
+    found = {}
+    for command, arguments in WRITES.items():
+        root = Path(shutil.copytree(whole, tmp_path_factory.mktemp("undamaged") / "root"))
+        before = entries(root)
+        assert main([str(root) if each == "ROOT" else each for each in arguments]) in {0, 3}, command
+        found[command] = before.keys() - entries(root).keys()
+    assert found["retain --yes"]
+    assert found["compact"]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("each", "step"),
+    [
+        (1, 5),
+        pytest.param(2, 1, marks=pytest.mark.check("damage")),
+        pytest.param(len(READS) + len(WRITES), 1, marks=pytest.mark.soak),
+    ],
+)
+def test_a_damaged_file_costs_no_other_and_no_command_ends_in_a_traceback(
+    whole: Path, removed: Mapping[str, set[str]], tmp_path: Path, capsys: Captured, each: int, step: int
+) -> None:
+    faults = []
+    for number, case in enumerate(islice(cases(whole, each), 0, None, step)):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        if fault := fault_of(whole, folder, case, removed, capsys):
+            faults.append(f"{case}: {fault}")
+        shutil.rmtree(folder)
+    assert not faults, "\n".join(faults)
