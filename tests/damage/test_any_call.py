@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator, Mapping
 from random import Random
 from typing import Any, Literal
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from adawise.errors import AdawiseError, BrokerUnavailable, StoreFull, StoreUnavailable
@@ -100,8 +102,6 @@ def run(plan: Plan, when: When) -> tuple[Bench, FakeDeadLetters, FakeResults]:
 
 def _rows(store: DictStore) -> int:
     """Rows of the segments, without a call that is counted."""
-    from tests.worker.loop import pa, pq
-
     found = 0
     for key, data in store.objects.items():
         if key.startswith("predictions/"):
@@ -128,7 +128,7 @@ def places(when: When) -> Iterator[tuple[str, str, int, Moment, AdawiseError]]:
                 if moment == "after" and (port, method) in _ONLY_BEFORE:
                     continue
                 for error in ERRORS[port]:
-                    yield port, method, call, moment, error  # type: ignore[misc]
+                    yield port, method, call, moment, error
 
 
 @pytest.mark.parametrize("when", ["early", "committed"])
