@@ -280,14 +280,14 @@ class Told:
 
 
 When: TypeAlias = Literal["early", "committed"]
-"""When results are told: once they are served, or once they are durable."""
+"""When results are told: once they are served, or once they are durable. Alerts are told once they are durable."""
 
 
 class Results(Protocol):
     """Where what becomes of images is told beside the chain. At least once, in order; never blocks but where it says.
 
-    The caller sees to it that early results are settled before their segment is created, and those of a segment before
-    the next one is; whoever recovers a partition tells committed results of its newest segment again.
+    The caller sees to it that early results are settled before their segment is created, and committed ones and alerts
+    of a segment before the next one is; whoever recovers a partition tells those of its newest segment again.
     """
 
     @property

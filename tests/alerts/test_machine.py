@@ -197,6 +197,32 @@ def test_without_rules_nothing_is_kept() -> None:
     assert machine.stored("a") == b""
 
 
+def test_while_nothing_is_published_what_is_raised_stays_raised_and_is_cleared_once_something_is() -> None:
+    machine = alerts(SILENT, CAR)
+    machine.heard("south", 0, 1_000)
+    machine.silent(61_000, has_place=ANY)
+    machine.heard("north", 1, 61_000)
+    machine.served(seen(1, "cc"), anew=False)
+    stored = machine.stored("a")
+    for attempt in "bc":
+        silenced = PartitionAlerts(TP, (), CLASSES, stored, published=False)
+        assert silenced.news == []
+        stored = silenced.stored(attempt)
+    for rules in ((), (SILENT, CAR)):
+        again = alerts(*rules, stored=stored)
+        assert said(again.written) == [("silent", True, 0, "silent"), ("car", True, 2, "seen")]
+        assert said(again.news) == [("car", False, 2, "rule_changed"), ("silent", False, 0, "rule_changed")]
+        assert not again.is_due(10**15), "a camera was heard meanwhile, or was not: nobody looked"
+
+
+def test_a_worker_that_publishes_nothing_keeps_nothing_of_what_is_not_raised() -> None:
+    machine = alerts(SILENT, CAR)
+    machine.heard("south", 0, 1_000)
+    machine.served(seen(1, "c"), anew=False)
+    silenced = PartitionAlerts(TP, (), CLASSES, machine.stored("a"), published=False)
+    assert silenced.stored("b") == b""
+
+
 def test_a_probability_that_is_none_matches_nothing() -> None:
     images, predictions, trace = seen(0, "cc")
     nothing: Predictions = replace(predictions, top_probability=np.full((2, 2), np.nan, np.float32))

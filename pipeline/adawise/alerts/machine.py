@@ -1,10 +1,13 @@
 """The alerts of one partition's cameras, frame by frame: raised once, and cleared once. Pure; time is an argument.
 
 What label rules say follows from the images of a camera in their order, so that a replay finds the same. The state is
-part of the chain: whoever goes on from a segment neither raises again what was raised, nor forgets to clear it. Silence
-is measured by the clock of whoever has the partition, from when it read the camera's last message; the state has that,
-so that it is not measured anew after a restart. An alert is the same alert, whoever tells it: its identity is the rule,
-the camera, and the image that raised it; of a silent camera, the message that was the last.
+part of the chain: whoever goes on from a segment neither raises again what was raised, nor forgets to clear it. So a
+change is published once the segment that has it is committed, and never before: a worker that died in between would
+leave an alert behind that no state knows, and that nobody would ever clear.
+
+Silence is measured by the clock of whoever has the partition, from when it read the camera's last message; the state
+has that, so that it is not measured anew after a restart. An alert is the same alert, whoever tells it: its identity is
+the rule, the camera, and the image that raised it; of a silent camera, the message that was the last.
 """
 
 from __future__ import annotations
@@ -67,9 +70,19 @@ class PartitionAlerts:
         rules: each of another name.
         classes: the class list that predictions index.
         stored: as `stored` gave it, by whoever wrote the segment before; empty if there was nothing.
+        published: whether changes are published. While they are not and there are no rules, what is raised stays
+            raised: a worker that publishes again clears it.
     """
 
-    def __init__(self, tp: TopicPartition, rules: Sequence[Rule], classes: Sequence[str], stored: bytes) -> None:
+    def __init__(
+        self,
+        tp: TopicPartition,
+        rules: Sequence[Rule],
+        classes: Sequence[str],
+        stored: bytes,
+        *,
+        published: bool = True,
+    ) -> None:
         self._tp = tp
         self._rules = {rule.name: rule for rule in rules}
         self.count_by(classes)
@@ -77,9 +90,10 @@ class PartitionAlerts:
         self._seen: dict[str, dict[str, _Window]] = {rule.name: {} for rule, _ in self._labels}
         self._heard = {rule.name: _Watch(OrderedDict(), {}) for rule in self._silences}
         self.news: list[Alert] = []  # not in a segment yet
-        parts: dict[str, Any] = json.loads(stored) if stored else {}
+        self._unpublished = b"" if rules or published else _raised_by_no_rule(stored)
+        parts: dict[str, Any] = json.loads(stored) if stored and not self._unpublished else {}
         self.written = [_alert(each, tp) for each in parts.get("events", ())]
-        """What the segment before has of alerts, to be told again by whoever tells what is committed."""
+        """What the segment before has of alerts, to be published again: its worker may have died before it did."""
         self.written_by: str = parts.get("attempt", "")
         for name, state in parts.get("state", {}).items():
             rule = self._rules.get(name)
@@ -180,7 +194,7 @@ class PartitionAlerts:
         """The state, and what is new in it, for the segment of this attempt; empty where there is nothing to say."""
         events, self.news = self.news, []
         if not (self._rules or events):
-            return b""
+            return self._unpublished
         state: dict[str, dict[str, Any]] = {}
         for name, of_stream in self._seen.items():
             kept = {stream: seen.stored() for stream, seen in sorted(of_stream.items())}
@@ -269,6 +283,19 @@ def without_news(stored: bytes) -> bytes:
     if not stored:
         return stored
     return json.dumps({**json.loads(stored), "events": [], "attempt": ""}, separators=(",", ":")).encode()
+
+
+def _raised_by_no_rule(stored: bytes) -> bytes:
+    """The newest changes, and what is raised, by rules that no worker has; empty if there is neither."""
+    parts: dict[str, Any] = json.loads(stored) if stored else {}
+    state = {}
+    for name, of_rule in parts.get("state", {}).items():
+        seen = {stream: window for stream, window in of_rule.get("seen", {}).items() if window[2] is not None}
+        if seen or of_rule.get("raised"):
+            state[name] = {"digest": "", "seen": seen, "raised": of_rule.get("raised", {})}
+    if not (state or parts.get("events")):
+        return b""
+    return json.dumps({**parts, "state": state}, separators=(",", ":")).encode()
 
 
 def _indices(rule: LabelRule, classes: Sequence[str]) -> list[int]:

@@ -25,7 +25,7 @@ class ResultsSettings(Group):
     when: Literal["early", "committed"] = Field(
         default="early",
         description="early: as soon as a batch is served, and perhaps again by another worker; committed: only what is "
-        "durable, up to sink.flush_age_s later",
+        "durable, up to sink.flush_age_s later; alerts are always of what is durable",
     )
     per: Literal["image", "batch"] = Field(default="image", description="one message an image, or one a batch")
     form: Literal["json", "arrow"] = Field(

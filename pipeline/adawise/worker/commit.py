@@ -1,10 +1,11 @@
 """Out: what is complete of a partition becomes durable, and then the broker hears of it.
 
 The order that nothing may change: what was read is in the recording (if there is one), dead letters are acknowledged,
-so are results of what is served (told early) or of the segment before (told once they are durable), the topic is still
-the one that was read, the segment is created, the offset is committed. Kafka's committed offset is a
-hint for lag tools; where to go on is read from the chain. Hints are repeated now and then: one that was sent during a
-rebalance or to a broker that went away is lost, and a silent partition has no next segment that would make up for it.
+so are results of what is served (told early) or of the segment before (told once they are durable), and the alerts of
+the segment before, the topic is still the one that was read, the segment is created, the offset is committed. Kafka's
+committed offset is a hint for lag tools; where to go on is read from the chain. Hints are repeated now and then: one
+that was sent during a rebalance or to a broker that went away is lost, and a silent partition has no next segment that
+would make up for it.
 """
 
 from __future__ import annotations

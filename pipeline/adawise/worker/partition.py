@@ -60,8 +60,9 @@ class PartitionWork:
     `serving` is the pair that serves it until `planned`, if there is one: what is served from there on waits for
     `switch`. None: whoever calls has but one.
 
-    `untold` is what is to be told beside the chain and was not sent yet, in order: early, what was served; else what
-    was committed. `epoch_s` is what the clock lacks to seconds since the epoch; None: no camera is silent by the clock.
+    `untold` is what is to be told beside the chain and was not sent yet, in order: rows that were served (early) or
+    committed, and alerts whose segment was committed. `epoch_s` is what the clock lacks to seconds since the epoch;
+    None: no camera is silent by the clock.
     """
 
     def __init__(
@@ -109,12 +110,12 @@ class PartitionWork:
         self._rejected: list[Frame] = []
         self.untold: deque[Told] = deque()
         self._tells, self._new_attempt, self._attempt = tells, new_attempt, new_attempt()
-        self._alerts, self._epoch_s = PartitionAlerts(tp, rules, classes, head.alerts), epoch_s
+        self._alerts = PartitionAlerts(tp, rules, classes, head.alerts, published=tells is not None)
+        self._epoch_s = epoch_s
         self._sealed_alerts: Sequence[Alert] = ()
-        if head.is_told_again(tells):
-            self.untold.extend(Told(self._alerts.written_by, alert) for alert in self._alerts.written)
-        self._tell_early(self._alerts.news)
-        self.rows = 0  # not committed; what is missing counts as one, so that it is committed too
+        self._publish(self._alerts.written_by, self._alerts.written)  # the worker that wrote them may have died first
+        # Not committed. What is missing counts as one, so that it is committed; and so do changes of alerts.
+        self.rows = int(tells is not None and bool(self._alerts.news))
         self.since_s = 0.0  # when the first row after the sealed draft was done
         self.read_ms: int | None = None  # the broker's timestamp of the newest message that was read
         self._sealed: SegmentDraft | None = None
@@ -196,7 +197,7 @@ class PartitionWork:
             for stream_id in sorted(streams):
                 self._streams.hear(stream_id, message.offset)
                 if self._epoch_s is not None:
-                    self._tell_early(self._alerts.heard(stream_id, message.offset, self._now_ms(now_s)))
+                    self._alerts.heard(stream_id, message.offset, self._now_ms(now_s))
         if is_single:
             (stream_id,) = streams
             self._ripening.read(stream_id, message.offset, message.timestamp_ms, message_bytes(message), now_s)
@@ -255,7 +256,7 @@ class PartitionWork:
             if self._tells == "early":
                 self.untold.append(self._told(frame))
 
-    def _told(self, what: Served | Frame | Alert) -> Told:
+    def _told(self, what: Served | Frame) -> Told:
         return Told(self._attempt, what, self._by)
 
     def miss(self, message: Message, missing: Missing, now_s: float) -> Sequence[Gap]:
@@ -300,8 +301,7 @@ class PartitionWork:
                 self._ripening.closed(batch.stream_id)
             if self._epoch_s is not None:
                 silent = self._alerts.silent(self._now_ms(now_s), has_place=self._streams.has_place)
-                self._count(bool(silent), now_s)  # a segment without rows keeps it
-                self._tell_early(silent)
+                self._count(bool(silent), now_s)
 
     def close_all(self) -> None:
         """Make ready all that is open."""
@@ -371,7 +371,7 @@ class PartitionWork:
         self._accepted.append(served)
         if self._tells == "early":
             self.untold.append(self._told(served))
-        self._tell_early(self._alerts.served(served, anew=anew))
+        self._alerts.served(served, anew=anew)
         self._count(len(batch), now_s)
         self.image_bytes -= batch.images.nbytes
         return trace
@@ -403,7 +403,7 @@ class PartitionWork:
             waiting = self._waiting()
             states, stream_table = self._streams.kept(self.head.states, waiting)
             if waiting is not None:
-                self._tell_early(self._alerts.forget(lambda name: self._streams.has_place(name) or name in waiting))
+                self._alerts.forget(lambda name: self._streams.has_place(name) or name in waiting)
             self._sealed_alerts = self._alerts.news
             self._sealed = SegmentDraft(
                 tp=self.tp,
@@ -504,16 +504,18 @@ class PartitionWork:
 
     def committed(self, head: Head) -> None:
         """The draft was written and ends at `head`; what was done since begins the next one."""
-        if self._tells == "committed" and (draft := self._sealed) is not None:
-            told: list[Served | Frame] = [*draft.accepted, *draft.rejected]
-            self.untold.extend(Told(draft.attempt, each, draft.by) for each in told)
-            self.untold.extend(Told(draft.attempt, alert) for alert in self._sealed_alerts)
+        if (draft := self._sealed) is not None:
+            if self._tells == "committed":
+                told: list[Served | Frame] = [*draft.accepted, *draft.rejected]
+                self.untold.extend(Told(draft.attempt, each, draft.by) for each in told)
+            self._publish(draft.attempt, self._sealed_alerts)
         self.head, self._sealed = head, None
         self.rows, self._sealed_rows = self.rows - self._sealed_rows, 0
 
-    def _tell_early(self, alerts: Sequence[Alert]) -> None:
-        if self._tells == "early":
-            self.untold.extend(map(self._told, alerts))
+    def _publish(self, attempt: str, alerts: Sequence[Alert]) -> None:
+        """Alerts that are in the chain. Only these are published: nobody would ever clear one that its worker lost."""
+        if self._tells is not None:
+            self.untold.extend(Told(attempt, alert) for alert in alerts)
 
     def _now_ms(self, now_s: float) -> int:
         return int(1_000.0 * (now_s + (self._epoch_s or 0.0)))
