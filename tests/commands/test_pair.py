@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -27,6 +28,9 @@ from adawise.sink.served_by import claim_pair
 from adawise.store.store import open_store
 from tests.commands.test_user_errors import random_weights
 from tests.deadlines import DEADLINE_S
+from tests.denied import refuse_resources, skip_elsewhere
+from tests.deploy.watching import DEPLOY
+from tests.dying import exit_code
 from tests.models import CLASSES, PairFolder, write_pair
 from tests.replay.runs import adawise
 from tests.store.clouds import new_bucket, open_s3, s3_server
@@ -220,6 +224,35 @@ def test_a_rollback_before_the_switch_withdraws_what_is_staged(yard: Yard, other
     assert yard.run("switch")[0] == 2
     code, out, _ = yard.run("switch", "--pair", "1")
     assert code == 0, "by its number, a pair that was withdrawn can be had all the same"
+
+
+def test_a_rollback_that_is_given_again_changes_nothing(yard: Yard, other: PairFolder) -> None:
+    again = (
+        f"{yard.root}: pair 1 was taken back already, and pair 0 serves; to serve another, name it: "
+        "`adawise pair switch --pair N`\n"
+    )
+    assert yard.stage(other)[0] == 0
+    for undo in ("withdrawn", "serves again"):
+        assert undo in yard.run("rollback")[1]
+        given = read_orders(yard.store)
+        for _ in range(2):
+            code, out, _ = yard.run("rollback")
+            assert (code, out) == (0, again)
+        assert read_orders(yard.store) == given
+        assert re.search(
+            r"\npair 1  [0-9a-f]{16}  taken back: `adawise pair switch --pair 1` serves", yard.run("list")[1]
+        )
+        assert yard.run("switch", "--pair", "1")[0] == 0, "what was taken back can be had all the same"
+        assert yard.listed()["serves"] == 1
+
+
+def test_a_rollback_that_is_given_again_waits_for_the_workers_too(yard: Yard, other: PairFolder) -> None:
+    assert yard.stage(other)[0] == 0
+    assert yard.run("switch")[0] == 0
+    assert yard.run("rollback")[0] == 0
+    code, out, _ = yard.run("rollback", "--wait", "0.1")
+    assert code == 3
+    assert out.endswith("  no worker has reported in 0.1 s: is one running, of this version?\n")
 
 
 def test_a_root_that_is_given_counts_for_more_than_that_of_the_settings(yard: Yard, other: PairFolder) -> None:
@@ -483,3 +516,27 @@ def test_a_worker_whose_report_is_damaged_is_waited_for_and_named_once(yard: Yar
         an_hour_ago = time.time() - 3_600
         os.utime(Path(yard.root) / layout.worker_key("two"), (an_hour_ago, an_hour_ago))
         assert yard.stage(other, "--wait", "60")[0] == 0
+
+
+def test_the_unit_of_systemd_refuses_what_the_next_test_does() -> None:
+    unit = (DEPLOY / "systemd" / "adawise@.service").read_text().splitlines()
+    assert {"SystemCallFilter=~@privileged @resources", "SystemCallErrorNumber=EPERM"} <= set(unit)
+
+
+def test_a_pair_is_staged_and_switched_to_where_no_priority_may_be_changed(
+    tmp_path: Path, pair_folder: PairFolder, other: PairFolder
+) -> None:
+    skip_elsewhere()
+    assert exit_code(stage_and_switch, tmp_path, pair_folder, other) == 0
+
+
+def stage_and_switch(folder: Path, pair: PairFolder, other: PairFolder) -> None:
+    """In a process of its own, of which nothing is captured."""
+    refuse_resources()
+    with pytest.raises(PermissionError):
+        os.setpriority(os.PRIO_PROCESS, 0, 5)
+    nothing: Any = SimpleNamespace(readouterr=lambda: ("", ""))
+    yard = Yard(folder, str(folder / "output"), pair, nothing)
+    with yard.worker("one"):
+        assert yard.stage(other, "--wait", "60")[0] == 0
+        assert yard.run("switch", "--wait", "60")[0] == 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -109,6 +111,17 @@ def test_what_is_staged_is_loaded_and_serves_once_it_is_switched_to() -> None:
     driven.until(lambda: bool(driven.reports) and driven.reports[-1].partitions == {TP: (SECOND.pair, 40)})
     driven.until(lambda: driven.state(0) == "none")  # after a while the former one leaves the memory
     assert driven.loads == [SECOND.pair]
+    driven.pairs.close()
+
+
+def test_a_pair_is_loaded_where_nobody_may_change_a_priority(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: int) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "setpriority", refused)
+    driven = Driven()
+    driven.ask("stage", document("new"))
+    driven.until(lambda: driven.state(1) == "ready")
     driven.pairs.close()
 
 

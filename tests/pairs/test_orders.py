@@ -10,7 +10,7 @@ from adawise.errors import ChainError, SettingsError
 from adawise.pairs.orders import Orders, PairDocument, give_order, read_orders
 from adawise.sink import layout
 from adawise.store.documents import MOST_BYTES
-from tests.sink.building import DictStore
+from tests.sink.building import DictStore, ForgetfulStore
 
 
 def document(name: str) -> PairDocument:
@@ -54,6 +54,48 @@ def test_who_was_slower_is_told_and_gives_no_order() -> None:
     with pytest.raises(SettingsError, match="order 1 was given by ann@host a moment before, and yours was not given"):
         give_order(store, orders, "stage", pair=document("other"), by="bob@host")
     assert len(read_orders(store).log) == 2
+
+
+def test_an_order_whose_answer_was_lost_was_given() -> None:
+    store = ForgetfulStore()
+    orders = begun(store)
+    orders = give_order(store, orders, "stage", pair=document("new"), by="ann@host")
+    orders = give_order(store, orders, "switch", pair=1, by="ann@host")
+    assert read_orders(store) == orders
+    assert [order.kind for order in orders.log] == ["begin", "stage", "switch"]
+
+
+@pytest.mark.parametrize(
+    ("given", "serves", "undone"),
+    [
+        ("", 0, None),
+        ("stage", 0, None),
+        ("stage withdraw-1", 0, 1),
+        ("stage withdraw-1 stage", 0, None),
+        ("stage withdraw-1 switch-1", 1, None),
+        ("stage switch-1", 1, None),
+        ("stage switch-1 switch-0", 0, 1),
+        ("stage switch-1 switch-0 switch-1", 1, None),
+        ("stage switch-1 switch-0 switch-1 switch-0", 0, 1),
+        ("stage switch-1 switch-0 stage", 0, None),
+        ("stage switch-1 stage withdraw-3", 1, 3),
+        ("stage switch-1 stage withdraw-3 switch-0", 0, 1),
+        ("stage switch-1 stage switch-3", 3, None),
+        ("stage switch-1 stage switch-3 switch-1", 1, 3),
+        ("stage switch-1 stage switch-3 switch-0", 0, None),
+        ("stage switch-1 switch-0 begin", 4, None),
+        ("stage switch-1 begin switch-1", 1, 3),
+    ],
+)
+def test_what_the_newest_order_took_back_is_known(given: str, serves: int, undone: int | None) -> None:
+    store = DictStore()
+    orders = begun(store)
+    for number, word in enumerate(given.split(), start=1):
+        kind, _, pair = word.partition("-")
+        named: Any = int(pair) if pair else document(f"pair {number}")
+        orders = give_order(store, orders, kind, pair=named, by="ann@host")  # type: ignore[arg-type]
+    assert (orders.serves, orders.undone) == (serves, undone)
+    assert read_orders(store) == orders
 
 
 def test_a_withdrawn_pair_is_not_staged_and_one_staged_again_takes_its_place() -> None:

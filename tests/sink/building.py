@@ -159,6 +159,14 @@ class DictStore:
             raise StoreUnavailable(f"the store did not answer ({when})")
 
 
+class ForgetfulStore(DictStore):
+    """What a store is whose answers are lost: its client asks again, and hears that the key is there."""
+
+    def create(self, key: str, data: bytes) -> None:
+        super().create(key, data)
+        raise AlreadyExists(key)
+
+
 class OverwritingStore(DictStore):
     """What a plain object upload does: create never refuses."""
 

@@ -1,7 +1,8 @@
 """The pairs of a running worker: what is asked for is loaded beside the one that serves, and then takes its turn.
 
 The loop is never waited for, and never waits: orders are read by a thread now and then, a pair is loaded by another at
-low priority, and the loop only picks up what has come of it. Whatever fails there is told, and serving goes on.
+low priority (where that is allowed), and the loop only picks up what has come of it. Whatever fails there is told, and
+serving goes on.
 """
 
 from __future__ import annotations
@@ -321,10 +322,10 @@ class LivePairs(Pairs):
 
     def _do_load(self, loading: _Loading) -> None:
         began_s = time.monotonic()
+        with suppress(OSError):  # a filter of system calls may refuse it, as that of the systemd unit does
+            # of this thread, and those that it starts
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
         try:
-            os.setpriority(
-                os.PRIO_PROCESS, threading.get_native_id(), _NICE
-            )  # of this thread, and those that it starts
             loading.loaded = self._load(loading.document)
             loading.loaded.seconds = time.monotonic() - began_s
         except AdawiseError as error:

@@ -94,7 +94,9 @@ class Orders:
     """What all orders up to now come to.
 
     `serves` is the number of the pair that is to serve, `keeps` as it was asked then; `former` the one before it;
-    `staged` what is to be prepared. `damaged` are the numbers of documents that could not be read, with why.
+    `staged` what is to be prepared. `undone` is the pair that the newest order took back: it was staged and is not any
+    more, or it served and the one before it serves again. None if the newest order took nothing back. `damaged` are the
+    numbers of documents that could not be read, with why.
     """
 
     log: tuple[PairOrder, ...] = ()
@@ -103,6 +105,7 @@ class Orders:
     keeps: bool = False
     former: int | None = None
     staged: PairOrder | None = None
+    undone: int | None = None
     damaged: Mapping[int, str] = field(default_factory=dict)
 
     @property
@@ -129,13 +132,24 @@ class Orders:
         log = (*self.log, order)
         pairs = {**self.pairs, **({order.number: document} if document is not None else {})}
         if order.kind == "stage":
-            return replace(self, log=log, pairs=pairs, staged=order)
+            return replace(self, log=log, pairs=pairs, staged=order, undone=None)
         if order.kind == "withdraw":
-            return replace(self, log=log, pairs=pairs, staged=None)
+            return replace(self, log=log, pairs=pairs, staged=None, undone=order.pair)
+        goes_back = order.kind == "switch" and order.pair == self.former and order.pair != self.undone
+        undone = self.serves if goes_back else None
         former = self.serves if self.log and self.serves != order.pair else self.former
         staged = None if self.staged is not None and self.staged.pair == order.pair else self.staged
         staged = staged if order.kind == "switch" else None
-        return replace(self, log=log, pairs=pairs, serves=order.pair, keeps=order.keeps, former=former, staged=staged)
+        return replace(
+            self,
+            log=log,
+            pairs=pairs,
+            serves=order.pair,
+            keeps=order.keeps,
+            former=former,
+            staged=staged,
+            undone=undone,
+        )
 
 
 def read_orders(store: Store, known: Orders | None = None) -> Orders:
@@ -195,6 +209,8 @@ def give_order(
     try:
         store.create(layout.pair_key(number), data)
     except AlreadyExists:
+        if store.get(layout.pair_key(number)) == data:  # the same: it was given, and the answer to that was lost
+            return orders.after(order, document)
         log = read_orders(store, orders).log
         theirs = next((each.by for each in log if each.number == number), "another worker")
         raise SettingsError(

@@ -20,7 +20,7 @@ from adawise.errors import ChainError, FatalError, SettingsError, SourceError
 from adawise.ports import TopicIdentity
 from adawise.settings import Settings
 from adawise.sink import claims
-from adawise.store.store import LocalStore, open_store
+from adawise.store.store import AlreadyExists, LocalStore, open_store
 from tests.store.clouds import new_bucket, open_s3, s3_server
 
 IDENTITY = TopicIdentity("cluster", "an-id", 2)
@@ -212,4 +212,17 @@ def test_a_store_whose_clock_is_another_is_a_warning(
     answer = module.clock(facts(settings(tmp_path, enabled=False)))
     assert answer.status == "warn"
     assert f"the store's clock is {said} this machine's" in answer.detail
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_store_whose_answers_are_lost_is_proved_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its client asks again, and hears that the key is there."""
+    create = LocalStore.create
+
+    def forgetful(store: LocalStore, key: str, data: bytes) -> None:
+        create(store, key, data)
+        raise AlreadyExists(key)
+
+    monkeypatch.setattr(LocalStore, "create", forgetful)
+    build_store.prove_store(str(tmp_path / "out"))
     assert list(tmp_path.iterdir()) == []

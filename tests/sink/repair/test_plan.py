@@ -16,7 +16,7 @@ from adawise.sink.read.files import compacted_names, read_predictions, segment_k
 from adawise.sink.repair.plan import RepairPlan, plan
 from adawise.sink.verify.root import verify
 from adawise.store.store import Store
-from tests.sink.building import IDENTITY, TP, DictStore, damaged_page, open_chain
+from tests.sink.building import IDENTITY, TP, DictStore, ForgetfulStore, damaged_page, open_chain
 from tests.sink.compaction.building import Days, compacted
 from tests.sink.forging import an_honest_sink, footer_of, key
 
@@ -195,6 +195,14 @@ def test_a_segment_that_comes_back_meanwhile_is_not_overwritten() -> None:
     with pytest.raises(ChainError, match="has come back"):
         step.do()
     assert store.objects[key(4)] == data
+
+
+def test_a_bridge_of_which_the_answer_was_lost_is_built() -> None:
+    store = ForgetfulStore()
+    store.objects = an_honest_sink().objects
+    store.delete(key(4))
+    repaired(store)
+    assert verify(store, contiguous=True, read_state=StreamState.from_bytes) == []
 
 
 def a_compacted_root() -> DictStore:

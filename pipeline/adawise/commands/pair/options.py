@@ -103,7 +103,8 @@ class PairRollbackCommand(Command):
     """Back to the pair that served before the last switch; or, where what is staged does not serve yet, withdraw it.
 
     Workers that still have the former pair in memory (pairs.keep_s) switch back between two batches; others load it
-    first. What the switched pair has served stays as it is, and each row says by which pair.
+    first. What the switched pair has served stays as it is, and each row says by which pair. Given again, it changes
+    nothing: what was taken back serves only once `pair switch --pair N` names it.
     """
 
     name = "pair rollback"

@@ -150,13 +150,24 @@ def _tell_gone(workers: Sequence[Reported]) -> None:
 
 
 def rollback(settings: Settings, *, root: str | None, keeps: bool | None, wait_s: float) -> int:
-    """Back to the former pair, or withdraw what is staged. 3 if a worker could not in time. Raises as `switch`."""
+    """Back to the former pair, or withdraw what is staged; given again, it changes nothing.
+
+    3 if a worker could not in time. Raises as `switch`.
+    """
     store, orders = opened(settings, root)
     if orders.staged is not None:
         number = orders.staged.pair
         orders = give_order(store, orders, "withdraw", pair=number, by=asking())
         print(f"{store}: pair {number} is withdrawn; pair {orders.serves} serves as before")
         return 0
+    if orders.undone is not None:
+        print(
+            f"{store}: pair {orders.undone} was taken back already, and pair {orders.serves} serves; to serve another, "
+            "name it: `adawise pair switch --pair N`"
+        )
+        # As after a switch: the command that gave it may have ended before it came to this.
+        claim_pair(store, orders.serving.whole_identity, "keep")
+        return wait_for(store, orders, wait_s, orders.serves, ("serves",))
     if orders.former is None:
         raise SettingsError(f"{store}: nothing to roll back: pair {orders.serves} is the first, and nothing is staged")
     kept = orders.keeps if keeps is None else keeps
@@ -455,6 +466,8 @@ def _role(orders: Orders, number: int) -> str:
         return "serves"
     if orders.staged is not None and orders.staged.pair == number:
         return "staged"
+    if number == orders.undone:
+        return f"taken back: `adawise pair switch --pair {number}` serves it all the same"
     return "former: `adawise pair rollback` goes back to it" if number == orders.former else ""
 
 

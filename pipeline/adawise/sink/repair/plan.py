@@ -198,9 +198,10 @@ class _Chain:
             try:
                 self._store.create(key_of(footer), data)
             except AlreadyExists:
-                raise ChainError(
-                    f"{self._store}: {key_of(footer)} has come back; begin `adawise repair` again"
-                ) from None
+                if self._store.get(key_of(footer)) != data:  # else it is this one, and the answer to that was lost
+                    raise ChainError(
+                        f"{self._store}: {key_of(footer)} has come back; begin `adawise repair` again"
+                    ) from None
             traces.write(self._store, footer, key_of(footer))
 
     def _again(self, before: SegmentFooter | None, last: SegmentFooter) -> str:
