@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 import pyarrow as pa
 
 from adawise.labels.message import Label, read_labels
-from adawise.records import Message
+from adawise.records import Message, TopicPartition
 
 _TIME = pa.timestamp("us", tz="UTC")
 LABEL = pa.struct(
@@ -33,7 +33,7 @@ FIELD = pa.field("labels", pa.list_(pa.field("element", LABEL, nullable=False)),
 class LabelColumns:
     """The column `labels` of a file, and how many there were so far.
 
-    A message that is read again, since another consumer wrote first, is counted again.
+    A message counts once, also where its file is made again because the store did not take it.
     """
 
     labels: int = 0
@@ -41,17 +41,24 @@ class LabelColumns:
     problems: dict[str, int] = field(default_factory=dict)
 
     fields: tuple[pa.Field, ...] = (FIELD,)
+    _counted: dict[TopicPartition, int] = field(default_factory=dict)  # the offset below which all are
 
     def columns(self, messages: Sequence[Message]) -> list[pa.Array]:
-        """One list for each message."""
+        """One list for each message, which follow one another in a partition."""
         found = [read_labels(message) for message in messages]
-        for label in (label for labels in found for label in labels):
+        for message, labels in zip(messages, found, strict=True):
+            if message.offset >= self._counted.get(message.topic_partition, 0):
+                self._counted[message.topic_partition] = message.next_offset
+                self._count(labels)
+        return [pa.array([[_plain(label) for label in labels] for labels in found], FIELD.type)]
+
+    def _count(self, labels: Sequence[Label]) -> None:
+        for label in labels:
             self.labels += label.problem is None
             if label.problem is not None:
                 self.unread += 1
                 if label.problem in self.problems or len(self.problems) < _PROBLEMS:
                     self.problems[label.problem] = self.problems.get(label.problem, 0) + 1
-        return [pa.array([[_plain(label) for label in labels] for labels in found], FIELD.type)]
 
 
 _PROBLEMS = 20  # that are told apart

@@ -8,7 +8,8 @@ has lost finds the name taken and stops.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,7 +23,7 @@ from adawise.recording.streams import Streams
 from adawise.records import Gap, Message, TopicPartition
 from adawise.store.store import Failpoint
 
-__all__ = ["FilePolicy", "Recorder", "RecordingProgress"]
+__all__ = ["FilePolicy", "Recorder", "RecordingProgress", "Runs"]
 
 _log = logging.getLogger(__name__)
 
@@ -49,6 +50,40 @@ def together(runs: Iterable[RecordingProgress]) -> RecordingProgress:
     return RecordingProgress(
         stored, **{name: sum(getattr(run, name) for run in runs) for name in others}, stored=stored
     )
+
+
+class Runs:
+    """Recorders of one command, one after the other, as an outage ends each. Of one that ended the progress is kept.
+
+    Its buffers are not: in an outage of the store they are full, and what they hold is read again.
+    """
+
+    def __init__(self) -> None:
+        self._ended = RecordingProgress(0, 0, 0)
+        self._current: Recorder | None = None
+        self.began = False
+        """Whether there ever was one."""
+
+    @contextmanager
+    def of(self, recorder: Recorder) -> Iterator[Recorder]:
+        """Record with this one now, until the block ends."""
+        self._current, self.began = recorder, True
+        try:
+            yield recorder
+        finally:
+            self._ended, self._current = self.recorded, None
+            recorder.forget(recorder.partitions)
+
+    @property
+    def recorded(self) -> RecordingProgress:
+        """Of all of them."""
+        current = () if self._current is None else (self._current.recorded,)
+        return together((self._ended, *current))
+
+    @property
+    def taken(self) -> int:
+        """Messages that are stored, or that the current one holds."""
+        return self._ended.stored + (0 if self._current is None else self._current.recorded.messages)
 
 
 class Recorder:

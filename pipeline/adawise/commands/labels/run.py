@@ -14,7 +14,7 @@ from adawise.console import print_json, progress
 from adawise.errors import AdawiseError, SettingsError, SourceError
 from adawise.kafka.source import KafkaSource
 from adawise.labels.columns import LabelColumns
-from adawise.recording.recorder import FilePolicy, Recorder, RecordingProgress, together
+from adawise.recording.recorder import FilePolicy, Recorder, RecordingProgress, Runs
 from adawise.recording.run import Bounds
 from adawise.recording.run import record as record_all
 from adawise.sink.claims import read_sink_id
@@ -48,7 +48,7 @@ def collect_labels(asked: LabelsCommand) -> int:
     topic = asked.topic or f"{kafka.topic}{SUFFIX}"
     columns, folder = LabelColumns(), f"{root.rstrip('/')}/labels"
     kafka = kafka.model_copy(update={"topic": topic, "group": f"{kafka.group}{SUFFIX}"})
-    recorders: list[Recorder] = []
+    runs = Runs()
     log = structlog.get_logger("labels")
     with progress("stored", total=None, unit="messages") as bar, stop_signals() as stop:
 
@@ -57,8 +57,7 @@ def collect_labels(asked: LabelsCommand) -> int:
                 with stop.interrupts():
                     _expect_output(root)
                     source = stack.enter_context(closing(kafka_source(kafka)))
-                    recorder = _recorder(source, folder, topic, columns)
-                recorders.append(recorder)
+                    recorder = stack.enter_context(runs.of(_recorder(source, folder, topic, columns)))
                 told = 0
 
                 def tell(recorded: RecordingProgress) -> None:
@@ -82,7 +81,7 @@ def collect_labels(asked: LabelsCommand) -> int:
 
         again_and_again(collect, failed, stop)
         stopped = stop()
-    _tell(together(each.recorded for each in recorders), columns, topic, folder, as_json=asked.as_json)
+    _tell(runs.recorded, columns, topic, folder, as_json=asked.as_json)
     return INTERRUPTED if stopped and not follow else 0
 
 

@@ -20,7 +20,7 @@ from adawise.errors import AdawiseError, SourceError
 from adawise.kafka.source import KafkaSource
 from adawise.recording.files import partitions_of
 from adawise.recording.manifest import MANIFEST, Retention, decode_manifest
-from adawise.recording.recorder import Recorder, RecordingProgress, together
+from adawise.recording.recorder import Recorder, RecordingProgress, Runs
 from adawise.recording.retention import RecordingRetention
 from adawise.recording.run import Bounds
 from adawise.recording.run import record as record_all
@@ -54,7 +54,7 @@ def record(asked: RecordCommand) -> int:
     limited = bounds != Bounds()
     follow = asked.follow or (origin == "latest" and not limited)
     bounds.until_drained = not (limited or follow)
-    log, recorders, pace = structlog.get_logger("recording"), list[Recorder](), Pace(output)
+    log, runs, pace = structlog.get_logger("recording"), Runs(), Pace(output)
 
     def failed(error: AdawiseError, wait_s: float) -> None:
         if not follow:
@@ -67,8 +67,7 @@ def record(asked: RecordCommand) -> int:
             with ExitStack() as stack:
                 with stop.interrupts():
                     source = stack.enter_context(closing(kafka_source(kafka, group=False, origin=origin)))
-                    recorder = _recorder(asked, source)
-                recorders.append(recorder)
+                    recorder = stack.enter_context(runs.of(_recorder(asked, source)))
                 tidying = stack.enter_context(closing(tidying_of(recorder.folder)))
                 told = 0
 
@@ -76,8 +75,7 @@ def record(asked: RecordCommand) -> int:
                     nonlocal told
                     bar.advance(recorded.messages - told)
                     waiting = sum(source.lag(tp) or 0 for tp in recorder.partitions)
-                    taken = sum(each.recorded.messages for each in recorders)
-                    bar.note(pace.of(together(each.recorded for each in recorders), taken, waiting))
+                    bar.note(pace.of(runs.recorded, runs.taken, waiting))
                     told = recorded.messages
                     tidying.turn(recorder.partitions, time.monotonic())
 
@@ -85,8 +83,8 @@ def record(asked: RecordCommand) -> int:
 
         again_and_again(attempt, failed, stop)
         stopped = stop()
-    if recorders:
-        print(_summary(together(each.recorded for each in recorders), kafka.topic, output))
+    if runs.began:
+        print(_summary(runs.recorded, kafka.topic, output))
     if stopped and not follow:
         print("stopped before the end; the same command goes on from here")
         return INTERRUPTED
