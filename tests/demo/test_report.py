@@ -48,7 +48,7 @@ def test_conditions_stand_under_the_sparkline_where_they_begin_and_never_run_int
     assert passages(market, 12) == "cl du ni  cl"  # dusk again has one place, and needs it to keep apart
 
 
-@pytest.mark.parametrize("name", ["plain", "with space", "it's", 'a "quoted" one'])
+@pytest.mark.parametrize("name", ["plain", "with space", "it's", 'a "quoted" one', "site[1]*"])
 def test_the_duckdb_line_reads_an_output_of_any_name(name: str, tmp_path: Path) -> None:
     import duckdb
 

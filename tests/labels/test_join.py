@@ -58,6 +58,21 @@ def test_labels_of_a_csv_are_joined_by_row(connection: duckdb.DuckDBPyConnection
     assert (found.labelled, found.source, found.notes) == (2, str(path), ())
 
 
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+@pytest.mark.parametrize(("name", "other"), [("labels[1]", "labels1"), ("labels*", "labels_"), ("labels?", "labelsx")])
+def test_the_file_that_is_named_is_read_and_none_that_its_name_would_match(
+    connection: duckdb.DuckDBPyConnection, tmp_path: Path, form: str, name: str, other: str
+) -> None:
+    for stem, truth in ((name, "car"), (other, "dog")):
+        rows = [{"row_id": "frames/0/3/0", "label": truth}]
+        if form == "csv":
+            labels_csv(tmp_path / f"{stem}.csv", rows)
+        else:
+            pq.write_table(pa.Table.from_pylist(rows), tmp_path / f"{stem}.parquet")
+    given(connection, tmp_path / f"{name}.{form}")
+    assert truths(connection) == {3: "car"}
+
+
 def test_a_label_with_a_comma_or_a_quote_is_read_as_csv_has_it(
     connection: duckdb.DuckDBPyConnection, tmp_path: Path
 ) -> None:

@@ -102,6 +102,15 @@ def test_labels_by_time_and_those_that_could_not_be_read(connection: duckdb.Duck
     assert "could not be read, such as: expected JSON" in found.notes[0]
 
 
+def test_labels_of_a_root_are_not_those_of_a_root_that_its_name_would_match(
+    connection: duckdb.DuckDBPyConnection, tmp_path: Path
+) -> None:
+    collect(tmp_path / "site[1]", row(5, "car"))
+    collect(tmp_path / "site1", row(6, "bus"))
+    label(connection, str(tmp_path / "site[1]"), file=None, classes=CLASSES)
+    assert {n: name for n, name in truths(connection).items() if n > 3} == {5: "car"}
+
+
 def test_labels_of_an_earlier_topic_that_were_moved_below_are_still_found(
     connection: duckdb.DuckDBPyConnection, tmp_path: Path
 ) -> None:

@@ -102,15 +102,19 @@ def test_duckdb_reads_each_row_once_by_the_views(compacted_root: Path, days: Dic
         images = sum(found(days, layout.TRACES)["images"].to_pylist())
         assert connection.sql("select sum(images) from traces").fetchall() == [(images,)]
         files = connection.sql("select unnest(getvariable('predictions_files'))").fetchall()
-        assert {Path(file) for (file,) in files} == {compacted_root / key for key in data_keys(days)}
+        assert {file for (file,) in files} == {str(compacted_root / key) for key in data_keys(days)}
 
 
 def test_the_views_read_a_root_that_was_moved_and_what_was_never_compacted(
     compacted_root: Path, root: Path, tmp_path: Path
 ) -> None:
+    """To a name that would match the folder beside it as a pattern, in which there is nothing that can be read."""
     duckdb = pytest.importorskip("duckdb")
     views = (compacted_root / "views.sql").read_text()
-    moved = compacted_root.rename(tmp_path / "moved")
+    moved = compacted_root.rename(tmp_path / "moved [1]?*")
+    beside = tmp_path / "moved 1 and more/predictions/topic-frames/partition-00000"
+    beside.mkdir(parents=True)
+    (beside / f"{0:020}.parquet").write_bytes(b"")
     for place, rows in ((moved, None), (root, 7)):
         with duckdb.connect() as connection:
             connection.execute(f"set variable root = '{place}'")

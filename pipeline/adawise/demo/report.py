@@ -18,6 +18,7 @@ from rich.table import Table
 from adawise.console import paper
 from adawise.demo.script import CameraScript
 from adawise.demo.summary import CameraPath, ConditionScore, RunSummary
+from adawise.store.store import as_pattern
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _WIDTH = 60
@@ -146,7 +147,7 @@ def passages(camera: CameraScript, width: int) -> str:
 
 def duckdb_line(root: Path) -> str:
     """A command for a shell that asks DuckDB about the output."""
-    files = f"{root}/predictions/*/*/*.parquet".replace('"', '""')
+    files = f"{as_pattern(str(root))}/predictions/*/*/*.parquet".replace('"', '""')
     sql = (
         "select stream_id, count(*) as images, round(avg((label = true_label)::int), 3) as accuracy, "
         f'min(alpha), round(avg(alpha), 2) as mean, max(alpha) from "{files}" group by stream_id order by stream_id'

@@ -11,6 +11,7 @@ import duckdb
 import pyarrow as pa
 
 from adawise.errors import SettingsError
+from adawise.store.store import as_pattern
 
 EXPECTED = "the columns label and row_id, or label, stream_id and captured_at (and, if you like, labelled_at)"
 
@@ -90,7 +91,7 @@ def _columns(connection: duckdb.DuckDBPyConnection, path: Path, form: str) -> di
         return dict(zip(relation.columns, map(str, relation.types), strict=True))
     if form == "csv":
         return dict.fromkeys(_header(path), "VARCHAR")
-    described = connection.execute(f"DESCRIBE SELECT * {_PARQUET}", [str(path)]).fetchall()
+    described = connection.execute(f"DESCRIBE SELECT * {_PARQUET}", [as_pattern(str(path))]).fetchall()
     return {str(row[0]): str(row[1]) for row in described}
 
 
@@ -127,7 +128,8 @@ def _load(connection: duckdb.DuckDBPyConnection, path: Path, form: str, columns:
     if form != "arrow":
         # CSV's columns are all read as text, so that what does not fit can be told with its row.
         named = ", ".join("'" + name.replace("'", "''") + "': 'VARCHAR'" for name in columns)
-        connection.execute(f"{head} {_PARQUET if form == 'parquet' else _CSV % named}", [str(path)])
+        scan = _PARQUET if form == "parquet" else _CSV % named
+        connection.execute(f"{head} {scan}", [as_pattern(str(path))])
         return
     with pa.memory_map(str(path)) as source:
         reader = pa.ipc.open_file(source)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import duckdb
 
 from adawise.errors import ChainError
-from adawise.store.store import open_store
+from adawise.store.store import as_pattern, open_store
 
 FOLDER = "labels"
 """Under the root."""
@@ -47,7 +47,7 @@ def read_chain(connection: duckdb.DuckDBPyConnection, roots: Sequence[str]) -> S
         return StoredLabels()
     source = " and ".join(f"{root}/{FOLDER}" for root, found in by_root.items() if found)
     try:
-        connection.execute(_GIVEN, {"files": files})
+        connection.execute(_GIVEN, {"files": [as_pattern(file) for file in files]})
     except duckdb.Error as error:
         first = str(error).strip().partition("\n")[0]
         raise ChainError(

@@ -115,6 +115,11 @@ def open_store(root: str, *, failpoint: Failpoint = lambda _: None) -> Store:
 
 
 class LocalStore:
+def as_pattern(path: str) -> str:
+    """Return the pattern that matches this path alone. DuckDB takes each path that it is given for a pattern."""
+    return re.sub(r"([\[*?])", r"[\1]", path)
+
+
     """A folder of one file system that has hard links; several processes, also of several hosts, may share it.
 
     Once its own document was seen, a root without it is not this root: an unmounted disk leaves an empty folder behind,

@@ -17,6 +17,11 @@ _HEAD = """\
 set variable root = coalesce(getvariable('root'), {root});
 """
 
+# As `adawise.store.store.as_pattern`: what is chosen here is listed, and then read, by patterns.
+_PATTERN = r"""
+create or replace temp macro as_pattern(path) as regexp_replace(path, '([\[*?])', '[\1]', 'g');
+"""
+
 # Names without ending sort in the order of the chain.
 _DATASET = r"""
 set variable {dataset}_files = (
@@ -24,22 +29,22 @@ set variable {dataset}_files = (
         select file,
             regexp_extract(file, 'topic-[^/]+/partition-\d+') as chain,
             regexp_extract(file, '(\d{{20}}(_\d{{6}})?)\.parquet$', 1) as name
-        from glob(getvariable('root') || '/{dataset}/topic-*/partition-*/*.parquet')
+        from glob(as_pattern(getvariable('root')) || '/{dataset}/topic-*/partition-*/*.parquet')
     ),
     compacted as (
         select file,
             regexp_extract(file, 'topic-[^/]+/partition-\d+') as chain,
             regexp_extract(file, '_(\d{{20}}(_\d{{6}})?)-[\d_]+\.parquet$', 1) as first,
             regexp_extract(file, '-(\d{{20}}(_\d{{6}})?)\.parquet$', 1) as until
-        from glob(getvariable('root') || '/{compacted}/{dataset}/topic-*/partition-*/*.parquet')
+        from glob(as_pattern(getvariable('root')) || '/{compacted}/{dataset}/topic-*/partition-*/*.parquet')
     ),
     beginnings as (
         select regexp_extract(file, 'topic-[^/]+/partition-\d+') as chain,
             max(regexp_extract(file, '(\d{{20}}(_\d{{6}})?)\.json$', 1)) as name
-        from glob(getvariable('root') || '/{retained}/topic-*/partition-*/*.json')
+        from glob(as_pattern(getvariable('root')) || '/{retained}/topic-*/partition-*/*.json')
         group by chain
     )
-    select list(file) from (
+    select list(as_pattern(file)) from (
         select file, chain, first as name from compacted
         union all
         select file, chain, name from segments where not exists (
@@ -68,4 +73,4 @@ def sql(root: str) -> str:
         _DATASET.format(dataset=name, compacted=layout.COMPACTED, retained=layout.RETAINED)
         for name in (layout.PREDICTIONS, layout.TRACES)
     ]
-    return _HEAD.format(root=text) + "".join(parts)
+    return _HEAD.format(root=text) + _PATTERN + "".join(parts)

@@ -8,6 +8,7 @@ from functools import reduce
 
 from adawise.errors import ChainError, SettingsError
 from adawise.sink.read.query import CAPTURED_AT, EARLIEST, KAFKA_TIMESTAMP, LATEST, STREAM_ID, TIME, Query
+from adawise.store.store import as_pattern
 
 try:
     import duckdb
@@ -67,7 +68,7 @@ def _scan(files: Sequence[str], stored: duckdb.DuckDBPyRelation) -> str:
         f"{_text(name)}: {{name: {_text(name)}, type: {_text(str(kind))}, default_value: NULL}}"
         for name, kind in zip(stored.columns, stored.types, strict=True)
     )
-    names = ", ".join(map(_text, files))
+    names = ", ".join(_text(as_pattern(file)) for file in files)
     return f"SELECT * FROM read_parquet([{names}], schema = MAP {{{columns}}}, hive_partitioning = false)"
 
 
