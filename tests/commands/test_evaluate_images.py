@@ -239,6 +239,26 @@ def test_tables_that_earlier_versions_kept_are_found_by_the_same_digest(
     assert images.digest == digest
 
 
+@pytest.mark.parametrize(
+    ("place", "limits"),
+    [
+        ("folder/yard", {"max_pixels": 9}),
+        ("file/yard.parquet", {"max_pixels": 9}),
+        ("recording/yard", {"max_pixels": 9}),
+        ("recording/yard", {"max_message_bytes": 2048}),
+        ("recording/yard", {"max_rows": 1}),
+    ],
+)
+def test_a_table_of_which_other_limits_left_images_out_is_not_taken_for_another(
+    home: Path, loaded: ModelPair, place: str, limits: dict[str, int]
+) -> None:
+    whole = settings(home)
+    other = whole.model_copy(update={"decode": whole.decode.model_copy(update=limits)})
+    samples = listed(whole, home / place, loaded.classes)
+    one, two = (image_set(each, loaded, samples, "yard", None) for each in (whole, other))
+    assert one.digest != two.digest
+
+
 def test_an_unknown_label_of_the_last_place_is_refused_before_anything_is_computed(
     home: Path, tmp_path: Path, shots: list[Shot], monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -141,6 +142,20 @@ def test_threads_share_two_children_and_closing_ends_them(apart: Apart) -> None:
     apart.close()
     assert {child._process.wait(DEADLINE_S) for child in children} == {-signal.SIGKILL}
     assert apart(good).dead  # of use to nobody, but at once
+
+
+def test_a_child_answers_where_more_than_a_thousand_files_are_open(apart: Apart) -> None:
+    taken, good = list[int](), message(picture(RNG))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 1_536), hard))
+    try:
+        while not taken or taken[-1] <= 1_024:
+            taken.append(os.open(os.devnull, os.O_RDONLY))
+        assert same(apart(good), DECODE(good))
+    finally:
+        for descriptor in taken:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_closing_ends_a_child_that_hangs(apart: Apart) -> None:

@@ -120,8 +120,11 @@ def test_a_process_that_is_killed_while_it_writes_leaves_the_old_file(tmp_path: 
     assert code == -9
     assert path.read_bytes() == b"old"
     assert len(list(tmp_path.iterdir())) == 2
-    remove_leftovers(tmp_path)
-    assert [file.name for file in tmp_path.iterdir()] == ["c.pt"]
+    theirs = {".notes.tmp", ".c.pt.mine.tmp", ".d.pt.0123abcd.tmp"}
+    for name in theirs:
+        (tmp_path / name).touch()
+    remove_leftovers(path)
+    assert {file.name for file in tmp_path.iterdir()} == {"c.pt", *theirs}
 
 
 def be_killed_while_writing(path: Path) -> None:

@@ -35,17 +35,20 @@ def test_a_run_that_is_there_is_neither_mixed_up_nor_lost(folder: Folder) -> Non
 
 
 def test_beginning_anew_removes_a_run_s_files_and_no_others(folder: Folder) -> None:
-    mine = folder.path / "notes.txt"
-    for file in (mine, folder.card, folder.checkpoint, folder.record, folder.path / ".card.json.1.tmp"):
+    mine = {"notes.txt", ".notes.txt.tmp"}
+    for name in (*mine, ".card.json.0123abcd.tmp", "theta_1/.open_clip_config.json.0123abcd.tmp"):
+        (folder.path / name).touch()
+    for file in (folder.card, folder.checkpoint, folder.record):
         file.touch()
     folder.begin({}, ["cat"], ["{}"])
-    assert {file.name for file in folder.path.iterdir()} == {"theta_1", "classes.txt", "templates.txt", "notes.txt"}
+    assert {file.name for file in folder.path.iterdir()} == {"theta_1", "classes.txt", "templates.txt", *mine}
+    assert [file.name for file in folder.theta_1.iterdir()] == ["open_clip_config.json"]
 
 
 def test_a_rehearsal_that_has_ended_leaves_what_is_not_its_own(folder: Folder) -> None:
     place = folder.rehearsal
     place.begin({}, ["cat"], ["{}"])
-    for file in (place.checkpoint, place.weights, place.path / ".checkpoint.pt.1.tmp", place.path / "notes.txt"):
+    for file in (place.checkpoint, place.weights, place.path / ".checkpoint.pt.0123abcd.tmp", place.path / "notes.txt"):
         file.touch()
     folder.remove_rehearsal()
     assert [file.name for file in place.path.rglob("*")] == ["notes.txt"]

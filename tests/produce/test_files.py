@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -51,6 +53,25 @@ def test_what_cannot_be_sent_is_skipped_by_name(folder: Path) -> None:
     assert "not JPEG" in shots.skipped["car/notes.txt"]
     assert "more than the 10000" in shots.skipped["van/large.jpg"]
     assert "No such file" in shots.skipped["top.bmp"]
+
+
+def test_only_the_folder_that_a_file_system_keeps_for_root_may_be_unreadable(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed, scandir = folder / "lost+found", os.scandir
+
+    def refused(path: str) -> Any:
+        if path == str(closed):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return scandir(path)
+
+    closed.mkdir()
+    before = [file.name for file in list_folder(folder)]
+    monkeypatch.setattr(os, "scandir", refused)
+    assert [file.name for file in list_folder(folder)] == before
+    closed = folder / "car"
+    with pytest.raises(SettingsError, match=r"could not list .*car: Permission denied"):
+        list_folder(folder)
 
 
 def test_a_loop_begins_again_in_the_same_order(folder: Path) -> None:

@@ -383,6 +383,32 @@ def test_none_takes_back_what_the_file_sets(word: str, tmp_path: Path) -> None:
     assert reading.checked().kafka.static_member is None
 
 
+LOGIN = "[kafka.security]\nprotocol = 'SASL_SSL'\nsasl_mechanism = 'PLAIN'\nsasl_username = 'u'\n"
+
+
+@pytest.mark.parametrize("password", ["none", " spaces around ", "  ", "\ttab"])
+@pytest.mark.parametrize("end", ["", "\n", "\r\n"])
+def test_every_character_of_a_password_counts_but_the_end_of_its_line(password: str, end: str, tmp_path: Path) -> None:
+    (tmp_path / "password").write_bytes((password + end).encode())
+    variable = "ADAWISE_KAFKA__SECURITY__SASL_PASSWORD"
+    for file, environ in (
+        (LOGIN, {variable: password + end}),
+        (LOGIN, {f"{variable}_FILE": "password"}),
+        (LOGIN + "sasl_password_file = 'password'\n", {}),
+        (LOGIN + f"sasl_password = {json.dumps(password + end)}\n", {}),
+    ):
+        found = read_in(tmp_path, file, environ).checked().kafka.security.sasl_password
+        assert found is not None
+        assert found.get_secret_value() == password
+
+
+def test_an_empty_password_takes_back_what_the_file_sets_and_so_does_none_for_the_token(tmp_path: Path) -> None:
+    file = f"[kafka.security]\nssl_key_password = 'p'\n[http]\ntoken = '{'t' * 16}'\n"
+    environ = {"ADAWISE_KAFKA__SECURITY__SSL_KEY_PASSWORD": "", "ADAWISE_HTTP__TOKEN": "none"}
+    settings = read_in(tmp_path, file, environ).checked()
+    assert (settings.kafka.security.ssl_key_password, settings.http.token) == (None, None)
+
+
 @pytest.mark.parametrize("objective", ["calibrated_entropy", "relative", "atc"])
 def test_an_objective_beyond_entropy_needs_a_card_where_alpha_is_searched(tmp_path: Path, objective: str) -> None:
     flags = {"search.objective": objective}

@@ -109,6 +109,14 @@ def test_temporary_files_are_no_keys_and_stale_ones_are_swept(tmp_path: Path) ->
     assert not stale.exists()
 
 
+def test_what_a_file_system_keeps_at_its_top_is_not_looked_into(tmp_path: Path) -> None:
+    """Nobody but root may, and a recording or a root may well be a disk of its own."""
+    folder = LocalStore(tmp_path)
+    for key in (KEY, "lost+found/#12", "labels/lost+found"):
+        folder.put(key, b"")
+    assert folder.list("") == ["labels/lost+found", KEY]
+
+
 @pytest.mark.parametrize("key", ["../outside", "a/../../outside", "/etc/passwd"])
 def test_a_key_cannot_leave_the_root(key: str, tmp_path: Path) -> None:
     for use in (LocalStore(tmp_path).get, LocalStore(tmp_path).list, lambda k: LocalStore(tmp_path).put(k, b"")):

@@ -178,8 +178,10 @@ class _Child:
 
     def _answer(self, what: str) -> Any:
         assert self._process.stdout is not None
-        seconds = 0.0
-        while not self._process.stdout.closed and not select.select([self._process.stdout], [], [], _TOLD_EVERY_S)[0]:
+        seconds, poll = 0.0, select.poll()  # which, unlike `select`, knows descriptors above 1023
+        if not self._process.stdout.closed:
+            poll.register(self._process.stdout, select.POLLIN)
+        while not self._process.stdout.closed and not poll.poll(1_000 * _TOLD_EVERY_S):
             seconds += _TOLD_EVERY_S
             _log.warning(
                 "decoder_stalled",

@@ -18,6 +18,7 @@ from adawise.errors import TrainingError
 from adawise.finetune.recipe import IN_0_2
 
 FORMAT = 1
+_TOKEN_BYTES, _HEX = 4, "[0-9a-f]"  # of the name of a temporary file
 
 
 def write_bytes(path: Path, content: bytes | memoryview) -> None:
@@ -26,7 +27,7 @@ def write_bytes(path: Path, content: bytes | memoryview) -> None:
     Raises:
         TrainingError: no room, or not allowed; what was there before is still there.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(_TOKEN_BYTES)}.tmp")
     try:
         with temporary.open("xb") as file:
             file.write(content)
@@ -91,7 +92,8 @@ def check_settings(path: Path, before: Mapping[str, str], now: Mapping[str, str]
         raise TrainingError(f"{path} is of a run with other settings: {'; '.join(changed)}. {remedy}.")
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Delete temporary files of processes that were killed while they wrote."""
-    for path in folder.glob(".*.tmp"):
-        path.unlink(missing_ok=True)
+def remove_leftovers(*files: Path) -> None:
+    """Delete temporary files of processes that were killed while `write_bytes` wrote these files, and no others."""
+    for file in files:
+        for path in file.parent.glob(f".{file.name}.{_HEX * 2 * _TOKEN_BYTES}.tmp"):
+            path.unlink(missing_ok=True)

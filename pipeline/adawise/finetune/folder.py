@@ -115,9 +115,8 @@ class Folder:
         self.theta_1.mkdir(parents=True, exist_ok=True)
         for file in self.files:
             file.unlink(missing_ok=True)
+        remove_leftovers(*self.files)
         _remove_empty(self.rejected.theta_1, self.rejected.path, self.rehearsal.theta_1, self.rehearsal.path)
-        remove_leftovers(self.path)
-        remove_leftovers(self.theta_1)
         write_bytes(self.config, json.dumps(config, indent=1).encode())
         write_bytes(self.classes, "".join(f"{name}\n" for name in classes).encode())
         write_bytes(self.templates, "".join(f"{template}\n" for template in templates).encode())
@@ -127,8 +126,7 @@ class Folder:
         place = self.rehearsal
         for file in place.files:
             file.unlink(missing_ok=True)
-        remove_leftovers(place.path)
-        remove_leftovers(place.theta_1)
+        remove_leftovers(*place.files)
         _remove_empty(place.theta_1, place.path)
 
     def reject(self) -> Folder:

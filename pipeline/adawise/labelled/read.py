@@ -9,7 +9,7 @@ from adawise.labelled import FORMS
 from adawise.labelled.recording import Decoding, recorded_samples
 from adawise.labelled.samples import Samples, digest_of, is_class_name
 from adawise.labelled.table import table_samples
-from adawise.produce.files import list_folder
+from adawise.produce.files import LOST_AND_FOUND, list_folder
 from adawise.recording.manifest import MANIFEST
 
 _SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing"}
@@ -110,4 +110,5 @@ def _folder(folder: Path, flag: str) -> Samples:
 
 
 def _subfolders(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")}
+    found = {path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")}
+    return found - {LOST_AND_FOUND}

@@ -78,6 +78,10 @@ class FileShots:
         return Shot(data, content_type, file.name, file.label, file.stream_id)
 
 
+LOST_AND_FOUND = "lost+found"
+"""The folder at the top of a file system into which nobody but root may look."""
+
+
 def list_folder(root: Path, *, linked: bool = False) -> list[ImageFile]:
     """Every file below `root`, sorted by path; one in a subfolder has the first subfolder's name as label.
 
@@ -89,6 +93,8 @@ def list_folder(root: Path, *, linked: bool = False) -> list[ImageFile]:
     """
 
     def unreadable(error: OSError) -> None:
+        if isinstance(error, PermissionError) and error.filename == str(root / LOST_AND_FOUND):
+            return
         raise SettingsError(f"could not list {error.filename}: {error.strerror}. Name a folder that can be read.")
 
     files = []

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, ByteSize, SecretStr
 from pydantic.fields import FieldInfo
 
-from adawise.settings.group import PLACE
+from adawise.settings.group import PLACE, VERBATIM
 from adawise.settings.tree import Settings
 
 ENVIRONMENT_PREFIX = "ADAWISE_"
@@ -23,7 +23,7 @@ IN_A_FILE = "_file"
 """The end of a name under which a secret setting is not given itself, but the file that holds it."""
 SECRET = "**********"
 NONE = "none"
-"""What a flag or an environment variable says to take a value back that the file sets."""
+"""What a flag or an environment variable says to take a value back that the file sets. A password may be called so."""
 
 
 def _walk(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
@@ -91,6 +91,11 @@ def is_optional(field: FieldInfo) -> bool:
 def is_secret(field: FieldInfo) -> bool:
     """Whether the value must never be shown."""
     return SecretStr in members(field.annotation)[0]
+
+
+def is_verbatim(field: FieldInfo) -> bool:
+    """Whether any text is a value, also what would mean another thing elsewhere."""
+    return VERBATIM in members(field.annotation)[1]
 
 
 def is_path(field: FieldInfo) -> bool:

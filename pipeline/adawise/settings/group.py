@@ -10,7 +10,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    SecretStr,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 INCONSISTENT = "inconsistent"
@@ -47,6 +56,11 @@ def _not_empty(value: object) -> object:
     return value
 
 
+def _verbatim(value: object, checked: ValidatorFunctionWrapHandler) -> SecretStr:
+    secret: SecretStr = checked(value)
+    return SecretStr(value.rstrip("\r\n")) if isinstance(value, str) else secret
+
+
 def _without_tilde(value: str) -> str:
     for prefix in ("", "local-dir:"):
         if value.startswith(f"{prefix}~"):
@@ -77,6 +91,12 @@ Location = Annotated[str, BeforeValidator(_not_empty), AfterValidator(_without_t
 """A path or another kind of name; only a leading `~` is replaced."""
 
 Text = Annotated[str, BeforeValidator(_not_empty)]
+
+VERBATIM = "verbatim"
+"""Marks text of which every character counts, but for the end of its line."""
+
+Password = Annotated[SecretStr, WrapValidator(_verbatim), VERBATIM]
+"""What somebody else has chosen: spaces around it are a part of it, and `none` may be one."""
 
 KafkaName = Annotated[str, AfterValidator(_kafka_name)]
 """What Kafka accepts as the name of a topic or of a static member."""

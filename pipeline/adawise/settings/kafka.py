@@ -9,10 +9,10 @@ from datetime import date
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, SecretStr
+from pydantic import AfterValidator, BeforeValidator, ByteSize, Field
 from typing_extensions import override
 
-from adawise.settings.group import KAFKA_NAME_EXPECTED, FilePath, Group, KafkaName, Text
+from adawise.settings.group import KAFKA_NAME_EXPECTED, FilePath, Group, KafkaName, Password, Text
 from adawise.settings.moments import TIMESTAMP_EXPECTED, NoMoment, milliseconds, parse_timestamp
 
 DEAD_LETTER_SUFFIX = ".dlq"
@@ -86,19 +86,19 @@ class SecuritySettings(Group):
     )
     ssl_certificate: FilePath | None = Field(default=None, description="own certificate (PEM)")
     ssl_key: FilePath | None = Field(default=None, description="private key of the own certificate (PEM)")
-    ssl_key_password: SecretStr | None = Field(default=None, description="password of the private key")
+    ssl_key_password: Password | None = Field(default=None, description="password of the private key")
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] | None = Field(
         default=None, description="how to log in"
     )
     sasl_username: Text | None = Field(default=None, description="name to log in with; not for OAUTHBEARER")
-    sasl_password: SecretStr | None = Field(default=None, description="password to log in with; not for OAUTHBEARER")
+    sasl_password: Password | None = Field(default=None, description="password to log in with; not for OAUTHBEARER")
     oauth_token_endpoint: Annotated[str, AfterValidator(_endpoint)] | None = Field(
         default=None,
         description="OAUTHBEARER: URL that gives tokens, by the grant client_credentials",
         json_schema_extra={"expected": "a URL as https://HOST/PATH; http:// for this machine alone", "metavar": "URL"},
     )
     oauth_client_id: Text | None = Field(default=None, description="OAUTHBEARER: who asks for tokens")
-    oauth_client_secret: SecretStr | None = Field(default=None, description="OAUTHBEARER: the client's secret")
+    oauth_client_secret: Password | None = Field(default=None, description="OAUTHBEARER: the client's secret")
     oauth_scope: Text | None = Field(
         default=None, description="OAUTHBEARER: scope that is asked for; none: what is given by default"
     )

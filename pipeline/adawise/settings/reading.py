@@ -23,6 +23,7 @@ from adawise.settings.describe import (
     group_of,
     is_optional,
     is_secret,
+    is_verbatim,
     takes_bool,
 )
 from adawise.settings.group import INCONSISTENT
@@ -92,7 +93,8 @@ def check(given: Given) -> tuple[Any, Mistake | None]:
     """The value as its group wants it, and what is wrong with it by itself."""
     field = SETTINGS[given.name]
     value = given.value
-    if is_optional(field) and given.origin.source != "file" and value in {NONE, ""}:
+    nothing = {""} if is_verbatim(field) else {"", NONE}
+    if is_optional(field) and given.origin.source != "file" and value in nothing:
         return None, None
     table, _, key = given.name.rpartition(".")
     reasons = ["it is a boolean"] if isinstance(value, bool) and not takes_bool(field) else []

@@ -47,6 +47,7 @@ DOCUMENT = "_sink.json"
 """The key by which a folder is known again: while it holds the document that was seen there, it is the same root."""
 
 _PLACE = re.compile(r"[a-z_]+(?:/[a-z]+)?/topic-[^/]+(?:/partition-[^/]+)?")
+_LOST_AND_FOUND = "lost+found"  # root's own folder at the top of a file system: nobody else may look into it
 _KINDS = {"predictions": "segment", "traces": "traces"}  # how crash points are called, by the first folder of a key
 
 
@@ -114,12 +115,12 @@ def open_store(root: str, *, failpoint: Failpoint = lambda _: None) -> Store:
     return object_store.open_url(root)
 
 
-class LocalStore:
 def as_pattern(path: str) -> str:
     """Return the pattern that matches this path alone. DuckDB takes each path that it is given for a pattern."""
     return re.sub(r"([\[*?])", r"[\1]", path)
 
 
+class LocalStore:
     """A folder of one file system that has hard links; several processes, also of several hosts, may share it.
 
     Once its own document was seen, a root without it is not this root: an unmounted disk leaves an empty folder behind,
@@ -248,8 +249,10 @@ def as_pattern(path: str) -> str:
     def _is_followed(self, folder: Path) -> bool:
         """True for a folder, and for a link in the place of a topic's or a partition's: it may lie on another disk.
 
-        Nowhere else, so that links in a circle come to an end.
+        For no other link, so that links in a circle come to an end; nor for what a file system keeps at its top.
         """
+        if folder == self._root / _LOST_AND_FOUND:
+            return False
         return not folder.is_symlink() or _PLACE.fullmatch(folder.relative_to(self._root).as_posix()) is not None
 
     @contextmanager

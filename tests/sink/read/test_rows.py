@@ -194,6 +194,17 @@ def test_a_bound_may_be_of_any_time_zone(by_hand: Path, way: Callable[[Rows], pa
     assert way(rows)["batch_number"].to_pylist() == [0, 1] * 3
 
 
+@pytest.mark.parametrize("zone", [UTC, timezone(timedelta(hours=-8)), timezone(timedelta(hours=8))])
+@pytest.mark.parametrize("way", WAYS)
+def test_the_first_and_the_last_time_that_there_is_are_bounds_too(
+    by_hand: Path, way: Callable[[Rows], pa.Table], zone: timezone
+) -> None:
+    since, until = (limit.replace(tzinfo=zone) for limit in (datetime.min, datetime.max))
+    assert way(read_traces(by_hand, since=since)).num_rows == 360
+    assert way(read_traces(by_hand, until=until)).num_rows == 360
+    assert read_traces(by_hand, since=since, until=until).count() == 360
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_what_an_older_version_did_not_write_is_null(by_hand: Path, way: Callable[[Rows], pa.Table]) -> None:
     rows = read_traces(by_hand, "north", columns=["audit_regret", "captured_at"])

@@ -21,7 +21,7 @@ from adawise.evaluate.corrupt import parse
 from adawise.evaluate.images import ImageSet, Sample, domain_name, make_tables
 from adawise.evaluate.tables import LogitTable
 from adawise.labelled.samples import Samples
-from adawise.settings import ModelSettings, Settings
+from adawise.settings import DecodeSettings, ModelSettings, Settings
 
 _SEED = 0  # of corruptions, and of what is taken with --limit
 _SHOWN = 5  # images that were left out, by name
@@ -105,7 +105,15 @@ def image_set(settings: Settings, model: ModelPair, samples: Samples, name: str,
                 yield Sample(where, None, trouble=str(error))
 
     digest = f"{samples.digest} {limit}" if samples.is_exact else _digest(samples, chosen)
-    return ImageSet(name, classes, digest, len(chosen), decoded)
+    return ImageSet(name, classes, digest + _limits(settings.decode, samples), len(chosen), decoded)
+
+
+def _limits(settings: DecodeSettings, samples: Samples) -> str:
+    """Return the limits by which images are left out of a table; nothing of those that have their default."""
+    names = ("max_message_bytes", "max_rows", "max_pixels") if samples.is_exact else ("max_pixels",)
+    changed = {name: getattr(settings, name) for name in names}
+    defaults = DecodeSettings()
+    return "".join(f" {name} {value}" for name, value in changed.items() if value != getattr(defaults, name))
 
 
 def _digest(samples: Samples, chosen: Sequence[int]) -> str:

@@ -175,8 +175,7 @@ def train(settings: Settings, run: FinetuneRun, folder: Folder, data: Data, star
     # of a rehearsal it was told before
     forecast = Forecast(run, repeated=begin.repeated, forwards=begin.forwards) if run.ends_with is None else None
     if begin.resumes:
-        remove_leftovers(folder.path)
-        remove_leftovers(folder.theta_1)
+        remove_leftovers(*folder.files)
         run.resume()
     elif begin.ended is not None:
         run.extend([Epoch.of_row(row) for row in begin.ended["curve"]], begin.ended.get("extended_after", []))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 import pyarrow as pa
@@ -18,6 +18,7 @@ from adawise.sink.read.query import CAPTURED_AT, EARLIEST, KAFKA_TIMESTAMP, LATE
 Found = TypeVar("Found", pa.Table, pa.RecordBatch)
 
 _CAPTURED, _STATED = pc.field(CAPTURED_AT), pc.field(KAFKA_TIMESTAMP)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EARLIEST, _LATEST = (pa.scalar(limit, pa.timestamp("ms", tz="UTC")) for limit in (EARLIEST, LATEST))
 _BELIEVED = (_STATED >= _EARLIEST) & (_STATED < _LATEST)
 _BROKERS = pc.if_else(_BELIEVED, _STATED, pa.scalar(None, _LATEST.type)).cast(pa.timestamp("us", tz="UTC"))
@@ -85,9 +86,9 @@ def _condition(query: Query) -> pc.Expression | None:
             limit = pa.scalar(bound, pa.timestamp("us", tz="UTC"))
             found.append(keeps(_COMPUTED, limit))
             found.append(_CAPTURED.is_null() | keeps(_CAPTURED, limit))
-            up = bound + timedelta(microseconds=-bound.microsecond % 1000)  # the same for whole milliseconds
+            up_ms = -((_EPOCH - bound) // timedelta(milliseconds=1))  # rounded up: the same for whole milliseconds
             found.append(
-                _CAPTURED.is_valid() | keeps(pc.field(KAFKA_TIMESTAMP), pa.scalar(up, pa.timestamp("ms", tz="UTC")))
+                _CAPTURED.is_valid() | keeps(pc.field(KAFKA_TIMESTAMP), pa.scalar(up_ms, pa.timestamp("ms", tz="UTC")))
             )
     condition = None
     for each in found:
