@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -32,6 +33,15 @@ def test_domains_of_the_same_classes_share_a_block_and_others_do_not() -> None:
     for table, first, v in zip(bench.tables, bench.starts, bench.vocabularies, strict=False):
         rows = bench.row_of[first : first + len(table)]
         assert torch.equal(bench.blocks[v][:, torch.from_numpy(rows)], torch.from_numpy(table.logits))
+
+
+def test_domains_are_of_the_same_images_where_their_labels_are_the_same_from_the_first_on() -> None:
+    clean, part = a_table("yard_clean"), slice(40)
+    fog = replace(a_table("yard_fog2"), labels=clean.labels)
+    few = replace(a_table("yard_few"), labels=clean.labels[part], logits=clean.logits[:, part])
+    named = replace(fog, name="b", class_names=tuple(f"{name}!" for name in clean.class_names))
+    other = a_table("gate_clean")
+    assert a_bench(few, clean, named, other, fog).sharing == ((1, 4, 0), (2,), (3,))
 
 
 def test_accuracy_is_that_of_each_domain_at_each_alpha() -> None:

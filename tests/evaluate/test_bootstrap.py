@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
+from dataclasses import replace
 
-from adawise.evaluate.bench import Floats
+import numpy as np
+import pytest
+
+from adawise.evaluate.bench import Bench, Floats
 from adawise.evaluate.bootstrap import RESAMPLES, interval, resampled_accuracies
 from tests.evaluate.building import a_bench, a_table
 
@@ -52,3 +55,41 @@ def test_domains_weigh_the_same_and_one_that_did_not_come_nothing() -> None:
     assert np.allclose(resampled_accuracies(BENCH, 9 * hits, visits), 0.5)
     visits[:, N:] = 0.0
     assert np.allclose(resampled_accuracies(BENCH, 9 * hits, visits), 1.0)
+
+
+def corrupted(*images: int) -> Bench:
+    """Domains of so many images each, of the same photographs: the first of those of the largest domain."""
+    largest = a_table("a", images=max(images), classes=4)
+    return a_bench(*(replace(largest, name=f"a_{d}", labels=largest.labels[:n]) for d, n in enumerate(images)))
+
+
+@pytest.mark.parametrize("correlation", [0.2, 0.8])
+def test_one_photograph_under_six_corruptions_is_one_image_of_evidence(correlation: float) -> None:
+    bench, covered, trials = corrupted(*[N] * 6), 0, 300
+    for seed in range(trials):
+        rng = np.random.default_rng((7, seed))
+        common, own = rng.normal(size=(1, N)), rng.normal(size=(6, N))
+        latent = np.sqrt(correlation) * common + np.sqrt(1.0 - correlation) * own
+        better = (latent > 1.0).astype(float) - (latent < -1.0)  # of an image at one alpha over another: -1, 0 or 1
+        hits = np.stack([better > 0.0, better < 0.0]).reshape(2, -1).astype(float)
+        samples = resampled_accuracies(bench, hits, np.ones_like(hits), seed=seed)
+        low, high = interval(samples[0] - samples[1])
+        covered += low <= 0.0 <= high
+    assert 0.90 <= covered / trials <= 0.99  # 95 %, less for 60 images; 3 sd of 300 draws are 3.8 points
+
+
+def test_an_image_that_was_left_out_of_some_domains_is_drawn_once_for_the_others() -> None:
+    bench = corrupted(N, 20, 20)
+    hits = np.zeros((1, 100))
+    hits[0, [0, 60, 80]] = 1.0  # the first photograph, in each domain
+    seen = resampled_accuracies(bench, hits, np.ones_like(hits))[0]
+    times = np.unique(seen / (1 / 60 + 1 / 20 + 1 / 20) * 3)  # how often it was drawn
+    assert np.allclose(times, np.arange(len(times))), "in all domains as often"
+    assert len(times) > 3
+
+
+def test_domains_that_share_no_image_are_drawn_as_if_each_were_alone() -> None:
+    hits = drawn(np.random.default_rng(3), (0.7, 0.5))
+    both = resampled_accuracies(BENCH, hits, ONCE)[0]
+    alone = resampled_accuracies(BENCH, hits, np.concatenate([ONCE[:, :N], 0 * ONCE[:, N:]], axis=1))[0]
+    assert np.corrcoef(alone, 2 * both - alone)[0, 1] < 0.1

@@ -80,6 +80,32 @@ class Bench:
         return tuple(names.index(table.class_names) for table in self.tables)
 
     @cached_property
+    def sharing(self) -> tuple[tuple[int, ...], ...]:
+        """Return the domains in groups of the same source images, each group with its largest domain first.
+
+        Row i of each domain of a group is made of the group's image i, as for photographs under several corruptions.
+        Such domains are recognised by their labels, which are equal from the first row on. Different photographs may
+        have equal labels by chance or because both sets are sorted. Grouping them does no harm: what is right of one
+        is independent of the other, so drawing both together leaves an interval as wide as it was.
+        """
+        largest_first = sorted(range(len(self.tables)), key=lambda d: (-len(self.tables[d]), d))
+        groups: list[list[int]] = []
+        for d in largest_first:
+            mine, n = self.tables[d].labels, len(self.tables[d])
+            same = (
+                group
+                for group in groups
+                if self.vocabularies[group[0]] == self.vocabularies[d]
+                and np.array_equal(self.tables[group[0]].labels[:n], mine)
+            )
+            group = next(same, None)
+            if group is None:
+                groups.append([d])
+            else:
+                group.append(d)
+        return tuple(tuple(group) for group in groups)
+
+    @cached_property
     def domain_of(self) -> Ids:
         """The domain of each image, `[N]`."""
         return np.repeat(np.arange(len(self.tables)), [len(table) for table in self.tables])

@@ -1,10 +1,13 @@
 """Paired bootstrap over images: the same images are drawn anew for everything that is compared.
 
 An image is drawn with all of its visits, in all streams and seeds: 1,600 visits to 400 images are 400 images' worth of
-evidence. Domains are not drawn: what is said is said of these.
+evidence. So is one photograph under six corruptions, which are six domains: it is drawn once for all of them, because
+an image that is hard under one corruption is hard under the others. Domains are not drawn: the result is about these.
 """
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -16,23 +19,36 @@ _LEVEL = 0.95
 
 
 def resampled_accuracies(bench: Bench, hits: Floats, visits: Floats, *, seed: int = 0) -> Floats:
-    """Accuracy (mean over domains) of R rows in each of 1,000 resamples, `[R, 1000]`.
+    """Return the accuracy (mean over domains) of R rows in each of 1,000 resamples, `[R, 1000]`.
 
     `hits` `[R, N]` how often each image was right, `visits` `[R, N]` how often it came. A domain that did not come in
     any row is left out.
     """
-    parts = []
-    for d, (first, last) in enumerate(zip(bench.starts, bench.starts[1:], strict=False)):
-        if not visits[:, first:last].any():
-            continue
-        rng = np.random.default_rng((seed, d))
-        n = last - first
-        drawn = rng.multinomial(n, np.full(n, 1.0 / n), size=RESAMPLES).T.astype(np.float64)  # [n, 1000]
-        came = visits[:, first:last] @ drawn
-        right = hits[:, first:last] @ drawn
-        parts.append(np.divide(right, came, out=np.full_like(came, np.nan), where=came > 0))
-    accuracies: Floats = np.nanmean(np.stack(parts), axis=0)
+    parts: dict[int, Floats] = {}
+    for domains in bench.sharing:
+        drawn = _drawn([len(bench.tables[d]) for d in domains], (seed, min(domains)))
+        for d in domains:
+            images = slice(bench.starts[d], bench.starts[d + 1])
+            if not visits[:, images].any():
+                continue
+            times = drawn[: len(bench.tables[d])]
+            came, right = visits[:, images] @ times, hits[:, images] @ times
+            parts[d] = np.divide(right, came, out=np.full_like(came, np.nan), where=came > 0)
+    accuracies: Floats = np.nanmean(np.stack([parts[d] for d in sorted(parts)]), axis=0)
     return accuracies
+
+
+def _drawn(lengths: list[int], seed: tuple[int, int]) -> Floats:
+    """Return how often each source image is drawn, `[n, 1000]`, for domains of its first `lengths` images.
+
+    As many are drawn of each part between two lengths as it has, so that every domain keeps its number of images.
+    """
+    rng = np.random.default_rng(seed)
+    parts = [
+        rng.multinomial(n, np.full(n, 1.0 / n), size=RESAMPLES).T.astype(np.float64)
+        for n in (stop - start for start, stop in pairwise([0, *sorted(set(lengths))]))
+    ]
+    return np.concatenate(parts) if len(parts) > 1 else parts[0]
 
 
 def interval(samples: npt.NDArray[np.float64]) -> tuple[float, float]:
