@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from adawise.adapt.change import ClassMix, Hypotheses, Level, class_shares
+from adawise.adapt.change import LEAST_SHARE, ClassMix, Hypotheses, Level, class_shares
 from adawise.adapt.surrogate import Surrogate
 
 GRID = tuple(j / 20 for j in range(21))
@@ -59,6 +59,43 @@ def test_jumps_that_are_real_are_still_told_however_often_they_come(every: int) 
 def test_one_outlier_does_not_make_the_level_blind() -> None:
     steady = after(np.random.default_rng(0).normal(1.0, 0.1, size=200).tolist())
     assert steady.observed(50.0, 0.01).variance < 1.5 * steady.variance
+
+
+def jumps(level: Level, sd: float, batches: int = 200) -> list[bool]:
+    """Which batches of an ordinary scene seem to be jumps, at a hazard of .02."""
+    rng, seem = np.random.default_rng(0), []
+    for _ in range(batches):
+        value, independent = 1.0 + sd * rng.normal(), sd**2 / 2
+        seem.append(level.evidence(value, independent) > math.log(0.98 / 0.02))
+        level = (level.restarted(value, independent) if seem[-1] else level).observed(value, independent)
+    return seem
+
+
+@pytest.mark.parametrize("sd", [0.03, 0.1, 0.3])
+@pytest.mark.parametrize("still", [500, 5000])
+def test_an_ordinary_scene_is_known_again_soon_however_long_the_camera_stood_still(sd: float, still: int) -> None:
+    seem = jumps(after([0.5] * still, 0.0), sd)
+    assert sum(seem[:20]) <= 8
+    assert not any(seem[20:])
+    mix = ClassMix()
+    for _ in range(still):
+        mix = mix.observed(class_shares(np.zeros(32, dtype=np.int64)))
+    assert mix.likeness.variance == pytest.approx(0.01 * LEAST_SHARE)
+
+
+@pytest.mark.parametrize("variance", [5e-324, 1e-90, 1e-7])
+def test_a_variance_that_0_2_let_fall_without_end_is_learned_again(variance: float) -> None:
+    assert not any(jumps(Level(0.5, variance, 20), 0.1)[30:])
+    assert Level(0.5, variance, 20).observed(0.5, 0.0).variance == pytest.approx(1e-4)
+
+
+def test_a_variance_above_the_least_is_learned_as_ever_to_the_bit() -> None:
+    level, rng = Level(1.0, 0.01, 20), np.random.default_rng(0)
+    for value in 1.0 + 0.1 * rng.normal(size=300):
+        square = (value - level.mean) ** 2 / (1.0 + 1.0 / level.batches)
+        expected = 0.95 * level.variance + (1.0 - 0.95) * min(square, 9.0 * level.variance)
+        level = level.observed(float(value), 0.005)
+        assert level.variance == expected > LEAST_SHARE * 0.005
 
 
 def test_nothing_is_told_by_the_first_batch_of_a_condition() -> None:

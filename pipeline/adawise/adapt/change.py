@@ -26,6 +26,8 @@ _MEMORY = 0.95  # of the variance
 _OUTLIER, _BEGAN = 9.0, 4.0  # variances: what lies further away counts as this, and where a condition seems to begin
 _LONGEST = 20  # batches that the mean remembers
 _LEAST = 1e-4  # nats^2: no stream's level is steadier
+LEAST_SHARE = 0.1
+"""Of the variance that independent images give a batch: what a stream learns is never less. It is in keys of states."""
 _TELLS = 0.5  # probability that a jump shows in a level at all
 _MOST = 100.0  # of twice the log of a likelihood ratio
 CELLS = 64  # of the mix of classes; class c counts in cell c mod 64
@@ -40,7 +42,9 @@ class Level:
     """The served objective of this condition at this alpha: running `mean` over `batches`, nats.
 
     `variance` is of one batch about it, nats^2; it belongs to the stream (a camera that shows the same thing for a
-    while varies more) and outlives the condition. 0 if not known yet.
+    while varies more) and outlives the condition. 0 if not known yet. It has a floor, for it grows by two fifths a
+    batch at most: a camera that showed one picture for hours would else take hundreds of batches of the next scene for
+    jumps.
     """
 
     mean: float = 0.0
@@ -93,10 +97,12 @@ class Level:
         if self.variance == 0.0:
             before = self._variance(independent)
             return (_PRIOR_BATCHES * before + min(square, farthest * before)) / (_PRIOR_BATCHES + 1.0)
-        return _MEMORY * self.variance + (1.0 - _MEMORY) * min(square, farthest * self.variance)
+        least = max(LEAST_SHARE * independent, _LEAST)
+        before = max(self.variance, least)  # states of earlier versions may have less
+        return max(_MEMORY * before + (1.0 - _MEMORY) * min(square, farthest * before), least)
 
     def _variance(self, independent: float) -> float:
-        return max(self.variance or _GUESS * independent, _LEAST)
+        return max(self.variance or _GUESS * independent, LEAST_SHARE * independent, _LEAST)
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,9 @@ and order of classes and fields, and whatever changes the cost alone (threads, c
 
 A setting that is new gets a line in `AT_INTRODUCTION`, with the value at which everything is as it was before; at that
 value it is not written, so the keys of before stay as they are. That value never changes, whatever the default becomes.
-A constant of the code that is changed so that states mean something else gets one, too. `VERSION` is for changes that
-no line can express; `current_key` then learns to read the keys of the version before.
+A constant of the code that is changed so that states mean something else gets one, too. A new constant under which the
+states of before still mean the same gets one with its own value: no camera begins anew now, and all do if it changes.
+`VERSION` is for changes that no line can express; `current_key` then learns to read the keys of the version before.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ AT_INTRODUCTION: Mapping[str, float] = {
     "pixels": 1,
     "drifting": 0.3,
     "alarm": 1,
+    "least_share": 0.1,  # states of before are gone on from with it
     "lengthscale": 0.7,
     "signal_sd": 0.25,
     "offset_sd": 0.22,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -207,3 +208,26 @@ def test_a_few_images_move_nothing_by_how_they_look() -> None:
     assert outcome.index == state.alpha_index
     assert outcome.state.memory == state.memory
     assert outcome.state.looks is state.looks
+
+
+def test_hours_of_one_picture_make_no_jumps_of_the_day_after_and_the_night_is_not_forgotten() -> None:
+    """The levels of an ordinary day differ by .15 nats from batch to batch."""
+    rng, strategy = np.random.default_rng(0), warm(conditions=4)
+    known = drive(strategy, days(2), looks=looking([LIGHT[w] for w in days(2)], 0))[-1].state
+    picture = as_images(draw_values(DAY, 1, rng))
+    frozen = [Appearance(LIGHT[DAY], np.zeros(5), 32)] * 400
+    state = drive(
+        strategy,
+        [DAY] * 400,
+        state=known,
+        looks=frozen,
+        answer=lambda j, x: logits(j, picture.expand(len(x), -1, -1, -1)),
+    )[-1].state
+    ordinary = [replace(DAY, level=DAY.level + 0.15 * rng.normal()) for _ in range(100)]
+    after = drive(strategy, ordinary, state=state, looks=looking([LIGHT[DAY]] * 100, 1))
+    numbers = [state.memory.number, *(outcome.state.memory.number for outcome in after)]
+    jumps = [one != other for one, other in pairwise(numbers)]
+    assert sum(jumps) <= 12
+    assert not any(jumps[50:])
+    night = drive(strategy, [NIGHT], state=after[-1].state, looks=looking([LIGHT[NIGHT]], 9))[0]
+    assert night.state.memory.number == known.memory.number, "it returned"

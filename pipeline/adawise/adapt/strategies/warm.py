@@ -18,7 +18,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from adawise.adapt import alarm
-from adawise.adapt.change import Hypotheses, class_shares
+from adawise.adapt.change import LEAST_SHARE, Hypotheses, class_shares
 from adawise.adapt.conditions import Appearance, Looks
 from adawise.adapt.disagreement import Disagreement
 from adawise.adapt.expectations import Expectations, learned_hazard
@@ -104,6 +104,7 @@ class WarmSearch(OnGrid):
             pixels=policy.pixels,
             drifting=policy.drifting,
             alarm=policy.alarm,
+            least_share=LEAST_SHARE,
             lengthscale=prior.lengthscale,
             signal_sd=prior.signal_sd,
             offset_sd=prior.offset_sd,
