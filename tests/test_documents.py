@@ -13,6 +13,7 @@ import pytest
 
 from adawise.adapt.objective import NAMES as OBJECTIVES
 from adawise.settings import read
+from adawise.settings.describe import SETTINGS
 from adawise.store.store import LocalStore
 from tests.deadlines import DEADLINE_S
 from tests.sink.building import IDENTITY, TP, draft, frame, open_chain, served
@@ -120,6 +121,51 @@ def test_the_recipe_of_what_to_label_runs(folder: Path) -> None:
     recipe = blocks(GUIDE / "labels.md", "python")[1]
     subprocess.run([sys.executable, "-W", "error", "-c", recipe], cwd=folder, check=True, timeout=DEADLINE_S)
     assert (folder / "to_label.csv").read_text().startswith("row_id,stream_id,condition,captured_at")
+
+
+@pytest.fixture
+def switched(tmp_path: Path) -> Path:
+    """Where the camera of `runs/yard` began anew after two batches: their numbers are there twice."""
+    chain = open_chain(LocalStore(tmp_path / "runs" / "yard"))
+    chain.check()
+    chain.recover(TP, IDENTITY, 0)
+    for first in (0, 8):
+        made = [served([frame(n + k) for k in range(4)], number=n // 4 % 2) for n in (first, first + 4)]
+        batches = [(images, said, replace(trace, condition=0)) for images, said, trace in made]
+        chain.commit(replace(draft(first, first + 8), accepted=batches))
+    return tmp_path
+
+
+def test_a_row_has_one_trace_by_the_join_of_the_guide(switched: Path) -> None:
+    import duckdb
+
+    (join,) = [text for text in blocks(GUIDE / "output.md", "sql") if "join" in text]
+    with duckdb.connect() as connection:
+        for name in ("predictions", "traces"):
+            files = str(switched / "runs" / "yard" / name / "**" / "*.parquet")
+            connection.read_parquet(files).create_view(name)
+        rows = [row_id for row_id, *_ in connection.sql(join).fetchall()]
+    assert len(rows) == len({*rows}) == 16
+
+
+def test_what_to_label_counts_batches_of_one_number_where_a_camera_began_anew_as_two(switched: Path) -> None:
+    (recipe,) = [text for text in blocks(GUIDE / "labels.md", "python") if "to_label" in text]
+    least = recipe.replace(">= 8", ">= 4")  # batches of a condition
+    assert least != recipe
+    subprocess.run([sys.executable, "-W", "error", "-c", least], cwd=switched, check=True, timeout=DEADLINE_S)
+    assert len((switched / "to_label.csv").read_text().splitlines()) == 1 + 4
+
+
+def test_the_way_back_names_every_setting_that_0_2_0_does_not_know() -> None:
+    """A worker of 0.2.0 ends at the first start with any of them."""
+    text = (GUIDE / "upgrade.md").read_text(encoding="utf-8")
+    section = text[text.index("## Back to 0.2.0") : text.index("## From 0.2.1 on")]
+    named = set(re.findall(r"`([^`\n]+)`", section))
+    known = set((ROOT / "tests" / "fixtures" / "settings_0_2_0.txt").read_text(encoding="utf-8").split())
+    new = {re.sub(r"\.oauth_.*", ".oauth_*", name) for name in SETTINGS.keys() - known}
+    groups = {name.partition(".")[0] for name in known}
+    assert {f"[{name.partition('.')[0]}]" for name in new if name.partition(".")[0] not in groups} <= named
+    assert {name for name in new if name.partition(".")[0] in groups} <= named
 
 
 @pytest.mark.parametrize("page", [ROOT / "README.md", GUIDE / "start.md"], ids=name_of)

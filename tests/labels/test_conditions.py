@@ -42,7 +42,7 @@ def found(root: Path, offsets: Sequence[int], name: str = "car") -> dict[str, li
     made = labelled_rows(str(root), CLASSES, file=str(labels_csv(root / "labels.csv", rows)))
     by_condition: dict[str, list[tuple[int, int]]] = {}
     for one in made.rows:
-        assert one.batch == one.row_id.offset // WORLD.images
+        assert one.batch in (one.row_id.offset // WORLD.images, one.row_id.offset // WORLD.images * WORLD.images)
         by_condition.setdefault(one.condition, []).append((one.row_id.partition, one.row_id.offset))
     return by_condition
 
@@ -55,6 +55,18 @@ def test_rows_are_of_the_condition_of_their_batch(tmp_path: Path) -> None:
         "camera-1, condition 0": [(1, 0), (1, 3), (1, 7)],
         "camera-1, condition 1": [(1, 4)],
     }
+
+
+def test_batches_of_one_number_are_two_where_the_stream_began_anew_between_them(tmp_path: Path) -> None:
+    """As after `pair switch`: their images are of two scenes, and count as two batches of the condition."""
+    table = WORLD.table(batch_number=[n % 8 // 2 % 2 for n in range(WORLD.rows)])
+    root = write(tmp_path, table, traces([0] * 4, batch_number=[0, 1, 0, 1] * 2))
+    file = labels_csv(tmp_path / "labels.csv", [{"row_id": f"frames/0/{n}/0", "label": "car"} for n in (0, 1, 4, 7)])
+    made = labelled_rows(str(root), CLASSES, file=str(file))
+    assert {row.condition for row in made.rows} == {"camera-0, condition 0"}
+    first, same, anew, last = (row.batch for row in made.rows)
+    assert first == same
+    assert len({first, anew, last}) == 3
 
 
 def test_where_no_condition_was_told_a_day_stands_for_it(tmp_path: Path) -> None:

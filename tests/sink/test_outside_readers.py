@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
@@ -103,6 +105,18 @@ def test_duckdb_reads_each_row_once_by_the_views(compacted_root: Path, days: Dic
         assert connection.sql("select sum(images) from traces").fetchall() == [(images,)]
         files = connection.sql("select unnest(getvariable('predictions_files'))").fetchall()
         assert {file for (file,) in files} == {str(compacted_root / key) for key in data_keys(days)}
+
+
+def test_the_views_have_null_and_no_nan_for_a_batch_without_an_audit(compacted_root: Path) -> None:
+    duckdb = pytest.importorskip("duckdb")
+    newest = max((compacted_root / layout.TRACES).rglob("*.parquet"))
+    rows = pq.ParquetFile(newest).read()
+    place, older = rows.schema.get_field_index("audit_regret"), pa.array([math.nan] * rows.num_rows)
+    pq.write_table(rows.set_column(place, pa.field("audit_regret", pa.float64(), nullable=False), older), newest)
+    with duckdb.connect() as connection:
+        connection.execute((compacted_root / "views.sql").read_text())
+        (counted,) = connection.sql("select count(*) > 20, count(audit_regret) from traces").fetchall()
+    assert counted == (True, 0)
 
 
 def test_the_views_read_a_root_that_was_moved_and_what_was_never_compacted(

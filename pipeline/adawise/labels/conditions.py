@@ -34,7 +34,7 @@ _BY_CONDITION = """
 SELECT topic, partition, "offset", "index", any_value(truth),
        coalesce(stream_id, 'no name') || ', ' || coalesce(
            'condition ' || any_value(condition), any_value(make_timestamp(epoch_us(time))::DATE)::VARCHAR, 'no time'
-       ) AS name, any_value(batch_number)
+       ) AS name, coalesce(any_value(first_offset), any_value(batch_number))
 FROM labelled LEFT JOIN batches ON labelled.topic = t AND labelled.partition = p AND labelled.stream_id = s
      AND labelled.batch_number = b AND "offset" BETWEEN first_offset AND last_offset
 GROUP BY topic, partition, "offset", "index", stream_id
@@ -43,7 +43,10 @@ ORDER BY topic, partition, "offset", "index"
 
 
 class LabelledRow(NamedTuple):
-    """A row of a known class, the name of its condition, and the number of its batch in its stream."""
+    """A row of a known class, the name of its condition, and what no other batch under it has: its first offset.
+
+    Where a batch has no trace, its number in its stream stands for it.
+    """
 
     row_id: RowId
     truth: str

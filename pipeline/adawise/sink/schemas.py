@@ -3,11 +3,16 @@
 A column is nullable only where null means something, and its description (kept in the file, as field metadata) says
 what. Alphas are float64 in both tables, so that they join and compare exactly; all else that a network computed is
 float32, as it was computed.
+
+No two batches of a stream begin with the same message, so `topic`, `partition`, `stream_id` and `first_offset` are the
+key of a trace. The trace of a row has its topic, partition, stream and batch number, and its offset is among those from
+`first_offset` to `last_offset`. Without the offsets it may be another one, for numbers begin at 0 again with a stream.
 """
 
 from __future__ import annotations
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 
 def _field(name: str, kind: pa.DataType, description: str, *, nullable: bool = False) -> pa.Field:
@@ -107,6 +112,12 @@ CONDITION = [
     ),
 ]
 
+AUDIT_REGRET = "audit_regret"
+_REGRET = "nats that an audit found another alpha to be lower by"
+_NULLABLE_REGRET = _field(
+    AUDIT_REGRET, pa.float64(), f"{_REGRET}; null without one, for which earlier versions wrote nan", nullable=True
+)
+
 PREDICTED_AT = "predicted_at"
 LATER = (PREDICTED_AT, *(column.name for column in (*PIXELS, *SHADOW, *OUTCOME, *CONDITION)))
 """Columns that earlier versions did not write, as they came; they are the last of their schema."""
@@ -139,7 +150,13 @@ PREDICTIONS = pa.schema(
         _field("fine_tuned_label", pa.string(), "class at alpha 1; null if not evaluated on this image", nullable=True),
         _field("fine_tuned_confidence", pa.float32(), "of fine_tuned_label; null if not evaluated", nullable=True),
         _field("alpha", pa.float64(), "mixing coefficient that served the image; null if not accepted", nullable=True),
-        _field("batch_number", pa.int64(), "of its batch in the stream, from 0; null if not accepted", nullable=True),
+        _field(
+            "batch_number",
+            pa.int64(),
+            "of its batch in the stream, from 0, and from 0 again where the stream began anew, so that only the batch "
+            "whose first_offset to last_offset include the row's offset is its own; null if not accepted",
+            nullable=True,
+        ),
         _field("true_label", pa.string(), "the producer's label of the image; null if it gave none", nullable=True),
         _field("meta", _map(pa.string()), "the producer's meta_* columns, without the prefix, and its trace context"),
         _field("model_fingerprint", pa.string(), "of checkpoints, classes, preprocessing and precision"),
@@ -173,7 +190,9 @@ PREDICTIONS_DICTIONARY = [
 
 
 def with_later(rows: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Rows of any version with the columns of this schema: those that came later are null."""
+    """Return rows of any version with the columns of this schema: those that came later are null."""
+    if schema is TRACES:
+        rows = regret_or_null(rows)
     missing = list(schema)[rows.num_columns :]
     is_older = {field.name for field in missing} <= {*LATER}
     if is_older and rows.schema.equals(pa.schema(list(schema)[: rows.num_columns])):
@@ -182,7 +201,17 @@ def with_later(rows: pa.Table, schema: pa.Schema) -> pa.Table:
     return rows
 
 
-# The trace as the segment's footer keeps it: the batch's own columns.
+def regret_or_null(traces: pa.Table) -> pa.Table:
+    """Return traces of any version whose audit regret is null where there was no audit, and not nan."""
+    place = traces.schema.get_field_index(AUDIT_REGRET)
+    if place < 0:
+        return traces
+    regret = traces[AUDIT_REGRET]
+    return traces.set_column(place, _NULLABLE_REGRET, pc.if_else(pc.is_nan(regret), None, regret))
+
+
+# The trace as the segment's footer keeps it: the batch's own columns. Version 0.2 reads it too, so that audit regret
+# stays nan there.
 BATCH_TRACE = pa.schema(
     [
         _field("topic", pa.string(), "Kafka topic"),
@@ -190,7 +219,12 @@ BATCH_TRACE = pa.schema(
         _field("first_offset", pa.int64(), "lowest offset of the batch's images"),
         _field("last_offset", pa.int64(), "highest offset of the batch's images"),
         _field("stream_id", pa.string(), "the camera"),
-        _field("batch_number", pa.int64(), "of this stream, from 0"),
+        _field(
+            "batch_number",
+            pa.int64(),
+            "of this stream, from 0, and from 0 again where it began anew; what is unique is topic, partition, "
+            "stream_id and first_offset",
+        ),
         _field(
             "captured_at", _MICROSECONDS, "of the batch's last image; null if the producer did not say", nullable=True
         ),
@@ -206,7 +240,7 @@ BATCH_TRACE = pa.schema(
         _field("posterior_sd", pa.float64(), "of the surrogate at alpha, after this batch"),
         _field("trigger", pa.string(), "why alternatives were tried, or none"),
         _field("reset", pa.string(), "why the state was reset; null if it was not", nullable=True),
-        _field("audit_regret", pa.float64(), "nats that an audit found another alpha to be lower by; nan without one"),
+        _field(AUDIT_REGRET, pa.float64(), f"{_REGRET}; nan without one"),
         _field("forward_equivalents", pa.float64(), "images through the image tower / images in the batch"),
         _field("milliseconds", _map(pa.float32()), "duration of each stage"),
         *PIXELS,
@@ -218,7 +252,7 @@ BATCH_TRACE = pa.schema(
 
 TRACES = pa.schema(
     [
-        *(field for field in BATCH_TRACE if field.name not in LATER),
+        *(_NULLABLE_REGRET if f.name == AUDIT_REGRET else f for f in BATCH_TRACE if f.name not in LATER),
         _field("model_fingerprint", pa.string(), "of checkpoints, classes, preprocessing and precision"),
         _field("segment", pa.string(), "the segment that the batch's rows are in"),
         *PIXELS,

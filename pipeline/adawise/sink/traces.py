@@ -17,7 +17,8 @@ def derive(footer: SegmentFooter, key: str) -> pa.Table:
     """The traces, with the columns of `schemas.TRACES`, of the segment that was found at `key`."""
     rows = footer.trace.num_rows
     constants = {"model_fingerprint": pa.repeat(footer.model_fingerprint, rows), "segment": pa.repeat(key, rows)}
-    columns = constants | {name: footer.trace[name].combine_chunks() for name in footer.trace.column_names}
+    trace = schemas.regret_or_null(footer.trace)
+    columns = constants | {name: trace[name].combine_chunks() for name in trace.column_names}
     return pa.Table.from_arrays([columns[name] for name in schemas.TRACES.names], schema=schemas.TRACES)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import shutil
 import sys
@@ -203,6 +204,21 @@ def test_the_first_and_the_last_time_that_there_is_are_bounds_too(
     assert way(read_traces(by_hand, since=since)).num_rows == 360
     assert way(read_traces(by_hand, until=until)).num_rows == 360
     assert read_traces(by_hand, since=since, until=until).count() == 360
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_audit_regret_is_null_without_an_audit_whatever_version_wrote_it(
+    tmp_path: Path, way: Callable[[Rows], pa.Table]
+) -> None:
+    open_chain(LocalStore(tmp_path)).check()
+    rows = traces([("north", minute) for minute in range(3)])
+    place = rows.schema.get_field_index("audit_regret")
+    for number, regret in enumerate(([math.nan, 0.02, math.nan], [None, 0.03, None])):
+        field = pa.field("audit_regret", pa.float64(), nullable=bool(number))
+        write(tmp_path, 1000 * number, rows.set_column(place, field, pa.array(regret, pa.float64())))
+    table = way(read_traces(tmp_path, columns=["audit_regret", "alpha"]))
+    assert sorted(pc.drop_null(table["audit_regret"]).to_pylist()) == [0.02, 0.03]
+    assert table["audit_regret"].null_count == 4
 
 
 @pytest.mark.parametrize("way", WAYS)

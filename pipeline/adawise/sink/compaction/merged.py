@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -76,7 +77,12 @@ class Facts:
 
 
 def digest_of(dataset: str, table: pa.Table) -> str:
-    """The checksum of rows of this dataset, in any order; what came later counts where it is known."""
+    """Return the checksum of rows of this dataset, in any order; what came later counts where it is known.
+
+    Audit regret counts as earlier versions wrote it, so that the files that they made still agree with their checksum.
+    """
+    if (place := table.schema.get_field_index(schemas.AUDIT_REGRET)) >= 0:
+        table = table.set_column(place, schemas.AUDIT_REGRET, pc.fill_null(table[schemas.AUDIT_REGRET], math.nan))
     later = [name for name in schemas.LATER if name in table.column_names]
     table = table.drop_columns([name for name in later if table[name].null_count == table.num_rows])
     return digest(table, _IDENTITY[dataset])

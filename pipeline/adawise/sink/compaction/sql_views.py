@@ -6,7 +6,7 @@ rows until it is run again.
 
 from __future__ import annotations
 
-from adawise.sink import layout
+from adawise.sink import layout, schemas
 from adawise.store.store import Store
 
 _HEAD = """\
@@ -55,8 +55,11 @@ set variable {dataset}_files = (
     where not exists (select 1 from beginnings where beginnings.chain = files.chain and files.name < beginnings.name)
 );
 create or replace temp view {dataset} as
-select * from read_parquet(getvariable('{dataset}_files'), union_by_name = true);
+select {columns} from read_parquet(getvariable('{dataset}_files'), union_by_name = true);
 """
+
+_REGRET = schemas.AUDIT_REGRET  # nan for null in files of earlier versions
+_TRACES = f"* replace (case when not isnan({_REGRET}) then {_REGRET} end as {_REGRET})"
 
 
 def write(store: Store, root: str) -> None:
@@ -70,7 +73,7 @@ def sql(root: str) -> str:
     """The statements for a root of this path or URL."""
     text = "'" + root.rstrip("/").replace("'", "''") + "'"
     parts = [
-        _DATASET.format(dataset=name, compacted=layout.COMPACTED, retained=layout.RETAINED)
-        for name in (layout.PREDICTIONS, layout.TRACES)
+        _DATASET.format(dataset=name, columns=columns, compacted=layout.COMPACTED, retained=layout.RETAINED)
+        for name, columns in ((layout.PREDICTIONS, "*"), (layout.TRACES, _TRACES))
     ]
     return _HEAD.format(root=text) + _PATTERN + "".join(parts)

@@ -14,6 +14,7 @@ from pyarrow import fs
 
 from adawise.errors import ChainError
 from adawise.sink.read.query import CAPTURED_AT, EARLIEST, KAFKA_TIMESTAMP, LATEST, STREAM_ID, TIME, Query
+from adawise.sink.schemas import AUDIT_REGRET
 
 Found = TypeVar("Found", pa.Table, pa.RecordBatch)
 
@@ -23,6 +24,7 @@ _EARLIEST, _LATEST = (pa.scalar(limit, pa.timestamp("ms", tz="UTC")) for limit i
 _BELIEVED = (_STATED >= _EARLIEST) & (_STATED < _LATEST)
 _BROKERS = pc.if_else(_BELIEVED, _STATED, pa.scalar(None, _LATEST.type)).cast(pa.timestamp("us", tz="UTC"))
 _COMPUTED = pc.coalesce(_CAPTURED, _BROKERS)
+_REGRET = pc.if_else(pc.is_nan(pc.field(AUDIT_REGRET)), pa.scalar(None, pa.float64()), pc.field(AUDIT_REGRET))
 _FILES = 64
 _READ_AHEAD = {"batch_readahead": 2, "fragment_readahead": 2}  # row groups and files that wait in memory
 
@@ -73,7 +75,8 @@ def _file_system(root: str) -> fs.FileSystem:
 
 
 def _projection(query: Query) -> dict[str, pc.Expression]:
-    return {name: _COMPUTED if name == TIME else pc.field(name) for name in query.schema.names}
+    computed = {TIME: _COMPUTED, AUDIT_REGRET: _REGRET}  # the latter is nan for null in files of earlier versions
+    return {name: computed.get(name, pc.field(name)) for name in query.schema.names}
 
 
 def _condition(query: Query) -> pc.Expression | None:

@@ -9,10 +9,18 @@ from functools import reduce
 from adawise.errors import ChainError, SettingsError
 from adawise.sink.read.query import CAPTURED_AT, EARLIEST, KAFKA_TIMESTAMP, LATEST, STREAM_ID, TIME, Query
 from adawise.store.store import as_pattern
+from adawise.sink.schemas import AUDIT_REGRET
 
 try:
     import duckdb
-    from duckdb import CaseExpression, CoalesceOperator, ColumnExpression, ConstantExpression, Expression
+    from duckdb import (
+        CaseExpression,
+        CoalesceOperator,
+        ColumnExpression,
+        ConstantExpression,
+        Expression,
+        FunctionExpression,
+    )
 except ImportError as error:
     raise SettingsError(
         "relations need the package duckdb; install it with: pip install 'adawise[report]' (Arrow needs no extra)"
@@ -32,7 +40,7 @@ def relation(
     found = chosen.sql(_scan(files, empty))
     if conditions := _conditions(query):  # as one filter: a relation asks the engine for its schema at each step
         found = found.filter(reduce(Expression.__and__, conditions))
-    return found.select(*(_TIME.alias(TIME) if name == TIME else ColumnExpression(name) for name in query.schema.names))
+    return found.select(*(_COMPUTED.get(name, ColumnExpression(name)) for name in query.schema.names))
 
 
 @contextmanager
@@ -104,3 +112,9 @@ def _conditions(query: Query) -> list[Expression]:
 _CAPTURED, _BROKERS = ColumnExpression(CAPTURED_AT), ColumnExpression(KAFKA_TIMESTAMP)
 _BELIEVED = (ConstantExpression(EARLIEST) <= _BROKERS) & (ConstantExpression(LATEST) > _BROKERS)
 _TIME = CoalesceOperator(_CAPTURED, CaseExpression(_BELIEVED, _BROKERS))
+_REGRET = ColumnExpression(AUDIT_REGRET)
+_COMPUTED = {
+    TIME: _TIME.alias(TIME),
+    # nan for null in files of earlier versions
+    AUDIT_REGRET: CaseExpression(~FunctionExpression("isnan", _REGRET), _REGRET).alias(AUDIT_REGRET),
+}

@@ -260,13 +260,15 @@ class ChainCheck:
 def _holds(data: bytes, table: pa.Table) -> bool:
     """True if the Parquet file `data` is undamaged and holds `table`; nan equals nan.
 
-    An earlier version wrote no column that came later, also of a segment that has it, which it adopted.
+    An earlier version wrote no column that came later, also of a segment that has it, which it adopted; and nan where
+    audit regret is null.
     """
     try:
         found = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True).read()
     except (pa.ArrowException, OSError):
         return False
     table = table.select([name for name in table.column_names if name not in {*schemas.LATER} - {*found.column_names}])
+    found = schemas.regret_or_null(found)
     return found.schema.equals(table.schema) and all(map(_same, found.columns, table.columns))
 
 
