@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from adawise.commands.finetune.notes import notes_on
+from adawise.commands.finetune.notes import note_on_stretches, notes_on
+from adawise.labelled.samples import Samples, split
+from adawise.labelled.stretches import Taken
 from adawise.settings import FinetuneSettings
 
 MANY = ["cat"] * 100 + ["dog"] * 100
@@ -45,3 +47,21 @@ def test_few_images_and_uneven_classes_are_told() -> None:
 def test_less_than_a_batch_is_told() -> None:
     (note,) = notes(["cat"] * 20 + ["dog"] * 20)
     assert note.startswith("All 40 images to learn from are fewer than a batch (finetune.batch_images is 64)")
+
+
+def test_stretches_of_a_recording_are_told_with_what_a_better_judge_is() -> None:
+    labels, taken = ["cat", "dog"] * 100, [Taken(f"camera {i // 100}", i) for i in range(200)]
+    samples = Samples("here", [str(i) for i in range(200)], labels, ("cat", "dog"), lambda i: b"", "0", taken=taken)
+    train, held_out = split(samples, 0.1, 0)
+    note = note_on_stretches(samples, train, held_out)
+    assert note is not None
+    assert note.startswith(f"The {len(held_out)} held-out images are whole stretches of time of ")
+    assert (
+        f"camera{'s' * (len({taken[i].camera for i in held_out}) > 1)}; {200 - len(train) - len(held_out)} beside"
+        in note
+    )
+    assert "Give a recording of other days by --validation" in note
+
+
+def test_nothing_is_said_of_stretches_where_images_are_drawn_one_by_one() -> None:
+    assert note_on_stretches(Samples("here", ["a"], ["cat"], ("cat",), lambda i: b"", "0"), [0], []) is None

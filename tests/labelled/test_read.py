@@ -14,6 +14,7 @@ import pytest
 
 from adawise.errors import SettingsError, SourceError
 from adawise.labelled.samples import Samples, split
+from adawise.labelled.stretches import Taken
 from tests.finetune.shapes import CLASSES, png, write_parquet, write_shapes
 from tests.labelled.places import Shot, write_recording, write_singles
 from tests.labelled.reading import read
@@ -181,6 +182,13 @@ def test_a_class_always_keeps_an_image_to_train_on() -> None:
 def test_a_class_with_one_image_cannot_be_split() -> None:
     with pytest.raises(SettingsError, match=r"here: the class 'b' has one image, .* or give --validation"):
         split(samples_of(["a", "a", "b"]), 0.5, 0)
+
+
+def test_images_of_a_recording_have_their_camera_and_time_and_others_have_not(shapes: Path, tmp_path: Path) -> None:
+    shots = [Shot(name, png(name)) for name in CLASSES] * 2
+    write_recording(tmp_path / "recorded", shots)
+    assert read(tmp_path / "recorded").taken == [Taken("cam", -1)] * 6
+    assert read(shapes).taken is None
 
 
 def test_the_digest_changes_with_the_images(shapes: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from adawise.decode.arrow_batch import read_batch
 from adawise.decode.message import Decoder
 from adawise.errors import SettingsError, SourceError
 from adawise.labelled.samples import Samples, digest_of, is_class_name
+from adawise.labelled.stretches import Taken
 from adawise.recording.files import Forgotten
 from adawise.recording.source import RecordingSource
 from adawise.records import Frame, Message, RowId, TopicPartition
@@ -54,6 +55,7 @@ def recorded_samples(path: Path, flag: str, classes: tuple[str, ...] | None, dec
     images: list[_RecordedImage] = []
     names: list[str] = []
     labels: list[str] = []
+    taken: list[Taken] = []
     left_out: dict[int, str] = {}
     unlabelled = 0
     known = None if classes is None else frozenset(classes)
@@ -76,6 +78,7 @@ def recorded_samples(path: Path, flag: str, classes: tuple[str, ...] | None, dec
             images.append(_RecordedImage(message.topic_partition, message.offset, row))
             names.append(str(frame.row_id))
             labels.append(frame.true_label)
+            taken.append(Taken(frame.stream_id or "", frame.kafka_timestamp_ms))
     if not images:
         raise SettingsError(
             f"{flag} {path}: none of the {unlabelled} images of this recording has a label. Send labels as a header "
@@ -98,6 +101,7 @@ def recorded_samples(path: Path, flag: str, classes: tuple[str, ...] | None, dec
         is_exact=True,
         left_out=left_out,
         unlabelled=unlabelled,
+        taken=taken,
     )
 
 

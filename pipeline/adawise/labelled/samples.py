@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from adawise.errors import SettingsError
+from adawise.labelled.stretches import Taken, split_by_stretches
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +29,7 @@ class Samples:
         unlabelled: images beside these, without a label.
         passed_over: files beside these whose suffix is no image's that is read: name to reason.
         empty: folders of classes without an image.
+        taken: the camera and time of each image of a recording; None where they are not known.
     """
 
     where: str
@@ -42,6 +44,7 @@ class Samples:
     unlabelled: int = 0
     passed_over: Mapping[str, str] = field(default_factory=dict)
     empty: tuple[str, ...] = ()
+    taken: Sequence[Taken] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -64,7 +67,9 @@ def digest_of(names: Sequence[str], labels: Sequence[str], sizes: Sequence[int])
 
 
 def split(samples: Samples, share: float, seed: int) -> tuple[list[int], list[int]]:
-    """Image numbers to train on, and those held out: of each class the same share, at least one of each.
+    """Return image numbers to train on and those held out: of each class the same share, at least one of each.
+
+    Of a recording whole stretches of time are held out, about that share; see `split_by_stretches`.
 
     Raises:
         SettingsError: a class with one image.
@@ -78,11 +83,13 @@ def split(samples: Samples, share: float, seed: int) -> tuple[list[int], list[in
             f"{samples.where}: the class {single[0]!r} has one image, and at least two are needed, one of them to be "
             f"held out ({len(single)} such classes). Add images, leave the class out, or give --validation."
         )
+    wanted = {label: min(len(own) - 1, max(1, round(share * len(own)))) for label, own in by_class.items()}
+    if samples.taken is not None:
+        return split_by_stretches(samples.taken, samples.labels, samples.usable, wanted, seed)
     train, held_out = [], []
     random = np.random.default_rng(seed)
     for label in sorted(by_class):
         members = random.permutation(by_class[label]).tolist()
-        count = min(len(members) - 1, max(1, round(share * len(members))))
-        held_out += members[:count]
-        train += members[count:]
+        held_out += members[: wanted[label]]
+        train += members[wanted[label] :]
     return sorted(train), sorted(held_out)

@@ -26,7 +26,11 @@ class FinetuneSettings(Group):
     label_smoothing: float = Field(default=0.0, ge=0, le=0.9, description="share of a target that is spread")
     clip_norm: float = Field(default=1.0, gt=0, le=1e9, description="length that longer gradients are cut to")
     validation_share: float = Field(
-        default=0.1, gt=0, le=0.9, description="share of each class that is held out, unless --validation is given"
+        default=0.1,
+        gt=0,
+        le=0.9,
+        description="share of each class that is held out, of a recording in whole stretches of time, unless "
+        "--validation is given",
     )
     patience: int = Field(
         default=3, ge=1, le=10_000, description="epochs that do not become the best one, after which to end"

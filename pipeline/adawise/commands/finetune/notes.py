@@ -9,6 +9,7 @@ from itertools import islice
 
 from adawise.errors import SettingsError
 from adawise.labelled.samples import Samples
+from adawise.page.notation import counted
 from adawise.settings import FinetuneSettings
 
 _FEW_EACH = 8  # images of a class to learn from
@@ -31,6 +32,19 @@ def notes_on(
 ) -> list[str]:
     """Sentences on labels to train on, the number of held-out images, and all class names, `are_listed` by the user."""
     return [*_names(train, classes, are_listed), *_few(settings, train, held_out), *_uneven(settings, train)]
+
+
+def note_on_stretches(samples: Samples, train: Sequence[int], held_out: Sequence[int]) -> str | None:
+    """Return a sentence on held-out images that are stretches of time of cameras; None where they are not."""
+    if samples.taken is None:
+        return None
+    cameras = len({samples.taken[i].camera for i in held_out})
+    beside = len(samples.usable) - len(train) - len(held_out)
+    return (
+        f"The {len(held_out)} held-out images are whole stretches of time of {counted(cameras, 'camera', 'cameras')}; "
+        f"{beside} beside them are used for neither. Frames of a stretch are alike, so their accuracy is known less "
+        "well than that of as many single images. Give a recording of other days by --validation if you have one."
+    )
 
 
 def _names(train: Sequence[str], classes: Sequence[str], are_listed: bool) -> Iterator[str]:

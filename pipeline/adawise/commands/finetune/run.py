@@ -17,7 +17,7 @@ from adawise.adapt.card import Card, Condition, make_card
 from adawise.build.model import load_model, use_cores
 from adawise.build.signals import INTERRUPTED
 from adawise.commands.card.write import write_card
-from adawise.commands.finetune.notes import check_classes, notes_on
+from adawise.commands.finetune.notes import check_classes, note_on_stretches, notes_on
 from adawise.commands.finetune.rehearsal import computed_alphas, conditions_of, part_of, rehearse, shifts, work_after
 from adawise.commands.finetune.report import facts_of, print_curve, record_of, tell
 from adawise.commands.finetune.trackers import check_trackers
@@ -105,6 +105,8 @@ def _notes(settings: Settings, data: Data) -> list[str]:
     labels = [data.train.labels[i] for i in data.train_rows]
     are_listed = settings.model.classes is not None
     notes = notes_on(settings.finetune, labels, len(data.held_out_rows), data.classes, are_listed=are_listed)
+    if data.held_out is data.train and (note := note_on_stretches(data.train, data.train_rows, data.held_out_rows)):
+        notes.append(note)
     if empty := sorted({*data.train.empty, *data.held_out.empty}):
         have = counted(len(empty), "folder of a class has", "folders of classes have")
         notes.append(f"{have} no image: {', '.join(empty[:5])}.")

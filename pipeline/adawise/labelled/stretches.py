@@ -1,0 +1,107 @@
+"""Images of cameras -> what is trained on and what is held out: whole stretches of time of each camera.
+
+The frames before and after a held-out frame are near copies of it. If they were trained on, accuracy on held-out frames
+would say how well the model remembers, and the best epoch and the card would be chosen by that.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+_SHORTEST = 8  # images of a stretch: a camera that has fewer is held out as a whole or not at all
+_MOST = 1.5  # times the share that was asked for: if more is held out, stretches are cut shorter
+_BESIDE = 0.1  # of a stretch's length: images on each side that are used for neither
+
+
+class Taken(NamedTuple):
+    """The camera of an image and when it was taken: the broker's time in milliseconds, -1 if it is not known."""
+
+    camera: str
+    at_ms: int
+
+
+def split_by_stretches(
+    taken: Sequence[Taken], labels: Sequence[str], rows: Sequence[int], wanted: Mapping[str, int], seed: int
+) -> tuple[list[int], list[int]]:
+    """Return the rows to train on and those held out; rows beside a held-out stretch are in neither.
+
+    Images of a camera are ordered by time, or as they are listed where it is the same. Of each class about `wanted`
+    images are held out and at least one is left to train on. A class that is seen in one stretch alone is cut within
+    it.
+
+    Args:
+        taken: of each image.
+        labels: of each image.
+        rows: the images to split.
+        wanted: by class, fewer than it has.
+        seed: of the choice of stretches.
+    """
+    by_camera: dict[str, list[int]] = {}
+    for i in sorted(rows, key=lambda i: (*taken[i], i)):
+        by_camera.setdefault(taken[i].camera, []).append(i)
+    cameras = list(by_camera.values())
+    share = sum(wanted.values()) / len(rows)
+    parts = round(1.0 / min(share, 1.0 - share))
+    stretches = _cut(cameras, parts)
+    held_out = _held_out(stretches, labels, wanted, seed)
+    while len(held_out) > _MOST * share * len(rows):
+        parts *= 2
+        shorter = _cut(cameras, parts)
+        if len(shorter) == len(stretches):
+            break
+        stretches, held_out = shorter, _held_out(shorter, labels, wanted, seed)
+    beside = {i for images in cameras for i in _beside(images, parts, held_out)}
+    train = {*rows} - held_out - beside
+    rare = set(wanted) - {labels[i] for i in train}
+    train |= {i for i in beside if labels[i] in rare}
+    return sorted(train), sorted(held_out)
+
+
+def _cut(cameras: Sequence[list[int]], parts: int) -> list[list[int]]:
+    """Return each camera's images in so many stretches, or fewer where these would be too short."""
+    return [
+        stretch.tolist()
+        for images in cameras
+        for stretch in np.array_split(images, max(1, min(parts, len(images) // _SHORTEST)))
+    ]
+
+
+def _held_out(stretches: Sequence[list[int]], labels: Sequence[str], wanted: Mapping[str, int], seed: int) -> set[int]:
+    """Return the images of stretches that together have about what is wanted, the rarest class first."""
+    counts = [Counter(labels[i] for i in stretch) for stretch in stretches]
+    total = Counter(labels[i] for stretch in stretches for i in stretch)
+    held: Counter[str] = Counter()
+    chosen: set[int] = set()
+    having: dict[str, list[int]] = {label: [] for label in wanted}
+    for s in np.random.default_rng(seed).permutation(len(stretches)).tolist():
+        for label in counts[s]:
+            having[label].append(s)
+    for label in sorted(wanted, key=lambda label: (total[label], label)):
+        for s in having[label]:
+            is_too_much = held[label] and held[label] + counts[s][label] / 2 > wanted[label]
+            if s in chosen or is_too_much or any(held[other] + n >= total[other] for other, n in counts[s].items()):
+                continue
+            chosen.add(s)
+            held.update(counts[s])
+    images = {i for s in chosen for i in stretches[s]}
+    missing: dict[str, list[int]] = {label: [] for label in wanted if not held[label]}
+    for i in (i for stretch in stretches for i in stretch):
+        if labels[i] in missing:
+            missing[labels[i]].append(i)
+    for label, own in missing.items():
+        images.update(own[-wanted[label] :])
+    return images
+
+
+def _beside(images: list[int], parts: int, held_out: set[int]) -> set[int]:
+    """Return a camera's images that are so near to a held-out stretch that they may be copies of its frames."""
+    edges = np.flatnonzero(np.diff([0, *(i in held_out for i in images), 0]))
+    beside: set[int] = set()
+    for start, stop in edges.reshape(-1, 2).tolist():
+        near = max(1, round(_BESIDE * min(stop - start, len(images) / parts)))
+        beside.update(images[max(0, start - near) : start], images[stop : stop + near])
+    return beside - held_out
