@@ -109,6 +109,17 @@ def test_temporary_files_are_no_keys_and_stale_ones_are_swept(tmp_path: Path) ->
     assert not stale.exists()
 
 
+def test_a_file_that_is_open_has_its_path_as_its_name(tmp_path: Path) -> None:
+    """A recording is mapped into memory by it."""
+    folder = LocalStore(tmp_path)
+    folder.create(KEY, b"segment")
+    opened = folder.open(KEY)
+    assert opened is not None
+    with opened:
+        assert opened.name == str(tmp_path / KEY)
+        assert opened.read() == b"segment"
+
+
 def test_what_a_file_system_keeps_at_its_top_is_not_looked_into(tmp_path: Path) -> None:
     """Nobody but root may, and a recording or a root may well be a disk of its own."""
     folder = LocalStore(tmp_path)

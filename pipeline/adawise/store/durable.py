@@ -66,13 +66,20 @@ def sync_folder(folder: Path) -> None:
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """Open a file to be read. Raises OSError also for a pipe or a device, which would be waited for, or never end."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    """Open a file to be read. Raises OSError also for a pipe or a device, which would be waited for, or never end.
+
+    The file has the path as its `name`: who maps a file into memory asks for that.
+    """
+    return open(path, "rb", opener=_regular)
+
+
+def _regular(path: str, flags: int) -> int:
+    descriptor = os.open(path, flags | os.O_NONBLOCK)
     if not stat.S_ISREG(mode := os.fstat(descriptor).st_mode):
         os.close(descriptor)
         number = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
-        raise OSError(number, "it is no regular file", str(path))
-    return os.fdopen(descriptor, "rb")
+        raise OSError(number, "it is no regular file", path)
+    return descriptor
 
 
 @contextmanager
