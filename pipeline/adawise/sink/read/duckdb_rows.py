@@ -8,8 +8,8 @@ from functools import reduce
 
 from adawise.errors import ChainError, SettingsError
 from adawise.sink.read.query import CAPTURED_AT, EARLIEST, KAFKA_TIMESTAMP, LATEST, STREAM_ID, TIME, Query
-from adawise.store.store import as_pattern
 from adawise.sink.schemas import AUDIT_REGRET
+from adawise.store.store import as_pattern
 
 try:
     import duckdb
