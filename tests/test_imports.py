@@ -65,7 +65,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "worker": ("errors records ports adapt alerts", "structlog torch"),
     "worker/housekeeping": ("errors records ports passes", "structlog"),
     "passes": ("errors", ""),
-    "pairs/shadow_sums": ("store sink", "pyarrow"),
+    "pairs/shadow_sums": ("errors store sink", "pyarrow"),
     "pairs": (
         "errors records ports adapt passes store sink worker",
         "structlog pydantic",
@@ -82,7 +82,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "compare": ("errors records store sink labels/join drift/judge", "numpy duckdb rich"),
     "drift": ("errors records adapt sink/read sink/verify labels page", "numpy duckdb ruptures scipy rich"),
     "drift/events/known": ("errors", "pydantic"),
-    "drift/library": ("errors labels", "numpy pyarrow duckdb"),
+    "drift/library": ("errors labels sink/read", "numpy pyarrow duckdb"),
     "drift/baseline": ("errors records adapt sink/read sink/verify labels page", "numpy pyarrow"),
     "drift/page": ("errors page", "numpy altair"),
     "evaluate": ("errors records ports adapt console page decode/statistics", "torch numpy pyarrow rich altair joblib"),

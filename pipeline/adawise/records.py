@@ -39,6 +39,10 @@ class TopicPartition(NamedTuple):
         return f"{self.topic}/{self.partition}"
 
 
+BatchEnds = Mapping[TopicPartition, Mapping[str, Sequence[int]]]
+"""By partition and stream, the offsets of the last images of batches, ascending."""
+
+
 class Gap(NamedTuple):
     """Offsets `[first, until)` that have no rows, and why."""
 

@@ -28,7 +28,7 @@ from adawise.decode.child import Apart
 from adawise.decode.codec import sniff
 from adawise.pairs.orders import read_orders
 from adawise.ports import DeadLetters, ServedBy, Source
-from adawise.records import Message
+from adawise.records import BatchEnds, Message
 from adawise.settings import Settings
 from adawise.sink.chain import Commits, SegmentChain
 from adawise.sink.owner import Owner
@@ -36,7 +36,7 @@ from adawise.sink.served_by import OnChange, check_pair, claim_pair
 from adawise.sink.starts import StoredStarts
 from adawise.store.store import Failpoint, Store, open_store
 from adawise.worker.backpressure import Limits
-from adawise.worker.batching import BatchEnds, BatchPolicy
+from adawise.worker.batching import BatchPolicy
 from adawise.worker.decode_pool import Prefetch
 from adawise.worker.loop import Worker
 from adawise.worker.observer import Observer, Observers, Phase

@@ -7,9 +7,8 @@ from collections import defaultdict
 from collections.abc import Mapping
 
 from adawise.errors import SettingsError
-from adawise.records import TopicPartition
+from adawise.records import BatchEnds, TopicPartition
 from adawise.sink.read.rows import read_traces
-from adawise.worker.batching import BatchEnds
 
 
 def read_batch_ends(root: str, ranges: Mapping[TopicPartition, tuple[int, int]]) -> BatchEnds:

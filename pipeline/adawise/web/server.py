@@ -214,13 +214,13 @@ class HttpThread:
         if probes is not None:
             app = ProbesAlone(app, probes.getsockname()[1])
 
-        class Connection(BoundedConnection):
+        class PortConnection(BoundedConnection):
             probes_port = None if probes is None else int(probes.getsockname()[1])
 
         logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # its warnings are about strangers' requests
         options: dict[str, Any] = {
             "loop": "asyncio",
-            "http": Connection,
+            "http": PortConnection,
             "ws": "none",
             "lifespan": "on",
             "log_config": None,

@@ -20,13 +20,9 @@ from typing import NamedTuple
 
 import torch
 
-from adawise.records import DecodedMessage, Frame, ImageBatch, Message, TopicPartition
+from adawise.records import BatchEnds, DecodedMessage, Frame, ImageBatch, Message
 
 _GRACE_S = 0.5  # how much longer than the one before it a frame may be under way
-
-
-BatchEnds = Mapping[TopicPartition, Mapping[str, Sequence[int]]]
-"""By partition and stream, the offsets of the last images of batches, ascending."""
 
 
 @dataclass(frozen=True, slots=True)
