@@ -358,6 +358,9 @@ def test_what_a_file_of_a_secret_holds_is_the_secret_without_the_end_of_its_line
         ("", {"ADAWISE_HTTP__TOKEN_FILE": "empty"}, "http.token_file", "the file is empty"),
         ("", {"ADAWISE_HTTP__TOKEN_FILE": ""}, "http.token_file", "expected the name of a file"),
         ("", {"ADAWISE_HTTP__TOKEN_FILE": "binary"}, "http.token_file", "not UTF-8"),
+        ("", {"ADAWISE_HTTP__TOKEN_FILE": "/dev/zero"}, "http.token_file", "it has more than 65,536 bytes"),
+        ("", {"ADAWISE_HTTP__TOKEN_FILE": "large"}, "http.token_file", "it has more than 65,536 bytes"),
+        ("http.token_file = 'large'\n", {}, "http.token_file", "it has more than 65,536 bytes"),
         ("[http]\ntoken_file = 3\n", {}, "http.token_file", "expected the name of a file"),
         ("[http]\ntoken_file = 'fine'\ntoken = 'of sixteen or more'\n", {}, "http.token_file", "both set"),
         ("", {"ADAWISE_HTTP__TOKEN_FILE": "short"}, "http.token", "fewer than 16"),
@@ -367,7 +370,8 @@ def test_what_a_file_of_a_secret_holds_is_the_secret_without_the_end_of_its_line
 def test_a_file_of_a_secret_that_cannot_be_read_is_told(
     file: str, environ: dict[str, str], name: str, problem: str, tmp_path: Path
 ) -> None:
-    for other, data in {"empty": b"\n", "binary": b"\xff\xfe", "fine": b"hunter2" * 3, "short": b"hunter2"}.items():
+    files = {"empty": b"\n", "binary": b"\xff\xfe", "fine": b"hunter2" * 3, "short": b"hunter2", "large": b"x" * 65_537}
+    for other, data in files.items():
         (tmp_path / other).write_bytes(data)
     (mistake,) = read_in(tmp_path, file, environ).mistakes
     assert mistake.name == name

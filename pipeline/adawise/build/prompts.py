@@ -7,6 +7,7 @@ from pathlib import Path
 
 from adawise.errors import SettingsError
 from adawise.settings import ModelSettings
+from adawise.settings.files import TEXT_BYTES, read_bytes
 
 TEMPLATES = (
     "a photo of a {}.",
@@ -36,7 +37,8 @@ def read_lines(path: Path, setting: str, what: str) -> tuple[str, ...]:
         SettingsError: not readable, not UTF-8, no line, or a line that is there twice.
     """
     try:
-        lines = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+        text = read_bytes(path, TEXT_BYTES).decode()
+        lines = tuple(line.strip() for line in text.splitlines() if line.strip())
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"{setting}: {path} cannot be read ({error}). Give a UTF-8 text file.") from error
     twice = sorted(line for line, times in Counter(lines).items() if times > 1)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from adawise.adapt.names import WithCard
+from adawise.settings.files import TEXT_BYTES, read_bytes
 from adawise.settings.tree import ModelSettings, Settings
 
 LOCAL_FOLDER = "local-dir:"
@@ -146,7 +147,7 @@ def _files(settings: Settings, uses: frozenset[str]) -> Iterator[tuple[str, Path
 def _lines(path: Path) -> list[str]:
     """Those that are not empty; none if the file is no text, of which reading it says more."""
     try:
-        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return [line.strip() for line in read_bytes(path, TEXT_BYTES).decode().splitlines() if line.strip()]
     except (OSError, ValueError):
         return []
 

@@ -22,6 +22,7 @@ from adawise.settings.describe import (
     flag_name,
     is_secret,
 )
+from adawise.settings.files import SECRET_BYTES, TEXT_BYTES, read_bytes
 from adawise.settings.mistakes import Mistake, nearest
 
 FILE = "adawise.toml"
@@ -100,7 +101,8 @@ def _read_secret(
     try:
         if not isinstance(value, str) or not value.strip():
             raise ValueError("expected the name of a file that holds the secret")
-        text = (folder / Path(value.strip()).expanduser()).read_bytes().decode("utf-8-sig").rstrip("\r\n")
+        file = folder / Path(value.strip()).expanduser()
+        text = read_bytes(file, SECRET_BYTES).decode("utf-8-sig").rstrip("\r\n")
         if not text:
             raise ValueError("the file is empty; expected the secret in it")
     except OSError as error:
@@ -120,7 +122,7 @@ def _read_secret(
 def from_file(path: Path, shown_as: str, must_exist: bool, folder: Path) -> tuple[list[Given], list[Mistake]]:
     """The settings in a TOML file, and what is wrong with the file or its names; `folder` as in `from_environment`."""
     try:
-        text = path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
+        text = read_bytes(path, TEXT_BYTES).decode("utf-8-sig").replace("\r\n", "\n")
         tree = tomllib.loads(text)
     except FileNotFoundError:
         problem = f"there is no such file; correct --config or {CONFIG_VARIABLE}, or leave it out"
