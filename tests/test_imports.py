@@ -57,6 +57,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "labels/conditions": ("errors records sink/read", "duckdb"),
     "cameras": ("errors decode/headers kafka/outbox live worker/backoff", "structlog"),
     "cameras/reader": ("", "av numpy simplejpeg"),
+    "cameras/redirects": ("", "av"),
     "produce": ("errors decode cameras/address", ""),
     "produce/sender": ("errors kafka/client decode/arrow_batch decode/headers", "kafka"),
     "replay": ("errors records ports store sink", "pydantic"),

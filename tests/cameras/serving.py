@@ -196,6 +196,7 @@ def spec(source: str, **other: Any) -> CameraSpec:
         "quality": 85,
         "keyframes": False,
         "transport": "tcp",
+        "hosts": (),
         "timeout_s": 10.0,
         "frozen_after_s": 60.0,
         "clock": "stream",

@@ -31,6 +31,7 @@ def test_a_camera_has_what_it_says_and_else_what_all_have(tmp_path: Path) -> Non
         rate = 2
         longest = 480
         held = "1MiB"
+        hosts = "CDN.example.org, fe80::2"
         [camera."north gate"]
         url = "rtsp://10.0.0.5:554/live"
         username = "viewer"
@@ -53,6 +54,7 @@ def test_a_camera_has_what_it_says_and_else_what_all_have(tmp_path: Path) -> Non
         ("film", 2.0, 480),
     ]
     cameras = cameras_of(found, Settings())
+    assert {camera.hosts for camera in cameras} == {("cdn.example.org", "fe80::2")}
     assert [camera.source for camera in cameras] == [
         f"rtsp://viewer:{SECRET}@10.0.0.5:554/live",
         f"https://camera/mjpeg?key={SECRET}",
@@ -114,6 +116,16 @@ def test_all_mistakes_are_told_together(tmp_path: Path) -> None:
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"cameras\.toml.*\n.*No such file or directory; name a TOML file"):
         read_cameras(tmp_path / "none.toml", "cameras.toml", {})
+
+
+@pytest.mark.parametrize("file", ["/dev/zero", "large"])
+def test_a_secret_or_a_file_of_cameras_that_has_no_end_is_told(file: str, tmp_path: Path) -> None:
+    (tmp_path / "large").write_bytes(b"x" * 65_537)
+    camera = f'[camera.yard]\nurl = "rtsp://camera/1"\nusername = "viewer"\npassword_file = "{file}"\n'
+    with pytest.raises(SettingsError, match=f"{file} cannot be read: it has more than 65,536 bytes; correct its path"):
+        read(tmp_path, camera)
+    with pytest.raises(SettingsError, match="it cannot be read: it has more than 67,108,864 bytes; name a TOML file"):
+        read_cameras(Path("/dev/zero"), "/dev/zero", {})
 
 
 def test_every_key_says_what_it_is() -> None:

@@ -34,6 +34,7 @@ def _camera(named: NamedCamera, max_message_bytes: int) -> CameraSpec:
         quality=table.quality,
         keyframes=table.keyframes,
         transport=table.transport,
+        hosts=tuple(table.hosts.split(",") if table.hosts else ()),
         timeout_s=table.timeout_s,
         frozen_after_s=table.frozen_after_s,
         clock=table.clock,

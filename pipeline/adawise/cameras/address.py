@@ -7,7 +7,7 @@ otherwise have it read files, or ask hosts that only we can reach.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -51,16 +51,63 @@ def opening(source: str, transport: Transport = "tcp") -> Opening:
         return Opening(source, "video4linux2", allowed)
     if scheme in ("rtsp", "rtsps"):  # over UDP a network that is full loses packets, and frames come out torn
         return Opening(source, None, {**allowed, "rtsp_transport": transport})
-    formats = f"{_CONTAINERS},{_PLAYLISTS}" if scheme in ("http", "https") else _CONTAINERS
+    if scheme in ("http", "https"):  # `redirects` follows
+        allowed["max_redirects"] = "0"
     # `concat:a|b.mp4` would be what it says
     name = source if scheme in NETWORK or scheme == "file" else f"file:{source}"
-    return Opening(name, None, {**allowed, "format_whitelist": formats})
+    return Opening(name, None, {**allowed, "format_whitelist": _CONTAINERS})
+
+
+def opening_playlist(url: str, form: str) -> Opening:
+    """How to open a playlist of an HTTP server: everything that it names is asked of `redirects`."""
+    options = {"protocol_whitelist": NETWORK["https"], "format_whitelist": f"{_CONTAINERS},{_PLAYLISTS}"}
+    return Opening(url, form, {**options, "fpsprobesize": "0", "http_persistent": "0", "http_multiple": "0"})
 
 
 def scheme_of(source: str) -> str:
     """In lower case; empty for a path."""
     match = _URL.match(source)
     return match[1].lower() if match else ""
+
+
+@dataclass(frozen=True, slots=True)
+class UrlParts:
+    """A URL as FFmpeg takes it apart: a user with a password or "", a host in lower case, the rest with its port."""
+
+    scheme: str
+    user: str
+    host: str
+    place: str
+
+    @property
+    def clean(self) -> str:
+        """The URL without its user."""
+        return f"{self.scheme}://{self.place}"
+
+    def with_user(self, user: str) -> str:
+        """The URL with this user in place of its own."""
+        return f"{self.scheme}://{user}{'@' if user else ''}{self.place}"
+
+
+def parts_of(url: str) -> UrlParts:
+    """By the rules of FFmpeg, which connects: the user ends at the last @ before the first /, ? or #."""
+    match = _URL.match(url)
+    rest = url[match.end() :] if match and match[2] else ""
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    user, _, place = authority.rpartition("@")
+    host = place[1:].partition("]")[0] if place.startswith("[") else place.partition(":")[0]
+    return UrlParts(scheme_of(url), user, host.lower(), f"{place}{rest[len(authority) :]}")
+
+
+_ENCRYPTED = ("rtsps", "https")
+
+
+def may_lead(source: str, target: str, hosts: Collection[str]) -> bool:
+    """Whether a camera may send us there: to its own host or one of `hosts`, and from encryption to encryption."""
+    here, there = parts_of(source), parts_of(target)
+    is_kind = there.scheme.removesuffix("s") == here.scheme.removesuffix("s")
+    is_encrypted = here.scheme not in _ENCRYPTED or there.scheme in _ENCRYPTED
+    return is_kind and is_encrypted and (there.host in hosts or (there.host == here.host != ""))
 
 
 def is_live(source: str) -> bool:

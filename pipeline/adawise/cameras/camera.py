@@ -21,6 +21,7 @@ class CameraSpec:
         quality: of the JPEGs that are made, 1 to 100. JPEGs that come within the limits are passed on as they are.
         keyframes: nothing but keyframes is decoded, which costs little, and gives few frames.
         transport: of RTSP.
+        hosts: others than that of the source that its server may lead to, in lower case.
         timeout_s: without a frame, after which the camera is connected to again.
         frozen_after_s: of one picture, after which the camera is said to be frozen.
         clock: whose time a frame has: the stream's, where that has one that is right, or that of its arrival.
@@ -39,6 +40,7 @@ class CameraSpec:
     quality: int
     keyframes: bool
     transport: Transport
+    hosts: tuple[str, ...]
     timeout_s: float
     frozen_after_s: float
     clock: Literal["stream", "arrival"]

@@ -6,13 +6,14 @@ take so much memory and write no file. JPEGs that come within the limits are pas
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import signal
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from fractions import Fraction
 from multiprocessing.connection import Connection
@@ -29,9 +30,10 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from adawise.cameras.address import is_live, opening
+from adawise.cameras.address import Opening, is_live, opening, opening_playlist, scheme_of
 from adawise.cameras.camera import CameraSpec
 from adawise.cameras.clock import FrameClock, FramePace
+from adawise.cameras.redirects import LedAway, Redirects
 from adawise.cameras.wire import Beat, CameraFrame, Drop, Dropped, End, Ended, Opened, Told, written
 
 if TYPE_CHECKING:
@@ -125,7 +127,7 @@ def ended(camera: CameraSpec, tell: Callable[[Told], None]) -> Ended:
     """Tell all that comes of the camera, and how it ended."""
     try:
         _read(camera, tell)
-    except _SourceRefused as refused:
+    except (_SourceRefused, LedAway) as refused:
         return Ended(camera.address.hide(str(refused)), End.REFUSED)
     except (av.error.FFmpegError, OSError, MemoryError, ValueError) as error:
         end, why = next(((end, why) for kind, end, why in _WHY if isinstance(error, kind)), (End.FAILED, _REMEDY))
@@ -153,10 +155,42 @@ def _read(camera: CameraSpec, tell: Callable[[Told], None]) -> None:
 
 
 def _opened(camera: CameraSpec) -> InputContainer:
-    wanted, timeout_s, began_s = opening(camera.source, camera.transport), camera.timeout_s, time.monotonic()
+    redirects = Redirects(camera.source, camera.hosts, camera.timeout_s)
+    scheme = scheme_of(camera.source)
+    if scheme in ("rtsp", "rtsps"):
+        with redirects.watched():
+            return _open(camera, opening(camera.source, camera.transport))
+    if scheme not in ("http", "https"):
+        return _open(camera, opening(camera.source))
+    try:
+        return _open_http(camera, camera.source, redirects)
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+    return _open_http(camera, redirects.followed(camera.source), redirects)  # it was a redirect
+
+
+def _open_http(camera: CameraSpec, url: str, redirects: Redirects) -> InputContainer:
+    try:
+        return _open(camera, opening(url))
+    except av.error.ArgumentError:  # also what is a playlist, which FFmpeg is not to follow
+        if (form := redirects.playlist(url)) is None:
+            raise
+    return _open(camera, opening_playlist(url, form), redirects.open)
+
+
+def _open(
+    camera: CameraSpec, wanted: Opening, io_open: Callable[[str, int, Mapping[str, str]], object] | None = None
+) -> InputContainer:
+    timeout_s, began_s = camera.timeout_s, time.monotonic()
     try:
         return av.open(
-            wanted.name, "r", format=wanted.format, options=dict(wanted.options), timeout=(timeout_s, timeout_s)
+            wanted.name,
+            "r",
+            format=wanted.format,
+            options=dict(wanted.options),
+            timeout=(timeout_s, timeout_s),
+            io_open=io_open,
         )
     except av.error.InvalidDataError as error:  # also where nothing came
         if time.monotonic() - began_s < timeout_s:

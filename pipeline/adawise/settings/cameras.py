@@ -10,20 +10,21 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import ByteSize, Field, ValidationError
+from pydantic import AfterValidator, ByteSize, Field, ValidationError
 from typing_extensions import override
 
 from adawise.settings.describe import expected
+from adawise.settings.files import SECRET_BYTES, TEXT_BYTES, read_bytes
 from adawise.settings.group import INCONSISTENT, FilePath, Group, Text
+from adawise.settings.http import host_names
 from adawise.settings.mistakes import Mistake, error_of, nearest
 from adawise.settings.reading import as_given, reason_of
 from adawise.settings.sources import lines_of
 
 SCHEMES = ("rtsp", "rtsps", "http", "https", "rtmp", "srt", "udp", "tcp")
-_SECRET_BYTES = 64 * 1024
 _WHERE = ("url", "url_env", "url_file", "device", "file")
 
 
@@ -50,6 +51,11 @@ class CameraDefaults(Group):
     )
     transport: Literal["tcp", "udp"] = Field(
         default="tcp", description="of RTSP; udp loses frames where a network is full"
+    )
+    hosts: Annotated[str, AfterValidator(host_names)] | None = Field(
+        default=None,
+        description="others than its own to which a camera's server may send by a redirect or a playlist",
+        json_schema_extra={"expected": "host names separated by commas"},
     )
     timeout_s: float = Field(
         default=10.0, ge=1, le=600, description="seconds without a frame after which the camera is connected to again"
@@ -163,7 +169,7 @@ def read_cameras(path: Path, shown_as: str, environ: Mapping[str, str]) -> list[
         SettingsError: with every mistake in it, each with its line, its camera and its remedy.
     """
     try:
-        text = path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
+        text = read_bytes(path, TEXT_BYTES).decode("utf-8-sig").replace("\r\n", "\n")
         tree = tomllib.loads(text)
     except OSError as error:
         raise error_of(
@@ -277,8 +283,7 @@ class _CameraFile:
             return None
         assert file is not None
         try:
-            with open(self._folder / file, "rb") as opened:
-                value = opened.read(_SECRET_BYTES).decode("utf-8").rstrip("\r\n")
+            value = read_bytes(self._folder / file, SECRET_BYTES).decode("utf-8").rstrip("\r\n")
         except OSError as error:
             self._wrong(f"{place}.{name}", f"{file} cannot be read: {error.strerror}; correct its path or its rights")
             return None

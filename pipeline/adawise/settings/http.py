@@ -27,7 +27,8 @@ def _listen(value: str) -> str:
         return value
 
 
-def _names(value: str) -> str:
+def host_names(value: str) -> str:
+    """Host names and addresses separated by commas, in lower case without spaces. Raises ValueError."""
     names = [name.strip().lower() for name in value.split(",")]
     for name in names:
         if not _HOST.fullmatch(name) and not _is_address(name):
@@ -65,7 +66,7 @@ class HttpSettings(Group):
     token: SecretStr | None = Field(
         default=None, description="what opens the page, by its form, and /metrics, as a bearer; probes need none"
     )
-    hosts: Annotated[str, AfterValidator(_names)] | None = Field(
+    hosts: Annotated[str, AfterValidator(host_names)] | None = Field(
         default=None,
         description="names under which the port is called, beside localhost and addresses",
         json_schema_extra={"expected": "host names separated by commas", "metavar": "NAME,NAME"},

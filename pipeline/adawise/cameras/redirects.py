@@ -1,0 +1,218 @@
+"""Where a camera's server may send its reader: to its own host, and to the hosts that the camera's table lists.
+
+Else a server could have us ask hosts that only we can reach, such as the metadata address of a cloud, or have FFmpeg
+give the camera's password to another host.
+
+- RTSP: FFmpeg follows a redirect with the password, and has no option against it. It logs where it is led just before
+  it connects; if that is not allowed, it gets no socket.
+- HTTP: FFmpeg follows no redirect (`max_redirects` is 0). They are followed here, before it opens the stream.
+- Playlists: FFmpeg takes no `max_redirects` for what they name, so playlists and their segments are fetched here.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import resource
+import ssl
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from typing import IO
+from urllib.error import HTTPError
+from urllib.parse import unquote, urljoin
+from urllib.request import (
+    HTTPBasicAuthHandler,
+    HTTPDigestAuthHandler,
+    HTTPPasswordMgrWithDefaultRealm,
+    HTTPRedirectHandler,
+    HTTPSHandler,
+    OpenerDirector,
+    Request,
+    build_opener,
+)
+
+import av.logging
+from typing_extensions import override
+
+from adawise.cameras.address import masked, may_lead, parts_of, scheme_of
+
+_MOST = 8
+_CODES = (301, 302, 303, 307, 308)
+_REDIRECTING = re.compile(r"Status \d+: Redirecting to (.*)")
+_BEGINNING = 4_096  # bytes of a playlist that say what it is
+_PLAYLISTS: Mapping[bytes, str] = {b"#EXTM3U": "hls", b"<MPD": "dash"}
+
+
+class LedAway(Exception):
+    """A server sends where it must not. The text ends in the remedy."""
+
+
+class Redirects:
+    """What a reader may follow of one camera.
+
+    Args:
+        source: the camera's own address.
+        hosts: others that it may lead to, in lower case.
+        timeout_s: of each answer.
+    """
+
+    def __init__(self, source: str, hosts: Collection[str], timeout_s: float) -> None:
+        self._source, self._hosts, self._timeout_s = source, hosts, timeout_s
+
+    def check(self, url: str) -> None:
+        """Raise LedAway unless the camera may lead there."""
+        if may_lead(self._source, url, self._hosts):
+            return
+        if scheme_of(url) not in ("rtsp", "rtsps", "http", "https"):
+            raise LedAway(f"it leads to what must not be opened: {masked(url)[:200]}. Correct the URL.")
+        raise LedAway(
+            f"it leads to another host or out of encryption: {masked(url)[:200]}. If that is right, name the host in "
+            "the camera's `hosts`, or set `url` to where it leads."
+        )
+
+    # -- RTSP
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Within it, FFmpeg opens nothing more once RTSP led it away, and LedAway is raised at the end."""
+        watch = _Watch(self.check)
+        logger = logging.getLogger("libav")
+        level, propagates = logger.level, logger.propagate
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+        logger.addHandler(watch)
+        av.logging.set_level(av.logging.INFO)
+        try:
+            yield
+        except Exception:
+            if watch.led_away is not None:
+                raise watch.led_away from None
+            raise
+        finally:
+            av.logging.set_level(None)
+            logger.removeHandler(watch)
+            logger.propagate = propagates
+            logger.setLevel(level)
+            watch.restore()
+
+    # -- HTTP
+
+    def followed(self, url: str) -> str:
+        """Return where the redirects of an HTTP server end. Raises LedAway, OSError."""
+        for _ in range(_MOST):
+            try:
+                self._asked(url, {}).close()
+            except HTTPError as error:
+                location = error.headers.get("Location")
+                error.close()
+                if error.code not in _CODES or not location:
+                    return url  # FFmpeg says what is wrong with it
+                url = self._led(url, location)
+            else:
+                return url
+        raise LedAway(f"it led on more than {_MOST} times. Correct the URL.")
+
+    def playlist(self, url: str) -> str | None:
+        """Return FFmpeg's name of the format if it is a playlist. Raises LedAway, OSError."""
+        with self._answer(url, {}) as answer:
+            beginning = answer.read(_BEGINNING)
+        return next((name for mark, name in _PLAYLISTS.items() if mark in beginning), None)
+
+    def open(self, url: str, flags: int, options: Mapping[str, str]) -> object:
+        """Open what a playlist names; as `av.open` wants it. Raises LedAway, OSError."""
+        del flags  # nothing is written
+        if scheme_of(url).startswith("crypto"):
+            raise LedAway("its playlist is encrypted, which is not read. Have the camera send it as it is.")
+        last = f"{int(end) - 1}" if (end := options.get("end_offset")) else ""
+        first = options.get("offset", "0")
+        return _Body(self._answer(url, {"Range": f"bytes={int(first)}-{last}"} if last or first != "0" else {}))
+
+    def _answer(self, url: str, headers: Mapping[str, str]) -> IO[bytes]:
+        """What the server sends, at the end of its redirects."""
+        for _ in range(_MOST):
+            try:
+                return self._asked(url, headers)
+            except HTTPError as error:
+                location = error.headers.get("Location")
+                error.close()
+                if error.code not in _CODES or not location:
+                    raise OSError(f"{masked(url)}: the server answers {error.code}") from error
+                url = self._led(url, location)
+        raise LedAway(f"it led on more than {_MOST} times. Correct the URL.")
+
+    def _led(self, url: str, location: str) -> str:
+        here, target = parts_of(url), urljoin(parts_of(url).clean, location)
+        self.check(target)
+        there = parts_of(target)
+        is_same = there.host == here.host and not there.user
+        return there.with_user(here.user) if is_same else target
+
+    def _asked(self, url: str, headers: Mapping[str, str]) -> IO[bytes]:
+        """One answer, redirects not followed. The host that is asked is the one that was checked."""
+        self.check(url)
+        parts = parts_of(url)
+        answer: IO[bytes] = _opener(parts.clean, parts.user).open(
+            Request(parts.clean, headers=dict(headers)), timeout=self._timeout_s
+        )
+        return answer
+
+
+def _opener(url: str, user: str) -> OpenerDirector:
+    passwords = HTTPPasswordMgrWithDefaultRealm()
+    if user:
+        name, _, password = user.partition(":")
+        passwords.add_password(None, url, unquote(name), unquote(password))
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # as FFmpeg: cameras sign their own
+    return build_opener(
+        _NoRedirect, HTTPBasicAuthHandler(passwords), HTTPDigestAuthHandler(passwords), HTTPSHandler(context=context)
+    )
+
+
+class _NoRedirect(HTTPRedirectHandler):
+    @override
+    def redirect_request(self, *_: object) -> None:
+        return None
+
+
+class _Body:
+    """An answer as FFmpeg reads it: from its beginning to its end. It has no `seek`, which FFmpeg would use."""
+
+    def __init__(self, answer: IO[bytes]) -> None:
+        self._answer = answer
+
+    def read(self, size: int) -> bytes:
+        """Return at most so many bytes; none at the end."""
+        return self._answer.read(size)
+
+    def close(self) -> None:
+        """Free the connection."""
+        self._answer.close()
+
+
+class _Watch(logging.Handler):
+    """Takes the sockets away from FFmpeg when it is led where it must not go."""
+
+    def __init__(self, check: Callable[[str], None]) -> None:
+        super().__init__()
+        self._check = check
+        self._limits: tuple[int, int] | None = None
+        self.led_away: LedAway | None = None
+
+    @override
+    def emit(self, record: logging.LogRecord) -> None:
+        match = _REDIRECTING.search(record.getMessage())
+        if match is None or self.led_away is not None:
+            return
+        try:
+            self._check(match[1])
+        except LedAway as led_away:
+            self.led_away = led_away
+            # An exception would get lost in FFmpeg, which connects next. Its socket is refused by the system.
+            self._limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (0, self._limits[1]))
+
+    def restore(self) -> None:
+        """Give files and sockets back."""
+        if self._limits is not None:
+            resource.setrlimit(resource.RLIMIT_NOFILE, self._limits)
