@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import pickle
 import shutil
@@ -15,6 +16,7 @@ from open_clip import factory
 from safetensors.torch import load_file
 from structlog.testing import capture_logs
 
+from adawise.clip import archive as archives
 from adawise.clip.archive import is_archive, read_archive
 from adawise.clip.load import load_checkpoints
 from adawise.errors import CheckpointError
@@ -63,6 +65,65 @@ def test_other_files_of_torch_are_no_archives(pair_folder: PairFolder, tmp_path:
     others = [tmp_path / "plain.pt", tmp_path / "cut.pt", tmp_path / "none.pt", pair_folder.weights(0), tmp_path]
     assert [is_archive(str(path)) for path in others] == [False] * 5
     assert is_archive(str(archive), of_openai=True)
+
+
+def packed(path: Path, members: dict[str, bytes], *, levels: int = zipfile.ZIP_DEFLATED) -> Path:
+    with zipfile.ZipFile(path, "w", levels) as written:
+        for name, content in members.items():
+            written.writestr(f"a/{name}", content)
+    return path
+
+
+@pytest.mark.parametrize("scripted", [True, False], ids=["TorchScript", "state_dict"])
+def test_a_small_archive_that_unpacks_to_very_much_is_refused_before_it_is_unpacked(
+    scripted: bool, pair_folder: PairFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archives, "_SPARE_BYTES", 1 << 20)
+    members = {"data.pkl": bytes(1 << 25)} | ({"constants.pkl": b""} if scripted else {"data/0": b""})
+    path = packed(tmp_path / "bomb.pt", members)
+    assert path.stat().st_size < 1 << 16
+    read: list[str] = []
+    monkeypatch.setattr(zipfile.ZipFile, "read", lambda self, name, pwd=None: read.append(str(name)))
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("it was unpacked"))
+    assert is_archive(str(path)) == scripted
+    assert not is_archive(str(path), of_openai=True)
+    with pytest.raises(CheckpointError, match=r"bomb\.pt: .*many times its size"):
+        load_checkpoints(pair_folder.theta_0, str(path), pair_folder.theta_1)
+    folder = shutil.copytree(pair_folder.theta_1.removeprefix("local-dir:"), tmp_path / "theta_1")
+    for weights in folder.glob("*.safetensors"):
+        weights.unlink()
+    shutil.copy(path, folder / "open_clip_pytorch_model.bin")
+    with pytest.raises(CheckpointError, match="many times its size"):
+        load_checkpoints(None, pair_folder.theta_0, f"local-dir:{folder}")
+    assert read == []
+
+
+def test_members_that_share_their_bytes_count_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archives, "_SPARE_BYTES", 0)
+    path = packed(tmp_path / "overlapping.pt", {"constants.pkl": bytes(1 << 12)}, levels=zipfile.ZIP_STORED)
+    archives.check_unpacked_size(str(path))
+    with zipfile.ZipFile(path, "a") as written:
+        for number in range(9):
+            member = copy.copy(written.infolist()[0])
+            member.filename = member.orig_filename = f"a/data/{number}"
+            written.filelist.append(member)
+        written._didModify = True  # type: ignore[attr-defined]
+    with pytest.raises(CheckpointError, match="many times its size"):
+        read_archive(str(path))
+
+
+def test_tensors_of_one_storage_share_its_bytes(tmp_path: Path) -> None:
+    class Naming(pickle.Pickler):
+        def persistent_id(self, obj: object) -> object:
+            return ("storage", "FloatStorage", "0", "cpu", 4) if obj == "the storage" else None
+
+    content = io.BytesIO()
+    Naming(content).dump(["the storage"] * 100)
+    members = {"data.pkl": content.getvalue(), "constants.pkl": b"", "data/0": bytes(16)}
+    path = packed(tmp_path / "shared.pt", members, levels=zipfile.ZIP_STORED)
+    with zipfile.ZipFile(path) as archive:
+        found = archives._TensorReader(archive).load()
+    assert len({tensor.data_ptr() for tensor in found}) == 1
 
 
 class Hostile:

@@ -17,7 +17,13 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from adawise.errors import CheckpointError
+
 _OF_OPENAI = b"input_resolution"  # a number that only OpenAI's own models keep among their weights
+
+
+_SPARE_BYTES = 1 << 26  # torch packs nothing but the code of TorchScript, which has a few million bytes
+_UNREADABLE = (OSError, ValueError, RuntimeError, EOFError, StopIteration, zipfile.BadZipFile, zlib.error)
 
 
 def is_archive(checkpoint: str, *, of_openai: bool = False) -> bool:
@@ -25,18 +31,47 @@ def is_archive(checkpoint: str, *, of_openai: bool = False) -> bool:
     try:
         with zipfile.ZipFile(checkpoint) as archive:
             scripted = any(name.endswith("/constants.pkl") for name in archive.namelist())
-            return scripted and (not of_openai or _OF_OPENAI in archive.read(_pickle(archive)))
-    except (OSError, ValueError, RuntimeError, EOFError, StopIteration, zipfile.BadZipFile, zlib.error):
+            if not (scripted and of_openai):
+                return scripted
+            return not _unpacks_to_too_much(archive) and _OF_OPENAI in archive.read(_pickle(archive))
+    except _UNREADABLE:
         return False  # none, or damaged: loading it says more
+
+
+def check_unpacked_size(checkpoint: str) -> None:
+    """Refuse a zip file that would take far more memory than it has bytes, before anybody unpacks it.
+
+    Raises:
+        CheckpointError: it would. What is no zip file, or a damaged one, is left to whoever loads it.
+    """
+    try:
+        with zipfile.ZipFile(checkpoint) as archive:
+            is_too_much = _unpacks_to_too_much(archive)
+    except _UNREADABLE:
+        return
+    if is_too_much:
+        raise CheckpointError(
+            f"{checkpoint}: expected an archive as torch writes it, about as large as its content, but it would unpack "
+            "to many times its size. Save the state_dict anew, or take a file from where you trust it."
+        )
+
+
+def _unpacks_to_too_much(archive: zipfile.ZipFile) -> bool:
+    """By the directory at its end, which zip readers hold each member to; members that overlap count each."""
+    assert archive.fp is not None
+    packed = archive.fp.seek(0, io.SEEK_END)
+    return sum(member.file_size for member in archive.infolist()) > packed + _SPARE_BYTES
 
 
 def read_archive(checkpoint: str) -> dict[str, Tensor]:
     """Every tensor that a module of the archive has, by its dotted name; more than a state dict: masks are there too.
 
     Raises:
+        CheckpointError: it would unpack to many times its size.
         pickle.UnpicklingError: it names something beside tensors and plain objects.
         Exception: it is damaged.
     """
+    check_unpacked_size(checkpoint)
     with zipfile.ZipFile(checkpoint) as archive:
         root = _TensorReader(archive).load()
     return dict(_tensors(root, ""))
@@ -55,6 +90,7 @@ class _TensorReader(pickle.Unpickler):
         name = _pickle(archive)
         super().__init__(io.BytesIO(archive.read(name)))
         self._archive, self._data = archive, name.removesuffix(".pkl")
+        self._storages: dict[tuple[str, str], Tensor] = {}
 
     @override
     def find_class(self, module: str, name: str, /) -> Any:
@@ -73,9 +109,11 @@ class _TensorReader(pickle.Unpickler):
     @override
     def persistent_load(self, pid: Any, /) -> Tensor:
         _, storage, key, *_ = pid
-        dtype: torch.dtype = getattr(torch, storage).dtype
-        data = bytearray(self._archive.read(f"{self._data}/{key}"))
-        return torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
+        if (storage, key) not in self._storages:  # tensors may share one, however many there are
+            dtype: torch.dtype = getattr(torch, storage).dtype
+            data = bytearray(self._archive.read(f"{self._data}/{key}"))
+            self._storages[storage, key] = torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
+        return self._storages[storage, key]
 
 
 def _first(value: Any, *_: Any) -> Any:

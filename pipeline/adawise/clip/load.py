@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
 from copy import deepcopy
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property, partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,7 +27,7 @@ from torch.overrides import TorchFunctionMode
 from typing_extensions import override
 
 from adawise.adapt.interpolate import check_finite, check_pair, freeze_statistics
-from adawise.clip.archive import is_archive, read_archive
+from adawise.clip.archive import check_unpacked_size, is_archive, read_archive
 from adawise.clip.attention import pack_attention
 from adawise.clip.compiler import postponed
 from adawise.clip.config import check_alike, check_config, check_size, config_digest
@@ -84,9 +84,9 @@ class CheckpointPair:
     `config` is a hash of the config of both, with mean, std and GELU as they are used (`clip.config.decisive`).
     """
 
-    tower: nn.Module
-    theta_0: Mapping[str, Tensor]
-    theta_1: Mapping[str, Tensor]
+    tower: nn.Module = field(repr=False)
+    theta_0: Mapping[str, Tensor] = field(repr=False)
+    theta_1: Mapping[str, Tensor] = field(repr=False)
     preprocess: Preprocess
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
@@ -94,8 +94,8 @@ class CheckpointPair:
     log_scales: tuple[float, float]
     hashes: tuple[str, str]
     config: str
-    _models: tuple[Any, Any]  # open_clip's own classes, untyped
-    _tokenizer: Any
+    _models: tuple[Any, Any] = field(repr=False)  # open_clip's own classes, untyped
+    _tokenizer: Any = field(repr=False)
 
     @cached_property
     def text_is_shared(self) -> bool:
@@ -393,9 +393,10 @@ def _load(configs: _Configs, architecture: str | None, prepared: Preprocessing, 
         raise _without_transformers(name)
     quick = {"quick_gelu": prepared.values["quick_gelu"]}
     try:
+        weights = _weights_in(Path(folder)) if checkpoint.startswith(_LOCAL) else checkpoint
+        check_unpacked_size(weights)
         with _Unfilled():
             if name.startswith(_LOCAL):
-                weights = _weights_in(Path(folder)) if checkpoint.startswith(_LOCAL) else checkpoint
                 check_size(configs.model(name), name, Path(weights).stat().st_size)
                 model = _created(configs.whole(name), quick)
                 _fill(model, weights)
