@@ -75,7 +75,7 @@ class Redirects:
     @contextmanager
     def watched(self) -> Iterator[None]:
         """Within it, FFmpeg opens nothing more once RTSP led it away, and LedAway is raised at the end."""
-        watch = _Watch(self.check)
+        watch = _RedirectLog(self.check)
         logger = logging.getLogger("libav")
         level, propagates = logger.level, logger.propagate
         logger.setLevel(logging.INFO)
@@ -165,11 +165,11 @@ def _opener(url: str, user: str) -> OpenerDirector:
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # as FFmpeg: cameras sign their own
     return build_opener(
-        _NoRedirect, HTTPBasicAuthHandler(passwords), HTTPDigestAuthHandler(passwords), HTTPSHandler(context=context)
+        _NotFollowed, HTTPBasicAuthHandler(passwords), HTTPDigestAuthHandler(passwords), HTTPSHandler(context=context)
     )
 
 
-class _NoRedirect(HTTPRedirectHandler):
+class _NotFollowed(HTTPRedirectHandler):
     @override
     def redirect_request(self, *_: object) -> None:
         return None
@@ -190,7 +190,7 @@ class _Body:
         self._answer.close()
 
 
-class _Watch(logging.Handler):
+class _RedirectLog(logging.Handler):
     """Takes the sockets away from FFmpeg when it is led where it must not go."""
 
     def __init__(self, check: Callable[[str], None]) -> None:
