@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator, Sequence
 
@@ -11,6 +12,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from structlog.testing import capture_logs
 
+from adawise import logs
 from adawise.build import telemetry
 from adawise.build.telemetry import is_wanted, spans
 from adawise.telemetry.export import span_observer
@@ -111,6 +113,22 @@ def test_traces_are_made_only_where_a_collector_is_named(environ: dict[str, str]
     assert is_wanted(environ) == wanted
     if not wanted:
         assert spans(environ) is None
+
+
+@pytest.mark.parametrize("name", ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"])
+def test_neither_password_nor_token_of_a_collector_is_logged(
+    name: str, collector: Collector, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    logs.configure(form="json")
+    monkeypatch.setenv(name, collector.address.replace("://", "://yard:Geheim@") + "/v1/none?token=heimlich")
+    observer = spans()
+    assert observer is not None
+    observer.batch_predicted(*served([frame(0), frame(1)]))
+    observer.stopped()
+    said = capfd.readouterr().err
+    assert "tracing_started" in said
+    assert "yard:***@" in said
+    assert not re.search("Geheim|heimlich", said)
 
 
 def test_what_is_missing_is_told_and_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 
 import structlog
 
+from adawise.cameras.address import masked
 from adawise.worker.observer import Observer
 
 SERVICE = "adawise"
@@ -34,7 +35,8 @@ def spans(environ: Mapping[str, str] = os.environ) -> Observer | None:
         return None
     from adawise.telemetry.export import span_observer
 
-    log.info("tracing_started", collector=next(environ[name] for name in reversed(_ENDPOINTS) if environ.get(name)))
+    endpoint = next(environ[name] for name in reversed(_ENDPOINTS) if environ.get(name))
+    log.info("tracing_started", collector=masked(endpoint))  # it may hold a password or a token
     return span_observer(SERVICE)
 
 
