@@ -13,7 +13,7 @@ from adawise.live.row import CameraState
 from adawise.live.worker import LiveBounds
 from adawise.ports import Head, ServedBy
 from adawise.records import Frame, ImageBatch, Switch, TopicPartition
-from adawise.worker.observer import Phase
+from adawise.worker.observer import Phase, WorkerProgress
 from tests.fakes import FakeSource
 from tests.live.hearing import Heard
 from tests.sink.building import DictStore
@@ -149,6 +149,31 @@ def test_the_last_picture_is_kept_where_it_is_asked_for_and_nowhere_else() -> No
         assert picture.size == (1, 1)
     assert heard.observer.picture("frames/x/north") is None
     assert heard.observer.picture("") is None
+
+
+@pytest.mark.parametrize("number", ["9" * 5_000, "99999999999", "-1", ""])
+def test_a_picture_of_a_partition_that_cannot_be_is_none(number: str) -> None:
+    observer = Heard(FakeSource([], finite=True), keeps_pictures=True).observer
+    assert observer.picture(f"frames/{number}/north") is None
+
+
+def test_few_events_wait_for_a_thread_that_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(observing, "MOST_UNREAD", 5)
+    heard = Heard(FakeSource([], finite=True))
+
+    def work(seconds: int) -> None:
+        for _ in range(seconds):
+            heard.extra_s += 1.0
+            heard.observer.stepped(lambda: WorkerProgress({}, (), 0, 1, paused=False, batches_closed_early=0))
+
+    work(50)
+    assert (heard.observer.waiting, heard.observer.dropped) == (51, 0), "it may still be busy"
+    work(20)
+    assert heard.observer.waiting <= 5
+    assert heard.observer.waiting + heard.observer.dropped == 71
+    heard.observer.catch_up()
+    work(50)
+    assert heard.observer.waiting == 50, "it takes up again"
 
 
 def test_what_is_put_down_for_the_other_thread_holds_no_images() -> None:

@@ -1,7 +1,8 @@
 """From the worker's thread to the one that shows: events are put down here, and taken up there.
 
 The worker's thread pays for a tuple and an append. What the other thread does not take up in time is dropped and
-counted: a page is no reason to fill the memory.
+counted: a page is no reason to fill the memory. A thread that takes up nothing for a minute has ended: from then on
+fewer events wait, until something is taken up again.
 """
 
 from __future__ import annotations
@@ -24,7 +25,11 @@ from adawise.worker.observer import Observer, Phase, WorkerProgress
 MOST = 65_536
 """Events that wait, at most."""
 
+MOST_UNREAD = 1_024
+"""Events that wait, at most, where the other thread has taken up nothing for `_UNREAD_TURNS`."""
+
 _PROGRESS_S = 1.0
+_UNREAD_TURNS = 60  # of `_PROGRESS_S` in which the worker's loop turned: a process that stood still counts none
 _PICTURE_S = 10.0  # between two of a camera
 _PICTURES = 100_000  # cameras whose last picture's time is known
 
@@ -43,13 +48,18 @@ class LiveObserver(Observer):
         self._events: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
         self._beat_s, self._told_s = clock(), 0.0
         self._pictured_s: dict[str, float] = {}
+        self._unread_turns = 0
         self.is_member: Callable[[], bool] = lambda: True
         self.dropped = 0
 
     def catch_up(self) -> LiveWorker:
         """Tell the worker's image all that was heard; for one thread, which is not the worker's."""
+        self._unread_turns = 0
         for _ in range(len(self._events)):
-            handler, arguments = self._events.popleft()
+            try:
+                handler, arguments = self._events.popleft()
+            except IndexError:  # the worker's thread dropped them meanwhile
+                break
             handler(*arguments)
         self._worker.health.beat_s = self._beat_s
         self._worker.now_s = self._clock()
@@ -70,6 +80,10 @@ class LiveObserver(Observer):
 
     def _put(self, handler: Callable[..., None], *arguments: object) -> None:
         now_s = self._beat_s = self._clock()
+        is_unread = self._unread_turns >= _UNREAD_TURNS
+        if is_unread and len(self._events) >= MOST_UNREAD:
+            self.dropped += len(self._events)
+            self._events.clear()
         if len(self._events) >= MOST:
             self.dropped += 1
         else:
@@ -89,6 +103,7 @@ class LiveObserver(Observer):
         now_s = self._beat_s = self._clock()
         if now_s - self._told_s >= _PROGRESS_S:
             self._told_s = now_s
+            self._unread_turns += 1
             with suppress(RetryableError):  # nobody answers; a later step may know
                 self._put(self._worker.progressed, progress(), self.is_member())
 

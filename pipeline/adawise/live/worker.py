@@ -28,6 +28,7 @@ STATES = tuple(state for state in CameraState if state not in {CameraState.FROZE
 """Those that a camera of a worker can have."""
 
 _NAMELESS_S = 300.0
+_PARTITION_DIGITS = 10  # Kafka numbers partitions by 32 bits
 _HOLDS_S = 30.0  # a row that nothing happened to: its rate falls, what changed gets old
 
 
@@ -229,9 +230,11 @@ class LiveWorker:
 
     def picture(self, key: str) -> bytes | None:
         """See `Provider.picture`."""
-        tp, _, stream_id = key.partition("/")
-        number, _, stream_id = stream_id.partition("/")
-        camera = self.cameras.get((TopicPartition(tp, int(number)), stream_id)) if number.isdecimal() else None
+        topic, _, rest = key.partition("/")
+        number, _, stream_id = rest.partition("/")
+        if not (number.isdecimal() and len(number) <= _PARTITION_DIGITS):  # the key is a stranger's
+            return None
+        camera = self.cameras.get((TopicPartition(topic, int(number)), stream_id))
         if camera is None or camera.pixels is None:
             return None
         out = io.BytesIO()
