@@ -257,6 +257,9 @@ class Sink(Protocol):
         Raises ChainError, StoreUnavailable.
         """
 
+    def forget(self, tp: TopicPartition) -> None:
+        """Free what is held of a partition that this worker does not own any more; it may be recovered again."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Told:

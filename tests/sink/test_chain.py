@@ -71,6 +71,18 @@ def test_a_partition_without_a_chain_begins_at_the_origin_that_was_claimed_first
     assert open_chain(store).recover(TP, IDENTITY, 55) == Head(40)
 
 
+def test_what_is_held_of_a_partition_is_freed_once_it_is_another_workers() -> None:
+    store = DictStore()
+    chain = extended(store, 4, 8)
+    for _ in range(2):
+        chain.forget(TP)
+    assert [*chain._tips, *chain._attempts, *chain._blocks] == []
+    with pytest.raises(ValueError, match="expected `recover` before `commit`"):
+        chain.commit(draft(8, 12))
+    assert chain.recover(TP, IDENTITY, 0).next_offset == 8
+    assert chain.commit(draft(8, 12, number=2)).won
+
+
 def test_a_committed_head_is_what_another_worker_recovers() -> None:
     store = DictStore()
     chain = open_chain(store)

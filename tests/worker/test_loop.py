@@ -17,8 +17,9 @@ from adawise.adapt.search import Search
 from adawise.adapt.state import StreamState
 from adawise.adapt.strategies.warm import WarmSearch
 from adawise.errors import BrokerUnavailable, FatalError, SourceError, StoreUnavailable
-from adawise.ports import Poll, TopicIdentity
+from adawise.ports import Poll, ServedBy, TopicIdentity
 from adawise.records import Gap, Message, TopicPartition
+from adawise.sink.chain import SegmentChain
 from adawise.sink.verify.root import verify
 from adawise.worker.backpressure import Limits
 from adawise.worker.batching import BatchPolicy
@@ -27,7 +28,20 @@ from adawise.worker.partition import FlushPolicy
 from tests.fakes import FakeSource
 from tests.sink.building import DictStore
 from tests.sink.footers import read_segment_footers
-from tests.worker.loop import TP, Bench, Inline, adaptation, bad, batch, decode, held_bytes, image, images, prefetch
+from tests.worker.loop import (
+    CLASSES,
+    TP,
+    Bench,
+    Inline,
+    adaptation,
+    bad,
+    batch,
+    decode,
+    held_bytes,
+    image,
+    images,
+    prefetch,
+)
 
 CAMERAS = ("north", "south", "east")
 MIXED = [
@@ -432,6 +446,21 @@ def test_a_partition_that_goes_while_the_store_does_not_answer_is_not_waited_for
     bench.run(turn)
     assert bench.seen.lost == [TP]
     Bench(FakeSource(MIXED, finite=True), store).run().check_against(MIXED, undisturbed(MIXED))
+
+
+def test_nothing_is_held_of_the_chain_of_a_partition_that_went() -> None:
+    source, store = FakeSource(MIXED), DictStore()
+    chain = SegmentChain(store=store, by=ServedBy(CLASSES, "model", "config"), writer="bench")
+    bench = Bench(source, store, sink=chain)
+
+    def turn() -> bool:
+        if bench.seen.commits and not bench.seen.lost:
+            assert set(chain._tips) == {TP}
+            source.lose(TP)
+        return bool(bench.seen.lost)
+
+    bench.run(turn)
+    assert [*chain._tips, *chain._attempts, *chain._blocks] == []
 
 
 def test_a_draft_whose_fate_is_unknown_and_what_was_done_since_are_both_written_before_a_partition_goes() -> None:

@@ -179,6 +179,11 @@ class SegmentChain:
         self._tips[draft.tp] = tip = _extended(tip.identity, attempt.footer, attempt.key, attempt.since)
         return Commit(tip.head, won=True, rows=attempt.rows, size_bytes=len(attempt.data))
 
+    def forget(self, tp: TopicPartition) -> None:
+        """See `ports.Sink`."""
+        for held in (self._tips, self._attempts, self._blocks):
+            held.pop(tp, None)
+
     def _note(self, by: ServedBy) -> None:
         """Before the first rows that it served: what is in the chain is never without its settings."""
         if (prints := (by.model_fingerprint, by.config_fingerprint)) not in self._noted:

@@ -88,6 +88,7 @@ class Recovery:
         self._early_since.pop(tp, None)
         self._stands_until_s.pop(tp, None)
         self._recorder.forget([tp])
+        self._sink.forget(tp)
 
     def advance(self, now_s: float) -> list[PartitionWork]:
         """The work on each partition that could be recovered now; the source has been sent to where it begins.
