@@ -37,13 +37,16 @@ def test_what_may_be_interrupted_is_not_begun_after_a_signal() -> None:
     assert not begun
 
 
-def test_while_modules_are_loaded_sigterm_ends_the_process_with_0_and_later_it_does_what_it_did() -> None:
-    before = signal.getsignal(signal.SIGTERM)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_while_modules_are_loaded_a_signal_ends_the_process_with_0_and_later_it_does_what_it_did(
+    number: signal.Signals,
+) -> None:
+    before = signal.getsignal(number)
     with ended_at_once():
         pass
-    assert signal.getsignal(signal.SIGTERM) == before
+    assert signal.getsignal(number) == before
     code = (
         "import signal; from adawise.build.signals import ended_at_once\n"
-        "with ended_at_once(): signal.raise_signal(signal.SIGTERM)"
+        f"with ended_at_once(): signal.raise_signal({int(number)})"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

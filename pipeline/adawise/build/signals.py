@@ -61,9 +61,10 @@ def stop_signals(on_stop: Callable[[], object] = lambda: None) -> Iterator[StopR
 
 @contextmanager
 def ended_at_once() -> Iterator[None]:
-    """While modules are loaded, which takes seconds, nothing has begun: SIGTERM ends the process with 0."""
-    previous = signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    """While modules are loaded, which takes seconds, nothing has begun: SIGTERM and SIGINT end the process with 0."""
+    previous = {number: signal.signal(number, lambda *_: os._exit(0)) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)

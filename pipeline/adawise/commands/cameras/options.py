@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 from pydantic import Field
@@ -48,7 +49,8 @@ class CamerasCommand(Command):
         """Read them, or only try them."""
         from adawise.build.signals import ended_at_once
 
-        with ended_at_once():
+        # A check that was stopped has found nothing out, which is not 0.
+        with nullcontext() if self.check else ended_at_once():
             from adawise.commands.cameras.run import check, read_until_stopped
 
         if self.check:
