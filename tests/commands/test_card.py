@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +14,7 @@ from rich.console import Console
 from safetensors.torch import load_file, save_file
 
 from adawise.__main__ import main
-from adawise.adapt.advice import OWN, advise
+from adawise.adapt.advice import OWN, Recommendation, advise, advised_alpha, recommend
 from adawise.adapt.card import GroupVerdict, PairVerdict, read_card
 from adawise.adapt.objective import NAMES
 from adawise.build.model import adaptation, config_fingerprint, load_model
@@ -323,11 +325,48 @@ def test_a_verdict_fits_a_terminal_of_80_columns_and_few_images_are_never_sure()
 def test_cameras_that_see_all_conditions_at_once_are_told_of_where_a_fixed_alpha_serves_them_more() -> None:
     told = PairVerdict("tsallis", 0.5, 0.6, 0.45, 0.62, 0.65, (0.03, 0.01, 0.05), (), (-0.017, -0.03, -0.004))
     assert verdict_text(told).endswith(
-        "search.strategy = auto adapts. Where every batch of a camera mixes all of these, it serves -1.7 points "
+        "Recommended: adapt, as search.strategy = auto does. Where every batch of a camera mixes all of these, it "
+        "serves -1.7 points "
         '(95 %: -3.0 to -0.4): for such cameras set search.strategy = "fixed" and search.alpha = 0.45.'
     )
     for draw in (None, (-0.017, -0.03, 0.001)):
-        assert verdict_text(replace(told, mixed_gain=draw)).endswith("search.strategy = auto adapts.")
+        assert verdict_text(replace(told, mixed_gain=draw)).endswith(
+            "Recommended: adapt, as search.strategy = auto does."
+        )
+
+
+@pytest.mark.parametrize(
+    ("changes", "alpha", "served", "is_auto", "words"),
+    [
+        ({}, None, 0.65, True, r"hindsight, 0\.45\. Recommended: adapt, as search\.strategy = auto does\.$"),
+        ({"gain": (0.03, -0.01, 0.05)}, None, 0.65, True, "hindsight, 0.45, which is a draw. Recommended: adapt"),
+        ({"gain": (-0.03, -0.05, -0.01)}, 0.45, 0.62, True, "alpha 0.45 for all images, as search.strategy = auto has"),
+        (
+            {"gain": (-0.03, -0.05, -0.01), "fixed_alpha": 0.0, "best_fixed": 0.5},
+            *(0.0, 0.5, True, "Recommended: theta_0 alone, as search.strategy = auto has it"),
+        ),
+        (
+            {"adapted": 0.501, "gain": (-0.001, -0.02, 0.02), "fixed_alpha": 0.0, "best_fixed": 0.5},
+            *(
+                0.0,
+                0.5,
+                False,
+                r'which is a draw\. Recommended: theta_0 alone, by search\.strategy = "fixed" and search',
+            ),
+        ),
+    ],
+)
+def test_there_is_one_recommendation(
+    changes: dict[str, Any], alpha: float | None, served: float, is_auto: bool, words: str
+) -> None:
+    told = PairVerdict("tsallis", 0.5, 0.6, 0.45, 0.62, 0.65, (0.03, 0.01, 0.05), (), None)
+    told = replace(told, **changes)
+    assert recommend(told) == Recommendation(alpha, served, is_auto)
+    text = verdict_text(told)
+    assert re.search(words, text), text
+    assert text.count("Recommended") == 1
+    if is_auto:
+        assert alpha == advised_alpha(told)
 
 
 def test_shifted_images_that_are_too_few_to_judge_objectives_by_are_not_asked_for_again(capsys: Captured) -> None:

@@ -10,7 +10,7 @@ import shutil
 import signal
 import struct
 from collections.abc import Callable, Iterator, MutableMapping
-from contextlib import redirect_stdout
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -22,7 +22,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from structlog.testing import capture_logs
 
-from adawise.adapt.advice import AUTO, OWN, advised_alpha, chosen
+from adawise.adapt.advice import AUTO, OWN, advised_alpha, chosen, recommend
 from adawise.adapt.card import PairVerdict, read_card
 from adawise.build.model import load_model
 from adawise.commands.card.show import verdict_text
@@ -172,7 +172,8 @@ def test_the_recipe_is_run_again_without_some_classes_and_the_pair_judged_on_the
     out = folder / "out"
     card, record = read_card(out / "card.json"), json.loads((out / "finetune.json").read_text())
     assert card.verdict is not None
-    advised = {"advised_alpha": advised_alpha(card.verdict), "told": verdict_text(card.verdict)}
+    advised: dict[str, Any] = {"advised_alpha": advised_alpha(card.verdict), "told": verdict_text(card.verdict)}
+    advised["recommended"] = asdict(recommend(card.verdict))
     assert rows[rows.index(1, 1) :] == list(range(1, record["best"]["epoch"] + 1)), "as long as theta_1 was trained"
     assert record["verdict"] == json.loads(json.dumps({**asdict(card.verdict), **advised}))
     assert verdict_text(card.verdict) in said
@@ -191,6 +192,41 @@ def test_the_recipe_is_run_again_without_some_classes_and_the_pair_judged_on_the
     card = read_card(out / "card.json")
     assert card.verdict is not None
     assert [group.group for group in card.verdict.groups] == ["home", "shifted"]
+
+
+class Counting:
+    """A bar that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.totals: list[int | None] = []
+        self.done = 0
+        self.stages: list[str] = []
+
+    def advance(self, count: int = 1) -> None:
+        self.done += count
+
+    def note(self, text: str) -> None:
+        stage = text.partition(":")[0]
+        if self.stages[-1:] != [stage]:
+            self.stages.append(stage)
+
+    @contextmanager
+    def progress(self, title: str, total: int | None = None, unit: str = "images") -> Iterator[Counting]:
+        del title, unit
+        self.totals.append(total)
+        yield self
+
+
+def test_one_countdown_covers_training_rehearsal_card_and_verdict(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    four_classes(folder)
+    bar = Counting()
+    monkeypatch.setattr("adawise.commands.finetune.run.progress", bar.progress)
+    assert finetune(folder, "--labelled", "four", "--finetune.validation-share", "0.5") == 0
+    (total,) = bar.totals
+    assert bar.done == total
+    assert bar.stages == ["training", "rehearsal", "new classes", "card", "verdict"]
 
 
 def test_broken_images_of_classes_that_a_rehearsal_leaves_out_cost_no_run(folder: Path) -> None:

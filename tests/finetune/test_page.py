@@ -41,6 +41,7 @@ def record() -> dict[str, Any]:
             **{"groups": [group("home"), group("new")], "zero_shot": 0.5, "fine_tuned": 0.6, "best_fixed": 0.7},
             **{"adapted": 0.75, "gain": [0.05, 0.01, 0.09], "fixed_alpha": 0.45, "objective": "tsallis"},
             **{"advised_alpha": None, "told": "Adapting by tsallis serves +5.0 points."},
+            "recommended": {"alpha": None, "served": 0.75, "is_auto": True},
         },
         "versions": {"adawise": "1"},
     }
@@ -56,9 +57,10 @@ def test_it_opens_offline_with_figures_tables_and_mistakes_and_obeys_no_name(
         assert seen.complaints == []
         assert seen.requests == [(tmp_path / "finetune.html").as_uri()]
         shown = seen.page
-        assert shown.locator("h1").inner_text() == ".250 becomes .750 on held-out images"
+        assert shown.locator("h1").inner_text() == "Adapting serves .750, theta_0 .500"
         assert shown.locator(".chart svg").count() == 3
-        assert shown.get_by_text("Adapting by tsallis serves +5.0 points. Shifts are synthetic").count() == 1
+        assert shown.locator("#verdict li").first.inner_text() == "Adapting by tsallis serves +5.0 points."
+        assert shown.locator("main").get_by_text("Adapting by tsallis").count() == 1, "there is one recommendation"
         assert shown.locator("#classes tbody tr").count() == 3
         assert shown.locator("#confusions tbody tr").count() == 1
         assert shown.locator("#pair tbody tr").count() == 3
@@ -67,6 +69,22 @@ def test_it_opens_offline_with_figures_tables_and_mistakes_and_obeys_no_name(
         assert shown.locator("#verdict li", has_text="2 files were skipped").count() == 1
         assert shown.locator("#made code", has_text="--labelled 'my images'").count() == 1
         assert shown.locator("main script").count() == 0
+
+
+@pytest.mark.parametrize(
+    ("recommended", "said"),
+    [
+        ({"alpha": None, "served": 0.75}, "Adapting serves .750, theta_0 .500"),
+        ({"alpha": 0.45, "served": 0.7}, "Alpha 0.45 serves .700, theta_0 .500"),
+        ({"alpha": 0.0, "served": 0.5}, "theta_0 alone serves .500; the pair serves no more"),
+        (None, "theta_1 has .750 on held-out images, theta_0 .250; the pair was not judged"),
+    ],
+)
+def test_the_headline_is_what_will_be_served(
+    record: dict[str, Any], recommended: dict[str, Any] | None, said: str
+) -> None:
+    record["verdict"] = None if recommended is None else {**record["verdict"], "recommended": recommended}
+    assert f"<h1>{said}</h1>" in page(record, ["finetune"], [])
 
 
 def test_a_run_without_a_mistake_has_no_section_for_them(record: dict[str, Any]) -> None:

@@ -145,6 +145,28 @@ def advised_alpha(verdict: PairVerdict | None) -> float | None:
     return verdict.fixed_alpha if verdict is not None and verdict.gain[0] < -_LOSS and verdict.gain[2] < 0.0 else None
 
 
+@dataclass(frozen=True)
+class Recommendation:
+    """What to serve with a judged pair.
+
+    `alpha` is the one for all images, 0 for theta_0 alone, None to adapt. `served` is the accuracy that this had, mean
+    over the judged conditions. `is_auto`: `search.strategy = auto` does it by the card.
+    """
+
+    alpha: float | None
+    served: float
+    is_auto: bool
+
+
+def recommend(verdict: PairVerdict) -> Recommendation:
+    """The one recommendation: a fixed alpha where adapting surely served less; theta_0 where it served no more."""
+    if (fixed := advised_alpha(verdict)) is not None:
+        return Recommendation(fixed, verdict.best_fixed, is_auto=True)
+    if verdict.adapted < verdict.zero_shot + _LOSS:
+        return Recommendation(0.0, verdict.zero_shot, is_auto=False)
+    return Recommendation(None, verdict.adapted, is_auto=True)
+
+
 def in_words(strategy: str, objective: str, alpha: float, *, is_advised: bool) -> str:
     """How alpha is chosen, for everybody who is told; `is_advised`: by `auto`, which goes by the card."""
     if strategy == "fixed":

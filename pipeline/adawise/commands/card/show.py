@@ -10,7 +10,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from adawise.adapt.advice import OWN, advise, advised_alpha
+from adawise.adapt.advice import OWN, advise, recommend
 from adawise.adapt.card import Card, Judged, LabelBias, PairVerdict
 from adawise.adapt.objective import NAMES
 from adawise.console import paper
@@ -122,15 +122,24 @@ def _half_width(share: float, images: int) -> float:
 
 
 def verdict_text(told: PairVerdict) -> str:
-    """Whether to adapt."""
+    """What adapting serves, and the one recommendation."""
     found = (
         f"Adapting by {told.objective} serves {_points(told.gain)} "
         f"against the best fixed alpha in hindsight, {told.fixed_alpha:g}"
     )
-    if advised_alpha(told) is not None:
-        return f"{found}. Use that fixed alpha: search.strategy = auto does."
-    doubt = ", which is a draw: this pair gains little by adapting" if told.gain[1] < 0.0 else ""
-    return " ".join([f"{found}{doubt}. search.strategy = auto adapts.", *_of_mixed(told.mixed_gain, told.fixed_alpha)])
+    if told.gain[1] < 0.0 <= told.gain[2]:
+        found += ", which is a draw"
+    recommended = recommend(told)
+    if recommended.alpha is None:
+        mixed = _of_mixed(told.mixed_gain, told.fixed_alpha)
+        return " ".join([f"{found}. Recommended: adapt, as search.strategy = auto does.", *mixed])
+    what = "theta_0 alone" if recommended.alpha == 0.0 else f"alpha {recommended.alpha:g} for all images"
+    if recommended.is_auto:
+        return f"{found}. Recommended: {what}, as search.strategy = auto has it."
+    return (
+        f'{found}. Recommended: {what}, by search.strategy = "fixed" and search.alpha = 0: adapted, the pair serves '
+        f"{_short(told.adapted)}, and theta_0 {_short(told.zero_shot)}."
+    )
 
 
 def _of_mixed(gain: Sequence[float] | None, fixed_alpha: float) -> list[str]:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import resource
 import sys
 import time
+from collections.abc import Mapping
 from datetime import timedelta
 
 import structlog
 import torch
 
+from adawise.commands.finetune.countdown import REHEARSAL, UPDATE
 from adawise.finetune.run import FinetuneRun
 
 _TIMED = 3  # updates, after one that warms up
-_FORWARD = 1 / 3  # of an update's time for an image; the way back takes twice as long
 _MIB = 2**20
 
 _log = structlog.get_logger("finetune")
@@ -24,12 +25,11 @@ class Forecast:
 
     Args:
         run: before its start or resumption.
-        repeated: share of the training that comes again afterwards.
-        forwards: images that pass the model afterwards, once for each alpha.
+        after: the passes of images through the model that each stage after the training takes.
     """
 
-    def __init__(self, run: FinetuneRun, *, repeated: float = 0.0, forwards: int = 0) -> None:
-        self._run, self._repeated, self._forwards = run, repeated, forwards
+    def __init__(self, run: FinetuneRun, after: Mapping[str, int]) -> None:
+        self._run, self._after = run, dict(after)
         self._updates: list[float] = []
         learner = run.learner
         _log.info(
@@ -49,12 +49,12 @@ class Forecast:
         run, done = self._run, self._run.progress
         per_epoch = run.recipe.updates(len(run.train_rows))
         update_s = (self._updates[-1] - self._updates[0]) / _TIMED
-        image_s = update_s / (run.recipe.batch_images * run.recipe.accumulate) * _FORWARD
+        image_s = update_s / (run.recipe.batch_images * run.recipe.accumulate) / UPDATE
         left = (run.last_epoch - done.epoch + 1) * per_epoch - done.update
         training = left * update_s
         judging = (run.last_epoch - done.epoch + 1) * 2 * len(run.held_out.rows) * image_s
-        whole = run.last_epoch * (per_epoch * update_s + 2 * len(run.held_out.rows) * image_s)
-        rehearsal, card = self._repeated * whole, self._forwards * image_s
+        rehearsal = self._after.get(REHEARSAL, 0) * image_s
+        card = sum(passes for stage, passes in self._after.items() if stage != REHEARSAL) * image_s
         _log.info(
             "duration_estimated",
             left=str(timedelta(seconds=round(training + judging + rehearsal + card))),

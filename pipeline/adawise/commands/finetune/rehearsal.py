@@ -18,17 +18,20 @@ import torch
 from adawise.adapt.card import Condition
 from adawise.build.model import load_model
 from adawise.clip.classifier import GRID, PairClassifier
+from adawise.commands.finetune.countdown import CARD, NEW, REHEARSAL, VERDICT, Countdown
 from adawise.commands.finetune.training import (
     Begin,
     Data,
     pair_settings,
+    prepare,
     run_of,
     some_of,
     starting_model,
     train,
+    whole_passes,
 )
 from adawise.commands.labelled import logits_of
-from adawise.console import Progress, progress
+from adawise.console import Progress
 from adawise.errors import DivergedError, SettingsError
 from adawise.evaluate.corrupt import Corruption, corrupt, parse
 from adawise.finetune.folder import Folder
@@ -86,6 +89,7 @@ def rehearse(
     *,
     epochs: int,
     resumes: bool,
+    countdown: Countdown,
 ) -> tuple[Condition, ...] | None:
     """What a pair says that was made the same way of some classes alone, of images of the others; None if stopped.
 
@@ -93,7 +97,7 @@ def rehearse(
     Empty where that is not asked for, or images do not allow it, or it fails; the last is noted here.
     """
     try:
-        return _rehearsed(settings, data, folder, decoders, epochs=epochs, resumes=resumes)
+        return _rehearsed(settings, data, folder, decoders, epochs, resumes, countdown)
     except (SettingsError, DivergedError) as error:  # theta_1 is made, and this is no reason to lose it
         # a run that diverged says where its best epoch lies and how to start anew, which is not for a rehearsal
         why = f"it diverged, {error.__cause__}" if error.__cause__ and isinstance(error, DivergedError) else str(error)
@@ -104,7 +108,13 @@ def rehearse(
 
 
 def _rehearsed(
-    settings: Settings, data: Data, folder: Folder, decoders: tuple[Images, Images], *, epochs: int, resumes: bool
+    settings: Settings,
+    data: Data,
+    folder: Folder,
+    decoders: tuple[Images, Images],
+    epochs: int,
+    resumes: bool,
+    countdown: Countdown,
 ) -> tuple[Condition, ...] | None:
     """As `rehearse`. Raises SettingsError: images cannot be read; DivergedError: as it says."""
     part = part_of(data, settings)
@@ -120,8 +130,9 @@ def _rehearsed(
     run = run_of(settings, part, start, place, decoders, ends_with=epochs)
     missing = len({data.train.labels[i] for i in left_out})
     _log.info("rehearsal_began", classes=len(kept), left_out=missing, images=len(part.train_rows))
-    begin = Begin(resumes and place.checkpoint.exists(), None)
-    if not train(settings, run, place, part, start, begin):
+    countdown.enter(REHEARSAL)
+    prepare(run, place, part, start, Begin(resumes and place.checkpoint.exists(), None))
+    if not train(settings, run, place, countdown):
         return None
     del run, start
     model = load_model(pair_settings(settings.model, place), settings.decode, with_card=False)
@@ -129,8 +140,8 @@ def _rehearsed(
         images, some_of(settings, left_out, settings.finetune.judged_images), settings.finetune.batch_images
     )
     kinds = (None, *shifts())
-    with progress("judged unseen classes", total=len(kinds) * len(chosen.rows) * computed_alphas(GRID)) as bar:
-        return tuple(conditions_of(model.classifier, chosen, "new", kinds, bar))
+    countdown.enter(NEW)
+    return tuple(conditions_of(model.classifier, chosen, "new", kinds, countdown))
 
 
 def part_of(data: Data, settings: Settings) -> Data | str:
@@ -146,15 +157,14 @@ def part_of(data: Data, settings: Settings) -> Data | str:
     return replace(data, train_rows=train, held_out_rows=held_out)
 
 
-def work_after(settings: Settings, data: Data) -> tuple[float, int]:
-    """What comes after the training: the share of it that is rehearsed, and forwards of images for card and verdict."""
+def stages_after(settings: Settings, data: Data) -> dict[str, int]:
+    """The stages after the training, and the passes of images through the model that each takes."""
     part = part_of(data, settings)
     some = settings.finetune.judged_images
     card, few = (min(limit, len(data.held_out_rows)) for limit in (settings.finetune.card_images, some))
     conditions, each = len(shifts()), computed_alphas(GRID)
-    forwards = card * len(GRID) + conditions * min(few, card) * each
+    ends = {CARD: card * len(GRID) + conditions * min(few, card) * each, VERDICT: 0}
     if not settings.finetune.rehearsal or isinstance(part, str):
-        return 0.0, forwards
-    rehearsed = len(part.train_rows)
-    unseen = min(some, len(data.train_rows) - rehearsed)
-    return rehearsed / len(data.train_rows), forwards + (1 + conditions) * unseen * each
+        return ends
+    unseen = min(some, len(data.train_rows) - len(part.train_rows))
+    return {REHEARSAL: whole_passes(settings, part), NEW: (1 + conditions) * unseen * each, **ends}

@@ -15,8 +15,8 @@ import torch
 from rich.table import Table
 
 from adawise import __version__
-from adawise.adapt.advice import advised_alpha
-from adawise.adapt.card import Card, read_card
+from adawise.adapt.advice import advised_alpha, recommend
+from adawise.adapt.card import Card, PairVerdict, read_card
 from adawise.commands.card.show import verdict_table, verdict_text
 from adawise.console import paper, print_json
 from adawise.finetune.comparison import Comparison
@@ -73,6 +73,7 @@ def record_of(settings: Settings, facts: Mapping[str, Any], card: Card, held_out
         else {
             **asdict(card.verdict),
             "advised_alpha": advised_alpha(card.verdict),
+            "recommended": asdict(recommend(card.verdict)),
             "told": verdict_text(card.verdict),
         },
         "held_out": list(held_out),
@@ -82,13 +83,14 @@ def record_of(settings: Settings, facts: Mapping[str, Any], card: Card, held_out
 def tell(record: Mapping[str, Any], asked: FinetuneCommand, folder: Folder) -> None:
     """Print the record as JSON, or for people: the curve, what is odd about it, and the settings that use it."""
     model = asked.settings.model
-    another = another_card(asked, folder)
+    another, verdict = another_card(asked, folder), read_card(folder.card).verdict
+    use_lines = settings_lines(model, folder, verdict)
     if asked.as_json:
-        use = {"use": settings_lines(model, folder), "another_card": another}
+        use = {"use": use_lines, "another_card": another}
         print_json({**record, "output": str(folder.path), **use})
         return
     print_curve(record)
-    if (verdict := read_card(folder.card).verdict) is not None:
+    if verdict is not None:
         paper().print(verdict_table(verdict))
         paper().print(verdict_text(verdict), soft_wrap=True)
     for line in _oddities(record, folder):
@@ -97,7 +99,7 @@ def tell(record: Mapping[str, Any], asked: FinetuneCommand, folder: Folder) -> N
     print(f"\n{folder.weights}, {folder.card}, {folder.record}{page} are written.")
     print(f"The card is for the names in {folder.classes}; one for those in OTHER.txt, with the settings below:")
     print(f"  {another}\n\nIn adawise.toml:\n")
-    print("\n".join(settings_lines(model, folder)))
+    print("\n".join(use_lines))
 
 
 def another_card(asked: FinetuneCommand, folder: Folder) -> str:
@@ -107,8 +109,11 @@ def another_card(asked: FinetuneCommand, folder: Folder) -> str:
     return shlex.join([*words, "--model.classes", "OTHER.txt", "-o", str(folder.path / "OTHER.card.json")])
 
 
-def settings_lines(model: ModelSettings, folder: Folder) -> list[str]:
-    """The lines of adawise.toml that use theta_1 and its card."""
+def settings_lines(model: ModelSettings, folder: Folder, verdict: PairVerdict | None) -> list[str]:
+    """The lines of adawise.toml that use theta_1 and its card, as is recommended."""
+    search = []
+    if verdict is not None and not (recommended := recommend(verdict)).is_auto:
+        search = ["[search]", 'strategy = "fixed"', f"alpha = {recommended.alpha}", ""]
     values = {
         "architecture": model.theta_0 if (model.theta_0 or "").startswith(LOCAL_FOLDER) else model.architecture,
         "theta_0": model.theta_0,
@@ -117,7 +122,11 @@ def settings_lines(model: ModelSettings, folder: Folder) -> list[str]:
         "templates": str(folder.templates),
         "card": str(folder.card),
     }
-    return ["[model]", *(f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in values.items())]
+    return [
+        *search,
+        "[model]",
+        *(f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in values.items()),
+    ]
 
 
 def print_curve(record: Mapping[str, Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.util import find_spec
@@ -17,8 +18,10 @@ from adawise.adapt.card import Card, Condition, make_card
 from adawise.build.model import load_model, use_cores
 from adawise.build.signals import INTERRUPTED
 from adawise.commands.card.write import write_card
+from adawise.commands.finetune.countdown import CARD, TRAINING, VERDICT, Countdown
+from adawise.commands.finetune.forecast import Forecast
 from adawise.commands.finetune.notes import check_classes, note_on_stretches, notes_on
-from adawise.commands.finetune.rehearsal import computed_alphas, conditions_of, part_of, rehearse, shifts, work_after
+from adawise.commands.finetune.rehearsal import conditions_of, part_of, rehearse, shifts, stages_after
 from adawise.commands.finetune.report import facts_of, print_curve, record_of, tell
 from adawise.commands.finetune.trackers import check_trackers
 from adawise.commands.finetune.training import (
@@ -27,6 +30,8 @@ from adawise.commands.finetune.training import (
     decided_by,
     decoders,
     pair_settings,
+    passes_left,
+    prepare,
     read_data,
     run_of,
     some_of,
@@ -68,10 +73,15 @@ def finetune(asked: FinetuneCommand) -> int:
     notes = _notes(settings, data)
     for note in notes:
         _log.warning("data_questioned", note=note)
-    with decoders(settings, data, start.preprocess) as (images, judges):
+    with decoders(settings, data, start.preprocess) as (images, judges), ExitStack() as stack:
         run = run_of(settings, data, start, folder, (images, judges))
-        begin = Begin(resume and ended is None, ended, *work_after(settings, data))
-        if not train(settings, run, folder, data, start, begin):
+        after = stages_after(settings, data)
+        forecast = Forecast(run, after)
+        prepare(run, folder, data, start, Begin(resume and ended is None, ended))
+        stages = {TRAINING: passes_left(run), **after}
+        countdown = Countdown(stack.enter_context(progress("fine-tuned", sum(stages.values()), "passes")), stages)
+        countdown.enter(TRAINING)
+        if not train(settings, run, folder, countdown, forecast):
             return INTERRUPTED
         found = run.compare()
         broken = {**run.skipped, **judges.skipped}
@@ -84,10 +94,12 @@ def finetune(asked: FinetuneCommand) -> int:
         del run, start  # their memory is for the rehearsal
         try:
             epochs, told = facts["best"]["epoch"], facts["notes"]
-            unseen = rehearse(settings, data, folder, (images, judges), told, epochs=epochs, resumes=resume)
+            unseen = rehearse(
+                *(settings, data, folder, (images, judges), told), epochs=epochs, resumes=resume, countdown=countdown
+            )
             if unseen is None:
                 return INTERRUPTED
-            card = _card(settings, folder, judges, data, unseen)
+            card = _card(settings, folder, judges, data, unseen, countdown)
         except KeyboardInterrupt:
             print("stopped before there was a card; the same command with --resume goes on", file=sys.stderr)
             return INTERRUPTED
@@ -159,7 +171,14 @@ def _wrong(data: Data, judges: Images, found: Comparison) -> list[WrongImage]:
     ]
 
 
-def _card(settings: Settings, folder: Folder, judges: Images, data: Data, unseen: Sequence[Condition]) -> Card:
+def _card(
+    settings: Settings,
+    folder: Folder,
+    judges: Images,
+    data: Data,
+    unseen: Sequence[Condition],
+    countdown: Countdown,
+) -> Card:
     """Load the pair as a worker would, and make its card from held-out images, as they are and shifted.
 
     It is judged on these and on `unseen`, conditions of a pair that was made the same way.
@@ -168,10 +187,10 @@ def _card(settings: Settings, folder: Folder, judges: Images, data: Data, unseen
     model = load_model(pair_settings(settings.model, folder), settings.decode, with_card=False)
     mixed, alphas, kinds = some_of(settings, data.held_out_rows, limit), model.classifier.alphas, shifts()
     few = HeldOut(judges, mixed[:judged], batch)
-    forwards = len(mixed) * len(alphas) + len(kinds) * len(few.rows) * computed_alphas(alphas)
-    with progress("calibrated", total=forwards) as bar:
-        logits, labels = logits_of(model.classifier, HeldOut(judges, mixed, batch), bar)
-        shifted = [*conditions_of(model.classifier, few, "shifted", kinds, bar), *unseen]
+    countdown.enter(CARD)
+    logits, labels = logits_of(model.classifier, HeldOut(judges, mixed, batch), countdown)
+    shifted = [*conditions_of(model.classifier, few, "shifted", kinds, countdown), *unseen]
+    countdown.enter(VERDICT)
     card = make_card(
         logits.__getitem__,
         labels,

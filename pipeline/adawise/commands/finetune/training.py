@@ -20,10 +20,11 @@ from adawise.build.signals import stop_signals
 from adawise.clip.classifier import digest
 from adawise.clip.device import Device
 from adawise.clip.load import StartingModel, load_starting_model
+from adawise.commands.finetune.countdown import UPDATE
 from adawise.commands.finetune.forecast import Forecast
 from adawise.commands.finetune.trackers import trackers
 from adawise.commands.labelled import open_samples
-from adawise.console import progress
+from adawise.console import Progress
 from adawise.decode.preprocess import Preprocess
 from adawise.errors import SettingsError
 from adawise.finetune.checkpoint import remove_leftovers
@@ -55,8 +56,6 @@ class Begin(NamedTuple):
 
     resumes: bool
     ended: Mapping[str, Any] | None
-    repeated: float = 0.0  # share of the training that comes again, for the rehearsal
-    forwards: int = 0  # of images, after the training
 
 
 def read_data(settings: Settings, labelled: Path, validation: Path | None) -> Data:
@@ -170,10 +169,8 @@ def decoders(settings: Settings, data: Data, preprocess: Preprocess) -> Iterator
         yield images, judges
 
 
-def train(settings: Settings, run: FinetuneRun, folder: Folder, data: Data, start: StartingModel, begin: Begin) -> bool:
-    """Train to the end (True) or until stopped; what happens is told as it does."""
-    # of a rehearsal it was told before
-    forecast = Forecast(run, repeated=begin.repeated, forwards=begin.forwards) if run.ends_with is None else None
+def prepare(run: FinetuneRun, folder: Folder, data: Data, start: StartingModel, begin: Begin) -> None:
+    """Put a run where it begins: its checkpoint, the end of the run before, or an empty folder."""
     if begin.resumes:
         remove_leftovers(*folder.files)
         run.resume()
@@ -181,7 +178,13 @@ def train(settings: Settings, run: FinetuneRun, folder: Folder, data: Data, star
         run.extend([Epoch.of_row(row) for row in begin.ended["curve"]], begin.ended.get("extended_after", []))
     else:
         folder.begin(start.config, data.classes, data.templates)
-    with progress("trained and judged", total=_images_left(run)) as bar, stop_signals() as stopping:
+
+
+def train(
+    settings: Settings, run: FinetuneRun, folder: Folder, bar: Progress, forecast: Forecast | None = None
+) -> bool:
+    """Train to the end (True) or until stopped; what happens is told as it does."""
+    with stop_signals() as stopping:
         run.on_judged = bar.advance
         if not run.progress.curve:
             run.start()
@@ -192,7 +195,7 @@ def train(settings: Settings, run: FinetuneRun, folder: Folder, data: Data, star
 
             def on_update(images: int, loss: float) -> None:
                 bar.note(f"epoch {done.epoch} of {run.last_epoch}, loss {loss:.3f}")
-                bar.advance(images)
+                bar.advance(UPDATE * images)
                 if forecast is not None:
                     forecast.updated()
 
@@ -209,14 +212,21 @@ def train(settings: Settings, run: FinetuneRun, folder: Folder, data: Data, star
     return finished
 
 
-def _images_left(run: FinetuneRun) -> int:
-    """To train on, and to judge with: twice an epoch, and theta_0 once."""
+def passes_left(run: FinetuneRun) -> int:
+    """Passes to train by, and to judge by: two an image and epoch, and theta_0's once."""
     recipe, done = run.recipe, run.progress
     images = len(run.train_rows)  # fewer than a batch make an update as well
     per_epoch = min(images, recipe.updates(images) * recipe.batch_images * recipe.accumulate)
     held_out = len(run.held_out.rows)
-    left = (run.last_epoch - done.epoch + 1) * (per_epoch + 2 * held_out) - done.images
+    left = (run.last_epoch - done.epoch + 1) * (UPDATE * per_epoch + 2 * held_out) - UPDATE * done.images
     return max(0, left) + (0 if done.curve else held_out)
+
+
+def whole_passes(settings: Settings, data: Data) -> int:
+    """Those of a run from its beginning, if it is as long as the settings say."""
+    recipe, images, held_out = recipe_of(settings.finetune), len(data.train_rows), len(data.held_out_rows)
+    per_epoch = min(images, recipe.updates(images) * recipe.batch_images * recipe.accumulate)
+    return recipe.epochs * (UPDATE * per_epoch + 2 * held_out) + held_out
 
 
 def some_of(settings: Settings, rows: Sequence[int], limit: int) -> list[int]:

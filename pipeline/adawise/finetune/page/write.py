@@ -24,11 +24,10 @@ def page(record: Mapping[str, Any], command: Sequence[str], mistakes: Sequence[W
     """The page as HTML; a function of its arguments alone. Names of classes and images are shown, never obeyed."""
     sections = (*_verdict(record), _curve(record), _classes(record), _confusions(record))
     contents = [(section.anchor, section.heading) for section in sections]
-    zero, best = record["curve"][0]["accuracy"], record["best"]["accuracy"]
     return render(
         "adawise.finetune.page",
         "finetune.html.j2",
-        headline=f"{three(zero)} becomes {three(best)} on held-out images",
+        headline=_headline(record),
         sentences=_sentences(record),
         contents=[*contents, *([("mistakes", "Mistakes")] if mistakes else [])],
         command=shlex.join(["adawise", *command]),
@@ -40,12 +39,26 @@ def page(record: Mapping[str, Any], command: Sequence[str], mistakes: Sequence[W
     )
 
 
+def _headline(record: Mapping[str, Any]) -> str:
+    """What will be served, if the recommendation is followed."""
+    told = record.get("verdict")
+    if told is None:
+        zero, best = record["curve"][0]["accuracy"], record["best"]["accuracy"]
+        return f"theta_1 has {three(best)} on held-out images, theta_0 {three(zero)}; the pair was not judged"
+    alpha, served = told["recommended"]["alpha"], three(told["recommended"]["served"])
+    if alpha == 0.0:
+        return f"theta_0 alone serves {served}; the pair serves no more"
+    return f"{'Adapting' if alpha is None else f'Alpha {alpha:g}'} serves {served}, theta_0 {three(told['zero_shot'])}"
+
+
 def _sentences(record: Mapping[str, Any]) -> list[str]:
     best, zero = record["best"], record["curve"][0]
     skipped, gain = record["images"]["skipped"], best["accuracy"] - zero["accuracy"]
+    told = record.get("verdict")
     return [
-        f"theta_1 is epoch {best['epoch']} of {record['curve'][-1]['epoch']}: accuracy {three(best['accuracy'])}, "
-        f"{points(gain)} points against theta_0; half-way {three(best['accuracy_half'])}.",
+        *([told["told"]] if told is not None else []),
+        f"theta_1 is epoch {best['epoch']} of {record['curve'][-1]['epoch']}: accuracy {three(best['accuracy'])} on "
+        f"held-out images, {points(gain)} points against theta_0; half-way {three(best['accuracy_half'])}.",
         *record["notes"],
         *([f"{counted(skipped, 'file was', 'files were')} skipped; finetune.json names them."] if skipped else []),
     ]
@@ -80,8 +93,8 @@ def _verdict(record: Mapping[str, Any]) -> tuple[Section, ...]:
         Section(
             "pair",
             "What the pair serves",
-            f"{told['told']} Shifts are synthetic; images of classes left out of a rehearsal are judged as they are "
-            "and shifted.",
+            "The headline is of the last row. Shifts are synthetic; images of classes left out of a rehearsal are "
+            "judged as they are and shifted.",
             tables=(Table("Accuracy on labelled images", "images", headers, lines),),
         ),
     )
