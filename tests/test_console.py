@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import io
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from rich.table import Table
 
 import adawise
-from adawise.console import Lines, paper, print_json, progress
+from adawise.console import Lines, paper, print_json, progress, say
 
 
 class Terminal(io.StringIO):
@@ -139,3 +140,10 @@ def test_nobody_prints_by_rich_but_on_paper() -> None:
 )
 def test_each_way_around_it_is_found(source: str) -> None:
     assert list(around_paper(ast.parse(source)))
+
+
+def test_what_is_said_moves_no_cursor_and_has_all_its_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    say("hall\x1b[2J\x9b1A\u202e of \u00e9t\u00e9\nand a line", sys.stderr)
+    say("hall")
+    out, err = capsys.readouterr()
+    assert (out, err) == ("hall\n", "hall?[2J?1A? of \u00e9t\u00e9\nand a line\n")

@@ -96,7 +96,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "build/pairs": (EVERYTHING, "torch structlog pydantic"),
     "commands/finetune/trackers": (EVERYTHING, "structlog tensorboardX mlflow"),
     "commands": (EVERYTHING, "torch numpy PIL rich structlog stamina pydantic pydantic_settings shtab"),
-    "__main__": ("commands errors", ""),
+    "__main__": ("commands console errors", ""),
     "library": ("adapt build clip decode errors records settings", "torch numpy PIL"),
     "demo": (EVERYTHING, "torch numpy PIL kafka pyarrow rich"),
 }

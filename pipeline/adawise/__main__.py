@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
+from adawise.console import say
 from adawise.errors import AdawiseError, SettingsError
 
 FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
@@ -97,7 +98,7 @@ def _has_reader() -> bool:
 
 
 def _end(message: str, code: int) -> int:
-    print(f"adawise: {message}", file=sys.stderr, flush=True)
+    say(f"adawise: {message}", sys.stderr)
     return code
 
 

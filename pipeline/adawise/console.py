@@ -136,6 +136,11 @@ def plain(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" or unicodedata.category(c) == "Zs" else "?" for c in text)
 
 
+def say(text: str, stream: TextIO | None = None) -> None:
+    """Print text for people that may hold names from strangers; on the output proper, or on `stream`."""
+    print(plain(text), file=stream if stream is not None else sys.stdout, flush=stream is not None)
+
+
 def _is_terminal(out: TextIO) -> bool:
     return paper(out).is_terminal and not paper(out).is_dumb_terminal
 

@@ -131,6 +131,19 @@ def test_the_list_of_files_is_what_readers_need(root: Path, capsys: Captured) ->
     assert len(json.loads(capsys.readouterr().out)) == len(names)
 
 
+def test_files_lists_no_name_that_could_move_a_terminal_s_cursor(root: Path, capsys: Captured) -> None:
+    [segment, *_] = sorted((root / "predictions" / "topic-frames").rglob("*.parquet"))
+    for name in ("topic-ev\x1b[2Jil", "topic-ev\u202eil", "topic-ev\nil"):
+        folder = root / "predictions" / name / "partition-00000"
+        folder.mkdir(parents=True)
+        shutil.copy(segment, folder / segment.name)
+    assert main(["files", "runs/yard"]) == 0
+    out = capsys.readouterr().out
+    assert "evil" not in out
+    assert out.replace("\n", "").isprintable()
+    assert all(Path(name).is_file() for name in out.splitlines())
+
+
 @pytest.mark.parametrize("command", ["compact", "files"])
 def test_a_folder_that_no_worker_wrote_to_is_named(command: str, tmp_path: Path, capsys: Captured) -> None:
     assert main([command, "nowhere"]) == 2

@@ -425,6 +425,28 @@ def test_a_worker_that_cannot_load_the_pair_is_told_and_holds_the_switch_back_un
         assert re.search(r"pair 1 serves from now on; streams begin anew\n  \S+: failed: model.theta_1", out)
 
 
+def test_no_name_of_a_worker_or_of_whoever_asked_moves_a_terminal_s_cursor(yard: Yard, other: PairFolder) -> None:
+    """The root may be written to by others; C0 characters damage a document, C1 and directions of text do not."""
+    assert yard.stage(other)[0] == 0
+    with away(other.weights(1), yard.folder / "away"), yard.worker("one", is_killed=True):
+        yard.until_reported("one", "failed")
+    evil = "pod\x9b2J\u202eevil"
+    said = json.loads(yard.store.get(layout.worker_key("one")) or b"")
+    yard.store.put(layout.worker_key("one"), json.dumps(said | {"worker": evil, "again_s": 3_600.0}).encode())
+    give_order(yard.store, read_orders(yard.store), "withdraw", pair=1, by=evil)
+    give_order(yard.store, read_orders(yard.store), "stage", pair=read_orders(yard.store).pairs[1], by=evil)
+    for arguments in (
+        ["list"],
+        ["switch", "--pair", "1"],
+        ["rollback"],
+        ["switch", "--pair", "1", "--anyway", "--wait", "0.1"],
+    ):
+        code, out, error = yard.run(*arguments)
+        assert not re.search("[\x9b\u202e]", out + error), arguments
+        if arguments != ["rollback"]:
+            assert "pod?2J?evil" in out + error, (arguments, code)
+
+
 def test_nobody_is_waited_for_where_no_worker_is(yard: Yard, other: PairFolder) -> None:
     code, out, _ = yard.stage(other, "--wait", "0.1")
     assert code == 3

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from adawise.console import Progress, print_json, progress
+from adawise.console import Progress, print_json, progress, say
 from adawise.errors import SettingsError
 from adawise.records import TopicPartition
 from adawise.sink.claims import known_sink_id
@@ -86,7 +86,7 @@ def files(asked: FilesCommand) -> int:
     if asked.as_json:
         print_json(names)
     else:
-        print("\n".join(names))
+        print("\n".join(names))  # whole, for scripts: of a key, `layout` lets through nothing but letters and signs
     return 0
 
 
@@ -130,12 +130,12 @@ def _tell(root: str, done: _Done, dry_run: bool, as_json: bool, files: int) -> N
         print_json({"root": root, "dry_run": dry_run, "made": done.files, **totals, "files_to_read": files})
         return
     for made in done.files if dry_run else []:
-        print(f"{made['partition']}: {made['segments']} segments, {made['rows']} rows -> {made['file']}")
+        say(f"{made['partition']}: {made['segments']} segments, {made['rows']} rows -> {made['file']}")
     would = "would make" if dry_run else "made"
     mib_before, mib_after = done.bytes_before / _MIB, done.bytes_after / _MIB
     size = f" ({mib_before:.1f} MiB of segments -> {mib_after:.1f} MiB with traces)" if done.bytes_after else ""
-    print(f"{root}: {would} {len(done.files)} files of {done.segments} segments, {done.rows} rows{size}")
+    say(f"{root}: {would} {len(done.files)} files of {done.segments} segments, {done.rows} rows{size}")
     if done.deleted:
-        print(f"{'would delete' if dry_run else 'deleted'} {done.deleted} segments that have been compacted")
+        say(f"{'would delete' if dry_run else 'deleted'} {done.deleted} segments that have been compacted")
     if not dry_run:
-        print(f"readers need {files} files of predictions: `adawise files {root}`, or views.sql there for DuckDB")
+        say(f"readers need {files} files of predictions: `adawise files {root}`, or views.sql there for DuckDB")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from adawise.build.kafka import kafka_source, reach
 from adawise.commands.dlq.show import as_json, print_letter, print_table, shown
-from adawise.console import print_json, progress
+from adawise.console import print_json, progress, say
 from adawise.dead_letters.reading import DeadLetter, read_letter, receipt_for
 from adawise.dead_letters.resend import LetterReplay, open_replay
 from adawise.errors import SettingsError, SourceError
@@ -99,7 +99,7 @@ def show_letter(asked: DlqShowCommand) -> int:
             raise SettingsError(f"{save} was not written: the letter is without its original; read {found.source}")
         with save.open("xb") as file:
             file.write(found.record.value or b"")
-        print(f"{found.size_bytes} bytes written to {save}")
+        say(f"{found.size_bytes} bytes written to {save}")
     return 0
 
 
@@ -173,9 +173,9 @@ def _report(counted: Counter[tuple[str, str]], kafka: KafkaSettings, dry_run: bo
     sent = Counter({reason: count for (what, reason), count in counted.items() if what == _SENT})
     by_reason = ", ".join(f"{count} {shown(reason)}" for reason, count in sent.most_common())
     done = "would be sent" if dry_run else "sent"
-    print(f"{sent.total()} messages {done} back to {kafka.topic}" + (f": {by_reason}" if by_reason else ""))
+    say(f"{sent.total()} messages {done} back to {kafka.topic}" + (f": {by_reason}" if by_reason else ""))
     for what in sorted({what for what, _ in counted} - {_SENT}):
-        print(f"{sum(n for (why, _), n in counted.items() if why == what)} letters left out: {what}")
+        say(f"{sum(n for (why, _), n in counted.items() if why == what)} letters left out: {what}")
 
 
 def _read(source: KafkaSource, past: _Past) -> Iterator[DeadLetter]:

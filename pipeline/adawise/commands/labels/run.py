@@ -10,7 +10,7 @@ import structlog
 from adawise.build.kafka import kafka_source
 from adawise.build.signals import INTERRUPTED, stop_signals
 from adawise.build.waiting import again_and_again
-from adawise.console import print_json, progress
+from adawise.console import print_json, progress, say
 from adawise.errors import AdawiseError, SettingsError, SourceError
 from adawise.kafka.source import KafkaSource
 from adawise.labels.columns import LabelColumns
@@ -126,8 +126,8 @@ def _tell(done: RecordingProgress, columns: LabelColumns, topic: str, folder: st
             }
         )
         return
-    print(f"{columns.labels} labels of {done.messages} messages of topic {topic} added to {folder}")
+    say(f"{columns.labels} labels of {done.messages} messages of topic {topic} added to {folder}")
     if columns.unread:
-        print(f"{columns.unread} could not be read; they are kept with the reason, in the column labels:")
+        say(f"{columns.unread} could not be read; they are kept with the reason, in the column labels:")
         for problem, count in sorted(columns.problems.items(), key=lambda item: -item[1])[:_TOLD]:
-            print(f"  {count} times: {problem}")
+            say(f"  {count} times: {problem}")

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, StringConstraints
 
-from adawise.console import plain, print_json
+from adawise.console import print_json, say
 from adawise.errors import ChainError, SettingsError
 from adawise.live.row import spoken
 from adawise.pairs.orders import REPORT_S, Orders, PairDocument, give_order, read_orders
@@ -146,7 +146,7 @@ def _lacks(told: Reported, number: int) -> str:
 def _tell_gone(workers: Sequence[Reported]) -> None:
     for told in workers:
         if not told.is_here:
-            print(f"  {told.absence}")
+            say(f"  {told.absence}")
 
 
 def rollback(settings: Settings, *, root: str | None, keeps: bool | None, wait_s: float) -> int:
@@ -158,10 +158,10 @@ def rollback(settings: Settings, *, root: str | None, keeps: bool | None, wait_s
     if orders.staged is not None:
         number = orders.staged.pair
         orders = give_order(store, orders, "withdraw", pair=number, by=asking())
-        print(f"{store}: pair {number} is withdrawn; pair {orders.serves} serves as before")
+        say(f"{store}: pair {number} is withdrawn; pair {orders.serves} serves as before")
         return 0
     if orders.undone is not None:
-        print(
+        say(
             f"{store}: pair {orders.undone} was taken back already, and pair {orders.serves} serves; to serve another, "
             "name it: `adawise pair switch --pair N`"
         )
@@ -178,7 +178,7 @@ def _give_switch(store: Store, orders: Orders, number: int, keeps: bool, wait_s:
     orders = give_order(store, orders, "switch", pair=number, by=asking(), keeps=keeps)
     # So that a start with the former one's settings is no stranger.
     claim_pair(store, orders.serving.whole_identity, "keep")
-    print(f"{store}: pair {number} {what}; streams {'go on from what they learned' if keeps else 'begin anew'}")
+    say(f"{store}: pair {number} {what}; streams {'go on from what they learned' if keeps else 'begin anew'}")
     return wait_for(store, orders, wait_s, number, ("serves",))
 
 
@@ -204,11 +204,11 @@ def wait_for(store: Store, orders: Orders, wait_s: float, number: int, states: S
         time.sleep(_POLL_S)
     for told in found:
         state, why = told.pairs.get(number, ("has not begun", ""))
-        print(f"  {told.worker}: {state}{': ' + why if why else ''}")
+        say(f"  {told.worker}: {state}{': ' + why if why else ''}")
     # where nobody is left, who was gone before this began to wait is the likeliest answer to "is one running?"
     _tell_gone([told for told in workers if told.worker in waited_for or not found])
     if not found:
-        print(f"  no worker has reported in {wait_s:g} s: is one running, of this version?")
+        say(f"  no worker has reported in {wait_s:g} s: is one running, of this version?")
     return 0 if all_done else FOUND
 
 
@@ -234,7 +234,7 @@ class DamagedReport:
 
 def _print_damaged(store: Store, report: DamagedReport) -> None:
     said = f"{store}: {report.key}: expected what a worker says of its pairs, but {report.why}; it is passed over"
-    print(plain(said), file=sys.stderr)
+    say(said, sys.stderr)
 
 
 def reports(store: Store) -> tuple[list[Reported], list[DamagedReport]]:
@@ -323,7 +323,7 @@ def list_pairs(settings: Settings, *, root: str | None, as_json: bool) -> int:
     watched = _watched(orders)
     sums = ShadowSums() if watched is None else sum_shadow(store, orders.pairs[watched].id)
     for why in sums.damaged:
-        print(plain(f"{why}; it is left out of what the shadow comes to"), file=sys.stderr)
+        say(f"{why}; it is left out of what the shadow comes to", sys.stderr)
     given = {order.number: store.modified(layout.pair_key(order.number)) for order in orders.log}
     if as_json:
         print_json(
@@ -363,7 +363,7 @@ def list_pairs(settings: Settings, *, root: str | None, as_json: bool) -> int:
         )
     else:
         lines = [*_shown(orders, workers, given), *_shadow_lines(watched, sums), *_damaged(store, orders)]
-        print("\n".join(map(plain, lines)))
+        say("\n".join(lines))
     asked = {orders.serves, *([orders.staged.pair] if orders.staged is not None else [])}
     failed = any(told.is_here and told.pairs.get(number, ("",))[0] == "failed" for told in workers for number in asked)
     return FOUND if failed else 0

@@ -7,6 +7,7 @@ from adawise.build.model import adaptation, load_model
 from adawise.build.pairs import document_of
 from adawise.build.prompts import prompt_templates
 from adawise.commands.pair.run import asking, opened, wait_for
+from adawise.console import say
 from adawise.errors import SettingsError
 from adawise.pairs.orders import give_order, read_orders
 from adawise.settings import Settings
@@ -39,5 +40,5 @@ def stage(settings: Settings, *, root: str | None, shadow: int, keeps: bool, wai
         )
     orders = give_order(store, orders, "stage", pair=document, by=asking(), keeps=keeps, shadow=shadow)
     number = orders.next_number - 1
-    print(f"{store}: pair {number} is staged; the workers prepare it (`adawise pair list` says how far they are)")
+    say(f"{store}: pair {number} is staged; the workers prepare it (`adawise pair list` says how far they are)")
     return wait_for(store, orders, wait_s, number, ("ready",))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from adawise.build.kafka import reach
 from adawise.build.signals import INTERRUPTED, stop_signals
-from adawise.console import progress
+from adawise.console import progress, say
 from adawise.produce.produce import Gathering, open_shots
 from adawise.produce.produce import produce as send_all
 from adawise.produce.sender import ensure_topic, open_sender
@@ -79,12 +79,12 @@ def produce(asked: ProduceCommand) -> int:
             )
         finally:
             sender.close()
-    print(
+    say(
         f"{produced.images} images ({produced.image_bytes / 2**20:.1f} MiB) in {produced.messages} messages to "
         f"{kafka.topic}, {len(produced.by_stream)} streams, {produced.seconds:.1f} s"
     )
     for name, why in list(shots.skipped.items())[:_SKIPPED_SHOWN]:
-        print(f"skipped {name}: {why}", file=sys.stderr)
+        say(f"skipped {name}: {why}", sys.stderr)
     if len(shots.skipped) > _SKIPPED_SHOWN:
-        print(f"and {len(shots.skipped) - _SKIPPED_SHOWN} more files skipped", file=sys.stderr)
+        say(f"and {len(shots.skipped) - _SKIPPED_SHOWN} more files skipped", sys.stderr)
     return INTERRUPTED if stop.is_set() and not asked.loop else 0

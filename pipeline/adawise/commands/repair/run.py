@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from adawise.console import say
 from adawise.errors import SettingsError
 from adawise.sink.claims import read_sink_id
 from adawise.sink.read.files import segment_keys
@@ -32,17 +33,17 @@ def repair(asked: RepairCommand) -> int:
     for step in found.steps:
         if does:
             step.do()
-        print(f"{'done' if does else 'would'}: {step.what}")
+        say(f"{'done' if does else 'would'}: {step.what}")
         if step.again:
-            print(f"       {step.again}")
+            say(f"       {step.again}")
     for said in found.beyond:
-        print(f"beyond repair: {said}")
+        say(f"beyond repair: {said}")
     if not (found.steps or found.beyond):
-        print(f"{root}: nothing to repair, by names and footers; `adawise verify {root}` proves the rest")
+        say(f"{root}: nothing to repair, by names and footers; `adawise verify {root}` proves the rest")
     elif found.steps and not does:
-        print(f"{root}: {_steps(found)}, nothing was changed; to take them: adawise repair {root} --yes")
+        say(f"{root}: {_steps(found)}, nothing was changed; to take them: adawise repair {root} --yes")
     elif found.steps:
-        print(f"{root}: {_steps(found)} taken; `adawise verify {root}` proves what there is now")
+        say(f"{root}: {_steps(found)} taken; `adawise verify {root}` proves what there is now")
     return FOUND if found.beyond or (found.steps and not does) else 0
 
 

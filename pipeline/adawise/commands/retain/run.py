@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, timedelta
 from typing import TYPE_CHECKING
 
-from adawise.console import print_json, progress
+from adawise.console import print_json, progress, say
 from adawise.errors import ChainError, SettingsError
 from adawise.sink.claims import known_sink_id
 from adawise.sink.compaction.delete import now_of
@@ -73,17 +73,17 @@ def _as_json(what: Removal) -> dict[str, object]:
 
 def _tell(root: str, before: str, found: list[Removal], does: bool) -> None:
     for what in found:
-        print(
+        say(
             f"{what.tp}: {what.files} files, {what.rows} rows, {what.size_bytes / _MIB:.1f} MiB, committed "
             f"{what.since_day} to {what.until_day}; "
             f"it {'begins' if does else 'would begin'} at offset {what.name.first}"
         )
     if not found:
-        print(f"{root}: nothing was committed before {before} that can go")
+        say(f"{root}: nothing was committed before {before} that can go")
         return
     files, rows, size = (sum(getattr(what, name) for what in found) for name in ("files", "rows", "size_bytes"))
     told = f"{files} files of {len(found)} partitions, {rows} rows, {size / _MIB:.1f} MiB, committed before {before}"
     if does:
-        print(f"{root}: removed {told}")
+        say(f"{root}: removed {told}")
     else:
-        print(f"{root}: would remove {told}; nothing was changed; to do it: add --yes")
+        say(f"{root}: would remove {told}; nothing was changed; to do it: add --yes")

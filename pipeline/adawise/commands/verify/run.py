@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from adawise.adapt.state import StreamState
 from adawise.build.kafka import kafka_log
-from adawise.console import Progress, print_json, progress
+from adawise.console import Progress, print_json, progress, say
 from adawise.errors import FatalError, SettingsError
 from adawise.kafka.log import KafkaLog
 from adawise.records import TopicPartition
@@ -93,7 +93,7 @@ def verify(asked: VerifyCommand) -> int:
         for root, store in stores.items():
             by_root[root] = found = _verified(store, log, settings.kafka)
             if not asked.as_json:
-                print("\n".join(_as_text(root, found, broker)))
+                say("\n".join(_as_text(root, found, broker)))
     harmed = [root for root, found in by_root.items() if found.faults or found.unread]
     said = [_as_json(root, found, broker) for root, found in by_root.items()]
     if asked.as_json:
@@ -102,7 +102,7 @@ def verify(asked: VerifyCommand) -> int:
     elif several:
         rows = sum(found.rows for root, found in by_root.items() if root not in harmed)
         named = f"; look at {', '.join(harmed)}" if harmed else ""
-        print(f"{len(by_root) - len(harmed)} of {len(by_root)} outputs are whole, with {rows} rows{named}")
+        say(f"{len(by_root) - len(harmed)} of {len(by_root)} outputs are whole, with {rows} rows{named}")
     return FOUND if harmed else 0
 
 
@@ -149,7 +149,7 @@ def _committed(store: Store, log: KafkaLog) -> dict[TopicPartition, int]:
     try:
         found = log.committed(owner.group, owner.topic)
     except FatalError as error:  # only the group's own users may have the right
-        print(f"{store}: what group {owner.group!r} has committed is not known: {error}", file=sys.stderr)
+        say(f"{store}: what group {owner.group!r} has committed is not known: {error}", sys.stderr)
         return {}
     return {tp: offset for tp, (offset, note) in found.items() if note in ("", root_id)}
 
