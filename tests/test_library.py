@@ -66,7 +66,9 @@ def load(folder: PairFolder, **changes: Any) -> adawise.ModelPair:
 
 def test_the_package_offers_these_members_and_each_says_what_it_is() -> None:
     assert set(adawise.__all__) == OFFERED
-    assert set(dir(adawise)) >= OFFERED
+    listed = set(dir(adawise))
+    assert {name for name in listed if not name.startswith("__")} == OFFERED
+    assert listed >= {"__all__", "__doc__", "__version__"}
     for name in OFFERED:
         assert inspect.getdoc(getattr(adawise, name)), name
 
@@ -76,6 +78,30 @@ def test_a_member_that_is_not_there_is_told() -> None:
         adawise.adapt_bach  # type: ignore[attr-defined]  # noqa: B018
     with pytest.raises(ImportError, match="no_such_member"):
         exec("from adawise import no_such_member")
+
+
+def test_what_is_printed_of_a_member_is_a_line_or_a_few(tiny: adawise.ModelPair, folder: Path) -> None:
+    state = None
+    for _ in range(9):
+        step = adawise.adapt_batch(tiny, jpegs(8), state)
+        state = step.state
+    rows, analysis = adawise.read_traces(folder / "runs" / "yard"), adawise.analyse(str(folder / "runs" / "yard"))
+    shown = [tiny, tiny.checkpoints, step, step.state, rows, rows.query, analysis, analysis.events]
+    for each in (*shown, adawise.SearchSettings(), adawise.Sensitivity()):
+        assert len(repr(each)) < 2_000, f"{type(each).__name__} has {len(repr(each))} characters"
+    assert repr(tiny).startswith(f"<ModelPair of {len(CLASSES)} classes, 21 alphas, no card: theta_0 ")
+
+
+def test_without_an_extra_the_analysis_is_an_error_that_says_what_to_install() -> None:
+    for package in ("duckdb", "scipy", "ruptures"):
+        said = python(
+            f"import sys; sys.modules[{package!r}] = None\n"
+            "import adawise\n"
+            "try: adawise.analyse\n"
+            "except adawise.AdawiseError as error: print(error)\n"
+        )
+        assert package in said
+        assert said.endswith("install it with: pip install 'adawise[report]'\n")
 
 
 def test_no_member_has_the_name_of_a_module_which_would_take_its_place() -> None:

@@ -62,4 +62,4 @@ if not TYPE_CHECKING:
         raise AttributeError(f"module 'adawise' has no attribute {name!r}")
 
     def __dir__():
-        return sorted({*globals(), *__all__})
+        return sorted([*__all__, *(name for name in globals() if name.startswith("__") and name.endswith("__"))])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -147,11 +147,11 @@ class Step:
 
     alpha: float
     labels: tuple[str, ...]
-    probabilities: FloatArray
-    trials: tuple[TrialRecord, ...]
+    probabilities: FloatArray = field(repr=False)
+    trials: tuple[TrialRecord, ...] = field(repr=False)
     trigger: str
     forward_equivalents: float
-    state: StreamState
+    state: StreamState = field(repr=False)
 
 
 def adapt_batch(

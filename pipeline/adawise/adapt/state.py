@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import override
 
 from adawise.adapt.change import CELLS, ClassMix, Level
 from adawise.adapt.conditions import KnownCondition, Looks, Memory
@@ -84,6 +85,11 @@ class StreamState:
     served_index: int | None = None  # of the alpha of the last batch, for its trace; None in states of before
     looks: Looks | None = None  # None before the first batch whose pixels were measured
     memory: Memory = field(default_factory=Memory)
+
+    @override
+    def __repr__(self) -> str:
+        """In a line: a belief alone is hundreds of numbers."""
+        return f"<StreamState after {self.batches} batches, at alpha {self.alpha_index} of the grid: {self.key}>"
 
     def is_finite(self) -> bool:
         """True unless a number that the next search would go on from is not finite."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import structlog
 import torch
+from typing_extensions import override
 
 from adawise.adapt import advice
 from adawise.adapt.card import Card, read_card
@@ -55,6 +56,16 @@ class ModelPair:
     classifier: PairClassifier
     classes: tuple[str, ...]
     card: Card | None
+
+    @override
+    def __repr__(self) -> str:
+        """In a line: the weights themselves are millions of numbers."""
+        card = "a card" if self.card else "no card"
+        where = self.classifier.identity
+        return (
+            f"<ModelPair of {len(self.classes)} classes, {len(self.classifier.alphas)} alphas, {card}: "
+            f"theta_0 {where['theta_0']}, theta_1 {where['theta_1']}>"
+        )
 
     @property
     def temperatures(self) -> tuple[float, ...]:

@@ -13,19 +13,35 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from duckdb import DuckDBPyConnection
+from typing_extensions import override
 
-from adawise.drift.accuracy import over_time
-from adawise.drift.analyse import analyse as analysed
-from adawise.drift.baseline import History
-from adawise.drift.calendar import hours
-from adawise.drift.clocks import parse_clocks
-from adawise.drift.collect import Collected, collect
-from adawise.drift.result import AccuracyOverTime, AccuracyPoint, Camera, CameraCondition, DriftEvent, Series, fleet_of
-from adawise.drift.tables import Tables
 from adawise.errors import SettingsError
-from adawise.labels.join import label
-from adawise.sink.read.duckdb_rows import translated
+
+try:
+    from duckdb import DuckDBPyConnection
+
+    from adawise.drift.accuracy import over_time
+    from adawise.drift.analyse import analyse as analysed
+    from adawise.drift.baseline import History
+    from adawise.drift.calendar import hours
+    from adawise.drift.clocks import parse_clocks
+    from adawise.drift.collect import Collected, collect
+    from adawise.drift.result import (
+        AccuracyOverTime,
+        AccuracyPoint,
+        Camera,
+        CameraCondition,
+        DriftEvent,
+        Series,
+        fleet_of,
+    )
+    from adawise.drift.tables import Tables
+    from adawise.labels.join import label
+    from adawise.sink.read.duckdb_rows import translated
+except ModuleNotFoundError as error:
+    raise SettingsError(
+        f"the analysis needs the package {error.name}; install it with: pip install 'adawise[report]'"
+    ) from error
 
 _MICROSECONDS = pa.timestamp("us", tz="UTC")
 _OF_CAMERAS = (
@@ -55,6 +71,10 @@ class AnalysisTable:
 
     def __len__(self) -> int:
         return int(self.arrow.num_rows)
+
+    @override
+    def __repr__(self) -> str:
+        return f"<AnalysisTable of {len(self)} rows: {', '.join(self.arrow.column_names)}>"
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
         """So that whatever reads Arrow (DuckDB, Polars, pandas) takes it as it is."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import pyarrow as pa
@@ -23,8 +23,8 @@ class Query:
     `stored` has the columns that files may have, `schema` those that are wanted, `time` among them or not.
     """
 
-    stored: pa.Schema
-    schema: pa.Schema
+    stored: pa.Schema = field(repr=False)
+    schema: pa.Schema = field(repr=False)
     streams: tuple[str, ...] | None = None
     since: datetime | None = None
     until: datetime | None = None

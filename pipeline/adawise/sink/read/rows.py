@@ -13,7 +13,7 @@ years after the camera's time.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -73,10 +73,10 @@ class Rows:
     """Rows that can be read as often as is wanted, each time from the same files."""
 
     root: str
-    files: tuple[str, ...]
+    files: tuple[str, ...] = field(repr=False)
     """Paths or URLs, in the order of the chains. Not all of them need hold rows that are wanted."""
 
-    query: Query
+    query: Query = field(repr=False)
 
     @property
     def schema(self) -> pa.Schema:
