@@ -38,6 +38,7 @@ class Passes(Generic[What, Done]):
         pool: Executor | None = None,
     ) -> None:
         self._do, self._tell, self._failed, self._every_s, self._first_s = do, tell, failed, every_s, first_s
+        self._own, self._name = pool is None, name
         self._pool = pool or ThreadPoolExecutor(1, thread_name_prefix=name)
         self._running: Future[Done] | None = None
         self._again_s: float | None = None
@@ -55,6 +56,8 @@ class Passes(Generic[What, Done]):
                 self._running = self._pool.submit(self._do, list(over), self._ends.is_set)
             except RuntimeError as error:  # no thread can be started; the next turn but some tries again
                 self._again_s = now_s + self._every_s
+                if self._own:  # the old one has queued it, and would do it later, over what is then of long ago
+                    self._pool = ThreadPoolExecutor(1, thread_name_prefix=self._name)
                 self._failed(f"{type(error).__name__}: {error}")
 
     def close(self) -> None:

@@ -39,8 +39,8 @@ class TopicPartition(NamedTuple):
         return f"{self.topic}/{self.partition}"
 
 
-BatchEnds = Mapping[TopicPartition, Mapping[str, Sequence[int]]]
-"""By partition and stream, the offsets of the last images of batches, ascending."""
+BatchEnds = Mapping[TopicPartition, Mapping[str, tuple[Sequence[int], Sequence[int]]]]
+"""By partition and stream, the offsets of the first and of the last image of each batch, both ascending."""
 
 
 class Gap(NamedTuple):

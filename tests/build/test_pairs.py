@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from adawise.build.model import identity_of, load_model
-from adawise.build.pairs import _expect, document_of, load_beside, names_pair, settings_with
+from adawise.build.pairs import Start, _expect, begin_orders, document_of, load_beside, names_pair, settings_with
 from adawise.build.prompts import prompt_templates
 from adawise.errors import SettingsError
 from adawise.pairs.orders import pair_id
 from adawise.settings import Settings
 from tests.models import PairFolder
+from tests.sink.building import DictStore
 
 
 def settings_of(pair: PairFolder, **model: object) -> Settings:
@@ -65,3 +68,28 @@ def test_a_pair_has_the_id_that_it_had_before_configs_and_a_document_says_which_
         _expect(changed, model)
     with pytest.raises(SettingsError, match="another config"):
         load_beside(settings, changed, preprocess=model.checkpoints.preprocess)
+
+
+def test_a_pair_that_cannot_be_described_is_served_without_an_order_and_that_is_logged(
+    pair_folder: PairFolder, tmp_path: Path
+) -> None:
+    settings = settings_of(pair_folder)
+    model = load_model(settings.model, settings.decode)
+    document = document_of(settings, model, prompt_templates(settings.model))
+    store = DictStore()
+    start = Start(settings, model, replace(document, theta_1=os.fsdecode(b"/models/\xff")), {})
+    with capture_logs() as lines:
+        assert begin_orders(store, start).log == ()
+    assert [line["event"] for line in lines] == ["pair_not_described"]
+    assert store.objects == {}
+
+
+def test_a_config_that_is_kept_has_an_order_of_its_own(pair_folder: PairFolder) -> None:
+    settings = settings_of(pair_folder, on_change="keep")
+    model = load_model(settings.model, settings.decode)
+    document = document_of(settings, model, prompt_templates(settings.model))
+    store = DictStore()
+    assert begin_orders(store, Start(settings, model, document, {})).next_number == 1
+    assert begin_orders(store, Start(settings, model, document, {})).next_number == 1
+    other = begin_orders(store, Start(settings, model, replace(document, config="f" * 16), {}))
+    assert (other.next_number, other.serving.config) == (2, "f" * 16)

@@ -349,7 +349,11 @@ def test_pixels_that_are_normalised_otherwise_are_another_identity(
 @pytest.mark.parametrize(
     ("table", "values"),
     [
-        ("vision_cfg", {"timm_drop": 0.1, "pool_type": "tok"}),
+        (
+            "vision_cfg",
+            {"timm_drop": 0.1, "pool_type": "tok", "image_size": [SIZE, SIZE], "norm_kwargs": {"eps": 1e-5}},
+        ),
+        ("vision_cfg", {"timm_pool": "token", "act_kwargs": {}}),
         ("text_cfg", {"hf_model_pretrained": True, "pool_type": "argmax"}),
         ("", {"custom_text": False, "init_logit_scale": 4.0}),
     ],

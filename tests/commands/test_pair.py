@@ -530,14 +530,17 @@ def test_a_damaged_document_is_named_with_what_to_do(yard: Yard) -> None:
 def test_a_worker_whose_report_is_damaged_is_waited_for_and_named_once(yard: Yard, other: PairFolder) -> None:
     assert yard.stage(other)[0] == 0
     yard.store.put(layout.worker_key("two"), b"{half")
+    damaged = Path(yard.root) / layout.worker_key("two")
     with yard.worker("one"):
         yard.until_reported("one", "ready")
+        os.utime(damaged, (time.time() + 3_600,) * 2)
         yard._captured.readouterr()
-        assert adawise(yard.folder, "pair", "stage", *flags(other), "--wait", "1.2") == 3
-        assert yard._captured.readouterr().err.count(layout.worker_key("two")) == 1
-        an_hour_ago = time.time() - 3_600
-        os.utime(Path(yard.root) / layout.worker_key("two"), (an_hour_ago, an_hour_ago))
-        assert yard.stage(other, "--wait", "60")[0] == 0
+        assert adawise(yard.folder, "pair", "switch", "--wait", "5") == 3
+        said = yard._captured.readouterr()
+        assert ": serves" in said.out, "the other one is done"
+        assert said.err.count(layout.worker_key("two")) == 2, "once before the order, and once while it is waited for"
+        os.utime(damaged, (time.time() - 3_600,) * 2)
+        assert yard.run("switch", "--pair", "0", "--wait", "60")[0] == 0
 
 
 def test_the_unit_of_systemd_refuses_what_the_next_test_does() -> None:

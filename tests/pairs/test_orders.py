@@ -264,3 +264,35 @@ def test_a_pair_that_no_worker_could_read_is_refused_and_nothing_is_written(chan
     with pytest.raises(SettingsError, match=f"this pair cannot be described in _pairs: .*{why}"):
         give_order(store, orders, "stage", pair=replace(document("new"), **changes), by="ann@host")
     assert store.objects == before
+
+
+def test_what_was_read_once_counts_whatever_becomes_of_its_file_when_another_one_is_restored() -> None:
+    store = DictStore()
+    orders = give_order(store, begun(store), "switch", pair=document("new"), by="ann@host")
+    whole = store.objects[layout.pair_key(2)] = order(pair=2, document=asdict(document("newer")))
+    store.objects[layout.pair_key(2)] = b"{half"
+    known = read_orders(store, orders)
+    store.objects[layout.pair_key(0)] = b"damaged meanwhile"
+    del store.objects[layout.pair_key(1)]
+    store.objects[layout.pair_key(2)] = whole
+    found = read_orders(store, known)
+    assert (found.serving, [*found.damaged], found.log[-1].number) == (document("new"), [], 2)
+
+
+def test_an_order_about_a_pair_that_a_later_one_describes_costs_one_read_a_look() -> None:
+    class Counting(DictStore):
+        reads = 0
+
+        def get(self, key: str) -> bytes | None:
+            self.reads += 1
+            return super().get(key)
+
+    store = Counting()
+    orders = begun(store)
+    store.objects[layout.pair_key(1)] = order(order="switch", pair=2, document=None)
+    store.objects[layout.pair_key(2)] = order(pair=2, document=asdict(document("new")))
+    known = read_orders(store, orders)
+    assert ([*known.damaged], known.next_number) == ([1], 3)
+    before = store.reads
+    assert read_orders(store, known) is known
+    assert store.reads == before + 1

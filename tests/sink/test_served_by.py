@@ -4,7 +4,7 @@ import pytest
 
 from adawise.errors import ChainError, SettingsError
 from adawise.sink import layout
-from adawise.sink.served_by import check_pair, claim_pair
+from adawise.sink.served_by import OnChange, check_pair, claim_pair
 from tests.sink.building import DictStore
 
 OURS = {"theta_0": "a" * 16, "theta_1": "b" * 16, "classes": "c" * 16, "preprocess": "1", "card": ""}
@@ -77,10 +77,20 @@ def test_the_config_is_noted_once_in_a_root_of_an_earlier_version_and_another_on
         assert claim_pair(store, OURS, "refuse") == {}, "a worker of that version beside it"
     assert store.list(layout.MODELS) == ["_models/000000.json", "_models/000001.json"]
     other = OURS | {"config": "f" * 16}
-    with pytest.raises(SettingsError, match=r"model\.config was eeee.* and is ffff"):
-        claim_pair(store, other, "refuse")
-    with pytest.raises(SettingsError, match=r"the same weights and another config.*--model\.on-change keep"):
-        claim_pair(store, other, "reset")
+    changes: tuple[OnChange, ...] = ("refuse", "reset")
+    for on_change in changes:
+        with pytest.raises(SettingsError, match=r"another config.* was e{16} and is f{16}.*--model\.on-change keep"):
+            claim_pair(store, other, on_change)
     assert claim_pair(store, other, "keep") == {"config": ("e" * 16, "f" * 16)}
     assert claim_pair(store, other, "refuse") == {}
     assert claim_pair(store, OURS | {"theta_1": "other", "config": "e" * 16}, "reset").keys() == {"theta_1", "config"}
+
+
+def test_a_pair_that_comes_back_by_a_document_without_a_config_has_the_one_that_is_known_of_it() -> None:
+    store, second = DictStore(), OURS | {"theta_1": "second", "config": "d" * 16}
+    claim_pair(store, OURS | {"config": "e" * 16}, "refuse")
+    claim_pair(store, second, "keep")
+    claim_pair(store, OURS, "keep")
+    with pytest.raises(SettingsError, match="another config"):
+        claim_pair(store, OURS | {"config": "f" * 16}, "refuse")
+    assert claim_pair(store, OURS | {"config": "e" * 16}, "refuse") == {}

@@ -177,7 +177,7 @@ def test_without_pixels_a_batch_keeps_its_rows_and_holds_no_image_memory() -> No
 
 
 def test_batches_end_where_an_earlier_run_ended_them_and_then_by_the_policy() -> None:
-    gatherer = Gatherer(POLICY, {"a": [1, 7, 8]})
+    gatherer = Gatherer(POLICY, {"a": ([0, 2, 8], [1, 7, 8])})
     times = {5: 90_000, 6: 10}  # a clock that jumps and steps back ends nothing here
     complete = [gatherer.add(single(at, "a", timestamp_ms=times.get(at, 0)), 0.0) for at in range(14)]
     ended = [rows(batches) for batches in complete]
@@ -189,7 +189,7 @@ def test_batches_end_where_an_earlier_run_ended_them_and_then_by_the_policy() ->
 
 
 def test_a_batch_whose_last_image_is_missing_now_ends_before_the_next_one() -> None:
-    gatherer = Gatherer(POLICY, {"a": [2, 5]})
+    gatherer = Gatherer(POLICY, {"a": ([0, 3], [2, 5])})
     assert [rows(gatherer.add(single(at, "a"), 0.0)) for at in (0, 1, 3, 5)] == [
         [],
         [],
@@ -198,8 +198,16 @@ def test_a_batch_whose_last_image_is_missing_now_ends_before_the_next_one() -> N
     ]
 
 
+def test_what_no_batch_of_an_earlier_run_holds_is_cut_by_the_policy() -> None:
+    """Before its first, as after retention; between two of its batches; and behind the last."""
+    gatherer = Gatherer(POLICY, {"a": ([6, 20], [7, 21])})
+    complete = [gatherer.add(single(at, "a"), 0.0) for at in range(24)]
+    sizes = [(at, [len(batch.frames) for batch in batches]) for at, batches in enumerate(complete) if batches]
+    assert sizes == [(3, [4]), (6, [2]), (7, [2]), (11, [4]), (15, [4]), (19, [4]), (21, [2])]
+
+
 def test_the_clock_ends_no_batch_that_an_earlier_run_had_go_on() -> None:
-    gatherer = Gatherer(POLICY, {"a": [5]})
+    gatherer = Gatherer(POLICY, {"a": ([0], [5])})
     gatherer.add(single(0, "a"), 0.0)
     gatherer.add(single(1, "b"), 0.0)
     assert [batch.stream_id for batch in gatherer.close_due(1e6)] == ["b"]
@@ -220,7 +228,10 @@ def test_whatever_ended_a_batch_its_end_is_enough_to_end_it_again(
         if steps[number][2]:
             batches += live.close_due(1e6)
     batches += live.close_all()
-    ends = {stream: [each[-1][0] for each in found] for stream, found in per_stream(batches).items()}
+    ends = {
+        stream: ([each[0][0] for each in found], [each[-1][0] for each in found])
+        for stream, found in per_stream(batches).items()
+    }
     again = Gatherer(BatchPolicy(images=3, max_age_s=0.5), ends)
     replayed = [batch for message in messages for batch in again.add(message, 0.0)]
     assert per_stream(replayed) == per_stream(batches)

@@ -624,7 +624,8 @@ def test_a_replay_by_the_ends_of_batches_equals_a_run_whose_camera_set_its_clock
     messages = [*images(2, "north"), *(image(offset, "north", at_ms=0) for offset in (2, 3))]
     assert [trace["images"] for trace in live.traces] == [2, 2]
     assert [trace["images"] for trace in undisturbed(messages).traces] == [4], "no timestamp says so"
-    ends = {TP: {"north": [trace["last_offset"] for trace in live.traces]}}
+    columns = [[trace[name] for trace in live.traces] for name in ("first_offset", "last_offset")]
+    ends = {TP: {"north": (columns[0], columns[1])}}
     again = Bench(FakeSource(messages, finite=True), batches=BatchPolicy(4, 2.0, ends)).run()
     again.check_against(messages, live)
 

@@ -144,13 +144,15 @@ def rows_port(http: HttpSettings, provider: Provider) -> Iterator[str]:
 
 @contextmanager
 def _serving(http: HttpSettings, app: App, feed: EventFeed, *, has_probes: bool = False) -> Iterator[HttpThread]:
-    bound, probes = listen(http.listen, http.port, PORT), None
-    if has_probes and http.probes_port is not None:
-        try:
-            probes = listen(http.listen, http.probes_port, PORT, name="http.probes_port")
-        except SettingsError:
-            bound.close()
-            raise
+    probes = None
+    if has_probes and http.probes_port is not None:  # before the other, which may take any that is free
+        probes = listen(http.listen, http.probes_port, PORT, name="http.probes_port")
+    try:
+        bound = listen(http.listen, http.port, PORT)
+    except SettingsError:
+        if probes is not None:
+            probes.close()
+        raise
     thread = HttpThread(app, bound, feed.close, probes=probes)
     try:
         thread.start()

@@ -32,7 +32,7 @@ from adawise.build.prompts import prompt_templates, read_lines
 from adawise.decode.preprocess import Preprocess
 from adawise.errors import AdawiseError, DeviceError, SettingsError
 from adawise.pairs.live import LivePairs, LoadedPair, WorkerReport
-from adawise.pairs.orders import REPORT_S, Orders, PairDocument, give_order, pair_id, read_orders
+from adawise.pairs.orders import REPORT_S, Orders, OrderTaken, PairDocument, give_order, pair_id, read_orders
 from adawise.pairs.planned import PlannedPairs, check_at_hand, needed, read_plan
 from adawise.records import TopicPartition
 from adawise.settings import ModelSettings, Settings
@@ -209,19 +209,25 @@ def _expect_config(document: PairDocument, model: ModelPair) -> None:
 def begin_orders(store: Store, start: Start) -> Orders:
     """The orders of a root, whose first is given now if there is none; and one if this worker brings another pair.
 
+    Likewise for a pair whose config is another one than its document says. One that cannot be described has no order.
+
     To be called once the root has taken the pair (`served_by.claim_pair`). Raises StoreUnavailable.
     """
     orders = read_orders(store)
     pair = start.document.id
     if orders.log:
         is_known = orders.number_of(pair) is not None
-        if start.failed or pair == orders.serving.id or (is_known and not _may_bring(start.settings, orders)):
+        serves = pair == orders.serving.id and orders.serving.config in ("", start.document.config)
+        if start.failed or serves or (is_known and not _may_bring(start.settings, orders)):
             return orders
     keeps = start.settings.model.on_change == "keep"
     try:
         return give_order(store, orders, "begin", pair=start.document, by=me(), keeps=keeps)
-    except SettingsError:  # another worker was quicker
+    except OrderTaken:
         return begin_orders(store, start)
+    except SettingsError as error:  # it serves all the same; no other worker can load it by its document
+        _log.error("pair_not_described", id=pair, error=str(error))
+        return orders
 
 
 def live_pairs(settings: Settings, start: Start, store: Store, orders: Orders, name: str) -> LivePairs:
@@ -272,6 +278,8 @@ def planned_pairs(
     loaded = {ours.pair: ours}
     for pair in needed(plan, ranges):
         number = orders.number_of(pair)
+        if number is not None and pair == ours.pair:
+            _expect_config(orders.pairs[number], model)
         if pair in loaded or number is None:
             continue
         try:

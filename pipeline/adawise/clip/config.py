@@ -101,9 +101,12 @@ _PLAIN = (_is_plain, f"a number up to {_MOST}, true, false, null or a plain word
 
 _OF_TRAINING = {
     *("patch_dropout", "timm_drop", "timm_drop_path", "timm_model_pretrained", "hf_model_pretrained"),
-    *("init_logit_scale", "init_logit_bias"),
+    *("init_logit_scale", "init_logit_bias", "ls_init_value", "output_dict", "custom_text"),
 }
-"""Names in a config that change nothing once the weights are loaded."""
+"""Names in a config that change nothing once the weights are loaded, or that their names and shapes show."""
+
+_OF_A_TOKENIZER = {f"text_cfg.{name}" for name in ("hf_tokenizer_name", "tokenizer_mode", "tokenizer_kwargs")}
+_PLAIN_NORM = {"eps": 1e-5}  # what LayerNorm has anyway
 
 
 def decisive(config: Mapping[str, Any], defaults: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -119,11 +122,30 @@ def decisive(config: Mapping[str, Any], defaults: Mapping[str, Mapping[str, Any]
     found = dict[str, Any]()
     for name, value in config.items():
         if name in defaults:
-            table = {f"{name}.{key}": each for key, each in (value or {}).items() if each != defaults[name].get(key)}
-            found |= {key: each for key, each in table.items() if key.partition(".")[2] not in _OF_TRAINING}
+            found |= {
+                f"{name}.{key}": _plain(key, each)
+                for key, each in (value or {}).items()
+                if key not in _OF_TRAINING and _is_used(key, value) and _plain(key, each) != defaults[name].get(key)
+            }
         elif name not in {*_OF_TRAINING, "quick_gelu"} and value not in (None, False):
             found[name] = value
     return {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
+
+
+def _is_used(key: str, table: Mapping[str, Any]) -> bool:
+    """False for what is about a tower of timm or transformers in the table of another one."""
+    kinds = {"timm_": "timm_model_name", "hf_": "hf_model_name"}
+    known = key == "hf_tokenizer_name" or any(key == name for name in kinds.values())
+    return known or all(table.get(name) or not key.startswith(start) for start, name in kinds.items())
+
+
+def _plain(key: str, value: Any) -> Any:
+    """The value as the shortest way to say it: a square by its side, nothing for an empty table."""
+    if key.endswith("_kwargs") and value in ({}, _PLAIN_NORM):
+        return None
+    if key in {"image_size", "patch_size"} and isinstance(value, (list, tuple)) and len(set(value)) == 1:
+        return value[0]
+    return value
 
 
 def check_alike(zero: Mapping[str, Any], one: Mapping[str, Any], *, defaults: Mapping[str, Mapping[str, Any]]) -> None:
@@ -134,13 +156,14 @@ def check_alike(zero: Mapping[str, Any], one: Mapping[str, Any], *, defaults: Ma
     """
     theta_0, theta_1 = (decisive(config, defaults) for config in (zero, one))
     for name in sorted(theta_0.keys() | theta_1.keys()):
-        if name != "text_cfg.hf_tokenizer_name" and theta_0.get(name) != theta_1.get(name):
-            table, _, key = name.rpartition(".")
-            values = [config.get(name, defaults.get(table, {}).get(key)) for config in (theta_0, theta_1)]
+        table, _, key = name.rpartition(".")
+        default = defaults.get(table, {}).get(key)
+        values = [config.get(name, default) for config in (theta_0, theta_1)]
+        if values[0] != values[1] and name not in _OF_A_TOKENIZER:  # theta_0's is the one that is used
             raise CheckpointError(
                 f"theta_0 and theta_1 are of different models: {name} is {values[0]} and {values[1]} by their configs. "
-                "Their weights are of the same shapes and mean something else. Give both the config that they were "
-                "trained with, in open_clip_config.json or by model.architecture."
+                "Their weights are of the same shapes, and with the wrong config they mean something else. Give both "
+                "the config that they were trained with, in open_clip_config.json or by model.architecture."
             )
 
 

@@ -374,7 +374,8 @@ def _without_transformers(name: str) -> CheckpointError:
 
 def _preprocess_cfg(model: Any, prepared: Preprocessing) -> dict[str, Any]:
     said = {key: value for key, value in prepared.values.items() if key != "quick_gelu"}
-    return {**open_clip.get_model_preprocess_cfg(model), **said}
+    settings = {**open_clip.get_model_preprocess_cfg(model), **said}
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()}
 
 
 def _load(configs: _Configs, architecture: str | None, prepared: Preprocessing, checkpoint: str, role: str) -> Any:

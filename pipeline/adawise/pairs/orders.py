@@ -64,6 +64,10 @@ class PairDocument:
         return pair_id(self.identity)
 
 
+class OrderTaken(SettingsError):
+    """Somebody gave the order of this number a moment before; nothing was asked."""
+
+
 def pair_id(identity: Mapping[str, str]) -> str:
     """16 hex digits of what a pair and its card hold: wherever it lies, whatever version loads it.
 
@@ -162,15 +166,17 @@ def read_orders(store: Store, known: Orders | None = None) -> Orders:
         ChainError: an order is of a later version.
         StoreUnavailable: the store does not answer.
     """
-    orders = known or Orders()
-    keys = [key for key in store.list(layout.PAIRS) if layout.parse_pair_key(key) is not None]
-    if any(_is_restored(store, key, orders) for key in keys):
-        orders = Orders()  # what follows it may depend on it
-    for key in sorted(keys):
-        if (number := _number(key)) < orders.next_number:
+    orders, kept = known or Orders(), dict[int, tuple[PairOrder, PairDocument | None]]()
+    keys = {_number(key): key for key in store.list(layout.PAIRS) if layout.parse_pair_key(key) is not None}
+    if any(_is_restored(store, keys[number], orders) for number in keys.keys() & orders.damaged.keys()):
+        # What follows it may depend on it. What was read once counts, whatever became of its file.
+        kept = {order.number: (order, orders.pairs.get(order.number)) for order in orders.log}
+        orders = Orders()
+    for number in sorted(keys.keys() | kept.keys()):
+        if number < orders.next_number:
             continue
         try:
-            orders = orders.after(*_read(store, key, orders.pairs))
+            orders = orders.after(*(kept.get(number) or _read(store, keys[number], orders.pairs)))
         except ValueError as error:
             orders = replace(orders, damaged={**orders.damaged, number: str(error)})
     return orders
@@ -189,7 +195,8 @@ def give_order(
     """Ask for something, as the next order after `orders`.
 
     Raises:
-        SettingsError: somebody was quicker, or the pair cannot be described; nothing was asked.
+        OrderTaken: somebody was quicker.
+        SettingsError: the pair cannot be described; nothing was asked.
         StoreUnavailable: the store does not answer.
     """
     number = orders.next_number
@@ -213,7 +220,7 @@ def give_order(
             return orders.after(order, document)
         log = read_orders(store, orders).log
         theirs = next((each.by for each in log if each.number == number), "another worker")
-        raise SettingsError(
+        raise OrderTaken(
             f"{store}: order {number} was given by {theirs} a moment before, and yours was not given. See "
             "`adawise pair list`, and ask again if you still want it"
         ) from None
@@ -270,10 +277,10 @@ def _read(store: Store, key: str, known: Mapping[int, PairDocument]) -> tuple[Pa
 
 
 def _is_restored(store: Store, key: str, orders: Orders) -> bool:
-    if _number(key) not in orders.damaged:
-        return False
+    """True if an order that was damaged can be read now, after those before it."""
+    number = _number(key)
     try:
-        _read(store, key, orders.pairs)
+        _read(store, key, {other: document for other, document in orders.pairs.items() if other < number})
     except ValueError:
         return False
     return True

@@ -27,10 +27,18 @@ def check_pair(store: Store, ours: Identity, on_change: OnChange) -> dict[str, t
 
     Raises:
         SettingsError: another pair or class list, and `on_change` is "refuse"; or the same weights with another config,
-            and it is "reset".
+            and it is not "keep".
         ChainError: a claim cannot be read.
     """
     changes = _changes(_newest(store)[1], ours)
+    if on_change != "keep" and changes.keys() == {"config"}:
+        was, now = changes["config"]
+        raise SettingsError(
+            f"sink.root {store} was written with the same weights and another config: by its hash it was {was} and is "
+            f"{now}. States of streams are tied to the weights, so they would go on. Give the config that wrote it "
+            "(open_clip_config.json; model.mean, std and quick_gelu), let streams go on by --model.on-change keep, or "
+            "give this one a --sink.root and a --kafka.group of its own."
+        )
     if on_change == "refuse" and (refused := [name for name in _REFUSED if name in changes]):
         told = ", ".join(f"model.{name} was {changes[name][0]} and is {changes[name][1]}" for name in refused)
         raise SettingsError(
@@ -38,26 +46,32 @@ def check_pair(store: Store, ours: Identity, on_change: OnChange) -> dict[str, t
             "wrote it, give this one a --sink.root and a --kafka.group of its own, or say what streams are to do with "
             "what they learned by --model.on-change: reset (each begins anew) or keep (each goes on from where it is)."
         )
-    if on_change == "reset" and changes.keys() == {"config"}:
-        was, now = changes["config"]
-        raise SettingsError(
-            f"sink.root {store} was written with the same weights and another config: by its hash it was {was} and is "
-            f"{now}. States of streams are tied to the weights, so with --model.on-change reset they would go on. Give "
-            "the config that wrote it (open_clip_config.json, model.mean, std and quick_gelu), let streams go on by "
-            "--model.on-change keep, or give this one a --sink.root and a --kafka.group of its own."
-        )
     return changes
 
 
 def claim_pair(store: Store, ours: Identity, on_change: OnChange) -> dict[str, tuple[str, str]]:
-    """As `check_pair`; from now on ours is the pair of the root."""
+    """As `check_pair`; from now on ours is the pair of the root.
+
+    Where ours does not say its config, as a document of an earlier version, it is the one that the root knows of it.
+    """
     changes = check_pair(store, ours, on_change)
     number, known = _newest(store)
+    if "config" not in ours:
+        ours = {**ours, **_known_config(store, ours)}
     if changes or not ours.keys() <= known.keys():  # an earlier version names less
         claims.claim(store, layout.model_key(number + 1), {"layout": claims.LAYOUT, "identity": dict(ours)})
         if _newest(store)[1] != ours:  # another was quicker
             return claim_pair(store, ours, on_change)
     return changes
+
+
+def _known_config(store: Store, ours: Identity) -> Identity:
+    """Return the config of the newest claim with the same weights that names one; {} if none does."""
+    for key in reversed(store.list(layout.MODELS)):
+        claimed = parse(_Model, store, key, store.get(key) or b"").identity
+        if "config" in claimed and all(claimed.get(name) == ours.get(name) for name in ("theta_0", "theta_1")):
+            return {"config": claimed["config"]}
+    return {}
 
 
 def _changes(known: Identity, ours: Identity) -> dict[str, tuple[str, str]]:

@@ -39,6 +39,7 @@ _STALLED_LOOKS = 6  # without a byte taken
 _TRIES = 10
 _CLOSE_S = 5.0
 _TICK_S = 1.0
+_FRESH_S = 1.0  # that a connection has to ask for something, before another takes its place
 _log = structlog.get_logger("http")
 
 
@@ -54,7 +55,7 @@ class BoundedConnection(H11Protocol):
     @override
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._port = transport.get_extra_info("sockname")[1]
-        self._make_room(str((transport.get_extra_info("peername") or ("",))[0]))
+        self._make_room(_client(str((transport.get_extra_info("peername") or ("",))[0])))
         super().connection_made(transport)
         self._since_s = self.loop.time()
         self._looking = self.loop.call_later(_LOOK_S, self._look)
@@ -72,8 +73,9 @@ class BoundedConnection(H11Protocol):
     def _make_room(self, address: str) -> None:
         """Cut a connection if this port, or the address of the next one, has as many as it may.
 
-        It is one of that address, or of the one that has the most, so that nobody keeps probes out: of these the oldest
-        that asks for nothing, if there is one, else the oldest.
+        So that nobody keeps probes out, it is the oldest that asks for nothing, of those that had a second to ask. If
+        there is none, it is one of the address that has the most, where that is a quarter of the places or more; else
+        again the oldest that asks for nothing, if there is one.
         """
         most = MOST_PROBES if self._port == self.probes_port else MOST_CONNECTIONS
         all_ = [each for each in self.connections if isinstance(each, BoundedConnection)]
@@ -83,13 +85,22 @@ class BoundedConnection(H11Protocol):
             ours = [each for each in ours if each._address == address]
         elif len(ours) < most:
             return
-        oldest = min(ours, key=lambda each: (-addresses[each._address], each._is_answering, each._since_s))
+        now_s = self.loop.time()
+        idle = [each for each in ours if not each._is_answering]
+        late = [each for each in idle if now_s - each._since_s >= _FRESH_S]
+        if late:
+            oldest = min(late, key=lambda each: each._since_s)
+        elif (crowd := addresses.most_common(1)[0])[1] >= most // 4 or not idle:
+            theirs = (each for each in ours if each._address == crowd[0])
+            oldest = min(theirs, key=lambda each: (each._is_answering, each._since_s))
+        else:
+            oldest = min(idle, key=lambda each: each._since_s)
         self.connections.discard(oldest)  # it says so itself a turn of the loop later
         oldest.transport.abort()
 
     @property
     def _address(self) -> str:
-        return str(self.client[0]) if self.client else ""
+        return _client(str(self.client[0])) if self.client else ""
 
     def _look(self) -> None:
         left = self.transport.get_write_buffer_size()
@@ -100,6 +111,15 @@ class BoundedConnection(H11Protocol):
             self.transport.abort()
         else:
             self._looking = self.loop.call_later(_LOOK_S, self._look)
+
+
+def _client(address: str) -> str:
+    """What counts as one address: of IPv6 the network, of which a host may have all."""
+    try:
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    return str(parsed) if parsed.version == 4 else str(ipaddress.ip_network((parsed, 64), strict=False))
 
 
 def listen(address: str, port: int | None, default: int, *, name: str = "http.port") -> socket.socket:

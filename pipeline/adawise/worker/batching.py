@@ -29,7 +29,7 @@ _GRACE_S = 0.5  # how much longer than the one before it a frame may be under wa
 class BatchPolicy:
     """When single images become a batch: `images` of them, or `max_age_s` seconds after the first.
 
-    Up to the last of a stream's `ends` its batches end at these and nowhere else.
+    Where a stream has `ends`, from the first to the last image of each batch, its batches end there and nowhere else.
     """
 
     images: int
@@ -76,7 +76,7 @@ class Gatherer:
     """
 
     policy: BatchPolicy
-    ends: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    ends: Mapping[str, tuple[Sequence[int], Sequence[int]]] = field(default_factory=dict)
     image_bytes: int = 0
     kept_bytes: int = 0
     _open: dict[str, _Open] = field(default_factory=dict)
@@ -115,9 +115,7 @@ class Gatherer:
 
     def _end(self, frame: Frame) -> int | None:
         """Return the offset at which the batch of this image ends; None if no earlier run says so."""
-        ends = self.ends.get(_stream(frame), ())
-        place = bisect_left(ends, frame.row_id.offset)
-        return ends[place] if place < len(ends) else None
+        return end_of(self.ends, _stream(frame), frame.row_id.offset)
 
     def _separates(self, first: Frame, following: Frame) -> bool:
         end, next_end = self._end(first), self._end(following)
@@ -201,6 +199,13 @@ class Gatherer:
     def _count(self, batch: _Open, image_bytes: int, kept_bytes: int) -> None:
         batch.image_bytes, batch.kept_bytes = batch.image_bytes + image_bytes, batch.kept_bytes + kept_bytes
         self.image_bytes, self.kept_bytes = self.image_bytes + image_bytes, self.kept_bytes + kept_bytes
+
+
+def end_of(ends: Mapping[str, tuple[Sequence[int], Sequence[int]]], stream: str, offset: int) -> int | None:
+    """Return where the batch that holds an offset of a stream ends; None if none of these (`BatchEnds`) holds it."""
+    firsts, lasts = ends.get(stream, ((), ()))
+    place = bisect_left(lasts, offset)
+    return lasts[place] if place < len(lasts) and firsts[place] <= offset else None
 
 
 def batch_of(frames: list[Frame]) -> ImageBatch:

@@ -95,8 +95,9 @@ class PartitionWork:
         self._streams = StreamStates(
             head, initial, forget_after_s=forget_after_s, max_streams=max_streams, keeps_states=keeps_states
         )
-        self._gatherer = Gatherer(policy, policy.ends.get(tp, {}))
-        self._ripening = Ripening(policy, ripen, image_bytes=image_bytes)
+        ends = policy.ends.get(tp, {})
+        self._gatherer = Gatherer(policy, ends)
+        self._ripening = Ripening(policy, ripen, image_bytes=image_bytes, ends=ends)
         self._cut: dict[str, int] = {}  # streams whose batch is complete once what waits below an offset is decoded
         self.ready: deque[ImageBatch] = deque()
         self._later: list[ImageBatch] = []  # complete, to be served by the next pair

@@ -12,11 +12,11 @@ with was bad, and the clock then ran backwards) is so by the count or by the tim
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from adawise.worker.batching import BatchPolicy, OpenPart
+from adawise.worker.batching import BatchPolicy, OpenPart, end_of
 
 _NOTHING = OpenPart(0, -1, 0.0)
 
@@ -55,10 +55,18 @@ class Ripening:
         policy: when a batch is complete.
         ripen: told of a stream, and the offset below which its messages may be decoded.
         image_bytes: of a decoded image.
+        ends: of batches of an earlier run (`BatchPolicy.ends`) in this partition.
     """
 
-    def __init__(self, policy: BatchPolicy, ripen: Callable[[str, int], None], *, image_bytes: int) -> None:
-        self._policy, self._tell, self._image_bytes = policy, ripen, image_bytes
+    def __init__(
+        self,
+        policy: BatchPolicy,
+        ripen: Callable[[str, int], None],
+        *,
+        image_bytes: int,
+        ends: Mapping[str, tuple[Sequence[int], Sequence[int]]] | None = None,
+    ) -> None:
+        self._policy, self._tell, self._image_bytes, self._ends = policy, ripen, image_bytes, ends or {}
         self._streams: dict[str, _Stream] = {}
         self.unripe_bytes = 0
 
@@ -68,7 +76,7 @@ class Ripening:
         waiting = _Waiting(offset, timestamp_ms, now_s, size_bytes)
         stream.waiting.append(waiting)
         stream.waiting_bytes += size_bytes
-        is_complete = self._step(stream, waiting)
+        is_complete = self._step(stream_id, stream, waiting)
         if offset < stream.ripe_until:  # read again, after what comes later was taken for the last: recovery does that
             self._tell(stream_id, stream.ripe_until)
             return
@@ -104,7 +112,7 @@ class Ripening:
         if stream is None:
             return
         stream.open = opened or _NOTHING
-        until = max((each.offset + 1 for each in stream.waiting if self._step(stream, each)), default=0)
+        until = max((each.offset + 1 for each in stream.waiting if self._step(stream_id, stream, each)), default=0)
         if until > stream.ripe_until:
             self._ripen(stream_id, until)
 
@@ -156,8 +164,11 @@ class Ripening:
             if stream.has_unripe and self._policy.due(now_s - stream.open.since_s)
         )
 
-    def _step(self, stream: _Stream, following: _Waiting) -> bool:
+    def _step(self, stream_id: str, stream: _Stream, following: _Waiting) -> bool:
         """Add one to the batch that would be open; True if that completes one."""
+        if end_of(self._ends, stream_id, following.offset) == following.offset:
+            stream.open = _NOTHING
+            return True
         images, first_ms, since_s = stream.open
         is_complete = images > 0 and self._policy.separates(first_ms, following.timestamp_ms)
         if is_complete or not images:

@@ -64,7 +64,9 @@ def pair(known: Known) -> Verdict:
     store, identity = open_store(settings.sink.root), identity_of(model)
     orders = read_orders(store)
     ordered = orders.number_of(pair_id(identity)) is not None  # by `adawise pair`: workers take the one that serves
-    changes = {} if ordered else check_pair(store, identity, settings.model.on_change)
+    changes = check_pair(store, identity, "keep" if ordered else settings.model.on_change)
+    if ordered:
+        changes = check_pair(store, identity, settings.model.on_change) if changes.keys() == {"config"} else {}
     told = describe(settings, model)
     zero, one = model.checkpoints.hashes
     card = f"card {told['card']}" if model.card else "no card, temperature 1"

@@ -32,6 +32,13 @@ def stage(settings: Settings, *, root: str | None, shadow: int, keeps: bool, wai
         raise SettingsError(
             f"{store}: the pair of these settings serves already, as pair {orders.serves}; name another"
         )
+    for number, known in orders.pairs.items():
+        if known.id == document.id and known.config not in ("", document.config):
+            raise SettingsError(
+                f"{store}: pair {number} has the same weights and another config ({known.config}, by its hash; this "
+                f"one's is {document.config}), and workers know pairs by their weights: start them anew with the new "
+                "config and --model.on-change keep"
+            )
     serves, wanted = orders.serving.identity["preprocess"], document.identity["preprocess"]
     if serves != wanted:
         raise SettingsError(

@@ -22,14 +22,13 @@ from adawise.ports import Source
 from adawise.recording.files import Forgotten
 from adawise.recording.source import Order
 from adawise.recording.streams import Streams
-from adawise.records import BatchTrace, Frame, TopicPartition
-from adawise.replay.batches import read_batch_ends
+from adawise.records import BatchEnds, BatchTrace, Frame, TopicPartition
+from adawise.replay.batches import digest_of, read_batch_ends
 from adawise.replay.bounded import BoundedSource, Range
 from adawise.replay.claim import Claim, claim, claimed
 from adawise.replay.paced import PacedSource
 from adawise.settings import Settings
 from adawise.sink import layout, segment
-from adawise.sink.claims import read_sink_id
 from adawise.sink.owner import Owner
 from adawise.sink.read.files import read_bytes, segment_names
 from adawise.store.store import Store, open_store
@@ -66,7 +65,21 @@ def replay(asked: ReplayCommand, *, order: Order = "timestamp", seed: int = 0) -
     )
     with opened as whole:
         states = recorded_states(asked.state_of, whole) if asked.state_of else {}
-        return _replay(settings, asked, whole, states, store)
+        batch_ends = _batch_ends(asked, whole, states)
+        return _replay(settings, asked, whole, states, store, batch_ends)
+
+
+def _batch_ends(asked: ReplayCommand, whole: Whole, states: Mapping[TopicPartition, RecordedState]) -> BatchEnds | None:
+    if asked.batches_of is None:
+        return None
+    ends, lacking = read_batch_ends(asked.batches_of, _ranges(whole, asked, states), whole.identity)
+    if lacking:
+        structlog.get_logger("worker").warning(
+            "batches_not_covered",
+            partitions=[str(tp) for tp in lacking],
+            note=f"{asked.batches_of} does not have their first batches; these end by batch.* and the timestamps",
+        )
+    return ends
 
 
 def _replay(
@@ -75,6 +88,7 @@ def _replay(
     whole: Whole,
     states: Mapping[TopicPartition, RecordedState],
     store: Store,
+    batch_ends: BatchEnds | None,
 ) -> int:
     from adawise.build.model import config_fingerprint, load_model
     from adawise.build.pairs import planned_pairs
@@ -95,11 +109,8 @@ def _replay(
         if asked.pairs_of is not None:
             planned, plan = planned_pairs(settings, model, asked.pairs_of, _ranges(whole, asked, states))
             fingerprints = fingerprints[0], digest(f"{fingerprints[1]} {plan}")
-        batch_ends = None
-        if asked.batches_of is not None:
-            batch_ends = read_batch_ends(asked.batches_of, _ranges(whole, asked, states))
-            whose = read_sink_id(open_store(asked.batches_of))
-            fingerprints = fingerprints[0], digest(f"{fingerprints[1]} batches of {whose}")
+        if batch_ends is not None:
+            fingerprints = fingerprints[0], digest(f"{fingerprints[1]} batches {digest_of(batch_ends)}")
         ours = claim(store, output, _claim(whole, asked, states, *fingerprints))
         _tell_differences(ours, whole, states, fingerprints)
         begin_chains(store, states, whole.identity, f"{socket.gethostname()}:{os.getpid()}")
