@@ -240,7 +240,7 @@ def _threads_of_torch() -> Iterator[None]:
 @pytest.fixture
 def logs_of_this_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """For commands that run in this process: how it logs is left alone, and none of it is on the output proper."""
-    monkeypatch.setattr("adawise.logs.configure", lambda level, form: None)
+    monkeypatch.setattr("adawise.logs.configure", lambda level, form, **_: None)
     before = structlog.get_config()
     structlog.reset_defaults()  # an earlier test may have called it
     structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))

@@ -117,10 +117,10 @@ def test_secrets_are_hidden_by_key_and_by_type() -> None:
 def test_libraries_speak_from_warning_up_in_the_same_form() -> None:
     out = io.StringIO()
     configure("debug", "json", out)
-    logging.getLogger("kafka.conn").info("connected")
-    logging.getLogger("kafka.conn").warning("closed %s", "now")
+    logging.getLogger("obstore.retry").info("connected")
+    logging.getLogger("obstore.retry").warning("closed %s", "now")
     (line,) = lines_of(out)
-    assert (line["event"], line["level"], line["logger"]) == ("closed now", "warning", "kafka.conn")
+    assert (line["event"], line["level"], line["logger"]) == ("closed now", "warning", "obstore.retry")
 
 
 def test_a_network_that_fails_under_a_library_is_one_line_and_anything_else_has_its_traceback() -> None:
@@ -130,7 +130,7 @@ def test_a_network_that_fails_under_a_library_is_one_line_and_anything_else_has_
         try:
             raise error
         except (OSError, ValueError):
-            logging.getLogger("kafka.net").exception("receiving from %s", "broker 1")
+            logging.getLogger("obstore").exception("receiving from %s", "broker 1")
     reset, bug = (json.loads(line) for line in stream.getvalue().splitlines())
     assert reset["event"] == "receiving from broker 1: [Errno 104] Connection reset by peer"
     assert "exception" not in reset
@@ -163,13 +163,44 @@ def test_a_traceback_does_not_show_local_variables(form: Any) -> None:
     assert "hunter2" not in out.getvalue()
 
 
-def test_lines_for_people_have_none_of_kafka_pythons_unless_for_debugging() -> None:
-    for level, form, told in (("info", "console", 1), ("debug", "console", 2), ("info", "json", 2)):
-        out = io.StringIO()
-        configure(level, form, out)  # type: ignore[arg-type]
-        logging.getLogger("kafka.net.connection").error("socket disconnected")
-        logging.getLogger("kafkaesque").error("not of that library")
-        assert len(out.getvalue().splitlines()) == told
+@pytest.mark.parametrize("form", ["console", "json"])
+@pytest.mark.parametrize(("level", "told"), [("info", 1), ("error", 1), ("debug", 2)])
+def test_lines_of_kafka_python_are_for_debugging_alone(level: Any, form: Any, told: int) -> None:
+    out = io.StringIO()
+    configure(level, form, out)
+    logging.getLogger("kafka.net.connection").error("socket disconnected")
+    logging.getLogger("kafkaesque").error("not of that library")
+    assert len(out.getvalue().splitlines()) == told
+
+
+def test_a_line_of_kafka_python_has_the_level_debug_whatever_that_library_takes_it_for() -> None:
+    out = io.StringIO()
+    configure("debug", "json", out)
+    logging.getLogger("kafka.net.selector").warning("slow")
+    logging.getLogger("kafka.coordinator").error("heartbeat failed")
+    assert [(line["event"], line["level"]) for line in lines_of(out)] == [
+        ("slow", "debug"),
+        ("heartbeat failed", "debug"),
+    ]
+
+
+def test_why_a_connection_failed_can_be_read_off_kafka_pythons_records_at_every_level() -> None:
+    """`kafka.client` does so: what is not shown still has to reach other handlers."""
+    seen: list[str] = []
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            seen.append(record.getMessage())
+
+    listener = Listener()
+    logger = logging.getLogger("kafka.net")
+    logger.addHandler(listener)
+    try:
+        configure("error", "json", io.StringIO())
+        logger.warning("refused")
+    finally:
+        logger.removeHandler(listener)
+    assert seen == ["refused"]
 
 
 def test_a_log_on_a_full_disk_loses_its_lines_and_hinders_nobody(capsys: pytest.CaptureFixture[str]) -> None:

@@ -270,6 +270,12 @@ def exit_codes_page() -> str:
         "## Errors\n\nEvery message says what was expected, what came, and where, and ends in the remedy.\n\n"
         + block(_drawn(errors.__doc__)),
         "`SettingsError` ends with code 2, every other error that reaches the command line with code 1.",
+        "## The last line\n\nThe message is printed as `adawise: MESSAGE`. Where programs read the error output, it is "
+        "the event [`program_failed`](events.md) instead, with `exit_code`, `kind` (a class of the tree above), "
+        "`error` and `remedy`: for every command with `log.format = json`, and for those that run until they are "
+        "stopped (`run`, `cameras`, `record --follow`, `labels --follow`) also with `auto` where the error output is "
+        "no terminal. An error that is in no class of the tree is a fault of the program, and `exception` has its "
+        "traceback.",
     )
 
 
@@ -387,7 +393,7 @@ def events_page() -> str:
         "What the program says of itself, on the error output: one JSON object a line, or lines for people on a "
         "terminal (`log.format`). `event` is a name of this table, with `level`, `timestamp` (UTC) and the keys below; "
         "`note` says in a sentence what a name cannot. Lines whose `event` is a sentence come from libraries, or from "
-        "what talks to the broker."
+        "what talks to the broker; those of kafka-python are shown with `log.level = debug` only, and have that level."
     )
     rows = [
         [

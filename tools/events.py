@@ -12,6 +12,8 @@ from adawise.worker.observer import outage_event
 
 _LEVELS = {"debug": "debug", "info": "info", "warning": "warning", "error": "error", "exception": "error"}
 _LOGGERS = {"log", "_log"}
+_RENDERED = {"exc_info": "exception"}
+"""Keys that have another name in the line."""
 _ROOT = Path(adawise.__file__).parent
 
 
@@ -33,7 +35,8 @@ def logged() -> dict[str, LoggedCall]:
             for name, level, keywords in _of_module(ast.parse(text)):
                 call = found.setdefault(name, LoggedCall())
                 call.levels.add(level)
-                call.keys += [each.arg for each in keywords if each.arg is not None and each.arg not in call.keys]
+                keys = [_RENDERED.get(each.arg, each.arg) for each in keywords if each.arg is not None]
+                call.keys += [key for key in keys if key not in call.keys]
                 call.more = call.more or any(each.arg is None for each in keywords)
     return found
 

@@ -1,6 +1,8 @@
 """The program: errors become an exit code and a message that ends in the remedy.
 
 0 done, 1 failed, 2 wrong settings or usage, 3 something was found, 130 interrupted.
+
+Where the error output is read by programs (`logs.configure`), the message is an event, the last line of the log.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import io
 import os
 import select
 import sys
+import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -31,6 +34,7 @@ def program() -> NoReturn:
     """
     last = _LastExitFunction()
     atexit.register(last)  # before all others, so called after them
+    threading.excepthook = _thread_failed
     try:
         last.code = main()
         doctor = sys.modules.get("adawise.commands.doctor.checks")  # where it was asked for
@@ -40,6 +44,14 @@ def program() -> NoReturn:
         last.code = int(ended.code or 0)
         raise
     sys.exit(last.code)
+
+
+def _thread_failed(failed: threading.ExceptHookArgs) -> None:
+    """Show a fault that ended a thread: as an event where programs read the error output."""
+    logs = sys.modules.get("adawise.logs")
+    name = "" if failed.thread is None else failed.thread.name
+    if logs is None or failed.exc_value is None or not logs.log_thread(name, failed.exc_value):
+        threading.__excepthook__(failed)
 
 
 class _LastExitFunction:
@@ -60,22 +72,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         return _run(sys.argv[1:] if arguments is None else arguments)
-    except SettingsError as error:
-        return _end(f"{error}", WRONG_USAGE)
     except AdawiseError as error:
-        return _end(f"{error}", FAILED)
-    except KeyboardInterrupt:
-        return _end("interrupted", INTERRUPTED)
+        code = WRONG_USAGE if isinstance(error, SettingsError) else FAILED
+        return code if _is_logged(error, *error.cause_and_remedy, code) else _print(f"{error}", code)
+    except KeyboardInterrupt as error:
+        return INTERRUPTED if _is_logged(error, "", "", INTERRUPTED) else _print("interrupted", INTERRUPTED)
     except BrokenPipeError:
         if _has_reader():
             raise  # another pipe broke
         # whoever read the output went away, such as `head`; the interpreter must not try to write the rest at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
-    except OSError as error:
-        if error.filename is None:
-            raise  # not a mistake in the name of a file: a fault of ours, to be seen in full
-        return _end(f"{error.filename}: {error.strerror}; correct the path or its permissions", FAILED)
+    except Exception as error:
+        if isinstance(error, OSError) and error.filename is not None:  # a mistake in the name of a file
+            cause, remedy = f"{error.filename}: {error.strerror}", "correct the path or its permissions"
+            return FAILED if _is_logged(error, cause, remedy, FAILED) else _print(f"{cause}; {remedy}", FAILED)
+        cause = f"{type(error).__name__}: {error}"
+        if _is_logged(error, cause, "report it, with the lines before", FAILED, is_fault=True):
+            return FAILED
+        raise  # to be seen in full
 
 
 def _run(arguments: Sequence[str]) -> int:
@@ -97,9 +112,17 @@ def _has_reader() -> bool:
     return not any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 
-def _end(message: str, code: int) -> int:
+def _print(message: str, code: int) -> int:
     say(f"adawise: {message}", sys.stderr)
     return code
+
+
+def _is_logged(error: BaseException, cause: str, remedy: str, code: int, *, is_fault: bool = False) -> bool:
+    """Log the error as the last event where programs read the error output; whether that was done."""
+    logs = sys.modules.get("adawise.logs")  # loaded with the settings: without them nothing says who reads it
+    return logs is not None and bool(
+        logs.log_end(type(error).__name__, cause, remedy, exit_code=code, fault=error if is_fault else None)
+    )
 
 
 if __name__ == "__main__":

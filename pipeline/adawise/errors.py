@@ -26,6 +26,7 @@ Every message says what was expected, what came, and where, and ends in the reme
 
 from __future__ import annotations
 
+import re
 import traceback
 from enum import StrEnum
 from pathlib import Path
@@ -35,6 +36,9 @@ def place_of(error: BaseException) -> str:
     """Return the file and line where an error was raised, such as "live.py:210", or "" where nothing says so."""
     frames = traceback.extract_tb(error.__traceback__)
     return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+
+_PART_END = re.compile(r"[.?;] (?=\S)(?!Or )")
+"""Where a part of a message ends and another begins; "Or ..." belongs to the part before it."""
 
 
 class Reason(StrEnum):
@@ -71,6 +75,22 @@ class Lost(StrEnum):
 
 class AdawiseError(Exception):
     """The root of every error that this package raises on purpose."""
+
+    @property
+    def cause_and_remedy(self) -> tuple[str, str]:
+        """The message in two parts: what was expected, what came, and where; and what to do about it.
+
+        The remedy is the last sentence or clause. In a list of mistakes each has its own.
+
+        Example:
+            >>> ChainError("segment 7 is damaged; restore it from a copy").cause_and_remedy
+            ('segment 7 is damaged', 'restore it from a copy')
+        """
+        message = str(self)
+        if "\n" in message:
+            return message, "correct what is listed"
+        ends = [*_PART_END.finditer(message)]
+        return (message[: ends[-1].start()], message[ends[-1].end() :]) if ends else (message, "")
 
 
 class InvalidMessage(AdawiseError):

@@ -17,6 +17,12 @@ class LoggedEvent(NamedTuple):
 
 
 EVENTS: dict[str, LoggedEvent] = {
+    # how a program ends
+    "program_failed": LoggedEvent(
+        "the program ends, by this error and with this exit code; it is the last line", "what `remedy` says"
+    ),
+    "thread_failed": LoggedEvent("a fault of the program ended one of its threads", "report it, with the lines before"),
+    "program_interrupted": LoggedEvent("it was interrupted before it was done; it is the last line"),
     # a worker's life
     "start_requested": LoggedEvent("settings are right; libraries are loaded, and nothing is asked of anybody yet"),
     "worker_started": LoggedEvent("the model is loaded, and the worker joins its group"),

@@ -3,8 +3,8 @@
     log = structlog.get_logger()
     log.info("segment_committed", topic=..., partition=..., rows=...)
 
-Libraries that log through `logging` (kafka, torch) come out in the same form from WARNING up, as do Python's own
-warnings. Lines for people have none of kafka-python's, unless they are for debugging: what concerns a user, the program
+Libraries that log through `logging` (torch, obstore) come out in the same form from WARNING up, as do Python's own
+warnings. What kafka-python logs is shown with the level debug only, and as such: what concerns an operator, the program
 says itself, with the remedy. A key that names a secret is hidden; pydantic's `SecretStr` hides itself.
 """
 
@@ -26,12 +26,15 @@ from typing_extensions import override
 HIDDEN = "**********"
 _SECRET_KEY = re.compile(r"(^|_)(password|passwd|secret|token|credentials?|api_?key|ssl_key)$", re.IGNORECASE)
 _LOGGER = "adawise"  # the one stdlib logger that all structlog events go through
+_CHATTER = "kafka"  # kafka-python's loggers: sentences about each connection, which nobody can act on
 
 
 def configure(
     level: Literal["debug", "info", "warning", "error"] = "info",
     form: Literal["auto", "json", "console"] = "auto",
     stream: TextIO | None = None,
+    *,
+    is_service: bool = False,
 ) -> None:
     """Set up structlog and `logging` for the process. May be called again; the last call holds.
 
@@ -39,6 +42,8 @@ def configure(
         level: least severity shown.
         form: one JSON object a line, or lines for people; auto: for people if `stream` is a terminal.
         stream: where to, in place of the error output.
+        is_service: the program runs until it is stopped, and programs read its error output. The error by which it
+            ends is then an event wherever lines are JSON; of other commands it is only where `form` is json.
     """
     out = stream if stream is not None else sys.stderr
     for_people = form == "console" or (form == "auto" and out.isatty())
@@ -56,30 +61,70 @@ def configure(
         logger_factory=_stdlib_logger,
         cache_logger_on_first_use=False,  # loggers made at import must follow a later call
     )
-    handler = _Output(stream)
+    handler = _Output(stream, ends_by_event=form == "json" or (is_service and not for_people))
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *_rendering(for_people, out)],
         )
     )
-    if for_people and threshold > logging.DEBUG:
-        handler.addFilter(lambda record: record.name.partition(".")[0] != "kafka")
+    if threshold > logging.DEBUG:
+        handler.addFilter(lambda record: not _is_chatter(record))
     _take_over_logging(handler, threshold)
+
+
+def log_end(kind: str, cause: str, remedy: str, *, exit_code: int, fault: BaseException | None = None) -> bool:
+    """Log the error by which the program ends; False if that is to be printed for people instead.
+
+    Args:
+        kind: name of the error's class.
+        cause: what was expected, what came, and where.
+        remedy: what to do.
+        exit_code: of the process.
+        fault: the error itself if it is none that is raised on purpose: its traceback is logged.
+    """
+    if not _is_read_by_programs():
+        return False
+    log = structlog.get_logger("program")
+    if kind == KeyboardInterrupt.__name__:
+        log.info("program_interrupted", exit_code=exit_code)
+    else:
+        log.error("program_failed", exit_code=exit_code, kind=kind, error=cause, remedy=remedy, exc_info=fault)
+    return True
+
+
+def log_thread(name: str, fault: BaseException) -> bool:
+    """Log the fault that ended a thread; False if it is to be printed for people instead."""
+    if _is_read_by_programs():
+        log = structlog.get_logger("program")
+        said = f"{type(fault).__name__}: {fault}"
+        log.error("thread_failed", thread=name, error=said, remedy="report it, with the lines before", exc_info=fault)
+        return True
+    return False
+
+
+def _is_read_by_programs() -> bool:
+    """Whether the error output is, as `configure` was told."""
+    return any(handler.ends_by_event for handler in logging.getLogger().handlers if isinstance(handler, _Output))
+
+
+def _is_chatter(record: logging.LogRecord) -> bool:
+    return record.name.partition(".")[0] == _CHATTER
 
 
 class _Output(logging.StreamHandler[TextIO]):
     """Writes to the stream, or to what the error output is at that moment: a progress bar puts itself before it."""
 
-    def __init__(self, stream: TextIO | None) -> None:
+    def __init__(self, stream: TextIO | None, *, ends_by_event: bool) -> None:
         super().__init__(stream)
+        self.ends_by_event = ends_by_event
         self._follows_stderr = stream is None
 
     @override
     def emit(self, record: logging.LogRecord) -> None:
         if self._follows_stderr:
             self.stream = sys.stderr  # not setStream, which flushes the one before: it may be closed by now
-        super().emit(_in_a_line(record))
+        super().emit(_lowered(_in_a_line(record)))
 
     @override
     def handleError(self, record: logging.LogRecord) -> None:
@@ -97,6 +142,15 @@ def _in_a_line(record: logging.LogRecord) -> logging.LogRecord:
     brief.msg, brief.args = f"{record.getMessage()}: {error}", None
     brief.exc_info = brief.exc_text = None
     return brief
+
+
+def _lowered(record: logging.LogRecord) -> logging.LogRecord:
+    """A record of kafka-python's with the level debug, whatever that library takes it for."""
+    if not _is_chatter(record):
+        return record
+    lowered = copy.copy(record)
+    lowered.levelno, lowered.levelname = logging.DEBUG, logging.getLevelName(logging.DEBUG)
+    return lowered
 
 
 def _stdlib_logger(*_names: object) -> logging.Logger:
@@ -120,9 +174,8 @@ def _take_over_logging(handler: logging.Handler, threshold: int) -> None:
             root.removeHandler(old)
     root.addHandler(handler)
     root.setLevel(max(threshold, logging.WARNING))
-    logging.getLogger("kafka").setLevel(max(threshold, logging.WARNING))
-    # It warns of every moment in which the machine was busy, in words that nobody can act on.
-    logging.getLogger("kafka.net.selector").setLevel(logging.WARNING if threshold <= logging.DEBUG else logging.ERROR)
+    # Whatever is shown: why a connection failed is read off these records (`kafka.client`).
+    logging.getLogger(_CHATTER).setLevel(logging.WARNING)
     logging.getLogger(_LOGGER).setLevel(threshold)
 
 

@@ -254,7 +254,9 @@ def test_frames_that_no_broker_takes_after_sigterm_end_it_with_1_within_its_grac
         assert time.monotonic() - began_s < scaled(18.0)  # 10 s, and what a busy machine takes to end
         told.ended()
     assert "Traceback" not in "".join(told.lines)
-    assert told.lines[-1].startswith("adawise: could not send a frame to topic 'frames' at ")
+    (last,) = told.events("program_failed")
+    assert last["exit_code"] == 1
+    assert last["error"].startswith("could not send a frame to topic 'frames' at ")
 
 
 def checked(folder: Path, text: str) -> tuple[int, str]:

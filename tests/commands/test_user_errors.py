@@ -204,7 +204,7 @@ def _card_of_another(folder: Path, pair: PairFolder) -> str:
 
 def test_every_wrong_name_is_told_at_once_with_what_was_meant(tmp_path: Path) -> None:
     (tmp_path / "adawise.toml").write_text('[modl]\ntheta_0 = "x"\n[batch]\nimage = 5\nmax_age_s = "soon"\n')
-    code, out, err = ended(tmp_path, "run", "--serch.alpha", "0")
+    code, out, err = ended(tmp_path, "run", "--log.format", "console", "--serch.alpha", "0")
     assert (code, out) == (2, "")
     assert "modl  (adawise.toml line 1)\n      there is no such group; did you mean [model]?" in err
     assert "batch.image  (adawise.toml line 4)\n      there is no such setting; did you mean batch.images" in err
@@ -213,7 +213,7 @@ def test_every_wrong_name_is_told_at_once_with_what_was_meant(tmp_path: Path) ->
 
 
 def test_without_any_settings_run_lists_what_is_missing_and_how_to_set_it(tmp_path: Path) -> None:
-    code, out, err = ended(tmp_path, "run")
+    code, out, err = ended(tmp_path, "run", "--log.format", "console")
     assert (code, out) == (2, "")
     assert err.startswith("adawise: 3 things to correct\n")
     for name, flag in (("theta_0", "theta-0"), ("theta_1", "theta-1"), ("classes", "classes")):
@@ -225,7 +225,7 @@ def test_without_any_settings_run_lists_what_is_missing_and_how_to_set_it(tmp_pa
 
 
 def test_a_classes_file_that_is_not_there_is_told_before_anything_is_loaded(folder: Path) -> None:
-    code, _, err = ended(folder, "run", "--model.classes", "nowhere.txt")
+    code, _, err = ended(folder, "run", "--log.format", "console", "--model.classes", "nowhere.txt")
     assert code == 2
     assert err == (
         "adawise: 1 thing to correct\n  - model.classes = 'nowhere.txt'  (flag --model.classes)\n"

@@ -101,7 +101,8 @@ def _execute(arguments: Sequence[str], environ: Mapping[str, str], folder: Path)
     )
     from adawise.logs import configure
 
-    configure(reading.settings.log.level, reading.settings.log.format)
+    log = reading.settings.log
+    configure(log.level, log.format, is_service=command.is_service(parsed.options))
     if not parsed.mistakes and (code := command.judge(reading, reading.mistakes, parsed.options)) is not None:
         return code
     if mistakes := [*parsed.mistakes, *reading.mistakes]:

@@ -131,6 +131,12 @@ class Command(BaseSettings):
         return frozenset(name.partition(".")[0] for name in cls.groups)
 
     @classmethod
+    def is_service(cls, options: Mapping[str, Any]) -> bool:
+        """Whether it runs until it is stopped, for these options as flags gave them: its error output is a log."""
+        del options
+        return False
+
+    @classmethod
     def takes(cls, setting: str) -> bool:
         """Whether it reads this setting."""
         return any(setting == name or setting.startswith(f"{name}.") for name in cls.groups)

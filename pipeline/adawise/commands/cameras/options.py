@@ -37,6 +37,12 @@ class CamerasCommand(Command):
 
     @classmethod
     @override
+    def is_service(cls, options: Mapping[str, Any]) -> bool:
+        """Unless it only tries the cameras."""
+        return not options.get("check")
+
+    @classmethod
+    @override
     def problems(cls, options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         """Options without effect."""
         if "partitions" in options and "create_topic" not in options:

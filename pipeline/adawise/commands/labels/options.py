@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from pydantic import Field
 from pydantic_settings import CliPositionalArg, CliToggleFlag
+from typing_extensions import override
 
 from adawise.commands.command import READING, Command, json_flag
 from adawise.settings.group import KAFKA_NAME_EXPECTED, KafkaName, Location
@@ -39,3 +43,9 @@ class LabelsCommand(Command):
     )
     follow: CliToggleFlag[bool] = Field(default=False, description="go on until stopped, as labels come")
     as_json: CliToggleFlag[bool] = json_flag("print what was done as JSON")
+
+    @classmethod
+    @override
+    def is_service(cls, options: Mapping[str, Any]) -> bool:
+        """With --follow."""
+        return bool(options.get("follow"))

@@ -82,6 +82,12 @@ class RecordCommand(Command):
 
     @classmethod
     @override
+    def is_service(cls, options: Mapping[str, Any]) -> bool:
+        """With --follow."""
+        return bool(options.get("follow"))
+
+    @classmethod
+    @override
     def problems(cls, options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         """Two beginnings, and options without effect."""
         if "from" in options and "from_time" in options:

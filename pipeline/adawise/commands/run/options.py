@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from typing_extensions import override
 
 from adawise.commands.command import WORKER_GROUPS, Command
@@ -25,6 +28,13 @@ class RunCommand(Command):
             "--no-kafka.dead-letters",
         ),
     )
+
+    @classmethod
+    @override
+    def is_service(cls, options: Mapping[str, Any]) -> bool:
+        """It always is."""
+        del options
+        return True
 
     @override
     def call(self) -> int:
