@@ -121,6 +121,11 @@ class StoreUnavailable(RetryableError):
 class StoreFull(StoreUnavailable):
     """The store has no room: the disk is full, or a quota is used up. Nothing is lost; work goes on with the room."""
 
+    REMEDY = (
+        "make room or raise the quota, and work goes on by itself: `adawise retain ROOT --keep 400d --yes` removes old "
+        "output, `adawise record -o RECORDING --prune-only` what a recording may forget"
+    )
+
 
 class FatalError(AdawiseError):
     """Going on would lose something or cannot work: stop, commit nothing more."""

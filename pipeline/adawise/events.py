@@ -51,7 +51,10 @@ EVENTS: dict[str, LoggedEvent] = {
         "another worker wrote this segment; its state is adopted", "often: see the group's members"
     ),
     "retry_scheduled": LoggedEvent("broker or store did not answer; it is tried again", "if it stays: bring it back"),
-    "store_filled": LoggedEvent("the output has no room; it is tried again, and nothing is lost", "make room"),
+    "store_filled": LoggedEvent(
+        "the output has no room; it is tried again, and nothing is lost",
+        "make room: `adawise retain` removes old output, `adawise record --prune-only` what a recording may forget",
+    ),
     "store_retried": LoggedEvent("a request to an object store is sent again"),
     "alerts_retried": LoggedEvent("Alertmanager does not answer `drift`; it is asked again"),
     "messages_lost": LoggedEvent(

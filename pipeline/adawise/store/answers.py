@@ -34,7 +34,7 @@ FULL = Answer(
     *("QuotaExceeded|XMinioStorageFull", "507"),
     "the store is full",
     waits=True,
-    remedy="make room, or raise the quota; work goes on by itself then",
+    remedy=StoreFull.REMEDY,
 )
 
 ANSWERS = (

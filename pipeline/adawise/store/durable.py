@@ -92,10 +92,7 @@ def translated(path: Path) -> Iterator[None]:
         if error.errno in _LASTING:
             raise SettingsError(f"{what}; set sink.root to one, or give this user the permission") from error
         if error.errno in _FULL:
-            raise StoreFull(
-                f"{path}: expected room for a file, but: {error.strerror}. Make room or raise the quota: nothing is "
-                "lost, and work goes on by itself then (`adawise record --prune-only` removes what a recording may)"
-            ) from error
+            raise StoreFull(f"{path}: expected room for a file, but: {error.strerror}; {StoreFull.REMEDY}") from error
         raise StoreUnavailable(
             f"{what}; a worker tries again (free space, the mount and the disk are the usual causes)"
         ) from error
