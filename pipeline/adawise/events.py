@@ -110,6 +110,15 @@ EVENTS: dict[str, LoggedEvent] = {
     ),
     "picture_repeated": LoggedEvent("a camera sends the same picture for frozen_after_s; it is sent on", "restart it"),
     "picture_changed": LoggedEvent("such a camera sends other pictures again"),
+    "camera_clock_refused": LoggedEvent(
+        "a camera's own clock is more than a minute off: the times of its frames are by this machine's clock",
+        'set the camera\'s clock (NTP), or `clock = "arrival"` for it',
+    ),
+    "camera_clock_accepted": LoggedEvent("such a camera's clock is right again, and its frames have its times"),
+    "camera_clock_set_back": LoggedEvent(
+        "the times of a camera's frames went back by more than a minute: the clock was wrong before",
+        "see to NTP on this machine",
+    ),
     "video_ended": LoggedEvent("a video without `loop` is over"),
     # pairs of models
     "pair_taken": LoggedEvent(

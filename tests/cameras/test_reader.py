@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import io
 import shutil
+import struct
 import subprocess
 from collections.abc import Callable, Mapping
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -15,8 +18,8 @@ from PIL import Image
 from adawise.cameras.camera import CameraSpec
 from adawise.cameras.child import Child
 from adawise.cameras.clock import Clock
-from adawise.cameras.reader import ended
-from adawise.cameras.wire import CameraFrame, Drop, Dropped, End, Ended, Opened, Told
+from adawise.cameras.reader import _FrameStream, ended
+from adawise.cameras.wire import CameraFrame, ClockOff, Drop, Dropped, End, Ended, Opened, Told
 from tests.cameras.serving import Asked, http, jpeg, spec
 
 needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="the program ffmpeg is not installed here")
@@ -305,3 +308,27 @@ def test_a_process_that_is_killed_is_an_end_with_its_signal_and_one_that_is_clos
         assert isinstance(end, Ended)
         assert "was killed by SIGKILL" in end.why
         child.close()
+
+
+def test_a_wall_clock_that_is_not_believed_is_told_when_it_is_reported_first_and_when_that_changes() -> None:
+    told: list[Told] = []
+    codec: Any = SimpleNamespace(name="h264")
+    stream = _FrameStream(spec("rtsp://camera/1"), codec, told.append)
+    now_us = 1_800_000_000_000_000
+
+    def report(second: int, off_s: float) -> Any:
+        """A packet with the camera's wall clock, without a frame."""
+        wall = struct.pack("q", now_us + second * 1_000_000 + round(off_s * 1e6))
+        return SimpleNamespace(
+            pts=None, size=0, decode=list, has_sidedata=lambda kind: kind == "prft", get_sidedata=lambda _: wall
+        )
+
+    off = [0.0, 2.0, 3_600.0, 3_599.0, 1.0, -7_200.0]
+    times = [second * 1_000_000 for second in range(len(off))]
+    stream.take(iter([(report(at // 1_000_000, off_s), at, now_us + at) for at, off_s in zip(times, off, strict=True)]))
+    assert [each for each in told if isinstance(each, ClockOff)] == [
+        ClockOff(0),
+        ClockOff(3_600_000_000),
+        ClockOff(0),
+        ClockOff(-7_200_000_000),
+    ]

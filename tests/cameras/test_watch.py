@@ -11,21 +11,22 @@ from typing import Any
 
 import pytest
 from kafka import KafkaConsumer, errors
+from structlog.testing import capture_logs
 
 from adawise.build.cameras import frames_outbox
-from adawise.cameras import wire
+from adawise.cameras import child, wire
 from adawise.cameras.backlog import Backlog, FrameRecord
 from adawise.cameras.board import SourceBoard
 from adawise.cameras.camera import CameraSpec
 from adawise.cameras.clock import Clock
 from adawise.cameras.service import Service
 from adawise.cameras.watch import Connection, Watch
-from adawise.cameras.wire import CameraFrame, Drop, Dropped, End, Ended, Opened, Told
+from adawise.cameras.wire import CameraFrame, ClockOff, Drop, Dropped, End, Ended, Opened, Told
 from adawise.decode.headers import read_headers
 from adawise.errors import BrokerUnavailable
 from adawise.kafka.outbox import Outbox
 from adawise.live.row import CameraState
-from adawise.live.sources import LiveSources
+from adawise.live.sources import LiveSources, SourceCamera
 from adawise.settings import Settings
 from adawise.worker import backoff
 from tests.brokers import Broker, MakeTopic
@@ -152,6 +153,35 @@ def test_times_of_a_camera_never_go_back_not_across_connections_either() -> None
         assert [record.taken_us % 1_000_000 for record in watched.take(4)] == [9_000, 9_000, 9_000, 10_000]
 
 
+def test_one_frame_of_the_future_does_not_hold_the_times_of_those_after_it() -> None:
+    """The machine's clock was an hour ahead for a moment."""
+    hour_us = 3_600_000_000
+    script = Script([frame(0), frame(hour_us), frame(2_000), frame(1_000), frame(3_000)])
+    with capture_logs() as logged, watching(script) as watched:
+        times = [record.taken_us - 1_800_000_000_000_000 for record in watched.take(5)]
+    assert times == [0, hour_us, 2_000, 2_000, 3_000]
+    (told,) = [each for each in logged if each["event"] == "camera_clock_set_back"]
+    assert (told["camera"], told["seconds"]) == ("yard", 3_600.0)
+
+
+def test_a_camera_whose_own_clock_is_not_believed_is_reported_once_over_all_connections() -> None:
+    off = ClockOff(3_600_000_000)
+    script = Script([off, frame(0), CUT], [off, frame(1), ClockOff(0), off, ClockOff(0), frame(2)])
+    with capture_logs() as logged, watching(script) as watched:
+        watched.take(3)
+        with watched.board.look() as sources:
+            assert sources.cameras["yard"].judge(T, 60.0) == (CameraState.OK, "")
+    told = [(each["event"], each.get("seconds_ahead")) for each in logged if each["event"].startswith("camera_clock")]
+    assert told == [("camera_clock_refused", 3_600.0), ("camera_clock_accepted", None)]
+
+
+def test_the_page_says_that_a_cameras_clock_is_not_believed() -> None:
+    camera = SourceCamera("yard", "rtsp://camera/1", 300.0, T)
+    camera.come(T, T, is_same=False)
+    camera.clock_off_s = -7_200.0
+    assert camera.judge(T, 60.0) == (CameraState.OK, "its clock is 2 h behind, and is not believed")
+
+
 def test_a_video_that_is_over_is_not_read_again() -> None:
     script = Script([frame(0), OVER])
     with watching(script) as watched:
@@ -166,6 +196,20 @@ def test_what_a_reader_drops_is_counted() -> None:
         watched.take(1)
         with watched.board.look() as sources:
             assert sources.cameras["yard"].dropped == {"damaged": 2, "too_large": 1}
+
+
+def test_a_reader_that_cannot_be_started_is_an_error_of_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal to all processes of a service ends the one that starts readers, too."""
+
+    class Process:
+        def __init__(self, **_: object) -> None: ...
+
+        def start(self) -> None:
+            raise EOFError("unexpected EOF")
+
+    monkeypatch.setattr(child._FORKS, "Process", Process)
+    with pytest.raises(OSError, match="the process that starts readers was ended"):
+        child.Child(spec("rtsp://camera/1"))
 
 
 def record(number: int, size: int = 100, given_up: Callable[[], object] = lambda: None) -> FrameRecord:

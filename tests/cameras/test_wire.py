@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from adawise.cameras import wire
 from adawise.cameras.clock import Clock
-from adawise.cameras.wire import Beat, CameraFrame, Drop, Dropped, End, Ended, Opened, Told
+from adawise.cameras.wire import Beat, CameraFrame, ClockOff, Drop, Dropped, End, Ended, Opened, Told
 
 MOST = 1_000_000
 
@@ -35,6 +35,7 @@ def read(pipe: int) -> Told | None:
         *(CameraFrame(b"\xff\xd8...", 1_800_000_000_123_456, clock, clock == Clock.WALL) for clock in Clock),
         Opened("h264 640x480"),
         Beat(),
+        *(ClockOff(off_us) for off_us in (0, -3_600_000_000, 3_600_000_000)),
         *(Dropped(reason) for reason in Drop),
         *(Ended("nobody listens there.", end) for end in End),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -12,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -282,6 +284,22 @@ def test_a_check_tries_each_once_and_a_source_that_is_refused_is_exit_1(tmp_path
         assert words in said
     assert seen.count("/none") == 1
     assert "hunter2" not in said
+
+
+def test_a_check_that_is_told_to_stop_ends_at_once_with_130(tmp_path: Path) -> None:
+    """Whoever is still being tried would have had ten minutes."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        text = "".join(f'[camera.c{n}]\nurl = "{url}/{n}"\n' for n in range(20))
+        (tmp_path / "cameras.toml").write_text(f"[defaults]\ntimeout_s = 600\n{text}")
+        streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        with Command("cameras", "cameras.toml", "--check", cwd=tmp_path, **streams) as process:
+            silent.settimeout(DEADLINE_S)
+            taken, _ = silent.accept()
+            process.send_signal(signal.SIGTERM)
+            out, err = process.communicate(timeout=DEADLINE_S)
+            taken.close()
+    assert (process.returncode, out, err) == (130, "", "")
 
 
 def test_a_mistake_in_the_file_is_exit_2(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import pytest
 from prometheus_client import REGISTRY, Gauge
@@ -25,7 +25,7 @@ OPENMETRICS = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0
 @pytest.fixture(scope="module")
 def exposition() -> Exposition:
     heard = Heard(FakeSource(images(100, *NAMES), finite=True)).run()
-    return Exposition(METRICS, heard.scrape)
+    return Exposition(METRICS, lambda: nullcontext(heard.scrape()))
 
 
 def of(families: Iterable[Metric]) -> dict[str, Metric]:

@@ -85,9 +85,10 @@ def worker_port(settings: Settings) -> Iterator[WorkerPort]:
 
         return answer
 
-    def scrape() -> Scrape:
+    @contextmanager
+    def scrape() -> Iterator[Scrape]:
         now = observer.catch_up()
-        return Scrape(now, version("adawise"), http.max_streams, feed.viewers, observer.dropped, time.time())
+        yield Scrape(now, version("adawise"), http.max_streams, feed.viewers, observer.dropped, time.time())
 
     probes = {path: probe(ask) for path, ask in _PROBES.items()}
     app = page_app(
@@ -124,7 +125,13 @@ def cameras_port(http: HttpSettings, title: str) -> Iterator[SourceBoard]:
         return answer
 
     probes = {path: probe(ask) for path, ask in _PROBES.items()}
-    exposition = Exposition(CAMERA_METRICS, lambda: SourceScrape(sources, version("adawise"), feed.viewers))
+
+    @contextmanager
+    def scrape() -> Iterator[SourceScrape]:
+        with board.look() as now:
+            yield SourceScrape(now, version("adawise"), feed.viewers)
+
+    exposition = Exposition(CAMERA_METRICS, scrape)
     app = page_app(feed, board, access(http), probes=probes, exposition=exposition)
     with _serving(http, app, feed, has_probes=True):
         yield board

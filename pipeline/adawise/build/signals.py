@@ -60,9 +60,12 @@ def stop_signals(on_stop: Callable[[], object] = lambda: None) -> Iterator[StopR
 
 
 @contextmanager
-def ended_at_once() -> Iterator[None]:
-    """While modules are loaded, which takes seconds, nothing has begun: SIGTERM and SIGINT end the process with 0."""
-    previous = {number: signal.signal(number, lambda *_: os._exit(0)) for number in (signal.SIGTERM, signal.SIGINT)}
+def ended_at_once(code: int = 0) -> Iterator[None]:
+    """While modules are loaded, which takes seconds, nothing has begun: SIGTERM and SIGINT end the process with this.
+
+    `code` is the exit code.
+    """
+    previous = {number: signal.signal(number, lambda *_: os._exit(code)) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:

@@ -6,6 +6,7 @@ what 3 of their own would. Nothing of a camera's address is in a command line, w
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import signal
 import threading
@@ -24,7 +25,11 @@ _REAP_S = 5.0
 
 
 class Child:
-    """One connection of a camera. `kill` may be called from any thread; all else belongs to one."""
+    """One connection of a camera. `kill` may be called from any thread; all else belongs to one.
+
+    Raises OSError if no process can be started: too many of them, or the one that forks them was ended, as by a signal
+    to all processes of a service.
+    """
 
     def __init__(self, camera: CameraSpec) -> None:
         self._camera = camera
@@ -37,8 +42,10 @@ class Child:
             )
             try:
                 self._process.start()
-            except BaseException:
+            except BaseException as error:
                 _close(self._pipe, self._control)
+                if isinstance(error, EOFError):
+                    raise ChildProcessError(errno.ECHILD, "the process that starts readers was ended") from error
                 raise
             finally:
                 _close(theirs, control)

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-_WRONG_US = 60_000_000
-"""A wall clock that is further from ours is not believed: batches and the broker go by it."""
+WRONG_US = 60_000_000
+"""A wall clock that is further from ours is not believed, for batches and the broker go by it. Two times of one camera
+that are further apart, in the wrong order, are of a clock that was set."""
 
 _JUMP_US = 5_000_000
 _LEAK = 1e-3  # of the time that passes: ten times what a bad quartz drifts
@@ -51,7 +52,7 @@ class FrameClock:
         self._tied_us = arrived_us
         if wall_us is not None:
             off_us = wall_us - arrived_us
-            self.off_us = off_us if abs(off_us) > _WRONG_US else 0
+            self.off_us = off_us if abs(off_us) > WRONG_US else 0
             self._wall_us = None if self.off_us else wall_us - place_us
 
     def time(self, place_us: int | None, arrived_us: int) -> tuple[int, Clock]:

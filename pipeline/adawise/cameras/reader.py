@@ -34,7 +34,7 @@ from adawise.cameras.address import Opening, is_live, opening, opening_playlist,
 from adawise.cameras.camera import CameraSpec
 from adawise.cameras.clock import FrameClock, FramePace
 from adawise.cameras.redirects import LedAway, Redirects
-from adawise.cameras.wire import Beat, CameraFrame, Drop, Dropped, End, Ended, Opened, Told, written
+from adawise.cameras.wire import Beat, CameraFrame, ClockOff, Drop, Dropped, End, Ended, Opened, Told, written
 
 if TYPE_CHECKING:
     _Packet: TypeAlias = Packet[VideoStream]
@@ -243,13 +243,17 @@ class _FrameStream:
         self._is_jpeg = codec.name == "mjpeg"
         self._told_us = 0
         self._damaged = 0
+        self._is_off: bool | None = None  # the camera's wall clock; None: it was not reported yet
 
     def take(self, packets: Iterator[tuple[_Packet, int | None, int]]) -> None:
         """All of them."""
         base: Fraction | None = None
         shift_us = 0
         for packet, place_us, arrived_us in packets:
-            self._clock.came(place_us, arrived_us, _wall_us(packet))
+            wall_us = _wall_us(packet)
+            self._clock.came(place_us, arrived_us, wall_us)
+            if wall_us is not None and place_us is not None:
+                self._tell_clock(arrived_us)
             if self._is_jpeg and packet.size:
                 if self._pace.due((arrived_us if place_us is None else place_us) / 1e6):
                     self._jpeg(packet, place_us, arrived_us)
@@ -265,6 +269,13 @@ class _FrameStream:
                         self._picture(frame, at_us, arrived_us)
             if arrived_us - self._told_us >= _BEAT_S * 1e6:
                 self._say(Beat(), arrived_us)
+
+    def _tell_clock(self, arrived_us: int) -> None:
+        """At the first report of the camera's wall clock, and when it begins or ceases to be believed."""
+        is_off = self._clock.off_us != 0
+        if is_off != self._is_off:
+            self._is_off = is_off
+            self._say(ClockOff(self._clock.off_us), arrived_us)
 
     def _decoded(self, packet: _Packet) -> list[VideoFrame]:
         try:

@@ -20,7 +20,8 @@ from adawise.cameras import wire
 from adawise.cameras.backlog import Backlog, FrameRecord
 from adawise.cameras.board import SourceBoard
 from adawise.cameras.camera import CameraSpec
-from adawise.cameras.wire import CameraFrame, Drop, Dropped, End, Ended, Opened, Told
+from adawise.cameras.clock import WRONG_US
+from adawise.cameras.wire import CameraFrame, ClockOff, Drop, Dropped, End, Ended, Opened, Told
 from adawise.decode.headers import written_headers
 from adawise.live.sources import LiveSources
 from adawise.worker.backoff import Backoff
@@ -51,6 +52,13 @@ class Connection(Protocol):
 
     def close(self) -> None:
         """Free everything."""
+
+
+def no_process(error: OSError) -> str:
+    """Why a camera is not read for which no process could be started."""
+    return (
+        f"no process could be started for it: {error.strerror}. If it stays, raise the limits of processes and files."
+    )
 
 
 @dataclass(slots=True)
@@ -95,6 +103,7 @@ class Watch:
         self._said, self._said_s = "", 0.0
         self._drops = _Drops()
         self._is_frozen = False
+        self._is_clock_off, self._clock_told_s = False, -_SAID_AGAIN_S
         self._thread = threading.Thread(target=self._run, name=f"camera {camera.stream_id}", daemon=True)
 
     def start(self) -> None:
@@ -155,8 +164,8 @@ class Watch:
         self._board.tell(LiveSources.connect, camera.stream_id)
         try:
             connection = self._connect(camera)
-        except OSError as error:  # no more processes or files
-            return Ended(f"no process could be started for it: {error.strerror}. Raise the limits.", End.FAILED)
+        except OSError as error:
+            return Ended(no_process(error), End.FAILED)
         with self._lock:
             self._open = connection
         try:
@@ -186,6 +195,8 @@ class Watch:
                 case Dropped(reason):
                     self._board.tell(LiveSources.drop, camera.stream_id, _DROPPED[reason])
                     self._tell_dropped(1, _DROPPED[reason])
+                case ClockOff(off_us):
+                    self._tell_clock(off_us)
                 case CameraFrame():
                     self._take(told, f"{session}-{number}")
                     number += 1
@@ -194,7 +205,7 @@ class Watch:
 
     def _take(self, frame: CameraFrame, frame_id: str) -> None:
         camera = self.camera
-        taken_us = self._last_us = max(frame.taken_us, self._last_us)  # batches are closed by it
+        taken_us = self._time(frame.taken_us)
         self._board.tell(LiveSources.come, camera.stream_id, taken_us / 1e6, frame.data, frame.is_same)
         self._tell_frozen()
         headers = written_headers("image/jpeg", taken_us, frame_id, meta={_CLOCK_HEADER: frame.clock})
@@ -209,6 +220,42 @@ class Watch:
         if dropped := self.backlog.put(record, self._stopping.is_set):
             self._board.tell(LiveSources.drop, camera.stream_id, BEHIND, dropped)
             self._tell_dropped(dropped, BEHIND)
+
+    def _time(self, taken_us: int) -> int:
+        """The time to send a frame with: not before that of the last one, for batches are closed by it.
+
+        After a step back by more than a minute the last one was of a clock that was wrong, and must not hold all later
+        times for as long as that was ahead.
+        """
+        back_us = self._last_us - taken_us
+        if back_us > WRONG_US:
+            _log.warning(
+                "camera_clock_set_back",
+                camera=self.camera.stream_id,
+                seconds=round(back_us / 1e6, 1),
+                note="times of its frames go on from the earlier time",
+            )
+            self._last_us = taken_us
+        self._last_us = max(taken_us, self._last_us)
+        return self._last_us
+
+    def _tell_clock(self, off_us: int) -> None:
+        """Whether the camera's own clock is believed, when that changes; a change back soon after is shown alone."""
+        camera, is_off, now_s = self.camera.stream_id, off_us != 0, self._clock()
+        self._board.tell(LiveSources.misdate, camera, off_us / 1e6)
+        if is_off == self._is_clock_off or now_s - self._clock_told_s < _SAID_AGAIN_S * is_off:
+            return
+        self._is_clock_off = is_off
+        if is_off:
+            self._clock_told_s = now_s
+            _log.warning(
+                "camera_clock_refused",
+                camera=camera,
+                seconds_ahead=round(off_us / 1e6, 1),
+                note="its frames have the times of their place in the stream, by this machine's clock",
+            )
+        else:
+            _log.info("camera_clock_accepted", camera=camera)
 
     def _given_up(self) -> None:
         """The topic does not take a frame; told by the thread that sends."""

@@ -64,6 +64,13 @@ class End(Enum):
     REFUSED = b"r"  # it will not, unless somebody mends something
 
 
+@dataclass(frozen=True, slots=True)
+class ClockOff:
+    """By how many microseconds the camera's wall clock is ahead of ours, so that it is not believed; 0: it is."""
+
+    off_us: int
+
+
 class Drop(Enum):
     """Why a frame was not sent."""
 
@@ -71,7 +78,7 @@ class Drop(Enum):
     TOO_LARGE = b"l"
 
 
-Told: TypeAlias = CameraFrame | Opened | Beat | Dropped | Ended
+Told: TypeAlias = CameraFrame | Opened | Beat | ClockOff | Dropped | Ended
 
 
 class NotAReader(Exception):
@@ -91,6 +98,8 @@ def written(told: Told) -> bytes:
             return _texted(b"O", what)
         case Beat():
             return _texted(b"B", "")
+        case ClockOff(off_us):
+            return _HEADER.pack(b"C", 0, 0, off_us, 0)
         case Dropped(reason):
             return _texted(reason.value, "")
         case Ended(why, end):
@@ -131,6 +140,8 @@ def read(
         return CameraFrame(body, taken_us, _CLOCKS[of_clock], bool(is_same))
     if kind == b"B":
         return Beat()
+    if kind == b"C":
+        return ClockOff(taken_us)
     text = "".join(letter if letter.isprintable() else "?" for letter in body.decode("utf-8", "replace"))
     if kind == b"O":
         return Opened(text)

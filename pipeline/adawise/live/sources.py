@@ -60,6 +60,7 @@ class SourceCamera:
     delay_s: float = 0.0  # from when that was taken until it came
     same_s: float | None = None  # since when it is one picture
     gap_s: float = 0.0  # between frames, as is usual
+    clock_off_s: float = 0.0  # by which its own clock is ahead of ours, where it is not believed
     picture: int = 0
     jpeg: bytes | None = None
     _steps: deque[list[int]] = field(default_factory=deque)  # step, frames, dropped
@@ -102,7 +103,12 @@ class SourceCamera:
             return CameraState.SILENT, f"nothing for {spoken(now_s - self.seen_s)}"
         if frozen_s := self.frozen_s(now_s):
             return CameraState.FROZEN, f"the same picture for {spoken(frozen_s)}"
-        return CameraState.OK, ""
+        return CameraState.OK, self._of_clock()
+
+    def _of_clock(self) -> str:
+        off_s = self.clock_off_s
+        ahead = "ahead" if off_s > 0 else "behind"
+        return f"its clock is {spoken(abs(off_s))} {ahead}, and is not believed" if off_s else ""
 
     def row(self, now_s: float, silent_after_s: float) -> CameraRow:
         """What the page shows."""
@@ -207,6 +213,10 @@ class LiveSources:
         camera.come(now_s, taken_s, is_same=is_same)
         if self.keeps_pictures:
             camera.jpeg, camera.picture = jpeg, camera.picture + (not is_same)
+
+    def misdate(self, _now_s: float, stream_id: str, off_s: float) -> None:
+        """Its own clock is ahead by so much, and is not believed; 0: it is."""
+        self.cameras[stream_id].clock_off_s = off_s
 
     def send(self, _now_s: float, stream_id: str, size_bytes: int) -> None:
         """A frame was handed to the broker; its camera may be gone by then."""

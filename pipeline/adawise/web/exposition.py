@@ -6,7 +6,8 @@ seconds, memory, file descriptors) come from the library.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Generic, TypeVar
 
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
@@ -22,16 +23,15 @@ Read = TypeVar("Read")
 
 
 class TableCollector(Collector, Generic[Read]):
-    """Reads all samples at each scrape."""
+    """Reads all samples at each scrape, within the block that gives what they are read from."""
 
-    def __init__(self, table: Sequence[MetricSpec[Read]], scrape: Callable[[], Read]) -> None:
+    def __init__(self, table: Sequence[MetricSpec[Read]], scrape: Callable[[], AbstractContextManager[Read]]) -> None:
         self._table, self._scrape = table, scrape
 
     @override
-    def collect(self) -> Iterator[Metric]:
-        scrape = self._scrape()
-        for spec in self._table:
-            yield _family(spec, scrape)
+    def collect(self) -> list[Metric]:
+        with self._scrape() as scrape:
+            return [_family(spec, scrape) for spec in self._table]
 
 
 def _family(spec: MetricSpec[Read], scrape: Read) -> Metric:
@@ -55,10 +55,10 @@ class Exposition:
 
     Args:
         table: of metrics.
-        scrape: what samples are read from, now.
+        scrape: gives what samples are read from, which nobody changes within the block.
     """
 
-    def __init__(self, table: Sequence[MetricSpec[Read]], scrape: Callable[[], Read]) -> None:
+    def __init__(self, table: Sequence[MetricSpec[Read]], scrape: Callable[[], AbstractContextManager[Read]]) -> None:
         self._registry = CollectorRegistry()
         self._registry.register(TableCollector(table, scrape))
         ProcessCollector(registry=self._registry)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
 from typing import Any
 
 from pydantic import Field
@@ -53,10 +52,9 @@ class CamerasCommand(Command):
     @override
     def call(self) -> int:
         """Read them, or only try them."""
-        from adawise.build.signals import ended_at_once
+        from adawise.build.signals import INTERRUPTED, ended_at_once
 
-        # A check that was stopped has found nothing out, which is not 0.
-        with nullcontext() if self.check else ended_at_once():
+        with ended_at_once(INTERRUPTED if self.check else 0):  # 0 would say that each camera gave a picture
             from adawise.commands.cameras.run import check, read_until_stopped
 
         if self.check:

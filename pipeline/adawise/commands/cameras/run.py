@@ -25,7 +25,7 @@ from adawise.cameras.board import SourceBoard
 from adawise.cameras.camera import CameraSpec
 from adawise.cameras.child import Child
 from adawise.cameras.service import Service
-from adawise.cameras.watch import SAYS_WHY_S
+from adawise.cameras.watch import SAYS_WHY_S, no_process
 from adawise.cameras.wire import CameraFrame, End, Ended, Opened
 from adawise.console import paper
 from adawise.errors import AdawiseError, SettingsError
@@ -149,21 +149,32 @@ class _Tried:
 def check(settings: Settings, file: str) -> int:
     """Try each camera once; a table of what came; 1 if one of them gave no picture."""
     cameras = _cameras(settings, file)
-    with stop_signals() as should_stop, ThreadPoolExecutor(_AT_ONCE) as pool:
-        tried = list(pool.map(lambda camera: _try(camera, should_stop), cameras))
+    open_now: set[Child] = set()
+
+    def end_all() -> None:
+        for child in list(open_now):
+            child.kill()
+
+    with stop_signals(end_all) as should_stop, ThreadPoolExecutor(_AT_ONCE) as pool:
+        tried = list(pool.map(lambda camera: _try(camera, open_now, should_stop), cameras))
     if should_stop():
         return INTERRUPTED
     _show(tried)
     return 1 if any(each.why for each in tried) else 0
 
 
-def _try(camera: CameraSpec, should_stop: Callable[[], bool]) -> _Tried:
+def _try(camera: CameraSpec, open_now: set[Child], should_stop: Callable[[], bool]) -> _Tried:
+    """`open_now` has its process meanwhile, for whoever ends all of them."""
     what = ""
     if should_stop():
         return _Tried(camera, what, "", "told to stop")
-    child = Child(camera)
     try:
-        while True:
+        child = Child(camera)
+    except OSError as error:
+        return _Tried(camera, what, "", no_process(error))
+    open_now.add(child)
+    try:
+        while not should_stop():  # it may have come before the process was among the open ones
             match child.next(camera.timeout_s + SAYS_WHY_S):
                 case Opened(said):
                     what = said
@@ -176,7 +187,9 @@ def _try(camera: CameraSpec, should_stop: Callable[[], bool]) -> _Tried:
     except wire.Silence:
         return _Tried(camera, what, "", f"no frame within {camera.timeout_s:g} s (timeout_s). Is the camera on?")
     finally:
+        open_now.discard(child)
         child.close()
+    return _Tried(camera, what, "", "told to stop")
 
 
 def _show(tried: Sequence[_Tried]) -> None:
