@@ -104,6 +104,30 @@ for command in {["", *COMMANDS]!r}:
     assert done.stdout.splitlines() == ["", *COMMANDS]
 
 
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("drift nowhere", "there is no output of a worker in nowhere"),
+        ("drift . --against nowhere", "there is no output of a worker in ."),
+        ("run --model.theta-0 tag0 --model.theta-1 tag1 --model.classes twice.txt", "has the class 'cat' twice"),
+        ("run --model.theta-0 tag0 --model.theta-1 tag1 --model.classes class.txt", "did you mean "),
+    ],
+)
+def test_a_mistake_that_a_glance_shows_is_told_before_anything_heavy_is_loaded(
+    line: str, said: str, tmp_path: Path
+) -> None:
+    (tmp_path / "twice.txt").write_text("cat\ndog\ncat\n")
+    program = f"""
+import sys
+from adawise.__main__ import main
+code = main({line.split()!r})
+print(code, sorted({{"torch", "open_clip", "duckdb"}} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path)
+    assert said in done.stderr
+    assert done.stdout == "2 []\n"
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_short_help_has_what_is_used_most_and_names_the_whole_one(
     name: str, capsys: pytest.CaptureFixture[str]

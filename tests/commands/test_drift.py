@@ -205,8 +205,8 @@ def test_nothing_in_that_time_is_said_so(root: Path, capsys: pytest.CaptureFixtu
 
 
 def test_a_folder_that_no_worker_wrote_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["drift", str(tmp_path)]) != 0
-    assert "expected the output of a worker" in capsys.readouterr().err
+    assert main(["drift", str(tmp_path)]) == 2
+    assert f"there is no output of a worker in {tmp_path}" in capsys.readouterr().err
 
 
 def test_a_time_that_ends_before_it_begins_is_refused(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -104,5 +104,5 @@ def test_a_file_of_labels_that_cannot_be_read_ends_with_its_name_and_the_remedy(
 
 
 def test_against_what_no_worker_wrote_is_refused(folder: Path, capsys: Captured) -> None:
-    assert main(["drift", str(folder / "yard"), "--against", str(folder)]) != 0
-    assert "expected the output of a worker" in capsys.readouterr().err
+    assert main(["drift", str(folder / "yard"), "--against", str(folder)]) == 2
+    assert f"there is no output of a worker in {folder}" in capsys.readouterr().err

@@ -385,8 +385,8 @@ def test_a_list_of_classes_that_cannot_be_used_is_named(yard: Yard, pair_folder:
     (yard.folder / "twice.txt").write_text("car\nbus\ncar\n")
     code, _, said = yard.stage(pair_folder, "--model.classes", "twice.txt")
     assert code == 2
-    assert said.startswith("model.classes: twice.txt: ")
-    assert said.endswith("found 'car' twice. Correct it.")
+    assert said.startswith("1 thing to correct\n  - model.classes = 'twice.txt'")
+    assert said.endswith("has the class 'car' twice; leave each once")
 
 
 @contextmanager

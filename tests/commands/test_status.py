@@ -18,9 +18,11 @@ from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssi
 
 from adawise.__main__ import main
 from adawise.errors import Reason
+from adawise.kafka.members import Membership
 from adawise.records import TopicPartition
 from adawise.sink.owner import Owner
 from adawise.status import facts
+from adawise.status.broker import BrokerFacts
 from adawise.store.store import open_store
 from tests.brokers import Broker, MakeTopic
 from tests.deadlines import DEADLINE_S
@@ -103,6 +105,20 @@ def test_a_broker_that_is_down_is_said_and_the_root_is_told_all_the_same(tmp_pat
 def test_a_root_that_is_none_is_a_mistake_of_its_setting(tmp_path: Path, capsys: Captured) -> None:
     assert main(["status", "--root", str(tmp_path / "typo"), "--no-broker"]) == 2
     assert f"there is no output of a worker in {tmp_path / 'typo'}; set --root" in capsys.readouterr().err
+
+
+def test_a_mistyped_root_is_a_mistake_whatever_the_broker_knows_of_the_group(
+    tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside a file of settings the topic and the group are right, and the root may still be mistyped."""
+    frames_0 = TopicPartition("frames", 0)
+    known = BrokerFacts("cluster", {frames_0: (0, 16)}, {frames_0: (16, "0123456789abcdef")}, Membership("Empty", []))
+    monkeypatch.setattr("adawise.commands.status.run.Fleet._ask", lambda *_: known)
+    well(str(tmp_path / "yard"))
+    assert main(["status", "--root", str(tmp_path / "yrad")]) == 2
+    err = capsys.readouterr().err
+    assert f"there is no output of a worker in {tmp_path}/yrad; set --root" in err
+    assert err.rstrip().endswith(f"did you mean {tmp_path}/yard?")
 
 
 def test_of_a_thousand_cameras_those_in_trouble_are_shown_and_all_of_them_when_asked(

@@ -13,6 +13,8 @@ import pyarrow as pa
 import pytest
 import torch
 
+from adawise.sink.owner import Owner, claim_owner
+from adawise.store.store import open_store
 from tests.brokers import Broker, MakeTopic
 from tests.deadlines import DEADLINE_S
 from tests.kafka.certificates import Authority
@@ -128,6 +130,22 @@ def test_a_missing_topic_is_named_with_the_remedy(folder: Path, broker: Broker, 
     assert f"there is no topic 'yard' at {servers}. Create the topic" in captured.out + captured.err
 
 
+def test_a_mistyped_topic_and_a_root_of_another_group_are_told_before_the_model_is_loaded(
+    folder: Path, broker: Broker, topic: MakeTopic, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def loads(*_: object, **__: object) -> None:
+        raise AssertionError("nothing is loaded")
+
+    monkeypatch.setattr("adawise.commands.run.run.run_worker", loads)
+    name = topic()
+    at = ("--kafka.bootstrap-servers", broker.bootstrap_servers, "--sink.root", "live")
+    assert adawise(folder, "run", *at, "--kafka.topic", f"{name}s") == 1
+    assert f"(did you mean '{name}'?). Create the topic" in message(capsys)
+    claim_owner(open_store(str(folder / "live")), Owner("", name, "first", "run"))
+    assert adawise(folder, "run", *at, "--kafka.topic", name, "--kafka.group", "second") == 2
+    assert f"belongs to the workers of group 'first' on topic '{name}'" in message(capsys)
+
+
 def test_a_topic_is_not_created_by_producing_without_being_asked(
     folder: Path, broker: Broker, capsys: Captured
 ) -> None:
@@ -146,12 +164,17 @@ def test_a_topic_is_not_created_by_producing_without_being_asked(
             "Make a card for this pair: adawise card --labelled FOLDER -o FILE",
         ),
         ("--model.card no.card.json", 1, "no.card.json: ", "adawise card --labelled FOLDER -o FILE"),
-        ("--sink.root file/out", 2, "file/out/_pairs: expected a folder that can be written", "the permission"),
+        ("--sink.root file/out", 2, "file/out/_owner.json: expected a folder that can be written", "the permission"),
         ("--model.theta-1 module.pt", 1, "model.theta_1: module.pt ", "need that once, offline)."),
         ("--model.theta-1 noise.pt", 1, "model.theta_1: noise.pt ", "offline)."),
         ("--model.theta-1 noise.safetensors", 1, "model.theta_1: noise.safetensors does not load ", "trained with."),
         ("--model.theta-1 arrow.bin", 1, "model.theta_1: arrow.bin ", "offline)."),
-        ("--model.classes twice.txt", 2, "model.classes: twice.txt: ", "found 'car' twice. Correct it."),
+        (
+            "--model.classes twice.txt",
+            2,
+            "1 thing to correct\n  - model.classes = 'twice.txt'",
+            "has the class 'car' twice; leave each once",
+        ),
         ("--model.classes empty.txt", 2, "model.classes: empty.txt: ", "found none. Correct it."),
         ("--search.objective calibrated_entropy", 2, "1 thing to correct\n  - search.objective", "objective tsallis"),
     ],

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from difflib import get_close_matches
 from functools import partial
 from typing import Any, TypeVar
 
@@ -76,8 +77,9 @@ class KafkaTopics:
         refused = errors.for_code(found[0]["error_code"])
         if refused is errors.UnknownTopicOrPartitionError:
             raise SourceError(
-                f"there is no topic {topic!r} at {self._servers}. Create the topic (`adawise produce SOURCE "
-                "--create-topic` does, of images), or name one that exists: it is never created by reading."
+                f"there is no topic {topic!r} at {self._servers}{self._near(topic)}. Create the topic (`adawise "
+                "produce SOURCE --create-topic` does, of images), or name one that exists: it is never created by "
+                "reading."
             )
         if refused is not errors.NoError:
             raise translated(refused(), self._servers, doing)
@@ -87,6 +89,15 @@ class KafkaTopics:
             topic_id="" if topic_id == _NO_TOPIC_ID else topic_id,
             partitions=len(found[0]["partitions"]),
         )
+
+    def _near(self, topic: str) -> str:
+        """The topic that is likely meant, for the message about one that is not there; "" if none is alike."""
+        try:
+            known = self._ask("list topics", self._admin.list_topics)
+        except AdawiseError:
+            return ""
+        near = get_close_matches(topic, known, n=1)
+        return f" (did you mean {near[0]!r}?)" if near else ""
 
     def is_compacted(self, topic: str) -> bool | None:
         """Whether `cleanup.policy` says so; None where the broker does not tell (no right DESCRIBE_CONFIGS)."""

@@ -8,7 +8,9 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, get_args
@@ -58,15 +60,15 @@ def unmet(settings: Settings, uses: frozenset[str], folder: Path) -> Iterator[tu
         try:
             is_one = path.is_dir() if is_folder else path.is_file()
             if not path.exists():
-                yield name, f"there is no {kind} {path}; correct the path"
+                yield name, f"there is no {kind} {path}; correct the path{_did_you_mean(path)}"
                 continue
         except OSError as error:
             yield name, f"{path} cannot be looked at: {error.strerror}; give this user the right to"
             continue
         if not is_one:  # a pipe has no end, or can be read once
             yield name, f"expected a {kind}, and {path} is not one; correct the path"
-        elif name == "model.classes" and len(lines := _lines(path)) == 1:
-            yield name, f"{path} has one class, {lines[0]!r}, which every image would be; add what it is told from"
+        elif name == "model.classes" and (wrong := _of_classes(path)) is not None:
+            yield name, wrong
 
 
 def _of_configs(model: ModelSettings, roles: tuple[str, ...], folder: Path) -> Iterator[tuple[str, str]]:
@@ -142,6 +144,24 @@ def _files(settings: Settings, uses: frozenset[str]) -> Iterator[tuple[str, Path
             (f"kafka.security.{name}", getattr(security, name)) for name in ("ssl_ca", "ssl_certificate", "ssl_key")
         ]
     yield from ((name, path, False) for name, path in named if path is not None)
+
+
+def _of_classes(path: Path) -> str | None:
+    """What is wrong with a file of class names, and the remedy, as far as its lines tell."""
+    lines = _lines(path)
+    if len(lines) == 1:
+        return f"{path} has one class, {lines[0]!r}, which every image would be; add what it is told from"
+    twice = next((line for line, times in Counter(lines).items() if times > 1), None)
+    return None if twice is None else f"{path} has the class {twice!r} twice; leave each once"
+
+
+def _did_you_mean(path: Path) -> str:
+    """The end of a message about a file or folder that is not there: one of a similar name beside it."""
+    try:
+        near = get_close_matches(path.name, os.listdir(path.parent), n=1, cutoff=0.75)
+    except OSError:
+        return ""
+    return f": did you mean {path.parent / near[0]}?" if near else ""
 
 
 def _lines(path: Path) -> list[str]:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adawise.console import Progress, print_json, progress, say
-from adawise.errors import SettingsError
 from adawise.records import TopicPartition
 from adawise.sink.claims import known_sink_id
 from adawise.sink.compaction import sql_views
@@ -17,6 +16,7 @@ from adawise.sink.compaction.choice import FileLimits
 from adawise.sink.compaction.compact import CompactedFile, plans
 from adawise.sink.compaction.compact import compact as compact_partition
 from adawise.sink.compaction.delete import deletable, delete, now_of
+from adawise.sink.near import no_output
 from adawise.sink.read.files import data_files, data_keys, segment_keys
 from adawise.sink.read.several import check_apart
 from adawise.store.store import Store, open_store
@@ -93,7 +93,7 @@ def files(asked: FilesCommand) -> int:
 def _opened(root: str) -> Store:
     store = open_store(root)
     if known_sink_id(store) is None:
-        raise SettingsError(f"there is no output of a worker in {root}; name the folder that sink.root or -o named")
+        raise no_output(root)
     return store
 
 

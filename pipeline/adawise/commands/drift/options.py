@@ -118,6 +118,14 @@ class DriftCommand(Command):
         """No model is loaded; the card and the objective only say what is normal."""
         return frozenset({"log"})
 
+    @override
+    def call(self) -> int:
+        """Analyse; whether the roots are outputs is seen before the analysis is loaded, which takes seconds."""
+        from adawise.sink.near import expect_outputs
+
+        expect_outputs((*self.root, *(parts(self.against) or ())))
+        return super().call()
+
     @classmethod
     @override
     def problems(cls, options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -18,6 +18,7 @@ from adawise.recording.recorder import FilePolicy, Recorder, RecordingProgress, 
 from adawise.recording.run import Bounds
 from adawise.recording.run import record as record_all
 from adawise.sink.claims import read_sink_id
+from adawise.sink.near import did_you_mean
 from adawise.store.store import open_store
 from adawise.worker.observer import outage_event
 
@@ -89,7 +90,7 @@ def _expect_output(root: str) -> None:
     if read_sink_id(open_store(root)) is None:
         raise SettingsError(
             f"{root}: expected the output of a worker, beside which labels go, but there is none; "
-            "name the folder or URL that sink.root or -o named"
+            f"name the folder or URL that sink.root or -o named{did_you_mean(root)}"
         )
 
 

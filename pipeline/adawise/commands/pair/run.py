@@ -21,6 +21,7 @@ from adawise.pairs.shadow_sums import ShadowSums, sum_shadow
 from adawise.settings import Settings
 from adawise.sink import claims, layout
 from adawise.sink.compaction.delete import now_of
+from adawise.sink.near import did_you_mean
 from adawise.sink.served_by import claim_pair
 from adawise.store.documents import Count, Document, Line, Text, read_document
 from adawise.store.store import Store, open_store
@@ -81,7 +82,7 @@ def opened(settings: Settings, root: str | None) -> tuple[Store, Orders]:
             + (
                 "no worker of this version has served it yet: start one, and its pair is the first"
                 if was
-                else "there is no output of a worker; name the folder that sink.root named"
+                else f"there is no output of a worker; name the folder that sink.root named{did_you_mean(str(store))}"
             )
         )
     return store, orders

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from adawise.console import say
-from adawise.errors import SettingsError
 from adawise.sink.claims import read_sink_id
+from adawise.sink.near import no_output
 from adawise.sink.read.files import segment_keys
 from adawise.sink.repair.plan import RepairPlan, plan
 from adawise.store.store import open_store
@@ -28,7 +28,7 @@ def repair(asked: RepairCommand) -> int:
     root, does = asked.root, asked.yes
     store = open_store(root)
     if read_sink_id(store) is None and not segment_keys(store):
-        raise SettingsError(f"there is no output of a worker in {root}; name the folder that sink.root or -o named")
+        raise no_output(root)
     found = plan(store)
     for step in found.steps:
         if does:

@@ -6,9 +6,10 @@ from datetime import UTC, timedelta
 from typing import TYPE_CHECKING
 
 from adawise.console import print_json, progress, say
-from adawise.errors import ChainError, SettingsError
+from adawise.errors import ChainError
 from adawise.sink.claims import known_sink_id
 from adawise.sink.compaction.delete import now_of
+from adawise.sink.near import no_output
 from adawise.sink.read.files import segment_keys
 from adawise.sink.retention.retain import Removal, removal, remove, sweep
 from adawise.sink.verify.root import begun_partitions
@@ -31,7 +32,7 @@ def retain(asked: RetainCommand) -> int:
     root, does = asked.root, asked.yes
     store = open_store(root)
     if known_sink_id(store) is None:
-        raise SettingsError(f"there is no output of a worker in {root}; name the folder that sink.root or -o named")
+        raise no_output(root)
     now = now_of(store)
     before = (now - timedelta(seconds=asked.keep)).astimezone(UTC).date()
     found: list[Removal] = []

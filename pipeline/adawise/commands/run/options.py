@@ -46,6 +46,9 @@ class RunCommand(Command):
         structlog.get_logger("worker").info("start_requested", note="libraries are loaded first, which takes seconds")
 
         with ended_at_once():
+            from adawise.commands.run.checks import check_places
+
+            check_places(self.settings)
             from adawise.commands.run.run import run_worker
 
         return run_worker(self.settings)

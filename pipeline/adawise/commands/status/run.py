@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Self, TypeVar
 from adawise.build.kafka import kafka_log, kafka_topics
 from adawise.commands.status.show import picture
 from adawise.console import finite, paper, print_json
-from adawise.errors import AdawiseError, SettingsError, StoreUnavailable
+from adawise.errors import AdawiseError, StoreUnavailable
 from adawise.kafka.log import KafkaLog
 from adawise.kafka.topic import KafkaTopics
 from adawise.settings import Settings
+from adawise.sink.near import no_output
 from adawise.sink.owner import Owner, read_owner
 from adawise.status.broker import BrokerFacts, ask, waiting
 from adawise.status.facts import FleetStatus
@@ -35,6 +36,7 @@ FOUND = 3
 _EVERY_S, _WINDOW_S = 5.0, 3_600.0
 _STOPS_WITHIN_S = 0.1
 _CONNECT_MS = 4_000  # a broker that runs answers in a tenth of a second
+_NAME_ROOT = "set --root to the folder that sink.root names, or wait for what a worker commits first"
 _NO_BROKER, _OF_REPLAY = "--no-broker", "the output is a replay's, of which the broker knows nothing"
 
 
@@ -43,7 +45,7 @@ def status(asked: StatusCommand) -> int:
 
     With --http, show it as a page instead, until Ctrl-C.
 
-    Raises SettingsError: no worker ever wrote to sink.root, and the broker does not know its group either.
+    Raises SettingsError: no worker ever wrote to sink.root, whatever the broker knows of its group.
     """
     every_s, show_all, as_json = asked.every, asked.show_all, asked.as_json
     with Fleet(asked.settings, wants_broker=asked.broker, window_s=asked.window or _WINDOW_S) as fleet:
@@ -167,12 +169,8 @@ class Fleet:
         broker = _answer(broker_asked, "broker", not_asked)
         if broker is not None and self._clients is not None:
             broker = replace(broker, waiting_ms=waiting(self._clients[1], low_waters(root, broker)))
-        if root is not None and root.root_id is None and (broker is None or not broker.committed):
-            raise SettingsError(
-                f"there is no output of a worker in {self._settings.sink.root}"
-                + (f", and group {question.group!r} has read nothing of {question.topic!r}" if broker else "")
-                + "; set --root to the folder that sink.root names, or wait for what a worker commits first"
-            )
+        if root is not None and root.root_id is None:
+            raise no_output(self._settings.sink.root, _NAME_ROOT)
         return fleet_status(question, root, broker, not_asked, now_s=now_s)
 
     def _question(self) -> FleetQuestion:

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, NamedTuple
 from adawise.adapt.state import StreamState
 from adawise.build.kafka import kafka_log
 from adawise.console import Progress, print_json, progress, say
-from adawise.errors import FatalError, SettingsError
+from adawise.errors import FatalError
 from adawise.kafka.log import KafkaLog
 from adawise.records import TopicPartition
 from adawise.settings import KafkaSettings
 from adawise.sink.claims import read_origin, read_sink_id
+from adawise.sink.near import no_output
 from adawise.sink.owner import read_owner
 from adawise.sink.read.files import segment_keys
 from adawise.sink.retention.beginning import Beginning
@@ -87,7 +88,7 @@ def verify(asked: VerifyCommand) -> int:
     stores = {root: open_store(root) for root in asked.root}
     for root, store in stores.items():
         if read_sink_id(store) is None and not segment_keys(store):  # one that has lost its document is verified
-            raise SettingsError(f"there is no output of a worker in {root}; name the folder that sink.root or -o named")
+            raise no_output(root)
     by_root: dict[str, _Found] = {}
     with _log(settings.kafka, wanted=broker) as log:
         for root, store in stores.items():

@@ -23,6 +23,7 @@ import pyarrow as pa
 from adawise.errors import SettingsError
 from adawise.sink import layout, schemas
 from adawise.sink.claims import read_sink_id
+from adawise.sink.near import did_you_mean
 from adawise.sink.read import arrow_rows
 from adawise.sink.read.files import data_keys
 from adawise.sink.read.query import TIME, Query, nullable, with_time
@@ -140,7 +141,7 @@ def _rows(
     if read_sink_id(store) is None:
         raise SettingsError(
             f"{where}: expected the output of a worker, with a {layout.SINK}, but there is none; "
-            "name the folder or URL that sink.root or -o named"
+            f"name the folder or URL that sink.root or -o named{did_you_mean(where)}"
         )
     folder = where.removeprefix("file://").rstrip("/")
     return Rows(where, tuple(f"{folder}/{key}" for key in data_keys(store, dataset)), query)
