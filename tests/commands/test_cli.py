@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -281,11 +281,19 @@ def test_the_exit_code_of_the_call_is_the_program_s(calls: list[Call], monkeypat
     assert main(["verify", "out"]) == 3
 
 
-def test_the_broker_is_served_on_the_port(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_broker_is_served_on_the_port(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     ports: list[int] = []
-    monkeypatch.setattr(embedded, "serve", lambda port, on_ready: ports.append(port))
+
+    def serve(port: int, on_ready: Callable[[object], object]) -> None:
+        ports.append(port)
+        on_ready(SimpleNamespace(bootstrap_servers=f"127.0.0.1:{port}"))
+
+    monkeypatch.setattr(embedded, "serve", serve)
     assert main(["broker", "--port", "19092"]) == 0
     assert ports == [19092]
+    out = capsys.readouterr().out
+    assert out.startswith("broker ready at 127.0.0.1:19092; Ctrl-C ends it")
+    assert "kcat and other clients of librdkafka before 2.2 cannot connect; take Apache Kafka" in out
 
 
 @pytest.mark.parametrize(

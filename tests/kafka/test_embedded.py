@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import os
+import re
+import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
+import time
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +25,7 @@ from adawise.kafka.group import check_group
 from adawise.kafka.topic import KafkaTopics
 from adawise.produce.sender import ensure_topic
 from tests.deadlines import DEADLINE_S
+from tests.kafka.sources import open_source
 
 
 def executable(path: Path, text: str) -> str:
@@ -63,6 +70,87 @@ def test_whoever_asks_whether_a_group_can_be_joined_is_no_member_of_it_afterward
         check_group(**reach, topic="frames", group="yard", session_timeout_ms=EMBEDDED_SESSION_MS)
         with closing(KafkaTopics(**reach)) as topics:
             assert topics.members("yard").members == []
+
+
+class _Ended(Exception):
+    """A member ends here."""
+
+
+def ends(*_: object) -> None:
+    raise _Ended
+
+
+def test_a_leader_that_ends_before_it_has_dealt_out_the_partitions_leaves_them_to_others() -> None:
+    """It stayed the leader: nobody who joined that group later ever got a partition."""
+    with EmbeddedBroker() as embedded:
+        broker: Any = embedded
+        reach: Reach = {"bootstrap_servers": broker.bootstrap_servers, "client_id": "test", "security": {}}
+        ensure_topic(**reach, topic="frames", partitions=2, create=True)
+        with closing(open_source(broker, "frames", "yard")) as first:
+            coordinator = first._consumer._coordinator
+            coordinator._perform_assignment = ends  # the broker has said that it leads, and hears nothing more of it
+            with pytest.raises(_Ended):
+                first.poll(DEADLINE_S)
+            coordinator.ensure_active_group = lambda **_: False  # it cannot finish the rebalance
+        with closing(open_source(broker, "frames", "yard")) as second:
+            until_s, assigned = time.monotonic() + DEADLINE_S, 0
+            while assigned < 2 and time.monotonic() < until_s:
+                assigned += len(second.poll(0.5).assigned)
+    assert assigned == 2
+
+
+def skipped_tags(answer: io.BytesIO, short: int) -> int:
+    """The bytes left after the tagged fields, of each of which `short` bytes too few are skipped; -1 beyond the end."""
+
+    def number() -> int:
+        value = shift = 0
+        while True:
+            (byte,) = answer.read(1)
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                return value
+            shift += 7
+
+    for _ in range(number()):
+        number()
+        size = number() - short
+        if size > len(answer.getvalue()) - answer.tell():
+            return -1
+        answer.seek(size, io.SEEK_CUR)
+    return len(answer.getvalue()) - answer.tell()
+
+
+def test_why_librdkafka_before_2_2_cannot_connect() -> None:
+    """Its first answer is right, and ends in tagged fields that these versions skip wrongly (librdkafka#4278)."""
+    client = b"\x00\x01c\x00\x02c\x021\x00"  # client id, tags, the client's name and version, tags
+    request = struct.pack(">hhi", 18, 3, 7) + client
+    with EmbeddedBroker() as broker, socket.create_connection(("127.0.0.1", broker.port)) as connection:
+        connection.sendall(struct.pack(">i", len(request)) + request)
+        with connection.makefile("rb") as stream:
+            (size,) = struct.unpack(">i", stream.read(4))
+            answer = io.BytesIO(stream.read(size))
+    assert struct.unpack(">ih", answer.read(6)) == (7, 0)
+    (keys,) = answer.read(1)
+    answer.seek((keys - 1) * 7 + 4, io.SEEK_CUR)  # each a key, two versions and no tags; how long to wait
+    assert keys < 0x80
+    after = answer.tell()
+    assert skipped_tags(answer, 0) == 0
+    answer.seek(after)
+    assert skipped_tags(answer, 1) == -1
+
+
+@pytest.mark.skipif(shutil.which("kcat") is None, reason="no kcat here: apt-get install kcat")
+def test_kcat_of_a_distribution_cannot_connect_as_the_guide_says() -> None:
+    told = subprocess.run(["kcat", "-V"], capture_output=True, text=True)
+    version = re.search(r"librdkafka (\d+)\.(\d+)", told.stdout)
+    assert version is not None
+    if tuple(map(int, version.groups())) >= (2, 2):
+        pytest.skip("this one skips tagged fields as it should")
+    with EmbeddedBroker() as broker:
+        call = ["kcat", "-L", "-b", broker.bootstrap_servers, "-m", "2"]
+        done = subprocess.run(call, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "Read underflow" in done.stderr
 
 
 @pytest.mark.parametrize("port", [-1, 65536])

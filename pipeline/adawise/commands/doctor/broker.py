@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from adawise.commands.doctor.known import Known
 from adawise.commands.doctor.verdict import Verdict, amount, judged, ok, skip, warn
 from adawise.errors import FatalError, SettingsError, SourceError
+from adawise.kafka.embedded import NOT_FOR
 from adawise.live.row import spoken
 from adawise.records import TopicPartition
 
@@ -38,7 +39,10 @@ def broker(known: Known) -> Verdict:
     """Whether one answers, and which."""
     found = known.cluster
     if found.is_embedded:
-        return ok(f"the embedded broker at {known.settings.kafka.bootstrap_servers}, for trying out")
+        return ok(
+            f"the embedded broker at {known.settings.kafka.bootstrap_servers}, for trying out: {NOT_FOR} cannot "
+            "connect to it"
+        )
     return ok(
         f"cluster {found.id} at {known.settings.kafka.bootstrap_servers}: "
         f"{amount(found.brokers, 'broker')}, Kafka {found.version} or newer"
