@@ -128,8 +128,8 @@ class FakeSource:
     def stands(self, tp: TopicPartition) -> bool:
         return tp in self.standing
 
-    def lag(self, tp: TopicPartition) -> int | None:
-        return max(0, self.bounds(tp)[1] - self._positions[tp]) if self._owned.is_sought(tp) else None
+    def lag(self, tp: TopicPartition, since: int = 0) -> int | None:
+        return max(0, self.bounds(tp)[1] - max(since, self._positions[tp])) if self._owned.is_sought(tp) else None
 
     def commit(self, offsets: Mapping[TopicPartition, int], note: str = "") -> None:
         self.note = note

@@ -77,7 +77,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "web": ("errors live", "starlette uvicorn prometheus_client structlog"),
     "telemetry": ("errors records ports worker/observer", "opentelemetry"),
     # beside it
-    "status": ("errors records sink store kafka adapt/heard live/row", "numpy pyarrow"),
+    "status": ("errors records sink store kafka adapt/heard live/backlog live/row", "numpy pyarrow"),
     # offline
     "labelled": ("errors records decode produce/files recording", "torch numpy pyarrow"),
     "compare": ("errors records store sink labels/join drift/judge", "numpy duckdb rich"),

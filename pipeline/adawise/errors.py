@@ -4,6 +4,8 @@
     ├── InvalidMessage      this message (or this row of it) can never be classified -> reject it and go on
     ├── RetryableError      the world is unwell, the data is not                     -> retry within bounds
     │   ├── BrokerUnavailable
+    │   │   ├── TopicUnavailable    the broker answers, and a topic does not take what is sent to it
+    │   │   └── PermissionRefused   the broker answers, and does not allow this user to do it
     │   ├── AlertsNotSent
     │   └── StoreUnavailable
     │       └── StoreFull       no space, or a quota is used up: it is waited for until there is room
@@ -36,6 +38,7 @@ def place_of(error: BaseException) -> str:
     """Return the file and line where an error was raised, such as "live.py:210", or "" where nothing says so."""
     frames = traceback.extract_tb(error.__traceback__)
     return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+
 
 _PART_END = re.compile(r"[.?;] (?=\S)(?!Or )")
 """Where a part of a message ends and another begins; "Or ..." belongs to the part before it."""
@@ -108,6 +111,14 @@ class RetryableError(AdawiseError):
 
 class BrokerUnavailable(RetryableError):
     """The broker cannot be reached or does not answer in time."""
+
+
+class TopicUnavailable(BrokerUnavailable):
+    """The broker answers, but a topic does not take records: it is missing, or has too few replicas in sync."""
+
+
+class PermissionRefused(BrokerUnavailable):
+    """The broker answers, but does not allow this user to do what it asked for; that may change while it runs."""
 
 
 class AlertsNotSent(RetryableError):

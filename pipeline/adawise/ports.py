@@ -110,8 +110,12 @@ class Source(Protocol):
     def stands(self, tp: TopicPartition) -> bool:
         """True while nothing of this partition comes because what is next cannot be read; it is tried now and then."""
 
-    def lag(self, tp: TopicPartition) -> int | None:
-        """Messages between the next one to be delivered and the end of the log; None if not known now. Never raises."""
+    def lag(self, tp: TopicPartition, since: int = 0) -> int | None:
+        """Messages from the next one to be delivered, or from `since` if that is later, to the end of the log.
+
+        The end is that of a few seconds ago at most, also while the partition is paused. None if it is not known now.
+        Never raises.
+        """
 
     def commit(self, offsets: Mapping[TopicPartition, int], note: str = "") -> None:
         """Tell the broker the next offsets, without waiting: a hint for lag tools. Never raises.

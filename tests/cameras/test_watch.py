@@ -250,7 +250,7 @@ def test_a_full_backlog_waits_where_that_is_asked_for_until_there_is_room_or_it_
 def outbox(producer: FakeProducer, max_inflight_bytes: int = 1_000_000) -> Outbox[FrameRecord]:
     return Outbox(
         connect=lambda: producer,
-        prepare=lambda _: None,
+        prepare=None,
         where="broker:9092",
         what="a frame",
         meanwhile="Frames wait.",

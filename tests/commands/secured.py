@@ -113,8 +113,8 @@ class Ending(Journal):
         self._left, self._mend = rows, mend
         self.refused: list[str] = []
 
-    def retry_scheduled(self, error: AdawiseError, wait_s: float) -> None:
-        super().retry_scheduled(error, wait_s)
+    def retry_scheduled(self, error: AdawiseError, wait_s: float, what: str) -> None:
+        super().retry_scheduled(error, wait_s, what)
         if "the broker does not allow it" in str(error):
             self.refused.append(str(error))
             if len(self.refused) == 1:

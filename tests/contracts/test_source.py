@@ -265,6 +265,7 @@ def test_lag_is_unknown_until_sought_and_reaches_zero_when_drained(kind: Kind) -
     assert [source.lag(each) for each in tps] == [0, 0, 0]
     source.seek(tp, 5)
     assert source.lag(tp) == 2
+    assert [source.lag(tp, since) for since in (0, 5, 6, 7, 8)] == [2, 2, 1, 0, 0]
     assert not source.drained(tp)
 
 

@@ -29,6 +29,8 @@ SHORTER = {  # numbers of the rules, and what stands in their place where minute
     "AdawiseNotWritten": ("> 300", "> 4"),
     "AdawiseStoreFails": ("> 300", "> 3"),
     "AdawiseBrokerFails": ("> 300", "> 3"),
+    "AdawiseTopicRefuses": ("> 300", "> 3"),
+    "AdawiseWorkersMissing": ("[1d:5m]", "[1m:1s]"),
     "AdawiseRetentionNear": ("604800", "8"),
     "AdawiseResultsWait": ("> 1048576", "> 2048"),
     "AdawiseRestarts": ("[1h]", "[5m]"),

@@ -41,6 +41,7 @@ from tests.worker.cameras import Live, Shot, Topic, settings_for, single
 from tests.worker.process import Plan, WorkerProcess
 
 pytestmark = pytest.mark.soak
+MOSTLY_TWO = "quantile_over_time(0.5, sum(adawise_group_member)[1m:1s]) == 2"
 QUIET = {  # panels whose queries are empty while nothing of that kind happens
     "Rejected, by reason",
 }
@@ -214,6 +215,37 @@ def test_a_store_whose_mount_is_gone_and_one_that_is_full(
             (folder / "filler").unlink()
             fleet.until(lambda: "AdawiseStoreFull" not in fleet.alerts(), "there is room")
     fired |= {"AdawiseStoreFails", "AdawiseNotWritten", "AdawiseFallsBehind", "AdawiseStoreFull"}
+
+
+def test_a_topic_of_results_with_too_few_replicas_is_no_broker_that_is_away(
+    own_broker: Broker, fleet: Fleet, pair: PairFolder, tmp_path: Path, fired: set[str]
+) -> None:
+    topic, rng = topic_of(own_broker), random.Random(3)
+    create_topic(own_broker, f"{topic.name}.results", 1, {"min.insync.replicas": "2"})
+    topic.produce([single(rng, n % 2, 1) for n in range(32)])
+    settings = watched(topic, pair, tmp_path / "output", results={"enabled": True})
+    with at_work(fleet, Plan(settings, tmp_path / "log")):
+        fleet.until_fires("AdawiseTopicRefuses")
+        assert fleet.alerts()["AdawiseTopicRefuses"]["labels"]["of"] == "topic"
+    fired.add("AdawiseTopicRefuses")
+
+
+def test_a_partition_whose_worker_nobody_watches_and_a_worker_that_is_gone(
+    own_broker: Broker, fleet: Fleet, pair: PairFolder, tmp_path: Path, fired: set[str]
+) -> None:
+    topic = topic_of(own_broker, 2)
+    first, second = (watched(topic, pair, tmp_path / "output") for _ in range(2))
+    with at_work(fleet, Plan(first, tmp_path / "log")):
+        with WorkerProcess(Plan(second, tmp_path / "second")) as other:
+            fleet.until_fires("AdawisePartitionsUnowned")
+            fleet.scrape(port_of(first), port_of(second))
+            fleet.until(lambda: fleet.query("sum(adawise_group_member) == 2"), "both are in the group")
+            fleet.until(lambda: "AdawisePartitionsUnowned" not in fleet.alerts(), "it is over")
+            fleet.until(lambda: fleet.query(MOSTLY_TWO), "for most of a minute")
+            other.stop()
+        fleet.scrape(port_of(first))
+        fleet.until_fires("AdawiseWorkersMissing")
+    fired |= {"AdawisePartitionsUnowned", "AdawiseWorkersMissing"}
 
 
 def test_a_batch_that_cannot_be_unpacked(

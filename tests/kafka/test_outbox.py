@@ -10,7 +10,8 @@ import pytest
 from kafka import errors
 from typing_extensions import override
 
-from adawise.errors import BrokerUnavailable, FatalError
+from adawise.errors import BrokerUnavailable, FatalError, PermissionRefused, SettingsError, TopicUnavailable
+from adawise.kafka.client import kafka_errors
 from adawise.kafka.outbox import Outbox
 from tests.dead_letters.test_sink import FakeProducer, Future
 
@@ -140,6 +141,43 @@ def test_a_producer_that_refuses_at_once_leaves_what_was_to_be_sent_again_for_th
     producer.send = send  # type: ignore[method-assign]
     assert box.settle()
     assert producer.values() == [b"a", b"b"] * 2
+
+
+@pytest.mark.parametrize("is_producer", [True, False], ids=["producer", "look"])
+def test_a_right_that_is_lacking_is_no_broker_that_is_away(is_producer: bool) -> None:
+    refused = errors.TopicAuthorizationFailedError("notes")
+
+    def look(topic: str) -> None:
+        try:
+            with kafka_errors("broker:9092", f"write to topic {topic!r}"):
+                raise refused
+        except FatalError as error:
+            raise SettingsError(f"{error} Or do without.") from error
+
+    producer = FakeProducer(Future(refused)) if is_producer else FakeProducer(Future())
+    box = outbox(producer, prepare=(lambda _: None) if is_producer else look)
+    with pytest.raises(PermissionRefused, match=r"ACL WRITE on the topic.*Notes wait"):
+        send_all(box)
+
+
+def send_all(box: Outbox[Note]) -> None:
+    box.send(Note(b"a"))
+    box.flush()
+
+
+def test_a_topic_that_is_there_and_takes_nothing_is_no_broker_that_is_away() -> None:
+    expired = errors.KafkaTimeoutError("expired")  # all that kafka-python tells of too few replicas
+    box = outbox(FakeProducer(Future(expired), Future(expired), Future(), Future(expired)))
+    with pytest.raises(BrokerUnavailable) as first:
+        send_all(box)
+    with pytest.raises(TopicUnavailable, match=r"the topic is there.*min\.insync\.replicas"):
+        box.flush()
+    box.flush()
+    assert box.acknowledged == 1
+    with pytest.raises(BrokerUnavailable) as anew:
+        send_all(box)
+    assert not isinstance(first.value, TopicUnavailable)
+    assert not isinstance(anew.value, TopicUnavailable), "it has acknowledged since"
 
 
 def _refuse(topic: str, **record: object) -> Future:

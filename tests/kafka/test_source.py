@@ -593,3 +593,46 @@ def test_a_partition_that_kafka_pythons_thread_gives_up_during_a_seek_is_no_erro
 
         monkeypatch.setattr(source._consumer, "seek", given_up)
         source.seek(tp, 0)
+
+
+def test_the_lag_of_a_paused_partition_is_that_of_the_log_s_end(broker: Broker, topic: MakeTopic) -> None:
+    """Nothing is fetched of it, so that only a question tells what comes meanwhile."""
+    name = topic(1)
+    tp = TopicPartition(name, 0)
+    produce(broker, numbered(name, 0, 10))
+    with closing(open_source(broker, name, None)) as source:
+        poll_until(source, lambda so_far: bool(so_far.assigned))
+        source.seek(tp, 0)
+        source.resume([tp])
+        poll_until(source, lambda so_far: len(so_far.messages) == 10)
+        source.pause([tp])
+        produce(broker, numbered(name, 0, 30))
+        deadline = time.monotonic() + DEADLINE_S
+        while source.lag(tp) != 30 and time.monotonic() < deadline:
+            assert not source.poll(0.1).messages
+        assert (source.lag(tp), source.lag(tp, 25)) == (30, 15)
+        assert not source.drained(tp)
+
+
+def test_after_a_failure_nothing_is_returned_until_the_broker_answers(
+    broker: Broker, topic: MakeTopic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was fetched before would look like an answer, and end an outage that lasts."""
+    name = topic(1)
+    tp = TopicPartition(name, 0)
+    produce(broker, numbered(name, 0, 40))
+    with closing(open_source(broker, name, None, max_poll_records=10)) as source:
+        poll_until(source, lambda so_far: bool(so_far.assigned))
+        source.seek(tp, 0)
+        source.resume([tp])
+        offsets = [m.offset for m in poll_until(source, lambda so_far: len(so_far.messages) >= 10).messages]
+        monkeypatch.setattr(source.log, "check", failing(BrokerUnavailable("nobody answers")))
+        monkeypatch.setattr(source, "_polled", failing_once(BrokerUnavailable("nobody answers"), source._polled))
+        for _ in range(3):
+            with pytest.raises(BrokerUnavailable):
+                source.poll(0.1)
+        monkeypatch.undo()
+        deadline = time.monotonic() + DEADLINE_S
+        while len(offsets) < 40 and time.monotonic() < deadline:
+            offsets += [message.offset for message in source.poll(0.1).messages]
+        assert offsets == list(range(40))

@@ -11,8 +11,11 @@ from adawise.live.row import CameraRow
 from adawise.live.worker import LiveBounds, LiveWorker
 from adawise.ports import Source
 from adawise.store.store import Store
+from adawise.worker.backpressure import Limits
+from adawise.worker.fair_queue import BOOKKEEPING_BYTES
 from adawise.worker.observer import Observers
-from tests.worker.loop import CLASSES, Bench, Journal
+from tests.fakes import FakeSource
+from tests.worker.loop import CLASSES, Bench, Journal, image
 
 T = 1_790_812_800.0
 BOUNDS = LiveBounds(max_cameras=100, silent_after_s=60.0, write_within_s=60.0, stuck_after_s=600.0)
@@ -40,6 +43,7 @@ class Heard:
         self.observer = LiveObserver(
             LiveWorker("frames by test", T, bounds), keeps_pictures=keeps_pictures, clock=self.now_s
         )
+        self.observer.partitions = lambda: 1
         self.observer.model_loaded(CLASSES, {"fingerprint": "f00d", "card": None, "device": "cpu", "threads": 3})
         self.journal = Journal()
         self.bench = kind(source, store, observer=Observers(self.observer, self.journal), **changes)
@@ -71,3 +75,31 @@ class Heard:
     def scrape(self, max_streams: int = 100) -> Scrape:
         """As /metrics reads it."""
         return Scrape(self.worker, "1.2.3", max_streams, viewers=0, dropped=self.observer.dropped, clock_s=self.now_s())
+
+
+def loaded(
+    seconds: float,
+    *,
+    arriving_per_s: float,
+    served_per_s: float,
+    each: Callable[[Heard], object] = lambda _: None,
+) -> Heard:
+    """A worker whose model takes its time, in little memory; `each` is called at each turn of its loop."""
+    source, sent = FakeSource(), 0
+    heard = Heard(source, limits=Limits(64 * BOOKKEEPING_BYTES, 200, round_images=4))
+
+    def at(point: str) -> None:
+        if point == "worker.rows_complete":
+            heard.bench.now_s += 4.0 / served_per_s  # a round is a batch of four
+
+    def turn() -> bool:
+        nonlocal sent
+        due = int(arriving_per_s * heard.bench.now_s)
+        stamped_ms = [int(1e3 * (T + (n + 1) / arriving_per_s)) for n in range(sent, due)]
+        source.append(*(image(sent + n, "north", at_ms=at_ms) for n, at_ms in enumerate(stamped_ms)))
+        sent = due
+        each(heard)
+        return heard.bench.now_s > seconds
+
+    heard.bench.at = at
+    return heard.run(turn)

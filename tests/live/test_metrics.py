@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import replace
@@ -16,12 +17,13 @@ from adawise.live.counts import Distribution
 from adawise.live.metrics import METRICS, Scrape
 from adawise.live.worker import LiveWorker
 from adawise.records import DecodedMessage, Message, Missing, Predictions, TopicPartition
+from adawise.sink.read.files import read_predictions
 from adawise.worker.backpressure import Limits
 from adawise.worker.batching import BatchPolicy
 from adawise.worker.fair_queue import BOOKKEEPING_BYTES
 from adawise.worker.partition import FlushPolicy
 from tests.fakes import FakeSource
-from tests.live.hearing import BOUNDS, Heard, T
+from tests.live.hearing import BOUNDS, Heard, T, loaded
 from tests.pairs.test_shadow import SAME, Shadowed
 from tests.pairs.test_switching import MESSAGES, NEW
 from tests.sink.building import DictStore
@@ -267,23 +269,63 @@ def test_every_metric_moves(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {spec.name for spec in METRICS} - moved == set(ELSEWHERE)
 
 
-def test_lag_is_as_old_as_what_was_read_last_and_an_outage_ends_with_a_success() -> None:
-    heard, seen = full_store()
+def test_an_outage_ends_with_a_success() -> None:
+    _, seen = full_store()
     outages = [now["adawise_outage_seconds"][("store",)] for now in seen]
     assert max(outages) > 5.0
     assert outages[-1] == 0.0
     assert [now["adawise_store_full"][()] for now in seen][-1] == 0.0
     assert {now["adawise_outage_seconds"][("broker",)] for now in seen} == {0.0}
-    progress = heard.worker.health.progress
-    assert progress is not None
-    behind = {tp: replace(partition, lag=3) for tp, partition in progress.partitions.items()}
-    heard.worker.health.progress = replace(progress, partitions=behind)
-    (age_s,) = values(heard.scrape())["adawise_lag_seconds"].values()
-    assert age_s == pytest.approx(heard.now_s() - 0.39), "the last of 40 images, 10 ms apart"
-    read = {tp: replace(partition, lag=0) for tp, partition in progress.partitions.items()}
-    for paused, seen_s in ((True, age_s), (False, 0.0)):
-        heard.worker.health.progress = replace(progress, partitions=read, paused=paused)
-        assert [*values(heard.scrape())["adawise_lag_seconds"].values()] == [seen_s]
+
+
+def test_what_is_read_and_not_durable_counts_as_lag_by_its_oldest_message() -> None:
+    """The store takes nothing for a while: all is read, and nothing has a row."""
+    store = DictStore()
+    heard = Heard(FakeSource(images(40, "north")), store, flush=FlushPolicy(8, 5.0))
+    heard.bench.at = lambda point: (
+        setattr(store, "refuse", ["before"]) if point == "segment.encoded" and heard.bench.now_s < 10.0 else None
+    )
+    seen: list[tuple[float, float, float, Values]] = []
+
+    def turn() -> bool:
+        now, durable = values(heard.scrape()), len(read_predictions(store))
+        if now["adawise_lag_messages"]:
+            lag, age_s = now["adawise_lag_messages"][("0",)], now["adawise_lag_seconds"].get(("0",), -1.0)
+            seen.append((durable, lag, age_s, now))
+        return heard.bench.now_s > 30.0
+
+    heard.run(turn)
+    lags = {lag for durable, lag, _, _ in seen if durable == 0}
+    assert lags == {40}, "whatever was read of them"
+    assert {lag for durable, lag, _, _ in seen if durable == 40} >= {0}
+    waiting_s = [age_s for durable, lag, age_s, _ in seen if durable == 0 and age_s >= 0.0]
+    assert 10.0 <= waiting_s[-1] - T <= 20.0, "the first image is of the time 0"
+    assert seen[-1][2] == 0.0
+
+
+def test_a_partition_that_comes_twice_as_fast_as_it_is_served_says_so_everywhere() -> None:
+    heard = loaded(400.0, arriving_per_s=8.0, served_per_s=4.0)
+    now = values(heard.scrape())
+    (lag,), (age_s,) = now["adawise_lag_messages"].values(), now["adawise_lag_seconds"].values()
+    (arriving,) = now["adawise_arriving_messages_per_second"].values()
+    (served,) = now["adawise_served_messages_per_second"].values()
+    assert lag == pytest.approx(8.0 * 400.0 - heard.bench.rows, abs=64.0)
+    assert age_s == pytest.approx(200.0, abs=20.0)
+    assert arriving == pytest.approx(8.0, rel=0.1)
+    assert served == pytest.approx(4.0, rel=0.1)
+    assert [*now["adawise_catch_up_seconds"].values()] == [math.inf]
+    facts = dict(heard.observer.view().facts)
+    assert (facts["lag"], facts["caught up in"]) == (str(lag), "never")
+    assert any("messages wait, the oldest for" in what for what in heard.worker.health.amiss(heard.now_s()))
+    logged = heard.journal.lags[-1]
+    assert logged is not None
+    assert logged == pytest.approx(lag, abs=64.0)
+
+
+def test_a_partition_that_is_served_as_fast_as_it_comes_is_not_behind() -> None:
+    now = values(loaded(400.0, arriving_per_s=3.0, served_per_s=4.0).scrape())
+    assert max(now["adawise_lag_seconds"].values()) < 30.0
+    assert [*now["adawise_catch_up_seconds"].values()] == [0.0]
 
 
 def test_samples_have_a_value_for_each_label_and_counters_only_grow() -> None:

@@ -84,6 +84,24 @@ def test_one_picture_for_long_is_frozen_until_another_comes_or_it_is_connected_t
     assert state(sources, 90) == (CameraState.OK, "")
 
 
+@pytest.mark.parametrize("ending", ["fails", "is silent", "is over"])
+def test_a_camera_that_is_gone_is_not_frozen_any_more(ending: str) -> None:
+    sources = reading()
+    come(sources, [0])
+    come(sources, range(1, 90), is_same=True)
+    assert frozen_s(sources, 89) == 88.0
+    if ending == "fails":
+        sources.fail(T + 90, "yard", "nobody listens there.", False)
+    elif ending == "is over":
+        sources.end(T + 90, "yard")
+    assert frozen_s(sources, 1_000) == 0.0
+
+
+def frozen_s(sources: LiveSources, at_s: float) -> float:
+    sources.now_s = T + at_s
+    return values(sources)["adawise_camera_frozen_seconds"][("yard",)]
+
+
 def test_a_tenth_of_its_frames_dropped_is_trouble_for_five_minutes() -> None:
     sources = reading()
     come(sources, range(100))
@@ -110,10 +128,15 @@ def test_ready_is_said_once_the_loop_turns_and_stays_while_the_broker_is_away() 
     sources.enter(T, Phase.WORKING)
     sources.turn(T, 0)
     assert (health.started(T).ok, health.ready(T).ok) == (True, True)
-    sources.retry(T + 1, BrokerUnavailable("nobody answers"), 2.0)
+    sources.retry(T + 1, BrokerUnavailable("nobody answers"), "sending")
     assert health.ready(T + 2).ok
     sources.now_s = T + 2
     assert sources.view().notices == ["the broker has not answered for 1 s: nobody answers"]
+    sources.turn(T + 90, 0)
+    sources.now_s = T + 90
+    assert sources.view().notices == ["the broker has not answered for 89 s: nobody answers"]
+    sources.retries_ended(T + 90, "sending")
+    assert sources.view().notices == []
     assert not health.alive(T + 700).ok
     sources.enter(T + 3, Phase.STOPPING)
     assert "sends the frames that it has" in health.ready(T + 3).reasons[0]
@@ -138,7 +161,7 @@ def test_every_metric_moves() -> None:
     come(sources, range(2, 60), is_same=True)
     sources.drop(T, "gate", "behind", 3)
     sources.fail(T, "gate", "nobody listens there.", True)
-    sources.retry(T, BrokerUnavailable("away"), 1.0)
+    sources.retry(T, BrokerUnavailable("away"), "sending")
     sources.enter(T, Phase.WORKING)
     sources.turn(T + 50, 7)
     sources.connect(T, "gate")

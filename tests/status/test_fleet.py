@@ -219,3 +219,24 @@ def test_a_window_that_many_segments_do_not_fill_says_how_far_it_reaches() -> No
     del root.chains[TP].segments[:-1]  # as if there were too many
     [partition] = fleet_status(QUESTION, root, None, {}, now_s=NOW_S).partitions
     assert (partition.rows, partition.reads_s) == (4, 5.0)
+
+
+def test_what_comes_and_is_served_is_told_by_partition_with_the_time_to_catch_up() -> None:
+    yard = Yard(DictStore())
+    for ago_s in range(590, 0, -60):
+        yard.write(ago_s=ago_s, batches=[("north", 30, 0.5)])
+    waiting = {TP: round(1e3 * (NOW_S - 200))}
+
+    def told(end: int, came: int) -> tuple[float | None, float | None, float | None]:
+        broker = replace(broker_facts(end, committed=300), waiting_ms=waiting, ended={TP: end - came})
+        (found,) = look(yard, broker).partitions
+        return found.arriving_per_s, found.served_per_s, found.catch_up_s
+
+    assert told(420, came=60) == (0.2, 0.5, 400.0)
+    assert told(900, came=300) == (1.0, 0.5, None)
+    broker = replace(broker_facts(900, committed=300), waiting_ms=waiting, ended={TP: 600})
+    (trouble,) = look(yard, broker).troubles
+    assert trouble.what == (
+        "600 messages wait, the oldest for 3 min; 1.0 come a second, 0.5 are served: it falls behind further"
+    )
+    assert look(yard, broker_facts(300)).partitions[0].arriving_per_s is None

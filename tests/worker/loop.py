@@ -203,7 +203,9 @@ class Journal(Observer):
     served: list[BatchTrace] = field(default_factory=list)
     failed: list[tuple[BatchTrace, Exception]] = field(default_factory=list)
     commits: list[tuple[TopicPartition, Commit]] = field(default_factory=list)
+    lags: list[int | None] = field(default_factory=list)  # after each of them
     waits_s: list[float] = field(default_factory=list)
+    ended: list[str] = field(default_factory=list)  # what failed, and succeeded
     ends: int = 0
 
     def partition_recovered(self, tp: TopicPartition, head: Head) -> None:
@@ -226,9 +228,13 @@ class Journal(Observer):
 
     def segment_committed(self, tp: TopicPartition, commit: Commit, lag: int | None) -> None:
         self.commits.append((tp, commit))
+        self.lags.append(lag)
 
-    def retry_scheduled(self, error: AdawiseError, wait_s: float) -> None:
+    def retry_scheduled(self, error: AdawiseError, wait_s: float, what: str) -> None:
         self.waits_s.append(wait_s)
+
+    def retries_ended(self, what: str) -> None:
+        self.ended.append(what)
 
     def stopped(self) -> None:
         self.ends += 1

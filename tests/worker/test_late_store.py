@@ -36,8 +36,8 @@ class Acting(Journal):
         self.errors: list[str] = []
         self._failed = failed
 
-    def retry_scheduled(self, error: AdawiseError, wait_s: float) -> None:
-        super().retry_scheduled(error, wait_s)
+    def retry_scheduled(self, error: AdawiseError, wait_s: float, what: str) -> None:
+        super().retry_scheduled(error, wait_s, what)
         self.errors.append(str(error))
         self._failed(len(self.errors))
 

@@ -177,7 +177,8 @@ def test_progress_says_what_is_pending_what_is_done_and_what_waits_to_be_read() 
     first, last = facts.progress[0], facts.progress[-1]
     assert set(first.partitions) == {TP, TopicPartition(TP.topic, 1)}
     assert first.partitions[TP].lag == 10
-    assert (last.partitions[TP].lag, last.partitions[TP].rows) == (0, 8), "two batches of four, two images wait"
+    assert (last.partitions[TP].lag, last.partitions[TP].rows) == (10, 8), "no row is durable; two images wait"
+    assert (last.partitions[TP].oldest_ms, last.partitions[TP].durable) == (0, 0)
     assert last.held_bytes == 2 * 12
     assert last.limit_bytes == 1 << 20
     assert (last.paused, last.recovering) == (False, ())

@@ -39,8 +39,8 @@ class Keeping(Journal):
         self.errors: list[str] = []
         self.kinds: list[AdawiseError] = []
 
-    def retry_scheduled(self, error: AdawiseError, wait_s: float) -> None:
-        super().retry_scheduled(error, wait_s)
+    def retry_scheduled(self, error: AdawiseError, wait_s: float, what: str) -> None:
+        super().retry_scheduled(error, wait_s, what)
         self.errors.append(str(error))
         self.kinds.append(error)
 

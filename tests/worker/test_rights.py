@@ -149,8 +149,8 @@ class Waiting(Journal):
         self.is_allowed = self.is_told = False
         self._allow = allow
 
-    def retry_scheduled(self, error: AdawiseError, wait_s: float) -> None:
-        super().retry_scheduled(error, wait_s)
+    def retry_scheduled(self, error: AdawiseError, wait_s: float, what: str) -> None:
+        super().retry_scheduled(error, wait_s, what)
         self.errors.append(str(error))
         self._look()
 

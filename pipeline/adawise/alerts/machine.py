@@ -5,9 +5,10 @@ part of the chain: whoever goes on from a segment neither raises again what was 
 change is published once the segment that has it is committed, and never before: a worker that died in between would
 leave an alert behind that no state knows, and that nobody would ever clear.
 
-Silence is measured by the clock of whoever has the partition, from when it read the camera's last message; the state
-has that, so that it is not measured anew after a restart. An alert is the same alert, whoever tells it: its identity is
-the rule, the camera, and the image that raised it; of a silent camera, the message that was the last.
+Silence is measured by the clock of whoever has the partition, from when it read the camera's last message. The state
+has that, so that it is not measured anew after a restart; messages that it lacks then count from when they came to the
+broker. An alert is the same alert, whoever tells it: its identity is the rule, the camera, and the image that raised
+it; of a silent camera, the message that was the last.
 """
 
 from __future__ import annotations
@@ -140,8 +141,12 @@ class PartitionAlerts:
         self.news += changes
         return changes
 
-    def heard(self, stream_id: str, offset: int, now_ms: int) -> list[Alert]:
-        """A message of the camera was read, at `now_ms` since the epoch; to be called once, in the order of offsets."""
+    def heard(self, stream_id: str, offset: int, now_ms: int, came_ms: int | None = None) -> list[Alert]:
+        """A message of the camera was read, at `now_ms` since the epoch; to be called once, in the order of offsets.
+
+        `came_ms`: the Kafka timestamp of a message that was there before this worker had the partition. Another worker
+        has read it, or would have: the camera's silence began then, though not before the newest that the state knows.
+        """
         changes = []
         for rule in self._silences:
             if not covers(rule, stream_id):
@@ -152,7 +157,11 @@ class PartitionAlerts:
                 at = RowId(*self._tp, offset, 0)
                 changes.append(self._silence_alert(rule.name, stream_id, before, "heard", at, 1_000 * now_ms))
             watched = state.by_clock(now_ms)
-            watched[stream_id] = now_ms, offset
+            at_ms = now_ms
+            if came_ms is not None:
+                newest_ms = next(reversed(watched.values()))[0] if watched else now_ms
+                at_ms = min(now_ms, max(newest_ms, came_ms))
+            watched[stream_id] = at_ms, offset
             watched.move_to_end(stream_id)
         self.news += changes
         return changes

@@ -59,7 +59,7 @@ def frames_outbox(settings: Settings) -> Outbox[FrameRecord]:
             reconnect_backoff_max_ms=2_000,  # frames wait in memory; half a minute of them may be too many
             max_in_flight_requests_per_connection=1,  # or what is tried again comes behind what followed it
         ),
-        prepare=lambda _topic: None,
+        prepare=None,
         where=kafka.bootstrap_servers,
         what="a frame",
         meanwhile=_MEANWHILE,

@@ -46,10 +46,13 @@ class WorkerPort:
     observer: Observer
     url: str | None = None
 
-    def knows_member(self, is_member: Callable[[], bool]) -> None:
-        """From now on this says whether the worker is in its group; called from the worker's thread."""
+    def knows_group(self, is_member: Callable[[], bool], partitions: Callable[[], int]) -> None:
+        """From now on these say whether the worker is in its group, and how many partitions that shares.
+
+        Called from the worker's thread.
+        """
         if isinstance(self.observer, LiveObserver):
-            self.observer.is_member = is_member
+            self.observer.is_member, self.observer.partitions = is_member, partitions
 
 
 @contextmanager

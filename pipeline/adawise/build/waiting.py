@@ -6,9 +6,11 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
+from functools import partial
 from typing import TypeVar
 
 from adawise.errors import AdawiseError, RetryableError
+from adawise.worker.attempts import STARTING, Attempts
 from adawise.worker.backoff import Backoff
 from adawise.worker.observer import Observer
 
@@ -35,10 +37,25 @@ def await_store(
         ChainError: the root is of another layout.
     """
     try:
-        patiently(check, observer.retry_scheduled, should_stop, clock=clock, sleep=sleep)
+        answered(check, observer, should_stop, clock=clock, sleep=sleep)
     except KeyboardInterrupt:
         return False
     return True
+
+
+def answered(
+    attempt: Callable[[], T],
+    observer: Observer,
+    should_stop: Callable[[], bool],
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> T:
+    """What `attempt` gives, as of `patiently`; `observer` is told of each try that failed, and of the end of them."""
+    attempts = Attempts(observer)
+    found = patiently(attempt, partial(attempts.failed, STARTING), should_stop, clock=clock, sleep=sleep)
+    attempts.ended(STARTING)
+    return found
 
 
 def patiently(

@@ -23,7 +23,7 @@ from adawise.build.pairs import begin_orders, live_pairs, starting_pair
 from adawise.build.recording import worker_recorder
 from adawise.build.retention import housekeeping
 from adawise.build.telemetry import spans
-from adawise.build.waiting import await_store, patiently
+from adawise.build.waiting import answered, await_store
 from adawise.decode.child import Apart
 from adawise.decode.codec import sniff
 from adawise.pairs.orders import read_orders
@@ -66,7 +66,7 @@ def start_worker(
     observer = Observers(observer, port.observer, *(each for each in beside if each is not None))
 
     def answer(attempt: Callable[[], T]) -> T:
-        return patiently(attempt, observer.retry_scheduled, should_stop)
+        return answered(attempt, observer, should_stop)
 
     kafka = settings.kafka
     observer.phase_entered(Phase.STARTING)
@@ -74,7 +74,7 @@ def start_worker(
     for root in (settings.sink.root, *([settings.record.root] if settings.record.enabled else ())):
         open_store(root)  # what is wrong with a URL is told before the model takes its seconds
     source = answer(lambda: kafka_source(kafka, on_compacted=kafka.on_compacted))
-    port.knows_member(lambda: source.is_member)
+    port.knows_group(lambda: source.is_member, lambda: source.partitions)
     try:
         observer.phase_entered(Phase.LOADING_MODEL)
         orders = answer(lambda: read_orders(open_store(settings.sink.root)))

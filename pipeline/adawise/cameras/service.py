@@ -27,6 +27,7 @@ _log = structlog.get_logger("cameras")
 _TURN_S = 0.2
 _LAST_S = 10.0  # for what is left at the end, in all
 _AGAIN_S = 0.5  # between two tries of that
+_SENDING = "sending"  # what fails where the broker takes nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,7 @@ class Service:
         self._left: list[Backlog] = []  # of cameras that are not read any more
         self._came = threading.Event()
         self._backoff = Backoff()
+        self._failed_at: int | None = None  # records that were acknowledged when sending failed last
 
     def read(self, cameras: Sequence[CameraSpec]) -> Changes:
         """Read these from now on; those that are as they were are not disturbed."""
@@ -160,6 +162,7 @@ class Service:
                 self._failed(error, self._backoff.failed(now_s))
             else:
                 self._backoff.succeeded()
+                self._note_acknowledged()
         self._board.tell(LiveSources.turn, self._waiting)
 
     def _send_one_of_each(self) -> bool:
@@ -184,8 +187,15 @@ class Service:
         self._board.tell(LiveSources.send, record.stream_id, len(record.value))
 
     def _failed(self, error: AdawiseError, wait_s: float) -> None:
-        self._board.tell(LiveSources.retry, error, wait_s)
+        self._failed_at = self._outbox.acknowledged
+        self._board.tell(LiveSources.retry, error, _SENDING)
         _log.warning("retry_scheduled", error=str(error), wait_s=round(wait_s, 1))
+
+    def _note_acknowledged(self) -> None:
+        """An outage is over once the broker has acknowledged something: that nothing fails yet does not end it."""
+        if self._failed_at is not None and self._outbox.acknowledged > self._failed_at:
+            self._failed_at = None
+            self._board.tell(LiveSources.retries_ended, _SENDING)
 
 
 def _end(watches: Iterable[Watch]) -> None:

@@ -150,7 +150,7 @@ class Board(Observer):
         self.committed += commit.rows if commit.won else 0
 
     @override
-    def retry_scheduled(self, error: AdawiseError, wait_s: float) -> None:
+    def retry_scheduled(self, error: AdawiseError, wait_s: float, what: str) -> None:
         self.notes.append(f"again in {wait_s:.0f} s: {error}")
 
 

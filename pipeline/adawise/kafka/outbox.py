@@ -20,7 +20,7 @@ from kafka import KafkaProducer, errors
 from kafka.partitioner import DefaultPartitioner, murmur2
 from typing_extensions import override
 
-from adawise.errors import AdawiseError, BrokerUnavailable, FatalError
+from adawise.errors import AdawiseError, BrokerUnavailable, FatalError, PermissionRefused, TopicUnavailable
 from adawise.kafka.client import TOO_LARGE, open_client, translated
 
 _LOOK_S = 1.0  # without an answer, after which a topic may have been deleted
@@ -99,7 +99,8 @@ class Outbox(Generic[Record]):
 
     Args:
         connect: opens the producer, at the first record: many runs have none.
-        prepare: called with the name of a topic before its first record.
+        prepare: asks the broker for a topic, and creates it if need be, before its first record and after a failure;
+            None: nobody looks.
         where: the brokers, for messages.
         what: what a record is, for messages: "a dead letter".
         meanwhile: what waits until a topic can be written, and what to do about it, for messages.
@@ -112,7 +113,7 @@ class Outbox(Generic[Record]):
         self,
         *,
         connect: Callable[[], Producer],
-        prepare: Callable[[str], None],
+        prepare: Callable[[str], None] | None,
         where: str,
         what: str,
         meanwhile: str,
@@ -124,9 +125,12 @@ class Outbox(Generic[Record]):
         self._what, self._meanwhile, self._in_order = what, meanwhile, in_order
         self._max_inflight_bytes, self._timeout_s = max_inflight_bytes, timeout_s
         self._producer: Producer | None = None
-        self._prepared: set[str] = set()
+        self._prepared: set[str] = set()  # topics that were looked at, and have not failed since
+        self._failed: set[str] = set()  # topics that failed, and have acknowledged nothing since
         self._inflight: deque[_InFlight[Record]] = deque()
         self._inflight_bytes = 0
+        self.acknowledged = 0
+        """Records that the broker has acknowledged, in all."""
         self._some_unsent = False  # in flight by name only, to be sent
         self._left_s = math.inf  # for all waits to come
 
@@ -181,7 +185,7 @@ class Outbox(Generic[Record]):
             if oldest.failed():
                 self._settle_oldest(time.monotonic())
             else:
-                self._forget_oldest()
+                self._note_acknowledged()
         return True
 
     def close(self) -> None:
@@ -230,7 +234,12 @@ class Outbox(Generic[Record]):
             self._note_failed()
             raise self._translated(error, oldest.record.topic) from error
         else:
-            self._forget_oldest()
+            self._note_acknowledged()
+
+    def _note_acknowledged(self) -> None:
+        self._failed.discard(self._inflight[0].record.topic)
+        self._forget_oldest()
+        self.acknowledged += 1
 
     def _forget_oldest(self) -> None:
         self._inflight_bytes -= self._inflight.popleft().size_bytes
@@ -293,20 +302,42 @@ class Outbox(Generic[Record]):
 
     def _make(self, topic: str) -> None:
         try:
-            self._prepare(topic)
+            if self._prepare is not None:
+                self._prepare(topic)
         except FatalError as error:
             raise self._waits(error) from error
         self._prepared.add(topic)
 
     def _translated(self, error: errors.KafkaError, topic: str) -> AdawiseError:
         # Looked at before the next try: it may be deleted, or forbidden, and a producer hears of neither soon.
+        is_there = self._prepare is not None and topic in self._failed and topic in self._prepared
         self._prepared.discard(topic)
-        ours = translated(error, self._where, f"send {self._what} to topic {topic!r}")
-        return self._waits(ours) if isinstance(ours, FatalError) else ours
+        self._failed.add(topic)
+        doing = f"send {self._what} to topic {topic!r}"
+        ours = translated(error, self._where, doing)
+        if isinstance(ours, FatalError):
+            ours.__cause__ = error
+            return self._waits(ours)
+        if is_there:  # kafka-python tells of a timeout alone, whatever a broker said about the topic
+            return TopicUnavailable(
+                f"could not {doing} at {self._where}: {error}. The broker answers, and the topic is there: see whether "
+                "it has a leader, and as many replicas in sync as its min.insync.replicas."
+            )
+        return ours
 
     def _waits(self, error: FatalError) -> BrokerUnavailable:
         """What is forbidden may be allowed while the worker runs, and no record of ours may end it."""
-        return BrokerUnavailable(f"{error} {self._meanwhile}")
+        kind = PermissionRefused if _is_of_rights(error) else TopicUnavailable
+        return kind(f"{error} {self._meanwhile}")
+
+
+def _is_of_rights(error: BaseException | None) -> bool:
+    """True if a broker's refusal for lack of a right is what caused the error."""
+    while error is not None:
+        if isinstance(error, errors.AuthorizationError | errors.SaslAuthenticationFailedError):
+            return True
+        error = error.__cause__
+    return False
 
 
 def _is_done_within(seconds: float, future: Any) -> bool:

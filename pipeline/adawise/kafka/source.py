@@ -39,6 +39,7 @@ log = logging.getLogger(__name__)
 
 _SLICE_MS = 100  # events are noticed this much later than they happen, at most
 _CHECK_S = 10.0  # without a message for this long, ask whether the broker and the topic are still there
+_ENDS_S, _ENDS_AGAIN_S = 5.0, 30.0  # between two questions for the ends of logs that are not fetched; after a failure
 _CLOSE_MS = 5_000
 _LOOK_BYTES, _LOOK_S = 2**20, 10.0  # of a partition that is looked into
 _METADATA_MS = 60_000  # partitions that were added are read this much later, at most
@@ -134,6 +135,9 @@ class KafkaSource:
         self._records: list[tuple[TopicPartition, list[Any]]] = []  # taken from kafka-python, and no messages yet
         self._taken = Poll()  # what the next poll returns first, if this one raises
         self._error: AdawiseError | None = None  # of a check, for the next poll: this one had something to return
+        self._has_failed = False  # the last poll did: that messages were fetched before does not end the outage
+        self._ends: dict[TopicPartition, int] = {}  # of logs that are not fetched, as the broker said
+        self._ends_due = 0.0
         self._paused: set[TopicPartition] = set()  # by the caller, who knows nothing of those that stand
         self._listener = RebalanceListener(self._consumer, self._owned)
         if group is None:
@@ -153,12 +157,27 @@ class KafkaSource:
         return self._group is None or self._consumer.group_metadata().state == MemberState.STABLE
 
     @property
+    def partitions(self) -> int:
+        """How many the topic has, as far as the client has heard."""
+        return len(self._consumer.partitions_for_topic(self._topic)) or self.log.first_identity.partitions
+
+    @property
     def exhausted(self) -> bool:
         """Never: a topic may always go on."""
         return False
 
     def poll(self, timeout_s: float) -> Poll:
-        """See `Source.poll`; up to 10 s longer while the broker does not answer, and then BrokerUnavailable."""
+        """See `Source.poll`; up to 10 s longer while the broker does not answer, and then BrokerUnavailable.
+
+        After that no messages are returned until the broker has answered; events are.
+        """
+        try:
+            return self._polled(timeout_s)
+        except AdawiseError:
+            self._has_failed = True
+            raise
+
+    def _polled(self, timeout_s: float) -> Poll:
         if self._error is not None:
             error, self._error = self._error, None
             raise error
@@ -166,6 +185,9 @@ class KafkaSource:
         while True:
             left_ms = max(0, int((deadline - time.monotonic()) * 1000))
             self._poll_once(min(left_ms, _SLICE_MS))
+            if self._has_failed and not (self._taken.assigned or self._taken.lost):
+                self.log.check()
+                self._has_failed = False
             found = self._take()
             is_empty = not (found.messages or found.assigned or found.lost)
             try:
@@ -201,6 +223,24 @@ class KafkaSource:
             self._heard_at = time.monotonic()
         elif time.monotonic() - max(self._heard_at, self.log.checked_at) >= _CHECK_S:
             self.log.check()
+        self._look_for_ends()
+
+    def _look_for_ends(self) -> None:
+        """Ask how far the logs reach that are not fetched from: else a pause would hide what comes meanwhile."""
+        now_s = time.monotonic()
+        tps = [tp for tp in {*self._paused, *self._unreadable} if self._held(tp) and self._owned.is_sought(tp)]
+        if not tps or now_s < self._ends_due:
+            return
+        self._ends_due = now_s + _ENDS_AGAIN_S
+        with suppress(AdawiseError):  # `check` finds a broker that is away
+            self._ends.update(self._topics.ends(tps))
+            self._ends_due = now_s + _ENDS_S
+
+    def _end(self, tp: TopicPartition) -> int | None:
+        """The end of the log, as far as it is known."""
+        fetched = self._consumer.highwater(KafkaPartition(*tp))
+        known = [int(end) for end in (fetched, self._ends.get(tp)) if end is not None]
+        return max(known, default=None)
 
     def _drop(self, tps: Container[TopicPartition]) -> None:
         """Forget messages in hand of partitions that are read anew."""
@@ -238,9 +278,9 @@ class KafkaSource:
         """
         if self.lag(tp) != 0:
             return False
-        end = self._consumer.highwater(KafkaPartition(*tp))
+        end = int(self._consumer.highwater(KafkaPartition(*tp)) or 0)
         try:
-            return self._topics.end(tp) <= int(end)
+            return self._topics.ends([tp])[tp] <= end
         except BrokerUnavailable:
             return False
 
@@ -248,14 +288,14 @@ class KafkaSource:
         """See `Source.stands`."""
         return self._unreadable.stands(tp)
 
-    def lag(self, tp: TopicPartition) -> int | None:
-        """See `Source.lag`, by what the last fetch of the partition knew."""
+    def lag(self, tp: TopicPartition, since: int = 0) -> int | None:
+        """See `Source.lag`, by what the last fetch of the partition knew, or the broker said since."""
         if not (self._held(tp) and self._owned.is_sought(tp)):
             return None
         partition, end, position = KafkaPartition(*tp), None, None
         with suppress(AdawiseError), kafka_errors(self._servers, f"ask for the position in {tp}"):
-            end, position = self._consumer.highwater(partition), self._consumer.position(partition, timeout_ms=0)
-        return None if end is None or position is None else max(0, int(end) - int(position))
+            end, position = self._end(tp), self._consumer.position(partition, timeout_ms=0)
+        return None if end is None or position is None else max(0, end - max(since, int(position)))
 
     def commit(self, offsets: Mapping[TopicPartition, int], note: str = "") -> None:
         """See `Source.commit`; without a group there is nobody to tell."""
@@ -303,7 +343,7 @@ class KafkaSource:
         self._looked_at = now_s
         tps = [TopicPartition(*partition) for partition in self._consumer.assignment()]
         lags = {tp: self.lag(tp) for tp in tps if tp not in self._paused and tp not in self._unreadable}
-        ends = {tp: int(self._consumer.highwater(KafkaPartition(*tp))) for tp, lag in lags.items() if lag}
+        ends = {tp: self._end(tp) or 0 for tp, lag in lags.items() if lag}
         for tp in self._held_back.standing({tp: end - (lags[tp] or 0) for tp, end in ends.items()}, now_s):
             found = None
             with suppress(AdawiseError):  # nobody answers, or this user is not told
@@ -334,6 +374,7 @@ class KafkaSource:
         for tp in (*assigned, *lost):
             self._unreadable.forget(tp)
             self._paused.discard(tp)
+            self._ends.pop(tp, None)
         self._records += [(TopicPartition(*partition), found) for partition, found in records.items()]
         before = self._taken  # what the caller was not told of yet cannot be lost for it
         self._taken = Poll(

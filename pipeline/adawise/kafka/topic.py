@@ -7,7 +7,7 @@ question, and questions are answered for partitions that belong to somebody else
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from functools import partial
 from typing import Any, TypeVar
@@ -145,11 +145,22 @@ class KafkaTopics:
         """Who is in a group. Raises FatalError (no right DESCRIBE on it), BrokerUnavailable."""
         return self._ask(f"ask who is in group {group!r}", lambda: members(self._admin, group))
 
-    def end(self, tp: TopicPartition) -> int:
-        """The log's end by one quick question; some brokers name an offset before it. Raises BrokerUnavailable."""
-        partition = KafkaPartition(*tp)
-        listed = self._ask_probe(f"ask for the end of {tp}", lambda: self._probe.end_offsets([partition], _QUICK_MS))
-        return int(listed[partition])
+    def ends(self, tps: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        """The logs' ends by one quick question; some brokers name an offset before it. Raises BrokerUnavailable."""
+        partitions = [KafkaPartition(*tp) for tp in tps]
+        doing = f"ask for the end of {', '.join(f'{each.topic}/{each.partition}' for each in partitions)}"
+        listed = self._ask_probe(doing, lambda: self._probe.end_offsets(partitions, _QUICK_MS))
+        return {TopicPartition(*partition): int(end) for partition, end in listed.items()}
+
+    def offsets_at(self, tps: Iterable[TopicPartition], timestamp_ms: int) -> dict[TopicPartition, int | None]:
+        """Of each partition the first offset that is not older than `timestamp_ms`; None if every message is.
+
+        One question for all of them. Raises BrokerUnavailable.
+        """
+        asked = {KafkaPartition(*tp): timestamp_ms for tp in tps}
+        doing = f"look for {timestamp_ms} ms in {len(asked)} partitions"
+        found = self._ask_probe(doing, lambda: self._probe.offsets_for_times(asked, REQUEST_TIMEOUT_MS))
+        return {TopicPartition(*each): None if at is None else int(at.offset) for each, at in found.items()}
 
     def open_transaction(self, tp: TopicPartition, end: int) -> OpenTransaction | None:
         """What holds back a part of the log before `end`; None if nothing does. Raises BrokerUnavailable."""

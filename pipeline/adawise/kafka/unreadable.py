@@ -8,7 +8,7 @@ its partition stands, is tried again now and then, and goes on by itself once th
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from adawise.errors import Lost
@@ -47,6 +47,10 @@ class Unreadable:
         """Whether the partition is not to be read now."""
         stand = self._stands.get(tp) if isinstance(tp, TopicPartition) else None
         return stand is not None and not stand.is_tried
+
+    def __iter__(self) -> Iterator[TopicPartition]:
+        """The partitions that are not to be read now."""
+        return (tp for tp in list(self._stands) if tp in self)
 
     def stands(self, tp: TopicPartition) -> bool:
         """Whether it will go on only if something changes."""

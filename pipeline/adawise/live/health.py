@@ -10,9 +10,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from adawise.errors import AdawiseError, BrokerUnavailable, StoreFull, StoreUnavailable
+from adawise.errors import (
+    AdawiseError,
+    BrokerUnavailable,
+    PermissionRefused,
+    StoreFull,
+    StoreUnavailable,
+    TopicUnavailable,
+)
+from adawise.live.backlog import PartitionLag
 from adawise.live.row import spoken
-from adawise.worker.observer import Phase, WorkerProgress
+from adawise.records import TopicPartition
+from adawise.worker.observer import PartitionProgress, Phase, WorkerProgress
 
 _DOING = {
     Phase.STARTING: "reads its settings and looks up the topic",
@@ -22,7 +31,6 @@ _DOING = {
     Phase.WORKING: "works",
     Phase.STOPPING: "writes what is complete and leaves the group",
 }
-_MARGIN_S = 15.0  # after the time of the next try: what it takes to fail again
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +46,10 @@ class ProbeAnswer:
 
 @dataclass(slots=True)
 class Outage:
-    """Tries that failed, one after the other, since then."""
+    """Tries of one thing that failed, one after the other, since then; `party` is who failed the last of them."""
 
     since_s: float
-    until_s: float
+    party: str
     error: str
     is_full: bool = False  # and not silent
 
@@ -65,7 +73,7 @@ class Health:
     has_stepped: bool = False
     has_joined: bool = False
     progress: WorkerProgress | None = None
-    outages: dict[str, Outage] = field(default_factory=dict)
+    outages: dict[str, Outage] = field(default_factory=dict)  # by what was tried
 
     def __post_init__(self) -> None:
         self.phase_s = self.beat_s = self.began_s
@@ -75,36 +83,28 @@ class Health:
         if phase != self.phase:
             self.phase, self.phase_s = phase, now_s
 
-    def progressed(self, progress: WorkerProgress, now_s: float, *, is_member: bool) -> None:
+    def progressed(self, progress: WorkerProgress, *, is_member: bool) -> None:
         """The loop turned; `is_member`: it is in its group, with the partitions that it is to have."""
         self.progress, self.has_stepped = progress, True
         self.has_joined = self.has_joined or is_member or bool(progress.partitions)
-        self._forget_outages(now_s)
 
     def turned(self, now_s: float) -> None:
         """The loop of a process that is in no group turned."""
         self.beat_s, self.has_stepped, self.has_joined = now_s, True, True
-        self._forget_outages(now_s)
 
-    def _forget_outages(self, now_s: float) -> None:
-        self.outages = {who: outage for who, outage in self.outages.items() if outage.until_s >= now_s}
+    def failed(self, what: str, error: AdawiseError, now_s: float) -> None:
+        """A try of `what` failed. Its outage lasts until `ended`, however long the next try takes."""
+        outage = self.outages.setdefault(what, Outage(now_s, "", ""))
+        outage.party, outage.error, outage.is_full = party_of(error), str(error), isinstance(error, StoreFull)
 
-    def retried(self, error: AdawiseError, wait_s: float, now_s: float) -> None:
-        """Somebody did not answer; again in `wait_s`."""
-        who, until_s = who_failed(error), now_s + wait_s + _MARGIN_S
-        outage = self.outages.get(who)
-        if outage is None or outage.until_s < now_s:
-            outage = self.outages[who] = Outage(now_s, until_s, str(error))
-        outage.until_s, outage.error, outage.is_full = until_s, str(error), isinstance(error, StoreFull)
+    def ended(self, what: str) -> None:
+        """A try of `what` succeeded, or none is made any more."""
+        self.outages.pop(what, None)
 
-    def answered(self, who: str) -> None:
-        """It does again."""
-        self.outages.pop(who, None)
-
-    def outage(self, who: str, now_s: float) -> Outage | None:
-        """Of whom `who_failed` names, if it lasts."""
-        outage = self.outages.get(who)
-        return outage if outage is not None and outage.until_s >= now_s else None
+    def outage(self, party: str) -> Outage | None:
+        """The longest that this party causes now."""
+        found = [outage for outage in self.outages.values() if outage.party == party]
+        return min(found, key=lambda outage: outage.since_s, default=None)
 
     # -- the probes
 
@@ -137,11 +137,10 @@ class Health:
     def amiss(self, now_s: float, *, in_full: bool = False) -> list[str]:
         """What is not as it should be, a sentence each; errors `in_full` name hosts and folders."""
         found = []
-        for who in self.outages:
-            if outage := self.outage(who, now_s):
+        for party, (failing, full) in PARTIES.items():
+            if outage := self.outage(party):
                 error = f": {outage.error}" if in_full else ""
-                state = "is full, and nothing is written," if outage.is_full else "has not answered"
-                found.append(f"{who} {state} for {spoken(now_s - outage.since_s)}{error}")
+                found.append(f"{full if outage.is_full else failing} for {spoken(now_s - outage.since_s)}{error}")
         progress = self.progress
         if progress is None:
             return found
@@ -149,6 +148,11 @@ class Health:
             found.append(f"cannot be read on, see the log: {_some(standing)}")
         if progress.recovering:
             found.append(f"its chain is being read: {_some([str(tp) for tp in progress.recovering])}")
+        behind = {tp: now for tp, now in self.backlogs(now_s).items() if now.is_behind}
+        if behind:
+            lag, age_s = sum(now.lag or 0 for now in behind.values()), max(now.age_s or 0.0 for now in behind.values())
+            waits = f"{lag} messages wait, the oldest for {spoken(age_s)}"
+            found.append(f"{waits}: {_some([str(tp) for tp in behind])}")
         if progress.paused:
             found.append("reading pauses: rows or the recording cannot be written as quickly as images come")
         for number, (state, why) in progress.pairs.states.items():
@@ -158,6 +162,10 @@ class Health:
             found.append("in reserve: others of the group have all partitions")
         return found
 
+    def backlogs(self, now_s: float) -> dict[TopicPartition, PartitionLag]:
+        """What waits of each partition, without rates."""
+        return {tp: waits(each, now_s) for tp, each in self.progress.partitions.items()} if self.progress else {}
+
     def _doing(self, now_s: float) -> str:
         return f"it {self.doing[self.phase]}, for {spoken(now_s - self.phase_s)}"
 
@@ -165,15 +173,36 @@ class Health:
         return ProbeAnswer(ok, status, self.phase, now_s - self.phase_s, tuple(reasons))
 
 
-PARTIES = ("the broker", "the store", "the log")
-"""Who may not answer."""
+PARTIES: Mapping[str, tuple[str, str]] = {
+    "broker": ("the broker has not answered", ""),
+    "topic": ("a topic that is written to has taken nothing", ""),
+    "permission": ("the broker has not allowed what is to be done", ""),
+    "store": ("the store has not answered", "the store is full, and nothing is written,"),
+    "log": ("the log has not answered", ""),
+}
+"""Who may cause an outage, with the beginning of a sentence about it, and of one about a store that is full.
+
+The names are stable: a metric's label has them.
+"""
 
 
-def who_failed(error: AdawiseError) -> str:
-    """Of a try that is made again."""
+def party_of(error: AdawiseError) -> str:
+    """The party that failed a try that is made again."""
     if isinstance(error, StoreUnavailable):
-        return "the store"
-    return "the broker" if isinstance(error, BrokerUnavailable) else "the log"
+        return "store"
+    if isinstance(error, PermissionRefused):
+        return "permission"
+    if isinstance(error, TopicUnavailable):
+        return "topic"
+    return "broker" if isinstance(error, BrokerUnavailable) else "log"
+
+
+def waits(partition: PartitionProgress, now_s: float) -> PartitionLag:
+    """What waits of a partition, without rates."""
+    if partition.lag == 0:
+        return PartitionLag(0, 0.0)
+    age_s = None if partition.oldest_ms is None else max(0.0, now_s - partition.oldest_ms / 1e3)
+    return PartitionLag(partition.lag, None if partition.lag is None else age_s)
 
 
 def _some(names: Sequence[str]) -> str:

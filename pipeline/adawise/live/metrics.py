@@ -15,6 +15,7 @@ from heapq import nlargest
 from typing import Generic, Literal, TypeVar
 
 from adawise.errors import Lost, Reason
+from adawise.live.backlog import PartitionLag
 from adawise.live.camera import NEW, RETURNED, LiveCamera
 from adawise.live.counts import Distribution
 from adawise.live.health import PARTIES
@@ -97,25 +98,24 @@ def _partitions(value: Callable[[PartitionProgress], float | None]) -> MetricSer
     return MetricSeries(samples, ("partition",))
 
 
-def _lag_seconds(scrape: Scrape) -> Iterator[tuple[Labels, float]]:
-    """The next message is no older than the newest that was read. While reading pauses, nobody hears of newer ones."""
-    progress = scrape.worker.health.progress
-    for tp, partition in progress.partitions.items() if progress else ():
-        if partition.lag == 0 and not (partition.paused or (progress and progress.paused)):
-            yield (str(tp.partition),), 0.0
-        elif partition.lag is not None and partition.read_ms is not None:
-            yield (str(tp.partition),), max(0.0, scrape.worker.now_s - partition.read_ms / 1e3)
+def _backlogs(value: Callable[[PartitionLag], float | None]) -> MetricSeries[Scrape]:
+    def samples(scrape: Scrape) -> Iterator[tuple[Labels, float]]:
+        for tp, backlog in scrape.worker.backlogs().items():
+            if (found := value(backlog)) is not None:
+                yield (str(tp.partition),), found
+
+    return MetricSeries(samples, ("partition",))
 
 
 def _outages(scrape: Scrape) -> Iterator[tuple[Labels, float]]:
     now_s = scrape.worker.now_s
-    for who in PARTIES:
-        outage = scrape.worker.health.outage(who, now_s)
-        yield (who.removeprefix("the "),), now_s - outage.since_s if outage else 0.0
+    for party in PARTIES:
+        outage = scrape.worker.health.outage(party)
+        yield (party,), now_s - outage.since_s if outage else 0.0
 
 
 def _full(worker: LiveWorker) -> float:
-    outage = worker.health.outage("the store", worker.now_s)
+    outage = worker.health.outage("store")
     return float(outage is not None and outage.is_full)
 
 
@@ -281,11 +281,12 @@ METRICS: tuple[MetricSpec[Scrape], ...] = (
         "Tries that failed and are made again, by who did not answer.",
         "Nothing is lost. See to the broker or the store; the log's retry_scheduled (store_filled where there is no "
         "room) has its words.",
-        _each("of", lambda w: w.counts.retries, [who.removeprefix("the ") for who in PARTIES]),
+        _each("of", lambda w: w.counts.retries, PARTIES),
     ),
     MetricSpec(
         "adawise_outage_seconds",
-        "Since when broker or store has failed without a success between; 0 while it answers.",
+        "For how long something has failed and not succeeded since, by who failed it: the broker, a topic that is "
+        "written to, a permission, the store, the log. 0 while nothing fails.",
         "Nothing is lost while it lasts, if the topic's retention is longer. /readyz and the log say what failed.",
         MetricSeries(_outages, ("of",)),
     ),
@@ -315,6 +316,20 @@ METRICS: tuple[MetricSpec[Scrape], ...] = (
         _progress(lambda p: len(p.partitions)),
     ),
     MetricSpec(
+        "adawise_group_member",
+        "1 while the worker is in its consumer group, with the partitions that it is to have, which may be none.",
+        "Its sum is less than the workers that you run: one is down, or cannot join; see its /readyz.",
+        _one(lambda w: float(w.is_member)),
+    ),
+    MetricSpec(
+        "adawise_topic_partitions",
+        "Partitions that the topic has, as this worker has heard; absent before.",
+        "More than the sum of adawise_partitions and adawise_partitions_recovering: nobody reads some of them.",
+        MetricSeries(
+            lambda scrape: [] if scrape.worker.topic_partitions is None else [(NONE, scrape.worker.topic_partitions)]
+        ),
+    ),
+    MetricSpec(
         "adawise_partitions_recovering",
         "Partitions that are this worker's and not read yet.",
         "For minutes: their log was rewritten or the store is away; see the log.",
@@ -334,15 +349,34 @@ METRICS: tuple[MetricSpec[Scrape], ...] = (
     ),
     MetricSpec(
         "adawise_lag_messages",
-        "Messages of the partition that were not read yet.",
-        "Growing: more workers, up to the number of partitions, or a lower search.price.",
-        _partitions(lambda p: p.lag),
+        "Messages of the partition that have no durable row: at the broker, in memory, or in an open batch.",
+        "Growing: more workers, up to the number of partitions, or a higher search.price, which spends less.",
+        _backlogs(lambda b: b.lag),
     ),
     MetricSpec(
         "adawise_lag_seconds",
-        "Age of the newest message that was read, where there are newer ones or reading pauses, else 0. Absent before.",
-        "Growing: as adawise_lag_messages, which stands while reading pauses. At retention.ms images are lost.",
-        MetricSeries(_lag_seconds, ("partition",)),
+        "Age of the oldest of them, by its Kafka timestamp; 0 if there is none.",
+        "Growing: as adawise_lag_messages. At retention.ms images are lost.",
+        _backlogs(lambda b: b.age_s),
+    ),
+    MetricSpec(
+        "adawise_arriving_messages_per_second",
+        "Messages that came to the partition, over the last five minutes.",
+        "Above adawise_served_messages_per_second for long: it falls behind, see adawise_lag_messages.",
+        _backlogs(lambda b: b.arriving_per_s),
+    ),
+    MetricSpec(
+        "adawise_served_messages_per_second",
+        "Messages of the partition that got durable rows, over the last five minutes.",
+        "0 with lag: nothing is written; see adawise_outage_seconds and adawise_partition_stands.",
+        _backlogs(lambda b: b.served_per_s),
+    ),
+    MetricSpec(
+        "adawise_catch_up_seconds",
+        "Until nothing of the partition waits, at these two rates: 0 if the oldest message is younger than a minute, "
+        "+Inf if more come than are served.",
+        "+Inf for long: as adawise_lag_messages. Otherwise it comes to an end by itself.",
+        _backlogs(lambda b: b.catch_up_s),
     ),
     MetricSpec(
         "adawise_pending_messages",
@@ -524,12 +558,12 @@ def _sources(value: Callable[[LiveSources], float]) -> MetricSeries[SourceScrape
     return MetricSeries(lambda scrape: [(NONE, value(scrape.sources))])
 
 
-def _each_source(value: Callable[[SourceCamera, float], float | None]) -> MetricSeries[SourceScrape]:
+def _each_source(value: Callable[[SourceCamera], float | None]) -> MetricSeries[SourceScrape]:
     """Cameras come from a file of ours: there are as many series as it names."""
 
     def samples(scrape: SourceScrape) -> Iterator[tuple[Labels, float]]:
         for camera in scrape.sources.cameras.values():
-            if (found := value(camera, scrape.sources.now_s)) is not None:
+            if (found := value(camera)) is not None:
                 yield (camera.stream_id,), found
 
     return MetricSeries(samples, ("camera",))
@@ -546,24 +580,26 @@ def _by_reason(
     return MetricSeries(samples, ("camera", label))
 
 
+_BROKERS = ("broker", "topic", "permission")
+
 CAMERA_METRICS: tuple[MetricSpec[SourceScrape], ...] = (
     MetricSpec(
         "adawise_camera_up",
         "1 while the camera's stream is open.",
         "0: the page and the log's camera_failed say why; `adawise cameras FILE --check` tries each once.",
-        _each_source(lambda camera, _: float(camera.is_open)),
+        _each_source(lambda camera: float(camera.is_open)),
     ),
     MetricSpec(
         "adawise_camera_frames_total",
         "Frames that were handed to the broker.",
         "Its rate is below the camera's `rate`: it sends fewer, or they are dropped.",
-        _each_source(lambda camera, _: camera.sent),
+        _each_source(lambda camera: camera.sent),
     ),
     MetricSpec(
         "adawise_camera_bytes_total",
         "Bytes of them.",
         "What the topic has to hold; a smaller `longest`, `rate` or `quality` makes it less.",
-        _each_source(lambda camera, _: camera.sent_bytes),
+        _each_source(lambda camera: camera.sent_bytes),
     ),
     MetricSpec(
         "adawise_camera_dropped_total",
@@ -576,7 +612,7 @@ CAMERA_METRICS: tuple[MetricSpec[SourceScrape], ...] = (
         "adawise_camera_connects_total",
         "Times that the camera was connected to.",
         "Growing: the network or the camera breaks again and again; the log says how.",
-        _each_source(lambda camera, _: camera.connects),
+        _each_source(lambda camera: camera.connects),
     ),
     MetricSpec(
         "adawise_camera_failures_total",
@@ -586,21 +622,27 @@ CAMERA_METRICS: tuple[MetricSpec[SourceScrape], ...] = (
     ),
     MetricSpec(
         "adawise_camera_frozen_seconds",
-        "For how long the camera has sent one picture; 0 below frozen_after_s.",
+        "For how long the camera has sent one picture; 0 below frozen_after_s, and while it sends nothing.",
         "Restart the camera: its sensor or its encoder hangs. A still scene without noise looks the same.",
-        _each_source(lambda camera, now_s: camera.frozen_s(now_s)),
+        MetricSeries(
+            lambda scrape: [
+                ((name,), camera.frozen_s(scrape.sources.now_s, scrape.sources.silent_after_s))
+                for name, camera in scrape.sources.cameras.items()
+            ],
+            ("camera",),
+        ),
     ),
     MetricSpec(
         "adawise_camera_last_frame_timestamp_seconds",
         "When the camera's last frame came; absent before the first.",
         "Old: the camera is silent, or failing.",
-        _each_source(lambda camera, _: camera.seen_s),
+        _each_source(lambda camera: camera.seen_s),
     ),
     MetricSpec(
         "adawise_camera_delay_seconds",
         "From when the last frame was taken, by the clock that its header names, until it came.",
         "Seconds: the camera or the network holds frames back, or its clock is behind.",
-        _each_source(lambda camera, _: None if camera.seen_s is None else camera.delay_s),
+        _each_source(lambda camera: None if camera.seen_s is None else camera.delay_s),
     ),
     MetricSpec(
         "adawise_cameras",
@@ -620,7 +662,7 @@ CAMERA_METRICS: tuple[MetricSpec[SourceScrape], ...] = (
         "adawise_retries_total",
         "Tries that failed and are made again, by who did not answer.",
         "See to the broker; the log's retry_scheduled has its words.",
-        MetricSeries(lambda scrape: [(("broker",), scrape.sources.retries["broker"])], ("of",)),
+        MetricSeries(lambda scrape: [((of,), scrape.sources.retries[of]) for of in _BROKERS], ("of",)),
     ),
     MetricSpec(
         "adawise_ready",

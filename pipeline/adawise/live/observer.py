@@ -50,6 +50,7 @@ class LiveObserver(Observer):
         self._pictured_s: dict[str, float] = {}
         self._unread_turns = 0
         self.is_member: Callable[[], bool] = lambda: True
+        self.partitions: Callable[[], int | None] = lambda: None
         self.dropped = 0
 
     def catch_up(self) -> LiveWorker:
@@ -105,7 +106,7 @@ class LiveObserver(Observer):
             self._told_s = now_s
             self._unread_turns += 1
             with suppress(RetryableError):  # nobody answers; a later step may know
-                self._put(self._worker.progressed, progress(), self.is_member())
+                self._put(self._worker.progressed, progress(), self.is_member(), self.partitions())
 
     @override
     def partition_recovered(self, tp: TopicPartition, head: Head) -> None:
@@ -157,8 +158,12 @@ class LiveObserver(Observer):
         self._put(self._worker.served_by, tp, by, switch is not None)
 
     @override
-    def retry_scheduled(self, error: AdawiseError, wait_s: float) -> None:
-        self._put(self._worker.retry, error, wait_s)
+    def retry_scheduled(self, error: AdawiseError, wait_s: float, what: str) -> None:
+        self._put(self._worker.retry, error, what)
+
+    @override
+    def retries_ended(self, what: str) -> None:
+        self._put(self._worker.retries_ended, what)
 
 
 def steady() -> Callable[[], float]:

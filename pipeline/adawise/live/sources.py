@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from adawise.errors import AdawiseError
 from adawise.live.camera import RECENT_STEPS
-from adawise.live.health import Health, who_failed
+from adawise.live.health import Health, party_of
 from adawise.live.row import REJECTED_SHARE, SILENT_PAUSES, STEP_S, CameraRow, CameraState, LiveView, spoken
 from adawise.worker.observer import Phase
 
@@ -82,10 +82,16 @@ class SourceCamera:
         self.dropped[reason] += count
         self._step(now_s)[2] += count
 
-    def frozen_s(self, now_s: float) -> float:
-        """For how long it has sent one picture; 0 below `frozen_after_s`."""
-        same_s = 0.0 if self.same_s is None else now_s - self.same_s
+    def frozen_s(self, now_s: float, silent_after_s: float) -> float:
+        """For how long it has sent one picture; 0 below `frozen_after_s`, and if it sends nothing any more."""
+        if self.same_s is None or self.failure or self.is_over or self._is_silent(now_s, silent_after_s):
+            return 0.0
+        same_s = now_s - self.same_s
         return same_s if same_s >= self.frozen_after_s else 0.0
+
+    def _is_silent(self, now_s: float, silent_after_s: float) -> bool:
+        """True if its last frame came longer ago than is usual."""
+        return self.seen_s is not None and now_s - self.seen_s > max(silent_after_s, SILENT_PAUSES * self.gap_s)
 
     def judge(self, now_s: float, silent_after_s: float) -> tuple[CameraState, str]:
         """Its state, the worst that is true, and why."""
@@ -99,9 +105,9 @@ class SourceCamera:
             return CameraState.REJECTED, f"{dropped} frames dropped in five minutes, mostly: {worst}"
         if self.seen_s is None:
             return CameraState.SILENT, f"no frame yet, in {spoken(now_s - self.began_s)}"
-        if now_s - self.seen_s > max(silent_after_s, SILENT_PAUSES * self.gap_s):
+        if self._is_silent(now_s, silent_after_s):
             return CameraState.SILENT, f"nothing for {spoken(now_s - self.seen_s)}"
-        if frozen_s := self.frozen_s(now_s):
+        if frozen_s := self.frozen_s(now_s, silent_after_s):
             return CameraState.FROZEN, f"the same picture for {spoken(frozen_s)}"
         return CameraState.OK, self._of_clock()
 
@@ -180,10 +186,14 @@ class LiveSources:
         self.waiting = waiting
         self.health.turned(now_s)
 
-    def retry(self, now_s: float, error: AdawiseError, wait_s: float) -> None:
-        """The broker did not answer; again in `wait_s`."""
-        self.retries[who_failed(error).removeprefix("the ")] += 1
-        self.health.retried(error, wait_s, now_s)
+    def retry(self, now_s: float, error: AdawiseError, what: str) -> None:
+        """`what` failed, since the broker did not answer."""
+        self.retries[party_of(error)] += 1
+        self.health.failed(what, error, now_s)
+
+    def retries_ended(self, _now_s: float, what: str) -> None:
+        """`what` failed before, and succeeded."""
+        self.health.ended(what)
 
     def add(self, now_s: float, stream_id: str, shown: str, frozen_after_s: float) -> None:
         """A camera is to be read; its counts go on if it was there."""

@@ -14,9 +14,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from adawise.errors import AdawiseError
+from adawise.live.backlog import PartitionLag, Rates, backlog_facts
 from adawise.live.camera import LiveCamera
 from adawise.live.counts import Counts
-from adawise.live.health import Health, who_failed
+from adawise.live.health import Health, party_of
 from adawise.live.row import CameraRow, CameraState, LiveView, rates, spoken
 from adawise.ports import Commit, ServedBy
 from adawise.records import BatchTrace, Frame, Gap, Predictions, TopicPartition
@@ -66,6 +67,8 @@ class LiveWorker:
     classes_of: dict[TopicPartition, Sequence[str]] = field(default_factory=dict)  # where others serve
     facts: Mapping[str, str] = field(default_factory=dict)  # of the model
     committed_s: float | None = None  # the last segment
+    is_member: bool = False  # of its group
+    topic_partitions: int | None = None
     forgotten: int = 0  # cameras that had to leave their place
     cameras: dict[tuple[TopicPartition, str], LiveCamera] = field(default_factory=dict)  # the one heard last is last
     _rows: dict[str, tuple[str, float, CameraRow]] = field(default_factory=dict)  # failure, until when it holds, row
@@ -73,6 +76,8 @@ class LiveWorker:
     _evicted: dict[TopicPartition, int] = field(default_factory=dict)
     _unwritten_s: dict[TopicPartition, float] = field(default_factory=dict)  # since when there are rows
     _nameless: tuple[float, str] | None = None  # the last rejection that names no camera
+    _rates: dict[TopicPartition, Rates] = field(default_factory=dict)
+    _per_s: dict[TopicPartition, tuple[float | None, float | None]] = field(default_factory=dict)  # arriving, served
 
     def __post_init__(self) -> None:
         self.now_s = self.began_s
@@ -102,14 +107,18 @@ class LiveWorker:
                 camera.forget_classes()
                 self._touched.add(f"{tp}/{camera.stream_id}")
 
-    def progressed(self, now_s: float, progress: WorkerProgress, is_member: bool) -> None:
-        """See `Observer.stepped`."""
-        self.health.progressed(progress, now_s, is_member=is_member)
+    def progressed(
+        self, now_s: float, progress: WorkerProgress, is_member: bool, partitions: int | None = None
+    ) -> None:
+        """See `Observer.stepped`; whether the worker is in its group, and how many partitions that shares."""
+        self.is_member, self.topic_partitions = is_member, partitions
+        self.health.progressed(progress, is_member=is_member)
         self.counts.closed_early = max(self.counts.closed_early, progress.batches_closed_early)
         for tp, partition in progress.partitions.items():
             before = self._evicted.get(tp, 0)
             self.counts.evicted += max(0, partition.streams_evicted - before)
             self._evicted[tp] = partition.streams_evicted
+            self._per_s[tp] = self._rates.setdefault(tp, Rates()).add(now_s, partition.durable, partition.lag)
             if not partition.rows:
                 self._unwritten_s.pop(tp, None)
             else:
@@ -123,8 +132,8 @@ class LiveWorker:
     def part(self, _now_s: float, tp: TopicPartition) -> None:
         """See `Observer.partition_lost`: its cameras are somebody else's."""
         self.counts.parted += 1
-        self._evicted.pop(tp, None)
-        self._unwritten_s.pop(tp, None)
+        for known in (self._evicted, self._unwritten_s, self._rates, self._per_s):
+            known.pop(tp, None)
         for key in [key for key in self.cameras if key[0] == tp]:
             self._forget(key)
 
@@ -196,7 +205,6 @@ class LiveWorker:
 
     def commit(self, now_s: float, tp: TopicPartition, commit: Commit) -> None:
         """See `Observer.segment_committed`."""
-        self.health.answered("the store")
         if not commit.won:
             self.counts.races_lost += 1
             return
@@ -207,10 +215,14 @@ class LiveWorker:
         self.committed_s = now_s
         self._unwritten_s.pop(tp, None)
 
-    def retry(self, now_s: float, error: AdawiseError, wait_s: float) -> None:
+    def retry(self, now_s: float, error: AdawiseError, what: str) -> None:
         """See `Observer.retry_scheduled`."""
-        self.counts.retries[who_failed(error).removeprefix("the ")] += 1
-        self.health.retried(error, wait_s, now_s)
+        self.counts.retries[party_of(error)] += 1
+        self.health.failed(what, error, now_s)
+
+    def retries_ended(self, _now_s: float, what: str) -> None:
+        """See `Observer.retries_ended`."""
+        self.health.ended(what)
 
     # -- what is shown
 
@@ -241,6 +253,14 @@ class LiveWorker:
         Image.fromarray(camera.pixels.transpose(1, 2, 0)).save(out, "JPEG", quality=80)
         return out.getvalue()
 
+    def backlogs(self) -> dict[TopicPartition, PartitionLag]:
+        """What waits of each partition, and how quickly it comes and is served."""
+        found = {}
+        for tp, waits in self.health.backlogs(self.now_s).items():
+            arriving, served = self._per_s.get(tp, (None, None))
+            found[tp] = PartitionLag(waits.lag, waits.age_s, arriving, served)
+        return found
+
     def failure(self, tp: TopicPartition) -> str:
         """What keeps a partition from being served or written, for people; empty if nothing does."""
         progress = self.health.progress
@@ -270,8 +290,7 @@ class LiveWorker:
         health = self.health
         found = [("state", health.ready(self.now_s).status), *rates(rows)]
         if health.progress:
-            lags = [partition.lag for partition in health.progress.partitions.values() if partition.lag is not None]
-            found += [("lag", str(sum(lags))), ("partitions", str(len(health.progress.partitions)))]
+            found += [*backlog_facts([*self.backlogs().values()]), ("partitions", str(len(health.progress.partitions)))]
         if self.committed_s is not None:
             found.append(("last segment", f"{spoken(self.now_s - self.committed_s)} ago"))
         names = ("method", "fingerprint", "card", "device")

@@ -166,12 +166,12 @@ class RecordingSource:
         """See `Source.stands`: what could not be read is a gap of the recording."""
         return False
 
-    def lag(self, tp: TopicPartition) -> int | None:
+    def lag(self, tp: TopicPartition, since: int = 0) -> int | None:
         """See `Source.lag`."""
         if not self._owned.is_sought(tp):
             return None
         partition = self.log.partition(tp)
-        return max(0, partition.bounds[1] - partition.position)
+        return max(0, partition.bounds[1] - max(since, partition.position))
 
     def commit(self, offsets: Mapping[TopicPartition, int], note: str = "") -> None:
         """Nobody to tell."""

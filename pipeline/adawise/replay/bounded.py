@@ -121,12 +121,12 @@ class BoundedSource:
         """See `Source.stands`."""
         return self._source.stands(tp)
 
-    def lag(self, tp: TopicPartition) -> int | None:
+    def lag(self, tp: TopicPartition, since: int = 0) -> int | None:
         """See `Source.lag`: as offsets, which a topic with holes has more of than messages."""
         position = self._positions.get(tp)
         if position is None:
             return None
-        return 0 if tp in self._reached else max(0, self.log.range_of(tp)[1] - position)
+        return 0 if tp in self._reached else max(0, self.log.range_of(tp)[1] - max(since, position))
 
     def commit(self, offsets: Mapping[TopicPartition, int], note: str = "") -> None:
         """Tells nobody: whoever reads a part has no say in what others have done."""

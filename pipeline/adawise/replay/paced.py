@@ -92,10 +92,10 @@ class PacedSource:
         """See `Source.stands`."""
         return self._source.stands(tp)
 
-    def lag(self, tp: TopicPartition) -> int | None:
+    def lag(self, tp: TopicPartition, since: int = 0) -> int | None:
         """See `Source.lag`."""
-        lag = self._source.lag(tp)
-        return None if lag is None else lag + len(self._held.get(tp, ()))
+        lag = self._source.lag(tp, since)
+        return None if lag is None else lag + sum(message.offset >= since for message in self._held.get(tp, ()))
 
     def commit(self, offsets: Mapping[TopicPartition, int], note: str = "") -> None:
         """See `Source.commit`."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from adawise.errors import AdawiseError, RetryableError
 from adawise.kafka.log import KafkaLog
 from adawise.kafka.members import Membership
 from adawise.kafka.topic import KafkaTopics
+from adawise.live.backlog import RATE_S
 from adawise.records import TopicPartition
 
 _PATIENCE_S = 5.0  # for the times of waiting messages, of all partitions together
@@ -24,15 +26,21 @@ class BrokerFacts:
     committed: Mapping[TopicPartition, tuple[int, str]]  # (offset, id of the root)
     group: Membership
     waiting_ms: Mapping[TopicPartition, int] = field(default_factory=dict)  # timestamp of the first message not served
+    ended: Mapping[TopicPartition, int] = field(default_factory=dict)  # the log's end `RATE_S` ago, by Kafka timestamps
 
 
-def ask(topics: KafkaTopics, topic: str, group: str) -> BrokerFacts:
+def ask(topics: KafkaTopics, topic: str, group: str, *, now_s: float) -> BrokerFacts:
     """Everything but `waiting_ms`. Raises SourceError if there is no such topic, FatalError, BrokerUnavailable."""
+    bounds, ended = topics.all_bounds(topic), dict[TopicPartition, int]()
+    with suppress(RetryableError):  # a rate that is not known hides nothing else
+        at = topics.offsets_at(bounds, int(1e3 * (now_s - RATE_S)))
+        ended = {tp: end if at[tp] is None else int(at[tp] or 0) for tp, (_, end) in bounds.items()}
     return BrokerFacts(
         topics.identity(topic).cluster_id,
-        topics.all_bounds(topic),
+        bounds,
         topics.committed(group, topic),
         topics.members(group),
+        ended=ended,
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from adawise.live.backlog import PartitionLag
 from adawise.live.row import CameraState
 
 VERSION = 1
@@ -61,6 +62,9 @@ class PartitionStatus:
     pending: int | None  # offsets below that were read, and whose batch is not complete
     lag: int | None  # messages that have no rows yet
     lag_s: float | None  # age of the oldest of them, by its Kafka timestamp; 0 if there is none
+    arriving_per_s: float | None  # messages that came over the last five minutes, by their Kafka timestamps
+    served_per_s: float | None  # messages that got rows over the last five minutes
+    catch_up_s: float | None  # until none waits, at these rates; 0 if none is a minute old; null: never, or not known
     segment: str | None  # the newest
     committed_at: str | None  # when it was written
     commit_age_s: float | None  # and how long ago
@@ -72,6 +76,11 @@ class PartitionStatus:
     holes: Sequence[str]  # segments that are missing from the chain
     holes_looked_for: bool  # false where the chain is too long to list: `adawise verify` does
     unclean_starts: int  # workers that had it and did not end in order
+
+    @property
+    def backlog(self) -> PartitionLag:
+        """What waits of it, and how it changes."""
+        return PartitionLag(self.lag, self.lag_s, self.arriving_per_s, self.served_per_s)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from adawise.live.backlog import RATE_S, PartitionLag
 from adawise.records import TopicPartition
 from adawise.sink.verify.findings import joined
 from adawise.status.broker import BrokerFacts
@@ -85,11 +87,15 @@ def _partition(
     head = None if chain is None else chain.head
     start, end = (None, None) if broker is None else broker.bounds.get(tp, (None, None))
     committed = None if broker is None or tp not in broker.committed else broker.committed[tp][0]
-    lag, lag_s = None, None
+    lag, lag_s, arriving = None, None, None
     if broker is not None and start is not None and end is not None:
         next_offset = head.next_offset if head is not None else start if chain is None else chain.origin
         lag = max(0, end - max(next_offset, committed or 0, start)) + len(head.pending if head is not None else ())
         lag_s = max(0.0, now_s - broker.waiting_ms[tp] / 1e3) if tp in broker.waiting_ms else None if lag else 0.0
+        if tp in broker.ended:
+            arriving = max(0, end - max(broker.ended[tp], start)) / RATE_S
+    served = None if chain is None else _served_per_s(chain, now_s)
+    catch_up_s = PartitionLag(lag, lag_s, arriving, served).catch_up_s
     within = [] if chain is None else [each for each in chain.segments if each.created_s >= now_s - question.window_s]
     reads_s = question.window_s
     if chain is not None and chain.segments and within and len(within) == len(chain.segments):
@@ -106,6 +112,9 @@ def _partition(
         pending=None if head is None else len(head.pending),
         lag=lag,
         lag_s=lag_s,
+        arriving_per_s=arriving,
+        served_per_s=served,
+        catch_up_s=None if catch_up_s is None or math.isinf(catch_up_s) else catch_up_s,
         segment=None if head is None else head.key,
         committed_at=None if head is None else moment(head.created_s),
         commit_age_s=None if head is None else max(0.0, now_s - head.created_s),
@@ -121,6 +130,19 @@ def _partition(
         holes_looked_for=chain is not None and chain.holes is not None,
         unclean_starts=0 if chain is None else max(0, chain.starts - 1),
     )
+
+
+def _served_per_s(chain: ChainFacts, now_s: float) -> float | None:
+    """Messages that got durable rows over the last `RATE_S`, or since the oldest segment that was read; a second."""
+    if len(chain.segments) < 2:
+        return None
+    then = chain.segments[0]
+    for facts in chain.segments[1:]:
+        if facts.created_s > now_s - RATE_S:
+            break
+        then = facts
+    over_s = min(RATE_S, now_s - then.created_s)
+    return max(0, chain.segments[-1].durable - then.durable) / over_s if over_s > 0.0 else None
 
 
 def _others(root: RootFacts | None, broker: BrokerFacts | None) -> dict[str, str]:

@@ -135,7 +135,7 @@ def _of_partition(partition: PartitionStatus, root: str, group_state: str | None
         yield Trouble(
             "behind",
             where,
-            f"{lag} messages wait, the oldest for {spoken(lag_s)}",
+            f"{lag} messages wait, the oldest for {spoken(lag_s)}{_pace(partition)}",
             "if it grows, start another worker (as many as partitions help), or spend less: a higher search.price",
         )
     for hole in partition.holes:
@@ -161,6 +161,15 @@ def _of_partition(partition: PartitionStatus, root: str, group_state: str | None
             "was it the host, or out of memory? If a message does it, it is decoded apart, and rejected: see the log "
             "for decoding_set_apart",
         )
+
+
+def _pace(partition: PartitionStatus) -> str:
+    """How quickly messages come and are served, and what follows; "" where that is not known."""
+    arriving, served = partition.arriving_per_s, partition.served_per_s
+    if arriving is None or served is None:
+        return ""
+    until = "it falls behind further" if partition.catch_up_s is None else f"{spoken(partition.catch_up_s)} to catch up"
+    return f"; {arriving:.1f} come a second, {served:.1f} are served: {until}"
 
 
 def _of_cameras(cameras: Sequence[CameraStatus]) -> Iterator[Trouble]:

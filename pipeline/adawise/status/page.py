@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from adawise.live.backlog import backlog_facts
 from adawise.live.row import STEPS, CameraRow, CameraState, LiveView, rates, spoken
 from adawise.records import TopicPartition
 from adawise.status.facts import CameraStatus, FleetStatus
@@ -22,7 +23,7 @@ class FleetPage:
         """See `Provider`."""
         found = self.found
         lags = {(each.topic, each.partition): each.lag for each in found.partitions}
-        waiting = [lag for lag in lags.values() if lag is not None]
+        waits = backlog_facts([each.backlog for each in found.partitions])
         ages = [each.commit_age_s for each in found.partitions if each.commit_age_s is not None]
         rows = [
             _row(each, lags.get((each.topic, each.partition)))
@@ -32,7 +33,8 @@ class FleetPage:
         facts = [
             ("workers" if found.group_state is not None else "wrote last", str(len(found.members))),
             *rates(rows),
-            ("lag", str(sum(waiting)) if waiting else "not known"),
+            *([] if "lag" in dict(waits) else [("lag", "not known")]),
+            *waits,
             ("partitions", str(len(found.partitions))),
             *([("method", "; ".join(methods))] if (methods := found.methods) else []),
             *([("last segment", f"{spoken(min(ages))} ago")] if ages else []),

@@ -68,6 +68,11 @@ class SegmentFacts:
         """The first offset without a row."""
         return min(self.pending, default=self.next_offset)
 
+    @property
+    def durable(self) -> int:
+        """How many offsets have rows, or never will have any."""
+        return self.next_offset - len(self.pending)
+
 
 def read(found: Sequence[tuple[bytes, str]], *, keeps_states: bool) -> list[SegmentFacts]:
     """The facts of segments, each its bytes and its key; states only where they are asked for.

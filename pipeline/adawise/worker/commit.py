@@ -17,6 +17,7 @@ from dataclasses import replace
 
 from adawise.errors import RetryableError
 from adawise.ports import Commit, DeadLetters, Results, Sink, Source, Told
+from adawise.worker.attempts import RESULTS, Attempts, letters, writing
 from adawise.worker.backoff import Backoff
 from adawise.worker.observer import Observer
 from adawise.worker.partition import PartitionWork
@@ -58,6 +59,7 @@ class Committer:
         results: for what becomes of images.
         recorder: has to have what a segment covers.
         observer: told what happens.
+        attempts: told of failures, and of what ends them.
         failpoint: called with the name of each point between complete rows and a committed offset: tests kill there.
     """
 
@@ -69,12 +71,13 @@ class Committer:
         results: Results,
         recorder: WriteAheadRecorder,
         observer: Observer,
+        attempts: Attempts,
         *,
         failpoint: Callable[[str], None],
     ) -> None:
         self._source, self._sink, self._dead_letters, self._recorder = source, sink, dead_letters, recorder
         self._results, self._telling = results, Backoff()
-        self._observer, self._failpoint = observer, failpoint
+        self._observer, self._attempts, self._failpoint = observer, attempts, failpoint
         self._hinted_s: float | None = None
         self.is_untold = False
         """Whether the last `write` came to nothing because the broker took no letters or results."""
@@ -90,34 +93,40 @@ class Committer:
             SourceError: the topic is not the one any more that the rows were read from.
             ChainError: the chain is damaged.
         """
-        self.is_untold = False
+        self.is_untold, what = False, writing(work.tp)
         try:
             draft = work.draft()
             if not self._recorder.ensure_durable(work.tp, draft.next_offset, wait=wait):
                 return None
             self._failpoint("worker.recorded")
-            self.is_untold = True
+            self.is_untold, what = True, letters(work.tp)
             self._send(work)
             self._dead_letters.flush()
+            self._attempts.ended(what)
             if not (wait or self._telling.due(now_s)):
                 return None
+            what = RESULTS
+            some_wait = bool(work.untold) or self._results.in_flight_bytes > 0
             if not (self._told(work, wait=wait) and self._results.settled(wait=wait)):
                 return None
-            self.is_untold = False
+            if some_wait:  # else nothing was acknowledged that could end an outage
+                self._attempts.ended(what)
+            self.is_untold, what = False, writing(work.tp)
             self._failpoint("worker.results_told")
             self._source.log.check()
             began_s = time.perf_counter()
             commit = replace(self._sink.commit(draft), seconds=time.perf_counter() - began_s)
         except RetryableError as error:
-            self._observer.retry_scheduled(error, work.backoff.failed(now_s))
+            self._attempts.failed(what, error, work.backoff.failed(now_s))
             return None
         work.backoff.succeeded()
+        self._attempts.ended(what)
         self._failpoint("worker.segment_committed")
         if commit.won:
             work.committed(commit.head)
         self._source.commit({work.tp: commit.head.low_water}, self._sink.root_id)
         self._failpoint("worker.offset_committed")
-        self._observer.segment_committed(work.tp, commit, self._source.lag(work.tp))
+        self._observer.segment_committed(work.tp, commit, work.lag(self._source))
         return commit
 
     def send_letters(self, work: PartitionWork, now_s: float) -> None:
@@ -126,7 +135,7 @@ class Committer:
             try:
                 self._send(work)
             except RetryableError as error:
-                self._observer.retry_scheduled(error, work.backoff.failed(now_s))
+                self._attempts.failed(letters(work.tp), error, work.backoff.failed(now_s))
 
     def tell(self, works: Iterable[PartitionWork], now_s: float, *, wait: bool = False) -> None:
         """Send what is to be told beside the chain, as far as there is room; to be called once a step.
@@ -136,13 +145,14 @@ class Committer:
         if self._results.when is None or not (wait or self._telling.due(now_s)):
             return
         try:
-            for work in works:
-                self._told(work, wait=wait)
-            self._results.settled(wait=wait)
+            taken = [self._told(work, wait=wait) for work in works]
+            all_acknowledged = self._results.settled(wait=wait) and all(taken)
         except RetryableError as error:
-            self._observer.retry_scheduled(error, self._telling.failed(now_s))
+            self._attempts.failed(RESULTS, error, self._telling.failed(now_s))
         else:
             self._telling.succeeded()
+            if all_acknowledged:
+                self._attempts.ended(RESULTS)
 
     def hurry(self, within_s: float) -> None:
         """The worker ends: from now on all waits for letters, and all for results, take no longer than that."""

@@ -16,6 +16,7 @@ from adawise.alerts.rules import Rule
 from adawise.errors import AdawiseError, FatalError, RetryableError
 from adawise.ports import DeadLetters, Head, Results, Sink, Source
 from adawise.records import DecodedMessage, ImageBatch, TopicPartition
+from adawise.worker.attempts import READING, Attempts, letters, writing
 from adawise.worker.backoff import Backoff
 from adawise.worker.backpressure import Backpressure, Limits
 from adawise.worker.batching import BatchPolicy
@@ -98,6 +99,7 @@ class Worker:
         self._recorder = recorder = recorder or NoRecorder()
         self._starts = starts = starts or NoStarts()
         results = results or NoResults()
+        self._attempts = attempts = Attempts(observer)
 
         def begin(tp: TopicPartition, head: Head) -> PartitionWork:
             turn = pairs.at(tp, head)
@@ -123,9 +125,11 @@ class Worker:
             return work
 
         self._recovery = Recovery(
-            source, sink, recorder, observer, begin=begin, skip_gaps=skip_gaps, tells=results.when
+            source, sink, recorder, observer, attempts, begin=begin, skip_gaps=skip_gaps, tells=results.when
         )
-        self._committer = Committer(source, sink, dead_letters, results, recorder, observer, failpoint=failpoint)
+        self._committer = Committer(
+            source, sink, dead_letters, results, recorder, observer, attempts, failpoint=failpoint
+        )
         self._reading, self._pressure = Backoff(), Backpressure(limits, source, prefetch, recorder)
 
     def run(self) -> None:
@@ -189,9 +193,11 @@ class Worker:
         try:
             poll = self._source.poll(0.0 if busy else _PEEK_S if self._has_spare_work else _IDLE_S)
         except RetryableError as error:
-            self._observer.retry_scheduled(error, self._reading.failed(self._clock()))
+            self._attempts.failed(READING, error, self._reading.failed(self._clock()))
             return
         self._reading.succeeded()
+        if not (poll.assigned or poll.lost):  # a loss is noted while nobody answers, too
+            self._attempts.ended(READING)
         self._let_go(poll.lost)
         self._recovery.add(poll.assigned)
         for begun in self._recovery.advance(self._clock()):
@@ -241,6 +247,8 @@ class Worker:
         self._prefetch.drop(tp)
         self._starts.end(tp)
         self._pairs.lost(tp)
+        for what in (writing(tp), letters(tp)):
+            self._attempts.ended(what)
 
     # -- through: frames, batches, alphas, predictions
 
@@ -334,14 +342,15 @@ class Worker:
         return WorkerProgress(
             partitions={
                 tp: PartitionProgress(
-                    lag=self._source.lag(tp),
+                    lag=work.lag(self._source),
                     pending=work.pending,
                     rows=work.rows,
                     stands=self._source.stands(tp),
                     paused=self._pressure.is_paused(tp),
                     streams_evicted=work.evicted,
-                    read_ms=work.read_ms,
+                    oldest_ms=work.oldest_ms,
                     untold=sum(told.rows for told in work.untold),
+                    durable=work.durable,
                 )
                 for tp, work in self._owned.items()
             },

@@ -40,10 +40,13 @@ class Phase(StrEnum):
 class PartitionProgress:
     """One partition that this worker owns and reads.
 
-    `lag` is in messages, None if unknown. `pending` are messages that were read, of batches that are not complete;
-    `rows` are complete and not in a segment yet. It `stands` while what is next cannot be read. Streams are evicted
-    since it was recovered. `read_ms` is the broker's timestamp of the newest message that was read, None if there is
-    none; `untold` are rows that wait to be sent as results.
+    `lag` counts the messages without a durable row, at the broker and in memory; None if unknown. `oldest_ms` is the
+    broker's timestamp of the first of them if it was read, else of the newest that was read: the first is no older.
+    None if nothing was read. `durable` offsets have their rows, or never will, by the chain's head.
+
+    `pending` are messages that were read, of batches that are not complete; `rows` are complete and not in a segment
+    yet. It `stands` while what is next cannot be read. Streams are evicted since it was recovered. `untold` are rows
+    that wait to be sent as results.
     """
 
     lag: int | None
@@ -52,8 +55,9 @@ class PartitionProgress:
     stands: bool
     paused: bool
     streams_evicted: int
-    read_ms: int | None = None
+    oldest_ms: int | None = None
     untold: int = 0
+    durable: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,13 +141,16 @@ class Observer:
         """The same batch with its images and what is served for them; whoever keeps it, keeps megabytes."""
 
     def segment_committed(self, tp: TopicPartition, commit: Commit, lag: int | None) -> None:
-        """A segment was written, or the race for it was lost (`commit.won`). `lag` in messages, None if unknown."""
+        """A segment was written, or the race for it was lost (`commit.won`). `lag`: see `PartitionProgress`."""
 
     def pair_serves(self, tp: TopicPartition, by: ServedBy, switch: Switch | None) -> None:
         """This pair serves a partition; from the switch on, if another did before, and in no segment yet."""
 
-    def retry_scheduled(self, error: AdawiseError, wait_s: float) -> None:
-        """The broker or the store did not answer; the same is tried again in `wait_s` seconds."""
+    def retry_scheduled(self, error: AdawiseError, wait_s: float, what: str) -> None:
+        """`what` failed, since the broker or the store did not answer; it is tried again in `wait_s` seconds."""
+
+    def retries_ended(self, what: str) -> None:
+        """`what` failed before and succeeded now, or is not to be done any more."""
 
     def stopped(self) -> None:
         """The worker has ended, in order or by an error; the last call."""
@@ -373,7 +380,7 @@ class LogObserver(Observer):
         )
 
     @override
-    def retry_scheduled(self, error: AdawiseError, wait_s: float) -> None:
+    def retry_scheduled(self, error: AdawiseError, wait_s: float, what: str) -> None:
         self._log.warning(outage_event(error, "retry_scheduled"), error=str(error), wait_s=round(wait_s, 1))
 
     @override

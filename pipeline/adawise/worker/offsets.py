@@ -27,6 +27,7 @@ class OffsetLedger:
         self._awaited = set(head.pending)  # to be read again
         self._undecoded: dict[int, frozenset[str]] = {}  # what was read, and of which streams it may be
         self._undecoded_of: Counter[str] = Counter()  # the same, by stream
+        self._in_hand: dict[int, int] = {}  # what was read and has no durable row, to the broker's timestamp; ascending
         self._log_start = 0  # what lies before it is lost, or was not looked for
         self._gaps: list[Gap] = []
 
@@ -40,6 +41,7 @@ class OffsetLedger:
         """A message is under decode, of which these streams may have images. True if it was never read before."""
         is_new = message.offset >= self.next_offset
         self._awaited.discard(message.offset)
+        self._in_hand[message.offset] = message.timestamp_ms
         self.next_offset = max(self.next_offset, message.next_offset)
         self._undecoded[message.offset] = streams
         self._undecoded_of.update(streams)
@@ -88,6 +90,21 @@ class OffsetLedger:
                 )
             self._log_start = start
             self.leave_out(0, start, Lost.DELETED)
+
+    def committed(self, head: Head) -> None:
+        """What comes before `head` is durable, but for what is pending there."""
+        pending = set(head.pending)
+        self._in_hand = {o: at for o, at in self._in_hand.items() if o >= head.next_offset or o in pending}
+
+    @property
+    def in_hand(self) -> int:
+        """Messages without a durable row that were read, or are to be read again."""
+        return len(self._in_hand) + len(self._awaited)
+
+    @property
+    def oldest_ms(self) -> int | None:
+        """The broker's timestamp of the first message that was read and has no durable row; None if there is none."""
+        return next((at for at in self._in_hand.values() if at >= 0), None)
 
     def low_water(self, head: Head) -> int:
         """The first offset that is not durable yet and not lost either: what is committed to the broker."""

@@ -10,7 +10,7 @@ from adawise.adapt.state import StreamState
 from adawise.alerts.machine import PartitionAlerts
 from adawise.alerts.rules import Rule
 from adawise.errors import Lost
-from adawise.ports import Head, SegmentDraft, Served, ServedBy, Told, When
+from adawise.ports import Head, SegmentDraft, Served, ServedBy, Source, Told, When
 from adawise.records import (
     Alert,
     BatchTrace,
@@ -118,7 +118,9 @@ class PartitionWork:
         # Not committed. What is missing counts as one, so that it is committed; and so do changes of alerts.
         self.rows = int(tells is not None and bool(self._alerts.news))
         self.since_s = 0.0  # when the first row after the sealed draft was done
-        self.read_ms: int | None = None  # the broker's timestamp of the newest message that was read
+        self._found_until = 0  # the log's end when this worker got the partition
+        # the broker's timestamp of the newest message that was read
+        self._read_ms = max((at for at in head.newest.values() if at >= 0), default=None)
         self._sealed: SegmentDraft | None = None
         self._sealed_rows = 0
 
@@ -147,6 +149,27 @@ class PartitionWork:
     def evicted(self) -> int:
         """Streams that had to leave their place since this worker has the partition."""
         return self._streams.evicted
+
+    def lag(self, source: Source) -> int | None:
+        """Messages without a durable row: those at the broker, and those in hand; None if the broker's are not known.
+
+        Those that are to be read again are not counted twice.
+        """
+        at_broker = source.lag(self.tp, self.next_offset)
+        return None if at_broker is None else at_broker + self._offsets.in_hand
+
+    @property
+    def oldest_ms(self) -> int | None:
+        """The broker's timestamp of the first message that was read and has no durable row.
+
+        Of the newest that was read where all have one: the next is no older. None if nothing was read.
+        """
+        return self._read_ms if (oldest_ms := self._offsets.oldest_ms) is None else oldest_ms
+
+    @property
+    def durable(self) -> int:
+        """How many offsets have durable rows, or never will have any."""
+        return self.head.next_offset - len(self.head.pending)
 
     @property
     def pending(self) -> int:
@@ -181,6 +204,7 @@ class PartitionWork:
         Raises SourceError if the log does not reach to where the chain ends, or no longer has what comes next.
         """
         self._offsets.find_in(log, self.head, skip_gaps=skip_gaps)
+        self._found_until = log[1]
         return self.low_water
 
     def wants(self, message: Message) -> bool:
@@ -193,12 +217,14 @@ class PartitionWork:
         One that `is_single` waits to be decoded until its batch is ripe, where memory is short.
         """
         if message.timestamp_ms >= 0:
-            self.read_ms = message.timestamp_ms
+            self._read_ms = message.timestamp_ms
         if self._offsets.read(message, streams):
+            was_there = message.offset < self._found_until and message.timestamp_ms >= 0
+            came_ms = message.timestamp_ms if was_there else None
             for stream_id in sorted(streams):
                 self._streams.hear(stream_id, message.offset)
                 if self._epoch_s is not None:
-                    self._alerts.heard(stream_id, message.offset, self._now_ms(now_s))
+                    self._alerts.heard(stream_id, message.offset, self._now_ms(now_s), came_ms)
         if is_single:
             (stream_id,) = streams
             self._ripening.read(stream_id, message.offset, message.timestamp_ms, message_bytes(message), now_s)
@@ -511,6 +537,7 @@ class PartitionWork:
                 self.untold.extend(Told(draft.attempt, each, draft.by) for each in told)
             self._publish(draft.attempt, self._sealed_alerts)
         self.head, self._sealed = head, None
+        self._offsets.committed(head)
         self.rows, self._sealed_rows = self.rows - self._sealed_rows, 0
 
     def _publish(self, attempt: str, alerts: Sequence[Alert]) -> None:

@@ -9,6 +9,7 @@ import structlog
 from adawise.errors import LogEndsEarly, LogRewritten, PairMissing, RetryableError
 from adawise.ports import Head, Sink, Source, When
 from adawise.records import Gap, TopicPartition, told
+from adawise.worker.attempts import RECOVERING, Attempts
 from adawise.worker.backoff import Backoff
 from adawise.worker.observer import Observer
 from adawise.worker.partition import PartitionWork
@@ -44,7 +45,8 @@ class Recovery:
         source: says how far the partitions reach, and is sent to where the chains end.
         sink: has the chains.
         recorder: may have to read from further back.
-        observer: told of each partition that is recovered, and of failures.
+        observer: told of each partition that is recovered.
+        attempts: told of failures, and of what ends them.
         begin: the work on a partition whose chain ends at a head.
         skip_gaps: go on where the broker's log begins, and record the gap, if it no longer has what comes next.
         tells: when results are told.
@@ -56,12 +58,14 @@ class Recovery:
         sink: Sink,
         recorder: WriteAheadRecorder,
         observer: Observer,
+        attempts: Attempts,
         *,
         begin: Callable[[TopicPartition, Head], PartitionWork],
         skip_gaps: bool,
         tells: When | None = None,
     ) -> None:
         self._source, self._sink, self._recorder, self._observer = source, sink, recorder, observer
+        self._attempts = attempts
         self._begin, self._skip_gaps, self._tells = begin, skip_gaps, tells
         self._waiting: list[TopicPartition] = []
         self._early_since: dict[TopicPartition, float] = {}  # when a log was first seen to end before its chain
@@ -89,6 +93,8 @@ class Recovery:
         self._stands_until_s.pop(tp, None)
         self._recorder.forget([tp])
         self._sink.forget(tp)
+        if not self._waiting:
+            self._attempts.ended(RECOVERING)
 
     def advance(self, now_s: float) -> list[PartitionWork]:
         """The work on each partition that could be recovered now; the source has been sent to where it begins.
@@ -114,9 +120,10 @@ class Recovery:
             except (RetryableError, LogEndsEarly) as error:
                 if isinstance(error, LogEndsEarly) and not self._may_catch_up(due[0], now_s):
                     raise
-                self._observer.retry_scheduled(error, self._backoff.failed(now_s))
+                self._attempts.failed(RECOVERING, error, self._backoff.failed(now_s))
                 break
             self._backoff.succeeded()
+            self._attempts.ended(RECOVERING)
             self._early_since.pop(due[0], None)
             self._stands_until_s.pop(due[0], None)
             self._waiting.remove(due[0])

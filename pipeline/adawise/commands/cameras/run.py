@@ -33,6 +33,7 @@ from adawise.live.sources import LiveSources
 from adawise.produce.sender import ensure_topic
 from adawise.settings import Settings
 from adawise.settings.cameras import read_cameras
+from adawise.worker.attempts import STARTING
 from adawise.worker.observer import Phase
 
 _log = structlog.get_logger("cameras")
@@ -98,10 +99,11 @@ def _await_topic(
         )
 
     def failed(error: AdawiseError, wait_s: float) -> None:
-        board.tell(LiveSources.retry, error, wait_s)
+        board.tell(LiveSources.retry, error, STARTING)
         _log.warning("retry_scheduled", error=str(error), wait_s=round(wait_s, 1))
 
     patiently(look, failed, should_stop)
+    board.tell(LiveSources.retries_ended, STARTING)
 
 
 @contextmanager

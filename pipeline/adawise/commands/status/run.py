@@ -183,7 +183,7 @@ class Fleet:
         if self._clients is None:
             self._clients = self._opened()
         try:
-            return ask(self._clients[0], question.topic, question.group)
+            return ask(self._clients[0], question.topic, question.group, now_s=self._clock())
         except AdawiseError:
             self._broker.close()  # the next look begins with new connections
             self._clients = None

@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from adawise.live.backlog import caught_up_in
 from adawise.live.row import CameraState, spoken
 from adawise.status.facts import TROUBLED, CameraStatus, FleetStatus, PartitionStatus, Trouble
 
@@ -92,7 +93,10 @@ def _members(found: FleetStatus, most: int | None, *, is_silent: bool) -> Table:
 
 
 def _partitions(partitions: Sequence[PartitionStatus], most: int, *, show_all: bool) -> Table:
-    headers = ("log", "committed", "head", "pending", "lag", "behind", "last commit", "rows", "written by")
+    headers = (
+        *("log", "committed", "head", "pending", "lag", "behind", "came/s", "served/s", "catch up"),
+        *("last commit", "rows", "written by"),
+    )
     table = _table("partitions", "partition", headers)
     # Those with the most to do first, if not all of them are shown.
     ordered = list(partitions)
@@ -108,6 +112,9 @@ def _partitions(partitions: Sequence[PartitionStatus], most: int, *, show_all: b
             _number(each.pending),
             _number(each.lag),
             "?" if each.lag_s is None else spoken(each.lag_s),
+            _rate(each.arriving_per_s),
+            _rate(each.served_per_s),
+            caught_up_in(each.backlog.catch_up_s) if each.backlog.catch_up_s else "",
             "never" if each.commit_age_s is None else f"{spoken(each.commit_age_s)} ago",
             str(each.rows),
             plain(each.writer or "nobody yet"),
@@ -179,6 +186,10 @@ def plain(text: str) -> str:
 
 def _number(value: int | None) -> str:
     return "?" if value is None else str(value)
+
+
+def _rate(value: float | None) -> str:
+    return "?" if value is None else f"{value:.1f}"
 
 
 def _table(title: str, first: str, headers: Sequence[str]) -> Table:

@@ -1,0 +1,113 @@
+"""An outage that a worker reports ends by a success of the same thing, and by nothing else."""
+
+from __future__ import annotations
+
+from adawise.errors import BrokerUnavailable, PermissionRefused, StoreUnavailable
+from adawise.records import Frame, Message
+from adawise.worker.attempts import READING, RESULTS, Attempts, letters, writing
+from tests.fakes import FakeSource
+from tests.sink.building import DictStore
+from tests.worker.loop import TP, Bench, FakeDeadLetters, FakeResults, Journal, bad, images
+
+
+def test_a_success_is_told_once_and_only_after_a_failure() -> None:
+    journal = Journal()
+    attempts = Attempts(journal)
+    attempts.ended(READING)
+    attempts.failed(READING, BrokerUnavailable("away"), 1.0)
+    attempts.failed(READING, BrokerUnavailable("away"), 2.0)
+    attempts.ended(RESULTS)
+    assert (journal.waits_s, journal.ended) == ([1.0, 2.0], [])
+    attempts.ended(READING)
+    attempts.ended(READING)
+    assert journal.ended == [READING]
+
+
+def test_reading_fails_until_a_poll_does_not() -> None:
+    source = FakeSource(images(8, "north"))
+    source.fail(*(BrokerUnavailable("away") for _ in range(3)))
+    bench = Bench(source)
+    bench.run(lambda: bench.rows == 8)
+    assert len(bench.seen.waits_s) == 3
+    assert bench.seen.ended == [READING]
+
+
+def test_writing_fails_until_a_segment_of_the_same_partition_is_written() -> None:
+    store, source = DictStore(), FakeSource([*images(8, "north"), *images(8, "south", partition=1)], partitions=2)
+    bench = Bench(store=store, source=source)
+    create = store.create
+
+    def refuse_one(key: str, data: bytes) -> None:
+        if key.startswith("predictions/") and "partition-00001" in key and bench.now_s < 40.0:
+            raise StoreUnavailable("that folder cannot be written")
+        create(key, data)
+
+    store.create = refuse_one  # type: ignore[method-assign]
+    first = writing(TP._replace(partition=1))
+    bench.run(lambda: bench.now_s > 80.0)
+    assert bench.rows == 16
+    assert bench.seen.ended == [first]
+    assert len(bench.seen.waits_s) > 3
+
+
+def test_writing_of_a_partition_that_is_lost_fails_no_longer() -> None:
+    store, source = DictStore(), FakeSource(images(8, "north"))
+    bench = Bench(store=store, source=source)
+    bench.at = lambda point: setattr(store, "refuse", ["before"]) if point == "segment.encoded" else None
+
+    def turn() -> bool:
+        if bench.steps == 300:
+            source.lose(TP)
+        return bench.steps > 400
+
+    bench.run(turn)
+    assert bench.seen.waits_s
+    assert bench.seen.ended == [writing(TP)]
+
+
+def test_results_fail_until_all_that_wait_are_acknowledged_also_while_nothing_more_comes() -> None:
+    results, source = FakeResults("committed"), FakeSource(images(8, "north"))
+    bench = Bench(source, results=results)
+    ended_s: list[float] = []
+
+    def turn() -> bool:
+        if bench.now_s < 60.0:
+            results.errors = [PermissionRefused("no WRITE")]
+        if bench.seen.ended and not ended_s:
+            ended_s.append(bench.now_s)
+        return bench.now_s > 120.0
+
+    bench.run(turn)
+    assert bench.seen.ended == [RESULTS]
+    assert 60.0 <= ended_s[0] <= 95.0
+    assert results.acknowledged == len(results.told) > 0
+
+
+class Refusing(FakeDeadLetters):
+    """Takes no letter at first; flushing what there is none of succeeds."""
+
+    refuses = True
+
+    def send(self, message: Message, frame: Frame) -> None:
+        if self.refuses:
+            raise PermissionRefused("no WRITE")
+        super().send(message, frame)
+
+
+def test_letters_fail_while_segments_of_other_partitions_are_written() -> None:
+    source = FakeSource([bad(0, partition=1), *images(4, "south", first=1, partition=1)], partitions=2)
+    refusing = Refusing()
+    bench = Bench(source, dead_letters=refusing)
+    sent = 0
+
+    def turn() -> bool:
+        nonlocal sent
+        if bench.steps % 100 == 0:
+            source.append(*images(4, "north", first=sent))
+            sent += 4
+        refusing.refuses = bench.now_s < 60.0
+        return bench.now_s > 120.0
+
+    bench.run(turn)
+    assert bench.seen.ended == [letters(TP._replace(partition=1))]
+    assert len(refusing.sent) == 1
