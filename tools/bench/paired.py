@@ -88,6 +88,7 @@ class TimedResults:
         if isinstance(results, KafkaResults):
             box, topic = results._outbox, results._topic
             box._producer = box._connect()
+            assert box._prepare is not None
             box._prepare(topic)
             box._prepared.add(topic)
             box._producer.partitions_for(topic)  # type: ignore[attr-defined]  # its metadata come with the first record
