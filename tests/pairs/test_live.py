@@ -259,6 +259,9 @@ def test_a_worker_in_reserve_serves_by_the_former_pair_while_others_are_freed() 
     driven.ask("switch", 1)
     driven.until(lambda: driven.state(1) == "serves")
     driven.ask("switch", document("newer"))
+    driven.until(lambda: driven.state(3) == "failed")
+    assert driven.pairs.at(TP, Head(0)).serving is SECOND, "and not the first"
+    driven.pairs.lost(TP)
     driven.until(lambda: driven.state(0) == "none" and len(driven.loads) > 2)
     assert driven.pairs.at(TP, Head(0)).serving is SECOND
 

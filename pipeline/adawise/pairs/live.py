@@ -156,7 +156,7 @@ class LivePairs(Pairs):
         elif loaded is not None:
             serving = loaded.serving
         elif last is None:
-            serving = next(iter(self._loaded.values())).serving
+            serving = self._loaded[self._fallback()].serving
         else:
             raise self._missing(tp, last)
         self._awaited.pop(tp, None)
@@ -360,13 +360,12 @@ class LivePairs(Pairs):
     def _let_go(self, now_s: float) -> None:
         """Free what serves nothing, and is not asked for any more, after a while.
 
-        While the pair that is to serve is not here, one stays for partitions that come to this worker: the former, else
-        the first. The others go: the memory that they take may be what the pair lacks.
+        While the pair that is to serve is not here, one stays for partitions that come to this worker (`_fallback`).
+        The others go: the memory that they take may be what the pair lacks.
         """
         used = {pair for pair, _ in self._turns.values()} | {document.id for document in self._asked_for()}
         if self._target is None:
-            former = None if self._orders.former is None else self._orders.pairs[self._orders.former].id
-            used.add(former if former in self._loaded else next(iter(self._loaded), ""))
+            used.add(self._fallback())
         for pair, loaded in list(self._loaded.items()):
             if pair in used or pair == self._serving_id:
                 loaded.unused_s = None
@@ -375,6 +374,12 @@ class LivePairs(Pairs):
             elif now_s - loaded.unused_s >= self._keep_s:
                 del self._loaded[pair]
                 _log.info("pair_freed", pair=self._orders.number_of(pair), id=pair)
+
+    def _fallback(self) -> str:
+        """The id of the pair that served last, of those in memory; of the first, if no order is about one of them."""
+        served = (order for order in reversed(self._orders.log) if order.kind in {"begin", "switch"})
+        ids = (self._orders.pairs[order.pair].id for order in served)
+        return next((pair for pair in ids if pair in self._loaded), next(iter(self._loaded), ""))
 
     # -- reports
 
