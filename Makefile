@@ -62,8 +62,8 @@ bench: .venv/.installed  ## measure this machine
 gpu: .venv/.installed  ## test and measure the CUDA card of this machine: docs/gpu-CARD.md; fails where there is none
 	@$(BIN)/python -m pytest -q tests/gpu -rs; tests=$$?; $(BIN)/python -m tools.bench gpu -o docs && exit $$tests
 
-chaos: .venv/.installed kafka  ## a quarter of an hour of kills, zombies, outages and broken brokers; what was lost, doubled or wrong (SEED=n repeats, STORE=s3, seaweedfs: in a bucket)
-	$(BIN)/python -m tools.chaos $(if $(SEED),--seed $(SEED)) $(if $(STORE),--store $(STORE))
+chaos: .venv/.installed kafka  ## a quarter of an hour of kills, zombies, outages and broken brokers; what was lost, doubled or wrong (SEED=n repeats, STORE=s3, seaweedfs: in a bucket, OPERATORS=1: commands among them)
+	$(BIN)/python -m tools.chaos $(if $(SEED),--seed $(SEED)) $(if $(STORE),--store $(STORE)) $(if $(OPERATORS),--operators)
 
 clean:  ## remove the environment, caches and Apache Kafka's jars
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info deploy/kafka/libs deploy/kafka/target

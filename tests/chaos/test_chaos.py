@@ -1,22 +1,35 @@
-"""The short form: ten faults, and the same with a store that overwrites, which must be found out."""
+"""The short forms: faults, and operations among faults; and what is planted must be found out."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from adawise.commands.pair import run as pair_run
+from adawise.commands.retain import run as retain_run
+from adawise.pairs.orders import Orders
+from adawise.records import TopicPartition
+from adawise.settings import Settings
+from adawise.sink import layout
+from adawise.sink.read.files import segment_names
+from adawise.store.store import Store
 from tests.brokers import ApacheKafka, Broker, broker_of
 from tests.models import PairFolder
 from tests.store.faults import DONE, NOT_DONE
 from tools.chaos.place import StoreName
 from tools.chaos.run import Play, run
-from tools.chaos.schedule import Kind, schedule
+from tools.chaos.schedule import OPERATIONS, Kind, ScheduledFault, schedule
 
 RATE = 100.0  # messages a second: slow enough that faults, and not images, take the time
 RACES = [Kind.ZOMBIE]
 ON_A_BUCKET = [Kind.OUTAGE, Kind.ZOMBIE, Kind.EXIT, Kind.KILL]
+BESIDE_OPERATORS = [Kind.KILL, Kind.OUTAGE, Kind.EXIT]
+SEED = 684  # of a schedule in which a staged pair is switched to and then taken back
 # On a busy machine; a third of a minute of it is the brokers' start.
 pytestmark = [pytest.mark.check("chaos"), pytest.mark.timeout(600)]
 
@@ -63,3 +76,83 @@ def test_the_same_judge_finds_lost_and_doubled_rows_if_the_store_overwrites(
     report = run(play, broker, pair, root)
     assert report.verdict.missing + report.verdict.doubled > 0, str(report)
     assert report.verdict.faults, str(report)
+
+
+def operated(seed: int, faults: Sequence[ScheduledFault], messages: int, **changes: Any) -> Play:
+    """Two workers on two partitions, and operators."""
+    few: dict[str, Any] = {
+        "cameras": 8,
+        "partitions": 2,
+        "workers": 2,
+        "operators": True,
+        "rate": RATE / 4,
+        "lead": 100,
+    }
+    return Play(seed=seed, messages=messages, faults=faults, **(few | changes))
+
+
+def test_nothing_is_lost_doubled_or_wrong_while_operators_change_pairs_and_files_and_workers_die(
+    broker: Broker, pair: PairFolder, root: Path
+) -> None:
+    root.mkdir()
+    kinds = [*OPERATIONS, *BESIDE_OPERATORS]
+    report = run(operated(SEED, schedule(SEED, 16, kinds), 400), broker, pair, root)
+    assert report.is_clean, str(report)
+    assert {kind for kind in OPERATIONS if not any(str(kind) in what for what in report.toll)} == set(), str(report)
+    assert report.toll["switches of partitions"] > 0, str(report)
+    assert report.toll["kills"] + report.toll["exits at a point"] > 0, str(report)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(5_400)
+def test_nothing_is_lost_doubled_or_wrong_in_an_hour_of_operators_and_faults(
+    three_brokers: ApacheKafka, pair: PairFolder, root: Path
+) -> None:
+    root.mkdir()
+    play = operated(9, schedule(9, 160, tuple(Kind)), 90_000, cameras=24, partitions=8, workers=3, replication=3)
+    report = run(play, broker_of(three_brokers), pair, root, three_brokers)
+    assert report.is_clean, str(report)
+    assert report.toll["switches of partitions"] > 8, str(report)
+
+
+def serve_what_was_taken_back() -> None:
+    """Let a second rollback serve what the first took back, as in 0.2."""
+    opened = pair_run.opened
+
+    def forgetful(settings: Settings, root: str | None) -> tuple[Store, Orders]:
+        store, orders = opened(settings, root)
+        return store, replace(orders, undone=None)
+
+    vars(pair_run)["opened"] = forgetful
+
+
+def remove_without_a_claim() -> None:
+    """Let `retain` remove whatever is not at the end of a chain, however new."""
+
+    def sweep(store: Store, tp: TopicPartition, **_: object) -> Iterator[str]:
+        for name in segment_names(store, tp)[:-2]:
+            store.delete(layout.segment_key(tp, name))
+            yield layout.segment_key(tp, name)
+
+    vars(retain_run)["sweep"] = sweep
+
+
+@pytest.mark.parametrize(
+    ("plant", "kinds", "found"),
+    [
+        pytest.param(
+            serve_what_was_taken_back,
+            [Kind.STAGE, Kind.SWITCH, Kind.ROLLBACK, Kind.ROLLBACK],
+            "had taken back",
+            marks=pytest.mark.soak,  # the rule alone is tested in test_operators.py
+        ),
+        (remove_without_a_claim, [Kind.RETAIN], "expected a segment of this name"),
+    ],
+)
+def test_the_same_judge_finds_a_rollback_that_serves_the_wrong_pair_and_a_retention_that_ignores_the_chain(
+    plant: Callable[[], None], kinds: Sequence[Kind], found: str, broker: Broker, pair: PairFolder, root: Path
+) -> None:
+    root.mkdir()
+    faults = [ScheduledFault(0.7 + 0.01 * n, kind, 0.1, 0.0, "") for n, kind in enumerate(kinds)]
+    report = run(operated(2, faults, 200, workers=1, quiet_s=6.0, prepare=plant), broker, pair, root)
+    assert any(found in fault for fault in report.verdict.faults), str(report)

@@ -151,7 +151,8 @@ def _producer(broker: Broker) -> Iterator[KafkaProducer]:
 
 def everything(broker: Broker, topic: str) -> Iterator[Any]:
     """All records of a topic, as a consumer without a group reads them."""
-    reader = KafkaConsumer(bootstrap_servers=broker.bootstrap_servers.split(","), enable_auto_commit=False)
+    servers = broker.bootstrap_servers.split(",")
+    reader = KafkaConsumer(bootstrap_servers=servers, enable_auto_commit=False, isolation_level="read_committed")
     try:
         places = [TopicPartition(topic, number) for number in reader.partitions_for_topic(topic) or ()]
         reader.assign(places)

@@ -13,13 +13,13 @@ from tests.brokers import ApacheKafka, broker_of
 from tests.models import write_pair
 from tests.processes import start_server
 from tools.chaos.run import Play, run
-from tools.chaos.schedule import Kind, schedule
+from tools.chaos.schedule import FAULTS, Kind, schedule
 
 
 def main() -> int:
     """0 if nothing was found; 1 if something was; with --overwrite the other way round."""
     args = arguments().parse_args()
-    kinds = [kind for kind in Kind if kind is not Kind.BROKER or args.brokers == 3]
+    kinds = [kind for kind in (Kind if args.operators else FAULTS) if kind is not Kind.BROKER or args.brokers == 3]
     play = Play(
         seed=args.seed,
         messages=args.messages,
@@ -30,6 +30,7 @@ def main() -> int:
         store=args.store,
         overwrites=args.overwrite,
         quiet_s=10.0 if args.overwrite else 120.0,
+        operators=args.operators,
     )
     print(f"# seed {args.seed}: {args.messages} messages, {args.faults} faults, {args.brokers} broker(s)", flush=True)
     start_server("tools.chaos.actor")
@@ -61,6 +62,11 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--session-ms", type=int, default=4_000, help="kafka.session_timeout_ms (default: 4000)")
     parser.add_argument(
         "--folder", help="an empty folder for outputs and logs, which is kept (default: one that is not)"
+    )
+    parser.add_argument(
+        "--operators",
+        action="store_true",
+        help="half of the faults are commands: pairs staged, switched and taken back, compact, retain, repair, dlq",
     )
     parser.add_argument("--overwrite", action="store_true", help="the control: a store that replaces must be found out")
     return parser

@@ -1,4 +1,5 @@
 """`adawise run` in a process that takes orders: to die or to stand still at a named point; and what it tells of itself.
+Any other command is a process of the same kind, which takes none.
 
 The process is forked from the server that the worker's tests start (`tests.worker.process`), so that it costs half a
 second; then it is the command line's `run`, with settings from the environment. Orders come through a pipe and are
@@ -19,7 +20,10 @@ from dataclasses import dataclass, field
 from functools import partial, wraps
 from importlib import import_module
 from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerProcess
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
+from threading import BrokenBarrierError
 from typing import Any, Literal, NoReturn
 
 import psutil
@@ -39,9 +43,10 @@ REFUSED, ANSWER_LOST = "refused", "answer lost"
 """What the file `Role.outage` may say: nothing is done, or it is done and nobody hears of it."""
 
 # Imported now, and not in each process that is forked: it starts sooner, and nobody can change the program meanwhile.
-for _name in ("run", "record", "replay", "verify"):
+for _name in ("run", "record", "replay", "verify", "pair list", "compact", "retain", "repair", "dlq list"):
     command_of(_name)
-    import_module(f"adawise.commands.{_name}.run")
+    import_module(f"adawise.commands.{_name.split()[0]}.run")
+import_module("adawise.commands.pair.stage")
 
 GRACE_S = 120.0  # for a process to end after a signal
 _END = 6_000  # characters of a log, within which its last lines are
@@ -51,7 +56,8 @@ _END = 6_000  # characters of a log, within which its last lines are
 class Role:
     """What a process is: its settings, its log, the file that takes its store away, what else its environment has.
 
-    With `overwrites` its store replaces segments that exist, as a plain upload would.
+    With `overwrites` its store replaces segments that exist, as a plain upload would. `prepare` is called first in the
+    process of a command: a test plants a fault by it.
     """
 
     settings: Settings
@@ -59,6 +65,7 @@ class Role:
     outage: Path
     environment: Mapping[str, str] = field(default_factory=dict)
     overwrites: bool = False
+    prepare: Callable[[], None] | None = None
 
     @property
     def seat(self) -> str | None:
@@ -82,8 +89,7 @@ def play(role: Role, link: Connection) -> NoReturn:
         for store in (LocalStore, ObjectStore):
             store.create = store.put  # type: ignore[method-assign]
         claims.prove_create_if_absent = lambda store: None
-    for name in ("create", "put", "get", "list"):
-        setattr(LocalStore, name, _failing(getattr(LocalStore, name), role.outage))
+    _have_outages(role.outage)
     orders: list[Order] = []
 
     def failpoint(point: str) -> None:
@@ -98,25 +104,45 @@ def play(role: Role, link: Connection) -> NoReturn:
     sys.exit(main(["run"]))
 
 
-def begin(role: Role, *arguments: str) -> Callable[[], int]:
-    """Any other command in a process of the same kind; what is returned waits for its exit code.
+@dataclass(frozen=True)
+class Call:
+    """A command that is under way. For one thread alone: an exit code that two threads ask for comes once.
 
-    For one thread alone: to start a process asks after all others, and a code that two threads ask for comes once.
+    `meet` is kept: without its parent's the process would find none.
     """
-    process = multiprocessing.get_context("forkserver").Process(target=_call, args=(role, arguments))
+
+    process: ForkServerProcess
+    log: Path
+    meet: Barrier | None
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it lives."""
+        return self.process.exitcode
+
+    def __call__(self) -> int:
+        """Wait for its exit code."""
+        self.process.join()
+        assert self.process.exitcode is not None
+        return self.process.exitcode
+
+
+def begin(role: Role, *arguments: str, meet: Barrier | None = None) -> Call:
+    """Start any other command in a process of the same kind; `meet` is where it waits for another one first."""
+    process = multiprocessing.get_context("forkserver").Process(target=_call, args=(role, arguments, meet))
     process.start()
-
-    def ended() -> int:
-        process.join()
-        assert process.exitcode is not None
-        return process.exitcode
-
-    return ended
+    return Call(process, role.log, meet)
 
 
-def _call(role: Role, arguments: tuple[str, ...]) -> NoReturn:
+def _call(role: Role, arguments: tuple[str, ...], meet: Barrier | None) -> NoReturn:
     _write_to(role.log)
     os.environ.update(environment(role.settings) | dict(role.environment))
+    _have_outages(role.outage)
+    if role.prepare is not None:
+        role.prepare()
+    if meet is not None:
+        with suppress(BrokenBarrierError):  # the other one never came
+            meet.wait(GRACE_S)
     sys.exit(main(arguments))
 
 
@@ -136,6 +162,11 @@ def _write_to(log: Path) -> None:
     out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(out, 1)
     os.dup2(out, 2)
+
+
+def _have_outages(outage: Path) -> None:
+    for name in ("create", "put", "get", "list"):
+        setattr(LocalStore, name, _failing(getattr(LocalStore, name), outage))
 
 
 def _failing(method: Callable[..., Any], outage: Path) -> Callable[..., Any]:
@@ -169,6 +200,12 @@ class WorkerActor:
         self._process = context.Process(target=play, args=(self.role, theirs), daemon=True)
         self._process.start()
         theirs.close()
+
+    @property
+    def pid(self) -> int:
+        """Id of the process."""
+        assert self._process.pid is not None
+        return self._process.pid
 
     @property
     def exit_code(self) -> int | None:

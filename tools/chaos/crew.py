@@ -14,25 +14,28 @@ from adawise.records import TopicPartition
 from tests.worker.process import Event
 from tools.chaos.actor import Role, WorkerActor
 
-SIZE, MOST = 3, 5
+SIZE = 3
 SEATS = ("first", "second")  # names of static members
 _BACK_OFF_S = 1.0  # after a start that failed, as whoever runs workers has it
 
 
 class Crew:
-    """At least `SIZE` workers at any time: whoever ends by itself is replaced; that is a fault if it was at work.
+    """At least `size` workers at any time: whoever ends by itself is replaced; that is a fault if it was at work.
 
     Whoever is hired takes a seat that is free, as a static member of that name; the others have none.
     """
 
-    def __init__(self, role: Callable[[int, str | None], Role], seats: Sequence[str] = SEATS) -> None:
+    def __init__(
+        self, role: Callable[[int, str | None], Role], seats: Sequence[str] = SEATS, *, size: int = SIZE
+    ) -> None:
+        self.size, self.most = size, size + 2
         self._role, self._seats, self._hired, self._hire_at = role, seats, 0, 0.0
         self.members: list[WorkerActor] = []
         self.toll: Counter[str] = Counter()
         self.gave_up: list[str] = []  # last words of those that ended by themselves while at work
 
     def __enter__(self) -> Self:
-        for _ in range(SIZE):
+        for _ in range(self.size):
             self.hire()
         return self
 
@@ -60,7 +63,7 @@ class Crew:
                 self._count(event)
             if ended:
                 self._retire(actor)
-        while len(self.members) < SIZE and time.monotonic() >= self._hire_at:
+        while len(self.members) < self.size and time.monotonic() >= self._hire_at:
             self.hire()
 
     def dismiss(self) -> None:

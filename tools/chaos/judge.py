@@ -2,29 +2,45 @@
 
 The topic is read by a consumer of its own, recorded with `adawise record` and replayed with `adawise replay`, which
 reads it as one sequence, undisturbed, and writes elsewhere. The two outputs must be equal in every column but durations
-and names of segments.
+and names of segments. Where operators switched pairs, the replay switches at the same offsets. Results are held against
+the rows, and in the end retention must leave a whole root.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import json
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow.compute as pc
 
+from adawise.dead_letters.letter import ORIGIN, REPLAYS
 from adawise.errors import ChainError
+from adawise.results.message import BATCH, IMAGE
+from adawise.sink import schemas, segment
+from adawise.sink.read.files import read_bytes, segment_keys
+from adawise.sink.retention import beginning
 from tests.brokers import Broker
+from tests.sink.footers import read_segment_footers
 from tests.worker.cameras import Shot, everything
 from tests.worker.output import Output
 from tools.chaos.actor import Role, begin
+from tools.chaos.operators import three_days_later
 
 Integers = npt.NDArray[np.int64]
-Rows = list[dict[str, Any]]
+Row = dict[str, Any]
+ResultKey = tuple[str, str]  # of a result: its row and the attempt that wrote it
 Places = Mapping[tuple[int, int], Shot]  # by (partition, offset)
 _SHOWN = 5  # of each kind of fault, in full
+_SHADOWED = {column.name for column in schemas.SHADOW}
+_SAME = ("stream_id", "status", "reason", "label", "top_probabilities", "alpha", "model_fingerprint")
+"""What a result and its row have in common, and is compared."""
 
 
 @dataclass
@@ -41,6 +57,10 @@ class Judgement:
     wrong_rows: int = 0  # another alpha, label or probability than in the replay
     wrong_batches: int = 0  # another alpha or other trials
     letters_missing: int = 0
+    sent_back_twice: int = 0
+    results_missing: int = 0
+    results_wrong: int = 0  # another content than the row, or than a copy of the same attempt; or of no row
+    results_disordered: int = 0  # of a camera, one that never comes after the one before it
     faults: list[str] = field(default_factory=list)  # found by verify, or by the judge
 
     @property
@@ -59,6 +79,10 @@ class Judgement:
             "wrong rows": self.wrong_rows,
             "wrong batches": self.wrong_batches,
             "dead letters missing": self.letters_missing,
+            "dead letters sent back twice": self.sent_back_twice,
+            "results missing": self.results_missing,
+            "wrong results": self.results_wrong,
+            "results out of order": self.results_disordered,
         }
 
 
@@ -101,10 +125,16 @@ def _keys(partition: Integers, offset: Integers, index: Integers) -> Integers:
     return (np.int64(2**52) * partition + np.int64(2**12) * offset + index).astype(np.int64)
 
 
-def compare_with_replay(verdict: Judgement, role: Role, output: Output, folder: Path) -> None:
-    """Record the topic, replay it in peace (by commands in `role`), and add to the verdict whatever differs."""
+def compare_with_replay(
+    verdict: Judgement, role: Role, output: Output, folder: Path, *, pairs_of: str | None = None
+) -> None:
+    """Record the topic, replay it in peace (by commands in `role`), and add to the verdict whatever differs.
+
+    With `pairs_of`, a root, each partition is served by the pairs that served it there.
+    """
     recording, again = folder / "recording", Output(folder / "again")
-    for call in (("record", "--output", str(recording)), ("replay", str(recording), "-o", str(again.root))):
+    pairs = () if pairs_of is None else ("--pairs-of", pairs_of)
+    for call in (("record", "--output", str(recording)), ("replay", str(recording), "-o", str(again.root), *pairs)):
         if code := begin(role, *call)():
             verdict.faults.append(f"adawise {call[0]} ended with code {code}; see {role.log}")
             return
@@ -113,10 +143,15 @@ def compare_with_replay(verdict: Judgement, role: Role, output: Output, folder: 
     if not rows.equals(other_rows):
         verdict.wrong_rows = differing(verdict, ("row_id",), rows.to_pylist(), other_rows.to_pylist())
     batch = ("partition", "stream_id", "first_offset")
-    verdict.wrong_batches = differing(verdict, batch, output.traces, again.traces)
+    verdict.wrong_batches = differing(verdict, batch, *(map(_without_shadow, of.traces) for of in (output, again)))
 
 
-def differing(verdict: Judgement, key: Sequence[str], mine: Rows, theirs: Rows) -> int:
+def _without_shadow(trace: dict[str, Any]) -> dict[str, Any]:
+    """A trace without what a staged pair had to say: in a replay none is staged."""
+    return {name: value for name, value in trace.items() if name not in _SHADOWED}
+
+
+def differing(verdict: Judgement, key: Sequence[str], mine: Iterable[Row], theirs: Iterable[Row]) -> int:
     """Rows that are not equal or have no counterpart; the first of them are told."""
     found, expected = ({tuple(row[name] for name in key): row for row in rows} for rows in (mine, theirs))
     places = sorted(
@@ -139,5 +174,93 @@ def count_letters(verdict: Judgement, broker: Broker, topic: str, places: Places
     sent = set()
     for record in everything(broker, topic):
         said = {name: value for name, value in record.headers if name.startswith("__connect")}
-        sent.add(tuple(int(said[f"__connect.errors.{name}"]) for name in ("partition", "offset")))
+        if said:  # else it says that a letter was sent back
+            sent.add(tuple(int(said[f"__connect.errors.{name}"]) for name in ("partition", "offset")))
     verdict.letters_missing = len({place for place, shot in places.items() if shot.dead} - sent)
+
+
+def count_returns(verdict: Judgement, broker: Broker, topic: str) -> None:
+    """Add the dead letters that came back to their topic twice by replays that each leave out what was sent back."""
+    came = Counter[tuple[bytes | None, ...]]()
+    for record in everything(broker, topic):
+        said = dict(record.headers)
+        if ORIGIN in said:
+            came[said[ORIGIN], said[REPLAYS]] += 1
+    verdict.sent_back_twice = sum(count - 1 for count in came.values())
+
+
+def count_results(verdict: Judgement, broker: Broker, topic: str, output: Output, when: str) -> None:
+    """Hold the results on a topic against the rows of the output; see `compare_results`."""
+    rows: dict[ResultKey, Row] = {}
+    for key, footer in read_segment_footers(output.store):
+        for row in segment.read_rows(read_bytes(output.store, key), key).to_pylist():
+            rows[row["row_id"], footer.attempt] = row
+    compare_results(verdict, rows, _results_on(broker, topic), when)
+
+
+def compare_results(verdict: Judgement, rows: Mapping[ResultKey, Row], results: Iterable[Row], when: str) -> None:
+    """Hold results in the order of their topic against rows, each by the attempt that wrote it.
+
+    Each row has one at least. A copy says the same. Of a camera's images each comes after the one before it at least
+    once. Of results that are published once committed there are none beside; an early one may be of a worker that died.
+    """
+    found: dict[ResultKey, Row] = {}
+    first, last = dict[ResultKey, int](), dict[ResultKey, int]()
+    differ = 0
+    for number, result in enumerate(results):
+        place = result["row_id"], result["attempt"]
+        differ += result != found.setdefault(place, result)
+        first.setdefault(place, number)
+        last[place] = number
+    verdict.results_missing = len(rows.keys() - found.keys())
+    strange = found.keys() - rows.keys()
+    if when == "early":
+        known = {row_id for row_id, _ in rows}
+        strange = {place for place in strange if place[0] not in known}
+    both = rows.keys() & found.keys()
+    wrong = sorted(place for place in both if _common(found[place]) != _common(rows[place]))
+    verdict.results_wrong = differ + len(strange) + len(wrong)
+    verdict.faults += [f"result {place}: of no row" for place in sorted(strange)[:_SHOWN]]
+    verdict.faults += [
+        f"result {place}: {_common(found[place])} instead of {_common(rows[place])}" for place in wrong[:_SHOWN]
+    ]
+    cameras = defaultdict[tuple[str, str | None], list[tuple[int, ResultKey]]](list)
+    for place in both:
+        if rows[place]["status"] == "accepted":
+            cameras[place[1], rows[place]["stream_id"]].append((rows[place]["offset"], place))
+    for of_camera in cameras.values():
+        for (offset, before), (later, after) in pairwise(sorted(of_camera)):
+            if offset < later and first[before] > last[after]:  # images of one message have one offset
+                verdict.results_disordered += 1
+
+
+def _results_on(broker: Broker, topic: str) -> Iterator[Row]:
+    for record in everything(broker, topic):
+        kind = dict(record.headers)["ce_type"].decode()
+        if kind in (IMAGE, BATCH):
+            value = json.loads(record.value)
+            yield from value["results"] if kind == BATCH else [value]
+
+
+def _common(row: Row) -> str:
+    return repr([row[name] for name in _SAME])
+
+
+def retire(verdict: Judgement, role: Role, output: Output) -> None:
+    """Remove what is old by a clock that is ahead, and add what is not whole then, or not as it was before."""
+    rows, root = output.predictions, role.settings.sink.root
+    ahead = replace(role, prepare=three_days_later, log=output.root.with_suffix(".retain"))
+    if code := begin(ahead, "retain", root, "--keep", "1d", "--yes")():
+        verdict.faults.append(f"adawise retain ended with code {code}; see {ahead.log}")
+        return
+    verdict.faults += verify(role, output)()
+    store, left = output.store, output.predictions
+    cuts = [beginning.read(store, tp) for tp in {tp for tp, _ in segment_keys(store)}]
+    removed = sum(cut[1].rows for cut in cuts if cut is not None)
+    if not removed:
+        verdict.faults.append("retain with a clock that is ahead removed nothing")
+    if len(left) != len(rows) - removed:
+        verdict.faults.append(f"retain says that it removed {removed} of {len(rows)} rows, and left {len(left)}")
+    kept = rows.filter(pc.is_in(rows["row_id"], left["row_id"].combine_chunks()))
+    if not kept.equals(left):
+        verdict.faults.append("rows that retain left are not as they were")

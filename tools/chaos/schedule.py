@@ -35,7 +35,24 @@ class Kind(StrEnum):
     LEAVE = "leave"  # SIGTERM
     OUTAGE = "outage"  # the store answers nobody, or its answers are lost
     BROKER = "broker"  # SIGKILL of one broker, and its return
+    STAGE = "stage"  # `pair stage`
+    SWITCH = "switch"  # `pair switch --anyway`
+    ROLLBACK = "rollback"  # `pair rollback`
+    ROLLBACKS = "rollbacks"  # two of them at the same moment
+    COMPACT = "compact"
+    RETAIN = "retain"  # with an age that nothing has: it must remove nothing
+    REPAIR = "repair"  # without and with --yes
+    LETTERS = "letters"  # `dlq list` and `dlq replay --all`
+    SETTINGS = "settings"  # SIGTERM of a worker, another with other settings begins
 
+
+OPERATIONS = frozenset(list(Kind)[list(Kind).index(Kind.STAGE) :])
+"""What operators do; all other kinds are faults."""
+
+OF_PAIRS = frozenset((Kind.STAGE, Kind.SWITCH, Kind.ROLLBACK, Kind.ROLLBACKS))
+"""Operations of which each begins when the one before it has ended: it depends on what that came to."""
+
+FAULTS = tuple(kind for kind in Kind if kind not in OPERATIONS)
 
 # In which proportions: what races for a segment most of all.
 _DECK = (
@@ -56,6 +73,23 @@ _DECK = (
     Kind.EXIT,
 )
 
+# Each once, then pairs most of all: what they are asked for depends on what was asked before.
+_OPERATIONS_DECK = (
+    Kind.STAGE,
+    Kind.SWITCH,
+    Kind.ROLLBACKS,
+    Kind.COMPACT,
+    Kind.RETAIN,
+    Kind.REPAIR,
+    Kind.LETTERS,
+    Kind.SETTINGS,
+    Kind.ROLLBACK,
+    Kind.STAGE,
+    Kind.SWITCH,
+    Kind.STAGE,
+    Kind.SWITCH,
+)
+
 _STOPPED = {Kind.ZOMBIE, Kind.RIVAL}
 
 
@@ -63,7 +97,8 @@ _STOPPED = {Kind.ZOMBIE, Kind.RIVAL}
 class ScheduledFault:
     """One fault: due when the share `at` of the stream was sent.
 
-    `chance` in [0, 1) says who; `lasts_s` how long the others have, in seconds; `point` where, if anywhere.
+    `chance` in [0, 1) says who, and which variant; `lasts_s` how long the others have, in seconds; `point` where, if
+    anywhere.
     """
 
     at: float
@@ -73,12 +108,18 @@ class ScheduledFault:
     point: str
 
 
-def schedule(
-    seed: int, count: int, kinds: Sequence[Kind] = tuple(Kind), *, in_folder: bool = True
-) -> list[ScheduledFault]:
-    """`count` faults of these kinds in the order in which they are due, none before 2 % or after 95 % of the stream."""
+def schedule(seed: int, count: int, kinds: Sequence[Kind] = FAULTS, *, in_folder: bool = True) -> list[ScheduledFault]:
+    """`count` faults of these kinds in the order in which they are due, none before 2 % or after 95 % of the stream.
+
+    With kinds of `OPERATIONS` among them, half are of these, if there are others.
+    """
     rng = random.Random(seed)
-    chosen = list(islice(cycle([kind for kind in _DECK if kind in kinds]), count))
+    decks = [[kind for kind in deck if kind in kinds] for deck in (_DECK, _OPERATIONS_DECK)]
+    faults, operations = (cycle(deck) for deck in decks)
+    if all(decks):
+        chosen = [next(operations if number % 2 else faults) for number in range(count)]
+    else:
+        chosen = list(islice(faults if decks[0] else operations, count))
     rng.shuffle(chosen)
     without = frozenset() if in_folder else OF_FOLDERS
     exits = _in_turn([point for point in POINTS if point not in without], rng)

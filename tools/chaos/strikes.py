@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Protocol
 
 from tools.chaos.actor import ANSWER_LOST, REFUSED, Order, WorkerActor
-from tools.chaos.crew import MOST, Crew
-from tools.chaos.schedule import Kind, ScheduledFault
+from tools.chaos.crew import Crew
+from tools.chaos.operators import Operation, Operator
+from tools.chaos.schedule import OPERATIONS, Kind, ScheduledFault
 
 PATIENCE_S = 40.0  # for what a victim has to do first
 _LATE = 0.7  # of those who stood still come back when their heirs have written segments; the others may be first
 _HEIRS_S = 8.0  # they have for it
+_KILLED = 0.85  # from this chance on, a command that may be interrupted is killed
 
 Strike = Generator[None, None, None]
 
@@ -41,6 +43,7 @@ class Stage:
     crew: Crew
     outage: Path
     brokers: Brokers | None = None
+    operator: Operator | None = None
 
 
 def strike(fault: ScheduledFault, stage: Stage) -> Strike:
@@ -138,7 +141,7 @@ def _rival(fault: ScheduledFault, stage: Stage) -> Strike:
 
 
 def _join(fault: ScheduledFault, stage: Stage) -> Strike:
-    if len(stage.crew.members) < MOST:
+    if len(stage.crew.members) < stage.crew.most:
         stage.crew.hire()
         stage.crew.toll["joins"] += 1
         yield from _pause(fault.lasts_s)
@@ -167,6 +170,44 @@ def _broker(fault: ScheduledFault, stage: Stage) -> Strike:
     returned = stage.brokers.revive()
     yield from _until(returned, 3 * PATIENCE_S)
     stage.crew.toll["broker restarts"] += 1
+
+
+def _operation(fault: ScheduledFault, stage: Stage) -> Strike:
+    """The commands of an operation, to their end; some are killed on the way, as by whoever is impatient."""
+    assert stage.operator is not None, "this schedule needs an operator"
+    for operation in stage.operator.begin(fault.kind, fault.chance):
+        if fault.chance >= _KILLED and fault.kind in _MAY_BE_KILLED:
+            yield from _pause(fault.lasts_s / 2)
+            operation.call.process.kill()
+        yield from _ended(operation, stage)
+        stage.crew.toll[f"operations: {fault.kind} {operation.outcome}"] += 1
+
+
+_MAY_BE_KILLED = {Kind.COMPACT, Kind.RETAIN, Kind.REPAIR}
+
+
+def _ended(operation: Operation, stage: Stage) -> Strike:
+    give_up = time.monotonic() + 3 * PATIENCE_S
+    while operation.call.exit_code is None:
+        if stage.outage.exists():
+            operation.excused = "the store was away"
+        elif stage.brokers is not None and operation.kind is Kind.LETTERS:
+            operation.excused = "brokers come and go"
+        if time.monotonic() > give_up:
+            stage.crew.gave_up.append(f"{operation} had not ended after {3 * PATIENCE_S:g} s")
+            operation.call.process.kill()
+            operation.call()
+        yield
+
+
+def _settings(fault: ScheduledFault, stage: Stage) -> Strike:
+    """One leaves; the one that is hired in its place has other settings."""
+    actor = yield from _someone(fault, stage)
+    if actor is not None:
+        actor.doomed = True
+        actor.send(signal.SIGTERM)
+        yield from _until(lambda: actor.exit_code is not None)
+        stage.crew.toll["restarts with other settings"] += 1
 
 
 def _the_end(actor: WorkerActor, stage: Stage, name: str) -> Strike:
@@ -210,4 +251,6 @@ _STRIKES: dict[Kind, Callable[[ScheduledFault, Stage], Strike]] = {
     Kind.LEAVE: _leave,
     Kind.OUTAGE: _outage,
     Kind.BROKER: _broker,
+    Kind.SETTINGS: _settings,
+    **dict.fromkeys(OPERATIONS - {Kind.SETTINGS}, _operation),
 }

@@ -1,0 +1,194 @@
+"""What operators do while workers serve: the product's own commands on the crew's root, and whether their words hold.
+
+Each command has a name of its own, which `adawise pair` writes into the order that it gives. So the log of orders alone
+says which command gave which, and whether one that said no gave one all the same.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+
+from adawise.commands.pair.run import reports
+from adawise.commands.retain import run as retain_run
+from adawise.pairs.orders import Orders, read_orders
+from adawise.pairs.planned import Plan
+from adawise.records import Switch
+from adawise.settings import Settings
+from adawise.sink.compaction.delete import now_of
+from adawise.store.store import Store
+from tools.chaos.actor import Call, Role, begin
+from tools.chaos.schedule import OF_PAIRS, Kind
+
+_NAME = "operator-"
+_FIRST_PAIR = 0.8  # from this chance on, a switch is to the first pair by its number
+_LATER = timedelta(days=3)
+
+
+@dataclass(eq=False)
+class Operation:
+    """One command. `excused` says why it may have failed, if something may."""
+
+    number: int
+    kind: Kind
+    arguments: tuple[str, ...]
+    call: Call
+    excused: str = ""
+
+    @property
+    def outcome(self) -> str:
+        """How it ended, in a word or two."""
+        code = self.call.exit_code
+        assert code is not None
+        return {0: "done", 2: "refused", 3: "found something", -9: "killed"}.get(code, f"failed with code {code}")
+
+    @property
+    def fault(self) -> str | None:
+        """What is wrong with how it ended; None if nothing is."""
+        code, log = self.call.exit_code, self.call.log
+        lines = log.read_text().splitlines() if log.exists() else []
+        if any(line.startswith("Traceback") for line in lines):
+            return f"{self} ended with a traceback: {lines[-1]}"
+        allowed = {0, 2} if self.kind in OF_PAIRS else {0, 3}
+        if code in allowed or self.outcome == "killed" or self.excused:
+            return None
+        return f"{self} ended with code {code}: {lines[-1] if lines else 'and said nothing'}"
+
+    def __str__(self) -> str:
+        return f"{_NAME}{self.number} (adawise {' '.join(self.arguments)})"
+
+
+@dataclass
+class Operator:
+    """Starts commands on the root of `role`'s settings; `pairs` are the settings of what can be staged."""
+
+    role: Role
+    pairs: Sequence[Settings]
+    folder: Path
+    operations: list[Operation] = field(default_factory=list)
+
+    def begin(self, kind: Kind, chance: float) -> list[Operation]:
+        """Start what belongs to an operation; `chance` in [0, 1) says which variant of it."""
+        root, settings = self.role.settings.sink.root, self.role.settings
+        match kind:
+            case Kind.STAGE:
+                settings = self.pairs[int(chance * len(self.pairs))]
+                shadow, state = ("0", "reset") if chance * 10 % 1 < 0.5 else ("20", "keep")
+                return [self._begin(kind, settings, "pair", "stage", root, "--shadow", shadow, "--state", state)]
+            case Kind.SWITCH:
+                which = ("--pair", "0") if chance >= _FIRST_PAIR else ()
+                return [self._begin(kind, settings, "pair", "switch", root, "--anyway", *which)]
+            case Kind.ROLLBACK:
+                return [self._begin(kind, settings, "pair", "rollback", root)]
+            case Kind.ROLLBACKS:
+                meet = multiprocessing.get_context("forkserver").Barrier(2)
+                return [self._begin(kind, settings, "pair", "rollback", root, meet=meet) for _ in range(2)]
+            case Kind.COMPACT:  # also what was committed today; small files, so that there are several
+                limits = ("--before", "2199-01-01", "--max-rows", "200")
+                return [self._begin(kind, settings, "compact", root, *limits)]
+            case Kind.RETAIN:
+                return [self._begin(kind, settings, "retain", root, "--keep", "1d", "--yes")]
+            case Kind.REPAIR:
+                return [self._begin(kind, settings, "repair", root, *(("--yes",) if chance >= 0.3 else ()))]
+            case Kind.LETTERS:
+                listed = self._begin(kind, settings, "dlq", "list")
+                return [listed, self._begin(kind, settings, "dlq", "replay", "--all")]
+        raise ValueError(f"{kind} is done by no command")
+
+    def _begin(self, kind: Kind, settings: Settings, *arguments: str, meet: Barrier | None = None) -> Operation:
+        number = len(self.operations)
+        name = f"{_NAME}{number}"
+        role = replace(
+            self.role,
+            settings=settings,
+            log=self.folder / f"{name}.log",
+            environment={**self.role.environment, "LOGNAME": name},
+        )
+        call = begin(role, *arguments, meet=meet)
+        self.operations.append(Operation(number, kind, arguments, call))
+        return self.operations[-1]
+
+
+def wrong_orders(operations: Sequence[Operation], orders: Orders) -> Iterator[str]:
+    """What commands gave another order than they said; and rollbacks that serve a pair which one before took back."""
+    given: dict[int, list[int]] = {}
+    for order in orders.log:
+        if (number := _operation_of(order.by)) is not None:
+            given.setdefault(number, []).append(order.number)
+    for operation in operations:
+        mine, code = given.get(operation.number, []), operation.call.exit_code
+        if len(mine) > 1:
+            yield f"{operation} gave the orders {mine}"
+        if code == 2 and mine:
+            yield f"{operation} said that it was refused, and gave order {mine[0]}"
+        if code == 0 and not mine and operation.kind in (Kind.STAGE, Kind.SWITCH):
+            yield f"{operation} said that it was done, and gave no order"
+    rollbacks = {operation.number for operation in operations if operation.kind in (Kind.ROLLBACK, Kind.ROLLBACKS)}
+    serves, taken_back = 0, dict[int, int]()
+    for order in orders.log:
+        if order.kind not in ("begin", "switch"):
+            continue
+        if _operation_of(order.by) not in rollbacks:
+            taken_back.pop(order.pair, None)
+        elif order.pair in taken_back:
+            yield (
+                f"order {order.number} is a rollback, and serves pair {order.pair} again, which order "
+                f"{taken_back[order.pair]} had taken back"
+            )
+        else:
+            taken_back[serves] = order.number
+        serves = order.pair
+
+
+def wrong_switches(plan: Plan, orders: Orders, *, settled: bool) -> Iterator[str]:
+    """Partitions served by a pair that never was to serve, or, where all had `settled`, not by the last that was."""
+    asked = {orders.pairs[order.pair].id for order in orders.log if order.kind in ("begin", "switch")}
+    for tp, switches in plan.items():
+        for switch in switches:
+            if switch.pair not in asked:
+                yield f"{tp}: served from offset {switch.first} on by pair {switch.pair}, which was never to serve"
+        if settled and switches and switches[-1].pair != orders.serving.id:
+            yield f"{tp}: served by pair {switches[-1].pair} in the end, expected {orders.serving.id}"
+
+
+def returns(plan: Plan, orders: Orders) -> int:
+    """Count switches to a pair that was to serve no more: a worker that had not yet looked took a partition over."""
+    served = [orders.pairs[order.pair].id for order in orders.log if order.kind in ("begin", "switch")]
+    return sum(_out_of_turn(switches, served) for switches in plan.values())
+
+
+def _out_of_turn(switches: Sequence[Switch], served: Sequence[str]) -> int:
+    at, late = 0, 0
+    for switch in switches:
+        if switch.pair in served[at:]:
+            at += served[at:].index(switch.pair)
+        else:
+            late += 1
+    return late
+
+
+def all_have_it(store: Store, pids: Iterable[int]) -> bool:
+    """True once each of these workers reports that it has the pair in memory that is to serve."""
+    orders = read_orders(store)
+    if len(orders.log) < 2:
+        return True  # nobody reports before a second order
+    states = {told.worker.rpartition(":")[2]: told.pairs.get(orders.serves, ("",))[0] for told in reports(store)[0]}
+    return all(states.get(str(pid)) == "serves" for pid in pids)
+
+
+def three_days_later() -> None:
+    """Let `adawise retain` in this process find everything old. Only where no worker runs: one might stand still."""
+
+    def later(store: Store) -> datetime:
+        return now_of(store) + _LATER
+
+    vars(retain_run)["now_of"] = later
+
+
+def _operation_of(by: str) -> int | None:
+    name = by.partition("@")[0]
+    return int(name.removeprefix(_NAME)) if name.startswith(_NAME) else None
