@@ -1,4 +1,4 @@
-"""Every call of a worker's loop on its ports fails once, before or after its effect: each image is a row, once.
+"""Every call of a worker's loop that may fail does once, before or after its effect: each image is a row, once.
 
 What fails raises the errors of its contract (`adawise.ports`, `adawise.store.store`). A source that raised in `poll`
 has taken nothing; all else may have done what was asked and say that it did not.
@@ -62,10 +62,10 @@ class Plan:
         self.has_failed = False
 
     def on(self, port: str, target: Any) -> Any:
-        """Have calls of the methods of this port counted, by replacing them on the object."""
-        for method in PORTS[port]:
-            setattr(target, method, self._counted(port, method, getattr(target, method)))
-        return target
+        """What the worker is given for this port: calls of its methods are counted, those that it makes itself not."""
+        return _Counted(
+            target, {method: self._counted(port, method, getattr(target, method)) for method in PORTS[port]}
+        )
 
     def _counted(self, port: str, method: str, real: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any, **named: Any) -> Any:
@@ -85,6 +85,21 @@ class Plan:
         assert self._error is not None
         self.has_failed = True
         raise self._error
+
+
+class _Counted:
+    """An object of which some methods are replaced."""
+
+    def __init__(self, target: Any, methods: Mapping[str, Callable[..., Any]]) -> None:
+        self._target, self._methods = target, methods
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "log":  # a fake source is its own
+            return self
+        return self._methods[name] if name in self._methods else getattr(self._target, name)
+
+    def __str__(self) -> str:
+        return str(self._target)
 
 
 def run(plan: Plan, when: When) -> tuple[Bench, FakeDeadLetters, FakeResults]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 from importlib.util import find_spec
+from urllib.parse import urlsplit
 
 import structlog
+from typing_extensions import override
 
 from adawise.cameras.address import masked
 from adawise.worker.observer import Observer
@@ -15,6 +18,7 @@ SERVICE = "adawise"
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 _PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 _SPOKEN = "http/protobuf"
+_EXPORTERS_LOG = "opentelemetry.exporter.otlp.proto.http.trace_exporter"
 
 
 def spans(environ: Mapping[str, str] = os.environ) -> Observer | None:
@@ -37,7 +41,26 @@ def spans(environ: Mapping[str, str] = os.environ) -> Observer | None:
 
     endpoint = next(environ[name] for name in reversed(_ENDPOINTS) if environ.get(name))
     log.info("tracing_started", collector=masked(endpoint))  # it may hold a password or a token
+    logging.getLogger(_EXPORTERS_LOG).addFilter(_Masking(endpoint))
     return span_observer(SERVICE)
+
+
+class _Masking(logging.Filter):
+    """Takes the password and the query of an address out of what is logged about it."""
+
+    def __init__(self, endpoint: str) -> None:
+        super().__init__()
+        parts = urlsplit(endpoint)
+        self._secrets = [secret for secret in (parts.query, parts.password) if secret]
+
+    @override
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Keep each line, without the secrets."""
+        message = record.getMessage()
+        for secret in self._secrets:
+            message = message.replace(secret, "***")
+        record.msg, record.args = message, ()
+        return True
 
 
 def is_wanted(environ: Mapping[str, str]) -> bool:

@@ -26,7 +26,7 @@ NETWORK: Mapping[str, str] = {  # scheme -> the protocols that it needs; never a
 _CONTAINERS = (  # no playlists
     "mov,matroska,avi,mpegts,mpeg,mpegvideo,m4v,mjpeg,mpjpeg,jpeg_pipe,flv,live_flv,gif,h264,hevc,ogg,asf,ivf"
 )
-_PLAYLISTS = "hls,dash,aac,ac3,mp3,webvtt"
+_PLAYLISTS = "hls,aac,ac3,mp3,webvtt"
 _DEVICE = "/dev/video"
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(//)?")
 _SECRET_LETTERS = 3  # shorter parts of a secret are in every word

@@ -40,7 +40,8 @@ _MOST = 8
 _CODES = (301, 302, 303, 307, 308)
 _REDIRECTING = re.compile(r"Status \d+: Redirecting to (.*)")
 _BEGINNING = 4_096  # bytes of a playlist that say what it is
-_PLAYLISTS: Mapping[bytes, str] = {b"#EXTM3U": "hls", b"<MPD": "dash"}
+_PLAYLISTS: Mapping[bytes, str] = {b"#EXTM3U": "hls"}
+_LONGEST = 1_000  # characters of FFmpeg's line: PyAV cuts it at 1,023, and FFmpeg connects by all of it
 
 
 class LedAway(Exception):
@@ -201,10 +202,13 @@ class _RedirectLog(logging.Handler):
 
     @override
     def emit(self, record: logging.LogRecord) -> None:
-        match = _REDIRECTING.search(record.getMessage())
+        message = record.getMessage()
+        match = _REDIRECTING.search(message)
         if match is None or self.led_away is not None:
             return
         try:
+            if len(message) >= _LONGEST:
+                raise LedAway(f"it leads to an address of more than {_LONGEST} characters, whose end is not known")
             self._check(match[1])
         except LedAway as led_away:
             self.led_away = led_away

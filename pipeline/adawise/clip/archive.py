@@ -33,7 +33,7 @@ def is_archive(checkpoint: str, *, of_openai: bool = False) -> bool:
             scripted = any(name.endswith("/constants.pkl") for name in archive.namelist())
             if not (scripted and of_openai):
                 return scripted
-            return not _unpacks_to_too_much(archive) and _OF_OPENAI in archive.read(_pickle(archive))
+            return not _unpacks_to_too_much(archive) and _OF_OPENAI in _read(archive, _pickle(archive))
     except _UNREADABLE:
         return False  # none, or damaged: loading it says more
 
@@ -57,10 +57,17 @@ def check_unpacked_size(checkpoint: str) -> None:
 
 
 def _unpacks_to_too_much(archive: zipfile.ZipFile) -> bool:
-    """By the directory at its end, which zip readers hold each member to; members that overlap count each."""
+    """By the directory at its end, which `_read` holds each member to; members that overlap count each."""
     assert archive.fp is not None
     packed = archive.fp.seek(0, io.SEEK_END)
     return sum(member.file_size for member in archive.infolist()) > packed + _SPARE_BYTES
+
+
+def _read(archive: zipfile.ZipFile, name: str) -> bytes:
+    """Return a member, and no more of it than the directory says: `ZipFile.read` unpacks all before it looks."""
+    member = archive.getinfo(name)
+    with archive.open(member) as file:
+        return file.read(member.file_size)
 
 
 def read_archive(checkpoint: str) -> dict[str, Tensor]:
@@ -88,7 +95,7 @@ class _Attributes:
 class _TensorReader(pickle.Unpickler):
     def __init__(self, archive: zipfile.ZipFile) -> None:
         name = _pickle(archive)
-        super().__init__(io.BytesIO(archive.read(name)))
+        super().__init__(io.BytesIO(_read(archive, name)))
         self._archive, self._data = archive, name.removesuffix(".pkl")
         self._storages: dict[tuple[str, str], Tensor] = {}
 
@@ -111,7 +118,7 @@ class _TensorReader(pickle.Unpickler):
         _, storage, key, *_ = pid
         if (storage, key) not in self._storages:  # tensors may share one, however many there are
             dtype: torch.dtype = getattr(torch, storage).dtype
-            data = bytearray(self._archive.read(f"{self._data}/{key}"))
+            data = bytearray(_read(self._archive, f"{self._data}/{key}"))
             self._storages[storage, key] = torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
         return self._storages[storage, key]
 

@@ -84,9 +84,9 @@ class Bench:
         """Return the domains in groups of the same source images, each group with its largest domain first.
 
         Row i of each domain of a group is made of the group's image i, as for photographs under several corruptions.
-        Such domains are recognised by their labels, which are equal from the first row on. Different photographs may
-        have equal labels by chance or because both sets are sorted. Grouping them does no harm: what is right of one
-        is independent of the other, so drawing both together leaves an interval as wide as it was.
+        Such domains are recognised by their labels, which are equal from the first row on, and of two classes or more.
+        Different photographs may have equal labels too, where both sets are sorted by class. Their interval is wider
+        than it would be apart, since what is hard about a class is then drawn together.
         """
         largest_first = sorted(range(len(self.tables)), key=lambda d: (-len(self.tables[d]), d))
         groups: list[list[int]] = []
@@ -96,6 +96,7 @@ class Bench:
                 group
                 for group in groups
                 if self.vocabularies[group[0]] == self.vocabularies[d]
+                and len(set(mine.tolist())) > 1
                 and np.array_equal(self.tables[group[0]].labels[:n], mine)
             )
             group = next(same, None)

@@ -7,8 +7,6 @@ an image that is hard under one corruption is hard under the others. Domains are
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import numpy as np
 import numpy.typing as npt
 
@@ -26,7 +24,7 @@ def resampled_accuracies(bench: Bench, hits: Floats, visits: Floats, *, seed: in
     """
     parts: dict[int, Floats] = {}
     for domains in bench.sharing:
-        drawn = _drawn([len(bench.tables[d]) for d in domains], (seed, min(domains)))
+        drawn = _drawn(max(len(bench.tables[d]) for d in domains), (seed, min(domains)))
         for d in domains:
             images = slice(bench.starts[d], bench.starts[d + 1])
             if not visits[:, images].any():
@@ -38,17 +36,12 @@ def resampled_accuracies(bench: Bench, hits: Floats, visits: Floats, *, seed: in
     return accuracies
 
 
-def _drawn(lengths: list[int], seed: tuple[int, int]) -> Floats:
-    """Return how often each source image is drawn, `[n, 1000]`, for domains of its first `lengths` images.
-
-    As many are drawn of each part between two lengths as it has, so that every domain keeps its number of images.
-    """
-    rng = np.random.default_rng(seed)
-    parts = [
-        rng.multinomial(n, np.full(n, 1.0 / n), size=RESAMPLES).T.astype(np.float64)
-        for n in (stop - start for start, stop in pairwise([0, *sorted(set(lengths))]))
-    ]
-    return np.concatenate(parts) if len(parts) > 1 else parts[0]
+def _drawn(images: int, seed: tuple[int, int]) -> Floats:
+    """Return how often each source image is drawn, `[n, 1000]`; a domain may have the first of them alone."""
+    if not images:
+        return np.empty((0, RESAMPLES))
+    drawn = np.random.default_rng(seed).multinomial(images, np.full(images, 1.0 / images), size=RESAMPLES)
+    return drawn.T.astype(np.float64)
 
 
 def interval(samples: npt.NDArray[np.float64]) -> tuple[float, float]:

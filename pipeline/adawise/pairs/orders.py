@@ -217,7 +217,7 @@ def give_order(
         store.create(layout.pair_key(number), data)
     except AlreadyExists:
         if store.get(layout.pair_key(number)) == data:  # the same: it was given, and the answer to that was lost
-            return orders.after(order, document)
+            return read_orders(store, orders)  # and others may have been given since
         log = read_orders(store, orders).log
         theirs = next((each.by for each in log if each.number == number), "another worker")
         raise OrderTaken(

@@ -93,7 +93,7 @@ def list_folder(root: Path, *, linked: bool = False) -> list[ImageFile]:
     """
 
     def unreadable(error: OSError) -> None:
-        if isinstance(error, PermissionError) and error.filename == str(root / LOST_AND_FOUND):
+        if isinstance(error, PermissionError) and error.filename == os.path.join(root, LOST_AND_FOUND):
             return
         raise SettingsError(f"could not list {error.filename}: {error.strerror}. Name a folder that can be read.")
 

@@ -224,7 +224,8 @@ class PartitionWork:
             for stream_id in sorted(streams):
                 self._streams.hear(stream_id, message.offset)
                 if self._epoch_s is not None:
-                    self._alerts.heard(stream_id, message.offset, self._now_ms(now_s), came_ms)
+                    heard = self._alerts.heard(stream_id, message.offset, self._now_ms(now_s), came_ms)
+                    self._count(bool(heard), now_s)  # a segment without rows keeps it
         if is_single:
             (stream_id,) = streams
             self._ripening.read(stream_id, message.offset, message.timestamp_ms, message_bytes(message), now_s)

@@ -90,6 +90,7 @@ def finetune(asked: FinetuneCommand) -> int:
         skipped = {**data.train.passed_over, **data.held_out.passed_over, **broken}
         facts = facts_of(run, found, data.classes, notes, skipped)
         if found.ruin is not None:
+            stack.close()  # the bar, which would take what is printed for its own
             _reject(folder, facts, found.ruin, asked)
         del run, start  # their memory is for the rehearsal
         try:

@@ -153,7 +153,8 @@ def _tell_gone(workers: Sequence[Reported]) -> None:
 def rollback(settings: Settings, *, root: str | None, keeps: bool | None, wait_s: float) -> int:
     """Back to the former pair, or withdraw what is staged; given again, it changes nothing.
 
-    3 if a worker could not in time. Raises as `switch`.
+    3 if a worker could not in time, or if it was given again after a withdrawal, and there is a pair to go back to.
+    Raises as `switch`.
     """
     store, orders = opened(settings, root)
     if orders.staged is not None:
@@ -166,6 +167,9 @@ def rollback(settings: Settings, *, root: str | None, keeps: bool | None, wait_s
             f"{store}: pair {orders.undone} was taken back already, and pair {orders.serves} serves; to serve another, "
             "name it: `adawise pair switch --pair N`"
         )
+        if orders.log[-1].kind == "withdraw" and orders.former is not None:
+            say(f"  to go back further, to pair {orders.former}: `adawise pair switch --pair {orders.former}`")
+            return FOUND
         # As after a switch: the command that gave it may have ended before it came to this.
         claim_pair(store, orders.serving.whole_identity, "keep")
         return wait_for(store, orders, wait_s, orders.serves, ("serves",))

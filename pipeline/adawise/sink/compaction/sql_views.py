@@ -55,7 +55,9 @@ set variable {dataset}_files = (
     where not exists (select 1 from beginnings where beginnings.chain = files.chain and files.name < beginnings.name)
 );
 create or replace temp view {dataset} as
-select {columns} from read_parquet(getvariable('{dataset}_files'), union_by_name = true);
+select {columns} from read_parquet(
+    getvariable('{dataset}_files'), union_by_name = true, hive_partitioning = false
+);
 """
 
 _REGRET = schemas.AUDIT_REGRET  # nan for null in files of earlier versions
