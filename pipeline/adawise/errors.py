@@ -11,6 +11,7 @@
     │       └── StoreFull       no space, or a quota is used up: it is waited for until there is room
     └── FatalError          going on would lose or corrupt something, or cannot work -> stop without committing
         ├── SettingsError       a setting, a flag or a file named by one
+        │   └── OrderTaken          somebody gave the order of this number a moment before
         ├── CheckpointError     the two checkpoints do not make a pair
         ├── CardError           the card does not belong to the pair
         ├── PairMissing         the pair that the chain says serves a partition cannot be had: the partition stands
@@ -144,6 +145,10 @@ class FatalError(AdawiseError):
 
 class SettingsError(FatalError):
     """A setting, a flag, an environment variable or a file named by one is wrong."""
+
+
+class OrderTaken(SettingsError):
+    """Somebody gave the order about pairs of this number a moment before; nothing was asked."""
 
 
 class CheckpointError(FatalError):

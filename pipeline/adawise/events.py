@@ -125,6 +125,13 @@ EVENTS: dict[str, LoggedEvent] = {
         "the pair that was switched to serves, although the settings name an earlier one",
         "bring the settings up to date",
     ),
+    "batches_not_covered": LoggedEvent(
+        "a root that a replay ends its batches by lacks the first of a partition: they end by the timestamps"
+    ),
+    "pair_not_described": LoggedEvent(
+        "the pair that serves has a path that is not UTF-8, or too many names, to be described for other workers",
+        "give its files other names",
+    ),
     "pair_ordered": LoggedEvent("somebody asked for something by `adawise pair`"),
     "pair_loaded": LoggedEvent("a pair is loaded, checked and warmed up beside the one that serves"),
     "pair_failed": LoggedEvent(

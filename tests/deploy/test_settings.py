@@ -88,4 +88,5 @@ def test_ports_and_users_are_those_of_the_image() -> None:
         if name.startswith("kubernetes/"):
             text = yaml.safe_dump(document)
             assert set(re.findall(r"(?:runAsUser|runAsGroup|fsGroup): (\d+)", text)) <= {user}, name
-            assert set(re.findall(r"containerPort: (\d+)", text)) <= {port}, name
+            probes = set(re.findall(r"name: ADAWISE_HTTP__PROBES_PORT\n\s+value: '(\d+)'", text))
+            assert set(re.findall(r"containerPort: (\d+)", text)) <= {port, *probes}, name

@@ -188,7 +188,9 @@ def test_a_camera_that_sends_again_after_a_death_leaves_no_alert_raised_for_ever
     with pytest.raises(Died):
         dying.run(lambda: dying.now_s > 100.0)
     assert in_chain(store) == []
-    source, epoch_s = FakeSource([*messages, *images(12, *CAMERAS, first=12)]), 1_000.0 + dying.now_s
+    epoch_s = 1_000.0 + dying.now_s
+    again = [image(n, CAMERAS[n % len(CAMERAS)], at_ms=round(1_000.0 * epoch_s) + 10 * n) for n in range(12, 24)]
+    source = FakeSource([*messages, *again])
     second = Bench(source, store, results=later, rules=(SILENT,), classes=CLASSES, epoch_s=epoch_s)
     second.run(lambda: second.now_s > 10.0)
     found = identities([*told(first)[: first.acknowledged], *told(later)])

@@ -30,9 +30,9 @@ from adawise.build.model import (
 )
 from adawise.build.prompts import prompt_templates, read_lines
 from adawise.decode.preprocess import Preprocess
-from adawise.errors import AdawiseError, DeviceError, SettingsError
+from adawise.errors import AdawiseError, DeviceError, OrderTaken, SettingsError
 from adawise.pairs.live import LivePairs, LoadedPair, WorkerReport
-from adawise.pairs.orders import REPORT_S, Orders, OrderTaken, PairDocument, give_order, pair_id, read_orders
+from adawise.pairs.orders import REPORT_S, Orders, PairDocument, give_order, pair_id, read_orders
 from adawise.pairs.planned import PlannedPairs, check_at_hand, needed, read_plan
 from adawise.records import TopicPartition
 from adawise.settings import ModelSettings, Settings

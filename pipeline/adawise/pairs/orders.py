@@ -21,7 +21,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from adawise.errors import ChainError, SettingsError
+from adawise.errors import ChainError, OrderTaken, SettingsError
 from adawise.sink import claims, layout
 from adawise.store.documents import Count, Document, Line, Plain, Text, read_document, write_document
 from adawise.store.store import AlreadyExists, Store
@@ -62,10 +62,6 @@ class PairDocument:
     def id(self) -> str:
         """See `pair_id`."""
         return pair_id(self.identity)
-
-
-class OrderTaken(SettingsError):
-    """Somebody gave the order of this number a moment before; nothing was asked."""
 
 
 def pair_id(identity: Mapping[str, str]) -> str:
