@@ -70,6 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Read by OpenMP when torch is loaded. Its threads would spin while they wait for one another, against the decode
     # pool and other processes: on two busy cores a forward was three times slower so (measured).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if (logs := sys.modules.get("adawise.logs")) is not None:
+        logs.begin_program()
     try:
         return _run(sys.argv[1:] if arguments is None else arguments)
     except AdawiseError as error:

@@ -108,6 +108,13 @@ def _is_read_by_programs() -> bool:
     return any(handler.ends_by_event for handler in logging.getLogger().handlers if isinstance(handler, _Output))
 
 
+def begin_program() -> None:
+    """Forget who reads the error output, by a program that ran in this process before."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, _Output):
+            handler.ends_by_event = False
+
+
 def _is_chatter(record: logging.LogRecord) -> bool:
     return record.name.partition(".")[0] == _CHATTER
 

@@ -327,7 +327,7 @@ def test_images_that_the_recording_has_not_or_nobody_can_read_are_left_out(
     root = a_root(folder, tmp_path / "live", answers[0.0])
     for name, until, damaged in (
         ("short", 480, 0),
-        ("shorter", 390, 0),
+        ("shorter", 300, 0),
         ("damaged", 576, 60),
         ("ruined", 576, 240),
     ):

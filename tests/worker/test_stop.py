@@ -105,7 +105,7 @@ def test_ctrl_c_while_partitions_are_awaited_leaves_no_member_behind_and_verify_
         finally:
             process.kill()
     assert rest[-1]["event"] == "worker_stopped"
-    assert {event["level"] for event in rest} == {"info"}
+    assert {event["level"] for event in rest} <= {"info", "debug"}, "debug: kafka-python's own"
     servers = ["--kafka.bootstrap-servers", embedded_broker.bootstrap_servers]
     assert main(["verify", str(root), "--broker", *servers]) == 3
     said = capsys.readouterr().out
