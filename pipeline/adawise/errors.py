@@ -134,8 +134,9 @@ class StoreFull(StoreUnavailable):
     """The store has no room: the disk is full, or a quota is used up. Nothing is lost; work goes on with the room."""
 
     REMEDY = (
-        "make room or raise the quota, and work goes on by itself: `adawise retain ROOT --keep 400d --yes` removes old "
-        "output, `adawise record -o RECORDING --prune-only` what a recording may forget"
+        "make room or raise the quota, and workers go on by themselves: `adawise retain ROOT --keep 400d --yes` "
+        "removes old output once it has a few MiB to begin with, `adawise record -o RECORDING --prune-only` what a "
+        "recording may forget"
     )
 
 

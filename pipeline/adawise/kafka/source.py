@@ -159,7 +159,8 @@ class KafkaSource:
     @property
     def partitions(self) -> int:
         """How many the topic has, as far as the client has heard."""
-        return len(self._consumer.partitions_for_topic(self._topic)) or self.log.first_identity.partitions
+        known = self._consumer._client.cluster.partitions_for_topic(self._topic)  # asks nobody
+        return len(known or ()) or self.log.first_identity.partitions
 
     @property
     def exhausted(self) -> bool:
@@ -186,7 +187,12 @@ class KafkaSource:
             left_ms = max(0, int((deadline - time.monotonic()) * 1000))
             self._poll_once(min(left_ms, _SLICE_MS))
             if self._has_failed and not (self._taken.assigned or self._taken.lost):
-                self.log.check()
+                try:
+                    self.log.check()
+                except AdawiseError:
+                    for tp, records in dict(reversed(self._records)).items():  # the first of each partition
+                        self._read_again(tp, records[0].offset)
+                    raise
                 self._has_failed = False
             found = self._take()
             is_empty = not (found.messages or found.assigned or found.lost)
@@ -228,8 +234,12 @@ class KafkaSource:
     def _look_for_ends(self) -> None:
         """Ask how far the logs reach that are not fetched from: else a pause would hide what comes meanwhile."""
         now_s = time.monotonic()
-        tps = [tp for tp in {*self._paused, *self._unreadable} if self._held(tp) and self._owned.is_sought(tp)]
-        if not tps or now_s < self._ends_due:
+        if now_s < self._ends_due:
+            return
+        # By the client, which also pauses what is assigned and not resumed yet.
+        paused = {TopicPartition(*partition) for partition in self._consumer.paused()}
+        tps = [tp for tp in {*paused, *self._unreadable} if self._owned.is_sought(tp)]
+        if not tps:
             return
         self._ends_due = now_s + _ENDS_AGAIN_S
         with suppress(AdawiseError):  # `check` finds a broker that is away

@@ -96,7 +96,9 @@ class KafkaTopics:
             known = self._ask("list topics", self._admin.list_topics)
         except AdawiseError:
             return ""
-        near = get_close_matches(topic, known, n=1)
+        made = (".dlq", ".results")  # by workers, of another topic's messages
+        own = [name for name in known if not name.startswith("__") and not name.endswith(made)]
+        near = get_close_matches(topic, own, n=1)
         return f" (did you mean {near[0]!r}?)" if near else ""
 
     def is_compacted(self, topic: str) -> bool | None:

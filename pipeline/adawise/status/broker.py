@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from adawise.errors import AdawiseError, RetryableError
+from adawise.kafka.client import EMBEDDED
 from adawise.kafka.log import KafkaLog
 from adawise.kafka.members import Membership
 from adawise.kafka.topic import KafkaTopics
@@ -31,12 +32,15 @@ class BrokerFacts:
 
 def ask(topics: KafkaTopics, topic: str, group: str, *, now_s: float) -> BrokerFacts:
     """Everything but `waiting_ms`. Raises SourceError if there is no such topic, FatalError, BrokerUnavailable."""
-    bounds, ended = topics.all_bounds(topic), dict[TopicPartition, int]()
+    bounds, ended, cluster = topics.all_bounds(topic), dict[TopicPartition, int](), topics.identity(topic).cluster_id
     with suppress(RetryableError):  # a rate that is not known hides nothing else
-        at = topics.offsets_at(bounds, int(1e3 * (now_s - RATE_S)))
-        ended = {tp: end if at[tp] is None else int(at[tp] or 0) for tp, (_, end) in bounds.items()}
+        # The embedded broker answers any time with the log's start.
+        at = dict[TopicPartition, int | None]()
+        if cluster != EMBEDDED:
+            at.update(topics.offsets_at(bounds, int(1e3 * (now_s - RATE_S))))
+        ended = {tp: end if at[tp] is None else int(at[tp] or 0) for tp, (_, end) in bounds.items() if tp in at}
     return BrokerFacts(
-        topics.identity(topic).cluster_id,
+        cluster,
         bounds,
         topics.committed(group, topic),
         topics.members(group),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from adawise.live.backlog import BEHIND_S
 from adawise.live.row import CameraState, spoken
 from adawise.status.facts import CameraStatus, FleetStatus, PartitionStatus, Trouble
 
@@ -31,7 +32,6 @@ KINDS: dict[str, str] = {
 }
 """The kinds of trouble, the most urgent first. The words are stable."""
 
-_BEHIND_S = 60.0
 _STALLED_S = 120.0
 _DEATHS = 3  # as `sink.starts`
 _OFTEN = 0.01
@@ -131,7 +131,7 @@ def _of_partition(partition: PartitionStatus, root: str, group_state: str | None
             f"{lag} messages wait, and the last segment is {spoken(age_s)} old",
             f"look at the log of {who} for retry_scheduled, which names what does not answer",
         )
-    elif lag and lag_s is not None and lag_s > _BEHIND_S:
+    elif lag and lag_s is not None and lag_s > BEHIND_S:
         yield Trouble(
             "behind",
             where,

@@ -10,8 +10,13 @@ from adawise.errors import AdawiseError
 from adawise.records import TopicPartition
 from adawise.worker.observer import Observer
 
-STARTING, READING, RECOVERING = "starting", "reading", "recovering"
+STARTING, READING = "starting", "reading"
 RESULTS = "results"
+
+
+def recovering(tp: TopicPartition) -> str:
+    """Name the recovery of a partition, which is tried for each partition by itself."""
+    return f"recovering {tp}"
 
 
 def writing(tp: TopicPartition) -> str:

@@ -9,7 +9,7 @@ import structlog
 from adawise.errors import LogEndsEarly, LogRewritten, PairMissing, RetryableError
 from adawise.ports import Head, Sink, Source, When
 from adawise.records import Gap, TopicPartition, told
-from adawise.worker.attempts import RECOVERING, Attempts
+from adawise.worker.attempts import Attempts, recovering
 from adawise.worker.backoff import Backoff
 from adawise.worker.observer import Observer
 from adawise.worker.partition import PartitionWork
@@ -93,8 +93,7 @@ class Recovery:
         self._stands_until_s.pop(tp, None)
         self._recorder.forget([tp])
         self._sink.forget(tp)
-        if not self._waiting:
-            self._attempts.ended(RECOVERING)
+        self._attempts.ended(recovering(tp))
 
     def advance(self, now_s: float) -> list[PartitionWork]:
         """The work on each partition that could be recovered now; the source has been sent to where it begins.
@@ -116,14 +115,15 @@ class Recovery:
             except (LogRewritten, PairMissing) as error:
                 _log.error("partition_blocked", topic=due[0].topic, partition=due[0].partition, error=str(error))
                 self._stands_until_s[due[0]] = now_s + _LOOK_AGAIN_S
+                self._attempts.ended(recovering(due[0]))  # it was answered, though not as it should be
                 continue
             except (RetryableError, LogEndsEarly) as error:
                 if isinstance(error, LogEndsEarly) and not self._may_catch_up(due[0], now_s):
                     raise
-                self._attempts.failed(RECOVERING, error, self._backoff.failed(now_s))
+                self._attempts.failed(recovering(due[0]), error, self._backoff.failed(now_s))
                 break
             self._backoff.succeeded()
-            self._attempts.ended(RECOVERING)
+            self._attempts.ended(recovering(due[0]))
             self._early_since.pop(due[0], None)
             self._stands_until_s.pop(due[0], None)
             self._waiting.remove(due[0])
