@@ -146,6 +146,7 @@ def places(when: When) -> Iterator[tuple[str, str, int, Moment, AdawiseError]]:
                     yield port, method, call, moment, error
 
 
+@pytest.mark.timeout(2_400)
 @pytest.mark.parametrize("when", ["early", "committed"])
 @pytest.mark.parametrize(
     "share", [0.02, pytest.param(0.15, marks=pytest.mark.check("damage")), pytest.param(1.0, marks=pytest.mark.soak)]

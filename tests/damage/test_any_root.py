@@ -269,6 +269,7 @@ def removed(whole: Path, tmp_path_factory: pytest.TempPathFactory) -> Mapping[st
     return found
 
 
+@pytest.mark.timeout(2_400)  # hundreds of commands
 @pytest.mark.parametrize(
     ("each", "step"),
     [
