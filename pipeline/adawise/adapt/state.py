@@ -11,7 +11,8 @@ from __future__ import annotations
 import base64
 import json
 import math
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -90,6 +91,20 @@ class StreamState:
     def __repr__(self) -> str:
         """In a line: a belief alone is hundreds of numbers."""
         return f"<StreamState after {self.batches} batches, at alpha {self.alpha_index} of the grid: {self.key}>"
+
+    def after_batch(self, alpha_index: int, *, broken: Collection[int] | None = None, **learned: Any) -> StreamState:
+        """Return the state after one more batch, from which the next one starts at `alpha_index`.
+
+        Every search ends here, whatever its batch brought, so that no end keeps what another one drops. The alpha to
+        start from is never among the broken ones: a state that held both once made a search return to it for ever.
+
+        Args:
+            alpha_index: grid index of the alpha that the next batch starts from.
+            broken: grid indices whose logits were not finite; None keeps those of this state.
+            learned: other fields with their new values; fields that are not named stay as they are.
+        """
+        kept = set(self.broken if broken is None else broken) - {alpha_index}
+        return replace(self, alpha_index=alpha_index, batches=self.batches + 1, broken=tuple(sorted(kept)), **learned)
 
     def is_finite(self) -> bool:
         """True unless a number that the next search would go on from is not finite."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -66,7 +66,7 @@ class BotorchSearch(OnGrid):
             observations = self._observations(trials, batch)
         kept = tuple(o for o in state.observations if o.batch > batch - MEMORY_BATCHES)
         return Outcome(
-            state=replace(state, alpha_index=served, batches=batch + 1, observations=(*kept, *observations)),
+            state=state.after_batch(served, observations=(*kept, *observations)),
             index=served,
             logits=trials.evaluated[served][1],
             evaluated=trials.evaluated,

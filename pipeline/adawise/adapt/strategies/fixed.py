@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from typing_extensions import override
 
@@ -34,7 +34,7 @@ class FixedSearch(OnGrid):
         yield from trials.evaluate([self.start])
         records = trials.records(self.alphas)
         return Outcome(
-            state=replace(state, batches=state.batches + 1),
+            state=state.after_batch(state.alpha_index),
             index=self.start,
             logits=trials.evaluated[self.start][1],
             evaluated=trials.evaluated,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from typing_extensions import override
@@ -33,7 +33,7 @@ class GridSearch(OnGrid):
         finite = {index: mean for index, mean in means.items() if np.isfinite(mean)}
         best = min(finite, key=lambda index: (finite[index], index), default=state.alpha_index)
         return Outcome(
-            state=replace(state, alpha_index=best, batches=state.batches + 1),
+            state=state.after_batch(best),
             index=best,
             logits=trials.evaluated[best][1],
             evaluated=trials.evaluated,

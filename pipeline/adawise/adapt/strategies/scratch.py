@@ -7,7 +7,7 @@ picks under the surrogate's prior.
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from torch import Tensor
 from typing_extensions import override
@@ -53,7 +53,7 @@ class ScratchSearch(OnGrid):
             served = _lowest(belief, trials, self.start, minimum)
         mean, sd = belief.curve()
         return Outcome(
-            state=replace(state, alpha_index=served, batches=state.batches + 1),
+            state=state.after_batch(served),
             index=served,
             logits=trials.evaluated[served][1],
             evaluated=trials.evaluated,

@@ -139,9 +139,9 @@ class WarmSearch(OnGrid):
         values = trials.values[current]
         level = float(values.mean())
         if not math.isfinite(level):
-            return (yield from self._retreat(replace(state, alpha_index=current), trials))
+            return (yield from self._retreat(state, current, trials))
         if images < self.policy.min_images:
-            return self._outcome(replace(state, batches=state.batches + 1), trials, current, "too_few_images")
+            return self._outcome(state.after_batch(state.alpha_index), trials, current, "too_few_images")
 
         independent = float(values.var()) / images
         shares = class_shares(trials.evaluated[current][1].argmax(dim=-1).numpy())
@@ -166,10 +166,8 @@ class WarmSearch(OnGrid):
         served = following if probes.seen_whole(following) else current
         is_back = jumped and before.memory.visits > 1
         shift = float(trials.values[served].mean()) - level if served == following else -gain
-        state = replace(
-            before,
-            alpha_index=following,
-            batches=state.batches + 1,
+        state = before.after_batch(
+            following,
             quiet_batches=0 if len(trials.evaluated) > 1 else state.quiet_batches + 1,
             pinned_batches=self._pinned_batches(before, following, highest, returned=is_back),
             hazard=learned_hazard(state.hazard, probes.hypotheses.jump),
@@ -179,7 +177,7 @@ class WarmSearch(OnGrid):
             noise=probes.noise,
             disagreement=disagreement,
             standardised=standardised,
-            broken=() if jumped else tuple(sorted(probes.broken)),
+            broken=() if jumped else probes.broken,
             belief=probes.hypotheses.belief,
             looks=_seen(before.looks, appearance, 0.0 if jumped else 1.0 - probes.hypotheses.jump),
         )
@@ -188,17 +186,14 @@ class WarmSearch(OnGrid):
         outcome = self._outcome(state, trials, served, trigger, reset, regret)
         return replace(outcome, alarm=wanted > highest)
 
-    def _retreat(self, state: StreamState, trials: BatchTrials) -> Search:
-        """The current alpha gave what is not finite: go back to the first one, or stay if that is no better."""
-        state = replace(state, batches=state.batches + 1)
-        current = state.alpha_index
+    def _retreat(self, state: StreamState, current: int, trials: BatchTrials) -> Search:
+        """Return to the alpha of a start after logits that are not finite, or stay if that one is no better."""
         if current != self.start:
             yield from trials.evaluate([self.start])
             if np.isfinite(trials.values[self.start]).all():
-                broken = {*state.broken, current} - {self.start}
-                state = replace(state, alpha_index=self.start, broken=tuple(sorted(broken)))
-                return self._outcome(state, trials, self.start, "not_finite", "not_finite")
-        return self._outcome(state, trials, current, "not_finite")
+                following = state.after_batch(self.start, broken={*state.broken, current})
+                return self._outcome(following, trials, self.start, "not_finite", "not_finite")
+        return self._outcome(state.after_batch(current), trials, current, "not_finite")
 
     def _first(self, state: StreamState, hypotheses: Hypotheses) -> int:
         """The alpha to serve before anything of the batch is known but its pixels."""
