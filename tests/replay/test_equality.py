@@ -10,12 +10,18 @@ import pytest
 
 from adawise.commands.replay.options import REPLAY_GROUPS, ReplayCommand
 from adawise.commands.replay.run import replay
+from adawise.ports import SegmentDraft
+from adawise.records import TopicPartition
+from adawise.replay.batches import read_batch_ends
 from adawise.settings import read
 from adawise.store.store import LocalStore
 from adawise.worker.partition import PartitionWork
 from tests.replay.runs import Recorded, adawise, assert_same, end, events, predictions, process, traces
 from tests.replay.street import BATCH_IMAGES, CAMERAS
-from tests.sink.building import IDENTITY, TP, draft, open_chain
+from tests.replay.test_parts import MIDDLE
+from tests.sink.building import IDENTITY, TP, draft, frame, open_chain, served
+
+OTHER = TopicPartition(TP.topic, TP.partition + 1)
 
 
 def shuffled(recorded: Recorded, output: Path, seed: int) -> Path:
@@ -107,6 +113,24 @@ def test_a_replay_by_the_batches_of_another_run_ends_them_alike_whatever_its_own
     assert adawise(recorded.folder, *command, str(recorded.live), "--search.strategy", "fixed") == 2, (
         "it is another replay"
     )
+
+
+def test_a_replay_by_batches_goes_on_after_topic_and_root_have_grown(recorded: Recorded, tmp_path: Path) -> None:
+    """A run until `MIDDLE` claims less than there is now, as one before they grew did."""
+    command = ("replay", "recording", "-o", str(tmp_path / "again"), "--batches-of", str(recorded.live))
+    assert adawise(recorded.folder, *command, "--search.strategy", "fixed", "--until", MIDDLE) == 0
+    assert adawise(recorded.folder, *command, "--search.strategy", "fixed") == 0
+
+
+def test_a_chain_that_begins_with_a_message_of_no_batch_has_the_first_batches(tmp_path: Path) -> None:
+    chain = open_chain(LocalStore(tmp_path))
+    chain.check()
+    chain.recover(TP, IDENTITY, 0)
+    chain.commit(SegmentDraft(TP, 6, (), {}, [served([frame(offset) for offset in range(2, 6)])], ()))
+    ends, lacking = read_batch_ends(str(tmp_path), {TP: (0, 6)}, IDENTITY)
+    assert list(ends[TP]) == ["north"]
+    assert lacking == ()
+    assert read_batch_ends(str(tmp_path), {TP: (0, 6), OTHER: (0, 6)}, IDENTITY)[1] == (OTHER,)
 
 
 def test_a_root_without_batches_of_what_is_replayed_is_named(

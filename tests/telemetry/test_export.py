@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import threading
 from collections.abc import Iterator, Sequence
@@ -129,6 +130,32 @@ def test_neither_password_nor_token_of_a_collector_is_logged(
     assert "tracing_started" in said
     assert "yard:***@" in said
     assert not re.search("Geheim|heimlich", said)
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "http://[::1:4318",
+        "http://yard:Ge/heim@127.0.0.1:9/?token=heimlich",
+        "http://yard:Ge?heim#lich@127.0.0.1:9",
+    ],
+)
+def test_an_endpoint_that_is_no_url_or_has_a_password_with_any_character_stops_nothing_and_leaks_nothing(
+    endpoint: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    logs.configure(form="json")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
+    observer = spans()
+    assert observer is not None
+    log = logging.getLogger(telemetry._EXPORTERS_LOG)
+    log.error("Failed to export to %s", endpoint)
+    log.error("%d spans were dropped", "no number")
+    observer.stopped()
+    said = capfd.readouterr().err
+    assert "tracing_started" in said
+    assert "Failed to export" in said
+    assert "%d spans were dropped" in said
+    assert not re.search("heim|lich", said)
 
 
 def test_what_is_missing_is_told_and_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

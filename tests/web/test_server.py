@@ -153,6 +153,20 @@ def test_a_probe_on_the_last_place_is_not_what_makes_room_for_the_crowd(monkeypa
         assert probe.recv(100).startswith(b"HTTP/1.1 401")
 
 
+@pytest.mark.parametrize(
+    ("address", "client"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2:3::4", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("", ""),
+    ],
+)
+def test_clients_are_counted_by_ipv4_address_or_ipv6_network(address: str, client: str) -> None:
+    assert server._client(address) == client
+
+
 def test_an_address_has_half_of_the_places_and_makes_room_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "MOST_OF_ADDRESS", 2)
     with shown(a_yard(1)) as url, ExitStack() as stack:

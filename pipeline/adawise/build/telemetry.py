@@ -6,12 +6,11 @@ import logging
 import os
 from collections.abc import Mapping
 from importlib.util import find_spec
-from urllib.parse import urlsplit
 
 import structlog
 from typing_extensions import override
 
-from adawise.cameras.address import masked
+from adawise.cameras.address import Address, address_of
 from adawise.worker.observer import Observer
 
 SERVICE = "adawise"
@@ -40,26 +39,27 @@ def spans(environ: Mapping[str, str] = os.environ) -> Observer | None:
     from adawise.telemetry.export import span_observer
 
     endpoint = next(environ[name] for name in reversed(_ENDPOINTS) if environ.get(name))
-    log.info("tracing_started", collector=masked(endpoint))  # it may hold a password or a token
-    logging.getLogger(_EXPORTERS_LOG).addFilter(_Masking(endpoint))
+    collector = address_of(endpoint)  # it may hold a password or a token
+    log.info("tracing_started", collector=collector.shown)
+    logging.getLogger(_EXPORTERS_LOG).addFilter(_Masking(collector))
     return span_observer(SERVICE)
 
 
 class _Masking(logging.Filter):
-    """Takes the password and the query of an address out of what is logged about it."""
+    """Remove the password and the query of an address from each log line about it."""
 
-    def __init__(self, endpoint: str) -> None:
+    def __init__(self, address: Address) -> None:
         super().__init__()
-        parts = urlsplit(endpoint)
-        self._secrets = [secret for secret in (parts.query, parts.password) if secret]
+        self._address = address
 
     @override
     def filter(self, record: logging.LogRecord) -> bool:
-        """Keep each line, without the secrets."""
-        message = record.getMessage()
-        for secret in self._secrets:
-            message = message.replace(secret, "***")
-        record.msg, record.args = message, ()
+        """Keep each line, without the secrets. A line that cannot be formatted is kept by its template alone."""
+        try:
+            message = record.getMessage()
+        except (TypeError, ValueError, KeyError):
+            message = str(record.msg)
+        record.msg, record.args = self._address.hide(message), ()
         return True
 
 

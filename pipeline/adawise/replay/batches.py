@@ -23,7 +23,7 @@ def read_batch_ends(
 ) -> tuple[BatchEnds, tuple[TopicPartition, ...]]:
     """Return where batches within [begin, end) of these partitions ended in the run that wrote `root`.
 
-    Takes 16 bytes a batch. Beside them come the partitions of which the root does not have the beginning.
+    Takes 16 bytes a batch. Also return the partitions whose chain in the root begins after `begin`, or is not there.
 
     Raises:
         SettingsError: the root is of another topic than `identity`, or has no batches of any of these partitions.
@@ -35,7 +35,6 @@ def read_batch_ends(
     for tp in ranges:
         _expect_same_topic(store, root, tp, identity)
     found: dict[TopicPartition, dict[str, list[tuple[int, int]]]] = {tp: defaultdict(list) for tp in ranges}
-    starts: dict[TopicPartition, int] = {}
     for batch in rows.batches():
         for topic, partition, stream, first, last in zip(
             *(column.to_pylist() for column in batch.columns), strict=True
@@ -44,15 +43,19 @@ def read_batch_ends(
             begin, end = ranges.get(tp, (0, 0))
             if None not in (stream, first, last) and begin <= last < end:
                 found[tp][stream].append((first, last))
-                starts[tp] = min(first, starts.get(tp, first))
-    if not starts:
+    if not any(found.values()):
         named = ", ".join(map(str, sorted(ranges)))
         raise SettingsError(
             f"--batches-of {root}: expected batches of {named}, but there are none; name the root that sink.root or -o "
             "named when these messages were classified"
         )
-    lacking = tuple(tp for tp, (begin, _) in sorted(ranges.items()) if starts.get(tp, begin + 1) > begin)
+    lacking = tuple(tp for tp, (begin, _) in sorted(ranges.items()) if not _covers(store, tp, begin))
     return {tp: {name: _columns(ends) for name, ends in streams.items()} for tp, streams in found.items()}, lacking
+
+
+def _covers(store: Store, tp: TopicPartition, begin: int) -> bool:
+    names = segment_names(store, tp)
+    return bool(names) and names[0].first <= begin
 
 
 def _columns(ends: list[tuple[int, int]]) -> tuple[array[int], array[int]]:

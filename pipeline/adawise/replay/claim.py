@@ -35,6 +35,7 @@ class Claim:
     streams: list[str] | None
     model_fingerprint: str = ""
     config_fingerprint: str = ""
+    batches: str = ""  # digest of the ends of batches that --batches-of named
     layout: int = _LAYOUT
 
     @property
@@ -86,6 +87,7 @@ _DIFFERS = {
     "streams": "of other streams (--streams)",
     "model_fingerprint": "by other models, or of pictures that are read otherwise (decode.*)",
     "config_fingerprint": "with other settings",
+    "batches": "by other batches (--batches-of): another root, or this one before it had all of this part",
 }
 
 
@@ -99,6 +101,7 @@ class _Claim(Document):
     streams: list[Text] | None
     model_fingerprint: Text = ""
     config_fingerprint: Text = ""
+    batches: Text = ""
     layout: int = _LAYOUT
 
 

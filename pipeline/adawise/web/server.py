@@ -114,12 +114,17 @@ class BoundedConnection(H11Protocol):
 
 
 def _client(address: str) -> str:
-    """What counts as one address: of IPv6 the network, of which a host may have all."""
+    """Return the key that connections of one client share: an IPv4 address, or an IPv6 network of 64 bits.
+
+    A host may use every address of its IPv6 network. A socket bound to `::` shows IPv4 clients as `::ffff:a.b.c.d`.
+    """
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
         return address
-    return str(parsed) if parsed.version == 4 else str(ipaddress.ip_network((parsed, 64), strict=False))
+    if isinstance(parsed, ipaddress.IPv6Address):
+        return str(parsed.ipv4_mapped or ipaddress.ip_network((parsed, 64), strict=False))
+    return str(parsed)
 
 
 def listen(address: str, port: int | None, default: int, *, name: str = "http.port") -> socket.socket:

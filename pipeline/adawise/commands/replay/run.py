@@ -56,7 +56,7 @@ def replay(asked: ReplayCommand, *, order: Order = "timestamp", seed: int = 0) -
             f"-o {output} is sink.root, where the live worker writes; a replay needs a folder of its own"
         )
     store = open_store(output)
-    claimed(store, output)  # what is wrong there is told at once, before torch takes its seconds
+    earlier = claimed(store, output)  # before torch takes its seconds
     forgotten: Forgotten = "skip" if asked.skip_forgotten else "fail"
     opened: AbstractContextManager[Whole] = (
         opened_topic(settings, asked.from_time, asked.until)
@@ -65,14 +65,17 @@ def replay(asked: ReplayCommand, *, order: Order = "timestamp", seed: int = 0) -
     )
     with opened as whole:
         states = recorded_states(asked.state_of, whole) if asked.state_of else {}
-        batch_ends = _batch_ends(asked, whole, states)
-        return _replay(settings, asked, whole, states, store, batch_ends)
+        ranges = _ranges(whole, asked, states)
+        if earlier is not None and earlier.topic == whole.topic:
+            ranges = earlier.part  # a recording, a topic and a root grow; the replay goes on within what it claimed
+        batch_ends = _batch_ends(asked, whole, ranges)
+        return _replay(settings, asked, whole, ranges, states, store, batch_ends)
 
 
-def _batch_ends(asked: ReplayCommand, whole: Whole, states: Mapping[TopicPartition, RecordedState]) -> BatchEnds | None:
+def _batch_ends(asked: ReplayCommand, whole: Whole, ranges: Mapping[TopicPartition, Range]) -> BatchEnds | None:
     if asked.batches_of is None:
         return None
-    ends, lacking = read_batch_ends(asked.batches_of, _ranges(whole, asked, states), whole.identity)
+    ends, lacking = read_batch_ends(asked.batches_of, ranges, whole.identity)
     if lacking:
         structlog.get_logger("worker").warning(
             "batches_not_covered",
@@ -86,6 +89,7 @@ def _replay(
     settings: Settings,
     asked: ReplayCommand,
     whole: Whole,
+    ranges: Mapping[TopicPartition, Range],
     states: Mapping[TopicPartition, RecordedState],
     store: Store,
     batch_ends: BatchEnds | None,
@@ -107,11 +111,10 @@ def _replay(
         fingerprints = model.classifier.fingerprint, config_fingerprint(settings, model)
         planned = None
         if asked.pairs_of is not None:
-            planned, plan = planned_pairs(settings, model, asked.pairs_of, _ranges(whole, asked, states))
+            planned, plan = planned_pairs(settings, model, asked.pairs_of, ranges)
             fingerprints = fingerprints[0], digest(f"{fingerprints[1]} {plan}")
-        if batch_ends is not None:
-            fingerprints = fingerprints[0], digest(f"{fingerprints[1]} batches {digest_of(batch_ends)}")
-        ours = claim(store, output, _claim(whole, asked, states, *fingerprints))
+        batches = "" if batch_ends is None else digest_of(batch_ends)
+        ours = claim(store, output, _claim(whole, asked, ranges, states, batches, *fingerprints))
         _tell_differences(ours, whole, states, fingerprints)
         begin_chains(store, states, whole.identity, f"{socket.gethostname()}:{os.getpid()}")
         left = {tp: (max(begin, _head(store, tp, begin)), until) for tp, (begin, until) in ours.part.items()}
@@ -144,11 +147,12 @@ def _replay(
 def _claim(
     whole: Whole,
     asked: ReplayCommand,
+    ranges: Mapping[TopicPartition, Range],
     states: Mapping[TopicPartition, RecordedState],
+    batches: str,
     model_fingerprint: str,
     config_fingerprint: str,
 ) -> Claim:
-    ranges = _ranges(whole, asked, states)
     return Claim(
         topic=whole.topic,
         cluster_id=whole.identity.cluster_id,
@@ -159,12 +163,13 @@ def _claim(
         streams=None if asked.streams is None else sorted(name.strip() for name in asked.streams.split(",")),
         model_fingerprint=model_fingerprint,
         config_fingerprint=config_fingerprint,
+        batches=batches,
     )
 
 
 def _ranges(
     whole: Whole, asked: ReplayCommand, states: Mapping[TopicPartition, RecordedState]
-) -> dict[TopicPartition, tuple[int, int]]:
+) -> dict[TopicPartition, Range]:
     ranges = dict(whole.part)
     if states:
         alone = asked.state_of is not None and asked.state_of.endswith(".parquet")
