@@ -73,9 +73,9 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     ),
     "events": ("", ""),
     # what is known of it, and who shows it
-    "live": ("errors records ports worker/observer", "numpy PIL"),
+    "live": ("errors records ports worker/events", "numpy PIL"),
     "web": ("errors live", "starlette uvicorn prometheus_client structlog"),
-    "telemetry": ("errors records ports worker/observer", "opentelemetry"),
+    "telemetry": ("errors records ports worker/events", "opentelemetry"),
     # beside it
     "status": ("errors records sink store kafka adapt/heard live/backlog live/row", "numpy pyarrow"),
     # offline

@@ -13,9 +13,7 @@ import pytest
 
 from adawise.__main__ import main
 from adawise.commands.run.run import run_worker
-from adawise.errors import AdawiseError
-from adawise.ports import Commit
-from adawise.records import TopicPartition
+from adawise.worker.events import Event, RetryScheduled, SegmentCommitted
 from tests.brokers import Broker, broker_of, create_topic, fresh_name
 from tests.hostile import picture
 from tests.kafka.secured import Secured
@@ -113,18 +111,16 @@ class Ending(Journal):
         self._left, self._mend = rows, mend
         self.refused: list[str] = []
 
-    def retry_scheduled(self, error: AdawiseError, wait_s: float, what: str) -> None:
-        super().retry_scheduled(error, wait_s, what)
-        if "the broker does not allow it" in str(error):
-            self.refused.append(str(error))
+    def observe(self, event: Event) -> None:
+        super().observe(event)
+        if isinstance(event, RetryScheduled) and "the broker does not allow it" in str(event.error):
+            self.refused.append(str(event.error))
             if len(self.refused) == 1:
                 self._mend()
-
-    def segment_committed(self, tp: TopicPartition, commit: Commit, lag: int | None) -> None:
-        super().segment_committed(tp, commit, lag)
-        before, self._left = self._left, self._left - commit.rows * commit.won
-        if self._left <= 0 < before:
-            os.kill(os.getpid(), signal.SIGTERM)
+        elif isinstance(event, SegmentCommitted):
+            before, self._left = self._left, self._left - event.commit.rows * event.commit.won
+            if self._left <= 0 < before:
+                os.kill(os.getpid(), signal.SIGTERM)
 
 
 def called(

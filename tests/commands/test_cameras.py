@@ -20,9 +20,7 @@ import pytest
 from kafka import KafkaConsumer
 
 from adawise.commands.run.run import run_worker
-from adawise.ports import Commit
-from adawise.records import TopicPartition
-from adawise.worker.observer import Observer
+from adawise.worker.events import Event, SegmentCommitted
 from tests.brokers import CAPABILITIES, ApacheKafka, Broker, MakeTopic, Unavailable, create_topic, fresh_name
 from tests.cameras.serving import Answer, Asked, h264, http, jpeg, rtsp
 from tests.deadlines import scaled
@@ -146,16 +144,17 @@ def called(process: psutil.Process) -> str:
         return ""
 
 
-class StopsAfter(Observer):
+class StopsAfter:
     """Sends SIGTERM once so many rows are durable."""
 
     def __init__(self, rows: int) -> None:
         self._left = rows
 
-    def segment_committed(self, tp: TopicPartition, commit: Commit, lag: int | None) -> None:
-        self._left -= commit.rows
-        if self._left <= 0:
-            os.kill(os.getpid(), signal.SIGTERM)
+    def observe(self, event: Event) -> None:
+        if isinstance(event, SegmentCommitted):
+            self._left -= event.commit.rows
+            if self._left <= 0:
+                os.kill(os.getpid(), signal.SIGTERM)
 
 
 def sent_by(url: str, camera: str) -> float:

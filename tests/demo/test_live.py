@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import io
 
+import numpy as np
 import pytest
 from rich.console import Console
 
 from adawise.demo.live import BAR, Board, bar, line, table, watching
 from adawise.demo.script import scripts
 from adawise.ports import Commit, Head
-from adawise.records import BatchTrace, Frame, RowId, TopicPartition, TrialRecord
+from adawise.records import BatchTrace, Frame, Predictions, RowId, TopicPartition, TrialRecord
+from adawise.worker.events import BatchServed, FrameRejected, PartitionRecovered, SegmentCommitted
 
 CAMERAS = scripts(64)
 
@@ -51,12 +53,17 @@ def trace(partition: int, last: int, *, images: int = 8, alpha: float = 0.5, tri
     )
 
 
+def batch(trace: BatchTrace) -> BatchServed:
+    indices, numbers = np.zeros((0, 0), np.int32), np.zeros((0, 0), np.float32)
+    return BatchServed(trace, Predictions(indices, numbers, numbers, indices, numbers), [], None)
+
+
 def test_a_board_is_done_when_the_last_frame_of_every_camera_was_served() -> None:
     shown = board()
     for partition in range(4):
         assert not shown.done
-        shown.batch_served(trace(partition, 7))
-        shown.batch_served(trace(partition, 15))
+        shown.observe(batch(trace(partition, 7)))
+        shown.observe(batch(trace(partition, 15)))
     assert shown.done
     assert shown.images == 64
 
@@ -64,39 +71,39 @@ def test_a_board_is_done_when_the_last_frame_of_every_camera_was_served() -> Non
 def test_a_camera_that_is_served_again_from_an_earlier_offset_is_not_done() -> None:
     shown = board()
     for partition in range(4):
-        shown.batch_served(trace(partition, 15))
-    shown.batch_served(trace(2, 7))
+        shown.observe(batch(trace(partition, 15)))
+    shown.observe(batch(trace(2, 7)))
     assert not shown.done
 
 
 def test_served_and_rejected_images_allow_as_many_more() -> None:
     served: list[int] = []
     shown = board(served=served)
-    shown.batch_served(trace(0, 7))
-    shown.frame_rejected(Frame(RowId("frames", 0, 8, 0), 0, "market"))
+    shown.observe(batch(trace(0, 7)))
+    shown.observe(FrameRejected(Frame(RowId("frames", 0, 8, 0), 0, "market")))
     assert served == [8, 1]
 
 
 def test_forward_equivalents_are_weighted_by_images() -> None:
     shown = board()
-    shown.batch_served(trace(0, 11, images=12))
-    shown.batch_served(trace(1, 3, images=4, trigger="start"))
+    shown.observe(batch(trace(0, 11, images=12)))
+    shown.observe(batch(trace(1, 3, images=4, trigger="start")))
     assert shown.forward_equivalents == pytest.approx((12 * 1 + 4 * 3) / 16)
 
 
 def test_lag_is_what_the_topic_has_and_was_not_served() -> None:
     shown = board()
     assert shown.lag(1) == 16
-    shown.batch_served(trace(1, 11))
+    shown.observe(batch(trace(1, 11)))
     assert shown.lag(1) == 4
 
 
 def test_the_rate_is_that_of_the_last_seconds() -> None:
     clock = Clock()
     shown = board(clock)
-    shown.batch_served(trace(0, 7))
+    shown.observe(batch(trace(0, 7)))
     clock.now += 2
-    shown.batch_served(trace(0, 15))
+    shown.observe(batch(trace(0, 15)))
     assert shown.rate() == shown.rate(0) == pytest.approx(16 / 2)
     assert shown.rate(1) == 0
     clock.now += 10
@@ -105,9 +112,9 @@ def test_the_rate_is_that_of_the_last_seconds() -> None:
 
 def test_the_table_shows_weather_alpha_and_why_it_was_searched() -> None:
     shown = board()
-    shown.batch_served(trace(0, 7, alpha=0.25, trigger="start"))
-    shown.batch_served(trace(0, 15, alpha=0.25))
-    shown.segment_committed(TopicPartition("frames", 0), Commit(Head(16), True, 16, 1), 0)
+    shown.observe(batch(trace(0, 7, alpha=0.25, trigger="start")))
+    shown.observe(batch(trace(0, 15, alpha=0.25)))
+    shown.observe(SegmentCommitted(TopicPartition("frames", 0), Commit(Head(16), True, 16, 1), 0))
     out = io.StringIO()
     Console(file=out, width=80).print(table(shown, "adawise demo"))
     (row,) = [text for text in out.getvalue().splitlines() if "market" in text]
@@ -126,8 +133,8 @@ def test_a_bar_is_empty_at_zero_shot_and_full_at_fine_tuned() -> None:
 def test_the_line_says_that_the_worker_gets_ready_before_it_has_a_partition() -> None:
     shown = board()
     assert line(shown) == "the worker gets ready; 64 images wait for it"
-    shown.partition_recovered(TopicPartition("frames", 0), Head(0))
-    shown.batch_served(trace(0, 7, alpha=0.75))
+    shown.observe(PartitionRecovered(TopicPartition("frames", 0), Head(0)))
+    shown.observe(batch(trace(0, 7, alpha=0.75)))
     assert line(shown).startswith("8 of 64 images")
     assert "market night 44% alpha 0.75" in line(shown)
 

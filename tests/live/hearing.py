@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from adawise.live.metrics import Scrape
+from adawise.live.counts import Counters, Distribution
+from adawise.live.metrics import Scrape, worker_counters
 from adawise.live.observer import LiveObserver
 from adawise.live.row import CameraRow
 from adawise.live.worker import LiveBounds, LiveWorker
 from adawise.ports import Source
 from adawise.store.store import Store
 from adawise.worker.backpressure import Limits
+from adawise.worker.events import ModelLoaded, Observers
 from adawise.worker.fair_queue import BOOKKEEPING_BYTES
-from adawise.worker.observer import Observers
 from tests.fakes import FakeSource
 from tests.worker.loop import CLASSES, Bench, Journal, image
 
@@ -41,10 +42,14 @@ class Heard:
     ) -> None:
         self.extra_s = 0.0
         self.observer = LiveObserver(
-            LiveWorker("frames by test", T, bounds), keeps_pictures=keeps_pictures, clock=self.now_s
+            LiveWorker("frames by test", T, bounds),
+            worker_counters(),
+            keeps_pictures=keeps_pictures,
+            clock=self.now_s,
         )
         self.observer.partitions = lambda: 1
-        self.observer.model_loaded(CLASSES, {"fingerprint": "f00d", "card": None, "device": "cpu", "threads": 3})
+        facts = {"fingerprint": "f00d", "card": None, "device": "cpu", "threads": 3}
+        self.observer.observe(ModelLoaded(CLASSES, facts))
         self.journal = Journal()
         self.bench = kind(source, store, observer=Observers(self.observer, self.journal), **changes)
 
@@ -74,7 +79,31 @@ class Heard:
 
     def scrape(self, max_streams: int = 100) -> Scrape:
         """As /metrics reads it."""
-        return Scrape(self.worker, "1.2.3", max_streams, viewers=0, dropped=self.observer.dropped, clock_s=self.now_s())
+        return Scrape(
+            self.worker,
+            self.observer.counters,
+            "1.2.3",
+            max_streams,
+            viewers=0,
+            dropped=self.observer.dropped,
+            clock_s=self.now_s(),
+        )
+
+    @property
+    def counters(self) -> Counters:
+        """What the events so far have moved."""
+        self.observer.catch_up()
+        return self.observer.counters
+
+    def count(self, name: str) -> float:
+        """Of the counter `adawise_{name}_total`, over its series."""
+        return self.counters.total(f"adawise_{name}_total")
+
+    def values(self, name: str) -> int:
+        """How many the histogram `adawise_{name}` has."""
+        value = self.counters.of(f"adawise_{name}")[()]
+        assert isinstance(value, Distribution)
+        return value.count
 
 
 def loaded(

@@ -7,7 +7,7 @@ import pytest
 from adawise.live.camera import LiveCamera
 from adawise.live.row import STEP_S, STEPS, CameraRow, CameraState, spoken
 from adawise.records import TopicPartition
-from adawise.worker.observer import PartitionProgress
+from adawise.worker.events import PartitionProgress
 
 TP = TopicPartition("frames", 3)
 CLASSES = ("car", "bus", "empty street")

@@ -15,7 +15,7 @@ from adawise.errors import (
 )
 from adawise.live.health import PARTIES, Health
 from adawise.records import TopicPartition
-from adawise.worker.observer import PartitionProgress, Phase, WorkerProgress
+from adawise.worker.events import PartitionProgress, Phase, WorkerProgress
 
 TP = TopicPartition("frames", 0)
 

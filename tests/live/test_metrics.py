@@ -14,12 +14,13 @@ import pytest
 from adawise.errors import BrokerUnavailable, Lost, StoreFull
 from adawise.live import observer
 from adawise.live.counts import Distribution
-from adawise.live.metrics import METRICS, Scrape
+from adawise.live.metrics import METRICS, Scrape, worker_counters
 from adawise.live.worker import LiveWorker
 from adawise.records import DecodedMessage, Message, Missing, Predictions, TopicPartition
 from adawise.sink.read.files import read_predictions
 from adawise.worker.backpressure import Limits
 from adawise.worker.batching import BatchPolicy
+from adawise.worker.events import BatchServed
 from adawise.worker.fair_queue import BOOKKEEPING_BYTES
 from adawise.worker.partition import FlushPolicy
 from tests.fakes import FakeSource
@@ -247,7 +248,7 @@ def deceived() -> tuple[Heard, Iterable[Values]]:
     n = trace.images
     one, two = np.zeros((n, 1), np.int32), np.zeros((2, n), np.int32)
     nothing = Predictions(one, one.astype("f4"), np.zeros(n, np.float32), two, two.astype("f4"))
-    heard.worker.serve(heard.now_s(), trace, nothing, ())
+    heard.observer.observe(BatchServed(trace, nothing, [], None))
     return heard, []
 
 
@@ -258,7 +259,8 @@ def test_an_alarm_is_counted() -> None:
 
 
 def test_every_metric_moves(monkeypatch: pytest.MonkeyPatch) -> None:
-    first = values(Scrape(LiveWorker("untouched", T, BOUNDS), "1.2.3", max_streams=1, viewers=0, dropped=0, clock_s=T))
+    untouched = LiveWorker("untouched", T, BOUNDS)
+    first = values(Scrape(untouched, worker_counters(), "1.2.3", max_streams=1, viewers=0, dropped=0, clock_s=T))
     moved: set[str] = set()
     for scenario in (everyday, race, results, slow_store, full_store, another_pair, crowd, backlog, deceived, flood):
         if scenario is flood:

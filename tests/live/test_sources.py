@@ -12,7 +12,7 @@ from adawise.live.counts import Distribution
 from adawise.live.metrics import CAMERA_METRICS, METRICS, SourceScrape
 from adawise.live.row import CameraState
 from adawise.live.sources import LiveSources
-from adawise.worker.observer import Phase
+from adawise.worker.events import Phase
 
 T = 1_800_000_000.0
 SHOWN = "rtsp://camera/1"

@@ -12,8 +12,17 @@ from adawise.live import observer as observing
 from adawise.live.row import CameraState
 from adawise.live.worker import LiveBounds
 from adawise.ports import Head, ServedBy
-from adawise.records import Frame, ImageBatch, Switch, TopicPartition
-from adawise.worker.observer import Phase, WorkerProgress
+from adawise.records import Switch, TopicPartition
+from adawise.worker.events import (
+    BatchServed,
+    FrameRejected,
+    PairServes,
+    PartitionRecovered,
+    Phase,
+    PhaseEntered,
+    Stepped,
+    WorkerProgress,
+)
 from tests.fakes import FakeSource
 from tests.live.hearing import Heard
 from tests.sink.building import DictStore
@@ -24,16 +33,16 @@ MIXED = [*images(30, "north", "south"), bad(30), batch(31, "north", b"\x05\x00\x
 
 def test_counts_and_cameras_agree_with_what_the_worker_told_everybody() -> None:
     heard = Heard(FakeSource(MIXED, finite=True)).run()
-    counts, journal = heard.worker.counts, heard.journal
-    assert counts.images == sum(trace.images for trace in journal.served) == 60
-    assert counts.forwards == pytest.approx(sum(t.forward_equivalents * t.images for t in journal.served))
-    assert counts.batches.total() == len(journal.served)
-    assert counts.rejected == {"undecodable_image": 2}
-    assert counts.letters == 1
-    assert counts.segments == len(journal.commits)
-    assert counts.rows == heard.bench.rows == 62
-    assert counts.latency_s.count == 58, "a batch without a timestamp has no latency"
-    assert counts.batch_s.count == len(journal.served)
+    journal, count = heard.journal, heard.count
+    assert count("images") == sum(trace.images for trace in journal.served) == 60
+    assert count("forwards") == pytest.approx(sum(t.forward_equivalents * t.images for t in journal.served))
+    assert count("batches") == len(journal.served)
+    assert heard.counters.of("adawise_rejected_total")[("undecodable_image",)] == count("rejected") == 2
+    assert count("dead_letters") == 1
+    assert count("segments") == len(journal.commits)
+    assert count("rows") == heard.bench.rows == 62
+    assert heard.values("prediction_latency_seconds") == 58, "a batch without a timestamp has no latency"
+    assert heard.values("batch_seconds") == len(journal.served)
     rows = heard.rows
     assert (rows["north"].images, rows["south"].images) == (45, 15)
     assert (rows["north"].rejected, rows["south"].rejected) == (1, 1)
@@ -54,7 +63,7 @@ def test_the_page_names_the_worker_its_numbers_and_its_model() -> None:
 def test_the_page_goes_over_to_the_pair_that_was_switched_to() -> None:
     heard = Heard(FakeSource(images(32, "north"), finite=True)).run()
     by = ServedBy(CLASSES, "beef", "c", "2", {"model.card": "abc"}, method="a fixed alpha of 0.45, as the card advises")
-    heard.observer.pair_serves(TP, by, Switch(0, (), "2"))
+    heard.observer.observe(PairServes(TP, by, Switch(0, (), "2")))
     facts = dict(heard.observer.view().facts)
     assert (facts["fingerprint"], facts["card"], facts["method"]) == ("beef", "abc", by.method)
 
@@ -72,7 +81,7 @@ def test_cameras_of_a_lost_partition_are_gone_and_come_back_with_it() -> None:
         if heard.bench.steps == 40:
             source.append(*images(8, "south", first=32, partition=1))
             source.assign(other)
-        return heard.bench.steps > 200 and heard.worker.counts.images == 72
+        return heard.bench.steps > 200 and heard.count("images") == 72
 
     heard.run(turn)
     assert seen[19] == {"north", "south"}
@@ -93,7 +102,7 @@ def test_more_cameras_than_there_is_room_for_push_out_those_that_were_heard_long
     bounds = LiveBounds(max_cameras=10, silent_after_s=60.0, write_within_s=60.0, stuck_after_s=600.0)
     heard = Heard(FakeSource(images(120, *names), finite=True), bounds=bounds).run()
     assert len(heard.rows) == 10
-    assert heard.worker.counts.images == 120
+    assert heard.count("images") == 120
     assert any("20 cameras had to leave" in notice for notice in heard.observer.view().notices)
 
 
@@ -101,10 +110,10 @@ def test_a_flood_of_events_that_nobody_takes_up_is_dropped_and_counted(monkeypat
     monkeypatch.setattr(observing, "MOST", 10)
     heard = Heard(FakeSource([], finite=True))
     for _ in range(25):
-        heard.observer.phase_entered(Phase.WORKING)
+        heard.observer.observe(PhaseEntered(Phase.WORKING))
     assert heard.observer.dropped == 16, "one of ten is the model"
     heard.observer.catch_up()
-    heard.observer.phase_entered(Phase.STOPPING)
+    heard.observer.observe(PhaseEntered(Phase.STOPPING))
     assert heard.worker.health.phase == Phase.STOPPING
 
 
@@ -131,7 +140,7 @@ def test_messages_that_name_no_camera_and_outages_are_notices() -> None:
     source = FakeSource(images(8, "north"))
     heard = Heard(source)
     source.fail(BrokerUnavailable("nobody at broker:9092"))
-    heard.run(lambda: heard.worker.counts.retries["broker"] == 1)
+    heard.run(lambda: heard.count("retries") == 1)
     (notice, *_) = [told for told in heard.observer.view().notices if "broker" in told]
     assert notice.startswith("the broker has not answered for")
     assert "nobody at broker:9092" in notice
@@ -164,7 +173,7 @@ def test_few_events_wait_for_a_thread_that_has_ended(monkeypatch: pytest.MonkeyP
     def work(seconds: int) -> None:
         for _ in range(seconds):
             heard.extra_s += 1.0
-            heard.observer.stepped(lambda: WorkerProgress({}, (), 0, 1, paused=False, batches_closed_early=0))
+            heard.observer.observe(Stepped(lambda: WorkerProgress({}, (), 0, 1, paused=False, batches_closed_early=0)))
 
     work(50)
     assert (heard.observer.waiting, heard.observer.dropped) == (51, 0), "it may still be busy"
@@ -179,8 +188,7 @@ def test_few_events_wait_for_a_thread_that_has_ended(monkeypatch: pytest.MonkeyP
 def test_what_is_put_down_for_the_other_thread_holds_no_images() -> None:
     heard = Heard(FakeSource([*images(8, "north"), bad(8)], finite=True))
     heard.bench.run()
-    kinds = {type(argument) for _, arguments in heard.observer._events for argument in arguments}
-    assert ImageBatch not in kinds
-    assert Head not in kinds
-    frames = [each for _, arguments in heard.observer._events for each in arguments if isinstance(each, Frame)]
-    assert [frame.image for frame in frames] == [None]
+    events = [event for _, event, _ in heard.observer._events]
+    assert {event.batch for event in events if isinstance(event, BatchServed)} == {None}
+    assert [event.head for event in events if isinstance(event, PartitionRecovered)] == [Head(0)]
+    assert [event.frame.image for event in events if isinstance(event, FrameRejected)] == [None]

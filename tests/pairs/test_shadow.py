@@ -12,7 +12,7 @@ from adawise.pairs.shadow import ShadowRun
 from adawise.pairs.shadow_sums import sum_shadow
 from adawise.store.store import Store
 from adawise.worker.adaptation import Adaptation
-from adawise.worker.observer import PairsProgress
+from adawise.worker.events import PairsProgress
 from adawise.worker.pairs import ServedBatch, Serving
 from adawise.worker.partition import FlushPolicy
 from tests.pairs.test_switching import MESSAGES, NEW, OLD, Asked, run

@@ -17,9 +17,15 @@ from adawise import logs
 from adawise.build import telemetry
 from adawise.build.telemetry import is_wanted, spans
 from adawise.telemetry.export import span_observer
+from adawise.worker.events import BatchServed, Stopped
 from tests.deadlines import DEADLINE_S
 from tests.loopback import Answering, Server, serving
 from tests.sink.building import frame, served
+
+
+def a_batch(images: int) -> BatchServed:
+    batch, predictions, trace = served([frame(offset) for offset in range(images)])
+    return BatchServed(trace, predictions, [], batch)
 
 
 class Collector(Server):
@@ -54,8 +60,8 @@ def test_a_worker_s_batches_reach_a_collector_before_its_end(
         observer = spans()
     assert observer is not None
     assert [(log["event"], log["collector"]) for log in logs] == [("tracing_started", collector.address)]
-    observer.batch_predicted(*served([frame(0), frame(1)]))
-    observer.stopped()
+    observer.observe(a_batch(2))
+    observer.observe(Stopped())
     [resource] = [each for request in collector.requests for each in request.resource_spans]
     named = {each.key: each.value.string_value for each in resource.resource.attributes}
     assert named["service.name"] == "adawise"
@@ -68,8 +74,8 @@ def test_the_service_is_called_as_the_environment_says(collector: Collector, mon
     monkeypatch.setenv("OTEL_SERVICE_NAME", "yard")
     observer = spans()
     assert observer is not None
-    observer.batch_predicted(*served([frame(0)]))
-    observer.stopped()
+    observer.observe(a_batch(1))
+    observer.observe(Stopped())
     [resource] = [each for request in collector.requests for each in request.resource_spans]
     assert "yard" in [each.value.string_value for each in resource.resource.attributes if each.key == "service.name"]
 
@@ -92,8 +98,8 @@ def test_a_collector_that_is_away_holds_up_no_end(monkeypatch: pytest.MonkeyPatc
     exporter = Stuck()
     try:
         observer = span_observer("yard", exporter)
-        observer.batch_predicted(*served([frame(0)]))
-        observer.stopped()  # it would never return if it waited for the last export
+        observer.observe(a_batch(1))
+        observer.observe(Stopped())  # it would never return if it waited for the last export
         assert not exporter.answered.is_set()
     finally:
         exporter.answered.set()
@@ -124,8 +130,8 @@ def test_neither_password_nor_token_of_a_collector_is_logged(
     monkeypatch.setenv(name, collector.address.replace("://", "://yard:Geheim@") + "/v1/none?token=heimlich")
     observer = spans()
     assert observer is not None
-    observer.batch_predicted(*served([frame(0), frame(1)]))
-    observer.stopped()
+    observer.observe(a_batch(2))
+    observer.observe(Stopped())
     said = capfd.readouterr().err
     assert "tracing_started" in said
     assert "yard:***@" in said
@@ -150,7 +156,7 @@ def test_an_endpoint_that_is_no_url_or_has_a_password_with_any_character_stops_n
     log = logging.getLogger(telemetry._EXPORTERS_LOG)
     log.error("Failed to export to %s", endpoint)
     log.error("%d spans were dropped", "no number")
-    observer.stopped()
+    observer.observe(Stopped())
     said = capfd.readouterr().err
     assert "tracing_started" in said
     assert "Failed to export" in said

@@ -14,6 +14,7 @@ from adawise.ports import Commit, Head
 from adawise.records import ImageBatch
 from adawise.telemetry import spans
 from adawise.telemetry.spans import SpanObserver
+from adawise.worker.events import BatchServed, PartitionLost, SegmentCommitted, Stopped
 from tests.sink.building import TP, frame, served
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -42,11 +43,11 @@ class Observed:
         batch, predictions, trace = served(frames)
         batch = ImageBatch(batch.stream_id, tuple(frames), batch.images)
         told = replace(trace, milliseconds={"search": 30.0, "forward": 200.0}, predicted_at_us=1_000 * AT_MS)
-        self.observer.batch_predicted(batch, predictions, told)
+        self.observer.observe(BatchServed(told, predictions, [], batch))
 
     def commit(self, *, won: bool = True, until: int = 4, pending: tuple[int, ...] = ()) -> None:
         head = Head(until, pending, segment="predictions/topic-frames/partition-00003/00000000000000000000.parquet")
-        self.observer.segment_committed(TP, Commit(head, won, 2, 100), None)
+        self.observer.observe(SegmentCommitted(TP, Commit(head, won, 2, 100), None))
 
     def spans(self, name: str) -> list[ReadableSpan]:
         return [span for span in self.exporter.get_finished_spans() if span.name == name]
@@ -117,7 +118,7 @@ def test_a_lost_race_is_an_error_and_a_lost_partition_ends_nothing() -> None:
     [commit] = seen.spans("commit")
     assert commit.status.status_code is StatusCode.ERROR
     seen.serve(header())
-    seen.observer.partition_lost(TP)
+    seen.observer.observe(PartitionLost(TP))
     seen.commit()
     assert len(seen.spans("commit")) == 1
 
@@ -141,7 +142,7 @@ def test_what_waits_for_its_commit_is_bounded_and_the_end_is_passed_on(monkeypat
     seen.exporter.clear()
     seen.commit()
     assert len(seen.spans("commit")) == 5
-    seen.observer.stopped()
+    seen.observer.observe(Stopped())
     assert seen.ended == 1
 
 
@@ -150,8 +151,8 @@ def test_a_timestamp_that_cannot_be_believed_does_not_stretch_the_batch() -> Non
     frames = [replace(frame(0), kafka_timestamp_ms=stated) for stated in (-1, AT_MS + 5_000, AT_MS - 4_000_000)]
     for each in frames:
         batch, predictions, trace = served([each])
-        seen.observer.batch_predicted(
-            ImageBatch("north", (each,), batch.images), predictions, replace(trace, predicted_at_us=1_000 * AT_MS)
-        )
+        batch = ImageBatch("north", (each,), batch.images)
+        trace = replace(trace, predicted_at_us=1_000 * AT_MS)
+        seen.observer.observe(BatchServed(trace, predictions, [], batch))
     assert seen.spans("gather") == []
     assert {milliseconds(span) for span in seen.spans("batch")} == {(-20.0, 0.0)}

@@ -30,8 +30,19 @@ from adawise.worker.adaptation import Adaptation
 from adawise.worker.backpressure import Limits
 from adawise.worker.batching import BatchPolicy
 from adawise.worker.decode_pool import Prefetch
+from adawise.worker.events import (
+    BatchServed,
+    Event,
+    FrameRejected,
+    PartitionLost,
+    PartitionRecovered,
+    ProducerMistaken,
+    RetriesEnded,
+    RetryScheduled,
+    SegmentCommitted,
+    Stopped,
+)
 from adawise.worker.loop import Worker
-from adawise.worker.observer import Observer
 from adawise.worker.pairs import Pairs, Serving
 from adawise.worker.partition import FlushPolicy
 from tests.adapt.curves import AlphaByAlpha
@@ -193,8 +204,8 @@ def rows_of(told: Told) -> Sequence[Frame | RowResult]:
 
 
 @dataclass
-class Journal(Observer):
-    """An `Observer` that keeps what it is told."""
+class Journal:
+    """An `Observer` that keeps the events."""
 
     recovered: list[tuple[TopicPartition, Head]] = field(default_factory=list)
     lost: list[TopicPartition] = field(default_factory=list)
@@ -208,36 +219,31 @@ class Journal(Observer):
     ended: list[str] = field(default_factory=list)  # what failed, and succeeded
     ends: int = 0
 
-    def partition_recovered(self, tp: TopicPartition, head: Head) -> None:
-        self.recovered.append((tp, head))
-
-    def partition_lost(self, tp: TopicPartition) -> None:
-        self.lost.append(tp)
-
-    def frame_rejected(self, frame: Frame) -> None:
-        self.rejected.append(frame)
-
-    def frame_noted(self, frame: Frame) -> None:
-        self.noted.append(frame)
-
-    def batch_served(self, trace: BatchTrace) -> None:
-        self.served.append(trace)
-
-    def search_failed(self, trace: BatchTrace, error: Exception) -> None:
-        self.failed.append((trace, error))
-
-    def segment_committed(self, tp: TopicPartition, commit: Commit, lag: int | None) -> None:
-        self.commits.append((tp, commit))
-        self.lags.append(lag)
-
-    def retry_scheduled(self, error: AdawiseError, wait_s: float, what: str) -> None:
-        self.waits_s.append(wait_s)
-
-    def retries_ended(self, what: str) -> None:
-        self.ended.append(what)
-
-    def stopped(self) -> None:
-        self.ends += 1
+    def observe(self, event: Event) -> None:
+        match event:
+            case PartitionRecovered():
+                self.recovered.append((event.tp, event.head))
+            case PartitionLost():
+                self.lost.append(event.tp)
+            case FrameRejected():
+                self.rejected.append(event.frame)
+            case ProducerMistaken():
+                self.noted.append(event.frame)
+            case BatchServed():
+                self.served.append(event.trace)
+                if event.error is not None:
+                    self.failed.append((event.trace, event.error))
+            case SegmentCommitted():
+                self.commits.append((event.tp, event.commit))
+                self.lags.append(event.lag)
+            case RetryScheduled():
+                self.waits_s.append(event.wait_s)
+            case RetriesEnded():
+                self.ended.append(event.what)
+            case Stopped():
+                self.ends += 1
+            case _:
+                pass
 
 
 class Inline(Prefetch):

@@ -25,11 +25,11 @@ import psutil
 
 from adawise import logs
 from adawise.commands.run.run import run_worker
-from adawise.ports import Commit, Head
-from adawise.records import BatchTrace, TopicPartition
+from adawise.records import TopicPartition
 from adawise.settings import Settings
 from adawise.sink import claims
 from adawise.store.store import LocalStore
+from adawise.worker import events
 from adawise.worker.observer import LogObserver
 from tests.deadlines import DEADLINE_S
 from tests.kafka.damage import damage
@@ -73,28 +73,26 @@ class Event:
 class Telling(LogObserver):
     """Logs, and tells the parent."""
 
-    def __init__(self, events: Connection) -> None:
+    def __init__(self, parent: Connection) -> None:
         super().__init__()
-        self._events = events
+        self._events = parent
 
-    def partition_recovered(self, tp: TopicPartition, head: Head) -> None:
-        super().partition_recovered(tp, head)
-        self._events.send(Event("recovered", tp=tp))
-
-    def partition_lost(self, tp: TopicPartition) -> None:
-        super().partition_lost(tp)
-        self._events.send(Event("lost", tp=tp))
-
-    def batch_served(self, trace: BatchTrace) -> None:
-        super().batch_served(trace)
-        self._events.send(Event("served", rows=trace.images))
-
-    def segment_committed(self, tp: TopicPartition, commit: Commit, lag: int | None) -> None:
-        super().segment_committed(tp, commit, lag)
-        self._events.send(Event("committed", tp=tp, won=commit.won, rows=commit.rows))
+    def observe(self, event: events.Event) -> None:
+        super().observe(event)
+        match event:
+            case events.PartitionRecovered():
+                self._events.send(Event("recovered", tp=event.tp))
+            case events.PartitionLost():
+                self._events.send(Event("lost", tp=event.tp))
+            case events.BatchServed():
+                self._events.send(Event("served", rows=event.trace.images))
+            case events.SegmentCommitted():
+                self._events.send(Event("committed", tp=event.tp, won=event.commit.won, rows=event.commit.rows))
+            case _:
+                pass
 
 
-def work(plan: Plan, events: Connection) -> NoReturn:
+def work(plan: Plan, parent: Connection) -> NoReturn:
     """The worker process from its beginning to its end."""
     out = os.open(plan.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(out, 1)
@@ -110,12 +108,12 @@ def work(plan: Plan, events: Connection) -> NoReturn:
     def at(point: str) -> None:
         reached[point] += 1
         if (point, reached[point]) == (plan.point, plan.time):
-            events.send(Event("at", point))
+            parent.send(Event("at", point))
             _end_or_wait(plan.then)
 
     with damage(*plan.damaged) if plan.damaged else nullcontext():
-        code = run_worker(plan.settings, failpoint=at, observer=Telling(events))
-    events.send(Event("ended", peak_bytes=1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
+        code = run_worker(plan.settings, failpoint=at, observer=Telling(parent))
+    parent.send(Event("ended", peak_bytes=1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
     sys.exit(code)
 
 
@@ -261,5 +259,5 @@ def wait_until(done: Callable[[], bool], *workers: WorkerProcess) -> None:
         diaries = "\n".join(worker.diary for worker in workers)
         ready = connection.wait(list(ours), timeout=max(0.0, give_up - time.monotonic()))
         assert ready, f"it did not come to that in {DEADLINE_S} s\n{diaries}"
-        for events in ready:
-            assert ours[events]._next_event(0.0), f"a worker ended before its time\n{diaries}"
+        for ended in ready:
+            assert ours[ended]._next_event(0.0), f"a worker ended before its time\n{diaries}"

@@ -11,8 +11,8 @@ from structlog.testing import capture_logs
 from adawise.errors import ChainError
 from adawise.ports import Head
 from adawise.records import TopicPartition
+from adawise.worker.events import PartitionLost, PartitionRecovered, Stepped, Stopped, WorkerProgress
 from adawise.worker.housekeeping import EVERY_S, FIRST_S, Housekeeping
-from adawise.worker.observer import WorkerProgress
 from tests.deadlines import DEADLINE_S
 
 ONE, OTHER = TopicPartition("frames", 1), TopicPartition("frames", 2)
@@ -30,7 +30,7 @@ class House:
 
     def step(self, now_s: float) -> None:
         self.now_s = now_s
-        self.keeper.stepped(no_progress)
+        self.keeper.observe(Stepped(no_progress))
 
 
 def test_passes_are_over_the_partitions_that_the_worker_has_once_an_hour_and_what_they_did_is_told() -> None:
@@ -46,8 +46,8 @@ def test_passes_are_over_the_partitions_that_the_worker_has_once_an_hour_and_wha
 
     house = House(remove)
     for tp in (ONE, OTHER, TopicPartition("frames", 0)):
-        house.keeper.partition_recovered(tp, Head(0))
-    house.keeper.partition_lost(TopicPartition("frames", 0))
+        house.keeper.observe(PartitionRecovered(tp, Head(0)))
+    house.keeper.observe(PartitionLost(TopicPartition("frames", 0)))
     house.step(0.0)
     house.step(FIRST_S - 1)
     assert seen == []
@@ -57,7 +57,7 @@ def test_passes_are_over_the_partitions_that_the_worker_has_once_an_hour_and_wha
         house.keeper._passes._pool.submit(int).result(DEADLINE_S)  # behind it: so it is over
         house.step(FIRST_S + 1)
         house.step(FIRST_S + 1 + EVERY_S / 2)
-        house.keeper.stopped()
+        house.keeper.observe(Stopped())
     assert seen == [ONE, OTHER]
     assert [(log["event"], log["removed"]) for log in logs] == [("files_retained", 6)]
 
@@ -70,11 +70,11 @@ def test_a_damaged_partition_keeps_no_other_from_its_turn() -> None:
 
     house = House(remove)
     for tp in (ONE, OTHER):
-        house.keeper.partition_recovered(tp, Head(0))
+        house.keeper.observe(PartitionRecovered(tp, Head(0)))
     with capture_logs() as logs:
         house.step(0.0)
         house.step(FIRST_S)
-        house.keeper.stopped()
+        house.keeper.observe(Stopped())
     told = [(log["event"], log.get("removed"), log.get("error")) for log in logs]
     assert told == [("retention_failed", None, "frames/1: a claim is damaged"), ("files_retained", 5, None)]
 
@@ -90,11 +90,11 @@ def test_the_end_of_the_worker_ends_the_pass_between_two_files() -> None:
         return files
 
     house = House(remove)
-    house.keeper.partition_recovered(ONE, Head(0))
+    house.keeper.observe(PartitionRecovered(ONE, Head(0)))
     house.step(0.0)
     house.step(FIRST_S)
     assert begun.wait(DEADLINE_S)
-    house.keeper.stopped()  # returns
+    house.keeper.observe(Stopped())  # returns
 
 
 def test_a_pass_that_fails_is_told_and_tried_again_an_hour_later(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,11 +102,11 @@ def test_a_pass_that_fails_is_told_and_tried_again_an_hour_later(monkeypatch: py
         raise ChainError("a hole; see `adawise verify`")
 
     house = House(remove)
-    house.keeper.partition_recovered(ONE, Head(0))
+    house.keeper.observe(PartitionRecovered(ONE, Head(0)))
     with capture_logs() as logs:
         house.step(0.0)
         house.step(FIRST_S)
-        house.keeper.stopped()
+        house.keeper.observe(Stopped())
     [log] = logs
     assert (log["event"], log["log_level"]) == ("retention_failed", "warning")
     assert "a hole" in log["error"]

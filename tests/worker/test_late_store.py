@@ -14,12 +14,10 @@ import stamina
 from kafka import KafkaAdminClient
 
 from adawise.commands.run.run import run_worker
-from adawise.errors import AdawiseError
-from adawise.ports import Commit, Head
-from adawise.records import TopicPartition
 from adawise.settings import Settings
 from adawise.sink.read.files import read_predictions
 from adawise.sink.verify.root import verify
+from adawise.worker.events import Event, PartitionRecovered, RetryScheduled, SegmentCommitted
 from tests.brokers import Broker, MakeTopic, fresh_name
 from tests.models import PairFolder
 from tests.store.clouds import new_bucket, open_s3, s3_environment, s3_server
@@ -36,19 +34,19 @@ class Acting(Journal):
         self.errors: list[str] = []
         self._failed = failed
 
-    def retry_scheduled(self, error: AdawiseError, wait_s: float, what: str) -> None:
-        super().retry_scheduled(error, wait_s, what)
-        self.errors.append(str(error))
-        self._failed(len(self.errors))
-
-    def segment_committed(self, tp: TopicPartition, commit: Commit, lag: int | None) -> None:
-        super().segment_committed(tp, commit, lag)
-        if sum(each.rows for _, each in self.commits) == 2 * IMAGES:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    def partition_recovered(self, tp: TopicPartition, head: Head) -> None:
-        assert self.errors
-        super().partition_recovered(tp, head)
+    def observe(self, event: Event) -> None:
+        super().observe(event)
+        match event:
+            case RetryScheduled():
+                self.errors.append(str(event.error))
+                self._failed(len(self.errors))
+            case SegmentCommitted():
+                if sum(each.rows for _, each in self.commits) == 2 * IMAGES:
+                    os.kill(os.getpid(), signal.SIGTERM)
+            case PartitionRecovered():
+                assert self.errors
+            case _:
+                pass
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -12,11 +11,27 @@ from structlog.testing import capture_logs
 
 from adawise.adapt.state import StreamState
 from adawise.errors import Lost, Reason
-from adawise.ports import Commit, Head, Told, When
-from adawise.records import BatchTrace, Frame, Gap, ImageBatch, Message, Missing, Predictions, RowId, TopicPartition
+from adawise.ports import Commit, Head, When
+from adawise.records import Frame, Gap, Message, Missing, RowId, TopicPartition
 from adawise.worker.backpressure import Limits
 from adawise.worker.batching import batch_of
-from adawise.worker.observer import LogObserver, Observer, Observers, Phase, WorkerProgress
+from adawise.worker.events import (
+    BatchServed,
+    DeadLetterSent,
+    Event,
+    FrameRejected,
+    GapFound,
+    Observers,
+    Phase,
+    PhaseEntered,
+    ProducerMistaken,
+    ResultsPublished,
+    SegmentCommitted,
+    Stepped,
+    Stopped,
+    WorkerProgress,
+)
+from adawise.worker.observer import LogObserver
 from tests.fakes import FakeSource
 from tests.frames import a_frame, adapted
 from tests.worker.loop import TP, Bench, FakeResults, Journal, bad, batch, images
@@ -33,7 +48,7 @@ class Telling:
     def reject(self, count: int, stream: str | None = "north", reason: Reason = Reason.UNDECODABLE_IMAGE) -> None:
         for _ in range(count):
             row = RowId("frames", 0, self.sent, 0)
-            self.observer.frame_rejected(Frame(row, 0, stream, reason=reason, detail="expected better"))
+            self.observer.observe(FrameRejected(Frame(row, 0, stream, reason=reason, detail="expected better")))
             self.sent += 1
 
 
@@ -64,13 +79,12 @@ def test_what_was_counted_is_told_at_a_later_segment_and_at_the_end() -> None:
     with capture_logs() as lines:
         told.reject(5)
         told.now = 61.0
-        told.observer.segment_committed(
-            TopicPartition("frames", 0), Commit(head, won=True, rows=5, size_bytes=100), None
-        )
+        commit = Commit(head, won=True, rows=5, size_bytes=100)
+        told.observer.observe(SegmentCommitted(TopicPartition("frames", 0), commit, None))
         assert counts(lines) == (3, 2)
         told.reject(4)
-        told.observer.stopped()
-        told.observer.stopped()
+        told.observer.observe(Stopped())
+        told.observer.observe(Stopped())
     assert counts(lines) == (3, 6)
 
 
@@ -80,7 +94,7 @@ def test_a_flood_of_names_is_told_by_reason_and_takes_no_memory() -> None:
         for number in range(20_000):
             told.reject(1, stream=f"name-{number}")
         told.reject(1, stream="name-0")
-        told.observer.stopped()
+        told.observer.observe(Stopped())
     assert counts(lines) == (100 + 3 + 1, 20_001 - 104)
     assert lines[-1]["stream_id"] == "of more than 100 streams"
     assert len(told.observer._rejections._alike) <= 100 + len(Reason)
@@ -104,12 +118,12 @@ def test_a_producer_s_mistake_is_told_once_a_stream_and_of_so_many_streams_as_ar
         for number in range(500):
             for stream in ("north", f"name-{number}"):
                 note = "header 'stream_id': it is not read"
-                told.observer.frame_noted(Frame(RowId("frames", 0, number, 0), 0, stream, note=note))
+                told.observer.observe(ProducerMistaken(Frame(RowId("frames", 0, number, 0), 0, stream, note=note)))
     assert [line["stream_id"] for line in lines].count("north") == 1
     assert len(lines) == 100
 
 
-class Facts(Observer):
+class Facts:
     """Keeps what `Journal` does not."""
 
     def __init__(self) -> None:
@@ -117,38 +131,31 @@ class Facts(Observer):
         self.progress: list[WorkerProgress] = []
         self.gaps: list[Gap] = []
         self.letters: list[Frame] = []
-        self.predicted: list[tuple[ImageBatch, Predictions, BatchTrace]] = []
+        self.served: list[BatchServed] = []
         self.seconds: list[float] = []
-        self.notes: list[Frame] = []
-        self.told: list[Told] = []
+        self.published = 0
         self.ends = 0
 
-    def phase_entered(self, phase: Phase) -> None:
-        self.phases.append(phase)
-
-    def stepped(self, progress: Callable[[], WorkerProgress]) -> None:
-        self.progress.append(progress())
-
-    def gap_found(self, tp: TopicPartition, gap: Gap) -> None:
-        self.gaps.append(gap)
-
-    def frame_noted(self, frame: Frame) -> None:
-        self.notes.append(frame)
-
-    def letter_sent(self, frame: Frame) -> None:
-        self.letters.append(frame)
-
-    def result_told(self, told: Told) -> None:
-        self.told.append(told)
-
-    def batch_predicted(self, batch: ImageBatch, predictions: Predictions, trace: BatchTrace) -> None:
-        self.predicted.append((batch, predictions, trace))
-
-    def segment_committed(self, tp: TopicPartition, commit: Commit, lag: int | None) -> None:
-        self.seconds.append(commit.seconds)
-
-    def stopped(self) -> None:
-        self.ends += 1
+    def observe(self, event: Event) -> None:
+        match event:
+            case PhaseEntered():
+                self.phases.append(event.phase)
+            case Stepped():
+                self.progress.append(event.progress())
+            case GapFound():
+                self.gaps.append(event.gap)
+            case DeadLetterSent():
+                self.letters.append(event.frame)
+            case ResultsPublished():
+                self.published += event.rows
+            case BatchServed():
+                self.served.append(event)
+            case SegmentCommitted():
+                self.seconds.append(event.commit.seconds)
+            case Stopped():
+                self.ends += 1
+            case _:
+                pass
 
 
 def test_several_observers_hear_all_of_a_run_and_the_numbers_agree() -> None:
@@ -161,9 +168,12 @@ def test_several_observers_hear_all_of_a_run_and_the_numbers_agree() -> None:
     assert facts.gaps == [Gap(41, 43, Lost.BATCH_DAMAGED)]
     assert {frame.reason for frame in facts.letters} == {Reason.UNDECODABLE_IMAGE, Lost.BATCH_DAMAGED}
     assert len(facts.letters) == len(bench.letters.sent)
-    assert [trace for *_, trace in facts.predicted] == journal.served
-    assert all(len(batch) == len(said.top_index) == trace.images for batch, said, trace in facts.predicted)
-    assert all(torch.equal(batch.frames[0].image, batch.images[0]) for batch, *_ in facts.predicted)  # type: ignore[arg-type]
+    assert [event.trace for event in facts.served] == journal.served
+    for event in facts.served:
+        batch = event.batch
+        assert batch is not None
+        assert len(batch) == len(event.predictions.top_index) == event.trace.images == len(event.timestamps_ms)
+        assert torch.equal(batch.frames[0].image, batch.images[0])  # type: ignore[arg-type]
     assert len(facts.seconds) == len(journal.commits)
     assert all(seconds >= 0.0 for seconds in facts.seconds)
     assert (facts.ends, journal.ends) == (1, 1)
@@ -190,39 +200,42 @@ def test_of_results_it_is_told_how_many_rows_they_are_about(when: When) -> None:
     facts = Facts()
     source = FakeSource([*images(16, "north"), bad(16), batch(17, "north", b"\x05\x00\x09")], finite=True)
     bench = Bench(source, observer=facts, results=FakeResults(when)).run()
-    assert sum(told.rows for told in facts.told) == bench.rows == 20
+    assert facts.published == bench.rows == 20
 
 
 def test_a_search_that_fails_is_reported_once_a_stream_with_the_line_that_raised() -> None:
-    observer, trace = LogObserver(), adapted(batch_of([a_frame(0)]), StreamState("k", 0)).trace
+    batch = batch_of([a_frame(0)])
+    result = adapted(batch, StreamState("k", 0))
+    observer, served = LogObserver(), BatchServed(result.trace, result.predictions, [], batch)
     try:
         raise ZeroDivisionError("no rows")  # so that it has a line
     except ZeroDivisionError as raised:
         error = raised
     with capture_logs() as lines:
         for stream in ("north", "north", "south"):
-            observer.search_failed(replace(trace, stream_id=stream), error)
+            observer.observe(replace(served, trace=replace(served.trace, stream_id=stream), error=error))
+    lines = [line for line in lines if line["event"] == "search_failed"]
     assert [line["stream_id"] for line in lines] == ["north", "south"]
     assert lines[0]["error"] == "ZeroDivisionError: no rows"
     assert lines[0]["where"].startswith("test_observer.py:")
     assert lines[0]["log_level"] == "error"
 
 
-class Broken(Observer):
+class Broken:
     """What watches the work, and fails at each call."""
 
-    def batch_served(self, trace: BatchTrace) -> None:
-        raise KeyError("north")
-
-    def stopped(self) -> None:
-        raise RuntimeError("the exporter is closed")
+    def observe(self, event: Event) -> None:
+        if isinstance(event, BatchServed):
+            raise KeyError("north")
+        if isinstance(event, Stopped):
+            raise RuntimeError("the exporter is closed")
 
 
 def test_a_log_that_raises_as_well_ends_neither(monkeypatch: pytest.MonkeyPatch) -> None:
     def closed(*_: object, **__: object) -> None:
         raise OSError("the disk of the log is full")
 
-    monkeypatch.setattr("adawise.worker.observer.structlog.get_logger", closed)
+    monkeypatch.setattr("adawise.worker.events.structlog.get_logger", closed)
     messages = images(12, "north", "south")
     after = Journal()
     Bench(FakeSource(messages, finite=True), observer=Observers(Broken(), after)).run().check_against(messages)
@@ -237,4 +250,4 @@ def test_an_observer_that_raises_ends_neither_the_work_nor_the_others() -> None:
     bench.check_against(messages)
     assert (len(after.served), after.ends) == (4, 1)
     told = [(line["method"], line["error"]) for line in lines if line["event"] == "observer_failed"]
-    assert told == [("batch_served", "KeyError: 'north'"), ("stopped", "RuntimeError: the exporter is closed")]
+    assert told == [("BatchServed", "KeyError: 'north'"), ("Stopped", "RuntimeError: the exporter is closed")]

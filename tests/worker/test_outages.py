@@ -19,6 +19,7 @@ from adawise.records import Message
 from adawise.sink import layout
 from adawise.store.store import LocalStore, Store
 from adawise.worker.backpressure import Limits
+from adawise.worker.events import Event, RetryScheduled
 from tests.fakes import FakeSource
 from tests.sink.building import DictStore, open_chain
 from tests.store.clouds import new_bucket, open_s3, s3_server
@@ -39,10 +40,11 @@ class Keeping(Journal):
         self.errors: list[str] = []
         self.kinds: list[AdawiseError] = []
 
-    def retry_scheduled(self, error: AdawiseError, wait_s: float, what: str) -> None:
-        super().retry_scheduled(error, wait_s, what)
-        self.errors.append(str(error))
-        self.kinds.append(error)
+    def observe(self, event: Event) -> None:
+        super().observe(event)
+        if isinstance(event, RetryScheduled):
+            self.errors.append(str(event.error))
+            self.kinds.append(event.error)
 
 
 class Outage:

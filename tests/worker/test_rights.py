@@ -18,9 +18,7 @@ from kafka.admin import ACL, ACLOperation, ACLPermissionType, ResourcePattern, R
 
 from adawise.__main__ import main
 from adawise.commands.run.run import run_worker
-from adawise.errors import AdawiseError
-from adawise.ports import Commit
-from adawise.records import TopicPartition
+from adawise.worker.events import Event, RetryScheduled, SegmentCommitted
 from tests.brokers import ApacheKafka, Broker, Unavailable, broker_of, create_topic, fresh_name
 from tests.models import PairFolder
 from tests.worker.cameras import Shot, Topic, settings_for, single
@@ -149,17 +147,16 @@ class Waiting(Journal):
         self.is_allowed = self.is_told = False
         self._allow = allow
 
-    def retry_scheduled(self, error: AdawiseError, wait_s: float, what: str) -> None:
-        super().retry_scheduled(error, wait_s, what)
-        self.errors.append(str(error))
-        self._look()
-
-    def segment_committed(self, tp: TopicPartition, commit: Commit, lag: int | None) -> None:
-        super().segment_committed(tp, commit, lag)
-        self._look()
-        if len({tp.partition for tp, _ in self.commits}) == 2 and not self.is_told:
-            self.is_told = True
-            os.kill(os.getpid(), signal.SIGTERM)
+    def observe(self, event: Event) -> None:
+        super().observe(event)
+        if isinstance(event, RetryScheduled):
+            self.errors.append(str(event.error))
+            self._look()
+        elif isinstance(event, SegmentCommitted):
+            self._look()
+            if len({tp.partition for tp, _ in self.commits}) == 2 and not self.is_told:
+                self.is_told = True
+                os.kill(os.getpid(), signal.SIGTERM)
 
     def _look(self) -> None:
         if self.errors and self.commits and not self.is_allowed:

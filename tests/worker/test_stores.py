@@ -15,13 +15,13 @@ import pytest
 
 from adawise.__main__ import main
 from adawise.commands.run.run import run_worker
-from adawise.ports import Commit
 from adawise.recording import format as layout
 from adawise.records import Message, TopicPartition
 from adawise.sink import claims
 from adawise.sink.read.files import read_predictions
 from adawise.store import object_store
 from adawise.store.store import open_store
+from adawise.worker.events import Event, SegmentCommitted
 from tests.brokers import Broker, MakeTopic, fresh_name
 from tests.kafka.sources import produce
 from tests.models import PairFolder
@@ -113,9 +113,9 @@ def test_labels_are_added_by_a_second_run(
 class UntilWritten(Journal):
     """Sends SIGTERM when so many rows are written."""
 
-    def segment_committed(self, tp: TopicPartition, commit: Commit, lag: int | None) -> None:
-        super().segment_committed(tp, commit, lag)
-        if sum(each.rows for _, each in self.commits) == IMAGES:
+    def observe(self, event: Event) -> None:
+        super().observe(event)
+        if isinstance(event, SegmentCommitted) and sum(each.rows for _, each in self.commits) == IMAGES:
             os.kill(os.getpid(), signal.SIGTERM)
 
 

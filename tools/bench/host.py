@@ -50,8 +50,8 @@ from adawise.worker.adaptation import Adaptation
 from adawise.worker.backpressure import Limits
 from adawise.worker.batching import BatchPolicy
 from adawise.worker.decode_pool import Prefetch
+from adawise.worker.events import Observer
 from adawise.worker.loop import Worker
-from adawise.worker.observer import Observer
 from adawise.worker.pairs import Pairs, Serving
 from adawise.worker.partition import FlushPolicy
 from tests.fakes import FakeSource

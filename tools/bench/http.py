@@ -38,7 +38,7 @@ from adawise.demo.main import demo_settings
 from adawise.kafka.embedded import EmbeddedBroker
 from adawise.records import BatchTrace, Frame, ImageBatch, Message, Predictions, RowId
 from adawise.settings import Settings
-from adawise.worker.observer import Observers
+from adawise.worker.events import BatchServed, ModelLoaded, Observers
 from tools.bench.paired import Spent, in_turns, is_interrupted, serve, told, until_interrupted
 from tools.bench.worker import Tally, pictures, write_pair
 
@@ -179,21 +179,21 @@ def make_up(observer: object) -> None:
     from adawise.live.observer import LiveObserver
 
     assert isinstance(observer, LiveObserver)
-    observer.model_loaded([f"class {n}" for n in range(10)], {"fingerprint": "made-up"})
+    observer.observe(ModelLoaded([f"class {n}" for n in range(10)], {"fingerprint": "made-up"}))
     rng, chance = np.random.default_rng(0), random.Random(0)
     put_s = 0.0
     for _ in range(20):
         batches = [a_batch(camera, rng) for camera in chance.sample(range(MANY), MANY)]
         began = time.thread_time()
         for batch in batches:
-            observer.batch_predicted(*batch)
+            observer.observe(batch)
         put_s += time.thread_time() - began
         while observer.waiting > MANY:
             time.sleep(0.01)  # the port takes them up twice a second
     print(f"the worker's thread pays {1e6 * put_s / 20 / MANY:.1f} microseconds a batch of 32")
 
 
-def a_batch(camera: int, rng: np.random.Generator) -> tuple[ImageBatch, Predictions, BatchTrace]:
+def a_batch(camera: int, rng: np.random.Generator) -> BatchServed:
     name, now_ms = f"camera-{camera:04d}", int(time.time() * 1e3)
     frames = tuple(Frame(RowId("frames", camera % 8, n, 0), now_ms - 400, name) for n in range(32))
     top = rng.integers(0, 10, (32, 5)).astype(np.int32)
@@ -221,7 +221,8 @@ def a_batch(camera: int, rng: np.random.Generator) -> tuple[ImageBatch, Predicti
         milliseconds={"forward": 40.0, "search": 1.0},
         predicted_at_us=1_000 * now_ms,
     )
-    return ImageBatch(name, frames, torch.zeros(0)), Predictions(top, sure, sure[:, 0], ends, sure[:2]), trace
+    predictions = Predictions(top, sure, sure[:, 0], ends, sure[:2])
+    return BatchServed(trace, predictions, [now_ms] * 32, ImageBatch(name, frames, torch.zeros(0)))
 
 
 def paint(url: str) -> None:

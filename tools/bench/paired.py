@@ -17,8 +17,8 @@ from adawise.ports import Results, Told, When
 from adawise.records import Message
 from adawise.results.sink import KafkaResults
 from adawise.settings import Settings
+from adawise.worker.events import Observer
 from adawise.worker.loop import Worker
-from adawise.worker.observer import Observer
 
 Figure = TypeVar("Figure")
 

@@ -28,10 +28,10 @@ from adawise.dead_letters.sink import NoDeadLetters
 from adawise.kafka.embedded import EmbeddedBroker
 from adawise.pairs.live import LivePairs
 from adawise.pairs.orders import Orders, give_order, read_orders
-from adawise.ports import ServedBy
-from adawise.records import BatchTrace, Switch, TopicPartition
+from adawise.records import BatchTrace
 from adawise.settings import BatchSettings, KafkaSettings, ModelSettings, PairsSettings, Settings, SinkSettings
 from adawise.store.store import Store, open_store
+from adawise.worker.events import BatchServed, Event, PairServes
 from tools.bench.worker import IMAGES, Tally, create_topic, produce, write_pair
 
 DEMO = Path(__file__).parents[2] / "pipeline" / "adawise" / "demo" / "pair"
@@ -46,14 +46,15 @@ class SwitchTally(Tally):
         self.switches: list[tuple[float, str]] = []
 
     @override
-    def batch_served(self, trace: BatchTrace) -> None:
-        super().batch_served(trace)
-        self.served.append((time.perf_counter(), trace))
-
-    @override
-    def pair_serves(self, tp: TopicPartition, by: ServedBy, switch: Switch | None) -> None:
-        if switch is not None:
-            self.switches.append((time.perf_counter(), by.pair))
+    def observe(self, event: Event) -> None:
+        super().observe(event)
+        match event:
+            case BatchServed():
+                self.served.append((time.perf_counter(), event.trace))
+            case PairServes() if event.switch is not None:
+                self.switches.append((time.perf_counter(), event.by.pair))
+            case _:
+                pass
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from adawise.ports import Commit, Head
 from adawise.telemetry.spans import SpanObserver
-from adawise.worker.observer import Observer, Observers
+from adawise.worker.events import BatchServed, Observer, Observers, SegmentCommitted
 from tests.sink.building import TP, frame, served
 
 BATCHES, A_SEGMENT, PAIRS = 2_000, 256, 10
@@ -24,7 +24,7 @@ def main() -> None:
     """Print microseconds, median of ten pairs."""
     provider = TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(InMemorySpanExporter()))
-    without, with_spans = Observers(Observer()), Observers(Observer(), SpanObserver(provider, provider.shutdown))
+    without, with_spans = Observers(Observers()), Observers(Observers(), SpanObserver(provider, provider.shutdown))
     pairs = [(microseconds(without), microseconds(with_spans)) for _ in range(PAIRS)]
     spans = median(after - before for before, after in pairs)
     print(f"spans: {spans:.0f} us a batch of 16, {spans / 16:.1f} us an image (median of {PAIRS} pairs)")
@@ -32,11 +32,12 @@ def main() -> None:
 
 def microseconds(observer: Observer) -> float:
     """Of the processor, for a batch with its share of a commit."""
-    batch = served([frame(offset) for offset in range(16)])
+    images, predictions, trace = served([frame(offset) for offset in range(16)])
+    batch = BatchServed(trace, predictions, [], images)
     commit = Commit(Head(16, segment="predictions/topic-frames/partition-00003/0.parquet"), True, 16, 1)
     began = time.process_time()
     for number in range(BATCHES):
-        observer.batch_predicted(*batch)
+        observer.observe(batch)
         if number % A_SEGMENT == A_SEGMENT - 1:
-            observer.segment_committed(TP, commit, None)
+            observer.observe(SegmentCommitted(TP, commit, None))
     return 1e6 * (time.process_time() - began) / BATCHES

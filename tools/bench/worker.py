@@ -30,32 +30,33 @@ from adawise.build.worker import make_worker
 from adawise.clip.classifier import PairClassifier
 from adawise.dead_letters.sink import NoDeadLetters
 from adawise.kafka.embedded import EmbeddedBroker
-from adawise.ports import Commit, Head
-from adawise.records import BatchTrace, TopicPartition
+from adawise.records import BatchTrace
 from adawise.settings import KafkaSettings, ModelSettings, Settings, SinkSettings
 from adawise.sink.verify.root import verify
 from adawise.store.store import open_store
-from adawise.worker.observer import Observer
+from adawise.worker.events import BatchServed, Event, PartitionRecovered, SegmentCommitted
 
 IMAGES, CAMERAS, PARTITIONS, CLASSES = int(os.environ.get("BENCH_IMAGES", "2000")), 8, 4, 10
 
 
-class Tally(Observer):
+class Tally:
     """An observer that counts, and says when all images are committed."""
 
     def __init__(self, images: int) -> None:
         self.images, self.rows, self.traces = images, 0, list[BatchTrace]()
         self.started = self.ended = 0.0
 
-    def partition_recovered(self, tp: TopicPartition, head: Head) -> None:
-        self.started = self.started or time.perf_counter()
-
-    def batch_served(self, trace: BatchTrace) -> None:
-        self.traces.append(trace)
-
-    def segment_committed(self, tp: TopicPartition, commit: Commit, lag: int | None) -> None:
-        self.rows += commit.rows
-        self.ended = time.perf_counter()
+    def observe(self, event: Event) -> None:
+        match event:
+            case PartitionRecovered():
+                self.started = self.started or time.perf_counter()
+            case BatchServed():
+                self.traces.append(event.trace)
+            case SegmentCommitted():
+                self.rows += event.commit.rows
+                self.ended = time.perf_counter()
+            case _:
+                pass
 
     def done(self) -> bool:
         return sum(trace.images for trace in self.traces) >= self.images

@@ -15,7 +15,7 @@ import structlog
 from adawise.cameras.board import SourceBoard
 from adawise.errors import SettingsError
 from adawise.live.health import Health, ProbeAnswer
-from adawise.live.metrics import CAMERA_METRICS, METRICS, Scrape, SourceScrape
+from adawise.live.metrics import CAMERA_METRICS, METRICS, Scrape, SourceScrape, worker_counters
 from adawise.live.observer import LiveObserver, steady
 from adawise.live.row import Provider
 from adawise.live.sources import LiveSources
@@ -27,7 +27,7 @@ from adawise.web.app import page_app
 from adawise.web.exposition import Exposition
 from adawise.web.feed import EventFeed
 from adawise.web.server import App, HttpThread, listen
-from adawise.worker.observer import Observer
+from adawise.worker.events import Observer, Observers
 
 _log = structlog.get_logger("http")
 _PROBES: Mapping[str, Callable[[Health, float], ProbeAnswer]] = {
@@ -64,7 +64,7 @@ def worker_port(settings: Settings) -> Iterator[WorkerPort]:
     """
     http = settings.http
     if not http.enabled:
-        yield WorkerPort(Observer())
+        yield WorkerPort(Observers())
         return
     clock = steady()
     flush_s = settings.sink.flush_age_s
@@ -78,7 +78,7 @@ def worker_port(settings: Settings) -> Iterator[WorkerPort]:
             stuck_after_s=http.stuck_after_s,
         ),
     )
-    observer = LiveObserver(worker, keeps_pictures=http.thumbnails, clock=clock)
+    observer = LiveObserver(worker, worker_counters(), keeps_pictures=http.thumbnails, clock=clock)
     feed = EventFeed(observer)
 
     def probe(ask: Callable[[Health, float], ProbeAnswer]) -> Callable[[], ProbeAnswer]:
@@ -90,8 +90,8 @@ def worker_port(settings: Settings) -> Iterator[WorkerPort]:
 
     @contextmanager
     def scrape() -> Iterator[Scrape]:
-        now = observer.catch_up()
-        yield Scrape(now, version("adawise"), http.max_streams, feed.viewers, observer.dropped, time.time())
+        now, dropped = observer.catch_up(), observer.dropped
+        yield Scrape(now, observer.counters, version("adawise"), http.max_streams, feed.viewers, dropped, time.time())
 
     probes = {path: probe(ask) for path, ask in _PROBES.items()}
     app = page_app(

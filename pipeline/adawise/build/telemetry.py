@@ -11,7 +11,7 @@ import structlog
 from typing_extensions import override
 
 from adawise.cameras.address import Address, address_of
-from adawise.worker.observer import Observer
+from adawise.worker.events import Observer
 
 SERVICE = "adawise"
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")

@@ -12,7 +12,7 @@ from typing import TypeVar
 from adawise.errors import AdawiseError, RetryableError
 from adawise.worker.attempts import STARTING, Attempts
 from adawise.worker.backoff import Backoff
-from adawise.worker.observer import Observer
+from adawise.worker.events import Observer
 
 T = TypeVar("T")
 

@@ -38,8 +38,8 @@ from adawise.store.store import Failpoint, Store, open_store
 from adawise.worker.backpressure import Limits
 from adawise.worker.batching import BatchPolicy
 from adawise.worker.decode_pool import Prefetch
+from adawise.worker.events import ModelLoaded, Observer, Observers, Phase, PhaseEntered
 from adawise.worker.loop import Worker
-from adawise.worker.observer import Observer, Observers, Phase
 from adawise.worker.pairs import Pairs, Serving
 from adawise.worker.partition import FlushPolicy
 from adawise.worker.write_ahead import WriteAheadRecorder
@@ -69,18 +69,18 @@ def start_worker(
         return answered(attempt, observer, should_stop)
 
     kafka = settings.kafka
-    observer.phase_entered(Phase.STARTING)
+    observer.observe(PhaseEntered(Phase.STARTING))
     tell_of_certificates(kafka)
     for root in (settings.sink.root, *([settings.record.root] if settings.record.enabled else ())):
         open_store(root)  # what is wrong with a URL is told before the model takes its seconds
     source = answer(lambda: kafka_source(kafka, on_compacted=kafka.on_compacted))
     port.knows_group(lambda: source.is_member, lambda: source.partitions)
     try:
-        observer.phase_entered(Phase.LOADING_MODEL)
+        observer.observe(PhaseEntered(Phase.LOADING_MODEL))
         orders = answer(lambda: read_orders(open_store(settings.sink.root)))
         start = starting_pair(settings, orders)
         settings, model = start.settings, start.model
-        observer.model_loaded(model.classes, describe(settings, model))
+        observer.observe(ModelLoaded(model.classes, describe(settings, model)))
         asked = bool(orders.log) and start.document.id == orders.serving.id
 
         def pairs(store: Store, name: str) -> Pairs:
@@ -176,9 +176,9 @@ def make_worker(
             followed.append(pairs(store, name))
 
     method = adaptation(settings, model)
-    observer.phase_entered(Phase.CHECKING_STORE)
+    observer.observe(PhaseEntered(Phase.CHECKING_STORE))
     if await_store(check, observer, should_stop):  # before the first poll, which joins the group
-        observer.phase_entered(Phase.ENCODING_TEXT)
+        observer.observe(PhaseEntered(Phase.ENCODING_TEXT))
         model.classifier.warm_up(method.strategy.reach[0])
     preprocess = model.checkpoints.preprocess
     decoder = open_decoder(settings.decode, preprocess)

@@ -17,17 +17,23 @@ from rich import box
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
-from typing_extensions import override
 
 from adawise.console import paper
 from adawise.demo.script import CameraScript
 from adawise.demo.summary import CameraPath
-from adawise.worker.observer import Observer
+from adawise.worker.events import (
+    BatchServed,
+    Event,
+    FrameRejected,
+    PartitionLost,
+    PartitionRecovered,
+    ProducerMistaken,
+    RetryScheduled,
+    SegmentCommitted,
+)
 
 if TYPE_CHECKING:  # torch among them, which would keep the cameras waiting
-    from adawise.errors import AdawiseError
-    from adawise.ports import Commit, Head
-    from adawise.records import BatchTrace, Frame, TopicPartition
+    from adawise.records import BatchTrace
 
 BAR = 12
 """Characters of a full bar."""
@@ -50,7 +56,7 @@ class Seen:
         return self.path.numbers[-1] if self.path.numbers else -1
 
 
-class Board(Observer):
+class Board:
     """What is known of the run so far; an `Observer`.
 
     Args:
@@ -111,30 +117,29 @@ class Board(Observer):
 
     # -- Observer
 
-    @override
-    def partition_recovered(self, tp: TopicPartition, head: Head) -> None:
-        """See `Observer`: the worker can begin."""
-        if self.began_s is None:
-            self.began_s = self._clock()
+    def observe(self, event: Event) -> None:
+        """See `Observer`. None of the demo's frames should be rejected or have a mistake."""
+        match event:
+            case PartitionRecovered():  # the worker can begin
+                self.began_s = self._clock() if self.began_s is None else self.began_s
+            case PartitionLost():
+                self.notes.append(f"partition {event.tp} moved; what was not written is classified again")
+            case FrameRejected(frame):
+                self.rejected += 1
+                self.notes.append(f"{frame.row_id} was rejected: {frame.reason}")
+                self._on_served(1)
+            case ProducerMistaken(frame):
+                self.notes.append(f"{frame.row_id}: {frame.note}")
+            case BatchServed():
+                self._served(event.trace)
+            case SegmentCommitted():
+                self.committed += event.commit.rows if event.commit.won else 0
+            case RetryScheduled():
+                self.notes.append(f"again in {event.wait_s:.0f} s: {event.error}")
+            case _:
+                pass
 
-    @override
-    def partition_lost(self, tp: TopicPartition) -> None:
-        self.notes.append(f"partition {tp} moved; what was not written is classified again")
-
-    @override
-    def frame_rejected(self, frame: Frame) -> None:
-        """See `Observer`; none of the demo's frames should be."""
-        self.rejected += 1
-        self.notes.append(f"{frame.row_id} was rejected: {frame.reason}")
-        self._on_served(1)
-
-    @override
-    def frame_noted(self, frame: Frame) -> None:
-        """See `Observer`; none of the demo's frames should be."""
-        self.notes.append(f"{frame.row_id}: {frame.note}")
-
-    @override
-    def batch_served(self, trace: BatchTrace) -> None:
+    def _served(self, trace: BatchTrace) -> None:
         seen = self.seen[trace.partition]
         seen.images += trace.images
         seen.forwards += trace.forward_equivalents * trace.images
@@ -144,14 +149,6 @@ class Board(Observer):
         self.ended_s = self._clock()
         self._recent.append((self.ended_s, trace.partition, trace.images))
         self._on_served(trace.images)
-
-    @override
-    def segment_committed(self, tp: TopicPartition, commit: Commit, lag: int | None) -> None:
-        self.committed += commit.rows if commit.won else 0
-
-    @override
-    def retry_scheduled(self, error: AdawiseError, wait_s: float, what: str) -> None:
-        self.notes.append(f"again in {wait_s:.0f} s: {error}")
 
 
 @contextmanager

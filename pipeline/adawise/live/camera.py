@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from adawise.live.row import REJECTED_SHARE, SILENT_PAUSES, STEP_S, STEPS, CameraRow, CameraState, spoken
 from adawise.records import TopicPartition
-from adawise.worker.observer import PartitionProgress
+from adawise.worker.events import PartitionProgress
 
 HALF_LIFE_S = 60.0
 """Of what shares, FE and agreement are taken over."""

@@ -1,11 +1,15 @@
-"""Counters and histograms in plain memory: what metrics are read from. Pure."""
+"""Counters and histograms in plain memory, moved by events. Pure."""
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeAlias, TypeVar
+
+Kind = TypeVar("Kind")
+Labels: TypeAlias = tuple[str, ...]
 
 LATENCY_S = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 3_600.0)
 BATCH_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -27,7 +31,7 @@ class Distribution:
         self.total = 0.0
 
     def add(self, value: float) -> None:
-        """One value; nan is none."""
+        """Count a value; nan is none."""
         if value == value:
             self._counts[bisect_left(self._bounds, value)] += 1
             self.total += value
@@ -45,31 +49,57 @@ class Distribution:
             yield bound, below
 
 
-@dataclass(slots=True)
-class Counts:
-    """What only ever grows, since the process began."""
+@dataclass(frozen=True, slots=True)
+class Movement(Generic[Kind]):
+    """Which event moves a counter or a histogram, and by how much.
 
-    images: int = 0
-    forwards: float = 0.0
-    batches: Counter[str] = field(default_factory=Counter)  # by trigger
-    resets: Counter[str] = field(default_factory=Counter)  # by reason
-    alarms: int = 0  # batches
-    conditions: Counter[str] = field(default_factory=Counter)  # that streams came into, by outcome
-    rejected: Counter[str] = field(default_factory=Counter)  # by reason
-    mistakes: int = 0
-    letters: int = 0
-    told: int = 0  # rows, as results
-    lost: Counter[str] = field(default_factory=Counter)  # offsets, by reason
-    segments: int = 0
-    rows: int = 0
-    segment_bytes: int = 0
-    races_lost: int = 0
-    retries: Counter[str] = field(default_factory=Counter)  # by who did not answer
-    gained: int = 0  # partitions
-    parted: int = 0  # partitions that went
-    switched: int = 0  # partitions, to another pair
-    evicted: int = 0
-    closed_early: int = 0
-    latency_s: Distribution = field(default_factory=lambda: Distribution(LATENCY_S))
-    batch_s: Distribution = field(default_factory=lambda: Distribution(BATCH_S))
-    commit_s: Distribution = field(default_factory=lambda: Distribution(COMMIT_S))
+    `amounts` gives pairs of label values and what is added to their series, or a value for their histogram. The series
+    of `known` are there from the beginning, at 0: nobody would see a series appear and rise to 1. A histogram has
+    `bounds`, a counter has none.
+    """
+
+    event: type[Kind]
+    amounts: Callable[[Kind], Iterable[tuple[Labels, float]]]
+    labels: Labels = ()
+    known: Sequence[Labels] = ()
+    bounds: Sequence[float] | None = None
+
+
+class Counters:
+    """The values of counters and histograms, moved by events alone, since the process began.
+
+    Args:
+        movements: by the metric's name.
+    """
+
+    def __init__(self, movements: Mapping[str, Movement[Any]]) -> None:
+        self._by_event: dict[type, list[tuple[str, Movement[Any]]]] = defaultdict(list)
+        self._values: dict[str, dict[Labels, float | Distribution]] = {}
+        for name, movement in movements.items():
+            self._by_event[movement.event].append((name, movement))
+            self._values[name] = {labels: self._zero(movement) for labels in movement.known}
+
+    @staticmethod
+    def _zero(movement: Movement[Any]) -> float | Distribution:
+        return 0 if movement.bounds is None else Distribution(movement.bounds)
+
+    def add(self, event: object) -> None:
+        """Move what this event moves."""
+        for name, movement in self._by_event.get(type(event), ()):
+            values = self._values[name]
+            for labels, amount in movement.amounts(event):
+                value = values.get(labels)
+                if value is None:
+                    value = values[labels] = self._zero(movement)
+                if isinstance(value, Distribution):
+                    value.add(amount)
+                else:
+                    values[labels] = value + amount
+
+    def of(self, name: str) -> Mapping[Labels, float | Distribution]:
+        """Return the series of a metric, by their label values."""
+        return self._values[name]
+
+    def total(self, name: str) -> float:
+        """Return the sum over a counter's series."""
+        return sum(value for value in self._values[name].values() if not isinstance(value, Distribution))

@@ -21,7 +21,7 @@ from adawise.errors import (
 from adawise.live.backlog import PartitionLag
 from adawise.live.row import spoken
 from adawise.records import TopicPartition
-from adawise.worker.observer import PartitionProgress, Phase, WorkerProgress
+from adawise.worker.events import PartitionProgress, Phase, WorkerProgress
 
 _DOING = {
     Phase.STARTING: "reads its settings and looks up the topic",

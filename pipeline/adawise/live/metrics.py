@@ -1,4 +1,4 @@
-"""Every metric: its name, its meaning, what to do when it moves, and where its samples come from. Pure.
+"""Every metric: its name, its meaning, what to do when it moves, and which event moves it or where it is read. Pure.
 
 One table is of a worker, one of a process that reads cameras.
 
@@ -12,27 +12,41 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from heapq import nlargest
-from typing import Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from adawise.errors import Lost, Reason
 from adawise.live.backlog import PartitionLag
 from adawise.live.camera import NEW, RETURNED, LiveCamera
-from adawise.live.counts import Distribution
-from adawise.live.health import PARTIES
+from adawise.live.counts import BATCH_S, COMMIT_S, LATENCY_S, Counters, Distribution, Labels, Movement
+from adawise.live.health import PARTIES, party_of
 from adawise.live.sources import DROP_REASONS, FAILURES, LiveSources, SourceCamera
 from adawise.live.worker import LiveWorker
-from adawise.worker.observer import PartitionProgress, WorkerProgress
+from adawise.worker.events import (
+    BatchServed,
+    DeadLetterSent,
+    FrameRejected,
+    GapFound,
+    PairServes,
+    PartitionLost,
+    PartitionProgress,
+    PartitionRecovered,
+    ProducerMistaken,
+    ResultsPublished,
+    RetryScheduled,
+    SegmentCommitted,
+    WorkerProgress,
+)
 
-Labels = tuple[str, ...]
 Samples = Iterable[tuple[Labels, float | Distribution]]
 NONE: Labels = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Scrape:
-    """What samples are read from: the worker, and what only the port knows."""
+    """What samples are read from: the worker, what its events have moved, and what only the port knows."""
 
     worker: LiveWorker
+    counters: Counters
     version: str
     max_streams: int  # with series of their own
     viewers: int  # of the live page
@@ -49,6 +63,7 @@ class SourceScrape:
     viewers: int
 
 
+Kind = TypeVar("Kind")
 Read = TypeVar("Read")
 
 
@@ -62,18 +77,62 @@ class MetricSeries(Generic[Read]):
 
 @dataclass(frozen=True, slots=True)
 class MetricSpec(Generic[Read]):
-    """One metric. Its series are those of a distribution only if it is a histogram."""
+    """One metric. Its series are those of a distribution only if it is a histogram.
+
+    A counter or a histogram that a worker's events alone move names the event (`moved_by`); the others are read from
+    what is known of the worker.
+    """
 
     name: str
     meaning: str
     remedy: str
     series: MetricSeries[Read]
-    is_histogram: bool = False
+    moved_by: Movement[Any] | None = None
 
     @property
     def kind(self) -> Literal["counter", "gauge", "histogram"]:
         """What Prometheus calls it."""
-        return "histogram" if self.is_histogram else "counter" if self.name.endswith("_total") else "gauge"
+        if self.moved_by is not None and self.moved_by.bounds is not None:
+            return "histogram"
+        return "counter" if self.name.endswith("_total") else "gauge"
+
+
+def _moved(name: str, meaning: str, remedy: str, movement: Movement[Any]) -> MetricSpec[Scrape]:
+    series: MetricSeries[Scrape] = MetricSeries(lambda scrape: scrape.counters.of(name).items(), movement.labels)
+    return MetricSpec(name, meaning, remedy, series, movement)
+
+
+def _count(event: type[Kind], amount: Callable[[Kind], float] = lambda _: 1) -> Movement[Kind]:
+    """Count these events, or what `amount` is of each."""
+    return Movement(event, lambda e: [(NONE, amount(e))], known=[NONE])
+
+
+def _by(
+    label: str,
+    event: type[Kind],
+    value: Callable[[Kind], str | None],
+    amount: Callable[[Kind], float] = lambda _: 1,
+    *,
+    known: Iterable[str] = (),
+) -> Movement[Kind]:
+    """Count by a label's value; those that it has none for are not counted."""
+
+    def amounts(e: Kind) -> Iterator[tuple[Labels, float]]:
+        if (found := value(e)) is not None:
+            yield (found,), amount(e)
+
+    return Movement(event, amounts, (label,), [(str(name),) for name in known])
+
+
+def _distribution(
+    event: type[Kind], values: Callable[[Kind], Iterable[float]], bounds: Sequence[float]
+) -> Movement[Kind]:
+    return Movement(event, lambda e: ((NONE, value) for value in values(e)), known=[NONE], bounds=bounds)
+
+
+def _latencies_s(event: BatchServed) -> Iterator[float]:
+    predicted_s = (event.trace.predicted_at_us or 0) / 1e6
+    return (max(0.0, predicted_s - stamp_ms / 1e3) for stamp_ms in event.timestamps_ms if stamp_ms >= 0)
 
 
 def _one(value: Callable[[LiveWorker], float | Distribution]) -> MetricSeries[Scrape]:
@@ -156,113 +215,110 @@ def _pairs(scrape: Scrape) -> Samples:
 
 METRICS: tuple[MetricSpec[Scrape], ...] = (
     # what is served
-    MetricSpec(
+    _moved(
         "adawise_images_total",
         "Images that were classified.",
         "At 0 with lag: see adawise_ready and /readyz.",
-        _one(lambda w: w.counts.images),
+        _count(BatchServed, lambda e: e.trace.images),
     ),
-    MetricSpec(
+    _moved(
         "adawise_forwards_total",
         "Images that passed the image tower. Its rate over that of adawise_images_total is FE: plain CLIP has 1.",
         "FE that stays above 2: images change faster than the method settles; a higher search.price spends less.",
-        _one(lambda w: w.counts.forwards),
+        _count(BatchServed, lambda e: e.trace.forward_equivalents * e.trace.images),
     ),
-    MetricSpec(
+    _moved(
         "adawise_batches_total",
         "Batches that were adapted, by why alternatives were tried.",
         "Many of too_few_images: cameras send too seldom for batch.max_age_s. Any of not_finite: see the card. "
         "Any of failed: see search_failed in the log.",
-        _each("trigger", lambda w: w.counts.batches),
+        _by("trigger", BatchServed, lambda e: e.trace.trigger),
     ),
-    MetricSpec(
+    _moved(
         "adawise_state_resets_total",
         "Streams that began to learn anew, by why.",
         "crowded: raise limits.streams, or look who sends under new names. jump: what cameras see changed at once.",
-        _each("reason", lambda w: w.counts.resets, ["crowded", "jump"]),
+        _by("reason", BatchServed, lambda e: e.trace.reset or None, known=("crowded", "jump")),
     ),
-    MetricSpec(
+    _moved(
         "adawise_alarm_batches_total",
         "Batches in which alpha is kept from where the objective would have it: weights may be over-confident there.",
         "It rises: adawise drift says at which cameras; label images of theirs, then adawise card --from-labels.",
-        _one(lambda w: w.counts.alarms),
+        _count(BatchServed, lambda e: bool(e.trace.alarm)),
     ),
     MetricSpec(
         "adawise_conditions_total",
         "Conditions (of light, weather or content) that streams came into: new ones, and known ones that returned.",
         "Many new ones by the day: search.conditions is too small for what returns, or cameras move.",
-        _each("outcome", lambda w: w.counts.conditions, [NEW, RETURNED]),
+        _each("outcome", lambda w: w.conditions, [NEW, RETURNED]),
     ),
-    MetricSpec(
+    _moved(
         "adawise_prediction_latency_seconds",
         "From the broker's timestamp of an image to its prediction.",
         "Beyond batch.max_age_s with lag: too few workers. Without lag: smaller batch.images or batch.max_age_s.",
-        _one(lambda w: w.counts.latency_s),
-        is_histogram=True,
+        _distribution(BatchServed, _latencies_s, LATENCY_S),
     ),
-    MetricSpec(
+    _moved(
         "adawise_batch_seconds",
         "A batch's share of forwards and search.",
         "Longer than before: another process has the processor, or the device throttles.",
-        _one(lambda w: w.counts.batch_s),
-        is_histogram=True,
+        _distribution(BatchServed, lambda e: [sum(e.trace.milliseconds.values()) / 1e3], BATCH_S),
     ),
     # what is not
-    MetricSpec(
+    _moved(
         "adawise_rejected_total",
         "Images and messages that were rejected, by reason.",
         "Look the reason up in the reference; the rows and the dead letters name the producer.",
-        _each("reason", lambda w: w.counts.rejected, Reason),
+        _by("reason", FrameRejected, lambda e: str(e.frame.reason), known=Reason),
     ),
-    MetricSpec(
+    _moved(
         "adawise_producer_mistakes_total",
         "Images that were taken although their message has a mistake, such as a bad time.",
         "The log's producer_mistaken names the stream and the mistake.",
-        _one(lambda w: w.counts.mistakes),
+        _count(ProducerMistaken),
     ),
-    MetricSpec(
+    _moved(
         "adawise_dead_letters_total",
         "Messages that were sent to the dead-letter topic.",
         "`adawise dlq` shows them.",
-        _one(lambda w: w.counts.letters),
+        _count(DeadLetterSent),
     ),
-    MetricSpec(
+    _moved(
         "adawise_results_total",
         "Rows that were told on the results topic, each time that they are. 0 without results.enabled.",
         "Behind adawise_images_total (early) or adawise_rows_total (committed): the broker does not keep up.",
-        _one(lambda w: w.counts.told),
+        _count(ResultsPublished, lambda e: e.rows),
     ),
-    MetricSpec(
+    _moved(
         "adawise_lost_messages_total",
         "Offsets that will have no rows, by why.",
         "deleted: a longer retention.ms, or more workers. Others: see the reference of gaps.",
-        _each("reason", lambda w: w.counts.lost, Lost),
+        _by("reason", GapFound, lambda e: str(e.gap.reason), lambda e: e.gap.until - e.gap.first, known=Lost),
     ),
     # what is written
-    MetricSpec(
+    _moved(
         "adawise_segments_total",
         "Segments that this worker wrote.",
         "None for long, with rows that wait: see adawise_retries_total and the log.",
-        _one(lambda w: w.counts.segments),
+        _count(SegmentCommitted, lambda e: e.commit.won),
     ),
-    MetricSpec(
+    _moved(
         "adawise_rows_total",
         "Rows in them, those of rejected images among them.",
         "It follows adawise_images_total by sink.flush_age_s.",
-        _one(lambda w: w.counts.rows),
+        _count(SegmentCommitted, lambda e: e.commit.rows if e.commit.won else 0),
     ),
-    MetricSpec(
+    _moved(
         "adawise_segment_bytes_total",
         "Bytes of them.",
         "What the store will have to hold; `adawise compact` makes fewer files of it.",
-        _one(lambda w: w.counts.segment_bytes),
+        _count(SegmentCommitted, lambda e: e.commit.size_bytes if e.commit.won else 0),
     ),
-    MetricSpec(
+    _moved(
         "adawise_segment_commit_seconds",
         "How long the store took for a segment.",
         "Seconds: the store is slow, and reading will pause. Larger sink.flush_rows make fewer of them.",
-        _one(lambda w: w.counts.commit_s),
-        is_histogram=True,
+        _distribution(SegmentCommitted, lambda e: [e.commit.seconds] if e.commit.won else [], COMMIT_S),
     ),
     MetricSpec(
         "adawise_last_segment_timestamp_seconds",
@@ -270,18 +326,18 @@ METRICS: tuple[MetricSpec[Scrape], ...] = (
         "Old, with rows that wait: the store does not answer.",
         MetricSeries(lambda scrape: [] if scrape.worker.committed_s is None else [(NONE, scrape.worker.committed_s)]),
     ),
-    MetricSpec(
+    _moved(
         "adawise_races_lost_total",
         "Segments that another worker had written already.",
         "A few at a rebalance are in order. Steady ones: two groups or two copies of a worker share a root.",
-        _one(lambda w: w.counts.races_lost),
+        _count(SegmentCommitted, lambda e: not e.commit.won),
     ),
-    MetricSpec(
+    _moved(
         "adawise_retries_total",
         "Tries that failed and are made again, by who did not answer.",
         "Nothing is lost. See to the broker or the store; the log's retry_scheduled (store_filled where there is no "
         "room) has its words.",
-        _each("of", lambda w: w.counts.retries, PARTIES),
+        _by("of", RetryScheduled, lambda e: party_of(e.error), known=PARTIES),
     ),
     MetricSpec(
         "adawise_outage_seconds",
@@ -335,17 +391,17 @@ METRICS: tuple[MetricSpec[Scrape], ...] = (
         "For minutes: their log was rewritten or the store is away; see the log.",
         _progress(lambda p: len(p.recovering)),
     ),
-    MetricSpec(
+    _moved(
         "adawise_partitions_gained_total",
         "Partitions that were taken over.",
         "Steady growth: workers are expelled; see kafka.max_poll_interval_ms.",
-        _one(lambda w: w.counts.gained),
+        _count(PartitionRecovered),
     ),
-    MetricSpec(
+    _moved(
         "adawise_partitions_lost_total",
         "Partitions that went to others.",
         "As adawise_partitions_gained_total.",
-        _one(lambda w: w.counts.parted),
+        _count(PartitionLost),
     ),
     MetricSpec(
         "adawise_lag_messages",
@@ -425,13 +481,13 @@ METRICS: tuple[MetricSpec[Scrape], ...] = (
         "adawise_batches_closed_early_total",
         "Batches that were closed before they were full, for lack of memory.",
         "Raise limits.inflight_mib, or lower batch.images.",
-        _one(lambda w: w.counts.closed_early),
+        _one(lambda w: w.closed_early),
     ),
     MetricSpec(
         "adawise_streams_evicted_total",
         "Streams that had to leave their place, and begin anew when they come back.",
         "Raise limits.streams, spread streams over more partitions, or look who sends under new names.",
-        _one(lambda w: w.counts.evicted),
+        _one(lambda w: w.evicted),
     ),
     # cameras
     MetricSpec(
@@ -515,11 +571,11 @@ METRICS: tuple[MetricSpec[Scrape], ...] = (
         "failed: `adawise pair list` says why. Workers differ for long: one cannot load what is asked for.",
         MetricSeries(_pairs, ("pair", "state")),
     ),
-    MetricSpec(
+    _moved(
         "adawise_pair_switches_total",
         "Partitions that came to be served by another pair.",
         "Only `adawise pair switch` and `rollback` do that, and partitions of a worker that lagged behind.",
-        _one(lambda w: w.counts.switched),
+        _count(PairServes, lambda e: e.switch is not None),
     ),
     MetricSpec(
         "adawise_shadow_images",
@@ -552,6 +608,11 @@ METRICS: tuple[MetricSpec[Scrape], ...] = (
         MetricSeries(lambda scrape: [(NONE, scrape.dropped)]),
     ),
 )
+
+
+def worker_counters() -> Counters:
+    """Return the counters and histograms of a worker, at 0."""
+    return Counters({spec.name: spec.moved_by for spec in METRICS if spec.moved_by is not None})
 
 
 def _sources(value: Callable[[LiveSources], float]) -> MetricSeries[SourceScrape]:

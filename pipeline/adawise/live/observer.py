@@ -1,32 +1,32 @@
-"""From the worker's thread to the one that shows: events are put down here, and taken up there.
+"""A queue of events from the worker's thread to the one that serves HTTP.
 
-The worker's thread pays for a tuple and an append. What the other thread does not take up in time is dropped and
-counted: a page is no reason to fill the memory. A thread that takes up nothing for a minute has ended: from then on
-fewer events wait, until something is taken up again.
+The worker's thread pays for a tuple and an append. Events that the other thread does not take in time are dropped and
+counted: a page is no reason to fill the memory. A thread that takes nothing for a minute has ended: from then on fewer
+events are kept, until it takes some again.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from dataclasses import replace
+from typing import NamedTuple
 
-from typing_extensions import override
-
-from adawise.errors import AdawiseError, RetryableError
+from adawise.errors import RetryableError
+from adawise.live.counts import Counters
 from adawise.live.row import LiveView
-from adawise.live.worker import LiveWorker
-from adawise.ports import Commit, Head, ServedBy, Told
-from adawise.records import BatchTrace, Frame, Gap, ImageBatch, Predictions, Switch, TopicPartition
-from adawise.worker.observer import Observer, Phase, WorkerProgress
+from adawise.live.worker import LiveWorker, Pixels
+from adawise.ports import Head
+from adawise.records import ImageBatch
+from adawise.worker.events import BatchServed, Event, PartitionRecovered, Stepped, WorkerProgress
 
 MOST = 65_536
-"""Events that wait, at most."""
+"""Events in the queue, at most."""
 
 MOST_UNREAD = 1_024
-"""Events that wait, at most, where the other thread has taken up nothing for `_UNREAD_TURNS`."""
+"""Events in the queue, at most, where the other thread has taken nothing for `_UNREAD_TURNS`."""
 
 _PROGRESS_S = 1.0
 _UNREAD_TURNS = 60  # of `_PROGRESS_S` in which the worker's loop turned: a process that stood still counts none
@@ -34,19 +34,31 @@ _PICTURE_S = 10.0  # between two of a camera
 _PICTURES = 100_000  # cameras whose last picture's time is known
 
 
-class LiveObserver(Observer):
-    """Puts down what it hears, for `catch_up`.
+class _Progress(NamedTuple):
+    """The worker's progress at a moment, and what its source knows of the group."""
+
+    progress: WorkerProgress
+    is_member: bool
+    partitions: int | None
+
+
+class LiveObserver:
+    """Queue events for `catch_up`.
 
     Args:
-        worker: told by `catch_up`, in that thread alone.
+        worker: takes the events, in the thread of `catch_up` alone.
+        counters: moved by them, likewise.
         keeps_pictures: the last image of each camera now and then, at half its width and height.
         clock: seconds since the epoch that never go back, as `steady`.
     """
 
-    def __init__(self, worker: LiveWorker, *, keeps_pictures: bool, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, worker: LiveWorker, counters: Counters, *, keeps_pictures: bool, clock: Callable[[], float]
+    ) -> None:
         self._worker, self._keeps_pictures, self._clock = worker, keeps_pictures, clock
-        self._events: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
-        self._beat_s, self._told_s = clock(), 0.0
+        self.counters = counters
+        self._events: deque[tuple[float, Event | _Progress, Pixels | None]] = deque()
+        self._beat_s, self._stepped_s = clock(), 0.0
         self._pictured_s: dict[str, float] = {}
         self._unread_turns = 0
         self.is_member: Callable[[], bool] = lambda: True
@@ -54,21 +66,25 @@ class LiveObserver(Observer):
         self.dropped = 0
 
     def catch_up(self) -> LiveWorker:
-        """Tell the worker's image all that was heard; for one thread, which is not the worker's."""
+        """Take all queued events; for one thread, which is not the worker's."""
         self._unread_turns = 0
         for _ in range(len(self._events)):
             try:
-                handler, arguments = self._events.popleft()
+                now_s, event, pixels = self._events.popleft()
             except IndexError:  # the worker's thread dropped them meanwhile
                 break
-            handler(*arguments)
+            if isinstance(event, _Progress):
+                self._worker.progressed(now_s, event.progress, event.is_member, event.partitions)
+            else:
+                self._worker.observe(now_s, event, pixels)
+                self.counters.add(event)
         self._worker.health.beat_s = self._beat_s
         self._worker.now_s = self._clock()
         return self._worker
 
     @property
     def waiting(self) -> int:
-        """Events that were put down and not taken up yet."""
+        """Events in the queue."""
         return len(self._events)
 
     def view(self) -> LiveView:
@@ -79,7 +95,7 @@ class LiveObserver(Observer):
         """See `Provider`."""
         return self._worker.picture(key)
 
-    def _put(self, handler: Callable[..., None], *arguments: object) -> None:
+    def _put(self, event: Event | _Progress, pixels: Pixels | None = None) -> None:
         now_s = self._beat_s = self._clock()
         is_unread = self._unread_turns >= _UNREAD_TURNS
         if is_unread and len(self._events) >= MOST_UNREAD:
@@ -88,82 +104,37 @@ class LiveObserver(Observer):
         if len(self._events) >= MOST:
             self.dropped += 1
         else:
-            self._events.append((handler, (now_s, *arguments)))
+            self._events.append((now_s, event, pixels))
 
-    @override
-    def phase_entered(self, phase: Phase) -> None:
-        self._put(self._worker.enter, phase)
+    def observe(self, event: Event) -> None:
+        """See `Observer`. Progress is taken about once a second, and no image is kept but a small picture."""
+        match event:
+            case Stepped():
+                self._step(event.progress)
+            case BatchServed(batch=ImageBatch() as batch):
+                self._put(replace(event, batch=None, error=None), self._picture(batch))  # both hold megabytes
+            case PartitionRecovered():
+                self._put(replace(event, head=Head(event.head.next_offset)))  # states may be megabytes, too
+            case _:
+                self._put(event)
 
-    @override
-    def model_loaded(self, classes: Sequence[str], facts: Mapping[str, object]) -> None:
-        self._put(self._worker.load, classes, facts)
-
-    @override
-    def stepped(self, progress: Callable[[], WorkerProgress]) -> None:
-        """See `Observer`; how far it is, about once a second."""
+    def _step(self, progress: Callable[[], WorkerProgress]) -> None:
         now_s = self._beat_s = self._clock()
-        if now_s - self._told_s >= _PROGRESS_S:
-            self._told_s = now_s
+        if now_s - self._stepped_s >= _PROGRESS_S:
+            self._stepped_s = now_s
             self._unread_turns += 1
             with suppress(RetryableError):  # nobody answers; a later step may know
-                self._put(self._worker.progressed, progress(), self.is_member(), self.partitions())
+                self._put(_Progress(progress(), self.is_member(), self.partitions()))
 
-    @override
-    def partition_recovered(self, tp: TopicPartition, head: Head) -> None:
-        self._put(self._worker.recover, tp)
-
-    @override
-    def partition_lost(self, tp: TopicPartition) -> None:
-        self._put(self._worker.part, tp)
-
-    @override
-    def gap_found(self, tp: TopicPartition, gap: Gap) -> None:
-        self._put(self._worker.lose, gap)
-
-    @override
-    def frame_rejected(self, frame: Frame) -> None:
-        self._put(self._worker.reject, frame)
-
-    @override
-    def frame_noted(self, frame: Frame) -> None:
-        self._put(self._worker.note)
-
-    @override
-    def letter_sent(self, frame: Frame) -> None:
-        self._put(self._worker.send_letter)
-
-    @override
-    def result_told(self, told: Told) -> None:
-        self._put(self._worker.tell, told.rows)
-
-    @override
-    def batch_predicted(self, batch: ImageBatch, predictions: Predictions, trace: BatchTrace) -> None:
-        """See `Observer`; the batch itself is not kept."""
-        stamps = [frame.kafka_timestamp_ms for frame in batch.frames]
-        pixels = None
-        if self._keeps_pictures and self._clock() - self._pictured_s.get(batch.stream_id, 0.0) >= _PICTURE_S:
-            if len(self._pictured_s) >= _PICTURES:
-                self._pictured_s.clear()
-            self._pictured_s[batch.stream_id] = self._clock()
-            pixels = batch.images[-1][:, ::2, ::2].contiguous().numpy()
-        self._put(self._worker.serve, trace, predictions, stamps, pixels)
-
-    @override
-    def segment_committed(self, tp: TopicPartition, commit: Commit, lag: int | None) -> None:
-        self._put(self._worker.commit, tp, commit)
-
-    @override
-    def pair_serves(self, tp: TopicPartition, by: ServedBy, switch: Switch | None) -> None:
-        """See `Observer`."""
-        self._put(self._worker.served_by, tp, by, switch is not None)
-
-    @override
-    def retry_scheduled(self, error: AdawiseError, wait_s: float, what: str) -> None:
-        self._put(self._worker.retry, error, what)
-
-    @override
-    def retries_ended(self, what: str) -> None:
-        self._put(self._worker.retries_ended, what)
+    def _picture(self, batch: ImageBatch) -> Pixels | None:
+        """Return the last image at half its width and height, now and then."""
+        if not self._keeps_pictures or self._clock() - self._pictured_s.get(batch.stream_id, 0.0) < _PICTURE_S:
+            return None
+        if len(self._pictured_s) >= _PICTURES:
+            self._pictured_s.clear()
+        self._pictured_s[batch.stream_id] = self._clock()
+        pixels: Pixels = batch.images[-1][:, ::2, ::2].contiguous().numpy()
+        return pixels
 
 
 def steady() -> Callable[[], float]:

@@ -13,7 +13,7 @@ from adawise.errors import AdawiseError
 from adawise.live.camera import RECENT_STEPS
 from adawise.live.health import Health, party_of
 from adawise.live.row import REJECTED_SHARE, SILENT_PAUSES, STEP_S, CameraRow, CameraState, LiveView, spoken
-from adawise.worker.observer import Phase
+from adawise.worker.events import Phase
 
 DOING = {
     Phase.STARTING: "reads its cameras and looks up the topic",

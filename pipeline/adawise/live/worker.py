@@ -6,6 +6,7 @@ It belongs to one thread, which hands it the worker's events in their order (`ob
 from __future__ import annotations
 
 import io
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -13,15 +14,26 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from adawise.errors import AdawiseError
 from adawise.live.backlog import PartitionLag, Rates, backlog_facts
 from adawise.live.camera import LiveCamera
-from adawise.live.counts import Counts
-from adawise.live.health import Health, party_of
+from adawise.live.health import Health
 from adawise.live.row import CameraRow, CameraState, LiveView, rates, spoken
-from adawise.ports import Commit, ServedBy
-from adawise.records import BatchTrace, Frame, Gap, Predictions, TopicPartition
-from adawise.worker.observer import Phase, WorkerProgress
+from adawise.ports import ServedBy
+from adawise.records import Frame, TopicPartition
+from adawise.worker.events import (
+    BatchServed,
+    Event,
+    FrameRejected,
+    ModelLoaded,
+    PairServes,
+    PartitionLost,
+    PartitionRecovered,
+    PhaseEntered,
+    RetriesEnded,
+    RetryScheduled,
+    SegmentCommitted,
+    WorkerProgress,
+)
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -61,7 +73,9 @@ class LiveWorker:
     began_s: float
     bounds: LiveBounds
     now_s: float = 0.0
-    counts: Counts = field(default_factory=Counts)
+    conditions: Counter[str] = field(default_factory=Counter)  # that streams came into, by outcome
+    evicted: int = 0  # streams
+    closed_early: int = 0  # batches
     health: Health = field(init=False)
     classes: Sequence[str] = ()
     classes_of: dict[TopicPartition, Sequence[str]] = field(default_factory=dict)  # where others serve
@@ -85,20 +99,36 @@ class LiveWorker:
 
     # -- events, each with its time
 
-    def enter(self, now_s: float, phase: Phase) -> None:
-        """See `Observer.phase_entered`."""
-        self.health.enter(phase, now_s)
+    def observe(self, now_s: float, event: Event, pixels: Pixels | None = None) -> None:
+        """Take an event of that time; with a batch perhaps a small picture of its last image."""
+        match event:
+            case PhaseEntered():
+                self.health.enter(event.phase, now_s)
+            case ModelLoaded():
+                self.classes = tuple(event.classes)
+                self.facts = {name: str(value) for name, value in event.facts.items() if value is not None}
+            case PairServes():
+                self._pair_serves(event.tp, event.by)
+            case PartitionRecovered():
+                self._evicted.pop(event.tp, None)
+            case PartitionLost():
+                self._lost(event.tp)
+            case FrameRejected():
+                self._rejected(now_s, event.frame)
+            case BatchServed():
+                self._served(now_s, event, pixels)
+            case SegmentCommitted() if event.commit.won:
+                self.committed_s = now_s
+                self._unwritten_s.pop(event.tp, None)
+            case RetryScheduled():
+                self.health.failed(event.what, event.error, now_s)
+            case RetriesEnded():
+                self.health.ended(event.what)
+            case _:
+                pass
 
-    def load(self, _now_s: float, classes: Sequence[str], facts: Mapping[str, object]) -> None:
-        """See `Observer.model_loaded`."""
-        self.classes, self.facts = (
-            tuple(classes),
-            {name: str(value) for name, value in facts.items() if value is not None},
-        )
-
-    def served_by(self, _now_s: float, tp: TopicPartition, by: ServedBy, is_new: bool) -> None:
-        """See `Observer.pair_serves`: what its cameras were seen to be before was by other numbers."""
-        self.counts.switched += is_new
+    def _pair_serves(self, tp: TopicPartition, by: ServedBy) -> None:
+        """What the cameras of the partition were seen to be before was by another pair's numbers."""
         self.classes_of[tp] = by.classes
         told = {"fingerprint": by.model_fingerprint, "classes": str(len(by.classes)), "method": by.method}
         self.facts = {**self.facts, **told, "card": str(by.settings.get("model.card", ""))}
@@ -110,13 +140,13 @@ class LiveWorker:
     def progressed(
         self, now_s: float, progress: WorkerProgress, is_member: bool, partitions: int | None = None
     ) -> None:
-        """See `Observer.stepped`; whether the worker is in its group, and how many partitions that shares."""
+        """Take the worker's progress, whether it is in its group, and how many partitions that shares."""
         self.is_member, self.topic_partitions = is_member, partitions
         self.health.progressed(progress, is_member=is_member)
-        self.counts.closed_early = max(self.counts.closed_early, progress.batches_closed_early)
+        self.closed_early = max(self.closed_early, progress.batches_closed_early)
         for tp, partition in progress.partitions.items():
             before = self._evicted.get(tp, 0)
-            self.counts.evicted += max(0, partition.streams_evicted - before)
+            self.evicted += max(0, partition.streams_evicted - before)
             self._evicted[tp] = partition.streams_evicted
             self._per_s[tp] = self._rates.setdefault(tp, Rates()).add(now_s, partition.durable, partition.lag)
             if not partition.rows:
@@ -124,66 +154,23 @@ class LiveWorker:
             else:
                 self._unwritten_s.setdefault(tp, now_s)
 
-    def recover(self, _now_s: float, tp: TopicPartition) -> None:
-        """See `Observer.partition_recovered`."""
-        self.counts.gained += 1
-        self._evicted.pop(tp, None)
-
-    def part(self, _now_s: float, tp: TopicPartition) -> None:
-        """See `Observer.partition_lost`: its cameras are somebody else's."""
-        self.counts.parted += 1
+    def _lost(self, tp: TopicPartition) -> None:
+        """Forget the cameras of the partition, which are another worker's now."""
         for known in (self._evicted, self._unwritten_s, self._rates, self._per_s):
             known.pop(tp, None)
         for key in [key for key in self.cameras if key[0] == tp]:
             self._forget(key)
 
-    def lose(self, _now_s: float, gap: Gap) -> None:
-        """See `Observer.gap_found`."""
-        self.counts.lost[str(gap.reason)] += gap.until - gap.first
-
-    def reject(self, now_s: float, frame: Frame) -> None:
-        """See `Observer.frame_rejected`."""
+    def _rejected(self, now_s: float, frame: Frame) -> None:
         reason = str(frame.reason)
-        self.counts.rejected[reason] += 1
         if frame.stream_id is None:
             self._nameless = now_s, reason
             return
         row = frame.row_id
         self._camera(TopicPartition(row.topic, row.partition), frame.stream_id, now_s).reject(now_s, reason)
 
-    def note(self, _now_s: float) -> None:
-        """See `Observer.frame_noted`."""
-        self.counts.mistakes += 1
-
-    def send_letter(self, _now_s: float) -> None:
-        """See `Observer.letter_sent`."""
-        self.counts.letters += 1
-
-    def tell(self, _now_s: float, rows: int) -> None:
-        """See `Observer.result_told`."""
-        self.counts.told += rows
-
-    def serve(
-        self,
-        now_s: float,
-        trace: BatchTrace,
-        predictions: Predictions,
-        timestamps_ms: Sequence[int],
-        pixels: Pixels | None = None,
-    ) -> None:
-        """See `Observer.batch_predicted`: what of the images is needed are their times, and perhaps a small one."""
-        counts = self.counts
-        counts.images += trace.images
-        counts.forwards += trace.forward_equivalents * trace.images
-        counts.batches[trace.trigger] += 1
-        counts.alarms += bool(trace.alarm)
-        if trace.reset:
-            counts.resets[trace.reset] += 1
-        counts.batch_s.add(sum(trace.milliseconds.values()) / 1e3)
-        predicted_s = (trace.predicted_at_us or 0) / 1e6
-        for stamp in timestamps_ms:
-            if stamp >= 0:
-                counts.latency_s.add(max(0.0, predicted_s - stamp / 1e3))
+    def _served(self, now_s: float, event: BatchServed, pixels: Pixels | None) -> None:
+        trace, predictions = event.trace, event.predictions
         first, second = predictions.endpoint_index
         both = (first >= 0) & (second >= 0)
         camera = self._camera(TopicPartition(trace.topic, trace.partition), trace.stream_id, now_s)
@@ -198,31 +185,10 @@ class LiveWorker:
             reset=trace.reset,
         )
         if trace.condition is not None and (came := camera.enter(now_s, trace.condition, bool(trace.returned))):
-            counts.conditions[came] += 1
+            self.conditions[came] += 1
         if pixels is not None:
             camera.pixels = pixels
             camera.picture += 1
-
-    def commit(self, now_s: float, tp: TopicPartition, commit: Commit) -> None:
-        """See `Observer.segment_committed`."""
-        if not commit.won:
-            self.counts.races_lost += 1
-            return
-        self.counts.segments += 1
-        self.counts.rows += commit.rows
-        self.counts.segment_bytes += commit.size_bytes
-        self.counts.commit_s.add(commit.seconds)
-        self.committed_s = now_s
-        self._unwritten_s.pop(tp, None)
-
-    def retry(self, now_s: float, error: AdawiseError, what: str) -> None:
-        """See `Observer.retry_scheduled`."""
-        self.counts.retries[party_of(error)] += 1
-        self.health.failed(what, error, now_s)
-
-    def retries_ended(self, _now_s: float, what: str) -> None:
-        """See `Observer.retries_ended`."""
-        self.health.ended(what)
 
     # -- what is shown
 

@@ -24,7 +24,7 @@ from adawise.pairs.shadow import ShadowRun
 from adawise.passes import Passes
 from adawise.ports import Head
 from adawise.records import Switch, TopicPartition
-from adawise.worker.observer import PairsProgress
+from adawise.worker.events import PairsProgress
 from adawise.worker.pairs import Pairs, PairTurn, ServedBatch, Serving
 
 PairState = Literal["serves", "ready", "loading", "failed", "former"]

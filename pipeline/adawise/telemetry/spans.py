@@ -21,11 +21,10 @@ from opentelemetry.context import Context
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import Link, Span, SpanContext, SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-from typing_extensions import override
 
 from adawise.ports import Commit
-from adawise.records import BatchTrace, Frame, ImageBatch, Predictions, TopicPartition
-from adawise.worker.observer import Observer
+from adawise.records import BatchTrace, Frame, ImageBatch, TopicPartition
+from adawise.worker.events import BatchServed, Event, PartitionLost, SegmentCommitted, Stopped
 
 MOST = 8_192
 """Batches of a partition whose commit is waited for; those beyond have no span of it."""
@@ -45,7 +44,7 @@ class _Served(NamedTuple):
     last_offset: int
 
 
-class SpanObserver(Observer):
+class SpanObserver:
     """Makes the spans of all batches that are sampled.
 
     Args:
@@ -60,8 +59,21 @@ class SpanObserver(Observer):
         self._tracer, self._end, self._now_ns = provider.get_tracer(_NAME), end, now_ns
         self._waiting: dict[TopicPartition, list[_Served]] = {}
 
-    @override
-    def batch_predicted(self, batch: ImageBatch, predictions: Predictions, trace: BatchTrace) -> None:
+    def observe(self, event: Event) -> None:
+        """See `Observer`."""
+        match event:
+            case BatchServed(trace=trace, batch=ImageBatch() as batch):
+                self._served(batch, trace)
+            case SegmentCommitted():
+                self._committed(event.tp, event.commit)
+            case PartitionLost():
+                self._waiting.pop(event.tp, None)
+            case Stopped():
+                self._end()
+            case _:
+                pass
+
+    def _served(self, batch: ImageBatch, trace: BatchTrace) -> None:
         end_ns = 1_000 * trace.predicted_at_us if trace.predicted_at_us is not None else self._now_ns()
         adapt_ns, forward_ns = (round(1e6 * trace.milliseconds.get(name, 0.0)) for name in ("search", "forward"))
         together_ns = end_ns - adapt_ns - forward_ns
@@ -86,9 +98,8 @@ class SpanObserver(Observer):
                 waiting.append(_Served(context, end_ns, trace.first_offset, trace.last_offset))
         span.end(end_ns)
 
-    @override
-    def segment_committed(self, tp: TopicPartition, commit: Commit, lag: int | None) -> None:
-        """See `Observer`. What was served while the segment waited for a store waits on; a lost race takes all."""
+    def _committed(self, tp: TopicPartition, commit: Commit) -> None:
+        """End the spans of a segment. What was served while it waited for a store waits on; a lost race takes all."""
         now_ns, head, pending = self._now_ns(), commit.head, set(commit.head.pending)
         later: list[_Served] = []
         for served in self._waiting.pop(tp, ()):
@@ -104,14 +115,6 @@ class SpanObserver(Observer):
             span.end(now_ns)
         if later:
             self._waiting[tp] = later
-
-    @override
-    def partition_lost(self, tp: TopicPartition) -> None:
-        self._waiting.pop(tp, None)
-
-    @override
-    def stopped(self) -> None:
-        self._end()
 
     def _child(self, name: str, context: Context, start_ns: int, end_ns: int | None) -> Span:
         span = self._tracer.start_span(name, context=context, start_time=start_ns)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from adawise.errors import AdawiseError
 from adawise.records import TopicPartition
-from adawise.worker.observer import Observer
+from adawise.worker.events import Observer, RetriesEnded, RetryScheduled
 
 STARTING, READING = "starting", "reading"
 RESULTS = "results"
@@ -33,7 +33,7 @@ class Attempts:
     """Reports failures to an observer, and the success that ends them; successes without a failure cost nothing.
 
     Args:
-        observer: is told.
+        observer: observes `RetryScheduled` and `RetriesEnded`.
     """
 
     def __init__(self, observer: Observer) -> None:
@@ -43,10 +43,10 @@ class Attempts:
     def failed(self, what: str, error: AdawiseError, wait_s: float) -> None:
         """A try of `what` failed; the next one is made in `wait_s` seconds."""
         self._failing.add(what)
-        self._observer.retry_scheduled(error, wait_s, what)
+        self._observer.observe(RetryScheduled(what, error, wait_s))
 
     def ended(self, what: str) -> None:
         """A try of `what` succeeded, or none is to be made any more."""
         if what in self._failing:
             self._failing.remove(what)
-            self._observer.retries_ended(what)
+            self._observer.observe(RetriesEnded(what))

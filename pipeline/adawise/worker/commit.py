@@ -19,7 +19,7 @@ from adawise.errors import RetryableError
 from adawise.ports import Commit, DeadLetters, Results, Sink, Source, Told
 from adawise.worker.attempts import RESULTS, Attempts, letters, writing
 from adawise.worker.backoff import Backoff
-from adawise.worker.observer import Observer
+from adawise.worker.events import DeadLetterSent, Observer, ResultsPublished, SegmentCommitted
 from adawise.worker.partition import PartitionWork
 from adawise.worker.write_ahead import WriteAheadRecorder
 
@@ -126,7 +126,7 @@ class Committer:
             work.committed(commit.head)
         self._source.commit({work.tp: commit.head.low_water}, self._sink.root_id)
         self._failpoint("worker.offset_committed")
-        self._observer.segment_committed(work.tp, commit, work.lag(self._source))
+        self._observer.observe(SegmentCommitted(work.tp, commit, work.lag(self._source)))
         return commit
 
     def send_letters(self, work: PartitionWork, now_s: float) -> None:
@@ -168,7 +168,7 @@ class Committer:
         while work.untold:
             if not self._results.send(work.untold[0], wait=wait):
                 return False
-            self._observer.result_told(work.untold.popleft())
+            self._observer.observe(ResultsPublished(work.untold.popleft().rows))
         return True
 
     def hint(self, works: Iterable[PartitionWork], now_s: float) -> None:
@@ -191,5 +191,5 @@ class Committer:
         while work.letters:
             message, frame = work.letters[0]
             self._dead_letters.send(message, frame)
-            self._observer.letter_sent(frame)
+            self._observer.observe(DeadLetterSent(frame))
             work.letters.popleft()

@@ -6,18 +6,16 @@ import time
 from collections.abc import Callable
 
 import structlog
-from typing_extensions import override
 
 from adawise.errors import AdawiseError
 from adawise.passes import Passes
-from adawise.ports import Head
 from adawise.records import TopicPartition
-from adawise.worker.observer import Observer, WorkerProgress
+from adawise.worker.events import Event, PartitionLost, PartitionRecovered, Stepped, Stopped
 
 EVERY_S, FIRST_S = 3_600.0, 60.0
 
 
-class Housekeeping(Observer):
+class Housekeeping:
     """Has a pass over the worker's partitions once an hour, in a thread; the first a minute after its start.
 
     Args:
@@ -40,21 +38,19 @@ class Housekeeping(Observer):
             self._pass, tell=self._tell, failed=self._failed, every_s=every_s, first_s=first_s, name="retention"
         )
 
-    @override
-    def partition_recovered(self, tp: TopicPartition, head: Head) -> None:
-        self._owned.add(tp)
-
-    @override
-    def partition_lost(self, tp: TopicPartition) -> None:
-        self._owned.discard(tp)
-
-    @override
-    def stepped(self, progress: Callable[[], WorkerProgress]) -> None:
-        self._passes.turn(self._owned, self._clock())
-
-    @override
-    def stopped(self) -> None:
-        self._passes.close()
+    def observe(self, event: Event) -> None:
+        """See `Observer`."""
+        match event:
+            case PartitionRecovered():
+                self._owned.add(event.tp)
+            case PartitionLost():
+                self._owned.discard(event.tp)
+            case Stepped():
+                self._passes.turn(self._owned, self._clock())
+            case Stopped():
+                self._passes.close()
+            case _:
+                pass
 
     def _pass(self, tps: list[TopicPartition], ends: Callable[[], bool]) -> int:
         removed, failed = 0, list[str]()

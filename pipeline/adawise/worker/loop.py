@@ -22,7 +22,21 @@ from adawise.worker.backpressure import Backpressure, Limits
 from adawise.worker.batching import BatchPolicy
 from adawise.worker.commit import Committer, NoResults
 from adawise.worker.decode_pool import Prefetch
-from adawise.worker.observer import Observer, PartitionProgress, Phase, WorkerProgress
+from adawise.worker.events import (
+    BatchServed,
+    FrameRejected,
+    GapFound,
+    Observer,
+    PairServes,
+    PartitionLost,
+    PartitionProgress,
+    Phase,
+    PhaseEntered,
+    ProducerMistaken,
+    Stepped,
+    Stopped,
+    WorkerProgress,
+)
 from adawise.worker.pairs import Pairs, ServedBatch, Serving
 from adawise.worker.partition import FlushPolicy, PartitionWork
 from adawise.worker.recovery import Recovery
@@ -49,7 +63,7 @@ class Worker:
         results: for what becomes of images.
         starts: remembers who was killed.
         recorder: takes every message, and has it for good before its rows are written.
-        observer: told what happens.
+        observer: observes each event.
         batches: when single images become a batch.
         flush: when a segment is written.
         limits: of memory.
@@ -140,9 +154,9 @@ class Worker:
         """
         with ExitStack() as stack:
             stack.push(self._leave)
-            self._observer.phase_entered(Phase.WORKING)
+            self._observer.observe(PhaseEntered(Phase.WORKING))
             for end in (
-                self._observer.stopped,
+                partial(self._observer.observe, Stopped()),
                 self._pairs.close,
                 self._source.close,
                 self._committer.close,
@@ -156,7 +170,7 @@ class Worker:
                     self._step()
                 if stopped or (self._is_at_end and not self._ready):
                     if stopped:
-                        self._observer.phase_entered(Phase.STOPPING)
+                        self._observer.observe(PhaseEntered(Phase.STOPPING))
                     self._finish()
                     ended = stopped or self._is_at_end  # if not, a race was lost, and there is more to read
 
@@ -180,7 +194,7 @@ class Worker:
         self._pairs.turn()
         self._committer.hint(self._owned.values(), self._clock())
         self._pressure.apply(self._owned)
-        self._observer.stepped(self._progress)
+        self._observer.observe(Stepped(self._progress))
 
     # -- in: messages and partitions
 
@@ -203,7 +217,7 @@ class Worker:
         for begun in self._recovery.advance(self._clock()):
             self._owned[begun.tp] = begun
             if begun.serving is not None and begun.serving.pair:
-                self._observer.pair_serves(begun.tp, begun.serving.by, begun.began_switched)
+                self._observer.observe(PairServes(begun.tp, begun.serving.by, begun.began_switched))
             self._pressure.begin(begun.tp)
         for message in poll.messages:
             self._recorder.take(message)
@@ -212,7 +226,7 @@ class Worker:
                 continue
             if message.missing is not None:
                 for gap in work.miss(message, message.missing, self._clock()):
-                    self._observer.gap_found(work.tp, gap)
+                    self._observer.observe(GapFound(work.tp, gap))
                 self._committer.send_letters(work, self._clock())
             else:
                 self._starts.reads(work.tp, message.offset)
@@ -239,7 +253,7 @@ class Worker:
         self._committer.tell(leaving, self._clock())
         for tp in tps:
             self._drop(tp)
-            self._observer.partition_lost(tp)
+            self._observer.observe(PartitionLost(tp))
 
     def _drop(self, tp: TopicPartition) -> None:
         self._owned.pop(tp, None)
@@ -281,9 +295,9 @@ class Worker:
         work.add(decoded, self._clock())
         for frame in decoded.frames:
             if frame.image is None:
-                self._observer.frame_rejected(frame)
+                self._observer.observe(FrameRejected(frame))
             if frame.note is not None:
-                self._observer.frame_noted(frame)
+                self._observer.observe(ProducerMistaken(frame))
         self._committer.send_letters(work, self._clock())
 
     def _adapt_round(self, works: Iterable[PartitionWork]) -> None:
@@ -295,10 +309,8 @@ class Worker:
                 trace = work.complete(batch, result, self._clock())
                 note = partial(work.shadowed, trace)
                 self._pairs.served(ServedBatch(batch, state, serving, result, note))
-                self._observer.batch_served(trace)
-                if result.error is not None:
-                    self._observer.search_failed(trace, result.error)
-                self._observer.batch_predicted(batch, result.predictions, trace)
+                stamps = [frame.kafka_timestamp_ms for frame in batch.frames]
+                self._observer.observe(BatchServed(trace, result.predictions, stamps, batch, result.error))
         self._failpoint("worker.rows_complete")
 
     def _switch(self, work: PartitionWork, *, at_end: bool = False) -> bool:
@@ -312,7 +324,7 @@ class Worker:
             return False
         self._failpoint("worker.pair_switched")
         self._pairs.switched(work.tp, turn, switch)
-        self._observer.pair_serves(work.tp, turn.serving.by, switch)
+        self._observer.observe(PairServes(work.tp, turn.serving.by, switch))
         return True
 
     # -- out: segments, then offsets

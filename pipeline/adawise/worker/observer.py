@@ -1,200 +1,41 @@
-"""What the worker tells the outside while it runs: an observer's events, and the observer that logs them."""
+"""The observer that logs a worker's events: one line each, and floods of rejections counted."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
-from enum import StrEnum
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import structlog
-from typing_extensions import override
 
 from adawise.errors import AdawiseError, StoreFull, place_of
-from adawise.ports import Commit, Head, ServedBy, Told
-from adawise.records import BatchTrace, Frame, Gap, ImageBatch, Predictions, Switch, TopicPartition
+from adawise.ports import Head
+from adawise.records import BatchTrace, Frame, TopicPartition
+from adawise.worker.events import (
+    BatchServed,
+    Event,
+    FrameRejected,
+    ModelLoaded,
+    PairServes,
+    PartitionLost,
+    PartitionRecovered,
+    ProducerMistaken,
+    RetryScheduled,
+    SegmentCommitted,
+    Stopped,
+)
 
 _IN_FULL = 3  # rejections of a stream and reason that are told one by one
 _EVERY_S = 60.0  # those after them: one line in that time
 _SWEEP_S = 1.0
 _FORGOTTEN_S = 3_600.0  # without a rejection; the next one is told in full again
-_MOST = (
-    100  # streams and reasons told apart; of those beyond, reasons alone, or names without end would be as long a log
-)
+_MOST = 100  # streams and reasons with lines of their own; of those beyond, reasons alone: names may have no end
 _COUNTED = "since the line before; the last of them is named here, the rows of the output name all"
-
-
-class Phase(StrEnum):
-    """What a worker is doing before its first step, and in the end. The values are stable: the probes tell them."""
-
-    STARTING = "starting"  # settings are read, the topic is looked up
-    LOADING_MODEL = "loading_model"  # two checkpoints and the card
-    ENCODING_TEXT = "encoding_text"  # heads of the classes, and the first forward
-    CHECKING_STORE = "checking_store"  # of the output; a store that does not answer is waited for
-    WORKING = "working"  # the loop turns
-    STOPPING = "stopping"  # what is complete is written, the group is left
-
-
-@dataclass(frozen=True, slots=True)
-class PartitionProgress:
-    """One partition that this worker owns and reads.
-
-    `lag` counts the messages without a durable row, at the broker and in memory; None if unknown. `oldest_ms` is the
-    broker's timestamp of the first of them if it was read, else of the newest that was read: the first is no older.
-    None if nothing was read. `durable` offsets have their rows, or never will, by the chain's head.
-
-    `pending` are messages that were read, of batches that are not complete; `rows` are complete and not in a segment
-    yet. It `stands` while what is next cannot be read. Streams are evicted since it was recovered. `untold` are rows
-    that wait to be sent as results.
-    """
-
-    lag: int | None
-    pending: int
-    rows: int
-    stands: bool
-    paused: bool
-    streams_evicted: int
-    oldest_ms: int | None = None
-    untold: int = 0
-    durable: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class PairsProgress:
-    """How the worker stands with its pairs: by number what state each is in, and why, if it failed.
-
-    Of the shadow of a staged pair: images that it has classified, those with the served label, and batches that it came
-    to too late.
-    """
-
-    states: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    shadow_images: int = 0
-    shadow_agreed: float = 0.0
-    shadow_late: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerProgress:
-    """Where the loop is, at a moment.
-
-    `recovering` are ours and not read yet. `held_bytes` of messages and images, of `limit_bytes` at most. All are
-    `paused` where the store or the recording is too slow. `batches_closed_early` counts from the start. `results_bytes`
-    were sent, and are not acknowledged.
-    """
-
-    partitions: Mapping[TopicPartition, PartitionProgress]
-    recovering: Sequence[TopicPartition]
-    held_bytes: int
-    limit_bytes: int
-    paused: bool
-    batches_closed_early: int
-    results_bytes: int = 0
-    pairs: PairsProgress = field(default_factory=PairsProgress)
 
 
 def outage_event(error: AdawiseError, event: str) -> str:
     """What a try that failed is called in the log: `event`, or that the store is full, which somebody has to act on."""
     return "store_filled" if isinstance(error, StoreFull) else event
-
-
-class Observer:
-    """Called from the worker's main thread; must return quickly and never raise. This one ignores all."""
-
-    def phase_entered(self, phase: Phase) -> None:
-        """What the worker does from now on, before and after its loop."""
-
-    def model_loaded(self, classes: Sequence[str], facts: Mapping[str, object]) -> None:
-        """The pair is there: its C class names in the order of indices, and what is worth a line of log."""
-
-    def stepped(self, progress: Callable[[], WorkerProgress]) -> None:
-        """The loop has made a turn, which is many times a second; `progress` costs as much as there are partitions."""
-
-    def partition_recovered(self, tp: TopicPartition, head: Head) -> None:
-        """A partition is ours, its chain was walked to `head`."""
-
-    def partition_lost(self, tp: TopicPartition) -> None:
-        """A partition is no longer ours; what was not committed is dropped."""
-
-    def gap_found(self, tp: TopicPartition, gap: Gap) -> None:
-        """These offsets will have no rows."""
-
-    def frame_rejected(self, frame: Frame) -> None:
-        """An image or a whole message was rejected or skipped."""
-
-    def frame_noted(self, frame: Frame) -> None:
-        """An image, accepted or not, has a mistake that its producer should hear of (`frame.note`)."""
-
-    def letter_sent(self, frame: Frame) -> None:
-        """A message that could not be read went to the dead letters, for the reason of `frame`."""
-
-    def result_told(self, told: Told) -> None:
-        """What became of images was handed to where it is told beside the chain; whoever keeps it, keeps megabytes."""
-
-    def batch_served(self, trace: BatchTrace) -> None:
-        """A batch was adapted and predicted; not committed yet."""
-
-    def search_failed(self, trace: BatchTrace, error: Exception) -> None:
-        """The search of this batch raised an error: it was served at the first alpha, and its stream learns anew."""
-
-    def batch_predicted(self, batch: ImageBatch, predictions: Predictions, trace: BatchTrace) -> None:
-        """The same batch with its images and what is served for them; whoever keeps it, keeps megabytes."""
-
-    def segment_committed(self, tp: TopicPartition, commit: Commit, lag: int | None) -> None:
-        """A segment was written, or the race for it was lost (`commit.won`). `lag`: see `PartitionProgress`."""
-
-    def pair_serves(self, tp: TopicPartition, by: ServedBy, switch: Switch | None) -> None:
-        """This pair serves a partition; from the switch on, if another did before, and in no segment yet."""
-
-    def retry_scheduled(self, error: AdawiseError, wait_s: float, what: str) -> None:
-        """`what` failed, since the broker or the store did not answer; it is tried again in `wait_s` seconds."""
-
-    def retries_ended(self, what: str) -> None:
-        """`what` failed before and succeeded now, or is not to be done any more."""
-
-    def stopped(self) -> None:
-        """The worker has ended, in order or by an error; the last call."""
-
-
-class Observers(Observer):
-    """Calls several observers in their order: each method of an observer, made below.
-
-    An observer that raises does not end the work: the first error of each of its methods is logged, and it goes on.
-    """
-
-    def __init__(self, *observers: Observer) -> None:
-        self._all = observers
-        self._failed: set[tuple[str, str]] = set()
-
-    def _note(self, observer: Observer, name: str, error: Exception) -> None:
-        kind = type(observer).__name__
-        if (kind, name) in self._failed:
-            return
-        self._failed.add((kind, name))
-        with suppress(Exception):  # the log may be what failed
-            structlog.get_logger("worker").error(
-                "observer_failed",
-                observer=kind,
-                method=name,
-                error=f"{type(error).__name__}: {error}",
-                where=place_of(error),
-                remedy="the work goes on, and what this observer shows may lack something; please report it",
-            )
-
-
-def _to_all(name: str) -> Callable[..., None]:
-    def tell(self: Observers, *said: object) -> None:
-        for observer in self._all:
-            try:
-                getattr(observer, name)(*said)
-            except Exception as error:  # noqa: BLE001  # what watches the work does not end it
-                self._note(observer, name, error)
-
-    return tell
-
-
-for _name in [name for name in vars(Observer) if not name.startswith("_")]:
-    setattr(Observers, _name, _to_all(_name))
 
 
 @dataclass(slots=True)
@@ -247,7 +88,7 @@ class Rejections:
                 del self._alike[stream, reason]
 
 
-class LogObserver(Observer):
+class LogObserver:
     """One log event per observation; batches at debug level, since there are many, and floods of rejections counted."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -256,12 +97,36 @@ class LogObserver(Observer):
         self._noted: set[tuple[str | None, str]] = set()
         self._fallen: set[str] = set()  # streams whose search failed
 
-    @override
-    def model_loaded(self, classes: Sequence[str], facts: Mapping[str, object]) -> None:
-        self._log.info("model_loaded", **facts)
+    def observe(self, event: Event) -> None:
+        """See `Observer`."""
+        match event:
+            case ModelLoaded():
+                self._log.info("model_loaded", **event.facts)
+            case PartitionRecovered():
+                self._recovered(event.tp, event.head)
+            case PartitionLost():
+                self._log.info("partition_lost", topic=event.tp.topic, partition=event.tp.partition)
+            case FrameRejected():
+                self._frame_rejected(event.frame)
+            case ProducerMistaken():
+                self._mistaken(event.frame)
+            case BatchServed():
+                self._served(event.trace, event.error)
+            case SegmentCommitted():
+                self._committed(event)
+            case PairServes():
+                self._pair_serves(event)
+            case RetryScheduled():
+                error = event.error
+                self._log.warning(
+                    outage_event(error, "retry_scheduled"), error=str(error), wait_s=round(event.wait_s, 1)
+                )
+            case Stopped():
+                self._tell_counted(all_=True)
+            case _:
+                pass
 
-    @override
-    def partition_recovered(self, tp: TopicPartition, head: Head) -> None:
+    def _recovered(self, tp: TopicPartition, head: Head) -> None:
         self._log.info(
             "partition_recovered",
             topic=tp.topic,
@@ -272,19 +137,13 @@ class LogObserver(Observer):
             segment=head.segment,
         )
 
-    @override
-    def partition_lost(self, tp: TopicPartition) -> None:
-        self._log.info("partition_lost", topic=tp.topic, partition=tp.partition)
-
-    @override
-    def frame_rejected(self, frame: Frame) -> None:
+    def _frame_rejected(self, frame: Frame) -> None:
         if self._rejections.add(frame):
             self._rejected("frame_rejected", frame, stream_id=frame.stream_id)
         self._tell_counted()
 
-    @override
-    def frame_noted(self, frame: Frame) -> None:
-        """See `Observer`; each stream and header once, of so many as are told apart."""
+    def _mistaken(self, frame: Frame) -> None:
+        """Log each stream and header once, and of so many streams at most."""
         key = frame.stream_id, (frame.note or "").partition(":")[0]
         if key not in self._noted and len(self._noted) < _MOST:
             self._noted.add(key)
@@ -317,8 +176,7 @@ class LogObserver(Observer):
             named = f"of more than {_MOST} streams" if stream == "" else stream
             self._rejected("frames_rejected", last, stream_id=named, more=count, note=_COUNTED)
 
-    @override
-    def batch_served(self, trace: BatchTrace) -> None:
+    def _served(self, trace: BatchTrace, error: Exception | None) -> None:
         self._log.debug(
             "batch_served",
             topic=trace.topic,
@@ -330,10 +188,11 @@ class LogObserver(Observer):
             forward_equivalents=round(trace.forward_equivalents, 3),
             trigger=trace.trigger,
         )
+        if error is not None:
+            self._search_failed(trace, error)
 
-    @override
-    def search_failed(self, trace: BatchTrace, error: Exception) -> None:
-        """See `Observer`; each stream once, and the metric counts them all."""
+    def _search_failed(self, trace: BatchTrace, error: Exception) -> None:
+        """Log each stream once; the metric counts all."""
         if trace.stream_id in self._fallen or len(self._fallen) >= _MOST:
             return
         self._fallen.add(trace.stream_id)
@@ -350,9 +209,9 @@ class LogObserver(Observer):
             "traces of the stream; told once a stream, adawise_state_resets_total counts all",
         )
 
-    @override
-    def segment_committed(self, tp: TopicPartition, commit: Commit, lag: int | None) -> None:
+    def _committed(self, event: SegmentCommitted) -> None:
         self._tell_counted()
+        tp, commit = event.tp, event.commit
         self._log.info(
             "segment_committed" if commit.won else "race_lost",
             topic=tp.topic,
@@ -361,28 +220,20 @@ class LogObserver(Observer):
             size_bytes=commit.size_bytes,
             next_offset=commit.head.next_offset,
             segment=commit.head.segment,
-            lag=lag,
+            lag=event.lag,
         )
 
-    @override
-    def pair_serves(self, tp: TopicPartition, by: ServedBy, switch: Switch | None) -> None:
-        """See `Observer`; a switch alone."""
+    def _pair_serves(self, event: PairServes) -> None:
+        """Log a switch."""
+        switch, tp = event.switch, event.tp
         if switch is None:
             return
         self._log.info(
             "pair_switched",
             topic=tp.topic,
             partition=tp.partition,
-            pair=by.pair,
+            pair=event.by.pair,
             from_offset=switch.first,
             pending=len(switch.pending),
             state="keep" if switch.keeps else "reset",
         )
-
-    @override
-    def retry_scheduled(self, error: AdawiseError, wait_s: float, what: str) -> None:
-        self._log.warning(outage_event(error, "retry_scheduled"), error=str(error), wait_s=round(wait_s, 1))
-
-    @override
-    def stopped(self) -> None:
-        self._tell_counted(all_=True)

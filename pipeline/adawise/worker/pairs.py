@@ -14,7 +14,7 @@ from adawise.adapt.state import StreamState
 from adawise.ports import Head, ServedBy
 from adawise.records import ImageBatch, Shadow, Switch, TopicPartition
 from adawise.worker.adaptation import Adaptation, Adapted
-from adawise.worker.observer import PairsProgress
+from adawise.worker.events import PairsProgress
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,7 @@ from adawise.ports import Head, Sink, Source, When
 from adawise.records import Gap, TopicPartition, told
 from adawise.worker.attempts import Attempts, recovering
 from adawise.worker.backoff import Backoff
-from adawise.worker.observer import Observer
+from adawise.worker.events import GapFound, Observer, PartitionRecovered
 from adawise.worker.partition import PartitionWork
 from adawise.worker.write_ahead import WriteAheadRecorder
 
@@ -151,12 +151,12 @@ class Recovery:
         if work.left_out:
             self._warn_of_loss(tp, head, work.left_out, log)
             for gap in work.left_out:
-                self._observer.gap_found(tp, gap)
+                self._observer.observe(GapFound(tp, gap))
         self._source.seek(tp, self._recorder.begin(tp, offset, log))
         self._source.commit(
             {tp: offset}, self._sink.root_id
         )  # a partition with nothing new has no segment that would show its lag
-        self._observer.partition_recovered(tp, head)
+        self._observer.observe(PartitionRecovered(tp, head))
         return work
 
     def _compare(self, tp: TopicPartition, head: Head, log: tuple[int, int]) -> None:

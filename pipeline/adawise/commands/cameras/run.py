@@ -34,7 +34,7 @@ from adawise.produce.sender import ensure_topic
 from adawise.settings import Settings
 from adawise.settings.cameras import read_cameras
 from adawise.worker.attempts import STARTING
-from adawise.worker.observer import Phase
+from adawise.worker.events import Phase
 
 _log = structlog.get_logger("cameras")
 

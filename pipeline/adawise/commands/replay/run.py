@@ -22,7 +22,7 @@ from adawise.ports import Source
 from adawise.recording.files import Forgotten
 from adawise.recording.source import Order
 from adawise.recording.streams import Streams
-from adawise.records import BatchEnds, BatchTrace, Frame, TopicPartition
+from adawise.records import BatchEnds, BatchTrace, TopicPartition
 from adawise.replay.batches import digest_of, read_batch_ends
 from adawise.replay.bounded import BoundedSource, Range
 from adawise.replay.claim import Claim, claim, claimed
@@ -32,6 +32,7 @@ from adawise.sink import layout, segment
 from adawise.sink.owner import Owner
 from adawise.sink.read.files import read_bytes, segment_names
 from adawise.store.store import Store, open_store
+from adawise.worker.events import BatchServed, Event, FrameRejected, PartitionLost, ProducerMistaken
 from adawise.worker.observer import LogObserver
 
 if TYPE_CHECKING:
@@ -237,21 +238,20 @@ class _ReplayObserver(LogObserver):
         self.passed = 0.0
 
     @override
-    def partition_lost(self, tp: TopicPartition) -> None:
-        """A recording's partitions are never lost."""
+    def observe(self, event: Event) -> None:
+        """Log the event, unless it was logged when it was live, or is the end of a partition, which none is here."""
+        match event:
+            case PartitionLost() | ProducerMistaken():
+                pass
+            case FrameRejected():
+                self.rejected += 1
+            case BatchServed():
+                super().observe(event)
+                self._count(event.trace)
+            case _:
+                super().observe(event)
 
-    @override
-    def frame_rejected(self, frame: Frame) -> None:
-        """See `Observer`; each was logged when it was live."""
-        self.rejected += 1
-
-    @override
-    def frame_noted(self, frame: Frame) -> None:
-        """See `Observer`; each was told when it was live."""
-
-    @override
-    def batch_served(self, trace: BatchTrace) -> None:
-        super().batch_served(trace)
+    def _count(self, trace: BatchTrace) -> None:
         self.images += trace.images
         self.passed += trace.forward_equivalents * trace.images
         self._advance(TopicPartition(trace.topic, trace.partition), trace.last_offset + 1)

@@ -9,7 +9,8 @@ from adawise.build.signals import stop_signals
 from adawise.build.worker import start_worker
 from adawise.settings import Settings
 from adawise.store.store import Failpoint
-from adawise.worker.observer import LogObserver, Observer
+from adawise.worker.events import Observer
+from adawise.worker.observer import LogObserver
 
 _AWAITED = (
     "this can take kafka.session_timeout_ms ({:g} s), on the embedded broker a few seconds; a worker beyond the number "
