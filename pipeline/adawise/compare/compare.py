@@ -32,13 +32,13 @@ from adawise.compare.result import (
 from adawise.compare.settings import differing
 from adawise.errors import SettingsError
 from adawise.records import RowId, TopicPartition
-from adawise.sink import claims, segment
+from adawise.sink import claims
 from adawise.sink.read.duckdb_rows import translated
-from adawise.sink.read.files import read_bytes, segment_keys
 from adawise.sink.read.several import check_apart
 from adawise.sink.retention import beginning
 from adawise.sink.segment import SegmentFooter
 from adawise.sink.served_settings import ServedSettings, read_settings
+from adawise.sink.walk import chains, footer_of
 from adawise.store.store import Store, open_store
 
 _MEMORY_BYTES = 2 << 30
@@ -138,13 +138,10 @@ def _joined(parts: Sequence[CoveredOffsets]) -> list[CoveredOffsets]:
 def _run(root: str, noted: Sequence[ServedSettings]) -> tuple[ComparedRun, list[CoveredOffsets]]:
     """What the ends of a root's chains say."""
     store = open_store(root)
-    heads: dict[TopicPartition, tuple[str, str]] = {}  # the first and the newest segment
-    for tp, key in segment_keys(store):
-        heads[tp] = heads.get(tp, (key, key))[0], key
     covered, footers, begun = [], [], []
-    for tp, (first, newest) in heads.items():
-        footer = _footer(store, newest)
-        head = footer if first == newest else _footer(store, first)
+    for tp, keys in chains(store).items():
+        footer = footer_of(store, keys[-1])
+        head = footer if len(keys) == 1 else footer_of(store, keys[0])
         footers.append(footer)
         begun += [head.states_of] if head.states_of else []
         covered.append(_covered(store, tp, head, footer))
@@ -159,10 +156,6 @@ def _run(root: str, noted: Sequence[ServedSettings]) -> tuple[ComparedRun, list[
         tuple(sorted(of_heads - known)),
     )
     return run, covered
-
-
-def _footer(store: Store, key: str) -> SegmentFooter:
-    return segment.read_footer(read_bytes(store, key), key)
 
 
 def _covered(store: Store, tp: TopicPartition, first: SegmentFooter, newest: SegmentFooter) -> CoveredOffsets:

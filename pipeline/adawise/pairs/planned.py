@@ -13,8 +13,7 @@ from typing_extensions import override
 from adawise.errors import SettingsError
 from adawise.ports import Head
 from adawise.records import Switch, TopicPartition
-from adawise.sink import layout, segment
-from adawise.sink.read.files import read_bytes, segment_keys
+from adawise.sink.walk import chains, footer_of
 from adawise.store.store import Store
 from adawise.worker.pairs import Pairs, PairTurn, Serving
 
@@ -23,17 +22,7 @@ Plan = Mapping[TopicPartition, Sequence[Switch]]
 
 def read_plan(store: Store) -> Plan:
     """Which pairs served each partition of a root, from its newest segment. Raises ChainError, StoreUnavailable."""
-    newest = {tp: layout.segment_key(tp, name) for (tp, name) in _newest(store).items()}
-    return {tp: segment.read_footer(read_bytes(store, key), key).switches for tp, key in newest.items()}
-
-
-def _newest(store: Store) -> dict[TopicPartition, layout.SegmentName]:
-    found: dict[TopicPartition, layout.SegmentName] = {}
-    for tp, key in segment_keys(store):
-        parsed = layout.parse_key(key)
-        if parsed is not None:
-            found[tp] = max(parsed[1], found.get(tp, parsed[1]))
-    return found
+    return {tp: footer_of(store, keys[-1]).switches for tp, keys in chains(store).items()}
 
 
 def needed(plan: Plan, ranges: Mapping[TopicPartition, tuple[int, int]]) -> dict[str, tuple[TopicPartition, Switch]]:

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from adawise.errors import ChainError
 from adawise.sink import layout
 from adawise.sink.read.arrow_rows import translated
-from adawise.sink.read.files import segment_keys
+from adawise.sink.walk import chains
 from adawise.store.store import Store
 
 _COLUMNS = (
@@ -78,13 +78,10 @@ def sum_shadow(store: Store, pair: str) -> ShadowSums:
 
     What cannot be read is left out (`ShadowSums.damaged`). Raises StoreUnavailable.
     """
-    by_partition: dict[object, list[str]] = {}
-    for tp, key in segment_keys(store):
-        by_partition.setdefault(tp, []).append(key)
     sums = ShadowSums()
-    for keys in by_partition.values():
+    for keys in chains(store).values():
         without = 0
-        for key in sorted(keys, key=_order, reverse=True):
+        for key in reversed(keys):
             try:
                 found = _rows(store, layout.traces_key(key), pair)
                 for row in found:
@@ -96,12 +93,6 @@ def sum_shadow(store: Store, pair: str) -> ShadowSums:
             if without > _BACK:
                 break
     return sums
-
-
-def _order(key: str) -> layout.SegmentName:
-    parsed = layout.parse_key(key)
-    assert parsed is not None  # it was listed as a segment
-    return parsed[1]
 
 
 def _rows(store: Store, key: str, pair: str) -> list[dict[str, object]]:

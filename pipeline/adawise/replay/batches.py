@@ -10,9 +10,8 @@ from hashlib import sha256
 from adawise.errors import SettingsError
 from adawise.ports import TopicIdentity
 from adawise.records import BatchEnds, TopicPartition
-from adawise.sink import layout, segment
-from adawise.sink.read.files import read_bytes, segment_names
 from adawise.sink.read.rows import read_traces
+from adawise.sink.walk import newest
 from adawise.store.store import Store, open_store
 
 _COLUMNS = ["topic", "partition", "stream_id", "first_offset", "last_offset"]
@@ -75,11 +74,8 @@ def digest_of(ends: BatchEnds) -> str:
 
 
 def _expect_same_topic(store: Store, root: str, tp: TopicPartition, identity: TopicIdentity) -> None:
-    names = segment_names(store, tp)
-    if not names:
+    if (footer := newest(store, tp)) is None:
         return
-    key = layout.segment_key(tp, names[-1])
-    footer = segment.read_footer(read_bytes(store, key), key)
     for what, theirs, ours in (
         ("topic id", footer.topic_id, identity.topic_id),
         ("cluster id", footer.cluster_id, identity.cluster_id),

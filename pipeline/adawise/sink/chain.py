@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from uuid import uuid4
 
 from adawise.errors import ChainError, StoreUnavailable
@@ -29,6 +30,7 @@ from adawise.sink.read.files import read_bytes, read_link, segment_names
 from adawise.sink.results import results_of
 from adawise.sink.segment import SegmentFooter
 from adawise.sink.state_blocks import StateBlocks
+from adawise.sink.walk import ChainPlace, refuse, walk
 from adawise.store.store import AlreadyExists, Failpoint, Store
 
 Commits = Mapping[TopicPartition, tuple[int, str]]
@@ -270,23 +272,20 @@ class SegmentChain:
 
         The head is read to its last page: nothing may be built on one that the disk has spoilt.
         """
-        key = layout.segment_key(tp, name)
-        data = self._store.get(key)
-        if data is None:
+        head = None
+
+        def read(key: str) -> tuple[bytes, SegmentFooter] | None:
+            data = self._store.get(key)
+            return None if data is None else (data, read_link(data, key, identity))
+
+        for link in walk(read, tp, ChainPlace(name), on_break=partial(refuse, str(self._store))):
+            if passed is not None and link.footer.name > name:
+                passed.append(link.footer.name)
+            head = link
+        if head is None:
+            key = layout.segment_key(tp, name)
             raise ChainError(f"{self._store}: {key}: expected the segment that was there a moment ago; restore it")
-        footer = read_link(data, key, identity)
-        while (
-            more := self._store.get(following := layout.segment_key(tp, footer.name.successor(footer.next)))
-        ) is not None:
-            successor = read_link(more, following, identity)
-            if successor.previous != key:
-                raise ChainError(
-                    f"{self._store}: {following}: expected a successor of {key}, but it is one of "
-                    f"{successor.previous}: a segment was removed or replaced; restore the folder"
-                )
-            footer, key, data = successor, following, more
-            if passed is not None:
-                passed.append(footer.name)
+        key, data, footer = head.key, head.data, head.footer
         segment.check_pages(data, key)
         traces.write(self._store, footer, key)
         tip = _extended(identity, footer, key, since)
@@ -308,4 +307,4 @@ def _extended(identity: TopicIdentity, footer: SegmentFooter, key: str, since: I
         footer.tells,
         footer.switches,
     )
-    return _Tip(identity, head, footer.name.successor(footer.next), holes.after(footer), since)
+    return _Tip(identity, head, footer.successor, holes.after(footer), since)

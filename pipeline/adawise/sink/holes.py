@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from itertools import groupby
 
 from adawise.errors import ChainError
 from adawise.records import TopicPartition
-from adawise.sink import claims, layout, segment
+from adawise.sink import claims, layout
 from adawise.sink.layout import SegmentName
 from adawise.sink.lineage import Lineage
-from adawise.sink.read.files import compacted_names, read_bytes, segment_keys
+from adawise.sink.read.files import compacted_names
 from adawise.sink.retention import beginning
 from adawise.sink.segment import SegmentFooter
+from adawise.sink.walk import chains, footer_of
 from adawise.store.store import Store
 
 BRIDGE = "adawise repair"
@@ -39,9 +39,8 @@ def holes(store: Store, tp: TopicPartition, names: Sequence[SegmentName], head: 
 
 
 def _holes(store: Store, tp: TopicPartition, names: Sequence[SegmentName], head: Lineage) -> Iterator[str]:
-    def footer_of(name: SegmentName) -> SegmentFooter:
-        key = layout.segment_key(tp, name)
-        return segment.read_footer(read_bytes(store, key), key)
+    def footer_at(name: SegmentName) -> SegmentFooter:
+        return footer_of(store, layout.segment_key(tp, name))
 
     cut = beginning.read(store, tp)
     begins = SegmentName(0) if cut is None else cut[0]
@@ -61,7 +60,7 @@ def _holes(store: Store, tp: TopicPartition, names: Sequence[SegmentName], head:
         if not kept:
             yield f"the last segment before {due} is gone, which is never deleted"
             return
-        if (lineage := footer_of(kept[-1]).lineage) is not None and lineage.since == head.since:
+        if (lineage := footer_at(kept[-1]).lineage) is not None and lineage.since == head.since:
             base = lineage
         start = max(kept[-1], head.since)
     else:
@@ -73,11 +72,11 @@ def _holes(store: Store, tp: TopicPartition, names: Sequence[SegmentName], head:
             counted.append(counted[-1].extended(name))
         if counted[-1] == head:
             return
-        at = bisect_left(range(len(left)), True, key=lambda i: (footer_of(left[i]).lineage or base) != counted[i])
+        at = bisect_left(range(len(left)), True, key=lambda i: (footer_at(left[i]).lineage or base) != counted[i])
         if at == len(left):  # the head itself says something else than it did a moment ago
             return
-        base = footer_of(left[at]).lineage or counted[at]
-        before = footer_of(left[at - 1]) if at else None
+        base = footer_at(left[at]).lineage or counted[at]
+        before = footer_at(left[at - 1]) if at else None
         if before is None or not is_bridge(before):
             first = "the beginning" if before is None else left[at - 1].stem
             missing = base.count - counted[at].count
@@ -91,11 +90,10 @@ def _holes(store: Store, tp: TopicPartition, names: Sequence[SegmentName], head:
 
 def of_root(store: Store) -> Iterator[tuple[TopicPartition, str]]:
     """The holes of all chains under a root, by what their newest segments say. Raises StoreUnavailable."""
-    for tp, keys in groupby(segment_keys(store), key=lambda each: each[0]):
-        names = [named[1] for _, key in keys if (named := layout.parse_key(key))]
-        key = layout.segment_key(tp, names[-1])
+    for tp, keys in chains(store).items():
+        names = [named[1] for key in keys if (named := layout.parse_key(key))]
         try:
-            head = after(segment.read_footer(read_bytes(store, key), key))
+            head = after(footer_of(store, keys[-1]))
         except ChainError as error:
             yield tp, str(error)
         else:

@@ -94,6 +94,11 @@ class SegmentFooter:
         """Its place in the chain."""
         return SegmentName(self.first, self.sequence)
 
+    @property
+    def successor(self) -> SegmentName:
+        """The name of the segment after it."""
+        return self.name.successor(self.next)
+
 
 def encode(rows: pa.Table, footer: SegmentFooter, blocks: StateBlocks | None = None) -> bytes:
     """The file of a segment: `rows` have the schema `schemas.PREDICTIONS`.

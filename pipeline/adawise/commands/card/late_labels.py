@@ -45,9 +45,9 @@ from adawise.labelled.recording import recorded_rows
 from adawise.labels.conditions import LabelledRow, LabelledRows, labelled_rows
 from adawise.recording.source import RecordedLog
 from adawise.settings import Settings
-from adawise.sink import segment
-from adawise.sink.read.files import read_bytes, segment_keys
+from adawise.sink.read.files import segment_keys
 from adawise.sink.read.rows import read_traces
+from adawise.sink.walk import footer_of
 from adawise.store.store import open_store
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def _check_topic(root: str, recording: str) -> None:
         raise SettingsError(
             f"--from-labels {root}: there is no output of a worker; name the folder that sink.root named"
         )
-    footer = segment.read_footer(read_bytes(store, keys[-1][1]), keys[-1][1])
+    footer = footer_of(store, keys[-1][1])
     ours, theirs = log.identity(log.topic), (footer.topic, footer.topic_id)
     if footer.topic != log.topic or (footer.topic_id and ours.topic_id and footer.topic_id != ours.topic_id):
         raise SettingsError(

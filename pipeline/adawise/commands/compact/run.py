@@ -17,8 +17,9 @@ from adawise.sink.compaction.compact import CompactedFile, plans
 from adawise.sink.compaction.compact import compact as compact_partition
 from adawise.sink.compaction.delete import deletable, delete, now_of
 from adawise.sink.near import no_output
-from adawise.sink.read.files import data_files, data_keys, segment_keys
+from adawise.sink.read.files import data_files, data_keys
 from adawise.sink.read.several import check_apart
+from adawise.sink.walk import chains
 from adawise.store.store import Store, open_store
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def compact(asked: CompactCommand) -> int:
     """
     root, dry_run, max_rows, delete_after_h = asked.root, asked.dry_run, asked.max_rows, asked.delete_after
     store, done, now = _opened(root), _Done(), datetime.now(UTC)
-    tps = sorted({tp for tp, _ in segment_keys(store)})
+    tps = sorted(chains(store))
     limits = FileLimits(max_rows=max_rows, max_bytes=max_rows * _BYTES_A_ROW, before=asked.before or now.date())
     with progress("compacted", unit="rows") as bar:
         for tp in tps:

@@ -28,9 +28,8 @@ from adawise.replay.bounded import BoundedSource, Range
 from adawise.replay.claim import Claim, claim, claimed
 from adawise.replay.paced import PacedSource
 from adawise.settings import Settings
-from adawise.sink import layout, segment
 from adawise.sink.owner import Owner
-from adawise.sink.read.files import read_bytes, segment_names
+from adawise.sink.walk import newest
 from adawise.store.store import Store, open_store
 from adawise.worker.events import BatchServed, Event, FrameRejected, PartitionLost, ProducerMistaken
 from adawise.worker.observer import LogObserver
@@ -195,11 +194,8 @@ def _tell_differences(
 
 def _head(store: Store, tp: TopicPartition, begin: int) -> int:
     """Where the chain of an output goes on."""
-    names = segment_names(store, tp)
-    if not names:
-        return begin
-    key = layout.segment_key(tp, names[-1])
-    return segment.read_footer(read_bytes(store, key), key).next
+    footer = newest(store, tp)
+    return begin if footer is None else footer.next
 
 
 def _source(source: Source, ours: Claim, speed: float | None) -> Source:

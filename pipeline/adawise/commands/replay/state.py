@@ -24,9 +24,10 @@ from adawise.sink import claims, layout, schemas, segment
 from adawise.sink.layout import SegmentName
 from adawise.sink.lineage import Lineage
 from adawise.sink.owner import read_owner
-from adawise.sink.read.files import read_bytes, segment_names
+from adawise.sink.read.files import segment_names
 from adawise.sink.read.rows import read_traces
 from adawise.sink.segment import SegmentFooter
+from adawise.sink.walk import footer_of
 from adawise.store.store import AlreadyExists, Store, open_store
 
 _SEGMENT = re.compile(r"(?P<root>.+)/(?P<key>predictions/topic-[^/]+/partition-[0-9]{5,10}/[^/]+\.parquet)")
@@ -156,8 +157,7 @@ def _by_cameras(
     for tp in whole.bounds:
         keys = [layout.segment_key(tp, name) for name in segment_names(store, tp)]
         if keys := keys[: bisect_left(keys, late[tp][0])] if tp in late else keys:
-            data = read_bytes(store, keys[-1])
-            found[tp] = RecordedState(f"{root}/{keys[-1]}", segment.read_footer(data, keys[-1]))
+            found[tp] = RecordedState(f"{root}/{keys[-1]}", footer_of(store, keys[-1]))
     if not found:
         begins = min((f"{time.isoformat()}, of camera {name!r}" for _, time, name in late.values()), default="no time")
         raise SettingsError(
@@ -175,7 +175,7 @@ def _newest_before(store: Store, root: str, tp: TopicPartition, moment: datetime
     while low < high:
         middle = (low + high) // 2
         key = layout.segment_key(tp, names[middle])
-        footer = segment.read_footer(read_bytes(store, key), key)
+        footer = footer_of(store, key)
         if datetime.fromisoformat(footer.created_at) <= moment:
             best, low = RecordedState(f"{root}/{key}", footer), middle + 1
         else:

@@ -10,9 +10,9 @@ from adawise.errors import ChainError
 from adawise.sink.claims import known_sink_id
 from adawise.sink.compaction.delete import now_of
 from adawise.sink.near import no_output
-from adawise.sink.read.files import segment_keys
 from adawise.sink.retention.retain import Removal, removal, remove, sweep
 from adawise.sink.verify.root import begun_partitions
+from adawise.sink.walk import chains
 from adawise.store.store import open_store
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def retain(asked: RetainCommand) -> int:
     found: list[Removal] = []
     damaged: list[ChainError] = []
     with progress("removed" if does else "found", unit="files") as bar:
-        for tp in sorted({tp for tp, _ in segment_keys(store)} | begun_partitions(store)):
+        for tp in sorted(chains(store).keys() | begun_partitions(store)):
             try:
                 what = removal(store, tp, before=before, now=now)
                 if what is not None:

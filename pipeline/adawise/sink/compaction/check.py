@@ -20,7 +20,8 @@ from adawise.sink.compaction import choice
 from adawise.sink.compaction.merged import Facts, digest_of, read_facts, read_proven, read_rows
 from adawise.sink.compaction.segments import ChainIdentity
 from adawise.sink.layout import CompactedName, SegmentName
-from adawise.sink.read.files import compacted_names, is_covered, read_bytes, read_link, segment_names
+from adawise.sink.read.files import compacted_names, is_covered, read_bytes, segment_names
+from adawise.sink.walk import reader, walk
 from adawise.store.store import Store
 
 Said = tuple[str, str]
@@ -71,7 +72,7 @@ def check(
                 said.append((key, "expected its traces beside it, without which no segment is deleted; restore them"))
             elif name != names[-1]:  # of the newest they come next, or whoever made it died in between
                 said.append((key, "expected its traces beside it; run `adawise compact` to make them"))
-            inside = [found for found in segments if is_covered(found, [name])]
+            inside = [layout.segment_key(tp, found) for found in segments if is_covered(found, [name])]
             said += _of_segments(store, tp, chain, inside, facts, rows)
         except ChainError as error:
             # What comes after it has nothing to agree with.
@@ -180,21 +181,19 @@ def _of_traces(store: Store, tp: TopicPartition, name: CompactedName, rows: pa.T
 
 
 def _of_segments(
-    store: Store, tp: TopicPartition, chain: ChainIdentity, names: list[SegmentName], facts: Facts, rows: pa.Table
+    store: Store, tp: TopicPartition, chain: ChainIdentity, keys: list[str], facts: Facts, rows: pa.Table
 ) -> Iterator[Said]:
     """Segments that are still there, against the file that stands for them."""
     attempts = {replaced.name: replaced.attempt for replaced in facts.segments}
     ordered = rows.sort_by([("offset", "ascending"), ("index", "ascending")])
     offsets = ordered["offset"].to_numpy()
     last = None
-    for name in names:
-        key = layout.segment_key(tp, name)
-        data = read_bytes(store, key)
-        last = footer = read_link(data, key, chain.identity)
-        if attempts.get(name.stem) != footer.attempt:
+    for link in walk(reader(store, chain.identity), tp, None, keys):  # some may have been deleted
+        key, last = link.key, link.footer
+        if attempts.get(last.name.stem) != last.attempt:
             yield key, "expected a segment that was compacted, but it came later; readers skip it: move it away"
             continue
-        theirs = segment.read_rows(data, key)
+        theirs = segment.read_rows(link.data, key)
         wanted = theirs["offset"].to_numpy()
         low, high = np.searchsorted(offsets, [wanted.min(), wanted.max() + 1]) if len(wanted) else (0, 0)
         ours = ordered.slice(low, high - low).filter(

@@ -17,6 +17,8 @@ from adawise.errors import ChainError, StoreUnavailable
 from adawise.records import TopicPartition
 from adawise.sink import layout, segment
 from adawise.sink.layout import CompactedName, SegmentName
+from adawise.sink.segment import SegmentFooter
+from adawise.sink.walk import Link, reader, walk
 from adawise.store.documents import Count, Document, Text, parse
 from adawise.store.store import AlreadyExists, Store
 
@@ -51,8 +53,10 @@ def choose(store: Store, tp: TopicPartition, names: Iterable[SegmentName], limit
     """
     taken: list[SegmentName] = []
     day, rows, size_bytes = "", 0, 0
-    for name in names:
-        found, count, nbytes = _facts(store, layout.segment_key(tp, name))
+    keys = (layout.segment_key(tp, name) for name in names)
+    for link in walk(reader(store), tp, None, keys):  # whoever makes the file looks at the links
+        name = link.footer.name
+        found, count, nbytes = _facts(link)
         # Clocks of workers differ: a segment that says it is of the day before belongs to the file all the same.
         committed = max(found, day)
         full = rows + count > limits.max_rows or size_bytes + nbytes > limits.max_bytes
@@ -68,13 +72,10 @@ def _plan(taken: list[SegmentName], until: SegmentName, day: str, rows: int) -> 
     return CompactionPlan(CompactedName(taken[0], until, day), len(taken), rows)
 
 
-def _facts(store: Store, key: str) -> tuple[str, int, int]:
+def _facts(link: Link[SegmentFooter]) -> tuple[str, int, int]:
     """The day of a segment, its rows, and how many bytes these are before compression."""
-    data = store.get(key)
-    if data is None:
-        raise ChainError(f"{store}: {key}: expected the segment that was listed, but it is gone; restore it")
-    created_at = datetime.fromisoformat(segment.read_footer(data, key).created_at)
-    metadata = segment.opened(data).metadata
+    created_at = datetime.fromisoformat(link.footer.created_at)
+    metadata = segment.opened(link.data).metadata
     nbytes = sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
     return created_at.astimezone(UTC).date().isoformat(), metadata.num_rows, nbytes
 

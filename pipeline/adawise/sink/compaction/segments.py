@@ -13,10 +13,10 @@ from adawise.records import TopicPartition
 from adawise.sink import claims, consistency, invariant, layout, schemas, segment, traces
 from adawise.sink.compaction.merged import Facts, Replaced, digest_of
 from adawise.sink.layout import CompactedName, SegmentName
-from adawise.sink.read.files import read_bytes, read_link
 from adawise.sink.retention import beginning
 from adawise.sink.retention.beginning import Beginning
 from adawise.sink.segment import SegmentFooter
+from adawise.sink.walk import ChainPlace, Link, footer_of, reader, walk
 from adawise.store.store import Store
 
 
@@ -102,36 +102,36 @@ def gather(
 
     Raises ChainError if one is damaged, missing, or breaks what holds of every segment.
     """
-    gathered, due = Gathered(), name.first
+
+    def refuse(link: Link[SegmentFooter]) -> None:
+        raise _broken(store, link.key, f"expected the chain to go on with {link.place.name}")
+
+    gathered, place = Gathered(), ChainPlace(name.first)
     pending: tuple[int, ...] = ()
-    for found in names:
-        if not name.first <= found < name.until:
-            continue
-        key = layout.segment_key(tp, found)
-        data = read_bytes(store, key)
-        footer = read_link(data, key, chain.identity)
+    inside = [layout.segment_key(tp, found) for found in names if name.first <= found < name.until]
+    for link in walk(reader(store, chain.identity), tp, place, inside, on_break=refuse):
+        key, footer = link.key, link.footer
         if not gathered.keys:
             pending = gathered.before = _pending_after(store, chain, footer.previous)
-        if found != due or (gathered.keys and footer.previous != gathered.keys[-1]):
-            raise _broken(store, key, f"expected the chain to go on with {due}")
-        rows = segment.read_rows(data, key)
+        rows = segment.read_rows(link.data, key)
         if said := _breaches(chain, footer, rows, pending):
             raise _broken(store, key, "; ".join(said))
         gathered.rows.append(rows)
         gathered.batches.append(traces.derive(footer, key))
         gathered.footers.append(footer)
         gathered.keys.append(key)
-        gathered.size_bytes += len(data)
-        pending, due = footer.pending, found.successor(footer.next)
-    if due != name.until:
-        raise _broken(store, layout.segment_key(tp, due), f"expected the segments up to {name.until}, but it is absent")
+        gathered.size_bytes += len(link.data)
+        pending, place = footer.pending, link.after
+    if place.name != name.until:
+        key = layout.segment_key(tp, place.name)
+        raise _broken(store, key, f"expected the segments up to {name.until}, but it is absent")
     return gathered
 
 
 def _pending_after(store: Store, chain: ChainIdentity, key: str | None) -> tuple[int, ...]:
     if key == chain.previous:
         return chain.pending
-    return () if key is None else segment.read_footer(read_bytes(store, key), key).pending
+    return () if key is None else footer_of(store, key).pending
 
 
 def _breaches(chain: ChainIdentity, footer: SegmentFooter, rows: pa.Table, pending: Sequence[int]) -> list[str]:

@@ -135,18 +135,21 @@ def read_predictions(store: Store, columns: list[str] | None = None) -> pa.Table
     return pa.concat_tables(tables or [schemas.PREDICTIONS.empty_table().select(columns or schemas.PREDICTIONS.names)])
 
 
-def read_link(data: bytes, key: str, identity: TopicIdentity) -> SegmentFooter:
+def read_link(data: bytes, key: str, identity: TopicIdentity | None = None) -> SegmentFooter:
     """The footer of a segment that was found at `key`, if it belongs there.
 
-    Raises ChainError if it is damaged, if it was written under another name, or from another topic.
+    Raises ChainError if it is damaged, if it was written under another name, or from another topic than `identity`.
     """
     footer = segment.read_footer(data, key)
     tp = TopicPartition(footer.topic, footer.partition)
     if layout.segment_key(tp, footer.name) != key:
         raise ChainError(
-            f"segment {key}: expected its footer to name it, but that says {tp}, {footer.name}; give it its name back"
+            f"segment {key}: expected its footer to name it, but that says {tp}, {footer.name}; give it its name back, "
+            "or move it away"
         )
-    claims.check_identity(f"segment {key}", topic_id=footer.topic_id, partitions=footer.partitions, identity=identity)
+    if identity is not None:
+        topic_id, partitions = footer.topic_id, footer.partitions
+        claims.check_identity(f"segment {key}", topic_id=topic_id, partitions=partitions, identity=identity)
     return footer
 
 

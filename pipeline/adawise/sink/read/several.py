@@ -8,9 +8,9 @@ from itertools import combinations
 
 from adawise.errors import ChainError, SettingsError
 from adawise.records import TopicPartition
-from adawise.sink import claims, layout, segment
-from adawise.sink.read.files import read_bytes, segment_keys
+from adawise.sink import claims, layout
 from adawise.sink.segment import SegmentFooter
+from adawise.sink.walk import chains, footer_of
 from adawise.store.documents import Document, Text, parse
 from adawise.store.store import Store, open_store
 
@@ -20,16 +20,13 @@ class _Root:
 
     def __init__(self, name: str) -> None:
         self.name, self.store = name, open_store(name)
-        self.chains: dict[TopicPartition, tuple[str, str]] = {}  # the first and the newest segment
-        for tp, key in segment_keys(self.store):
-            self.chains[tp] = self.chains.get(tp, (key, key))[0], key
+        self.chains = chains(self.store)
         self._newest: dict[TopicPartition, SegmentFooter] = {}
 
     def newest(self, tp: TopicPartition) -> SegmentFooter:
         """The footer of its newest segment."""
         if tp not in self._newest:
-            key = self.chains[tp][1]
-            self._newest[tp] = segment.read_footer(read_bytes(self.store, key), key)
+            self._newest[tp] = footer_of(self.store, self.chains[tp][-1])
         return self._newest[tp]
 
     def span(self, tp: TopicPartition) -> range:

@@ -14,11 +14,12 @@ What was computed is gone: `RepairStep.again` says how it is computed once more,
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
-from itertools import groupby, pairwise
+from itertools import pairwise
 from uuid import uuid4
 
 from adawise.errors import ChainError
@@ -26,11 +27,12 @@ from adawise.records import TopicPartition
 from adawise.sink import claims, layout, schemas, segment, traces
 from adawise.sink.layout import SegmentName
 from adawise.sink.lineage import Lineage
-from adawise.sink.read.files import beginnings, compacted_names, is_removed, read_bytes, segment_keys
+from adawise.sink.read.files import beginnings, compacted_names, is_removed
 from adawise.sink.repair.bridge import bridge, key_of
 from adawise.sink.retention import beginning
 from adawise.sink.retention.beginning import Beginning
 from adawise.sink.segment import SegmentFooter
+from adawise.sink.walk import ChainPlace, Link, chains, reader, walk
 from adawise.store.store import AlreadyExists, Store
 
 SET_ASIDE = "_set_aside"
@@ -57,13 +59,13 @@ def plan(store: Store) -> RepairPlan:
     """What is to be done under a root; nothing is changed. Every footer is read once. Raises StoreUnavailable."""
     made = RepairPlan()
     traced = store.list(layout.TRACES)  # before the segments: those of a worker come after them
-    chains = {tp: [key for _, key in found] for tp, found in groupby(segment_keys(store), key=lambda each: each[0])}
+    found = chains(store)
     sinks: set[str] = set()
-    for tp, keys in chains.items():
+    for tp, keys in found.items():
         chain = _Chain(store, tp, keys, {*traced}, made)
         chain.follow()
         sinks |= chain.sinks
-    known = {layout.traces_key(key) for keys in chains.values() for key in keys}
+    known = {layout.traces_key(key) for keys in found.values() for key in keys}
     begins = beginnings(store) if traced else {}
     stale = [key for key in traced if key not in known and not is_removed(key, begins)]
     made.steps[:0] = [  # before a bridge takes the name of a segment whose traces are still there
@@ -101,8 +103,9 @@ class _Chain:
         # Traces are made after the predictions that they are of.
         self._orphans = [name for name in compacted_names(store, layout.TRACES, tp) if name not in covers]
         self._cut = beginning.read(store, tp)
-        origin = claims.read_origin(store, tp) if covers else None
-        begins = self._cut[0] if self._cut is not None else None if origin is None else SegmentName(origin.offset)
+        self._origin = claims.read_origin(store, tp)
+        begins = None if self._origin is None else SegmentName(self._origin.offset)
+        begins = begins if self._cut is None else self._cut[0]
         for name in self._orphans:
             key = layout.compacted_key(layout.PREDICTIONS, tp, name)
             made.beyond.append(f"{key} is gone, of which the traces are there: restore it from a backup")
@@ -111,32 +114,30 @@ class _Chain:
         elif covers and not self._orphans and begins is not None and covers[0].first != begins:
             made.beyond.append(f"{tp}: what was compacted before {covers[0]} is gone: restore it from a backup")
         self._until = covers[-1].until if covers else None
+        first = self._until or begins
+        self._first = None if first is None else ChainPlace(first)
         self._keys = keys
         self.sinks: set[str] = set()
-        self.origin: claims.ChainOrigin | None = None
 
     def follow(self) -> None:
         """Add the steps for what is missing between them and beside them."""
-        before: SegmentFooter | None = None
-        begun = False
-        for key in self._keys:
-            try:
-                footer = segment.read_footer(read_bytes(self._store, key), key)
-                if key_of(footer) != key:
-                    raise ChainError(
-                        f"{key}: its footer names {key_of(footer)}; give it its name back, or move it away"
-                    )
-            except ChainError as error:
-                self._made.beyond.append(str(error))
-                return
+        try:
+            self._follow()
+        except ChainError as error:
+            self._made.beyond.append(str(error))
+
+    def _follow(self) -> None:
+        read, before = reader(self._store), None
+        first = 0 if self._until is None else bisect_left(self._keys, layout.segment_key(self._tp, self._until))
+        for link in walk(read, self._tp, None, self._keys[:first]):
+            self.sinks.add(link.footer.sink)
+            before = link.footer  # the last of these is the one that is kept
+        for link in walk(read, self._tp, self._first, self._keys[first:]):
+            key, footer = link.key, link.footer
             self.sinks.add(footer.sink)
-            if self._until is not None and footer.name < self._until:
-                before = footer  # the last of these is the one that is kept
-                continue
-            if not begun and not self._begun(before, footer, key):
+            if key == self._keys[first] and not self._begun(before, footer, key):
                 return
-            begun = True
-            if not self._joined(before, footer, key):
+            if link.broken in ("gap", "overlap") and not self._joined(before, link):
                 return
             if key != self._keys[-1] and layout.traces_key(key) not in self._traced:
                 what = f"write the traces of {key} again, which are gone"
@@ -149,39 +150,33 @@ class _Chain:
         The claim of the origin, if it is gone, is read off the first segment.
         """
         where = layout.origin_key(self._tp)
-        self.origin = claims.read_origin(self._store, self._tp)
         if self._until is not None:
-            kept = before is not None and before.name.successor(before.next) == self._until
+            kept = before is not None and before.successor == self._until
             if not kept:
                 self._made.beyond.append(f"{self._tp}: the last segment before {self._until.stem} is gone: restore it")
             return kept
-        if self.origin is None and first.previous is None:
-            self.origin = claims.ChainOrigin(first.first, first.cluster_id, first.topic_id, first.partitions)
-            said = f"at offset {first.first}, where the first segment begins"
-            self._made.steps.append(_claim(self._store, where, {"layout": claims.LAYOUT, **asdict(self.origin)}, said))
-        elif self.origin is None:
-            self._made.beyond.append(f"{where} is gone, and so is the segment that {key} follows: restore one of them")
-        return self.origin is not None
-
-    def _joined(self, before: SegmentFooter | None, footer: SegmentFooter, key: str) -> bool:
-        """True if the segment follows, or does once the bridge is there that is added to the steps."""
-        origin = footer.name if self.origin is None else SegmentName(self.origin.offset)
-        known = before
-        if before is None and self._cut is not None:
-            known = _removed(self._cut[0], self._cut[1], footer)
-        due = origin if known is None else known.name.successor(known.next)
-        if footer.name == due:
+        if self._origin is not None:
             return True
-        if footer.name < due:
+        if first.previous is not None:
+            self._made.beyond.append(f"{where} is gone, and so is the segment that {key} follows: restore one of them")
+            return False
+        origin = claims.ChainOrigin(first.first, first.cluster_id, first.topic_id, first.partitions)
+        said = f"at offset {first.first}, where the first segment begins"
+        self._made.steps.append(_claim(self._store, where, {"layout": claims.LAYOUT, **asdict(origin)}, said))
+        return True
+
+    def _joined(self, before: SegmentFooter | None, link: Link[SegmentFooter]) -> bool:
+        """True if the segment, which does not follow, will once the bridge is there that is added to the steps."""
+        key, due = link.key, link.place.name
+        if link.broken == "overlap":
             self._made.beyond.append(f"{key} lies within what {due.stem} follows: move the foreign one of them away")
             return False
         if self._orphans:
             return False  # what is missing is in a file that was told of, and a bridge would be in its way
-        try:
-            bridged = bridge(self._store, known, footer, key, due)
-        except ChainError as error:
-            self._made.beyond.append(str(error))
-            return False
+        known = before
+        if before is None and self._cut is not None:
+            known = _removed(self._cut[0], self._cut[1], link.footer)
+        bridged = bridge(self._store, known, link.footer, key, due)
         last = bridged[-1]
         lost = [gap for each in bridged for gap in each.gaps]
         said = ", ".join(f"{gap.first} to {gap.until - 1}" for gap in lost[:3]) + (" and more" if lost[3:] else "")

@@ -18,7 +18,7 @@ from datetime import date, datetime, timedelta
 
 from adawise.errors import ChainError
 from adawise.records import TopicPartition
-from adawise.sink import claims, layout, segment
+from adawise.sink import claims, layout
 from adawise.sink.compaction import choice
 from adawise.sink.compaction.choice import CompactionPlan, FileLimits
 from adawise.sink.compaction.merged import read_facts
@@ -26,6 +26,7 @@ from adawise.sink.layout import CompactedName, SegmentName
 from adawise.sink.read.files import beginning_name, compacted_names, read_bytes, segment_names
 from adawise.sink.retention import beginning
 from adawise.sink.retention.beginning import Beginning
+from adawise.sink.walk import footer_of
 from adawise.store.store import Failpoint, Store
 
 FAILPOINTS = ("retain.planned", "retain.begun", "retain.removed", "retain.forgotten")
@@ -170,7 +171,7 @@ def remove(store: Store, what: Removal, *, failpoint: Failpoint = lambda _: None
 
 
 def _beginning(store: Store, what: Removal) -> Beginning:
-    footer = segment.read_footer(read_bytes(store, what.last), what.last)
+    footer = footer_of(store, what.last)
     known = layout.parse_key(what.last)
     if known is None or known[1].successor(footer.next) != what.name:
         raise ChainError(f"{store}: {what.last}: expected the segment before {what.name.stem}, but it ends elsewhere")
@@ -233,7 +234,7 @@ def _checked_beginning(store: Store, tp: TopicPartition) -> SegmentName | None:
         )
     first = layout.segment_key(tp, begins)
     if begins in names:
-        before = segment.read_footer(read_bytes(store, first), first).previous
+        before = footer_of(store, first).previous
     else:
         assert cover is not None
         first = layout.compacted_key(layout.PREDICTIONS, tp, cover)

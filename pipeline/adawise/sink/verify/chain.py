@@ -18,7 +18,6 @@ from adawise.sink.compaction.check import Covered
 from adawise.sink.compaction.segments import ChainIdentity
 from adawise.sink.consistency import ReadState, StateAccounts
 from adawise.sink.layout import SegmentName
-from adawise.sink.read.files import read_bytes, read_link
 from adawise.sink.segment import SegmentFooter
 from adawise.sink.verify.findings import (
     DERIVE,
@@ -31,6 +30,7 @@ from adawise.sink.verify.findings import (
     ChainReport,
     Fault,
 )
+from adawise.sink.walk import ChainPlace, Link, reader, walk
 from adawise.store.store import Store
 
 _ANY = 2**31
@@ -55,8 +55,7 @@ class ChainCheck:
         self._ends_early = False
         self._unserved: dict[int, int] = {}  # messages of the log that are pending: offset to timestamp
         # What the next segment has to agree with.
-        self._name = SegmentName(0)
-        self._previous: str | None = None
+        self._place = ChainPlace(SegmentName(0))
         self._pending: tuple[int, ...] = ()
         self._knows_before = True
         self._skipped: SegmentName | None = None
@@ -73,37 +72,46 @@ class ChainCheck:
         except ChainError as error:
             raise Broken(Fault(key, str(error))) from error
         self.report.faults += [Fault(*each) for each in said]
-        self._sink, self._name, self._previous, self._pending = chain.sink, chain.origin, chain.previous, chain.pending
+        self._sink, self._place, self._pending = chain.sink, ChainPlace(chain.origin, chain.previous), chain.pending
         self.report.retained, self._knows_before = chain.retained, chain.retained is None
-        self.report.next_offset = self._name.first
+        self.report.next_offset = chain.origin.first
         # A topic may have got more partitions since: how many there were says nothing about a segment.
         self._identity = replace(chain.identity, partitions=_ANY)
         if self._log is not None:
             self._compare_identity(self._log, chain.identity, key)
         if covered.deleted:  # of what is left before that, compacted files say the same: that was checked
-            self._skipped = self._name = covered.until
-            self._previous, self._pending, self._knows_before = covered.previous, covered.pending, False
+            self._skipped, self._place = covered.until, ChainPlace(covered.until, covered.previous)
+            self._pending, self._knows_before = covered.pending, False
             self.report.compacted, self.report.rows, self.report.gaps = covered.files, covered.rows, [*covered.gaps]
             self.report.next_offset, self.report.pending = covered.next, len(covered.pending)
             if self._log is not None:
                 self.report.faults += self._compacted_disagree(self._log, covered)
 
-    def follow(self, key: str, *, is_newest: bool) -> None:
-        """Compare the next segment with all before it, and go on from there."""
+    def follow(self, keys: Sequence[str]) -> Iterator[None]:
+        """Compare each segment with all before it; a step for each."""
+        for link in walk(self._read, self.report.tp, self._place, keys):
+            self._compare(link, is_newest=link.key == keys[-1])
+            yield
+
+    def _read(self, key: str) -> tuple[bytes, SegmentFooter]:
         try:
-            data = read_bytes(self._store, key)
-            footer = read_link(data, key, self._identity)
-            name = footer.name
-            if self._skipped is not None and name < self._skipped:
-                return
-            self.report.faults += [Fault(key, *clause) for clause in self._link_disagrees(footer, name)]
-            if name < self._name:
-                return
-            rows = segment.read_rows(data, key)
+            return reader(self._store, self._identity)(key)
+        except ChainError as error:
+            raise Broken(Fault(key, str(error))) from error
+
+    def _compare(self, link: Link[SegmentFooter], *, is_newest: bool) -> None:
+        key, footer = link.key, link.footer
+        if self._skipped is not None and footer.name < self._skipped:
+            return
+        self.report.faults += [Fault(key, *clause) for clause in self._link_disagrees(link)]
+        if link.broken == "overlap":
+            return
+        try:
+            rows = segment.read_rows(link.data, key)
             # Beyond a gap nobody knows what was pending, and what states there were.
-            said = list(self._contents_disagree(rows, footer)) if name == self._name else []
+            said = list(self._contents_disagree(rows, footer)) if link.broken != "gap" else []
             if self._states is not None:
-                knows = self._knows_before and name == self._name and footer.states_of is None
+                knows = self._knows_before and link.broken != "gap" and footer.states_of is None
                 said += self._states.inconsistencies(footer, rows, knows_before=knows)
         except ChainError as error:
             raise Broken(Fault(key, str(error))) from error
@@ -113,17 +121,17 @@ class ChainCheck:
             faults += [
                 Fault(key, *clause) for clause in self._log_disagrees(self._log, footer, rows, is_newest=is_newest)
             ]
-        report = self.report
-        report.faults += faults
-        report.segments, report.rows = report.segments + 1, report.rows + rows.num_rows
-        report.next_offset, report.pending = footer.next, len(footer.pending)
-        report.gaps += footer.gaps if footer.states_of is None else ()  # else they are what the other root has
-        self._name, self._previous, self._pending = name.successor(footer.next), key, footer.pending
+        found = self.report
+        found.faults += faults
+        found.segments, found.rows = found.segments + 1, found.rows + rows.num_rows
+        found.next_offset, found.pending = footer.next, len(footer.pending)
+        found.gaps += footer.gaps if footer.states_of is None else ()  # else they are what the other root has
+        self._place, self._pending = link.after, footer.pending
         self._knows_before = not holes.is_bridge(footer)  # of those that were lost nobody knows the states
 
     def end(self, committed: int | None) -> None:
         """Compare the head with what is known beside the chain: the group's `committed` offset, the claim of a cut."""
-        report, key = self.report, layout.segment_key(self.report.tp, self._name)
+        report, key = self.report, layout.segment_key(self.report.tp, self._place.name)
         plans = self._store.list(layout.compacted_folder("plans", report.tp)) if report.is_empty else []
         if report.is_empty and (report.retained is not None or plans):
             said = f"{plans[0]} was made of segments" if plans else "retention keeps the newest segments"
@@ -136,14 +144,15 @@ class ChainCheck:
         if report.is_empty and self._log is not None:
             report.lag = self._unread(self._log, report.next_offset)
 
-    def _link_disagrees(self, footer: SegmentFooter, name: SegmentName) -> Iterator[tuple[str, str]]:
-        expected = layout.segment_key(self.report.tp, self._name)
-        if name > self._name:
+    def _link_disagrees(self, link: Link[SegmentFooter]) -> Iterator[tuple[str, str]]:
+        expected, footer = layout.segment_key(self.report.tp, link.place.name), link.footer
+        if link.broken == "gap":
             yield f"expected the chain to go on with {expected}: there is a gap", RESTORE_OR_REPAIR
-        elif name < self._name:
+        elif link.broken == "overlap":
             yield f"expected the chain to go on with {expected}: there is an overlap", "move the foreign file away"
-        elif footer.previous != self._previous:
-            yield f"expected the successor of {self._previous}, but it was written after {footer.previous}", RESTORE
+        elif link.broken:
+            previous = link.place.previous
+            yield f"expected the successor of {previous}, but it was written after {footer.previous}", RESTORE
         if footer.sink != self._sink:
             yield f"expected a segment of sink {self._sink}, but it was written to {footer.sink}", RESTORE
 

@@ -8,15 +8,15 @@ one segment, the states of one partition's streams, and the names of files.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import groupby
 
 from adawise.records import TopicPartition
 from adawise.sink import layout
 from adawise.sink.compaction.check import compacted_partitions, foreign_keys
 from adawise.sink.consistency import ReadState
-from adawise.sink.read.files import beginnings, is_removed, segment_keys, segment_names
+from adawise.sink.read.files import beginnings, is_removed, segment_names
 from adawise.sink.verify.chain import ChainCheck
 from adawise.sink.verify.findings import STALE, Broken, BrokerLog, ChainReport, Fault
+from adawise.sink.walk import chains
 from adawise.store.store import Store
 
 
@@ -78,19 +78,19 @@ def walk(
         SourceError, BrokerUnavailable: by `log`.
         StoreUnavailable: the store does not answer.
     """
-    chains = {tp: [key for _, key in entries] for tp, entries in groupby(segment_keys(store), key=lambda e: e[0])}
+    found = chains(store)
     for tp in {*compacted_partitions(store), *begun_partitions(store)}:  # also one of which every segment was lost
-        chains.setdefault(tp, [])
+        found.setdefault(tp, [])
 
     def walked(tp: TopicPartition, keys: Sequence[str]) -> ChainReport:
         chain = ChainCheck(store, tp, contiguous, read_state, log)
         return _walked(chain, keys, (committed or {}).get(tp), on_segment)
 
-    for tp, keys in sorted(chains.items()):
+    for tp, keys in sorted(found.items()):
         report = walked(tp, keys)
-        while report.faults and set(keys) - set(found := _keys(store, tp)):
+        while report.faults and set(keys) - set(left := _keys(store, tp)):
             # Retention, or a compaction, has removed what was listed: what is there since then is whole by itself.
-            keys, report = found, walked(tp, found)
+            keys, report = left, walked(tp, left)
         yield report
 
 
@@ -105,8 +105,7 @@ def _walked(
 ) -> ChainReport:
     try:
         chain.begin()
-        for key in keys:
-            chain.follow(key, is_newest=key == keys[-1])
+        for _ in chain.follow(keys):
             on_segment()
         chain.end(committed)
     except Broken as broken:  # what comes after it has nothing to agree with
