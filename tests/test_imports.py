@@ -24,7 +24,8 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "errors": ("", ""),
     "logs": ("", "structlog"),
     "console": ("", "rich"),
-    "settings": ("errors adapt/names", "pydantic pydantic_core pydantic_settings"),
+    "text": ("", ""),
+    "settings": ("errors text adapt/names", "pydantic pydantic_core pydantic_settings"),
     "records": ("errors", "torch numpy"),
     "ports": ("records", "torch"),
     # bytes -> images -> alphas -> predictions
@@ -86,10 +87,13 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "drift/library": ("errors labels sink/read", "numpy pyarrow duckdb"),
     "drift/baseline": ("errors records adapt sink/read sink/verify labels page", "numpy pyarrow"),
     "drift/page": ("errors page", "numpy altair"),
-    "evaluate": ("errors records ports adapt console page decode/statistics", "torch numpy pyarrow rich altair joblib"),
+    "evaluate": (
+        "errors records ports text adapt console page decode/statistics",
+        "torch numpy pyarrow rich altair joblib",
+    ),
     "evaluate/corrupt": ("errors", "numpy PIL skimage"),
     "finetune": ("errors decode adapt labelled", "torch numpy PIL safetensors"),
-    "finetune/page": ("finetune/comparison page", "altair"),
+    "finetune/page": ("text finetune/comparison page", "altair"),
     "page": ("", "altair vl_convert jinja2 markupsafe"),
     # everything comes together
     "build": (EVERYTHING, "torch structlog PIL"),
@@ -102,7 +106,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
 }
 MAY_SEE_SETTINGS = {"", "settings", "build", "commands", "library", "__main__", "demo"}
 PURE = {
-    *("errors", "records", "ports", "decode", "adapt", "live"),
+    *("errors", "records", "ports", "text", "decode", "adapt", "live"),
     *("worker/batching", "worker/expiry", "worker/fair_queue", "worker/offsets", "worker/partition"),
     *("status/cameras", "status/facts", "status/fleet", "status/judge"),
     *("alerts", "results/message", "results/served", "results/alert", "results/schema"),

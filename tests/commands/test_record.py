@@ -44,7 +44,7 @@ def test_the_rate_is_told_with_the_time_until_the_disk_is_full() -> None:
     told = pace(10**12, clock)
     clock.now_s = 100.0
     recorded = RecordingProgress(messages=9, size_bytes=250_000_000, files=2, stored_bytes=250_000_000)
-    assert told.of(recorded, 9, 0) == "238.4 MiB, 9 GB/h, disk full in 5 d"
+    assert told.of(recorded, 9, 0) == "238.4 MiB, 9 GB/h, disk full in 5 days"
 
 
 @pytest.mark.parametrize(("free_bytes", "stored_bytes"), [(None, 10), (10**9, 0)])
@@ -64,9 +64,9 @@ def test_whoever_catches_up_is_told_how_far_behind_it_is_and_its_rate_is_not_tak
         return told.of(RecordingProgress(messages, size, 1, size), messages, waiting)
 
     assert after(10.0, 1_000, 9_000) == "1000.0 MiB, 9,000 messages behind"
-    assert after(19.0, 9_900, 100) == "9900.0 MiB"  # one second more, and it has caught up
-    assert after(20.0, 10_000, 0) == "10000.0 MiB"
-    assert after(119.0, 10_100, 0) == "10100.0 MiB, 7.55 GB/h, disk full in 6 d"
+    assert after(19.0, 9_900, 100) == "9.7 GiB"  # one second more, and it has caught up
+    assert after(20.0, 10_000, 0) == "9.8 GiB"
+    assert after(119.0, 10_100, 0) == "9.9 GiB, 7.55 GB/h, disk full in 6 days"
 
 
 def test_a_camera_of_one_image_a_minute_is_no_backlog() -> None:
@@ -74,7 +74,7 @@ def test_a_camera_of_one_image_a_minute_is_no_backlog() -> None:
     told = pace(10**12, clock)
     for minute in range(1, 5):  # nothing is in a file yet
         clock.now_s = 60.0 * minute
-        assert told.of(RecordingProgress(0, 1000 * minute, 0), minute, 1) == "0.0 MiB, 6e-05 GB/h"
+        assert told.of(RecordingProgress(0, 1000 * minute, 0), minute, 1) == f"{minute} KiB, 6e-05 GB/h"
 
 
 def test_the_disk_is_that_of_the_first_folder_that_exists(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from typing_extensions import override
 
 from adawise.errors import SettingsError
+from adawise.text import counted
 
 NOT_SET = "not set"
 """The origin of a value that is missing."""
@@ -54,5 +55,5 @@ def nearest(name: str, known: Iterable[str], cutoff: float = 0.75) -> str | None
 
 def error_of(mistakes: Sequence[Mistake]) -> SettingsError:
     """All mistakes in one error."""
-    count = "1 thing" if len(mistakes) == 1 else f"{len(mistakes)} things"
+    count = counted(len(mistakes), "thing")
     return SettingsError("\n".join([f"{count} to correct", *(f"  - {mistake}" for mistake in mistakes)]))

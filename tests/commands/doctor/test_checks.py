@@ -18,7 +18,7 @@ from adawise.__main__ import main
 from adawise.commands.doctor import run
 from adawise.commands.doctor.checks import PARTS, Examination, check
 from adawise.commands.doctor.known import Known
-from adawise.commands.doctor.verdict import Check, Verdict, amount, ok, report, report_json, size, warn
+from adawise.commands.doctor.verdict import Check, Verdict, ok, report, report_json
 from adawise.errors import BrokerUnavailable
 from adawise.kafka.client import open_client
 from adawise.settings import Settings
@@ -251,13 +251,3 @@ def test_the_doctor_looks_at_the_rest_where_settings_are_wrong_and_ends_with_2(
     assert main(["doctor", "--jsn"]) == 2
     assert "did you mean --json?" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["adawise.toml"]
-
-
-def test_amounts_are_said_as_people_do() -> None:
-    assert [amount(1, "copy", "copies"), amount(2, "copy", "copies"), amount(0, "broker")] == [
-        "1 copy",
-        "2 copies",
-        "0 brokers",
-    ]
-    assert [size(3 * 2**40), size(1.5 * 2**30), size(10 * 2**20)] == ["3.0 TiB", "1.5 GiB", "10 MiB"]
-    assert warn("x").status == "warn"

@@ -85,10 +85,10 @@ def test_a_container_that_is_too_small_for_pair_bank_and_messages_fails(tmp_path
     with pytest.raises(FatalError) as told:
         module.memory(with_pair(facts()), small, 500 * MIB)
     assert str(told.value) == (
-        "expected 1.6 GiB of memory: 500 MiB for the program and the pair, 400 MiB for 4 merged copies "
-        "(model.bank_mib), 512 MiB for messages (limits.inflight_mib), 50 MiB for what is fetched; and the container's "
-        "limit has 1.0 GiB, so that the worker will be killed. Lower model.bank_mib or limits.inflight_mib, or give it "
-        "more memory."
+        "expected 1.6 GiB of memory: 500.0 MiB for the program and the pair, 400.0 MiB for 4 merged copies "
+        "(model.bank_mib), 512.0 MiB for messages (limits.inflight_mib), 50.0 MiB for what is fetched; and the "
+        "container's limit has 1.0 GiB, so that the worker will be killed. Lower model.bank_mib or "
+        "limits.inflight_mib, or give it more memory."
     )
 
 
@@ -105,7 +105,7 @@ def test_what_is_enough_is_told_with_its_parts(tmp_path: Path) -> None:
     answer = module.memory(asked, large, 500 * MIB)
     assert answer.status == "ok"
     assert answer.detail.startswith("1.8 GiB of 16.0 GiB: ")
-    assert "256 MiB for the recording (record.inflight_mib)" in answer.detail
+    assert "256.0 MiB for the recording (record.inflight_mib)" in answer.detail
     assert module.memory(asked, large).status == "ok"  # as much as this process holds
 
 
@@ -219,7 +219,7 @@ def test_heads_that_can_be_kept_are_told_with_their_folder_and_nothing_is_made(t
     folder = tmp_path / "cache" / "heads"
     answer = module.text_heads(facts(model={"cache": folder, "cache_mib": 64}))
     assert answer.status == "ok"
-    assert answer.detail.startswith(f"kept in {folder}, 64 MiB at most; ")
+    assert answer.detail.startswith(f"kept in {folder}, 64.0 MiB at most; ")
     assert not list(tmp_path.iterdir())
     assert module.text_heads(facts(model={"cache_mib": 0})).detail == "none are kept (model.cache_mib is 0)"
 
@@ -236,7 +236,7 @@ def test_heads_that_cannot_be_kept_are_a_warning(tmp_path: Path, monkeypatch: py
     with monkeypatch.context() as patch:
         full = SimpleNamespace(free=MIB, total=GIB, used=GIB - MIB)
         patch.setattr(shutil, "disk_usage", lambda _: full)
-        assert "heads has 1 MiB of free space. Make room" in said(tmp_path / "heads")
+        assert "heads has 1.0 MiB of free space. Make room" in said(tmp_path / "heads")
 
     def no_home() -> Path:
         raise RuntimeError

@@ -16,7 +16,7 @@ from adawise.evaluate.page.provenance import digest, provenance
 from adawise.evaluate.page.views import View, headline, views
 from adawise.evaluate.references import DOMAIN_ORACLE, SPLIT_HALF_ORACLE
 from adawise.evaluate.result import PathRow, Result, ToldShare
-from adawise.page.notation import counted, listed, points, three, two
+from adawise.page.notation import listed, points, three, two
 from tests.evaluate.building import a_table
 from tests.evaluate.page.building import a_row, a_view, over
 
@@ -36,7 +36,6 @@ def test_numbers_are_written_as_the_field_writes_them() -> None:
     assert [two(v) for v in (1.216, 0.5, 10.0)] == ["1.22", ".50", "10.00"]
     assert [points(v) for v in (0.0194, -0.003, math.nan)] == ["+1.9", "−0.3", "–"]
     assert [listed("abc"[:n]) for n in range(4)] == ["", "a", "a and b", "a, b and c"]
-    assert [counted(n, "batch", "batches") for n in (1, 2000)] == ["1 batch", "2,000 batches"]
     assert [spoken(name) for name in ("zero_shot", "warm:every=16")] == ["zero-shot", "warm:every=16"]
 
 

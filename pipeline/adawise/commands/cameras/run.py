@@ -33,6 +33,7 @@ from adawise.live.sources import LiveSources
 from adawise.produce.sender import ensure_topic
 from adawise.settings import Settings
 from adawise.settings.cameras import read_cameras
+from adawise.text import as_size
 from adawise.worker.attempts import STARTING
 from adawise.worker.events import Phase
 
@@ -181,7 +182,7 @@ def _try(camera: CameraSpec, open_now: set[Child], should_stop: Callable[[], boo
                 case Opened(said):
                     what = said
                 case CameraFrame(data, _, clock):
-                    return _Tried(camera, what, f"{len(data) / 1024:.0f} KiB, clock: {clock}", "")
+                    return _Tried(camera, what, f"{as_size(len(data))}, clock: {clock}", "")
                 case Ended(why, end):
                     return _Tried(camera, what, "", why if end != End.REACHED else "it has no frames.")
                 case _:

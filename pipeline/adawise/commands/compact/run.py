@@ -21,12 +21,12 @@ from adawise.sink.read.files import data_files, data_keys
 from adawise.sink.read.several import check_apart
 from adawise.sink.walk import chains
 from adawise.store.store import Store, open_store
+from adawise.text import as_size
 
 if TYPE_CHECKING:
     from adawise.commands.compact.options import CompactCommand, FilesCommand
 
 _BYTES_A_ROW = 1024  # before compression; a file of longer rows (much metadata) has fewer of them
-_MIB = 2**20
 
 
 @dataclass(slots=True)
@@ -133,8 +133,8 @@ def _tell(root: str, done: _Done, dry_run: bool, as_json: bool, files: int) -> N
     for made in done.files if dry_run else []:
         say(f"{made['partition']}: {made['segments']} segments, {made['rows']} rows -> {made['file']}")
     would = "would make" if dry_run else "made"
-    mib_before, mib_after = done.bytes_before / _MIB, done.bytes_after / _MIB
-    size = f" ({mib_before:.1f} MiB of segments -> {mib_after:.1f} MiB with traces)" if done.bytes_after else ""
+    before, after = as_size(done.bytes_before), as_size(done.bytes_after)
+    size = f" ({before} of segments -> {after} with traces)" if done.bytes_after else ""
     say(f"{root}: {would} {len(done.files)} files of {done.segments} segments, {done.rows} rows{size}")
     if done.deleted:
         say(f"{'would delete' if dry_run else 'deleted'} {done.deleted} segments that have been compacted")

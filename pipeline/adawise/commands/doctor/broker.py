@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from adawise.commands.doctor.known import Known
-from adawise.commands.doctor.verdict import Verdict, amount, judged, ok, skip, warn
+from adawise.commands.doctor.verdict import Verdict, judged, ok, skip, warn
 from adawise.errors import FatalError, SettingsError, SourceError
 from adawise.kafka.embedded import NOT_FOR
-from adawise.live.row import spoken
 from adawise.records import TopicPartition
+from adawise.text import as_duration, counted
 
 NOT_TOLD = "the broker does not tell the topic's settings (the right DESCRIBE_CONFIGS on the topic)"
 NOT_KNOWN = "the embedded broker knows no settings of topics"
@@ -45,7 +45,7 @@ def broker(known: Known) -> Verdict:
         )
     return ok(
         f"cluster {found.id} at {known.settings.kafka.bootstrap_servers}: "
-        f"{amount(found.brokers, 'broker')}, Kafka {found.version} or newer"
+        f"{counted(found.brokers, 'broker')}, Kafka {found.version} or newer"
     )
 
 
@@ -66,7 +66,7 @@ def topic(known: Known) -> Verdict:
             f"{kafka.topic} has cleanup.policy={(known.configs or {})['cleanup.policy']}: the broker removes frames of "
             "a camera before they are read, and kafka.on_compacted=skip records the gaps. Set cleanup.policy=delete"
         )
-    return ok(f"{kafka.topic} at {kafka.bootstrap_servers} has {amount(partitions, 'partition')}, and may be read")
+    return ok(f"{kafka.topic} at {kafka.bootstrap_servers} has {counted(partitions, 'partition')}, and may be read")
 
 
 def replicas(known: Known) -> Verdict:
@@ -95,7 +95,7 @@ def replicas(known: Known) -> Verdict:
                 "with one broker, and then a worker stands. Set min.insync.replicas=2 on the topic"
             )
 
-    return judged(warnings(), f"all in sync, {amount(copies, 'copy', 'copies')} of each partition")
+    return judged(warnings(), f"all in sync, {counted(copies, 'copy', 'copies')} of each partition")
 
 
 def message_size(known: Known) -> Verdict:
@@ -134,7 +134,7 @@ def retention(known: Known) -> Verdict:
     }
     if lost := [number for number, (start, _) in bounds.items() if begins[number] < start]:
         count = sum(bounds[number][0] - begins[number] for number in lost)
-        said = f"the broker has deleted {amount(count, 'message')} of partition {_named(lost)} before they were read"
+        said = f"the broker has deleted {counted(count, 'message')} of partition {_named(lost)} before they were read"
         if kafka.on_gap == "fail":
             raise SourceError(
                 f"{said}, and a worker stops there. Set kafka.on_gap=skip to record the gap and go on, and raise "
@@ -142,7 +142,7 @@ def retention(known: Known) -> Verdict:
             )
         return warn(f"{said}: the gap will be recorded. Raise retention.ms and retention.bytes, or start more workers")
     lags = {number: end - begins[number] for number, (_, end) in bounds.items() if end > begins[number]}
-    lag = f"{amount(sum(lags.values()), 'message')} not read yet"
+    lag = f"{counted(sum(lags.values()), 'message')} not read yet"
     if not lags or known.configs is None:
         return ok(lag) if known.configs is not None else skip(f"{lag}; {_untold(known)}")
     kept_ms, kept_bytes = (int(known.configs.get(f"retention.{of}", -1)) for of in ("ms", "bytes"))
@@ -155,7 +155,7 @@ def retention(known: Known) -> Verdict:
             if late:
                 yield (
                     f"partition {_named(late)} has messages not read yet that are older than {1 - _SOON:.0%} of "
-                    f"retention.ms ({spoken(kept_ms / 1000)}): they will be deleted soon. Start more workers, or "
+                    f"retention.ms ({as_duration(kept_ms / 1000)}): they will be deleted soon. Start more workers, or "
                     "raise retention.ms of the topic"
                 )
         sizes = known.inquiry.sizes(kafka.topic, lags) if kept_bytes > 0 else None
@@ -170,7 +170,7 @@ def retention(known: Known) -> Verdict:
                 "it will be deleted soon. Start more workers, or raise retention.bytes of the topic"
             )
 
-    kept = "for good" if kept_ms < 0 else f"for {spoken(kept_ms / 1000)}"
+    kept = "for good" if kept_ms < 0 else f"for {as_duration(kept_ms / 1000)}"
     return judged(warnings(), f"{lag}, kept {kept}" + (f" and {kept_bytes} bytes" if kept_bytes > 0 else ""))
 
 
@@ -197,13 +197,13 @@ def workers(known: Known) -> Verdict:
     kafka, partitions = known.settings.kafka, len(known.topic.partitions)
     members = known.inquiry.members(kafka.group)
     if members is None:
-        return ok(f"up to {amount(partitions, 'worker')} at once, one for each partition; who is there is not told")
+        return ok(f"up to {counted(partitions, 'worker')} at once, one for each partition; who is there is not told")
     if members >= partitions:
         return warn(
-            f"{amount(members, 'member')} of group {kafka.group!r} for {amount(partitions, 'partition')}: one more "
+            f"{counted(members, 'member')} of group {kafka.group!r} for {counted(partitions, 'partition')}: one more "
             f"waits in reserve. To share the work, give the topic more partitions"
         )
-    return ok(f"{amount(members, 'member')} of group {kafka.group!r} now, for {amount(partitions, 'partition')}")
+    return ok(f"{counted(members, 'member')} of group {kafka.group!r} now, for {counted(partitions, 'partition')}")
 
 
 def group(known: Known) -> Verdict:

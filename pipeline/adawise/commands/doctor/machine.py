@@ -13,8 +13,9 @@ from tempfile import TemporaryFile
 from adawise.build.machine import ROOT, cpu_quota, memory_limit_bytes, usable_cores, usable_memory_bytes
 from adawise.commands.doctor.known import Known
 from adawise.commands.doctor.store import existing
-from adawise.commands.doctor.verdict import Verdict, amount, judged, ok, size, skip, warn
+from adawise.commands.doctor.verdict import Verdict, judged, ok, skip, warn
 from adawise.errors import FatalError
+from adawise.text import as_size, counted
 
 _BASE_FILES = 96  # of a worker that has just begun: libraries, pipes, sockets of its clients
 _FILES_A_BROKER = 8  # clients that connect to each
@@ -35,7 +36,7 @@ def cores(known: Known, root: Path = ROOT) -> Verdict:
     found, quota = usable_cores(root), cpu_quota(root)
     settings = known.settings
     limit = f", by a quota of {quota:g}" if quota is not None else ""
-    has = f"{amount(found, 'core')} may be used of {os.cpu_count()}{limit}"
+    has = f"{counted(found, 'core')} may be used of {os.cpu_count()}{limit}"
 
     def warnings() -> Iterator[str]:
         for name, threads in (("decode.threads", settings.decode.threads), ("model.threads", settings.model.threads)):
@@ -47,7 +48,7 @@ def cores(known: Known, root: Path = ROOT) -> Verdict:
         if quota is not None and quota < 1:
             yield f"{has}: a forward waits for the next period again and again. Give the container a whole core or more"
 
-    return judged(warnings(), f"{has}; {amount(settings.decode.threads or found, 'thread')} to decode")
+    return judged(warnings(), f"{has}; {counted(settings.decode.threads or found, 'thread')} to decode")
 
 
 def memory(known: Known, root: Path = ROOT, held_bytes: int | None = None) -> Verdict:
@@ -70,29 +71,29 @@ def memory(known: Known, root: Path = ROOT, held_bytes: int | None = None) -> Ve
     threads = settings.decode.threads or usable_cores(root)
     worst = needed + threads * settings.decode.max_pixels * _BYTES_A_PIXEL
     parts = (
-        f"{size(held)} for the program and the pair, {size(bank)} for {classifier.bank.capacity} merged copies "
-        f"(model.bank_mib), {size(inflight)} for messages (limits.inflight_mib)"
-        + (f", {size(record)} for the recording (record.inflight_mib)" if record else "")
-        + f", {size(fetched)} for what is fetched"
+        f"{as_size(held)} for the program and the pair, {as_size(bank)} for {classifier.bank.capacity} merged copies "
+        f"(model.bank_mib), {as_size(inflight)} for messages (limits.inflight_mib)"
+        + (f", {as_size(record)} for the recording (record.inflight_mib)" if record else "")
+        + f", {as_size(fetched)} for what is fetched"
     )
     whose = "the container's limit" if memory_limit_bytes(root) == limit else "this machine"
     if needed > limit:
         raise FatalError(
-            f"expected {size(needed)} of memory: {parts}; and {whose} has {size(limit)}, so that the worker will be "
-            "killed. Lower model.bank_mib or limits.inflight_mib, or give it more memory."
+            f"expected {as_size(needed)} of memory: {parts}; and {whose} has {as_size(limit)}, so that the worker "
+            "will be killed. Lower model.bank_mib or limits.inflight_mib, or give it more memory."
         )
 
     def warnings() -> Iterator[str]:
         if worst > limit:
             yield (
-                f"{size(needed)} of {size(limit)} are enough ({parts}), but not when {amount(threads, 'thread')} "
-                f"decode pictures of decode.max_pixels ({settings.decode.max_pixels}) at once, which takes "
-                f"{size(worst)}. Lower decode.max_pixels or decode.threads, or give it more memory"
+                f"{as_size(needed)} of {as_size(limit)} are enough ({parts}), but not when "
+                f"{counted(threads, 'thread')} decode pictures of decode.max_pixels ({settings.decode.max_pixels}) at "
+                f"once, which takes {as_size(worst)}. Lower decode.max_pixels or decode.threads, or give it more memory"
             )
         if classifier.device.where.type == "cuda":
             yield from _too_much_for_the_card(known)
 
-    return judged(warnings(), f"{size(needed)} of {size(limit)}: {parts}")
+    return judged(warnings(), f"{as_size(needed)} of {as_size(limit)}: {parts}")
 
 
 def open_files(known: Known) -> Verdict:
@@ -101,14 +102,14 @@ def open_files(known: Known) -> Verdict:
     partitions, brokers = len(known.topic.partitions), known.cluster.brokers
     threads = known.settings.decode.threads or usable_cores()
     needed = _BASE_FILES + _FILES_A_BROKER * (brokers + 1) + 2 * partitions + threads
-    counted = f"{amount(brokers, 'broker')}, {amount(partitions, 'partition')}, {amount(threads, 'thread')}"
+    opened = f"{counted(brokers, 'broker')}, {counted(partitions, 'partition')}, {counted(threads, 'thread')}"
     if soft == resource.RLIM_INFINITY or soft >= 2 * needed:
         shown = "any number" if soft == resource.RLIM_INFINITY else soft
-        return ok(f"{shown} at once; {needed} are enough ({counted})")
+        return ok(f"{shown} at once; {needed} are enough ({opened})")
     remedy = f"Raise it (`ulimit -n {max(1024, 4 * needed)}`, LimitNOFILE= of a service; the hard limit is {hard})"
     if soft < needed:
-        raise FatalError(f"expected {needed} open files or more ({counted}), and the limit is {soft}. {remedy}.")
-    return warn(f"the limit is {soft} open files, and up to {needed} are needed ({counted}): that is close. {remedy}")
+        raise FatalError(f"expected {needed} open files or more ({opened}), and the limit is {soft}. {remedy}.")
+    return warn(f"the limit is {soft} open files, and up to {needed} are needed ({opened}): that is close. {remedy}")
 
 
 def http_port(known: Known) -> Verdict:
@@ -145,8 +146,8 @@ def device(known: Known) -> Verdict:
         return ok(f"{opened} in {precision}; there is no card")
     free, total = torch.cuda.mem_get_info(opened.where)
     return ok(
-        f"{torch.cuda.get_device_name(opened.where)} as {opened.where} in {precision}: {size(free)} of {size(total)} "
-        f"free, CUDA {torch.version.cuda}, driver {_driver() or 'not told'}"
+        f"{torch.cuda.get_device_name(opened.where)} as {opened.where} in {precision}: {as_size(free)} of "
+        f"{as_size(total)} free, CUDA {torch.version.cuda}, driver {_driver() or 'not told'}"
     )
 
 
@@ -164,8 +165,8 @@ def text_heads(known: Known) -> Verdict:
         return warn(f"{_NOT_KEPT}: {there}: {why}. {_GIVE_FOLDER}")
     free = shutil.disk_usage(there).free
     if free < _LEAST_FREE_BYTES:
-        return warn(f"{_NOT_KEPT}: {folder} has {size(free)} of free space. Make room, or set model.cache elsewhere")
-    return ok(f"kept in {folder}, {size(wanted)} at most; {size(free)} free")
+        return warn(f"{_NOT_KEPT}: {folder} has {as_size(free)} of free space. Make room, or set model.cache elsewhere")
+    return ok(f"kept in {folder}, {as_size(wanted)} at most; {as_size(free)} free")
 
 
 def _not_writable(folder: Path) -> str:
@@ -188,9 +189,9 @@ def _too_much_for_the_card(known: Known) -> Iterator[str]:
     needed = bank.capacity * bank.copy_bytes
     if needed > free:
         yield (
-            f"{bank.capacity} merged copies (model.bank_mib) take {size(needed)}, and {size(free)} of {size(total)} on "
-            f"{where} are free: the bank shrinks, and copies are made anew more often. Lower model.bank_mib, or give "
-            "the worker a card of its own"
+            f"{bank.capacity} merged copies (model.bank_mib) take {as_size(needed)}, and {as_size(free)} of "
+            f"{as_size(total)} on {where} are free: the bank shrinks, and copies are made anew more often. Lower "
+            "model.bank_mib, or give the worker a card of its own"
         )
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from adawise.commands.doctor.known import Known
-from adawise.commands.doctor.verdict import Verdict, amount, judged
+from adawise.commands.doctor.verdict import Verdict, judged
 from adawise.errors import SettingsError
+from adawise.text import counted
 
 _LONG_CLASS = 60  # letters
 _SHOWN = 3
@@ -41,7 +42,7 @@ def words(known: Known) -> Verdict:
         if long := [name for name in classes if len(name) > _LONG_CLASS]:
             yield f"{where}: {_shown(long)} are long, and what does not fit into a prompt is cut off. Shorten them"
 
-    return judged(warnings(), f"{amount(len(classes), 'class', 'classes')}, {amount(len(templates), 'prompt')} each")
+    return judged(warnings(), f"{counted(len(classes), 'class', 'classes')}, {counted(len(templates), 'prompt')} each")
 
 
 def pair(known: Known) -> Verdict:

@@ -12,10 +12,10 @@ from pathlib import Path, PurePosixPath
 from adawise.build.machine import Mount, mounts
 from adawise.commands.doctor.broker import CLOCK_S
 from adawise.commands.doctor.known import Known
-from adawise.commands.doctor.verdict import Verdict, judged, ok, size, skip
+from adawise.commands.doctor.verdict import Verdict, judged, ok, skip
 from adawise.errors import ChainError, FatalError
-from adawise.live.row import spoken
 from adawise.settings import Settings
+from adawise.text import as_duration, as_size
 
 _SHOWN = 3  # holes
 _LEAST_BYTES = 2**30  # free, below which it fails
@@ -114,8 +114,9 @@ def space(known: Known) -> Verdict:
         usage, nodes = shutil.disk_usage(there), os.statvfs(there)
         if usage.free < _LEAST_BYTES:
             raise FatalError(
-                f"{folder}: expected {size(_LEAST_BYTES)} of free space or more, and there are {size(usage.free)} of "
-                f"{size(usage.total)}. Remove what is not needed, or set the folder to a larger disk."
+                f"{folder}: expected {as_size(_LEAST_BYTES)} of free space or more, and there are "
+                f"{as_size(usage.free)} of {as_size(usage.total)}. Remove what is not needed, or set the "
+                "folder to a larger disk."
             )
         if nodes.f_files > 0 and nodes.f_favail < _LEAST_NODES:
             raise FatalError(
@@ -126,11 +127,11 @@ def space(known: Known) -> Verdict:
         days = usage.free / pace if pace else None
         if days is not None and days < _LEAST_DAYS:
             warnings.append(
-                f"{folder} grew by {size(pace or 0)} a day of late, and {size(usage.free)} are free: enough for "
-                f"{spoken(days * _DAY_S)}. Make room, or keep less"
+                f"{folder} grew by {as_size(pace or 0)} a day of late, and {as_size(usage.free)} are free: enough for "
+                f"{as_duration(days * _DAY_S)}. Make room, or keep less"
             )
-        lasts = f", enough for {spoken(days * _DAY_S)} at the pace of the last day" if days is not None else ""
-        told.append(f"{folder}: {size(usage.free)} free{lasts}")
+        lasts = f", enough for {as_duration(days * _DAY_S)} at the pace of the last day" if days is not None else ""
+        told.append(f"{folder}: {as_size(usage.free)} free{lasts}")
     if not told:
         return skip("what is written to is no folder of this machine")
     return judged(warnings, "; ".join(told))
@@ -145,7 +146,7 @@ def clock(known: Known) -> Verdict:
         by = ahead_s(place)
         if abs(by) > CLOCK_S:
             warnings.append(
-                f"{place}: the store's clock is {spoken(abs(by))} {'ahead of' if by > 0 else 'behind'} this "
+                f"{place}: the store's clock is {as_duration(abs(by))} {'ahead of' if by > 0 else 'behind'} this "
                 "machine's: what is removed by its age, and requests that are signed, go by it. Set both by NTP"
             )
         told.append(f"{place}: {abs(by):.1f} s apart")

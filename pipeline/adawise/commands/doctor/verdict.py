@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Literal, TextIO
 
 from adawise.console import print_json
+from adawise.text import counted
 
 Status = Literal["ok", "warn", "fail", "skip"]
 
@@ -72,7 +73,7 @@ def report(checks: Iterable[Check], stream: TextIO | None = None) -> list[Check]
 
 
 def _counted(status: Status, count: int) -> str:
-    return amount(count, "warning") if status == "warn" else f"{count} {_WORDS[status]}"
+    return counted(count, "warning") if status == "warn" else f"{count} {_WORDS[status]}"
 
 
 def report_json(checks: Iterable[Check], stream: TextIO | None = None) -> list[Check]:
@@ -80,16 +81,3 @@ def report_json(checks: Iterable[Check], stream: TextIO | None = None) -> list[C
     told = list(checks)
     print_json({"checks": [asdict(check) for check in told]}, stream)
     return told
-
-
-def amount(count: int, one: str, many: str = "") -> str:
-    """1 partition, 2 partitions."""
-    return f"{count} {one if count == 1 else many or one + 's'}"
-
-
-def size(count: float) -> str:
-    """Bytes for people: 3.4 GiB."""
-    for unit, of in (("TiB", 2**40), ("GiB", 2**30)):
-        if count >= of:
-            return f"{count / of:.1f} {unit}"
-    return f"{count / 2**20:.0f} MiB"

@@ -9,8 +9,8 @@ from itertools import islice
 
 from adawise.errors import SettingsError
 from adawise.labelled.samples import Samples
-from adawise.page.notation import counted
 from adawise.settings import FinetuneSettings
+from adawise.text import counted
 
 _FEW_EACH = 8  # images of a class to learn from
 _FEW_HELD_OUT = 200  # judge an accuracy to within 7 points
@@ -70,7 +70,7 @@ def _few(settings: FinetuneSettings, train: Sequence[str], held_out: int) -> Ite
         )
     rare = [name for name, count in Counter(train).items() if count < _FEW_EACH]
     if rare:
-        have = "1 class has" if len(rare) == 1 else f"{len(rare)} classes have"
+        have = counted(len(rare), "class has", "classes have")
         yield f"{have} fewer than {_FEW_EACH} images to learn from ({_first(rare)}): add some."
     if len(train) < settings.batch_images:
         yield (

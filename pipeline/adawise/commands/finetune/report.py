@@ -22,9 +22,9 @@ from adawise.console import paper, print_json
 from adawise.finetune.comparison import Comparison
 from adawise.finetune.folder import Folder
 from adawise.finetune.run import BARRIER, FinetuneRun
-from adawise.page.notation import counted
 from adawise.settings import ModelSettings, Settings
 from adawise.settings.requirements import LOCAL_FOLDER
+from adawise.text import counted
 
 if TYPE_CHECKING:
     from adawise.commands.finetune.options import FinetuneCommand

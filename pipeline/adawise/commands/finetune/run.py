@@ -47,8 +47,8 @@ from adawise.finetune.comparison import SHOWN, Comparison, WrongImage
 from adawise.finetune.folder import Folder
 from adawise.finetune.images import HeldOut, Images
 from adawise.page import NEEDS as PAGE_NEEDS
-from adawise.page.notation import counted
 from adawise.settings import Settings
+from adawise.text import counted
 
 if TYPE_CHECKING:
     from adawise.commands.finetune.options import FinetuneCommand

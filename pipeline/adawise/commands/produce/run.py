@@ -14,6 +14,7 @@ from adawise.produce.produce import Gathering, open_shots
 from adawise.produce.produce import produce as send_all
 from adawise.produce.sender import ensure_topic, open_sender
 from adawise.produce.video import VideoShots
+from adawise.text import as_size
 
 if TYPE_CHECKING:
     from adawise.commands.produce.options import ProduceCommand
@@ -80,7 +81,7 @@ def produce(asked: ProduceCommand) -> int:
         finally:
             sender.close()
     say(
-        f"{produced.images} images ({produced.image_bytes / 2**20:.1f} MiB) in {produced.messages} messages to "
+        f"{produced.images} images ({as_size(produced.image_bytes)}) in {produced.messages} messages to "
         f"{kafka.topic}, {len(produced.by_stream)} streams, {produced.seconds:.1f} s"
     )
     for name, why in list(shots.skipped.items())[:_SKIPPED_SHOWN]:

@@ -26,6 +26,7 @@ from adawise.recording.run import Bounds
 from adawise.recording.run import record as record_all
 from adawise.settings.moments import milliseconds
 from adawise.store.store import open_store
+from adawise.text import as_duration, as_size
 from adawise.worker.observer import outage_event
 
 if TYPE_CHECKING:
@@ -154,7 +155,7 @@ class Pace:
         While `waiting` messages are many, and more than it takes in ten seconds, it catches up, and its rate says
         nothing of the topic's: that is measured from the moment on when it has. `taken`: messages, stored or not yet.
         """
-        now_s, size = self._clock(), size_of(recorded)
+        now_s, size = self._clock(), as_size(recorded.size_bytes)
         since_s, before, had = self._since
         elapsed_s = max(now_s - since_s, 1e-3)
         if waiting > _FEW and waiting * elapsed_s > _SOON_S * max(1, taken - had):
@@ -169,12 +170,7 @@ class Pace:
         free, stored = self._free_bytes(self._root), recorded.stored_bytes - before.stored_bytes
         if free is None or not stored:
             return f"{size}, {rate}"
-        return f"{size}, {rate}, disk full in {_for_people(free / stored * elapsed_s)}"
-
-
-def size_of(recorded: RecordingProgress) -> str:
-    """`1.2 MiB`, of the messages."""
-    return f"{recorded.size_bytes / 2**20:.1f} MiB"
+        return f"{size}, {rate}, disk full in {as_duration(free / stored * elapsed_s)}"
 
 
 def _free_bytes(root: str) -> int | None:
@@ -186,15 +182,9 @@ def _free_bytes(root: str) -> int | None:
     return shutil.disk_usage(folder).free
 
 
-def _for_people(seconds: float) -> str:
-    for unit, length in (("d", 86_400.0), ("h", 3_600.0), ("min", 60.0)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.0f} {unit}"
-    return f"{seconds:.0f} s"
-
-
 def _summary(done: RecordingProgress, topic: str, output: str) -> str:
-    text = f"{done.messages} messages ({size_of(done)}) of topic {topic} added to {output}, in {done.files} files"
+    size = as_size(done.size_bytes)
+    text = f"{done.messages} messages ({size}) of topic {topic} added to {output}, in {done.files} files"
     if done.left_out:
         text += f"; {done.left_out} messages of other streams were left out"
     if done.nameless:

@@ -8,8 +8,9 @@ from adawise.console import say
 from adawise.sink.claims import read_sink_id
 from adawise.sink.near import no_output
 from adawise.sink.read.files import segment_keys
-from adawise.sink.repair.plan import RepairPlan, plan
+from adawise.sink.repair.plan import plan
 from adawise.store.store import open_store
+from adawise.text import counted
 
 if TYPE_CHECKING:
     from adawise.commands.repair.options import RepairCommand
@@ -38,14 +39,11 @@ def repair(asked: RepairCommand) -> int:
             say(f"       {step.again}")
     for said in found.beyond:
         say(f"beyond repair: {said}")
+    steps = counted(len(found.steps), "step")
     if not (found.steps or found.beyond):
         say(f"{root}: nothing to repair, by names and footers; `adawise verify {root}` proves the rest")
     elif found.steps and not does:
-        say(f"{root}: {_steps(found)}, nothing was changed; to take them: adawise repair {root} --yes")
+        say(f"{root}: {steps}, nothing was changed; to take them: adawise repair {root} --yes")
     elif found.steps:
-        say(f"{root}: {_steps(found)} taken; `adawise verify {root}` proves what there is now")
+        say(f"{root}: {steps} taken; `adawise verify {root}` proves what there is now")
     return FOUND if found.beyond or (found.steps and not does) else 0
-
-
-def _steps(found: RepairPlan) -> str:
-    return "1 step" if len(found.steps) == 1 else f"{len(found.steps)} steps"

@@ -14,11 +14,10 @@ from adawise.sink.retention.retain import Removal, removal, remove, sweep
 from adawise.sink.verify.root import begun_partitions
 from adawise.sink.walk import chains
 from adawise.store.store import open_store
+from adawise.text import as_size
 
 if TYPE_CHECKING:
     from adawise.commands.retain.options import RetainCommand
-
-_MIB = 2**20
 
 
 def retain(asked: RetainCommand) -> int:
@@ -75,7 +74,7 @@ def _as_json(what: Removal) -> dict[str, object]:
 def _tell(root: str, before: str, found: list[Removal], does: bool) -> None:
     for what in found:
         say(
-            f"{what.tp}: {what.files} files, {what.rows} rows, {what.size_bytes / _MIB:.1f} MiB, committed "
+            f"{what.tp}: {what.files} files, {what.rows} rows, {as_size(what.size_bytes)}, committed "
             f"{what.since_day} to {what.until_day}; "
             f"it {'begins' if does else 'would begin'} at offset {what.name.first}"
         )
@@ -83,7 +82,7 @@ def _tell(root: str, before: str, found: list[Removal], does: bool) -> None:
         say(f"{root}: nothing was committed before {before} that can go")
         return
     files, rows, size = (sum(getattr(what, name) for what in found) for name in ("files", "rows", "size_bytes"))
-    told = f"{files} files of {len(found)} partitions, {rows} rows, {size / _MIB:.1f} MiB, committed before {before}"
+    told = f"{files} files of {len(found)} partitions, {rows} rows, {as_size(size)}, committed before {before}"
     if does:
         say(f"{root}: removed {told}")
     else:

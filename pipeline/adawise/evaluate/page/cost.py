@@ -14,7 +14,8 @@ from adawise.evaluate.references import BEST_FIXED, FIXED, MIDDLE, SPLIT_HALF_OR
 from adawise.evaluate.result import Row
 from adawise.page import theme
 from adawise.page.blocks import Figure, Key, Section
-from adawise.page.notation import counted, points, three, two
+from adawise.page.notation import points, three, two
+from adawise.text import counted
 
 KINDS = ("served", "on the front", "other strategy", "fixed alpha")
 SHAPES = ("square", "circle", "triangle-up", "diamond")

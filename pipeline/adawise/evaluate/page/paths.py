@@ -14,7 +14,8 @@ from adawise.evaluate.page.views import View
 from adawise.evaluate.result import PathRow, Result
 from adawise.page import theme
 from adawise.page.blocks import Figure, Key, Section
-from adawise.page.notation import counted, two
+from adawise.page.notation import two
+from adawise.text import counted
 
 _HEIGHT = 190
 _NAMED_BANDS = 40  # more names than this cannot be read

@@ -12,8 +12,9 @@ import altair as alt
 from adawise.finetune.comparison import WrongImage
 from adawise.page import theme
 from adawise.page.blocks import Cell, Figure, Key, Line, Section, Table
-from adawise.page.notation import counted, points, three
+from adawise.page.notation import points, three
 from adawise.page.render import render
+from adawise.text import counted
 
 _HEIGHT = 240
 _UNFOLDED = 30  # classes

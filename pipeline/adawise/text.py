@@ -1,0 +1,38 @@
+"""How durations, sizes and counts are written for people."""
+
+from __future__ import annotations
+
+_DURATIONS = ((86_400.0, "days", "day"), (3_600.0, "h", "hour"), (60.0, "min", "minute"), (1.0, "s", "second"))
+_SIZES = (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20))
+
+
+def as_duration(seconds: float) -> str:
+    """Return a duration in the largest unit of which there are two, as 12 s, 5 min, 3 h, 2 days."""
+    for length, unit, _ in _DURATIONS:
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def as_long_duration(seconds: float) -> str:
+    """Return a duration in words, as 1 hour, 90 minutes, 3 days.
+
+    The unit is the largest of which there is a whole number, or two and more.
+    """
+    for length, _, unit in _DURATIONS:
+        if seconds >= 2 * length or (seconds and seconds % length == 0):
+            return counted(round(seconds / length), unit)
+    return f"{seconds:g} seconds"
+
+
+def as_size(count: float) -> str:
+    """Return a number of bytes in the largest unit of which there is one, as 3.4 GiB."""
+    for unit, of in _SIZES:
+        if count >= of:
+            return f"{count / of:.1f} {unit}"
+    return f"{count / 2**10:.0f} KiB"
+
+
+def counted(count: int, one: str, several: str = "") -> str:
+    """Return a count with its noun, as 1 batch or 2,000 batches; `several` where the plural is not formed by an s."""
+    return f"{count:,} {one if count == 1 else several or one + 's'}"

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import pytest
+
+from adawise.text import as_duration, as_long_duration, as_size, counted
+
+
+@pytest.mark.parametrize(
+    ("seconds", "short", "words"),
+    [
+        (0, "0 s", "0 seconds"),
+        (0.4, "0 s", "0.4 seconds"),
+        (1, "1 s", "1 second"),
+        (36, "36 s", "36 seconds"),
+        (60, "60 s", "1 minute"),
+        (119, "119 s", "119 seconds"),
+        (150, "2 min", "2 minutes"),
+        (3_600, "60 min", "1 hour"),
+        (5_400, "90 min", "90 minutes"),
+        (9_000, "2 h", "2 hours"),
+        (86_400, "24 h", "1 day"),
+        (108_000, "30 h", "30 hours"),
+        (2.6e5, "3 days", "3 days"),
+        (1e8, "1157 days", "1,157 days"),
+    ],
+)
+def test_a_duration_is_in_the_largest_unit_of_which_there_are_two(seconds: float, short: str, words: str) -> None:
+    assert (as_duration(seconds), as_long_duration(seconds)) == (short, words)
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 KiB"),
+        (1_500, "1 KiB"),
+        (2**20, "1.0 MiB"),
+        (250_000_000, "238.4 MiB"),
+        (1.5 * 2**30, "1.5 GiB"),
+        (3 * 2**40, "3.0 TiB"),
+        (3 * 2**50, "3072.0 TiB"),
+    ],
+)
+def test_bytes_are_in_the_largest_unit_of_which_there_is_one(count: float, text: str) -> None:
+    assert as_size(count) == text
+
+
+def test_a_count_has_its_noun_in_the_singular_or_the_plural() -> None:
+    assert [counted(n, "copy", "copies") for n in (0, 1, 2_000)] == ["0 copies", "1 copy", "2,000 copies"]
+    assert [counted(n, "broker") for n in (1, 2)] == ["1 broker", "2 brokers"]
