@@ -14,11 +14,12 @@ import pytest
 from adawise.__main__ import main
 from adawise.commands.compact import run
 from adawise.sink import layout
-from adawise.sink.read.files import data_keys, read_predictions, segment_names
+from adawise.sink.read.files import data_keys, segment_names
 from adawise.sink.verify.root import verify
 from adawise.store.store import LocalStore
 from tests.sink.building import TP, DictStore
 from tests.sink.compaction.building import Days
+from tests.sink.stored import read_predictions
 from tests.told import fill, mounted
 
 Captured = pytest.CaptureFixture[str]

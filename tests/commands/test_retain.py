@@ -18,12 +18,13 @@ from adawise.build.retention import housekeeping
 from adawise.records import TopicPartition
 from adawise.settings import Settings, SinkSettings
 from adawise.sink import layout
-from adawise.sink.read.files import data_keys, read_predictions, segment_names
+from adawise.sink.read.files import data_keys, segment_names
 from adawise.sink.retention import retain
 from adawise.sink.retention.retain import FAILPOINTS
 from adawise.sink.verify.root import verify
 from adawise.store.store import LocalStore
 from tests.dying import exit_code
+from tests.sink.stored import read_predictions
 from tests.status.yard import Yard
 
 Captured = pytest.CaptureFixture[str]

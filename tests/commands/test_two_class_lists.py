@@ -11,9 +11,9 @@ import pytest
 
 from adawise.__main__ import main
 from adawise.pairs.planned import PlannedPairs, read_plan
-from adawise.sink.read.files import read_predictions
 from adawise.store.store import LocalStore
 from tests.pairs.test_switching import NEW, OLD, OTHERS, run, switched
+from tests.sink.stored import read_predictions
 from tests.worker.loop import CLASSES
 
 Captured = pytest.CaptureFixture[str]

@@ -19,11 +19,11 @@ import pytest
 
 from adawise.__main__ import main
 from adawise.kafka.embedded import answers
-from adawise.sink.read.files import read_predictions
 from adawise.sink.verify.root import verify
 from adawise.store.store import open_store
 from tests.deadlines import scaled
 from tests.processes import Command
+from tests.sink.stored import read_predictions
 
 IMAGES = 128  # two batches of each camera
 ROOT = Path(__file__).parents[2]

@@ -17,7 +17,6 @@ from adawise.live.counts import Distribution
 from adawise.live.metrics import METRICS, Scrape, worker_counters
 from adawise.live.worker import LiveWorker
 from adawise.records import DecodedMessage, Message, Missing, Predictions, TopicPartition
-from adawise.sink.read.files import read_predictions
 from adawise.worker.backpressure import Limits
 from adawise.worker.batching import BatchPolicy
 from adawise.worker.events import BatchServed
@@ -28,6 +27,7 @@ from tests.live.hearing import BOUNDS, Heard, T, loaded
 from tests.pairs.test_shadow import SAME, Shadowed
 from tests.pairs.test_switching import MESSAGES, NEW
 from tests.sink.building import DictStore
+from tests.sink.stored import read_predictions
 from tests.worker.loop import TP, Bench, FakeResults, Inline, bad, decode, images
 
 ELSEWHERE = {

@@ -18,13 +18,13 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from adawise.__main__ import main
-from adawise.sink.read.files import read_predictions
 from adawise.sink.schemas import PREDICTED_AT
 from adawise.store.store import open_store
 from tests.deadlines import DEADLINE_S
 from tests.models import PairFolder
 from tests.processes import Command
 from tests.replay.street import BATCH_IMAGES, LIMITS, MAX_AGE_S
+from tests.sink.stored import read_predictions
 from tests.worker.prepared import Prepared
 
 DIFFERS = ["milliseconds", "segment"]  # between two runs: how long it took, and where segments were cut

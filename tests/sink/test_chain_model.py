@@ -21,7 +21,7 @@ from adawise.errors import ChainError, Reason, StoreUnavailable
 from adawise.ports import Head, SegmentDraft
 from adawise.records import Frame, Gap
 from adawise.sink.chain import SegmentChain
-from adawise.sink.read.files import read_predictions, segment_keys
+from adawise.sink.read.files import segment_keys
 from adawise.sink.segment import SegmentFooter, read_footer, read_rows
 from adawise.sink.verify.root import verify
 from tests.sink.building import (
@@ -36,6 +36,7 @@ from tests.sink.building import (
     open_chain,
     served,
 )
+from tests.sink.stored import read_predictions
 
 ORIGIN = 5
 POINTS = ("segment.encoded", "segment.created", "traces.written")

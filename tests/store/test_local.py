@@ -12,12 +12,12 @@ import pytest
 
 from adawise.errors import SettingsError, StoreFull, StoreUnavailable
 from adawise.sink import layout
-from adawise.sink.read.files import read_predictions
 from adawise.sink.verify.root import verify
 from adawise.store import store
 from adawise.store.store import FAILPOINTS, AlreadyExists, LocalStore
 from tests.dying import exit_code
 from tests.sink.building import IDENTITY, TP, draft, open_chain
+from tests.sink.stored import read_predictions
 
 KEY = "predictions/topic-frames/partition-00003/00000000000000000000.parquet"
 

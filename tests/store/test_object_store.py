@@ -17,7 +17,6 @@ from structlog.testing import capture_logs
 from adawise.errors import SettingsError, StoreUnavailable
 from adawise.ports import Head, SegmentDraft
 from adawise.sink.chain import SegmentChain
-from adawise.sink.read.files import read_predictions
 from adawise.sink.verify.root import verify
 from adawise.store import object_store
 from adawise.store.object_store import ATTEMPTS, open_url
@@ -25,6 +24,7 @@ from adawise.store.store import AlreadyExists, Store, open_store
 from tests.brokers import free_ports
 from tests.sink.building import IDENTITY, TP, draft, next_state, open_chain
 from tests.sink.footers import read_segment_footers
+from tests.sink.stored import read_predictions
 from tests.store.buckets import buckets
 from tests.store.clouds import new_bucket, open_cloud, open_s3, s3_environment, s3_server
 from tests.store.faults import DONE, NOT_DONE, AtRandom, Fault, FaultyProxy, Request

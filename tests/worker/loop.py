@@ -22,7 +22,7 @@ from adawise.errors import AdawiseError, Reason
 from adawise.ports import Commit, Head, ServedBy, Source, Told, When
 from adawise.records import Alert, BatchTrace, DecodedMessage, Frame, Message, RowId, RowResult, TopicPartition
 from adawise.sink.chain import SegmentChain
-from adawise.sink.read.files import read_predictions, segment_keys
+from adawise.sink.read.files import segment_keys
 from adawise.sink.schemas import PREDICTED_AT
 from adawise.sink.verify.root import verify
 from adawise.store.store import Store
@@ -48,6 +48,7 @@ from adawise.worker.partition import FlushPolicy
 from tests.adapt.curves import AlphaByAlpha
 from tests.sink.building import DictStore
 from tests.sink.footers import read_segment_footers
+from tests.sink.stored import read_predictions
 
 TP = TopicPartition("frames", 0)
 CLASSES = ("car", "bus", "empty street")

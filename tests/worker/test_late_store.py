@@ -15,11 +15,11 @@ from kafka import KafkaAdminClient
 
 from adawise.commands.run.run import run_worker
 from adawise.settings import Settings
-from adawise.sink.read.files import read_predictions
 from adawise.sink.verify.root import verify
 from adawise.worker.events import Event, PartitionRecovered, RetryScheduled, SegmentCommitted
 from tests.brokers import Broker, MakeTopic, fresh_name
 from tests.models import PairFolder
+from tests.sink.stored import read_predictions
 from tests.store.clouds import new_bucket, open_s3, s3_environment, s3_server
 from tests.store.faults import FaultyProxy
 from tests.worker.cameras import IMAGES, Topic, settings_for, single

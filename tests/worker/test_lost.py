@@ -18,12 +18,13 @@ from kafka.structs import TopicPartition as KafkaPartition
 from adawise.__main__ import main
 from adawise.settings import Settings
 from adawise.sink.holes import of_root
-from adawise.sink.read.files import read_bytes, read_predictions, segment_keys
+from adawise.sink.read.files import read_bytes, segment_keys
 from adawise.sink.segment import read_rows
 from adawise.store.store import LocalStore
 from tests.brokers import ApacheKafka, Broker, MakeTopic, Unavailable, broker_of, create_topic, fresh_name
 from tests.models import PairFolder
 from tests.processes import run
+from tests.sink.stored import read_predictions
 from tests.worker.cameras import IMAGES, Output, Topic, settings_for, single
 from tests.worker.process import DEADLINE_S, Plan, WorkerProcess, command_line, wait_until
 

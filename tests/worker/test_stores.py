@@ -18,13 +18,13 @@ from adawise.commands.run.run import run_worker
 from adawise.recording import format as layout
 from adawise.records import Message, TopicPartition
 from adawise.sink import claims
-from adawise.sink.read.files import read_predictions
 from adawise.store import object_store
 from adawise.store.store import open_store
 from adawise.worker.events import Event, SegmentCommitted
 from tests.brokers import Broker, MakeTopic, fresh_name
 from tests.kafka.sources import produce
 from tests.models import PairFolder
+from tests.sink.stored import read_predictions
 from tests.store.clouds import new_bucket, s3_environment, s3_server
 from tests.worker.cameras import IMAGES, Topic, settings_for, single
 from tests.worker.loop import Journal

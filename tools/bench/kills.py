@@ -17,9 +17,10 @@ from pathlib import Path
 import pyarrow as pa
 
 from adawise.kafka.embedded import EmbeddedBroker
-from adawise.sink.read.files import read_predictions, segment_keys
+from adawise.sink.read.files import segment_keys
+from adawise.sink.read.rows import read_predictions
 from adawise.sink.verify.root import verify
-from adawise.store.store import Store, open_store
+from adawise.store.store import open_store
 from tools.bench.worker import IMAGES, create_topic, produce, write_pair
 
 KILLS, SEED, DEADLINE_S = 10, 0, 1800.0
@@ -41,7 +42,7 @@ def main() -> None:
         adawise(folder, "record", "--output", "recording")
         kills = run_and_kill(folder)
         adawise(folder, "replay", "recording", "-o", "again")
-        live, again = (read_predictions(open_store(str(folder / root))) for root in ("live", "again"))
+        live, again = (read_predictions(folder / root).table() for root in ("live", "again"))
         faults = [*verify(open_store(str(folder / "live"))), *verify(open_store(str(folder / "again")))]
         distinct = len(set(live.column("row_id").to_pylist()))
         print(f"{kills} kills, {IMAGES} images: {IMAGES - distinct} missing, {live.num_rows - distinct} doubled")
@@ -51,17 +52,17 @@ def main() -> None:
 def run_and_kill(folder: Path) -> int:
     """Run workers one after the other, kill each at a moment of its own, until all rows are written."""
     rng, kills, deadline = random.Random(SEED), 0, time.monotonic() + DEADLINE_S
-    store = open_store(str(folder / "live"))
+    root = str(folder / "live")
     while time.monotonic() < deadline:
-        rows = count(store)
+        rows = count(root)
         process = subprocess.Popen([sys.executable, "-m", "adawise", "run"], cwd=folder, env=os.environ)
         lives_s = rng.uniform(0.0, 4.0)
         dies_at = float("inf")
-        while count(store) < IMAGES and time.monotonic() < min(dies_at, deadline):
-            if dies_at == float("inf") and count(store) > rows and kills < KILLS:  # it works: now its time runs
+        while count(root) < IMAGES and time.monotonic() < min(dies_at, deadline):
+            if dies_at == float("inf") and count(root) > rows and kills < KILLS:  # it works: now its time runs
                 dies_at = time.monotonic() + lives_s
             time.sleep(0.2)
-        finished = count(store) >= IMAGES
+        finished = count(root) >= IMAGES
         process.send_signal(signal.SIGTERM if finished else signal.SIGKILL)
         process.wait()
         kills += not finished
@@ -70,9 +71,9 @@ def run_and_kill(folder: Path) -> int:
     return kills
 
 
-def count(store: Store) -> int:
+def count(root: str) -> int:
     """Rows in the chain by now."""
-    return read_predictions(store, ["offset"]).num_rows if segment_keys(store) else 0
+    return read_predictions(root).count() if segment_keys(open_store(root)) else 0
 
 
 def comparable(table: pa.Table) -> pa.Table:

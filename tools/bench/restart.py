@@ -20,9 +20,8 @@ import numpy as np
 import pyarrow as pa
 from kafka import KafkaAdminClient
 
-from adawise.sink.read.files import read_predictions
+from adawise.sink.read.rows import read_predictions
 from adawise.sink.schemas import PREDICTED_AT
-from adawise.store.store import LocalStore
 from tests.worker.cameras import Live
 from tests.worker.process import WorkerProcess, wait_until
 from tools.bench.paired import is_interrupted, told, until_interrupted
@@ -83,7 +82,7 @@ def rolling(*, static: bool) -> None:
             worker.send(signal.SIGTERM)
         for worker in everyone:
             assert worker.exit_code() == 0, worker.diary
-        rows = read_predictions(LocalStore(here.root), ["partition", "kafka_timestamp", PREDICTED_AT])
+        rows = read_predictions(here.root, columns=["partition", "kafka_timestamp", PREDICTED_AT]).table()
     kind = "static members" if static else "dynamic members"
     peace_us = began_us - round(2e6 * SESSION_S), began_us
     calm, rolled = (worst(rows, within) for within in (peace_us, (began_us, ended_us)))

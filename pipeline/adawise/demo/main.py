@@ -156,12 +156,12 @@ def _conclude(settings: Settings, model: ModelPair, board: Board, acknowledged: 
     from adawise.build.decoder import open_decoder
     from adawise.build.kafka import kafka_source
     from adawise.demo.baselines import fixed_labels
-    from adawise.sink.read.files import read_predictions
+    from adawise.sink.read.rows import read_predictions
     from adawise.sink.verify.root import verify
     from adawise.store.store import open_store
 
     store = open_store(str(root))
-    rows = read_predictions(store, summary.COLUMNS)
+    rows = read_predictions(root, columns=summary.COLUMNS).table()
     problems = [str(fault) for fault in verify(store, contiguous=True)]
     problems += summary.missing(rows, board.cameras, acknowledged)
     _say("the same images at fixed alphas, to compare with")

@@ -10,10 +10,11 @@ from adawise.sink import layout, schemas
 from adawise.sink.compaction.delete import deletable, delete
 from adawise.sink.compaction.merged import digest_of
 from adawise.sink.layout import CompactedName, SegmentName
-from adawise.sink.read.files import data_keys, is_covered, newest_names, read_predictions
+from adawise.sink.read.files import data_keys, is_covered, newest_names
 from tests.sink.building import IDENTITY, TP, DictStore, draft, open_chain
 from tests.sink.compaction.building import Days, compacted, content, found
 from tests.sink.footers import read_segment_footers
+from tests.sink.stored import read_predictions
 
 
 def key(first: int) -> str:

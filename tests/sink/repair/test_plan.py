@@ -12,13 +12,14 @@ from adawise.errors import ChainError
 from adawise.sink import layout
 from adawise.sink.compaction.delete import deletable, delete
 from adawise.sink.holes import of_root
-from adawise.sink.read.files import compacted_names, read_predictions, segment_keys, segment_names
+from adawise.sink.read.files import compacted_names, segment_keys, segment_names
 from adawise.sink.repair.plan import RepairPlan, plan
 from adawise.sink.verify.root import verify
 from adawise.store.store import Store
 from tests.sink.building import IDENTITY, TP, DictStore, ForgetfulStore, damaged_page, open_chain
 from tests.sink.compaction.building import Days, compacted
 from tests.sink.forging import an_honest_sink, footer_of, key
+from tests.sink.stored import read_predictions
 
 
 def keys(store: Store) -> list[str]:

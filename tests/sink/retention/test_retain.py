@@ -19,7 +19,7 @@ from adawise.sink.compaction.choice import FileLimits
 from adawise.sink.compaction.compact import compact
 from adawise.sink.compaction.delete import deletable, delete
 from adawise.sink.layout import SegmentName
-from adawise.sink.read.files import compacted_names, data_keys, read_predictions, segment_names
+from adawise.sink.read.files import compacted_names, data_keys, segment_names
 from adawise.sink.repair.plan import plan
 from adawise.sink.retention import beginning
 from adawise.sink.retention.retain import FAILPOINTS, removal, remove, sweep
@@ -27,6 +27,7 @@ from adawise.sink.verify.root import verify
 from adawise.store.store import LocalStore, Store, open_store
 from tests.sink.building import IDENTITY, TP, DictStore, open_chain
 from tests.sink.compaction.building import FIRST_DAY, LIMITS, Days, content
+from tests.sink.stored import read_predictions
 from tests.sink.test_name_reuse import SEGMENTS as ZOMBIES
 from tests.sink.test_name_reuse import Frozen, Zombie
 from tests.store.clouds import new_bucket, open_s3, s3_server

@@ -18,7 +18,7 @@ from adawise.records import Gap, TopicPartition
 from adawise.sink import layout
 from adawise.sink.compaction.delete import deletable, delete
 from adawise.sink.layout import SegmentName
-from adawise.sink.read.files import compacted_names, read_predictions, segment_keys, segment_names
+from adawise.sink.read.files import compacted_names, segment_keys, segment_names
 from adawise.sink.retention.retain import removal
 from adawise.sink.retention.retain import remove as remove_retained
 from adawise.sink.segment import read_rows
@@ -29,6 +29,7 @@ from tests.sink.building import IDENTITY, TP, DictStore, damaged_page, draft, fr
 from tests.sink.compaction.building import Days, compacted
 from tests.sink.footers import read_segment_footers
 from tests.sink.forging import History, an_honest_sink, changed, footer_of, forge, key, state
+from tests.sink.stored import read_predictions
 
 
 def faults_of(store: Store) -> list[Fault]:

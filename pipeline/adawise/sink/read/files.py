@@ -11,12 +11,10 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 
-import pyarrow as pa
-
 from adawise.errors import ChainError
 from adawise.ports import TopicIdentity
 from adawise.records import TopicPartition
-from adawise.sink import claims, layout, schemas, segment
+from adawise.sink import claims, layout, segment
 from adawise.sink.layout import CompactedName, SegmentName
 from adawise.sink.segment import SegmentFooter
 from adawise.store.store import Store, open_store
@@ -120,19 +118,10 @@ def is_covered(name: SegmentName, covers: Sequence[CompactedName]) -> bool:
     return before > 0 and name < covers[before - 1].until
 
 
-def data_files(root: str, dataset: str = layout.PREDICTIONS) -> list[str]:
+def data_files(root: str, dataset: str = layout.PREDICTIONS, store: Store | None = None) -> list[str]:
     """`data_keys` of the root with this path or URL, as paths or URLs: for DuckDB, Polars, pandas and the like."""
     folder = root.removeprefix("file://").rstrip("/")
-    return [f"{folder}/{key}" for key in data_keys(open_store(root), dataset)]
-
-
-def read_predictions(store: Store, columns: list[str] | None = None) -> pa.Table:
-    """All rows of all partitions, each once, in the order of the chains; those of a compacted file by stream and time.
-
-    Raises ChainError at a damaged file.
-    """
-    tables = [segment.read_rows(read_bytes(store, key), key, columns) for key in data_keys(store)]
-    return pa.concat_tables(tables or [schemas.PREDICTIONS.empty_table().select(columns or schemas.PREDICTIONS.names)])
+    return [f"{folder}/{key}" for key in data_keys(store or open_store(root), dataset)]
 
 
 def read_link(data: bytes, key: str, identity: TopicIdentity | None = None) -> SegmentFooter:

@@ -25,7 +25,7 @@ from adawise.sink import layout, schemas
 from adawise.sink.claims import read_sink_id
 from adawise.sink.near import did_you_mean
 from adawise.sink.read import arrow_rows
-from adawise.sink.read.files import data_keys
+from adawise.sink.read.files import data_files
 from adawise.sink.read.query import TIME, Query, nullable, with_time
 from adawise.store.store import open_store
 
@@ -143,8 +143,7 @@ def _rows(
             f"{where}: expected the output of a worker, with a {layout.SINK}, but there is none; "
             f"name the folder or URL that sink.root or -o named{did_you_mean(where)}"
         )
-    folder = where.removeprefix("file://").rstrip("/")
-    return Rows(where, tuple(f"{folder}/{key}" for key in data_keys(store, dataset)), query)
+    return Rows(where, tuple(data_files(where, dataset, store)), query)
 
 
 def _selected(schema: pa.Schema, columns: Sequence[str] | None) -> pa.Schema:
