@@ -82,11 +82,11 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     # offline
     "labelled": ("errors records decode produce/files recording", "torch numpy pyarrow"),
     "compare": ("errors records store sink labels/join drift/judge", "numpy duckdb rich"),
-    "drift": ("errors records adapt sink/read sink/verify labels page", "numpy duckdb ruptures scipy rich"),
+    "drift": ("errors records text adapt sink/read sink/verify labels page", "numpy duckdb ruptures scipy rich"),
     "drift/events/known": ("errors", "pydantic"),
     "drift/library": ("errors labels sink/read", "numpy pyarrow duckdb"),
     "drift/baseline": ("errors records adapt sink/read sink/verify labels page", "numpy pyarrow"),
-    "drift/page": ("errors page", "numpy altair"),
+    "drift/page": ("errors text page", "numpy altair"),
     "evaluate": (
         "errors records ports text adapt console page decode/statistics",
         "torch numpy pyarrow rich altair joblib",

@@ -11,12 +11,13 @@ import pytest
 
 from adawise.drift import queries
 from adawise.drift.analyse import analyse, silences
-from adawise.drift.bins import bin_width_us, spoken
+from adawise.drift.bins import bin_width_us
 from adawise.drift.collect import ALL, Collected, collect, prepare
 from adawise.drift.events.incidents import incidents, shared
 from adawise.drift.result import Camera, CameraChange, DriftEvent, Example, states_of
 from adawise.drift.together import at_once, groups
 from adawise.errors import SettingsError
+from adawise.text import as_long_duration
 from tests.drift import yard
 from tests.drift.page.building import an_event
 from tests.drift.yard import BATCHES, EVENING_US, HOUR_US, IMAGES, NEW, NOON_US, OLD, SILENT_US
@@ -333,5 +334,5 @@ def test_a_gap_is_a_silence_only_if_it_is_long_for_that_camera(found: Collected)
      (365 * 86_400_000_000, 720, "1 day"), (4 * 365 * 86_400_000_000, 720, "3 days")],
 )  # fmt: skip
 def test_bins_are_as_wide_as_clocks_have_names_for(span_us: int, most: int, width: str) -> None:
-    assert spoken(bin_width_us(span_us, most)) == width
+    assert as_long_duration(bin_width_us(span_us, most) / 1e6) == width
     assert -(-span_us // bin_width_us(span_us, most)) <= most

@@ -15,25 +15,3 @@ def bin_width_us(span_us: int, most: int) -> int:
         if width_s * SECOND_US >= least_us:
             return width_s * SECOND_US
     return -(-least_us // DAY_US) * DAY_US
-
-
-def spoken(width_us: int) -> str:
-    """`15 minutes`, `1 hour`, `2 days`."""
-    for unit_us, name in (
-        (DAY_US, "day"),
-        (3600 * SECOND_US, "hour"),
-        (60 * SECOND_US, "minute"),
-        (SECOND_US, "second"),
-    ):
-        if width_us % unit_us == 0:
-            count = width_us // unit_us
-            return f"{count} {name}{'s' if count != 1 else ''}"
-    return f"{width_us / SECOND_US:g} seconds"
-
-
-def lasting(us: int) -> str:
-    """5 hours: how long, in the largest unit of which there are two."""
-    for unit_us, name in ((DAY_US, "days"), (3600 * SECOND_US, "hours"), (60 * SECOND_US, "minutes")):
-        if us >= 2 * unit_us:
-            return f"{us / unit_us:.0f} {name}"
-    return f"{us / SECOND_US:.0f} seconds"

@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.table import Table
 
 from adawise.drift.accuracy import AGREEMENT_ERROR, ESTIMATE_ERROR, NORMAL
-from adawise.drift.bins import spoken
 from adawise.drift.calendar import hours
 from adawise.drift.events.incidents import incidents
 from adawise.drift.events.judge import moved
@@ -25,6 +24,7 @@ from adawise.drift.result import (
     Report,
 )
 from adawise.page.notation import LEVEL, two
+from adawise.text import as_long_duration
 
 _ALARMED = 0.05  # of the batches of a camera; of AdawiseOverConfident likewise
 _CAMERAS = 25  # of the table; all are in the JSON and on the page
@@ -224,7 +224,7 @@ def _helped(helped: Helped, console: Console) -> None:
 
 def resolution(report: Report) -> str:
     """One point is 1 hour; the lowest and the highest alpha in it are kept."""
-    return f"one point is {spoken(report.bin_us)}; the lowest and the highest alpha in it are kept"
+    return f"one point is {as_long_duration(report.bin_us / 1e6)}; the lowest and the highest alpha in it are kept"
 
 
 def _table(title: str, name: str, headers: tuple[str, ...]) -> Table:

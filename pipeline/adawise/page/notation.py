@@ -44,11 +44,6 @@ def listed(parts: Iterable[str]) -> str:
     return " and ".join([", ".join(items[:-1]), items[-1]] if len(items) > 1 else items)
 
 
-def counted(number: int, one: str, several: str) -> str:
-    """1 batch, 2 batches."""
-    return f"{number:,} {one if number == 1 else several}"
-
-
 def minus(text: str) -> str:
     """With the sign that is as wide as a plus."""
     return text.replace("-", "−")

@@ -10,13 +10,13 @@ import altair as alt
 import numpy as np
 import pytest
 
-from adawise.drift.bins import lasting
 from adawise.drift.events.measures import MEASURES
 from adawise.drift.page.cameras import shown
 from adawise.drift.page.panels import Panel, panels
 from adawise.drift.page.ranking import ranking
 from adawise.drift.page.words import changed, percent, signed, when
 from adawise.drift.result import NOTHING_KNOWN, Camera
+from adawise.text import as_long_duration
 from tests.drift.page.building import BEGIN_US, HOUR_US, a_camera, a_report, a_yard, an_accuracy, without_rows
 
 
@@ -30,7 +30,7 @@ def test_numbers_and_times_are_written_alike() -> None:
         *("42 %", "100 %", "99.9 %", "0 %", "0.4 %"),
     ]
     assert [signed(v) for v in (0.474, -0.3, 1.0)] == ["+.47", "−.30", "+1.00"]
-    assert [lasting(seconds * 10**6) for seconds in (36, 5400, 108_000, 259_200)] == [
+    assert [as_long_duration(seconds) for seconds in (36, 5400, 108_000, 259_200)] == [
         *("36 seconds", "90 minutes", "30 hours", "3 days"),
     ]
     assert when(BEGIN_US, BEGIN_US + HOUR_US) == "2026-10-01 00:00 to 01:00 UTC"

@@ -23,11 +23,11 @@ from adawise.drift.limits import parse_limit
 from adawise.drift.result import Camera, Example, GalleryFrame, Report
 from adawise.errors import SettingsError
 from adawise.page import NEEDS as PAGE_NEEDS
-from adawise.page.notation import counted
 from adawise.records import told
 from adawise.settings import Settings
 from adawise.sink.served_settings import ServedSettings, read_settings
 from adawise.store.store import open_store
+from adawise.text import as_size, counted
 
 if TYPE_CHECKING:  # with DuckDB, which an extra brings
     from adawise.drift.clocks import Clocks
@@ -353,4 +353,4 @@ def _tell(report: Report, asked: DriftCommand, beyond: Mapping[str, Mapping[str,
         )
         out.print(f"{limit}: {who}", soft_wrap=True)
     if page is not None:
-        print(f"page: {page} ({page.stat().st_size / 2**20:.1f} MiB)")
+        print(f"page: {page} ({as_size(page.stat().st_size)})")

@@ -12,11 +12,11 @@ from typing import Literal
 import numpy as np
 
 from adawise.drift.accuracy import ESTIMATE_ERROR, LEAST, NORMAL, Ratio, clusters, measured, over_time, ratio
-from adawise.drift.bins import lasting
 from adawise.drift.calendar import name_of, seen_before
 from adawise.drift.events.incidents import incidents
 from adawise.drift.events.measures import Binned
 from adawise.drift.result import NO_STAYS, AccuracyCost, Cause, DriftEvent, Severity, Stays
+from adawise.text import as_long_duration
 
 _MANY_REJECTS = 0.1
 _COSTLY = -0.1  # accuracy
@@ -118,7 +118,8 @@ def _causes(event: DriftEvent, those: Sequence[DriftEvent], known: Surroundings)
         told.append(Cause("model", "another model began to serve"))
     silence = next((each for each in others if each.shape == "silence"), None)
     if silence is not None:
-        told.append(Cause("silence", f"the camera was silent for {lasting(silence.until_us - silence.since_us)}"))
+        lasted = as_long_duration((silence.until_us - silence.since_us) / 1e6)
+        told.append(Cause("silence", f"the camera was silent for {lasted}"))
     told += _condition(event, known.stays)
     if others:
         told.append(Cause("incident", "at the same moment: " + "; ".join(moved(each) for each in others)))

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from adawise.drift.judge.helped import Arm, Helped
 from adawise.drift.page.happened import IncidentShown
 from adawise.drift.result import Camera, CameraChange, Report
-from adawise.page.notation import LEVEL, counted, listed, points, three, two
+from adawise.page.notation import LEVEL, listed, points, three, two
+from adawise.text import counted
 
 _NAMED = 3
 _STATES = ("failing", "changed", "silent")

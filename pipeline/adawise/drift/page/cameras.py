@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from adawise.drift.bins import lasting
 from adawise.drift.page.advice import largest
 from adawise.drift.page.happened import IncidentShown
 from adawise.drift.page.packed import looks
@@ -18,7 +17,8 @@ from adawise.drift.result import Calendar, Camera, Report, Series
 from adawise.drift.show import accuracies, alarms, conditions
 from adawise.page import theme
 from adawise.page.blocks import Key
-from adawise.page.notation import counted, listed, two
+from adawise.page.notation import listed, two
+from adawise.text import as_long_duration, counted
 
 _NAMED = 3
 _CALENDARS = ("calendar", "conditions")
@@ -253,8 +253,8 @@ def _facts(camera: Camera) -> str:
         f"FE {two(camera.forward_equivalents)}",
     ]
     if camera.silences:
-        longest = max(until - since for since, until in camera.silences)
-        parts.append(f"{counted(len(camera.silences), 'silence', 'silences')}, the longest of {lasting(longest)}")
+        longest = as_long_duration(max(until - since for since, until in camera.silences) / 1e6)
+        parts.append(f"{counted(len(camera.silences), 'silence', 'silences')}, the longest of {longest}")
     if camera.resets:
         parts.append("begun anew: " + ", ".join(f"{why} {count}" for why, count in camera.resets.items()))
     return " · ".join(parts)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from adawise.drift.judge.helped import SERVED, Confusion, Helped
 from adawise.drift.page.words import percent
-from adawise.page.notation import counted
+from adawise.text import counted
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from adawise.drift.judge.helped import BEST, SERVED, Arm, Helped, Interval
 from adawise.drift.page.words import percent
 from adawise.page import theme
 from adawise.page.blocks import Cell, Figure, Key, Line, Section, Table
-from adawise.page.notation import LEVEL, NOTHING, counted, points, three, two
+from adawise.page.notation import LEVEL, NOTHING, points, three, two
+from adawise.text import counted
 
 _LOOKS = {  # arm -> shape, colour
     SERVED: ("square", theme.SERVED),

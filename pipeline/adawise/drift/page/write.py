@@ -36,8 +36,9 @@ from adawise.drift.show import accuracies, moment, resolution
 from adawise.errors import SettingsError
 from adawise.page import theme
 from adawise.page.blocks import Key
-from adawise.page.notation import counted, two
+from adawise.page.notation import two
 from adawise.page.render import render
+from adawise.text import counted
 
 _SMALL_LEGEND = (
     Key("alpha, mean", "line", theme.INK),
