@@ -169,7 +169,7 @@ def test_a_pair_is_staged_switched_to_and_rolled_back_and_the_list_says_each_tim
         assert out.endswith(": ready\n")
         code, out, _ = yard.run("list")
         assert re.search(r"\npair 1  [0-9a-f]{16}  staged\n", out)
-        assert re.search(r"\n    pair 1: ready \(loaded in \d+\.\d s, \d+ MiB\)\n", out)
+        assert re.search(r"\n    pair 1: ready \(loaded in \d+\.\d s, [\d.]+ [KMG]iB\)\n", out)
         assert out.endswith("shadow of pair 1: nothing is written yet; it is with the segments that follow\n")
 
         code, out, _ = yard.run("switch", "--state", "keep", "--wait", "60")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from adawise.live.camera import LiveCamera
-from adawise.live.row import STEP_S, STEPS, CameraRow, CameraState, spoken
+from adawise.live.row import STEP_S, STEPS, CameraRow, CameraState
 from adawise.records import TopicPartition
 from adawise.worker.events import PartitionProgress
 
@@ -167,10 +167,3 @@ def test_what_keeps_its_partition_from_being_served_is_worst() -> None:
     camera.reject(T, "too_large")
     found = row(camera, T + 500, failure="its rows have waited 4 min to be written")
     assert (found.state, found.why) == (CameraState.FAILING, "its rows have waited 4 min to be written")
-
-
-@pytest.mark.parametrize(
-    ("seconds", "told"), [(0.4, "0 s"), (99, "99 s"), (150, "2 min"), (9_000, "2 h"), (2.6e5, "3 days")]
-)
-def test_durations_are_told_for_people(seconds: float, told: str) -> None:
-    assert spoken(seconds) == told

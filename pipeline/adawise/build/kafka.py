@@ -24,10 +24,10 @@ from adawise.kafka.oauth import CalledTokens, ClientCredentials, TokenProvider
 from adawise.kafka.own_topic import OwnTopics
 from adawise.kafka.source import KafkaSource
 from adawise.kafka.topic import KafkaTopics
-from adawise.live.row import spoken
 from adawise.ports import DeadLetters
 from adawise.results.sink import KafkaResults, open_results, result_topics
 from adawise.settings import KafkaSettings, SecuritySettings, Settings
+from adawise.text import as_duration
 
 _TIMEOUT_S = 10.0  # of what is sent
 _DAY_S = 86_400
@@ -189,7 +189,7 @@ def certificates(settings: KafkaSettings) -> list[CertificateFile]:
 
 def renewal(found: CertificateFile, now: datetime) -> str:
     """What to do about one that ends soon."""
-    left = spoken((found.ends - now).total_seconds())
+    left = as_duration((found.ends - now).total_seconds())
     return (
         f"{found.setting}: {found.file} ends at {found.until}, in {left}, and then nobody who connects is let "
         "in. Put the new one in its place, and start anew whoever has read this one"

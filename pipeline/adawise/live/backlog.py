@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from adawise.live.row import spoken
+from adawise.text import as_duration
 
 BEHIND_S = 60.0
 """A partition is behind if its oldest waiting message is older than this."""
@@ -87,7 +87,7 @@ def backlog_facts(backlogs: Sequence[PartitionLag]) -> list[tuple[str, str]]:
     until = [each.catch_up_s for each in backlogs if each.catch_up_s]
     return [
         *([("lag", str(sum(lags)))] if lags else []),
-        *([("oldest", spoken(max(ages)))] if ages else []),
+        *([("oldest", as_duration(max(ages)))] if ages else []),
         *([("arriving/s", f"{sum(arriving):.1f}")] if arriving else []),
         *([("served/s", f"{sum(served):.1f}")] if served else []),
         *([("caught up in", caught_up_in(max(until)))] if until else []),
@@ -96,4 +96,4 @@ def backlog_facts(backlogs: Sequence[PartitionLag]) -> list[tuple[str, str]]:
 
 def caught_up_in(seconds: float) -> str:
     """How long it takes to catch up, in words."""
-    return "never" if math.isinf(seconds) else spoken(seconds)
+    return "never" if math.isinf(seconds) else as_duration(seconds)

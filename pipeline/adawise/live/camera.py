@@ -10,8 +10,9 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from adawise.live.row import REJECTED_SHARE, SILENT_PAUSES, STEP_S, STEPS, CameraRow, CameraState, spoken
+from adawise.live.row import REJECTED_SHARE, SILENT_PAUSES, STEP_S, STEPS, CameraRow, CameraState
 from adawise.records import TopicPartition
+from adawise.text import as_duration
 from adawise.worker.events import PartitionProgress
 
 HALF_LIFE_S = 60.0
@@ -188,7 +189,7 @@ class LiveCamera:
             of = f"{rejected} of {images + rejected} images"
             return CameraState.REJECTED, f"{of} rejected in five minutes, the last: {self.reason}"
         if now_s > self.silent_from_s(silent_after_s):
-            return CameraState.SILENT, f"nothing for {spoken(now_s - self.seen_s)}"
+            return CameraState.SILENT, f"nothing for {as_duration(now_s - self.seen_s)}"
         if moved := self._moved(now_s):
             return CameraState.CHANGED, moved
         return CameraState.OK, ""

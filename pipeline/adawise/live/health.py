@@ -19,8 +19,8 @@ from adawise.errors import (
     TopicUnavailable,
 )
 from adawise.live.backlog import PartitionLag
-from adawise.live.row import spoken
 from adawise.records import TopicPartition
+from adawise.text import as_duration
 from adawise.worker.events import PartitionProgress, Phase, WorkerProgress
 
 _DOING = {
@@ -118,7 +118,7 @@ class Health:
         """`/livez`."""
         quiet_s = now_s - max(self.beat_s, self.phase_s)
         if self.phase in {Phase.WORKING, Phase.STOPPING} and quiet_s > self.stuck_after_s:
-            why = f"the loop has not turned for {spoken(quiet_s)}; see the log, and restart it: nothing is lost"
+            why = f"the loop has not turned for {as_duration(quiet_s)}; see the log, and restart it: nothing is lost"
             return self._answer(False, "stuck", now_s, [why])
         return self._answer(True, "alive", now_s)
 
@@ -140,7 +140,7 @@ class Health:
         for party, (failing, full) in PARTIES.items():
             if outage := self.outage(party):
                 error = f": {outage.error}" if in_full else ""
-                found.append(f"{full if outage.is_full else failing} for {spoken(now_s - outage.since_s)}{error}")
+                found.append(f"{full if outage.is_full else failing} for {as_duration(now_s - outage.since_s)}{error}")
         progress = self.progress
         if progress is None:
             return found
@@ -151,7 +151,7 @@ class Health:
         behind = {tp: now for tp, now in self.backlogs(now_s).items() if now.is_behind}
         if behind:
             lag, age_s = sum(now.lag or 0 for now in behind.values()), max(now.age_s or 0.0 for now in behind.values())
-            waits = f"{lag} messages wait, the oldest for {spoken(age_s)}"
+            waits = f"{lag} messages wait, the oldest for {as_duration(age_s)}"
             found.append(f"{waits}: {_some([str(tp) for tp in behind])}")
         if progress.paused:
             found.append("reading pauses: rows or the recording cannot be written as quickly as images come")
@@ -167,7 +167,7 @@ class Health:
         return {tp: waits(each, now_s) for tp, each in self.progress.partitions.items()} if self.progress else {}
 
     def _doing(self, now_s: float) -> str:
-        return f"it {self.doing[self.phase]}, for {spoken(now_s - self.phase_s)}"
+        return f"it {self.doing[self.phase]}, for {as_duration(now_s - self.phase_s)}"
 
     def _answer(self, ok: bool, status: str, now_s: float, reasons: Sequence[str] = ()) -> ProbeAnswer:
         return ProbeAnswer(ok, status, self.phase, now_s - self.phase_s, tuple(reasons))

@@ -101,11 +101,3 @@ def rates(rows: Sequence[CameraRow]) -> list[tuple[str, str]]:
     passed = sum((row.forward_equivalents or 0.0) * row.images_per_s for row in rows)
     rate = sum(row.images_per_s for row in rows if row.forward_equivalents is not None)
     return [*told, ("FE", f"{passed / rate:.2f}")] if rate else told
-
-
-def spoken(seconds: float) -> str:
-    """A span for people: 12 s, 5 min, 3 h, 2 days."""
-    for size, unit in ((86_400.0, "days"), (3_600.0, "h"), (60.0, "min")):
-        if seconds >= 2 * size or (unit == "min" and seconds >= 100):
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"

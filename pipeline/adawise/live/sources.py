@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from adawise.errors import AdawiseError
 from adawise.live.camera import RECENT_STEPS
 from adawise.live.health import Health, party_of
-from adawise.live.row import REJECTED_SHARE, SILENT_PAUSES, STEP_S, CameraRow, CameraState, LiveView, spoken
+from adawise.live.row import REJECTED_SHARE, SILENT_PAUSES, STEP_S, CameraRow, CameraState, LiveView
+from adawise.text import as_duration
 from adawise.worker.events import Phase
 
 DOING = {
@@ -104,17 +105,17 @@ class SourceCamera:
             worst = self.dropped.most_common(1)[0][0]
             return CameraState.REJECTED, f"{dropped} frames dropped in five minutes, mostly: {worst}"
         if self.seen_s is None:
-            return CameraState.SILENT, f"no frame yet, in {spoken(now_s - self.began_s)}"
+            return CameraState.SILENT, f"no frame yet, in {as_duration(now_s - self.began_s)}"
         if self._is_silent(now_s, silent_after_s):
-            return CameraState.SILENT, f"nothing for {spoken(now_s - self.seen_s)}"
+            return CameraState.SILENT, f"nothing for {as_duration(now_s - self.seen_s)}"
         if frozen_s := self.frozen_s(now_s, silent_after_s):
-            return CameraState.FROZEN, f"the same picture for {spoken(frozen_s)}"
+            return CameraState.FROZEN, f"the same picture for {as_duration(frozen_s)}"
         return CameraState.OK, self._of_clock()
 
     def _of_clock(self) -> str:
         off_s = self.clock_off_s
         ahead = "ahead" if off_s > 0 else "behind"
-        return f"its clock is {spoken(abs(off_s))} {ahead}, and is not believed" if off_s else ""
+        return f"its clock is {as_duration(abs(off_s))} {ahead}, and is not believed" if off_s else ""
 
     def row(self, now_s: float, silent_after_s: float) -> CameraRow:
         """What the page shows."""

@@ -17,9 +17,10 @@ from PIL import Image
 from adawise.live.backlog import PartitionLag, Rates, backlog_facts
 from adawise.live.camera import LiveCamera
 from adawise.live.health import Health
-from adawise.live.row import CameraRow, CameraState, LiveView, rates, spoken
+from adawise.live.row import CameraRow, CameraState, LiveView, rates
 from adawise.ports import ServedBy
 from adawise.records import Frame, TopicPartition
+from adawise.text import as_duration
 from adawise.worker.events import (
     BatchServed,
     Event,
@@ -235,7 +236,7 @@ class LiveWorker:
             return "what is next in its partition cannot be read, see the log"
         since_s = self._unwritten_s.get(tp)
         if since_s is not None and self.now_s - since_s > self.bounds.write_within_s:
-            return f"its rows have waited {spoken(self.now_s - since_s)} to be written"
+            return f"its rows have waited {as_duration(self.now_s - since_s)} to be written"
         return ""
 
     def _row(self, camera: LiveCamera) -> CameraRow:
@@ -258,7 +259,7 @@ class LiveWorker:
         if health.progress:
             found += [*backlog_facts([*self.backlogs().values()]), ("partitions", str(len(health.progress.partitions)))]
         if self.committed_s is not None:
-            found.append(("last segment", f"{spoken(self.now_s - self.committed_s)} ago"))
+            found.append(("last segment", f"{as_duration(self.now_s - self.committed_s)} ago"))
         names = ("method", "fingerprint", "card", "device")
         return [*found, *((name, self.facts[name]) for name in names if self.facts.get(name))]
 

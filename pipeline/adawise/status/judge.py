@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from adawise.live.backlog import BEHIND_S
-from adawise.live.row import CameraState, spoken
+from adawise.live.row import CameraState
 from adawise.status.facts import CameraStatus, FleetStatus, PartitionStatus, Trouble
+from adawise.text import as_duration
 
 KINDS: dict[str, str] = {
     "root_unreadable": "the output could not be asked",
@@ -128,14 +129,14 @@ def _of_partition(partition: PartitionStatus, root: str, group_state: str | None
         yield Trouble(
             "stalled",
             where,
-            f"{lag} messages wait, and the last segment is {spoken(age_s)} old",
+            f"{lag} messages wait, and the last segment is {as_duration(age_s)} old",
             f"look at the log of {who} for retry_scheduled, which names what does not answer",
         )
     elif lag and lag_s is not None and lag_s > BEHIND_S:
         yield Trouble(
             "behind",
             where,
-            f"{lag} messages wait, the oldest for {spoken(lag_s)}{_pace(partition)}",
+            f"{lag} messages wait, the oldest for {as_duration(lag_s)}{_pace(partition)}",
             "if it grows, start another worker (as many as partitions help), or spend less: a higher search.price",
         )
     for hole in partition.holes:
@@ -168,7 +169,8 @@ def _pace(partition: PartitionStatus) -> str:
     arriving, served = partition.arriving_per_s, partition.served_per_s
     if arriving is None or served is None:
         return ""
-    until = "it falls behind further" if partition.catch_up_s is None else f"{spoken(partition.catch_up_s)} to catch up"
+    late_s = partition.catch_up_s
+    until = "it falls behind further" if late_s is None else f"{as_duration(late_s)} to catch up"
     return f"; {arriving:.1f} come a second, {served:.1f} are served: {until}"
 
 
@@ -183,7 +185,7 @@ def _of_cameras(cameras: Sequence[CameraStatus]) -> Iterator[Trouble]:
                 "mend its producer: `adawise dlq list` shows what came, docs/reference/reasons.md what the word means",
             )
         elif camera.state == CameraState.SILENT:
-            age = "" if camera.age_s is None else f" for {spoken(camera.age_s)}"
+            age = "" if camera.age_s is None else f" for {as_duration(camera.age_s)}"
             yield Trouble(
                 "camera_silent",
                 camera.stream_id,

@@ -5,9 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 
 from adawise.live.backlog import backlog_facts
-from adawise.live.row import STEPS, CameraRow, CameraState, LiveView, rates, spoken
+from adawise.live.row import STEPS, CameraRow, CameraState, LiveView, rates
 from adawise.records import TopicPartition
 from adawise.status.facts import CameraStatus, FleetStatus
+from adawise.text import as_duration
 
 _NOTICES = 20
 _OF_CAMERAS = {"camera_silent", "camera_rejected"}  # which their rows say
@@ -37,7 +38,7 @@ class FleetPage:
             *waits,
             ("partitions", str(len(found.partitions))),
             *([("method", "; ".join(methods))] if (methods := found.methods) else []),
-            *([("last segment", f"{spoken(min(ages))} ago")] if ages else []),
+            *([("last segment", f"{as_duration(min(ages))} ago")] if ages else []),
         ]
         if gone := found.camera_states[CameraState.GONE]:
             facts.append(("gone for a day", str(gone)))
@@ -51,7 +52,7 @@ class FleetPage:
                 for each in found.troubles
                 if each.kind not in _OF_CAMERAS
             ][:_NOTICES],
-            over=f"the last {spoken(found.window_s)}",
+            over=f"the last {as_duration(found.window_s)}",
         )
 
     def picture(self, key: str) -> bytes | None:
@@ -87,7 +88,7 @@ def _row(camera: CameraStatus, lag: int | None) -> CameraRow:
 
 def _why(camera: CameraStatus) -> str:
     if camera.state == CameraState.SILENT:
-        return "nothing of it came" + ("" if camera.age_s is None else f" for {spoken(camera.age_s)}")
+        return "nothing of it came" + ("" if camera.age_s is None else f" for {as_duration(camera.age_s)}")
     if camera.state == CameraState.REJECTED:
         return f"{camera.rejected} images were rejected: {', '.join(camera.reasons)}"
     return "alpha was chosen anew" if camera.state == CameraState.CHANGED else ""

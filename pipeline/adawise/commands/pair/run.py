@@ -15,7 +15,6 @@ from pydantic import Field, StringConstraints
 
 from adawise.console import print_json, say
 from adawise.errors import ChainError, SettingsError
-from adawise.live.row import spoken
 from adawise.pairs.orders import REPORT_S, Orders, PairDocument, give_order, read_orders
 from adawise.pairs.shadow_sums import ShadowSums, sum_shadow
 from adawise.settings import Settings
@@ -25,6 +24,7 @@ from adawise.sink.near import did_you_mean
 from adawise.sink.served_by import claim_pair
 from adawise.store.documents import Count, Document, Line, Text, read_document
 from adawise.store.store import Store, open_store
+from adawise.text import as_duration, as_size
 
 FOUND = 3
 _WORST = 5  # cameras
@@ -57,7 +57,7 @@ class Reported:
         """Since when nothing came of one that is not here."""
         return (
             f"{self.worker} is gone: it was killed or stands still, nothing came of it since "
-            f"{self.heard.astimezone(UTC):%Y-%m-%d %H:%M:%SZ}, {spoken(self.age_s)} ago; nobody waits for it"
+            f"{self.heard.astimezone(UTC):%Y-%m-%d %H:%M:%SZ}, {as_duration(self.age_s)} ago; nobody waits for it"
         )
 
 
@@ -414,7 +414,7 @@ def _shown(orders: Orders, workers: Sequence[Reported], given: Mapping[int, date
         for number, (state, why) in sorted(told.pairs.items()):
             known, method = orders.pairs.get(number), told.methods[number]
             seconds, size = (0.0, 0) if known is None else told.loads.get(known.id, (0.0, 0))
-            loaded = f" (loaded in {seconds:.1f} s, {size / 2**20:.0f} MiB)" if seconds else ""
+            loaded = f" (loaded in {seconds:.1f} s, {as_size(size)})" if seconds else ""
             # its own settings may choose alpha otherwise than those of whoever described the pair
             otherwise = f", {method}" if known is not None and method not in ("", known.method) else ""
             yield f"    pair {number}: {state}{otherwise}{loaded}{': ' + why if why else ''}"

@@ -10,8 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from adawise.live.backlog import caught_up_in
-from adawise.live.row import CameraState, spoken
+from adawise.live.row import CameraState
 from adawise.status.facts import TROUBLED, CameraStatus, FleetStatus, PartitionStatus, Trouble
+from adawise.text import as_duration, counted
 
 _OF_A_KIND = 4  # troubles
 _CAMERAS = 16  # that are shown if none of them is in trouble
@@ -51,7 +52,7 @@ def _parts(found: FleetStatus, *, show_all: bool, room: int | None) -> Iterator[
         yield from _cameras(found, room, show_all=show_all)
     if found.rejects:
         words = ", ".join(f"{each.reason} {each.images} of {each.streams} cameras" for each in found.rejects)
-        yield Text(f"rejected in the last {spoken(found.window_s)}: {words}")
+        yield Text(f"rejected in the last {as_duration(found.window_s)}: {words}")
 
 
 def _heading(found: FleetStatus) -> Text:
@@ -61,13 +62,9 @@ def _heading(found: FleetStatus) -> Text:
         head.append("all is well", style="bold green")
     else:
         kinds = len({trouble.kind for trouble in found.troubles})
-        head.append(f"{_several(len(found.troubles), 'trouble')} of {_several(kinds, 'kind')}", style="bold red")
+        head.append(f"{counted(len(found.troubles), 'trouble')} of {counted(kinds, 'kind')}", style="bold red")
     head.append(f"; topic {found.topic}, group {plain(found.group)}{state}, {found.at}", style="not bold")
     return head
-
-
-def _several(count: int, what: str) -> str:
-    return f"1 {what}" if count == 1 else f"{count} {what}s"
 
 
 def _troubles(troubles: Sequence[Trouble], *, show_all: bool) -> Iterator[Text]:
@@ -111,11 +108,11 @@ def _partitions(partitions: Sequence[PartitionStatus], most: int, *, show_all: b
             _number(each.next_offset),
             _number(each.pending),
             _number(each.lag),
-            "?" if each.lag_s is None else spoken(each.lag_s),
+            "?" if each.lag_s is None else as_duration(each.lag_s),
             _rate(each.arriving_per_s),
             _rate(each.served_per_s),
             caught_up_in(each.backlog.catch_up_s) if each.backlog.catch_up_s else "",
-            "never" if each.commit_age_s is None else f"{spoken(each.commit_age_s)} ago",
+            "never" if each.commit_age_s is None else f"{as_duration(each.commit_age_s)} ago",
             str(each.rows),
             plain(each.writer or "nobody yet"),
         )
@@ -123,13 +120,13 @@ def _partitions(partitions: Sequence[PartitionStatus], most: int, *, show_all: b
 
 
 def _cameras(found: FleetStatus, room: int | None, *, show_all: bool) -> Iterator[RenderableType]:
-    counted = ", ".join(f"{count} {state}" for state, count in found.camera_states.items() if count)
+    states = ", ".join(f"{count} {state}" for state, count in found.camera_states.items() if count)
     if show_all or len(found.cameras) <= _CAMERAS:
         shown = list(found.cameras)
     else:
         shown = [camera for camera in found.cameras if camera.state in TROUBLED][: 2 * _CAMERAS]
     shown = shown if room is None or show_all else shown[:room]
-    yield Text(f"{_several(len(found.cameras), 'camera')}: {counted} (in the last {spoken(found.window_s)})")
+    yield Text(f"{counted(len(found.cameras), 'camera')}: {states} (in the last {as_duration(found.window_s)})")
     if shown:
         headers = (
             "state",
@@ -158,7 +155,7 @@ def _camera(camera: CameraStatus) -> Iterator[RenderableType]:
     name = plain(camera.stream_id)
     yield name if len(name) <= _NAME else f"{name[: _NAME - 3]}..."
     yield Text(camera.state, style=_STYLES[camera.state])
-    yield "?" if camera.age_s is None else f"{spoken(camera.age_s)} ago"
+    yield "?" if camera.age_s is None else f"{as_duration(camera.age_s)} ago"
     yield "?" if camera.alpha is None else f"{camera.alpha:.2f}"
     yield sparkline(camera.alphas[-24:])
     yield (
