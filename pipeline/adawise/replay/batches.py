@@ -10,6 +10,7 @@ from hashlib import sha256
 from adawise.errors import SettingsError
 from adawise.ports import TopicIdentity
 from adawise.records import BatchEnds, TopicPartition
+from adawise.sink.read.files import segment_names
 from adawise.sink.read.rows import read_traces
 from adawise.sink.walk import newest
 from adawise.store.store import Store, open_store
