@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from adawise.errors import ChainError
 from adawise.records import TopicPartition
@@ -17,6 +18,7 @@ from adawise.sink import claims, holes, layout, owner, served_settings
 from adawise.sink.owner import Owner
 from adawise.sink.read.files import newest_names
 from adawise.sink.starts import open_marks
+from adawise.sink.walk import ChainPlace, refuse, walk
 from adawise.status import segments
 from adawise.status.segments import SegmentFacts
 from adawise.store.store import Store
@@ -149,18 +151,17 @@ class RootReader:
 
     def _follow(self, chain: ChainFacts, since_s: float) -> None:
         """Add what came since, and drop what is too old."""
-        while (head := chain.head) is not None:
-            key = layout.segment_key(chain.tp, head.name.successor(head.next_offset))
-            data = self._store.get(key)
-            if data is None:
-                break
-            (facts,) = segments.read([(data, key)], keeps_states=True)
-            if facts.previous != head.key:
-                raise ChainError(f"{key}: expected a successor of {head.key}, but it is one of {facts.previous}")
-            chain.segments[-1] = replace(head, states={})
-            chain.segments.append(facts)
+        if (head := chain.head) is not None:
+            place = ChainPlace(head.successor, head.key)
+            for link in walk(self._read, chain.tp, place, on_break=partial(refuse, str(self._store))):
+                chain.segments[-1] = replace(chain.segments[-1], states={})
+                chain.segments.append(link.footer)
         while len(chain.segments) > 1 and chain.segments[1].created_s < since_s:  # one before the window shows its end
             del chain.segments[0]
+
+    def _read(self, key: str) -> tuple[bytes, SegmentFacts] | None:
+        data = self._store.get(key)
+        return None if data is None else (data, segments.read([(data, key)], keeps_states=True)[0])
 
 
 def _expected(data: bytes | None, key: str) -> bytes:

@@ -64,6 +64,11 @@ class SegmentFacts:
     sights: Mapping[str | None, Sight]
 
     @property
+    def successor(self) -> SegmentName:
+        """The name of the segment after it."""
+        return self.name.successor(self.next_offset)
+
+    @property
     def low_water(self) -> int:
         """The first offset without a row."""
         return min(self.pending, default=self.next_offset)
