@@ -25,6 +25,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "logs": ("", "structlog"),
     "console": ("", "rich"),
     "text": ("", ""),
+    "finding": ("", ""),
     "settings": ("errors text adapt/names", "pydantic pydantic_core pydantic_settings"),
     "records": ("errors", "torch numpy"),
     "ports": ("records", "torch"),
@@ -47,7 +48,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "store": ("errors", ""),
     "store/documents": ("errors", "pydantic"),
     "store/object_store": ("errors", "obstore stamina structlog"),
-    "sink": ("errors records ports store", "numpy pyarrow"),
+    "sink": ("errors finding records ports store", "numpy pyarrow"),
     "sink/retention/beginning": ("errors records store", "pydantic"),
     "sink/starts": ("errors records store", "structlog"),
     "sink/read": ("errors records ports store", "numpy pyarrow duckdb"),
@@ -78,7 +79,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "web": ("errors live", "starlette uvicorn prometheus_client structlog"),
     "telemetry": ("errors records ports worker/events", "opentelemetry"),
     # beside it
-    "status": ("errors records text sink store kafka adapt/heard live/backlog live/row", "numpy pyarrow"),
+    "status": ("errors finding records text sink store kafka adapt/heard live/backlog live/row", "numpy pyarrow"),
     # offline
     "labelled": ("errors records decode produce/files recording", "torch numpy pyarrow"),
     "compare": ("errors records store sink labels/join drift/judge", "numpy duckdb rich"),
@@ -106,7 +107,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
 }
 MAY_SEE_SETTINGS = {"", "settings", "build", "commands", "library", "__main__", "demo"}
 PURE = {
-    *("errors", "records", "ports", "text", "decode", "adapt", "live"),
+    *("errors", "finding", "records", "ports", "text", "decode", "adapt", "live"),
     *("worker/batching", "worker/expiry", "worker/fair_queue", "worker/offsets", "worker/partition"),
     *("status/cameras", "status/facts", "status/fleet", "status/judge"),
     *("alerts", "results/message", "results/served", "results/alert", "results/schema"),

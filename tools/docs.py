@@ -24,6 +24,7 @@ from adawise.commands import COMMANDS, PROGRAM, command_of
 from adawise.commands.command import Command
 from adawise.commands.parser import own_fields, parser_source, takes_several
 from adawise.events import EVENTS
+from adawise.finding import Finding
 from adawise.live.metrics import CAMERA_METRICS, METRICS, MetricSpec
 from adawise.recording import format as recording_format
 from adawise.results import alert
@@ -351,7 +352,7 @@ def status_page() -> str:
     """The JSON of `adawise status`."""
     shapes: Mapping[str, type] = {
         "All of it": facts.FleetStatus,
-        "Troubles": facts.Trouble,
+        "Troubles": Finding,
         "Members": facts.MemberStatus,
         "Partitions": facts.PartitionStatus,
         "Cameras": facts.CameraStatus,

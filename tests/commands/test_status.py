@@ -18,6 +18,7 @@ from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssi
 
 from adawise.__main__ import main
 from adawise.errors import Reason
+from adawise.finding import Finding
 from adawise.kafka.members import Membership
 from adawise.records import TopicPartition
 from adawise.sink.owner import Owner
@@ -79,7 +80,7 @@ def test_the_json_has_every_field_that_the_reference_names(root: str, capsys: Ca
     found = json.loads(capsys.readouterr().out)
     assert (found["version"], found["well"], found["root"]) == (1, False, root)
     shapes = {
-        "troubles": facts.Trouble,
+        "troubles": Finding,
         "members": facts.MemberStatus,
         "partitions": facts.PartitionStatus,
         "cameras": facts.CameraStatus,

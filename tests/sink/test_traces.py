@@ -62,7 +62,7 @@ def test_traces_that_an_earlier_version_wrote_with_nan_are_whole() -> None:
     sink = pa.BufferOutputStream()
     pq.write_table(as_0_2_1(written).set_column(8, "images", pa.array([4, 5], pa.int32())), sink)
     store.objects[layout.traces_key(KEY)] = sink.getvalue().to_pybytes()
-    assert [fault.key for fault in verify(store)] == [KEY]
+    assert [fault.where for fault in verify(store)] == [KEY]
 
 
 def test_compacted_traces_that_an_earlier_version_made_still_agree_with_their_checksum() -> None:

@@ -48,7 +48,7 @@ class Edge:
 
 
 @dataclass(frozen=True)
-class Finding:
+class DayFinding:
     """A happening of the script with what was told of it, the measures that are to tell it first.
 
     `before`, `after`: medians over batches of the alpha that was served in the later half of the stretch on each side.
@@ -77,7 +77,7 @@ class Finding:
 class JudgedDay:
     """All findings by camera and time, and what was told of nothing: an alpha that did move is not `false`."""
 
-    findings: tuple[Finding, ...]
+    findings: tuple[DayFinding, ...]
     moved: tuple[Edge, ...]
     false: tuple[Edge, ...]
 
@@ -143,13 +143,13 @@ class _Path:
         return abs(self.level(edge.latest_us, edge.latest_us + around_us) - before) >= smallest
 
 
-def _finding(happening: Happening, edges: Sequence[Edge], path: _Path, smallest: float) -> Finding:
+def _finding(happening: Happening, edges: Sequence[Edge], path: _Path, smallest: float) -> DayFinding:
     ordered = sorted(edges, key=lambda edge: edge.time_us)
     named = tuple(edge for edge in ordered if edge.measure in happening.moves)
     others = tuple(edge for edge in ordered if edge.measure not in happening.moves)
     before = path.level((happening.from_us + happening.since_us) // 2, happening.since_us)
     after = path.level((happening.settled_us + happening.until_us) // 2, happening.until_us)
-    return Finding(happening, named, others, before, after, smallest)
+    return DayFinding(happening, named, others, before, after, smallest)
 
 
 def _paths(root: Path) -> dict[str, _Path]:
@@ -185,7 +185,7 @@ def told(judged: JudgedDay) -> str:
     )
 
 
-def _row(finding: Finding) -> tuple[str, ...]:
+def _row(finding: DayFinding) -> tuple[str, ...]:
     happening = finding.happening
     went = " to ".join("none" if np.isnan(level) else f"{level:.2f}" for level in (finding.before, finding.after))
     late = "" if finding.late_us is None else _minutes(finding.late_us)
@@ -198,7 +198,7 @@ def _levels(edge: Edge) -> str:
     return "" if edge.before is None or edge.after is None else f"{edge.before:.2f} to {edge.after:.2f}"
 
 
-def _said(findings: Sequence[Finding]) -> str:
+def _said(findings: Sequence[DayFinding]) -> str:
     return "; ".join(f"{f.happening.camera}, {f.happening.said}" for f in findings) or "none"
 
 

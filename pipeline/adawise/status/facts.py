@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from adawise.finding import Finding
 from adawise.live.backlog import PartitionLag
 from adawise.live.row import CameraState
 
@@ -25,16 +26,6 @@ STATES = {
 """The states of a camera, the most urgent first."""
 
 TROUBLED = (CameraState.REJECTED, CameraState.SILENT)
-
-
-@dataclass(frozen=True, slots=True)
-class Trouble:
-    """Something to see to."""
-
-    kind: str  # a stable word
-    where: str  # the partition, camera or worker that it is about; "" for all of the fleet
-    what: str  # a sentence
-    remedy: str  # what to do about it
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +122,7 @@ class FleetStatus:
     window_s: float  # how far back cameras, gaps and rejects are looked at
     not_asked: dict[str, str]  # root or broker: why it was not, or could not be, asked
     group_state: str | None  # as the broker calls it, such as Stable or PreparingRebalance
-    troubles: Sequence[Trouble]  # the most urgent first
+    troubles: Sequence[Finding]  # the most urgent first
     members: Sequence[MemberStatus]
     partitions: Sequence[PartitionStatus]
     camera_states: dict[str, int]  # how many cameras are in which state

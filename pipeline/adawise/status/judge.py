@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from adawise.finding import Finding
 from adawise.live.backlog import BEHIND_S
 from adawise.live.row import CameraState
-from adawise.status.facts import CameraStatus, FleetStatus, PartitionStatus, Trouble
+from adawise.status.facts import CameraStatus, FleetStatus, PartitionStatus
 from adawise.text import as_duration
 
 KINDS: dict[str, str] = {
@@ -42,7 +43,7 @@ _UNSETTLED = {"PreparingRebalance", "CompletingRebalance"}
 
 def troubles(
     found: FleetStatus, *, wanted_broker: bool, others: Mapping[str, str], faults: Mapping[str, str]
-) -> list[Trouble]:
+) -> list[Finding]:
     """All of what was found. `faults` are what could not be read of chains, by partition; `others` the ids of another
     cluster or root that root and broker name, by kind.
     """
@@ -51,7 +52,7 @@ def troubles(
         *_unasked(found.not_asked, wanted_broker),
         *_others(others, root, found.group),
         *(
-            Trouble("chain_broken", where, what, f"see what else is: `adawise verify {root}`")
+            Finding("chain_broken", where, what, f"see what else is: `adawise verify {root}`")
             for where, what in faults.items()
         ),
         *_of_group(found),
@@ -63,11 +64,11 @@ def troubles(
     return sorted(told, key=lambda trouble: order.index(trouble.kind))
 
 
-def _unasked(not_asked: Mapping[str, str], wanted_broker: bool) -> Iterator[Trouble]:
+def _unasked(not_asked: Mapping[str, str], wanted_broker: bool) -> Iterator[Finding]:
     if "root" in not_asked:
-        yield Trouble("root_unreadable", "", not_asked["root"], "bring the store back; workers wait for it meanwhile")
+        yield Finding("root_unreadable", "", not_asked["root"], "bring the store back; workers wait for it meanwhile")
     if wanted_broker and "broker" in not_asked:
-        yield Trouble(
+        yield Finding(
             "broker_silent",
             "",
             not_asked["broker"],
@@ -75,21 +76,21 @@ def _unasked(not_asked: Mapping[str, str], wanted_broker: bool) -> Iterator[Trou
         )
 
 
-def _others(others: Mapping[str, str], root: str, group: str) -> Iterator[Trouble]:
+def _others(others: Mapping[str, str], root: str, group: str) -> Iterator[Finding]:
     if (cluster := others.get("other_cluster")) is not None:
         what = f"this broker's cluster is called {cluster}, and the output was written from another one"
-        yield Trouble("other_cluster", "", what, "set kafka.bootstrap_servers to the output's, or --root to its output")
+        yield Finding("other_cluster", "", what, "set kafka.bootstrap_servers to the output's, or --root to its output")
     if (root_id := others.get("other_root")) is not None:
         what = f"what the group {group!r} commits is in the output with the id {root_id}, not in {root}"
-        yield Trouble("other_root", "", what, "set --root to that output (its id is in its _sink.json)")
+        yield Finding("other_root", "", what, "set --root to that output (its id is in its _sink.json)")
 
 
-def _of_group(found: FleetStatus) -> Iterator[Trouble]:
+def _of_group(found: FleetStatus) -> Iterator[Finding]:
     if found.group_state is None:
         return
     if not found.members:
         waits = sum(partition.lag or 0 for partition in found.partitions)
-        yield Trouble(
+        yield Finding(
             "no_worker",
             "",
             f"nobody is in the group {found.group!r}; {waits} messages of {found.topic!r} wait",
@@ -98,7 +99,7 @@ def _of_group(found: FleetStatus) -> Iterator[Trouble]:
     elif found.group_state not in _UNSETTLED and any(member.partitions for member in found.members):
         ours = (each for each in found.partitions if each.topic == found.topic and each.log_end is not None)
         for partition in (each for each in ours if each.member is None):
-            yield Trouble(
+            yield Finding(
                 "not_assigned",
                 _called(partition),
                 "no worker of the group has it",
@@ -106,11 +107,11 @@ def _of_group(found: FleetStatus) -> Iterator[Trouble]:
             )
 
 
-def _of_partition(partition: PartitionStatus, root: str, group_state: str | None) -> Iterator[Trouble]:
+def _of_partition(partition: PartitionStatus, root: str, group_state: str | None) -> Iterator[Finding]:
     where, who = _called(partition), partition.writer or "its worker"
     read_from = partition.next_offset if partition.next_offset is not None else partition.committed
     if partition.log_start is not None and read_from is not None and read_from < partition.log_start:
-        yield Trouble(
+        yield Finding(
             "messages_lost",
             where,
             f"the broker has nothing before offset {partition.log_start}, and {read_from} comes next: "
@@ -119,28 +120,28 @@ def _of_partition(partition: PartitionStatus, root: str, group_state: str | None
         )
     lag, lag_s, age_s, until = partition.lag, partition.lag_s, partition.commit_age_s or 0.0, partition.next_offset or 0
     if partition.log_end is not None and until > partition.log_end and age_s > _SETTLED_S:
-        yield Trouble(
+        yield Finding(
             "log_ends_early",
             where,
             f"the log ends at offset {partition.log_end}, and everything up to {until} was read from it",
             "the broker lost data, or the topic was made anew: restore it, or begin a new output (--sink.root)",
         )
     if lag and group_state is not None and partition.member is not None and age_s > _STALLED_S:
-        yield Trouble(
+        yield Finding(
             "stalled",
             where,
             f"{lag} messages wait, and the last segment is {as_duration(age_s)} old",
             f"look at the log of {who} for retry_scheduled, which names what does not answer",
         )
     elif lag and lag_s is not None and lag_s > BEHIND_S:
-        yield Trouble(
+        yield Finding(
             "behind",
             where,
             f"{lag} messages wait, the oldest for {as_duration(lag_s)}{_pace(partition)}",
             "if it grows, start another worker (as many as partitions help), or spend less: a higher search.price",
         )
     for hole in partition.holes:
-        yield Trouble(
+        yield Finding(
             "hole",
             where,
             hole,
@@ -148,14 +149,14 @@ def _of_partition(partition: PartitionStatus, root: str, group_state: str | None
             "what can be done without one",
         )
     for gap in partition.gaps:
-        yield Trouble(
+        yield Finding(
             "gap",
             where,
             f"offsets {gap['first']} to {gap['last']} have no rows: {gap['reason']}",
             "docs/reference/reasons.md says what the word means, and which setting bears on it",
         )
     if partition.unclean_starts >= _DEATHS:
-        yield Trouble(
+        yield Finding(
             "unclean_starts",
             where,
             f"{partition.unclean_starts} workers that had it did not end in order",
@@ -174,11 +175,11 @@ def _pace(partition: PartitionStatus) -> str:
     return f"; {arriving:.1f} come a second, {served:.1f} are served: {until}"
 
 
-def _of_cameras(cameras: Sequence[CameraStatus]) -> Iterator[Trouble]:
+def _of_cameras(cameras: Sequence[CameraStatus]) -> Iterator[Finding]:
     for camera in cameras:
         if camera.state == CameraState.REJECTED:
             most = max(camera.reasons, key=lambda reason: camera.reasons[reason])
-            yield Trouble(
+            yield Finding(
                 "camera_rejected",
                 camera.stream_id,
                 f"{camera.rejected} images were rejected and {camera.images} accepted; most for {most}",
@@ -186,7 +187,7 @@ def _of_cameras(cameras: Sequence[CameraStatus]) -> Iterator[Trouble]:
             )
         elif camera.state == CameraState.SILENT:
             age = "" if camera.age_s is None else f" for {as_duration(camera.age_s)}"
-            yield Trouble(
+            yield Finding(
                 "camera_silent",
                 camera.stream_id,
                 f"nothing of it came{age}",
@@ -194,13 +195,13 @@ def _of_cameras(cameras: Sequence[CameraStatus]) -> Iterator[Trouble]:
             )
 
 
-def _of_rejects(found: FleetStatus) -> Iterator[Trouble]:
+def _of_rejects(found: FleetStatus) -> Iterator[Finding]:
     cameras, rejects = found.cameras, found.rejects
     told = sum((sum(camera.reasons.values()) for camera in cameras if camera.state == CameraState.REJECTED), 0)
     images, rejected = sum(camera.images for camera in cameras), sum(reject.images for reject in rejects)
     if rejected - told > _OFTEN * (images + rejected):
         words = ", ".join(f"{reject.reason} {reject.images}" for reject in rejects)
-        yield Trouble(
+        yield Finding(
             "rejects",
             "",
             f"{rejected} of {images + rejected} images were rejected: {words}",

@@ -13,6 +13,7 @@ import pytest
 
 from adawise.adapt.state import StreamState
 from adawise.errors import Lost, Reason
+from adawise.finding import Finding
 from adawise.ports import SegmentDraft, TopicIdentity
 from adawise.records import Gap, TopicPartition
 from adawise.sink import layout
@@ -22,7 +23,7 @@ from adawise.sink.read.files import compacted_names, segment_keys, segment_names
 from adawise.sink.retention.retain import removal
 from adawise.sink.retention.retain import remove as remove_retained
 from adawise.sink.segment import read_rows
-from adawise.sink.verify.findings import DERIVE, RESTORE_OR_REPAIR, STALE, Fault
+from adawise.sink.verify.findings import DERIVE, RESTORE_OR_REPAIR, STALE
 from adawise.sink.verify.root import verify, walk
 from adawise.store.store import Store
 from tests.sink.building import IDENTITY, TP, DictStore, damaged_page, draft, frame, open_chain
@@ -32,7 +33,7 @@ from tests.sink.forging import History, an_honest_sink, changed, footer_of, forg
 from tests.sink.stored import read_predictions
 
 
-def faults_of(store: Store) -> list[Fault]:
+def faults_of(store: Store) -> list[Finding]:
     return verify(store, read_state=StreamState.from_bytes)
 
 
@@ -328,7 +329,7 @@ def test_an_alpha_that_is_not_that_of_the_state_before_is_a_fault() -> None:
     trace = footer_of(made, key(9)).trace
     forge(made, key(9), trace=changed(trace, "previous_alpha", 0, 0.9))
     (fault,) = faults_of(made)
-    assert (fault.key, "to follow one at alpha 0.35, not 0.9" in fault.what) == (key(9), True)
+    assert (fault.where, "to follow one at alpha 0.35, not 0.9" in fault.what) == (key(9), True)
 
 
 def test_after_a_broken_segment_the_chain_has_one_fault_and_other_chains_are_still_walked(store: DictStore) -> None:
@@ -467,7 +468,7 @@ def test_a_chain_whose_every_segment_is_gone_is_a_fault_where_its_group_had_comm
     only_claims(store)
     (report,) = walk(store, log=FakeLog(range(20)), committed={TP: 9})
     (fault,) = report.faults
-    assert (fault.key, report.lag) == (key(0), 20)
+    assert (fault.where, report.lag) == (key(0), 20)
     assert "expected the chain to reach offset 9, which its group has committed, but it ends at 0" in fault.what
     (report,) = walk(store, log=FakeLog(range(20)), committed={TP: 0})
     assert (report.faults, report.lag) == ([], 20)
@@ -479,7 +480,7 @@ def test_the_newer_half_of_a_chain_that_is_gone_is_a_fault_and_no_lag(store: Dic
     assert faults_of(store) == [], "nothing in the root says that there was more"
     (report,) = walk(store, log=FakeLog(range(12)), committed={TP: 12})
     (fault,) = report.faults
-    assert (fault.key, "offset 12" in fault.what, "ends at 4" in fault.what) == (key(4), True, True)
+    assert (fault.where, "offset 12" in fault.what, "ends at 4" in fault.what) == (key(4), True, True)
     (report,) = walk(store, log=FakeLog(range(12)), committed={TP: 4})
     assert report.faults == []
 
@@ -488,7 +489,7 @@ def test_a_partition_that_a_damaged_claim_hides_is_a_fault(store: DictStore) -> 
     store.objects[layout.retained_key(TP, SegmentName(10**9))] = b""
     assert segment_keys(store) == []
     (fault,) = faults_of(store)
-    assert fault.key == layout.origin_key(TP)
+    assert fault.where == layout.origin_key(TP)
     assert "_retained" in fault.what
 
 
@@ -503,7 +504,7 @@ def test_a_chain_that_retention_has_cut_and_that_has_no_segment_is_a_fault() -> 
     assert verify(store) == []
     only_claims(store)
     (fault,) = verify(store)
-    assert fault.key in {layout.segment_key(TP, name) for name in names}
+    assert fault.where in {layout.segment_key(TP, name) for name in names}
     assert "retention keeps the newest segments" in fault.what
 
 
@@ -513,7 +514,7 @@ def test_a_folder_that_is_no_topics_is_named_as_foreign(store: DictStore, name: 
     strange = key(0).replace("topic-frames", folder)
     store.objects[strange] = store.objects[key(0)]
     store.objects[layout.origin_key(TP).replace("topic-frames", folder)] = store.objects[layout.origin_key(TP)]
-    claim, segment = sorted(faults_of(store), key=lambda fault: fault.key)
+    claim, segment = sorted(faults_of(store), key=lambda fault: fault.where)
     assert (segment.key, segment.what) == (strange, "expected only segments here, but this is none")
     assert (claim.key, claim.what) == (
         layout.origin_key(TP).replace("topic-frames", folder),
@@ -552,7 +553,7 @@ class FakeLog:
         return found, np.asarray([self.rewritten.get(o, FIRST_MS + o) for o in found.tolist()], np.int64)
 
 
-def compared(store: Store, log: FakeLog) -> tuple[int | None, int | None, list[Fault]]:
+def compared(store: Store, log: FakeLog) -> tuple[int | None, int | None, list[Finding]]:
     (report,) = walk(store, log=log, read_state=StreamState.from_bytes)
     return report.messages, report.lag, report.faults
 
@@ -575,7 +576,7 @@ def test_a_message_before_the_head_without_a_row_is_a_fault_also_where_a_gap_is_
     chain.commit(SegmentDraft(TP, 4, (3,), {}, (), [frame(0, reason=Reason.EMPTY)], gaps=[Gap(1, 2)]))
     assert verify(store) == []
     _, _, (fault,) = compared(store, FakeLog(range(6)))
-    assert fault.key == key(0)
+    assert fault.where == key(0)
     assert "a row for each message that the broker has, but there is none for the offsets 1, 2" in fault.what
 
 
@@ -592,7 +593,7 @@ def test_what_a_gap_says_nobody_could_read_is_told_and_no_fault_though_the_broke
 
 def test_a_log_that_ends_before_the_head_is_a_fault_of_the_broker(store: DictStore) -> None:
     *_, (fault,) = compared(store, FakeLog(range(11)))
-    assert (fault.key, "reach offset 12, but it ends at 11" in fault.what) == (key(9), True)
+    assert (fault.where, "reach offset 12, but it ends at 11" in fault.what) == (key(9), True)
     assert "restore the broker" in fault.remedy
 
 
@@ -609,7 +610,7 @@ def test_a_log_that_was_rewritten_is_a_fault_of_every_segment_whose_messages_are
     log = FakeLog(range(20))
     log.rewritten = {offset: FIRST_MS + 100 + offset for offset in range(7, 20)}
     *_, faults = compared(store, log)
-    assert [fault.key for fault in faults] == [key(4), key(9)]
+    assert [fault.where for fault in faults] == [key(4), key(9)]
     assert "others at 2 of these offsets: at 7 one of" in faults[0].what
     assert "its log was rewritten" in faults[0].remedy
 
@@ -625,7 +626,7 @@ def test_a_message_that_was_pending_is_compared_when_its_row_is_there() -> None:
     assert compared(store, log) == (5, 0, [])
     log.asked, log.rewritten = [], {1: 7, 3: 7}
     *_, faults = compared(store, log)
-    assert [fault.key for fault in faults] == [key(4), key(5)]
+    assert [fault.where for fault in faults] == [key(4), key(5)]
 
 
 def test_what_was_compacted_is_compared_by_its_timestamps_too(year: tuple[DictStore, list[int], list[int]]) -> None:
@@ -634,7 +635,7 @@ def test_what_was_compacted_is_compared_by_its_timestamps_too(year: tuple[DictSt
     log.rewritten = {known[0]: 7}
     (report,) = walk(store, log=log)
     (fault,) = report.faults
-    assert fault.key.startswith(layout.COMPACTED)
+    assert fault.where.startswith(layout.COMPACTED)
     assert f"at {known[0]} one of 1970" in fault.what
 
 
@@ -642,7 +643,7 @@ def test_another_topic_of_the_same_name_is_one_fault(store: DictStore) -> None:
     log = FakeLog(range(12))
     log.topic = TopicIdentity("cluster", "another-id", 4)
     *_, (fault,) = compared(store, log)
-    assert fault.key == layout.origin_key(TP)
+    assert fault.where == layout.origin_key(TP)
     assert "deleted and created again" in fault.what
 
 
@@ -701,7 +702,7 @@ def test_a_message_that_only_a_compacted_file_could_have_is_missed_there(
     (report,) = walk(store, log=log)
     (fault,) = report.faults
     (cover,) = [name for name in covers if name.first.first <= lost < name.until.first]
-    assert fault.key == layout.compacted_key(layout.PREDICTIONS, TP, cover)
+    assert fault.where == layout.compacted_key(layout.PREDICTIONS, TP, cover)
     assert f"there is none for the offsets {lost}" in fault.what
 
 

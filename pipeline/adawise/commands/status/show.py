@@ -9,9 +9,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from adawise.finding import Finding
 from adawise.live.backlog import caught_up_in
 from adawise.live.row import CameraState
-from adawise.status.facts import TROUBLED, CameraStatus, FleetStatus, PartitionStatus, Trouble
+from adawise.status.facts import TROUBLED, CameraStatus, FleetStatus, PartitionStatus
 from adawise.text import as_duration, counted
 
 _OF_A_KIND = 4  # troubles
@@ -67,7 +68,7 @@ def _heading(found: FleetStatus) -> Text:
     return head
 
 
-def _troubles(troubles: Sequence[Trouble], *, show_all: bool) -> Iterator[Text]:
+def _troubles(troubles: Sequence[Finding], *, show_all: bool) -> Iterator[Text]:
     for kind, grouped in groupby(troubles, key=lambda trouble: trouble.kind):
         alike = list(grouped)
         shown = alike if show_all else alike[:_OF_A_KIND]

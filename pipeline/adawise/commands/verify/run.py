@@ -12,6 +12,7 @@ from adawise.adapt.state import StreamState
 from adawise.build.kafka import kafka_log
 from adawise.console import Progress, print_json, progress, say
 from adawise.errors import FatalError
+from adawise.finding import Finding
 from adawise.kafka.log import KafkaLog
 from adawise.records import TopicPartition
 from adawise.settings import KafkaSettings
@@ -20,7 +21,7 @@ from adawise.sink.near import no_output
 from adawise.sink.owner import read_owner
 from adawise.sink.read.files import segment_keys
 from adawise.sink.retention.beginning import Beginning
-from adawise.sink.verify.findings import ChainReport, Fault, joined
+from adawise.sink.verify.findings import ChainReport, joined
 from adawise.sink.verify.root import strays, walk
 from adawise.store.store import Store, open_store
 
@@ -45,7 +46,7 @@ class _Found:
     """Of all chains together."""
 
     chains: list[ChainReport] = field(default_factory=list)
-    faults: list[Fault] = field(default_factory=list)
+    faults: list[Finding] = field(default_factory=list)
     unread: list[_NeverRead] = field(default_factory=list)
     committed: Mapping[TopicPartition, int] = field(default_factory=dict)
 
@@ -249,7 +250,7 @@ def _as_json(root: str, found: _Found, broker: bool) -> dict[str, object]:
         }
         for chain in found.chains
     ]
-    faults = [{"file": fault.key, "fault": fault.what, "remedy": fault.remedy} for fault in found.faults]
+    faults = [{"file": fault.where, "fault": fault.what, "remedy": fault.remedy} for fault in found.faults]
     unread = [{"topic": tp.topic, "partition": tp.partition, "first": a, "last": b - 1} for tp, a, b in found.unread]
     return {
         "root": root,

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from adawise.errors import ChainError, Lost
+from adawise.finding import Finding
 from adawise.ports import TopicIdentity
 from adawise.records import Gap, TopicPartition, stated_ms, told
 from adawise.sink import claims, consistency, holes, invariant, layout, schemas, segment, traces
@@ -28,7 +29,7 @@ from adawise.sink.verify.findings import (
     Broken,
     BrokerLog,
     ChainReport,
-    Fault,
+    damage,
 )
 from adawise.sink.walk import ChainPlace, Link, reader, walk
 from adawise.store.store import Store
@@ -66,12 +67,12 @@ class ChainCheck:
         try:
             if claims.read_sink_id(self._store) is None or claims.read_origin(self._store, tp) is None:
                 lost = layout.SINK if claims.read_sink_id(self._store) is None else key
-                raise Broken(Fault(lost, "expected this claim, but there is none", RESTORE_OR_REPAIR))
+                raise Broken(damage(lost, "expected this claim, but there is none", RESTORE_OR_REPAIR))
             chain = ChainIdentity.of(self._store, tp)
             covered, said = check.check(self._store, tp, chain, contiguous=self._contiguous)
         except ChainError as error:
-            raise Broken(Fault(key, str(error))) from error
-        self.report.faults += [Fault(*each) for each in said]
+            raise Broken(damage(key, str(error))) from error
+        self.report.faults += [damage(*each) for each in said]
         self._sink, self._place, self._pending = chain.sink, ChainPlace(chain.origin, chain.previous), chain.pending
         self.report.retained, self._knows_before = chain.retained, chain.retained is None
         self.report.next_offset = chain.origin.first
@@ -97,13 +98,13 @@ class ChainCheck:
         try:
             return reader(self._store, self._identity)(key)
         except ChainError as error:
-            raise Broken(Fault(key, str(error))) from error
+            raise Broken(damage(key, str(error))) from error
 
     def _compare(self, link: Link[SegmentFooter], *, is_newest: bool) -> None:
         key, footer = link.key, link.footer
         if self._skipped is not None and footer.name < self._skipped:
             return
-        self.report.faults += [Fault(key, *clause) for clause in self._link_disagrees(link)]
+        self.report.faults += [damage(key, *clause) for clause in self._link_disagrees(link)]
         if link.broken == "overlap":
             return
         try:
@@ -114,12 +115,12 @@ class ChainCheck:
                 knows = self._knows_before and link.broken != "gap" and footer.states_of is None
                 said += self._states.inconsistencies(footer, rows, knows_before=knows)
         except ChainError as error:
-            raise Broken(Fault(key, str(error))) from error
-        faults = [Fault(key, what, KEEP) for what in said]
+            raise Broken(damage(key, str(error))) from error
+        faults = [damage(key, what, KEEP) for what in said]
         faults += self._traces_disagree(key, footer, may_be_missing=is_newest)
         if self._log is not None:
             faults += [
-                Fault(key, *clause) for clause in self._log_disagrees(self._log, footer, rows, is_newest=is_newest)
+                damage(key, *clause) for clause in self._log_disagrees(self._log, footer, rows, is_newest=is_newest)
             ]
         found = self.report
         found.faults += faults
@@ -136,11 +137,11 @@ class ChainCheck:
         if report.is_empty and (report.retained is not None or plans):
             said = f"{plans[0]} was made of segments" if plans else "retention keeps the newest segments"
             report.faults.append(
-                Fault(key, f"expected the chain to go on here, for {said}, but there is none", RESTORE)
+                damage(key, f"expected the chain to go on here, for {said}, but there is none", RESTORE)
             )
         elif committed is not None and committed > report.next_offset:
             said = f"expected the chain to reach offset {committed}, which its group has committed, but it ends at"
-            report.faults.append(Fault(key, f"{said} {report.next_offset}", LOST_END))
+            report.faults.append(damage(key, f"{said} {report.next_offset}", LOST_END))
         if report.is_empty and self._log is not None:
             report.lag = self._unread(self._log, report.next_offset)
 
@@ -172,15 +173,15 @@ class ChainCheck:
         )
         yield from consistency.row_inconsistencies(rows, footer)
 
-    def _traces_disagree(self, key: str, footer: SegmentFooter, *, may_be_missing: bool) -> Iterator[Fault]:
+    def _traces_disagree(self, key: str, footer: SegmentFooter, *, may_be_missing: bool) -> Iterator[Finding]:
         """The newest segment's traces may be missing: recovery writes them."""
         where = layout.traces_key(key)
         data = self._store.get(where) if where in self._traces else None
         if data is None:
             if not may_be_missing:
-                yield Fault(where, "expected the traces of a segment that has a successor, but there are none", DERIVE)
+                yield damage(where, "expected the traces of a segment that has a successor, but there are none", DERIVE)
         elif not _holds(data, traces.derive(footer, key)):
-            yield Fault(key, f"expected {where} to hold this segment's traces, but it does not", RESTORE)
+            yield damage(key, f"expected {where} to hold this segment's traces, but it does not", RESTORE)
 
     # -- the topic
 
@@ -194,7 +195,7 @@ class ChainCheck:
                 identity=identity,
             )
         except ChainError as error:
-            raise Broken(Fault(key, str(error))) from error
+            raise Broken(damage(key, str(error))) from error
         (self._log_start, self._log_end), self.report.messages = log.bounds(tp), 0
 
     def _log_disagrees(
@@ -219,12 +220,12 @@ class ChainCheck:
         first = max(first, self._log_start)
         return len(log.messages(self.report.tp, first, self._log_end)[0]) if first < self._log_end else 0
 
-    def _compacted_disagree(self, log: BrokerLog, covered: Covered) -> Iterator[Fault]:
+    def _compacted_disagree(self, log: BrokerLog, covered: Covered) -> Iterator[Finding]:
         """Files that stand for deleted segments, against what the broker still has of them."""
         for file in check.accounted(self._store, self.report.tp, covered, since=self._log_start):
             # Where the log ends before, that is said of the first segment that is still there.
             yield from (
-                Fault(file.key, *said)
+                damage(file.key, *said)
                 for said in self._unaccounted(log, file.first, file.next, file.rows, file.pending, file.gaps)
             )
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
-from typing_extensions import override
-
+from adawise.finding import Finding
 from adawise.ports import TopicIdentity
 from adawise.records import Gap, TopicPartition
 from adawise.sink.invariant import Offsets
@@ -26,18 +26,8 @@ LOST_END = (
 )
 KEEP = "nothing but a fault of this program's own writes that: keep the folder as it is, and report it"
 
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """Something in a sink that is not as this program writes it."""
-
-    key: str
-    what: str
-    remedy: str = ""  # "" if `what` says it
-
-    @override
-    def __str__(self) -> str:
-        return f"{self.key}: {self.what}" + (f"; {self.remedy}" if self.remedy else "")
+damage = partial(Finding, "damage")
+"""The finding at a key, with its remedy."""
 
 
 @dataclass(slots=True)
@@ -58,7 +48,7 @@ class ChainReport:
     messages: int | None = None
     lag: int | None = None
     gaps: list[Gap] = field(default_factory=list)
-    faults: list[Fault] = field(default_factory=list)
+    faults: list[Finding] = field(default_factory=list)
     retained: Beginning | None = None
 
     @property
@@ -81,7 +71,7 @@ def joined(gaps: Iterable[Gap]) -> list[Gap]:
 class Broken(Exception):
     """A chain cannot be followed any further. It never leaves the sink."""
 
-    def __init__(self, fault: Fault) -> None:
+    def __init__(self, fault: Finding) -> None:
         super().__init__(str(fault))
         self.fault = fault
 

@@ -9,24 +9,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from adawise.finding import Finding
 from adawise.records import TopicPartition
 from adawise.sink import layout
 from adawise.sink.compaction.check import compacted_partitions, foreign_keys
 from adawise.sink.consistency import ReadState
 from adawise.sink.read.files import beginnings, is_removed, segment_names
 from adawise.sink.verify.chain import ChainCheck
-from adawise.sink.verify.findings import STALE, Broken, BrokerLog, ChainReport, Fault
+from adawise.sink.verify.findings import STALE, Broken, BrokerLog, ChainReport, damage
 from adawise.sink.walk import chains
 from adawise.store.store import Store
 
 
-def verify(store: Store, *, contiguous: bool = False, read_state: ReadState | None = None) -> list[Fault]:
+def verify(store: Store, *, contiguous: bool = False, read_state: ReadState | None = None) -> list[Finding]:
     """All faults of all chains and of what lies beside them; [] if none. See `walk` for the arguments."""
     reports = walk(store, contiguous=contiguous, read_state=read_state)
     return [*(fault for report in reports for fault in report.faults), *strays(store)]
 
 
-def strays(store: Store) -> list[Fault]:
+def strays(store: Store) -> list[Finding]:
     """Files among the segments, the traces and the compacted files that no chain accounts for."""
     traces = store.list(layout.TRACES)  # before the segments: a worker writes them after these
     segments = store.list(layout.PREDICTIONS)
@@ -36,18 +37,18 @@ def strays(store: Store) -> list[Fault]:
     begins = beginnings(store) if traces else {}
     return [
         *(
-            Fault(key, "expected only segments here, but this is none", "move it away")
+            damage(key, "expected only segments here, but this is none", "move it away")
             for key in segments
             if layout.parse_key(key) is None
         ),
-        *(Fault(*said) for said in foreign_keys(store)),
+        *(damage(*said) for said in foreign_keys(store)),
         *(
-            Fault(key, "expected only claims of partitions here, but this is none", "move it away")
+            damage(key, "expected only claims of partitions here, but this is none", "move it away")
             for key in (*store.list(layout.ORIGINS), *store.list(layout.RETAINED))
             if layout.parse_origin_key(key) is None and layout.parse_retained_key(key) is None
         ),
         *(
-            Fault(key, "expected a segment of this name, but there is none", STALE)
+            damage(key, "expected a segment of this name, but there is none", STALE)
             for key in traces
             if key not in known and not is_removed(key, begins)
         ),

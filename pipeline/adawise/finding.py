@@ -1,0 +1,21 @@
+"""Something to see to: what `status` finds of a fleet, and `verify` of an output."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from typing_extensions import override
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What is not as it should be, and where; `verify` names the file."""
+
+    kind: str  # a stable word
+    where: str  # the partition, camera or worker that it is about; "" for all of the fleet
+    what: str  # a sentence
+    remedy: str = ""  # what to do about it
+
+    @override
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}" + (f"; {self.remedy}" if self.remedy else "")
