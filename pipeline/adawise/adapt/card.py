@@ -32,6 +32,7 @@ from adawise.adapt.calibration import (
 from adawise.adapt.objective import Objective, entropy
 from adawise.adapt.surrogate import Surrogate
 from adawise.errors import CardError
+from adawise.files import read_bytes
 
 FORMAT = 5
 BIASED = 6
@@ -271,7 +272,7 @@ def read_card(path: Path) -> Card:
     """
     remedy = "Make one: adawise card --labelled FOLDER -o FILE"
     try:
-        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        data: dict[str, Any] = json.loads(read_bytes(path))
         if data["format"] not in _READ:
             known, got = f"{_READ[0]} to {_READ[-1]}", reprlib.repr(data["format"])
             raise CardError(f"{path}: expected a card of format {known}, got {got}. {remedy}")

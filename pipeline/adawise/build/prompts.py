@@ -6,8 +6,8 @@ from collections import Counter
 from pathlib import Path
 
 from adawise.errors import SettingsError
+from adawise.files import read_bytes
 from adawise.settings import ModelSettings
-from adawise.settings.files import TEXT_BYTES, read_bytes
 
 TEMPLATES = (
     "a photo of a {}.",
@@ -37,7 +37,7 @@ def read_lines(path: Path, setting: str, what: str) -> tuple[str, ...]:
         SettingsError: not readable, not UTF-8, no line, or a line that is there twice.
     """
     try:
-        text = read_bytes(path, TEXT_BYTES).decode()
+        text = read_bytes(path).decode()
         lines = tuple(line.strip() for line in text.splitlines() if line.strip())
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"{setting}: {path} cannot be read ({error}). Give a UTF-8 text file.") from error

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from adawise.errors import CheckpointError
+from adawise.files import read_bytes
 
 _Check = Callable[[Any], bool]
 
 _MOST = 10**7  # of any whole number: the largest known is a vocabulary of a million
 _MOST_LAYERS = 512
 _SPARE = 5 * 10**7  # weights that a model may have beyond twice the bytes of its file, which has 1 to 4 bytes for each
-_FILE_BYTES = 1 << 26  # of a file of transformers
 _BOUNDS = {  # of what open_clip would stretch a checkpoint to, or make of nothing
     "image_size": (1, 2_048),
     "patch_size": (1, 256),
@@ -273,9 +273,7 @@ def _check_no_code(folder: Path, where: str, name: str, value: object) -> None:
         if not path.is_file():
             continue
         try:
-            if path.stat().st_size > _FILE_BYTES:
-                raise ValueError(f"it has more than {_FILE_BYTES} bytes")
-            said = json.loads(path.read_bytes())
+            said = json.loads(read_bytes(path))
         except (OSError, ValueError, RecursionError) as error:
             raise CheckpointError(f"{path}: expected JSON as transformers writes it, but it is damaged") from error
         if not isinstance(said, dict) or said.get("auto_map"):

@@ -21,12 +21,13 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
+from adawise.clip.heads import WIDEST
+
 _log = structlog.get_logger("model")
 
 _HEAD, _SUM = "head", "sha256"
 _NAME_LENGTH = 32  # of a folder: hex digits. Nothing that is called otherwise is ours to delete
 _WHOLE, _PART = ".safetensors", ".part"
-_WIDEST = 10_000  # D that a file may have, and its frame
 _ABANDONED_S = 3_600.0  # a file in the making that is older belongs to nobody any more
 _REMEDY = "heads are encoded at each start; give the worker a folder that it may write, by model.cache"
 
@@ -93,7 +94,7 @@ class HeadCache:
     def _content(self, path: Path) -> bytes:
         """Of the file, "" if it is none or too large; a pipe that is called so keeps nobody waiting."""
         status = path.stat()
-        if not stat.S_ISREG(status.st_mode) or status.st_size > 4 * _WIDEST * self._classes:
+        if not stat.S_ISREG(status.st_mode) or status.st_size > 4 * WIDEST * self._classes:
             return b""
         return path.read_bytes()
 

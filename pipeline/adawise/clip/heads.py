@@ -14,6 +14,10 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from adawise.errors import CardError
+from adawise.files import read_bytes
+
+WIDEST = 10_000
+"""Width D that embeddings in a file may have."""
 
 _NAME = "class_embeddings"
 
@@ -39,7 +43,7 @@ def read_heads(path: Path, expected_hash: str, shape: tuple[int, int]) -> Tensor
         "Delete it (each start then encodes the prompts), or make the card anew: adawise card --labelled FOLDER -o FILE"
     )
     try:
-        content = path.read_bytes()
+        content = read_bytes(path, 4 * WIDEST * (shape[0] * shape[1] + 1))
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -19,6 +19,7 @@ from typing_extensions import override
 
 from adawise.decode.preprocess import Interpolation, ResizeMode
 from adawise.errors import CheckpointError
+from adawise.files import read_bytes
 
 CONFIG_NAME = "open_clip_config.json"
 KEYS = ("mean", "std", "resize_mode", "interpolation", "quick_gelu")
@@ -111,12 +112,10 @@ def beside(checkpoint: str, model_config: Mapping[str, Any]) -> Said | None:
 def read_config(path: Path) -> dict[str, Any]:
     """Raises CheckpointError: it is no config."""
     try:
-        if path.stat().st_size > _CONFIG_BYTES:
-            raise ValueError(f"it has more than {_CONFIG_BYTES} bytes")
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = json.loads(read_bytes(path, _CONFIG_BYTES))
         problem = None if _is_config(config) else "its model_cfg or preprocess_cfg is no table"
     except (OSError, ValueError, RecursionError) as error:
-        problem = str(error) or "it is nested too deeply"
+        problem = getattr(error, "strerror", None) or str(error) or "it is nested too deeply"
     if problem is not None:
         raise CheckpointError(
             f"{path}: expected a config of open_clip, with model_cfg and preprocess_cfg; {problem}. Mend it; or, where "

@@ -26,6 +26,7 @@ from adawise.drift.events.measures import Binned
 from adawise.drift.events.mix import NO_MIX, Mixed, joined
 from adawise.drift.result import Model
 from adawise.errors import SettingsError
+from adawise.files import open_regular
 from adawise.sink.read.several import ids_of
 
 HOUR_US = 3_600_000_000
@@ -78,7 +79,8 @@ class Baseline:
 def read_baseline(path: Path) -> Baseline:
     """Raises SettingsError if it is none, or of a later version."""
     try:
-        hours = pq.read_table(path)
+        with open_regular(path) as file:
+            hours = pq.read_table(file)
         said = json.loads((hours.schema.metadata or {}).get(_KEY, b"{}"))
         format_, roots = said.get("format"), frozenset(map(str, said.get("roots", ())))
         streams = None if said.get("streams") is None else frozenset(map(str, said["streams"]))

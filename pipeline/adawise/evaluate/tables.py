@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from adawise.errors import SettingsError
+from adawise.files import open_regular
 from adawise.records import STATISTICS, FloatArray
 
 SUFFIX = ".npz"
@@ -74,7 +75,7 @@ def read_table(path: Path) -> LogitTable:
         SettingsError: no such file, not an npz file, or an array that is missing, of another kind or out of range.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_regular(path) as file, zipfile.ZipFile(file) as archive:
             arrays = {name: _read(archive, name) for name in _present(archive)}
         table = _table(path.name.removesuffix(SUFFIX), arrays)
     except OSError as error:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from adawise.errors import SettingsError
+from adawise.files import read_bytes
 from adawise.finetune.checkpoint import check_settings, remove_leftovers, write_bytes
 
 _EPOCHS = "finetune.epochs"
@@ -148,7 +149,7 @@ class Folder:
         if not self.record.exists() or self.checkpoint.exists():
             return None
         try:
-            record: Mapping[str, Any] = json.loads(self.record.read_text(encoding="utf-8"))
+            record: Mapping[str, Any] = json.loads(read_bytes(self.record))
             before = dict(record["settings"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise SettingsError(f"{self.record}: not the record of a run ({error!r}). Use --overwrite.") from error

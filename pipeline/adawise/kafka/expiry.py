@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from adawise.files import read_bytes
+
 _BLOCK = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 _TIMES = re.compile(rb"(?:\x17\x0d(\d{12})Z|\x18\x0f(\d{14})Z)" * 2)  # of a certificate's validity (X.509, 4.1.2.5)
 _SOON = timedelta(days=30)
@@ -45,7 +47,7 @@ def read_certificates(setting: str, file: Path, *, are_authorities: bool) -> Cer
     is needed.
     """
     try:
-        found = [times for block in _BLOCK.findall(file.read_bytes()) if (times := _validity(block)) is not None]
+        found = [times for block in _BLOCK.findall(read_bytes(file)) if (times := _validity(block)) is not None]
     except OSError:  # whoever opens it for TLS says so
         return None
     if not found:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from adawise.errors import SettingsError
+from adawise.files import read_bytes
 from adawise.kafka.expiry import read_certificates
 
 _LABEL = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----")
@@ -173,7 +174,7 @@ def _path(security: Mapping[str, object], name: str) -> Path | None:
 def _labels(file: Path, setting: str) -> list[str]:
     """What the parts of a PEM file are; none of any other file."""
     try:
-        return [label.decode() for label in _LABEL.findall(file.read_bytes())]
+        return [label.decode() for label in _LABEL.findall(read_bytes(file))]
     except FileNotFoundError:
         raise SettingsError(f"{setting}: {file}: there is no such file; correct the path") from None
     except OSError as error:

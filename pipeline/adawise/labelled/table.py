@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from adawise.errors import SettingsError
+from adawise.files import open_regular
 from adawise.labelled import FORMS
 from adawise.labelled.samples import Samples, digest_of
 
@@ -50,9 +51,9 @@ def table_samples(path: Path, flag: str, classes: tuple[str, ...] | None) -> Sam
 
 
 def _table(path: Path, flag: str) -> pa.Table:
-    with path.open("rb") as file:
-        head = file.read(8)
     try:
+        with open_regular(path) as file:
+            head = file.read(8)
         if head[:4] == b"PAR1":
             return pq.read_table(path, memory_map=True)
         with pa.memory_map(str(path)) as source:

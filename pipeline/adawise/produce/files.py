@@ -15,6 +15,7 @@ from pathlib import Path
 
 from adawise.decode.codec import sniff
 from adawise.errors import SettingsError
+from adawise.files import read_bytes
 from adawise.produce.shot import Shot
 
 
@@ -67,7 +68,7 @@ class FileShots:
             if size > self.max_bytes:
                 self.skipped[file.name] = f"{size} bytes, more than the {self.max_bytes} of a message"
                 return None
-            data = file.path.read_bytes()
+            data = read_bytes(file.path, self.max_bytes)
         except OSError as error:
             self.skipped[file.name] = error.strerror or str(error)
             return None
@@ -126,7 +127,7 @@ def list_file(path: Path) -> list[ImageFile]:
         SettingsError: the list cannot be read.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_bytes(path).decode("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(
             f"could not read the list {path}: {error}. Expected UTF-8 text with one path a line, or CSV"

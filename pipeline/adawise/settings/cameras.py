@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, ByteSize, Field, ValidationError
 from typing_extensions import override
 
+from adawise.files import SECRET_BYTES, read_bytes
 from adawise.settings.describe import expected
-from adawise.settings.files import SECRET_BYTES, TEXT_BYTES, read_bytes
 from adawise.settings.group import INCONSISTENT, FilePath, Group, Text
 from adawise.settings.http import host_names
 from adawise.settings.mistakes import Mistake, error_of, nearest
@@ -169,7 +169,7 @@ def read_cameras(path: Path, shown_as: str, environ: Mapping[str, str]) -> list[
         SettingsError: with every mistake in it, each with its line, its camera and its remedy.
     """
     try:
-        text = read_bytes(path, TEXT_BYTES).decode("utf-8-sig").replace("\r\n", "\n")
+        text = read_bytes(path).decode("utf-8-sig").replace("\r\n", "\n")
         tree = tomllib.loads(text)
     except OSError as error:
         raise error_of(

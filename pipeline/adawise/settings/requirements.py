@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from adawise.adapt.names import WithCard
-from adawise.settings.files import TEXT_BYTES, read_bytes
+from adawise.files import read_bytes
 from adawise.settings.tree import ModelSettings, Settings
 
 LOCAL_FOLDER = "local-dir:"
@@ -103,7 +103,7 @@ def _config(name: str, folder: Path) -> Mapping[str, Any]:
         places = found.submodule_search_locations if found is not None else None
         path = Path(next(iter(places or ["."])), "model_configs", f"{name.replace('/', '-')}.json")
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = json.loads(read_bytes(path))
     except (OSError, ValueError, RecursionError):
         return {}  # loading it says more
     model = config.get("model_cfg", config) if isinstance(config, dict) else {}
@@ -167,7 +167,7 @@ def _did_you_mean(path: Path) -> str:
 def _lines(path: Path) -> list[str]:
     """Those that are not empty; none if the file is no text, of which reading it says more."""
     try:
-        return [line.strip() for line in read_bytes(path, TEXT_BYTES).decode().splitlines() if line.strip()]
+        return [line.strip() for line in read_bytes(path).decode().splitlines() if line.strip()]
     except (OSError, ValueError):
         return []
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from typing_extensions import override
 
+from adawise.files import SECRET_BYTES, read_bytes
 from adawise.settings.describe import (
     ENVIRONMENT_PREFIX,
     ENVIRONMENT_SEPARATOR,
@@ -22,7 +23,6 @@ from adawise.settings.describe import (
     flag_name,
     is_secret,
 )
-from adawise.settings.files import SECRET_BYTES, TEXT_BYTES, read_bytes
 from adawise.settings.mistakes import Mistake, nearest
 
 FILE = "adawise.toml"
@@ -122,7 +122,7 @@ def _read_secret(
 def from_file(path: Path, shown_as: str, must_exist: bool, folder: Path) -> tuple[list[Given], list[Mistake]]:
     """The settings in a TOML file, and what is wrong with the file or its names; `folder` as in `from_environment`."""
     try:
-        text = read_bytes(path, TEXT_BYTES).decode("utf-8-sig").replace("\r\n", "\n")
+        text = read_bytes(path).decode("utf-8-sig").replace("\r\n", "\n")
         tree = tomllib.loads(text)
     except FileNotFoundError:
         problem = f"there is no such file; correct --config or {CONFIG_VARIABLE}, or leave it out"

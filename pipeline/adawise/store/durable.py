@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
 from uuid import uuid4
 
 from adawise.errors import SettingsError, StoreFull, StoreUnavailable
@@ -63,23 +61,6 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def open_regular(path: Path) -> BinaryIO:
-    """Open a file to be read. Raises OSError also for a pipe or a device, which would be waited for, or never end.
-
-    The file has the path as its `name`: who maps a file into memory asks for that.
-    """
-    return open(path, "rb", opener=_regular)
-
-
-def _regular(path: str, flags: int) -> int:
-    descriptor = os.open(path, flags | os.O_NONBLOCK)
-    if not stat.S_ISREG(mode := os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        number = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
-        raise OSError(number, "it is no regular file", path)
-    return descriptor
 
 
 @contextmanager

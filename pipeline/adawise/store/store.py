@@ -19,7 +19,8 @@ from typing import BinaryIO, Protocol
 from typing_extensions import override
 
 from adawise.errors import StoreUnavailable
-from adawise.store.durable import TEMPORARY, open_regular, sync_folder, temporary_file, translated
+from adawise.files import open_regular
+from adawise.store.durable import TEMPORARY, sync_folder, temporary_file, translated
 
 FAILPOINTS = (
     "segment.encoded",

@@ -23,6 +23,7 @@ from adawise.commands.labelled import logits_of, open_samples
 from adawise.console import Progress, progress
 from adawise.errors import SettingsError
 from adawise.evaluate.verdict import verdict_of
+from adawise.files import read_bytes
 from adawise.labelled.read import is_recording
 from adawise.labelled.samples import Samples
 from adawise.settings import DecodeSettings
@@ -162,7 +163,7 @@ def _held_out(
         SettingsError: no record of a run, or one of other images, or none of them is of `classes`.
     """
     try:
-        found = json.loads(record.read_text(encoding="utf-8"))
+        found = json.loads(read_bytes(record))
         names, own = set(found["held_out"]), tuple(row["name"] for row in found.get("classes", ()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise SettingsError(f"--held-out {record}: expected finetune.json of a run ({error!r}). Name it.") from error

@@ -16,6 +16,7 @@ from adawise.drift.clocks import UTC_CLOCKS, Clocks, time_zone
 from adawise.drift.events.measures import MEASURES
 from adawise.drift.result import Cause, DriftEvent
 from adawise.errors import SettingsError
+from adawise.files import read_bytes
 
 _NAMES = (*MEASURES, "mix", "model")
 
@@ -83,7 +84,7 @@ class _KnownFile(BaseModel):
 def read_known(path: Path) -> tuple[KnownSpan, ...]:
     """Raises SettingsError if the file cannot be read, or says what is not understood."""
     try:
-        return _KnownFile.model_validate(tomllib.loads(path.read_text(encoding="utf-8"))).known
+        return _KnownFile.model_validate(tomllib.loads(read_bytes(path).decode())).known
     except OSError as error:
         raise SettingsError(f"--known {path}: cannot be read ({error.strerror or error})") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
