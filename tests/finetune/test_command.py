@@ -28,6 +28,7 @@ from adawise.build.model import load_model
 from adawise.commands.card.show import verdict_text
 from adawise.commands.finetune.rehearsal import kept_classes
 from adawise.errors import DivergedError
+from adawise.finetune.checkpoint import CONTENTS
 from adawise.finetune.folder import Folder
 from adawise.settings import DecodeSettings, ModelSettings
 from tests.deadlines import scaled
@@ -501,6 +502,40 @@ def test_a_finished_run_is_extended_by_resume_with_more_epochs(finished: Finishe
     assert "finetune.seed was 0, is 1" in message(capsys)
     assert finetune(folder, "--resume", "--finetune.epochs", "5") == 0
     assert json.loads((folder / "out" / "finetune.json").read_text())["extended_after"] == [2, 3]
+
+
+def test_a_run_does_not_go_on_with_an_image_that_another_of_equal_size_has_replaced(
+    finished: Finished, capsys: Captured
+) -> None:
+    folder = finished.folder
+    images = Path(shutil.copytree(folder / "images", folder / "copied"))
+    assert finetune(folder, "--labelled", "copied", "--resume") == 0, "where the images are does not matter"
+    file = sorted(images.rglob("*.png"))[0]
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(bytes(data))
+    capsys.readouterr()
+    assert finetune(folder, "--labelled", "copied", "--resume") == 1
+    assert "of a run with other settings: contents of the images was " in message(capsys)
+
+
+def test_a_run_of_a_version_that_kept_no_contents_goes_on_and_says_what_is_not_known(
+    finished: Finished, capsys: Captured
+) -> None:
+    folder, record = finished.folder, finished.folder / "out" / "finetune.json"
+    before = json.loads(record.read_text())
+    before["settings"].pop(CONTENTS)
+    record.write_text(json.dumps(before))
+    assert finetune(folder, "--resume", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["settings"] == before["settings"], "it is over, and not made again"
+    with capture_logs() as logs:
+        assert finetune(folder, "--resume", "--finetune.epochs", "3", "--json") == 0
+    notes = [line["note"] for line in logs if line["event"] == "data_questioned"]
+    assert [note for note in notes if "begun by a version" in note] == [
+        note for note in json.loads(capsys.readouterr().out)["notes"] if "begun by a version" in note
+    ]
+    assert sum("begun by a version" in note for note in notes) == 1
+    assert CONTENTS in json.loads(record.read_text())["settings"]
 
 
 def test_the_command_that_is_printed_makes_a_card_for_other_names(

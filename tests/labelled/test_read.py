@@ -6,6 +6,7 @@ import json
 import random
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from adawise.errors import SettingsError, SourceError
-from adawise.labelled.samples import Samples, split
+from adawise.labelled.samples import Samples, contents_digest, split
 from adawise.labelled.stretches import Taken
 from tests.finetune.shapes import CLASSES, png, write_parquet, write_shapes
 from tests.labelled.places import Shot, write_recording, write_singles
@@ -291,6 +292,28 @@ def test_what_a_recording_has_that_is_of_no_use_is_left_out_and_told(tmp_path: P
     assert "of one line" in anything.left_out[4]
     with pytest.raises(SettingsError, match="the class 'red disc' has one image"):
         split(anything, 0.5, 0)
+
+
+def test_the_digest_of_the_contents_is_of_every_byte_and_each_file_is_read_once(tmp_path: Path) -> None:
+    write_shapes(tmp_path / "images", 2)
+    samples = read(tmp_path / "images")
+    reads: list[int] = []
+    rows = [*range(len(samples))]
+
+    def counted(i: int) -> bytes:
+        reads.append(i)
+        return samples.read(i)
+
+    before = contents_digest(replace(samples, read=counted), rows)
+    assert sorted(reads) == rows
+    assert contents_digest(samples, rows[::-1]) != before
+    file = tmp_path / "images" / samples.names[0]
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    again = read(tmp_path / "images")
+    assert again.digest == samples.digest, "names, labels and sizes are as they were"
+    assert contents_digest(again, rows) != before
+    file.unlink()
+    assert contents_digest(again, rows) != before, "what cannot be read is said of by whoever decodes it"
 
 
 def test_a_recording_of_which_nothing_can_be_used_is_refused(recording: Path, tmp_path: Path) -> None:

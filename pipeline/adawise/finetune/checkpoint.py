@@ -18,6 +18,9 @@ from adawise.errors import TrainingError
 from adawise.finetune.recipe import IN_0_2
 
 FORMAT = 1
+CONTENTS = "contents of the images"
+"""The setting that is a digest of every byte of the images; runs of earlier versions have none."""
+
 _TOKEN_BYTES, _HEX = 4, "[0-9a-f]"  # of the name of a temporary file
 
 
@@ -83,10 +86,14 @@ def read_checkpoint(path: Path, *, settings: Mapping[str, str]) -> Mapping[str, 
 
 
 def check_settings(path: Path, before: Mapping[str, str], now: Mapping[str, str]) -> None:
-    """Refuse to go on with what was made by other settings. Raises TrainingError with each that differs."""
+    """Refuse to go on with what was made by other settings. Raises TrainingError with each that differs.
+
+    What the contents of the images were before an earlier version's run is not known, and taken for what they are.
+    """
     names = sorted(before.keys() | now.keys())
-    both = [(name, before.get(name, IN_0_2.get(name, "not set")), now.get(name, "not set")) for name in names]
-    changed = [f"{name} was {then}, is {value}" for name, then, value in both if then != value]
+    then = {CONTENTS: now.get(CONTENTS, "not set"), **IN_0_2, **before}
+    both = [(name, then.get(name, "not set"), now.get(name, "not set")) for name in names]
+    changed = [f"{name} was {old}, is {new}" for name, old, new in both if old != new]
     if changed:
         remedy = "Set them back, or start anew with --overwrite"
         raise TrainingError(f"{path} is of a run with other settings: {'; '.join(changed)}. {remedy}.")

@@ -140,8 +140,8 @@ class FinetuneRun:
         self.progress.curve.append(self._judge(0, float("nan")))
         self.save()
 
-    def resume(self) -> None:
-        """Go on from the checkpoint. Raises TrainingError; see `read_checkpoint`."""
+    def resume(self) -> Mapping[str, str]:
+        """Go on from the checkpoint, and return the settings in it. Raises TrainingError; see `read_checkpoint`."""
         state = read_checkpoint(self.checkpoint, settings=self.settings)
         try:
             self.learner.restore(state["learner"])
@@ -151,6 +151,7 @@ class FinetuneRun:
             raise TrainingError(f"{self.checkpoint}: damaged ({error!r}). Start anew with --overwrite.") from error
         if self.progress.best is not None and not self.weights.is_file():
             raise TrainingError(f"{self.weights}: the best weights so far are gone. Start anew with --overwrite.")
+        return dict(state["settings"])
 
     def extend(self, curve: Sequence[Epoch], extended_after: Sequence[int]) -> None:
         """Go on from the best weights of a run that ended, for as many epochs as are left of the recipe's.

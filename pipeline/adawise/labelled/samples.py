@@ -5,12 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from adawise.errors import SettingsError
 from adawise.labelled.stretches import Taken, split_by_stretches
+
+_AT_ONCE = 64  # images in memory while they are hashed
+_READERS = 8  # threads: many small files on a network drive are waited for, and not computed on
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +68,31 @@ def digest_of(names: Sequence[str], labels: Sequence[str], sizes: Sequence[int])
     """Of images in this order; sizes in bytes."""
     text = json.dumps([list(names), list(labels), list(sizes)])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def contents_digest(samples: Samples, rows: Sequence[int], on_read: Callable[[int], object] = lambda _: None) -> str:
+    """Return the digest of the labels and of every byte of these images; each file is read once.
+
+    Args:
+        samples: where they are.
+        rows: their numbers; the order counts.
+        on_read: gets how many images were read since the last call.
+    """
+
+    def read(i: int) -> bytes:
+        try:
+            return samples.read(i)
+        except OSError:  # whoever decodes the image says so
+            return b""
+
+    digest = hashlib.sha256()
+    with ThreadPoolExecutor(_READERS, thread_name_prefix="hash") as pool:
+        for start in range(0, len(rows), _AT_ONCE):
+            some = rows[start : start + _AT_ONCE]
+            for i, data in zip(some, pool.map(read, some), strict=True):
+                digest.update(samples.labels[i].encode() + b"\0" + len(data).to_bytes(8, "big") + data)
+            on_read(len(some))
+    return digest.hexdigest()
 
 
 def split(samples: Samples, share: float, seed: int) -> tuple[list[int], list[int]]:

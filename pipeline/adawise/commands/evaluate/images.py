@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import random
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import structlog
@@ -20,7 +19,7 @@ from adawise.errors import InvalidMessage, SettingsError
 from adawise.evaluate.corrupt import parse
 from adawise.evaluate.images import ImageSet, Sample, domain_name, make_tables
 from adawise.evaluate.tables import LogitTable
-from adawise.labelled.samples import Samples
+from adawise.labelled.samples import Samples, contents_digest
 from adawise.settings import DecodeSettings, ModelSettings, Settings
 
 _SEED = 0  # of corruptions, and of what is taken with --limit
@@ -104,7 +103,7 @@ def image_set(settings: Settings, model: ModelPair, samples: Samples, name: str,
             except (OSError, InvalidMessage) as error:
                 yield Sample(where, None, trouble=str(error))
 
-    digest = f"{samples.digest} {limit}" if samples.is_exact else _digest(samples, chosen)
+    digest = f"{samples.digest} {limit}" if samples.is_exact else contents_digest(samples, chosen)
     return ImageSet(name, classes, digest + _limits(settings.decode, samples), len(chosen), decoded)
 
 
@@ -114,18 +113,6 @@ def _limits(settings: DecodeSettings, samples: Samples) -> str:
     changed = {name: getattr(settings, name) for name in names}
     defaults = DecodeSettings()
     return "".join(f" {name} {value}" for name, value in changed.items() if value != getattr(defaults, name))
-
-
-def _digest(samples: Samples, chosen: Sequence[int]) -> str:
-    """Of every byte: a table that was made of other images is not taken for one of these."""
-    digest = hashlib.sha256()
-    for i in chosen:
-        try:
-            data = samples.read(i)
-        except OSError:  # told when it is read again, to be decoded
-            data = b""
-        digest.update(samples.labels[i].encode() + b"\0" + len(data).to_bytes(8, "big") + data)
-    return digest.hexdigest()
 
 
 def _decoded(data: bytes, max_pixels: int, model: ModelPair, where: str, label: int) -> Sample:

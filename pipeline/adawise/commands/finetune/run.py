@@ -42,7 +42,7 @@ from adawise.commands.labelled import logits_of, tell_skipped
 from adawise.console import print_json, progress
 from adawise.errors import TrainingError
 from adawise.evaluate.verdict import verdict_of
-from adawise.finetune.checkpoint import write_bytes
+from adawise.finetune.checkpoint import CONTENTS, write_bytes
 from adawise.finetune.comparison import SHOWN, Comparison, WrongImage
 from adawise.finetune.folder import Folder
 from adawise.finetune.images import HeldOut, Images
@@ -52,6 +52,11 @@ from adawise.text import counted
 
 if TYPE_CHECKING:
     from adawise.commands.finetune.options import FinetuneCommand
+
+_UNKNOWN_CONTENTS = (
+    "The run was begun by a version that kept the names, labels and sizes of its images, and not what is in them: that "
+    "none was replaced since by another of equal size is not known."
+)
 
 _log = structlog.get_logger("finetune")
 
@@ -67,7 +72,7 @@ def finetune(asked: FinetuneCommand) -> int:
     start = starting_model(settings)
     decided = decided_by(settings, data, start)
     ended = folder.finished(decided) if resume else None
-    if ended is not None and ended["settings"] == dict(decided):
+    if ended is not None and ended["settings"].items() <= decided.items():
         tell(ended, asked, folder)
         return 0
     notes = _notes(settings, data)
@@ -77,7 +82,9 @@ def finetune(asked: FinetuneCommand) -> int:
         run = run_of(settings, data, start, folder, (images, judges))
         after = stages_after(settings, data)
         forecast = Forecast(run, after)
-        prepare(run, folder, data, start, Begin(resume and ended is None, ended))
+        if CONTENTS not in prepare(run, folder, data, start, Begin(resume and ended is None, ended)):
+            notes.append(_UNKNOWN_CONTENTS)
+            _log.warning("data_questioned", note=_UNKNOWN_CONTENTS)
         stages = {TRAINING: passes_left(run), **after}
         countdown = Countdown(stack.enter_context(progress("fine-tuned", sum(stages.values()), "passes")), stages)
         countdown.enter(TRAINING)

@@ -24,16 +24,16 @@ from adawise.commands.finetune.countdown import UPDATE
 from adawise.commands.finetune.forecast import Forecast
 from adawise.commands.finetune.trackers import trackers
 from adawise.commands.labelled import open_samples
-from adawise.console import Progress
+from adawise.console import Progress, progress
 from adawise.decode.preprocess import Preprocess
 from adawise.errors import SettingsError
-from adawise.finetune.checkpoint import remove_leftovers
+from adawise.finetune.checkpoint import CONTENTS, remove_leftovers
 from adawise.finetune.folder import Folder
 from adawise.finetune.images import HeldOut, Images
 from adawise.finetune.learner import Learner
 from adawise.finetune.recipe import Recipe
 from adawise.finetune.run import Epoch, FinetuneRun
-from adawise.labelled.samples import Samples, split
+from adawise.labelled.samples import Samples, contents_digest, split
 from adawise.settings import FinetuneSettings, ModelSettings, Settings
 
 _log = structlog.get_logger("finetune")
@@ -41,7 +41,7 @@ _log = structlog.get_logger("finetune")
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """What is trained on and what is held out, by image numbers; class names and prompts."""
+    """What is trained on and what is held out, by image numbers; class names and prompts; a digest of the images."""
 
     train: Samples
     train_rows: list[int]
@@ -49,6 +49,7 @@ class Data:
     held_out_rows: list[int]
     classes: tuple[str, ...]
     templates: tuple[str, ...]
+    contents: str
 
 
 class Begin(NamedTuple):
@@ -69,7 +70,15 @@ def read_data(settings: Settings, labelled: Path, validation: Path | None) -> Da
         rows = train.usable, held_out.usable
     else:
         held_out, rows = train, split(train, settings.finetune.validation_share, settings.finetune.seed)
-    return Data(train, rows[0], held_out, rows[1], classes, prompt_templates(settings.model))
+    contents = _contents([(train, rows[0]), (held_out, rows[1])])
+    return Data(train, rows[0], held_out, rows[1], classes, prompt_templates(settings.model), contents)
+
+
+def _contents(used: Sequence[tuple[Samples, Sequence[int]]]) -> str:
+    """Return a digest of every byte of the images. That of a recording is known from listing it."""
+    unread = sum(len(rows) for samples, rows in used if not samples.is_exact)
+    with progress("looked at", unread) as bar:
+        return digest(" ".join(s.digest if s.is_exact else contents_digest(s, rows, bar.advance) for s, rows in used))
 
 
 def starting_model(settings: Settings) -> StartingModel:
@@ -92,6 +101,7 @@ def decided_by(settings: Settings, data: Data, start: StartingModel) -> Mapping[
         "model.precision": str(_training_format(settings, device)).removeprefix("torch."),
         "preprocessing": start.preprocess.oldest,
         "--labelled": f"{len(data.train_rows)} images {digest(f'{data.train.digest} {data.train_rows}')}",
+        CONTENTS: data.contents,
         "--validation": f"{len(data.held_out_rows)} images {digest(f'{data.held_out.digest} {data.held_out_rows}')}",
     }
 
@@ -169,15 +179,20 @@ def decoders(settings: Settings, data: Data, preprocess: Preprocess) -> Iterator
         yield images, judges
 
 
-def prepare(run: FinetuneRun, folder: Folder, data: Data, start: StartingModel, begin: Begin) -> None:
-    """Put a run where it begins: its checkpoint, the end of the run before, or an empty folder."""
+def prepare(run: FinetuneRun, folder: Folder, data: Data, start: StartingModel, begin: Begin) -> Mapping[str, str]:
+    """Put a run where it begins: its checkpoint, the end of the run before, or an empty folder.
+
+    Returns:
+        What decided the run when it began; an earlier version kept less of it.
+    """
     if begin.resumes:
         remove_leftovers(*folder.files)
-        run.resume()
-    elif begin.ended is not None:
+        return run.resume()
+    if begin.ended is not None:
         run.extend([Epoch.of_row(row) for row in begin.ended["curve"]], begin.ended.get("extended_after", []))
-    else:
-        folder.begin(start.config, data.classes, data.templates)
+        return dict(begin.ended["settings"])
+    folder.begin(start.config, data.classes, data.templates)
+    return run.settings
 
 
 def train(
