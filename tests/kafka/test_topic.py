@@ -31,6 +31,20 @@ def test_after_a_question_that_nobody_answered_the_next_goes_to_a_new_client(
         topics.close()
 
 
+def test_a_topic_that_workers_make_and_the_next_number_are_not_what_is_meant(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topics = KafkaTopics(bootstrap_servers=broker.bootstrap_servers, client_id="test", security={})
+    try:
+        known = ["frames.dlq", "frames.results", "yard", "yard.dlq", "camera-1", "__consumer_offsets"]
+        monkeypatch.setattr(topics._admin, "list_topics", lambda: known)
+        assert [topics._near(name) for name in ("frames", "frame", "camera-2", "hall.dlq")] == [""] * 4
+        assert topics._near("yrad") == " (did you mean 'yard'?)"
+        assert topics._near("frame.dlq") == " (did you mean 'frames.dlq'?)"
+    finally:
+        topics.close()
+
+
 def test_the_first_group_of_a_cluster_is_waited_for(
     broker: Broker, topic: MakeTopic, monkeypatch: pytest.MonkeyPatch
 ) -> None:

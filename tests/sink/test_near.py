@@ -28,6 +28,7 @@ def test_an_output_of_a_similar_name_is_meant(runs: Path) -> None:
         f"{runs}/yard?"
     )
     assert did_you_mean(str(runs / "empty")) == ""
+    assert did_you_mean(str(runs / "yard2")) == "", "the second of two is another one, and no misspelling"
     assert did_you_mean(str(runs / "nowhere" / "yard")) == ""
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from difflib import get_close_matches
 
 from adawise.alerts.rules import LabelRule, Rule, SilenceRule
 from adawise.errors import SettingsError
+from adawise.near import near_match
 from adawise.settings.alerts import AlertRule, AlertsSettings
 
 
@@ -21,8 +21,8 @@ def alert_rules(settings: AlertsSettings, classes: Sequence[str]) -> tuple[Rule,
 def _unknown(rule: AlertRule, classes: Sequence[str]) -> Iterator[str]:
     for label in rule.labels:
         if label not in classes:
-            close = get_close_matches(label, classes, n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
+            near = near_match(label, classes, 0.6)
+            hint = f"; did you mean {near!r}?" if near else ""
             yield f"rule {rule.name}: expected a class of model.classes, got {label!r}{hint}"
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from difflib import get_close_matches
 from functools import partial
 from typing import Any, TypeVar
 
@@ -27,12 +26,14 @@ from adawise.kafka.client import (
 )
 from adawise.kafka.members import Membership, members
 from adawise.kafka.transactions import OpenTransaction, open_transaction
+from adawise.near import near_match
 from adawise.ports import TopicIdentity
 from adawise.records import TopicPartition
 
 Answer = TypeVar("Answer")
 
 _QUICK_MS = 2_000
+_MADE = (".dlq", ".results")  # ends of topics that workers make for what they say of the messages of another
 _NO_TOPIC_ID = "00000000-0000-0000-0000-000000000000"  # what brokers before KIP-516 answer
 _NO_COORDINATOR_S, _AGAIN_S = 5.0, 0.1
 
@@ -96,10 +97,10 @@ class KafkaTopics:
             known = self._ask("list topics", self._admin.list_topics)
         except AdawiseError:
             return ""
-        made = (".dlq", ".results")  # by workers, of another topic's messages
-        own = [name for name in known if not name.startswith("__") and not name.endswith(made)]
-        near = get_close_matches(topic, own, n=1)
-        return f" (did you mean {near[0]!r}?)" if near else ""
+        role = _role_of(topic)
+        alike = [name for name in known if not name.startswith("__") and _role_of(name) == role]
+        near = near_match(topic, alike, 0.6)
+        return f" (did you mean {near!r}?)" if near else ""
 
     def is_compacted(self, topic: str) -> bool | None:
         """Whether `cleanup.policy` says so; None where the broker does not tell (no right DESCRIBE_CONFIGS)."""
@@ -264,3 +265,8 @@ class KafkaTopics:
     def _ask(self, doing: str, question: Callable[[], Answer]) -> Answer:
         with kafka_errors(self._servers, doing):
             return question()
+
+
+def _role_of(topic: str) -> str:
+    """Return the end of the name of a topic that workers make, "" of any other."""
+    return next((end for end in _MADE if topic.endswith(end)), "")

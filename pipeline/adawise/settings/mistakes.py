@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from typing_extensions import override
 
 from adawise.errors import SettingsError
+from adawise.near import near_match
 from adawise.text import counted
 
 NOT_SET = "not set"
@@ -39,18 +40,16 @@ class Mistake:
 
 def nearest(name: str, known: Iterable[str], cutoff: float = 0.75) -> str | None:
     """The known dotted name that is most likely meant: the same key in another table, or one of few letters more."""
-    from difflib import get_close_matches
-
     names = list(known)
     key = name.rpartition(".")[2]
     same_key = [other for other in names if other.rpartition(".")[2] == key]
     if len(same_key) == 1:
         return same_key[0]
-    close = get_close_matches(name, names, n=1, cutoff=cutoff)
-    if not close:
-        keys = {other.rpartition(".")[2]: other for other in reversed(names)}  # of several, the first in the help
-        close = [keys[match] for match in get_close_matches(key, keys, n=1, cutoff=cutoff)]
-    return close[0] if close else None
+    if (near := near_match(name, names, cutoff)) is not None:
+        return near
+    keys = {other.rpartition(".")[2]: other for other in reversed(names)}  # of several, the first in the help
+    near = near_match(key, keys, cutoff)
+    return None if near is None else keys[near]
 
 
 def error_of(mistakes: Sequence[Mistake]) -> SettingsError:

@@ -10,13 +10,13 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, get_args
 
 from adawise.adapt.names import WithCard
 from adawise.files import read_bytes
+from adawise.near import near_match
 from adawise.settings.tree import ModelSettings, Settings
 
 LOCAL_FOLDER = "local-dir:"
@@ -158,10 +158,11 @@ def _of_classes(path: Path) -> str | None:
 def _did_you_mean(path: Path) -> str:
     """The end of a message about a file or folder that is not there: one of a similar name beside it."""
     try:
-        near = get_close_matches(path.name, os.listdir(path.parent), n=1, cutoff=0.75)
+        alike = [name for name in os.listdir(path.parent) if Path(name).suffix == path.suffix]
     except OSError:
         return ""
-    return f": did you mean {path.parent / near[0]}?" if near else ""
+    near = near_match(path.name, alike)
+    return f": did you mean {path.parent / near}?" if near else ""
 
 
 def _lines(path: Path) -> list[str]:

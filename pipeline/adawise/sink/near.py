@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
 
 from adawise.errors import SettingsError
+from adawise.near import near_match
 from adawise.sink import layout
 
 _MOST = 1_000  # folders that are looked at
@@ -29,8 +29,8 @@ def did_you_mean(root: str) -> str:
     folder = Path(root)
     try:
         beside = {each.name: each for each in _outputs(folder.parent)}
-        names = get_close_matches(folder.name, beside, n=1, cutoff=_ALIKE)
-        near = [beside[name] for name in names] or _outputs(folder)
+        name = near_match(folder.name, beside, _ALIKE)
+        near = _outputs(folder) if name is None else [beside[name]]
     except OSError:
         return ""
     return f": did you mean {near[0]}?" if len(near) == 1 else ""
