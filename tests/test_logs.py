@@ -66,6 +66,21 @@ def test_without_a_terminal_auto_means_json_and_console_means_lines_for_people()
     assert "\x1b" not in people.getvalue()
 
 
+def test_a_line_for_people_moves_no_terminals_cursor_whatever_names_and_errors_hold() -> None:
+    people, hostile = io.StringIO(), "cam\x1b[2J\u202e"
+    configure("info", "console", people)
+    structlog.get_logger().info("worker_started", stream_id=hostile, partition=1)
+    logging.getLogger("obstore.retry").warning("closed %s", hostile)
+    try:
+        raise ValueError(hostile)
+    except ValueError:
+        structlog.get_logger().exception("report_failed", cameras=[hostile])
+    said = people.getvalue()
+    assert said.count("cam?[2J?") == 3
+    assert "\x1b" not in said
+    assert "\u202e" not in said
+
+
 def test_a_logger_made_before_follows_the_last_setup() -> None:
     log = structlog.get_logger()
     first, second = io.StringIO(), io.StringIO()

@@ -41,8 +41,10 @@ def place_of(error: BaseException) -> str:
     return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
 
 
-_PART_END = re.compile(r"[.?;] (?=\S)(?!Or )")
-"""Where a part of a message ends and another begins; "Or ..." belongs to the part before it."""
+_PART_END = re.compile(r"(?<!\.)[.?;] (?=\S)(?![Oo]r\b)")
+"""Where a part of a message ends and another begins; "Or ..." belongs to the part before it, "..." ends none."""
+
+_ASIDE = re.compile(r"\([^()]*\)")
 
 
 class Reason(StrEnum):
@@ -93,7 +95,8 @@ class AdawiseError(Exception):
         message = str(self)
         if "\n" in message:
             return message, "correct what is listed"
-        ends = [*_PART_END.finditer(message)]
+        whole = _ASIDE.sub(lambda aside: "_" * len(aside[0]), message)  # nothing ends within parentheses
+        ends = [*_PART_END.finditer(whole)]
         return (message[: ends[-1].start()], message[ends[-1].end() :]) if ends else (message, "")
 
 
@@ -119,7 +122,7 @@ class TopicUnavailable(BrokerUnavailable):
 
 
 class PermissionRefused(BrokerUnavailable):
-    """The broker answers, but does not allow this user to do what it asked for; that may change while it runs."""
+    """The broker answers, but refuses the login of this user, or what it asked for; that may change while it runs."""
 
 
 class AlertsNotSent(RetryableError):

@@ -17,11 +17,14 @@ import os
 import re
 import sys
 from collections.abc import Mapping
-from typing import Literal, TextIO
+from io import StringIO
+from typing import Any, Literal, TextIO
 
 import structlog
 from structlog.typing import EventDict, Processor
 from typing_extensions import override
+
+from adawise.console import plain
 
 HIDDEN = "**********"
 _SECRET_KEY = re.compile(r"(^|_)(password|passwd|secret|token|credentials?|api_?key|ssl_key)$", re.IGNORECASE)
@@ -87,7 +90,7 @@ def log_end(kind: str, cause: str, remedy: str, *, exit_code: int, fault: BaseEx
         return False
     log = structlog.get_logger("program")
     if kind == KeyboardInterrupt.__name__:
-        log.info("program_interrupted", exit_code=exit_code)
+        log.warning("program_interrupted", exit_code=exit_code)  # the last line, also of a quiet log
     else:
         log.error("program_failed", exit_code=exit_code, kind=kind, error=cause, remedy=remedy, exc_info=fault)
     return True
@@ -167,9 +170,20 @@ def _stdlib_logger(*_names: object) -> logging.Logger:
 def _rendering(for_people: bool, out: TextIO) -> list[Processor]:
     if for_people:
         colors = out.isatty() and not os.environ.get("NO_COLOR")
-        # plain tracebacks: the richer ones print local variables, secrets among them
-        return [structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=structlog.dev.plain_traceback)]
+        return [_printable, structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=_write_traceback)]
     return [structlog.processors.format_exc_info, _without_nan, structlog.processors.JSONRenderer(default=str)]
+
+
+def _printable(_logger: object, _method: str, event: EventDict) -> EventDict:
+    """Names of cameras and what brokers say come from strangers: none moves a terminal's cursor."""
+    return {key: plain(value) if isinstance(value, str) else value for key, value in event.items()}
+
+
+def _write_traceback(out: TextIO, exc_info: Any) -> None:
+    """Write a plain traceback: richer ones print local variables, secrets among them."""
+    text = StringIO()
+    structlog.dev.plain_traceback(text, exc_info)
+    out.write(plain(text.getvalue()))
 
 
 def _take_over_logging(handler: logging.Handler, threshold: int) -> None:

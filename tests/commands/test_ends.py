@@ -87,9 +87,10 @@ def test_mistakes_in_settings_and_an_interrupt_are_events_too(
     assert "--sink.flush-rows" in json.loads(line)["error"]
 
     fails(monkeypatch, KeyboardInterrupt())
-    assert main(["verify", "out", "--log.format", "json"]) == 130
-    (line,) = capsys.readouterr().err.splitlines()
-    assert (json.loads(line)["event"], json.loads(line)["exit_code"]) == ("program_interrupted", 130)
+    for quieter in ((), ("--log.level", "warning")):
+        assert main(["verify", "out", "--log.format", "json", *quieter]) == 130
+        (line,) = capsys.readouterr().err.splitlines()
+        assert (json.loads(line)["event"], json.loads(line)["exit_code"]) == ("program_interrupted", 130)
 
 
 def test_a_fault_of_ours_is_an_event_with_its_traceback_where_the_log_is_for_programs(
@@ -142,6 +143,9 @@ def test_without_a_terminal_only_a_service_ends_by_an_event(capsys: pytest.Captu
         ("could not reach it. Is it running? Start one with `adawise broker`", "Start one with `adawise broker`"),
         ("could not create it. Create the topic. Or set kafka.dead_letters = false", "Create the topic. Or set "),
         ("x.json: 2.1 is no version", ""),
+        ("expected a URL as gs://... or az://..., but ftp: its scheme is none of these; correct it", "correct it"),
+        ("x.json is damaged. Mend it; or, where it lies beside a file, take it away", "Mend it; or, where it lies"),
+        ("another config. Give the one that wrote it (x.json; model.mean), or a root of its own", "Give the one that"),
         ("2 things to correct\n  - a; b\n  - c", "correct what is listed"),
     ],
 )

@@ -77,7 +77,8 @@ def open_url(url: str) -> ObjectStore:
     except (exceptions.BaseError, KeyError, ValueError, TypeError) as error:
         why = "its scheme is none of these" if isinstance(error, KeyError) else brief(error)
         raise SettingsError(
-            f"sink.root: expected a folder or a URL as s3://bucket/prefix, gs://... or az://..., but {url}: {why}"
+            f"sink.root: expected a folder or a URL as s3://bucket/prefix, gs://... or az://..., but {url}: {why}; "
+            "correct it"
         ) from error
     return ObjectStore(store, url=url)
 

@@ -86,12 +86,14 @@ def read_known(path: Path) -> tuple[KnownSpan, ...]:
     try:
         return _KnownFile.model_validate(tomllib.loads(read_bytes(path).decode())).known
     except OSError as error:
-        raise SettingsError(f"--known {path}: cannot be read ({error.strerror or error})") from error
+        raise SettingsError(f"--known {path}: cannot be read ({error.strerror or error}); correct the path") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"--known {path}: expected TOML with [[known]] tables: {error}") from error
+        raise SettingsError(
+            f"--known {path}: expected TOML with [[known]] tables: {error}; correct the file"
+        ) from error
     except ValidationError as error:
         wrong = "; ".join(f"{_place(each['loc'])}: {each['msg']}" for each in error.errors(include_url=False))
-        raise SettingsError(f"--known {path}: {wrong}") from error
+        raise SettingsError(f"--known {path}: {wrong}; correct the file") from error
 
 
 def _place(where: Sequence[str | int]) -> str:
