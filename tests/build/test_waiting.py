@@ -14,6 +14,7 @@ from adawise.commands.run import run
 from adawise.errors import RetryableError, SettingsError, StoreUnavailable
 from adawise.settings import Settings
 from adawise.sink.chain import SegmentChain
+from adawise.worker.attempts import STARTING
 from tests.sink.building import DictStore, OverwritingStore, open_chain
 from tests.worker.loop import Journal
 
@@ -50,7 +51,7 @@ def awaited(chain: SegmentChain, should_stop: Callable[[], bool] = lambda: False
 def test_a_store_that_answers_is_asked_once_and_not_waited_for() -> None:
     assert awaited(open_chain(DictStore()))[0] is True
     _, journal, time = awaited(open_chain(DictStore()))
-    assert (journal.waits_s, time.now_s) == ([], 0.0)
+    assert (journal.waits_s, journal.ended, time.now_s) == ([], [], 0.0)
 
 
 def test_a_store_that_is_down_is_asked_again_with_longer_and_longer_waits_each_of_them_told() -> None:
@@ -58,6 +59,7 @@ def test_a_store_that_is_down_is_asked_again_with_longer_and_longer_waits_each_o
     answered, journal, time = awaited(open_chain(store))
     assert answered
     assert journal.waits_s == [1.0, 2.0, 4.0, 8.0]
+    assert journal.ended == [STARTING]
     assert time.now_s == pytest.approx(15.0, abs=1.0)
     assert store.tries == 0
 

@@ -7,7 +7,7 @@ import io
 import pytest
 from PIL import Image
 
-from adawise.errors import BrokerUnavailable
+from adawise.errors import BrokerUnavailable, StoreUnavailable
 from adawise.live import observer as observing
 from adawise.live.row import CameraState
 from adawise.live.worker import LiveBounds
@@ -20,6 +20,8 @@ from adawise.worker.events import (
     PartitionRecovered,
     Phase,
     PhaseEntered,
+    RetriesEnded,
+    RetryScheduled,
     Stepped,
     WorkerProgress,
 )
@@ -158,6 +160,34 @@ def test_the_last_picture_is_kept_where_it_is_asked_for_and_nowhere_else() -> No
         assert picture.size == (1, 1)
     assert heard.observer.picture("frames/x/north") is None
     assert heard.observer.picture("") is None
+
+
+def test_outages_end_each_by_itself_also_where_the_event_of_an_end_was_dropped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(observing, "MOST", 4)
+    heard = Heard(FakeSource([], finite=True))
+    heard.observer.catch_up()
+    heard.observer.observe(RetryScheduled("reading", BrokerUnavailable("nobody answers"), 1.0))
+    heard.observer.observe(RetryScheduled("writing frames/0", StoreUnavailable("a mount is gone"), 1.0))
+    heard.observer.observe(RetryScheduled("writing frames/1", StoreUnavailable("a mount is gone"), 1.0))
+
+    def failing() -> dict[str, float]:
+        return {what: outage.since_s for what, outage in heard.worker.health.outages.items()}
+
+    since = heard.now_s()
+    assert failing() == {"reading": since, "writing frames/0": since, "writing frames/1": since}
+    heard.extra_s += 1.0
+    heard.observer.observe(RetriesEnded("writing frames/1"))
+    assert failing() == {"reading": since, "writing frames/0": since}
+    for _ in range(8):
+        heard.observer.observe(PhaseEntered(Phase.WORKING))
+    heard.observer.observe(RetriesEnded("reading"))
+    assert heard.observer.dropped > 0
+    assert failing() == {"writing frames/0": since}
+    heard.observer.observe(RetriesEnded("writing frames/0"))
+    heard.observer.observe(RetryScheduled("writing frames/0", StoreUnavailable("a mount is gone"), 1.0))
+    assert failing() == {"writing frames/0": since + 1.0}, "it is another outage"
 
 
 @pytest.mark.parametrize("number", ["9" * 5_000, "99999999999", "-1", ""])

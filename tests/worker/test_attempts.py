@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from adawise.errors import BrokerUnavailable, PermissionRefused, StoreUnavailable
-from adawise.records import Frame, Message
-from adawise.worker.attempts import READING, RESULTS, Attempts, letters, writing
+import pytest
+
+from adawise.errors import AdawiseError, BrokerUnavailable, LogRewritten, PermissionRefused, StoreUnavailable
+from adawise.records import Frame, Message, TopicPartition
+from adawise.worker.attempts import READING, RESULTS, Attempts, letters, recovering, writing
+from adawise.worker.partition import PartitionWork
+from adawise.worker.recovery import Recovery
 from tests.fakes import FakeSource
 from tests.sink.building import DictStore
 from tests.worker.loop import TP, Bench, FakeDeadLetters, FakeResults, Journal, bad, images
@@ -111,3 +115,61 @@ def test_letters_fail_while_segments_of_other_partitions_are_written() -> None:
     bench.run(turn)
     assert bench.seen.ended == [letters(TP._replace(partition=1))]
     assert len(refusing.sent) == 1
+
+
+def test_letters_of_a_partition_that_is_lost_fail_no_longer() -> None:
+    source = FakeSource([bad(0), *images(4, "north", first=1)])
+    bench = Bench(source, dead_letters=Refusing())
+
+    def turn() -> bool:
+        if bench.steps == 300:
+            source.lose(TP)
+        return bench.steps > 400
+
+    bench.run(turn)
+    assert bench.seen.waits_s
+    assert bench.seen.ended == [letters(TP)]
+
+
+def recoveries_fail(monkeypatch: pytest.MonkeyPatch, tp: TopicPartition, errors: list[AdawiseError]) -> None:
+    """The next recoveries of this partition raise these errors, one each."""
+    real = Recovery._recovered
+
+    def recovered(self: Recovery, asked: TopicPartition) -> PartitionWork:
+        if asked == tp and errors:
+            raise errors.pop(0)
+        return real(self, asked)
+
+    monkeypatch.setattr(Recovery, "_recovered", recovered)
+
+
+def test_recovering_fails_until_the_same_partition_is_recovered(monkeypatch: pytest.MonkeyPatch) -> None:
+    second = TP._replace(partition=1)
+    bench = Bench(FakeSource([*images(8, "north"), *images(8, "south", partition=1)], partitions=2))
+    recoveries_fail(monkeypatch, second, [StoreUnavailable("away")] * 3)
+    bench.run(lambda: bench.rows == 16)
+    assert len(bench.seen.waits_s) == 3
+    assert bench.seen.ended == [recovering(second)]
+
+
+def test_recovering_of_a_partition_that_stands_fails_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(FakeSource(images(8, "north")))
+    standing = [LogRewritten("another message is there") for _ in range(1_000)]
+    recoveries_fail(monkeypatch, TP, [StoreUnavailable("away"), *standing])
+    bench.run(lambda: bench.now_s > 60.0)
+    assert (bench.seen.waits_s, bench.rows) == ([1.0], 0)
+    assert bench.seen.ended == [recovering(TP)], "the store has answered"
+
+
+def test_recovering_of_a_partition_that_is_lost_fails_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(source := FakeSource(images(8, "north")))
+    recoveries_fail(monkeypatch, TP, [StoreUnavailable("away") for _ in range(10_000)])
+
+    def turn() -> bool:
+        if bench.steps == 300:
+            source.lose(TP)
+        return bench.steps > 400
+
+    bench.run(turn)
+    assert bench.seen.waits_s
+    assert bench.seen.ended == [recovering(TP)]

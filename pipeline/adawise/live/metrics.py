@@ -342,7 +342,8 @@ METRICS: tuple[MetricSpec[Scrape], ...] = (
     MetricSpec(
         "adawise_outage_seconds",
         "For how long something has failed and not succeeded since, by who failed it: the broker, a topic that is "
-        "written to, a permission, the store, the log. 0 while nothing fails.",
+        "written to, a permission (a right that is missing, or a login that is refused), the store, the log. 0 while "
+        "nothing fails.",
         "Nothing is lost while it lasts, if the topic's retention is longer. /readyz and the log say what failed.",
         MetricSeries(_outages, ("of",)),
     ),

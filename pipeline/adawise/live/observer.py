@@ -20,7 +20,15 @@ from adawise.live.row import LiveView
 from adawise.live.worker import LiveWorker, Pixels
 from adawise.ports import Head
 from adawise.records import ImageBatch
-from adawise.worker.events import BatchServed, Event, PartitionRecovered, Stepped, WorkerProgress
+from adawise.worker.events import (
+    BatchServed,
+    Event,
+    PartitionRecovered,
+    RetriesEnded,
+    RetryScheduled,
+    Stepped,
+    WorkerProgress,
+)
 
 MOST = 65_536
 """Events in the queue, at most."""
@@ -61,6 +69,7 @@ class LiveObserver:
         self._beat_s, self._stepped_s = clock(), 0.0
         self._pictured_s: dict[str, float] = {}
         self._unread_turns = 0
+        self._failing: set[str] = set()
         self.is_member: Callable[[], bool] = lambda: True
         self.partitions: Callable[[], int | None] = lambda: None
         self.dropped = 0
@@ -78,6 +87,9 @@ class LiveObserver:
             else:
                 self._worker.observe(now_s, event, pixels)
                 self.counters.add(event)
+        for what in [*self._worker.health.outages]:
+            if what not in self._failing:  # its end was dropped, and no later event would say so
+                self._worker.health.ended(what)
         self._worker.health.beat_s = self._beat_s
         self._worker.now_s = self._clock()
         return self._worker
@@ -109,6 +121,12 @@ class LiveObserver:
     def observe(self, event: Event) -> None:
         """See `Observer`. Progress is taken about once a second, and no image is kept but a small picture."""
         match event:
+            case RetryScheduled():
+                self._failing.add(event.what)
+                self._put(event)
+            case RetriesEnded():
+                self._failing.discard(event.what)
+                self._put(event)
             case Stepped():
                 self._step(event.progress)
             case BatchServed(batch=ImageBatch() as batch):
