@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Self
@@ -93,12 +94,26 @@ def test_segments_are_deleted_only_when_their_time_has_come(root: Path, capsys: 
     assert len(segment_names(LocalStore(root), TP)) == 18
     _made_long_ago(root)
     capsys.readouterr()
-    assert compact("--delete-after", "1", "--dry-run") == 0
+    assert compact("--delete-after", "1h", "--dry-run") == 0
     assert "would delete 14 segments that have been compacted" in capsys.readouterr().out
-    assert compact("--delete-after", "1") == 0
+    assert compact("--delete-after", "1h") == 0
     assert "\ndeleted 14 segments that have been compacted\n" in capsys.readouterr().out
     assert len(segment_names(LocalStore(root), TP)) == 4
     assert read_predictions(LocalStore(root)).sort_by("row_id").equals(rows)
+
+
+@pytest.mark.parametrize(
+    ("after", "is_over"),
+    [("1d", True), ("47h", True), ("47", True), ("46.5", True), ("3d", False), ("49h", False), ("72", False)],
+)
+def test_the_time_has_a_unit_and_a_bare_number_is_of_hours_as_up_to_0_2(
+    root: Path, capsys: Captured, after: str, is_over: bool
+) -> None:
+    assert compact() == 0
+    _made_long_ago(root, time.time() - 2 * 86_400.0)
+    capsys.readouterr()
+    assert compact("--delete-after", after, "--dry-run") == 0
+    assert ("would delete 14 segments" in capsys.readouterr().out) == is_over
 
 
 def test_a_compactor_whose_clock_is_hours_ahead_deletes_nothing_before_its_time(
@@ -115,10 +130,10 @@ def test_a_compactor_whose_clock_is_hours_ahead_deletes_nothing_before_its_time(
     assert not list(root.glob("_clock*"))
 
 
-def _made_long_ago(root: Path) -> None:
+def _made_long_ago(root: Path, at_s: float = 1e9) -> None:
     """By the clock of the folder; what the compactor's own clock showed then does not matter."""
     for path in (root / "compacted").rglob("*.parquet"):
-        os.utime(path, (1e9, 1e9))
+        os.utime(path, (at_s, at_s))
 
 
 def test_the_list_of_files_is_what_readers_need(root: Path, capsys: Captured) -> None:
@@ -167,7 +182,10 @@ def test_a_damaged_segment_is_named_with_the_remedy(root: Path, capsys: Captured
     [
         ("--before", "yesterday", "expected a day as 2026-11-25"),
         ("--max-rows", "0", "expected a whole number from 1"),
-        ("--delete-after", "0.5", "expected a number from 1"),
+        ("--delete-after", "0.5", "expected an hour or more, such as 24h or 7d"),
+        ("--delete-after", "30m", "expected an hour or more, such as 24h or 7d"),
+        ("--delete-after", "nan", "expected an hour or more, such as 24h or 7d"),
+        ("--delete-after", "a week", "expected an hour or more, such as 24h or 7d"),
     ],
 )
 def test_a_wrong_option_is_told(root: Path, capsys: Captured, flag: str, value: str, told: str) -> None:

@@ -176,7 +176,7 @@ READS = {
 }
 WRITES = {
     "retain --yes": ["retain", "ROOT", "--keep", f"{KEPT}d", "--yes"],
-    "compact": ["compact", "ROOT", "--delete-after", "24"],
+    "compact": ["compact", "ROOT", "--delete-after", "1d"],
     "repair --yes": ["repair", "ROOT", "--yes"],
     "pair switch": ["pair", "switch", "ROOT", "--pair", "0", "--anyway"],
     "pair rollback": ["pair", "rollback", "ROOT"],

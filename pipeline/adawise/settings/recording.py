@@ -17,7 +17,8 @@ DURATION_EXPECTED = "a duration such as 90s, 30m, 24h or 7d"
 STREAMS_EXPECTED = "names of streams separated by commas, with * ? and [] as in a shell"
 
 
-def _duration(value: object) -> object:
+def seconds_of(value: object) -> float:
+    """Return the seconds of a duration as people write it. Raises ValueError if it is none."""
     match = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
     if match is None:
         raise ValueError("it is none")
@@ -31,7 +32,7 @@ def _patterns(value: str) -> str:
     return ",".join(names)
 
 
-Duration = Annotated[float, BeforeValidator(_duration), Field(ge=0, le=LONGEST_S)]
+Duration = Annotated[float, BeforeValidator(seconds_of), Field(ge=0, le=LONGEST_S)]
 """Seconds, from `90s`, `30m`, `24h` or `7d`. Its Field wants json_schema_extra=DURATION_SCHEMA."""
 
 DURATION_SCHEMA: dict[str, JsonValue] = {"expected": DURATION_EXPECTED, "metavar": "TIME"}

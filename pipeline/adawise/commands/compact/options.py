@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import date
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from pydantic_settings import CliPositionalArg, CliToggleFlag
 
 from adawise.commands.command import ROOTS_SCHEMA, Command, Roots, json_flag
 from adawise.settings.group import Location
+from adawise.settings.recording import seconds_of
+
+_HOUR_S = 3_600.0
+
+
+def _delete_after_s(value: object) -> float:
+    """Return seconds. A bare number is of hours, as it was up to 0.2: to be refused after the next release."""
+    if isinstance(value, str):
+        with suppress(ValueError):
+            return float(value) * _HOUR_S
+    return seconds_of(value)
 
 
 class CompactCommand(Command):
@@ -25,7 +37,7 @@ class CompactCommand(Command):
     runs = "compact.run:compact"
     examples = (
         ("what would be done", "compact runs/yard --dry-run"),
-        ("every night", "compact s3://bucket/yard --delete-after 168"),
+        ("every night", "compact s3://bucket/yard --delete-after 7d"),
     )
 
     root: CliPositionalArg[Location] = Field(description="folder or s3://BUCKET/PREFIX that a worker wrote")
@@ -40,13 +52,13 @@ class CompactCommand(Command):
         le=16_777_216,
         description="rows of a file; memory is some 1.5 KB for each",
     )
-    delete_after: float | None = Field(
+    delete_after: Annotated[float, BeforeValidator(_delete_after_s)] | None = Field(
         default=None,
-        ge=1,
-        le=87_600,
-        description="delete segments this many hours after their file was made, except the last of each; longer than "
-        "a query takes or a worker may stand still; none: keep all",
-        json_schema_extra={"metavar": "HOURS"},
+        ge=_HOUR_S,
+        le=87_600 * _HOUR_S,
+        description="delete segments so long after their file was made, except the last of each; longer than a query "
+        "takes or a worker may stand still; none: keep all",
+        json_schema_extra={"metavar": "TIME", "expected": "an hour or more, such as 24h or 7d"},
     )
     dry_run: CliToggleFlag[bool] = Field(default=False, description="say what would be done, and change nothing")
     as_json: CliToggleFlag[bool] = json_flag("print what was done as JSON")

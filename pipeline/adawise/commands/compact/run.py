@@ -54,7 +54,7 @@ def compact(asked: CompactCommand) -> int:
         ChainError: a file is damaged or missing; partitions before it are done.
         StoreUnavailable: by the store.
     """
-    root, dry_run, max_rows, delete_after_h = asked.root, asked.dry_run, asked.max_rows, asked.delete_after
+    root, dry_run, max_rows, delete_after_s = asked.root, asked.dry_run, asked.max_rows, asked.delete_after
     store, done, now = _opened(root), _Done(), datetime.now(UTC)
     tps = sorted(chains(store))
     limits = FileLimits(max_rows=max_rows, max_bytes=max_rows * _BYTES_A_ROW, before=asked.before or now.date())
@@ -64,8 +64,8 @@ def compact(asked: CompactCommand) -> int:
                 _note(done, made)
                 bar.advance(made.rows)
                 bar.note(f"{len(done.files)} files, {tp}")
-    if delete_after_h is not None:
-        made_before = (now if dry_run else now_of(store)) - timedelta(hours=delete_after_h)
+    if delete_after_s is not None:
+        made_before = (now if dry_run else now_of(store)) - timedelta(seconds=delete_after_s)
         with progress("deleted", unit="segments") as bar:
             for tp in tps:
                 done.deleted += _delete(store, tp, made_before, bar, dry_run)
