@@ -71,6 +71,25 @@ def test_nothing_is_judged_by_a_card_of_the_same_images() -> None:
     assert honest.accuracy < honest.best_accuracy
 
 
+def test_conditions_of_the_same_images_share_their_evidence() -> None:
+    card, home, home_labels = a_card()
+    logits, labels = at_each_alpha((0.7, 0.6, 0.4), (2.5, 2.0, 7.0))
+    fogs = [Condition(f"fog {k}", logits.__getitem__, labels) for k in range(6)]
+    others = Condition("dusk", lambda j: logits[j].flip(0), labels.flip(0))
+    judged = judge(Condition(OWN, home.__getitem__, home_labels), [*fogs, others], card)
+    images = {one.condition: one.images for one in judged}
+    assert images == {OWN: N, "dusk": N, **{one.name: N // 6 for one in fogs}}
+
+
+def test_a_gain_on_few_images_under_many_conditions_is_a_draw_and_older_cards_keep_what_they_said() -> None:
+    kinds = [(f"fog {k}", TUNED) for k in range(6)] + [(f"new {k}", ZERO) for k in range(6)]
+    gain = [one for name, ends in kinds for one in told(name, ends, tsallis=0.6, relative=0.64)]
+    older = replace(a_card()[0], fine_tuned_interval=(0.8, 0.9), temperature=(1.0, 1.0, 0.85), judged=tuple(gain))
+    assert advise(older).objective == "relative"
+    shared = tuple(replace(one, images=one.images // 6) for one in gain)
+    assert advise(replace(older, judged=shared)).objective == "tsallis"
+
+
 def test_a_sample_too_small_to_halve_is_not_judged() -> None:
     card, logits, labels = a_card()
     small = Condition(OWN, lambda j: logits[j][:7], labels[:7])

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 import numpy as np
 import torch
 
 from adawise.adapt import objective as objectives
-from adawise.adapt.calibration import APART
+from adawise.adapt.calibration import APART, sharing
 from adawise.adapt.card import Card, Condition, Judged, PairVerdict, make_card
 from adawise.adapt.objective import Objective
 
@@ -39,7 +39,8 @@ class Advice:
 def judge(home: Condition, shifted: Sequence[Condition], like: Card) -> tuple[Judged, ...]:
     """What each objective would choose for each condition: both halves by a card of the others, mean of the two.
 
-    A condition too small to be halved is not judged. `like` has the grid.
+    A condition too small to be halved is not judged. Shifted conditions of the same source images share their evidence:
+    what is hard about an image is so in each of them. `like` has the grid.
     """
     found: list[Judged] = []
     halves = [_halves(one) for one in (home, *shifted) if len(one.labels) >= _LEAST]
@@ -59,7 +60,13 @@ def judge(home: Condition, shifted: Sequence[Condition], like: Card) -> tuple[Ju
     grouped: dict[tuple[str, str], list[Judged]] = {}
     for one in found:
         grouped.setdefault((one.condition, one.objective), []).append(one)
-    return tuple(_mean(*both) for both in grouped.values())
+    groups = sharing([one.labels.numpy() for one in shifted], [0] * len(shifted))
+    sharers = {shifted[d].name: len(group) for group in groups for d in group}
+    return tuple(_among(_mean(*both), sharers.get(both[0].condition, 1)) for both in grouped.values())
+
+
+def _among(one: Judged, sharers: int) -> Judged:
+    return replace(one, images=max(1, one.images // sharers))
 
 
 def _halves(condition: Condition) -> tuple[Condition, Condition]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -18,6 +19,35 @@ _PARTS = 5  # of the grid: accuracies and objectives change little within one
 _ALIKE = 0.01  # nats: a search hardly tells alphas apart whose objectives differ by less
 _DRAW = 0.001  # accuracy: ratios that serve within this of the best are as good
 _LEAST = 100  # images of a kind: of fewer, chance puts ends apart
+
+
+def sharing(labels: Sequence[npt.NDArray[np.int64]], vocabularies: Sequence[int]) -> tuple[tuple[int, ...], ...]:
+    """Return which conditions are of the same source images, in groups, each with its largest condition first.
+
+    Row i of each condition of a group is made of the group's image i, as for photographs under several corruptions.
+    Such conditions are recognised by their labels, which are equal from the first row on, and of two classes or more.
+    Different photographs may have equal labels too, where both sets are sorted by class. Their interval is wider than
+    it would be apart, since what is hard about a class is then drawn together.
+
+    Args:
+        labels: of each condition, class indices `[N]`.
+        vocabularies: of each condition, the number of its list of classes.
+    """
+    groups: list[list[int]] = []
+    for d in sorted(range(len(labels)), key=lambda d: (-len(labels[d]), d)):
+        mine, n = labels[d], len(labels[d])
+        same = (
+            group
+            for group in groups
+            if vocabularies[group[0]] == vocabularies[d]
+            and len(set(mine.tolist())) > 1
+            and np.array_equal(labels[group[0]][:n], mine)
+        )
+        if (group := next(same, None)) is None:
+            groups.append([d])
+        else:
+            group.append(d)
+    return tuple(map(tuple, groups))
 
 
 def fit_threshold(values: Values, accuracy: float) -> float:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from adawise.adapt.calibration import sharing
 from adawise.adapt.conditions import Appearance
 from adawise.adapt.objective import Objective, Values
 from adawise.evaluate.streams import Domain, Ids
@@ -81,30 +82,8 @@ class Bench:
 
     @cached_property
     def sharing(self) -> tuple[tuple[int, ...], ...]:
-        """Return the domains in groups of the same source images, each group with its largest domain first.
-
-        Row i of each domain of a group is made of the group's image i, as for photographs under several corruptions.
-        Such domains are recognised by their labels, which are equal from the first row on, and of two classes or more.
-        Different photographs may have equal labels too, where both sets are sorted by class. Their interval is wider
-        than it would be apart, since what is hard about a class is then drawn together.
-        """
-        largest_first = sorted(range(len(self.tables)), key=lambda d: (-len(self.tables[d]), d))
-        groups: list[list[int]] = []
-        for d in largest_first:
-            mine, n = self.tables[d].labels, len(self.tables[d])
-            same = (
-                group
-                for group in groups
-                if self.vocabularies[group[0]] == self.vocabularies[d]
-                and len(set(mine.tolist())) > 1
-                and np.array_equal(self.tables[group[0]].labels[:n], mine)
-            )
-            group = next(same, None)
-            if group is None:
-                groups.append([d])
-            else:
-                group.append(d)
-        return tuple(tuple(group) for group in groups)
+        """Return the domains in groups of the same source images, as `calibration.sharing` has them."""
+        return sharing([table.labels for table in self.tables], self.vocabularies)
 
     @cached_property
     def domain_of(self) -> Ids:
