@@ -354,6 +354,19 @@ def test_cameras_that_see_all_conditions_at_once_are_told_of_where_a_fixed_alpha
                 r'which is a draw\. Recommended: theta_0 alone, by search\.strategy = "fixed" and search',
             ),
         ),
+        (
+            {"adapted": 0.501, "gain": (-0.119, -0.24, 0.002)},
+            *(
+                0.45,
+                0.62,
+                False,
+                r"alpha 0\.45 for all images, by .* search\.alpha = 0\.45: it serves \.620, and adapted",
+            ),
+        ),
+        (
+            {"adapted": 0.501, "gain": (0.0, -0.02, 0.02), "best_fixed": 0.501},
+            *(0.0, 0.5, False, "Recommended: theta_0 alone"),
+        ),
     ],
 )
 def test_there_is_one_recommendation(

@@ -9,7 +9,8 @@ import re
 import shutil
 import signal
 import struct
-from collections.abc import Callable, Iterator, MutableMapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict, dataclass, replace
 from functools import cache
@@ -26,7 +27,9 @@ from adawise.adapt.advice import AUTO, OWN, advised_alpha, chosen, recommend
 from adawise.adapt.card import PairVerdict, read_card
 from adawise.build.model import load_model
 from adawise.commands.card.show import verdict_text
+from adawise.commands.finetune.countdown import Countdown
 from adawise.commands.finetune.rehearsal import kept_classes
+from adawise.console import Progress
 from adawise.errors import DivergedError
 from adawise.finetune.checkpoint import CONTENTS
 from adawise.finetune.folder import Folder
@@ -228,6 +231,28 @@ def test_one_countdown_covers_training_rehearsal_card_and_verdict(
     (total,) = bar.totals
     assert bar.done == total
     assert bar.stages == ["training", "rehearsal", "new classes", "card", "verdict"]
+
+
+def test_each_stage_takes_the_passes_that_were_expected_of_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected: dict[str, int] = {}
+    taken: Counter[str] = Counter()
+
+    class Counted(Countdown):
+        def __init__(self, bar: Progress, stages: Mapping[str, int]) -> None:
+            super().__init__(bar, stages)
+            expected.update(stages)
+
+        def advance(self, count: int = 1) -> None:
+            taken[self._stage] += count
+            super().advance(count)
+
+    four_classes(folder)
+    monkeypatch.setattr("adawise.commands.finetune.run.Countdown", Counted)
+    one_epoch = ("--finetune.validation-share", "0.5", "--finetune.epochs", "1")  # so that none is left out at the end
+    assert finetune(folder, "--labelled", "four", *one_epoch) == 0
+    assert expected == {**taken, "verdict": 0}
+    assert list(expected) == ["training", "rehearsal", "new classes", "card", "verdict"]
+    assert expected["training"] == 24 + 3 * 24 + 2 * 24, "theta_0 is judged, and an epoch trained and judged twice"
 
 
 def test_broken_images_of_classes_that_a_rehearsal_leaves_out_cost_no_run(folder: Path) -> None:

@@ -166,12 +166,18 @@ class Recommendation:
 
 
 def recommend(verdict: PairVerdict) -> Recommendation:
-    """The one recommendation: a fixed alpha where adapting surely served less; theta_0 where it served no more."""
+    """Return the one recommendation: what serves most.
+
+    To adapt counts as most unless a fixed alpha surely serves more. Where it serves no more than theta_0, it is not
+    worth its forwards: the best fixed alpha is, or theta_0 alone where that serves no more either.
+    """
     if (fixed := advised_alpha(verdict)) is not None:
         return Recommendation(fixed, verdict.best_fixed, is_auto=True)
-    if verdict.adapted < verdict.zero_shot + _LOSS:
-        return Recommendation(0.0, verdict.zero_shot, is_auto=False)
-    return Recommendation(None, verdict.adapted, is_auto=True)
+    if verdict.adapted >= verdict.zero_shot + _LOSS:
+        return Recommendation(None, verdict.adapted, is_auto=True)
+    if verdict.best_fixed >= verdict.zero_shot + _LOSS:
+        return Recommendation(verdict.fixed_alpha, verdict.best_fixed, is_auto=False)
+    return Recommendation(0.0, verdict.zero_shot, is_auto=False)
 
 
 def in_words(strategy: str, objective: str, alpha: float, *, is_advised: bool) -> str:

@@ -137,8 +137,8 @@ def verdict_text(told: PairVerdict) -> str:
     if recommended.is_auto:
         return f"{found}. Recommended: {what}, as search.strategy = auto has it."
     return (
-        f'{found}. Recommended: {what}, by search.strategy = "fixed" and search.alpha = 0: adapted, the pair serves '
-        f"{_short(told.adapted)}, and theta_0 {_short(told.zero_shot)}."
+        f'{found}. Recommended: {what}, by search.strategy = "fixed" and search.alpha = {recommended.alpha:g}: it '
+        f"serves {_short(recommended.served)}, and adapted the pair serves {_short(told.adapted)}."
     )
 
 
