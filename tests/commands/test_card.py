@@ -360,7 +360,7 @@ def test_cameras_that_see_all_conditions_at_once_are_told_of_where_a_fixed_alpha
                 0.45,
                 0.62,
                 False,
-                r"alpha 0\.45 for all images, by .* search\.alpha = 0\.45: it serves \.620, and adapted",
+                r"alpha 0\.45 for all images, by .* = 0\.45: it serves \.620, and adapted",
             ),
         ),
         (

@@ -79,6 +79,17 @@ def test_stretches_are_cut_shorter_where_too_much_would_be_held_out() -> None:
     assert neighbours(samples, train, held_out) == 0
 
 
+@pytest.mark.parametrize("frames", [9, 12, 16, 17, 24, 31, 40, 60])
+def test_no_more_is_held_out_where_each_class_has_a_camera_of_few_frames(frames: int) -> None:
+    samples = recorded(10, frames, lambda camera, frame: f"class {camera}")
+    train, held_out = split(samples, 0.1, 0)
+    assert len(held_out) <= 0.15 * len(samples)
+    assert len(train) >= 0.75 * len(samples)
+    assert neighbours(samples, train, held_out) == 0
+    for part in (train, held_out):
+        assert {samples.labels[i] for i in part} == {*samples.classes}
+
+
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
 @pytest.mark.parametrize(("cameras", "frames"), [(1, 4), (1, 12), (2, 3), (5, 7), (1, 300)])
 def test_each_class_is_on_both_sides_however_few_frames_there_are(cameras: int, frames: int, share: float) -> None:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 _SHORTEST = 8  # images of a stretch: a camera that has fewer is held out as a whole or not at all
+_LEAST = 2  # images of a stretch where longer ones would hold out too much: of cameras that have few
 _MOST = 1.5  # times the share that was asked for: if more is held out, stretches are cut shorter
 _BESIDE = 0.1  # of a stretch's length: images on each side that are used for neither
 
@@ -46,14 +47,20 @@ def split_by_stretches(
     cameras = list(by_camera.values())
     share = sum(wanted.values()) / len(rows)
     parts = round(1.0 / min(share, 1.0 - share))
-    stretches = _cut(cameras, parts)
+    shortest = _SHORTEST
+    stretches = _cut(cameras, parts, shortest)
     held_out = _held_out(stretches, labels, wanted, seed)
     while len(held_out) > _MOST * share * len(rows):
-        parts *= 2
-        shorter = _cut(cameras, parts)
-        if len(shorter) == len(stretches):
+        longer = len(stretches)
+        stretches = _cut(cameras, 2 * parts, shortest)
+        if len(stretches) > longer:
+            parts *= 2
+        elif shortest > _LEAST:
+            shortest //= 2
+            stretches = _cut(cameras, parts, shortest)
+        else:
             break
-        stretches, held_out = shorter, _held_out(shorter, labels, wanted, seed)
+        held_out = _held_out(stretches, labels, wanted, seed)
     beside = {i for images in cameras for i in _beside(images, parts, held_out)}
     train = {*rows} - held_out - beside
     rare = set(wanted) - {labels[i] for i in train}
@@ -61,12 +68,12 @@ def split_by_stretches(
     return sorted(train), sorted(held_out)
 
 
-def _cut(cameras: Sequence[list[int]], parts: int) -> list[list[int]]:
+def _cut(cameras: Sequence[list[int]], parts: int, shortest: int) -> list[list[int]]:
     """Return each camera's images in so many stretches, or fewer where these would be too short."""
     return [
         stretch.tolist()
         for images in cameras
-        for stretch in np.array_split(images, max(1, min(parts, len(images) // _SHORTEST)))
+        for stretch in np.array_split(images, max(1, min(parts, len(images) // shortest)))
     ]
 
 
