@@ -11,7 +11,8 @@
     │       └── StoreFull       no space, or a quota is used up: it is waited for until there is room
     └── FatalError          going on would lose or corrupt something, or cannot work -> stop without committing
         ├── SettingsError       a setting, a flag or a file named by one
-        │   └── OrderTaken          somebody gave the order of this number a moment before
+        │   ├── OrderTaken          somebody gave the order of this number a moment before
+        │   └── PairTooLarge        there is no memory for another pair beside the one that serves
         ├── CheckpointError     the two checkpoints do not make a pair
         ├── CardError           the card does not belong to the pair
         ├── PairMissing         the pair that the chain says serves a partition cannot be had: the partition stands
@@ -153,6 +154,10 @@ class SettingsError(FatalError):
 
 class OrderTaken(SettingsError):
     """Somebody gave the order about pairs of this number a moment before; nothing was asked."""
+
+
+class PairTooLarge(SettingsError):
+    """There is no memory for another pair beside the one that serves."""
 
 
 class CheckpointError(FatalError):

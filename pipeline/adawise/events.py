@@ -129,7 +129,7 @@ EVENTS: dict[str, LoggedEvent] = {
         "a root that a replay ends its batches by lacks the first of a partition: they end by the timestamps"
     ),
     "pair_not_described": LoggedEvent(
-        "the pair that serves has a path that is not UTF-8, or too many names, to be described for other workers",
+        "the first pair of a root has a path that is not UTF-8, or too many names, to be described for other workers",
         "give its files other names",
     ),
     "pair_ordered": LoggedEvent("somebody asked for something by `adawise pair`"),
@@ -143,7 +143,8 @@ EVENTS: dict[str, LoggedEvent] = {
     ),
     "pair_freed": LoggedEvent("a former pair left the memory (pairs.keep_s)"),
     "pairs_not_read": LoggedEvent(
-        "what is asked about pairs could not be read; it is tried again", "the line says why"
+        "what is asked about pairs could not be read, or how this worker stands with it not written; it is tried again",
+        "the line says why",
     ),
     # models
     "model_changed": LoggedEvent("a part of the pair is not what the root was written with", "see model.on_change"),

@@ -17,6 +17,7 @@ from adawise.records import (
     Gap,
     ImageBatch,
     Message,
+    PairKey,
     Predictions,
     RowResult,
     Switch,
@@ -132,7 +133,8 @@ class ServedBy:
     """What rows say of the pair that served them. `pair` is its id, "" where nobody asked for one.
 
     `settings` is what the two fingerprints are hashes of, by name, as JSON has it; `places` says where what is named by
-    a hash there lies; `method` says in words how alpha is chosen. All are empty where nobody noted them.
+    a hash there lies; `method` says in words how alpha is chosen. All are empty where nobody noted them. `config` is
+    the hash of the model's config.
     """
 
     classes: tuple[str, ...]
@@ -142,6 +144,12 @@ class ServedBy:
     settings: Mapping[str, Any] = field(default_factory=dict)
     places: Mapping[str, str] = field(default_factory=dict)
     method: str = ""
+    config: str = ""
+
+    @property
+    def key(self) -> PairKey:
+        """The pair."""
+        return PairKey(self.pair, self.config)
 
 
 @dataclass(frozen=True, slots=True)

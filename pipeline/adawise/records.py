@@ -77,6 +77,21 @@ class Switch(NamedTuple):
         return offset >= self.first or offset in self.pending
 
 
+class PairKey(NamedTuple):
+    """Which pair of models it is: its id, which is a hash of what it holds, and the hash of its model's config.
+
+    The id leaves the config out, or each pair of an earlier version would be another one. `config` is "" where nothing
+    says it: in a chain, and in what an earlier version wrote.
+    """
+
+    id: str
+    config: str = ""
+
+    def matches(self, other: PairKey) -> bool:
+        """Return whether both are the same pair, as far as both name their config."""
+        return self.id == other.id and ("" in (self.config, other.config) or self.config == other.config)
+
+
 def stated_ms(timestamp_ms: int | None) -> int:
     """A broker's timestamp, or -1 (not stated) for one beyond 1970-2199: producers set it, and may write any number."""
     return -1 if timestamp_ms is None or not 0 <= timestamp_ms < _LATEST_MS else timestamp_ms

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,11 +22,14 @@ from typing import Any
 import pytest
 
 from adawise.build.pairs import begin_orders, live_pairs, starting_pair
-from adawise.pairs.orders import give_order, read_orders
+from adawise.commands.pair.run import Reported, wait_for
+from adawise.errors import StoreUnavailable
+from adawise.pairs.orders import Orders, give_order, read_orders
 from adawise.settings import Settings
 from adawise.sink import claims, layout
 from adawise.sink.served_by import claim_pair
 from adawise.store.store import open_store
+from tests.clip.test_load import with_config
 from tests.commands.test_user_errors import random_weights
 from tests.deadlines import DEADLINE_S
 from tests.denied import refuse_resources, skip_elsewhere
@@ -82,6 +86,11 @@ class Yard:
         claims.sink_id(self.store, created_at="2026-11-27T00:00:00Z")
         claim_pair(self.store, self.start.model.classifier.identity, "refuse")
         begin_orders(self.store, self.start)
+
+    @property
+    def orders(self) -> Orders:
+        """As they are now."""
+        return read_orders(self.store)
 
     def run(self, *arguments: str) -> tuple[int, str, str]:
         """`adawise pair`: its exit code, what it says, and what it says of a mistake."""
@@ -565,3 +574,52 @@ def stage_and_switch(folder: Path, pair: PairFolder, other: PairFolder) -> None:
     with yard.worker("one"):
         assert yard.stage(other, "--wait", "60")[0] == 0
         assert yard.run("switch", "--wait", "60")[0] == 0
+
+
+def test_a_start_with_another_config_is_followed_by_workers_that_run_and_the_value_is_named(
+    yard: Yard, pair_folder: PairFolder, tmp_path: Path
+) -> None:
+    def wider(config: dict[str, dict[str, Any]]) -> None:
+        config["model_cfg"]["vision_cfg"]["head_width"] = 32
+
+    ends = [with_config(tmp_path / f"end_{end}", getattr(pair_folder, f"theta_{end}"), wider) for end in (0, 1)]
+    changed = PairFolder(*ends, pair_folder.classes, pair_folder.templates)
+    code, _, said = yard.stage(changed)
+    assert code == 2
+    assert re.search(
+        r"config \(\w{16} \(vision_cfg.head_width 16\), by its hash; this one's is \w{16} \(\S+ 32\)\)", said
+    )
+    assert said.endswith("start a worker with the new config and --model.on-change keep, and the others follow")
+    model = Settings.model_validate({"model": {**named(changed), "on_change": "keep"}}).model
+    with yard.worker("one"):
+        begin_orders(yard.store, starting_pair(yard.settings.model_copy(update={"model": model}), yard.orders))
+        yard.until_reported("one", "serves")
+    first, second = yard.orders.pairs.values()
+    assert (first.id, first.config != second.config) == (second.id, True)
+
+
+def test_a_pair_is_named_by_the_number_of_its_own_order_where_another_was_given_since(
+    yard: Yard, other: PairFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def late(*args: Any, **said: Any) -> Any:
+        return give_order(yard.store, give_order(*args, **said), "switch", pair=1, by="bob@elsewhere")
+
+    monkeypatch.setattr("adawise.commands.pair.stage.give_order", late)
+    code, out, _ = yard.stage(other, "--wait", "0.1")
+    assert code == 3
+    assert out.startswith(f"{yard.root}: pair 1 is staged")
+
+
+def test_a_store_that_is_away_for_a_moment_ends_no_wait(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = iter([StoreUnavailable("away"), StoreUnavailable("away")])
+    serves = Reported("pod:1", datetime.now(UTC), 0.0, 10.0, {0: ("serves", "")}, {}, {}, None, {0: ""})
+
+    def away_at_first(_: Any) -> Any:
+        for error in answers:
+            raise error
+        return [serves], []
+
+    monkeypatch.setattr("adawise.commands.pair.run.reports", away_at_first)
+    monkeypatch.setattr("adawise.commands.pair.run._POLL_S", 0.0)
+    assert wait_for(yard.store, yard.orders, DEADLINE_S, 0, ("serves",)) == 0
+    assert next(answers, None) is None

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import threading
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from itertools import pairwise
@@ -13,7 +15,15 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from adawise.errors import CheckpointError, PairMissing, SettingsError, StoreUnavailable
+from adawise.errors import (
+    CheckpointError,
+    DeviceError,
+    PairMissing,
+    PairTooLarge,
+    SettingsError,
+    StoreFull,
+    StoreUnavailable,
+)
 from adawise.pairs.live import LivePairs, LoadedPair, WorkerReport
 from adawise.pairs.orders import REPORT_S, Orders, PairDocument, give_order, read_orders
 from adawise.ports import Head
@@ -41,6 +51,7 @@ class Driven:
         self,
         load: Callable[[PairDocument], LoadedPair] | None = None,
         damaged: Mapping[int, str] | None = None,
+        first: Serving = FIRST,
         **changes: Any,
     ) -> None:
         self.store = DictStore()
@@ -55,7 +66,7 @@ class Driven:
         self.gate.set()
         self._load = load or (lambda _: LoadedPair(SECOND))
         self.pairs = LivePairs(
-            FIRST,
+            first,
             self.orders,
             keeps=False,
             look=lambda known: read_orders(self.store, known),
@@ -91,6 +102,10 @@ class Driven:
                     thread.join(0.005)
         raise AssertionError(self.pairs.progress())
 
+    @property
+    def is_shadowed(self) -> bool:
+        return self.pairs._shadow is not None
+
     def state(self, number: int) -> str:
         return self.pairs.progress().states.get(str(number), ("none", ""))[0]
 
@@ -108,7 +123,7 @@ def test_what_is_staged_is_loaded_and_serves_once_it_is_switched_to() -> None:
     driven.pairs.switched(TP, turn, Switch(40, (), SECOND.pair, keeps=True))
     assert driven.pairs.wanted(TP, SECOND) is None
     assert (driven.state(0), driven.state(1)) == ("former", "serves")
-    driven.until(lambda: bool(driven.reports) and driven.reports[-1].partitions == {TP: (SECOND.pair, 40)})
+    driven.until(lambda: bool(driven.reports) and driven.reports[-1].partitions == {TP: (SECOND.key, 40)})
     driven.until(lambda: driven.state(0) == "none")  # after a while the former one leaves the memory
     assert driven.loads == [SECOND.pair]
     driven.pairs.close()
@@ -173,14 +188,6 @@ def test_what_cannot_be_loaded_is_told_and_tried_again_and_serving_goes_on(error
     assert str(error) in driven.pairs.progress().states["1"][1]
     assert driven.pairs.wanted(TP, FIRST) is None
     driven.until(lambda: driven.state(1) == "ready")
-    driven.pairs.close()
-
-
-def test_files_that_were_replaced_since_they_were_staged_are_refused() -> None:
-    driven = Driven(lambda _: LoadedPair(as_pair(NEW, document("another"))))
-    driven.ask("stage", document("new"))
-    driven.until(lambda: driven.state(1) == "failed")
-    assert "the files are not those that were staged" in driven.pairs.progress().states["1"][1]
     driven.pairs.close()
 
 
@@ -303,4 +310,152 @@ def test_a_partition_whose_pair_nobody_describes_stands_and_the_message_says_wha
     driven.pairs._aim()
     with pytest.raises(PairMissing, match="no document in _pairs describes it: start a worker whose settings name it"):
         driven.pairs.at(TP, Head(50, switches=(Switch(40, (), "f" * 16),)))
+    driven.pairs.close()
+
+
+def test_a_pair_that_a_start_brings_with_another_config_is_loaded_anew_and_serves() -> None:
+    first, second = (Serving(NEW.adaptation, replace(NEW.by, pair=document("old").id, config=name)) for name in "ef")
+    driven = Driven(lambda _: LoadedPair(second), first=first)
+    assert driven.pairs.at(TP, Head(0)).serving is first
+    driven.ask("begin", replace(document("old"), config="f"), keeps=True)
+    driven.until(lambda: driven.state(1) == "serves")
+    assert driven.pairs.wanted(TP, first) == PairTurn(second, keeps=True)
+    chain = Head(9, switches=(Switch(0, (), first.pair, keeps=False),))
+    assert driven.pairs.at(TopicPartition("frames", 7), chain).serving is second
+    assert (driven.state(0), driven.loads) == ("serves", [first.pair]), "which order 0 does not contradict"
+    driven.pairs.close()
+
+
+def test_a_partition_goes_on_with_the_config_that_is_here_until_the_one_that_is_ordered_is() -> None:
+    first = Serving(OLD.adaptation, replace(OLD.by, pair=document("old").id, config="e"))
+
+    def refused(_: PairDocument) -> LoadedPair:
+        raise SettingsError("the weights that were staged and another config")
+
+    driven = Driven(refused, first=first)
+    driven.ask("begin", replace(document("old"), config="f"), keeps=True)
+    with capture_logs() as lines:
+        driven.until(lambda: driven.state(1) == "failed")
+    assert [line["pair"] for line in lines if line["event"] == "pair_failed"] == [1]
+    assert driven.pairs.at(TP, Head(9, switches=(Switch(0, (), first.pair, keeps=False),))).serving is first
+    assert driven.pairs.at(TopicPartition("frames", 7), Head(0)).serving is first
+    driven.pairs.close()
+
+
+def test_a_pair_that_is_staged_again_with_other_settings_is_loaded_with_these() -> None:
+    by_price: list[float] = []
+
+    def load(wanted: PairDocument) -> LoadedPair:
+        by_price.append(wanted.settings["search"]["price"])
+        return LoadedPair(as_pair(NEW, wanted))
+
+    driven = Driven(load)
+    for number, price in ((1, 0.1), (3, 0.2)):
+        driven.ask("stage", replace(document("new"), settings={"search": {"price": price}}))
+        driven.until(lambda number=number: driven.state(number) == "ready")  # type: ignore[misc]
+        driven.ask("withdraw", number)
+    driven.ask("switch", 3)
+    driven.until(lambda: driven.pairs.wanted(TP, FIRST) is not None)
+    assert by_price == [0.1, 0.2]
+    driven.ask("switch", 1)
+    target = driven.pairs.wanted(TP, FIRST)
+    driven.until(lambda: driven.pairs.wanted(TP, FIRST) not in (None, target))
+    assert by_price == [0.1, 0.2], "both are in memory"
+    driven.pairs.close()
+
+
+@pytest.mark.parametrize(
+    "error", [PairTooLarge("1 MiB is available"), DeviceError("no memory"), MemoryError()], ids=repr
+)
+def test_a_staged_pair_leaves_the_memory_to_the_pair_that_is_to_serve(error: Exception) -> None:
+    """Two fit: the one that serves, and either the staged one or the one that is to serve."""
+
+    def load(wanted: PairDocument) -> LoadedPair:
+        if len(driven.pairs._loaded) > 1:
+            raise error
+        return LoadedPair(as_pair(NEW, wanted))
+
+    driven = Driven(load)
+    driven.pairs.at(TP, Head(0))
+    driven.ask("stage", document("new"), shadow=20)
+    driven.until(lambda: driven.state(1) == "ready")
+    assert driven.is_shadowed
+    driven.ask("switch", document("newer"))
+    driven.until(lambda: driven.state(1) == "failed")
+    assert not driven.is_shadowed, "it would hold what it is tried with"
+    assert driven.pairs.progress().states["1"] == (
+        "failed",
+        "there is no memory for it beside pair 2, which is to serve",
+    )
+    driven.until(lambda: driven.state(2) == "serves")
+    assert driven.loads == [document("new").id, *[document("newer").id] * 2]
+    turn = driven.pairs.wanted(TP, FIRST)
+    assert turn is not None
+    driven.pairs.switched(TP, turn, Switch(40, (), turn.serving.pair))
+    driven.until(lambda: driven.state(1) == "ready")  # once the former one is gone
+    assert driven.state(2) == "serves"
+    driven.pairs.close()
+
+
+def test_a_staged_pair_stays_where_the_pair_that_is_to_serve_fails_for_another_reason() -> None:
+    def load(wanted: PairDocument) -> LoadedPair:
+        if wanted.id == document("newer").id:
+            raise CheckpointError("no such file")
+        return LoadedPair(as_pair(NEW, wanted))
+
+    driven = Driven(load)
+    driven.ask("stage", document("new"))
+    driven.until(lambda: driven.state(1) == "ready")
+    driven.ask("switch", document("newer"))
+    driven.until(lambda: driven.state(2) == "failed")
+    ends_s = driven.now_s + 300.0
+    driven.until(lambda: driven.now_s > ends_s)
+    assert driven.state(1) == "ready"
+    driven.pairs.close()
+
+
+def test_a_worker_that_cannot_say_how_it_stands_follows_what_is_asked_for() -> None:
+    driven = Driven()
+
+    def full(_: WorkerReport) -> None:
+        raise StoreFull("no space")
+
+    driven.pairs._report = full
+    driven.ask("stage", document("new"))
+    with capture_logs() as lines:
+        driven.until(lambda: driven.state(1) == "ready")
+    assert "pairs_not_read" in {line["event"] for line in lines}
+    driven.pairs.close()
+    assert driven.reports == []
+
+
+def test_a_load_that_gets_no_thread_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    driven, real, refuses = Driven(), threading.Thread.start, True
+
+    def start(thread: threading.Thread) -> None:
+        if thread.name == "pair" and refuses:
+            raise RuntimeError("can't start new thread")
+        real(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    driven.ask("stage", document("new"))
+    driven.until(lambda: driven.state(1) == "failed")
+    assert "can't start new thread" in driven.pairs.progress().states["1"][1]
+    refuses = False
+    driven.until(lambda: driven.state(1) == "ready")
+    driven.pairs.close()
+
+
+def test_the_pair_of_the_start_leaves_the_memory_once_it_is_freed() -> None:
+    first = as_pair(OLD, document("old"))
+    there = weakref.ref(first)
+    driven = Driven(first=first)
+    driven.pairs.at(TP, Head(0))
+    del first
+    driven.ask("switch", document("new"))
+    driven.until(lambda: driven.state(1) == "serves")
+    driven.pairs.switched(TP, PairTurn(SECOND, keeps=False), Switch(40, (), SECOND.pair))
+    driven.until(lambda: driven.state(0) == "none")
+    gc.collect()
+    assert there() is None
     driven.pairs.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from typing_extensions import override
 from adawise.adapt.objective import raw_entropy
 from adawise.adapt.strategies.warm import Exploration, WarmSearch
 from adawise.errors import SettingsError
-from adawise.pairs.planned import PlannedPairs, check_at_hand, read_plan
+from adawise.pairs.planned import PlannedPairs, check_at_hand, read_plan, served_config
 from adawise.ports import Head, ServedBy, When
 from adawise.records import Switch, TopicPartition
 from adawise.sink import layout
@@ -228,3 +229,33 @@ def test_what_is_told_early_and_once_committed_names_the_classes_of_the_pair_tha
         by = [told.by for told in results.told if told.by is not None]
         assert len(by) == len(results.told)
         assert by == [OLD.by] * by.count(OLD.by) + [NEW.by] * by.count(NEW.by)
+
+
+def test_the_config_with_which_a_pair_served_is_read_off_the_segments() -> None:
+    first, second = (
+        Serving(
+            OLD.adaptation,
+            replace(OLD.by, model_fingerprint=f"model {name}", config=name, settings={"model.config": name}),
+        )
+        for name in "ef"
+    )
+    pairs = Asked(first)
+
+    def ask(bench: Bench) -> bool:
+        pairs.target = second if len(bench.seen.served) >= 6 else first
+        return False
+
+    bench = run(pairs, until=ask)
+    bench.check_against(MESSAGES)
+    plan, ((_, switch),) = read_plan(bench.store), pairs.switches
+    assert [each.pair for each in plan[TP]] == ["old"], "a chain names no config"
+    assert served_config(bench.store, plan, {TP: (0, switch.first)}, "old") == "e"
+    assert served_config(bench.store, plan, {TP: (switch.first, 10**9)}, "old") == "f"
+    said = rf"several configs, by their hashes: e served {TP} from offset 0; f served {TP} from offset {switch.first}"
+    with pytest.raises(SettingsError, match=said):
+        served_config(bench.store, plan, {TP: (0, 10**9)}, "old")
+    keys = [key for key, _ in read_segment_footers(bench.store)]
+    assert isinstance(bench.store, DictStore)
+    del bench.store.objects[keys[0]]
+    with pytest.raises(SettingsError, match=rf"the root does not say which one served {TP} from offset 0"):
+        served_config(bench.store, plan, {TP: (0, switch.first)}, "old")

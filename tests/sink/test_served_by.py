@@ -94,3 +94,26 @@ def test_a_pair_that_comes_back_by_a_document_without_a_config_has_the_one_that_
     with pytest.raises(SettingsError, match="another config"):
         claim_pair(store, OURS | {"config": "f" * 16}, "refuse")
     assert claim_pair(store, OURS | {"config": "e" * 16}, "refuse") == {}
+
+
+def test_the_value_in_which_a_config_differs_is_named_where_the_root_knows_both() -> None:
+    store, was = DictStore(), {"quick_gelu": False, "mean": [0.5, 0.5, 0.5], "text_cfg.heads": 2}
+    claim_pair(store, OURS | {"config": "e" * 16}, "refuse", used_config=was)
+    now = {"quick_gelu": True, "mean": [0.5, 0.5, 0.5]}
+    said = (
+        r"it was e{16} \(quick_gelu false, text_cfg.heads 2\) and is f{16} \(quick_gelu true, text_cfg.heads not set\)"
+    )
+    with pytest.raises(SettingsError, match=said):
+        check_pair(store, OURS | {"config": "f" * 16}, "refuse", used_config=now)
+    with pytest.raises(SettingsError, match=r"it was e{16} and is f{16}\."):
+        check_pair(store, OURS | {"config": "f" * 16}, "refuse")
+
+
+def test_what_an_order_asks_for_is_not_refused_but_a_config_that_it_does_not_name() -> None:
+    store, ours = DictStore(), OURS | {"config": "f" * 16}
+    claim_pair(store, OURS | {"config": "e" * 16}, "refuse")
+    assert check_pair(store, ours, "refuse", ordered=ours).keys() == {"config"}
+    with pytest.raises(SettingsError, match="another config"):
+        check_pair(store, ours, "refuse", ordered=OURS)
+    other = ours | {"theta_1": "other"}
+    assert claim_pair(store, other, "refuse", ordered=OURS | {"theta_1": "other"}).keys() == {"theta_1", "config"}

@@ -356,4 +356,5 @@ def served_by(settings: Settings, model: ModelPair, pair: str = "") -> ServedBy:
         {**named, **{f"model.{name}": value for name, value in of_pair.items()}},
         {f"model.{name}": str(place) for name, place in places.items() if place is not None},
         method_in_words(settings.search, model),
+        model.checkpoints.config,
     )

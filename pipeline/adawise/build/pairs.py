@@ -6,7 +6,7 @@ import json
 import os
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -30,14 +30,15 @@ from adawise.build.model import (
 )
 from adawise.build.prompts import prompt_templates, read_lines
 from adawise.decode.preprocess import Preprocess
-from adawise.errors import AdawiseError, DeviceError, OrderTaken, SettingsError
+from adawise.errors import AdawiseError, DeviceError, OrderTaken, PairTooLarge, SettingsError
 from adawise.pairs.live import LivePairs, LoadedPair, WorkerReport
-from adawise.pairs.orders import REPORT_S, Orders, PairDocument, give_order, pair_id, read_orders
-from adawise.pairs.planned import PlannedPairs, check_at_hand, needed, read_plan
-from adawise.records import TopicPartition
+from adawise.pairs.orders import REPORT_S, Orders, PairDocument, check_described, give_order, key_of, read_orders
+from adawise.pairs.planned import PlannedPairs, Ranges, check_at_hand, needed, read_plan, served_config
+from adawise.records import PairKey
 from adawise.settings import ModelSettings, Settings
 from adawise.settings.tree import PREPROCESSING
 from adawise.sink import claims, layout
+from adawise.sink.served_by import claimed_configs, config_in_words
 from adawise.store.store import Store, open_store
 from adawise.worker.pairs import Serving
 
@@ -79,6 +80,7 @@ def document_of(settings: Settings, model: ModelPair, templates: tuple[str, ...]
         settings=kept,
         method=method_in_words(settings.search, model),
         config=config,
+        used_config=model.checkpoints.used_config,
     )
 
 
@@ -145,7 +147,7 @@ class Start:
     settings: Settings
     model: ModelPair
     document: PairDocument
-    failed: Mapping[str, str]
+    failed: Mapping[int, str]  # by number
 
 
 def starting_pair(settings: Settings, orders: Orders) -> Start:
@@ -164,7 +166,7 @@ def starting_pair(settings: Settings, orders: Orders) -> Start:
                 _expect(target, model)
             except AdawiseError as error:
                 _log.error("pair_failed", pair=orders.serves, id=target.id, error=str(error))
-                return _of_settings(settings, {target.id: str(error)})
+                return _of_settings(settings, {orders.serves: str(error)})
             _log.info(
                 "pair_taken",
                 pair=orders.serves,
@@ -172,7 +174,8 @@ def starting_pair(settings: Settings, orders: Orders) -> Start:
                 note="it serves this root since it was switched; the settings name an earlier one: bring them up to "
                 "date at leisure",
             )
-            return Start(own, model, target, {})
+            config, used = model.checkpoints.config, model.checkpoints.used_config
+            return Start(own, model, replace(target, config=config, used_config=used), {})
     return _of_settings(settings, {})
 
 
@@ -180,7 +183,7 @@ def _may_bring(settings: Settings, orders: Orders) -> bool:
     return settings.model.on_change != "refuse" and orders.is_of_a_start
 
 
-def _of_settings(settings: Settings, failed: Mapping[str, str]) -> Start:
+def _of_settings(settings: Settings, failed: Mapping[int, str]) -> Start:
     assert settings.model.classes is not None  # the command line has seen to it
     classes = read_lines(settings.model.classes, "model.classes", "class name")
     templates = prompt_templates(settings.model)
@@ -189,44 +192,61 @@ def _of_settings(settings: Settings, failed: Mapping[str, str]) -> Start:
 
 
 def _expect(document: PairDocument, model: ModelPair) -> None:
-    if (found := pair_id(identity_of(model))) != document.id:
+    found, expected = key_of(identity_of(model)), document.key
+    if found.matches(expected):
+        return
+    if found.id != expected.id:
         raise SettingsError(
             f"{document.theta_1} and what belongs to it are not what was staged: by what they hold they are pair "
-            f"{found}, expected {document.id}. Restore the files, or stage these"
+            f"{found.id}, expected {expected.id}. Restore the files, or stage these"
         )
-    _expect_config(document, model)
+    ours, theirs = model.checkpoints.used_config, document.used_config
+    raise SettingsError(
+        f"{document.theta_1} has the weights that were staged and another config: by its hash it is "
+        f"{config_in_words(found.config, ours, theirs)}, expected {config_in_words(expected.config, theirs, ours)}. "
+        "Restore open_clip_config.json and model.mean, std and quick_gelu"
+    )
 
 
-def _expect_config(document: PairDocument, model: ModelPair) -> None:
-    if document.config not in ("", model.checkpoints.config):
-        raise SettingsError(
-            f"{document.theta_1} has the weights that were staged and another config: by its hash it is "
-            f"{model.checkpoints.config}, expected {document.config}. Restore open_clip_config.json and model.mean, "
-            "std and quick_gelu"
-        )
+def _brings_another(store: Store, start: Start, orders: Orders) -> bool:
+    """True if a worker that begins so asks all workers of the root to serve its pair in place of another one."""
+    pair, serving = start.document.key, orders.serving
+    if start.failed:
+        return False
+    if pair.matches(serving.key):  # where the order does not name its config, others may serve with another one
+        return not serving.config and not claimed_configs(store, serving.identity) <= {pair.config}
+    return orders.number_of(pair) is None or _may_bring(start.settings, orders)
+
+
+def check_start(store: Store, start: Start, orders: Orders) -> None:
+    """Raise SettingsError if a worker would bring a pair that others of the root could not load by its document.
+
+    To be called before the root takes the pair (`served_by.claim_pair`). Raises ChainError, StoreUnavailable.
+    """
+    if orders.log and _brings_another(store, start, orders):
+        check_described(store, start.document)
 
 
 def begin_orders(store: Store, start: Start) -> Orders:
     """The orders of a root, whose first is given now if there is none; and one if this worker brings another pair.
 
-    Likewise for a pair whose config is another one than its document says. One that cannot be described has no order.
+    Likewise for a pair whose config is another one than its document says. In a root without orders a pair that cannot
+    be described is served without one.
 
-    To be called once the root has taken the pair (`served_by.claim_pair`). Raises StoreUnavailable.
+    To be called once the root has taken the pair. Raises as `check_start`.
     """
     orders = read_orders(store)
-    pair = start.document.id
-    if orders.log:
-        is_known = orders.number_of(pair) is not None
-        serves = pair == orders.serving.id and orders.serving.config in ("", start.document.config)
-        if start.failed or serves or (is_known and not _may_bring(start.settings, orders)):
-            return orders
+    if orders.log and not _brings_another(store, start, orders):
+        return orders
     keeps = start.settings.model.on_change == "keep"
     try:
         return give_order(store, orders, "begin", pair=start.document, by=me(), keeps=keeps)
     except OrderTaken:
         return begin_orders(store, start)
-    except SettingsError as error:  # it serves all the same; no other worker can load it by its document
-        _log.error("pair_not_described", id=pair, error=str(error))
+    except SettingsError as error:
+        if orders.log:  # they would follow another pair
+            raise
+        _log.error("pair_not_described", id=start.document.id, error=str(error))
         return orders
 
 
@@ -257,17 +277,16 @@ def live_pairs(settings: Settings, start: Start, store: Store, orders: Orders, n
 
 def serving_of(settings: Settings, model: ModelPair) -> Serving:
     """The pair as the loop uses it. Raises SettingsError as `adaptation` does."""
-    method, by = adaptation(settings, model), served_by(settings, model, pair_id(identity_of(model)))
+    method, by = adaptation(settings, model), served_by(settings, model, key_of(identity_of(model)).id)
     return Serving(method, by, partial(model.classifier.prepare, method.strategy.reach))
 
 
-def planned_pairs(
-    settings: Settings, model: ModelPair, root: str, ranges: Mapping[TopicPartition, tuple[int, int]]
-) -> tuple[PlannedPairs, str]:
+def planned_pairs(settings: Settings, model: ModelPair, root: str, ranges: Ranges) -> tuple[PlannedPairs, str]:
     """The pairs that served these parts of a root's chains, beside that of the settings; and in words which and where.
 
     Raises:
-        SettingsError: one of them is not at hand; the message says which, and from which offset it is needed.
+        SettingsError: one of them is not at hand, or it is not known with which config it served; the message says
+            which, and from which offset it is needed.
         ChainError, StoreUnavailable: by the root.
     """
     store = open_store(root)
@@ -275,17 +294,21 @@ def planned_pairs(
     if not plan:
         raise SettingsError(f"--pairs-of {root}: there are no segments of a worker; name the root that sink.root named")
     ours = serving_of(settings, model)
-    loaded = {ours.pair: ours}
+    loaded = dict[str, Serving]()
     for pair in needed(plan, ranges):
-        number = orders.number_of(pair)
-        if number is not None and pair == ours.pair:
-            _expect_config(orders.pairs[number], model)
-        if pair in loaded or number is None:
-            continue
-        try:
-            loaded[pair] = load_beside(settings, orders.pairs[number], preprocess=model.checkpoints.preprocess).serving
-        except AdawiseError as error:
-            _log.warning("pair_failed", pair=number, id=pair, error=str(error))
+        described = [document.config for document in orders.pairs.values() if document.id == pair]
+        configs = {*described, *([ours.by.config] if ours.pair == pair else [])} - {""}
+        config = served_config(store, plan, ranges, pair) if len(configs) > 1 else ""
+        number = orders.number_of(PairKey(pair, config))
+        if ours.key.matches(PairKey(pair, config)):
+            loaded[pair] = ours
+        elif number is not None:
+            document = orders.pairs[number]
+            document = replace(document, config=config or document.config)
+            try:
+                loaded[pair] = load_beside(settings, document, preprocess=model.checkpoints.preprocess).serving
+            except AdawiseError as error:
+                _log.warning("pair_failed", pair=number, id=pair, error=str(error))
     check_at_hand(plan, ranges, loaded, root)
     where = {str(tp): [(switch.first, switch.pair) for switch in plan.get(tp, ())] for tp in sorted(ranges)}
     return PlannedPairs(plan, loaded, ours, keeps=settings.model.on_change == "keep"), str(where)
@@ -308,7 +331,7 @@ def load_beside(settings: Settings, document: PairDocument, *, preprocess: Prepr
             f"{preprocess.id}, and these are in hand: start the workers anew with the new pair and "
             "--model.on-change reset or keep"
         )
-    _expect_config(document, model)
+    _expect(document, model)
     alert_rules(own.alerts, document.classes)
     serving = serving_of(own, model)
     model.classifier.warm_up(serving.adaptation.strategy.reach[0])
@@ -318,22 +341,24 @@ def load_beside(settings: Settings, document: PairDocument, *, preprocess: Prepr
 
 
 def _room(settings: Settings, document: PairDocument) -> int:
-    """MiB for merged copies of a pair that is loaded beside another one. Raises SettingsError: there is no room."""
+    """MiB for merged copies of a pair that is loaded beside another one. Raises PairTooLarge."""
     one = max(map(checkpoint_bytes, (document.theta_0, document.theta_1)))
     available, needed = available_memory_bytes(), _TIMES * one
     if available is not None and available < needed:
-        raise SettingsError(
+        raise PairTooLarge(
             f"the pair takes {needed / 2**20:.0f} MiB beside the one that serves, and {available / 2**20:.0f} MiB of "
             "memory are available: give the worker more, or stop it and start it with the new pair"
         )
-    device = open_device(settings.model).where
+    opened = open_device(settings.model)
+    device = opened.where
     if device.type == "cuda":
         try:
+            opened.free()  # what torch keeps of a pair that was freed does not count as free
             free, _ = torch.cuda.mem_get_info(device)
         except RuntimeError as error:
             raise DeviceError(f"{device} does not say how much memory it has: {error}") from error
         if free < _TIMES_ON_A_CARD * one:
-            raise SettingsError(
+            raise PairTooLarge(
                 f"the pair takes {_TIMES_ON_A_CARD * one / 2**20:.0f} MiB of {device} beside the one that serves, and "
                 f"{free / 2**20:.0f} MiB are free: lower model.bank_mib, or start anew with the new pair"
             )
@@ -345,9 +370,12 @@ def _room(settings: Settings, document: PairDocument) -> int:
 def checkpoint_bytes(name: str) -> int:
     """Of one checkpoint's weights in float32, by its file; 0 for a tag, of which nobody knows before it is loaded."""
     path = Path(name.removeprefix(_LOCAL))
-    if path.is_dir():
-        return max((_weights_bytes(file) for file in path.iterdir() if file.suffix in _WEIGHTS), default=0)
-    return _weights_bytes(path) if path.is_file() else 0
+    try:
+        if path.is_dir():
+            return max((_weights_bytes(file) for file in path.iterdir() if file.suffix in _WEIGHTS), default=0)
+        return _weights_bytes(path) if path.is_file() else 0
+    except OSError:  # loading it says so
+        return 0
 
 
 _WEIGHTS = {".safetensors", ".pt", ".pth", ".bin"}
@@ -361,7 +389,6 @@ def _weights_bytes(path: Path) -> int:
         length = int.from_bytes(file.read(8), "little")
         try:
             header = json.loads(file.read(min(length, size)))
-            shapes = [tensor["shape"] for name, tensor in header.items() if name != "__metadata__"]
+            return sum(4 * prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
         except (ValueError, KeyError, TypeError, AttributeError):  # damaged: loading it says so
             return size
-    return sum(4 * prod(shape) for shape in shapes)

@@ -7,7 +7,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 from uuid import uuid4
 
 import structlog
@@ -19,20 +19,20 @@ from adawise.build.kafka import dead_letters as letters
 from adawise.build.kafka import kafka_source, results, tell_of_certificates
 from adawise.build.machine import usable_cores
 from adawise.build.model import ModelPair, adaptation, identity_of, meant, method_in_words, served_by
-from adawise.build.pairs import begin_orders, live_pairs, starting_pair
+from adawise.build.pairs import begin_orders, check_start, live_pairs, starting_pair
 from adawise.build.recording import worker_recorder
 from adawise.build.retention import housekeeping
 from adawise.build.telemetry import spans
 from adawise.build.waiting import answered, await_store
 from adawise.decode.child import Apart
 from adawise.decode.codec import sniff
-from adawise.pairs.orders import read_orders
+from adawise.pairs.orders import PairDocument, read_orders
 from adawise.ports import DeadLetters, ServedBy, Source
 from adawise.records import BatchEnds, Message
 from adawise.settings import Settings
 from adawise.sink.chain import Commits, SegmentChain
 from adawise.sink.owner import Owner
-from adawise.sink.served_by import OnChange, check_pair, claim_pair
+from adawise.sink.served_by import OnChange, claim_pair
 from adawise.sink.starts import StoredStarts
 from adawise.store.store import Failpoint, Store, open_store
 from adawise.worker.backpressure import Limits
@@ -45,7 +45,6 @@ from adawise.worker.partition import FlushPolicy
 from adawise.worker.write_ahead import WriteAheadRecorder
 
 T = TypeVar("T")
-PairClaim = Literal["by settings", "as asked", "not"]
 
 _ROUND_CHUNKS = {"cpu": 8, "cuda": 32}  # forwards' worth of images gathered before the model runs
 
@@ -81,7 +80,8 @@ def start_worker(
         start = starting_pair(settings, orders)
         settings, model = start.settings, start.model
         observer.observe(ModelLoaded(model.classes, describe(settings, model)))
-        asked = bool(orders.log) and start.document.id == orders.serving.id
+        answer(lambda: check_start(open_store(settings.sink.root), start, orders))
+        asked = bool(orders.log) and start.document.key.matches(orders.serving.key)
 
         def pairs(store: Store, name: str) -> Pairs:
             return live_pairs(settings, start, store, begin_orders(store, start), name)
@@ -99,7 +99,8 @@ def start_worker(
             results_to=settings.results.topic_of(kafka.topic) if settings.results.enabled else None,
             partitions=answer(lambda: source.log.identity(kafka.topic)).partitions,
             pairs=pairs,
-            claim="as asked" if asked else "not" if start.failed else "by settings",
+            claims=not start.failed,
+            ordered=orders.serving if asked else None,
             failpoint=failpoint,
         )
     except BaseException:
@@ -124,7 +125,8 @@ def make_worker(
     results_to: str | None = None,
     partitions: int = 1,
     pairs: Callable[[Store, str], Pairs] | None = None,
-    claim: PairClaim = "by settings",
+    claims: bool = True,
+    ordered: PairDocument | None = None,
     batch_ends: BatchEnds | None = None,
     failpoint: Failpoint = lambda _: None,
 ) -> Worker:
@@ -135,8 +137,8 @@ def make_worker(
     `results_to`, if there is one, which has so many `partitions` if it is created.
 
     `pairs` makes what says which pair serves, of the store and a name of this start, once the store was checked; None:
-    `model` for ever. `claim`: how the root is told that `model` serves it. `batch_ends` are those of an earlier run,
-    where batches end too.
+    `model` for ever. `claims`: whether the root is `model`'s from now on; `ordered` describes `model` in the order that
+    asks for it, if one does. `batch_ends` are those of an earlier run, where batches end too.
 
     A store that does not answer is waited for, unless `should_stop()`: the worker then has nothing to do but to end.
     """
@@ -163,15 +165,15 @@ def make_worker(
         )
 
     followed: list[Pairs] = []
-    name, on_change = uuid4().hex, "keep" if claim == "as asked" else settings.model.on_change
+    name = uuid4().hex
 
     def check() -> None:
         chain.check()
-        if owner is None and claim != "not":  # a replay's `_replay.json` says with which models it was begun
-            ours, asked = identity_of(model), on_change
-            if check_pair(store, ours, "keep").keys() == {"config"}:
-                asked = settings.model.on_change  # an order names a pair by its id, which has no config
-            tell_changes(claim_pair(store, ours, asked), asked)
+        if owner is None and claims:  # a replay's `_replay.json` says with which models it was begun
+            asked = None if ordered is None else ordered.whole_identity
+            config, on_change = model.checkpoints.used_config, settings.model.on_change
+            changes = claim_pair(store, identity_of(model), on_change, ordered=asked, used_config=config)
+            tell_changes(changes, on_change if asked is None else "keep")
         if pairs is not None:
             followed.append(pairs(store, name))
 

@@ -167,16 +167,20 @@ def check_alike(zero: Mapping[str, Any], one: Mapping[str, Any], *, defaults: Ma
             )
 
 
-def config_digest(
+def used_config(
     config: Mapping[str, Any], used: Mapping[str, Any], *, defaults: Mapping[str, Mapping[str, Any]]
-) -> str:
-    """Return 16 hex digits of what beside weights and pixels decides the logits: `decisive`, mean, std and GELU.
+) -> dict[str, Any]:
+    """Return what beside weights and pixels decides the logits, as JSON has it: `decisive`, mean, std and GELU.
 
     `used` has the mean and std that pixels are normalised by, three numbers each, and `quick_gelu`.
     """
     pixels = {key: [float(each) for each in used[key]] for key in ("mean", "std")}
-    said = {**decisive(config, defaults), **pixels, "quick_gelu": bool(used["quick_gelu"])}
-    return sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
+    return {**decisive(config, defaults), **pixels, "quick_gelu": bool(used["quick_gelu"])}
+
+
+def config_digest(config: Mapping[str, Any]) -> str:
+    """Return 16 hex digits of a `used_config`."""
+    return sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def check_config(

@@ -30,7 +30,7 @@ from adawise.adapt.interpolate import check_finite, check_pair, freeze_statistic
 from adawise.clip.archive import check_unpacked_size, is_archive, read_archive
 from adawise.clip.attention import pack_attention
 from adawise.clip.compiler import postponed
-from adawise.clip.config import check_alike, check_config, check_size, config_digest
+from adawise.clip.config import check_alike, check_config, check_size, config_digest, used_config
 from adawise.clip.patches import multiply_patches
 from adawise.clip.preprocessing import (
     CONFIG_NAME,
@@ -81,7 +81,7 @@ class CheckpointPair:
 
     `mean` and `std` are per channel, of pixels in [0, 1]; `preparation` says where they and the rest are known from.
     `log_scales` are the two logit scales in log space. `hashes` are of weights, and of what changes what they mean.
-    `config` is a hash of the config of both, with mean, std and GELU as they are used (`clip.config.decisive`).
+    `config` is a hash of `used_config`: the config of both, with mean, std and GELU as they are used.
     """
 
     tower: nn.Module = field(repr=False)
@@ -96,6 +96,7 @@ class CheckpointPair:
     config: str
     _models: tuple[Any, Any] = field(repr=False)  # open_clip's own classes, untyped
     _tokenizer: Any = field(repr=False)
+    used_config: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @cached_property
     def text_is_shared(self) -> bool:
@@ -162,6 +163,7 @@ def _load_checkpoints(
         hashing = both.map(partial(_hash, prepared), models, named)
         tokenizer = _tokenizer(configs, _named(architecture, theta_0))
         hash_0, hash_1 = hashing
+    config = used_config(named[0], prepared.values, defaults=_DEFAULTS)
     return CheckpointPair(
         tower=tower,
         theta_0={name: p.detach() for name, p in tower.named_parameters()},
@@ -172,9 +174,10 @@ def _load_checkpoints(
         preparation=prepared,
         log_scales=(float(models[0].logit_scale.detach()), float(models[1].logit_scale.detach())),
         hashes=(hash_0, hash_1),
-        config=config_digest(named[0], prepared.values, defaults=_DEFAULTS),
+        config=config_digest(config),
         _models=models,
         _tokenizer=tokenizer,
+        used_config=config,
     )
 
 

@@ -12,18 +12,20 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import structlog
 from typing_extensions import override
 
-from adawise.errors import AdawiseError, PairMissing
+from adawise.errors import AdawiseError, DeviceError, PairMissing, PairTooLarge, StoreUnavailable
 from adawise.pairs.orders import REPORT_S, Orders, PairDocument
 from adawise.pairs.shadow import ShadowRun
 from adawise.passes import Passes
 from adawise.ports import Head
 from adawise.records import Switch, TopicPartition
+from adawise.worker.events import PairsProgress
+from adawise.records import PairKey, Switch, TopicPartition
 from adawise.worker.events import PairsProgress
 from adawise.worker.pairs import Pairs, PairTurn, ServedBatch, Serving
 
@@ -35,25 +37,40 @@ _NICE = 15
 _log = structlog.get_logger("pairs")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class LoadedPair:
-    """A pair in memory. `unused_s`: since when it serves nothing and is not asked for."""
+    """A pair in memory.
+
+    `settings` are those of the document that it was loaded by; None for the pair of the start, which has the worker's
+    own. `unused_s`: since when it serves nothing and is not asked for.
+    """
 
     serving: Serving
     seconds: float = 0.0
     memory_bytes: int = 0
+    settings: Mapping[str, Mapping[str, Any]] | None = None
     unused_s: float | None = None
 
 
 @dataclass(slots=True)
 class _Loading:
-    """A pair on its way, in a thread of its own."""
+    """A pair on its way, by the number of its document, in a thread of its own."""
 
-    pair: str
+    number: int
     document: PairDocument
     thread: threading.Thread | None = None
     loaded: LoadedPair | None = None
     error: str = ""
+    lacks_memory: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """Why a pair could not be loaded, and when it is tried again."""
+
+    why: str
+    again_s: float
+    lacks_memory: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +81,7 @@ class WorkerReport:
     """
 
     states: Mapping[int, tuple[PairState, str]]
-    partitions: Mapping[TopicPartition, tuple[str, int]]
+    partitions: Mapping[TopicPartition, tuple[PairKey, int]]
     loads: Mapping[str, tuple[float, int]] = field(default_factory=dict)  # pair: seconds, bytes
     shadow: tuple[int, int, float, str] | None = None  # batches done, too late for their segment, seconds, why given up
     methods: Mapping[int, str] = field(default_factory=dict)
@@ -77,7 +94,8 @@ class WorkerReport:
                 for number, (state, why) in self.states.items()
             },
             "partitions": {
-                str(tp.partition): {"pair": pair, "from": first} for tp, (pair, first) in self.partitions.items()
+                str(tp.partition): {"pair": pair.id, "config": pair.config, "from": first}
+                for tp, (pair, first) in self.partitions.items()
             },
             "loads": {
                 pair: {"seconds": round(seconds, 1), "bytes": size} for pair, (seconds, size) in self.loads.items()
@@ -100,7 +118,7 @@ class LivePairs(Pairs):
         load: a pair that a document describes, checked and warmed up; called in a thread.
         report: has what this worker says of its pairs; called in a thread.
         leave: takes that back; called once at the end, if anything was said.
-        failed: of pairs that could not be loaded at the start, by id: why.
+        failed: of pairs that could not be loaded at the start, by number: why.
         every_s: between two looks.
         keep_s: that a pair stays in memory after its last partition went to another.
         shadow_share: of the time that a shadow may take while images wait.
@@ -117,23 +135,22 @@ class LivePairs(Pairs):
         load: Callable[[PairDocument], LoadedPair],
         report: Callable[[WorkerReport], None],
         leave: Callable[[], None] = lambda: None,
-        failed: Mapping[str, str] | None = None,
+        failed: Mapping[int, str] | None = None,
         every_s: float,
         keep_s: float,
         shadow_share: float = 0.1,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        super().__init__(first, keeps=keeps)
+        # Not what a `Pairs` of one pair has: that would keep `first` in memory for ever.
         self._orders, self._keeps, self._load, self._report, self._leave = orders, keeps, load, report, leave
         self._keep_s, self._shadow_share, self._clock = keep_s, shadow_share, clock
         self._shadow: ShadowRun | None = None
         self._shadow_of = -1  # the order
-        self._loaded = {first.pair: LoadedPair(first)}
-        self._first = first.pair
+        self._loaded = [LoadedPair(first)]
         now_s = clock()
-        self._failed = {pair: (why, now_s + _AGAIN_S) for pair, why in (failed or {}).items()}
+        self._failed = {number: _Failure(why, now_s + _AGAIN_S) for number, why in (failed or {}).items()}
         self._loading: _Loading | None = None
-        self._turns: dict[TopicPartition, tuple[str, int]] = {}
+        self._turns: dict[TopicPartition, tuple[Serving, int]] = {}
         self._reported: tuple[WorkerReport | None, float] = (None, 0.0)
         self._look, self._tidy_s = look, now_s
         self._looks = Passes[tuple[WorkerReport, Orders], Orders](
@@ -150,20 +167,15 @@ class LivePairs(Pairs):
     def at(self, tp: TopicPartition, head: Head) -> PairTurn:
         """What is asked for, else what the chain says."""
         last = head.switches[-1] if head.switches else None
-        loaded = self._loaded.get(last.pair) if last is not None else None
-        if self._target is not None:
-            serving = self._target
-        elif loaded is not None:
-            serving = loaded.serving
-        elif last is None:
-            serving = self._loaded[self._fallback()].serving
-        else:
+        serving = self._target or (self._last_served() if last is None else self._loaded_as(last.pair))
+        if serving is None:
+            assert last is not None
             raise self._missing(tp, last)
         self._awaited.pop(tp, None)
-        self._turns[tp] = serving.pair, head.next_offset
         if last is not None and last.pair == serving.pair:
-            self._turns[tp] = last.pair, last.first
+            self._turns[tp] = serving, last.first
             return PairTurn(serving, last.keeps)
+        self._turns[tp] = serving, head.next_offset
         return PairTurn(serving, self._keeps_with(serving))
 
     @override
@@ -174,24 +186,29 @@ class LivePairs(Pairs):
 
     @override
     def switched(self, tp: TopicPartition, turn: PairTurn, switch: Switch) -> None:
-        self._turns[tp] = turn.serving.pair, switch.first
+        self._turns[tp] = turn.serving, switch.first
 
     def _keeps_with(self, serving: Serving) -> bool:
         orders = self._orders
-        return orders.keeps if len(orders.log) > 1 and serving.pair == self._serving_id else self._keeps
+        return orders.keeps if len(orders.log) > 1 and serving is self._target else self._keeps
 
-    @property
-    def _serving_id(self) -> str:
-        return self._orders.serving.id if self._orders.log else self._first
+    def _loaded_as(self, pair: str) -> Serving | None:
+        """The newest pair in memory with an id, which is all that a chain says."""
+        return next((loaded.serving for loaded in reversed(self._loaded) if loaded.serving.pair == pair), None)
+
+    def _find(self, document: PairDocument) -> LoadedPair | None:
+        """What a document describes, if it is in memory: the pair, its config, and the settings that belong to it."""
+        pair, settings = document.key, document.settings
+        found = (loaded for loaded in reversed(self._loaded) if loaded.serving.key.matches(pair))
+        return next((loaded for loaded in found if loaded.settings in (None, settings)), None)
 
     def _missing(self, tp: TopicPartition, last: Switch) -> PairMissing:
-        number = self._orders.number_of(last.pair)
+        number = self._orders.number_of(PairKey(last.pair))
         named = f"pair {last.pair}" if number is None else f"pair {number} ({last.pair})"
-        why = self._failed.get(last.pair, ("it is being loaded, and then it goes on", 0.0))[0]
+        why = "no document in _pairs describes it: start a worker whose settings name it"
         if number is not None:
-            self._awaited[tp] = number
-        else:
-            why = "no document in _pairs describes it: start a worker whose settings name it"
+            failed, self._awaited[tp] = self._failed.get(number), number
+            why = "it is being loaded, and then it goes on" if failed is None else failed.why
         return PairMissing(
             f"{tp}: expected {named}, which serves it from offset {last.first} on as its chain says, but it is not "
             f"here: {why}. This partition stands, others go on. Give this machine the files, or switch all to another "
@@ -242,8 +259,8 @@ class LivePairs(Pairs):
 
     @override
     def idle(self) -> bool:
-        """The heads of whoever serves, then a batch of the shadow."""
-        if self._target is not None and self._target.prepare():
+        """The heads of the pair that serves, then a batch of the shadow."""
+        if (self._target or self._last_served()).prepare():
             return True
         if self._shadow is None:
             return False
@@ -268,7 +285,7 @@ class LivePairs(Pairs):
             if order.number in known:
                 continue
             _log.info("pair_ordered", order=order.number, what=order.kind, pair=order.pair, by=order.by)
-            self._failed.pop(orders.pairs[order.pair].id, None)  # whoever asks again has mended something
+            self._failed.pop(order.pair, None)  # whoever asks again has mended something
         known_damage = self._orders.damaged
         self._log_damaged({number: why for number, why in orders.damaged.items() if number not in known_damage})
         self._orders = orders
@@ -288,10 +305,10 @@ class LivePairs(Pairs):
         _log.warning("pairs_not_read", error=error, note="they are looked for again; serving goes on")
 
     def _aim(self) -> None:
-        found = self._loaded.get(self._serving_id)
+        orders, staged = self._orders, self._orders.staged
+        found = self._find(orders.serving) if orders.log else self._loaded[0]
         self._target = found.serving if found is not None else None
-        staged = self._orders.staged
-        loaded = self._loaded.get(self._orders.pairs[staged.pair].id) if staged is not None else None
+        loaded = self._find(orders.pairs[staged.pair]) if staged is not None else None
         if staged is None or loaded is None or not staged.shadow:
             self._shadow, self._shadow_of = None, -1
         elif self._shadow_of != staged.number:
@@ -302,22 +319,34 @@ class LivePairs(Pairs):
 
     # -- loading
 
-    def _asked_for(self) -> list[PairDocument]:
-        """What is to be in memory, the most urgent first."""
-        orders = self._orders
-        if not orders.log:
-            return []
-        numbers = [orders.serves, *self._awaited.values(), *([] if orders.staged is None else [orders.staged.pair])]
-        return [orders.pairs[number] for number in dict.fromkeys(numbers)]
+    def _to_serve(self) -> list[int]:
+        """The numbers of the pairs that are to serve now, the most urgent first."""
+        return [self._orders.serves, *self._awaited.values()] if self._orders.log else []
+
+    def _lacking_memory(self) -> int | None:
+        """The number of a pair that is to serve and finds no memory."""
+        return next(
+            (number for number in self._to_serve() if number in self._failed and self._failed[number].lacks_memory),
+            None,
+        )
+
+    def _asked_for(self) -> list[int]:
+        """The numbers of what is to be in memory, the most urgent first: a staged pair only where the others fit."""
+        staged = self._orders.staged
+        is_wanted = staged is not None and self._lacking_memory() is None
+        return list(dict.fromkeys([*self._to_serve(), *([staged.pair] if staged is not None and is_wanted else [])]))
 
     def _begin_load(self, now_s: float) -> None:
-        for document in self._asked_for():
-            pair = document.id
-            if pair in self._loaded or self._failed.get(pair, ("", 0.0))[1] > now_s:
+        for number in self._asked_for():
+            document, failed = self._orders.pairs[number], self._failed.get(number)
+            if self._find(document) is not None or (failed is not None and failed.again_s > now_s):
                 continue
-            loading = self._loading = _Loading(pair, document)
+            loading = self._loading = _Loading(number, document)
             loading.thread = threading.Thread(target=self._do_load, args=(loading,), name="pair", daemon=True)
-            loading.thread.start()
+            try:
+                loading.thread.start()
+            except RuntimeError as error:  # there are as many threads as may be
+                loading.error = f"{type(error).__name__}: {error}"
             return
 
     def _do_load(self, loading: _Loading) -> None:
@@ -328,83 +357,87 @@ class LivePairs(Pairs):
         try:
             loading.loaded = self._load(loading.document)
             loading.loaded.seconds = time.monotonic() - began_s
+            loading.loaded.settings = loading.document.settings
         except AdawiseError as error:
-            loading.error = str(error)
+            loading.error, loading.lacks_memory = str(error), isinstance(error, (PairTooLarge, DeviceError))
         except Exception as error:  # noqa: BLE001  # of a library that was given what it does not know: no reason to stop serving
             loading.error = f"{type(error).__name__}: {error}"
+            loading.lacks_memory = isinstance(error, MemoryError)
 
     def _take_load(self, loading: _Loading, now_s: float) -> None:
         assert loading.thread is not None
         if loading.thread.is_alive():
             return
-        self._loading, number = None, self._orders.number_of(loading.pair)
-        if loading.loaded is None:
-            self._failed[loading.pair] = loading.error, now_s + _AGAIN_S
-            _log.error("pair_failed", pair=number, id=loading.pair, error=loading.error, again_s=_AGAIN_S)
+        self._loading, found = None, loading.loaded
+        pair, number = loading.document.id, loading.number
+        if found is None:
+            self._failed[number] = _Failure(loading.error, now_s + _AGAIN_S, loading.lacks_memory)
+            _log.error("pair_failed", pair=number, id=pair, error=loading.error, again_s=_AGAIN_S)
             return
-        found = loading.loaded
-        if found.serving.pair != loading.pair:
-            error = (
-                f"the files are not those that were staged: by what they hold they are pair {found.serving.pair}, "
-                f"expected {loading.pair}. Restore them, or stage the new ones"
-            )
-            self._failed[loading.pair] = error, now_s + _AGAIN_S
-            _log.error("pair_failed", pair=number, id=loading.pair, error=error, again_s=_AGAIN_S)
-            return
-        self._loaded[loading.pair] = found
+        self._failed.pop(number, None)
+        self._loaded.append(found)
         mib = round(found.memory_bytes / 2**20)
         method, seconds = found.serving.by.method, round(found.seconds, 1)
-        _log.info("pair_loaded", pair=number, id=loading.pair, method=method, seconds=seconds, memory_mib=mib)
+        _log.info("pair_loaded", pair=number, id=pair, method=method, seconds=seconds, memory_mib=mib)
         self._aim()
 
     def _let_go(self, now_s: float) -> None:
-        """Free what serves nothing, and is not asked for any more, after a while.
+        """Free what serves nothing, and is not asked for any more: after a while, or at once for a pair without memory.
 
-        While the pair that is to serve is not here, one stays for partitions that come to this worker (`_fallback`).
-        The others go: the memory that they take may be what the pair lacks.
+        While the pair that is to serve is not here, one stays for partitions that come to this worker
+        (`_last_served`). The others go: the memory that they take may be what the pair lacks.
         """
-        used = {pair for pair, _ in self._turns.values()} | {document.id for document in self._asked_for()}
-        if self._target is None:
-            used.add(self._fallback())
-        for pair, loaded in list(self._loaded.items()):
-            if pair in used or pair == self._serving_id:
+        lacking = self._lacking_memory()
+        used = [serving for serving, _ in self._turns.values()] + [self._target or self._last_served()]
+        asked = [self._find(self._orders.pairs[number]) for number in self._asked_for()]
+        unused = [loaded for loaded in self._loaded if loaded.serving not in used and loaded not in asked]
+        for loaded in self._loaded:
+            if loaded not in unused:
                 loaded.unused_s = None
             elif loaded.unused_s is None:
                 loaded.unused_s = now_s
-            elif now_s - loaded.unused_s >= self._keep_s:
-                del self._loaded[pair]
-                _log.info("pair_freed", pair=self._orders.number_of(pair), id=pair)
+        gone = [
+            loaded
+            for loaded in unused
+            if lacking is not None or (loaded.unused_s is not None and now_s - loaded.unused_s >= self._keep_s)
+        ]
+        for loaded in gone:
+            self._loaded.remove(loaded)
+            _log.info("pair_freed", pair=self._orders.number_of(loaded.serving.key), id=loaded.serving.pair)
+        if gone:
+            self._aim()  # a shadow of it ends
+            if lacking is not None:
+                self._failed[lacking] = replace(self._failed[lacking], again_s=now_s)
 
-    def _fallback(self) -> str:
-        """The id of the pair that served last, of those in memory; of the first, if no order is about one of them."""
+    def _last_served(self) -> Serving:
+        """The pair that served last, of those in memory; the first of them, if no order is about one."""
         served = (order for order in reversed(self._orders.log) if order.kind in {"begin", "switch"})
-        ids = (self._orders.pairs[order.pair].id for order in served)
-        return next((pair for pair in ids if pair in self._loaded), next(iter(self._loaded), ""))
+        found = (self._find(self._orders.pairs[order.pair]) for order in served)
+        return next((loaded.serving for loaded in found if loaded is not None), self._loaded[0].serving)
 
     # -- reports
 
     def _said(self) -> WorkerReport:
-        states: dict[int, tuple[PairState, str]] = {}
-        for number, document in self._orders.pairs.items():
-            state = self._state_of(number, document.id)
-            if state is not None:
-                states[number] = state
-        loads = {pair: (found.seconds, found.memory_bytes) for pair, found in self._loaded.items() if found.seconds}
+        found = {number: self._find(document) for number, document in self._orders.pairs.items()}
+        states = ((number, self._state_of(number, loaded)) for number, loaded in found.items())
+        loads = {each.serving.pair: (each.seconds, each.memory_bytes) for each in self._loaded if each.seconds}
         run = self._shadow
         shadow = None if run is None else (run.done, run.late, round(run.seconds, 3), run.failed)
-        loaded = {number: self._loaded.get(document.id) for number, document in self._orders.pairs.items()}
-        methods = {number: found.serving.by.method for number, found in loaded.items() if found is not None}
-        return WorkerReport(states, dict(self._turns), loads, shadow, methods)
+        methods = {number: loaded.serving.by.method for number, loaded in found.items() if loaded is not None}
+        turns = {tp: (serving.key, first) for tp, (serving, first) in self._turns.items()}
+        said = {number: state for number, state in states if state is not None}
+        return WorkerReport(said, turns, loads, shadow, methods)
 
-    def _state_of(self, number: int, pair: str) -> tuple[PairState, str] | None:
-        if pair in self._loaded:
-            serves = number == self._orders.serves
-            staged = self._orders.staged is not None and self._orders.staged.pair == number
-            return ("serves" if serves else "ready" if staged else "former"), ""
-        if self._loading is not None and self._loading.pair == pair:
+    def _state_of(self, number: int, loaded: LoadedPair | None) -> tuple[PairState, str] | None:
+        is_staged = self._orders.staged is not None and self._orders.staged.pair == number
+        if loaded is not None:
+            return ("serves" if number == self._orders.serves else "ready" if is_staged else "former"), ""
+        if self._loading is not None and self._loading.number == number:
             return "loading", ""
-        if pair in self._failed and any(document.id == pair for document in self._asked_for()):
-            return "failed", self._failed[pair][0]
+        if number in self._failed and number in self._asked_for():
+            return "failed", self._failed[number].why
+        if is_staged and (lacking := self._lacking_memory()) is not None:
+            return "failed", f"there is no memory for it beside pair {lacking}, which is to serve"
         return None
 
     def _pass(self, given: Sequence[tuple[WorkerReport, Orders]], ends: Callable[[], bool]) -> Orders:
@@ -414,6 +447,10 @@ class LivePairs(Pairs):
         before, at_s = self._reported
         now_s = self._clock()
         if len(orders.log) > 1 and (report != before or now_s - at_s >= REPORT_S):
-            self._report(report)
-            self._reported = report, now_s
+            try:
+                self._report(report)
+            except StoreUnavailable as error:  # as a store that is full; what is asked for is followed all the same
+                self._unanswered(str(error))
+            else:
+                self._reported = report, now_s
         return orders

@@ -22,6 +22,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from adawise.errors import ChainError, OrderTaken, SettingsError
+from adawise.records import PairKey
 from adawise.sink import claims, layout
 from adawise.store.documents import Count, Document, Line, Plain, Text, read_document, write_document
 from adawise.store.store import AlreadyExists, Store
@@ -37,8 +38,8 @@ State = Literal["keep", "reset"]
 class PairDocument:
     """A pair, by what it holds (`identity` and `config`, hashes) and by where it lies.
 
-    `settings` are those of `search` and the like that belong to it, as in a file of settings: group to names. `method`
-    says in words how alpha is chosen with them.
+    `used_config` is what `config` is a hash of, by name. `settings` are those of `search` and the like that belong to
+    it, as in a file of settings: group to names. `method` says in words how alpha is chosen with them.
     """
 
     identity: Mapping[str, str]
@@ -52,6 +53,7 @@ class PairDocument:
     settings: Mapping[str, Mapping[str, Any]]
     method: str = ""
     config: str = ""  # of the model; an earlier version does not say it
+    used_config: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def whole_identity(self) -> dict[str, str]:
@@ -59,18 +61,20 @@ class PairDocument:
         return {**self.identity, **({"config": self.config} if self.config else {})}
 
     @property
+    def key(self) -> PairKey:
+        """See `key_of`."""
+        return key_of(self.whole_identity)
+
+    @property
     def id(self) -> str:
-        """See `pair_id`."""
-        return pair_id(self.identity)
+        """See `key_of`."""
+        return self.key.id
 
 
-def pair_id(identity: Mapping[str, str]) -> str:
-    """16 hex digits of what a pair and its card hold: wherever it lies, whatever version loads it.
-
-    The config is not part of it, or each pair would be another one since 0.3; who compares ids compares configs too.
-    """
+def key_of(identity: Mapping[str, str]) -> PairKey:
+    """Return which pair has this identity; the id is 16 hex digits, wherever it lies, whatever version loads it."""
     parts = sorted((name, value) for name, value in identity.items() if name != "config")
-    return sha256(json.dumps(parts).encode()).hexdigest()[:16]
+    return PairKey(sha256(json.dumps(parts).encode()).hexdigest()[:16], identity.get("config", ""))
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +127,9 @@ class Orders:
         """True if a worker's settings brought the pair that is to serve, and no command has switched since."""
         return next((order.kind == "begin" for order in reversed(self.log) if order.kind in {"begin", "switch"}), False)
 
-    def number_of(self, pair: str) -> int | None:
-        """The newest number of the pair with an id."""
-        return max((number for number, document in self.pairs.items() if document.id == pair), default=None)
+    def number_of(self, pair: PairKey) -> int | None:
+        """The newest number of a pair."""
+        return max((number for number, document in self.pairs.items() if document.key.matches(pair)), default=None)
 
     def after(self, order: PairOrder, document: PairDocument | None) -> Orders:
         """With one more."""
@@ -198,17 +202,7 @@ def give_order(
     number = orders.next_number
     document = pair if isinstance(pair, PairDocument) else None
     order = PairOrder(number, kind, pair if isinstance(pair, int) else number, keeps, shadow, by)
-    said: dict[str, Any] = {
-        "layout": claims.LAYOUT,
-        "order": kind,
-        "pair": order.pair,
-        "state": "keep" if keeps else "reset",
-    }
-    said |= {"shadow": shadow, "by": by, **({"document": asdict(document)} if document is not None else {})}
-    try:
-        data = write_document(_Order, said)
-    except ValueError as error:
-        raise SettingsError(f"{store}: this pair cannot be described in {layout.PAIRS}: {error}") from None
+    data = _written(store, order, document)
     try:
         store.create(layout.pair_key(number), data)
     except AlreadyExists:
@@ -223,6 +217,28 @@ def give_order(
     return orders.after(order, document)
 
 
+def check_described(store: Store, document: PairDocument) -> None:
+    """Raise SettingsError if no worker could read an order that describes the pair."""
+    _written(store, PairOrder(0, "begin", 0, keeps=False, shadow=0, by=""), document)
+
+
+def _written(store: Store, order: PairOrder, document: PairDocument | None) -> bytes:
+    said: dict[str, Any] = {
+        "layout": claims.LAYOUT,
+        "order": order.kind,
+        "pair": order.pair,
+        "state": "keep" if order.keeps else "reset",
+    }
+    said |= {"shadow": order.shadow, "by": order.by, **({} if document is None else {"document": asdict(document)})}
+    try:
+        return write_document(_Order, said)
+    except ValueError as error:
+        raise SettingsError(
+            f"{store}: this pair cannot be described in {layout.PAIRS}: {error}. No other worker could load it: give "
+            "its files names in UTF-8, and fewer or shorter class names and prompts"
+        ) from None
+
+
 class _Document(Document):
     identity: Annotated[dict[Text, Text], Field(min_length=1, max_length=64)]
     architecture: Text
@@ -235,6 +251,7 @@ class _Document(Document):
     settings: dict[Text, dict[Text, Plain]]
     method: Text = ""
     config: Line = ""
+    used_config: Annotated[dict[Text, Plain], Field(default_factory=dict)]
 
 
 class _Order(Document):

@@ -6,7 +6,8 @@ switch wait for it, and whatever of what came before is still open there was clo
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import zip_longest
 
 from typing_extensions import override
 
@@ -14,10 +15,14 @@ from adawise.errors import SettingsError
 from adawise.ports import Head
 from adawise.records import Switch, TopicPartition
 from adawise.sink.walk import chains, footer_of
+from adawise.sink import layout, segment
+from adawise.sink.read.files import read_bytes, segment_keys, segment_names
+from adawise.sink.served_settings import read_settings
 from adawise.store.store import Store
 from adawise.worker.pairs import Pairs, PairTurn, Serving
 
 Plan = Mapping[TopicPartition, Sequence[Switch]]
+Ranges = Mapping[TopicPartition, tuple[int, int]]  # offsets [from, until)
 
 
 def read_plan(store: Store) -> Plan:
@@ -25,21 +30,66 @@ def read_plan(store: Store) -> Plan:
     return {tp: footer_of(store, keys[-1]).switches for tp, keys in chains(store).items()}
 
 
-def needed(plan: Plan, ranges: Mapping[TopicPartition, tuple[int, int]]) -> dict[str, tuple[TopicPartition, Switch]]:
+def needed(plan: Plan, ranges: Ranges) -> dict[str, tuple[TopicPartition, Switch]]:
     """By id, the pairs that [from, until) of these partitions need, each with where it is first needed."""
     found: dict[str, tuple[TopicPartition, Switch]] = {}
-    for tp, (first, until) in sorted(ranges.items()):
-        switches = plan.get(tp, ())
-        for number, switch in enumerate(switches):
-            ends = switches[number + 1].first if number + 1 < len(switches) else until
-            if switch.first < until and (ends > first or number + 1 == len(switches)):
-                found.setdefault(switch.pair, (tp, switch))
+    for tp, switch, _ in _turns(plan, ranges):
+        found.setdefault(switch.pair, (tp, switch))
     return found
 
 
-def check_at_hand(
-    plan: Plan, ranges: Mapping[TopicPartition, tuple[int, int]], loaded: Collection[str], whose: str
-) -> None:
+def _turns(plan: Plan, ranges: Ranges) -> Iterator[tuple[TopicPartition, Switch, tuple[int, int]]]:
+    """Each turn of a pair in these parts, and the offsets [from, until) of it that lie there."""
+    for tp, (first, until) in sorted(ranges.items()):
+        switches = plan.get(tp, ())
+        for switch, following in zip_longest(switches, switches[1:]):
+            ends = until if following is None else following.first
+            if switch.first < until and (ends > first or following is None):
+                yield tp, switch, (max(first, switch.first), min(until, ends))
+
+
+def served_config(store: Store, plan: Plan, ranges: Ranges, pair: str) -> str:
+    """The config with which a pair served these parts: a chain names pairs by their ids, which leave it out.
+
+    It is read off the footers' fingerprints and what the root notes of these.
+
+    Raises:
+        SettingsError: there were several, or the root does not say.
+        ChainError, StoreUnavailable: by the root.
+    """
+    noted = {each.model_fingerprint: str(each.settings.get("model.config", "")) for each in read_settings(store)}
+    found = dict[str, str]()  # config: where it first served
+    for tp, switch, (first, until) in _turns(plan, ranges):
+        if switch.pair != pair:
+            continue
+        position, names = first, segment_names(store, tp)
+        for name, following in zip_longest(names, names[1:]):
+            if name.first >= until or (following is not None and following.first <= first):
+                continue
+            if name.first > position:
+                found.setdefault("", f"{tp} from offset {position}")
+            key = layout.segment_key(tp, name)
+            footer = segment.read_footer(read_bytes(store, key), key)
+            found.setdefault(noted.get(footer.model_fingerprint, ""), f"{tp} from offset {max(first, name.first)}")
+            position = footer.next
+        if position == first:
+            found.setdefault("", f"{tp} from offset {first}")
+    if "" in found:
+        raise SettingsError(
+            f"--pairs-of {store}: orders name pair {pair} with several configs, and the root does not say which one "
+            f"served {found['']}: the segments were removed, or an earlier version wrote them. Replay this part "
+            "without --pairs-of, with the pair that model.* names"
+        )
+    if len(found) > 1:
+        where = "; ".join(f"{config} served {first}" for config, first in found.items())
+        raise SettingsError(
+            f"--pairs-of {store}: pair {pair} served with several configs, by their hashes: {where}. Replay these "
+            "parts one after another (--from-time, --until, --state-of)"
+        )
+    return next(iter(found), "")
+
+
+def check_at_hand(plan: Plan, ranges: Ranges, loaded: Collection[str], whose: str) -> None:
     """Raise SettingsError if a pair that these parts need is not `loaded`; `whose` is the root that was served so."""
     missing = {pair: where for pair, where in needed(plan, ranges).items() if pair not in loaded}
     if missing:

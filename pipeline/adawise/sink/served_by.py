@@ -7,12 +7,13 @@ A root of version 0.1.0 has no claim, and the first start afterwards makes it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Literal
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
 
 from adawise.errors import SettingsError
 from adawise.sink import claims, layout
-from adawise.store.documents import Document, Text, parse, unreadable
+from adawise.store.documents import Document, Plain, Text, parse, unreadable
 from adawise.store.store import Store
 
 OnChange = Literal["refuse", "reset", "keep"]
@@ -22,16 +23,35 @@ Identity = Mapping[str, str]
 _REFUSED = ("theta_0", "theta_1", "config", "classes")
 
 
-def check_pair(store: Store, ours: Identity, on_change: OnChange) -> dict[str, tuple[str, str]]:
+def check_pair(
+    store: Store,
+    ours: Identity,
+    on_change: OnChange,
+    *,
+    ordered: Identity | None = None,
+    used_config: Mapping[str, Any] | None = None,
+) -> dict[str, tuple[str, str]]:
     """What of our identity the root knows otherwise: by name, what it was and what it is; {} for a new root.
+
+    Args:
+        store: the root.
+        ours: hashes of what the pair holds.
+        on_change: what the settings say to another pair.
+        ordered: the identity of the same pair in an order that asks for it, which counts for more than `on_change`. An
+            order of an earlier version does not name the config.
+        used_config: what our config is a hash of, so that a message can say what differs.
 
     Raises:
         SettingsError: another pair or class list, and `on_change` is "refuse"; or the same weights with another config,
             and it is not "keep".
         ChainError: a claim cannot be read.
     """
-    changes = _changes(_newest(store)[1], ours)
-    if on_change != "keep" and changes.keys() == {"config"}:
+    _, known = _newest(store)
+    changes = _changes(known, ours, used_config or {})
+    is_config = changes.keys() == {"config"}
+    if on_change == "keep" or (ordered is not None and (not is_config or "config" in ordered)):
+        return changes
+    if is_config:
         was, now = changes["config"]
         raise SettingsError(
             f"sink.root {store} was written with the same weights and another config: by its hash it was {was} and is "
@@ -49,45 +69,76 @@ def check_pair(store: Store, ours: Identity, on_change: OnChange) -> dict[str, t
     return changes
 
 
-def claim_pair(store: Store, ours: Identity, on_change: OnChange) -> dict[str, tuple[str, str]]:
+def claim_pair(
+    store: Store,
+    ours: Identity,
+    on_change: OnChange,
+    *,
+    ordered: Identity | None = None,
+    used_config: Mapping[str, Any] | None = None,
+) -> dict[str, tuple[str, str]]:
     """As `check_pair`; from now on ours is the pair of the root.
 
     Where ours does not say its config, as a document of an earlier version, it is the one that the root knows of it.
     """
-    changes = check_pair(store, ours, on_change)
+    changes = check_pair(store, ours, on_change, ordered=ordered, used_config=used_config)
     number, known = _newest(store)
-    if "config" not in ours:
-        ours = {**ours, **_known_config(store, ours)}
-    if changes or not ours.keys() <= known.keys():  # an earlier version names less
-        claims.claim(store, layout.model_key(number + 1), {"layout": claims.LAYOUT, "identity": dict(ours)})
-        if _newest(store)[1] != ours:  # another was quicker
-            return claim_pair(store, ours, on_change)
+    if "config" not in ours and (claimed := next(_with_config(store, ours), None)):
+        ours, used_config = {**ours, "config": claimed.identity["config"]}, claimed.used_config
+    if changes or not ours.keys() <= known.identity.keys():  # an earlier version names less
+        document = {"layout": claims.LAYOUT, "identity": dict(ours), "used_config": dict(used_config or {})}
+        claims.claim(store, layout.model_key(number + 1), document)
+        if _newest(store)[1].identity != ours:  # another was quicker
+            return claim_pair(store, ours, on_change, ordered=ordered, used_config=used_config)
     return changes
 
 
-def _known_config(store: Store, ours: Identity) -> Identity:
-    """Return the config of the newest claim with the same weights that names one; {} if none does."""
-    for key in reversed(store.list(layout.MODELS)):
-        claimed = parse(_Model, store, key, store.get(key) or b"").identity
-        if "config" in claimed and all(claimed.get(name) == ours.get(name) for name in ("theta_0", "theta_1")):
-            return {"config": claimed["config"]}
-    return {}
+def claimed_configs(store: Store, ours: Identity) -> set[str]:
+    """Return the configs with which a root was claimed for these weights. Raises ChainError, StoreUnavailable."""
+    return {claimed.identity["config"] for claimed in _with_config(store, ours)}
 
 
-def _changes(known: Identity, ours: Identity) -> dict[str, tuple[str, str]]:
-    names = [name for name in ours if name in known and known[name] != ours[name]]
-    return {name: (known[name] or "none", ours[name] or "none") for name in names}
+def config_in_words(config: str, used: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    """Return a config by its hash, with the values that are not as in another one, where both are known."""
+    names = sorted(name for name in used.keys() | other.keys() if used.get(name) != other.get(name))
+    if not (used and other and names):
+        return config
+    values = (f"{name} {json.dumps(used[name]) if name in used else 'not set'}" for name in names)
+    return f"{config} ({', '.join(values)})"
 
 
 class _Model(Document):
     identity: dict[Text, Text]
+    used_config: dict[Text, Plain] | None = None  # of earlier versions
 
 
-def _newest(store: Store) -> tuple[int, Identity]:
+def _with_config(store: Store, ours: Identity) -> Iterator[_Model]:
+    """The claims with the same weights that name a config, the newest first."""
+    for key in reversed(store.list(layout.MODELS)):
+        claimed = parse(_Model, store, key, store.get(key) or b"")
+        same = all(claimed.identity.get(name) == ours.get(name) for name in ("theta_0", "theta_1"))
+        if same and "config" in claimed.identity:
+            yield claimed
+
+
+def _changes(known: _Model, ours: Identity, used_config: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    found = {
+        name: (known.identity[name] or "none", value or "none")
+        for name, value in ours.items()
+        if name in known.identity and known.identity[name] != value
+    }
+    if "config" in found:
+        was, now = found["config"]
+        of_known = known.used_config or {}
+        found["config"] = config_in_words(was, of_known, used_config), config_in_words(now, used_config, of_known)
+    return found
+
+
+def _newest(store: Store) -> tuple[int, _Model]:
     keys = store.list(layout.MODELS)
     if not keys:
-        return -1, {}
+        return -1, _Model(identity={})
     number = layout.parse_model_key(keys[-1])
     if number is None:
         raise unreadable(store, keys[-1])
-    return number, parse(_Model, store, keys[-1], store.get(keys[-1]) or b"").identity
+    return number, parse(_Model, store, keys[-1], store.get(keys[-1]) or b"")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from adawise.adapt.state import StreamState
 from adawise.ports import Head, ServedBy
-from adawise.records import ImageBatch, Shadow, Switch, TopicPartition
+from adawise.records import ImageBatch, PairKey, Shadow, Switch, TopicPartition
 from adawise.worker.adaptation import Adaptation, Adapted
 from adawise.worker.events import PairsProgress
 
@@ -32,6 +32,11 @@ class Serving:
     def pair(self) -> str:
         """Its id; "" where nobody asked for one."""
         return self.by.pair
+
+    @property
+    def key(self) -> PairKey:
+        """Its id and its config."""
+        return self.by.key
 
 
 @dataclass(frozen=True, slots=True)

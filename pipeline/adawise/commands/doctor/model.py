@@ -53,7 +53,7 @@ def pair(known: Known) -> Verdict:
     from adawise.build.alerts import alert_rules
     from adawise.build.model import adaptation, card_note, identity_of, load_model
     from adawise.build.worker import describe, what_becomes_of_streams
-    from adawise.pairs.orders import pair_id, read_orders
+    from adawise.pairs.orders import key_of, read_orders
     from adawise.sink.served_by import check_pair
     from adawise.store.store import open_store
 
@@ -64,10 +64,12 @@ def pair(known: Known) -> Verdict:
     known.model = model
     store, identity = open_store(settings.sink.root), identity_of(model)
     orders = read_orders(store)
-    ordered = orders.number_of(pair_id(identity)) is not None  # by `adawise pair`: workers take the one that serves
-    changes = check_pair(store, identity, "keep" if ordered else settings.model.on_change)
-    if ordered:
-        changes = check_pair(store, identity, settings.model.on_change) if changes.keys() == {"config"} else {}
+    number = orders.number_of(key_of(identity))
+    ordered = None if number is None else orders.pairs[number].whole_identity
+    config = model.checkpoints.used_config
+    changes = check_pair(store, identity, settings.model.on_change, ordered=ordered, used_config=config)
+    if ordered is not None and ("config" in ordered or changes.keys() != {"config"}):
+        changes = {}
     told = describe(settings, model)
     zero, one = model.checkpoints.hashes
     card = f"card {told['card']}" if model.card else "no card, temperature 1"
@@ -75,7 +77,7 @@ def pair(known: Known) -> Verdict:
     def warnings() -> Iterator[str]:
         if model.card and (note := card_note(model.card, model.checkpoints)):
             yield f"model.card {settings.model.card}: {note.text}"
-        if ordered and pair_id(identity) != orders.serving.id:
+        if ordered and not key_of(identity).matches(orders.serving.key):
             method = orders.serving.method and f", {orders.serving.method}"
             yield (
                 f"pair {orders.serves} serves {settings.sink.root} since a switch{method}: workers take it from its "

@@ -15,8 +15,11 @@ from pydantic import Field, StringConstraints
 
 from adawise.console import print_json, say
 from adawise.errors import ChainError, SettingsError
+from adawise.errors import ChainError, SettingsError, StoreUnavailable
+from adawise.live.row import spoken
 from adawise.pairs.orders import REPORT_S, Orders, PairDocument, give_order, read_orders
 from adawise.pairs.shadow_sums import ShadowSums, sum_shadow
+from adawise.records import PairKey
 from adawise.settings import Settings
 from adawise.sink import claims, layout
 from adawise.sink.compaction.delete import now_of
@@ -42,7 +45,7 @@ class Reported:
     age_s: float
     again_s: float
     pairs: Mapping[int, tuple[str, str]]  # number: state, why
-    partitions: Mapping[int, tuple[str, int]]  # pair's id, offset from which on
+    partitions: Mapping[int, tuple[PairKey, int]]  # pair, offset from which on
     loads: Mapping[str, tuple[float, int]]  # pair's id: seconds, bytes
     shadow: Mapping[str, Any] | None  # batches done and late, seconds, why it was given up
     methods: Mapping[int, str]  # number: how alpha is chosen, "" where it is not loaded
@@ -171,7 +174,7 @@ def rollback(settings: Settings, *, root: str | None, keeps: bool | None, wait_s
             say(f"  to go back further, to pair {orders.former}: `adawise pair switch --pair {orders.former}`")
             return FOUND
         # As after a switch: the command that gave it may have ended before it came to this.
-        claim_pair(store, orders.serving.whole_identity, "keep")
+        _claim(store, orders.serving)
         return wait_for(store, orders, wait_s, orders.serves, ("serves",))
     if orders.former is None:
         raise SettingsError(f"{store}: nothing to roll back: pair {orders.serves} is the first, and nothing is staged")
@@ -180,20 +183,31 @@ def rollback(settings: Settings, *, root: str | None, keeps: bool | None, wait_s
 
 
 def _give_switch(store: Store, orders: Orders, number: int, keeps: bool, wait_s: float, what: str) -> int:
+    keeps = keeps or orders.pairs[number].id == orders.serving.id  # with another config alone, states hold
     orders = give_order(store, orders, "switch", pair=number, by=asking(), keeps=keeps)
     # So that a start with the former one's settings is no stranger.
-    claim_pair(store, orders.serving.whole_identity, "keep")
+    _claim(store, orders.serving)
     say(f"{store}: pair {number} {what}; streams {'go on from what they learned' if keeps else 'begin anew'}")
     return wait_for(store, orders, wait_s, number, ("serves",))
+
+
+def _claim(store: Store, serving: PairDocument) -> None:
+    claim_pair(store, serving.whole_identity, "keep", used_config=serving.used_config)
 
 
 def wait_for(store: Store, orders: Orders, wait_s: float, number: int, states: Sequence[str]) -> int:
     """Wait until every worker that reports says one of these states of a pair; 3 if one failed, or not all in time."""
     if not wait_s:
         return 0
-    until_s, pair, waited_for, named = time.monotonic() + wait_s, orders.pairs[number].id, set[str](), set[str]()
+    until_s, pair, waited_for, named = time.monotonic() + wait_s, orders.pairs[number].key, set[str](), set[str]()
     while True:
-        workers, damaged = reports(store)
+        try:
+            workers, damaged = reports(store)
+        except StoreUnavailable:  # what was asked for stands, and workers do it meanwhile
+            if time.monotonic() > until_s:
+                raise
+            time.sleep(_POLL_S)
+            continue
         for report in damaged:
             if report.key not in named:
                 named.add(report.key)
@@ -217,9 +231,9 @@ def wait_for(store: Store, orders: Orders, wait_s: float, number: int, states: S
     return 0 if all_done else FOUND
 
 
-def _is_done(told: Reported, number: int, pair: str, states: Sequence[str]) -> bool:
+def _is_done(told: Reported, number: int, pair: PairKey, states: Sequence[str]) -> bool:
     state = told.pairs.get(number, ("",))[0]
-    all_switched = "serves" not in states or all(served == pair for served, _ in told.partitions.values())
+    all_switched = "serves" not in states or all(served.matches(pair) for served, _ in told.partitions.values())
     return state in states and all_switched
 
 
@@ -276,6 +290,7 @@ class _OfPair(Document):
 
 class _Serves(Document):
     pair: Line
+    config: Line = ""  # of earlier versions
     from_: Annotated[Count, Field(alias="from")]
 
 
@@ -307,7 +322,7 @@ def _reported(said: _Report, heard: datetime, now: datetime) -> Reported:
         age_s=max(0.0, (now - heard).total_seconds()),
         again_s=said.again_s,
         pairs={int(number): (of.state, of.why) for number, of in said.pairs.items()},
-        partitions={int(number): (of.pair, of.from_) for number, of in said.partitions.items()},
+        partitions={int(number): (PairKey(of.pair, of.config), of.from_) for number, of in said.partitions.items()},
         loads={pair: (of.seconds, of.bytes) for pair, of in said.loads.items()},
         shadow=None if said.shadow is None else said.shadow.model_dump(),
         methods={int(number): of.method for number, of in said.pairs.items()},
@@ -358,7 +373,7 @@ def list_pairs(settings: Settings, *, root: str | None, as_json: bool) -> int:
                         },
                         "shadow": told.shadow,
                         "partitions": {
-                            number: {"pair": orders.number_of(pair), "id": pair, "from": first}
+                            number: {"pair": orders.number_of(pair), "id": pair.id, "from": first}
                             for number, (pair, first) in told.partitions.items()
                         },
                     }
@@ -426,7 +441,7 @@ def _shown(orders: Orders, workers: Sequence[Reported], given: Mapping[int, date
             )
         for partition, (pair, first) in sorted(told.partitions.items()):
             of = orders.number_of(pair)
-            yield f"    partition {partition}: pair {pair if of is None else of} from offset {first}"
+            yield f"    partition {partition}: pair {pair.id if of is None else of} from offset {first}"
 
 
 def _watched(orders: Orders) -> int | None:

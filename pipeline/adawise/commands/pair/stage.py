@@ -11,6 +11,7 @@ from adawise.console import say
 from adawise.errors import SettingsError
 from adawise.pairs.orders import give_order, read_orders
 from adawise.settings import Settings
+from adawise.sink.served_by import config_in_words
 
 
 def stage(settings: Settings, *, root: str | None, shadow: int, keeps: bool, wait_s: float) -> int:
@@ -28,24 +29,26 @@ def stage(settings: Settings, *, root: str | None, shadow: int, keeps: bool, wai
     alert_rules(settings.alerts, model.classes)
     document = document_of(settings, model, prompt_templates(settings.model))
     orders = read_orders(store, orders)
-    if document.id == orders.serving.id:
+    serving = orders.serving
+    if document.key.matches(serving.key):
         raise SettingsError(
             f"{store}: the pair of these settings serves already, as pair {orders.serves}; name another"
         )
-    for number, known in orders.pairs.items():
-        if known.id == document.id and known.config not in ("", document.config):
-            raise SettingsError(
-                f"{store}: pair {number} has the same weights and another config ({known.config}, by its hash; this "
-                f"one's is {document.config}), and workers know pairs by their weights: start them anew with the new "
-                "config and --model.on-change keep"
-            )
-    serves, wanted = orders.serving.identity["preprocess"], document.identity["preprocess"]
+    if document.id == serving.id:
+        theirs = config_in_words(serving.config, serving.used_config, document.used_config)
+        ours = config_in_words(document.config, document.used_config, serving.used_config)
+        raise SettingsError(
+            f"{store}: pair {orders.serves} serves with the same weights and another config ({theirs}, by its hash; "
+            f"this one's is {ours}), and what streams have learned is tied to the weights: start a worker with the new "
+            "config and --model.on-change keep, and the others follow"
+        )
+    serves, wanted = serving.identity["preprocess"], document.identity["preprocess"]
     if serves != wanted:
         raise SettingsError(
             f"its pictures are prepared as {wanted}, those of the pair that serves as {serves}, and workers have these "
             "in hand: start them anew with the new pair and --model.on-change reset or keep"
         )
+    number = orders.next_number
     orders = give_order(store, orders, "stage", pair=document, by=asking(), keeps=keeps, shadow=shadow)
-    number = orders.next_number - 1
     say(f"{store}: pair {number} is staged; the workers prepare it (`adawise pair list` says how far they are)")
     return wait_for(store, orders, wait_s, number, ("ready",))

@@ -27,7 +27,8 @@ def run_worker(settings: Settings, *, failpoint: Failpoint = lambda _: None, obs
         log = structlog.get_logger("worker")
         try:
             with should_stop.interrupts():
-                worker, _ = start_worker(settings, port, observer or LogObserver(), should_stop, failpoint=failpoint)
+                # Its pair is not kept here: once another one serves it leaves the memory.
+                worker = start_worker(settings, port, observer or LogObserver(), should_stop, failpoint=failpoint)[0]
         except KeyboardInterrupt:
             log.info("worker_stopped", note="it was told to before its first step; nothing was read")
             return 0
