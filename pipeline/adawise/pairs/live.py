@@ -23,8 +23,6 @@ from adawise.pairs.orders import REPORT_S, Orders, PairDocument
 from adawise.pairs.shadow import ShadowRun
 from adawise.passes import Passes
 from adawise.ports import Head
-from adawise.records import Switch, TopicPartition
-from adawise.worker.events import PairsProgress
 from adawise.records import PairKey, Switch, TopicPartition
 from adawise.worker.events import PairsProgress
 from adawise.worker.pairs import Pairs, PairTurn, ServedBatch, Serving

@@ -14,9 +14,7 @@ from typing import Annotated, Any
 from pydantic import Field, StringConstraints
 
 from adawise.console import print_json, say
-from adawise.errors import ChainError, SettingsError
 from adawise.errors import ChainError, SettingsError, StoreUnavailable
-from adawise.live.row import spoken
 from adawise.pairs.orders import REPORT_S, Orders, PairDocument, give_order, read_orders
 from adawise.pairs.shadow_sums import ShadowSums, sum_shadow
 from adawise.records import PairKey
