@@ -582,8 +582,9 @@ def test_a_start_with_another_config_is_followed_by_workers_that_run_and_the_val
     def wider(config: dict[str, dict[str, Any]]) -> None:
         config["model_cfg"]["vision_cfg"]["head_width"] = 32
 
-    ends = [with_config(tmp_path / f"end_{end}", getattr(pair_folder, f"theta_{end}"), wider) for end in (0, 1)]
-    changed = PairFolder(*ends, pair_folder.classes, pair_folder.templates)
+    ends = (pair_folder.theta_0, pair_folder.theta_1)
+    theta_0, theta_1 = (with_config(tmp_path / f"end_{n}", end, wider) for n, end in enumerate(ends))
+    changed = PairFolder(theta_0, theta_1, pair_folder.classes, pair_folder.templates)
     code, _, said = yard.stage(changed)
     assert code == 2
     assert re.search(

@@ -379,10 +379,11 @@ def test_a_staged_pair_leaves_the_memory_to_the_pair_that_is_to_serve(error: Exc
     driven.pairs.at(TP, Head(0))
     driven.ask("stage", document("new"), shadow=20)
     driven.until(lambda: driven.state(1) == "ready")
-    assert driven.is_shadowed
+    shadowed = [driven.is_shadowed]
     driven.ask("switch", document("newer"))
     driven.until(lambda: driven.state(1) == "failed")
-    assert not driven.is_shadowed, "it would hold what it is tried with"
+    shadowed.append(driven.is_shadowed)
+    assert shadowed == [True, False], "it would hold what it is tried with"
     assert driven.pairs.progress().states["1"] == (
         "failed",
         "there is no memory for it beside pair 2, which is to serve",

@@ -306,8 +306,8 @@ def test_verify_names_the_first_fault_with_its_file_and_the_remedy(
 ) -> None:
     harm(store)
     found = faults_of(store)
-    assert any(f.key == where and what in f.what and remedy in f.remedy for f in found), list(map(str, found))
-    assert found[0].key == where
+    assert any(f.where == where and what in f.what and remedy in f.remedy for f in found), list(map(str, found))
+    assert found[0].where == where
 
 
 def test_an_offset_that_was_lost_and_is_declared_as_a_gap_is_no_fault(store: DictStore) -> None:
@@ -435,7 +435,7 @@ def test_a_compacted_sink_is_whole_also_when_its_old_segments_are_gone() -> None
     assert verify(store, contiguous=True) == []
     damaged = layout.compacted_key(layout.PREDICTIONS, TP, compacted_names(store, layout.PREDICTIONS, TP)[0])
     store.objects[damaged] = store.objects[damaged][:-9]
-    assert verify(store)[0].key == damaged
+    assert verify(store)[0].where == damaged
 
 
 def test_a_compacted_sink_of_which_every_segment_was_lost_is_not_whole() -> None:
@@ -445,7 +445,7 @@ def test_a_compacted_sink_of_which_every_segment_was_lost_is_not_whole() -> None
     for segment in store.list(layout.PREDICTIONS):
         store.delete(segment)
     first, *_ = faults_of(store)
-    assert first.key.startswith(layout.PREDICTIONS)
+    assert first.where.startswith(layout.PREDICTIONS)
     assert "expected the last segment of a compacted file, which is never deleted; restore it" in first.what
 
 
@@ -515,8 +515,8 @@ def test_a_folder_that_is_no_topics_is_named_as_foreign(store: DictStore, name: 
     store.objects[strange] = store.objects[key(0)]
     store.objects[layout.origin_key(TP).replace("topic-frames", folder)] = store.objects[layout.origin_key(TP)]
     claim, segment = sorted(faults_of(store), key=lambda fault: fault.where)
-    assert (segment.key, segment.what) == (strange, "expected only segments here, but this is none")
-    assert (claim.key, claim.what) == (
+    assert (segment.where, segment.what) == (strange, "expected only segments here, but this is none")
+    assert (claim.where, claim.what) == (
         layout.origin_key(TP).replace("topic-frames", folder),
         "expected only claims of partitions here, but this is none",
     )
@@ -601,7 +601,7 @@ def test_a_log_that_ends_before_many_segments_is_one_fault_and_what_it_has_is_co
     log = FakeLog(range(3))
     log.rewritten = {2: 5}
     messages, _, (first, second) = compared(store, log)
-    assert (messages, first.key, second.key) == (3, key(0), key(0))
+    assert (messages, first.where, second.where) == (3, key(0), key(0))
     assert "reach offset 4, but it ends at 3" in first.what
     assert "the broker has others at 1 of these offsets: at 2 one of 1970-01-01T00:00:00.005+00:00" in second.what
 
