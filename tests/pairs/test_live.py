@@ -322,7 +322,7 @@ def test_a_pair_that_a_start_brings_with_another_config_is_loaded_anew_and_serve
     assert driven.pairs.wanted(TP, first) == PairTurn(second, keeps=True)
     chain = Head(9, switches=(Switch(0, (), first.pair, keeps=False),))
     assert driven.pairs.at(TopicPartition("frames", 7), chain).serving is second
-    assert (driven.state(0), driven.loads) == ("serves", [first.pair]), "which order 0 does not contradict"
+    assert (driven.state(0), driven.loads) == ("former", [first.pair])
     driven.pairs.close()
 
 
