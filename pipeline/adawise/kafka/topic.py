@@ -99,8 +99,8 @@ class KafkaTopics:
             return ""
         role = _role_of(topic)
         alike = [name for name in known if not name.startswith("__") and _role_of(name) == role]
-        near = near_match(topic, alike, 0.6)
-        return f" (did you mean {near!r}?)" if near else ""
+        near = near_match(topic.removesuffix(role), [name.removesuffix(role) for name in alike], 0.6)
+        return f" (did you mean {near + role!r}?)" if near else ""
 
     def is_compacted(self, topic: str) -> bool | None:
         """Whether `cleanup.policy` says so; None where the broker does not tell (no right DESCRIBE_CONFIGS)."""
