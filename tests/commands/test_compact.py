@@ -62,7 +62,7 @@ def test_it_says_what_it_made_and_writes_the_views(root: Path, capsys: Captured)
     out, err = capsys.readouterr()
     first, last = out.splitlines()
     assert first.startswith("runs/yard: made 3 files of 17 segments, ")
-    assert " MiB" in first
+    assert " KiB of segments -> " in first
     assert last == "readers need 4 files of predictions: `adawise files runs/yard`, or views.sql there for DuckDB"
     assert err.startswith("compacted ")
     assert f"'{root.resolve()}'" in (root / "views.sql").read_text()

@@ -130,7 +130,7 @@ def test_of_a_thousand_cameras_those_in_trouble_are_shown_and_all_of_them_when_a
     yard.write(ago_s=1, batches=[(f"camera-{n:04d}", 1, 0.5) for n in range(1_000)])
     assert main(["status", "--root", str(tmp_path), "--no-broker"]) == 3
     out = capsys.readouterr().out
-    assert "1010 cameras: 10 silent, 1000 ok" in out
+    assert "1,010 cameras: 10 silent, 1,000 ok" in out
     assert "camera-0001" not in out
     assert out.count("dead-") == 4 + 10  # troubles of a kind, and the table
     assert "and 6 more like it (--all)" in out

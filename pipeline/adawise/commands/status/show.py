@@ -121,7 +121,7 @@ def _partitions(partitions: Sequence[PartitionStatus], most: int, *, show_all: b
 
 
 def _cameras(found: FleetStatus, room: int | None, *, show_all: bool) -> Iterator[RenderableType]:
-    states = ", ".join(f"{count} {state}" for state, count in found.camera_states.items() if count)
+    states = ", ".join(f"{count:,} {state}" for state, count in found.camera_states.items() if count)
     if show_all or len(found.cameras) <= _CAMERAS:
         shown = list(found.cameras)
     else:
