@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import torch
 
+from adawise.adapt.search import Strategy
 from adawise.adapt.state import StreamState
 from adawise.errors import Lost, Reason
+from adawise.ports import Classifier, ServedBy
 from adawise.records import BatchTrace, DecodedMessage, Frame, ImageBatch, Message, Missing, Predictions, RowId
-from adawise.worker.adaptation import Adapted
+from adawise.worker.adaptation import Adaptation, Adapted
+from adawise.worker.pairs import PairTurn, Serving
 
 TOPIC = "frames"
 SIZE = 4  # px
@@ -53,6 +58,12 @@ def lost(first: int, last: int, reason: Lost = Lost.BATCH_TOO_LARGE) -> DecodedM
 def single(offset: int, stream: str = "cam-0", *, timestamp_ms: int = 0, rejected: bool = False) -> DecodedMessage:
     """A message of one image."""
     return decoded(a_frame(offset, stream, timestamp_ms=timestamp_ms, rejected=rejected))
+
+
+def turn_of(initial: Callable[[], StreamState]) -> PairTurn:
+    """Return the turn of a pair without a model, which serves for ever and has no id."""
+    strategy = cast(Strategy, SimpleNamespace(initial=initial))
+    return PairTurn(Serving(Adaptation(strategy, cast(Classifier, None), (1.0,), 1), ServedBy((), "", "")), keeps=False)
 
 
 def rows(batches: Sequence[ImageBatch]) -> list[list[tuple[int, int]]]:

@@ -111,6 +111,7 @@ MAY_SEE_SETTINGS = {"", "settings", "build", "commands", "library", "__main__", 
 PURE = {
     *("errors", "finding", "records", "ports", "text", "decode", "adapt", "live"),
     *("worker/batching", "worker/expiry", "worker/fair_queue", "worker/offsets", "worker/partition"),
+    *("worker/gathering", "worker/segment", "worker/turns"),
     *("status/cameras", "status/facts", "status/fleet", "status/judge"),
     *("alerts", "results/message", "results/served", "results/alert", "results/schema"),
     *("cameras/address", "cameras/camera", "cameras/clock"),

@@ -190,7 +190,7 @@ class Head:
 Served: TypeAlias = tuple[ImageBatch, Predictions, BatchTrace]
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class SegmentDraft:
     """All that a segment will hold: results of [head.next_offset, next_offset), less `pending`, plus the old pending.
 

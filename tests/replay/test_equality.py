@@ -82,7 +82,7 @@ def test_these_tests_would_see_batches_that_depend_on_what_a_poll_brings(
     recorded: Recorded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def seen(self: PartitionWork, now_s: float, *, drained: bool) -> None:
-        self.close_all()
+        self.gathering.close_all()
 
     monkeypatch.setattr(PartitionWork, "is_due", lambda self, now_s: True)
     monkeypatch.setattr(PartitionWork, "seen", seen)

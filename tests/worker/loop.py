@@ -7,7 +7,7 @@ pure function of it and alpha. The clock moves by `STEP_S` a turn of the loop.
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import pyarrow as pa
@@ -29,6 +29,7 @@ from adawise.store.store import Store
 from adawise.worker.adaptation import Adaptation
 from adawise.worker.backpressure import Limits
 from adawise.worker.batching import BatchPolicy
+from adawise.worker.commit import Outputs
 from adawise.worker.decode_pool import Prefetch
 from adawise.worker.events import (
     BatchServed,
@@ -42,9 +43,9 @@ from adawise.worker.events import (
     SegmentCommitted,
     Stopped,
 )
-from adawise.worker.loop import Worker
+from adawise.worker.loop import LogPolicy, LoopClock, Worker
 from adawise.worker.pairs import Pairs, Serving
-from adawise.worker.partition import FlushPolicy
+from adawise.worker.partition import FlushPolicy, PartitionPolicy
 from tests.adapt.curves import AlphaByAlpha
 from tests.sink.building import DictStore
 from tests.sink.footers import read_segment_footers
@@ -250,10 +251,10 @@ class Journal:
 class Inline(Prefetch):
     """Decodes what it is given at once, so that turns of the loop can be counted."""
 
-    def submit(self, message: Message, known: Container[str], *, apart: bool = False) -> frozenset[str]:
-        streams = super().submit(message, known, apart=apart)
+    def submit(self, message: Message, known: Container[str], *, apart: bool = False) -> tuple[frozenset[str], bool]:
+        submitted = super().submit(message, known, apart=apart)
         self._do_all()
-        return streams
+        return submitted
 
     def wait(self, timeout_s: float) -> None:
         self._do_all()
@@ -279,6 +280,21 @@ def adaptation(kind: type[WarmSearch]) -> Adaptation:
     exploration = Exploration(budget=3, images=2, every=3, min_images=2)
     return Adaptation(
         kind(ALPHAS, raw_entropy, "fake", 2, exploration), FakeClassifier(), (1.0,) * len(ALPHAS), top_k=2
+    )
+
+
+def worker(arguments: dict[str, Any]) -> Worker:
+    """Return a worker of arguments without their groups: the policies' and outputs' fields are arguments too."""
+
+    def group(kind: Any) -> Any:
+        return kind(**{each.name: arguments.pop(each.name) for each in fields(kind) if each.name in arguments})
+
+    return Worker(
+        outputs=group(Outputs),
+        policy=group(PartitionPolicy),
+        log=group(LogPolicy),
+        clock=LoopClock(arguments.pop("clock"), arguments.pop("sleep")),
+        **arguments,
     )
 
 
@@ -329,7 +345,7 @@ class Bench:
             "clock": lambda: self.now_s,
             "sleep": self._sleep,
         }
-        self._worker = Worker(**(arguments | changes))
+        self._worker = worker(arguments | changes)
 
     def run(self, until: Callable[[], bool] = lambda: False) -> Bench:
         """Turn the loop until `until()`, or until the source has no more."""

@@ -116,7 +116,7 @@ class Watched(Bench):
         """Bytes of messages and images."""
         worker = self._worker
         pool = sum(lanes.waiting_bytes + lanes.held_bytes for lanes in list(worker._prefetch._partitions.values()))
-        return pool + sum(work.image_bytes + work.kept_bytes for work in worker._owned.values())
+        return pool + sum(w.gathering.image_bytes + w.gathering.open.kept_bytes for w in worker._owned.values())
 
     def _watch(self) -> bool:
         self.peak = max(self.peak, self.in_hand)

@@ -166,7 +166,7 @@ def test_what_retention_took_while_nobody_worked_stops_the_worker_or_is_recorded
     tp = TopicPartition(name, 0)
     produce(broker, shots(name, 10, "north", "south"))  # 8 and 9 begin batches
     first = bench_on(open_source(broker, name, None))
-    first.run(lambda: served_images(first) == 8 and first._worker._owned[tp].next_offset == 10)
+    first.run(lambda: served_images(first) == 8 and first._worker._owned[tp].offsets.next_offset == 10)
     [(_, footer)] = read_segment_footers(first.store)
     assert (footer.pending, footer.next) == ((8, 9), 10)
     produce(broker, shots(name, 20, "north", "south", first=10))

@@ -16,8 +16,8 @@ from adawise.errors import ChainError, Lost, SourceError
 from adawise.ports import Head, SegmentDraft
 from adawise.records import BatchTrace, DecodedMessage, Gap, Message, TopicPartition
 from adawise.worker.batching import BatchPolicy, batch_of
-from adawise.worker.partition import FlushPolicy, PartitionWork
-from tests.frames import TOPIC, a_frame, adapted, decoded, lost, single
+from adawise.worker.partition import FlushPolicy, PartitionPolicy, PartitionWork
+from tests.frames import TOPIC, a_frame, adapted, decoded, lost, single, turn_of
 
 TP = TopicPartition(TOPIC, 0)
 PIXELS = 48  # bytes of one image here
@@ -34,7 +34,7 @@ class Work(PartitionWork):
         if decoded.message.missing is not None:
             self.miss(decoded.message, decoded.message.missing, now_s)
             return
-        if decoded.message.offset not in self._offsets._undecoded:
+        if decoded.message.offset not in self.offsets._undecoded:
             self.read(decoded.message, streams_of(decoded))
         super().add(decoded, now_s)
 
@@ -44,9 +44,8 @@ def streams_of(decoded: DecodedMessage) -> frozenset[str]:
 
 
 def work(head: Head | None = None, *, key: str = "k", policy: BatchPolicy = POLICY, max_streams: int = 100) -> Work:
-    return Work(
-        TP, head or Head(0), policy, lambda: StreamState(key, 10), forget_after_s=FORGET_S, max_streams=max_streams
-    )
+    partition = PartitionPolicy(policy, forget_after_s=FORGET_S, max_streams=max_streams)
+    return Work(TP, head or Head(0), partition, turn_of(lambda: StreamState(key, 10)))
 
 
 def state_of(subject: PartitionWork, stream: str) -> StreamState:
@@ -124,7 +123,7 @@ class Life:
         following = self.log.since(self.position)[:count]
         for message in following:
             self.position = message.message.next_offset
-            if self.subject.wants(message.message):
+            if self.subject.offsets.wants(message.message):
                 if message.message.missing is not None:
                     self.subject.add(message, self.now_s)
                 else:
@@ -170,7 +169,7 @@ class Life:
             self.keep(self.sealed)
         self.sealed = None
         self.subject, self.undecoded = work(self.head, max_streams=self.max_streams), []
-        self.position = self.subject.find_in((0, 10_000), skip_gaps=False)
+        self.position = self.subject.offsets.find_in((0, 10_000), skip_gaps=False)
 
 
 @pytest.mark.slow
@@ -203,14 +202,14 @@ def test_rows_and_pending_are_what_was_pending_and_what_was_delivered_since_the_
     life.read(1000)
     while life.undecoded:
         life.decode(lambda count: data.draw(st.integers(0, count - 1)))
-    life.subject.close_all()
+    life.subject.gathering.close_all()
     life.seal()
     life.land()
     assert life.head.pending == ()
     everything = [(f.row_id.offset, f.row_id.index) for m in life.log.messages for f in m.frames]
     assert sorted(life.written) == sorted(everything)
     assert sorted(life.gaps) == missing_in(life.log, 0, 10_000)
-    assert (life.subject.rows, life.subject.image_bytes) == (0, 0)
+    assert (life.subject.rows, life.subject.gathering.image_bytes) == (0, 0)
     assert {(t.stream_id, t.last_offset): t.rejected for t in life.traces} == rejects_between_batches(life)
 
 
@@ -239,7 +238,7 @@ def test_who_leaves_and_who_begins_anew_follows_from_the_messages_alone(data: st
         life.read(1000)
         while life.undecoded:
             life.decode(lambda _: 0)
-        life.subject.close_all()
+        life.subject.gathering.close_all()
         life.seal()
         life.land()
     assert traces_told(disturbed) == traces_told(undisturbed)
@@ -287,16 +286,18 @@ def check_invariant(draft: SegmentDraft, head: Head, log: Log, subject: Partitio
             assert {(f.row_id.offset, f.row_id.index) for f in message.frames} <= set(rows)
     assert draft.next_offset >= head.next_offset
     assert subject.rows == len(rows) + len(draft.gaps)
-    assert subject.image_bytes == PIXELS * len(pending - subject._offsets._awaited - subject._offsets._undecoded.keys())
+    assert subject.gathering.image_bytes == PIXELS * len(
+        pending - subject.offsets._awaited - subject.offsets._undecoded.keys()
+    )
 
 
 def test_recovery_reads_on_from_the_oldest_pending_offset_and_takes_only_what_is_not_in_the_chain() -> None:
     subject = work(Head(10, pending=(4, 7)))
-    assert subject.find_in((0, 13), skip_gaps=False) == 4
-    assert [offset for offset in range(4, 13) if subject.wants(single(offset).message)] == [4, 7, 10, 11, 12]
+    assert subject.offsets.find_in((0, 13), skip_gaps=False) == 4
+    assert [offset for offset in range(4, 13) if subject.offsets.wants(single(offset).message)] == [4, 7, 10, 11, 12]
     for offset in (4, 7, 10):
         subject.add(single(offset), 0.0)
-        assert not subject.wants(single(offset).message)
+        assert not subject.offsets.wants(single(offset).message)
     finish(subject)
     draft = subject.draft()
     assert draft.pending == ()
@@ -341,7 +342,7 @@ def test_what_stays_open_at_a_commit_is_pending_and_not_read_again() -> None:
     draft = subject.draft()
     assert draft.pending == (3, 4)
     subject.committed(head_of(draft))
-    assert not subject.wants(single(3).message)
+    assert not subject.offsets.wants(single(3).message)
     subject.add(single(5), 0.0)
     finish(subject)
     assert row_ids(subject.draft()) == [(3, 0), (4, 0), (5, 0)]
@@ -359,7 +360,7 @@ def test_what_is_read_and_not_decoded_is_pending_whatever_came_back_meanwhile() 
     subject = work()
     for offset, stream in enumerate(["slow", "a", "a", "a"]):
         subject.read(single(offset, stream).message, frozenset([stream]))
-    assert not subject.wants(single(0).message)
+    assert not subject.offsets.wants(single(0).message)
     for offset in (1, 2, 3):
         subject.add(single(offset, "a"), 0.0)
     finish(subject)
@@ -367,8 +368,8 @@ def test_what_is_read_and_not_decoded_is_pending_whatever_came_back_meanwhile() 
     assert (draft.pending, draft.next_offset) == ((0,), 4)
     assert row_ids(draft) == [(1, 0), (2, 0), (3, 0)]
     after = work(head_of(draft))
-    assert after.find_in((0, 4), skip_gaps=False) == 0
-    assert [offset for offset in range(5) if after.wants(single(offset).message)] == [0, 4]
+    assert after.offsets.find_in((0, 4), skip_gaps=False) == 0
+    assert [offset for offset in range(5) if after.offsets.wants(single(offset).message)] == [0, 4]
 
 
 def test_what_of_other_streams_is_not_decoded_keeps_no_silent_stream_open() -> None:
@@ -389,7 +390,7 @@ def test_what_of_other_streams_is_not_decoded_keeps_no_silent_stream_open() -> N
 
 def test_what_nobody_can_read_is_one_gap_with_its_reason_and_one_dead_letter_and_is_committed_alone() -> None:
     subject = work(Head(10))
-    assert subject.wants(lost(12, 40).message)
+    assert subject.offsets.wants(lost(12, 40).message)
     subject.add(lost(12, 40), 5.0)
     ((message, frame),) = subject.letters
     assert (message.offset, frame.row_id.offset, frame.reason) == (40, 12, Lost.BATCH_TOO_LARGE)
@@ -409,10 +410,10 @@ def test_what_was_compacted_away_is_a_gap_and_no_letter() -> None:
 
 def test_of_what_nobody_can_read_any_more_only_what_is_not_in_rows_is_a_gap() -> None:
     subject = work(Head(20, pending=(13, 17)))
-    assert subject.wants(lost(10, 15).message)
-    assert not subject.wants(lost(14, 16).message)
+    assert subject.offsets.wants(lost(10, 15).message)
+    assert not subject.offsets.wants(lost(14, 16).message)
     subject.add(lost(10, 15), 0.0)
-    assert subject.wants(single(17).message)
+    assert subject.offsets.wants(single(17).message)
     subject.add(lost(16, 30), 0.0)
     reason = Lost.BATCH_TOO_LARGE
     assert subject.draft().gaps == [Gap(13, 14, reason), Gap(17, 18, reason), Gap(20, 31, reason)]
@@ -422,10 +423,10 @@ def test_of_what_nobody_can_read_any_more_only_what_is_not_in_rows_is_a_gap() ->
 def test_offsets_that_the_broker_has_deleted_are_an_error_or_become_gaps() -> None:
     subject = work(Head(10, pending=(4, 7)))
     with pytest.raises(SourceError, match=r"frames/0: offsets from 4 to 5 are needed next.*kafka\.on_gap=skip"):
-        subject.find_in((6, 20), skip_gaps=False)
-    assert subject.find_in((6, 20), skip_gaps=True) == 6
-    assert not subject.wants(single(4).message)
-    assert subject.wants(single(7).message)
+        subject.offsets.find_in((6, 20), skip_gaps=False)
+    assert subject.offsets.find_in((6, 20), skip_gaps=True) == 6
+    assert not subject.offsets.wants(single(4).message)
+    assert subject.offsets.wants(single(7).message)
     draft = subject.draft()
     assert (draft.gaps, draft.pending, draft.next_offset) == ([Gap(4, 5)], (7,), 10)
     subject.committed(head_of(draft))
@@ -434,24 +435,24 @@ def test_offsets_that_the_broker_has_deleted_are_an_error_or_become_gaps() -> No
 
 def test_a_gap_that_reaches_beyond_the_head_moves_the_next_offset() -> None:
     subject = work(Head(10, pending=(7,)))
-    assert subject.find_in((15, 20), skip_gaps=True) == 15
+    assert subject.offsets.find_in((15, 20), skip_gaps=True) == 15
     draft = subject.draft()
     assert (draft.gaps, draft.pending, draft.next_offset) == ([Gap(7, 8), Gap(10, 15)], (), 15)
-    assert not subject.wants(single(14).message)
+    assert not subject.offsets.wants(single(14).message)
 
 
 def test_what_is_needed_of_the_broker_begins_at_the_logs_start_while_a_gap_is_not_written() -> None:
     subject = work(Head(10, pending=(4,)))
-    assert subject.low_water == 4
-    subject.find_in((15, 20), skip_gaps=True)
-    assert subject.low_water == 15
+    assert subject.offsets.low_water == 4
+    subject.offsets.find_in((15, 20), skip_gaps=True)
+    assert subject.offsets.low_water == 15
     subject.committed(Head(30, pending=(25,)))
-    assert subject.low_water == 25
+    assert subject.offsets.low_water == 25
 
 
 def test_a_log_that_has_everything_leaves_no_gap() -> None:
     subject = work(Head(10, pending=(4,)))
-    assert subject.find_in((4, 10), skip_gaps=True) == 4
+    assert subject.offsets.find_in((4, 10), skip_gaps=True) == 4
     assert subject.draft().gaps == []
     assert subject.draft().pending == (4,)
 
@@ -460,7 +461,7 @@ def test_a_log_that_ends_before_the_chain_means_that_the_broker_lost_data() -> N
     with pytest.raises(
         SourceError, match=r"goes on at offset 10, but the broker's log ends at 9: .*Restore the broker"
     ):
-        work(Head(10)).find_in((0, 9), skip_gaps=True)
+        work(Head(10)).offsets.find_in((0, 9), skip_gaps=True)
 
 
 # -- dead letters
@@ -664,10 +665,10 @@ def test_under_pressure_the_oldest_open_batches_become_ready_first() -> None:
     subject = work()
     for offset, stream in enumerate(["a", "b", "b", "c"]):
         subject.add(single(offset, stream), float(offset))
-    assert subject.close_oldest(2 * PIXELS) == 2
+    assert subject.gathering.close_oldest(2 * PIXELS) == 2
     assert [batch.stream_id for batch in subject.ready] == ["a", "b"]
-    assert subject.close_oldest(10**9) == 1
-    assert subject.close_oldest(10**9) == 0
+    assert subject.gathering.close_oldest(10**9) == 1
+    assert subject.gathering.close_oldest(10**9) == 0
 
 
 def test_pixels_are_counted_while_they_wait_and_let_go_when_their_batch_is_done() -> None:
@@ -678,9 +679,9 @@ def test_pixels_are_counted_while_they_wait_and_let_go_when_their_batch_is_done(
         subject.add(message, 0.0)
     del message
     messages.clear()
-    assert subject.image_bytes == 4 * PIXELS
+    assert subject.gathering.image_bytes == 4 * PIXELS
     finish(subject)
-    assert subject.image_bytes == PIXELS
+    assert subject.gathering.image_bytes == PIXELS
     gc.collect()
     assert [reference() is None for reference in pixels] == [True, True, True, False]
     assert all(batch.images.nbytes == 0 for batch, _, _ in subject.draft().accepted)
@@ -693,7 +694,7 @@ def test_rejected_frames_are_rows_at_once_and_count_no_bytes() -> None:
     finish(subject, 9.0)
     assert (subject.rows, subject.since_s) == (2, 5.0)
     assert sorted(row_ids(subject.draft())) == [(0, 0), (0, 1)]
-    assert subject.image_bytes == 0
+    assert subject.gathering.image_bytes == 0
 
 
 def test_rows_and_their_age_begin_anew_after_a_commit() -> None:

@@ -64,7 +64,8 @@ def test_what_takes_less_room_decoded_and_what_a_whole_batch_waits_for_is_ripe_a
     subject = Told()
     subject.put(0, size=100)
     subject.put(1, "b")
-    subject.read_whole(["b", "c"], 2)
+    for stream in ("b", "c"):
+        subject.ripen(stream, 2)
     assert subject.told == [("a", 1), ("b", 2)]
     assert subject.unripe_bytes == 0
 

@@ -7,17 +7,16 @@ from adawise.ports import Head
 from adawise.records import ImageBatch, TopicPartition
 from adawise.worker.batching import BatchPolicy
 from adawise.worker.loop import next_round
-from adawise.worker.partition import PartitionWork
+from adawise.worker.partition import PartitionPolicy, PartitionWork
+from tests.frames import turn_of
 
 
 def work(partition: int, *streams: str) -> PartitionWork:
     made = PartitionWork(
         TopicPartition("frames", partition),
         Head(0),
-        BatchPolicy(images=1, max_age_s=1.0),
-        lambda: StreamState("key", 3),
-        forget_after_s=1e9,
-        max_streams=100,
+        PartitionPolicy(BatchPolicy(images=1, max_age_s=1.0), forget_after_s=1e9, max_streams=100),
+        turn_of(lambda: StreamState("key", 3)),
     )
     made.ready.extend(ImageBatch(stream, (), torch.empty(0)) for stream in streams)
     return made

@@ -113,7 +113,7 @@ def _passed(case: Lockstep, holds: bool) -> Held:
         pool, works = worker._prefetch, list(worker._owned.values())
         with pool._changed:
             held = sum(lanes.waiting_bytes + lanes.held_bytes for lanes in pool._partitions.values())
-        accounted = max(accounted, held + sum(work.image_bytes + getattr(work, "kept_bytes", 0) for work in works))
+        accounted = max(accounted, held + sum(w.gathering.image_bytes + w.gathering.open.kept_bytes for w in works))
         return False
 
     of_prefetch = {"is_single": lambda message: True, "image_bytes": 3 * SIDE * SIDE} if holds else {}

@@ -49,11 +49,12 @@ from adawise.store.store import open_store
 from adawise.worker.adaptation import Adaptation
 from adawise.worker.backpressure import Limits
 from adawise.worker.batching import BatchPolicy
+from adawise.worker.commit import Outputs
 from adawise.worker.decode_pool import Prefetch
 from adawise.worker.events import Observer
-from adawise.worker.loop import Worker
+from adawise.worker.loop import LogPolicy, Worker
 from adawise.worker.pairs import Pairs, Serving
-from adawise.worker.partition import FlushPolicy
+from adawise.worker.partition import FlushPolicy, PartitionPolicy
 from tests.fakes import FakeSource
 from tools.bench.worker import Tally
 
@@ -304,27 +305,25 @@ def free_worker(
     """The worker by its default settings, on a given classifier; `of_prefetch`: arguments of the decode pool."""
     settings = Settings()
     method = Adaptation(default_search(), classifier, (1.0,) * len(GRID), settings.predict.top_k)
+    by = ServedBy(tuple([f"thing {number}" for number in range(CLASSES)]), "model", "config")
     return Worker(
         source=source,
         prefetch=Prefetch(decode, decode.streams, threads=decode_threads(settings), **of_prefetch),
         pairs=Pairs(Serving(method, ServedBy((), "", "")), keeps=False),
-        sink=SegmentChain(
-            store=open_store(root),
-            by=ServedBy(tuple([f"thing {number}" for number in range(CLASSES)]), "model", "config"),
-            writer="bench",
-        ),
-        dead_letters=NoDeadLetters(),
+        outputs=Outputs(SegmentChain(store=open_store(root), by=by, writer="bench"), NoDeadLetters()),
         observer=observer,
-        batches=BatchPolicy(batch, settings.batch.max_age_s),
+        policy=PartitionPolicy(
+            batches=BatchPolicy(batch, settings.batch.max_age_s),
+            forget_after_s=settings.search.forget_after_s,
+            max_streams=settings.limits.streams,
+        ),
+        log=LogPolicy(skip_gaps=False),
         flush=FlushPolicy(settings.sink.flush_rows, settings.sink.flush_age_s),
         limits=Limits(
             inflight_bytes=settings.limits.inflight_mib * 2**20,
             uncommitted_rows=4 * settings.sink.flush_rows,
             round_images=ROUND_CHUNKS * chunk_rows,
         ),
-        forget_after_s=settings.search.forget_after_s,
-        max_streams=settings.limits.streams,
-        skip_gaps=False,
         should_stop=should_stop,
     )
 

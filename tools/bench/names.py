@@ -23,12 +23,12 @@ from adawise.settings import Settings
 from adawise.store.store import LocalStore
 from adawise.worker.adaptation import Adapted
 from adawise.worker.batching import BatchPolicy
-from adawise.worker.partition import PartitionWork
+from adawise.worker.partition import PartitionPolicy, PartitionWork
+from tests.frames import turn_of
 from tools.bench.commits import FLUSH_ROWS, TP, batch_at, open_chain
 from tools.bench.states import a_state
 
 NAMES, CAMERA_EVERY, OLD = 200_000, 500, 5_000  # one image of the camera for so many names; images before the flood
-_POLICY = BatchPolicy(1, 2.0)
 
 
 def main() -> None:
@@ -86,7 +86,8 @@ def flood(folder: Path, limit: int) -> None:
 
 
 def _work(head: Head, limit: int) -> PartitionWork:
-    return PartitionWork(TP, head, _POLICY, lambda: StreamState("", 10), forget_after_s=604_800.0, max_streams=limit)
+    policy = PartitionPolicy(BatchPolicy(1, 2.0), forget_after_s=604_800.0, max_streams=limit)
+    return PartitionWork(TP, head, policy, turn_of(lambda: StreamState("", 10)))
 
 
 def _streams() -> list[str]:

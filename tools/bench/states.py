@@ -19,7 +19,8 @@ from adawise.ports import TopicIdentity
 from adawise.sink.state_blocks import StateBlocks
 from adawise.store.store import LocalStore
 from adawise.worker.batching import BatchPolicy
-from adawise.worker.partition import PartitionWork
+from adawise.worker.partition import PartitionPolicy, PartitionWork
+from tests.frames import turn_of
 from tools.bench.commits import TP, draft_from, open_chain
 
 STREAMS, COMMITS, CHANGED = (1, 100, 10_000), 10, 16
@@ -53,7 +54,7 @@ def measured(folder: Path, streams: int) -> tuple[int, int, float, float, float]
         draft = draft_from(head.next_offset, 256, rng)
         for number in rng.choice(streams, min(streams, CHANGED), replace=False):
             states[f"camera-{number:05d}"] = a_state(rng, int(number))
-        draft.states = dict(states)
+        draft = replace(draft, states=dict(states))
         if turn % 2:
             chain._blocks[TP] = StateBlocks()
         started = time.perf_counter()
@@ -62,8 +63,8 @@ def measured(folder: Path, streams: int) -> tuple[int, int, float, float, float]
             took[turn % 2].append(time.perf_counter() - started)
     started = time.perf_counter()
     head = open_chain(store).recover(TP, identity, 0)
-    initial = StreamState("", 10)
-    PartitionWork(TP, head, BatchPolicy(16, 2.0), lambda: initial, forget_after_s=604_800.0, max_streams=streams)
+    policy = PartitionPolicy(BatchPolicy(16, 2.0), forget_after_s=604_800.0, max_streams=streams)
+    PartitionWork(TP, head, policy, turn_of(lambda: StreamState("", 10)))
     recovered = time.perf_counter() - started
     assert head.segment is not None
     footer = pq.read_metadata(folder / head.segment).metadata

@@ -15,13 +15,13 @@ from adawise.sink.chain import SegmentChain
 from adawise.sink.verify.root import verify
 from adawise.store.store import LocalStore
 from adawise.worker.batching import BatchPolicy
-from adawise.worker.partition import PartitionWork
-from tests.frames import adapted
+from adawise.worker.partition import PartitionPolicy, PartitionWork
+from tests.frames import adapted, turn_of
 from tools.fuzz.messages import TOPIC
 
 PLACES = 64
 _TP, _IDENTITY = TopicPartition(TOPIC, 0), TopicIdentity("fuzz", "fuzz", 1)
-_POLICY, _FORGET_S = BatchPolicy(images=4, max_age_s=2.0), 3_600.0
+_POLICY = PartitionPolicy(BatchPolicy(images=4, max_age_s=2.0), forget_after_s=3_600.0, max_streams=PLACES)
 
 
 class Ledger:
@@ -36,9 +36,7 @@ class Ledger:
             _TP,
             self._chain.recover(_TP, _IDENTITY, 0),
             _POLICY,
-            lambda: StreamState("k", 10),
-            forget_after_s=_FORGET_S,
-            max_streams=PLACES,
+            turn_of(lambda: StreamState("k", 10)),
         )
 
     def take(self, decoded: DecodedMessage) -> str | None:

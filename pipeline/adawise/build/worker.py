@@ -26,8 +26,8 @@ from adawise.build.telemetry import spans
 from adawise.build.waiting import answered, await_store
 from adawise.decode.child import Apart
 from adawise.decode.codec import sniff
-from adawise.pairs.orders import PairDocument, read_orders
-from adawise.ports import DeadLetters, ServedBy, Source
+from adawise.pairs.orders import read_orders
+from adawise.ports import DeadLetters, Results, ServedBy, Source
 from adawise.records import BatchEnds, Message
 from adawise.settings import Settings
 from adawise.sink.chain import Commits, SegmentChain
@@ -37,12 +37,13 @@ from adawise.sink.starts import StoredStarts
 from adawise.store.store import Failpoint, Store, open_store
 from adawise.worker.backpressure import Limits
 from adawise.worker.batching import BatchPolicy
+from adawise.worker.commit import NoResults, Outputs
 from adawise.worker.decode_pool import Prefetch
 from adawise.worker.events import ModelLoaded, Observer, Observers, Phase, PhaseEntered
-from adawise.worker.loop import Worker
+from adawise.worker.loop import LogPolicy, Worker
 from adawise.worker.pairs import Pairs, Serving
-from adawise.worker.partition import FlushPolicy
-from adawise.worker.write_ahead import WriteAheadRecorder
+from adawise.worker.partition import FlushPolicy, PartitionPolicy
+from adawise.worker.write_ahead import NoRecorder, WriteAheadRecorder
 
 T = TypeVar("T")
 
@@ -130,99 +131,125 @@ def make_worker(
     batch_ends: BatchEnds | None = None,
     failpoint: Failpoint = lambda _: None,
 ) -> Worker:
-    """The worker over any source, writing to `root`; the store is checked and the model warmed up.
+    """Return the worker over any source, writing to `root`; the store is checked and the model warmed up.
 
-    The root is to belong to `owner`, which is the group of the settings unless another is given; `commits` says what
-    that has committed at the broker, with the id of the root that it was for. Results are sent to the topic
-    `results_to`, if there is one, which has so many `partitions` if it is created.
-
-    `pairs` makes what says which pair serves, of the store and a name of this start, once the store was checked; None:
-    `model` for ever. `claims`: whether the root is `model`'s from now on; `ordered` describes `model` in the order that
-    asks for it, if one does. `batch_ends` are those of an earlier run, where batches end too.
-
-    A store that does not answer is waited for, unless `should_stop()`: the worker then has nothing to do but to end.
+    The root belongs to `owner`, by default the group of the settings; `commits` returns the group's offsets at the
+    broker and their root's id. Results go to the topic `results_to`, which is created with `partitions`. `pairs` takes
+    the checked store and a name of this start, and chooses the pair that serves; None: always `model`. `claim` is how
+    the root notes that `model` serves it. Batches end where `batch_ends` of an earlier run say. While the store does
+    not answer, this waits, unless `should_stop()`: the worker then has nothing to do but to end.
     """
-    store = open_store(root, failpoint=failpoint)
-    chain = SegmentChain(
+    store, name = open_store(root, failpoint=failpoint), uuid4().hex
+    chain = _chain(settings, model, store, owner or _group(settings, source), commits, failpoint)
+    published = NoResults() if results_to is None else _results(settings, model, chain, results_to, partitions)
+    followed: list[Pairs] = []
+
+    def check() -> None:
+        chain.check()
+        if owner is None and claim != "not":  # a replay's `_replay.json` says with which models it was begun
+            _claim_root(settings, model, store, claim)
+        if pairs is not None:
+            followed.append(pairs(store, name))
+
+    serving = _serving(settings, model)
+    observer.observe(PhaseEntered(Phase.CHECKING_STORE))
+    if await_store(check, observer, should_stop):  # before the first poll, which joins the group
+        observer.observe(PhaseEntered(Phase.ENCODING_TEXT))
+        model.classifier.warm_up(serving.adaptation.strategy.reach[0])
+    return Worker(
+        source=source,
+        prefetch=_decode_pool(settings, model),
+        pairs=followed[-1] if followed else Pairs(serving, keeps=settings.model.on_change == "keep"),
+        outputs=Outputs(chain, dead_letters, published, recorder or NoRecorder()),
+        observer=observer,
+        policy=_partition_policy(settings, model, batch_ends, is_live=owner is None),
+        log=LogPolicy(skip_gaps=settings.kafka.on_gap == "skip", ends_streams=ends_streams),
+        flush=FlushPolicy(max_rows=settings.sink.flush_rows, max_age_s=settings.sink.flush_age_s),
+        limits=_limits(settings, model),
+        starts=StoredStarts(store, name, time.monotonic),
+        should_stop=should_stop,
+        failpoint=failpoint,
+    )
+
+
+def _chain(
+    settings: Settings,
+    model: ModelPair,
+    store: Store,
+    owner: Owner,
+    commits: Callable[[], Commits],
+    failpoint: Failpoint,
+) -> SegmentChain:
+    return SegmentChain(
         store=store,
         by=served_by(settings, model),
         writer=f"{socket.gethostname()}:{os.getpid()}",
-        owner=owner or _group(settings, source),
+        owner=owner,
         commits=commits,
         begin_anew=settings.sink.begin_anew,
         failpoint=failpoint,
     )
 
-    telling = None
-    if results_to is not None:
-        telling = results(
-            settings,
-            results_to,
-            partitions=partitions,
-            source=lambda: f"/adawise/roots/{chain.root_id}",
-            classes=model.classes,
-            model_fingerprint=model.classifier.fingerprint,
-        )
 
-    followed: list[Pairs] = []
-    name = uuid4().hex
-
-    def check() -> None:
-        chain.check()
-        if owner is None and claims:  # a replay's `_replay.json` says with which models it was begun
-            asked = None if ordered is None else ordered.whole_identity
-            config, on_change = model.checkpoints.used_config, settings.model.on_change
-            changes = claim_pair(store, identity_of(model), on_change, ordered=asked, used_config=config)
-            tell_changes(changes, on_change if asked is None else "keep")
-        if pairs is not None:
-            followed.append(pairs(store, name))
-
-    method = adaptation(settings, model)
-    observer.observe(PhaseEntered(Phase.CHECKING_STORE))
-    if await_store(check, observer, should_stop):  # before the first poll, which joins the group
-        observer.observe(PhaseEntered(Phase.ENCODING_TEXT))
-        model.classifier.warm_up(method.strategy.reach[0])
-    preprocess = model.checkpoints.preprocess
-    decoder = open_decoder(settings.decode, preprocess)
-    one_pair = Pairs(
-        Serving(method, ServedBy(model.classes, "", ""), partial(model.classifier.prepare, method.strategy.reach)),
-        keeps=settings.model.on_change == "keep",
+def _results(settings: Settings, model: ModelPair, chain: SegmentChain, topic: str, partitions: int) -> Results:
+    return results(
+        settings,
+        topic,
+        partitions=partitions,
+        source=lambda: f"/adawise/roots/{chain.root_id}",
+        classes=model.classes,
+        model_fingerprint=model.classifier.fingerprint,
     )
-    apart = Apart(decoder, preprocess.pixels, 3 * preprocess.size**2)
-    return Worker(
-        source=source,
-        prefetch=Prefetch(
-            decoder,
-            decoder.streams,
-            is_single=is_picture,
-            image_bytes=3 * preprocess.size**2,
-            threads=decode_threads(settings),
-            apart=apart,
-            apart_streams=apart.streams,
-            end_apart=apart.close,
-        ),
-        pairs=followed[-1] if followed else one_pair,
-        sink=chain,
-        dead_letters=dead_letters,
-        results=telling,
-        starts=StoredStarts(store, name, time.monotonic),
-        recorder=recorder,
-        observer=observer,
-        batches=BatchPolicy(settings.batch.images, settings.batch.max_age_s, batch_ends or {}),
-        flush=FlushPolicy(max_rows=settings.sink.flush_rows, max_age_s=settings.sink.flush_age_s),
-        limits=Limits(
-            inflight_bytes=settings.limits.inflight_mib * 2**20,
-            uncommitted_rows=4 * settings.sink.flush_rows,
-            round_images=_ROUND_CHUNKS[model.classifier.device.where.type] * model.classifier.chunk_rows,
-        ),
+
+
+def _claim_root(settings: Settings, model: ModelPair, store: Store, claim: PairClaim) -> None:
+    """Note in the root that `model` serves it."""
+    ours, asked = identity_of(model), "keep" if claim == "as asked" else settings.model.on_change
+    if check_pair(store, ours, "keep").keys() == {"config"}:
+        asked = settings.model.on_change  # an order names a pair by its id, which has no config
+    tell_changes(claim_pair(store, ours, asked), asked)
+
+
+def _serving(settings: Settings, model: ModelPair) -> Serving:
+    method = adaptation(settings, model)
+    prepare = partial(model.classifier.prepare, method.strategy.reach)
+    return Serving(method, ServedBy(model.classes, "", ""), prepare)
+
+
+def _decode_pool(settings: Settings, model: ModelPair) -> Prefetch:
+    preprocess = model.checkpoints.preprocess
+    image_bytes = 3 * preprocess.size**2
+    decoder = open_decoder(settings.decode, preprocess)
+    apart = Apart(decoder, preprocess.pixels, image_bytes)
+    return Prefetch(
+        decoder,
+        decoder.streams,
+        is_single=is_picture,
+        image_bytes=image_bytes,
+        threads=decode_threads(settings),
+        apart=apart,
+        apart_streams=apart.streams,
+        end_apart=apart.close,
+    )
+
+
+def _partition_policy(
+    settings: Settings, model: ModelPair, ends: BatchEnds | None, *, is_live: bool
+) -> PartitionPolicy:
+    return PartitionPolicy(
+        batches=BatchPolicy(settings.batch.images, settings.batch.max_age_s, ends or {}),
         forget_after_s=settings.search.forget_after_s,
         max_streams=settings.limits.streams,
         rules=alert_rules(settings.alerts, model.classes),
-        epoch_s=time.time() - time.monotonic() if owner is None else None,  # in a replay no camera is silent
-        skip_gaps=settings.kafka.on_gap == "skip",
-        should_stop=should_stop,
-        ends_streams=ends_streams,
-        failpoint=failpoint,
+        epoch_s=time.time() - time.monotonic() if is_live else None,  # in a replay no camera is silent
+    )
+
+
+def _limits(settings: Settings, model: ModelPair) -> Limits:
+    return Limits(
+        inflight_bytes=settings.limits.inflight_mib * 2**20,
+        uncommitted_rows=4 * settings.sink.flush_rows,
+        round_images=_ROUND_CHUNKS[model.classifier.device.where.type] * model.classifier.chunk_rows,
     )
 
 

@@ -76,7 +76,7 @@ class Backpressure:
 
     def held_bytes(self, works: Iterable[PartitionWork]) -> int:
         """Of messages, as of the last step, and of decoded images."""
-        return self._message_bytes + sum(work.image_bytes for work in works)
+        return self._message_bytes + sum(work.gathering.image_bytes for work in works)
 
     def begin(self, tp: TopicPartition) -> None:
         """It is read from now on, as soon as there is room; the source has paused it."""
@@ -91,8 +91,8 @@ class Backpressure:
                     "streams_evicted", topic=tp.topic, partition=tp.partition, evicted=work.evicted, note=_FULL
                 )
         waiting = {tp: self.prefetch.waiting_bytes(tp) + work.letter_bytes for tp, work in owned.items()}
-        backlog = {tp: max(0, size - owned[tp].unripe_bytes) for tp, size in waiting.items()}
-        messages = {tp: size + owned[tp].kept_bytes for tp, size in waiting.items()}
+        backlog = {tp: max(0, size - owned[tp].gathering.ripening.unripe_bytes) for tp, size in waiting.items()}
+        messages = {tp: size + owned[tp].gathering.open.kept_bytes for tp, size in waiting.items()}
         self._message_bytes = sum(messages.values())
         behind, not_behind = _shared(backlog, _BACKLOG * self.limits.inflight_bytes, again=0.5)
         full, not_full = _shared(messages, _MESSAGES * self.limits.inflight_bytes, again=_AGAIN)
@@ -130,7 +130,7 @@ class Backpressure:
         """True if no more images are to be taken; where there is room, it is for those that are decoded next."""
         most = self.limits.inflight_bytes
         messages = min(max(self._message_bytes, int(_BACKLOG * most)), int(_MESSAGES * most))
-        images = sum(work.image_bytes for work in works)
+        images = sum(work.gathering.image_bytes for work in works)
         self.prefetch.make_room(most - messages - images, int(_EAGER * most) - images)
         return most - messages - images <= 0
 
@@ -141,19 +141,20 @@ class Backpressure:
         room as a message becomes one again; what does not is closed early if it takes all.
         """
         works = owned.values()
-        too_many = sum(work.open_bytes for work in works) - int(_OPEN * self.limits.inflight_bytes)
-        for work in sorted(works, key=lambda work: -work.open_bytes) if too_many > 0 else ():
-            too_many -= work.put_back(too_many, partial(self._give_back, work))
+        too_many = sum(work.gathering.open.image_bytes for work in works) - int(_OPEN * self.limits.inflight_bytes)
+        for work in sorted(works, key=lambda work: -work.gathering.open.image_bytes) if too_many > 0 else ():
+            too_many -= work.gathering.put_back(too_many, partial(self._give_back, work))
         if self.is_full(works) and not self.prefetch.is_completing and not any(work.ready for work in works):
-            self._close_early(max(works, key=lambda work: work.image_bytes))
+            self._close_early(max(works, key=lambda work: work.gathering.image_bytes))
 
     def _give_back(self, work: PartitionWork, stream: str, messages: Sequence[Message]) -> bool:
         apart = [(message, message.offset < work.apart_until) for message in messages]
         return self.prefetch.put_back(work.tp, stream, apart, known=work.head.states)
 
     def _close_early(self, work: PartitionWork) -> None:
-        held = work.open_bytes + work.kept_bytes + work.unripe_bytes
-        batches = work.close_oldest(held // 2 + 1)
+        images = work.gathering
+        held = images.open.image_bytes + images.open.kept_bytes + images.ripening.unripe_bytes
+        batches = images.close_oldest(held // 2 + 1)
         self.closed_early += batches
         _log.warning(
             "batches_closed_early",

@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from adawise.errors import RetryableError
 from adawise.ports import Commit, DeadLetters, Results, Sink, Source, Told
@@ -21,7 +21,7 @@ from adawise.worker.attempts import RESULTS, Attempts, letters, writing
 from adawise.worker.backoff import Backoff
 from adawise.worker.events import DeadLetterSent, Observer, ResultsPublished, SegmentCommitted
 from adawise.worker.partition import PartitionWork
-from adawise.worker.write_ahead import WriteAheadRecorder
+from adawise.worker.write_ahead import NoRecorder, WriteAheadRecorder
 
 _HINT_EVERY_S = 60.0  # how long a lost hint shows a wrong lag; one small request for all partitions
 
@@ -49,34 +49,45 @@ class NoResults:
         """Nothing."""
 
 
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """Where a worker's output goes.
+
+    Attributes:
+        sink: the chains of segments.
+        dead_letters: for messages that cannot be read.
+        results: for what becomes of images.
+        recorder: takes every message, and has it for good before its rows are written.
+    """
+
+    sink: Sink
+    dead_letters: DeadLetters
+    results: Results = field(default_factory=NoResults)
+    recorder: WriteAheadRecorder = field(default_factory=NoRecorder)
+
+
 class Committer:
     """Writes to the dead letters, to the results, to the chain and to the broker's offsets.
 
     Args:
-        source: is told the offsets.
-        sink: has the chains.
-        dead_letters: for messages that cannot be read.
-        results: for what becomes of images.
-        recorder: has to have what a segment covers.
-        observer: told what happens.
-        attempts: told of failures, and of what ends them.
+        source: receives the offsets.
+        outputs: receive all else.
+        observer: receives what happens.
+        attempts: notes failures, and what ends them.
         failpoint: called with the name of each point between complete rows and a committed offset: tests kill there.
     """
 
     def __init__(
         self,
         source: Source,
-        sink: Sink,
-        dead_letters: DeadLetters,
-        results: Results,
-        recorder: WriteAheadRecorder,
+        outputs: Outputs,
         observer: Observer,
         attempts: Attempts,
         *,
         failpoint: Callable[[str], None],
     ) -> None:
-        self._source, self._sink, self._dead_letters, self._recorder = source, sink, dead_letters, recorder
-        self._results, self._telling = results, Backoff()
+        self._source, self._sink, self._dead_letters = source, outputs.sink, outputs.dead_letters
+        self._recorder, self._results, self._telling = outputs.recorder, outputs.results, Backoff()
         self._observer, self._attempts, self._failpoint = observer, attempts, failpoint
         self._hinted_s: float | None = None
         self.is_untold = False
@@ -126,7 +137,7 @@ class Committer:
             work.committed(commit.head)
         self._source.commit({work.tp: commit.head.low_water}, self._sink.root_id)
         self._failpoint("worker.offset_committed")
-        self._observer.observe(SegmentCommitted(work.tp, commit, work.lag(self._source)))
+        self._observer.observe(SegmentCommitted(work.tp, commit, work.offsets.lag(self._source)))
         return commit
 
     def send_letters(self, work: PartitionWork, now_s: float) -> None:
@@ -177,7 +188,7 @@ class Committer:
             self._hinted_s = now_s
         if now_s - self._hinted_s >= _HINT_EVERY_S:
             self._hinted_s = now_s
-            self._source.commit({work.tp: work.low_water for work in works}, self._sink.root_id)
+            self._source.commit({work.tp: work.offsets.low_water for work in works}, self._sink.root_id)
 
     def close(self) -> None:
         """Free the dead letters, the results and the recorder."""

@@ -57,10 +57,11 @@ class Prefetch:
             for n in range(threads + 1 if threads else 0)
         ]
 
-    def submit(self, message: Message, known: Container[str], *, apart: bool = False) -> frozenset[str]:
-        """Begin to decode a message, after those that came before it of the same streams, which are returned.
+    def submit(self, message: Message, known: Container[str], *, apart: bool = False) -> tuple[frozenset[str], bool]:
+        """Begin to decode a message, after those that came before it of the same streams.
 
-        `known`: streams of its partition that have a lane of their own. `apart`: in a process of its own.
+        Return these, and whether it is a single image, which may wait until its batch is ripe. `known`: streams of its
+        partition that have a lane of their own. `apart`: in a process of its own.
         """
         streams = (self._apart_streams if apart else self._streams)(message)
         with self._changed:
@@ -68,18 +69,14 @@ class Prefetch:
             if not partition.waiting:
                 partition.used_s = max(partition.used_s, self._now_s)
             shares_lane = not all(name in known for name in streams)
-            is_single = self.is_single(message, streams)
+            is_single = len(streams) == 1 and self._is_single(message)
             hold = is_single and not self._is_eager()
             partition.add(message, streams, shares_lane=shares_lane, apart=apart, is_single=is_single, hold=hold)
             self._changed.notify_all()
         for thread in self._threads:
             if thread.ident is None:
                 thread.start()
-        return streams
-
-    def is_single(self, message: Message, streams: frozenset[str]) -> bool:
-        """True if a message that may have images of these streams may wait until its batch is ripe."""
-        return len(streams) == 1 and self._is_single(message)
+        return streams, is_single
 
     def ripen(self, tp: TopicPartition, stream: str, until: int) -> None:
         """Messages of a stream below an offset complete a batch: they wait no longer than for room."""

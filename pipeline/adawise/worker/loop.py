@@ -9,18 +9,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
 from uuid import uuid4
 
-from adawise.alerts.rules import Rule
 from adawise.errors import AdawiseError, FatalError, RetryableError
-from adawise.ports import DeadLetters, Head, Results, Sink, Source
+from adawise.ports import Head, Source
 from adawise.records import DecodedMessage, ImageBatch, TopicPartition
 from adawise.worker.attempts import READING, Attempts, letters, writing
 from adawise.worker.backoff import Backoff
 from adawise.worker.backpressure import Backpressure, Limits
-from adawise.worker.batching import BatchPolicy
-from adawise.worker.commit import Committer, NoResults
+from adawise.worker.commit import Committer, Outputs
 from adawise.worker.decode_pool import Prefetch
 from adawise.worker.events import (
     BatchServed,
@@ -38,10 +37,9 @@ from adawise.worker.events import (
     WorkerProgress,
 )
 from adawise.worker.pairs import Pairs, ServedBatch, Serving
-from adawise.worker.partition import FlushPolicy, PartitionWork
+from adawise.worker.partition import FlushPolicy, PartitionPolicy, PartitionWork
 from adawise.worker.recovery import Recovery
 from adawise.worker.starts import NoStarts, Starts
-from adawise.worker.write_ahead import NoRecorder, WriteAheadRecorder
 
 _IDLE_S = 0.1  # how long a poll waits when there is nothing else to do
 _PEEK_S = 0.01  # likewise, where there is work for spare time
@@ -51,6 +49,26 @@ _TOLD_S = 10.0  # for dead letters and results then, in all
 _SILENT_S = 5.0  # of a store's failure: it did not answer, and would take as long for the next partition
 
 
+@dataclass(frozen=True, slots=True)
+class LogPolicy:
+    """What the worker does at the two ends of the source's log.
+
+    `skip_gaps`: go on where the log begins, and record the gap, if it no longer has what comes next. `ends_streams`:
+    the end of the source is the end of its streams, and batches that are open there are complete.
+    """
+
+    skip_gaps: bool
+    ends_streams: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class LoopClock:
+    """Monotonic seconds, and a way to wait by them."""
+
+    now: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+
+
 class Worker:
     """Owns the loop; everything else is given to it.
 
@@ -58,25 +76,16 @@ class Worker:
         source: where messages come from.
         prefetch: the decode pool.
         pairs: which pair of models serves a partition, and the method over it.
-        sink: the chain of segments.
-        dead_letters: for messages that cannot be read.
-        results: for what becomes of images.
-        starts: remembers who was killed.
-        recorder: takes every message, and has it for good before its rows are written.
-        observer: observes each event.
-        batches: when single images become a batch.
+        outputs: where rows go, and what is published and kept beside them.
+        observer: receives what happens.
+        policy: how the images of a partition become batches, states and alerts.
+        log: what is done at the ends of the source's log.
         flush: when a segment is written.
         limits: of memory.
-        forget_after_s: silence after which a stream starts anew (`adawise.worker.expiry`).
-        max_streams: of a partition, that keep a state (`adawise.worker.stream_table`).
-        rules: of alerts.
-        epoch_s: what the clock lacks to seconds since the epoch; None: no camera is silent by it, as in a replay.
-        skip_gaps: go on where the broker's log begins, and record the gap, if it no longer has what comes next.
-        ends_streams: the end of the source is the end of its streams: batches that are open there are complete.
-        should_stop: asked once a step; True ends the run after a flush.
+        starts: remembers which workers were killed.
+        should_stop: called once a step; True ends the run after a flush.
         failpoint: called with the name of each point between complete rows and a committed offset: tests kill there.
-        clock: monotonic seconds.
-        sleep: waits that many seconds by `clock`.
+        clock: of the loop.
     """
 
     def __init__(
@@ -85,66 +94,43 @@ class Worker:
         source: Source,
         prefetch: Prefetch,
         pairs: Pairs,
-        sink: Sink,
-        dead_letters: DeadLetters,
-        results: Results | None = None,
-        starts: Starts | None = None,
-        recorder: WriteAheadRecorder | None = None,
+        outputs: Outputs,
         observer: Observer,
-        batches: BatchPolicy,
+        policy: PartitionPolicy,
+        log: LogPolicy,
         flush: FlushPolicy,
         limits: Limits,
-        forget_after_s: float,
-        max_streams: int,
-        rules: Sequence[Rule] = (),
-        epoch_s: float | None = None,
-        skip_gaps: bool,
+        starts: Starts | None = None,
         should_stop: Callable[[], bool],
-        ends_streams: bool = True,
         failpoint: Callable[[str], None] = lambda _: None,
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
+        clock: LoopClock = LoopClock(),
     ) -> None:
         self._source, self._prefetch, self._pairs, self._observer = source, prefetch, pairs, observer
-        self._flush, self._round_images, self._ends_streams = flush, limits.round_images, ends_streams
-        self._should_stop, self._failpoint, self._clock, self._sleep = should_stop, failpoint, clock, sleep
+        self._flush, self._round_images, self._ends_streams = flush, limits.round_images, log.ends_streams
+        self._should_stop, self._failpoint, self._clock, self._sleep = should_stop, failpoint, clock.now, clock.sleep
         self._has_spare_work = True
         self._owned: dict[TopicPartition, PartitionWork] = {}
-        self._recorder = recorder = recorder or NoRecorder()
+        self._recorder = outputs.recorder
         self._starts = starts = starts or NoStarts()
-        results = results or NoResults()
-        self._attempts = attempts = Attempts(observer)
+        self._attempts = Attempts(observer)
 
         def begin(tp: TopicPartition, head: Head) -> PartitionWork:
-            turn = pairs.at(tp, head)
             work = PartitionWork(
                 tp,
                 head,
-                batches,
-                turn.serving.adaptation.strategy.initial,
-                forget_after_s=forget_after_s,
-                max_streams=max_streams,
-                keeps_states=turn.keeps,
+                policy,
+                pairs.at(tp, head),
                 ripen=partial(prefetch.ripen, tp),
                 image_bytes=prefetch.image_bytes,
-                tells=results.when,
+                tells=outputs.results.when,
                 new_attempt=lambda: uuid4().hex,
-                rules=rules,
-                classes=turn.serving.by.classes,
-                epoch_s=epoch_s,
-                serving=turn.serving,
-                planned=turn.until,
             )
             work.apart_until = starts.begin(tp, head.low_water)
             return work
 
-        self._recovery = Recovery(
-            source, sink, recorder, observer, attempts, begin=begin, skip_gaps=skip_gaps, tells=results.when
-        )
-        self._committer = Committer(
-            source, sink, dead_letters, results, recorder, observer, attempts, failpoint=failpoint
-        )
-        self._reading, self._pressure = Backoff(), Backpressure(limits, source, prefetch, recorder)
+        self._recovery = Recovery(source, outputs, observer, self._attempts, begin=begin, skip_gaps=log.skip_gaps)
+        self._committer = Committer(source, outputs, observer, self._attempts, failpoint=failpoint)
+        self._reading, self._pressure = Backoff(), Backpressure(limits, source, prefetch, outputs.recorder)
 
     def run(self) -> None:
         """Work until told to stop or the source is exhausted; then flush, commit and leave.
@@ -216,13 +202,13 @@ class Worker:
         self._recovery.add(poll.assigned)
         for begun in self._recovery.advance(self._clock()):
             self._owned[begun.tp] = begun
-            if begun.serving is not None and begun.serving.pair:
-                self._observer.observe(PairServes(begun.tp, begun.serving.by, begun.began_switched))
+            if begun.turns.by is not None:
+                self._observer.observe(PairServes(begun.tp, begun.turns.by, begun.turns.began))
             self._pressure.begin(begun.tp)
         for message in poll.messages:
             self._recorder.take(message)
             work = self._owned.get(message.topic_partition)
-            if work is None or not work.wants(message):
+            if work is None or not work.offsets.wants(message):
                 continue
             if message.missing is not None:
                 for gap in work.miss(message, message.missing, self._clock()):
@@ -231,8 +217,7 @@ class Worker:
             else:
                 self._starts.reads(work.tp, message.offset)
                 apart = message.offset < work.apart_until
-                streams = self._prefetch.submit(message, known=work.head.states, apart=apart)
-                is_single = self._prefetch.is_single(message, streams)
+                streams, is_single = self._prefetch.submit(message, known=work.head.states, apart=apart)
                 work.read(message, streams, self._clock(), is_single=is_single)
 
     def _let_go(self, tps: Sequence[TopicPartition]) -> None:
@@ -289,7 +274,7 @@ class Worker:
                 work.seen(now, drained=self._source.drained(tp))
         if self._ends_streams and self._source.exhausted and self._prefetch.is_idle:
             for work in works:
-                work.end_streams()
+                work.gathering.end_streams()
 
     def _add(self, work: PartitionWork, decoded: DecodedMessage) -> None:
         work.add(decoded, self._clock())
@@ -315,8 +300,7 @@ class Worker:
 
     def _switch(self, work: PartitionWork, *, at_end: bool = False) -> bool:
         """Have another pair serve a partition, if it is to, and all before is served. Not while a batch is ready."""
-        assert work.serving is not None
-        turn = self._pairs.wanted(work.tp, work.serving)
+        turn = self._pairs.wanted(work.tp, work.turns.serving)
         if turn is None or not work.comes_to_switch(at_end=at_end):
             return False
         switch = work.switch(turn, self._clock())
@@ -354,15 +338,15 @@ class Worker:
         return WorkerProgress(
             partitions={
                 tp: PartitionProgress(
-                    lag=work.lag(self._source),
-                    pending=work.pending,
+                    lag=work.offsets.lag(self._source),
+                    pending=work.gathering.pending,
                     rows=work.rows,
                     stands=self._source.stands(tp),
                     paused=self._pressure.is_paused(tp),
                     streams_evicted=work.evicted,
-                    oldest_ms=work.oldest_ms,
+                    oldest_ms=work.offsets.oldest_ms,
                     untold=sum(told.rows for told in work.untold),
-                    durable=work.durable,
+                    durable=work.offsets.durable,
                 )
                 for tp, work in self._owned.items()
             },
@@ -395,7 +379,7 @@ class Worker:
         """Write what is complete. At the end of the streams nothing else will come: open batches are complete too."""
         if self._is_at_end and self._ends_streams:
             for work in self._owned.values():
-                work.close_all()
+                work.gathering.close_all()
         self._committer.hurry(_TOLD_S)
         began_s, tries = self._clock(), 0
         while waiting := self._serve_rest():
@@ -417,11 +401,10 @@ class Worker:
 def by_pair(
     round_: Iterable[tuple[PartitionWork, ImageBatch]],
 ) -> list[tuple[Serving, list[tuple[PartitionWork, ImageBatch]]]]:
-    """What each pair serves of a round; their order is that of the round."""
+    """Return what each pair serves of a round; their order is that of the round."""
     found: dict[Serving, list[tuple[PartitionWork, ImageBatch]]] = {}
     for work, batch in round_:
-        assert work.serving is not None  # the loop gives each one
-        found.setdefault(work.serving, []).append((work, batch))
+        found.setdefault(work.turns.serving, []).append((work, batch))
     return [*found.items()]
 
 

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterable, Sequence
 import structlog
 
 from adawise.errors import LogEndsEarly, LogRewritten, PairMissing, RetryableError
-from adawise.ports import Head, Sink, Source, When
+from adawise.ports import Head, Source
 from adawise.records import Gap, TopicPartition, told
 from adawise.worker.attempts import Attempts, recovering
 from adawise.worker.backoff import Backoff
+from adawise.worker.commit import Outputs
 from adawise.worker.events import GapFound, Observer, PartitionRecovered
 from adawise.worker.partition import PartitionWork
-from adawise.worker.write_ahead import WriteAheadRecorder
 
 _log = structlog.get_logger("worker")
 
@@ -43,30 +43,26 @@ class Recovery:
 
     Args:
         source: says how far the partitions reach, and is sent to where the chains end.
-        sink: has the chains.
-        recorder: may have to read from further back.
-        observer: told of each partition that is recovered.
-        attempts: told of failures, and of what ends them.
-        begin: the work on a partition whose chain ends at a head.
+        outputs: the chains; and the recorder, which may have to read from further back.
+        observer: receives each partition that is recovered.
+        attempts: notes failures, and what ends them.
+        begin: makes the work on a partition whose chain ends at a head.
         skip_gaps: go on where the broker's log begins, and record the gap, if it no longer has what comes next.
-        tells: when results are told.
     """
 
     def __init__(
         self,
         source: Source,
-        sink: Sink,
-        recorder: WriteAheadRecorder,
+        outputs: Outputs,
         observer: Observer,
         attempts: Attempts,
         *,
         begin: Callable[[TopicPartition, Head], PartitionWork],
         skip_gaps: bool,
-        tells: When | None = None,
     ) -> None:
-        self._source, self._sink, self._recorder, self._observer = source, sink, recorder, observer
-        self._attempts = attempts
-        self._begin, self._skip_gaps, self._tells = begin, skip_gaps, tells
+        self._source, self._sink, self._recorder = source, outputs.sink, outputs.recorder
+        self._observer, self._attempts = observer, attempts
+        self._begin, self._skip_gaps, self._tells = begin, skip_gaps, outputs.results.when
         self._waiting: list[TopicPartition] = []
         self._early_since: dict[TopicPartition, float] = {}  # when a log was first seen to end before its chain
         self._stands_until_s: dict[TopicPartition, float] = {}
@@ -146,11 +142,11 @@ class Recovery:
         work = self._begin(tp, head)
         if head.is_told_again(self._tells):
             work.untold.extend(self._sink.newest(tp))
-        offset = work.find_in(log, skip_gaps=self._skip_gaps)
+        offset = work.offsets.find_in(log, skip_gaps=self._skip_gaps)
         self._compare(tp, head, log)
-        if work.left_out:
-            self._warn_of_loss(tp, head, work.left_out, log)
-            for gap in work.left_out:
+        if gaps := work.offsets.gaps:
+            self._warn_of_loss(tp, head, gaps, log)
+            for gap in gaps:
                 self._observer.observe(GapFound(tp, gap))
         self._source.seek(tp, self._recorder.begin(tp, offset, log))
         self._source.commit(

@@ -38,11 +38,6 @@ class _Stream:
     ripe_until: int = 0  # messages below this offset may be decoded
 
     @property
-    def is_ripe(self) -> bool:
-        """True if something that waits may be decoded."""
-        return bool(self.waiting) and self.waiting[0].offset < self.ripe_until
-
-    @property
     def has_unripe(self) -> bool:
         """True if something has to wait on."""
         return bool(self.waiting) and self.waiting[-1].offset >= self.ripe_until
@@ -53,7 +48,7 @@ class Ripening:
 
     Args:
         policy: when a batch is complete.
-        ripen: told of a stream, and the offset below which its messages may be decoded.
+        ripen: called with a stream, and the offset below which its messages may be decoded.
         image_bytes: of a decoded image.
         ends: of batches of an earlier run (`BatchPolicy.ends`) in this partition.
     """
@@ -83,11 +78,6 @@ class Ripening:
         self.unripe_bytes += size_bytes
         if is_complete or stream.waiting_bytes >= len(stream.waiting) * self._image_bytes:
             self._ripen(stream_id, offset + 1)
-
-    def read_whole(self, streams: Iterable[str], offset: int) -> None:
-        """A message was read that is decoded at once; what it waits for, of these streams, is ripe."""
-        for stream_id in streams:
-            self.ripen(stream_id, offset)
 
     def ripen(self, stream_id: str, until: int) -> None:
         """What waits of a stream may be decoded, up to an offset."""
@@ -138,12 +128,12 @@ class Ripening:
             del self._streams[stream_id]
 
     def is_ripe(self, stream_id: str) -> bool:
-        """True if something of the stream may be decoded, and is not."""
-        stream = self._streams.get(stream_id)
-        return stream is not None and stream.is_ripe
+        """Return True if something of the stream may be decoded, and is not."""
+        first = self.first(stream_id)
+        return first is not None and first < self._streams[stream_id].ripe_until
 
     def first(self, stream_id: str) -> int | None:
-        """The offset of the oldest that waits."""
+        """Return the offset of the oldest that waits; None if nothing does."""
         stream = self._streams.get(stream_id)
         return stream.waiting[0].offset if stream is not None and stream.waiting else None
 

@@ -14,7 +14,7 @@ from adawise.worker.stream_table import CROWDED, StreamTable
 
 
 class StreamStates:
-    """From the head that the partition was recovered at.
+    """The states, from the head that the partition was recovered at; `table` has the streams that keep one.
 
     Args:
         head: has the states as of the chain's end.
@@ -40,7 +40,7 @@ class StreamStates:
         self._resets: dict[str, str] = {}  # why the state of the stream in flight is a new one
         self._anew: set[str] = set()  # streams in flight that begin anew, whatever was known of them
         self._clock = PartitionClock(head.states, forget_after_s)
-        self._table = StreamTable(max_streams, head.stream_table, head.states)
+        self.table = StreamTable(max_streams, head.stream_table, head.states)
 
     def go_on_with(self, initial: Callable[[], StreamState], *, keeps_states: bool) -> None:
         """Another pair serves from now on: each stream begins anew, or goes on from its state if it `keeps_states`.
@@ -49,27 +49,6 @@ class StreamStates:
         """
         self._initial, self._keeps_states = initial, keeps_states
         self._fitting.clear()
-
-    def hear(self, stream_id: str, offset: int) -> None:
-        """A message may have images of the stream; to be called once, in the order of offsets."""
-        self._table.hear(stream_id, offset)
-
-    def reject(self, stream_id: str, offset: int) -> None:
-        """See `StreamTable.reject`."""
-        self._table.reject(stream_id, offset)
-
-    def accept(self, stream_id: str, offset: int) -> None:
-        """See `StreamTable.accept`."""
-        self._table.accept(stream_id, offset)
-
-    @property
-    def evicted(self) -> int:
-        """Streams that had to leave their place since this worker has the partition."""
-        return self._table.evicted
-
-    def has_place(self, stream_id: str) -> bool:
-        """True if it is one of those that keep a state."""
-        return stream_id in self._table
 
     def begins_anew(self, stream_id: str) -> bool:
         """True if the batch in flight of the stream begins anew although it may have been here before."""
@@ -83,7 +62,7 @@ class StreamStates:
         """
         stream_id = batch.stream_id
         self._anew.discard(stream_id)
-        if self._table.begins_anew(batch):
+        if self.table.begins_anew(batch):
             self._anew.add(stream_id)
             self._states[stream_id], self._resets[stream_id] = self._initial(), CROWDED
             return self._states[stream_id]
@@ -116,7 +95,7 @@ class StreamStates:
         self._states[batch.stream_id] = replace(state, heard=heard)
         self._changed.add(batch.stream_id)
         self._anew.discard(batch.stream_id)
-        return self._resets.pop(batch.stream_id, None), self._table.served(batch)
+        return self._resets.pop(batch.stream_id, None), self.table.served(batch)
 
     def kept(self, stored: Mapping[str, bytes], waiting: set[str] | None) -> tuple[dict[str, bytes], bytes]:
         """For a draft: `stored`, the newer ones in their place, without streams that are forgotten or left; the table.
@@ -127,7 +106,7 @@ class StreamStates:
         gone: set[str] = set()
         if waiting is not None:
             gone = self._clock.forget(waiting)
-            left = {name for name in stored.keys() | self._changed if name not in self._table} - waiting
+            left = {name for name in stored.keys() | self._changed if name not in self.table} - waiting
             self._clock.drop(left)
             gone |= left
         for stream_id in gone:
@@ -137,4 +116,4 @@ class StreamStates:
         states = {name: data for name, data in stored.items() if name not in gone}
         states.update({name: self._states[name].to_bytes() for name in self._changed})
         self._changed.clear()
-        return states, self._table.stored(waiting)
+        return states, self.table.stored(waiting)

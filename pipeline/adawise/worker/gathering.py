@@ -1,0 +1,204 @@
+"""From messages that were read to batches that are ready, in one partition. Pure: time is an argument.
+
+What is decoded is in open batches (`batching`), what is not decoded waits (`ripening`). Both have to be asked before a
+batch is closed for another reason than its count: the messages that wait belong to it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+
+from adawise.records import DecodedMessage, Frame, ImageBatch, Message, TopicPartition
+from adawise.worker.batching import BatchPolicy, Gatherer
+from adawise.worker.fair_queue import message_bytes
+from adawise.worker.offsets import OffsetLedger
+from adawise.worker.ripening import Ripening
+from adawise.worker.turns import Turns
+
+
+class PartitionGathering:
+    """The images of one partition that are in no row, and the messages that are not decoded.
+
+    `open` are the batches that are not complete, `ripening` the messages that wait, `ready` the batches that are to be
+    served by the pair whose turn it is. `image_bytes` are of all images.
+
+    Args:
+        tp: the partition.
+        policy: when a batch is complete.
+        offsets: what is read and decoded.
+        turns: which batches are to be served by the next pair.
+        ripen: called with a stream, and the offset below which its messages may be decoded.
+        image_bytes: of a decoded image.
+    """
+
+    def __init__(
+        self,
+        tp: TopicPartition,
+        policy: BatchPolicy,
+        offsets: OffsetLedger,
+        turns: Turns,
+        ripen: Callable[[str, int], None],
+        *,
+        image_bytes: int,
+    ) -> None:
+        self._offsets, self._turns = offsets, turns
+        self.ready: deque[ImageBatch] = deque()
+        self.image_bytes = 0
+        ends = policy.ends.get(tp, {})
+        self.open = Gatherer(policy, ends)
+        self.ripening = Ripening(policy, ripen, image_bytes=image_bytes, ends=ends)
+        # Streams whose batch is complete once the messages below an offset are decoded.
+        self._cut: dict[str, int] = {}
+
+    @property
+    def unserved(self) -> Iterator[Frame]:
+        """The images that are decoded and for which there is no row."""
+        yield from self.open.frames
+        yield from self._turns.frames
+
+    @property
+    def streams(self) -> set[str]:
+        """The streams of which images were read and are not served, while no batch is ready."""
+        return {*self.open.streams, *self._offsets.undecoded, *(batch.stream_id for batch in self._turns.batches)}
+
+    @property
+    def pending(self) -> int:
+        """Messages that were read and whose batch is not complete."""
+        return self._offsets.under_decode + sum(1 for _ in self.open.frames)
+
+    # -- in
+
+    def read(self, message: Message, streams: frozenset[str], now_s: float, *, is_single: bool) -> None:
+        """Note that a message is to be decoded; see `PartitionWork.read`."""
+        if is_single:
+            (stream,) = streams
+            self.ripening.read(stream, message.offset, message.timestamp_ms, message_bytes(message), now_s)
+        else:
+            for stream in streams:  # it is decoded at once, and so is what it waits for
+                self.ripening.ripen(stream, message.offset)
+
+    def add(self, decoded: DecodedMessage, streams: frozenset[str], now_s: float) -> None:
+        """Take a decoded message that may have images of these streams."""
+        message, read_s = decoded.message, None
+        for stream in streams:
+            read_s = self.ripening.decoded(stream, message.offset)
+        sizes = [frame.image.nbytes for frame in decoded.frames if frame.image is not None]
+        self.image_bytes += sum(sizes)
+        kept_bytes = message_bytes(message)
+        # A message is kept, to be decoded again, only where it takes less room than its image.
+        if read_s is None or decoded.is_batch or kept_bytes >= sum(sizes):
+            kept_bytes = 0
+        self.complete(self.open.add(decoded, now_s if read_s is None else read_s, kept_bytes=kept_bytes))
+        for stream in streams:
+            if len(sizes) < len(decoded.frames) or decoded.is_batch:
+                self.ripening.count_again(stream, self.open.part(stream))
+            self._close_if_cut(stream)
+            if self.open.part(stream) is None:
+                self.ripening.forget(stream)
+
+    def complete(self, batches: Sequence[ImageBatch]) -> None:
+        """Make batches ready, unless they are for the next pair."""
+        for batch in batches:
+            is_later = self._turns.is_later(batch.frames[0].row_id.offset)
+            (self._turns.batches if is_later else self.ready).append(batch)
+
+    def served(self, batch: ImageBatch) -> None:
+        """Note that a batch which was ready is in rows."""
+        self.image_bytes -= batch.images.nbytes
+
+    # -- closed for another reason than their count
+
+    def is_due(self, now_s: float) -> bool:
+        """Return True if a batch has waited long enough to be closed by the clock.
+
+        What is read of its stream and not decoded keeps it open; what is read of others does not.
+        """
+        return self.open.is_due(now_s, self._offsets.undecoded) or any(True for _ in self.ripening.due(now_s))
+
+    def close_due(self, now_s: float) -> None:
+        """Close what has waited long enough, or let it be decoded."""
+        for stream in list(self.ripening.due(now_s)):
+            self.ripening.ripen(stream, self._offsets.next_offset)
+        self._close(self.open.close_due(now_s, self._offsets.undecoded))
+
+    def close_all(self) -> None:
+        """Close all that is open."""
+        self.complete(self.open.close_all())
+
+    def end_streams(self) -> None:
+        """Let all that waits be decoded: nothing else will come, and what is open then is complete."""
+        for stream, _, _ in list(self.ripening.waiting):
+            self._cut_here(stream)
+
+    def close_oldest(self, nbytes: int) -> int:
+        """Close, once it is decoded, the oldest of what is open or waits, `nbytes` or all; return how many streams'."""
+        sizes: dict[str, tuple[float, int]] = {}
+        for stream, since_s, size in (*self.open.sizes(), *self.ripening.waiting):
+            before_s, before = sizes.get(stream, (since_s, 0))
+            sizes[stream] = min(before_s, since_s), before + size
+        count = 0
+        for stream, (_, size) in sorted(sizes.items(), key=lambda item: item[1][0]):
+            if nbytes <= 0:
+                break
+            nbytes -= size
+            count += 1
+            if self.ripening.first(stream) is None:
+                self._close(self.open.close(stream))
+            else:
+                self._cut_here(stream)
+        return count
+
+    def close_before_next_pair(self) -> bool:
+        """Close all that is to be served before the next pair's turn; True if all of it is served.
+
+        To be called while no batch is ready.
+        """
+        if not all(map(self._turns.is_later, self._offsets.awaited)):
+            for stream, _, _ in list(self.ripening.waiting):
+                self.ripening.ripen(stream, self._offsets.next_offset)
+            return False
+        before = [f.stream_id for f in self.open.frames if not self._turns.is_later(f.row_id.offset)]
+        for stream in dict.fromkeys(before):
+            assert stream is not None  # it is gathered by it
+            self._close(self.open.close(stream))
+        return not self.ready
+
+    def _close(self, batches: Sequence[ImageBatch]) -> None:
+        self.complete(batches)
+        for batch in batches:
+            self.ripening.closed(batch.stream_id)
+
+    def _cut_here(self, stream: str) -> None:
+        self._cut[stream] = self._offsets.next_offset
+        self.ripening.ripen(stream, self._offsets.next_offset)
+
+    def _close_if_cut(self, stream: str) -> None:
+        first = self.ripening.first(stream)
+        if stream in self._cut and (first is None or first >= self._cut[stream]):
+            del self._cut[stream]
+            self.complete(self.open.close(stream))
+            self.ripening.count_again(stream, None)
+
+    # -- where memory is short
+
+    def put_back(self, nbytes: int, give: Callable[[str, Sequence[Message]], bool]) -> int:
+        """Let open batches, the newest first, wait as messages again, until `nbytes` of images less are held.
+
+        `give` hands the messages of a stream to the decode pool, if it can take them. Returns the bytes.
+        """
+        freed = 0
+        for stream, messages in list(self.open.returnable()):
+            if freed >= nbytes:
+                break
+            if stream in self._cut or self.ripening.is_ripe(stream) or not give(stream, messages):
+                continue
+            before = self.open.image_bytes
+            part = self.open.reopen(stream)
+            for message in messages:
+                self._offsets.put_back(message.offset, stream)
+            again = [(message.offset, message.timestamp_ms, message_bytes(message)) for message in messages]
+            self.ripening.put_back(stream, again, part.since_s)
+            freed += before - self.open.image_bytes
+        self.image_bytes -= freed
+        return freed
