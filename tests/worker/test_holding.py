@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
@@ -21,6 +21,7 @@ from adawise.worker.decode_pool import Prefetch
 from adawise.worker.fair_queue import BOOKKEEPING_BYTES, Lanes, message_bytes
 from adawise.worker.partition import FlushPolicy
 from tests.fakes import FakeSource
+from tests.worker.counts import check_counts, check_ripe, jobs_of
 from tests.worker.loop import TP, Bench, Inline
 
 SIDE = 48  # px
@@ -100,11 +101,11 @@ class Watched(Bench):
             **changes,
         )
 
-    def finish(self) -> Watched:
-        """Run until every row is committed."""
+    def finish(self, watch: Callable[[Watched], bool] = lambda _: False) -> Watched:
+        """Run until every row is committed; `watch` is called once a step."""
         rows = sum(1 if is_picture(message) else len(decode(message).frames) for message in self.messages)
         with capture_logs() as self.log:
-            self.run(lambda: self._watch() or self.rows == rows)
+            self.run(lambda: self._watch() or watch(self) or self.rows == rows)
         return self
 
     @property
@@ -120,6 +121,14 @@ class Watched(Bench):
 
     def _watch(self) -> bool:
         self.peak = max(self.peak, self.in_hand)
+        return False
+
+    def check_counts(self) -> bool:
+        """See that the queues' counts are those of a recount, and that they and the partitions agree what is ripe."""
+        with self._worker._prefetch._changed:
+            for tp, lanes in self._worker._prefetch._partitions.items():
+                check_counts(lanes)
+                check_ripe(jobs_of(lanes), self._worker._owned[tp].gathering.ripening)
         return False
 
     def _decode(self, message: Message) -> DecodedMessage:
@@ -302,7 +311,8 @@ def test_any_limits_that_the_messages_fit_in_give_the_batches_and_alphas_of_a_wo
     messages: list[Message], poll: int, more: int, finite: bool, threads: int
 ) -> None:
     limit = 4 * (sum(map(message_bytes, messages)) // 3 + 1) + 8 * PIXELS + more
-    bench = Watched(messages, limit, finite=finite, max_poll_records=poll, threads=threads // 3 * 2).finish()
+    bench = Watched(messages, limit, finite=finite, max_poll_records=poll, threads=threads // 3 * 2)
+    bench.finish(Watched.check_counts)
     assert bench.closed_early == 0
     bench.check(Watched(messages, UNLIMITED, finite=True).finish())
 
@@ -312,7 +322,7 @@ def test_any_limits_that_the_messages_fit_in_give_the_batches_and_alphas_of_a_wo
 def test_no_limit_is_so_low_that_the_worker_stands_still_or_loses_an_image(
     messages: list[Message], poll: int, limit: int, finite: bool
 ) -> None:
-    bench = Watched(messages, limit, finite=finite, max_poll_records=poll).finish()
+    bench = Watched(messages, limit, finite=finite, max_poll_records=poll).finish(Watched.check_counts)
     ids = [str(frame.row_id) for message in messages for frame in decode(message).frames]
     assert bench.table["row_id"].to_pylist() == ids
 

@@ -18,8 +18,9 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from enum import IntEnum
 
 from adawise.records import DecodedMessage, Message
 
@@ -29,17 +30,49 @@ _GUESS_S = 0.005  # what the first message of a lane is taken for; a camera's pi
 _QUICK_S = 0.025
 
 
+class JobStage(IntEnum):
+    """How far a message is on its way through the queue."""
+
+    WAITING = 0  # in its lane; its batch is not complete, and it is decoded only where memory is not short
+    RIPE = 1  # in its lane; it may be decoded, since its batch is complete or it is no single image
+    HELD = 2  # in no lane: its batch is not complete, and memory is short
+    NEXT = 3  # of a batch that was begun, which goes before all lanes
+    DECODING = 4
+    DECODED = 5  # not all that came before it of its streams was taken
+    READY = 6  # to be taken
+    TAKEN = 7  # what is put back begins anew, as held
+
+
+# The steps that there are, and what each adds to `Lane.away`.
+_STEPS: dict[JobStage, dict[JobStage, int]] = {
+    JobStage.WAITING: {JobStage.RIPE: 0, JobStage.HELD: 1, JobStage.DECODING: 1},
+    JobStage.RIPE: {
+        JobStage.NEXT: 0,
+        JobStage.DECODING: 1,
+        JobStage.WAITING: 0,
+    },  # the last where a message before it is put back
+    JobStage.HELD: {JobStage.WAITING: -1, JobStage.RIPE: -1},
+    JobStage.NEXT: {JobStage.DECODING: 1},
+    JobStage.DECODING: {JobStage.DECODED: -1, JobStage.READY: -1},
+    JobStage.DECODED: {JobStage.READY: 0},
+    JobStage.READY: {JobStage.TAKEN: 0},
+    JobStage.TAKEN: {},
+}
+
+
 @dataclass(slots=True, eq=False)
 class Lane:
-    """Messages that are decoded in their order; `used_s` is virtual: time used, and what it slept through."""
+    """Messages that are decoded in their order; `used_s` is virtual: time used, and what it slept through.
+
+    `away` counts messages that are held or under decode: a lane that has some is not forgotten.
+    """
 
     stream: str | None
     used_s: float
     waiting: deque[Job] = field(default_factory=deque)
-    running: int = 0
+    away: int = 0
     guess_s: float = _GUESS_S
     queued: bool = False
-    held: int = 0
 
     @property
     def is_slow(self) -> bool:
@@ -48,44 +81,41 @@ class Lane:
 
     def drop_begun(self) -> None:
         """Forget those at the front that no longer wait here: a lane may not be first for a long time."""
-        while self.waiting and ((job := self.waiting[0]).lane is not self or job.is_begun or job.is_next):
+        while self.waiting and ((job := self.waiting[0]).lane is not self or job.stage > JobStage.RIPE):
             self.waiting.popleft()
 
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """A message on its way: `charged_s` is below 0 until it is begun; `decoded` may be what was raised.
+    """A message on its way.
 
-    `is_single`: it may be held. `is_held`, `is_next`: it waits in no lane, but until it is ripe, or before all lanes.
-    `is_promised`: there is room for its image.
+    Attributes:
+        streams: it must come back in its place among the messages of these.
+        is_single: it is one image, and may wait until its batch is complete.
+        size_bytes: of the message, and of its images once it is decoded.
+        charged_s: what its lane was charged when it was begun.
+        decoded: the result, which may be what was raised.
     """
 
     message: Message
-    streams: frozenset[str]  # of these it must come back in its place
+    streams: frozenset[str]
     lane: Lane
     partition: Lanes
-    apart: bool = False
-    is_single: bool = False
-    is_held: bool = False
-    is_next: bool = False
-    is_promised: bool = False
-    charged_s: float = -1.0
+    apart: bool
+    is_single: bool
+    stage: JobStage
+    size_bytes: int
+    charged_s: float = 0.0
     decoded: DecodedMessage | BaseException | None = None
-    held_bytes: int = 0  # of the message and its images, until it is taken
 
     @property
     def stream(self) -> str:
-        """Of one that is single."""
+        """The stream of a single image."""
         return next(iter(self.streams))
-
-    @property
-    def is_begun(self) -> bool:
-        """True if it is decoded, or under way."""
-        return self.charged_s >= 0.0
 
 
 def message_bytes(message: Message) -> int:
-    """That a message takes until it is decoded."""
+    """Return the bytes that a message takes until it is decoded."""
     headers = sum(len(name) + len(value or b"") + _HEADER_BYTES for name, value in message.headers)
     return len(message.value or b"") + headers + BOOKKEEPING_BYTES
 
@@ -96,26 +126,42 @@ _Heap = list[tuple[float, int, Lane]]  # by what was used when it was put there
 class Lanes:
     """Lanes of one partition, and the order in which each stream's messages are to come back.
 
-    `used_s` is the partition's as a whole. `waiting` are not begun, of them `held` not ripe, `jobs` not taken; bytes
-    are of what is not decoded, and of images that were not taken. `singles` are those of `jobs` that may be held,
-    `promised` images that have room and are not decoded.
+    `used_s` is the partition's as a whole. `counts` are the jobs by stage, which only `_enter` and `_move` change.
+    `singles` are those of the jobs that are single. Bytes are of what is not decoded, and of what is and was not taken.
     """
 
     def __init__(self) -> None:
         self.used_s = self._now_s = 0.0
-        self.waiting = self.waiting_bytes = self.held_bytes = self.jobs = self._running = 0
-        self.held = self.singles = self.promised = 0
+        self.counts = [0] * len(JobStage)
+        self.singles = self.waiting_bytes = self.held_bytes = 0
         self.ready: deque[Job] = deque()
         self._order: dict[str, deque[Job]] = {}
         self._lanes: dict[str | None, Lane] = {}
-        self._heaps: tuple[_Heap, _Heap] = (
-            [],
-            [],
-        )  # quick and slow lanes; what is out of date is seen when it is first
+        # Of quick and of slow lanes; an entry that is out of date is seen when it is first.
+        self._heaps: tuple[_Heap, _Heap] = [], []
         self._numbers = itertools.count()
         self._held: dict[str, deque[Job]] = {}
         self._next: tuple[deque[Job], deque[Job]] = deque(), deque()  # quick and slow: of batches that were begun
-        self._ripe_until: dict[str, int] = {}  # offsets
+
+    @property
+    def jobs(self) -> int:
+        """Messages that are not taken."""
+        return sum(self.counts[: JobStage.TAKEN])
+
+    @property
+    def waiting(self) -> int:
+        """Messages that are not begun."""
+        return sum(self.counts[: JobStage.DECODING])
+
+    @property
+    def held(self) -> int:
+        """Messages that are held until they are ripe."""
+        return self.counts[JobStage.HELD]
+
+    @property
+    def promised(self) -> int:
+        """Images that have room and are not decoded."""
+        return self.counts[JobStage.NEXT] + self.counts[JobStage.DECODING]
 
     def add(
         self,
@@ -127,45 +173,54 @@ class Lanes:
         is_single: bool = False,
         hold: bool = False,
     ) -> None:
-        """A message that comes after those before it of these streams; to `hold` if it is single."""
+        """Take a message that comes after those before it of these streams; to `hold` if it is single."""
         stream = None if shares_lane or len(streams) != 1 else next(iter(streams))
         lane = self._lane(stream)
-        job = Job(message, streams, lane, self, apart, is_single)
+        hold = is_single and (hold or next(iter(streams)) in self._held)
+        stage = JobStage.HELD if hold else JobStage.WAITING if is_single else JobStage.RIPE
+        before = self._order.get(stream) if stream is not None else None
+        if before and before[-1].lane is not lane:  # it has become known
+            self._change_lane(before, lane)
+        job = self._enter(Job(message, streams, lane, self, apart, is_single, stage, message_bytes(message)))
         for name in streams:
-            before = self._order.setdefault(name, deque())
-            if stream is not None and before and before[-1].lane is not lane:  # it has become known
-                for earlier in before:
-                    if not earlier.is_begun and earlier.lane is not lane:
-                        earlier.lane.held -= earlier.is_held
-                        lane.held += earlier.is_held
-                        earlier.lane = lane
-                        if not (earlier.is_held or earlier.is_next):
-                            lane.waiting.append(earlier)
-            before.append(job)
-        self.jobs += 1
-        self.singles += is_single
-        self.waiting += 1
-        self.waiting_bytes += message_bytes(message)
-        if is_single and (hold or job.stream in self._held):
-            self._hold(job)
+            self._order.setdefault(name, deque()).append(job)
+        if hold:
+            self._held.setdefault(job.stream, deque()).append(job)
         else:
             lane.waiting.append(job)
         self._queue(lane)
 
-    def ripen(self, stream: str, until: int) -> None:
-        """Messages of a stream below an offset may be decoded, even where memory is short."""
-        self._ripe_until[stream] = until
-        held = self._held.get(stream)
-        if held and held[0].message.offset < until:
-            self.release(stream)
+    def _change_lane(self, jobs: Iterable[Job], lane: Lane) -> None:
+        for job in jobs:
+            if job.stage < JobStage.DECODING and job.lane is not lane:
+                job.lane.away -= job.stage is JobStage.HELD
+                lane.away += job.stage is JobStage.HELD
+                job.lane = lane
+                if job.stage <= JobStage.RIPE:
+                    lane.waiting.append(job)
 
-    def release(self, stream: str) -> None:
-        """Let what is held of a stream go back to its lane: before what came later, or to the end of a shared one."""
+    def ripen(self, stream: str, until: int) -> None:
+        """Let the messages of a stream below an offset be decoded, even where memory is short."""
+        order = self._order.get(stream)
+        for job in reversed(order) if order and self.counts[JobStage.WAITING] else ():
+            if job.stage is JobStage.WAITING:
+                if job.message.offset < until:
+                    self._move(job, JobStage.RIPE)
+            elif job.is_single and (job.stage is JobStage.RIPE or job.stage is JobStage.NEXT):
+                break  # all that comes before is ripe, held or begun
+        if any(job.message.offset < until for job in self._held.get(stream, ())):
+            self.release(stream, until)
+
+    def release(self, stream: str, until: int = 0) -> None:
+        """Let what is held of a stream go back to its lane; below an offset it is ripe.
+
+        It goes before what came later, or to the end of a shared lane.
+        """
         jobs = self._held.pop(stream)
         lane = jobs[0].lane
         lane.used_s = max(lane.used_s, self._now_s)  # it has slept
         for job in jobs:
-            self._let(job)
+            self._move(job, JobStage.RIPE if job.message.offset < until else JobStage.WAITING)
         if lane.stream is None:
             lane.waiting.extend(jobs)
         else:
@@ -173,24 +228,22 @@ class Lanes:
         self._queue(lane)
 
     def put_back(self, jobs: Sequence[tuple[Message, bool]], stream: str, *, shares_lane: bool) -> bool:
-        """These (and whether apart) were taken, and come again before all others of their stream, held until ripe.
+        """Hold these messages (and whether apart), which were taken, before all others of their stream until ripe.
 
         False, and nothing is done, if one that comes after them is begun.
         """
         order = self._order.get(stream, deque())
-        if any(job.is_begun or job.is_next or not job.is_single for job in order):
+        if any(job.stage >= JobStage.NEXT or not job.is_single for job in order):
             return False
-        self._order[stream] = order
         lane = order[0].lane if order else self._lane(None if shares_lane else stream)
+        for job in order:
+            if job.stage is JobStage.RIPE:
+                self._move(job, JobStage.WAITING)
+        self._order[stream], held, streams = order, self._held.setdefault(stream, deque()), frozenset([stream])
         for message, apart in reversed(jobs):
-            job = Job(message, frozenset([stream]), lane, self, apart, is_single=True)
+            job = self._enter(Job(message, streams, lane, self, apart, True, JobStage.HELD, message_bytes(message)))
             order.appendleft(job)
-            self._hold(job, first=True)
-            self.waiting_bytes += message_bytes(message)
-        self.jobs += len(jobs)
-        self.singles += len(jobs)
-        self.waiting += len(jobs)
-        self._ripe_until.pop(stream, None)
+            held.appendleft(job)
         return True
 
     def next(self, *, quick: bool, eager: bool, images: float, must: bool) -> Job | None:
@@ -204,15 +257,15 @@ class Lanes:
                 self.release(next(iter(self._held)))
                 continue
             job = lane.waiting[0]
-            is_ripe = not job.is_single or job.message.offset < self._ripe_until.get(job.stream, 0)
-            if not is_ripe and (not eager or job.stream in self._held):
+            if job.stage is JobStage.WAITING and (not eager or job.stream in self._held):
                 self._leave(lane)
-                self._hold(job)
+                self._move(job, JobStage.HELD)
+                self._held.setdefault(job.stream, deque()).append(job)
             elif eager or not job.is_single:
                 self._leave(lane)
                 return self._begin(job)
             else:
-                batch = self._ripe(job.stream)
+                batch = [each for each in self._order[job.stream] if each.is_single and each.stage is JobStage.RIPE]
                 if len(batch) > images and not must:
                     return None
                 self._promise(batch)
@@ -224,40 +277,33 @@ class Lanes:
         for jobs in self._next[: 1 if quick else 2]:
             while jobs:
                 job = jobs.popleft()
-                if not job.is_begun:
+                if job.stage is JobStage.NEXT:
                     return self._begin(job)
         return None
-
-    def _ripe(self, stream: str) -> list[Job]:
-        until = self._ripe_until[stream]
-        return [j for j in self._order[stream] if not j.is_begun and j.is_single and j.message.offset < until]
 
     def _promise(self, batch: list[Job]) -> None:
         """Begin a batch: it goes before all lanes."""
         for job in batch:
-            if job.is_held:
-                self._let(job)
-                held = self._held[job.stream]
-                held.popleft()
-                if not held:
-                    del self._held[job.stream]
-            job.is_next = job.is_promised = True
+            self._move(job, JobStage.NEXT)
             self._next[job.lane.is_slow].append(job)
-        self.promised += len(batch)
         for lane in {id(job.lane): job.lane for job in batch}.values():
             lane.drop_begun()
 
-    def _hold(self, job: Job, *, first: bool = False) -> None:
-        job.is_held = True
-        job.lane.held += 1
-        self.held += 1
-        held = self._held.setdefault(job.stream, deque())
-        (held.appendleft if first else held.append)(job)
+    def _enter(self, job: Job) -> Job:
+        self.counts[job.stage] += 1
+        self.singles += job.is_single
+        self.waiting_bytes += job.size_bytes
+        job.lane.away += job.stage is JobStage.HELD
+        return job
 
-    def _let(self, job: Job) -> None:
-        job.is_held = False
-        job.lane.held -= 1
-        self.held -= 1
+    def _move(self, job: Job, to: JobStage) -> None:
+        """Bring a job to its next stage."""
+        stage, counts = job.stage, self.counts
+        if away := _STEPS[stage][to]:
+            job.lane.away += away
+        counts[stage] -= 1
+        counts[to] += 1
+        job.stage = to
 
     def first(self, *, quick: bool) -> Lane | None:
         """The lane (a `quick` one) that has used the least of those in which something waits, if any does."""
@@ -276,21 +322,20 @@ class Lanes:
 
     def begin_awaited(self) -> Job | None:
         """The first in the log of those that what is held waits for, if none is under way; None if none is awaited."""
-        heads = (jobs[0] for jobs in self._order.values() if any(job.decoded is not None for job in jobs))
-        awaited = min((job for job in heads if not job.is_begun), key=lambda job: job.message.offset, default=None)
+        heads = (jobs[0] for jobs in self._order.values() if any(job.stage >= JobStage.DECODED for job in jobs))
+        awaited = min(
+            (job for job in heads if job.stage < JobStage.DECODING), key=lambda job: job.message.offset, default=None
+        )
         if awaited is None:
             return None
-        if awaited.is_held:
+        if awaited.stage is JobStage.HELD:
             self.release(awaited.stream)
         return self._begin(awaited)
 
     def _begin(self, job: Job) -> Job:
         lane = job.lane
         self._now_s = max(self._now_s, lane.used_s)
-        lane.running += 1
-        self._running += 1
-        self.waiting -= 1
-        self.promised += not job.is_promised
+        self._move(job, JobStage.DECODING)
         self._charge(job, lane.guess_s)
         job.charged_s = lane.guess_s
         self._queue(lane)
@@ -299,19 +344,19 @@ class Lanes:
     def end(self, job: Job, decoded: DecodedMessage | BaseException, took_s: float) -> None:
         """A job is done, and took so long."""
         job.decoded, job.lane.guess_s = decoded, took_s
-        job.lane.running -= 1
+        self.waiting_bytes -= job.size_bytes
+        job.size_bytes = 0
+        if isinstance(decoded, DecodedMessage):
+            job.size_bytes = len(job.message.value or b"")
+            job.size_bytes += sum(frame.image.nbytes for frame in decoded.frames if frame.image is not None)
+        self.held_bytes += job.size_bytes
         self._charge(job, took_s - job.charged_s)
         self._queue(job.lane)
-        if isinstance(decoded, DecodedMessage):
-            job.held_bytes = len(job.message.value or b"")
-            job.held_bytes += sum(frame.image.nbytes for frame in decoded.frames if frame.image is not None)
-        self.waiting_bytes -= message_bytes(job.message)
-        self.promised -= 1
-        self.held_bytes += job.held_bytes
         if self._is_next(job):
-            self.ready.append(job)
-        self._running -= 1
-        if not self.waiting and not self._running:  # nobody is ahead of anybody
+            self._make_ready(job)
+        else:
+            self._move(job, JobStage.DECODED)
+        if not any(self.counts[: JobStage.DECODED]):  # nobody is ahead of anybody
             self._lanes, self._heaps = {}, ([], [])
 
     def take(self) -> Job | None:
@@ -319,17 +364,16 @@ class Lanes:
         if not self.ready:
             return None
         job = self.ready.popleft()
-        self.jobs -= 1
-        self.held_bytes -= job.held_bytes
+        self._move(job, JobStage.TAKEN)
+        self.held_bytes -= job.size_bytes
         self.singles -= job.is_single
         for name in job.streams:
             following = self._order[name]
             following.popleft()
             if not following:
                 del self._order[name]
-                self._ripe_until.pop(name, None)
-            elif following[0].decoded is not None and self._is_next(following[0]):
-                self.ready.append(following[0])
+            elif following[0].stage is JobStage.DECODED and self._is_next(following[0]):
+                self._make_ready(following[0])
         return job
 
     def _first_of(self, heap: _Heap) -> Lane | None:
@@ -342,12 +386,16 @@ class Lanes:
             lane.queued = False
             if lane.waiting:
                 self._queue(lane)
-            elif not lane.running and not lane.held:  # as good as new
+            elif not lane.away:  # as good as new
                 del self._lanes[lane.stream]
         return None
 
     def _is_next(self, job: Job) -> bool:
         return all(self._order[name][0] is job for name in job.streams)
+
+    def _make_ready(self, job: Job) -> None:
+        self._move(job, JobStage.READY)
+        self.ready.append(job)
 
     def _charge(self, job: Job, seconds: float) -> None:
         job.lane.used_s += seconds
