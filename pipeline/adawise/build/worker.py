@@ -26,7 +26,7 @@ from adawise.build.telemetry import spans
 from adawise.build.waiting import answered, await_store
 from adawise.decode.child import Apart
 from adawise.decode.codec import sniff
-from adawise.pairs.orders import read_orders
+from adawise.pairs.orders import PairDocument, read_orders
 from adawise.ports import DeadLetters, Results, ServedBy, Source
 from adawise.records import BatchEnds, Message
 from adawise.settings import Settings
@@ -135,9 +135,10 @@ def make_worker(
 
     The root belongs to `owner`, by default the group of the settings; `commits` returns the group's offsets at the
     broker and their root's id. Results go to the topic `results_to`, which is created with `partitions`. `pairs` takes
-    the checked store and a name of this start, and chooses the pair that serves; None: always `model`. `claim` is how
-    the root notes that `model` serves it. Batches end where `batch_ends` of an earlier run say. While the store does
-    not answer, this waits, unless `should_stop()`: the worker then has nothing to do but to end.
+    the checked store and a name of this start, and chooses the pair that serves; None: always `model`. With `claims` the
+    root is `model`'s from now on; `ordered` describes `model` in the order that asks for it, if one does. Batches end
+    where `batch_ends` of an earlier run say. While the store does not answer, this waits, unless `should_stop()`: the
+    worker then has nothing to do but to end.
     """
     store, name = open_store(root, failpoint=failpoint), uuid4().hex
     chain = _chain(settings, model, store, owner or _group(settings, source), commits, failpoint)
@@ -146,8 +147,8 @@ def make_worker(
 
     def check() -> None:
         chain.check()
-        if owner is None and claim != "not":  # a replay's `_replay.json` says with which models it was begun
-            _claim_root(settings, model, store, claim)
+        if owner is None and claims:  # a replay's `_replay.json` says with which models it was begun
+            _claim_root(settings, model, store, ordered)
         if pairs is not None:
             followed.append(pairs(store, name))
 
@@ -202,12 +203,12 @@ def _results(settings: Settings, model: ModelPair, chain: SegmentChain, topic: s
     )
 
 
-def _claim_root(settings: Settings, model: ModelPair, store: Store, claim: PairClaim) -> None:
+def _claim_root(settings: Settings, model: ModelPair, store: Store, ordered: PairDocument | None) -> None:
     """Note in the root that `model` serves it."""
-    ours, asked = identity_of(model), "keep" if claim == "as asked" else settings.model.on_change
-    if check_pair(store, ours, "keep").keys() == {"config"}:
-        asked = settings.model.on_change  # an order names a pair by its id, which has no config
-    tell_changes(claim_pair(store, ours, asked), asked)
+    asked = None if ordered is None else ordered.whole_identity
+    config, on_change = model.checkpoints.used_config, settings.model.on_change
+    changes = claim_pair(store, identity_of(model), on_change, ordered=asked, used_config=config)
+    tell_changes(changes, on_change if asked is None else "keep")
 
 
 def _serving(settings: Settings, model: ModelPair) -> Serving:
