@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -77,9 +78,7 @@ def test_the_recipe_of_the_guide_tells_the_attempt_of_each_segment(tmp_path: Pat
 
     chain = open_chain(LocalStore(tmp_path / "runs" / "yard"))
     chain.recover(TP, IDENTITY, 0)
-    made = draft(0, 4)
-    made.attempt = "named-before"
-    chain.commit(made)
+    chain.commit(replace(draft(0, 4), attempt="named-before"))
     recipe = blocks(GUIDE / "results.md", "python")[1]
     done = subprocess.run([sys.executable, "-c", recipe], cwd=tmp_path, capture_output=True, text=True)
     assert done.stdout.split() == ["00000000000000000000.parquet", "named-before"], done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -30,9 +31,7 @@ def root(tmp_path: Path) -> Path:
     chain.commit(draft(0, 3))
     chain.commit(draft(3, 7, number=1))
     chain.recover(TopicPartition("frames", 0), IDENTITY, 0)
-    empty = draft(0, 0)
-    empty.tp, empty.next_offset = TopicPartition("frames", 0), 5
-    chain.commit(empty)
+    chain.commit(replace(draft(0, 0), tp=TopicPartition("frames", 0), next_offset=5))
     return tmp_path
 
 

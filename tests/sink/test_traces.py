@@ -36,7 +36,8 @@ def audited() -> DictStore:
     store, both = DictStore(), draft(0, 4)
     second = draft(4, 8, number=1)
     images, said, trace = second.accepted[0]
-    both.accepted, both.next_offset = [*both.accepted, (images, said, replace(trace, audit_regret=0.02))], 8
+    accepted = [*both.accepted, (images, said, replace(trace, audit_regret=0.02))]
+    both = replace(both, accepted=accepted, next_offset=8)
     chain = open_chain(store)
     chain.recover(TP, IDENTITY, 0)
     chain.commit(both)
@@ -95,7 +96,5 @@ def _empty_segment() -> bytes:
     store = DictStore()
     chain = open_chain(store)
     chain.recover(TP, IDENTITY, 0)
-    empty = draft(0, 0)
-    empty.next_offset = 3
-    chain.commit(empty)
+    chain.commit(replace(draft(0, 0), next_offset=3))
     return store.objects[KEY]

@@ -135,10 +135,10 @@ def make_worker(
 
     The root belongs to `owner`, by default the group of the settings; `commits` returns the group's offsets at the
     broker and their root's id. Results go to the topic `results_to`, which is created with `partitions`. `pairs` takes
-    the checked store and a name of this start, and chooses the pair that serves; None: always `model`. With `claims` the
-    root is `model`'s from now on; `ordered` describes `model` in the order that asks for it, if one does. Batches end
-    where `batch_ends` of an earlier run say. While the store does not answer, this waits, unless `should_stop()`: the
-    worker then has nothing to do but to end.
+    the checked store and a name of this start, and chooses the pair that serves; None: always `model`. `claims` makes
+    the root `model`'s; `ordered` describes `model` in the order that asks for it, if one does. Batches end where
+    `batch_ends` of an earlier run say. While the store does not answer, this waits, unless `should_stop()`: the worker
+    then has nothing to do but to end.
     """
     store, name = open_store(root, failpoint=failpoint), uuid4().hex
     chain = _chain(settings, model, store, owner or _group(settings, source), commits, failpoint)

@@ -159,9 +159,9 @@ class PartitionGathering:
                 self.ripening.ripen(stream, self._offsets.next_offset)
             return False
         before = [f.stream_id for f in self.open.frames if not self._turns.is_later(f.row_id.offset)]
-        for stream in dict.fromkeys(before):
-            assert stream is not None  # it is gathered by it
-            self._close(self.open.close(stream))
+        for stream_id in dict.fromkeys(before):
+            assert stream_id is not None  # frames are gathered by it
+            self._close(self.open.close(stream_id))
         return not self.ready
 
     def _close(self, batches: Sequence[ImageBatch]) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -84,8 +85,7 @@ def test_a_worker_goes_on_from_the_head(store: DictStore) -> None:
     deleted(store)
     chain = open_chain(store)
     head = chain.recover(TP, IDENTITY, 0)
-    again = draft(head.next_offset, head.next_offset + 4)
-    again.pending = head.pending
+    again = replace(draft(head.next_offset, head.next_offset + 4), pending=head.pending)
     assert chain.commit(again).won
     assert check(store, TP, ChainIdentity.of(store, TP), contiguous=True)[1] == []
 
