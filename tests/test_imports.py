@@ -77,11 +77,15 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     ),
     "events": ("", ""),
     # what is known of it, and who shows it
-    "live": ("errors records ports text worker/events", "numpy PIL"),
+    "live": ("errors records ports text worker/events worker/events adapt/heard", "numpy PIL"),
     "web": ("errors live", "starlette uvicorn prometheus_client structlog"),
     "telemetry": ("errors records ports worker/events", "opentelemetry"),
     # beside it
-    "status": ("errors finding records text sink store kafka adapt/heard live/backlog live/row", "numpy pyarrow"),
+    "status": (
+        "errors finding records text sink store kafka adapt/heard live/backlog live/row live/state",
+        "numpy pyarrow",
+    ),
+    "status/workers": ("errors records sink store", "pydantic"),
     # offline
     "labelled": ("errors files records decode produce/files recording", "torch numpy pyarrow"),
     "compare": ("errors records store sink labels/join drift/judge", "numpy duckdb rich"),

@@ -354,6 +354,7 @@ def status_page() -> str:
         "All of it": facts.FleetStatus,
         "Troubles": Finding,
         "Members": facts.MemberStatus,
+        "Workers": facts.WorkerStatus,
         "Partitions": facts.PartitionStatus,
         "Cameras": facts.CameraStatus,
         "Rejects": facts.RejectStatus,

@@ -227,3 +227,15 @@ def test_a_probability_that_is_none_matches_nothing() -> None:
     images, predictions, trace = seen(0, "cc")
     nothing: Predictions = replace(predictions, top_probability=np.full((2, 2), np.nan, np.float32))
     assert alerts(CAR).served((images, nothing, trace), anew=False) == []
+
+
+def test_a_rule_that_is_new_watches_the_cameras_of_the_chain_that_were_seen_within_a_day_of_the_newest() -> None:
+    day_ms, now_ms = 86_400_000, 90_000_000
+    known = {"north": (now_ms - 1_000, 9), "dead": (now_ms - 600_000, 7), "old": (now_ms - 1_000 - day_ms, 3)}
+    machine = PartitionAlerts(TP, (SILENT,), CLASSES, b"", known=known)
+    assert said(machine.silent(now_ms, has_place=ANY)) == [("silent", True, 7, "silent")]
+    assert said(machine.heard("dead", 12, now_ms + 1)) == [("silent", False, 7, "heard")]
+    others = {"dead": (now_ms - 600_000, 7), "lost": (now_ms - 600_000, 8)}
+    assert PartitionAlerts(TP, (SILENT,), CLASSES, machine.stored("a"), known=others).is_due(now_ms) is False
+    elsewhere = PartitionAlerts(TP, (replace(SILENT, streams="south*"),), CLASSES, b"", known=known)
+    assert not elsewhere.is_due(10**15)

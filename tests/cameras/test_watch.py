@@ -27,6 +27,7 @@ from adawise.errors import BrokerUnavailable
 from adawise.kafka.outbox import Outbox
 from adawise.live.row import CameraState
 from adawise.live.sources import LiveSources, SourceCamera
+from adawise.live.state import StatePolicy, state
 from adawise.settings import Settings
 from adawise.worker import backoff
 from tests.brokers import Broker, MakeTopic
@@ -143,7 +144,7 @@ def test_a_connection_that_breaks_stalls_is_refused_or_says_nonsense_is_made_aga
         with watched.board.look() as sources:
             camera = sources.cameras["yard"]
             assert (camera.connects, camera.failures) == (5, {"failed": 3, "refused": 1})
-            assert camera.judge(T, 60.0) == (CameraState.OK, "")
+            assert state(camera.facts(T), StatePolicy()) == (CameraState.OK, "")
     assert script.made == 5
 
 
@@ -170,7 +171,7 @@ def test_a_camera_whose_own_clock_is_not_believed_is_reported_once_over_all_conn
     with capture_logs() as logged, watching(script) as watched:
         watched.take(3)
         with watched.board.look() as sources:
-            assert sources.cameras["yard"].judge(T, 60.0) == (CameraState.OK, "")
+            assert state(sources.cameras["yard"].facts(T), StatePolicy()) == (CameraState.OK, "")
     told = [(each["event"], each.get("seconds_ahead")) for each in logged if each["event"].startswith("camera_clock")]
     assert told == [("camera_clock_refused", 3_600.0), ("camera_clock_accepted", None)]
 
@@ -179,7 +180,7 @@ def test_the_page_says_that_a_cameras_clock_is_not_believed() -> None:
     camera = SourceCamera("yard", "rtsp://camera/1", 300.0, T)
     camera.come(T, T, is_same=False)
     camera.clock_off_s = -7_200.0
-    assert camera.judge(T, 60.0) == (CameraState.OK, "its clock is 2 h behind, and is not believed")
+    assert state(camera.facts(T), StatePolicy()) == (CameraState.OK, "its clock is 2 h behind, and is not believed")
 
 
 def test_a_video_that_is_over_is_not_read_again() -> None:

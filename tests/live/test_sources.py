@@ -43,7 +43,7 @@ def state(sources: LiveSources, at_s: float) -> tuple[CameraState, str]:
 
 def test_a_camera_is_ok_while_it_sends_and_silent_when_it_does_not() -> None:
     sources = reading()
-    assert state(sources, 3) == (CameraState.SILENT, "no frame yet, in 3 s")
+    assert state(sources, 3) == (CameraState.SILENT, "no image yet")
     come(sources, range(4, 60))
     assert state(sources, 60) == (CameraState.OK, "")
     assert sources.view().rows[0].images_per_s == pytest.approx(1.0, abs=0.1)
@@ -108,7 +108,7 @@ def test_a_tenth_of_its_frames_dropped_is_trouble_for_five_minutes() -> None:
     sources.drop(T + 99, "yard", "damaged", 10)
     assert state(sources, 100)[0] == CameraState.OK
     sources.drop(T + 100, "yard", "behind", 5)
-    assert state(sources, 101) == (CameraState.REJECTED, "15 frames dropped in five minutes, mostly: damaged")
+    assert state(sources, 101) == (CameraState.REJECTED, "15 of 115 images rejected in 5 min: damaged")
     come(sources, range(102, 500))
     assert state(sources, 500) == (CameraState.OK, "")
 

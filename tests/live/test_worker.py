@@ -11,13 +11,13 @@ from adawise.errors import BrokerUnavailable, StoreUnavailable
 from adawise.live import observer as observing
 from adawise.live.row import CameraState
 from adawise.live.worker import LiveBounds
-from adawise.ports import Head, ServedBy
-from adawise.records import Switch, TopicPartition
+from adawise.ports import ServedBy
+from adawise.records import Message, Switch, TopicPartition
+from adawise.worker.backpressure import Limits
 from adawise.worker.events import (
     BatchServed,
     FrameRejected,
     PairServes,
-    PartitionRecovered,
     Phase,
     PhaseEntered,
     RetriesEnded,
@@ -25,8 +25,9 @@ from adawise.worker.events import (
     Stepped,
     WorkerProgress,
 )
+from adawise.worker.fair_queue import BOOKKEEPING_BYTES
 from tests.fakes import FakeSource
-from tests.live.hearing import Heard
+from tests.live.hearing import Heard, T
 from tests.sink.building import DictStore
 from tests.worker.loop import CLASSES, TP, bad, batch, image, images
 
@@ -220,5 +221,55 @@ def test_what_is_put_down_for_the_other_thread_holds_no_images() -> None:
     heard.bench.run()
     events = [event for _, event, _ in heard.observer._events]
     assert {event.batch for event in events if isinstance(event, BatchServed)} == {None}
-    assert [event.head for event in events if isinstance(event, PartitionRecovered)] == [Head(0)]
     assert [event.frame.image for event in events if isinstance(event, FrameRejected)] == [None]
+
+
+def stamped(count: int, stream: str, last_s: float, first: int = 0) -> list[Message]:
+    """Messages of a camera a second apart, the last of them at `last_s` of the bench's time."""
+    return [image(first + n, stream, at_ms=round(1e3 * (T + last_s - (count - 1 - n)))) for n in range(count)]
+
+
+def test_a_camera_that_fell_silent_before_its_partition_moved_is_on_the_page_and_in_the_metric_of_the_new_worker() -> (
+    None
+):
+    store, sent = DictStore(), [*stamped(8, "gone", -200_000.0), *stamped(8, "dead", -300.0, 8)]
+    Heard(FakeSource([*sent, *stamped(8, "north", -1.0, 16)], finite=True), store).run()
+    source = FakeSource([*sent, *stamped(16, "north", 7.0, 16)])
+    heard = Heard(source, store)
+    heard.run(lambda: heard.count("images") == 8)
+    rows = heard.rows
+    assert set(rows) == {"dead", "north"}, "one that is gone for a day is not missed"
+    assert rows["dead"].state == CameraState.SILENT
+    assert rows["dead"].seen_s == pytest.approx(T - 300.0)
+    assert rows["dead"].images == 0
+    assert heard.worker.states()[CameraState.SILENT] == 1
+    heard.extra_s = 86_400.0
+    heard.run(lambda: not heard.worker.cameras)
+    assert heard.rows == {}, "they are gone for a day, and forgotten"
+
+
+def test_no_more_cameras_of_the_chain_are_shown_than_there_is_room_for_those_seen_last_first() -> None:
+    store = DictStore()
+    sent = [message for n in range(12) for message in stamped(1, f"camera-{n}", -100.0 - n, n)]
+    Heard(FakeSource(sent, finite=True), store).run()
+    bounds = LiveBounds(max_cameras=5, silent_after_s=60.0, write_within_s=60.0, stuck_after_s=600.0)
+    heard = Heard(FakeSource([*sent, image(12, "new", at_ms=round(1e3 * T))], finite=True), store, bounds=bounds).run()
+    assert set(heard.rows) == {"new", *(f"camera-{n}" for n in range(4))}
+
+
+def test_a_camera_whose_images_wait_at_the_broker_is_not_silent() -> None:
+    """Two cameras wait in one log, the second behind ten minutes of the first."""
+    sent = [*stamped(8, "south", -600.0), *stamped(600, "north", -1.0, 8), *stamped(8, "south", -0.5, 608)]
+    heard = Heard(FakeSource(sent, max_poll_records=4), limits=Limits(64 * BOOKKEEPING_BYTES, 200, round_images=4))
+    states = set[str]()
+
+    def turn() -> bool:
+        heard.extra_s += 1.0  # the model takes its time
+        states.update(row.state for row in heard.rows.values())
+        return heard.count("images") == len(sent)
+
+    heard.run(turn)
+    assert CameraState.SILENT not in states
+    heard.run(lambda: heard.bench.rows == len(sent))
+    heard.extra_s += 700.0
+    assert heard.rows["south"].state == CameraState.SILENT, "all that came is served by now"

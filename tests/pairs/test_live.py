@@ -152,6 +152,24 @@ def test_a_worker_with_nothing_new_to_say_says_that_it_lives_as_often_as_readers
     driven.pairs.close()
 
 
+def test_a_worker_that_nobody_asked_for_anything_reports_while_it_is_ill_and_takes_that_back() -> None:
+    ill: dict[str, object] = {}
+    left: list[float] = []
+    driven: Driven = Driven(illness=lambda: ill, leave=lambda: left.append(driven.now_s))
+    for _ in range(10):
+        driven.until(lambda: True)
+    assert driven.reports == []
+    ill |= {"status": "ready", "waits_for": {"store": {"seconds": 1.0, "full": True}}}
+    driven.until(lambda: len(driven.reports) == 3)
+    assert driven.reports[0].plain()["waits_for"] == {"store": {"seconds": 1.0, "full": True}}
+    assert driven.reports[0].plain()["pairs"] == {"0": {"state": "serves", "why": "", "method": ""}}
+    assert min(after - earlier for earlier, after in pairwise(driven.reported_s)) >= REPORT_S
+    ill.clear()
+    driven.until(lambda: bool(left))
+    driven.pairs.close()
+    assert len(left) == 1
+
+
 def test_a_rollback_to_what_is_in_memory_needs_no_load_and_one_to_what_left_it_loads() -> None:
     driven = Driven(lambda wanted: LoadedPair(FIRST if wanted.id == FIRST.pair else SECOND))
     driven.pairs.at(TP, Head(0))

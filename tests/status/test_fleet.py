@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 
@@ -12,10 +14,10 @@ from adawise.kafka.members import GroupMember, Membership
 from adawise.records import Gap, TopicPartition
 from adawise.sink import layout
 from adawise.status.broker import BrokerFacts
-from adawise.status.facts import CameraStatus, FleetStatus
+from adawise.status.facts import CameraStatus, FleetStatus, WorkerStatus
 from adawise.status.fleet import FleetQuestion, fleet_status, low_waters
 from adawise.status.judge import KINDS
-from adawise.status.root import RootReader
+from adawise.status.root import RootFacts, RootReader
 from tests.sink.building import DictStore
 from tests.status.yard import NOW_S, Yard
 
@@ -65,7 +67,7 @@ def test_a_fleet_that_is_well_has_no_troubles_and_says_who_has_what() -> None:
     assert (first.member, first.writer, first.log_end, first.next_offset) == ("worker-0", "host-a:41", 12, 12)
     assert (first.lag, first.lag_s, first.commit_age_s, first.streams, first.rows) == (0, 0.0, 10.0, 1, 12)
     assert first.committed_at == "2026-11-26T11:59:50.000Z"
-    assert found.camera_states == {"rejected": 0, "silent": 0, "changed": 0, "ok": 2, "gone": 0}
+    assert found.camera_states == {"failing": 0, "silent": 0, "rejected": 0, "changed": 0, "ok": 2, "gone": 0}
     row = camera(found, "camera-1")
     assert (row.state, row.age_s, row.alpha, list(row.alphas), row.images) == ("ok", 10.0, 0.5, [0.25, 0.5], 12)
     assert (row.images_per_s, row.forward_equivalents, row.agreement) == (0.8, 2.0, 0.0)
@@ -104,11 +106,11 @@ def test_states_of_cameras() -> None:
         "well": "ok",
         "gone": "gone",
     }
-    assert [each.stream_id for each in found.cameras][:3] == ["broken", "dead", "quiet"]  # troubled ones first
+    assert [each.stream_id for each in found.cameras][:3] == ["dead", "quiet", "broken"]  # the worst first
     assert camera(found, "quiet").age_s == pytest.approx(4_000)
     assert camera(found, "gone").images == 0
     assert camera(found, "broken").reasons == {"undecodable_image": 5}
-    assert kinds(found) == ["camera_rejected", "camera_silent", "camera_silent", "rejects"]
+    assert kinds(found) == ["camera_silent", "camera_silent", "camera_rejected", "rejects"]
     assert [(each.reason, each.images, each.streams) for each in found.rejects] == [
         ("undecodable_image", 5, 1),
         ("empty", 1, 1),
@@ -120,7 +122,119 @@ def test_a_camera_whose_partition_is_behind_is_not_called_silent() -> None:
     for ago_s in (1_000, 990, 980):
         yard.write(ago_s=ago_s, batches=[("north", 2, 0.5)])
     assert camera(look(yard, broker_facts(6)), "north").state == "silent"
-    assert camera(look(yard, broker_facts(90, committed=6)), "north").state == "ok"
+    stalled = camera(look(yard, broker_facts(90, committed=6)), "north")
+    assert (stalled.state, stalled.why) == (
+        "failing",
+        "84 messages of its partition wait, and the last segment is 16 min old",
+    )
+    yard.write(ago_s=30, batches=[("south", 2, 0.5)])
+    assert camera(look(yard, broker_facts(90, committed=8)), "north").state == "silent", (
+        "the age of what waits is not known"
+    )
+    behind = replace(broker_facts(90, committed=8), waiting_ms={TP: round(1e3 * (NOW_S - 900))})
+    assert camera(look(yard, behind), "north").state == "ok"
+
+
+def test_a_camera_whose_images_wait_is_silent_only_if_none_of_it_came_before_the_oldest_that_waits() -> None:
+    """A worker was away for an hour, and its first segments have other cameras: what waits came up to an hour ago."""
+    yard = Yard(DictStore())
+    for ago_s in (3_640, 3_630, 3_620):
+        yard.write(ago_s=ago_s, batches=[("north", 2, 0.5), ("dead", 2, 0.5)])
+    yard.write(ago_s=1, batches=[("south", 2, 0.5)])
+    root = RootReader(yard.store).look(NOW_S - 7_200)
+    question = replace(QUESTION, window_s=7_200.0)
+
+    def states(oldest_s: float) -> dict[str, str]:
+        waiting = replace(broker_facts(500, committed=14), waiting_ms={TP: round(1e3 * (NOW_S - oldest_s))})
+        found = fleet_status(question, root, waiting, {}, now_s=NOW_S)
+        return {each.stream_id: each.state for each in found.cameras}
+
+    assert states(3_600.0) == {"north": "ok", "dead": "ok", "south": "ok"}
+    assert states(3_000.0) == {"north": "silent", "dead": "silent", "south": "ok"}
+    assert states(200_000.0)["dead"] == "silent", "the clock of a producer is wrong"
+
+
+def test_a_camera_that_has_left_the_window_is_as_old_as_its_own_last_image_whatever_became_of_its_neighbours() -> None:
+    yard = Yard(DictStore())
+    yard.write(ago_s=40_000, batches=[("dead", 2, 0.5)])
+    yard.write(ago_s=5, batches=[("north", 2, 0.5)])
+    root = RootReader(yard.store).look(NOW_S - 60)
+    del root.chains[TP].segments[:-1]
+    states = root.chains[TP].segments[0].states
+    heard = {name: json.loads(data)["heard"] for name, data in states.items()}
+    half = {
+        "heard": [heard["dead"][0], heard["dead"][1], heard["north"][2]]
+    }  # where the partition's clock stands still
+    stood = {**states, "dead": json.dumps({**json.loads(states["dead"]), **half}).encode()}
+    root.chains[TP].segments[0] = replace(root.chains[TP].segments[0], states=stood)
+    found = fleet_status(QUESTION, root, None, {"broker": "down"}, now_s=NOW_S)
+    assert camera(found, "dead").state == "silent"
+    assert camera(found, "dead").age_s == pytest.approx(40_000)
+
+
+def report(worker: str, **said: object) -> bytes:
+    return json.dumps({"layout": 1, "worker": worker, "again_s": 10.0, **said}).encode()
+
+
+def overloaded(yard: Yard) -> BrokerFacts:
+    """Messages wait in two partitions: of one the last segment is old, of the other it is new."""
+    yard.write(0, ago_s=300, batches=[("north", 2, 0.5)])
+    yard.write(1, ago_s=5, batches=[("south", 2, 0.5)])
+    waiting = {TopicPartition("frames", number): round(1e3 * (NOW_S - 290)) for number in (0, 1)}
+    return replace(broker_facts(90, 90, committed=2), waiting_ms=waiting)
+
+
+@pytest.mark.parametrize("by_report", [False, True])
+def test_a_store_without_room_is_said_and_nobody_is_advised_to_start_another_worker(by_report: bool) -> None:
+    store = DictStore()
+    yard = Yard(store)
+    broker, store.now = overloaded(yard), datetime.fromtimestamp(NOW_S - 20, UTC)
+    if by_report:
+        full = {
+            "status": "ready",
+            "reasons": ["the store is full"],
+            "waits_for": {"store": {"seconds": 9, "full": True}},
+        }
+        store.put(layout.worker_key("a"), report("host-a:41", **full))
+    root = RootReader(store).look(NOW_S - 3_600, NOW_S)
+    root = root if by_report else replace(root, free_bytes=3 * 2**20)
+    found = fleet_status(QUESTION, root, broker, {}, now_s=NOW_S)
+    assert kinds(found) == ["store_full", "stalled", "behind"]
+    full_, *waiting = found.troubles
+    assert ("host-a:41" in full_.what, "3.0 MiB are free" in full_.what) == (by_report, not by_report)
+    assert "adawise retain" in full_.remedy
+    assert {trouble.remedy for trouble in waiting} == {
+        "make room (store_full): they are served then, and another worker could not write either"
+    }
+    assert {each.stream_id: each.state for each in found.cameras} == {"north": "failing", "south": "ok"}
+
+
+def test_a_worker_that_waits_for_something_is_named_with_it_and_so_is_why_its_partitions_wait() -> None:
+    store = DictStore()
+    yard = Yard(store)
+    broker, store.now = overloaded(yard), datetime.fromtimestamp(NOW_S - 20, UTC)
+    why = "the broker has not answered for 2 min: no route"
+    ill = {"status": "ready", "reasons": [why]}
+    store.put(layout.worker_key("a"), report("host-a:41", **ill, waits_for={"broker": {"seconds": 120.0}}))
+    store.put(layout.worker_key("b"), report("host-b:7", status="joining", reasons=["the group is not joined"]))
+    store.put(layout.worker_key("c"), report("host-c:9", pairs={}, partitions={}, loads={}))  # of an earlier version
+    store.put(layout.worker_key("d"), b"{half")
+    store.now = datetime.fromtimestamp(NOW_S - 31, UTC)
+    store.put(layout.worker_key("e"), report("host-e:1", **ill))  # it was killed
+    root = RootReader(store).look(NOW_S - 3_600, NOW_S)
+    found = fleet_status(QUESTION, root, broker, {}, now_s=NOW_S)
+    assert [(each.worker, each.age_s, each.status, each.waits_for) for each in found.workers] == [
+        ("host-a:41", 20.0, "ready", {"broker": 120.0}),
+        ("host-b:7", 20.0, "joining", {}),
+    ]
+    first, second, *waiting = found.troubles
+    assert (first.kind, first.where, first.what) == ("worker_waits", "host-a:41", why)
+    assert first.remedy.startswith("see to the broker")
+    assert second.remedy.startswith("read its log")
+    assert [trouble.kind for trouble in waiting] == ["stalled", "behind"]
+    assert {trouble.remedy for trouble in waiting} == {
+        "see what its worker waits for (worker_waits): they are served then"
+    }
 
 
 def test_lag_counts_what_waits_at_the_broker_and_what_waits_for_its_batch_and_not_markers_behind_the_last_message() -> (
@@ -144,6 +258,14 @@ def test_a_partition_that_was_claimed_at_the_log_s_end_has_no_lag_before() -> No
     yard = Yard(DictStore())
     yard.begin(0, origin=70)
     assert [each.lag for each in look(yard, broker_facts(72, committed=0)).partitions] == [2]
+
+
+def test_a_message_that_came_a_moment_ago_after_a_long_pause_stalls_nothing() -> None:
+    yard = Yard(DictStore())
+    for ago_s in (1_800, 1_200, 600):
+        yard.write(ago_s=ago_s, batches=[("slow", 2, 0.5)])
+    came = {TP: round(1e3 * (NOW_S - 3))}
+    assert look(yard, replace(broker_facts(7, committed=6), waiting_ms=came)).is_well
 
 
 def test_root_or_broker_alone_say_what_they_know() -> None:
@@ -188,7 +310,9 @@ def test_every_kind_of_trouble_comes_with_what_to_do_about_it() -> None:
     found = look(yard, broker)
     empty = look(yard, replace(broker, group=Membership("Empty", ())))
     alone = look(yard, None, {"broker": "down", "root": "down"})
-    seen = {trouble.kind: trouble for each in (found, empty, alone) for trouble in each.troubles}
+    ill = WorkerStatus("host-a:41", 1.0, "joining", (), {}, is_store_full=False)
+    full = fleet_status(QUESTION, RootFacts("id", None, False, {}, [ill], 0), None, {}, now_s=NOW_S)
+    seen = {trouble.kind: trouble for each in (found, empty, alone, full) for trouble in each.troubles}
     assert set(seen) == set(KINDS)
     assert all(trouble.remedy and trouble.what for trouble in seen.values())
     for each in (found, empty):

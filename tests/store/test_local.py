@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -16,7 +17,7 @@ from adawise.sink.verify.root import verify
 from adawise.store import store
 from adawise.store.store import FAILPOINTS, AlreadyExists, LocalStore
 from tests.dying import exit_code
-from tests.sink.building import IDENTITY, TP, draft, open_chain
+from tests.sink.building import IDENTITY, TP, DictStore, draft, open_chain
 from tests.sink.stored import read_predictions
 
 KEY = "predictions/topic-frames/partition-00003/00000000000000000000.parquet"
@@ -235,3 +236,22 @@ def test_a_partition_behind_a_link_is_listed_and_a_circle_of_links_ends(tmp_path
     assert {*expected} <= {*found}
     assert len(found) < 200
     assert not any(name.startswith(("strange", "predictions/topic-frames/other")) for name in found)
+
+
+def test_what_a_file_system_still_takes_is_known_of_a_folder_and_is_nothing_where_it_takes_no_more_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space = SimpleNamespace(f_bavail=3, f_frsize=4_096, f_files=100, f_favail=7)
+    monkeypatch.setattr(os, "statvfs", lambda _: space)
+    assert store.free_bytes(LocalStore(tmp_path)) == 12_288
+    space.f_favail = 0
+    assert store.free_bytes(LocalStore(tmp_path)) == 0
+    space.f_files = 0  # btrfs and others count none
+    assert store.free_bytes(LocalStore(tmp_path)) == 12_288
+    assert store.free_bytes(DictStore()) is None
+
+    def gone(_: str) -> None:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(os, "statvfs", gone)
+    assert store.free_bytes(LocalStore(tmp_path)) is None

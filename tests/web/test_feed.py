@@ -10,6 +10,7 @@ import pytest
 
 from adawise.live.camera import LiveCamera
 from adawise.live.row import CameraState
+from adawise.live.state import StatePolicy
 from adawise.records import TopicPartition
 from adawise.web import feed as feeding
 from adawise.web.feed import EventFeed
@@ -78,7 +79,7 @@ def test_of_a_line_only_its_end_is_told_and_a_browser_has_it_whole() -> None:
                 agreed=0,
                 reset=None,
             )
-            row = camera.row(now_s, (), None, silent_after_s=60.0)
+            row = camera.row(camera.facts(now_s), StatePolicy(), (), None)
             yard.rows = [row]
             _, news = told(feed._turn(yard.view()))
             for said in news["rows"]:

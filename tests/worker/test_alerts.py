@@ -270,6 +270,20 @@ def test_a_camera_that_fell_silent_before_a_worker_died_is_told_in_time_whoever_
     assert sorted(alert.stream_id for alert in told(results)) == sorted(CAMERAS)
 
 
+def test_a_rule_that_comes_with_another_worker_covers_a_camera_that_never_sends_again() -> None:
+    store, sent = DictStore(), images(24, *CAMERAS)
+    Bench(FakeSource(sent, finite=True), store).run()
+    results = FakeResults("early")
+    later = Bench(FakeSource(sent), store, results=results, rules=(SILENT,), classes=CLASSES, epoch_s=20.0)
+    later.run(lambda: later.now_s > 20.0)
+    assert sorted(alert.stream_id for alert in told(results)) == sorted(CAMERAS)
+    assert all(alert.row_id.offset >= 20 for alert in told(results)), "the last message of each"
+    replayed = FakeResults("early")
+    again = Bench(FakeSource(sent), DictStore(), results=replayed, rules=(SILENT,), classes=CLASSES)
+    again.run(lambda: again.now_s > 60.0)
+    assert told(replayed) == [], "no camera is silent by the clock there"
+
+
 def test_messages_that_come_late_to_a_worker_make_no_camera_silent_that_sends() -> None:
     """A producer's clock is an hour behind, and another worker takes over: silence counts from what it knew."""
     store = DictStore()

@@ -29,6 +29,13 @@ class Heard:
     clock_ms: int
     at_ms: int
 
+    def last_seen_s(self, until_s: float) -> float | None:
+        """Unix time of the last image by its Kafka timestamp, at the latest `until_s`; None if it has none.
+
+        The partition's clock does not say it: where half of the streams are gone, that clock stands.
+        """
+        return None if self.last_ms < 0 else min(until_s, self.last_ms / 1e3)
+
 
 def heard_in(data: bytes) -> Heard | None:
     """When the stream was last heard, by its serialised state; None if that does not say. Raises ChainError."""

@@ -26,6 +26,8 @@ from adawise.alerts.rules import LabelRule, Rule, SilenceRule, covers, digest
 from adawise.ports import Served
 from adawise.records import Alert, RowId, TopicPartition
 
+_GONE_MS = 86_400_000  # before the newest; a camera that was silent for longer was taken down
+
 
 @dataclass(slots=True)
 class _Window:
@@ -73,6 +75,8 @@ class PartitionAlerts:
         stored: as `stored` gave it, by whoever wrote the segment before; empty if there was nothing.
         published: whether changes are published. While they are not and there are no rules, what is raised stays
             raised: a worker that publishes again clears it.
+        known: cameras with the Kafka timestamp and the offset of their last message. A rule that the state does not
+            have watches those of the last day from then on: one that has fallen silent before may never send again.
     """
 
     def __init__(
@@ -83,13 +87,14 @@ class PartitionAlerts:
         stored: bytes,
         *,
         published: bool = True,
+        known: Mapping[str, tuple[int, int]] | None = None,
     ) -> None:
         self._tp = tp
         self._rules = {rule.name: rule for rule in rules}
         self.count_by(classes)
         self._silences = [rule for rule in rules if isinstance(rule, SilenceRule)]
         self._seen: dict[str, dict[str, _Window]] = {rule.name: {} for rule, _ in self._labels}
-        self._heard = {rule.name: _Watch(OrderedDict(), {}) for rule in self._silences}
+        self._heard = {rule.name: _Watch(_watched(rule, known or {}), {}) for rule in self._silences}
         self.news: list[Alert] = []  # not in a segment yet
         self._unpublished = b"" if rules or published else _raised_by_no_rule(stored)
         parts: dict[str, Any] = json.loads(stored) if stored and not self._unpublished else {}
@@ -285,6 +290,13 @@ class PartitionAlerts:
                 yield self._label_alert(name, stream, seen, cause, None, None, raised=False)
         for stream, (at_ms, offset) in sorted(state.get("raised", {}).items()):
             yield self._silence_alert(name, stream, (at_ms, offset), cause, None, None)
+
+
+def _watched(rule: Rule, known: Mapping[str, tuple[int, int]]) -> OrderedDict[str, tuple[int, int]]:
+    """What a silence rule watches at first: the cameras that were seen within a day of the newest."""
+    newest_ms = max((at_ms for at_ms, _ in known.values()), default=0)
+    lately = {name: place for name, place in known.items() if newest_ms - place[0] < _GONE_MS and covers(rule, name)}
+    return OrderedDict(sorted(lately.items(), key=lambda item: item[1]))
 
 
 def without_news(stored: bytes) -> bytes:

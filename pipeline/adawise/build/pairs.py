@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
@@ -30,7 +31,7 @@ from adawise.build.model import (
 )
 from adawise.build.prompts import prompt_templates, read_lines
 from adawise.decode.preprocess import Preprocess
-from adawise.errors import AdawiseError, DeviceError, OrderTaken, PairTooLarge, SettingsError
+from adawise.errors import AdawiseError, DeviceError, OrderTaken, PairTooLarge, SettingsError, StoreFull
 from adawise.pairs.live import LivePairs, LoadedPair, WorkerReport
 from adawise.pairs.orders import REPORT_S, Orders, PairDocument, check_described, give_order, key_of, read_orders
 from adawise.pairs.planned import PlannedPairs, Ranges, check_at_hand, needed, read_plan, served_config
@@ -250,15 +251,23 @@ def begin_orders(store: Store, start: Start) -> Orders:
         return orders
 
 
-def live_pairs(settings: Settings, start: Start, store: Store, orders: Orders, name: str) -> LivePairs:
-    """What follows the orders of the root; `name` is this start of a worker."""
+def live_pairs(
+    settings: Settings,
+    start: Start,
+    store: Store,
+    orders: Orders,
+    name: str,
+    illness: Callable[[], Mapping[str, Any]] = dict,
+) -> LivePairs:
+    """What follows the orders of the root; `name` is this start of a worker, `illness` what else it reports."""
 
     again_s = max(REPORT_S, settings.pairs.look_s)  # whoever reads it knows by this when a worker is gone
 
     def report(said: WorkerReport) -> None:
         document = {"layout": claims.LAYOUT, "worker": me(), "again_s": again_s, **said.plain()}
         said_ = json.dumps(document, ensure_ascii=False)  # an error may name a path that is not UTF-8
-        store.put(layout.worker_key(name), said_.encode(errors="replace"))
+        with suppress(StoreFull):  # the log says it, and a reader sees what space there is
+            store.put(layout.worker_key(name), said_.encode(errors="replace"))
 
     return LivePairs(
         serving_of(settings, start.model),
@@ -268,6 +277,7 @@ def live_pairs(settings: Settings, start: Start, store: Store, orders: Orders, n
         load=partial(load_beside, settings, preprocess=start.model.checkpoints.preprocess),
         report=report,
         leave=partial(store.delete, layout.worker_key(name)),
+        illness=illness,
         failed=start.failed,
         every_s=settings.pairs.look_s,
         keep_s=settings.pairs.keep_s,

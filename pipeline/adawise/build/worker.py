@@ -26,6 +26,8 @@ from adawise.build.telemetry import spans
 from adawise.build.waiting import answered, await_store
 from adawise.decode.child import Apart
 from adawise.decode.codec import sniff
+from adawise.live.observer import steady
+from adawise.live.report import HealthReport
 from adawise.pairs.orders import PairDocument, read_orders
 from adawise.ports import DeadLetters, Results, ServedBy, Source
 from adawise.records import BatchEnds, Message
@@ -75,6 +77,8 @@ def start_worker(
         open_store(root)  # what is wrong with a URL is told before the model takes its seconds
     source = answer(lambda: kafka_source(kafka, on_compacted=kafka.on_compacted))
     port.knows_group(lambda: source.is_member, lambda: source.partitions)
+    health = HealthReport(steady(), lambda: source.is_member)
+    observer = Observers(observer, health)
     try:
         observer.observe(PhaseEntered(Phase.LOADING_MODEL))
         orders = answer(lambda: read_orders(open_store(settings.sink.root)))
@@ -85,7 +89,7 @@ def start_worker(
         asked = bool(orders.log) and start.document.key.matches(orders.serving.key)
 
         def pairs(store: Store, name: str) -> Pairs:
-            return live_pairs(settings, start, store, begin_orders(store, start), name)
+            return live_pairs(settings, start, store, begin_orders(store, start), name, health.describe)
 
         worker = make_worker(
             settings,

@@ -265,7 +265,7 @@ class Watch:
 
     def _tell_frozen(self) -> None:
         with self._board.look() as sources:
-            frozen_s = sources.cameras[self.camera.stream_id].frozen_s(sources.now_s, sources.silent_after_s)
+            frozen_s = sources.cameras[self.camera.stream_id].frozen_s(sources.now_s, sources.policy)
         if frozen_s and not self._is_frozen:
             _log.warning("picture_repeated", camera=self.camera.stream_id, seconds=round(frozen_s, 1))
         elif self._is_frozen and not frozen_s:

@@ -302,6 +302,11 @@ class DriftEvent:
         """`after` less `before`."""
         return self.after - self.before
 
+    @property
+    def state(self) -> str:
+        """The state of its camera by this event: silent if its images ended, else the severity."""
+        return "silent" if self.shape == "ended" else self.severity
+
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
@@ -426,11 +431,12 @@ class Report:
 
 def states_of(stream_ids: Iterable[str], events: Sequence[DriftEvent]) -> dict[str, str]:
     """Of each camera: ok, changed, failing or silent, by the worst of its events."""
-    state = dict.fromkeys(stream_ids, "ok")
-    for event in sorted(events, key=lambda each: -SEVERITIES.index(each.severity)):
-        if event.severity != "noted":
-            state[event.stream_id] = event.severity
-    return state | {event.stream_id: "silent" for event in events if event.shape == "ended"}
+    found = dict.fromkeys(stream_ids, "ok")
+    order = ["changed", "failing", "silent"]
+    for event in sorted(events, key=lambda each: order.index(each.state) if each.state in order else -1):
+        if event.state != "noted":
+            found[event.stream_id] = event.state
+    return found
 
 
 def fleet_of(stream_ids: Iterable[str], events: Sequence[DriftEvent]) -> dict[str, int]:

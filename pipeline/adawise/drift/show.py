@@ -101,7 +101,7 @@ def _incidents(report: Report) -> Table:
     for those in told[:_INCIDENTS]:
         first = those[0]
         table.add_row(
-            first.severity,
+            first.state,
             first.stream_id,
             moment(first.since_us) + ("" if first.until_us == first.since_us else f" to {moment(first.until_us)}"),
             "; ".join(moved(event) for event in those),

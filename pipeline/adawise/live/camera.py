@@ -10,26 +10,23 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from adawise.live.row import REJECTED_SHARE, SILENT_PAUSES, STEP_S, STEPS, CameraRow, CameraState
+from adawise.live.row import STEP_S, STEPS, CameraRow
+from adawise.live.state import BEFORE_S, NOW_S, CameraFacts, StatePolicy, state
 from adawise.records import TopicPartition
-from adawise.text import as_duration
 from adawise.worker.events import PartitionProgress
 
 HALF_LIFE_S = 60.0
 """Of what shares, FE and agreement are taken over."""
 
-RECENT_STEPS = 60
-"""Five minutes: what rejections and changes are judged by."""
-
-CHANGE = 0.1
-"""Of alpha, that counts; as in the drift report."""
+RECENT_STEPS = round(BEFORE_S / STEP_S)
+"""Five minutes: the time that rejections and changes are counted over."""
 
 NEW, RETURNED = "new", "returned"
 """What a condition is that a camera comes into; the values are stable: a metric's label has them."""
 
 _CONDITIONS = 64  # more than a state remembers by default
 _RATE_STEPS = 12
-_NOW_STEPS = 12
+_NOW_STEPS = round(NOW_S / STEP_S)
 _SHOWN = 4  # classes
 _FORGOTTEN = 0.002  # of the fading sums
 
@@ -62,7 +59,7 @@ class LiveCamera:
         self._came_s, self._came = -math.inf, ""
         self.reason = ""  # of its last rejection
         self.reset, self.reset_s = "", -math.inf
-        self.gap_s = 0.0  # between batches, as is usual
+        self.gap_s: float | None = None  # between batches, as is usual; None before the second
         self.pixels: npt.NDArray[np.uint8] | None = None
         self.picture = 0
         self._served_s: float | None = None
@@ -141,25 +138,45 @@ class LiveCamera:
         """Of the last minutes."""
         return self._passed / self._weight if self._weight > 0.0 else None
 
-    def row(
-        self,
-        now_s: float,
-        classes: Sequence[str],
-        partition: PartitionProgress | None,
-        *,
-        failure: str = "",
-        silent_after_s: float,
-    ) -> CameraRow:
-        """What the page shows; `failure` is what keeps its partition from being served or written."""
+    def facts(self, now_s: float, *, failure: str = "", served_until_s: float = math.inf) -> CameraFacts:
+        """Return what its state follows from.
+
+        `failure` is what keeps its partition from being served or written. What came to the topic up to
+        `served_until_s` was served.
+        """
         self._at(now_s)
-        state, why = self.judge(now_s, failure=failure, silent_after_s=silent_after_s)
+        is_recent = self._came and now_s - self._came_s < BEFORE_S
+        came = f"condition {self.condition} {'is new' if self._came == NEW else 'returned'}" if is_recent else ""
+        return CameraFacts(
+            now_s=now_s,
+            seen_s=self.seen_s,
+            served_until_s=served_until_s,
+            pause_s=self.gap_s,
+            images=int(self._sum(self._images, 0, RECENT_STEPS)),
+            rejected=int(self._sum(self._rejected, 0, RECENT_STEPS)) if self.rejected else 0,
+            reason=self.reason,
+            failure=failure,
+            alpha_now=self._level(0, _NOW_STEPS),
+            alpha_before=self._level(_NOW_STEPS, RECENT_STEPS),
+            condition=came,
+            reset=self.reset,
+            reset_s=self.reset_s,
+        )
+
+    def row(
+        self, facts: CameraFacts, policy: StatePolicy, classes: Sequence[str], partition: PartitionProgress | None
+    ) -> CameraRow:
+        """What the page shows at the moment of `facts`, which are its own."""
+        now_s = facts.now_s
+        self._at(now_s)
+        found, why = state(facts, policy)
         total = sum(self._classes.values())
         best = sorted(self._classes.items(), key=lambda item: -item[1])[:_SHOWN] if total else ()
         over_s = min(_RATE_STEPS * STEP_S, max(STEP_S, now_s - self.began_s))
         return CameraRow(
             stream_id=self.stream_id,
             partition=str(self.tp),
-            state=state,
+            state=found,
             why=why,
             alpha=self.alpha,
             condition=self.condition,
@@ -177,37 +194,6 @@ class LiveCamera:
             seen_s=self.seen_s,
             picture=self.picture,
         )
-
-    def judge(self, now_s: float, *, failure: str, silent_after_s: float) -> tuple[CameraState, str]:
-        """Its state, the worst that is true, and why."""
-        self._at(now_s)
-        images = int(self._sum(self._images, 0, RECENT_STEPS))
-        rejected = int(self._sum(self._rejected, 0, RECENT_STEPS)) if self.rejected else 0
-        if failure:
-            return CameraState.FAILING, failure
-        if rejected and rejected >= REJECTED_SHARE * (images + rejected):
-            of = f"{rejected} of {images + rejected} images"
-            return CameraState.REJECTED, f"{of} rejected in five minutes, the last: {self.reason}"
-        if now_s > self.silent_from_s(silent_after_s):
-            return CameraState.SILENT, f"nothing for {as_duration(now_s - self.seen_s)}"
-        if moved := self._moved(now_s):
-            return CameraState.CHANGED, moved
-        return CameraState.OK, ""
-
-    def silent_from_s(self, silent_after_s: float) -> float:
-        """When it will be silent, if nothing comes."""
-        return self.seen_s + max(silent_after_s, SILENT_PAUSES * self.gap_s)
-
-    def _moved(self, now_s: float) -> str:
-        recent_s = RECENT_STEPS * STEP_S
-        now, before = self._level(0, _NOW_STEPS), self._level(_NOW_STEPS, RECENT_STEPS)
-        if now is not None and before is not None and abs(now - before) >= CHANGE:
-            word = "is new" if self._came == NEW else "returned"
-            why = f", condition {self.condition} {word}" if now_s - self._came_s < recent_s else ""
-            return f"alpha went from {before:.2f} to {now:.2f}{why}"
-        if now_s - self.reset_s < recent_s and self.reset == "jump":
-            return "what it sees jumped, and it began to learn anew"
-        return ""
 
     def _level(self, first: int, until: int) -> float | None:
         """Mean alpha over the images of steps, counted back from now."""

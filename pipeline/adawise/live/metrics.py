@@ -493,7 +493,7 @@ METRICS: tuple[MetricSpec[Scrape], ...] = (
     # cameras
     MetricSpec(
         "adawise_cameras",
-        "Cameras of this worker by state, as the live page has them.",
+        "Cameras of this worker by state, as the live page has them, with those of the last day that the chain knows.",
         "Alert on failing, rejected and silent; the page says which and why.",
         MetricSeries(
             lambda scrape: [((str(state),), count) for state, count in scrape.worker.states().items()], ("state",)
@@ -525,7 +525,8 @@ METRICS: tuple[MetricSpec[Scrape], ...] = (
     ),
     MetricSpec(
         "adawise_stream_last_image_timestamp_seconds",
-        "When the stream's last image was classified or rejected. Of the same streams.",
+        "When the stream's last image was classified or rejected; before it sends to this worker, the Kafka timestamp "
+        "of its last image. Of the same streams.",
         "Old: the camera is silent, or its partition lags.",
         _streams(lambda c: c.seen_s),
     ),
@@ -688,7 +689,7 @@ CAMERA_METRICS: tuple[MetricSpec[SourceScrape], ...] = (
         "Restart the camera: its sensor or its encoder hangs. A still scene without noise looks the same.",
         MetricSeries(
             lambda scrape: [
-                ((name,), camera.frozen_s(scrape.sources.now_s, scrape.sources.silent_after_s))
+                ((name,), camera.frozen_s(scrape.sources.now_s, scrape.sources.policy))
                 for name, camera in scrape.sources.cameras.items()
             ],
             ("camera",),

@@ -18,12 +18,10 @@ from adawise.errors import RetryableError
 from adawise.live.counts import Counters
 from adawise.live.row import LiveView
 from adawise.live.worker import LiveWorker, Pixels
-from adawise.ports import Head
 from adawise.records import ImageBatch
 from adawise.worker.events import (
     BatchServed,
     Event,
-    PartitionRecovered,
     RetriesEnded,
     RetryScheduled,
     Stepped,
@@ -131,8 +129,6 @@ class LiveObserver:
                 self._step(event.progress)
             case BatchServed(batch=ImageBatch() as batch):
                 self._put(replace(event, batch=None, error=None), self._picture(batch))  # both hold megabytes
-            case PartitionRecovered():
-                self._put(replace(event, head=Head(event.head.next_offset)))  # states may be megabytes, too
             case _:
                 self._put(event)
 

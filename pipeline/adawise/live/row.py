@@ -13,23 +13,30 @@ STEP_S = 5
 STEPS = 120
 """Points at most: ten minutes."""
 
-SILENT_PAUSES = 10.0
-"""Times its usual pause that a silent camera has said nothing for."""
-
-REJECTED_SHARE = 0.1
-"""Of a camera's images: so many that are rejected are trouble."""
-
 
 class CameraState(StrEnum):
-    """How a camera is, worst first. The values are stable: the page and a metric's label have them."""
+    """How a camera is, worst first: the one scale of severity. The values are stable: JSON and metrics have them."""
 
-    FAILING = "failing"  # what it sends is not served, or not written
+    FAILING = "failing"  # what it sends is not served, or not written; nobody can connect to it
+    SILENT = "silent"  # nothing has come of it for longer than is usual
     REJECTED = "rejected"  # a good part of its images cannot be read
-    SILENT = "silent"  # nothing came of it for longer than is usual
     FROZEN = "frozen"  # it sends the same picture again and again (`adawise cameras` alone can tell)
     CHANGED = "changed"  # it is served, at another alpha than before
     OK = "ok"  # it is served
-    GONE = "gone"  # nothing came of it for a day; only the fleet's status tells that, a worker forgets it
+    GONE = "gone"  # nothing has come of it for a day; the fleet's status counts it, a worker forgets it
+
+    @property
+    def severity(self) -> int:
+        """Place on the scale: 0 is the worst."""
+        return _SCALE.index(self)
+
+    @property
+    def is_trouble(self) -> bool:
+        """True if somebody should see to it."""
+        return self.severity <= CameraState.FROZEN.severity
+
+
+_SCALE = list(CameraState)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ Pure: time is an argument, in seconds since the epoch. The words for states are 
 
 from __future__ import annotations
 
+import math
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +13,8 @@ from dataclasses import dataclass, field
 from adawise.errors import AdawiseError
 from adawise.live.camera import RECENT_STEPS
 from adawise.live.health import Health, party_of
-from adawise.live.row import REJECTED_SHARE, SILENT_PAUSES, STEP_S, CameraRow, CameraState, LiveView
+from adawise.live.row import STEP_S, CameraRow, CameraState, LiveView
+from adawise.live.state import CameraFacts, StatePolicy, counted, state
 from adawise.text import as_duration
 from adawise.worker.events import Phase
 
@@ -21,7 +23,7 @@ DOING = {
     Phase.WORKING: "works",
     Phase.STOPPING: "sends the frames that it has",
 }
-STATES = (CameraState.FAILING, CameraState.REJECTED, CameraState.SILENT, CameraState.FROZEN, CameraState.OK)
+STATES = tuple(each for each in CameraState if each not in {CameraState.CHANGED, CameraState.GONE})
 """Those that a camera which is read can have."""
 
 DROP_REASONS = ("behind", "damaged", "too_large")
@@ -60,7 +62,7 @@ class SourceCamera:
     seen_s: float | None = None  # the last frame
     delay_s: float = 0.0  # from when that was taken until it came
     same_s: float | None = None  # since when it is one picture
-    gap_s: float = 0.0  # between frames, as is usual
+    gap_s: float | None = None  # between frames, as is usual; None before the second
     clock_off_s: float = 0.0  # by which its own clock is ahead of ours, where it is not believed
     picture: int = 0
     jpeg: bytes | None = None
@@ -83,49 +85,42 @@ class SourceCamera:
         self.dropped[reason] += count
         self._step(now_s)[2] += count
 
-    def frozen_s(self, now_s: float, silent_after_s: float) -> float:
-        """For how long it has sent one picture; 0 below `frozen_after_s`, and if it sends nothing any more."""
-        if self.same_s is None or self.failure or self.is_over or self._is_silent(now_s, silent_after_s):
-            return 0.0
-        same_s = now_s - self.same_s
-        return same_s if same_s >= self.frozen_after_s else 0.0
-
-    def _is_silent(self, now_s: float, silent_after_s: float) -> bool:
-        """True if its last frame came longer ago than is usual."""
-        return self.seen_s is not None and now_s - self.seen_s > max(silent_after_s, SILENT_PAUSES * self.gap_s)
-
-    def judge(self, now_s: float, silent_after_s: float) -> tuple[CameraState, str]:
-        """Its state, the worst that is true, and why."""
-        if self.is_over:
-            return CameraState.SILENT, "its video is over"
-        if self.failure:
-            return CameraState.FAILING, self.failure
+    def facts(self, now_s: float) -> CameraFacts:
+        """Return what its state follows from: its frames are images, and those that are dropped are rejected."""
         frames, dropped = self._recent(now_s)
-        if dropped and dropped >= REJECTED_SHARE * (frames + dropped):
-            worst = self.dropped.most_common(1)[0][0]
-            return CameraState.REJECTED, f"{dropped} frames dropped in five minutes, mostly: {worst}"
-        if self.seen_s is None:
-            return CameraState.SILENT, f"no frame yet, in {as_duration(now_s - self.began_s)}"
-        if self._is_silent(now_s, silent_after_s):
-            return CameraState.SILENT, f"nothing for {as_duration(now_s - self.seen_s)}"
-        if frozen_s := self.frozen_s(now_s, silent_after_s):
-            return CameraState.FROZEN, f"the same picture for {as_duration(frozen_s)}"
-        return CameraState.OK, self._of_clock()
+        same_s = now_s - self.same_s if self.same_s is not None else 0.0
+        return CameraFacts(
+            now_s=now_s,
+            seen_s=self.seen_s,
+            pause_s=self.gap_s,
+            images=frames,
+            rejected=dropped,
+            reason=self.dropped.most_common(1)[0][0] if dropped else "",
+            failure=self.failure,
+            is_over=self.is_over,
+            frozen_s=same_s if same_s >= self.frozen_after_s and not (self.failure or self.is_over) else 0.0,
+            note=self._of_clock(),
+        )
+
+    def frozen_s(self, now_s: float, policy: StatePolicy) -> float:
+        """For how long it has sent one picture; 0 below `frozen_after_s`, and if it sends nothing any more."""
+        facts = self.facts(now_s)
+        return 0.0 if facts.silence_s > policy.silence_until_s(facts.pause_s) else facts.frozen_s
 
     def _of_clock(self) -> str:
         off_s = self.clock_off_s
         ahead = "ahead" if off_s > 0 else "behind"
         return f"its clock is {as_duration(abs(off_s))} {ahead}, and is not believed" if off_s else ""
 
-    def row(self, now_s: float, silent_after_s: float) -> CameraRow:
+    def row(self, now_s: float, policy: StatePolicy) -> CameraRow:
         """What the page shows."""
-        state, why = self.judge(now_s, silent_after_s)
+        found, why = state(self.facts(now_s), policy)
         first = int(now_s // STEP_S) - _RATE_STEPS
         over_s = min(_RATE_STEPS * STEP_S, max(STEP_S, now_s - self.began_s))
         return CameraRow(
             stream_id=self.stream_id,
             partition=self.shown,
-            state=state,
+            state=found,
             why=why,
             images_per_s=sum(frames for step, frames, _ in self._steps if step > first) / over_s,
             images=self.sent,
@@ -255,7 +250,7 @@ class LiveSources:
     def view(self) -> LiveView:
         """See `Provider`."""
         now_s = self.now_s
-        rows = [camera.row(now_s, self.silent_after_s) for camera in self.cameras.values()]
+        rows = [camera.row(now_s, self.policy) for camera in self.cameras.values()]
         ready = self.health.ready(now_s)
         rate = sum(row.images_per_s for row in rows)
         facts = [("state", ready.status), ("frames/s", f"{rate:.1f}"), ("waiting", str(self.waiting))]
@@ -264,10 +259,12 @@ class LiveSources:
 
     def states(self) -> Mapping[CameraState, int]:
         """Cameras in each state."""
-        found = dict.fromkeys(STATES, 0)
-        for camera in self.cameras.values():
-            found[camera.judge(self.now_s, self.silent_after_s)[0]] += 1
-        return found
+        return counted((state(camera.facts(self.now_s), self.policy)[0] for camera in self.cameras.values()), STATES)
+
+    @property
+    def policy(self) -> StatePolicy:
+        """The limits of states: a camera that is to be read is never gone, and its pause is known after two frames."""
+        return StatePolicy(self.silent_after_s, unknown_pause_s=0.0, gone_after_s=math.inf)
 
     def picture(self, key: str) -> bytes | None:
         """See `Provider`."""

@@ -9,15 +9,19 @@ import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from heapq import nlargest
+from statistics import median
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from adawise.adapt.heard import heard_in
 from adawise.live.backlog import PartitionLag, Rates, backlog_facts
 from adawise.live.camera import LiveCamera
 from adawise.live.health import Health
 from adawise.live.row import CameraRow, CameraState, LiveView, rates
+from adawise.live.state import GONE_S, CameraFacts, StatePolicy, counted, state
 from adawise.ports import ServedBy
 from adawise.records import Frame, TopicPartition
 from adawise.text import as_duration
@@ -111,7 +115,7 @@ class LiveWorker:
             case PairServes():
                 self._pair_serves(event.tp, event.by)
             case PartitionRecovered():
-                self._evicted.pop(event.tp, None)
+                self._recovered(now_s, event.tp, event.head.states)
             case PartitionLost():
                 self._lost(event.tp)
             case FrameRejected():
@@ -143,6 +147,8 @@ class LiveWorker:
     ) -> None:
         """Take the worker's progress, whether it is in its group, and how many partitions that shares."""
         self.is_member, self.topic_partitions = is_member, partitions
+        while self.cameras and now_s - next(iter(self.cameras.values())).seen_s >= GONE_S:
+            self._forget(next(iter(self.cameras)))
         self.health.progressed(progress, is_member=is_member)
         self.closed_early = max(self.closed_early, progress.batches_closed_early)
         for tp, partition in progress.partitions.items():
@@ -154,6 +160,19 @@ class LiveWorker:
                 self._unwritten_s.pop(tp, None)
             else:
                 self._unwritten_s.setdefault(tp, now_s)
+
+    def _recovered(self, now_s: float, tp: TopicPartition, states: Mapping[str, bytes]) -> None:
+        """Show the cameras that the chain knows, whether they send again or not.
+
+        None that is gone for a day, and no more than there is room for.
+        """
+        self._evicted.pop(tp, None)
+        seen_s = {name: heard.last_seen_s(now_s) for name, data in states.items() if (heard := heard_in(data))}
+        known = [(at_s, name) for name, at_s in seen_s.items() if at_s is not None and now_s - at_s < GONE_S]
+        room = max(0, self.bounds.max_cameras - len(self.cameras))
+        adopted = {(tp, name): LiveCamera(name, tp, at_s) for at_s, name in nlargest(room, known)}
+        together = {**adopted, **self.cameras}
+        self.cameras = dict(sorted(together.items(), key=lambda item: item[1].seen_s))
 
     def _lost(self, tp: TopicPartition) -> None:
         """Forget the cameras of the partition, which are another worker's now."""
@@ -195,17 +214,27 @@ class LiveWorker:
 
     def view(self) -> LiveView:
         """See `Provider.view`; rows that nothing has happened to are the same objects."""
-        rows = [self._row(camera) for camera in self.cameras.values()]
+        policy = self.policy
+        rows = [self._row(camera, policy) for camera in self.cameras.values()]
         self._touched.clear()
         return LiveView(self.title, self.now_s, rows, self._facts(rows), self._notices())
 
     def states(self) -> Mapping[CameraState, int]:
         """Cameras in each state."""
-        found: dict[CameraState, int] = dict.fromkeys(STATES, 0)
-        for camera in self.cameras.values():
-            failure, silent_s = self.failure(camera.tp), self.bounds.silent_after_s
-            found[camera.judge(self.now_s, failure=failure, silent_after_s=silent_s)[0]] += 1
-        return found
+        policy = self.policy
+        found = (state(self._facts_of(camera), policy)[0] for camera in self.cameras.values())
+        return counted((each for each in found if each in STATES), STATES)
+
+    @property
+    def policy(self) -> StatePolicy:
+        """The limits of states.
+
+        Where no pause of a camera is known yet, it counts as that of most cameras here: after a partition has moved,
+        those that fell silent before are noticed once the others have sent twice.
+        """
+        pauses = [camera.gap_s for camera in self.cameras.values() if camera.gap_s is not None]
+        silent_s = self.bounds.silent_after_s
+        return StatePolicy(silent_s, median(pauses)) if pauses else StatePolicy(silent_s)
 
     def picture(self, key: str) -> bytes | None:
         """See `Provider.picture`."""
@@ -239,16 +268,30 @@ class LiveWorker:
             return f"its rows have waited {as_duration(self.now_s - since_s)} to be written"
         return ""
 
-    def _row(self, camera: LiveCamera) -> CameraRow:
+    def served_until_s(self, tp: TopicPartition) -> float:
+        """Return the Unix time up to which all that came to a partition was served, as far as is known.
+
+        By the Kafka timestamp of what waits, unless that is a day old: then a producer's clock is wrong.
+        """
+        progress = self.health.progress
+        partition = progress.partitions.get(tp) if progress else None
+        if partition is None or partition.lag == 0 or partition.oldest_ms is None:
+            return self.now_s
+        waits_s = self.now_s - partition.oldest_ms / 1e3
+        return self.now_s - waits_s if 0.0 < waits_s < GONE_S else self.now_s
+
+    def _facts_of(self, camera: LiveCamera) -> CameraFacts:
+        failure, until_s = self.failure(camera.tp), self.served_until_s(camera.tp)
+        return camera.facts(self.now_s, failure=failure, served_until_s=until_s)
+
+    def _row(self, camera: LiveCamera, policy: StatePolicy) -> CameraRow:
         failure = self.failure(camera.tp)
         known = self._rows.get(key := f"{camera.tp}/{camera.stream_id}")
         if known and key not in self._touched and known[0] == failure and self.now_s <= known[1]:
             return known[2]
         partition = self.health.progress.partitions.get(camera.tp) if self.health.progress else None
-        silent_s = self.bounds.silent_after_s
-        classes = self.classes_of.get(camera.tp, self.classes)
-        row = camera.row(self.now_s, classes, partition, failure=failure, silent_after_s=silent_s)
-        silent_from_s = camera.silent_from_s(silent_s)
+        row = camera.row(self._facts_of(camera), policy, self.classes_of.get(camera.tp, self.classes), partition)
+        silent_from_s = camera.seen_s + policy.silence_until_s(camera.gap_s)
         holds_s = _HOLDS_S if self.now_s > silent_from_s else min(_HOLDS_S, silent_from_s - self.now_s)
         self._rows[key] = failure, self.now_s + holds_s, row
         return row

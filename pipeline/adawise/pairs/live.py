@@ -75,7 +75,7 @@ class _Failure:
 class WorkerReport:
     """What a worker says of its pairs: by number their state, and by partition whose turn it is since which offset.
 
-    `methods` says by number how alpha is chosen with those that are loaded.
+    `methods` says by number how alpha is chosen with those that are loaded. `illness` is what else is wrong with it.
     """
 
     states: Mapping[int, tuple[PairState, str]]
@@ -83,6 +83,7 @@ class WorkerReport:
     loads: Mapping[str, tuple[float, int]] = field(default_factory=dict)  # pair: seconds, bytes
     shadow: tuple[int, int, float, str] | None = None  # batches done, too late for their segment, seconds, why given up
     methods: Mapping[int, str] = field(default_factory=dict)
+    illness: Mapping[str, Any] = field(default_factory=dict, compare=False)  # it says since when, and is said in time
 
     def plain(self) -> dict[str, Any]:
         """For JSON."""
@@ -99,6 +100,7 @@ class WorkerReport:
                 pair: {"seconds": round(seconds, 1), "bytes": size} for pair, (seconds, size) in self.loads.items()
             },
             "shadow": None if self.shadow is None else dict(zip(SHADOW_SAYS, self.shadow, strict=True)),
+            **self.illness,
         }
 
 
@@ -115,7 +117,8 @@ class LivePairs(Pairs):
         look: the orders as they are now; called in a thread.
         load: a pair that a document describes, checked and warmed up; called in a thread.
         report: has what this worker says of its pairs; called in a thread.
-        leave: takes that back; called once at the end, if anything was said.
+        leave: takes that back; called when nothing is to be said any more, and at the end.
+        illness: what is wrong with this worker beside its pairs, as JSON has it; empty if nothing is.
         failed: of pairs that could not be loaded at the start, by number: why.
         every_s: between two looks.
         keep_s: that a pair stays in memory after its last partition went to another.
@@ -133,6 +136,7 @@ class LivePairs(Pairs):
         load: Callable[[PairDocument], LoadedPair],
         report: Callable[[WorkerReport], None],
         leave: Callable[[], None] = lambda: None,
+        illness: Callable[[], Mapping[str, Any]] = dict,
         failed: Mapping[int, str] | None = None,
         every_s: float,
         keep_s: float,
@@ -141,6 +145,7 @@ class LivePairs(Pairs):
     ) -> None:
         # Not what a `Pairs` of one pair has: that would keep `first` in memory for ever.
         self._orders, self._keeps, self._load, self._report, self._leave = orders, keeps, load, report, leave
+        self._illness = illness
         self._keep_s, self._shadow_share, self._clock = keep_s, shadow_share, clock
         self._shadow: ShadowRun | None = None
         self._shadow_of = -1  # the order
@@ -275,7 +280,7 @@ class LivePairs(Pairs):
 
     def _now(self) -> Iterator[tuple[WorkerReport, Orders]]:
         """What a pass is given; costs nothing unless one begins."""
-        yield self._said(), self._orders
+        yield replace(self._said(), illness=self._illness()), self._orders
 
     def _taken(self, orders: Orders) -> None:
         known = {order.number for order in self._orders.log}
@@ -444,11 +449,15 @@ class LivePairs(Pairs):
         orders = self._look(known)
         before, at_s = self._reported
         now_s = self._clock()
-        if len(orders.log) > 1 and (report != before or now_s - at_s >= REPORT_S):
-            try:
-                self._report(report)
-            except StoreUnavailable as error:  # as a store that is full; what is asked for is followed all the same
-                self._unanswered(str(error))
-            else:
-                self._reported = report, now_s
+        if len(orders.log) > 1 or report.illness:
+            if report != before or now_s - at_s >= REPORT_S:
+                try:
+                    self._report(report)
+                except StoreUnavailable as error:  # as a store that is full; what is asked for is followed all the same
+                    self._unanswered(str(error))
+                else:
+                    self._reported = report, now_s
+        elif before is not None:  # it is well again, and nobody has asked for anything
+            self._leave()
+            self._reported = None, now_s
         return orders

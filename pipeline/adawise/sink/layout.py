@@ -4,7 +4,7 @@
     _owner.json                                             whose root it is (`owner`); created once
     _models/<number>.json                                   which pair serves from then on; each created once
     _pairs/<number>.json                                    what is asked about its pairs (`adawise.pairs`); likewise
-    _workers/<start>.json                                   how far one worker is with that; written again
+    _workers/<start>.json                                   how far one worker is with that, and what it waits for
     _settings/<model>-<config>.json                         what the two fingerprints stand for (`served_settings`)
     _replay.json                                            of which part a replay is, if it is one's root; created once
     _topics/topic-<t>.json                                  the topic as it was when the first of its chains began

@@ -1,30 +1,31 @@
 """From the newest segments of all partitions to one row for each camera, and counts of what was rejected. Pure.
 
 Whether a camera is silent is a matter of its partition's time: while that is behind, images wait at the broker, and the
-camera is none the quieter for it. So its silence is measured up to what its partition has served, and up to now only
-where nothing waits. A camera without an image in the window was last heard as its state says, by the partition's clock.
+camera is none the quieter for it. So its silence is measured up to when the oldest message that waits came, and up to
+now only where nothing waits. When a camera without an image in the window was seen last its state says, by Kafka's
+timestamps.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from adawise.adapt.heard import condition_in
-from adawise.live.row import REJECTED_SHARE, SILENT_PAUSES, STEP_S, STEPS, CameraState
+from adawise.live.row import STEP_S, STEPS
+from adawise.live.state import BEFORE_S, GONE_S, NOW_S, CameraFacts, StatePolicy, counted, state
 from adawise.records import TopicPartition
-from adawise.status.facts import STATES, CameraStatus, RejectStatus
+from adawise.status.facts import STATES, CameraStatus, PartitionStatus, RejectStatus
 from adawise.status.root import ChainFacts
 from adawise.status.segments import Sight
+from adawise.text import as_duration
 
 _BATCHES = 20 * STEPS
 _TOP = 3
-_SILENT_S = 60.0  # the least
-_UNKNOWN_PAUSE_S = 360.0  # of a camera with one batch in the window or none: silent after an hour
-_GONE_S = 86_400.0
-_CHANGED_S = 600.0
+_POLICY = StatePolicy()
 
 
 @dataclass(slots=True)
@@ -38,24 +39,44 @@ class _Seen:
     returns: int = 0
 
 
-def cameras(
-    chains: Iterable[ChainFacts], *, since_s: float, now_s: float, behind: Container[TopicPartition]
-) -> list[CameraStatus]:
-    """Every camera that has a state, or an image in the window from `since_s` on: the troubled first, then by name.
+@dataclass(frozen=True, slots=True)
+class _ChainWindow:
+    """The time that a chain's cameras are looked at over, in seconds since the epoch; as in `CameraFacts`."""
 
-    Times are seconds since the epoch. In the partitions that are `behind`, messages wait that nobody has served.
+    since_s: float
+    now_s: float
+    served_until_s: float
+    failure: str
+
+
+def cameras(
+    chains: Iterable[ChainFacts], partitions: Iterable[PartitionStatus], *, since_s: float, now_s: float
+) -> list[CameraStatus]:
+    """Every camera that has a state, or an image in the window from `since_s` on: the worst first, then by name.
+
+    Times are seconds since the epoch. `partitions` are those of the chains.
 
     Raises ChainError for a damaged state.
     """
-    rows = [row for chain in chains for row in _of_chain(chain, since_s, now_s, waits=chain.tp in behind)]
-    order = list(STATES)
-    return sorted(rows, key=lambda row: (order.index(row.state), row.stream_id, row.partition))
+    known = {TopicPartition(each.topic, each.partition): each for each in partitions}
+    rows = [row for chain in chains for row in _of_chain(chain, known.get(chain.tp), since_s, now_s)]
+    return sorted(rows, key=lambda row: (row.state.severity, row.stream_id, row.partition))
 
 
-def _of_chain(chain: ChainFacts, since_s: float, now_s: float, *, waits: bool) -> Iterator[CameraStatus]:
+def _of_chain(
+    chain: ChainFacts, partition: PartitionStatus | None, since_s: float, now_s: float
+) -> Iterator[CameraStatus]:
     head = chain.head
     if head is None:
         return
+    until_s, failure = now_s, ""
+    if partition is not None and partition.lag:
+        oldest_s = partition.lag_s  # of a day or more by a producer's clock that is wrong
+        until_s = head.created_s if oldest_s is None or oldest_s > GONE_S else now_s - oldest_s
+    if partition is not None and partition.is_stalled:
+        age = as_duration(now_s - head.created_s)
+        failure = f"{partition.lag} messages of its partition wait, and the last segment is {age} old"
+    window = _ChainWindow(since_s, now_s, until_s, failure)
     seen: dict[str, _Seen] = {}
     for facts in chain.segments:
         for stream, sight in facts.sights.items():
@@ -65,20 +86,16 @@ def _of_chain(chain: ChainFacts, since_s: float, now_s: float, *, waits: bool) -
                     camera.sights.append(sight)
                 camera.last_s = max(camera.last_s or 0.0, sight.last_s)
                 camera.alpha = sight.batches[-1][1] if sight.batches else camera.alpha
-    told = {stream: condition_in(data) for stream, data in head.states.items()}
-    at_ms = {stream: heard.at_ms for stream, (heard, _, _) in told.items() if heard is not None}
-    newest_ms = max(at_ms.values(), default=0)
-    for stream, (_, condition, returns) in told.items():
+    for stream, data in head.states.items():
+        heard, condition, returns = condition_in(data)
         if stream not in seen:
-            last_s = head.created_s - (newest_ms - at_ms[stream]) / 1e3 if stream in at_ms else None
-            seen[stream] = _Seen([], last_s)
+            seen[stream] = _Seen([], None if heard is None else heard.last_seen_s(head.created_s))
         seen[stream].condition, seen[stream].returns = condition, returns
-    until_s = head.created_s if waits else now_s
     for stream, camera in seen.items():
-        yield _row(chain, stream, camera, until_s, now_s)
+        yield _row(chain.tp, stream, camera, window)
 
 
-def _row(chain: ChainFacts, stream: str, camera: _Seen, until_s: float, now_s: float) -> CameraStatus:
+def _row(tp: TopicPartition, stream: str, camera: _Seen, window: _ChainWindow) -> CameraStatus:
     batches = [batch for sight in camera.sights for batch in sight.batches]
     images = sum(sight.images for sight in camera.sights)
     reasons, labels = Counter[str](), Counter[str]()
@@ -88,21 +105,39 @@ def _row(chain: ChainFacts, stream: str, camera: _Seen, until_s: float, now_s: f
         for label, count in sight.labels.items():  # not `update`, which takes five times as long for a few
             labels[label] += count
     compared = sum(sight.compared for sight in camera.sights)
-    changes = [sight.changed_s for sight in camera.sights if sight.changed_s is not None]
+    reset_s, reset = max(((s.changed_s, s.reset) for s in camera.sights if s.changed_s is not None), default=(None, ""))
     forwards = sum(sight.forwards for sight in camera.sights)
     span_s = batches[-1][0] - batches[0][0] if len(batches) > 1 else 0.0
     sent = sum(count for _, _, count in batches[1:])
-    pause_s = span_s / (len(batches) - 1) if span_s > 0 else _UNKNOWN_PAUSE_S
     steps: dict[int, list[float]] = {}
     for at_s, alpha, _ in batches[-_BATCHES:]:
         steps.setdefault(int(at_s / STEP_S), []).append(alpha)
     steps = dict(list(steps.items())[-STEPS:])
-    silence_s = None if camera.last_s is None else until_s - camera.last_s
+    now_s = window.now_s
+    found, why = state(
+        CameraFacts(
+            now_s=now_s,
+            seen_s=camera.last_s,
+            served_until_s=window.served_until_s,
+            pause_s=span_s / (len(batches) - 1) if span_s > 0 else None,
+            images=images,
+            rejected=reasons.total(),
+            over_s=now_s - window.since_s,
+            reason=", ".join(reason for reason, _ in reasons.most_common()),
+            failure=window.failure,
+            alpha_now=_level(batches, now_s - NOW_S, now_s),
+            alpha_before=_level(batches, now_s - BEFORE_S, now_s - NOW_S),
+            reset=reset,
+            reset_s=-math.inf if reset_s is None else reset_s,
+        ),
+        _POLICY,
+    )
     return CameraStatus(
         stream_id=stream,
-        topic=chain.tp.topic,
-        partition=chain.tp.partition,
-        state=_state(images, reasons.total(), silence_s, pause_s, now_s - max(changes) if changes else None),
+        topic=tp.topic,
+        partition=tp.partition,
+        state=found,
+        why=why,
         last_seen=None if camera.last_s is None else moment(camera.last_s),
         age_s=None if camera.last_s is None else max(0.0, now_s - camera.last_s),
         alpha=camera.alpha,
@@ -117,18 +152,15 @@ def _row(chain: ChainFacts, stream: str, camera: _Seen, until_s: float, now_s: f
         forward_equivalents=forwards / images if images else None,
         agreement=sum(sight.agree for sight in camera.sights) / compared if compared else None,
         top=[(label, count / images) for label, count in labels.most_common(_TOP)],
-        changed=moment(max(changes)) if changes else None,
+        changed=None if reset_s is None else moment(reset_s),
     )
 
 
-def _state(images: int, rejected: int, silence_s: float | None, pause_s: float, changed_s: float | None) -> CameraState:
-    if silence_s is not None and silence_s > _GONE_S:
-        return CameraState.GONE
-    if silence_s is None or silence_s > max(_SILENT_S, SILENT_PAUSES * pause_s):
-        return CameraState.SILENT
-    if rejected and rejected >= REJECTED_SHARE * (images + rejected):
-        return CameraState.REJECTED
-    return CameraState.CHANGED if changed_s is not None and changed_s < _CHANGED_S else CameraState.OK
+def _level(batches: Sequence[tuple[float, float, int]], after_s: float, until_s: float) -> float | None:
+    """Mean alpha over the images that were served in (after_s, until_s]."""
+    within = [(alpha, images) for at_s, alpha, images in batches if after_s < at_s <= until_s]
+    images = sum(count for _, count in within)
+    return sum(alpha * count for alpha, count in within) / images if images else None
 
 
 def rejects(chains: Iterable[ChainFacts], *, since_s: float) -> list[RejectStatus]:
@@ -146,10 +178,9 @@ def rejects(chains: Iterable[ChainFacts], *, since_s: float) -> list[RejectStatu
     ]
 
 
-def counts(rows: Sequence[CameraStatus]) -> dict[str, int]:
-    """How many cameras are in which state; every state is named."""
-    found = Counter(row.state for row in rows)
-    return {state: found[state] for state in STATES}
+def counts(rows: Iterable[CameraStatus]) -> dict[str, int]:
+    """How many cameras are in which state; every state that is known here is named."""
+    return {str(each): count for each, count in counted((row.state for row in rows), STATES).items()}
 
 
 def moment(seconds: float) -> str:

@@ -9,23 +9,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from adawise.finding import Finding
-from adawise.live.backlog import PartitionLag
+from adawise.live.backlog import BEHIND_S, PartitionLag
 from adawise.live.row import CameraState
 
 VERSION = 1
 """Of the JSON: it rises only if a field goes or changes its meaning. New ones may come."""
 
 STATES = {
-    CameraState.REJECTED: "a tenth of its images or more were rejected",
+    CameraState.FAILING: "messages of its partition wait, and nothing was committed for two minutes",
     CameraState.SILENT: "nothing of it came for a minute, and for ten times its usual pause, although its partition is "
-    "read",
-    CameraState.CHANGED: "its conditions changed within the last ten minutes: alpha was chosen anew",
+    "read; for an hour where it came less than twice within the window",
+    CameraState.REJECTED: "a tenth of its images or more were rejected",
+    CameraState.CHANGED: "its alpha over the last minute is .10 or more from that over the four minutes before, or it "
+    "began to learn anew within the last ten minutes",
     CameraState.OK: "none of these",
     CameraState.GONE: "nothing of it came for a day; its neighbours go on",
 }
 """The states of a camera, the most urgent first."""
 
-TROUBLED = (CameraState.REJECTED, CameraState.SILENT)
+STALLED_S = 120.0
+"""Seconds without a segment after which a partition in which messages wait is stalled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,18 @@ class MemberStatus:
     host: str  # as the broker sees it, or of the process that wrote
     member: str  # its id in the group, or HOST:PID of the process that wrote
     partitions: Sequence[int]  # of the topic, that it has
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStatus:
+    """A worker that is not ready, or waits for something, as it wrote into the root a moment ago."""
+
+    worker: str  # HOST:PID
+    age_s: float  # how long ago it wrote that
+    status: str  # as of its /readyz: ready, joining, stuck
+    reasons: Sequence[str]  # what is wrong, a sentence each
+    waits_for: dict[str, float]  # broker, topic, permission, store or log: for how many seconds each has failed
+    is_store_full: bool  # it is the store, and that has no room
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +88,12 @@ class PartitionStatus:
         """What waits of it, and how it changes."""
         return PartitionLag(self.lag, self.lag_s, self.arriving_per_s, self.served_per_s)
 
+    @property
+    def is_stalled(self) -> bool:
+        """True if a worker has it, messages wait, and none of them came so lately that its segment is still to come."""
+        waits = bool(self.lag) and (self.lag_s is None or self.lag_s > BEHIND_S)
+        return waits and self.member is not None and (self.commit_age_s or 0.0) > STALLED_S
+
 
 @dataclass(frozen=True, slots=True)
 class CameraStatus:
@@ -82,6 +103,7 @@ class CameraStatus:
     topic: str
     partition: int
     state: CameraState
+    why: str  # that, in a sentence; "" if there is nothing to say
     last_seen: str | None  # when its last image was served or rejected, by the worker's clock
     age_s: float | None  # how long ago that was
     alpha: float | None  # that served its last batch
@@ -124,6 +146,8 @@ class FleetStatus:
     group_state: str | None  # as the broker calls it, such as Stable or PreparingRebalance
     troubles: Sequence[Finding]  # the most urgent first
     members: Sequence[MemberStatus]
+    workers: Sequence[WorkerStatus]  # those that said of themselves a moment ago that they are not well
+    free_bytes: int | None  # that the file system of the root still takes; null of an object store
     partitions: Sequence[PartitionStatus]
     camera_states: dict[str, int]  # how many cameras are in which state
     cameras: Sequence[CameraStatus]  # troubled ones first

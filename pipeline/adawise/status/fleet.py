@@ -40,9 +40,8 @@ def fleet_status(
     tps = sorted({*chains, *({} if broker is None else broker.bounds)})
     owners = _owners(broker)
     partitions = [_partition(tp, chains.get(tp), broker, owners.get(tp), question, now_s) for tp in tps]
-    behind = {TopicPartition(each.topic, each.partition) for each in partitions if each.lag}
     since_s = now_s - question.window_s
-    seen = cameras(chains.values(), since_s=since_s, now_s=now_s, behind=behind)
+    seen = cameras(chains.values(), partitions, since_s=since_s, now_s=now_s)
     found = FleetStatus(
         at=moment(now_s),
         root=question.root,
@@ -55,6 +54,8 @@ def fleet_status(
         group_state=None if broker is None else broker.group.state,
         troubles=(),
         members=_members(broker, chains),
+        workers=() if root is None else root.workers,
+        free_bytes=None if root is None else root.free_bytes,
         partitions=partitions,
         camera_states=counts(seen),
         cameras=seen,

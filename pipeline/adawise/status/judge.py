@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from adawise.errors import StoreFull
 from adawise.finding import Finding
 from adawise.live.backlog import BEHIND_S
 from adawise.live.row import CameraState
@@ -16,6 +17,8 @@ from adawise.text import as_duration
 KINDS: dict[str, str] = {
     "root_unreadable": "the output could not be asked",
     "broker_silent": "the broker could not be asked; what only it knows is missing here",
+    "store_full": "the output has no room, so nothing is written",
+    "worker_waits": "a worker is not ready, or something that it needs fails",
     "other_cluster": "the broker's cluster is not the one that the output is of",
     "other_root": "the group commits its offsets for another output",
     "chain_broken": "a partition's newest segments cannot be read",
@@ -28,13 +31,22 @@ KINDS: dict[str, str] = {
     "hole": "segments are missing from a chain",
     "gap": "offsets have no rows, and that is recorded",
     "unclean_starts": "workers that had a partition did not end in order, three times or more",
-    "camera_rejected": "a tenth of a camera's images or more were rejected",
     "camera_silent": "a camera of which nothing comes",
+    "camera_rejected": "a tenth of a camera's images or more were rejected",
     "rejects": "more than one image in a hundred was rejected",
 }
 """The kinds of trouble, the most urgent first. The words are stable."""
 
-_STALLED_S = 120.0
+LEAST_BYTES = 16 * 2**20
+"""Free, below which a root counts as full: a segment may take as much."""
+
+_WAITS = {
+    "store": "bring the store back; what is served meanwhile waits, and nothing is lost",
+    "broker": "see to the broker; work goes on by itself when it answers",
+    "topic": "create the topic that it names, or bring enough of its replicas back",
+    "permission": "give the worker's user the right that it names; work goes on by itself then",
+    "": "read its log; /readyz of its port has the same sentences",
+}
 _DEATHS = 3  # as `sink.starts`
 _OFTEN = 0.01
 _SETTLED_S = 30.0  # after a commit the log's end, which was asked for in the same moment, is behind it no more
@@ -47,7 +59,7 @@ def troubles(
     """All of what was found. `faults` are what could not be read of chains, by partition; `others` the ids of another
     cluster or root that root and broker name, by kind.
     """
-    root, state = found.root, found.group_state
+    root = found.root
     told = [
         *_unasked(found.not_asked, wanted_broker),
         *_others(others, root, found.group),
@@ -55,8 +67,14 @@ def troubles(
             Finding("chain_broken", where, what, f"see what else is: `adawise verify {root}`")
             for where, what in faults.items()
         ),
+        *_of_store(found),
+        *_of_workers(found),
         *_of_group(found),
-        *(trouble for partition in found.partitions for trouble in _of_partition(partition, root, state)),
+        *(
+            trouble
+            for partition in found.partitions
+            for trouble in _of_partition(partition, root, _blocked(found, partition))
+        ),
         *_of_cameras(found.cameras),
         *_of_rejects(found),
     ]
@@ -85,6 +103,36 @@ def _others(others: Mapping[str, str], root: str, group: str) -> Iterator[Findin
         yield Finding("other_root", "", what, "set --root to that output (its id is in its _sink.json)")
 
 
+def _is_full(found: FleetStatus) -> bool:
+    """True if the file system has no room left, or a worker says that the store has none, which may be by a quota."""
+    has_no_space = found.free_bytes is not None and found.free_bytes < LEAST_BYTES
+    return has_no_space or any(worker.is_store_full for worker in found.workers)
+
+
+def _of_store(found: FleetStatus) -> Iterator[Finding]:
+    if _is_full(found):
+        free = "" if found.free_bytes is None else f": {found.free_bytes / 2**20:.1f} MiB are free"
+        who = ", ".join(worker.worker for worker in found.workers if worker.is_store_full)
+        said = f" (so says {who})" if who else ""
+        yield Finding("store_full", "", f"{found.root} has no room{free}{said}; nothing is written", StoreFull.REMEDY)
+
+
+def _of_workers(found: FleetStatus) -> Iterator[Finding]:
+    for worker in found.workers:
+        if not worker.is_store_full or worker.waits_for.keys() != {"store"}:
+            party = next(iter(worker.waits_for), "")
+            what = "; ".join(worker.reasons) or f"it is {worker.status}"
+            yield Finding("worker_waits", worker.worker, what, _WAITS.get(party, _WAITS[""]))
+
+
+def _blocked(found: FleetStatus, partition: PartitionStatus) -> str:
+    """What to do about messages that wait since the store or the partition's worker waits; "" if neither does."""
+    if _is_full(found):
+        return "make room (store_full): they are served then, and another worker could not write either"
+    waits = any(worker.worker == partition.writer for worker in found.workers)
+    return "see what its worker waits for (worker_waits): they are served then" if waits else ""
+
+
 def _of_group(found: FleetStatus) -> Iterator[Finding]:
     if found.group_state is None:
         return
@@ -107,7 +155,7 @@ def _of_group(found: FleetStatus) -> Iterator[Finding]:
             )
 
 
-def _of_partition(partition: PartitionStatus, root: str, group_state: str | None) -> Iterator[Finding]:
+def _of_partition(partition: PartitionStatus, root: str, blocked: str) -> Iterator[Finding]:
     where, who = _called(partition), partition.writer or "its worker"
     read_from = partition.next_offset if partition.next_offset is not None else partition.committed
     if partition.log_start is not None and read_from is not None and read_from < partition.log_start:
@@ -126,19 +174,20 @@ def _of_partition(partition: PartitionStatus, root: str, group_state: str | None
             f"the log ends at offset {partition.log_end}, and everything up to {until} was read from it",
             "the broker lost data, or the topic was made anew: restore it, or begin a new output (--sink.root)",
         )
-    if lag and group_state is not None and partition.member is not None and age_s > _STALLED_S:
+    if partition.is_stalled:
         yield Finding(
             "stalled",
             where,
             f"{lag} messages wait, and the last segment is {as_duration(age_s)} old",
-            f"look at the log of {who} for retry_scheduled, which names what does not answer",
+            blocked or f"look at the log of {who} for retry_scheduled or store_filled, which name what fails",
         )
     elif lag and lag_s is not None and lag_s > BEHIND_S:
         yield Finding(
             "behind",
             where,
             f"{lag} messages wait, the oldest for {as_duration(lag_s)}{_pace(partition)}",
-            "if it grows, start another worker (as many as partitions help), or spend less: a higher search.price",
+            blocked
+            or "if it grows, start another worker (as many as partitions help), or spend less: a higher search.price",
         )
     for hole in partition.holes:
         yield Finding(

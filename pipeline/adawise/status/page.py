@@ -69,7 +69,7 @@ def _row(camera: CameraStatus, lag: int | None) -> CameraRow:
         stream_id=camera.stream_id,
         partition=str(TopicPartition(camera.topic, camera.partition)),
         state=camera.state,
-        why=_why(camera),
+        why=camera.why,
         alpha=camera.alpha,
         first_step=first,
         alphas=tuple(alphas.get(step) for step in range(first, last + 1)) if alphas else (),
@@ -84,14 +84,6 @@ def _row(camera: CameraStatus, lag: int | None) -> CameraRow:
         lag=lag,
         seen_s=None if camera.last_seen is None else _unix_s(camera.last_seen),
     )
-
-
-def _why(camera: CameraStatus) -> str:
-    if camera.state == CameraState.SILENT:
-        return "nothing of it came" + ("" if camera.age_s is None else f" for {as_duration(camera.age_s)}")
-    if camera.state == CameraState.REJECTED:
-        return f"{camera.rejected} images were rejected: {', '.join(camera.reasons)}"
-    return "alpha was chosen anew" if camera.state == CameraState.CHANGED else ""
 
 
 def _unix_s(moment: str) -> float:

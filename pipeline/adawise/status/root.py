@@ -20,8 +20,10 @@ from adawise.sink.read.files import newest_names
 from adawise.sink.starts import open_marks
 from adawise.sink.walk import ChainPlace, refuse, walk
 from adawise.status import segments
+from adawise.status.facts import WorkerStatus
 from adawise.status.segments import SegmentFacts
-from adawise.store.store import Store
+from adawise.status.workers import read_workers
+from adawise.store.store import Store, free_bytes
 
 _THREADS = 16
 _AHEAD = 8, 32  # segments of a partition that are asked for at once: twice as many each time
@@ -55,12 +57,14 @@ class ChainFacts:
 
 @dataclass(frozen=True, slots=True)
 class RootFacts:
-    """An output: whose it is, and its chains."""
+    """An output: whose it is, its chains, what its workers say of themselves, and the bytes that it has room for."""
 
     root_id: str | None
     owner: Owner | None
     is_replay: bool
     chains: dict[TopicPartition, ChainFacts]
+    workers: Sequence[WorkerStatus] = ()
+    free_bytes: int | None = None
 
 
 class RootReader:
@@ -75,8 +79,10 @@ class RootReader:
         self._known: dict[TopicPartition, ChainFacts] = {}
         self._methods: dict[tuple[str, str], str | None] = {}
 
-    def look(self, since_s: float) -> RootFacts:
+    def look(self, since_s: float, now_s: float | None = None) -> RootFacts:
         """The segments that were written after `since_s` (seconds since the epoch), and each chain's head.
+
+        At `now_s`, if workers are to be heard.
 
         Fewer of them where there are very many. A chain that cannot be read says so, and hides no other.
 
@@ -92,7 +98,8 @@ class RootReader:
             most = max(_LEAST, _SEGMENTS // max(1, len(tps))), _BYTES // max(1, len(tps))
             chains = pool.map(lambda tp: self._chain(tp, since_s, most, readers), tps)
             self._known = {chain.tp: chain for chain in chains}
-        return RootFacts(root_id, owned, is_replay, self._known)
+        workers = () if now_s is None else read_workers(self._store, now_s)
+        return RootFacts(root_id, owned, is_replay, self._known, workers, free_bytes(self._store))
 
     def _chain(
         self, tp: TopicPartition, since_s: float, most: tuple[int, int], readers: ThreadPoolExecutor

@@ -15,14 +15,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from adawise.live.state import RESETS
 from adawise.records import Gap
 from adawise.sink import holes, segment
 from adawise.sink.layout import SegmentName
 from adawise.sink.lineage import Lineage
 from adawise.sink.segment import SegmentFooter
-
-CHANGES = ("jump", "disagreement", "alarm", "regret")
-"""The resets by which the method says that conditions are others now."""
 
 _COLUMNS = [
     *("stream_id", "status", "reason", "label", "zero_shot_label", "fine_tuned_label", "batch_number"),
@@ -43,6 +41,7 @@ class Sight:
     forwards: float = 0.0  # images through the image tower
     last_s: float = 0.0
     changed_s: float | None = None
+    reset: str = ""  # why it began to learn anew then
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +138,8 @@ def _sights(
         sight.batches.append((at, alpha, images))
         sight.forwards += forward_equivalents * images
         sight.last_s = max(sight.last_s, at)
-        if reset in CHANGES:
-            sight.changed_s = at
+        if reset in RESETS:
+            sight.changed_s, sight.reset = at, reset
     for number, stream, reason, images in _counted(rows.filter(pc.equal(rows["status"], "rejected")), "reason"):
         sight = sights[number][stream]
         sight.rejected[reason] = images

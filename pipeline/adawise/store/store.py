@@ -116,6 +116,20 @@ def open_store(root: str, *, failpoint: Failpoint = lambda _: None) -> Store:
     return object_store.open_url(root)
 
 
+def free_bytes(store: Store) -> int | None:
+    """Return how many bytes the file system of a store still takes, 0 where it takes no more files.
+
+    None of an object store, and where nobody says: a quota of the user is not seen here.
+    """
+    if not isinstance(store, LocalStore):
+        return None
+    try:
+        space = os.statvfs(str(store))
+    except OSError:
+        return None
+    return 0 if space.f_files > 0 and space.f_favail == 0 else space.f_bavail * space.f_frsize
+
+
 def as_pattern(path: str) -> str:
     """Return the pattern that matches this path alone. DuckDB takes each path that it is given for a pattern."""
     return re.sub(r"([\[*?])", r"[\1]", path)

@@ -54,6 +54,10 @@ class PartitionClock:
         self._now_ms = max((heard.at_ms for heard in self._heard.values()), default=0)
         self._move()
 
+    def last_ms(self) -> dict[str, int]:
+        """Return the Kafka timestamp of each stream's last image, of those that have one."""
+        return {stream: heard.last_ms for stream, heard in self._heard.items() if heard.last_ms >= 0}
+
     def expiry(self, stream_id: str, first_ms: int) -> Expiry | None:
         """Before a stream's batch that begins at `first_ms` (Kafka timestamp, -1 if none); None if it goes on."""
         heard = self._heard.get(stream_id)

@@ -124,7 +124,8 @@ class PartitionWork:
             keeps_states=turn.keeps,
         )
         publishes, classes = tells is not None, turn.serving.by.classes
-        self._alerts = PartitionAlerts(tp, policy.rules, classes, head.alerts, published=publishes)
+        known = self._streams.last_seen() if policy.epoch_s is not None else None
+        self._alerts = PartitionAlerts(tp, policy.rules, classes, head.alerts, published=publishes, known=known)
         self._open = OpenSegment(new_attempt())
         self._sealed: SealedSegment | None = None
         self.apart_until = 0

@@ -42,6 +42,14 @@ class StreamStates:
         self._clock = PartitionClock(head.states, forget_after_s)
         self.table = StreamTable(max_streams, head.stream_table, head.states)
 
+    def last_seen(self) -> dict[str, tuple[int, int]]:
+        """Return of each stream the Kafka timestamp, in milliseconds, and the offset of its last message that is known.
+
+        Without streams whose messages have no timestamps, and those of earlier versions that noted no offset.
+        """
+        times, offsets = self._clock.last_ms(), self.table.last_offsets()
+        return {name: (at_ms, offsets[name]) for name, at_ms in times.items() if offsets.get(name, -1) >= 0}
+
     def go_on_with(self, initial: Callable[[], StreamState], *, keeps_states: bool) -> None:
         """Another pair serves from now on: each stream begins anew, or goes on from its state if it `keeps_states`.
 

@@ -61,6 +61,10 @@ class StreamTable:
     def __contains__(self, stream_id: str) -> bool:
         return stream_id in self._heard
 
+    def last_offsets(self) -> dict[str, int]:
+        """Return the offset of each stream's last message; -1 where that is not known."""
+        return {stream: last for stream, (_, last) in self._heard.items()}
+
     def hear(self, stream_id: str, offset: int) -> None:
         """A message may have images of the stream; to be called once, in the order of offsets."""
         count, last = self._heard.get(stream_id, (0, offset))

@@ -118,7 +118,7 @@ def _alert(those: tuple[DriftEvent, ...], report: Report, ends: datetime) -> dic
             "stream_id": lead.stream_id,
             "measure": lead.measure,
             "shape": lead.shape,
-            "state": "silent" if lead.shape == "ended" else lead.severity,
+            "state": lead.state,
             "severity": "ticket",
         },
         "annotations": {

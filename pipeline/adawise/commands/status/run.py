@@ -160,7 +160,7 @@ class Fleet:
         except StoreUnavailable as error:
             not_asked["root"] = str(error)
         question = self._question()
-        root_asked = self._pool.submit(self._root.look, now_s - self._window_s) if not not_asked else None
+        root_asked = self._pool.submit(self._root.look, now_s - self._window_s, now_s) if not not_asked else None
         is_replay = self._owner is not None and self._owner.purpose == "replay"
         if not self._wants_broker or is_replay:
             not_asked["broker"] = _NO_BROKER if not self._wants_broker else _OF_REPLAY

@@ -12,7 +12,7 @@ from rich.text import Text
 from adawise.finding import Finding
 from adawise.live.backlog import caught_up_in
 from adawise.live.row import CameraState
-from adawise.status.facts import TROUBLED, CameraStatus, FleetStatus, PartitionStatus
+from adawise.status.facts import CameraStatus, FleetStatus, PartitionStatus
 from adawise.text import as_duration, counted
 
 _OF_A_KIND = 4  # troubles
@@ -21,8 +21,9 @@ _PARTITIONS = 24
 _WORKERS = 12
 _BARS = "▁▂▃▄▅▆▇█"
 _STYLES = {
-    CameraState.REJECTED: "red",
+    CameraState.FAILING: "red",
     CameraState.SILENT: "red",
+    CameraState.REJECTED: "red",
     CameraState.CHANGED: "yellow",
     CameraState.OK: "green",
     CameraState.GONE: "dim",
@@ -125,7 +126,7 @@ def _cameras(found: FleetStatus, room: int | None, *, show_all: bool) -> Iterato
     if show_all or len(found.cameras) <= _CAMERAS:
         shown = list(found.cameras)
     else:
-        shown = [camera for camera in found.cameras if camera.state in TROUBLED][: 2 * _CAMERAS]
+        shown = [camera for camera in found.cameras if camera.state.is_trouble][: 2 * _CAMERAS]
     shown = shown if room is None or show_all else shown[:room]
     yield Text(f"{counted(len(found.cameras), 'camera')}: {states} (in the last {as_duration(found.window_s)})")
     if shown:

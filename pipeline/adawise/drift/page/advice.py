@@ -53,7 +53,7 @@ def _first(shown: Sequence[IncidentShown]) -> str:
     count = len(first.moved)
     rest = f"; {'; '.join(first.moved[1:_NAMED])}" if count > 1 else ""
     more = f" and {counted(count - _NAMED, 'measure', 'measures')} more" if count > _NAMED else ""
-    said = f"{first.lead.stream_id} ({first.lead.severity}) comes first, {first.when}: {first.moved[0]}{rest}{more}"
+    said = f"{first.lead.stream_id} ({first.lead.state}) comes first, {first.when}: {first.moved[0]}{rest}{more}"
     likely = next((cause.sentence for cause in first.causes if cause.kind == "likely"), "")
     return ". ".join([said, *(part[:1].upper() + part[1:] for part in (first.cost, likely) if part)]) + "."
 

@@ -87,12 +87,12 @@ class IncidentShown:
     @property
     def summary(self) -> str:
         """In one line."""
-        return f"{self.lead.severity}, {self.when}: {'; '.join(self.moved)}"
+        return f"{self.lead.state}, {self.when}: {'; '.join(self.moved)}"
 
     @property
     def words(self) -> str:
         """By which a reader finds it."""
-        kinds = {word for event in self.events for word in (event.measure, event.shape, event.severity)}
+        kinds = {word for event in self.events for word in (event.measure, event.shape, event.state)}
         return " ".join([self.lead.stream_id, *sorted(kinds)])
 
 

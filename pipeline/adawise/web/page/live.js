@@ -2,7 +2,7 @@
 // Rows come by server-sent events: all at first, then those that changed. Whatever they hold is text, never markup.
 // However many there are, a frame draws for some milliseconds, and the next one goes on.
 (() => {
-  const STATES = ["failing", "rejected", "silent", "frozen", "changed", "ok"];
+  const STATES = ["failing", "silent", "rejected", "frozen", "changed", "ok"];
   const MARKS = { // in a square of 16
     failing: "M8 1L15.5 14.5H.5z", rejected: "M8 1L15 8L8 15L1 8z", silent: "M2 2h12v12h-12z",
     frozen: "M2.5 2h4v12h-4zM9.5 2h4v12h-4z", changed: "M1 10.5H7V5.5H15", ok: "M8 2a6 6 0 1 0 .001 0z",

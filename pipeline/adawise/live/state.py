@@ -1,0 +1,146 @@
+"""What state a camera is in: one rule for the worker's page, its metrics, `adawise status` and `adawise cameras`. Pure.
+
+Each of them fills in `CameraFacts` and calls `state`. They differ in how much each knows, and in the limits that their
+users have set (`StatePolicy`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from adawise.live.row import CameraState
+from adawise.text import as_duration
+
+REJECTED_SHARE = 0.1
+"""Share of a camera's images from which on rejections are its state."""
+
+SILENT_PAUSES = 10.0
+"""Times its usual pause for which a silent camera has sent nothing."""
+
+GONE_S = 86_400.0
+"""Seconds without an image after which a camera counts as taken down."""
+
+CHANGE = 0.1
+"""Difference of alpha that counts as a change; as in the drift report."""
+
+NOW_S, BEFORE_S = 60.0, 300.0
+"""Alpha over the last minute is compared with alpha over the four minutes before it."""
+
+CHANGED_FOR_S = 600.0
+"""Seconds for which a camera that began to learn anew counts as changed."""
+
+RESETS = {
+    "jump": "what it sees jumped, and it began to learn anew",
+    "regret": "an audit found a better alpha, and it began to learn anew",
+    "disagreement": "fine-tuned and zero-shot disagree on too many images, so alpha goes less far",
+    "alarm": "the fine-tuned model may be sure and wrong, so alpha goes less far",
+}
+"""The resets by which the method says that conditions have changed, each in words."""
+
+
+@dataclass(frozen=True, slots=True)
+class CameraFacts:
+    """What is known of one camera at a moment. Times are Unix seconds; the defaults say that nothing is wrong.
+
+    Attributes:
+        now_s: the moment.
+        seen_s: when its last image came; None if none is known.
+        served_until_s: what came up to then was served; later images may wait.
+        pause_s: usual seconds between its batches; None if that is not known.
+        images: accepted, over the last `over_s` seconds.
+        rejected: not accepted, over the same time.
+        over_s: see there.
+        reason: why images were rejected.
+        failure: what keeps it from being served; empty if nothing does.
+        is_over: its video has reached its end.
+        frozen_s: seconds for which it has sent one picture.
+        alpha_now: mean alpha of its images over the last `NOW_S`; None without images.
+        alpha_before: likewise from `BEFORE_S` until `NOW_S` ago.
+        condition: the condition that it came into lately, such as "condition 2 returned"; empty if none.
+        reset: why it began to learn anew last.
+        reset_s: when that was.
+        note: what is to be known of it all the same while it is ok.
+    """
+
+    now_s: float
+    seen_s: float | None
+    served_until_s: float = math.inf
+    pause_s: float | None = None
+    images: int = 0
+    rejected: int = 0
+    over_s: float = BEFORE_S
+    reason: str = ""
+    failure: str = ""
+    is_over: bool = False
+    frozen_s: float = 0.0
+    alpha_now: float | None = None
+    alpha_before: float | None = None
+    condition: str = ""
+    reset: str = ""
+    reset_s: float = -math.inf
+    note: str = ""
+
+    @property
+    def silence_s(self) -> float:
+        """Seconds for which nothing has come, as far as what came was served; infinite if no image is known."""
+        return math.inf if self.seen_s is None else min(self.now_s, self.served_until_s) - self.seen_s
+
+
+@dataclass(frozen=True, slots=True)
+class StatePolicy:
+    """Limits of a state.
+
+    Attributes:
+        silent_after_s: a silent camera has sent nothing for this long at least.
+        unknown_pause_s: the usual pause of a camera of which none is known.
+        gone_after_s: seconds without an image until it counts as taken down.
+    """
+
+    silent_after_s: float = 60.0
+    unknown_pause_s: float = 360.0
+    gone_after_s: float = GONE_S
+
+    def silence_until_s(self, pause_s: float | None) -> float:
+        """Return the seconds after which a camera with this usual pause is silent."""
+        return max(self.silent_after_s, SILENT_PAUSES * (self.unknown_pause_s if pause_s is None else pause_s))
+
+
+def state(facts: CameraFacts, policy: StatePolicy) -> tuple[CameraState, str]:
+    """Return the state of a camera, the worst that is true of it, and why in a sentence; "" if there is nothing to say.
+
+    Images that wait do not make a camera silent. A silent camera is silent whatever was rejected before.
+    """
+    silence_s, said = facts.silence_s, _change(facts)
+    if facts.seen_s is not None and silence_s > policy.gone_after_s:
+        return CameraState.GONE, f"nothing for {as_duration(facts.now_s - facts.seen_s)}"
+    if facts.is_over:
+        return CameraState.SILENT, "its video is over"
+    if facts.failure:
+        return CameraState.FAILING, facts.failure
+    if silence_s > policy.silence_until_s(facts.pause_s):
+        nothing = "no image yet" if facts.seen_s is None else f"nothing for {as_duration(facts.now_s - facts.seen_s)}"
+        return CameraState.SILENT, nothing
+    if facts.rejected and facts.rejected >= REJECTED_SHARE * (facts.images + facts.rejected):
+        of = f"{facts.rejected} of {facts.images + facts.rejected} images rejected in {as_duration(facts.over_s)}"
+        return CameraState.REJECTED, f"{of}: {facts.reason}"
+    if facts.frozen_s > 0.0:
+        return CameraState.FROZEN, f"the same picture for {as_duration(facts.frozen_s)}"
+    return (CameraState.CHANGED, said) if said else (CameraState.OK, facts.note)
+
+
+def _change(facts: CameraFacts) -> str:
+    """Return what has changed, in words; "" if nothing has."""
+    before, now = facts.alpha_before, facts.alpha_now
+    if before is not None and now is not None and abs(now - before) >= CHANGE:
+        return f"alpha went from {before:.2f} to {now:.2f}" + (f", {facts.condition}" if facts.condition else "")
+    return RESETS.get(facts.reset, "") if facts.now_s - facts.reset_s < CHANGED_FOR_S else ""
+
+
+def counted(states: Iterable[CameraState], which: Iterable[CameraState] = tuple(CameraState)) -> dict[CameraState, int]:
+    """Return how many cameras are in each state, 0 included, the worst state first."""
+    found = dict.fromkeys(which, 0)
+    for each in states:
+        found[each] = found.get(each, 0) + 1
+    return found
