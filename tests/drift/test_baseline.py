@@ -15,8 +15,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+import adawise
 from adawise.__main__ import main
-from adawise.drift.baseline import HOUR_US, Baseline, merged, read_baseline, write_baseline
+from adawise.drift.baseline import Baseline, merged, read_baseline, write_baseline
+from adawise.drift.times import HOUR_US
 from adawise.errors import SettingsError
 from tests.drift.worlds import BEGIN_US, DAY_US, CameraWorld, camera, write
 
@@ -264,6 +266,17 @@ def test_night_after_night_in_which_no_camera_sends_is_told(root: Path, tmp_path
     for day in (DAYS + 1, DAYS + 2, DAYS + 3):
         found = told(root, capsys, *nightly(day, "--baseline", file), expected=3)
         assert found["fleet"] == {"ok": 0, "changed": 0, "failing": 0, "silent": 3}, day
+
+
+def test_tables_of_a_night_in_which_no_camera_sent_are_empty(root: Path, tmp_path: Path) -> None:
+    def night(day: int) -> adawise.Analysis:
+        since, until = moment(noon(day - 1)), moment(noon(day))
+        return adawise.analyse(str(root), since=since, until=until, baseline=tmp_path / "yard.baseline")
+
+    last, *_, silent = [night(day) for day in (DAYS, DAYS + 2, DAYS + 3)]
+    assert silent.fleet["silent"] == 3
+    assert len(last.series) > len(silent.series) == 0
+    assert silent.series.arrow.schema == last.series.arrow.schema
 
 
 def test_a_baseline_on_a_disk_that_is_only_read_is_said_to_be_so(

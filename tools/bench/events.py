@@ -30,7 +30,7 @@ import torch
 from scipy.stats import chi2
 
 from adawise.build.machine import usable_cores
-from adawise.drift.analyse import analyse
+from adawise.drift.cameras import analyse_cameras
 from adawise.drift.collect import collect
 from tests.drift.worlds import DAY_US, HOUR_US, CameraWorld, Happening, as_tables, camera, script, traces
 
@@ -94,7 +94,7 @@ def _events(worlds: Sequence[CameraWorld]) -> list[ToldEvent]:
     with duckdb.connect() as connection:
         is_labelled = as_tables(connection, worlds)
         found = collect(connection, is_labelled=is_labelled)
-        _, events = analyse(found, ["yard"], smallest=0.1)
+        _, events = analyse_cameras(found, ["yard"], smallest=0.1)
     return [ToldEvent(e.stream_id, e.measure, e.shape, e.since_us, max(e.since_us, e.until_us)) for e in events]
 
 

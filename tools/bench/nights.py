@@ -25,11 +25,12 @@ import torch
 from scipy.stats import chi2
 
 from adawise.build.machine import usable_cores
-from adawise.drift.analyse import analyse
-from adawise.drift.baseline import DAYS, HOUR_US, Baseline, after, learned
+from adawise.drift.baseline import DAYS, Baseline, after, learned
+from adawise.drift.cameras import analyse_cameras
 from adawise.drift.clocks import UTC_CLOCKS, Clocks
 from adawise.drift.collect import Collected, collect
 from adawise.drift.result import DriftEvent
+from adawise.drift.times import HOUR_US
 from tests.drift.worlds import DAY_US, KINDS, CameraWorld, Happening, as_tables, camera
 
 STILL = int(os.environ.get("BENCH_STILL", "400"))
@@ -88,7 +89,7 @@ def nights(found: Collected, first: int, last: int, clocks: Clocks = UTC_CLOCKS)
         seen = after(Baseline(hours.filter(kept)), nothing, end_us)
         until_us = max(int(of.last_us[-1]) for of in seen.binned.values())
         seen = replace(seen, judged_us=judged_us, until_us=until_us)
-        _, events = analyse(seen, ["yard"], smallest=0.1, clocks=clocks)
+        _, events = analyse_cameras(seen, ["yard"], smallest=0.1, clocks=clocks)
         yield Night(end_us, events)
 
 

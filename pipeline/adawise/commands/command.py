@@ -56,6 +56,23 @@ def json_flag(description: str) -> Any:
     return Field(default=False, validation_alias=AliasChoices("json"), description=description)
 
 
+def optional(description: str, *names: str, **schema: JsonValue) -> Any:
+    """Return the field of an option that may be left out.
+
+    Args:
+        description: what it does.
+        names: its name and other ones; none: that of the field.
+        schema: its `metavar`, and what is `expected`.
+    """
+    alias = AliasChoices(*names) if names else None
+    return Field(default=None, validation_alias=alias, description=description, json_schema_extra=schema or None)
+
+
+def separated(text: str | None) -> tuple[str, ...] | None:
+    """Return what commas separate in an option; None for None."""
+    return None if text is None else tuple(part.strip() for part in text.split(","))
+
+
 def _each_once(roots: tuple[str, ...]) -> tuple[str, ...]:
     places = [root.rstrip("/") if "://" in root else str(Path(root).resolve()) for root in roots]
     for root, place in zip(roots, places, strict=True):
@@ -68,11 +85,10 @@ Roots = Annotated[tuple[Location, ...], Field(min_length=1), AfterValidator(_eac
 """Outputs that are taken for one; its Field wants json_schema_extra=ROOTS_SCHEMA."""
 
 ROOTS_SCHEMA: dict[str, JsonValue] = {"expected": "folders or URLs, each once"}
-LABELS: Any = Field(
-    default=None,
-    description="labels that came later: a CSV or Parquet file with label and row_id or stream_id and captured_at; "
-    "none: those under the root and those that the producer sent",
-    json_schema_extra={"metavar": "FILE"},
+LABELS: Any = optional(
+    "labels that came later: a CSV or Parquet file with label and row_id or stream_id and captured_at; none: those "
+    "under the root and those that the producer sent",
+    metavar="FILE",
 )
 LABEL_WITHIN: Any = Field(
     default=0.0,

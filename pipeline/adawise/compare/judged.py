@@ -11,8 +11,9 @@ import duckdb
 import numpy as np
 
 from adawise.compare.result import Accuracies, ByLabels
+from adawise.drift.arrays import concatenated
 from adawise.drift.judge import queries
-from adawise.drift.judge.bootstrap import Kinds, intervals, joined
+from adawise.drift.judge.bootstrap import Kinds, intervals
 from adawise.drift.judge.helped import Interval
 from adawise.drift.judge.judge import ENOUGH
 from adawise.labels.join import label
@@ -41,11 +42,11 @@ def judged(
     if labels.labelled:
         connection.execute(queries.create_answers([queries.of_run(0)], 1))
         kinds = _by_place(connection.execute(queries.KINDS).fetchall())
-    whole = _judged(joined(list(kinds.values()))) if kinds else None
+    whole = _judged(concatenated(list(kinds.values()))) if kinds else None
     by_stream: dict[str, list[Kinds]] = {}
     for (_, _, stream_id), each in kinds.items():
         by_stream.setdefault(stream_id or "", []).append(each)
-    streams = {name: joined(parts) for name, parts in sorted(by_stream.items())}
+    streams = {name: concatenated(parts) for name, parts in sorted(by_stream.items())}
     return ByLabels(
         source=labels.source,
         whole=whole,

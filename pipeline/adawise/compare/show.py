@@ -83,7 +83,7 @@ def _verdict(found: RunDifference) -> Iterator[str]:
     by_labels, of = found.by_labels, found.by_labels.whole
     if of is not None:
         (a, b), by = of.accuracy, of.difference
-        better = "B is better" if by.low > 0 else "A is better" if by.high < 0 else "the labels call neither better"
+        better = ("the labels call neither better", "B is better", "A is better")[by.sign]
         chance = f" (95 % interval {_signed(by.low)} to {_signed(by.high)})" if by.is_known else ""
         right = f"of {of.images} labelled images in {of.batches} batches A is right on {_three(a.value)}"
         said = f"{better}: {right}, B on {_three(b.value)}, B less A {_signed(by.value)}{chance}"

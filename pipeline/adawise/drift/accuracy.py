@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 from scipy.special import stdtrit
 
-from adawise.drift.bins import bin_width_us
+from adawise.drift.arrays import Floats, Integers, concatenated, selected
 from adawise.drift.events.measures import Binned
 from adawise.drift.judge.helped import Interval
-from adawise.drift.result import AccuracyOverTime, AccuracyPoint, Flags, Floats, How, Integers
+from adawise.drift.result import AccuracyOverTime, AccuracyPoint, How
+from adawise.drift.times import bin_width_us
 
 ESTIMATE_ERROR = 0.09
 """Standard error of an accuracy, or of a change of it, that is estimated by confidence, beyond its noise: no less than
@@ -49,10 +50,6 @@ class Clusters:
     compared: Floats
     agreed: Floats
 
-    def where(self, part: Flags | Integers | slice) -> Clusters:
-        """Those of a part, or in an order."""
-        return Clusters(*(getattr(self, each.name)[part] for each in fields(self)))
-
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
@@ -69,7 +66,7 @@ class Ratio:
 
 
 def clusters(of: Binned) -> Clusters:
-    """A camera's bins; those in which no batch ends go with the next in which one does."""
+    """Return a camera's bins as clusters; a bin in which no batch ends goes with the next in which one does."""
     ended = np.cumsum(of.batches) - of.batches
     starts = np.flatnonzero(np.diff(ended, prepend=-1))
     ends = np.append(starts, len(ended))[1:] - 1
@@ -82,7 +79,10 @@ def clusters(of: Binned) -> Clusters:
 
 
 def ratio(part: Floats, whole: Floats) -> Ratio:
-    """The images of a cluster are not independent (Cochran 1977, 6.4); the error of fewer than two is not known."""
+    """Return a ratio of sums over clusters, whose images are not independent (Cochran 1977, 6.4).
+
+    The error of fewer than two clusters is nan.
+    """
     kept = whole > 0
     part, whole = part[kept], whole[kept]
     count, total = len(whole), float(whole.sum())
@@ -94,7 +94,7 @@ def ratio(part: Floats, whole: Floats) -> Ratio:
 
 
 def measured(of: Clusters) -> Ratio:
-    """Accuracy by labels; never surer than as many independent images."""
+    """Return the accuracy by labels; its error is never below that of as many independent images."""
     found, labels = ratio(of.correct, of.labelled), float(of.labelled.sum())
     smoothed = (found.value * labels + 1.0) / (labels + 2.0)  # all right is not sure to be so
     independent = math.sqrt(smoothed * (1.0 - smoothed) / labels) if labels else math.nan
@@ -102,10 +102,10 @@ def measured(of: Clusters) -> Ratio:
 
 
 def over_time(of: Sequence[Binned]) -> AccuracyOverTime:
-    """Of one camera, or of several as one, each image with the same weight."""
+    """Return the accuracy of one camera, or of several as one, each image with the same weight."""
     parts = [clusters(each) for each in of]
-    joined = Clusters(*(np.concatenate([getattr(part, each.name) for part in parts]) for each in fields(Clusters)))
-    ordered = joined.where(np.argsort(joined.since_us, kind="stable"))
+    whole = concatenated(parts)
+    ordered = selected(whole, np.argsort(whole.since_us, kind="stable"))
     return AccuracyOverTime(tuple(_points(ordered)), *_off(ordered))
 
 
@@ -126,7 +126,7 @@ def _point(of: Clusters, how: How, band: Interval, images: float) -> AccuracyPoi
 
 
 def _wilson(of: Ratio, images: float) -> Interval:
-    """Wilson's interval for as many independent images as say as much (Korn & Graubard 1998)."""
+    """Return Wilson's interval for as many independent images as say as much (Korn & Graubard 1998)."""
     p, z = of.value, of.quantile
     smoothed = (p * images + 1.0) / (images + 2.0)
     n = smoothed * (1.0 - smoothed) / of.error**2
@@ -141,8 +141,8 @@ def _around(of: Ratio, error: float) -> Interval:
 
 
 def _spans(of: Clusters, counts: Floats, least: int) -> Iterator[Clusters]:
-    """Parts in which there are so many, none of which goes over a time without any."""
-    of, counts = of.where(counts > 0), counts[counts > 0]
+    """Yield parts with `least` counts or more, none of which goes over a time without any."""
+    of, counts = selected(of, counts > 0), counts[counts > 0]
     if counts.sum() < least:
         return
     length = int(of.until_us.max() - of.since_us[0])
@@ -159,13 +159,15 @@ def _spans(of: Clusters, counts: Floats, least: int) -> Iterator[Clusters]:
         begin = int(run[-1])
         if len(bounds) > 1:
             bounds[-1] = begin  # what is left is too little for a point of its own
-        yield from (of.where(slice(*each)) for each in pairwise(bounds))
+        yield from (selected(of, slice(*each)) for each in pairwise(bounds))
 
 
 def _off(of: Clusters) -> tuple[Interval | None, bool]:
-    """By how much confidence says more than labels, on the same bins, and whether that is more than its error: on
-    average, or now the one and then the other way."""
-    of = of.where((of.labelled > 0) & (of.answered > 0))
+    """Return by how much confidence says more than labels, on the same bins, and whether that is more than its error.
+
+    That may be on average, or now the one way and then the other.
+    """
+    of = selected(of, (of.labelled > 0) & (of.answered > 0))
     if of.labelled.sum() < LEAST or len(of.labelled) < _CLUSTERS:
         return None, False
     whole = _gap(of)

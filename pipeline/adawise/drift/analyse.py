@@ -1,241 +1,219 @@
-"""The analysis: what was collected -> a report, camera by camera."""
+"""The analysis: a request -> a report. The command `drift` and `adawise.analyse` are thin forms of it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, replace
-from datetime import UTC, tzinfo
-from functools import partial
-from typing import Any, TypeVar
+import io
+import platform
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
+from typing import TYPE_CHECKING
 
-import numpy as np
-
+from adawise.adapt import advice
+from adawise.adapt.card import Card, read_card
+from adawise.console import Progress, progress
+from adawise.drift import notes
 from adawise.drift.accuracy import over_time
-from adawise.drift.bins import DAY_US
-from adawise.drift.calendar import calendar
-from adawise.drift.changes.find import ALPHA, Change, Sensitivity, find_changes
-from adawise.drift.clocks import UTC_CLOCKS, Clocks, local_us
-from adawise.drift.collect import Collected, Path
-from adawise.drift.events.find import CameraHistory, events
-from adawise.drift.events.incidents import incidents, numbered, shared, swapped
-from adawise.drift.events.judge import Surroundings, judged
-from adawise.drift.events.known import KnownSpan, with_known
-from adawise.drift.events.measures import MEASURES, Binned
-from adawise.drift.events.mix import NO_MIX, Mixed
-from adawise.drift.result import NO_STAYS, SEVERITIES, Camera, CameraChange, DriftEvent, Example, Flags, Stretch
+from adawise.drift.baseline import History, write_baseline
+from adawise.drift.cameras import analyse_cameras
+from adawise.drift.collect import ALL, Collected
+from adawise.drift.events.known import KnownSpan, read_known
+from adawise.drift.judge.judge import OtherRun, judge
+from adawise.drift.queries import written_out
+from adawise.drift.report import Report
+from adawise.drift.request import DriftRequest
+from adawise.drift.result import Example, GalleryFrame
+from adawise.drift.tables import Tables
+from adawise.drift.together import groups
+from adawise.labels.join import label
+from adawise.sink.read.duckdb_rows import translated
+from adawise.sink.read.rows import read_predictions
+from adawise.sink.served_settings import ServedSettings, read_settings
+from adawise.store.store import open_store
 
-Examples = Callable[[str, int, int, int, int], tuple[Example, ...]]
-"""(stream_id, before, after, since, until) -> frames nearest before a time and after another, within the last two."""
+if TYPE_CHECKING:  # with the recording's and the decoder's libraries, which most reports do without
+    from adawise.drift.example_frames import ExampleFrames
 
-_CLASSES = 8  # of a mix
-_LEAST_SILENCE_US = 60_000_000
-_SILENCE = 8.0  # times as long as the gaps that nineteen of twenty stay below
-_LATE_US = 7 * DAY_US  # before the time that is judged: so late an event is told, if it was not known then
-_NIGHTLY, _NIGHTS = 1.5, 4  # times as long as the longest of most days, once so many were seen
+Steps = Callable[[str, int | None, str], AbstractContextManager[Progress]]
+"""(what is done, how many there will be, what is counted) -> the progress of a step; `console.progress` is one."""
 
-_Columns = TypeVar("_Columns", Path, Binned, Mixed)
+_PACKAGES = ("adawise", "numpy", "duckdb", "ruptures", "scipy")
+_EXAMPLES = 3  # before something happened and after it
+_EXPLAINED = 40  # incidents, in the order of the report, that get examples
+_GALLERY = 8  # frames of a kind
+_GALLERY_DAYS = 7  # the last that are recorded: rows are many
 
 
-def analyse(
-    found: Collected,
-    roots: Sequence[str],
-    *,
-    smallest: float,
-    examples: Examples = lambda *_: (),
-    known: Sequence[KnownSpan] = (),
-    clocks: Clocks = UTC_CLOCKS,
-    done: Callable[[], object] = lambda: None,
-) -> tuple[tuple[Camera, ...], tuple[DriftEvent, ...]]:
-    """Every camera, the one that drifted farthest first.
+def _unshown(title: str, total: int | None, unit: str) -> AbstractContextManager[Progress]:
+    """Return the progress of a step that nobody is shown."""
+    return progress(title, total, unit, stream=io.StringIO())
 
-    And what happened, over all measures: the worst incident first, its events together.
+
+def analyse(request: DriftRequest, steps: Steps = _unshown) -> Report:
+    """Return what happened on these cameras, over all that is watched. Nothing is written.
 
     Args:
-        found: what the tables said.
-        roots: for the commands to go on with.
-        smallest: the smallest change of alpha that is looked for, in (0, 1].
-        examples: asked for frames, which may be scarce, of each incident that is more than noted, in their order.
-        known: what is no alarm.
-        clocks: by which days and nights are.
-        done: called after each camera.
+        request: what to analyse.
+        steps: makes the progress of each step.
+
+    Raises:
+        SettingsError: no worker wrote there, nothing lies in that time, a camera is not known (with the nearest names),
+            or a file cannot be used.
+        CardError, SourceError, ChainError, StoreUnavailable: by the card, the recording, the roots.
     """
-    sensitivity = replace(ALPHA, smallest=smallest)
-    cameras, told = [], list[DriftEvent]()
-    for stream_id in found.facts:
-        known_at = partial(_history, stream_id, found, sensitivity, clocks.at(stream_id))
-        of = known_at(found.until_us + 1)
-        cameras.append(_camera(of, found))
-        told += _happened(of, known_at, found, roots, first=1 + max((e.incident for e in told), default=0))
-        done()
-    ranked = by_severity(with_known(shared(swapped(told), len(cameras), found.bin_us), known, clocks))
-    cameras.sort(key=lambda camera: (-camera.drift, -camera.travelled, camera.stream_id))
-    seen = [(_seen(lead, found, examples), *others) for lead, *others in ranked]
-    return tuple(cameras), tuple(event for those in seen for event in those)
+    normal = _normal(request)
+    known = () if request.known is None else read_known(request.known)
+    history = History(request)
+    with (
+        translated(*request.roots, *request.against),  # before the tables, whose making may read files
+        closing(Tables(request.roots, request.streams, history.read_from, request.until, normal.levels)) as tables,
+    ):
+        tables.expect_streams()
+        report = _report(request, normal, known, history, tables, steps)
+    return replace(report, beyond={str(limit): dict(limit.exceeded(report)) for limit in request.limits})
 
 
-def _seen(lead: DriftEvent, found: Collected, examples: Examples) -> DriftEvent:
-    """With frames, if it is more than noted."""
-    if lead.severity == "noted":
-        return lead
-    after_us = lead.until_us if lead.shape in {"ramp", "silence"} else max(lead.latest_us, lead.earliest_us + 1)
-    frames = examples(lead.stream_id, lead.earliest_us, after_us, found.since_us, found.until_us + 1)
-    return replace(lead, examples=frames)
-
-
-def _history(stream_id: str, found: Collected, sensitivity: Sensitivity, zone: tzinfo, end_us: int) -> CameraHistory:
-    """What is known of a camera from before a time."""
-    path, binned, mixed = found.paths[stream_id], found.binned[stream_id], found.mixed.get(stream_id, NO_MIX)
-    if end_us <= found.until_us:
-        path = _part(path, path.first_us < end_us)
-        binned, mixed = _part(binned, binned.time_us < end_us), _part(mixed, mixed.time_us < end_us)
-    gaps, ended_us = silences(path, min(end_us, found.until_us), zone)
-    return CameraHistory(
-        stream_id=stream_id,
-        binned=binned,
-        bin_us=found.wide_us,
-        alpha=find_changes(path.first_us, path.alpha, batches=path.batches, sensitivity=sensitivity, zone=zone),
-        mixed=mixed,
-        models=[model for model in found.models.get(stream_id, ()) if model.first_us < end_us],
-        gaps=gaps[: len(gaps) - (ended_us is not None)],
-        ended_us=ended_us,
-        rejected_us=found.all_rejected.get(stream_id) if end_us > found.until_us else None,
-        zone=zone,
+def _report(
+    request: DriftRequest, normal: _Normal, known: Sequence[KnownSpan], history: History, tables: Tables, steps: Steps
+) -> Report:
+    labels = label(
+        tables.connection,
+        request.roots,
+        file=request.labels,
+        within_us=request.label_within // timedelta(microseconds=1),
+        classes=request.classes,
+    )
+    with steps("read", None, "questions") as bar:
+        found = history.collect(tables, bar.advance, is_labelled=labels.labelled > 0)
+    examples = _Examples(tables, request.frames)
+    with steps("analysed", len(found.facts), "cameras") as bar:
+        cameras, events = analyse_cameras(
+            found,
+            request.roots,
+            smallest=request.smallest,
+            examples=examples,
+            known=known,
+            clocks=request.clocks,
+            done=bar.advance,
+        )
+    query, gallery = examples.gallery()
+    served = _served(request.roots, found)
+    with steps("judged", None, "") as bar:
+        helped = judge(tables.connection, labels, _replays(request), normal.card)
+        bar.advance()
+    widths = (found.bin_us, found.fine_us, found.wide_us, found.mix_us)
+    queries = written_out(*widths, history.judged_us, is_labelled=labels.labelled > 0)
+    return Report(
+        root=" and ".join(request.roots),
+        command=request.command,
+        made_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        since_us=found.since_us,
+        judged_us=found.judged_us,
+        until_us=found.until_us,
+        bin_us=found.bin_us,
+        smallest=request.smallest,
+        cameras=cameras,
+        overall=found.overall,
+        groups=groups({c.stream_id: c.changes for c in cameras}, (found.since_us, found.until_us), found.bin_us),
+        events=events,
+        models=found.models.get(ALL, ()),
+        objective=normal.objective,
+        reference=normal.source,
+        recording="" if request.frames is None else request.frames.root,
+        helped=helped,
+        accuracy=over_time([*found.binned.values()]),
+        calibration=notes.calibration(served, normal.card),
+        gallery=gallery,
+        queries=queries | ({"gallery": query} if gallery else {}),
+        notes=(
+            *history.notes,
+            *notes.left_out(tables, found, cameras, request.clocks),
+            *examples.notes(),
+            *notes.fixed_alphas(served),
+            *notes.never_served(tables, request.roots, request.since, request.until),
+        ),
+        versions={"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
+        baseline=history.updated(),
     )
 
 
-def _part(of: _Columns, kept: Flags) -> _Columns:
-    """The same of fewer points."""
-    values = {each.name: getattr(of, each.name) for each in fields(of)}
-    fewer: dict[str, Any] = {name: each[kept] for name, each in values.items() if isinstance(each, np.ndarray)}
-    return replace(of, **fewer)
+def save_baseline(request: DriftRequest, report: Report) -> None:
+    """Bring the request's baseline up to date, if it names one. Raises SettingsError if it cannot be written.
 
-
-def _happened(
-    of: CameraHistory, known_at: Callable[[int], CameraHistory], found: Collected, roots: Sequence[str], *, first: int
-) -> list[DriftEvent]:
-    """What is of the time that is judged, and what was before, but could not be told from chance until then.
-
-    A mix of classes or an accuracy may take nights to be sure of. It is told once two nights agree on it, for noise
-    that is looked at each night comes and goes.
+    To be called once the report was published: what the baseline knows is not reported again.
     """
-    stays = found.stays.get(of.stream_id, NO_STAYS)
-    known = Surroundings(of.binned, found.until_us, found.starts.get(of.stream_id, ()), stays)
-    told = judged(numbered(events(of), first), known, roots)
-    now = [event for event in told if _is_of(event, found.judged_us)]
-    late = [event for event in told if event not in now and _is_slow(event, found.judged_us - _LATE_US)]
-    if late:
-        night_us = found.judged_us - DAY_US
-        was, before = (_known(known_at, at, of) for at in (found.judged_us, night_us))
-        unsaid = [event for event in was if not _is_of(event, night_us)]
-        late = [event for event in late if _is_among(event, unsaid) and not _is_among(event, before)]
-    return [*now, *late]
+    if request.baseline is not None and report.baseline is not None:
+        write_baseline(request.baseline, report.baseline)
 
 
-def _is_slow(event: DriftEvent, since_us: int) -> bool:
-    """Whether it is of counts, which say little of single hours: what is known by the hour shows within a day."""
-    is_of_counts = event.measure == "mix" or (event.measure in MEASURES and MEASURES[event.measure].is_of_counts)
-    return is_of_counts and event.since_us >= since_us
+@dataclass(frozen=True, slots=True)
+class _Normal:
+    """What is normal by the card: the mean of the objective by alpha, and where it is from; empty if nobody knows."""
+
+    card: Card | None = None
+    objective: str = ""
+    levels: Mapping[float, float] = field(default_factory=dict)
+    source: str = ""
 
 
-def _known(known_at: Callable[[int], CameraHistory], at_us: int, of: CameraHistory) -> list[DriftEvent]:
-    """What was told from chance at a time."""
-    return events(known_at(at_us)) if of.binned.time_us[0] < at_us else []
+def _normal(request: DriftRequest) -> _Normal:
+    """Return what the request's card says; it has no level of an objective that came later than the card."""
+    if request.card is None:
+        return _Normal()
+    card = read_card(request.card)
+    objective = advice.chosen(request.objective, card)
+    levels = card.levels.get(objective)
+    if levels is None:
+        return _Normal(card, objective)
+    source = f"{request.card}: mean {objective} on {card.images} labelled images"
+    return _Normal(card, objective, dict(zip(card.alphas, levels, strict=True)), source)
 
 
-def _is_among(event: DriftEvent, known: Sequence[DriftEvent]) -> bool:
-    return any(_is_same(event, each) for each in known)
+def _served(roots: Sequence[str], found: Collected) -> list[ServedSettings]:
+    """Return the settings that the roots note of the models that served."""
+    models = {each.fingerprint for each in found.models.get(ALL, ())}
+    noted = [each for root in roots for each in read_settings(open_store(root))]
+    return [each for each in noted if each.model_fingerprint in models]
 
 
-def _is_same(event: DriftEvent, known: DriftEvent) -> bool:
-    near = known.earliest_us - DAY_US <= event.since_us <= max(known.latest_us, known.until_us) + DAY_US
-    return near and event.measure == known.measure
+def _replays(request: DriftRequest) -> list[OtherRun]:
+    columns = ("topic", "partition", "offset", "index", "label", "confidence", "alpha")
+    return [
+        OtherRun(root, read_predictions(root, request.streams, request.since, request.until, columns).relation)
+        for root in request.against
+    ]
 
 
-def _is_of(event: DriftEvent, since_us: int) -> bool:
-    """Whether it is of the time from then on: it was then, or it may have been, or it lasts."""
-    return event.shape == "ended" or max(event.since_us, event.until_us, event.latest_us) >= since_us
+class _Examples:
+    """Frames of a recording, if there is one: on both sides of what happened, and of the gallery."""
 
+    def __init__(self, tables: Tables, frames: ExampleFrames | None) -> None:
+        self._tables, self._frames = tables, frames
+        self._explained = self._missing = 0
 
-def by_severity(events: Sequence[DriftEvent]) -> list[tuple[DriftEvent, ...]]:
-    """Incidents, the worst first and of these the one that surely cost most; the lead of each before its others."""
+    def __call__(
+        self, stream_id: str, before_us: int, after_us: int, since_us: int, until_us: int
+    ) -> tuple[Example, ...]:
+        """Return the rows nearest to a moment that the recording has, with their pictures."""
+        if self._frames is None or self._explained == _EXPLAINED:
+            return ()
+        self._explained += 1
+        rows = self._tables.nearest(stream_id, before_us, after_us, since_us, until_us, count=_EXAMPLES)
+        pictures = self._frames.pictures([row for row, _ in rows])
+        self._missing += len(rows) - len(pictures)
+        return tuple(replace(frame, image=pictures[row]) for row, frame in rows if row in pictures)
 
-    def rank(those: Sequence[DriftEvent]) -> tuple[int, float, float, int]:
-        worst = min(SEVERITIES.index(event.severity) for event in those)
-        cost = min((e.cost.accuracy for e in those if e.cost is not None and e.cost.high < 0.0), default=0.0)
-        return worst, cost, -float(np.nan_to_num(max(abs(event.score) for event in those))), those[0].since_us
+    def gallery(self) -> tuple[str, tuple[GalleryFrame, ...]]:
+        """Return the query that chose the frames, and these; nothing where no recording has these batches."""
+        if self._frames is None:
+            return "", ()
+        sql, rows = self._tables.gallery(self._frames.bounds, days=_GALLERY_DAYS, count=_GALLERY)
+        pictures = self._frames.pictures([row for row, _ in rows])
+        return sql, tuple(replace(frame, image=pictures[row]) for row, frame in rows if row in pictures)
 
-    return sorted(incidents(events).values(), key=rank)
-
-
-def _camera(of: CameraHistory, found: Collected) -> Camera:
-    """With its changes."""
-    stream_id, facts = of.stream_id, found.facts[of.stream_id]
-    moves = [each for each in of.alpha if each.interval_us[1] >= found.judged_us]
-    gaps = [*of.gaps, *([] if of.ended_us is None else [(of.ended_us, found.until_us)])]
-    changes = tuple(_plain(change) for change in moves)
-    levels = _levels(changes, facts)
-    heights = [level.alpha for level in levels]
-    return Camera(
-        stream_id=stream_id,
-        **facts,
-        drift=max(heights) - min(heights),
-        travelled=sum(abs(change.size) for change in changes),
-        levels=levels,
-        changes=changes,
-        class_mix=_mix(found.classes.get(stream_id, ())),
-        reasons=found.reasons.get(stream_id, {}),
-        resets=found.resets.get(stream_id, {}),
-        silences=tuple(gap for gap in gaps if gap[1] >= found.judged_us),
-        series=found.series[stream_id],
-        accuracy=over_time([found.binned[stream_id]]),
-        calendar=calendar(found.stays.get(stream_id, NO_STAYS), of.zone),
-    )
-
-
-def _plain(change: Change) -> CameraChange:
-    """A ramp lasts from its begin to its end; a step is as long as one cannot say when it was."""
-    since_us, until_us = (change.time_us, change.end_us) if change.kind == "ramp" else change.interval_us
-    return CameraChange(
-        time_us=change.time_us,
-        earliest_us=min(since_us, change.time_us),
-        latest_us=max(until_us, change.time_us),
-        before=min(max(change.before, 0.0), 1.0),  # without the daily cycle it may lie beyond
-        after=min(max(change.after, 0.0), 1.0),
-        kind=change.kind,
-    )
-
-
-def _levels(changes: Sequence[CameraChange], facts: Mapping[str, float]) -> tuple[Stretch, ...]:
-    """Between the changes: a level begins where a ramp has ended."""
-    if not changes:
-        return (Stretch(int(facts["first_us"]), int(facts["last_us"]), float(facts["alpha"])),)
-    ends = [change.latest_us if change.kind == "ramp" else change.time_us for change in changes]
-    begins_us, ends_us = [int(facts["first_us"]), *ends], [*(c.time_us for c in changes), int(facts["last_us"])]
-    heights = [changes[0].before, *(change.after for change in changes)]
-    return tuple(Stretch(a, b, height) for a, b, height in zip(begins_us, ends_us, heights, strict=True))
-
-
-def _mix(counted: Sequence[tuple[str, int, int, int]]) -> tuple[tuple[str, float, float, float], ...]:
-    rows = sum(entry[1] for entry in counted)
-    early, late = (max(1, sum(counts)) for counts in ([e[2] for e in counted], [e[3] for e in counted]))
-    return tuple((label, n / rows, a / early, b / late) for label, n, a, b in counted[:_CLASSES])
-
-
-def silences(path: Path, until_us: int, zone: tzinfo = UTC) -> tuple[tuple[tuple[int, int], ...], int | None]:
-    """[from, until) of each gap, in microseconds, and since when it is silent, if it should have sent since.
-
-    From the last batch before a gap to the first one after it; that which lasts at the end of all is the last of them.
-    A gap that a camera has every night is none; nights are counted by the clocks of `zone`.
-    """
-    gaps = path.first_us[1:] - path.last_us[:-1]
-    rest = until_us - int(path.last_us[-1])
-    if not len(gaps):
-        return (), None
-    day = local_us(path.first_us[1:], zone) // DAY_US
-    starts = np.flatnonzero(np.diff(day, prepend=day[0] - 1))
-    nightly = float(np.median(np.maximum.reduceat(gaps, starts))) if len(starts) >= _NIGHTS else 0.0
-    usual = max(_LEAST_SILENCE_US, _SILENCE * float(np.quantile(gaps, 0.95)), _NIGHTLY * nightly)
-    found = [(int(path.last_us[i]), int(path.first_us[i + 1])) for i in np.flatnonzero(gaps > usual)]
-    if rest <= usual:
-        return tuple(found), None
-    return (*found, (int(path.last_us[-1]), until_us)), int(path.last_us[-1])
+    def notes(self) -> Iterator[str]:
+        """Yield how many frames the recording lacks."""
+        if self._missing:
+            yield f"{self._missing} frames beside events are not in the recording, or have no image any more"

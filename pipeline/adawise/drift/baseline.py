@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
-from datetime import UTC, datetime
-from itertools import pairwise
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -20,16 +19,18 @@ import pyarrow as pa
 import pyarrow.compute
 import pyarrow.parquet as pq
 
-from adawise.drift.collect import NO_SERIES, Collected, no_batch, unseen
-from adawise.drift.collect import Path as AlphaPath
+from adawise.drift.arrays import concatenated, equal_runs
+from adawise.drift.collect import NO_SERIES, Collected, DriftPath, collect, no_batch, unseen
 from adawise.drift.events.measures import Binned
 from adawise.drift.events.mix import NO_MIX, Mixed, joined
+from adawise.drift.request import DriftRequest
 from adawise.drift.result import Model
+from adawise.drift.tables import Tables
+from adawise.drift.times import HOUR_US, utc
 from adawise.errors import SettingsError
 from adawise.files import open_regular
 from adawise.sink.read.several import ids_of
 
-HOUR_US = 3_600_000_000
 DAYS = 28
 _FORMAT = 1
 _KEY = b"adawise_baseline"
@@ -59,17 +60,15 @@ class Baseline:
 
     @property
     def until_us(self) -> int:
-        """0 if it is empty."""
+        """The end of the last hour; 0 if there is none."""
         newest = pa.compute.max(self.hours["time_us"]).as_py()
         return 0 if newest is None else (newest // HOUR_US + 1) * HOUR_US
 
     def cameras(self, before_us: int) -> Iterator[tuple[str, Binned, Mixed, tuple[Model, ...]]]:
-        """What is known of each before an hour begins."""
+        """Yield what is known of each camera before an hour begins."""
         table = self.hours.filter(pa.compute.less(self.hours["time_us"], before_us))
         names = table["stream_id"].to_numpy(zero_copy_only=False)
-        starts = np.flatnonzero(names[1:] != names[:-1]) + 1 if len(names) else np.empty(0, np.int64)
-        bounds = [0, *starts.tolist(), len(names)] if len(names) else []
-        for start, end in pairwise(bounds):
+        for start, end in equal_runs(names):
             rows = table.slice(start, end - start)
             columns = {f.name: rows[f.name].to_numpy() for f in fields(Binned)}
             binned = Binned(**{n: c if n in _COUNTS else c.astype(np.float64) for n, c in columns.items()})
@@ -77,7 +76,7 @@ class Baseline:
 
 
 def read_baseline(path: Path) -> Baseline:
-    """Raises SettingsError if it is none, or of a later version."""
+    """Return the baseline of a file. Raises SettingsError if it holds none, or one of a later version."""
     try:
         with open_regular(path) as file:
             hours = pq.read_table(file)
@@ -111,7 +110,7 @@ def write_baseline(path: Path, baseline: Baseline) -> None:
 
 
 def merged(one: Baseline, other: Baseline, *, since_us: int = 0) -> Baseline:
-    """Both, from a time on; of an hour that both know, what the other says."""
+    """Return both, from a time on; of an hour that both know, what the other says."""
     tables = [each.hours.filter(pa.compute.greater_equal(each.hours["time_us"], since_us)) for each in (one, other)]
     both = pa.concat_tables(tables)
     hour = pa.compute.divide(both["time_us"], HOUR_US)
@@ -124,7 +123,7 @@ def merged(one: Baseline, other: Baseline, *, since_us: int = 0) -> Baseline:
 
 
 def learned(found: Collected, until_us: int) -> Baseline:
-    """The whole hours of what was collected by the hour, up to a time."""
+    """Return the whole hours of what was collected by the hour, up to a time."""
     end = until_us // HOUR_US * HOUR_US
     parts = [_rows(name, found, end) for name in found.binned]
     return Baseline(pa.concat_tables(parts) if parts else _SCHEMA.empty_table())
@@ -168,22 +167,21 @@ def _mixed(rows: pa.Table, binned: Binned) -> Mixed:
 def _models(rows: pa.Table) -> Iterator[Model]:
     names = rows["model_fingerprint"].to_pylist()
     first, last, batches = (rows[name].to_numpy() for name in ("time_us", "last_us", "batches"))
-    starts = [n for n in range(len(names)) if n == 0 or names[n] != names[n - 1]]
-    for start, end in zip(starts, [*starts[1:], len(names)], strict=True):
+    for start, end in equal_runs(names):
         if names[start] is not None:
             yield Model(names[start], int(first[start]), int(last[end - 1]), int(batches[start:end].sum()))
 
 
 def after(baseline: Baseline, found: Collected, since_us: int) -> Collected:
-    """What was collected by the hour from `since_us` on, with the hours that the baseline knows before it."""
+    """Return what was collected by the hour from `since_us` on, with the hours of the baseline before it."""
     binned, mixed, models = dict(found.binned), dict(found.mixed), dict(found.models)
     first_us = found.since_us
     for name, old, old_mix, old_models in baseline.cameras(since_us):
-        binned[name] = _one_after_other(old, binned[name]) if name in binned else old
+        binned[name] = concatenated([old, binned[name]]) if name in binned else old
         mixed[name] = joined(old_mix, mixed[name]) if name in mixed else old_mix
         models[name] = _succession(old_models, models.get(name, ()))
         first_us = min(first_us, int(old.time_us[0]))
-    paths = {n: AlphaPath(of.time_us, of.last_us, of.batches, of.alpha, of.objective) for n, of in binned.items()}
+    paths = {n: DriftPath(of.time_us, of.last_us, of.batches, of.alpha, of.objective) for n, of in binned.items()}
     facts = {name: found.facts[name] if name in found.facts else unseen(path) for name, path in paths.items()}
     series = {name: found.series.get(name, NO_SERIES) for name in paths}
     return replace(
@@ -199,78 +197,73 @@ def _succession(old: Sequence[Model], new: Sequence[Model]) -> tuple[Model, ...]
     return (*old[:-1], both, *new[1:])
 
 
-def _one_after_other(old: Binned, new: Binned) -> Binned:
-    return Binned(**{f.name: np.concatenate([getattr(old, f.name), getattr(new, f.name)]) for f in fields(Binned)})
-
-
 class History:
-    """What is learned from, before the time that is judged: nothing, the root's own past, or a baseline.
+    """What a request learns from, before the time that is judged: nothing, the root's own past, or a baseline.
 
-    Args:
-        roots: what is read.
-        since: begin of what is judged; None: of all there is.
-        until: its end; None: now.
-        reference_s: how long before it is learned from, seconds; None: not at all, or `DAYS` with a baseline.
-        file: of the baseline, which need not be there; None: there is none.
-        streams: the cameras that are looked at; None: all.
-
-    `silent_us`: the end of what is judged, by which cameras are silent that sent nothing in it; None where nothing is
-    known from before. `notes`: that a baseline of other cameras is not brought up to date.
+    `read_from`: begin of what is read; None for all there is. `judged_us`: begin of what is judged; 0 for all there is.
+    `notes`: that a baseline of other cameras is not brought up to date.
 
     Raises SettingsError for a file that is none, or of other roots; StoreUnavailable by the roots.
     """
 
-    def __init__(
-        self,
-        roots: Sequence[str],
-        *,
-        since: datetime | None,
-        until: datetime | None,
-        reference_s: float | None,
-        file: Path | None,
-        streams: Collection[str] | None,
-    ) -> None:
-        self._file, self._streams = file, streams
+    def __init__(self, request: DriftRequest) -> None:
+        since, until, file = request.since, request.until, request.baseline
+        self._file, self._streams = file, None if request.streams is None else frozenset(request.streams)
         self._file_is_kept = False
         self._raw: Collected | None = None
         self._known = Baseline(_SCHEMA.empty_table())
         self.read_from = since
         self.judged_us = self._from_us = self._oldest_us = 0
-        self.width_us: int | None = None
-        self.silent_us: int | None = None
+        self._width_us: int | None = None
+        self._silent_us: int | None = None  # the end of what is judged: who sent nothing in it is silent
         self.notes: tuple[str, ...] = ()
-        if since is None or (reference_s is None and file is None):
+        if since is None or (request.reference is None and file is None):
             return
         self.judged_us = round(since.timestamp() * 1e6)
-        span_us = DAYS * 24 * HOUR_US if reference_s is None else round(reference_s * 1e6)
-        from_us = self.judged_us - span_us
+        span_us = (request.reference or timedelta(days=DAYS)) // timedelta(microseconds=1)
         now = datetime.now(UTC)
-        self.silent_us = round(min(until or now, now).timestamp() * 1e6)
+        self._silent_us = round(min(until or now, now).timestamp() * 1e6)
+        self._from_us = self.judged_us - span_us
         if file is not None:
-            asked = None if streams is None else frozenset(streams)
-            self.width_us = HOUR_US
+            self._width_us = HOUR_US
             self.judged_us = self.judged_us // HOUR_US * HOUR_US
-            from_us = self.judged_us - span_us
-            self._known = replace(self._known, streams=asked)
+            self._from_us = self.judged_us - span_us
+            self._known = replace(self._known, streams=self._streams)
             if file.exists():
-                kept = _of_these(read_baseline(file), file, roots)
-                self._known = replace(merged(self._known, kept, since_us=from_us), streams=asked)
-                if _has(kept.streams, asked):
-                    from_us = min(self.judged_us, max(self._known.until_us, from_us))
-                if not _has(asked, kept.streams):
-                    # with the hours of some, those of the others would be taken for read until then
-                    self._file_is_kept = True
-                    of = "all cameras" if kept.streams is None else f"{len(kept.streams)} cameras"
-                    self.notes = (
-                        f"--baseline {file} is of {of}, not of those alone that are looked at: it is read, and not "
-                        "brought up to date",
-                    )
-            self._known = replace(self._known, roots=self._known.roots | ids_of(roots))
-        self._from_us, self._oldest_us = from_us, self.judged_us - span_us
-        self.read_from = datetime.fromtimestamp(from_us / 1e6, UTC)
+                self._read(file, request.roots)
+            self._known = replace(self._known, roots=self._known.roots | ids_of(request.roots))
+        self._oldest_us = self.judged_us - span_us
+        self.read_from = utc(self._from_us)
 
-    def before(self, found: Collected) -> Collected:
-        """What was collected, with what is known from before it; raises SettingsError if that is nothing at all."""
+    def _read(self, file: Path, roots: Sequence[str]) -> None:
+        """Take what a baseline knows, so that only what came since is read from the roots."""
+        kept = _of_these(read_baseline(file), file, roots)
+        self._known = replace(merged(self._known, kept, since_us=self._from_us), streams=self._streams)
+        if _has(kept.streams, self._streams):
+            self._from_us = min(self.judged_us, max(self._known.until_us, self._from_us))
+        if not _has(self._streams, kept.streams):
+            # with the hours of some, those of the others would be taken for read until then
+            self._file_is_kept = True
+            of = "all cameras" if kept.streams is None else f"{len(kept.streams)} cameras"
+            self.notes = (
+                f"--baseline {file} is of {of}, not of those alone that are looked at: it is read, and not brought up "
+                "to date",
+            )
+
+    def collect(self, tables: Tables, done: Callable[[], object], *, is_labelled: bool) -> Collected:
+        """Return what the tables say, with what is known from before it; see `adawise.drift.collect`.
+
+        Raises SettingsError if that is nothing at all.
+        """
+        found = collect(
+            tables.connection,
+            done,
+            is_labelled=is_labelled,
+            judged_us=self.judged_us,
+            width_us=self._width_us,
+            silent_us=self._silent_us,
+            end_us=tables.end_us(),
+        )
         self._raw = found
         if self._file is None:
             return _something(found)
@@ -279,16 +272,16 @@ class History:
             known = known.filter(pa.compute.is_in(known["stream_id"], pa.array(list(self._streams))))
         return replace(_something(after(Baseline(known), found, self._from_us)), judged_us=self.judged_us)
 
-    def save(self) -> None:
-        """Bring the baseline up to date; raises SettingsError if it cannot be written."""
-        if self._file is not None and self._raw is not None and not self._file_is_kept:
-            newest = learned(self._raw, self._raw.until_us)
-            both = merged(self._known, newest, since_us=self._oldest_us)
-            write_baseline(self._file, replace(both, streams=self._known.streams))
+    def updated(self) -> Baseline | None:
+        """Return the baseline brought up to date by what was collected; None where no file is to be written."""
+        if self._file is None or self._raw is None or self._file_is_kept:
+            return None
+        both = merged(self._known, learned(self._raw, self._raw.until_us), since_us=self._oldest_us)
+        return replace(both, streams=self._known.streams)
 
 
 def _of_these(baseline: Baseline, file: Path, roots: Sequence[str]) -> Baseline:
-    """It, if one of the roots is one that it was learned from, as far as it says so."""
+    """Return the baseline if one of the roots is one that it was learned from. Raises SettingsError otherwise."""
     ids = ids_of(roots)
     if not baseline.roots or not ids or baseline.roots & ids:
         return baseline
@@ -300,7 +293,7 @@ def _of_these(baseline: Baseline, file: Path, roots: Sequence[str]) -> Baseline:
 
 
 def _has(streams: frozenset[str] | None, others: frozenset[str] | None) -> bool:
-    """Whether these cameras, or all (None), are the others at least."""
+    """Return whether the first cameras have all of the others among them; None stands for every camera."""
     return streams is None or (others is not None and others <= streams)
 
 

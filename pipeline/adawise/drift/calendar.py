@@ -10,11 +10,11 @@ from datetime import UTC, tzinfo
 
 import numpy as np
 
-from adawise.drift.bins import DAY_US, bin_width_us
+from adawise.drift.arrays import Flags, Floats, Integers
 from adawise.drift.clocks import local_us
-from adawise.drift.result import NO_CALENDAR, Calendar, CameraCondition, Flags, Floats, Integers, Stays
+from adawise.drift.result import NO_CALENDAR, Calendar, CameraCondition, Stays
+from adawise.drift.times import DAY_US, HOUR_US, bin_width_us
 
-HOUR_US = 3_600_000_000
 _SHOWN = 12  # conditions that a reader tells apart by their colours
 _BRIEF = 3  # batches: what was shorter, the search does not remember either
 _RARE, _OFTEN = 0.01, 3  # of the batches; visits that make a rarer one worth showing, and hours of one worth telling
@@ -28,7 +28,7 @@ _OPEN = 0.1  # of the busiest hour's time: in emptier hours a batch or two say l
 
 
 def calendar(stays: Stays, zone: tzinfo = UTC) -> Calendar:
-    """Of one camera; hours and days are by the clocks of `zone`. Without a stay there is none."""
+    """Return the calendar of one camera; hours and days are by the clocks of `zone`."""
     if not len(stays.since_us):
         return NO_CALENDAR
     keys, place = np.unique(_keys(stays), return_inverse=True)
@@ -66,7 +66,10 @@ def calendar(stays: Stays, zone: tzinfo = UTC) -> Calendar:
 
 
 def _ranked(batches: Floats | Integers, visits: Floats | Integers) -> tuple[Integers, int]:
-    """The place of each condition, the most frequent first, and how many are shown: the rest has the place behind."""
+    """Return the place of each condition, the most frequent first, and how many are shown.
+
+    The rest has the place behind these.
+    """
     order = np.lexsort((np.arange(len(batches)), -batches))
     often = (batches[order] >= _RARE * batches.sum()) | (visits[order] >= _OFTEN) | (len(batches) <= _SHOWN)
     long = batches[order] >= min(_BRIEF, batches.max())
@@ -77,29 +80,29 @@ def _ranked(batches: Floats | Integers, visits: Floats | Integers) -> tuple[Inte
 
 
 def name_of(stays: Stays, at: int) -> str:
-    """Of the condition of a stay: its number, behind that of the state if the camera had several."""
+    """Return the name of the condition of a stay: its number, behind that of the state if the camera had several."""
     number = str(int(stays.condition[at]))
     return number if stays.state[0] == stays.state[-1] else f"{stays.state[at] - stays.state[0] + 1}.{number}"
 
 
 def hours(of: CameraCondition) -> str:
-    """From 18 h to 6 h: those of the day that it is typical for."""
+    """Return the hours that a condition is typical for, in words: from 18 h to 6 h."""
     return " and ".join(f"from {since} h to {until} h" for since, until in of.hours)
 
 
 def _keys(stays: Stays) -> Integers:
-    """A number for each condition of each state."""
+    """Return a number for each condition of each state."""
     return (stays.state << 32) | stays.condition
 
 
 def seen_before(stays: Stays, at: int, since_us: int = 0) -> int:
-    """How often the camera had come into the condition of a stay before it, as far as is known here."""
+    """Count how often the camera had come into the condition of a stay before it, as far as is known here."""
     same = stays.began & (_keys(stays) == _keys(stays)[at]) & (stays.since_us >= since_us)
     return int(same[:at].sum())
 
 
 def _until(stays: Stays) -> Integers:
-    """Until the next one begins, but for pauses."""
+    """Return until when each stay lasts: until the next one begins, but for pauses."""
     following = np.append(stays.since_us[1:], stays.until_us[-1])
     until: Integers = np.where(following - stays.until_us <= HOUR_US, following, stays.until_us)
     return np.maximum(until, stays.since_us)
@@ -112,7 +115,7 @@ def _cell_us(span_us: int, is_daily: bool) -> int:
 
 
 def _cells(since_us: Integers, until_us: Integers, of: Integers, cell_us: int) -> tuple[Integers, Integers, Integers]:
-    """Stays cut where cells end: the cell of each part, what it is of, and how long it is."""
+    """Return stays cut where cells end: the cell of each part, what it is of, and how long it is."""
     first, last = since_us // cell_us, until_us // cell_us
     counts = last - first + 1
     stay = np.repeat(np.arange(len(first)), counts)
@@ -124,7 +127,10 @@ def _cells(since_us: Integers, until_us: Integers, of: Integers, cell_us: int) -
 def _hours(
     at_us: Integers, of: Integers, covered_us: Integers, count: int, zone: tzinfo
 ) -> list[tuple[tuple[int, int], ...]]:
-    """The hours [from, to) that each of the first `count` is typical for: where it has half of its largest share."""
+    """Return the hours [from, to) that each of the first `count` conditions is typical for.
+
+    Those are the hours in which it has half of its largest share or more.
+    """
     shown = local_us(at_us, zone)
     hour, day = shown // HOUR_US % 24, shown // DAY_US
     shares = np.bincount(hour * (count + 1) + of, covered_us, 24 * (count + 1)).reshape(24, count + 1)
@@ -138,7 +144,7 @@ def _hours(
 
 
 def _circular(usual: Flags) -> tuple[tuple[int, int], ...]:
-    """Runs of hours around the clock; none if there are many, or if they are nearly all hours."""
+    """Return runs of hours around the clock; none if there are many, or if they are nearly all hours."""
     begins = np.flatnonzero(usual & ~np.roll(usual, 1))
     ends = np.flatnonzero(usual & ~np.roll(usual, -1)) + 1
     if not 1 <= len(begins) <= _RUNS or usual.sum() >= _ANY:
@@ -147,7 +153,7 @@ def _circular(usual: Flags) -> tuple[tuple[int, int], ...]:
 
 
 def _runs(cell: Integers, of: Integers, covered_us: Integers, cell_us: int, zone: tzinfo | None) -> Integers:
-    """`[runs, 4]` as `Calendar` has them; each cell is of what it was of for longest."""
+    """Return `[runs, 4]` as `Calendar` has them; a cell counts for the condition that it had for longest."""
     order = np.lexsort((covered_us, cell))
     kept = order[np.flatnonzero(np.diff(cell[order], append=-1))]
     cell, of = cell[kept], of[kept]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import UTC, timedelta, tzinfo
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -16,12 +16,10 @@ from types import MappingProxyType
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 import numpy as np
-import numpy.typing as npt
 
-_Times = npt.NDArray[np.int64]
+from adawise.drift.arrays import Integers
+from adawise.drift.times import DAY_US, EPOCH, utc
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_DAY_US = 86_400_000_000
 _NEAREST = 3
 
 
@@ -33,11 +31,11 @@ class Clocks:
     of: Mapping[str, tzinfo] = field(default_factory=lambda: MappingProxyType({}))
 
     def at(self, stream_id: str) -> tzinfo:
-        """That of one camera."""
+        """Return the zone of one camera."""
         return next((zone for pattern, zone in self.of.items() if fnmatchcase(stream_id, pattern)), self.zone)
 
     def unused(self, stream_ids: Collection[str]) -> list[str]:
-        """The patterns that none of these names fits."""
+        """Return the patterns that none of these names fits."""
         return [pattern for pattern in self.of if not any(fnmatchcase(name, pattern) for name in stream_ids)]
 
 
@@ -45,7 +43,7 @@ UTC_CLOCKS = Clocks()
 
 
 def parse_clocks(parts: Sequence[str]) -> Clocks:
-    """`Europe/Berlin` for all cameras, `tokyo-*=Asia/Tokyo` for some; UTC for those of which nothing is said.
+    """Return the clocks: `Europe/Berlin` for all cameras, `tokyo-*=Asia/Tokyo` for some, UTC for the others.
 
     Raises ValueError for a zone that nobody knows, with the nearest names, and for a second one for all.
     """
@@ -62,7 +60,7 @@ def parse_clocks(parts: Sequence[str]) -> Clocks:
 
 
 def time_zone(name: str) -> ZoneInfo:
-    """Raises ValueError if nobody knows it, with the nearest names."""
+    """Return the zone of a name. Raises ValueError for a name that nobody knows, with the nearest ones."""
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
@@ -77,8 +75,10 @@ def time_zone(name: str) -> ZoneInfo:
         raise ValueError(f"expected the name of a time zone such as Europe/Zurich, got {name!r}{nearest}") from error
 
 
-def local_us(times_us: _Times, zone: tzinfo) -> _Times:
-    """What the clocks show, as microseconds since 1970 began there; where they are put back an hour is there twice.
+def local_us(times_us: Integers, zone: tzinfo) -> Integers:
+    """Return what the clocks show, as microseconds since 1970 began there.
+
+    Where they are put back an hour is there twice.
 
     Args:
         times_us: `[n]`, not decreasing.
@@ -86,26 +86,28 @@ def local_us(times_us: _Times, zone: tzinfo) -> _Times:
     """
     if zone is UTC or not len(times_us):
         return times_us
-    changes, offsets = _offsets(zone, int(times_us[0] // _DAY_US), int(times_us[-1] // _DAY_US) + 1)
-    shown: _Times = times_us + offsets[np.searchsorted(changes, times_us, side="right")]
+    changes, offsets = _offsets(zone, int(times_us[0] // DAY_US), int(times_us[-1] // DAY_US) + 1)
+    shown: Integers = times_us + offsets[np.searchsorted(changes, times_us, side="right")]
     return shown
 
 
 def utc_us(shown_us: int, zone: tzinfo) -> int:
-    """When the clocks show that, the first time if they do so twice."""
+    """Return when the clocks show that, the first time if they do so twice."""
     if zone is UTC:
         return shown_us
-    shown = (_EPOCH + timedelta(microseconds=shown_us)).replace(tzinfo=zone)
-    return (shown - _EPOCH) // timedelta(microseconds=1)
+    return (utc(shown_us).replace(tzinfo=zone) - EPOCH) // timedelta(microseconds=1)
 
 
 @lru_cache(maxsize=1024)
-def _offsets(zone: tzinfo, first_day: int, last_day: int) -> tuple[_Times, _Times]:
-    """`[k]` and `[k + 1]`, microseconds: when the clocks of a zone are put forward or back, and by how much they are
-    before UTC until, between and after that. No zone does it twice within a day."""
-    changes, offsets = [], [_offset(zone, first_day * _DAY_US)]
+def _offsets(zone: tzinfo, first_day: int, last_day: int) -> tuple[Integers, Integers]:
+    """Return when the clocks of a zone are put forward or back, and their offsets from UTC.
+
+    The times are `[k]`, the offsets until, between and after them `[k + 1]`, both in microseconds. No zone changes
+    twice within a day.
+    """
+    changes, offsets = [], [_offset(zone, first_day * DAY_US)]
     for day in range(first_day, last_day):
-        low, high = day * _DAY_US, (day + 1) * _DAY_US
+        low, high = day * DAY_US, (day + 1) * DAY_US
         after = _offset(zone, high)
         if after == offsets[-1]:
             continue
@@ -118,6 +120,6 @@ def _offsets(zone: tzinfo, first_day: int, last_day: int) -> tuple[_Times, _Time
 
 
 def _offset(zone: tzinfo, at_us: int) -> int:
-    offset = (_EPOCH + timedelta(microseconds=at_us)).astimezone(zone).utcoffset()
+    offset = utc(at_us).astimezone(zone).utcoffset()
     assert offset is not None  # the moment is aware
     return offset // timedelta(microseconds=1)

@@ -10,16 +10,19 @@ import numpy as np
 from duckdb import DuckDBPyConnection
 
 from adawise.drift import queries
-from adawise.drift.bins import bin_width_us
+from adawise.drift.arrays import Floats, Integers, equal_runs
 from adawise.drift.events.measures import Binned
 from adawise.drift.events.mix import Mixed
-from adawise.drift.result import Floats, Integers, Model, Series, Stays
+from adawise.drift.result import Model, Series, Stays
+from adawise.drift.times import bin_width_us
 from adawise.errors import SettingsError
 
 ALL = ""  # the name under which a query's rows of all cameras go; no camera is called so
 
-_NOTHING: Any = np.empty(0)
-NO_SERIES = Series(**{column.name: _NOTHING for column in fields(Series)})
+_EMPTY: dict[str, Any] = {
+    column.name: np.empty(0, np.int64 if column.type == "Integers" else np.float64) for column in fields(Series)
+}
+NO_SERIES = Series(**_EMPTY)
 _Columns = Mapping[str, Any]  # name -> array, of one query
 _BINS = 720  # of a series: a month by the hour, and about as many points as a plot has pixels
 _FEWEST = 60  # unless a camera has so few batches that most bins would be empty
@@ -30,7 +33,7 @@ _PIXELS = ("luminance", "contrast", "gradient", "laplacian", "colourfulness")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Path:
+class DriftPath:
     """A camera's alpha as changes are looked for in it: arrays `[points]`, one for each narrow bin that had batches."""
 
     first_us: Integers  # of its first batch
@@ -54,7 +57,7 @@ class Collected:
     facts: Mapping[str, Mapping[str, Any]]
     series: Mapping[str, Series]
     overall: Series
-    paths: Mapping[str, Path]
+    paths: Mapping[str, DriftPath]
     classes: Mapping[str, Sequence[tuple[str, int, int, int]]]  # label, rows: in all, early, late; most frequent first
     reasons: Mapping[str, Mapping[str, int]]
     all_rejected: Mapping[str, int]  # since when, of cameras that have sent images since their last batch
@@ -77,11 +80,11 @@ def collect(
     silent_us: int | None = None,
     end_us: int | None = None,
 ) -> Collected:
-    """Ask the tables `traces`, `predictions` and `levels` (alpha, reference); `done` is called after each question.
+    """Return what the tables `traces`, `predictions` and `levels` (alpha, reference) say.
 
     Args:
-        connection: with these.
-        done: told of each.
+        connection: the database with these tables.
+        done: called after each question.
         is_labelled: the view `labelled` (`adawise.labels.join`) is there, too.
         judged_us: numbers of cameras are of the time from then on; 0: of all.
         width_us: of the bins of what is watched, and of the mixes; None: by how long the time is.
@@ -147,12 +150,12 @@ def collect(
 
 
 def no_batch() -> SettingsError:
-    """The mistake of asking for a time in which nothing was served."""
+    """Return the error for a time in which nothing was served."""
     return SettingsError("there is no batch of these cameras in this time; name others, or leave the bounds out")
 
 
-def unseen(path: Path) -> dict[str, Any]:
-    """The facts of a camera that sent nothing in the time that is judged."""
+def unseen(path: DriftPath) -> dict[str, Any]:
+    """Return the facts of a camera that sent nothing in the time that is judged."""
     names = ("alpha", "alpha_low", "alpha_high", "forward_equivalents", "confidence", "endpoints_agree")
     numbers = dict.fromkeys(names, float("nan"))
     counts = {
@@ -183,7 +186,7 @@ class _Question:
     done: Callable[[], object]
 
     def columns(self, sql: str) -> dict[str, Any]:
-        """The answer by column; what was NULL is nan in floats."""
+        """Return the answer by column; what was NULL is nan in floats."""
         given = {name: value for name, value in self.given.items() if f"${name}" in sql}
         found = self.connection.execute(sql, given)
         columns = {name: _plain(column) for name, column in found.fetchnumpy().items()}
@@ -191,15 +194,13 @@ class _Question:
         return columns
 
     def by_stream(self, sql: str) -> dict[str, dict[str, Any]]:
-        """The answer by camera and column, of a query whose rows are ordered by `stream_id`."""
+        """Return the answer by camera and column, of a query whose rows are ordered by `stream_id`."""
         columns = self.columns(sql)
         names = columns.pop("stream_id")  # NULLs of a masked array come first
         names = names.filled(ALL) if isinstance(names, np.ma.MaskedArray) else names
-        starts = [row for row in range(len(names)) if row == 0 or names[row] != names[row - 1]]
-        ends = [*starts[1:], len(names)] if starts else []
         return {
             str(names[start]): {name: column[start:end] for name, column in columns.items()}
-            for start, end in zip(starts, ends, strict=True)
+            for start, end in equal_runs(names)
         }
 
 
@@ -228,7 +229,7 @@ def _series(traces: Mapping[str, _Columns], binned: Mapping[str, Binned], bin_us
 
 
 def _coarser(of: Binned, at: Integers, bin_us: int) -> dict[str, Floats]:
-    """What is watched and nobody else has asked for, in the wider bins `at`."""
+    """Return the pixel measures, which no query of wider bins has, in the bins `at`."""
     bins = of.time_us // bin_us
     kept = np.isin(bins, at)
     place = np.searchsorted(at, bins[kept])
@@ -243,8 +244,8 @@ def _coarser(of: Binned, at: Integers, bin_us: int) -> dict[str, Floats]:
     return {name: mean(getattr(of, name)) for name in _PIXELS}
 
 
-def _path(columns: _Columns) -> Path:
-    return Path(*(columns[name] for name in Path.__slots__))
+def _path(columns: _Columns) -> DriftPath:
+    return DriftPath(*(columns[name] for name in DriftPath.__slots__))
 
 
 def _binned(columns: _Columns) -> Binned:
@@ -252,7 +253,7 @@ def _binned(columns: _Columns) -> Binned:
 
 
 def _mixed(columns: _Columns, images_per_batch: float) -> Mixed:
-    """Of rows that are ordered by bin; those of the label None are of all other classes."""
+    """Return the mixes of rows that are ordered by bin; the label None stands for all other classes."""
     starts = np.flatnonzero(np.diff(columns["bin"], prepend=columns["bin"][0] - 1))
     place = np.repeat(np.arange(len(starts)), np.diff(np.append(starts, len(columns["bin"]))))
     named = [_OTHERS if label is np.ma.masked or label is None else str(label) for label in columns["label"]]

@@ -287,12 +287,12 @@ SELECT kind, unnest(best) FROM (
 
 
 def fine_bins(fine_us: int) -> str:
-    """The table of narrow bins by condition, that `PATHS` and `STAYS` go by."""
+    """Return the SQL of the table of narrow bins by condition, which `PATHS` and `STAYS` read."""
     return _FINE_BINS.replace("$fine", str(fine_us))
 
 
 def measures(mix_us: int, last: str | None = "infinity") -> str:
-    """The views and tables that other questions go by, beside `SPANS`.
+    """Return the SQL of the views and tables that other questions read, beside `SPANS`.
 
     `last`: time of the last batch whose trace does not say what came of it, so that no file is read that is newer; None
     where each does, so that no row is read.
@@ -307,8 +307,9 @@ def measures(mix_us: int, last: str | None = "infinity") -> str:
 
 
 def gallery(since_us: int, last_us: int, count: int) -> str:
-    """Rows to look at, `count` of a kind, within these times. The table `recorded` (topic, partition, first, until)
-    has the offsets of a recording.
+    """Return the SQL of rows to look at, `count` of a kind, within these times.
+
+    The table `recorded` (topic, partition, first, until) has the offsets of a recording.
     """
     values = {"$since": since_us, "$last": last_us, "$count": count}
     sql = _GALLERY.strip()
@@ -321,14 +322,14 @@ _NO_LABELS = "(SELECT NULL AS stream_id, NULL::TIMESTAMPTZ AS time, NULL AS labe
 
 
 def judged_rows(is_labelled: bool) -> str:
-    """The view of labelled rows and whether they were right, over the view `labelled` of `adawise.labels.join`."""
+    """Return the SQL of the view of labelled rows and whether they were right, over `labelled` (`labels.join`)."""
     return JUDGED.replace("$labelled", "labelled" if is_labelled else _NO_LABELS)
 
 
 def written_out(
     bin_us: int, fine_us: int, wide_us: int, mix_us: int, judged_us: int, *, is_labelled: bool = False
 ) -> dict[str, str]:
-    """The questions by what they are for, with widths of bins and the begin of what is judged, to be asked again.
+    """Return the questions by what they are for, with widths of bins and the begin of what is judged filled in.
 
     They need `traces` and `predictions` as tables or views with the column `time`, and `labelled` if it is there.
     """

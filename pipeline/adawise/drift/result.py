@@ -1,4 +1,4 @@
-"""What a drift analysis found, as values: the page draws them, `--json` prints them, `--fail-if` compares them.
+"""Values that a drift analysis finds: series, events, accuracies, conditions and cameras. `Report` holds them.
 
 Times are in microseconds since the epoch (UTC), alphas, shares and accuracies in [0, 1], objectives in the nats of what
 was minimised. A number that cannot be known is nan, which JSON shows as null.
@@ -6,21 +6,14 @@ was minimised. A number that cannot be known is nan, which JSON shows as null.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
-from datetime import UTC, datetime
-from typing import Any, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
-from adawise.drift.judge.helped import Helped, Interval
-
-FORMAT = 3
-
-Floats = npt.NDArray[np.float64]
-Flags = npt.NDArray[np.bool_]
-Integers = npt.NDArray[np.int64]
+from adawise.drift.arrays import Flags, Floats, Integers
+from adawise.drift.judge.helped import Interval
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -172,7 +165,7 @@ class AccuracyOverTime:
     is_wrong: bool = False
 
     def of(self, how: How) -> tuple[AccuracyPoint, ...]:
-        """The points of one kind, by time."""
+        """Return the points of one kind, by time."""
         return tuple(point for point in self.points if point.how == how)
 
 
@@ -304,7 +297,7 @@ class DriftEvent:
 
     @property
     def state(self) -> str:
-        """The state of its camera by this event: silent if its images ended, else the severity."""
+        """The severity in the words for a camera's state: silent, where images should have come since."""
         return "silent" if self.shape == "ended" else self.severity
 
 
@@ -372,125 +365,3 @@ class Model:
     first_us: int
     last_us: int
     batches: int
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Report:
-    """A whole analysis. `cameras` are those that drifted farthest first; `overall` is all of them as one."""
-
-    root: str
-    command: str
-    made_at: str
-    since_us: int
-    judged_us: int  # what was before it is known as usual; `since_us` without a reference
-    until_us: int
-    bin_us: int  # of the series
-    smallest: float  # the smallest change of alpha that was looked for
-    cameras: tuple[Camera, ...]
-    overall: Series
-    groups: tuple[CameraGroup, ...]
-    events: tuple[DriftEvent, ...]  # the worst incident first, those of an incident together
-    models: tuple[Model, ...]
-    objective: str  # what was minimised, if a card or the user said so; "" if nobody did
-    reference: str  # where `Series.reference` is from; "" if there is none
-    recording: str  # where the examples are from; ""
-    helped: Helped | None = None
-    accuracy: AccuracyOverTime = NOTHING_KNOWN  # of all cameras as one
-    calibration: str = ""  # at which temperature confidence is; "" if nobody noted it
-    gallery: tuple[GalleryFrame, ...] = ()  # by kind
-    queries: Mapping[str, str] = field(default_factory=dict)  # what a plot shows -> the SQL that made it
-    notes: tuple[str, ...] = ()  # what the reader has to know: limits of what could be looked at
-    versions: Mapping[str, str] = field(default_factory=dict)
-    format: int = FORMAT
-
-    @property
-    def states(self) -> dict[str, str]:
-        """Of each camera: ok, changed, failing or silent, by the worst of it."""
-        return states_of([camera.stream_id for camera in self.cameras], self.events)
-
-    @property
-    def fleet(self) -> dict[str, int]:
-        """How many cameras are ok, changed, failing and silent: each is counted once."""
-        return fleet_of([camera.stream_id for camera in self.cameras], self.events)
-
-    @property
-    def images(self) -> int:
-        """Of all cameras."""
-        return sum(camera.images for camera in self.cameras)
-
-    @property
-    def batches(self) -> int:
-        """Of all cameras."""
-        return sum(camera.batches for camera in self.cameras)
-
-    def as_json(self) -> dict[str, Any]:
-        """For other programs; without pictures and series, which `adawise.read_traces` has at full length."""
-        found: dict[str, Any] = {**_plain(self), "fleet": self.fleet}
-        return found
-
-
-def states_of(stream_ids: Iterable[str], events: Sequence[DriftEvent]) -> dict[str, str]:
-    """Of each camera: ok, changed, failing or silent, by the worst of its events."""
-    found = dict.fromkeys(stream_ids, "ok")
-    order = ["changed", "failing", "silent"]
-    for event in sorted(events, key=lambda each: order.index(each.state) if each.state in order else -1):
-        if event.state != "noted":
-            found[event.stream_id] = event.state
-    return found
-
-
-def fleet_of(stream_ids: Iterable[str], events: Sequence[DriftEvent]) -> dict[str, int]:
-    """How many cameras are in each state."""
-    states = list(states_of(stream_ids, events).values())
-    return {name: states.count(name) for name in ("ok", "changed", "failing", "silent")}
-
-
-def _plain(value: Any) -> Any:
-    """Values as JSON has them; nan as None, changes with their size."""
-    if isinstance(value, float):
-        return value if np.isfinite(value) else None
-    if isinstance(value, DriftEvent):
-        return _told(value)
-    if isinstance(value, Calendar):
-        return {
-            "count": value.count,
-            "returns": value.returns,
-            "alarms": value.alarms,
-            "conditions": _plain(value.conditions),
-        }
-    if is_dataclass(value) and not isinstance(value, type):
-        shown = [f.name for f in fields(value) if not isinstance(getattr(value, f.name), Series)]
-        plain = {name: _plain(getattr(value, name)) for name in shown}
-        if isinstance(value, (Example, GalleryFrame)):
-            del plain["image"]
-        if isinstance(value, CameraChange):
-            plain["size"] = _plain(value.size)
-        return plain
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (tuple, list)):
-        return [_plain(item) for item in value]
-    return value
-
-
-def _told(event: DriftEvent) -> dict[str, Any]:
-    """Times as text, the levels as `from` and `to`; `cause` is what is told first, `causes` are all."""
-    times = {"since": event.since_us, "until": event.until_us, "earliest": event.earliest_us, "latest": event.latest_us}
-    return {
-        "stream_id": event.stream_id,
-        "measure": event.measure,
-        "shape": event.shape,
-        **{name: datetime.fromtimestamp(us / 1e6, UTC).isoformat() for name, us in times.items()},
-        "from": _plain(event.before),
-        "to": _plain(event.after),
-        "unit": event.unit,
-        "detail": event.detail,
-        "score": _plain(event.score),
-        "severity": event.severity,
-        "incident": event.incident,
-        "cause": event.causes[0].sentence if event.causes else None,
-        "causes": _plain(event.causes),
-        "cost": _plain(event.cost),
-        "next": event.next,
-        "examples": _plain(event.examples),
-    }

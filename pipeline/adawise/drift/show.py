@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -14,6 +13,7 @@ from adawise.drift.calendar import hours
 from adawise.drift.events.incidents import incidents
 from adawise.drift.events.judge import moved
 from adawise.drift.judge.helped import Helped, Interval
+from adawise.drift.report import Report
 from adawise.drift.result import (
     AccuracyCost,
     AccuracyOverTime,
@@ -21,19 +21,20 @@ from adawise.drift.result import (
     Calendar,
     Camera,
     How,
-    Report,
 )
+from adawise.drift.times import moment
 from adawise.page.notation import LEVEL, two
-from adawise.text import as_long_duration
+from adawise.text import as_long_duration, counted
 
 _ALARMED = 0.05  # of the batches of a camera; of AdawiseOverConfident likewise
 _CAMERAS = 25  # of the table; all are in the JSON and on the page
 _INCIDENTS, _NEXT, _CALENDARS = 12, 3, 8  # likewise
+_BEYOND = 10  # cameras beyond a limit that are named
 _OF_HOURS, _FREQUENT = 3, 0.05  # conditions whose hours a sentence has, and their share
 
 
 def show(report: Report, console: Console) -> None:
-    """Print what a terminal has room for."""
+    """Print a report, as far as a terminal has room."""
     console.print(
         f"{report.root}: {len(report.cameras)} cameras, {report.batches} batches, {report.images} images, "
         f"{moment(report.since_us)} to {moment(report.until_us)}",
@@ -63,11 +64,10 @@ def show(report: Report, console: Console) -> None:
         _helped(report.helped, console)
     for note in report.notes:
         console.print(f"note: {note}")
-
-
-def moment(us: int) -> str:
-    """2026-11-25 08:00 UTC."""
-    return datetime.fromtimestamp(us / 1e6, UTC).strftime("%Y-%m-%d %H:%M")
+    for limit, cameras in report.beyond.items():
+        named = ", ".join(f"{name} {value:.3g}" for name, value in list(cameras.items())[:_BEYOND])
+        who = f"{counted(len(cameras), 'camera is', 'cameras are')} beyond it: {named}"
+        console.print(f"{limit}: {who if cameras else 'no camera is beyond it'}", soft_wrap=True)
 
 
 def _cameras(report: Report) -> Table:
@@ -114,7 +114,7 @@ def _incidents(report: Report) -> Table:
 
 
 def cost(of: AccuracyCost | None) -> str:
-    """-0.15 (-0.20 to -0.10, measured)."""
+    """Return a cost in words: -0.15 (-0.20 to -0.10, measured)."""
     if of is None:
         return ""
     doubt = ", labels contradict it" if of.is_doubted else ""
@@ -128,7 +128,7 @@ _ESTIMATED: Mapping[How, tuple[str, float]] = {
 
 
 def accuracies(of: AccuracyOverTime, cameras: Sequence[Camera] = ()) -> str:
-    """How accuracy went, as it was measured and as it is estimated, with their errors; "" if nothing is known.
+    """Return how accuracy went, measured and estimated, with the errors; "" if nothing is known.
 
     Of several cameras it says how many of them have labels.
     """
@@ -154,7 +154,7 @@ def accuracies(of: AccuracyOverTime, cameras: Sequence[Camera] = ()) -> str:
             )
         elif of.is_wrong:
             told.append(f"Do not go by confidence here: labels say that its estimate is {said}.")
-        elif off.low > 0 or off.high < 0:
+        elif off.sign:
             told.append(f"On the labelled images the estimate from confidence is {said}.")
         else:
             told.append("On the labelled images the estimate from confidence is not shown to be off on average.")
@@ -162,7 +162,7 @@ def accuracies(of: AccuracyOverTime, cameras: Sequence[Camera] = ()) -> str:
 
 
 def _went(points: Sequence[AccuracyPoint], *, is_banded: bool = True) -> str:
-    """.81 (95 % .78 to .84) first, .74 (95 % .70 to .78) last."""
+    """Return the first and the last point in words: .81 (95 % .78 to .84) first, .74 (95 % .70 to .78) last."""
     told = [
         two(point.accuracy) + (f" ({LEVEL} {two(point.low)} to {two(point.high)})" if is_banded else "")
         for point in (points[0], points[-1])
@@ -171,7 +171,10 @@ def _went(points: Sequence[AccuracyPoint], *, is_banded: bool = True) -> str:
 
 
 def conditions(of: Calendar) -> str:
-    """4 conditions and 2 brief or rare ones, 12 returns; condition 2 from 18 h to 6 h. Nothing of less than two."""
+    """Return a calendar in words: 4 conditions and 2 brief or rare ones, 12 returns; condition 2 from 18 h to 6 h.
+
+    "" of fewer than two conditions.
+    """
     if of.count < 2:
         return ""
     frequent = [each for each in of.conditions if each.share >= _FREQUENT]
@@ -184,7 +187,7 @@ def conditions(of: Calendar) -> str:
 
 
 def alarms(of: Calendar) -> str:
-    """Where the fine-tuned model may be over-confident; nothing where fewer batches had an alarm than chance may."""
+    """Return where the fine-tuned model may be over-confident; "" where so few alarms may be chance."""
     if of.alarms < _ALARMED:
         return ""
     where = max(of.conditions, key=lambda each: each.share * each.alarms)
@@ -223,7 +226,7 @@ def _helped(helped: Helped, console: Console) -> None:
 
 
 def resolution(report: Report) -> str:
-    """One point is 1 hour; the lowest and the highest alpha in it are kept."""
+    """Return what a point of a figure is: one point is 1 hour; the lowest and the highest alpha in it are kept."""
     return f"one point is {as_long_duration(report.bin_us / 1e6)}; the lowest and the highest alpha in it are kept"
 
 

@@ -2,44 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from functools import reduce
-from typing import Literal
+from types import MappingProxyType
 
 import duckdb
 from duckdb import CaseExpression, ColumnExpression, ConstantExpression, DuckDBPyRelation
 
 from adawise.drift import queries
-from adawise.drift.bins import DAY_US
 from adawise.drift.result import Example, GalleryFrame
+from adawise.drift.times import DAY_US
+from adawise.errors import SettingsError
 from adawise.records import RowId
 from adawise.sink.read.rows import read_predictions, read_traces
 from adawise.sink.read.several import check_apart
 
-
-@dataclass(frozen=True, slots=True)
-class Near:
-    """A served row near a change."""
-
-    side: Literal["before", "after"]
-    time_us: int
-    row: RowId
-    label: str
-    confidence: float
-    alpha: float
-
-    def example(self, image: str) -> Example:
-        """With its picture, a `data:` URL."""
-        return Example(self.side, self.time_us, str(self.row), self.label, self.confidence, self.alpha, image)
+_NAMED = 5  # cameras that are near one that is not known
 
 
 class Tables:
     """The connection with `traces`, `predictions` and `levels`, and the questions about single changes.
 
     Args:
-        root: what `sink.root` named, or several of them, whose rows are taken together.
+        roots: what `sink.root` named, of one or several, whose rows are taken together.
         streams, since, until: as of `read_traces`; without `until` up to now, for only clocks that are wrong are later.
         levels: the card's mean objective by alpha; empty without a card.
 
@@ -50,45 +38,64 @@ class Tables:
 
     def __init__(
         self,
-        root: str | Sequence[str],
-        *,
-        streams: Iterable[str] | None,
-        since: datetime | None,
-        until: datetime | None,
-        levels: Mapping[float, float],
+        roots: Sequence[str],
+        streams: Sequence[str] | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        levels: Mapping[float, float] = MappingProxyType({}),
     ) -> None:
-        wanted = None if streams is None else list(streams)
+        self._roots, self._streams = roots, streams
         self.connection = duckdb.connect()
         self.connection.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
-        roots = [root] if isinstance(root, str) else root
         clashing = sorted(check_apart(roots))
         now = "true" if until is not None else f"time <= make_timestamptz({_now_us()})"
         self.notes = tuple(_clash(topic, roots) for topic in clashing)
         for name, read in (("traces", read_traces), ("predictions", read_predictions)):
-            parts = [read(each, wanted, since, until).relation(self.connection) for each in roots]
+            parts = [read(each, streams, since, until).relation(self.connection) for each in roots]
             numbered = [_numbered(part, number, clashing) for number, part in enumerate(parts, start=1)]
             rows = reduce(DuckDBPyRelation.union, numbered)
             rows.filter(f"time IS NOT NULL AND {now}").create_view(name)
             rows.filter("time IS NULL").create_view(f"untimed_{name}")
             rows.filter(f"NOT ({now})").create_view(f"ahead_{name}")
-        self._others = [] if wanted is None else [read_traces(each, None, since, until) for each in roots]
+        self._others = [] if streams is None else [read_traces(each, None, since, until) for each in roots]
         self._now = now
         self.connection.execute("CREATE TABLE levels (alpha DOUBLE, reference DOUBLE)")
         if levels:
             self.connection.executemany("INSERT INTO levels VALUES (?, ?)", [list(item) for item in levels.items()])
 
+    def expect_streams(self) -> None:
+        """Raise SettingsError if a camera that is wanted has no batch at any time, with the nearest that have."""
+        if self._streams is None:
+            return
+        seen = _streams(self.connection)
+        missing = [name for name in self._streams if name not in seen]
+        if not missing:
+            return
+        with closing(Tables(self._roots)) as whole:
+            names = sorted(_streams(whole.connection))
+        unknown = [name for name in missing if name not in names]
+        if unknown:
+            nearest = get_close_matches(unknown[0], names, _NAMED, 0.4) or names[:_NAMED]
+            raise SettingsError(
+                f"no camera {unknown[0]!r} under {' and '.join(self._roots)}; of {len(names)} cameras the nearest are "
+                f"{', '.join(map(repr, nearest))}"
+            )
+
     def untimed(self) -> int:
-        """Batches that are left out, because nobody knows when they were."""
+        """Count the batches that are left out because nothing says when they were."""
         ((count,),) = self.connection.execute("SELECT count(*) FROM untimed_traces").fetchall()
         return int(count)
 
     def ahead(self) -> dict[str, int]:
-        """Batches that are left out because they are of a time to come, by camera."""
+        """Count the batches that are left out because they are of a time to come, by camera."""
         sql = "SELECT stream_id, count(*) FROM ahead_traces GROUP BY stream_id ORDER BY stream_id"
         return {str(name): int(count) for name, count in self.connection.execute(sql).fetchall()}
 
     def end_us(self) -> int | None:
-        """The last batch of any camera, also of those that are not looked at; None where all are, or there is none."""
+        """Return when the last batch of any camera was, also of those that are not looked at.
+
+        None where all cameras are looked at, or there is no batch.
+        """
         ends = [
             end
             for read in self._others
@@ -99,28 +106,23 @@ class Tables:
 
     def nearest(
         self, stream_id: str, before_us: int, after_us: int, since_us: int, until_us: int, *, count: int
-    ) -> tuple[Near, ...]:
-        """The last `count` rows before a time and the first after another, within the last two."""
-        asked = {
-            "stream": stream_id,
-            "from": before_us,
-            "to": after_us,
-            "since": since_us,
-            "until": until_us,
-            "count": count,
-        }
-        rows = self.connection.execute(queries.NEAREST, asked).fetchall()
-        return tuple(
-            Near(side, time_us, RowId(topic, partition, offset, index), label, confidence, alpha)
-            for side, time_us, topic, partition, offset, index, label, confidence, alpha in sorted(
-                rows, key=lambda row: row[1]
-            )
-        )
+    ) -> list[tuple[RowId, Example]]:
+        """Return the last `count` rows before a time and the first after another, within the last two.
+
+        Their pictures are not there yet.
+        """
+        given = {"stream": stream_id, "from": before_us, "to": after_us, "since": since_us, "until": until_us}
+        rows = self.connection.execute(queries.NEAREST, given | {"count": count}).fetchall()
+        found = []
+        for side, time_us, *place, label, confidence, alpha in sorted(rows, key=lambda row: row[1]):
+            row = RowId(*place)
+            found.append((row, Example(side, time_us, str(row), label, confidence, alpha, "")))
+        return found
 
     def gallery(
         self, bounds: Callable[[str, int], tuple[int, int]], *, days: int, count: int
     ) -> tuple[str, list[tuple[RowId, GalleryFrame]]]:
-        """Rows of the last days of a recording, up to `count` of a kind, and the query that chose them.
+        """Return rows of the last days of a recording, up to `count` of a kind, and the query that chose them.
 
         Of each camera the one that is least confident and that on which the endpoints disagree with most confidence, of
         each class the most confident. Their pictures are not there yet.
@@ -152,12 +154,16 @@ class Tables:
         self.connection.close()
 
 
+def _streams(connection: duckdb.DuckDBPyConnection) -> set[str]:
+    return {name for (name,) in connection.execute("SELECT DISTINCT stream_id FROM traces").fetchall()}
+
+
 def _now_us() -> int:
     return round(datetime.now(UTC).timestamp() * 1e6)
 
 
 def _numbered(rows: DuckDBPyRelation, root: int, clashing: Sequence[str]) -> DuckDBPyRelation:
-    """These rows with the number of their root behind the name of a topic that another root has, too."""
+    """Return these rows with the number of their root behind the name of a topic that another root has, too."""
     if not clashing:
         return rows
     topic = ColumnExpression("topic")

@@ -11,19 +11,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.special import pdtrc
 
-from adawise.drift.result import CameraChange, CameraGroup, DriftEvent, Integers
+from adawise.drift.arrays import Flags, Floats, Integers
+from adawise.drift.result import CameraChange, CameraGroup, DriftEvent
 
 _WORLDS, _FEWEST = 400, 100  # the fewest where so much coincides that each of them takes long
 _PAIRS = 50_000  # of moves that coincide, from which on there are fewer worlds
 _EACH = 0.02  # of the worlds have as much evidence: of many at once, or of two again and again
 _ALIKE = 0.5  # of the cameras of two moments (Jaccard), by which they are of one group
-
-_Pairs = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +29,12 @@ class _Moves:
     """All changes of all cameras; arrays `[moves]`: camera's number, direction, middle and half of the interval."""
 
     camera: Integers
-    up: npt.NDArray[np.bool_]
-    middle_us: npt.NDArray[np.float64]
-    half_us: npt.NDArray[np.float64]
+    up: Flags
+    middle_us: Floats
+    half_us: Floats
 
-    def alike(self, middle_us: npt.NDArray[np.float64], near_us: float) -> _Pairs:
-        """`[pairs, 2]`: moves of two cameras in one direction whose intervals meet, or nearly; each pair both ways."""
+    def alike(self, middle_us: Floats, near_us: float) -> Integers:
+        """Return `[pairs, 2]`: moves of two cameras in one direction whose intervals nearly meet; each both ways."""
         order = np.argsort(middle_us, kind="stable")
         at = middle_us[order]
         reach = self.half_us[order] + near_us
@@ -50,8 +48,8 @@ class _Moves:
         pairs = np.stack([one[kept], other[kept]], axis=1)
         return np.concatenate([pairs, pairs[:, ::-1]])
 
-    def evidence(self, pairs: _Pairs, chance: _Expected) -> _Evidence:
-        """How little chance explains of what coincides."""
+    def evidence(self, pairs: Integers, chance: _Expected) -> _Evidence:
+        """Return how little chance explains of what coincides."""
         cameras = chance.counts.shape[1]
         met = np.unique(pairs[:, 0] * cameras + self.camera[pairs[:, 1]])
         move, other = np.divmod(met, cameras)
@@ -66,7 +64,7 @@ class _Moves:
         )
 
     def expected(self, span_us: float, near_us: float) -> _Expected:
-        """What would coincide if every camera had its moves at times of its own."""
+        """Return what would coincide if every camera had its moves at times of its own."""
         cameras = int(self.camera.max()) + 1
         place = self.up * cameras + self.camera
         counts = np.bincount(place, minlength=2 * cameras).reshape(2, cameras).astype(np.float64)
@@ -82,17 +80,17 @@ class _Moves:
 class _Expected:
     """By chance: `[moves]` other moves that meet each; of pairs from moves and half widths `[2, cameras]` by way."""
 
-    of_moves: npt.NDArray[np.float64]
-    counts: npt.NDArray[np.float64]
-    widths_us: npt.NDArray[np.float64]
+    of_moves: Floats
+    counts: Floats
+    widths_us: Floats
     near_us: float
     span_us: float
 
-    def of_pairs(self, one: Integers, other: Integers) -> npt.NDArray[np.float64]:
-        """`[pairs]`: moves that two cameras have together."""
+    def of_pairs(self, one: Integers, other: Integers) -> Floats:
+        """Return `[pairs]`: moves that two cameras have together by chance."""
         a, b = self.counts[:, one], self.counts[:, other]
         meeting = a * self.widths_us[:, other] + b * self.widths_us[:, one] + self.near_us * a * b
-        found: npt.NDArray[np.float64] = meeting.sum(axis=0) * 2.0 / self.span_us
+        found: Floats = meeting.sum(axis=0) * 2.0 / self.span_us
         return found
 
 
@@ -100,10 +98,10 @@ class _Expected:
 class _Evidence:
     """Logarithms of chances: `[moves]` that so many move with it, `[pairs]` that the two of `both` do so often."""
 
-    of_moves: npt.NDArray[np.float64]
-    both: _Pairs
+    of_moves: Floats
+    both: Integers
     times: Integers
-    of_pairs: npt.NDArray[np.float64]
+    of_pairs: Floats
 
     @property
     def best(self) -> tuple[float, float]:
@@ -111,7 +109,7 @@ class _Evidence:
         return float(self.of_moves.min(initial=0.0)), float(self.of_pairs.min(initial=0.0))
 
 
-def _by_chance(seen: Integers, expected: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _by_chance(seen: Integers, expected: Floats) -> Floats:
     """Return the logarithm of the chance that so many or more come, as `scipy.stats.poisson.logsf(seen - 1, expected)`.
 
     To the bit, without what that costs for a dozen numbers.
@@ -123,7 +121,7 @@ def _by_chance(seen: Integers, expected: npt.NDArray[np.float64]) -> npt.NDArray
 def groups(
     changes: Mapping[str, Sequence[CameraChange]], span_us: tuple[int, int], near_us: int
 ) -> tuple[CameraGroup, ...]:
-    """Groups of cameras that moved together more than chance makes them, the largest first.
+    """Return groups of cameras that moved together more than chance makes them, the largest first.
 
     Args:
         changes: of each camera, by time.
@@ -159,7 +157,7 @@ def groups(
 def at_once(
     changes: Mapping[str, Sequence[CameraChange | DriftEvent]], near_us: int
 ) -> dict[str, list[tuple[str, ...]]]:
-    """By camera, for each of its changes: the other cameras that moved the same way then, or within `near_us` of it."""
+    """Return by camera, for each of its changes, the other cameras that moved the same way within `near_us`."""
     names = list(changes)
     moves = _moves([changes[name] for name in names])
     alike: list[set[int]] = [set() for _ in moves.camera]
@@ -183,10 +181,8 @@ def _moves(changes: Sequence[Sequence[CameraChange | DriftEvent]]) -> _Moves:
     )
 
 
-def _worlds(
-    moves: _Moves, chance: _Expected, since_us: int, span: float, near_us: int, count: int
-) -> npt.NDArray[np.float64]:
-    """`[count, 2]`: the best evidence of each fleet in which every camera is shifted in time by itself."""
+def _worlds(moves: _Moves, chance: _Expected, since_us: int, span: float, near_us: int, count: int) -> Floats:
+    """Return `[count, 2]`: the best evidence of each fleet in which every camera is shifted in time by itself."""
     rng = np.random.default_rng(0)
     cameras = chance.counts.shape[1]
     found = np.zeros((count, 2))
@@ -196,8 +192,11 @@ def _worlds(
     return found
 
 
-def _moments(moves: _Moves, pairs: _Pairs, stands_out: npt.NDArray[np.bool_]) -> list[set[int]]:
-    """Cameras of each moment at which more moved than by chance; moments of mostly the same cameras are one group."""
+def _moments(moves: _Moves, pairs: Integers, stands_out: Flags) -> list[set[int]]:
+    """Return the cameras of each moment at which more moved than by chance.
+
+    Moments of mostly the same cameras are one group.
+    """
     found: list[set[int]] = []
     for move in np.flatnonzero(stands_out).tolist():
         others = moves.camera[pairs[pairs[:, 0] == move, 1]]
@@ -210,8 +209,8 @@ def _moments(moves: _Moves, pairs: _Pairs, stands_out: npt.NDArray[np.bool_]) ->
     return found
 
 
-def _companions(pairs: _Pairs, known: Sequence[set[int]]) -> list[set[int]]:
-    """Cameras joined by pairs that moved together again and again, where no group has them yet."""
+def _companions(pairs: Integers, known: Sequence[set[int]]) -> list[set[int]]:
+    """Return cameras joined by pairs that moved together again and again, where no group has them yet."""
     left = np.array([pair for pair in pairs.tolist() if not any(group.issuperset(pair) for group in known)])
     if not len(left):
         return []

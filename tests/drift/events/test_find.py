@@ -12,8 +12,8 @@ import pytest
 
 from adawise.commands import command_of
 from adawise.commands.parser import parse
-from adawise.drift.analyse import analyse, silences
-from adawise.drift.collect import Path, collect
+from adawise.drift.cameras import analyse_cameras, silences
+from adawise.drift.collect import DriftPath, collect
 from adawise.drift.events.find import CameraHistory, events
 from adawise.drift.events.incidents import numbered
 from adawise.drift.events.judge import Surroundings, judged
@@ -38,7 +38,7 @@ class Analysed:
 def analysed(worlds: Sequence[CameraWorld]) -> Analysed:
     with duckdb.connect() as connection:
         found = collect(connection, is_labelled=as_tables(connection, worlds))
-        _, events = analyse(found, ["runs/yard"], smallest=0.1)
+        _, events = analyse_cameras(found, ["runs/yard"], smallest=0.1)
     return Analysed({world.name: world for world in worlds}, events)
 
 
@@ -205,9 +205,9 @@ def test_more_edges_and_texture_are_of_the_sensor_and_less_of_the_lens(changed: 
     assert {event.causes[-1].sentence for event in found} == {f"likely: {likely}"}
 
 
-def a_path(time_us: Sequence[int]) -> Path:
+def a_path(time_us: Sequence[int]) -> DriftPath:
     at = np.array(time_us, np.int64)
-    return Path(at, at, np.ones(len(at), np.int64), np.zeros(len(at)), np.zeros(len(at)))
+    return DriftPath(at, at, np.ones(len(at), np.int64), np.zeros(len(at)), np.zeros(len(at)))
 
 
 def test_a_camera_that_is_dark_every_night_is_not_silent_and_one_that_stays_dark_is() -> None:

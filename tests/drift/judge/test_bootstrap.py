@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from adawise.drift.judge.bootstrap import Kinds, intervals, joined
+from adawise.drift.arrays import concatenated
+from adawise.drift.judge.bootstrap import Kinds, intervals
 
 Counts = npt.NDArray[np.int64]
 SERVED, OWN = 0.8, 0.7  # mean accuracies of a batch
@@ -77,7 +78,7 @@ def test_images_count_alike_in_batches_of_different_sizes() -> None:
 def test_ten_million_batches_are_as_quick_as_their_kinds() -> None:
     images = np.full(200, 16)
     served = np.arange(200) % 17
-    many = joined([Kinds(images, served, served[::-1].copy(), np.full(200, 50_000))] * 2)
+    many = concatenated([Kinds(images, served, served[::-1].copy(), np.full(200, 50_000))] * 2)
     assert many.batches == 20_000_000
     accuracy, _ = intervals(many, seed=0)
     assert accuracy.high - accuracy.low < 1e-3

@@ -12,7 +12,7 @@ import torch
 from adawise.adapt.calibration import fit_threshold
 from adawise.adapt.card import Card, make_card
 from adawise.adapt.objective import entropy
-from adawise.drift.judge.estimates import estimates
+from adawise.drift.judge.judge import estimates
 from tests.drift.answers import World, connected, named
 
 WORLD = World(batches=250)

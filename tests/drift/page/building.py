@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from adawise.drift.arrays import Floats
 from adawise.drift.calendar import calendar
 from adawise.drift.judge.helped import Arm, Confusion, Estimate, Helped, Interval
 from adawise.drift.page.packed import PIXELS
 from adawise.drift.queries import written_out
+from adawise.drift.report import Report
 from adawise.drift.result import (
     NOTHING_KNOWN,
     AccuracyCost,
@@ -27,10 +29,8 @@ from adawise.drift.result import (
     Cause,
     DriftEvent,
     Example,
-    Floats,
     GalleryFrame,
     Model,
-    Report,
     Series,
     Stays,
     Stretch,

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
+
+import numpy as np
 
 from adawise.drift.judge.helped import Estimate, Helped
 from adawise.drift.page.advice import DriftAdvice, advise
 from adawise.drift.page.happened import all_incidents
-from adawise.drift.result import Report
+from adawise.drift.report import Report
 from tests.drift.page.building import a_camera, a_help, a_report, a_yard, an_event, every_shape
 
 NAMES = ["gate", "dock", "yard"]
@@ -31,6 +34,17 @@ def test_the_worst_incident_is_told_with_its_measures_its_cost_and_its_likely_ca
         "Accuracy −35.0 points (95 % −40.0 to −30.0, measured by labels). "
         "Likely: weather, dirt on the lens, or focus."
     )
+
+
+def test_a_camera_is_called_what_the_fleet_counts_it_as() -> None:
+    """Version 0.2 said "0 failing" above "camera-0 (failing)"."""
+    nothing: dict[str, Any] = {"severity": "failing", "unit": "", "before": np.nan, "after": np.nan}
+    ended = an_event("camera-0", "rate", "ended", 200, incident=2, **nothing)
+    worse = an_event("camera-0", "accuracy", "step", 100, severity="failing")
+    for events in ((ended,), (worse, ended)):
+        report = a_report([a_camera("camera-0", [(0, 0.3)])], events=events)
+        assert report.fleet == {"ok": 0, "changed": 0, "failing": 0, "silent": 1}
+        assert told(report).sentences[0].startswith("camera-0 (silent) comes first, ")
 
 
 def test_a_report_of_one_camera_is_not_told_as_a_fleet() -> None:

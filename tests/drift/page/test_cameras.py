@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 
 from adawise.drift.events.measures import MEASURES
-from adawise.drift.page.cameras import shown
+from adawise.drift.page.cameras import ranking, shown
 from adawise.drift.page.panels import Panel, panels
-from adawise.drift.page.ranking import ranking
 from adawise.drift.page.words import changed, percent, signed, when
 from adawise.drift.result import NOTHING_KNOWN, Camera
 from adawise.text import as_long_duration

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from adawise.drift.judge.helped import Confusion, Estimate, Helped
-from adawise.drift.page.confusion import heats
-from adawise.drift.page.helping import section
+from adawise.drift.page.helping import heats, section
 from tests.drift.page.building import a_help
 
 CAMERAS = ["a", "b", "c"]

@@ -5,14 +5,18 @@ from __future__ import annotations
 import importlib
 import re
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
+from adawise.console import paper
 from adawise.drift.page.write import page, write_page
-from adawise.drift.result import Report
+from adawise.drift.report import Report
+from adawise.drift.show import show
 from adawise.errors import SettingsError
 from adawise.page.render import drawing_library
-from tests.drift.page.building import HOSTILE, a_yard
+from tests.drift.page.building import HOSTILE, a_camera, a_report, a_yard, an_event
 
 MEGABYTE = 2**20
 
@@ -55,6 +59,24 @@ def test_a_hostile_name_does_not_stand_in_the_file_as_it_is(page_file: Path) -> 
     assert HOSTILE not in text
     assert "<script>alert" not in text
     assert "<img src=x" not in text
+
+
+def test_a_camera_without_images_is_silent_wherever_the_page_or_the_terminal_names_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    nothing: dict[str, Any] = {"severity": "failing", "unit": "", "before": np.nan, "after": np.nan}
+    ended = an_event("camera-0", "rate", "ended", 200, **nothing)
+    report = a_report([a_camera("camera-0", [(0, 0.3)])], events=(ended,))
+    text = page(report)
+    assert "<b>0</b> failing" in text
+    assert "<b>1</b> silent" in text
+    assert set(re.findall(r'class="badge \w+">.*?</svg> (\w+)</span>', text)) == {"silent"}
+    assert re.findall(r'title="(\w+), since', text) == ["silent"]
+    assert 'data-find="camera-0 rate ended silent"' in text
+    show(report, paper())
+    told = capsys.readouterr().out
+    assert "0 failing, 1 silent" in told
+    assert told.count("failing") == 1
 
 
 def test_the_same_report_gives_the_same_page(report: Report, page_file: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from adawise.commands.command import separated
 from adawise.compare.compare import compare
 from adawise.compare.show import show
 from adawise.console import paper, print_json
@@ -25,10 +26,9 @@ def diff(asked: DiffCommand) -> int:
         SettingsError: no worker wrote there, the two have nothing in common, or the file of labels cannot be used.
         ChainError, StoreUnavailable: by the outputs.
     """
-    streams = None if asked.streams is None else [name.strip() for name in asked.streams.split(",")]
     within_us = round(asked.label_within * 1e6)
     a, b = (_roots(given) for given in (asked.root_a, asked.root_b))
-    found = compare(a, b, streams, labels=asked.labels, label_within_us=within_us)
+    found = compare(a, b, separated(asked.streams), labels=asked.labels, label_within_us=within_us)
     if asked.as_json:
         print_json(found.as_json())
     else:

@@ -11,21 +11,19 @@ from datetime import UTC, tzinfo
 from itertools import pairwise
 
 import numpy as np
-import numpy.typing as npt
 
-from adawise.drift.changes.noise import Series
+from adawise.drift.arrays import Floats, Integers
 from adawise.drift.clocks import local_us
+from adawise.drift.times import DAY_US, HOUR_US
 
-_DAY_US = 86_400_000_000
-_HOUR_US = _DAY_US // 24
 _LEAST_HOURS = 48  # with a value, or there is nothing to repeat
 _FOLDS = 8  # of days, at most
 _MONTH_DAYS = 28
 _SAYS = 0.25  # of the variance of the cycle: how much of it a day must have had to say whether it follows
 
 
-def daily_cycle(times_us: npt.NDArray[np.int64], x: Series, *, least: float, zone: tzinfo = UTC) -> Series:
-    """`[n]`: what the hour of the day adds to each value, 0 everywhere if there is no cycle.
+def daily_cycle(times_us: Integers, x: Floats, *, least: float, zone: tzinfo = UTC) -> Floats:
+    """Return `[n]`: what the hour of the day adds to each value, 0 everywhere if there is no cycle.
 
     Args:
         times_us: `[n]`, not decreasing.
@@ -36,7 +34,7 @@ def daily_cycle(times_us: npt.NDArray[np.int64], x: Series, *, least: float, zon
     cycle = np.zeros(len(x))
     if not len(x):
         return cycle
-    months = max(1, round((times_us[-1] - times_us[0]) / (_MONTH_DAYS * _DAY_US)))
+    months = max(1, round((times_us[-1] - times_us[0]) / (_MONTH_DAYS * DAY_US)))
     starts = np.linspace(times_us[0], times_us[-1] + 1, months + 1).astype(np.int64)
     bounds = np.searchsorted(times_us, starts).tolist()
     for start, end in pairwise(bounds):
@@ -44,28 +42,28 @@ def daily_cycle(times_us: npt.NDArray[np.int64], x: Series, *, least: float, zon
     return cycle
 
 
-def _of_a_month(times_us: npt.NDArray[np.int64], x: Series, least: float, zone: tzinfo) -> Series:
+def _of_a_month(times_us: Integers, x: Floats, least: float, zone: tzinfo) -> Floats:
     profile = daily_profile(times_us, x, least=least, zone=zone) if len(x) else None
     if profile is None:
         return np.zeros(len(x))
     shown_us = local_us(times_us, zone)
-    phase = (shown_us % _DAY_US) / _HOUR_US
+    phase = (shown_us % DAY_US) / HOUR_US
     around = np.concatenate([profile[-1:], profile, profile[:1]])
-    cycle: Series = np.interp(phase, np.arange(-1, 25) + 0.5, around)
-    return _where_followed(shown_us // _DAY_US, x, cycle)
+    cycle: Floats = np.interp(phase, np.arange(-1, 25) + 0.5, around)
+    return _where_followed(shown_us // DAY_US, x, cycle)
 
 
-def _where_followed(day: npt.NDArray[np.int64], x: Series, cycle: Series) -> Series:
-    """The cycle on the days that vary less without it; 0 on others: taken out of them, it would put one in.
+def _where_followed(day: Integers, x: Floats, cycle: Floats) -> Floats:
+    """Return the cycle on the days that vary less without it, and 0 on others, into which it would put one.
 
     A day that is not over may have seen nothing but a night, which says nothing of it: it is as the day before.
     """
     number = day - day.min()
     count = np.bincount(number)
 
-    def variation(values: Series) -> Series:
+    def variation(values: Floats) -> Floats:
         with np.errstate(invalid="ignore"):
-            found: Series = np.bincount(number, values**2) - np.bincount(number, values) ** 2 / count
+            found: Floats = np.bincount(number, values**2) - np.bincount(number, values) ** 2 / count
         return found
 
     is_followed = variation(x - cycle) < variation(x)
@@ -76,8 +74,8 @@ def _where_followed(day: npt.NDArray[np.int64], x: Series, cycle: Series) -> Ser
     return np.where(is_followed[number], cycle, 0.0)
 
 
-def daily_profile(times_us: npt.NDArray[np.int64], x: Series, *, least: float, zone: tzinfo = UTC) -> Series | None:
-    """`[24]`, by the hour of the day: what it adds to the level. None if held-out days say otherwise."""
+def daily_profile(times_us: Integers, x: Floats, *, least: float, zone: tzinfo = UTC) -> Floats | None:
+    """Return `[24]`, what each hour of the day adds to the level; None if held-out days say otherwise."""
     _, days = by_day(times_us, x, zone)
     if np.count_nonzero(np.isfinite(days)) < _LEAST_HOURS:
         return None
@@ -92,8 +90,8 @@ def daily_profile(times_us: npt.NDArray[np.int64], x: Series, *, least: float, z
     return _profile(days)
 
 
-def _profile(days: Series) -> Series:
-    """`[days, 24]` -> `[24]`, mean 0; an hour that was never seen adds nothing."""
+def _profile(days: Floats) -> Floats:
+    """Return `[24]` of `[days, 24]`, with mean 0; an hour that was never seen adds nothing."""
     ordered = np.sort(days, axis=0)  # nans come last
     seen = np.count_nonzero(np.isfinite(days), axis=0)
     last, hours = np.maximum(seen - 1, 0), np.arange(24)
@@ -103,15 +101,17 @@ def _profile(days: Series) -> Series:
     return profile
 
 
-def by_day(times_us: npt.NDArray[np.int64], x: Series, zone: tzinfo = UTC) -> tuple[int, Series]:
-    """The first day (that of 1970 is 0), and `[days, 24]`: means by hour of values less the mean of the 24 hours around
-    each; nan where there is none."""
+def by_day(times_us: Integers, x: Floats, zone: tzinfo = UTC) -> tuple[int, Floats]:
+    """Return the first day (that of 1970 is 0), and `[days, 24]`: means by hour; nan where there is none.
+
+    The means are of values less the mean of the 24 hours around each.
+    """
     total = np.concatenate([[0.0], np.cumsum(x)])
-    first = np.searchsorted(times_us, times_us - _DAY_US // 2)
-    end = np.searchsorted(times_us, times_us + _DAY_US // 2, side="right")
+    first = np.searchsorted(times_us, times_us - DAY_US // 2)
+    end = np.searchsorted(times_us, times_us + DAY_US // 2, side="right")
     above = x - (total[end] - total[first]) / (end - first)
-    whole = (times_us - times_us[0] >= _DAY_US // 2) & (times_us[-1] - times_us >= _DAY_US // 2)
-    day, hour = np.divmod(local_us(times_us[whole], zone) // _HOUR_US, 24)
+    whole = (times_us - times_us[0] >= DAY_US // 2) & (times_us[-1] - times_us >= DAY_US // 2)
+    day, hour = np.divmod(local_us(times_us[whole], zone) // HOUR_US, 24)
     if not len(day):
         return 0, np.full((1, 24), np.nan)
     first_day = int(day.min())  # clocks that are put back may show the day before

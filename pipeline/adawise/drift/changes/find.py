@@ -14,10 +14,10 @@ from datetime import UTC, tzinfo
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
+from adawise.drift.arrays import Floats, Integers
 from adawise.drift.changes.cycle import daily_cycle
-from adawise.drift.changes.noise import Series, block_means, levels, long_run_variance
+from adawise.drift.changes.noise import block_means, levels, long_run_variance
 from adawise.drift.changes.ramp import Move, moves
 from adawise.errors import SettingsError
 
@@ -25,10 +25,9 @@ try:
     import ruptures
 except ImportError as error:
     raise SettingsError(
-        "changes are found by the package ruptures; install it with: pip install 'adawise[report]'"
+        f"changes are found by the package {error.name or 'ruptures'}; install it with: pip install 'adawise[report]'"
     ) from error
 
-Times = npt.NDArray[np.int64]
 Kind = Literal["step", "ramp"]
 
 
@@ -90,14 +89,14 @@ _BAI_95 = 11.0  # of the argmax of a two-sided Brownian motion with drift (Bai 1
 
 
 def find_changes(
-    times_us: Times,
-    values: Series,
+    times_us: Integers,
+    values: Floats,
     *,
-    batches: Times | None = None,
+    batches: Integers | None = None,
     sensitivity: Sensitivity = ALPHA,
     zone: tzinfo = UTC,
 ) -> tuple[Change, ...]:
-    """The changes of a series, by time.
+    """Return the changes of a series, by time.
 
     Args:
         times_us: `[n]`, capture times, microseconds, not decreasing; silence may lie between any two.
@@ -133,7 +132,7 @@ def find_changes(
 
 
 def _by_point(sensitivity: Sensitivity, batches: float) -> Sensitivity:
-    """With `memory`, `settle` and `ramp` in points of so many batches."""
+    """Return a sensitivity with `memory`, `settle` and `ramp` in points of so many batches."""
     return replace(
         sensitivity,
         memory=max(1.0, sensitivity.memory / batches),
@@ -142,8 +141,8 @@ def _by_point(sensitivity: Sensitivity, batches: float) -> Sensitivity:
     )
 
 
-def _segmented(x: Series, variance: float, sensitivity: Sensitivity) -> list[int]:
-    """Bounds of the segments, 0 and n among them."""
+def _segmented(x: Floats, variance: float, sensitivity: Sensitivity) -> list[int]:
+    """Return the bounds of the segments, 0 and n among them."""
     width = math.ceil(len(x) / sensitivity.bins)
     binned = block_means(x, width)
     least = max(1, math.ceil(sensitivity.settle / width))
@@ -156,8 +155,8 @@ def _segmented(x: Series, variance: float, sensitivity: Sensitivity) -> list[int
     return bounds if width == 1 else _refined(x, bounds, width)
 
 
-def _refined(x: Series, bounds: list[int], width: int) -> list[int]:
-    """Each bound moved by less than `width` to where the squares left are least."""
+def _refined(x: Floats, bounds: list[int], width: int) -> list[int]:
+    """Return each bound moved by less than `width` to where the squares left are least."""
     total = np.concatenate([[0.0], np.cumsum(x)])
     bounds = list(bounds)
     for i in range(1, len(bounds) - 1):
@@ -168,8 +167,8 @@ def _refined(x: Series, bounds: list[int], width: int) -> list[int]:
     return bounds
 
 
-def _pruned(x: Series, bounds: list[int], smallest: float) -> list[int]:
-    """Without the bounds between levels that differ by less than `smallest`, the least first."""
+def _pruned(x: Floats, bounds: list[int], smallest: float) -> list[int]:
+    """Return the bounds without those between levels that differ by less than `smallest`."""
     bounds = list(bounds)
     while len(bounds) > 2:
         sizes = np.abs(np.diff(levels(x, bounds)))
@@ -180,7 +179,7 @@ def _pruned(x: Series, bounds: list[int], smallest: float) -> list[int]:
     return bounds
 
 
-def _change(move: Move, times_us: Times, kept: npt.NDArray[np.int64], variance: float) -> Change:
+def _change(move: Move, times_us: Integers, kept: Integers, variance: float) -> Change:
     size = move.after - move.before
     before, after = max(1, move.start - move.first), max(1, move.last - move.end)
     reach = math.ceil(_BAI_95 * variance / size**2)

@@ -10,29 +10,28 @@ import math
 from itertools import pairwise
 
 import numpy as np
-import numpy.typing as npt
 
-Series = npt.NDArray[np.float64]
+from adawise.drift.arrays import Floats
 
 _SQUARED_NORMAL_MEDIAN = 0.4549  # median of the square of a standard normal
 _FEWEST_BLOCKS = 12  # of a scale: a median of fewer differences says little
 _SHORTEST_BLOCK, _LONGEST_BLOCK = 16, 512  # values; what is kept for longer is a level, not noise
 
 
-def block_means(x: Series, width: int) -> Series:
-    """`[n]` -> `[ceil(n / width)]`: means of `width` consecutive values; the last block may be shorter."""
+def block_means(x: Floats, width: int) -> Floats:
+    """Return `[ceil(n / width)]` means of `width` consecutive values; the last block may be shorter."""
     starts = np.arange(0, len(x), width)
-    means: Series = np.add.reduceat(x, starts) / np.diff(np.append(starts, len(x)))
+    means: Floats = np.add.reduceat(x, starts) / np.diff(np.append(starts, len(x)))
     return means
 
 
-def levels(x: Series, bounds: list[int]) -> Series:
-    """`[segments]`: the mean of each, from bound to bound."""
+def levels(x: Floats, bounds: list[int]) -> Floats:
+    """Return `[segments]`: the mean of each, from bound to bound."""
     return np.array([x[start:end].mean() for start, end in pairwise(bounds)])
 
 
-def long_run_variance(x: Series, *, prior: float, prior_weight: float) -> float:
-    """Variance of the mean of n values times n, for large n, in the square of the unit of `x`.
+def long_run_variance(x: Floats, *, prior: float, prior_weight: float) -> float:
+    """Return the variance of the mean of n values times n, for large n, in the square of the unit of `x`.
 
     From the median of squared differences of adjacent block means (Wu and Zhao 2007), which a few steps do not move; at
     the block length where it is largest, because noise with a memory shows all of itself in long blocks alone. A

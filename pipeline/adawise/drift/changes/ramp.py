@@ -11,7 +11,8 @@ from itertools import groupby, pairwise
 
 import numpy as np
 
-from adawise.drift.changes.noise import Series, block_means, levels
+from adawise.drift.arrays import Floats
+from adawise.drift.changes.noise import block_means, levels
 
 _POINTS = 400  # of a run, at most, while its ends are looked for
 _CANDIDATES = 40  # ends that are tried
@@ -29,8 +30,8 @@ class Move:
     after: float
 
 
-def moves(x: Series, bounds: list[int], variance: float, *, price: float, least: int) -> list[Move]:
-    """The moves between segments with these bounds, steps merged to ramps where that explains more.
+def moves(x: Floats, bounds: list[int], variance: float, *, price: float, least: int) -> list[Move]:
+    """Return the moves between segments with these bounds, steps merged to ramps where that explains more.
 
     Args:
         x: `[n]`.
@@ -50,12 +51,12 @@ def moves(x: Series, bounds: list[int], variance: float, *, price: float, least:
     return found
 
 
-def _step(x: Series, first: int, at: int, last: int) -> Move:
+def _step(x: Floats, first: int, at: int, last: int) -> Move:
     return Move(first, at, at, last, float(x[first:at].mean()), float(x[at:last].mean()))
 
 
-def _ramp(x: Series, segments: list[int], variance: float, price: float, least: int) -> Move | None:
-    """One ramp in place of all steps between these segments, or None if the steps are the better story."""
+def _ramp(x: Floats, segments: list[int], variance: float, price: float, least: int) -> Move | None:
+    """Return one ramp in place of all steps between these segments, or None if the steps explain more."""
     first, last = segments[0], segments[-1]
     width = max(1, (last - first) // _POINTS)
     y = block_means(x[first:last], width)
@@ -69,8 +70,8 @@ def _ramp(x: Series, segments: list[int], variance: float, price: float, least: 
     return Move(first, start, min(end, last), last, before, after)
 
 
-def _best_line(y: Series, least: int) -> tuple[float, int, int, float, float]:
-    """Squares left, start, end, level before and after of the best line of at least that length."""
+def _best_line(y: Floats, least: int) -> tuple[float, int, int, float, float]:
+    """Return squares left, start, end, level before and after of the best line of at least that length."""
     n = len(y)
     t = np.arange(n, dtype=np.float64)
     ends = np.unique(np.linspace(0, n, _CANDIDATES).astype(int))

@@ -8,14 +8,13 @@ from itertools import pairwise
 
 import numpy as np
 
+from adawise.drift.arrays import Floats, Integers
 from adawise.drift.changes.cycle import by_day
 from adawise.drift.changes.find import Change, Sensitivity, find_changes
-from adawise.drift.changes.noise import Series
 from adawise.drift.clocks import local_us, utc_us
-from adawise.drift.result import Floats, Integers, Shape
+from adawise.drift.result import Shape
+from adawise.drift.times import DAY_US, HOUR_US
 
-_DAY_US = 86_400_000_000
-_HOUR_US = _DAY_US // 24
 _LEAST_DAYS = 10
 _SETTLE_DAYS = 5  # that a cycle must have been there, and not
 _LEAST_HOURS = 8  # of a day that says something
@@ -37,15 +36,15 @@ class Cycles:
         return bool(self.changes)
 
     def explains(self, change: Change) -> bool:
-        """Nights that become dark change the mean of days, too."""
+        """Return whether a swing explains a change: nights that become dark change the mean of days, too."""
         return any(
-            abs(change.time_us - swing.time_us) <= 1.5 * _DAY_US and abs(change.size) < 0.75 * abs(swing.size)
+            abs(change.time_us - swing.time_us) <= 1.5 * DAY_US and abs(change.size) < 0.75 * abs(swing.size)
             for swing in self.changes
         )
 
 
 def named(swing: Change) -> Shape:
-    """Of how much less a cycle may be left to have ended, or to have begun with."""
+    """Return the shape of a change of a swing: begun and ended where little of it is left on one side."""
     less, more = sorted((abs(swing.before), abs(swing.after)))
     if less > _GONE * more:
         return "cycle changed"
@@ -53,9 +52,9 @@ def named(swing: Change) -> Shape:
 
 
 def cycles(time_us: Integers, values: Floats, sensitivity: Sensitivity, zone: tzinfo = UTC) -> Cycles:
-    """Where the swing of a daily cycle came, went or changed; of fewer than ten days nothing is said."""
+    """Return where the swing of a daily cycle came, went or changed; nothing of fewer than ten days."""
     nothing = Cycles(np.zeros(len(values)), ())
-    if not len(values) or time_us[-1] - time_us[0] < _LEAST_DAYS * _DAY_US:
+    if not len(values) or time_us[-1] - time_us[0] < _LEAST_DAYS * DAY_US:
         return nothing
     first_day, days = by_day(time_us, values, zone)
     seen = np.isfinite(days)
@@ -70,8 +69,8 @@ def cycles(time_us: Integers, values: Floats, sensitivity: Sensitivity, zone: tz
     if not total or explained < _EXPLAINED * total:
         return nothing
     wide = float(np.ptp(shape))
-    swing: Series = score * wide
-    middle_us = ((first_day + kept) * _DAY_US + _DAY_US // 2).astype(np.int64)
+    swing: Floats = score * wide
+    middle_us = ((first_day + kept) * DAY_US + DAY_US // 2).astype(np.int64)
     least = 3.0 * sensitivity.smallest
     found = find_changes(
         middle_us,
@@ -89,13 +88,13 @@ def cycles(time_us: Integers, values: Floats, sensitivity: Sensitivity, zone: tz
             told.append(
                 replace(
                     change,
-                    time_us=utc_us(change.time_us - _DAY_US // 2, zone),
-                    end_us=utc_us(change.time_us - _DAY_US // 2, zone),
+                    time_us=utc_us(change.time_us - DAY_US // 2, zone),
+                    end_us=utc_us(change.time_us - DAY_US // 2, zone),
                     before=usual[0],
                     after=usual[1],
                     interval_us=(
-                        utc_us(change.interval_us[0] - _DAY_US // 2, zone),
-                        utc_us(change.interval_us[1] + _DAY_US // 2, zone),
+                        utc_us(change.interval_us[0] - DAY_US // 2, zone),
+                        utc_us(change.interval_us[1] + DAY_US // 2, zone),
                     ),
                 )
             )
@@ -103,7 +102,7 @@ def cycles(time_us: Integers, values: Floats, sensitivity: Sensitivity, zone: tz
         return nothing
     level = np.concatenate([np.full(len(part), np.median(part)) for part in parts]) / wide
     shown_us = local_us(time_us, zone)
-    day = np.clip(np.searchsorted(kept, shown_us // _DAY_US - first_day, side="right") - 1, 0, len(kept) - 1)
+    day = np.clip(np.searchsorted(kept, shown_us // DAY_US - first_day, side="right") - 1, 0, len(kept) - 1)
     around = np.concatenate([shape[-1:], shape, shape[:1]])
-    phase = (shown_us % _DAY_US) / _HOUR_US
+    phase = (shown_us % DAY_US) / HOUR_US
     return Cycles(level[day] * np.interp(phase, np.arange(-1, 25) + 0.5, around), tuple(told))

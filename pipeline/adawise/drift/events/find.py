@@ -9,17 +9,18 @@ from itertools import pairwise
 
 import numpy as np
 
+from adawise.drift.arrays import Integers
 from adawise.drift.changes.find import Change, find_changes
 from adawise.drift.events.cycles import cycles, named
 from adawise.drift.events.measures import MEASURES, Binned, Measure
 from adawise.drift.events.mix import Mixed, mix_changes
 from adawise.drift.events.unrest import Restless, restless
-from adawise.drift.result import DriftEvent, Integers, Model, Shape
+from adawise.drift.result import DriftEvent, Model, Shape
+from adawise.drift.times import DAY_US
 
-_DAY_US = 86_400_000_000
-_SPIKE_US = 2 * _DAY_US  # longer is a level of its own
+_SPIKE_US = 2 * DAY_US  # longer is a level of its own
 _BACK = 1.0 / 3.0  # of a spike's size: how far from where it began it may end
-_NEAR_US = _DAY_US // 4
+_NEAR_US = DAY_US // 4
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,7 +45,7 @@ class CameraHistory:
 
 
 def events(of: CameraHistory) -> list[DriftEvent]:
-    """By time."""
+    """Return the events of a camera by time."""
     found = [*_delivered(of), *_models(of)]
     for measure in MEASURES.values():
         found += _measured(of, measure)
@@ -80,13 +81,13 @@ def _measured(of: CameraHistory, measure: Measure) -> Iterator[DriftEvent]:
 
 
 def _within_its_point(change: Change, ends_us: Integers) -> Change:
-    """A point of counts is of some time, anywhere in it: until the next one begins, or the last one ends."""
+    """Return a change with the interval of its point: the images that a point counts lie anywhere in it."""
     earliest_us, latest_us = change.interval_us
     return replace(change, interval_us=(earliest_us, max(latest_us, int(ends_us[change.index]))))
 
 
 def _shaped(of: CameraHistory, measure: Measure, changes: Sequence[Change]) -> Iterator[DriftEvent]:
-    """There and back as spikes, and what is left as steps and ramps."""
+    """Yield changes there and back as spikes, and what is left as steps and ramps."""
     rest = list(changes)
     while rest:
         first = rest.pop(0)
@@ -124,7 +125,7 @@ def _event(
 def _unrest(of: CameraHistory, measure: Measure, unrest: Restless) -> DriftEvent:
     since_us, until_us = unrest.since_us, unrest.until_us
     return DriftEvent(
-        of.stream_id, measure.name, "unrest", since_us, until_us, since_us, since_us + _DAY_US, unrest.usual,
+        of.stream_id, measure.name, "unrest", since_us, until_us, since_us, since_us + DAY_US, unrest.usual,
         unrest.swing, measure.unit, np.nan,
     )  # fmt: skip
 
@@ -154,7 +155,7 @@ def _without_levels(of: CameraHistory, measure: str, shape: Shape, since_us: int
 
 
 def mix_events(of: CameraHistory) -> Iterator[DriftEvent]:
-    """Of the mix of served classes: `after` is the distance (total variation) from the mix before."""
+    """Yield changes of the mix of classes: `after` is the distance (total variation) from the mix before."""
     for change, detail in mix_changes(of.mixed, of.zone):
         yield DriftEvent(
             of.stream_id, "mix", "step", change.time_us, change.end_us, *change.interval_us, 0.0, change.size, "share",
@@ -163,7 +164,7 @@ def mix_events(of: CameraHistory) -> Iterator[DriftEvent]:
 
 
 def _of_silence(event: DriftEvent, of: CameraHistory) -> bool:
-    """A rate falls to nothing where a camera is silent, and rejects rise where nothing else comes: that is told."""
+    """Return whether a silence explains an event: a rate falls there, and rejects rise where nothing else comes."""
     if event.measure == "rejects" and of.rejected_us is not None and of.ended_us is not None:
         return bool(np.isfinite(event.score)) and event.until_us >= of.ended_us - _NEAR_US
     if event.measure != "rate" or event.shape in {"silence", "ended"}:

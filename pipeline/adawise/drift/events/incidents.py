@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from adawise.drift.result import SEVERITIES, Cause, DriftEvent
+from adawise.drift.times import HOUR_US
 from adawise.drift.together import at_once
 
-_NEAR_US = 3 * 3_600_000_000
+_NEAR_US = 3 * HOUR_US
 """By which the begins of two events of an incident may miss each other, beyond their intervals."""
 _LEAD = ("model", "rate", "rejects", "accuracy", "brightness", "contrast", "sharpness", "noise", "colour", "mix")
 """What is told first of an incident: what was done or seen, before what the models make of it."""
@@ -20,7 +21,7 @@ _NAMED = 3
 
 
 def numbered(events: Sequence[DriftEvent], first: int) -> list[DriftEvent]:
-    """A camera's events by time, each with the number of its incident, the first of which is given."""
+    """Return a camera's events by time, each with the number of its incident, the first of which is given."""
     found: list[list[DriftEvent]] = []
     for event in sorted(events, key=lambda each: (each.earliest_us, each.since_us)):
         same = next((those for those in reversed(found) if _is_one(those[0], event)), None)
@@ -32,7 +33,7 @@ def numbered(events: Sequence[DriftEvent], first: int) -> list[DriftEvent]:
 
 
 def _is_one(begun: DriftEvent, event: DriftEvent) -> bool:
-    """Whether both began at one moment, or last for mostly the same time."""
+    """Return whether both began at one moment, or last for mostly the same time."""
     if event.earliest_us <= max(begun.latest_us, begun.since_us) + _NEAR_US:
         return True
     both = min(event.until_us, begun.until_us) - max(event.since_us, begun.since_us)
@@ -41,13 +42,13 @@ def _is_one(begun: DriftEvent, event: DriftEvent) -> bool:
 
 
 def lead(events: Sequence[DriftEvent]) -> DriftEvent:
-    """Of the events of an incident, the one that is told first."""
+    """Return the event of an incident that is reported first."""
     places = {name: place for place, name in enumerate(_LEAD)}
     return min(events, key=lambda e: (SEVERITIES.index(e.severity), places.get(e.measure, len(_LEAD)), -abs(e.score)))
 
 
 def incidents(events: Sequence[DriftEvent]) -> Mapping[int, tuple[DriftEvent, ...]]:
-    """By number, those of each with the lead before the others."""
+    """Return the events of each incident by its number, the lead before the others."""
     found: dict[int, list[DriftEvent]] = {}
     for event in events:
         found.setdefault(event.incident, []).append(event)
@@ -60,7 +61,7 @@ def incidents(events: Sequence[DriftEvent]) -> Mapping[int, tuple[DriftEvent, ..
 
 
 def swapped(events: Sequence[DriftEvent]) -> list[DriftEvent]:
-    """The events, those of two cameras that took each other's place with that as their first cause."""
+    """Return the events; of two cameras that took each other's place, that is the first cause."""
     steps = sorted((e for e in events if e.shape == "step" and e.unit != ""), key=lambda e: e.earliest_us)
     shared: dict[tuple[int, int], list[tuple[DriftEvent, DriftEvent]]] = {}
     for place, one in enumerate(steps):
@@ -87,7 +88,7 @@ def _is_exchanged(one: DriftEvent, other: DriftEvent) -> bool:
 
 
 def shared(events: Sequence[DriftEvent], cameras: int, near_us: int) -> list[DriftEvent]:
-    """Each with that the same happened at the same moment to more than a chance few of the other cameras."""
+    """Return the events; where more than a chance few other cameras did the same then, that is a cause."""
     by_measure: dict[str, dict[str, list[DriftEvent]]] = {}
     for event in events:
         by_measure.setdefault(event.measure, {}).setdefault(event.stream_id, []).append(event)

@@ -6,22 +6,23 @@ import math
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import Literal
 
 import numpy as np
 
 from adawise.drift.accuracy import ESTIMATE_ERROR, LEAST, NORMAL, Ratio, clusters, measured, over_time, ratio
+from adawise.drift.arrays import selected
 from adawise.drift.calendar import name_of, seen_before
 from adawise.drift.events.incidents import incidents
 from adawise.drift.events.measures import Binned
 from adawise.drift.result import NO_STAYS, AccuracyCost, Cause, DriftEvent, Severity, Stays
+from adawise.drift.times import HOUR_US, utc
 from adawise.text import as_long_duration
 
 _MANY_REJECTS = 0.1
 _COSTLY = -0.1  # accuracy
 _CLUSTERS = 5  # on each side
-_NEAR_US, _AROUND_US = 3_600_000_000, 6 * 3_600_000_000
+_NEAR_US, _AROUND_US = HOUR_US, 6 * HOUR_US
 _OVER = frozenset({"spike", "silence"})
 _PASSING = frozenset({"spike", "silence", "unrest"})
 _LESS = frozenset({"forwards", "noise", "colour", "model"})
@@ -42,7 +43,7 @@ class Surroundings:
 
 
 def judged(events: Sequence[DriftEvent], known: Surroundings, roots: Sequence[str]) -> list[DriftEvent]:
-    """A camera's events, each with its severity, causes, the command to go on with, and the cost of its incident."""
+    """Return a camera's events with severity, causes, the command to go on with, and the cost of the incident."""
     told = sorted(incidents(events).values(), key=_begin)
     found, is_wrong = [], bool(told) and over_time([known.binned]).is_wrong
     for number, those in enumerate(told):
@@ -76,14 +77,17 @@ def _severity(event: DriftEvent, cost: AccuracyCost | None, until_us: int) -> Se
 
 
 def _cost(those: Sequence[DriftEvent], binned: Binned, since_us: int, until_us: int) -> AccuracyCost | None:
-    """Accuracy after it less accuracy before it, as far as nothing else happened: by labels, else by confidence."""
+    """Return the accuracy after an incident less that before it, by labels or else by confidence.
+
+    Both sides go as far as nothing else happened.
+    """
     passing = [event for event in those if event.shape in _PASSING]
     begin, end = max(max(event.latest_us, event.until_us) for event in those), until_us
     if len(passing) == len(those):  # afterwards all is as before
         begin, end = min(event.since_us for event in passing), max(event.until_us for event in passing)
     of = clusters(binned)
-    before = of.where((of.since_us >= since_us) & (of.since_us < _begin(those)))
-    after = of.where((of.since_us >= begin) & (of.since_us < end))
+    before = selected(of, (of.since_us >= since_us) & (of.since_us < _begin(those)))
+    after = selected(of, (of.since_us >= begin) & (of.since_us < end))
     if min(side.labelled.sum() for side in (before, after)) >= LEAST:
         found = _change(measured(before), measured(after), "measured")
         if found is not None:
@@ -96,7 +100,7 @@ def _cost(those: Sequence[DriftEvent], binned: Binned, since_us: int, until_us: 
 def _change(
     before: Ratio, after: Ratio, how: Literal["measured", "estimated"], off: float = 0.0
 ) -> AccuracyCost | None:
-    """`off`: how far such a change is off by itself."""
+    """Return a change of accuracy with its interval; `off` is how far such a change is off by itself."""
     fewest = min((before, after), key=lambda side: side.clusters)
     if fewest.clusters < _CLUSTERS:
         return None
@@ -106,7 +110,7 @@ def _change(
 
 
 def _causes(event: DriftEvent, those: Sequence[DriftEvent], known: Surroundings) -> list[Cause]:
-    """The surest first: what was done to the worker, then what the camera did, then what it saw."""
+    """Return the causes, the surest first: what was done to the worker, what the camera did, what it saw."""
     told = []
     near = _NEAR_US + event.latest_us - event.earliest_us
     for at, why in known.starts:
@@ -128,7 +132,7 @@ def _causes(event: DriftEvent, those: Sequence[DriftEvent], known: Surroundings)
 
 
 def _condition(event: DriftEvent, stays: Stays) -> Iterator[Cause]:
-    """Of the conditions that came with it the one that lasted longest; a night again is no news, but it explains."""
+    """Yield of the conditions that came with an event the one that lasted longest."""
     if event.shape not in _MOVES or event.measure in _NOT_SEEN:
         return
     begin_us, end_us = event.earliest_us - _NEAR_US, event.latest_us + _NEAR_US
@@ -150,7 +154,7 @@ def _condition(event: DriftEvent, stays: Stays) -> Iterator[Cause]:
 
 
 def _likely(those: Sequence[DriftEvent], event: DriftEvent) -> list[Cause]:
-    """What such measures mostly mean; a hint and no finding. Noise has edges and texture, a blur takes both."""
+    """Return what such measures mostly mean, as a hint. Noise has edges and texture, a blur takes both."""
     measures = {each.measure for each in those}
     seen = measures & set(_PICTURE)
     grain = [each.size for each in those if each.measure in _GRAIN]
@@ -180,7 +184,7 @@ def _likely(those: Sequence[DriftEvent], event: DriftEvent) -> list[Cause]:
 
 
 def moved(event: DriftEvent) -> str:
-    """confidence .85 to .60; of logarithms the change in per cent."""
+    """Return what moved in words: confidence 0.85 to 0.6; of logarithms the change in per cent."""
     if event.shape in {"silence", "ended"}:
         return "no images" if event.shape == "ended" else "a silence"
     if event.measure == "model":
@@ -204,7 +208,7 @@ def _figure(value: float) -> str:
 
 
 def _next(event: DriftEvent, roots: Sequence[str]) -> str:
-    """The command to go on with; of several roots the last is the one that workers write to."""
+    """Return the command to go on with; of several roots the last is the one that workers write to."""
     since, until = (_moment(event.earliest_us - _AROUND_US), _moment(max(event.until_us, event.latest_us) + _AROUND_US))
     words = ["drift", *roots, "--streams", event.stream_id, "--since", since, "--until", until, "-o", "event.html"]
     if event.shape in {"ended", "silence"}:
@@ -217,4 +221,4 @@ def _next(event: DriftEvent, roots: Sequence[str]) -> str:
 
 
 def _moment(us: int) -> str:
-    return datetime.fromtimestamp(us / 1e6, UTC).strftime("%Y-%m-%dT%H:%MZ")
+    return utc(us).strftime("%Y-%m-%dT%H:%MZ")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, time, timedelta, tzinfo
+from datetime import UTC, datetime, time, tzinfo
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Self
@@ -15,6 +15,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 from adawise.drift.clocks import UTC_CLOCKS, Clocks, time_zone
 from adawise.drift.events.measures import MEASURES
 from adawise.drift.result import Cause, DriftEvent
+from adawise.drift.times import utc
 from adawise.errors import SettingsError
 from adawise.files import read_bytes
 
@@ -58,15 +59,15 @@ class KnownSpan(BaseModel):
         return self
 
     def has(self, event: DriftEvent, zone: tzinfo = UTC) -> bool:
-        """Whether it is known: of such a camera and measure, and begun in the time as far as can be said."""
+        """Return whether an event is known: of such a camera and measure, and begun in the time."""
         if event.measure not in self.measures or not any(fnmatchcase(event.stream_id, glob) for glob in self.streams):
             return False
-        first, last = (_moment(us) for us in (event.earliest_us, max(event.latest_us, event.since_us)))
+        first, last = (utc(us) for us in (event.earliest_us, max(event.latest_us, event.since_us)))
         if self.since is not None and last < self.since:
             return False
         if self.until is not None and first > self.until:
             return False
-        return self.daily is None or self._is_daily(_moment(event.since_us), zone)
+        return self.daily is None or self._is_daily(utc(event.since_us), zone)
 
     def _is_daily(self, at: datetime, zone: tzinfo) -> bool:
         assert self.daily is not None
@@ -82,7 +83,7 @@ class _KnownFile(BaseModel):
 
 
 def read_known(path: Path) -> tuple[KnownSpan, ...]:
-    """Raises SettingsError if the file cannot be read, or says what is not understood."""
+    """Return the spans of a file. Raises SettingsError if it cannot be read or understood."""
     try:
         return _KnownFile.model_validate(tomllib.loads(read_bytes(path).decode())).known
     except OSError as error:
@@ -97,14 +98,14 @@ def read_known(path: Path) -> tuple[KnownSpan, ...]:
 
 
 def _place(where: Sequence[str | int]) -> str:
-    """known 2, since: entries are counted from 1."""
+    """Return a place in the file as known 2, since: entries are counted from 1."""
     return ", ".join(str(part + 1) if isinstance(part, int) else part for part in where).replace("known, ", "known ")
 
 
 def with_known(
     events: Sequence[DriftEvent], known: Sequence[KnownSpan], clocks: Clocks = UTC_CLOCKS
 ) -> list[DriftEvent]:
-    """The events, those that are known as of no weight, with why they are first of their causes."""
+    """Return the events; those that are known are only noted, and why is their first cause."""
     told = []
     for event in events:
         why = next((span.why for span in known if span.has(event, clocks.at(event.stream_id))), None)
@@ -112,7 +113,3 @@ def with_known(
             event = replace(event, severity="noted", causes=(Cause("known", f"known: {why}"), *event.causes))
         told.append(event)
     return told
-
-
-def _moment(us: int) -> datetime:
-    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=us)

@@ -9,12 +9,12 @@ from typing import Literal
 
 import numpy as np
 
+from adawise.drift.arrays import Floats, Integers
 from adawise.drift.changes.find import ALPHA, Sensitivity
-from adawise.drift.result import Floats, Integers
+from adawise.drift.times import HOUR_US
 
 Unit = Literal["alpha", "nats", "share", "images an hour", "forwards an image", "log"]
 
-_HOUR_US = 3_600_000_000
 _RATE_BATCHES = 8.0  # of a point of the rate: of fewer, it is the rhythm of batches that is seen
 
 
@@ -86,7 +86,7 @@ def _mean(column: str) -> Callable[[Binned, int], Watched]:
 
 
 def _share(part: str, *wholes: str, least: float) -> Callable[[Binned, int], Watched]:
-    """Of counts, which are added up until there are `least`: a share of three images says nothing."""
+    """Return a measure that is a share of counts, which are added up until there are `least` images."""
 
     def series(of: Binned, bin_us: int) -> Watched:
         del bin_us
@@ -102,7 +102,7 @@ def _share(part: str, *wholes: str, least: float) -> Callable[[Binned, int], Wat
 
 
 def filled(counts: Integers, least: float) -> Integers:
-    """Where each of the runs begins in which there are about `least` of them or more; the last has as many."""
+    """Return where each of the runs begins in which there are about `least` counts or more."""
     total = np.cumsum(counts)
     if not len(total) or total[-1] < least:
         return np.empty(0, np.int64)
@@ -114,24 +114,27 @@ def filled(counts: Integers, least: float) -> Integers:
 
 
 def _rate(of: Binned, bin_us: int) -> Watched:
-    """Images an hour, as logarithms, also where there were none; a point has hours enough for some batches."""
+    """Return images an hour, as logarithms, also where there were none; a point has hours for some batches."""
     place = of.time_us // bin_us
     span = int(place[-1] - place[0]) + 1
     usual = float(of.batches.sum()) / span
-    width = max(1, -(-_HOUR_US // bin_us), int(np.ceil(_RATE_BATCHES / usual)))
+    width = max(1, -(-HOUR_US // bin_us), int(np.ceil(_RATE_BATCHES / usual)))
     points = max(1, span // width)  # the last is as long, or it would be of less
     kept = (place - place[0]) // width < points
     which = (place[kept] - place[0]) // width
     images = np.bincount(which, (of.images + of.rejected)[kept], points)
     batches = np.bincount(which, of.batches[kept], points)
-    hours = width * bin_us / _HOUR_US
+    hours = width * bin_us / HOUR_US
     least = images.sum() / points / 32.0
     time_us = (place[0] + width * np.arange(points, dtype=np.int64)) * bin_us
     return Watched(time_us, np.log((images + least) / hours), np.maximum(1, np.rint(batches)).astype(np.int64))
 
 
 def _rejects(of: Binned, bin_us: int) -> Watched:
-    """The share as an angle, 2 arcsin of its root, with the same noise everywhere: 0 to .01 is .2, .2 to .29 too."""
+    """Return the share as an angle, 2 arcsin of its root, whose noise is the same everywhere.
+
+    From 0 to .01 it moves by .2, from .2 to .29 too.
+    """
     found = _share("rejected", "images", "rejected", least=128)(of, bin_us)
     return replace(found, values=2.0 * np.arcsin(np.sqrt(found.values)))
 

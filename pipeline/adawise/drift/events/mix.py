@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from datetime import UTC, tzinfo
 
 import numpy as np
-import numpy.typing as npt
 
+from adawise.drift.arrays import Floats, Integers
 from adawise.drift.changes.cycle import daily_cycle
 from adawise.drift.changes.find import Change, Sensitivity, find_changes
 from adawise.drift.changes.noise import block_means
 from adawise.drift.events.measures import filled
-from adawise.drift.result import Floats, Integers
+from adawise.drift.times import DAY_US
 
 _IMAGES = 64  # of a point
 _BLOCKS = 30  # of a camera's time, of whose means the directions are
@@ -30,14 +30,14 @@ class Mixed:
     time_us: Integers
     batches: Integers
     labels: Sequence[str]
-    counts: npt.NDArray[np.int64]
+    counts: Integers
 
 
 NO_MIX = Mixed(np.empty(0, np.int64), np.empty(0, np.int64), (), np.empty((0, 0), np.int64))
 
 
 def joined(one: Mixed, other: Mixed) -> Mixed:
-    """One after the other; a class that one of them does not name was not served there."""
+    """Return one after the other; a class that one of them does not name was not served there."""
     labels = sorted({*one.labels, *other.labels})
     counts = []
     for each in (one, other):
@@ -49,7 +49,7 @@ def joined(one: Mixed, other: Mixed) -> Mixed:
 
 
 def mix_changes(of: Mixed, zone: tzinfo = UTC) -> Iterator[tuple[Change, str]]:
-    """The changes by time, with `size` the total variation, and what came and went in words.
+    """Yield the changes by time, with `size` the total variation, and what came and went in words.
 
     Shares are looked at as square roots, whose distances are Hellinger's, along the directions in which the mix moves
     most over long times, each as a series of its own.
@@ -69,7 +69,7 @@ def mix_changes(of: Mixed, zone: tzinfo = UTC) -> Iterator[tuple[Change, str]]:
     for way in ways:
         series: Floats = roots @ way
         changes = find_changes(time_us, series, batches=batches, sensitivity=replace(_SENSITIVITY, cycle=1.0))
-        found += [c for c in changes if not any(abs(c.time_us - known.time_us) < 86_400_000_000 for known in found)]
+        found += [c for c in changes if not any(abs(c.time_us - known.time_us) < DAY_US for known in found)]
     found.sort(key=lambda change: change.time_us)
     bounds = [int(time_us[0]), *(change.time_us for change in found), int(time_us[-1]) + 1]
     for number, change in enumerate(found):
@@ -85,7 +85,7 @@ def mix_changes(of: Mixed, zone: tzinfo = UTC) -> Iterator[tuple[Change, str]]:
 
 
 def _words(labels: Sequence[str], before: Integers, after: Integers, moved: Floats) -> str:
-    """car 12 % to 55 %; bus 40 % to 5 %."""
+    """Return the classes that moved most in words: car 12 % to 55 %; bus 40 % to 5 %."""
     most = np.argsort(-np.abs(moved))[:_NAMED]
     shares = (before / before.sum(), after / after.sum())
     return "; ".join(f"{labels[k]} {shares[0][k]:.0%} to {shares[1][k]:.0%}" for k in most)

@@ -8,13 +8,13 @@ from datetime import UTC, tzinfo
 
 import numpy as np
 
+from adawise.drift.arrays import Floats, Integers
 from adawise.drift.changes.cycle import daily_cycle
 from adawise.drift.changes.find import Change, Sensitivity
 from adawise.drift.clocks import local_us, utc_us
-from adawise.drift.result import Floats, Integers
+from adawise.drift.times import DAY_US
 
-_DAY_US = 86_400_000_000
-_BLOCK_US = _DAY_US // 8
+_BLOCK_US = DAY_US // 8
 _LEAST_BLOCKS = 5  # of a day that says something
 _SWING = 3.25  # of the smallest change: how far it must go, as a square wave would that varies as much
 _LEAST_DAYS = 3
@@ -30,20 +30,20 @@ class Restless:
     swing: float
 
     def explains(self, change: Change) -> bool:
-        """A level that is left again within the day is none."""
-        near = self.since_us - _DAY_US <= change.time_us <= self.until_us + _DAY_US
+        """Return whether unrest explains a change: a level that is left again within the day is none."""
+        near = self.since_us - DAY_US <= change.time_us <= self.until_us + DAY_US
         return near and abs(change.size) <= 1.25 * self.swing
 
 
 def restless(time_us: Integers, values: Floats, sensitivity: Sensitivity, zone: tzinfo = UTC) -> tuple[Restless, ...]:
-    """Runs of three such days or more, without the daily cycle, which is no unrest."""
+    """Return runs of three such days or more, without the daily cycle, which is no unrest."""
     if not len(values):
         return ()
     x = values - daily_cycle(time_us, values, least=sensitivity.cycle, zone=zone)
     block = local_us(time_us, zone) // _BLOCK_US
     starts = np.flatnonzero(np.diff(block, prepend=block[0] - 1))
     means = np.add.reduceat(x, starts) / np.diff(np.append(starts, len(x)))
-    day = block[starts] // (_DAY_US // _BLOCK_US)
+    day = block[starts] // (DAY_US // _BLOCK_US)
     first = np.flatnonzero(np.diff(day, prepend=day[0] - 1))
     count = np.diff(np.append(first, len(day)))
     mean, square = (np.add.reduceat(part, first) / count for part in (means, means**2))
@@ -61,5 +61,5 @@ def _runs(day: Integers, swing: Floats, least: float, zone: tzinfo) -> Iterator[
         start, end = runs.pop(0)
         while runs and day[runs[0][0]] - day[end - 1] <= _LEAST_DAYS:  # it paused
             _, end = runs.pop(0)
-        since_us, until_us = (utc_us(at * _DAY_US, zone) for at in (int(day[start]), int(day[end - 1]) + 1))
+        since_us, until_us = (utc_us(at * DAY_US, zone) for at in (int(day[start]), int(day[end - 1]) + 1))
         yield Restless(since_us, until_us, usual, float(np.median(swing[start:end])))

@@ -13,26 +13,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from adawise.drift.arrays import Floats, Integers
 from adawise.drift.judge.helped import Interval
 
 RESAMPLES = 1000
 _TAIL = 2.5  # percent on either side
 _DRAWN_AT_ONCE = 4_000_000  # numbers
 
-_Integers = npt.NDArray[np.int64]
-_Floats = npt.NDArray[np.float64]
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Kinds:
     """Batches by their counts, `[K]`: `times` of them have `images`, `served` right as served and `own` by the arm."""
 
-    images: _Integers
-    served: _Integers
-    own: _Integers
-    times: _Integers
+    images: Integers
+    served: Integers
+    own: Integers
+    times: Integers
 
     @property
     def batches(self) -> int:
@@ -45,13 +42,8 @@ class Kinds:
         return int(self.times @ self.images)
 
 
-def joined(parts: list[Kinds]) -> Kinds:
-    """All batches of several: the same kind may be there more than once."""
-    return Kinds(*(np.concatenate([getattr(part, name) for part in parts]) for name in Kinds.__slots__))
-
-
 def intervals(kinds: Kinds, *, seed: int) -> tuple[Interval, Interval]:
-    """The arm's accuracy, and that of what was served less it, on the same images.
+    """Return the arm's accuracy, and that of what was served less it, on the same images.
 
     Of one batch alone nothing is known: then the ends are nan.
     """
@@ -61,8 +53,8 @@ def intervals(kinds: Kinds, *, seed: int) -> tuple[Interval, Interval]:
     return _interval(own / images, accuracy, kinds), _interval((served - own) / images, gain, kinds)
 
 
-def _drawn(kinds: Kinds, seed: int) -> _Floats:
-    """Sums of images, of those right as served and by the arm, in each resample: `[1000, 3]`."""
+def _drawn(kinds: Kinds, seed: int) -> Floats:
+    """Return sums of images, of those right as served and by the arm, in each resample: `[1000, 3]`."""
     rng = np.random.default_rng(seed)
     counts = np.stack([kinds.images, kinds.served, kinds.own], axis=1).astype(np.float64)  # [K, 3]
     share = kinds.times / kinds.times.sum()
@@ -71,11 +63,11 @@ def _drawn(kinds: Kinds, seed: int) -> _Floats:
         rng.multinomial(kinds.batches, share, size=min(rows, RESAMPLES - done)) @ counts
         for done in range(0, RESAMPLES, rows)
     ]
-    sums: _Floats = np.concatenate(parts)
+    sums: Floats = np.concatenate(parts)
     return sums
 
 
-def _interval(value: float, resampled: _Floats, kinds: Kinds) -> Interval:
+def _interval(value: float, resampled: Floats, kinds: Kinds) -> Interval:
     if kinds.batches < 2:
         return Interval(value, float("nan"), float("nan"))
     low, high = np.percentile(resampled, [_TAIL, 100.0 - _TAIL])

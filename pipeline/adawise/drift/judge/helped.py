@@ -23,6 +23,11 @@ class Interval:
         """False of one batch alone: the ends are nan."""
         return not math.isnan(self.low)
 
+    @property
+    def sign(self) -> int:
+        """1 where all of it is above 0, -1 where all of it is below; 0 where it has 0 in it, or is not known."""
+        return (self.low > 0) - (self.high < 0)
+
 
 @dataclass(frozen=True, slots=True)
 class Arm:

@@ -15,17 +15,17 @@ import duckdb
 import numpy as np
 
 from adawise.adapt.card import Card
+from adawise.drift.arrays import concatenated, equal_runs
 from adawise.drift.judge import queries
-from adawise.drift.judge.bootstrap import Kinds, intervals, joined
-from adawise.drift.judge.confusion import confusions
-from adawise.drift.judge.estimates import estimates
-from adawise.drift.judge.helped import BEST, FINE_TUNED, SERVED, ZERO_SHOT, Arm, Confusion, Helped
+from adawise.drift.judge.bootstrap import Kinds, intervals
+from adawise.drift.judge.helped import BEST, FINE_TUNED, SERVED, ZERO_SHOT, Arm, Confusion, Estimate, Helped
 from adawise.labels.join import Labels
 
 ENOUGH = 50
 """Labelled images from which a camera is judged alone."""
 
 _FEW_BATCHES = 30
+_CLASSES = 12  # of a table of confusions, `other` among them
 _ROWS = "the rows"
 _NAMES = {0.0: ZERO_SHOT, 1.0: FINE_TUNED}
 
@@ -55,7 +55,7 @@ class _Side:
 
 
 def judge(connection: duckdb.DuckDBPyConnection, labels: Labels, runs: Sequence[OtherRun], card: Card | None) -> Helped:
-    """The answer, by the table `predictions` and the labels that `label` joined to it.
+    """Return the answer, by the table `predictions` and the labels that `label` joined to it.
 
     Args:
         connection: with `predictions`; it gets the view `answers`, and `run_0` and so on.
@@ -69,7 +69,7 @@ def judge(connection: duckdb.DuckDBPyConnection, labels: Labels, runs: Sequence[
     tables: dict[int, Confusion] = {}
     if labels.labelled:
         by_arm = _measured(connection, runs)
-        tables = confusions(connection)
+        tables = _confusions(connection)
         notes += _missing(by_arm, runs)
     known = _Known(runs, by_arm)
     arms = known.arms({arm: _whole(sides) for arm, sides in by_arm.items()})
@@ -90,7 +90,7 @@ def judge(connection: duckdb.DuckDBPyConnection, labels: Labels, runs: Sequence[
 
 
 def _measured(connection: duckdb.DuckDBPyConnection, runs: Sequence[OtherRun]) -> dict[int, dict[str, _Side]]:
-    """By arm (served, the two endpoints, the runs) and camera."""
+    """Return what was right by arm (served, the two endpoints, the runs) and camera."""
     for number, run in enumerate(runs):
         run.rows(connection).filter("label IS NOT NULL").create_view(f"run_{number}")
     arms = [queries.SERVED, *queries.ENDPOINTS, *(queries.of_run(number) for number in range(len(runs)))]
@@ -104,11 +104,10 @@ def _measured(connection: duckdb.DuckDBPyConnection, runs: Sequence[OtherRun]) -
 
 
 def _by_arm(columns: Mapping[str, Any]) -> dict[int, dict[str, dict[str, Any]]]:
-    """Columns of rows that are ordered by arm and camera, by arm and camera."""
+    """Return columns of rows that are ordered by arm and camera, by these."""
     found: dict[int, dict[str, dict[str, Any]]] = {}
     keys = list(zip(columns["arm"].tolist(), columns["stream_id"].tolist(), strict=True))
-    starts = [row for row in range(len(keys)) if row == 0 or keys[row] != keys[row - 1]]
-    for start, end in zip(starts, [*starts[1:], len(keys)], strict=True):
+    for start, end in equal_runs(keys):
         arm, name = keys[start]
         found.setdefault(int(arm), {})[str(name)] = {key: column[start:end] for key, column in columns.items()}
     return found
@@ -134,7 +133,7 @@ def _whole(cameras: Mapping[str, _Side]) -> _Side:
             before = gaps.get(number, (0, 0.0))
             gaps[number] = (before[0] + images, before[1] + gap)
     return _Side(
-        joined([side.kinds for side in sides]),
+        concatenated([side.kinds for side in sides]),
         gaps,
         sum(side.same for side in sides),
         min(side.lowest for side in sides),
@@ -165,7 +164,7 @@ class _Known:
         return name if name not in self.names.values() else f"{name} ({self._sources[arm]})"
 
     def arms(self, sides: Mapping[int, _Side]) -> tuple[Arm, ...]:
-        """Served first, then by alpha, then the best of the fixed ones."""
+        """Return what was served first, then the arms by alpha, then the best of the fixed ones."""
         arms = {arm: self._arm(arm, sides[arm]) for arm in self.names if arm in sides}
         fixed = [arms[arm] for arm in self.fixed if arm in arms]
         ordered = sorted(arms, key=lambda arm: (arm != 0, np.isnan(arms[arm].alpha), arms[arm].alpha))
@@ -186,7 +185,7 @@ class _Known:
         )
 
     def _best(self, fixed: Sequence[Arm]) -> list[Arm]:
-        """In hindsight: chosen on the labels that it is judged by."""
+        """Return the best in hindsight: it is chosen on the labels that it is judged by."""
         if len(fixed) < 2:
             return []
         best = min(fixed, key=lambda arm: (arm.gain.value if arm.gain else 0.0, arm.alpha))
@@ -194,7 +193,7 @@ class _Known:
 
 
 def _missing(by_arm: Mapping[int, Mapping[str, _Side]], runs: Sequence[OtherRun]) -> list[str]:
-    """What another run does not know."""
+    """Return for how many labelled images other runs have no answers."""
     labelled = _whole(by_arm[0]).kinds.total
     notes = []
     for arm, run in enumerate(runs, start=1 + len(queries.ENDPOINTS)):
@@ -206,7 +205,7 @@ def _missing(by_arm: Mapping[int, Mapping[str, _Side]], runs: Sequence[OtherRun]
 
 
 def _cautions(arms: Sequence[Arm], by_arm: Mapping[int, Mapping[str, _Side]], known: _Known) -> list[str]:
-    """What the reader has to know before believing the numbers."""
+    """Return what the reader has to know before believing the numbers."""
     if not arms:
         return []
     notes = []
@@ -229,3 +228,63 @@ def _cautions(arms: Sequence[Arm], by_arm: Mapping[int, Mapping[str, _Side]], kn
     if batches < _FEW_BATCHES:
         notes.append(f"the labelled images are of {batches} batches: the intervals are rough, and rather too narrow")
     return notes
+
+
+def _confusions(connection: duckdb.DuckDBPyConnection) -> dict[int, Confusion]:
+    """Return which classes are taken for which, by arm; by the view `answers`."""
+    counts: dict[int, dict[tuple[str, str], int]] = {}
+    for arm, truth, answer, images in connection.execute(queries.CONFUSIONS).fetchall():
+        counts.setdefault(arm, {})[truth, answer] = images
+    return {arm: _confusion(cells) for arm, cells in counts.items()}
+
+
+def _confusion(cells: Mapping[tuple[str, str], int]) -> Confusion:
+    often: dict[str, int] = {}
+    for (truth, answer), images in cells.items():
+        often[truth] = often.get(truth, 0) + images
+        often.setdefault(answer, 0)
+    classes = sorted(often, key=lambda name: (-often[name], name))
+    if len(classes) > _CLASSES:
+        classes = [*classes[: _CLASSES - 1], "other"]
+    place = {name: number for number, name in enumerate(classes)}
+    table = np.zeros((len(classes), len(classes)), np.int64)
+    for (truth, answer), images in cells.items():
+        table[place.get(truth, len(classes) - 1), place.get(answer, len(classes) - 1)] += images
+    return Confusion(tuple(classes), tuple(tuple(int(count) for count in row) for row in table))
+
+
+def estimates(connection: duckdb.DuckDBPyConnection, card: Card | None) -> tuple[tuple[Estimate, ...], int]:
+    """Return accuracies without labels, by the table `predictions`, and how many accepted images it has.
+
+    Each says how it was made, and which way it is known to be wrong.
+    """
+    by_alpha = connection.execute(queries.SERVED_AT).fetchall()
+    accepted = sum(images for _, images in by_alpha)
+    if card is None or not accepted:
+        return (), accepted
+    return (*_thresholded(connection, card), *_as_on_the_card(by_alpha, card)), accepted
+
+
+def _thresholded(connection: duckdb.DuckDBPyConnection, card: Card) -> list[Estimate]:
+    """Return the average thresholded confidence of what was served at the card's temperature."""
+    connection.execute("CREATE OR REPLACE TEMP TABLE thresholds (alpha DOUBLE, threshold DOUBLE)")
+    rows = [list(pair) for pair in zip(card.alphas, card.threshold, strict=True)]
+    connection.executemany("INSERT INTO thresholds VALUES (?, ?)", rows)
+    below, images = connection.execute(queries.BELOW).fetchall()[0]
+    if not images or below is None:
+        return []
+    how = (
+        "share of images whose entropy is below the card's threshold (ATC, arXiv 2201.04234); right if the workers "
+        "served with this card and the shift is a mild one, else rather too high"
+    )
+    return [Estimate("ATC", below, how)]
+
+
+def _as_on_the_card(by_alpha: list[tuple[float, int]], card: Card) -> list[Estimate]:
+    accuracy = dict(zip(card.alphas, card.accuracy, strict=True))
+    served = [(accuracy[alpha], images) for alpha, images in by_alpha if alpha in accuracy]
+    images = sum(count for _, count in served)
+    if not images:
+        return []
+    how = f"accuracy of the card's {card.images} labelled images at the alphas that served: as if nothing had shifted"
+    return [Estimate("as on the card", sum(value * count for value, count in served) / images, how)]

@@ -64,12 +64,12 @@ ENDPOINTS = (
 
 
 def of_run(number: int) -> Columns:
-    """Of another run, which is the table `run_<number>` (`joined_runs`)."""
+    """Return the columns of another run, which is the view `run_<number>`."""
     return Columns(*(f"run_{number}_{name}" for name in ("label", "confidence", "alpha")))
 
 
 def create_answers(arms: Sequence[Columns], runs: int) -> str:
-    """The view `answers` of these arms, over `labelled` and the tables of other runs."""
+    """Return the SQL of the view `answers` of these arms, over `labelled` and the views of other runs."""
     structs = ", ".join(
         f"{{arm: {number}, answer: {arm.answer}, confidence: {arm.confidence}, alpha: {arm.alpha}}}"
         for number, arm in enumerate(arms)

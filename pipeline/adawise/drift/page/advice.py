@@ -7,12 +7,14 @@ from dataclasses import dataclass
 
 from adawise.drift.judge.helped import Arm, Helped
 from adawise.drift.page.happened import IncidentShown
-from adawise.drift.result import Camera, CameraChange, Report
+from adawise.drift.report import Report
+from adawise.drift.result import Camera, CameraChange
 from adawise.page.notation import LEVEL, listed, points, three, two
 from adawise.text import counted
 
 _NAMED = 3
 _STATES = ("failing", "changed", "silent")
+_WORDS = {1: "better than", -1: "worse than", 0: "not shown to differ from"}  # by the sign of an interval
 
 
 @dataclass(frozen=True)
@@ -24,13 +26,13 @@ class DriftAdvice:
 
 
 def advise(report: Report, shown: Sequence[IncidentShown]) -> DriftAdvice:
-    """Of the whole report, whose incidents are `shown`."""
-    sentences = (_first(shown), _farthest(report), _helped(report.helped))
+    """Return the advice of a report, whose incidents are `shown`."""
+    sentences = (_first(report, shown), _farthest(report), _helped(report.helped))
     return DriftAdvice(_headline(report, shown), tuple(sentence for sentence in sentences if sentence))
 
 
 def largest(camera: Camera) -> CameraChange | None:
-    """The change of the greatest size, the first of equals."""
+    """Return the change of the greatest size, the first of equals."""
     return max(camera.changes, key=lambda change: abs(change.size), default=None)
 
 
@@ -46,14 +48,15 @@ def _headline(report: Report, shown: Sequence[IncidentShown]) -> str:
     return f"{of}{first.lead.stream_id}: {first.moved[0]}"
 
 
-def _first(shown: Sequence[IncidentShown]) -> str:
+def _first(report: Report, shown: Sequence[IncidentShown]) -> str:
     first = next((each for each in shown if each.matters), None)
     if first is None:
         return ""
     count = len(first.moved)
     rest = f"; {'; '.join(first.moved[1:_NAMED])}" if count > 1 else ""
     more = f" and {counted(count - _NAMED, 'measure', 'measures')} more" if count > _NAMED else ""
-    said = f"{first.lead.stream_id} ({first.lead.state}) comes first, {first.when}: {first.moved[0]}{rest}{more}"
+    name = first.lead.stream_id
+    said = f"{name} ({report.states[name]}) comes first, {first.when}: {first.moved[0]}{rest}{more}"
     likely = next((cause.sentence for cause in first.causes if cause.kind == "likely"), "")
     return ". ".join([said, *(part[:1].upper() + part[1:] for part in (first.cost, likely) if part)]) + "."
 
@@ -86,14 +89,13 @@ def _helped(helped: Helped | None) -> str:
 
 
 def _compared(rivals: Sequence[Arm]) -> str:
-    groups: dict[str, list[str]] = {"better than": [], "worse than": [], "not shown to differ from": []}
+    groups: dict[int, list[str]] = {1: [], -1: [], 0: []}
     for arm in rivals:
         assert arm.gain is not None
         gain = arm.gain
-        word = "better than" if gain.low > 0 else "worse than" if gain.high < 0 else "not shown to differ from"
         between = f"{LEVEL} {points(gain.low)} to {points(gain.high)}" if gain.is_known else "of one batch"
-        groups[word].append(f"{_the(arm.name)} ({points(gain.value)} points, {between})")
-    return "; ".join(f"{word} {listed(names)}" for word, names in groups.items() if names)
+        groups[gain.sign].append(f"{_the(arm.name)} ({points(gain.value)} points, {between})")
+    return "; ".join(f"{_WORDS[sign]} {listed(names)}" for sign, names in groups.items() if names)
 
 
 def _the(name: str) -> str:

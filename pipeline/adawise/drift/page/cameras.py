@@ -1,7 +1,8 @@
-"""A camera on the page: one sentence for each figure, what happened to it, and its mix of classes."""
+"""A camera on the page: one sentence for each figure, what happened to it, its mix of classes, and its rank."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,11 +14,12 @@ from adawise.drift.page.packed import looks
 from adawise.drift.page.panels import Panel
 from adawise.drift.page.small import Picture, picture
 from adawise.drift.page.words import changed, from_to, known, mean, percent, quarters, signed, when
-from adawise.drift.result import Calendar, Camera, Report, Series
+from adawise.drift.report import Report
+from adawise.drift.result import Calendar, Camera, Series
 from adawise.drift.show import accuracies, alarms, conditions
 from adawise.page import theme
 from adawise.page.blocks import Key
-from adawise.page.notation import listed, two
+from adawise.page.notation import NOTHING, listed, two
 from adawise.text import as_long_duration, counted
 
 _NAMED = 3
@@ -70,7 +72,7 @@ class CameraShown:
 def shown(
     report: Report, panels: Sequence[Panel], incidents: Mapping[str, tuple[IncidentShown, ...]]
 ) -> tuple[CameraShown, ...]:
-    """All cameras, in the order of the report; `incidents` by camera."""
+    """Return all cameras, in the order of the report; `incidents` by camera."""
     states = report.states
     return tuple(
         _camera(number, camera, report, panels, incidents.get(camera.stream_id, ()), states[camera.stream_id])
@@ -85,7 +87,7 @@ def drawn(
     readings: Mapping[str, str],
     legend: tuple[Key, ...] = (),
 ) -> tuple[Drawn, ...]:
-    """The panels for which something is known; `legend` is of the calendar."""
+    """Return the panels for which something is known; `legend` is of the calendar."""
     return tuple(
         Drawn(f"{anchor}-{panel.name}", panel, readings[panel.name], legend if panel.name in _CALENDARS else ())
         for panel in panels
@@ -94,7 +96,7 @@ def drawn(
 
 
 def series_readings(series: Series) -> dict[str, str]:
-    """The sentence of each panel, as far as the series alone says it."""
+    """Return the sentence of each panel, as far as the series alone says it."""
     return {
         "objective": _objective(series),
         "answers": _answers(series),
@@ -156,7 +158,7 @@ def _alpha(camera: Camera, report: Report) -> str:
 
 
 def overall_reading(series: Series) -> str:
-    """The sentence of alpha over all cameras."""
+    """Return the sentence of alpha over all cameras."""
     early, late = quarters(series.alpha)
     low, high = (two(float(f(values))) for f, values in ((np.nanmin, series.alpha_low), (np.nanmax, series.alpha_high)))
     return (
@@ -230,7 +232,7 @@ def _legend(of: Calendar) -> tuple[Key, ...]:
 
 
 def colour(place: int, of: Calendar) -> str:
-    """Of the condition at a place in the calendar; the rest has one."""
+    """Return the colour of the condition at a place in the calendar; the rest has one."""
     return f"var(--condition-{place + 1})" if place < of.shown else theme.RANGE
 
 
@@ -261,5 +263,71 @@ def _facts(camera: Camera) -> str:
 
 
 def number_of(cameras: Sequence[CameraShown]) -> dict[str, CameraShown]:
-    """By name."""
+    """Return the cameras by name."""
     return {camera.name: camera for camera in cameras}
+
+
+@dataclass(frozen=True)
+class Sortable:
+    """A cell: its text, and the number that it is sorted by (nan goes last)."""
+
+    text: str
+    value: float
+
+
+@dataclass(frozen=True)
+class Rank:
+    """A row of the table over all cameras."""
+
+    shown: CameraShown
+    cells: tuple[Sortable, ...]
+
+
+HEADERS = (
+    "drift",
+    "incidents",
+    "largest at (UTC)",
+    "alpha",
+    "levels",
+    "last",
+    "FE",
+    "confidence",
+    "agree",
+    "images",
+    "rejected",
+    "silences",
+)
+
+
+def ranking(cameras: Sequence[CameraShown]) -> tuple[Rank, ...]:
+    """Return the rows of the table over all cameras, the one that drifted farthest first."""
+    return tuple(Rank(shown, _cells(shown)) for shown in cameras)
+
+
+def _cells(shown: CameraShown) -> tuple[Sortable, ...]:
+    camera, change = shown.camera, largest(shown.camera)
+    heights = [level.alpha for level in camera.levels]
+    return (
+        _two(camera.drift),
+        _whole(len(shown.incidents)),
+        Sortable(NOTHING, math.nan)
+        if change is None
+        else Sortable(when(change.time_us, change.time_us).removesuffix(" UTC"), change.time_us / 1e6),
+        _two(camera.alpha),
+        Sortable(from_to(min(heights), max(heights)), max(heights)),
+        _two(camera.alpha_last),
+        _two(camera.forward_equivalents),
+        _two(camera.confidence),
+        Sortable(percent(camera.endpoints_agree), camera.endpoints_agree),
+        _whole(camera.images),
+        _whole(camera.rejected),
+        _whole(len(camera.silences)),
+    )
+
+
+def _two(value: float) -> Sortable:
+    return Sortable(two(value), value)
+
+
+def _whole(value: int) -> Sortable:
+    return Sortable(f"{value:,}", value)

@@ -5,23 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
-from adawise.drift.bins import DAY_US
 from adawise.drift.events.incidents import incidents
 from adawise.drift.events.judge import moved
 from adawise.drift.page.words import cost, happened
-from adawise.drift.result import Cause, DriftEvent, Example, Report
+from adawise.drift.report import Report
+from adawise.drift.result import Cause, DriftEvent, Example
+from adawise.drift.times import DAY_US, HOUR_US, utc
 from adawise.page import theme
 from adawise.page.blocks import Key
 
 CARDS = 12  # incidents of the first screen
 ROWS = 40  # cameras of the line of time
 _TICKS = 8
-_HOUR_US = DAY_US // 24
 _STEPS_US = (
-    *(h * _HOUR_US for h in (1, 2, 3, 6, 12)),
+    *(h * HOUR_US for h in (1, 2, 3, 6, 12)),
     *(d * DAY_US for d in (1, 2, 3, 4, 5, 7, 10, 15, 30, 60, 90, 180)),
 )
 _LASTING = frozenset({"ramp", "spike", "unrest", "silence"})
@@ -86,7 +85,7 @@ class IncidentShown:
 
     @property
     def summary(self) -> str:
-        """In one line."""
+        """The incident in one line."""
         return f"{self.lead.state}, {self.when}: {'; '.join(self.moved)}"
 
     @property
@@ -112,7 +111,7 @@ class Timeline:
 
 
 def all_incidents(report: Report) -> tuple[IncidentShown, ...]:
-    """In the order of the report: the worst first."""
+    """Return the incidents in the order of the report: the worst first."""
     told = incidents(report.events)
     order = sorted(told, key=lambda number: told[number][0].since_us)
     places: dict[int, int] = {}
@@ -124,7 +123,7 @@ def all_incidents(report: Report) -> tuple[IncidentShown, ...]:
 
 
 def by_camera(shown: Sequence[IncidentShown]) -> dict[str, tuple[IncidentShown, ...]]:
-    """Of each camera by time; the cameras in the order in which they come first."""
+    """Return the incidents of each camera by time; the cameras in the order in which they come first."""
     found: dict[str, list[IncidentShown]] = {}
     for each in shown:
         found.setdefault(each.lead.stream_id, []).append(each)
@@ -132,7 +131,7 @@ def by_camera(shown: Sequence[IncidentShown]) -> dict[str, tuple[IncidentShown, 
 
 
 def timeline(report: Report, shown: Sequence[IncidentShown]) -> Timeline:
-    """Of the time that is judged."""
+    """Return the line of the time that is judged."""
     rows = tuple(by_camera(shown).items())
     since_us = _since_us(report)
     span_us = report.until_us - since_us + 1
@@ -147,7 +146,7 @@ def timeline(report: Report, shown: Sequence[IncidentShown]) -> Timeline:
 
 
 def marks(shown: Sequence[IncidentShown], report: Report) -> list[dict[str, Any]]:
-    """Of each event what a figure of its measure marks: when in milliseconds, a sign with the incident's number."""
+    """Return what figures mark of each event: when in milliseconds, and a sign with the incident's number."""
     found = []
     for each in shown:
         for event in each.events:
@@ -166,7 +165,7 @@ def marks(shown: Sequence[IncidentShown], report: Report) -> list[dict[str, Any]
 
 
 def outline(event: DriftEvent) -> str:
-    """The name of its mark's."""
+    """Return the name of the outline of an event's mark."""
     upwards = "triangle-up" if event.size > 0 else "triangle-down"
     return _MARKS.get(event.shape, "diamond" if event.measure == "mix" else upwards)
 
@@ -196,7 +195,7 @@ def _mark(event: DriftEvent, report: Report) -> Mark:
 
 
 def _span(event: DriftEvent, report: Report) -> tuple[int, int]:
-    """From when until when, or twice its moment."""
+    """Return from when until when, or twice its moment."""
     if event.shape == "ended":
         return event.since_us, report.until_us
     return event.since_us, event.until_us if event.shape in _LASTING else event.since_us
@@ -212,5 +211,4 @@ def _since_us(report: Report) -> int:
 
 
 def _tick(us: int, step_us: int) -> str:
-    at = datetime.fromtimestamp(us / 1e6, UTC)
-    return at.strftime("%b %d" if step_us >= DAY_US or us % DAY_US == 0 else "%H:%M")
+    return utc(us).strftime("%b %d" if step_us >= DAY_US or us % DAY_US == 0 else "%H:%M")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import altair as alt
 
-from adawise.drift.judge.helped import BEST, SERVED, Arm, Helped, Interval
+from adawise.drift.judge.helped import BEST, SERVED, Arm, Confusion, Helped, Interval
 from adawise.drift.page.words import percent
 from adawise.page import theme
 from adawise.page.blocks import Cell, Figure, Key, Line, Section, Table
@@ -29,8 +30,27 @@ _DRAWN = 40  # cameras of the figure; the table has all
 _REFERENCES = (BEST, "alpha 0.5", "zero-shot", "fine-tuned")  # that cameras are compared with, if known
 
 
+@dataclass(frozen=True)
+class Square:
+    """One count of a confusion; `share` of the images of its true class, in [0, 1]."""
+
+    count: int
+    share: float
+    right: bool
+
+
+@dataclass(frozen=True)
+class Heat:
+    """`rows` are (true class, squares in the order of `classes`)."""
+
+    name: str
+    reading: str
+    classes: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[Square, ...]], ...]
+
+
 def section(helped: Helped) -> Section:
-    """Figures and tables of the arms and of the estimates."""
+    """Return the figures and tables of the arms and of the estimates."""
     arms = helped.arms
     figures = (
         [_accuracies(arms), *([_gains(arms)] if len(arms) > 1 else []), *_by_camera(helped.by_camera)] if arms else []
@@ -76,7 +96,7 @@ def _accuracies(arms: Sequence[Arm]) -> Figure:
 
 
 def _others(served: Arm, arms: Sequence[Arm]) -> str:
-    """Accuracies of different images cannot be compared, differences can."""
+    """Return what the others come to; accuracies of different images cannot be compared, differences can."""
     if any(arm.images != served.images for arm in arms):
         return "; each of the others on the images for which its answer is known, so that only differences compare"
     rivals = [arm for arm in arms if arm is not served]
@@ -90,7 +110,7 @@ def _gains(arms: Sequence[Arm]) -> Figure:
     rivals = [(arm, arm.gain) for arm in arms if arm.gain is not None]
     values = [{"arm": arm.name, **_ends(gain, 100.0), "images": arm.images} for arm, gain in rivals]
     others = [gain for arm, gain in rivals if arm.name != BEST]  # which is one of them
-    better, worse = sum(gain.low > 0 for gain in others), sum(gain.high < 0 for gain in others)
+    better, worse = (sum(gain.sign == way for gain in others) for way in (1, -1))
     reading = (
         f"On the same images served is better than {better} of {counted(len(others), 'other arm', 'other arms')} and "
         f"worse than {worse}; where an interval contains 0 no difference is shown."
@@ -113,7 +133,7 @@ def _by_camera(by_camera: Mapping[str, Sequence[Arm]]) -> list[Figure]:
     ordered = sorted(gains, key=lambda camera: -gains[camera].value)
     kept = ordered if len(ordered) <= _DRAWN else [*ordered[: _DRAWN // 2], *ordered[-_DRAWN // 2 :]]
     values = [{"arm": camera, "look": reference, **_ends(gains[camera], 100.0)} for camera in kept]
-    better, worse = sum(g.low > 0 for g in gains.values()), sum(g.high < 0 for g in gains.values())
+    better, worse = (sum(gain.sign == way for gain in gains.values()) for way in (1, -1))
     reading = (
         f"Against {reference}, served is better on {better} of {counted(len(gains), 'camera', 'cameras')} and worse on "
         f"{worse}; most on {ordered[0]} ({points(gains[ordered[0]].value)} points), least on {ordered[-1]} "
@@ -129,7 +149,7 @@ def _by_camera(by_camera: Mapping[str, Sequence[Arm]]) -> list[Figure]:
 def _dots(
     values: list[dict[str, Any]], order: Sequence[str], title: str, digits: str, *, zero: bool = False
 ) -> theme.Layers:
-    """An interval and a point for each name, one below the other; names are data and are only drawn."""
+    """Return an interval and a point for each name, one below the other; names are data and are only drawn."""
     for value in values:
         value.setdefault("look", value["arm"])
     looks = list(dict.fromkeys(value["look"] for value in values))
@@ -205,7 +225,7 @@ def _gain(gain: Interval | None) -> Cell:
         return Cell("")
     if not gain.is_known:
         return Cell(points(gain.value), note="one batch")
-    mark = "better" if gain.low > 0 else "worse" if gain.high < 0 else "same"
+    mark = "better" if gain.sign > 0 else "worse" if gain.sign < 0 else "same"
     return Cell(points(gain.value), mark, f"{points(gain.low)} to {points(gain.high)}")
 
 
@@ -224,3 +244,34 @@ def _number(value: float) -> float | None:
 
 def _between(interval: Interval) -> str:
     return f"{three(interval.low)} to {three(interval.high)}" if interval.is_known else "one batch"
+
+
+def heats(helped: Helped) -> tuple[Heat, ...]:
+    """Return the confusions as tables of counts whose shades are shares of the true class, what was served first."""
+    names = sorted(helped.confusion, key=lambda name: name != SERVED)
+    return tuple(_heat(name, helped.confusion[name]) for name in names)
+
+
+def _heat(name: str, confusion: Confusion) -> Heat:
+    rows = []
+    for i, (label, counts) in enumerate(zip(confusion.classes, confusion.counts, strict=True)):
+        total = max(1, sum(counts))
+        rows.append((label, tuple(Square(n, n / total, i == j) for j, n in enumerate(counts))))
+    return Heat(name, _confused(confusion), confusion.classes, tuple(rows))
+
+
+def _confused(confusion: Confusion) -> str:
+    wrong = [
+        (count, true, confusion.classes[j])
+        for i, (true, counts) in enumerate(zip(confusion.classes, confusion.counts, strict=True))
+        for j, count in enumerate(counts)
+        if i != j and count
+    ]
+    if not wrong:
+        return "Nothing was taken for something else."
+    count, true, said = max(wrong)
+    total = sum(confusion.counts[confusion.classes.index(true)])
+    return (
+        f"Most often {true} was taken for {said}: {counted(count, 'image', 'images')}, {percent(count / total)} of "
+        "that class."
+    )

@@ -13,18 +13,9 @@ from typing import Any, get_args
 
 import numpy as np
 
+from adawise.drift.arrays import Floats, Integers
 from adawise.drift.page.words import known
-from adawise.drift.result import (
-    NOTHING_KNOWN,
-    AccuracyOverTime,
-    AccuracyPoint,
-    Calendar,
-    Camera,
-    Floats,
-    How,
-    Integers,
-    Series,
-)
+from adawise.drift.result import NOTHING_KNOWN, AccuracyOverTime, AccuracyPoint, Calendar, Camera, How, Series
 
 _UNKNOWN = 65_535
 _ALWAYS = ("batches", "images", "alpha", "alpha_low", "alpha_high", "tried_low", "tried_high", "forward_equivalents")
@@ -41,7 +32,9 @@ def packed(
     camera: Camera | None = None,
     marks: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
-    """What a browser needs to draw it, with the camera's levels and silences. Times are in milliseconds.
+    """Return what a browser needs to draw a series, with the camera's levels and silences.
+
+    Times are in milliseconds.
 
     `marks` are of its events.
     """
@@ -65,13 +58,13 @@ def packed(
 
 
 def looks(series: Series) -> dict[str, Floats]:
-    """What is known of the pictures, each in multiples of its median."""
+    """Return what is known of the pictures, each measure in multiples of its median."""
     found = {name: getattr(series, name) for name in PIXELS}
     return {name: np.exp(values - np.nanmedian(values)) for name, values in found.items() if known(values)}
 
 
 def longest_gap(bins: Integers) -> int:
-    """From bin to bin: a longer one interrupts the lines."""
+    """Return the longest gap from bin to bin through which lines are drawn."""
     return max(1, int(_USUAL * np.median(np.diff(bins)))) if len(bins) > 1 else 1
 
 
@@ -101,7 +94,7 @@ def _stretches(camera: Camera) -> dict[str, Any]:
 
 
 def _calendar(of: Calendar) -> dict[str, Any]:
-    """`names` and then the rest; a run is four whole numbers, one after the other."""
+    """Return a calendar: `names`, then the rest; a run is four whole numbers, one after the other."""
     return {
         "begin": of.begin_us / 1e3,
         "cell": of.cell_us / 1e3,

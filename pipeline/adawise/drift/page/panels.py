@@ -60,13 +60,13 @@ class Panel:
 
 
 def panels() -> tuple[Panel, ...]:
-    """In the order in which they are drawn."""
+    """Return the panels in the order in which they are drawn."""
     of_batches = (_objective(), _answers(), _picture(), _rate(), _cost(), _rejects())
     return (alpha("alpha"), alpha("overall"), *_calendars(), _accuracy(), *of_batches)
 
 
 def alpha(name: Literal["alpha", "overall"], *, height: int = 200) -> Panel:
-    """Levels, events and silences are of one camera."""
+    """Return the panel of alpha; levels, events and silences are of one camera."""
     layers = [
         _area("tried_low", "tried_high", theme.TRIED),
         _area("alpha_low", "alpha_high", theme.RANGE),
@@ -105,7 +105,9 @@ def alpha(name: Literal["alpha", "overall"], *, height: int = 200) -> Panel:
 
 
 def _calendars() -> Iterator[Panel]:
-    """A day is a column of its hours; of a time of few days there is one strip. Colours are the script's."""
+    """Yield the panels of conditions: a day is a column of its hours, a time of few days one strip.
+
+    Colours are the script's."""
     scale = {"domain": [0, 24], "nice": False, "reverse": True}
     of_day = {"scale": scale, "axis": _axis("hour", values=[0, 6, 12, 18, 24], grid=False)}
     of_all = {"scale": scale, "axis": _axis("\u00a0", values=[], domain=False)}
@@ -120,7 +122,7 @@ def _calendars() -> Iterator[Panel]:
 
 
 def _accuracy() -> Panel:
-    """Of data sets of its own: a point is as wide as it has to be."""
+    """Return the panel of accuracy, of data sets of its own: a point is as wide as it has to be."""
     looks: tuple[tuple[str, str, str, str, list[int], str], ...] = (
         ("agreement", "estimated from the agreement of the endpoints", theme.ORACLE, "", [2, 2], "dots"),
         ("confidence", "estimated from confidence", theme.INK, theme.TRIED, [6, 3], "dashes"),
@@ -276,7 +278,7 @@ def _spec(layers: Sequence[_Layer], y: dict[str, Any], *, height: int) -> dict[s
 
 
 def _silences(height: int) -> Iterator[_Layer]:
-    """Shaded, and as a bar along the time, which is seen where shades are not."""
+    """Yield silences shaded, and as a bar along the time, which is seen where shades are not."""
     for colour, top in ((theme.BAND, 0), (theme.MUTED, height - _BAR)):
         yield {
             "data": {"name": "silences"},
@@ -286,7 +288,7 @@ def _silences(height: int) -> Iterator[_Layer]:
 
 
 def _events() -> Iterator[_Layer]:
-    """A line where one begins, with its sign and number above the figure, and a bar as long as it lasts."""
+    """Yield events: a line where one begins, its sign and number above the figure, a bar as long as it lasts."""
     colour = {"color": {"field": "colour", "type": "nominal", "scale": None}}
     yield {
         "data": {"name": "spans"},
@@ -306,7 +308,7 @@ def _events() -> Iterator[_Layer]:
 
 
 def _within() -> dict[str, Any]:
-    """A word above the figure cannot be clipped to it."""
+    """Return an opacity of 0 outside the span that is shown: a word above the figure cannot be clipped to it."""
     return {"condition": {"test": "datum.at >= since && datum.at <= until", "value": 1}, "value": 0}
 
 

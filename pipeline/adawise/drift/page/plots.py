@@ -15,7 +15,8 @@ from adawise.drift.page import helping
 from adawise.drift.page.happened import all_incidents, by_camera, marks
 from adawise.drift.page.packed import longest_gap
 from adawise.drift.page.panels import Panel, alpha, panels
-from adawise.drift.result import Camera, Report, Series
+from adawise.drift.report import Report
+from adawise.drift.result import Camera, Series
 from adawise.errors import SettingsError
 from adawise.page import theme
 from adawise.page.blocks import Key
@@ -49,7 +50,7 @@ def write_plots(folder: Path, report: Report) -> None:
 
 
 def _figures(report: Report) -> Iterator[tuple[str, Spec, float]]:
-    """Name, specification and width in inches."""
+    """Yield name, specification and width in inches."""
     yield "overview", _overview(report), _PAGE if len(report.cameras) > 1 else _COLUMN
     for number, camera in enumerate(report.cameras[:_EACH], start=1):
         yield f"camera-{number:02d}-{_safe(camera.stream_id)}", _camera(camera, report), _COLUMN
@@ -58,18 +59,18 @@ def _figures(report: Report) -> Iterator[tuple[str, Spec, float]]:
 
 
 def _safe(name: str) -> str:
-    """What any file system takes; the number before it tells two that look alike apart."""
+    """Return a name that any file system takes; the number before it keeps those that look alike distinct."""
     return re.sub(r"[^A-Za-z0-9_-]+", "-", name)[:40].strip("-") or "unnamed"
 
 
 def _plain(name: str) -> str:
-    """A name on one line."""
+    """Return a name on one line."""
     shown = "".join(letter if letter.isprintable() else "\ufffd" for letter in name)
     return shown if len(shown) <= 40 else f"{shown[:39]}…"
 
 
 def _overview(report: Report) -> Spec:
-    """Small multiples on the same scales, the farthest first."""
+    """Return small multiples on the same scales, the farthest first."""
     cameras = report.cameras[:_OVERVIEW]
     across = min(_ACROSS, len(cameras))
     width = (_PAGE_PX if across > 1 else _COLUMN_PX) // across - 60
@@ -93,7 +94,7 @@ def _overview(report: Report) -> Spec:
 
 
 def _camera(camera: Camera, report: Report) -> Spec:
-    """Alpha, the objective, confidence and agreement above each other, as far as they are known."""
+    """Return alpha, the objective, confidence and agreement above each other, as far as they are known."""
     points = _points(camera.series, report.bin_us)
     stack = [_filled(alpha("alpha"), camera, report, _COLUMN_PX)]
     stack[0]["title"] = _title(_plain(camera.stream_id), _COLUMN_PX)
@@ -104,7 +105,7 @@ def _camera(camera: Camera, report: Report) -> Spec:
 
 
 def _helped(helped: Helped) -> Spec:
-    """Accuracies, and beside them what is served less each arm."""
+    """Return accuracies, and beside them what is served less each arm."""
     specs = [figure.spec for figure in helping.section(helped).figures if figure.anchor != "helped-cameras"]
     return {
         "datasets": {name: rows for spec in specs for name, rows in spec["datasets"].items()},
@@ -117,7 +118,7 @@ def _helped(helped: Helped) -> Spec:
 
 
 def _whole(report: Report) -> Spec:
-    """The span of the report, and nothing pointed at."""
+    """Return the span of the report, and nothing pointed at."""
     ends = {"since": report.since_us / 1e3, "until": (report.until_us + report.bin_us) / 1e3, "at": None}
     return {"params": [{"name": name, "value": value} for name, value in ends.items()]}
 
@@ -128,7 +129,7 @@ def _title(text: str, width: int) -> Spec:
 
 
 def _filled(panel: Panel, camera: Camera, report: Report, width: int) -> Spec:
-    """A panel with what the page's script would give it, but what is not known left out."""
+    """Return a panel with what the page's script would give it, but what is not known left out."""
     own = by_camera(all_incidents(report)).get(camera.stream_id, ())
     signs = [{**mark, "mark": mark["mark"][0]} for mark in marks(own, report)]
     sets: dict[str, list[dict[str, Any]]] = {
@@ -150,7 +151,7 @@ def _filled(panel: Panel, camera: Camera, report: Report, width: int) -> Spec:
 
 
 def _points(series: Series, bin_us: int) -> list[dict[str, float | None]]:
-    """A row for each bin; before a gap one that ends the step, and one that lifts the pen."""
+    """Return a row for each bin; before a gap one that ends the step, and one that lifts the pen."""
     names = [field.name for field in fields(series) if field.name != "time_us"]
     columns = {name: np.asarray(getattr(series, name), dtype=np.float64) for name in names}
     columns["objective_low"] = columns["objective"] - columns["posterior_sd"]
@@ -172,7 +173,7 @@ def _is_known(points: Sequence[Mapping[str, float | None]], name: str) -> bool:
 
 
 def _legend(keys: Sequence[Key], width: int) -> Spec:
-    """Lines and names, two in a row."""
+    """Return lines and names, two in a row."""
     layers: list[Spec] = []
     for number, key in enumerate(keys):
         x, y = width // 2 * (number % 2), {"y": {"value": 7 + 14 * (number // 2)}}

@@ -12,7 +12,8 @@ from itertools import pairwise
 import numpy as np
 
 from adawise.drift.page.packed import longest_gap
-from adawise.drift.result import Camera, Report, Series
+from adawise.drift.report import Report
+from adawise.drift.result import Camera, Series
 
 WIDTH, HEIGHT = 480, 100  # units of a picture; alpha 1 is at 0, alpha 0 at HEIGHT
 _COLUMNS = 160
@@ -41,7 +42,7 @@ class Piece:
 
 
 def picture(camera: Camera, report: Report) -> Picture:
-    """Of the span of the whole report."""
+    """Return the picture of a camera over the span of the whole report."""
     span = (report.since_us, report.until_us + 1)
     levels = " ".join(
         f"M{_x(level.since_us, span)} {_y(level.alpha)}H{_x(level.until_us, span)}"
@@ -59,7 +60,7 @@ def picture(camera: Camera, report: Report) -> Picture:
 
 
 def together(members: Sequence[Camera], report: Report) -> str:
-    """The path of the members' mean alpha, each with equal weight."""
+    """Return the path of the members' mean alpha, each with equal weight."""
     span = (report.since_us, report.until_us + 1)
     total, count = np.zeros(_COLUMNS), np.zeros(_COLUMNS)
     for camera in members:
@@ -82,19 +83,19 @@ def together(members: Sequence[Camera], report: Report) -> str:
 
 
 def mean_path(runs: Iterable[Sequence[Piece]]) -> str:
-    """The means as steps; each run begins anew."""
+    """Return the means as steps; each run begins anew."""
     return " ".join(f"M{run[0].x} {_along(run[0].mean, [(p.end - p.x, p.mean) for p in run])}" for run in runs)
 
 
 def _band(run: Sequence[Piece]) -> str:
-    """Forth along the highest, back along the lowest."""
+    """Return the band of a run: forth along the highest, back along the lowest."""
     forth = _along(run[0].high, [(p.end - p.x, p.high) for p in run])
     back = _along(run[-1].high, [(p.x - p.end, p.low) for p in reversed(run)])
     return f"M{run[0].x} {forth}{back.removeprefix(str(run[-1].high))}z"
 
 
 def _along(start: int, steps: Sequence[tuple[int, int]]) -> str:
-    """`45h3v-2h6`: from a height on; equal steps in one."""
+    """Return a path from a height on, equal steps in one: `45h3v-2h6`."""
     parts, y, pending = [str(start)], start, 0
     for across, height in steps:
         if height != y:
@@ -107,7 +108,7 @@ def _along(start: int, steps: Sequence[tuple[int, int]]) -> str:
 
 
 def pieces(series: Series, bin_us: int, span: tuple[int, int]) -> list[list[Piece]]:
-    """Runs without a gap, of at most 160 pieces together; `span` is [since, until) in microseconds."""
+    """Return runs without a gap, of at most 160 pieces together; `span` is [since, until) in microseconds."""
     known = np.isfinite(series.alpha)
     bins = series.time_us[known] // bin_us
     if not len(bins):

@@ -6,13 +6,14 @@ import math
 
 import numpy as np
 
-from adawise.drift.result import AccuracyCost, CameraChange, DriftEvent, Floats
-from adawise.drift.show import moment
+from adawise.drift.arrays import Floats
+from adawise.drift.result import AccuracyCost, CameraChange, DriftEvent
+from adawise.drift.times import moment
 from adawise.page.notation import LEVEL, NOTHING, minus, points, two
 
 
 def percent(share: float) -> str:
-    """42 %: whole below 99.5 %, and with a digit where a whole number would say none or all."""
+    """Return a share as 42 %, with a digit after the point where a whole number would say none or all."""
     if math.isnan(share):
         return NOTHING
     whole = f"{100 * share:.0f}"
@@ -21,17 +22,17 @@ def percent(share: float) -> str:
 
 
 def from_to(before: float, after: float) -> str:
-    """.31 to .78."""
+    """Return two levels as .31 to .78."""
     return f"{two(before)} to {two(after)}"
 
 
 def signed(difference: float) -> str:
-    """+.47: a difference of alphas."""
+    """Return a difference of alphas as +.47."""
     return minus(f"{difference:+.2f}".replace("0.", ".", 1))
 
 
 def when(since_us: int, until_us: int) -> str:
-    """2026-11-25 08:00 to 2026-11-25 14:00 UTC, or one moment if they are the same minute."""
+    """Return 2026-11-25 08:00 to 14:00 UTC, or one moment if both are the same minute."""
     since, until = moment(since_us), moment(until_us)
     if since == until:
         return f"{since} UTC"
@@ -39,14 +40,14 @@ def when(since_us: int, until_us: int) -> str:
 
 
 def changed(change: CameraChange) -> str:
-    """A ramp from when to when; a step at a moment, and within which span if that is wider than a minute."""
+    """Return when a change was: a ramp from when to when; a step at a moment, and within which span."""
     if change.kind == "ramp":
         return when(change.earliest_us, change.latest_us)
     return _at(change.time_us, change.earliest_us, change.latest_us)
 
 
 def happened(event: DriftEvent) -> str:
-    """From when to when, or at a moment, as `changed`."""
+    """Return when an event was: from when to when, or at a moment, as `changed`."""
     if event.shape == "ended":
         return f"since {moment(event.since_us)} UTC"
     if event.shape in {"ramp", "spike", "unrest", "silence"}:
@@ -62,7 +63,7 @@ def _at(at_us: int, earliest_us: int, latest_us: int) -> str:
 
 
 def cost(of: AccuracyCost | None) -> str:
-    """accuracy −15.0 points (95 % −20.0 to −10.0, measured by labels); nothing where nobody knows."""
+    """Return accuracy −15.0 points (95 % −20.0 to −10.0, measured by labels), or "" where nobody knows."""
     if of is None:
         return ""
     how = "measured by labels" if of.how == "measured" else "estimated from confidence"
@@ -71,21 +72,21 @@ def cost(of: AccuracyCost | None) -> str:
 
 
 def _shorter(other: str, told: str) -> str:
-    """A moment without its day, if that is the other's too."""
+    """Return a moment without its day, if that is the other's too."""
     return told.removeprefix(other[:11])
 
 
 def known(values: Floats) -> bool:
-    """Whether there is anything to draw."""
+    """Return whether there is anything to draw."""
     return bool(np.isfinite(values).any())
 
 
 def mean(values: Floats) -> float:
-    """Of what is known; nan if nothing is."""
+    """Return the mean of what is known; nan if nothing is."""
     return float(np.nanmean(values)) if known(values) else math.nan
 
 
 def quarters(values: Floats) -> tuple[float, float]:
-    """The means of the first and of the last quarter of the points."""
+    """Return the means of the first and of the last quarter of the points."""
     quarter = max(1, len(values) // 4)
     return mean(values[:quarter]), mean(values[-quarter:])

@@ -15,24 +15,26 @@ from adawise.drift.judge import queries
 from adawise.drift.page import helping
 from adawise.drift.page.advice import advise
 from adawise.drift.page.cameras import (
+    HEADERS,
     CameraShown,
     Drawn,
     colour,
     drawn,
     number_of,
     overall_reading,
+    ranking,
     series_readings,
     shown,
 )
-from adawise.drift.page.confusion import heats
 from adawise.drift.page.happened import CARDS, all_incidents, by_camera, marks, outline, timeline
 from adawise.drift.page.packed import packed
 from adawise.drift.page.panels import Panel, panels
-from adawise.drift.page.ranking import HEADERS, ranking
 from adawise.drift.page.small import HEIGHT, WIDTH, together
 from adawise.drift.page.words import cost, happened, percent, when
-from adawise.drift.result import CameraGroup, Report
-from adawise.drift.show import accuracies, moment, resolution
+from adawise.drift.report import Report
+from adawise.drift.result import CameraGroup
+from adawise.drift.show import accuracies, resolution
+from adawise.drift.times import moment
 from adawise.errors import SettingsError
 from adawise.page import theme
 from adawise.page.blocks import Key
@@ -118,7 +120,7 @@ def write_page(path: Path, report: Report) -> None:
 
 
 def page(report: Report) -> str:
-    """The page as HTML; a function of the report alone. Names of cameras and classes are shown, never obeyed."""
+    """Return the page as HTML, a function of the report alone. Names of cameras and classes are only shown."""
     kinds, incidents = panels(), all_incidents(report)
     cameras = shown(report, kinds, by_camera(incidents))
     judged, known = advise(report, incidents), number_of(cameras)
@@ -150,7 +152,7 @@ def page(report: Report) -> str:
         panels=kinds,
         groups=groups,
         helped=helped,
-        heats=() if report.helped is None else heats(report.helped),
+        heats=() if report.helped is None else helping.heats(report.helped),
         small_legend=_SMALL_LEGEND,
         queries=_queries(report),
         resolution=resolution(report),
@@ -200,7 +202,7 @@ def _series(report: Report, cameras: Sequence[CameraShown]) -> dict[str, Any]:
 
 
 def _drawing(report: Report, kinds: Sequence[Panel]) -> dict[str, Any]:
-    """What the script knows beside the series: the span, and what each panel draws and tells."""
+    """Return what the script knows beside the series: the span, and what each panel draws and says."""
     return {
         "since": report.since_us / 1e3,
         "until": (report.until_us + report.bin_us) / 1e3,
@@ -216,7 +218,7 @@ def _drawing(report: Report, kinds: Sequence[Panel]) -> dict[str, Any]:
 
 
 def _queries(report: Report) -> dict[str, tuple[str, str]]:
-    """Name -> the query, and what it made."""
+    """Return each query by its name, and what it made."""
     found = {name: (sql, _MADE.get(name, "")) for name, sql in report.queries.items()}
     if report.helped is not None and report.queries:
         found |= _JUDGED if report.helped.arms else {}

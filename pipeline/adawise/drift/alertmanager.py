@@ -1,10 +1,10 @@
-"""What happened -> alerts for Prometheus' Alertmanager, by its API (`POST /api/v2/alerts`)."""
+"""Alerts of a report for Prometheus' Alertmanager, by its API (`POST /api/v2/alerts`)."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from http.client import HTTPException
 from typing import Any
 from urllib.error import HTTPError, URLError
@@ -25,39 +25,41 @@ from stamina.instrumentation import RetryDetails, get_on_retry_hooks, set_on_ret
 
 from adawise.drift.events.incidents import incidents
 from adawise.drift.events.judge import moved
-from adawise.drift.result import DriftEvent, Report
+from adawise.drift.report import Report
+from adawise.drift.result import DriftEvent
 from adawise.drift.show import cost
+from adawise.drift.times import utc
 from adawise.errors import AlertsNotSent
 
 _NAME = "AdawiseDrift"
 _ATTEMPTS, _TIMEOUT_S = 3, 10.0
-_MOST_BYTES = 500  # of an answer, that are told
+_MOST_BYTES = 500  # of an answer, in the message
 _GRACE = timedelta(hours=1)  # in which the next report is made
 _LONGEST = timedelta(days=7)
 
 
 def alerts(report: Report, judged: timedelta, now: datetime) -> list[dict[str, Any]]:
-    """One for each incident that is more than noted, as the API takes it.
+    """Return an alert for each incident that is more than noted, as the API takes it.
 
-    It stands until the next report is due: for as long as the time that is judged, and an hour.
+    An alert is active until the next report is due: for as long as the time that is judged, and an hour.
     """
     ends = now + min(judged, _LONGEST) + _GRACE
     heavy = [those for those in incidents(report.events).values() if those[0].severity != "noted"]
     return [_alert(those, report, ends) for those in heavy]
 
 
-def send(url: str, told: list[dict[str, Any]]) -> None:
-    """Post them, if there are any; tried three times. Raises AlertsNotSent."""
-    if not told:
+def send(url: str, made: list[dict[str, Any]]) -> None:
+    """Post the alerts, if there are any, in three attempts. Raises AlertsNotSent."""
+    if not made:
         return
     address = f"{url.rstrip('/')}/api/v2/alerts"
-    body = json.dumps(told).encode()
+    body = json.dumps(made).encode()
     request = Request(address, body, {"content-type": "application/json"}, method="POST")
-    opener = OpenerDirector()  # none that is sent on to another address: it would ask there, and not post
+    opener = OpenerDirector()  # follows no redirect: it would get the other address, and not post there
     for handler in (ProxyHandler, HTTPHandler, HTTPSHandler, HTTPErrorProcessor, HTTPDefaultErrorHandler):
         opener.add_handler(handler())
     others = get_on_retry_hooks()  # the store's
-    set_on_retry_hooks([_tell])
+    set_on_retry_hooks([_log_retry])
     try:
         for attempt in stamina.retry_context(on=_may_pass, attempts=_ATTEMPTS):
             with attempt, opener.open(request, timeout=_TIMEOUT_S):
@@ -73,13 +75,13 @@ def send(url: str, told: list[dict[str, Any]]) -> None:
     finally:
         set_on_retry_hooks(others)
     raise AlertsNotSent(
-        f"{len(told)} alerts could not be sent to {address}: {why}; see to it or correct --alertmanager, and run the "
+        f"{len(made)} alerts could not be sent to {address}: {why}; see to it or correct --alertmanager, and run the "
         "report again, which changes nothing else"
     )
 
 
 def url_problems(url: str) -> Iterator[str]:
-    """What is wrong with an address."""
+    """Yield what is wrong with an address."""
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
@@ -94,7 +96,7 @@ def url_problems(url: str) -> Iterator[str]:
         yield "expected the address alone, without ? and #"
 
 
-def _tell(details: RetryDetails) -> None:
+def _log_retry(details: RetryDetails) -> None:
     log = structlog.get_logger("drift")
     log.warning("alerts_retried", error=str(details.caused_by), wait_s=round(details.wait_for, 1))
 
@@ -126,10 +128,10 @@ def _alert(those: tuple[DriftEvent, ...], report: Report, ends: datetime) -> dic
             "description": f"{measures}.{lost} {'; '.join(causes)}".strip(),
             "next": lead.next,
         },
-        "startsAt": _moment(datetime.fromtimestamp(lead.since_us / 1e6, UTC)),
+        "startsAt": _moment(utc(lead.since_us)),
         "endsAt": _moment(ends),
     }
 
 
-def _moment(at: datetime) -> str:
-    return at.isoformat(timespec="milliseconds")
+def _moment(of: datetime) -> str:
+    return of.isoformat(timespec="milliseconds")

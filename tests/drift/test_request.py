@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from adawise.drift.judge.helped import Arm, Helped, Interval
-from adawise.drift.limits import NUMBERS, parse_limit
-from adawise.drift.result import Camera, Report, Series, Stretch
+from adawise.drift.report import Report
+from adawise.drift.request import NUMBERS, parse_limit
+from adawise.drift.result import Camera, Series, Stretch
 
 _NO: Any = np.empty(0)
 _SERIES = Series(**dict.fromkeys(Series.__slots__, _NO))

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from adawise.__main__ import main
-from adawise.commands.drift.alertmanager import alerts, send
-from adawise.drift.result import Report
+from adawise.drift.alertmanager import alerts, send
+from adawise.drift.report import Report
 from adawise.errors import AlertsNotSent
 from tests.deploy import fleet
 from tests.drift import yard

@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 
 from adawise.drift import queries
-from adawise.drift.analyse import analyse, silences
-from adawise.drift.bins import bin_width_us
+from adawise.drift.cameras import analyse_cameras, silences
 from adawise.drift.collect import ALL, Collected, collect, prepare
 from adawise.drift.events.incidents import incidents, shared
-from adawise.drift.result import Camera, CameraChange, DriftEvent, Example, states_of
+from adawise.drift.result import Camera, CameraChange, DriftEvent, Example
+from adawise.drift.times import bin_width_us
 from adawise.drift.together import at_once, groups
 from adawise.errors import SettingsError
 from adawise.text import as_long_duration
 from tests.drift import yard
-from tests.drift.page.building import an_event
+from tests.drift.page.building import a_camera, a_report, an_event
 from tests.drift.yard import BATCHES, EVENING_US, HOUR_US, IMAGES, NEW, NOON_US, OLD, SILENT_US
 
 
@@ -38,12 +38,12 @@ def found(connection: duckdb.DuckDBPyConnection) -> Collected:
 
 @pytest.fixture(scope="module")
 def cameras(connection: duckdb.DuckDBPyConnection, found: Collected) -> dict[str, Camera]:
-    return {camera.stream_id: camera for camera in analyse(found, ["yard"], smallest=0.1)[0]}
+    return {camera.stream_id: camera for camera in analyse_cameras(found, ["yard"], smallest=0.1)[0]}
 
 
 @pytest.fixture(scope="module")
 def events(found: Collected) -> tuple[DriftEvent, ...]:
-    return analyse(found, ["yard"], smallest=0.1)[1]
+    return analyse_cameras(found, ["yard"], smallest=0.1)[1]
 
 
 def test_series_have_the_means_and_the_extremes_of_each_bin(found: Collected) -> None:
@@ -105,7 +105,7 @@ def test_frames_are_asked_for_in_the_order_of_the_report_once_for_each_incident(
         asked.append(stream_id)
         return (Example("before", before_us, f"frames/0/{len(asked)}/0", "car", 0.9, 0.5, "data:"),)
 
-    _, events = analyse(found, ["yard"], smallest=0.1, examples=examples)
+    _, events = analyse_cameras(found, ["yard"], smallest=0.1, examples=examples)
     leads = [those[0] for those in incidents(events).values() if those[0].severity != "noted"]
     assert len(leads) > 2
     assert asked == [lead.stream_id for lead in leads]
@@ -118,7 +118,7 @@ def test_the_level_after_a_ramp_begins_where_it_has_ended(found: Collected) -> N
     count = len(path.alpha)
     slow = replace(path, alpha=np.interp(np.arange(count), [count // 3, 2 * count // 3], [0.8, 0.2]))
     slowed = replace(found, paths={**found.paths, "ramp": slow})
-    cameras, _ = analyse(slowed, ["yard"], smallest=0.1)
+    cameras, _ = analyse_cameras(slowed, ["yard"], smallest=0.1)
     (camera,) = [camera for camera in cameras if camera.stream_id == "ramp"]
     (change,), (before, after) = camera.changes, camera.levels
     assert change.kind == "ramp"
@@ -162,12 +162,12 @@ def test_a_camera_whose_images_are_all_broken_for_good_has_not_ended() -> None:
             "WHERE stream_id = 'gate' AND time >= make_timestamptz($at)",
             broken,
         )
-        _, events = analyse(collect(connection), ["yard"], smallest=0.1)
+        _, events = analyse_cameras(collect(connection), ["yard"], smallest=0.1)
     (event,) = (event for event in events if event.stream_id == "gate")
     assert (event.measure, event.shape, event.severity, event.after) == ("rejects", "step", "failing", 1.0)
     assert event.earliest_us < event.since_us == EVENING_US
     assert event.next.startswith("adawise dlq list --stream gate")
-    assert states_of(["gate"], events)["gate"] == "failing"
+    assert a_report([a_camera("gate", [(0, 0.3)])], events=(event,)).states == {"gate": "failing"}
 
 
 def test_cameras_in_the_same_fog_are_a_group(found: Collected, cameras: dict[str, Camera]) -> None:
@@ -249,7 +249,7 @@ def test_models_are_told_by_camera_and_in_all(found: Collected) -> None:
 
 
 def test_what_to_do_next_is_asked_of_all_outputs_and_of_the_last_what_workers_do_now(found: Collected) -> None:
-    _, events = analyse(found, ["old yard", "yard"], smallest=0.1)
+    _, events = analyse_cameras(found, ["old yard", "yard"], smallest=0.1)
     commands = {" ".join(event.next.split()[:2]): event.next for event in events}
     assert commands["adawise drift"].startswith("adawise drift 'old yard' yard --streams ")
     assert commands["adawise pair"] == "adawise pair list yard"
@@ -259,7 +259,7 @@ def test_traces_without_predictions_are_analysed_too() -> None:
     with yard.database() as connection:
         connection.execute("DELETE FROM predictions")
         found = collect(connection)
-        cameras, _ = analyse(found, ["yard"], smallest=0.1)
+        cameras, _ = analyse_cameras(found, ["yard"], smallest=0.1)
     assert found.rows == 0
     assert np.isnan(found.series["yard"].confidence).all()
     assert np.isnan(cameras[0].confidence)
@@ -276,7 +276,7 @@ def test_traces_that_say_what_came_of_their_batches_are_believed_and_rows_asked_
         yard.measure(connection, since_us)
         connection.execute("DELETE FROM predictions WHERE time >= make_timestamptz($at)", {"at": since_us})
         measured = collect(connection)
-        found_again, _ = analyse(measured, ["yard"], smallest=0.1)
+        found_again, _ = analyse_cameras(measured, ["yard"], smallest=0.1)
     for name, series in measured.series.items():
         before = found.series[name]
         np.testing.assert_allclose(series.confidence, before.confidence, rtol=1e-6)
