@@ -1,1 +1,1 @@
-"""The method: interpolate two weight sets, judge an alpha without labels, and search for the best one. Pure."""
+"""The method: interpolate two weight sets, judge an alpha without labels, search for the best one. Pure functions."""

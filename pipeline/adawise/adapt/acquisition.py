@@ -1,4 +1,8 @@
-"""What picks the next alpha: expected improvement, and the knowledge gradient, which also says how many images."""
+"""The acquisition functions of the search: expected improvement and the knowledge gradient.
+
+Both score candidates under a `Belief` of the surrogate. The knowledge gradient also chooses how many images a probe
+evaluates.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +14,17 @@ import numpy.typing as npt
 from adawise.adapt.surrogate import Array, Belief
 
 _SQRT_2 = math.sqrt(2.0)
-_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(9)
+_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(9)  # quadrature for an expectation over N(0, 1)
 _WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
 _erf = np.frompyfunc(math.erf, 1, 1)
 
 
 def expected_improvement(belief: Belief, incumbent: int) -> Array:
-    """Expected gain over the incumbent alpha at each alpha of the grid, `[G]`, nats, >= 0 (minimising).
+    """Return the expected improvement over the incumbent at each alpha of the grid, `[G]`, nats, >= 0 (minimising).
 
-    EI of f(incumbent) - f(alpha) under their joint posterior: with the incumbent's own uncertainty in it, so that noise
-    in its value is not taken for a record. Closed form of Jones, Schonlau, Welch (1998).
+    The closed form is that of Jones, Schonlau and Welch (1998, equation 15), applied to f(incumbent) - f(alpha) under
+    their joint posterior. The incumbent's own uncertainty is part of it, so noise in its value does not pass for a
+    record.
     """
     P, m = belief.covariance, belief.mean
     G = len(m) - 1
@@ -34,16 +39,23 @@ def expected_improvement(belief: Belief, incumbent: int) -> Array:
 
 
 def knowledge_gradient(belief: Belief, base: int, indices: npt.NDArray[np.int64], noise_variances: Array) -> Array:
-    """What one more probe is expected to lower the best posterior mean by, `[J, S]`, nats, >= 0 (minimising).
+    """Return how much one more probe is expected to lower the best posterior mean, `[J, S]`, nats, >= 0 (minimising).
 
-    The probe is the difference of alpha `indices[j]` to `base`, with noise variance `noise_variances[j, s]`. Frazier,
-    Powell, Dayanik (2009); the expectation over the outcome by Gauss-Hermite quadrature with 9 nodes. Unlike expected
-    improvement it values what would change the choice between two alphas that both are uncertain.
+    This is the knowledge gradient for correlated beliefs (Frazier, Powell and Dayanik, 2009). Its expectation over the
+    outcome is computed by Gauss-Hermite quadrature with 9 nodes. Unlike expected improvement it values a probe that
+    would change the choice between two alphas of which both are uncertain.
+
+    Args:
+        belief: the posterior before the probe.
+        base: index of the alpha that probes are compared with; an outcome is a difference to it on the same images.
+        indices: `[J]`, indices of the alphas to probe.
+        noise_variances: `[J, S]`, nats^2: noise of the mean difference, for each alpha and each size of the probe.
     """
     P, m = belief.covariance[:-1, :-1], belief.mean[:-1]
     h = P[:, indices] - P[:, [base]]  # [G, J]
-    prior = h[indices, np.arange(len(indices))] - h[base]  # [J], of the difference itself
-    step = h.T[:, None, :] / np.sqrt(prior[:, None] + noise_variances)[..., None]  # [J, S, G] a standard deviation
+    prior = h[indices, np.arange(len(indices))] - h[base]  # [J], prior variance of the difference
+    # How far the outcome moves each mean, per standard deviation of the outcome.
+    step = h.T[:, None, :] / np.sqrt(prior[:, None] + noise_variances)[..., None]  # [J, S, G] by one sd
     lowest = (m + step[..., None, :] * _NODES[:, None]).min(axis=-1)  # [J, S, nodes]
     gain: Array = np.maximum(m.min() - lowest @ _WEIGHTS, 0.0)
     return gain

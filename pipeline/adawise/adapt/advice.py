@@ -1,7 +1,7 @@
-"""Which objective fits a pair: what each would have chosen on labelled images, and how right that would have been.
+"""The objective that fits a pair: what each would have chosen on labelled images, and how accurate that choice is.
 
-On the images that a card was made from, objectives that need it know the answer: their references are from there. So
-every condition is judged in two halves, each by a card of the other halves.
+Objectives with references from a card would know the answer on the images that the card was made from. So every
+condition is split into two halves, and each half is judged by a card made from the other halves.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from adawise.adapt.objective import Objective
 
 AUTO = "auto"
 OWN = "own, in halves"
-OVER_CONFIDENT = 1.0  # the temperature that fits the fine-tuned model at home
+OVER_CONFIDENT = 1.0  # the fine-tuned model is, if its fitted temperature is above this
 _MARGIN = 0.01  # accuracy: a smaller gain over the default is a draw
 _MOVED = 0.1  # share of images
 _LOSS = 0.002  # accuracy: what adapting may cost on labelled conditions
@@ -30,17 +30,23 @@ _LEAST = 8  # images: fewer are not worth halving
 
 @dataclass(frozen=True)
 class Advice:
-    """An objective, and why: a clause that goes on after a colon."""
+    """A recommended objective and the reason for it, a clause that continues a sentence after a colon."""
 
     objective: str
     reason: str
 
 
 def judge(home: Condition, shifted: Sequence[Condition], like: Card) -> tuple[Judged, ...]:
-    """What each objective would choose for each condition: both halves by a card of the others, mean of the two.
+    """Return what each objective would choose for each condition.
 
-    A condition too small to be halved is not judged. Shifted conditions of the same source images share their evidence:
-    what is hard about an image is so in each of them. `like` has the grid.
+    Both halves of a condition are judged by a card made from the other halves, and the mean of the two is returned. A
+    condition too small to be halved is not judged. Shifted conditions made of the same source images divide their
+    number of images among them: an image that is hard is hard in each of them.
+
+    Args:
+        home: the labelled in-distribution sample.
+        shifted: labelled images under shift.
+        like: a card of the same pair, for the grid, identity and date.
     """
     found: list[Judged] = []
     halves = [_halves(one) for one in (home, *shifted) if len(one.labels) >= _LEAST]
@@ -66,16 +72,18 @@ def judge(home: Condition, shifted: Sequence[Condition], like: Card) -> tuple[Ju
 
 
 def _among(one: Judged, sharers: int) -> Judged:
+    """Return the result with its number of images divided by the conditions that are made of the same ones."""
     return replace(one, images=max(1, one.images // sharers))
 
 
 def _halves(condition: Condition) -> tuple[Condition, Condition]:
+    """Return the images at even and at odd places."""
     every = torch.arange(len(condition.labels))
     return condition.part(every[::2]), condition.part(every[1::2])
 
 
 def _choices(condition: Condition, card: Card) -> Iterator[Judged]:
-    """Each objective's choice for these images; the lowest of equal alphas."""
+    """Yield the alpha that each objective chooses for these images; the lowest where several are equal."""
     names = objectives.NAMES
     judged: dict[str, Objective] = {name: card.objective(name) for name in names}
     means: dict[str, list[float]] = {name: [] for name in judged}
@@ -92,27 +100,29 @@ def _choices(condition: Condition, card: Card) -> Iterator[Judged]:
 
 
 def _mean(one: Judged, other: Judged) -> Judged:
-    """Of two halves of a condition, by their images."""
+    """Return the mean over two halves of a condition, weighted by their images."""
     images = one.images + other.images
     measured = [np.array([j.alpha, j.accuracy, j.best_accuracy, j.zero_shot, j.fine_tuned]) for j in (one, other)]
     alpha, *accuracies = ((one.images * measured[0] + other.images * measured[1]) / images).tolist()
     accuracy, best, *ends = accuracies
+    # `max`: rounding must not leave the best accuracy below another one, which `read_card` refuses.
     return Judged(one.condition, images, one.objective, alpha, accuracy, max(accuracy, best, *ends), *ends)
 
 
 def advise(card: Card) -> Advice:
-    """The objective that the card recommends.
+    """Return the objective that the card recommends.
 
-    Where images under shift were given, `calibrated_tsallis`, which is fitted to them: on six pairs that `finetune`
-    makes its worst domain lay .7 to 2.8 points below the better endpoint, that of each other objective up to 11 or more
-    (docs/measurements/method.md). Without any, confidence at home decides: `tsallis` where the fine-tuned model is
-    surely not over-confident on the card's own sample, else `relative`. For a model that is so at home is surer still
-    of what it never saw; `relative` takes that into account and served up to 1.2 points more there, .5 less elsewhere.
+    If the card has images under shift, that is `calibrated_tsallis`, which is fitted to them. On six pairs made by
+    `finetune` its worst domain was .7 to 2.8 points below the better endpoint; that of each other objective was up to
+    11 or more below (docs/measurements/method.md). Otherwise confidence on the card's own sample decides: `tsallis` if
+    the fine-tuned model is surely not over-confident there, else `relative`. A model that is over-confident at home is
+    even more so on images unlike its training set. `relative` takes that into account: it served up to 1.2 points more
+    there, and .5 less elsewhere.
 
-    Another objective is proven where it had to choose each way. So judged conditions count if the fine-tuned model is
-    better in some of them and zero-shot in others, and both kinds weigh the same. On conditions of one kind, whatever
-    always runs to that end wins: on a development pair's corruptions of known classes `calibrated_entropy` served most,
-    and .14 less than `entropy` on new classes.
+    Another objective must prove itself on conditions of both kinds. So judged conditions count only if the fine-tuned
+    model is better in some of them and zero-shot in others, and both kinds have the same weight. On conditions of one
+    kind, an objective that always runs to that end would win: on a development pair's corruptions of known classes
+    `calibrated_entropy` served most, and .14 less than `entropy` on new classes.
     """
     default, reason = _default(card)
     served, margin = _served(card.judged)
@@ -129,7 +139,7 @@ def advise(card: Card) -> Advice:
 
 
 def _default(card: Card) -> tuple[str, str]:
-    """An objective, and why, before anything was judged."""
+    """Return the objective for a card without judged conditions, and the reason."""
     if card.shifted_temperature:
         low, high = card.shifted_temperature[0], card.shifted_temperature[-1]
         return "calibrated_tsallis", (
@@ -148,16 +158,18 @@ def _default(card: Card) -> tuple[str, str]:
 
 
 def advised_alpha(verdict: PairVerdict | None) -> float | None:
-    """The alpha to serve always, where adapting surely served less than it, and by more than a draw; None: adapt."""
+    """Return the alpha to serve always, if adapting surely served less by more than a draw; None means adapt."""
     return verdict.fixed_alpha if verdict is not None and verdict.gain[0] < -_LOSS and verdict.gain[2] < 0.0 else None
 
 
 @dataclass(frozen=True)
 class Recommendation:
-    """What to serve with a judged pair.
+    """The way to serve a judged pair.
 
-    `alpha` is the one for all images, 0 for theta_0 alone, None to adapt. `served` is the accuracy that this had, mean
-    over the judged conditions. `is_auto`: `search.strategy = auto` does it by the card.
+    Attributes:
+        alpha: the alpha for all images; 0 is theta_0 alone, None means adapt.
+        served: the accuracy that this had, mean over the judged conditions.
+        is_auto: True if `search.strategy = auto` does this by the card.
     """
 
     alpha: float | None
@@ -166,10 +178,10 @@ class Recommendation:
 
 
 def recommend(verdict: PairVerdict) -> Recommendation:
-    """Return the one recommendation: what serves most.
+    """Return the one recommendation: what served the highest accuracy.
 
-    To adapt counts as most unless a fixed alpha surely serves more. Where it serves no more than theta_0, it is not
-    worth its forwards: the best fixed alpha is, or theta_0 alone where that serves no more either.
+    Adapting counts as best unless a fixed alpha surely serves more. If adapting serves no more than theta_0, it is not
+    worth its forwards: the best fixed alpha is recommended, or theta_0 alone if that alpha serves no more either.
     """
     if (fixed := advised_alpha(verdict)) is not None:
         return Recommendation(fixed, verdict.best_fixed, is_auto=True)
@@ -181,24 +193,25 @@ def recommend(verdict: PairVerdict) -> Recommendation:
 
 
 def in_words(strategy: str, objective: str, alpha: float, *, is_advised: bool) -> str:
-    """How alpha is chosen, for everybody who is told; `is_advised`: by `auto`, which goes by the card."""
+    """Return how alpha is chosen, as messages say it; `is_advised` if `auto` chose the strategy by the card."""
     if strategy == "fixed":
         return f"a fixed alpha of {alpha:g}, as {'the card advises' if is_advised else 'search.alpha says'}"
     return f"adapts by {objective}" + ("" if strategy == "warm" else f", search {strategy}")
 
 
 def chosen(name: str, card: Card | None) -> str:
-    """The objective that `name` stands for: `auto` is what the card recommends, the default without a card."""
+    """Return the objective that `name` means: for `auto` the card's recommendation, or the default without a card."""
     if name != AUTO:
         return name
     return objectives.DEFAULT if card is None else advise(card).objective
 
 
 def _served(judged: Sequence[Judged]) -> tuple[dict[str, float], float]:
-    """Objective -> accuracy, mean of both kinds of condition, and what is a draw; empty if one kind is missing.
+    """Return each objective's accuracy, mean over both kinds of condition, and the margin below which it is a draw.
 
-    The card's own sample does not count: it has no shift to choose by. Between the alphas of two objectives hardly more
-    than a tenth of the images become right or wrong, which gives a difference its standard deviation.
+    The accuracies are empty if one kind of condition is missing. The card's own sample does not count, because there is
+    no shift to choose by. Between the alphas of two objectives hardly more than a tenth of the images become right or
+    wrong, which gives the difference its standard deviation.
     """
     kinds: dict[str, tuple[list[Judged], list[Judged]]] = {}
     for one in judged:

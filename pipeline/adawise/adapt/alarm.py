@@ -1,9 +1,10 @@
-"""Is the objective deceived? What the entropy of standardised logits would choose, from what is looked at anyway.
+"""The alarm: a second opinion on the objective, from the entropy of standardised logits.
 
-Weights that are over-confident give large logits, and entropy takes that for knowledge. Logits of mean 0 and one spread
-have lost their scale: their entropy follows accuracy less well (docs/decisions/objective.md), but scale does not
-deceive it. So it chooses nothing, and where it would surely choose an alpha far below, it is believed as far as that:
-alpha goes no further, and labels should be looked at.
+Over-confident weights give large logits, and entropy takes them for knowledge. Logits standardised to mean 0 and one
+spread have lost their scale. Their entropy follows accuracy less well (docs/decisions/objective.md), but scale cannot
+deceive it. So it never chooses an alpha. But where it would surely choose an alpha far below the objective's, it caps
+alpha and raises the alarm: an operator should look at labels. It reads logits that the search has evaluated anyway, so
+it costs no forward.
 """
 
 from __future__ import annotations
@@ -16,17 +17,21 @@ from adawise.adapt.objective import standardised_tsallis
 from adawise.adapt.search import NOISE_FLOOR, Rows
 from adawise.adapt.surrogate import Abridged, Surrogate
 
-_FAR = 0.25  # alpha
-_BATCHES = 8.0  # that the curve has drifted by between two looks
+_FAR = 0.25  # distance in alpha that counts as far below
+_BATCHES = 8.0  # of drift assumed between two batches with probes
 _SURE = 1.0  # standard deviations
 
 
 def observed(
     surrogate: Surrogate, curve: Abridged | None, current: int, evaluated: dict[int, tuple[Rows, Tensor]]
 ) -> Abridged | None:
-    """What is known of that entropy's curve after the looks of a batch; None before the first of a condition.
+    """Return the belief about that entropy's curve after the probes of a batch; None before a condition's first probe.
 
-    `evaluated` maps an alpha's index to rows and logits, that of `current` to those of the whole batch.
+    Args:
+        surrogate: the prior over curves.
+        curve: the belief before the batch, None if there is none.
+        current: index of the alpha at which the whole batch was evaluated.
+        evaluated: alpha index -> (rows, logits); that of `current` has every row of the batch.
     """
     looks = {index: look for index, look in evaluated.items() if index != current}
     if not looks:
@@ -34,7 +39,7 @@ def observed(
     belief = surrogate.prior() if curve is None else surrogate.advance(surrogate.restore(curve), _BATCHES)
     of_current, served = evaluated[current][1], np.full(len(evaluated[current][1]), np.nan)
     for index, (rows, logits) in looks.items():
-        new = rows[np.isnan(served[rows])]  # not all: of a thousand classes a row takes time
+        new = rows[np.isnan(served[rows])]  # only rows that are needed: with a thousand classes each takes time
         if len(new):
             served[new] = standardised_tsallis(of_current[torch.from_numpy(new)])
         differences = standardised_tsallis(logits) - served[rows]
@@ -45,12 +50,16 @@ def observed(
 
 
 def highest(surrogate: Surrogate, curve: Abridged | None, most: int) -> int:
-    """The index of the largest alpha, `most` or lower, that is not surely worse by it than one that lies far below."""
+    """Return the index of the highest alpha, at most `most`, that the alarm allows.
+
+    An alpha is refused if it lies .25 or more above the best alpha of `curve` and is surely worse than it by that
+    curve.
+    """
     alphas = surrogate.alphas
     if curve is None:
         return most
     best = int(surrogate.restored_mean(curve).argmin())
-    if alphas[most] - alphas[best] < _FAR - 1e-9:  # as nearly always
+    if alphas[most] - alphas[best] < _FAR - 1e-9:  # nearly every batch: skip restoring the covariance
         return most
     belief = surrogate.restore(curve)
     while most > best and alphas[most] - alphas[best] >= _FAR - 1e-9:

@@ -1,4 +1,4 @@
-"""From a labelled sample: the temperature of an alpha, the threshold of `atc`, how well confidence fits accuracy."""
+"""Calibration on a labelled sample: temperatures, the threshold of `atc`, and calibration error."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from torch import Tensor
 
 from adawise.adapt.objective import Values, tsallis
 
-_BINS = 15  # of the calibration error
-_RANGE = (0.05, 20.0)  # of temperatures
-APART = 0.03  # accuracy: with less between its ends a condition says nothing of where to go
-_LOG_RATIOS = np.arange(-0.2, 2.01, 0.05)
-_PARTS = 5  # of the grid: accuracies and objectives change little within one
-_ALIKE = 0.01  # nats: a search hardly tells alphas apart whose objectives differ by less
-_DRAW = 0.001  # accuracy: ratios that serve within this of the best are as good
-_LEAST = 100  # images of a kind: of fewer, chance puts ends apart
+_BINS = 15  # bins of the calibration error
+_RANGE = (0.05, 20.0)  # bounds of a fitted temperature
+APART = 0.03  # accuracy: a condition whose endpoints differ by less does not say which of them is better
+_LOG_RATIOS = np.arange(-0.2, 2.01, 0.05)  # candidates of `serving_ratio`: ratios from .82 to 7.4
+_PARTS = 5  # of the grid that are evaluated: accuracies and objectives change little within one
+_ALIKE = 0.01  # nats: a search hardly distinguishes alphas whose objectives differ by less
+_DRAW = 0.001  # accuracy: a ratio within this of the best counts as equally good
+_LEAST = 100  # images of a kind: with fewer, endpoints differ by chance
 
 
 def sharing(labels: Sequence[npt.NDArray[np.int64]], vocabularies: Sequence[int]) -> tuple[tuple[int, ...], ...]:
-    """Return which conditions are of the same source images, in groups, each with its largest condition first.
+    """Return which conditions are made of the same source images, in groups with the largest condition first.
 
     Row i of each condition of a group is made of the group's image i, as for photographs under several corruptions.
-    Such conditions are recognised by their labels, which are equal from the first row on, and of two classes or more.
-    Different photographs may have equal labels too, where both sets are sorted by class. Their interval is wider than
-    it would be apart, since what is hard about a class is then drawn together.
+    Such conditions are recognised by their labels: these are equal from the first row on and have two classes or more.
+    Different photographs may have equal labels too, if both sets are sorted by class. The interval of such a group is
+    wider than it need be, because what is hard about a class is then drawn together.
 
     Args:
-        labels: of each condition, class indices `[N]`.
+        labels: class indices `[N]` of each condition.
         vocabularies: of each condition, the number of its list of classes.
     """
     groups: list[list[int]] = []
@@ -51,19 +51,26 @@ def sharing(labels: Sequence[npt.NDArray[np.int64]], vocabularies: Sequence[int]
 
 
 def fit_threshold(values: Values, accuracy: float) -> float:
-    """The entropy below or at which lie as many of `values` `[N]` as images are right (ties aside)."""
+    """Return the entropy at or below which lie as many of `values` `[N]` as images are right (ties aside).
+
+    This is the threshold of average thresholded confidence (Garg et al., 2022).
+    """
     ordered = np.sort(values)
     right = round(accuracy * len(ordered))
     if right == 0:
-        return float(ordered[0]) - 1.0
+        return float(ordered[0]) - 1.0  # below every value
     return float(ordered[right - 1 : right + 1].mean())
 
 
 def fit_temperature(logits: Tensor, labels: Tensor, *others: tuple[Tensor, Tensor]) -> float:
-    """The T in [.05, 20] that minimises the NLL of softmax(logits / T) (Guo et al., arXiv 1706.04599).
+    """Return the temperature in [.05, 20] with the lowest NLL of softmax(logits / T) (Guo et al., 2017, section 4.2).
 
-    Of logits `[n, C]` and labels `[n]`; of other such samples as well, each of which weighs the same. The NLL is convex
-    in 1/T, so a golden-section search over ln T finds its one minimum.
+    The NLL is convex in 1/T, so a golden-section search over ln T (Kiefer, 1953) finds its one minimum.
+
+    Args:
+        logits: `[n, C]`.
+        labels: `[n]`, class indices.
+        others: further (logits, labels) samples; each sample has the same weight, whatever its size.
     """
     samples = ((logits, labels), *others)
 
@@ -81,24 +88,25 @@ def fit_temperature(logits: Tensor, labels: Tensor, *others: tuple[Tensor, Tenso
 def serving_ratio(
     conditions: Sequence[tuple[Callable[[int], Tensor], Tensor]], alphas: Sequence[float], temperature: float
 ) -> float | None:
-    """How much higher the temperature at alpha 1 is than `temperature`, at alpha 0, for `tsallis` to choose best.
+    """Return the ratio of temperatures, alpha 1 to alpha 0, at which `tsallis` chooses best.
 
-    The lowest NLL makes probabilities right on the average. Whether an objective then chooses the right end is another
-    question: with few classes to learn from, fine-tuned weights have so high a temperature on others that it stays
-    half-way where they are right. So of ratios from .8 to 7.4 those are looked for that serve most: labelled images at
-    the alphas that the objective would choose, or nearly so, with the logarithm of the temperature on a straight line
-    between the ends. Conditions where zero-shot is better weigh as much as those where fine-tuned is. Of ratios that
-    serve alike it is the one at which the objective tells the ends apart by most nats, in the kind where that is less:
-    conditions that nobody labelled differ by a few tenths, and one on the wrong side of 0 is served by the wrong end.
+    The temperature of lowest NLL makes probabilities right on average. Whether an objective then chooses the right
+    endpoint is another question: with few classes to learn from, fine-tuned weights have so high a temperature on other
+    classes that alpha stays half-way where they are right. So this searches ratios from .8 to 7.4 for those that serve
+    the highest accuracy on labelled images, at the alphas that the objective would choose or nearly so. The logarithm
+    of the temperature is linear in alpha. Conditions where zero-shot is better have the same weight as those where
+    fine-tuned is. Among ratios that serve alike, the one is returned whose smaller margin is largest: the margin is by
+    how many nats the objective prefers the better endpoint, as a mean over the conditions of a kind. Conditions without
+    labels differ by a few tenths of a nat, and one on the wrong side of 0 is served by the wrong endpoint.
 
     Args:
-        conditions: of each, logits `[N, C]` of an alpha by its index, and labels `[N]`.
+        conditions: (logits, labels) of each condition: logits `[N, C]` at an alpha by its index, and labels `[N]`.
         alphas: the grid.
-        temperature: at alpha 0.
+        temperature: the temperature at alpha 0.
 
     Returns:
-        None where conditions with a better end are of one kind, for whatever always runs to that end serves most there;
-        or where a kind has too few images to tell.
+        The ratio. None if conditions with a better endpoint are all of one kind, for an objective that always runs to
+            that endpoint would serve most there; or if a kind has too few images.
     """
     last = len(alphas) - 1
     chosen = [*range(0, last, max(1, last // _PARTS)), last]
@@ -127,17 +135,23 @@ def serving_ratio(
 
 
 def _served(objectives: Values, right: Values) -> Values:
-    """Accuracy `[R]` where alphas, right on shares `[G]`, are served the more the lower their objectives `[R, G]`."""
+    """Return the accuracy at each ratio, `[R]`: accuracies `[G]` weighted by a softmin of objectives `[R, G]`."""
     weights = np.exp((objectives.min(axis=1, keepdims=True) - objectives) / _ALIKE)
     served: Values = (weights * right).sum(axis=1) / weights.sum(axis=1)
     return served
 
 
 def temperature_interval(logits: Tensor, labels: Tensor, temperature: float) -> tuple[float, float]:
-    """The 95 % interval of a fitted temperature, for other images of the same kind: `logits` `[N, C]`, `labels` `[N]`.
+    """Return the 95 % interval of a fitted temperature, for other images of the same kind.
 
-    The sandwich estimator of 1/T: the spread of the images' derivatives of the NLL over its curvature. A temperature at
-    an end of its range is of images that are all right, or tell nothing: then it may be any.
+    The variance of 1/T is the sandwich estimate (Huber, 1967; White, 1982): the sum of the images' squared derivatives
+    of the NLL over the squared curvature. A temperature at an end of its range comes from images that are all right, or
+    that carry no information; the interval is then the whole range.
+
+    Args:
+        logits: `[N, C]`.
+        labels: `[N]`.
+        temperature: the fitted one.
     """
     if not _RANGE[0] * 1.01 < temperature < _RANGE[1] / 1.01:
         return _RANGE
@@ -151,7 +165,10 @@ def temperature_interval(logits: Tensor, labels: Tensor, temperature: float) -> 
 
 
 def calibration_error(p: Tensor, labels: Tensor) -> float:
-    """Expected calibration error of probabilities `[N, C]` over 15 equal bins of confidence, in [0, 1]."""
+    """Return the expected calibration error of probabilities `[N, C]` over 15 equal bins of confidence, in [0, 1].
+
+    The definition is that of Naeini, Cooper and Hauskrecht (2015), as used by Guo et al. (2017, equation 3).
+    """
     confidence, guess = p.max(dim=-1)
     correct = (guess == labels).double()
     bins = (confidence * _BINS).long().clamp(max=_BINS - 1)

@@ -1,9 +1,9 @@
-"""The card: what a labelled in-distribution sample says about a model pair, once, offline.
+"""The card: what a labelled in-distribution sample says about a model pair, measured once and offline.
 
-Per alpha of the grid: the temperature that fits the labels (NLL), the reference entropy, the threshold of `atc`,
-accuracy, NLL and ECE; which objective would have served these images best; where a recorded stream was fitted, the
-search's hyper-parameters; and where labels came late, what these say an objective is wrong by. It carries the identity
-of the pair it was made with, and is refused for any other.
+Per alpha of the grid it holds the temperature that fits the labels (lowest NLL), the reference entropy, the threshold
+of `atc`, accuracy, NLL and ECE. It also says which objective would have served these images best. If a recorded stream
+was given, it has the search's hyper-parameters; if labels came late, it has the bias of an objective that they showed.
+It carries the identity of the pair that it was made with, and is refused for any other.
 """
 
 from __future__ import annotations
@@ -36,23 +36,30 @@ from adawise.files import read_bytes
 
 FORMAT = 5
 BIASED = 6
-"""The format of a card with a bias: whoever knows no bias must not serve by such a card as if it had none."""
+"""The format of a card with a bias: a version that knows no bias must not serve by such a card as if it had none."""
 
-_READ = (4, FORMAT, BIASED)
+_READ = (4, FORMAT, BIASED)  # the formats that this version reads
 _SINCE_5 = ("shifted_temperature", "verdict", "fine_tuned_interval", "tells_ends_apart")
 _PER_ALPHA = ("alphas", "temperature", "reference_entropy", "threshold", "accuracy", "nll", "ece_raw", "ece")
-_MOST_LETTERS = 400  # of what is wrong with a card, which may hold a million
-_ROUNDING = 1e-9  # of a difference and the ends of its interval, which are means by other ways
-_BARRIER = 0.01  # accuracy: further below the worse endpoint the path has a barrier
+_MOST_LETTERS = 400  # characters of an error that a message quotes: a card may hold a million
+_ROUNDING = 1e-9  # tolerance: a difference and the ends of its interval are computed in different ways
+_BARRIER = 0.01  # accuracy: if it falls further below the worse endpoint, the path has a barrier
 
 
 @dataclass(frozen=True)
 class Judged:
-    """What an objective would have chosen for all images of one labelled condition, and what that would have served.
+    """An objective's choice for all images of one labelled condition, and the accuracy of that choice.
 
-    `accuracy` at its `alpha`, `best_accuracy` at the best alpha in hindsight, `zero_shot` at alpha 0 and `fine_tuned`
-    at 1, in [0, 1]. `images` is how much evidence it is: of n photographs under m corruptions each condition has n / m.
-    Cards of up to 0.2.1 have n there.
+    Attributes:
+        condition: its name.
+        images: the evidence: of n photographs under m corruptions each condition counts n / m. Cards of versions up to
+            0.2.1 have n here.
+        objective: its name.
+        alpha: the alpha that it would choose.
+        accuracy: accuracy at that alpha, in [0, 1], as all of these.
+        best_accuracy: accuracy at the best alpha in hindsight.
+        zero_shot: accuracy at alpha 0.
+        fine_tuned: accuracy at alpha 1.
     """
 
     condition: str
@@ -79,10 +86,16 @@ class FittedSearch:
 
 @dataclass(frozen=True)
 class LabelBias:
-    """What `late_labels` found: `nats` to be added to `objective` at each alpha of the grid, and their posterior `sd`.
+    """The bias of an objective that late labels showed, as `late_labels` estimates it.
 
-    By so many late labels, `images`, over so many `conditions`; `evidence` is the logarithm of how much likelier these
-    are with it than without.
+    Attributes:
+        objective: its name.
+        nats: what is to be added to the objective, at each alpha of the grid.
+        sd: posterior standard deviation of `nats`.
+        images: the number of late labels.
+        conditions: the number of conditions that they come from.
+        evidence: by how much the log likelihood of the labels is higher with the bias than without.
+        created_at: when it was estimated.
     """
 
     objective: str
@@ -96,7 +109,7 @@ class LabelBias:
 
 @dataclass(frozen=True)
 class GroupVerdict:
-    """The same accuracies over `conditions` conditions of one kind, which share `images` images."""
+    """The accuracies of `PairVerdict` over `conditions` conditions of one kind, which share `images` images."""
 
     group: str
     conditions: int
@@ -109,11 +122,20 @@ class GroupVerdict:
 
 @dataclass(frozen=True)
 class PairVerdict:
-    """What `warm` with `objective` served on streams of labelled conditions, against a fixed alpha.
+    """A comparison, on streams of labelled conditions, of `warm` with `objective` and a fixed alpha.
 
-    Accuracies in [0, 1] are means over the conditions; `best_fixed` is at `fixed_alpha`, the best one in hindsight.
-    `gain` is what is adapted less that, with the ends of its 95 % interval; `mixed_gain` the same where every batch has
-    images of all conditions, None where there is but one.
+    Accuracies are in [0, 1] and means over the conditions.
+
+    Attributes:
+        objective: the objective that `warm` minimised.
+        zero_shot: accuracy at alpha 0.
+        fine_tuned: accuracy at alpha 1.
+        fixed_alpha: the best fixed alpha in hindsight.
+        best_fixed: accuracy at `fixed_alpha`.
+        adapted: accuracy of `warm`.
+        gain: `adapted` less `best_fixed`, with the lower and the upper end of its 95 % interval.
+        groups: the same accuracies by kind of condition.
+        mixed_gain: the gain if every batch has images of all conditions; None if there is only one.
     """
 
     objective: str
@@ -136,25 +158,41 @@ class Condition:
     labels: Tensor
 
     def part(self, rows: Tensor) -> Condition:
-        """Of these images."""
+        """Return the condition with these rows of its images only."""
         return Condition(self.name, lambda j: self.logits(j)[rows], self.labels[rows])
 
 
 @dataclass(frozen=True)
 class Card:
-    """Lists are per alpha of the grid. `identity` names what the card belongs to: hashes of checkpoints and classes.
+    """The calibration of one pair. Tuples have one number per alpha of the grid, unless stated otherwise.
 
-    `temperature` > 0; `reference_entropy`, `threshold` (of `atc`) and `nll` in nats, at that temperature; `ece` in
-    [0, 1], before and after it. `levels` is the sample's mean of each objective by name and alpha, which the drift
-    report draws as what is normal; an objective that came later than the card has none. `judged` is empty and `search`
-    None where nothing was given to judge or fit by; `heads` is the hash of the file of text heads beside the card, if
-    there is one. `shifted_temperature` fits the sample and every shifted condition, each with the same weight, at alpha
-    0; at alpha 1 it is what lets `calibrated_tsallis` choose best among them (`serving_ratio`), or fits them where they
-    are of one kind, or few; between, it is the geometric mean. It is empty where there was none. `tells_ends_apart` if
-    it lets the better end be chosen both where that is zero-shot and where it is fine-tuned. `verdict` is None where
-    adapting was not compared with a fixed alpha. `fine_tuned_interval` is the 95 % interval of the temperature at alpha
-    1; None in cards of format 4. `bias` is None where no labels that came late spoke against an objective; its nats are
-    in the `levels` of that one.
+    Attributes:
+        identity: the pair that the card belongs to: hashes of checkpoints, classes and the like.
+        alphas: the grid.
+        temperature: > 0, fitted to the labels at each alpha.
+        reference_entropy: mean entropy of the sample at `temperature`, nats.
+        threshold: threshold of `atc` on the entropy at `temperature`, nats.
+        accuracy: in [0, 1].
+        nll: negative log likelihood at `temperature`, nats.
+        ece_raw: expected calibration error at temperature 1, in [0, 1].
+        ece: the same at `temperature`.
+        levels: the sample's mean of each objective, by its name; the drift report draws it as the normal level. An
+            objective that is newer than the card has none.
+        images: the number of images of the sample.
+        created_at: when the card was made.
+        judged: the objectives on labelled conditions; empty if none were given.
+        search: fitted hyper-parameters; None if no recorded stream was given.
+        heads: the hash of the file of text heads beside the card; None if there is none.
+        format: the format of the file.
+        shifted_temperature: temperatures under shift; empty if no shifted conditions were given. At alpha 0 it fits the
+            sample and every shifted condition, each with the same weight. At alpha 1 it lets `calibrated_tsallis`
+            choose best among them (`serving_ratio`), or fits them if they are of one kind or few. Between, it is the
+            geometric interpolation.
+        verdict: None if adapting was not compared with a fixed alpha.
+        fine_tuned_interval: the 95 % interval of the temperature at alpha 1; None in cards of format 4.
+        tells_ends_apart: True if `shifted_temperature` lets the better endpoint be chosen both where that is zero-shot
+            and where it is fine-tuned.
+        bias: None if no late labels spoke against an objective. Its nats are part of that objective's `levels`.
     """
 
     identity: Mapping[str, str]
@@ -186,11 +224,11 @@ class Card:
 
     @property
     def has_barrier(self) -> bool:
-        """True if somewhere on the path accuracy falls a point below the worse endpoint: then do not interpolate."""
+        """True if accuracy falls a point below the worse endpoint on the path: do not interpolate such a pair."""
         return min(self.accuracy) < min(self.accuracy[0], self.accuracy[-1]) - _BARRIER
 
     def objective(self, name: str) -> Objective:
-        """The objective of that name, with what this card knows; every value of an alpha that is compared is of it."""
+        """Return the objective of that name with this card's references and bias; compare alphas by it only."""
         found = self._uncorrected(name)
         return found if self.bias is None or self.bias.objective != name else objectives.biased(found, self.bias.nats)
 
@@ -209,22 +247,26 @@ class Card:
         raise ValueError(f"expected one of {', '.join(objectives.NAMES)}, got {name!r}")
 
     def corrected(self, bias: LabelBias) -> Card:
-        """This card with a bias: on top of the one that it has for that objective, in place of one for another."""
+        """Return this card with a bias.
+
+        It is added to the card's bias of the same objective, and takes the place of a bias of another objective.
+        """
         levels, nats, before = dict(self.levels), bias.nats, self.bias
         if before is not None and before.objective == bias.objective:
             nats = _sum(before.nats, nats)
         elif before is not None and before.objective in levels:
+            # the bias of another objective is given up, so its levels go back to what they were
             levels[before.objective] = _sum(levels[before.objective], [-value for value in before.nats])
         if bias.objective in levels:
             levels[bias.objective] = _sum(levels[bias.objective], bias.nats)
         return replace(self, bias=replace(bias, nats=nats), levels=levels, format=BIASED)
 
     def trusts(self, objective: str) -> bool:
-        """True if the objective was fitted to where fine-tuned weights are sure and wrong."""
+        """Return True if the objective was fitted to conditions where fine-tuned weights are sure and wrong."""
         return objective == "calibrated_tsallis" and self.tells_ends_apart
 
     def surrogate(self, objective: str) -> Surrogate | None:
-        """The surrogate with the hyper-parameters fitted for this objective; None if there are none."""
+        """Return the surrogate with the hyper-parameters fitted for this objective; None if there are none."""
         found = self.search
         if found is None or found.objective != objective:
             return None
@@ -232,27 +274,32 @@ class Card:
 
     @property
     def digest(self) -> str:
-        """Hash of the card's content, 16 hex digits."""
+        """The hash of the card's content, 16 hex digits."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()[:16]
 
     def to_json(self) -> str:
-        """The card as a file of its format holds it: states of streams know a card by these bytes."""
+        """Return the card as a file of its format; states of streams identify a card by the hash of these bytes."""
         content = asdict(self)
-        if self.bias is None:  # as before there was any
+        if self.bias is None:  # the bytes must stay those of versions that knew no bias
             del content["bias"]
         if self.format < FORMAT:
             content = {name: value for name, value in content.items() if name not in _SINCE_5}
         return json.dumps(content, indent=1) + "\n"
 
     def check(self, identity: Mapping[str, str], alphas: tuple[float, ...], *, continues: Sequence[str] = ()) -> None:
-        """Refuse the card for another pair. Preprocessings that the pair's own one `continues` are as good as that.
+        """Raise CardError if the card belongs to another pair or grid.
+
+        Args:
+            identity: the identity of the pair.
+            alphas: the grid.
+            continues: preprocessings that the pair's own one continues; a card with one of them is accepted.
 
         Raises:
-            CardError: with the first part of the identity that differs.
+            CardError: names the first part of the identity that differs.
         """
         for part in identity:
             if part == "config" and part not in self.identity:
-                continue  # a card of a version before 0.3 says nothing of it
+                continue  # cards of versions before 0.3 do not have it
             if self.identity.get(part) not in (identity[part], *(continues if part == "preprocess" else ())):
                 raise CardError(
                     f"the card belongs to another pair: its {part} is {self.identity.get(part)!r}, this pair's is "
@@ -266,7 +313,7 @@ class Card:
 
 
 def read_card(path: Path) -> Card:
-    """Read a card.
+    """Read a card from its file.
 
     Raises:
         CardError: no such file, not a card, another format, or values out of range.
@@ -297,7 +344,7 @@ def read_card(path: Path) -> Card:
 
 
 def _check_values(card: Card) -> None:
-    """Raise ValueError (or TypeError, where the type is wrong) for what `make_card` would not have written."""
+    """Raise ValueError (TypeError for a wrong type) for values that `make_card` would not have written."""
     _expect("levels", f"those of {', '.join(objectives.NAMES)}", {*card.levels}, {*card.levels} <= {*objectives.NAMES})
     optional = (("shifted_temperature", card.shifted_temperature),) if card.shifted_temperature else ()
     for name, column in (*((name, getattr(card, name)) for name in _PER_ALPHA), *optional, *card.levels.items()):
@@ -355,7 +402,7 @@ def _check_values(card: Card) -> None:
 
 
 def _are_numbers(*values: object) -> bool:
-    """Finite ones. A whole number may be beyond every float, in which all of them are reckoned."""
+    """Return True if all are finite numbers that fit into a float; an integer may be larger than every float."""
     kinds = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
     return kinds and all(abs(value) <= sys.float_info.max for value in values)  # type: ignore[arg-type]
 
@@ -392,10 +439,16 @@ def make_card(
     created_at: str,
     like: Card | None = None,
 ) -> Card:
-    """Fit a card: `logits(j)` gives `[N, C]` at `alphas[j]` for the N images whose class indices are `labels` `[N]`.
+    """Fit a card to a labelled sample of N images.
 
-    The shifted temperatures are fitted to the conditions `shifted` as well; where there are none, they are those of
-    `like`, a card of the same pair.
+    Args:
+        logits: `logits(j)` gives `[N, C]` at `alphas[j]`.
+        labels: `[N]`, class indices.
+        shifted: labelled conditions that the shifted temperatures are fitted to, together with the sample.
+        alphas: the grid, from 0 to 1.
+        identity: the identity of the pair.
+        created_at: the time that the card states.
+        like: a card of the same pair, which gives the shifted temperatures if `shifted` is empty.
     """
     rows = []
     for j in range(len(alphas)):
@@ -418,7 +471,7 @@ def make_card(
     columns: dict[str, Any] = {name: tuple(row[name] for row in rows) for name in rows[0]}
     if like is not None:
         columns |= {name: getattr(like, name) for name in ("shifted_temperature", "tells_ends_apart")}
-    columns["fine_tuned_interval"] = temperature_interval(z, labels, T)  # of the last alpha, which is 1
+    columns["fine_tuned_interval"] = temperature_interval(z, labels, T)  # z and T are those of the last alpha, 1
     if shifted:
         ends = [
             fit_temperature(logits(j).double(), labels, *((one.logits(j).double(), one.labels) for one in shifted))
@@ -434,7 +487,7 @@ def make_card(
 
 
 def _levels(card: Card, logits: Callable[[int], Tensor]) -> dict[str, tuple[float, ...]]:
-    """The sample's mean of each objective at each alpha."""
+    """Return the sample's mean of each objective at each alpha."""
     means: dict[str, list[float]] = {name: [] for name in objectives.NAMES}
     for j in range(len(card.alphas)):
         z = logits(j)

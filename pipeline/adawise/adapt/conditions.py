@@ -1,15 +1,17 @@
-"""How a stream looks, and which conditions it has seen: a camera that has seen a night knows the night.
+"""The appearance of a stream and the conditions it has seen: a camera that has seen a night recognises the next.
 
-The statistics of a batch's pixels (`decode.statistics`) cost no forward and change when light, weather, dirt or focus
-do. Here they are evidence before the forward. With phi the batch's mean, of the five numbers each, w the variance of a
-batch's mean about that of its condition, and q how often a stream looks otherwise although nothing else has changed:
+Appearance statistics, those of a batch's pixels (`decode.statistics`), cost no forward and change with light, weather,
+dirt and focus. They are evidence before the first forward. Let phi be the batch's mean of each of the five statistics,
+w the variance of a batch's mean about that of its condition, and q the probability that a stream looks different
+although nothing else has changed. The likelihoods are
 
     stayed      (1 - q) N(phi; mean of this condition, w (1 + 1 / batches)) + q N(phi; mean of all, their variance + w)
     returned    N(phi; mean of that condition, w (1 + 1 / batches))
     new         N(phi; mean of all batches, their variance + w)
 
-to the power of .6, for the five are not independent and no batch is like another. A camera that exposes by itself
-or pans has a high q, which it learns from what the looks at other alphas say: its pixels tell ever less of alpha.
+Each normal is raised to the power of .6, because the five statistics are not independent and no batch is like another.
+A camera that adjusts its exposure or pans has a high q. The stream learns q from what probes say: the more often its
+look changes alone, the less its pixels count. This likelihood is our own, not the paper's.
 """
 
 from __future__ import annotations
@@ -24,26 +26,26 @@ import numpy.typing as npt
 from adawise.adapt.disagreement import Disagreement
 from adawise.adapt.surrogate import Abridged, Array
 
-_TEMPER = 0.6
-_LEAST = -1.0  # of the evidence for a new condition
-_RESTLESS_AT_FIRST, _RESTLESS = 0.01, (0.002, 0.2)
-_RESTLESS_BATCHES = (6.0, 40.0)  # its memory while it rises, and while it falls
-_FARTHEST = 25.0  # variances: what lies further from the condition of now counts as this
-_REMEMBERED = 8  # batches that the mean of a condition remembers
-_LEARNED_FROM = 1  # batches after which the variance of a batch's mean is learned
-_PRIOR_BATCHES = 4.0  # that its guess is worth
-_MEMORY = 0.97  # of that variance
-_OUTLIER = 9.0  # variances: a batch further away counts as this
-_OVERALL = 300  # batches that the mean and variance of all remember
+_TEMPER = 0.6  # the power of a normal
+_LEAST = -1.0  # floor of the evidence for a new condition
+_RESTLESS_AT_FIRST, _RESTLESS = 0.01, (0.002, 0.2)  # q at first, and its bounds
+_RESTLESS_BATCHES = (6.0, 40.0)  # memory of q while it rises, and while it falls
+_FARTHEST = 25.0  # most variances that a batch counts as away from the current condition
+_REMEMBERED = 8  # batches that the mean of a condition averages over
+_LEARNED_FROM = 1  # batches of a condition, after which w is learned
+_PRIOR_BATCHES = 4.0  # weight of the guess of w
+_MEMORY = 0.97  # share of w that is kept, per batch
+_OUTLIER = 9.0  # most variances that one batch counts when w is learned
+_OVERALL = 300  # batches that the mean and variance of all average over
 BETWEEN = np.array([0.5, 0.4, 0.25, 0.12, 0.3])  # sd of the statistics between conditions, until a stream has its own
-_FLOOR = 1e-4  # of variances
-_GUESS = 2.0  # of the variance of a batch's mean over that of independent images
+_FLOOR = 1e-4  # least variance
+_GUESS = 2.0  # w at first, over the variance of independent images
 _MINDED = 3  # batches that a condition must have lasted to be remembered
 
 
 @dataclass(frozen=True, eq=False)
 class Appearance:
-    """How a batch looks: mean and variance over its `images` of the statistics of pixels, each float64 `[5]`."""
+    """The appearance of a batch: mean and variance of the pixel statistics over its `images`, each float64 `[5]`."""
 
     mean: Array
     variance: Array
@@ -51,20 +53,27 @@ class Appearance:
 
     @classmethod
     def of(cls, mean: Sequence[float], variance: Sequence[float], images: int) -> Appearance:
-        """Of plain numbers, five each."""
+        """Return the appearance from plain numbers, five of each."""
         return cls(np.asarray(mean, dtype=np.float64), np.asarray(variance, dtype=np.float64), images)
 
     @property
     def error(self) -> Array:
-        """The variance `[5]` of the mean, if images were independent."""
+        """The variance `[5]` that the mean would have if images were independent."""
         return self.variance / self.images
 
 
 @dataclass(frozen=True, eq=False)
 class Looks:
-    """How the condition of now looks, `mean` `[5]` over `batches` of it, and all of the stream: see the module.
+    """The learned appearance of a stream: that of its current condition and that of all its batches; see the module.
 
-    `spread` `[5]` is w. `overall_mean` and `overall_variance`, each `[5]`, are those of `overall_batches`.
+    Attributes:
+        mean: `[5]`, mean of the current condition.
+        spread: `[5]`, w: the variance of a batch's mean about that of its condition.
+        overall_mean: `[5]`, running mean of all batches.
+        overall_variance: `[5]`, running variance of all batches.
+        batches: batches in `mean`, at most 8.
+        overall_batches: batches of the stream with an appearance.
+        restless: q.
     """
 
     mean: Array
@@ -77,12 +86,12 @@ class Looks:
 
     @classmethod
     def of_first(cls, appearance: Appearance) -> Looks:
-        """After the first batch of a stream."""
+        """Return the looks after the first batch of a stream."""
         spread = _GUESS * appearance.error + _FLOOR
         return cls(appearance.mean, spread, appearance.mean, appearance.variance + _FLOOR)
 
     def evidence(self, appearance: Appearance, known: Sequence[KnownCondition]) -> list[float]:
-        """Log likelihoods, over that of having stayed, of each condition in `known` and of a new one."""
+        """Return log likelihood ratios over having stayed, for each condition in `known` and then for a new one."""
         if self.batches < 2:
             return [0.0] * (len(known) + 1)
         stayed, other = self._stayed(appearance)
@@ -95,23 +104,24 @@ class Looks:
         return [*(log - either for log in returned), max(new - either, _LEAST)]
 
     def _stayed(self, appearance: Appearance) -> tuple[float, float]:
-        """Log likelihoods of a batch of the same condition that looks as before, and of one that does not any more."""
+        """Return log likelihoods of a batch of the same condition: one that looks as before, and one that does not."""
         phi, spread = appearance.mean, self._spread(appearance)
         stayed = float(_log_normals(phi, self.mean, spread * (1.0 + 1.0 / self.batches), _FARTHEST))
         new = float(_log_normals(phi, self.overall_mean, np.maximum(self.overall_variance, BETWEEN**2) + spread))
         return math.log1p(-self.restless) + stayed, math.log(self.restless) + new
 
     def _spread(self, appearance: Appearance) -> Array:
-        """The variance of this batch's mean: that of the stream's batches, or more if it is smaller than they are."""
+        """Return the variance of this batch's mean: that of the stream, or more if the batch is unusually small."""
         return np.maximum(self.spread, appearance.error)
 
     def observed(self, appearance: Appearance, stayed: float = 0.0) -> Looks:
-        """After a further batch of this condition, which with probability `stayed` is the one of the batch before."""
+        """Return the looks after another batch of this condition; it is the previous one with probability `stayed`."""
         phi, total = appearance.mean, self.overall_batches + 1
         share = 1.0 / min(total, _OVERALL)
         apart = phi - self.overall_mean
         residual, spread = phi - self.mean, self.spread
         turned = self._turned(appearance, stayed)
+        # If the look alone has changed, the mean of the condition begins anew.
         before = 0 if turned > 0.5 else self.batches
         if before >= _LEARNED_FROM:
             spread = self._learned(residual)
@@ -127,10 +137,15 @@ class Looks:
         )
 
     def moved(self, to: KnownCondition | None, appearance: Appearance | None = None, stayed: float = 0.0) -> Looks:
-        """Into a condition that returned, or None: a new one. Its first batch has this `appearance`.
+        """Return the looks after a jump into the known condition `to`; None is a new condition.
 
-        Where every batch seems to begin another one, the variance of batches is what is wrong; and with probability
-        `stayed` the condition is that of before all the same, so that how it looks tells less.
+        If every batch seems to begin another condition, it is w that is wrong, so w learns from the jump as well. With
+        probability `stayed` the condition is the previous one all the same; then the look changed alone, and q rises.
+
+        Args:
+            to: the condition that returned.
+            appearance: that of its first batch.
+            stayed: probability that the condition is the same.
         """
         spread, restless = self.spread, self.restless
         if appearance is not None and self.batches >= _LEARNED_FROM:
@@ -141,19 +156,20 @@ class Looks:
         return replace(self, batches=0, spread=spread, restless=restless)
 
     def _turned(self, appearance: Appearance, stayed: float) -> float:
-        """How probable it is that the condition stayed, as it did with probability `stayed`, and looks otherwise."""
+        """Return the probability that only the look changed; `stayed` is that of the condition being the same."""
         if self.batches < 2:
-            return self.restless  # nothing is known of it
+            return self.restless  # one batch does not show how a condition looks
         as_before, other = self._stayed(appearance)
         return stayed / (1.0 + math.exp(min(as_before - other, 50.0)))
 
     def _learned_restless(self, turned: float) -> float:
+        """Return q after a batch whose look changed alone with probability `turned`."""
         least, most = _RESTLESS
         learned = self.restless + (turned - self.restless) / _RESTLESS_BATCHES[turned < self.restless]
         return min(max(learned, least), most)
 
     def _learned(self, residual: Array) -> Array:
-        """The variance of a batch's mean, after one that is `residual` from its condition's."""
+        """Return w after a batch whose mean is `residual` away from that of its condition."""
         share = max(1.0 - _MEMORY, 1.0 / (self.overall_batches + _PRIOR_BATCHES))
         squares = np.minimum(residual**2 / (1.0 + 1.0 / self.batches), _OUTLIER * self.spread)
         learned: Array = self.spread + share * (squares - self.spread)
@@ -162,15 +178,17 @@ class Looks:
 
 @dataclass(frozen=True, eq=False)
 class KnownCondition:
-    """What is remembered of a condition that is over, most of it in half precision: a state has many.
+    """A condition that is over, as a stream remembers it; mostly in half precision, because a state has many of them.
 
-    Args:
-        number: which one of the stream, from 0.
+    Attributes:
+        number: its number in the stream, from 0.
         visits: how often the stream was in it.
-        left: the number of the batch at which it was over.
-        curve: what was believed of the objective.
-        look: mean of the statistics of pixels, `[5]`, over `batches`.
-        level: the served objective, nats, at the alpha with `alpha_index`.
+        left: the number of the batch at which it ended.
+        curve: the belief about the objective at its end.
+        look: `[5]`, mean of the pixel statistics over `batches`.
+        batches: batches in `look`.
+        level: the served objective at the alpha with `alpha_index`, nats.
+        alpha_index: the alpha at its end.
         disagreement: how far alpha may go there.
     """
 
@@ -185,7 +203,7 @@ class KnownCondition:
     disagreement: Disagreement = field(default_factory=Disagreement)
 
     def rounded(self) -> KnownCondition:
-        """As it is remembered."""
+        """Return the condition with its numbers rounded as a state stores them."""
         images, differing = half([self.disagreement.images, self.disagreement.differing]).tolist()
         return replace(
             self,
@@ -198,9 +216,13 @@ class KnownCondition:
 
 @dataclass(frozen=True)
 class Memory:
-    """Which condition a stream is in, and those that it was in before.
+    """The condition that a stream is in, and those that it was in before.
 
-    `number` and `visits` are of the one of now, `seen` counts all that there were, `known` are the ones remembered.
+    Attributes:
+        number: number of the current condition.
+        visits: how often the stream was in it.
+        seen: the number of all conditions so far.
+        known: the conditions that are remembered, without the current one.
     """
 
     number: int = 0
@@ -209,9 +231,10 @@ class Memory:
     known: tuple[KnownCondition, ...] = field(default=())
 
     def shares(self) -> list[float]:
-        """How probable each of `known` and a new condition are before anything is seen of a jump; sum 1.
+        """Return the prior probability, given a jump, of each of `known` and then of a new condition; sum 1.
 
-        As a new one came in so many of all jumps (with one more of each kind), and the others as often as before.
+        A new condition has the share of first visits among all visits, with one added to each count (Laplace's rule of
+        succession). The known conditions divide the rest in proportion to their visits.
         """
         if not self.known:
             return [1.0]
@@ -221,7 +244,10 @@ class Memory:
         return [*((1.0 - new) * n / sum(visits) for n in visits), new]
 
     def left(self, condition: KnownCondition, to: KnownCondition | None, *, keep: int) -> Memory:
-        """After a jump out of `condition` into one of `known`, or None into a new one."""
+        """Return the memory after a jump out of `condition` into `to`, one of `known`; None is a new condition.
+
+        A condition of fewer than 3 batches is not remembered; of the others, the `keep` that ended last are.
+        """
         known = [k for k in self.known if k is not to]
         if condition.batches >= _MINDED:
             known.append(condition)
@@ -232,13 +258,13 @@ class Memory:
 
 
 def half(values: npt.ArrayLike) -> Array:
-    """In half precision; what is beyond it counts as the farthest that is not."""
+    """Return the values rounded to half precision; those beyond its range become its largest number."""
     most = float(np.finfo("f2").max)
     return np.clip(values, -most, most).astype("f2").astype("f8")
 
 
 def _log_normals(x: Array, mean: npt.NDArray[np.floating], variance: Array, farthest: float = np.inf) -> Array:
-    """Tempered log densities up to a constant, over the last axis, with squares of at most `farthest` variances."""
+    """Return tempered log densities over the last axis, up to a constant, with squares capped at `farthest`."""
     squares = np.minimum((x - mean) ** 2 / variance, farthest)
     logs: Array = -0.5 * _TEMPER * (np.log(variance) + squares).sum(axis=-1)
     return logs

@@ -1,4 +1,4 @@
-"""In which condition a stream is, and what is believed of its curve there: before a batch, of its level, after it."""
+"""The condition of a stream and the belief about its curve: before a batch, from its level, and after it."""
 
 from __future__ import annotations
 
@@ -12,20 +12,27 @@ from adawise.adapt.disagreement import Disagreement
 from adawise.adapt.state import StreamState
 from adawise.adapt.surrogate import Array, Belief, Surrogate
 
-_HAZARDS = (0.005, 0.2)  # the least and the most that is learned
-_HAZARD_BATCHES = (10.0, 25.0)  # its memory while it rises, and while it falls
-_DRIFTED_BATCHES = 20.0  # of drift within one, for a stream that drifts
-_DRIFTINGS = (0.001, 0.999)
-_FORGOTTEN, _RARE = 0.003, 0.1  # of what is known of drifting, each batch, and in favour of which probability
-_AWAY_BATCHES = 2.0  # that a condition's curve has drifted by when it returns
-_UNLIKELY = 20.0  # of the log: what a condition that looks so otherwise has as its curve makes no difference
-_LEVEL_BATCHES = 4  # that its level of then is worth, at most
-_RETURN_SD = 0.1  # nats: by how much its level differs then
+_HAZARDS = (0.005, 0.2)  # bounds of the learned hazard
+_HAZARD_BATCHES = (10.0, 25.0)  # memory of the hazard while it rises, and while it falls
+_DRIFTED_BATCHES = 20.0  # of usual drift within one batch, if the curve drifts
+_DRIFTINGS = (0.001, 0.999)  # bounds of the probability of drifting
+_FORGOTTEN, _RARE = 0.003, 0.1  # share forgotten per batch about drifting, and the probability that it returns to
+_AWAY_BATCHES = 2.0  # of usual drift between a condition's end and its return
+_UNLIKELY = 20.0  # log odds: a condition that looks so different needs no curve of its own
+_LEVEL_BATCHES = 4  # most batches that a returned condition's old level counts as
+_RETURN_SD = 0.1  # nats: standard deviation of a condition's level between its visits
 
 
 @dataclass(frozen=True)
 class Expectations:
-    """Of one search: `hazard` and `drifting` (0: never) at first, and how many `conditions` a stream remembers."""
+    """The beliefs of one search about the condition of a stream.
+
+    Attributes:
+        surrogate: the prior over curves.
+        hazard: probability of a jump before the stream has learned its own.
+        drifting: probability of drifting before the stream has learned its own; 0 means never.
+        conditions: how many conditions a stream remembers.
+    """
 
     surrogate: Surrogate
     hazard: float
@@ -33,7 +40,7 @@ class Expectations:
     conditions: int
 
     def before(self, state: StreamState, appearance: Appearance | None) -> Hypotheses:
-        """What is believed before the batch, by how its pixels look."""
+        """Return the hypotheses before a batch is evaluated, weighed by its appearance."""
         if state.belief is None:
             return Hypotheses((self._prior,), (0.0,))
         beliefs, logs = self._same(state, state.belief)
@@ -62,7 +69,16 @@ class Expectations:
         independent: float,
         shares: Array,
     ) -> list[float]:
-        """What the served level and classes say of each hypothesis, over that of the same condition."""
+        """Return the log likelihood ratio of the served level and classes, of each hypothesis over no change.
+
+        Args:
+            state: the state before the batch.
+            hypotheses: those of `before`.
+            current: index of the served alpha.
+            level: mean objective of the batch, nats.
+            independent: variance of `level` if the images were independent, nats^2.
+            shares: the batch's class shares, `[64]`.
+        """
         evidence = [0.0] * hypotheses.same
         if len(hypotheses.beliefs) == hypotheses.same:
             return evidence
@@ -71,7 +87,7 @@ class Expectations:
         mix = state.mix.evidence(shares)
         new = mix + here.evidence(level, independent)
         for condition, belief in zip(state.memory.known, returned, strict=False):
-            if belief is self._prior:  # it looks so otherwise that its level makes no difference either
+            if belief is self._prior:  # its look alone rules it out: it has no curve to expect a level from
                 evidence.append(new)
                 continue
             _, sd = belief.difference(condition.alpha_index, current)
@@ -91,8 +107,11 @@ class Expectations:
         *,
         jumped: bool,
     ) -> StreamState:
-        """The state with what is known of the condition of the batch; what was known of the one before is kept."""
-        if not jumped:  # where pixels had moved alpha in vain, the level is not known
+        """Return the state with the condition of the batch; after a jump the previous condition goes into memory.
+
+        Arguments are those of `evidence`; `jumped` if the batch is taken for one of another condition.
+        """
+        if not jumped:  # if pixels moved alpha but nothing jumped, the level at this alpha is unknown
             return state if current == state.alpha_index else replace(state, level=state.level.restarted())
         to = self.likeliest(state, hypotheses)
         expecting = self._level(state, hypotheses.beliefs[0], current).restarted(level, independent)
@@ -125,12 +144,15 @@ class Expectations:
         )
 
     def likeliest(self, state: StreamState, hypotheses: Hypotheses) -> KnownCondition | None:
-        """The condition that returned, if it is not a new one that is more probable."""
+        """Return the known condition that is the likeliest jump; None if a new condition is more probable."""
         place = hypotheses.likeliest
         return state.memory.known[place - hypotheses.same] if place < len(hypotheses.beliefs) - 1 else None
 
     def learned_drifting(self, state: StreamState, hypotheses: Hypotheses) -> float | None:
-        """How probable drifting is after a batch: as after its looks, as far as these were of the same condition."""
+        """Return the probability of drifting after a batch.
+
+        It is the one that the batch's probes leave, as far as these were of the same condition, and fades to a tenth.
+        """
         if hypotheses.same < 2:
             return state.drifting
         before = self._drifting(state)
@@ -142,7 +164,7 @@ class Expectations:
         return self.surrogate.prior()
 
     def _same(self, state: StreamState, belief: Belief) -> tuple[tuple[Belief, ...], tuple[float, ...]]:
-        """The beliefs of the same condition, and the logs of how probable they are in it."""
+        """Return the beliefs if the condition is the same, and the logs of their probabilities given that."""
         stayed = self.surrogate.advance(belief)
         if not self.drifting:
             return (stayed,), (0.0,)
@@ -151,23 +173,24 @@ class Expectations:
         return (stayed, drifted), (math.log1p(-drifting), math.log(drifting))
 
     def _drifting(self, state: StreamState) -> float:
+        """Return the stream's probability of drifting, or the one at first, within its bounds."""
         least, most = _DRIFTINGS
         return min(max(self.drifting if state.drifting is None else state.drifting, least), most)
 
     def _level(self, state: StreamState, belief: Belief, current: int) -> Level:
-        """The level expected at `current` if the condition is the same."""
+        """Return the level expected at `current` if the condition is the same."""
         if current == state.alpha_index:
             return state.level
         return state.level.shifted(float(belief.mean[current] - belief.mean[state.alpha_index]))
 
 
 def learned_hazard(before: float, jump: float) -> float:
-    """The hazard after a batch in which a jump had that probability."""
+    """Return the hazard after a batch in which a jump had that probability; it rises faster than it falls."""
     least, most = _HAZARDS
     rising, falling = _HAZARD_BATCHES
     return min(max(before + (jump - before) / (rising if jump > before else falling), least), most)
 
 
 def _returned_level(condition: KnownCondition, belief: Belief, current: int) -> float:
-    """The level expected at `current` if that condition returned."""
+    """Return the level expected at `current` if that condition returned."""
     return condition.level + float(belief.mean[current] - belief.mean[condition.alpha_index])

@@ -1,8 +1,9 @@
-"""The surrogate's hyper-parameters from recorded batches, once, offline: fitted by BoTorch on the kernel of the search.
+"""The fit of the surrogate's hyper-parameters to recorded batches, once and offline, by BoTorch on the search's kernel.
 
-The data are mean objectives of consecutive batches at a few alphas. What a mean of a batch's images says is uncertain
-by their sampling, which is strongly correlated between alphas (the same images); that covariance is measured, batch by
-batch, and enters as a fixed part of the kernel, so that sampling is not taken for a curve that moves.
+The data are mean objectives of consecutive batches at a few alphas. Such a mean is uncertain because a batch samples
+its scene, and the errors of a batch's alphas are strongly correlated: they have the same images. That covariance is
+measured for each batch and is a fixed part of the kernel, so sampling does not pass for a curve that moves. The fit
+maximises the marginal likelihood with priors (Rasmussen and Williams, 2006, chapter 5).
 """
 
 from __future__ import annotations
@@ -31,13 +32,13 @@ from adawise.adapt.objective import Values
 from adawise.adapt.surrogate import Array, Surrogate
 
 LEAST_BATCHES = 12
-_WINDOW = 48  # batches of a stream that are fitted together
-_WINDOWS = 8  # at most
+_WINDOW = 48  # batches in a window: those that are fitted together
+_WINDOWS = 8  # most windows
 _JITTER = 1e-6  # nats^2, beside the measured sampling covariance
-_LONGEST = 5.0  # alpha: a longer lengthscale is a straight line on [0, 1]
+_LONGEST = 5.0  # alpha: with a longer lengthscale every curve is a straight line on [0, 1]
 _MOST_PERSISTENT = 0.9999
 
-# (median, sd of the logarithm): wide, they only keep a short recording from running away
+# (median, sd of the logarithm) of log-normal priors: wide ones, which only keep the fit of a short recording in bounds
 _PRIORS = {"lengthscale": (0.5, 0.7), "signal": (0.05, 1.5), "offset": (0.05, 1.5), "memory": (20.0, 1.5)}
 _STARTS = (  # lengthscale, signal_sd, offset_sd, persistence
     (0.5, 0.2, 0.2, 0.95),
@@ -48,24 +49,24 @@ _STARTS = (  # lengthscale, signal_sd, offset_sd, persistence
 
 @dataclass(frozen=True)
 class Curve:
-    """One batch: mean objective `[A]` over its images, and the covariance `[A, A]` of these means by sampling."""
+    """One batch: mean objective `[A]` over its images, and the sampling covariance `[A, A]` of these means."""
 
     mean: Array
     covariance: Array
 
     @classmethod
     def of(cls, values: Values) -> Curve:
-        """From the values `[A, n]` of n >= 2 images at A alphas."""
+        """Return the curve of n >= 2 images with values `[A, n]` at A alphas."""
         return cls(values.mean(axis=1), np.atleast_2d(np.cov(values)) / values.shape[1])
 
 
 def fit_search(streams: Sequence[Sequence[Curve]], alphas: Sequence[float]) -> Surrogate:
-    """The hyper-parameters under which the curves of these streams, batch by batch at `alphas` `[A]`, are likeliest.
+    """Return the surrogate under which the curves of these streams, batch by batch at `alphas` `[A]`, are likeliest.
 
-    From several starts; `Surrogate.alphas` are those given.
+    Several starts are fitted and the likeliest result is taken. Its `Surrogate.alphas` are those given.
 
     Raises:
-        ValueError: no stream has `LEAST_BATCHES` batches.
+        ValueError: no stream has `LEAST_BATCHES` batches, or no fit succeeded.
     """
     chosen = _windows(streams)
     best, highest = None, -math.inf
@@ -80,9 +81,10 @@ def fit_search(streams: Sequence[Sequence[Curve]], alphas: Sequence[float]) -> S
 
 
 def log_likelihood(streams: Sequence[Sequence[Curve]], surrogate: Surrogate) -> float:
-    """Log marginal likelihood of the curves under a surrogate, nats per value, with its best constant level."""
+    """Return the log marginal likelihood of the curves, nats per value, with the constant level that suits them."""
     model, mll = _process(_windows(streams), surrogate)
     for name, parameter in model.named_parameters():
+        # Only the constant level is fitted; the hyper-parameters stay those of the surrogate.
         parameter.requires_grad_("mean_module" in name)
     optimiser = torch.optim.LBFGS([p for p in model.parameters() if p.requires_grad], max_iter=20)
 
@@ -97,9 +99,13 @@ def log_likelihood(streams: Sequence[Sequence[Curve]], surrogate: Surrogate) -> 
 
 
 def windows(lengths: Sequence[int], most: int = _WINDOWS * _WINDOW) -> list[tuple[int, slice]]:
-    """Which batches are fitted, of streams with that many each: (stream, its batches), spread over all there are.
+    """Return which batches are fitted, as (stream, its batches), spread over all recorded ones.
 
-    Equally long runs of consecutive batches of one stream; `most` >= `LEAST_BATCHES` batches in all.
+    Windows are equally long runs of consecutive batches of one stream.
+
+    Args:
+        lengths: batches of each stream.
+        most: batches in all windows together, >= `LEAST_BATCHES`.
 
     Raises:
         ValueError: no stream has `LEAST_BATCHES` batches.
@@ -120,12 +126,13 @@ def _windows(streams: Sequence[Sequence[Curve]]) -> list[Sequence[Curve]]:
 
 
 def _fit(windows: list[Sequence[Curve]], start: Surrogate) -> Surrogate | None:
+    """Return the surrogate fitted from one start; None if no fit succeeded."""
     model, mll = _process(windows, start)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", BotorchWarning)  # of a fit that ended early it says so, and tries again
+        warnings.simplefilter("ignore", BotorchWarning)  # BoTorch warns when it repeats a fit that ended early
         warnings.simplefilter("ignore", NumericalWarning)
         try:
-            # with a closure of its own, or BoTorch would fit each window apart from the others
+            # with an own closure BoTorch fits all windows in one optimisation; without, it may fit each on its own
             closure = get_loss_closure_with_grads(mll, dict(mll.named_parameters()))
             fit_gpytorch_mll(mll, closure=closure)
         except ModelFittingError:
@@ -141,7 +148,7 @@ def _fit(windows: list[Sequence[Curve]], start: Surrogate) -> Surrogate | None:
 
 
 def _process(windows: list[Sequence[Curve]], start: Surrogate) -> tuple[SingleTaskGP, ExactMarginalLogLikelihood]:
-    """One process a window, all with the same hyper-parameters; inputs (alpha, batch, row) `[W, T A, 3]`."""
+    """Return one process per window, with shared hyper-parameters; inputs are (alpha, batch, row) `[W, T A, 3]`."""
     T, A = len(windows[0]), len(start.alphas)
     alpha, batch = np.tile(start.alphas, T), np.repeat(np.arange(float(T)), A)
     X = torch.tensor(np.stack([alpha, batch, np.arange(float(T * A))], axis=1)).repeat(len(windows), 1, 1)
@@ -180,7 +187,7 @@ def _with_priors(covariance: Kernel) -> Kernel:
 
 
 class _SamplingKernel(Kernel):  # type: ignore[misc]  # gpytorch is untyped
-    """A fixed covariance `[W, n, n]`, looked up by the row that is the third input."""
+    """A fixed covariance `[W, n, n]`, indexed by the row number that is the third input."""
 
     has_lengthscale = False
 
@@ -198,7 +205,7 @@ class _SamplingKernel(Kernel):  # type: ignore[misc]  # gpytorch is untyped
 
 
 class _OnePrior(ExactMarginalLogLikelihood):  # type: ignore[misc]  # gpytorch is untyped
-    """The windows share their hyper-parameters, so their priors count once and not for each window."""
+    """A marginal likelihood that counts the priors once, because the windows share their hyper-parameters."""
 
     def _add_other_terms(self, res: Tensor, params: Any) -> Tensor:
         priors: Tensor = super()._add_other_terms(torch.zeros_like(res), params)

@@ -1,6 +1,6 @@
-"""When a stream was last heard and how often, read off its serialised state: what can be known without the method.
+"""The last time a stream was seen and its number of batches, read from its serialised state without loading torch.
 
-Reading a whole state (`adapt.state`) loads torch, which takes seconds.
+Reading a whole state (`adapt.state`) imports torch, which takes seconds.
 """
 
 from __future__ import annotations
@@ -14,15 +14,17 @@ from adawise.errors import ChainError
 Kind = TypeVar("Kind")
 
 UNREADABLE = (ValueError, KeyError, TypeError, RecursionError)
-"""What reading something that is no state raises."""
+"""The exceptions that reading bytes which are not a state may raise."""
 
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """When a stream was last heard, in milliseconds; `adawise.worker.expiry` says what it is for.
+    """The time at which a stream was last seen, in milliseconds; `adawise.worker.expiry` uses it.
 
-    `last_ms`: Kafka timestamp of the last image of its last batch, -1 if that has none. `clock_ms`: the same on the
-    partition's clock. `at_ms`: what the partition's clock showed then.
+    Attributes:
+        last_ms: Kafka timestamp of the last image of the last batch; -1 if that has none.
+        clock_ms: the same moment on the partition's clock.
+        at_ms: the partition's clock when the batch was served.
     """
 
     last_ms: int
@@ -38,7 +40,11 @@ class Heard:
 
 
 def heard_in(data: bytes) -> Heard | None:
-    """When the stream was last heard, by its serialised state; None if that does not say. Raises ChainError."""
+    """Return when the stream was last seen, from its serialised state; None if that does not say.
+
+    Raises:
+        ChainError: the state cannot be read.
+    """
     try:
         return heard_of(json.loads(data))
     except UNREADABLE as error:
@@ -46,9 +52,12 @@ def heard_in(data: bytes) -> Heard | None:
 
 
 def condition_in(data: bytes) -> tuple[Heard | None, int | None, int]:
-    """As `heard_in`, with the number of the condition that the stream is in, and how often it came back into it.
+    """Return the result of `heard_in`, the number of the stream's condition, and how often it returned to it.
 
-    None and 0 where the state knows none. Raises ChainError.
+    The number is None and the returns are 0 if the state knows no conditions.
+
+    Raises:
+        ChainError: the state cannot be read.
     """
     try:
         parts = of_kind(dict, json.loads(data))
@@ -59,7 +68,11 @@ def condition_in(data: bytes) -> tuple[Heard | None, int | None, int]:
 
 
 def batches_in(data: bytes) -> int:
-    """How many batches led to a serialised state. Raises ChainError."""
+    """Return how many batches led to a serialised state.
+
+    Raises:
+        ChainError: the state cannot be read.
+    """
     try:
         return of_kind(int, json.loads(data)["batches"])
     except UNREADABLE as error:
@@ -67,12 +80,16 @@ def batches_in(data: bytes) -> int:
 
 
 def damaged(error: Exception) -> ChainError:
-    """The error for a state that cannot be read."""
+    """Return the error for a state that cannot be read."""
     return ChainError(f"adaptation state: not readable ({error!r}). The segment is damaged: restore it from a copy.")
 
 
 def heard_of(parts: Any) -> Heard | None:
-    """Of a state that was parsed. Raises one of UNREADABLE."""
+    """Return when the stream was last seen, from a parsed state; None if that does not say.
+
+    Raises:
+        Exception: one of `UNREADABLE`, if the parts are not those of a state.
+    """
     if "heard" not in parts:
         return None
     last_ms, clock_ms, at_ms = parts["heard"]
@@ -80,7 +97,7 @@ def heard_of(parts: Any) -> Heard | None:
 
 
 def of_kind(kind: type[Kind], value: Any) -> Kind:
-    """The value, if it is of exactly this type. Raises TypeError."""
+    """Return the value if it is of exactly this type, so that a bool is no int; raise TypeError otherwise."""
     if type(value) is not kind:
         raise TypeError(f"expected {kind.__name__}, got {value!r}")
     return value

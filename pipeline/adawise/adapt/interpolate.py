@@ -1,7 +1,7 @@
-"""theta(alpha) = (1 - alpha) * theta_0 + alpha * theta_1, one flat buffer per weight set (WiSE-FT, arXiv 2109.01903).
+"""Interpolation of weights: theta(alpha) = (1 - alpha) * theta_0 + alpha * theta_1 (WiSE-FT: Wortsman et al., 2022).
 
-A weight set is flattened once; a module's parameters are views into the buffer that the merge writes. So a merge is
-one pass over contiguous memory, nothing is re-allocated, and what was compiled or captured over the views stays valid.
+Each weight set is flattened once. A module's parameters are views into the flat buffer that a merge writes. So a merge
+is one pass over contiguous memory and allocates nothing, and what was compiled or captured over the views stays valid.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from torch import Tensor, nn
 
 from adawise.errors import CheckpointError
 
-_ALIGN_BYTES = 64  # a cache line; compilers copy inputs that are aligned to less than 16
-_PIECE = 1 << 18  # elements merged at a time: both inputs and the result stay in a processor's cache
-_DEVICE_PIECE = 1 << 24  # on a card: what is between takes 64 MiB, whatever the model
+_ALIGN_BYTES = 64  # a cache line; compilers copy inputs whose alignment is below 16
+_PIECE = 1 << 18  # elements merged at a time, so that both inputs and the result stay in the processor's cache
+_DEVICE_PIECE = 1 << 24  # on a GPU: the float32 intermediate takes 64 MiB, whatever the model
 
 _NORMS_WITH_STATISTICS = (nn.modules.batchnorm._BatchNorm,)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where each named tensor lies in a flat buffer of `numel` elements; starts are aligned."""
+    """The place of each named tensor in a flat buffer of `numel` elements; starts are aligned."""
 
     names: tuple[str, ...]
     shapes: tuple[torch.Size, ...]
@@ -33,7 +33,7 @@ class Layout:
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor]) -> Self:
-        """The layout of these tensors in their order, aligned for 2-byte and wider elements."""
+        """Return the layout of these tensors in their order, aligned for elements of 2 bytes and more."""
         step = _ALIGN_BYTES // 2
         starts, end = [], 0
         for tensor in tensors.values():
@@ -42,14 +42,14 @@ class Layout:
         return cls(tuple(tensors), tuple(t.shape for t in tensors.values()), tuple(starts), end)
 
     def views(self, flat: Tensor) -> dict[str, Tensor]:
-        """The named tensors as views into `flat` `[numel]`."""
+        """Return the named tensors as views into `flat` `[numel]`."""
         return {
             name: flat[start : start + shape.numel()].view(shape)
             for name, shape, start in zip(self.names, self.shapes, self.starts, strict=True)
         }
 
     def flatten(self, tensors: Mapping[str, Tensor], device: torch.device | str = "cpu") -> Tensor:
-        """A float32 copy `[numel]` of the tensors on `device`; the gaps are zero."""
+        """Return a float32 copy `[numel]` of the tensors on `device`; the gaps are zero."""
         flat = torch.zeros(self.numel, dtype=torch.float32, device=device)
         for name, view in self.views(flat).items():
             view.copy_(tensors[name])
@@ -57,9 +57,10 @@ class Layout:
 
 
 def interpolate(theta_0: Tensor, theta_1: Tensor, alpha: float, *, out: Tensor) -> Tensor:
-    """Write (1 - alpha) * theta_0 + alpha * theta_1 into `out`; all `[numel]`, `out` of any float dtype.
+    """Write (1 - alpha) * theta_0 + alpha * theta_1 into `out` and return it; all `[numel]`, `out` of any float dtype.
 
-    Computed in float32 and rounded once. At alpha 0 and 1 the result is the endpoint in `out`'s dtype, bit for bit.
+    The result is computed in float32 and rounded once. At alpha 0 and 1 it is the endpoint in `out`'s dtype, bit for
+    bit.
 
     Raises:
         ValueError: alpha outside [0, 1].
@@ -78,11 +79,11 @@ def interpolate(theta_0: Tensor, theta_1: Tensor, alpha: float, *, out: Tensor) 
 
 
 def check_pair(theta_0: nn.Module, theta_1: nn.Module) -> None:
-    """Refuse two modules between which a straight line of weights means nothing.
+    """Raise CheckpointError for two modules between which a straight line of weights is meaningless.
 
     Raises:
-        CheckpointError: different keys, shapes or buffers, shared storage, weights that are equal or not finite,
-            or activations that differ. The message names the key and the remedy.
+        CheckpointError: different keys, shapes or buffers, shared storage, weights that are equal or not finite, or
+            activations that differ. The message names the key and the remedy.
     """
     _check_keys(dict(theta_0.state_dict()), dict(theta_1.state_dict()))
     _check_buffers(theta_0, theta_1)
@@ -104,7 +105,7 @@ def check_pair(theta_0: nn.Module, theta_1: nn.Module) -> None:
 
 
 def check_finite(theta: nn.Module, role: str) -> None:
-    """Refuse a module with a parameter that is not finite, by the name of its `role`. Raises CheckpointError."""
+    """Raise CheckpointError if a parameter is not finite; the message names the module by its `role`."""
     for name, parameter in theta.named_parameters():
         if not bool(torch.isfinite(parameter).all()):
             raise CheckpointError(
@@ -130,14 +131,16 @@ def _check_keys(theta_0: dict[str, Tensor], theta_1: dict[str, Tensor]) -> None:
 
 
 def freeze_statistics(theta: nn.Module) -> None:
-    """Keep the running statistics of every BatchNorm as they are, also in training."""
+    """Keep the running statistics of every BatchNorm as they are, also in training mode."""
     for module in theta.modules():
         if isinstance(module, _NORMS_WITH_STATISTICS):
             module.eval()
+            # `train()` of a parent module calls this and must not switch the layer back.
             module.train = lambda _=True, module=module: module  # type: ignore[method-assign, misc]
 
 
 def _check_buffers(theta_0: nn.Module, theta_1: nn.Module) -> None:
+    """Raise CheckpointError if a buffer differs: buffers are not interpolated."""
     buffers = dict(theta_1.named_buffers())
     for name, buffer in theta_0.named_buffers():
         if torch.equal(buffer, buffers[name]) or name.endswith(".num_batches_tracked"):
@@ -156,6 +159,7 @@ def _check_buffers(theta_0: nn.Module, theta_1: nn.Module) -> None:
 
 
 def _check_activations(theta_0: nn.Module, theta_1: nn.Module) -> None:
+    """Raise CheckpointError if a module has another class: activations have no parameters that would show it."""
     types = {name: type(module).__name__ for name, module in theta_1.named_modules()}
     for name, module in theta_0.named_modules():
         kind = type(module).__name__

@@ -1,9 +1,12 @@
-"""What labels that came late say an objective is wrong by: one bias over all conditions, or that it is right as it is.
+"""The bias of an objective that late labels show: one for all conditions, or none.
 
-The error at alpha under condition d is modelled as  error_d = k J_d + c_d + delta + e_d,  J_d the mean objective of the
-labelled images: delta is a GP over alpha that all conditions share, e_d one of each condition's own, c_d any level. So
-delta / k is what the objective has to be corrected by, in nats. A correction for each condition lost accuracy on
-development data; what conditions have in common is safe, and mends an objective that over-confident weights deceive.
+The error at alpha under condition d is modelled as  error_d = k J_d + c_d + delta + e_d.  J_d is the mean objective of
+the labelled images, delta a GP over alpha that all conditions share, e_d a GP of each condition's own, and c_d any
+level. So delta / k is the correction of the objective, in nats. A correction for each condition lost accuracy on
+development data. What conditions have in common is safe, and corrects an objective that over-confident weights deceive.
+
+The standard deviations of both processes are chosen by marginal likelihood (Rasmussen and Williams, 2006, chapter 5).
+The unknown levels are projected out, as in restricted maximum likelihood (Patterson and Thompson, 1971).
 """
 
 from __future__ import annotations
@@ -19,21 +22,25 @@ from adawise.adapt.surrogate import Array, Surrogate
 
 LEAST_LABELS, LEAST_CONDITIONS = 100, 5
 LEAST_BATCHES = 8
-"""Of a condition: images of one batch show one thing, and what a condition varies by is known from its batches."""
+"""The fewest batches of a condition: its variance is known from batches only, for images of one show one thing."""
 
 EVIDENCE = 1.0
-"""Nats that a common bias must be likelier than none: with less between them a sound pair lost by chance."""
+"""The log likelihood ratio, nats, that a common bias needs: with less, a sound pair lost accuracy by chance."""
 
-_COMMON_SDS = (0.0, 0.02, 0.05, 0.1, 0.2)  # accuracy
-_OWN_SDS = (0.05, 0.1)
-_ONE_IMAGE = 0.022  # variance at least, of an image's error at one alpha beside those at others
+_COMMON_SDS = (0.0, 0.02, 0.05, 0.1, 0.2)  # of delta, in accuracy; 0 is no bias
+_OWN_SDS = (0.05, 0.1)  # of e_d, in accuracy
+_ONE_IMAGE = 0.022  # least variance of an image's error at one alpha, without what all alphas share
 
 
 @dataclass(frozen=True, eq=False)
 class LabelledCondition:
-    """n labelled images of one condition at G alphas: `objective` `[n, G]`, nats, and whether they are `wrong`.
+    """n labelled images of one condition at G alphas.
 
-    Those with the same number in `batches` `[n]` are of one batch.
+    Attributes:
+        name: the condition.
+        objective: `[n, G]`, nats.
+        wrong: `[n, G]`, 1 where the prediction is wrong, else 0.
+        batches: `[n]`; images with the same number are of one batch.
     """
 
     name: str
@@ -47,13 +54,19 @@ class LabelledCondition:
 
 @dataclass(frozen=True, eq=False)
 class CommonBias:
-    """What is to be added to the objective: `nats` `[G]`, mean 0, and its posterior standard deviation `sd` `[G]`.
+    """The bias that labels make likeliest.
 
-    The nats are rather too small: what a condition's few images vary by is known from these alone, and alphas at which
-    by chance the same ones are wrong count for too much. A covariance of all conditions together has no such pull, and
-    served less on development data, most of all where the objective was right.
-    `evidence` is by how much the labels are likelier with a common bias than without, of the logarithm; 0 and no nats
-    where none is likeliest. `common_sd` and `own_sd` are the likeliest of the two processes, in accuracy.
+    Its nats are rather too small: a condition's sampling covariance is estimated from its few images only, and alphas
+    at which by chance the same images are wrong count for too much. A covariance pooled over all conditions has no such
+    pull, and served less on development data, above all where the objective was right.
+
+    Attributes:
+        nats: `[G]`, what is to be added to the objective, mean 0; all 0 if no bias is likeliest.
+        sd: `[G]`, posterior standard deviation of `nats`.
+        evidence: by how much the log likelihood of the labels is higher with a common bias than without; 0 if no bias
+            is likeliest.
+        common_sd: the likeliest standard deviation of delta, in accuracy.
+        own_sd: the likeliest standard deviation of e_d, in accuracy.
     """
 
     nats: Array
@@ -64,15 +77,19 @@ class CommonBias:
 
     @property
     def is_clear(self) -> bool:
-        """Whether the labels speak against the objective as it is."""
+        """True if the labels speak against the objective as it is."""
         return self.evidence > EVIDENCE
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What the objective chooses for the labelled images of a condition, and what it would with the bias of the others.
+    """The objective's choices for the labelled images of a condition: as it is, and with the bias of the others.
 
-    `right` of `images` at both alphas.
+    Attributes:
+        condition: its name.
+        images: the number of its labelled images.
+        alphas: the two choices.
+        right: how many images are right at each.
     """
 
     condition: str
@@ -82,13 +99,13 @@ class Choice:
 
 
 class BiasModel:
-    """The model over a grid; `errors_a_nat` is k, as of `objective.ERRORS_A_NAT`."""
+    """The model over a grid; `errors_a_nat` is k, as in `objective.ERRORS_A_NAT`."""
 
     def __init__(self, alphas: Sequence[float], errors_a_nat: float) -> None:
         self.alphas, self._k = tuple(alphas), errors_a_nat
 
     def estimate(self, conditions: Sequence[LabelledCondition]) -> CommonBias:
-        """The bias that the labels of these conditions make likeliest."""
+        """Return the bias that the labels of these conditions make likeliest."""
         parts = [self._part(condition) for condition in conditions]
         found = [self._posterior(parts, common, own) for own in _OWN_SDS for common in _COMMON_SDS]
         best = max(found, key=lambda one: one.log_likelihood)
@@ -104,7 +121,7 @@ class BiasModel:
         )
 
     def cross_fitted(self, conditions: Sequence[LabelledCondition]) -> tuple[Choice, ...]:
-        """For each condition, what is chosen without its own labels: with none, and with the bias of the others."""
+        """Return each condition's choices without a bias and with the bias estimated from the other conditions."""
         return tuple(
             self._choice(condition, self.estimate([*conditions[:i], *conditions[i + 1 :]]).nats)
             for i, condition in enumerate(conditions)
@@ -119,22 +136,24 @@ class BiasModel:
 
     @cached_property
     def _contrasts(self) -> Array:
-        """An orthonormal basis `[G, G - 1]` of what is left of a curve without its level, which is any."""
+        """An orthonormal basis `[G, G - 1]` of curves without their level."""
         G = len(self.alphas)
         vectors: Array = np.linalg.svd(np.eye(G) - 1.0 / G)[0][:, : G - 1]
         return vectors
 
     @cached_property
     def _kernel(self) -> Array:
+        """The prior covariance of a curve without its level, `[G - 1, G - 1]`, at standard deviation 1."""
         Q = self._contrasts
         K: Array = Q.T @ Surrogate(self.alphas, signal_sd=1.0).covariance @ Q
         return K
 
     def _part(self, condition: LabelledCondition) -> tuple[Array, Array]:
-        """The mean of error less k times objective, and its covariance by sampling, both without level.
+        """Return the mean of error less k times objective, and its sampling covariance, both without level.
 
-        Both are of the same images, so their difference is what varies: from batch to batch, for images of a batch are
-        alike. Where each is of another batch it is the covariance of images.
+        Error and objective are of the same images, so the variance of their difference is what counts. It is taken
+        between batches, because images of a batch are alike. If each image is of another batch, it is the covariance of
+        images.
         """
         n, Q = len(condition), self._contrasts
         residual = condition.wrong - self._k * condition.objective
@@ -142,11 +161,12 @@ class BiasModel:
         _, batch, images = np.unique(condition.batches, return_inverse=True, return_counts=True)
         sums = np.zeros((len(images), len(mean)))
         np.add.at(sums, batch, residual - mean)
+        # Summed by batch: the cluster form of the sandwich estimator (Liang and Zeger, 1986).
         sampling = len(images) / (len(images) - 1) * sums.T @ sums + _ONE_IMAGE * (images @ images) * np.eye(len(mean))
         return Q.T @ mean, Q.T @ sampling @ Q / n**2
 
     def _posterior(self, parts: Sequence[tuple[Array, Array]], common_sd: float, own_sd: float) -> _Posterior:
-        """Of delta, conditions being independent given it; by matrices that stay regular where there is none."""
+        """Return the posterior of delta, given which conditions are independent; regular also if `common_sd` is 0."""
         size = len(self._kernel)
         precision, weighted, log_likelihood = np.zeros((size, size)), np.zeros(size), 0.0
         for mean, sampling in parts:

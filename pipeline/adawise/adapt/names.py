@@ -1,4 +1,4 @@
-"""The words for objectives and strategies, where settings and help read them without loading torch."""
+"""The names of objectives and strategies, in a module of their own, so that settings and help need no torch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal
 WithoutCard = Literal["tsallis", "entropy"]
 WithCard = Literal["calibrated_tsallis", "calibrated_entropy", "relative", "atc"]
 ObjectiveName = Literal[WithoutCard, WithCard]
-"""Each is a function of `objective`."""
+"""The name of a function in `objective`."""
 
 StrategyName = Literal["warm", "botorch", "scratch", "grid", "fixed"]
-"""Each is a module of `strategies`; the default first."""
+"""The name of a module in `strategies`; the default first."""

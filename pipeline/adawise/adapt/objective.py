@@ -1,8 +1,8 @@
-"""What makes a batch good at an alpha, without labels: one function per objective, lower is better.
+"""The objectives: how good a batch is at an alpha, without labels; one function each, lower is better.
 
-Each takes the logits of images at one alpha and returns a value per image, so that alphas are compared on the same
-images (paired differences have a fifth of the variance). The batch's objective is the mean over the reliable ones.
-Those beside `NO_CARD` need the card, which knows what is normal for the pair at each alpha.
+Each takes the logits of images at one alpha and returns a value per image, so alphas are compared on the same images
+(paired differences have a fifth of the variance). The batch's objective is the mean over the reliable images.
+Objectives that are not in `NO_CARD` need the card, which knows what is normal for the pair at each alpha.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ Objective = Callable[[Tensor, int], Values]  # (logits [n, C], alpha index) -> [
 
 NAMES: tuple[ObjectiveName, ...] = get_args(ObjectiveName)
 DEFAULT: ObjectiveName = "tsallis"
-RELIABLE_SHARE = 0.4  # of ln C: the margin of EATA (arXiv 2204.02610)
-_RELATIVE_POWER = 0.5
-_SPREAD, _LEAST_SPREAD = 3.0, 1e-6  # of standardised logits
-_LEAST_REFERENCE = 1e-6  # nats: a sample that is certain at an alpha must not divide by zero
+RELIABLE_SHARE = 0.4  # of ln C: the margin of EATA (Niu et al., 2022, arXiv 2204.02610)
+_RELATIVE_POWER = 0.5  # of the reference entropy
+_SPREAD, _LEAST_SPREAD = 3.0, 1e-6  # standard deviation of standardised logits; floor of that of raw ones
+_LEAST_REFERENCE = 1e-6  # nats: no division by zero where the sample is certain
 
 
 def entropy(logits: Tensor, temperature: float = 1.0) -> Values:
-    """Shannon entropy of softmax(logits / temperature) per image, nats: `[n, C]` -> `[n]`, in [0, ln C].
+    """Return the entropy (Shannon, 1948) of softmax(logits / temperature), nats: `[n, C]` -> `[n]`, in [0, ln C].
 
-    The mean of it is what AdaWiSE minimises, in the words of its abstract; which temperature is ours.
+    AdaWiSE minimises the mean of it, according to the paper's abstract. The choice of temperature is ours.
     """
     scaled = logits if temperature == 1.0 else logits.double() / temperature
     log_p = torch.log_softmax(scaled, dim=-1, dtype=torch.float64)  # [n, C]
@@ -41,30 +41,30 @@ def entropy(logits: Tensor, temperature: float = 1.0) -> Values:
 
 
 def raw_entropy(logits: Tensor, alpha_index: int) -> Values:
-    """The objective `entropy`: at temperature 1, whatever the alpha."""
+    """Return the objective `entropy` per image: the entropy at temperature 1, for every alpha."""
     del alpha_index
     return entropy(logits)
 
 
 def tsallis(logits: Tensor, alpha_index: int) -> Values:
-    """The objective `tsallis`: Tsallis entropy of order 4, 8 (1 - sum p^4) / 3 per image, in [0, 8 / 3).
+    """Return the objective `tsallis` per image: Tsallis entropy of order 4, 8 (1 - sum p^4) / 3, in [0, 8 / 3).
 
-    Shannon's entropy is the same family's order 1 (Tsallis 1988). Its value is mostly that of images which the
-    model is unsure about, and among these that of the many classes which nobody would choose; with the fourth power
-    an image counts as far as one class leads. So images of which nothing can be known weigh little, without a
-    filter and its threshold, and more confidence in a few answers is worth more than a little less doubt
-    everywhere. On three development pairs and the validation tables it chose better alphas than entropy did
-    (docs/decisions/objective.md). The factor 8 makes images differ as much between alphas as in nats of entropy,
-    which the search's constants are for.
+    The family is that of Tsallis (1988): (1 - sum p^q) / (q - 1), here with q = 4 and times 8. Shannon's entropy is its
+    limit at order 1, and comes mostly from images that the model is unsure about, and there from the many classes that
+    no prediction would choose. With the fourth power an image counts as far as one class leads. So images about which
+    nothing can be known have little weight, without a filter and its threshold. More confidence in a few answers is
+    worth more than a little less doubt everywhere. On three development pairs and the validation tables it chose better
+    alphas than entropy did (docs/decisions/objective.md). With the factor 8 images differ as much between alphas as in
+    nats of entropy, for which the search's constants are made.
     """
     del alpha_index
     return _tsallis(logits.double())
 
 
 def standardised_tsallis(logits: Tensor) -> Values:
-    """`tsallis` of each image's logits with mean 0 and standard deviation 3 over the classes, in [0, 8 / 3).
+    """Return `tsallis` of logits scaled to mean 0 and standard deviation 3 over the classes, in [0, 8 / 3).
 
-    No objective: it costs up to 2.2 points where weights are sound (docs/decisions/objective.md).
+    This is no objective: it costs up to 2.2 points where weights are sound (docs/decisions/objective.md).
     """
     z = logits.double()
     z = z - z.mean(dim=-1, keepdim=True)
@@ -73,18 +73,18 @@ def standardised_tsallis(logits: Tensor) -> Values:
 
 
 def _tsallis(z: Tensor) -> Values:
-    """Of float64 logits `[n, C]`, whatever their temperature."""
+    """Return `tsallis` of float64 logits `[n, C]`, whatever their temperature."""
     fourth = torch.softmax(z, dim=-1).square_().square_()
-    finite = z.sum(dim=-1).mul_(0.0)  # nan for an image whose logits are not, -inf among them, as entropy gives
+    finite = z.sum(dim=-1).mul_(0.0)  # nan if a logit is not finite, as entropy gives; softmax alone hides -inf
     values: Values = (1.0 - fourth.sum(dim=-1)).mul_(8.0 / 3.0).add_(finite).numpy()
     return values
 
 
 def calibrated_tsallis(temperatures: Sequence[float]) -> Objective:
-    """The objective `calibrated_tsallis`: `tsallis` at the card's temperature of that alpha under shift.
+    """Return the objective `calibrated_tsallis`: `tsallis` at the card's temperature of that alpha under shift.
 
-    A temperature that was fitted at home lets fine-tuned weights be surer than they may be of what they never saw;
-    those of `Card.shifted_temperature` were fitted to such images as well.
+    With a temperature fitted at home, fine-tuned weights are surer than they may be about images unlike their training
+    set. `Card.shifted_temperature` was fitted to such images as well. Temperature scaling is that of Guo et al. (2017).
     """
 
     def objective(logits: Tensor, alpha_index: int) -> Values:
@@ -94,10 +94,10 @@ def calibrated_tsallis(temperatures: Sequence[float]) -> Objective:
 
 
 def calibrated_entropy(temperatures: Sequence[float]) -> Objective:
-    """The objective `calibrated_entropy`: entropy at the card's temperature of that alpha.
+    """Return the objective `calibrated_entropy`: entropy at the card's temperature of that alpha.
 
-    Fine-tuned weights are over-confident off their distribution; dividing by a temperature fitted for each alpha takes
-    the part of that away which a labelled sample shows.
+    Fine-tuned weights are over-confident off their distribution. Division by a temperature fitted at each alpha (Guo et
+    al., 2017) removes the part of it that a labelled sample shows.
     """
 
     def objective(logits: Tensor, alpha_index: int) -> Values:
@@ -107,12 +107,12 @@ def calibrated_entropy(temperatures: Sequence[float]) -> Objective:
 
 
 def relative(temperatures: Sequence[float], references: Sequence[float]) -> Objective:
-    """The objective `relative`: calibrated entropy over the square root of the card's reference entropy of that alpha.
+    """Return the objective `relative`: calibrated entropy over the root of the card's reference entropy of that alpha.
 
-    An alpha that is surer than others on images that it knows is expected to be surer here, too. Divided by the whole
-    reference, every alpha would be equally good on the card's own sample, and chance would choose; undivided, the surer
-    weights win where they are wrong. The root is between, and served most on the development pairs. Times the
-    root of the mean reference, so that it is in nats like the others.
+    An alpha that is surer than others on known images is expected to be surer here too. Divided by the whole reference,
+    every alpha would be equally good on the card's own sample, and chance would choose. Undivided, the surer weights
+    win where they are wrong. The square root lies between, and served most on the development pairs. A factor, the root
+    of the mean reference, keeps it in nats like the others. The form is ours.
     """
     mean = sum(references) / len(references)
     factors = [math.pow(mean / max(reference, _LEAST_REFERENCE), _RELATIVE_POWER) for reference in references]
@@ -124,11 +124,11 @@ def relative(temperatures: Sequence[float], references: Sequence[float]) -> Obje
 
 
 def atc(temperatures: Sequence[float], thresholds: Sequence[float]) -> Objective:
-    """The objective `atc`: the expected share of errors (average thresholded confidence, arXiv 2201.04234).
+    """Return the objective `atc`: the expected share of errors (average thresholded confidence: Garg et al., 2022).
 
-    1 for an image whose calibrated entropy is above the card's threshold of that alpha, else 0. On the card's sample
-    the share of ones is the share of errors. (With fewer than 13 classes, `reliable` takes out images that are above it
-    at most alphas.)
+    It is 1 for an image whose calibrated entropy is above the card's threshold of that alpha, else 0 (arXiv
+    2201.04234). On the card's sample the share of ones is the share of errors. (With fewer than 13 classes, `reliable`
+    leaves out images that are above it at most alphas.)
     """
 
     def objective(logits: Tensor, alpha_index: int) -> Values:
@@ -139,7 +139,7 @@ def atc(temperatures: Sequence[float], thresholds: Sequence[float]) -> Objective
 
 
 def biased(objective: Objective, nats: Sequence[float]) -> Objective:
-    """The objective with what labels say it is wrong by, at each alpha, added to every image's value."""
+    """Return the objective with a bias, `nats` per alpha, added to every image's value."""
 
     def corrected(logits: Tensor, alpha_index: int) -> Values:
         return objective(logits, alpha_index) + nats[alpha_index]
@@ -148,16 +148,22 @@ def biased(objective: Objective, nats: Sequence[float]) -> Objective:
 
 
 ERRORS_A_NAT: Mapping[str, float] = {**dict.fromkeys(NAMES, 0.33), "atc": 1.0}
-"""Of each objective, by how much errors differ where it differs by one: `atc` is a share of errors itself."""
+"""By how much the share of errors differs where an objective differs by one; `atc` is itself a share of errors."""
 
 NO_CARD: Mapping[str, Objective] = {"tsallis": tsallis, "entropy": raw_entropy}
-"""The objectives that ask for nothing but logits."""
+"""The objectives that need logits only."""
 
 
 def reliable(values: Sequence[Values], classes: int, minimum: int) -> npt.NDArray[np.bool_]:
-    """Which images count: entropy below .4 ln C in the mean of these alphas; all of them if fewer than `minimum` would.
+    """Return the mask of images that count: mean value over these alphas below .4 ln C; all images if too few are.
 
-    One mask `[n]` for every alpha of a batch: a mask per alpha would let a confident alpha keep only its easy images.
+    The threshold is that of EATA (Niu et al., 2022). One mask `[n]` serves every alpha of a batch: with a mask per
+    alpha, a confident alpha would keep only its easy images.
+
+    Args:
+        values: `[n]` for each alpha.
+        classes: C.
+        minimum: with fewer reliable images than this, all count.
     """
     mask = np.mean(values, axis=0) < RELIABLE_SHARE * math.log(classes)
     return mask if int(mask.sum()) >= minimum else np.ones_like(mask)

@@ -1,4 +1,4 @@
-"""Logits -> predictions: what is served at the chosen alpha, and what the endpoints said where they were asked."""
+"""Logits to predictions: what is served at the chosen alpha, and what the endpoints predict if they were evaluated."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ def predict(
     temperatures: tuple[float, ...],
     top_k: int,
 ) -> Predictions:
-    """Predictions for a batch of N images, calibrated by the card's temperature where there is one.
+    """Return the predictions for a batch of N images, calibrated by the card's temperatures if there is a card.
 
     Args:
         logits: `[N, C]` at the served alpha.
-        evaluated: alpha index -> (rows `[m]`, logits `[m, C]`), as a search's outcome has it.
-        index: of the served alpha in the grid.
+        evaluated: alpha index -> (rows `[m]`, logits `[m, C]`), as in an `Outcome`.
+        index: index of the served alpha in the grid.
         temperatures: per alpha of the grid; all 1 without a card.
-        top_k: classes kept a row; at most C are.
+        top_k: classes kept for each row; at most C are.
     """
     p = (logits / temperatures[index]).softmax(dim=-1)  # [N, C]
     top = p.topk(min(top_k, p.shape[1]), dim=-1)

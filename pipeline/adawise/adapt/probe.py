@@ -1,4 +1,4 @@
-"""Probes of other alphas within a batch: a few of its images are passed again, as long as that promises its price."""
+"""Probes within a batch: a few of its images are evaluated at other alphas, as long as that is worth its price."""
 
 from __future__ import annotations
 
@@ -20,17 +20,26 @@ from adawise.adapt.surrogate import Surrogate
 
 Probing = Generator[list[Trial], list[Tensor], None]
 
-_PARTS = 4  # probes are at these parts of the grid
-_SIZES = (1, 2, 4, 8)  # of a probe, in smallest probes
+_PARTS = 4  # probes are at multiples of this part of the grid
+_SIZES = (1, 2, 4, 8)  # of a probe, in multiples of the smallest
 
 
 @dataclass
 class Probes:
-    """The probes of one batch, and what is believed after them.
+    """The probes of one batch, and the hypotheses after them.
 
-    Every image was evaluated at `current`, and differences to it on the same images are learned from. `price`: nats a
-    forward over the whole batch must promise. `smallest`: images of the smallest probe. `left`: images that may yet be
-    passed. `broken`: alphas that gave a value that is not finite.
+    Every image was evaluated at `current`; the search learns from differences to it on the same images.
+
+    Attributes:
+        surrogate: the prior over curves.
+        trials: what was evaluated so far.
+        current: index of the served alpha.
+        hypotheses: the hypotheses after the probes so far.
+        noise: the noise of probes, learned by the stream.
+        price: nats that a forward over the whole batch must promise.
+        smallest: images of the smallest probe.
+        left: images that may still be evaluated.
+        broken: indices of alphas that gave a value that is not finite.
     """
 
     surrogate: Surrogate
@@ -45,7 +54,7 @@ class Probes:
 
     @cached_property
     def sample(self) -> StratifiedSample:
-        """The batch's images, in the order in which probes take them; most batches need none."""
+        """The batch's images in the order in which probes take them; computed late, because most batches need none."""
         return StratifiedSample(self.trials.values[self.current])
 
     @property
@@ -54,7 +63,7 @@ class Probes:
         return self.surrogate.alphas
 
     def while_worth(self, *, one_at_least: bool) -> Probing:
-        """Probe where it promises most beyond its price, until nothing does; the first may be free of the price."""
+        """Probe what is worth most beyond its price, until nothing is; `one_at_least` exempts the first probe."""
         while probe := self._best(forced=one_at_least and len(self.trials.evaluated) == 1):
             index, count = probe
             rows = self.sample.draw(count, unseen=self._unseen(index))
@@ -63,10 +72,10 @@ class Probes:
             self._learn(index, rows, 1.0)
 
     def sweep(self, count: int) -> Generator[list[Trial], list[Tensor], tuple[float, float]]:
-        """The knots on `count` images: how much lower than at `current` the lowest objective is, and its sd, nats.
+        """Evaluate the knots on `count` images; return the lowest objective's gain over `current` and its sd, nats.
 
-        The images are the same at all alphas, so that their differences share one error; each is taken for as noisy as
-        if it were one of so many.
+        The images are the same at all alphas, so the differences share one error. Therefore each is taken to be
+        noisier, by a factor of the number of swept alphas.
         """
         rows = self.sample.draw(count, unseen=np.ones(self.trials.images, dtype=np.bool_))
         swept = [j for j in self.surrogate.knots.tolist() if j != self.current]
@@ -90,7 +99,7 @@ class Probes:
         self._learn(0, rows, 1.0)
 
     def disagreement(self) -> tuple[float, int]:
-        """The share of images on which alpha 0 predicts another class than the current alpha, and of how many."""
+        """Return the share of images whose class differs between alpha 0 and the current alpha, and of how many."""
         if self.current == 0 or 0 not in self.trials.evaluated:
             return 0.0, 0
         (_, whole), (seen, theirs) = self.trials.evaluated[self.current], self.trials.evaluated[0]
@@ -98,7 +107,7 @@ class Probes:
         return float((ours.argmax(dim=-1) != theirs.argmax(dim=-1)).double().mean()), len(seen)
 
     def rest(self, index: int) -> Probing:
-        """Evaluate an alpha on the images that have not seen it."""
+        """Evaluate an alpha on the images that were not evaluated at it."""
         rows = np.flatnonzero(self._unseen(index))
         if len(rows):
             yield from self.trials.evaluate([index], rows)
@@ -106,16 +115,18 @@ class Probes:
             self.broken.add(index)
 
     def seen_whole(self, index: int) -> bool:
-        """True if every image of the batch was evaluated at that alpha."""
+        """Return True if every image of the batch was evaluated at that alpha."""
         return not self._unseen(index).any()
 
     def _unseen(self, index: int) -> npt.NDArray[np.bool_]:
+        """Return the mask `[n]` of images that were not evaluated at that alpha."""
         unseen = np.ones(self.trials.images, dtype=np.bool_)
         if index in self.trials.evaluated:
             unseen[self.trials.evaluated[index][0]] = False
         return unseen
 
     def _learn(self, index: int, rows: npt.NDArray[np.int64], share: float) -> None:
+        """Update hypotheses and noise from the differences on these rows; their variance is multiplied by `share`."""
         differences = self.trials.values[index][rows] - self.trials.values[self.current][rows]
         if not np.isfinite(differences).all():
             self.broken.add(index)
@@ -127,7 +138,7 @@ class Probes:
         self.noise = self.noise.learned(distance, differences)
 
     def _best(self, *, forced: bool) -> tuple[int, int] | None:
-        """(alpha index, images) of what promises most beyond its price; None if nothing does, unless `forced`."""
+        """Return (alpha index, images) of the best probe; None if none is worth its price, unless `forced`."""
         images, last = self.trials.images, len(self.alphas) - 1
         sizes = np.array([size for size in (self.smallest * s for s in _SIZES) if size <= min(self.left, images)])
         parts = {last * part // _PARTS for part in range(_PARTS + 1)} - self.broken - {self.current}

@@ -1,6 +1,8 @@
-"""A search chooses the alpha of one batch. It is a generator and never calls the model: it yields trials, is sent their
-logits, and returns the outcome. `run` advances the searches of many streams in lock-step and groups their trials by
-alpha, so that one merged copy of the weights serves every camera that wants it.
+"""The search protocol: a search chooses the alpha of one batch and never calls the model.
+
+A search is a generator: it yields trials, is sent their logits, and returns the outcome. `run` advances the searches of
+many streams in lock-step and groups their trials by alpha, so that one merged copy of the weights serves every camera
+that needs it.
 """
 
 from __future__ import annotations
@@ -24,16 +26,16 @@ from adawise.records import TrialRecord
 
 Rows = npt.NDArray[np.int64]
 
-NOISE_FLOOR = 1e-4  # nats^2: no mean of a few images is known better
+NOISE_FLOOR = 1e-4  # nats^2: no mean of a few images is known more precisely
 FAILED = "failed"
 """The trigger and the reset of a batch whose search was given up."""
 
-_MOST_IDLE = 16  # steps of a search that ask for nothing new; a search in a cycle takes all
+_MOST_IDLE = 16  # steps without a new row after which a search counts as stuck in a cycle
 
 
 @dataclass(frozen=True)
 class Trial:
-    """Evaluate `alphas[index]` on these rows `[m]` of the batch."""
+    """A request to evaluate `alphas[index]` on these rows `[m]` of the batch."""
 
     index: int
     rows: Rows
@@ -41,13 +43,23 @@ class Trial:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a search decided for a batch of n images.
+    """The result of a search for a batch of n images.
 
-    `logits` `[n, C]` at the served alpha; `evaluated` maps an alpha index to (rows `[m]`, logits `[m, C]`) of every
-    trial; `posterior_*` and `objective` are nats at the served alpha (nan where a strategy has none),
-    `regret` what an audit found that another alpha would be lower by (nan without an audit); `alarm` if
-    `adapt/alarm.py` keeps alpha from where the objective would have it (None where a strategy has none). `error` is why
-    the batch's own search was given up (None: it was not), in which case the batch is served by `Strategy.restart`.
+    Attributes:
+        state: the state after the batch.
+        index: index of the served alpha.
+        logits: `[n, C]` at the served alpha.
+        evaluated: alpha index -> (rows `[m]`, logits `[m, C]`) of every trial.
+        trials: the trials for the trace.
+        objective: of the batch at the served alpha, nats; nan if a strategy has none.
+        trigger: why alternatives were tried, or "none".
+        reset: why something learned was given up; None if nothing was.
+        posterior_mean: at the served alpha, nats; nan if a strategy has none.
+        posterior_sd: its standard deviation.
+        regret: by how much an audit found another alpha to be lower, nats; nan without an audit.
+        alarm: True if `adapt/alarm.py` keeps alpha from where the objective would have it; None if a strategy has no
+            alarm.
+        error: why the batch's own search was given up, in which case `Strategy.restart` served it; None if it was not.
     """
 
     state: StreamState
@@ -66,45 +78,55 @@ class Outcome:
 
     @property
     def forward_equivalents(self) -> float:
-        """Images passed through the image tower over images in the batch; plain CLIP is 1."""
+        """Images evaluated by the image tower over images in the batch; plain CLIP is 1."""
         return sum(t.images for t in self.trials) / len(self.logits)
 
 
 Evaluate = Callable[[Mapping[int, Sequence[Tensor]]], Mapping[int, Tensor]]
-"""The model, as a search's driver sees it: alpha index -> images `[n, 3, S, S]`, one or more, N in all; to logits
-`[N, C]` at that alpha, in their order."""
+"""The model, as the driver of searches calls it.
+
+It takes alpha index -> images `[n, 3, S, S]`, one tensor or more, N images in all. It returns alpha index -> logits
+`[N, C]`, in the order of the images.
+"""
 
 
 Search = Generator[list[Trial], list[Tensor], Outcome]
 
 
 class Strategy(Protocol):
-    """How alpha is chosen. To add one, see `adapt/strategies`."""
+    """A way to choose alpha. To add one, see `adapt/strategies`."""
 
     @property
     def key(self) -> str:
-        """What a state is tied to, by `state_key`: one that was made under another key is not continued."""
+        """The key that a state is tied to (`state_key`); a state made under another key is not continued."""
 
     def initial(self) -> StreamState:
-        """The state of a stream that was never seen."""
+        """Return the state of a new stream."""
 
     @property
     def reach(self) -> tuple[int, ...]:
-        """The alphas, by index, that a search may ask for, the likeliest first: what idle moments may prepare."""
+        """Indices of the alphas that a search may ask for, the likeliest first; idle time may prepare their heads."""
 
     def search(self, state: StreamState, images: int, appearance: Appearance | None = None) -> Search:
-        """Choose the alpha of a batch of that many images, which look so (None: not known).
+        """Choose the alpha of a batch of that many images; `appearance` is None if it was not measured.
 
         A pure function of (state, images, appearance, logits sent).
         """
 
     def restart(self, state: StreamState, images: int) -> Search:
-        """Serve a batch whose search failed: at the alpha that streams start at, and forget what the stream learned."""
+        """Serve a batch whose search failed: at the alpha that streams start at, with a new state."""
 
 
 @dataclass(frozen=True)
 class OnGrid(ABC):
-    """What strategies share: the grid, what is minimised, the `context` of `state_key`, where a stream starts."""
+    """The common part of strategies.
+
+    Attributes:
+        alphas: the grid.
+        objective: what is minimised.
+        context: the context of `state_key`.
+        start: index of the alpha at which a stream starts.
+    """
 
     alphas: tuple[float, ...]
     objective: Objective
@@ -117,7 +139,7 @@ class OnGrid(ABC):
         """See `Strategy.key`."""
 
     def key_of(self, strategy: str, **settings: float) -> str:
-        """The key of the strategy of that name with these `settings` of `state_key`."""
+        """Return the key of the strategy of that name with these `settings` of `state_key`."""
         return state_key(strategy, self.context, self.start, self.alphas, **settings)
 
     def initial(self) -> StreamState:
@@ -142,22 +164,29 @@ class OnGrid(ABC):
 
     @property
     def reach(self) -> tuple[int, ...]:
-        """See `Strategy.reach`: where a stream starts, ends, middle and quarters of the grid, then what is finer."""
+        """See `Strategy.reach`: the start, then ends, middle and quarters of the grid, then ever finer parts."""
         last = len(self.alphas) - 1
         return (self.start, *sorted(set(range(last + 1)) - {self.start}, key=lambda j: (-math.gcd(j, last), j)))
 
 
 @dataclass
 class BatchTrials:
-    """The trials of one batch as they come in: which alpha saw which rows, with what logits and values."""
+    """The trials of one batch so far.
+
+    Attributes:
+        images: n, the images of the batch.
+        objective: what is minimised.
+        evaluated: alpha index -> (rows `[m]`, logits `[m, C]`).
+        values: alpha index -> `[n]`, nan where it was not evaluated.
+    """
 
     images: int
     objective: Objective
     evaluated: dict[int, tuple[Rows, Tensor]] = field(default_factory=dict)
-    values: dict[int, Values] = field(default_factory=dict)  # alpha index -> [n], nan where it was not evaluated
+    values: dict[int, Values] = field(default_factory=dict)
 
     def evaluate(self, indices: Sequence[int], rows: Rows | None = None) -> Generator[list[Trial], list[Tensor], None]:
-        """Ask for these alphas on `rows` (default: all) together, and keep what comes back beside what came before."""
+        """Ask for these alphas on `rows` (default: all) in one step, and keep the results beside the earlier ones."""
         rows = np.arange(self.images) if rows is None else rows
         logits = yield [Trial(index, rows) for index in indices]
         for index, z in zip(indices, logits, strict=True):
@@ -166,16 +195,16 @@ class BatchTrials:
             self.evaluated[index] = (rows, z) if index not in self.evaluated else self._joined(index, rows, z)
 
     def _joined(self, index: int, rows: Rows, logits: Tensor) -> tuple[Rows, Tensor]:
-        """An alpha's earlier rows and new ones, in the order of the batch."""
+        """Return an alpha's earlier rows and the new ones with their logits, in the order of the batch."""
         seen, z = self.evaluated[index]
         rows = np.concatenate([seen, rows])
         order = np.argsort(rows)
         return rows[order], torch.cat([z, logits])[torch.from_numpy(order)]
 
     def objectives(self, minimum: int) -> dict[int, tuple[float, Values]]:
-        """Alpha index -> (mean, values `[m]`) over the reliable ones of the rows that every alpha so far has seen.
+        """Return alpha index -> (mean, values `[m]`) over the reliable rows that every alpha so far has evaluated.
 
-        An alpha with a value that is not finite has no objective (nan, none), and takes no row from the others.
+        An alpha with a value that is not finite has no objective (nan and no values), and takes no row from the others.
         """
         objectives = {index: (float("nan"), np.empty(0)) for index in self.values}
         finite = {i: v for i, v in self.values.items() if np.isfinite(v[self.evaluated[i][0]]).all()}
@@ -189,9 +218,9 @@ class BatchTrials:
         return objectives
 
     def differences(self, base: int, minimum: int) -> list[tuple[int, float, float]]:
-        """(alpha index, objective less that of `base`, noise variance of that difference), those with an objective.
+        """Return (alpha index, objective less that of `base`, noise variance of that) of alphas with an objective.
 
-        On the images that `objectives` compares. Empty if `base` has no objective. Nats, nats^2.
+        In nats and nats^2, on the images that `objectives` compares. Empty if `base` has no objective.
         """
         objectives = self.objectives(minimum)
         base_mean, base_values = objectives[base]
@@ -204,7 +233,7 @@ class BatchTrials:
         ]
 
     def records(self, alphas: Sequence[float]) -> tuple[TrialRecord, ...]:
-        """The trials for the trace, in the order in which they were made; the objective over the rows each one saw."""
+        """Return the trials for the trace, in the order in which they were made, each over its own rows."""
         return tuple(
             TrialRecord(alphas[index], len(rows), float(self.values[index][rows].mean()))
             for index, (rows, _) in self.evaluated.items()
@@ -213,17 +242,26 @@ class BatchTrials:
 
 @dataclass
 class _Running:
-    """One search on its way, and what takes its place if it fails."""
+    """One running search, and the search that replaces it if it fails.
+
+    Attributes:
+        search: the search.
+        restart: makes the replacement; None if there is none, or it is running already.
+        idle: steps in a row that asked for nothing new.
+        seen: (alpha index, row) pairs that were asked for.
+        error: why the first search was given up.
+        outcome: the result, once there is one.
+    """
 
     search: Search
     restart: Callable[[], Search] | None
-    idle: int = 0  # steps that asked for nothing that was not asked for before
-    seen: set[tuple[int, int]] = field(default_factory=set)  # alpha index, row
+    idle: int = 0
+    seen: set[tuple[int, int]] = field(default_factory=set)
     error: Exception | None = None
     outcome: Outcome | None = None
 
     def advance(self, answers: list[Tensor] | None) -> list[Trial] | None:
-        """Return the next trials, None once there is an outcome; `answers` are those of the trials before."""
+        """Return the next trials, or None once there is an outcome; `answers` are the logits of the previous trials."""
         try:
             asked = next(self.search) if answers is None else self.search.send(answers)
             before = len(self.seen)
@@ -255,10 +293,10 @@ def run(
 ) -> list[Outcome]:
     """Drive the searches to their outcomes; `images[s]` `[n_s, 3, S, S]` belongs to `searches[s]`.
 
-    `evaluate` is called once a step, for all that the searches want then: rows of all streams that want one alpha
-    together. Where `restarts` are given, a search that raises, or that asks again and again for what it has, costs its
-    own batch only: `restarts[s]` makes the search that serves the batch instead. What that raises, or `evaluate`, is
-    raised in any case. What a search that failed had evaluated is not in the outcome's trials.
+    `evaluate` is called once a step for everything that the searches then want; the rows of all streams that want one
+    alpha go together. If `restarts` are given, a search that raises, or that asks again and again for what it has,
+    costs only its own batch: `restarts[s]` makes the search that serves the batch instead. Errors of that search and of
+    `evaluate` are always raised. The trials of an outcome leave out what a failed search had evaluated.
     """
     running = [_Running(search, restarts[s] if restarts else None) for s, search in enumerate(searches)]
     asked = {s: trials for s, each in enumerate(running) if (trials := each.advance(None)) is not None}
@@ -269,6 +307,7 @@ def run(
 
 
 def _answers(wanted: dict[int, list[Trial]], images: Sequence[Tensor], evaluate: Evaluate) -> dict[int, list[Tensor]]:
+    """Evaluate the wanted trials, grouped by alpha, and return the logits of each stream's trials."""
     by_alpha: dict[int, list[tuple[int, int, Rows]]] = {}
     for s, trials in wanted.items():
         for k, trial in enumerate(trials):
@@ -283,6 +322,6 @@ def _answers(wanted: dict[int, list[Trial]], images: Sequence[Tensor], evaluate:
 
 
 def _views(images: Tensor, rows: Rows) -> list[Tensor]:
-    """`images[rows]` as parts of `images`, for a classifier copies what it takes in any case."""
+    """Return `images[rows]` as views of consecutive rows: a classifier copies its input anyway."""
     starts = np.flatnonzero(np.diff(rows, prepend=-2) != 1).tolist()
     return [images[rows[i] : rows[j - 1] + 1] for i, j in zip(starts, [*starts[1:], len(rows)], strict=True)]

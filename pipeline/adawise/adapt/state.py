@@ -1,9 +1,9 @@
-"""The adaptation state of one stream: small, serialisable, versioned; a pure function of what the stream brought.
+"""The adaptation state of one stream: small, serialisable, versioned, and a pure function of the stream's batches.
 
-States outlive versions. A new field gets a default that means what was before it, and its serialised form a line in
-`_LATER`: a state without it takes that, and an older worker passes over it. The numbers of a `Level` or a `PairedNoise`
-may become more likewise; a list keeps its length. `FORMAT` rises only if an older worker would read something wrong,
-and the formats before it are read for good. Keys are a matter of `state_key`.
+States outlive versions. A new field gets a default that means what held before the field existed, and an entry in
+`_LATER` for its serialised form: a state without it gets that, and an older worker ignores it. A `Level` or a
+`PairedNoise` may get new numbers in the same way; a list keeps its length. `FORMAT` rises only if an older worker would
+misread a state, and older formats stay readable for ever. `state_key` explains keys.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from adawise.records import STATISTICS
 
 FORMAT = 2
 _STATISTICS = len(STATISTICS)
-_LATER: dict[str, Any] = {  # what states did not have from the first, as it was before
+_LATER: dict[str, Any] = {  # fields that early states lack: what held before there was the field
     "pinned_batches": 0,
     "hazard": 0.0,
     "drifting": None,
@@ -44,9 +44,9 @@ _LATER: dict[str, Any] = {  # what states did not have from the first, as it was
     "looks": None,
     "conditions": None,
 }
-_MOST = 2.0**53  # no number of a state is as large
+_MOST = 2.0**53  # every number of a state is smaller
 _MOST_VARIANCE = 1e6  # nats^2
-_ROUNDING = 1e-6  # of a covariance in single precision
+_ROUNDING = 1e-6  # tolerance for a covariance in single precision
 _T = TypeVar("_T")
 
 
@@ -62,41 +62,60 @@ class Observation:
 
 @dataclass(frozen=True)
 class StreamState:
-    """All that a search knows of a stream.
+    """Everything that a search knows of a stream.
 
-    `key` ties the state to the model pair and the search settings that it was made under.
+    Attributes:
+        key: ties the state to the model pair and the search settings under which it was made.
+        alpha_index: grid index of the alpha that the next batch starts from.
+        batches: batches so far.
+        quiet_batches: batches since alternatives were last probed.
+        pinned_batches: batches in a row that were served at the fine-tuned end of the grid, or at the cap.
+        hazard: probability that the condition jumps, learned by the stream.
+        drifting: probability that the curve drifts, learned by the stream; None if it has learned nothing of it.
+        disagreement: how often alpha and zero-shot predict different classes.
+        standardised: the curve that `adapt/alarm.py` knows.
+        level: level of the served objective.
+        mix: mix of predicted classes.
+        noise: noise of probes.
+        broken: indices of alphas whose logits were not finite under this condition.
+        belief: the posterior; None before the first batch that taught something.
+        observations: past trials, for strategies that keep them.
+        heard: when the stream was last seen; no search reads it.
+        served_index: index of the alpha of the last batch, for its trace; None in older states.
+        looks: the learned appearance; None before the first batch whose pixels were measured.
+        memory: the conditions of the stream.
     """
 
     key: str
     alpha_index: int
     batches: int = 0
-    quiet_batches: int = 0  # since alternatives were last tried
-    pinned_batches: int = 0  # served in a row at the fine-tuned end of the grid
-    hazard: float = 0.0  # how probable a jump of the condition is, learned by the stream
-    drifting: float | None = None  # how probable it is that the curve drifts; None: nothing was learned of it
+    quiet_batches: int = 0
+    pinned_batches: int = 0
+    hazard: float = 0.0
+    drifting: float | None = None
     disagreement: Disagreement = field(default_factory=Disagreement)
-    standardised: Abridged | None = None  # the curve that `adapt/alarm.py` knows
+    standardised: Abridged | None = None
     level: Level = field(default_factory=Level)
     mix: ClassMix = field(default_factory=ClassMix)
     noise: PairedNoise = field(default_factory=PairedNoise)
-    broken: tuple[int, ...] = ()  # alphas that gave what is not finite, under this condition
+    broken: tuple[int, ...] = ()
     belief: Belief | None = None
     observations: tuple[Observation, ...] = ()
-    heard: Heard | None = None  # no search reads it
-    served_index: int | None = None  # of the alpha of the last batch, for its trace; None in states of before
-    looks: Looks | None = None  # None before the first batch whose pixels were measured
+    heard: Heard | None = None
+    served_index: int | None = None
+    looks: Looks | None = None
     memory: Memory = field(default_factory=Memory)
 
     @override
     def __repr__(self) -> str:
-        """In a line: a belief alone is hundreds of numbers."""
+        """Return one line, because a belief alone is hundreds of numbers."""
         return f"<StreamState after {self.batches} batches, at alpha {self.alpha_index} of the grid: {self.key}>"
 
     def after_batch(self, alpha_index: int, *, broken: Collection[int] | None = None, **learned: Any) -> StreamState:
         """Return the state after one more batch, from which the next one starts at `alpha_index`.
 
-        Every search ends here, whatever its batch brought, so that no end keeps what another one drops. The alpha to
-        start from is never among the broken ones: a state that held both once made a search return to it for ever.
+        Every search ends here, whatever its batch was like, so that no way to end loses what another one keeps. The
+        alpha to start from is never among the broken ones: a state with both once made a search return to it for ever.
 
         Args:
             alpha_index: grid index of the alpha that the next batch starts from.
@@ -107,7 +126,7 @@ class StreamState:
         return replace(self, alpha_index=alpha_index, batches=self.batches + 1, broken=tuple(sorted(kept)), **learned)
 
     def is_finite(self) -> bool:
-        """True unless a number that the next search would go on from is not finite."""
+        """Return True if every number that the next search would continue from is finite."""
         numbers = [self.hazard, self.noise.squares, self.noise.degrees]
         for level in (self.level, self.mix.likeness):
             numbers += level.mean, level.variance
@@ -117,7 +136,7 @@ class StreamState:
         return all(bool(np.isfinite(array).all()) for array in arrays)
 
     def to_bytes(self) -> bytes:
-        """Serialise; `from_bytes` gives it back bit by bit."""
+        """Serialise the state; `from_bytes` restores it bit by bit."""
         parts: dict[str, Any] = {
             "format": FORMAT,
             "key": self.key,
@@ -125,7 +144,7 @@ class StreamState:
             "batches": self.batches,
             "quiet_batches": self.quiet_batches,
             "pinned_batches": self.pinned_batches,
-            "capped_batches": 0,  # read by nobody but 0.1.0, which takes a state without it for damaged
+            "capped_batches": 0,  # only 0.1.0 reads it, and takes a state without it for damaged
             "hazard": self.hazard,
             "level": asdict(self.level),
             "mix": {"shares": _encode(np.array(self.mix.shares)), "likeness": asdict(self.mix.likeness)},
@@ -151,7 +170,7 @@ class StreamState:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> StreamState:
-        """Read a state back, its key as this version writes it.
+        """Read a state; its key becomes the one that this version writes.
 
         Raises:
             ChainError: not a state, or one of a later format.
@@ -196,8 +215,9 @@ class StreamState:
 
 
 def _check(state: StreamState) -> None:
-    """Refuse what no search writes, and would make nan of all that follows. Raises ValueError."""
+    """Raise ValueError for values that no search writes and that would make every later number nan."""
     points = 0 if state.belief is None else len(state.belief.mean) - 1
+    # Without a belief the size of the grid is unknown, and places on it are not checked.
     places = [state.alpha_index, state.alpha_index if state.served_index is None else state.served_index]
     _expect("a place on the grid", not points or all(0 <= place < points for place in places))
     _expect("hazard", 0.0 <= state.hazard < 1.0 or not points)
@@ -227,7 +247,7 @@ def _check_disagreement(seen: Disagreement) -> None:
 
 
 def _check_curve(curve: Abridged, points: int) -> None:
-    """It is at as many alphas as there are, or `KNOTS`, and its covariance is one up to rounding."""
+    """Raise ValueError unless the curve has the right number of alphas and a covariance, up to rounding."""
     knots = len(curve.mean)
     _expect("a curve of as many alphas as the belief has", knots == min(KNOTS, points))
     _expect("a curve", bool(np.isfinite(curve.mean).all() and (np.abs(curve.covariance) < _MOST_VARIANCE).all()))
@@ -242,11 +262,15 @@ def _expect(what: str, holds: bool) -> None:
 
 
 def largest_bytes(key: str, points: int, observations: int = 0, conditions: int = 0) -> int:
-    """Of the serialised state of a stream that has all that one can have: more than it takes in a footer, compressed.
+    """Return the size of the largest serialised state; in a footer, compressed, a state takes less.
 
-    `points` of the grid; `observations` and `conditions` that the strategy keeps.
+    Args:
+        key: the key of the state.
+        points: alphas of the grid.
+        observations: trials that the strategy keeps.
+        conditions: conditions that the strategy keeps.
     """
-    number, whole = -1.2345678901234567e-100, 10**15  # as long as they come
+    number, whole = -1.2345678901234567e-100, 10**15  # the longest texts that numbers have
     level = Level(number, number, whole)
     state = StreamState(
         key,
@@ -289,7 +313,7 @@ def _largest_curve() -> Abridged:
 
 
 def _read(kind: type[_T], parts: Any) -> _T:
-    """A dataclass of numbers, each of the type of its default, which is what a missing one is."""
+    """Return a dataclass of numbers; a missing one is its default, and each must have the type of that."""
     known = [f for f in fields(kind) if f.name in of_kind(dict, parts)]  # type: ignore[arg-type]
     return kind(**{f.name: of_kind(type(f.default), parts[f.name]) for f in known})
 

@@ -1,14 +1,15 @@
-"""What a state is tied to, as text that outlives the names in the code: a state made under another key starts anew.
+"""The key of a state: text that ties it to how it was made. A state made under another key starts anew.
 
 A key holds what decides which state the same images would have led to: the strategy, its context (objective, pair,
-card), the grid, where a stream starts on it, and the settings by which the strategy looks and learns. Not in it: names
-and order of classes and fields, and whatever changes the cost alone (threads, chunks, the device).
+card), the grid, the alpha at which a stream starts, and the settings by which the strategy probes and learns. It does
+not depend on names in the code, names and order of classes and fields, or what changes the cost only (threads, chunks,
+the device).
 
-A setting that is new gets a line in `AT_INTRODUCTION`, with the value at which everything is as it was before; at that
-value it is not written, so the keys of before stay as they are. That value never changes, whatever the default becomes.
-A constant of the code that is changed so that states mean something else gets one, too. A new constant under which the
-states of before still mean the same gets one with its own value: no camera begins anew now, and all do if it changes.
-`VERSION` is for changes that no line can express; `current_key` then learns to read the keys of the version before.
+A new setting gets an entry in `AT_INTRODUCTION`, with the value at which everything behaves as before. At that value it
+is not written, so earlier keys stay the same. That value never changes, whatever the default becomes. A constant of the
+code that changes the meaning of states gets an entry too. So does a new constant under which earlier states keep their
+meaning, with its own value: no camera starts anew now, and all do if it changes. `VERSION` is for changes that no entry
+can express; `current_key` then learns to read the keys of the version before.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ AT_INTRODUCTION: Mapping[str, float] = {
     "pixels": 1,
     "drifting": 0.3,
     "alarm": 1,
-    "least_share": 0.1,  # states of before are gone on from with it
+    "least_share": 0.1,  # earlier states are continued with it
     "lengthscale": 0.7,
     "signal_sd": 0.25,
     "offset_sd": 0.22,
@@ -47,7 +48,7 @@ AT_INTRODUCTION: Mapping[str, float] = {
 
 
 def state_key(strategy: str, context: str, start: int, alphas: Sequence[float], **settings: float) -> str:
-    """The key: one line of JSON, names in order; `settings` where they are not as in `AT_INTRODUCTION`.
+    """Return the key: one line of JSON with sorted names, and `settings` only where they differ from `AT_INTRODUCTION`.
 
     Args:
         strategy: its name.
@@ -65,7 +66,7 @@ def state_key(strategy: str, context: str, start: int, alphas: Sequence[float], 
 
 
 def is_of_another_pair(key: str, ours: str) -> bool:
-    """True if two keys differ in the pair and its card alone: strategy, objective, grid and settings are the same."""
+    """Return True if two keys differ in the pair and its card only."""
     try:
         theirs, mine = json.loads(key), json.loads(ours)
         contexts = [str(parts.pop("context")).rpartition("@") for parts in (theirs, mine)]
@@ -74,9 +75,9 @@ def is_of_another_pair(key: str, ours: str) -> bool:
     return theirs == mine and contexts[0][0] == contexts[1][0] and contexts[0][2] != contexts[1][2]
 
 
-@lru_cache(maxsize=256)  # the states of a partition share a few
+@lru_cache(maxsize=256)  # the states of a partition have few different keys
 def current_key(key: str) -> str:
-    """The key as this version writes it. One that no version wrote stays as it is: it is no strategy's."""
+    """Return the key as this version writes it; a key that no version wrote stays as it is and fits no strategy."""
     for strategy, pattern in _OF_0_1_0.items():
         if match := pattern.fullmatch(key):
             said = match.groupdict()
@@ -96,7 +97,7 @@ def _written(strategy: str, context: str, start: int, grid: int | list[float], s
 
 # Version 0.1.0 wrote STRATEGY/CONTEXT/START/POINTS and values, `warm` the `repr` of two dataclasses. A context may
 # have slashes, so the rest is read from the right.
-_POINTS = 21  # of every grid then; `fixed` did not name it
+_POINTS = 21  # points of every grid in 0.1.0; keys of `fixed` leave them out
 _START, _GRID = r"(?P<context>.*)/(?P<start>[0-9]{1,4})", r"/(?P<points>[0-9]{1,4})"
 _POLICY = (
     *("budget", "images", "every", "min_images", "price", "first_budget", "hazard", "gain_nats", "gain_sd"),

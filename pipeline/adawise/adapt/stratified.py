@@ -1,4 +1,4 @@
-"""Which images of a batch an alternative alpha is tried on."""
+"""The choice of images that a probe evaluates."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from adawise.adapt.search import Rows
 
 
 class StratifiedSample:
-    """The images of a batch in an order of which every stretch is a sample from easy to hard ones.
+    """The images of a batch, ordered so that every stretch is a sample from easy to hard ones.
 
-    Sorted by their value at the served alpha and drawn by the bits of their rank in reverse (van der Corput), so that a
-    few images stand for the batch better than a random few. No image is drawn twice before all were drawn once.
+    They are sorted by their value at the served alpha and drawn in the order of the reversed bits of their rank (van
+    der Corput, 1935), so a few images represent the batch better than random ones do. No image is drawn twice before
+    all were drawn once.
     """
 
     def __init__(self, values: Values) -> None:
@@ -23,7 +24,7 @@ class StratifiedSample:
         self._drawn = 0
 
     def draw(self, count: int, *, unseen: npt.NDArray[np.bool_]) -> Rows:
-        """The next `count` images that are `unseen` `[n]` at the alpha to be tried, ascending; fewer if there are."""
+        """Return the next `count` images (or fewer) that are `unseen` `[n]` at the probed alpha, in ascending order."""
         order = np.roll(self._order, -self._drawn)
         rows = order[unseen[order]][:count]
         self._drawn = (self._drawn + len(rows)) % len(self._order)
@@ -32,7 +33,7 @@ class StratifiedSample:
 
 @lru_cache(maxsize=64)
 def _spread(count: int) -> Rows:
-    """0 .. count - 1 in the order of their reversed bits."""
+    """Return 0 .. count - 1 in the order of their reversed bits."""
     bits = max(1, (count - 1).bit_length())
     numbers = np.arange(1 << bits)
     reversed_bits = sum(((numbers >> b) & 1) << (bits - 1 - b) for b in range(bits))

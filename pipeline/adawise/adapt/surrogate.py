@@ -1,9 +1,12 @@
 """The surrogate: a time-varying Gaussian process over alpha, on the grid, as a Kalman filter.
 
-The objective of batch t at alpha is modelled as  y = f_t(alpha) + b_t + noise:
-f is a GP with covariance  s^2 * Matern-5/2(|a - a'| / l) * rho^|t - t'|  (TV-GP, arXiv 1601.06650: Matern-1/2 in time),
-b_t is an offset that all alphas of a batch share (how hard the batch is), independent between batches.
-On a grid of G alphas that is exactly a linear-Gaussian state space model with the state [f(alpha_0..alpha_{G-1}), b].
+The objective of batch t at alpha is modelled as  y = f_t(alpha) + b_t + noise.  f is a GP with the covariance s^2 *
+Matern-5/2(|a - a'| / l) * rho^|t - t'|  (time-varying GP: Bogunovic, Scarlett and Cevher, 2016, arXiv 1601.06650; in
+time it is a Matern-1/2).  b_t is an offset that all alphas of a batch share, how hard the batch is, independent between
+batches.
+
+On a grid of G alphas this is exactly a linear-Gaussian state space model (Hartikainen and Särkkä, 2010) with the
+state [f(alpha_0..alpha_{G-1}), b], so prediction and update are those of Kalman (1960).
 """
 
 from __future__ import annotations
@@ -17,23 +20,23 @@ import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
 
-KNOTS = 6  # alphas: a curve is smooth over .7, and there are .2 between two of them
+KNOTS = 6  # alphas of an abridged curve, one every .2: a curve is smooth over .7
 
 
 @dataclass(frozen=True)
 class Belief:
-    """What is believed of the objective now: `mean` `[G + 1]` and `covariance` `[G + 1, G + 1]`, the offset last."""
+    """The posterior of the objective now: `mean` `[G + 1]` and `covariance` `[G + 1, G + 1]`, the offset last."""
 
     mean: Array
     covariance: Array
 
     def curve(self) -> tuple[Array, Array]:
-        """Posterior mean `[G]` and standard deviation `[G]` of f on the grid, nats, up to the common level."""
+        """Return posterior mean `[G]` and standard deviation `[G]` of f on the grid, nats, up to the common level."""
         variance = np.diagonal(self.covariance)[:-1]
         return self.mean[:-1], np.sqrt(np.maximum(variance, 0.0))
 
     def difference(self, j: int, i: int) -> tuple[float, float]:
-        """Mean and standard deviation of f(alpha_i) - f(alpha_j): what is gained by going from i to j."""
+        """Return mean and standard deviation of f(alpha_i) - f(alpha_j): the gain of going from i to j."""
         P = self.covariance
         variance = P[i, i] + P[j, j] - 2.0 * P[i, j]
         return float(self.mean[i] - self.mean[j]), math.sqrt(max(float(variance), 0.0))
@@ -41,7 +44,7 @@ class Belief:
 
 @dataclass(frozen=True, eq=False)
 class Abridged:
-    """A belief about a curve at a few alphas: `mean` float32 `[K]`, upper triangle of its `covariance` float32."""
+    """A belief about a curve at a few alphas, float32: `mean` `[K]` and the upper triangle of its `covariance`."""
 
     mean: npt.NDArray[np.float32]
     covariance: npt.NDArray[np.float32]
@@ -49,9 +52,14 @@ class Abridged:
 
 @dataclass(frozen=True)
 class Surrogate:
-    """The prior: `alphas` `[G]`, and the hyper-parameters in nats, except `lengthscale` (alpha) and `persistence`.
+    """The prior over curves.
 
-    `persistence` is rho, the correlation of f between one batch and the next.
+    Attributes:
+        alphas: the grid, `[G]`.
+        lengthscale: l, in alpha.
+        signal_sd: s, nats.
+        offset_sd: standard deviation of the offset, nats.
+        persistence: rho, the correlation of f between one batch and the next.
     """
 
     alphas: tuple[float, ...]
@@ -62,14 +70,14 @@ class Surrogate:
 
     @cached_property
     def covariance(self) -> Array:
-        """Prior covariance of f on the grid, `[G, G]`."""
+        """The prior covariance of f on the grid, `[G, G]` (Matern-5/2: Rasmussen and Williams, 2006, equation 4.17)."""
         a = np.asarray(self.alphas)
         r = math.sqrt(5.0) * np.abs(a[:, None] - a[None, :]) / self.lengthscale
         K: Array = self.signal_sd**2 * (1.0 + r + r**2 / 3.0) * np.exp(-r)
         return K
 
     def prior(self) -> Belief:
-        """The belief before the first batch."""
+        """Return the belief before the first batch."""
         G = len(self.alphas)
         P = np.zeros((G + 1, G + 1))
         P[:G, :G] = self.covariance
@@ -77,7 +85,7 @@ class Surrogate:
         return Belief(np.zeros(G + 1), P)
 
     def advance(self, belief: Belief, batches: float = 1.0) -> Belief:
-        """The belief that many batches later, before anything of the new batch is seen (Kalman prediction)."""
+        """Return the belief that many batches later, before the new batch is evaluated (Kalman prediction)."""
         rho = self.persistence**batches
         G = len(self.alphas)
         mean, P = np.zeros(G + 1), np.zeros((G + 1, G + 1))
@@ -87,24 +95,28 @@ class Surrogate:
         return Belief(mean, P)
 
     def abridge(self, belief: Belief) -> Abridged:
-        """What is believed of the curve at six alphas; `restore` gives nearly all of it back."""
+        """Return the belief about the curve at six alphas; `restore` recovers nearly all of it."""
         covariance = belief.covariance[self._at_knots]
         return Abridged(belief.mean[self.knots].astype("f4"), covariance[self._upper].astype("f4"))
 
     def restore(self, abridged: Abridged) -> Belief:
-        """The belief with these values at six alphas, and the prior between them."""
+        """Return the belief that has these moments at six alphas and follows the prior between them.
+
+        With A = K_gk K_kk^-1 the covariance is A (P_kk - K_kk) A' + K: the posterior of a GP that is known at inducing
+        points (Titsias, 2009).
+        """
         G, K, A = len(self.alphas), self.covariance, self._between
         covariance = np.zeros((len(self.knots),) * 2)
         covariance[self._upper] = covariance.T[self._upper] = abridged.covariance
         mean, P = np.zeros(G + 1), np.zeros((G + 1, G + 1))
         mean[:G] = self.restored_mean(abridged)
         P[:G, :G] = A @ (covariance - K[self._at_knots]) @ A.T + K
-        P = 0.5 * (P + P.T)  # a state keeps one half of it
+        P = 0.5 * (P + P.T)  # exactly symmetric, because a state stores only one half
         P[G, G] = self.offset_sd**2
         return Belief(mean, P)
 
     def restored_mean(self, abridged: Abridged) -> Array:
-        """The mean `[G]` of what `restore` gives."""
+        """Return the mean `[G]` of what `restore` returns."""
         mean: Array = self._between @ abridged.mean.astype("f8")
         return mean
 
@@ -124,12 +136,12 @@ class Surrogate:
 
     @cached_property
     def _between(self) -> Array:
-        """The curve `[G]` expected of its values at the knots, `[G, K]`."""
+        """The matrix `[G, K]` that maps values at the knots to the expected curve `[G]`."""
         K = self.covariance
         return np.asarray(np.linalg.solve(K[self._at_knots], K[self.knots]).T, dtype=np.float64)
 
     def observe(self, belief: Belief, index: int, value: float, noise_variance: float) -> Belief:
-        """The belief after the objective of this batch at `alphas[index]` came out as `value` (Kalman update)."""
+        """Return the belief after the objective of this batch at `alphas[index]` was `value` (Kalman update)."""
         P = belief.covariance
         h = P[:, index] + P[:, -1]  # P (e_index + e_b)
         variance = h[index] + h[-1] + noise_variance
@@ -139,9 +151,9 @@ class Surrogate:
         return Belief(mean, 0.5 * (P + P.T))
 
     def observe_difference(self, belief: Belief, index: int, base: int, value: float, noise_variance: float) -> Belief:
-        """The belief after f(alphas[index]) - f(alphas[base]) came out as `value` on the same images.
+        """Return the belief after f(alphas[index]) - f(alphas[base]) was `value` on the same images (Kalman update).
 
-        The offset that both share cancels, so this says something of the curve alone, whatever the batch's level is.
+        The shared offset cancels, so the difference says something of the curve only, whatever the level of the batch.
         """
         P = belief.covariance
         h = P[:, index] - P[:, base]  # P (e_index - e_base)
@@ -152,14 +164,17 @@ class Surrogate:
 
 
 def log_density(belief: Belief, index: int, base: int, value: float, noise_variance: float) -> float:
-    """Log of the density of such a difference before it is seen, up to the constant that all beliefs share."""
+    """Return the log density of such a difference before it is seen, up to a constant that all beliefs share."""
     expected, sd = belief.difference(base, index)
     variance = sd**2 + noise_variance
     return -0.5 * math.log(variance) - 0.5 * (value - expected) ** 2 / variance
 
 
 def mixed(first: Belief, second: Belief, weight: float) -> Belief:
-    """One normal with the mean and covariance of the mixture: `second` with probability `weight`, else `first`."""
+    """Return one normal with the moments of a mixture: `second` with probability `weight`, else `first`.
+
+    Moment matching is how filters with several models merge their modes (Blom and Bar-Shalom, 1988).
+    """
     apart = second.mean - first.mean
     return Belief(
         (1.0 - weight) * first.mean + weight * second.mean,

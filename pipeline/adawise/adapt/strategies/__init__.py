@@ -1,7 +1,7 @@
 """The strategies by name. A module of this folder is one strategy, and the module's name is the strategy's.
 
-To add one, add its name to `adapt/names.py` and its file, with a class named after it: `warm` has `WarmSearch`. What
-strategies share lies in `adapt/`. A module is loaded when its strategy is asked for: BoTorch takes two seconds.
+To add one, add its name to `adapt/names.py` and its file, with a class named after it: `warm` has `WarmSearch`. Code
+that strategies share lies in `adapt/`. A module is imported when its strategy is requested: BoTorch takes two seconds.
 """
 
 from __future__ import annotations
@@ -30,12 +30,21 @@ def strategy(
     fitted: Surrogate | None = None,
     trusted: bool = False,
 ) -> Strategy:
-    """The strategy of that name over the grid `alphas`; it starts (`fixed`: stays) at the one nearest to `alpha`.
+    """Return the strategy of that name.
 
-    `context` names what a state depends on beside the strategy: the objective, the model pair and its card, from which
-    `fitted` (the surrogate with hyper-parameters of this pair) comes, if there is one. A `trusted` objective needs no
-    guard against over-confident weights (`Card.trusts`): where fine-tuned weights are right they contradict zero-shot
-    on most images as well.
+    Args:
+        name: one of `NAMES`.
+        alphas: the grid.
+        objective: what is minimised.
+        context: what a state depends on beside the strategy: the objective, the model pair and its card.
+        alpha: a stream starts (`fixed`: stays) at the alpha of the grid that is nearest to it.
+        exploration: when and how widely alternatives are tried.
+        fitted: the surrogate with the hyper-parameters of the card, if it has them.
+        trusted: the objective needs no guard against over-confident weights (`Card.trusts`). Where fine-tuned weights
+            are right they contradict zero-shot on most images as well, which the cap would forbid.
+
+    Raises:
+        ValueError: no strategy has that name.
     """
     if name not in NAMES:
         raise ValueError(f"expected one of {', '.join(NAMES)}, got {name!r}")

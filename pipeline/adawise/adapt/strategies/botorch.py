@@ -1,7 +1,9 @@
-"""`botorch`: a `SingleTaskGP` fitted on each batch, `LogExpectedImprovement` for the next alpha. BoTorch as it comes.
+"""`botorch`: a `SingleTaskGP` fitted on each batch and `LogExpectedImprovement` for the next alpha.
 
-Warm-started: the trials of the stream's last batches are its data, the previous alpha its first trial. Every batch pays
-the whole budget of forwards and some 200 ms a fit (measured, 35 trials): a reference for `warm`, not for many cameras.
+This is BoTorch as it comes (Balandat et al., 2020; the acquisition is that of Ament et al., 2023). It is warm-started:
+the trials of the stream's last batches are its data, and the previous alpha is its first trial. Every batch costs up to
+the whole budget of forwards and some 200 ms for a fit (measured, 35 trials). So it is a reference for `warm`, not for
+many cameras.
 """
 
 from __future__ import annotations
@@ -29,14 +31,14 @@ from adawise.adapt.state import Observation, StreamState
 from adawise.adapt.strategies.warm import Exploration
 from adawise.adapt.surrogate import Surrogate
 
-MEMORY_BATCHES = 6
+MEMORY_BATCHES = 6  # batches whose trials are data
 _NOISE_FLOOR = 1e-4  # nats^2
 _MIN_LOG_GAIN = -9.0  # ln nats: about the least improvement that `warm` pays for
 
 
 @dataclass(frozen=True)
 class BotorchSearch(OnGrid):
-    """Fit, acquire, evaluate until the budget is spent; serve the evaluated alpha with the lowest posterior mean."""
+    """Fit, acquire and evaluate until the budget is spent; serve the evaluated alpha with the lowest posterior mean."""
 
     policy: Exploration
 
@@ -78,7 +80,7 @@ class BotorchSearch(OnGrid):
         )
 
     def _observations(self, trials: BatchTrials, batch: int) -> tuple[Observation, ...]:
-        """The trials so far that have an objective; none if the current alpha, the first, has none."""
+        """Return the trials so far that have an objective; none if the current alpha, the first one, has none."""
         objectives = trials.objectives(self.policy.min_images)
         base_mean, base = next(iter(objectives.values()))
         if not np.isfinite(base_mean):
@@ -90,7 +92,7 @@ class BotorchSearch(OnGrid):
         )
 
     def _fit(self, observations: tuple[Observation, ...]) -> SingleTaskGP:
-        """The process fitted to the observations; where no fit succeeds, with the hyper-parameters of `warm`."""
+        """Return the process fitted to the observations; if no fit succeeds, with the hyper-parameters of `warm`."""
         model = self._process(observations)
         if len(observations) > 2:
             try:
@@ -107,7 +109,7 @@ class BotorchSearch(OnGrid):
         return SingleTaskGP(X, Y - Y.mean(), noise, covar_module=kernel(Surrogate(self.alphas)), outcome_transform=None)
 
     def _acquire(self, model: SingleTaskGP, trials: BatchTrials, lowest: float, batch: int) -> int | None:
-        """The alpha to try next, or None if the budget is spent or nothing promises to get below `lowest`."""
+        """Return the alpha to try next; None if the budget is spent or no alpha promises to get below `lowest`."""
         if len(trials.evaluated) >= self.policy.budget:
             return None
         acquisition = LogExpectedImprovement(model, best_f=-lowest)
@@ -120,6 +122,7 @@ class BotorchSearch(OnGrid):
     def _posterior(
         self, model: SingleTaskGP, indices: list[int], batch: int
     ) -> tuple[dict[int, float], dict[int, float]]:
+        """Return posterior means and standard deviations of the objective by alpha index, nats."""
         X = torch.tensor([[self.alphas[j], float(batch)] for j in indices], dtype=torch.float64)
         with torch.no_grad():
             posterior = model.posterior(X)
@@ -129,10 +132,10 @@ class BotorchSearch(OnGrid):
 
 @contextmanager
 def _small_scale() -> Iterator[None]:
-    """One thread and no warnings.
+    """Run on one thread and without warnings.
 
-    A dozen points are slower with two threads than with one, by up to ten times (measured, notes of the design). Of a
-    fit that ended early BoTorch warns and tries again; of a variance that rounding made negative it warns and takes 0.
+    With a dozen points two threads are slower than one, by up to ten times (measured). BoTorch warns of a fit that
+    ended early and repeats it; it warns of a variance that rounding made negative and takes 0.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""`fixed`: one alpha for ever. What WiSE-FT does, and the floor of the cost: one forward."""
+"""`fixed`: one alpha for ever, as in WiSE-FT (Wortsman et al., 2022); it costs one forward, the least there is."""
 
 from __future__ import annotations
 

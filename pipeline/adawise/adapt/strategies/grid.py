@@ -1,4 +1,4 @@
-"""`grid`: every alpha of the grid on every image of every batch. Dear, and blind to nothing: the reference."""
+"""`grid`: every alpha of the grid on every image of every batch. It is expensive and complete: the reference."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""`scratch`: the search of `warm` without a warm start. Nothing of the batches before is used: what warmth is worth.
+"""`scratch`: a search without a warm start, which uses nothing of earlier batches; it shows what a warm start is worth.
 
-Every batch pays the whole budget on all its images: the first alpha, the endpoints, then what expected improvement
-picks under the surrogate's prior.
+Every batch costs up to the whole budget on all its images: the first alpha, the endpoints, then what expected
+improvement (Jones, Schonlau and Welch, 1998) picks under the surrogate's prior.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from adawise.adapt.state import StreamState
 from adawise.adapt.strategies.warm import Exploration
 from adawise.adapt.surrogate import Belief, Surrogate
 
-_MIN_GAIN = 1e-3  # nats: less expected improvement than this is not worth a forward
+_MIN_GAIN = 1e-3  # nats: a lower expected improvement is not worth a forward
 
 
 @dataclass(frozen=True)
 class ScratchSearch(OnGrid):
-    """Serve the evaluated alpha with the lowest posterior mean, each batch anew from `start`."""
+    """Serve the evaluated alpha with the lowest posterior mean; each batch begins anew at `start`."""
 
     policy: Exploration
     fitted: Surrogate | None = None
@@ -74,9 +74,9 @@ def _improve(
     budget: int,
     minimum: int,
 ) -> Generator[list[Trial], list[Tensor], Belief]:
-    """Try what expected improvement picks until the budget is spent or nothing promises; the belief after all trials.
+    """Try the alphas of highest expected improvement until the budget is spent or none is promising.
 
-    Trials are judged by their differences to `base` on the same images.
+    Trials are judged by their differences to `base` on the same images. The belief after all trials is returned.
     """
     while True:
         belief = prior
@@ -92,5 +92,5 @@ def _improve(
 
 
 def _lowest(belief: Belief, trials: BatchTrials, base: int, minimum: int) -> int:
-    """The evaluated alpha with the lowest posterior mean; the lower of equals."""
+    """Return the evaluated alpha with the lowest posterior mean; the lower of equals."""
     return min((j for j, _, _ in trials.differences(base, minimum)), key=lambda j: (belief.mean[j], j))

@@ -1,9 +1,12 @@
-"""`warm`, the default: the previous batch's posterior is this batch's prior, the previous alpha is the first trial.
+"""`warm`, the default: the previous batch's posterior is this batch's prior, and the previous alpha is the first trial.
 
-Every batch is served with one forward at the current alpha. What else is spent buys knowledge: a few of its images are
-passed at another alpha, as long as the knowledge gradient of such a probe exceeds its price. So a settled stream looks
-rarely, an uncertain one more, and a jump of the served level makes it uncertain (`adapt/change.py`): a false alarm
-costs a few images, not a sweep. Only differences on the same images are learned from; the level belongs to the batch.
+Every batch is served with one forward at the current alpha. Further cost buys knowledge: a few of the images are
+evaluated at another alpha, as long as the knowledge gradient (Frazier, Powell and Dayanik, 2009) of such a probe
+exceeds its price. So a settled stream probes rarely and an uncertain one more. A jump of the served level makes it
+uncertain (`adapt/change.py`), so a false alarm costs a few images and not a sweep. The search learns from differences
+on the same images only; the level belongs to the batch.
+
+None of the settings' defaults is taken from the AdaWiSE paper.
 """
 
 from __future__ import annotations
@@ -30,21 +33,27 @@ from adawise.adapt.surrogate import Surrogate
 
 @dataclass(frozen=True)
 class Exploration:
-    """When and how widely alternatives are tried.
+    """The policy of exploration: when and how widely alternatives are tried.
 
-    `budget`: forwards of a batch at most, the served one included (other strategies: evaluations of a batch). `images`:
-    of the smallest probe of another alpha (8 fill a processor's chunk: half as many would cost as much). `every`:
-    batches until a stream is looked at although nothing promises.
-    `min_images`: a smaller batch is served and teaches nothing. `price`: nats a batch that a further forward must
-    promise. `first_budget`: forwards of a stream's first batch at most. `hazard`: probability at first that the
-    condition jumps between two batches; the stream learns its own. `gain_nats`, `gain_sd`: the current alpha is left
-    only for a gain above both (the second in standard deviations of the difference). `at_once_nats`: for more than this
-    in the batch itself, one forward more. `audit_every`: batches between sweeps over six alphas on `audit_images`
-    images. `disagreement`: the share of zero-shot's predictions from which alpha may differ (`adapt/disagreement.py`);
-    None: .45, or any of them where the objective is trusted. `conditions`: that a stream remembers at most beside the
-    one that it is in; 0: none. `pixels`: how a batch looks is evidence, and tells conditions apart. `drifting`: how
-    probable it is at first that a stream's curve drifts and does not stay; the stream learns its own. 0: never.
-    `alarm`: what has no scale may keep alpha from where it would surely not have it (`adapt/alarm.py`).
+    Attributes:
+        budget: most forwards of a batch, the served one included (other strategies: evaluations of a batch).
+        images: of the smallest probe (8 fill a processor's chunk; half as many would cost as much).
+        every: batches after which a stream is probed although no probe promises anything.
+        min_images: a smaller batch is served and teaches nothing.
+        price: nats per batch that a further forward must promise.
+        first_budget: most forwards of a stream's first batch.
+        hazard: probability at first that the condition jumps between two batches; the stream learns its own.
+        gain_nats: the current alpha is left only for a higher gain than this and than `gain_sd`.
+        gain_sd: the same in standard deviations of the difference.
+        at_once_nats: a gain above this is worth one more forward, to serve it in the batch itself.
+        audit_every: batches between sweeps over six alphas.
+        audit_images: images of a sweep.
+        disagreement: most of zero-shot's predictions that alpha may contradict, as a share (`adapt/disagreement.py`);
+            None is .45, or no cap if the objective is trusted.
+        conditions: most conditions that a stream remembers beside the current one.
+        pixels: use appearance statistics as evidence and to recognise conditions.
+        drifting: probability at first that a stream's curve drifts; the stream learns its own. 0 means never.
+        alarm: let the entropy of standardised logits cap alpha (`adapt/alarm.py`).
     """
 
     budget: int = 5
@@ -66,12 +75,12 @@ class Exploration:
     alarm: bool = True
 
 
-_JUMPED = 0.5  # probability from which the trace says so
-_REGRET_SD = 2.0  # an audit's regret of more standard deviations than this drops the belief
-_DISAGREEMENT = 0.45  # the default; .3 to .6 were tried on four development pairs
-_AT_FIRST = 0.5  # what keys have called it since there are keys
-_PINNED_FROM = 0.9  # alpha
-_PINNED_BATCHES = 3  # in a row, before the models are compared
+_JUMPED = 0.5  # probability above which a batch counts as one of another condition
+_REGRET_SD = 2.0  # an audit's regret above this many standard deviations counts as a jump
+_DISAGREEMENT = 0.45  # the cap at `disagreement=None`; .3 to .6 were tried on four development pairs
+_AT_FIRST = 0.5  # keys have always had this for `disagreement=None`; another number would make all streams start anew
+_PINNED_FROM = 0.9  # alpha from which a stream is at the fine-tuned end
+_PINNED_BATCHES = 3  # batches in a row before zero-shot is compared
 
 
 @dataclass(frozen=True)
@@ -113,11 +122,12 @@ class WarmSearch(OnGrid):
 
     @cached_property
     def surrogate(self) -> Surrogate:
-        """The prior over objective curves."""
+        """The prior over curves: the fitted one, or the defaults."""
         return self.fitted or Surrogate(self.alphas)
 
     @property
     def _limit(self) -> float:
+        """The share of zero-shot's predictions that alpha may contradict."""
         return _DISAGREEMENT if self.policy.disagreement is None else self.policy.disagreement
 
     @cached_property
@@ -157,14 +167,16 @@ class WarmSearch(OnGrid):
             self.surrogate, None if jumped else before.standardised, current, trials.evaluated
         )
         highest = alarm.highest(self.surrogate, standardised, allowed) if self.policy.alarm else allowed
+        # `wanted` is what the objective alone would choose, so that the trace can say if the alarm forbids it.
         wanted, _ = self._better(probes, allowed)
         if current > allowed:
             reset = "disagreement"
-        elif current > highest and wanted > highest:  # else the objective itself leaves
+        elif current > highest and wanted > highest:  # else the objective itself moves away
             reset = "alarm"
         following, gain = yield from self._choose(probes, highest)
         served = following if probes.seen_whole(following) else current
         is_back = jumped and before.memory.visits > 1
+        # the level was observed at `current`, and is expected to be higher by `shift` at `following`
         shift = float(trials.values[served].mean()) - level if served == following else -gain
         state = before.after_batch(
             following,
@@ -182,12 +194,12 @@ class WarmSearch(OnGrid):
             looks=_seen(before.looks, appearance, 0.0 if jumped else 1.0 - probes.hypotheses.jump),
         )
         trigger = "uncertain" if trigger == "none" and len(trials.evaluated) > 1 else trigger
-        reset = reset or ("jump" if jumped and not is_back else None)  # a condition that returned finds all as it was
+        reset = reset or ("jump" if jumped and not is_back else None)  # a returned condition resets nothing
         outcome = self._outcome(state, trials, served, trigger, reset, regret)
         return replace(outcome, alarm=wanted > highest)
 
     def _retreat(self, state: StreamState, current: int, trials: BatchTrials) -> Search:
-        """Return to the alpha of a start after logits that are not finite, or stay if that one is no better."""
+        """Return to the start's alpha after logits that are not finite; stay if that alpha is no better."""
         if current != self.start:
             yield from trials.evaluate([self.start])
             if np.isfinite(trials.values[self.start]).all():
@@ -196,7 +208,7 @@ class WarmSearch(OnGrid):
         return self._outcome(state.after_batch(current), trials, current, "not_finite")
 
     def _first(self, state: StreamState, hypotheses: Hypotheses) -> int:
-        """The alpha to serve before anything of the batch is known but its pixels."""
+        """Return the alpha to serve, before anything but the pixels of the batch is known."""
         if hypotheses.jump <= _JUMPED:
             return state.alpha_index
         belief, current = hypotheses.belief, state.alpha_index
@@ -207,34 +219,37 @@ class WarmSearch(OnGrid):
         return best if gain > max(self.policy.gain_nats, self.policy.gain_sd * sd) else current
 
     def _trigger(self, state: StreamState, hypotheses: Hypotheses, current: int) -> str:
+        """Return why alternatives are tried now, as the trace says it."""
         if state.belief is None:
             return "start"
         if hypotheses.jump > _JUMPED:
             return "level"
-        if current != 0 and self._is_pinned(state):  # else it is served by zero-shot, and there is nothing to compare
+        if current != 0 and self._is_pinned(state):  # at alpha 0 there is nothing to compare zero-shot with
             return "pinned"
         if (state.batches + 1) % self.policy.audit_every == 0:
             return "audit"
         return "clock" if state.quiet_batches + 1 >= self.policy.every else "none"
 
     def _is_pinned(self, state: StreamState) -> bool:
-        """True if the models are to be compared now: at first, then ever more rarely while nothing is found.
+        """Return True if zero-shot is to be compared now: at first, then ever more rarely while it changes nothing.
 
-        Without a limit it goes on as often: no flat curve near 1 deters this look at the far end.
+        Without a cap the comparisons stay as frequent: near alpha 1 the curve can be flat, and then no nearby probe is
+        worth its price.
         """
         waited, odd = divmod(state.pinned_batches - _PINNED_BATCHES, self.policy.every)
         times = waited + 1
         return times > 0 and not odd and (times & (times - 1) == 0 or self._limit >= 1.0)
 
     def _pinned_batches(self, before: StreamState, following: int, highest: int, *, returned: bool) -> int:
-        """How long alpha has been at the fine-tuned end, or as far as it may go."""
+        """Return how many batches in a row alpha has been at the fine-tuned end, or as far as it may go."""
         if self.alphas[following] < _PINNED_FROM and not 0 < following == highest:
             return 0
-        return max(before.pinned_batches, _PINNED_BATCHES + 1 if returned else 0) + 1  # it was compared when here last
+        return max(before.pinned_batches, _PINNED_BATCHES + 1 if returned else 0) + 1  # compared on its last visit
 
     def _probes(
         self, state: StreamState, trials: BatchTrials, hypotheses: Hypotheses, current: int, trigger: str
     ) -> Probes:
+        """Return the probes of the batch, before any was made."""
         forwards = self.policy.first_budget if trigger == "start" else self.policy.budget
         return Probes(
             self.surrogate,
@@ -245,11 +260,11 @@ class WarmSearch(OnGrid):
             price=self.policy.price,
             smallest=self.policy.images,
             left=int((forwards - 1.0) * trials.images),
-            broken=set(state.broken) - {current},  # every image of this batch is finite at it
+            broken=set(state.broken) - {current},  # its values in this batch are all finite
         )
 
     def _probe(self, probes: Probes, trigger: str) -> Generator[list[Trial], list[Tensor], tuple[float, str | None]]:
-        """Look while it pays; the audit's regret (nan without one), and why the belief was reset."""
+        """Probe while it is worth it; return the audit's regret (nan without one), and why the belief was reset."""
         regret, reset, images = float("nan"), None, min(self.policy.audit_images, probes.trials.images)
         if trigger == "pinned":
             yield from probes.at_zero_shot(images if self._limit < 1.0 else self.policy.images)
@@ -261,8 +276,11 @@ class WarmSearch(OnGrid):
         return regret, reset
 
     def _choose(self, probes: Probes, highest: int) -> Generator[list[Trial], list[Tensor], tuple[int, float]]:
-        """The alpha to go on with, up to `highest`, and its expected gain; evaluated whole if that is large."""
-        for _ in self.alphas:  # each turn but the last finds one more that is broken
+        """Return the alpha to continue with, up to `highest`, and its expected gain.
+
+        If the gain is large, or the current alpha is above `highest`, the alpha is first evaluated on the whole batch.
+        """
+        for _ in self.alphas:  # each turn but the last finds one more broken alpha
             following, gain = self._better(probes, highest)
             if gain > self.policy.at_once_nats or probes.current > highest:
                 yield from probes.rest(following)
@@ -271,7 +289,7 @@ class WarmSearch(OnGrid):
         return probes.current, 0.0
 
     def _better(self, probes: Probes, highest: int) -> tuple[int, float]:
-        """The alpha with the lowest posterior mean and its gain, or the current one and 0: hysteresis."""
+        """Return the alpha with the lowest posterior mean and its gain, or the current one and 0: hysteresis."""
         belief, current = probes.hypotheses.belief, probes.current
         whole = [j for j in range(highest + 1) if j not in probes.broken]
         best = min(whole, key=lambda j: (belief.mean[j], j), default=current)
@@ -306,13 +324,13 @@ class WarmSearch(OnGrid):
 
 
 def _compared(disagreement: Disagreement, probes: Probes) -> Disagreement:
-    """With what the batch says of it, if zero-shot saw some of its images."""
+    """Return the disagreement after the batch, if zero-shot was evaluated on some of its images."""
     share, images = probes.disagreement()
     return disagreement.observed(probes.alphas[probes.current], share, images) if images else disagreement
 
 
 def _seen(looks: Looks | None, appearance: Appearance | None, stayed: float) -> Looks | None:
-    """How the stream looks after a batch; of one whose pixels nobody measured nothing is learned."""
+    """Return the looks after a batch; a batch whose pixels were not measured teaches nothing."""
     if appearance is None:
         return looks
     return Looks.of_first(appearance) if looks is None else looks.observed(appearance, stayed)
