@@ -1,1 +1,1 @@
-"""The two CLIP checkpoints as one classifier with a knob: load and check the pair, merge at an alpha, run the tower."""
+"""The two CLIP checkpoints as one classifier: load and check the pair, merge it at an alpha, run the image tower."""

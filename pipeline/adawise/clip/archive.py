@@ -1,7 +1,8 @@
-"""The weights of a TorchScript archive, as OpenAI published CLIP, without running anything of it.
+"""The weights of a TorchScript archive, the format in which OpenAI published CLIP, read without running its code.
 
 torch loads such a file by compiling the code in it. Its tensors lie beside that code as in any checkpoint: bytes, and a
-pickle that says where each belongs. Read here are these two alone, and the pickle may name tensors and plain objects.
+pickle that says where each belongs. This module reads these two only, and the pickle may name only tensors and plain
+objects.
 """
 
 from __future__ import annotations
@@ -19,15 +20,15 @@ from typing_extensions import override
 
 from adawise.errors import CheckpointError
 
-_OF_OPENAI = b"input_resolution"  # a number that only OpenAI's own models keep among their weights
+_OF_OPENAI = b"input_resolution"  # an attribute that only OpenAI's own models keep among their weights
 
 
-_SPARE_BYTES = 1 << 26  # torch packs nothing but the code of TorchScript, which has a few million bytes
+_SPARE_BYTES = 1 << 26  # torch compresses only the code of TorchScript, which has a few million bytes
 _UNREADABLE = (OSError, ValueError, RuntimeError, EOFError, StopIteration, zipfile.BadZipFile, zlib.error)
 
 
 def is_archive(checkpoint: str, *, of_openai: bool = False) -> bool:
-    """Whether it is a file of TorchScript's, and no other of torch's; and `of_openai`, if that is asked."""
+    """Return True if the file is a TorchScript archive; with `of_openai`, only if it is also one of OpenAI's models."""
     try:
         with zipfile.ZipFile(checkpoint) as archive:
             scripted = any(name.endswith("/constants.pkl") for name in archive.namelist())
@@ -35,14 +36,16 @@ def is_archive(checkpoint: str, *, of_openai: bool = False) -> bool:
                 return scripted
             return not _unpacks_to_too_much(archive) and _OF_OPENAI in _read(archive, _pickle(archive))
     except _UNREADABLE:
-        return False  # none, or damaged: loading it says more
+        return False  # not an archive, or damaged: the error of loading it says more
 
 
 def check_unpacked_size(checkpoint: str) -> None:
-    """Refuse a zip file that would take far more memory than it has bytes, before anybody unpacks it.
+    """Raise CheckpointError for a zip file that would take far more memory than it has bytes, before it is unpacked.
+
+    A file that is no zip file, or a damaged one, passes: the code that loads it reports that.
 
     Raises:
-        CheckpointError: it would. What is no zip file, or a damaged one, is left to whoever loads it.
+        CheckpointError: it would unpack to more than its own size and 64 MiB.
     """
     try:
         with zipfile.ZipFile(checkpoint) as archive:
@@ -57,25 +60,28 @@ def check_unpacked_size(checkpoint: str) -> None:
 
 
 def _unpacks_to_too_much(archive: zipfile.ZipFile) -> bool:
-    """By the directory at its end, which `_read` holds each member to; members that overlap count each."""
+    """Return True if the archive's directory announces too many bytes; overlapping members count each.
+
+    `_read` reads no more of a member than the directory says, so the directory can be trusted.
+    """
     assert archive.fp is not None
     packed = archive.fp.seek(0, io.SEEK_END)
     return sum(member.file_size for member in archive.infolist()) > packed + _SPARE_BYTES
 
 
 def _read(archive: zipfile.ZipFile, name: str) -> bytes:
-    """Return a member, and no more of it than the directory says: `ZipFile.read` unpacks all before it looks."""
+    """Return a member, up to the size in the directory: `ZipFile.read` unpacks everything before it checks that."""
     member = archive.getinfo(name)
     with archive.open(member) as file:
         return file.read(member.file_size)
 
 
 def read_archive(checkpoint: str) -> dict[str, Tensor]:
-    """Every tensor that a module of the archive has, by its dotted name; more than a state dict: masks are there too.
+    """Return every tensor of the archive's modules by its dotted name; masks too, which a state dict does not have.
 
     Raises:
         CheckpointError: it would unpack to many times its size.
-        pickle.UnpicklingError: it names something beside tensors and plain objects.
+        pickle.UnpicklingError: it names something other than tensors and plain objects.
         Exception: it is damaged.
     """
     check_unpacked_size(checkpoint)
@@ -89,10 +95,12 @@ def _pickle(archive: zipfile.ZipFile) -> str:
 
 
 class _Attributes:
-    """What stands for a module: its attributes, and nothing else of it."""
+    """A stand-in for a module of the archive, with its attributes and none of its code."""
 
 
 class _TensorReader(pickle.Unpickler):
+    """An unpickler that builds tensors and attributes only; it never imports a name of the archive."""
+
     def __init__(self, archive: zipfile.ZipFile) -> None:
         name = _pickle(archive)
         super().__init__(io.BytesIO(_read(archive, name)))
@@ -105,7 +113,7 @@ class _TensorReader(pickle.Unpickler):
             return _Attributes
         if module == "torch" and name.endswith("Storage"):
             return name
-        if module == "torch.jit._pickle":  # lists that TorchScript gives a type
+        if module == "torch.jit._pickle":  # functions that restore lists which TorchScript gave a type
             return _first
         if (module, name) == ("collections", "OrderedDict"):
             return dict
@@ -116,7 +124,7 @@ class _TensorReader(pickle.Unpickler):
     @override
     def persistent_load(self, pid: Any, /) -> Tensor:
         _, storage, key, *_ = pid
-        if (storage, key) not in self._storages:  # tensors may share one, however many there are
+        if (storage, key) not in self._storages:  # tensors may share a storage, which is read once
             dtype: torch.dtype = getattr(torch, storage).dtype
             data = bytearray(_read(self._archive, f"{self._data}/{key}"))
             self._storages[storage, key] = torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)

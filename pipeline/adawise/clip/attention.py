@@ -1,8 +1,8 @@
-"""An attention call that stays fast with frozen parameters, in place of `nn.MultiheadAttention`.
+"""An attention module that stays fast with frozen parameters, in place of `nn.MultiheadAttention`.
 
-open_clip's towers call `nn.MultiheadAttention`; off its fast path (autocast, compile, frozen parameters) its input is
-no longer contiguous and the call becomes four to six times slower. One contiguous qkv projection and
-`scaled_dot_product_attention` give the same numbers (to rounding) and take the same time everywhere.
+open_clip's towers call `nn.MultiheadAttention`. Off its fast path (autocast, compile, frozen parameters) its input is
+no longer contiguous, and the call becomes four to six times slower. One contiguous qkv projection and
+`scaled_dot_product_attention` give the same numbers (up to rounding) and take the same time everywhere.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class PackedAttention(nn.Module):
         need_weights: bool = False,
         attn_mask: Tensor | None = None,
     ) -> tuple[Tensor, None]:
-        """`[B, L, D]` -> (`[B, L, D]`, None). Query, key and value are one tensor.
+        """Map `[B, L, D]` to (`[B, L, D]`, None); query, key and value are one tensor.
 
         `attn_mask` `[L, L]`, or `[B * H, L, L]` as CoCa's text tower makes it, is added to the scores.
         """
@@ -48,13 +48,14 @@ class PackedAttention(nn.Module):
 
 
 def pack_attention(tower: nn.Module) -> int:
-    """Replace the self-attention of every residual block in `tower`, in place; how many were replaced.
+    """Replace the self-attention of every residual block in `tower`, in place; return how many were replaced.
 
     Attention pooling, whose query is not its key, keeps its module: it is one call a forward.
     """
     replaced = 0
     for module in tower.modules():
         attention = getattr(module, "attn", None)
+        # A block with `ln_1_kv` is cross-attention.
         if isinstance(attention, nn.MultiheadAttention) and _is_plain(attention) and not hasattr(module, "ln_1_kv"):
             module.attn = PackedAttention(attention)
             replaced += 1
@@ -62,6 +63,7 @@ def pack_attention(tower: nn.Module) -> int:
 
 
 def _is_plain(attention: nn.MultiheadAttention) -> bool:
+    """Return True if the module has no option that `PackedAttention` lacks."""
     return (
         attention.batch_first
         and attention._qkv_same_embed_dim

@@ -1,7 +1,7 @@
-"""Merged copies of the image tower, one per alpha that was lately asked for, within a memory budget.
+"""Merged copies of the image tower, one for each recently requested alpha, within a memory budget.
 
-A copy is a flat buffer and a tower whose parameters are views into it. A returning alpha costs no merge; when the
-budget is spent, the least recently used copy's buffer is merged over in place, so no tensor is ever replaced.
+A copy is a flat buffer and a tower whose parameters are views into it. An alpha that returns costs no merge. When the
+budget is spent, the least recently used copy is overwritten in place, so no tensor is ever replaced.
 """
 
 from __future__ import annotations
@@ -20,7 +20,13 @@ from adawise.clip.device import Forward
 
 @dataclass
 class MergedCopy:
-    """A flat buffer `[numel]`, the tower over it, and what a device made of the tower, once it was asked to."""
+    """A merged copy of the tower.
+
+    Attributes:
+        flat: the buffer `[numel]`.
+        tower: the tower over the buffer.
+        forward: what the device captured of the tower; None before its first forward.
+    """
 
     flat: Tensor
     tower: nn.Module
@@ -28,18 +34,21 @@ class MergedCopy:
 
 
 class Bank:
-    """Towers at the alphas of a grid.
+    """The towers at the alphas of a grid.
 
     Args:
-        tower: the module whose parameters are interpolated; copied, never run itself.
+        tower: the module whose parameters are interpolated; it is copied and never run itself.
         theta_0: name -> tensor, the zero-shot parameters of `tower`.
-        theta_1: likewise, fine-tuned.
+        theta_1: the fine-tuned parameters, likewise.
         alphas: the grid `[G]`.
         dtype: of the merged copies; the two endpoints are kept in float32.
-        device: where everything lives.
-        budget_bytes: for merged copies; room for two is taken whatever the budget.
+        device: the device of all tensors.
+        budget_bytes: for merged copies; there is always room for two, whatever the budget.
 
-    `capacity` is how many copies there may be, `merges` how often one was merged.
+    Attributes:
+        copy_bytes: bytes of one copy.
+        capacity: how many copies there may be.
+        merges: how often a copy was merged.
     """
 
     def __init__(
@@ -64,14 +73,17 @@ class Bank:
         self.merges = 0
 
     def tower(self, index: int) -> nn.Module:
-        """The image tower at `alphas[index]`, ready to run; good until `capacity` other alphas were asked for."""
+        """Return the image tower at `alphas[index]`, valid until `capacity` other alphas were requested."""
         return self.copy(index).tower
 
     @torch.no_grad()
     def copy(self, index: int) -> MergedCopy:
-        """The merged copy at `alphas[index]`; as `tower`. Not for inference mode: no one else could merge over it then.
+        """Return the merged copy at `alphas[index]`, valid as that of `tower`.
 
-        Raises torch.OutOfMemoryError; a copy that was to be merged over is given up then.
+        It must not run in inference mode: tensors made there could not be overwritten outside of it.
+
+        Raises:
+            torch.OutOfMemoryError: the copy that was to be overwritten is then given up.
         """
         if index in self._copies:
             self._copies.move_to_end(index)
@@ -91,7 +103,7 @@ class Bank:
         return copied
 
     def shrink(self) -> bool:
-        """Drop the half of the copies that were not asked for of late, for good; False if one is all there is."""
+        """Drop the less recently used half of the copies for good; return False if there is only one or none."""
         if self.capacity == 1 or not self._copies:
             return False
         for _ in range(len(self._copies) // 2):
@@ -100,7 +112,7 @@ class Bank:
         return True
 
     def _over(self, flat: Tensor) -> nn.Module:
-        """A tower whose parameters are views into `flat`."""
+        """Return a tower whose parameters are views into `flat`."""
         tower = copy.deepcopy(self._skeleton)
         for name, view in self._layout.views(flat).items():
             owner, _, leaf = name.rpartition(".")
@@ -113,7 +125,8 @@ class Bank:
 
 
 def _without_parameters(tower: nn.Module) -> nn.Module:
-    """A deep copy whose tensors take no memory."""
+    """Return a deep copy whose tensors take no memory."""
+    # `deepcopy` takes a tensor's copy from `memo`, so it never allocates the real one.
     memo = {
         id(t): t.to("meta") if not isinstance(t, nn.Parameter) else nn.Parameter(t.to("meta"), requires_grad=False)
         for t in (*tower.parameters(), *tower.buffers())

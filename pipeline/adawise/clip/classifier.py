@@ -1,4 +1,4 @@
-"""The pair as a classifier: logits of images at any alpha of the grid, every forward in one fixed shape."""
+"""The pair as a classifier: logits of images at any alpha of the grid, with every forward in one fixed shape."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ _log = structlog.get_logger("model")
 
 T = TypeVar("T")
 
-GRID = tuple(j / 20 for j in range(21))
+GRID = tuple(j / 20 for j in range(21))  # the alphas 0, .05, ... 1
 
 
 class PairClassifier:
-    """Implements `ports.Classifier` over a model pair.
+    """An implementation of `ports.Classifier` over a model pair.
 
-    Every forward has the shape `[chunk_rows, 3, S, S]`, padded: an image's logits are the same bits whoever shares its
-    chunk, which is what makes a replay exact although cameras interleave differently.
+    Every forward has the shape `[chunk_rows, 3, S, S]`, padded. So an image's logits are the same bits whatever images
+    share its chunk. That makes a replay exact although cameras interleave differently.
 
     Args:
         pair: the checked pair.
         classes: C class names, in the order of the logits.
         templates: prompts with `{}` for the class name.
         alphas: the grid, ascending from 0 to 1.
-        chunk_rows: images a forward, >= 1.
+        chunk_rows: images of a forward, >= 1.
         dtype: the tower's weights and activations; features, heads and logits are float32.
         device: where the towers run.
         bank_bytes: memory for merged copies.
         head: `text` encodes the prompts at each alpha; `interpolate` takes the line between the two heads, renormalised
             (an interpolated head is shorter in the middle, which would heat the softmax there).
-        bank: of the same pair, to be shared, in place of one of `bank_bytes`.
+        bank: a bank of the same pair to be shared, in place of a new one of `bank_bytes`.
 
     Raises:
         DeviceError: the device failed, or has no memory for the two weight sets.
@@ -71,11 +71,11 @@ class PairClassifier:
         self._scales = [_scale((1.0 - a) * zero + a * one) for a in alphas]
         self._shared_head = pair.text_is_shared
         self._heads: dict[int, Tensor] = {}
-        self._encoded: dict[float, Tensor] = {}  # alpha -> [D, C] on the device, what the text tower said
-        self._encoding: dict[float, Encoding] = {}  # begun in spare time
+        self._encoded: dict[float, Tensor] = {}  # alpha -> head [D, C] on the device, from the text tower
+        self._encoding: dict[float, Encoding] = {}  # heads that idle time has begun
         self._cache: HeadCache | None = None
         self._embeddings_id = f" {ENCODER}"
-        self.images = self.rows = 0  # that were passed through the tower; rows count what fills a chunk up, too
+        self.images = self.rows = 0  # passed through the tower; rows include padding
         try:
             with device.guarded():
                 self._mean, self._std = _per_channel(pair.mean, device.where), _per_channel(pair.std, device.where)
@@ -98,7 +98,10 @@ class PairClassifier:
 
     @property
     def identity(self) -> dict[str, str]:
-        """What a card belongs to: weights, config, classes, prompts, preprocessing, head; no dtype, device or chunk."""
+        """The identity that ties a card to the pair: weights, config, classes, prompts, preprocessing and head.
+
+        Number format, device and chunk size are not part of it.
+        """
         return {
             "theta_0": self._pair.hashes[0],
             "theta_1": self._pair.hashes[1],
@@ -111,19 +114,19 @@ class PairClassifier:
 
     @property
     def lineage(self) -> dict[str, str]:
-        """`identity`, with the oldest preprocessing that this one continues: what states and roots are tied to."""
+        """`identity` with the oldest preprocessing that this one continues; states and roots are tied to it."""
         return {**self.identity, "preprocess": self._pair.preprocess.oldest}
 
     @property
     def fingerprint(self) -> str:
-        """Two equal fingerprints on equal hardware give equal logits, bit for bit: 16 hex digits."""
+        """16 hex digits; equal fingerprints on equal hardware mean logits that are equal bit for bit."""
         of = self.numerics
         numbers = f"{self.dtype} {of['device']} {of['chunk_rows']} {self._alphas} torch {of['torch']}"
         return digest(f"{sorted(self.identity.items())} {numbers} {of['decoder']}{self._embeddings_id}")
 
     @property
     def numerics(self) -> dict[str, str]:
-        """What decides the bits of logits beside `identity`: the rest of the fingerprint."""
+        """The parts of the fingerprint that decide the bits of logits, beside `identity`."""
         return {
             "precision": str(self.dtype).removeprefix("torch."),
             "device": self.device.numerics,
@@ -140,21 +143,26 @@ class PairClassifier:
 
     @property
     def encoded_alphas(self) -> tuple[float, ...]:
-        """The H alphas at which the text tower encodes the prompts: one if the towers share it, both ends, or all."""
+        """The H alphas at which the text tower encodes the prompts: one if both share the tower, both ends, or all."""
         if self._shared_head:
             return (0.0,)
         return (0.0, 1.0) if self._head_mode == "interpolate" else self._alphas
 
     def embeddings(self) -> Tensor:
-        """What the text tower says: class embeddings, float32 `[H, D, C]`, unit columns. Minutes for many classes.
+        """Return the class embeddings of the text tower, float32 `[H, D, C]`, unit columns.
 
-        Raises DeviceError.
+        Many classes take minutes.
+
+        Raises:
+            DeviceError: as of `evaluate`.
         """
         return self._fitting(lambda: torch.stack([self._encode(alpha) for alpha in self.encoded_alphas]).cpu())
 
     def use_embeddings(self, embeddings: Tensor, digest: str) -> None:
-        """Take these in place of encoding the prompts. `digest` becomes part of the fingerprint: they may come from
-        another machine, whose text tower rounds otherwise.
+        """Use these class embeddings instead of encoding the prompts.
+
+        `digest` becomes part of the fingerprint: they may come from another machine, whose text tower rounds
+        differently.
         """
         with self.device.guarded():
             self._encoded = dict(zip(self.encoded_alphas, embeddings.to(self.device.where), strict=True))
@@ -162,9 +170,9 @@ class PairClassifier:
         self._heads.clear()
 
     def use_cache(self, folder: Path, limit_bytes: int) -> None:
-        """Take the heads that lie in `folder` and are bit for bit those of this classifier; keep those that it encodes.
+        """Load the heads in `folder` that are bit for bit those of this classifier, and store new ones there.
 
-        What is there is no promise: whatever of it is missing or damaged is encoded when it is asked for.
+        A head that is missing or damaged is encoded when it is needed.
         """
         parts = {
             "weights": self._pair.hashes,
@@ -181,9 +189,12 @@ class PairClassifier:
             self._encoded |= {alpha: head.to(self.device.where) for alpha, head in found.items()}
 
     def prepare(self, likely: Sequence[int]) -> bool:
-        """Encode one part of the prompts, a fraction of a second, for the first head that is missing at these alphas.
+        """Encode a part of the prompts of the first missing head; return False if no head is missing.
 
-        They are indices, the likeliest first. False if no head is missing. Changes no result. Raises DeviceError.
+        A part takes a fraction of a second, and changes no result. `likely` are indices of alphas, the likeliest first.
+
+        Raises:
+            DeviceError: as of `evaluate`.
         """
         wanted = dict.fromkeys(alpha for index in likely for alpha in self._ends_of(index))
         missing = [alpha for alpha in wanted if alpha not in self._encoded]
@@ -195,21 +206,24 @@ class PairClassifier:
         return True
 
     def logits(self, alpha_index: int, *images: Tensor) -> Tensor:
-        """At one alpha: uint8 `[n, 3, S, S]`, N images in all -> float32 `[N, C]`; errors as of `evaluate`."""
+        """Return the logits at one alpha, float32 `[N, C]`.
+
+        Arguments and errors are those of `evaluate`: uint8 images `[n, 3, S, S]`, N in all.
+        """
         return self.evaluate({alpha_index: images})[alpha_index]
 
     def evaluate(self, asked: Mapping[int, Sequence[Tensor]]) -> dict[int, Tensor]:
-        """See `ports.Classifier`. A bank that does not fit into the device's memory is halved, and the log says so.
+        """See `ports.Classifier`. If the bank does not fit into the device's memory, it is halved with a warning.
 
         Raises:
-            DeviceError: the device failed, or has not even memory for one merged copy and one chunk.
+            DeviceError: the device failed, or lacks memory even for one merged copy and one chunk.
         """
         logits = self._fitting(lambda: self._evaluate(asked)).clone()
         parts = torch.split(logits, [sum(map(len, images)) for images in asked.values()])
         return dict(zip(asked, parts, strict=True))
 
     def _fitting(self, compute: Callable[[], T]) -> T:
-        """What `compute` gives, called again with a smaller bank for as long as the device's memory runs out."""
+        """Return the result of `compute`, repeated with a smaller bank while the device's memory runs out."""
         while True:
             copies = self.bank.capacity
             try:
@@ -217,7 +231,7 @@ class PairClassifier:
                     return compute()
             except torch.OutOfMemoryError as error:
                 lacking = str(error).splitlines()[0]
-            # Outside of the handler: the error holds on to what its frames had in hand.
+            # Outside of the handler, because the error keeps the tensors of its frames alive.
             if self.bank.capacity == copies and not self.bank.shrink():
                 raise self._too_large()
             with self.device.guarded():
@@ -231,9 +245,9 @@ class PairClassifier:
             )
 
     def _evaluate(self, asked: Mapping[int, Sequence[Tensor]], head_of: int | None = None) -> Tensor:
-        """Logits of all that is asked for, one alpha after the other, `[N, C]` on the processor.
+        """Return the logits `[N, C]` of everything requested, one alpha after the other, on the CPU.
 
-        With the head of one alpha for all, if it is given.
+        With `head_of`, all alphas use the head of that one.
         """
         parts = []
         for index, images in asked.items():
@@ -250,12 +264,12 @@ class PairClassifier:
             return self.device.fetch(parts)
 
     def warm_up(self, first: int = 0) -> None:
-        """Run both endpoints' towers, so that the first batch does not pay for allocation and kernel choice.
+        """Run both endpoints' towers, so that the first batch does not pay for allocation and the choice of kernels.
 
-        With the head of the alpha at index `first`, which is the only one that a start waits for.
+        They use the head of the alpha at index `first`, the only head that a start waits for.
 
         Raises:
-            SettingsError: on this machine an image's logits depend on its place in the chunk, which some sizes do to
+            SettingsError: on this machine an image's logits depend on its place in the chunk, as some sizes do with
                 some matrix libraries (measured: MKL, float32, 2 threads, 5 to 7 and 9 to 11 rows); or they are not
                 finite in this number format.
             DeviceError: as of `evaluate`.
@@ -289,19 +303,20 @@ class PairClassifier:
         )
 
     def _head(self, index: int) -> Tensor:
-        """`[C, D]` with the logit scale, interpolated in log space, folded in."""
+        """Return the head `[C, D]` with the logit scale, interpolated in log space, folded in."""
         if index not in self._heads:
             self._heads[index] = (self._class_embeddings(index) * self._scales[index]).T.contiguous()
         return self._heads[index]
 
     def _class_embeddings(self, index: int) -> Tensor:
+        """Return the class embeddings `[D, C]` at an alpha, with unit columns."""
         first, *others = (self._encode(alpha) for alpha in self._ends_of(index))
         if not others:
             return first
         return torch.nn.functional.normalize(torch.lerp(first, others[0], self._alphas[index]), dim=0)
 
     def _ends_of(self, index: int) -> tuple[float, ...]:
-        """The alphas whose heads make the one at `index`."""
+        """Return the alphas whose heads make the one at `index`."""
         if self._shared_head or self._head_mode == "interpolate":
             return self.encoded_alphas
         return (self._alphas[index],)
@@ -316,6 +331,7 @@ class PairClassifier:
         return self._encoded[alpha]
 
     def _encode_part(self, alpha: float) -> None:
+        """Encode the next part of the prompts at `alpha`; after the last one the head is stored."""
         encoding = self._encoding.pop(alpha, None) or self._prompts.encode(alpha, self.device.where)
         try:
             next(encoding)
@@ -336,7 +352,7 @@ def _per_channel(values: Sequence[float], where: torch.device) -> Tensor:
 
 
 def _features(tower: nn.Module, mean: Tensor, std: Tensor, dtype: torch.dtype, chunk: Tensor) -> Tensor:
-    """uint8 `[rows, 3, S, S]` -> float32 `[rows, D]`."""
+    """Return the tower's features, float32 `[rows, D]`, of uint8 images `[rows, 3, S, S]`."""
     x = chunk.float().div_(255.0).sub_(mean).div_(std).to(dtype)
     output = tower(x)
     features: Tensor = output[0] if isinstance(output, tuple) else output  # CoCa also returns tokens
@@ -344,11 +360,16 @@ def _features(tower: nn.Module, mean: Tensor, std: Tensor, dtype: torch.dtype, c
 
 
 def _head_logits(features: Tensor, head: Tensor, n: int) -> Tensor:
-    """`[rows, D]`, `[C, D]` -> `[n, C]`, float32: cosines times the scale, of the first n rows.
+    """Return the logits `[n, C]` of the first n rows, float32: cosines times the scale.
 
-    On a card the product is of all rows: its kernel, and so its rounding, follows from its shape. On a processor row by
-    row: in one product, the place of a row (by the library's blocking) decides how its sums are rounded. So does the
-    alignment of a row's memory; what `normalize` returns is aligned.
+    On a GPU all rows are multiplied at once: the kernel, and so its rounding, follows from the shape. On a CPU each row
+    is multiplied alone: within one product, the library's blocking decides by the row's place how its sums are rounded.
+    The alignment of a row's memory matters too; the result of `normalize` is aligned.
+
+    Args:
+        features: `[rows, D]`.
+        head: `[C, D]`.
+        n: rows that are not padding.
     """
     if features.device.type != "cpu":
         return torch.nn.functional.linear(torch.nn.functional.normalize(features, dim=-1), head)[:n]
@@ -356,10 +377,10 @@ def _head_logits(features: Tensor, head: Tensor, n: int) -> Tensor:
 
 
 def choose_dtype(device: Device) -> torch.dtype:
-    """bfloat16 where the device has instructions for it; else float16 on a card, float32 on a processor.
+    """Return bfloat16 if the device has instructions for it; else float16 on a GPU and float32 on a CPU.
 
-    Pure bfloat16 is twice as fast on a processor with avx512_bf16 or AMX, and slower than float32 on others. Asked,
-    not timed: a busy moment at the start must not change the numbers, or a replay would differ.
+    Pure bfloat16 is twice as fast on a CPU with avx512_bf16 or AMX, and slower than float32 on others. The device is
+    asked and not timed: a busy moment at the start must not change the numbers, or a replay would differ.
     """
     if device.has_bfloat16:
         return torch.bfloat16
@@ -367,5 +388,5 @@ def choose_dtype(device: Device) -> torch.dtype:
 
 
 def digest(text: str) -> str:
-    """16 hex digits of sha256."""
+    """Return the first 16 hex digits of the text's sha256."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]

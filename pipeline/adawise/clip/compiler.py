@@ -1,4 +1,7 @@
-"""open_clip without torch's compiler, which a worker never calls and whose import takes longer than open_clip's own."""
+"""The import of open_clip without torch's compiler, which a worker never calls.
+
+Importing the compiler takes longer than importing the rest of open_clip.
+"""
 
 from __future__ import annotations
 
@@ -13,18 +16,19 @@ _PACKAGE, _MODULE = "torch._dynamo", "torch._dynamo.utils"
 
 @contextmanager
 def postponed() -> Iterator[None]:
-    """Imports of `torch._dynamo` within get a stand-in; the first who calls it loads the real one.
+    """Let imports of `torch._dynamo` within the block get a stand-in, which imports the real one when it is called.
 
-    Nothing where it is loaded already. The stand-in has the two names that torchvision and timm ask for on import.
+    If torch._dynamo is loaded already, nothing is replaced. The stand-in has the two names that torchvision and timm
+    request on import.
 
     Raises:
-        ImportError, AttributeError: (within) another name was asked for, by another release of theirs.
+        ImportError, AttributeError: (within) another release of theirs requested another name.
     """
     if _PACKAGE in sys.modules:
         yield
         return
     package, module = ModuleType(_PACKAGE), ModuleType(_MODULE)
-    package.__path__ = []  # a package without modules but this
+    package.__path__ = []  # makes it a package; its only module is this one
     vars(package).update(utils=module, disable=_disable)
     vars(module).update(is_compile_supported=_is_compile_supported)
     sys.modules.update({_PACKAGE: package, _MODULE: module})
@@ -42,6 +46,6 @@ def _is_compile_supported(device_type: Any) -> bool:
 
 
 def _disable(function: Callable[..., Any], recursive: bool = True, *, reason: str | None = None) -> Callable[..., Any]:
-    """Marks what the compiler is to leave alone: it is not called."""
+    """Return the function as it is: a mark for the compiler, which is not called."""
     del recursive, reason
     return function

@@ -1,8 +1,8 @@
-"""open_clip's config of a model, read by an allow-list: it may choose shapes and settings of known parts, nothing else.
+"""open_clip's config of a model, checked by an allow-list: it may choose shapes and settings of known parts only.
 
-A pair's folder is input like any other. open_clip hands much of a config on to timm and transformers, which would fetch
-from a model hub, or run Python that lies in the folder. So names must be those of open_clip's own dataclasses, values
-numbers and plain words in bounds, and what open_clip is given is what was checked here.
+A pair's folder is untrusted input. open_clip passes much of a config on to timm and transformers, which would fetch
+from a model hub, or run Python that lies in the folder. So names must be those of open_clip's own dataclasses, and
+values must be numbers within bounds and plain words. open_clip is given exactly what was checked here.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from adawise.files import read_bytes
 
 _Check = Callable[[Any], bool]
 
-_MOST = 10**7  # of any whole number: the largest known is a vocabulary of a million
+_MOST = 10**7  # bound of any integer: the largest known one is a vocabulary of a million
 _MOST_LAYERS = 512
-_SPARE = 5 * 10**7  # weights that a model may have beyond twice the bytes of its file, which has 1 to 4 bytes for each
-_BOUNDS = {  # of what open_clip would stretch a checkpoint to, or make of nothing
+_SPARE = 5 * 10**7  # weights a model may have beyond twice its file's bytes; a file has 1 to 4 bytes a weight
+_BOUNDS = {  # of values to which open_clip would stretch a checkpoint, or which need no weights in the file
     "image_size": (1, 2_048),
     "patch_size": (1, 256),
     "context_length": (1, 4_096),
@@ -44,7 +44,7 @@ def _is_whole(value: Any) -> bool:
 
 
 def _is_plain(value: Any) -> bool:
-    """True for nothing, a switch, a number in bounds, a word, or up to four whole numbers."""
+    """Return True for None, a bool, a number within bounds, a plain word, or up to four integers."""
     if isinstance(value, (list, tuple)):
         return 0 < len(value) <= 4 and all(map(_is_whole, value))
     is_number = isinstance(value, float) and math.isfinite(value) and abs(value) <= _MOST
@@ -52,6 +52,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def _are_layers(value: Any) -> bool:
+    """Return True for a number of layers, or one for each stage, within bounds."""
     counts = value if isinstance(value, (list, tuple)) else [value]
     return _is_plain(value) and all(_is_whole(count) and 0 <= count <= _MOST_LAYERS for count in counts)
 
@@ -65,7 +66,7 @@ def _is_hub_name(value: Any) -> bool:
 
 
 def _of(**known: _Check) -> _Check:
-    """True for nothing, or a table of these names only."""
+    """Return a check that holds for None and for a table with these names only, each of which its own check accepts."""
     return lambda value: (
         value is None
         or (isinstance(value, Mapping) and all(name in known and known[name](each) for name, each in value.items()))
@@ -103,21 +104,21 @@ _OF_TRAINING = {
     *("patch_dropout", "timm_drop", "timm_drop_path", "timm_model_pretrained", "hf_model_pretrained"),
     *("init_logit_scale", "init_logit_bias", "ls_init_value", "output_dict", "custom_text"),
 }
-"""Names in a config that change nothing once the weights are loaded, or that their names and shapes show."""
+"""Names in a config that change nothing once the weights are loaded, or that names and shapes of weights show."""
 
 _OF_A_TOKENIZER = {f"text_cfg.{name}" for name in ("hf_tokenizer_name", "tokenizer_mode", "tokenizer_kwargs")}
 _PLAIN_NORM = {"eps": 1e-5}  # what LayerNorm has anyway
 
 
 def decisive(config: Mapping[str, Any], defaults: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Return what of a config decides the logits of given weights, by "table.name" or "name".
+    """Return the part of a config that decides the logits of given weights, by "table.name" or "name".
 
-    What is as open_clip has it without a word is left out, so that a config may say it or not. `quick_gelu` is left out
-    too: what is used is settled for both checkpoints (`clip.preprocessing`).
+    Values that equal open_clip's defaults are left out, so a config may state them or not. `quick_gelu` is left out
+    too, because one value is settled for both checkpoints (`clip.preprocessing`).
 
     Args:
         config: open_clip's `model_cfg`.
-        defaults: of each table of a config, the values of open_clip's dataclass.
+        defaults: for each table of a config, the default values of open_clip's dataclass.
     """
     found = dict[str, Any]()
     for name, value in config.items():
@@ -133,14 +134,14 @@ def decisive(config: Mapping[str, Any], defaults: Mapping[str, Mapping[str, Any]
 
 
 def _is_used(key: str, table: Mapping[str, Any]) -> bool:
-    """False for what is about a tower of timm or transformers in the table of another one."""
+    """Return False for a name about a tower of timm or transformers, if the table describes another tower."""
     kinds = {"timm_": "timm_model_name", "hf_": "hf_model_name"}
     known = key == "hf_tokenizer_name" or any(key == name for name in kinds.values())
     return known or all(table.get(name) or not key.startswith(start) for start, name in kinds.items())
 
 
 def _plain(key: str, value: Any) -> Any:
-    """The value as the shortest way to say it: a square by its side, nothing for an empty table."""
+    """Return the shortest form of a value: the side of a square, None for an empty table."""
     if key.endswith("_kwargs") and value in ({}, _PLAIN_NORM):
         return None
     if key in {"image_size", "patch_size"} and isinstance(value, (list, tuple)) and len(set(value)) == 1:
@@ -149,17 +150,19 @@ def _plain(key: str, value: Any) -> Any:
 
 
 def check_alike(zero: Mapping[str, Any], one: Mapping[str, Any], *, defaults: Mapping[str, Mapping[str, Any]]) -> None:
-    """Refuse checkpoints whose configs differ in what weights do not show. Arguments as of `decisive`.
+    """Raise CheckpointError if the configs of two checkpoints differ in something that weights do not show.
+
+    Arguments are those of `decisive`.
 
     Raises:
-        CheckpointError: with the first name that differs.
+        CheckpointError: names the first difference.
     """
     theta_0, theta_1 = (decisive(config, defaults) for config in (zero, one))
     for name in sorted(theta_0.keys() | theta_1.keys()):
         table, _, key = name.rpartition(".")
         default = defaults.get(table, {}).get(key)
         values = [config.get(name, default) for config in (theta_0, theta_1)]
-        if values[0] != values[1] and name not in _OF_A_TOKENIZER:  # theta_0's is the one that is used
+        if values[0] != values[1] and name not in _OF_A_TOKENIZER:  # only theta_0's tokenizer is used
             raise CheckpointError(
                 f"theta_0 and theta_1 are of different models: {name} is {values[0]} and {values[1]} by their configs. "
                 "Their weights are of the same shapes, and with the wrong config they mean something else. Give both "
@@ -170,33 +173,34 @@ def check_alike(zero: Mapping[str, Any], one: Mapping[str, Any], *, defaults: Ma
 def used_config(
     config: Mapping[str, Any], used: Mapping[str, Any], *, defaults: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """Return what beside weights and pixels decides the logits, as JSON has it: `decisive`, mean, std and GELU.
+    """Return what decides the logits beside weights and pixels, as JSON values: `decisive`, mean, std and GELU.
 
-    `used` has the mean and std that pixels are normalised by, three numbers each, and `quick_gelu`.
+    `used` has `mean` and `std`, by which pixels are normalised, three numbers each, and `quick_gelu`.
     """
     pixels = {key: [float(each) for each in used[key]] for key in ("mean", "std")}
     return {**decisive(config, defaults), **pixels, "quick_gelu": bool(used["quick_gelu"])}
 
 
 def config_digest(config: Mapping[str, Any]) -> str:
-    """Return 16 hex digits of a `used_config`."""
+    """Return 16 hex digits of the sha256 of a `used_config`."""
     return sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def check_config(
     model: Mapping[str, Any], where: str, *, tables: Mapping[str, Collection[str]], folder: Path | None = None
 ) -> None:
-    """Refuse a config that could do more than choose a model's shape.
+    """Raise CheckpointError for a config that could do more than choose a model's shape.
 
     Args:
         model: open_clip's `model_cfg`.
         where: what the message calls it.
         tables: the names that open_clip knows in each table of a config: the fields of its dataclasses.
-        folder: of a `local-dir:`, which must have all that it names; None for open_clip's own and a hub's.
+        folder: the folder of a `local-dir:`, which must have every file that the config names; None for configs of
+            open_clip's own or of a hub.
 
     Raises:
-        CheckpointError: it has a name that open_clip does not know, or a value out of bounds; a file of the folder asks
-            to run code.
+        CheckpointError: the config has a name that open_clip does not know or a value out of bounds, or a file of the
+            folder asks to run code.
     """
     for name, value in model.items():
         if name in tables:
@@ -208,17 +212,17 @@ def check_config(
 
 
 def check_size(model: Mapping[str, Any], where: str, file_bytes: int) -> None:
-    """Refuse a config that makes a far larger model than the weights that belong to it.
+    """Raise CheckpointError for a config that makes a far larger model than its file of weights.
 
-    Of towers that timm or transformers make nothing is known here; their sizes are those of the names.
+    Towers made by timm or transformers are not counted; their sizes follow from their names.
 
     Args:
         model: open_clip's `model_cfg`, checked.
         where: what the message calls it.
-        file_bytes: of the file of weights.
+        file_bytes: size of the file of weights.
 
     Raises:
-        CheckpointError: it would take so much memory for nothing.
+        CheckpointError: the model would take that much memory for nothing.
     """
     towers = (model.get(name) or {} for name in ("vision_cfg", "text_cfg", "multimodal_cfg"))
     weights = sum(_weights(tower, model.get("embed_dim") or 512) for tower in towers)
@@ -230,7 +234,7 @@ def check_size(model: Mapping[str, Any], where: str, file_bytes: int) -> None:
 
 
 def _weights(tower: Mapping[str, Any], embed_dim: int) -> float:
-    """About how many weights a tower of open_clip's own has."""
+    """Return the approximate number of weights of one of open_clip's own towers; 0 for another one."""
     if not tower or tower.get("timm_model_name") or tower.get("hf_model_name"):
         return 0.0
     width = tower.get("width") or 0
@@ -243,12 +247,13 @@ def _weights(tower: Mapping[str, Any], embed_dim: int) -> float:
 
 
 def _numbers(value: Any) -> list[float]:
-    """The numbers of a value: none, itself, or those of a list."""
+    """Return the numbers of a value: none, itself, or those of a list."""
     values = value if isinstance(value, (list, tuple)) else [value]
     return [each for each in values if isinstance(each, (int, float)) and not isinstance(each, bool)]
 
 
 def _check_table(table: str, known: Collection[str], values: Any, where: str, folder: Path | None) -> None:
+    """Raise CheckpointError for a name or value of a table that is not allowed."""
     if not isinstance(values, Mapping):
         raise _refused(where, table, values, "a table")
     for name, value in values.items():
@@ -258,7 +263,7 @@ def _check_table(table: str, known: Collection[str], values: Any, where: str, fo
             _check_no_code(Path(str(value)), where, f"{table}.{name}", value)
             continue
         if name == "hf_tokenizer_name" and folder is not None and value:
-            _check_no_code(folder, where, f"{table}.{name}", value)  # which is where open_clip takes it from
+            _check_no_code(folder, where, f"{table}.{name}", value)  # open_clip takes the tokenizer from this folder
             continue
         check, expected = _SPECIAL.get(name, _PLAIN)
         if not check(value):
@@ -269,7 +274,7 @@ def _check_table(table: str, known: Collection[str], values: Any, where: str, fo
 
 
 def _check_no_code(folder: Path, where: str, name: str, value: object) -> None:
-    """Refuse a folder of transformers that is not there, or that asks for Python of its own. Raises CheckpointError."""
+    """Raise CheckpointError for a folder of transformers that does not exist, or that asks for Python of its own."""
     if not folder.is_dir():
         raise _refused(where, name, value, "a folder on this machine; take one that has it all")
     for file in ("config.json", "tokenizer_config.json"):

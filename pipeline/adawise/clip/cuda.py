@@ -1,8 +1,8 @@
-"""A CUDA card: uploads hidden behind forwards, one graph a merged copy, one wait a round.
+"""A CUDA GPU: uploads overlap with forwards, each merged copy is one graph, and a round waits once.
 
-Two queues of the card are used. The copy queue brings chunks from two pinned buffers; the compute queue, torch's
-current stream, does all else in order: merges, graphs, heads. Merging over a copy that earlier forwards still read is
-safe for that reason alone.
+Two streams of the GPU are used. The copy stream uploads chunks from two pinned buffers. The compute stream, torch's
+current one, does everything else in order: merges, graphs and heads. Only this order makes it safe to overwrite a copy
+that earlier forwards still read.
 """
 
 from __future__ import annotations
@@ -22,31 +22,34 @@ from adawise.errors import DeviceError
 
 _log = structlog.get_logger("model")
 
-_SLOTS = 2
-_TOKENS_PER_MULTIPROCESSOR = 12  # of a chunk: enough tiles of a product for every multiprocessor, by arithmetic
-_ROWS = (8, 64)  # the least and the most of a chunk
-_ACTIVATIONS = 6  # values alive at once for each unit of a token's widest layer, about
-_MEMORY_SHARE = 8  # of the card's memory, for activations, as a divisor
+_SLOTS = 2  # chunks in flight: one is read while the next is uploaded
+_TOKENS_PER_MULTIPROCESSOR = 12  # of a chunk: enough tiles of a product for each, by arithmetic
+_ROWS = (8, 64)  # bounds of a chunk
+_ACTIVATIONS = 6  # about as many values are alive at once for each unit of a token's widest layer
+_MEMORY_SHARE = 8  # activations may take one part in so many of the GPU's memory
 
 
 @dataclass
 class _Slot:
-    """A place for a chunk on both sides of the bus, and what has to be over before it is used again."""
+    """Buffers for one chunk on both sides of the bus, and the events that must come before they are reused."""
 
     pinned: Tensor
     chunk: Tensor
-    uploaded: Any  # event: the copy from `pinned` is over
-    consumed: Any  # event: what read `chunk` is over
+    uploaded: Any  # event: the copy from `pinned` is complete
+    consumed: Any  # event: all that reads `chunk` is complete
 
 
 class Cuda:
-    """Implements `clip.device.Device` on one card.
+    """An implementation of `clip.device.Device` on one GPU.
 
     Args:
-        where: the card, with its number.
-        tf32: round the inputs of float32 products to TF32 (10 bits of mantissa), in the tower alone.
+        where: the GPU, with its number.
+        tf32: round the inputs of float32 products to TF32 (10 bits of mantissa), in the tower only.
         graphs: capture forwards as CUDA graphs.
-        cuda: torch's module; tests rehearse with another that runs queues on the processor.
+        cuda: torch's module; tests pass another one that runs streams on the CPU.
+
+    Raises:
+        DeviceError: the GPU cannot be used.
     """
 
     def __init__(self, where: torch.device, *, tf32: bool, graphs: bool, cuda: Any = torch.cuda) -> None:
@@ -56,7 +59,7 @@ class Cuda:
             card = cuda.get_device_properties(where)
             self._copies = cuda.Stream()
             self._pool = cuda.graph_pool_handle()
-            self._fetched = cuda.Event(blocking=True)  # waits asleep: the cores belong to decoding
+            self._fetched = cuda.Event(blocking=True)  # a waiting thread sleeps: the cores are for decoding
         except (RuntimeError, AssertionError, torch.cuda.DeferredCudaCallError) as error:
             raise DeviceError(
                 f"{where} cannot be used: {_first_line(error)}. Look at nvidia-smi; a container needs the card and the "
@@ -69,8 +72,8 @@ class Cuda:
         )
         self.has_bfloat16 = bool(card.major >= 8)
         self._slots: list[_Slot] = []
-        self._staged = 0  # chunks so far
-        self._input: Tensor | None = None  # of every graph
+        self._staged = 0  # number of staged chunks so far
+        self._input: Tensor | None = None  # the input buffer that all graphs read
         self._output: Tensor | None = None
         _state_precision()
 
@@ -79,13 +82,13 @@ class Cuda:
         return f"{self.where} ({self.numerics})"
 
     def stage(self, images: Sequence[Tensor], rows: int) -> Tensor:
-        """See `Device`. The host is at most three chunks ahead of the card, which is never idle for that."""
+        """See `Device`. The host runs at most three chunks ahead of the GPU, enough to keep it busy."""
         shape = (rows, *images[0].shape[1:])
         if not self._slots or self._slots[0].chunk.shape != shape:
             self._slots = [self._slot(shape) for _ in range(_SLOTS)]
-            for slot in self._slots:  # their memory may be what work that is enqueued still uses
+            for slot in self._slots:  # enqueued work may still use the memory that they reuse
                 slot.consumed.record()
-        if self._staged:  # all that reads the chunk before this one is enqueued by now
+        if self._staged:  # everything that reads the previous chunk is enqueued by now
             self._slots[(self._staged - 1) % _SLOTS].consumed.record()
         slot = self._slots[self._staged % _SLOTS]
         self._staged += 1
@@ -99,7 +102,7 @@ class Cuda:
         return slot.chunk
 
     def capture(self, forward: Forward, chunk: Tensor) -> Forward:
-        """See `Device`. A forward that cannot be captured is used as it is, and the log says so."""
+        """See `Device`. A forward that cannot be captured runs as it is, with a warning."""
 
         def stated(chunk: Tensor) -> Tensor:
             with _products(tf32=self._tf32):
@@ -109,7 +112,7 @@ class Cuda:
             return stated
         try:
             return self._captured(stated, chunk)
-        except RuntimeError as error:  # some towers ask the card for values on the way
+        except RuntimeError as error:  # some towers wait for values of the GPU, which a capture forbids
             if _is_out_of_memory(error):
                 raise
             self._graphs = False
@@ -121,11 +124,12 @@ class Cuda:
             return stated
 
     def _captured(self, forward: Forward, chunk: Tensor) -> Forward:
+        """Return a function that replays `forward` as a graph on the shared input and output buffers."""
         cuda = self._cuda
         if self._input is None or self._input.shape != chunk.shape:
             self._input, self._output = torch.empty_like(chunk), None
         given = self._input
-        # Once outside: libraries choose kernels and take workspaces, which must not happen within a capture.
+        # Run once before: libraries choose kernels and allocate workspaces, which must not happen within a capture.
         given.copy_(chunk)
         features = forward(given)
         if self._output is None:
@@ -135,7 +139,7 @@ class Cuda:
         with cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
             result.copy_(forward(given))
 
-        def replay(chunk: Tensor, _kept: Forward = forward) -> Tensor:  # a graph knows addresses, and keeps nothing
+        def replay(chunk: Tensor, _kept: Forward = forward) -> Tensor:  # `_kept`: a graph has addresses only
             given.copy_(chunk)
             graph.replay()
             return result
@@ -143,7 +147,7 @@ class Cuda:
         return replay
 
     def fetch(self, parts: Sequence[Tensor]) -> Tensor:
-        """See `Device`. The only wait for the compute queue."""
+        """See `Device`. This is the only wait for the compute stream."""
         joined = torch.cat(list(parts))
         pinned = torch.empty(joined.shape, dtype=joined.dtype, pin_memory=True)
         pinned.copy_(joined, non_blocking=True)
@@ -181,14 +185,15 @@ class Cuda:
 
 
 def chunk_rows_for(card: Any, tower: nn.Module, dtype: torch.dtype) -> int:
-    """Images of a forward on a card, a power of two from 8 to 64: a function of the kind of card and tower alone.
+    """Return the images of a forward on a GPU, a power of two from 8 to 64; it depends on the GPU model and tower only.
 
-    The least that fills the card, because trials at different alphas share no forward and what is not filled is wasted
-    (`python -m tools.bench chunks`); fewer where the activations would take more than an eighth of the card's memory.
-    Derived from the number of multiprocessors, not measured: `make gpu` prints the rate of every size.
+    It is the least number that fills the GPU, because trials at different alphas share no forward and padding is wasted
+    (`python -m tools.bench chunks`). It is lower if activations would take more than an eighth of the GPU's memory. The
+    number is derived from the multiprocessors and not measured: `make gpu` prints the rate of every size.
 
     Args:
-        card: what `torch.cuda.get_device_properties` says: `multi_processor_count`, `total_memory` in bytes.
+        card: properties of the GPU as `torch.cuda.get_device_properties` returns them: `multi_processor_count`,
+            `total_memory` in bytes.
         tower: the image tower.
         dtype: of its activations.
     """
@@ -204,12 +209,12 @@ def chunk_rows_for(card: Any, tower: nn.Module, dtype: torch.dtype) -> int:
 
 
 def _state_precision() -> None:
-    """Products of float32 are IEEE's, and sums of bfloat16 and float16 products are kept in float32, in this process.
+    """Set IEEE products for float32, and sums in float32 for bfloat16 and float16 products, in this process.
 
-    torch's own choice is TF32 for convolutions (so for the patches of a ViT) and reduced sums. Attention in float32
-    takes three TF32 products for one, which differ from IEEE's by about 2^-22.
+    torch's defaults are TF32 for convolutions (so for the patches of a ViT) and reduced sums. Attention in float32
+    computes three TF32 products for one, which differ from IEEE's by about 2^-22.
     """
-    torch.backends.cuda.matmul.allow_tf32 = False  # the old names first: torch's own readers refuse a mixture
+    torch.backends.cuda.matmul.allow_tf32 = False  # the old names first: torch cannot read a mixture
     torch.backends.cudnn.allow_tf32 = False
     _fp32_products("ieee")
     torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
@@ -223,7 +228,10 @@ def _fp32_products(kind: str) -> None:
 
 @contextmanager
 def _products(*, tf32: bool) -> Iterator[None]:
-    """Within it, float32 products are TF32's if asked for. Heads are always outside: a logit is 100 times a cosine."""
+    """Use TF32 for float32 products within the block, if requested.
+
+    Heads always run outside of it, because a logit is 100 times a cosine.
+    """
     if not tf32:
         yield
         return
@@ -235,12 +243,16 @@ def _products(*, tf32: bool) -> Iterator[None]:
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:
-    """torch's own kind, and what the driver and libraries say; cuDNN finds no engine where no workspace fits."""
+    """Return True for any form of out of memory: torch's error, or a message of the driver or a library.
+
+    cuDNN finds no engine if no workspace fits.
+    """
     words = ("out of memory", "ALLOC_FAILED", "unable to find an engine")
     return isinstance(error, torch.OutOfMemoryError) or any(word in str(error) for word in words)
 
 
 def _is_cards(error: RuntimeError) -> bool:
+    """Return True if the message names the GPU's software."""
     return any(name in str(error) for name in ("CUDA", "cuDNN", "CUDNN", "CUBLAS", "cublas", "NVIDIA"))
 
 

@@ -1,6 +1,6 @@
-"""The port between the classifier and a device: the little that differs between a processor and a card.
+"""The port between the classifier and a device: the few operations that differ between a CPU and a GPU.
 
-All else in `clip` is plain torch on tensors that say where they are. An implementation for CUDA is in `clip/cuda.py`.
+The rest of `clip` is plain torch on tensors that know their device. The implementation for CUDA is `clip/cuda.py`.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 Forward = Callable[[Tensor], Tensor]
-"""uint8 `[rows, 3, S, S]` on the device -> float32 features `[rows, D]` there."""
+"""A forward: uint8 `[rows, 3, S, S]` on the device -> float32 features `[rows, D]` on the device."""
 
 
 class Device(Protocol):
-    """What runs the image tower. All calls come from one thread, in inference mode."""
+    """A device that runs the image tower. All calls come from one thread, in inference mode."""
 
     @property
     def where(self) -> torch.device:
-        """Where tensors live."""
+        """The torch device of tensors."""
 
     @property
     def has_bfloat16(self) -> bool:
@@ -30,34 +30,34 @@ class Device(Protocol):
 
     @property
     def numerics(self) -> str:
-        """What of the device decides the bits of a forward; part of the model fingerprint."""
+        """The properties of the device that decide the bits of a forward; part of the model fingerprint."""
 
     def stage(self, images: Sequence[Tensor], rows: int) -> Tensor:
-        """uint8 `[n_i, 3, S, S]` on the processor, together at most `rows` -> `[rows, 3, S, S]` on the device.
+        """Return uint8 images `[n_i, 3, S, S]` on the CPU, together at most `rows`, as `[rows, 3, S, S]` on the device.
 
-        What is missing is zeros. The caller may change `images` at once. The result is good for work that is enqueued
+        Missing rows are zeros. The caller may change `images` at once. The result is valid for work that is enqueued
         before the next call of `stage`.
         """
 
     def capture(self, forward: Forward, chunk: Tensor) -> Forward:
-        """The same forward, cheaper to launch, for chunks of the shape of `chunk`.
+        """Return the same forward, cheaper to launch, for chunks of the shape of `chunk`.
 
-        What `forward` reads beside its argument must stay where it is, and may change in place. A result is good for
-        work that is enqueued before the next call of any captured forward.
+        Tensors that `forward` reads beside its argument must keep their memory, and may change in place. A result is
+        valid for work that is enqueued before the next call of any captured forward.
         """
 
     def fetch(self, parts: Sequence[Tensor]) -> Tensor:
-        """Tensors `[n_i, C]` on the device -> one `[N, C]` on the processor: waits for all that was enqueued."""
+        """Return tensors `[n_i, C]` on the device as one `[N, C]` on the CPU; it waits for all enqueued work."""
 
     def guarded(self) -> AbstractContextManager[None]:
-        """Within it, a failure of the device itself is raised as DeviceError; out of memory stays what it is."""
+        """Return a context that raises failures of the device as DeviceError; out-of-memory errors keep their type."""
 
     def free(self) -> None:
-        """Give unused memory back, so that the next allocation can have it."""
+        """Return unused memory, so that the next allocation can have it."""
 
 
 class Plain:
-    """A device without queues of its own: the processor."""
+    """A device without queues of its own: the CPU."""
 
     def __init__(self, where: torch.device) -> None:
         self.where = where
@@ -102,7 +102,7 @@ def fill(chunk: Tensor, images: Iterable[Tensor]) -> None:
 
 
 def chunks(images: Sequence[Tensor], rows: int) -> Iterator[tuple[int, list[Tensor]]]:
-    """The images in chunks of at most `rows`, as views: how many a chunk has, and which; none is empty."""
+    """Yield the images in chunks of at most `rows`, as (number of images, views); no chunk is empty."""
     chunk: list[Tensor] = []
     filled = 0
     for part in images:
@@ -119,6 +119,6 @@ def chunks(images: Sequence[Tensor], rows: int) -> Iterator[tuple[int, list[Tens
 
 
 def tokens_of(tower: nn.Module) -> int:
-    """Vectors that an image becomes in the tower: patches and class token of a ViT; 196 where nobody says."""
+    """Return the tokens of an image in the tower: patches and class token of a ViT; 196 if the tower does not say."""
     embedding = getattr(tower, "positional_embedding", None)
     return int(embedding.shape[0]) if isinstance(embedding, Tensor) and embedding.ndim == 2 else 196

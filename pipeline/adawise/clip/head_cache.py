@@ -1,7 +1,7 @@
-"""Text heads on disk, so that the next start encodes none: a file a head, a folder for all that decides their bits.
+"""Text heads on disk, so that the next start encodes none: a file for each head, a folder for each set of inputs.
 
-A file is read only where pair, prompts, libraries, processor and threads are those that made it. So a head from here is
-the one that this start would have made, and the fingerprint does not tell them apart. What is damaged is made anew.
+A file is read only if pair, prompts, libraries, processor and threads are those that made it. So a head from the cache
+is the one that this start would have made, and the fingerprint does not distinguish them. A damaged head is made anew.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from adawise.clip.heads import WIDEST
 _log = structlog.get_logger("model")
 
 _HEAD, _SUM = "head", "sha256"
-_NAME_LENGTH = 32  # of a folder: hex digits. Nothing that is called otherwise is ours to delete
+_NAME_LENGTH = 32  # hex digits of a folder's name; only folders with such a name are ever deleted
 _WHOLE, _PART = ".safetensors", ".part"
-_ABANDONED_S = 3_600.0  # a file in the making that is older belongs to nobody any more
+_ABANDONED_S = 3_600.0  # an unfinished file that is older was left by a worker that died
 _REMEDY = "heads are encoded at each start; give the worker a folder that it may write, by model.cache"
 
 
@@ -36,10 +36,10 @@ class HeadCache:
     """The heads of one pair, class list, library and machine, each float32 `[D, C]`; many workers share the folder.
 
     Args:
-        folder: of the heads of all pairs; made with the first head.
-        key: all that decides the bits of a head but its alpha.
+        folder: the heads of all pairs; created with the first head.
+        key: everything that decides the bits of a head except its alpha.
         classes: C.
-        limit_bytes: of the folder; heads of pairs that were not used for the longest time make room.
+        limit_bytes: of the folder; the least recently used heads of other pairs are deleted to make room.
     """
 
     def __init__(self, folder: Path, *, key: str, classes: int, limit_bytes: int) -> None:
@@ -48,7 +48,7 @@ class HeadCache:
         self._writes = True
 
     def read(self, alphas: Sequence[float]) -> dict[float, Tensor]:
-        """The heads that are there of `alphas`. What is damaged is told of."""
+        """Return the heads of `alphas` that are there. Damaged ones are deleted with a warning."""
         found = {}
         for alpha in alphas:
             path = self._path(alpha)
@@ -66,12 +66,13 @@ class HeadCache:
             with suppress(OSError):
                 path.unlink()
         if found:
-            with suppress(OSError):  # a folder that may be read alone
+            # The time of the folder is that of its last use, by which `_make_room` deletes.
+            with suppress(OSError):  # the folder may be read-only
                 os.utime(self._home)
         return found
 
     def write(self, alpha: float, head: Tensor) -> None:
-        """Keep a head, whole or not at all. The first failure is told of, and the last attempt."""
+        """Store a head, whole or not at all. After the first failure, which is logged, nothing more is stored."""
         if not self._writes:
             return
         values = head.cpu().contiguous()
@@ -92,17 +93,18 @@ class HeadCache:
         return self._home / f"{alpha:.6f}{_WHOLE}"
 
     def _content(self, path: Path) -> bytes:
-        """Of the file, "" if it is none or too large; a pipe that is called so keeps nobody waiting."""
+        """Return the bytes of the file; empty if it is too large or not a regular file (a pipe would block)."""
         status = path.stat()
         if not stat.S_ISREG(status.st_mode) or status.st_size > 4 * WIDEST * self._classes:
             return b""
         return path.read_bytes()
 
     def _head(self, content: bytes, alpha: float) -> Tensor | None:
+        """Return the head in a file's bytes; None if they are damaged or those of another head."""
         try:
             tensors = load(content)
             head, digest = tensors[_HEAD], tensors[_SUM].numpy().tobytes()
-        except Exception:  # noqa: BLE001  # safetensors raises all sorts of things for bytes that are no such file
+        except Exception:  # noqa: BLE001  # safetensors raises many kinds of errors for damaged bytes
             return None
         is_head = head.dtype == torch.float32 and head.ndim == 2 and head.shape[1] == self._classes
         return head if is_head and digest == self._digest(alpha, head) else None
@@ -111,7 +113,7 @@ class HeadCache:
         return sha256(f"{self._key} {alpha!r} {tuple(head.shape)} ".encode() + head.numpy().tobytes()).digest()
 
     def _make_room(self, size: int) -> bool:
-        """Delete what was not used for the longest time until `size` bytes more fit; False if ours alone do not."""
+        """Delete the least recently used folders until `size` bytes more fit; return False if our own alone do not."""
         sizes = dict(_sizes(self._folder))
         total = sum(sizes.values()) + size
         for folder in sorted(sizes, key=_used_s):
@@ -124,20 +126,21 @@ class HeadCache:
 
 
 def _sizes(folder: Path) -> Iterator[tuple[Path, int]]:
-    """(folder of one key, bytes in it) below `folder`; files in the making that nobody finished are deleted."""
+    """Yield (folder of one key, bytes in it) below `folder`; unfinished files of dead workers are deleted."""
     for home in folder.iterdir():
         if re.fullmatch(rf"[0-9a-f]{{{_NAME_LENGTH}}}", home.name):
             yield home, sum(map(_size, _files(home)))
 
 
 def _files(home: Path) -> list[Path]:
-    """What of a key's folder we have made."""
+    """Return the files of the cache in a key's folder."""
     with suppress(FileNotFoundError, NotADirectoryError):  # another worker deletes it too
         return [path for path in home.iterdir() if path.suffix in {_WHOLE, _PART}]
     return []
 
 
 def _size(path: Path) -> int:
+    """Return the bytes of a file; delete it and return 0 if it was left unfinished."""
     with suppress(FileNotFoundError):
         status = path.stat()
         if path.suffix != _PART or time.time() - status.st_mtime < _ABANDONED_S:
@@ -147,20 +150,21 @@ def _size(path: Path) -> int:
 
 
 def _used_s(folder: Path) -> float:
+    """Return when the folder was last used, in seconds of the epoch."""
     with suppress(FileNotFoundError):
         return folder.stat().st_mtime
     return 0.0
 
 
 def _delete(folder: Path) -> None:
-    with suppress(OSError):  # another worker has just written into it, or somebody else keeps something there
+    with suppress(OSError):  # another worker has just written into it, or it has files that are not of the cache
         for path in _files(folder):
             path.unlink(missing_ok=True)
         folder.rmdir()
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """Write beside and rename: whoever reads sees the old file or the new one, and the last of several writers wins."""
+    """Write a file beside and rename it: a reader sees the old file or the new one, and the last writer wins."""
     part = path.with_name(f"{uuid4().hex}{_PART}")
     try:
         part.write_bytes(content)

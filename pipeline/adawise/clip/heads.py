@@ -1,6 +1,6 @@
-"""The head cache: what the text tower says of the classes at each alpha, beside the card, so that no start encodes it.
+"""The heads file beside a card: class embeddings of the text tower at each alpha, so that no start encodes them.
 
-A safetensors file, bound to its card by the file's hash, which the card keeps.
+It is a safetensors file. The card keeps its hash, which binds the two.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from adawise.errors import CardError
 from adawise.files import read_bytes
 
 WIDEST = 10_000
-"""Width D that embeddings in a file may have."""
+"""The largest width D that embeddings in a file may have."""
 
 _NAME = "class_embeddings"
 
 
 def heads_path(card: Path) -> Path:
-    """Where the cache of a card lies: `pair.card.json` -> `pair.card.heads.safetensors`."""
+    """Return the path of a card's heads: `pair.card.json` -> `pair.card.heads.safetensors`."""
     return card.with_suffix(".heads.safetensors")
 
 
 def encoded(embeddings: Tensor) -> tuple[bytes, str]:
-    """The file of class embeddings `[H, D, C]`, and its hash, as the card keeps it."""
+    """Return the file of class embeddings `[H, D, C]`, and its hash, as the card keeps it."""
     content = save({_NAME: embeddings.contiguous()})
     return content, _hash(content)
 
 
 def read_heads(path: Path, expected_hash: str, shape: tuple[int, int]) -> Tensor | None:
-    """The class embeddings float32 `[H, D, C]` with `shape` (H, C); None if there is no such file.
+    """Return the class embeddings, float32 `[H, D, C]`, with `shape` (H, C); None if there is no such file.
 
     Raises:
         CardError: not the file that the card was made with, or not readable.

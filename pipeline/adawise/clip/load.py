@@ -1,4 +1,4 @@
-"""Two open_clip checkpoints -> a checked pair. The only importer of open_clip."""
+"""Loading: two open_clip checkpoints become a checked pair. No other module imports open_clip."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ from adawise.decode.preprocess import Preprocess
 from adawise.errors import CheckpointError
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # timm and torchvision announce their deprecations on import
+    warnings.simplefilter("ignore")  # timm and torchvision warn of deprecations on import
     with suppress(ImportError, AttributeError), postponed():
         import open_clip
-    import open_clip  # whole, also where a release of theirs asks more of the compiler than `postponed` has
+    import open_clip  # again, with the compiler: another release may need more of it than `postponed` has
     from huggingface_hub import constants as hub
     from open_clip.coca_model import MultimodalCfg
     from open_clip.factory import load_checkpoint
@@ -64,24 +64,32 @@ _LOCAL = "local-dir:"
 _KINDS = {"vision_cfg": CLIPVisionCfg, "text_cfg": CLIPTextCfg, "multimodal_cfg": MultimodalCfg}
 _TABLES = {table: frozenset(field.name for field in fields(kind)) for table, kind in _KINDS.items()}
 _DEFAULTS = {table: json.loads(json.dumps(asdict(kind()))) for table, kind in _KINDS.items()}
-_WEIGHTS = {".safetensors": 0, ".bin": 1, ".pth": 1}  # of a folder, what is taken first
+_WEIGHTS = {".safetensors": 0, ".bin": 1, ".pth": 1}  # suffix -> its place in the order of preference
 _PREFERRED = [
     *("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin"),
     *("open_clip_pytorch_model.pth", "model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth"),
 ]
 _log = structlog.get_logger("model")
 _of_own_table: dict[tuple[str, str], Any] = {}
-"""Tokenizers that read nothing of a model's own, by what decides them: to parse their table takes longer than to load a
-small pair."""
+"""Tokenizers of open_clip's own table, by what decides them: to parse it takes longer than to load a small pair."""
 
 
 @dataclass(frozen=True, eq=False)
 class CheckpointPair:
-    """A checked pair. `tower` is the image tower's module; `theta_*` its parameters by name, float32 on the CPU.
+    """A checked pair.
 
-    `mean` and `std` are per channel, of pixels in [0, 1]; `preparation` says where they and the rest are known from.
-    `log_scales` are the two logit scales in log space. `hashes` are of weights, and of what changes what they mean.
-    `config` is a hash of `used_config`: the config of both, with mean, std and GELU as they are used.
+    Attributes:
+        tower: the image tower's module.
+        theta_0: its zero-shot parameters by name, float32 on the CPU.
+        theta_1: its fine-tuned parameters, likewise.
+        preprocess: how images are resized.
+        mean: per channel, of pixels in [0, 1].
+        std: per channel, of pixels in [0, 1].
+        preparation: the settled preprocessing, with the source of each value.
+        log_scales: the two logit scales in log space.
+        hashes: of the weights, and of settings that change their meaning, for each checkpoint.
+        config: a hash of `used_config`.
+        used_config: the config of both, with mean, std and GELU as they are used.
     """
 
     tower: nn.Module = field(repr=False)
@@ -94,18 +102,18 @@ class CheckpointPair:
     log_scales: tuple[float, float]
     hashes: tuple[str, str]
     config: str
-    _models: tuple[Any, Any] = field(repr=False)  # open_clip's own classes, untyped
+    _models: tuple[Any, Any] = field(repr=False)  # of open_clip's classes, which have no types
     _tokenizer: Any = field(repr=False)
     used_config: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @cached_property
     def text_is_shared(self) -> bool:
-        """True if both text towers are equal: then one head serves every alpha."""
+        """True if both text towers are equal, so that one head serves every alpha."""
         zero, one = (text_parameters(model) for model in self._models)
         return all(torch.equal(zero[name], one[name]) for name in zero)
 
     def prompts(self, classes: Sequence[str], templates: Sequence[str]) -> Prompts:
-        """Each class's name in each template, for the text tower."""
+        """Return the prompts for the text tower: each class name in each template."""
         texts = [template.replace("{}", name) for name in classes for template in templates]
         return Prompts(self._models, self._tokenizer(texts), len(classes))
 
@@ -121,12 +129,12 @@ def load_checkpoints(
     """Load and check both checkpoints.
 
     Args:
-        architecture: an open_clip name such as `ViT-B-32`, or `local-dir:FOLDER`; not needed where both checkpoints are
+        architecture: an open_clip name such as `ViT-B-32`, or `local-dir:FOLDER`; not needed if both checkpoints are
             `local-dir:` folders.
         theta_0: the zero-shot checkpoint: a file (safetensors preferred), `local-dir:FOLDER`, or a pretrained tag.
         theta_1: the fine-tuned one, likewise.
-        wanted: of `preprocessing.KEYS`, what both are to have whatever their configs say.
-        offline: a pretrained tag is taken from the cache of this machine or not at all. Folders are never fetched for.
+        wanted: values of `preprocessing.KEYS` that both are to have, whatever their configs say.
+        offline: take a pretrained tag from the cache of this machine or not at all. Folders never cause a download.
 
     Raises:
         CheckpointError: one cannot be loaded, or they are no pair; the message names the file or key and the remedy.
@@ -183,7 +191,7 @@ def _load_checkpoints(
 
 @dataclass(frozen=True, eq=False)
 class StartingModel:
-    """theta_0 alone, float32 on the CPU, to be fine-tuned; `config` is what `open_clip_config.json` holds for it."""
+    """theta_0 alone, float32 on the CPU, for fine-tuning; `config` is the content of `open_clip_config.json` for it."""
 
     model: Any
     preprocess: Preprocess
@@ -195,7 +203,7 @@ class StartingModel:
 
 
 def load_starting_model(architecture: str, theta_0: str, *, wanted: Mapping[str, Any] | None = None) -> StartingModel:
-    """Load theta_0 for fine-tuning; arguments and errors as in `load_checkpoints`."""
+    """Load theta_0 for fine-tuning; arguments and errors are those of `load_checkpoints`."""
     configs = _Configs()
     name = _named(architecture, theta_0)
     with _hub_is_offline() if _are_here(architecture, theta_0) else nullcontext():
@@ -221,13 +229,17 @@ def load_starting_model(architecture: str, theta_0: str, *, wanted: Mapping[str,
 
 
 class _Configs:
-    """open_clip's configs of the models of one load, each read and checked once: what was checked is what is used."""
+    """open_clip's configs of the models of one load, each read and checked once, so that the checked one is used."""
 
     def __init__(self) -> None:
         self._read: dict[str, dict[str, Any]] = {}
 
     def whole(self, name: str) -> dict[str, Any]:
-        """The document of a `local-dir:` folder; empty if there is none. Raises CheckpointError: it is refused."""
+        """Return the config of a `local-dir:` folder; empty if there is none.
+
+        Raises:
+            CheckpointError: the config is refused.
+        """
         if name not in self._read:
             path = Path(name.removeprefix(_LOCAL)) / CONFIG_NAME
             config = read_config(path) if path.is_file() else {}
@@ -236,7 +248,11 @@ class _Configs:
         return deepcopy(self._read[name])
 
     def model(self, name: str) -> dict[str, Any]:
-        """The model's part, by a folder or by a name of open_clip's; empty if there is none."""
+        """Return the `model_cfg` of a folder or of a name of open_clip's; empty if there is none.
+
+        Raises:
+            CheckpointError: the name is that of a model hub, or the config is refused.
+        """
         if name.startswith(_LOCAL):
             return dict(self.whole(name).get("model_cfg") or {})
         if ":" in name:
@@ -248,13 +264,16 @@ class _Configs:
 
 
 def _are_here(architecture: str | None, *checkpoints: str) -> bool:
-    """True if folders say all of these: nothing is to be fetched. A name of open_clip's may have its words on a hub."""
+    """Return True if nothing is to be downloaded: folders, or files with an architecture that is a folder.
+
+    A file with an architecture by name does not count, because its tokenizer may be on a model hub.
+    """
     is_folder = (architecture or "").startswith(_LOCAL)
     return all(each.startswith(_LOCAL) or (is_folder and Path(each).is_file()) for each in checkpoints)
 
 
 class _Hub:
-    """Keeps huggingface_hub, and so transformers and timm, from fetching while any load of this process is offline."""
+    """A lock that keeps huggingface_hub, and so transformers and timm, offline while any load of this process is."""
 
     def __init__(self) -> None:
         self._lock, self._loads, self._before = threading.Lock(), 0, False
@@ -276,14 +295,14 @@ _HUB = _Hub()
 
 
 def _hub_is_offline() -> _Hub:
-    """Have nothing fetched: what is in the hub's cache is all there is."""
+    """Return a context within which nothing is downloaded; only the hub's cache is used."""
     return _HUB
 
 
 def _settled(
     configs: _Configs, architecture: str | None, checkpoints: Mapping[str, str], wanted: Mapping[str, Any]
 ) -> Preprocessing:
-    """How pictures are prepared for these checkpoints, by their roles; what is guessed is told."""
+    """Return the preprocessing of these checkpoints, by their roles; guessed values are logged."""
     said = {role: _known(configs, architecture, checkpoint) for role, checkpoint in checkpoints.items()}
     name = _named(architecture, "") if not all(name.startswith(_LOCAL) for name in checkpoints.values()) else ""
     config = {} if name.startswith(_LOCAL) else configs.model(name)
@@ -297,12 +316,12 @@ def _settled(
 
 
 def _known(configs: _Configs, architecture: str | None, checkpoint: str) -> Said | None:
-    """What says how pictures are prepared for one checkpoint; None: nothing does."""
+    """Return what is known of the preprocessing of one checkpoint; None if nothing is."""
     name = _named(architecture, checkpoint)
     if name.startswith(_LOCAL):
         path = Path(name.removeprefix(_LOCAL)) / CONFIG_NAME
         config = configs.whole(name)
-        return of_config(config, str(path)) if config else None  # loading says more
+        return of_config(config, str(path)) if config else None  # the error of loading it says more
     if is_archive(checkpoint, of_openai=True):
         return Said({**asdict(PreprocessCfg()), "quick_gelu": True}, f"OpenAI's archive {checkpoint}")
     config, parts = configs.model(name), Path(checkpoint).parts
@@ -311,19 +330,23 @@ def _known(configs: _Configs, architecture: str | None, checkpoint: str) -> Said
     for tag in open_clip.list_pretrained_tags_by_model(name):
         known = open_clip.get_pretrained_cfg(name, tag)
         files = known["url"].rpartition("/")[2], f"models--{known['hf_hub'].strip('/').replace('/', '--')}"
-        if any(file in parts for file in files):  # as downloaded; and in the hub's cache
+        if any(file in parts for file in files):  # its name as downloaded, or its folder in the hub's cache
             return of_tag(known, config, f"open_clip's tag {tag}")
     return beside(checkpoint, config)
 
 
 def _named(architecture: str | None, checkpoint: str) -> str:
-    """What open_clip knows the model by: a folder, or a name as it files it."""
+    """Return the name by which open_clip knows the model: a folder, or an architecture in open_clip's spelling."""
     folders = (name for name in (checkpoint, architecture or "") if name.startswith(_LOCAL))
     return next(folders, (architecture or "").replace("/", "-"))
 
 
 def _tokenizer(configs: _Configs, name: str) -> Any:
-    """A model's tokenizer; of open_clip's own table it is made once. Raises CheckpointError, as `_new_tokenizer`."""
+    """Return a model's tokenizer; those of open_clip's own table are kept.
+
+    Raises:
+        CheckpointError: as of `_new_tokenizer`.
+    """
     text = configs.model(name).get("text_cfg") or {}
     asked = "" if name.startswith(_LOCAL) else name, json.dumps(text, sort_keys=True)
     if asked in _of_own_table:
@@ -335,7 +358,11 @@ def _tokenizer(configs: _Configs, name: str) -> Any:
 
 
 def _new_tokenizer(name: str, text: Mapping[str, Any]) -> Any:
-    """Raises CheckpointError: it is of the extra `hf`, or on a model hub that does not answer."""
+    """Return a new tokenizer of a model.
+
+    Raises:
+        CheckpointError: it needs the extra `hf`, or is on a model hub that does not answer.
+    """
     try:
         return _of_folder(name, text) if name.startswith(_LOCAL) else open_clip.get_tokenizer(name)
     except ImportError as error:
@@ -355,7 +382,7 @@ def _new_tokenizer(name: str, text: Mapping[str, Any]) -> Any:
 
 
 def _of_folder(name: str, text: Mapping[str, Any]) -> Any:
-    """As open_clip makes it for a folder, of the config that was checked."""
+    """Return the tokenizer of a folder as open_clip makes it, by the checked config."""
     length, settings = text.get("context_length", 77), dict(text.get("tokenizer_kwargs") or {})
     if not text.get("hf_tokenizer_name"):
         return open_clip.SimpleTokenizer(context_length=length, **settings)
@@ -376,12 +403,18 @@ def _without_transformers(name: str) -> CheckpointError:
 
 
 def _preprocess_cfg(model: Any, prepared: Preprocessing) -> dict[str, Any]:
+    """Return open_clip's preprocessing of a model, with the settled values."""
     said = {key: value for key, value in prepared.values.items() if key != "quick_gelu"}
     settings = {**open_clip.get_model_preprocess_cfg(model), **said}
     return {key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()}
 
 
 def _load(configs: _Configs, architecture: str | None, prepared: Preprocessing, checkpoint: str, role: str) -> Any:
+    """Return the model with the weights of a checkpoint, in float32 and eval mode, without gradients.
+
+    Raises:
+        CheckpointError: it cannot be loaded; the message names its role, the cause and the remedy.
+    """
     folder = checkpoint.removeprefix(_LOCAL)
     if checkpoint.startswith(_LOCAL) and not (Path(folder) / "open_clip_config.json").is_file():
         raise CheckpointError(
@@ -418,7 +451,7 @@ def _load(configs: _Configs, architecture: str | None, prepared: Preprocessing, 
             f"model.{role}: {checkpoint} is not a pickle of tensors alone, and running more than that is not safe. "
             "Save its state_dict as safetensors (whole-module pickles of WiSE-FT and FLYP need that once, offline)."
         ) from error
-    except Exception as error:  # a bad file makes open_clip, torch, safetensors raise all sorts of things
+    except Exception as error:  # for a bad file open_clip, torch and safetensors raise many kinds of errors
         first = (str(error).strip() or repr(error)).splitlines()
         raise CheckpointError(
             f"model.{role}: {checkpoint} does not load as {architecture or 'its own config'}: "
@@ -429,7 +462,7 @@ def _load(configs: _Configs, architecture: str | None, prepared: Preprocessing, 
 
 
 def _created(config: Mapping[str, Any], changes: Mapping[str, Any]) -> Any:
-    """A model without weights, of a config that was checked: open_clip reads a copy, and not the folder again."""
+    """Return a model without weights from a checked config: open_clip reads a private copy, not the folder again."""
     if "model_cfg" not in config:
         raise ValueError(f"its {CONFIG_NAME} has no model_cfg")
     with TemporaryDirectory(prefix="adawise-") as private:
@@ -438,7 +471,7 @@ def _created(config: Mapping[str, Any], changes: Mapping[str, Any]) -> Any:
 
 
 def _weights_in(folder: Path) -> str:
-    """The file of weights that open_clip would take of a folder. Raises FileNotFoundError: there is none."""
+    """Return the file of weights that open_clip would take from a folder; raise FileNotFoundError if there is none."""
     found = [path for path in folder.iterdir() if path.suffix in _WEIGHTS]
     if not found:
         raise FileNotFoundError(f"there is no file of weights in {folder}: {', '.join(_WEIGHTS)}")
@@ -451,6 +484,7 @@ def _weights_in(folder: Path) -> str:
 
 
 def _fill(model: Any, checkpoint: str) -> None:
+    """Load the weights of a checkpoint into the model, from a TorchScript archive or any other format."""
     if not is_archive(checkpoint):
         load_checkpoint(model, checkpoint, weights_only=True)
         return
@@ -459,7 +493,7 @@ def _fill(model: Any, checkpoint: str) -> None:
 
 
 class _Unfilled(TorchFunctionMode):
-    """Parameters are not drawn at random where a checkpoint fills every one: two thirds of a load's time."""
+    """A mode without random initialisation, which takes two thirds of a load: a checkpoint fills every parameter."""
 
     _DRAWS = frozenset(
         {
@@ -479,12 +513,12 @@ class _Unfilled(TorchFunctionMode):
 
 @contextmanager
 def _open_clip_silenced() -> Iterator[None]:
-    """open_clip tells the root logger what it also raises, and that a model without weights yet has none."""
+    """Hide open_clip's log within the block: it logs errors that it also raises, and that an empty model is empty."""
     root = logging.getLogger()
     root.addFilter(_is_not_open_clips)
     hub = logging.getLogger("huggingface_hub")
     level = hub.level
-    hub.setLevel(logging.CRITICAL)  # it tells each of its tries
+    hub.setLevel(logging.CRITICAL)  # it logs every retry
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -499,6 +533,7 @@ def _is_not_open_clips(record: logging.LogRecord) -> bool:
 
 
 def _preprocess(settings: Mapping[str, Any]) -> Preprocess:
+    """Return how images are resized, by open_clip's settings; raise CheckpointError if the input is not square RGB."""
     size = settings["size"]
     sides = {size} if isinstance(size, int) else set(size)
     if len(sides) != 1 or settings["mode"] != "RGB":
@@ -513,9 +548,9 @@ def _preprocess(settings: Mapping[str, Any]) -> Preprocess:
 
 
 def _hash(prepared: Preprocessing, model: Any, config: Mapping[str, Any]) -> str:
-    """`hash_weights`, and of what the model is told otherwise than open_clip would tell it.
+    """Return `hash_weights`, or a hash of it and of settings that differ from what open_clip itself would use.
 
-    So a card, heads and states of before hold as long as this changes nothing.
+    So earlier cards, heads and states stay valid as long as nothing differs.
     """
     own = {"quick_gelu": False, **config, **open_clip.get_model_preprocess_cfg(model)}
     told = {key: prepared.values[key] for key in ("mean", "std", "quick_gelu")}
@@ -525,7 +560,7 @@ def _hash(prepared: Preprocessing, model: Any, config: Mapping[str, Any]) -> str
 
 
 def hash_weights(model: nn.Module) -> str:
-    """sha256 over names, shapes and values of the state, 16 hex digits; the file's format does not matter."""
+    """Return 16 hex digits of the sha256 over names, shapes and values of the state, whatever the file's format."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tuple(tensor.shape)}".encode())

@@ -1,4 +1,4 @@
-"""What of this machine and its libraries decides the bits of a product."""
+"""The properties of this machine and its libraries that decide the bits of a matrix product."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from pathlib import Path
 
 import torch
 
-_SETS_KERNELS = ("ATEN_", "DNNL_", "MKL_", "NVIDIA_", "ONEDNN_", "TORCH_")  # environment, by prefix
+# Environment variables that choose kernels, by prefix.
+_SETS_KERNELS = ("ATEN_", "DNNL_", "MKL_", "NVIDIA_", "ONEDNN_", "TORCH_")
 
 
 def numerics() -> str:
-    """Of two processes on processors with equal answers, equal products of equal matrices are equal bit by bit.
+    """Return text that, if equal in two processes on CPUs, makes equal products equal bit by bit.
 
-    Threads are named, too: how many share a product may decide where its sums are cut.
+    It contains the number of threads: how many share a product may decide where its sums are split.
     """
     chosen = {name: value for name, value in sorted(os.environ.items()) if name.startswith(_SETS_KERNELS)}
     model, flags = processor()
@@ -33,7 +34,7 @@ def numerics() -> str:
 
 
 def processor() -> tuple[str, set[str]]:
-    """Name and flags, as far as the system tells."""
+    """Return name and flags of the CPU, as far as the system reports them."""
     model, flags = platform.processor(), set[str]()
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():

@@ -1,8 +1,8 @@
-"""The patches of an image as one matrix product, in place of a convolution whose stride is its kernel.
+"""The patch embedding as one matrix product, in place of a convolution whose stride is its kernel.
 
-cuDNN chooses among algorithms for a convolution, by the memory that is left, too, and each rounds otherwise: the same
-image would have other logits on the same card. A product has one. In bfloat16 it takes about half the time on a
-processor, in float32 up to twice (1 % of a forward).
+cuDNN chooses among algorithms for a convolution, also by the free memory, and each rounds differently: the same image
+could have other logits on the same GPU. A product has one algorithm. In bfloat16 it takes about half the time on a CPU,
+in float32 up to twice (1 % of a forward).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing_extensions import override
 
 
 class PatchProduct(nn.Module):
-    """Of the parameters, names and results of the `nn.Conv2d` that it replaces."""
+    """A module with the parameters, names and results of the `nn.Conv2d` that it replaces."""
 
     def __init__(self, convolution: nn.Conv2d) -> None:
         super().__init__()
@@ -22,7 +22,7 @@ class PatchProduct(nn.Module):
 
     @override
     def forward(self, images: Tensor) -> Tensor:
-        """`[B, C, H, W]` -> `[B, D, H // h, W // w]`; rows and columns beyond the last whole patch are left out."""
+        """Map `[B, C, H, W]` to `[B, D, H // h, W // w]`; rows and columns beyond the last whole patch are ignored."""
         B, C, H, W = images.shape
         h, w = self.kernel_size
         rows, columns = H // h, W // w
@@ -32,7 +32,7 @@ class PatchProduct(nn.Module):
 
 
 def multiply_patches(tower: nn.Module) -> int:
-    """Replace the convolutions that cut an image into patches in `tower`, in place; how many were replaced."""
+    """Replace the convolutions that cut images into patches in `tower`, in place; return how many were replaced."""
     found = [
         (module, name, child)
         for module in tower.modules()
@@ -45,6 +45,7 @@ def multiply_patches(tower: nn.Module) -> int:
 
 
 def _cuts_patches(convolution: nn.Conv2d) -> bool:
+    """Return True for a convolution of RGB images in patches that neither overlap nor leave gaps."""
     return (
         convolution.in_channels == 3
         and convolution.kernel_size == convolution.stride != (1, 1)

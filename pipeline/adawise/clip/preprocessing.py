@@ -1,9 +1,10 @@
-"""How a checkpoint wants its pictures prepared, and which GELU it has: from what says so, for both of a pair.
+"""The preprocessing that a checkpoint expects, and its GELU, collected from all sources for both checkpoints of a pair.
 
-A file of weights says nothing of either, and open_clip takes OpenAI's preprocessing then, and GELU: SigLIP, PE-Core and
-CLIPA would see other pictures than in training, and OpenAI's own weights lose QuickGELU. For each of `KEYS` counts, in
-this order: what is set; what a config, a tag or an archive of OpenAI's says of either checkpoint, which must not
-contradict each other; what all of open_clip's own tags of the architecture have; its default, a guess that is told.
+A file of weights states neither. open_clip then uses OpenAI's preprocessing and plain GELU: SigLIP, PE-Core and CLIPA
+would get other pixels than in training, and OpenAI's own weights would lose QuickGELU. Each of `KEYS` is taken from the
+first of these sources that has it: the settings; a config, a tag or an OpenAI archive of either checkpoint, which must
+not contradict each other; what all of open_clip's tags of the architecture agree on; open_clip's default, a guess that
+is logged.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ _SHAPE = {
 
 @dataclass(frozen=True)
 class Said:
-    """What `source` says, by key."""
+    """The values that one source states, by key."""
 
     values: Mapping[str, Any]
     source: str
@@ -44,19 +45,19 @@ class Said:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What is used, and where each is known from; `mean` and `std` are three numbers of pixels in [0, 1]."""
+    """The preprocessing in use and the source of each value; `mean` and `std` are triples for pixels in [0, 1]."""
 
     values: Mapping[str, Any]
     sources: Mapping[str, str]
 
     @property
     def guessed(self) -> dict[str, Any]:
-        """What nothing says."""
+        """The values that no source states."""
         return {key: value for key, value in self.values.items() if self.sources[key] == GUESSED}
 
     @property
     def advice(self) -> str:
-        """What to do about what is guessed."""
+        """The remedy for guessed values, for a warning."""
         names = " and ".join(f"model.{key}" for key in self.guessed)
         which = f" ({QUICK})" if "quick_gelu" in self.guessed else ""
         return f"if the weights were trained otherwise, accuracy suffers silently: set {names}{which}"
@@ -70,20 +71,20 @@ class Preprocessing:
 
 
 def of_config(config: Mapping[str, Any], source: str) -> Said:
-    """What an `open_clip_config.json` says. A `model_cfg` without `quick_gelu` says that it is off."""
+    """Return what an `open_clip_config.json` states. A `model_cfg` without `quick_gelu` states that it is off."""
     model, said = config.get("model_cfg"), config.get("preprocess_cfg") or {}
     quick = {"quick_gelu": model.get("quick_gelu") or False} if isinstance(model, Mapping) else {}
     return Said({**_among_keys(said), **quick}, source)
 
 
 def of_tag(tag: Mapping[str, Any], model_config: Mapping[str, Any], source: str) -> Said:
-    """What open_clip knows of a pretrained tag."""
+    """Return what open_clip knows of a pretrained tag."""
     quick = bool(tag.get("quick_gelu") or model_config.get("quick_gelu"))
     return Said({**_among_keys(tag), "quick_gelu": quick}, source)
 
 
 def of_architecture(tags: Sequence[Said], model_config: Mapping[str, Any], name: str) -> Said:
-    """What all tags of an architecture agree on."""
+    """Return what all tags of an architecture agree on."""
     first = tags[0].values if tags else {}
     values = {key: value for key, value in first.items() if all(tag.values.get(key) == value for tag in tags)}
     if model_config.get("quick_gelu"):
@@ -92,10 +93,10 @@ def of_architecture(tags: Sequence[Said], model_config: Mapping[str, Any], name:
 
 
 def beside(checkpoint: str, model_config: Mapping[str, Any]) -> Said | None:
-    """What the config beside a file says; None if there is none, or one of another architecture.
+    """Return what the config beside a file states; None if there is none, or one of another architecture.
 
     Raises:
-        CheckpointError: it is no config.
+        CheckpointError: the file beside it is no config.
     """
     path = Path(checkpoint).parent / CONFIG_NAME
     if not path.is_file():
@@ -110,7 +111,11 @@ def beside(checkpoint: str, model_config: Mapping[str, Any]) -> Said | None:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Raises CheckpointError: it is no config."""
+    """Read a config of open_clip.
+
+    Raises:
+        CheckpointError: the file is no config.
+    """
     try:
         config = json.loads(read_bytes(path, _CONFIG_BYTES))
         problem = None if _is_config(config) else "its model_cfg or preprocess_cfg is no table"
@@ -135,10 +140,16 @@ def _is_config(config: Any) -> bool:
 def settle(
     wanted: Mapping[str, Any], said: Mapping[str, Said | None], otherwise: Said, defaults: Mapping[str, Any]
 ) -> Preprocessing:
-    """What is used of what is `wanted` by settings, `said` of each checkpoint by its role, and so on.
+    """Return the preprocessing to use; for each key the first source that has it counts.
+
+    Args:
+        wanted: values of the settings.
+        said: what is known of each checkpoint, by its role.
+        otherwise: what all weights of the architecture agree on.
+        defaults: open_clip's defaults.
 
     Raises:
-        CheckpointError: two say different things, or one says what cannot be.
+        CheckpointError: two checkpoints contradict each other, or a value is impossible.
     """
     values, sources = {}, {}
     for key in KEYS:
@@ -171,7 +182,7 @@ def _among_keys(said: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _checked(key: str, value: Any, source: str) -> Any:
-    """As open_clip takes it: one number stands for three channels."""
+    """Return a value in the form that open_clip uses (one number becomes three); raise CheckpointError if wrong."""
     if key in _CHOICES:
         if isinstance(value, str | bool) and value in _CHOICES[key]:
             return value
@@ -191,14 +202,14 @@ def _is_number(value: Any, key: str) -> bool:
 
 
 def is_same(ours: Any, theirs: Any) -> bool:
-    """Whether a config's value means the same as one of `Preprocessing`."""
+    """Return True if a config's value `theirs` means the same as one of `Preprocessing`."""
     if isinstance(ours, tuple):
         return ours == (tuple(theirs) if isinstance(theirs, list | tuple) else (theirs,) * 3)
     return bool(ours == bool(theirs))
 
 
 def in_words(value: Any) -> str:
-    """A value as settings take it."""
+    """Return a value in the form that settings take."""
     if isinstance(value, bool):
         return str(value).lower()
     return ",".join(f"{number:.4g}" for number in value) if isinstance(value, tuple) else str(value)

@@ -1,7 +1,7 @@
-"""The class list through the text tower: one head for each alpha, made part by part, so that idle moments can make it.
+"""The class list through the text tower: one head for each alpha, encoded in parts that fit into idle moments.
 
-A causal tower reads nothing behind the end of a text. So the context is cut behind the longest prompt: ten tokens in
-place of CLIP's 77 are an eighth of the work, and the same in real arithmetic.
+A causal tower reads nothing behind the end of a text, so the context is cut behind the longest prompt. Ten tokens
+instead of CLIP's 77 are an eighth of the work, and the same result in real arithmetic.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 ENCODER = "prompts/2"
-"""What decides the bits of a head beside weights, tokens and machine; part of the fingerprint of who encodes."""
+"""The version of this code, which decides the bits of a head beside weights, tokens and machine; in fingerprints."""
 
 Encoding = Generator[None, None, Tensor]
-"""A head in the making: each `next` encodes one part of the prompts, `StopIteration` has the head."""
+"""A head in progress: each `next` encodes one part of the prompts, and `StopIteration` has the head."""
 
-_AT_ONCE = {"cpu": 16, "cuda": 256}  # prompts; on two cores, 16 of ten tokens take ViT-B/32 .08 s
+_AT_ONCE = {"cpu": 16, "cuda": 256}  # prompts in a part; 16 of ten tokens take ViT-B/32 .08 s on two cores
 
 
 class Prompts:
     """The prompts of C classes, ready for the text tower of a pair.
 
-    The parts of a head have the same shapes whoever asks and when: a head is the same bits, made at once or in pieces.
+    The parts of a head always have the same shapes, so a head is the same bits whether it is made at once or in parts.
 
     Args:
         models: open_clip's two models.
@@ -42,15 +42,15 @@ class Prompts:
 
     @cached_property
     def digest(self) -> str:
-        """sha256 of the tokens and of how they belong to classes, 16 hex digits."""
+        """16 hex digits of the sha256 of the tokens and of how they belong to classes."""
         shape = f"{tuple(self._tokens.shape)} {self._classes} "
         return sha256(shape.encode() + self._tokens.contiguous().numpy().tobytes()).hexdigest()[:16]
 
     def encode(self, alpha: float, where: torch.device) -> Encoding:
-        """The head at theta(alpha), float32 `[D, C]` on `where`, which computes it.
+        """Encode the head at theta(alpha), float32 `[D, C]`, on the device `where`.
 
-        The mean of the unit embeddings of a class's prompts, normalised (as open_clip's zero-shot classifier): unit
-        columns, without logit scale.
+        A column is the mean of the unit embeddings of a class's prompts, normalised, without logit scale (as
+        open_clip's zero-shot classifier).
         """
         encoder, theta = _TextEncoder(self._models[0]), self._theta(alpha, where)
         parts = []
@@ -61,10 +61,10 @@ class Prompts:
         with torch.inference_mode():
             embeddings = torch.cat(parts).view(self._classes, -1, parts[0].shape[-1]).mean(dim=1)  # [C, D]
             head = torch.nn.functional.normalize(embeddings, dim=-1).T.contiguous()
-        return head.clone()  # outside: one of inference mode could not be used everywhere
+        return head.clone()  # cloned outside of inference mode, whose tensors cannot be used everywhere
 
     def head(self, alpha: float, where: torch.device = torch.device("cpu")) -> Tensor:  # noqa: B008 - a constant
-        """See `encode`; all of it now."""
+        """Return the whole head at once; see `encode`."""
         making = self.encode(alpha, where)
         while True:
             try:
@@ -73,6 +73,7 @@ class Prompts:
                 return stop.value  # type: ignore[no-any-return]
 
     def _theta(self, alpha: float, where: torch.device) -> dict[str, Tensor]:
+        """Return the text tower's tensors at alpha on the device, with positions and mask cut to the used context."""
         zero, one = (text_parameters(model) for model in self._models)
         theta = {name: torch.lerp(zero[name], one[name], alpha) for name in zero}
         theta |= {name: buffer for name, buffer in self._models[0].named_buffers() if not name.startswith(_NOT_TEXT)}
@@ -100,17 +101,17 @@ _NOT_TEXT = ("visual.", "logit_scale", "logit_bias")
 
 
 def text_parameters(model: nn.Module) -> dict[str, Tensor]:
-    """Those of the text tower, by name."""
+    """Return the parameters of the text tower by name."""
     return {name: p.detach() for name, p in model.named_parameters() if not name.startswith(_NOT_TEXT)}
 
 
 def _home(model: Any) -> tuple[Any, str]:
-    """Which module has the text tower's mask and positions, and the prefix of their names."""
+    """Return the module that has the text tower's mask and positions, and the prefix of their names."""
     return (model.text, "text.") if hasattr(model, "text") else (model, "")
 
 
 def _stops_at_the_end(model: Any) -> bool:
-    """True if nothing behind the end of a text can matter: the tower is causal, and reads out at the end alone.
+    """Return True if nothing behind the end of a text matters: the tower is causal, and reads out at the end only.
 
     The end is the token with the highest number (`argmax`). open_clip's only mask of a text tower is the causal one.
     """
@@ -121,5 +122,5 @@ def _stops_at_the_end(model: Any) -> bool:
 
 
 def _longest(tokens: Tensor) -> int:
-    """Tokens of the longest text, its end included."""
+    """Return the number of tokens of the longest text, its end included."""
     return int(tokens.argmax(dim=-1).max()) + 1
