@@ -55,7 +55,7 @@ def knowledge_gradient(belief: Belief, base: int, indices: npt.NDArray[np.int64]
     h = P[:, indices] - P[:, [base]]  # [G, J]
     prior = h[indices, np.arange(len(indices))] - h[base]  # [J], prior variance of the difference
     # How far the outcome moves each mean, per standard deviation of the outcome.
-    step = h.T[:, None, :] / np.sqrt(prior[:, None] + noise_variances)[..., None]  # [J, S, G] by one sd
+    step = h.T[:, None, :] / np.sqrt(prior[:, None] + noise_variances)[..., None]  # [J, S, G]
     lowest = (m + step[..., None, :] * _NODES[:, None]).min(axis=-1)  # [J, S, nodes]
     gain: Array = np.maximum(m.min() - lowest @ _WEIGHTS, 0.0)
     return gain

@@ -21,9 +21,9 @@ from adawise.adapt.objective import Objective
 
 AUTO = "auto"
 OWN = "own, in halves"
-OVER_CONFIDENT = 1.0  # the fine-tuned model is, if its fitted temperature is above this
+OVER_CONFIDENT = 1.0  # a model with a higher fitted temperature is over-confident
 _MARGIN = 0.01  # accuracy: a smaller gain over the default is a draw
-_MOVED = 0.1  # share of images
+_MOVED = 0.1  # share of images that become right or wrong between two alphas
 _LOSS = 0.002  # accuracy: what adapting may cost on labelled conditions
 _LEAST = 8  # images: fewer are not worth halving
 

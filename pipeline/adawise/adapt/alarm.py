@@ -19,7 +19,7 @@ from adawise.adapt.surrogate import Abridged, Surrogate
 
 _FAR = 0.25  # distance in alpha that counts as far below
 _BATCHES = 8.0  # of drift assumed between two batches with probes
-_SURE = 1.0  # standard deviations
+_SURE = 1.0  # standard deviations above which a difference counts as sure
 
 
 def observed(

@@ -29,7 +29,7 @@ from adawise.adapt.surrogate import Abridged, Array
 _TEMPER = 0.6  # the power of a normal
 _LEAST = -1.0  # floor of the evidence for a new condition
 _RESTLESS_AT_FIRST, _RESTLESS = 0.01, (0.002, 0.2)  # q at first, and its bounds
-_RESTLESS_BATCHES = (6.0, 40.0)  # memory of q while it rises, and while it falls
+_RESTLESS_BATCHES = (6.0, 40.0)  # batches that q averages over while it rises, and while it falls
 _FARTHEST = 25.0  # most variances that a batch counts as away from the current condition
 _REMEMBERED = 8  # batches that the mean of a condition averages over
 _LEARNED_FROM = 1  # batches of a condition, after which w is learned

@@ -13,8 +13,8 @@ from adawise.adapt.state import StreamState
 from adawise.adapt.surrogate import Array, Belief, Surrogate
 
 _HAZARDS = (0.005, 0.2)  # bounds of the learned hazard
-_HAZARD_BATCHES = (10.0, 25.0)  # memory of the hazard while it rises, and while it falls
-_DRIFTED_BATCHES = 20.0  # of usual drift within one batch, if the curve drifts
+_HAZARD_BATCHES = (10.0, 25.0)  # batches that the hazard averages over while it rises, and while it falls
+_DRIFTED_BATCHES = 20.0  # of usual drift that happen within one, if the curve drifts
 _DRIFTINGS = (0.001, 0.999)  # bounds of the probability of drifting
 _FORGOTTEN, _RARE = 0.003, 0.1  # share forgotten per batch about drifting, and the probability that it returns to
 _AWAY_BATCHES = 2.0  # of usual drift between a condition's end and its return

@@ -20,7 +20,7 @@ from adawise.adapt.surrogate import Surrogate
 
 Probing = Generator[list[Trial], list[Tensor], None]
 
-_PARTS = 4  # probes are at multiples of this part of the grid
+_PARTS = 4  # probes are at the quarters of the grid
 _SIZES = (1, 2, 4, 8)  # of a probe, in multiples of the smallest
 
 

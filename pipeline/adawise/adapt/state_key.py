@@ -1,9 +1,9 @@
 """The key of a state: text that ties it to how it was made. A state made under another key starts anew.
 
 A key holds what decides which state the same images would have led to: the strategy, its context (objective, pair,
-card), the grid, the alpha at which a stream starts, and the settings by which the strategy probes and learns. It does
-not depend on names in the code, names and order of classes and fields, or what changes the cost only (threads, chunks,
-the device).
+card), the grid, the alpha at which a stream starts, and the settings by which the strategy probes and learns. It holds
+neither the names and the order of classes and fields in the code, nor settings that change the cost only (threads,
+chunks, the device).
 
 A new setting gets an entry in `AT_INTRODUCTION`, with the value at which everything behaves as before. At that value it
 is not written, so earlier keys stay the same. That value never changes, whatever the default becomes. A constant of the

@@ -141,6 +141,7 @@ class WarmSearch(OnGrid):
     def search(self, state: StreamState, images: int, appearance: Appearance | None = None) -> Search:
         """See `Strategy.search`."""
         trials = BatchTrials(images, self.objective)
+        # A batch of few images does not show how the scene looks.
         appearance = appearance if self.policy.pixels and images >= self.policy.min_images else None
         expectations = self._expectations
         hypotheses = expectations.before(state, appearance)
@@ -163,6 +164,7 @@ class WarmSearch(OnGrid):
         before = expectations.after(state, probes.hypotheses, current, level, independent, appearance, jumped=jumped)
         disagreement = _compared(before.disagreement.faded(), probes)
         allowed = disagreement.highest(self.alphas, self._limit)
+        # After a jump this curve begins anew: it belongs to the condition.
         standardised = alarm.observed(
             self.surrogate, None if jumped else before.standardised, current, trials.evaluated
         )
@@ -174,6 +176,7 @@ class WarmSearch(OnGrid):
         elif current > highest and wanted > highest:  # else the objective itself moves away
             reset = "alarm"
         following, gain = yield from self._choose(probes, highest)
+        # Only an alpha that has evaluated the whole batch can serve it; otherwise it serves the next batch.
         served = following if probes.seen_whole(following) else current
         is_back = jumped and before.memory.visits > 1
         # the level was observed at `current`, and is expected to be higher by `shift` at `following`
