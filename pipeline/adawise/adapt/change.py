@@ -161,6 +161,7 @@ class ClassMix:
         return ClassMix((), self.likeness.restarted())
 
     def _cosine(self, shares: Array) -> float:
+        """Return the cosine between a batch's shares and those of the mix."""
         old = np.asarray(self.shares)
         return float(shares @ old / math.sqrt(float(shares @ shares) * float(old @ old)))
 

@@ -161,6 +161,7 @@ class Expectations:
 
     @cached_property
     def _prior(self) -> Belief:
+        """The belief about a new condition."""
         return self.surrogate.prior()
 
     def _same(self, state: StreamState, belief: Belief) -> tuple[tuple[Belief, ...], tuple[float, ...]]:

@@ -128,6 +128,7 @@ class BiasModel:
         )
 
     def _choice(self, condition: LabelledCondition, nats: Array) -> Choice:
+        """Return the condition's choices without and with these nats."""
         mean = condition.objective.mean(axis=0)
         before, after = int(mean.argmin()), int((mean + nats).argmin())
         right = [len(condition) - int(condition.wrong[:, j].sum()) for j in (before, after)]
@@ -184,6 +185,8 @@ class BiasModel:
 
 @dataclass(frozen=True, eq=False)
 class _Posterior:
+    """The posterior of delta without level, with the standard deviations of the processes that it assumes."""
+
     mean: Array
     covariance: Array
     log_likelihood: float

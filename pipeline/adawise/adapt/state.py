@@ -126,7 +126,10 @@ class StreamState:
         return replace(self, alpha_index=alpha_index, batches=self.batches + 1, broken=tuple(sorted(kept)), **learned)
 
     def is_finite(self) -> bool:
-        """Return True if hazard, noise, level, class mix and belief are finite; the next search continues from these."""
+        """Return True if the numbers that the next search continues from are finite.
+
+        These are hazard, noise, level, class mix and belief.
+        """
         numbers = [self.hazard, self.noise.squares, self.noise.degrees]
         for level in (self.level, self.mix.likeness):
             numbers += level.mean, level.variance

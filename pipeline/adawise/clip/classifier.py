@@ -143,7 +143,7 @@ class PairClassifier:
 
     @property
     def encoded_alphas(self) -> tuple[float, ...]:
-        """The H alphas at which the text tower encodes the prompts: one if the text towers are equal, both ends, or all."""
+        """The H alphas at which the text tower encodes the prompts: one if both towers are equal, both ends, or all."""
         if self._shared_head:
             return (0.0,)
         return (0.0, 1.0) if self._head_mode == "interpolate" else self._alphas

@@ -310,6 +310,7 @@ class WarmSearch(OnGrid):
         reset: str | None = None,
         regret: float = float("nan"),
     ) -> Outcome:
+        """Return the outcome of the batch at the served alpha."""
         mean, sd = (state.belief or self.surrogate.prior()).curve()
         return Outcome(
             state=state,
