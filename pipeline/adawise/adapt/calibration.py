@@ -106,7 +106,7 @@ def serving_ratio(
 
     Returns:
         The ratio. None if conditions with a better endpoint are all of one kind, for an objective that always runs to
-            that endpoint would serve most there; or if a kind has too few images.
+        that endpoint would serve most there; or if a kind has too few images.
     """
     last = len(alphas) - 1
     chosen = [*range(0, last, max(1, last // _PARTS)), last]

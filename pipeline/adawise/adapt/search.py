@@ -280,6 +280,7 @@ class _Running:
             if self.restart is None:
                 raise
             failure = error
+        # The replacement has no replacement of its own: if it fails, the error is raised.
         self.search, self.restart, self.idle, self.error = self.restart(), None, 0, failure
         self.seen.clear()
         return self.advance(None)

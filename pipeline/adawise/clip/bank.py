@@ -92,6 +92,7 @@ class Bank:
             flat = torch.empty(self._layout.numel, dtype=self._dtype, device=self._device)
             copied = MergedCopy(flat, self._over(flat))
         else:
+            # The least recently used copy keeps its memory, and with it what was captured over it.
             _, copied = self._copies.popitem(last=False)
         try:
             interpolate(*self._ends, self._alphas[index], out=copied.flat)

@@ -156,6 +156,7 @@ def _load_checkpoints(
     check_pair(*models)
     check_alike(*named, defaults=_DEFAULTS)
     settings = [_preprocess_cfg(model, prepared) for model in models]
+    # The fill colour matters only if pictures are padded.
     padding = {"fill_color"} if settings[0]["resize_mode"] != "longest" else set[str]()
     for key in (settings[0].keys() | settings[1].keys()) - padding:
         if settings[0].get(key) != settings[1].get(key):
@@ -330,6 +331,7 @@ def _known(configs: _Configs, architecture: str | None, checkpoint: str) -> Said
     for tag in open_clip.list_pretrained_tags_by_model(name):
         known = open_clip.get_pretrained_cfg(name, tag)
         files = known["url"].rpartition("/")[2], f"models--{known['hf_hub'].strip('/').replace('/', '--')}"
+        # A file with the name of a published one is taken for that one.
         if any(file in parts for file in files):  # its name as downloaded, or its folder in the hub's cache
             return of_tag(known, config, f"open_clip's tag {tag}")
     return beside(checkpoint, config)

@@ -176,7 +176,7 @@ class WarmSearch(OnGrid):
         elif current > highest and wanted > highest:  # else the objective itself moves away
             reset = "alarm"
         following, gain = yield from self._choose(probes, highest)
-        # Only an alpha that has evaluated the whole batch can serve it; otherwise it serves the next batch.
+        # An alpha serves this batch only if the whole batch was evaluated at it; otherwise it serves the next one.
         served = following if probes.seen_whole(following) else current
         is_back = jumped and before.memory.visits > 1
         # the level was observed at `current`, and is expected to be higher by `shift` at `following`
