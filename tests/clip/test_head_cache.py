@@ -235,6 +235,13 @@ def test_heads_that_are_larger_than_the_bound_are_not_kept_and_this_is_told_once
     assert files(tmp_path) == []
 
 
+def test_heads_that_do_not_fit_delete_none_of_another_pair(tmp_path: Path) -> None:
+    other = cache(tmp_path, key="other")
+    other.write(0.5, HEAD)
+    cache(tmp_path, limit_bytes=100).write(0.5, HEAD)
+    assert other.read([0.5])
+
+
 def test_nothing_but_its_own_files_is_ever_deleted(tmp_path: Path) -> None:
     cache(tmp_path, key="old").write(0.5, HEAD)
     (home,) = tmp_path.iterdir()

@@ -115,6 +115,8 @@ class HeadCache:
     def _make_room(self, size: int) -> bool:
         """Delete the least recently used folders until `size` bytes more fit; return False if our own alone do not."""
         sizes = dict(_sizes(self._folder))
+        if sizes.get(self._home, 0) + size > self._limit:  # other pairs' heads would be deleted for nothing
+            return False
         total = sum(sizes.values()) + size
         for folder in sorted(sizes, key=_used_s):
             if total <= self._limit:
@@ -122,7 +124,7 @@ class HeadCache:
             if folder != self._home:
                 _delete(folder)
                 total -= sizes[folder]
-        return total <= self._limit
+        return True
 
 
 def _sizes(folder: Path) -> Iterator[tuple[Path, int]]:
