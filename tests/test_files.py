@@ -44,7 +44,7 @@ def test_a_pipe_in_the_place_of_a_file_is_refused_and_not_waited_for(reader: str
         READERS[reader](path)
 
 
-@pytest.mark.parametrize("reader", [*READERS.keys() - {"baseline", "labelled table", "table of logits"}])
+@pytest.mark.parametrize("reader", sorted(READERS.keys() - {"baseline", "labelled table", "table of logits"}))
 def test_a_file_without_an_end_is_refused_before_it_fills_the_memory(reader: str, tmp_path: Path) -> None:
     path = tmp_path / "large"
     with path.open("wb") as file:
