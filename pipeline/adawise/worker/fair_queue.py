@@ -43,20 +43,22 @@ class JobStage(IntEnum):
     TAKEN = 7  # what is put back begins anew, as held
 
 
+WAITING, RIPE, HELD, NEXT, DECODING, DECODED, READY, TAKEN = JobStage
+
 # The steps that there are, and what each adds to `Lane.away`.
 _STEPS: dict[JobStage, dict[JobStage, int]] = {
-    JobStage.WAITING: {JobStage.RIPE: 0, JobStage.HELD: 1, JobStage.DECODING: 1},
-    JobStage.RIPE: {
-        JobStage.NEXT: 0,
-        JobStage.DECODING: 1,
-        JobStage.WAITING: 0,
+    WAITING: {RIPE: 0, HELD: 1, DECODING: 1},
+    RIPE: {
+        NEXT: 0,
+        DECODING: 1,
+        WAITING: 0,
     },  # the last where a message before it is put back
-    JobStage.HELD: {JobStage.WAITING: -1, JobStage.RIPE: -1},
-    JobStage.NEXT: {JobStage.DECODING: 1},
-    JobStage.DECODING: {JobStage.DECODED: -1, JobStage.READY: -1},
-    JobStage.DECODED: {JobStage.READY: 0},
-    JobStage.READY: {JobStage.TAKEN: 0},
-    JobStage.TAKEN: {},
+    HELD: {WAITING: -1, RIPE: -1},
+    NEXT: {DECODING: 1},
+    DECODING: {DECODED: -1, READY: -1},
+    DECODED: {READY: 0},
+    READY: {TAKEN: 0},
+    TAKEN: {},
 }
 
 
@@ -81,7 +83,7 @@ class Lane:
 
     def drop_begun(self) -> None:
         """Forget those at the front that no longer wait here: a lane may not be first for a long time."""
-        while self.waiting and ((job := self.waiting[0]).lane is not self or job.stage > JobStage.RIPE):
+        while self.waiting and ((job := self.waiting[0]).lane is not self or job.stage > RIPE):
             self.waiting.popleft()
 
 
@@ -146,22 +148,22 @@ class Lanes:
     @property
     def jobs(self) -> int:
         """Messages that are not taken."""
-        return sum(self.counts[: JobStage.TAKEN])
+        return sum(self.counts[:TAKEN])
 
     @property
     def waiting(self) -> int:
         """Messages that are not begun."""
-        return sum(self.counts[: JobStage.DECODING])
+        return sum(self.counts[:DECODING])
 
     @property
     def held(self) -> int:
         """Messages that are held until they are ripe."""
-        return self.counts[JobStage.HELD]
+        return self.counts[HELD]
 
     @property
     def promised(self) -> int:
         """Images that have room and are not decoded."""
-        return self.counts[JobStage.NEXT] + self.counts[JobStage.DECODING]
+        return self.counts[NEXT] + self.counts[DECODING]
 
     def add(
         self,
@@ -177,7 +179,7 @@ class Lanes:
         stream = None if shares_lane or len(streams) != 1 else next(iter(streams))
         lane = self._lane(stream)
         hold = is_single and (hold or next(iter(streams)) in self._held)
-        stage = JobStage.HELD if hold else JobStage.WAITING if is_single else JobStage.RIPE
+        stage = HELD if hold else WAITING if is_single else RIPE
         before = self._order.get(stream) if stream is not None else None
         if before and before[-1].lane is not lane:  # it has become known
             self._change_lane(before, lane)
@@ -192,23 +194,24 @@ class Lanes:
 
     def _change_lane(self, jobs: Iterable[Job], lane: Lane) -> None:
         for job in jobs:
-            if job.stage < JobStage.DECODING and job.lane is not lane:
-                job.lane.away -= job.stage is JobStage.HELD
-                lane.away += job.stage is JobStage.HELD
+            if job.stage < DECODING and job.lane is not lane:
+                job.lane.away -= job.stage is HELD
+                lane.away += job.stage is HELD
                 job.lane = lane
-                if job.stage <= JobStage.RIPE:
+                if job.stage <= RIPE:
                     lane.waiting.append(job)
 
     def ripen(self, stream: str, until: int) -> None:
         """Let the messages of a stream below an offset be decoded, even where memory is short."""
         order = self._order.get(stream)
-        for job in reversed(order) if order and self.counts[JobStage.WAITING] else ():
-            if job.stage is JobStage.WAITING:
+        for job in reversed(order) if order and self.counts[WAITING] else ():
+            if job.stage is WAITING:
                 if job.message.offset < until:
-                    self._move(job, JobStage.RIPE)
-            elif job.is_single and (job.stage is JobStage.RIPE or job.stage is JobStage.NEXT):
+                    self._move(job, RIPE)
+            elif job.is_single and (job.stage is RIPE or job.stage is NEXT):
                 break  # all that comes before is ripe, held or begun
-        if any(job.message.offset < until for job in self._held.get(stream, ())):
+        held = self._held.get(stream)
+        if held and (held[0].message.offset < until or any(job.message.offset < until for job in held)):
             self.release(stream, until)
 
     def release(self, stream: str, until: int = 0) -> None:
@@ -220,7 +223,7 @@ class Lanes:
         lane = jobs[0].lane
         lane.used_s = max(lane.used_s, self._now_s)  # it has slept
         for job in jobs:
-            self._move(job, JobStage.RIPE if job.message.offset < until else JobStage.WAITING)
+            self._move(job, RIPE if job.message.offset < until else WAITING)
         if lane.stream is None:
             lane.waiting.extend(jobs)
         else:
@@ -233,15 +236,15 @@ class Lanes:
         False, and nothing is done, if one that comes after them is begun.
         """
         order = self._order.get(stream, deque())
-        if any(job.stage >= JobStage.NEXT or not job.is_single for job in order):
+        if any(job.stage >= NEXT or not job.is_single for job in order):
             return False
         lane = order[0].lane if order else self._lane(None if shares_lane else stream)
         for job in order:
-            if job.stage is JobStage.RIPE:
-                self._move(job, JobStage.WAITING)
+            if job.stage is RIPE:
+                self._move(job, WAITING)
         self._order[stream], held, streams = order, self._held.setdefault(stream, deque()), frozenset([stream])
         for message, apart in reversed(jobs):
-            job = self._enter(Job(message, streams, lane, self, apart, True, JobStage.HELD, message_bytes(message)))
+            job = self._enter(Job(message, streams, lane, self, apart, True, HELD, message_bytes(message)))
             order.appendleft(job)
             held.appendleft(job)
         return True
@@ -257,15 +260,15 @@ class Lanes:
                 self.release(next(iter(self._held)))
                 continue
             job = lane.waiting[0]
-            if job.stage is JobStage.WAITING and (not eager or job.stream in self._held):
+            if job.stage is WAITING and (not eager or job.stream in self._held):
                 self._leave(lane)
-                self._move(job, JobStage.HELD)
+                self._move(job, HELD)
                 self._held.setdefault(job.stream, deque()).append(job)
             elif eager or not job.is_single:
                 self._leave(lane)
                 return self._begin(job)
             else:
-                batch = [each for each in self._order[job.stream] if each.is_single and each.stage is JobStage.RIPE]
+                batch = [each for each in self._order[job.stream] if each.is_single and each.stage is RIPE]
                 if len(batch) > images and not must:
                     return None
                 self._promise(batch)
@@ -277,14 +280,14 @@ class Lanes:
         for jobs in self._next[: 1 if quick else 2]:
             while jobs:
                 job = jobs.popleft()
-                if job.stage is JobStage.NEXT:
+                if job.stage is NEXT:
                     return self._begin(job)
         return None
 
     def _promise(self, batch: list[Job]) -> None:
         """Begin a batch: it goes before all lanes."""
         for job in batch:
-            self._move(job, JobStage.NEXT)
+            self._move(job, NEXT)
             self._next[job.lane.is_slow].append(job)
         for lane in {id(job.lane): job.lane for job in batch}.values():
             lane.drop_begun()
@@ -293,7 +296,7 @@ class Lanes:
         self.counts[job.stage] += 1
         self.singles += job.is_single
         self.waiting_bytes += job.size_bytes
-        job.lane.away += job.stage is JobStage.HELD
+        job.lane.away += job.stage is HELD
         return job
 
     def _move(self, job: Job, to: JobStage) -> None:
@@ -322,20 +325,18 @@ class Lanes:
 
     def begin_awaited(self) -> Job | None:
         """The first in the log of those that what is held waits for, if none is under way; None if none is awaited."""
-        heads = (jobs[0] for jobs in self._order.values() if any(job.stage >= JobStage.DECODED for job in jobs))
-        awaited = min(
-            (job for job in heads if job.stage < JobStage.DECODING), key=lambda job: job.message.offset, default=None
-        )
+        heads = (jobs[0] for jobs in self._order.values() if any(job.stage >= DECODED for job in jobs))
+        awaited = min((job for job in heads if job.stage < DECODING), key=lambda job: job.message.offset, default=None)
         if awaited is None:
             return None
-        if awaited.stage is JobStage.HELD:
+        if awaited.stage is HELD:
             self.release(awaited.stream)
         return self._begin(awaited)
 
     def _begin(self, job: Job) -> Job:
         lane = job.lane
         self._now_s = max(self._now_s, lane.used_s)
-        self._move(job, JobStage.DECODING)
+        self._move(job, DECODING)
         self._charge(job, lane.guess_s)
         job.charged_s = lane.guess_s
         self._queue(lane)
@@ -355,8 +356,8 @@ class Lanes:
         if self._is_next(job):
             self._make_ready(job)
         else:
-            self._move(job, JobStage.DECODED)
-        if not any(self.counts[: JobStage.DECODED]):  # nobody is ahead of anybody
+            self._move(job, DECODED)
+        if not self.waiting_bytes:  # all is decoded: no lane is ahead of another
             self._lanes, self._heaps = {}, ([], [])
 
     def take(self) -> Job | None:
@@ -364,7 +365,7 @@ class Lanes:
         if not self.ready:
             return None
         job = self.ready.popleft()
-        self._move(job, JobStage.TAKEN)
+        self._move(job, TAKEN)
         self.held_bytes -= job.size_bytes
         self.singles -= job.is_single
         for name in job.streams:
@@ -372,7 +373,7 @@ class Lanes:
             following.popleft()
             if not following:
                 del self._order[name]
-            elif following[0].stage is JobStage.DECODED and self._is_next(following[0]):
+            elif following[0].stage is DECODED and self._is_next(following[0]):
                 self._make_ready(following[0])
         return job
 
@@ -394,7 +395,7 @@ class Lanes:
         return all(self._order[name][0] is job for name in job.streams)
 
     def _make_ready(self, job: Job) -> None:
-        self._move(job, JobStage.READY)
+        self._move(job, READY)
         self.ready.append(job)
 
     def _charge(self, job: Job, seconds: float) -> None:
