@@ -7,7 +7,7 @@ has taken nothing; all else may have done what was asked and say that it did not
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from random import Random
 from typing import Any, Literal
 
@@ -26,7 +26,7 @@ Moment = Literal["before", "after"]
 ROWS, CAMERAS = 36, ("north", "south", "east")
 PORTS: Mapping[str, tuple[str, ...]] = {
     "source": ("poll", "check", "identity", "bounds", "origin", "offset_at"),
-    "store": ("create", "put", "get", "list", "open", "delete", "sizes", "modified", "sweep"),
+    "store": ("create", "put", "get", "list", "page", "open", "delete", "sizes", "modified", "sweep"),
     "letters": ("send", "flush"),
     "results": ("send", "settled"),
 }
@@ -55,17 +55,16 @@ class Plan:
         method: str = "",
         call: int = 0,
         moment: Moment = "before",
-        error: AdawiseError | None = None,
+        error: Exception | None = None,
     ) -> None:
         self.calls: Counter[tuple[str, str]] = Counter()
         self._place, self._call, self._moment, self._error = (port, method), call, moment, error
         self.has_failed = False
 
-    def on(self, port: str, target: Any) -> Any:
+    def on(self, port: str, target: Any, methods: Sequence[str] = ()) -> Any:
         """What the worker is given for this port: calls of its methods are counted, those that it makes itself not."""
-        return _Counted(
-            target, {method: self._counted(port, method, getattr(target, method)) for method in PORTS[port]}
-        )
+        names = methods or PORTS[port]
+        return _Counted(target, {method: self._counted(port, method, getattr(target, method)) for method in names})
 
     def _counted(self, port: str, method: str, real: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any, **named: Any) -> Any:

@@ -1,0 +1,97 @@
+"""Every call of a Kafka source that asks a broker fails once, before or after its effect: each message comes once, in
+order, and each assignment once.
+
+`tests.damage.test_any_call` has a source in memory, which cannot lose what it took from a client. Here it is Kafka's.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from random import Random
+
+import pytest
+from kafka.errors import KafkaConnectionError, KafkaTimeoutError
+
+from adawise.errors import BrokerUnavailable
+from adawise.kafka import source as kafka_source
+from adawise.records import TopicPartition
+from tests.brokers import Broker, MakeTopic
+from tests.damage.test_any_call import Moment, Plan
+from tests.kafka.sources import numbered, open_source, produce
+
+EACH, PARTITIONS = 20, 2
+POLLS = 400  # of 50 ms each; six bring all messages where nothing fails
+ASKED: Mapping[str, Mapping[str, Exception]] = {
+    "client": {
+        "poll": KafkaConnectionError("the connection is closed"),
+        "position": KafkaTimeoutError("the coordinator is away"),
+    },
+    "topics": {"ends": BrokerUnavailable("no broker answers")},
+    "log": {"check": BrokerUnavailable("no broker answers")},
+}
+_ONLY_BEFORE = {("client", "poll")}  # what it returns is lost if it raises, and it raises before it takes anything
+
+
+def read(
+    plan: Plan, broker: Broker, topic: str
+) -> tuple[Mapping[TopicPartition, Sequence[int]], Counter[TopicPartition]]:
+    """Offsets by partition as they come, and how often each was assigned; one fails as planned."""
+    with closing(open_source(broker, topic, None, max_poll_records=7)) as source:
+        source._consumer = plan.on("client", source._consumer, [*ASKED["client"]])
+        source._topics = plan.on("topics", source._topics, [*ASKED["topics"]])
+        source.log = plan.on("log", source.log, [*ASKED["log"]])
+        offsets, assigned = defaultdict[TopicPartition, list[int]](list), Counter[TopicPartition]()
+        for _ in range(POLLS):
+            source._looked_at = 0.0  # looks for transactions once a second in life
+            try:
+                found = source.poll(0.05)
+            except BrokerUnavailable:
+                continue
+            for message in found.messages:
+                offsets[message.topic_partition].append(message.offset)
+            for tp in found.assigned:
+                assigned[tp] += 1
+                source.seek(tp, 0)
+            source.resume(found.assigned[:1])  # the others wait, so that the ends of their logs are asked for
+            if len(offsets) == 1 and EACH in map(len, offsets.values()):
+                source.resume([*assigned])
+            if sum(map(len, offsets.values())) >= EACH * PARTITIONS:
+                break
+        return offsets, assigned
+
+
+def places(calls: Mapping[tuple[str, str], int], most: int) -> Iterator[tuple[str, str, int, Moment, Exception]]:
+    """The first calls of each method, with what each may raise."""
+    for (port, method), count in sorted(calls.items()):
+        for call in range(min(count, most)):
+            yield port, method, call, "before", ASKED[port][method]
+            if (port, method) not in _ONLY_BEFORE:
+                yield port, method, call, "after", ASKED[port][method]
+
+
+@pytest.mark.timeout(1_200)
+@pytest.mark.parametrize(
+    ("most", "share"),
+    [(8, 0.2), pytest.param(8, 1.0, marks=pytest.mark.check("damage")), pytest.param(40, 1.0, marks=pytest.mark.soak)],
+)
+def test_a_call_of_a_source_that_fails_once_costs_no_message_and_no_assignment(
+    most: int, share: float, broker: Broker, topic: MakeTopic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("_CHECK_S", "_ENDS_S", "_ENDS_AGAIN_S"):
+        monkeypatch.setattr(kafka_source, name, 0.0)  # each poll asks
+    name, draw, faults = topic(PARTITIONS), Random(3), list[str]()
+    for partition in range(PARTITIONS):
+        produce(broker, numbered(name, partition, EACH))
+    calm = Plan()
+    expected = read(calm, broker, name)
+    assert expected[0] == {TopicPartition(name, partition): [*range(EACH)] for partition in range(PARTITIONS)}
+    assert {port for port, _ in calm.calls} == set(ASKED)
+    for place in places(calm.calls, most):
+        if draw.random() < share:
+            plan = Plan(*place)
+            found = read(plan, broker, name)
+            if found != expected or not plan.has_failed:
+                faults.append(f"{place[:4]}: {found}")
+    assert not faults, "\n".join(faults)
