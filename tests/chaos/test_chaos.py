@@ -146,7 +146,7 @@ def remove_without_a_claim() -> None:
         pytest.param(
             serve_what_was_taken_back,
             [Kind.STAGE, Kind.SWITCH, Kind.ROLLBACK, Kind.ROLLBACK],
-            "had taken back",
+            "as the order before it has done",
             marks=pytest.mark.soak,  # the rule alone is tested in test_operators.py
         ),
         (remove_without_a_claim, [Kind.RETAIN], "expected a segment of this name"),

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from tools.chaos.judge import Judgement, compare_results, differing
+from tests.worker.cameras import Shot
+from tools.chaos.judge import Judgement, compare_letters, compare_results, compare_returns, crashes, differing
 
 NAN = float("nan")
 
@@ -40,15 +43,15 @@ def test_any_count_that_is_not_zero_spoils_a_verdict() -> None:
 def result(offset: int, label: str = "car", attempt: str = "a") -> dict[str, Any]:
     said = dict.fromkeys(("reason", "top_probabilities", "alpha", "model_fingerprint"))
     said |= {"row_id": f"yard/0/{offset}/0", "stream_id": "north", "status": "accepted", "label": label}
-    return said | {"offset": offset, "attempt": attempt}
+    return said | {"partition": 0, "offset": offset, "attempt": attempt}
 
 
 ROWS = {(row["row_id"], row["attempt"]): row for row in map(result, (1, 2, 3))}
 
 
-def judged(results: list[dict[str, Any]], when: str = "committed") -> Judgement:
+def judged(results: list[dict[str, Any]], when: str = "committed", owners: int | None = None) -> Judgement:
     verdict = Judgement(messages=3, acknowledged=3, rows=3)
-    compare_results(verdict, ROWS, results, when)
+    compare_results(verdict, ROWS, results, when, None if owners is None else {(41, 0): owners})
     return verdict
 
 
@@ -67,8 +70,66 @@ def test_results_that_are_missing_out_of_order_of_no_row_or_that_differ_are_coun
     assert judged([result(1, "bus"), result(2), result(3)]).results_wrong == 1
 
 
+def test_results_that_are_published_more_often_than_their_partition_had_owners_are_counted() -> None:
+    results = [*map(result, (1, 2, 3, 1, 2, 3))]
+    assert judged(results).is_clean
+    assert judged(results, owners=2).is_clean
+    assert judged(results, owners=1).results_doubled == 3
+
+
 def test_an_early_result_of_another_attempt_is_of_a_worker_that_died() -> None:
     results = [result(1, "bus", "b"), *map(result, (1, 2, 3))]
     assert judged(results, "early").is_clean
     assert judged(results, "committed").results_wrong == 1
     assert judged([result(4, attempt="b"), *map(result, (1, 2, 3))], "early").results_wrong == 1
+
+
+SHOTS = {(0, 4): Shot(0, b"north", b"no image", dead=True), (0, 5): Shot(0, b"north", b"an image")}
+
+
+def letter(offset: int, value: bytes = b"no image", worker: int = 41, **said: str) -> Any:
+    where = {"__connect.errors.partition": "0", "__connect.errors.offset": str(offset), "dlq.worker": f"host:{worker}"}
+    headers = [(name.replace("_replays", "dlq.replays"), each.encode()) for name, each in (where | said).items()]
+    return SimpleNamespace(key=b"north", value=value, headers=headers, timestamp=0)
+
+
+RECEIPT = SimpleNamespace(key=None, value=b"", headers=[("dlq.replayed", b"0/0")], timestamp=0)
+
+
+@pytest.mark.parametrize(
+    ("letters", "recovered", "found"),
+    [
+        ([letter(4), RECEIPT], {(41, 0): 1}, (0, 0, 0)),
+        ([letter(4), letter(4, worker=42)], {(41, 0): 1, (42, 0): 1}, (0, 0, 0)),
+        ([letter(4), letter(4)], {(41, 0): 2}, (0, 0, 0)),
+        ([letter(4), letter(4)], None, (0, 0, 0)),
+        ([letter(4), letter(4)], {(41, 0): 1}, (0, 0, 1)),
+        ([], {}, (1, 0, 0)),
+        ([letter(4), letter(5, b"an image")], {(41, 0): 1}, (0, 1, 0)),
+        ([letter(4, b"no")], {(41, 0): 1}, (0, 1, 0)),
+    ],
+)
+def test_dead_letters_that_are_missing_wrong_or_doubled_by_a_worker_that_had_the_message_once_are_counted(
+    letters: list[Any], recovered: dict[tuple[int, int], int] | None, found: tuple[int, int, int]
+) -> None:
+    verdict = Judgement(messages=2, acknowledged=2, rows=2)
+    compare_letters(verdict, SHOTS, letters, recovered)
+    assert (verdict.letters_missing, verdict.letters_wrong, verdict.letters_doubled) == found
+
+
+@pytest.mark.parametrize(("times", "found"), [(1, (0, 0)), (2, (1, 0)), (0, (0, 1))])
+def test_dead_letters_that_came_back_twice_and_those_that_never_did_are_counted(
+    times: int, found: tuple[int, int]
+) -> None:
+    back = SimpleNamespace(headers=[("dlq.origin", b"yard/0/4"), ("dlq.replays", b"1")])
+    verdict = Judgement(messages=2, acknowledged=2, rows=2)
+    compare_returns(verdict, "yard", [back] * times, [letter(4), letter(6, _replays="3"), RECEIPT])
+    assert (verdict.sent_back_twice, verdict.never_sent_back) == found
+
+
+def test_a_traceback_and_a_thread_that_failed_in_a_workers_log_are_found(tmp_path: Path) -> None:
+    (tmp_path / "worker-0.log").write_text('{"event": "worker_started"}\n')
+    assert [*crashes(tmp_path)] == []
+    (tmp_path / "worker-1.log").write_text("Traceback (most recent call last):\n")
+    (tmp_path / "worker-2.log").write_text('{"thread": "looks", "event": "thread_failed", "level": "error"}\n')
+    assert [fault.split(":")[0] for fault in crashes(tmp_path)] == ["worker-1.log", "worker-2.log"]

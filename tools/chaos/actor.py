@@ -9,6 +9,7 @@ proxy (`tools.chaos.place`).
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import signal
@@ -31,7 +32,7 @@ import psutil
 from adawise.__main__ import main
 from adawise.commands import command_of
 from adawise.commands.run import run
-from adawise.errors import StoreUnavailable
+from adawise.errors import BrokerUnavailable, StoreUnavailable, TopicUnavailable
 from adawise.records import TopicPartition
 from adawise.settings import Settings
 from adawise.sink import claims
@@ -39,8 +40,9 @@ from adawise.store.object_store import ObjectStore
 from adawise.store.store import LocalStore
 from tests.worker.process import Event, Telling
 
-REFUSED, ANSWER_LOST = "refused", "answer lost"
-"""What the file `Role.outage` may say: nothing is done, or it is done and nobody hears of it."""
+REFUSED, ANSWER_LOST, TRIED_AGAIN = "refused", "answer lost", "tried again"
+"""What the file `Role.outage` may say: nothing is done; it is done, and the answer is lost; or it is done, and what is
+created is created once more by a client that missed the answer, which then finds that it exists."""
 
 # Imported now, and not in each process that is forked: it starts sooner, and nobody can change the program meanwhile.
 for _name in ("run", "record", "replay", "verify", "pair list", "compact", "retain", "repair", "dlq list"):
@@ -48,6 +50,7 @@ for _name in ("run", "record", "replay", "verify", "pair list", "compact", "reta
     import_module(f"adawise.commands.{_name.split()[0]}.run")
 import_module("adawise.commands.pair.stage")
 
+_AWAY = frozenset(kind.__name__ for kind in (BrokerUnavailable, TopicUnavailable, StoreUnavailable))
 GRACE_S = 120.0  # for a process to end after a signal
 _END = 6_000  # characters of a log, within which its last lines are
 
@@ -165,7 +168,7 @@ def _write_to(log: Path) -> None:
 
 
 def _have_outages(outage: Path) -> None:
-    for name in ("create", "put", "get", "list"):
+    for name in ("create", "put", "get", "open", "list", "page", "delete", "modified"):  # `sizes` lists
         setattr(LocalStore, name, _failing(getattr(LocalStore, name), outage))
 
 
@@ -175,11 +178,22 @@ def _failing(method: Callable[..., Any], outage: Path) -> Callable[..., Any]:
         said = outage.read_text() if outage.exists() else ""
         if said != REFUSED:
             answer = method(self, *arguments)
-        if said:
+        if said == TRIED_AGAIN and method.__name__ == "create":
+            method(self, *arguments)
+        if said in (REFUSED, ANSWER_LOST):
             raise StoreUnavailable(f"{self}: expected an answer, but the chaos suite has taken the store away; wait")
         return answer
 
     return tried
+
+
+def names_outage(line: str) -> bool:
+    """True if the last line of a log says that the program ended because a broker or the store did not answer."""
+    try:
+        said = json.loads(line)
+    except ValueError:
+        return False
+    return isinstance(said, dict) and said.get("event") == "program_failed" and said.get("kind") in _AWAY
 
 
 @dataclass(eq=False)
@@ -216,6 +230,11 @@ class WorkerActor:
     def is_fenced(self) -> bool:
         """True if it ended because another has its seat."""
         return self.exit_code not in (None, 0) and "FencedInstanceId" in self.role.log.read_text()[-_END:]
+
+    @property
+    def met_an_outage(self) -> bool:
+        """True if it ended because a broker or the store did not answer."""
+        return self.exit_code == 1 and names_outage(self.last_words)
 
     @property
     def last_words(self) -> str:

@@ -32,7 +32,8 @@ class Crew:
         self._role, self._seats, self._hired, self._hire_at = role, seats, 0, 0.0
         self.members: list[WorkerActor] = []
         self.toll: Counter[str] = Counter()
-        self.gave_up: list[str] = []  # last words of those that ended by themselves while at work
+        self.gave_up: list[str] = []  # last words of those that ended otherwise than they should
+        self.recovered: Counter[tuple[int, int]] = Counter()  # how often a process took a partition over
 
     def __enter__(self) -> Self:
         for _ in range(self.size):
@@ -60,7 +61,7 @@ class Crew:
         for actor in list(self.members):
             ended = actor.exit_code is not None  # asked first: nothing is told after it
             for event in actor.hear():
-                self._count(event)
+                self._count(event, actor)
             if ended:
                 self._retire(actor)
         while len(self.members) < self.size and time.monotonic() >= self._hire_at:
@@ -73,7 +74,9 @@ class Crew:
             actor.send(signal.SIGTERM)
         for actor in self.members:
             actor.wait()
-            self.toll["dismissed" if actor.exit_code == 0 else f"dismissed with exit code {actor.exit_code}"] += 1
+            self.toll["dismissed"] += 1
+            if actor.exit_code != 0 and not (actor.rivalled and actor.is_fenced):
+                self._note_end(actor, "dismissed, ended with ")
 
     def pick(self, chance: float, *, seated: bool = False) -> WorkerActor | None:
         """One that has partitions (and a seat) and is in nobody's hands; None if there is none now."""
@@ -86,20 +89,28 @@ class Crew:
         others = [actor for actor in self.members if actor is not than]
         return {tp for actor in others for when, deed, tp in actor.deeds if when > since and deed == what}
 
-    def _count(self, event: Event) -> None:
-        if event.what == "recovered":
+    def _count(self, event: Event, actor: WorkerActor) -> None:
+        if event.what == "recovered" and event.tp is not None:
             self.toll["partitions taken over"] += 1
+            self.recovered[actor.pid, event.tp.partition] += 1
         if event.what == "committed":
             self.toll["segments" if event.won else "lost races"] += 1
 
     def _retire(self, actor: WorkerActor) -> None:
         self.members.remove(actor)
-        if not actor.doomed and actor.exit_code != -signal.SIGKILL:
+        if actor.rivalled and actor.is_fenced:
+            self.toll["static members fenced"] += 1
+        elif actor.doomed:
+            if actor.exit_code not in (0, -signal.SIGKILL) and not actor.met_an_outage:
+                self._note_end(actor, "asked to leave, ended with ")
+        elif actor.exit_code != -signal.SIGKILL:
             self._hire_at = time.monotonic() + _BACK_OFF_S
-            if actor.rivalled and actor.is_fenced:
-                self.toll["static members fenced"] += 1
-            elif actor.seen:
-                self.gave_up.append(f"exit code {actor.exit_code}: {actor.last_words}")
-            else:  # a worker does not begin without a broker and a store that answer; whoever runs it starts it again
+            # a worker does not begin without a broker and a store that answer; whoever runs it starts it again
+            if actor.seen or not actor.met_an_outage:
+                self._note_end(actor)
+            else:
                 self.toll["starts that failed"] += 1
         actor.bury()
+
+    def _note_end(self, actor: WorkerActor, how: str = "") -> None:
+        self.gave_up.append(f"{how}exit code {actor.exit_code}: {actor.last_words}")

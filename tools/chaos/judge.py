@@ -3,7 +3,7 @@
 The topic is read by a consumer of its own, recorded with `adawise record` and replayed with `adawise replay`, which
 reads it as one sequence, undisturbed, and writes elsewhere. The two outputs must be equal in every column but durations
 and names of segments. Where operators switched pairs, the replay switches at the same offsets. Results are held against
-the rows, and in the end retention must leave a whole root.
+the rows, and in the end repair and retention must leave a whole root.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from itertools import groupby, pairwise
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.compute as pc
 
-from adawise.dead_letters.letter import ORIGIN, REPLAYS
+from adawise.dead_letters.letter import OMITTED, ORIGIN, REPLAYS
 from adawise.errors import ChainError
+from adawise.records import TopicPartition
 from adawise.results.message import BATCH, IMAGE
-from adawise.sink import schemas, segment
-from adawise.sink.read.files import read_bytes, segment_keys
+from adawise.sink import layout, schemas, segment
+from adawise.sink.read.files import compacted_names, read_bytes, segment_keys, segment_names
 from adawise.sink.retention import beginning
+from adawise.store.store import Store
 from tests.brokers import Broker
 from tests.sink.footers import read_segment_footers
 from tests.worker.cameras import Shot, everything
@@ -35,9 +38,11 @@ from tools.chaos.operators import three_days_later
 
 Integers = npt.NDArray[np.int64]
 Row = dict[str, Any]
+Recoveries = Mapping[tuple[int, int], int]  # by (process id, partition), how often it took that over
 ResultKey = tuple[str, str]  # of a result: its row and the attempt that wrote it
 Places = Mapping[tuple[int, int], Shot]  # by (partition, offset)
 _SHOWN = 5  # of each kind of fault, in full
+_KEPT = 2  # segments of a partition that retention never removes, the newest
 _SHADOWED = {column.name for column in schemas.SHADOW}
 _SAME = ("stream_id", "status", "reason", "label", "top_probabilities", "alpha", "model_fingerprint")
 """What a result and its row have in common, and is compared."""
@@ -57,9 +62,13 @@ class Judgement:
     wrong_rows: int = 0  # another alpha, label or probability than in the replay
     wrong_batches: int = 0  # another alpha or other trials
     letters_missing: int = 0
+    letters_wrong: int = 0  # of a message that can be read, or with other bytes than it
+    letters_doubled: int = 0  # by a worker that had the message once
     sent_back_twice: int = 0
+    never_sent_back: int = 0
     results_missing: int = 0
     results_wrong: int = 0  # another content than the row, or than a copy of the same attempt; or of no row
+    results_doubled: int = 0  # more often than somebody took their partition over
     results_disordered: int = 0  # of a camera, one that never comes after the one before it
     faults: list[str] = field(default_factory=list)  # found by verify, or by the judge
 
@@ -79,9 +88,13 @@ class Judgement:
             "wrong rows": self.wrong_rows,
             "wrong batches": self.wrong_batches,
             "dead letters missing": self.letters_missing,
+            "wrong dead letters": self.letters_wrong,
+            "doubled dead letters": self.letters_doubled,
             "dead letters sent back twice": self.sent_back_twice,
+            "dead letters never sent back": self.never_sent_back,
             "results missing": self.results_missing,
             "wrong results": self.results_wrong,
+            "doubled results": self.results_doubled,
             "results out of order": self.results_disordered,
         }
 
@@ -118,6 +131,18 @@ def verify(role: Role, output: Output) -> Callable[[], list[str]]:
         return []
 
     return faults
+
+
+def crashes(folder: Path) -> Iterator[str]:
+    """Return what says in a worker's log that the program, or a thread of it, failed by a fault of its own."""
+    for log in sorted(folder.glob("worker-*.log")):
+        for line in log.read_text(errors="replace").splitlines():
+            if line.startswith(("Traceback", "Fatal Python error")) or _THREAD_FAILED in line:
+                yield f"{log.name}: {line[:_LINE]}"
+                break
+
+
+_THREAD_FAILED, _LINE = '"event": "thread_failed"', 500
 
 
 def _keys(partition: Integers, offset: Integers, index: Integers) -> Integers:
@@ -169,47 +194,101 @@ def differing(verdict: Judgement, key: Sequence[str], mine: Iterable[Row], their
     return len(places)
 
 
-def count_letters(verdict: Judgement, broker: Broker, topic: str, places: Places) -> None:
-    """Add the messages that nobody can read and that are not among the dead letters (where some may be twice)."""
-    sent = set()
-    for record in everything(broker, topic):
-        said = {name: value for name, value in record.headers if name.startswith("__connect")}
-        if said:  # else it says that a letter was sent back
-            sent.add(tuple(int(said[f"__connect.errors.{name}"]) for name in ("partition", "offset")))
-    verdict.letters_missing = len({place for place, shot in places.items() if shot.dead} - sent)
+def count_letters(verdict: Judgement, broker: Broker, topic: str, places: Places, recovered: Recoveries | None) -> None:
+    """Hold the dead letters on a topic against the messages that nobody can read; see `compare_letters`."""
+    compare_letters(verdict, places, everything(broker, topic), recovered)
 
 
-def count_returns(verdict: Judgement, broker: Broker, topic: str) -> None:
-    """Add the dead letters that came back to their topic twice by replays that each leave out what was sent back."""
-    came = Counter[tuple[bytes | None, ...]]()
-    for record in everything(broker, topic):
+def compare_letters(verdict: Judgement, places: Places, records: Iterable[Any], recovered: Recoveries | None) -> None:
+    """Each message that nobody can read has a letter with its bytes, and no other message has one.
+
+    A process sends a letter no more often than it took the partition over, by `recovered`; None where a producer may
+    have sent again what a broker took and did not acknowledge.
+    """
+    copies = Counter[tuple[str, tuple[int, int]]]()
+    for record in records:
         said = dict(record.headers)
-        if ORIGIN in said:
+        if _OFFSET not in said:  # it says that a letter was sent back
+            continue
+        place = int(said[_PARTITION]), int(said[_OFFSET])
+        copies[said["dlq.worker"].decode(), place] += 1
+        shot = places.get(place)
+        key, value = (None, None) if shot is None else (shot.key, shot.value)
+        sent = record.key, record.value
+        is_same = OMITTED in said or sent == (key, b"" if key is None and value is None else value)
+        verdict.letters_wrong += shot is None or not shot.dead or not is_same
+    sent_places = {place for _, place in copies}
+    verdict.letters_missing = len({place for place, shot in places.items() if shot.dead} - sent_places)
+    if recovered is not None:
+        for (worker, (partition, _)), count in copies.items():
+            pid = int(worker.rpartition(":")[2])
+            verdict.letters_doubled += max(0, count - recovered.get((pid, partition), 0))
+
+
+_PARTITION, _OFFSET = "__connect.errors.partition", "__connect.errors.offset"
+
+
+def send_back(verdict: Judgement, role: Role, broker: Broker, topic: str, output: Output) -> None:
+    """Send all dead letters back that were not sent back before, and hold what came against them."""
+    sends = replace(role, log=output.root.with_suffix(".letters"))
+    if code := begin(sends, "dlq", "replay", "--all")():
+        verdict.faults.append(f"adawise dlq replay ended with code {code}; see {sends.log}")
+    compare_returns(verdict, topic, everything(broker, topic), everything(broker, f"{topic}.dlq"))
+
+
+def compare_returns(verdict: Judgement, topic: str, messages: Iterable[Any], letters: Iterable[Any]) -> None:
+    """Add the dead letters that came back twice, though a replay leaves out what was sent back, or that never did."""
+    came = Counter[tuple[bytes, bytes]]()  # where it was first, and how often it was sent back
+    for record in messages:
+        said = dict(record.headers)
+        if ORIGIN in said and REPLAYS in said:
             came[said[ORIGIN], said[REPLAYS]] += 1
     verdict.sent_back_twice = sum(count - 1 for count in came.values())
+    due = set[tuple[bytes, bytes]]()
+    for record in letters:
+        said = dict(record.headers)
+        replays = int(said.get(REPLAYS, b"0"))
+        if _OFFSET in said and OMITTED not in said and replays < _MOST_REPLAYS:
+            first = b"%s/%s/%s" % (topic.encode(), said[_PARTITION], said[_OFFSET])
+            due.add((said.get(ORIGIN, first), b"%d" % (replays + 1)))
+    verdict.never_sent_back = len(due - came.keys())
 
 
-def count_results(verdict: Judgement, broker: Broker, topic: str, output: Output, when: str) -> None:
+_MOST_REPLAYS = 3  # `dlq replay --max-replays`
+
+
+def count_results(
+    verdict: Judgement, broker: Broker, topic: str, output: Output, when: str, recovered: Recoveries | None
+) -> None:
     """Hold the results on a topic against the rows of the output; see `compare_results`."""
     rows: dict[ResultKey, Row] = {}
     for key, footer in read_segment_footers(output.store):
         for row in segment.read_rows(read_bytes(output.store, key), key).to_pylist():
             rows[row["row_id"], footer.attempt] = row
-    compare_results(verdict, rows, _results_on(broker, topic), when)
+    compare_results(verdict, rows, _results_on(broker, topic), when, recovered)
 
 
-def compare_results(verdict: Judgement, rows: Mapping[ResultKey, Row], results: Iterable[Row], when: str) -> None:
+def compare_results(
+    verdict: Judgement,
+    rows: Mapping[ResultKey, Row],
+    results: Iterable[Row],
+    when: str,
+    recovered: Recoveries | None = None,
+) -> None:
     """Hold results in the order of their topic against rows, each by the attempt that wrote it.
 
     Each row has one at least. A copy says the same. Of a camera's images each comes after the one before it at least
     once. Of results that are published once committed there are none beside; an early one may be of a worker that died.
+    A row has as many copies at most as its partition had owners, by `recovered` (see `compare_letters`).
     """
     found: dict[ResultKey, Row] = {}
+    copies = Counter[ResultKey]()
     first, last = dict[ResultKey, int](), dict[ResultKey, int]()
     differ = 0
     for number, result in enumerate(results):
         place = result["row_id"], result["attempt"]
         differ += result != found.setdefault(place, result)
+        copies[place] += 1
         first.setdefault(place, number)
         last[place] = number
     verdict.results_missing = len(rows.keys() - found.keys())
@@ -224,6 +303,11 @@ def compare_results(verdict: Judgement, rows: Mapping[ResultKey, Row], results: 
     verdict.faults += [
         f"result {place}: {_common(found[place])} instead of {_common(rows[place])}" for place in wrong[:_SHOWN]
     ]
+    if recovered is not None:
+        owners = Counter[int]()
+        for (_, partition), count in recovered.items():
+            owners[partition] += count
+        verdict.results_doubled = sum(max(0, copies[place] - owners[rows[place]["partition"]]) for place in both)
     cameras = defaultdict[tuple[str, str | None], list[tuple[int, ResultKey]]](list)
     for place in both:
         if rows[place]["status"] == "accepted":
@@ -246,15 +330,50 @@ def _common(row: Row) -> str:
     return repr([row[name] for name in _SAME])
 
 
+def mend(verdict: Judgement, role: Role, output: Output) -> bool:
+    """Lose a segment and the traces of another one, let `adawise repair` mend that, and add what is not whole then, or
+    not as it was before but for what the lost segment had. False if there are too few segments that are not compacted.
+    """
+    rows, traces, store = output.predictions, Counter(map(repr, output.traces)), output.store
+    candidates = [key for tp in {tp for tp, _ in segment_keys(store)} for key in _not_compacted(store, tp)[1:-_KEPT]]
+    if len(candidates) < 2:
+        return False
+    untraced, lost = sorted(candidates)[:2]
+    gone = segment.read_rows(read_bytes(store, lost), lost)["row_id"].combine_chunks()
+    batches = segment.read_footer(read_bytes(store, lost), lost).trace.num_rows
+    for key in (layout.traces_key(untraced), layout.traces_key(lost), lost):
+        store.delete(key)
+    mends = replace(role, log=output.root.with_suffix(".repair"))
+    if code := begin(mends, "repair", mends.settings.sink.root, "--yes")():
+        verdict.faults.append(f"adawise repair ended with code {code}; see {mends.log}")
+    verdict.faults += verify(role, output)()
+    if not rows.filter(pc.invert(pc.is_in(rows["row_id"], gone))).equals(output.predictions):
+        verdict.faults.append(f"rows are not as they were before a repair, but for the {len(gone)} of {lost}")
+    left = Counter(map(repr, output.traces))
+    if left - traces or (traces - left).total() != batches:
+        verdict.faults.append(f"traces are not as they were before a repair, but for the {batches} of {lost}")
+    return True
+
+
+def _not_compacted(store: Store, tp: TopicPartition) -> list[str]:
+    covers = compacted_names(store, layout.PREDICTIONS, tp)
+    names = segment_names(store, tp)
+    return [layout.segment_key(tp, name) for name in names if not covers or name >= covers[-1].until]
+
+
 def retire(verdict: Judgement, role: Role, output: Output) -> None:
     """Remove what is old by a clock that is ahead, and add what is not whole then, or not as it was before."""
-    rows, root = output.predictions, role.settings.sink.root
+    rows, root, store = output.predictions, role.settings.sink.root, output.store
+    chains = groupby(segment_keys(store), key=itemgetter(0))
+    newest = {key for _, keys in chains for _, key in list(keys)[-_KEPT:]}
     ahead = replace(role, prepare=three_days_later, log=output.root.with_suffix(".retain"))
     if code := begin(ahead, "retain", root, "--keep", "1d", "--yes")():
         verdict.faults.append(f"adawise retain ended with code {code}; see {ahead.log}")
         return
     verdict.faults += verify(role, output)()
-    store, left = output.store, output.predictions
+    if gone := newest - {key for _, key in segment_keys(store)}:
+        verdict.faults.append(f"retain removed {min(gone)}, which is among the newest of its partition")
+    left = output.predictions
     cuts = [beginning.read(store, tp) for tp in {tp for tp, _ in segment_keys(store)}]
     removed = sum(cut[1].rows for cut in cuts if cut is not None)
     if not removed:

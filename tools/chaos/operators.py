@@ -7,7 +7,8 @@ says which command gave which, and whether one that said no gave one all the sam
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Iterable, Iterator, Sequence
+import signal
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from multiprocessing.synchronize import Barrier
@@ -15,14 +16,16 @@ from pathlib import Path
 
 from adawise.commands.pair.run import reports
 from adawise.commands.retain import run as retain_run
-from adawise.pairs.orders import Orders, read_orders
+from adawise.pairs.orders import Orders, PairOrder, read_orders
 from adawise.pairs.planned import Plan
 from adawise.records import Switch
 from adawise.settings import Settings
+from adawise.sink import layout
 from adawise.sink.compaction.delete import now_of
 from adawise.store.store import Store
-from tools.chaos.actor import Call, Role, begin
-from tools.chaos.schedule import OF_PAIRS, Kind
+from tests.sink.footers import read_segment_footers
+from tools.chaos.actor import Call, Role, begin, names_outage
+from tools.chaos.schedule import Kind
 
 _NAME = "operator-"
 _FIRST_PAIR = 0.8  # from this chance on, a switch is to the first pair by its number
@@ -31,20 +34,23 @@ _LATER = timedelta(days=3)
 
 @dataclass(eq=False)
 class Operation:
-    """One command. `excused` says why it may have failed, if something may."""
+    """One command. `away` is what did not answer at some time while it ran."""
 
     number: int
     kind: Kind
     arguments: tuple[str, ...]
     call: Call
-    excused: str = ""
+    away: set[str] = field(default_factory=set)
+    is_killed: bool = False
 
     @property
     def outcome(self) -> str:
         """How it ended, in a word or two."""
         code = self.call.exit_code
         assert code is not None
-        return {0: "done", 2: "refused", 3: "found something", -9: "killed"}.get(code, f"failed with code {code}")
+        if self.is_killed and code == -signal.SIGKILL:
+            return "killed"
+        return {0: "done", 2: "refused", 3: "found something"}.get(code, f"failed with code {code}")
 
     @property
     def fault(self) -> str | None:
@@ -53,10 +59,23 @@ class Operation:
         lines = log.read_text().splitlines() if log.exists() else []
         if any(line.startswith("Traceback") for line in lines):
             return f"{self} ended with a traceback: {lines[-1]}"
-        allowed = {0, 2} if self.kind in OF_PAIRS else {0, 3}
-        if code in allowed or self.outcome == "killed" or self.excused:
+        if code in self._allowed or self.outcome == "killed":
+            return None
+        if self.away and code == 1 and lines and names_outage(lines[-1]):
             return None
         return f"{self} ended with code {code}: {lines[-1] if lines else 'and said nothing'}"
+
+    @property
+    def _allowed(self) -> set[int]:
+        match self.kind:
+            case Kind.STAGE | Kind.SWITCH:
+                return {0, 2}
+            case Kind.ROLLBACK | Kind.ROLLBACKS:
+                return {0, 2, 3}  # 3: what was staged is withdrawn already, and there is a pair to go back to
+            case Kind.REPAIR if "--yes" not in self.arguments:
+                return {0, 3}  # a worker died between a segment and its traces
+            case _:
+                return {0}
 
     def __str__(self) -> str:
         return f"{_NAME}{self.number} (adawise {' '.join(self.arguments)})"
@@ -114,7 +133,7 @@ class Operator:
 
 
 def wrong_orders(operations: Sequence[Operation], orders: Orders) -> Iterator[str]:
-    """What commands gave another order than they said; and rollbacks that serve a pair which one before took back."""
+    """Return the orders that do not fit what commands were asked for, or what they ended with."""
     given: dict[int, list[int]] = {}
     for order in orders.log:
         if (number := _operation_of(order.by)) is not None:
@@ -123,29 +142,60 @@ def wrong_orders(operations: Sequence[Operation], orders: Orders) -> Iterator[st
         mine, code = given.get(operation.number, []), operation.call.exit_code
         if len(mine) > 1:
             yield f"{operation} gave the orders {mine}"
-        if code == 2 and mine:
+        if code in (2, 3) and mine:
             yield f"{operation} said that it was refused, and gave order {mine[0]}"
         if code == 0 and not mine and operation.kind in (Kind.STAGE, Kind.SWITCH):
             yield f"{operation} said that it was done, and gave no order"
-    rollbacks = {operation.number for operation in operations if operation.kind in (Kind.ROLLBACK, Kind.ROLLBACKS)}
-    serves, taken_back = 0, dict[int, int]()
+    yield from _unexpected(orders, {operation.number: operation for operation in operations})
+
+
+def _unexpected(orders: Orders, operations: Mapping[int, Operation]) -> Iterator[str]:
+    """Follow the log of orders, and compare each with the one that its command had to give then."""
+    serves, former, staged, has_rolled_back = -1, -1, -1, False
     for order in orders.log:
-        if order.kind not in ("begin", "switch"):
-            continue
-        if _operation_of(order.by) not in rollbacks:
-            taken_back.pop(order.pair, None)
-        elif order.pair in taken_back:
+        number = _operation_of(order.by)
+        operation = None if number is None else operations.get(number)
+        rolls_back = operation is not None and operation.kind in (Kind.ROLLBACK, Kind.ROLLBACKS)
+        expected = _expected(order, operation, former, staged)
+        if rolls_back and has_rolled_back:
+            yield f"order {order.number} rolls back ({order.kind} pair {order.pair}), as the order before it has done"
+        elif (order.kind, order.pair) != expected:
             yield (
-                f"order {order.number} is a rollback, and serves pair {order.pair} again, which order "
-                f"{taken_back[order.pair]} had taken back"
+                f"order {order.number} ({order.by}): {order.kind} pair {order.pair}, "
+                f"expected {expected[0]} pair {expected[1]}"
             )
+        has_rolled_back = rolls_back
+        if order.kind == "stage":
+            staged = order.pair
+        elif order.kind == "withdraw":
+            staged = -1
         else:
-            taken_back[serves] = order.number
-        serves = order.pair
+            former, serves = (serves, order.pair) if serves != order.pair else (former, serves)
+            staged = -1 if order.kind == "begin" or staged == order.pair else staged
+
+
+def _expected(order: PairOrder, operation: Operation | None, former: int, staged: int) -> tuple[str, int]:
+    """Return what the order has to be, and of which pair: only the first is a worker's, whose settings never change."""
+    match None if operation is None else operation.kind:
+        case None:
+            return "begin", 0
+        case Kind.STAGE:
+            return "stage", order.number
+        case Kind.SWITCH:
+            assert operation is not None
+            return "switch", int(operation.arguments[-1]) if "--pair" in operation.arguments else staged
+        case Kind.ROLLBACK | Kind.ROLLBACKS:
+            return ("withdraw", staged) if staged >= 0 else ("switch", former)
+    return "none", -1
 
 
 def wrong_switches(plan: Plan, orders: Orders, *, settled: bool) -> Iterator[str]:
-    """Partitions served by a pair that never was to serve, or, where all had `settled`, not by the last that was."""
+    """Partitions served by a pair that never was to serve, or, where all had `settled`, not by the last that was.
+
+    That workers do not settle in time is a fault too: one of them never has the pair that is to serve.
+    """
+    if not settled:
+        yield f"pair {orders.serves} is to serve, and not every worker had it in the end"
     asked = {orders.pairs[order.pair].id for order in orders.log if order.kind in ("begin", "switch")}
     for tp, switches in plan.items():
         for switch in switches:
@@ -153,6 +203,19 @@ def wrong_switches(plan: Plan, orders: Orders, *, settled: bool) -> Iterator[str
                 yield f"{tp}: served from offset {switch.first} on by pair {switch.pair}, which was never to serve"
         if settled and switches and switches[-1].pair != orders.serving.id:
             yield f"{tp}: served by pair {switches[-1].pair} in the end, expected {orders.serving.id}"
+
+
+def served_too_early(store: Store, orders: Orders) -> Iterator[str]:
+    """Return the segments that were written by a pair before an order said that it is to serve."""
+    due = dict[str, datetime]()
+    for order in orders.log:
+        at = store.modified(layout.pair_key(order.number))
+        if order.kind in ("begin", "switch") and at is not None:
+            due.setdefault(orders.pairs[order.pair].id, at)
+    for key, footer in read_segment_footers(store):
+        pair, at = footer.switches[-1].pair if footer.switches else "", store.modified(key)
+        if at is not None and pair in due and at < due[pair]:
+            yield f"{key}: written at {at} by pair {pair}, which was to serve from {due[pair]} on"
 
 
 def returns(plan: Plan, orders: Orders) -> int:

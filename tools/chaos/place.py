@@ -17,7 +17,7 @@ import pytest
 from tests.store.clouds import new_bucket, open_s3, s3_environment, s3_server, seaweedfs
 from tests.store.faults import DONE, NOT_DONE, AtRandom, Fault, FaultyProxy, Request
 from tests.worker.output import Output
-from tools.chaos.actor import REFUSED
+from tools.chaos.actor import ANSWER_LOST, REFUSED
 
 StoreName = Literal["folder", "s3", "seaweedfs"]
 _EVERY, _WITHHELD = 40, 12  # one request of so many fails; of those so many are not answered at all
@@ -70,8 +70,9 @@ class ProxyWeather:
         try:
             said = self._outage.read_text()
         except FileNotFoundError:
-            return self._otherwise(request)
-        return self._rng.choice(NOT_DONE if said == REFUSED else DONE)
+            said = ""
+        faults = {REFUSED: NOT_DONE, ANSWER_LOST: DONE}.get(said)  # its clients try again by themselves
+        return self._otherwise(request) if faults is None else self._rng.choice(faults)
 
 
 class _RequestCount(list[tuple[Request, Fault]]):

@@ -29,12 +29,21 @@ from tools.chaos.judge import (
     compare_with_replay,
     count_letters,
     count_results,
-    count_returns,
+    crashes,
     judge,
+    mend,
     retire,
+    send_back,
     verify,
 )
-from tools.chaos.operators import Operator, all_have_it, returns, wrong_orders, wrong_switches
+from tools.chaos.operators import (
+    Operator,
+    all_have_it,
+    returns,
+    served_too_early,
+    wrong_orders,
+    wrong_switches,
+)
 from tools.chaos.place import StoreName, StorePlace, place
 from tools.chaos.schedule import OF_PAIRS, Kind, ScheduledFault
 from tools.chaos.strikes import PATIENCE_S, Brokers, Stage, Strike, strike
@@ -142,14 +151,20 @@ def run(
         crew.toll.update({f"requests {fault}": count for fault, count in stored.failed.items()})
         with _timed(seconds, "judge"):
             role = Role(_changed(settings, "sink", **_SELDOM), folder / "judge.log", stored.outage, stored.others)
+            recovered = None if any(fault.kind is Kind.BROKER for fault in play.faults) else crew.recovered
             verdict = _judged(play, feed, landed, role, output, folder)
             if not play.overwrites:
-                count_letters(verdict, broker, f"{topic.name}.dlq", landed)
+                count_letters(verdict, broker, f"{topic.name}.dlq", landed, recovered)
+            verdict.faults += crashes(folder)
             if operator is not None:
                 crew.toll.update(_judge_operators(verdict, operator, output, settled=settled))
-                count_returns(verdict, broker, topic.name)
+                send_back(verdict, role, broker, topic.name, output)
                 _unless_damaged(
-                    verdict, lambda: count_results(verdict, broker, f"{topic.name}.results", output, play.when)
+                    verdict,
+                    lambda: count_results(verdict, broker, f"{topic.name}.results", output, play.when, recovered),
+                )
+                _unless_damaged(
+                    verdict, lambda: crew.toll.update({"lost segments bridged": mend(verdict, role, output)})
                 )
                 _unless_damaged(verdict, lambda: retire(verdict, role, output))
     return ChaosReport(play, verdict, crew.toll, crew.gave_up, seconds)
@@ -184,6 +199,7 @@ def _judge_operators(verdict: Judgement, operator: Operator, output: Output, *, 
     def by_chains() -> None:
         plan = read_plan(output.store)
         verdict.faults.extend(wrong_switches(plan, orders, settled=settled))
+        verdict.faults.extend(served_too_early(output.store, orders))
         seen["switches of partitions"] = sum(len(switches) - 1 for switches in plan.values())
         seen["switches back by a worker that had not looked yet"] = returns(plan, orders)
 
@@ -277,7 +293,7 @@ def _wait_for_the_rest(crew: Crew, output: Output, rows: int, quiet_s: float) ->
 
 def _wait_for_pairs(crew: Crew, output: Output) -> bool:
     """Until each worker has the pair that is to serve; False if that takes too long, or the store has no answer."""
-    give_up = time.monotonic() + PATIENCE_S
+    give_up = time.monotonic() + 3 * PATIENCE_S
     for actor in crew.members:
         actor.send(signal.SIGCONT)
     while time.monotonic() < give_up:

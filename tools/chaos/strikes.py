@@ -5,11 +5,11 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from tools.chaos.actor import ANSWER_LOST, REFUSED, Order, WorkerActor
+from tools.chaos.actor import ANSWER_LOST, REFUSED, TRIED_AGAIN, Order, WorkerActor
 from tools.chaos.crew import Crew
 from tools.chaos.operators import Operation, Operator
 from tools.chaos.schedule import OPERATIONS, Kind, ScheduledFault
@@ -38,12 +38,13 @@ class Brokers(Protocol):
 
 @dataclass(frozen=True)
 class Stage:
-    """What a strike can reach."""
+    """What a strike can reach; `away` names what does not answer at the moment."""
 
     crew: Crew
     outage: Path
     brokers: Brokers | None = None
     operator: Operator | None = None
+    away: set[str] = field(default_factory=set)
 
 
 def strike(fault: ScheduledFault, stage: Stage) -> Strike:
@@ -157,18 +158,24 @@ def _leave(fault: ScheduledFault, stage: Stage) -> Strike:
 
 
 def _outage(fault: ScheduledFault, stage: Stage) -> Strike:
-    stage.outage.write_text(REFUSED if fault.chance < 0.5 else ANSWER_LOST)
+    how = (REFUSED, ANSWER_LOST, TRIED_AGAIN)[int(3 * fault.chance)]
+    stage.outage.write_text(how)
+    if how != TRIED_AGAIN:
+        stage.away.add("the store")
     yield from _pause(1.0 + 3.0 * fault.lasts_s)
     stage.outage.unlink()
+    stage.away.discard("the store")
     stage.crew.toll["store outages"] += 1
 
 
 def _broker(fault: ScheduledFault, stage: Stage) -> Strike:
     assert stage.brokers is not None, "this schedule needs brokers that may fall"
+    stage.away.add("a broker")
     stage.brokers.kill(1 + int(fault.chance * stage.brokers.count))
     yield from _pause(1.0 + 3.0 * fault.lasts_s)
     returned = stage.brokers.revive()
     yield from _until(returned, 3 * PATIENCE_S)
+    stage.away.discard("a broker")
     stage.crew.toll["broker restarts"] += 1
 
 
@@ -178,6 +185,7 @@ def _operation(fault: ScheduledFault, stage: Stage) -> Strike:
     for operation in stage.operator.begin(fault.kind, fault.chance):
         if fault.chance >= _KILLED and fault.kind in _MAY_BE_KILLED:
             yield from _pause(fault.lasts_s / 2)
+            operation.is_killed = True
             operation.call.process.kill()
         yield from _ended(operation, stage)
         stage.crew.toll[f"operations: {fault.kind} {operation.outcome}"] += 1
@@ -189,12 +197,10 @@ _MAY_BE_KILLED = {Kind.COMPACT, Kind.RETAIN, Kind.REPAIR}
 def _ended(operation: Operation, stage: Stage) -> Strike:
     give_up = time.monotonic() + 3 * PATIENCE_S
     while operation.call.exit_code is None:
-        if stage.outage.exists():
-            operation.excused = "the store was away"
-        elif stage.brokers is not None and operation.kind is Kind.LETTERS:
-            operation.excused = "brokers come and go"
+        operation.away |= stage.away
         if time.monotonic() > give_up:
             stage.crew.gave_up.append(f"{operation} had not ended after {3 * PATIENCE_S:g} s")
+            operation.is_killed = True
             operation.call.process.kill()
             operation.call()
         yield
