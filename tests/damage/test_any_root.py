@@ -1,16 +1,18 @@
 """Any file of a root, damaged in any way, under any command: one sentence, and nothing is lost for it.
 
 A command ends with a code of its own and without a traceback. One that changes nothing changes nothing; one that
-removes files removes none beyond those that it would have removed of the undamaged root. What a link points at, outside
-the root, stays as it is.
+removes or replaces files does so with none beyond those that it would have removed or replaced of the undamaged root.
+What a link points at, outside the root, stays as it is. `verify` does not call a root whole whose chains are damaged.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -24,18 +26,18 @@ from adawise.__main__ import main
 from adawise.pairs.orders import give_order, read_orders
 from adawise.ports import ServedBy
 from adawise.records import TopicPartition
-from adawise.sink import layout, served_settings
+from adawise.sink import claims, layout, served_settings
 from adawise.sink.served_by import claim_pair
 from adawise.sink.starts import StoredStarts
 from adawise.store.store import LocalStore
 from tests.pairs.test_orders import document
 from tests.sink.building import CLASSES
-from tests.status.yard import OWNER, Yard
+from tests.status.yard import IDENTITY, OWNER, Yard
 
 DAYS, KEPT = 7, 3
 DAY_S = 86_400.0
 MARK = "outside"
-PARTITIONS = (0, 1)
+PARTITIONS, YOUNG = (0, 1), 2  # the last one has never been cut or compacted
 
 pytestmark = pytest.mark.usefixtures("logs_of_this_process")
 Captured = pytest.CaptureFixture[str]
@@ -43,15 +45,23 @@ Captured = pytest.CaptureFixture[str]
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A root with a file of every kind: two cut chains, half of one compacted, orders, claims, a report, settings."""
+    """A root with a file of every kind: two cut chains, half of one compacted, one of this minute, orders, claims, a
+    report, settings.
+    """
     folder = tmp_path_factory.mktemp("whole") / "root"
     store, now_s = LocalStore(folder), datetime.now(UTC).timestamp()
     yard = Yard(store, now_s=now_s)
+    claims.topic(store, OWNER.topic, IDENTITY)
     for partition in PARTITIONS:
         for days in (day + part for day in range(DAYS, 0, -1) for part in (0.0, -0.001)):  # two segments a day
-            key = yard.write(partition, ago_s=days * DAY_S, batches=[("north", 4, 0.5), ("south", 3, 0.5)])
+            known = (1, 2) if days == int(days) else None  # in one of them
+            key = yard.write(
+                partition, ago_s=days * DAY_S, batches=[("north", 4, 0.5), ("south", 3, 0.5)], condition=known
+            )
             for path in (folder / key, folder / layout.traces_key(key)):
                 os.utime(path, (now_s - days * DAY_S,) * 2)
+    for seconds in (30.0, 20.0, 10.0):
+        yard.write(YOUNG, ago_s=seconds, batches=[("east", 4, 0.5)])
     claim_pair(store, document("old").identity, "refuse")
     orders = give_order(store, read_orders(store), "begin", pair=document("old"), by="worker:1")
     orders = give_order(store, orders, "stage", pair=document("new"), by="ann@host", shadow=5)
@@ -143,17 +153,55 @@ def a_link_to_itself(path: Path) -> None:
 
 
 def a_folder_that_is_a_link_outside(path: Path) -> None:
-    """Not that of a partition, which may lie on another disk, and is written to there."""
-    if path.parent.name.startswith("partition-"):
+    """Not that of a topic or a partition, which may lie on another disk, and is written to there."""
+    if path.parent.name.startswith(("topic-", "partition-")):
         path.unlink()
         return
     shutil.rmtree(path.parent)
     path.parent.symlink_to(_outside(path).parent, target_is_directory=True)
 
 
+def garbage_further_on(path: Path) -> None:
+    """One more of its kind, by a name that is the last of all."""
+    beside = path.with_name(re.sub(r"[0-9]+", lambda digits: "9" * len(digits[0]), path.name))
+    (path.with_name(f"9{path.name}") if beside.exists() else beside).write_bytes(b"garbage")
+
+
+def an_empty_claim_further_on(path: Path) -> None:
+    """That the chain begins with a segment which is the newest but one."""
+    if not str(path.relative_to(_root(path))).startswith(layout.RETAINED):
+        return
+    chain = _root(path) / layout.PREDICTIONS / path.parent.relative_to(_root(path) / layout.RETAINED)
+    path.with_name(f"{sorted(chain.iterdir())[-2].stem}.json").write_bytes(b"")
+
+
+def a_partition_gone(path: Path) -> None:
+    """All files of its partition; the claims of where it begins stay."""
+    of = [part for part in path.parts if part.startswith(("topic-", "partition-"))]
+    if len(of) == 2 and layout.PREDICTIONS in path.parts:
+        for dataset in (layout.PREDICTIONS, layout.TRACES, *(f"{layout.COMPACTED}/{x}" for x in _COMPACTED)):
+            shutil.rmtree(_root(path).joinpath(dataset, *of), ignore_errors=True)
+
+
+_COMPACTED = (layout.PREDICTIONS, layout.TRACES, "plans")
+
+
+def copied(path: Path) -> None:
+    """The folder of its topic, by names that no topic has; else itself."""
+    topic = next((parent for parent in path.parents if parent.name.startswith("topic-")), None)
+    for name in ("{} (copy)", "{}\n"):
+        if topic is None:
+            shutil.copy(path, path.with_name(name.format(path.name)))
+        else:
+            shutil.copytree(topic, topic.with_name(name.format(topic.name)))
+
+
+def _root(path: Path) -> Path:
+    return next(parent for parent in path.parents if parent.name == "root")
+
+
 def _outside(path: Path) -> Path:
-    root = next(parent for parent in path.parents if parent.name == "root")
-    return root.parent / MARK / "kept.json"
+    return _root(path).parent / MARK / "kept.json"
 
 
 DAMAGE: Mapping[str, Callable[[Path], None]] = {
@@ -161,7 +209,8 @@ DAMAGE: Mapping[str, Callable[[Path], None]] = {
     for damage in (
         *(empty, cut_short, null, nested, huge, other_types, flipped, renamed, gone, a_folder, a_pipe),
         a_link_outside,
-        *(a_link_to_itself, a_folder_that_is_a_link_outside),
+        *(a_link_to_itself, a_folder_that_is_a_link_outside, garbage_further_on, an_empty_claim_further_on),
+        *(a_partition_gone, copied),
     )
 }
 READS = {
@@ -193,15 +242,30 @@ def entries(folder: Path) -> dict[str, bytes | str]:
                 found[str(path.relative_to(folder))] = str(path.readlink())
             elif path.is_file():
                 found[str(path.relative_to(folder))] = path.read_bytes()
+            elif path.is_fifo():
+                found[str(path.relative_to(folder))] = "a pipe"
     return found
+
+
+KINDS = {
+    *(layout.SINK, layout.OWNER, layout.VIEWS, layout.TOPICS, layout.ORIGINS, layout.RETAINED, layout.MODELS),
+    *(layout.PAIRS, layout.WORKERS, layout.SETTINGS, "_starts", layout.PREDICTIONS, layout.TRACES),
+    *(f"{layout.COMPACTED}/{dataset}" for dataset in _COMPACTED),
+}
+"""All that a root has, by `layout`, but for what makes it a replay's."""
+
+
+def kind_of(name: str) -> str:
+    """What a file of a root is."""
+    parts = name.split("/")[:-1]
+    return "/".join(part for part in parts if not part.startswith(("topic-", "partition-"))) or name
 
 
 def kinds(root: Path) -> dict[str, list[str]]:
     """The files of a root by what they are, those of a kind in order."""
     found: dict[str, list[str]] = {}
     for name in sorted(entries(root)):
-        kind = "/".join(part for part in name.split("/")[:-1] if not part.startswith(("topic-", "partition-")))
-        found.setdefault(kind or name, []).append(name)
+        found.setdefault(kind_of(name), []).append(name)
     return found
 
 
@@ -209,15 +273,14 @@ def cases(root: Path, each: int) -> Iterator[tuple[str, str, str]]:
     """A file, a damage and a command; of each kind of file and damage `each` commands, or all."""
     draw = Random(each)
     commands = [*READS, *WRITES]
-    for kind, names in kinds(root).items():
+    for names in kinds(root).values():
         for damage in DAMAGE:
             for command in draw.sample(commands, min(each, len(commands))):
                 yield draw.choice([names[0], names[-1], draw.choice(names)]), damage, command
-        assert kind
 
 
 def fault_of(
-    whole: Path, folder: Path, case: tuple[str, str, str], removed: Mapping[str, set[str]], capsys: Captured
+    whole: Path, folder: Path, case: tuple[str, str, str], undamaged: Mapping[str, Effect], capsys: Captured
 ) -> str:
     """What is wrong with how a command takes the damage; "" if nothing is."""
     name, damage, command = case
@@ -228,6 +291,8 @@ def fault_of(
     (outside / "00000000000000000000.parquet").write_bytes(b"PAR1")
     DAMAGE[damage](root / name)
     before, beside = entries(root), entries(outside)
+    if before == entries(whole):
+        return ""  # it is not damaged in this way
     capsys.readouterr()
     try:
         code = main(
@@ -250,22 +315,44 @@ def fault_of(
     if command in READS and after != before:
         changed = (each for each in before.keys() | after.keys() if before.get(each) != after.get(each))
         return f"changed {sorted(changed)[:5]}"
-    if too_many := lost - removed.get(command, set()):
+    may = undamaged.get(command, Effect())
+    if too_many := lost - may.removes:
         return f"removed {sorted(too_many)[:5]}"
+    if too_many := {each for each in before.keys() & after.keys() if before[each] != after[each]} - may.replaces:
+        return f"replaced {sorted(too_many)[:5]}"
+    if command == "verify" and not code and kind_of(name) in PROVED and "there is no segment" not in said.out:
+        return "called whole: " + said.out.strip()
     return ""
 
 
+PROVED = {
+    *(layout.PREDICTIONS, layout.TRACES, layout.ORIGINS, layout.RETAINED),
+    f"{layout.COMPACTED}/{layout.PREDICTIONS}",
+}
+"""What `verify` proves; without plans and traces, a compaction that died leaves a whole root."""
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What a command removes and replaces of the undamaged root."""
+
+    removes: Set[str] = frozenset()
+    replaces: Set[str] = frozenset()
+
+
 @pytest.fixture(scope="module")
-def removed(whole: Path, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, set[str]]:
-    """By command, what it removes of the undamaged root."""
+def undamaged(whole: Path, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Effect]:
+    """By command, what it does to the undamaged root."""
     found = {}
     for command, arguments in WRITES.items():
         root = Path(shutil.copytree(whole, tmp_path_factory.mktemp("undamaged") / "root"))
         before = entries(root)
         assert main([str(root) if each == "ROOT" else each for each in arguments]) in {0, 3}, command
-        found[command] = before.keys() - entries(root).keys()
-    assert found["retain --yes"]
-    assert found["compact"]
+        after = entries(root)
+        both = before.keys() & after.keys()
+        found[command] = Effect(before.keys() - after.keys(), {each for each in both if before[each] != after[each]})
+    assert found["retain --yes"].removes
+    assert found["compact"].removes
     return found
 
 
@@ -279,13 +366,14 @@ def removed(whole: Path, tmp_path_factory: pytest.TempPathFactory) -> Mapping[st
     ],
 )
 def test_a_damaged_file_costs_no_other_and_no_command_ends_in_a_traceback(
-    whole: Path, removed: Mapping[str, set[str]], tmp_path: Path, capsys: Captured, each: int, step: int
+    whole: Path, undamaged: Mapping[str, Effect], tmp_path: Path, capsys: Captured, each: int, step: int
 ) -> None:
+    assert kinds(whole).keys() == KINDS
     faults = []
     for number, case in enumerate(islice(cases(whole, each), 0, None, step)):
         folder = tmp_path / str(number)
         folder.mkdir()
-        if fault := fault_of(whole, folder, case, removed, capsys):
+        if fault := fault_of(whole, folder, case, undamaged, capsys):
             faults.append(f"{case}: {fault}")
         shutil.rmtree(folder)
     assert not faults, "\n".join(faults)

@@ -62,7 +62,8 @@ class Yard:
     ) -> str:
         """A segment of batches (camera, images, alpha), of rejected messages by camera and of offsets that wait.
 
-        `condition`: number and visits of the one that the cameras are in, and know of by pixels.
+        `condition`: number and visits of the one that the cameras are in, and know of by pixels; then it is also known
+        whether there is an alarm.
         """
         head, self._at_s = self.begin(partition), self._now_s - ago_s
         tp = TopicPartition(self._owner.topic, partition)
@@ -87,6 +88,8 @@ class Yard:
                 reset=reset,
                 predicted_at_us=round(1e6 * self._at_s),
             )
+            if condition is not None:
+                trace = replace(trace, condition=condition[0], returned=condition[1] > 1, alarm=False)
             accepted.append((batch, said, trace))
             heard = Heard(*[round(1e3 * self._at_s)] * 3)
             state = StreamState("k", 7, batches=trace.batch_number + 1, heard=heard)
