@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tomllib
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,11 @@ def outcome(root: Path) -> tuple[pa.Table, pa.Table, dict[str, bytes]]:
     return read_predictions(root).table().sort_by("row_id"), in_order, dict(footers[-1].states)
 
 
+def learned(states: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
+    """Return states without `heard`: the partition's clock in it depends on which of two cameras was served first."""
+    return {name: {**json.loads(data), "heard": None} for name, data in states.items()}
+
+
 def test_a_replay_gives_the_bits_that_it_gave_when_the_fixture_was_made(tmp_path: Path) -> None:
     versions.replay(OF_TODAY, tmp_path / "again")
     (rows, traces, states), (rows_then, traces_then, states_then) = map(
@@ -119,7 +125,7 @@ def test_a_replay_gives_the_bits_that_it_gave_when_the_fixture_was_made(tmp_path
         of_the_clock = [name for name in OF_THE_CLOCK if name in then.column_names]
         pairs = [table.drop_columns(of_the_clock).to_pylist() for table in (now, then)]
         assert repr(pairs[0]) == repr(pairs[1])  # nan equals nan, and Python writes a float's every bit
-    assert states == states_then
+    assert learned(states) == learned(states_then)
 
 
 @every_version

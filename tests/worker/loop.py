@@ -287,7 +287,8 @@ def worker(arguments: dict[str, Any]) -> Worker:
     """Return a worker of arguments without their groups: the policies' and outputs' fields are arguments too."""
 
     def group(kind: Any) -> Any:
-        return kind(**{each.name: arguments.pop(each.name) for each in fields(kind) if each.name in arguments})
+        given = {each.name: arguments.pop(each.name) for each in fields(kind) if each.name in arguments}
+        return kind(**{name: value for name, value in given.items() if value is not None})
 
     return Worker(
         outputs=group(Outputs),
