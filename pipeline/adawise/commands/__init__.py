@@ -1,6 +1,6 @@
-"""The command line: choose the command, collect every mistake, call.
+"""The command line: choose the command, collect every mistake, and call it.
 
-Nothing is imported before it is needed: `--help` must answer at once.
+Modules are imported when they are needed, so that `--help` answers at once.
 """
 
 from __future__ import annotations
@@ -54,16 +54,16 @@ COMMANDS = {  # name: (module and class, line in the list of commands)
 
 
 def run_command(arguments: Sequence[str], *, environ: Mapping[str, str], folder: Path) -> int:
-    """Run the command line; the exit code: 0 done, 1 failed, 2 wrong settings, 3 something was found.
+    """Run the command line, and return its exit code: 0 done, 1 failed, 2 wrong settings, 3 something was found.
 
     Args:
-        arguments: what follows the name of the program.
+        arguments: the arguments after the name of the program.
         environ: the environment.
         folder: the current folder.
 
     Raises:
-        SettingsError: with every mistake in flags, environment and file.
-        SystemExit: after the help of a command was printed.
+        SettingsError: there are mistakes; it lists every one in flags, environment and file.
+        SystemExit: the help of a command was printed.
     """
     if not arguments or arguments[0] in {"-h", "--help", "help"}:
         if len(arguments) < 2:
@@ -88,7 +88,7 @@ def _execute(arguments: Sequence[str], environ: Mapping[str, str], folder: Path)
     name, rest = _choose(arguments)
     command = command_of(name)
     parsed = parse(command, rest)
-    if not command.groups:  # it has nothing to do with settings, right or wrong
+    if not command.groups:  # it reads no settings, so mistakes in them do not matter
         if parsed.mistakes:
             raise error_of(parsed.mistakes)
         return _call(command, parsed, Reading(Settings(), {}, ()))
@@ -119,14 +119,18 @@ def _call(command: type[Command], parsed: Parsed, reading: Reading) -> int:
 
 
 def command_of(name: str) -> type[Command]:
-    """The class of a command in `COMMANDS`."""
+    """Return the class of a command in `COMMANDS`."""
     module, _, kind = COMMANDS[name][0].partition(":")
     command: type[Command] = getattr(import_module(f"adawise.commands.{module}"), kind)
     return command
 
 
 def _choose(arguments: Sequence[str]) -> tuple[str, list[str]]:
-    """The name of the command and what follows it; `--config FILE` may stand before it."""
+    """Return the name of the command and the arguments that follow it; `--config FILE` may come before it.
+
+    Raises:
+        SettingsError: there is no such command.
+    """
     before: list[str] = []
     rest = list(arguments)
     while rest and rest[0].startswith("--config"):
@@ -150,7 +154,7 @@ def _choose(arguments: Sequence[str]) -> tuple[str, list[str]]:
 
 
 def _family(word: str) -> list[str]:
-    """The commands of two words that begin with this one."""
+    """Return the commands of two words that begin with this one."""
     return [name for name in COMMANDS if name.startswith(f"{word} ")]
 
 

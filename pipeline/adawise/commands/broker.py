@@ -1,4 +1,4 @@
-"""`adawise broker`: the embedded broker, for trying out."""
+"""The command `broker`, which starts the embedded broker on this machine for trying out."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""What a command is: the settings, and options of its own that only flags can give.
+"""The base of all commands: the settings that a command reads, and options of its own that only flags can set.
 
-A command is a pydantic-settings model that CliApp turns into a parser and calls. The settings are one field of it; only
-those that it reads, which `groups` names, have flags and are in its help. A command without any reads no file of them.
+A command is a pydantic-settings model that CliApp turns into a parser and calls. The settings are one of its fields.
+Only the settings that the command reads, which `groups` names, have flags and are in its help. A command without groups
+reads no settings file.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ if TYPE_CHECKING:
 ALL_GROUPS = tuple(Settings.model_fields)
 WORKER_GROUPS = tuple(name for name in ALL_GROUPS if name != "finetune")
 BROKER = ("kafka.bootstrap_servers", "kafka.client_id", "kafka.security")
-"""Of a command that only asks the broker, or sends to it."""
+"""The settings of a command that only queries the broker, or publishes to it."""
 LOG_READING = (
     *("kafka.max_partition_fetch_bytes", "kafka.max_batch_bytes", "kafka.max_batch_records"),
     *BROKER,
 )
-"""Of one that reads a topic as it lies there."""
+"""The settings of a command that reads the log of a topic by offset."""
 READING = (*LOG_READING, "kafka.topic", "kafka.max_poll_records", "kafka.on_unreadable")
-"""Of one that reads a topic as a worker does, without a group."""
+"""The settings of a command that polls a topic as a worker does, without a group."""
 OFTEN = frozenset(
     {
         *("kafka.bootstrap_servers", "kafka.topic", "kafka.group"),
@@ -45,14 +46,14 @@ OFTEN = frozenset(
 
 
 def all_but(group: str, *names: str) -> tuple[str, ...]:
-    """The settings of a group, as a command names them, without some."""
+    """Return the full names of the settings of a group, except `names`."""
     fields = type(getattr(Settings(), group)).model_fields
     assert set(names) <= set(fields), names
     return tuple(f"{group}.{name}" for name in fields if name not in names)
 
 
 def json_flag(description: str) -> Any:
-    """The field `as_json`, which the flag `--json` sets."""
+    """Return the field `as_json`, which the flag `--json` sets."""
     return Field(default=False, validation_alias=AliasChoices("json"), description=description)
 
 
@@ -60,16 +61,16 @@ def optional(description: str, *names: str, **schema: JsonValue) -> Any:
     """Return the field of an option that may be left out.
 
     Args:
-        description: what it does.
-        names: its name and other ones; none: that of the field.
-        schema: its `metavar`, and what is `expected`.
+        description: what the option does.
+        names: the option's name and its aliases; without any, the field's name.
+        schema: the option's `metavar`, and `expected`, which describes a valid value.
     """
     alias = AliasChoices(*names) if names else None
     return Field(default=None, validation_alias=alias, description=description, json_schema_extra=schema or None)
 
 
 def separated(text: str | None) -> tuple[str, ...] | None:
-    """Return what commas separate in an option; None for None."""
+    """Return the parts of an option that commas separate; None for None."""
     return None if text is None else tuple(part.strip() for part in text.split(","))
 
 
@@ -82,7 +83,7 @@ def _each_once(roots: tuple[str, ...]) -> tuple[str, ...]:
 
 
 Roots = Annotated[tuple[Location, ...], Field(min_length=1), AfterValidator(_each_once), PLACE]
-"""Outputs that are taken for one; its Field wants json_schema_extra=ROOTS_SCHEMA."""
+"""The type of one or more different outputs; its Field needs json_schema_extra=ROOTS_SCHEMA."""
 
 ROOTS_SCHEMA: dict[str, JsonValue] = {"expected": "folders or URLs, each once"}
 LABELS: Any = optional(
@@ -99,7 +100,7 @@ LABEL_WITHIN: Any = Field(
 
 
 class Command(BaseSettings):
-    """The base of every command; its docstring heads its help."""
+    """The base of every command. The docstring of a subclass heads its help."""
 
     model_config = SettingsConfigDict(
         frozen=True,
@@ -112,11 +113,11 @@ class Command(BaseSettings):
         cli_hide_none_type=True,
     )
 
-    name: ClassVar[str]  # the words that call it
-    runs: ClassVar[str]  # the function of the command that does its work, as `record.run:record`; loaded with its call
-    groups: ClassVar[tuple[str, ...]] = ("log",)  # and single settings, as `kafka.topic`
-    shorthands: ClassVar[Mapping[str, str]] = {}  # another name of a setting's flag: the setting
-    examples: ClassVar[tuple[tuple[str, str], ...]] = ()  # (what it does, command line after `adawise`)
+    name: ClassVar[str]  # the words that call the command, such as `pair stage`
+    runs: ClassVar[str]  # the function that does the work, such as `record.run:record`; imported by the call
+    groups: ClassVar[tuple[str, ...]] = ("log",)  # groups of settings, or single ones such as `kafka.topic`
+    shorthands: ClassVar[Mapping[str, str]] = {}  # another flag of a setting -> the setting
+    examples: ClassVar[tuple[tuple[str, str], ...]] = ()  # (purpose, command line after `adawise`)
 
     config: str | None = Field(
         default=None,
@@ -136,52 +137,55 @@ class Command(BaseSettings):
         *weaker: PydanticBaseSettingsSource,
         **named: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Only what is passed in: `settings.read` has read file, environment and flags, with origins and mistakes."""
+        """Return the passed values alone: `settings.read` has merged file, environment and flags before."""
         del settings_cls, weaker, named
         return (init_settings,)
 
     @classmethod
     def uses(cls, options: Mapping[str, Any]) -> frozenset[str]:
-        """The groups whose needs must be met, for these options as flags gave them."""
+        """Return the groups of settings whose requirements must be met, given the options that flags set."""
         del options
         return frozenset(name.partition(".")[0] for name in cls.groups)
 
     @classmethod
     def is_service(cls, options: Mapping[str, Any]) -> bool:
-        """Whether it runs until it is stopped, for these options as flags gave them: its error output is a log."""
+        """Return True if the command runs until it is stopped, so that its error output is a log."""
         del options
         return False
 
     @classmethod
     def takes(cls, setting: str) -> bool:
-        """Whether it reads this setting."""
+        """Return True if the command reads this setting."""
         return any(setting == name or setting.startswith(f"{name}.") for name in cls.groups)
 
     @classmethod
     def problems(cls, options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        """Pairs of (option, what is wrong and the remedy) for options that are right alone but not together."""
+        """Yield (option, problem and remedy) for options that are valid alone but not together."""
         del options
         yield from ()
 
     @classmethod
     def judge(cls, reading: Reading, mistakes: Sequence[Mistake], options: Mapping[str, Any]) -> int | None:
-        """What a command does that is about the settings, right or wrong: its exit code. None: it wants them right.
+        """Do the work of a command that is about the settings themselves, valid or not.
 
         Args:
             reading: the settings with their origins.
-            mistakes: of the settings alone; mistakes in options come to no command.
-            options: as flags gave them.
+            mistakes: mistakes in the settings. With mistakes in the options, no command is called.
+            options: the options that flags set.
+
+        Returns:
+            The exit code; None for a command that needs valid settings, whose work `call` does.
         """
         del reading, mistakes, options
         return None
 
     @property
     def exit_code(self) -> int:
-        """What the command returned."""
+        """The exit code that `call` returned."""
         return self._exit_code
 
     def written_out(self) -> list[str]:
-        """The arguments that would do the same, those of settings from the environment and the file among them."""
+        """Return the arguments that would do the same, with settings from the environment and the file among them."""
         words = self.name.split()
         for name, field in type(self).model_fields.items():
             if name in self.model_fields_set and name not in {"config", "settings"}:
@@ -201,11 +205,12 @@ class Command(BaseSettings):
         return code
 
     def cli_cmd(self) -> None:
-        """Where CliApp starts the command."""
+        """Run the command. CliApp calls this."""
         self._exit_code = self.call()
 
 
 def _is_positional(field: FieldInfo) -> bool:
+    # pydantic-settings marks positional arguments by a private class.
     return any(getattr(mark, "__name__", type(mark).__name__) == "_CliPositionalArg" for mark in field.metadata)
 
 
@@ -214,7 +219,7 @@ def _words(value: object) -> list[str]:
 
 
 def _flag(name: str, value: object) -> list[str]:
-    """One option as words of a command line; the same again for each of several values."""
+    """Return an option as words of a command line, repeated for each of several values."""
     flag = f"--{name.replace('_', '-')}"
     if isinstance(value, bool):
         return [flag] if value else [f"--no-{flag[2:]}"]

@@ -1,4 +1,4 @@
-"""`adawise demo`: its options; `adawise.demo` is what it does."""
+"""The options of `adawise demo`. Its work is in `adawise.demo`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings -> labelled images, for every command that asks for them, and what a pair says of them."""
+"""The labelled images of every command that asks for them, and the logits of a pair on them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from adawise.labelled.read import read_samples
 from adawise.labelled.samples import Samples
 from adawise.settings import DecodeSettings
 
-_SHOWN = 5
+_SHOWN = 5  # reasons, or files, that are named
 
 _log = structlog.get_logger("labelled")
 
@@ -32,10 +32,10 @@ def open_samples(
     own_classes: bool = False,
     listed: bool = True,
 ) -> Samples:
-    """As `read_samples`; tells of images without a label, of files that are none, and of classes without any.
+    """Read samples as `read_samples` does; log unlabelled images, files that are no images, and classes without images.
 
     Raises:
-        SettingsError, SourceError: there are none.
+        SettingsError, SourceError: there are no labelled images.
     """
     decoder = partial(open_decoder, settings)
     samples = read_samples(path, flag, classes, decoder, own_classes=own_classes, listed=listed)
@@ -49,7 +49,7 @@ def open_samples(
 
 
 def tell_skipped(place: str, skipped: Mapping[str, str]) -> None:
-    """Files of a place that are not used, by name with the reason: how many for each, and the first ones."""
+    """Log the files of a place that are not used: the number for each reason, and the first names."""
     why = dict(Counter(skipped.values()).most_common(_SHOWN))
     _log.warning("files_skipped", images=place, count=len(skipped), of_them=why, first=list(skipped)[:_SHOWN])
 
@@ -61,9 +61,9 @@ def logits_of(
     *,
     step: int = 1,
 ) -> tuple[list[torch.Tensor], torch.Tensor]:
-    """Logits `[N, C]` at each alpha, and labels `[N]`, of batches of pixels with their labels.
+    """Return logits `[N, C]` at each alpha, and labels `[N]`, of batches of pixels with their labels.
 
-    They are computed at every `step`th alpha and the last one, and lie on straight lines between these.
+    The logits are computed at every `step`th alpha and the last one, and interpolated linearly between these.
 
     Raises:
         SettingsError: some are not finite.

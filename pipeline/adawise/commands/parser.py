@@ -1,8 +1,8 @@
-"""From a command to its parser and its help, through pydantic-settings, and from arguments to values.
+"""The parser of a command and its help, made by pydantic-settings, and the parsing of arguments into values.
 
-pydantic-settings walks the models and adds the arguments; the hooks that it offers are used to give each argument a
-name without `settings.`, the help that says what is allowed, and no default (only what was given may count). All that
-argparse would refuse one by one is collected.
+pydantic-settings walks the models and adds the arguments. Its hooks are used to give each argument a name without
+`settings.`, a help that says what is allowed, and no default (only what was given may count). All that argparse would
+refuse one by one is collected.
 """
 
 from __future__ import annotations
@@ -41,12 +41,13 @@ _PREFIX = "settings."
 _PASSWORD = "kafka.security.sasl_password"
 _SEEN = "every user of the machine sees it there (ps), and the shell remembers it"
 _OFTEN_TITLE = "settings that are used most"
-_PLAIN = {"a path", "text that is not empty", "text, kept secret", "true or false"}  # the help need not say these
+# Values that the help need not describe.
+_PLAIN = {"a path", "text that is not empty", "text, kept secret", "true or false"}
 
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """What the arguments gave: the command's own options, flags of settings, and every mistake in them."""
+    """The result of parsing: the command's own options, flags of settings, and every mistake in them."""
 
     source: CliSettingsSource[Any]
     options: Mapping[str, Any]
@@ -56,13 +57,13 @@ class Parsed:
 
     @property
     def config(self) -> str | None:
-        """The file named by `--config`."""
+        """The file named by `--config`, if any."""
         value = self.options.get("config")
         return value if isinstance(value, str) else None
 
 
 class _Nothing:
-    """What a flag without its value has."""
+    """The value of a flag that was given without one."""
 
     @override
     def __repr__(self) -> str:
@@ -73,7 +74,7 @@ _NOTHING = _Nothing()
 
 
 class _Refused(Exception):
-    """What argparse cannot go on after."""
+    """A mistake after which argparse cannot go on."""
 
 
 class _Parser(ArgumentParser):
@@ -89,7 +90,7 @@ class _Formatter(RawDescriptionHelpFormatter):
 
 
 def own_fields(command: type[Command]) -> dict[str, FieldInfo]:
-    """The command's options by the name that the flag has, with `_` for `-`."""
+    """Return the command's own options by the name of the flag, with `_` for `-`."""
     fields = {}
     for name, field in command.model_fields.items():
         if name != "settings" and (name != "config" or command.groups):
@@ -99,7 +100,7 @@ def own_fields(command: type[Command]) -> dict[str, FieldInfo]:
 
 
 def takes_several(field: FieldInfo) -> bool:
-    """Whether it is an argument that may be there several times."""
+    """Return True for a positional argument that takes several values."""
     return _is_positional(field) and takes_tables(field)
 
 
@@ -108,7 +109,7 @@ def _is_positional(field: FieldInfo) -> bool:
 
 
 class _ShortHelp(Action):
-    """`-h`: usage, what it does, the options of its own, the settings that are used most, and examples."""
+    """The action of `-h`, which prints usage, purpose, own options, the settings that are used most, and examples."""
 
     def __init__(self, option_strings: Sequence[str], dest: str, *, command: type[Command], help: str) -> None:
         super().__init__(option_strings, dest, nargs=0, default=SUPPRESS, help=help)
@@ -121,16 +122,19 @@ class _ShortHelp(Action):
 
 
 def short_help(command: type[Command]) -> str:
-    """What `-h` prints."""
+    """Return what `-h` prints."""
     text: str = parser_source(command, is_short=True).root_parser.format_help()
     return text
 
 
 @cache
 def parser_source(command: type[Command], *, is_short: bool = False) -> CliSettingsSource[Any]:
-    """The parser of a command (`.root_parser`), as CliApp takes it; of the settings, those used most if `is_short`.
+    """Return the parser of a command (`.root_parser`), as CliApp takes it.
 
-    It is made once, for a process that runs several commands; it keeps nothing of what it parsed.
+    It is made once, for a process that runs several commands. It keeps nothing of what it parsed.
+
+    Args:
+        is_short: True for only those settings that are used most.
     """
     parser = _Parser(
         prog=f"{PROGRAM} {command.name}",
@@ -148,18 +152,19 @@ def parser_source(command: type[Command], *, is_short: bool = False) -> CliSetti
     def add_argument(container: Any, *names: str, **kwargs: Any) -> None:
         dest = kwargs.get("dest", names[0])
         setting = dest.removeprefix(_PREFIX)
-        if dest == setting and dest not in own:  # the settings as a whole, and `--config` where none are read
+        if dest == setting and dest not in own:  # the settings as a whole, and `--config` for a command that reads none
             return
+        # The last term is true in the short help for a setting that is not used most.
         if dest != setting and (setting in GROUPS or not command.takes(setting) or is_short > (setting in OFTEN)):
             return
         field = own[dest] if dest == setting else SETTINGS[setting]
         if dest != setting and takes_tables(field):
-            kwargs.pop("action")  # all of them in one value, as in the environment
+            kwargs.pop("action")  # all tables in one value, as in the environment
         if takes_several(field) and dest == setting:
             kwargs |= {"metavar": names[0].upper(), "nargs": "*"}
         elif "action" not in kwargs:
             kwargs["metavar"] = metavar(field) if "dest" in kwargs else names[0].upper()
-            kwargs |= {"nargs": "?", "const": _NOTHING}  # what is missing is told together with all else
+            kwargs |= {"nargs": "?", "const": _NOTHING}  # a missing value is reported together with all other mistakes
         names += tuple(f"--{short}" for short, name in command.shorthands.items() if dest == f"{_PREFIX}{name}")
         kwargs |= {"default": SUPPRESS, "help": _help(field).replace("%", "%%")}
         container.add_argument(*(name.replace(f"--{_PREFIX}", "--", 1) for name in names), **kwargs)
@@ -178,7 +183,7 @@ def parser_source(command: type[Command], *, is_short: bool = False) -> CliSetti
 
 
 def _settings_of(group: str) -> list[str]:
-    """The settings of a group, without those of groups in it."""
+    """Return the settings of a group, without those of the groups in it."""
     return [name for name in SETTINGS if name.rpartition(".")[0] == group]
 
 
@@ -234,7 +239,11 @@ def _epilog(command: type[Command]) -> str:
 
 
 def parse(command: type[Command], arguments: Sequence[str]) -> Parsed:
-    """Values and mistakes of the arguments. Prints the help and ends (SystemExit) on `--help`."""
+    """Return the values and the mistakes of the arguments.
+
+    Raises:
+        SystemExit: --help or -h was given; the help is printed.
+    """
     source = parser_source(command)
     try:
         namespace, extra = source.root_parser.parse_known_args(list(_with_hyphens(arguments)))
@@ -251,15 +260,18 @@ def parse(command: type[Command], arguments: Sequence[str]) -> Parsed:
     options = {dest: value for dest, value in given.items() if not dest.startswith(_PREFIX)}
     unknown = [argument.split("=")[0] for argument in extra if argument.startswith("-")]
     if several := [name for name, field in own_fields(command).items() if takes_several(field)]:
-        # argparse takes those that stand together, and the first place may be one before all flags
+        # Argparse takes one run of adjacent values, which may be an empty one before the first flag; `extra` has the
+        # rest.
         given_anywhere = [*options.get(several[0], ()), *(each for each in extra if not each.startswith("-"))]
         options |= {several[0]: given_anywhere} if given_anywhere else {}
         extra = [each for each in extra if each.startswith("-")]
-    if unknown:  # what follows an unknown flag may be its value, a path, or a password: judge nothing by it
+    # What follows an unknown flag may be its value, a path or a password: positional arguments are not judged.
+    if unknown:
         options = {dest: value for dest, value in options.items() if not _is_positional(own_fields(command)[dest])}
         mistakes = [_unknown_flag(command, flag) for flag in unknown]
     else:
-        names = [argument.partition("://") for argument in extra]  # what follows in a URL may be a password
+        # The part of a URL after its scheme may have a password.
+        names = [argument.partition("://") for argument in extra]
         mistakes = [Mistake(repr(a + b), "argument", f"not expected; {_usage(command)}") for a, b, _ in names]
     mistakes += [Mistake(flag_name(name), "flag", f"{_SEEN}; set {ways_to_set(name)} instead") for name in secrets]
     mistakes += _option_mistakes(command, options, arguments_missing=not unknown)
@@ -267,7 +279,7 @@ def parse(command: type[Command], arguments: Sequence[str]) -> Parsed:
 
 
 def _with_hyphens(arguments: Sequence[str]) -> Iterator[str]:
-    """`--model.theta_0` is as good as `--model.theta-0`."""
+    """Yield the arguments with `-` for `_` in flags: `--model.theta_0` is as good as `--model.theta-0`."""
     options = True
     for argument in arguments:
         options = options and argument != "--"

@@ -1,1 +1,1 @@
-"""The command `cameras`: streams of cameras, devices and videos into the topic, until stopped."""
+"""The command `cameras`, which publishes the frames of cameras, devices and videos until it is stopped."""

@@ -1,4 +1,4 @@
-"""`adawise cameras`: its options."""
+"""The options of `adawise cameras`."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ class CamerasCommand(Command):
     @classmethod
     @override
     def is_service(cls, options: Mapping[str, Any]) -> bool:
-        """Unless it only tries the cameras."""
+        """Return True unless --check was given, which tries each camera once and ends."""
         return not options.get("check")
 
     @classmethod
     @override
     def problems(cls, options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        """Options without effect."""
+        """Yield options that would have no effect."""
         if "partitions" in options and "create_topic" not in options:
             yield "partitions", "it has a use only with --create-topic; add that, or leave this out"
         if "create_topic" in options and "check" in options:
@@ -51,10 +51,11 @@ class CamerasCommand(Command):
 
     @override
     def call(self) -> int:
-        """Read them, or only try them."""
+        """Read the cameras until stopped, or only try each of them."""
         from adawise.build.signals import INTERRUPTED, ended_at_once
 
-        with ended_at_once(INTERRUPTED if self.check else 0):  # 0 would say that each camera gave a picture
+        # An interrupted check must not return 0, which says that each camera gave a frame.
+        with ended_at_once(INTERRUPTED if self.check else 0):
             from adawise.commands.cameras.run import check, read_until_stopped
 
         if self.check:

@@ -1,4 +1,7 @@
-"""Settings and a file of cameras -> their frames in the topic, until it is told to stop; or each tried once."""
+"""The work of `adawise cameras`: publish the frames of the cameras in a file, or try each camera once.
+
+Each camera is read by a process of its own (`Child`).
+"""
 
 from __future__ import annotations
 
@@ -39,13 +42,13 @@ from adawise.worker.events import Phase
 
 _log = structlog.get_logger("cameras")
 
-_AT_ONCE = 16
+_AT_ONCE = 16  # cameras that are tried at the same time
 
 
 def read_until_stopped(settings: Settings, file: str, *, create_topic: bool, partitions: int) -> int:
-    """Read the cameras until SIGTERM or SIGINT; then send what they left, and return 0.
+    """Read the cameras and publish their frames until SIGTERM or SIGINT; then publish what is left, and return 0.
 
-    A broker that does not answer is waited for, at the start as later.
+    While the broker does not answer, at the start or later, the command waits for it.
     """
     cameras, kafka = _cameras(settings, file), settings.kafka
     title = f"cameras to {kafka.topic} by {socket.gethostname()}:{os.getpid()}"
@@ -109,7 +112,7 @@ def _await_topic(
 
 @contextmanager
 def _reloads() -> Iterator[Callable[[], bool]]:
-    """Whether SIGHUP came since it was last asked."""
+    """Yield a function that returns True if SIGHUP came since its last call."""
     asked = False
 
     def ask(*_: object) -> None:
@@ -129,7 +132,7 @@ def _reloads() -> Iterator[Callable[[], bool]]:
 
 
 def _reload(service: Service, settings: Settings, file: str) -> None:
-    """Read the file again; with a mistake in it, all stays as it was."""
+    """Read the file again. With a mistake in it, all cameras go on as before."""
     try:
         changes = service.read(_cameras(settings, file))
     except SettingsError as error:
@@ -138,19 +141,23 @@ def _reload(service: Service, settings: Settings, file: str) -> None:
         _log.info("cameras_reloaded", added=changes.added, changed=changes.changed, removed=changes.removed)
 
 
-# -- only trying
+# -- trying each camera once (--check)
 
 
 @dataclass(frozen=True, slots=True)
 class _Tried:
     camera: CameraSpec
-    what: str
-    came: str  # of the first frame
-    why: str  # why there was none
+    what: str  # the stream, as its process describes it; "" if it was not opened
+    came: str  # size and clock of the first frame; "" if none came
+    why: str  # why no frame came; "" if one did
 
 
 def check(settings: Settings, file: str) -> int:
-    """Try each camera once; a table of what came; 1 if one of them gave no picture."""
+    """Try each camera once, and print a table of the results.
+
+    Returns:
+        0 if every camera gave a frame, 1 if one gave none, 130 if the check was interrupted.
+    """
     cameras = _cameras(settings, file)
     open_now: set[Child] = set()
 
@@ -167,7 +174,10 @@ def check(settings: Settings, file: str) -> int:
 
 
 def _try(camera: CameraSpec, open_now: set[Child], should_stop: Callable[[], bool]) -> _Tried:
-    """`open_now` has its process meanwhile, for whoever ends all of them."""
+    """Read the first frame of a camera.
+
+    Meanwhile its process is in `open_now`, so that the handler of SIGTERM and SIGINT can kill it.
+    """
     what = ""
     if should_stop():
         return _Tried(camera, what, "", "told to stop")
@@ -177,7 +187,7 @@ def _try(camera: CameraSpec, open_now: set[Child], should_stop: Callable[[], boo
         return _Tried(camera, what, "", no_process(error))
     open_now.add(child)
     try:
-        while not should_stop():  # it may have come before the process was among the open ones
+        while not should_stop():  # the signal may have come before the process was in `open_now`
             match child.next(camera.timeout_s + SAYS_WHY_S):
                 case Opened(said):
                     what = said

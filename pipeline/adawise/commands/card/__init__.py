@@ -1,1 +1,1 @@
-"""The command `card`: calibrate a pair of models, or show a card."""
+"""The command `card`, which calibrates a pair of models, or shows a card."""

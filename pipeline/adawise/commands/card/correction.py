@@ -1,4 +1,4 @@
-"""What labels that came late say of a card, for people."""
+"""The text and tables that show what late labels say about a card."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _ROWS = 12  # conditions that are shown
 def show_correction(
     objective: str, alphas: Sequence[float], bias: CommonBias, choices: Sequence[Choice], source: str
 ) -> None:
-    """Print what was estimated, and what the bias does to conditions whose own labels it has not seen."""
+    """Print the estimated bias, and its effect on each condition when the others' labels estimate it."""
     images = sum(choice.images for choice in choices)
     print(f"{images} labelled images under {len(choices)} conditions; labels from {source}.")
     paper().print(Group(_choices(choices), Text(_evidence(objective, alphas, bias)), Text(_cross_fitted(choices))))
@@ -62,6 +62,8 @@ def _cross_fitted(choices: Sequence[Choice]) -> str:
     images, before, after = (
         np.array(each, np.int64) for each in zip(*((choice.images, *choice.right) for choice in choices), strict=True)
     )
+    # `intervals` returns the second accuracy, and the first less the second. The gain is the reverse, so the signs
+    # change.
     corrected, less = intervals(Kinds(images, before, after, np.ones_like(images)), seed=0)
     gain = Interval(-less.value, -less.high, -less.low)
     return (
@@ -71,7 +73,7 @@ def _cross_fitted(choices: Sequence[Choice]) -> str:
 
 
 def show_replays(difference: RunDifference, mean_alphas: tuple[float, float]) -> None:
-    """Print what the corrected card would have changed, by replays of one recording by the card before and by it."""
+    """Print what the corrected card would have changed, from replays of a recording with the old and the new card."""
     totals, labels = difference.totals, difference.by_labels.whole
     before, after = mean_alphas
     share = totals.batches_apart / max(totals.batches, 1)
@@ -93,5 +95,6 @@ def show_replays(difference: RunDifference, mean_alphas: tuple[float, float]) ->
 
 
 def _points(gain: Interval) -> str:
-    value, low, high = (f"{round(100 * each, 1) + 0.0:+.1f}" for each in (gain.value, gain.low, gain.high))  # no -0.0
+    # + 0.0 turns -0.0 into 0.0.
+    value, low, high = (f"{round(100 * each, 1) + 0.0:+.1f}" for each in (gain.value, gain.low, gain.high))
     return f"{value} points" + (f" (95 %: {low} to {high})" if gain.is_known else "")

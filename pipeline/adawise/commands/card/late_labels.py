@@ -1,6 +1,6 @@
-"""Settings -> a card that is corrected by labels which came late, and what it would have changed on what was recorded.
+"""The work of `adawise card --from-labels`: correct a card by late labels, and show what that would have changed.
 
-Nothing that serves is touched: the card is a new file, which is staged as any new card is (`adawise pair stage`).
+The pair that serves is not touched. The corrected card is a new file; `adawise pair stage` stages it like any other.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ from adawise.store.store import open_store
 if TYPE_CHECKING:
     from adawise.commands.card.options import CardCommand
 
-_SHOWN = 5
+_SHOWN = 5  # reasons or conditions that are named
 _LABEL_MORE = (
     "label more, an image or two of a batch, in many batches of the conditions that come often; `adawise drift` shows "
     "which these are"
@@ -63,17 +63,20 @@ _log = structlog.get_logger("card")
 
 
 def correct(asked: CardCommand) -> int:
-    """Estimate the bias of the objective by late labels; write a card with it if they speak for one, and propose it.
+    """Estimate the bias of the objective from late labels; if they show one, write a corrected card and propose it.
 
-    130 if it was stopped while it replayed: the card is written by then.
+    Unless --without-replay was given, the recording is replayed with both cards, and their differences are printed.
+
+    Returns:
+        0, or 130 if it was stopped during the replays. The card is written by then.
 
     Raises:
         SettingsError: there are too few labels, the recording is of another topic, or a bias would change nothing.
         CardError: there is no card, or it belongs to another pair.
-        SourceError, ChainError, StoreUnavailable: by the recording and the root.
+        SourceError, ChainError, StoreUnavailable: the recording or the root cannot be read.
     """
     settings, output, root, recording = asked.settings, asked.output, asked.from_labels, asked.recording
-    assert output is not None  # `problems` has seen to these
+    assert output is not None  # `CardCommand.problems` has checked these
     assert root is not None
     assert recording is not None
     card = _card_of(settings, output)
@@ -127,7 +130,7 @@ def _card_of(settings: Settings, output: Path) -> Card:
 
 
 def _check_topic(root: str, recording: str) -> None:
-    """Raises SettingsError unless the recording is of the topic that the workers of the root read."""
+    """Raise SettingsError unless the recording is of the topic that the root's workers read."""
     log, store = RecordedLog(recording, "skip"), open_store(root)
     keys = segment_keys(store)
     if not keys:
@@ -144,8 +147,12 @@ def _check_topic(root: str, recording: str) -> None:
 
 
 def _labelled(asked: CardCommand, root: str) -> LabelledRows:
-    """The labels of the root by condition. Raises SettingsError: these are too few."""
-    assert asked.settings.model.classes is not None  # the command line has seen to it
+    """Return the labelled rows of the root. Print how many belong to conditions with too few labels.
+
+    Raises:
+        SettingsError: there are too few labels.
+    """
+    assert asked.settings.model.classes is not None  # the command line has checked it
     classes = read_lines(asked.settings.model.classes, "model.classes", "class name")
     found = labelled_rows(root, classes, file=asked.labels, within_us=round(asked.label_within * 1e6))
     for note in found.notes:
@@ -159,7 +166,17 @@ def _labelled(asked: CardCommand, root: str) -> LabelledRows:
 def _enough(
     rows: Sequence[LabelledRow], root: str, what: str, remedy: str = _LABEL_MORE
 ) -> dict[str, list[LabelledRow]]:
-    """Those of conditions that have enough, by condition. Raises SettingsError: they are too few."""
+    """Return the rows of the conditions that have labels in `LEAST_BATCHES` batches or more, by condition.
+
+    Args:
+        rows: labelled rows.
+        root: the root, for the message.
+        what: what the rows have in common, for the message.
+        remedy: what to do, for the message.
+
+    Raises:
+        SettingsError: fewer than `LEAST_LABELS` rows or `LEAST_CONDITIONS` conditions are left.
+    """
     by_condition: dict[str, list[LabelledRow]] = {}
     for row in rows:
         by_condition.setdefault(row.condition, []).append(row)
@@ -180,7 +197,7 @@ def _enough(
 def _evaluated(
     asked: CardCommand, model: ModelPair, card: Card, objective: str, found: LabelledRows
 ) -> list[LabelledCondition]:
-    """The objective and the errors at every alpha, of the recorded images that can be read."""
+    """Return, by condition, the objective and the errors at every alpha of the recorded images that can be read."""
     root, recording, names = asked.from_labels, asked.recording, model.classes
     assert root is not None
     assert recording is not None
@@ -206,7 +223,7 @@ def _evaluated(
                 truth = [index[samples.labels[i]] for i in these]
                 logits, labels = logits_of(model.classifier, [(pixels, truth)], bar)
                 found_values = np.stack([value(z, j) for j, z in enumerate(logits)], axis=1)
-                finite = np.isfinite(found_values.sum(axis=1))  # one that is not says nothing at its alpha
+                finite = np.isfinite(found_values.sum(axis=1))  # an image with a value that is not finite is left out
                 values.append(found_values[finite])
                 wrongs = np.stack([(z.argmax(dim=-1) != labels).double().numpy() for z in logits], axis=1)
                 wrong.append(wrongs[finite])
@@ -222,7 +239,7 @@ def _evaluated(
 
 
 def _spread(rows: Sequence[LabelledRow], limit: int | None) -> list[LabelledRow]:
-    """So many at most, spread over all of them."""
+    """Return at most `limit` rows, spread evenly over all of them."""
     if limit is None or limit >= len(rows):
         return list(rows)
     return [rows[i * len(rows) // limit] for i in range(limit)]
@@ -241,7 +258,11 @@ def _of_card(bias: CommonBias, objective: str, conditions: Sequence[LabelledCond
 
 
 def _propose(asked: CardCommand, rows: Sequence[LabelledRow]) -> bool:
-    """Replay what was recorded by the old card and by the new one, and tell how they differ; True if it was stopped."""
+    """Replay the recording with the old card and with the new one, and print how they differ.
+
+    Returns:
+        True if it was stopped before both replays ended.
+    """
     from adawise.compare.compare import compare
 
     settings, recording = asked.settings, asked.recording
@@ -254,7 +275,7 @@ def _propose(asked: CardCommand, rows: Sequence[LabelledRow]) -> bool:
         for root, card in zip(roots, (settings.model.card, asked.output), strict=True):
             served = settings.model_copy(update={"model": settings.model.model_copy(update={"card": card})})
             command = ReplayCommand(settings=served, recording=recording, output=root, skip_forgotten=True)
-            with redirect_stdout(io.StringIO()):  # it is no output of anybody's
+            with redirect_stdout(io.StringIO()):  # the replays' summaries are not for the user
                 code = replay(command)
             if code:
                 print("Stopped before both replays were done: what the card would have changed is not known.")
@@ -269,7 +290,7 @@ def _quoted(name: str) -> str:
 
 
 def _mean_alpha(root: str) -> float:
-    """Of all images that were served."""
+    """Return the mean alpha over all images that an output served."""
     table = read_traces(root, columns=["alpha", "images"]).table()
     alphas, images = (table[name].to_numpy() for name in ("alpha", "images"))
     return float(alphas @ images / images.sum())

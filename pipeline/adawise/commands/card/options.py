@@ -1,6 +1,6 @@
-"""The command that makes a card, adds to it, or shows it.
+"""The options of `adawise card`, which makes a card, extends it, corrects it or shows it.
 
-Options and one call each. Whatever is heavy is imported by the call, so that help is quick.
+Heavy modules are imported by the call alone, so that help is quick.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class CardCommand(Command):
     @classmethod
     @override
     def uses(cls, options: Mapping[str, Any]) -> frozenset[str]:
-        """A card is shown without the models."""
+        """Return the groups that must be complete; to show a card, the models need not be set."""
         if "show" in options:
             return frozenset({"log"})
         served = {"search", "predict", "limits"} if "from_labels" in options else set[str]()
@@ -123,7 +123,7 @@ class CardCommand(Command):
     @classmethod
     @override
     def problems(cls, options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        """None of the four uses, or half of one, or two."""
+        """Yield a mistake if none of the four uses is chosen, one is incomplete, or two are mixed."""
         if "show" in options:
             for other in sorted(set(options) - {"show", "json", "config"}):
                 yield other, "it has no use with --show; leave one of them out"

@@ -1,4 +1,4 @@
-"""Labelled images -> what the models see of them."""
+"""The pixels of labelled images, as the models receive them."""
 
 from __future__ import annotations
 
@@ -12,16 +12,19 @@ from adawise.decode.codec import open_image
 from adawise.errors import InvalidMessage
 from adawise.labelled.samples import Samples
 
-_AT_ONCE = 256  # images held as pixels
+_AT_ONCE = 256  # images whose pixels are in memory at once
 _MAX_PIXELS = 200_000_000
 
 _log = structlog.get_logger("card")
 
 
 def read_pixels(model: ModelPair, samples: Samples, rows: Sequence[int]) -> Iterator[tuple[torch.Tensor, list[int]]]:
-    """The readable ones of `rows` as uint8 `[N, 3, S, S]` and which they are, some at a time; the others are told of.
+    """Yield the readable images of `rows` as uint8 `[N, 3, S, S]` with their rows, at most 256 at a time.
 
-    Raises SourceError: they are of a recording, and it is damaged.
+    An image that cannot be read is logged and left out.
+
+    Raises:
+        SourceError: the images are in a recording that is damaged.
     """
     for start in range(0, len(rows), _AT_ONCE):
         images, kept = [], []

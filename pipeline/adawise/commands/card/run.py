@@ -1,4 +1,4 @@
-"""Settings -> a card of the pair from labelled images."""
+"""The work of `adawise card`: make a card from labelled images, extend it, or show it."""
 
 from __future__ import annotations
 
@@ -32,37 +32,37 @@ if TYPE_CHECKING:
     from adawise.commands.card.options import CardCommand
 
 _SEED = 0
-_SHOWN = 5  # images that were left out, by name
+_SHOWN = 5  # left-out images that are named in the log
 
 _log = structlog.get_logger("card")
 
 
 @dataclass(frozen=True, eq=False)
 class _Drawn:
-    """Labelled images, and the numbers of those to use, in this order."""
+    """Labelled images, and the rows to use, in the order of use."""
 
     samples: Samples
     rows: list[int]
 
 
 def card(asked: CardCommand) -> int:
-    """Show, make or extend a card."""
+    """Show, correct, extend or make a card."""
     if asked.show is not None:
         return _show(asked.show, as_json=asked.as_json)
     if asked.from_labels is not None:
-        from adawise.commands.card.late_labels import correct  # with all that a replay needs
+        from adawise.commands.card.late_labels import correct  # imports all that a replay needs
 
         return correct(asked)
     return _extend(asked) if asked.labelled is None else _build(asked)
 
 
 def _build(asked: CardCommand) -> int:
-    """Make a card from labelled images, write it and the heads beside it, and show it.
+    """Make a card from labelled images, write it with its heads beside it, and print it.
 
-    Shifted ones are others, or a folder of such places, a condition each; --images is of each.
+    --labelled-shifted names other images, or a folder with one place a condition. --images limits each condition.
     """
     settings, labelled, output, places = asked.settings, asked.labelled, asked.output, asked.labelled_shifted
-    assert labelled is not None  # `problems` has seen to both
+    assert labelled is not None  # `CardCommand.problems` has checked both
     assert output is not None
     model = load_model(settings.model, settings.decode, with_card=False)
     alphas, like = model.classifier.alphas, _card_beside(asked.held_out, model)
@@ -103,12 +103,12 @@ def _build(asked: CardCommand) -> int:
 
 
 def _extend(asked: CardCommand) -> int:
-    """Fit the search to a recorded stream, and write the result into the card that is there.
+    """Fit the search to a recorded stream, and write the result into the existing card.
 
     Raises:
         CardError: there is no card, or it belongs to another pair.
     """
-    assert asked.output is not None  # `problems` has seen to it
+    assert asked.output is not None  # `CardCommand.problems` has checked it
     card = read_card(asked.output)
     model = load_model(asked.settings.model, asked.settings.decode, with_card=False)
     check_card(card, model.checkpoints, model.classifier)
@@ -119,19 +119,19 @@ def _extend(asked: CardCommand) -> int:
 
 
 def _fitted(asked: CardCommand, model: ModelPair, card: Card) -> Card:
-    assert asked.fit_search is not None  # `problems` has seen to it
+    assert asked.fit_search is not None  # `CardCommand.problems` has checked it
     fit = Fit(asked.fit_search, asked.fit_objective, asked.fit_batches)
     return replace(card, search=fit_recorded(asked.settings, model, card, fit))
 
 
 def _evaluate(model: ModelPair, name: str, drawn: _Drawn, bar: Progress) -> Condition:
-    """The readable ones at each alpha."""
+    """Return the logits at each alpha and the labels of the drawn images that can be read."""
     logits, labels = logits_of(model.classifier, _labelled_pixels(model, drawn), bar)
     return Condition(name, logits.__getitem__, labels)
 
 
 def _show(path: Path, *, as_json: bool) -> int:
-    """Print a card."""
+    """Print a card, as JSON or as tables."""
     card = read_card(path)
     if as_json:
         print(card.to_json(), end="")
@@ -141,7 +141,10 @@ def _show(path: Path, *, as_json: bool) -> int:
 
 
 def _conditions(place: Path, classes: tuple[str, ...]) -> dict[str, Path]:
-    """Condition -> its place: `place` is one, or a folder with one in each subfolder, or else in each file."""
+    """Return the place of each condition, by name.
+
+    `place` is one condition, or a folder with a condition in each subfolder, or else in each Parquet or Arrow file.
+    """
     if not place.is_dir():
         return {place.stem: place}
     if is_recording(place):
@@ -157,10 +160,12 @@ def _conditions(place: Path, classes: tuple[str, ...]) -> dict[str, Path]:
 def _held_out(
     decode: DecodeSettings, labelled: Path, record: Path, classes: tuple[str, ...]
 ) -> tuple[Samples, list[int]]:
-    """Those of `classes` that a run of fine-tuning did not learn from: of the others, the pair is too sure.
+    """Return the images that a run of fine-tuning had, and the held-out rows among them that are of `classes`.
+
+    On the images that it learned from, the pair is overconfident.
 
     Raises:
-        SettingsError: no record of a run, or one of other images, or none of them is of `classes`.
+        SettingsError: the record is not of a run, or of other images, or no held-out image is of `classes`.
     """
     try:
         found = json.loads(read_bytes(record))
@@ -187,9 +192,13 @@ def _held_out(
 
 
 def _card_beside(record: Path | None, model: ModelPair) -> Card | None:
-    """The card beside the record of a run: what it knows of shifts hardly depends on the names.
+    """Return the card beside the record of a run: what it says about shifts hardly depends on the class names.
 
-    None where there is no such card, or it is of another pair. Raises CardError: it cannot be read.
+    Returns:
+        The card; None if there is none, or it is of another pair.
+
+    Raises:
+        CardError: it cannot be read.
     """
     beside = None if record is None else record.with_name("card.json")
     if beside is None or not beside.is_file():
@@ -201,7 +210,7 @@ def _card_beside(record: Path | None, model: ModelPair) -> Card | None:
 
 
 def _drawn(samples: Samples, limit: int | None) -> _Drawn:
-    """Of those that can be used, mixed by a fixed seed, at most `limit`; the others are told of."""
+    """Draw at most `limit` of the usable images with a fixed seed, and log the unusable ones."""
     if samples.left_out:
         shown = {samples.names[i]: why for i, why in list(samples.left_out.items())[:_SHOWN]}
         _log.warning("images_left_out", images=samples.where, left_out=len(samples.left_out), of_them=shown)
@@ -214,9 +223,10 @@ def _mixed(samples: Samples, rows: list[int], limit: int | None) -> _Drawn:
 
 
 def _labelled_pixels(model: ModelPair, drawn: _Drawn) -> Iterator[tuple[torch.Tensor, list[int]]]:
-    """The readable ones as uint8 `[N, 3, S, S]` and their labels, some at a time.
+    """Yield the readable images as uint8 `[N, 3, S, S]` with their labels as class indices, some at a time.
 
-    Raises SettingsError: none is.
+    Raises:
+        SettingsError: no image can be read.
     """
     samples, rows = drawn.samples, drawn.rows
     index, readable = {name: i for i, name in enumerate(model.classes)}, 0

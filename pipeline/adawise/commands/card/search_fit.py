@@ -1,7 +1,7 @@
-"""Settings -> the search's hyper-parameters from a recorded stream: its batches, as the worker would cut them.
+"""The search's hyper-parameters, fitted to the batches of a recorded stream as the worker would cut them.
 
-A recording may be long and a forward is dear. So the batches are cut without decoding a pixel, and only those that will
-be fitted, spread over the recording, are decoded and classified.
+A recording may be long, and a forward is expensive. So all batches are cut without decoding a pixel, and only those
+that are fitted, spread over the recording, are decoded and classified.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from adawise.records import ImageBatch, Message, RowId, TopicPartition
 from adawise.settings import Settings
 from adawise.worker.batching import BatchPolicy, Gatherer
 
-_POLL_RECORDS = 64
-_ALPHAS = 7  # of the grid: enough for the shape of a curve, a third of the forwards
-_LEAST_IMAGES = 2  # of one image alone the sampling variance is not known
+_POLL_RECORDS = 64  # messages a poll
+_ALPHAS = 7  # alphas of the grid: enough for the shape of a curve, with a third of the forwards
+_LEAST_IMAGES = 2  # the sampling variance of a single image is not known
 
 _log = structlog.get_logger("card")
 
@@ -38,7 +38,7 @@ Rows = tuple[RowId, ...]  # the images of a batch
 
 @dataclass(frozen=True)
 class Fit:
-    """What the search is fitted to: curves of `objective` (or `auto`) on at most `batches` batches of a recording."""
+    """The data of a fit: curves of `objective` (or `auto`) on at most `batches` batches of a recording."""
 
     recording: Path
     objective: str
@@ -46,7 +46,7 @@ class Fit:
 
 
 def fit_recorded(settings: Settings, model: ModelPair, card: Card, fit: Fit) -> FittedSearch:
-    """Fit the surrogate to recorded batches, with what the card knows for the objective.
+    """Fit the surrogate to curves of the card's objective on recorded batches.
 
     Raises:
         SourceError: there is no recording, or it is damaged.
@@ -66,6 +66,7 @@ def fit_recorded(settings: Settings, model: ModelPair, card: Card, fit: Fit) -> 
             return np.stack([objective(model.classifier.logits(j, images), j) for j in indices])  # [A, n]
 
         curves = [[Curve.of(v) for v in run] for run in _values(settings, model, fit.recording, runs, values)]
+        # A run may have lost batches that could not be decoded. All are cut to the shortest that can still be fitted.
         enough = min((len(run) for run in curves if len(run) >= LEAST_BATCHES), default=0)
         found = fit_search([run[:enough] for run in curves], [card.alphas[j] for j in indices])
     except ValueError as error:
@@ -81,8 +82,9 @@ def fit_recorded(settings: Settings, model: ModelPair, card: Card, fit: Fit) -> 
 
 
 def _cut(settings: Settings, recording: Path) -> list[list[Rows]]:
-    """The batches of each stream, in order, by the images in them; without those that are too small to be fitted."""
+    """Return the batches of each stream, in order, as the ids of their images; without those too small to fit."""
     streams: dict[tuple[TopicPartition, str], list[Rows]] = {}
+    # Cutting needs no pixels.
     nothing = torch.empty(0, dtype=torch.uint8)
     for tp, batch in recorded_batches(settings, recording, lambda _: nothing):
         if len(batch) >= _LEAST_IMAGES:
@@ -97,7 +99,10 @@ def _values(
     runs: Sequence[Sequence[Rows]],
     values: Callable[[Tensor], Values],
 ) -> list[list[Values]]:
-    """`values` of each batch's images; without batches that lose too many in decoding, or have values not finite."""
+    """Return `values` of the images of each batch, run by run.
+
+    Batches are left out that lose too many images in decoding, or have values that are not finite.
+    """
     places = {row: (r, b) for r, run in enumerate(runs) for b, rows in enumerate(run) for row in rows}
     messages = {(row.topic, row.partition, row.offset) for row in places}
     left = {(r, b): len(rows) for r, run in enumerate(runs) for b, rows in enumerate(run)}
@@ -129,7 +134,7 @@ def _values(
 def recorded_batches(
     settings: Settings, recording: Path, preprocess: Callable[..., Tensor]
 ) -> Iterator[tuple[TopicPartition, ImageBatch]]:
-    """The batches of a recording in its order, cut by the settings as the worker cuts them.
+    """Yield the batches of a recording in its order, cut by the settings as the worker cuts them.
 
     Raises:
         SourceError: there is no recording, or it is damaged.
@@ -149,7 +154,7 @@ def recorded_batches(
 
 
 def _messages(recording: Path) -> Iterator[Message]:
-    """Every message, in the order of time."""
+    """Yield every message of a recording in the order of timestamps, without offsets whose message is missing."""
     source = RecordingSource(str(recording), order="timestamp", seed=0, max_poll_records=_POLL_RECORDS)
     try:
         while not source.exhausted:

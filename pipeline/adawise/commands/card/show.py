@@ -1,4 +1,4 @@
-"""A card for people: what the sample says per alpha, which objective fits the pair, and what to make of it."""
+"""A card as tables and sentences: results by alpha, the objective that fits the pair, and the advice."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from adawise.console import paper
 
 GROUPS = {"home": "home", "shifted": "home, shifted", "new": "classes left out", OWN: "home"}
 _COLUMNS = ("alpha", "accuracy", "T", "NLL", "ECE", "ECE at T=1", "entropy", "threshold")
-_PARTS = 4  # of the grid, at whose ends a bias is shown
+_PARTS = 4  # equal parts of the grid; a bias is shown at their ends
 _SHORT = {"calibrated_entropy": "calibr.\nentropy", "calibrated_tsallis": "calibr.\ntsallis"}
 
 
 def print_card(card: Card, name: str) -> None:
-    """Print the card; in colour on a terminal, plain elsewhere."""
+    """Print the card, in colour on a terminal and plain elsewhere."""
     parts: list[Table | Text] = [_per_alpha(card, name), Text(_path(card))]
     if card.judged:
         parts.append(_objectives(card))
@@ -48,7 +48,7 @@ def _per_alpha(card: Card, name: str) -> Table:
 
 
 def _plain(*columns: str, title: str) -> Table:
-    """A table for 80 columns."""
+    """Return an empty table that fits 80 columns."""
     return Table(*columns, title=title, box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1), show_edge=False)
 
 
@@ -85,7 +85,7 @@ def _choice(judged: Judged) -> str:
 
 
 def _short(share: float) -> str:
-    """.652: three digits, as the field writes accuracies."""
+    """Return a share with three digits and no leading zero, such as .652."""
     return f"{share:.3f}".removeprefix("0")
 
 
@@ -101,7 +101,7 @@ def _advice(card: Card) -> str:
 
 
 def verdict_table(told: PairVerdict) -> Table:
-    """What was served by group of conditions; +- is of the images that they have, at 95 %."""
+    """Return accuracies by group of conditions; ± is a 95 % interval for the group's number of images."""
     fixed = f"fixed\n{told.fixed_alpha:g}"
     headers = ("labelled\nimages", "condi-\ntions", "images", "zero-\nshot", "fine-\ntuned", fixed, "adapted")
     table = _plain(*headers, title="Verdict")
@@ -116,13 +116,16 @@ def verdict_table(told: PairVerdict) -> Table:
 
 
 def _half_width(share: float, images: int) -> float:
-    """Of a 95 % interval, as Agresti and Coull have it: one of 2 images, both right, is not 0."""
+    """Return half the width of a 95 % interval of a share, by Agresti and Coull (1998).
+
+    Theirs is not 0 where all of a few images are right.
+    """
     near = (share * images + 2.0) / (images + 4.0)
     return 1.96 * math.sqrt(near * (1.0 - near) / (images + 4.0))
 
 
 def verdict_text(told: PairVerdict) -> str:
-    """What adapting serves, and the one recommendation."""
+    """Return sentences with the gain of adapting over the best fixed alpha, and the recommendation."""
     found = (
         f"Adapting by {told.objective} serves {_points(told.gain)} "
         f"against the best fixed alpha in hindsight, {told.fixed_alpha:g}"
@@ -143,7 +146,11 @@ def verdict_text(told: PairVerdict) -> str:
 
 
 def _of_mixed(gain: Sequence[float] | None, fixed_alpha: float) -> list[str]:
-    """A sentence for cameras that see all conditions at once, where adapting surely serves less than a fixed alpha."""
+    """Return a sentence for cameras whose batches mix all conditions.
+
+    Returns:
+        No sentence unless the 95 % interval says that adapting serves them worse than a fixed alpha.
+    """
     if gain is None or gain[2] >= 0.0:
         return []
     return [
@@ -175,7 +182,7 @@ def _bias(bias: LabelBias, alphas: Sequence[float]) -> str:
 
 
 def bias_text(nats: Sequence[float], sd: Sequence[float], alphas: Sequence[float]) -> str:
-    """Nats at a few alphas."""
+    """Return the bias in nats, with its 95 % interval, at a few alphas."""
     last = len(alphas) - 1
     shown = dict.fromkeys(round(last * part / _PARTS) for part in range(_PARTS + 1))
     return ", ".join(f"{nats[j]:+.3f} ±{1.96 * sd[j]:.3f} at {alphas[j]:g}" for j in shown)

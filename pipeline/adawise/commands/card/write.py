@@ -1,4 +1,4 @@
-"""A card, and its heads beside it, in place of those that may be there."""
+"""Functions that write a card, and its text heads beside it, in place of older ones."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from adawise.store.durable import sync_folder, temporary_file
 
 
 def write_card(path: Path, card: Card, embeddings: Tensor) -> Card:
-    """Write the card with these heads, the class embeddings float32 `[H, D, C]`; the card that names them.
+    """Write the card with these heads, the class embeddings float32 `[H, D, C]`; return the card, which names them.
 
-    The old heads go first, and the new ones come last: whoever is killed between leaves a card without heads, which
-    the next start encodes.
+    The old heads are removed first, and the new ones are written last. If the process is killed in between, the card is
+    without heads, and the next start encodes them.
 
     Raises:
         CardError: it could not be written.
@@ -35,7 +35,11 @@ def write_card(path: Path, card: Card, embeddings: Tensor) -> Card:
 
 
 def replace_card(path: Path, card: Card) -> None:
-    """Write the card alone: its heads stay as they are. Raises CardError: it could not be written."""
+    """Write the card alone; its heads stay as they are.
+
+    Raises:
+        CardError: it could not be written.
+    """
     _replace(path, card.to_json().encode())
 
 

@@ -1,1 +1,1 @@
-"""The command `compact`: few large files of the many small ones of past days; and `files`, which lists what to read."""
+"""The commands `compact`, which makes few large files of many small ones, and `files`, which lists what to read."""

@@ -1,4 +1,4 @@
-"""The commands around the many small files of a long run: compact, files."""
+"""The options of `adawise compact` and `adawise files`, for the many small files of a long run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _HOUR_S = 3_600.0
 
 
 def _delete_after_s(value: object) -> float:
-    """Return seconds. A bare number is of hours, as it was up to 0.2: to be refused after the next release."""
+    """Return seconds. A bare number is in hours, as it was up to 0.2. It is to be refused after the next release."""
     if isinstance(value, str):
         with suppress(ValueError):
             return float(value) * _HOUR_S

@@ -1,4 +1,4 @@
-"""Settings -> compaction of what workers wrote, and the list of the files that readers need."""
+"""The work of `adawise compact` and `adawise files`: compact an output, and list the files that readers need."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from adawise.text import as_size
 if TYPE_CHECKING:
     from adawise.commands.compact.options import CompactCommand, FilesCommand
 
-_BYTES_A_ROW = 1024  # before compression; a file of longer rows (much metadata) has fewer of them
+_BYTES_A_ROW = 1024  # before compression; a file whose rows are longer (much metadata) has fewer of them
 
 
 @dataclass(slots=True)
 class _Done:
-    """What was done, or would be, in all partitions together."""
+    """The totals over all partitions of what was done, or would be."""
 
     files: list[dict[str, object]] = field(default_factory=list)
     segments: int = 0
@@ -47,12 +47,12 @@ class _Done:
 
 
 def compact(asked: CompactCommand) -> int:
-    """Compact every partition under a root, then delete what was compacted long enough ago; print a summary.
+    """Compact every partition under a root, delete what was compacted long enough ago, and print a summary.
 
     Raises:
         SettingsError: no worker ever wrote there.
         ChainError: a file is damaged or missing; partitions before it are done.
-        StoreUnavailable: by the store.
+        StoreUnavailable: the store does not answer.
     """
     root, dry_run, max_rows, delete_after_s = asked.root, asked.dry_run, asked.max_rows, asked.delete_after
     store, done, now = _opened(root), _Done(), datetime.now(UTC)
@@ -65,6 +65,7 @@ def compact(asked: CompactCommand) -> int:
                 bar.advance(made.rows)
                 bar.note(f"{len(done.files)} files, {tp}")
     if delete_after_s is not None:
+        # `now_of` asks the store's clock by writing a file, which a dry run must not do.
         made_before = (now if dry_run else now_of(store)) - timedelta(seconds=delete_after_s)
         with progress("deleted", unit="segments") as bar:
             for tp in tps:
@@ -76,9 +77,11 @@ def compact(asked: CompactCommand) -> int:
 
 
 def files(asked: FilesCommand) -> int:
-    """Print the files under one root, or several, that together hold each row of a table once.
+    """Print the files under one or several roots that together hold each row of a table once.
 
-    Raises SettingsError if no worker ever wrote to one of them, or two have the same rows, and StoreUnavailable.
+    Raises:
+        SettingsError: no worker ever wrote to one of the roots, or two have the same rows.
+        StoreUnavailable: the store does not answer.
     """
     for root in asked.root:
         _opened(root)
@@ -87,7 +90,7 @@ def files(asked: FilesCommand) -> int:
     if asked.as_json:
         print_json(names)
     else:
-        print("\n".join(names))  # whole, for scripts: of a key, `layout` lets through nothing but letters and signs
+        print("\n".join(names))  # unescaped, for scripts: `layout` accepts only letters and signs in a key
     return 0
 
 

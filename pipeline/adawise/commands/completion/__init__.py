@@ -1,1 +1,1 @@
-"""The command `completion`: what a shell needs to complete commands, options and their values."""
+"""The command `completion`, which prints what a shell needs to complete commands, options and values."""

@@ -1,4 +1,4 @@
-"""`adawise completion`: its options."""
+"""The options of `adawise completion`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class CompletionCommand(Command):
 
     @override
     def call(self) -> int:
-        """Print it."""
+        """Print the completion script."""
         from adawise.commands.completion.run import script
 
         print(script(self.shell))

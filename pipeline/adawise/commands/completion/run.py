@@ -1,4 +1,4 @@
-"""All commands as one parser, and from that a shell's completion, by shtab."""
+"""The completion scripts of shells, made by shtab from one parser of all commands."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _OF_SETTINGS = "settings."
 
 
 def script(shell: str) -> str:
-    """The text for a shell that shtab knows."""
+    """Return the completion script for a shell that shtab knows."""
     return shtab.complete(program_parser(), shell=shell)
 
 
 def program_parser() -> ArgumentParser:
-    """Every command with its options, as shtab takes them: what may follow is said where it is known."""
+    """Return a parser of every command with its options, and with their possible values where these are known."""
     root = ArgumentParser(PROGRAM, add_help=False, allow_abbrev=False)
     root.add_argument("-h", "--help", action="store_true", help="list the commands")
     root.add_argument("-V", "--version", action="store_true", help="print the version")
@@ -34,7 +34,7 @@ def program_parser() -> ArgumentParser:
             families[first] = commands.add_parser(first, add_help=False, help=_of_family(first)).add_subparsers()
         if second:
             where = families[first]
-        parser = parser_source.__wrapped__(command_of(name)).root_parser  # one of our own: it is changed here
+        parser = parser_source.__wrapped__(command_of(name)).root_parser  # not the cached parser: this one is changed
         _say_values(parser, {**own_fields(command_of(name)), **{_OF_SETTINGS + n: f for n, f in SETTINGS.items()}})
         where.add_parser(second or first, parents=[parser], add_help=False, help=summary)
     return root
@@ -53,12 +53,12 @@ def _say_values(parser: ArgumentParser, fields: dict[str, FieldInfo]) -> None:
         if choices := _choices(field):
             action.choices = choices
         elif is_path(field):
-            action.complete = shtab.FILE  # type: ignore[attr-defined]  # how shtab is told
+            action.complete = shtab.FILE  # type: ignore[attr-defined]  # the attribute that shtab reads
         _of_one_value(action)
 
 
 def _of_one_value(action: Action) -> None:
-    """Parsing lets a value be missing, to tell that with all else; a shell is to expect it."""
+    """Make an option expect a value. Our parser lets it be missing, to report that with all other mistakes."""
     if action.option_strings:
         action.nargs = None
 

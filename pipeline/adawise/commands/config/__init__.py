@@ -1,1 +1,1 @@
-"""The commands `config show` and `config init`: every setting, where it comes from, and a file to begin with."""
+"""The commands `config show`, for every setting and its origin, and `config init`, for a file to begin with."""

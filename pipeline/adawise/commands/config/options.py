@@ -1,4 +1,4 @@
-"""`adawise config show` and `config init`: their options."""
+"""The options of `adawise config show` and `adawise config init`."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ class ConfigShowCommand(Command):
     @classmethod
     @override
     def uses(cls, options: Mapping[str, Any]) -> frozenset[str]:
-        """Nothing is started: what is not set is shown as such."""
+        """Return no group: nothing is started, and settings that are not set are shown as such."""
         return frozenset()
 
     @classmethod
     @override
     def judge(cls, reading: Reading, mistakes: Sequence[Mistake], options: Mapping[str, Any]) -> int:
-        """Print them; with what is wrong in JSON, and only that otherwise."""
+        """Print the settings. With --json, mistakes are printed too; without it, they are raised instead."""
         from adawise.commands.config.run import as_json_text, as_table
 
         if "json" in options:
@@ -72,7 +72,7 @@ class ConfigInitCommand(Command):
 
     @override
     def call(self) -> int:
-        """Write it."""
+        """Write the file."""
         from adawise.commands.config.run import write_template
 
         return write_template(self.file)

@@ -1,4 +1,4 @@
-"""`adawise config`: every setting with its value and where that comes from, and a file to begin with."""
+"""The work of `adawise config`: show every setting with its value and origin, and write a file to begin with."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from adawise.settings.template import template
 
 
 def value_of(reading: Reading, name: str) -> Any:
-    """The value of a setting by dotted name."""
+    """Return the value of a setting by its dotted name."""
     value: Any = reading.settings
     for part in name.split("."):
         value = getattr(value, part)
@@ -23,7 +23,7 @@ def value_of(reading: Reading, name: str) -> Any:
 
 
 def as_table(reading: Reading) -> str:
-    """One block a group, one line a setting: name, value, origin."""
+    """Return a block for each group, with a line for each setting: name, value, origin."""
     rows = [
         (name, shown(field, value_of(reading, name)), str(reading.origins[name])) for name, field in SETTINGS.items()
     ]
@@ -41,7 +41,7 @@ def as_table(reading: Reading) -> str:
 
 
 def as_json_text(reading: Reading, mistakes: Sequence[Mistake]) -> str:
-    """An object with `settings` (name, value, source, place) and `mistakes`."""
+    """Return a JSON object with `settings` (name, value, source, place) and `mistakes`."""
     settings = [
         {
             "name": name,
@@ -63,9 +63,10 @@ def _plain(value: Any, secret: bool) -> Any:
 
 
 def write_template(path: Path) -> int:
-    """Write the template to a file that is not there yet, or to the output proper.
+    """Write the template to a file that does not exist yet, or to standard output for `-`.
 
-    Raises SettingsError: the file is there, or cannot be written.
+    Raises:
+        SettingsError: the file exists, or cannot be written.
     """
     if str(path) == "-":
         print(template(), end="")

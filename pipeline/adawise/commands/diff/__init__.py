@@ -1,1 +1,1 @@
-"""The command `diff`: prove two runs equal, or show where they part."""
+"""The command `diff`, which proves two runs equal, or shows where they part."""

@@ -1,4 +1,4 @@
-"""The command that compares two runs."""
+"""The options of `adawise diff`, which compares two runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from adawise.settings.group import Location
 
 
 def _names(value: str) -> str:
-    """Names separated by commas, as they are. Raises ValueError for an empty one, or one that is there twice."""
+    """Return names separated by commas unchanged. Raise ValueError if one is empty or is there twice."""
     given = [name.strip() for name in value.split(",")]
     if not all(given) or len(set(given)) != len(given):
         raise ValueError("a name is empty or there twice")

@@ -1,4 +1,4 @@
-"""Settings -> the comparison of two runs."""
+"""The work of `adawise diff`: compare two runs."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ FOUND = 3
 
 
 def diff(asked: DiffCommand) -> int:
-    """Compare the outputs of two runs and print what was found: 0 if they are equal, else 3.
+    """Compare the outputs of two runs and print what was found. Return 0 if they are equal, else 3.
 
-    With --whole, what only one of them has is a difference, too, wherever the other one ended.
+    With --whole, what only one of them has is a difference too, wherever the other one ended.
 
     Raises:
         SettingsError: no worker wrote there, the two have nothing in common, or the file of labels cannot be used.
-        ChainError, StoreUnavailable: by the outputs.
+        ChainError, StoreUnavailable: an output cannot be read.
     """
     within_us = round(asked.label_within * 1e6)
     a, b = (_roots(given) for given in (asked.root_a, asked.root_b))
@@ -37,7 +37,11 @@ def diff(asked: DiffCommand) -> int:
 
 
 def _roots(given: str) -> list[str]:
-    """What commas separate; a folder may have one in its name. Raises SettingsError for an empty name."""
+    """Return the roots that commas separate. A path that exists is one root, as its name may have a comma.
+
+    Raises:
+        SettingsError: a name is empty.
+    """
     roots = [given] if "://" not in given and Path(given).exists() else [each.strip() for each in given.split(",")]
     if not all(roots):
         raise SettingsError(f"expected folders or URLs separated by commas, got {given!r}: leave out what is empty")

@@ -1,1 +1,1 @@
-"""The commands `dlq list`, `dlq show` and `dlq replay`: messages that could not be read."""
+"""The commands `dlq list`, `dlq show` and `dlq replay`, for messages that could not be read."""

@@ -1,4 +1,4 @@
-"""The commands around messages that could not be read: dlq list, dlq show, dlq replay."""
+"""The options of `adawise dlq list`, `dlq show` and `dlq replay`, for messages that could not be read."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _LETTERS: tuple[str, ...] = (*READING, "kafka.dead_letter_topic", "log")
 
 
 class LettersCommand(Command):
-    """Which letters: what list and replay have in common."""
+    """The options by which `dlq list` and `dlq replay` choose dead letters."""
 
     groups = _LETTERS
 
@@ -116,7 +116,7 @@ class DlqReplayCommand(LettersCommand):
     @classmethod
     @override
     def problems(cls, options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        """Neither all nor some, or both."""
+        """Yield a mistake unless either some dead letters are chosen, or all of them."""
         chosen = sorted({"reason", "since", "stream", "letter"} & set(options))
         if not chosen and "all" not in options:
             yield "all", "expected --reason, --since, --stream or --letter to choose some, or --all"

@@ -1,4 +1,4 @@
-"""Settings -> a look into the dead-letter topic, and letters sent back from it."""
+"""The work of `adawise dlq`: read the dead-letter topic, and send messages from it back to their topic."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _Key = tuple[int | None, int | None, int]  # `DeadLetter.message`
 
 @dataclass(frozen=True, slots=True)
 class _Choice:
-    """Which letters; None: whatever it is."""
+    """The criteria for dead letters; None accepts any value."""
 
     reason: str | None
     since_ms: int | None
@@ -39,7 +39,7 @@ class _Choice:
     place: Place | None = None
 
     def fits(self, letter: DeadLetter) -> bool:
-        """Whether the letter is one of them."""
+        """Return True if the dead letter meets all criteria."""
         return (
             self.reason in (None, letter.reason)
             and self.stream in (None, letter.stream)
@@ -49,20 +49,22 @@ class _Choice:
 
 
 class _Past:
-    """Which messages were sent back: known once the topic was read as a whole."""
+    """The messages that were sent back, which are known once the whole topic was read."""
 
     def __init__(self) -> None:
+        # dead letters that a receipt names: a message of theirs was sent back
         self.receipts: set[Place] = set()
+        # every dead letter -> the message that it is of
         self.messages: dict[Place, _Key] = {}
 
     @property
     def sent(self) -> set[_Key]:
-        """They are named by one of their letters, and may have others."""
+        """The messages that were sent back. A receipt names one dead letter of a message, which may have others."""
         return {self.messages[place] for place in self.receipts if place in self.messages}
 
 
 def list_letters(asked: DlqListCommand) -> int:
-    """Print the newest letters that fit, as many as the limit; their values are not kept in memory."""
+    """Print the newest dead letters that match, up to the limit. Their values are not kept in memory."""
     choice = _chosen(asked)
     newest: deque[DeadLetter] = deque(maxlen=asked.limit)
     past, fitting = _Past(), 0
@@ -81,7 +83,11 @@ def list_letters(asked: DlqListCommand) -> int:
 
 
 def show_letter(asked: DlqShowCommand) -> int:
-    """Print one letter, and write the original bytes to a file. Raises SettingsError if there is no such letter."""
+    """Print one dead letter, and with --save write the original bytes to a new file.
+
+    Raises:
+        SettingsError: there is no such dead letter, or it does not have the bytes to save.
+    """
     kafka, place, save, past = asked.settings.kafka, _named(asked.letter), asked.save, _Past()
     found: DeadLetter | None = None
     with _letters(kafka) as source:
@@ -104,16 +110,16 @@ def show_letter(asked: DlqShowCommand) -> int:
 
 
 def replay_letters(asked: DlqReplayCommand) -> int:
-    """Send the messages whose letters fit back to the topic, each once, and say how many.
+    """Send the messages of the dead letters that match back to their topic, each once, and print how many.
 
-    Those that were sent back before are left out unless --again; so are those that came back as letters --max-replays
-    times, those of other topics, and those without their original.
+    Left out are messages that were sent back before (unless --again), those that came back as dead letters
+    --max-replays times, those of other topics, and those whose dead letter is without the original.
     """
     kafka, replay = asked.settings.kafka, None
     choice, past = _chosen(asked, asked.letter), _Past()
     try:
         with _letters(kafka) as source:
-            if not asked.dry_run:  # first: from then on no other replay can commit, and the receipts are all
+            if not asked.dry_run:  # opened first: from then on no other replay can commit, so the receipts are complete
                 replay = _open(asked.settings, source.log.identity(kafka.topic).partitions)
             for _ in _read(source, past):
                 pass
@@ -138,7 +144,10 @@ def _named(letter: str) -> Place:
 def _send(
     kafka: KafkaSettings, choice: _Choice, sent: set[_Key], max_replays: int, replay: LetterReplay | None
 ) -> Counter[tuple[str, str]]:
-    """(what was done or why not, reason of the letter) -> letters."""
+    """Send the chosen messages, and return the number of dead letters by (outcome, reason).
+
+    Without `replay`, nothing is sent.
+    """
     counted: Counter[tuple[str, str]] = Counter()
     now: set[_Key] = set()
     with _letters(kafka) as source, progress("replayed", unit="messages") as bar:
@@ -158,7 +167,7 @@ def _send(
 
 
 def _why_not(letter: DeadLetter, topic: str, sent: set[_Key], now: set[_Key], max_replays: int) -> str | None:
-    if letter.topic != topic:  # anybody may write into the dead-letter topic, and name any topic as the origin
+    if letter.topic != topic:  # any client may write into the dead-letter topic, and name any topic as the origin
         return f"not from {topic}"
     if not letter.is_whole:
         return "without their original"
@@ -179,7 +188,7 @@ def _report(counted: Counter[tuple[str, str]], kafka: KafkaSettings, dry_run: bo
 
 
 def _read(source: KafkaSource, past: _Past) -> Iterator[DeadLetter]:
-    """Every letter; `past` is filled."""
+    """Yield every dead letter, and fill `past` with it and with the receipts."""
     for record in read_whole(source):
         receipt = receipt_for(record)
         if receipt is None:
@@ -196,7 +205,11 @@ def _place(letter: DeadLetter) -> Place:
 
 @contextmanager
 def _letters(kafka: KafkaSettings) -> Iterator[KafkaSource]:
-    """The dead-letter topic, from its beginning."""
+    """Open the dead-letter topic, to be read from its beginning.
+
+    Raises:
+        SourceError: there is no such topic.
+    """
     name = kafka.dead_letters_to
     try:
         source = kafka_source(kafka.model_copy(update={"topic": name}), group=False, origin="earliest")

@@ -1,4 +1,4 @@
-"""Dead letters for people: a table of many, all of one. What a stranger wrote is escaped before a terminal sees it."""
+"""Dead letters as text: a table of many, or all of one. Text from strangers is escaped for the terminal."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _COLUMNS = ("letter", "time (UTC)", "reason", "from", "stream", "bytes", "replay
 
 
 def when(letter: DeadLetter) -> str | None:
-    """The original's time, to the second; None if the broker has none or it is beyond the calendar."""
+    """Return the original's time, to the second; None if the broker has none or it is beyond the calendar."""
     try:
         moment = datetime.fromtimestamp(letter.timestamp_ms / 1000, UTC)
     except (ValueError, OverflowError):
@@ -28,7 +28,7 @@ def when(letter: DeadLetter) -> str | None:
 
 
 def as_json(letter: DeadLetter, *, replayed: bool) -> dict[str, object]:
-    """What a program needs to know of a letter."""
+    """Return what a program needs to know of a dead letter."""
     return {
         "letter": letter.place,
         "time": when(letter),
@@ -46,7 +46,7 @@ def as_json(letter: DeadLetter, *, replayed: bool) -> dict[str, object]:
 
 
 def print_table(letters: Sequence[tuple[DeadLetter, bool]], older: int) -> None:
-    """One line for each (letter, whether it was replayed), and how many there are by reason."""
+    """Print a line for each (dead letter, True if it was replayed), and the count by reason."""
     table = Table(
         *(Column(name, overflow="fold") for name in _COLUMNS), box=SIMPLE_HEAD, show_edge=False, pad_edge=False
     )
@@ -70,7 +70,7 @@ def _summary(reasons: Iterable[str], older: int) -> str:
 
 
 def print_letter(letter: DeadLetter, *, replayed: bool) -> None:
-    """Everything about one letter, and its first bytes."""
+    """Print all fields of a dead letter, and its first bytes."""
     facts: Mapping[str, str] = {
         "letter": f"{letter.record.topic} {letter.place}",
         "from": letter.source,
@@ -100,5 +100,5 @@ def _dump(data: bytes) -> list[str]:
 
 
 def shown(text: str) -> str:
-    """The text without characters that a terminal would obey."""
+    """Return the text with those characters escaped that a terminal would obey."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

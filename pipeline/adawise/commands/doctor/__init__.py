@@ -1,1 +1,1 @@
-"""The command `doctor`: whether a worker could do its work here, part by part."""
+"""The command `doctor`, which checks part by part whether a worker could do its work here."""

@@ -1,4 +1,4 @@
-"""Checks of the broker and of the topic: as a worker will use them, and as the topic's settings will treat it."""
+"""Checks of the broker and the topic as a worker will use them, and of the topic's configuration."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from adawise.text import as_duration, counted
 NOT_TOLD = "the broker does not tell the topic's settings (the right DESCRIBE_CONFIGS on the topic)"
 NOT_KNOWN = "the embedded broker knows no settings of topics"
 CLOCK_S = 60.0
-"""By how much clocks may differ before it is said."""
+"""Seconds by which clocks may differ before a check warns."""
 
-_SHOWN = 3  # partitions
-_SOON = 0.2  # share of the retention that is left to an unread message when it is said
-_FULL = 0.8  # share of retention.bytes that is unread when it is said
+_SHOWN = 3  # partitions that are named
+_SOON = 0.2  # share of the retention that is left to an unread message when a check warns
+_FULL = 0.8  # share of retention.bytes that is unread when a check warns
 
 
 def certificates(known: Known) -> Verdict:
-    """Whether those that the settings name are valid, and for how long."""
+    """Check that the certificates in the settings are valid, and say until when."""
     from adawise.build.kafka import certificates, renewal
 
     now, found = datetime.now(UTC), certificates(known.settings.kafka)
@@ -36,7 +36,7 @@ def certificates(known: Known) -> Verdict:
 
 
 def broker(known: Known) -> Verdict:
-    """Whether one answers, and which."""
+    """Check that a broker answers, and say which."""
     found = known.cluster
     if found.is_embedded:
         return ok(
@@ -50,7 +50,7 @@ def broker(known: Known) -> Verdict:
 
 
 def topic(known: Known) -> Verdict:
-    """Whether it is there, may be read, and is one that keeps what it has."""
+    """Check that the topic exists, may be read, and is not compacted."""
     kafka = known.settings.kafka
     partitions = known.identity.partitions
     rights = known.topic.rights
@@ -70,7 +70,7 @@ def topic(known: Known) -> Verdict:
 
 
 def replicas(known: Known) -> Verdict:
-    """Whether each partition has a leader and all of its copies, and how much of what is acknowledged can be lost."""
+    """Check that each partition has a leader and all its copies, and how safe acknowledged messages are."""
     found = known.topic.partitions
     if headless := [each.partition for each in found if not each.is_led]:
         raise SourceError(
@@ -99,7 +99,7 @@ def replicas(known: Known) -> Verdict:
 
 
 def message_size(known: Known) -> Verdict:
-    """What the topic takes against what is read."""
+    """Compare the sizes of messages and batches that the topic accepts with those that a worker reads."""
     if known.configs is None:
         return skip(_untold(known))
     decode, kafka = known.settings.decode, known.settings.kafka
@@ -125,7 +125,7 @@ def message_size(known: Known) -> Verdict:
 
 
 def retention(known: Known) -> Verdict:
-    """Whether the broker deletes messages before the group has read them."""
+    """Check that the broker does not delete messages before the group has read them."""
     kafka = known.settings.kafka
     bounds = known.inquiry.bounds(kafka.topic, (each.partition for each in known.topic.partitions))
     begins = {
@@ -175,7 +175,7 @@ def retention(known: Known) -> Verdict:
 
 
 def timestamps(known: Known) -> Verdict:
-    """Whose clock the messages' times are by, and whether it runs ahead of ours."""
+    """Say whose clock the messages' times are by, and check that it is not ahead of this machine's."""
     kafka = known.settings.kafka
     kind = (known.configs or {}).get("message.timestamp.type", "CreateTime")
     whose = "the broker's" if kind == "LogAppendTime" else "the producers'"
@@ -193,7 +193,7 @@ def timestamps(known: Known) -> Verdict:
 
 
 def workers(known: Known) -> Verdict:
-    """Partitions against the members of the group."""
+    """Compare the number of the group's members with the number of partitions."""
     kafka, partitions = known.settings.kafka, len(known.topic.partitions)
     members = known.inquiry.members(kafka.group)
     if members is None:
@@ -207,7 +207,7 @@ def workers(known: Known) -> Verdict:
 
 
 def group(known: Known) -> Verdict:
-    """Whether it can be joined."""
+    """Check that the group can be joined."""
     from adawise.build.kafka import check_joining
 
     check_joining(known.settings.kafka, is_embedded=known.cluster.is_embedded)
@@ -215,7 +215,7 @@ def group(known: Known) -> Verdict:
 
 
 def letters(known: Known) -> Verdict:
-    """Whether dead letters can be written, with the message in them."""
+    """Check that dead letters can be written, with the message in them."""
     from adawise.build.kafka import letter_topic
     from adawise.kafka.own_topic import HEADERS_ROOM_BYTES
 
@@ -233,7 +233,7 @@ def letters(known: Known) -> Verdict:
 
 
 def results(known: Known) -> Verdict:
-    """Whether results can be sent."""
+    """Check that results can be published."""
     from adawise.build.kafka import result_topic
 
     topic = known.settings.results.topic_of(known.settings.kafka.topic)
@@ -242,7 +242,7 @@ def results(known: Known) -> Verdict:
 
 
 def codecs(known: Known) -> Verdict:
-    """Whether batches of every compression can be unpacked."""
+    """Check that batches of every compression can be decompressed."""
     from adawise.kafka.unpack import NAMES, missing_codecs
 
     del known
@@ -259,6 +259,6 @@ def _untold(known: Known) -> str:
 
 
 def _named(numbers: list[int]) -> str:
-    """0, 1, 2 and 7 more."""
+    """Return the first few numbers, as in "0, 1, 2 and 7 more"."""
     shown = ", ".join(map(str, numbers[:_SHOWN]))
     return shown + (f" and {len(numbers) - _SHOWN} more" if len(numbers) > _SHOWN else "")

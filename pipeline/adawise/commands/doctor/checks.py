@@ -1,8 +1,9 @@
-"""Which parts are looked at, in which order, and that none of them holds the others up.
+"""The parts that the doctor checks, in their order, and the threads that check them.
 
-A part that fails does not hide the next one's fault; what cannot be looked at without it is passed over, and says so.
-Parts that ask the same broker, or the same store, are a lane: one after another, and lanes side by side. Each part has
-its time, after which it failed and its lane ends: a broker behind a firewall answers no other question either.
+A part that fails does not hide a fault of the next one. A part that needs a failed part is skipped, and its result says
+so. Parts that ask the same broker, or the same store, are a lane: they are checked one after another, and lanes side by
+side. A part that exceeds its time has failed, and the rest of its lane is skipped: a broker behind a firewall answers
+no other question either.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ from adawise.kafka.client import OPENED
 from adawise.settings import SecuritySettings, Settings
 
 _PAIR = {"model.theta_0", "model.theta_1", "model.classes", "model.card", "search.objective"}
-_QUICK_S, _STORE_S, _LONG_S = 25.0, 45.0, 180.0  # clients give up before: they say more
+_QUICK_S, _STORE_S, _LONG_S = 25.0, 45.0, 180.0  # seconds; clients give up earlier, with a message that says more
 
 
-_LOOKING = "doctor-"  # how the threads of parts are called
+_LOOKING = "doctor-"  # prefix of the names of the threads that check a part
 
 
 def is_looking() -> bool:
-    """Whether a part that had no answer in its time still waits for one."""
+    """Return True if a part that exceeded its time still waits for an answer."""
     return any(thread.name.startswith(_LOOKING) for thread in threading.enumerate())
 
 
@@ -38,18 +39,18 @@ def _always(settings: Settings) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Examination:
-    """One part to be looked at.
+    """A part to be checked.
 
     Args:
         name: what it is, for people.
-        look: raises what a worker would.
-        reads: the groups of settings without which it cannot be judged, and settings that must be there.
+        look: the check; it raises what a worker would raise.
+        reads: the groups of settings without which it cannot be judged, and single settings that must be set.
         after: names of parts that must not have failed; all are before it in the list.
-        limit_s: seconds after which it failed.
-        remedy: what to do when they are over.
-        wanted: whether these settings have it at all.
-        lane: whom it asks; "" for nobody.
-        behind: a part that is waited for, whatever comes of it.
+        limit_s: seconds after which it has failed.
+        remedy: what to do then.
+        wanted: returns True if these settings use the part at all.
+        lane: the system that it asks; "" for none.
+        behind: a part that must have ended before, whatever its result.
     """
 
     name: str
@@ -147,12 +148,15 @@ PARTS: tuple[Examination, ...] = (
 
 
 def check(settings: Settings, wrong: Iterable[str] = (), parts: Iterable[Examination] = PARTS) -> Iterator[Check]:
-    """Look at each part as a worker will use it, in seconds. No rows are written, and nothing is left behind.
+    """Check each part as a worker will use it, in seconds. No rows are written, and nothing is left behind.
 
     Args:
-        settings: those that are wrong are at their defaults.
-        wrong: the groups of these, and settings that are missing.
-        parts: told in this order.
+        settings: the settings; wrong ones are at their defaults.
+        wrong: the groups of wrong settings, and settings that are missing.
+        parts: the parts to check.
+
+    Yields:
+        The result of each part, in the order of the parts.
     """
     known, damaged = Known(settings), frozenset(wrong)
     wanted = {part: Future[Verdict]() for part in parts if part.wanted(settings)}
@@ -166,9 +170,9 @@ def check(settings: Settings, wrong: Iterable[str] = (), parts: Iterable[Examina
 
 
 def _look_along(lane: str, parts: dict[Examination, Future[Verdict]], known: Known, damaged: frozenset[str]) -> None:
-    """Answer the parts of a lane in their order, each once what it needs from other lanes is answered."""
+    """Check the parts of a lane in their order, each once the parts of other lanes that it needs have ended."""
     answers = {part.name: answer for part, answer in parts.items()}
-    silent: str | None = None  # the part that had no answer in its time
+    silent: str | None = None  # the part that exceeded its time
     for part in (part for part in parts if part.lane == lane):
         for name in (*part.after, part.behind):
             if name in answers:
@@ -189,14 +193,18 @@ def _look_along(lane: str, parts: dict[Examination, Future[Verdict]], known: Kno
 
 
 def _within(part: Examination, known: Known) -> tuple[Verdict, bool]:
-    """What the part answers within its time, and whether that was over. What hangs does not keep the process."""
+    """Check a part within its time; return its result, and True if the time was exceeded.
+
+    The check runs in a daemon thread, so that one that hangs does not keep the process alive.
+    """
     future: Future[Verdict] = Future()
 
     def look() -> None:
+        # Lists the clients that this thread opens, so that `Known.close` can close them while it hangs.
         OPENED.set(known.clients)
         try:
             future.set_result(part.look(known))
-        except BaseException as error:  # noqa: BLE001  # it is raised, or told, where the answer is waited for
+        except BaseException as error:  # noqa: BLE001  # raised or reported by the thread that waits for the result
             future.set_exception(error)
 
     threading.Thread(target=look, name=_LOOKING + part.name, daemon=True).start()
@@ -205,10 +213,10 @@ def _within(part: Examination, known: Known) -> tuple[Verdict, bool]:
     except AdawiseError as error:
         return Verdict("fail", str(error)), False
     except TimeoutError:
-        is_over = not future.done()  # else it is the part's own, of the system
+        is_over = not future.done()  # if it is done, the part itself raised the system's TimeoutError
         said = f"expected an answer within {part.limit_s:g} s, and there was none" if is_over else future.exception()
         return Verdict("fail", f"{said}. {part.remedy}"), is_over
     except OSError as error:
         return Verdict("fail", f"{error}. {part.remedy}"), False
-    except Exception as error:  # noqa: BLE001  # a fault of ours, or one that nobody thought of: the next part is looked at
+    except Exception as error:  # noqa: BLE001  # an error that no check expects must not end the other parts
         return Verdict("fail", f"{type(error).__name__}: {error}. This was not expected: please report it."), False

@@ -1,4 +1,4 @@
-"""What several checks go by, each asked for once."""
+"""The facts that several checks share, each queried once."""
 
 from __future__ import annotations
 
@@ -19,11 +19,16 @@ if TYPE_CHECKING:
 
 
 class Known:
-    """The settings, and what was found out so far. Errors are of whoever answers; what failed is asked again.
+    """The settings, and what was found out so far.
 
-    `failed` are the names of checks that failed, or could not be made. `model` is the pair, once it was loaded.
-    `is_silent`: somebody had no answer, and still waits. `clients` are what was opened to the brokers; a client answers
-    one thread at a time, and of what the broker knows, two lanes ask for `commits` alone.
+    Errors come from the system that is asked. A query that failed is made again at the next access.
+
+    Attributes:
+        failed: names of checks that failed, or could not be made.
+        model: the pair, once it was loaded.
+        is_silent: True once a check had no answer in its time and still waits.
+        clients: the Kafka clients that were opened. A client serves one thread at a time. `commits` is the only fact
+            from the broker that two lanes query, so it has a lock.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -36,7 +41,7 @@ class Known:
 
     @cached_property
     def cluster(self) -> Cluster:
-        """Who answers."""
+        """The cluster of the broker that answers."""
         return self.inquiry.cluster()
 
     @cached_property
@@ -46,23 +51,23 @@ class Known:
 
     @cached_property
     def configs(self) -> Mapping[str, str] | None:
-        """Its settings at the broker; None where they are not told."""
+        """The topic's configuration at the broker; None if the broker does not disclose it."""
         return self.inquiry.configs(self.settings.kafka.topic)
 
     @cached_property
     def identity(self) -> TopicIdentity:
-        """Which topic it is. Raises SourceError: there is none of this name."""
+        """The topic's identity. Raises SourceError if there is no topic of this name."""
         return self.topics.identity(self.settings.kafka.topic)
 
     @cached_property
     def commits(self) -> Mapping[TopicPartition, tuple[int, str]]:
-        """What the group has committed, with the id of the root that it was for."""
+        """The offsets that the group has committed, each with the id of the root that it was for."""
         with self._asking:
             return self.topics.committed(self.settings.kafka.group, self.settings.kafka.topic)
 
     @cached_property
     def inquiry(self) -> KafkaInquiry:
-        """Asks about clusters and topics."""
+        """The client that queries clusters and topics."""
         from adawise.build.kafka import reach
         from adawise.kafka.inquiry import KafkaInquiry
 
@@ -70,15 +75,15 @@ class Known:
 
     @cached_property
     def topics(self) -> KafkaTopics:
-        """Asks what a worker asks."""
+        """The client that makes a worker's queries."""
         from adawise.build.kafka import kafka_topics
 
         return self._opened.enter_context(closing(kafka_topics(self.settings.kafka)))
 
     def close(self) -> None:
-        """Free what was opened; who still waits for an answer gets none, and ends."""
+        """Free what was opened. A check that still waits for an answer gets none, and ends."""
         if not self.is_silent:
             self._opened.close()
         for client in self.clients:
-            with suppress(RuntimeError):  # that it is closed already, by whoever opened it
+            with suppress(RuntimeError):  # its owner has closed it already
                 client.close()

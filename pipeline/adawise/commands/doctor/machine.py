@@ -1,4 +1,4 @@
-"""Checks of the machine and its container: cores, memory, open files, and the device that runs the model."""
+"""Checks of the machine and its container: cores, memory, open files, HTTP port, device, and cached heads."""
 
 from __future__ import annotations
 
@@ -17,21 +17,22 @@ from adawise.commands.doctor.verdict import Verdict, judged, ok, skip, warn
 from adawise.errors import FatalError
 from adawise.text import as_size, counted
 
-_BASE_FILES = 96  # of a worker that has just begun: libraries, pipes, sockets of its clients
-_FILES_A_BROKER = 8  # clients that connect to each
-_FETCH_BYTES = 50 * 2**20  # what kafka-python fetches at once, of all partitions together
+_BASE_FILES = 96  # open files of a worker that has just begun: libraries, pipes, sockets of its clients
+_FILES_A_BROKER = 8  # open files for each broker: clients that connect to it
+_FETCH_BYTES = 50 * 2**20  # what kafka-python fetches at once, from all partitions together
 _BYTES_A_PIXEL = 3
-_LEAST_FREE_BYTES = 16 * 2**20  # 21 heads of 10,000 classes and 512 dimensions would be more, of 100 a quarter
+# Free bytes to keep heads: 21 heads of 100 classes and 512 dimensions take a quarter, 10,000 classes more than it.
+_LEAST_FREE_BYTES = 16 * 2**20
 _NOT_KEPT = "heads of class names cannot be kept, so that each start encodes them anew"
 _GIVE_FOLDER = "Set model.cache to a folder that this user may write, or model.cache_mib to 0"
-_ROOM = 1.1  # what the allocator needs beyond what is asked of it
+_ROOM = 1.1  # factor for what the allocator needs beyond what is requested
 
 
 def cores(known: Known, root: Path = ROOT) -> Verdict:
-    """The threads of the settings against the cores that may be used.
+    """Compare the threads of the settings with the cores that may be used.
 
     Args:
-        root: where `proc` and the cgroups lie; also of the others.
+        root: the folder that has `proc` and the cgroups; the same in the other checks.
     """
     found, quota = usable_cores(root), cpu_quota(root)
     settings = known.settings
@@ -52,10 +53,11 @@ def cores(known: Known, root: Path = ROOT) -> Verdict:
 
 
 def memory(known: Known, root: Path = ROOT, held_bytes: int | None = None) -> Verdict:
-    """What a worker will hold against what it may.
+    """Compare the memory that a worker will hold with the memory that it may use.
 
     Args:
-        held_bytes: by this process with the pair in it; None: asked of the system.
+        root: see `cores`.
+        held_bytes: bytes that this process holds with the pair in it; None: ask the system.
     """
     if known.model is None:
         return skip("needs the pair, to know what it takes")
@@ -97,7 +99,7 @@ def memory(known: Known, root: Path = ROOT, held_bytes: int | None = None) -> Ve
 
 
 def open_files(known: Known) -> Verdict:
-    """What a worker has open at once against its limit."""
+    """Compare the number of files that a worker has open at once with its limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     partitions, brokers = len(known.topic.partitions), known.cluster.brokers
     threads = known.settings.decode.threads or usable_cores()
@@ -113,7 +115,7 @@ def open_files(known: Known) -> Verdict:
 
 
 def http_port(known: Known) -> Verdict:
-    """Whether the port can be had, and whether the page is to be seen there."""
+    """Check that the port can be bound, and that the page will be shown there."""
     from adawise.settings.http import PORT
     from adawise.web.server import listen, url_of
 
@@ -130,7 +132,7 @@ def http_port(known: Known) -> Verdict:
 
 
 def device(known: Known) -> Verdict:
-    """Whether the device of the settings answers, and which number format runs there."""
+    """Check that the device of the settings answers, and say which number format runs there."""
     import torch
 
     from adawise.build.model import number_format, open_device
@@ -138,7 +140,7 @@ def device(known: Known) -> Verdict:
     opened = open_device(known.settings.model)
     precision = str(number_format(known.settings.model, opened)).removeprefix("torch.")
     if opened.where.type != "cuda":
-        if torch.cuda.device_count():  # as the driver counts them, which needs no CUDA
+        if torch.cuda.device_count():  # counted by the driver, which works where CUDA does not start
             return warn(
                 f"{opened} in {precision}, although there is a card: model.device is cpu, or CUDA does not start on "
                 "it. See `nvidia-smi`, and that torch was built for its driver"
@@ -152,7 +154,7 @@ def device(known: Known) -> Verdict:
 
 
 def text_heads(known: Known) -> Verdict:
-    """Whether heads can be kept for the next start, and have room. Without, each start encodes them anew."""
+    """Check that heads can be kept for the next start, and have room. Without, each start encodes them anew."""
     from adawise.build.model import heads_folder
 
     wanted, folder = known.settings.model.cache_mib * 2**20, heads_folder(known.settings.model)
@@ -170,7 +172,7 @@ def text_heads(known: Known) -> Verdict:
 
 
 def _not_writable(folder: Path) -> str:
-    """Why no file can be made there; "" if one can."""
+    """Return why no file can be made there; "" if one can be."""
     try:
         with TemporaryFile(dir=folder) as file:
             file.write(b"0")
@@ -180,7 +182,7 @@ def _not_writable(folder: Path) -> str:
 
 
 def _too_much_for_the_card(known: Known) -> Iterator[str]:
-    """Whether the merged copies fit on it beside what is there."""
+    """Yield a warning if the merged copies do not fit into the GPU memory that is free."""
     import torch
 
     assert known.model is not None
@@ -196,7 +198,7 @@ def _too_much_for_the_card(known: Known) -> Iterator[str]:
 
 
 def _driver() -> str:
-    """The version of NVIDIA's driver, "" where none says so."""
+    """Return the version of NVIDIA's driver; "" if it is not known."""
     try:
         words = Path("/proc/driver/nvidia/version").read_text().split()
     except OSError:
@@ -205,7 +207,7 @@ def _driver() -> str:
 
 
 def _held_bytes() -> int:
-    """Resident memory of this process."""
+    """Return the resident memory of this process in bytes; 0 if it is not known."""
     try:
         return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
     except (OSError, ValueError, IndexError):

@@ -1,4 +1,4 @@
-"""Checks of what is told apart, and of the pair that tells it."""
+"""Checks of the class names and prompts, and of the pair of models with its card."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from adawise.commands.doctor.verdict import Verdict, judged
 from adawise.errors import SettingsError
 from adawise.text import counted
 
-_LONG_CLASS = 60  # letters
-_SHOWN = 3
+_LONG_CLASS = 60  # characters
+_SHOWN = 3  # names that are shown
 
 
 def words(known: Known) -> Verdict:
-    """Class names and prompts, as the text tower will read them."""
+    """Check the class names and prompts as the text tower will read them."""
     from adawise.build.prompts import prompt_templates, read_lines
 
     settings = known.settings.model
-    assert settings.classes is not None  # the settings were seen to
+    assert settings.classes is not None  # the part is skipped where it is not set
     classes = read_lines(settings.classes, "model.classes", "class name")
     templates = prompt_templates(settings)
     if len(classes) < 2:
@@ -46,9 +46,9 @@ def words(known: Known) -> Verdict:
 
 
 def pair(known: Known) -> Verdict:
-    """Whether the checkpoints load and are a pair, the card is theirs, and the root was written with them.
+    """Check that the checkpoints load and are a pair, the card is theirs, and the root was written with them.
 
-    And whether labels of alerts are classes.
+    Also check that the labels of alerts are classes.
     """
     from adawise.build.alerts import alert_rules
     from adawise.build.model import adaptation, card_note, identity_of, load_model
@@ -68,6 +68,7 @@ def pair(known: Known) -> Verdict:
     ordered = None if number is None else orders.pairs[number].whole_identity
     config = model.checkpoints.used_config
     changes = check_pair(store, identity, settings.model.on_change, ordered=ordered, used_config=config)
+    # An order that asks for this pair accounts for the changes; orders of earlier versions do not name the config.
     if ordered is not None and ("config" in ordered or changes.keys() != {"config"}):
         changes = {}
     told = describe(settings, model)
@@ -96,8 +97,8 @@ def pair(known: Known) -> Verdict:
 
 
 def preprocessing(known: Known) -> Verdict:
-    """How pictures are prepared, which GELU the pair has, and where both are known from."""
-    assert known.model is not None  # this part comes after the pair's
+    """Say how pictures are prepared, which GELU the pair has, and where both are known from."""
+    assert known.model is not None  # this part comes after `pair`
     pair = known.model.checkpoints
     told = f"{pair.preprocess.size} px; {pair.preparation}"
     return Verdict("warn", f"{told}; {pair.preparation.advice}") if pair.preparation.guessed else Verdict("ok", told)

@@ -1,4 +1,4 @@
-"""`adawise doctor`: its options."""
+"""The options of `adawise doctor`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class DoctorCommand(Command):
     @classmethod
     @override
     def judge(cls, reading: Reading, mistakes: Sequence[Mistake], options: Mapping[str, Any]) -> int:
-        """Look at all that can be looked at, whatever is wrong with the settings."""
+        """Check all that can be checked, whatever is wrong with the settings."""
         from adawise.commands.doctor.run import doctor
 
         return doctor(reading.settings, mistakes, as_json="json" in options, strict="strict" in options)

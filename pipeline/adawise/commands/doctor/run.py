@@ -1,4 +1,4 @@
-"""Settings, right or wrong -> what the doctor says of them, and the exit code."""
+"""The work of `adawise doctor`: check every part, with right or wrong settings, and choose the exit code."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ _FAILED, _WRONG_SETTINGS, _FOUND = 1, 2, 3
 
 
 def doctor(settings: Settings, mistakes: Sequence[Mistake], *, as_json: bool, strict: bool) -> int:
-    """Look at everything and tell it; 0 if a worker can start, 1 if not, 2 if settings are wrong.
+    """Check every part and report the results.
 
     Args:
-        settings: those that are wrong are at their defaults.
-        mistakes: in them.
+        settings: the settings; wrong ones are at their defaults.
+        mistakes: the mistakes in them.
         as_json: print JSON in place of lines.
-        strict: 3 if there is a warning.
+        strict: return 3 if there is a warning.
+
+    Returns:
+        0 if a worker can start, 1 if not, 2 if settings are wrong.
     """
     checks = (report_json if as_json else report)(_all(settings, mistakes))
     found = {each.status for each in checks}
@@ -35,9 +38,10 @@ def _all(settings: Settings, mistakes: Sequence[Mistake]) -> Iterator[Check]:
 
 
 def not_known(mistakes: Sequence[Mistake]) -> frozenset[str]:
-    """The groups that cannot be judged by, and settings that are missing, or whose file is.
+    """Return the groups that cannot be judged, and single settings that are missing or whose file is missing.
 
-    Of a group whose value is wrong nothing is known; all of them, if what is wrong is the file or an unknown name.
+    Nothing is known of a group with a wrong value. If the settings file or an unknown name is wrong, that holds for all
+    groups.
     """
     known, found = frozenset(Settings.model_fields), set[str]()
     for mistake in mistakes:

@@ -1,4 +1,4 @@
-"""Checks of where a worker writes: output folder and recording, the file systems under them, and their clocks."""
+"""Checks of where a worker writes: output folder and recording, their file systems, and their clocks."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from adawise.errors import ChainError, FatalError
 from adawise.settings import Settings
 from adawise.text import as_duration, as_size
 
-_SHOWN = 3  # holes
-_LEAST_BYTES = 2**30  # free, below which it fails
-_LEAST_DAYS = 7.0  # left at the pace of the last day, below which it is said
+_SHOWN = 3  # holes that are named
+_LEAST_BYTES = 2**30  # free bytes, below which a check fails
+_LEAST_DAYS = 7.0  # days of room left at the pace of the last day, below which a check warns
 _DAY_S = 86_400.0
-_LOOK_S = 5.0  # for the files of the last day
-_LEAST_NODES = 10_000  # names that the file system still has room for
+_LOOK_S = 5.0  # seconds to look for the files of the last day
+_LEAST_NODES = 10_000  # names that the file system has room for, below which a check fails
 
 _KINDS = {
     "nfs": "two hosts may see a new file at different times, and a server that hangs holds a worker up. Mount it "
@@ -37,7 +37,7 @@ _ALSO = {"nfs4": "nfs", "smb3": "cifs", "smbfs": "cifs", "ramfs": "tmpfs", "aufs
 
 
 def output(known: Known) -> Verdict:
-    """Whether it is ours, creates only what is absent, and replaces whole files."""
+    """Check that the output folder is ours, creates only what is absent, and replaces whole files."""
     from adawise.build.store import prove_store
     from adawise.sink.claims import known_sink_id, prove_create_if_absent, read_sink_id, sink_id
     from adawise.sink.owner import Owner, check_commits, check_owner
@@ -58,7 +58,7 @@ def output(known: Known) -> Verdict:
 
 
 def chains(known: Known) -> Verdict:
-    """Whether every segment is there that the newest ones count."""
+    """Check that every segment exists that the newest ones count."""
     from adawise.sink.holes import of_root
     from adawise.store.store import open_store
 
@@ -74,7 +74,7 @@ def chains(known: Known) -> Verdict:
 
 
 def recording(known: Known) -> Verdict:
-    """Whether the recording is this topic's, or can be begun."""
+    """Check that the recording is this topic's, or can be begun."""
     from adawise.build.recording import recording_folder
     from adawise.build.store import prove_store
     from adawise.recording.manifest import MANIFEST
@@ -89,10 +89,10 @@ def recording(known: Known) -> Verdict:
 
 
 def file_system(known: Known, root: Path = Path("/")) -> Verdict:
-    """What kind of file system each folder is on.
+    """Say what kind of file system each folder is on, and warn where that has risks.
 
     Args:
-        root: where the kernel's list of mounts lies, in `proc`.
+        root: the folder with `proc`, which has the kernel's list of mounts.
     """
     table = mounts(root)
     found = {folder: mount for folder in folders(known.settings) if (mount := _mount_of(folder, table))}
@@ -107,7 +107,7 @@ def file_system(known: Known, root: Path = Path("/")) -> Verdict:
 
 
 def space(known: Known) -> Verdict:
-    """Free space, and for how long it lasts at the pace at which the folder grew within the last day."""
+    """Check the free space, and how long it lasts at the pace at which the folder grew within the last day."""
     told, warnings = [], []
     for folder in folders(known.settings):
         there = existing(folder)
@@ -138,7 +138,7 @@ def space(known: Known) -> Verdict:
 
 
 def clock(known: Known) -> Verdict:
-    """The clock of each store against ours, by when it says that a file was written that we write now."""
+    """Compare the clock of each store with this machine's, by the time that it gives to a file written now."""
     from adawise.build.store import ahead_s
 
     told, warnings = [], []
@@ -154,12 +154,12 @@ def clock(known: Known) -> Verdict:
 
 
 def _places(settings: Settings) -> list[str]:
-    """What a worker of these settings writes to."""
+    """Return the places that a worker with these settings writes to."""
     return [settings.sink.root, *([settings.record.root] if settings.record.enabled else [])]
 
 
 def folders(settings: Settings) -> list[Path]:
-    """Those of this machine."""
+    """Return the folders of this machine that a worker with these settings writes to."""
     return [Path(place.removeprefix("file://")) for place in _places(settings) if _is_local(place)]
 
 
@@ -168,22 +168,23 @@ def _is_local(place: str) -> bool:
 
 
 def existing(folder: Path) -> Path:
-    """The folder, or the nearest above it that is there."""
+    """Return the folder, or the nearest one above it that exists."""
     resolved = Path(os.path.realpath(folder))
-    return next(path for path in (resolved, *resolved.parents) if os.path.exists(path))  # which never raises
+    # `Path.exists` may raise, this does not.
+    return next(path for path in (resolved, *resolved.parents) if os.path.exists(path))
 
 
 def _mount_of(folder: Path, table: list[Mount]) -> Mount | None:
-    """What the folder is on: the last of the longest that fit."""
+    """Return the mount that the folder is on: of those with the longest path, the last."""
     where = PurePosixPath(existing(folder))
     fitting = [mount for mount in table if where.is_relative_to(mount.at)]
     return max(reversed(fitting), key=lambda mount: len(mount.at.parts), default=None)
 
 
 def _bytes_a_day(folder: Path) -> float | None:
-    """Bytes of the files that were written within the last day, at a pace for a whole one; None if there are none.
+    """Return the bytes of files written within the last day, scaled to a whole day; None if there are none.
 
-    A folder of very many files is looked at for a few seconds, and what was seen of it by then counts.
+    A folder of very many files is looked at for a few seconds, and what was seen by then counts.
     """
     began, now = time.monotonic(), time.time()
     written, oldest = 0, now
@@ -209,5 +210,5 @@ def _files(folder: Path) -> Iterator[os.DirEntry[str]]:
                         waiting.append(entry.path)
                     else:
                         yield entry
-        except OSError:  # not there yet, or not ours to see
+        except OSError:  # does not exist yet, or may not be read
             continue

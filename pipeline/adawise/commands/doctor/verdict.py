@@ -1,6 +1,6 @@
-"""What a check answers: passed, a warning, failed, or not looked at; and how that is shown.
+"""The result of a check: passed, a warning, failed, or not checked; and how results are shown.
 
-A warning is what a worker can live with today. Whatever fails ends it, or makes it stand.
+A worker can live with a warning today. A failure ends it, or blocks a partition.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _WORDS: dict[Status, str] = {"ok": "passed", "fail": "failed", "skip": "not look
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What was found; it ends in the remedy where one is needed."""
+    """The finding of a check; it ends with the remedy where one is needed."""
 
     status: Status
     detail: str = ""
@@ -29,7 +29,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that was looked at."""
+    """The result of one check, with its name."""
 
     name: str
     status: Status
@@ -37,29 +37,29 @@ class Check:
 
 
 def ok(detail: str = "") -> Verdict:
-    """Nothing is to be done."""
+    """Return a verdict that nothing is to be done."""
     return Verdict("ok", detail)
 
 
 def warn(detail: str) -> Verdict:
-    """A worker runs, and this is going to cost something."""
+    """Return a verdict that a worker runs, and that what was found is going to cost something."""
     return Verdict("warn", detail)
 
 
 def skip(detail: str) -> Verdict:
-    """It could not be looked at, for a reason that is no fault of its own."""
+    """Return a verdict that the part could not be checked, for a reason that is no fault of its own."""
     return Verdict("skip", detail)
 
 
 def judged(warnings: Iterable[str], detail: str) -> Verdict:
-    """A warning if there are some, else passed with `detail`."""
+    """Return a warning with all of `warnings`; without any, a pass with `detail`."""
     return warn("; ".join(told)) if (told := list(warnings)) else ok(detail)
 
 
 def report(checks: Iterable[Check], stream: TextIO | None = None) -> list[Check]:
-    """Print a line for each check as it comes, and a last one that counts; return them.
+    """Print a line for each check as it comes, and a last one with counts; return the checks.
 
-    The lines are the result, so they go to the output proper, in place of which `stream` may be given.
+    The lines are the result, so they go to standard output, or to `stream` where that is given.
     """
     out = stream if stream is not None else sys.stdout
     told = []
@@ -77,7 +77,7 @@ def _counted(status: Status, count: int) -> str:
 
 
 def report_json(checks: Iterable[Check], stream: TextIO | None = None) -> list[Check]:
-    """Print one object with the list `checks`; return them."""
+    """Print one object with the list `checks`; return the checks."""
     told = list(checks)
     print_json({"checks": [asdict(check) for check in told]}, stream)
     return told

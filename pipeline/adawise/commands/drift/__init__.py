@@ -1,1 +1,1 @@
-"""The command `drift`: when and how far alpha moved, and whether adapting helped."""
+"""The command `drift`, which says when and how far alpha moved, and whether adapting helped."""

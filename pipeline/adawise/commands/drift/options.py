@@ -1,4 +1,4 @@
-"""The options of the command that says how alpha drifted, and whether adapting it helped."""
+"""The options of `adawise drift`."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class DriftCommand(Command):
     @classmethod
     @override
     def uses(cls, options: Mapping[str, Any]) -> frozenset[str]:
-        """No model is loaded; the card and the objective only say what is normal."""
+        """Return the log's group alone: no model is loaded; card and objective only say what is normal."""
         return frozenset({"log"})
 
     @classmethod

@@ -1,4 +1,4 @@
-"""What the options of `drift` ask for, as a request of the analysis; and which of them make none."""
+"""The request that the options of `drift` make to the analysis, and the checks of these options."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from adawise.commands.command import separated
 
-if TYPE_CHECKING:  # with DuckDB, which an extra brings
+if TYPE_CHECKING:  # imports DuckDB, which is an extra
     from adawise.commands.drift.options import DriftCommand
     from adawise.drift.example_frames import ExampleFrames
     from adawise.drift.request import DriftRequest
 
 
 def problems(options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield what needs --since beside it, and addresses, time zones and limits that are none."""
+    """Yield options that lack --since, and invalid addresses, time zones and limits."""
     from adawise.drift.clocks import parse_clocks
     from adawise.drift.request import parse_limit
 

@@ -1,6 +1,6 @@
-"""Options -> request -> analysis -> what is written, printed and sent.
+"""The work of `adawise drift`: run the analysis, and write, print and send what it found.
 
-The analysis is loaded by the call, once the roots are known to be outputs: loading takes seconds.
+The analysis is imported by the call, once the roots are known to be outputs: the import takes seconds.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from adawise.page import NEEDS as PAGE_NEEDS
 from adawise.sink.near import expect_outputs
 from adawise.text import as_size
 
-if TYPE_CHECKING:  # with DuckDB, which an extra brings
+if TYPE_CHECKING:  # imports DuckDB, which is an extra
     from adawise.commands.drift.options import DriftCommand
     from adawise.drift.report import Report
 
@@ -30,12 +30,13 @@ _NEEDS = {"duckdb": "duckdb", "ruptures": "ruptures", "scipy": "scipy"}
 def drift(options: DriftCommand) -> int:
     """Analyse, write the page and the figures, print a summary or JSON, and send alerts.
 
-    Returns 3 if a camera is beyond a limit, else 0.
+    Returns:
+        3 if a camera is beyond a limit, else 0.
 
     Raises:
         SettingsError: no worker wrote there, nothing lies in that time, or a package is missing.
-        CardError, SourceError, ChainError, StoreUnavailable: by the card, the recording, the root.
-        AlertsNotSent: Alertmanager did not take the alerts; all else is done by then.
+        CardError, SourceError, ChainError, StoreUnavailable: the card, the recording or the root cannot be read.
+        AlertsNotSent: Alertmanager did not take the alerts. All else is done by then, but the baseline is not saved.
     """
     expect_outputs((*options.root, *(separated(options.against) or ())))
     _need(_NEEDS | (PAGE_NEEDS if options.output is not None or options.plots is not None else {}))
@@ -55,10 +56,10 @@ def drift(options: DriftCommand) -> int:
     if options.alertmanager is not None:
         from adawise.drift.alertmanager import alerts, send
 
-        assert options.since is not None  # `problems` wants it beside it
+        assert options.since is not None  # `problems` requires --since with --alertmanager
         now = datetime.now(UTC)
         send(options.alertmanager, alerts(report, min(options.until or now, now) - options.since, now))
-    save_baseline(request, report)  # the last: what nobody was alerted to is not known yet
+    save_baseline(request, report)  # last: events whose alerts were not sent must stay unknown to the next run
     return FOUND if any(report.beyond.values()) else 0
 
 

@@ -1,1 +1,1 @@
-"""The command `evaluate`: strategies side by side on labelled images."""
+"""The command `evaluate`, which compares strategies on labelled images."""

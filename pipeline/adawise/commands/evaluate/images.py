@@ -1,4 +1,4 @@
-"""Settings and labelled images -> tables of logits for `evaluate`: what a place holds, and who classifies it."""
+"""Tables of logits for `adawise evaluate`, made from labelled images: the images of a place, and their classifier."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from adawise.evaluate.tables import LogitTable
 from adawise.labelled.samples import Samples, contents_digest
 from adawise.settings import DecodeSettings, ModelSettings, Settings
 
-_SEED = 0  # of corruptions, and of what is taken with --limit
-_SHOWN = 5  # images that were left out, by name
+_SEED = 0  # seed of corruptions, and of the images that --limit draws
+_SHOWN = 5  # left-out images that are named in the log
 
 _log = structlog.get_logger("evaluate")
 
 
 def domain_names(wanted: TableSources) -> tuple[str, ...]:
-    """The domains that `tables_of_images` makes, without looking into the places.
+    """Return the domains that `tables_of_images` makes, without looking into the places.
 
     Raises:
-        SettingsError: a place that is not there, two of one name, or a corruption that there is not.
+        SettingsError: a place does not exist, two have the same name, or a corruption is unknown.
     """
     for place in wanted.places:
         if not place.exists():
@@ -46,15 +46,16 @@ def domain_names(wanted: TableSources) -> tuple[str, ...]:
 
 
 def tables_of_images(settings: Settings, wanted: TableSources) -> tuple[LogitTable, ...]:
-    """The tables of each place's images, clean and under each corruption.
+    """Return the tables of each place's images, clean and under each corruption.
 
     Raises:
-        SettingsError, SourceError: see `domain_names`, or a place without labelled images.
+        SettingsError, SourceError: as `domain_names` and `listed`.
     """
     kinds = parse(wanted.corruptions) if wanted.corruptions is not None else ()
-    assert settings.model.classes is not None  # the command line has seen to it
+    assert settings.model.classes is not None  # the command line has checked it
     classes = read_lines(settings.model.classes, "model.classes", "class name")
-    each = {place: listed(settings, place, classes) for place in wanted.places}  # all, before anything is computed
+    # All, so that mistakes are found before anything is computed.
+    each = {place: listed(settings, place, classes) for place in wanted.places}
     model = load_model(settings.model, settings.decode)
     tables: list[LogitTable] = []
     for place, samples in each.items():
@@ -72,21 +73,21 @@ def tables_of_images(settings: Settings, wanted: TableSources) -> tuple[LogitTab
 
 
 def set_name(place: Path) -> str:
-    """The group of the domains of a place: `test_base.parquet` -> `test-base`; an underscore would end the group."""
+    """Return the group of a place's domains: `test_base.parquet` -> `test-base`. An underscore would end the group."""
     return re.sub(r"[^A-Za-z0-9.-]+", "-", place.resolve().name.removesuffix(".parquet").removesuffix(".arrow"))
 
 
 def listed(settings: Settings, place: Path, classes: tuple[str, ...]) -> Samples:
-    """The labelled images of a place, or those of the class names that it brings.
+    """Return the labelled images of a place, with labels of `classes` or of the class names that the place brings.
 
     Raises:
-        SettingsError, SourceError: there are none, or some with labels that are no class.
+        SettingsError, SourceError: there are none, or some have a label that is no class.
     """
     return open_samples(settings.decode, place, "--images", classes, own_classes=True)
 
 
 def image_set(settings: Settings, model: ModelPair, samples: Samples, name: str, limit: int | None) -> ImageSet:
-    """What is classified of a place: at most `limit` of its images."""
+    """Return the images of a place to classify, at most `limit` of them."""
     theirs = None if set(samples.labels) <= set(model.classes) else samples.declared
     classes = theirs or model.classes
     chosen = _chosen(len(samples), limit)
@@ -108,7 +109,7 @@ def image_set(settings: Settings, model: ModelPair, samples: Samples, name: str,
 
 
 def _limits(settings: DecodeSettings, samples: Samples) -> str:
-    """Return the limits by which images are left out of a table; nothing of those that have their default."""
+    """Return the limits that leave images out of a table, as text for its digest, without those at their default."""
     names = ("max_message_bytes", "max_rows", "max_pixels") if samples.is_exact else ("max_pixels",)
     changed = {name: getattr(settings, name) for name in names}
     defaults = DecodeSettings()
@@ -126,14 +127,14 @@ def _decoded(data: bytes, max_pixels: int, model: ModelPair, where: str, label: 
 
 
 def _chosen(count: int, limit: int | None) -> list[int]:
-    """All, or `limit` of them at random, in their order."""
+    """Return all indices, or `limit` of them drawn at random, in ascending order."""
     if limit is None or limit >= count:
         return list(range(count))
     return sorted(random.Random(_SEED).sample(range(count), limit))
 
 
 def _classifier(settings: ModelSettings, model: ModelPair, classes: tuple[str, ...]) -> PairClassifier:
-    """The model's, or one of its towers for other class names, with the same merged copies."""
+    """Return the model's classifier, or one of its towers for other class names, with the same merged copies."""
     own = model.classifier
     if classes == model.classes:
         return own

@@ -1,4 +1,4 @@
-"""The command that compares strategies on labelled images."""
+"""The options of `adawise evaluate`, which compares strategies on labelled images."""
 
 from __future__ import annotations
 
@@ -119,13 +119,16 @@ class EvaluateCommand(Command):
     @classmethod
     @override
     def uses(cls, options: Mapping[str, Any]) -> frozenset[str]:
-        """Tables do without the models; whether an objective needs a card is said when the strategies are known."""
+        """Return the groups that must be complete: tables need no models.
+
+        Whether an objective needs a card is checked once the strategies are known.
+        """
         return frozenset({"model", "decode", "log"}) if "images" in options else frozenset({"log"})
 
     @classmethod
     @override
     def problems(cls, options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        """Nothing to read, or a kind of stream without what it needs."""
+        """Yield a mistake if there is nothing to read, or an option or a kind of stream lacks what it needs."""
         if "logits" not in options and "images" not in options:
             yield "logits", "expected a folder of tables; name it, or labelled images with --images"
         if "logits" in options and "images" in options:

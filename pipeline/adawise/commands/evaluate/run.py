@@ -1,4 +1,4 @@
-"""Settings -> strategies side by side on tables of logits, or on images, of which such tables are made first."""
+"""The work of `adawise evaluate`: compare strategies on tables of logits, or on images, made into such tables first."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _log = structlog.get_logger("evaluate")
 
 @dataclass(frozen=True)
 class TableSources:
-    """What to make tables of: at most `limit` images of each place, clean and under `corruptions`; kept in `cache`."""
+    """The images to make tables of: at most `limit` of each place, clean and under `corruptions`; kept in `cache`."""
 
     places: tuple[Path, ...]
     corruptions: str | None
@@ -48,17 +48,17 @@ class TableSources:
 
 
 def evaluate(asked: EvaluateCommand) -> int:
-    """Run strategies on a folder of tables or on images; print a table or JSON, and write it to a folder."""
+    """Run strategies on a folder of tables or on images; print a table or JSON, and write the result to a folder."""
     settings, calibrate = asked.settings, asked.calibrate
     streams = [*asked.streams.split(","), *(("smooth",) if asked.smooth is not None else ())]
     kinds = _known(streams, KINDS, "--streams", "kind of stream")
     orders = _known(asked.orders.split(","), ORDERS, "--orders", "order")
     candidates = _candidates(settings, asked.strategies)
     if asked.curve:
-        at_every_price(candidates)  # or told here that there is nothing to vary, before tables are made
+        at_every_price(candidates)  # raises here if there is nothing to vary, before tables are made
     if calibrate is None and settings.model.card is None:
         for candidate in resolved(candidates, None):
-            objective_named(candidate.objective, None)  # or told here that it needs a card, before tables are made
+            objective_named(candidate.objective, None)  # raises here if it needs a card, before tables are made
     domains = None if asked.domains is None else asked.domains.split(",")
     tables, fitted_on = _tables(settings, _source(asked), domains, calibrate)
     card, calibration = _card(settings, tables, fitted_on)
@@ -66,7 +66,8 @@ def evaluate(asked: EvaluateCommand) -> int:
         advice = advise(card)
         _log.info("objective_chosen", objective=advice.objective, reason=advice.reason)
     if asked.strategies is None and card is not None and advised_alpha(card.verdict) is not None:
-        candidates = (*_candidates(settings, AUTO), *candidates)  # what a worker does is none of the others
+        # What a worker would do is none of the other candidates.
+        candidates = (*_candidates(settings, AUTO), *candidates)
     named, candidates = candidates, resolved(candidates, card)
     for before, meant in zip(named, candidates, strict=True):
         if before.strategy == AUTO:
@@ -94,7 +95,7 @@ def evaluate(asked: EvaluateCommand) -> int:
 
 def _source(asked: EvaluateCommand) -> Path | TableSources:
     if asked.images is None:
-        assert asked.logits is not None  # `problems` has seen to it
+        assert asked.logits is not None  # `EvaluateCommand.problems` has checked it
         return asked.logits
     places = tuple(Path(place.strip()).expanduser() for place in asked.images.split(","))
     return TableSources(places, asked.corrupt, asked.cache, asked.limit)
@@ -103,11 +104,12 @@ def _source(asked: EvaluateCommand) -> Path | TableSources:
 def _tables(
     settings: Settings, source: Path | TableSources, domains: Sequence[str] | None, calibrate: str | None
 ) -> tuple[tuple[LogitTable, ...], LogitTable | None]:
-    """The tables to judge, and the one that temperatures are fitted on."""
+    """Return the tables to judge, and the one that temperatures are fitted on, if any."""
     if isinstance(source, Path):
         tables = read_tables(source, domains)
         return tables, None if calibrate is None else read_tables(source, [calibrate])[0]
-    from adawise.commands.evaluate.images import domain_names, tables_of_images  # with open_clip, which takes seconds
+    # Imports open_clip, which takes seconds.
+    from adawise.commands.evaluate.images import domain_names, tables_of_images
 
     names = domain_names(source)
     for name in (*(domains or ()), *(() if calibrate is None else (calibrate,))):
@@ -120,7 +122,7 @@ def _tables(
 
 def _run(bench: Bench, plan: Plan, card: Card | None, calibration: str, processes: int) -> Result:
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # the batches are too small for more, and the processes are many already
+    torch.set_num_threads(1)  # the batches are too small for more, and there are many processes
     try:
         with progress("evaluated", total=len(plan.tasks), unit="runs") as bar:
             runs = run(bench, plan, card, processes=processes, done=bar.advance)
@@ -130,7 +132,7 @@ def _run(bench: Bench, plan: Plan, card: Card | None, calibration: str, processe
 
 
 def _write_page(folder: Path, result: Result, command: Sequence[str], tables: Sequence[LogitTable]) -> None:
-    """The page beside the result; one line in its place if it cannot be made here."""
+    """Write the page beside the result; if a package for it is missing, print a line instead."""
     missing = [package for module, package in PAGE_NEEDS.items() if importlib.util.find_spec(module) is None]
     if missing:
         note = f"{folder}: no page.html, it needs {', '.join(missing)} (pip install 'adawise[report]')"
@@ -151,7 +153,11 @@ def _candidates(settings: Settings, strategies: str | None) -> tuple[Candidate, 
 
 
 def _known(names: Sequence[str], known: Sequence[str], option: str, what: str) -> tuple[str, ...]:
-    """The names, each once."""
+    """Return the names, each once.
+
+    Raises:
+        SettingsError: a name is unknown.
+    """
     for name in names:
         if name not in known:
             raise SettingsError(f"{option}: there is no {what} {name!r}; expected {', '.join(known)}. Correct it.")
@@ -159,7 +165,11 @@ def _known(names: Sequence[str], known: Sequence[str], option: str, what: str) -
 
 
 def _card(settings: Settings, tables: Sequence[LogitTable], fitted_on: LogitTable | None) -> tuple[Card | None, str]:
-    """The card, made of the table `fitted_on` or read, if any, and where it is from."""
+    """Return the card, and where it is from: made of the table `fitted_on`, or read. Without either, there is none.
+
+    Raises:
+        SettingsError: the card is for other alphas than the tables.
+    """
     if fitted_on is not None:
         table = fitted_on
         card = make_card(
@@ -183,10 +193,12 @@ def _card(settings: Settings, tables: Sequence[LogitTable], fitted_on: LogitTabl
 
 
 def group_names(text: str, tables: Sequence[LogitTable]) -> dict[str, str]:
-    """`known=id+base,new=new` -> the name of each kind of domain (the part of a domain's name before "_").
+    """Return the name of each kind of domain, given as `known=id+base,new=new`.
+
+    The kind of a domain is the part of its name before "_".
 
     Raises:
-        SettingsError: not of that form, or a kind that no table is of.
+        SettingsError: the text has another form, or a kind is given twice or is of no table.
     """
     kinds = {table.group for table in tables}
     names: dict[str, str] = {}
@@ -203,10 +215,10 @@ def group_names(text: str, tables: Sequence[LogitTable]) -> dict[str, str]:
 
 
 def smooth_groups(bench: Bench, text: str) -> Smooth:
-    """`A+B:C` -> the indices of the domains of both groups.
+    """Return the indices of the domains of two groups, given as `A+B:C`.
 
     Raises:
-        SettingsError: no two groups, a domain that is not there, or domains of different classes.
+        SettingsError: there are not two groups, a domain does not exist, or the domains have different classes.
     """
     expected = "expected two groups of domains, such as id_test:new_clean or a+b:c"
     names = [table.name for table in bench.tables]

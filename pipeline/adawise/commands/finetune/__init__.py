@@ -1,1 +1,1 @@
-"""The command `finetune`: the fine-tuned model from labelled images."""
+"""The command `finetune`, which makes the fine-tuned model from labelled images."""

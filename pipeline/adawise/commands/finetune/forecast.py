@@ -1,4 +1,4 @@
-"""How long a run will take and what it needs, from its first updates: on this machine, with these images."""
+"""The duration and memory of a run, forecast from its first updates on this machine with these images."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ import torch
 from adawise.commands.finetune.countdown import REHEARSAL, UPDATE
 from adawise.finetune.run import FinetuneRun
 
-_TIMED = 3  # updates, after one that warms up
+_TIMED = 3  # updates that are timed, after one that warms up
 _MIB = 2**20
 
 _log = structlog.get_logger("finetune")
 
 
 class Forecast:
-    """Tells what a run needs before it starts, and how long it takes after a few updates.
+    """The forecast of a run. It logs the memory before the run starts, and the duration after a few updates.
 
     Args:
-        run: before its start or resumption.
+        run: a run before its start or resumption.
         after: the passes of images through the model that each stage after the training takes.
     """
 
@@ -40,7 +40,7 @@ class Forecast:
         )
 
     def updated(self) -> None:
-        """An update is done: after a few of them, tell."""
+        """Count an update that is done. After a few of them, log the forecast."""
         self._updates.append(time.monotonic())
         if len(self._updates) == _TIMED + 1:
             self._tell()
@@ -67,7 +67,8 @@ class Forecast:
         )
 
     def _peak_bytes(self) -> int:
-        """Of the card's memory, or of the process where the processor trains."""
+        """Return the peak of the GPU's memory in bytes, or of the process where the CPU trains."""
         if torch.cuda.is_available() and next(self._run.learner.model.parameters()).is_cuda:
             return torch.cuda.max_memory_allocated()
+        # In bytes on macOS, in KiB elsewhere.
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -1,4 +1,7 @@
-"""What a run has to learn from, and where that is too little: told before it begins, and again at its end."""
+"""Notes on data that is too little to learn from, or too little to judge by.
+
+They are logged before a run begins, and are in its record at the end.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +15,18 @@ from adawise.labelled.samples import Samples
 from adawise.settings import FinetuneSettings
 from adawise.text import counted
 
-_FEW_EACH = 8  # images of a class to learn from
-_FEW_HELD_OUT = 200  # judge an accuracy to within 7 points
-_UNEVEN = 10  # times as many images of one class as of another
-_NAMED = 5
+_FEW_EACH = 8  # images of a class to learn from, below which there is a note
+_FEW_HELD_OUT = 200  # held-out images, below which there is a note; these judge an accuracy to within 7 points
+_UNEVEN = 10  # times as many images of one class as of another, from which on there is a note
+_NAMED = 5  # names in a note
 
 
 def check_classes(train: Samples) -> None:
-    """Refuse what nothing can be learned from. Raises SettingsError: images of one class alone."""
+    """Check that there is something to learn.
+
+    Raises:
+        SettingsError: all images are of one class.
+    """
     if len(train.classes) < 2:
         raise SettingsError(
             f"--labelled {train.where}: expected images of two classes at least, found {len(train.usable)} of "
@@ -30,12 +37,20 @@ def check_classes(train: Samples) -> None:
 def notes_on(
     settings: FinetuneSettings, train: Sequence[str], held_out: int, classes: Sequence[str], *, are_listed: bool
 ) -> list[str]:
-    """Sentences on labels to train on, the number of held-out images, and all class names, `are_listed` by the user."""
+    """Return notes on the images and the class names.
+
+    Args:
+        settings: the settings of the run.
+        train: the labels of the images to train on.
+        held_out: the number of held-out images.
+        classes: all class names.
+        are_listed: True if the user listed them.
+    """
     return [*_names(train, classes, are_listed), *_few(settings, train, held_out), *_uneven(settings, train)]
 
 
 def note_on_stretches(samples: Samples, train: Sequence[int], held_out: Sequence[int]) -> str | None:
-    """Return a sentence on held-out images that are stretches of time of cameras; None where they are not."""
+    """Return a note if the held-out images are whole stretches of time of cameras, else None."""
     if samples.taken is None:
         return None
     cameras = len({samples.taken[i].camera for i in held_out})
@@ -90,7 +105,7 @@ def _uneven(settings: FinetuneSettings, train: Sequence[str]) -> Iterator[str]:
 
 
 def _within(images: int) -> int:
-    """Half of a 95 % interval of an accuracy of one half, in points."""
+    """Return half the width of a 95 % interval of an accuracy of one half, in points."""
     return round(196 * math.sqrt(0.25 / images))
 
 

@@ -1,6 +1,6 @@
-"""The command that makes theta_1: finetune.
+"""The options of `adawise finetune`, which makes theta_1.
 
-Options and one call. Whatever is heavy is imported by the call, so that help is quick.
+Heavy modules are imported by the call alone, so that help is quick.
 """
 
 from __future__ import annotations
@@ -61,12 +61,12 @@ class FinetuneCommand(Command):
     @classmethod
     @override
     def uses(cls, options: Mapping[str, Any]) -> frozenset[str]:
-        """Of the pair, only theta_0 must be there."""
+        """Return the groups that must be complete: of the pair, only theta_0 must be set."""
         return frozenset({"finetune", "decode", "log"})
 
     @classmethod
     @override
     def problems(cls, options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        """Both ways to treat what is there."""
+        """Yield a mistake if both --resume and --overwrite are given."""
         if "resume" in options and "overwrite" in options:
             yield "resume", "it has no use with --overwrite; leave one of them out"

@@ -1,8 +1,8 @@
-"""The rehearsal: the same fine-tuning once more without some of the classes, to see how it treats what it never saw.
+"""The rehearsal: the same fine-tuning without some of the classes, to see how it treats what it never saw.
 
-theta_1 knows every class that there are images of. How sure it is of what it does not know, and how rightly, cannot be
-seen on it, and an objective that takes confidence for knowledge fails just there. So the recipe is run again on half of
-the classes: to that model the others are new.
+theta_1 knows every class that has images. It cannot show how confident it is about unknown classes, and how rightly,
+and an objective that takes confidence for knowledge fails there. So the recipe is run again on half of the classes: to
+that model, the others are new.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ from adawise.settings import Settings
 _log = structlog.get_logger("finetune")
 
 LEAST_CLASSES = 4
-LEAVES_OUT = 0.5  # of the classes
-STEP = 4  # alphas: logits change little from one to the next
+LEAVES_OUT = 0.5  # share of the classes
+STEP = 4  # logits are computed at every fourth alpha, as they change little from one to the next
 _SHIFTS = "gaussian_noise:2,motion_blur:2,fog:2,contrast:2,jpeg:4"
 _SEED = 0
 
 
 def kept_classes(classes: Sequence[str], seed: int) -> frozenset[str]:
-    """The classes that a rehearsal is trained on; all of them where they are too few to leave some out."""
+    """Return the classes that a rehearsal is trained on; all of them if they are too few to leave some out."""
     if len(classes) < LEAST_CLASSES:
         return frozenset(classes)
     mixed = np.random.default_rng(seed).permutation(len(classes))
@@ -56,19 +56,19 @@ def kept_classes(classes: Sequence[str], seed: int) -> frozenset[str]:
 
 
 def shifts() -> tuple[Corruption, ...]:
-    """What images are judged under, beside as they are; nothing where scikit-image is missing."""
+    """Return the corruptions that images are judged under, beside clean ones; none if scikit-image is missing."""
     return parse(_SHIFTS) if find_spec("skimage") is not None else ()
 
 
 def computed_alphas(alphas: Sequence[float]) -> int:
-    """How many alphas a condition's images pass the model at."""
+    """Return the number of alphas at which a condition's images pass the model."""
     return len(range(0, len(alphas) - 1, STEP)) + 1
 
 
 def conditions_of(
     classifier: PairClassifier, images: HeldOut, group: str, kinds: Sequence[Corruption | None], bar: Progress
 ) -> Iterator[Condition]:
-    """The images under each shift, None for as they are: conditions `GROUP_fog2`, `GROUP_clean`."""
+    """Yield the images as a condition for each kind of shift, None for clean ones: `GROUP_fog2`, `GROUP_clean`."""
     batches = list(images)
     for kind in kinds:
         shifted = ((pixels if kind is None else _under(kind, pixels), labels) for pixels, labels in batches)
@@ -91,15 +91,20 @@ def rehearse(
     resumes: bool,
     countdown: Countdown,
 ) -> tuple[Condition, ...] | None:
-    """What a pair says that was made the same way of some classes alone, of images of the others; None if stopped.
+    """Train a pair on some of the classes as theta_1 was, and return its results on images of the other classes.
 
-    It is trained for `epochs`, as theta_1 was: longer, and it would be surer of what it does not know than theta_1 is.
-    Empty where that is not asked for, or images do not allow it, or it fails; the last is noted here.
+    It is trained for `epochs`, as theta_1 was: trained longer, it would be more confident about unknown classes than
+    theta_1 is.
+
+    Returns:
+        The conditions. They are empty if no rehearsal is asked for, if the images do not allow one, or if it fails,
+        which is added to `notes`. None if it was stopped.
     """
     try:
         return _rehearsed(settings, data, folder, decoders, epochs, resumes, countdown)
-    except (SettingsError, DivergedError) as error:  # theta_1 is made, and this is no reason to lose it
-        # a run that diverged says where its best epoch lies and how to start anew, which is not for a rehearsal
+    except (SettingsError, DivergedError) as error:  # theta_1 is made, and a rehearsal that fails must not lose it
+        # DivergedError names the best epoch and says how to start anew, which is not for a rehearsal; its cause says
+        # why.
         why = f"it diverged, {error.__cause__}" if error.__cause__ and isinstance(error, DivergedError) else str(error)
         note = "theta_1 stays as it is; the verdict says nothing of classes without images"
         _log.warning("rehearsal_left_out", why=why, note=note)
@@ -116,7 +121,12 @@ def _rehearsed(
     resumes: bool,
     countdown: Countdown,
 ) -> tuple[Condition, ...] | None:
-    """As `rehearse`. Raises SettingsError: images cannot be read; DivergedError: as it says."""
+    """Run the rehearsal; see `rehearse`.
+
+    Raises:
+        SettingsError: images cannot be read.
+        DivergedError: the training diverged.
+    """
     part = part_of(data, settings)
     if not settings.finetune.rehearsal or isinstance(part, str):
         return ()
@@ -124,6 +134,7 @@ def _rehearsed(
     kept = {data.train.labels[i] for i in part.train_rows}
     left_out = [i for i in data.train_rows if data.train.labels[i] not in kept]
     place = folder.rehearsal
+    # Its curve is not reported to TensorBoard or MLflow, which have that of theta_1.
     untracked = settings.finetune.model_copy(update={"tensorboard": False, "mlflow": False})
     settings = settings.model_copy(update={"finetune": untracked})
     start = starting_model(settings)
@@ -134,7 +145,7 @@ def _rehearsed(
     prepare(run, place, part, start, Begin(resumes and place.checkpoint.exists(), None))
     if not train(settings, run, place, countdown):
         return None
-    del run, start
+    del run, start  # frees their memory for the pair
     model = load_model(pair_settings(settings.model, place), settings.decode, with_card=False)
     chosen = HeldOut(
         images, some_of(settings, left_out, settings.finetune.judged_images), settings.finetune.batch_images
@@ -145,7 +156,7 @@ def _rehearsed(
 
 
 def part_of(data: Data, settings: Settings) -> Data | str:
-    """The images that a rehearsal is trained on and judged by; or why there cannot be one."""
+    """Return the images that a rehearsal is trained on and judged by; or a text that says why there can be none."""
     labels = sorted({data.train.labels[i] for i in data.train_rows})
     kept = kept_classes(labels, settings.finetune.seed)
     if len(kept) == len(labels):
@@ -158,7 +169,7 @@ def part_of(data: Data, settings: Settings) -> Data | str:
 
 
 def stages_after(settings: Settings, data: Data) -> dict[str, int]:
-    """The stages after the training, and the passes of images through the model that each takes."""
+    """Return the stages after the training, with the passes of images through the model that each takes."""
     part = part_of(data, settings)
     some = settings.finetune.judged_images
     card, few = (min(limit, len(data.held_out_rows)) for limit in (settings.finetune.card_images, some))

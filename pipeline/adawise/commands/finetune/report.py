@@ -1,4 +1,4 @@
-"""What a run of fine-tuning leaves behind and tells: its record, its curve, and how to use what it made."""
+"""The results of a run of fine-tuning: its record, its curve, and the settings that use what it made."""
 
 from __future__ import annotations
 
@@ -29,14 +29,17 @@ from adawise.text import counted
 if TYPE_CHECKING:
     from adawise.commands.finetune.options import FinetuneCommand
 
-_SKIPPED_KEPT = 100
-_SHOWN = 3
+_SKIPPED_KEPT = 100  # skipped files, or reasons, in the record
+_SHOWN = 3  # confusions, or reasons, that are printed
 
 
 def facts_of(
     run: FinetuneRun, found: Comparison, classes: Sequence[str], notes: Sequence[str], skipped: Mapping[str, str]
 ) -> dict[str, Any]:
-    """What is known of a run that ended, before there is a card: the same, however often it was resumed."""
+    """Return what is known of a run that ended, before there is a card.
+
+    It does not depend on how often the run was resumed.
+    """
     best = run.progress.best
     assert best is not None  # a run has at least one epoch
     reasons = sorted(Counter(skipped.values()).items(), key=lambda item: (-item[1], item[0]))
@@ -61,7 +64,7 @@ def facts_of(
 
 
 def record_of(settings: Settings, facts: Mapping[str, Any], card: Card, held_out: Sequence[str]) -> dict[str, Any]:
-    """The record of a run: its facts, and what the card says; `held_out` are names of images."""
+    """Return the record of a run: its facts, and what the card says. `held_out` are names of images."""
     return {
         **facts,
         "theta_0": {"checkpoint": settings.model.theta_0, "hash": card.identity["theta_0"]},
@@ -81,7 +84,7 @@ def record_of(settings: Settings, facts: Mapping[str, Any], card: Card, held_out
 
 
 def tell(record: Mapping[str, Any], asked: FinetuneCommand, folder: Folder) -> None:
-    """Print the record as JSON, or for people: the curve, what is odd about it, and the settings that use it."""
+    """Print the record as JSON, or as text: the curve, what is odd about it, and the settings that use the pair."""
     model = asked.settings.model
     another, verdict = another_card(asked, folder), read_card(folder.card).verdict
     use_lines = settings_lines(model, folder, verdict)
@@ -103,14 +106,14 @@ def tell(record: Mapping[str, Any], asked: FinetuneCommand, folder: Folder) -> N
 
 
 def another_card(asked: FinetuneCommand, folder: Folder) -> str:
-    """The command that makes a card for other names, of the images that were held out."""
+    """Return the command that makes a card for other names from the held-out images."""
     place = asked.labelled if asked.validation is None else asked.validation
     words = ["adawise", "card", "--labelled", str(place), "--held-out", str(folder.record)]
     return shlex.join([*words, "--model.classes", "OTHER.txt", "-o", str(folder.path / "OTHER.card.json")])
 
 
 def settings_lines(model: ModelSettings, folder: Folder, verdict: PairVerdict | None) -> list[str]:
-    """The lines of adawise.toml that use theta_1 and its card, as is recommended."""
+    """Return the lines of adawise.toml that use theta_1 and its card as recommended."""
     search = []
     if verdict is not None and not (recommended := recommend(verdict)).is_auto:
         search = ["[search]", 'strategy = "fixed"', f"alpha = {recommended.alpha}", ""]

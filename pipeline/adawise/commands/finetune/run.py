@@ -1,4 +1,4 @@
-"""Settings -> theta_1 and its card from theta_0 and labelled images."""
+"""The work of `adawise finetune`: make theta_1 and its card from theta_0 and labelled images."""
 
 from __future__ import annotations
 
@@ -62,7 +62,14 @@ _log = structlog.get_logger("finetune")
 
 
 def finetune(asked: FinetuneCommand) -> int:
-    """Train, or go on training; then make the card and print the record. 130 if it was stopped before its end."""
+    """Train, or go on training; then make the card and print the record.
+
+    Returns:
+        0, or 130 if it was stopped before its end.
+
+    Raises:
+        TrainingError: the pair that was made must not serve.
+    """
     settings, resume = asked.settings, asked.resume
     check_trackers(settings.finetune)
     folder = Folder(asked.output)
@@ -97,9 +104,9 @@ def finetune(asked: FinetuneCommand) -> int:
         skipped = {**data.train.passed_over, **data.held_out.passed_over, **broken}
         facts = facts_of(run, found, data.classes, notes, skipped)
         if found.ruin is not None:
-            stack.close()  # the bar, which would take what is printed for its own
+            stack.close()  # ends the bar, which would capture what is printed
             _reject(folder, facts, found.ruin, asked)
-        del run, start  # their memory is for the rehearsal
+        del run, start  # frees their memory for the rehearsal
         try:
             epochs, told = facts["best"]["epoch"], facts["notes"]
             unseen = rehearse(
@@ -114,7 +121,8 @@ def finetune(asked: FinetuneCommand) -> int:
         record = record_of(settings, facts, card, [data.held_out.names[i] for i in data.held_out_rows])
         write_bytes(folder.record, json.dumps(record, indent=1).encode())
         _write_page(folder, record, asked, _wrong(data, judges, found))
-    folder.remove_rehearsal()  # while a checkpoint says that the run is not over: it would be in an extension's way
+    # Before the checkpoint, which says that the run is not over: it would hinder an extension.
+    folder.remove_rehearsal()
     folder.checkpoint.unlink(missing_ok=True)
     tell(record, asked, folder)
     return 0
@@ -138,7 +146,11 @@ def _notes(settings: Settings, data: Data) -> list[str]:
 
 
 def _reject(folder: Folder, facts: Mapping[str, Any], ruin: str, asked: FinetuneCommand) -> NoReturn:
-    """Keep what was made apart, with its record, and say why. Raises TrainingError."""
+    """Put theta_1 into a folder of its own with its record, and say why.
+
+    Raises:
+        TrainingError: always.
+    """
     record = {**facts, "ruin": ruin}
     apart = folder.reject()
     write_bytes(apart.record, json.dumps(record, indent=1).encode())
@@ -154,7 +166,7 @@ def _reject(folder: Folder, facts: Mapping[str, Any], ruin: str, asked: Finetune
 
 
 def _write_page(folder: Folder, record: Mapping[str, Any], asked: FinetuneCommand, wrong: Sequence[WrongImage]) -> None:
-    """The page beside the record; one line in its place if it cannot be made here."""
+    """Write the page beside the record; if a package for it is missing, print a line instead."""
     missing = [package for module, package in PAGE_NEEDS.items() if find_spec(module) is None]
     if missing:
         note = f"{folder.path}: no {folder.page.name}, it needs {', '.join(missing)} (pip install 'adawise[report]')"
@@ -166,9 +178,10 @@ def _write_page(folder: Folder, record: Mapping[str, Any], asked: FinetuneComman
 
 
 def _wrong(data: Data, judges: Images, found: Comparison) -> list[WrongImage]:
-    """The first held-out images that theta_1 takes for something else, small."""
+    """Return the first held-out images that theta_1 takes for something else, with thumbnails."""
     rows = [i for i in data.held_out_rows if data.held_out.names[i] not in judges.skipped]
-    if len(rows) != len(found.labels):  # one that could be read at some times alone: nobody knows which is which
+    # An image could be read only some of the times, so that rows and labels cannot be matched.
+    if len(rows) != len(found.labels):
         return []
     named = zip(rows, found.labels, found.fine_tuned, strict=True)
     mistaken = [(i, own, other) for i, own, other in named if own != other][:SHOWN]
@@ -187,9 +200,9 @@ def _card(
     unseen: Sequence[Condition],
     countdown: Countdown,
 ) -> Card:
-    """Load the pair as a worker would, and make its card from held-out images, as they are and shifted.
+    """Load the pair as a worker would, and make its card from held-out images, clean and shifted.
 
-    It is judged on these and on `unseen`, conditions of a pair that was made the same way.
+    The card is judged on these and on `unseen`, the conditions of a rehearsal.
     """
     limit, judged, batch = (getattr(settings.finetune, f"{name}_images") for name in ("card", "judged", "batch"))
     model = load_model(pair_settings(settings.model, folder), settings.decode, with_card=False)

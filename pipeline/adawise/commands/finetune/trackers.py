@@ -1,4 +1,4 @@
-"""The curve of a run, told to TensorBoard and MLflow as well, where they are asked for and installed."""
+"""The reports of a run's curve to TensorBoard and MLflow, where they are asked for and installed."""
 
 from __future__ import annotations
 
@@ -18,14 +18,19 @@ from adawise.settings import FinetuneSettings
 TellRow = Callable[[Epoch], object]
 Close = Callable[[], object]
 _SERVER = "MLFLOW_TRACKING_URI"
-_PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}  # it would wait for minutes
-_MOST_LETTERS = 500  # of a parameter's value, as MLflow's oldest servers have it
+# By default it waits for minutes.
+_PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+_MOST_LETTERS = 500  # characters of a parameter's value that MLflow's oldest servers accept
 
 _log = structlog.get_logger("finetune")
 
 
 def check_trackers(settings: FinetuneSettings) -> None:
-    """Raises SettingsError: one that is asked for is not installed."""
+    """Check that the trackers that are asked for can be used.
+
+    Raises:
+        SettingsError: one is not installed, or the address of MLflow's server is not set.
+    """
     for extra, module, wanted in (
         ("tensorboard", "tensorboardX", settings.tensorboard),
         ("mlflow", "mlflow", settings.mlflow),
@@ -40,7 +45,7 @@ def check_trackers(settings: FinetuneSettings) -> None:
 
 @contextmanager
 def trackers(settings: FinetuneSettings, folder: Folder, run: FinetuneRun) -> Iterator[TellRow]:
-    """What tells a row of the curve to each that is asked for; those so far are told at once."""
+    """Yield a function that reports a row of the curve to each tracker. The rows so far are reported at once."""
     asked = [("tensorboard", settings.tensorboard, _tensorboard), ("mlflow", settings.mlflow, _mlflow)]
     each = [_Tracker(name, partial(opening, folder, run)) for name, is_asked, opening in asked if is_asked]
 
@@ -58,7 +63,10 @@ def trackers(settings: FinetuneSettings, folder: Folder, run: FinetuneRun) -> It
 
 
 class _Tracker:
-    """One that fails is told of in a warning and asked again with the next row: no run ends with it."""
+    """A tracker that ends no run: a failure is logged as a warning.
+
+    Rows that could not be reported are tried again with the next row.
+    """
 
     def __init__(self, name: str, opening: Callable[[], tuple[TellRow, Close]]) -> None:
         self._name, self._opening = name, opening
@@ -82,7 +90,7 @@ class _Tracker:
     def _warning(self) -> Iterator[None]:
         try:
             yield
-        except Exception as error:  # noqa: BLE001  their clients promise no closed set
+        except Exception as error:  # noqa: BLE001  # the clients of the trackers document no closed set of errors
             first = (str(error).strip() or type(error).__name__).splitlines()[0]
             _log.warning("tracking_failed", tracker=self._name, error=first[:_MOST_LETTERS])
 
@@ -90,7 +98,7 @@ class _Tracker:
 def _tensorboard(folder: Folder, _run: FinetuneRun) -> tuple[TellRow, Close]:
     from tensorboardX import SummaryWriter
 
-    writer = SummaryWriter(str(folder.events), purge_step=0)  # in place of what a run that was stopped told
+    writer = SummaryWriter(str(folder.events), purge_step=0)  # replaces what an interrupted run reported
 
     def tell(row: Epoch) -> None:
         for name, value in _values(row).items():
@@ -101,7 +109,10 @@ def _tensorboard(folder: Folder, _run: FinetuneRun) -> tuple[TellRow, Close]:
 
 
 def _mlflow(folder: Folder, run: FinetuneRun) -> tuple[TellRow, Close]:
-    """Where the environment says (MLFLOW_TRACKING_URI, MLFLOW_EXPERIMENT_NAME), which has the passwords as well."""
+    """Start a run where the environment says (MLFLOW_TRACKING_URI, MLFLOW_EXPERIMENT_NAME).
+
+    The environment has the passwords as well.
+    """
     for name, value in _PATIENCE.items():
         os.environ.setdefault(name, value)
     import mlflow

@@ -1,4 +1,4 @@
-"""A run of training, as settings ask for it: its images, its model, and the way through its epochs."""
+"""A training run, as the settings ask for it: its images, its model, and its epochs."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _log = structlog.get_logger("finetune")
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """What is trained on and what is held out, by image numbers; class names and prompts; a digest of the images."""
+    """The images to train on and the held-out ones, by row; class names and prompts; a digest of the images."""
 
     train: Samples
     train_rows: list[int]
@@ -53,14 +53,18 @@ class Data:
 
 
 class Begin(NamedTuple):
-    """How a run begins: at a checkpoint, behind a run that `ended`, or anew."""
+    """The beginning of a run: at a checkpoint, after a run that `ended`, or anew."""
 
     resumes: bool
     ended: Mapping[str, Any] | None
 
 
 def read_data(settings: Settings, labelled: Path, validation: Path | None) -> Data:
-    """What lies there, and which of it is held out. Raises SettingsError: labels, names and images do not agree."""
+    """Read the labelled images, and choose which are held out.
+
+    Raises:
+        SettingsError: labels, names and images do not agree.
+    """
     named = settings.model.classes
     known = read_lines(named, "model.classes", "class name") if named is not None else None
     train = open_samples(settings.decode, labelled, "--labelled", known)
@@ -82,15 +86,15 @@ def _contents(used: Sequence[tuple[Samples, Sequence[int]]]) -> str:
 
 
 def starting_model(settings: Settings) -> StartingModel:
-    """theta_0, to be trained."""
+    """Return theta_0, to be trained."""
     model = settings.model
-    assert model.theta_0 is not None  # the command line has seen to it
+    assert model.theta_0 is not None  # the command line has checked it
     start = load_starting_model(model.architecture, model.theta_0, wanted=model.preprocessing)
     return replace(start, preprocess=replace(start.preprocess, rendition=rendition(settings.decode)))
 
 
 def decided_by(settings: Settings, data: Data, start: StartingModel) -> Mapping[str, str]:
-    """All that decides what is computed, by name; where the files lie does not."""
+    """Return all that decides what is computed, by name. Where the files lie does not decide it."""
     device = open_device(settings.model)
     return {
         **recipe_of(settings.finetune).as_settings(),
@@ -107,7 +111,7 @@ def decided_by(settings: Settings, data: Data, start: StartingModel) -> Mapping[
 
 
 def recipe_of(settings: FinetuneSettings) -> Recipe:
-    """Those settings that decide what a run computes."""
+    """Return the settings that decide what a run computes."""
     return Recipe(**settings.model_dump(include={field.name for field in fields(Recipe)}))
 
 
@@ -120,7 +124,12 @@ def run_of(
     *,
     ends_with: int | None = None,
 ) -> FinetuneRun:
-    """A run from its start; `decoders` of the images to train on, and of those that are held out."""
+    """Return a run before its start.
+
+    Args:
+        decoders: decoders of the images to train on, and of the held-out ones.
+        ends_with: an epoch after which the run ends and whose weights are taken; None: as the recipe says.
+    """
     images, judges = decoders
     return FinetuneRun(
         learner=_learner(settings, data, start),
@@ -151,7 +160,11 @@ def _learner(settings: Settings, data: Data, start: StartingModel) -> Learner:
 
 
 def _training_format(settings: Settings, device: Device) -> torch.dtype:
-    """bfloat16 for mixed precision or float32: float16 would need its losses scaled, and tf32 is for serving."""
+    """Return bfloat16 for mixed precision, or float32: float16 would need its losses scaled, and tf32 is for serving.
+
+    Raises:
+        SettingsError: the settings ask for fp16 or tf32.
+    """
     if settings.model.precision in {"fp16", "tf32"}:
         raise SettingsError(
             f"model.precision is {settings.model.precision}: a model is fine-tuned in bf16 or fp32. "
@@ -163,7 +176,7 @@ def _training_format(settings: Settings, device: Device) -> torch.dtype:
 
 @contextmanager
 def decoders(settings: Settings, data: Data, preprocess: Preprocess) -> Iterator[tuple[Images, Images]]:
-    """What decodes the images to train on, and those that judge: one, if they lie in one place."""
+    """Yield the decoders of the images to train on, and of the held-out ones."""
     index = {name: number for number, name in enumerate(data.classes)}
 
     def decoder(samples: Samples) -> Images:
@@ -183,7 +196,7 @@ def prepare(run: FinetuneRun, folder: Folder, data: Data, start: StartingModel, 
     """Put a run where it begins: its checkpoint, the end of the run before, or an empty folder.
 
     Returns:
-        What decided the run when it began; an earlier version kept less of it.
+        The settings that decided the run when it began. An earlier version kept fewer of them.
     """
     if begin.resumes:
         remove_leftovers(*folder.files)
@@ -198,7 +211,7 @@ def prepare(run: FinetuneRun, folder: Folder, data: Data, start: StartingModel, 
 def train(
     settings: Settings, run: FinetuneRun, folder: Folder, bar: Progress, forecast: Forecast | None = None
 ) -> bool:
-    """Train to the end (True) or until stopped; what happens is told as it does."""
+    """Train to the end (return True) or until stopped, and log the progress."""
     with stop_signals() as stopping:
         run.on_judged = bar.advance
         if not run.progress.curve:
@@ -228,9 +241,9 @@ def train(
 
 
 def passes_left(run: FinetuneRun) -> int:
-    """Passes to train by, and to judge by: two an image and epoch, and theta_0's once."""
+    """Return the passes that are left to train and to judge: two an image and epoch to judge, and theta_0's once."""
     recipe, done = run.recipe, run.progress
-    images = len(run.train_rows)  # fewer than a batch make an update as well
+    images = len(run.train_rows)  # fewer images than a batch make an update as well
     per_epoch = min(images, recipe.updates(images) * recipe.batch_images * recipe.accumulate)
     held_out = len(run.held_out.rows)
     left = (run.last_epoch - done.epoch + 1) * (UPDATE * per_epoch + 2 * held_out) - UPDATE * done.images
@@ -238,19 +251,19 @@ def passes_left(run: FinetuneRun) -> int:
 
 
 def whole_passes(settings: Settings, data: Data) -> int:
-    """Those of a run from its beginning, if it is as long as the settings say."""
+    """Return the passes of a run from its beginning, if it is as long as the settings say."""
     recipe, images, held_out = recipe_of(settings.finetune), len(data.train_rows), len(data.held_out_rows)
     per_epoch = min(images, recipe.updates(images) * recipe.batch_images * recipe.accumulate)
     return recipe.epochs * (UPDATE * per_epoch + 2 * held_out) + held_out
 
 
 def some_of(settings: Settings, rows: Sequence[int], limit: int) -> list[int]:
-    """At most so many, at random."""
+    """Return at most `limit` rows, drawn at random."""
     mixed: list[int] = recipe_of(settings.finetune).random().permutation(rows).tolist()
     return mixed[:limit]
 
 
 def pair_settings(settings: ModelSettings, folder: Folder) -> ModelSettings:
-    """The settings of a worker that uses what was made."""
+    """Return the settings of a worker that uses the pair that was made."""
     made = {"theta_1": f"local-dir:{folder.theta_1}", "classes": folder.classes, "templates": folder.templates}
     return settings.model_copy(update=made)

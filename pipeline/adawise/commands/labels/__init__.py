@@ -1,1 +1,1 @@
-"""The command `labels`: labels that come later by Kafka."""
+"""The command `labels`, which stores labels that come later by Kafka."""

@@ -1,4 +1,4 @@
-"""The command that stores labels which come later: labels. Options and one call."""
+"""The options of `adawise labels`, which stores labels that come later."""
 
 from __future__ import annotations
 
@@ -47,5 +47,5 @@ class LabelsCommand(Command):
     @classmethod
     @override
     def is_service(cls, options: Mapping[str, Any]) -> bool:
-        """With --follow."""
+        """Return True with --follow."""
         return bool(options.get("follow"))

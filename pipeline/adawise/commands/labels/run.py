@@ -1,4 +1,4 @@
-"""Settings -> labels that come by Kafka, stored under the output whose images they are of."""
+"""The work of `adawise labels`: store labels from Kafka under the output whose images they are of."""
 
 from __future__ import annotations
 
@@ -26,24 +26,27 @@ if TYPE_CHECKING:
     from adawise.commands.labels.options import LabelsCommand
 
 SUFFIX = ".labels"
-"""Of the topic's name and of the group's, where nothing else is said."""
+"""The suffix of the topic's name, unless --topic is given, and of the group's name."""
 
 _FILES = FilePolicy(max_messages=10_000, max_bytes=2 * 2**20, max_age_s=60.0)  # 0.3 million labels at most
 _BUFFERED_BYTES = 64 * 2**20
-_TOLD = 5  # problems
+_TOLD = 5  # problems that are printed
 
 
 def collect_labels(asked: LabelsCommand) -> int:
-    """Store the labels of a topic under a root, until none is left, or until it is stopped: 130 if not to follow.
+    """Store the labels of a topic under a root until none is left, or with --follow until stopped.
 
-    Members of one group share the partitions. Whatever dies, each message is stored once: its file is created only if
-    absent, under a name that says where the next one goes on. The group's offset is committed once the file is durable.
-    To follow, a broker or a store that does not answer is waited for.
+    Members of one group share the partitions. Whichever process dies, each message is stored once: its file is created
+    only if absent, under a name that says where the next one goes on. The group's offset is committed once the file is
+    durable. With --follow, the command waits for a broker or a store that does not answer.
+
+    Returns:
+        0, or 130 if it was stopped without --follow.
 
     Raises:
         SettingsError: no worker wrote to the root.
         SourceError: there is no such topic, or the labels there are of another one.
-        BrokerUnavailable, StoreUnavailable: not to follow.
+        BrokerUnavailable, StoreUnavailable: the broker or the store does not answer, without --follow.
     """
     kafka, root, follow = asked.settings.kafka, asked.root, asked.follow
     topic = asked.topic or f"{kafka.topic}{SUFFIX}"

@@ -1,1 +1,1 @@
-"""The commands `pair`: another pair of models, other classes or another card, without a stop."""
+"""The commands `pair`, which serve another pair of models, other classes or another card without a stop."""

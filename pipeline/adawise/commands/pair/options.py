@@ -1,4 +1,4 @@
-"""`adawise pair`: its options."""
+"""The options of `adawise pair`."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class PairStageCommand(Command):
 
     @override
     def call(self) -> int:
-        """Stage."""
+        """Stage the pair of the settings."""
         from adawise.commands.pair.stage import stage
 
         return stage(self.settings, root=self.root, shadow=self.shadow, keeps=self.state == "keep", wait_s=self.wait)
@@ -90,7 +90,7 @@ class PairSwitchCommand(Command):
 
     @override
     def call(self) -> int:
-        """Switch."""
+        """Have the workers switch to the pair."""
         from adawise.commands.pair.run import switch
 
         keeps = None if self.state is None else self.state == "keep"
@@ -120,7 +120,7 @@ class PairRollbackCommand(Command):
 
     @override
     def call(self) -> int:
-        """Roll back."""
+        """Go back to the former pair, or withdraw the staged one."""
         from adawise.commands.pair.run import rollback
 
         keeps = None if self.state is None else self.state == "keep"
@@ -149,7 +149,7 @@ class PairListCommand(Command):
 
     @override
     def call(self) -> int:
-        """List."""
+        """Print the pairs and the workers."""
         from adawise.commands.pair.run import list_pairs
 
         return list_pairs(self.settings, root=self.root, as_json=self.as_json)

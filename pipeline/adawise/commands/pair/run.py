@@ -1,4 +1,7 @@
-"""What is asked of the workers of a root about their pairs, and how far they are with it. Loads no torch."""
+"""The work of `adawise pair switch`, `rollback` and `list`: orders about pairs, and reports of the workers on them.
+
+Loads no torch.
+"""
 
 from __future__ import annotations
 
@@ -28,34 +31,34 @@ from adawise.store.store import Store, open_store
 from adawise.text import as_duration, as_size
 
 FOUND = 3
-_WORST = 5  # cameras
-_MISSED = 3  # reports that did not come, by which a worker is gone: one that ends in order takes back what it said
-_FORGOTTEN_S = 86_400.0  # one that was killed: nobody wants to hear of it any more
-_POLL_S = 0.5
+_WORST = 5  # cameras that are listed, those with the lowest agreement
+_MISSED = 3  # missing reports after which a worker counts as gone; one that ends in order removes its report
+_FORGOTTEN_S = 86_400.0  # seconds after which the report of a worker that was killed is ignored
+_POLL_S = 0.5  # seconds between two looks while waiting
 
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """What a worker said last, when and how long ago by the store's clock, and within how many seconds it says more."""
+    """A worker's last report: when and how long ago it came by the store's clock, and when the next one is due."""
 
     worker: str
-    heard: datetime
+    heard: datetime  # when the report was written
     age_s: float
-    again_s: float
+    again_s: float  # seconds within which the next report is due
     pairs: Mapping[int, tuple[str, str]]  # number: state, why
-    partitions: Mapping[int, tuple[PairKey, int]]  # pair, offset from which on
-    loads: Mapping[str, tuple[float, int]]  # pair's id: seconds, bytes
+    partitions: Mapping[int, tuple[PairKey, int]]  # pair, and the offset from which on it serves
+    loads: Mapping[str, tuple[float, int]]  # pair's id: seconds to load, bytes
     shadow: Mapping[str, Any] | None  # batches done and late, seconds, why it was given up
     methods: Mapping[int, str]  # number: how alpha is chosen, "" where it is not loaded
 
     @property
     def is_here(self) -> bool:
-        """False for one that was killed, or stands still: so many reports of it did not come."""
+        """False for a worker that was killed or hangs: several of its reports are missing."""
         return self.age_s < _MISSED * self.again_s
 
     @property
     def absence(self) -> str:
-        """Since when nothing came of one that is not here."""
+        """A sentence that says since when a worker that is gone has not reported."""
         return (
             f"{self.worker} is gone: it was killed or stands still, nothing came of it since "
             f"{self.heard.astimezone(UTC):%Y-%m-%d %H:%M:%SZ}, {as_duration(self.age_s)} ago; nobody waits for it"
@@ -63,11 +66,11 @@ class Reported:
 
 
 def opened(settings: Settings, root: str | None) -> tuple[Store, Orders]:
-    """A root and its orders.
+    """Open a root, and read its orders.
 
     Raises:
         SettingsError: no worker of this version ever began there.
-        ChainError, StoreUnavailable: by the root.
+        ChainError, StoreUnavailable: the root is damaged, or does not answer.
     """
     store = open_store(root or settings.sink.root)
     orders = read_orders(store)
@@ -90,7 +93,7 @@ def opened(settings: Settings, root: str | None) -> tuple[Store, Orders]:
 
 
 def asking() -> str:
-    """Who asks."""
+    """Return the user and the host that give an order."""
     try:
         user = getpass.getuser()
     except (KeyError, OSError):  # a container whose user has no name
@@ -101,11 +104,11 @@ def asking() -> str:
 def switch(
     settings: Settings, *, root: str | None, number: int | None, keeps: bool | None, anyway: bool, wait_s: float
 ) -> int:
-    """Have a pair serve. 3 if a worker could not in time.
+    """Order the workers to serve a pair. Return 3 if a worker could not in time, else 0.
 
     Raises:
         SettingsError: nothing is staged, there is no such pair, it serves already, or a worker does not have it ready.
-        ChainError, StoreUnavailable: by the root.
+        ChainError, StoreUnavailable: the root is damaged, or does not answer.
     """
     store, orders = opened(settings, root)
     if number is None:
@@ -152,10 +155,14 @@ def _tell_gone(workers: Sequence[Reported]) -> None:
 
 
 def rollback(settings: Settings, *, root: str | None, keeps: bool | None, wait_s: float) -> int:
-    """Back to the former pair, or withdraw what is staged; given again, it changes nothing.
+    """Order the workers back to the former pair, or withdraw the staged one. Given again, it changes nothing.
 
-    3 if a worker could not in time, or if it was given again after a withdrawal, and there is a pair to go back to.
-    Raises as `switch`.
+    Returns:
+        3 if a worker could not in time, or if it was given again after a withdrawal and there is a pair to go back to;
+        else 0.
+
+    Raises:
+        SettingsError, ChainError, StoreUnavailable: as `switch`.
     """
     store, orders = opened(settings, root)
     if orders.staged is not None:
@@ -171,7 +178,7 @@ def rollback(settings: Settings, *, root: str | None, keeps: bool | None, wait_s
         if orders.log[-1].kind == "withdraw" and orders.former is not None:
             say(f"  to go back further, to pair {orders.former}: `adawise pair switch --pair {orders.former}`")
             return FOUND
-        # As after a switch: the command that gave it may have ended before it came to this.
+        # Claim as after a switch: the command that gave the order may have ended before it came to this.
         _claim(store, orders.serving)
         return wait_for(store, orders, wait_s, orders.serves, ("serves",))
     if orders.former is None:
@@ -181,9 +188,9 @@ def rollback(settings: Settings, *, root: str | None, keeps: bool | None, wait_s
 
 
 def _give_switch(store: Store, orders: Orders, number: int, keeps: bool, wait_s: float, what: str) -> int:
-    keeps = keeps or orders.pairs[number].id == orders.serving.id  # with another config alone, states hold
+    keeps = keeps or orders.pairs[number].id == orders.serving.id  # states stay valid if only the config differs
     orders = give_order(store, orders, "switch", pair=number, by=asking(), keeps=keeps)
-    # So that a start with the former one's settings is no stranger.
+    # The root then knows this pair as its own, so that a start with the pair's settings is not refused.
     _claim(store, orders.serving)
     say(f"{store}: pair {number} {what}; streams {'go on from what they learned' if keeps else 'begin anew'}")
     return wait_for(store, orders, wait_s, number, ("serves",))
@@ -194,14 +201,14 @@ def _claim(store: Store, serving: PairDocument) -> None:
 
 
 def wait_for(store: Store, orders: Orders, wait_s: float, number: int, states: Sequence[str]) -> int:
-    """Wait until every worker that reports says one of these states of a pair; 3 if one failed, or not all in time."""
+    """Wait until every reporting worker has a pair in one of `states`. Return 3 if one failed or the time is over."""
     if not wait_s:
         return 0
     until_s, pair, waited_for, named = time.monotonic() + wait_s, orders.pairs[number].key, set[str](), set[str]()
     while True:
         try:
             workers, damaged = reports(store)
-        except StoreUnavailable:  # what was asked for stands, and workers do it meanwhile
+        except StoreUnavailable:  # the order is given, and workers follow it meanwhile
             if time.monotonic() > until_s:
                 raise
             time.sleep(_POLL_S)
@@ -222,7 +229,7 @@ def wait_for(store: Store, orders: Orders, wait_s: float, number: int, states: S
     for told in found:
         state, why = told.pairs.get(number, ("has not begun", ""))
         say(f"  {told.worker}: {state}{': ' + why if why else ''}")
-    # where nobody is left, who was gone before this began to wait is the likeliest answer to "is one running?"
+    # Without any worker left, those gone before the wait are the likeliest answer to "is one running?".
     _tell_gone([told for told in workers if told.worker in waited_for or not found])
     if not found:
         say(f"  no worker has reported in {wait_s:g} s: is one running, of this version?")
@@ -237,7 +244,7 @@ def _is_done(told: Reported, number: int, pair: PairKey, states: Sequence[str]) 
 
 @dataclass(frozen=True, slots=True)
 class DamagedReport:
-    """A report that cannot be read: where it is, why, and how old it is by the store's clock."""
+    """A report that cannot be read: its key, the reason, and its age by the store's clock."""
 
     key: str
     why: str
@@ -255,9 +262,9 @@ def _print_damaged(store: Store, report: DamagedReport) -> None:
 
 
 def reports(store: Store) -> tuple[list[Reported], list[DamagedReport]]:
-    """Return what the workers of a root say of their pairs, by name, and the reports that are damaged.
+    """Return the reports of the workers of a root on their pairs, by name, and the reports that are damaged.
 
-    Those that are older than a day are left out.
+    Reports that are older than a day are left out.
     """
     keys = [key for key in store.list(layout.WORKERS) if key.endswith(".json")]
     found, damaged = list[Reported](), list[DamagedReport]()
@@ -267,12 +274,12 @@ def reports(store: Store) -> tuple[list[Reported], list[DamagedReport]]:
     for key in keys:
         at, data = store.modified(key), store.get(key)
         if at is None or data is None:
-            continue  # it ended meanwhile
+            continue  # the worker ended meanwhile
         if (now - at).total_seconds() > _FORGOTTEN_S:
             continue
         try:
             found.append(_reported(read_document(_Report, data), at, now))
-        except ValueError as error:  # it is no reason to say nothing of the others
+        except ValueError as error:  # a damaged report must not hide the others
             damaged.append(DamagedReport(key, str(error), (now - at).total_seconds()))
     return sorted(found, key=lambda told: told.worker), damaged
 
@@ -288,7 +295,7 @@ class _OfPair(Document):
 
 class _Serves(Document):
     pair: Line
-    config: Line = ""  # of earlier versions
+    config: Line = ""  # "" in reports of earlier versions
     from_: Annotated[Count, Field(alias="from")]
 
 
@@ -328,11 +335,14 @@ def _reported(said: _Report, heard: datetime, now: datetime) -> Reported:
 
 
 def list_pairs(settings: Settings, *, root: str | None, as_json: bool) -> int:
-    """Print the pairs, the workers, and how a shadow does. 3 if a worker failed to load one that is asked for.
+    """Print the pairs, the workers, and the results of the shadow.
+
+    Returns:
+        3 if a worker failed to load a pair that is asked for, else 0.
 
     Raises:
         SettingsError: no worker ever wrote there.
-        ChainError, StoreUnavailable: by the root.
+        ChainError, StoreUnavailable: the root is damaged, or does not answer.
     """
     store, orders = opened(settings, root)
     workers, damaged = reports(store)
@@ -428,7 +438,7 @@ def _shown(orders: Orders, workers: Sequence[Reported], given: Mapping[int, date
             known, method = orders.pairs.get(number), told.methods[number]
             seconds, size = (0.0, 0) if known is None else told.loads.get(known.id, (0.0, 0))
             loaded = f" (loaded in {seconds:.1f} s, {as_size(size)})" if seconds else ""
-            # its own settings may choose alpha otherwise than those of whoever described the pair
+            # A worker's own settings may choose alpha otherwise than those with which the pair was staged.
             otherwise = f", {method}" if known is not None and method not in ("", known.method) else ""
             yield f"    pair {number}: {state}{otherwise}{loaded}{': ' + why if why else ''}"
         if told.shadow is not None:
@@ -443,7 +453,7 @@ def _shown(orders: Orders, workers: Sequence[Reported], given: Mapping[int, date
 
 
 def _watched(orders: Orders) -> int | None:
-    """The pair whose shadow is of interest: what is staged, or what was before it came to serve."""
+    """Return the pair whose shadow is of interest: the staged one, or the one that was staged last with a shadow."""
     if orders.staged is not None:
         return orders.staged.pair if orders.staged.shadow else None
     staged = [order for order in orders.log if order.kind == "stage" and order.shadow]

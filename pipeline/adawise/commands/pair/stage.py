@@ -1,4 +1,4 @@
-"""Settings -> a pair that the workers of a root are asked to prepare."""
+"""The work of `adawise pair stage`: ask the workers of a root to prepare another pair."""
 
 from __future__ import annotations
 
@@ -15,15 +15,19 @@ from adawise.sink.served_by import config_in_words
 
 
 def stage(settings: Settings, *, root: str | None, shadow: int, keeps: bool, wait_s: float) -> int:
-    """Check the pair of the settings, and ask the workers of a root to prepare it. 3 if one failed to.
+    """Check the pair of the settings, and order the workers of a root to prepare it.
+
+    Returns:
+        3 if a worker failed to, or could not in time; else 0.
 
     Raises:
-        SettingsError: no worker writes there, the pair serves already, its pictures are prepared otherwise, or somebody
-            gave an order a moment before.
-        CheckpointError, CardError, DeviceError: by the pair.
-        ChainError, StoreUnavailable: by the root.
+        SettingsError: no worker writes there, the pair serves already, its pictures are prepared otherwise, or another
+            order was given a moment before.
+        CheckpointError, CardError, DeviceError: the pair cannot be loaded.
+        ChainError, StoreUnavailable: the root is damaged, or does not answer.
     """
-    store, orders = opened(settings, root)  # what is wrong there is told before torch takes its seconds
+    # First: mistakes there are reported before the models are loaded, which takes seconds.
+    store, orders = opened(settings, root)
     model = load_model(settings.model, settings.decode)
     adaptation(settings, model)
     alert_rules(settings.alerts, model.classes)

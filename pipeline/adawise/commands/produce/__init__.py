@@ -1,1 +1,1 @@
-"""The command `produce`: images of a folder, a list or a video into the topic."""
+"""The command `produce`, which publishes images of a folder, a list or a video to the topic."""

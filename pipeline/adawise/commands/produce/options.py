@@ -1,4 +1,4 @@
-"""`adawise produce`: its options."""
+"""The options of `adawise produce`."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class ProduceCommand(Command):
     @classmethod
     @override
     def problems(cls, options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        """Two answers to one question, and an option without effect."""
+        """Yield options that contradict each other, and options that would have no effect."""
         if "streams" in options and "stream_ids" in options:
             yield "stream_ids", "it names the streams and --streams counts them; leave one of them out"
         if "partitions" in options and "create_topic" not in options:

@@ -1,4 +1,4 @@
-"""Settings -> images into the topic."""
+"""The work of `adawise produce`: publish images to the topic."""
 
 from __future__ import annotations
 
@@ -21,16 +21,18 @@ if TYPE_CHECKING:
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SEED = 0
-_INFLIGHT_MESSAGES = 8  # of the largest size: what is on its way to the broker at once
+_INFLIGHT_MESSAGES = 8  # messages of the largest size that may be on their way to the broker at once
 _TIMEOUT_S = 30.0
 _SKIPPED_SHOWN = 5
 
 
 def produce(asked: ProduceCommand) -> int:
-    """Send images from a folder, a list or a video; a summary at the end. Ctrl-C ends it in order: with 130,
-    unless it would have gone on for ever.
+    """Publish images from a folder, a list or a video, and print a summary at the end.
 
-    A video began at --start, or when it says so, or now.
+    A video began at --start, or when it says that it did, or now.
+
+    Returns:
+        0, or 130 if Ctrl-C ended it in order. With --loop, which has no other end, that returns 0 as well.
     """
     kafka, largest = asked.settings.kafka, int(asked.settings.decode.max_message_bytes)
     seed = _SEED if asked.shuffle else None

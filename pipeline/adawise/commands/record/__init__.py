@@ -1,1 +1,1 @@
-"""The command `record`: raw messages of a topic, kept as they came."""
+"""The command `record`, which stores the raw messages of a topic as they came."""

@@ -1,4 +1,4 @@
-"""The command that stores raw messages: record. Options and one call."""
+"""The options of `adawise record`, which stores raw messages."""
 
 from __future__ import annotations
 
@@ -83,13 +83,13 @@ class RecordCommand(Command):
     @classmethod
     @override
     def is_service(cls, options: Mapping[str, Any]) -> bool:
-        """With --follow."""
+        """Return True with --follow."""
         return bool(options.get("follow"))
 
     @classmethod
     @override
     def problems(cls, options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        """Two beginnings, and options without effect."""
+        """Yield a second beginning, and options that would have no effect."""
         if "from" in options and "from_time" in options:
             yield "from_time", "it says where to begin and --from does too; leave one of them out"
         for name in _ENDS if "follow" in options and "prune_only" not in options else ():

@@ -1,4 +1,4 @@
-"""Settings -> a recording of the topic, made by a command of its own."""
+"""The work of `adawise record`: store the raw messages of a topic, or prune a recording."""
 
 from __future__ import annotations
 
@@ -33,14 +33,17 @@ if TYPE_CHECKING:
     from adawise.commands.record.options import RecordCommand
 
 _BUFFERED_BYTES = 256 * 2**20
-_SOON_S, _FEW = 10.0, 100  # seconds and messages: who is no further behind goes with the topic
+_SOON_S, _FEW = 10.0, 100  # seconds and messages that it may be behind and still count as having caught up
 
 
 def record(asked: RecordCommand) -> int:
-    """Store the topic's raw messages; goes on where an earlier run into the same folder ended; or only prune.
+    """Store the raw messages of the topic, from where an earlier run into the same folder ended; or only prune.
 
-    Without limits it ends when it has all that the topic holds. To follow, or from the latest, it goes on until it is
-    stopped, and waits for a broker or a store that does not answer. 130 if it was stopped before its end.
+    Without limits it ends when it has all that the topic holds. With --follow, or with --from latest and no limit, it
+    goes on until it is stopped, and waits for a broker or a store that does not answer.
+
+    Returns:
+        130 if it was stopped before its end, 1 if something could not be pruned, else 0.
     """
     if asked.prune_only:
         return _prune(asked)
@@ -107,9 +110,13 @@ def _recorder(asked: RecordCommand, source: KafkaSource) -> Recorder:
 
 
 def _prune(asked: RecordCommand) -> int:
-    """Remove from a recording what is too old by what it promises, or by shorter times.
+    """Remove from a recording what is older than it promises to keep, or than shorter times that were given.
 
-    Raises SourceError if there is no recording.
+    Returns:
+        1 if something could not be removed, else 0.
+
+    Raises:
+        SourceError: there is no recording.
     """
     root = asked.output
     store = open_store(root)
@@ -130,12 +137,12 @@ def _prune(asked: RecordCommand) -> int:
 
 
 class Pace:
-    """How quickly a recording grows, and how long the disk has room for that.
+    """The pace at which a recording grows, and how long the disk has room for that.
 
     Args:
-        root: where it goes.
-        free_bytes: what is free there; None if nobody knows.
-        clock: monotonic seconds.
+        root: where the recording is stored.
+        free_bytes: returns the bytes that are free there; None if that is not known.
+        clock: returns monotonic seconds.
     """
 
     def __init__(
@@ -150,10 +157,16 @@ class Pace:
         self._since = clock(), RecordingProgress(0, 0, 0), 0
 
     def of(self, recorded: RecordingProgress, taken: int, waiting: int) -> str:
-        """`1.2 MiB, 4.50 GB/h, disk full in 7 h`: the rate is of the messages, the rest of what is stored of them.
+        """Return the progress as `1.2 MiB, 4.50 GB/h, disk full in 7 h`.
 
-        While `waiting` messages are many, and more than it takes in ten seconds, it catches up, and its rate says
-        nothing of the topic's: that is measured from the moment on when it has. `taken`: messages, stored or not yet.
+        Size and rate count the bytes of the messages; the time until the disk is full counts what is stored of them.
+        While more than a hundred messages wait, and taking them needs more than ten seconds, the recorder is catching
+        up. Its rate then says nothing about the topic's, which is measured from the moment when it has caught up.
+
+        Args:
+            recorded: what is stored so far.
+            taken: messages that were taken, stored or not yet.
+            waiting: messages that the topic has beyond these.
         """
         now_s, size = self._clock(), as_size(recorded.size_bytes)
         since_s, before, had = self._since

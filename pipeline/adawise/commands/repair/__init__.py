@@ -1,1 +1,1 @@
-"""The command `repair`: an output folder of which files were lost."""
+"""The command `repair`, which mends an output folder whose files were lost."""

@@ -1,4 +1,4 @@
-"""`adawise repair`: its options."""
+"""The options of `adawise repair`."""
 
 from __future__ import annotations
 

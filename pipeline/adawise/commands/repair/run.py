@@ -1,4 +1,4 @@
-"""A root whose files were lost -> what would mend it, and, if that is wanted, mended."""
+"""The work of `adawise repair`: print what would mend a root whose files were lost, or mend it."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ FOUND = 3
 
 
 def repair(asked: RepairCommand) -> int:
-    """Print the steps that mend a root, and take them with --yes. 0 if nothing is left to do, else 3.
+    """Print the steps that mend a root, and take them with --yes. Return 0 if nothing is left to do, else 3.
 
     Raises:
         SettingsError: no worker ever wrote there.
         ChainError: what was missing has come back meanwhile.
-        StoreUnavailable: by the store.
+        StoreUnavailable: the store does not answer.
     """
     root, does = asked.root, asked.yes
     store = open_store(root)

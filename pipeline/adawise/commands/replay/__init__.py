@@ -1,1 +1,1 @@
-"""The command `replay`: the worker on a recording, or on what a topic holds."""
+"""The command `replay`, which runs the worker on a recording, or on what a topic holds."""

@@ -1,6 +1,6 @@
-"""The command that replays: the worker on a recording, or on what a topic holds.
+"""The options of `adawise replay`, which runs the worker on a recording, or on what a topic holds.
 
-Options and one call. Whatever is heavy is imported by the call, so that help is quick.
+Heavy modules are imported by the call alone, so that help is quick.
 """
 
 from __future__ import annotations
@@ -128,13 +128,13 @@ class ReplayCommand(Command):
     @classmethod
     @override
     def uses(cls, options: Mapping[str, Any]) -> frozenset[str]:
-        """A recording needs no broker."""
+        """Return the groups that must be complete. A recording needs no broker."""
         return frozenset(("kafka", *REPLAY_GROUPS) if options.keys() & {"topic", "results_to"} else REPLAY_GROUPS)
 
     @classmethod
     @override
     def problems(cls, options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        """Nothing to read, or two beginnings."""
+        """Yield a mistake if there is nothing to read, or if options contradict each other."""
         if "recording" not in options and "topic" not in options:
             yield "recording", "expected a recording; name its folder, or a topic with --topic"
         if "recording" in options and "topic" in options:

@@ -1,4 +1,4 @@
-"""Settings -> what a replay reads: a recording or a topic, and of each partition from which offset to which."""
+"""The part that a replay reads: a recording or a topic, and the range of offsets of each partition."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from adawise.replay.bounded import Range
 from adawise.settings import Settings
 from adawise.settings.moments import milliseconds
 
-_POLL_RECORDS = 512
+_POLL_RECORDS = 512  # messages a poll
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,15 +28,19 @@ class Whole:
     topic: str
     identity: TopicIdentity
     bounds: Mapping[TopicPartition, tuple[int, int]]
-    part: Mapping[TopicPartition, Range]  # what lies between the moments that were asked for
-    ends_streams: bool  # nothing that is there lies behind the part
+    part: Mapping[TopicPartition, Range]  # the offsets between the moments that were asked for
+    ends_streams: bool  # True if every partition's part reaches to its end
 
 
 @contextmanager
 def opened_recording(
     root: str, since: datetime | None, until: datetime | None, *, order: Order, seed: int, forgotten: Forgotten
 ) -> Iterator[Whole]:
-    """A recording. Raises SourceError if there is none, or it is damaged."""
+    """Open a recording.
+
+    Raises:
+        SourceError: there is none, or it is damaged.
+    """
     opened = RecordingSource(root, order=order, seed=seed, max_poll_records=_POLL_RECORDS, forgotten=forgotten)
     with closing(opened) as source:
         yield _whole(root, source, source.topic, since, until)
@@ -44,9 +48,12 @@ def opened_recording(
 
 @contextmanager
 def opened_topic(settings: Settings, since: datetime | None, until: datetime | None) -> Iterator[Whole]:
-    """The topic of the settings, without a group and without a trace on the broker.
+    """Open the topic of the settings, without a group and without a trace on the broker.
 
-    Raises BrokerUnavailable, SourceError (no such topic), SettingsError.
+    Raises:
+        BrokerUnavailable: the broker does not answer.
+        SourceError: there is no such topic.
+        SettingsError: the settings cannot be used.
     """
     kafka = settings.kafka
     with closing(kafka_source(kafka, group=False)) as source:

@@ -1,4 +1,4 @@
-"""Settings -> the worker on a recording, or on what a topic holds."""
+"""The work of `adawise replay`: run the worker on a recording, or on what a topic holds."""
 
 from __future__ import annotations
 
@@ -39,14 +39,22 @@ if TYPE_CHECKING:
 
 
 def replay(asked: ReplayCommand, *, order: Order = "timestamp", seed: int = 0) -> int:
-    """The worker on a recording, or on what a topic holds now, writing to a new folder or to that of the same replay.
+    """Run the worker on a recording, or on what a topic holds now.
 
-    130 if it was stopped: the same command goes on where it was. Recorded partitions interleave by `order` and `seed`.
+    It writes to a new folder, or goes on in the folder of the same replay.
+
+    Args:
+        asked: the options of the command.
+        order: how the partitions of a recording interleave.
+        seed: the seed of a random order.
+
+    Returns:
+        0, or 130 if it was stopped: the same command goes on where it was.
 
     Raises:
-        SettingsError: the output is of something else, or what was asked for cannot be.
-        SourceError, BrokerUnavailable: by what is read.
-        ChainError, StoreUnavailable: by the output.
+        SettingsError: the output is of something else, or what was asked for cannot be done.
+        SourceError, BrokerUnavailable: the recording or the topic cannot be read.
+        ChainError, StoreUnavailable: the output is damaged, or does not answer.
     """
     settings, output, recording = asked.settings, asked.output, asked.recording
     if asked.topic is not None:
@@ -56,7 +64,7 @@ def replay(asked: ReplayCommand, *, order: Order = "timestamp", seed: int = 0) -
             f"-o {output} is sink.root, where the live worker writes; a replay needs a folder of its own"
         )
     store = open_store(output)
-    earlier = claimed(store, output)  # before torch takes its seconds
+    earlier = claimed(store, output)  # before torch is loaded, which takes seconds
     forgotten: Forgotten = "skip" if asked.skip_forgotten else "fail"
     opened: AbstractContextManager[Whole] = (
         opened_topic(settings, asked.from_time, asked.until)
@@ -193,7 +201,7 @@ def _tell_differences(
 
 
 def _head(store: Store, tp: TopicPartition, begin: int) -> int:
-    """Where the chain of an output goes on."""
+    """Return the offset at which the chain of an output goes on; `begin` if there is none yet."""
     footer = newest(store, tp)
     return begin if footer is None else footer.next
 
@@ -223,7 +231,7 @@ def _summary(observer: _ReplayObserver, ours: Claim, whole: Whole, output: str, 
 
 
 class _ReplayObserver(LogObserver):
-    """Counts for the bar and the summary, beside the log."""
+    """An observer that counts for the bar and the summary, beside the log."""
 
     def __init__(self, bar: Progress, left: Mapping[TopicPartition, Range]) -> None:
         super().__init__()
@@ -235,7 +243,10 @@ class _ReplayObserver(LogObserver):
 
     @override
     def observe(self, event: Event) -> None:
-        """Log the event, unless it was logged when it was live, or is the end of a partition, which none is here."""
+        """Log the event, unless it was logged when it was live.
+
+        The loss of a partition is not logged: here it is only the end of the recorded messages.
+        """
         match event:
             case PartitionLost() | ProducerMistaken():
                 pass
@@ -254,7 +265,7 @@ class _ReplayObserver(LogObserver):
         self._bar.note(f"FE {self.passed / self.images:.2f}")
 
     def ended(self) -> None:
-        """All was done: what had no image, too."""
+        """Advance the bar to its end: messages without images are done, too."""
         for tp, (_, until) in self._left.items():
             self._advance(tp, until)
 

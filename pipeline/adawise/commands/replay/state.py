@@ -1,7 +1,7 @@
-"""Adaptation states that another root has: a replay can go on from them, exactly as whoever wrote them did.
+"""Adaptation states of another root, from which a replay can go on exactly as their writer did.
 
-A chain that does so begins with a segment without rows, which has the states, what was pending and where that run went
-on. By the rules of every chain: what lies between the oldest pending offset and `next` and is not pending is a gap.
+Such a chain begins with a segment without rows, which has the states, what was pending, and the offset where that run
+went on. As in every chain, what lies between the oldest pending offset and `next` and is not pending is a gap.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ EXPECTED = "a segment ROOT/predictions/topic-T/partition-P/OFFSET.parquet, or RO
 
 @dataclass(frozen=True, slots=True)
 class RecordedState:
-    """What a segment of another root says of one partition."""
+    """The state of one partition that a segment of another root holds."""
 
     name: str
     footer: SegmentFooter
@@ -48,10 +48,10 @@ class RecordedState:
 
 
 def recorded_states(state_of: str, whole: Whole) -> Mapping[TopicPartition, RecordedState]:
-    """The states by partition: of one segment, or of all partitions' newest segments at a moment.
+    """Return the states by partition: of one segment, or of all partitions' newest segments at a moment.
 
     Raises:
-        SettingsError: no segment is called so, or none was written by then.
+        SettingsError: there is no such segment, none was written by then, or it is of a topic of another name.
         ChainError: a segment is damaged, or is of another topic.
         SourceError: what is to be replayed does not have what comes next, or what was pending.
     """
@@ -77,7 +77,7 @@ def recorded_states(state_of: str, whole: Whole) -> Mapping[TopicPartition, Reco
 def begin_chains(
     store: Store, recorded: Mapping[TopicPartition, RecordedState], identity: TopicIdentity, writer: str
 ) -> None:
-    """Begin the chains of an output with what was recorded; those that have begun stay as they are."""
+    """Begin the chains of an output with the recorded states. Those that have begun stay as they are."""
     now = datetime.now(UTC).isoformat()
     sink = claims.sink_id(store, created_at=now)
     for tp, (name, low_water, footer) in ((tp, (r.name, r.low_water, r.footer)) for tp, r in recorded.items()):
@@ -143,11 +143,12 @@ def _at_moment(state_of: str, whole: Whole) -> dict[TopicPartition, RecordedStat
 def _by_cameras(
     store: Store, root: str, moment: datetime, whole: Whole, state_of: str
 ) -> dict[TopicPartition, RecordedState]:
-    """Of a replay, whose segments were all written long after: the last states that know of no batch after the moment.
+    """Return the last states of a replay that include no batch after the moment, by the time of the cameras.
 
-    A batch is of when its last image was taken, or else of the broker's timestamp.
+    A replay's segments were all written long after the images were taken. A batch's time is when its last image was
+    taken, or else the broker's timestamp.
     """
-    late: dict[TopicPartition, tuple[str, datetime, str]] = {}  # the first segment with a later batch, and which one
+    late: dict[TopicPartition, tuple[str, datetime, str]] = {}  # the first segment with a later batch, and that batch
     columns = ["topic", "partition", "segment", "time", "stream_id"]
     for rows in read_traces(root, since=moment + timedelta(microseconds=1), columns=columns).batches():
         for topic, partition, *batch in zip(*(column.to_pylist() for column in rows), strict=True):
@@ -168,7 +169,10 @@ def _by_cameras(
 
 
 def _newest_before(store: Store, root: str, tp: TopicPartition, moment: datetime) -> RecordedState | None:
-    """The last segment that was committed at the moment or before; a chain's segments follow each other in time."""
+    """Return the last segment that was committed at the moment or before; None if there is none.
+
+    A chain's segments follow each other in time, so it is found by bisection.
+    """
     names = segment_names(store, tp)
     best: RecordedState | None = None
     low, high = 0, len(names)
@@ -200,7 +204,7 @@ def _expect_messages(recorded: RecordedState, start: int, end: int, name: str) -
 
 
 def _gaps(first: int, until: int, pending: tuple[int, ...]) -> tuple[Gap, ...]:
-    """What of [first, until) is not pending, as ranges."""
+    """Return the ranges of [first, until) that are not pending."""
     ends = [first - 1, *sorted(pending), until]
     between = ((before + 1, after) for before, after in pairwise(ends))
     return tuple(Gap(begin, end) for begin, end in between if begin < end)

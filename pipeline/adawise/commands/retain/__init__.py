@@ -1,1 +1,1 @@
-"""The command `retain`: what was written long ago is removed."""
+"""The command `retain`, which removes what was written long ago."""

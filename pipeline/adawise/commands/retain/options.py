@@ -1,4 +1,4 @@
-"""`adawise retain`: its options."""
+"""The options of `adawise retain`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings -> what of an output is old enough to go, and, if that is wanted, gone."""
+"""The work of `adawise retain`: print what of an output is old enough to be removed, or remove it."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 
 def retain(asked: RetainCommand) -> int:
-    """Print what goes of every partition, and remove it with --yes.
+    """Print what of every partition is old enough to go, and remove it with --yes.
 
     Raises:
         SettingsError: no worker ever wrote there.
         ChainError: chains have a hole, or are damaged; the others are done.
-        StoreUnavailable: by the store.
+        StoreUnavailable: the store does not answer.
     """
     root, does = asked.root, asked.yes
     store = open_store(root)

@@ -1,1 +1,1 @@
-"""The command `run`: classify images from Kafka until stopped."""
+"""The command `run`, which classifies images from Kafka until it is stopped."""

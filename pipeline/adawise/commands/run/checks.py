@@ -1,4 +1,4 @@
-"""What can be seen in a moment, before the model and its libraries are loaded, which takes many seconds."""
+"""Quick checks, made before the model and its libraries are loaded, which takes many seconds."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _CONNECT_MS = 2_000
 
 
 def check_places(settings: Settings) -> None:
-    """Raise what a start would raise of the topic and of the root, by itself and with the group; nothing is written.
+    """Raise what a start would raise about the topic and the root, alone and with the group. Nothing is written.
 
-    A broker or a store that does not answer is passed over: the worker waits for it.
+    A broker or a store that does not answer raises nothing: the worker waits for it.
 
     Raises:
         SourceError: there is no such topic.
-        SettingsError: the root is another group's, or the group's output is another one.
-        FatalError: this user may not ask.
+        SettingsError: the root belongs to another group, or the group's output is another root.
+        FatalError: this user may not query the broker.
         ChainError: a document of the root is damaged.
     """
     kafka, store = settings.kafka, open_store(settings.sink.root)

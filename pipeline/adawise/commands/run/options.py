@@ -1,4 +1,4 @@
-"""`adawise run`: its options."""
+"""The options of `adawise run`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class RunCommand(Command):
     @classmethod
     @override
     def is_service(cls, options: Mapping[str, Any]) -> bool:
-        """It always is."""
+        """Return True: a worker runs until it is stopped."""
         del options
         return True
 

@@ -1,4 +1,4 @@
-"""Settings -> the worker on the topic, until it is told to stop."""
+"""The work of `adawise run`: run the worker on the topic until it is stopped."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _AWAITED = (
 def run_worker(settings: Settings, *, failpoint: Failpoint = lambda _: None, observer: Observer | None = None) -> int:
     """Classify the topic until SIGTERM or SIGINT; then flush, commit and return 0.
 
-    A broker or a store that does not answer is waited for, at the start as later.
+    While a broker or a store does not answer, at the start or later, the worker waits for it.
     """
     with stop_signals() as should_stop, worker_port(settings) as port:
         log = structlog.get_logger("worker")
         try:
             with should_stop.interrupts():
-                # Its pair is not kept here: once another one serves it leaves the memory.
+                # The pair that is returned too is not kept, so that its memory is freed once another one serves.
                 worker = start_worker(settings, port, observer or LogObserver(), should_stop, failpoint=failpoint)[0]
         except KeyboardInterrupt:
             log.info("worker_stopped", note="it was told to before its first step; nothing was read")

@@ -1,1 +1,1 @@
-"""The command `status`: how the fleet stands now."""
+"""The command `status`, which says how the fleet is doing now."""

@@ -1,4 +1,4 @@
-"""`adawise status`: its options."""
+"""The options of `adawise status`."""
 
 from __future__ import annotations
 
@@ -61,5 +61,5 @@ class StatusCommand(Command):
     @classmethod
     @override
     def uses(cls, options: Mapping[str, Any]) -> frozenset[str]:
-        """The broker's settings only if it is asked."""
+        """Return the groups that must be complete; the broker's settings only if it is asked."""
         return frozenset({"sink", *(() if options.get("broker") is False else ("kafka",))})

@@ -1,4 +1,4 @@
-"""Settings -> how the fleet stands, once or again and again."""
+"""The work of `adawise status`: show how the fleet is doing, once or again and again."""
 
 from __future__ import annotations
 
@@ -41,11 +41,15 @@ _NO_BROKER, _OF_REPLAY = "--no-broker", "the output is a replay's, of which the 
 
 
 def status(asked: StatusCommand) -> int:
-    """Print how the fleet stands; with --watch, again after so many seconds, until Ctrl-C. 0 if it is well, else 3.
+    """Print how the fleet is doing; with --watch, again after so many seconds, until Ctrl-C.
 
     With --http, show it as a page instead, until Ctrl-C.
 
-    Raises SettingsError: no worker ever wrote to sink.root, whatever the broker knows of its group.
+    Returns:
+        0 if all is well, else 3.
+
+    Raises:
+        SettingsError: no worker ever wrote to sink.root, whatever the broker knows of its group.
     """
     every_s, show_all, as_json = asked.every, asked.show_all, asked.as_json
     with Fleet(asked.settings, wants_broker=asked.broker, window_s=asked.window or _WINDOW_S) as fleet:
@@ -62,9 +66,10 @@ def status(asked: StatusCommand) -> int:
 
 
 def _watch(fleet: Fleet, every_s: float, *, show_all: bool, as_json: bool) -> int:
-    """Until Ctrl-C or SIGTERM; the code of the last look.
+    """Print the status again and again until Ctrl-C or SIGTERM, and return the code of the last look.
 
-    A flag is asked, for an interrupt that is an exception may be raised within a library, and be lost there.
+    The signal sets a flag, which is polled: an interrupt that is an exception may be raised within a library, and be
+    lost there.
     """
     from rich.live import Live
 
@@ -89,7 +94,7 @@ def _watch(fleet: Fleet, every_s: float, *, show_all: bool, as_json: bool) -> in
 
 
 def _serve(fleet: Fleet, settings: Settings, every_s: float) -> int:
-    """Until Ctrl-C or SIGTERM; the code of the last look."""
+    """Serve the page until Ctrl-C or SIGTERM, and return the code of the last look."""
     from adawise.build.http import rows_port
     from adawise.build.signals import stop_signals
 
@@ -109,7 +114,7 @@ def _wait(until_s: float, should_stop: Callable[[], bool]) -> None:
 
 
 def as_document(found: FleetStatus) -> dict[str, object]:
-    """The status as JSON has it (docs/reference/status.md)."""
+    """Return the status as its JSON document has it (docs/reference/status.md)."""
     document = asdict(found)
     return {"version": document.pop("version"), "well": found.is_well, **document}
 
@@ -119,13 +124,13 @@ def _code(found: FleetStatus) -> int:
 
 
 class Fleet:
-    """Asks root and broker, side by side; what is asked again is kept open.
+    """A fleet, whose root and broker are queried side by side. Connections are kept for the next look.
 
     Args:
-        settings: whose root and broker.
-        wants_broker: False to ask the root alone.
-        window_s: how far back.
-        clock: seconds since the epoch.
+        settings: name the root and the broker.
+        wants_broker: False to query the root alone.
+        window_s: how far back to look at cameras, gaps and rejects, in seconds.
+        clock: returns seconds since the epoch.
     """
 
     def __init__(
@@ -152,7 +157,11 @@ class Fleet:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def look(self) -> FleetStatus:
-        """How it stands now."""
+        """Return how the fleet is doing now.
+
+        Raises:
+            SettingsError: no worker ever wrote to the root.
+        """
         not_asked: dict[str, str] = {}
         now_s = self._clock()
         try:

@@ -1,4 +1,4 @@
-"""A status for people at a terminal: what is wrong first, then workers, partitions, cameras."""
+"""A status as text for a terminal: what is wrong first, then workers, partitions and cameras."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from adawise.live.row import CameraState
 from adawise.status.facts import CameraStatus, FleetStatus, PartitionStatus
 from adawise.text import as_duration, counted
 
-_OF_A_KIND = 4  # troubles
-_CAMERAS = 16  # that are shown if none of them is in trouble
+_OF_A_KIND = 4  # troubles of a kind that are shown
+_CAMERAS = 16  # up to so many cameras are all shown; of more, those in trouble
 _PARTITIONS = 24
 _WORKERS = 12
 _BARS = "▁▂▃▄▅▆▇█"
@@ -28,12 +28,12 @@ _STYLES = {
     CameraState.OK: "green",
     CameraState.GONE: "dim",
 }
-_ASKED = {"root_unreadable": "root", "broker_silent": "broker"}  # kinds of trouble, by whom they are about
-_NAME = 40  # characters of a camera's
+_ASKED = {"root_unreadable": "root", "broker_silent": "broker"}  # kind of trouble -> whom it is about
+_NAME = 40  # characters of a camera's name
 
 
 def picture(found: FleetStatus, *, show_all: bool, height: int | None) -> RenderableType:
-    """All that there is to see; with `height`, in lines, tables are cut so that the troubles stay in sight."""
+    """Return all that there is to see. With `height`, in lines, tables are cut so that the troubles stay in sight."""
     room = None if height is None else max(4, height - 12 - 2 * min(len(found.troubles), 6))
     return Group(*_parts(found, show_all=show_all, room=room))
 
@@ -42,7 +42,7 @@ def _parts(found: FleetStatus, *, show_all: bool, room: int | None) -> Iterator[
     yield _heading(found)
     silent = {_ASKED.get(trouble.kind) for trouble in found.troubles}
     for whom, why in found.not_asked.items():
-        if whom not in silent:  # else a trouble says what it answered
+        if whom not in silent:  # else a trouble says why it could not be asked
             yield Text(f"{whom} was not asked: {plain(why)}", style="yellow")
     yield from _troubles(found.troubles, show_all=show_all)
     if found.members:
@@ -97,7 +97,7 @@ def _partitions(partitions: Sequence[PartitionStatus], most: int, *, show_all: b
         *("last commit", "rows", "written by"),
     )
     table = _table("partitions", "partition", headers)
-    # Those with the most to do first, if not all of them are shown.
+    # If not all partitions are shown, those with the largest lag come first.
     ordered = list(partitions)
     if not show_all and len(partitions) > most:
         ordered = sorted(partitions, key=lambda each: -(each.lag or 0))[:most]
@@ -146,7 +146,7 @@ def _cameras(found: FleetStatus, room: int | None, *, show_all: bool) -> Iterato
         table = _table("", "camera", headers)
         for camera in shown:
             table.add_row(*_camera(camera))
-        for column in table.columns[:2]:  # who and how, whatever there is no room for
+        for column in table.columns[:2]:  # name and state keep their width where there is little room
             column.min_width = max(len(str(cell)) for cell in column.cells)
         yield _cut(table, len(found.cameras), len(shown))
     elif not show_all:
@@ -174,12 +174,12 @@ def _camera(camera: CameraStatus) -> Iterator[RenderableType]:
 
 
 def sparkline(alphas: Sequence[float]) -> str:
-    """A bar for each alpha in [0, 1]."""
+    """Return a bar for each alpha in [0, 1]."""
     return "".join(_BARS[min(len(_BARS) - 1, int(alpha * len(_BARS)))] for alpha in alphas)
 
 
 def plain(text: str) -> str:
-    """Without what could move a terminal's cursor: names come from strangers."""
+    """Return the text without what could move a terminal's cursor: names come from strangers."""
     return "".join(character if character.isprintable() else "?" for character in text)
 
 

@@ -1,1 +1,1 @@
-"""The command `verify`: the proof that an output folder is whole."""
+"""The command `verify`, which proves that an output folder is whole."""

@@ -1,4 +1,4 @@
-"""`adawise verify`: its options."""
+"""The options of `adawise verify`."""
 
 from __future__ import annotations
 
@@ -42,5 +42,5 @@ class VerifyCommand(Command):
     @classmethod
     @override
     def uses(cls, options: Mapping[str, Any]) -> frozenset[str]:
-        """The broker's settings only if it is asked."""
+        """Return the groups that must be complete: the broker's settings only if it is asked."""
         return frozenset({"kafka"} if options.get("broker") else ())

@@ -1,4 +1,4 @@
-"""Settings -> the proof that what a worker wrote is whole."""
+"""The work of `adawise verify`: prove that what a worker wrote is whole."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from adawise.commands.verify.options import VerifyCommand
 
 FOUND = 3
-_SHOWN = 20  # faults; the first ones are where to look
-_LOOK = 1_000  # offsets at a time, for one that is a message
+_SHOWN = 20  # faults that are printed; the first ones are where to look
+_LOOK = 1_000  # offsets that are searched for a message at a time
 
 
 class _NeverRead(NamedTuple):
@@ -43,7 +43,7 @@ class _NeverRead(NamedTuple):
 
 @dataclass(slots=True)
 class _Found:
-    """Of all chains together."""
+    """The findings of all chains together."""
 
     chains: list[ChainReport] = field(default_factory=list)
     faults: list[Finding] = field(default_factory=list)
@@ -76,19 +76,21 @@ class _Found:
 
 
 def verify(asked: VerifyCommand) -> int:
-    """Walk every chain under each root, with --broker beside its topic; print what was found.
+    """Walk every chain under each root, with --broker beside its topic, and print what was found.
 
-    Returns 0 if all is whole, else 3: also where a topic has partitions with messages that nobody ever read.
+    Returns:
+        0 if all is whole, else 3, also where a topic has partitions with messages that no worker ever read.
 
     Raises:
-        SettingsError: no worker ever wrote to one of them.
-        BrokerUnavailable, SourceError: by the topic.
-        StoreUnavailable: by the store.
+        SettingsError: no worker ever wrote to one of the roots.
+        BrokerUnavailable, SourceError: the topic cannot be read.
+        StoreUnavailable: the store does not answer.
     """
     settings, broker, several = asked.settings, asked.broker, len(asked.root) > 1
     stores = {root: open_store(root) for root in asked.root}
     for root, store in stores.items():
-        if read_sink_id(store) is None and not segment_keys(store):  # one that has lost its document is verified
+        # A root that has lost its `_sink.json` is verified all the same.
+        if read_sink_id(store) is None and not segment_keys(store):
             raise no_output(root)
     by_root: dict[str, _Found] = {}
     with _log(settings.kafka, wanted=broker) as log:
@@ -117,7 +119,7 @@ def _verified(store: Store, log: KafkaLog | None, kafka: KafkaSettings) -> _Foun
 
 
 def _unread(store: Store, log: KafkaLog, known: set[TopicPartition]) -> Iterator[_NeverRead]:
-    """Partitions of the root's topic of which nothing was ever begun, if there is a message in them."""
+    """Yield the partitions of the root's topic that no worker has begun, although there is a message in them."""
     owner = read_owner(store)
     if owner is None or owner.purpose != "run":  # a replay may be of a part
         return
@@ -144,7 +146,7 @@ def _walk(store: Store, log: KafkaLog | None, shown: Progress) -> _Found:
 
 
 def _committed(store: Store, log: KafkaLog) -> dict[TopicPartition, int]:
-    """What the group of the root has committed for it; a note says which root an offset is of."""
+    """Return the offsets that the root's group has committed for it; a note says which root an offset is of."""
     owner, root_id = read_owner(store), read_sink_id(store)
     if owner is None or owner.purpose != "run":
         return {}
@@ -207,7 +209,7 @@ def _as_text(root: str, found: _Found, broker: bool) -> Iterator[str]:
 
 
 def _begun(empty: Sequence[ChainReport], committed: Mapping[TopicPartition, int], broker: bool) -> Iterator[str]:
-    """Partitions that somebody has begun to read, and of which there is no segment."""
+    """Yield a line for each partition that a worker has begun to read and that has no segment."""
     for chain in empty[:_SHOWN]:
         if chain.tp in committed:
             why = "its group has committed nothing beyond that"
