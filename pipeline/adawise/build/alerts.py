@@ -11,7 +11,7 @@ from adawise.settings.alerts import AlertRule, AlertsSettings
 
 
 def alert_rules(settings: AlertsSettings, classes: Sequence[str]) -> tuple[Rule, ...]:
-    """The rules over these classes. Raises SettingsError for a label that is none of them."""
+    """Return the rules over these classes. Raises SettingsError for a label that is none of them."""
     unknown = [text for rule in settings.rules for text in _unknown(rule, classes)]
     if unknown:
         raise SettingsError(f"alerts.rules: {'; '.join(unknown)}. Correct them, or model.classes")

@@ -1,4 +1,4 @@
-"""Settings and a file of cameras -> what reads them and sends their frames."""
+"""Settings and a file of cameras -> the cameras to be read, and the outbox of their frames."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MEANWHILE = "Until then frames wait in memory, and beyond that are dropped or n
 
 
 def cameras_of(named: list[NamedCamera], settings: Settings) -> list[CameraSpec]:
-    """The cameras as they are read."""
+    """Return the specifications by which the cameras are read."""
     return [_camera(each, int(settings.decode.max_message_bytes)) for each in named]
 
 
@@ -47,7 +47,7 @@ def _camera(named: NamedCamera, max_message_bytes: int) -> CameraSpec:
 
 
 def frames_outbox(settings: Settings) -> Outbox[FrameRecord]:
-    """What sends frames to the topic, which has to exist."""
+    """Return the outbox that sends frames to the topic, which has to exist."""
     kafka = settings.kafka
     return Outbox(
         connect=producer_of(
@@ -56,8 +56,8 @@ def frames_outbox(settings: Settings) -> Outbox[FrameRecord]:
             client_id=kafka.client_id,
             max_request_bytes=int(settings.decode.max_message_bytes) + ROOM_BYTES,
             timeout_s=_TIMEOUT_S,
-            reconnect_backoff_max_ms=2_000,  # frames wait in memory; half a minute of them may be too many
-            max_in_flight_requests_per_connection=1,  # or what is tried again comes behind what followed it
+            reconnect_backoff_max_ms=2_000,  # frames wait in memory, and half a minute of them may be too many
+            max_in_flight_requests_per_connection=1,  # or a retried frame comes after its successors
         ),
         prepare=None,
         where=kafka.bootstrap_servers,

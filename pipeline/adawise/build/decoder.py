@@ -1,4 +1,4 @@
-"""Settings -> the decoder: what a message may ask for is set once, for the worker and for all who read its messages."""
+"""Settings -> the decoder: the limits of messages are set once, for the worker and for all who read its messages."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from adawise.settings import DecodeSettings
 
 
 def rendition(settings: DecodeSettings) -> Rendition:
-    """What is done to pictures before they are resized."""
+    """Return how pictures are treated before they are resized."""
     low, _, high = settings.grey16_range.partition("-")
     return Rendition(
         orientation=settings.orientation,
@@ -23,7 +23,7 @@ def rendition(settings: DecodeSettings) -> Rendition:
 
 
 def open_decoder(settings: DecodeSettings, preprocess: Callable[[Image.Image], Tensor]) -> Decoder:
-    """Messages to images by `preprocess`, within the bounds of the settings."""
+    """Return a decoder from messages to images by `preprocess`, within the limits of the settings."""
     return Decoder(
         preprocess,
         max_message_bytes=settings.max_message_bytes,

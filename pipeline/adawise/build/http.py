@@ -1,4 +1,4 @@
-"""Settings -> the HTTP port of a worker, or of anything else that has rows to show."""
+"""Settings -> the HTTP port of a worker, or of any other process that has rows to show."""
 
 from __future__ import annotations
 
@@ -41,13 +41,16 @@ _WRITE_WITHIN_LEAST_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class WorkerPort:
-    """The port of a worker: what to tell it, and where it is; without a port nothing and nowhere."""
+    """The port of a worker: the observer that it reports to, and its URL.
+
+    Without a port the observer does nothing, and the URL is None.
+    """
 
     observer: Observer
     url: str | None = None
 
     def knows_group(self, is_member: Callable[[], bool], partitions: Callable[[], int]) -> None:
-        """From now on these say whether the worker is in its group, and how many partitions that shares.
+        """Set how to find out whether the worker is in its group, and how many partitions the group shares.
 
         Called from the worker's thread.
         """
@@ -57,10 +60,10 @@ class WorkerPort:
 
 @contextmanager
 def worker_port(settings: Settings) -> Iterator[WorkerPort]:
-    """Serve probes, metrics and the page of a worker that runs meanwhile, if the settings say so.
+    """Serve probes, metrics and the page of a worker that runs meanwhile, if the settings enable it.
 
     Raises:
-        SettingsError: the port cannot be had.
+        SettingsError: the port cannot be opened.
     """
     http = settings.http
     if not http.enabled:
@@ -107,10 +110,10 @@ def worker_port(settings: Settings) -> Iterator[WorkerPort]:
 
 @contextmanager
 def cameras_port(http: HttpSettings, title: str) -> Iterator[SourceBoard]:
-    """The board of a process that reads cameras, with probes, metrics and page if the settings say so.
+    """Yield the board of a process that reads cameras, with probes, metrics and page if the settings enable them.
 
     Raises:
-        SettingsError: the port cannot be had.
+        SettingsError: the port cannot be opened.
     """
     clock = steady()
     sources = LiveSources(title, clock(), http.silent_after_s, http.stuck_after_s, keeps_pictures=http.thumbnails)
@@ -142,10 +145,10 @@ def cameras_port(http: HttpSettings, title: str) -> Iterator[SourceBoard]:
 
 @contextmanager
 def rows_port(http: HttpSettings, provider: Provider) -> Iterator[str]:
-    """Serve the live page with the rows of a provider, and neither probes nor metrics; gives the page's URL.
+    """Serve the live page with the rows of a provider, and neither probes nor metrics; yield the page's URL.
 
     Raises:
-        SettingsError: the port cannot be had.
+        SettingsError: the port cannot be opened.
     """
     feed = EventFeed(provider)
     with _serving(http, page_app(feed, provider, access(http)), feed) as thread:
@@ -155,7 +158,7 @@ def rows_port(http: HttpSettings, provider: Provider) -> Iterator[str]:
 @contextmanager
 def _serving(http: HttpSettings, app: App, feed: EventFeed, *, has_probes: bool = False) -> Iterator[HttpThread]:
     probes = None
-    if has_probes and http.probes_port is not None:  # before the other, which may take any that is free
+    if has_probes and http.probes_port is not None:  # before the other, which may take any free port
         probes = listen(http.listen, http.probes_port, PORT, name="http.probes_port")
     try:
         bound = listen(http.listen, http.port, PORT)
@@ -172,7 +175,7 @@ def _serving(http: HttpSettings, app: App, feed: EventFeed, *, has_probes: bool 
 
 
 def access(http: HttpSettings) -> Access:
-    """Who may see what, by the settings."""
+    """Return who may see what, by the settings."""
     return Access(
         token=http.token.get_secret_value() if http.token else None,
         hosts=frozenset(http.hosts.split(",") if http.hosts else ()),

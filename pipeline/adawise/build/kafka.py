@@ -1,4 +1,4 @@
-"""Settings -> Kafka's end of things: the source, the dead letters, how to log in. Loads no model and no torch."""
+"""Settings -> the clients of Kafka: the source, the dead letters, the login. Loads no model and no torch."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from adawise.results.sink import KafkaResults, open_results, result_topics
 from adawise.settings import KafkaSettings, SecuritySettings, Settings
 from adawise.text import as_duration
 
-_TIMEOUT_S = 10.0  # of what is sent
+_TIMEOUT_S = 10.0  # for a message that is sent
 _DAY_S = 86_400
 
 _log = structlog.get_logger("kafka")
@@ -42,7 +42,7 @@ def kafka_source(
     origin: Literal["earliest", "latest"] | int | None = None,
     on_compacted: Literal["fail", "skip"] = "skip",
 ) -> KafkaSource:
-    """The topic of the settings; without `group`, all of its partitions and no commits."""
+    """Return the source of the settings' topic; without `group`, of all its partitions and without commits."""
     return KafkaSource(
         **reach(settings),
         topic=settings.topic,
@@ -60,12 +60,12 @@ def kafka_source(
 
 
 def kafka_topics(settings: KafkaSettings, *, connect_ms: int | None = None) -> KafkaTopics:
-    """What asks the brokers of the settings about topics and groups."""
+    """Return the client that queries the brokers about topics and groups."""
     return KafkaTopics(**reach(settings), connect_ms=connect_ms)
 
 
 def kafka_log(settings: KafkaSettings, *, max_partition_fetch_bytes: int, patience_s: float = PATIENCE_S) -> KafkaLog:
-    """What reads any topic of the brokers offset by offset, without a group."""
+    """Return the client that reads any topic of the brokers offset by offset, without a group."""
     return KafkaLog(
         **reach(settings),
         max_partition_fetch_bytes=max_partition_fetch_bytes,
@@ -75,7 +75,7 @@ def kafka_log(settings: KafkaSettings, *, max_partition_fetch_bytes: int, patien
 
 
 def batch_limits(settings: KafkaSettings) -> BatchLimits:
-    """Beyond which a batch is not read."""
+    """Return the limits beyond which a batch is not read."""
     return BatchLimits(settings.max_batch_bytes, settings.max_batch_records)
 
 
@@ -86,7 +86,7 @@ def _origin(settings: KafkaSettings) -> Literal["earliest", "latest"] | int:
 
 
 def dead_letters(settings: KafkaSettings, max_message_bytes: int) -> DeadLetters:
-    """The dead-letter topic of the settings, or none."""
+    """Return the dead-letter topic of the settings, or none."""
     if not settings.dead_letters:
         return NoDeadLetters()
     return open_dead_letters(
@@ -100,7 +100,7 @@ def dead_letters(settings: KafkaSettings, max_message_bytes: int) -> DeadLetters
 
 
 def letter_topic(settings: KafkaSettings, max_message_bytes: int) -> OwnTopics:
-    """How the dead-letter topic is made, and looked at."""
+    """Return how the dead-letter topic is created and checked."""
     return letter_topics(
         reach(settings),
         retention_s=settings.dead_letter_days * _DAY_S,
@@ -118,7 +118,10 @@ def results(
     classes: Sequence[str],
     model_fingerprint: str,
 ) -> KafkaResults:
-    """What sends results to a topic, which has so many partitions if it is created. `source`: what they are from."""
+    """Return the publisher of results to a topic, which is created with `partitions` if it is absent.
+
+    `source` returns the root that the results are from.
+    """
     wanted = settings.results
     return open_results(
         result_topic(settings, partitions),
@@ -134,12 +137,12 @@ def results(
 
 
 def result_topic(settings: Settings, partitions: int = 1) -> OwnTopics:
-    """How the topic of results is made, and looked at."""
+    """Return how the topic of results is created and checked."""
     return result_topics(reach(settings.kafka), partitions=partitions, retention_s=settings.results.days * _DAY_S)
 
 
 def check_joining(settings: KafkaSettings, *, is_embedded: bool) -> None:
-    """See `check_group`; with the session timeout that a worker has."""
+    """Check the group as `check_group` does, with the session timeout that a worker has."""
     timeout_ms = settings.session_timeout_ms
     check_group(
         **reach(settings),
@@ -150,7 +153,7 @@ def check_joining(settings: KafkaSettings, *, is_embedded: bool) -> None:
 
 
 def reach(settings: KafkaSettings) -> Reach:
-    """What every client begins with."""
+    """Return the arguments that every client begins with."""
     return {
         "bootstrap_servers": settings.bootstrap_servers,
         "client_id": settings.client_id,
@@ -159,7 +162,7 @@ def reach(settings: KafkaSettings) -> Reach:
 
 
 def security(settings: KafkaSettings) -> dict[str, object]:
-    """kafka-python's arguments for TLS and SASL."""
+    """Return kafka-python's arguments for TLS and SASL."""
     chosen = settings.security
     arguments = {
         "security_protocol": chosen.protocol,
@@ -176,7 +179,7 @@ def security(settings: KafkaSettings) -> dict[str, object]:
 
 
 def certificates(settings: KafkaSettings) -> list[CertificateFile]:
-    """The files of certificates that are named, and can be read."""
+    """Return the files of certificates that the settings name and that can be read."""
     chosen = settings.security
     named = (("ssl_ca", chosen.ssl_ca), ("ssl_certificate", chosen.ssl_certificate), ("oauth_ca", chosen.oauth_ca))
     found = [
@@ -188,7 +191,7 @@ def certificates(settings: KafkaSettings) -> list[CertificateFile]:
 
 
 def renewal(found: CertificateFile, now: datetime) -> str:
-    """What to do about one that ends soon."""
+    """Return what to do about a certificate that ends soon."""
     left = as_duration((found.ends - now).total_seconds())
     return (
         f"{found.setting}: {found.file} ends at {found.until}, in {left}, and then nobody who connects is let "
@@ -197,7 +200,7 @@ def renewal(found: CertificateFile, now: datetime) -> str:
 
 
 def tell_of_certificates(settings: KafkaSettings) -> None:
-    """A warning in the log for each that ends soon; one that has ended lets nobody in, and is told then."""
+    """Log a warning for each certificate that ends soon; one that has ended fails the connection, which reports it."""
     now = datetime.now(UTC)
     for found in certificates(settings):
         if found.ends_soon(now):
@@ -211,7 +214,10 @@ def tell_of_certificates(settings: KafkaSettings) -> None:
 
 
 def _user_name(chosen: SecuritySettings) -> str:
-    """As it is sent: SCRAM has two characters for itself (RFC 5802, 5.1), which kafka-python leaves as they are."""
+    """Return the user name as it is sent.
+
+    SCRAM reserves two characters (RFC 5802, 5.1), which kafka-python does not escape.
+    """
     name = chosen.sasl_username or ""
     is_scram = (chosen.sasl_mechanism or "").startswith("SCRAM")
     return name.replace("=", "=3D").replace(",", "=2C") if is_scram else name
@@ -219,7 +225,7 @@ def _user_name(chosen: SecuritySettings) -> str:
 
 @lru_cache(maxsize=8)
 def _tokens(chosen: SecuritySettings) -> TokenProvider:
-    """One for all clients of the process, so that they share tokens."""
+    """Return the token provider of all clients of the process, so that they share tokens."""
     if chosen.oauth_function is not None:
         return CalledTokens(_function(chosen.oauth_function))
     assert chosen.oauth_token_endpoint is not None

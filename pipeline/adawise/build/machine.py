@@ -1,7 +1,7 @@
-"""What this process may use of the machine: cores and memory, within the limits of a container (Linux's cgroups).
+"""The cores and memory that this process may use, within the limits of a container (Linux's cgroups).
 
-A container of two cores on a host of 64 sees 64: `os.cpu_count` and torch know nothing of its quota. As many threads as
-the host has cores spend the quota in the first milliseconds of each period, and then all of them stand.
+A container of two cores on a host of 64 sees 64: `os.cpu_count` and torch ignore its quota. As many threads as the host
+has cores spend the quota in the first milliseconds of each period, and then all of them are stopped.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 ROOT = Path("/")
-_UNLIMITED_BYTES = 1 << 60  # version 1 says "none" by the largest number of pages
-_ESCAPES = {"\\040": " ", "\\011": "\t", "\\012": "\n", "\\134": "\\"}  # of the kernel's list of mounts
+_UNLIMITED_BYTES = 1 << 60  # cgroup version 1 writes "none" as the largest number of pages
+_ESCAPES = {"\\040": " ", "\\011": "\t", "\\012": "\n", "\\134": "\\"}  # in the kernel's list of mounts
 
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """A line of the kernel's list: `root` is what of the file system is to be seen below the folder `at`."""
+    """A line of the kernel's list of mounts: the folder `root` of a file system is visible at the folder `at`."""
 
     root: PurePosixPath
     at: PurePosixPath
@@ -29,10 +29,10 @@ class Mount:
 
 
 def usable_cores(root: Path = ROOT) -> int:
-    """Cores that this process may keep busy, at least 1: its affinity (cpuset), and its quota, rounded up.
+    """Return the cores that this process may keep busy, at least 1: its affinity (cpuset), and its quota, rounded up.
 
     Args:
-        root: where `proc` and the cgroups lie.
+        root: the folder that has `proc` and the cgroups.
     """
     cores = len(os.sched_getaffinity(0))
     quota = cpu_quota(root)
@@ -40,7 +40,7 @@ def usable_cores(root: Path = ROOT) -> int:
 
 
 def cpu_quota(root: Path = ROOT) -> float | None:
-    """The least quota of the process's cgroup and those around it, in cores; None if there is none."""
+    """Return the least quota of the process's cgroup and those around it, in cores; None if there is none."""
     quotas = []
     for folder in _cgroups(root, "cpu"):
         with suppress(OSError, ValueError, IndexError):  # no such file: the other version, or no limit
@@ -55,19 +55,19 @@ def cpu_quota(root: Path = ROOT) -> float | None:
 
 
 def usable_memory_bytes(root: Path = ROOT) -> int:
-    """Bytes that this process and its children may have: the machine's memory, or its cgroup's limit if that is less.
+    """Return the bytes that this process and its children may have.
 
-    0 if neither is told.
+    That is the machine's memory, or its cgroup's limit if that is less; 0 if neither is known.
     """
     limits = [limit for limit in (memory_limit_bytes(root), _of_the_machine(root)) if limit]
     return min(limits, default=0)
 
 
 def available_memory_bytes(root: Path = ROOT) -> int | None:
-    """Bytes that this process may still take before something has to give way; None if nobody says.
+    """Return the bytes that this process may still take before others are affected; None if unknown.
 
-    Of the machine what the kernel calls available; of each cgroup its limit less what is used, files that are cached
-    not counted.
+    For the machine it is what the kernel calls available; for each cgroup it is the limit less the use, without
+    inactive cached files.
     """
     found = [_field(root / "proc/meminfo", "MemAvailable", 1024)]
     for folder in _cgroups(root, "memory"):
@@ -81,12 +81,12 @@ def available_memory_bytes(root: Path = ROOT) -> int | None:
 
 
 def resident_bytes(root: Path = ROOT) -> int:
-    """Of this process now; 0 if nobody says."""
+    """Return the resident bytes of this process now; 0 if unknown."""
     return _field(root / "proc/self/status", "VmRSS", 1024) or 0
 
 
 def memory_limit_bytes(root: Path = ROOT) -> int | None:
-    """The least limit of the process's cgroup and those around it; None if there is none."""
+    """Return the least memory limit of the process's cgroup and those around it, in bytes; None if there is none."""
     limits = []
     for folder in _cgroups(root, "memory"):
         for name in ("memory.max", "memory.limit_in_bytes"):
@@ -96,7 +96,7 @@ def memory_limit_bytes(root: Path = ROOT) -> int | None:
 
 
 def mounts(root: Path = ROOT) -> list[Mount]:
-    """What is mounted, as this process sees it; a later one lies over an earlier one at the same place."""
+    """Return the mounts, as this process sees them; a later one hides an earlier one at the same place."""
     found = []
     with suppress(OSError):
         for line in (root / "proc/self/mountinfo").read_text(encoding="utf-8", errors="replace").splitlines():
@@ -116,7 +116,7 @@ def _of_the_machine(root: Path) -> int | None:
 
 
 def _field(path: Path, name: str, unit: int) -> int | None:
-    """A number of a file of names and numbers, a line each, with or without a colon."""
+    """Return a number of a file of names and numbers, a line each, with or without a colon."""
     with suppress(OSError, ValueError, IndexError):
         for line in path.read_text().splitlines():
             if line.replace(":", " ").split()[:1] == [name]:
@@ -125,7 +125,7 @@ def _field(path: Path, name: str, unit: int) -> int | None:
 
 
 def _cgroups(root: Path, controller: str) -> Iterator[Path]:
-    """The folders of the process's cgroup for a controller and of those around it, as far as they are to be seen.
+    """Yield the folders of the process's cgroup for a controller and of those around it, as far as they are visible.
 
     In a container the path of its cgroup may be the host's, and begin above what is mounted: that part is left out.
     """

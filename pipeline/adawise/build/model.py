@@ -41,7 +41,7 @@ _READ_OTHERWISE = (
     "pictures are the same; `adawise card` with today's settings makes one of these pictures"
 )
 _log = structlog.get_logger("model")
-_STATES_BYTES = 100_000_000  # of a partition
+_STATES_BYTES = 100_000_000  # of all states of a partition
 _CHUNK_ROWS = 8  # a processor is at its full rate with 8 images
 
 
@@ -59,7 +59,7 @@ class ModelPair:
 
     @override
     def __repr__(self) -> str:
-        """In a line: the weights themselves are millions of numbers."""
+        """Return one line without the weights, which are millions of numbers."""
         card = "a card" if self.card else "no card"
         where = self.classifier.identity
         return (
@@ -69,22 +69,22 @@ class ModelPair:
 
     @property
     def temperatures(self) -> tuple[float, ...]:
-        """Per alpha, for what is served: the card's, or 1."""
+        """The temperature of each alpha for what is served: the card's, or 1."""
         return self.card.temperature if self.card else (1.0,) * len(self.classifier.alphas)
 
 
 def load_model(settings: ModelSettings, decode: DecodeSettings, *, with_card: bool = True) -> ModelPair:
     """Load the pair of the settings, with the class names and prompts of their files; see `open_pair`."""
     use_cores(settings.threads)
-    assert settings.classes is not None  # the command line has seen to it
+    assert settings.classes is not None  # the command line has checked it
     classes = read_lines(settings.classes, "model.classes", "class name")
     return open_pair(settings, decode, classes, prompt_templates(settings), with_card=with_card)
 
 
 def use_cores(threads: int | None) -> None:
-    """Have torch's forwards run on so many threads; None: as torch decides, and never more than there are cores for.
+    """Limit the threads of torch's forwards; with None, to torch's choice or the usable cores, whichever is less.
 
-    Torch counts the cores of the machine, and knows nothing of a container's quota.
+    Torch counts the cores of the machine, and ignores a container's quota.
     """
     torch.set_num_threads(threads or min(torch.get_num_threads(), usable_cores()))
 
@@ -100,11 +100,10 @@ def open_pair(
 ) -> ModelPair:
     """Load the pair and its card, and choose device, number format, forward shape and how pictures are read.
 
-    `offline`: fetch nothing from a model hub, for others than this machine's settings may have named it.
-
-    Raises CheckpointError, CardError, DeviceError and SettingsError; see there.
+    With `offline`, nothing is fetched from a model hub, because the pair may not be named by this machine's settings.
+    Raises CheckpointError, CardError, DeviceError and SettingsError, as the functions called here.
     """
-    assert settings.theta_0 is not None  # the command line has seen to these
+    assert settings.theta_0 is not None  # the command line has checked these
     assert settings.theta_1 is not None
     device = open_device(settings)
     dtype = number_format(settings, device)
@@ -136,7 +135,7 @@ def open_pair(
 
 @dataclass(frozen=True, slots=True)
 class CardNote:
-    """What is to be known of a card that holds; `event` is its name in the log."""
+    """A note on a card that holds; `event` is its name in the log."""
 
     event: str
     made_with: str
@@ -144,14 +143,14 @@ class CardNote:
 
 
 def _use_cache(classifier: PairClassifier, settings: ModelSettings) -> None:
-    """Take the heads of an earlier start, if they are kept."""
+    """Use the heads that an earlier start has cached, if a cache is enabled."""
     folder = heads_folder(settings)
     if settings.cache_mib and folder is not None:
         classifier.use_cache(folder, settings.cache_mib * 2**20)
 
 
 def heads_folder(settings: ModelSettings) -> Path | None:
-    """Where heads are kept: model.cache, or the user's cache folder; None for a user without a home."""
+    """Return the folder of cached heads: model.cache, or the user's cache folder; None for a user without a home."""
     if settings.cache is not None:
         return settings.cache
     named = Path(os.environ.get("XDG_CACHE_HOME", ""))
@@ -162,7 +161,11 @@ def heads_folder(settings: ModelSettings) -> Path | None:
 
 
 def check_card(card: Card, pair: CheckpointPair, classifier: PairClassifier) -> None:
-    """Refuse a card of another pair, by CardError; one of an earlier preprocessing or another rendition is told of."""
+    """Refuse a card of another pair; log a warning for one of an earlier preprocessing or another rendition.
+
+    Raises:
+        CardError: the card is of another pair.
+    """
     ours, note = pair.preprocess, card_note(card, pair)
     otherwise = note is not None and note.text is _READ_OTHERWISE
     card.check(
@@ -175,7 +178,7 @@ def check_card(card: Card, pair: CheckpointPair, classifier: PairClassifier) -> 
 
 
 def card_note(card: Card, pair: CheckpointPair) -> CardNote | None:
-    """What is to be known of a card of an earlier preprocessing, or of pictures that were read otherwise."""
+    """Return a note on a card of an earlier preprocessing, or of pictures that were read otherwise; else None."""
     ours, made_with = pair.preprocess, card.identity.get("preprocess", "")
     if ours.reads_otherwise(made_with):
         return CardNote("card_made_otherwise", made_with, _READ_OTHERWISE)
@@ -183,7 +186,7 @@ def card_note(card: Card, pair: CheckpointPair) -> CardNote | None:
 
 
 def _use_heads(classifier: PairClassifier, card: Card, path: Path | None) -> None:
-    """Take the text heads that lie beside the card, if they do."""
+    """Use the text heads beside the card, if there are any."""
     if card.heads is not None and path is not None:
         shape = len(classifier.encoded_alphas), classifier.class_count
         embeddings = read_heads(heads_path(path), card.heads, shape)
@@ -192,14 +195,14 @@ def _use_heads(classifier: PairClassifier, card: Card, path: Path | None) -> Non
 
 
 def adaptation(settings: Settings, model: ModelPair) -> Adaptation:
-    """The method of the settings over the pair. Raises SettingsError: states would have no room, or as `method`."""
+    """Return the method of the settings over the pair. Raises SettingsError: no room for states, or as `method`."""
     made = method(settings.search, model, top_k=settings.predict.top_k)
     _expect_room(settings, made.strategy.key, len(model.classifier.alphas))
     return made
 
 
 def method(search: SearchSettings, model: ModelPair, *, top_k: int) -> Adaptation:
-    """The method over the pair; `top_k` classes an image. Raises SettingsError: the objective needs a card."""
+    """Return the method, with `top_k` classes an image. Raises SettingsError: the objective needs a card."""
     return Adaptation(
         strategy=_strategy(search, model),
         classifier=model.classifier,
@@ -209,12 +212,12 @@ def method(search: SearchSettings, model: ModelPair, *, top_k: int) -> Adaptatio
 
 
 def _expect_room(settings: Settings, key: str, points: int) -> None:
-    """The states of all streams that may have one lie in each segment's footer."""
+    """Raise SettingsError if the largest states of all streams do not fit into a segment's footer."""
     observations = 0
     if settings.search.strategy == "botorch":
         from adawise.adapt.strategies.botorch import MEMORY_BATCHES
 
-        points, observations = 0, MEMORY_BATCHES * settings.search.budget  # it keeps these in place of a belief
+        points, observations = 0, MEMORY_BATCHES * settings.search.budget  # it keeps observations in place of a belief
     conditions = settings.search.conditions if settings.search.strategy in {"auto", "warm"} else 0
     size = largest_bytes(key, points, observations, conditions) + MAX_STREAM_ID_BYTES
     streams = settings.limits.streams
@@ -237,7 +240,7 @@ def _strategy(search: SearchSettings, model: ModelPair) -> Strategy:
         raise SettingsError(f"search.objective {name} needs a card: make one with `adawise card`")
     objective = model.card.objective(name) if model.card else NO_CARD[name]
     lineage = model.classifier.lineage
-    del lineage["config"]  # of the identity since 0.3: a key of before stays as it is (`sink.served_by` guards it)
+    del lineage["config"]  # new in 0.3: keys of earlier states stay the same (`sink.served_by`)
     belongs_to = f"{sorted(lineage.items())} {model.card.digest if model.card else ''}"
     return strategy(
         chosen.strategy,
@@ -252,7 +255,7 @@ def _strategy(search: SearchSettings, model: ModelPair) -> Strategy:
 
 
 def meant(search: SearchSettings, model: ModelPair) -> SearchSettings:
-    """The same settings, each `auto` replaced by what it stands for with this pair's card."""
+    """Return the same settings, with each `auto` replaced by its meaning for this pair's card."""
     update: dict[str, Any] = {"objective": advice.chosen(search.objective, model.card)}
     if search.strategy == advice.AUTO:
         fixed = advice.advised_alpha(model.card.verdict if model.card else None)
@@ -261,7 +264,10 @@ def meant(search: SearchSettings, model: ModelPair) -> SearchSettings:
 
 
 def method_in_words(search: SearchSettings, model: ModelPair) -> str:
-    """How alpha is chosen with this pair; see `advice.in_words`. Says if late labels have corrected its objective."""
+    """Return how alpha is chosen with this pair, and whether late labels have corrected its objective.
+
+    See `advice.in_words`.
+    """
     chosen = meant(search, model)
     alpha = min(model.classifier.alphas, key=lambda a: abs(a - chosen.alpha))
     said = advice.in_words(chosen.strategy, chosen.objective, alpha, is_advised=search.strategy == advice.AUTO)
@@ -274,7 +280,7 @@ _FORMATS = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16
 
 
 def number_format(settings: ModelSettings, device: Device) -> torch.dtype:
-    """The number format of forwards on the device. Raises SettingsError: one that a processor has not."""
+    """Return the number format of forwards. Raises SettingsError for one that a processor does not have."""
     if device.where.type == "cpu" and settings.precision in {"tf32", "fp16"}:
         raise SettingsError(
             f"model.precision is {settings.precision}, which is for GPUs, and the model runs on {device}. "
@@ -284,7 +290,7 @@ def number_format(settings: ModelSettings, device: Device) -> torch.dtype:
 
 
 def open_device(settings: ModelSettings) -> Device:
-    """The device that the settings choose, ready to run. Raises SettingsError, and DeviceError: it does not answer."""
+    """Return the chosen device, ready to run. Raises SettingsError, and DeviceError if it does not answer."""
     where = choose_device(settings.device)
     if where.type == "cuda":
         return Cuda(where, tf32=settings.precision == "tf32", graphs=settings.cuda_graphs)
@@ -292,7 +298,7 @@ def open_device(settings: ModelSettings) -> Device:
 
 
 def chunk_rows_of(settings: ModelSettings, where: torch.device, pair: CheckpointPair, dtype: torch.dtype) -> int:
-    """Images of a forward: the setting's, or what suits the device and the image tower."""
+    """Return the images of a forward: the setting's number, or one that suits the device and the image tower."""
     if settings.chunk_rows != "auto":
         return settings.chunk_rows
     if where.type == "cuda":
@@ -301,10 +307,10 @@ def chunk_rows_of(settings: ModelSettings, where: torch.device, pair: Checkpoint
 
 
 def choose_device(name: str) -> torch.device:
-    """The device by its setting; `auto` is CUDA where there is any.
+    """Return the device by its setting; `auto` is CUDA if it is available.
 
     Raises:
-        SettingsError: a CUDA device that is not there.
+        SettingsError: the CUDA device does not exist.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -320,12 +326,12 @@ def choose_device(name: str) -> torch.device:
 
 
 def identity_of(model: ModelPair) -> dict[str, str]:
-    """Of the pair and its card, by what they hold; nothing of it changes with the version of a library."""
+    """Return the identity of the pair and its card, by their contents; a library's version does not change it."""
     return {**model.classifier.lineage, "card": model.card.digest if model.card else ""}
 
 
 def config_fingerprint(settings: Settings, model: ModelPair) -> str:
-    """Hash of what results depend on beside the model: search, batches, decoding, the card."""
+    """Return a hash of what results depend on beside the model: search, batches, decoding, the card."""
     parts = _meant(settings, model).model_dump_json(include=_DECISIVE)
     return digest(f"{parts} {model.card.digest if model.card else ''}")
 
@@ -334,12 +340,12 @@ _DECISIVE: Any = {"search": True, "batch": True, "decode": True, "predict": True
 
 
 def _meant(settings: Settings, model: ModelPair) -> Settings:
-    """The same settings, whether `auto` or its meaning was set."""
+    """Return the same settings, whether `auto` or its meaning was set."""
     return settings.model_copy(update={"search": meant(settings.search, model)})
 
 
 def served_by(settings: Settings, model: ModelPair, pair: str = "") -> ServedBy:
-    """What rows say of the pair and the settings that serve them; `pair` is its id."""
+    """Return what rows record of the pair and the settings that serve them; `pair` is its id."""
     groups = _meant(settings, model).model_dump(mode="json", include=_DECISIVE)
     named = {f"{group}.{name}": value for group, values in groups.items() for name, value in values.items()}
     of_pair = {

@@ -1,4 +1,4 @@
-"""Settings and what is asked of a root -> the pair that a worker begins with, and how it comes to another one."""
+"""Settings and the orders of a root -> the pair that a worker begins with, and how it changes to another one."""
 
 from __future__ import annotations
 
@@ -44,28 +44,28 @@ from adawise.store.store import Store, open_store
 from adawise.worker.pairs import Serving
 
 _LOCAL = "local-dir:"
-_WITH_THE_PAIR = {"search": {"forget_after_s"}, "predict": set[str]()}  # of each group all but these
-_TIMES = 5  # the float32 size of one checkpoint that a pair takes: two models, both towers flat, two merged copies
+_WITH_THE_PAIR = {"search": {"forget_after_s"}, "predict": set[str]()}  # groups, with the names that are left out
+_TIMES = 5  # memory of a pair, in float32 sizes of a checkpoint: two models, both towers flat, two merged copies
 _TIMES_ON_A_CARD = 3
 
 _log = structlog.get_logger("pairs")
 
 
 def me() -> str:
-    """Who asks, or reports."""
+    """Return the name of this process in orders and reports."""
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
 def document_of(settings: Settings, model: ModelPair, templates: tuple[str, ...]) -> PairDocument:
-    """What describes the pair that the settings name, so that any worker can load it."""
+    """Return the document of the pair that the settings name, with which any worker can load it."""
     named = settings.model
-    assert named.theta_0 is not None  # the command line has seen to these
+    assert named.theta_0 is not None  # the command line has checked these
     assert named.theta_1 is not None
     kept = {
         group: getattr(settings, group).model_dump(mode="json", exclude=without)
         for group, without in _WITH_THE_PAIR.items()
     }
-    if prepared := _prepared(named):  # an earlier version knows no such group
+    if prepared := _prepared(named):  # an earlier version does not know this group
         kept["model"] = prepared
     identity = identity_of(model)
     config = identity.pop("config")
@@ -90,14 +90,14 @@ def _prepared(model: ModelSettings) -> dict[str, Any]:
 
 
 def _place(name: str) -> str:
-    """A path as every working folder understands it; a tag as it is."""
+    """Return an absolute path for a path, so that it holds in every working folder; a tag is returned unchanged."""
     prefix = _LOCAL if name.startswith(_LOCAL) else ""
     path = Path(name.removeprefix(prefix))
     return f"{prefix}{path.resolve()}" if path.exists() else name
 
 
 def settings_with(settings: Settings, document: PairDocument) -> Settings:
-    """The settings of this worker for the pair of a document. Raises SettingsError: it has some that we do not know."""
+    """Return this worker's settings for the pair of a document. Raises SettingsError if it has unknown settings."""
     model = settings.model.model_copy(
         update={
             "architecture": document.architecture,
@@ -129,7 +129,7 @@ def _unknown(name: str) -> SettingsError:
 
 
 def names_pair(settings: Settings, document: PairDocument) -> bool:
-    """True if the settings name the pair of a document, by where it lies: files may have been replaced since."""
+    """Return True if the settings name the paths of the pair of a document; files may have been replaced since."""
     model = settings.model
     if model.theta_0 is None or model.theta_1 is None or model.classes is None:
         return False
@@ -143,18 +143,20 @@ def names_pair(settings: Settings, document: PairDocument) -> bool:
 
 @dataclass(frozen=True)
 class Start:
-    """What a worker begins with: its pair with its settings, and why the one that is asked for is not it."""
+    """The pair with which a worker begins, with its settings, and why the pair that is ordered could not be loaded."""
 
     settings: Settings
     model: ModelPair
     document: PairDocument
-    failed: Mapping[int, str]  # by number
+    failed: Mapping[int, str]  # reason by number
 
 
 def starting_pair(settings: Settings, orders: Orders) -> Start:
-    """The pair that is asked for, if the settings name one that was there before it; else the one of the settings.
+    """Return the pair that the worker begins with.
 
-    The settings' too if `model.on_change` is set and no command has asked for another. Raises what loading does.
+    It is the ordered pair if the settings name one that came before it; else the pair of the settings. It is the pair
+    of the settings, too, if `model.on_change` is set and no command has asked for another. Raises the errors of
+    loading.
     """
     use_cores(settings.model.threads)
     if orders.log:
@@ -185,7 +187,7 @@ def _may_bring(settings: Settings, orders: Orders) -> bool:
 
 
 def _of_settings(settings: Settings, failed: Mapping[int, str]) -> Start:
-    assert settings.model.classes is not None  # the command line has seen to it
+    assert settings.model.classes is not None  # the command line has checked it
     classes = read_lines(settings.model.classes, "model.classes", "class name")
     templates = prompt_templates(settings.model)
     model = open_pair(settings.model, settings.decode, classes, templates)
@@ -210,11 +212,11 @@ def _expect(document: PairDocument, model: ModelPair) -> None:
 
 
 def _brings_another(store: Store, start: Start, orders: Orders) -> bool:
-    """True if a worker that begins so asks all workers of the root to serve its pair in place of another one."""
+    """Return True if a worker that begins so asks all workers of the root to serve its pair in place of another."""
     pair, serving = start.document.key, orders.serving
     if start.failed:
         return False
-    if pair.matches(serving.key):  # where the order does not name its config, others may serve with another one
+    if pair.matches(serving.key):  # if the order does not name its config, others may serve with another one
         return not serving.config and not claimed_configs(store, serving.identity) <= {pair.config}
     return orders.number_of(pair) is None or _may_bring(start.settings, orders)
 
@@ -222,19 +224,17 @@ def _brings_another(store: Store, start: Start, orders: Orders) -> bool:
 def check_start(store: Store, start: Start, orders: Orders) -> None:
     """Raise SettingsError if a worker would bring a pair that others of the root could not load by its document.
 
-    To be called before the root takes the pair (`served_by.claim_pair`). Raises ChainError, StoreUnavailable.
+    Call it before the root takes the pair (`served_by.claim_pair`). Raises ChainError and StoreUnavailable, too.
     """
     if orders.log and _brings_another(store, start, orders):
         check_described(store, start.document)
 
 
 def begin_orders(store: Store, start: Start) -> Orders:
-    """The orders of a root, whose first is given now if there is none; and one if this worker brings another pair.
+    """Return the orders of a root, which may get one now: the first, or one for another pair that this worker brings.
 
-    Likewise for a pair whose config is another one than its document says. In a root without orders a pair that cannot
-    be described is served without one.
-
-    To be called once the root has taken the pair. Raises as `check_start`.
+    A pair whose config differs from the one in its document counts as another. In a root without orders, a pair that
+    cannot be described is served without one. Call it once the root has taken the pair. Raises as `check_start`.
     """
     orders = read_orders(store)
     if orders.log and not _brings_another(store, start, orders):
@@ -245,7 +245,7 @@ def begin_orders(store: Store, start: Start) -> Orders:
     except OrderTaken:
         return begin_orders(store, start)
     except SettingsError as error:
-        if orders.log:  # they would follow another pair
+        if orders.log:  # other workers would go on with another pair
             raise
         _log.error("pair_not_described", id=start.document.id, error=str(error))
         return orders
@@ -259,14 +259,17 @@ def live_pairs(
     name: str,
     illness: Callable[[], Mapping[str, Any]] = dict,
 ) -> LivePairs:
-    """What follows the orders of the root; `name` is this start of a worker, `illness` what else it reports."""
+    """Return the pairs that follow the orders of the root.
 
-    again_s = max(REPORT_S, settings.pairs.look_s)  # whoever reads it knows by this when a worker is gone
+    `name` is this start of a worker; `illness` returns the other troubles that it reports.
+    """
+
+    again_s = max(REPORT_S, settings.pairs.look_s)  # readers of reports conclude from it when a worker is gone
 
     def report(said: WorkerReport) -> None:
         document = {"layout": claims.LAYOUT, "worker": me(), "again_s": again_s, **said.plain()}
         said_ = json.dumps(document, ensure_ascii=False)  # an error may name a path that is not UTF-8
-        with suppress(StoreFull):  # the log says it, and a reader sees what space there is
+        with suppress(StoreFull):  # the log reports it, and a reader sees what space there is
             store.put(layout.worker_key(name), said_.encode(errors="replace"))
 
     return LivePairs(
@@ -286,17 +289,17 @@ def live_pairs(
 
 
 def serving_of(settings: Settings, model: ModelPair) -> Serving:
-    """The pair as the loop uses it. Raises SettingsError as `adaptation` does."""
+    """Return the pair as the loop uses it. Raises SettingsError as `adaptation` does."""
     method, by = adaptation(settings, model), served_by(settings, model, key_of(identity_of(model)).id)
     return Serving(method, by, partial(model.classifier.prepare, method.strategy.reach))
 
 
 def planned_pairs(settings: Settings, model: ModelPair, root: str, ranges: Ranges) -> tuple[PlannedPairs, str]:
-    """The pairs that served these parts of a root's chains, beside that of the settings; and in words which and where.
+    """Return the pairs that served these parts of a root's chains, beside the settings' pair, and where they served.
 
     Raises:
-        SettingsError: one of them is not at hand, or it is not known with which config it served; the message says
-            which, and from which offset it is needed.
+        SettingsError: one of them cannot be loaded, or the config with which it served is unknown; the message names
+            it, and from which offset it is needed.
         ChainError, StoreUnavailable: by the root.
     """
     store = open_store(root)
@@ -325,10 +328,10 @@ def planned_pairs(settings: Settings, model: ModelPair, root: str, ranges: Range
 
 
 def load_beside(settings: Settings, document: PairDocument, *, preprocess: Preprocess) -> LoadedPair:
-    """A pair that a document describes, ready to serve beside the running one: checked, warmed up, its heads encoded.
+    """Load the pair of a document beside the running one, ready to serve: checked, warmed up, its heads encoded.
 
-    By the rules of a start. Raises what loading does, and SettingsError: there is no memory for it, or its pictures are
-    prepared otherwise than the running pair's, which are in hand.
+    The rules of a start hold. Raises the errors of loading, and SettingsError: there is no memory for the pair, or its
+    pictures are prepared otherwise than the running pair's, which are decoded already.
     """
     own = settings_with(settings, document)
     bank_mib = _room(own, document)
@@ -351,7 +354,7 @@ def load_beside(settings: Settings, document: PairDocument, *, preprocess: Prepr
 
 
 def _room(settings: Settings, document: PairDocument) -> int:
-    """MiB for merged copies of a pair that is loaded beside another one. Raises PairTooLarge."""
+    """Return the MiB for merged copies of a pair that is loaded beside another one. Raises PairTooLarge."""
     one = max(map(checkpoint_bytes, (document.theta_0, document.theta_1)))
     available, needed = available_memory_bytes(), _TIMES * one
     if available is not None and available < needed:
@@ -363,7 +366,7 @@ def _room(settings: Settings, document: PairDocument) -> int:
     device = opened.where
     if device.type == "cuda":
         try:
-            opened.free()  # what torch keeps of a pair that was freed does not count as free
+            opened.free()  # memory that torch keeps of a freed pair does not count as free
             free, _ = torch.cuda.mem_get_info(device)
         except RuntimeError as error:
             raise DeviceError(f"{device} does not say how much memory it has: {error}") from error
@@ -378,13 +381,13 @@ def _room(settings: Settings, document: PairDocument) -> int:
 
 
 def checkpoint_bytes(name: str) -> int:
-    """Of one checkpoint's weights in float32, by its file; 0 for a tag, of which nobody knows before it is loaded."""
+    """Return the float32 bytes of a checkpoint's weights, by its file; 0 for a tag, whose size is not known yet."""
     path = Path(name.removeprefix(_LOCAL))
     try:
         if path.is_dir():
             return max((_weights_bytes(file) for file in path.iterdir() if file.suffix in _WEIGHTS), default=0)
         return _weights_bytes(path) if path.is_file() else 0
-    except OSError:  # loading it says so
+    except OSError:  # loading it reports the error
         return 0
 
 
@@ -400,5 +403,5 @@ def _weights_bytes(path: Path) -> int:
         try:
             header = json.loads(file.read(min(length, size)))
             return sum(4 * prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
-        except (ValueError, KeyError, TypeError, AttributeError):  # damaged: loading it says so
+        except (ValueError, KeyError, TypeError, AttributeError):  # damaged: loading it reports the error
             return size

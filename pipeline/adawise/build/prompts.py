@@ -20,7 +20,11 @@ TEMPLATES = (
 
 
 def prompt_templates(settings: ModelSettings) -> tuple[str, ...]:
-    """The prompts, with `{}` for the class name. Raises SettingsError: a prompt without it, or see `read_lines`."""
+    """Return the prompts, with `{}` for the class name.
+
+    Raises:
+        SettingsError: a prompt lacks `{}`, or as `read_lines`.
+    """
     if settings.templates is None:
         return TEMPLATES
     templates = read_lines(settings.templates, "model.templates", "prompt")
@@ -31,10 +35,10 @@ def prompt_templates(settings: ModelSettings) -> tuple[str, ...]:
 
 
 def read_lines(path: Path, setting: str, what: str) -> tuple[str, ...]:
-    """The lines of a text file, without empty ones.
+    """Return the lines of a text file, without empty ones.
 
     Raises:
-        SettingsError: not readable, not UTF-8, no line, or a line that is there twice.
+        SettingsError: the file is not readable or not UTF-8, has no line, or has a line twice.
     """
     try:
         text = read_bytes(path).decode()

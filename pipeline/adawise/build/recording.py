@@ -1,4 +1,4 @@
-"""Settings -> what records: the worker's recorder, and how both it and `record` cut files and tidy up."""
+"""Settings -> the worker's recorder, and how it and `record` cut files and remove old ones."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FILES = FilePolicy(max_messages=10_000, max_bytes=64 * 2**20, max_age_s=60.0)
 
 
 def worker_recorder(settings: Settings, source: Source, *, failpoint: Failpoint) -> WorkerRecorder | None:
-    """What records beside the worker, if that is wanted."""
+    """Return the recorder that runs beside the worker, None if it is not enabled."""
     wanted = settings.record
     if not wanted.enabled:
         return None
@@ -38,7 +38,12 @@ def worker_recorder(settings: Settings, source: Source, *, failpoint: Failpoint)
 def recording_folder(
     settings: Settings, identity: TopicIdentity, *, failpoint: Failpoint = lambda _: None
 ) -> RecordingFolder:
-    """Where the worker records; claimed for this topic. Raises SourceError if it is of another, SettingsError."""
+    """Return the folder of the worker's recording, claimed for this topic.
+
+    Raises:
+        SourceError: the folder is of another topic.
+        SettingsError: the folder cannot be used.
+    """
     wanted = settings.record
     return RecordingFolder(
         wanted.root,
@@ -51,7 +56,7 @@ def recording_folder(
 
 
 def tidying_of(folder: RecordingFolder) -> Passes[TopicPartition, Tidied]:
-    """What removes old files of a recording, and says so."""
+    """Return the passes that remove old files of a recording, and log it."""
     log = structlog.get_logger("recording")
     return tidying(
         RecordingRetention(folder.root, folder.store, folder.retention, failpoint=folder.failpoint),
@@ -61,7 +66,7 @@ def tidying_of(folder: RecordingFolder) -> Passes[TopicPartition, Tidied]:
 
 
 def told(done: Tidied) -> str:
-    """What was tidied, for people."""
+    """Return what was removed, in a sentence."""
     return (
         f"{done.removed} files removed, {done.forgotten} without images now, "
         f"{done.leftovers} leftovers of an earlier pass removed"

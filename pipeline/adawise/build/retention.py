@@ -1,4 +1,4 @@
-"""Settings -> what removes old files beside the worker."""
+"""Settings -> the housekeeping that removes old files beside the worker."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from adawise.sink.retention.retain import removal, remove, sweep
 from adawise.store.store import Failpoint, open_store
 from adawise.worker.housekeeping import Housekeeping
 
-_ROWS = 1_000_000  # of a partition in a pass: years that are over are removed in the course of days
+_ROWS = 1_000_000  # of a partition in a pass: the rows of past years are removed in the course of days
 
 
 def housekeeping(settings: Settings, *, failpoint: Failpoint = lambda _: None) -> Housekeeping | None:
-    """What `sink.keep` asks for; None if it asks for nothing."""
+    """Return the housekeeping that `sink.keep` asks for; None if it is not set."""
     if settings.sink.keep is None:
         return None
     store, keep = open_store(settings.sink.root), timedelta(seconds=settings.sink.keep)

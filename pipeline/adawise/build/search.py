@@ -1,4 +1,4 @@
-"""Settings -> how strategies explore; apart from `model`, which loads open_clip, because tables do without it."""
+"""Settings -> how strategies explore; not in `model`, which loads open_clip, because tables do without it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from adawise.settings import SearchSettings
 
 
 def exploration(chosen: SearchSettings) -> Exploration:
-    """The policy of the settings."""
+    """Return the exploration policy of the settings."""
     return Exploration(
         budget=chosen.budget,
         price=chosen.price,

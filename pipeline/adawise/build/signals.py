@@ -9,25 +9,25 @@ from contextlib import contextmanager
 from types import FrameType
 
 INTERRUPTED = 130
-"""The exit code of a command that was told to stop before it was done."""
+"""The exit code of a command that was asked to stop before it was done."""
 
 
 class StopRequest:
-    """Whether a signal has asked for an orderly end: call it."""
+    """A request for an orderly end by a signal; call it to see whether there was one."""
 
     def __init__(self, on_stop: Callable[[], object]) -> None:
         self._on_stop = on_stop
         self._stopping = self._interrupts = False
 
     def __call__(self) -> bool:
-        """True once it has."""
+        """Return True once a signal has come."""
         return self._stopping
 
     @contextmanager
     def interrupts(self) -> Iterator[None]:
-        """Within it, the signal raises KeyboardInterrupt: for a start, of which nothing has to be finished.
+        """Raise KeyboardInterrupt on the signal within this context: for a start, of which nothing has to be finished.
 
-        One that came before does so at once.
+        A signal that came before raises it at once.
         """
         self._interrupts = True
         try:
@@ -38,7 +38,7 @@ class StopRequest:
             self._interrupts = False
 
     def received(self, number: int, _frame: FrameType | None) -> None:
-        """The handler. The second signal ends the process at once, which is safe too."""
+        """Handle a signal. The second one ends the process at once, which is safe too."""
         if self._stopping:
             os._exit(128 + number)
         self._stopping = True
@@ -49,7 +49,7 @@ class StopRequest:
 
 @contextmanager
 def stop_signals(on_stop: Callable[[], object] = lambda: None) -> Iterator[StopRequest]:
-    """SIGTERM and SIGINT ask for an orderly end; the second of them ends the process at once."""
+    """Let SIGTERM and SIGINT ask for an orderly end; the second of them ends the process at once."""
     request = StopRequest(on_stop)
     previous = {number: signal.signal(number, request.received) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
@@ -61,7 +61,7 @@ def stop_signals(on_stop: Callable[[], object] = lambda: None) -> Iterator[StopR
 
 @contextmanager
 def ended_at_once(code: int = 0) -> Iterator[None]:
-    """While modules are loaded, which takes seconds, nothing has begun: SIGTERM and SIGINT end the process with this.
+    """Let SIGTERM and SIGINT end the process at once, while modules are loaded for seconds and nothing has begun.
 
     `code` is the exit code.
     """

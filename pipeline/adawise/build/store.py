@@ -1,4 +1,4 @@
-"""Whether a store does what it has to, tried out."""
+"""A trial of whether a store does what it has to."""
 
 from __future__ import annotations
 
@@ -12,17 +12,19 @@ from adawise.errors import SettingsError, StoreUnavailable
 from adawise.sink.claims import OVERWRITES
 from adawise.store.store import AlreadyExists, Store, open_store
 
-_TICK_S = 1.0  # object stores tell whole seconds
+_TICK_S = 1.0  # object stores report whole seconds
 _TRIAL = b"by adawise doctor\n"
 
 
 def prove_store(root: str) -> None:
-    """Create a key twice, which the store must refuse, and replace it whole. Nothing is left, also no folder.
+    """Create a key twice, which the store must refuse, and replace it whole. No key or folder is left.
 
-    Raises SettingsError if the store does not do so, or may not be written; StoreUnavailable.
+    Raises:
+        SettingsError: the store does not do so, or may not be written.
+        StoreUnavailable: the store does not answer.
     """
     with _trial(root) as (store, key):
-        with suppress(AlreadyExists):  # by this very call: the answer to its first try may be lost
+        with suppress(AlreadyExists):  # the first call succeeded, and its answer was lost
             store.create(key, _TRIAL)
         try:
             store.create(key, b"again\n")
@@ -41,9 +43,10 @@ def prove_store(root: str) -> None:
 
 
 def ahead_s(root: str) -> float:
-    """By how many seconds the store's clock is ahead of ours, by a key that is written and deleted.
+    """Return by how many seconds the store's clock is ahead of ours, by a key that is written and deleted.
 
-    Half of the time that the writing took is nobody's. Raises SettingsError, StoreUnavailable.
+    Negative if it is behind; 0 if the difference lies within the time of the write and the store's resolution. Raises
+    SettingsError and StoreUnavailable.
     """
     with _trial(root) as (store, key):
         began = time.time()
@@ -53,12 +56,13 @@ def ahead_s(root: str) -> float:
         if written is None:
             raise StoreUnavailable(f"{store}: {key} was created but cannot be found; try again")
     at = written.timestamp()
+    # The write was between `began` and `ended`, and its time may be rounded down by a tick.
     return max(at - ended, 0.0) + min(at + _TICK_S - began, 0.0)
 
 
 @contextmanager
 def _trial(root: str) -> Iterator[tuple[Store, str]]:
-    """A store with a key that nobody has, deleted at the end with the folders that were made."""
+    """Yield a store with an unused key, which is deleted at the end with the folders that were made."""
     folders = [] if "://" in root else [Path(root), *Path(root).parents]
     made = [folder for folder in folders if not folder.exists()]
     store, key = open_store(root), f"_check-{uuid4().hex}"

@@ -1,4 +1,4 @@
-"""The environment -> traces for OpenTelemetry, or none. Nothing of it is loaded unless it is asked for."""
+"""The environment -> traces for OpenTelemetry, or none. Its packages are loaded only if it is asked for."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _EXPORTERS_LOG = "opentelemetry.exporter.otlp.proto.http.trace_exporter"
 
 
 def spans(environ: Mapping[str, str] = os.environ) -> Observer | None:
-    """What exports a worker's traces, if a collector is named; None, with a word in the log, where it cannot.
+    """Return the exporter of a worker's traces, if a collector is named; None, with a log line, if it cannot export.
 
     A platform may set these variables for all that runs on it, so none of them stops a worker.
     """
@@ -46,7 +46,7 @@ def spans(environ: Mapping[str, str] = os.environ) -> Observer | None:
 
 
 class _Masking(logging.Filter):
-    """Remove the password and the query of an address from each log line about it."""
+    """A filter that removes the password and the query of an address from each log line about it."""
 
     def __init__(self, address: Address) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class _Masking(logging.Filter):
 
 
 def is_wanted(environ: Mapping[str, str]) -> bool:
-    """Whether the environment names a collector for traces, and nothing there forbids them."""
+    """Return True if the environment names a collector for traces, and does not disable them."""
     named = any(environ.get(name) for name in _ENDPOINTS)
     exporter = environ.get("OTEL_TRACES_EXPORTER", "otlp").strip().lower()
     return named and exporter == "otlp" and environ.get("OTEL_SDK_DISABLED", "").strip().lower() != "true"

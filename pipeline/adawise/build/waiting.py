@@ -1,4 +1,4 @@
-"""The first answers of broker and store. A worker that starts while one is down waits, and is in no group meanwhile."""
+"""The first answers of broker and store: a worker that starts while one is down waits, and joins no group meanwhile."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from adawise.worker.events import Observer
 T = TypeVar("T")
 
 _LOOK_S = 0.05  # how soon a signal is noticed
-_LASTED_S = 60.0  # an attempt that worked for so long was no failure from the start
+_LASTED_S = 60.0  # an attempt that worked for so long did not fail from the start
 
 
 def await_store(
@@ -28,12 +28,12 @@ def await_store(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> bool:
-    """Check what lies in a store again and again until it answers; True then, False if told to stop before.
+    """Check a store again and again until it answers; return True then, and False if asked to stop before.
 
-    `observer` is told of each try that failed. The rest is as of `patiently`.
+    `observer` is notified of each try that failed. The rest is as in `patiently`.
 
     Raises:
-        SettingsError: the store cannot create what is absent, or never will answer.
+        SettingsError: the store cannot create what is absent, or will never answer.
         ChainError: the root is of another layout.
     """
     try:
@@ -51,7 +51,7 @@ def answered(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> T:
-    """What `attempt` gives, as of `patiently`; `observer` is told of each try that failed, and of the end of them."""
+    """Return the result of `attempt`, as in `patiently`; notify `observer` of each failed try, and of their end."""
     attempts = Attempts(observer)
     found = patiently(attempt, partial(attempts.failed, STARTING), should_stop, clock=clock, sleep=sleep)
     attempts.ended(STARTING)
@@ -66,12 +66,19 @@ def patiently(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> T:
-    """What `attempt` gives, called again and again for as long as broker or store do not answer.
+    """Return the result of `attempt`, called again and again while broker or store do not answer.
 
-    `failed` is told of each try that failed, and in how many seconds the next one is made. A try runs in a thread that
-    does not keep the process. `clock` and `sleep` are of the waits between tries, in seconds.
+    A try runs in a thread that does not keep the process alive.
 
-    Raises KeyboardInterrupt if told to stop meanwhile, and whatever else the attempt raises.
+    Args:
+        attempt: the call.
+        failed: called with the error of each try that failed, and the seconds until the next one.
+        should_stop: returns True to stop.
+        clock: returns seconds, for the waits between tries.
+        sleep: waits so many seconds.
+
+    Raises:
+        KeyboardInterrupt: `should_stop` returned True meanwhile. Other errors of the attempt are raised, too.
     """
     backoff = Backoff()
     while not should_stop():
@@ -98,9 +105,9 @@ def again_and_again(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> T | None:
-    """What `attempt` gives, which works until it is told to stop by `should_stop` too, begun again after each outage.
+    """Return the result of `attempt`, which runs until `should_stop`, and is begun again after each outage.
 
-    `failed` is told as of `patiently`. None if told to stop while it waited.
+    `failed` is called as in `patiently`. None if asked to stop while it waited.
     """
     backoff = Backoff()
     while not should_stop():
@@ -119,7 +126,10 @@ def again_and_again(
 
 
 def _in_a_thread(call: Callable[[], T]) -> Future[T]:
-    """What comes of the call. Its thread does not keep the process: a store that hangs would, for half a minute."""
+    """Return the future of the call, made in a thread that does not keep the process alive.
+
+    A store that hangs would otherwise keep it for half a minute.
+    """
     future: Future[T] = Future()
 
     def run() -> None:

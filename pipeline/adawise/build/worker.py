@@ -49,7 +49,7 @@ from adawise.worker.write_ahead import NoRecorder, WriteAheadRecorder
 
 T = TypeVar("T")
 
-_ROUND_CHUNKS = {"cpu": 8, "cuda": 32}  # forwards' worth of images gathered before the model runs
+_ROUND_CHUNKS = {"cpu": 8, "cuda": 32}  # images gathered before the model runs, in forwards
 
 
 def start_worker(
@@ -60,9 +60,9 @@ def start_worker(
     *,
     failpoint: Failpoint = lambda _: None,
 ) -> tuple[Worker, ModelPair]:
-    """The worker with all that the settings ask for, ready for its first step, and its pair.
+    """Return the worker with all that the settings ask for, ready for its first step, and its pair.
 
-    It has joined no group yet. Raises KeyboardInterrupt if told to stop while it waits for broker or store.
+    It has joined no group yet. Raises KeyboardInterrupt if asked to stop while it waits for broker or store.
     """
     beside = (housekeeping(settings, failpoint=failpoint), spans())
     observer = Observers(observer, port.observer, *(each for each in beside if each is not None))
@@ -74,7 +74,7 @@ def start_worker(
     observer.observe(PhaseEntered(Phase.STARTING))
     tell_of_certificates(kafka)
     for root in (settings.sink.root, *([settings.record.root] if settings.record.enabled else ())):
-        open_store(root)  # what is wrong with a URL is told before the model takes its seconds
+        open_store(root)  # a wrong URL is reported before the model takes its seconds to load
     source = answer(lambda: kafka_source(kafka, on_compacted=kafka.on_compacted))
     port.knows_group(lambda: source.is_member, lambda: source.partitions)
     health = HealthReport(steady(), lambda: source.is_member)
@@ -137,12 +137,27 @@ def make_worker(
 ) -> Worker:
     """Return the worker over any source, writing to `root`; the store is checked and the model warmed up.
 
-    The root belongs to `owner`, by default the group of the settings; `commits` returns the group's offsets at the
-    broker and their root's id. Results go to the topic `results_to`, which is created with `partitions`. `pairs` takes
-    the checked store and a name of this start, and chooses the pair that serves; None: always `model`. `claims` makes
-    the root `model`'s; `ordered` describes `model` in the order that asks for it, if one does. Batches end where
-    `batch_ends` of an earlier run say. While the store does not answer, this waits, unless `should_stop()`: the worker
-    then has nothing to do but to end.
+    While the store does not answer, this waits, unless `should_stop()`: the worker then has nothing to do but to end.
+
+    Args:
+        settings: the settings.
+        model: the pair of the start.
+        source: where messages come from.
+        root: where results are written.
+        dead_letters: where messages that cannot be served are published.
+        observer: notified of what happens.
+        should_stop: returns True to end in order.
+        owner: the owner of the root; None for the group of the settings.
+        commits: returns the group's offsets at the broker and their root's id.
+        recorder: records messages before they are committed, if any.
+        ends_streams: see `LogPolicy`.
+        results_to: the topic to which results are published, if any.
+        partitions: the number of partitions with which that topic is created.
+        pairs: takes the checked store and a name of this start, and chooses the pair that serves; None: always `model`.
+        claims: the root is claimed for `model`.
+        ordered: describes `model` in the order that asks for it, if one does.
+        batch_ends: where the batches of an earlier run ended, to end there again.
+        failpoint: called where the worker can die.
     """
     store, name = open_store(root, failpoint=failpoint), uuid4().hex
     chain = _chain(settings, model, store, owner or _group(settings, source), commits, failpoint)
@@ -151,7 +166,7 @@ def make_worker(
 
     def check() -> None:
         chain.check()
-        if owner is None and claims:  # a replay's `_replay.json` says with which models it was begun
+        if owner is None and claims:  # a replay records its models in `_replay.json`
             _claim_root(settings, model, store, ordered)
         if pairs is not None:
             followed.append(pairs(store, name))
@@ -208,7 +223,7 @@ def _results(settings: Settings, model: ModelPair, chain: SegmentChain, topic: s
 
 
 def _claim_root(settings: Settings, model: ModelPair, store: Store, ordered: PairDocument | None) -> None:
-    """Note in the root that `model` serves it."""
+    """Record in the root that `model` serves it."""
     asked = None if ordered is None else ordered.whole_identity
     config, on_change = model.checkpoints.used_config, settings.model.on_change
     changes = claim_pair(store, identity_of(model), on_change, ordered=asked, used_config=config)
@@ -259,19 +274,19 @@ def _limits(settings: Settings, model: ModelPair) -> Limits:
 
 
 def is_picture(message: Message) -> bool:
-    """True if a message begins as one image does: it is no batch, and no other thing that is rejected at a glance."""
+    """Return True if a message begins like one image, so it is neither a batch nor anything that is rejected early."""
     return message.value is not None and sniff(message.value) is not None
 
 
 def tell_changes(changes: Mapping[str, tuple[str, str]], on_change: OnChange) -> None:
-    """One loud line for each part of the identity that is another one than what the root was written with."""
+    """Log a warning for each part of the identity that differs from what the root was written with."""
     for name, (was, now) in changes.items():
         note = what_becomes_of_streams(on_change)
         structlog.get_logger("worker").warning("model_changed", part=name, was=was, now=now, note=note)
 
 
 def what_becomes_of_streams(on_change: OnChange) -> str:
-    """Where a part of the identity is another one than what the root was written with."""
+    """Return what happens to streams if a part of the identity differs from what the root was written with."""
     if on_change == "keep":
         return "streams go on from what they learned with the other one (model.on_change is keep)"
     return "every stream begins anew; rows from now on are this one's"
@@ -283,12 +298,12 @@ def _group(settings: Settings, source: Source) -> Owner:
 
 
 def decode_threads(settings: Settings) -> int:
-    """Of the decode pool: the setting's, or one for each core that this process may use."""
+    """Return the threads of the decode pool: the setting's, or one for each core that this process may use."""
     return settings.decode.threads or usable_cores()
 
 
 def describe(settings: Settings, model: ModelPair) -> dict[str, Any]:
-    """What was loaded and will be minimised, for the log."""
+    """Return what was loaded, and the objective that it will minimise, for the log."""
     classifier = model.classifier
     return {
         "fingerprint": classifier.fingerprint,

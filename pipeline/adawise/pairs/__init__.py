@@ -1,1 +1,1 @@
-"""Which pair of models serves a root: what is asked of its workers, what they do about it, what a replay follows."""
+"""The pairs of models that serve a root: the orders to its workers, what they do about them, what a replay follows."""

@@ -1,8 +1,7 @@
-"""The pairs of a running worker: what is asked for is loaded beside the one that serves, and then takes its turn.
+"""The pairs of a running worker: an ordered pair is loaded beside the one that serves, and then takes its turn.
 
-The loop is never waited for, and never waits: orders are read by a thread now and then, a pair is loaded by another at
-low priority (where that is allowed), and the loop only picks up what has come of it. Whatever fails there is told, and
-serving goes on.
+The worker's loop never waits for this: a thread reads the orders now and then, another one loads a pair at low priority
+(where that is allowed), and the loop only picks up the results. An error there is logged, and serving goes on.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from adawise.worker.pairs import Pairs, PairTurn, ServedBatch, Serving
 
 PairState = Literal["serves", "ready", "loading", "failed", "former"]
 
-_AGAIN_S = 60.0  # until a pair that could not be loaded is tried again
+_AGAIN_S = 60.0  # until another try to load a pair that failed
 _NICE = 15
 
 _log = structlog.get_logger("pairs")
@@ -40,7 +39,7 @@ class LoadedPair:
     """A pair in memory.
 
     `settings` are those of the document that it was loaded by; None for the pair of the start, which has the worker's
-    own. `unused_s`: since when it serves nothing and is not asked for.
+    own. `unused_s` is the time since which it serves nothing and is not asked for.
     """
 
     serving: Serving
@@ -52,7 +51,7 @@ class LoadedPair:
 
 @dataclass(slots=True)
 class _Loading:
-    """A pair on its way, by the number of its document, in a thread of its own."""
+    """A pair that a thread of its own loads, by the number of its document."""
 
     number: int
     document: PairDocument
@@ -64,7 +63,7 @@ class _Loading:
 
 @dataclass(frozen=True, slots=True)
 class _Failure:
-    """Why a pair could not be loaded, and when it is tried again."""
+    """The reason why a pair could not be loaded, and the time of the next try."""
 
     why: str
     again_s: float
@@ -73,9 +72,9 @@ class _Failure:
 
 @dataclass(frozen=True, slots=True)
 class WorkerReport:
-    """What a worker says of its pairs: by number their state, and by partition whose turn it is since which offset.
+    """The report of a worker on its pairs: their state by number; by partition, the pair that serves since an offset.
 
-    `methods` says by number how alpha is chosen with those that are loaded. `illness` is what else is wrong with it.
+    `methods` describes by number how alpha is chosen with the loaded pairs. `illness` is the worker's other troubles.
     """
 
     states: Mapping[int, tuple[PairState, str]]
@@ -83,10 +82,10 @@ class WorkerReport:
     loads: Mapping[str, tuple[float, int]] = field(default_factory=dict)  # pair: seconds, bytes
     shadow: tuple[int, int, float, str] | None = None  # batches done, too late for their segment, seconds, why given up
     methods: Mapping[int, str] = field(default_factory=dict)
-    illness: Mapping[str, Any] = field(default_factory=dict, compare=False)  # it says since when, and is said in time
+    illness: Mapping[str, Any] = field(default_factory=dict, compare=False)  # holds times, so it is not compared
 
     def plain(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the report for JSON."""
         return {
             "pairs": {
                 str(number): {"state": state, "why": why, "method": self.methods.get(number, "")}
@@ -108,22 +107,22 @@ SHADOW_SAYS = ("done", "late", "seconds", "failed")
 
 
 class LivePairs(Pairs):
-    """What is asked of the root.
+    """The pairs that the orders of a root ask for.
 
     Args:
         first: the pair that was loaded at the start.
-        orders: as they were then.
+        orders: the orders at the start.
         keeps: whether streams go on from what they learned with another pair than `first`, by the settings.
-        look: the orders as they are now; called in a thread.
-        load: a pair that a document describes, checked and warmed up; called in a thread.
-        report: has what this worker says of its pairs; called in a thread.
-        leave: takes that back; called when nothing is to be said any more, and at the end.
-        illness: what is wrong with this worker beside its pairs, as JSON has it; empty if nothing is.
-        failed: of pairs that could not be loaded at the start, by number: why.
-        every_s: between two looks.
-        keep_s: that a pair stays in memory after its last partition went to another.
-        shadow_share: of the time that a shadow may take while images wait.
-        clock: monotonic seconds.
+        look: returns the orders as they are now; called in a thread.
+        load: loads the pair of a document, checked and warmed up; called in a thread.
+        report: publishes the report of this worker; called in a thread.
+        leave: removes the report; called when there is nothing to report any more, and at the end.
+        illness: returns what is wrong with this worker beside its pairs, as JSON has it; empty if nothing is.
+        failed: the pairs that could not be loaded at the start, by number, with the reason.
+        every_s: seconds between two looks.
+        keep_s: seconds for which a pair stays in memory after its last partition went to another.
+        shadow_share: the share of the time that a shadow may take while images wait.
+        clock: returns monotonic seconds.
     """
 
     def __init__(
@@ -143,12 +142,12 @@ class LivePairs(Pairs):
         shadow_share: float = 0.1,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        # Not what a `Pairs` of one pair has: that would keep `first` in memory for ever.
+        # `Pairs.__init__` is not called: it would keep `first` in memory for ever.
         self._orders, self._keeps, self._load, self._report, self._leave = orders, keeps, load, report, leave
         self._illness = illness
         self._keep_s, self._shadow_share, self._clock = keep_s, shadow_share, clock
         self._shadow: ShadowRun | None = None
-        self._shadow_of = -1  # the order
+        self._shadow_of = -1  # number of the order
         self._loaded = [LoadedPair(first)]
         now_s = clock()
         self._failed = {number: _Failure(why, now_s + _AGAIN_S) for number, why in (failed or {}).items()}
@@ -168,7 +167,7 @@ class LivePairs(Pairs):
 
     @override
     def at(self, tp: TopicPartition, head: Head) -> PairTurn:
-        """What is asked for, else what the chain says."""
+        """Return the ordered pair, or else the one that the chain names."""
         last = head.switches[-1] if head.switches else None
         serving = self._target or (self._last_served() if last is None else self._loaded_as(last.pair))
         if serving is None:
@@ -196,11 +195,11 @@ class LivePairs(Pairs):
         return orders.keeps if len(orders.log) > 1 and serving is self._target else self._keeps
 
     def _loaded_as(self, pair: str) -> Serving | None:
-        """The newest pair in memory with an id, which is all that a chain says."""
+        """Return the newest pair in memory with an id, which is all that a chain records."""
         return next((loaded.serving for loaded in reversed(self._loaded) if loaded.serving.pair == pair), None)
 
     def _find(self, document: PairDocument) -> LoadedPair | None:
-        """What a document describes, if it is in memory: the pair, its config, and the settings that belong to it."""
+        """Return the pair of a document if it is in memory with its config and the settings that belong to it."""
         pair, settings = document.key, document.settings
         found = (loaded for loaded in reversed(self._loaded) if loaded.serving.key.matches(pair))
         return next((loaded for loaded in found if loaded.settings in (None, settings)), None)
@@ -234,7 +233,7 @@ class LivePairs(Pairs):
 
     @override
     def turn(self) -> None:
-        """Take in what has come of looks and loads, and begin what is due."""
+        """Take in the results of looks and loads, and begin what is due."""
         now_s = self._clock()
         self._looks.turn(self._now(), now_s)
         if self._loading is not None:
@@ -262,7 +261,7 @@ class LivePairs(Pairs):
 
     @override
     def idle(self) -> bool:
-        """The heads of the pair that serves, then a batch of the shadow."""
+        """Prepare the heads of the pair that serves, then run a batch of the shadow."""
         if (self._target or self._last_served()).prepare():
             return True
         if self._shadow is None:
@@ -272,14 +271,14 @@ class LivePairs(Pairs):
 
     @override
     def close(self) -> None:
-        """A load that is under way ends with the process."""
+        """Stop the looks and remove the report. A load that is under way ends with the process."""
         self._looks.close()
         if self._reported[0] is not None:
-            with suppress(AdawiseError):  # it is not heard of any more, and so is gone
+            with suppress(AdawiseError):  # the worker reports no more, and so counts as gone
                 self._leave()
 
     def _now(self) -> Iterator[tuple[WorkerReport, Orders]]:
-        """What a pass is given; costs nothing unless one begins."""
+        """Yield the input of a pass, which costs nothing unless one begins."""
         yield replace(self._said(), illness=self._illness()), self._orders
 
     def _taken(self, orders: Orders) -> None:
@@ -288,7 +287,7 @@ class LivePairs(Pairs):
             if order.number in known:
                 continue
             _log.info("pair_ordered", order=order.number, what=order.kind, pair=order.pair, by=order.by)
-            self._failed.pop(order.pair, None)  # whoever asks again has mended something
+            self._failed.pop(order.pair, None)  # an operator who orders it again has repaired something
         known_damage = self._orders.damaged
         self._log_damaged({number: why for number, why in orders.damaged.items() if number not in known_damage})
         self._orders = orders
@@ -323,18 +322,21 @@ class LivePairs(Pairs):
     # -- loading
 
     def _to_serve(self) -> list[int]:
-        """The numbers of the pairs that are to serve now, the most urgent first."""
+        """Return the numbers of the pairs that are to serve now, the most urgent first."""
         return [self._orders.serves, *self._awaited.values()] if self._orders.log else []
 
     def _lacking_memory(self) -> int | None:
-        """The number of a pair that is to serve and finds no memory."""
+        """Return the number of a pair that is to serve and finds no memory."""
         return next(
             (number for number in self._to_serve() if number in self._failed and self._failed[number].lacks_memory),
             None,
         )
 
     def _asked_for(self) -> list[int]:
-        """The numbers of what is to be in memory, the most urgent first: a staged pair only where the others fit."""
+        """Return the numbers of the pairs that are to be in memory, the most urgent first.
+
+        A staged pair is among them only if the others fit.
+        """
         staged = self._orders.staged
         is_wanted = staged is not None and self._lacking_memory() is None
         return list(dict.fromkeys([*self._to_serve(), *([staged.pair] if staged is not None and is_wanted else [])]))
@@ -348,14 +350,14 @@ class LivePairs(Pairs):
             loading.thread = threading.Thread(target=self._do_load, args=(loading,), name="pair", daemon=True)
             try:
                 loading.thread.start()
-            except RuntimeError as error:  # there are as many threads as may be
+            except RuntimeError as error:  # the limit of threads is reached
                 loading.error = f"{type(error).__name__}: {error}"
             return
 
     def _do_load(self, loading: _Loading) -> None:
         began_s = time.monotonic()
         with suppress(OSError):  # a filter of system calls may refuse it, as that of the systemd unit does
-            # of this thread, and those that it starts
+            # The priority of this thread, and of those that it starts.
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
         try:
             loading.loaded = self._load(loading.document)
@@ -363,7 +365,7 @@ class LivePairs(Pairs):
             loading.loaded.settings = loading.document.settings
         except AdawiseError as error:
             loading.error, loading.lacks_memory = str(error), isinstance(error, (PairTooLarge, DeviceError))
-        except Exception as error:  # noqa: BLE001  # of a library that was given what it does not know: no reason to stop serving
+        except Exception as error:  # noqa: BLE001  # a library may raise anything for files that it does not know: no reason to stop serving
             loading.error = f"{type(error).__name__}: {error}"
             loading.lacks_memory = isinstance(error, MemoryError)
 
@@ -385,10 +387,10 @@ class LivePairs(Pairs):
         self._aim()
 
     def _let_go(self, now_s: float) -> None:
-        """Free what serves nothing, and is not asked for any more: after a while, or at once for a pair without memory.
+        """Free the pairs that serve nothing and are not asked for: after `keep_s`, or at once if a pair lacks memory.
 
-        While the pair that is to serve is not here, one stays for partitions that come to this worker
-        (`_last_served`). The others go: the memory that they take may be what the pair lacks.
+        While the pair that is to serve is not loaded, one stays for partitions that come to this worker
+        (`_last_served`). The others go: the pair may lack the memory that they take.
         """
         lacking = self._lacking_memory()
         used = [serving for serving, _ in self._turns.values()] + [self._target or self._last_served()]
@@ -408,12 +410,12 @@ class LivePairs(Pairs):
             self._loaded.remove(loaded)
             _log.info("pair_freed", pair=self._orders.number_of(loaded.serving.key), id=loaded.serving.pair)
         if gone:
-            self._aim()  # a shadow of it ends
+            self._aim()  # a shadow of a freed pair ends
             if lacking is not None:
                 self._failed[lacking] = replace(self._failed[lacking], again_s=now_s)
 
     def _last_served(self) -> Serving:
-        """The pair that served last, of those in memory; the first of them, if no order is about one."""
+        """Return the pair that served last, of those in memory; the first of them if no order names one."""
         served = (order for order in reversed(self._orders.log) if order.kind in {"begin", "switch"})
         found = (self._find(self._orders.pairs[order.pair]) for order in served)
         return next((loaded.serving for loaded in found if loaded is not None), self._loaded[0].serving)
@@ -453,11 +455,11 @@ class LivePairs(Pairs):
             if report != before or now_s - at_s >= REPORT_S:
                 try:
                     self._report(report)
-                except StoreUnavailable as error:  # as a store that is full; what is asked for is followed all the same
+                except StoreUnavailable as error:  # for example a full store; the orders are followed all the same
                     self._unanswered(str(error))
                 else:
                     self._reported = report, now_s
-        elif before is not None:  # it is well again, and nobody has asked for anything
+        elif before is not None:  # the worker is well again, and no order asks for a report
             self._leave()
             self._reported = None, now_s
         return orders

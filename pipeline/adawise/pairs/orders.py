@@ -1,13 +1,13 @@
-"""What is asked of all workers of a root about its pairs: numbered documents, each created once, folded in their order.
+"""The orders to all workers of a root about its pairs: numbered documents, each created once, applied in their order.
 
     _pairs/000000.json   begin     the pair that serves from then on; by the first worker, or by one with another pair
     _pairs/000001.json   stage     a pair is to be prepared beside it, and to shadow it
     _pairs/000002.json   switch    a pair that a document describes is to serve
-    _pairs/000003.json   withdraw  what is staged is not wanted any more
+    _pairs/000003.json   withdraw  the staged pair is not needed any more
 
-Nothing is overwritten and nobody locks: of two who give an order at the same time, one is told that the other was
-quicker. A document has all that is needed to load a pair, so that a worker goes on with what the chain says, whatever
-its own settings name. Who asked is in the document, and when is what the store says of it.
+Nothing is overwritten, and there are no locks: if two processes give an order at the same time, one gets the error that
+the other was quicker. A document has all that is needed to load a pair, so that a worker goes on with the pair that the
+chain names, whatever its own settings name. The document records who asked; the store records when.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from adawise.store.documents import Count, Document, Line, Plain, Text, read_doc
 from adawise.store.store import AlreadyExists, Store
 
 REPORT_S = 10.0
-"""Between two reports of a worker at least; a report says that its worker lives."""
+"""The least seconds between two reports of a worker; a report shows that its worker is alive."""
 
 Kind = Literal["begin", "stage", "switch", "withdraw"]
 State = Literal["keep", "reset"]
@@ -36,10 +36,11 @@ State = Literal["keep", "reset"]
 
 @dataclass(frozen=True, slots=True)
 class PairDocument:
-    """A pair, by what it holds (`identity` and `config`, hashes) and by where it lies.
+    """A pair, by its contents (`identity` and `config`, hashes) and by the paths of its files.
 
-    `used_config` is what `config` is a hash of, by name. `settings` are those of `search` and the like that belong to
-    it, as in a file of settings: group to names. `method` says in words how alpha is chosen with them.
+    `used_config` has the values that `config` is a hash of, by name. `settings` are those of `search` and the like that
+    belong to the pair, as in a file of settings: group to names. `method` explains in words how alpha is chosen with
+    them.
     """
 
     identity: Mapping[str, str]
@@ -52,12 +53,12 @@ class PairDocument:
     card: str | None
     settings: Mapping[str, Mapping[str, Any]]
     method: str = ""
-    config: str = ""  # of the model; an earlier version does not say it
+    config: str = ""  # of the model; "" in a document of an earlier version
     used_config: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def whole_identity(self) -> dict[str, str]:
-        """`identity` and, where it is known, the config: what a root belongs to."""
+        """`identity` and, if known, the config: what a root belongs to."""
         return {**self.identity, **({"config": self.config} if self.config else {})}
 
     @property
@@ -72,17 +73,17 @@ class PairDocument:
 
 
 def key_of(identity: Mapping[str, str]) -> PairKey:
-    """Return which pair has this identity; the id is 16 hex digits, wherever it lies, whatever version loads it."""
+    """Return the key of the pair with this identity; its id, 16 hex digits, depends on neither paths nor versions."""
     parts = sorted((name, value) for name, value in identity.items() if name != "config")
     return PairKey(sha256(json.dumps(parts).encode()).hexdigest()[:16], identity.get("config", ""))
 
 
 @dataclass(frozen=True, slots=True)
 class PairOrder:
-    """One document. `pair` is the number of the order that describes the pair; of a begin or a stage, its own.
+    """One order. `pair` is the number of the order that describes the pair: for a begin or a stage, its own.
 
-    `keeps`: streams go on from what they learned. `shadow`: batches of each partition that a staged pair classifies
-    beside the one that serves. `by` is who asked.
+    `keeps`: streams go on from what they learned. `shadow`: the number of batches of each partition that a staged pair
+    classifies beside the one that serves. `by` is who asked.
     """
 
     number: int
@@ -95,12 +96,18 @@ class PairOrder:
 
 @dataclass(frozen=True, slots=True)
 class Orders:
-    """What all orders up to now come to.
+    """The result of all orders up to now.
 
-    `serves` is the number of the pair that is to serve, `keeps` as it was asked then; `former` the one before it;
-    `staged` what is to be prepared. `undone` is the pair that the newest order took back: it was staged and is not any
-    more, or it served and the one before it serves again. None if the newest order took nothing back. `damaged` are the
-    numbers of documents that could not be read, with why.
+    Attributes:
+        log: the orders.
+        pairs: the pairs that they describe, by the number of the order.
+        serves: the number of the pair that is to serve.
+        keeps: whether streams go on from what they learned, as the order for `serves` asked.
+        former: the number of the pair that served before it.
+        staged: the order of the pair that is to be prepared.
+        undone: the pair that the newest order took back: it was staged and is no longer, or it served and the one
+            before it serves again. None if the newest order took nothing back.
+        damaged: the numbers of documents that could not be read, with the reason.
     """
 
     log: tuple[PairOrder, ...] = ()
@@ -114,7 +121,7 @@ class Orders:
 
     @property
     def next_number(self) -> int:
-        """Of the next order."""
+        """The number of the next order."""
         return max((-1, *(order.number for order in self.log[-1:]), *self.damaged)) + 1
 
     @property
@@ -128,11 +135,11 @@ class Orders:
         return next((order.kind == "begin" for order in reversed(self.log) if order.kind in {"begin", "switch"}), False)
 
     def number_of(self, pair: PairKey) -> int | None:
-        """The newest number of a pair."""
+        """Return the newest number of a pair; None if no order describes it."""
         return max((number for number, document in self.pairs.items() if document.key.matches(pair)), default=None)
 
     def after(self, order: PairOrder, document: PairDocument | None) -> Orders:
-        """With one more."""
+        """Return the result with one order more."""
         log = (*self.log, order)
         pairs = {**self.pairs, **({order.number: document} if document is not None else {})}
         if order.kind == "stage":
@@ -169,7 +176,7 @@ def read_orders(store: Store, known: Orders | None = None) -> Orders:
     orders, kept = known or Orders(), dict[int, tuple[PairOrder, PairDocument | None]]()
     keys = {_number(key): key for key in store.list(layout.PAIRS) if layout.parse_pair_key(key) is not None}
     if any(_is_restored(store, keys[number], orders) for number in keys.keys() & orders.damaged.keys()):
-        # What follows it may depend on it. What was read once counts, whatever became of its file.
+        # Later orders may depend on the restored one. An order that was read once counts, whatever became of its file.
         kept = {order.number: (order, orders.pairs.get(order.number)) for order in orders.log}
         orders = Orders()
     for number in sorted(keys.keys() | kept.keys()):
@@ -192,11 +199,11 @@ def give_order(
     keeps: bool = False,
     shadow: int = 0,
 ) -> Orders:
-    """Ask for something, as the next order after `orders`.
+    """Give an order, the next one after `orders`, and return the result.
 
     Raises:
-        OrderTaken: somebody was quicker.
-        SettingsError: the pair cannot be described; nothing was asked.
+        OrderTaken: another process was quicker.
+        SettingsError: the pair cannot be described; no order was given.
         StoreUnavailable: the store does not answer.
     """
     number = orders.next_number
@@ -206,8 +213,8 @@ def give_order(
     try:
         store.create(layout.pair_key(number), data)
     except AlreadyExists:
-        if store.get(layout.pair_key(number)) == data:  # the same: it was given, and the answer to that was lost
-            return read_orders(store, orders)  # and others may have been given since
+        if store.get(layout.pair_key(number)) == data:  # an earlier try created it, and the answer was lost
+            return read_orders(store, orders)  # others may have been given since
         log = read_orders(store, orders).log
         theirs = next((each.by for each in log if each.number == number), "another worker")
         raise OrderTaken(
@@ -268,9 +275,10 @@ class _Layout(Document):
 
 
 def _read(store: Store, key: str, known: Mapping[int, PairDocument]) -> tuple[PairOrder, PairDocument | None]:
-    """The order at `key`, after those that described the `known` pairs. Raises ValueError if it is damaged.
+    """Return the order at `key`, after those that described the `known` pairs.
 
     Raises:
+        ValueError: it is damaged.
         ChainError: it is of a later version.
     """
     data, number = store.get(key) or b"", _number(key)
@@ -290,7 +298,7 @@ def _read(store: Store, key: str, known: Mapping[int, PairDocument]) -> tuple[Pa
 
 
 def _is_restored(store: Store, key: str, orders: Orders) -> bool:
-    """True if an order that was damaged can be read now, after those before it."""
+    """Return True if an order that was damaged can be read now, after those before it."""
     number = _number(key)
     try:
         _read(store, key, {other: document for other, document in orders.pairs.items() if other < number})
@@ -301,5 +309,5 @@ def _is_restored(store: Store, key: str, orders: Orders) -> bool:
 
 def _number(key: str) -> int:
     number = layout.parse_pair_key(key)
-    assert number is not None  # the caller has looked
+    assert number is not None  # the caller has checked it
     return number

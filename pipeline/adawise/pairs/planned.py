@@ -1,7 +1,8 @@
-"""The pairs of a replay: each partition is served by the pair that served it, from the offset that its chain says.
+"""The pairs of a replay: each partition is served by the pair that served it, from the offset that its chain records.
 
-A chain names them in its end (`records.Switch`), so one segment a partition tells all. Batches of what was pending at a
-switch wait for it, and whatever of what came before is still open there was closed by the clock then: it is closed.
+The head of a chain names them (`records.Switch`), so one segment a partition is enough. Images that were pending at a
+switch are served after it. Earlier images whose batch is still open there were served before it, when the age of the
+batch closed it; so the replay closes the batch at the switch.
 """
 
 from __future__ import annotations
@@ -26,12 +27,16 @@ Ranges = Mapping[TopicPartition, tuple[int, int]]  # offsets [from, until)
 
 
 def read_plan(store: Store) -> Plan:
-    """Which pairs served each partition of a root, from its newest segment. Raises ChainError, StoreUnavailable."""
+    """Return the pairs that served each partition of a root, by its newest segment.
+
+    Raises:
+        ChainError, StoreUnavailable: by the root.
+    """
     return {tp: footer_of(store, keys[-1]).switches for tp, keys in chains(store).items()}
 
 
 def needed(plan: Plan, ranges: Ranges) -> dict[str, tuple[TopicPartition, Switch]]:
-    """By id, the pairs that [from, until) of these partitions need, each with where it is first needed."""
+    """Return the pairs that [from, until) of these partitions need, by id, each with the place of its first use."""
     found: dict[str, tuple[TopicPartition, Switch]] = {}
     for tp, switch, _ in _turns(plan, ranges):
         found.setdefault(switch.pair, (tp, switch))
@@ -39,7 +44,7 @@ def needed(plan: Plan, ranges: Ranges) -> dict[str, tuple[TopicPartition, Switch
 
 
 def _turns(plan: Plan, ranges: Ranges) -> Iterator[tuple[TopicPartition, Switch, tuple[int, int]]]:
-    """Each turn of a pair in these parts, and the offsets [from, until) of it that lie there."""
+    """Yield each turn of a pair in these parts, and the offsets [from, until) of it within them."""
     for tp, (first, until) in sorted(ranges.items()):
         switches = plan.get(tp, ())
         for switch, following in zip_longest(switches, switches[1:]):
@@ -49,16 +54,16 @@ def _turns(plan: Plan, ranges: Ranges) -> Iterator[tuple[TopicPartition, Switch,
 
 
 def served_config(store: Store, plan: Plan, ranges: Ranges, pair: str) -> str:
-    """The config with which a pair served these parts: a chain names pairs by their ids, which leave it out.
+    """Return the config with which a pair served these parts: chains name pairs by their ids, which leave it out.
 
-    It is read off the footers' fingerprints and what the root notes of these.
+    It is found by the fingerprints in footers and the settings that the root records for these.
 
     Raises:
-        SettingsError: there were several, or the root does not say.
+        SettingsError: there were several, or the root does not record it.
         ChainError, StoreUnavailable: by the root.
     """
     noted = {each.model_fingerprint: str(each.settings.get("model.config", "")) for each in read_settings(store)}
-    found = dict[str, str]()  # config: where it first served
+    found = dict[str, str]()  # config: the first place that it served
     for tp, switch, (first, until) in _turns(plan, ranges):
         if switch.pair != pair:
             continue
@@ -90,7 +95,7 @@ def served_config(store: Store, plan: Plan, ranges: Ranges, pair: str) -> str:
 
 
 def check_at_hand(plan: Plan, ranges: Ranges, loaded: Collection[str], whose: str) -> None:
-    """Raise SettingsError if a pair that these parts need is not `loaded`; `whose` is the root that was served so."""
+    """Raise SettingsError if a pair that these parts need is not `loaded`; `whose` is the root that it served."""
     missing = {pair: where for pair, where in needed(plan, ranges).items() if pair not in loaded}
     if missing:
         told = "; ".join(
@@ -103,13 +108,13 @@ def check_at_hand(plan: Plan, ranges: Ranges, loaded: Collection[str], whose: st
 
 
 class PlannedPairs(Pairs):
-    """What a plan says.
+    """The pairs that a plan names.
 
     Args:
-        plan: which pairs serve each partition; a partition that it does not name is served by `otherwise`.
+        plan: the pairs that serve each partition; a partition that it does not name is served by `otherwise`.
         loaded: the pairs by their ids.
-        otherwise: what serves what comes before the first of a plan: an earlier version did not note it.
-        keeps: of `otherwise`, see `PairTurn`.
+        otherwise: serves what comes before the first pair of a plan, which an earlier version did not record.
+        keeps: for `otherwise`, see `PairTurn`.
     """
 
     def __init__(self, plan: Plan, loaded: Mapping[str, Serving], otherwise: Serving, *, keeps: bool) -> None:
@@ -119,7 +124,7 @@ class PlannedPairs(Pairs):
 
     @override
     def at(self, tp: TopicPartition, head: Head) -> PairTurn:
-        """The pair of all that is not served yet, or of the first of it."""
+        """Return the pair of all that is not served yet, or of the first part of it."""
         passed = 0
         for switch in self._switches(tp):
             if head.next_offset < switch.first or not all(map(switch.serves, head.pending)):
@@ -129,13 +134,13 @@ class PlannedPairs(Pairs):
 
     @override
     def wanted(self, tp: TopicPartition, serving: Serving) -> PairTurn | None:
-        """Whoever is next in the plan."""
+        """Return the next turn of the plan."""
         del serving
         following = self._next[tp]
         return self._turn_after(tp, following, peek=True) if following <= len(self._switches(tp)) else None
 
     def _turn_after(self, tp: TopicPartition, passed: int, *, peek: bool = False) -> PairTurn:
-        """The turn after so many switches of the plan."""
+        """Return the turn after so many switches of the plan."""
         switches = self._switches(tp)
         if not peek:
             self._next[tp] = passed + 1

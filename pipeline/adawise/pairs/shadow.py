@@ -1,8 +1,8 @@
-"""A staged pair on batches that another one serves: what it would have said, in time that nothing else needs.
+"""A staged pair on batches that another one serves: how it would classify them, in time that nothing else needs.
 
-It has its own search and its own states, and no word in what is served. Where nothing is to do it takes a batch; where
-images wait, it takes no more than its share of the time. What comes too late for the segment is not written, and one
-that fails, or never comes to its turn, is given up and told.
+It has its own search and its own states, and no influence on what is served. If the worker is idle it takes a batch;
+while images wait, it takes no more than its share of the time. A result that comes too late for the segment is not
+written. A shadow that fails, or never gets its turn, is given up, and this is logged.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from adawise.worker.adaptation import Adapted
 from adawise.worker.pairs import ServedBatch, Serving
 
 _MOST_BYTES = 64 * 2**20  # of images that wait
-_JUDGED, _LEAST_SHARE = 200, 0.01  # of so many that were offered, fewer done is too slow
+_JUDGED, _LEAST_SHARE = 200, 0.01  # after so many offered batches, a smaller share done is too slow
 
 _log = structlog.get_logger("pairs")
 
@@ -32,9 +32,9 @@ class ShadowRun:
     Args:
         staged: the pair.
         keeps: whether its streams go on from what they have learned with the pair that serves.
-        batches: that it is tried on in each partition.
-        share: of the time, at most, while images wait.
-        clock: monotonic seconds.
+        batches: the number of batches on which it is tried in each partition.
+        share: the largest share of the time while images wait.
+        clock: returns monotonic seconds.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class ShadowRun:
         return bool(self._waiting)
 
     def offer(self, served: ServedBatch) -> None:
-        """A batch was served; its images are kept until it is done, or they are too many."""
+        """Take a batch that was served; its images are kept until it is done, or there are too many of them."""
         tp = _place(served.batch)
         if self.failed or served.serving is self._staged or self._done[tp] >= self._batches:
             return
@@ -78,12 +78,12 @@ class ShadowRun:
             self._give_up(f"too slow: of {self._offered} batches that were served it came to {self.done}")
 
     def turn(self) -> None:
-        """Called once a step, also while images wait: a batch, if its share of the time allows one."""
+        """Run a batch if its share of the time allows one; called once a step, also while images wait."""
         if self._waiting and self._clock() >= self._again_s:
             self.run()
 
     def run(self) -> None:
-        """One batch; never raises."""
+        """Run one batch; never raises."""
         if not self._waiting:
             return
         offer, began_s = self._take(), self._clock()
@@ -92,7 +92,7 @@ class ShadowRun:
             return
         try:
             shadow = self._tried(offer)
-        except Exception as error:  # noqa: BLE001  # whatever it is, what serves is not touched by it
+        except Exception as error:  # noqa: BLE001  # whatever it is, serving is not affected
             self._give_up(f"{type(error).__name__}: {error}")
             return
         took_s = self._clock() - began_s
@@ -107,7 +107,7 @@ class ShadowRun:
             self.late += 1
 
     def lost(self, tp: TopicPartition) -> None:
-        """The partition is somebody else's."""
+        """Forget a partition that went to another worker."""
         self._waiting = deque(offer for offer in self._waiting if _place(offer.batch) != tp)
         self._waiting_bytes = sum(offer.batch.images.nbytes for offer in self._waiting)
         self._states = {key: state for key, state in self._states.items() if key[0] != tp}

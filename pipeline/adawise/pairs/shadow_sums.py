@@ -1,4 +1,4 @@
-"""How a staged pair would have done, summed over the traces that its shadow left."""
+"""The results of a staged pair, summed over the traces that its shadow left."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _COLUMNS = (
     *("stream_id", "images", "objective", "forward_equivalents"),
     *("shadow_pair", "shadow_agreement", "shadow_objective", "shadow_forward_equivalents"),
 )
-_BACK = 50  # files of a partition without the pair, until it is believed that the ones before have none either
+_BACK = 50  # files of a partition without the pair, after which older ones are not read
 
 
 @dataclass(slots=True)
 class ShadowSums:
-    """Over batches that both pairs have classified; per image, but for `batches`.
+    """The sums over batches that both pairs have classified; means per image, but for `batches` and `images`.
 
     `difference` is the objective of the staged pair less that of the serving one, nats, where both are finite.
     """
@@ -38,7 +38,7 @@ class ShadowSums:
     damaged: list[str] = field(default_factory=list)  # files that were left out, and why
 
     def add(self, row: dict[str, object]) -> None:
-        """One batch, as a row of the traces."""
+        """Add one batch, a row of the traces."""
         images, agreement = int(str(row["images"])), float(str(row["shadow_agreement"]))
         self.batches, self.images = self.batches + 1, self.images + images
         self._agreed += images * agreement
@@ -52,31 +52,31 @@ class ShadowSums:
 
     @property
     def agreement(self) -> float:
-        """Share of images with the same label."""
+        """The share of images with the same label."""
         return self._agreed / self.images if self.images else math.nan
 
     @property
     def difference(self) -> float:
-        """See the class."""
+        """The mean difference of objectives, see the class."""
         return self._difference / self._compared if self._compared else math.nan
 
     @property
     def forward_equivalents(self) -> tuple[float, float]:
-        """Of the staged pair, and of the serving one on the same batches."""
+        """The forward equivalents of the staged pair, and of the serving one on the same batches."""
         if not self.images:
             return math.nan, math.nan
         return self._forwards / self.images, self._served_forwards / self.images
 
     def worst(self, most: int) -> list[tuple[str, float, int]]:
-        """(camera, agreement, images) of those that agree least."""
+        """Return (camera, agreement, images) of the `most` cameras that agree least."""
         found = [(name, agreed / seen, seen) for name, (agreed, seen) in self.streams.items()]
         return sorted(found, key=lambda each: (each[1], each[0]))[:most]
 
 
 def sum_shadow(store: Store, pair: str) -> ShadowSums:
-    """Return what the shadow of a pair left in the traces of a root, read from the newest file back.
+    """Return the sums of a pair's shadow over the traces of a root, read from the newest file back.
 
-    What cannot be read is left out (`ShadowSums.damaged`). Raises StoreUnavailable.
+    Files that cannot be read are left out (`ShadowSums.damaged`). Raises StoreUnavailable.
     """
     sums = ShadowSums()
     for keys in chains(store).values():
@@ -97,7 +97,7 @@ def sum_shadow(store: Store, pair: str) -> ShadowSums:
 
 def _rows(store: Store, key: str, pair: str) -> list[dict[str, object]]:
     file = store.open(key)
-    if file is None:  # of the newest segment, written in a moment
+    if file is None:  # traces of the newest segment, written in a moment
         return []
     with translated(f"{store}: {key}"), file:
         opened = pq.ParquetFile(file)

@@ -1,1 +1,1 @@
-"""What a replay needs beside the worker: its pace, its part of a log, the states it goes on from, its claim."""
+"""The parts of a replay beside the worker: its pace, its part of a log, the states it goes on from, its claim."""

@@ -1,4 +1,4 @@
-"""Where the batches of an earlier run began and ended, read from the traces of its root."""
+"""The beginnings and ends of the batches of an earlier run, read from the traces of its root."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _COLUMNS = ["topic", "partition", "stream_id", "first_offset", "last_offset"]
 def read_batch_ends(
     root: str, ranges: Mapping[TopicPartition, tuple[int, int]], identity: TopicIdentity
 ) -> tuple[BatchEnds, tuple[TopicPartition, ...]]:
-    """Return where batches within [begin, end) of these partitions ended in the run that wrote `root`.
+    """Return the ends of the batches within [begin, end) of these partitions in the run that wrote `root`.
 
-    Takes 16 bytes a batch. Also return the partitions whose chain in the root begins after `begin`, or is not there.
+    They take 16 bytes a batch. Also return the partitions whose chain in the root begins after `begin`, or is missing.
 
     Raises:
         SettingsError: the root is of another topic than `identity`, or has no batches of any of these partitions.

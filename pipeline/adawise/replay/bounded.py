@@ -1,6 +1,6 @@
-"""A part of a source: offsets from here to there of some of its partitions, and then it has ended.
+"""A part of a source: ranges of offsets of some of its partitions, after which it has ended.
 
-By the same contract as the whole, so that the worker cannot tell a bounded topic from a recording.
+It has the same contract as the whole, so that the worker cannot distinguish a bounded topic from a recording.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Range = tuple[int, int]  # [from, until) of offsets
 
 
 class _PartLog:
-    """A log of which each partition is that range, by `adawise.ports.SourceLog`."""
+    """A log of which each partition is its range, by `adawise.ports.SourceLog`."""
 
     def __init__(self, whole: SourceLog, ranges: Mapping[TopicPartition, Range]) -> None:
         self._ranges = ranges
@@ -25,7 +25,7 @@ class _PartLog:
         self.timestamps, self.offset_at = whole.timestamps, whole.offset_at
 
     def bounds(self, tp: TopicPartition) -> tuple[int, int]:
-        """See `SourceLog.bounds`: the log's start, because what was pending is there, and the range's end."""
+        """See `SourceLog.bounds`: the log's start, because pending messages may come before the range, and its end."""
         return self._whole.bounds(tp)[0], self.range_of(tp)[1]
 
     def origin(self, tp: TopicPartition) -> int:
@@ -33,7 +33,7 @@ class _PartLog:
         return self.range_of(tp)[0]
 
     def range_of(self, tp: TopicPartition) -> Range:
-        """The range. Raises SourceError for a partition that has none."""
+        """Return the range. Raises SourceError for a partition that has none."""
         try:
             return self._ranges[tp]
         except KeyError:
@@ -45,14 +45,14 @@ class _PartLog:
 class BoundedSource:
     """The messages of [from, until) of each partition, by `adawise.ports.Source`; other partitions are not assigned.
 
-    `seek` may go before `from`: there lies what was pending in the state that reading begins with. What a topic gets
-    after its bounds were set is not read.
+    `seek` may go before `from`, to messages that were pending in the state that reading begins with. Messages that a
+    topic gets after its bounds were set are not read.
 
     Args:
-        source: all of it; it is closed with this.
-        ranges: of the partitions that are wanted; their ends lie within the log.
-        ends_streams: the streams end where the ranges do, so that nothing else will come of what is open there.
-        wants: False for a message to be left out, as if the topic had never had it.
+        source: the whole source; it is closed with this.
+        ranges: the ranges of the partitions to read; their ends lie within the log.
+        ends_streams: the streams end where the ranges do, so that open batches there get no more images.
+        wants: returns False for a message to be left out, as if the topic had never had it.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class BoundedSource:
         self.log = _PartLog(source.log, ranges)
         self._positions: dict[TopicPartition, int] = {}
         self._reached: set[TopicPartition] = set()
-        self._paused: set[TopicPartition] = set()  # by the caller; those that have come to their end are paused by us
+        self._paused: set[TopicPartition] = set()  # by the caller; `_reach` pauses partitions at their end
 
     @property
     def exhausted(self) -> bool:
@@ -79,8 +79,8 @@ class BoundedSource:
         """See `Source.poll`."""
         poll = self._source.poll(timeout_s)
         messages = [self._within(message) for message in poll.messages if self._takes(message)]
-        if not (poll.messages or poll.assigned or poll.lost):  # else an error would take what was taken with it
-            # After the last message of a range may come markers of transactions, which nobody is given.
+        if not (poll.messages or poll.assigned or poll.lost):  # otherwise an error would lose what this poll has taken
+            # After the last message of a range there may be markers of transactions, which are not delivered.
             for tp in self._positions.keys() - self._reached:
                 if self._source.drained(tp):
                     self._reach(tp)
@@ -109,7 +109,7 @@ class BoundedSource:
         self._source.pause(tps)
 
     def resume(self, tps: Sequence[TopicPartition]) -> None:
-        """See `Source.resume`; a partition that has come to its end stays as it is."""
+        """See `Source.resume`; a partition that has reached its end stays paused."""
         self._source.resume([tp for tp in tps if tp not in self._reached])
         self._paused.difference_update(tps)
 
@@ -122,14 +122,14 @@ class BoundedSource:
         return self._source.stands(tp)
 
     def lag(self, tp: TopicPartition, since: int = 0) -> int | None:
-        """See `Source.lag`: as offsets, which a topic with holes has more of than messages."""
+        """See `Source.lag`: in offsets, of which a topic with holes has more than messages."""
         position = self._positions.get(tp)
         if position is None:
             return None
         return 0 if tp in self._reached else max(0, self.log.range_of(tp)[1] - max(since, position))
 
     def commit(self, offsets: Mapping[TopicPartition, int], note: str = "") -> None:
-        """Tells nobody: whoever reads a part has no say in what others have done."""
+        """Do nothing: a replay of a part must not change what the group has committed."""
 
     def close(self) -> None:
         """See `Source.close`."""
@@ -149,7 +149,7 @@ class BoundedSource:
         return message.offset < until and self._wants(message)
 
     def _within(self, message: Message) -> Message:
-        """The message; of what is missing, the part before the range's end."""
+        """Return the message; of a range of missing messages, only the part before the range's end."""
         until = self.log.range_of(message.topic_partition)[1]
         return message if message.offset < until else replace(message, offset=until - 1)
 

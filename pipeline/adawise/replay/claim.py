@@ -1,4 +1,4 @@
-"""What a replay's output is of: claimed by its first run, so that the same command goes on and no other one does."""
+"""The claim of a replay's output, made by its first run, so that only the same command goes on with it."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _NEW_FOLDER = "take a new folder"
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """Of which topic, which offsets of each partition, from which states, by which models and settings."""
+    """The topic, offsets, first states, models and settings of a replay."""
 
     topic: str
     cluster_id: str
     topic_id: str
-    ranges: Mapping[str, Range]  # by the partition's number, as JSON wants it
+    ranges: Mapping[str, Range]  # by the partition's number, as JSON needs text
     ends_streams: bool
     states_of: Mapping[str, str]  # names of segments
     streams: list[str] | None
@@ -45,10 +45,10 @@ class Claim:
 
 
 def claimed(store: Store, root: str) -> Claim | None:
-    """What was claimed before; None in a new folder.
+    """Return the claim of an earlier run; None in a new folder.
 
     Raises:
-        SettingsError: a worker's output is there, and not a replay's.
+        SettingsError: the folder has a worker's output, and not a replay's.
         ChainError: the claim cannot be read.
     """
     theirs = read_owner(store)
@@ -63,9 +63,11 @@ def claimed(store: Store, root: str) -> Claim | None:
 
 
 def claim(store: Store, root: str, wanted: Claim) -> Claim:
-    """The claim that holds: `wanted`, or the one of an earlier run of the same replay.
+    """Return the claim that holds: `wanted`, or the one of an earlier run of the same replay.
 
-    Raises SettingsError if the output is of another replay.
+    Raises:
+        SettingsError: the output is of another replay.
+        ChainError: the claim cannot be read.
     """
     before = claimed(store, root)
     if before is None:

@@ -1,4 +1,4 @@
-"""Messages as fast as they once came, or so many times as fast: by the broker's timestamps."""
+"""A source that delivers messages at their first pace, or so many times as fast, by the broker's timestamps."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ from adawise.ports import Poll, Source
 from adawise.records import Message, TopicPartition
 
 _LONGEST_WAIT_S = 3_600.0
-_HELD_MESSAGES, _HELD_BYTES = 64, 16 << 20  # of a partition, after which no more of it is asked for
+_HELD_MESSAGES, _HELD_BYTES = 64, 16 << 20  # of a partition, after which it is paused
 _SLICE_S = 0.1  # a signal is noticed this much later, at most
 
 
 class PacedSource:
     """A source that delivers each message at its time, by `adawise.ports.Source`.
 
-    One clock for all partitions: a message is due when as much time has passed since the first one as passed between
-    their timestamps, over `speed`; one that is late, because the worker is, is due at once. When nothing that comes
-    next is due within an hour, or all of it has been for longer, the clock is set to the earliest of it: nights without
-    a message are skipped, and a camera whose clock is years ahead holds up its partition, but not for ever.
+    There is one clock for all partitions. A message is due when as much time has passed since the first one as passed
+    between their timestamps, over `speed`; one that is late, because the worker is, is due at once. If none of the next
+    messages is due within an hour, or all have been due for longer than that, the clock is set to the earliest of them.
+    So nights without a message are skipped, and a camera whose clock is years ahead delays its partition, but not for
+    ever.
 
     Args:
-        source: delivers earlier than this does; it is closed with this.
-        speed: 1 as it was, 10 ten times as fast.
-        clock: monotonic seconds.
+        source: delivers messages before they are due; it is closed with this.
+        speed: 1 for the first pace, 10 for ten times as fast.
+        clock: returns monotonic seconds.
         sleep: waits so many seconds by `clock`.
     """
 
@@ -43,8 +44,8 @@ class PacedSource:
         self._held_bytes: dict[TopicPartition, int] = {}
         self._owned: set[TopicPartition] = set()
         self._paused: set[TopicPartition] = set()  # by the worker
-        self._full: set[TopicPartition] = set()  # by us
-        self._zero: tuple[float, int] | None = None  # a moment here, and the timestamp in milliseconds that is due then
+        self._full: set[TopicPartition] = set()  # paused by this class, because enough is held
+        self._zero: tuple[float, int] | None = None  # a time by `clock`, and the timestamp, ms, that is due then
 
     @property
     def exhausted(self) -> bool:
@@ -67,7 +68,7 @@ class PacedSource:
         return Poll(due, fetched.assigned, fetched.lost)
 
     def seek(self, tp: TopicPartition, offset: int) -> None:
-        """See `Source.seek`; what is held of the partition is forgotten."""
+        """See `Source.seek`; the messages that are held of the partition are dropped."""
         self._source.seek(tp, offset)
         was_full = tp in self._full
         self._forget(tp)
@@ -123,7 +124,7 @@ class PacedSource:
         return {tp: held[0] for tp, held in self._held.items() if held and tp not in self._paused}
 
     def _due(self) -> list[Message]:
-        """Take what is due now, in the order of its times."""
+        """Take the messages that are due now, in the order of their times."""
         taken: list[Message] = []
         while heads := self._heads():
             far = all(abs(self._wait_s(head)) > _LONGEST_WAIT_S for head in heads.values())
@@ -143,16 +144,16 @@ class PacedSource:
         return taken
 
     def _knows_what_comes(self, heads: Mapping[TopicPartition, Message]) -> bool:
-        """False while there is a partition whose next message is under way: it may be the one that is due."""
+        """Return False while a partition's next message is still to come: it may be the one that is due."""
         return all(tp in heads or self._source.lag(tp) == 0 for tp in self._owned - self._paused)
 
     def _wait_s(self, message: Message) -> float:
-        """Seconds until it is due; not above 0 if it is. Without a timestamp it is due with the one before it."""
+        """Return the seconds until a message is due; at most 0 if it is. One without a timestamp is due at once."""
         if self._zero is None or message.timestamp_ms < 0:
             return 0.0
         moment_s, timestamp_ms = self._zero
         return moment_s + (message.timestamp_ms - timestamp_ms) / (1000.0 * self._speed) - self._clock()
 
     def _next_s(self) -> float:
-        """Seconds until the next message is due; as long as anybody likes if none is held."""
+        """Return the seconds until the next message is due; an hour if none is held."""
         return max(0.0, min((self._wait_s(head) for head in self._heads().values()), default=_LONGEST_WAIT_S))

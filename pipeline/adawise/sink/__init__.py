@@ -1,1 +1,1 @@
-"""Where results go: a chain of segments for each partition, their traces, and the dead letters."""
+"""The sink of results: a chain of segments for each partition, and their traces."""

@@ -1,13 +1,14 @@
 """The sink: one chain of create-if-absent segments for each partition. Implements `ports.Sink`.
 
-A segment's name follows from the segment before it (`layout`), and a name is created once. So every segment has at most
-one successor, and rows, offsets and states agree whoever wrote it: no lock, no fencing, no determinism is needed. A
-worker that lost its partition without knowing (a zombie) either loses the race for the next name, and adopts the
-winner's state, or wins it with a valid segment, and the new owner adopts that. Names are not created twice even where
-compaction has deleted their segments (`name_reuse`).
+A segment's name follows from the segment before it (`layout`), and each name is created once. So a segment has at most
+one successor, and rows, offsets and states agree, whichever worker wrote them. No lock, fencing or determinism is
+needed. A worker that lost its partition without knowing (a zombie) either loses the race for the next name and adopts
+the winner's state, or wins it with a valid segment, which the new owner adopts. No name is created twice, even where
+compaction has deleted its segment (`name_reuse`).
 
-Order of a commit: segment, then its traces; only then may anybody extend it. Adopting a segment of another worker (at
-recovery or after a lost race) writes its traces first, because that worker may have died in between.
+A commit writes the segment, then its traces. Only then may a worker extend the segment. A worker that adopts another
+worker's segment (at recovery or after a lost race) writes its traces first, because the other worker may have died in
+between.
 """
 
 from __future__ import annotations
@@ -43,13 +44,13 @@ class _Tip:
     identity: TopicIdentity
     head: Head
     successor: SegmentName
-    lineage: Lineage  # of what is before it
-    since: Instant  # then there was no segment of that name, nor had there ever been one
+    lineage: Lineage  # of the segments before `successor`
+    since: Instant  # when no segment of the name `successor` existed, or ever had
 
 
 @dataclass(frozen=True, slots=True)
 class _Attempt:
-    """One try at a segment: kept until it is known what came of it, so that a retry sends the same bytes."""
+    """One try at a segment, kept until its outcome is known, so that a retry sends the same bytes."""
 
     draft: SegmentDraft
     key: str
@@ -63,15 +64,15 @@ class SegmentChain:
     """The chains of all partitions under one root.
 
     Args:
-        store: where they are.
-        by: what served drafts that do not say so: the class list that predictions index, and two fingerprints, of
+        store: where the chains are.
+        by: what served the drafts that do not name it: the class list that predictions index, and two fingerprints, of
             checkpoints, classes, preprocessing and precision (a column of both tables), and of the settings that
             results depend on (in the footer).
-        writer: which worker this is, for whoever reads the footer.
-        owner: who the root is to belong to; None to leave that open.
-        commits: what the owner has committed at the broker, with the id of the root that it was for.
-        begin_anew: whatever was committed, this is the root from now on.
-        now: the time, for the footer alone: nothing depends on it.
+        writer: the name of this worker, recorded in the footer.
+        owner: the owner that claims the root; None to leave it unclaimed.
+        commits: returns what the owner has committed at the broker, with the id of the root that each commit was for.
+        begin_anew: use this root from now on, whatever was committed.
+        now: returns the time; it is recorded in footers, and nothing else depends on it.
         instant: see `name_reuse`.
         failpoint: called at each of `store.FAILPOINTS` that is the chain's own.
     """
@@ -103,11 +104,13 @@ class SegmentChain:
         self._blocks: dict[TopicPartition, StateBlocks] = {}
 
     def check(self) -> None:
-        """See `ports.Sink`. SettingsError too: the root is another's, or the owner's is another root.
+        """See `ports.Sink`.
 
-        Raises ChainError if the root is of another layout, or damaged.
+        Raises:
+            ChainError: the root is of another layout, or damaged.
+            SettingsError: the root belongs to another owner, or the owner's commits are for another root.
         """
-        commits = self._commits()  # before the root is looked at: another worker may be making it
+        commits = self._commits()  # before the root is read: another worker may be making it
         self._check_commits(commits, claims.known_sink_id(self._store))
         self._sink = claims.sink_id(self._store, created_at=self._now().isoformat())
         claims.prove_create_if_absent(self._store)
@@ -158,8 +161,9 @@ class SegmentChain:
     def commit(self, draft: SegmentDraft) -> Commit:
         """See `ports.Sink`.
 
-        Raises ValueError if the partition was not recovered, or if the draft breaks the invariant of
-        `ports.SegmentDraft` (a fault of the caller: nothing was written).
+        Raises:
+            ValueError: the partition was not recovered, or the draft breaks the invariant of `ports.SegmentDraft` (a
+                fault of the caller); nothing was written.
         """
         tip = self._tips.get(draft.tp)
         if tip is None:
@@ -169,7 +173,8 @@ class SegmentChain:
         if attempt is None or attempt.draft is not draft:
             attempt = self._attempts[draft.tp] = self._encoded(draft, tip)
         self._failpoint("segment.encoded")
-        # Asked before, so that a deleted name is hardly ever taken, and after, because only that is a proof.
+        # The check before makes it rare that a deleted name is created again; only the check after proves that it was
+        # not.
         if not (self._is_free(draft.tp, tip) and self._create(attempt) and self._is_free(draft.tp, tip)):
             tip = self._adopt_winner(draft.tp, tip)
             del self._attempts[draft.tp]
@@ -187,7 +192,7 @@ class SegmentChain:
             held.pop(tp, None)
 
     def _note(self, by: ServedBy) -> None:
-        """Before the first rows that it served: what is in the chain is never without its settings."""
+        """Write the settings of `by` before the first rows that it served, so that no rows lack their settings."""
         if (prints := (by.model_fingerprint, by.config_fingerprint)) not in self._noted:
             served_settings.note(self._store, by, now=self._now())
             self._noted.add(prints)
@@ -202,13 +207,16 @@ class SegmentChain:
         return [Told(attempt, rows) for rows in results_of(segment.read_rows(data, key))]
 
     def _adopt_winner(self, tp: TopicPartition, tip: _Tip) -> _Tip:
-        """Go on from where others have got to; from the newest segment if what follows the tip may be a deleted one."""
+        """Go on from the head that other workers have reached.
+
+        If what follows the tip may be a deleted segment, the walk begins at the newest segment instead.
+        """
         if is_fresh(tip.since, since := self._instant()):
             return self._adopt(tp, tip.identity, tip.successor, tip.since)
         return self._adopt(tp, tip.identity, max([*segment_names(self._store, tp), tip.successor]), since)
 
     def _is_free(self, tp: TopicPartition, tip: _Tip) -> bool:
-        """True unless the name after the tip is a deleted one (see `name_reuse`)."""
+        """Return True unless the name after the tip is that of a deleted segment (see `name_reuse`)."""
         return is_fresh(tip.since, self._instant()) or not was_deleted(self._store, tp, tip.successor)
 
     def _encoded(self, draft: SegmentDraft, tip: _Tip) -> _Attempt:
@@ -245,7 +253,7 @@ class SegmentChain:
         return _Attempt(draft, layout.segment_key(draft.tp, tip.successor), footer, rows.num_rows, data, since)
 
     def _create(self, attempt: _Attempt) -> bool:
-        """True if the segment is ours, now or since an earlier try whose answer was lost."""
+        """Return True if the segment is this worker's: created now, or by an earlier try whose answer was lost."""
         try:
             self._store.create(attempt.key, attempt.data)
         except AlreadyExists:
@@ -266,11 +274,17 @@ class SegmentChain:
         *,
         passed: list[SegmentName] | None = None,
     ) -> _Tip:
-        """Walk from the existing segment `name` to the head of the chain, and go on from there.
+        """Walk from the existing segment `name` to the head of the chain, and make that the tip.
 
-        At the instant `since`, what comes after `name` was not there yet; what is found is appended to `passed`.
+        The head is read to its last page, so that the chain is never extended from a segment that the disk has
+        corrupted.
 
-        The head is read to its last page: nothing may be built on one that the disk has spoilt.
+        Args:
+            tp: the partition.
+            identity: the topic that every segment must be of.
+            name: the segment to begin with.
+            since: an instant at which the segments after `name` did not exist yet.
+            passed: the names of the segments found after `name` are appended to it.
         """
         head = None
 
@@ -290,7 +304,8 @@ class SegmentChain:
         traces.write(self._store, footer, key)
         tip = _extended(identity, footer, key, since)
         newest = segment.newest(data, key)
-        if footer.previous is not None and max(newest, default=-1) < footer.first:  # only what was pending before it
+        # A segment that has only rows that were pending before it says too little of the newest messages.
+        if footer.previous is not None and max(newest, default=-1) < footer.first:
             newest |= segment.newest(read_bytes(self._store, footer.previous), footer.previous)
         self._tips[tp] = replace(tip, head=replace(tip.head, newest=newest))
         return self._tips[tp]

@@ -1,11 +1,11 @@
-"""Small documents that are claimed by create-if-absent: what a root is, what a topic was when the first of its chains
-began, and where a partition's chain begins.
+"""Small documents that are claimed by create-if-absent: a root's id, a topic's first identity, and a chain's origin.
 
-A topic can get more partitions later. All messages of a partition that it did not have in the beginning are new, so its
-chain begins at the log's start, whatever the configured origin is: "latest" would lose what came before anybody looked.
+A topic can get more partitions later. All messages of a partition that was added are new, so its chain begins at the
+start of the log, whatever the configured origin is: "latest" would lose the messages that came before a worker saw the
+partition.
 
-`_origin` matters because an origin can move: two workers that resolve "latest" a second apart would begin two chains
-whose names differ, and would never collide. So whoever claims first is right, and the other adopts it.
+The origin is claimed because it can move: two workers that resolve "latest" a second apart would begin two chains whose
+names differ and never collide. The first claim holds, and the other worker adopts it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ OVERWRITES = (
 
 @dataclass(frozen=True, slots=True)
 class ChainOrigin:
-    """Where the chain of a partition begins, and of which topic it is."""
+    """The offset at which a partition's chain begins, and the identity of its topic."""
 
     offset: int
     cluster_id: str
@@ -56,9 +56,10 @@ class _Origin(_Topic):
 
 
 def sink_id(store: Store, *, created_at: str) -> str:
-    """The id of this root, made now if it has none.
+    """Return the id of this root, which is made now if it has none.
 
-    Raises ChainError if the root is of another layout, or its document cannot be read or was lost.
+    Raises:
+        ChainError: the root is of another layout, or its document cannot be read or was lost.
     """
     if (found := store.get(layout.SINK)) is None:
         known_sink_id(store)
@@ -72,11 +73,11 @@ def sink_id(store: Store, *, created_at: str) -> str:
 
 
 def known_sink_id(store: Store) -> str | None:
-    """The id of this root, None if it is a new one. Raises ChainError if there was one, and it was lost."""
+    """Return the id of this root, None if the root is new. Raises ChainError if there was an id and it was lost."""
     if (known := read_sink_id(store)) is not None:
         return known
     kept = next((key for dataset in (layout.PREDICTIONS, layout.COMPACTED) for key in store.list(dataset)), None)
-    # Whoever makes a new root may be a moment ahead, with a segment already.
+    # Another worker that makes a new root may be a moment ahead, with a segment already; so the id is read again.
     if kept is not None and (known := read_sink_id(store)) is None:
         raise ChainError(
             f"{store}: expected {layout.SINK} beside {kept}: it was removed, and a new one would not be the one that "
@@ -86,15 +87,19 @@ def known_sink_id(store: Store) -> str | None:
 
 
 def read_sink_id(store: Store) -> str | None:
-    """The id of this root, None if it has none. Raises ChainError if its document cannot be read."""
+    """Return the id of this root, None if it has none. Raises ChainError if its document cannot be read."""
     data = store.get(layout.SINK)
     return None if data is None else parse(_Sink, store, layout.SINK, data).sink
 
 
 def prove_create_if_absent(store: Store) -> None:
-    """Create what exists (the root's own document, with the same bytes): harmless if the store would overwrite.
+    """Check that the store refuses to create a key that exists.
 
-    Raises SettingsError if the store does not refuse.
+    The key is that of the root's own document, with the same bytes: harmless if the store overwrites it.
+
+    Raises:
+        SettingsError: the store does not refuse.
+        StoreUnavailable: the root's document cannot be read back.
     """
     data = store.get(layout.SINK)
     if data is None:
@@ -107,9 +112,10 @@ def prove_create_if_absent(store: Store) -> None:
 
 
 def topic(store: Store, name: str, now: TopicIdentity) -> TopicIdentity:
-    """The topic as it was when the first of its chains began, which is `now` if none has.
+    """Return the topic as it was when the first of its chains began, which is `now` if none has.
 
-    Raises ChainError if the claim cannot be read, or is of another topic.
+    Raises:
+        ChainError: the claim cannot be read, or is of another topic.
     """
     key = layout.topic_key(name)
     document = parse(_Topic, store, key, claim(store, key, {"layout": LAYOUT, **asdict(now)}))
@@ -119,25 +125,27 @@ def topic(store: Store, name: str, now: TopicIdentity) -> TopicIdentity:
 
 
 def origin(store: Store, tp: TopicPartition, proposal: ChainOrigin) -> ChainOrigin:
-    """The claimed origin of the partition's chain, which is `proposal` if none was claimed before.
+    """Return the claimed origin of the partition's chain, which is `proposal` if none was claimed before.
 
-    Raises ChainError if the claim cannot be read.
+    Raises:
+        ChainError: the claim cannot be read.
     """
     key = layout.origin_key(tp)
     return _origin(store, key, claim(store, key, {"layout": LAYOUT, **asdict(proposal)}))
 
 
 def read_origin(store: Store, tp: TopicPartition) -> ChainOrigin | None:
-    """The claimed origin, None if there is none. Raises ChainError if the claim cannot be read."""
+    """Return the claimed origin, None if there is none. Raises ChainError if the claim cannot be read."""
     key = layout.origin_key(tp)
     data = store.get(key)
     return None if data is None else _origin(store, key, data)
 
 
 def check_identity(where: str, *, topic_id: str, partitions: int, identity: TopicIdentity) -> None:
-    """Raise ChainError unless what was written (`topic_id`, `partitions`) and the topic now are the same topic.
+    """Raise ChainError unless the recorded topic (`topic_id`, `partitions`) and the present one are the same topic.
 
-    Kafka only adds partitions. Where both ids are known their number proves nothing; else, fewer is another topic.
+    Kafka only adds partitions. If both ids are known, the number of partitions proves nothing; otherwise fewer
+    partitions mean another topic.
     """
     if topic_id and identity.topic_id and topic_id != identity.topic_id:
         raise ChainError(
@@ -157,7 +165,7 @@ def _origin(store: Store, key: str, data: bytes) -> ChainOrigin:
 
 
 def claim(store: Store, key: str, document: Mapping[str, object]) -> bytes:
-    """Create a document unless there is one at `key`; what is there then, as JSON."""
+    """Create a document unless there is one at `key`, and return the JSON that is there then."""
     found = store.get(key)
     if found is None:
         data = json.dumps(document).encode()

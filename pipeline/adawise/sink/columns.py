@@ -1,4 +1,4 @@
-"""A draft's images and traces as Arrow tables, built column by column: no Python per cell where arrays exist.
+"""A draft's images and traces as Arrow tables, built column by column, without Python per cell where arrays exist.
 
 The rows of a segment are sorted by (offset, index), whatever order their batches were served in.
 """
@@ -20,9 +20,10 @@ from adawise.sink import schemas
 
 
 def prediction_table(draft: SegmentDraft, *, classes: Sequence[str], model_fingerprint: str) -> pa.Table:
-    """One row per image of the draft, accepted or not, in the order of (offset, index).
+    """Return one row per image of the draft, accepted or not, in the order of (offset, index).
 
-    Raises ValueError if a row is of another partition than the draft.
+    Raises:
+        ValueError: a row is of another partition than the draft.
     """
     frames = [frame for batch, _, _ in draft.accepted for frame in batch.frames]
     served = len(frames)
@@ -70,10 +71,11 @@ def _identity(
 
 
 def _served(accepted: Sequence[Served], classes: pa.StringArray, rows: int) -> dict[str, pa.Array]:
-    """What the model said, for the accepted rows, which come first; null for the rest up to `rows`."""
+    """Return the columns of predictions, null for the rows after the accepted ones, which come first, up to `rows`."""
     sizes = [len(batch) for batch, _, _ in accepted]
     predictions = [p for _, p, _ in accepted]
     widths = np.repeat([p.top_index.shape[1] for p in predictions], sizes).astype(np.int32)
+    # Where the lists of rows end; unserved rows repeat the last end, and are null by `mask`.
     ends = np.pad(np.concatenate([[0], np.cumsum(widths)]), (0, rows - len(widths)), mode="edge").astype(np.int32)
     top_index = _joined([p.top_index.ravel() for p in predictions], np.int32)
     top_probability = _joined([p.top_probability.ravel() for p in predictions], np.float32)
@@ -113,7 +115,7 @@ def _type(name: str) -> pa.DataType:
 
 
 def _texts(values: Sequence[str | None]) -> pa.StringArray:
-    """A string column. What UTF-8 cannot hold (a lone surrogate, from hostile input) is replaced by "?"."""
+    """Return a string column; text that UTF-8 cannot hold (a lone surrogate, from hostile input) is replaced by "?"."""
     try:
         return pa.array(values, pa.string())
     except UnicodeEncodeError:
@@ -121,7 +123,10 @@ def _texts(values: Sequence[str | None]) -> pa.StringArray:
 
 
 def _maps(values: Sequence[Mapping[str, Any]], kind: pa.MapType) -> pa.MapArray:
-    """A map column from flat lists: of a list of pairs for each row, the garbage collector would walk millions."""
+    """Return a map column, built from flat lists.
+
+    With a list of pairs for each row, the garbage collector would walk millions of objects.
+    """
     ends = np.cumsum(np.fromiter(map(len, values), np.int64, len(values)))
     keys = _texts([key for value in values for key in value])
     flat = [item for value in values for item in value.values()]
@@ -130,7 +135,7 @@ def _maps(values: Sequence[Mapping[str, Any]], kind: pa.MapType) -> pa.MapArray:
 
 
 def trace_table(accepted: Sequence[Served], *, classes: Sequence[str]) -> pa.Table:
-    """One row per batch, in the order given, with the columns of `schemas.BATCH_TRACE`."""
+    """Return one row per batch, in the order given, with the columns of `schemas.BATCH_TRACE`."""
     rows = [trace for _, _, trace in accepted]
     trials = [trial for trace in rows for trial in trace.trials]
     counts = np.fromiter((len(t.trials) for t in rows), np.int64, len(rows))
@@ -163,9 +168,9 @@ def trace_table(accepted: Sequence[Served], *, classes: Sequence[str]) -> pa.Tab
 
 
 def _outcome(accepted: Sequence[Served], classes: pa.StringArray) -> dict[str, pa.Array]:
-    """What is served for each batch, in short.
+    """Return the summary columns of what was served for each batch.
 
-    The sums are exact in float64 (up to 4,096 images of 10,000 classes), so that the order of images does not matter.
+    The sums are exact in float64 (up to 4,096 images of 10,000 classes), so the order of the images does not matter.
     """
     predictions = [p for _, p, _ in accepted]
     sizes = np.fromiter((len(p.entropy) for p in predictions), np.int64, len(predictions))
@@ -175,6 +180,7 @@ def _outcome(accepted: Sequence[Served], classes: pa.StringArray) -> dict[str, p
     endpoints = _joined([p.endpoint_index for p in predictions], np.int32, (2, 0))
     compared = (endpoints >= 0).all(axis=0)
     agreed = compared & (endpoints[0] == endpoints[1])
+    # One key for each batch and class, so that one sort counts the classes of all batches.
     found, counts = np.unique(of_batch * len(classes) + top, return_counts=True)
     ends = np.searchsorted(found, np.arange(len(sizes) + 1) * len(classes))
     served = classes.take(pa.array(found % max(1, len(classes))))

@@ -1,6 +1,6 @@
-"""What the parts of a segment must say of each other, as clauses with what was expected and what is there.
+"""The rules by which the parts of a segment agree, broken ones as clauses with what was expected and what was found.
 
-Rows and traces are two views of the same batches, and the states in a footer are what the batches up to there led to.
+Rows and traces are two views of the same batches, and the states in a footer are the result of the batches up to there.
 `invariant` is the third part of the proof: which offsets a segment must account for.
 """
 
@@ -24,51 +24,51 @@ _Batch = tuple[int, int, int, float, float]  # images, first and last offset, le
 
 
 class LastHeard(Protocol):
-    """When a stream was last heard, in milliseconds; see `adawise.worker.expiry`."""
+    """The times, in milliseconds, at which a stream was last seen; see `adawise.worker.expiry`."""
 
     @property
     def last_ms(self) -> int:
-        """By the stream's own timestamps, -1 if it has none."""
+        """The time by the stream's own timestamps, -1 if it has none."""
 
     @property
     def clock_ms(self) -> int:
-        """By the stream's own clock, as time of the partition."""
+        """The time by the stream's own clock, as time of the partition."""
 
     @property
     def at_ms(self) -> int:
-        """By the partition's clock."""
+        """The time by the partition's clock."""
 
 
 class State(Protocol):
-    """What can be checked of an adaptation state."""
+    """The part of an adaptation state that can be checked."""
 
     @property
     def key(self) -> str:
-        """What pair and settings it belongs to."""
+        """The key of the pair and settings that the state belongs to."""
 
     @property
     def alpha_index(self) -> int:
-        """Of the alpha that the next batch goes on from."""
+        """The index of the alpha that the next batch goes on from."""
 
     @property
     def served_index(self) -> int | None:
-        """Of the alpha that served the last batch; None if the state does not say."""
+        """The index of the alpha that served the last batch; None if the state does not record it."""
 
     @property
     def batches(self) -> int:
-        """That led to it."""
+        """The number of batches that led to the state."""
 
     @property
     def heard(self) -> LastHeard | None:
-        """None if it does not say."""
+        """The times at which the stream was last seen; None if the state does not record them."""
 
 
 ReadState = Callable[[bytes], State]
-"""Raises ChainError for what is no state."""
+"""Reads a serialised state; raises ChainError if the bytes are no state."""
 
 
 def row_inconsistencies(rows: pa.Table, footer: SegmentFooter) -> Iterator[str]:
-    """What is wrong with the rows of a segment, by its footer: whose they are, and their batches against the traces."""
+    """Yield what is wrong with a segment's rows, by its footer: their partition, and their batches by the trace."""
     tp = TopicPartition(footer.topic, footer.partition)
     where = f"{tp.topic}/{tp.partition}"
     names = pc.binary_join_element_wise(where, rows["offset"].cast(pa.string()), rows["index"].cast(pa.string()), "/")
@@ -121,11 +121,16 @@ class StateAccounts:
         self._alphas: dict[tuple[str, int], float] = {}  # (key of a state, alpha index) -> alpha, as traces have it
 
     def inconsistencies(self, footer: SegmentFooter, rows: pa.Table, *, knows_before: bool = True) -> Iterator[str]:
-        """What is wrong with the states of the next segment, of these rows; the one after it is compared with them.
+        """Yield what is wrong with the states of the next segment, which the one after it is then compared with.
 
-        Without `knows_before` a segment is missing before it, and there is nothing to compare its states with.
+        Args:
+            footer: the segment's footer.
+            rows: the segment's rows.
+            knows_before: False if a segment is missing before this one, so that its states have nothing to be compared
+                with.
 
-        Raises ChainError if one cannot be read.
+        Raises:
+            ChainError: a state cannot be read.
         """
         before = self._states
         states = {
@@ -165,7 +170,14 @@ class StateAccounts:
     def _trace_inconsistencies(
         self, trace: Mapping[str, Any], expected: int, before: State | None, rows: pa.Table
     ) -> Iterator[str]:
-        """By the batch before it in the stream (`expected`) and, if that was in an earlier segment, its state."""
+        """Yield what is wrong with a trace.
+
+        Args:
+            trace: the batch.
+            expected: the number that the batch should have in its stream.
+            before: the state after the stream's batch before it, if that was in an earlier segment.
+            rows: the segment's rows.
+        """
         stream, number, alpha = trace["stream_id"], trace["batch_number"], trace["previous_alpha"]
         anew = number == 0 and (not expected or trace["reset"] in _ANEW or _was_silent(trace, before, rows))
         if not anew and number != expected:
@@ -186,7 +198,7 @@ def _traces(table: pa.Table) -> list[dict[str, Any]]:
 
 
 def _was_silent(trace: Mapping[str, Any], before: State | None, rows: pa.Table) -> bool:
-    """True if the stream may have been forgotten before this batch; within a segment nobody can tell."""
+    """Return True if the stream may have been forgotten before this batch; within a segment this cannot be known."""
     if before is None or before.heard is None:
         return before is None
     of_batch = (pc.field("stream_id") == trace["stream_id"]) & (pc.field("offset") >= trace["first_offset"])
@@ -196,7 +208,10 @@ def _was_silent(trace: Mapping[str, Any], before: State | None, rows: pa.Table) 
 
 
 def _lost(before: Mapping[str, State], now: Mapping[str, State], gone: set[str], traced: set[str]) -> Iterator[str]:
-    """States are dropped by how long ago they were heard, so none is kept that was heard before one that is gone."""
+    """Yield the streams whose states are gone although they were not silent for long.
+
+    States are dropped by the time at which they were last seen, so none is kept that was seen before one that is gone.
+    """
     kept = [state.heard for state in now.values() if state.heard is not None and state.heard.last_ms >= 0]
     clock_ms = max((heard.clock_ms for heard in kept), default=0)
     was_ms = max((state.heard.clock_ms for state in before.values() if state.heard is not None), default=0)

@@ -17,20 +17,29 @@ from adawise.sink.walk import chains, footer_of
 from adawise.store.store import Store
 
 BRIDGE = "adawise repair"
-"""The writer of a segment that stands for lost ones."""
+"""The writer of a segment that replaces lost ones."""
 
 
 def after(footer: SegmentFooter) -> Lineage:
-    """Up to and with the segment of this footer; it alone, if it does not know what came before it."""
+    """Return the lineage up to and with the segment of this footer; of it alone, if the footer has none."""
     name = footer.name
     return (footer.lineage or Lineage(name)).extended(name)
 
 
 def holes(store: Store, tp: TopicPartition, names: Sequence[SegmentName], head: Lineage) -> list[str]:
-    """What of a partition's segments, whose last is the head and up to which `head` counts, is not in the listing.
+    """Return what is missing from the listing of a partition's segments.
 
-    `names` were listed, in order. Only where something is missing are segments opened, as many as it takes to find
-    where. Holes that `adawise repair` has bridged are told no more. Raises StoreUnavailable.
+    Segments are opened only where one is missing, as many as it takes to find the place. Holes that `adawise repair`
+    has bridged are not reported again.
+
+    Args:
+        store: where the segments are.
+        tp: the partition.
+        names: the listed segments, in order; the last is the head.
+        head: the lineage up to and with the head.
+
+    Raises:
+        StoreUnavailable: the store does not answer.
     """
     try:
         return list(_holes(store, tp, names, head))
@@ -72,8 +81,9 @@ def _holes(store: Store, tp: TopicPartition, names: Sequence[SegmentName], head:
             counted.append(counted[-1].extended(name))
         if counted[-1] == head:
             return
+        # Footers agree with the listing up to the first hole, and differ from there on.
         at = bisect_left(range(len(left)), True, key=lambda i: (footer_at(left[i]).lineage or base) != counted[i])
-        if at == len(left):  # the head itself says something else than it did a moment ago
+        if at == len(left):  # the head was replaced a moment ago, and its lineage is another
             return
         base = footer_at(left[at]).lineage or counted[at]
         before = footer_at(left[at - 1]) if at else None
@@ -89,7 +99,7 @@ def _holes(store: Store, tp: TopicPartition, names: Sequence[SegmentName], head:
 
 
 def of_root(store: Store) -> Iterator[tuple[TopicPartition, str]]:
-    """The holes of all chains under a root, by what their newest segments say. Raises StoreUnavailable."""
+    """Yield the holes of all chains under a root, by what their newest segments record. Raises StoreUnavailable."""
     for tp, keys in chains(store).items():
         names = [named[1] for key in keys if (named := layout.parse_key(key))]
         try:
@@ -101,5 +111,5 @@ def of_root(store: Store) -> Iterator[tuple[TopicPartition, str]]:
 
 
 def is_bridge(footer: SegmentFooter) -> bool:
-    """True if `adawise repair` wrote it in the place of segments that were lost."""
+    """Return True if `adawise repair` wrote the segment in the place of lost ones."""
     return footer.writer == BRIDGE

@@ -1,9 +1,9 @@
-"""What must hold of every segment, as one pure function: the chain refuses to write, and `verify` reports, the same.
+"""The invariant of every segment, as one pure function: the chain refuses to write, and `verify` reports, the same.
 
     rows ∪ pending = pending before ∪ delivered offsets of [first, next), every (offset, index) once
 
 An offset is delivered unless the log has a hole there (compaction, a transaction's marker), which only the broker
-knows; `contiguous` says that the log has none.
+knows; `contiguous` means that the log has none.
 """
 
 from __future__ import annotations
@@ -31,9 +31,17 @@ def breaches(
     indices: npt.NDArray[np.int32],
     contiguous: bool = False,
 ) -> list[str]:
-    """The ways in which a segment breaks the invariant, each a clause with the offsets in question; [] if none.
+    """Return the ways in which a segment breaks the invariant, each a clause with the offsets in question.
 
-    `offsets` and `indices`, each `[rows]`, are its rows in the order of the file; `before` is what was pending.
+    Args:
+        first: the first offset of the segment.
+        next_offset: the offset after its last.
+        before: the offsets that were pending before it.
+        pending: the offsets that are pending after it.
+        gaps: the ranges of offsets that it records as lost.
+        offsets: `[rows]`, the offsets of its rows in the order of the file.
+        indices: `[rows]`, their indices within the message.
+        contiguous: the log has no holes, so that every offset was delivered.
     """
     was, now = (_distinct(np.asarray(sorted(some), np.int64)) for some in (before, pending))
     rows = _distinct(offsets if bool(np.all(offsets[1:] >= offsets[:-1])) else np.sort(offsets))
@@ -56,13 +64,13 @@ def breaches(
     return said if next_offset >= first else [f"next {next_offset} lies before first {first}", *said]
 
 
-# Of a million rows numpy's own set operations, which hash, take longer than to write the file.
+# With a million rows, numpy's own set operations, which hash, take longer than writing the file.
 def _distinct(ascending: Offsets) -> Offsets:
     return ascending[np.append(True, ascending[1:] != ascending[:-1])] if len(ascending) else ascending
 
 
 def _in(offsets: Offsets, ascending: Offsets) -> npt.NDArray[np.bool_]:
-    """Which of `offsets` are among `ascending`."""
+    """Return which of `offsets` are among `ascending`."""
     if not len(ascending):
         return np.zeros(len(offsets), np.bool_)
     at = np.minimum(np.searchsorted(ascending, offsets), len(ascending) - 1)
@@ -76,7 +84,7 @@ def _foreign(offsets: Offsets, before: Offsets, first: int, next_offset: int) ->
 
 
 def _disordered(offsets: Offsets, indices: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
-    """`[rows]`, true where a row follows neither as the same offset's next index nor as a later offset's 0."""
+    """Return `[rows]`, True where a row follows neither as the same offset's next index nor as a later offset's 0."""
     steps = np.diff(offsets, prepend=-1)
     follows = np.concatenate([[0], indices[:-1] + 1])[: len(indices)]
     disordered: npt.NDArray[np.bool_] = (steps < 0) | (indices != np.where(steps == 0, follows, 0))
@@ -84,7 +92,7 @@ def _disordered(offsets: Offsets, indices: npt.NDArray[np.int32]) -> npt.NDArray
 
 
 def some(offsets: Offsets) -> str:
-    """The first five of them, for a message, and how many there are."""
+    """Return the first five distinct offsets for a message, and how many there are."""
     shown = ", ".join(str(offset) for offset in np.unique(offsets)[:5])
     return shown if len(offsets) <= 5 else f"{shown} and others ({len(np.unique(offsets))} in all)"
 

@@ -1,8 +1,9 @@
-"""How many segments came before one, and which: so that a start sees from a listing of names that one is gone.
+"""The number and a hash of the segments before one, so that a start sees from a listing of names that one is missing.
 
-A segment names the one before it, but who goes on from the head opens no other: rows that were lost in the middle of a
-chain would be missed by `verify` alone. So each footer carries a count and a rolling hash of the names before it. What
-a compacted file stands for may have been deleted; its last segment never is, and carries the count up to there.
+A segment names the one before it, but a worker that goes on from the head opens no other: only `verify` would find that
+rows in the middle of a chain were lost. So each footer carries a count and a rolling hash of the names before it.
+Segments that a compacted file replaces may have been deleted; the last of them never is, and carries the count up to
+there.
 
 Segments of earlier versions have none: counting begins with the first one that a later version follows.
 """
@@ -25,18 +26,21 @@ class Lineage:
     digest: str = ""
 
     def extended(self, name: SegmentName) -> Lineage:
-        """With one segment more."""
+        """Return the lineage with one segment more."""
         digest = hashlib.sha256(f"{self.digest} {name.stem}".encode()).hexdigest()
         return Lineage(self.since, self.count + 1, digest)
 
     def stored(self) -> bytes:
-        """For a footer; the footer's own checksum, which earlier versions know, is not over it."""
+        """Return the bytes for a footer, with a checksum of their own.
+
+        The footer's checksum, which earlier versions verify, is not over them.
+        """
         text = json.dumps([self.since.stem, self.count, self.digest])
         return f"{hashlib.sha256(text.encode()).hexdigest()} {text}".encode()
 
     @classmethod
     def of(cls, stored: bytes) -> Lineage:
-        """Raises ValueError if it is damaged."""
+        """Return the lineage of these bytes. Raises ValueError if they are damaged."""
         checksum, _, text = stored.decode().partition(" ")
         try:
             since, count, digest = json.loads(text)

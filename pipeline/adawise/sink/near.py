@@ -1,4 +1,4 @@
-"""Outputs near a place that holds none, for messages: a name is mistyped more often than an output is missing."""
+"""Outputs near a folder that holds none, for messages: a name is mistyped more often than an output is missing."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from adawise.errors import SettingsError
 from adawise.near import near_match
 from adawise.sink import layout
 
-_MOST = 1_000  # folders that are looked at
+_MOST = 1_000  # folders that are read
 _ALIKE = 0.6
 
 
 def no_output(root: str, remedy: str = "name the folder that sink.root or -o named") -> SettingsError:
-    """The error for a root that no worker ever wrote to."""
+    """Return the error for a root that no worker ever wrote to."""
     return SettingsError(f"there is no output of a worker in {root}; {remedy}{did_you_mean(root)}")
 
 
 def did_you_mean(root: str) -> str:
-    """The end of a message about a folder that holds no output: the output that is likely meant, if there is one.
+    """Return the end of a message about a folder that holds no output: the likely output, or "" if there is none.
 
-    That is one of a similar name beside it, or the only one within it. Object stores are not searched.
+    That is one of a similar name beside the folder, or the only one within it. Object stores are not searched.
     """
     if "://" in root:
         return ""

@@ -1,15 +1,15 @@
-"""Whose root it is: one cluster, topic, consumer group and purpose, claimed by create-if-absent at the first start.
+"""The owner of a root: one cluster, topic, consumer group and purpose, claimed by create-if-absent at the first start.
 
-Workers of one group share the partitions, and a lost race for a segment is how they find each other. A second group
-would own the same partitions at the same time: the two would take each other's output over, segment by segment, and
-each chain would still be whole. So a root has one owner, and any other is refused before it writes a row.
+Workers of one group share the partitions, and detect each other by a lost race for a segment. A second group would own
+the same partitions at the same time: the two would take each other's output over, segment by segment, and each chain
+would still be whole. So a root has one owner, and any other is refused before it writes a row.
 
-The other way round, a group writes to one root: the id of the root stands beside each offset that the group commits.
-A second worker with another root would take partitions away, and each output would lack what is in the other; and a
-root that is empty although the group has committed was unmounted or emptied.
+Conversely, a group writes to one root: each offset that the group commits carries the id of the root. A second worker
+with another root would take partitions away, and each output would lack what is in the other. A root that is empty
+although the group has committed offsets was unmounted or emptied.
 
-Roots of version 0.1.0 have no such claim. Whoever starts first on one becomes its owner, if the topic is one that it
-was written from, and if its purpose was the same.
+Roots of version 0.1.0 have no such claim. The first worker that starts on one becomes its owner, if its topic is one
+that the root was written from, and if its purpose is the same.
 """
 
 from __future__ import annotations
@@ -31,7 +31,10 @@ Purpose = Literal["run", "replay"]
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """Who writes to a root. `cluster_id` is "" where nobody knows it; a replay has no group."""
+    """The cluster, topic, group and purpose that write to a root.
+
+    `cluster_id` is "" where it is unknown; a replay has no group.
+    """
 
     cluster_id: str
     topic: str
@@ -44,16 +47,16 @@ class Owner:
         return f"{who} on topic {self.topic!r}" + (f" of cluster {self.cluster_id}" if self.cluster_id else "")
 
     def is_same(self, other: Owner) -> bool:
-        """True unless something that is known of both differs."""
+        """Return True unless something that is known of both differs."""
         same = (self.topic, self.group, self.purpose) == (other.topic, other.group, other.purpose)
         return same and (self.cluster_id == other.cluster_id or not (self.cluster_id and other.cluster_id))
 
 
 def claim_owner(store: Store, ours: Owner) -> None:
-    """Make a root ours that nobody owns.
+    """Claim a root that has no owner.
 
     Raises:
-        SettingsError: it is another's.
+        SettingsError: it belongs to another owner.
         ChainError: the claim cannot be read.
     """
     check_owner(store, ours)
@@ -62,7 +65,7 @@ def claim_owner(store: Store, ours: Owner) -> None:
 
 
 def check_owner(store: Store, ours: Owner) -> None:
-    """Raise what `claim_owner` would; nothing is written."""
+    """Raise what `claim_owner` would raise; nothing is written."""
     theirs = read_owner(store) or _of_0_1_0(store, ours)
     if theirs is not None:
         _expect(store, ours, theirs)
@@ -71,9 +74,9 @@ def check_owner(store: Store, ours: Owner) -> None:
 def check_commits(
     store: Store, ours: Owner, root_id: str | None, commits: Mapping[TopicPartition, tuple[int, str]]
 ) -> None:
-    """Raise SettingsError if the group's offsets, with their notes, say that its output is another one.
+    """Raise SettingsError if the notes beside the group's committed offsets name another root.
 
-    `root_id` is None for a root that nobody has written to. Offsets without a note are of version 0.1.0.
+    `root_id` is None for a root without any output. Offsets without a note are of version 0.1.0.
     """
     theirs = {note: tp for tp, (_, note) in sorted(commits.items()) if note not in ("", root_id)}
     anew = (
@@ -99,7 +102,7 @@ def check_commits(
 
 
 def read_owner(store: Store) -> Owner | None:
-    """Who has claimed the root; None if nobody has. Raises ChainError if the claim cannot be read."""
+    """Return the owner of the root; None if it is unclaimed. Raises ChainError if the claim cannot be read."""
     data = store.get(layout.OWNER)
     return None if data is None else _owner(store, data)
 
@@ -116,7 +119,7 @@ def _owner(store: Store, data: bytes) -> Owner:
 
 
 def _of_0_1_0(store: Store, ours: Owner) -> Owner | None:
-    """The owner of a root without the claim, as far as the rest of it tells; None for a new root."""
+    """Return the owner of a root without the claim, as far as its other documents show it; None for a new root."""
     topics = [key.removeprefix(f"{layout.TOPICS}/topic-").removesuffix(".json") for key in store.list(layout.TOPICS)]
     topic = ours.topic if ours.topic in topics or not topics else topics[0]
     if store.get(layout.REPLAY) is not None:

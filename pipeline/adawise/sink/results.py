@@ -1,4 +1,4 @@
-"""Rows of a segment as they are told beside it: what `results` makes of a batch, made of what was stored."""
+"""The rows of a segment as published results: what `results` makes of a batch, made of what was stored."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _TIMES = {
 
 
 def results_of(rows: pa.Table) -> list[list[RowResult]]:
-    """The rows of a table with the schema `schemas.PREDICTIONS`, batch by batch, and one by one if not accepted."""
+    """Return the rows of a table with the schema `schemas.PREDICTIONS`, batch by batch; each rejected row is alone."""
     batches: dict[object, list[RowResult]] = {}
     for result in _results(rows):
         key = result.row_id if result.batch_number is None else (result.stream_id, result.batch_number)

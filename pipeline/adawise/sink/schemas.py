@@ -1,12 +1,13 @@
 """The two tables that the program writes, column by column; a reader needs to know nothing else.
 
-A column is nullable only where null means something, and its description (kept in the file, as field metadata) says
-what. Alphas are float64 in both tables, so that they join and compare exactly; all else that a network computed is
-float32, as it was computed.
+A column is nullable only where null has a meaning, which its description (kept in the file, as field metadata)
+explains. Alphas are float64 in both tables, so that they join and compare exactly; everything else that a network
+computed is float32, as it was computed.
 
 No two batches of a stream begin with the same message, so `topic`, `partition`, `stream_id` and `first_offset` are the
 key of a trace. The trace of a row has its topic, partition, stream and batch number, and its offset is among those from
-`first_offset` to `last_offset`. Without the offsets it may be another one, for numbers begin at 0 again with a stream.
+`first_offset` to `last_offset`. Without the offsets it may be another one, because numbers begin at 0 again when a
+stream begins anew.
 """
 
 from __future__ import annotations
@@ -120,7 +121,7 @@ _NULLABLE_REGRET = _field(
 
 PREDICTED_AT = "predicted_at"
 LATER = (PREDICTED_AT, *(column.name for column in (*PIXELS, *SHADOW, *OUTCOME, *CONDITION)))
-"""Columns that earlier versions did not write, as they came; they are the last of their schema."""
+"""The columns that earlier versions did not write, in the order in which they were added; they end their schema."""
 
 PREDICTIONS = pa.schema(
     [
@@ -168,7 +169,7 @@ PREDICTIONS = pa.schema(
         ),
     ]
 )
-# What repeats within a segment; row ids and the numbers of a softmax do not.
+# The columns whose values repeat within a segment; row ids and the numbers of a softmax do not.
 PREDICTIONS_DICTIONARY = [
     "topic",
     "partition",
@@ -190,7 +191,7 @@ PREDICTIONS_DICTIONARY = [
 
 
 def with_later(rows: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Return rows of any version with the columns of this schema: those that came later are null."""
+    """Return rows of any version with the columns of this schema; columns that were added later are null."""
     if schema is TRACES:
         rows = regret_or_null(rows)
     missing = list(schema)[rows.num_columns :]
@@ -210,8 +211,8 @@ def regret_or_null(traces: pa.Table) -> pa.Table:
     return traces.set_column(place, _NULLABLE_REGRET, pc.if_else(pc.is_nan(regret), None, regret))
 
 
-# The trace as the segment's footer keeps it: the batch's own columns. Version 0.2 reads it too, so that audit regret
-# stays nan there.
+# The trace as the segment's footer keeps it: the batch's own columns. Version 0.2 reads it too, so audit regret stays
+# nan there.
 BATCH_TRACE = pa.schema(
     [
         _field("topic", pa.string(), "Kafka topic"),

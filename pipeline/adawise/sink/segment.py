@@ -1,19 +1,20 @@
-"""One segment: a Parquet file whose rows are results and whose footer is the state that they led to.
+"""One segment: a Parquet file whose rows are results and whose footer is the state after them.
 
 The footer's key-values, beside what Parquet needs:
 
-    adawise.segment    JSON, the fields of `SegmentFooter` that are small; pending and gaps as [from, until) ranges,
-                       of gaps with the reason behind it unless they were deleted
+    adawise.segment    JSON, the small fields of `SegmentFooter`; pending and gaps as [from, until) ranges,
+                       each gap with its reason unless the messages were deleted
     adawise.states     base64(zstd(Arrow IPC of `schemas.STATES`)): the full state of the partition's streams
-    adawise.trace      base64(zstd(Arrow IPC of `schemas.BATCH_TRACE`)), but for what came later: one row per batch
+    adawise.trace      base64(zstd(Arrow IPC of `schemas.BATCH_TRACE`)) without later columns: one row per batch
     adawise.checksum   SHA-256 over the three: Parquet guards its pages by a checksum, but not its footer
     adawise.lineage    the segments before this one, with a checksum of its own (`lineage`); not in earlier versions
     adawise.streams    SHA-256 and JSON of `adawise.worker.stream_table`; likewise
-    adawise.alerts     SHA-256 and JSON of `adawise.alerts.machine`; likewise, and where there are no rules
+    adawise.alerts     SHA-256 and JSON of `adawise.alerts.machine`; likewise, and only if there are rules
+    adawise.tells      when the results are published; likewise, and only if they are
     adawise.pairs      SHA-256 and JSON: which pairs of models served from where on (`records.Switch`); likewise
-    adawise.later      SHA-256 and, as the trace, its columns that came later, which earlier versions pass over
+    adawise.later      SHA-256 and, as the trace, its columns that were added later, which earlier versions ignore
 
-A value longer than `SPLIT` goes on under `KEY.1`, `KEY.2` and so on: Arrow refuses to read one beyond 100 MB.
+A value longer than `SPLIT` is continued under `KEY.1`, `KEY.2` and so on: Arrow refuses to read one beyond 100 MB.
 """
 
 from __future__ import annotations
@@ -37,30 +38,33 @@ from adawise.sink.lineage import Lineage
 from adawise.sink.state_blocks import StateBlocks
 
 FORMAT = 3
-"""Written once another pair took its turn, which an earlier version would not follow; else what `format_of` says."""
+"""The format once another pair has taken its turn, which an earlier version would not follow; else see `format_of`."""
 
-_COMPARED = 32  # messages of a head that the broker has to have; a fetch brings as many at once
+_COMPARED = 32  # messages of a head that are compared with the broker's; a fetch returns as many at once
 
 _PARTS = (b"adawise.segment", b"adawise.states", b"adawise.trace")
 _CHECKSUM, _LINEAGE, _STREAMS = b"adawise.checksum", b"adawise.lineage", b"adawise.streams"
 _LATER, _ALERTS, _TELLS = b"adawise.later", b"adawise.alerts", b"adawise.tells"
 _PAIRS = b"adawise.pairs"
-_SWITCHES = 64  # the newest are kept: months of one a day
+_SWITCHES = 64  # the newest are kept: two months at one a day
 _DIGEST = 64  # hex digits before the JSON
 SPLIT = 64 * 2**20
 _LONGEST = 2**31 - 1  # bytes of a value; earlier versions did not split them
-_UNREADABLE = (pa.ArrowException, OSError, UnicodeDecodeError)  # the last where a name in the file's schema is damaged
+_UNREADABLE = (pa.ArrowException, OSError, UnicodeDecodeError)  # the last if a name in the file's schema is damaged
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SegmentFooter:
-    """What a segment says of itself. Offsets `[first, next)` and those pending before are its rows or still pending.
+    """The footer of a segment. Offsets `[first, next)` and those pending before are its rows or still pending.
 
-    `attempt` is unique to one worker's try at this segment: it tells a lost answer from a lost race. `trace` has the
-    columns of `schemas.BATCH_TRACE`. `states_of` names the segment of another root whose states these are: a chain that
-    goes on from there begins with a segment that has nothing else. `switches` end with the pair that served these rows;
-    the newest are kept, and an earlier version has none. `lineage` is of the segments before this one. `tells` is when
-    its results are told, "" for never.
+    Attributes:
+        states_of: the segment of another root whose states these are: a chain that goes on from there begins with a
+            segment that has nothing else.
+        attempt: unique to one worker's try at this segment; it distinguishes a lost answer from a lost race.
+        trace: the batches, with the columns of `schemas.BATCH_TRACE`.
+        switches: the pairs that served, the newest ones, up to the pair of these rows; an earlier version has none.
+        lineage: of the segments before this one.
+        tells: when its results are published, "" for never.
     """
 
     sink: str
@@ -91,7 +95,7 @@ class SegmentFooter:
 
     @property
     def name(self) -> SegmentName:
-        """Its place in the chain."""
+        """The segment's place in the chain."""
         return SegmentName(self.first, self.sequence)
 
     @property
@@ -101,9 +105,9 @@ class SegmentFooter:
 
 
 def encode(rows: pa.Table, footer: SegmentFooter, blocks: StateBlocks | None = None) -> bytes:
-    """The file of a segment: `rows` have the schema `schemas.PREDICTIONS`.
+    """Return the file of a segment; `rows` have the schema `schemas.PREDICTIONS`.
 
-    `blocks` are those of the segment before it, which make it quick where few of many states have changed.
+    `blocks` are those of the segment before it, which make this quick if few of many states have changed.
     """
     states = (blocks or StateBlocks()).encode(footer.states)
     later = [name for name in footer.trace.column_names if name in schemas.LATER]
@@ -126,11 +130,12 @@ def encode(rows: pa.Table, footer: SegmentFooter, blocks: StateBlocks | None = N
 
 
 def parquet(table: pa.Table, dictionary: Sequence[str], key_values: Mapping[bytes, bytes]) -> bytes:
-    """A table as one checksummed Parquet file with these key-values in its footer.
+    """Return a table as one checksummed Parquet file with these key-values in its footer.
 
     Nested columns get no statistics: no reader skips a row group by the least element of a list.
 
-    Raises ChainError if Arrow could not read it back.
+    Raises:
+        ChainError: Arrow could not read the file back.
     """
     sink = io.BytesIO()  # gives its bytes away without a copy, unlike a buffer of Arrow's
     with pq.ParquetWriter(
@@ -142,7 +147,7 @@ def parquet(table: pa.Table, dictionary: Sequence[str], key_values: Mapping[byte
         write_statistics=[column.name for column in table.schema if not pa.types.is_nested(column.type)],
     ) as writer:
         writer.write_table(table)
-        # Here and not in the schema's metadata, which Parquet writers of Arrow store twice.
+        # Here and not in the schema's metadata, which Arrow's Parquet writer stores twice.
         writer.add_key_value_metadata(dict(_split(key_values)))
     data = sink.getvalue()
     try:
@@ -164,7 +169,7 @@ def _split(key_values: Mapping[bytes, bytes]) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _joined(found: Mapping[bytes, bytes], key: bytes) -> bytes:
-    """A value that may be split; empty if it is not there."""
+    """Return a value that may be split; empty if it is absent."""
     value, part = found.get(key, b""), 1
     while (more := found.get(b"%s.%d" % (key, part))) is not None:
         value, part = value + more, part + 1
@@ -172,16 +177,17 @@ def _joined(found: Mapping[bytes, bytes], key: bytes) -> bytes:
 
 
 def opened(data: bytes, *, check_pages: bool = False) -> pq.ParquetFile:
-    """A Parquet file with a footer of any size. Raises what Arrow does."""
+    """Return a Parquet file with a footer of any size. Raises Arrow's errors."""
     return pq.ParquetFile(
         pa.BufferReader(data), page_checksum_verification=check_pages, thrift_string_size_limit=_LONGEST
     )
 
 
 def read_footer(data: bytes, key: str) -> SegmentFooter:
-    """The footer of the segment file `data`, which was found at `key`.
+    """Return the footer of the segment file `data`, which was found at `key`.
 
-    Raises ChainError if the file is damaged, is no segment, or is of a newer format.
+    Raises:
+        ChainError: the file is damaged, is no segment, or is of a newer format.
     """
     return _footer(_opened(data, key).metadata.metadata or {}, key, is_whole=True)
 
@@ -189,11 +195,12 @@ def read_footer(data: bytes, key: str) -> SegmentFooter:
 def read_outline(
     data: bytes, key: str, columns: Sequence[str], *, keeps_states: bool
 ) -> tuple[SegmentFooter, pa.Table]:
-    """`read_footer` and `read_rows` of some columns, with the file opened once, for readers of very many segments.
+    """Return `read_footer` and `read_rows` of some columns from one opened file, for readers of very many segments.
 
-    The trace lacks columns that came later, and states are left out unless they are to be kept.
+    The trace lacks columns that were added later, and states are left out unless `keeps_states`.
 
-    Raises ChainError as they do.
+    Raises:
+        ChainError: as they do.
     """
     file = _opened(data, key, check_pages=True)
     footer = _footer(file.metadata.metadata or {}, key, is_whole=False, keeps_states=keeps_states)
@@ -251,9 +258,10 @@ def _states(part: bytes) -> dict[str, bytes]:
 
 
 def read_rows(data: bytes, key: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """The rows of the segment file `data`, found at `key`, each page checked against its checksum.
+    """Return the rows of the segment file `data`, found at `key`, with each page checked against its checksum.
 
-    Raises ChainError if a page is damaged.
+    Raises:
+        ChainError: a page is damaged.
     """
     try:
         # Not `read_table`: it would take the key's folders for columns.
@@ -268,7 +276,8 @@ def read_rows(data: bytes, key: str, columns: Sequence[str] | None = None) -> pa
 def check_pages(data: bytes, key: str) -> None:
     """Read all of the segment file `data`, found at `key`, a column at a time, so that little of it is decoded at once.
 
-    Raises ChainError if a page differs from its checksum, or a column has not as many rows as the footer says.
+    Raises:
+        ChainError: a page differs from its checksum, or a column has fewer or more rows than the footer records.
     """
     try:
         file = opened(data, check_pages=True)
@@ -283,9 +292,10 @@ def check_pages(data: bytes, key: str) -> None:
 
 
 def newest(data: bytes, key: str) -> dict[int, int]:
-    """The last messages in the rows of the segment file `data`, found at `key`: offset to timestamp, milliseconds.
+    """Return the last messages in the rows of the segment file `data`, found at `key`: offset to timestamp in ms.
 
-    Raises ChainError if it is damaged.
+    Raises:
+        ChainError: the file is damaged.
     """
     names = ["offset", "kafka_timestamp"]
     rows = read_rows(data, key, names)
@@ -305,7 +315,7 @@ def _damaged(key: str, what: str) -> ChainError:
 
 
 def _scalars(footer: SegmentFooter) -> bytes:
-    # The big fields go into parts of their own; emptied first, so that `asdict` need not copy them.
+    # The big fields go into parts of their own. They are emptied first, so that `asdict` need not copy them.
     scalars = asdict(replace(footer, states={}, trace=None, pending=(), lineage=None, switches=()))
     for name in ("states", "trace", "lineage", "stream_table", "alerts", "tells", "switches"):
         del scalars[name]
@@ -314,7 +324,7 @@ def _scalars(footer: SegmentFooter) -> bytes:
 
 
 def format_of(gaps: Iterable[Gap], switches: Sequence[Switch] = ()) -> int:
-    """The oldest format that can hold these: 2 is for gaps that have a reason, 3 for a pair that changed."""
+    """Return the oldest format that can hold these: 2 for gaps that have a reason, 3 for a pair that changed."""
     if len(switches) > 1:
         return FORMAT
     return 2 if any(gap.reason != Lost.DELETED for gap in gaps) else 1
@@ -357,7 +367,7 @@ def _switches(data: bytes) -> tuple[Switch, ...]:
 
 
 def _ranges(offsets: Iterable[int]) -> list[list[int]]:
-    """Sorted offsets as [from, until) ranges: a thousand pending frames in a row are two numbers."""
+    """Return sorted offsets as [from, until) ranges: a thousand pending frames in a row are two numbers."""
     ordered = np.asarray(sorted(offsets), np.int64)
     runs = np.split(ordered, np.flatnonzero(np.diff(ordered) != 1) + 1)
     return [[int(run[0]), int(run[-1]) + 1] for run in runs if len(run)]

@@ -1,8 +1,8 @@
-"""Which pair of models serves a root: what a colleague with another one may not change without saying so.
+"""The pair of models that serves a root, which another worker with another pair may change only by explicit request.
 
-Claims, numbered from 0, each created once; the newest counts. Compared are identities, hashes of what the predictions
-mean, and not the fingerprint, which has versions of libraries and the number format in it: an upgrade is no other pair.
-A root of version 0.1.0 has no claim, and the first start afterwards makes it.
+Claims are numbered from 0, and each is created once; the newest counts. What is compared are identities, hashes of what
+determines the predictions, and not the fingerprint, which also covers versions of libraries and the number format: an
+upgrade does not make another pair. A root of version 0.1.0 has no claim, and the first start afterwards makes it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from adawise.store.store import Store
 OnChange = Literal["refuse", "reset", "keep"]
 Identity = Mapping[str, str]
 
-# The rest changes what streams begin anew with, and not what rows mean.
+# A change of the other parts changes what streams begin anew with, and not the meaning of rows.
 _REFUSED = ("theta_0", "theta_1", "config", "classes")
 
 
@@ -31,15 +31,15 @@ def check_pair(
     ordered: Identity | None = None,
     used_config: Mapping[str, Any] | None = None,
 ) -> dict[str, tuple[str, str]]:
-    """What of our identity the root knows otherwise: by name, what it was and what it is; {} for a new root.
+    """Return the parts of our identity that the root has otherwise: by name, before and now; {} for a new root.
 
     Args:
         store: the root.
         ours: hashes of what the pair holds.
-        on_change: what the settings say to another pair.
-        ordered: the identity of the same pair in an order that asks for it, which counts for more than `on_change`. An
+        on_change: the setting for another pair.
+        ordered: the identity of the same pair in an order that asks for it, which takes precedence over `on_change`. An
             order of an earlier version does not name the config.
-        used_config: what our config is a hash of, so that a message can say what differs.
+        used_config: the values that our config is a hash of, so that a message can name the differences.
 
     Raises:
         SettingsError: another pair or class list, and `on_change` is "refuse"; or the same weights with another config,
@@ -77,18 +77,19 @@ def claim_pair(
     ordered: Identity | None = None,
     used_config: Mapping[str, Any] | None = None,
 ) -> dict[str, tuple[str, str]]:
-    """As `check_pair`; from now on ours is the pair of the root.
+    """Claim the root for our pair, after the check of `check_pair`, and return its result.
 
-    Where ours does not say its config, as a document of an earlier version, it is the one that the root knows of it.
+    If our identity lacks the config, as in a document of an earlier version, the newest one that the root has claimed
+    for these weights is used.
     """
     changes = check_pair(store, ours, on_change, ordered=ordered, used_config=used_config)
     number, known = _newest(store)
     if "config" not in ours and (claimed := next(_with_config(store, ours), None)):
         ours, used_config = {**ours, "config": claimed.identity["config"]}, claimed.used_config
-    if changes or not ours.keys() <= known.identity.keys():  # an earlier version names less
+    if changes or not ours.keys() <= known.identity.keys():  # the claim of an earlier version names fewer parts
         document = {"layout": claims.LAYOUT, "identity": dict(ours), "used_config": dict(used_config or {})}
         claims.claim(store, layout.model_key(number + 1), document)
-        if _newest(store)[1].identity != ours:  # another was quicker
+        if _newest(store)[1].identity != ours:  # another worker was quicker
             return claim_pair(store, ours, on_change, ordered=ordered, used_config=used_config)
     return changes
 
@@ -109,11 +110,11 @@ def config_in_words(config: str, used: Mapping[str, Any], other: Mapping[str, An
 
 class _Model(Document):
     identity: dict[Text, Text]
-    used_config: dict[Text, Plain] | None = None  # of earlier versions
+    used_config: dict[Text, Plain] | None = None  # None in claims of earlier versions
 
 
 def _with_config(store: Store, ours: Identity) -> Iterator[_Model]:
-    """The claims with the same weights that name a config, the newest first."""
+    """Yield the claims with the same weights that name a config, the newest first."""
     for key in reversed(store.list(layout.MODELS)):
         claimed = parse(_Model, store, key, store.get(key) or b"")
         same = all(claimed.identity.get(name) == ours.get(name) for name in ("theta_0", "theta_1"))

@@ -1,7 +1,8 @@
-"""With which settings rows were served: what the fingerprints in the footers are hashes of, once for each pair of them.
+"""The settings with which rows were served: the values that the fingerprints in footers are hashes of.
 
-Written before the first rows, and never again: what it says follows from the fingerprints in its name. A root of an
-earlier version has none. No secret is among the settings that results depend on.
+There is one document for each pair of fingerprints. It is written before the first rows, and never again: its content
+follows from the fingerprints in its name. A root of an earlier version has none. No secret is among the settings that
+results depend on.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ from adawise.store.store import AlreadyExists, Store
 
 @dataclass(frozen=True, slots=True)
 class ServedSettings:
-    """Of one document. `places` says where what `settings` name by a hash lay when it was first used.
+    """The content of one document.
 
-    `method` says in words how alpha is chosen; "" in those that do not.
+    `places` are the paths at which the files that `settings` name by a hash were when first used. `method` explains in
+    words how alpha is chosen; "" in documents without it.
     """
 
     model_fingerprint: str
@@ -35,26 +37,26 @@ class ServedSettings:
 
 
 def note(store: Store, by: ServedBy, *, now: datetime) -> None:
-    """Say what served from now on, unless it was said before, or nobody knows it. Raises StoreUnavailable."""
+    """Record the settings that serve from now on, unless they are recorded or unknown. Raises StoreUnavailable."""
     key = layout.settings_key(by.model_fingerprint, by.config_fingerprint)
     if not by.settings or store.get(key) is not None:
         return
     said = {"layout": claims.LAYOUT, "since": now.isoformat(), "method": by.method}
     said |= {"settings": {**by.settings}, "places": {**by.places}}
     text = json.dumps(said, indent=1, ensure_ascii=False)  # a path may not be UTF-8
-    with suppress(AlreadyExists):  # a colleague, with the same
+    with suppress(AlreadyExists):  # another worker has created it, with the same content
         store.create(key, text.encode(errors="replace"))
 
 
 def read_settings(store: Store) -> list[ServedSettings]:
-    """All of a root, in the order in which they came. Raises ChainError for a damaged one, StoreUnavailable."""
+    """Return all settings of a root, the oldest first. Raises ChainError for a damaged document; StoreUnavailable."""
     keys = [(key, prints) for key in store.list(layout.SETTINGS) if (prints := layout.parse_settings_key(key))]
     found = [_read(store, key, store.get(key) or b"", *prints) for key, prints in keys]
     return sorted(found, key=lambda each: each.since)
 
 
 def read_method(store: Store, model_fingerprint: str, config_fingerprint: str) -> str | None:
-    """How alpha was chosen by these; None where nobody said. Raises as `read_settings`."""
+    """Return how alpha was chosen with these fingerprints; None if it was not recorded. Raises as `read_settings`."""
     key = layout.settings_key(model_fingerprint, config_fingerprint)
     data = store.get(key)
     return None if data is None else _read(store, key, data, model_fingerprint, config_fingerprint).method or None

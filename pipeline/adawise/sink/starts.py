@@ -1,13 +1,14 @@
 """Starts of workers that may have been killed by a message: one small file for each, beside the chain.
 
-Before a worker decodes anything of a partition it leaves a mark that says how far it may read; it raises the mark
-before it reads further, and removes it when it lets the partition go, or ends in order. So a mark that is still there
-is of a worker that was killed or is away, and what killed it lies before the end of the mark. Marks end with the chain:
-once everything before a mark's end is in rows, it says nothing any more.
+Before a worker decodes anything of a partition, it writes a mark with the offset up to which it may read. It raises the
+mark before it reads further, and removes it when it gives up the partition or ends in order. So a mark that remains is
+of a worker that was killed or is unreachable, and the message that killed it comes before the end of the mark. Once
+everything before a mark's end is in rows, the mark has no meaning any more.
 
-Where `DEATHS` marks are found, what lies before the last one's end is decoded apart (`adawise.decode.child`). Marks are
-for the whole group: the partition goes from one worker that dies to the next. What else kills workers (a host that
-fails, somebody's kill -9) is counted, too: then a thousand messages or some more are decoded a little slower.
+Once `DEATHS` marks are found, messages before the last one's end are decoded in an isolated decoder process
+(`adawise.decode.child`). Marks are for the whole group: the partition goes from one worker that dies to the next. Other
+deaths (a host that fails, an operator's kill -9) count, too; then a thousand messages or some more are decoded a little
+slower.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from adawise.sink.claims import LAYOUT
 from adawise.store.store import Store
 
 DEATHS = 3
-_FIRST, _MOST = 1_024, 16_384  # offsets that are announced at once: few at first, since they may have to be read apart
+_FIRST, _MOST = 1_024, 16_384  # offsets announced at once: few at first, they may need isolation
 _RETRY_S = 30.0
 
 _log = structlog.get_logger("worker")
@@ -34,7 +35,7 @@ _log = structlog.get_logger("worker")
 
 @dataclass(slots=True)
 class _Mark:
-    until: int  # offsets below may be read
+    until: int  # offsets below this may be read
     size: int = _FIRST
     is_written: bool = False
 
@@ -43,9 +44,9 @@ class StoredStarts:
     """The marks of one worker; implements `adawise.worker.starts.Starts`.
 
     Args:
-        store: of the chain.
-        start: names this start of a worker; no other is called so.
-        clock: monotonic seconds.
+        store: the store of the chain.
+        start: the unique name of this start of a worker.
+        clock: returns monotonic seconds.
     """
 
     def __init__(self, store: Store, start: str, clock: Callable[[], float]) -> None:
@@ -54,16 +55,21 @@ class StoredStarts:
         self._again_s = 0.0
 
     def begin(self, tp: TopicPartition, low_water: int) -> int:
-        """The partition is ours, and everything before `low_water` in rows; messages below the result are for `apart`.
+        """Begin a mark, and return the offset below which messages are to be decoded in the isolated decoder process.
 
-        Raises StoreUnavailable.
+        Args:
+            tp: a partition that this worker has got.
+            low_water: everything before this offset is in rows.
+
+        Raises:
+            StoreUnavailable: the store does not answer.
         """
         ends = []
         for key in self._store.list(layout.starts_folder(tp)):
             data = self._store.get(key)
             until = _until(data) if data is not None else 0
             if until <= low_water:
-                with suppress(AdawiseError):  # it may not be allowed
+                with suppress(AdawiseError):  # the worker may lack the permission
                     self._store.delete(key)
             elif not key.endswith(f"/{self._start}.json"):
                 ends.append(until)
@@ -81,7 +87,7 @@ class StoredStarts:
         return max(ends)
 
     def reads(self, tp: TopicPartition, offset: int) -> None:
-        """A message is about to be decoded. While the store does not answer, it goes on without a mark."""
+        """Raise the mark if needed, before a message is decoded; while the store does not answer, do without."""
         mark = self._marks[tp]
         if offset < mark.until or self._clock() < self._again_s:
             return
@@ -94,7 +100,7 @@ class StoredStarts:
         mark.until, mark.size, mark.is_written = offset + mark.size, min(2 * mark.size, _MOST), True
 
     def end(self, tp: TopicPartition) -> None:
-        """The partition was let go, or the worker ends in order. A mark that has to stay counts as a death."""
+        """Remove the mark when the partition is given up or the worker ends. One that remains counts as a death."""
         mark = self._marks.pop(tp, None)
         if mark is None or not mark.is_written:
             return
@@ -102,12 +108,12 @@ class StoredStarts:
             self._store.delete(layout.start_key(tp, self._start))
         except RetryableError as error:
             _log.warning("start_not_unmarked", topic=tp.topic, partition=tp.partition, error=str(error))
-        except AdawiseError:  # it may write, and not delete
+        except AdawiseError:  # the worker may have permission to write, and not to delete
             with suppress(AdawiseError):
                 self._write(tp, 0)
 
     def close(self) -> None:
-        """All of them."""
+        """Remove all marks."""
         for tp in list(self._marks):
             self.end(tp)
 
@@ -117,9 +123,10 @@ class StoredStarts:
 
 
 def open_marks(store: Store, tp: TopicPartition, low_water: int) -> int:
-    """Of how many workers there are marks that still say something, with everything before `low_water` in rows.
+    """Return the number of workers whose marks still mean something, with everything before `low_water` in rows.
 
-    One of a worker that has the partition is among them. Few need not be read. Raises StoreUnavailable.
+    A worker that has the partition is among them. Fewer than `DEATHS` marks are counted unread. Raises
+    StoreUnavailable.
     """
     keys = store.list(layout.starts_folder(tp))
     if len(keys) < DEATHS:
@@ -128,7 +135,7 @@ def open_marks(store: Store, tp: TopicPartition, low_water: int) -> int:
 
 
 def _until(data: bytes) -> int:
-    """The end of a mark; 0 for one that cannot be read: it is a hint."""
+    """Return the end of a mark; 0 for one that cannot be read, because a mark is only a hint."""
     try:
         return int(json.loads(data)["until"])
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):

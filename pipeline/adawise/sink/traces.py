@@ -1,7 +1,7 @@
-"""The traces file of a segment: a table of its own, of which every value is in the segment's footer.
+"""The traces file of a segment: a table of its own, all of whose values are in the segment's footer.
 
-It is written after the segment, by whoever committed or adopted it and before anybody extends the chain from there, so
-only the newest segment's file can be missing; writing it again changes nothing.
+It is written after the segment, by the worker that committed or adopted it and before any worker extends the chain from
+there. So only the newest segment's file can be missing, and writing it again changes nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from adawise.store.store import Store
 
 
 def derive(footer: SegmentFooter, key: str) -> pa.Table:
-    """The traces, with the columns of `schemas.TRACES`, of the segment that was found at `key`."""
+    """Return the traces, with the columns of `schemas.TRACES`, of the segment that was found at `key`."""
     rows = footer.trace.num_rows
     constants = {"model_fingerprint": pa.repeat(footer.model_fingerprint, rows), "segment": pa.repeat(key, rows)}
     trace = schemas.regret_or_null(footer.trace)

@@ -1,12 +1,13 @@
 """A partition's chain, segment by segment: the one place that goes from a segment to the next.
 
 A segment determines the name of the next one, and names the key of the one before it. A walk reads one segment after
-the other, compares each with these two, and keeps none. What a missing link means is the caller's policy:
+the other, compares each with these two, and keeps none. The caller decides what a missing link means:
 
-- Without `keys` each successor is asked for by its name. The walk stops where there is none: that was the head.
+- Without `keys` each successor is read by its name. The walk ends at the first that does not exist: the one before was
+  the head.
 - With `keys`, which were listed, all of them are read, and one that is gone by then is an error of `read`.
-- A segment that is not the expected one goes to `on_break`, which raises (as `refuse` does). Without it the walk goes
-  on from there, and the caller reads the finding off `Link.broken`.
+- A segment that is not the expected one is passed to `on_break`, which raises (as `refuse` does). Without it the walk
+  goes on from there, and the caller reads the finding from `Link.broken`.
 """
 
 from __future__ import annotations
@@ -26,15 +27,15 @@ from adawise.sink.segment import SegmentFooter
 from adawise.store.store import Store
 
 UNKNOWN = ""
-"""The key of the segment before, where any will do."""
+"""The key of the segment before, if any key is accepted."""
 
 
 class Linked(Protocol):
-    """What a walk has to know of a segment."""
+    """The part of a segment that a walk has to know."""
 
     @property
     def name(self) -> SegmentName:
-        """Its place in the chain."""
+        """The segment's place in the chain."""
 
     @property
     def previous(self) -> str | None:
@@ -50,7 +51,7 @@ Footer = TypeVar("Footer", bound=Linked)
 
 @dataclass(frozen=True, slots=True)
 class ChainPlace:
-    """What the next segment must agree with: its name, and the key that it names as the one before it.
+    """The place at which the next segment is expected: its name, and the key that it names as the one before it.
 
     The key is None before the first segment of a chain.
     """
@@ -70,14 +71,14 @@ class Link(Generic[Footer]):
 
     @property
     def broken(self) -> Literal["gap", "overlap", "foreign"] | None:
-        """What is wrong before it: segments are missing, it lies within another, or it was written after another."""
+        """The fault before it: segments are missing, it overlaps another, or it was written after another."""
         if self.footer.name != self.place.name:
             return "gap" if self.footer.name > self.place.name else "overlap"
         return None if self.place.previous in (UNKNOWN, self.footer.previous) else "foreign"
 
     @property
     def after(self) -> ChainPlace:
-        """The place of the next segment. An overlap takes none."""
+        """The place of the next segment; an overlap does not move it."""
         return self.place if self.broken == "overlap" else ChainPlace(self.footer.successor, self.key)
 
 
@@ -92,9 +93,9 @@ def walk(
     """Yield the segments of a chain from `place` on, each when it is read.
 
     Args:
-        read: reads the bytes and the footer of the segment with this key; None if there is none.
-        tp: whose chain it is.
-        place: what the first one must agree with; None to take it as it is.
+        read: returns the bytes and the footer of the segment with this key; None if there is none.
+        tp: the partition of the chain.
+        place: what the first segment must agree with; None to accept any.
         keys: the segments that were listed, in order; None to go from successor to successor.
         on_break: called with a link that is `broken`, before it is yielded.
     """
@@ -118,7 +119,7 @@ def refuse(where: str, link: Link[Any]) -> None:
 
 
 def reader(store: Store, identity: TopicIdentity | None = None) -> Callable[[str], tuple[bytes, SegmentFooter]]:
-    """Return the reader of listed segments for `walk`. It raises ChainError as `read_link`, or for one that is gone."""
+    """Return the reader of listed segments for `walk`. It raises ChainError as `read_link`, or if a segment is gone."""
 
     def read(key: str) -> tuple[bytes, SegmentFooter]:
         data = read_bytes(store, key)

@@ -1,1 +1,1 @@
-"""Compaction: the many small segments of past days become few large files, beside the chain."""
+"""Compaction: the many small segments of past days are copied into few large files, beside the chain."""

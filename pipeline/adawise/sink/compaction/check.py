@@ -1,7 +1,7 @@
-"""The proof that compacted files say what the segments said that they stand for. It changes nothing.
+"""The proof that compacted files hold the same rows as the segments that they replace. It changes nothing.
 
-Each row's identity is there once and every offset is accounted for, by the same invariant as for a segment; the rows
-have the checksum that was taken of the segments' rows; and segments that are still there agree row by row.
+Each row's identity occurs once and every offset is accounted for, by the same invariant as for a segment. The rows have
+the checksum that was taken of the segments' rows, and segments that still exist agree row by row.
 """
 
 from __future__ import annotations
@@ -30,10 +30,17 @@ Said = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Covered:
-    """Up to where compacted files stand for the chain: what the segment `until` has to agree with.
+    """The part of a chain that compacted files replace, and the state that the segment `until` has to continue.
 
-    `previous` is the segment before it, which is never deleted; of `deleted` segments before it the file or its traces
-    are gone. So many `files` with so many `rows` and these `gaps` stand for them.
+    Attributes:
+        until: the first segment that no compacted file covers.
+        previous: the key of the segment before `until`, which is never deleted; None if there is none.
+        next: the next offset after that segment.
+        pending: the offsets that are pending after it.
+        deleted: the number of covered segments of which the file or its traces are gone.
+        files: the number of compacted files.
+        rows: the number of their rows.
+        gaps: the gaps that they record.
     """
 
     until: SegmentName
@@ -49,10 +56,13 @@ class Covered:
 def check(
     store: Store, tp: TopicPartition, chain: ChainIdentity, *, contiguous: bool = False
 ) -> tuple[Covered, list[Said]]:
-    """Check the compacted files of a partition; in memory are the rows of one at a time.
+    """Check the compacted files of a partition. The rows of one file at a time are held in memory.
 
-    Segments before `Covered.until` need no further look. Without compacted files that is where the chain begins.
-    `contiguous` as in `invariant.breaches`.
+    Segments before `Covered.until` need no further check. Without compacted files, that is the segment at which the
+    chain begins. `contiguous` is as in `invariant.breaches`.
+
+    Returns:
+        What the compacted files cover, and what is wrong with them.
     """
     covered = Covered(chain.origin, chain.previous, chain.origin.first, chain.pending)
     said: list[Said] = []
@@ -70,12 +80,12 @@ def check(
                 said += _of_traces(store, tp, name, rows)
             elif any(replaced.name not in there for replaced in facts.segments):
                 said.append((key, "expected its traces beside it, without which no segment is deleted; restore them"))
-            elif name != names[-1]:  # of the newest they come next, or whoever made it died in between
+            elif name != names[-1]:  # the newest may still get its traces, unless the compaction died in between
                 said.append((key, "expected its traces beside it; run `adawise compact` to make them"))
             inside = [layout.segment_key(tp, found) for found in segments if is_covered(found, [name])]
             said += _of_segments(store, tp, chain, inside, facts, rows)
         except ChainError as error:
-            # What comes after it has nothing to agree with.
+            # The files after it have no state to agree with.
             return covered, [*said, (key, str(error))]
         deleted = covered.deleted + sum(replaced.name not in there for replaced in facts.segments)
         total = (covered.files + 1, covered.rows + facts.rows, covered.gaps + facts.gaps)
@@ -90,7 +100,7 @@ def check(
 
 @dataclass(frozen=True, slots=True)
 class Accounted:
-    """A compacted file: what its segments cover, [first, next), its rows (offset, kafka_timestamp), pending, gaps."""
+    """A compacted file: the offsets [first, next) that it covers, rows (offset, kafka_timestamp), pending and gaps."""
 
     key: str
     first: int
@@ -101,7 +111,7 @@ class Accounted:
 
 
 def accounted(store: Store, tp: TopicPartition, covered: Covered, *, since: int) -> Iterator[Accounted]:
-    """The files that were checked and reach beyond the offset `since`, in order; in memory are the rows of one."""
+    """Yield the checked files that reach beyond the offset `since`, in order, with the rows of one in memory."""
     for name in compacted_names(store, layout.PREDICTIONS, tp):
         if name.until > covered.until or name.until.first <= since:
             continue
@@ -112,13 +122,13 @@ def accounted(store: Store, tp: TopicPartition, covered: Covered, *, since: int)
 
 
 def compacted_partitions(store: Store) -> set[TopicPartition]:
-    """The partitions of which there are compacted files."""
+    """Return the partitions that have compacted files."""
     parsed = map(layout.parse_compacted_key, store.list(f"{layout.COMPACTED}/{layout.PREDICTIONS}"))
     return {found[0] for found in parsed if found is not None}
 
 
 def foreign_keys(store: Store) -> list[Said]:
-    """What lies under `compacted/` and is none of its files."""
+    """Return the keys under `compacted/` that are neither compacted files nor plans."""
     plans = f"{layout.COMPACTED}/plans/"
     return [
         (key, "expected only compacted files and their plans here, but this is none; move it away")
@@ -183,7 +193,7 @@ def _of_traces(store: Store, tp: TopicPartition, name: CompactedName, rows: pa.T
 def _of_segments(
     store: Store, tp: TopicPartition, chain: ChainIdentity, keys: list[str], facts: Facts, rows: pa.Table
 ) -> Iterator[Said]:
-    """Segments that are still there, against the file that stands for them."""
+    """Yield how segments that still exist differ from the compacted file that replaces them."""
     attempts = {replaced.name: replaced.attempt for replaced in facts.segments}
     ordered = rows.sort_by([("offset", "ascending"), ("index", "ascending")])
     offsets = ordered["offset"].to_numpy()

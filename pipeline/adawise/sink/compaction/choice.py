@@ -1,8 +1,8 @@
-"""Which segments a compacted file is made of: decided once for all, by create-if-absent.
+"""The choice of segments for each compacted file, made once for all compactions by create-if-absent.
 
-The cut depends on the limits and on the day, and two compactions may see different ones. So whoever claims first is
-right, as with the origin of a chain; the other one, or the next one after a crash, makes the file that was planned. The
-plan of a file is called after the segment that it begins with, which follows from the file before it.
+The cut depends on the limits and on the day, and two compactions may see different ones. So the first claim of a plan
+holds, as with the origin of a chain, and another compaction, or the next one after a crash, makes the file that was
+planned. The plan of a file is named after the segment that it begins with, which follows from the file before it.
 """
 
 from __future__ import annotations
@@ -27,8 +27,13 @@ FORMAT = 1
 
 @dataclass(frozen=True, slots=True)
 class FileLimits:
-    """Of one compacted file: `max_rows` and `max_bytes` (as the segments hold them, uncompressed), unless a single
-    segment has more; and only segments that were committed before the day `before` (UTC).
+    """The limits of one compacted file.
+
+    Attributes:
+        max_rows: the most rows, unless a single segment has more.
+        max_bytes: the most bytes of rows before compression, as the segments hold them, unless a single segment has
+            more.
+        before: only segments that were committed before this day (UTC) are compacted.
     """
 
     max_rows: int
@@ -46,18 +51,27 @@ class CompactionPlan:
 
 
 def choose(store: Store, tp: TopicPartition, names: Iterable[SegmentName], limits: FileLimits) -> CompactionPlan | None:
-    """The plan for the next file, of the segments `names` in the order of the chain; None if there is nothing to do.
+    """Return the plan for the next file, None if there is nothing to compact.
 
-    `names` begin with the first that no file covers and end with the head. The head is never taken: the chain is
-    extended from it. A file holds segments of one day, or of a part of it. Raises ChainError at a damaged segment.
+    A file holds the segments of one day, or of a part of it. The head is never taken, because the chain is extended
+    from it.
+
+    Args:
+        store: where the segments are.
+        tp: the partition.
+        names: the segments in the order of the chain, from the first that no file covers to the head.
+        limits: the limits of the file.
+
+    Raises:
+        ChainError: a segment is damaged.
     """
     taken: list[SegmentName] = []
     day, rows, size_bytes = "", 0, 0
     keys = (layout.segment_key(tp, name) for name in names)
-    for link in walk(reader(store), tp, None, keys):  # whoever makes the file looks at the links
+    for link in walk(reader(store), tp, None, keys):  # links are checked when the file is made (`segments.gather`)
         name = link.footer.name
         found, count, nbytes = _facts(link)
-        # Clocks of workers differ: a segment that says it is of the day before belongs to the file all the same.
+        # Workers' clocks differ: a segment whose clock shows the day before still belongs to the file.
         committed = max(found, day)
         full = rows + count > limits.max_rows or size_bytes + nbytes > limits.max_bytes
         if taken and (committed > day or full):
@@ -73,7 +87,7 @@ def _plan(taken: list[SegmentName], until: SegmentName, day: str, rows: int) -> 
 
 
 def _facts(link: Link[SegmentFooter]) -> tuple[str, int, int]:
-    """The day of a segment, its rows, and how many bytes these are before compression."""
+    """Return the day (UTC) of a segment, the number of its rows, and their bytes before compression."""
     created_at = datetime.fromisoformat(link.footer.created_at)
     metadata = segment.opened(link.data).metadata
     nbytes = sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
@@ -88,9 +102,10 @@ class _Plan(Document):
 
 
 def read(store: Store, tp: TopicPartition, first: SegmentName) -> CompactionPlan | None:
-    """The plan that was claimed for the file that begins with `first`; None if there is none.
+    """Return the plan that was claimed for the file that begins with `first`; None if there is none.
 
-    Raises ChainError if it cannot be read.
+    Raises:
+        ChainError: the plan cannot be read.
     """
     key = layout.plan_key(tp, first)
     data = store.get(key)
@@ -108,7 +123,7 @@ def read(store: Store, tp: TopicPartition, first: SegmentName) -> CompactionPlan
 
 
 def claim(store: Store, tp: TopicPartition, plan: CompactionPlan) -> CompactionPlan:
-    """The plan that holds for the file that begins where `plan` begins: this one, unless another was claimed before."""
+    """Return the plan of the file that begins where `plan` begins: `plan`, unless another was claimed first."""
     document = {"format": FORMAT, "file": str(plan.name), "segments": plan.segments, "rows": plan.rows}
     try:
         store.create(layout.plan_key(tp, plan.name.first), json.dumps(document).encode())

@@ -1,15 +1,15 @@
-"""Compaction: the many small segments of past days become few large files, beside the chain and without touching it.
+"""Compaction: the many small segments of past days are copied into few large files, without touching the chain.
 
-What readers look at is decided by names alone (`read.data_keys`): a compacted file stands for the segments that its
-name covers. So it becomes visible, and they invisible, in the one moment in which it is created, and create-if-absent
-makes it whole, once, or not at all, as it does for segments. The steps for one file:
+Names alone decide which files readers open (`read.data_keys`): a compacted file replaces the segments that its name
+covers. So it becomes visible, and they invisible, at the moment in which it is created. Create-if-absent makes it whole
+and once, or not at all, as it does for segments. The steps for one file:
 
-    claim a plan     which segments; whoever claims first is right, so that two compactions make the same file
-    predictions      created: from now on these rows are read from here
-    traces           created: likewise
+    claim a plan     the segments; the first claim holds, so that two compactions make the same file
+    predictions      created: from now on readers take these rows from the file
+    traces           created: the same for traces
 
-Whoever dies in between leaves a root that reads right, and the next compaction goes on from there. Segments stay until
-somebody wants them deleted (`compact_delete`).
+A compaction that dies in between leaves a root that reads correctly, and the next one goes on from there. Segments stay
+until an operator has them deleted (`delete`).
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ FAILPOINTS = (
     "compact.traces_encoded",
     "compact.traces_created",
 )
-"""Where a compaction can die; `failpoint` is called with each of them, in order, for every file."""
+"""The points at which a compaction can die; `failpoint` is called with each of them, in order, for every file."""
 
 _DATASETS = (layout.PREDICTIONS, layout.TRACES)
 
 
 @dataclass(frozen=True, slots=True)
 class CompactedFile:
-    """A compacted file that was made: the bytes of the segments that it stands for, and its own with its traces'."""
+    """A compacted file that was made, with the bytes of the segments that it replaces and of it with its traces."""
 
     tp: TopicPartition
     name: CompactedName
@@ -55,7 +55,7 @@ class CompactedFile:
 
 
 def plans(store: Store, tp: TopicPartition, limits: FileLimits) -> Iterator[CompactionPlan]:
-    """What `compact` would make of a partition now; it changes nothing. Raises ChainError for a damaged segment."""
+    """Yield what `compact` would make of a partition now, without a change. Raises ChainError for a damaged segment."""
     partition = _Partition.of(store, tp)
     start = partition.chain.origin
     while plan := partition.next_plan(store, start, limits):
@@ -71,11 +71,14 @@ def compact(
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
     failpoint: Failpoint = lambda _: None,
 ) -> Iterator[CompactedFile]:
-    """Make the compacted files of a partition; each is yielded when it and its traces are there.
+    """Make the compacted files of a partition; yield each one when it and its traces exist.
 
-    In memory are the rows of one file at a time. Workers may extend the chain meanwhile, and other compactions do the
-    same work. Raises ChainError if the chain is not whole, and StoreUnavailable; what was made stays, and another call
-    goes on from there.
+    The rows of one file at a time are held in memory. Workers may extend the chain meanwhile, and other compactions may
+    do the same work. After an error the files that were made stay, and another call goes on from there.
+
+    Raises:
+        ChainError: the chain is not whole.
+        StoreUnavailable: the store does not answer.
     """
     for dataset in ("plans", *_DATASETS):
         store.sweep(layout.compacted_folder(dataset, tp))
@@ -92,7 +95,7 @@ def compact(
         except ChainError:
             if beginning_name(store, tp) <= partition.chain.origin:
                 raise
-            partition = _Partition.of(store, tp)  # retention has removed meanwhile what was to be compacted
+            partition = _Partition.of(store, tp)  # meanwhile retention has removed segments that were to be compacted
             start = partition.chain.origin
             continue
         yield made
@@ -110,12 +113,12 @@ class _Partition:
 
     @staticmethod
     def of(store: Store, tp: TopicPartition) -> _Partition:
-        """List it. Raises ChainError if it has no claims."""
+        """List the partition. Raises ChainError if it has no claims."""
         made = {dataset: {name.first: name for name in compacted_names(store, dataset, tp)} for dataset in _DATASETS}
         return _Partition(tp, ChainIdentity.of(store, tp), segment_names(store, tp), made)
 
     def next_plan(self, store: Store, start: SegmentName, limits: FileLimits) -> CompactionPlan | None:
-        """The first plan from `start` on whose files are not both there; None if there is nothing to do."""
+        """Return the first plan from `start` on whose file or traces are missing; None if there is nothing to do."""
         while start in self.made[layout.PREDICTIONS] and start in self.made[layout.TRACES]:
             start = self.made[layout.PREDICTIONS][start].until
         names = [name for name in self.names if name >= start]

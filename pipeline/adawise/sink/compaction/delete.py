@@ -1,10 +1,11 @@
-"""Deleting the segments that compacted files stand for, some time after readers stopped looking at them.
+"""Deletion of the segments that compacted files replace, some time after readers stopped opening them.
 
 The last segment of every compacted file stays: its footer has the state of the streams at that point, from which a
-replay can begin, and it ties the file to the chain. The head is never among them.
+replay can begin, and it ties the file to the chain. The head is never deleted.
 
-A name that was deleted is free, and a worker that stood still since before the deletion may create it again. It finds
-out at once (`name_reuse`), and what it wrote is covered: nobody reads it, and the next call removes it.
+A deleted name is free, and a worker that was suspended since before the deletion may create it again. The worker
+detects this at once (`name_reuse`). The segment that it wrote is covered: no reader opens it, and the next call removes
+it.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ from adawise.sink.read.files import compacted_names, is_covered, read_bytes, seg
 from adawise.store.store import Failpoint, Store
 
 FAILPOINTS = ("compact.traces_deleted", "compact.segment_deleted")
-"""Where it can die, for each segment; `failpoint` is called with them in order."""
+"""The points at which a deletion can die, for each segment; `failpoint` is called with them in order."""
 
 
 @dataclass(frozen=True, slots=True)
 class Deletable:
-    """A compacted file, and the keys of segments that are there beside it, without the last one."""
+    """A compacted file, and the keys of the segments that exist beside it, without the last one."""
 
     tp: TopicPartition
     name: CompactedName
@@ -36,7 +37,10 @@ class Deletable:
 
 
 def now_of(store: Store) -> datetime:
-    """What the clock of the store shows: ours may be hours ahead, and readers and workers would not be waited for."""
+    """Return the time on the store's clock.
+
+    The local clock may be hours ahead; segments would then be deleted before readers and workers are done with them.
+    """
     key = f"_clock-{uuid4().hex}"
     store.put(key, b"")
     try:
@@ -49,9 +53,17 @@ def now_of(store: Store) -> datetime:
 
 
 def deletable(store: Store, tp: TopicPartition, *, made_before: datetime) -> Iterator[Deletable]:
-    """What `delete` may remove: segments of files that were made, with their traces, before that moment of the store's.
+    """Yield what `delete` may remove: the segments of files that were made, with their traces, before `made_before`.
 
-    Each of these files is read and proven first. Raises ChainError if one is damaged, or its last segment is gone.
+    Each of these files is read and proven first.
+
+    Args:
+        store: where the files are.
+        tp: the partition.
+        made_before: a moment by the store's clock (`now_of`).
+
+    Raises:
+        ChainError: a file is damaged, or its last segment is gone.
     """
     traced = set(compacted_names(store, layout.TRACES, tp))
     names = segment_names(store, tp)
@@ -73,9 +85,9 @@ def deletable(store: Store, tp: TopicPartition, *, made_before: datetime) -> Ite
 
 
 def delete(store: Store, covered: Deletable, *, failpoint: Failpoint = lambda _: None) -> Iterator[str]:
-    """Delete these segments and their traces; each key is yielded when both are gone. May be begun again."""
+    """Delete these segments and their traces; yield each key when both are gone. It can be repeated after a crash."""
     for key in covered.keys:
-        # In this order, because whoever goes on finds what is left by the segments.
+        # Traces go first: a later call finds what is left by the segments.
         store.delete(layout.traces_key(key))
         failpoint("compact.traces_deleted")
         store.delete(key)

@@ -1,7 +1,7 @@
-"""A checksum of what rows say, whatever order, chunks, pages and encodings they lie in.
+"""A checksum of the values of rows, whatever order, chunks, pages and encodings they are stored in.
 
-It is recorded when rows are copied to another file, and computed again from the copy by whoever wants proof. So it is
-taken of values alone: lengths and bytes of texts, the bits of numbers (nan equals nan), which values are null.
+It is recorded when rows are copied to another file, and computed again from the copy to prove it. So it is taken of
+values alone: the lengths and bytes of texts, the bits of numbers (nan equals nan), and which values are null.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ import pyarrow.compute as pc
 
 
 def digest(table: pa.Table, identity: Sequence[str]) -> str:
-    """SHA-256, in hexadecimal, of the rows in the order of the columns `identity`, which no two rows share."""
+    """Return the SHA-256, in hexadecimal, of the rows in the order of the columns `identity`, which are unique."""
     order = pc.sort_indices(table, sort_keys=[(name, "ascending") for name in identity])
     hashed = hashlib.sha256()
-    for name in table.column_names:  # one after the other: a sorted copy of one column is held at a time
+    for name in table.column_names:  # one after the other, so that one sorted column is held at a time
         hashed.update(b"%s %d\n" % (name.encode(), table.num_rows))
         _feed(hashed, table[name].combine_chunks().take(order))
     return hashed.hexdigest()
 
 
 def _feed(hashed: hashlib._Hash, array: pa.Array) -> None:
-    """Add an array that is no slice of another: its buffers begin where it begins."""
+    """Add an array that is not a slice of another, so that its buffers begin where it begins."""
     _add(hashed, array.is_valid().cast(pa.uint8()).to_numpy())
     kind = array.type
     if pa.types.is_map(kind):
@@ -49,7 +49,7 @@ def _feed(hashed: hashlib._Hash, array: pa.Array) -> None:
 
 
 def _texts(array: pa.Array) -> memoryview:
-    """The bytes of a column of texts without nulls, one after the other."""
+    """Return the bytes of a column of texts without nulls, one after the other."""
     _, ends, data = array.buffers()
     if not len(array) or data is None:
         return memoryview(b"")

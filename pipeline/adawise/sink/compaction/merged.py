@@ -1,7 +1,7 @@
 """A compacted file: the rows of many segments of a partition, sorted by stream and time, in row groups of one size.
 
-Readers that want one stream, or an hour, skip the other row groups by their statistics. Its footer holds, beside what
-Parquet needs:
+Readers of one stream, or of an hour, skip the other row groups by their statistics. Beside what Parquet needs, the
+footer holds:
 
     adawise.compacted   JSON, the fields of `Facts`
     adawise.checksum    SHA-256 over it
@@ -27,7 +27,7 @@ from adawise.sink.compaction.digest import digest
 from adawise.sink.segment import FORMAT, format_of
 
 ROW_GROUP = 16_384
-"""Rows of a row group: what a reader of one stream or hour must read at least (`python -m tools.bench compact`)."""
+"""Rows of a row group: the least that a reader of one stream or hour has to read (`python -m tools.bench compact`)."""
 
 _FACTS, _CHECKSUM = b"adawise.compacted", b"adawise.checksum"
 _SORTED_BY = ("stream_id", "kafka_timestamp")
@@ -51,9 +51,9 @@ class Replaced:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a compacted file says of itself: what it replaces, and what the chain around it has to agree with.
+    """The footer of a compacted file: the segments that it replaces, and what the chain around it has to agree with.
 
-    Over delivered offsets, as for a segment: `rows ∪ pending = before ∪ [first, next)`. `previous` is the key of the
+    As for a segment, over delivered offsets: `rows ∪ pending = before ∪ [first, next)`. `previous` is the key of the
     segment before the first one, `last` that of the last one, which is kept for its state. `digest` is of the rows.
     """
 
@@ -77,9 +77,10 @@ class Facts:
 
 
 def digest_of(dataset: str, table: pa.Table) -> str:
-    """Return the checksum of rows of this dataset, in any order; what came later counts where it is known.
+    """Return the checksum of rows of this dataset, in any order.
 
-    Audit regret counts as earlier versions wrote it, so that the files that they made still agree with their checksum.
+    Columns that were added later are part of it only where a row has a value. A null audit regret is hashed as nan, as
+    earlier versions wrote it, so that their files still agree with their checksums.
     """
     if (place := table.schema.get_field_index(schemas.AUDIT_REGRET)) >= 0:
         table = table.set_column(place, schemas.AUDIT_REGRET, pc.fill_null(table[schemas.AUDIT_REGRET], math.nan))
@@ -89,9 +90,9 @@ def digest_of(dataset: str, table: pa.Table) -> str:
 
 
 def encode(dataset: str, tables: Sequence[pa.Table], facts: Facts) -> bytes:
-    """The compacted file of `tables`, which have the dataset's schema. They are sorted here.
+    """Return the compacted file of `tables`, which have the dataset's schema, with the rows sorted.
 
-    In memory are the rows, once more while they are put together, and the file.
+    Memory holds the rows twice while they are put together, and the file.
     """
     schema = _SCHEMA[dataset]
     table = pa.concat_tables(tables).combine_chunks() if tables else schema.empty_table()
@@ -116,9 +117,10 @@ def encode(dataset: str, tables: Sequence[pa.Table], facts: Facts) -> bytes:
 
 
 def read_facts(data: bytes, key: str) -> Facts:
-    """What the compacted file `data`, found at `key`, says of itself.
+    """Return the facts in the footer of the compacted file `data`, found at `key`.
 
-    Raises ChainError if it is damaged, is no compacted file, or is of a newer format.
+    Raises:
+        ChainError: the file is damaged, is no compacted file, or is of a newer format.
     """
     try:
         found = pq.ParquetFile(pa.BufferReader(data)).metadata.metadata or {}
@@ -137,9 +139,10 @@ def read_facts(data: bytes, key: str) -> Facts:
 
 
 def read_rows(dataset: str, data: bytes, key: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """The rows of the compacted file `data`, found at `key`, each page checked against its checksum.
+    """Return the rows of the compacted file `data`, found at `key`, with each page checked against its checksum.
 
-    Raises ChainError if a page is damaged.
+    Raises:
+        ChainError: a page is damaged.
     """
     try:
         file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
@@ -151,9 +154,10 @@ def read_rows(dataset: str, data: bytes, key: str, columns: Sequence[str] | None
 
 
 def read_proven(dataset: str, data: bytes, key: str) -> tuple[Facts, pa.Table]:
-    """Facts and rows of a compacted file, of which it is certain that they are those which were put into it.
+    """Return the facts and rows of a compacted file, after proof that the rows are those that were written to it.
 
-    Raises ChainError if they are not.
+    Raises:
+        ChainError: they are not.
     """
     facts, rows = read_facts(data, key), read_rows(dataset, data, key)
     if not rows.schema.equals(_SCHEMA[dataset]):

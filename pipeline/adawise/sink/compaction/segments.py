@@ -22,9 +22,9 @@ from adawise.store.store import Store
 
 @dataclass(frozen=True, slots=True)
 class ChainIdentity:
-    """What every segment of a partition has to agree with: the root's id, where the chain begins, of which topic.
+    """The identity that all segments of a partition share: the root's id, the chain's first segment, and the topic.
 
-    Where retention has cut it, `retained` says what was before.
+    If retention has cut the chain, `retained` records what came before the cut.
     """
 
     sink: str
@@ -39,7 +39,7 @@ class ChainIdentity:
 
     @property
     def pending(self) -> tuple[int, ...]:
-        """What is pending where the chain begins."""
+        """The offsets that are pending where the chain begins."""
         return () if self.retained is None else self.retained.pending
 
     @staticmethod
@@ -57,7 +57,7 @@ class ChainIdentity:
 
 @dataclass(slots=True)
 class Gathered:
-    """What the segments of one compacted file hold: rows, batches, and the footers' small facts."""
+    """The contents of the segments of one compacted file: rows, batches, and the facts in their footers."""
 
     rows: list[pa.Table] = field(default_factory=list)
     batches: list[pa.Table] = field(default_factory=list)
@@ -67,7 +67,7 @@ class Gathered:
     size_bytes: int = 0
 
     def facts(self, dataset: str, created_at: str) -> Facts:
-        """The facts for the file of this dataset."""
+        """Return the facts for the file of this dataset."""
         first, last = self.footers[0], self.footers[-1]
         tables = self.rows if dataset == layout.PREDICTIONS else self.batches
         table = pa.concat_tables(tables)
@@ -100,7 +100,8 @@ def gather(
 ) -> Gathered:
     """Read the segments of [name.first, name.until), which are among `names`.
 
-    Raises ChainError if one is damaged, missing, or breaks what holds of every segment.
+    Raises:
+        ChainError: a segment is damaged or missing, or breaks what holds of every segment.
     """
 
     def refuse(link: Link[SegmentFooter]) -> None:

@@ -1,7 +1,6 @@
 """The SQL by which DuckDB reads everything under a root, each row once, without this program.
 
-It follows the rule of `read.data_keys`. What it finds is one moment's files: queries that come after it see the same
-rows until it is run again.
+It follows the rule of `read.data_keys`. It lists the files once: later queries see the same rows until it is run again.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ _HEAD = """\
 set variable root = coalesce(getvariable('root'), {root});
 """
 
-# As `adawise.store.store.as_pattern`: what is chosen here is listed, and then read, by patterns.
+# The same escapes as in `adawise.store.store.as_pattern`: the chosen files are listed, and then read, by patterns.
 _PATTERN = r"""
 create or replace temp macro as_pattern(path) as regexp_replace(path, '([\[*?])', '[\1]', 'g');
 """
@@ -60,19 +59,19 @@ select {columns} from read_parquet(
 );
 """
 
-_REGRET = schemas.AUDIT_REGRET  # nan for null in files of earlier versions
+_REGRET = schemas.AUDIT_REGRET  # earlier versions wrote nan for null
 _TRACES = f"* replace (case when not isnan({_REGRET}) then {_REGRET} end as {_REGRET})"
 
 
 def write(store: Store, root: str) -> None:
-    """Write it into the root, which is called `root` where this program runs."""
+    """Write the statements into the root, which this program knows as `root`, unless they are there already."""
     data = sql(root).encode()
     if store.get(layout.VIEWS) != data:
         store.put(layout.VIEWS, data)
 
 
 def sql(root: str) -> str:
-    """The statements for a root of this path or URL."""
+    """Return the statements for a root of this path or URL."""
     text = "'" + root.rstrip("/").replace("'", "''") + "'"
     parts = [
         _DATASET.format(dataset=name, columns=columns, compacted=layout.COMPACTED, retained=layout.RETAINED)

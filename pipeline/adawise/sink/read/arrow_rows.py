@@ -1,4 +1,4 @@
-"""Rows by Arrow: a dataset of files of one schema, of which row groups are skipped by their statistics."""
+"""Rows by Arrow: a dataset of files of one schema, whose row groups are skipped by their statistics."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _READ_AHEAD = {"batch_readahead": 2, "fragment_readahead": 2}  # row groups and 
 
 
 def table(root: str, files: Sequence[str], query: Query) -> pa.Table:
-    """All rows. Raises ChainError for a file that is damaged or gone."""
+    """Return all rows. Raises ChainError for a file that is damaged or gone."""
     with translated(root):
         columns, condition = _projection(query), _condition(query)
         parts = [part.to_table(columns=columns, filter=condition) for part in _datasets(root, files, query)]
@@ -38,7 +38,7 @@ def table(root: str, files: Sequence[str], query: Query) -> pa.Table:
 
 
 def batches(root: str, files: Sequence[str], query: Query, rows: int) -> Iterator[pa.RecordBatch]:
-    """The same rows in parts of `rows` at most, none empty. Raises ChainError for a file that is damaged or gone."""
+    """Yield the same rows in parts of `rows` at most, none empty. Raises ChainError for a damaged or missing file."""
     asked = {"columns": _projection(query), "filter": _condition(query), "batch_size": rows, **_READ_AHEAD}
     with translated(root):
         for part in _datasets(root, files, query):
@@ -46,13 +46,13 @@ def batches(root: str, files: Sequence[str], query: Query, rows: int) -> Iterato
 
 
 def count(root: str, files: Sequence[str], query: Query) -> int:
-    """How many rows there are. Raises ChainError for a file that is damaged or gone."""
+    """Return the number of rows. Raises ChainError for a file that is damaged or gone."""
     with translated(root):
         return sum(part.count_rows(filter=_condition(query)) for part in _datasets(root, files, query))
 
 
 def _datasets(root: str, files: Sequence[str], query: Query) -> Iterator[ds.FileSystemDataset]:
-    """The files, some at a time: a dataset keeps the footers of all of its files."""
+    """Yield datasets of `_FILES` files each, because a dataset keeps the footers of all of its files in memory."""
     options = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
     parquet, system = ds.ParquetFileFormat(default_fragment_scan_options=options), _file_system(root)
     for start in range(0, len(files), _FILES):
@@ -61,26 +61,30 @@ def _datasets(root: str, files: Sequence[str], query: Query) -> Iterator[ds.File
 
 
 def _described(found: Found, query: Query) -> Found:
-    """With the descriptions of the columns, also of the computed one."""
+    """Return the rows with the descriptions of the columns, also of the computed one."""
     return type(found).from_arrays(found.columns, schema=query.schema)
 
 
 def _file_system(root: str) -> fs.FileSystem:
     if "://" not in root or root.startswith("file://"):
         return fs.LocalFileSystem()
-    # Here, because only this needs the extra `s3`.
+    # Imported here, because only this needs the extra `s3`.
     from adawise.store.object_store import file_system
 
     return fs.PyFileSystem(fs.FSSpecHandler(file_system(root)))
 
 
 def _projection(query: Query) -> dict[str, pc.Expression]:
-    computed = {TIME: _COMPUTED, AUDIT_REGRET: _REGRET}  # the latter is nan for null in files of earlier versions
+    computed = {TIME: _COMPUTED, AUDIT_REGRET: _REGRET}  # earlier versions wrote the regret as nan for null
     return {name: computed.get(name, pc.field(name)) for name in query.schema.names}
 
 
 def _condition(query: Query) -> pc.Expression | None:
-    """What rows must fulfil. Conditions on one column alone say nothing new: they meet a row group's statistics."""
+    """Return the condition on rows, None for all rows.
+
+    The conditions on one column are implied by the one on the computed time; they let row groups be skipped by
+    statistics.
+    """
     found = []
     if query.streams is not None:
         found.append(pc.field(STREAM_ID).isin(pa.array(query.streams, pa.string())))

@@ -1,4 +1,4 @@
-"""Rows by DuckDB (extra `report`): a relation over the files. Of what is asked for, only paths become SQL text."""
+"""Rows by DuckDB (extra `report`): a relation over the files. Of a query, only paths and column names become SQL."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ except ImportError as error:
 def relation(
     root: str, files: Sequence[str], query: Query, connection: duckdb.DuckDBPyConnection | None
 ) -> duckdb.DuckDBPyRelation:
-    """The rows as a relation of the connection (None: the default one)."""
+    """Return the rows as a relation of the connection (None: the default one)."""
     chosen = duckdb.default_connection() if connection is None else connection
     empty = chosen.from_arrow(query.stored.empty_table())
     if not files:
@@ -45,7 +45,7 @@ def relation(
 
 @contextmanager
 def translated(*roots: str) -> Iterator[None]:
-    """Raise ChainError, with the remedy, for what DuckDB cannot hold or read."""
+    """Raise ChainError, with the remedy, for values that DuckDB cannot hold and files that it cannot read."""
     try:
         yield
     except duckdb.ConversionException as error:
@@ -57,7 +57,7 @@ def translated(*roots: str) -> Iterator[None]:
         ) from error
     except duckdb.Error as error:
         first = str(error).strip().partition("\n")[0]
-        # What comes of a damaged page names no file, and is of no class of its own.
+        # The error for a damaged page names no file, and has no class of its own.
         is_of_a_file = isinstance(error, (duckdb.InvalidInputException, duckdb.IOException)) and ".parquet" in first
         if not is_of_a_file and type(error) is not duckdb.Error:
             raise
@@ -68,9 +68,10 @@ def translated(*roots: str) -> Iterator[None]:
 
 
 def _scan(files: Sequence[str], stored: duckdb.DuckDBPyRelation) -> str:
-    """All columns of the files, of which an older one may lack some: those are null.
+    """Return the SQL for all columns of the files; columns that an older file lacks are null.
 
-    Told the columns, DuckDB opens no file until it reads rows of it; to find them out, it would read all footers first.
+    Given the columns, DuckDB opens a file only when it reads rows of it; to infer them, it would read all footers
+    first.
     """
     columns = ", ".join(
         f"{_text(name)}: {{name: {_text(name)}, type: {_text(str(kind))}, default_value: NULL}}"
@@ -81,12 +82,12 @@ def _scan(files: Sequence[str], stored: duckdb.DuckDBPyRelation) -> str:
 
 
 def _text(value: str) -> str:
-    """A literal of SQL, in which a quote is the only special character."""
+    """Return a literal of SQL, in which a quote is the only special character."""
     return "'" + value.replace("'", "''") + "'"
 
 
 def _open_to(connection: duckdb.DuckDBPyConnection, root: str) -> None:
-    """Let the connection read URLs as this root's, with our keys, endpoint and time-outs."""
+    """Let the connection read URLs as this root's store does, with its keys, endpoint and time-outs."""
     from adawise.store.object_store import file_system
 
     files = file_system(root)
@@ -95,7 +96,11 @@ def _open_to(connection: duckdb.DuckDBPyConnection, root: str) -> None:
 
 
 def _conditions(query: Query) -> list[Expression]:
-    """What rows must fulfil. Conditions on one column alone say nothing new: they meet a row group's statistics."""
+    """Return the conditions on rows.
+
+    The conditions on one column are implied by the one on the computed time; they let row groups be skipped by
+    statistics.
+    """
     conditions: list[Expression] = []
     if query.streams is not None:
         streams = [ConstantExpression(stream) for stream in query.streams]
@@ -115,6 +120,6 @@ _TIME = CoalesceOperator(_CAPTURED, CaseExpression(_BELIEVED, _BROKERS))
 _REGRET = ColumnExpression(AUDIT_REGRET)
 _COMPUTED = {
     TIME: _TIME.alias(TIME),
-    # nan for null in files of earlier versions
+    # earlier versions wrote nan for null
     AUDIT_REGRET: CaseExpression(~FunctionExpression("isnan", _REGRET), _REGRET).alias(AUDIT_REGRET),
 }

@@ -1,9 +1,9 @@
 """Reading a sink from outside: footers, rows, and the list of files that hold each row once. It changes nothing.
 
-Rows lie in segments, and those of past days also in compacted files, once `compact` was run. `data_keys` chooses by
-names: a segment that a compacted file covers is left out. Segments are listed before compacted files, so a segment
+Rows are in segments, and those of past days also in compacted files, once `compact` was run. `data_keys` chooses by
+names: it leaves out a segment that a compacted file covers. Segments are listed before compacted files. So a segment
 that is deleted after it was listed is covered by a file that is listed, and one that is deleted before was covered
-earlier still: each row once, at any moment, whatever runs beside the reader.
+earlier still. Each row comes once, at any moment, whatever runs beside the reader.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from adawise.store.store import Store, open_store
 
 
 def segment_keys(store: Store) -> list[tuple[TopicPartition, str]]:
-    """Every segment with its partition, in the order of the chains."""
+    """Return every segment with its partition, in the order of the chains."""
     named = [(parsed, key) for key in store.list(layout.PREDICTIONS) if (parsed := layout.parse_key(key))]
     begins = beginnings(store) if named else {}
     return [(tp, key) for (tp, name), key in sorted(named) if tp not in begins or name >= begins[tp]]
 
 
 def beginnings(store: Store, under: str = layout.RETAINED) -> dict[TopicPartition, SegmentName]:
-    """The names with which chains begin that retention has cut; what lies before them is as good as removed.
+    """Return the names with which the chains begin that retention has cut; what comes before them counts as removed.
 
-    To be listed after the files: what was removed in between is then before a name that is listed.
+    List them after the files: what was removed in between then comes before a name that is listed.
     """
     found: dict[TopicPartition, SegmentName] = {}
     for tp, name in filter(None, map(layout.parse_retained_key, store.list(under))):
@@ -39,28 +39,28 @@ def beginnings(store: Store, under: str = layout.RETAINED) -> dict[TopicPartitio
 
 
 def is_removed(key: str, begins: Mapping[TopicPartition, SegmentName]) -> bool:
-    """True if the segment or the traces of this key lie before the beginning of their chain."""
+    """Return True if the segment or the traces of this key come before the beginning of their chain."""
     named = layout.parse_key(key)
     return named is not None and named[0] in begins and named[1] < begins[named[0]]
 
 
 def beginning_name(store: Store, tp: TopicPartition) -> SegmentName:
-    """As `beginnings`, of one partition; the least of all names if retention never cut it."""
+    """Return the beginning of one partition, as `beginnings`; the least of all names if retention never cut it."""
     return beginnings(store, layout.retained_folder(tp)).get(tp, SegmentName(0))
 
 
 def segment_names(store: Store, tp: TopicPartition, dataset: str = layout.PREDICTIONS) -> list[SegmentName]:
-    """The segments of a partition that are there, covered or not, in the order of the chain."""
+    """Return the existing segments of a partition, covered or not, in the order of the chain."""
     folder = layout.folder(dataset, tp)
     names = sorted(name for key in store.list(folder) if (name := SegmentName.parse(key.removeprefix(folder))))
     return names[bisect_left(names, beginning_name(store, tp)) :] if names else []
 
 
 def newest_names(store: Store, tp: TopicPartition) -> tuple[list[SegmentName], bool]:
-    """The last segments of a partition, in the order of the chain, and whether they are all that are there.
+    """Return the last segments of a partition, in the order of the chain, and whether they are all that exist.
 
-    Of a chain of millions in an object store it takes some forty requests, and not thousands: the end is looked for in
-    steps that grow, and then halved. Empty only if there is no segment.
+    For a chain of millions in an object store this takes some forty requests instead of thousands: the end is searched
+    in steps that grow, and then halved. Empty only if there is no segment.
     """
     folder = layout.folder(layout.PREDICTIONS, tp)
 
@@ -88,7 +88,7 @@ def newest_names(store: Store, tp: TopicPartition) -> tuple[list[SegmentName], b
 
 
 def compacted_names(store: Store, dataset: str, tp: TopicPartition) -> list[CompactedName]:
-    """The compacted files of a partition, in the order of the chain."""
+    """Return the compacted files of a partition, in the order of the chain."""
     folder = layout.compacted_folder(dataset, tp)
     names = sorted(name for key in store.list(folder) if (name := CompactedName.parse(key.removeprefix(folder))))
     begins = beginning_name(store, tp) if names else SegmentName(0)
@@ -96,7 +96,7 @@ def compacted_names(store: Store, dataset: str, tp: TopicPartition) -> list[Comp
 
 
 def data_keys(store: Store, dataset: str = layout.PREDICTIONS) -> list[str]:
-    """The files that together hold each committed row of `predictions` or `traces` once, in the order of the chains.
+    """Return the files that together hold each committed row of a dataset once, in the order of the chains.
 
     A file in the list may be deleted later by `compact --delete-after`, but not before that time has passed.
     """
@@ -113,21 +113,22 @@ def data_keys(store: Store, dataset: str = layout.PREDICTIONS) -> list[str]:
 
 
 def is_covered(name: SegmentName, covers: Sequence[CompactedName]) -> bool:
-    """True if one of the compacted files, which are in the order of the chain, stands for this segment."""
+    """Return True if one of the compacted files, which are in the order of the chain, covers this segment."""
     before = bisect_right(covers, name, key=lambda cover: cover.first)
     return before > 0 and name < covers[before - 1].until
 
 
 def data_files(root: str, dataset: str = layout.PREDICTIONS, store: Store | None = None) -> list[str]:
-    """`data_keys` of the root with this path or URL, as paths or URLs: for DuckDB, Polars, pandas and the like."""
+    """Return `data_keys` of the root with this path or URL, as paths or URLs for DuckDB, Polars, pandas and others."""
     folder = root.removeprefix("file://").rstrip("/")
     return [f"{folder}/{key}" for key in data_keys(store or open_store(root), dataset)]
 
 
 def read_link(data: bytes, key: str, identity: TopicIdentity | None = None) -> SegmentFooter:
-    """The footer of a segment that was found at `key`, if it belongs there.
+    """Return the footer of a segment that was found at `key`, if it belongs there.
 
-    Raises ChainError if it is damaged, if it was written under another name, or from another topic than `identity`.
+    Raises:
+        ChainError: it is damaged, or was written under another name, or from another topic than `identity`.
     """
     footer = segment.read_footer(data, key)
     tp = TopicPartition(footer.topic, footer.partition)
@@ -143,7 +144,7 @@ def read_link(data: bytes, key: str, identity: TopicIdentity | None = None) -> S
 
 
 def read_bytes(store: Store, key: str) -> bytes:
-    """The bytes of a file that was listed. Raises ChainError if it is gone."""
+    """Return the bytes of a file that was listed. Raises ChainError if it is gone."""
     data = store.get(key)
     if data is None:
         raise ChainError(f"{store}: {key}: expected the segment that was listed, but it is gone; restore it")

@@ -1,4 +1,4 @@
-"""Which rows are wanted, in which columns, and the computed column `time`."""
+"""The rows and columns that are asked for, and the computed column `time`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pyarrow as pa
 
 TIME = "time"
 CAPTURED_AT, KAFKA_TIMESTAMP, STREAM_ID = "captured_at", "kafka_timestamp", "stream_id"
-# Of every dataset that is read: `time` is captured_at, or else kafka_timestamp, if that is in [EARLIEST, LATEST):
-# producers set it, and earlier versions wrote down any number.
+# In every dataset that is read, `time` is captured_at, or else kafka_timestamp if that is in [EARLIEST, LATEST):
+# producers set the timestamp, and earlier versions stored any number.
 EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
 
 _DESCRIPTION = "when the camera took it, else the broker's timestamp; null if neither is known"
@@ -18,9 +18,9 @@ _DESCRIPTION = "when the camera took it, else the broker's timestamp; null if ne
 
 @dataclass(frozen=True)
 class Query:
-    """Rows of these streams (None: of all, also those of no known stream) whose time is in [since, until).
+    """Rows of these streams (None: of all, also rows of no known stream) whose time is in [since, until).
 
-    `stored` has the columns that files may have, `schema` those that are wanted, `time` among them or not.
+    `stored` has the columns that files may have, `schema` those that are asked for, with or without `time`.
     """
 
     stored: pa.Schema = field(repr=False)
@@ -31,10 +31,10 @@ class Query:
 
 
 def nullable(schema: pa.Schema) -> pa.Schema:
-    """The columns of a dataset as they are read: files of an older version may lack any."""
+    """Return the columns of a dataset as they are read: files of an older version may lack any."""
     return pa.schema([field.with_nullable(True) for field in schema])
 
 
 def with_time(schema: pa.Schema) -> pa.Schema:
-    """The columns and `time` behind them."""
+    """Return the columns with `time` after them."""
     return schema.append(pa.field(TIME, pa.timestamp("us", tz="UTC"), metadata={"description": _DESCRIPTION}))

@@ -1,13 +1,13 @@
-"""The rows that workers wrote, of the streams and the time that are wanted, as Arrow or as a DuckDB relation.
+"""The rows that workers wrote, of chosen streams and times, as Arrow or as a DuckDB relation.
 
-Each committed row comes once, from segments and compacted files, whatever runs beside the reader: the files are chosen
+Each committed row comes once, from segments and compacted files, whatever runs beside the reader. The files are chosen
 by `data_keys` (`adawise.sink.read.files`), once, when `read_traces` or `read_predictions` is called. A listed file
-stays for as long as `compact --delete-after` lets it. Nothing but names is read until rows are asked for, and of the
-files then only the row groups whose statistics admit rows that are wanted.
+stays for as long as `compact --delete-after` lets it. Until rows are asked for, only names are read; then only the row
+groups whose statistics admit such rows.
 
 Every table has one computed column more, `time`: when the camera took the image, or else the broker's timestamp.
-`since` and `until` are about it. A commit's day, which is in the names of compacted files, is not: a replay commits
-years after the camera's time.
+`since` and `until` refer to it. They do not refer to a commit's day, which is in the names of compacted files: a replay
+commits years after the camera's time.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import duckdb
 
 BATCH_ROWS = 65_536
-"""Rows of a record batch, at most, unless another number is asked for."""
+"""The most rows of a record batch, unless another number is asked for."""
 
 
 def read_traces(
@@ -43,17 +43,18 @@ def read_traces(
     until: datetime | None = None,
     columns: Sequence[str] | None = None,
 ) -> Rows:
-    """One row per batch: how its alpha was chosen (`adawise.sink.schemas.TRACES`, and `time`).
+    """Return one row per batch: how its alpha was chosen (`adawise.sink.schemas.TRACES`, and `time`).
 
     Args:
-        root: what `sink.root` named: a folder, or a URL as s3://bucket/prefix (extra `s3`).
+        root: the value of `sink.root`: a folder, or a URL as s3://bucket/prefix (extra `s3`).
         streams: one camera or several; None for all.
-        since: no rows before it (time zone needed).
-        until: no rows from it on (time zone needed). Rows without any time come only if neither is given.
-        columns: names, in the order that is wanted; None for all, `time` last.
+        since: the earliest time (with a time zone).
+        until: the time (with a time zone) before which rows end. Rows without any time come only if neither is given.
+        columns: names, in the order in which they are returned; None for all, `time` last.
 
-    Raises SettingsError if no worker wrote there, or for a column, a time or a range that cannot be, and
-    StoreUnavailable.
+    Raises:
+        SettingsError: no worker wrote to the root, or a column, a time or the range is not possible.
+        StoreUnavailable: the store does not answer.
     """
     return _rows(root, layout.TRACES, schemas.TRACES, streams, since, until, columns)
 
@@ -65,53 +66,57 @@ def read_predictions(
     until: datetime | None = None,
     columns: Sequence[str] | None = None,
 ) -> Rows:
-    """One row per image, accepted or not (`adawise.sink.schemas.PREDICTIONS`, and `time`). Else as `read_traces`."""
+    """Return one row per image, accepted or not, as `read_traces` (`adawise.sink.schemas.PREDICTIONS`, and `time`)."""
     return _rows(root, layout.PREDICTIONS, schemas.PREDICTIONS, streams, since, until, columns)
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows that can be read as often as is wanted, each time from the same files."""
+    """Rows that can be read any number of times, each time from the same files."""
 
     root: str
     files: tuple[str, ...] = field(repr=False)
-    """Paths or URLs, in the order of the chains. Not all of them need hold rows that are wanted."""
+    """Paths or URLs, in the order of the chains. Some of them may hold no row that is asked for."""
 
     query: Query = field(repr=False)
 
     @property
     def schema(self) -> pa.Schema:
-        """Of the tables and batches. All columns are nullable: a file of an older version may lack one."""
+        """The schema of the tables and batches. All columns are nullable: a file of an older version may lack one."""
         return self.query.schema
 
     def table(self) -> pa.Table:
-        """All rows, in memory. Raises ChainError for a file that is damaged or gone."""
+        """Return all rows, in memory. Raises ChainError for a file that is damaged or gone."""
         return arrow_rows.table(self.root, self.files, self.query)
 
     def batches(self, rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
-        """The same rows in the same order, a part at a time, of `rows` (>= 1) at most.
+        """Yield the same rows in the same order, in parts of `rows` (>= 1) at most.
 
-        Raises ChainError for a file that is damaged or gone.
+        Raises:
+            ChainError: a file is damaged or gone.
         """
         return arrow_rows.batches(self.root, self.files, self.query, rows)
 
     def count(self) -> int:
-        """How many rows there are. Raises ChainError for a file that is damaged or gone."""
+        """Return the number of rows. Raises ChainError for a file that is damaged or gone."""
         return arrow_rows.count(self.root, self.files, self.query)
 
     def __len__(self) -> int:
         return self.count()
 
     def __bool__(self) -> bool:
-        return True  # or a test of an object for None would read files
+        return True  # without it, a test of an object for None would read files
 
     def relation(self, connection: duckdb.DuckDBPyConnection | None = None) -> duckdb.DuckDBPyRelation:
-        """The rows as a relation of this connection, or of the default one, that `duckdb.sql` finds by its variable.
+        """Return the rows as a relation of this connection, or of the default one, which `duckdb.sql` finds by name.
 
         It is computed when its rows are asked for, and pushes columns and conditions down into the files. Its rows come
-        in no order. Raises SettingsError if DuckDB is not installed; DuckDB raises its own errors later.
+        in no order. DuckDB raises its own errors later.
+
+        Raises:
+            SettingsError: DuckDB is not installed.
         """
-        # Here, because Arrow alone needs no extra.
+        # Imported here, because Arrow alone needs no extra.
         from adawise.sink.read import duckdb_rows
 
         return duckdb_rows.relation(self.root, self.files, self.query, connection)

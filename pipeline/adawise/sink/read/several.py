@@ -1,4 +1,4 @@
-"""Several roots that are read as one: no row may be there twice, and rows of the same name are told apart."""
+"""Several roots that are read as one: no row may occur twice, and rows of the same name are distinguished."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from adawise.store.store import Store, open_store
 
 
 class _Root:
-    """What the names under a root say, and the footers that are asked for."""
+    """The chains of a root by its names, and the footers that are asked for."""
 
     def __init__(self, name: str) -> None:
         self.name, self.store = name, open_store(name)
@@ -24,26 +24,27 @@ class _Root:
         self._newest: dict[TopicPartition, SegmentFooter] = {}
 
     def newest(self, tp: TopicPartition) -> SegmentFooter:
-        """The footer of its newest segment."""
+        """Return the footer of the partition's newest segment."""
         if tp not in self._newest:
             self._newest[tp] = footer_of(self.store, self.chains[tp][-1])
         return self._newest[tp]
 
     def span(self, tp: TopicPartition) -> range:
-        """The offsets of its chain."""
+        """Return the offsets of the partition's chain."""
         named = layout.parse_key(self.chains[tp][0])
         assert named is not None  # it is one of the segments
         return range(named[1].first, self.newest(tp).next)
 
 
 def check_apart(roots: Sequence[str]) -> frozenset[str]:
-    """The topics of which two roots have different messages of the same partition and offset: they are two topics.
+    """Return the topics for which two roots have different messages at the same offsets: two topics of one name.
 
-    Only of partitions that two roots have in common a footer of each is read.
+    A footer is read only for partitions that two roots have in common.
 
     Raises:
         SettingsError: two of them have the same rows: both have served the same messages of the same streams.
-        ChainError, StoreUnavailable: by the roots.
+        ChainError: a root is damaged.
+        StoreUnavailable: a store does not answer.
     """
     clashing: set[str] = set()
     for one, other in combinations(map(_Root, roots) if len(roots) > 1 else (), 2):
@@ -63,7 +64,7 @@ def check_apart(roots: Sequence[str]) -> frozenset[str]:
 
 
 def ids_of(roots: Sequence[str]) -> frozenset[str]:
-    """Of those that have one. A copy has the same; raises ChainError, StoreUnavailable by the roots."""
+    """Return the ids of the roots that have one; a copy has the same id. Raises ChainError and StoreUnavailable."""
     return frozenset(id_ for root in roots if (id_ := claims.read_sink_id(open_store(root))) is not None)
 
 
@@ -86,17 +87,17 @@ class _Replay(Document):
 
 
 def _streams(store: Store) -> Collection[str] | None:
-    """The streams that a replay was of; None for all."""
+    """Return the streams that a replay was of; None for all."""
     data = store.get(layout.REPLAY)
     if data is None:
         return None
-    with suppress(ChainError):  # going on with the replay says what is damaged
+    with suppress(ChainError):  # a resumed replay reports the damage
         return parse(_Replay, store, layout.REPLAY, data).streams
     return None
 
 
 def _are_apart(one: Collection[str] | None, other: Collection[str] | None) -> bool:
-    """Whether two replays were of other streams; names with wildcards may be of any."""
+    """Return True if two replays were of different streams; names with wildcards may match any stream."""
     if one is None or other is None or any(set(name) & set("*?[") for name in (*one, *other)):
         return False
     return not set(one) & set(other)

@@ -1,1 +1,1 @@
-"""Mending a root of which files were lost."""
+"""Repair of a root whose files were lost."""

@@ -1,7 +1,8 @@
 """Segments without rows in the place of lost ones, so that the links of a chain hold again (`repair`).
 
-Of the lost names two are known: the first follows from the segment before, the last is named by the segment after. What
-was pending at the end of the lost ones is what the segment after accounts for; all other offsets are a gap.
+Two of the lost names are known: the first follows from the segment before, and the segment after names the last. The
+offsets that were pending at the end of the lost segments are those that the segment after accounts for; all other
+offsets are a gap.
 """
 
 from __future__ import annotations
@@ -26,7 +27,11 @@ from adawise.store.store import Store
 def bridge(
     store: Store, before: SegmentFooter | None, after: SegmentFooter, key: str, due: SegmentName
 ) -> list[SegmentFooter]:
-    """Footers for the names between `before` and `after`, the first of which is `due`. Raises ChainError."""
+    """Return footers for the names between `before` and `after`, the first of which is `due`.
+
+    Raises:
+        ChainError: the segment `after`, found at `key`, is foreign to the chain.
+    """
     previous = layout.parse_key(after.previous or "")
     names = _names(due, previous[1]) if previous is not None and previous[1] >= due else []
     if not names or names[-1].successor(after.first) != after.name:
@@ -67,14 +72,14 @@ def bridge(
 
 
 def _names(first: SegmentName, last: SegmentName) -> list[SegmentName]:
-    """A way from one name to the other by links, in as few segments as can be."""
+    """Return names that link one name to the other, in as few segments as possible."""
     start = first.sequence if first.first == last.first else 0
     way = [SegmentName(last.first, sequence) for sequence in range(start, last.sequence + 1)]
     return way if first.first == last.first else [first, *way]
 
 
 def _accounted(store: Store, footer: SegmentFooter, key: str) -> list[int]:
-    """Offsets before the segment that it has all the same, ascending: they were pending."""
+    """Return the offsets before the segment that it accounts for, ascending: they were pending."""
     offsets = segment.read_rows(read_bytes(store, key), key, ["offset"])["offset"]
     return sorted(o for o in {*pc.unique(offsets).to_pylist(), *footer.pending} if o < footer.first)
 
@@ -85,7 +90,7 @@ def _without(pending: Sequence[int], known: Sequence[int]) -> Iterator[Gap]:
 
 
 def _between(first: int, until: int, known: Sequence[int]) -> Iterator[Gap]:
-    """What of [first, until) is not known, which ascends."""
+    """Yield the gaps of [first, until): the offsets that are not in `known`, which ascends."""
     for offset in (*(o for o in known if first <= o < until), until):
         if first < offset:
             yield Gap(first, offset, Lost.SEGMENT_LOST)
@@ -93,5 +98,5 @@ def _between(first: int, until: int, known: Sequence[int]) -> Iterator[Gap]:
 
 
 def key_of(footer: SegmentFooter) -> str:
-    """Where the segment with this footer lies."""
+    """Return the key of the segment with this footer."""
     return layout.segment_key(TopicPartition(footer.topic, footer.partition), footer.name)

@@ -1,15 +1,15 @@
-"""Mending a root whose files were lost or moved: first the steps, as sentences, then, if the operator wants them, done.
+"""Repair of a root whose files were lost or moved: a plan of steps, as sentences, which run if the operator agrees.
 
-Nothing is overwritten, and nothing deleted that was not copied to `_set_aside/` before. A worker may run meanwhile: the
-end of a chain, which it extends, is never touched.
+Nothing is overwritten, and nothing is deleted without a copy under `_set_aside/`. A worker may run meanwhile: the end
+of a chain, which it extends, is never touched.
 
-- A claim that was removed (`_sink.json`, an origin) is read off the segments, which all say it.
-- Lost segments are bridged: those of them whose names are known, the first (it follows from the segment before) and the
-  last (the segment after names it), are created without rows. So links hold again, and no worker that stood still can
-  create the first of these names. Offsets that the segment after does not have become a gap, and the gap says why.
-- Traces that no segment stands for are set aside, and those that are missing derived again.
+- A claim that was removed (`_sink.json`, an origin) is restored from the segments, which all carry it.
+- Lost segments are bridged: those whose names are known, the first (it follows from the segment before) and the last
+  (the segment after names it), are created without rows. So links hold again, and no suspended worker can create the
+  first of these names. Offsets that the segment after does not account for become a gap, which records the reason.
+- Traces without a segment are set aside, and missing traces are derived again.
 
-What was computed is gone: `RepairStep.again` says how it is computed once more, into another folder.
+The lost results are gone: `RepairStep.again` explains how to compute them again, into another folder.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ SET_ASIDE = "_set_aside"
 
 @dataclass(frozen=True, slots=True)
 class RepairStep:
-    """One thing to do: what, in a sentence, and how to compute again what was lost ("" if nothing was)."""
+    """One step of the repair, in a sentence, and how to compute again what was lost ("" if nothing was)."""
 
     what: str
     do: Callable[[], object]
@@ -49,16 +49,16 @@ class RepairStep:
 
 @dataclass(slots=True)
 class RepairPlan:
-    """The steps in their order, and what no step can mend, with what to do instead."""
+    """The steps in their order, and the damage that no step can repair, with what to do instead."""
 
     steps: list[RepairStep] = field(default_factory=list)
     beyond: list[str] = field(default_factory=list)
 
 
 def plan(store: Store) -> RepairPlan:
-    """What is to be done under a root; nothing is changed. Every footer is read once. Raises StoreUnavailable."""
+    """Return what is to be done under a root, without a change. Every footer is read once. Raises StoreUnavailable."""
     made = RepairPlan()
-    traced = store.list(layout.TRACES)  # before the segments: those of a worker come after them
+    traced = store.list(layout.TRACES)  # listed before the segments, because a worker writes traces after their segment
     found = chains(store)
     sinks: set[str] = set()
     for tp, keys in found.items():
@@ -68,7 +68,7 @@ def plan(store: Store) -> RepairPlan:
     known = {layout.traces_key(key) for keys in found.values() for key in keys}
     begins = beginnings(store) if traced else {}
     stale = [key for key in traced if key not in known and not is_removed(key, begins)]
-    made.steps[:0] = [  # before a bridge takes the name of a segment whose traces are still there
+    made.steps[:0] = [  # before a bridge takes the name of a segment whose traces still exist
         *_sink(store, sinks, made),
         *(
             RepairStep(f"move {key}, whose segment is not there, to {SET_ASIDE}/{key}", partial(_set_aside, store, key))
@@ -93,14 +93,14 @@ def _claim(store: Store, key: str, document: Mapping[str, object], said: str) ->
 
 
 class _Chain:
-    """One partition's segments that no compacted file stands for, and the last before them, in order."""
+    """One partition's segments that no compacted file covers, and the last one before them, in order."""
 
     def __init__(
         self, store: Store, tp: TopicPartition, keys: Sequence[str], traced: set[str], made: RepairPlan
     ) -> None:
         self._store, self._tp, self._made, self._traced = store, tp, made, traced
         covers = compacted_names(store, layout.PREDICTIONS, tp)
-        # Traces are made after the predictions that they are of.
+        # Traces are written after their predictions, so predictions that are missing beside them were lost.
         self._orphans = [name for name in compacted_names(store, layout.TRACES, tp) if name not in covers]
         self._cut = beginning.read(store, tp)
         self._origin = claims.read_origin(store, tp)
@@ -120,7 +120,7 @@ class _Chain:
         self.sinks: set[str] = set()
 
     def follow(self) -> None:
-        """Add the steps for what is missing between them and beside them."""
+        """Add the steps for what is missing between the segments and beside them."""
         try:
             self._follow()
         except ChainError as error:
@@ -145,9 +145,9 @@ class _Chain:
             before = footer
 
     def _begun(self, before: SegmentFooter | None, first: SegmentFooter, key: str) -> bool:
-        """True if it is known with which name the chain begins, or goes on after compacted files.
+        """Return True if the first name of the chain, or of what follows the compacted files, is known.
 
-        The claim of the origin, if it is gone, is read off the first segment.
+        If the claim of the origin is gone, it is restored from the first segment.
         """
         where = layout.origin_key(self._tp)
         if self._until is not None:
@@ -166,13 +166,13 @@ class _Chain:
         return True
 
     def _joined(self, before: SegmentFooter | None, link: Link[SegmentFooter]) -> bool:
-        """True if the segment, which does not follow, will once the bridge is there that is added to the steps."""
+        """Return True if the segment, which does not follow, will do so with the bridge that is added to the steps."""
         key, due = link.key, link.place.name
         if link.broken == "overlap":
             self._made.beyond.append(f"{key} lies within what {due.stem} follows: move the foreign one of them away")
             return False
         if self._orphans:
-            return False  # what is missing is in a file that was told of, and a bridge would be in its way
+            return False  # the missing rows are in a file that was reported, and a bridge would take its place
         known = before
         if before is None and self._cut is not None:
             known = _removed(self._cut[0], self._cut[1], link.footer)
@@ -193,7 +193,7 @@ class _Chain:
             try:
                 self._store.create(key_of(footer), data)
             except AlreadyExists:
-                if self._store.get(key_of(footer)) != data:  # else it is this one, and the answer to that was lost
+                if self._store.get(key_of(footer)) != data:  # if equal, an earlier try made it, and the answer was lost
                     raise ChainError(
                         f"{self._store}: {key_of(footer)} has come back; begin `adawise repair` again"
                     ) from None
@@ -209,7 +209,7 @@ class _Chain:
 
 
 def _removed(name: SegmentName, cut: Beginning, footer: SegmentFooter) -> SegmentFooter:
-    """What is known of the last segment that retention removed, before `name`, with all else as in `footer`."""
+    """Return what is known of the last segment that retention removed, before `name`, with all else as in `footer`."""
     named = layout.parse_key(cut.previous)
     if named is None:
         raise ChainError(f"{layout.RETAINED}: {name.stem}: expected the name of a segment, but found {cut.previous!r}")
@@ -233,7 +233,7 @@ def _set_aside(store: Store, key: str) -> None:
         return
     try:
         store.create(f"{SET_ASIDE}/{key}", data)
-    except AlreadyExists:  # now, or another one of that name before: both are kept
+    except AlreadyExists:  # by an earlier try, or another file of that name: both are kept
         if store.get(f"{SET_ASIDE}/{key}") != data:
             store.create(f"{SET_ASIDE}/{uuid4().hex}/{key}", data)
     store.delete(key)

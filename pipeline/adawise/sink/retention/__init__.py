@@ -1,1 +1,1 @@
-"""Retention: whole files go that are old enough, and a name says with which segment each chain begins since then."""
+"""Retention: old files are removed, and a name records the segment with which each chain then begins."""

@@ -1,7 +1,7 @@
-"""With which segment a chain begins since retention cut it, and what whoever follows the chain has to know there.
+"""The segment with which a chain begins since retention cut it, and what a reader of the chain has to know there.
 
-One small document for each cut, created once; the one with the last name counts. It makes the difference between a
-beginning that was retained and a file that was lost.
+One small document for each cut, created once; the one with the last name counts. It distinguishes a chain that
+retention has cut from one that lost files.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from adawise.store.store import AlreadyExists, Store
 
 @dataclass(frozen=True, slots=True)
 class Beginning:
-    """A chain begins with `name`, of which this claim is called; what was before it is removed.
+    """The claim that a chain begins with the segment after which this claim is named; what came before is removed.
 
-    `previous` is the key of the segment before, `pending` what that left open, `lineage` what it counted before itself
-    (as in its footer; "" if it did not). Removed in all: `rows`, `files`, `size_bytes`, which were committed up to the
-    day `until_day` (UTC).
+    `previous` is the key of the segment before, `pending` are the offsets that it left open, `lineage` is its count of
+    the segments before it (as in its footer; "" if it has none). Removed in all were `rows`, `files` and `size_bytes`,
+    which were committed up to the day `until_day` (UTC).
     """
 
     previous: str
@@ -42,7 +42,7 @@ class Beginning:
     removed_at: str
 
     def after_previous(self) -> Lineage | None:
-        """Counted up to and with the segment before; None if that is not known."""
+        """Return the lineage up to and with the segment before; None if it is not known."""
         named = layout.parse_key(self.previous)
         if not self.lineage or named is None:
             return None
@@ -50,7 +50,7 @@ class Beginning:
 
 
 class _Beginning(Document):
-    model_config = ConfigDict(extra="forbid")  # by it files are deleted: what is not known of it may matter
+    model_config = ConfigDict(extra="forbid")  # files are deleted by this claim: an unknown field may matter
 
     layout: int
     previous: Text
@@ -64,9 +64,10 @@ class _Beginning(Document):
 
 
 def read(store: Store, tp: TopicPartition) -> tuple[SegmentName, Beginning] | None:
-    """The name that the chain begins with, and the claim; None if retention never cut it.
+    """Return the name that the chain begins with, and the claim; None if retention never cut it.
 
-    Raises ChainError if the claim cannot be read.
+    Raises:
+        ChainError: the claim cannot be read.
     """
     name = beginnings(store, layout.retained_folder(tp)).get(tp)
     if name is None:
@@ -74,7 +75,7 @@ def read(store: Store, tp: TopicPartition) -> tuple[SegmentName, Beginning] | No
     key = layout.retained_key(tp, name)
     data = store.get(key)
     if data is None:
-        if beginning_name(store, tp) > name:  # retention has cut it again, a moment ago
+        if beginning_name(store, tp) > name:  # retention has cut it again a moment ago
             return read(store, tp)
         raise ChainError(f"{store}: {key}: expected the claim that was listed, but it is gone; restore it")
     document = parse(_Beginning, store, key, data)
@@ -90,6 +91,6 @@ def read(store: Store, tp: TopicPartition) -> tuple[SegmentName, Beginning] | No
 
 
 def claim(store: Store, tp: TopicPartition, name: SegmentName, beginning: Beginning) -> None:
-    """Say that the chain begins with `name`. If another has said the same, that holds."""
+    """Claim that the chain begins with `name`. If there is such a claim already, that one holds."""
     with suppress(AlreadyExists):
         store.create(layout.retained_key(tp, name), json.dumps({"layout": LAYOUT, **asdict(beginning)}).encode())

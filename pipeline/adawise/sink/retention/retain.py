@@ -1,13 +1,13 @@
-"""Removing what is old enough, of one partition: first the beginning is claimed, then what lies before it is removed.
+"""Removal of the old files of a partition: the new beginning is claimed, then what comes before it is removed.
 
-What goes together is what compaction makes one file of, or would: cuts lie where compacted files begin, and where they
-will, for a cut takes the same plans (`compaction.choice`). So a compaction that runs beside it makes no file that lies
-on both sides of a cut. The newest two segments stay: whoever goes on from the head may have to read the one before.
+A unit is what compaction makes, or would make, one file of. Cuts are where compacted files begin or will begin, because
+a cut uses the same plans (`compaction.choice`). So a compaction that runs at the same time makes no file on both sides
+of a cut. The newest two segments stay: a worker that goes on from the head may have to read the one before.
 
-From the moment in which the claim is created, nobody sees what lies before it, whether it is still there or not. So a
-pass may die anywhere, and the next one removes what is left. No file goes that the store has not had for a day by its
-own clock: a worker whose clock is years behind would else lose its rows, and `name_reuse` counts on it. Nor does any on
-the word of a claim that cannot be read, or that does not fit the chain.
+From the moment in which the claim is created, readers ignore what comes before it, whether it still exists or not. So a
+pass may die anywhere, and the next one removes what is left. No file is removed that the store has had for less than a
+day by its own clock: otherwise a worker whose clock is years behind would lose its rows, and `name_reuse` relies on it.
+Nor is any file removed by a claim that cannot be read, or that does not fit the chain.
 """
 
 from __future__ import annotations
@@ -30,13 +30,14 @@ from adawise.sink.walk import footer_of
 from adawise.store.store import Failpoint, Store
 
 FAILPOINTS = ("retain.planned", "retain.begun", "retain.removed", "retain.forgotten")
-"""Where it can die: after a plan, the new beginning, each file that is removed, and each beginning before it."""
+"""The points at which it can die: after a plan, the new beginning, each removed file, and each removed older beginning.
+"""
 
 LEAST = timedelta(days=1)
-"""What was committed later is never removed."""
+"""The least age of a file that is removed."""
 
-_LEFT = 2  # segments: going on from the head may take the one before
-_MAX_ROWS, _MAX_BYTES = 262_144, 1 << 30  # of a plan that no compaction has made: as `adawise compact` does
+_LEFT = 2  # segments that stay: going on from the head may need the one before
+_MAX_ROWS, _MAX_BYTES = 262_144, 1 << 30  # limits of a plan that no compaction has made, as in `adawise compact`
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +46,14 @@ class Removal:
 
     tp: TopicPartition
     name: SegmentName
-    last: str  # the segment before it
+    last: str  # the segment before `name`
     rows: int
     files: int
     size_bytes: int
     since_day: str
     until_day: str
-    now: datetime  # by the store's clock, when it was found
-    plans: tuple[CompactionPlan, ...] = ()  # that are claimed first
+    now: datetime  # by the store's clock, when the files were listed
+    plans: tuple[CompactionPlan, ...] = ()  # claimed before the removal
 
 
 def removal(
@@ -64,11 +65,19 @@ def removal(
     most_rows: int | None = None,
     ends: Callable[[], bool] = lambda: False,
 ) -> Removal | None:
-    """What of a partition was committed before the day `before` (UTC); None if nothing was. Nothing is changed.
+    """Return what of a partition was committed before the day `before` (UTC); None if nothing was. Nothing is changed.
 
-    `now` is by the store's clock. With `most_rows`, no more than is needed to come to so many; less if it `ends`.
+    Args:
+        store: where the files are.
+        tp: the partition.
+        before: the day (UTC) before which files were committed.
+        now: the time by the store's clock.
+        most_rows: stop at the unit with which so many rows are reached; None for all.
+        ends: asked before each unit; True to stop there.
 
-    Raises ChainError if the chain is not whole, StoreUnavailable.
+    Raises:
+        ChainError: the chain is not whole.
+        StoreUnavailable: the store does not answer.
     """
     covers = {name.first: name for name in compacted_names(store, layout.PREDICTIONS, tp)}
     names = segment_names(store, tp)
@@ -103,14 +112,14 @@ def removal(
 
 
 def _begins(store: Store, tp: TopicPartition, first: SegmentName) -> SegmentName:
-    """Where the chain does."""
+    """Return the segment with which the chain begins."""
     origin = claims.read_origin(store, tp)
     return max(first if origin is None else SegmentName(origin.offset), beginning_name(store, tp))
 
 
 @dataclass(frozen=True, slots=True)
 class _Unit:
-    """What is one compacted file, or is planned to be one."""
+    """The segments of one compacted file, made or planned."""
 
     name: CompactedName
     segments: int
@@ -126,7 +135,7 @@ def _next(
     names: Sequence[SegmentName],
     before: date,
 ) -> _Unit | None:
-    """What begins with `start`, if all of it was committed before the day."""
+    """Return the unit that begins with `start`, if all of it was committed before the day."""
     if (cover := covers.get(start)) is not None:
         if cover.day >= before.isoformat():
             return None
@@ -148,16 +157,18 @@ def _next(
 
 
 def _is_new(store: Store, tp: TopicPartition, found: _Unit, names: Sequence[SegmentName], now: datetime) -> bool:
-    """Whether the store has had the last of its segments for less than a day."""
+    """Return True if the store has had the last segment of the unit for less than a day."""
     last = max((name for name in names if name < found.name.until), default=found.name.first)
     written = store.modified(layout.segment_key(tp, last))
     return written is None or now - written < LEAST
 
 
 def remove(store: Store, what: Removal, *, failpoint: Failpoint = lambda _: None) -> Iterator[str]:
-    """Remove it; each key is yielded when it is gone. May be begun again.
+    """Remove the files; yield each key when it is gone. The call can be repeated after a crash.
 
-    Raises ChainError if the chain is not whole, or another cut was quicker; StoreUnavailable.
+    Raises:
+        ChainError: the chain is not whole, or another cut or compaction was quicker.
+        StoreUnavailable: the store does not answer.
     """
     for plan in what.plans:
         claimed = choice.claim(store, what.tp, plan)
@@ -190,11 +201,12 @@ def _beginning(store: Store, what: Removal) -> Beginning:
 
 
 def sweep(store: Store, tp: TopicPartition, *, now: datetime, failpoint: Failpoint = lambda _: None) -> Iterator[str]:
-    """Remove what lies before the beginning: of this pass, of one that died, of a worker that stood still for days.
+    """Remove what comes before the beginning: files of this pass, of one that died, of a worker suspended for days.
 
     A file that the store has had for less than a day by its clock, where it is `now`, stays for a later pass.
 
-    Raises ChainError if the claim that names the beginning is damaged or does not fit the chain: nothing is removed.
+    Raises:
+        ChainError: the claim that names the beginning is damaged or does not fit the chain; nothing is removed.
     """
     begins = _checked_beginning(store, tp)
     if begins is None:
@@ -214,7 +226,7 @@ def sweep(store: Store, tp: TopicPartition, *, now: datetime, failpoint: Failpoi
 
 
 def _checked_beginning(store: Store, tp: TopicPartition) -> SegmentName | None:
-    """Return what the chain begins with, by a claim that fits what is there; None if retention never cut it."""
+    """Return the segment that the chain begins with, by a claim that fits the files; None if retention never cut it."""
     cut = beginning.read(store, tp)
     if cut is None:
         return None
@@ -248,7 +260,7 @@ def _checked_beginning(store: Store, tp: TopicPartition) -> SegmentName | None:
 
 
 def _sizes(store: Store, tp: TopicPartition, begins: SegmentName) -> dict[str, int]:
-    """The bytes of every file of the partition before its beginning, traces before the predictions that they are of."""
+    """Return the bytes of every file of the partition before its beginning, traces before their predictions."""
     found: dict[str, int] = {}
     for dataset in (layout.TRACES, layout.PREDICTIONS):
         for key, size in store.sizes(layout.folder(dataset, tp)).items():

@@ -1,4 +1,4 @@
-"""One chain, followed from its origin: each segment must be what those before it, its own parts and the topic say."""
+"""The check of one chain from its origin: each segment must agree with those before it, its own parts and the topic."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _ANY = 2**31
 class ChainCheck:
     """One partition's chain, as far as it was followed; for the arguments see `verify.walk`.
 
-    Its methods raise Broken, where there is nothing to go on from, and what `BrokerLog` raises.
+    Its methods raise `Broken` if there is nothing to go on from, and the errors of `BrokerLog`.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class ChainCheck:
         self._skipped: SegmentName | None = None
 
     def begin(self) -> None:
-        """Read the claims, what compacted files stand for and, if there is one, the topic's identity."""
+        """Read the claims, what compacted files cover and, if there is a log, the topic's identity."""
         tp, key = self.report.tp, layout.origin_key(self.report.tp)
         try:
             if claims.read_sink_id(self._store) is None or claims.read_origin(self._store, tp) is None:
@@ -76,11 +76,11 @@ class ChainCheck:
         self._sink, self._place, self._pending = chain.sink, ChainPlace(chain.origin, chain.previous), chain.pending
         self.report.retained, self._knows_before = chain.retained, chain.retained is None
         self.report.next_offset = chain.origin.first
-        # A topic may have got more partitions since: how many there were says nothing about a segment.
+        # A topic may have got more partitions since: their number at the time proves nothing about a segment.
         self._identity = replace(chain.identity, partitions=_ANY)
         if self._log is not None:
             self._compare_identity(self._log, chain.identity, key)
-        if covered.deleted:  # of what is left before that, compacted files say the same: that was checked
+        if covered.deleted:  # segments that are left before that were compared with the compacted files
             self._skipped, self._place = covered.until, ChainPlace(covered.until, covered.previous)
             self._pending, self._knows_before = covered.pending, False
             self.report.compacted, self.report.rows, self.report.gaps = covered.files, covered.rows, [*covered.gaps]
@@ -89,7 +89,7 @@ class ChainCheck:
                 self.report.faults += self._compacted_disagree(self._log, covered)
 
     def follow(self, keys: Sequence[str]) -> Iterator[None]:
-        """Compare each segment with all before it; a step for each."""
+        """Compare each segment with all before it; yield after each."""
         for link in walk(self._read, self.report.tp, self._place, keys):
             self._compare(link, is_newest=link.key == keys[-1])
             yield
@@ -109,7 +109,7 @@ class ChainCheck:
             return
         try:
             rows = segment.read_rows(link.data, key)
-            # Beyond a gap nobody knows what was pending, and what states there were.
+            # After a gap it is unknown what was pending, and what states there were.
             said = list(self._contents_disagree(rows, footer)) if link.broken != "gap" else []
             if self._states is not None:
                 knows = self._knows_before and link.broken != "gap" and footer.states_of is None
@@ -126,9 +126,9 @@ class ChainCheck:
         found.faults += faults
         found.segments, found.rows = found.segments + 1, found.rows + rows.num_rows
         found.next_offset, found.pending = footer.next, len(footer.pending)
-        found.gaps += footer.gaps if footer.states_of is None else ()  # else they are what the other root has
+        found.gaps += footer.gaps if footer.states_of is None else ()  # else they are those of the other root
         self._place, self._pending = link.after, footer.pending
-        self._knows_before = not holes.is_bridge(footer)  # of those that were lost nobody knows the states
+        self._knows_before = not holes.is_bridge(footer)  # the states of lost segments are unknown
 
     def end(self, committed: int | None) -> None:
         """Compare the head with what is known beside the chain: the group's `committed` offset, the claim of a cut."""
@@ -174,7 +174,7 @@ class ChainCheck:
         yield from consistency.row_inconsistencies(rows, footer)
 
     def _traces_disagree(self, key: str, footer: SegmentFooter, *, may_be_missing: bool) -> Iterator[Finding]:
-        """The newest segment's traces may be missing: recovery writes them."""
+        """Yield how the traces differ; those of the newest segment may be missing, because recovery writes them."""
         where = layout.traces_key(key)
         data = self._store.get(where) if where in self._traces else None
         if data is None:
@@ -201,8 +201,8 @@ class ChainCheck:
     def _log_disagrees(
         self, log: BrokerLog, footer: SegmentFooter, rows: pa.Table, *, is_newest: bool
     ) -> Iterator[tuple[str, str]]:
-        """Every message that the broker still has, up to the head, must be in rows or pending, or a gap says why."""
-        if footer.next > self._log_end:  # which a worker may have followed since it was asked for
+        """Yield the messages that the broker still has, up to the head, and that no row, pending offset or gap has."""
+        if footer.next > self._log_end:  # a worker may have gone on since the end was read
             self._log_end = log.bounds(self.report.tp)[1]
         if footer.next > self._log_end and not self._ends_early:
             self._ends_early = True
@@ -212,18 +212,18 @@ class ChainCheck:
                 "need half a minute to know its log)",
             )
         yield from self._unaccounted(log, footer.first, footer.next, rows, footer.pending, footer.gaps)
-        if is_newest:  # offsets would count markers of transactions, which nobody will ever serve
+        if is_newest:  # by messages, because offsets would count markers of transactions, which are never served
             self.report.lag = self._unread(log, footer.next)
 
     def _unread(self, log: BrokerLog, first: int) -> int:
-        """How many messages the broker has from this offset on."""
+        """Return the number of messages that the broker has from this offset on."""
         first = max(first, self._log_start)
         return len(log.messages(self.report.tp, first, self._log_end)[0]) if first < self._log_end else 0
 
     def _compacted_disagree(self, log: BrokerLog, covered: Covered) -> Iterator[Finding]:
-        """Files that stand for deleted segments, against what the broker still has of them."""
+        """Yield how files that replace deleted segments differ from what the broker still has of them."""
         for file in check.accounted(self._store, self.report.tp, covered, since=self._log_start):
-            # Where the log ends before, that is said of the first segment that is still there.
+            # If the log ends before them, the first segment that still exists reports it.
             yield from (
                 damage(file.key, *said)
                 for said in self._unaccounted(log, file.first, file.next, file.rows, file.pending, file.gaps)
@@ -239,7 +239,7 @@ class ChainCheck:
         self.report.messages = (self.report.messages or 0) + len(delivered)
         missing = np.setdiff1d(delivered, np.union1d(rows["offset"].to_numpy(), np.asarray(pending, np.int64)))
         for gap in gaps:
-            if gap.reason != Lost.DELETED:  # the broker has them, and by other settings they can be read
+            if gap.reason != Lost.DELETED:  # the broker has these messages, and with other settings they can be read
                 missing = missing[(missing < gap.first) | (missing >= gap.until)]
         if len(missing):
             told = invariant.some(missing)
@@ -252,10 +252,10 @@ class ChainCheck:
         yield from self._others(rows, has)
 
     def _others(self, rows: pa.Table, has: Mapping[int, int]) -> Iterator[tuple[str, str]]:
-        """Rows of messages that the log does not have any more, though it has others of these offsets."""
+        """Yield rows whose messages the log does not have any more, though it has others at their offsets."""
         dated = rows.select(["offset", "kafka_timestamp"]).drop_null()
         known = zip(dated["offset"].to_pylist(), dated["kafka_timestamp"].cast(pa.int64()).to_pylist(), strict=True)
-        stated = ((offset, stated_ms(at)) for offset, at in known)  # earlier versions kept any number
+        stated = ((offset, stated_ms(at)) for offset, at in known)  # earlier versions stored any number
         others = {offset: at for offset, at in stated if has.get(offset, at) != at}
         if others:
             first = min(others)
@@ -268,10 +268,10 @@ class ChainCheck:
 
 
 def _holds(data: bytes, table: pa.Table) -> bool:
-    """True if the Parquet file `data` is undamaged and holds `table`; nan equals nan.
+    """Return True if the Parquet file `data` is undamaged and holds `table`; nan equals nan.
 
-    An earlier version wrote no column that came later, also of a segment that has it, which it adopted; and nan where
-    audit regret is null.
+    An earlier version wrote no later columns, not even for a segment that has them, which it adopted; and it wrote nan
+    where audit regret is null.
     """
     try:
         found = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True).read()

@@ -1,4 +1,4 @@
-"""What `verify` finds, and what it asks a broker: the values that its parts share."""
+"""The findings of `verify`, and its questions to a broker: the values that its parts share."""
 
 from __future__ import annotations
 
@@ -32,11 +32,12 @@ damage = partial(Finding, "damage")
 
 @dataclass(slots=True)
 class ChainReport:
-    """What was found in one partition's chain; `messages` were compared with the broker's, `lag` is beyond the head.
+    """The findings in one partition's chain.
 
-    `rows` are those of the segments, and of the `compacted` files that stand for segments which were deleted; `gaps`
-    are offsets that have none on purpose. With `retained`, retention removed what was before the chain's beginning. A
-    chain that began and has no segment yet has neither segments nor compacted files.
+    `messages` were compared with the broker's, `lag` is the number of messages beyond the head. `rows` are those of the
+    segments, and of the `compacted` files that replace deleted segments; `gaps` are offsets that have none on purpose.
+    With `retained`, retention removed what was before the chain's beginning. A chain that began and has no segment yet
+    has neither segments nor compacted files.
     """
 
     tp: TopicPartition
@@ -53,12 +54,12 @@ class ChainReport:
 
     @property
     def is_empty(self) -> bool:
-        """True if there is nothing of the chain but the claim of its beginning."""
+        """True if nothing of the chain exists but the claim of its beginning."""
         return not self.segments and not self.compacted
 
 
 def joined(gaps: Iterable[Gap]) -> list[Gap]:
-    """The gaps in order, those of one reason that follow each other as one."""
+    """Return the gaps in order, with adjacent ones of one reason joined."""
     found: list[Gap] = []
     for gap in sorted(gaps):
         if found and (found[-1].until, found[-1].reason) == (gap.first, gap.reason):
@@ -80,13 +81,13 @@ class BrokerLog(Protocol):
     """The topic as the broker has it now."""
 
     def identity(self, topic: str) -> TopicIdentity:
-        """Which topic it is. Raises SourceError if there is none, BrokerUnavailable."""
+        """Return the identity of the topic. Raises SourceError if there is none, and BrokerUnavailable."""
 
     def bounds(self, tp: TopicPartition) -> tuple[int, int]:
-        """(log start, log end). Raises SourceError if there is no such partition, BrokerUnavailable."""
+        """Return (log start, log end). Raises SourceError if there is no such partition, and BrokerUnavailable."""
 
     def messages(self, tp: TopicPartition, first: int, until: int) -> tuple[Offsets, Offsets]:
-        """Of those in [first, until): offsets, ascending, and timestamps in milliseconds, -1 for none.
+        """Return the offsets in [first, until), ascending, and their timestamps in milliseconds, -1 for none.
 
-        Quick where each call for a partition begins where the last one ended. Raises BrokerUnavailable.
+        It is quick if each call for a partition begins where the last one ended. Raises BrokerUnavailable.
         """

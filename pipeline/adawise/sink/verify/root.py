@@ -1,8 +1,8 @@
 """The proof that a sink is whole: chains, rows, offsets, states, traces, and the topic beside them. It changes nothing.
 
-A chain is walked once, a segment at a time, and each segment is compared with the one before it: that there is no gap
-and no overlap, and that every offset is in rows once, follows from each step (`chain`). What the walk holds is
-one segment, the states of one partition's streams, and the names of files.
+A chain is walked once, a segment at a time, and each segment is compared with the one before it. That there is no gap
+and no overlap, and that every offset is in rows once, follows from each step (`chain`). The walk holds one segment, the
+states of one partition's streams, and the names of files.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from adawise.store.store import Store
 
 
 def verify(store: Store, *, contiguous: bool = False, read_state: ReadState | None = None) -> list[Finding]:
-    """All faults of all chains and of what lies beside them; [] if none. See `walk` for the arguments."""
+    """Return all faults of all chains and of the files beside them; [] if none. See `walk` for the arguments."""
     reports = walk(store, contiguous=contiguous, read_state=read_state)
     return [*(fault for report in reports for fault in report.faults), *strays(store)]
 
 
 def strays(store: Store) -> list[Finding]:
-    """Files among the segments, the traces and the compacted files that no chain accounts for."""
-    traces = store.list(layout.TRACES)  # before the segments: a worker writes them after these
+    """Return the files among the segments, the traces and the compacted files that no chain accounts for."""
+    traces = store.list(layout.TRACES)  # listed before the segments, because a worker writes traces after them
     segments = store.list(layout.PREDICTIONS)
     known = {layout.traces_key(key) for key in segments}
-    if not known.issuperset(traces):  # those that went with their segments meanwhile are none
+    if not known.issuperset(traces):  # traces that were removed meanwhile with their segments are no strays
         traces = sorted(set(traces) & set(store.list(layout.TRACES)))
     begins = beginnings(store) if traces else {}
     return [
@@ -64,15 +64,15 @@ def walk(
     committed: Mapping[TopicPartition, int] | None = None,
     on_segment: Callable[[], object] = lambda: None,
 ) -> Iterator[ChainReport]:
-    """Walk every chain that ever began, from its origin to its head, one report for each.
+    """Walk every chain that ever began, from its origin to its head; yield one report for each.
 
     Args:
-        store: what to read.
+        store: the store of the root.
         contiguous: every offset must be accounted for, because the topic is neither compacted nor transactional;
-            without it, one that nothing mentions is taken for a hole of the log.
-        read_state: reads a state; None leaves states alone.
-        log: the topic, to be compared with too.
-        committed: the offsets that the root's group had committed before: no chain ends before its own.
+            without it, an offset that nothing mentions is taken for a hole of the log.
+        read_state: reads a state; None leaves states unchecked.
+        log: the topic to compare with, if any.
+        committed: the offsets that the root's group had committed before: no chain may end before its own.
         on_segment: called after each segment.
 
     Raises:
@@ -90,13 +90,13 @@ def walk(
     for tp, keys in sorted(found.items()):
         report = walked(tp, keys)
         while report.faults and set(keys) - set(left := _keys(store, tp)):
-            # Retention, or a compaction, has removed what was listed: what is there since then is whole by itself.
+            # Retention or a compaction has removed listed files; the chain that is left now is whole by itself.
             keys, report = left, walked(tp, left)
         yield report
 
 
 def begun_partitions(store: Store) -> set[TopicPartition]:
-    """The partitions whose chain somebody began or cut, by the names of the claims."""
+    """Return the partitions whose chain was begun or cut, by the names of the claims."""
     begun = {tp for key in store.list(layout.ORIGINS) if (tp := layout.parse_origin_key(key)) is not None}
     return begun | beginnings(store).keys()
 
@@ -109,7 +109,7 @@ def _walked(
         for _ in chain.follow(keys):
             on_segment()
         chain.end(committed)
-    except Broken as broken:  # what comes after it has nothing to agree with
+    except Broken as broken:  # the segments after it have nothing to agree with
         chain.report.faults.append(broken.fault)
     return chain.report
 
