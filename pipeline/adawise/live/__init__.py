@@ -1,1 +1,1 @@
-"""What is known of a running worker, or of a fleet of them, to be shown: cameras, health, metrics. Knows no HTTP."""
+"""The live state of a worker or of a fleet, for display: cameras, health and metrics. It does not depend on HTTP."""

@@ -1,6 +1,6 @@
-"""How far behind a partition is: one definition for the metrics, the page, the probes and `adawise status`. Pure.
+"""The lag of a partition: one definition for the metrics, the page, the probes and `adawise status`. Pure functions.
 
-A message waits until its row is durable, wherever it is: at the broker, in memory, or in a batch that is not complete.
+A message counts as waiting until its row is durable, whether it is at the broker, in memory or in an incomplete batch.
 """
 
 from __future__ import annotations
@@ -13,21 +13,25 @@ from dataclasses import dataclass, field
 from adawise.text import as_duration
 
 BEHIND_S = 60.0
-"""A partition is behind if its oldest waiting message is older than this."""
+"""The age of the oldest waiting message, in seconds, above which a partition is behind."""
 
 RATE_S = 300.0
-"""Seconds that the rates are taken over."""
+"""The length of the window that rates are computed over, in seconds."""
 
-_LEAST_S = 10.0  # a rate over less would say more of the flushes than of the load
-_APART_S = 5.0
+_LEAST_S = 10.0  # over a shorter time, a rate reflects the flushes more than the load
+_APART_S = 5.0  # between two remembered counts
 
 
 @dataclass(frozen=True, slots=True)
 class PartitionLag:
-    """What waits of one partition, in messages, and how it changes. None is what is not known.
+    """The lag of one partition in messages, and how it changes. A field is None if its value is not known.
 
-    `age_s` is that of the oldest waiting message, by its Kafka timestamp. `arriving_per_s` came to the log and
-    `served_per_s` got durable rows, over the last `RATE_S` or since it is watched.
+    Attributes:
+        lag: messages without a durable row.
+        age_s: age of the oldest waiting message, by its Kafka timestamp; 0 if none waits.
+        arriving_per_s: messages per second that were appended to the log, over the last `RATE_S` or since the
+            partition is watched, if that is shorter.
+        served_per_s: messages per second that got durable rows, over the same time.
     """
 
     lag: int | None
@@ -37,12 +41,15 @@ class PartitionLag:
 
     @property
     def is_behind(self) -> bool:
-        """True if something waits for longer than batches and segments take."""
+        """True if a message has waited longer than `BEHIND_S`, which is more than batches and segments take."""
         return bool(self.lag) and self.age_s is not None and self.age_s > BEHIND_S
 
     @property
     def catch_up_s(self) -> float | None:
-        """Seconds until nothing waits any more at these rates; 0 if it is not behind, infinite if it never will be."""
+        """Seconds until no message waits, at the present rates.
+
+        0 if the partition is not behind, infinite if it cannot catch up, None if the lag or a rate is not known.
+        """
         if self.lag is None or self.age_s is None:
             return None
         if not self.is_behind:
@@ -55,15 +62,18 @@ class PartitionLag:
 
 @dataclass(slots=True)
 class Rates:
-    """How many messages of one partition came and were served, over the last `RATE_S`.
+    """The arrival rate and the service rate of one partition over the last `RATE_S`.
 
-    It remembers the counts of a moment every few seconds: those that are durable, and all that came.
+    Every few seconds it remembers how many messages were durable and how many had arrived.
     """
 
-    _marks: deque[tuple[float, int, int]] = field(default_factory=deque)
+    _marks: deque[tuple[float, int, int]] = field(default_factory=deque)  # (time, durable, arrived)
 
     def add(self, now_s: float, durable: int, lag: int | None) -> tuple[float | None, float | None]:
-        """(arriving, served) a second, up to this moment; None until there is enough to tell."""
+        """Add the counts of this moment, and return messages (arriving, served) per second.
+
+        Both are None if the lag is not known, or while the observed time is shorter than ten seconds.
+        """
         if lag is None:
             return None, None
         marks = self._marks
@@ -79,7 +89,7 @@ class Rates:
 
 
 def backlog_facts(backlogs: Sequence[PartitionLag]) -> list[tuple[str, str]]:
-    """What a page says of all partitions together; nothing of what is not known of any."""
+    """Return names and values that summarize all partitions for a page, without the values that are not known."""
     lags = [each.lag for each in backlogs if each.lag is not None]
     ages = [each.age_s for each in backlogs if each.age_s is not None and each.lag]
     arriving = [each.arriving_per_s for each in backlogs if each.arriving_per_s is not None]
@@ -95,5 +105,5 @@ def backlog_facts(backlogs: Sequence[PartitionLag]) -> list[tuple[str, str]]:
 
 
 def caught_up_in(seconds: float) -> str:
-    """How long it takes to catch up, in words."""
+    """Format the time until a partition has caught up."""
     return "never" if math.isinf(seconds) else as_duration(seconds)

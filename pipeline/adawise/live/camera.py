@@ -1,4 +1,7 @@
-"""What is kept of one camera: sums that fade, and the last ten minutes in steps. Pure: time is an argument."""
+"""The live statistics of one camera: exponentially decaying sums, and the last ten minutes in steps of five seconds.
+
+Nothing here reads a clock: the time is an argument.
+"""
 
 from __future__ import annotations
 
@@ -16,28 +19,28 @@ from adawise.records import TopicPartition
 from adawise.worker.events import PartitionProgress
 
 HALF_LIFE_S = 60.0
-"""Of what shares, FE and agreement are taken over."""
+"""The half-life of the decaying sums behind class shares, FE (forward equivalents) and agreement, in seconds."""
 
 RECENT_STEPS = round(BEFORE_S / STEP_S)
-"""Five minutes: the time that rejections and changes are counted over."""
+"""The number of steps in five minutes, the time over which rejections and changes are counted."""
 
 NEW, RETURNED = "new", "returned"
-"""What a condition is that a camera comes into; the values are stable: a metric's label has them."""
+"""The two kinds of a condition that a camera enters. The values are stable: they are labels of a metric."""
 
-_CONDITIONS = 64  # more than a state remembers by default
-_RATE_STEPS = 12
+_CONDITIONS = 64  # whose returns are counted; more than a state remembers by default
+_RATE_STEPS = 12  # that images per second are computed over: one minute
 _NOW_STEPS = round(NOW_S / STEP_S)
-_SHOWN = 4  # classes
-_FORGOTTEN = 0.002  # of the fading sums
+_SHOWN = 4  # classes in a row of the page
+_FORGOTTEN = 0.002  # share of the decayed image count below which a class is dropped
 
 
 class LiveCamera:
-    """One camera of one partition.
+    """The live statistics of one camera of one partition.
 
     Args:
-        stream_id: its name.
-        tp: its partition.
-        now_s: when it was first heard; Unix time, as all times here.
+        stream_id: name of the camera.
+        tp: partition of the camera.
+        now_s: Unix time, in seconds, at which its first image or rejection came, or at which the chain last saw it.
     """
 
     __slots__ = (
@@ -55,11 +58,11 @@ class LiveCamera:
         self.forwards = 0.0
         self.alpha: float | None = None
         self.condition: int | None = None
-        self._returns: dict[int, int] = {}  # into each condition; the one that it came into last is last
+        self._returns: dict[int, int] = {}  # by condition; the condition entered last is at the end
         self._came_s, self._came = -math.inf, ""
         self.reason = ""  # of its last rejection
         self.reset, self.reset_s = "", -math.inf
-        self.gap_s: float | None = None  # between batches, as is usual; None before the second
+        self.gap_s: float | None = None  # moving average of the time between batches; None before the second batch
         self.pixels: npt.NDArray[np.uint8] | None = None
         self.picture = 0
         self._served_s: float | None = None
@@ -69,14 +72,14 @@ class LiveCamera:
             array("L", [0] * STEPS),
             array("L", [0] * STEPS),
         )
-        self._trail: deque[float | None] = deque(maxlen=STEPS)  # of the steps up to the last one that had a batch
+        self._trail: deque[float | None] = deque(maxlen=STEPS)  # mean alphas, up to the last step that had a batch
         self._trail_step = self._step
         self._faded_s = now_s
         self._weight = self._passed = self._compared = self._agreed = self._confidence = 0.0
         self._classes: dict[int, float] = {}
 
     def forget_classes(self) -> None:
-        """Another pair serves: its classes have other numbers."""
+        """Clear the class counts, since another pair serves and numbers its classes differently."""
         self._classes.clear()
 
     def served(
@@ -91,7 +94,18 @@ class LiveCamera:
         agreed: int,
         reset: str | None,
     ) -> None:
-        """A batch; `labels` are class indices of its images, `confidence` is their mean, `agreed` of `compared`."""
+        """Add a served batch.
+
+        Args:
+            now_s: Unix time of the batch.
+            alpha: interpolation weight that served it, in [0, 1].
+            forward_equivalents: forwards through the image tower per image.
+            labels: class index of the label of each image.
+            confidence: mean probability of these labels.
+            compared: images that both endpoints labelled.
+            agreed: those of them to which both endpoints gave the same label.
+            reset: why the stream began to learn anew in this batch; None or "" if it did not.
+        """
         count = len(labels)
         at = self._at(now_s)
         self._fade(now_s)
@@ -116,7 +130,7 @@ class LiveCamera:
         self._served_s = self.seen_s = now_s
 
     def enter(self, now_s: float, condition: int, is_back: bool) -> str:
-        """It is in this condition: `NEW` or `RETURNED` if it was in another one before, else ""."""
+        """Record the camera's condition; return `NEW` or `RETURNED` if it was in another one before, else ""."""
         before, self.condition = self.condition, condition
         if before is None or before == condition:
             return ""
@@ -128,21 +142,23 @@ class LiveCamera:
         return self._came
 
     def reject(self, now_s: float, reason: str) -> None:
-        """An image of it could not be read."""
+        """Count an image that was rejected."""
         self._rejected[self._at(now_s)] += 1
         self.rejected += 1
         self.reason, self.seen_s = reason, now_s
 
     @property
     def forward_equivalents(self) -> float | None:
-        """Of the last minutes."""
+        """Forwards through the image tower per image over the last minutes; None without images."""
         return self._passed / self._weight if self._weight > 0.0 else None
 
     def facts(self, now_s: float, *, failure: str = "", served_until_s: float = math.inf) -> CameraFacts:
-        """Return what its state follows from.
+        """Return the facts that determine the camera's state.
 
-        `failure` is what keeps its partition from being served or written. What came to the topic up to
-        `served_until_s` was served.
+        Args:
+            now_s: Unix time.
+            failure: why its partition is not served or not written; empty if it is.
+            served_until_s: Unix time up to which the messages of the topic have been served.
         """
         self._at(now_s)
         is_recent = self._came and now_s - self._came_s < BEFORE_S
@@ -166,7 +182,7 @@ class LiveCamera:
     def row(
         self, facts: CameraFacts, policy: StatePolicy, classes: Sequence[str], partition: PartitionProgress | None
     ) -> CameraRow:
-        """What the page shows at the moment of `facts`, which are its own."""
+        """Return the camera's row of the page at the time of `facts`, which come from its own `facts` method."""
         now_s = facts.now_s
         self._at(now_s)
         found, why = state(facts, policy)
@@ -196,18 +212,18 @@ class LiveCamera:
         )
 
     def _level(self, first: int, until: int) -> float | None:
-        """Mean alpha over the images of steps, counted back from now."""
+        """Return the mean alpha over the images of steps `first` to `until` (exclusive), counted back from now."""
         images = self._sum(self._images, first, until)
         return self._sum(self._alphas, first, until) / images if images else None
 
     def _sum(self, ring: array[int] | array[float], first: int, until: int) -> float:
-        """Over steps, counted back from now."""
+        """Return the sum of a ring buffer over steps `first` to `until` (exclusive), counted back from now."""
         end = (self._step - first) % STEPS + 1
         begin = end - (until - first)
         return sum(ring[begin:end]) if begin >= 0 else sum(ring[begin:]) + sum(ring[:end])
 
     def _at(self, now_s: float) -> int:
-        """The place of this step; those between it and the last one are emptied."""
+        """Return the index of this step in the ring buffers, after clearing the steps since the last one."""
         step = max(self._step, int(now_s // STEP_S))
         for passed in range(max(self._step, step - STEPS) + 1, step + 1):
             at = passed % STEPS
@@ -217,8 +233,9 @@ class LiveCamera:
         return step % STEPS
 
     def _trace(self, at: int) -> None:
-        """Keep the mean alpha of this step, which had a batch."""
+        """Store the mean alpha of this step, which had a batch; `at` is its index in the ring buffers."""
         trail, missing = self._trail, self._step - self._trail_step
+        # Steps without a batch become None; the last place is then overwritten by this step.
         if missing >= STEPS or not trail:
             trail.clear()
             missing = 1
@@ -227,6 +244,7 @@ class LiveCamera:
         self._trail_step = self._step
 
     def _fade(self, now_s: float) -> None:
+        """Decay the sums to this time, and drop classes that hardly occur any more."""
         kept = 0.5 ** (max(0.0, now_s - self._faded_s) / HALF_LIFE_S)
         self._faded_s = now_s
         self._weight *= kept

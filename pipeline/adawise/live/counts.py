@@ -1,4 +1,4 @@
-"""Counters and histograms in plain memory, moved by events. Pure."""
+"""Counters and histograms in plain memory, which events increase. Pure: no clock, no I/O."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ COMMIT_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0)
 
 
 class Distribution:
-    """How many values came to lie at or below each of some bounds, and their sum.
+    """A histogram: the number of values at or below each bound, and the sum of all values (`total`).
 
     Args:
-        bounds: ascending.
+        bounds: upper bounds of the buckets, ascending.
     """
 
     __slots__ = ("_bounds", "_counts", "total")
@@ -31,18 +31,18 @@ class Distribution:
         self.total = 0.0
 
     def add(self, value: float) -> None:
-        """Count a value; nan is none."""
-        if value == value:
+        """Count a value; nan is ignored."""
+        if value == value:  # false for nan alone
             self._counts[bisect_left(self._bounds, value)] += 1
             self.total += value
 
     @property
     def count(self) -> int:
-        """Values in all."""
+        """The number of values."""
         return sum(self._counts)
 
     def cumulative(self) -> Iterator[tuple[str, int]]:
-        """(bound, values at or below it), `+Inf` last."""
+        """Yield each bound as text with the number of values at or below it; `+Inf` is last."""
         below = 0
         for bound, count in zip((*map(str, self._bounds), "+Inf"), self._counts, strict=True):
             below += count
@@ -51,11 +51,15 @@ class Distribution:
 
 @dataclass(frozen=True, slots=True)
 class Movement(Generic[Kind]):
-    """Which event moves a counter or a histogram, and by how much.
+    """The event that increases a counter or fills a histogram, and by how much.
 
-    `amounts` gives pairs of label values and what is added to their series, or a value for their histogram. The series
-    of `known` are there from the beginning, at 0: nobody would see a series appear and rise to 1. A histogram has
-    `bounds`, a counter has none.
+    Attributes:
+        event: type of the event.
+        amounts: returns pairs of label values and the amount to add to their counter, or a value for their histogram.
+        labels: names of the labels.
+        known: label values whose series exist from the beginning, at 0. Prometheus computes no increase for a series
+            that first appears at 1.
+        bounds: upper bounds of a histogram's buckets; None for a counter.
     """
 
     event: type[Kind]
@@ -66,10 +70,10 @@ class Movement(Generic[Kind]):
 
 
 class Counters:
-    """The values of counters and histograms, moved by events alone, since the process began.
+    """The values of all counters and histograms since the process began. Only events change them.
 
     Args:
-        movements: by the metric's name.
+        movements: what changes each metric, by its name.
     """
 
     def __init__(self, movements: Mapping[str, Movement[Any]]) -> None:
@@ -84,7 +88,7 @@ class Counters:
         return 0 if movement.bounds is None else Distribution(movement.bounds)
 
     def add(self, event: object) -> None:
-        """Move what this event moves."""
+        """Update the metrics that this event changes."""
         for name, movement in self._by_event.get(type(event), ()):
             values = self._values[name]
             for labels, amount in movement.amounts(event):

@@ -1,8 +1,9 @@
-"""Is the worker started, ready, alive: the three answers of the probes, with reasons. Pure: time is an argument.
+"""The answers to the startup, liveness and readiness probes, with reasons. Pure: the time is an argument.
 
-Alive means that its loop turns, whatever broker and store do: a restart would mend neither. Ready is said once the
-model is loaded, the store checked, the group joined and the first step made. It stays said while partitions move, or
-broker or store are away: a rollout must not wait for somebody else's outage. It is taken back when the worker stops.
+A worker is alive while its loop turns, even if the broker or the store is down, since a restart would fix neither. It
+is ready once it has loaded the model, checked the store, joined the group and made its first step. It stays ready while
+partitions are reassigned or the broker or the store is down, so that a rollout does not wait for their outage. It is no
+longer ready once its loop is stuck or it stops.
 """
 
 from __future__ import annotations
@@ -35,33 +36,33 @@ _DOING = {
 
 @dataclass(frozen=True, slots=True)
 class ProbeAnswer:
-    """Of a probe. `reasons` say why not, or, where `ok`, what is amiss all the same."""
+    """The answer to a probe. `reasons` say why it is negative or, if it is `ok`, which problems there are anyway."""
 
     ok: bool
-    status: str  # one word, stable
+    status: str  # one word, which is stable
     phase: Phase
-    phase_s: float  # seconds in it
+    phase_s: float  # seconds since the phase began
     reasons: Sequence[str] = ()
 
 
 @dataclass(slots=True)
 class Outage:
-    """Tries of one thing that failed, one after the other, since then; `party` is who failed the last of them."""
+    """An uninterrupted series of failed tries of one operation; `party` is what caused the last failure."""
 
     since_s: float
     party: str
     error: str
-    is_full: bool = False  # and not silent
+    is_full: bool = False  # the store answers, but has no room
 
 
 @dataclass(slots=True)
 class Health:
-    """What the probes answer from.
+    """The state of the process from which the probes are answered.
 
     Args:
-        began_s: when the process began.
-        stuck_after_s: without a step or an event, and the loop does not turn any more.
-        doing: what it does in each phase, for people.
+        began_s: Unix time at which the process began.
+        stuck_after_s: seconds without a step or an event after which the loop counts as stuck.
+        doing: description of each phase, as the end of a sentence that begins with "it".
     """
 
     began_s: float
@@ -79,43 +80,43 @@ class Health:
         self.phase_s = self.beat_s = self.began_s
 
     def enter(self, phase: Phase, now_s: float) -> None:
-        """The worker does this from now on."""
+        """Record that the worker is in this phase from now on."""
         if phase != self.phase:
             self.phase, self.phase_s = phase, now_s
 
     def progressed(self, progress: WorkerProgress, *, is_member: bool) -> None:
-        """The loop turned; `is_member`: it is in its group, with the partitions that it is to have."""
+        """Record a turn of the loop; `is_member` is True if the worker is in its group, with its assignment."""
         self.progress, self.has_stepped = progress, True
         self.has_joined = self.has_joined or is_member or bool(progress.partitions)
 
     def turned(self, now_s: float) -> None:
-        """The loop of a process that is in no group turned."""
+        """Record a turn of the loop of a process that belongs to no consumer group."""
         self.beat_s, self.has_stepped, self.has_joined = now_s, True, True
 
     def failed(self, what: str, error: AdawiseError, now_s: float) -> None:
-        """A try of `what` failed. Its outage lasts until `ended`, however long the next try takes."""
+        """Record a failed try of `what`. Its outage lasts until `ended` is called, however long the next try takes."""
         outage = self.outages.setdefault(what, Outage(now_s, "", ""))
         outage.party, outage.error, outage.is_full = party_of(error), str(error), isinstance(error, StoreFull)
 
     def ended(self, what: str) -> None:
-        """A try of `what` succeeded, or none is made any more."""
+        """Record that a try of `what` succeeded, or that it is not tried any more."""
         self.outages.pop(what, None)
 
     def outage(self, party: str) -> Outage | None:
-        """The longest that this party causes now."""
+        """Return the longest present outage that this party causes; None if there is none."""
         found = [outage for outage in self.outages.values() if outage.party == party]
         return min(found, key=lambda outage: outage.since_s, default=None)
 
     # -- the probes
 
     def started(self, now_s: float) -> ProbeAnswer:
-        """`/startupz`."""
+        """Answer `/startupz`."""
         if self.has_stepped:
             return self._answer(True, "started", now_s)
         return self._answer(False, "starting", now_s, [self._doing(now_s)])
 
     def alive(self, now_s: float) -> ProbeAnswer:
-        """`/livez`."""
+        """Answer `/livez`."""
         quiet_s = now_s - max(self.beat_s, self.phase_s)
         if self.phase in {Phase.WORKING, Phase.STOPPING} and quiet_s > self.stuck_after_s:
             why = f"the loop has not turned for {as_duration(quiet_s)}; see the log, and restart it: nothing is lost"
@@ -123,7 +124,7 @@ class Health:
         return self._answer(True, "alive", now_s)
 
     def ready(self, now_s: float) -> ProbeAnswer:
-        """`/readyz`."""
+        """Answer `/readyz`."""
         if self.phase == Phase.STOPPING:
             return self._answer(False, "stopping", now_s, [self._doing(now_s)])
         if not self.has_stepped:
@@ -135,7 +136,7 @@ class Health:
         return self._answer(True, "ready", now_s, self.amiss(now_s))
 
     def amiss(self, now_s: float, *, in_full: bool = False) -> list[str]:
-        """What is not as it should be, a sentence each; errors `in_full` name hosts and folders."""
+        """Return the present problems, one sentence each; with `in_full`, errors name hosts and folders."""
         found = []
         for party, (failing, full) in PARTIES.items():
             if outage := self.outage(party):
@@ -163,7 +164,7 @@ class Health:
         return found
 
     def backlogs(self, now_s: float) -> dict[TopicPartition, PartitionLag]:
-        """What waits of each partition, without rates."""
+        """Return the lag of each partition, without rates."""
         return {tp: waits(each, now_s) for tp, each in self.progress.partitions.items()} if self.progress else {}
 
     def _doing(self, now_s: float) -> str:
@@ -180,14 +181,14 @@ PARTIES: Mapping[str, tuple[str, str]] = {
     "store": ("the store has not answered", "the store is full, and nothing is written,"),
     "log": ("the log has not answered", ""),
 }
-"""Who may cause an outage, with the beginning of a sentence about it, and of one about a store that is full.
+"""The parties that may cause an outage. Each has the beginning of a sentence about it, and of one about a full store.
 
-The names are stable: a metric's label has them.
+The names are stable: they are labels of a metric.
 """
 
 
 def party_of(error: AdawiseError) -> str:
-    """The party that failed a try that is made again."""
+    """Return the party that caused the error of an operation that is retried."""
     if isinstance(error, StoreUnavailable):
         return "store"
     if isinstance(error, PermissionRefused):
@@ -198,7 +199,7 @@ def party_of(error: AdawiseError) -> str:
 
 
 def waits(partition: PartitionProgress, now_s: float) -> PartitionLag:
-    """What waits of a partition, without rates."""
+    """Return the lag of a partition, without rates."""
     if partition.lag == 0:
         return PartitionLag(0, 0.0)
     age_s = None if partition.oldest_ms is None else max(0.0, now_s - partition.oldest_ms / 1e3)

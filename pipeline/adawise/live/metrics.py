@@ -1,9 +1,9 @@
-"""Every metric: its name, its meaning, what to do when it moves, and which event moves it or where it is read. Pure.
+"""The tables of metrics: one for a worker (`METRICS`), one for a process that reads cameras (`CAMERA_METRICS`). Pure.
 
-One table is of a worker, one of a process that reads cameras.
+Each entry has the metric's name and meaning, what to do when it moves, and the event that changes it or how it is read.
 
-Names follow Prometheus: base units, `_total` for what only grows. Series with a partition or a stream are read from
-what the worker owns now, so that those of a lost partition are gone with the next scrape.
+Names follow Prometheus: base units, and `_total` for counters. Series with a partition or a stream are read from what
+the worker owns now, so that the series of a lost partition are gone at the next scrape.
 """
 
 from __future__ import annotations
@@ -43,20 +43,20 @@ NONE: Labels = ()
 
 @dataclass(frozen=True, slots=True)
 class Scrape:
-    """What samples are read from: the worker, what its events have moved, and what only the port knows."""
+    """The sources of a worker's samples: its state, its counters, and values that only the HTTP port knows."""
 
     worker: LiveWorker
     counters: Counters
     version: str
-    max_streams: int  # with series of their own
-    viewers: int  # of the live page
+    max_streams: int  # streams that have series of their own, at most
+    viewers: int  # browsers on the live page
     dropped: int  # events
-    clock_s: float  # the machine's, which may be set; Unix time
+    clock_s: float  # the machine's clock as Unix time; unlike `steady` it jumps when it is set
 
 
 @dataclass(frozen=True, slots=True)
 class SourceScrape:
-    """What samples of a process that reads cameras are read from."""
+    """The sources of the samples of a process that reads cameras."""
 
     sources: LiveSources
     version: str
@@ -69,7 +69,7 @@ Read = TypeVar("Read")
 
 @dataclass(frozen=True, slots=True)
 class MetricSeries(Generic[Read]):
-    """Where a metric's samples come from: pairs of label values, in the order of `labels`, and a value."""
+    """The series of a metric. `samples` yields pairs of label values, in the order of `labels`, and a value."""
 
     samples: Callable[[Read], Samples]
     labels: Labels = NONE
@@ -77,10 +77,10 @@ class MetricSeries(Generic[Read]):
 
 @dataclass(frozen=True, slots=True)
 class MetricSpec(Generic[Read]):
-    """One metric. Its series are those of a distribution only if it is a histogram.
+    """One metric. The values of a histogram's series are of type `Distribution`, all others are numbers.
 
-    A counter or a histogram that a worker's events alone move names the event (`moved_by`); the others are read from
-    what is known of the worker.
+    A counter or a histogram that only a worker's events change names the event (`moved_by`). The others are read from
+    the worker's state at each scrape.
     """
 
     name: str
@@ -91,19 +91,20 @@ class MetricSpec(Generic[Read]):
 
     @property
     def kind(self) -> Literal["counter", "gauge", "histogram"]:
-        """What Prometheus calls it."""
+        """The metric's type in Prometheus."""
         if self.moved_by is not None and self.moved_by.bounds is not None:
             return "histogram"
         return "counter" if self.name.endswith("_total") else "gauge"
 
 
 def _moved(name: str, meaning: str, remedy: str, movement: Movement[Any]) -> MetricSpec[Scrape]:
+    """Return a metric whose samples are the counters' values."""
     series: MetricSeries[Scrape] = MetricSeries(lambda scrape: scrape.counters.of(name).items(), movement.labels)
     return MetricSpec(name, meaning, remedy, series, movement)
 
 
 def _count(event: type[Kind], amount: Callable[[Kind], float] = lambda _: 1) -> Movement[Kind]:
-    """Count these events, or what `amount` is of each."""
+    """Count these events, or add up the `amount` of each."""
     return Movement(event, lambda e: [(NONE, amount(e))], known=[NONE])
 
 
@@ -115,7 +116,7 @@ def _by(
     *,
     known: Iterable[str] = (),
 ) -> Movement[Kind]:
-    """Count by a label's value; those that it has none for are not counted."""
+    """Count events by the value of a label; an event without a value (None) is not counted."""
 
     def amounts(e: Kind) -> Iterator[tuple[Labels, float]]:
         if (found := value(e)) is not None:
@@ -140,7 +141,7 @@ def _one(value: Callable[[LiveWorker], float | Distribution]) -> MetricSeries[Sc
 
 
 def _each(label: str, value: Callable[[LiveWorker], Counter[str]], names: Iterable[str] = ()) -> MetricSeries[Scrape]:
-    """Counts by a name. `names` are there from the beginning, at 0, or nobody would see a series rise to 1."""
+    """Return a series for each name. `names` exist from the beginning, at 0, so that an increase to 1 is visible."""
     known = dict.fromkeys(map(str, names), 0)
     return MetricSeries(
         lambda scrape: [((name,), count) for name, count in {**known, **value(scrape.worker)}.items()], (label,)
@@ -179,7 +180,10 @@ def _full(worker: LiveWorker) -> float:
 
 
 def _streams(value: Callable[[LiveCamera], float | None]) -> MetricSeries[Scrape]:
-    """Of those with most images: names come from strangers, and each would be a series for ever."""
+    """Return series of the streams with the most images, `max_streams` at most.
+
+    Stream names come from producers. Without a limit, a producer could create any number of series.
+    """
 
     def samples(scrape: Scrape) -> Iterator[tuple[Labels, float]]:
         cameras = scrape.worker.cameras.values()
@@ -191,7 +195,7 @@ def _streams(value: Callable[[LiveCamera], float | None]) -> MetricSeries[Scrape
 
 
 def _progress(value: Callable[[WorkerProgress], float]) -> MetricSeries[Scrape]:
-    """Of what is known once the loop has turned."""
+    """Return a series read from the worker's progress; it is absent until the loop has turned once."""
 
     def samples(scrape: Scrape) -> Samples:
         progress = scrape.worker.health.progress
@@ -622,7 +626,7 @@ def _sources(value: Callable[[LiveSources], float]) -> MetricSeries[SourceScrape
 
 
 def _each_source(value: Callable[[SourceCamera], float | None]) -> MetricSeries[SourceScrape]:
-    """Cameras come from a file of ours: there are as many series as it names."""
+    """Return a series for each camera. Their number needs no limit: the operator's file names the cameras."""
 
     def samples(scrape: SourceScrape) -> Iterator[tuple[Labels, float]]:
         for camera in scrape.sources.cameras.values():

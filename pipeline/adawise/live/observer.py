@@ -1,8 +1,8 @@
-"""A queue of events from the worker's thread to the one that serves HTTP.
+"""A queue of events from the worker's thread to the HTTP thread.
 
-The worker's thread pays for a tuple and an append. Events that the other thread does not take in time are dropped and
-counted: a page is no reason to fill the memory. A thread that takes nothing for a minute has ended: from then on fewer
-events are kept, until it takes some again.
+An event costs the worker's thread a tuple and an append. Events that the HTTP thread does not take in time are dropped
+and counted, so that the queue cannot fill the memory. If the HTTP thread has taken nothing for a minute, it is presumed
+dead: from then on fewer events are kept, until it takes some again.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ from adawise.worker.events import (
 )
 
 MOST = 65_536
-"""Events in the queue, at most."""
+"""The maximum number of events in the queue."""
 
 MOST_UNREAD = 1_024
-"""Events in the queue, at most, where the other thread has taken nothing for `_UNREAD_TURNS`."""
+"""The maximum number of events in the queue once the HTTP thread has taken nothing for `_UNREAD_TURNS`."""
 
 _PROGRESS_S = 1.0
-_UNREAD_TURNS = 60  # of `_PROGRESS_S` in which the worker's loop turned: a process that stood still counts none
-_PICTURE_S = 10.0  # between two of a camera
-_PICTURES = 100_000  # cameras whose last picture's time is known
+_UNREAD_TURNS = 60  # progress reports, one each `_PROGRESS_S`: time in which the process was suspended does not count
+_PICTURE_S = 10.0  # between two pictures of a camera
+_PICTURES = 100_000  # cameras for which the time of the last picture is remembered
 
 
 class _Progress(NamedTuple):
-    """The worker's progress at a moment, and what its source knows of the group."""
+    """The worker's progress at a moment, its membership in the group, and the number of partitions of the topic."""
 
     progress: WorkerProgress
     is_member: bool
@@ -49,13 +49,13 @@ class _Progress(NamedTuple):
 
 
 class LiveObserver:
-    """Queue events for `catch_up`.
+    """An observer of the worker that queues events until the HTTP thread calls `catch_up`.
 
     Args:
-        worker: takes the events, in the thread of `catch_up` alone.
-        counters: moved by them, likewise.
-        keeps_pictures: the last image of each camera now and then, at half its width and height.
-        clock: seconds since the epoch that never go back, as `steady`.
+        worker: takes the events, only in the thread that calls `catch_up`.
+        counters: updated by the events, only in that thread.
+        keeps_pictures: True to keep the last image of each camera every ten seconds, at half its width and height.
+        clock: seconds since the epoch that never go back, such as `steady()`.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class LiveObserver:
         self.dropped = 0
 
     def catch_up(self) -> LiveWorker:
-        """Take all queued events; for one thread, which is not the worker's."""
+        """Take all queued events and return the worker's state. Only one thread may call it, not the worker's."""
         self._unread_turns = 0
         for _ in range(len(self._events)):
             try:
@@ -86,7 +86,8 @@ class LiveObserver:
                 self._worker.observe(now_s, event, pixels)
                 self.counters.add(event)
         for what in [*self._worker.health.outages]:
-            if what not in self._failing:  # its end was dropped, and no later event would say so
+            # The event of its end may have been dropped, and no later event would end the outage.
+            if what not in self._failing:
                 self._worker.health.ended(what)
         self._worker.health.beat_s = self._beat_s
         self._worker.now_s = self._clock()
@@ -94,7 +95,7 @@ class LiveObserver:
 
     @property
     def waiting(self) -> int:
-        """Events in the queue."""
+        """The number of events in the queue."""
         return len(self._events)
 
     def view(self) -> LiveView:
@@ -117,7 +118,7 @@ class LiveObserver:
             self._events.append((now_s, event, pixels))
 
     def observe(self, event: Event) -> None:
-        """See `Observer`. Progress is taken about once a second, and no image is kept but a small picture."""
+        """See `Observer`. Progress is queued about once a second; of a batch's images only a small picture is kept."""
         match event:
             case RetryScheduled():
                 self._failing.add(event.what)
@@ -137,11 +138,11 @@ class LiveObserver:
         if now_s - self._stepped_s >= _PROGRESS_S:
             self._stepped_s = now_s
             self._unread_turns += 1
-            with suppress(RetryableError):  # nobody answers; a later step may know
+            with suppress(RetryableError):  # the broker does not answer; a later step tries again
                 self._put(_Progress(progress(), self.is_member(), self.partitions()))
 
     def _picture(self, batch: ImageBatch) -> Pixels | None:
-        """Return the last image at half its width and height, now and then."""
+        """Return the last image at half its width and height, at most every ten seconds for a stream; else None."""
         if not self._keeps_pictures or self._clock() - self._pictured_s.get(batch.stream_id, 0.0) < _PICTURE_S:
             return None
         if len(self._pictured_s) >= _PICTURES:
@@ -152,6 +153,6 @@ class LiveObserver:
 
 
 def steady() -> Callable[[], float]:
-    """A clock of seconds since the epoch that goes on evenly when the machine's is set."""
+    """Return a clock of seconds since the epoch that does not jump when the machine's clock is set."""
     apart_s = time.time() - time.monotonic()
     return lambda: apart_s + time.monotonic()

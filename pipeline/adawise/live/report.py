@@ -1,8 +1,7 @@
-"""What a worker that is not well says of itself in its root, where `adawise status` finds it (`_workers`).
+"""The health report of a worker with a problem, written to its root (`_workers`), where `adawise status` reads it.
 
-The answer of `/readyz`, and what the worker waits for. One that is well says nothing: no document is written for it.
-Where the store has no room for the smallest file, nothing can be said there either; then the free space of the root
-says it.
+It has the answer of `/readyz` and what the worker waits for. No document is written for a worker without problems. If
+the store has no room even for this file, the report is missing; `adawise status` then goes by the root's free space.
 """
 
 from __future__ import annotations
@@ -20,11 +19,11 @@ _STARTS_S = 60.0  # a worker that is not ready for less than this is starting
 
 
 class HealthReport:
-    """Keeps the worker's health in the worker's own thread, and describes it when it is bad.
+    """An observer that keeps the worker's health in the worker's own thread, and describes its problems.
 
     Args:
         clock: seconds since the epoch that never go back.
-        is_member: whether the worker is in its group.
+        is_member: returns True if the worker is in its consumer group.
     """
 
     def __init__(self, clock: Callable[[], float], is_member: Callable[[], bool]) -> None:
@@ -47,10 +46,10 @@ class HealthReport:
                 pass
 
     def describe(self) -> dict[str, Any]:
-        """Return what is wrong with the worker, as JSON has it; empty if it is well. For the worker's thread alone."""
+        """Return the worker's problems as a JSON object; empty if it has none. Only the worker's thread may call it."""
         health, now_s = self._health, self._clock()
         if self._progress is not None:
-            with suppress(RetryableError):  # nobody answers; what is known is that of a moment ago
+            with suppress(RetryableError):  # the broker does not answer; the last known progress stays
                 health.progressed(self._progress(), is_member=self._is_member())
         answer = health.ready(now_s)
         outages = {party: outage for party in PARTIES if (outage := health.outage(party)) is not None}

@@ -1,4 +1,4 @@
-"""What the live page shows: a row a camera, and what stands above the rows. Whoever has such rows can have the page."""
+"""The data of the live page: one row per camera, and the facts above the rows. Any `Provider` of rows can be shown."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from enum import StrEnum
 from typing import Protocol
 
 STEP_S = 5
-"""Seconds of a point of `CameraRow.alphas`."""
+"""The length in seconds of one step, which is one point of `CameraRow.alphas`."""
 
 STEPS = 120
-"""Points at most: ten minutes."""
+"""The maximum number of points: ten minutes."""
 
 
 class CameraState(StrEnum):
-    """How a camera is, worst first: the one scale of severity. The values are stable: JSON and metrics have them."""
+    """The states of a camera, worst first: the one scale of severity. The values are stable, in JSON and metrics."""
 
-    FAILING = "failing"  # what it sends is not served, or not written; nobody can connect to it
-    SILENT = "silent"  # nothing has come of it for longer than is usual
-    REJECTED = "rejected"  # a good part of its images cannot be read
-    FROZEN = "frozen"  # it sends the same picture again and again (`adawise cameras` alone can tell)
-    CHANGED = "changed"  # it is served, at another alpha than before
+    FAILING = "failing"  # its images are not served or not written, or its stream cannot be connected to
+    SILENT = "silent"  # no image has come for longer than is usual
+    REJECTED = "rejected"  # a considerable share of its images is rejected
+    FROZEN = "frozen"  # it sends the same picture again and again (only `adawise cameras` detects this)
+    CHANGED = "changed"  # it is served, and its alpha changed or it began to learn anew
     OK = "ok"  # it is served
-    GONE = "gone"  # nothing has come of it for a day; the fleet's status counts it, a worker forgets it
+    GONE = "gone"  # no image has come for a day; the fleet's status counts it, a worker forgets it
 
     @property
     def severity(self) -> int:
-        """Place on the scale: 0 is the worst."""
+        """The place on the scale; 0 is the worst."""
         return _SCALE.index(self)
 
     @property
     def is_trouble(self) -> bool:
-        """True if somebody should see to it."""
+        """True if the camera needs the operator's attention."""
         return self.severity <= CameraState.FROZEN.severity
 
 
@@ -41,13 +41,19 @@ _SCALE = list(CameraState)
 
 @dataclass(frozen=True, slots=True)
 class CameraRow:
-    """One camera now.
+    """One camera at a moment. A field is None if its value is not known.
 
-    Shares are in [0, 1], of the last minutes; None where there is nothing to tell. `alphas` are means of steps of
-    `STEP_S` seconds, the first at the Unix time `STEP_S * first_step`; None for a step without a batch. `condition` is
-    the number of the one that it is in, `returns` how often it came back into it while it was watched. `lag` is in
-    messages, of the camera's partition. `agreement` is of the endpoints: images to which both give the same label.
-    `seen_s` is the Unix time of its last served or rejected image. `picture` changes with each new thumbnail.
+    Shares are in [0, 1], over the last minutes.
+
+    Attributes:
+        alphas: mean alpha of steps of `STEP_S` seconds, the first at the Unix time `STEP_S * first_step`; None for a
+            step without a batch.
+        condition: number of the condition that the camera is in.
+        returns: how often the camera came back into this condition while it was watched.
+        agreement: share of images to which both endpoints give the same label.
+        lag: messages of the camera's partition that wait.
+        seen_s: Unix time of its last served or rejected image.
+        picture: a number that changes with each new thumbnail.
     """
 
     stream_id: str
@@ -72,16 +78,21 @@ class CameraRow:
 
     @property
     def key(self) -> str:
-        """Unlike that of any other row."""
+        """The unique key of the row."""
         return f"{self.partition}/{self.stream_id}"
 
 
 @dataclass(frozen=True, slots=True)
 class LiveView:
-    """All that the page shows at a moment, which is the Unix time `now_s`.
+    """The content of the page at one moment.
 
-    `title` says whose cameras these are, `facts` are pairs of a name and a value, `notices` sentences about what is
-    wrong with more than one camera. `over` is the time that shares and rates are of.
+    Attributes:
+        title: name of the worker or the fleet.
+        now_s: Unix time of the moment.
+        rows: a row per camera.
+        facts: pairs of a name and a value.
+        notices: sentences about problems that concern more than one camera.
+        over: time over which shares and rates are computed, in words.
     """
 
     title: str
@@ -93,17 +104,17 @@ class LiveView:
 
 
 class Provider(Protocol):
-    """Where the page's rows come from. Called from the HTTP thread about once a second, while somebody looks."""
+    """The source of the page's rows. The HTTP thread calls it about once a second while a browser shows the page."""
 
     def view(self) -> LiveView:
-        """What is known now. A row that has not changed may be the same object, which is the quickest to compare."""
+        """Return the page's present content. A row that has not changed may be the same object: it compares fastest."""
 
     def picture(self, key: str) -> bytes | None:
-        """The last image of the row with this key as a JPEG; None if there is none, or none are kept."""
+        """Return the last image of the row with this key as a JPEG; None if there is none, or images are not kept."""
 
 
 def rates(rows: Sequence[CameraRow]) -> list[tuple[str, str]]:
-    """The facts of all rows together: images a second, and FE where one has it."""
+    """Return the facts of all rows together: images per second and, if known for any row, FE (forward equivalents)."""
     told = [("images/s", f"{sum(row.images_per_s for row in rows):.1f}")]
     passed = sum((row.forward_equivalents or 0.0) * row.images_per_s for row in rows)
     rate = sum(row.images_per_s for row in rows if row.forward_equivalents is not None)

@@ -1,6 +1,6 @@
-"""All that is known of a process that reads cameras: each camera's connection, its counts, and whether it is well.
+"""The live state of a process that reads cameras: each camera's connection, counts and state, and the process's health.
 
-Pure: time is an argument, in seconds since the epoch. The words for states are the worker's (`live.row`).
+Pure: the time is an argument, in seconds since the epoch. States are those of a worker's cameras (`live.row`).
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ DOING = {
     Phase.STOPPING: "sends the frames that it has",
 }
 STATES = tuple(each for each in CameraState if each not in {CameraState.CHANGED, CameraState.GONE})
-"""Those that a camera which is read can have."""
+"""The states that a camera read by this process can have."""
 
 DROP_REASONS = ("behind", "damaged", "too_large")
-"""Why frames are not sent: the broker is behind, they came damaged, they are more than a message takes."""
+"""The reasons why a frame is not sent: the broker is behind, it is damaged, or it is too large for a message."""
 
 FAILURES = ("failed", "refused")
-"""How connections end: it may work the next time, or not until somebody mends something."""
+"""The ways a connection ends: `failed` may succeed at the next try, `refused` only once an operator fixes the cause."""
 
-_RATE_STEPS = 12
+_RATE_STEPS = 12  # that images per second are computed over: one minute
 
 
 @dataclass(slots=True)
 class SourceCamera:
-    """One camera that is read.
+    """One camera that this process reads.
 
     Args:
-        stream_id: its name.
-        shown: where its stream is, without secrets.
-        frozen_after_s: of one picture.
-        began_s: since when it is to be read.
+        stream_id: name of the camera.
+        shown: address of its stream, without secrets.
+        frozen_after_s: seconds of the same picture after which the camera counts as frozen.
+        began_s: time since which the camera is to be read.
     """
 
     stream_id: str
@@ -52,24 +52,24 @@ class SourceCamera:
     began_s: float
     sent: int = 0  # frames that were handed to the broker
     sent_bytes: int = 0
-    dropped: Counter[str] = field(default_factory=Counter)  # frames, by why
+    dropped: Counter[str] = field(default_factory=Counter)  # frames, by reason
     connects: int = 0
-    failures: Counter[str] = field(default_factory=Counter)  # by how they ended
+    failures: Counter[str] = field(default_factory=Counter)  # by kind, see `FAILURES`
     is_open: bool = False
-    is_over: bool = False  # a video that reached its end
+    is_over: bool = False  # its video has reached its end
     what: str = ""  # codec and size
     failure: str = ""  # why it is not connected
-    seen_s: float | None = None  # the last frame
-    delay_s: float = 0.0  # from when that was taken until it came
-    same_s: float | None = None  # since when it is one picture
-    gap_s: float | None = None  # between frames, as is usual; None before the second
-    clock_off_s: float = 0.0  # by which its own clock is ahead of ours, where it is not believed
+    seen_s: float | None = None  # time of the last frame
+    delay_s: float = 0.0  # from when the last frame was taken until it came
+    same_s: float | None = None  # time since which it has sent one picture
+    gap_s: float | None = None  # moving average of the time between frames; None before the second frame
+    clock_off_s: float = 0.0  # by which its clock is ahead of this machine's, if its times are not used
     picture: int = 0
     jpeg: bytes | None = None
     _steps: deque[list[int]] = field(default_factory=deque)  # step, frames, dropped
 
     def come(self, now_s: float, taken_s: float, *, is_same: bool) -> None:
-        """A frame came."""
+        """Record a frame that came; `taken_s` is when the camera took it."""
         if self.seen_s is not None and not self.failure:
             gap_s = now_s - self.seen_s
             self.gap_s = gap_s if not self.gap_s else 0.8 * self.gap_s + 0.2 * gap_s
@@ -81,12 +81,12 @@ class SourceCamera:
         self._step(now_s)[1] += 1
 
     def drop(self, now_s: float, reason: str, count: int = 1) -> None:
-        """Frames are not sent."""
+        """Count frames that are not sent."""
         self.dropped[reason] += count
         self._step(now_s)[2] += count
 
     def facts(self, now_s: float) -> CameraFacts:
-        """Return what its state follows from: its frames are images, and those that are dropped are rejected."""
+        """Return the facts that determine its state: frames count as images, dropped frames as rejected images."""
         frames, dropped = self._recent(now_s)
         same_s = now_s - self.same_s if self.same_s is not None else 0.0
         return CameraFacts(
@@ -103,17 +103,18 @@ class SourceCamera:
         )
 
     def frozen_s(self, now_s: float, policy: StatePolicy) -> float:
-        """For how long it has sent one picture; 0 below `frozen_after_s`, and if it sends nothing any more."""
+        """Return for how many seconds it has sent one picture; 0 below `frozen_after_s`, or if it is silent."""
         facts = self.facts(now_s)
         return 0.0 if facts.silence_s > policy.silence_until_s(facts.pause_s) else facts.frozen_s
 
     def _of_clock(self) -> str:
+        """Return a note about a clock that is wrong; "" if its times are used."""
         off_s = self.clock_off_s
         ahead = "ahead" if off_s > 0 else "behind"
         return f"its clock is {as_duration(abs(off_s))} {ahead}, and is not believed" if off_s else ""
 
     def row(self, now_s: float, policy: StatePolicy) -> CameraRow:
-        """What the page shows."""
+        """Return the camera's row of the page."""
         found, why = state(self.facts(now_s), policy)
         first = int(now_s // STEP_S) - _RATE_STEPS
         over_s = min(_RATE_STEPS * STEP_S, max(STEP_S, now_s - self.began_s))
@@ -130,6 +131,7 @@ class SourceCamera:
         )
 
     def _step(self, now_s: float) -> list[int]:
+        """Return the counts of this step, after dropping those older than five minutes."""
         step = int(now_s // STEP_S)
         if not self._steps or self._steps[-1][0] < step:
             self._steps.append([step, 0, 0])
@@ -138,7 +140,7 @@ class SourceCamera:
         return self._steps[-1]
 
     def _recent(self, now_s: float) -> tuple[int, int]:
-        """Frames that came and that were dropped in five minutes; a frame may be both."""
+        """Return how many frames came and how many were dropped in five minutes; a frame may count in both."""
         first = int(now_s // STEP_S) - RECENT_STEPS
         recent = [entry for entry in self._steps if entry[0] > first]
         return sum(frames for _, frames, _ in recent), sum(dropped for _, _, dropped in recent)
@@ -146,14 +148,14 @@ class SourceCamera:
 
 @dataclass(slots=True)
 class LiveSources:
-    """The cameras of one process. Each event has its time.
+    """The cameras of one process. Each event comes with its time.
 
     Args:
-        title: of the page.
-        began_s: when the process began.
-        silent_after_s: without a frame, and longer than is usual.
-        stuck_after_s: without a turn of its loop.
-        keeps_pictures: the last frame of each, for the page.
+        title: title of the page.
+        began_s: time at which the process began.
+        silent_after_s: seconds without a frame before which no camera counts as silent.
+        stuck_after_s: seconds without a turn of the loop after which the process counts as stuck.
+        keeps_pictures: True to keep the last frame of each camera for the page.
     """
 
     title: str
@@ -163,7 +165,7 @@ class LiveSources:
     keeps_pictures: bool = False
     now_s: float = 0.0
     cameras: dict[str, SourceCamera] = field(default_factory=dict)
-    retries: Counter[str] = field(default_factory=Counter)  # by who did not answer
+    retries: Counter[str] = field(default_factory=Counter)  # by the party that failed, see `party_of`
     waiting: int = 0  # frames that wait for the broker
     health: Health = field(init=False)
 
@@ -174,25 +176,25 @@ class LiveSources:
     # -- events
 
     def enter(self, now_s: float, phase: Phase) -> None:
-        """The process does this from now on."""
+        """Record that the process is in this phase from now on."""
         self.health.enter(phase, now_s)
 
     def turn(self, now_s: float, waiting: int) -> None:
-        """The loop turned; so many frames wait for the broker."""
+        """Record a turn of the loop, and how many frames wait for the broker."""
         self.waiting = waiting
         self.health.turned(now_s)
 
     def retry(self, now_s: float, error: AdawiseError, what: str) -> None:
-        """`what` failed, since the broker did not answer."""
+        """Record that `what` failed with this error of the broker and is retried."""
         self.retries[party_of(error)] += 1
         self.health.failed(what, error, now_s)
 
     def retries_ended(self, _now_s: float, what: str) -> None:
-        """`what` failed before, and succeeded."""
+        """Record that `what`, which failed before, succeeded."""
         self.health.ended(what)
 
     def add(self, now_s: float, stream_id: str, shown: str, frozen_after_s: float) -> None:
-        """A camera is to be read; its counts go on if it was there."""
+        """Add a camera that is to be read; if it was there before, its counts continue."""
         known = self.cameras.get(stream_id)
         made = SourceCamera(stream_id, shown, frozen_after_s, now_s)
         if known is not None:
@@ -201,15 +203,15 @@ class LiveSources:
         self.cameras[stream_id] = made
 
     def remove(self, _now_s: float, stream_id: str) -> None:
-        """A camera is not to be read any more."""
+        """Remove a camera that is not to be read any more."""
         self.cameras.pop(stream_id, None)
 
     def connect(self, _now_s: float, stream_id: str) -> None:
-        """It is connected to."""
+        """Count an attempt to connect to the camera."""
         self.cameras[stream_id].connects += 1
 
     def open(self, _now_s: float, stream_id: str, what: str) -> None:
-        """Its stream is there."""
+        """Record that the camera's stream is open; `what` is its codec and size."""
         camera = self.cameras[stream_id]
         camera.is_open, camera.what, camera.same_s = True, what, None
 
@@ -221,28 +223,28 @@ class LiveSources:
             camera.jpeg, camera.picture = jpeg, camera.picture + (not is_same)
 
     def misdate(self, _now_s: float, stream_id: str, off_s: float) -> None:
-        """Its own clock is ahead by so much, and is not believed; 0: it is."""
+        """Record by how many seconds the camera's clock is ahead (negative: behind); 0 if its times are used."""
         self.cameras[stream_id].clock_off_s = off_s
 
     def send(self, _now_s: float, stream_id: str, size_bytes: int) -> None:
-        """A frame was handed to the broker; its camera may be gone by then."""
+        """Count a frame that was handed to the broker; its camera may have been removed by then."""
         if (camera := self.cameras.get(stream_id)) is not None:
             camera.sent += 1
             camera.sent_bytes += size_bytes
 
     def drop(self, now_s: float, stream_id: str, reason: str, count: int = 1) -> None:
-        """See `SourceCamera.drop`; it may be gone by then."""
+        """Count dropped frames, see `SourceCamera.drop`; their camera may have been removed by then."""
         if (camera := self.cameras.get(stream_id)) is not None:
             camera.drop(now_s, reason, count)
 
     def fail(self, _now_s: float, stream_id: str, why: str, refused: bool) -> None:
-        """It is not connected any more."""
+        """Record that the connection ended, and why; `refused` if only an operator can fix the cause."""
         camera = self.cameras[stream_id]
         camera.is_open, camera.failure = False, why
         camera.failures["refused" if refused else "failed"] += 1
 
     def end(self, _now_s: float, stream_id: str) -> None:
-        """Its video is over."""
+        """Record that the camera's video has reached its end."""
         self.cameras[stream_id].is_over = True
 
     # -- what is shown
@@ -258,12 +260,12 @@ class LiveSources:
         return LiveView(self.title, now_s, rows, facts, notices)
 
     def states(self) -> Mapping[CameraState, int]:
-        """Cameras in each state."""
+        """Return the number of cameras in each state."""
         return counted((state(camera.facts(self.now_s), self.policy)[0] for camera in self.cameras.values()), STATES)
 
     @property
     def policy(self) -> StatePolicy:
-        """The limits of states: a camera that is to be read is never gone, and its pause is known after two frames."""
+        """The limits of states. A camera that is to be read is never gone; its pause is known after two frames."""
         return StatePolicy(self.silent_after_s, unknown_pause_s=0.0, gone_after_s=math.inf)
 
     def picture(self, key: str) -> bytes | None:

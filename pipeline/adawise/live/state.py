@@ -1,7 +1,7 @@
-"""What state a camera is in: one rule for the worker's page, its metrics, `adawise status` and `adawise cameras`. Pure.
+"""The rule for a camera's state, shared by the worker's page, its metrics, `adawise status` and `adawise cameras`.
 
-Each of them fills in `CameraFacts` and calls `state`. They differ in how much each knows, and in the limits that their
-users have set (`StatePolicy`).
+Each of them fills in `CameraFacts` and calls `state`, a pure function. They differ in how many of the facts they know,
+and in the limits that their users have set (`StatePolicy`).
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from adawise.live.row import CameraState
 from adawise.text import as_duration
 
 REJECTED_SHARE = 0.1
-"""Share of a camera's images from which on rejections are its state."""
+"""The share of rejected images from which on a camera is in the state `rejected`."""
 
 SILENT_PAUSES = 10.0
-"""Times its usual pause for which a silent camera has sent nothing."""
+"""A camera is silent after this many times its usual pause without an image."""
 
 GONE_S = 86_400.0
 """Seconds without an image after which a camera counts as taken down."""
 
 CHANGE = 0.1
-"""Difference of alpha that counts as a change; as in the drift report."""
+"""The difference of alpha that counts as a change, as in the drift report."""
 
 NOW_S, BEFORE_S = 60.0, 300.0
 """Alpha over the last minute is compared with alpha over the four minutes before it."""
@@ -37,31 +37,31 @@ RESETS = {
     "disagreement": "fine-tuned and zero-shot disagree on too many images, so alpha goes less far",
     "alarm": "the fine-tuned model may be sure and wrong, so alpha goes less far",
 }
-"""The resets by which the method says that conditions have changed, each in words."""
+"""The reasons of a reset that mean that a camera's conditions have changed, each in words."""
 
 
 @dataclass(frozen=True, slots=True)
 class CameraFacts:
-    """What is known of one camera at a moment. Times are Unix seconds; the defaults say that nothing is wrong.
+    """The known facts of one camera at a moment. Times are Unix seconds; the defaults mean that nothing is wrong.
 
     Attributes:
         now_s: the moment.
-        seen_s: when its last image came; None if none is known.
-        served_until_s: what came up to then was served; later images may wait.
-        pause_s: usual seconds between its batches; None if that is not known.
-        images: accepted, over the last `over_s` seconds.
-        rejected: not accepted, over the same time.
-        over_s: see there.
+        seen_s: time of its last image; None if none is known.
+        served_until_s: time up to which arrived images have been served; later images may wait.
+        pause_s: usual seconds between its batches; None if not known.
+        images: images accepted over the last `over_s` seconds.
+        rejected: images rejected over the same time.
+        over_s: length of the time in which `images` and `rejected` are counted, in seconds.
         reason: why images were rejected.
-        failure: what keeps it from being served; empty if nothing does.
-        is_over: its video has reached its end.
+        failure: why it is not served; empty if it is.
+        is_over: True if its video has reached its end.
         frozen_s: seconds for which it has sent one picture.
         alpha_now: mean alpha of its images over the last `NOW_S`; None without images.
-        alpha_before: likewise from `BEFORE_S` until `NOW_S` ago.
-        condition: the condition that it came into lately, such as "condition 2 returned"; empty if none.
-        reset: why it began to learn anew last.
-        reset_s: when that was.
-        note: what is to be known of it all the same while it is ok.
+        alpha_before: mean alpha of its images from `BEFORE_S` until `NOW_S` ago; None without images.
+        condition: the condition that it entered lately, such as "condition 2 returned"; empty if none.
+        reset: why it began to learn anew the last time.
+        reset_s: time of that reset.
+        note: a remark that is shown while the camera is ok.
     """
 
     now_s: float
@@ -84,18 +84,18 @@ class CameraFacts:
 
     @property
     def silence_s(self) -> float:
-        """Seconds for which nothing has come, as far as what came was served; infinite if no image is known."""
+        """Seconds without an image, not counting time whose images still wait; infinite if no image is known."""
         return math.inf if self.seen_s is None else min(self.now_s, self.served_until_s) - self.seen_s
 
 
 @dataclass(frozen=True, slots=True)
 class StatePolicy:
-    """Limits of a state.
+    """The limits that determine a state.
 
     Attributes:
-        silent_after_s: a silent camera has sent nothing for this long at least.
-        unknown_pause_s: the usual pause of a camera of which none is known.
-        gone_after_s: seconds without an image until it counts as taken down.
+        silent_after_s: seconds without an image before which no camera counts as silent.
+        unknown_pause_s: usual pause that is assumed for a camera whose pause is not known, in seconds.
+        gone_after_s: seconds without an image after which a camera counts as taken down.
     """
 
     silent_after_s: float = 60.0
@@ -108,9 +108,11 @@ class StatePolicy:
 
 
 def state(facts: CameraFacts, policy: StatePolicy) -> tuple[CameraState, str]:
-    """Return the state of a camera, the worst that is true of it, and why in a sentence; "" if there is nothing to say.
+    """Return the state of a camera and the reason in a sentence; "" if there is nothing to say.
 
-    Images that wait do not make a camera silent. A silent camera is silent whatever was rejected before.
+    The first state that applies is returned: gone, silent (its video is over), failing, silent, rejected, frozen,
+    changed, ok. While images of a camera wait to be served, it is not silent. A camera that is silent now is silent
+    even if its images were rejected before.
     """
     silence_s, said = facts.silence_s, _change(facts)
     if facts.seen_s is not None and silence_s > policy.gone_after_s:
@@ -131,7 +133,7 @@ def state(facts: CameraFacts, policy: StatePolicy) -> tuple[CameraState, str]:
 
 
 def _change(facts: CameraFacts) -> str:
-    """Return what has changed, in words; "" if nothing has."""
+    """Return in words how the camera's alpha or condition has changed; "" if it has not."""
     before, now = facts.alpha_before, facts.alpha_now
     if before is not None and now is not None and abs(now - before) >= CHANGE:
         return f"alpha went from {before:.2f} to {now:.2f}" + (f", {facts.condition}" if facts.condition else "")

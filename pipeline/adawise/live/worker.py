@@ -1,6 +1,6 @@
-"""All that is known of one running worker: its cameras, its counts, its health. Pure: time is an argument.
+"""The live state of one running worker: its cameras, its counts and its health. Pure: the time is an argument.
 
-It belongs to one thread, which hands it the worker's events in their order (`observer`) and is asked for views.
+It belongs to one thread, which passes it the worker's events in order (`observer`) and asks it for views.
 """
 
 from __future__ import annotations
@@ -43,19 +43,22 @@ from adawise.worker.events import (
 Pixels = npt.NDArray[np.uint8]
 
 STATES = tuple(state for state in CameraState if state not in {CameraState.FROZEN, CameraState.GONE})
-"""Those that a camera of a worker can have."""
+"""The states that a camera of a worker can have."""
 
-_NAMELESS_S = 300.0
+_NAMELESS_S = 300.0  # for which a rejected message without a camera's name is mentioned
 _PARTITION_DIGITS = 10  # Kafka numbers partitions by 32 bits
-_HOLDS_S = 30.0  # a row that nothing happened to: its rate falls, what changed gets old
+_HOLDS_S = 30.0  # a cached row expires even without an event: its rate falls, and changes get old
 
 
 @dataclass(frozen=True, slots=True)
 class LiveBounds:
-    """When something is amiss, and how much is kept.
+    """The limits after which something counts as wrong, and the number of cameras that are kept.
 
-    `silent_after_s` without an image, and longer than is usual, a camera is silent. `write_within_s` of its first row a
-    segment is written, or its cameras fail. `stuck_after_s` without a step, the worker is.
+    Attributes:
+        max_cameras: cameras that are kept; beyond, the camera seen longest ago is forgotten.
+        silent_after_s: seconds without an image before which no camera counts as silent (see `StatePolicy`).
+        write_within_s: seconds for which rows may wait to be written before their cameras count as failing.
+        stuck_after_s: seconds without a step or an event after which the worker counts as stuck.
     """
 
     max_cameras: int
@@ -66,35 +69,35 @@ class LiveBounds:
 
 @dataclass(slots=True)
 class LiveWorker:
-    """What events have made known.
+    """The state of a worker as its events describe it.
 
     Args:
-        title: of the page.
-        began_s: when the process began; Unix time, as all times here.
-        bounds: see there.
+        title: title of the page.
+        began_s: Unix time at which the process began; all times here are Unix times in seconds.
+        bounds: limits, see `LiveBounds`.
     """
 
     title: str
     began_s: float
     bounds: LiveBounds
     now_s: float = 0.0
-    conditions: Counter[str] = field(default_factory=Counter)  # that streams came into, by outcome
+    conditions: Counter[str] = field(default_factory=Counter)  # entered by streams, by outcome (`NEW`, `RETURNED`)
     evicted: int = 0  # streams
     closed_early: int = 0  # batches
     health: Health = field(init=False)
     classes: Sequence[str] = ()
-    classes_of: dict[TopicPartition, Sequence[str]] = field(default_factory=dict)  # where others serve
-    facts: Mapping[str, str] = field(default_factory=dict)  # of the model
-    committed_s: float | None = None  # the last segment
-    is_member: bool = False  # of its group
+    classes_of: dict[TopicPartition, Sequence[str]] = field(default_factory=dict)  # of the pair that serves it
+    facts: Mapping[str, str] = field(default_factory=dict)  # about the model
+    committed_s: float | None = None  # time of the last segment
+    is_member: bool = False  # of the consumer group
     topic_partitions: int | None = None
-    forgotten: int = 0  # cameras that had to leave their place
-    cameras: dict[tuple[TopicPartition, str], LiveCamera] = field(default_factory=dict)  # the one heard last is last
-    _rows: dict[str, tuple[str, float, CameraRow]] = field(default_factory=dict)  # failure, until when it holds, row
-    _touched: set[str] = field(default_factory=set)
+    forgotten: int = 0  # cameras that were dropped because of `max_cameras`
+    cameras: dict[tuple[TopicPartition, str], LiveCamera] = field(default_factory=dict)  # the one last seen is last
+    _rows: dict[str, tuple[str, float, CameraRow]] = field(default_factory=dict)  # (failure, valid until, row), cached
+    _touched: set[str] = field(default_factory=set)  # keys of rows whose cache is outdated
     _evicted: dict[TopicPartition, int] = field(default_factory=dict)
-    _unwritten_s: dict[TopicPartition, float] = field(default_factory=dict)  # since when there are rows
-    _nameless: tuple[float, str] | None = None  # the last rejection that names no camera
+    _unwritten_s: dict[TopicPartition, float] = field(default_factory=dict)  # time since which rows wait
+    _nameless: tuple[float, str] | None = None  # (time, reason) of the last rejection without a camera's name
     _rates: dict[TopicPartition, Rates] = field(default_factory=dict)
     _per_s: dict[TopicPartition, tuple[float | None, float | None]] = field(default_factory=dict)  # arriving, served
 
@@ -105,7 +108,7 @@ class LiveWorker:
     # -- events, each with its time
 
     def observe(self, now_s: float, event: Event, pixels: Pixels | None = None) -> None:
-        """Take an event of that time; with a batch perhaps a small picture of its last image."""
+        """Take an event of that time; a batch may come with a small picture of its last image."""
         match event:
             case PhaseEntered():
                 self.health.enter(event.phase, now_s)
@@ -133,7 +136,10 @@ class LiveWorker:
                 pass
 
     def _pair_serves(self, tp: TopicPartition, by: ServedBy) -> None:
-        """What the cameras of the partition were seen to be before was by another pair's numbers."""
+        """Record that another pair serves a partition, and clear class counts of its cameras.
+
+        The old counts are by the class numbers of the former pair.
+        """
         self.classes_of[tp] = by.classes
         told = {"fingerprint": by.model_fingerprint, "classes": str(len(by.classes)), "method": by.method}
         self.facts = {**self.facts, **told, "card": str(by.settings.get("model.card", ""))}
@@ -145,7 +151,7 @@ class LiveWorker:
     def progressed(
         self, now_s: float, progress: WorkerProgress, is_member: bool, partitions: int | None = None
     ) -> None:
-        """Take the worker's progress, whether it is in its group, and how many partitions that shares."""
+        """Take the worker's progress, its membership in the group, and the number of partitions of the topic."""
         self.is_member, self.topic_partitions = is_member, partitions
         while self.cameras and now_s - next(iter(self.cameras.values())).seen_s >= GONE_S:
             self._forget(next(iter(self.cameras)))
@@ -162,9 +168,9 @@ class LiveWorker:
                 self._unwritten_s.setdefault(tp, now_s)
 
     def _recovered(self, now_s: float, tp: TopicPartition, states: Mapping[str, bytes]) -> None:
-        """Show the cameras that the chain knows, whether they send again or not.
+        """Add the cameras that the partition's chain knows, so that they are shown even if they send nothing.
 
-        None that is gone for a day, and no more than there is room for.
+        Cameras last seen more than a day ago are left out. If there are too many, those seen last are added.
         """
         self._evicted.pop(tp, None)
         seen_s = {name: heard.last_seen_s(now_s) for name, data in states.items() if (heard := heard_in(data))}
@@ -175,7 +181,7 @@ class LiveWorker:
         self.cameras = dict(sorted(together.items(), key=lambda item: item[1].seen_s))
 
     def _lost(self, tp: TopicPartition) -> None:
-        """Forget the cameras of the partition, which are another worker's now."""
+        """Forget the cameras of a partition that now belongs to another worker."""
         for known in (self._evicted, self._unwritten_s, self._rates, self._per_s):
             known.pop(tp, None)
         for key in [key for key in self.cameras if key[0] == tp]:
@@ -213,14 +219,14 @@ class LiveWorker:
     # -- what is shown
 
     def view(self) -> LiveView:
-        """See `Provider.view`; rows that nothing has happened to are the same objects."""
+        """See `Provider.view`; rows of cameras without a new event are mostly the same objects."""
         policy = self.policy
         rows = [self._row(camera, policy) for camera in self.cameras.values()]
         self._touched.clear()
         return LiveView(self.title, self.now_s, rows, self._facts(rows), self._notices())
 
     def states(self) -> Mapping[CameraState, int]:
-        """Cameras in each state."""
+        """Return the number of cameras in each state."""
         policy = self.policy
         found = (state(self._facts_of(camera), policy)[0] for camera in self.cameras.values())
         return counted((each for each in found if each in STATES), STATES)
@@ -229,8 +235,8 @@ class LiveWorker:
     def policy(self) -> StatePolicy:
         """The limits of states.
 
-        Where no pause of a camera is known yet, it counts as that of most cameras here: after a partition has moved,
-        those that fell silent before are noticed once the others have sent twice.
+        A camera whose usual pause is not known yet is assumed to have the median pause of the worker's cameras. So
+        cameras that fell silent before their partition moved here are noticed once others have sent twice.
         """
         pauses = [camera.gap_s for camera in self.cameras.values() if camera.gap_s is not None]
         silent_s = self.bounds.silent_after_s
@@ -240,7 +246,7 @@ class LiveWorker:
         """See `Provider.picture`."""
         topic, _, rest = key.partition("/")
         number, _, stream_id = rest.partition("/")
-        if not (number.isdecimal() and len(number) <= _PARTITION_DIGITS):  # the key is a stranger's
+        if not (number.isdecimal() and len(number) <= _PARTITION_DIGITS):  # the key comes from an HTTP request
             return None
         camera = self.cameras.get((TopicPartition(topic, int(number)), stream_id))
         if camera is None or camera.pixels is None:
@@ -250,7 +256,7 @@ class LiveWorker:
         return out.getvalue()
 
     def backlogs(self) -> dict[TopicPartition, PartitionLag]:
-        """What waits of each partition, and how quickly it comes and is served."""
+        """Return the lag of each partition with its rates."""
         found = {}
         for tp, waits in self.health.backlogs(self.now_s).items():
             arriving, served = self._per_s.get(tp, (None, None))
@@ -258,7 +264,7 @@ class LiveWorker:
         return found
 
     def failure(self, tp: TopicPartition) -> str:
-        """What keeps a partition from being served or written, for people; empty if nothing does."""
+        """Return in words why a partition is not served or not written; empty if it is."""
         progress = self.health.progress
         partition = progress.partitions.get(tp) if progress else None
         if partition is not None and partition.stands:
@@ -269,9 +275,10 @@ class LiveWorker:
         return ""
 
     def served_until_s(self, tp: TopicPartition) -> float:
-        """Return the Unix time up to which all that came to a partition was served, as far as is known.
+        """Return the Unix time up to which all messages of a partition have been served, as far as is known.
 
-        By the Kafka timestamp of what waits, unless that is a day old: then a producer's clock is wrong.
+        It is the Kafka timestamp of the oldest waiting message. A timestamp that lies in the future or is a day old is
+        ignored, since the producer's clock must be wrong.
         """
         progress = self.health.progress
         partition = progress.partitions.get(tp) if progress else None
@@ -285,6 +292,7 @@ class LiveWorker:
         return camera.facts(self.now_s, failure=failure, served_until_s=until_s)
 
     def _row(self, camera: LiveCamera, policy: StatePolicy) -> CameraRow:
+        """Return the cached row of a camera, or a new one if an event, a failure or the time has outdated it."""
         failure = self.failure(camera.tp)
         known = self._rows.get(key := f"{camera.tp}/{camera.stream_id}")
         if known and key not in self._touched and known[0] == failure and self.now_s <= known[1]:
@@ -319,6 +327,7 @@ class LiveWorker:
     # -- cameras
 
     def _camera(self, tp: TopicPartition, stream_id: str, now_s: float) -> LiveCamera:
+        """Return the camera, created if it is new, and move it to the end, as the one seen last."""
         camera = self.cameras.pop((tp, stream_id), None)
         if camera is None:
             if len(self.cameras) >= self.bounds.max_cameras:

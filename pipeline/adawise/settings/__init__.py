@@ -1,4 +1,4 @@
-"""Settings: what can be set (`tree`), where it is set (`sources`), and every mistake at once (`reading`)."""
+"""Settings: the tree of all settings (`tree`), their sources (`sources`), and how they are read (`reading`)."""
 
 from adawise.settings.alerts import AlertsSettings
 from adawise.settings.finetuning import FinetuneSettings

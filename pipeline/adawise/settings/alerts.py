@@ -1,4 +1,4 @@
-"""Settings of alerts: a list of rules, `[[alerts.rules]]` in the file, JSON elsewhere."""
+"""The settings of alerts: a list of rules, as `[[alerts.rules]]` in the file, or as JSON in other sources."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ RULES_EXPECTED = (
 
 
 class AlertRule(Group):
-    """One rule: labels that are seen, or a camera that is silent."""
+    """One rule of alerts: it fires if a camera shows certain labels, or if a camera is silent."""
 
     name: Text
     streams: Text = "*"
@@ -39,7 +39,7 @@ class AlertRule(Group):
 
     @override
     def problems(self) -> Iterator[tuple[str, str]]:
-        """Neither labels nor silence, or both; more images than are looked at."""
+        """Yield the mistakes in a rule, such as neither or both of `labels` and `silent_after`. See `Group`."""
         if not re.fullmatch(r"[A-Za-z0-9._-]{1,100}", self.name):
             yield "name", "expected 1 to 100 of the characters A-Z a-z 0-9 . _ -"
         if bool(self.labels) == (self.silent_after is not None):
@@ -55,7 +55,11 @@ class AlertRule(Group):
 
 
 def _rules(value: object) -> object:
-    """As tables of the file, or JSON; every mistake in one sentence."""
+    """Parse rules from the file's tables or from JSON.
+
+    Raises:
+        ValueError: with all mistakes in one sentence.
+    """
     if isinstance(value, str):
         try:
             value = json.loads(value)
@@ -80,6 +84,7 @@ def _rules(value: object) -> object:
 
 
 def _told(item: Any) -> str:
+    """Format one error of pydantic."""
     if "problems" in item.get("ctx", {}):
         return "; ".join(f"{name}: {problem}" for name, problem in item["ctx"]["problems"])
     where = ".".join(map(str, item["loc"]))
@@ -92,7 +97,7 @@ def _told(item: Any) -> str:
 
 
 class AlertsSettings(Group):
-    """What is told of cameras once it holds."""
+    """The settings `[alerts]`: rules whose alerts are published when they begin to hold."""
 
     rules: Annotated[tuple[AlertRule, ...], BeforeValidator(_rules)] = Field(
         default=(),

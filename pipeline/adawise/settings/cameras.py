@@ -1,7 +1,7 @@
-"""The file of `adawise cameras`: which cameras there are, and how much of each is wanted.
+"""The file of `adawise cameras`: the cameras, and which part of each one's stream is sent.
 
-A table `[camera.NAME]` a camera, and `[defaults]` for what they have in common. Passwords stand in neither: a camera
-names the variable or the file that holds its password, or its whole URL.
+It has a table `[camera.NAME]` for each camera, and `[defaults]` for their common options. Neither contains a password:
+a camera names the environment variable or the file that holds its password, or its whole URL.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _WHERE = ("url", "url_env", "url_file", "device", "file")
 
 
 class CameraDefaults(Group):
-    """What cameras have in common; each may have its own."""
+    """The options in `[defaults]`; each camera may override them."""
 
     rate: float = Field(default=1.0, gt=0, le=60, description="frames a second that are sent, at most")
     longest: int = Field(
@@ -84,7 +84,7 @@ class CameraDefaults(Group):
 
 
 class CameraTable(CameraDefaults):
-    """One camera."""
+    """The table `[camera.NAME]` of one camera."""
 
     url: Text | None = Field(default=None, description="where its stream is: rtsp://, rtsps://, http://, https://")
     url_env: Text | None = Field(
@@ -100,7 +100,11 @@ class CameraTable(CameraDefaults):
 
     @override
     def problems(self) -> Iterator[tuple[str, str]]:
-        """No place or two, credentials in the open or incomplete, an option without effect."""
+        """Yield the mistakes between fields. See `Group`.
+
+        These are no or two sources of the stream, credentials that are readable or incomplete, and options without
+        effect.
+        """
         given = [name for name in _WHERE if getattr(self, name) is not None]
         if not given:
             yield "url", f"it is missing; name one of {', '.join(_WHERE)}"
@@ -128,7 +132,7 @@ class CameraTable(CameraDefaults):
 
 
 def url_problems(url: str) -> Iterator[str]:
-    """What is wrong with a URL in the file, without showing it."""
+    """Yield what is wrong with a URL in the file, without showing the URL."""
     scheme = url.partition("://")[0].lower()
     if "://" not in url or scheme not in SCHEMES:
         yield f"expected a URL that begins with {', '.join(f'{name}://' for name in SCHEMES[:4])}"
@@ -149,7 +153,10 @@ def url_problems(url: str) -> Iterator[str]:
 
 @dataclass(frozen=True, slots=True)
 class NamedCamera:
-    """A camera of the file, with what was read for it: `url` and `password` are secret."""
+    """A camera of the file, with the secrets that were read for it.
+
+    `source` is its URL, its device or the path of a video. It is secret like `password`: a URL may contain credentials.
+    """
 
     name: str
     table: CameraTable
@@ -158,15 +165,15 @@ class NamedCamera:
 
 
 def read_cameras(path: Path, shown_as: str, environ: Mapping[str, str]) -> list[NamedCamera]:
-    """The cameras of a file, in its order; files that it names are relative to its folder.
+    """Read the cameras of a file, in its order; paths in it are relative to its folder.
 
     Args:
-        path: of the file.
-        shown_as: what messages call it.
-        environ: where passwords may be.
+        path: path of the file.
+        shown_as: name of the file in messages.
+        environ: the environment, which may hold passwords and URLs.
 
     Raises:
-        SettingsError: with every mistake in it, each with its line, its camera and its remedy.
+        SettingsError: with all mistakes, each with its line, its camera and its remedy.
     """
     try:
         text = read_bytes(path).decode("utf-8-sig").replace("\r\n", "\n")
@@ -188,14 +195,14 @@ def read_cameras(path: Path, shown_as: str, environ: Mapping[str, str]) -> list[
 
 
 class _CameraFile:
-    """Collects cameras and mistakes."""
+    """A parsed file, from which cameras are read while mistakes are collected."""
 
     def __init__(self, folder: Path, shown_as: str, lines: Mapping[str, int], environ: Mapping[str, str]) -> None:
         self._folder, self._shown_as, self._lines, self._environ = folder, shown_as, lines, environ
         self.mistakes: list[Mistake] = []
 
     def cameras(self, tree: Mapping[str, Any]) -> Iterator[NamedCamera]:
-        """Those that are right."""
+        """Yield the cameras without mistakes in their table."""
         for name in tree.keys() - {"defaults", "camera"}:
             hint = nearest(name, ("defaults", "camera"), cutoff=0.6)
             known = f"did you mean [{hint}]?" if hint else "there are [defaults] and [camera.NAME]"
@@ -244,7 +251,7 @@ class _CameraFile:
             self._wrong(f"{place}.{name}", "there is no such key" + (f"; did you mean {hint}?" if hint else ""))
             return
         reason = reason_of(item)
-        # an address may have a password in it, which is what is wrong with it
+        # The value of a URL is not shown: it may contain a password, which is the mistake.
         given = None if name in _WHERE or name not in table else as_given(field, table[name])
         self._wrong(f"{place}.{name}", f"expected {expected(field)}" + (f": {reason}" if reason else ""), given)
 
@@ -275,7 +282,7 @@ class _CameraFile:
         return self._secret(place, name, camera.password_env, camera.password_file)
 
     def _secret(self, place: str, name: str, variable: str | None, file: Path | None) -> str | None:
-        """What a variable or a file holds, without the end of its line."""
+        """Return the content of a variable or a file, without its line end; None if it cannot be read or is invalid."""
         if variable is not None:
             if value := self._environ.get(variable):
                 return value

@@ -1,6 +1,6 @@
-"""The names of a setting (dotted, flag, environment, file) and in words what it may be.
+"""The names of a setting (dotted, flag, environment, file), and a description of its allowed values.
 
-Help and mistakes are both written from here, so that they never say different things.
+The help and messages about mistakes are both written from here, so that they always agree.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from adawise.settings.tree import Settings
 ENVIRONMENT_PREFIX = "ADAWISE_"
 ENVIRONMENT_SEPARATOR = "__"
 IN_A_FILE = "_file"
-"""The end of a name under which a secret setting is not given itself, but the file that holds it."""
+"""The suffix of a name that gives the file with a secret setting's value, instead of the value."""
 SECRET = "**********"
 NONE = "none"
-"""What a flag or an environment variable says to take a value back that the file sets. A password may be called so."""
+"""The value by which a flag or an environment variable unsets a value of the file; as a password it is taken literally.
+"""
 
 
 def _walk(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
@@ -34,41 +35,41 @@ def _walk(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Field
 
 
 def is_group(field: FieldInfo) -> bool:
-    """Whether the field is a table of settings, not a setting."""
+    """Return True if the field is a table of settings, not a setting."""
     return isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
 
 
 def group_of(field: FieldInfo) -> type[BaseModel]:
-    """The model of a field that `is_group`."""
+    """Return the model of a field that `is_group`."""
     assert isinstance(field.annotation, type)
     assert issubclass(field.annotation, BaseModel)
     return field.annotation
 
 
 FIELDS: dict[str, FieldInfo] = dict(_walk(Settings))
-"""Every group and setting by dotted name, in the order of the help."""
+"""All groups and settings by dotted name, in the order of the help."""
 SETTINGS: dict[str, FieldInfo] = {name: field for name, field in FIELDS.items() if not is_group(field)}
 GROUPS: dict[str, FieldInfo] = {name: field for name, field in FIELDS.items() if is_group(field)}
 
 
 def flag_name(name: str) -> str:
-    """`kafka.max_poll_records` -> `--kafka.max-poll-records`."""
+    """Return the flag: `kafka.max_poll_records` -> `--kafka.max-poll-records`."""
     return "--" + name.replace("_", "-")
 
 
 def environment_name(name: str) -> str:
-    """`kafka.max_poll_records` -> `ADAWISE_KAFKA__MAX_POLL_RECORDS`."""
+    """Return the environment variable: `kafka.max_poll_records` -> `ADAWISE_KAFKA__MAX_POLL_RECORDS`."""
     return ENVIRONMENT_PREFIX + name.replace(".", ENVIRONMENT_SEPARATOR).upper()
 
 
 def file_name(name: str) -> str:
-    """`kafka.topic` -> `topic under [kafka]`."""
+    """Return in words the place in the file: `kafka.topic` -> `topic under [kafka]`."""
     table, _, key = name.rpartition(".")
     return f"{key} under [{table}]" if table else f"[{key}]"
 
 
 def members(annotation: Any) -> tuple[list[Any], list[Any]]:
-    """The alternatives of a type without None, and the metadata (bounds) found on them."""
+    """Return the alternatives of a type except None, and the metadata (such as bounds) found on them."""
     if get_origin(annotation) is Annotated:
         inner, *metadata = get_args(annotation)
         types, deeper = members(inner)
@@ -84,38 +85,38 @@ def _bounds_of(item: Any) -> list[Any]:
 
 
 def is_optional(field: FieldInfo) -> bool:
-    """Whether None is a value of the field."""
+    """Return True if None is a value of the field."""
     return type(None) in get_args(field.annotation)
 
 
 def is_secret(field: FieldInfo) -> bool:
-    """Whether the value must never be shown."""
+    """Return True if the value must never be shown."""
     return SecretStr in members(field.annotation)[0]
 
 
 def is_verbatim(field: FieldInfo) -> bool:
-    """Whether any text is a value, also what would mean another thing elsewhere."""
+    """Return True if any text is a value, even `none`, which unsets other settings."""
     return VERBATIM in members(field.annotation)[1]
 
 
 def is_path(field: FieldInfo) -> bool:
-    """Whether a value may be a path."""
+    """Return True if a value may be a path."""
     types, metadata = members(field.annotation)
     return Path in types or PLACE in [*field.metadata, *metadata]
 
 
 def takes_bool(field: FieldInfo) -> bool:
-    """Whether true and false are values of the field."""
+    """Return True if true and false are values of the field."""
     return bool in members(field.annotation)[0]
 
 
 def takes_tables(field: FieldInfo) -> bool:
-    """Whether the value is a list of tables, which flags and the environment give as JSON."""
+    """Return True if the value is a list of tables, which flags and the environment give as JSON."""
     return get_origin(field.annotation) is tuple
 
 
 def expected(field: FieldInfo) -> str:
-    """In words, what is allowed: `a whole number from 1 to 256`."""
+    """Return in words the allowed values, such as `a whole number from 1 to 256`."""
     if isinstance(field.json_schema_extra, dict) and "expected" in field.json_schema_extra:
         return str(field.json_schema_extra["expected"])
     types, metadata = members(field.annotation)
@@ -138,7 +139,7 @@ def _in_words(kind: Any, bounds: str) -> str:
 
 
 def _bytes(count: int) -> str:
-    """8388608 -> `8MiB`; a number that is no whole KiB stays a number."""
+    """Format bytes with a unit: 8388608 -> `8MiB`. A number that is no multiple of 1 KiB stays a number."""
     for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
         if count and count % size == 0:
             return f"{count // size}{unit}"
@@ -154,7 +155,7 @@ def _range(metadata: list[Any]) -> str:
 
 
 def metavar(field: FieldInfo) -> str:
-    """What stands for the value in the help."""
+    """Return the placeholder of the value in the help."""
     if isinstance(field.json_schema_extra, dict) and "metavar" in field.json_schema_extra:
         return str(field.json_schema_extra["metavar"])
     kinds = members(field.annotation)[0]
@@ -163,7 +164,7 @@ def metavar(field: FieldInfo) -> str:
 
 
 def shown(field: FieldInfo, value: object) -> str:
-    """The value for people: secrets hidden, None as `none`."""
+    """Format the value for display: secrets are hidden, and None is `none`."""
     if value is None:
         return NONE
     if is_secret(field):
@@ -172,6 +173,6 @@ def shown(field: FieldInfo, value: object) -> str:
         return str(value).lower()
     if isinstance(value, ByteSize):
         return _bytes(value)
-    if isinstance(value, tuple):  # of tables
+    if isinstance(value, tuple):  # a list of tables
         return json.dumps([table.model_dump(mode="json", exclude_defaults=True, exclude_none=True) for table in value])
     return repr(value) if isinstance(value, str) and (not value or value != value.strip()) else str(value)

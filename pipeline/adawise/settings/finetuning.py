@@ -10,7 +10,7 @@ from adawise.settings.group import Group
 
 
 class FinetuneSettings(Group):
-    """How theta_1 is made from theta_0."""
+    """The settings `[finetune]`: how theta_1 is trained from theta_0."""
 
     loss: Literal["cross_entropy", "flyp"] = Field(
         default="cross_entropy",

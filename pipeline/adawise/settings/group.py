@@ -1,6 +1,6 @@
-"""What every group of settings has in common: frozen, closed to unknown names, and consistent in itself.
+"""The base class of all groups of settings: immutable, without unknown fields, and consistent in itself.
 
-A group lists what is wrong between its fields in `problems`; pydantic checks each field alone.
+Pydantic checks each field alone. A group yields mistakes between its fields in `problems`.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 INCONSISTENT = "inconsistent"
-"""Type of the pydantic error that carries the `problems` of a group in its context."""
+"""The type of the pydantic error that carries the `problems` of a group in its context."""
 
 
 class Group(BaseModel):
-    """A table of settings, such as `[kafka]` in the file. Values never change after the start."""
+    """A table of settings, such as `[kafka]` in the file. Its values cannot be changed."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -38,7 +38,7 @@ class Group(BaseModel):
     )
 
     def problems(self) -> Iterator[tuple[str, str]]:
-        """Pairs of (field, what is wrong and the remedy) for values that are right alone but not together."""
+        """Yield (field, problem and its remedy) for values that are valid alone but not together."""
         yield from ()
 
     @model_validator(mode="after")
@@ -82,23 +82,23 @@ def _kafka_name(value: str) -> str:
 
 
 FilePath = Annotated[Path, BeforeValidator(_not_empty), AfterValidator(_expanded)]
-"""A file, relative to the current folder; `~` is the home folder."""
+"""The path of a file, relative to the current folder; `~` is the home folder."""
 
 PLACE = "place"
-"""Marks text that is a path unless it is another kind of name."""
+"""The mark of text that is either a path or another kind of name, such as a URL."""
 
 Location = Annotated[str, BeforeValidator(_not_empty), AfterValidator(_without_tilde), PLACE]
-"""A path or another kind of name; only a leading `~` is replaced."""
+"""A path or another kind of name, marked `PLACE`. Only a leading `~` is expanded."""
 
 Text = Annotated[str, BeforeValidator(_not_empty)]
 
 VERBATIM = "verbatim"
-"""Marks text of which every character counts, but for the end of its line."""
+"""The mark of text that is taken literally, except for line ends at its end."""
 
 Password = Annotated[SecretStr, WrapValidator(_verbatim), VERBATIM]
-"""What somebody else has chosen: spaces around it are a part of it, and `none` may be one."""
+"""A password chosen outside this program: leading and trailing spaces are kept, and `none` may be a password."""
 
 KafkaName = Annotated[str, AfterValidator(_kafka_name)]
-"""What Kafka accepts as the name of a topic or of a static member."""
+"""A name that Kafka accepts for a topic or a static member."""
 
 KAFKA_NAME_EXPECTED = "1 to 249 of the characters A-Z a-z 0-9 . _ -"

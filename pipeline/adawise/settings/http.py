@@ -1,4 +1,4 @@
-"""Settings of the worker's HTTP port: probes, metrics and the live page."""
+"""The settings of the worker's HTTP port: probes, metrics and the live page."""
 
 from __future__ import annotations
 
@@ -28,7 +28,11 @@ def _listen(value: str) -> str:
 
 
 def host_names(value: str) -> str:
-    """Host names and addresses separated by commas, in lower case without spaces. Raises ValueError."""
+    """Return host names and addresses, separated by commas, in lower case and without spaces.
+
+    Raises:
+        ValueError: one of them is no host name and no address.
+    """
     names = [name.strip().lower() for name in value.split(",")]
     for name in names:
         if not _HOST.fullmatch(name) and not _is_address(name):
@@ -45,7 +49,7 @@ def _is_address(name: str) -> bool:
 
 
 class HttpSettings(Group):
-    """One port for probes, metrics and the live page."""
+    """The settings `[http]`: one port for probes, metrics and the live page."""
 
     enabled: bool = Field(default=True, description="answer /livez, /readyz, /startupz, /metrics, and / with the page")
     listen: Annotated[Text, AfterValidator(_listen)] = Field(
@@ -98,12 +102,12 @@ class HttpSettings(Group):
 
     @property
     def is_loopback(self) -> bool:
-        """Whether only this machine can reach the port."""
+        """True if only this machine can reach the port."""
         return self.listen == "localhost" or ipaddress.ip_address(self.listen).is_loopback
 
     @override
     def problems(self) -> Iterator[tuple[str, str]]:
-        """A token that can be guessed, or one port for two."""
+        """Yield a mistake for a token that is too short, and for a port that is given twice. See `Group`."""
         if self.probes_port and self.probes_port == self.port:
             yield "probes_port", "it is http.port; set another one, or none, for probes are at http.port too"
         if self.token is not None and len(self.token.get_secret_value()) < _LEAST_TOKEN:

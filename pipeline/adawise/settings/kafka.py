@@ -1,4 +1,4 @@
-"""Settings of the broker: where it is, what is read from it, and how to be let in."""
+"""The settings of the broker: its address, the topic that is read, and encryption and login."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _servers(value: str) -> str:
 
 
 def _origin_as_text(value: object) -> object:
-    return value.isoformat() if isinstance(value, date) else value  # TOML has timestamps of its own
+    return value.isoformat() if isinstance(value, date) else value  # TOML parses timestamps into `datetime` objects
 
 
 def _origin(value: str) -> str:
@@ -76,7 +76,7 @@ def _is_loopback(host: str) -> bool:
 
 
 class SecuritySettings(Group):
-    """Encryption and login."""
+    """The settings `[kafka.security]`: encryption and login."""
 
     protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
         default="PLAINTEXT", description="how to talk to the broker"
@@ -115,17 +115,17 @@ class SecuritySettings(Group):
 
     @property
     def uses_sasl(self) -> bool:
-        """Whether the client logs in."""
+        """True if the client logs in."""
         return self.protocol.startswith("SASL")
 
     @property
     def uses_tls(self) -> bool:
-        """Whether the connection is encrypted."""
+        """True if the connection is encrypted."""
         return self.protocol.endswith("SSL")
 
     @override
     def problems(self) -> Iterator[tuple[str, str]]:
-        """A login that is not complete, and credentials that would silently not be used."""
+        """Yield mistakes for incomplete logins, and for credentials that would be ignored silently. See `Group`."""
         tokens = self.sasl_mechanism == "OAUTHBEARER"
         by_function = self.oauth_function is not None
         needed = ("sasl_mechanism", *(() if by_function else _OAUTH_NEEDED if tokens else _LOGIN_NEEDED))
@@ -150,7 +150,7 @@ class SecuritySettings(Group):
 
 
 class KafkaSettings(Group):
-    """Where images come from."""
+    """The settings `[kafka]`: the broker and the topic that images are read from."""
 
     bootstrap_servers: Annotated[str, AfterValidator(_servers)] = Field(
         default="127.0.0.1:9092",
@@ -222,19 +222,23 @@ class KafkaSettings(Group):
 
     @property
     def origin_ms(self) -> int | None:
-        """The origin in milliseconds since the epoch; None for earliest and latest."""
+        """The `origin` in milliseconds since the epoch; None for earliest and latest."""
         if self.origin in {"earliest", "latest"}:
             return None
         return milliseconds(parse_timestamp(self.origin))
 
     @property
     def dead_letters_to(self) -> str:
-        """The topic that dead letters go to, if they are sent."""
+        """The topic of dead letters, whether or not `dead_letters` is on."""
         return self.dead_letter_topic or f"{self.topic}{DEAD_LETTER_SUFFIX}"
 
     @override
     def problems(self) -> Iterator[tuple[str, str]]:
-        """Dead letters that would be read again, or have no legal topic, and a poll interval that cannot be kept."""
+        """Yield mistakes in the topic of dead letters and in the poll interval. See `Group`.
+
+        Dead letters must not go to the topic that is read, or to one with an illegal name. The poll interval must not
+        be shorter than the session timeout.
+        """
         if self.dead_letters and self.dead_letter_topic == self.topic:
             yield "dead_letter_topic", "it is the topic that is read: dead letters would be read again; name another"
         if self.dead_letters and len(self.dead_letters_to) > 249:

@@ -1,7 +1,7 @@
-"""Mistakes of file, environment and flags: found all, told all at once, each with its remedy.
+"""The mistakes in file, environment and flags. All of them are reported at once, each with its remedy.
 
-A value is only ever shown for a setting that is known not to be secret: what stands under an unknown name may be a
-password under a misspelt one.
+A value is shown only if its setting is known not to be secret. The value of an unknown setting is never shown: it may
+be a password under a misspelt name.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from adawise.near import near_match
 from adawise.text import counted
 
 NOT_SET = "not set"
-"""The origin of a value that is missing."""
+"""The `origin` of a mistake about a value that is missing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mistake:
-    """One thing to correct. `given` is None where there is no value, or none that may be shown."""
+    """One mistake to correct. `given` is the value; None if there is none, or if it must not be shown."""
 
     name: str  # dotted name of the setting, or the flag
-    origin: str  # where the value came from
-    problem: str  # what was expected, or what is wrong, and the remedy
+    origin: str  # place of the value
+    problem: str  # what is expected or wrong, and the remedy
     given: str | None = None
 
     @override
@@ -34,12 +34,16 @@ class Mistake:
         return f"{head}  ({self.origin})\n      {self.problem}"
 
     def as_json(self) -> dict[str, str | None]:
-        """The mistake as an object for `--json`."""
+        """Return the mistake as an object for `--json`."""
         return asdict(self)
 
 
 def nearest(name: str, known: Iterable[str], cutoff: float = 0.75) -> str | None:
-    """The known dotted name that is most likely meant: the same key in another table, or one of few letters more."""
+    """Return the known dotted name that is most likely meant; None if none is near.
+
+    This is the only known name with the same key in another table, else a name of similar spelling, else a name whose
+    key has a similar spelling.
+    """
     names = list(known)
     key = name.rpartition(".")[2]
     same_key = [other for other in names if other.rpartition(".")[2] == key]
@@ -47,12 +51,13 @@ def nearest(name: str, known: Iterable[str], cutoff: float = 0.75) -> str | None
         return same_key[0]
     if (near := near_match(name, names, cutoff)) is not None:
         return near
-    keys = {other.rpartition(".")[2]: other for other in reversed(names)}  # of several, the first in the help
+    # If several tables have a key, the first one in the help is meant: reversed, it overwrites the others.
+    keys = {other.rpartition(".")[2]: other for other in reversed(names)}
     near = near_match(key, keys, cutoff)
     return None if near is None else keys[near]
 
 
 def error_of(mistakes: Sequence[Mistake]) -> SettingsError:
-    """All mistakes in one error."""
+    """Return one error with all mistakes."""
     count = counted(len(mistakes), "thing")
     return SettingsError("\n".join([f"{count} to correct", *(f"  - {mistake}" for mistake in mistakes)]))

@@ -1,4 +1,4 @@
-"""Moments as people write them: a timestamp with its time zone, or so long ago. For settings and flags alike."""
+"""Parsing of points in time, for settings and flags: a timestamp with its time zone, or a duration before now."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class NoMoment(ValueError):
-    """What was expected, what came, and `reason`: what is wrong with it."""
+    """Text that is not a valid point in time; `reason` says what is wrong with it."""
 
     def __init__(self, expected: str, text: str, reason: str) -> None:
         super().__init__(f"expected {expected}, got {text!r}: {reason}")
@@ -25,17 +25,19 @@ class NoMoment(ValueError):
 
 
 def parse_timestamp(text: str) -> datetime:
-    """The moment, in UTC, of an ISO 8601 timestamp with a time zone.
+    """Parse an ISO 8601 timestamp with a time zone; the result is in UTC.
 
-    Raises NoMoment for what is none, has no zone, or lies before 1970, where Kafka's time begins.
+    Raises:
+        NoMoment: it is no timestamp, has no time zone, or lies before 1970, where Kafka's time begins.
     """
     return _timestamp(text, TIMESTAMP_EXPECTED)
 
 
 def parse_moment(text: str) -> datetime:
-    """The moment, in UTC, of a timestamp with a time zone, or of so long ago: 90s, 30m, 12h, 7d.
+    """Parse a timestamp with a time zone, or a duration before now (90s, 30m, 12h, 7d); the result is in UTC.
 
-    Raises NoMoment as `parse_timestamp` does.
+    Raises:
+        NoMoment: as by `parse_timestamp`.
     """
     ago = _AGO.fullmatch(text.strip())
     if ago is None:
@@ -66,24 +68,24 @@ def _from_1970(moment: datetime) -> datetime:
 
 
 def milliseconds(moment: datetime) -> int:
-    """Since the epoch, as in Kafka."""
+    """Return the milliseconds since the epoch, as Kafka counts time."""
     return round(moment.timestamp() * 1000)
 
 
 def _moment(value: object) -> datetime:
-    text = value.isoformat() if isinstance(value, date) else value  # TOML has timestamps of its own
+    text = value.isoformat() if isinstance(value, date) else value  # TOML parses timestamps into `datetime` objects
     if not isinstance(text, str):
         raise ValueError("it is not text")
     try:
         return parse_moment(text)
-    except NoMoment as error:  # a mistake says by itself what was expected
+    except NoMoment as error:  # only the reason: a `Mistake` adds what was expected
         raise ValueError(error.reason) from error
 
 
 Moment = Annotated[datetime, BeforeValidator(_moment)]
-"""A field that takes what `parse_moment` does; its values are aware and in UTC.
+"""The type of a field that is parsed by `parse_moment`; its values are timezone-aware, in UTC.
 
-Its Field wants json_schema_extra=MOMENT_SCHEMA, for help and mistakes.
+Its Field needs json_schema_extra=MOMENT_SCHEMA, for the help and for messages about mistakes.
 """
 
 MOMENT_SCHEMA: dict[str, JsonValue] = {"metavar": "TIME", "expected": MOMENT_EXPECTED}

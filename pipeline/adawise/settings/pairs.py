@@ -1,4 +1,4 @@
-"""Settings of how a worker follows what is asked about its pair of models (`adawise pair`)."""
+"""The settings that control how a worker follows requests about its pair of models (`adawise pair`)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from adawise.settings.group import Group
 
 
 class PairsSettings(Group):
-    """A new pair without a restart."""
+    """The settings `[pairs]`: how a worker changes to a new pair without a restart."""
 
     look_s: float = Field(
         default=10.0,

@@ -1,7 +1,7 @@
-"""Flags over environment over file over defaults: one tree of settings, the origin of each, and every mistake.
+"""Reading of all sources into one tree of settings, with the origin of each value and all mistakes.
 
-Each value of each source is checked, also one that a stronger source replaces: it would bite on the day that the
-stronger one goes away.
+Flags override the environment, which overrides the file, which overrides the defaults. Every value of every source is
+checked, even if another source overrides it: otherwise its mistake would appear only once the other value is removed.
 """
 
 from __future__ import annotations
@@ -37,14 +37,18 @@ DEFAULT = Origin("default", "default")
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What was read. `settings` is complete only if there are no mistakes: a wrong value is left at its default."""
+    """The result of reading. If there are mistakes, `settings` has the defaults in place of the wrong values."""
 
     settings: Settings
     origins: Mapping[str, Origin]
     mistakes: Sequence[Mistake]
 
     def checked(self) -> Settings:
-        """The settings. Raises SettingsError with every mistake if there is one."""
+        """Return the settings.
+
+        Raises:
+            SettingsError: there are mistakes; the error has all of them.
+        """
         if self.mistakes:
             raise error_of(self.mistakes)
         return self.settings
@@ -63,9 +67,9 @@ def read(
     Args:
         flags: values given by flags.
         environ: the environment.
-        folder: the current folder, where the file is looked for and other files are relative to.
+        folder: the current folder, in which the file is looked for, and which relative paths refer to.
         config: the file named by `--config`.
-        uses: groups that the command uses: what they need beyond their defaults must be there.
+        uses: groups that the command uses; their required settings and files must exist.
     """
     path, asked_for = find_file(config, environ, folder)
     shown_as = str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path)
@@ -82,7 +86,7 @@ def read(
             wrong.add(given.name)
     settings, together = _together({name: given for name, given in values.items() if name not in wrong}, wrong)
     mistakes += together
-    # a file that could not be read may hold whatever seems to be missing
+    # If the file could not be read, settings that seem to be missing may be in it.
     needs = () if any(mistake.name == CONFIG for mistake in file_mistakes) else unmet(settings, uses, folder)
     mistakes += [_mistake_at(name, problem, values) for name, problem in needs if name not in wrong]
     origins = {name: values[name].origin if name in values else DEFAULT for name in SETTINGS}
@@ -90,7 +94,7 @@ def read(
 
 
 def check(given: Given) -> tuple[Any, Mistake | None]:
-    """The value as its group wants it, and what is wrong with it by itself."""
+    """Return the value, or None if it unsets the setting, and the mistake in the value alone, if there is one."""
     field = SETTINGS[given.name]
     value = given.value
     nothing = {""} if is_verbatim(field) else {"", NONE}
@@ -109,7 +113,16 @@ def check(given: Given) -> tuple[Any, Mistake | None]:
 
 
 def check_arguments(group: str, values: Mapping[str, Any], function: str) -> None:
-    """Check the arguments of a function that are settings of a group. Raises SettingsError with every mistake."""
+    """Check those arguments of a function that are settings of a group.
+
+    Args:
+        group: name of the group.
+        values: the arguments by the setting's name in the group.
+        function: name of the function, as the origin of the values.
+
+    Raises:
+        SettingsError: with all mistakes.
+    """
     origin = Origin("file", function)
     mistakes = [check(Given(f"{group}.{name}", value, origin))[1] for name, value in values.items()]
     if found := [mistake for mistake in mistakes if mistake is not None]:
@@ -125,14 +138,15 @@ def _errors(model: type[BaseModel], values: Mapping[str, Any]) -> Sequence[Any]:
 
 
 def reason_of(error: Mapping[str, Any]) -> str:
-    """Our own validators say more than what was expected; pydantic's would only repeat it."""
+    """Return the message of one of our own validators; "" for pydantic's, which only repeat what is expected."""
     return str(error["ctx"]["error"]) if error["type"] == "value_error" else ""
 
 
 def _together(values: Mapping[str, Given], wrong: set[str]) -> tuple[Settings, list[Mistake]]:
-    """The settings, and what is wrong between values that are right alone.
+    """Return the settings, and the mistakes between values that are valid alone.
 
-    Groups in which a value is wrong by itself are not judged as a whole: what they lack may be that value.
+    Mistakes between the values of a group are not reported if a value of the group is wrong by itself: they may follow
+    from the missing value.
     """
     groups: dict[str, Any] = {}
     problems: list[tuple[str, str]] = []
@@ -148,16 +162,17 @@ def _together(values: Mapping[str, Given], wrong: set[str]) -> tuple[Settings, l
 
 
 def _group(model: type[BaseModel], table: dict[str, Any]) -> tuple[BaseModel, list[tuple[str, str]]]:
-    """The group from its values, and what is wrong between them; what does not fit together is left at defaults."""
+    """Return a group made from its values, and the problems between them; an inconsistent table is left at defaults."""
     problems: list[tuple[str, str]] = []
     while True:
         try:
             return model.model_validate(table), problems
         except ValidationError as error:
             for item in error.errors(include_url=False, include_input=False):
-                assert item["type"] == INCONSISTENT, item["type"]  # single values were checked before
+                assert item["type"] == INCONSISTENT, item["type"]  # each value alone was checked before
                 place = [str(part) for part in item["loc"]]
                 problems += [(".".join([*place, name]), problem) for name, problem in item["ctx"]["problems"]]
+                # Drop the inconsistent sub-group, or everything if the group itself is inconsistent; then try again.
                 table = {key: value for key, value in table.items() if place and key != place[0]}
 
 
@@ -180,7 +195,7 @@ def _mistake_at(name: str, problem: str, values: Mapping[str, Given]) -> Mistake
 
 
 def as_given(field: FieldInfo, value: object) -> str:
-    """The value as the user wrote it, cut short; hidden if it is a secret."""
+    """Return the value as the user wrote it, cut to 80 characters; hidden if it is a secret."""
     if is_secret(field):
         return SECRET
     text = str(value).lower() if isinstance(value, bool) else repr(value)

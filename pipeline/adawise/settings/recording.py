@@ -1,4 +1,4 @@
-"""Settings of the recording that a worker makes of what it reads, and durations as people write them."""
+"""The settings of the recording of messages that a worker makes, and the parsing of durations."""
 
 from __future__ import annotations
 
@@ -18,7 +18,11 @@ STREAMS_EXPECTED = "names of streams separated by commas, with * ? and [] as in 
 
 
 def seconds_of(value: object) -> float:
-    """Return the seconds of a duration as people write it. Raises ValueError if it is none."""
+    """Return the seconds of a duration such as 90s, 30m, 24h, 7d or 0.
+
+    Raises:
+        ValueError: it is no duration.
+    """
     match = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
     if match is None:
         raise ValueError("it is none")
@@ -33,17 +37,17 @@ def _patterns(value: str) -> str:
 
 
 Duration = Annotated[float, BeforeValidator(seconds_of), Field(ge=0, le=LONGEST_S)]
-"""Seconds, from `90s`, `30m`, `24h` or `7d`. Its Field wants json_schema_extra=DURATION_SCHEMA."""
+"""A duration in seconds, written as `90s`, `30m`, `24h` or `7d`. Its Field needs json_schema_extra=DURATION_SCHEMA."""
 
 DURATION_SCHEMA: dict[str, JsonValue] = {"expected": DURATION_EXPECTED, "metavar": "TIME"}
 
 Days = Annotated[Duration, Field(ge=86_400)]
-"""Likewise, at least a day. Its Field wants json_schema_extra=DAYS_SCHEMA."""
+"""A duration of at least a day, in seconds. Its Field needs json_schema_extra=DAYS_SCHEMA."""
 
 DAYS_SCHEMA: dict[str, JsonValue] = {"expected": "a day or more, such as 1d, 36h or 28d", "metavar": "TIME"}
 
 StreamPatterns = Annotated[str, AfterValidator(_patterns)]
-"""Which streams, by name. Its Field wants json_schema_extra=STREAMS_SCHEMA."""
+"""Names or patterns of streams, separated by commas. Its Field needs json_schema_extra=STREAMS_SCHEMA."""
 
 STREAMS_SCHEMA: dict[str, JsonValue] = {"expected": STREAMS_EXPECTED, "metavar": "A,B*"}
 
@@ -55,7 +59,7 @@ FORGET_IMAGES_AFTER = (
 
 
 class RecordSettings(Group):
-    """What the worker stores of what it reads, so that it can be replayed."""
+    """The settings `[record]`: which messages the worker stores, so that they can be replayed."""
 
     enabled: bool = Field(
         default=False, description="store every message before the rows that come of it; one recording for all workers"

@@ -1,6 +1,6 @@
-"""What a command needs beyond values that are right: settings without a default, and files that exist.
+"""The requirements of a command beyond valid values: settings that have no default, and files that must exist.
 
-Found before anything heavy is loaded, so that all of it is told at once.
+They are checked before anything heavy is loaded, so that all mistakes are reported at once.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from adawise.near import near_match
 from adawise.settings.tree import ModelSettings, Settings
 
 LOCAL_FOLDER = "local-dir:"
-_SHAPE = {  # what tells architectures apart, where two configs of open_clip both state it
+_SHAPE = {  # keys by which architectures differ; compared if both configs of open_clip have them
     *("embed_dim", "vision_cfg.image_size", "vision_cfg.layers", "vision_cfg.width", "vision_cfg.patch_size"),
     *("vision_cfg.timm_model_name", "text_cfg.context_length", "text_cfg.vocab_size", "text_cfg.width"),
     *("text_cfg.heads", "text_cfg.layers"),
@@ -32,22 +32,22 @@ NEEDED = {
     "model.theta_1": "the fine-tuned checkpoint is needed",
     "model.classes": "the class names are needed",
 }
-"""What a worker cannot do without, and has no default."""
+"""The settings that a worker requires and that have no default, each with a message."""
 
 
 def unmet(settings: Settings, uses: frozenset[str], folder: Path) -> Iterator[tuple[str, str]]:
-    """Pairs of (setting, what is missing and the remedy) for a command that uses these groups.
+    """Yield (setting, problem and its remedy) for each unmet requirement of a command that uses these groups.
 
     Args:
-        settings: values that are right by themselves and together.
-        uses: names of groups; the needs of other groups do not matter.
-        folder: what relative paths are relative to.
+        settings: values that are valid alone and together.
+        uses: names of groups; requirements of other groups are not checked.
+        folder: folder that relative paths refer to.
     """
     if "model" in uses:
         for name, problem in NEEDED.items():
             if getattr(settings.model, name.removeprefix("model.")) is None:
                 yield name, problem
-    if "finetune" in uses and settings.model.theta_0 is None:  # theta_1 and the class names it makes
+    if "finetune" in uses and settings.model.theta_0 is None:  # `finetune` makes theta_1 and the class names itself
         yield "model.theta_0", NEEDED["model.theta_0"]
     objective = settings.search.objective
     if "search" in uses and objective in get_args(WithCard) and settings.model.card is None:
@@ -65,14 +65,17 @@ def unmet(settings: Settings, uses: frozenset[str], folder: Path) -> Iterator[tu
         except OSError as error:
             yield name, f"{path} cannot be looked at: {error.strerror}; give this user the right to"
             continue
-        if not is_one:  # a pipe has no end, or can be read once
+        if not is_one:  # such as a pipe, which may never end and can be read only once
             yield name, f"expected a {kind}, and {path} is not one; correct the path"
         elif name == "model.classes" and (wrong := _of_classes(path)) is not None:
             yield name, wrong
 
 
 def _of_configs(model: ModelSettings, roles: tuple[str, ...], folder: Path) -> Iterator[tuple[str, str]]:
-    """Configs of `local-dir:` folders that would download from a hub, or that are not of `model.architecture`."""
+    """Yield problems of configs in `local-dir:` folders.
+
+    Such a config must not make open_clip download from a model hub, and must agree with `model.architecture`.
+    """
     named = dict(_flat(_config(model.architecture, folder))) if "architecture" in model.model_fields_set else {}
     for role in ("architecture", *roles):
         name = getattr(model, role)
@@ -95,23 +98,23 @@ def _of_configs(model: ModelSettings, roles: tuple[str, ...], folder: Path) -> I
 
 
 def _config(name: str, folder: Path) -> Mapping[str, Any]:
-    """What open_clip's config of a folder or name says of the model; empty if there is none that can be read."""
+    """Return the part about the model of open_clip's config of a folder or name; empty if it cannot be read."""
     if name.startswith(LOCAL_FOLDER):
         path = folder / name[len(LOCAL_FOLDER) :] / "open_clip_config.json"
-    else:  # without importing open_clip, which takes seconds
+    else:  # located without importing open_clip, which takes seconds
         found = find_spec("open_clip")
         places = found.submodule_search_locations if found is not None else None
         path = Path(next(iter(places or ["."])), "model_configs", f"{name.replace('/', '-')}.json")
     try:
         config = json.loads(read_bytes(path))
     except (OSError, ValueError, RecursionError):
-        return {}  # loading it says more
+        return {}  # loading the model reports the error in more detail
     model = config.get("model_cfg", config) if isinstance(config, dict) else {}
     return model if isinstance(model, dict) else {}
 
 
 def _flat(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Dotted names, as deep as they go."""
+    """Yield the dotted name and the value of each entry, at any depth; lists are yielded whole, too."""
     waiting: list[tuple[str, Any]] = list(config.items())
     while waiting:
         name, value = waiting.pop()
@@ -125,7 +128,7 @@ def _flat(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _files(settings: Settings, uses: frozenset[str]) -> Iterator[tuple[str, Path, bool]]:
-    """(setting, path, whether it must be a folder) of each file that the command will read."""
+    """Yield (setting, path, True if it must be a folder) for each file or folder that the command will read."""
     named: list[tuple[str, Path | None]] = []
     roles = ("theta_0", "theta_1") if "model" in uses else ("theta_0",)
     if "model" in uses or "finetune" in uses:
@@ -136,7 +139,7 @@ def _files(settings: Settings, uses: frozenset[str]) -> Iterator[tuple[str, Path
                 yield f"model.{name}", Path(value[len(LOCAL_FOLDER) :]), True
             elif name != "architecture" and value is not None and _is_path(value):
                 yield f"model.{name}", Path(value), False
-    if {"model", "search"} <= uses:  # `card` makes the file that is named here
+    if {"model", "search"} <= uses:  # not for `card`, which creates this file
         named.append(("model.card", settings.model.card))
     if "kafka" in uses:
         security = settings.kafka.security
@@ -147,7 +150,7 @@ def _files(settings: Settings, uses: frozenset[str]) -> Iterator[tuple[str, Path
 
 
 def _of_classes(path: Path) -> str | None:
-    """What is wrong with a file of class names, and the remedy, as far as its lines tell."""
+    """Return the problem of a file of class names and its remedy; None if its lines show no problem."""
     lines = _lines(path)
     if len(lines) == 1:
         return f"{path} has one class, {lines[0]!r}, which every image would be; add what it is told from"
@@ -156,7 +159,7 @@ def _of_classes(path: Path) -> str | None:
 
 
 def _did_you_mean(path: Path) -> str:
-    """The end of a message about a file or folder that is not there: one of a similar name beside it."""
+    """Return a suggestion for the end of a message about a missing file: one of a similar name in its folder."""
     try:
         alike = [name for name in os.listdir(path.parent) if Path(name).suffix == path.suffix]
     except OSError:
@@ -166,7 +169,7 @@ def _did_you_mean(path: Path) -> str:
 
 
 def _lines(path: Path) -> list[str]:
-    """Those that are not empty; none if the file is no text, of which reading it says more."""
+    """Return the lines that are not empty; none if the file is not text, which is reported when it is loaded."""
     try:
         return [line.strip() for line in read_bytes(path).decode().splitlines() if line.strip()]
     except (OSError, ValueError):
@@ -174,7 +177,7 @@ def _lines(path: Path) -> list[str]:
 
 
 def _is_path(checkpoint: str) -> bool:
-    """Whether it is a file rather than a tag such as `laion2b_s34b_b79k` or a scheme such as `hf-hub:...`."""
+    """Return True for a file, False for a tag such as `laion2b_s34b_b79k` or a scheme such as `hf-hub:...`."""
     if re.match(r"[A-Za-z0-9-]{2,}:", checkpoint):
         return False
     return Path(checkpoint).suffix in CHECKPOINT_SUFFIXES or "/" in checkpoint or checkpoint.startswith(".")

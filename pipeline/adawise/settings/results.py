@@ -1,4 +1,4 @@
-"""Settings of what is told beside the output: results of images on a topic of Kafka."""
+"""The settings of results that are published on a Kafka topic, in addition to the output."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ RESULTS_SUFFIX = ".results"
 
 
 class ResultsSettings(Group):
-    """What becomes of images, told at once."""
+    """The settings `[results]`: the result of each image is published on a Kafka topic."""
 
     enabled: bool = Field(default=False, description="send what becomes of each image to a topic of Kafka, too")
     topic: KafkaName | None = Field(
@@ -36,11 +36,11 @@ class ResultsSettings(Group):
     )
 
     def topic_of(self, images: str) -> str:
-        """The topic of results of the topic `images`."""
+        """Return the topic of results for the topic `images`."""
         return self.topic or f"{images}{RESULTS_SUFFIX}"
 
     @override
     def problems(self) -> Iterator[tuple[str, str]]:
-        """A table of one row for each image."""
+        """Yield a mistake for Arrow messages with a single image each. See `Group`."""
         if self.form == "arrow" and self.per == "image":
             yield "form", "arrow is for batches; set results.per to batch, or form to json"

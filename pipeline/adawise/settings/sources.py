@@ -1,4 +1,4 @@
-"""What the file and the environment say, with the place of each value; nothing here knows what a value may be."""
+"""The values in the file and in the environment, with the place of each. They are not checked here."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ from adawise.settings.mistakes import Mistake, nearest
 
 FILE = "adawise.toml"
 CONFIG = "config"
-"""The name under which mistakes of the file as a whole are told."""
+"""The name under which mistakes about the file as a whole are reported."""
 CONFIG_VARIABLE = "ADAWISE_CONFIG"
 TEST_PREFIX = "ADAWISE_TEST_"
-"""Variables that steer our own tests begin with it; they are not settings."""
+"""The prefix of variables that control the project's own tests; they are not settings."""
 
 Source = Literal["flag", "env", "file", "default"]
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a value came from: the kind of source and the place in it."""
+    """The origin of a value: the kind of source, and the place in it."""
 
     source: Source
     place: str
@@ -49,7 +49,7 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """A value as it was given, before any check."""
+    """A value as the user gave it, before any check."""
 
     name: str
     value: Any
@@ -57,9 +57,9 @@ class Given:
 
 
 def from_environment(environ: Mapping[str, str], folder: Path) -> tuple[list[Given], list[Mistake]]:
-    """The settings among the environment's variables, and what is wrong with their names, or with files of secrets.
+    """Return the settings in the environment, and the mistakes in their names or in files of secrets.
 
-    Paths of those are relative to `folder`.
+    Paths of such files are relative to `folder`.
     """
     given: list[Given] = []
     mistakes: list[Mistake] = []
@@ -83,13 +83,13 @@ def from_environment(environ: Mapping[str, str], folder: Path) -> tuple[list[Giv
 
 
 def find_file(flag: str | None, environ: Mapping[str, str], folder: Path) -> tuple[Path, bool]:
-    """The file to read, and whether somebody asked for it by name (then it must exist)."""
+    """Return the file to read, and True if the user named it, so that it must exist."""
     named = flag or environ.get(CONFIG_VARIABLE)
     return (folder / named, True) if named else (folder / FILE, False)
 
 
 def _secret_in_a_file(name: str) -> str | None:
-    """The secret setting whose value is in a file that `name` names: `http.token_file` -> `http.token`."""
+    """Return the secret setting that a name with `_file` belongs to (`http.token_file` -> `http.token`), else None."""
     secret = name.removesuffix(IN_A_FILE)
     return secret if secret != name and secret in SETTINGS and is_secret(SETTINGS[secret]) else None
 
@@ -97,7 +97,7 @@ def _secret_in_a_file(name: str) -> str | None:
 def _read_secret(
     name: str, value: Any, folder: Path, origin: Origin, given: list[Given], mistakes: list[Mistake]
 ) -> None:
-    """Add what the file has, without the end of its line, or what is wrong with it."""
+    """Append the secret in the file `value`, without its line end, to `given`, or a mistake to `mistakes`."""
     try:
         if not isinstance(value, str) or not value.strip():
             raise ValueError("expected the name of a file that holds the secret")
@@ -110,7 +110,7 @@ def _read_secret(
         mistakes.append(Mistake(f"{name}{IN_A_FILE}", str(origin), problem, repr(value)))
     except UnicodeDecodeError:
         mistakes.append(Mistake(f"{name}{IN_A_FILE}", str(origin), "the file is not UTF-8; name another", repr(value)))
-    except (ValueError, RuntimeError) as error:  # that there is no such home folder is a RuntimeError
+    except (ValueError, RuntimeError) as error:  # `expanduser` raises RuntimeError if there is no such home folder
         mistakes.append(Mistake(f"{name}{IN_A_FILE}", str(origin), f"{error}; correct the path", repr(value)))
     else:
         if any(other.name == name for other in given):
@@ -120,7 +120,14 @@ def _read_secret(
 
 
 def from_file(path: Path, shown_as: str, must_exist: bool, folder: Path) -> tuple[list[Given], list[Mistake]]:
-    """The settings in a TOML file, and what is wrong with the file or its names; `folder` as in `from_environment`."""
+    """Return the settings in a TOML file, and the mistakes in the file, its names or files of secrets.
+
+    Args:
+        path: path of the file.
+        shown_as: name of the file in messages.
+        must_exist: True if it is a mistake that the file does not exist.
+        folder: folder that paths of files of secrets are relative to.
+    """
     try:
         text = read_bytes(path).decode("utf-8-sig").replace("\r\n", "\n")
         tree = tomllib.loads(text)
@@ -131,7 +138,7 @@ def from_file(path: Path, shown_as: str, must_exist: bool, folder: Path) -> tupl
         return [], [Mistake(CONFIG, shown_as, f"it cannot be read: {error.strerror}; expected a TOML file")]
     except UnicodeDecodeError as error:
         return [], [Mistake(CONFIG, shown_as, f"byte {error.start} is not UTF-8; save the file as UTF-8")]
-    except ValueError as error:  # TOMLDecodeError, or a number of too many digits
+    except ValueError as error:  # TOMLDecodeError, or a number with too many digits for `int`
         return [], [Mistake(CONFIG, shown_as, f"it is not TOML: {error}; correct that line")]
     except RecursionError:
         return [], [Mistake(CONFIG, shown_as, "it is nested too deeply; expected tables such as [kafka]")]
@@ -187,7 +194,10 @@ _PAIR = re.compile(rf"\s*({_KEYS})\s*=(.*)", re.DOTALL)
 
 
 def lines_of(text: str) -> dict[str, int]:
-    """Dotted name -> line, of tables and keys. The text is valid TOML; lines inside multi-line strings are skipped."""
+    """Return the line of each table and key by its dotted name.
+
+    The text must be valid TOML. Lines inside multi-line strings are skipped.
+    """
     lines: dict[str, int] = {}
     table, quote = "", ""
     for number, line in enumerate(text.split("\n"), start=1):
@@ -207,7 +217,7 @@ def _dotted(keys: str) -> str:
 
 
 def ways_to_set(name: str) -> str:
-    """How a user gives the setting a value."""
+    """Return in words the ways in which a user can give the setting a value."""
     ways = [environment_name(name), f"{file_name(name)} in {FILE}"]
     if is_secret(SETTINGS[name]):
         return " or ".join([ways[0], f"{environment_name(name + IN_A_FILE)} (a file that holds it)", ways[1]])

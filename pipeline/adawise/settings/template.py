@@ -1,4 +1,4 @@
-"""A file of settings to begin with: every setting with what it is and its default, which is commented out."""
+"""A template of the settings file: every setting with its description and its default, which is commented out."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from adawise.settings.describe import GROUPS, IN_A_FILE, SETTINGS, environment_n
 from adawise.settings.requirements import NEEDED
 
 NO_DEFAULT = "# none by default"
-"""How the line of a setting ends that has no default: what stands there says only what kind of value it takes."""
+"""The end of the line of a setting without a default; the value in such a line only shows the kind of value."""
 
 _WIDTH = 100
 _HEAD = """\
@@ -23,7 +23,7 @@ Flags win over the environment (ADAWISE_*), which wins over this file.
 
 
 def template() -> str:
-    """The text of the file. As it stands, it says nothing: what it sets are the defaults."""
+    """Return the text of the file. Unchanged, it sets nothing: all its settings are commented out."""
     return "\n".join(_lines()) + "\n"
 
 
@@ -47,7 +47,7 @@ def _told(name: str, field: FieldInfo) -> str:
 
 
 def _value(field: FieldInfo) -> str:
-    """The default as TOML writes it, or what stands for a value."""
+    """Return the default in TOML; for a setting without a default, a placeholder."""
     default = field.default
     if default is None:
         return f"{json.dumps(metavar(field))}  {NO_DEFAULT}"

@@ -1,4 +1,4 @@
-"""The groups of settings beside Kafka's, and the tree of them all."""
+"""The groups of settings for the model, the search and the output, among others, and the tree of all groups."""
 
 from __future__ import annotations
 
@@ -57,14 +57,18 @@ def _levels(value: str) -> str:
 
 
 def _channels(value: Any) -> Any:
-    """`[0.5, 0.5, 0.5]` as `0.5,0.5,0.5`: one form for files, flags and the environment."""
+    """Rewrite `[0.5, 0.5, 0.5]` as `0.5,0.5,0.5`, the form that file, flags and environment have in common."""
     if isinstance(value, list | tuple):
         return ",".join(map(str, value))
     return value.strip("[]() ") if isinstance(value, str) else value
 
 
 def numbers(channels: str) -> tuple[float, float, float]:
-    """Of red, green and blue. Raises ValueError: they are not three."""
+    """Return the numbers of red, green and blue.
+
+    Raises:
+        ValueError: these are not three numbers.
+    """
     try:
         red, green, blue = map(float, channels.split(","))
     except ValueError:
@@ -88,7 +92,7 @@ def _std(value: str) -> str:
 
 
 class ModelSettings(Group):
-    """The two models and what they tell apart."""
+    """The settings `[model]`: the two models and the classes that they distinguish."""
 
     architecture: Text = Field(
         default="ViT-B-32",
@@ -166,13 +170,13 @@ class ModelSettings(Group):
 
     @property
     def preprocessing(self) -> dict[str, Any]:
-        """What is set of `PREPROCESSING`; `mean` and `std` as numbers."""
+        """The options of `PREPROCESSING` that are set; `mean` and `std` as numbers."""
         named = {key: value for key in PREPROCESSING if (value := getattr(self, key)) is not None}
         return {key: numbers(value) if key in {"mean", "std"} else value for key, value in named.items()}
 
 
 class SearchSettings(Group):
-    """How alpha is chosen for each batch."""
+    """The settings `[search]`: how alpha is chosen for each batch."""
 
     strategy: Literal["auto", StrategyName] = Field(
         default="auto",
@@ -227,7 +231,7 @@ class SearchSettings(Group):
 
 
 class BatchSettings(Group):
-    """How single images of a stream are gathered; a batch that arrives as one stays as it is."""
+    """The settings `[batch]`: how single images of a stream are gathered. A message with a batch stays one batch."""
 
     images: int = Field(default=16, ge=1, le=256, description="images of a full batch")
     max_age_s: float = Field(
@@ -236,7 +240,7 @@ class BatchSettings(Group):
 
 
 class DecodeSettings(Group):
-    """How messages become images, and what is refused."""
+    """The settings `[decode]`: how messages become images, and which are rejected."""
 
     threads: Annotated[int, Field(ge=1, le=256)] | None = Field(
         default=None,
@@ -271,7 +275,7 @@ class DecodeSettings(Group):
 
 
 class SinkSettings(Group):
-    """Where predictions go."""
+    """The settings `[sink]`: where predictions are written."""
 
     root: Annotated[Location, AfterValidator(_root)] = Field(
         default="runs/output",
@@ -294,7 +298,7 @@ class SinkSettings(Group):
 
 
 class LimitsSettings(Group):
-    """Bounds on memory, and on what each segment has to hold."""
+    """The settings `[limits]`: bounds on memory, and on the streams whose states each segment has to hold."""
 
     inflight_mib: int = Field(
         default=512,
@@ -313,13 +317,13 @@ class LimitsSettings(Group):
 
 
 class PredictSettings(Group):
-    """What is written for an image."""
+    """The settings `[predict]`: what is written for an image."""
 
     top_k: int = Field(default=5, ge=1, le=1000, description="labels kept for an image, best first")
 
 
 class LogSettings(Group):
-    """What the program says about itself, on the error output."""
+    """The settings `[log]`: what the program logs on the error output."""
 
     level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="least severity shown")
     format: Literal["auto", "json", "console"] = Field(
@@ -328,7 +332,7 @@ class LogSettings(Group):
 
 
 class Settings(Group):
-    """Everything that can be set, each value checked."""
+    """The tree of all settings; each value is checked."""
 
     kafka: KafkaSettings = Field(default=KafkaSettings(), description="where images come from")
     model: ModelSettings = Field(default=ModelSettings(), description="the two models and what they tell apart")
@@ -352,7 +356,11 @@ class Settings(Group):
 
     @override
     def problems(self) -> Iterator[tuple[str, str]]:
-        """A bound below one message of the largest size, which could never be taken in; results that would be read."""
+        """Yield the mistakes between groups. See `Group`.
+
+        The bounds on memory and on unpacked batches must have room for the largest message. Alerts need results. The
+        topic of results must be neither the topic that is read nor that of dead letters.
+        """
         needed_mib = -(-2 * self.decode.max_message_bytes // 2**20)
         if self.limits.inflight_mib < needed_mib:
             yield (

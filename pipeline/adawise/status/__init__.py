@@ -1,1 +1,1 @@
-"""How the fleet stands now: workers, partitions, cameras and rejects, from the output's newest files and the broker."""
+"""The status of the fleet: workers, partitions, cameras and rejects, from the output's newest files and the broker."""

@@ -1,4 +1,4 @@
-"""What the broker tells: how far the log of each partition is, what the group has committed, and who is in it."""
+"""The broker's part of the status: bounds of each partition's log, committed offsets, and members of the group."""
 
 from __future__ import annotations
 
@@ -15,26 +15,31 @@ from adawise.kafka.topic import KafkaTopics
 from adawise.live.backlog import RATE_S
 from adawise.records import TopicPartition
 
-_PATIENCE_S = 5.0  # for the times of waiting messages, of all partitions together
+_PATIENCE_S = 5.0  # for reading the timestamps of waiting messages, for all partitions together
 
 
 @dataclass(frozen=True, slots=True)
 class BrokerFacts:
-    """The topic and the group. `cluster_id` is "" where a broker has none."""
+    """The facts about the topic and the group. `cluster_id` is "" if the broker has none."""
 
     cluster_id: str
     bounds: Mapping[TopicPartition, tuple[int, int]]  # (log start, log end)
     committed: Mapping[TopicPartition, tuple[int, str]]  # (offset, id of the root)
     group: Membership
     waiting_ms: Mapping[TopicPartition, int] = field(default_factory=dict)  # timestamp of the first message not served
-    ended: Mapping[TopicPartition, int] = field(default_factory=dict)  # the log's end `RATE_S` ago, by Kafka timestamps
+    ended: Mapping[TopicPartition, int] = field(default_factory=dict)  # log end `RATE_S` ago, by Kafka timestamps
 
 
 def ask(topics: KafkaTopics, topic: str, group: str, *, now_s: float) -> BrokerFacts:
-    """Everything but `waiting_ms`. Raises SourceError if there is no such topic, FatalError, BrokerUnavailable."""
+    """Ask the broker for all facts but `waiting_ms`; `now_s` is in seconds since the epoch.
+
+    Raises:
+        SourceError: there is no such topic.
+        FatalError, BrokerUnavailable: from the broker.
+    """
     bounds, ended, cluster = topics.all_bounds(topic), dict[TopicPartition, int](), topics.identity(topic).cluster_id
-    with suppress(RetryableError):  # a rate that is not known hides nothing else
-        # The embedded broker answers any time with the log's start.
+    with suppress(RetryableError):  # without the rates, the other facts are still worth showing
+        # The embedded broker ignores the time and always answers with the log's start.
         at = dict[TopicPartition, int | None]()
         if cluster != EMBEDDED:
             at.update(topics.offsets_at(bounds, int(1e3 * (now_s - RATE_S))))
@@ -51,9 +56,15 @@ def ask(topics: KafkaTopics, topic: str, group: str, *, now_s: float) -> BrokerF
 def waiting(
     log: KafkaLog, offsets: Mapping[TopicPartition, tuple[int, int]], clock: Callable[[], float] = time.monotonic
 ) -> dict[TopicPartition, int]:
-    """Timestamps, in milliseconds, of the first messages of [offset, log end), as far as the broker tells them soon.
+    """Return the timestamp, in milliseconds, of the message at each partition's offset, as far as the broker answers.
 
-    Partitions that nobody answers for are left out, and so are those that come after five seconds.
+    A partition is left out if no message waits, if the message has no timestamp or cannot be read, or if five seconds
+    have passed before its turn. If the broker does not answer, all remaining partitions are left out.
+
+    Args:
+        log: reads the messages.
+        offsets: (offset, log end) of each partition.
+        clock: seconds that never go back.
     """
     found: dict[TopicPartition, int] = {}
     give_up_s = clock() + _PATIENCE_S

@@ -1,8 +1,8 @@
-"""From the newest segments of all partitions to one row for each camera, and counts of what was rejected. Pure.
+"""One row for each camera and counts of rejects, computed from the newest segments of all partitions. Pure functions.
 
-Whether a camera is silent is a matter of its partition's time: while that is behind, images wait at the broker, and the
-camera is none the quieter for it. So its silence is measured up to when the oldest message that waits came, and up to
-now only where nothing waits. When a camera without an image in the window was seen last its state says, by Kafka's
+While a partition is behind, its cameras' images wait at the broker, so they must not count as silent. A camera's
+silence is therefore measured up to the arrival of the oldest waiting message, and up to now only if none waits. For a
+camera without an image in the segments that were read, the time of its last image comes from its state, by Kafka
 timestamps.
 """
 
@@ -23,14 +23,14 @@ from adawise.status.root import ChainFacts
 from adawise.status.segments import Sight
 from adawise.text import as_duration
 
-_BATCHES = 20 * STEPS
-_TOP = 3
+_BATCHES = 20 * STEPS  # the last batches, at most, from which a camera's curve of alpha is drawn
+_TOP = 3  # classes in a row
 _POLICY = StatePolicy()
 
 
 @dataclass(slots=True)
 class _Seen:
-    """A camera over all segments that were read; of those before the window only when it was seen, and its alpha."""
+    """A camera over all segments that were read; segments before the window only give its last time and alpha."""
 
     sights: list[Sight]
     last_s: float | None
@@ -41,7 +41,7 @@ class _Seen:
 
 @dataclass(frozen=True, slots=True)
 class _ChainWindow:
-    """The time that a chain's cameras are looked at over, in seconds since the epoch; as in `CameraFacts`."""
+    """The time window for a chain's cameras, in seconds since the epoch; other fields are as in `CameraFacts`."""
 
     since_s: float
     now_s: float
@@ -52,11 +52,16 @@ class _ChainWindow:
 def cameras(
     chains: Iterable[ChainFacts], partitions: Iterable[PartitionStatus], *, since_s: float, now_s: float
 ) -> list[CameraStatus]:
-    """Every camera that has a state, or an image in the window from `since_s` on: the worst first, then by name.
+    """Return all cameras that have a state or occur in the segments that were read, worst first, then by name.
 
-    Times are seconds since the epoch. `partitions` are those of the chains.
+    Args:
+        chains: chains of the partitions.
+        partitions: status of these partitions.
+        since_s: start of the window, in seconds since the epoch.
+        now_s: end of the window, in seconds since the epoch.
 
-    Raises ChainError for a damaged state.
+    Raises:
+        ChainError: a state is damaged.
     """
     known = {TopicPartition(each.topic, each.partition): each for each in partitions}
     rows = [row for chain in chains for row in _of_chain(chain, known.get(chain.tp), since_s, now_s)]
@@ -71,7 +76,7 @@ def _of_chain(
         return
     until_s, failure = now_s, ""
     if partition is not None and partition.lag:
-        oldest_s = partition.lag_s  # of a day or more by a producer's clock that is wrong
+        oldest_s = partition.lag_s  # a day or more means that a producer's clock is wrong
         until_s = head.created_s if oldest_s is None or oldest_s > GONE_S else now_s - oldest_s
     if partition is not None and partition.is_stalled:
         age = as_duration(now_s - head.created_s)
@@ -102,7 +107,7 @@ def _row(tp: TopicPartition, stream: str, camera: _Seen, window: _ChainWindow) -
     for sight in camera.sights:
         for reason, count in sight.rejected.items():
             reasons[reason] += count
-        for label, count in sight.labels.items():  # not `update`, which takes five times as long for a few
+        for label, count in sight.labels.items():  # `Counter.update` takes five times as long for few labels
             labels[label] += count
     compared = sum(sight.compared for sight in camera.sights)
     reset_s, reset = max(((s.changed_s, s.reset) for s in camera.sights if s.changed_s is not None), default=(None, ""))
@@ -157,14 +162,14 @@ def _row(tp: TopicPartition, stream: str, camera: _Seen, window: _ChainWindow) -
 
 
 def _level(batches: Sequence[tuple[float, float, int]], after_s: float, until_s: float) -> float | None:
-    """Mean alpha over the images that were served in (after_s, until_s]."""
+    """Return the mean alpha over the images served in (after_s, until_s]; None without images."""
     within = [(alpha, images) for at_s, alpha, images in batches if after_s < at_s <= until_s]
     images = sum(count for _, count in within)
     return sum(alpha * count for alpha, count in within) / images if images else None
 
 
 def rejects(chains: Iterable[ChainFacts], *, since_s: float) -> list[RejectStatus]:
-    """What was rejected in the window from `since_s` on, by reason, the most first."""
+    """Return the images rejected since `since_s` (seconds since the epoch) by reason, the most frequent first."""
     images, last, streams = Counter[str](), dict[str, float](), dict[str, set[str | None]]()
     for facts in (each for chain in chains for each in chain.segments if each.created_s >= since_s):
         for stream, sight in facts.sights.items():
@@ -179,10 +184,10 @@ def rejects(chains: Iterable[ChainFacts], *, since_s: float) -> list[RejectStatu
 
 
 def counts(rows: Iterable[CameraStatus]) -> dict[str, int]:
-    """How many cameras are in which state; every state that is known here is named."""
+    """Return the number of cameras in each state; every state that a fleet's camera can have is a key."""
     return {str(each): count for each, count in counted((row.state for row in rows), STATES).items()}
 
 
 def moment(seconds: float) -> str:
-    """ISO 8601 in UTC, to the millisecond."""
+    """Format seconds since the epoch as ISO 8601 in UTC, to the millisecond."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

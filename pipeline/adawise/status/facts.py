@@ -1,6 +1,7 @@
-"""What `adawise status` knows, as values. Their fields, with the comments beside them, are its JSON and its reference.
+"""The facts that `adawise status` reports, as dataclasses.
 
-Times are ISO 8601 in UTC; ages and spans are seconds; null is what nobody could say.
+Their fields are its JSON, and the comments beside them are its reference (`tools.docs`). Times are ISO 8601 in UTC,
+ages and spans are seconds, and null means not known.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from adawise.live.backlog import BEHIND_S, PartitionLag
 from adawise.live.row import CameraState
 
 VERSION = 1
-"""Of the JSON: it rises only if a field goes or changes its meaning. New ones may come."""
+"""The version of the JSON. It rises only if a field is removed or changes its meaning; fields may be added without."""
 
 STATES = {
     CameraState.FAILING: "messages of its partition wait, and nothing was committed for two minutes",
@@ -85,12 +86,15 @@ class PartitionStatus:
 
     @property
     def backlog(self) -> PartitionLag:
-        """What waits of it, and how it changes."""
+        """The lag of the partition, and how it changes."""
         return PartitionLag(self.lag, self.lag_s, self.arriving_per_s, self.served_per_s)
 
     @property
     def is_stalled(self) -> bool:
-        """True if a worker has it, messages wait, and none of them came so lately that its segment is still to come."""
+        """True if a worker has the partition, but nothing was committed for two minutes although messages wait.
+
+        If the oldest waiting message is younger than a minute, the partition is not stalled: its segment may be due.
+        """
         waits = bool(self.lag) and (self.lag_s is None or self.lag_s > BEHIND_S)
         return waits and self.member is not None and (self.commit_age_s or 0.0) > STALLED_S
 
@@ -133,7 +137,7 @@ class RejectStatus:
 
 @dataclass(frozen=True, slots=True)
 class FleetStatus:
-    """All of it."""
+    """The whole status of a fleet."""
 
     at: str  # when it was asked
     root: str
@@ -156,12 +160,12 @@ class FleetStatus:
 
     @property
     def is_well(self) -> bool:
-        """True if there is nothing to see to."""
+        """True if there are no troubles."""
         return not self.troubles
 
     @property
     def methods(self) -> list[str]:
-        """How alpha is chosen; by partition where they differ."""
+        """The methods by which alpha is chosen; with their partitions if there is more than one method."""
         known: dict[str, list[str]] = {}
         for each in self.partitions:
             if each.method is not None:

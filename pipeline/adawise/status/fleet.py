@@ -1,4 +1,4 @@
-"""What root and broker tell, put together: one `FleetStatus`. Either may be missing, and then that is said."""
+"""The `FleetStatus`, combined from the root and the broker. Either may be missing; the status then says why."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from adawise.status.root import ChainFacts, RootFacts
 
 @dataclass(frozen=True, slots=True)
 class FleetQuestion:
-    """Whose fleet it is, and what was asked."""
+    """The fleet that is asked about, the time window, and whether the broker is to be asked."""
 
     root: str
     topic: str
@@ -35,7 +35,15 @@ def fleet_status(
     *,
     now_s: float,
 ) -> FleetStatus:
-    """The status now. `root` or `broker` is None where `not_asked` says why; `now_s` is since the epoch."""
+    """Return the present status of the fleet.
+
+    Args:
+        question: the fleet and the window.
+        root: facts of the output; None if it was not read, and `not_asked` says why.
+        broker: facts of the broker; None if it was not read, and `not_asked` says why.
+        not_asked: reasons, by `root` and `broker`.
+        now_s: seconds since the epoch.
+    """
     chains = {} if root is None else root.chains
     tps = sorted({*chains, *({} if broker is None else broker.bounds)})
     owners = _owners(broker)
@@ -67,7 +75,7 @@ def fleet_status(
 
 
 def low_waters(root: RootFacts | None, broker: BrokerFacts) -> dict[TopicPartition, tuple[int, int]]:
-    """(the first offset without a row, log end) of every partition that the broker has."""
+    """Return (first offset without a row, log end) of every partition that the broker has."""
     found = {}
     for tp, (start, end) in broker.bounds.items():
         head = None if root is None or tp not in root.chains else root.chains[tp].head
@@ -134,7 +142,10 @@ def _partition(
 
 
 def _served_per_s(chain: ChainFacts, now_s: float) -> float | None:
-    """Messages that got durable rows over the last `RATE_S`, or since the oldest segment that was read; a second."""
+    """Return the messages per second that got durable rows over the last `RATE_S`.
+
+    If the segments that were read cover less time, the rate is over that time. None with fewer than two segments.
+    """
     if len(chain.segments) < 2:
         return None
     then = chain.segments[0]
@@ -147,7 +158,7 @@ def _served_per_s(chain: ChainFacts, now_s: float) -> float | None:
 
 
 def _others(root: RootFacts | None, broker: BrokerFacts | None) -> dict[str, str]:
-    """The ids of the broker's cluster and of the group's root, by the kind of trouble, where they are not ours."""
+    """Return the id of the broker's cluster and of the group's root where they differ from ours, by kind of trouble."""
     if root is None or broker is None or root.owner is None:
         return {}
     found = {}

@@ -1,6 +1,6 @@
-"""What is wrong with the fleet, the most urgent first, each with what to do about it. Pure.
+"""The troubles of the fleet, the most urgent first, each with its remedy. Pure functions.
 
-A trouble is what somebody should see to now. That a camera changed, or is gone for good, is none.
+A trouble needs the operator's attention now. A camera that changed, or is gone for good, is not a trouble.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ KINDS: dict[str, str] = {
 """The kinds of trouble, the most urgent first. The words are stable."""
 
 LEAST_BYTES = 16 * 2**20
-"""Free, below which a root counts as full: a segment may take as much."""
+"""The free space below which a root counts as full, in bytes: one segment may need as much."""
 
 _WAITS = {
     "store": "bring the store back; what is served meanwhile waits, and nothing is lost",
@@ -47,17 +47,22 @@ _WAITS = {
     "permission": "give the worker's user the right that it names; work goes on by itself then",
     "": "read its log; /readyz of its port has the same sentences",
 }
-_DEATHS = 3  # as `sink.starts`
-_OFTEN = 0.01
-_SETTLED_S = 30.0  # after a commit the log's end, which was asked for in the same moment, is behind it no more
-_UNSETTLED = {"PreparingRebalance", "CompletingRebalance"}
+_DEATHS = 3  # unclean starts of a partition that are reported; as in `sink.starts`
+_OFTEN = 0.01  # share of rejected images above which they are reported
+_SETTLED_S = 30.0  # a newer commit may seem to be beyond the log's end, which was asked for at about the same time
+_UNSETTLED = {"PreparingRebalance", "CompletingRebalance"}  # group states in which partitions have no member yet
 
 
 def troubles(
     found: FleetStatus, *, wanted_broker: bool, others: Mapping[str, str], faults: Mapping[str, str]
 ) -> list[Finding]:
-    """All of what was found. `faults` are what could not be read of chains, by partition; `others` the ids of another
-    cluster or root that root and broker name, by kind.
+    """Return all troubles, the most urgent first.
+
+    Args:
+        found: status of the fleet; its own `troubles` are ignored.
+        wanted_broker: True if the broker was to be asked.
+        others: ids of a cluster or root that is not ours, by kind of trouble.
+        faults: why chains could not be read, by partition.
     """
     root = found.root
     told = [
@@ -104,7 +109,7 @@ def _others(others: Mapping[str, str], root: str, group: str) -> Iterator[Findin
 
 
 def _is_full(found: FleetStatus) -> bool:
-    """True if the file system has no room left, or a worker says that the store has none, which may be by a quota."""
+    """Return True if the file system has no room left, or a worker reports that the store has none, as by a quota."""
     has_no_space = found.free_bytes is not None and found.free_bytes < LEAST_BYTES
     return has_no_space or any(worker.is_store_full for worker in found.workers)
 
@@ -126,7 +131,7 @@ def _of_workers(found: FleetStatus) -> Iterator[Finding]:
 
 
 def _blocked(found: FleetStatus, partition: PartitionStatus) -> str:
-    """What to do about messages that wait since the store or the partition's worker waits; "" if neither does."""
+    """Return the remedy for messages that wait because the store is full or their worker waits; "" if neither is so."""
     if _is_full(found):
         return "make room (store_full): they are served then, and another worker could not write either"
     waits = any(worker.worker == partition.writer for worker in found.workers)
@@ -215,7 +220,7 @@ def _of_partition(partition: PartitionStatus, root: str, blocked: str) -> Iterat
 
 
 def _pace(partition: PartitionStatus) -> str:
-    """How quickly messages come and are served, and what follows; "" where that is not known."""
+    """Return in words the rates of arrival and service, and when it catches up; "" if the rates are not known."""
     arriving, served = partition.arriving_per_s, partition.served_per_s
     if arriving is None or served is None:
         return ""
@@ -245,6 +250,7 @@ def _of_cameras(cameras: Sequence[CameraStatus]) -> Iterator[Finding]:
 
 
 def _of_rejects(found: FleetStatus) -> Iterator[Finding]:
+    # Rejects of cameras that are reported by themselves (`camera_rejected`) are not reported again here.
     cameras, rejects = found.cameras, found.rejects
     told = sum((sum(camera.reasons.values()) for camera in cameras if camera.state == CameraState.REJECTED), 0)
     images, rejected = sum(camera.images for camera in cameras), sum(reject.images for reject in rejects)

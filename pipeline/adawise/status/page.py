@@ -1,4 +1,4 @@
-"""The fleet's cameras as rows of the live page, which each worker has for its own (`adawise.live.row`)."""
+"""The live page of a whole fleet, with the same rows that a worker's page has for its own cameras."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from adawise.records import TopicPartition
 from adawise.status.facts import CameraStatus, FleetStatus
 from adawise.text import as_duration
 
-_NOTICES = 20
-_OF_CAMERAS = {"camera_silent", "camera_rejected"}  # which their rows say
+_NOTICES = 20  # at most
+_OF_CAMERAS = {"camera_silent", "camera_rejected"}  # troubles that the rows of cameras show already
 
 
 class FleetPage:
-    """Shows what was found last; implements `adawise.live.row.Provider`. `found` may be replaced by another thread."""
+    """An `adawise.live.row.Provider` that shows the last status. Another thread may replace `found`."""
 
     def __init__(self, found: FleetStatus) -> None:
         self.found = found
@@ -56,7 +56,7 @@ class FleetPage:
         )
 
     def picture(self, key: str) -> bytes | None:
-        """See `Provider`: an output has none."""
+        """Return None: an output has no pictures. See `Provider`."""
         del key
         return None
 

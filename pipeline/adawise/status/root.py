@@ -1,7 +1,7 @@
-"""What an output tells: the newest segments of every partition, and no others, however long the chains are.
+"""The output's part of the status: the newest segments of every partition, however long the chains are.
 
-Everything is asked of the store in threads, since an object store takes its time. What was read is kept, so that a
-second look reads only what came since: it goes on from the heads, as the chain does, and lists nothing.
+The store is read in several threads, since an object store answers slowly. What was read is kept: a second look follows
+each chain from its last known head, reads only newer segments and does not list the segments again.
 """
 
 from __future__ import annotations
@@ -26,19 +26,24 @@ from adawise.status.workers import read_workers
 from adawise.store.store import Store, free_bytes
 
 _THREADS = 16
-_AHEAD = 8, 32  # segments of a partition that are asked for at once: twice as many each time
-_SEGMENTS = 1_440  # that are read in all, some 2 ms each: of four partitions an hour's, at the default flush
-_LEAST = 12  # of a partition, if the window has so many
-_BYTES = 256 * 2**20  # in all
+_AHEAD = 8, 32  # segments of a partition that are read at once: at first, and at most; doubled each time
+_SEGMENTS = 1_440  # read in all, some 2 ms each: an hour of four partitions at the default flush
+_LEAST = 12  # segments read of each partition, if the window has as many
+_BYTES = 256 * 2**20  # read in all
 
 
 @dataclass(slots=True)
 class ChainFacts:
-    """A partition's chain: its newest segments in order, of which the last is the head.
+    """A partition's chain.
 
-    `origin` is where it begins; `holes` are None where they were not looked for; `starts` are the marks of workers that
-    have it, or had it and were killed; `method` says how alpha was chosen for the head's rows, where that was noted;
-    `fault` says what could not be read.
+    Attributes:
+        tp: the partition.
+        origin: the offset where the chain begins; read only if there is no segment yet, else 0.
+        segments: its newest segments in order; the last one is the head.
+        holes: missing segments, a sentence each; None if they were not looked for.
+        starts: number of marks left by workers that have the partition, or had it and were killed.
+        method: how alpha was chosen for the head's rows; None if that was not recorded.
+        fault: why the chain could not be read; None if it could.
     """
 
     tp: TopicPartition
@@ -51,13 +56,13 @@ class ChainFacts:
 
     @property
     def head(self) -> SegmentFacts | None:
-        """The newest."""
+        """The newest segment; None if there is none."""
         return self.segments[-1] if self.segments else None
 
 
 @dataclass(frozen=True, slots=True)
 class RootFacts:
-    """An output: whose it is, its chains, what its workers say of themselves, and the bytes that it has room for."""
+    """The facts about an output: its owner, its chains, its workers' health reports, and its free bytes."""
 
     root_id: str | None
     owner: Owner | None
@@ -68,10 +73,10 @@ class RootFacts:
 
 
 class RootReader:
-    """Looks at a root again and again.
+    """A reader that looks at a root repeatedly, and keeps what it has read.
 
     Args:
-        store: where it is.
+        store: the store of the root.
     """
 
     def __init__(self, store: Store) -> None:
@@ -80,18 +85,20 @@ class RootReader:
         self._methods: dict[tuple[str, str], str | None] = {}
 
     def look(self, since_s: float, now_s: float | None = None) -> RootFacts:
-        """The segments that were written after `since_s` (seconds since the epoch), and each chain's head.
+        """Return each chain's head and its segments written after `since_s`; fewer segments if there are very many.
 
-        At `now_s`, if workers are to be heard.
+        A chain that cannot be read has its `fault` set; the other chains are still returned.
 
-        Fewer of them where there are very many. A chain that cannot be read says so, and hides no other.
+        Args:
+            since_s: seconds since the epoch.
+            now_s: the present time, in seconds since the epoch, to read the workers' health reports; None to skip them.
 
         Raises:
             ChainError: the root's own documents cannot be read.
-            StoreUnavailable, SettingsError: by the store.
+            StoreUnavailable, SettingsError: from the store.
         """
         with ThreadPoolExecutor(_THREADS, "status") as pool, ThreadPoolExecutor(_THREADS, "status-segment") as readers:
-            # Claims before chains: they are few, and say which chains there are.
+            # Claims are read first: they are few, and name the chains.
             root_id, owned = claims.read_sink_id(self._store), owner.read_owner(self._store)
             is_replay = owned is not None and owned.purpose == "replay"
             tps = sorted(filter(None, map(layout.parse_origin_key, self._store.list(layout.ORIGINS))))
@@ -119,7 +126,7 @@ class RootReader:
         return chain
 
     def _method(self, prints: tuple[str, str]) -> str | None:
-        """It follows from fingerprints, so each is read once; a damaged note hides nothing else."""
+        """Return the method of these fingerprints, which is read once for each; None if its document is damaged."""
         if prints not in self._methods:
             method = None
             with suppress(ChainError):
@@ -130,6 +137,7 @@ class RootReader:
     def _begun(
         self, tp: TopicPartition, since_s: float, most: tuple[int, int], readers: ThreadPoolExecutor
     ) -> ChainFacts:
+        # Read backwards from the head in growing waves, until the window or one of the two limits is passed.
         names, are_all = newest_names(self._store, tp)
         origin = None if names else claims.read_origin(self._store, tp)
         chain, (segments_left, bytes_left) = ChainFacts(tp, 0 if origin is None else origin.offset), most
@@ -140,7 +148,7 @@ class RootReader:
             keys, left = [layout.segment_key(tp, name) for name in left[:wave]], left[wave:]
             there: list[tuple[bytes, str]] = []
             for key, data in zip(keys, readers.map(self._store.get, keys), strict=True):
-                if data is None and not is_head:  # compacted and deleted since it was listed, as those before it
+                if data is None and not is_head:  # it and its predecessors were compacted and deleted since the listing
                     left = []
                     break
                 there.append((_expected(data, key), key))
@@ -157,13 +165,14 @@ class RootReader:
         return chain
 
     def _follow(self, chain: ChainFacts, since_s: float) -> None:
-        """Add what came since, and drop what is too old."""
+        """Add the segments written since the last look, and drop those that are too old."""
         if (head := chain.head) is not None:
             place = ChainPlace(head.successor, head.key)
             for link in walk(self._read, chain.tp, place, on_break=partial(refuse, str(self._store))):
                 chain.segments[-1] = replace(chain.segments[-1], states={})
                 chain.segments.append(link.footer)
-        while len(chain.segments) > 1 and chain.segments[1].created_s < since_s:  # one before the window shows its end
+        # One segment from before the window stays: rates are computed from it on.
+        while len(chain.segments) > 1 and chain.segments[1].created_s < since_s:
             del chain.segments[0]
 
     def _read(self, key: str) -> tuple[bytes, SegmentFacts] | None:

@@ -1,6 +1,6 @@
-"""What segments tell of their cameras: counted once, kept for as long as they are within the window.
+"""Counts of cameras from segments. Each segment is counted once, and its counts are kept while it is in the window.
 
-Many small segments are counted together: a table of all their rows takes Arrow no longer than one of a few.
+Many small segments are counted as one Arrow table, which takes hardly longer than a single segment.
 """
 
 from __future__ import annotations
@@ -30,23 +30,39 @@ _COLUMNS = [
 
 @dataclass(slots=True)
 class Sight:
-    """A camera within one segment. Times are seconds since the epoch, by the worker's clock."""
+    """The counts of a camera within one segment. Times are seconds since the epoch, by the worker's clock."""
 
     images: int = 0  # accepted
-    rejected: dict[str, int] = field(default_factory=dict)
-    labels: dict[str, int] = field(default_factory=dict)
-    agree: int = 0
-    compared: int = 0
+    rejected: dict[str, int] = field(default_factory=dict)  # images by reason
+    labels: dict[str, int] = field(default_factory=dict)  # images by served label
+    agree: int = 0  # images of `compared` to which both endpoints gave the same label
+    compared: int = 0  # images that both endpoints labelled
     batches: list[tuple[float, float, int]] = field(default_factory=list)  # (served at, alpha, images), in order
     forwards: float = 0.0  # images through the image tower
-    last_s: float = 0.0
-    changed_s: float | None = None
-    reset: str = ""  # why it began to learn anew then
+    last_s: float = 0.0  # time of its last image
+    changed_s: float | None = None  # time of its last reset that means changed conditions (`RESETS`)
+    reset: str = ""  # the reason of that reset
 
 
 @dataclass(frozen=True, slots=True)
 class SegmentFacts:
-    """A segment. `states` and `heard` are of all streams that have a state there."""
+    """The facts of a segment.
+
+    Attributes:
+        name: name of the segment.
+        key: key of the segment in the store.
+        next_offset: offset after the last one that was read for it.
+        pending: offsets below `next_offset` that have no row yet.
+        gaps: offsets that will have no rows; empty for the segment that continues another root.
+        previous: reference to the segment before it; None for the first.
+        writer: HOST:PID of the process that wrote it.
+        created_s: when it was written, in seconds since the epoch.
+        prints: fingerprints of the model and of the settings.
+        lineage: the segments that it follows.
+        rows: number of its rows.
+        states: state of each stream that has one; empty if states were not asked for.
+        sights: counts by stream; None is the key of images without a stream's name.
+    """
 
     name: SegmentName
     key: str
@@ -56,7 +72,7 @@ class SegmentFacts:
     previous: str | None
     writer: str
     created_s: float
-    prints: tuple[str, str]  # of the model and of the settings
+    prints: tuple[str, str]
     lineage: Lineage
     rows: int
     states: Mapping[str, bytes]
@@ -64,7 +80,7 @@ class SegmentFacts:
 
     @property
     def successor(self) -> SegmentName:
-        """The name of the segment after it."""
+        """The name of the next segment."""
         return self.name.successor(self.next_offset)
 
     @property
@@ -74,14 +90,19 @@ class SegmentFacts:
 
     @property
     def durable(self) -> int:
-        """How many offsets have rows, or never will have any."""
+        """The offset up to which messages were read, less those pending; only differences of it are meaningful."""
         return self.next_offset - len(self.pending)
 
 
 def read(found: Sequence[tuple[bytes, str]], *, keeps_states: bool) -> list[SegmentFacts]:
-    """The facts of segments, each its bytes and its key; states only where they are asked for.
+    """Return the facts of segments, each given as its bytes and its key.
 
-    Raises ChainError if one is damaged.
+    Args:
+        found: (bytes, key) of each segment.
+        keeps_states: True to read the streams' states as well.
+
+    Raises:
+        ChainError: a segment is damaged.
     """
     outlines = [segment.read_outline(data, key, _COLUMNS, keeps_states=keeps_states) for data, key in found]
     footers, rows = [footer for footer, _ in outlines], [rows for _, rows in outlines]
@@ -101,7 +122,8 @@ def _facts(
         key=key,
         next_offset=footer.next,
         pending=footer.pending,
-        gaps=footer.gaps if footer.states_of is None else (),  # else they are what another root has
+        # The chain of a root that continues another one begins with a gap: the other root has those rows.
+        gaps=footer.gaps if footer.states_of is None else (),
         previous=footer.previous,
         writer=footer.writer,
         created_s=created_s,
@@ -116,7 +138,7 @@ def _facts(
 def _sights(
     tables: Sequence[pa.Table], traces: Sequence[pa.Table], created_s: Sequence[float]
 ) -> list[dict[str | None, Sight]]:
-    """Of each segment its cameras."""
+    """Return the counts by stream of each segment, from its rows (`tables`) and its batches (`traces`)."""
     sights = [defaultdict[str | None, Sight](Sight) for _ in tables]
     rows = _together(tables)
     accepted = rows.filter(pc.equal(rows["status"], "accepted"))
@@ -147,30 +169,34 @@ def _sights(
     return [dict(each) for each in sights]
 
 
-_SEGMENT = "segment"  # a row's, by its number
+_SEGMENT = "segment"  # the column with the number of a row's segment
 _TRACED = ["stream_id", "batch_number", "alpha", "images", "forward_equivalents", "reset"]
 
 
 def _together(tables: Sequence[pa.Table]) -> pa.Table:
+    """Concatenate the segments' tables, with a column of the segment's number."""
     numbers = np.repeat(np.arange(len(tables), dtype=np.int32), [table.num_rows for table in tables])
-    whole = pa.concat_tables(tables, promote_options="default")  # earlier versions lack columns
+    whole = pa.concat_tables(tables, promote_options="default")  # segments of earlier versions lack columns
     return whole.append_column(_SEGMENT, pa.array(numbers))
 
 
 def _listed(rows: pa.Table, columns: Sequence[str]) -> Iterable[tuple[Any, ...]]:
-    """(segment, *columns) of each row."""
+    """Return (segment, *columns) of each row."""
     return zip(*(rows[name].to_pylist() for name in (_SEGMENT, *columns)), strict=True)
 
 
 def _counted(rows: pa.Table, by: str) -> Iterable[tuple[Any, ...]]:
-    """(segment, stream, value, rows) of each that there is."""
+    """Return (segment, stream, value, number of rows) for each value of the column `by`."""
     keys = [_SEGMENT, "stream_id", by]
     found = rows.select(keys).group_by(keys, use_threads=False).aggregate([([], "count_all")])
     return _listed(found, ["stream_id", by, "count_all"])
 
 
 def _served_at(accepted: pa.Table) -> dict[tuple[int, str, int], float]:
-    """When each batch was, seconds, by segment, stream and number; none of versions that did not write it down."""
+    """Return the time of each batch by segment, stream and batch number, in seconds since the epoch.
+
+    Batches of versions that did not record it are left out.
+    """
     if "predicted_at" not in accepted.column_names:
         return {}
     keys = [_SEGMENT, "stream_id", "batch_number"]

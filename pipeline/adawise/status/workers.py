@@ -1,4 +1,4 @@
-"""What workers say of themselves in a root: those that are not well leave a document there (`adawise.live.report`)."""
+"""The health reports in a root, which only workers with a problem write (`adawise.live.report`)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from adawise.status.facts import WorkerStatus
 from adawise.store.documents import Document, Line, Text, read_document
 from adawise.store.store import Store
 
-_MISSED = 3.0  # times the pause between two reports; a worker that has missed as many is gone
+_MISSED = 3.0  # reports that a worker may miss before it counts as gone
 
 
 class _Wait(Document):
@@ -29,13 +29,16 @@ class _HealthDocument(Document):
 
 
 def read_workers(store: Store, now_s: float) -> list[WorkerStatus]:
-    """Return the workers that have said in the last moments that they are not well.
+    """Return the workers that have reported a problem lately, sorted by name.
 
-    `now_s` is since the epoch, and compared with the times of the store. A damaged document is passed over: what it
-    says is not known, and `adawise pair list` names it.
+    A damaged document is skipped; `adawise pair list` names it.
+
+    Args:
+        store: the store of the root.
+        now_s: seconds since the epoch, compared with the modification times of the store.
 
     Raises:
-        StoreUnavailable, SettingsError: by the store.
+        StoreUnavailable, SettingsError: from the store.
     """
     return sorted(_workers(store, now_s), key=lambda worker: worker.worker)
 
@@ -44,7 +47,7 @@ def _workers(store: Store, now_s: float) -> Iterator[WorkerStatus]:
     for key in store.list(layout.WORKERS):
         written, data = store.modified(key), store.get(key)
         if written is None or data is None:
-            continue  # its worker has ended, or is well again
+            continue  # deleted meanwhile: its worker has ended, or is well again
         try:
             report = read_document(_HealthDocument, data)
         except ValueError:

@@ -1,1 +1,1 @@
-"""One HTTP port: probes, metrics and the live page, in a thread of its own that cannot hurt the worker."""
+"""The HTTP port with probes, metrics and the live page. It runs in its own thread, whose failure spares the worker."""

@@ -1,9 +1,12 @@
-"""Who may see what: the Host of a request, the token or its cookie, and what every answer says to a browser.
+"""Access control of the port: the Host of a request, the token or its cookie, and security headers of every response.
 
-Probes answer anybody under any name. All else wants a Host that is an address, localhost or a name of the settings: a
-page elsewhere cannot have its own name point here and read along (DNS rebinding). With a token, the page and the
-metrics want it: as `Authorization: Bearer`, or as the cookie that the form sets, since an event source sends no header.
-Without one, the page is for this machine alone, and metrics are for everybody who can reach the port.
+Probes answer every client under any Host. All other paths require a Host that is an IP address, localhost or a name
+from the settings, against DNS rebinding: otherwise a web page elsewhere could let its own name resolve to this address
+and read the responses.
+
+With a token, the page and the metrics require it: as `Authorization: Bearer`, or as the cookie that the login form
+sets, since a browser's EventSource cannot send that header. Without a token, the page is open only if no other machine
+can reach the port, and the metrics are open to every client.
 """
 
 from __future__ import annotations
@@ -23,14 +26,14 @@ PROBES = ("/livez", "/readyz", "/startupz")
 METRICS_PATH = "/metrics"
 COOKIE = "adawise_page"
 COOKIE_S = 7 * 86_400
-_OPEN = {"/login", "/live.css"}
+_OPEN = {"/login", "/live.css"}  # paths that need no token, for the login form
 
 HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
-    "referrer-policy": "same-origin",  # with none, a browser says of our own form that it is nobody's
+    "referrer-policy": "same-origin",  # with no-referrer, browsers send `Origin: null` even with our own form
     "cross-origin-resource-policy": "same-origin",
     "cross-origin-opener-policy": "same-origin",
 }
@@ -38,13 +41,13 @@ HEADERS = {
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """The rules.
+    """The access rules.
 
     Args:
-        token: None for none.
-        hosts: names beside localhost and addresses, in lower case.
-        is_local: only this machine can reach the port.
-        clock: Unix time in seconds.
+        token: the secret that gives access; None if there is none.
+        hosts: allowed Host names beside localhost and IP addresses, in lower case.
+        is_local: True if only this machine can reach the port.
+        clock: returns the Unix time in seconds.
     """
 
     token: str | None
@@ -53,23 +56,26 @@ class Access:
     clock: Callable[[], float]
 
     def knows(self, host: str | None) -> bool:
-        """Whether a Host is one of ours; none (HTTP/1.0) is no browser's."""
+        """Return True if the Host is allowed. A request without one (HTTP/1.0) is, since browsers always send it."""
         if host is None:
             return True
         name = host_name(host)
         return name == "localhost" or name in self.hosts or _is_address(name)
 
     def is_token(self, given: str) -> bool:
-        """In a time that does not tell how much of it is right."""
+        """Return True if this is the token; compared in constant time, against timing attacks."""
         return self.token is not None and hmac.compare_digest(given.encode(), self.token.encode())
 
     def cookie(self) -> str:
-        """What shows until when the token was given. It holds for every worker that has the same token."""
+        """Return the value of a new cookie: its expiry time, signed with the token.
+
+        It is valid at every worker that has the same token.
+        """
         until = str(int(self.clock()) + COOKIE_S)
         return f"{until}.{self._signature(until)}"
 
     def is_cookie(self, given: str) -> bool:
-        """Whether it is ours, and not over."""
+        """Return True if this is a cookie signed with the token that has not expired."""
         until, _, signature = given.partition(".")
         if self.token is None or not (until.isascii() and until.isdecimal() and len(until) < 15):
             return False
@@ -79,7 +85,7 @@ class Access:
         return hmac.new((self.token or "").encode(), f"adawise page until {until}".encode(), hashlib.sha256).hexdigest()
 
     def admits(self, headers: Headers) -> bool:
-        """Whether the request shows the token."""
+        """Return True if the request has the token as a bearer, or a valid cookie."""
         kind, _, given = headers.get("authorization", "").partition(" ")
         if kind.lower() == "bearer":
             return self.is_token(given.strip())
@@ -87,17 +93,17 @@ class Access:
             self.is_cookie(value.strip())
             for name, _, value in (pair.partition("=") for pair in headers.get("cookie", "").split(";"))
             if name.strip() == COOKIE
-        )  # not by `http.cookies`, which takes half a minute for 60 KB of backslashes
+        )  # not parsed with `http.cookies`, which takes half a minute for 60 KB of backslashes
 
 
 class Guard:
-    """The rules before an application, and the headers on all of its answers."""
+    """ASGI middleware that applies the access rules and adds the security headers to all responses."""
 
     def __init__(self, app: ASGIApp, access: Access, login: Callable[[int], Response]) -> None:
         self._app, self._access, self._login = app, access, login
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """As ASGI has it."""
+        """Handle a request, as the ASGI specification defines it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -144,7 +150,7 @@ class Guard:
 
 
 def host_name(host: str) -> str:
-    """A Host without its port, in lower case; "" if it is none."""
+    """Return a Host without its port, in lower case; "" if it is malformed."""
     found = re.fullmatch(r"(?:\[([0-9a-f:.]+)\]|([^:\[\]]+?)\.?)(?::[0-9]*)?", host.strip().lower())
     return found[1] or found[2] if found else ""
 
@@ -158,6 +164,7 @@ def _is_address(name: str) -> bool:
 
 
 def _is_same_origin(headers: Headers) -> bool:
+    """Return True if a POST comes from a page of this host, or from a client that is not a browser."""
     origin = headers.get("origin")
     if origin is None:
         return headers.get("sec-fetch-site", "same-origin") in {"same-origin", "none"}

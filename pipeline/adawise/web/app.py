@@ -1,6 +1,7 @@
-"""The application: probes, metrics, the page and its events, a login. Nothing here changes anything.
+"""The web application: probes, metrics, the page and its events, and a login. It is read-only.
 
-`page_app` needs only a provider of rows, so that whoever has some can show them; a worker adds probes and metrics.
+`page_app` needs only a provider of rows, so that every command with such rows can show the page. A worker adds probes
+and metrics.
 """
 
 from __future__ import annotations
@@ -45,16 +46,16 @@ def page_app(
     each_turn: Callable[[], object] = lambda: None,
     turn_s: float = 0.5,
 ) -> ASGIApp:
-    """The application.
+    """Return the ASGI application.
 
     Args:
-        feed: of the page's events.
-        provider: of pictures.
-        access: who may see what.
-        probes: their answers by path.
-        exposition: of /metrics, if there are any.
-        each_turn: called every `turn_s` seconds in the application's thread.
-        turn_s: see there.
+        feed: events of the page.
+        provider: source of the pictures.
+        access: access rules.
+        probes: functions that answer the probes, by path.
+        exposition: answers /metrics; None if there are no metrics.
+        each_turn: function that is called every `turn_s` seconds in the application's thread.
+        turn_s: seconds between two calls of `each_turn`.
     """
     assets = _assets()
 
@@ -84,7 +85,7 @@ def page_app(
         return Response(found, media_type="image/jpeg")
 
     async def events(request: Request) -> Response:
-        if request.method == "HEAD":  # which has no end to wait for
+        if request.method == "HEAD":  # answered at once: the stream itself never ends
             return Response(media_type="text/event-stream")
         try:
             queue = feed.enter()
@@ -93,7 +94,7 @@ def page_app(
         return StreamingResponse(
             feed.events(queue),
             media_type="text/event-stream",
-            headers={"x-accel-buffering": "no"},  # a proxy that waits for the end would wait for ever
+            headers={"x-accel-buffering": "no"},  # else nginx would buffer a response that never ends
         )
 
     def login(status: int) -> Response:
@@ -133,7 +134,10 @@ async def _probed(probe: Probe, _request: Request) -> Response:
 
 
 def _in_loop(answer: Callable[[Request], Response]) -> Callable[[Request], object]:
-    """Starlette gives plain functions threads of their own; what is known of the worker is this thread's."""
+    """Make a handler run in the event loop's thread, which owns the state of the worker.
+
+    Starlette runs plain functions in a thread pool, but coroutines in the loop.
+    """
 
     async def answering(request: Request) -> Response:
         return answer(request)
@@ -142,19 +146,20 @@ def _in_loop(answer: Callable[[Request], Response]) -> Callable[[Request], objec
 
 
 async def _turn(each_turn: Callable[[], object], turn_s: float) -> None:
+    """Call `each_turn` every `turn_s` seconds; log its first failure alone."""
     failed = False
     while True:
         await asyncio.sleep(turn_s)
         try:
             each_turn()
-        except Exception:  # noqa: BLE001 - a fault of the page is none of the worker's
+        except Exception:  # noqa: BLE001 - a fault of the page must not affect the worker
             if not failed:
                 _log.exception("page_fell_behind", note="told once; the worker itself goes on")
             failed = True
 
 
 async def _form_token(request: Request) -> str | None:
-    """The field `token` of a small form that comes in time."""
+    """Return the field `token` of a form; None if it is missing, the form is too long or does not come in time."""
     body = b""
     with suppress(TimeoutError, ClientDisconnect):
         async with asyncio.timeout(_FORM_S):
@@ -168,7 +173,7 @@ async def _form_token(request: Request) -> str | None:
 
 @cache
 def _assets() -> dict[str, tuple[bytes, str, str]]:
-    """(body, media type, tag) by name."""
+    """Return (body, media type, ETag) of each static file, by its name."""
     page = _HERE / "page"
     bodies = {
         "live.html": ((page / "live.html").read_bytes(), "text/html"),

@@ -1,6 +1,6 @@
-"""The table of metrics as Prometheus reads it, by prometheus-client, with a registry of our own.
+"""The exposition of the table of metrics to Prometheus, by prometheus-client, with a registry of its own.
 
-A process may have other metrics in the library's global registry; they are none of ours. The process's own (processor
+Metrics that other code has put into the library's global registry are not exposed. The metrics of the process (CPU
 seconds, memory, file descriptors) come from the library.
 """
 
@@ -23,7 +23,7 @@ Read = TypeVar("Read")
 
 
 class TableCollector(Collector, Generic[Read]):
-    """Reads all samples at each scrape, within the block that gives what they are read from."""
+    """A collector that reads all samples at each scrape, within the context manager that provides their source."""
 
     def __init__(self, table: Sequence[MetricSpec[Read]], scrape: Callable[[], AbstractContextManager[Read]]) -> None:
         self._table, self._scrape = table, scrape
@@ -51,11 +51,11 @@ def _family(spec: MetricSpec[Read], scrape: Read) -> Metric:
 
 
 class Exposition:
-    """Answers scrapes.
+    """The answers to scrapes.
 
     Args:
-        table: of metrics.
-        scrape: gives what samples are read from, which nobody changes within the block.
+        table: the metrics.
+        scrape: returns a context manager that yields the source of the samples, which does not change within it.
     """
 
     def __init__(self, table: Sequence[MetricSpec[Read]], scrape: Callable[[], AbstractContextManager[Read]]) -> None:
@@ -65,9 +65,9 @@ class Exposition:
         PlatformCollector(registry=self._registry)
 
     def answer(self, accept: str) -> tuple[bytes, str]:
-        """(body, content type), in the format that the scraper asks for."""
+        """Return (body, content type) in the format that the scraper's Accept header asks for."""
         try:
             encode, content_type = choose_encoder(accept)
-        except (TypeError, ValueError):  # a version that is none
+        except (TypeError, ValueError):  # the header names a malformed version of a format
             encode, content_type = choose_encoder("")
         return encode(self._registry), content_type

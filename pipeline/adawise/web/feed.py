@@ -1,7 +1,7 @@
-"""The live page's events: all rows at first, then those that changed, to a bounded number of browsers.
+"""The server-sent events of the live page: first all rows, then the rows that changed, to a bounded number of browsers.
 
-One turn a second serves all of them, and none is made while nobody looks. A browser that does not keep up is let go: it
-comes back by itself and begins with all rows.
+One update per second is computed for all browsers together, and none while no browser is connected. A browser that does
+not keep up is disconnected. It reconnects by itself and receives all rows again.
 """
 
 from __future__ import annotations
@@ -22,38 +22,43 @@ _RETRY_MS = 2_000
 
 
 class TooManyViewers(Exception):
-    """There is no place for another browser."""
+    """The maximum number of browsers is connected."""
 
 
 class EventFeed:
-    """What browsers are told.
+    """The events that are sent to all browsers.
 
     Args:
-        provider: of the rows.
-        period_s: between two turns.
+        provider: source of the rows.
+        period_s: seconds between two updates.
     """
 
     def __init__(self, provider: Provider, *, period_s: float = PERIOD_S) -> None:
         self._provider, self._period_s = provider, period_s
         self._viewers: set[asyncio.Queue[bytes | None]] = set()
         self._known: dict[str, CameraRow] = {}
-        self._seen: LiveView | None = None  # of the last turn
+        self._seen: LiveView | None = None  # the view of the last update
         self._turning: asyncio.Task[None] | None = None
 
     @property
     def viewers(self) -> int:
-        """Browsers that look."""
+        """The number of connected browsers."""
         return len(self._viewers)
 
     def enter(self) -> asyncio.Queue[bytes | None]:
-        """A place for a browser; its messages, None at their end. Raises TooManyViewers."""
+        """Add a browser and return the queue of its messages, which None ends.
+
+        Raises:
+            TooManyViewers: `MOST_VIEWERS` browsers are connected.
+        """
         if len(self._viewers) >= MOST_VIEWERS:
             raise TooManyViewers
         queue: asyncio.Queue[bytes | None] = asyncio.Queue(_WAITING)
         if not self._viewers or self._seen is None:
             self._seen = self._provider.view()
             self._known = {row.key: row for row in self._seen.rows}
-        # Else as of the last turn, from which the next one goes on: a crowd that comes at once costs nobody a message.
+        # While other browsers are connected, a new one gets the rows of the last update, which the next update builds
+        # on. A new view would have to be sent to all: many browsers connecting at once would fill their queues.
         above = _above(self._seen)
         queue.put_nowait(_event("all", above + _list("rows", [_text(row) for row in self._known.values()])))
         self._viewers.add(queue)
@@ -62,11 +67,11 @@ class EventFeed:
         return queue
 
     def leave(self, queue: asyncio.Queue[bytes | None]) -> None:
-        """Its place is free."""
+        """Remove a browser."""
         self._viewers.discard(queue)
 
     async def events(self, queue: asyncio.Queue[bytes | None]) -> AsyncIterator[bytes]:
-        """What is written to a browser, until it leaves or is let go."""
+        """Yield the bytes to send to a browser, until it leaves or is disconnected."""
         try:
             yield b"retry: %d\n\n" % _RETRY_MS
             while True:
@@ -81,7 +86,7 @@ class EventFeed:
             self.leave(queue)
 
     def close(self) -> None:
-        """Let all browsers go."""
+        """Disconnect all browsers."""
         for queue in list(self._viewers):
             self._let_go(queue)
         if self._turning is not None:
@@ -94,7 +99,7 @@ class EventFeed:
                 self._tell(self._turn(self._provider.view()))
 
     def _turn(self, view: LiveView) -> bytes:
-        """What is new since the last turn, as a message."""
+        """Return a message with the changes since the last update."""
         self._seen = view
         changed, gone = [], set(self._known)
         for row in view.rows:
@@ -110,6 +115,7 @@ class EventFeed:
         return _event("some", _above(view) + _list("rows", changed) + lost)
 
     def _tell(self, message: bytes) -> None:
+        """Queue a message for all browsers, and disconnect those whose queue is full."""
         for queue in list(self._viewers):
             try:
                 queue.put_nowait(message)
@@ -117,6 +123,7 @@ class EventFeed:
                 self._let_go(queue)
 
     def _let_go(self, queue: asyncio.Queue[bytes | None]) -> None:
+        """Disconnect a browser: replace its queued messages by None, the end."""
         self._viewers.discard(queue)
         with suppress(asyncio.QueueEmpty):
             while True:
@@ -129,7 +136,7 @@ def _event(kind: str, fields: str) -> bytes:
 
 
 def _above(view: LiveView) -> str:
-    """What stands above the rows, as the inside of a JSON object."""
+    """Return the page's content above the rows as JSON members, without the braces of the object."""
     above: dict[str, Any] = {
         "title": view.title,
         "now": round(view.now_s, 1),
@@ -147,10 +154,10 @@ def _list(name: str, texts: list[str]) -> str:
 
 
 def _text(row: CameraRow, known: CameraRow | None = None) -> str:
-    """As JSON, short, since there may be thousands: shares in per cent, alpha in hundredths.
+    """Return a row as compact JSON, since there may be thousands: shares in per cent, `alphas` in hundredths.
 
-    Of `alphas` only what a browser that has the `known` row lacks, where that is their end: it keeps those from the
-    step `keep` on.
+    If the browser has the row `known` and its alphas continue in the new row, only the new end of `alphas` is sent. The
+    browser then keeps its alphas from the step `keep` on.
     """
     first, alphas, keep = row.first_step, row.alphas, None
     if known is not None and known.alphas:

@@ -1,8 +1,9 @@
-"""The application on a port, by uvicorn, in a daemon thread with a loop of its own.
+"""The HTTP server: runs the application with uvicorn in a daemon thread with its own event loop.
 
-Its failure is logged and ends nothing else. What clients can take is bounded: so many connections (a process has a
-thousand file descriptors, which the worker needs), half of them from one address, so long for a request's headers, so
-long without taking what was written. Probes may have a port of their own, whose connections are counted by themselves.
+A failure of the server is logged and does not affect the worker. What clients can use is bounded: the number of
+connections (the worker needs the process's file descriptors, often a thousand), half of them from one address, the time
+for a request's headers, and the time without reading the response. Probes may have a port of their own, whose
+connections are counted separately.
 """
 
 from __future__ import annotations
@@ -31,25 +32,25 @@ from adawise.web.access import PROBES
 App = ASGIApp
 
 MOST_CONNECTIONS = 128
-MOST_OF_ADDRESS = 64  # of these, from one client's address; all that come through one proxy are of one
-MOST_PROBES = 16  # connections to a port of probes
-_LOOK_S = 5.0
-_IDLE_LOOKS = 2  # without a request
-_STALLED_LOOKS = 6  # without a byte taken
-_TRIES = 10
-_CLOSE_S = 5.0
-_TICK_S = 1.0
-_FRESH_S = 1.0  # that a connection has to ask for something, before another takes its place
+MOST_OF_ADDRESS = 64  # of these, from one client's address; all clients behind one proxy share its address
+MOST_PROBES = 16  # connections to a separate port of probes
+_LOOK_S = 5.0  # between two checks of a connection
+_IDLE_LOOKS = 2  # checks without a request after which a connection is closed
+_STALLED_LOOKS = 6  # checks without a byte taken by the client after which a connection is closed
+_TRIES = 10  # ports that are tried from the default on
+_CLOSE_S = 5.0  # that closing waits for the thread, at most
+_TICK_S = 1.0  # between two checks whether the server is to end
+_FRESH_S = 1.0  # that a new connection has to send a request before another may take its place
 _log = structlog.get_logger("http")
 
 
 class BoundedConnection(H11Protocol):
-    """A connection that is cut if its client is too slow, or asks for nothing where another needs its place."""
+    """A connection that is closed if its client is too slow, or if it is idle and a new connection needs its place."""
 
-    probes_port: int | None = None  # of a listener of its own
+    probes_port: int | None = None  # the separate port of probes, if there is one
     _idle = _stalled = _port = 0
-    _left = 0
-    _since_s = 0.0  # by the loop's clock
+    _left = 0  # bytes in the write buffer at the last check
+    _since_s = 0.0  # when it was made, by the loop's clock
     _looking: asyncio.TimerHandle | None = None
 
     @override
@@ -71,11 +72,14 @@ class BoundedConnection(H11Protocol):
         return self.cycle is not None and not self.cycle.response_complete
 
     def _make_room(self, address: str) -> None:
-        """Cut a connection if this port, or the address of the next one, has as many as it may.
+        """Close a connection if the port, or the new connection's address, has reached its maximum.
 
-        So that nobody keeps probes out, it is the oldest that asks for nothing, of those that had a second to ask. If
-        there is none, it is one of the address that has the most, where that is a quarter of the places or more; else
-        again the oldest that asks for nothing, if there is one.
+        The order of choice keeps one client from locking out the probes:
+
+        1. the oldest idle connection that had at least a second to send a request;
+        2. if the address with the most connections has a quarter of the places or more, or no connection is idle: the
+           oldest connection of this address, an idle one if it has any;
+        3. the oldest idle connection.
         """
         most = MOST_PROBES if self._port == self.probes_port else MOST_CONNECTIONS
         all_ = [each for each in self.connections if isinstance(each, BoundedConnection)]
@@ -95,7 +99,7 @@ class BoundedConnection(H11Protocol):
             oldest = min(theirs, key=lambda each: (each._is_answering, each._since_s))
         else:
             oldest = min(idle, key=lambda each: each._since_s)
-        self.connections.discard(oldest)  # it says so itself a turn of the loop later
+        self.connections.discard(oldest)  # uvicorn would remove it only in the next turn of the loop
         oldest.transport.abort()
 
     @property
@@ -103,6 +107,7 @@ class BoundedConnection(H11Protocol):
         return _client(str(self.client[0])) if self.client else ""
 
     def _look(self) -> None:
+        """Close the connection if it has been idle or stalled for too long; otherwise schedule the next check."""
         left = self.transport.get_write_buffer_size()
         self._idle = 0 if self._is_answering else self._idle + 1
         self._stalled = self._stalled + 1 if left and left >= self._left else 0
@@ -128,12 +133,16 @@ def _client(address: str) -> str:
 
 
 def listen(address: str, port: int | None, default: int, *, name: str = "http.port") -> socket.socket:
-    """A socket that is bound; `port` None: the first free one of ten from `default` on, or else any.
+    """Return a socket that is bound and listens.
 
-    `name` is the setting that says which port.
+    Args:
+        address: IP address of this machine, or localhost.
+        port: port to listen on; 0 for any free one; None for the first free one of ten from `default` on, else any.
+        default: first port to try if `port` is None.
+        name: name of the port's setting, for messages.
 
     Raises:
-        SettingsError: none can be had.
+        SettingsError: the port is taken, or the address or the port cannot be used.
     """
     host = "127.0.0.1" if address == "localhost" else address
     family = socket.AF_INET6 if ipaddress.ip_address(host).version == 6 else socket.AF_INET
@@ -143,7 +152,7 @@ def listen(address: str, port: int | None, default: int, *, name: str = "http.po
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             bound.bind((host, number))
-            bound.listen(MOST_CONNECTIONS)  # two sockets may be bound alike; only one may listen
+            bound.listen(MOST_CONNECTIONS)  # SO_REUSEADDR lets two sockets bind the same port, but only one may listen
         except OSError as error:
             bound.close()
             if error.errno != errno.EADDRINUSE:
@@ -160,7 +169,7 @@ def listen(address: str, port: int | None, default: int, *, name: str = "http.po
 
 
 def url_of(bound: socket.socket) -> str:
-    """Where a browser on this machine finds it."""
+    """Return the URL at which a browser on this machine reaches the socket."""
     host, port, *_ = bound.getsockname()
     if ipaddress.ip_address(host).is_unspecified:
         host = "::1" if bound.family == socket.AF_INET6 else "127.0.0.1"
@@ -168,10 +177,10 @@ def url_of(bound: socket.socket) -> str:
 
 
 class _Server(uvicorn.Server):
-    """Says farewell before it waits for what is being answered, and looks at the time once a second.
+    """A uvicorn server that calls `farewell` before it waits for open responses, and wakes up only once a second.
 
-    Uvicorn looks ten times a second whether it is to end. Each time its thread would take the interpreter from the
-    worker's.
+    Uvicorn itself checks ten times a second whether it is to end. Each time, its thread would take the interpreter lock
+    (GIL) from the worker's thread.
     """
 
     def __init__(self, config: uvicorn.Config, farewell: Callable[[], object]) -> None:
@@ -180,11 +189,11 @@ class _Server(uvicorn.Server):
         self._told: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
 
     def end(self) -> None:
-        """Have it end soon; from any thread."""
+        """Make the server end soon. Any thread may call it."""
         self.should_exit = True
         if self._told is not None:
             loop, event = self._told
-            with suppress(RuntimeError):  # it has ended
+            with suppress(RuntimeError):  # the loop has ended already
                 loop.call_soon_threadsafe(event.set)
 
     @override
@@ -202,13 +211,13 @@ class _Server(uvicorn.Server):
 
 
 class ProbesAlone:
-    """An application of which one port answers probes and nothing else."""
+    """ASGI middleware that lets one port answer nothing but probes."""
 
     def __init__(self, app: ASGIApp, port: int) -> None:
         self._app, self._port = app, port
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """As ASGI has it."""
+        """Handle a request, as the ASGI specification defines it."""
         server = scope.get("server") or ("", None)
         if scope["type"] == "http" and server[1] == self._port and scope["path"] not in PROBES:
             await PlainTextResponse("this port answers probes alone\n", 404)(scope, receive, send)
@@ -217,13 +226,14 @@ class ProbesAlone:
 
 
 class HttpThread:
-    """Serves from `start` to `close`.
+    """The thread that serves an application from `start` to `close`.
 
     Args:
-        app: what.
-        bound: where; it is closed in the end.
-        farewell: called in the thread when it is to end: answers that would go on for ever are to end now.
-        probes: a further socket, which answers `access.PROBES` alone; it is closed in the end.
+        app: the application.
+        bound: the listening socket; `close` closes it.
+        farewell: called in the thread when the server is to end; it must end responses that would never end by
+            themselves.
+        probes: a second listening socket, which answers only `access.PROBES`; `close` closes it.
     """
 
     def __init__(
@@ -242,7 +252,7 @@ class HttpThread:
         class PortConnection(BoundedConnection):
             probes_port = None if probes is None else int(probes.getsockname()[1])
 
-        logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # its warnings are about strangers' requests
+        logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # its warnings are about clients' bad requests
         options: dict[str, Any] = {
             "loop": "asyncio",
             "http": PortConnection,
@@ -258,11 +268,11 @@ class HttpThread:
         self._thread = threading.Thread(target=self._run, name="http", daemon=True)
 
     def start(self) -> None:
-        """Returns at once; the port answers in a moment."""
+        """Start the thread and return at once; the port answers a moment later."""
         self._thread.start()
 
     def close(self) -> None:
-        """Stop answering; waits for it a few seconds at most. May be called twice."""
+        """Stop the server and wait for its thread, five seconds at most. It may be called twice."""
         self._server.end()
         if self._thread.ident is not None:
             self._thread.join(_CLOSE_S)
@@ -272,5 +282,5 @@ class HttpThread:
     def _run(self) -> None:
         try:
             self._server.run(sockets=self._sockets)
-        except BaseException:  # noqa: BLE001 - whatever it is, the worker goes on
+        except BaseException:  # noqa: BLE001 - the worker goes on, whatever the error is
             _log.exception("http_failed", url=self.url, note="probes, metrics and page are gone; the worker goes on")

@@ -1,9 +1,9 @@
 "use strict";
-// Rows come by server-sent events: all at first, then those that changed. Whatever they hold is text, never markup.
-// However many there are, a frame draws for some milliseconds, and the next one goes on.
+// Rows arrive by server-sent events: first all, then those that changed. Their content is inserted as text, never as
+// markup. Each animation frame draws for FRAME_MS at most, and the next one continues, so that many rows do not block.
 (() => {
   const STATES = ["failing", "silent", "rejected", "frozen", "changed", "ok"];
-  const MARKS = { // in a square of 16
+  const MARKS = { // SVG paths in a square of 16
     failing: "M8 1L15.5 14.5H.5z", rejected: "M8 1L15 8L8 15L1 8z", silent: "M2 2h12v12h-12z",
     frozen: "M2.5 2h4v12h-4zM9.5 2h4v12h-4z", changed: "M1 10.5H7V5.5H15", ok: "M8 2a6 6 0 1 0 .001 0z",
   };
@@ -22,7 +22,7 @@
   };
   const at = (id) => document.getElementById(id);
   const rows = new Map(), nodes = new Map(), stale = new Set(), only = new Set();
-  const ranks = new Map(), spare = []; // places by name, of all rows that there were; nodes without a row
+  const ranks = new Map(), spare = []; // positions in the order of names; DOM nodes that may be used again
   let above = { now: 0, step: 10, steps: 60 }, span = 120, limit = PAGE, shown = [], heard = 0, source = null, skewed = 0;
   let planned = false, arranged = false, drawnRows = 0, following = null, rest = 0, ranked = false;
 
@@ -142,7 +142,7 @@
   }
 
   function trace(node, data) {
-    // a step is as wide as the others; where few are missing the level goes on, and where many are the line ends
+    // All steps have the same width. If few steps are missing, the line continues at its level; if many, it breaks.
     const width = WIDTH / span, first = Math.floor(now() / above.step) - span + 1;
     let path = "", missing = Infinity;
     data.alphas.forEach((alpha, n) => {
@@ -153,7 +153,7 @@
       path += `h${width.toFixed(1)}`;
       missing = 0;
     });
-    const left = span - 1 - (data.first + data.alphas.length - 1 - first); // served since then, perhaps in silence
+    const left = span - 1 - (data.first + data.alphas.length - 1 - first); // steps since the last batch
     if (path && left > 0 && left <= BRIDGED && data.state !== "silent") path += `h${(left * width).toFixed(1)}`;
     node.line.setAttribute("d", path);
   }
@@ -228,7 +228,7 @@
     at("more").hidden = !rest;
     put(at("more"), `${rest} more; scroll on, or filter.`);
     end.unobserve(at("more"));
-    end.observe(at("more")); // it tells anew whether it is in sight
+    end.observe(at("more")); // makes the observer report again whether it is visible
     document.documentElement.dataset.drawn = String(shown.length);
   }
 
@@ -239,7 +239,7 @@
       const state = button.dataset.state;
       put(button.querySelector("b"), whole(counts[state]));
       button.disabled = !counts[state] && !only.has(state);
-      button.hidden = state === "frozen" && button.disabled; // of those who read cameras, and of no worker
+      button.hidden = state === "frozen" && button.disabled; // only `adawise cameras` reports this state
     }
     const trouble = counts.failing + counts.rejected + counts.silent + counts.frozen;
     document.title = `${trouble ? `(${trouble}) ` : ""}${above.title ?? "AdaWiSE"}`;
@@ -295,7 +295,7 @@
   }
 
   function stretch() {
-    // as long as nobody was heard for ten minutes, lines show less of the past
+    // While no camera has ten minutes of history, the lines show a shorter time.
     let earliest = Infinity;
     for (const row of rows.values()) if (row.alphas.length && row.first < earliest) earliest = row.first;
     const wanted = Math.min(above.steps, Math.max(LEAST, Math.floor(now() / above.step) - earliest + 1));
@@ -307,7 +307,7 @@
   }
 
   function joined(row) {
-    // of a known row only the end of its line comes
+    // For a row that is known, only the new end of its line is sent.
     const known = row.keep === undefined ? null : rows.get(row.key);
     if (known) {
       row.alphas = [...known.alphas.slice(row.keep - known.first, row.first - known.first), ...row.alphas];
@@ -337,9 +337,9 @@
     source.addEventListener("some", (event) => take(event, false));
     source.addEventListener("error", async () => {
       away("The worker does not answer.");
-      if (source.readyState !== EventSource.CLOSED) return; // it tries again by itself
+      if (source.readyState !== EventSource.CLOSED) return; // the browser reconnects by itself
       const status = await fetch("readyz").then(() => fetch("live.js", { method: "HEAD" })).then((answer) => answer.status, () => 0);
-      if (status === 401) location.reload(); // the token is asked for again
+      if (status === 401) location.reload(); // shows the login form
       else setTimeout(listen, 5_000);
     });
   }
@@ -384,7 +384,7 @@
   let drawnAt = 0;
   setInterval(() => {
     const step = Math.floor(now() / above.step);
-    if (step !== drawnAt) { // lines go on
+    if (step !== drawnAt) { // a new step began: all lines move
       drawnAt = step;
       for (const key of nodes.keys()) stale.add(key);
       plan();
