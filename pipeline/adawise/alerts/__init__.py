@@ -1,1 +1,1 @@
-"""Alerts: rules over what is served of a camera, and over its silence; what was raised and is not cleared. Pure."""
+"""Alerts: rules over the served labels and the silence of cameras, and the state of raised alerts. Pure."""

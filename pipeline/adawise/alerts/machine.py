@@ -1,14 +1,16 @@
-"""The alerts of one partition's cameras, frame by frame: raised once, and cleared once. Pure; time is an argument.
+"""The alerts of one partition's cameras, frame by frame: each is raised once and cleared once.
 
-What label rules say follows from the images of a camera in their order, so that a replay finds the same. The state is
-part of the chain: whoever goes on from a segment neither raises again what was raised, nor forgets to clear it. So a
-change is published once the segment that has it is committed, and never before: a worker that died in between would
-leave an alert behind that no state knows, and that nobody would ever clear.
+Pure; time is an argument.
 
-Silence is measured by the clock of whoever has the partition, from when it read the camera's last message. The state
-has that, so that it is not measured anew after a restart; messages that it lacks then count from when they came to the
-broker. An alert is the same alert, whoever tells it: its identity is the rule, the camera, and the image that raised
-it; of a silent camera, the message that was the last.
+Label alerts follow from the images of a camera in their order, so a replay raises the same ones. The state is part of
+the chain: a worker that continues from a segment neither raises an alert again nor forgets to clear it. So a change is
+published only after the segment that contains it is committed. If a worker published it before and died, the alert
+would be in no state, and no worker would ever clear it.
+
+Silence is measured by the clock of the worker that owns the partition, from when it read the camera's last message. The
+state keeps that time, so that a restart does not begin to measure anew. Messages that came after the state was written
+count from when they reached the broker. The identity of an alert does not depend on the worker that publishes it: it is
+the rule, the camera, and the image that raised it; for a silent camera, its last message.
 """
 
 from __future__ import annotations
@@ -31,10 +33,10 @@ _GONE_MS = 86_400_000  # before the newest; a camera that was silent for longer 
 
 @dataclass(slots=True)
 class _Window:
-    """Of one camera and label rule: which of its last images matched, the newest in the lowest bit."""
+    """The state of one camera and label rule: which of its last images matched, the newest in the lowest bit."""
 
     window: int = 0
-    quiet: int = 0  # images in a row for which the rule did not hold, while raised
+    quiet: int = 0  # consecutive images for which the rule did not hold, while raised
     raised: RowId | None = None
     label: str | None = None
     confidence: float | None = None
@@ -50,15 +52,18 @@ class _Window:
 
 @dataclass(slots=True)
 class _Watch:
-    """Of a silence rule: when each camera was heard last and at which offset; `raised` are the silent ones."""
+    """The state of a silence rule: when each camera was last seen, and at which offset.
 
-    watched: OrderedDict[str, tuple[int, int]]  # the one that was silent for the longest is the first
+    `raised` has the silent cameras.
+    """
+
+    watched: OrderedDict[str, tuple[int, int]]  # the camera that has been silent longest is first
     raised: dict[str, tuple[int, int]]
 
     def by_clock(self, now_ms: int) -> OrderedDict[str, tuple[int, int]]:
-        """`watched`, none of it heard after now: whoever wrote it may have had a clock that ran ahead.
+        """Return `watched` with no time later than now; the worker that wrote it may have had a clock that ran ahead.
 
-        Such a camera would be called silent as much later, and so would all behind it.
+        Such a camera would be called silent too late, and so would all after it.
         """
         ahead = list(takewhile(lambda item: item[1][0] > now_ms, reversed(self.watched.items())))
         self.watched.update((stream, (now_ms, offset)) for stream, (_, offset) in ahead)
@@ -66,17 +71,17 @@ class _Watch:
 
 
 class PartitionAlerts:
-    """What the rules say of one partition.
+    """The alerts of one partition.
 
     Args:
         tp: the partition.
-        rules: each of another name.
+        rules: with distinct names.
         classes: the class list that predictions index.
-        stored: as `stored` gave it, by whoever wrote the segment before; empty if there was nothing.
-        published: whether changes are published. While they are not and there are no rules, what is raised stays
-            raised: a worker that publishes again clears it.
-        known: cameras with the Kafka timestamp and the offset of their last message. A rule that the state does not
-            have watches those of the last day from then on: one that has fallen silent before may never send again.
+        stored: the result of `stored` in the segment before; empty if there is none.
+        published: whether changes are published. While they are not and there are no rules, raised alerts stay raised:
+            a worker that publishes again clears them.
+        known: the Kafka timestamp and the offset of each camera's last message. A rule that the state does not have
+            watches those of the last day from then on: one that has fallen silent before may never send again.
     """
 
     def __init__(
@@ -99,7 +104,7 @@ class PartitionAlerts:
         self._unpublished = b"" if rules or published else _raised_by_no_rule(stored)
         parts: dict[str, Any] = json.loads(stored) if stored and not self._unpublished else {}
         self.written = [_alert(each, tp) for each in parts.get("events", ())]
-        """What the segment before has of alerts, to be published again: its worker may have died before it did."""
+        """Alerts in the segment before, to be published again: its worker may have died before it published them."""
         self.written_by: str = parts.get("attempt", "")
         for name, state in parts.get("state", {}).items():
             rule = self._rules.get(name)
@@ -112,12 +117,15 @@ class PartitionAlerts:
     # -- in
 
     def count_by(self, classes: Sequence[str]) -> None:
-        """From now on predictions index this class list; what was seen of a label stays seen."""
+        """Use this class list for predictions from now on; matches of earlier images stay as they are."""
         self._classes = classes
         self._labels = [(rule, _indices(rule, classes)) for rule in self._rules.values() if isinstance(rule, LabelRule)]
 
     def served(self, served: Served, *, anew: bool) -> list[Alert]:
-        """A batch of a camera, in its order; `anew`: whatever was known of the camera before does not count."""
+        """Process a batch of a camera, in its order, and return the changes.
+
+        With `anew`, the camera's earlier label state is discarded first, and its raised label alerts are cleared.
+        """
         batch, predictions, trace = served
         stream, changes = batch.stream_id, list[Alert]()
         if anew:
@@ -141,16 +149,18 @@ class PartitionAlerts:
                     )
                 elif seen.raised is not None and seen.quiet >= rule.clear_frames:
                     changes.append(self._cleared(rule.name, stream, seen, "gone", frame.row_id, trace.predicted_at_us))
+            # A camera without matches and alerts needs no state: most cameras and rules have none.
             if not seen.window and seen.raised is None:
                 del known[stream]
         self.news += changes
         return changes
 
     def heard(self, stream_id: str, offset: int, now_ms: int, came_ms: int | None = None) -> list[Alert]:
-        """A message of the camera was read, at `now_ms` since the epoch; to be called once, in the order of offsets.
+        """Process a message of the camera that was read at `now_ms` since the epoch, and return the changes.
 
-        `came_ms`: the Kafka timestamp of a message that was there before this worker had the partition. Another worker
-        has read it, or would have: the camera's silence began then, though not before the newest that the state knows.
+        It must be called once for each message, in the order of offsets. `came_ms` is the Kafka timestamp of a message
+        that was in the partition before this worker owned it. Another worker has read it, or would have. So the
+        camera's silence began then, though not before the newest time that the state knows.
         """
         changes = []
         for rule in self._silences:
@@ -172,11 +182,14 @@ class PartitionAlerts:
         return changes
 
     def is_due(self, now_ms: int) -> bool:
-        """True if a camera has been silent for as long as a rule says, if everything was read."""
+        """Return True if a camera has been silent for as long as a rule says, provided that all messages were read."""
         return any(self._silent(rule, now_ms) for rule in self._silences)
 
     def silent(self, now_ms: int, *, has_place: Callable[[str], bool]) -> list[Alert]:
-        """Everything was read: raise what is due, of cameras that have a place; others are watched no longer."""
+        """Raise the alerts that are due, once all messages were read, and return the changes.
+
+        Alerts are raised for cameras that have a place; the others are no longer watched.
+        """
         changes = []
         for rule in self._silences:
             state = self._heard[rule.name]
@@ -191,7 +204,7 @@ class PartitionAlerts:
         return changes
 
     def forget(self, keeps: Callable[[str], bool]) -> list[Alert]:
-        """Cameras that have left their place are not watched any more; what was raised of them is cleared."""
+        """Stop watching cameras that have left their place; return the alerts of theirs that this clears."""
         changes = []
         for stream in sorted(stream for stream in self._streams if not keeps(stream)):
             changes += self._forget_labels(stream, None)
@@ -205,7 +218,10 @@ class PartitionAlerts:
     # -- out
 
     def stored(self, attempt: str) -> bytes:
-        """The state, and what is new in it, for the segment of this attempt; empty where there is nothing to say."""
+        """Return the state, with its new changes, for the segment of this attempt.
+
+        Empty if there is nothing to store.
+        """
         events, self.news = self.news, []
         if not (self._rules or events):
             return self._unpublished
@@ -282,7 +298,7 @@ class PartitionAlerts:
         )
 
     def _dropped(self, name: str, state: Mapping[str, Any]) -> Iterable[Alert]:
-        """What a rule that is not there any more, or says something else now, had raised."""
+        """Yield the clearing of alerts by rules that no longer exist or have changed."""
         cause = "rule_changed"
         for stream, said in sorted(state.get("seen", {}).items()):
             seen = _Window.of(said, self._tp.topic)
@@ -300,14 +316,14 @@ def _watched(rule: Rule, known: Mapping[str, tuple[int, int]]) -> OrderedDict[st
 
 
 def without_news(stored: bytes) -> bytes:
-    """The state alone, as another chain begins with it: nothing of it is to be told again there."""
+    """Return the state without its changes, for another chain that begins with it and must not publish them again."""
     if not stored:
         return stored
     return json.dumps({**json.loads(stored), "events": [], "attempt": ""}, separators=(",", ":")).encode()
 
 
 def _raised_by_no_rule(stored: bytes) -> bytes:
-    """The newest changes, and what is raised, by rules that no worker has; empty if there is neither."""
+    """Return the newest changes and the raised alerts, under no current rule; empty if there is neither."""
     parts: dict[str, Any] = json.loads(stored) if stored else {}
     state = {}
     for name, of_rule in parts.get("state", {}).items():

@@ -1,4 +1,4 @@
-"""What is to be told of: a class that is seen so often, or a camera that says nothing. Pure."""
+"""Alert rules: a class that is seen in enough images, or a camera that sends nothing. Pure."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from fnmatch import fnmatchcase
 
 @dataclass(frozen=True, slots=True)
 class LabelRule:
-    """Raised when `frames` of the last `of` images of a camera are of one of `labels`, each by `confidence` at least.
+    """Raised when `frames` of a camera's last `of` images show one of `labels`, each with at least `confidence`.
 
-    Cleared when that has not held for `clear_frames` images in a row. `streams` is a pattern as in a shell.
+    Cleared when that has not held for `clear_frames` images in a row. `streams` is a shell pattern of stream ids.
     """
 
     name: str
@@ -25,7 +25,10 @@ class LabelRule:
 
 @dataclass(frozen=True, slots=True)
 class SilenceRule:
-    """Raised when a camera has sent nothing for `silent_s` seconds, by the worker's clock; cleared when it does."""
+    """Raised when a camera has sent nothing for `silent_s` seconds by the worker's clock.
+
+    Cleared when it sends again.
+    """
 
     name: str
     silent_s: float
@@ -36,12 +39,12 @@ Rule = LabelRule | SilenceRule
 
 
 def covers(rule: Rule, stream_id: str) -> bool:
-    """Whether the rule is about this camera."""
+    """Return True if the rule applies to this camera."""
     return fnmatchcase(stream_id, rule.streams)
 
 
 def digest(rule: Rule) -> str:
-    """Of what a rule says: the state of one that says something else now begins anew."""
+    """Return a digest of the rule's definition; a rule whose definition changed begins with an empty state."""
     said = repr([sorted(value) if isinstance(value, frozenset) else value for value in _values(rule)])
     return hashlib.sha256(f"{type(rule).__name__} {said}".encode()).hexdigest()[:16]
 

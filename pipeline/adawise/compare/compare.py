@@ -1,9 +1,9 @@
-"""Two runs over the same messages: equal bit by bit, or where and by how much they part.
+"""Comparison of two runs over the same messages: equal bit by bit, or where and by how much they differ.
 
-Rows are compared by their identity, so runs may have read different parts of a topic: what counts is what both have
-read, and how much lies beyond that is told. What a run has read is known exactly, from the heads of its chains: a row
-that it should have and has not is a difference, one that it never read is none. Durations, names of segments and
-numbers of batches are not compared. Settings that differ are told first, by name, as far as the roots noted them.
+Rows are matched by their identity, so the runs may have read different parts of a topic. Only what both have read is
+compared; how much lies beyond it is reported. What a run has read is known exactly, from the heads of its chains. A row
+that a run should have and lacks is a difference; a row that it never read is none. Durations, names of segments and
+numbers of batches are not compared. Settings that differ are reported first, by name, if the roots recorded them.
 """
 
 from __future__ import annotations
@@ -57,10 +57,11 @@ def compare(
     """Compare the outputs of two runs.
 
     Args:
-        root_a: what `sink.root` or `-o` named: a folder, or a URL; or several that are one run together, as of one that
-            moved to another root on the way, or of replays of some streams each.
-        root_b: the other one.
-        streams: only these; None for all.
+        root_a: the `sink.root` or `-o` of a run: a folder or a URL; or several that form one run, such as one that
+            moved to
+            another root on the way, or replays of some streams each.
+        root_b: the other run.
+        streams: the only streams to compare; None for all.
         labels: a file of labels; None: those under the two roots, and those that the producer sent.
         label_within_us: how far a label's time may be from its frame's, microseconds.
         memory_bytes: what the database may use; the rest is spilled.
@@ -101,7 +102,7 @@ def compare(
 
 
 def _check_one_topic(roots: Sequence[str]) -> None:
-    """Raises SettingsError where a row's place is in two of them."""
+    """Raise SettingsError if these roots are of different topics of one name."""
     clashing = sorted(check_apart(roots))
     if clashing:
         raise SettingsError(
@@ -111,7 +112,7 @@ def _check_one_topic(roots: Sequence[str]) -> None:
 
 
 def _together(runs: Sequence[ComparedRun], served: set[str], partitions: int) -> ComparedRun:
-    """The parts of a run as one."""
+    """Merge the parts of a run into one."""
     return ComparedRun(
         root=" and ".join(run.root for run in runs),
         models=tuple(sorted({*served, *(name for run in runs for name in run.models)})),
@@ -123,7 +124,7 @@ def _together(runs: Sequence[ComparedRun], served: set[str], partitions: int) ->
 
 
 def _joined(parts: Sequence[CoveredOffsets]) -> list[CoveredOffsets]:
-    """One of each partition: from the first to the last offset, without what lies between two parts."""
+    """Merge the parts of each partition into one, from the first to the last offset, with what lies between as gaps."""
     found: dict[tuple[str, int], CoveredOffsets] = {}
     for part in sorted(parts, key=lambda part: part.first):
         one = found.get((part.topic, part.partition))
@@ -136,7 +137,7 @@ def _joined(parts: Sequence[CoveredOffsets]) -> list[CoveredOffsets]:
 
 
 def _run(root: str, noted: Sequence[ServedSettings]) -> tuple[ComparedRun, list[CoveredOffsets]]:
-    """What the ends of a root's chains say."""
+    """Return what the chains of a root say: the run, and the offsets that it covers."""
     store = open_store(root)
     covered, footers, begun = [], [], []
     for tp, keys in chains(store).items():
@@ -163,8 +164,10 @@ def _covered(store: Store, tp: TopicPartition, first: SegmentFooter, newest: Seg
     begin = first.first if origin is None else origin.offset
     if (cut := beginning.read(store, tp)) is not None:
         begin = cut[0].first
+    # Messages whose batch was not complete at the newest segment have no rows yet.
     open_ = set(newest.pending)
-    if first.states_of is not None:  # what the other root had done already is not read again
+    # A run that continued from another root does not read again what that root had done.
+    if first.states_of is not None:
         open_ |= {offset for gap in first.gaps for offset in range(gap.first, gap.until)}
     return CoveredOffsets(tp.topic, tp.partition, begin, newest.next, frozenset(open_))
 
@@ -276,12 +279,12 @@ def _ratio(part: float | None, whole: float | None) -> float | None:
 
 
 def _served(by_label: Sequence[Row]) -> list[Row]:
-    """Pairs of labels of images that both runs served."""
+    """Return the rows of images for which both runs served a label."""
     return [row for row in by_label if row["a_label"] is not None and row["b_label"] is not None]
 
 
 def _margins(by_label: Sequence[Row]) -> tuple[Mapping[str, int], Mapping[str, int], Mapping[str, int]]:
-    """Images by class: those that A calls so, those that B does, those that both do."""
+    """Return the number of images by class: labelled so by A, by B, and by both."""
     a: dict[str, int] = {}
     b: dict[str, int] = {}
     both: dict[str, int] = {}
@@ -300,7 +303,7 @@ def _classes(by_label: Sequence[Row]) -> list[ClassAgreement]:
 
 
 def _kappa(by_label: Sequence[Row]) -> float | None:
-    """Cohen's kappa: agreement beyond what chance gives to runs with these shares of classes."""
+    """Return Cohen's kappa: the agreement beyond that of chance with the same shares of classes (Cohen, 1960)."""
     a, b, both = _margins(by_label)
     images = sum(a.values())
     by_chance = sum(count * b.get(name, 0) for name, count in a.items()) / max(images, 1) ** 2

@@ -1,6 +1,6 @@
-"""How often each of two runs is right, on the same labelled images, and how much of the difference is chance.
+"""The accuracy of each of two runs on the same labelled images, and how much of the difference is chance.
 
-Labels are joined and intervals drawn as `drift` does it: the first run is what was served, the second the other arm.
+Labels are joined and intervals computed as in `drift`: the first run is what was served, the second the alternative.
 """
 
 from __future__ import annotations
@@ -24,15 +24,16 @@ Place = tuple[str, int, str | None]
 def judged(
     connection: duckdb.DuckDBPyConnection, roots: Sequence[str], *, file: str | None, within_us: int
 ) -> tuple[ByLabels, dict[Place, Accuracies]]:
-    """Of all images that have a label and that both served, and of each stream of a partition.
+    """Judge all images that have a label and that both runs served, and each stream of a partition by itself.
 
     Args:
-        connection: with `a_rows` and `b_rows`; it gets views as of `label` and `judge`.
-        roots: the two outputs, under which labels may lie.
-        file: a file of labels, which alone counts then.
-        within_us: as of `label`.
+        connection: with `a_rows` and `b_rows`; it gets the views of `label` and `judge`.
+        roots: the two outputs, which may contain labels.
+        file: a file of labels; if given, the only source of labels.
+        within_us: as in `label`.
 
-    Raises what `label` does.
+    Raises:
+        SettingsError, ChainError, StoreUnavailable: as `label`.
     """
     connection.execute("CREATE VIEW predictions AS SELECT * FROM a_rows")
     connection.execute("CREATE VIEW run_0 AS SELECT * FROM b_rows WHERE label IS NOT NULL")
@@ -71,5 +72,5 @@ def _judged(kinds: Kinds) -> Accuracies:
         batches=kinds.batches,
         right=(int(kinds.times @ kinds.served), int(kinds.times @ kinds.own)),
         accuracy=(a, b),
-        difference=Interval(0.0 - less.value, 0.0 - less.high, 0.0 - less.low),  # no -0,
+        difference=Interval(0.0 - less.value, 0.0 - less.high, 0.0 - less.low),  # avoids -0.0
     )

@@ -1,6 +1,6 @@
 """The queries behind `compare`: two runs side by side, row by row and batch by batch, in DuckDB.
 
-Each is one full join and one aggregation, so that memory is bounded whatever the runs hold: what does not fit is
+Each is one full join and one aggregation, so that memory is bounded whatever the size of the runs: what does not fit is
 spilled to disk. Nan equals nan, null equals null, and 0 equals -0. Values never become SQL text.
 """
 
@@ -27,7 +27,7 @@ SERVED = (
     *("zero_shot_label", "zero_shot_confidence", "fine_tuned_label", "fine_tuned_confidence"),
 )
 GIVEN = ("stream_id", "frame_id", "captured_at", "kafka_timestamp", "detail", "true_label", "meta")
-BATCH = (  # in the order in which they are told
+BATCH = (  # in the order in which they are reported
     *("last_offset", "images", "rejected", *(column.name for column in schemas.PIXELS)),
     *("reset", "previous_alpha", "alpha", "trials", "objective", "trigger"),
     *("posterior_mean", "posterior_sd", "audit_regret", "forward_equivalents"),
@@ -40,7 +40,7 @@ _BESIDE = ("batch_number", "kafka_timestamp", "captured_at")  # shown, not compa
 
 @dataclass(frozen=True, slots=True)
 class CoveredOffsets:
-    """What of a partition a run has taken in: offsets [first, until) without `gaps`, and those open at its end."""
+    """The part of a partition that a run has read: offsets [first, until) without `gaps`, and those open at its end."""
 
     topic: str
     partition: int
@@ -54,14 +54,14 @@ Row = Mapping[str, Any]
 
 
 def connect(folder: str, memory_bytes: int) -> duckdb.DuckDBPyConnection:
-    """A database in memory that spills to `folder`."""
+    """Return a database in memory that spills to `folder`."""
     config: dict[str, str | bool | int | float | list[str]] = {
         "memory_limit": f"{memory_bytes // 2**20}MiB",
         "temp_directory": folder,
         "preserve_insertion_order": False,
     }
     connection = duckdb.connect(config=config)
-    connection.execute("SET TimeZone = 'UTC'")  # of times without one, in a file of labels, too
+    connection.execute("SET TimeZone = 'UTC'")  # also of times without a zone, as in a file of labels
     return connection
 
 
@@ -72,9 +72,11 @@ def load(
     streams: Sequence[str] | None,
     covered: Iterable[CoveredOffsets],
 ) -> None:
-    """Make the run at `roots` known as the views and tables `NAME_rows`, `NAME_batches`, `NAME_covered`, `NAME_open`.
+    """Create the views and tables of the run at `roots`: `NAME_rows`, `NAME_batches`, `NAME_covered`, `NAME_open`.
 
-    Raises SettingsError if no worker wrote there, StoreUnavailable.
+    Raises:
+        SettingsError: no worker wrote there.
+        StoreUnavailable: a store does not answer.
     """
     of_rows = [*_ROW_KEY, *SERVED, *GIVEN, "batch_number"]
     of_batches = [*_BATCH_KEY, *BATCH, *_BESIDE, "model_fingerprint"]
@@ -98,13 +100,16 @@ def load(
 
 
 def models(connection: duckdb.DuckDBPyConnection, name: str) -> set[str]:
-    """Fingerprints of all models that served batches of the run `name`."""
+    """Return the fingerprints of all models that served batches of the run `name`."""
     query = f"SELECT DISTINCT model_fingerprint FROM {name}_batches WHERE model_fingerprint IS NOT NULL"
     return {fingerprint for (fingerprint,) in connection.execute(query).fetchall()}
 
 
 def rows(connection: duckdb.DuckDBPyConnection) -> tuple[list[Row], list[Row]]:
-    """Facts of each stream of a partition, and how many images each pair of labels has: one pass over both runs."""
+    """Return the facts of each stream of a partition, and the number of images of each pair of labels.
+
+    It takes one pass over both runs.
+    """
     differ = {name: f"(a.{name} IS DISTINCT FROM b.{name})" for name in (*SERVED, *GIVEN)}
     both = "a_there AND b_there"
     query = f"""
@@ -147,7 +152,7 @@ def rows(connection: duckdb.DuckDBPyConnection) -> tuple[list[Row], list[Row]]:
 
 
 def batches(connection: duckdb.DuckDBPyConnection) -> list[Row]:
-    """Facts of each stream's batches, of which those are one that begin with the same message."""
+    """Return facts about the batches of each stream; batches that begin with the same message are matched."""
     differ = {name: _differs(name) for name in BATCH}
     both = "(a_there AND b_there)"
     query = f"""
@@ -185,7 +190,7 @@ def batches(connection: duckdb.DuckDBPyConnection) -> list[Row]:
 
 
 def _differs(name: str) -> str:
-    """What one run wrote and an earlier version did not is no difference."""
+    """Return SQL for a difference; a column that one run wrote and an earlier version did not is no difference."""
     if name in schemas.LATER:
         return f"coalesce(a.{name} <> b.{name}, false)"
     return f"(a.{name} IS DISTINCT FROM b.{name})"
@@ -196,7 +201,7 @@ def _struct(side: str) -> str:
 
 
 def _covered(side: str, offset: str, which: str = "open") -> str:
-    """Whether the run `side` has taken in what lies at an offset."""
+    """Return SQL that is true if the run `side` has processed what lies at an offset."""
     at = f'"{offset}"' if "." not in offset else offset
     within = f"{at} >= {side}_covered.begins AND {at} < {side}_covered.ends"
     return f"coalesce({within} AND {side}_{which}.waits IS NULL, false)"

@@ -1,4 +1,4 @@
-"""What a comparison of two runs found, as values; `as_json` is what `adawise diff --json` prints."""
+"""The result of comparing two runs, as values; `as_json` is what `adawise diff --json` prints."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from adawise.drift.judge.helped import Interval
 
 @dataclass(frozen=True, slots=True)
 class ComparedRun:
-    """One of the two runs, as its chains' heads and its batches tell it."""
+    """One of the two runs, as described by the heads of its chains and its batches."""
 
     root: str
     models: tuple[str, ...]  # fingerprints; several if they changed on the way
     settings: tuple[str, ...]
     partitions: int
-    states_of: tuple[str, ...] = ()  # segments of another root that it went on from
-    unnoted: tuple[str, ...] = ()  # of `settings`, those of which the root does not say what they are
+    states_of: tuple[str, ...] = ()  # segments of another root that it continued from
+    unnoted: tuple[str, ...] = ()  # fingerprints in `settings` that the root does not explain
 
 
 @dataclass(frozen=True, slots=True)
 class SettingDifference:
-    """A setting, or what of the pair and the machine decides results, and its values in each run, as they came.
+    """A setting, or another input that decides results (pair, machine), and its values in each run, in order.
 
-    A value is None where that run does not know it, or has none.
+    A value is None if that run does not know it, or has none.
     """
 
     name: str
@@ -35,9 +35,9 @@ class SettingDifference:
 
 @dataclass(frozen=True, slots=True)
 class FirstBatch:
-    """The first batch of a stream in which the runs part: what differs first, and both sides of it.
+    """The first batch of a stream in which the runs differ: what differs first, and both sides of it.
 
-    A side is None where that run has no batch that begins with this message: it cut its batches elsewhere.
+    A side is None if that run has no batch that begins with this message: it formed its batches differently.
     """
 
     first_offset: int
@@ -49,7 +49,7 @@ class FirstBatch:
 
 @dataclass(frozen=True, slots=True)
 class FirstRow:
-    """The first image of a stream whose rows differ, or that only one run has although the other read it."""
+    """The first image of a stream whose rows differ, or that only one run has although the other has read it."""
 
     row_id: str
     what: tuple[str, ...]  # columns of the predictions; empty if only one run has the image
@@ -61,19 +61,19 @@ class FirstRow:
 
 @dataclass(frozen=True, slots=True)
 class StreamDifference:
-    """One stream of a partition; `stream_id` is None for messages that said none. Pairs are (a, b)."""
+    """One stream of a partition; `stream_id` is None for messages without one. Pairs are (a, b)."""
 
     topic: str
     partition: int
     stream_id: str | None
     images: int  # rows that both have
-    differing: int  # of them
-    relabelled: int  # of them: another label is served
-    alone: tuple[int, int]  # rows that one has and the other does not, although it read that far
-    beyond: tuple[int, int]  # rows of one where the other did not read
+    differing: int  # of the images: rows that differ
+    relabelled: int  # of the images: rows with another label
+    alone: tuple[int, int]  # rows that only one run has, although the other has read that far
+    beyond: tuple[int, int]  # rows that only one run has, where the other has not read
     batches: int  # that both have
-    batches_differing: int  # or that one alone has
-    batches_apart: int  # of those that both have: other alphas
+    batches_differing: int  # including those that only one run has
+    batches_apart: int  # of those that both have: with another alpha
     alpha_mean: float | None  # mean |alpha_a - alpha_b| over images
     alpha_max: float | None
     labelled: int
@@ -90,28 +90,28 @@ class StreamDifference:
 
 @dataclass(frozen=True, slots=True)
 class Accuracies:
-    """How often both runs are right on images that have a label and that both served. Pairs are (a, b)."""
+    """The accuracy of both runs on images that have a label and that both served. Pairs are (a, b)."""
 
     images: int
     batches: int
     right: tuple[int, int]
     accuracy: tuple[Interval, Interval]
-    difference: Interval  # accuracy of b less that of a
+    difference: Interval  # accuracy of b minus that of a
 
 
 @dataclass(frozen=True, slots=True)
 class ByLabels:
-    """Which of the two is right more often, by labels from `source`. `whole` is None without a label."""
+    """The comparison of both runs by labels from `source`. `whole` is None without labels."""
 
     source: str
     whole: Accuracies | None
-    streams: Mapping[str, Accuracies]  # those with enough labels to be judged alone
+    streams: Mapping[str, Accuracies]  # those with enough labels to be judged by themselves
     notes: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
 class ClassAgreement:
-    """Of one class: how many images each run calls so, and how many both."""
+    """The agreement on one class: how many images each run labels so, and how many both do."""
 
     name: str
     a: int
@@ -120,18 +120,18 @@ class ClassAgreement:
 
     @property
     def agreement(self) -> float:
-        """Of the images that either calls so, the share that both do."""
+        """The share of images that both runs label so, among those that either does."""
         return self.both / max(self.a + self.b - self.both, 1)
 
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """Of all streams together. Pairs are (a, b)."""
+    """Totals over all streams. Pairs are (a, b)."""
 
     images: int
     differing: int
     relabelled: int
-    given_differing: int  # what the producer said differs: not the same messages
+    given_differing: int  # the producer's data differs: not the same messages
     renumbered: int  # rows whose batch has another number
     alone: tuple[int, int]
     beyond: tuple[int, int]
@@ -141,7 +141,7 @@ class Totals:
     alpha_mean: float | None
     alpha_max: float | None
     images_apart: int
-    kappa: float | None  # Cohen's, of the labels; None if both serve one class alone, or nothing
+    kappa: float | None  # Cohen's, of the labels; None if both serve only one and the same class, or nothing
     labelled: int
     accuracy: tuple[float | None, float | None]
     forward_equivalents: tuple[float | None, float | None]
@@ -149,9 +149,9 @@ class Totals:
 
 @dataclass(frozen=True, slots=True)
 class RunDifference:
-    """What `compare` found."""
+    """The result of `compare`."""
 
-    settings: Sequence[SettingDifference]  # those that differ, as far as the roots say them
+    settings: Sequence[SettingDifference]  # those that differ, as far as the roots recorded them
     a: ComparedRun
     b: ComparedRun
     totals: Totals
@@ -166,11 +166,11 @@ class RunDifference:
 
     @property
     def overlaps_wholly(self) -> bool:
-        """True if neither run has an image that the other has not."""
+        """True if neither run has an image that the other lacks."""
         return not (any(self.totals.alone) or any(self.totals.beyond))
 
     def as_json(self) -> dict[str, Any]:
-        """All of it, as JSON wants it; streams without a difference have their counts alone."""
+        """Return the JSON object; each stream and class also has what its properties compute."""
         said = {"equal": not self.differs, "overlaps_wholly": self.overlaps_wholly, **asdict(self)}
         for stream, found in zip(said["streams"], self.streams, strict=True):
             stream["equal"] = not found.differs

@@ -1,4 +1,4 @@
-"""Which settings tell two runs apart: of each run all that served it, by what its root noted of them."""
+"""The settings that differ between two runs, as their roots recorded them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from adawise.sink.served_settings import ServedSettings
 
 
 def differing(a: Sequence[ServedSettings], b: Sequence[ServedSettings]) -> Iterator[SettingDifference]:
-    """The settings of which the two runs have other values; none where nothing is known of one of them.
+    """Yield the settings whose values differ between the runs; none if nothing is known of one run.
 
-    Each run's are in the order in which they came. What is named by a hash differs if the hash does, wherever it lies.
+    The values of each run are in the order in which they came. A setting that is a hash differs if the hash does,
+    wherever its file lies.
     """
     if not a or not b:
         return

@@ -1,4 +1,4 @@
-"""A comparison for people: a sentence, settings that differ, totals, where each camera parts, which classes change."""
+"""The comparison for the terminal: a sentence, settings that differ, totals, streams that differ, and classes."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from rich.table import Table
 
 from adawise.compare.result import ByLabels, FirstBatch, RunDifference, SettingDifference, StreamDifference
 
-_STREAMS, _CLASSES = 12, 12  # shown; all of them are in the JSON
+_STREAMS, _CLASSES = 12, 12  # shown; the JSON has all of them
 _LONGEST = 40  # characters of a name
-_TRIALS = 6  # of a batch
+_TRIALS = 6  # shown of a batch
 _WORDS = {
     "last_offset": "where it ends",
     "previous_alpha": "alpha before",
@@ -26,7 +26,7 @@ _WORDS = {
 
 
 def show(found: RunDifference, console: Console) -> None:
-    """Print it."""
+    """Print the comparison."""
     first, *more = sentences(found)
     console.print(first, soft_wrap=True)
     if found.settings:
@@ -47,7 +47,7 @@ def show(found: RunDifference, console: Console) -> None:
 
 
 def sentences(found: RunDifference) -> Iterator[str]:
-    """What was found, in words."""
+    """Yield what was found, in words."""
     a, b, totals = found.a.root, found.b.root, found.totals
     cameras = len({stream.stream_id for stream in found.streams if stream.images})
     if found.differs:
@@ -79,7 +79,7 @@ def sentences(found: RunDifference) -> Iterator[str]:
 
 
 def _verdict(found: RunDifference) -> Iterator[str]:
-    """Which is better, as far as the labels say it."""
+    """Yield which run is better, as far as the labels show it."""
     by_labels, of = found.by_labels, found.by_labels.whole
     if of is not None:
         (a, b), by = of.accuracy, of.difference
@@ -121,7 +121,7 @@ def _setting(value: Any) -> str:
 
 
 def _unnoted(found: RunDifference) -> str:
-    """That the settings of the two are other ones, where they cannot be named."""
+    """Return a note that the settings differ, if it is unknown which ones; else ""."""
     runs = {name: run for name, run in (("A", found.a), ("B", found.b)) if run.unnoted}
     if not runs or (found.a.settings, found.a.models) == (found.b.settings, found.b.models):
         return ""
@@ -174,7 +174,7 @@ def _streams(streams: list[StreamDifference]) -> Table:
 
 
 def _first(stream: StreamDifference) -> tuple[str, str, str, str]:
-    """(where, what differs first, its value in A, in B)."""
+    """Return (where, what differs first, its value in A, its value in B)."""
     batch, row = stream.first_batch, stream.first_row
     if batch is not None:
         side = batch.a or batch.b or {}
@@ -200,7 +200,7 @@ def _what(batch: FirstBatch) -> tuple[str, str, str]:
 
 
 def _apart(a: Any, b: Any) -> tuple[str, str]:
-    """Both values with as few digits as tell them apart."""
+    """Format both values with as few digits as show that they differ."""
     for digits in _DIGITS:
         one, other = _value(a, digits), _value(b, digits)
         if one != other:
@@ -215,7 +215,7 @@ def _value(value: Any, digits: int) -> str:
     if isinstance(value, list):  # trials: alpha, and the objective there
         lines = [f"{trial['alpha']:g} {trial['objective']:.{digits}g}" for trial in value]
         return "\n".join([*lines[:_TRIALS], *([f"and {len(lines) - _TRIALS} more"] if lines[_TRIALS:] else [])])
-    if isinstance(value, dict):  # counts of classes
+    if isinstance(value, dict):  # counts by class
         return "\n".join(f"{name} {count}" for name, count in sorted(value.items()))
     return f"{value:.{digits}g}" if isinstance(value, float) else "-" if value is None else str(value)
 
@@ -245,7 +245,7 @@ def _table(title: str, first: str, *headers: str) -> Table:
 
 
 def _signed(value: float) -> str:
-    """+.012, as differences are written."""
+    """Format a difference, such as +.012."""
     return f"{value:+.3f}".replace("0.", ".", 1)
 
 
@@ -254,7 +254,7 @@ def _two(value: float | None) -> str:
 
 
 def _three(value: float | None) -> str:
-    """.652, as the field writes shares."""
+    """Format a share as papers do, such as .652."""
     if value is None:
         return "-"
     return f"{value:.3f}".removeprefix("0") if 0 < value < 1 else f"{value:g}"

@@ -1,8 +1,9 @@
 """One dead letter: the record that goes into the dead-letter topic. Pure; `reading` reads it back.
 
-The header names `__connect.errors.*` are Kafka Connect's (KIP-298), so that tools which know its dead letters know
-ours; `dlq.*` are our own. Those of an earlier rejection are replaced, or a replayed message would grow each time; how
-often it was replayed and where it was first is kept, if it can be what a replay wrote: any producer can write headers.
+The header names `__connect.errors.*` are Kafka Connect's (KIP-298), so that tools for its dead letters work with ours;
+`dlq.*` are our own. Headers of an earlier rejection are replaced, since otherwise a message would grow with each
+replay. The number of replays and the original place are kept, if a replay can have written them: any producer can write
+headers.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from adawise.records import Frame, Message
 SUFFIX = ".dlq"
 OMITTED = "dlq.omitted"
 REPLAYS = "dlq.replays"  # how often it was sent back
-ORIGIN = "dlq.origin"  # topic/partition/offset at which it was first
+ORIGIN = "dlq.origin"  # its first place, topic/partition/offset
 TIMESTAMP = "dlq.timestamp"  # the original's, in milliseconds; empty if it has none
 OURS = ("__connect.errors.", "dlq.")
 
@@ -25,7 +26,8 @@ OURS = ("__connect.errors.", "dlq.")
 class Letter:
     """A record for the dead-letter topic.
 
-    Its timestamp is the moment of sending, or the topic's retention would go by the camera's clock; a header has that.
+    Its timestamp is the moment of sending; with the original's, retention would follow the camera's clock. A header
+    keeps the original's.
     """
 
     topic: str
@@ -40,7 +42,7 @@ class Letter:
 
     @property
     def size_bytes(self) -> int:
-        """What it weighs in the producer's memory, less its framing."""
+        """The bytes that it takes in the producer's memory, without framing."""
         return (
             len(self.key or b"") + len(self.value or b"") + sum(len(name) + len(value) for name, value in self.headers)
         )
@@ -55,10 +57,10 @@ class Letter:
         return [self.without_original()] if self.holds_original else []
 
     def without_original(self, why: str | None = None) -> Letter:
-        """The letter that only says where the original is.
+        """Return the dead letter without the original's key and value; its headers say where the original is.
 
-        For what was not read, and for a topic that does not take the whole, which is the reason unless `why` is given:
-        one message that is too large must not stop the stream.
+        It is used for a message that was not read, and for a topic that rejects the whole one. The latter is the reason
+        that is given, unless `why` is. One message that is too large must not stop the stream.
         """
         kept = [(name, value) for name, value in self.headers if name.startswith(OURS)]
         said = why or (
@@ -68,7 +70,10 @@ class Letter:
 
 
 def _past(message: Message) -> list[tuple[str, bytes]]:
-    """What a replay wrote into the message's headers; nothing if any of it cannot be that, as who forges it is new."""
+    """Return the headers that a replay wrote into the message; none if any of them cannot be a replay's.
+
+    A message with forged headers counts as new.
+    """
     past = [(name, value or b"") for name, value in message.headers if name in (REPLAYS, ORIGIN)]
     said = dict(past)
     topic, _, place = said.get(ORIGIN, b"").decode("utf-8", "replace").partition("/")
@@ -85,9 +90,9 @@ def _past(message: Message) -> list[tuple[str, bytes]]:
 
 
 def letter_of(message: Message, frame: Frame, *, topic: str | None, worker: str) -> Letter:
-    """The letter for a message that could not be read, for the reason in `frame`.
+    """Return the dead letter for a message that could not be read, for the reason in `frame`.
 
-    Goes to `topic`, or to `<topic>.dlq` if that is None.
+    It goes to `topic`, or to `<topic>.dlq` if that is None.
     """
     reason, detail = str(frame.reason), frame.detail or ""
     said = {
@@ -105,12 +110,12 @@ def letter_of(message: Message, frame: Frame, *, topic: str | None, worker: str)
         "dlq.worker": worker,
         TIMESTAMP: str(message.timestamp_ms) if message.timestamp_ms >= 0 else "",
     }
-    # kafka-python cannot send a header without a value; an empty one is as near as it gets.
+    # kafka-python cannot send a header without a value; an empty one is closest to it.
     original = [(name, value or b"") for name, value in message.headers if not name.startswith(OURS)]
     letter = Letter(
         topic=topic or f"{message.topic}{SUFFIX}",
         key=message.key,
-        # Nor a record with neither key nor value.
+        # Nor can it send a record with neither key nor value.
         value=b"" if message.key is None and message.value is None else message.value,
         headers=(
             *original,

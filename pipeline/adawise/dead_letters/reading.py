@@ -1,8 +1,8 @@
-"""A dead letter as it is found in the dead-letter topic, and what replaying it means. Pure.
+"""A dead letter as it is read from the dead-letter topic, and what to send to replay it. Pure.
 
 A replay sends the original back to its topic and, in the same transaction, a receipt into the dead-letter topic: an
-empty record whose header names the letter. So a letter is replayed once, whoever asks again. Nothing in the topic is
-trusted: others may write there too.
+empty record whose header names the dead letter. So each one is replayed once, even if a replay is asked for again.
+Nothing in the topic is trusted, since others may write there too.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from adawise.dead_letters.letter import OMITTED, ORIGIN, OURS, REPLAYS, TIMESTAM
 from adawise.decode.headers import read_stream
 from adawise.records import Message
 
-REPLAYED = "dlq.replayed"  # partition/offset of the letter that was sent back
+REPLAYED = "dlq.replayed"  # partition/offset of the dead letter that was sent back
 
 _WHERE = "__connect.errors."
 _UNKNOWN = "unknown"
@@ -22,63 +22,67 @@ _UNKNOWN = "unknown"
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A record of the dead-letter topic; what its headers do not say is None or unknown."""
+    """A record of the dead-letter topic; what its headers lack is None or unknown."""
 
     record: Message
-    size_bytes: int  # of the original's value
+    size_bytes: int  # bytes of the original's value
     said: Mapping[str, bytes] = field(repr=False)  # our headers
 
     @property
     def place(self) -> str:
-        """Partition and offset in the dead-letter topic: the letter's name."""
+        """Its partition and offset in the dead-letter topic, which name it."""
         return f"{self.record.partition}/{self.record.offset}"
 
     @property
     def reason(self) -> str:
-        """Why it was rejected."""
+        """The reason of the rejection."""
         return self._text("dlq.reason") or _UNKNOWN
 
     @property
     def detail(self) -> str:
-        """The same in words."""
+        """The reason in words."""
         return self._text("dlq.detail") or self._text(f"{_WHERE}exception.message") or ""
 
     @property
     def topic(self) -> str | None:
-        """Where it came from."""
+        """The topic that the original came from."""
         return self._text(f"{_WHERE}topic")
 
     @property
     def partition(self) -> int | None:
-        """Of that topic."""
+        """The partition of that topic."""
         return self._number(f"{_WHERE}partition")
 
     @property
     def offset(self) -> int | None:
-        """In that partition."""
+        """The offset in that partition."""
         return self._number(f"{_WHERE}offset")
 
     @property
     def timestamp_ms(self) -> int:
-        """The original's; -1 if it has none. Letters of earlier versions have it as their own."""
+        """The original's timestamp; -1 if it has none.
+
+        Dead letters of earlier versions have it as their own timestamp.
+        """
         stated = self._number(TIMESTAMP)
         return self.record.timestamp_ms if TIMESTAMP not in self.said else -1 if stated is None else stated
 
     @property
     def source(self) -> str:
-        """Topic, partition and offset that it came from."""
+        """The topic, partition and offset that the original came from."""
         return "/".join(_UNKNOWN if part is None else str(part) for part in (self.topic, self.partition, self.offset))
 
     @property
     def replays(self) -> int:
-        """How often it had been sent back before it was rejected."""
+        """The number of times that it had been sent back before it was rejected."""
         return self._number(REPLAYS) or 0
 
     @property
     def message(self) -> tuple[int | None, int | None, int]:
-        """Which message it is of: after a crash or a take-over, one has several letters, all with the same bytes.
+        """The identity of the original message, with its bytes.
 
-        Its bytes are part of it, as offsets begin anew where a topic was made again under the old name.
+        After a crash or a take-over, one message has several dead letters, all with the same bytes. The bytes are part
+        of the identity, because offsets start again if a topic was deleted and created under the same name.
         """
         return self.partition, self.offset, hash((self.record.key, self.record.value))
 
@@ -89,27 +93,27 @@ class DeadLetter:
 
     @property
     def headers(self) -> tuple[tuple[str, bytes | None], ...]:
-        """The original's."""
+        """The original's headers."""
         return tuple((name, value) for name, value in self.record.headers if not name.startswith(OURS))
 
     @property
     def stream(self) -> str | None:
-        """The key, or the header `stream-id`; bytes that are no UTF-8 as `\\\\xff`."""
+        r"""The key, or the header `stream-id`; bytes that are not UTF-8 are written as `\xff`."""
         raw = read_stream(self.record.key, self.headers).stated
         return raw.decode("utf-8", "backslashreplace") if raw else None
 
     def without_value(self) -> DeadLetter:
-        """The same, for whoever keeps many."""
+        """Return a copy without the value, for callers that keep many."""
         return replace(self, record=replace(self.record, value=None))
 
     def to_send(self) -> tuple[tuple[str, bytes], ...]:
-        """The headers that the original is sent back with: its own, how often that was done, where it was first."""
+        """Return the headers for sending the original back: its own, the number of replays, and its first place."""
         origin = self.said.get(ORIGIN) or self.source.encode()
         own = ((name, value or b"") for name, value in self.headers)
         return (*own, (REPLAYS, b"%d" % (self.replays + 1)), (ORIGIN, origin))
 
     def receipt(self) -> tuple[tuple[str, bytes], ...]:
-        """The headers of the record that says that this letter was sent back."""
+        """Return the headers of the receipt, which records that this dead letter was sent back."""
         return ((REPLAYED, self.place.encode()),)
 
     def _text(self, name: str) -> str | None:
@@ -122,13 +126,13 @@ class DeadLetter:
 
 
 def read_letter(record: Message) -> DeadLetter:
-    """Whatever the record is. Of headers the last one of a name counts."""
+    """Read any record as a dead letter. If a header occurs several times, the last one counts."""
     said = {name: value or b"" for name, value in record.headers if name.startswith(OURS)}
     return DeadLetter(record, len(record.value or b""), said)
 
 
 def receipt_for(record: Message) -> tuple[int, int] | None:
-    """(partition, offset) of the letter that the record is a receipt for; None for a letter."""
+    """Return (partition, offset) of the dead letter that the record is a receipt for; None if it is no receipt."""
     raw = dict(record.headers).get(REPLAYED)
     partition, _, offset = (raw or b"").partition(b"/")
     if record.value or not partition.isdigit() or not offset.isdigit():

@@ -1,7 +1,7 @@
-"""Dead letters back to their topic, each together with its receipt: the edge to Kafka's transactions.
+"""Sending dead letters back to their topic, each together with its receipt, in Kafka transactions.
 
-The transactional id belongs to the dead-letter topic, so that of two replays at the same time the later one fences the
-earlier: neither sends what the other has sent. The worker reads committed messages only.
+The transactional id belongs to the dead-letter topic. So if two replays run at the same time, the later one fences the
+earlier, and neither sends what the other has sent. The worker reads committed messages only.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from adawise.dead_letters.reading import DeadLetter
 from adawise.errors import AdawiseError, FatalError, SettingsError
 from adawise.kafka.client import TOO_LARGE, open_client, translated
 
-_ROOM_BYTES = 64 * 1024  # of key and headers
+_ROOM_BYTES = 64 * 1024  # for key and headers
 _CLOSE_S = 5
 _FENCED = (errors.ProducerFencedError, errors.InvalidProducerEpochError)
 
 
 class LetterReplay:
-    """Sends letters in transactions of a bounded size; what was sent counts once it is committed.
+    """Sends dead letters in transactions of bounded size; a sent one counts once it is committed.
 
-    A transaction is begun when all of its letters are there, and is over in a moment: as long as one is open, workers
+    A transaction begins when all its dead letters are in memory, and ends shortly after. While one is open, workers
     read nothing behind it, and after a minute the broker aborts it.
 
     Args:
         producer: kafka-python's, transactional and initialised; closed with this.
         where: the brokers, for messages.
-        partitions: of the topic that letters go back to.
+        partitions: number of partitions of the topic that the originals go back to.
         max_letters: of a transaction.
-        max_bytes: of a transaction, beyond its first letter.
-        timeout_s: for which the acknowledgement of a record is waited for.
+        max_bytes: of a transaction; a single dead letter may have more.
+        timeout_s: how long to wait for the acknowledgement of a record.
     """
 
     def __init__(
@@ -47,10 +47,10 @@ class LetterReplay:
         self.done = 0
 
     def send(self, letter: DeadLetter) -> None:
-        """Take a letter that names the topic it came from; those before it are sent first if it is too much with them.
+        """Add a dead letter that names its original topic; commit the ones before it first if the transaction is full.
 
         Raises:
-            BrokerUnavailable, FatalError, SettingsError: nothing of the transaction will be seen.
+            BrokerUnavailable, FatalError, SettingsError: nothing of the transaction becomes visible.
         """
         full = len(self._waiting) == self._max_letters
         if full or (self._waiting and self._waiting_bytes + letter.size_bytes > self._max_bytes):
@@ -59,13 +59,14 @@ class LetterReplay:
         self._waiting_bytes += letter.size_bytes
 
     def commit(self) -> None:
-        """Send what waits, each with its receipt, and make it visible: all of it or nothing. Raises like `send`."""
+        """Send the waiting dead letters, each with its receipt, and commit: all or nothing. Raises like `send`."""
         if not self._waiting:
             return
         try:
             self._producer.begin_transaction()
             sent = [future for letter in self._waiting for future in self._send(letter)]
-            for future in sent:  # kafka-python would wait for ever to commit what a missing right keeps from being sent
+            # Without a wait for each, kafka-python would wait forever in the commit if a right to write is missing.
+            for future in sent:
                 future.get(timeout=self._timeout_s)
             self._producer.commit_transaction()
         except errors.KafkaError as error:
@@ -95,7 +96,7 @@ class LetterReplay:
     def _given_up(self, error: errors.KafkaError) -> AdawiseError:
         doing = f"send {len(self._waiting)} letters back"
         so_far = f"{self.done} letters were sent before, and are not sent again."
-        causes = (error, *error.args)  # kafka-python wraps what a request before this one was answered
+        causes = (error, *error.args)  # kafka-python wraps the answer to an earlier request
         if any(isinstance(cause, _FENCED) for cause in causes):
             return FatalError(
                 f"could not {doing}: another replay of the same letters began. {so_far} Run one at a time."
@@ -116,10 +117,10 @@ def open_replay(
     max_message_bytes: int,
     timeout_s: float,
 ) -> LetterReplay:
-    """A replay of the dead-letter topic `letters`; any other that is under way is fenced from here on.
+    """Open a replay of the dead-letter topic `letters`, which fences any other replay that is running.
 
     Raises:
-        BrokerUnavailable: no broker answers, or none that knows transactions.
+        BrokerUnavailable: no broker answers, or none that supports transactions.
         SettingsError: the security settings cannot work.
     """
     producer: Any = open_client(

@@ -1,9 +1,9 @@
-"""Dead letters: messages that could not be read at all, kept as they came, with the reason in headers.
+"""The publisher of dead letters: messages that could not be read at all, unchanged, with the reason in headers.
 
-Delivery is at least once: a segment may only be committed after `flush`, and a crash in between sends the same message
-again, recognisable by topic, partition and offset. Rejected rows of an Arrow batch get no letter: it would hold the
-whole message, which sent back would bring the batch's good rows twice. They are rows of the output, with offset, index
-and reason.
+Delivery is at least once: a segment may only be committed after `flush`, and after a crash in between the same message
+is sent again, recognisable by topic, partition and offset. Rejected rows of an Arrow batch have no dead letter: it
+would hold the whole message, and sending that back would repeat the batch's good rows. They are rows of the output,
+with offset, index and reason.
 """
 
 from __future__ import annotations
@@ -23,31 +23,31 @@ _MEANWHILE = (
 
 
 class NoDeadLetters:
-    """Dead letters switched off: rejected messages are in the output alone. Implements `ports.DeadLetters`."""
+    """Implements `ports.DeadLetters` when dead letters are switched off: rejected messages are only in the output."""
 
     def send(self, message: Message, frame: Frame) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def flush(self) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def hurry(self, within_s: float) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def close(self) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 class KafkaDeadLetters:
-    """A dead-letter topic for each topic. Implements `ports.DeadLetters`; not for several threads at once.
+    """Implements `ports.DeadLetters` with a dead-letter topic for each topic; not for several threads at once.
 
     Args:
-        connect: opens the producer, at the first letter: most runs have none.
-        prepare: called with the name of the dead-letter topic before its first letter.
+        connect: opens the producer, at the first dead letter: most runs have none.
+        prepare: called with the name of the dead-letter topic before its first dead letter.
         where: the brokers, for messages.
         topic: the dead-letter topic; None for `<topic>.dlq`.
-        worker: which worker this is, for a header.
-        max_inflight_bytes: unacknowledged bytes above which `send` blocks; one letter always fits.
+        worker: the name of this worker, for a header.
+        max_inflight_bytes: unacknowledged bytes above which `send` blocks; one dead letter always fits.
         timeout_s: how long `send` and `flush` wait for the broker.
     """
 
@@ -75,11 +75,11 @@ class KafkaDeadLetters:
         )
 
     def send(self, message: Message, frame: Frame) -> None:
-        """See `ports.DeadLetters`. Raises BrokerUnavailable like `flush`; then the letter was not taken."""
+        """See `ports.DeadLetters`. Raises BrokerUnavailable like `flush`; the dead letter was then not accepted."""
         self._outbox.send(letter_of(message, frame, topic=self._topic, worker=self._worker))
 
     def flush(self) -> None:
-        """See `ports.DeadLetters`. Letters that failed are kept, and sent again by the next call."""
+        """See `ports.DeadLetters`. Dead letters that failed are kept, and sent again by the next call."""
         self._outbox.flush()
 
     def hurry(self, within_s: float) -> None:
@@ -87,7 +87,7 @@ class KafkaDeadLetters:
         self._outbox.hurry(within_s)
 
     def close(self) -> None:
-        """See `ports.DeadLetters`. The producer is freed even if letters cannot be flushed, which raises."""
+        """See `ports.DeadLetters`. The producer is freed even if dead letters cannot be flushed, which raises."""
         self._outbox.close()
 
 
@@ -100,7 +100,7 @@ def open_dead_letters(
     max_inflight_bytes: int,
     timeout_s: float,
 ) -> KafkaDeadLetters:
-    """Dead letters on the broker; the topic is created if it is absent. Connects at the first letter.
+    """Return the publisher of dead letters. It connects at the first one, and creates the topic if it is absent.
 
     `max_message_bytes` is the largest message that can arrive.
     """
@@ -122,7 +122,10 @@ def open_dead_letters(
 
 
 def letter_topics(reach: Reach, *, retention_s: int, retention_bytes: int, max_message_bytes: int) -> OwnTopics:
-    """Topics that take letters of messages that large, and forget them by age and size: a flood would fill a broker."""
+    """Return topics for dead letters of messages of up to `max_message_bytes`.
+
+    Retention is by age and by size, so that a flood of dead letters does not fill a broker.
+    """
     return OwnTopics(
         **reach,
         what="dead-letter topic",
@@ -130,7 +133,7 @@ def letter_topics(reach: Reach, *, retention_s: int, retention_bytes: int, max_m
         partitions=1,
         configs={
             "max.message.bytes": str(max_message_bytes + HEADERS_ROOM_BYTES),
-            "cleanup.policy": "delete",  # whatever the cluster's default: letters have no key of their own
+            "cleanup.policy": "delete",  # whatever the cluster's default: dead letters are not compacted by key
             "retention.ms": str(retention_s * 1000),
             "retention.bytes": str(retention_bytes),
         },

@@ -1,7 +1,8 @@
-"""What the demo's cameras see: vehicles, people, a dog, road works, drawn in metres.
+"""Drawings of what the demo's cameras see: vehicles, people, a dog and road works, in metres.
 
-Each drawing takes a `Pen` whose origin is on the ground below the thing's middle, x along the street, y up, and a
-source of chance for its look. A lamp that is drawn is also recorded, so that it shines when the weather turns lamps on.
+Each drawing takes a `Pen` and a random generator for its look. The pen's origin is on the ground below the middle of
+the thing, with x along the street and y up. A lamp is drawn and also recorded, so that it shines when the weather turns
+lamps on.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ PAINT: tuple[Color, ...] = (
 
 
 def car(pen: Pen, rng: np.random.Generator) -> None:
-    """A car of 4.3 m: saloon, hatchback or estate."""
+    """Draw a car of 4.3 m: saloon, hatchback or estate."""
     paint = _pick(PAINT, rng)
     back = rng.uniform(-2.1, -1.3)
     roof = rng.uniform(1.35, 1.6)
@@ -37,7 +38,7 @@ def car(pen: Pen, rng: np.random.Generator) -> None:
 
 
 def truck(pen: Pen, rng: np.random.Generator) -> None:
-    """A truck of 7.4 m: a cab and a box, a tank or a tipper behind it."""
+    """Draw a truck of 7.4 m: a cab with a box, a tank or a tipper behind it."""
     paint, load = _pick(PAINT, rng), _pick(PAINT, rng)
     top = rng.uniform(2.6, 3.3)
     kind = rng.integers(3)
@@ -59,7 +60,7 @@ def truck(pen: Pen, rng: np.random.Generator) -> None:
 
 
 def bus(pen: Pen, rng: np.random.Generator) -> None:
-    """A bus of 9.6 m: one long body with a row of windows; inside it is lit at night."""
+    """Draw a bus of 9.6 m: one long body with a row of windows, lit inside at night."""
     paint = _pick(PAINT, rng)
     pen.box(-4.8, 0.4, 4.8, 3.05, paint)
     pen.box(-4.8, 0.4, 4.8, 0.95, shade(paint, 0.75))
@@ -75,7 +76,7 @@ def bus(pen: Pen, rng: np.random.Generator) -> None:
 
 
 def motorcycle(pen: Pen, rng: np.random.Generator) -> None:
-    """A motorcycle with its rider: thick wheels, a tank, a helmet."""
+    """Draw a motorcycle with its rider: thick wheels, a tank, a helmet."""
     paint, jacket = _pick(PAINT, rng), _pick(PAINT, rng)
     for x in (-0.72, 0.74):
         pen.disc(x, 0.33, 0.34, TYRE)
@@ -92,7 +93,7 @@ def motorcycle(pen: Pen, rng: np.random.Generator) -> None:
 
 
 def bicycle(pen: Pen, rng: np.random.Generator) -> None:
-    """A bicycle with its rider: thin open wheels, a triangle of tubes, an upright back."""
+    """Draw a bicycle with its rider: thin open wheels, a triangle of tubes, an upright back."""
     paint, shirt = _pick(PAINT, rng), _pick(PAINT, rng)
     for x in (-0.55, 0.55):
         pen.ring(x, 0.35, 0.36, 0.05, TYRE)
@@ -109,7 +110,7 @@ def bicycle(pen: Pen, rng: np.random.Generator) -> None:
 
 
 def pedestrian(pen: Pen, rng: np.random.Generator) -> None:
-    """One person walking."""
+    """Draw one person walking."""
     coat, trousers, skin = _pick(PAINT, rng), _pick(PAINT, rng), _pick(SKIN, rng)
     step = rng.uniform(0.06, 0.32)
     pen.line(((0.0, 0.88), (step, 0.45), (step * 0.9, 0.03)), 0.16, trousers)
@@ -121,14 +122,14 @@ def pedestrian(pen: Pen, rng: np.random.Generator) -> None:
 
 
 def group(pen: Pen, rng: np.random.Generator) -> None:
-    """Three to five people close together."""
+    """Draw three to five people close together."""
     count = int(rng.integers(3, 6))
     for i in range(count):
         pedestrian(pen.at((i - (count - 1) / 2) * rng.uniform(0.42, 0.55), rng.uniform(0.82, 1.05)), rng)
 
 
 def dog(pen: Pen, rng: np.random.Generator) -> None:
-    """A dog, about .9 m long."""
+    """Draw a dog, about .9 m long."""
     fur = _pick(((70, 48, 30), (190, 150, 96), (32, 30, 30), (222, 214, 200), (128, 92, 58)), rng)
     for x in (-0.3, -0.18, 0.22, 0.33):
         pen.line(((x, 0.32), (x + rng.uniform(-0.08, 0.08), 0.02)), 0.08, shade(fur, 0.8))
@@ -141,7 +142,7 @@ def dog(pen: Pen, rng: np.random.Generator) -> None:
 
 
 def road_works(pen: Pen, rng: np.random.Generator) -> None:
-    """A striped barrier with a warning lamp, and cones beside it."""
+    """Draw a striped barrier with a warning lamp, and cones beside it."""
     half = rng.uniform(0.6, 0.95)
     for x in (-half * 0.8, half * 0.8):
         pen.line(((x, 0.0), (x, 1.0)), 0.07, (90, 90, 92))
@@ -160,7 +161,7 @@ def road_works(pen: Pen, rng: np.random.Generator) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """How a class is drawn: the drawing, its size in metres, and the shares of the picture's width that it may take."""
+    """A class's drawing function, its size in metres, and the shares of the picture's width that it may take."""
 
     draw: Callable[[Pen, np.random.Generator], None]
     length_m: float

@@ -1,7 +1,7 @@
-"""What fixed alphas would have said: the same messages, read from the topic a second time, at every one of them.
+"""The baselines: labels at fixed alphas, from a second reading of the same messages.
 
-The worker evaluates the endpoints on some images only; comparing on those would not be fair to anyone. So each
-image is classified again by the same classifier, and the rows are joined by (partition, offset).
+The worker evaluates the endpoints on some images only, and a comparison on those would be biased. So the same
+classifier classifies every image again, and the rows are joined by (partition, offset).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from adawise.ports import Source
 from adawise.records import Message
 
 FIXED = (0.0, 1.0, 0.5)
-"""Zero-shot, fine-tuned, and the middle that WiSE-FT's authors recommend when nothing is known."""
+"""Zero-shot, fine-tuned, and .5, which WiSE-FT's authors recommend if nothing else is known."""
 
 _SILENT_S = 30.0
 _AT_ONCE = 256  # images held as pixels
@@ -30,7 +30,8 @@ Labels = dict[tuple[int, int], tuple[str, ...]]
 def fixed_labels(model: ModelPair, decoder: Decoder, source: Source, images: int) -> Labels:
     """Classify the topic's first `images` messages, one image each, at the alphas of `FIXED`.
 
-    Raises BrokerUnavailable if the topic does not give them.
+    Raises:
+        BrokerUnavailable: the topic delivers no more messages before there are that many.
     """
     labels: Labels = {}
     waiting: list[Message] = []

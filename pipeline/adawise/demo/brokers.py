@@ -1,4 +1,4 @@
-"""The demo's broker: the embedded one, or Apache Kafka by the script of this repository; nothing of it stays behind."""
+"""The demo's broker: the embedded one, or Apache Kafka by this repository's script; it leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ KAFKA = Path(__file__).parents[3] / "deploy" / "kafka" / "kafka"
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A broker that answers."""
+    """A running broker."""
 
     bootstrap_servers: str
     name: str
     check: Callable[[], None] = lambda: None
-    """Raises BrokerUnavailable if it is known to have ended by itself."""
+    """Raises BrokerUnavailable if the broker is known to have ended by itself."""
 
 
 @contextlib.contextmanager
 def broker(kind: Literal["embedded", "kafka"]) -> Iterator[Running]:
-    """A broker on a free port of this machine for as long as the block lasts.
+    """Run a broker on a free port of this machine inside the block.
 
     Raises:
         SettingsError: it is not installed.
@@ -62,7 +62,7 @@ def broker(kind: Literal["embedded", "kafka"]) -> Iterator[Running]:
 
 
 def _call(*arguments: str) -> None:
-    # its own session: Ctrl-C is for us, and the broker goes last
+    # A session of its own: Ctrl-C then reaches the demo only, which stops the broker last.
     call = [sys.executable, str(KAFKA), *arguments]
     done = subprocess.run(call, capture_output=True, text=True, start_new_session=True, check=False)
     if done.returncode:
@@ -73,7 +73,13 @@ def _call(*arguments: str) -> None:
 
 
 def _two_free_ports() -> int:
-    """The first of two free ports in a row (the broker's and its controller's), below those handed to clients."""
+    """Return the first of two consecutive free ports, for the broker and its controller.
+
+    They are below the range that the system hands to clients.
+
+    Raises:
+        BrokerUnavailable: no such ports were found.
+    """
     for first in random.sample(range(20_000, 32_000, 2), 200):
         with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
             for port in (first, first + 1):

@@ -1,6 +1,6 @@
-"""What the demo shows while it runs: a table that moves on a terminal, a line every few seconds elsewhere.
+"""The demo's display while it runs: a live table on a terminal, a line every few seconds elsewhere.
 
-`Board` is the worker's observer and keeps what is known of each camera; `watching` shows it on the error output.
+`Board` is the worker's observer and keeps the state of each camera; `watching` shows it on the error output.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from adawise.worker.events import (
     SegmentCommitted,
 )
 
-if TYPE_CHECKING:  # torch among them, which would keep the cameras waiting
+if TYPE_CHECKING:  # imports torch, for which the cameras would have to wait
     from adawise.records import BatchTrace
 
 BAR = 12
@@ -44,7 +44,7 @@ _RATE_OVER_S = 5.0
 
 @dataclass(slots=True)
 class Seen:
-    """What was served of one camera."""
+    """The images, forwards and alphas of one camera so far."""
 
     images: int = 0
     forwards: float = 0.0
@@ -52,17 +52,17 @@ class Seen:
 
     @property
     def number(self) -> int:
-        """Of the last frame that was served; -1 before the first."""
+        """The number of the last frame that was served; -1 before the first."""
         return self.path.numbers[-1] if self.path.numbers else -1
 
 
 class Board:
-    """What is known of the run so far; an `Observer`.
+    """The state of the run so far; an `Observer`.
 
     Args:
         cameras: by partition.
-        acknowledged: how many images of each camera the topic has.
-        on_served: told how many images were classified.
+        acknowledged: returns how many images of each camera the topic has.
+        on_served: called with the number of images that were classified.
         clock: seconds, monotonic.
     """
 
@@ -84,12 +84,12 @@ class Board:
 
     @property
     def images(self) -> int:
-        """Classified so far."""
+        """The images that were classified so far."""
         return sum(seen.images for seen in self.seen)
 
     @property
     def forward_equivalents(self) -> float:
-        """Passes through the image tower for each image; nan before the first."""
+        """Forwards through the image tower per image; nan before the first image."""
         return sum(seen.forwards for seen in self.seen) / self.images if self.images else float("nan")
 
     @property
@@ -99,11 +99,11 @@ class Board:
 
     @property
     def seconds(self) -> float:
-        """From when the first partition was ready to the last served batch."""
+        """Seconds from when the first partition was ready to the last served batch."""
         return 0.0 if self.began_s is None else max(0.0, self.ended_s - self.began_s)
 
     def rate(self, index: int | None = None) -> float:
-        """Images a second over the last few seconds, of one camera or of all."""
+        """Return images per second over the last few seconds, of one camera or of all."""
         now = self._clock()
         while self._recent and now - self._recent[0][0] > _RATE_OVER_S:
             self._recent.popleft()
@@ -112,13 +112,13 @@ class Board:
         return images / max(span_s, 1.0)
 
     def lag(self, index: int) -> int:
-        """Images of a camera that are in the topic and not classified yet."""
+        """Return how many images of a camera are in the topic and not classified yet."""
         return max(0, self.acknowledged()[index] - self.seen[index].number - 1)
 
     # -- Observer
 
     def observe(self, event: Event) -> None:
-        """See `Observer`. None of the demo's frames should be rejected or have a mistake."""
+        """See `Observer`. None of the demo's frames should be rejected or carry a mistake."""
         match event:
             case PartitionRecovered():  # the worker can begin
                 self.began_s = self._clock() if self.began_s is None else self.began_s
@@ -143,7 +143,7 @@ class Board:
         seen = self.seen[trace.partition]
         seen.images += trace.images
         seen.forwards += trace.forward_equivalents * trace.images
-        # the offset is the frame's number: a camera has a partition of a new topic to itself
+        # The offset is the frame's number, since each camera has one partition of a new topic to itself.
         tried = trace.trigger if len(trace.trials) > 1 else None
         seen.path.add(trace.last_offset, trace.alpha, tried, trace.condition)
         self.ended_s = self._clock()
@@ -153,12 +153,12 @@ class Board:
 
 @contextmanager
 def watching(board: Board, title: str, stream: TextIO | None = None) -> Iterator[Callable[[], None]]:
-    """Shows the board for as long as the block lasts; what it gives is to be called often, and draws when it is time.
+    """Show the board inside the block; yield a function that must be called often and draws when it is time.
 
     Args:
         board: what to show.
         title: of the table.
-        stream: where to, in place of the error output.
+        stream: output in place of the error output.
     """
     console = paper(stream if stream is not None else sys.stderr)
     shown_s = time.monotonic()
@@ -186,7 +186,7 @@ def watching(board: Board, title: str, stream: TextIO | None = None) -> Iterator
 
 
 def table(board: Board, title: str) -> Table:
-    """A row for each camera; their sum and what went wrong below. It fits into 80 columns."""
+    """Build a table of at most 80 columns: a row for each camera, then the totals and recent problems."""
     view = Table(
         title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0)
     )
@@ -212,7 +212,7 @@ def table(board: Board, title: str) -> Table:
 
 
 def line(board: Board) -> str:
-    """The same in one line."""
+    """Return the state of the board as one line."""
     cameras = ", ".join(
         f"{camera.camera_id} {_weather(camera, seen)} alpha {seen.path.alphas[-1]:.2f}"
         for camera, seen in zip(board.cameras, board.seen, strict=True)
@@ -231,7 +231,7 @@ def _state(board: Board) -> str:
 
 
 def bar(alpha: float) -> str:
-    """`████░░░░ 0.50`; alpha in [0, 1]."""
+    """Return alpha in [0, 1] as a bar, such as `████░░░░ 0.50`."""
     full = round(alpha * BAR)
     return f"{'█' * full}{'░' * (BAR - full)} {alpha:.2f}"
 

@@ -1,7 +1,7 @@
 """`adawise demo`: cameras, broker, worker and summary, end to end, on this machine and without a download.
 
-Read `run` first. The worker is the one of `adawise run`; only its observer is the demo's.
-What needs torch is imported while the cameras already draw.
+Read `run` first. The worker is the one of `adawise run`; only its observer is the demo's. Modules that need torch are
+imported when the cameras already draw.
 """
 
 from __future__ import annotations
@@ -40,13 +40,16 @@ _PICTURE = "alpha.png"
 
 @dataclass(slots=True)
 class Interruption:
-    """What SIGINT and SIGTERM do: while `graceful`, the first only sets `requested`; else KeyboardInterrupt."""
+    """The handler of SIGINT and SIGTERM: while `graceful`, the first signal only sets `requested`.
+
+    Else KeyboardInterrupt.
+    """
 
     graceful: bool = False
     requested: bool = False
 
     def __call__(self, _number: int, _frame: FrameType | None) -> None:
-        """As a signal handler."""
+        """Handle a signal."""
         if self.graceful and not self.requested:
             self.requested = True
             return
@@ -63,19 +66,19 @@ def run(
     keep: bool,
     pair: Path = PAIR,
 ) -> int:
-    """Run the demo and print its summary; 1 if an image is not exactly once in the output, else 0.
+    """Run the demo and print its summary; return 1 if an image is not exactly once in the output, else 0.
 
     Args:
-        broker: which to start.
-        scenes: what the cameras see, of `script.CAMERAS_OF`.
+        broker: the kind to start.
+        scenes: what the cameras see, a key of `script.CAMERAS_OF`.
         seconds: of camera time; None: no limit.
-        images: of all cameras together; None: no limit. Without both, `script.IMAGES` of these scenes.
+        images: of all cameras together; None: no limit. Without both limits, `script.IMAGES` of these scenes.
         output: folder to write, new or empty; None: a new one under `runs`.
         keep: leave the broker running until Ctrl-C.
         pair: folder with theta_0, theta_1, classes.txt and templates.txt.
 
     Raises:
-        KeyboardInterrupt: stopped by a signal; what was classified is written, broker and cameras are gone.
+        KeyboardInterrupt: stopped by a signal; classified images are written, broker and cameras have ended.
     """
     root = _output(output)
     cameras = script.scripts(script.images_of(seconds, images, scenes), scenes)
@@ -104,7 +107,7 @@ def run(
 
 
 def demo_settings(bootstrap_servers: str, root: Path, pair: Path = PAIR) -> Settings:
-    """The settings of the demo's worker: those of `adawise run`, smaller in time because the run is short."""
+    """Return the settings of the demo's worker: those of `adawise run`, with shorter times because the run is short."""
     return Settings.model_validate(
         {
             "kafka": {"bootstrap_servers": bootstrap_servers, "topic": TOPIC, "group": "demo", "client_id": "demo"},
@@ -116,7 +119,7 @@ def demo_settings(bootstrap_servers: str, root: Path, pair: Path = PAIR) -> Sett
                 "templates": pair / "templates.txt",
                 "precision": "fp32",  # the same alphas on every processor
                 "device": "cpu",
-                "threads": 1,  # the other core draws; a tower this small gains nothing from two
+                "threads": 1,  # the other core draws; a tower this small does not profit from two
             },
             "batch": {"max_age_s": 5.0},
             "sink": {"root": str(root), "flush_age_s": 3.0},
@@ -131,7 +134,7 @@ def _classify(
     running: brokers.Running,
     interruption: Interruption,
 ) -> tuple[ModelPair, Board]:
-    """Run the worker until every frame is served and written, or a signal."""
+    """Run the worker until every frame is served and written, or until a signal."""
     from adawise.build.http import worker_port
     from adawise.build.worker import start_worker
 
@@ -152,7 +155,7 @@ def _classify(
 
 
 def _conclude(settings: Settings, model: ModelPair, board: Board, acknowledged: list[int], root: Path) -> int:
-    """Check that everything is there, compare with fixed alphas, draw, tell."""
+    """Check that the output is complete, compare with fixed alphas, draw the picture and print the summary."""
     from adawise.build.decoder import open_decoder
     from adawise.build.kafka import kafka_source
     from adawise.demo.baselines import fixed_labels
@@ -187,7 +190,7 @@ def _conclude(settings: Settings, model: ModelPair, board: Board, acknowledged: 
 
 
 def _drawn(path: Path, board: Board, paths: list[summary.CameraPath]) -> Path | None:
-    """The picture's path; None if vl-convert is not installed."""
+    """Draw the picture and return its path; None if vl-convert is not installed."""
     if importlib.util.find_spec("vl_convert") is None:
         return None
     from adawise.demo.plot import draw
@@ -197,7 +200,11 @@ def _drawn(path: Path, board: Board, paths: list[summary.CameraPath]) -> Path | 
 
 
 def _output(output: Path | None) -> Path:
-    """The folder to write, made if it is not there."""
+    """Return the folder to write, created if absent.
+
+    Raises:
+        SettingsError: the folder is not empty.
+    """
     root = output if output is not None else Path("runs") / f"demo-{datetime.now():%Y%m%d-%H%M%S}"
     root.mkdir(parents=True, exist_ok=True)
     if there := sorted(root.iterdir()):

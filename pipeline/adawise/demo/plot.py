@@ -1,4 +1,4 @@
-"""The alpha paths as a picture: a panel for each camera, its weather behind the line."""
+"""The alpha paths as a picture: a panel for each camera, with its weather behind the line."""
 
 from __future__ import annotations
 
@@ -24,10 +24,13 @@ TINTS = {
     "sensor_noise": "#dcb8cf",
     "low_bitrate": "#b5dccb",
 }
-"""Light behind black words and a dark line: the names are written on them, colour only helps."""
+"""Background colours, light enough for black words and a dark line.
+
+The names are written on them, so colour only helps.
+"""
 
 _WIDTH, _HEIGHT = 860, 110  # pixels of a panel
-_Y = [-0.08, 1.38]  # above 1 stand the names of the conditions
+_Y = [-0.08, 1.38]  # the names of the conditions are above 1
 _LINE, _INK, _STEPS = "#0b3c6f", "#1a1d21", 400
 _TITLE = "alpha of each camera: 0 zero-shot, 1 fine-tuned; a point where other alphas were tried"
 _CONFIG = {
@@ -45,7 +48,7 @@ def draw(file: Path, cameras: Sequence[CameraScript], paths: Sequence[CameraPath
 
 
 def picture(cameras: Sequence[CameraScript], paths: Sequence[CameraPath]) -> dict[str, Any]:
-    """In Vega-Lite, a panel for each camera: alpha as a line, the conditions as named tints behind it."""
+    """Build the Vega-Lite spec: a panel for each camera, alpha as a line, the conditions as named tints behind it."""
     panels = [_panel(camera, path) for camera, path in zip(cameras, paths, strict=True)]
     unit = "hours" if cameras[-1].days else "seconds"
     panels[-1]["encoding"]["x"]["axis"] = {"title": f"{unit} on the camera's clock"}
@@ -58,14 +61,14 @@ def _panel(camera: CameraScript, path: CameraPath) -> dict[str, Any]:
     end_s = camera.frames / rate
     step_s = end_s / _STEPS
     moments = [camera.moment(n) for n in np.linspace(0, camera.frames - 1, _STEPS).round().astype(int).tolist()]
-    # each tint as far as the end, where the next ones lie on it: no seams
+    # Each tint reaches to the end of the panel and the next ones cover it, so that there are no seams.
     tints = [{"s": i * step_s, "end": end_s, "tint": _blended(moment)} for i, moment in enumerate(moments)]
     names, start = [], 0
     for condition, run in groupby(moments, key=lambda moment: moment.condition):
         steps = len(list(run))
         names.append({"s": (start + steps / 2) * step_s, "name": condition.replace("_", " ")})
         start += steps
-    # a batch's alpha holds from the end of the batch before it
+    # A batch's alpha holds from the end of the batch before it.
     batches = [
         {"s": (number + 1) / rate, "alpha": alpha, "tried": trigger is not None}
         for number, alpha, trigger in zip(path.numbers, path.alphas, path.triggers, strict=True)

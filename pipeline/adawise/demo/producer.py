@@ -1,9 +1,9 @@
 """The demo's cameras as a process of their own: they draw and send frames while the worker classifies others.
 
 `python -m adawise.demo.producer BOOTSTRAP_SERVERS TOPIC IMAGES SCENES` is the process; `Cameras` starts it. Flow
-control is by credit: each byte on its standard input allows one more image, so it never runs further ahead than whoever
-reads its images lets it, and the end of the input ends it. On its standard output it says, one JSON list a line, how
-many images of each camera the broker has acknowledged.
+control is by credit: each byte on its standard input allows one more image, so it never runs further ahead of the
+worker than the parent lets it. The end of the input ends it. On its standard output it reports how many images of each
+camera the broker has acknowledged, one JSON list per line.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from adawise.demo.script import CameraScript, order, scripts
 from adawise.errors import BrokerUnavailable
 from adawise.kafka.client import open_client, translated
 
-_END_WITHIN_S, _GIVE_UP_WITHIN_S = 30.0, 2.0  # to have the last images acknowledged; when all is lost anyway
+_END_WITHIN_S, _GIVE_UP_WITHIN_S = 30.0, 2.0  # for the last images to be acknowledged; for an exit after an error
 _TELL_EVERY = 16  # images
 
 
@@ -36,10 +36,10 @@ class Cameras:
 
     Args:
         bootstrap_servers: of the broker.
-        topic: exists, with a partition for each camera.
+        topic: an existing topic with a partition for each camera.
         images: of all cameras together.
-        scenes: what they see.
-        ahead: images that may be sent and not yet allowed for by `served`, >= 1.
+        scenes: what the cameras see.
+        ahead: images that may be sent before `served` allows more, >= 1.
     """
 
     def __init__(self, bootstrap_servers: str, topic: str, images: int, scenes: str, ahead: int) -> None:
@@ -52,7 +52,7 @@ class Cameras:
         self._reader = threading.Thread(target=self._read, name="cameras", daemon=True)
 
     def __enter__(self) -> Self:
-        # its own session: Ctrl-C is for us, and ends the cameras by closing their input
+        # A session of its own: Ctrl-C then reaches the parent only, which ends the cameras by closing their input.
         self._process = subprocess.Popen(
             self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, start_new_session=True
         )
@@ -81,22 +81,22 @@ class Cameras:
         return self.acknowledged == self._expected
 
     def served(self, images: int) -> None:
-        """So many images were classified: as many more may be sent."""
+        """Allow as many more images as were classified."""
         assert self._process is not None
         assert self._process.stdin is not None
-        # it may have sent everything and ended; `check` tells that from a failure
+        # The process may have sent everything and ended; `check` distinguishes that from a failure.
         with contextlib.suppress(BrokenPipeError):
             if not self._process.stdin.closed:
                 self._process.stdin.write(b"+" * images)
 
     def stop(self) -> None:
-        """Send nothing more; what was sent is still acknowledged."""
+        """Let the process send nothing more; the images that it has sent are still acknowledged."""
         assert self._process is not None
         assert self._process.stdin is not None
         self._process.stdin.close()
 
     def check(self) -> None:
-        """Raises BrokerUnavailable if the process ended before everything was sent."""
+        """Raise BrokerUnavailable if the process failed before it had sent everything."""
         assert self._process is not None
         code = self._process.poll()
         if code is not None and code != 0:
@@ -121,7 +121,7 @@ def send(
         producer: kafka-python's.
         topic: to send to.
         cameras: with their scripts.
-        credit: waits for more; returns for how many images, 0: stop.
+        credit: waits for credit and returns the number of images; 0: stop.
         tell: takes lines for `Cameras`.
     """
     streets = [StreetCamera(camera.camera_id, camera.seed, runs=True) for camera in cameras]
@@ -169,8 +169,8 @@ def _send(producer: Any, topic: str, index: int, camera: CameraScript, number: i
 
 
 def main(bootstrap_servers: str, topic: str, images: int, scenes: str) -> int:
-    """Send so many frames; 0 when all are acknowledged or the input has ended, 1 when the broker fails."""
-    logging.getLogger("kafka").setLevel(logging.ERROR)  # a slow machine is no news
+    """Send this many frames; return 0 when all are acknowledged or the input has ended, 1 when the broker fails."""
+    logging.getLogger("kafka").setLevel(logging.ERROR)  # delays on a slow machine are not worth a message
     producer = open_client(KafkaProducer, bootstrap_servers, {}, linger_ms=5, allow_auto_create_topics=False)
     try:
         send(

@@ -1,4 +1,4 @@
-"""The summary of a demo as people read it: accuracies, alpha over time, where everything is, how to go on."""
+"""The printed summary of a demo: accuracies, alpha over time, where everything is, and what to do next."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def tell(
     picture: Path | None,
     stream: TextIO | None = None,
 ) -> None:
-    """Print the summary on the output proper, in place of which `stream` may be given."""
+    """Print the summary to standard output, or to `stream` if given."""
     console = paper(stream)
     console.soft_wrap = True
     console.print()
@@ -95,7 +95,7 @@ def _print_scores(console: Console, scores: Sequence[ConditionScore]) -> None:
 
 
 def sparkline(path: CameraPath, width: int) -> str:
-    """Alpha over the frames of a camera as `width` blocks, each the mean of its share of the frames."""
+    """Return alpha over the frames of a camera as `width` blocks, each the mean of its share of the frames."""
     if not path.alphas:
         return ""
     of_frames = np.repeat(np.asarray(path.alphas), np.diff([-1, *path.numbers]))
@@ -104,7 +104,10 @@ def sparkline(path: CameraPath, width: int) -> str:
 
 
 def letters(path: CameraPath, width: int) -> str:
-    """The conditions over the frames of a camera as `width` letters, in the order in which they came; · beyond z."""
+    """Return the conditions over the frames of a camera as `width` letters.
+
+    Letters are given in the order in which conditions came; those after z are ·.
+    """
     if not path.conditions:
         return ""
     names = dict(zip(dict.fromkeys(path.conditions), _LETTERS, strict=False))
@@ -138,7 +141,7 @@ def _print_how_to_go_on(console: Console, root: Path, picture: Path | None) -> N
 
 
 def passages(camera: CameraScript, width: int) -> str:
-    """The names of the conditions where they begin on a line of `width` characters, cut where the next one begins."""
+    """Return a line of `width` characters with each condition's name where it begins, cut where the next one begins."""
     names = [camera.moment(int((i + 0.5) * camera.frames / width)).condition for i in range(width)]
     starts = [i for i in range(width) if i == 0 or names[i] != names[i - 1]]
     cells = [names[a][: b - a - 1].ljust(b - a) for a, b in zip(starts, [*starts[1:], width + 1], strict=True)]
@@ -146,7 +149,7 @@ def passages(camera: CameraScript, width: int) -> str:
 
 
 def duckdb_line(root: Path) -> str:
-    """A command for a shell that asks DuckDB about the output."""
+    """Return a shell command that queries the output with DuckDB."""
     files = f"{as_pattern(str(root))}/predictions/*/*/*.parquet".replace('"', '""')
     sql = (
         "select stream_id, count(*) as images, round(avg((label = true_label)::int), 3) as accuracy, "
@@ -157,13 +160,13 @@ def duckdb_line(root: Path) -> str:
 
 
 def python() -> str:
-    """The running interpreter as it is called from the current folder."""
+    """Return the path of the running interpreter, relative to the current folder if it is inside."""
     interpreter = Path(sys.executable)
     here = Path.cwd()
     return str(interpreter.relative_to(here) if interpreter.is_relative_to(here) else interpreter)
 
 
 def program() -> str:
-    """The command line as it is called from the current folder: the script beside the interpreter, if it is there."""
+    """Return the command for the program: the script beside the interpreter if it exists, else `python -m adawise`."""
     script = Path(python()).with_name("adawise")
     return shlex.quote(str(script)) if script.exists() else f"{shlex.quote(python())} -m adawise"

@@ -1,8 +1,8 @@
 """Simulated street cameras: a fixed view each, and a labelled frame for every number.
 
 Stage: before the topic; the demo's and the tests' source of images. A frame is a pure function of (camera seed, number,
-weather): the same number under another weather shows the same scene in another light. Everything is drawn by
-our own code, so the demo needs no download and its labels are true.
+weather): the same number under another weather shows the same scene in another light. Our own code draws everything, so
+the demo needs no download and its labels are correct.
 """
 
 from __future__ import annotations
@@ -21,15 +21,24 @@ from adawise.demo.weather import Array, Lamp, Weather, expose
 WIDTH, HEIGHT = 128, 96
 CLASSES: tuple[str, ...] = (*ACTORS, "empty street")
 RUN = 8
-"""Frames in a row that show the same thing on a camera with `runs`."""
+"""Consecutive frames that show the same thing on a camera with `runs`."""
 
-_DRAWN = 2  # the canvas is this many times finer than the frame: shrinking it smooths the edges
-_LOOK, _MOMENT, _SENSOR, _LAYOUT = range(4)  # independent sources of chance under one seed
+_DRAWN = 2  # canvas pixels per frame pixel, along each side: shrinking smooths the edges
+_LOOK, _MOMENT, _SENSOR, _LAYOUT = range(4)  # independent random streams under one seed
 
 
 @dataclass(frozen=True, slots=True)
 class Backdrop:
-    """What a camera always sees: canvas-sized background, distance `[H, W, 1]`, street lamps, where the road lies."""
+    """The constant part of a camera's view.
+
+    Attributes:
+        background: of the canvas's size.
+        distance: of each pixel, `[H, W, 1]`.
+        lamps: street lamps.
+        kerb: where the road begins, px from the top.
+        cast: tint of the camera, a factor for each channel.
+        asphalt: the road's colour.
+    """
 
     background: Image.Image
     distance: Array
@@ -41,7 +50,7 @@ class Backdrop:
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where something stands, in pixels of the frame; `scale` is pixels per metre, `facing` 1 or -1."""
+    """The position of a thing, in pixels of the frame; `scale` is pixels per metre, `facing` 1 or -1."""
 
     x: float
     y: float
@@ -53,7 +62,7 @@ class StreetCamera:
     """One simulated street camera.
 
     Args:
-        camera_id: the stream id that its frames are sent under.
+        camera_id: the stream id of its frames.
         seed: decides the view and all frames; >= 0.
         runs: show the same thing for `RUN` frames in a row, moving through the picture, as a real camera does; without
             it every frame is drawn independently, all classes equally often.
@@ -68,13 +77,16 @@ class StreetCamera:
         self._views: dict[int, Backdrop] = {}
 
     def frame(self, number: int, weather: Weather) -> tuple[Image.Image, str]:
-        """Frame `number` (>= 0) as a viewer sees it, RGB, with its label; JPEG losses included."""
+        """Return frame `number` (>= 0) as a viewer sees it, RGB with JPEG losses, and its label."""
         jpeg, label = self.jpeg(number, weather)
         with Image.open(io.BytesIO(jpeg)) as picture:
             return picture.convert("RGB"), label
 
     def jpeg(self, number: int, weather: Weather, view: int = 0) -> tuple[bytes, str]:
-        """Frame `number` (>= 0) as it is sent, with its label, one of `CLASSES`; `view` (>= 0): where it looks."""
+        """Return frame `number` (>= 0) as it is sent, and its label, one of `CLASSES`.
+
+        `view` (>= 0) is the direction in which the camera looks.
+        """
         look, moment, phase = self._chance(number)
         label, street = _label(look), self._view(view)
         place = self._place(label, street, look, moment, phase)
@@ -85,7 +97,7 @@ class StreetCamera:
         return expose(scene, street.distance, lamps, weather, sensor), label
 
     def box(self, number: int) -> tuple[float, float, float, float] | None:
-        """Where the thing of frame `number` is: left, top, right, bottom in pixels; None for an empty street."""
+        """Return where the thing of frame `number` is: left, top, right, bottom in px; None for an empty street."""
         look, moment, phase = self._chance(number)
         label = _label(look)
         place = self._place(label, self._view(0), look, moment, phase)
@@ -100,7 +112,7 @@ class StreetCamera:
         return self._views[number]
 
     def _chance(self, number: int) -> tuple[np.random.Generator, np.random.Generator, float]:
-        """The sources of chance for the look and for the moment, and how far the thing has moved, in [-.5, .5]."""
+        """Return the generators for the look and for the moment, and how far the thing has moved, in [-.5, .5]."""
         event, phase = divmod(number, RUN) if self.runs else (number, RUN // 2)
         look = np.random.default_rng((self.seed, _LOOK, event, int(self.runs)))
         return look, np.random.default_rng((self.seed, _MOMENT, number)), phase / RUN - 0.5
@@ -122,7 +134,7 @@ class StreetCamera:
     def _draw(
         self, label: str, view: Backdrop, place: _Place | None, look: np.random.Generator
     ) -> tuple[Image.Image, list[Lamp]]:
-        """The canvas, and the lamps in pixels of the frame."""
+        """Draw the canvas; return it with the lamps in pixels of the frame."""
         canvas = view.background.copy()
         draw = ImageDraw.Draw(canvas)
         lamps = list(view.lamps)
@@ -142,7 +154,7 @@ def _label(look: np.random.Generator) -> str:
 
 
 def _occlude(draw: ImageDraw.ImageDraw, rng: np.random.Generator) -> None:
-    """Something close to the camera that hides a part of the street: a pole, a trunk, a hedge, leaves."""
+    """Draw something close to the camera that hides a part of the street: a pole, a trunk, a hedge or leaves."""
     width, height = WIDTH * _DRAWN, HEIGHT * _DRAWN
     x = rng.uniform(0.1, 0.9) * width
     kind = rng.integers(4)
@@ -159,7 +171,7 @@ def _occlude(draw: ImageDraw.ImageDraw, rng: np.random.Generator) -> None:
 
 
 def _view(rng: np.random.Generator) -> Backdrop:
-    """A street: sky, a skyline of houses or trees, a pavement, a road with markings, some furniture."""
+    """Draw a street: sky, a skyline of houses or trees, a pavement, a road with markings, some furniture."""
     width, height = WIDTH * _DRAWN, HEIGHT * _DRAWN
     horizon = rng.uniform(0.22, 0.42) * height
     kerb = horizon + rng.uniform(0.1, 0.22) * height
@@ -182,7 +194,7 @@ def _view(rng: np.random.Generator) -> Backdrop:
 
 
 def _skyline(draw: ImageDraw.ImageDraw, horizon: float, rng: np.random.Generator) -> None:
-    """Houses with windows, or trees, from left to right."""
+    """Draw houses with windows, or trees, from left to right."""
     wooded = rng.uniform(0, 1)
     x = -rng.uniform(0, 30)
     while x < WIDTH * _DRAWN:
@@ -205,7 +217,7 @@ def _skyline(draw: ImageDraw.ImageDraw, horizon: float, rng: np.random.Generator
 
 
 def _markings(draw: ImageDraw.ImageDraw, kerb: float, paint: Color, rng: np.random.Generator) -> None:
-    """A dashed line along the road, or a zebra crossing, or none."""
+    """Draw a dashed line along the road, a zebra crossing, or nothing."""
     kind = rng.integers(3)
     width, height = WIDTH * _DRAWN, HEIGHT * _DRAWN
     middle = kerb + (height - kerb) * rng.uniform(0.3, 0.7)
@@ -219,7 +231,7 @@ def _markings(draw: ImageDraw.ImageDraw, kerb: float, paint: Color, rng: np.rand
 
 
 def _furniture(draw: ImageDraw.ImageDraw, horizon: float, kerb: float, rng: np.random.Generator) -> list[Lamp]:
-    """Street lamps (recorded, in frame pixels), bins, signs and benches on the pavement."""
+    """Draw street lamps, bins, signs and benches on the pavement; return the lamps, in frame pixels."""
     lamps = []
     for x in rng.uniform(0.05, 0.95, int(rng.integers(0, 3))) * WIDTH * _DRAWN:
         draw.rectangle((x, horizon - 62, x + 3, kerb - 4), fill=(84, 86, 90))

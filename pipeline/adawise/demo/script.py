@@ -1,8 +1,8 @@
-"""What the demo's cameras go through: which condition when, how quickly it comes, and what each frame is called.
+"""The scripts of the demo's cameras: which condition comes when and how fast, and the id of each frame.
 
-Stage: before the topic. Everything is a pure function of the number of frames, so the producer, the table and the
-summary can each ask what a frame was, and none has to be told. A script is stretched to its length: twice the frames,
-half as quick a nightfall.
+Stage: before the topic. Everything is a pure function of the frame's number and the number of frames, so the producer,
+the table and the summary can each compute what a frame was. A script is stretched to its length: with twice the frames,
+night falls half as fast.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import numpy as np
 from adawise.demo.weather import PRESETS, Weather, blend
 
 FPS = 10
-"""Frames a second of a camera's own clock."""
+"""Frames per second of a camera's own clock."""
 
 IMAGES: Mapping[str, int] = {"weather": 3200, "nights": 9600, "controls": 6400}
-"""Of all cameras together, by what they see, if nothing else is asked for."""
+"""The default number of images of all cameras together, by scenes."""
 
 Control: TypeAlias = Literal["exposure", "brightness", "odd", "pan"]
-"""What changes pictures and nothing that alpha should follow (`CameraScript.control`)."""
+"""A change of pictures that alpha should not follow (`CameraScript.control`)."""
 
 CONTROLS: tuple[Control, ...] = get_args(Control)
 
@@ -37,7 +37,7 @@ _SUNRISE, _DAYS = datetime(2026, 6, 1, 6, 0, tzinfo=UTC), 3
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A condition that lasts for a share of the script; it comes in over the first `fade` of that, 0: abruptly."""
+    """A condition that lasts for a share of the script; it fades in over the first `fade` of that; 0: abruptly."""
 
     condition: str
     share: float
@@ -59,22 +59,28 @@ class Moment:
 
     @property
     def weather(self) -> Weather:
-        """As the camera's optics need it."""
+        """The weather in the form that the camera's optics need."""
         return replace(blend(PRESETS[self.before], PRESETS[self.after], self.t), exposure=self.exposure)
 
     @property
     def condition(self) -> str:
-        """The one that prevails."""
+        """The condition that prevails."""
         return self.after if self.t >= 0.5 else self.before
 
 
 @dataclass(frozen=True, slots=True)
 class CameraScript:
-    """One camera: its stream id, the seed of its pictures, its passages (shares add up to 1), how many frames.
+    """The script of one camera.
 
-    `control` is what it does besides: its exposure jumps; its light grows and fades by two fifths; one frame of sixteen
-    is odd; it turns to another view and back. `days` that its frames are spread over, from six in the morning on; 0: it
-    takes `FPS` a second.
+    Attributes:
+        camera_id: the stream id.
+        seed: of its pictures.
+        passages: the conditions in order; their shares add up to 1.
+        frames: how many.
+        control: a disturbance besides: the exposure jumps; the light grows and fades by two fifths; one frame of
+            sixteen is
+            odd; or the camera turns to other views and back.
+        days: days that the frames are spread over, from six in the morning on; 0: `FPS` frames per second.
     """
 
     camera_id: str
@@ -85,7 +91,7 @@ class CameraScript:
     days: int = 0
 
     def moment(self, number: int) -> Moment:
-        """The weather of frame `number`, in [0, frames)."""
+        """Return the weather of frame `number`, in [0, frames)."""
         at = (number + 0.5) / self.frames
         before = self.passages[0].condition
         for passage in self.passages[:-1]:
@@ -101,7 +107,7 @@ class CameraScript:
     def _controlled(self, number: int, moment: Moment) -> Moment:
         if self.control == "exposure":
             turns = np.random.default_rng(self.seed).integers(1, len(_EXPOSURES), size=number // _HELD + 1)
-            return replace(moment, exposure=_EXPOSURES[int(turns.sum()) % len(_EXPOSURES)])  # other than before
+            return replace(moment, exposure=_EXPOSURES[int(turns.sum()) % len(_EXPOSURES)])  # never the same as before
         if self.control == "brightness":
             return replace(moment, exposure=1.0 + _BRIGHTER * float(np.sin(2 * np.pi * number / self.frames)))
         if self.control == "odd":
@@ -112,15 +118,15 @@ class CameraScript:
 
     @property
     def frames_a_second(self) -> float:
-        """By the camera's clock."""
+        """Frames per second of the camera's clock."""
         return self.frames / (self.days * 86_400) if self.days else FPS
 
     def captured_at(self, number: int) -> datetime:
-        """When frame `number` was taken, by the camera's clock."""
+        """Return when frame `number` was taken, by the camera's clock."""
         return (_SUNRISE if self.days else _BEGIN) + timedelta(seconds=number / self.frames_a_second)
 
     def frame_id(self, number: int) -> str:
-        """What the camera calls the frame."""
+        """Return the camera's id of the frame."""
         return f"{self.camera_id}-{number:06d}"
 
 
@@ -141,7 +147,7 @@ CAMERAS: tuple[CameraScript, ...] = (
         7002,
         (Passage("clear", 0.2), Passage("fog", 0.3), Passage("rain", 0.3, 0.3), Passage("clear", 0.2)),
     ),
-    CameraScript(  # the abrupt change: the lights go out, and later the exit faces the sun
+    CameraScript(  # abrupt: the lights go out, and later the exit faces the sun
         "tunnel",
         7003,
         (Passage("clear", 0.3), Passage("night", 0.35, 0.0), Passage("glare", 0.35, 0.2)),
@@ -158,11 +164,11 @@ CAMERAS: tuple[CameraScript, ...] = (
         ),
     ),
 )
-"""Of the scenes `weather`. No camera's seed is one that the pair was trained, chosen or tested on."""
+"""The cameras of the scenes `weather`. No seed of theirs was used to train, choose or test the pair."""
 
 
 def _daily(camera_id: str, seed: int, *day: tuple[str, float, float]) -> CameraScript:
-    """A camera with the same day again and again, of (condition, share, fade)."""
+    """Build a camera whose days are all the same; `day` has (condition, share, fade)."""
     passages = [Passage(condition, share / _DAYS, fade) for _ in range(_DAYS) for condition, share, fade in day]
     return CameraScript(camera_id, seed, tuple(passages), days=_DAYS)
 
@@ -182,11 +188,11 @@ _CONTROLS = (
 )
 
 CAMERAS_OF: Mapping[str, tuple[CameraScript, ...]] = {"weather": CAMERAS, "nights": _NIGHTS, "controls": _CONTROLS}
-"""By what they see: weather that comes and goes, the same day and night three times, or only what is none of it."""
+"""Cameras by scenes: weather that comes and goes, the same day and night three times, or only disturbances."""
 
 
 def scripts(images: int, scenes: str = "weather") -> tuple[CameraScript, ...]:
-    """The cameras with `images` frames together, as equally as can be; cameras without a frame are left out."""
+    """Return the cameras with `images` frames together, split as equally as possible, without those that get none."""
     cameras = CAMERAS_OF[scenes]
     share, rest = divmod(images, len(cameras))
     counts = [share + (index < rest) for index in range(len(cameras))]
@@ -194,7 +200,7 @@ def scripts(images: int, scenes: str = "weather") -> tuple[CameraScript, ...]:
 
 
 def images_of(seconds: float | None, images: int | None, scenes: str = "weather") -> int:
-    """How many frames: `seconds` of camera time or `images`, the fewer if both are given."""
+    """Return the number of frames for `seconds` of camera time or `images`, the fewer if both are given."""
     asked = [images] if images is not None else []
     if seconds is not None:
         asked.append(len(CAMERAS_OF[scenes]) * max(1, round(seconds * FPS)))
@@ -202,7 +208,7 @@ def images_of(seconds: float | None, images: int | None, scenes: str = "weather"
 
 
 def order(cameras: tuple[CameraScript, ...]) -> Iterator[tuple[int, int]]:
-    """(index of the camera, number of its frame) as they are sent: a frame of each in turn."""
+    """Yield (index of the camera, number of its frame) in the order of sending: one frame of each camera in turn."""
     for number in range(max(camera.frames for camera in cameras)):
         for index, camera in enumerate(cameras):
             if number < camera.frames:

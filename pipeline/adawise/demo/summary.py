@@ -1,4 +1,4 @@
-"""What came of a run: is everything there, how good was what was served, and what else could have been served."""
+"""The summary of a run: is the output complete, how accurate was it, and how accurate are fixed alphas?"""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ import pyarrow as pa
 from adawise.demo.script import CameraScript
 
 COLUMNS = ["partition", "offset", "frame_id", "status", "label", "true_label", "meta", "alpha"]
-"""Of the predictions, what a summary needs."""
+"""The columns of the predictions that a summary needs."""
 
 
 @dataclass(slots=True)
 class CameraPath:
-    """Alpha over the batches of one camera.
+    """Alpha over the batches of one camera, one entry per batch.
 
-    `numbers` are those of the batches' last frames, ascending; `alphas`, in [0, 1], what served them; `triggers` why
-    alternatives were tried, None where they were not; `conditions` the numbers that the search gave them, None where it
-    has none.
+    Attributes:
+        numbers: the number of the batch's last frame, ascending.
+        alphas: the alpha that served the batch, in [0, 1].
+        triggers: why other alphas were tried; None if none were.
+        conditions: the number of the condition that the search recognised; None if it has none.
     """
 
     numbers: list[int] = field(default_factory=list)
@@ -28,7 +30,7 @@ class CameraPath:
     conditions: list[int | None] = field(default_factory=list)
 
     def add(self, number: int, alpha: float, trigger: str | None, condition: int | None = None) -> None:
-        """One more batch."""
+        """Add a batch."""
         self.numbers.append(number)
         self.alphas.append(alpha)
         self.triggers.append(trigger)
@@ -37,7 +39,7 @@ class CameraPath:
 
 @dataclass(frozen=True, slots=True)
 class ConditionScore:
-    """Accuracies in [0, 1] on the images of one condition, and the mean alpha that they were served with."""
+    """Accuracies in [0, 1] on the images of one condition, and the mean alpha that served them."""
 
     condition: str
     images: int
@@ -62,12 +64,12 @@ class RunSummary:
 
 
 def missing(rows: pa.Table, cameras: Sequence[CameraScript], acknowledged: Sequence[int]) -> list[str]:
-    """What is not exactly once in the output, in words; [] if the acknowledged images are what the rows are.
+    """Describe which images are not exactly once in the output; [] if the rows match the acknowledged images.
 
     Args:
         rows: the predictions.
         cameras: by partition.
-        acknowledged: how many images of each the broker has.
+        acknowledged: how many images of each camera the broker has.
     """
     expected = {
         camera.frame_id(number) for camera, count in zip(cameras, acknowledged, strict=True) for number in range(count)
@@ -86,15 +88,15 @@ def missing(rows: pa.Table, cameras: Sequence[CameraScript], acknowledged: Seque
 
 
 def scores(rows: pa.Table, fixed: Mapping[tuple[int, int], tuple[str, ...]]) -> list[ConditionScore]:
-    """Of each condition, in the order of their first images, and of all of them under the name `all`.
+    """Return the scores of each condition, in the order of their first images, and of all under the name `all`.
 
-    `fixed` are the labels at alpha 0, 1 and .5 by (partition, offset).
+    `fixed` has the labels at alpha 0, 1 and .5 by (partition, offset).
     """
     groups: dict[str, list[tuple[bool, bool, bool, bool, float]]] = {}
     for row in rows.to_pylist():
         labels = fixed.get((row["partition"], row["offset"]))
         if row["status"] != "accepted" or labels is None:
-            continue  # then `missing` has something to say
+            continue  # `missing` reports such a row
         zero_shot, fine_tuned, middle = (label == row["true_label"] for label in labels)
         hit = (row["label"] == row["true_label"], zero_shot, fine_tuned, middle, row["alpha"])
         groups.setdefault(dict(row["meta"])["condition"], []).append(hit)

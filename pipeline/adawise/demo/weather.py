@@ -1,11 +1,11 @@
 """Light, weather and the camera's own faults, as a few numbers with a physical meaning.
 
-Stage: the simulated street cameras of the demo, between the drawn scene (`scene.py`) and the JPEG that is sent.
-A `Weather` is continuous: `blend` moves from one to another, so a script can let the night fall slowly.
+Stage: the simulated street cameras of the demo, between the drawn scene (`scene.py`) and the JPEG that is sent. A
+`Weather` is continuous: `blend` moves from one to another, so a script can let the night fall slowly.
 
-The order is that of light on its way: the scene is lit by the sky and by lamps, the air scatters (Koschmieder's law:
-transmission exp(-extinction * distance)), the lens has drops, dirt and flare, the shutter smears, the sensor adds
-noise, the encoder throws detail away.
+The steps follow the light: sky and lamps light the scene; the air scatters light (Koschmieder's law: transmission
+exp(-extinction * distance)); the lens adds drops, dirt and flare; the shutter smears; the sensor adds noise; and the
+encoder discards detail.
 """
 
 from __future__ import annotations
@@ -24,10 +24,14 @@ Array = npt.NDArray[np.floating]  # computed in float32 throughout
 class Weather:
     """The state of light, air, lens and sensor; the defaults are a clear day.
 
-    `daylight`, `lamps`, `rain`, `glare` and `dirt` are in [0, 1]; `warmth` in [-1, 1] (blue to orange light);
-    `fog` is the extinction per unit of distance (>= 0; the far end of a street is at distance 1); `exposure` is by what
-    the shutter multiplies the light (> 0); `motion_blur` is a length in pixels; `noise` a standard deviation in units
-    of full scale; `jpeg_quality` is Pillow's, 1 to 95.
+    Attributes:
+        daylight: in [0, 1], as are `lamps`, `rain`, `glare` and `dirt`.
+        warmth: in [-1, 1], from blue to orange light.
+        fog: extinction per unit of distance, >= 0; the far end of a street is at distance 1.
+        exposure: factor by which the shutter multiplies the light, > 0.
+        motion_blur: length in pixels.
+        noise: standard deviation, in units of full scale.
+        jpeg_quality: Pillow's, 1 to 95.
     """
 
     daylight: float = 1.0
@@ -55,7 +59,7 @@ PRESETS: dict[str, Weather] = {
     "sensor_noise": Weather(noise=0.2),
     "low_bitrate": Weather(noise=0.02, jpeg_quality=5.0),
 }
-"""One named condition each, at full severity; `blend(PRESETS["clear"], preset, severity)` gives the ones between."""
+"""Conditions by name, at full severity; `blend(PRESETS["clear"], preset, severity)` gives weaker ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,20 +74,20 @@ class Lamp:
 
 
 def blend(a: Weather, b: Weather, t: float) -> Weather:
-    """The weather a fraction `t` in [0, 1] of the way from `a` to `b`, every quantity moved linearly."""
+    """Return the weather a fraction `t` in [0, 1] of the way from `a` to `b`; every quantity moves linearly."""
     values = {f.name: (1 - t) * getattr(a, f.name) + t * getattr(b, f.name) for f in fields(Weather)}
     return Weather(**values)
 
 
 def expose(scene: Array, distance: Array, lamps: list[Lamp], weather: Weather, rng: np.random.Generator) -> bytes:
-    """The JPEG that a camera sends of a scene in a weather.
+    """Return the JPEG that a camera sends of a scene in a weather.
 
     Args:
-        scene: `[H, W, 3]` colours in [0, 1] as an overcast noon would show them.
+        scene: `[H, W, 3]` colours in [0, 1] as on an overcast noon.
         distance: `[H, W, 1]` distance of each pixel in [0, 1].
         lamps: lamps in the scene; they shine with `weather.lamps`.
         weather: light, air, lens and sensor.
-        rng: the only source of chance (drops, blotches, noise).
+        rng: the only source of randomness (drops, blotches, noise).
     """
     light = _through_air(_lit(scene, lamps, weather), distance, weather)
     light = _through_lens(light, weather, rng)
@@ -102,7 +106,7 @@ def expose(scene: Array, distance: Array, lamps: list[Lamp], weather: Weather, r
 
 
 def _lit(scene: Array, lamps: list[Lamp], weather: Weather) -> Array:
-    """The scene under the sky's light, plus the light of the lamps on it and the lamps themselves."""
+    """Return the scene under the sky's light, with the light of the lamps on it and the lamps themselves."""
     tint = np.array([1 + 0.3 * weather.warmth, 1.0, 1 - 0.35 * weather.warmth], dtype=np.float32)
     lit = scene * (tint * np.float32(weather.daylight))
     if weather.lamps <= 0.01:
@@ -120,7 +124,7 @@ def _lit(scene: Array, lamps: list[Lamp], weather: Weather) -> Array:
 
 
 def _spot(rows: Array, columns: Array, lamp: Lamp, spread: float) -> Array:
-    """A Gaussian spot `[H, W]` of height 1 around a lamp."""
+    """Return a Gaussian spot `[H, W]` of height 1 around a lamp."""
     width = 2 * (lamp.radius * spread) ** 2
     across: Array = np.exp(-((columns - lamp.x) ** 2) / width)
     down: Array = np.exp(-((rows - lamp.y) ** 2) / width)
@@ -128,7 +132,7 @@ def _spot(rows: Array, columns: Array, lamp: Lamp, spread: float) -> Array:
 
 
 def _through_air(light: Array, distance: Array, weather: Weather) -> Array:
-    """Koschmieder: what is far is replaced by the light that the air scatters in."""
+    """Replace the light of distant pixels by light that the air scatters in (Koschmieder's law)."""
     if weather.fog <= 0.01:
         return light
     transmission = np.exp(-np.float32(weather.fog) * distance)
@@ -138,7 +142,7 @@ def _through_air(light: Array, distance: Array, weather: Weather) -> Array:
 
 
 def _through_lens(light: Array, weather: Weather, rng: np.random.Generator) -> Array:
-    """Rain in front of the lens, dirt on it, the sun into it."""
+    """Add rain in front of the lens, dirt on it, and the sun shining into it."""
     if weather.rain > 0.01:
         streaks = _streaks(light.shape[0], light.shape[1], weather.rain, rng)
         light = light * (1 - 0.55 * streaks) + np.float32(0.5 * (0.25 + weather.daylight)) * streaks
@@ -158,7 +162,7 @@ def _through_lens(light: Array, weather: Weather, rng: np.random.Generator) -> A
 
 
 def _streaks(height: int, width: int, rain: float, rng: np.random.Generator) -> Array:
-    """Falling drops, smeared by the shutter: opacity `[H, W, 1]` in [0, 1]."""
+    """Draw falling drops, smeared by the shutter: opacity `[H, W, 1]` in [0, 1]."""
     layer = Image.new("L", (width, height))
     pen = ImageDraw.Draw(layer)
     slant = rng.uniform(-0.25, 0.25)
@@ -170,7 +174,7 @@ def _streaks(height: int, width: int, rain: float, rng: np.random.Generator) -> 
 
 
 def _blotches(height: int, width: int, dirt: float, rng: np.random.Generator) -> Array:
-    """Dried drops and dust on the lens: opacity `[H, W, 1]` in [0, .95], soft because it is out of focus."""
+    """Draw dried drops and dust on the lens: opacity `[H, W, 1]` in [0, .95], soft because they are out of focus."""
     layer = Image.new("L", (width, height), int(70 * dirt))
     pen = ImageDraw.Draw(layer)
     for x, y, radius, opacity in rng.uniform((0, 0, 3, 120), (width, height, 13, 250), (int(16 * dirt) + 1, 4)):

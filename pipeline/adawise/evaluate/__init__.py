@@ -1,1 +1,1 @@
-"""Strategies side by side on labelled images, offline: does adapting alpha help, when, and at what cost."""
+"""Offline comparison of strategies on labelled images: does adapting alpha help, when, and at what cost?"""

@@ -1,7 +1,7 @@
-"""The bench that strategies run on: the logits of all domains in memory, and what is right about each of them.
+"""The bench that strategies run on: the logits of all domains in memory, and which predictions are right.
 
-Images of all domains are numbered through; domains with the same class names share a vocabulary, and one block of
-logits `[G, N, C]`.
+Images of all domains are numbered consecutively. Domains with the same class names share a vocabulary, and with it one
+block of logits `[G, N, C]` (G alphas, N images, C classes).
 """
 
 from __future__ import annotations
@@ -26,19 +26,25 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Quality:
-    """What a prediction was worth, per image: right or not, the confidence in it, and its NLL in nats; any shape."""
+    """The quality of predictions, one entry per image, of any shape.
+
+    Attributes:
+        correct: whether the prediction is right.
+        confidence: probability of the predicted class.
+        nll: negative log-likelihood of the label, nats.
+    """
 
     correct: npt.NDArray[np.bool_]
     confidence: Floats
     nll: Floats
 
     def at(self, index: npt.NDArray[np.int64] | int, ids: Ids) -> Quality:
-        """Of images `ids` at the alphas `index`, where the first axis is alpha and the second the image."""
+        """Return the quality of images `ids` at the alphas `index`; the first axis is alpha, the second the image."""
         return Quality(self.correct[index, ids], self.confidence[index, ids], self.nll[index, ids])
 
 
 def quality(logits: Tensor, labels: Tensor, temperatures: Tensor) -> Quality:
-    """Of `logits` `[n, C]` at a temperature each, `[n]`."""
+    """Return the quality of `logits` `[n, C]`, each row divided by its own temperature, `temperatures` `[n]`."""
     log_p = torch.log_softmax(logits / temperatures[:, None], dim=-1)
     best = log_p.max(dim=-1)
     return Quality(
@@ -50,9 +56,12 @@ def quality(logits: Tensor, labels: Tensor, temperatures: Tensor) -> Quality:
 
 @dataclass(frozen=True, eq=False)
 class Bench:
-    """`tables` of one alpha grid; `temperatures` per alpha for what is served: a card's, or all 1.
+    """Logit tables with one grid of alphas, and what follows from them.
 
-    `named_groups` renames kinds of domain, several of which may become one; see `groups`.
+    Attributes:
+        tables: one table for each domain.
+        temperatures: one for each alpha, applied to served logits: those of a card, or all 1.
+        named_groups: other names for groups of domains; several groups may get one name. See `groups`.
     """
 
     tables: tuple[LogitTable, ...]
@@ -61,12 +70,12 @@ class Bench:
 
     @property
     def alphas(self) -> tuple[float, ...]:
-        """The grid, from 0 to 1."""
+        """The grid of alphas, from 0 to 1."""
         return self.tables[0].alphas
 
     @cached_property
     def starts(self) -> list[int]:
-        """The id of the first image of each domain, and the number of images in all."""
+        """The id of the first image of each domain, followed by the total number of images."""
         return [0, *np.cumsum([len(table) for table in self.tables]).tolist()]
 
     @property
@@ -76,13 +85,13 @@ class Bench:
 
     @cached_property
     def vocabularies(self) -> tuple[int, ...]:
-        """The number of each domain's vocabulary."""
+        """The index of each domain's vocabulary."""
         names = list(dict.fromkeys(table.class_names for table in self.tables))
         return tuple(names.index(table.class_names) for table in self.tables)
 
     @cached_property
     def sharing(self) -> tuple[tuple[int, ...], ...]:
-        """Return the domains in groups of the same source images, as `calibration.sharing` has them."""
+        """The domains in groups that share source images, as `calibration.sharing` finds them."""
         return sharing([table.labels for table in self.tables], self.vocabularies)
 
     @cached_property
@@ -102,17 +111,17 @@ class Bench:
 
     @cached_property
     def labels(self) -> Ids:
-        """The class of each image in its vocabulary, `[N]`."""
+        """The class index of each image in its vocabulary, `[N]`."""
         return np.concatenate([table.labels for table in self.tables])
 
     @cached_property
     def pixels(self) -> Floats | None:
-        """The statistics of each image, `[N, 5]`; None if a table has none."""
+        """The appearance statistics of each image, `[N, 5]`; None if any table lacks them."""
         parts = [table.pixels for table in self.tables if table.pixels is not None]
         return np.concatenate(parts).astype(np.float64) if len(parts) == len(self.tables) else None
 
     def appearance(self, ids: Ids, shift: Floats | float = 0.0) -> Appearance | None:
-        """How a batch of these images looks, with statistics `shift` `[5]` higher; None if that is not known."""
+        """Return the appearance of a batch of these images, with `shift` `[5]` added; None without statistics."""
         if self.pixels is None:
             return None
         pixels = self.pixels[ids] + shift
@@ -120,7 +129,7 @@ class Bench:
 
     @cached_property
     def blocks(self) -> tuple[Tensor, ...]:
-        """Logits of each vocabulary, float32 `[G, N_v, C_v]`."""
+        """The logits of each vocabulary, float32 `[G, N_v, C_v]`."""
         return tuple(
             torch.from_numpy(
                 np.concatenate(
@@ -137,7 +146,7 @@ class Bench:
 
     @cached_property
     def quality(self) -> Quality:
-        """Of every image at every fixed alpha, `[G, N]`."""
+        """The quality of every image at every fixed alpha, `[G, N]`."""
         parts = []
         for table in self.tables:
             labels, n = torch.from_numpy(table.labels), len(table)
@@ -155,14 +164,14 @@ class Bench:
 
     @cached_property
     def accuracy(self) -> Floats:
-        """Of each domain at each fixed alpha, `[D, G]`."""
+        """The accuracy on each domain at each fixed alpha, `[D, G]`."""
         correct = self.quality.correct
         spans = zip(self.starts, self.starts[1:], strict=False)
         return np.stack([correct[:, first:last].mean(axis=1) for first, last in spans])
 
     @cached_property
     def domains(self) -> tuple[Domain, ...]:
-        """The domains as streams want them, ranked by their best alpha."""
+        """The domains in the form that streams need, ranked by their best alpha."""
         return tuple(
             Domain(t.name, np.arange(first, first + len(t)), t.labels, v, float(best))
             for t, first, v, best in zip(
@@ -171,21 +180,21 @@ class Bench:
         )
 
     def knowing(self, *, blocks: tuple[Tensor, ...], quality: Quality) -> Bench:
-        """The same bench with what was computed of its logits elsewhere; its own tables need not have any."""
+        """Return a copy of this bench that uses the given blocks and quality; its tables may then be without logits."""
         bench = replace(self)
-        bench.__dict__.update(blocks=blocks, quality=quality)  # where a cached property keeps its value
+        bench.__dict__.update(blocks=blocks, quality=quality)  # a cached property keeps its value in __dict__
         return bench
 
     def values(self, objective: Objective) -> tuple[Values, ...]:
-        """An objective of every image at every alpha: `[G, N_v]` for each vocabulary."""
+        """Return the objective of every image at every alpha: `[G, N_v]` for each vocabulary."""
         return tuple(np.stack([objective(z, j) for j, z in enumerate(block)]) for block in self.blocks)
 
 
 class Replayed:
-    """Logits and an objective by look-up: what a search asks of the classifier, without one.
+    """A stand-in for the classifier that looks up logits, and the objective of them.
 
-    The objective of logits that came from here is looked up too. It is known by the memory that they lie in, so a view
-    of them is known as well, and what is computed from them is not: that is computed.
+    It recognises logits that it returned by their memory address, so views of them are looked up as well. The objective
+    of any other logits (such as mixtures computed from them) is computed.
     """
 
     def __init__(self, blocks: Sequence[Tensor], objective: Objective, values: Sequence[Values]) -> None:
@@ -194,26 +203,27 @@ class Replayed:
         self._last: dict[int, tuple[Tensor, Ids]] = {}
 
     def turn_to(self, vocabulary: int) -> None:
-        """The next batch is of that vocabulary."""
+        """Set the vocabulary of the next batch."""
         self._vocabulary = vocabulary
         self._last.clear()
 
     def evaluate(self, asked: Mapping[int, Sequence[Tensor]]) -> dict[int, Tensor]:
-        """As `adapt.search.Evaluate`, of rows of the vocabulary's block, int64 `[n]`, in place of images."""
+        """Implement `adapt.search.Evaluate` on rows of the vocabulary's block, int64 `[n]`, in place of images."""
         return {index: self.logits(index, *rows) for index, rows in asked.items()}
 
     def logits(self, index: int, /, *rows: Tensor) -> Tensor:
-        """`[n, C]` at one alpha."""
+        """Return the logits of these rows at one alpha, `[n, C]`."""
         asked = rows[0] if len(rows) == 1 else torch.cat(rows)
         z = self._blocks[self._vocabulary][index].index_select(0, asked)
         self._last[index] = (z, asked.numpy())
         return z
 
     def objective(self, logits: Tensor, index: int) -> Values:
-        """As `adapt.objective.Objective`; the same bits as computing it."""
+        """Implement `adapt.objective.Objective`; a looked-up value has the same bits as a computed one."""
         known = self._last.get(index)
         if known is not None and logits.is_contiguous() and logits.dtype == known[0].dtype:
             z, rows = known
+            # Is this a view of whole rows of the logits that were returned last at this alpha?
             first, odd = divmod(logits.data_ptr() - z.data_ptr(), z.shape[1] * z.element_size())
             if not odd and first >= 0 and first + len(logits) <= len(rows) and logits.shape[1:] == z.shape[1:]:
                 looked_up: Values = self._values[self._vocabulary][index][rows[first : first + len(logits)]]

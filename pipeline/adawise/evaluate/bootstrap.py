@@ -1,8 +1,9 @@
-"""Paired bootstrap over images: the same images are drawn anew for everything that is compared.
+"""Paired bootstrap over images: all rows that are compared share the same resampled images.
 
-An image is drawn with all of its visits, in all streams and seeds: 1,600 visits to 400 images are 400 images' worth of
-evidence. So is one photograph under six corruptions, which are six domains: it is drawn once for all of them, because
-an image that is hard under one corruption is hard under the others. Domains are not drawn: the result is about these.
+An image is drawn with all of its visits, in all streams and seeds: 1,600 visits to 400 images are the evidence of 400
+images. One photograph under six corruptions is part of six domains, and is drawn once for all of them, because an image
+that is hard under one corruption is hard under the others. Domains are not resampled: the result is about these
+domains.
 """
 
 from __future__ import annotations
@@ -19,8 +20,11 @@ _LEVEL = 0.95
 def resampled_accuracies(bench: Bench, hits: Floats, visits: Floats, *, seed: int = 0) -> Floats:
     """Return the accuracy (mean over domains) of R rows in each of 1,000 resamples, `[R, 1000]`.
 
-    `hits` `[R, N]` how often each image was right, `visits` `[R, N]` how often it came. A domain that did not come in
-    any row is left out.
+    Args:
+        bench: the images and their domains.
+        hits: how often each image was right in each row, `[R, N]`.
+        visits: how often each image came in each row, `[R, N]`. A domain without visits in any row is left out.
+        seed: of the resampling.
     """
     parts: dict[int, Floats] = {}
     for domains in bench.sharing:
@@ -37,7 +41,7 @@ def resampled_accuracies(bench: Bench, hits: Floats, visits: Floats, *, seed: in
 
 
 def _drawn(images: int, seed: tuple[int, int]) -> Floats:
-    """Return how often each source image is drawn, `[n, 1000]`; a domain may have the first of them alone."""
+    """Return how often each source image is drawn, `[n, 1000]`; a domain may have only the first few of them."""
     if not images:
         return np.empty((0, RESAMPLES))
     drawn = np.random.default_rng(seed).multinomial(images, np.full(images, 1.0 / images), size=RESAMPLES)
@@ -45,7 +49,7 @@ def _drawn(images: int, seed: tuple[int, int]) -> Floats:
 
 
 def interval(samples: npt.NDArray[np.float64]) -> tuple[float, float]:
-    """The middle 95 % of resampled values `[1000]`."""
+    """Return the middle 95 % of resampled values `[1000]`."""
     tail = 50.0 * (1.0 - _LEVEL)
     low, high = np.nanpercentile(samples, [tail, 100.0 - tail])
     return float(low), float(high)

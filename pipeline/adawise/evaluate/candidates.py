@@ -1,4 +1,4 @@
-"""What is compared: a strategy, its options and an objective, by a short name such as `warm:budget=3,every=16@atc`."""
+"""The candidates of a comparison: a strategy, its options and an objective, written as `warm:budget=3,every=16@atc`."""
 
 from __future__ import annotations
 
@@ -17,18 +17,23 @@ from adawise.adapt.strategies import strategy
 from adawise.adapt.strategies.warm import Exploration
 from adawise.errors import SettingsError
 
-_FROM_0 = ("conditions", "min_images")  # whole numbers, of which others are from 1
+_FROM_0 = ("conditions", "min_images")  # whole numbers from 0 on; the others start at 1
 _SHARES = ("alpha", "hazard", "drifting", "disagreement")
-PRICES = (0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002)  # nats: the one dial of `warm` between forwards and regret
-SLOW = ("botorch",)  # a model is fitted each batch, hundreds of milliseconds each: run when it is named
+PRICES = (0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002)  # nats: the one setting of `warm` that trades forwards for regret
+SLOW = ("botorch",)  # fits a model for each batch, hundreds of milliseconds; runs only if named
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A strategy by name, the first (or fixed) `alpha` of a stream, how it explores, and an objective by name.
+    """A strategy by name, its first (or fixed) alpha, how it explores, and an objective by name.
 
-    `label` is what was written, without the objective. `strategy` and `objective` may be `auto` until `resolved`.
-    `curve` names the candidate that this one is at another price, or itself; "" where prices are not compared.
+    Attributes:
+        label: the text of the entry, without the objective.
+        strategy: a strategy's name; may be `auto` until `resolved`.
+        objective: an objective's name; may be `auto` until `resolved`.
+        alpha: the first alpha of a stream, or the only one.
+        exploration: how the strategy explores.
+        curve: the name of the candidate whose price this one varies (its own for that candidate); "" outside `--curve`.
     """
 
     label: str
@@ -40,11 +45,11 @@ class Candidate:
 
     @property
     def name(self) -> str:
-        """What it is called in results; the objective is left out where it is the default."""
+        """The name in results; the objective is left out if it is the default."""
         return self.label if self.objective == DEFAULT else f"{self.label}@{self.objective}"
 
     def build(self, alphas: tuple[float, ...], objective: Objective, card: Card | None) -> Strategy:
-        """The strategy on that grid with that objective, and with what the pair's card knows."""
+        """Return the strategy on this grid with this objective, and with what the pair's card knows."""
         return strategy(
             self.strategy,
             alphas=alphas,
@@ -58,10 +63,10 @@ class Candidate:
 
 
 def objective_named(name: str, card: Card | None) -> Objective:
-    """The objective of that name.
+    """Return the objective of that name.
 
     Raises:
-        SettingsError: it needs a card, and there is none.
+        SettingsError: the objective needs a card, and there is none.
     """
     if card is not None:
         return card.objective(name)
@@ -71,10 +76,11 @@ def objective_named(name: str, card: Card | None) -> Objective:
 
 
 def parse(text: str, *, objective: str, alpha: float, exploration: Exploration) -> tuple[Candidate, ...]:
-    """The candidates of a list `NAME[:OPTION=VALUE,...][@OBJECTIVE],...`; what an entry leaves out is as given here.
+    """Parse a list `NAME[:OPTION=VALUE,...][@OBJECTIVE],...`; the keyword arguments are the defaults of each entry.
 
     Raises:
-        SettingsError: a strategy, option or objective that does not exist, a value of another kind, or one name twice.
+        SettingsError: an unknown strategy, option or objective, a value of the wrong type or range, or a name given
+            twice.
     """
     default = Candidate("", "", objective, alpha, exploration)
     candidates = tuple(_candidate(entry, default) for entry in _entries(text))
@@ -83,10 +89,10 @@ def parse(text: str, *, objective: str, alpha: float, exploration: Exploration) 
 
 
 def resolved(candidates: Sequence[Candidate], card: Card | None) -> tuple[Candidate, ...]:
-    """The candidates with `auto` replaced by the strategy and the objective that it stands for with this card.
+    """Return the candidates with `auto` replaced by the strategy and the objective that the card advises.
 
     Raises:
-        SettingsError: one was named twice, by that word and by the objective's name.
+        SettingsError: a candidate is named twice, once as `auto` and once by its own name.
     """
     named = tuple(_meant(candidate, card) for candidate in candidates)
     _each_once(named, ",".join(candidate.name for candidate in candidates))
@@ -94,10 +100,12 @@ def resolved(candidates: Sequence[Candidate], card: Card | None) -> tuple[Candid
 
 
 def at_every_price(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
-    """The candidates, and the first that is `warm` at each of `PRICES` as well; others that differ by it alone count.
+    """Return the candidates, and the first one that is `warm` also at each of `PRICES`.
+
+    Candidates that differ from it by the price alone belong to the same curve.
 
     Raises:
-        SettingsError: none is.
+        SettingsError: no candidate is `warm`.
     """
     one = next((candidate for candidate in candidates if candidate.strategy in ("warm", AUTO)), None)
     if one is None:
@@ -132,13 +140,13 @@ def _each_once(candidates: Sequence[Candidate], text: str) -> None:
 
 
 def every_strategy(*, objective: str, alpha: float, exploration: Exploration) -> tuple[Candidate, ...]:
-    """Each strategy that is not slow, with that objective and the default parameters; `warm`, the default, first."""
+    """Return each strategy that is not slow, with that objective and default parameters; `warm`, the default, first."""
     names = sorted((name for name in STRATEGIES if name not in SLOW), key=lambda name: (name != "warm", name))
     return parse(",".join(names), objective=objective, alpha=alpha, exploration=exploration)
 
 
 def _entries(text: str) -> Iterator[str]:
-    """The list cut at its commas, where `every=16` alone goes on with the options of the entry before it."""
+    """Yield the entries of the list. A part such as `every=16` continues the options of the entry before it."""
     entry = ""
     for part in text.split(","):
         if entry and "=" in part and ":" not in part:
@@ -190,7 +198,7 @@ def _options(parts: Sequence[str], exploration: Exploration, where: str) -> dict
 
 
 def _kind(value: Any) -> type:
-    """Of an option: what is not set by default is a number."""
+    """Return the type of an option's value: an option that is None by default is a number."""
     return float if value is None else type(value)
 
 

@@ -1,4 +1,4 @@
-"""The result on disk: `result.json`, and `paths.parquet` with what was served batch by batch."""
+"""The result on disk: `result.json`, and `paths.parquet` with what was served for each batch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PATH_SCHEMA = pa.schema(
         pa.field("number", pa.int32(), nullable=False),
         pa.field("batch", pa.int32(), nullable=False),
         pa.field("domain", pa.dictionary(pa.int32(), pa.string()), nullable=False),
-        pa.field("alpha", pa.float64()),  # null in files of 0.1.0, of strategies that mixed outputs
+        pa.field("alpha", pa.float64()),  # null in files of 0.1.0 for strategies that mixed outputs
         pa.field("forward_equivalents", pa.float64(), nullable=False),
         pa.field("trigger", pa.dictionary(pa.int32(), pa.string()), nullable=False),
         pa.field("reset", pa.dictionary(pa.int32(), pa.string())),
@@ -37,7 +37,7 @@ def write_result(folder: Path, result: Result) -> None:
     """Write both files.
 
     Raises:
-        SettingsError: the folder cannot be made or written.
+        SettingsError: the folder cannot be created or written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -51,7 +51,7 @@ def write_result(folder: Path, result: Result) -> None:
 
 
 def path_table(result: Result) -> pa.Table:
-    """The alpha paths as a table."""
+    """Return the alpha paths as a table."""
     columns: dict[str, list[Any]] = {f.name: [] for f in fields(PathRow)}
     for row in result.paths:
         for name, column in columns.items():
@@ -60,7 +60,7 @@ def path_table(result: Result) -> pa.Table:
 
 
 def plain(value: Any) -> Any:
-    """Lists, objects and finite numbers alone: JSON has no nan."""
+    """Return the value as lists, objects and finite numbers; nan and infinities become None, for JSON has none."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):

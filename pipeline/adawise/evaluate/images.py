@@ -1,10 +1,11 @@
-"""Labelled images -> tables of logits, one for each domain: the images as they are, and under each corruption.
+"""Build tables of logits from labelled images, one for each domain: the clean images, and each corruption of them.
 
-Every image is decoded once and every corrupted image made once, the forwards of a block of images go alpha by alpha, so
-that a merge serves all of them, and what was computed stays in a folder: a run that is stopped goes on where it was,
-and a table is made once for a pair, its preprocessing and number format, the images, the corruption and the seed.
+Every image is decoded once, and every corrupted image is made once. The forwards of a block of images run alpha by
+alpha, so that one merge of the weights serves the whole block. All results stay in a folder, so that a run that was
+stopped resumes. A table is computed once for each combination of pair, preprocessing, number format, images, corruption
+and seed.
 
-In memory are a block of pixels and one table; the decoded images lie in a file without a name.
+Memory holds one block of pixels and one table. The decoded images are in an unnamed temporary file.
 """
 
 from __future__ import annotations
@@ -31,14 +32,14 @@ from adawise.evaluate.partial import Partial
 from adawise.evaluate.tables import SUFFIX, LogitTable, read_table, write_table
 from adawise.ports import Classifier
 
-FORMAT = 1  # of what a key stands for; another number makes every table anew
+FORMAT = 1  # of the keys of tables; a change recomputes every table
 CLEAN = "clean"
 BLOCK_BYTES = 256 * 2**20  # of pixels held at once
-_ROWS = 64  # images between two looks at the clock
+_ROWS = 64  # images of one call of the classifier; the progress bar moves after each
 
 
 class Sample(NamedTuple):
-    """One image of a set: uint8 `[3, S, S]` and its class; or neither, and why."""
+    """One image of a set: uint8 `[3, S, S]` and its class; or None, and `trouble` says why."""
 
     where: str
     pixels: Tensor | None
@@ -52,10 +53,10 @@ class ImageSet:
 
     Args:
         name: the group of its domains; without underscores, which end a group's name.
-        classes: C class names, what labels index.
+        classes: C class names that labels index.
         digest: changes with the images' bytes, their labels and their order.
-        count: how many samples there are, if known.
-        samples: the images in order, anew at each call, decoded and preprocessed as they are asked for.
+        count: the number of samples, if known.
+        samples: returns the images in order, from the start at each call; they are decoded and preprocessed lazily.
     """
 
     name: str
@@ -67,7 +68,7 @@ class ImageSet:
 
 @dataclass(frozen=True)
 class Made:
-    """A domain's table, and the images that could not be in it: (where, why)."""
+    """A domain's table, and the images that were left out of it, as (where, why)."""
 
     table: LogitTable
     left_out: tuple[tuple[str, str], ...]
@@ -81,7 +82,7 @@ class _Domain:
 
     @property
     def record(self) -> Path:
-        """What the table was made of, for people, and which images were left out."""
+        """The file beside the table that says what the table was made of, and which images were left out."""
         return self.path.with_suffix(".json")
 
 
@@ -95,19 +96,19 @@ def make_tables(
     seed: int,
     block_bytes: int = BLOCK_BYTES,
 ) -> tuple[Made, ...]:
-    """The tables of the clean images and of each corruption, from the folder `cache` or made and kept there.
+    """Return the tables of the clean images and of each corruption, from the folder `cache` or computed and kept there.
 
     Args:
-        images: where they come from.
-        corruptions: without the clean images, which come first.
+        images: the labelled images.
+        corruptions: without the clean images, which come first in the result.
         classifier: of the set's classes.
-        fingerprint: two equal ones give equal logits.
+        fingerprint: identifies what the logits depend on: equal fingerprints give equal logits.
         cache: created if absent.
         seed: of the corruptions.
-        block_bytes: pixels held at once.
+        block_bytes: pixels held in memory at once, bytes.
 
     Raises:
-        SettingsError: no image can be read, logits that are not finite, or a folder that cannot be written.
+        SettingsError: no image can be read, logits are not finite, or the folder cannot be written.
     """
     try:
         cache.mkdir(parents=True, exist_ok=True)
@@ -125,7 +126,7 @@ def make_tables(
 
 
 def domain_name(images: str, corruption: Corruption | None) -> str:
-    """`yard_fog2`, or `yard_clean`, of the images called `yard`."""
+    """Return the name of a domain of the images, such as `yard_fog2` or `yard_clean`."""
     return f"{images}_{corruption or CLEAN}"
 
 
@@ -137,7 +138,7 @@ def _domain(images: ImageSet, corruption: Corruption | None, fingerprint: str, c
 
 
 def _kept(domain: _Domain) -> Made | None:
-    """What an earlier run made; None if there is nothing whole, and it is to be made anew."""
+    """Return what an earlier run made; None if it is absent or damaged and must be made again."""
     try:
         return _read(domain)
     except (SettingsError, OSError, ValueError, KeyError, TypeError):
@@ -158,7 +159,7 @@ def _make(
     seed: int,
     block_bytes: int,
 ) -> None:
-    """Compute what the domains lack, block by block, and write each table once it is whole."""
+    """Compute what the domains lack, block by block, and write each table once it is complete."""
     with ExitStack() as stack:
         spool = stack.enter_context(tempfile.TemporaryFile(dir=domains[0].path.parent))
         with progress("decoded", images.count, "images") as bar:
@@ -189,7 +190,10 @@ def _make(
 def _decoded(
     images: ImageSet, spool: BinaryIO, bar: Progress
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], list[tuple[str, str]]]:
-    """(pixels `[n, 3, S, S]` in the file, labels `[n]`, what was left out)."""
+    """Decode all images into the file.
+
+    Return pixels `[n, 3, S, S]` mapped from it, labels `[n]` and what is left out.
+    """
     labels: list[int] = []
     left_out: list[tuple[str, str]] = []
     shape: tuple[int, ...] = ()
@@ -212,7 +216,7 @@ def _decoded(
 
 
 def _blocks(pixels: Pixels, domains: int, block_bytes: int) -> Iterator[list[tuple[int, slice]]]:
-    """The images of all domains in order, cut into blocks: each a list of (domain, rows)."""
+    """Yield blocks of the images of all domains, in order; each block is a list of (domain, rows)."""
     n = len(pixels)
     at_once = max(1, block_bytes // pixels[0].nbytes)
     for start in range(0, domains * n, at_once):
@@ -229,7 +233,7 @@ def _fill(
     seed: int,
     bar: Progress,
 ) -> None:
-    """Statistics and logits of a block: alpha by alpha, so that each merge is done once for all its images."""
+    """Compute statistics and logits of a block, alpha by alpha, so that one merge serves all its images."""
     pieces: dict[int, Tensor] = {}
     for d, rows in block:
         if not partials[d].is_whole(rows):

@@ -1,4 +1,4 @@
-"""From runs to a result: scores of all seeds together, references on the same images, intervals, groups."""
+"""Turn runs into a result: scores of all seeds together, references on the same images, intervals and groups."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ from adawise.evaluate.told import ways
 
 @dataclass(frozen=True, eq=False)
 class _Entry:
-    """What a row is made of."""
+    """The scores and paths that a row is made of."""
 
     name: str
     reference: bool
     scored: Score
     paths: tuple[AlphaPath, ...] = ()  # one for each seed
-    alpha: float | None = None  # of a fixed one
+    alpha: float | None = None  # of a fixed alpha
     candidate: Candidate | None = None
 
 
 def judge(bench: Bench, plan: Plan, card: Card | None, runs: Sequence[TaskResult], *, calibration: str) -> Result:
-    """The result of all `runs` of a plan."""
+    """Return the result of all `runs` of a plan."""
     rows: list[Row] = []
     for kind in plan.kinds:
         for order in plan.orders:
@@ -101,7 +101,7 @@ def _references(bench: Bench, plan: Plan, card: Card | None, kind: str, order: s
 
 
 def _only_accuracy(scored: Score, hits: Floats) -> Score:
-    """Other hits, and nothing known of confidence."""
+    """Return the score with other hits; confidence and NLL become nan, for they are unknown."""
     return replace(scored, hits=hits, bins=np.full_like(scored.bins, np.nan), nll=np.full_like(scored.nll, np.nan))
 
 
@@ -151,9 +151,13 @@ def _rows(bench: Bench, plan: Plan, kind: str, order: str, entries: Sequence[_En
 
 
 def _ways(bench: Bench, entries: Sequence[_Entry]) -> dict[str, dict[str, ToldShare]]:
-    """By name, of each `warm` that ran without pixels as well: such a one has no memory either."""
+    """Return how far each `warm` with pixels closes the gap from `warm` without pixels, which has no memory either.
+
+    The keys are the strategy's name, then the reference's.
+    """
     warm = [(entry, c) for entry in entries if (c := entry.candidate) is not None and c.strategy == "warm"]
-    bases = {c.objective: entry for entry, c in reversed(warm) if not c.exploration.pixels}  # the first of each
+    # the first one of each objective
+    bases = {c.objective: entry for entry, c in reversed(warm) if not c.exploration.pixels}
     found: dict[str, dict[str, ToldShare]] = {}
     for objective, base in bases.items():
         others = [entry for entry, c in warm if c.objective == objective and entry is not base]
@@ -220,7 +224,7 @@ def _domains(bench: Bench, plan: Plan, card: Card | None) -> dict[str, DomainFac
 
 
 def _objective_means(bench: Bench, objective: Objective) -> Floats:
-    """The mean of an objective over all images of each domain at each alpha, `[D, G]`."""
+    """Return the mean of an objective over all images of each domain at each alpha, `[D, G]`."""
     values = bench.values(objective)
     spans = zip(bench.vocabularies, bench.starts, bench.starts[1:], strict=False)
     return np.stack([values[v][:, bench.row_of[first:last]].mean(axis=1) for v, first, last in spans])

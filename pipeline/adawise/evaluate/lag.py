@@ -1,4 +1,4 @@
-"""How well a served alpha follows a best alpha that moves, on a `smooth` stream."""
+"""The lag of the served alpha behind a best alpha that moves, on a `smooth` stream."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ import numpy as np
 from adawise.evaluate.bench import Bench, Floats
 from adawise.evaluate.streams import Smooth, share_of_second
 
-_FARTHEST = 0.25  # of the stream: a longer lag is no following
-_LEAST_CORRELATION = 0.5  # below it, what looks like a lag is noise
+_FARTHEST = 0.25  # of the stream: a longer lag does not count as following
+_LEAST_CORRELATION = 0.5  # a lower one is noise, not a lag
 
 
 def best_path(bench: Bench, smooth: Smooth) -> Floats:
-    """The alpha that is best for the mixture of each batch of a smooth stream, `[batches]`; the lowest of equals.
+    """Return the alpha that is best for the mixture of each batch of a smooth stream, `[batches]`.
 
-    By the share that is meant, and the accuracies over all images of the domains: without the noise of 32 images.
+    The lowest of equals.
+
+    It uses the expected share of each group and the accuracies over all images of the domains, which avoids the
+    sampling noise of batches of 32 images.
     """
     first, second = (bench.accuracy[list(group)].mean(axis=0) for group in smooth)  # [G] each
     share = share_of_second()[:, None]
@@ -25,10 +28,10 @@ def best_path(bench: Bench, smooth: Smooth) -> Floats:
 
 
 def lag_batches(served: Sequence[Floats], best: Floats) -> float | None:
-    """By how many batches the `served` paths (one for each seed, `[batches]`) follow behind `best` `[batches]`.
+    """Return by how many batches the `served` paths (one for each seed, `[batches]`) lag behind `best` `[batches]`.
 
-    The shift at which their mean correlates most with `best`. None if it does not follow: if either does not move, or
-    the correlation is below .5 at every shift.
+    The lag is the shift at which the mean path correlates most with `best`. None if the path does not follow: one of
+    both does not move, or the correlation is below .5 at every shift.
     """
     path = np.mean(served, axis=0)
     T = len(best)
@@ -43,5 +46,5 @@ def lag_batches(served: Sequence[Floats], best: Floats) -> float | None:
 
 
 def path_error(served: Sequence[Floats], best: Floats) -> float:
-    """The mean distance between served and best alpha."""
+    """Return the mean distance between served and best alpha."""
     return float(np.abs(np.stack(served) - best).mean())

@@ -1,4 +1,7 @@
-"""A table of logits that is being computed, in a file: who is stopped goes on from there, who joins shares it."""
+"""A table of logits that is being computed, kept in a file.
+
+A process that was stopped resumes from the file, and several processes that compute the same table share it.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from adawise.records import STATISTICS, FloatArray
 
 @dataclass(frozen=True, eq=False)
 class Partial:
-    """Logits `[G, n, C]` and statistics `[n, 5]`, float32, in files that are mapped; nan where not known yet."""
+    """Logits `[G, n, C]` and statistics `[n, 5]`, float32, in memory-mapped files; nan where not computed yet."""
 
     path: Path
     logits: FloatArray
@@ -26,7 +29,7 @@ class Partial:
     @classmethod
     @contextmanager
     def open(cls, table: Path, shape: tuple[int, int, int]) -> Iterator[Partial]:
-        """The partial table for the file `table`: what is there, if it has that shape, else an empty one."""
+        """Open the partial table for the file `table`: the existing one if it has that shape, else an empty one."""
         path = table.with_name(f".{table.name}.partial.npy")
         logits, pixels = _mapped(path, shape), _mapped(_beside(path), (shape[1], len(STATISTICS)))
         try:
@@ -36,15 +39,15 @@ class Partial:
             pixels.flush()
 
     def has(self, j: int, rows: slice) -> bool:
-        """Whether all of these rows are known at alpha j."""
+        """Return True if all of these rows are known at alpha number j."""
         return not np.isnan(self.logits[j, rows]).any()
 
     def is_whole(self, rows: slice) -> bool:
-        """Whether all that a table says of these rows is known."""
+        """Return True if logits and statistics of these rows are known at every alpha."""
         return not (np.isnan(self.logits[:, rows]).any() or np.isnan(self.pixels[rows]).any())
 
     def put(self, j: int, rows: slice, logits: FloatArray) -> None:
-        """Keep them.
+        """Store the logits of these rows at alpha number j.
 
         Raises:
             SettingsError: they are not all finite.
@@ -58,7 +61,10 @@ class Partial:
         self.logits[j, rows] = logits
 
     def remove(self) -> None:
-        """The table is written; another process that computes it too keeps its own view."""
+        """Delete the files, once the table is written.
+
+        Another process that computes the same table keeps its own mapping of them.
+        """
         self.path.unlink(missing_ok=True)
         _beside(self.path).unlink(missing_ok=True)
 
@@ -74,18 +80,19 @@ def _mapped(path: Path, shape: tuple[int, ...]) -> np.memmap[Any, np.dtype[np.fl
 
 
 def _shape(path: Path) -> tuple[int, ...] | None:
-    """Of the array in the file; None if there is no such file, or another kind of array in it."""
+    """Return the shape of the array in the file; None if there is no such file, or it has another dtype."""
     try:
         array = np.lib.format.open_memmap(path, mode="r")
-    except (OSError, ValueError, EOFError):  # absent, or cut off while it was created
+    except (OSError, ValueError, EOFError):  # absent, or truncated while it was created
         return None
     return array.shape if array.dtype == np.float32 else None
 
 
 def _create(path: Path, shape: tuple[int, ...]) -> None:
-    """Create the file whole: a process that joins must not find half of it, nor take it from under another.
+    """Create the complete file at once: a process that joins must never find half of it, nor replace another's.
 
-    Written, not mapped: a full disk is an error here, and would end the process where it is noticed by a mapping.
+    The file is written, not mapped: a full disk then raises an error, where a write to a mapping would kill the
+    process.
     """
     path.unlink(missing_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}")
@@ -96,6 +103,7 @@ def _create(path: Path, shape: tuple[int, ...]) -> None:
             np.lib.format.write_array_header_1_0(file, header)
             for _ in range(shape[0]):
                 file.write(unknown)
+        # If another process was faster, its file is the one to use.
         with suppress(FileExistsError):
             os.link(temporary, path)
     finally:

@@ -1,4 +1,4 @@
-"""What strategies are compared with, computed without any search: fixed alphas, and oracles that see the labels."""
+"""References for strategies, computed without a search: fixed alphas, and oracles that use labels."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ _SPLITS = 20
 
 @dataclass(frozen=True, eq=False)
 class Visits:
-    """The images of some streams, flat: `ids` `[V]` and the batch of each, `batch` `[V]`, which never goes down."""
+    """The images of some streams, flat: `ids` `[V]`, and the number of each one's batch `[V]`, which never falls."""
 
     ids: Ids
     batch: Ids
 
     @classmethod
     def of(cls, streams: tuple[Stream, ...]) -> Visits:
-        """Of streams one after the other."""
+        """Return the visits of streams, one after the other."""
         batches = [ids for stream in streams for ids in stream]
         return cls(np.concatenate(batches), np.repeat(np.arange(len(batches)), [len(ids) for ids in batches]))
 
     def batch_means(self, values: Floats) -> Floats:
-        """Means over each batch of `[..., V]`."""
+        """Return the means of `values` `[..., V]` over each batch, `[..., batches]`."""
         starts = np.flatnonzero(np.r_[True, np.diff(self.batch) > 0])
         sums: Floats = np.add.reduceat(values, starts, axis=-1)
         means: Floats = sums / np.diff(np.r_[starts, len(self.batch)])
@@ -44,19 +44,19 @@ class Visits:
 
 
 def fixed(bench: Bench, visits: Floats, index: Ids | int) -> Score:
-    """Of images that came `visits` `[N]` times, served at a fixed alpha, or each image at its own: `index` `[N]`."""
+    """Return the score of images that came `visits` `[N]` times, at one alpha index, or each at its own `[N]`."""
     ids = np.repeat(np.arange(len(visits)), visits.astype(np.int64))
     at = np.broadcast_to(np.asarray(index), len(visits))[ids]
     return score(bench, ids, bench.quality.at(at, ids), 1.0)
 
 
 def best_fixed(bench: Bench, visits: Floats) -> int:
-    """The index of the alpha that would have served these visits best; the lowest of equals."""
+    """Return the index of the alpha that would have served these visits best; the lowest if several are."""
     return int(np.argmax(np.nanmean(fixed_accuracies(bench, visits), axis=1)))
 
 
 def fixed_accuracies(bench: Bench, visits: Floats) -> Floats:
-    """Of each fixed alpha on each domain, `[G, D]`; nan for a domain that did not come."""
+    """Return the accuracy of each fixed alpha on each domain, `[G, D]`; nan for a domain without visits."""
     came = by_domain(bench, visits)
     return ratio(
         by_domain(bench, bench.quality.correct * visits), np.broadcast_to(came, (len(bench.alphas), len(came)))
@@ -64,18 +64,20 @@ def fixed_accuracies(bench: Bench, visits: Floats) -> Floats:
 
 
 def domain_oracle(bench: Bench) -> Ids:
-    """For each image `[N]`, the index of the alpha that is best on all images of its domain; the lowest of equals.
+    """Return for each image the index of the alpha that is best on all images of its domain, `[N]`.
 
-    Chosen on the very images that it is judged by, so it is optimistic: see `split_half`.
+    The lowest of equals.
+
+    The alpha is chosen on the same images that judge it, so this oracle is optimistic; compare `split_half`.
     """
     best: Ids = bench.accuracy.argmax(axis=1)[bench.domain_of]
     return best
 
 
 def split_half(bench: Bench) -> Floats:
-    """How often an image is right at the alpha that is best on the half of its domain that it is not in, `[N]`.
+    """Return how often an image is right at the alpha that is best on the other half of its domain, `[N]`.
 
-    The mean over 20 splits at random, seeded by the domain's name.
+    The mean over 20 random splits, seeded by the domain's name.
     """
     rates = np.empty(bench.starts[-1])
     for table, first, last in zip(bench.tables, bench.starts, bench.starts[1:], strict=False):
@@ -93,14 +95,14 @@ def split_half(bench: Bench) -> Floats:
 
 
 def batch_oracle(bench: Bench, visits: Visits) -> Ids:
-    """For each visit `[V]`, the index of the alpha that is best on its batch; it follows the noise of 32 images."""
+    """Return for each visit the index of the alpha that is best on its batch, `[V]`; it fits the noise of 32 images."""
     right = visits.batch_means(bench.quality.correct[:, visits.ids].astype(np.float64))  # [G, batches]
     best: Ids = right.argmax(axis=0)[visits.batch - visits.batch[0]]
     return best
 
 
 def grid_batch(bench: Bench, visits: Visits, values: tuple[Values, ...], minimum: int) -> Ids:
-    """For each visit `[V]`, the index of the alpha whose objective is lowest on its batch, as the strategy `grid`."""
+    """Return for each visit the alpha index with the lowest objective on its batch, `[V]`, as the strategy `grid`."""
     index = np.empty(len(visits.ids), dtype=np.int64)
     for batch in np.split(np.arange(len(visits.ids)), np.flatnonzero(np.diff(visits.batch)) + 1):
         ids = visits.ids[batch]
@@ -112,5 +114,5 @@ def grid_batch(bench: Bench, visits: Visits, values: tuple[Values, ...], minimum
 
 
 def served_at(bench: Bench, visits: Visits, index: Ids, forwards: float) -> Score:
-    """Of visits served at an alpha each, `[V]`."""
+    """Return the score of visits, each served at the alpha index given for it, `[V]`."""
     return score(bench, visits.ids, bench.quality.at(index, visits.ids), forwards)

@@ -1,5 +1,6 @@
-"""The result of an evaluation: one row for each strategy or reference, kind and order of streams, and what is known of
-the domains by themselves. `as_json` is the object that `adawise evaluate --json` prints.
+"""The result of an evaluation: one row for each strategy or reference, kind and order of streams.
+
+It also has facts about the domains. `as_json` is the object that `adawise evaluate --json` prints.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True)
 class Difference:
-    """Accuracy of a row less that of another on the same images, with its 95 % interval."""
+    """The accuracy of a row minus that of another on the same images, with its 95 % interval."""
 
     difference: float
     ci: Interval
@@ -22,7 +23,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class GroupRow:
-    """Accuracy over the domains of one group, equally weighted, and less each reference on the same images."""
+    """Accuracy over the domains of one group, equally weighted, and minus each reference on the same images."""
 
     accuracy: float
     fe: float
@@ -31,9 +32,10 @@ class GroupRow:
 
 @dataclass(frozen=True)
 class ToldShare:
-    """What a strategy gains over `base` (`warm` without pixels) as a `share` of `worth`, which being told gains.
+    """The gain of a strategy over `base` (`warm` without pixels), as a `share` of the gain of knowing the condition.
 
-    In mean accuracy by the domains' curves (see `told`). No `share` where `worth` is not shown to be above 0.
+    `worth` is what knowing the condition gains over `base`. All are in mean accuracy by the domains' curves (see the
+    module `told`). `share` and `ci` are None if `worth` is not significantly above 0.
     """
 
     base: str
@@ -46,15 +48,23 @@ class ToldShare:
 class Row:
     """One strategy (or reference) on one kind and order of streams, all seeds together.
 
-    Accuracies, `ece` and `nll` are means over domains, equally weighted; `fe` is forwards per image. `ece_pooled` is
-    over all images as one. `worst_domain_gap` is accuracy less that of the better of zero-shot and fine-tuned, on the
-    domain where that is least. `versus` holds the references by name. `pinned` is the share of batches at an endpoint.
-    `lag_batches` and `path_error` (mean distance in alpha) are against the best alpha of each mixture, on `smooth`
-    streams only. `domains` is accuracy by domain, `triggers` and `resets` count batches.
-
-    Where prices are compared (`--curve`), `price` is that of a row of `warm`, and `over_set` the accuracy less that of
-    the row whose price is set, which has none. `way` is by the reference that is told the condition, on streams of
-    conditions that come back.
+    Attributes:
+        strategy: its name.
+        reference: whether it is a reference.
+        accuracy: mean over domains, equally weighted, as are `ece` and `nll`; `accuracy_ci` is its 95 % interval.
+        fe: forward-equivalents: forwards per image.
+        ece_pooled: calibration error over all images as one domain.
+        worst_domain_gap: accuracy minus that of the better of zero-shot and fine-tuned, on the domain where it is
+            lowest.
+        versus: differences to each reference, by name.
+        domains: accuracy by domain.
+        pinned: share of batches at alpha 0 or 1.
+        lag_batches: lag behind the best alpha of each mixture; on `smooth` streams only, as is `path_error`.
+        path_error: mean distance in alpha to the best alpha of each mixture.
+        triggers: number of batches by trigger; `resets` likewise by reset.
+        price: the price of a row of `warm`, where prices are compared (`--curve`).
+        over_set: accuracy minus that of the row at the price that is set; that row itself has None.
+        way: by oracle that knows the condition, how far the row gets towards it; on streams whose conditions return.
     """
 
     strategy: str
@@ -87,15 +97,15 @@ class Row:
 
     @property
     def is_other_price(self) -> bool:
-        """A point of the curve that is no strategy of its own."""
+        """True for a row that is only another point of the price curve, not a strategy that the user named."""
         return self.price is not None and self.over_set is not None
 
 
 @dataclass(frozen=True)
 class DomainFacts:
-    """A domain by itself: accuracy at every fixed alpha, the best of them, and what each objective would choose.
+    """The facts of one domain: accuracy at every fixed alpha, the best of them, and what each objective would choose.
 
-    `split_half` is the accuracy at the alpha that is best on the other half of the images; `choices` maps an objective
+    `split_half` is the accuracy at the alpha that is best on the other half of the images. `choices` maps an objective
     to (alpha, accuracy) at its lowest mean over all images.
     """
 
@@ -111,16 +121,16 @@ class DomainFacts:
 
 @dataclass(frozen=True, slots=True)
 class PathRow:
-    """One batch of one run: what was served and why. `domain` is "" where a batch mixes several.
+    """One batch of one run: what was served and why. `domain` is "" if a batch mixes several.
 
-    `best_alpha` is that of the mixture on a `smooth` stream.
+    `best_alpha` is the best alpha of the batch's mixture, on a `smooth` stream.
     """
 
     strategy: str
     stream: str
     order: str
     seed: int
-    number: int  # of the stream, where a kind has several
+    number: int  # number of the stream, for kinds with several streams
     batch: int
     domain: str
     alpha: float
@@ -132,7 +142,7 @@ class PathRow:
 
 @dataclass(frozen=True)
 class Result:
-    """All of it. `best_fixed` is (alpha, accuracy), in hindsight, over the domains as they are, not over streams."""
+    """The whole result. `best_fixed` is (alpha, accuracy) in hindsight, over the domains as they are."""
 
     alphas: tuple[float, ...]
     rows: tuple[Row, ...]
@@ -140,13 +150,13 @@ class Result:
     best_fixed: tuple[float, float]
     oracle: float
     split_half_oracle: float
-    calibration: str  # what the temperatures come from
+    calibration: str  # where the temperatures come from
     seeds: int
     batch: int
     paths: tuple[PathRow, ...]
 
     def as_json(self) -> dict[str, Any]:
-        """Without the paths, which are as long as the streams."""
+        """Return the JSON object, without the paths, which are as long as the streams."""
         return {
             "format": FORMAT,
             "rows": [asdict(row) for row in self.rows],

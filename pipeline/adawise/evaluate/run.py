@@ -31,7 +31,7 @@ from adawise.evaluate.streams import BATCH, Smooth, Stream, look_shifts, make_st
 
 @dataclass(frozen=True)
 class Task:
-    """`candidate` is its place in the plan's list."""
+    """One candidate (by its index in the plan's list) on one kind and order of streams with one seed."""
 
     candidate: int
     kind: str
@@ -41,7 +41,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Plan:
-    """All that is run: every candidate on every kind and order of streams with every seed."""
+    """The plan of an evaluation: every candidate on every kind and order of streams with every seed."""
 
     candidates: tuple[Candidate, ...]
     kinds: tuple[str, ...]
@@ -52,7 +52,7 @@ class Plan:
 
     @property
     def tasks(self) -> list[Task]:
-        """Of candidate after candidate."""
+        """All tasks, candidate by candidate."""
         return [
             Task(candidate, kind, order, seed)
             for candidate in range(len(self.candidates))
@@ -62,13 +62,13 @@ class Plan:
         ]
 
     def streams(self, bench: Bench, kind: str, order: str, seed: int) -> tuple[Stream, ...]:
-        """The streams of a task: the same for all candidates."""
+        """Return the streams of a task; they are the same for all candidates."""
         return make_streams(kind, order, bench.domains, seed=seed, smooth=self.smooth, batch=self.batch)
 
 
 @dataclass(frozen=True)
 class TaskResult:
-    """What came of a task."""
+    """The score and the path of a task."""
 
     task: Task
     score: Score
@@ -76,16 +76,16 @@ class TaskResult:
 
 
 class Runner:
-    """Runs tasks of a plan, and keeps the values of each objective on the bench between them."""
+    """Runs tasks of a plan, and keeps the values of each objective on the bench from task to task."""
 
     def __init__(self, bench: Bench, plan: Plan, card: Card | None) -> None:
         self.bench, self._plan, self._card = bench, plan, card
         self._values: dict[str, tuple[Values, ...]] = {}
-        # tasks come seed by seed, and every candidate sees the same streams
+        # Tasks come seed by seed, and every candidate gets the same streams.
         self._streams = lru_cache(len(plan.kinds) * len(plan.orders))(partial(plan.streams, bench))
 
     def run(self, task: Task) -> TaskResult:
-        """A pure function of the task."""
+        """Run one task; the result is a pure function of the task."""
         bench, candidate = self.bench, self._plan.candidates[task.candidate]
         replayed = Replayed(bench.blocks, objective_named(candidate.objective, self._card), self._of(candidate))
         strategy = candidate.build(bench.alphas, replayed.objective, self._card)
@@ -112,7 +112,13 @@ class Runner:
 def run(
     bench: Bench, plan: Plan, card: Card | None, *, processes: int, done: Callable[[int], object]
 ) -> list[TaskResult]:
-    """Run all tasks of a plan in so many processes; `done(1)` is called after each. In order of `plan.tasks`."""
+    """Run all tasks of a plan in `processes` processes, and return the results in the order of `plan.tasks`.
+
+    `done(1)` is called after each task.
+
+    Raises:
+        FatalError: a process was killed from outside.
+    """
     runs: dict[Task, TaskResult] = {}
     for result in _results(bench, plan, card, processes):
         runs[result.task] = result
@@ -121,8 +127,9 @@ def run(
 
 
 def _results(bench: Bench, plan: Plan, card: Card | None, processes: int) -> Iterator[TaskResult]:
-    """In any order."""
-    # the one strategy that fits a model a batch first, so that no process is left alone with it; seed by seed
+    """Yield the results, in any order."""
+    # Strategies that fit a model for each batch come first, so that the run does not end with one of them alone. Within
+    # them, and among the rest, tasks go seed by seed.
     tasks = sorted(plan.tasks, key=lambda task: (plan.candidates[task.candidate].strategy not in SLOW, task.seed))
     processes = min(processes, len(tasks))
     if processes <= 1:
@@ -132,7 +139,8 @@ def _results(bench: Bench, plan: Plan, card: Card | None, processes: int) -> Ite
     shared = Shared(
         uuid4(), Bench(bare, bench.temperatures), [b.numpy() for b in bench.blocks], bench.quality, plan, card
     )
-    # "c": nobody writes, and torch warns of what cannot be written; on disk, since memory is what is short
+    # "c" (copy on write): torch warns of arrays that cannot be written, and no process writes to these. The arrays are
+    # files on disk, since memory is what runs short.
     files = {"mmap_mode": "c", "max_nbytes": 0, "temp_folder": gettempdir()}
     pool = Parallel(processes, "loky", return_as="generator_unordered", **files)
     try:
@@ -146,7 +154,10 @@ def _results(bench: Bench, plan: Plan, card: Card | None, processes: int) -> Ite
 
 @dataclass(frozen=True)
 class Shared:
-    """What the processes need. Arrays are files that all of them map, so that there is one copy of the logits."""
+    """The data that the worker processes share.
+
+    Arrays are files that all of them map, so that there is one copy of the logits.
+    """
 
     id: UUID
     bench: Bench  # without logits

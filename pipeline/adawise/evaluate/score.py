@@ -1,7 +1,7 @@
-"""What was served, counted: enough to say accuracy, calibration error, NLL and cost, and to resample the images.
+"""Counts of what was served: enough for accuracy, calibration error, NLL and cost, and to resample the images.
 
-Scores of several streams add up. Everything is a mean over domains, each of the same weight, however many images of it
-came; a domain that did not come counts for nothing.
+Scores of several streams can be added. Every figure is a mean over domains of equal weight, however many images of each
+came. A domain without visits does not count.
 """
 
 from __future__ import annotations
@@ -22,8 +22,12 @@ BINS = 15  # of the calibration error, as on the card
 class Score:
     """Sums over what was served of N images in D domains.
 
-    `visits` `[N]` how often each image came, `hits` `[N]` how often it was right; `bins` `[D, BINS, 2]`: number and
-    (right - confidence), by confidence; `nll` `[D]` nats; `forwards` `[D]` passes of the image tower, in images.
+    Attributes:
+        visits: how often each image came, `[N]`.
+        hits: how often each image was right, `[N]`.
+        bins: for each domain and bin of confidence, the count and the sum of (right - confidence), `[D, BINS, 2]`.
+        nll: sums in nats, `[D]`.
+        forwards: passes of the image tower, in images, `[D]`.
     """
 
     visits: Floats
@@ -43,7 +47,7 @@ class Score:
 
 
 def score(bench: Bench, ids: Ids, worth: Quality, forwards: Floats | float) -> Score:
-    """Of images `ids` `[V]` as they were served, with what each prediction was worth `[V]` and cost `[V]`."""
+    """Return the score of images `ids` `[V]` as they were served, with the quality and the cost of each, `[V]`."""
     N, D = bench.starts[-1], len(bench.tables)
     domain = bench.domain_of[ids]
     right = worth.correct.astype(np.float64)
@@ -59,12 +63,12 @@ def score(bench: Bench, ids: Ids, worth: Quality, forwards: Floats | float) -> S
 
 
 def _sums(index: Ids, values: Floats, length: int) -> Floats:
-    """Sums of `values` `[V]` with the same index, `[length]`."""
+    """Return the sums of `values` `[V]` with the same index, `[length]`."""
     return np.bincount(index, values, length).astype(np.float64)
 
 
 def joined(parts: Sequence[Quality]) -> Quality:
-    """One after the other."""
+    """Concatenate parts."""
     return Quality(
         np.concatenate([part.correct for part in parts]),
         np.concatenate([part.confidence for part in parts]),
@@ -73,7 +77,7 @@ def joined(parts: Sequence[Quality]) -> Quality:
 
 
 def total(scores: Sequence[Score]) -> Score:
-    """The sum, in the order given: the same bits each time."""
+    """Return the sum, added in the order given, so that it has the same bits each time."""
     result = scores[0]
     for other in scores[1:]:
         result = result + other
@@ -81,34 +85,34 @@ def total(scores: Sequence[Score]) -> Score:
 
 
 def by_domain(bench: Bench, per_image: Floats) -> Floats:
-    """Sums of `[..., N]` over the images of each domain, `[..., D]`."""
+    """Return the sums of `[..., N]` over the images of each domain, `[..., D]`."""
     sums: Floats = np.add.reduceat(per_image, bench.starts[:-1], axis=-1)
     return sums
 
 
 def domain_accuracy(bench: Bench, scored: Score) -> Floats:
-    """`[D]`, nan for a domain that did not come."""
+    """Return the accuracy of each domain, `[D]`; nan without visits."""
     return ratio(by_domain(bench, scored.hits), by_domain(bench, scored.visits))
 
 
 def calibration_error(bench: Bench, scored: Score) -> Floats:
-    """Expected calibration error of each domain over 15 equal bins of confidence, `[D]`, in [0, 1]."""
+    """Return the expected calibration error of each domain over 15 equal bins of confidence, `[D]`, in [0, 1]."""
     return ratio(np.abs(scored.bins[..., 1]).sum(axis=1), by_domain(bench, scored.visits))
 
 
 def pooled_calibration_error(scored: Score) -> float:
-    """The same over all images as if of one domain: over-confidence in one cancels the opposite in another."""
+    """Return the error over all images as one domain: over-confidence in one domain cancels the opposite in another."""
     return float(np.abs(scored.bins[..., 1].sum(axis=0)).sum() / scored.visits.sum())
 
 
 def ratio(over: Floats, under: Floats) -> Floats:
-    """nan where nothing came."""
+    """Return `over / under`; nan where `under` is 0."""
     quotient: Floats = np.divide(over, under, out=np.full(np.shape(over), np.nan), where=under > 0)
     return quotient
 
 
 def mean(per_domain: npt.NDArray[np.float64], chosen: Sequence[int] | None = None) -> float:
-    """Over the domains that came (of those chosen), equally weighted; nan if none did."""
+    """Return the mean over the domains with visits (among `chosen`), equally weighted; nan if there is none."""
     values = per_domain if chosen is None else per_domain[list(chosen)]
     values = values[~np.isnan(values)]
     return float(values.mean()) if len(values) else float("nan")

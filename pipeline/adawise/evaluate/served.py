@@ -1,4 +1,4 @@
-"""What a strategy served on a stream: the path of alpha, and what each prediction was worth."""
+"""The record of what a strategy served on a stream: the path of alpha, and the quality of each prediction."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from adawise.evaluate.bench import Bench, Quality, quality
 from adawise.evaluate.score import Score, joined, score
 from adawise.evaluate.streams import Ids
 
-_AT_ONCE = 64  # batches whose worth is computed together
+_AT_ONCE = 64  # batches whose quality is computed together
 
 
 @dataclass
 class AlphaPath:
-    """What was served batch by batch, one entry a batch, over one or more streams.
+    """The path of alpha, one entry per batch, over one or more streams.
 
-    `stream` numbers the streams; `domain` is -1 where a batch mixes several.
+    `stream` numbers the streams; `domain` is -1 if a batch mixes several.
     """
 
     stream: list[int] = field(default_factory=list)
@@ -31,7 +31,7 @@ class AlphaPath:
 
 
 class Served:
-    """What was served so far, and what it was worth."""
+    """The batches that were served so far, and their quality."""
 
     def __init__(self, bench: Bench) -> None:
         self._bench = bench
@@ -42,7 +42,7 @@ class Served:
         self.path = AlphaPath()
 
     def add(self, stream: int, ids: Ids, outcome: Outcome) -> None:
-        """The next batch."""
+        """Add the next batch of a stream."""
         domains = self._bench.domain_of[ids]
         if len(self._pending) == _AT_ONCE or (
             self._pending and self._pending[-1][1].shape[1:] != outcome.logits.shape[1:]
@@ -58,13 +58,16 @@ class Served:
         path.reset.append(outcome.reset)
 
     def score(self) -> Score:
-        """Of all that was served."""
+        """Return the score of all batches that were served."""
         self._weigh()
         forwards = np.repeat(self.path.forward_equivalents, [len(ids) for ids in self._ids])
         return score(self._bench, np.concatenate(self._ids), joined(self._worth), forwards)
 
     def _weigh(self) -> None:
-        """The pending batches together: one by one their softmax would take as long as the search."""
+        """Compute the quality of the pending batches together.
+
+        Batch by batch, the softmax would take as long as the search.
+        """
         ids = np.concatenate([ids for ids, _, _ in self._pending])
         T = torch.tensor([self._bench.temperatures[index] for ids, _, index in self._pending for _ in ids])
         logits = torch.cat([z for _, z, _ in self._pending])

@@ -1,4 +1,7 @@
-"""The result for people: a table of the domains, and one for each kind and order of streams. Differences in points."""
+"""The result for the terminal: a table of the domains, and one for each kind and order of streams.
+
+Differences are in points.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +16,12 @@ from adawise.evaluate.references import BEST_FIXED, DOMAIN_ORACLE, FINE_TUNED, M
 from adawise.evaluate.result import Difference, DomainFacts, Result, Row
 
 _VERSUS = {ZERO_SHOT: "zero-shot", FINE_TUNED: "fine-tuned", MIDDLE: ".5", BEST_FIXED: "best fixed"}
-_WIDE = 130  # columns that all of a table needs
+_WIDE = 130  # terminal columns that the full table needs
 _SHOWN = (0.0, 0.25, 0.5, 0.75, 1.0)  # alphas
 
 
 def show(result: Result, console: Console) -> None:
-    """Print what a terminal has room for; all of it is in the JSON."""
+    """Print as much as the terminal has room for; the JSON has everything."""
     console.print(_domains(result))
     for stream, order in dict.fromkeys((row.stream, row.order) for row in result.rows):
         rows = [row for row in result.rows if (row.stream, row.order) == (stream, order)]
@@ -90,7 +93,7 @@ def _way(row: Row, told: str) -> str:
 
 
 def _curve(rows: Sequence[Row]) -> Table:
-    """What other prices would serve, and at what cost."""
+    """Build the table of other prices: what they would serve, and at what cost."""
     headers = ("accuracy", "FE", "over\nthe price set", "over\nbest fixed", "worst\ndomain")
     table = _table("by price", "search.price", headers)
     for row in rows:
@@ -106,13 +109,13 @@ def _curve(rows: Sequence[Row]) -> Table:
 
 
 def _named(row: Row) -> str:
-    """With its alpha, where it served no other: it tried none."""
+    """Return the row's name, with its alpha if it served only that one."""
     is_fixed = row.strategy == BEST_FIXED or (not row.reference and row.fe == 1.0)
     return row.strategy + (f" {row.alpha:.2f}".replace(" 0", " ") if is_fixed and row.alpha is not None else "")
 
 
 def _table(title: str, first: str, headers: Sequence[str]) -> Table:
-    """Numbers are never cut; the names in the first column fold."""
+    """Build an empty table whose numbers are never cut; the names in the first column fold."""
     table = Table(title=title, title_justify="left", caption_justify="left", box=SIMPLE_HEAD, collapse_padding=True)
     table.add_column(first, overflow="fold")
     for header in headers:
@@ -121,7 +124,7 @@ def _table(title: str, first: str, headers: Sequence[str]) -> Table:
 
 
 def _groups(rows: Sequence[Row]) -> Table:
-    """By group of domains: the mean may hide that one group gains and another loses."""
+    """Build the table by group of domains: the mean may hide that one group gains and another loses."""
     groups = list(rows[0].groups)
     table = _table("by group of domains: accuracy, points over best fixed", "strategy", groups)
     for row in rows:
@@ -138,10 +141,10 @@ def _difference(versus: Difference | None, *, interval: bool = True) -> str:
 
 
 def _half(ci: tuple[float, float]) -> str:
-    """Half of an interval's width, in points; both ends are in the JSON."""
+    """Format half of an interval's width, in points; the JSON has both ends."""
     return f"±{50 * (ci[1] - ci[0]):.1f}"
 
 
 def _three(value: float) -> str:
-    """.652: three digits, as the field writes accuracies."""
+    """Format an accuracy as papers do: .652."""
     return "" if math.isnan(value) else f"{value:.3f}".removeprefix("0")

@@ -1,28 +1,29 @@
-"""Streams for an evaluation: which images come when. Pure and seeded: the same arguments, the same stream.
+"""Streams for an evaluation: which images come when. Pure and seeded: equal arguments give an equal stream.
 
-A stream is a tuple of batches, a batch an array of image ids `[batch]`. Ids number the images of all domains through.
-Kinds of stream, by how the domain changes:
+A stream is a tuple of batches, a batch an array of image ids `[batch]`. Ids number the images of all domains
+consecutively. Kinds of stream, by how the domain changes:
 
     short       a new domain every 12 batches, all domains once, in random order
     long        the same, every 50 batches
-    stationary  one domain, 50 batches: a stream of its own for each domain
+    stationary  one domain, 50 batches: a stream for each domain
     cycle       day and night: up and down twice through the domains in order of `rank`, 6 batches a visit
-    jumps       abrupt: three visits of 4 to 16 batches to each domain, in random order
+    jumps       abrupt: three visits of at least 4 batches to each domain, 24 batches in all, in random order
     mixed       every batch mixes all domains of a class vocabulary: a stream for each vocabulary
-    smooth      the share of the second group of domains moves 0 -> 1 -> 0 in a straight line over 200 batches
+    smooth      the share of the second group of domains moves 0 -> 1 -> 0 linearly over 200 batches
     returning   six domains, drawn by seed: each once, and then 12 returns in random order, 12 batches a visit
-    calendar    ten days of a domain for the day and one for the night (12 batches), and on some days up to four others
-                for half of the daylight (16 batches)
+    calendar    ten days with one domain by day (16 batches) and one by night (12); on about half of the days, one of up
+                to four other domains takes half of the daylight
 
-Four are to show that nothing is made of what means nothing. Each is a stream of 50 batches for each domain:
+Four kinds are controls: they check that a strategy makes nothing of changes that mean nothing. Each has a stream of 50
+batches for each domain:
 
-    exposure    how pixels look jumps every 12 batches, as by a camera that exposes by itself; what they show does not
-    brightness  it drifts to and fro once
+    exposure    the appearance statistics jump every 12 batches, as with automatic exposure; the content does not change
+    brightness  the appearance statistics drift up and down once
     odd         one image in twenty is of another domain of the same vocabulary
     pan         the camera turns between three views every 8 batches; each has a third of the classes and its own look
 
-Orders, by how the images of a domain follow each other: `iid`, or `runs` as a camera sends them: about eight images of
-one class after the other. Either way an image comes again only when all of its domain have come.
+Orders of the images of a domain: `iid`, or `runs`, as a camera sends them: about eight images of one class in a row. In
+both, an image comes again only after all images of its domain have come.
 """
 
 from __future__ import annotations
@@ -38,27 +39,32 @@ Ids = npt.NDArray[np.int64]
 Stream = tuple[Ids, ...]
 
 CONTROLS = ("exposure", "brightness", "odd", "pan")
-RETURN = ("returning", "calendar")  # in which conditions come back
+RETURN = ("returning", "calendar")  # conditions come back in these
 KINDS = ("short", "long", "stationary", "cycle", "jumps", "mixed", "smooth", *RETURN, *CONTROLS)
 ORDERS = ("iid", "runs")
 BATCH = 32  # images
 
 _PERIOD = {"short": 12, "long": 50, "stationary": 50, "mixed": 24}  # batches (mixed: for each domain of a stream)
 _CYCLES, _CYCLE_BATCHES = 2, 6
-_JUMPS, _JUMP_BATCHES = 3, 24  # visits, batches of a domain in all
+_JUMPS, _JUMP_BATCHES = 3, 24  # visits; batches of a domain in total
 _SMOOTH_BATCHES = 200
 _RETURNING, _RETURNS, _RETURNING_BATCHES = 6, 12, 12  # domains, visits after the first ones, batches of one
 _DAYS, _DAY_BATCHES, _NIGHT_BATCHES, _WEATHERS, _WEATHER = 10, 16, 12, 4, 0.5  # the last: share of days with weather
 _CONTROL_BATCHES, _EXPOSURE_BATCHES, _PAN_BATCHES, _VIEWS, _ODD = 50, 12, 8, 3, 0.05
-_BRIGHTER = np.array([0.6, 0.3, 0.0, 0.0, 0.4])  # of the statistics, for about twice the light
-_RUN = (4, 12)  # images of one class, at least and at most; eight in the mean
+_BRIGHTER = np.array([0.6, 0.3, 0.0, 0.0, 0.4])  # added to the statistics, for about twice the light
+_RUN = (4, 12)  # images of one class, fewest and most; eight on average
 
 
 @dataclass(frozen=True, eq=False)
 class Domain:
-    """A domain as streams see it: the `ids` `[n]` of its images and their `labels` `[n]`.
+    """A domain as streams see it.
 
-    Domains of one `vocabulary` have the same classes, so that a batch can mix them. `rank` orders a cycle.
+    Attributes:
+        name: of the domain.
+        ids: of its images, `[n]`.
+        labels: of its images, `[n]`.
+        vocabulary: domains of one vocabulary have the same classes, so that a batch can mix them.
+        rank: position of the domain in a cycle.
     """
 
     name: str
@@ -74,7 +80,10 @@ Smooth = tuple[tuple[int, ...], tuple[int, ...]]  # indices of the domains of th
 def make_streams(
     kind: str, order: str, domains: Sequence[Domain], *, seed: int, smooth: Smooth | None = None, batch: int = BATCH
 ) -> tuple[Stream, ...]:
-    """The streams of a kind and an order. `smooth` names the two groups of that kind, of one vocabulary."""
+    """Return the streams of a kind and an order.
+
+    `smooth` names the two groups of domains of that kind, which share a vocabulary.
+    """
     rng = np.random.default_rng((seed, KINDS.index(kind), ORDERS.index(order)))
     feeds = [_feed(d, order, np.random.default_rng((*d.name.encode(), seed, ORDERS.index(order)))) for d in domains]
     if kind == "stationary":
@@ -92,10 +101,10 @@ def make_streams(
 
 
 def look_shifts(kind: str, batches: int, *, seed: int, stream: int) -> npt.NDArray[np.float64] | None:
-    """By how much the statistics of pixels are off in each batch of a control, `[batches, 5]`; None: not at all."""
+    """Return what is added to the statistics of each batch of a control, `[batches, 5]`; None for nothing."""
     rng, at = np.random.default_rng((seed, stream, KINDS.index(kind))), np.arange(batches)
     if kind == "exposure":
-        steps = np.cumsum(rng.integers(1, 3, size=batches)) % 3 - 1.0  # each other than the one before
+        steps = np.cumsum(rng.integers(1, 3, size=batches)) % 3 - 1.0  # each step differs from the one before
         return np.outer(steps[at // _EXPOSURE_BATCHES], _BRIGHTER)
     if kind == "brightness":
         return np.outer(np.sin(2 * np.pi * (at / batches + rng.uniform())), _BRIGHTER)
@@ -105,13 +114,16 @@ def look_shifts(kind: str, batches: int, *, seed: int, stream: int) -> npt.NDArr
 
 
 def share_of_second() -> npt.NDArray[np.float64]:
-    """The share of the second group in each batch of a smooth stream, `[batches]`: 0 at both ends, 1 in the middle."""
+    """Return the share of the second group in each batch of a smooth stream, `[batches]`.
+
+    It is 0 at both ends and 1 in the middle.
+    """
     shares: npt.NDArray[np.float64] = 1.0 - np.abs(np.linspace(-1.0, 1.0, _SMOOTH_BATCHES))
     return shares
 
 
 def _schedule(kind: str, domains: Sequence[Domain], rng: np.random.Generator) -> list[tuple[int, int]]:
-    """(domain, batches) of one visit after the other."""
+    """Return (domain, batches) of each visit, in order."""
     D = len(domains)
     if kind == "cycle":
         up = sorted(range(D), key=lambda d: (domains[d].rank, domains[d].name))
@@ -152,7 +164,7 @@ def _calendar(D: int, rng: np.random.Generator) -> list[tuple[int, int]]:
 
 
 def _lengths(rng: np.random.Generator) -> list[int]:
-    """Batches of each visit to a domain: at least 4, 24 in all."""
+    """Return the batches of each visit to a domain: at least 4 each, 24 in total."""
     first = int(rng.integers(4, 14))
     second = int(rng.integers(4, _JUMP_BATCHES - first - 3))
     return [first, second, _JUMP_BATCHES - first - second]
@@ -165,7 +177,7 @@ def _visits(feeds: Sequence[Iterator[int]], schedule: Sequence[tuple[int, int]],
 def _mixed(
     feeds: Sequence[Iterator[int]], group: Sequence[int], order: str, batch: int, rng: np.random.Generator
 ) -> Stream:
-    """Every batch has images of the domains of `group` in about equal parts, which part in which batch by chance."""
+    """Return batches with about equal parts of each domain of `group`; which domains get one image more is random."""
     batches = []
     for _ in range(_PERIOD["mixed"] * len(group)):
         counts = np.bincount(rng.permutation(np.resize(rng.permutation(len(group)), batch)), minlength=len(group))
@@ -212,7 +224,7 @@ def _odd(feeds: Sequence[Iterator[int]], d: int, others: Sequence[int], batch: i
 
 
 def _blend(parts: Sequence[Ids], order: str, rng: np.random.Generator) -> Ids:
-    """One batch of several parts: shuffled, or one part after the other where runs must stay runs."""
+    """Return one batch of several parts: shuffled, or one part after the other for `runs`."""
     ids = np.concatenate(parts)
     return ids if order == "runs" else rng.permutation(ids)
 
@@ -222,7 +234,7 @@ def _take(feed: Iterator[int], count: int) -> Ids:
 
 
 def _feed(domain: Domain, order: str, rng: np.random.Generator) -> Iterator[int]:
-    """Image ids for ever: all of the domain in random order, then all again in another."""
+    """Yield image ids forever: all of the domain in random order, then all again in another order."""
     classes = np.unique(domain.labels)
     while True:
         shuffled = rng.permutation(len(domain.ids))
@@ -232,14 +244,15 @@ def _feed(domain: Domain, order: str, rng: np.random.Generator) -> Iterator[int]
 
 
 def _in_runs(labels: npt.NDArray[np.int64], classes: Ids, shuffled: Ids, rng: np.random.Generator) -> Ids:
-    """The same images in runs of one class; a class comes as often as it has images left."""
+    """Return the same images in runs of one class; a class is drawn in proportion to the images that it has left."""
     seen = labels[shuffled]
     images = [shuffled[seen == c] for c in classes]
     taken, left = [0] * len(images), np.array([len(each) for each in images], dtype=np.float64)
     ordered: list[Ids] = []
     missing = len(shuffled)
     while missing:
-        # `rng.choice` with these probabilities, draw for draw, without the checks that would take most of the time
+        # This is `rng.choice` with these probabilities, draw for draw, without its checks, which would take most of the
+        # time.
         shares = (left / missing).cumsum()
         c = int((shares / shares[-1]).searchsorted(rng.random(), side="right"))
         run = images[c][taken[c] : taken[c] + int(rng.integers(_RUN[0], _RUN[1] + 1))]

@@ -1,4 +1,4 @@
-"""Logit tables: what both models and every mixture between them say of a labelled set of images, in one npz file.
+"""Logit tables: the logits of both models and of every mixture between them for a labelled set of images, one npz file.
 
 Any strategy runs on a table in seconds, since no image passes a model any more. Arrays of a file: `logits` `[G, n, C]`,
 float16 or float32, scale applied; `labels` `[n]`; `alphas` `[G]`; `class_names` `[C]`; and, if known, `domain`,
@@ -26,11 +26,11 @@ from adawise.files import open_regular
 from adawise.records import STATISTICS, FloatArray
 
 SUFFIX = ".npz"
-MAX_BYTES = 16 * 2**30  # of one array: more is a damaged header or an attack
+MAX_BYTES = 16 * 2**30  # of one array: a larger one is a damaged header or an attack
 _REMEDY = "Make it anew, or leave it out (--domains)"
 _NEEDED = {"logits": ("f", 3), "labels": ("iu", 1), "alphas": ("f", 1), "class_names": ("U", 1)}
 _ARRAYS = _NEEDED | {"domain": ("U", 0), "logit_scale": ("f", 1), "pixels": ("f", 2)}  # kinds and dimensions
-_DAMAGED = (  # what zipfile and numpy raise for bytes that are no table
+_DAMAGED = (  # raised by zipfile and numpy for bytes that are not a table
     ValueError,
     zipfile.BadZipFile,
     zlib.error,
@@ -46,9 +46,14 @@ _DAMAGED = (  # what zipfile and numpy raise for bytes that are no table
 class LogitTable:
     """One domain: n labelled images of C classes, with their logits at G alphas.
 
-    `logits` `[G, n, C]` float16 or float32, finite; `labels` `[n]` int64, in [0, C); `alphas` ascend from 0 to 1;
-    `logit_scale` `[G]`, already in the logits, is kept for the record. `pixels` `[n, 5]`, finite, are the statistics of
-    the images (`records.STATISTICS`); None where they are not known.
+    Attributes:
+        name: of the domain.
+        logits: `[G, n, C]`, float16 or float32, finite.
+        labels: int64 `[n]`, in [0, C).
+        alphas: ascending from 0 to 1.
+        class_names: C distinct names.
+        logit_scale: `[G]`; already applied to the logits, kept for the record.
+        pixels: appearance statistics of the images (`records.STATISTICS`), finite `[n, 5]`; None if unknown.
     """
 
     name: str
@@ -69,10 +74,10 @@ class LogitTable:
 
 
 def read_table(path: Path) -> LogitTable:
-    """Read one table; its name is the file's.
+    """Read one table and name it after the file.
 
     Raises:
-        SettingsError: no such file, not an npz file, or an array that is missing, of another kind or out of range.
+        SettingsError: no such file, not an npz file, or an array that is missing, of the wrong kind or out of range.
     """
     try:
         with open_regular(path) as file, zipfile.ZipFile(file) as archive:
@@ -86,7 +91,7 @@ def read_table(path: Path) -> LogitTable:
 
 
 def write_table(path: Path, table: LogitTable) -> None:
-    """Write a table whole or not at all; what `read_table` gives back is equal bit by bit."""
+    """Write a table atomically; `read_table` returns the same values bit for bit."""
     arrays: dict[str, Any] = {
         "logits": table.logits,
         "labels": table.labels.astype(np.int32),
@@ -108,7 +113,7 @@ def write_table(path: Path, table: LogitTable) -> None:
 
 
 def read_tables(folder: Path, domains: Sequence[str] | None = None) -> tuple[LogitTable, ...]:
-    """The tables of a folder, sorted by name: those named, else all but `val*`, which are for choices.
+    """Read the tables of a folder, sorted by name: `domains`, or else all but `val*`, which serve to choose settings.
 
     Raises:
         SettingsError: no such folder, a domain that is not in it, no table at all, or tables of different alphas.
@@ -136,7 +141,11 @@ def _hidden(path: Path) -> bool:
 
 
 def _present(archive: zipfile.ZipFile) -> Iterator[str]:
-    """The arrays that a table has; others are not read."""
+    """Yield the names of the known arrays in the archive; others are not read.
+
+    Raises:
+        ValueError: a required array is missing.
+    """
     names = set(archive.namelist())
     for name in _NEEDED:
         if f"{name}.npy" not in names:
@@ -145,7 +154,10 @@ def _present(archive: zipfile.ZipFile) -> Iterator[str]:
 
 
 def _read(archive: zipfile.ZipFile, name: str) -> npt.NDArray[Any]:
-    """One array, after its header was checked against what the archive holds: a header costs its author nothing."""
+    """Read one array, after checking its header against the size in the archive.
+
+    Without the check, a forged header could claim any size.
+    """
     member = archive.getinfo(f"{name}.npy")
     with archive.open(member) as file:
         shape, dtype = _header(file)
@@ -171,7 +183,7 @@ def _header(file: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
 
 def _table(name: str, arrays: dict[str, npt.NDArray[Any]]) -> LogitTable:
     logits, labels = arrays["logits"], arrays["labels"].astype(np.int64)
-    alphas = tuple(round(float(a), 6) for a in arrays["alphas"])  # .05 as float32 is .05 again
+    alphas = tuple(round(float(a), 6) for a in arrays["alphas"])  # .05 stored as float32 becomes .05 again
     class_names = tuple(str(c) for c in arrays["class_names"])
     G, n, C = logits.shape
     if min(G - 1, n, C - 1) < 1:

@@ -1,8 +1,9 @@
-"""How far a strategy comes towards being told the condition, on streams whose conditions come back.
+"""The share of the gain of knowing the condition that a strategy reaches, on streams whose conditions return.
 
-By the domains' curves: what counts is the accuracy, on all images of a domain, of the alphas that were served to it, so
-that it is of no matter which images came with which. Being told is one alpha for a domain, at one forward an image: the
-best by its curve (`domain_oracle`, optimistic), or the best on the other half of its images (`split_half_oracle`).
+Gains are computed from the domains' curves: what counts is the accuracy, on all images of a domain, of the alphas that
+were served to it. So it does not matter which images came with which alpha. Knowing the condition means one alpha for
+each domain, at one forward per image: the best by its curve (`domain_oracle`, optimistic), or the best on the other
+half of its images (`split_half_oracle`).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from adawise.evaluate.served import AlphaPath
 def ways(
     bench: Bench, base: str, paths: Sequence[AlphaPath], others: Sequence[Sequence[AlphaPath]]
 ) -> list[dict[str, ToldShare]]:
-    """Of each of `others` from the strategy `base`, which served `paths`, by the reference that is told."""
+    """Return, for each of `others`, its share of each oracle's gain over the strategy `base`, which served `paths`."""
     correct = bench.quality.correct
     told = {
         ref.SPLIT_HALF_ORACLE: ref.split_half(bench),
@@ -42,12 +43,12 @@ def ways(
             return ToldShare(base, worth, None, None)
         return ToldShare(base, worth, gains[i] / gains[k], interval(ratio(samples[i], samples[k])))
 
-    first = 1 + len(others)  # row of those that are told
+    first = 1 + len(others)  # row of the first oracle
     return [{name: way(i, k) for k, name in enumerate(told, first)} for i in range(1, first)]
 
 
 def _expected_hits(bench: Bench, paths: Sequence[AlphaPath]) -> Floats:
-    """How often each image `[N]` is right at the alphas that were served to its domain."""
+    """Return how often each image `[N]` is right at the alphas that were served to its domain."""
     batches = np.zeros((len(bench.alphas), len(bench.tables)))
     for path in paths:
         np.add.at(batches, ([bench.alphas.index(alpha) for alpha in path.alpha], path.domain), 1.0)

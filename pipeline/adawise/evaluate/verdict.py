@@ -1,4 +1,4 @@
-"""Does adapting help this pair? Streams of labelled conditions, adapted, against every fixed alpha in hindsight."""
+"""The verdict on a pair: does adapting help? Streams of labelled conditions against every fixed alpha in hindsight."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from adawise.evaluate.run import Plan, run
 from adawise.evaluate.streams import ORDERS
 from adawise.evaluate.tables import LogitTable
 
-_APART, _MIXED = "long", "mixed"  # a condition stays for 50 batches; every batch has images of all
+_APART, _MIXED = "long", "mixed"  # a condition lasts 50 batches; every batch mixes all conditions
 _SEEDS = 3
 
 
 def verdict_of(card: Card, conditions: Sequence[Condition]) -> PairVerdict:
-    """What `warm` with the objective that the card recommends serves on streams of the conditions.
+    """Return what `warm`, with the objective that the card recommends, serves on streams of the conditions.
 
-    The mean of iid images and of runs of a class, on streams that go from one condition to the other; `mixed_gain` is
-    of streams whose every batch has images of all of them, so that no alpha is right for a batch. A condition's group
-    is its name up to the first underscore. The card may know the conditions: it fits temperatures to all of them, and
-    the best fixed alpha is chosen by them as well.
+    Accuracies are means over iid images and runs of one class, on streams that go from one condition to the next.
+    `mixed_gain` is of streams whose every batch mixes all conditions, so that no alpha is right for a whole batch. The
+    group of a condition is its name up to the first underscore. The card may have seen the conditions: its temperatures
+    are fitted to all of them, and the best fixed alpha is chosen on them as well.
     """
     objective = chosen(AUTO, card)
     bench = Bench(tuple(_table(one, card.alphas) for one in conditions), card.temperature)
@@ -55,7 +55,7 @@ def verdict_of(card: Card, conditions: Sequence[Condition]) -> PairVerdict:
 
 
 def _gain(rows: Sequence[Row]) -> tuple[float, float, float]:
-    """Against the best fixed alpha: mean of the rows, and of the ends of their intervals."""
+    """Return the gain over the best fixed alpha: the mean of the rows, and of the ends of their intervals."""
     versus = [row.versus[BEST_FIXED] for row in rows]
     low, high = (fmean(each.ci[end] for each in versus) for end in (0, 1))
     return fmean(each.difference for each in versus), low, high

@@ -1,1 +1,1 @@
-"""theta_0 and labelled images -> theta_1: how a model is fine-tuned so that the two can be interpolated."""
+"""Fine-tuning of theta_0 on labelled images into a theta_1 that can be interpolated with it."""

@@ -1,4 +1,4 @@
-"""What a run keeps on disk: its state, to resume from, and the best weights so far. Each file is whole or not there."""
+"""The files of a run: its state, to resume from, and the best weights so far; each is written atomically."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from adawise.finetune.recipe import IN_0_2
 
 FORMAT = 1
 CONTENTS = "contents of the images"
-"""The setting that is a digest of every byte of the images; runs of earlier versions have none."""
+"""The setting that is a digest of every byte of the images; checkpoints of earlier versions do not have it."""
 
 _TOKEN_BYTES, _HEX = 4, "[0-9a-f]"  # of the name of a temporary file
 
 
 def write_bytes(path: Path, content: bytes | memoryview) -> None:
-    """Put a file in place of the one that may be there: temporary file, fsync, rename, fsync of the folder.
+    """Replace a file atomically: temporary file, fsync, rename, fsync of the folder.
 
     Raises:
-        TrainingError: no room, or not allowed; what was there before is still there.
+        TrainingError: no room, or not allowed; the earlier file is still in place.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(_TOKEN_BYTES)}.tmp")
     try:
@@ -56,7 +56,7 @@ def write_weights(path: Path, state: Mapping[str, Tensor]) -> None:
 
 
 def write_checkpoint(path: Path, *, settings: Mapping[str, str], state: Mapping[str, Any]) -> None:
-    """Write the state of a run that these settings decide. Raises TrainingError as `write_bytes`."""
+    """Write the state of a run, and the settings that decide the run. Raises TrainingError as `write_bytes`."""
     buffer = io.BytesIO()
     torch.save({"format": FORMAT, "settings": dict(settings), **state}, buffer)
     write_bytes(path, buffer.getbuffer())
@@ -66,17 +66,18 @@ def read_checkpoint(path: Path, *, settings: Mapping[str, str]) -> Mapping[str, 
     """Read the state of a run.
 
     Raises:
-        TrainingError: no such file, not a checkpoint, or of a run with other settings: the message has each of them.
+        TrainingError: no such file, not a checkpoint, or one of a run with other settings; the message names each of
+            them.
     """
     remedy = "Start anew with --overwrite"
     if not path.is_file():
         raise TrainingError(f"{path}: there is no checkpoint to resume from. Leave --resume out.")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns about pickles that it then refuses
+            warnings.simplefilter("ignore")  # torch warns about pickles before it rejects them
             state = torch.load(path, map_location="cpu", weights_only=True)
         before, written = state["settings"], state["format"]
-    except Exception as error:  # a damaged pickle makes torch raise all sorts of things
+    except Exception as error:  # torch raises many kinds of errors for a damaged pickle
         first = (str(error) or type(error).__name__).splitlines()[0][:200]
         raise TrainingError(f"{path}: not a checkpoint of this program, or damaged ({first}). {remedy}.") from error
     if written != FORMAT:
@@ -86,9 +87,9 @@ def read_checkpoint(path: Path, *, settings: Mapping[str, str]) -> Mapping[str, 
 
 
 def check_settings(path: Path, before: Mapping[str, str], now: Mapping[str, str]) -> None:
-    """Refuse to go on with what was made by other settings. Raises TrainingError with each that differs.
+    """Raise TrainingError, naming each setting that differs, if a file was made with other settings.
 
-    What the contents of the images were before an earlier version's run is not known, and taken for what they are.
+    A run of an earlier version has no digest of the images' contents; the contents are then assumed to be unchanged.
     """
     names = sorted(before.keys() | now.keys())
     then = {CONTENTS: now.get(CONTENTS, "not set"), **IN_0_2, **before}
@@ -100,7 +101,7 @@ def check_settings(path: Path, before: Mapping[str, str], now: Mapping[str, str]
 
 
 def remove_leftovers(*files: Path) -> None:
-    """Delete temporary files of processes that were killed while `write_bytes` wrote these files, and no others."""
+    """Delete the temporary files that killed processes left behind in `write_bytes` of these files, and no others."""
     for file in files:
         for path in file.parent.glob(f".{file.name}.{_HEX * 2 * _TOKEN_BYTES}.tmp"):
             path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""theta_0 against theta_1 on the held-out images: class by class, what is taken for what, and whether it got worse."""
+"""theta_0 against theta_1 on the held-out images: accuracy by class, confusions, and whether it got worse."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-_WORSE = 0.01  # accuracy: less is not called a loss, however sure it is
+_WORSE = 0.01  # accuracy: a smaller loss is not called one, however certain it is
 _SURE = 2.33  # standard deviations: one in a hundred by chance
 _CONFUSIONS = 20
 SHOWN = 24
-"""Mistakes that are shown."""
+"""The number of mistakes that are shown."""
 
 
 @dataclass(frozen=True)
 class WrongImage:
-    """A held-out image that theta_1 takes for another class; `picture` is a small JPEG."""
+    """A held-out image that theta_1 misclassifies; `picture` is a small JPEG."""
 
     name: str
     own: str
@@ -27,7 +27,7 @@ class WrongImage:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Class indices of each held-out image that could be read: its own, and what it is taken for at alpha 0, .5, 1."""
+    """Class indices of each held-out image that could be read: its label, and the prediction at alpha 0, .5 and 1."""
 
     labels: Sequence[int]
     zero_shot: Sequence[int]
@@ -35,7 +35,10 @@ class Comparison:
     fine_tuned: Sequence[int]
 
     def per_class(self, names: Sequence[str], trained: Sequence[int]) -> list[dict[str, Any]]:
-        """For each class its images and accuracies, None without held-out images; `trained` are training's labels."""
+        """Return the images and accuracies of each class; None for accuracies without held-out images.
+
+        `trained` has the labels of the training images.
+        """
         learned, held_out = Counter(trained), Counter(self.labels)
         before, after = self._right(self.zero_shot), self._right(self.fine_tuned)
 
@@ -54,7 +57,7 @@ class Comparison:
         ]
 
     def confusions(self, names: Sequence[str]) -> list[dict[str, Any]]:
-        """What theta_1 takes for something else, the most frequent first, with theta_0's number beside it."""
+        """Return the most frequent confusions of theta_1, most frequent first, with theta_0's count of each."""
         after, before, held_out = self._wrong(self.fine_tuned), self._wrong(self.zero_shot), Counter(self.labels)
         return [
             {
@@ -69,7 +72,7 @@ class Comparison:
 
     @property
     def ruin(self) -> str | None:
-        """Why this pair must not serve: theta_1, or the way to it, is worse than theta_0 by more than chance."""
+        """The reason why this pair must not serve: theta_1, or the path to it, is significantly worse than theta_0."""
         before, half, after = (sum(self._right(said).values()) for said in (self.zero_shot, self.half, self.fine_tuned))
         n = len(self.labels)
         if self._lost(self.zero_shot, self.fine_tuned):
@@ -89,7 +92,10 @@ class Comparison:
         return Counter((own, k) for own, k in zip(self.labels, said, strict=True) if own != k)
 
     def _lost(self, before: Sequence[int], after: Sequence[int]) -> bool:
-        """McNemar's test on the images that one of both gets right, with continuity correction, one-sided."""
+        """Test whether predictions got worse: McNemar's test on the images that one of both gets right.
+
+        It is one-sided, with continuity correction; a loss of at most 1 % of the images never counts.
+        """
         moved = [(b == own) - (a == own) for own, b, a in zip(self.labels, before, after, strict=True)]
         net, changed = sum(moved), sum(map(abs, moved))
         return net > _WORSE * len(moved) and (net - 1) / math.sqrt(changed) > _SURE

@@ -1,4 +1,4 @@
-"""The output of a run: theta_1 as a folder that open_clip loads, card, record and, until the end, a checkpoint."""
+"""The output folder of a run: theta_1 as a folder for open_clip, card, record and, until the end, a checkpoint."""
 
 from __future__ import annotations
 
@@ -19,33 +19,36 @@ _EPOCHS = "finetune.epochs"
 
 @dataclass(frozen=True)
 class Folder:
-    """The files of a run in `path`."""
+    """The paths of a run's files, below `path`."""
 
     path: Path
 
     @property
     def theta_1(self) -> Path:
-        """The folder for open_clip's `local-dir:`; no other safetensors may lie there, it might take them."""
+        """The folder for open_clip's `local-dir:`.
+
+        It must hold no other safetensors, since open_clip might load them.
+        """
         return self.path / "theta_1"
 
     @property
     def weights(self) -> Path:
-        """theta_1 of the best epoch so far, float32."""
+        """The weights of theta_1 after the best epoch so far, float32."""
         return self.theta_1 / "open_clip_model.safetensors"
 
     @property
     def config(self) -> Path:
-        """Architecture and preprocessing, as open_clip's `local-dir:` wants it."""
+        """The architecture and preprocessing, in the form that open_clip's `local-dir:` needs."""
         return self.theta_1 / "open_clip_config.json"
 
     @property
     def classes(self) -> Path:
-        """Class names, one a line."""
+        """The class names, one per line."""
         return self.path / "classes.txt"
 
     @property
     def templates(self) -> Path:
-        """Prompts, one a line."""
+        """The prompts, one per line."""
         return self.path / "templates.txt"
 
     @property
@@ -55,17 +58,17 @@ class Folder:
 
     @property
     def record(self) -> Path:
-        """Settings, split, curve and versions; written last."""
+        """The record: settings, split, curve and versions; written last."""
         return self.path / "finetune.json"
 
     @property
     def checkpoint(self) -> Path:
-        """State to resume from; gone once the record is written."""
+        """The state to resume from; deleted once the record is written."""
         return self.path / "checkpoint.pt"
 
     @property
     def page(self) -> Path:
-        """The record for people."""
+        """The record as a page for readers."""
         return self.path / "finetune.html"
 
     @property
@@ -75,17 +78,17 @@ class Folder:
 
     @property
     def rejected(self) -> Folder:
-        """Where a theta_1 goes that must not serve."""
+        """The folder for a theta_1 that must not serve."""
         return Folder(self.path / "rejected")
 
     @property
     def rehearsal(self) -> Folder:
-        """The run on some of the classes; gone once the record is written."""
+        """The folder of the rehearsal, a run on some of the classes; deleted once the record is written."""
         return Folder(self.path / "rehearsal")
 
     @property
     def files(self) -> Sequence[Path]:
-        """All that a run may write."""
+        """All files that a run may write."""
         rejected, rehearsal = self.rejected, self.rehearsal
         return (
             *(self.weights, self.config, self.classes, self.templates),
@@ -95,10 +98,10 @@ class Folder:
         )
 
     def check(self, *, resume: bool, overwrite: bool) -> None:
-        """Refuse a folder with a run in it, or to resume one that is not there. Raises SettingsError."""
+        """Raise SettingsError for a folder that already has a run, or, with `resume`, for one without a run."""
         if self.path.exists() and not self.path.is_dir():
             raise SettingsError(f"--output {self.path}: expected a folder, and it is a file. Name another.")
-        begun = {self.config, self.classes, self.templates}  # by a run that could not read one image
+        begun = {self.config, self.classes, self.templates}  # a run that could not read any image writes only these
         there = [str(file.relative_to(self.path)) for file in self.files if file.exists() and file not in begun]
         if resume and not (self.checkpoint.exists() or self.record.exists()):
             raise SettingsError(f"--output {self.path}: there is no run to resume. Leave --resume out to start one.")
@@ -109,9 +112,11 @@ class Folder:
             )
 
     def begin(self, config: Mapping[str, Any], classes: Sequence[str], templates: Sequence[str]) -> None:
-        """Make the folder, remove an earlier run, and write what is known before training.
+        """Create the folder, remove an earlier run, and write what is known before training.
 
-        Raises OSError with the file's name, and TrainingError as `write_bytes`.
+        Raises:
+            OSError: the folder cannot be created, or an old file not removed; it has the file's name.
+            TrainingError: as `write_bytes`.
         """
         self.theta_1.mkdir(parents=True, exist_ok=True)
         for file in self.files:
@@ -123,7 +128,7 @@ class Folder:
         write_bytes(self.templates, "".join(f"{template}\n" for template in templates).encode())
 
     def remove_rehearsal(self) -> None:
-        """It has done its duty. What else lies there is not ours, and stays."""
+        """Remove the rehearsal's files. Files in its folder that no run wrote stay."""
         place = self.rehearsal
         for file in place.files:
             file.unlink(missing_ok=True)
@@ -131,20 +136,22 @@ class Folder:
         _remove_empty(place.theta_1, place.path)
 
     def reject(self) -> Folder:
-        """Put theta_1 where nobody serves it by accident, and say where; the run is over."""
+        """Move theta_1 where it is not served by accident, and return that folder; the run is over."""
         self.rejected.theta_1.mkdir(parents=True, exist_ok=True)
         os.replace(self.weights, self.rejected.weights)
         os.replace(self.config, self.rejected.config)
-        for file in (self.card, self.record, self.page, self.checkpoint):  # of it, or of the run that it extended
+        for file in (self.card, self.record, self.page, self.checkpoint):  # of this run, or of the run that it extended
             file.unlink(missing_ok=True)
         return self.rejected
 
     def finished(self, settings: Mapping[str, str]) -> Mapping[str, Any] | None:
-        """The record of a run that ended, None if it did not, or is being extended; with fewer epochs, it may be.
+        """Return the record of a run that ended; None if it did not end, or is being extended.
+
+        A record with fewer epochs than the settings is accepted, since such a run can be extended.
 
         Raises:
-            TrainingError: it was made by other settings.
-            SettingsError: it cannot be read.
+            TrainingError: the run had other settings.
+            SettingsError: the record cannot be read.
         """
         if not self.record.exists() or self.checkpoint.exists():
             return None
@@ -161,7 +168,7 @@ class Folder:
 
 def _remove_empty(*folders: Path) -> None:
     for folder in folders:
-        with suppress(OSError):  # not there, or with files of others
+        with suppress(OSError):  # absent, or with files of others
             folder.rmdir()
 
 

@@ -1,4 +1,4 @@
-"""Samples -> pixels: decoded by several threads, one batch ahead; cropped at random for training."""
+"""Decoding of samples into pixels by several threads, two batches ahead, with random crops for training."""
 
 from __future__ import annotations
 
@@ -20,27 +20,29 @@ from adawise.decode.rendition import AS_OPEN_CLIP
 from adawise.errors import FatalError, InvalidMessage, SettingsError
 from adawise.labelled.samples import Samples
 
-_STRETCH = 4 / 3  # of a crop's shape against the image's, at most, either way
-_KEPT_BYTES = 512 * 2**20  # of held-out pixels: more are decoded anew each time
+_STRETCH = 4 / 3  # of a crop's aspect ratio relative to the image's, at most, either way
+_KEPT_BYTES = 512 * 2**20  # of held-out pixels: a larger set is decoded again each time
 _AHEAD = 2  # batches
 _THUMBNAIL = 112  # px
-_LUMA = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)  # Rec. 601, as a grey JPEG has it
+_LUMA = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)  # Rec. 601, as in a grey JPEG
 
 Pixels = tuple[Tensor, Tensor]
 """uint8 `[n, 3, S, S]` and class indices int64 `[n]`."""
 
 
 class Images:
-    """Decodes samples; `labels` has their class indices.
+    """Decodes samples.
 
-    After use, `skipped` has the name of each image that could not be read, and why.
+    Attributes:
+        labels: the class index of each sample; -1 for labels that are not in `index`.
+        skipped: the name of each image that could not be read so far, with the reason.
 
     Args:
-        samples: what to read.
+        samples: the images to read.
         index: class index by class name.
         preprocess: the model's.
-        max_pixels: of an image, by its header.
-        threads: that decode at the same time.
+        max_pixels: pixels of an image, at most, by its header.
+        threads: number of decoding threads.
     """
 
     def __init__(
@@ -52,7 +54,7 @@ class Images:
         self.skipped = {samples.names[i]: why for i, why in samples.left_out.items()}
 
     def thumbnail(self, i: int) -> bytes | None:
-        """Image i as a small JPEG; None if it cannot be read any more."""
+        """Return image i as a small JPEG; None if it can no longer be read."""
         try:
             whole = open_image(self._samples.read(i), max_pixels=self._max_pixels)
             image = self._preprocess.rendition(whole, whole.size).convert("RGB")
@@ -72,7 +74,11 @@ class Images:
         rows: Iterable[Sequence[int]],
         crop: Callable[[int], RandomCrop] | None = None,
     ) -> Iterator[Pixels]:
-        """The images of each list of numbers; those that cannot be read are left out. `crop(i)` is how image i is cut.
+        """Yield the images of each list of numbers, without those that cannot be read.
+
+        Args:
+            rows: lists of image numbers, one for each batch.
+            crop: returns the crop of image i; None for no crops.
 
         Raises:
             SettingsError: no image of a batch can be read.
@@ -83,7 +89,7 @@ class Images:
             yield pixels
 
     def readable(self, rows: Sequence[Sequence[int]]) -> Iterator[Pixels]:
-        """As `batches`; one of which no image can be read is left out, unless they all are. Raises SettingsError."""
+        """Yield as `batches`, but skip a batch without readable images; raise SettingsError if no batch has any."""
         found = False
         for _, pixels in self._decoded(rows, None):
             if pixels is not None:
@@ -134,7 +140,7 @@ class Images:
 
 
 class HeldOut:
-    """The held-out images as batches, as often as they are asked for; pixels are kept while they are few."""
+    """The held-out images as batches, for any number of passes; the pixels are kept in memory if they are few."""
 
     def __init__(self, images: Images, rows: Sequence[int], batch_images: int) -> None:
         self._images, self.rows = images, rows
@@ -157,31 +163,31 @@ class HeldOut:
 
 
 class RandomCrop:
-    """A random part of an image, as serving would see it if it were the whole, and perhaps mirrored.
+    """A random part of an image, preprocessed as if it were the whole image, and perhaps mirrored.
 
-    A part has nearly the image's own shape, so that there are crops of a camera's frame (16:9) as of a square, and goes
-    through the model's own preprocessing: what is trained on is what is served.
+    A part has nearly the aspect ratio of the image, so that crops of a camera's frame (16:9) resemble the frame. It
+    goes through the model's own preprocessing, so that the model is trained on what it will serve.
 
     Args:
-        random: numbers of this image in this epoch.
+        random: random numbers of this image in this epoch.
         least: smallest share of the area that is kept, in (0, 1].
-        flip: chance to be mirrored.
-        jitter: most that brightness, contrast and saturation change, as a share of what they are.
+        flip: probability of mirroring.
+        jitter: largest change of brightness, contrast and saturation, as a share of each.
     """
 
     def __init__(self, random: np.random.Generator, *, least: float, flip: float, jitter: float = 0.0) -> None:
         self._random, self._least, self._flip, self._jitter = random, least, flip, jitter
 
     def __call__(self, image: Image.Image, preprocess: Preprocess) -> Tensor:
-        """uint8 `[3, S, S]`. Raises what Pillow raises for broken data."""
-        image.info.pop("transparency", None)  # as `preprocess` does
+        """Return uint8 `[3, S, S]`. Raises what Pillow raises for broken data."""
+        image.info.pop("transparency", None)  # `Preprocess` does the same
         image = preprocess.rendition(image, image.size).convert("RGB")
         pixels = replace(preprocess, rendition=AS_OPEN_CLIP)(image.crop(self._box(*image.size)))
         pixels = pixels.flip(2) if self._random.random() < self._flip else pixels
         return self._recoloured(pixels) if self._jitter else pixels
 
     def _recoloured(self, pixels: Tensor) -> Tensor:
-        """`[3, S, S]` uint8 with another brightness, contrast and saturation, each drawn by itself."""
+        """Return `[3, S, S]` uint8 with brightness, contrast and saturation changed, each drawn independently."""
         brightness, contrast, saturation = self._random.uniform(1 - self._jitter, 1 + self._jitter, size=3)
         x = pixels.float().mul_(brightness)
         x = torch.lerp(x.mean(), x, contrast)
@@ -189,9 +195,9 @@ class RandomCrop:
         return torch.lerp(grey, x, saturation).round_().clamp_(0.0, 255.0).to(torch.uint8)
 
     def _box(self, width: int, height: int) -> tuple[int, int, int, int]:
-        """Left, top, right, bottom."""
+        """Draw a crop, and return its left, top, right and bottom."""
         share = self._random.uniform(self._least, 1.0)
-        most = min(math.log(_STRETCH), math.log(1.0 / share))  # wider would not fit
+        most = min(math.log(_STRETCH), math.log(1.0 / share))  # a wider crop would not fit
         stretch = math.exp(self._random.uniform(-most, most))
         w = max(1, round(width * math.sqrt(share * stretch)))
         h = max(1, round(height * math.sqrt(share / stretch)))

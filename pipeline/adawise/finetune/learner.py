@@ -1,4 +1,4 @@
-"""The model that learns: one update, and how good it is at any alpha between theta_0 and where it is now."""
+"""The model in training: one update, and its quality at any alpha between theta_0 and the current weights."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from adawise.finetune.images import Pixels
 from adawise.finetune.losses import cross_entropy, flyp
 from adawise.finetune.recipe import Recipe
 
-_MAX_LOG_SCALE = math.log(100.0)  # as CLIP is trained
+_MAX_LOG_SCALE = math.log(100.0)  # the limit of CLIP's own training
 _BETAS = (0.9, 0.98)
 _EPSILON = 1e-6
 _PROMPTS_AT_ONCE = 256
@@ -29,7 +29,7 @@ _BELOW = re.compile(r"embed|conv1|patch|ln_pre|norm_pre|cls_token|stem")  # belo
 
 @dataclass(frozen=True, slots=True)
 class HeldOutScore:
-    """Of held-out images: accuracy and calibration error in [0, 1], NLL in nats."""
+    """The score on held-out images: accuracy and calibration error in [0, 1], NLL in nats."""
 
     accuracy: float
     nll: float
@@ -37,16 +37,16 @@ class HeldOutScore:
 
 
 class Learner:
-    """theta_0's module, its optimizer, and theta_0 itself.
+    """The model that is trained, its optimizer, and a copy of theta_0.
 
     Args:
         model: open_clip's module with theta_0's weights, float32; it is trained in place.
         tokens: of the class prompts, `[C * T, L]`, class by class.
         classes: C.
-        mean: per channel, of pixels in [0, 1].
-        std: likewise.
-        recipe: how it learns.
-        device: where.
+        mean: of each channel, for pixels in [0, 1].
+        std: of each channel, for pixels in [0, 1].
+        recipe: the hyperparameters.
+        device: where the model is trained.
         dtype: bfloat16 for mixed precision, float32 for none.
     """
 
@@ -79,10 +79,14 @@ class Learner:
         self._optimizer = torch.optim.AdamW(groups, recipe.learning_rate, _BETAS, _EPSILON, fused=True)
 
     def update(self, batches: Iterable[tuple[Pixels, Tensor]], rate: float) -> tuple[float, int]:
-        """One update from batches of (pixels and labels, number of the prompt of each image); (mean loss, images).
+        """Make one update, and return the mean loss and the number of images.
+
+        Args:
+            batches: pixels and labels of each batch, and the number of the prompt of each image.
+            rate: learning rate.
 
         Raises:
-            DivergedError: the loss or its gradient is not finite; the weights are as before.
+            DivergedError: the loss or its gradient is not finite; the weights are unchanged.
         """
         self.model.train()
         self._optimizer.zero_grad()
@@ -120,7 +124,7 @@ class Learner:
         return cross_entropy(images, self._head, labels, scale=scale, smoothing=smoothing)
 
     def evaluate(self, held_out: Iterable[Pixels], alpha: float) -> HeldOutScore:
-        """How good `classify` is."""
+        """Return the score of `classify`."""
         logits, labels = self.classify(held_out, alpha)
         return HeldOutScore(
             accuracy=float((logits.argmax(dim=-1) == labels).double().mean()),
@@ -129,8 +133,11 @@ class Learner:
         )
 
     def classify(self, held_out: Iterable[Pixels], alpha: float) -> tuple[Tensor, Tensor]:
-        """Logits float64 `[N, C]` by the mean of each class's prompts, at theta(alpha) between theta_0 and the weights
-        now; and labels `[N]`."""
+        """Classify the held-out images at theta(alpha), between theta_0 and the current weights.
+
+        Returns:
+            Logits float64 `[N, C]` by the mean of each class's prompts, and labels `[N]`.
+        """
         self.model.eval()
         parts, targets = [], []
         with torch.no_grad(), self._at(alpha):
@@ -145,7 +152,7 @@ class Learner:
 
     @contextmanager
     def _at(self, alpha: float) -> Iterator[None]:
-        """The weights at theta(alpha) for as long as the block lasts, then bit for bit as they were."""
+        """Set the weights to theta(alpha) inside the block, then restore them bit for bit."""
         if alpha == 1.0:
             yield
             return
@@ -159,7 +166,7 @@ class Learner:
                 p.data.copy_(kept[name])
 
     def _encode_head(self) -> Tensor:
-        """`[C, D]`: the mean of the unit embeddings of a class's prompts, normalised; float32."""
+        """Return the text head, float32 `[C, D]`: the normalised mean of the unit embeddings of a class's prompts."""
         C, T, L = self._tokens.shape
         tokens = torch.split(self._tokens.view(C * T, L), _PROMPTS_AT_ONCE)
         embeddings = torch.cat([self.model.encode_text(part, normalize=True) for part in tokens])
@@ -170,13 +177,13 @@ class Learner:
         return x.sub_(self._mean).div_(self._std)
 
     def _autocast(self) -> torch.autocast:
-        """A new one for each use: its cache of converted weights ends with it, so an update is never missed."""
+        """Return a new context for each use: its cache of converted weights ends with it, so no update is missed."""
         return torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._dtype == torch.bfloat16)
 
     def state(self) -> dict[str, Any]:
-        """All that the next update depends on beside its images: weights, optimizer, torch's random numbers.
+        """Return all that the next update depends on besides its images: weights, optimizer, torch's random state.
 
-        The tensors go on changing with the next update: write or copy them before.
+        The next update changes the optimizer's tensors (and on a CPU the weights) in place: write or copy them before.
         """
         weights = {name: p.detach().cpu() for name, p in self._parameters.items()}
         state: dict[str, Any] = {"weights": weights, "optimizer": self._optimizer.state_dict()}
@@ -186,24 +193,27 @@ class Learner:
         return state
 
     def load(self, weights: Mapping[str, Tensor]) -> None:
-        """Take weights of an earlier run, of which all that does not learn here is theta_0's."""
+        """Load weights of an earlier run; all parameters that are not trained here keep theta_0's values."""
         with torch.no_grad():
             for name, p in self._parameters.items():
                 p.copy_(weights[name])
 
     @property
     def memory_bytes(self) -> int:
-        """Of weights, theta_0's copy of what learns, gradients and AdamW's two moments; not of activations."""
+        """Bytes of weights, theta_0's copy of what is trained, gradients and AdamW's two moments.
+
+        Without activations.
+        """
         whole: int = sum(p.nbytes for p in self.model.parameters())
         return whole + 4 * sum(p.nbytes for p in self._parameters.values())
 
     @property
     def checkpoint_bytes(self) -> int:
-        """Of a `state`: what learns, and AdamW's two moments."""
+        """Bytes of a `state`: the trained weights, and AdamW's two moments."""
         return 3 * sum(p.nbytes for p in self._parameters.values())
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go back to a `state`."""
+        """Restore a `state`."""
         self.load(state["weights"])
         self._optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["random"])
@@ -212,7 +222,7 @@ class Learner:
 
 
 def _trained(model: nn.Module, recipe: Recipe) -> Iterator[tuple[str, nn.Parameter]]:
-    """What learns. The bias of SigLIP's loss has no part in ours, nor has a caption decoder."""
+    """Yield the trained parameters. SigLIP's logit bias and a caption decoder have no part in our losses."""
     both = _trains_text(recipe)
     for name, parameter in model.named_parameters():
         if name.startswith("visual.") or (both and not name.startswith(("logit_bias", "text_decoder."))):
@@ -224,7 +234,7 @@ def _trains_text(recipe: Recipe) -> bool:
 
 
 def _groups(parameters: Mapping[str, nn.Parameter], recipe: Recipe) -> list[dict[str, Any]]:
-    """What AdamW takes: matrices, which decay, apart from the rest; and each block by itself where rates differ."""
+    """Return AdamW's parameter groups: matrices, which decay, separate from the rest, and by block if rates differ."""
     above = _blocks_above(parameters) if recipe.layer_decay != 1.0 else dict.fromkeys(parameters, 0)
     groups: dict[tuple[int, float], dict[str, Any]] = {}
     for decays in (True, False):
@@ -237,12 +247,13 @@ def _groups(parameters: Mapping[str, nn.Parameter], recipe: Recipe) -> list[dict
 
 
 def _blocks_above(names: Iterable[str]) -> dict[str, int]:
-    """How many blocks lie above each parameter within its tower: none above a head, all above an embedding."""
+    """Return how many blocks lie above each parameter in its tower: none above a head, all above an embedding."""
     above = {}
     for tower in _by_tower(names):
         blocks = [match[0] if (match := _BLOCK.match(name)) else None for name in tower]
         for place, name in enumerate(tower):
-            # Vectors of a whole tower (its projection) come before its blocks: only what is numbered is in order.
+            # Parameters of the tower itself (such as its projection) are registered before its blocks, whatever their
+            # place in the forward pass: only numbered ones are in order.
             after = place + 1 if _NUMBERED.search(name) else 0 if _BELOW.search(name) else len(tower)
             above[name] = len({*blocks[after:]} - {None, blocks[place]})
     return above

@@ -1,4 +1,4 @@
-"""What fine-tuning minimises: the contrastive loss that pre-training used, or cross-entropy over a frozen text head."""
+"""The losses of fine-tuning: the contrastive loss of pre-training, or cross-entropy over a frozen text head."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from torch.nn.functional import log_softmax
 
 
 def flyp(images: Tensor, texts: Tensor, labels: Tensor, *, scale: Tensor, smoothing: float = 0.0) -> Tensor:
-    """Contrastive loss of images against prompts of their own classes (FLYP, arXiv 2212.00638), in nats.
+    """Return the contrastive loss of images against prompts of their own classes (FLYP, arXiv 2212.00638), in nats.
 
-    The mean of both directions, image to text and text to image. Another image of the same class is no negative: its
-    pair is left out of the sums, where the usual loss would push an image away from a prompt that is right.
+    It is the mean of both directions, image to text and text to image. Another image of the same class is no negative:
+    its pair is left out of the sums, where the usual loss would push an image away from a correct prompt.
 
     Args:
         images: unit embeddings `[B, D]`.
         texts: unit embeddings `[B, D]`; row i is a prompt of the class of image i.
         labels: class indices `[B]`.
-        scale: what cosines are multiplied by (exp of the model's logit scale), scalar.
+        scale: factor of the cosines (exp of the model's logit scale), scalar.
         smoothing: share of the target that is spread over all pairs that count, in [0, 1).
     """
     logits = scale * images.float() @ texts.float().T  # [B, B]
@@ -38,6 +38,6 @@ def _own_pair(logits: Tensor, left_out: Tensor, smoothing: float) -> Tensor:
 
 
 def cross_entropy(images: Tensor, head: Tensor, labels: Tensor, *, scale: Tensor, smoothing: float = 0.0) -> Tensor:
-    """Cross-entropy of images over all classes, in nats: `images` `[B, D]` and `head` `[C, D]` of unit rows."""
+    """Return the cross-entropy over all classes, in nats, for unit rows `images` `[B, D]` and `head` `[C, D]`."""
     logits = scale * images.float() @ head.float().T  # [B, C]
     return torch.nn.functional.cross_entropy(logits, labels, label_smoothing=smoothing)

@@ -1,4 +1,4 @@
-"""How long, how fast and with which randomness: all that decides what a run computes, beside its data and theta_0."""
+"""The recipe: everything that decides what a run computes, besides its data and theta_0."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 Loss = Literal["cross_entropy", "flyp"]
-# What 0.2, which had no such settings, did.
+# The values that 0.2, which had no such settings, used.
 IN_0_2 = {
     "finetune.jitter": "0.0",
     "finetune.balanced": "False",
@@ -21,26 +21,27 @@ IN_0_2 = {
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """A run of fine-tuning, in numbers.
+    """The hyperparameters of a run of fine-tuning.
 
     Args:
         loss: `cross_entropy` trains the image tower against the heads of all names that are served; `flyp` both towers
             and the logit scale, against the prompts of a batch.
         epochs: passes over the images, at most.
-        batch_images: images of a forward, and what an image is contrasted with.
+        batch_images: images of a forward, and the number that an image is contrasted with.
         accumulate: batches whose gradients make one update.
         learning_rate: AdamW's highest.
-        weight_decay: AdamW's, of matrices; norms, biases and single vectors have none.
+        weight_decay: AdamW's, for matrices; norms, biases and single vectors do not decay.
         warmup: share of all updates in which the rate rises.
         label_smoothing: in [0, 1).
-        clip_norm: longest gradient.
-        patience: epochs that do not become the best one, after which to end.
+        clip_norm: largest norm of the gradient.
+        patience: epochs without a new best one after which the run ends.
         crop_min: smallest share of an image's area that a random crop keeps; 1 is nearly the whole image.
-        flip: chance that an image is mirrored.
-        jitter: most that brightness, contrast and saturation of an image change, as a share; 0: not at all.
-        balanced: an epoch has as many images of each class, the few of a rare one several times, each cropped anew.
+        flip: probability that an image is mirrored.
+        jitter: largest change of an image's brightness, contrast and saturation, as a share; 0: none.
+        balanced: an epoch has equally many images of each class; images of a rare class come several times, each with
+            another crop.
         lock_text: `flyp` trains the image tower alone, against prompts as theta_0 encodes them.
-        layer_decay: what the rate of a block is of that of the block above it; 1: all alike.
+        layer_decay: the rate of a block divided by that of the block above it; 1: all equal.
         seed: of the order of images, crops and prompts.
     """
 
@@ -63,15 +64,21 @@ class Recipe:
     seed: int = 0
 
     def as_settings(self) -> Mapping[str, str]:
-        """Each value by the name of its setting, as text."""
+        """Return each value as text, by the name of its setting."""
         return {f"finetune.{name}": str(value) for name, value in asdict(self).items()}
 
     def updates(self, images: int) -> int:
-        """Updates of an epoch: images that do not fill the last one wait for the next epoch's order."""
+        """Return the updates of an epoch.
+
+        Images that do not fill a last one may come in the next epoch, in another order.
+        """
         return max(1, images // (self.batch_images * self.accumulate))
 
     def rate(self, update: int, total: int) -> float:
-        """The learning rate of an update, counted from 0 over the whole run: up a line, down half a cosine to 0."""
+        """Return the learning rate of an update, counted from 0 over the whole run.
+
+        It rises linearly during the warm-up, then follows half a cosine down to 0.
+        """
         rising = max(1, round(self.warmup * total))
         if update < rising:
             return self.learning_rate * (update + 1) / rising
@@ -79,7 +86,7 @@ class Recipe:
         return self.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
 
     def order(self, epoch: int, labels: Sequence[int | str]) -> Iterator[Sequence[Sequence[int]]]:
-        """For each update of an epoch its batches, each a list of image numbers; the same each time it is asked.
+        """Yield for each update of an epoch its batches, each a list of image numbers; equal at each call.
 
         `labels` has the class of each image.
         """
@@ -91,13 +98,18 @@ class Recipe:
             yield [rows[start : start + self.batch_images] for start in range(0, len(rows), self.batch_images)]
 
     def random(self, *place: int) -> np.random.Generator:
-        """Random numbers of a place (epoch, image): nothing of them has to be kept to resume."""
+        """Return random numbers of a place (epoch, image).
+
+        They depend on it and the seed alone, so resuming needs no state.
+        """
         return np.random.default_rng([self.seed, *place])
 
 
 def _balanced(labels: Sequence[int | str], random: np.random.Generator) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """As many numbers as there are labels, as many of each label, one more or less: no member is drawn a second time
-    before each of its class was drawn once."""
+    """Draw as many images as there are labels, equally many of each label up to one, and return their numbers.
+
+    Each image of a class is drawn once before any of them is drawn again.
+    """
     each = np.asarray(labels)
     drawn = []
     names = random.permutation(np.unique(each))

@@ -1,7 +1,7 @@
-"""The run: epochs of updates, each epoch judged on held-out images, the best kept, all of it resumable.
+"""The training run: epochs of updates, each judged on held-out images; the best is kept, and the run can be resumed.
 
-The order of images, their crops and their prompts are functions of (seed, epoch, image), so a resumed run on the same
-machine computes what an uninterrupted one would have, bit for bit.
+The order of images, their crops and their prompts are functions of (seed, epoch, image). So a resumed run on the same
+machine computes bit for bit what an uninterrupted one would have.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from adawise.finetune.images import HeldOut, Images, Pixels, RandomCrop
 from adawise.finetune.learner import Learner
 from adawise.finetune.recipe import Recipe
 
-BARRIER = 0.01  # accuracy: the middle of the path this far below the worse end is a barrier, as in a card
+BARRIER = 0.01  # accuracy: alpha .5 this far below the worse end is a barrier, as in a card
 
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """One row of the learning curve; epoch 0 is theta_0. Scores are of the held-out images.
+    """One row of the learning curve; epoch 0 is theta_0. Scores are on the held-out images.
 
-    `barrier` is how far accuracy at alpha .5 lies below the worse of the two ends, 0 if it does not.
+    `barrier` is how far accuracy at alpha .5 lies below the worse of the two ends; 0 if it does not.
     """
 
     epoch: int
@@ -45,7 +45,7 @@ class Epoch:
 
     @classmethod
     def of_row(cls, row: Mapping[str, Any]) -> Epoch:
-        """The inverse of `as_row`. Raises TypeError, KeyError."""
+        """Build an epoch from `as_row`'s result. Raises TypeError, KeyError."""
         return cls(**{**row, "loss": float("nan") if row["loss"] is None else row["loss"]})
 
     @property
@@ -54,14 +54,14 @@ class Epoch:
         return self.barrier > BARRIER
 
     def as_row(self) -> dict[str, Any]:
-        """The row for files and logs; JSON has no nan."""
+        """Return the row for files and logs; a nan loss becomes None, since JSON has no nan."""
         row = asdict(self)
         return row if self.epoch else row | {"loss": None}
 
 
 @dataclass(slots=True)
 class TrainingPosition:
-    """Where a run is: epochs count from 1, updates within the epoch from 0."""
+    """The position of a run: epochs count from 1, updates within the epoch from 0."""
 
     epoch: int = 1
     update: int = 0
@@ -69,13 +69,13 @@ class TrainingPosition:
     images: int = 0
     curve: list[Epoch] = field(default_factory=list)
     extended_after: list[int] = field(default_factory=list)
-    """The epochs that were done when a finished run was extended, each time."""
+    """The number of completed epochs at each extension of a finished run."""
     skipped: dict[str, str] = field(default_factory=dict)
-    """Images to train on that could not be read before the run was stopped: name to reason."""
+    """Training images that could not be read before the run was stopped: name to reason."""
 
     @property
     def best(self) -> Epoch | None:
-        """The epoch with the highest held-out accuracy, of equals the one with the lowest NLL; never theta_0."""
+        """The epoch with the highest held-out accuracy, and among equals the lowest NLL; never theta_0."""
         return max(self.curve[1:], key=lambda row: (row.accuracy, -row.nll), default=None)
 
 
@@ -85,17 +85,19 @@ class FinetuneRun:
 
     Args:
         learner: the model.
-        images: decodes the images to train on.
-        train_rows: their numbers.
-        prompts: prompts of a class.
+        images: decodes the training images.
+        train_rows: the numbers of the training images.
+        prompts: number of prompts of a class.
         held_out: the images that judge an epoch.
         checkpoint: file for the state.
         weights: file for the best theta_1.
-        settings: what decides the run, by name; a checkpoint with others is refused.
+        settings: what decides the run, by name; a checkpoint with other settings is refused.
         checkpoint_every_s: seconds between checkpoints within an epoch.
-        ends_with: an epoch after which the run ends and whose weights are taken, whatever held-out images say; None: as
-            the recipe says, and the best epoch's.
-        on_judged: gets the images of each batch that judges.
+        progress: the position of the run.
+        ends_with: the epoch after which the run ends and whose weights are taken, whatever the held-out images say;
+            None:
+            the recipe decides the end, and the best epoch's weights are taken.
+        on_judged: called with the number of images of each held-out batch that was judged.
     """
 
     learner: Learner
@@ -113,12 +115,12 @@ class FinetuneRun:
 
     @property
     def recipe(self) -> Recipe:
-        """The learner's."""
+        """The learner's recipe."""
         return self.learner.recipe
 
     @property
     def finished(self) -> bool:
-        """True after the last epoch, or when patience is at its end."""
+        """True after the last epoch, or when patience has run out."""
         best = self.progress.best if self.ends_with is None else None
         begun = self._before
         waited = best is not None and self.progress.epoch - 1 - max(best.epoch, begun) >= self.recipe.patience
@@ -126,22 +128,22 @@ class FinetuneRun:
 
     @property
     def last_epoch(self) -> int:
-        """The last one that may come."""
+        """The last epoch that may run."""
         return self.recipe.epochs if self.ends_with is None else self.ends_with
 
     @property
     def _before(self) -> int:
-        """Epochs that were done before the schedule of now began."""
+        """Epochs that were completed before the current schedule began."""
         return self.progress.extended_after[-1] if self.progress.extended_after else 0
 
     def start(self) -> None:
-        """Judge theta_0, and write the first checkpoint: a folder that cannot be written to is found at once."""
+        """Judge theta_0, and write the first checkpoint, so that a folder that cannot be written is found at once."""
         torch.manual_seed(self.recipe.seed)
         self.progress.curve.append(self._judge(0, float("nan")))
         self.save()
 
     def resume(self) -> Mapping[str, str]:
-        """Go on from the checkpoint, and return the settings in it. Raises TrainingError; see `read_checkpoint`."""
+        """Resume from the checkpoint, and return the settings in it. Raises TrainingError; see `read_checkpoint`."""
         state = read_checkpoint(self.checkpoint, settings=self.settings)
         try:
             self.learner.restore(state["learner"])
@@ -154,10 +156,11 @@ class FinetuneRun:
         return dict(state["settings"])
 
     def extend(self, curve: Sequence[Epoch], extended_after: Sequence[int]) -> None:
-        """Go on from the best weights of a run that ended, for as many epochs as are left of the recipe's.
+        """Continue from the best weights of a run that ended, for the epochs that are left of the recipe's.
 
-        That run's moments are gone and its rate had come down to 0, so this is a schedule of its own: warm-up, a cosine
-        over the epochs that are left, patience anew. It is a function of the weights and the recipe.
+        The optimizer's moments of that run are gone, and its rate had come down to 0. So this is a schedule of its own:
+        warm-up, a cosine over the epochs that are left, and new patience. It is a function of the weights and the
+        recipe.
         """
         torch.manual_seed(self.recipe.seed)
         done = curve[-1].epoch
@@ -166,7 +169,10 @@ class FinetuneRun:
         self.save()
 
     def compare(self) -> Comparison:
-        """What theta_0, the middle and the best weights say of each held-out image; the learner is at the best then."""
+        """Classify each held-out image with theta_0, alpha .5 and the best weights.
+
+        Afterwards the learner has the best weights.
+        """
         self._load_best()
         said = [self.learner.classify(self.held_out, alpha) for alpha in (0.0, 0.5, 1.0)]
         return Comparison(said[0][1].tolist(), *(logits.argmax(dim=-1).tolist() for logits, _ in said))
@@ -181,7 +187,7 @@ class FinetuneRun:
 
     @property
     def skipped(self) -> Mapping[str, str]:
-        """Images to train on that could not be read, by name with the reason."""
+        """Training images that could not be read, by name with the reason."""
         return {**self.progress.skipped, **self.images.skipped}
 
     def save(self) -> None:
@@ -197,9 +203,12 @@ class FinetuneRun:
         on_update: Callable[[int, float], object] = lambda _images, _loss: None,
         on_epoch: Callable[[Epoch], object] = lambda _row: None,
     ) -> bool:
-        """Train until finished (True), or until `stopping` says so (False; the checkpoint has all of it).
+        """Train until finished (return True), or until `stopping` returns True (return False, after a checkpoint).
 
-        `on_update` gets the images and the loss of each update, `on_epoch` each row of the curve.
+        Args:
+            stopping: asked before each update.
+            on_update: called with the number of images and the loss of each update.
+            on_epoch: called with each row of the curve.
 
         Raises:
             DivergedError: the loss is not finite.
@@ -221,7 +230,7 @@ class FinetuneRun:
         return True
 
     def _epoch(self, stopping: Callable[[], bool], on_update: Callable[[int, float], object]) -> bool:
-        """The rest of the epoch; False if it was stopped."""
+        """Run the rest of the epoch; return False if it was stopped."""
         done, saved_at = self.progress, time.monotonic()
         per_epoch = self.recipe.updates(len(self.train_rows))
         order = list(self.recipe.order(done.epoch, [self.images.labels[i] for i in self.train_rows]))
@@ -261,7 +270,10 @@ class FinetuneRun:
             ) from error
 
     def _decoded(self, epoch: int, order: Sequence[Sequence[Sequence[int]]], begin: int) -> Iterator[Pixels]:
-        """Pixels of the batches of an epoch's updates from `begin` on; an image that comes again is cut anew."""
+        """Yield pixels of the batches of an epoch's updates from `begin` on.
+
+        An image that comes again gets another crop.
+        """
         recipe = self.recipe
         rows = [[[self.train_rows[i] for i in batch] for batch in batches] for batches in order]
         seen = Counter(i for batches in rows[:begin] for batch in batches for i in batch)

@@ -1,4 +1,4 @@
-"""Labelled images in any of the forms that there are (`FORMS`) -> `Samples`."""
+"""Reads labelled images of any form (`FORMS`) into `Samples`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 
 
 def is_recording(path: Path) -> bool:
-    """Whether `path` is the folder of a recording."""
+    """Return True if `path` is the folder of a recording."""
     return (path / MANIFEST).is_file()
 
 
@@ -32,14 +32,14 @@ def read_samples(
 ) -> Samples:
     """List the labelled images of a folder, file or recording.
 
-    A label that is no class is an error; in a recording, which nobody can correct, it costs the image.
+    An unknown label raises an error. In a recording, which cannot be corrected, it only leaves the image out.
 
     Args:
-        path: what `flag` named.
+        path: the value of `flag`.
         flag: for messages.
-        classes: all that a label may be; None: whatever occurs.
+        classes: the labels that are allowed; None: all.
         decoder: of a recording's messages.
-        own_classes: the class names that a file brings may be labels in place of `classes`.
+        own_classes: the class names in a file may be labels in place of `classes`.
         listed: `classes` are those of model.classes, not labels of other images.
 
     Raises:
@@ -75,7 +75,7 @@ def read_samples(
 
 
 def _folder(folder: Path, flag: str) -> Samples:
-    """Images beside the subfolders are only counted, unless there are no others."""
+    """List the images of a folder by subfolder; images beside the subfolders are only counted, if there are others."""
     listed = list_folder(folder, linked=True)
     found = [file for file in listed if file.path.suffix.lower() in _SUFFIXES]
     files = [file for file in found if file.label is not None]

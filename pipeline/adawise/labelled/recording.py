@@ -1,4 +1,4 @@
-"""A labelled recording -> `Samples`: the images in it whose messages carry their true class."""
+"""Reads the labelled images of a recording, whose messages carry the true class, into `Samples`."""
 
 from __future__ import annotations
 
@@ -22,14 +22,15 @@ from adawise.records import Frame, Message, RowId, TopicPartition
 
 _POLL_RECORDS = 512
 _NOT_THERE = "the recording does not have it"
-_NEAR = 64  # messages that are passed over rather than sought: a row group has about as many
+_NEAR = 64  # messages to read and skip rather than seek past: about a row group
 
 Decoding = Callable[[Callable[..., Tensor]], Decoder]
-"""From what makes an image's tensor to a decoder of messages, within the bounds that are set."""
+"""A function from the function that makes an image's tensor to a decoder of messages, within the limits that are set.
+"""
 
 
 class _RecordedImage(NamedTuple):
-    """Where an image lies; `row` of the message, if that is a batch."""
+    """The place of an image; `row` is its row in the message, if that is a batch."""
 
     tp: TopicPartition
     offset: int
@@ -39,16 +40,16 @@ class _RecordedImage(NamedTuple):
 def recorded_samples(path: Path, flag: str, classes: tuple[str, ...] | None, decoder: Decoding) -> Samples:
     """List the labelled images of a recording in the order of their offsets, without decoding pixels.
 
-    Left out are images that the decoder rejects, and those whose label is none of `classes`.
+    Images that the decoder rejects, and those whose label is not in `classes`, are left out.
 
     Args:
         path: of the recording.
         flag: for messages.
-        classes: all that a label may be; None: whatever occurs.
-        decoder: makes what decodes its messages.
+        classes: the labels that are allowed; None: all.
+        decoder: makes the decoder of its messages.
 
     Raises:
-        SettingsError: no image in it has a label, or can be used.
+        SettingsError: no image in it has a label, or none can be used.
         SourceError: no recording, or a damaged one.
     """
     digest = hashlib.sha256()
@@ -108,9 +109,9 @@ def recorded_samples(path: Path, flag: str, classes: tuple[str, ...] | None, dec
 def recorded_rows(
     path: str, truths: Mapping[RowId, str], classes: tuple[str, ...] | None, decoder: Decoding
 ) -> Samples:
-    """The images of some rows of a recording, with labels that came later; only their messages are read.
+    """List some rows of a recording with labels that came later; only their messages are read.
 
-    Left out are those that the recording does not have (any more), and what `recorded_samples` leaves out.
+    Rows that the recording does not have (any more) are left out, as is what `recorded_samples` leaves out.
 
     Raises:
         SourceError: no recording, or a damaged one.
@@ -155,7 +156,7 @@ def _useless(frame: Frame, label: str, classes: frozenset[str] | None) -> str | 
 
 
 def _messages(path: Path) -> Iterator[Message]:
-    """Every message, partition by partition in the order of offsets."""
+    """Yield every message, partition by partition, in the order of offsets."""
     source = RecordingSource(str(path), order="offset", seed=0, max_poll_records=_POLL_RECORDS)
     try:
         for tp in source.poll(0.0).assigned:
@@ -169,19 +170,19 @@ def _messages(path: Path) -> Iterator[Message]:
 
 
 class _Reader:
-    """Encoded images of a recording, from any thread; those of the message that was read last stay in memory."""
+    """Encoded images of a recording, for any thread; the message that was read last stays in memory."""
 
     def __init__(self, path: str | Path, max_rows: int, forgotten: Forgotten = "fail") -> None:
         self._path, self._max_rows = path, max_rows
         self._source = RecordingSource(str(path), order="offset", seed=0, max_poll_records=1, forgotten=forgotten)
         self._source.poll(0.0)  # assigns the partitions
-        self._at: tuple[TopicPartition, int] | None = None  # the message before the next one of the source
+        self._at: tuple[TopicPartition, int] | None = None  # the message before the source's position
         self._held: tuple[TopicPartition, int] | None = None
         self._value, self._rows = b"", list[bytes | None]()
         self._lock = Lock()
 
     def __call__(self, image: _RecordedImage) -> bytes:
-        """The bytes; empty if it is null. Raises SourceError: the recording is damaged, or changed."""
+        """Return the image's bytes; empty if it is null. Raises SourceError: the recording is damaged, or changed."""
         place = image.tp, image.offset
         with self._lock:
             if self._held != place:
@@ -198,7 +199,7 @@ class _Reader:
             return self._rows[image.row] or b""
 
     def message(self, tp: TopicPartition, offset: int) -> Message | None:
-        """The message there; None if there is none. Raises SourceError: the recording is damaged."""
+        """Return the message at an offset; None if there is none. Raises SourceError: the recording is damaged."""
         with self._lock:
             return self._message(tp, offset)
 
@@ -212,7 +213,7 @@ class _Reader:
             self._source.resume([tp])
         found = next((message for message in self._polled() if message.offset >= offset), None)
         is_there = found is not None and found.offset == offset
-        self._at = (tp, offset) if is_there else None  # where the source is after another one is not known
+        self._at = (tp, offset) if is_there else None  # else the source's position is unknown
         return found if is_there else None
 
     def _polled(self) -> Iterator[Message]:

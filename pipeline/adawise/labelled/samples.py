@@ -1,4 +1,4 @@
-"""Labelled images as all commands have them: names, labels and bytes; and the part of them that is held out."""
+"""Labelled images as all commands use them: names, labels and bytes, and a held-out part."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from adawise.errors import SettingsError
 from adawise.labelled.stretches import Taken, split_by_stretches
 
 _AT_ONCE = 64  # images in memory while they are hashed
-_READERS = 8  # threads: many small files on a network drive are waited for, and not computed on
+_READERS = 8  # threads: reading many small files from a network drive takes waiting, not computing
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,15 +25,16 @@ class Samples:
         where: the folder, file or recording.
         names: of the images, unique in it.
         labels: class names.
-        classes: the class names that occur among images that can be used; the place's own order, else sorted.
-        read: a number to the encoded image, from any thread. Raises OSError, or SourceError of a damaged recording.
-        digest: changes with the names, labels and sizes; with every byte if it `is_exact`.
-        declared: class names that a file brings, in its order, whether they occur or not.
-        left_out: images that are known not to be of use before they are decoded: number to reason.
-        unlabelled: images beside these, without a label.
-        passed_over: files beside these whose suffix is no image's that is read: name to reason.
+        classes: the class names among usable images, in the source's own order, else sorted.
+        read: returns encoded image i, from any thread. Raises OSError, or SourceError for a damaged recording.
+        digest: changes with the names, labels and sizes; with every byte if `is_exact`.
+        is_exact: whether `digest` covers every byte.
+        declared: class names that a file declares, in its order, whether they occur or not.
+        left_out: images that are known to be unusable before decoding: number to reason.
+        unlabelled: number of further images, without a label.
+        passed_over: further files whose suffix is not that of a supported image: name to reason.
         empty: folders of classes without an image.
-        taken: the camera and time of each image of a recording; None where they are not known.
+        taken: the camera and time of each image of a recording; None if unknown.
     """
 
     where: str
@@ -55,17 +56,17 @@ class Samples:
 
     @property
     def usable(self) -> list[int]:
-        """The numbers of those that are not left out."""
+        """The numbers of the images that are not left out."""
         return [i for i in range(len(self)) if i not in self.left_out]
 
 
 def is_class_name(text: str) -> bool:
-    """One line that is not empty and has no spaces around it, as in a file of class names."""
+    """Return True for one non-empty line without spaces around it, as in a file of class names."""
     return bool(text) and text == " ".join(text.splitlines()).strip()
 
 
 def digest_of(names: Sequence[str], labels: Sequence[str], sizes: Sequence[int]) -> str:
-    """Of images in this order; sizes in bytes."""
+    """Return a digest of images in this order; sizes are in bytes."""
     text = json.dumps([list(names), list(labels), list(sizes)])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -76,13 +77,13 @@ def contents_digest(samples: Samples, rows: Sequence[int], on_read: Callable[[in
     Args:
         samples: where they are.
         rows: their numbers; the order counts.
-        on_read: gets how many images were read since the last call.
+        on_read: called with the number of images that were read since the last call.
     """
 
     def read(i: int) -> bytes:
         try:
             return samples.read(i)
-        except OSError:  # whoever decodes the image says so
+        except OSError:  # the decoding of the image reports the error
             return b""
 
     digest = hashlib.sha256()
@@ -96,12 +97,12 @@ def contents_digest(samples: Samples, rows: Sequence[int], on_read: Callable[[in
 
 
 def split(samples: Samples, share: float, seed: int) -> tuple[list[int], list[int]]:
-    """Return image numbers to train on and those held out: of each class the same share, at least one of each.
+    """Return image numbers to train on and those held out: the same share of each class, at least one of each.
 
-    Of a recording whole stretches of time are held out, about that share; see `split_by_stretches`.
+    Of a recording, whole stretches of time are held out, about that share; see `split_by_stretches`.
 
     Raises:
-        SettingsError: a class with one image.
+        SettingsError: a class has only one image.
     """
     by_class: dict[str, list[int]] = {}
     for i in samples.usable:

@@ -1,7 +1,7 @@
-"""Images of cameras -> what is trained on and what is held out: whole stretches of time of each camera.
+"""The split of camera images into training and held-out ones, by whole stretches of each camera's time.
 
-The frames before and after a held-out frame are near copies of it. If they were trained on, accuracy on held-out frames
-would say how well the model remembers, and the best epoch and the card would be chosen by that.
+The frames before and after a held-out frame are near copies of it. If the model were trained on them, accuracy on
+held-out frames would measure how well it remembers, and the best epoch and the card would be chosen by that.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-_SHORTEST = 8  # images of a stretch: a camera that has fewer is held out as a whole or not at all
-_LEAST = 2  # images of a stretch where longer ones would hold out too much: of cameras that have few
-_MOST = 1.5  # times the share that was asked for: if more is held out, stretches are cut shorter
+_SHORTEST = 8  # images of a stretch: a camera with fewer is held out whole or not at all
+_LEAST = 2  # images of a stretch, if longer stretches (of cameras with few images) would hold out too much
+_MOST = 1.5  # times the wanted share: if more is held out, stretches are cut shorter
 _BESIDE = 0.1  # of a stretch's length: images on each side that are used for neither
 
 
 class Taken(NamedTuple):
-    """The camera of an image and when it was taken: the broker's time in milliseconds, -1 if it is not known."""
+    """The camera of an image and when it was taken: the broker's time in milliseconds, -1 if unknown."""
 
     camera: str
     at_ms: int
@@ -28,17 +28,16 @@ class Taken(NamedTuple):
 def split_by_stretches(
     taken: Sequence[Taken], labels: Sequence[str], rows: Sequence[int], wanted: Mapping[str, int], seed: int
 ) -> tuple[list[int], list[int]]:
-    """Return the rows to train on and those held out; rows beside a held-out stretch are in neither.
+    """Return the rows to train on and those held out; rows beside a held-out stretch are usually in neither.
 
-    Images of a camera are ordered by time, or as they are listed where it is the same. Of each class about `wanted`
-    images are held out and at least one is left to train on. A class that is seen in one stretch alone is cut within
-    it.
+    Images of a camera are ordered by time, and by number where times are equal. About `wanted` images of each class are
+    held out, and at least one is left to train on. A class that occurs in only one stretch is cut within it.
 
     Args:
         taken: of each image.
         labels: of each image.
         rows: the images to split.
-        wanted: by class, fewer than it has.
+        wanted: number of images by class, fewer than the class has.
         seed: of the choice of stretches.
     """
     by_camera: dict[str, list[int]] = {}
@@ -50,6 +49,7 @@ def split_by_stretches(
     shortest = _SHORTEST
     stretches = _cut(cameras, parts, shortest)
     held_out = _held_out(stretches, labels, wanted, seed)
+    # Too much is held out: cut more stretches, and once that has no effect, allow shorter ones.
     while len(held_out) > _MOST * share * len(rows):
         longer = len(stretches)
         stretches = _cut(cameras, 2 * parts, shortest)
@@ -63,13 +63,14 @@ def split_by_stretches(
         held_out = _held_out(stretches, labels, wanted, seed)
     beside = {i for images in cameras for i in _beside(images, parts, held_out)}
     train = {*rows} - held_out - beside
+    # A class that would have no training image left keeps its images beside a stretch.
     rare = set(wanted) - {labels[i] for i in train}
     train |= {i for i in beside if labels[i] in rare}
     return sorted(train), sorted(held_out)
 
 
 def _cut(cameras: Sequence[list[int]], parts: int, shortest: int) -> list[list[int]]:
-    """Return each camera's images in so many stretches, or fewer where these would be too short."""
+    """Return each camera's images in `parts` stretches, or fewer where these would be too short."""
     return [
         stretch.tolist()
         for images in cameras
@@ -78,7 +79,7 @@ def _cut(cameras: Sequence[list[int]], parts: int, shortest: int) -> list[list[i
 
 
 def _held_out(stretches: Sequence[list[int]], labels: Sequence[str], wanted: Mapping[str, int], seed: int) -> set[int]:
-    """Return the images of stretches that together have about what is wanted, the rarest class first."""
+    """Return the images of stretches that together have about what is wanted, choosing for the rarest class first."""
     counts = [Counter(labels[i] for i in stretch) for stretch in stretches]
     total = Counter(labels[i] for stretch in stretches for i in stretch)
     held: Counter[str] = Counter()
@@ -89,12 +90,14 @@ def _held_out(stretches: Sequence[list[int]], labels: Sequence[str], wanted: Map
             having[label].append(s)
     for label in sorted(wanted, key=lambda label: (total[label], label)):
         for s in having[label]:
+            # A stretch may exceed what is wanted by half of its images; no class may lose all of its images.
             is_too_much = held[label] and held[label] + counts[s][label] / 2 > wanted[label]
             if s in chosen or is_too_much or any(held[other] + n >= total[other] for other, n in counts[s].items()):
                 continue
             chosen.add(s)
             held.update(counts[s])
     images = {i for s in chosen for i in stretches[s]}
+    # Classes that no stretch could hold out without taking all their images: hold out their last ones.
     missing: dict[str, list[int]] = {label: [] for label in wanted if not held[label]}
     for i in (i for stretch in stretches for i in stretch):
         if labels[i] in missing:

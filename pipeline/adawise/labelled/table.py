@@ -1,4 +1,4 @@
-"""A Parquet or Arrow file with the columns `image` and `label` -> `Samples`."""
+"""Reads a Parquet or Arrow file with the columns `image` and `label` into `Samples`."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from adawise.labelled.samples import Samples, digest_of
 
 
 def table_samples(path: Path, flag: str, classes: tuple[str, ...] | None) -> Samples:
-    """The rows of a table by class; `classes` names labels that are numbers where the file does not.
+    """Return the rows of a table, sorted by class; `classes` names integer labels if the file does not.
 
     Raises:
-        SettingsError: it cannot be read, or its columns do not do.
+        SettingsError: it cannot be read, or its columns are missing or of the wrong type.
     """
     table = _table(path, flag)
     for column in ("image", "label"):
@@ -68,7 +68,7 @@ def _table(path: Path, flag: str) -> pa.Table:
 
 
 def _bytes_column(column: pa.ChunkedArray, where: str) -> pa.ChunkedArray:
-    """Encoded images; a struct with the field `bytes`, as data-set libraries write it, is opened."""
+    """Return the encoded images; from a struct, as data-set libraries write it, its field `bytes`."""
     kind = column.type
     if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
         column = pa.chunked_array([chunk.field("bytes") for chunk in column.chunks], kind.field("bytes").type)
@@ -84,7 +84,10 @@ def _bytes_column(column: pa.ChunkedArray, where: str) -> pa.ChunkedArray:
 
 
 def _class_names(schema: pa.Schema) -> tuple[str, ...] | None:
-    """The names behind integer labels: `class_names` in the metadata, or the features that `datasets` writes there."""
+    """Return the names of integer labels: `class_names` in the metadata, or the features that `datasets` writes there.
+
+    None if the metadata has neither.
+    """
     metadata: dict[bytes, bytes] = schema.metadata or {}
     try:
         if b"class_names" in metadata:

@@ -1,1 +1,1 @@
-"""Labels that come later: their messages, how they lie on disk, and how rows are found for them."""
+"""Labels that come later: their messages, their files, and how they are matched to rows."""

@@ -1,6 +1,6 @@
-"""How labels lie on disk: a recording of their topic, each message with the labels that were read from it beside it.
+"""The files of labels: a recording of their topic, where each message has the labels that were read from it.
 
-So nothing of a message is ever lost, also of one that could not be read, and DuckDB reads the labels as they are:
+So nothing of a message is lost, even if it could not be read, and DuckDB reads the labels directly:
 
     SELECT unnest(labels, recursive := true) FROM 'ROOT/labels/topic-*/*/*.parquet'
 """
@@ -21,7 +21,7 @@ LABEL = pa.struct(
         pa.field("row_id", pa.string()),
         pa.field("stream_id", pa.string()),
         pa.field("captured_at", _TIME),
-        pa.field("label", pa.string()),  # null: what was said before is taken back
+        pa.field("label", pa.string()),  # null: an earlier label is withdrawn
         pa.field("labelled_at", _TIME),
         pa.field("problem", pa.string()),  # null: it could be read
     ]
@@ -31,9 +31,9 @@ FIELD = pa.field("labels", pa.list_(pa.field("element", LABEL, nullable=False)),
 
 @dataclass(slots=True)
 class LabelColumns:
-    """The column `labels` of a file, and how many there were so far.
+    """The column `labels` of a file, with counts of the labels so far.
 
-    A message counts once, also where its file is made again because the store did not take it.
+    A message counts once, even if its file is written again because the store did not accept it.
     """
 
     labels: int = 0
@@ -41,10 +41,10 @@ class LabelColumns:
     problems: dict[str, int] = field(default_factory=dict)
 
     fields: tuple[pa.Field, ...] = (FIELD,)
-    _counted: dict[TopicPartition, int] = field(default_factory=dict)  # the offset below which all are
+    _counted: dict[TopicPartition, int] = field(default_factory=dict)  # offsets below this one are counted
 
     def columns(self, messages: Sequence[Message]) -> list[pa.Array]:
-        """One list for each message, which follow one another in a partition."""
+        """Return one list of labels for each message; the messages of a partition are consecutive."""
         found = [read_labels(message) for message in messages]
         for message, labels in zip(messages, found, strict=True):
             if message.offset >= self._counted.get(message.topic_partition, 0):
@@ -61,7 +61,7 @@ class LabelColumns:
                     self.problems[label.problem] = self.problems.get(label.problem, 0) + 1
 
 
-_PROBLEMS = 20  # that are told apart
+_PROBLEMS = 20  # distinct ones that are counted separately
 
 
 def _plain(label: Label) -> dict[str, object]:

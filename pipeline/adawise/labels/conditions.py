@@ -1,7 +1,7 @@
-"""The labelled rows of an output by the condition that they were taken under, as far as its traces tell conditions.
+"""The labelled rows of an output by condition, as far as its traces have conditions.
 
-A condition is a stream's and has the number that its search gave it. Where that gave none (an earlier version, another
-strategy, no pixels) a day of the stream stands for it.
+A condition belongs to a stream and has the number that the search gave it. If the search gave none (an earlier version,
+another strategy, no pixels), a day of the stream takes its place.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ ORDER BY topic, partition, "offset", "index"
 
 
 class LabelledRow(NamedTuple):
-    """A row of a known class, the name of its condition, and what no other batch under it has: its first offset.
+    """A row of a known class, the name of its condition, and its batch, by the batch's first offset.
 
-    Where a batch has no trace, its number in its stream stands for it.
+    For a batch without a trace, the batch's number in its stream takes the place of the first offset.
     """
 
     row_id: RowId
@@ -56,7 +56,7 @@ class LabelledRow(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class LabelledRows:
-    """Rows in the order of their messages, where their labels are from, and what came of the others."""
+    """The rows in the order of their messages, the source of their labels, and notes on labels that were not used."""
 
     rows: tuple[LabelledRow, ...]
     source: str
@@ -64,11 +64,13 @@ class LabelledRows:
 
 
 def labelled_rows(root: str, classes: Collection[str], *, file: str | None = None, within_us: int = 0) -> LabelledRows:
-    """The accepted rows under a root that have a label, as `label` joins them.
+    """Return the accepted rows under a root that have a label, as `label` joins them.
 
-    Raises what `label` does, and SettingsError if no worker wrote there.
+    Raises:
+        SettingsError: no worker wrote there, or as `label`.
+        ChainError, StoreUnavailable: as `label`.
     """
-    from adawise.labels.join import label  # after what tells that DuckDB is not there
+    from adawise.labels.join import label  # imported here, after the check for DuckDB above
     from adawise.sink.read.duckdb_rows import translated
 
     with translated(root), closing(duckdb.connect()) as connection:

@@ -1,4 +1,4 @@
-"""A file of labels -> the table `given`, checked: a CSV, Parquet or Arrow file that somebody else wrote."""
+"""Reads a file of labels (CSV, Parquet or Arrow), which other programs write, into the checked table `given`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from adawise.store.store import as_pattern
 EXPECTED = "the columns label and row_id, or label, stream_id and captured_at (and, if you like, labelled_at)"
 
 ROW_ID = "[^/]{1,249}/[0-9]{1,9}/[0-9]{1,18}/[0-9]{1,9}"
-"""What a row is called: topic/partition/offset/index."""
+"""The pattern of a row id: topic/partition/offset/index."""
 
 _PARQUET = "FROM read_parquet(?, hive_partitioning = false)"
 _CSV = (
@@ -27,10 +27,10 @@ _FORMS = {
     **{".arrow": "arrow", ".feather": "arrow", ".ipc": "arrow"},
 }
 _TEXTS, _TIMES = ("label", "row_id", "stream_id"), ("captured_at", "labelled_at")
-_ROW_TEXT = 80  # characters of what was found
+_ROW_TEXT = 80  # characters of the wrong value that are shown
 _HEADER_TEXT = 65_536  # characters of the line that names the columns
 
-# RuntimeError is what DuckDB makes of a name or a text that is not UTF-8.
+# DuckDB raises RuntimeError for a name or a text that is not UTF-8.
 _UNREADABLE = (duckdb.Error, pa.ArrowException, OSError, UnicodeDecodeError, RuntimeError)
 
 _CHECK = f"""
@@ -52,9 +52,10 @@ SELECT number, problem, found FROM (
 
 
 def read_labels(connection: duckdb.DuckDBPyConnection, file: str) -> None:
-    """Make the table `given` of a file: `number` from 1 in its order, `label`, what it is a label of, `labelled_at`.
+    """Create the table `given` from a file: `number` from 1 in file order, `label`, what it labels, `labelled_at`.
 
-    Raises SettingsError for a file that cannot be read, columns that are not there, and the first row that is wrong.
+    Raises:
+        SettingsError: the file cannot be read, columns are missing, or a row is wrong; the first such row is named.
     """
     path = _existing(file)
     form = _FORMS[path.suffix.lower()]
@@ -83,7 +84,7 @@ def _existing(file: str) -> Path:
 
 
 def _columns(connection: duckdb.DuckDBPyConnection, path: Path, form: str) -> dict[str, str]:
-    """The names and types of its columns, as DuckDB calls them."""
+    """Return the names and types of the columns, in DuckDB's words."""
     if form == "arrow":
         with pa.memory_map(str(path)) as source:
             schema = pa.ipc.open_file(source).schema
@@ -96,7 +97,10 @@ def _columns(connection: duckdb.DuckDBPyConnection, path: Path, form: str) -> di
 
 
 def _header(path: Path) -> list[str]:
-    """The first line of a CSV: DuckDB, asked to find the columns out, passes over a line that does not fit others."""
+    """Return the column names of a CSV, from its first line.
+
+    DuckDB's own detection skips a first line that does not fit the others.
+    """
     opened = gzip.open if path.suffix.lower() == ".gz" else open
     with opened(path, "rt", encoding="utf-8-sig", newline="") as lines:
         names = next(csv.reader([lines.readline(_HEADER_TEXT)]), [])
@@ -126,7 +130,7 @@ def _load(connection: duckdb.DuckDBPyConnection, path: Path, form: str, columns:
     head = f"CREATE OR REPLACE TEMP TABLE given AS SELECT row_number() OVER () AS number, {', '.join(texts + times)}"
     head += f", {', '.join(written)}"
     if form != "arrow":
-        # CSV's columns are all read as text, so that what does not fit can be told with its row.
+        # All columns of a CSV are read as text, so that a value of the wrong form can be reported with its row.
         named = ", ".join("'" + name.replace("'", "''") + "': 'VARCHAR'" for name in columns)
         scan = _PARQUET if form == "parquet" else _CSV % named
         connection.execute(f"{head} {scan}", [as_pattern(str(path))])

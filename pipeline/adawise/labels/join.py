@@ -1,7 +1,7 @@
-"""The truth about images, joined to their rows: the view `labelled`, for which `judge` asks its questions.
+"""The join of true labels and rows: the view `labelled`, on which the queries of `judge` run.
 
-From a file, or else from the labels that `adawise labels` stored under the root, and from the producer (`true_label`)
-where these say nothing. Of several labels of a row the latest counts.
+Labels come from a file. Without one, they come from what `adawise labels` stored under the root, and from the producer
+(`true_label`) where that has none. If a row has several labels, the latest counts.
 """
 
 from __future__ import annotations
@@ -52,7 +52,13 @@ CREATE OR REPLACE TEMP TABLE truths
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """How many served images have a label of a class that can be served, where these are from, what else came of it."""
+    """The labels of served images.
+
+    Attributes:
+        source: where the labels that can be used come from.
+        labelled: accepted images with a label of a known class.
+        notes: what became of the other labels.
+    """
 
     source: str
     labelled: int
@@ -67,16 +73,19 @@ def label(
     within_us: int = 0,
     classes: Collection[str] | None = None,
 ) -> Labels:
-    """Make the view `labelled`: `predictions` that were accepted, with `truth`.
+    """Create the view `labelled`: the accepted rows of `predictions` that have a label of a known class, with `truth`.
 
     Args:
         connection: with the table `predictions`.
-        root: the output, under which `labels/` may be, or several.
-        file: a file of labels, which alone counts then; None: what is under the root, and what the producer said.
+        root: the output, which may contain `labels/`; or several outputs.
+        file: a file of labels, the only source if given; None: the labels under the root, and those of the producer.
         within_us: how far a label's time may be from its frame's, microseconds.
-        classes: what the models tell apart, beside the classes that are seen in the rows.
+        classes: the models' classes, in addition to those that occur in the rows.
 
-    Raises SettingsError for a file that cannot be used, ChainError for a damaged one under the root, StoreUnavailable.
+    Raises:
+        SettingsError: the file cannot be used.
+        ChainError: a file under the root is damaged.
+        StoreUnavailable: the store does not answer.
     """
     notes: list[str] = []
     rows = 0
@@ -109,7 +118,7 @@ def label(
 
 @dataclass(frozen=True, slots=True)
 class _Count:
-    """Images with the same truth. `collected`: by a label of the file or the chain, not by the producer's."""
+    """Images with the same truth. `collected`: the label is from the file or the chain, not from the producer."""
 
     accepted: bool
     truth: str

@@ -1,7 +1,8 @@
-"""Labels -> the rows that they are of, one for each row: the tables `found` and `truths`, in SQL.
+"""The matching of labels to rows, at most one label per row: the tables `found` and `truths`, in SQL.
 
-A label names its row, or its stream and when the image was taken. Of a time it is the nearest frame within a tolerance;
-of two that are as near the earlier one; of frames that share a time it is of none, for nobody can say of which.
+A label names its row, or its stream and the time of the image. A label with a time belongs to the nearest frame within
+a tolerance; of two equally near frames, to the earlier one. If several frames share that time, it belongs to none,
+since the right one is unknown.
 """
 
 from __future__ import annotations
@@ -55,22 +56,22 @@ FROM found GROUP BY ALL
 
 @dataclass(frozen=True, slots=True)
 class Matched:
-    """What came of the labels: `rows` that have one, and of how many labels."""
+    """Counts of the matching: labels that were given, and rows that have one."""
 
     given: int
     rows: int
     without_frame: int  # labels by time without a frame of that time
-    ambiguous: int  # labels of a time that several frames share
+    ambiguous: int  # labels whose time several frames share
     superseded: int  # rows with more than one label
-    contradictory: int  # of which not all say the same
+    contradictory: int  # of them, rows whose labels differ
 
 
 def match(connection: duckdb.DuckDBPyConnection, *, within_us: int) -> Matched:
-    """Make `truths` of `given`: a row's latest label by `labelled_at`, then by `number`; '' if it was withdrawn.
+    """Create `truths` from `given`: a row's latest label by `labelled_at`, then by `number`; '' if it was withdrawn.
 
     Args:
         connection: with `given` and `predictions`.
-        within_us: how far a label's time may be from that of the frame that it is of, in microseconds (>= 0).
+        within_us: how far a label's time may be from its frame's, microseconds, >= 0.
     """
     connection.execute(_BY_ROW)
     timed = _count(connection, "SELECT count(*) FROM given WHERE row_id IS NULL")

@@ -1,13 +1,14 @@
-"""A message of a label topic -> labels: which image, and what it shows.
+"""The parser of messages of a label topic: which image a label is for, and what the image shows.
 
 The value is a JSON object, or an array of them, or an Arrow IPC stream with these as columns:
 
     {"row_id": "frames/0/17/0", "label": "car"}
     {"stream_id": "gate-01", "captured_at": "2026-05-01T12:00:00.25Z", "label": "car"}
 
-`labelled_at` (a time too) may say when it was decided; else the broker's timestamp counts. Where neither row nor stream
-is named, the key is asked: a row id, or a stream id. `"label": null`, or no value at all under a row id as key, takes
-back what was said before. What cannot be read becomes a label with a `problem`, so that nothing is lost unseen.
+An optional `labelled_at` (a time) says when the label was decided; without it the broker's timestamp counts. If a label
+names neither row nor stream, the key does: a row id or a stream id. `"label": null` withdraws an earlier label, and so
+does a message without a value whose key is a row id. An unreadable label becomes one with a `problem`, so that nothing
+is lost unnoticed.
 """
 
 from __future__ import annotations
@@ -33,23 +34,24 @@ from adawise.errors import InvalidMessage
 from adawise.records import Message
 
 MAX_LABELS = 10_000
-"""Labels of one message, at most."""
+"""The most labels that one message may have."""
 
-_LEAST_BYTES = 8  # of a label: no less can say of which image it is
+_LEAST_BYTES = 8  # of a label: fewer cannot identify an image
 _MAX_TEXT_BYTES = 1_024
 _ROW_ID = re.compile(r"[^/]{1,249}/[0-9]{1,9}/[0-9]{1,18}/[0-9]{1,9}")
 _ARROW = b"\xff\xff\xff\xff"
 _TEXTS, _TIMES = ("row_id", "stream_id", "label"), ("captured_at", "labelled_at")
 _EXPECTED = "label and row_id, or label, stream_id and captured_at"
-_SHOWN = 80  # characters of what came
-_PROBLEM_TEXT = 400  # characters of what is told about it
+_SHOWN = 80  # characters of a value that are shown
+_PROBLEM_TEXT = 400  # characters of a problem
 
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """What one image shows: of a row, or of a stream at a time. `label` is None where an earlier one is taken back.
+    """The label of one image, which is named by its row or by its stream and time.
 
-    With a `problem`, what was expected and what came, the rest says nothing.
+    `label` is None if an earlier one is withdrawn. With a `problem` (what was expected and what came), the other fields
+    mean nothing.
     """
 
     row_id: str | None = None
@@ -61,15 +63,15 @@ class Label:
 
 
 class _Microseconds(int):
-    """Of Arrow, which says what its numbers are; a number of JSON may be anything."""
+    """A time from an Arrow column, whose unit is known; a number in JSON may mean anything."""
 
 
 class _Unread(Exception):
-    """What was expected, and what came."""
+    """Raised for an unreadable label; the message says what was expected and what came."""
 
 
 def read_labels(message: Message) -> list[Label]:
-    """The labels of a message, in its order; at least one, and never an error."""
+    """Return the labels of a message, in its order; there is at least one, and no error is raised."""
     key = _key(message.key)
     try:
         if message.value is None:
@@ -82,7 +84,7 @@ def read_labels(message: Message) -> list[Label]:
 
 
 def _problem(error: Exception) -> Label:
-    """Short, and text that a file can hold, whatever came."""
+    """Return a label with the problem, cut short, as text that a file can hold."""
     return Label(problem=str(error)[:_PROBLEM_TEXT].encode("utf-8", "replace").decode())
 
 
@@ -112,7 +114,7 @@ def _json(value: bytes) -> list[Any]:
 
 
 def _most(value: bytes) -> int:
-    """How many labels a value may hold: memory goes by them, and limits elsewhere by bytes."""
+    """Return how many labels a value may hold: memory grows with labels, while other limits are in bytes."""
     return max(1, min(MAX_LABELS, len(value) // _LEAST_BYTES))
 
 
@@ -150,13 +152,13 @@ def _is_time(kind: pa.DataType) -> bool:
 
 
 def _arrow_text(scalar: Any) -> str | None:
-    """The begin of a text, long enough to be refused if it is too long."""
+    """Return the beginning of a text, long enough that a text over the limit is still rejected."""
     raw = first_bytes(scalar, _MAX_TEXT_BYTES + 1)
     return None if raw is None else raw.decode("utf-8", "replace")
 
 
 def _label(row: Any, key: str | None) -> Label:
-    """One entry, complete and checked; or its problem."""
+    """Return the label of one entry, complete and checked, or its problem."""
     try:
         if not isinstance(row, Mapping):
             raise _Unread(f"expected a JSON object with {_EXPECTED}, got {_show(row)}")
@@ -192,7 +194,7 @@ def _text(row: Mapping[str, Any], name: str) -> str | None:
         raise _Unread(f"{name}: expected text, got {_show(value)}")
     try:
         size = len(value.encode())
-    except UnicodeEncodeError as error:  # JSON may name half a character
+    except UnicodeEncodeError as error:  # JSON may contain an unpaired surrogate
         raise _Unread(f"{name}: expected Unicode text, got half a character in {_show(value)}") from error
     if not 0 < size <= _MAX_TEXT_BYTES:
         raise _Unread(f"{name}: expected 1 to {_MAX_TEXT_BYTES} bytes of text, got {size}")

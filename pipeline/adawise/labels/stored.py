@@ -1,4 +1,4 @@
-"""The labels that `adawise labels` stored under a root -> the table `given`."""
+"""Reads the labels that `adawise labels` stored under a root into the table `given`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from adawise.errors import ChainError
 from adawise.store.store import as_pattern, open_store
 
 FOLDER = "labels"
-"""Under the root."""
+"""The folder under the root."""
 
 _GIVEN = """
 CREATE OR REPLACE TEMP TABLE given AS
@@ -29,7 +29,7 @@ FROM (
 
 @dataclass(frozen=True, slots=True)
 class StoredLabels:
-    """What was found: labels, and those that could not be read."""
+    """The labels that were found, those that could not be read included; `notes` counts the latter."""
 
     messages: int = 0
     notes: tuple[str, ...] = ()
@@ -37,9 +37,11 @@ class StoredLabels:
 
 
 def read_chain(connection: duckdb.DuckDBPyConnection, roots: Sequence[str]) -> StoredLabels:
-    """Make `given` of the labels under these roots, if there are any; one that two of them have counts once.
+    """Create `given` from the labels under these roots, if there are any; a label that is under two roots counts once.
 
-    Raises ChainError for a damaged file, StoreUnavailable.
+    Raises:
+        ChainError: a file is damaged.
+        StoreUnavailable: a store does not answer.
     """
     by_root = {root: _files(root) for root in roots}
     files = [file for found in by_root.values() for file in found]

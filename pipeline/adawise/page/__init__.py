@@ -1,4 +1,4 @@
-"""What pages share: one HTML file each, which opens offline; its skeleton, style, figures, tables and numbers."""
+"""Shared parts of pages, which are one HTML file each that opens offline: skeleton, style, figures, tables, numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a section of the page is made of: figures, each with one sentence that says what it shows, and tables."""
+"""The parts of a page's section: figures, each with one sentence that says what it shows, and tables."""
 
 from __future__ import annotations
 
@@ -9,9 +9,15 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Figure:
-    """`spec` is Vega-Lite's; `reading` one sentence computed from the same numbers; `wide` takes a whole line.
+    """A figure.
 
-    `query` names the query on the same page that made it, "" if there is none.
+    Attributes:
+        anchor: its name in the page.
+        title: above it.
+        reading: one sentence computed from the same numbers.
+        spec: Vega-Lite's.
+        wide: it takes a whole line.
+        query: the name of the query on the same page that made it; "" if there is none.
     """
 
     anchor: str
@@ -24,9 +30,9 @@ class Figure:
 
 @dataclass(frozen=True)
 class Key:
-    """One entry of a section's legend: `shape` is one that `render` has an outline of.
+    """One entry of a section's legend; `shape` is one for which `render` has an outline.
 
-    `of` names the data that it stands for; a script leaves the entry out where these are not known.
+    `of` names the data that the entry is for; a script hides the entry if there are no such data.
     """
 
     name: str
@@ -37,9 +43,9 @@ class Key:
 
 @dataclass(frozen=True)
 class Cell:
-    """`mark` says what an interval shows: better, worse, same (it contains 0), or "" (none); `note` stands below.
+    """One cell of a table. `mark` says what an interval shows: better, worse, same (it contains 0), or "" (none).
 
-    `prose` is words, which may take several lines.
+    `note` is below the text. `prose` is for words, which may take several lines.
     """
 
     text: str
@@ -50,7 +56,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Line:
-    """One row of a table; `kind`: served, strategy, reference."""
+    """One row of a table; `kind` is served, strategy or reference."""
 
     name: str
     cells: tuple[Cell, ...]
@@ -59,7 +65,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Table:
-    """`headers` are those of the cells, after that of the names; a `folded` one is opened by the reader."""
+    """A table; `headers` are those of the cells, `name_header` that of the names. The reader opens a `folded` one."""
 
     caption: str
     name_header: str
@@ -70,7 +76,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Section:
-    """`lead` says how to read what follows."""
+    """A section of a page; `lead` says how to read it."""
 
     anchor: str
     heading: str

@@ -1,4 +1,4 @@
-"""How numbers are written on a page: accuracies as .652, differences in points with their sign."""
+"""The notation of numbers on a page: accuracies as .652, differences in points with their sign."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ LEVEL = "95\u00a0%"  # of all intervals; the two stay on one line
 
 
 def three(value: float | None) -> str:
-    """.652: three digits, as the field writes accuracies."""
+    """Format with three digits, as papers write accuracies: .652."""
     return _digits(value, 3)
 
 
 def two(value: float | None) -> str:
-    """1.22 or .05: two digits, for forwards and alphas."""
+    """Format with two digits, for forwards and alphas: 1.22 or .05."""
     return _digits(value, 2)
 
 
@@ -27,23 +27,23 @@ def _digits(value: float | None, digits: int) -> str:
 
 
 def points(difference: float | None) -> str:
-    """+1.9: a difference of accuracies, in points."""
+    """Format a difference of accuracies in points: +1.9."""
     if difference is None or math.isnan(difference):
         return NOTHING
     return minus(f"{100 * difference:+.1f}")
 
 
 def points_between(ci: tuple[float, float]) -> str:
-    """+1.3 to +2.5: both ends of an interval of a difference, in points."""
+    """Format both ends of an interval of a difference, in points: +1.3 to +2.5."""
     return f"{points(ci[0])} to {points(ci[1])}"
 
 
 def listed(parts: Iterable[str]) -> str:
-    """a, b and c."""
+    """Join as "a, b and c"."""
     items: Sequence[str] = list(parts)
     return " and ".join([", ".join(items[:-1]), items[-1]] if len(items) > 1 else items)
 
 
 def minus(text: str) -> str:
-    """With the sign that is as wide as a plus."""
+    """Replace hyphens by the minus sign that is as wide as a plus."""
     return text.replace("-", "−")

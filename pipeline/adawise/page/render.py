@@ -1,4 +1,4 @@
-"""A page as text: a template of a package over the shared skeleton, with style, script and library in the same file."""
+"""The rendering of pages: a package's template over the shared skeleton, with style, script and library inline."""
 
 from __future__ import annotations
 
@@ -40,14 +40,16 @@ _OUTLINES = {  # of the legend's symbols, in a square from -8 to 8
 def render(
     package: str, template: str, *, styles: Sequence[str] = (), scripts: Sequence[str] = (), **values: Any
 ) -> str:
-    """The page as HTML; a function of its arguments alone. Whatever is in `values` is shown, never obeyed.
+    """Return the page as HTML, a function of its arguments alone; everything in `values` is escaped.
 
     Args:
-        package: whose template it is, beside its own styles and scripts.
-        template: its name; it extends `page/page.html.j2`, which says what it needs.
-        styles, scripts: file names, after the shared ones. Without a script every figure is drawn from its spec.
-        values: what the template speaks of: `headline`, `sentences`, `contents` (anchor, heading), `command`,
-            `versions` and its own.
+        package: the package that has the template, beside its own styles and scripts.
+        template: its name; it extends `page/page.html.j2`, which lists what it needs.
+        styles: file names, added to the shared ones.
+        scripts: file names, added to the shared ones; without a script every figure is drawn from its spec.
+        values: what the template uses: `headline`, `sentences`, `contents` (anchor, heading), `command`, `versions` and
+            its
+            own.
     """
     shared = PrefixLoader({"page": PackageLoader("adawise.page", ".")})
     environment = Environment(
@@ -70,13 +72,13 @@ def render(
 
 @cache
 def drawing_library() -> str:
-    """Vega, Vega-Lite and Vega-Embed as one script, of the version that the figures are written for."""
+    """Return Vega, Vega-Lite and Vega-Embed as one script, of the version that the figures are written for."""
     major, minor, *_ = alt.SCHEMA_VERSION.removeprefix("v").split(".")
     return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=f"{major}.{minor}")
 
 
 def inline(text: str) -> Markup:
-    """Script or style that is ours: not escaped, but unable to end its element."""
+    """Mark our own script or style as safe, changed so that it cannot end its element."""
     return Markup(re.sub("</(?=script|style)", r"<\\/", text, flags=re.IGNORECASE))
 
 

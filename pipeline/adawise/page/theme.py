@@ -1,7 +1,7 @@
-"""Colours and type of the figures.
+"""The colours and fonts of the figures.
 
-A colour is a custom property of the page's style, so that a figure drawn once follows light, dark and paper. The values
-stand in `colours.css`: told apart by people who confuse colours, and each series has a shape of its own besides.
+A colour is a custom property of the page's style, so that one figure adapts to light, dark and paper. The values are in
+`colours.css`. People who confuse colours can distinguish them, and each series has a shape of its own besides.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SERVED, ZERO_SHOT, FINE_TUNED, BEST_FIXED, ORACLE = (
 
 RANGE, TRIED, LEVEL = "var(--range)", "var(--tried)", "var(--level)"
 
-Layers = alt.LayerChart | alt.FacetChart  # what altair says that `layer` makes
+Layers = alt.LayerChart | alt.FacetChart  # the return types of `layer` in altair
 
 CONFIG: dict[str, Any] = {
     "background": None,
@@ -41,24 +41,24 @@ CONFIG: dict[str, Any] = {
         "labelLimit": 150,
         "tickCount": 6,
     },
-    "legend": {"disable": True},  # one for a section, in HTML, which wraps on a narrow screen
+    "legend": {"disable": True},  # one for each section, in HTML, which wraps on a narrow screen
     "text": {"color": INK, "fontSize": 11},
 }
 
 
 def spec(chart: Layers, *, height: int) -> dict[str, Any]:
-    """The chart as wide as its place on the page and `height` pixels high."""
+    """Return the spec of a chart that is as wide as its place on the page and `height` pixels high."""
     drawn: dict[str, Any] = chart.properties(width="container", height=height).configure().to_dict()
-    drawn.pop("$schema")  # an address; the page says by itself what it is
+    drawn.pop("$schema")  # an address; the page names the version by itself
     return {**drawn, "config": CONFIG}
 
 
 def labels(base: alt.Chart, **mark: Any) -> tuple[alt.Chart, alt.Chart]:
-    """The words of `base` on a rim of paper, so that they can be read across lines."""
+    """Return the text marks of `base` on a rim of paper, so that they can be read across lines."""
     rim = base.mark_text(stroke=PAPER, strokeWidth=4, strokeJoin="round", **mark)
     return rim, base.mark_text(**mark)
 
 
 def rows(values: list[dict[str, Any]]) -> alt.InlineData:
-    """Inline data."""
+    """Return values as inline data."""
     return alt.InlineData(values=values)

@@ -1,1 +1,1 @@
-"""What becomes of images, told at once: messages with predictions and alerts, on a topic of their own."""
+"""Results and alerts, published at once as messages on a topic of their own."""

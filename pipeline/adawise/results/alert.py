@@ -1,4 +1,4 @@
-"""Alerts as messages on the topic of results: raised, and cleared. Pure."""
+"""Messages of alerts on the topic of results, for raised and cleared ones. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CAUSES = ("seen", "gone", "silent", "heard", "forgotten", "rule_changed")
 
 
 def alert_id(alert: Alert) -> str:
-    """Of the alert from when it is raised until it is cleared, whoever tells it."""
+    """Return the id of the alert, the same from raised to cleared, whichever worker publishes it."""
     return f"{alert.rule}:{alert.row_id}:{alert.stream_id}"
 
 
@@ -72,7 +72,10 @@ FIELDS: Sequence[EventField[Alert]] = (
 
 
 def message_of_alert(alert: Alert, attempt: str, envelope: Envelope) -> EventMessage:
-    """The message of a change of an alert. Its id has no attempt: it is the same event, whoever tells it."""
+    """Return the message of a change of an alert.
+
+    Its id does not contain the attempt: it is the same event, whichever worker publishes it.
+    """
     kind = RAISED if alert.raised else CLEARED
     headers = envelope.headers(kind, f"{alert_id(alert)}:{kind.rpartition('.')[2]}", alert.stream_id, alert.at_us)
     return EventMessage(envelope.topic, text(alert.stream_id), encoded(plain(FIELDS, alert, attempt)), headers)

@@ -1,8 +1,8 @@
-"""Results as messages: a JSON object or an Arrow table, with the headers of a CloudEvent in Kafka's binary mode. Pure.
+"""Messages of results: a JSON object or an Arrow table, with CloudEvents headers in Kafka's binary mode. Pure.
 
-One table of fields says what a result has: the JSON, the Arrow schema and the JSON Schema of the reference follow from
-it. A message is one image, or the images of one batch. Its id has the attempt in it: what is sent twice is the same
-event, and what two workers made of the same image are two.
+One table of fields defines a result; the JSON, the Arrow schema and the JSON Schema of the reference follow from it. A
+message has one image, or the images of one batch. Its id contains the attempt: a message that is sent twice is the same
+event, and results of two workers for the same image are two events.
 """
 
 from __future__ import annotations
@@ -39,7 +39,10 @@ Subject = TypeVar("Subject")
 
 @dataclass(frozen=True, slots=True)
 class EventField(Generic[Subject]):
-    """One field of a value: its type as Arrow has it, what it is, and how it is had from subject and attempt."""
+    """One field of a value: its name, Arrow type and description, and `of`, which computes it from subject and attempt.
+
+    `values` lists the values that a field of text may have, if they are few.
+    """
 
     name: str
     kind: pa.DataType
@@ -50,7 +53,7 @@ class EventField(Generic[Subject]):
 
 
 def its(name: str) -> Callable[[Any, str], Any]:
-    """An attribute of the subject."""
+    """Return a function that returns an attribute of the subject."""
     return lambda subject, _: getattr(subject, name)
 
 
@@ -152,7 +155,10 @@ ARROW_SCHEMA = pa.schema([pa.field(field.name, field.kind, nullable=field.nullab
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EventMessage:
-    """A record for the topic of results. `shorten` makes it of fewer images, or of fewer labels; None: it cannot be."""
+    """A record for the topic of results.
+
+    `shorten` returns messages with fewer images or fewer labels; None if it cannot be shortened.
+    """
 
     topic: str
     key: bytes | None
@@ -178,7 +184,7 @@ class EventMessage:
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """What all events of a worker have in common: the topic, and what they are from (`source`, a URI reference)."""
+    """The common part of all events of a worker: the topic, and `source`, a URI reference of their origin."""
 
     topic: str
     source: str
@@ -186,20 +192,20 @@ class Envelope:
     def headers(
         self, kind: str, event_id: str, subject: str | None, at_us: int | None, content_type: str = JSON
     ) -> Headers:
-        """Of a CloudEvent in binary mode. `subject` is the camera, `at_us` when it happened."""
+        """Return the headers of a CloudEvent in binary mode; `subject` is the camera, `at_us` when it happened."""
         return (*_of_kind(content_type, kind, self.source), ("ce_id", text(event_id)), *_of_batch_too(subject, at_us))
 
 
 @lru_cache
 def _of_kind(content_type: str, kind: str, source: str) -> Headers:
-    """What is the same in every event of a kind."""
+    """Return the headers that all events of a kind share."""
     said = {"content-type": content_type, "ce_specversion": "1.0", "ce_type": kind, "ce_source": source}
     return tuple((name, text(value)) for name, value in said.items())
 
 
 @lru_cache
 def _of_batch_too(subject: str | None, at_us: int | None) -> Headers:
-    """What is the same in every event of a batch."""
+    """Return the headers that all events of a batch share."""
     said = {"ce_subject": subject or None, "ce_time": None if at_us is None else moment(at_us)}
     return tuple((name, text(value)) for name, value in said.items() if value is not None)
 
@@ -207,7 +213,7 @@ def _of_batch_too(subject: str | None, at_us: int | None) -> Headers:
 def messages_of(
     results: Sequence[RowResult], attempt: str, envelope: Envelope, *, per: Per, form: Form
 ) -> list[EventMessage]:
-    """Messages of the results of one batch, or of one image that was not accepted."""
+    """Return the messages of the results of one batch, or of one image that was not accepted."""
     if per == "image":
         return [_of_image(result, attempt, envelope) for result in results]
     return [_of_batch(results, attempt, envelope, form)]
@@ -249,7 +255,7 @@ def _of_batch(results: Sequence[RowResult], attempt: str, envelope: Envelope, fo
 
 
 def plain(fields: Sequence[EventField[Subject]], subject: Subject, attempt: str) -> dict[str, Any]:
-    """A JSON object of these fields, but for numbers that are not finite: `encoded` makes them null."""
+    """Return these fields as an object for JSON; numbers may still be nan or infinite, which `encoded` makes null."""
     said: dict[str, Any] = {}
     for field in fields:
         value = field.of(subject, attempt)
@@ -268,7 +274,7 @@ def _arrow(results: Sequence[RowResult], attempt: str) -> bytes:
 
 
 def _valid(value: Any) -> Any:
-    """The same with strings that UTF-8 can hold."""
+    """Return the value with strings that UTF-8 can hold."""
     if isinstance(value, str):
         return text(value).decode()
     if isinstance(value, dict):
@@ -277,7 +283,7 @@ def _valid(value: Any) -> Any:
 
 
 def _trace(results: Iterable[RowResult], span: str) -> Headers:
-    """The trace of the message that the images came in, gone on with; none if it was in none."""
+    """Return the headers that continue the trace of the images' message; none if it was in no trace."""
     meta: Mapping[str, str] = next(iter(results)).meta
     parent, state = meta.get(TRACEPARENT, ""), meta.get(TRACESTATE)
     if not is_traceparent(parent):
@@ -292,18 +298,18 @@ def _key(stream_id: str | None) -> bytes | None:
 
 @lru_cache
 def moment(at_us: int) -> str:
-    """RFC 3339 in UTC, of microseconds since the epoch."""
+    """Format microseconds since the epoch as RFC 3339 in UTC."""
     return (_EPOCH + timedelta(microseconds=at_us)).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def encoded(value: Mapping[str, Any]) -> bytes:
-    """As JSON in UTF-8; null for numbers that are not finite."""
+    """Encode as JSON in UTF-8, with null for numbers that are not finite."""
     try:
         return orjson.dumps(value)
-    except orjson.JSONEncodeError:  # for a string that is no UTF-8
+    except orjson.JSONEncodeError:  # for a string that UTF-8 cannot hold
         return orjson.dumps(_valid(value))
 
 
 def text(value: str) -> bytes:
-    """UTF-8; what that cannot hold (a lone surrogate, from hostile input) is replaced by "?"."""
+    """Encode as UTF-8; what it cannot hold (a lone surrogate, from hostile input) becomes "?"."""
     return value.encode("utf-8", "replace")

@@ -1,4 +1,4 @@
-"""What messages on the topic of results are, as JSON Schema: the reference has it, and tests hold messages to it."""
+"""The JSON Schema of messages on the topic of results, for the reference and for tests of messages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def json_schema() -> dict[str, Any]:
-    """Of the values of all messages; `ce_type` says which definition a message is of."""
+    """Return the schema of the values of all messages; the header `ce_type` says which definition a message has."""
     image = _object(FIELDS, "One image. ce_type is " + IMAGE)
     batch = {
         "description": "The images of one batch, in order. ce_type is " + BATCH,

@@ -1,4 +1,7 @@
-"""What is served for a batch, row by row: as `sink.results` has it from a segment, of what the worker holds. Pure."""
+"""Results of a batch, row by row, from what the worker holds; equal to what `sink.results` reads from a segment.
+
+Pure.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from adawise.records import Frame, RowResult, status_of
 
 
 def results_of_batch(served: Served, classes: Sequence[str], model_fingerprint: str) -> list[RowResult]:
-    """One result for each image of a batch, in its order."""
+    """Return one result for each image of a batch, in its order."""
     batch, predictions, trace = served
     best, probabilities = predictions.top_index.tolist(), predictions.top_probability.tolist()
     entropies = predictions.entropy.tolist()
@@ -49,7 +52,7 @@ def results_of_batch(served: Served, classes: Sequence[str], model_fingerprint: 
 
 
 def result_of_frame(frame: Frame, model_fingerprint: str) -> RowResult:
-    """The result of an image that was not accepted."""
+    """Return the result of an image that was not accepted."""
     return RowResult(
         row_id=frame.row_id,
         stream_id=frame.stream_id,

@@ -1,8 +1,8 @@
-"""Results on a topic of Kafka: at least once, in order for each camera, within bounded memory.
+"""The publisher of results to a Kafka topic: at least once, in order for each camera, within bounded memory.
 
-Order: one request is in flight at a time, and what follows a message that failed is sent again. An idempotent producer
-would keep duplicates away that retries make, and would not survive a broker that lost its data; a consumer has to know
-duplicates by their row anyway.
+For the order, one request is in flight at a time, and messages after one that failed are sent again. An idempotent
+producer would prevent duplicates by retries, but it would not survive a broker that lost its data. A consumer has to
+recognise duplicates by their row anyway.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from adawise.results.message import Envelope, EventMessage, Form, Per, messages_
 from adawise.results.served import result_of_frame, results_of_batch
 
 MESSAGE_BYTES = 2**20 - HEADERS_ROOM_BYTES
-"""Of a value; what a broker takes by default, with room for headers."""
+"""The most bytes of a value: what a broker takes by default, less room for headers."""
 
 _INFLIGHT_BYTES = 8 * 2**20
 _LINGER_MS = 5
@@ -34,14 +34,14 @@ class KafkaResults:
         prepare: called with the name of the topic before its first message.
         where: the brokers, for messages.
         topic: of the results.
-        source: what the events are from, a URI reference; asked at the first message.
-        classes: the class list that predictions index, of what does not say by what it was served.
-        model_fingerprint: of what served them, likewise.
+        source: returns the events' origin, a URI reference; called at each `send`.
+        classes: the class list that predictions index, unless a result names its own.
+        model_fingerprint: of the model that served them, unless a result names its own.
         when: see `ports.When`.
-        per: images of a message.
+        per: whether a message has one image or a batch.
         form: of its value.
-        max_inflight_bytes: unacknowledged bytes above which there is no room; what is sent at once always fits.
-        timeout_s: how long the broker is waited for.
+        max_inflight_bytes: unacknowledged bytes above which there is no room; what is sent in one call always fits.
+        timeout_s: how long to wait for the broker.
     """
 
     def __init__(
@@ -135,7 +135,7 @@ def open_results(
     form: Form,
     timeout_s: float,
 ) -> KafkaResults:
-    """Results on the broker; the topic is created if it is absent. Connects at the first message."""
+    """Return the publisher of results. It connects at the first message, and creates the topic if it is absent."""
     return KafkaResults(
         connect=producer_of(
             topics.bootstrap_servers,
@@ -160,7 +160,7 @@ def open_results(
 
 
 def result_topics(reach: Reach, *, partitions: int, retention_s: int) -> OwnTopics:
-    """The topic of results, if it is created: with so many partitions, forgetting messages by age."""
+    """Return the topic of results, to be created with this number of partitions, and with retention by age."""
     configs = {"cleanup.policy": "delete", "retention.ms": str(retention_s * 1000)}
     otherwise = "set results.enabled = false"
     return OwnTopics(**reach, what="results topic", otherwise=otherwise, partitions=partitions, configs=configs)

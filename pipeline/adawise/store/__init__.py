@@ -1,1 +1,1 @@
-"""Where bytes lie: a store that can create what is absent, in a folder or in a bucket. It knows no layout."""
+"""Storage of bytes: a store that can create what is absent, in a folder or in a bucket. It knows no layout."""

@@ -1,8 +1,8 @@
-"""What an object store answers when it does not do what it was asked: cause, whether that is waited for, remedy.
+"""Answers of an object store that did not do what it was asked: the cause, whether to wait, and the remedy.
 
-One table for all requests: the client library tells a refused PUT from a refused GET, and of a LIST it says only that
-it failed. What somebody mends elsewhere while the program runs (a clock, the network, the store itself) is waited for;
-what only a new start can bring (a key, a setting) is not.
+One table serves all requests. The client library names the cause of a refused PUT or GET, but of a LIST it says only
+that it failed. Causes that can be removed elsewhere while the program runs (a clock, the network, the store itself) are
+waited for. Causes that need a restart (a key, a setting) are not.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from adawise.errors import AdawiseError, SettingsError, StoreFull, StoreUnavaila
 
 
 class Answer(NamedTuple):
-    """`codes` are those of S3, of Google and Azure, and the client's errors; `statuses` count where no code does.
+    """One row of the table. `codes` are those of S3, Google and Azure, and the client's errors.
 
-    Both are alternatives as of a regular expression.
+    `statuses` count if no code matches. Both are alternatives of a regular expression.
     """
 
     codes: str
@@ -97,7 +97,7 @@ ANSWERS = (
         remedy="see the store's own state; work goes on by itself when it answers again",
     ),
 )
-"""In the order in which they are looked through, the codes of all first."""
+"""In order of precedence; codes are compared before statuses."""
 
 SILENCE = Answer(
     *("", ""),
@@ -108,13 +108,13 @@ SILENCE = Answer(
 
 
 def code_of(error: Exception) -> str:
-    """The store's own word for what went wrong, else the client's."""
+    """Return the store's code for the error, else the name of the client's error."""
     found = re.search(r"<Code>(\w+)</Code>|(redirect without LOCATION)", str(error))
     return type(error).__name__ if found is None else found[1] or found[2]
 
 
 def answer_of(error: Exception) -> Answer:
-    """The line of the table."""
+    """Return the row of the table for an error."""
     code, status = code_of(error), re.search(r"status code: (\d{3})", str(error))
     by_code = (answer for answer in ANSWERS if re.fullmatch(answer.codes, code))
     by_status = (answer for answer in ANSWERS if status and re.fullmatch(answer.statuses, status[1]))
@@ -122,12 +122,12 @@ def answer_of(error: Exception) -> Answer:
 
 
 def is_absent(error: FileNotFoundError) -> bool:
-    """True if it is the object that does not exist, and not the bucket."""
+    """Return True if the object does not exist, and False if the bucket does not."""
     return re.fullmatch(_NO_BUCKET, code_of(error)) is None
 
 
 def translated(error: Exception, where: str) -> AdawiseError:
-    """Our error for what the client library raised while it worked on `where`."""
+    """Return our error for an error that the client library raised while it worked on `where`."""
     answer = answer_of(error)
     said = f"{where}: expected the store to do this, but {answer.cause} ({brief(error)})"
     if answer.waits:
@@ -137,7 +137,7 @@ def translated(error: Exception, where: str) -> AdawiseError:
 
 
 def brief(error: Exception) -> str:
-    """What went wrong in one line: no dump of the request, and of an answer in XML the code and the message."""
+    """Return the error in one line, without the dump of the request; of an answer in XML, its code and message."""
     text = str(error).partition("\n\nDebug source")[0]
     request = re.search(r"Error performing ([A-Z]+) \S+ in \S+ - Server returned non-2xx status code: (.*)", text, re.S)
     if request is not None:

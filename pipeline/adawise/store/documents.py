@@ -1,7 +1,7 @@
-"""The documents of a root or a recording, each parsed by one strict and bounded model.
+"""The documents of a root or a recording, each parsed by one strict model of bounded size.
 
-A root may be copied, cut short, edited by hand or written to by others. What is not as this program writes it is
-damaged as a whole: no value of it is guessed, converted or taken.
+A root may be copied, truncated, edited by hand or written by others. A document that differs from what this program
+writes is damaged as a whole: none of its values is guessed, converted or used.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ def _finite(value: JsonValue) -> JsonValue:
 
 
 Plain = Annotated[JsonValue, AfterValidator(_finite)]
-"""A value of JSON of any type; its numbers are finite."""
+"""A JSON value of any type whose numbers are finite."""
 
 
 class Document(BaseModel):
-    """What a document holds. Names that it does not know are of later versions, and passed over."""
+    """The base of all documents. Unknown names are of later versions, and are ignored."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="ignore", allow_inf_nan=False)
 
@@ -41,7 +41,7 @@ Kind = TypeVar("Kind", bound=Document)
 
 
 def read_document(kind: type[Kind], data: bytes) -> Kind:
-    """The document of these bytes. Raises ValueError with the first thing that is wrong."""
+    """Parse a document. Raises ValueError that names the first fault."""
     if len(data) > MOST_BYTES:
         raise ValueError(f"it has {len(data)} bytes, expected {MOST_BYTES} at most")
     try:
@@ -56,7 +56,7 @@ def write_document(kind: type[Document], values: Mapping[str, Any], *, indent: i
     """Return the bytes of a document, which `read_document` reads.
 
     Raises:
-        ValueError: it would not be read: it is too large, a number is not finite, or a path is not UTF-8.
+        ValueError: it could not be read back: it is too large, a number is not finite, or a path is not UTF-8.
     """
     data = json.dumps(values, indent=indent).encode()
     read_document(kind, data)
@@ -64,7 +64,7 @@ def write_document(kind: type[Document], values: Mapping[str, Any], *, indent: i
 
 
 def parse(kind: type[Kind], store: Store, key: str, data: bytes) -> Kind:
-    """The document that was found at `key` of a root. Raises ChainError if it is damaged."""
+    """Parse the document that was found at `key` of a root. Raises ChainError if it is damaged."""
     try:
         return read_document(kind, data)
     except ValueError as error:
@@ -72,5 +72,5 @@ def parse(kind: type[Kind], store: Store, key: str, data: bytes) -> Kind:
 
 
 def unreadable(store: Store, key: str) -> ChainError:
-    """The error for a document that is damaged."""
+    """Return the error for a damaged document."""
     return ChainError(f"{store}: {key}: expected a claim written by this program, but it is damaged; restore it")

@@ -1,4 +1,4 @@
-"""Files and folders that outlive a power cut, and what the operating system says of them as errors of ours."""
+"""Files and folders that survive a power cut, and our errors for those of the operating system."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from uuid import uuid4
 from adawise.errors import SettingsError, StoreFull, StoreUnavailable
 
 TEMPORARY = ".tmp-"
-"""How the names of files begin that are being written."""
+"""The prefix of the names of files that are being written."""
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 # The operator has to act on these: waiting does not help.
@@ -22,7 +22,7 @@ _LASTING = {
     errno.EROFS,
     errno.ENOTDIR,
     errno.EISDIR,
-    errno.EEXIST,  # a file where a folder is to be: files that are to be created say so themselves
+    errno.EEXIST,  # a file where a folder is needed; callers that create files handle this error themselves
     errno.ELOOP,
     errno.ENAMETOOLONG,
     errno.ENOTSUP,
@@ -33,7 +33,7 @@ _LASTING = {
 
 @contextmanager
 def temporary_file(path: Path, data: bytes) -> Iterator[Path]:
-    """A durable temporary file with `data` beside `path`, gone at the end under that name."""
+    """Write `data` to a durable temporary file beside `path`; delete that name at the end of the block."""
     _make_folder(path.parent)
     temporary = path.with_name(f"{TEMPORARY}{uuid4().hex}")
     try:
@@ -47,7 +47,7 @@ def temporary_file(path: Path, data: bytes) -> Iterator[Path]:
 
 
 def _make_folder(folder: Path) -> None:
-    """Make `folder` and its parents, each durable before the next: a file in a lost folder is lost too."""
+    """Create `folder` and its parents, each durable before the next: a file in a lost folder is lost too."""
     if not folder.is_dir():
         _make_folder(folder.parent)
         folder.mkdir(exist_ok=True)
@@ -55,7 +55,7 @@ def _make_folder(folder: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make durable which names the folder has."""
+    """Make the names in a folder durable."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -65,7 +65,7 @@ def sync_folder(folder: Path) -> None:
 
 @contextmanager
 def translated(path: Path) -> Iterator[None]:
-    """Errors of the operating system -> ours, with the remedy."""
+    """Translate errors of the operating system into ours, with the remedy."""
     try:
         yield
     except OSError as error:

@@ -1,9 +1,9 @@
-"""The chain on S3, Google Cloud Storage, Azure and what speaks their protocols, through `obstore` (extra `s3`).
+"""The store on S3, Google Cloud Storage, Azure and compatible services, through `obstore` (extra `s3`).
 
 `create` is one conditional request (`If-None-Match: *`, for Google `x-goog-if-generation-match: 0`). A request whose
-answer was lost may have succeeded, and is sent again: the AlreadyExists that then comes back is the chain's to resolve,
-by the attempt that the object carries. obstore's own retries are off: they would hide which answer is a second one, and
-last for minutes, while the worker's main thread waits.
+answer was lost may have succeeded, and is sent again. The AlreadyExists that may follow is resolved by the chain, by
+the attempt that the object carries. obstore's own retries are off: they would hide which answer is a second one, and
+could last for minutes while the worker's main thread waits.
 """
 
 from __future__ import annotations
@@ -42,19 +42,20 @@ T = TypeVar("T")
 _PAGE = 1_000  # keys that one request lists
 
 ATTEMPTS = 4
-"""Tries of one request before StoreUnavailable; the worker's own retries come on top, with its partition paused."""
+"""Tries of one request before StoreUnavailable; the worker's own retries follow, with its partition paused."""
 
 CONNECT_S, REQUEST_S, RETRY_S = 3, 15, 15
 """Seconds: to connect; for one request with its answer; after which no further try begins.
 
-So a store that refuses is known to be down after some 2 s, one that never answers after 15 to 30 s: well below
-Kafka's `max.poll.interval.ms`. A segment of 64 MiB needs 4.5 MB/s; on a slower link raise `AWS_TIMEOUT` (or
-`GOOGLE_TIMEOUT`, `AZURE_TIMEOUT`) as "60s", which goes before `REQUEST_S`; so does `..._CONNECT_TIMEOUT`.
+So a store that refuses is known to be down after about 2 s, one that never answers after 15 to 30 s: well below Kafka's
+`max.poll.interval.ms`. A segment of 64 MiB needs 4.5 MB/s. On a slower link raise `AWS_TIMEOUT` (or `GOOGLE_TIMEOUT`,
+`AZURE_TIMEOUT`), for example to "60s"; it takes precedence over `REQUEST_S`, as `..._CONNECT_TIMEOUT` does over
+`CONNECT_S`.
 """
 
 _PROVIDERS = {"s3": "AWS", "s3a": "AWS", "gs": "GOOGLE", **dict.fromkeys(("az", "abfs", "abfss"), "AZURE")}
 _ENDPOINTS = ("AWS_ENDPOINT", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AZURE_ENDPOINT", "AZURE_STORAGE_ENDPOINT")
-# What `obstore` takes of its HTTP client: given some, it no longer reads the environment for the others.
+# The options of `obstore`'s HTTP client: if some are given, it no longer reads the environment for the others.
 _CLIENT_OPTIONS = (
     *("allow_http", "allow_invalid_certificates", "connect_timeout", "default_content_type", "http1_only"),
     *("http2_keep_alive_interval", "http2_keep_alive_timeout", "http2_keep_alive_while_idle", "http2_only"),
@@ -65,9 +66,10 @@ _BLOCK_BYTES = 1 << 18  # read at once, or as much as is asked for
 
 
 def open_url(url: str) -> ObjectStore:
-    """The store that a URL names; keys, region and endpoint come from the provider's usual environment variables.
+    """Open the store of a URL; keys, region and endpoint come from the provider's usual environment variables.
 
-    Raises SettingsError if the URL names no store, or the environment one that cannot be.
+    Raises:
+        SettingsError: the URL names no store, or the environment contains a wrong endpoint.
     """
     if url.startswith("memory://"):
         return ObjectStore(obstore.store.MemoryStore(), url=url)
@@ -84,14 +86,15 @@ def open_url(url: str) -> ObjectStore:
 
 
 def file_system(url: str) -> FsspecStore:
-    """The stores of the URL's scheme as a file system, for Arrow and DuckDB, which read parts of files.
+    """Return the stores of the URL's scheme as a file system, for Arrow and DuckDB, which read parts of files.
 
-    Raises SettingsError as `open_url`.
+    Raises:
+        SettingsError: as `open_url`.
     """
     from obstore.fsspec import FsspecStore
 
     scheme = url.partition("://")[0]
-    open_url(url)  # or the errors of a wrong URL would be fsspec's
+    open_url(url)  # for its errors: those of fsspec would not name the fault
     options = _client_options(_PROVIDERS[scheme], os.environ)
     retries: RetryConfig = {"max_retries": ATTEMPTS - 1, "retry_timeout": timedelta(seconds=RETRY_S)}
     found: FsspecStore = FsspecStore(scheme, client_options=options, retry_config=retries)  # type: ignore[call-overload]
@@ -99,27 +102,29 @@ def file_system(url: str) -> FsspecStore:
 
 
 def _client_options(provider: str, environment: Mapping[str, str]) -> ClientConfig:
-    """Our time-outs, and whatever the environment says of the HTTP client.
+    """Return our time-outs, and the environment's options of the HTTP client.
 
-    Raises SettingsError for an endpoint that is no URL, or that is not encrypted without leave.
+    Raises:
+        SettingsError: an endpoint is no URL, or is not encrypted without explicit permission.
     """
     options = {"connect_timeout": f"{CONNECT_S}s", "timeout": f"{REQUEST_S}s"}
     named = {option: environment.get(f"{provider}_{option.upper()}") for option in _CLIENT_OPTIONS}
     options |= {option: value for option, value in named.items() if value}
     for name in _ENDPOINTS:
         endpoint = environment.get(name, "") if name.startswith(provider) else ""
-        # The client would end the process at the one, and never send a request to the other.
+        # An endpoint without a scheme would make the client end the process; to one in clear text without permission it
+        # would never send a request.
         if endpoint and not re.match(r"https?://[^/]", endpoint):
             raise SettingsError(f"{name}: expected a URL as https://host:port, but it is {endpoint!r}; correct it")
         if endpoint.startswith("http://") and options.get("allow_http", "").lower() not in {"1", "true", "on", "yes"}:
             raise SettingsError(
                 f"{name}: expected https://, but it is {endpoint}; for one in clear text set {provider}_ALLOW_HTTP=true"
             )
-    return options  # type: ignore[return-value]  # values as text, as the environment has them
+    return options  # values as text, as in the environment
 
 
 def _tell(details: RetryDetails) -> None:
-    """In place of stamina's own event, which says which call it was, and nothing of the store."""
+    """Log a retry. It replaces stamina's own event, which names the call but not the store."""
     log = structlog.get_logger("store")
     log.warning(
         "store_retried", error=str(details.caused_by), tries=details.retry_num, wait_s=round(details.wait_for, 1)
@@ -130,7 +135,7 @@ set_on_retry_hooks([_tell])
 
 
 class ObjectStore:
-    """A bucket, or a prefix of one. `url` is what messages call it."""
+    """A bucket, or a prefix of one; `url` is its name in messages."""
 
     def __init__(self, store: obstore.store.ObjectStore, *, url: str, attempts: int = ATTEMPTS) -> None:
         self._store = store
@@ -147,8 +152,9 @@ class ObjectStore:
         def create() -> None:
             try:
                 obstore.put(self._store, key, data, mode="create", use_multipart=False)
-            except (exceptions.AlreadyExistsError, exceptions.PreconditionError) as error:  # Azure says either
-                if code_of(error) == "ConditionalRequestConflict":  # of S3: two create it now, and neither may have
+            except (exceptions.AlreadyExistsError, exceptions.PreconditionError) as error:  # Azure raises either
+                # S3: two writers create it now, and perhaps neither succeeds
+                if code_of(error) == "ConditionalRequestConflict":
                     raise
                 raise AlreadyExists(key) from None
 
@@ -156,7 +162,7 @@ class ObjectStore:
 
     def put(self, key: str, data: bytes) -> None:
         """See `Store.put`."""
-        # In one part: an upload in parts that breaks off leaves parts that are invisible and paid for.
+        # In one part: an interrupted multipart upload leaves parts that are invisible and cost money.
         self._ask(key, lambda: obstore.put(self._store, key, data, use_multipart=False))
 
     def get(self, key: str) -> bytes | None:
@@ -165,7 +171,7 @@ class ObjectStore:
         return self._ask(key, lambda: _unless_absent(lambda: bytes(obstore.get(self._store, key).bytes())))
 
     def open(self, key: str) -> BinaryIO | None:
-        """See `Store.open`: what is read is asked for in blocks."""
+        """See `Store.open`. The file requests blocks as it is read."""
 
         def begin() -> tuple[int, bytes]:
             found = obstore.get(self._store, key, options={"range": (0, _BLOCK_BYTES)})
@@ -175,7 +181,7 @@ class ObjectStore:
         return None if begun is None else io.BufferedReader(_Object(self, key, *begun), _BLOCK_BYTES)
 
     def range_of(self, key: str, first: int, until: int) -> bytes:
-        """The bytes [first, until) of `key`. Raises FileNotFoundError if it was removed."""
+        """Return the bytes [first, until) of `key`. Raises FileNotFoundError if it was removed."""
         data = self._ask(
             key, lambda: _unless_absent(lambda: bytes(obstore.get_range(self._store, key, start=first, end=until)))
         )
@@ -215,11 +221,11 @@ class ObjectStore:
 
     def modified(self, key: str) -> datetime | None:
         """See `Store.modified`."""
-        # HEAD would have no errors to tell.
+        # A HEAD request would return errors without a cause.
         return self._ask(key, lambda: _unless_absent(lambda: obstore.get(self._store, key).meta["last_modified"]))
 
     def sweep(self, prefix: str) -> None:
-        """See `Store.sweep`: an object is whole or absent, so nothing is ever left behind."""
+        """See `Store.sweep`. An object is whole or absent, so nothing is ever left behind."""
 
     def _ask(self, key: str, request: Callable[[], T]) -> T:
         for attempt in stamina.retry_context(on=StoreUnavailable, attempts=self._attempts, timeout=RETRY_S):
@@ -245,7 +251,7 @@ def _unless_absent(request: Callable[[], T]) -> T | None:
 
 
 class _Object(io.RawIOBase):
-    """An object as a file: `begin` are its first bytes, the others are asked for as they are read."""
+    """An object as a file. `begin` has its first bytes; the others are requested as they are read."""
 
     def __init__(self, store: ObjectStore, key: str, size: int, begin: bytes) -> None:
         self._ask, self._key, self._size, self._begin = store.range_of, key, size, begin

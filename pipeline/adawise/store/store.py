@@ -1,8 +1,8 @@
-"""Where the chain keeps its bytes: a store that can create what is absent, and says so if it is not.
+"""The storage of the chain: a store that creates a key only if it is absent, and says so if it is not.
 
 That one promise carries the whole sink: of two workers that create the same key, exactly one succeeds, and the key
-never changes afterwards. `LocalStore` keeps it with a hard link, on one file system; `object_store.ObjectStore` with
-conditional requests. Renaming and plain uploads overwrite silently, so `put` is for derived files alone.
+never changes afterwards. `LocalStore` keeps it by a hard link, on one file system; `object_store.ObjectStore` by
+conditional requests. Renaming and plain uploads overwrite silently, so `put` is only for derived files.
 """
 
 from __future__ import annotations
@@ -32,85 +32,90 @@ FAILPOINTS = (
     "traces.renamed",
     "traces.written",
 )
-"""Where a worker can die between complete rows and the committed offset; `failpoint` is called with each, in order.
+"""Points where a worker can die between complete rows and the committed offset; `failpoint` gets each, in order.
 
-The middle ones of each file are `LocalStore`'s own. Tests kill real processes here.
+The middle ones of each file exist only in `LocalStore`. Tests kill real processes here.
 """
 
 Failpoint = Callable[[str], None]
-"""Called with the name of a crash point just after what it names was done."""
+"""Called with the name of a crash point, just after the step of that name was done."""
 
 STALE_S = 3600.0
-"""A writer's temporary file of this age, in seconds, belongs to no living writer."""
+"""Age in seconds from which a temporary file belongs to no living writer."""
 
 
 DOCUMENT = "_sink.json"
-"""The key by which a folder is known again: while it holds the document that was seen there, it is the same root."""
+"""The key that identifies a root: while the folder has the document that was first read there, it is the same root."""
 
 _PLACE = re.compile(r"[a-z_]+(?:/[a-z]+)?/topic-[^/]+(?:/partition-[^/]+)?")
-_LOST_AND_FOUND = "lost+found"  # root's own folder at the top of a file system: nobody else may look into it
-_KINDS = {"predictions": "segment", "traces": "traces"}  # how crash points are called, by the first folder of a key
+_LOST_AND_FOUND = "lost+found"  # a folder of the file system itself, which only root may read
+_KINDS = {"predictions": "segment", "traces": "traces"}  # the prefix of crash points, by the first folder of a key
 
 
 class AlreadyExists(Exception):
-    """The key to be created exists. Not an error of the program: it never leaves the sink."""
+    """The key to be created exists. It is not an error of the program, and never leaves the sink."""
 
 
 class Store(Protocol):
-    """Keys (relative, with "/") to bytes. Safe to use from several threads and processes at once.
+    """A mapping from keys (relative, with "/") to bytes. Safe to use from several threads and processes at once.
 
     Every method raises StoreUnavailable when the store does not answer, and SettingsError when it never will: no
     permission, no such bucket, a file system without hard links.
     """
 
     def create(self, key: str, data: bytes) -> None:
-        """Create `key` whole and durable, or raise AlreadyExists; then the key that exists is durable.
+        """Create `key` whole and durable. Raises AlreadyExists, and then the existing key is durable.
 
-        After StoreUnavailable the key may or may not have been created. A store that tries again by itself may find
-        what its own first try created: AlreadyExists does not say whose it is.
+        After StoreUnavailable the key may or may not have been created. A store that retries by itself may find what
+        its own first try created: AlreadyExists does not say who created it.
         """
 
     def put(self, key: str, data: bytes) -> None:
-        """Create or replace `key` whole. Only for files that can be derived again."""
+        """Create or replace `key` atomically. Only for files that can be derived again."""
 
     def get(self, key: str) -> bytes | None:
-        """All bytes of `key`; None if it does not exist."""
+        """Return all bytes of `key`; None if it does not exist."""
 
     def open(self, key: str) -> BinaryIO | None:
-        """The bytes of `key`, to be read in parts; None if it does not exist. The caller closes it."""
+        """Open `key` to read it in parts; None if it does not exist. The caller closes the file."""
 
     def list(self, prefix: str) -> list[str]:
-        """All keys under the folder `prefix` ("" is the root), at any depth, sorted."""
+        """Return all keys under the folder `prefix` ("" is the root), at any depth, sorted."""
 
     def sizes(self, prefix: str) -> Mapping[str, int]:
-        """As `list`, with the bytes of each."""
+        """Return the keys as `list`, each with its size in bytes."""
 
     def page(self, folder: str, after: str = "") -> tuple[Sequence[str], bool]:
-        """The first keys right in `folder` that come after the name `after`, sorted, and whether they are all of them.
+        """Return the first keys directly in `folder` after the name `after`, sorted, and whether no more follow.
 
-        As many as one request brings, at least one if there is any: to find the end of a long list, not to read it.
+        It returns as many as one request brings, at least one if there is any. It serves to find the end of a long
+        list, not to read the list.
         """
 
     def delete(self, key: str) -> None:
-        """Remove `key` if it exists. Only for what readers no longer look for, and never the head of a chain."""
+        """Remove `key` if it exists.
+
+        Only for files that readers no longer look for, and never for the head of a chain.
+        """
 
     def modified(self, key: str) -> datetime | None:
-        """When `key` was last written, by the clock of the store; None if it does not exist."""
+        """Return when `key` was last written, by the store's clock; None if it does not exist."""
 
     def sweep(self, prefix: str) -> None:
         """Remove what dead writers left behind in the folder `prefix`."""
 
 
 def open_store(root: str, *, failpoint: Failpoint = lambda _: None) -> Store:
-    """The store for a path, or for a URL as `s3://bucket/prefix`.
+    """Open the store of a path, or of a URL such as `s3://bucket/prefix`.
 
-    Raises SettingsError for a URL whose extra is not installed or that names no store.
+    Raises:
+        SettingsError: the URL names no store, or its extra is not installed.
     """
     if "://" not in root:
         return LocalStore(Path(root), failpoint=failpoint)
     if root.startswith("file://"):
         return LocalStore(Path(root.removeprefix("file://")), failpoint=failpoint)
-    # Here, because only this store needs the extra `s3`.
+    # Imported here, because only this store needs the extra `s3`.
     from adawise.store import object_store
 
     return object_store.open_url(root)
@@ -131,21 +136,21 @@ def free_bytes(store: Store) -> int | None:
 
 
 def as_pattern(path: str) -> str:
-    """Return the pattern that matches this path alone. DuckDB takes each path that it is given for a pattern."""
+    """Return the pattern that matches this path alone, since DuckDB takes each path as a pattern."""
     return re.sub(r"([\[*?])", r"[\1]", path)
 
 
 class LocalStore:
-    """A folder of one file system that has hard links; several processes, also of several hosts, may share it.
+    """A folder of one file system with hard links; several processes, also on several hosts, may share it.
 
-    Once its own document was seen, a root without it is not this root: an unmounted disk leaves an empty folder behind,
-    which must not be taken for an empty store, and still less be written to.
+    Once the root's document was read, a folder without it is no longer that root. An unmounted disk leaves an empty
+    folder behind, which must not be taken for an empty store, and must not be written to.
     """
 
     def __init__(self, root: Path, *, failpoint: Failpoint = lambda _: None) -> None:
         self._root = root
         self._failpoint = failpoint
-        self._document: bytes | None = None  # of the root, once it was seen
+        self._document: bytes | None = None  # of the root, once it was read
 
     @override
     def __str__(self) -> str:
@@ -159,7 +164,7 @@ class LocalStore:
             try:
                 os.link(temporary, path)
             except FileExistsError:
-                # Whoever reads it now may build on it: its name must survive a power cut too.
+                # A process that reads the existing file now may build on it, so its name must survive a power cut too.
                 sync_folder(path.parent)
                 raise AlreadyExists(key) from None
             self._failpoint(f"{kind}.linked")
@@ -210,7 +215,7 @@ class LocalStore:
                 folders[:] = [name for name in folders if self._is_followed(Path(folder, name))]
                 key = (
                     Path(folder).relative_to(self._root).as_posix()
-                )  # once a folder: of 10,000 names it is what counts
+                )  # once per folder: with 10,000 names this dominates the cost
                 before = "" if key == "." else f"{key}/"
                 found += [before + name for name in names if not name.startswith(TEMPORARY)]
             self._check_root()
@@ -226,18 +231,18 @@ class LocalStore:
         return found
 
     def page(self, folder: str, after: str = "") -> tuple[Sequence[str], bool]:
-        """See `Store.page`: all of them, since a folder's names come in no order."""
+        """See `Store.page`. All keys are returned, since the names of a folder come in no order."""
         path, before = self._path(folder), folder.removesuffix("/")
         with translated(path):
             try:
-                names = os.listdir(path)  # a tenth of what `os.walk` takes, of millions of names
+                names = os.listdir(path)  # ten times faster than `os.walk` for millions of names
             except FileNotFoundError:
                 names = []
             self._check_root()
         return [f"{before}/{name}" for name in sorted(names) if name > after and not name.startswith(TEMPORARY)], True
 
     def delete(self, key: str) -> None:
-        """See `Store.delete`. A deletion that a power cut undoes is done again by whoever wanted it."""
+        """See `Store.delete`. If a power cut undoes a deletion, the caller deletes again."""
         path = self._path(key)
         with self._there(path):
             path.unlink(missing_ok=True)
@@ -253,18 +258,22 @@ class LocalStore:
                 return None
 
     def sweep(self, prefix: str) -> None:
-        """See `Store.sweep`: temporary files older than `STALE_S`; a living writer whose file goes tries again."""
+        """See `Store.sweep`. Temporary files older than `STALE_S` are removed.
+
+        A living writer whose file is removed tries again.
+        """
         folder = self._path(prefix)
         with translated(folder):
             for path in folder.glob(f"{TEMPORARY}*"):
-                with suppress(FileNotFoundError):  # its writer is done with it, or another one swept it
+                with suppress(FileNotFoundError):  # its writer is done with it, or another process swept it
                     if time.time() - path.stat().st_mtime > STALE_S:
                         path.unlink()
 
     def _is_followed(self, folder: Path) -> bool:
-        """True for a folder, and for a link in the place of a topic's or a partition's: it may lie on another disk.
+        """Return True for a folder, and for a link in place of the folder of a topic or a partition.
 
-        For no other link, so that links in a circle come to an end; nor for what a file system keeps at its top.
+        Such a link may lead to another disk. Other links are not followed, so that circles of links end; nor is the
+        folder that a file system keeps at its top.
         """
         if folder == self._root / _LOST_AND_FOUND:
             return False
@@ -272,19 +281,22 @@ class LocalStore:
 
     @contextmanager
     def _there(self, path: Path) -> Iterator[None]:
-        """Something is done below the root. It is there before and after, or nobody can say where it was done."""
+        """Check before and after the block that the root is still there.
+
+        Otherwise it is unknown where the block acted.
+        """
         with translated(path):
             self._check_root()
             yield
             self._check_root()
 
     def _check_root(self) -> None:
-        """Raise StoreUnavailable if this is not the root any more whose document was seen."""
+        """Raise StoreUnavailable if the folder no longer has the root's document that was read before."""
         if self._document is None:
             return
         try:
             found = (self._root / DOCUMENT).read_bytes()
-        except (FileNotFoundError, PermissionError):  # the latter where a mount point is closed to all
+        except (FileNotFoundError, PermissionError):  # the latter for a mount point that is closed to all users
             found = None
         if found != self._document:
             raise StoreUnavailable(
@@ -302,7 +314,7 @@ class LocalStore:
 
 
 def _kind(key: str) -> str:
-    """What the crash points of a key begin with."""
+    """Return the prefix of a key's crash points."""
     return _KINDS.get(key.split("/")[0], "claim")
 
 

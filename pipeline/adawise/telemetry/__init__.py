@@ -1,1 +1,1 @@
-"""Traces for OpenTelemetry: a span for each batch, in the trace that its messages came in (extra `otel`)."""
+"""Traces for OpenTelemetry: a span for each batch, in the trace of its messages (extra `otel`)."""

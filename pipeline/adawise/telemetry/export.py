@@ -1,4 +1,4 @@
-"""Where spans go: to a collector by OTLP over HTTP, as the standard OTEL_* variables say."""
+"""The export of spans: to a collector by OTLP over HTTP, as the standard OTEL_* variables configure it."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 
 from adawise.telemetry.spans import SpanObserver
 
-_LAST_S = 3.0  # for the last spans; a collector that is away holds no worker
+_LAST_S = 3.0  # for the last spans; a collector that does not answer must not hold up a worker
 
 
 def span_observer(service: str, exporter: SpanExporter | None = None) -> SpanObserver:
-    """An observer whose spans are exported in a thread; those that no collector takes are dropped.
+    """Return an observer whose spans are exported in a thread; spans that no collector accepts are dropped.
 
     Args:
-        service: what the process is called, unless OTEL_SERVICE_NAME or OTEL_RESOURCE_ATTRIBUTES say.
+        service: name of the process, unless OTEL_SERVICE_NAME or OTEL_RESOURCE_ATTRIBUTES names it.
         exporter: in place of OTLP.
     """
-    named = Resource.create({})  # reads the environment; unnamed, it begins with unknown_service
+    named = Resource.create({})  # reads the environment; without a name there, it begins with unknown_service
     is_named = not str(named.attributes[SERVICE_NAME]).startswith("unknown_service")
     resource = named if is_named else named.merge(Resource({SERVICE_NAME: service}))
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)

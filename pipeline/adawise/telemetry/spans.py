@@ -1,4 +1,4 @@
-"""Spans of a batch, made of what the worker tells anyway, so that its loop knows nothing of them.
+"""Spans of a batch, made from the worker's events, so that the worker's loop does not deal with them.
 
     batch         from its first message's timestamp until it was predicted
       gather      until its images were together: at the broker, decoding, waiting for the others
@@ -6,8 +6,9 @@
       forward     the forwards through the model; its share
     commit        from then until its rows were durable; a child of `batch` that may end seconds later
 
-The batch is a child of what its first message says in `traceparent`; to the other messages' traces it has links. A
-message whose timestamp is none, or lies more than an hour back, does not stretch it: `gather` is then left out.
+The batch is a child of the span in the `traceparent` of the first message that has one; it has links to the traces of
+the other messages. If the first message has no timestamp, or one more than an hour old, the batch begins when its
+images were together, and `gather` is left out.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from adawise.records import BatchTrace, Frame, ImageBatch, TopicPartition
 from adawise.worker.events import BatchServed, Event, PartitionLost, SegmentCommitted, Stopped
 
 MOST = 8_192
-"""Batches of a partition whose commit is waited for; those beyond have no span of it."""
+"""Batches of a partition that may wait for their commit; further ones have no `commit` span."""
 
 _LINKS = 128
 _LONGEST_MS = 3_600_000
@@ -45,12 +46,12 @@ class _Served(NamedTuple):
 
 
 class SpanObserver:
-    """Makes the spans of all batches that are sampled.
+    """Makes the spans of all sampled batches.
 
     Args:
-        provider: gives them to whoever exports; ended with the worker.
+        provider: passes spans to its exporters; ended with the worker.
         end: ends the provider.
-        now_ns: since the epoch.
+        now_ns: clock, nanoseconds since the epoch.
     """
 
     def __init__(
@@ -99,7 +100,11 @@ class SpanObserver:
         span.end(end_ns)
 
     def _committed(self, tp: TopicPartition, commit: Commit) -> None:
-        """End the spans of a segment. What was served while it waited for a store waits on; a lost race takes all."""
+        """End the `commit` spans of a segment's batches.
+
+        After a won commit, batches that were served while the segment waited for the store keep waiting. After a lost
+        race, the spans of all batches end with an error.
+        """
         now_ns, head, pending = self._now_ns(), commit.head, set(commit.head.pending)
         later: list[_Served] = []
         for served in self._waiting.pop(tp, ()):
@@ -124,14 +129,14 @@ class SpanObserver:
 
 
 def _begun(frames: tuple[Frame, ...], together_ns: int) -> int | None:
-    """When the first message of the batch was sent, if that can be believed."""
+    """Return when the first message of the batch was sent, in ns; None if its timestamp is absent or implausible."""
     sent_ms = frames[0].kafka_timestamp_ms
     waited_ms = together_ns / 1e6 - sent_ms
     return 1_000_000 * sent_ms if sent_ms >= 0 and 0 <= waited_ms <= _LONGEST_MS else None
 
 
 def _origin(frames: tuple[Frame, ...]) -> tuple[Context, list[Link]]:
-    """What the batch is a child of, and the other traces that its images came in."""
+    """Return the context that the batch is a child of, and links to the other traces of its images."""
     found: dict[str, tuple[Context, SpanContext]] = {}
     for frame in frames:
         parent = frame.meta.get("traceparent")
@@ -149,7 +154,7 @@ def _carrier(meta: Mapping[str, str]) -> dict[str, str]:
 
 
 def _facts(trace: BatchTrace) -> dict[str, str | int | float | bool]:
-    """Names of the semantic conventions where there are some."""
+    """Return the span's attributes, named by the semantic conventions where these have a name."""
     return {
         "messaging.system": "kafka",
         "messaging.operation.type": "process",

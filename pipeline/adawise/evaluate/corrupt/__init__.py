@@ -1,9 +1,10 @@
-"""Images -> the same images under a shift: the families of ImageNet-C (Hendrycks and Dietterich, arXiv 1903.12261).
+"""Corruptions of images: the families of ImageNet-C (Hendrycks and Dietterich, arXiv 1903.12261).
 
-The fifteen kinds and most severities are that benchmark's, on primitives of scikit-image. What differs, on purpose:
-lengths are given for its 224 px and scale with the picture, so that a severity means the same to a model of 70 px and
-to one of 336; frost is drawn, as the benchmark's photographs of it come without a licence; and where its own steps do
-not grow (fog, frost, glass blur, snow), ours do. So figures on these images are not to be compared with published ones.
+The fifteen kinds and most severities are those of the benchmark, on primitives of scikit-image. Some things differ on
+purpose. Lengths are given for its 224 px and scale with the picture, so that a severity means the same to a model of 70
+px and to one of 336. Frost is drawn, as the benchmark's photographs of it come without a licence. Where the benchmark's
+own steps do not grow (fog, frost, glass blur, snow), ours do. So figures on these images cannot be compared with
+published ones.
 
 The image is corrupted as the model would see it, after resize and crop, as in the benchmark.
 """
@@ -35,12 +36,12 @@ _FAMILIES = {
     "digital": ("contrast", "elastic", "pixelate", "jpeg"),
 }
 KINDS = {kind: family for family, kinds in _FAMILIES.items() for kind in kinds}
-"""Kind -> the module of this package that has a function of that name."""
+"""A kind, mapped to the module of this package that has a function of that name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Corruption:
-    """A kind of `KINDS` at a severity of `SEVERITIES`; its text, such as `fog2`, ends the name of a domain."""
+    """A kind of `KINDS` at a severity of `SEVERITIES`. Its text, such as `fog2`, ends the name of a domain."""
 
     kind: str
     severity: int
@@ -51,7 +52,9 @@ class Corruption:
 
 
 def parse(text: str) -> tuple[Corruption, ...]:
-    """`fog:2,motion_blur` -> corruptions in that order; `all` or `all:4` is every kind; without a severity it is 3.
+    """Parse `fog:2,motion_blur` into corruptions in that order.
+
+    `all` or `all:4` is every kind; the default severity is 3.
 
     Raises:
         SettingsError: there is no such kind or severity, one is named twice, or scikit-image is not installed.
@@ -79,7 +82,7 @@ def parse(text: str) -> tuple[Corruption, ...]:
 
 
 def corrupt(image: Pixels, corruption: Corruption, seed: int) -> Pixels:
-    """Uint8 `[3, S, S]` -> uint8 `[3, S, S]`; the result depends on the arguments alone, in any process."""
+    """Corrupt uint8 `[3, S, S]`; the result has the same shape and dtype, and depends on the arguments alone."""
     digest = hashlib.sha256(np.ascontiguousarray(image).tobytes()).digest()
     key = hashlib.sha256(f"{seed} {corruption.kind} {corruption.severity}".encode() + digest).digest()
     rng = np.random.default_rng(np.frombuffer(key, dtype=np.uint32))
@@ -88,9 +91,10 @@ def corrupt(image: Pixels, corruption: Corruption, seed: int) -> Pixels:
 
 
 def _function(kind: str) -> Callable[[Picture, int, np.random.Generator], Picture]:
-    """Float `[S, S, 3]` in [0, 1], a severity and random numbers -> float `[S, S, 3]`, to be clipped to [0, 1].
+    """Return the function of a kind: float `[S, S, 3]` in [0, 1], a severity and random numbers -> float `[S, S, 3]`.
 
-    Imported when it is needed: scikit-image takes a second, and is an extra.
+    Its result must be clipped to [0, 1]. The module is imported when it is needed: scikit-image is an extra, and its
+    import takes a second.
     """
     function: Callable[[Picture, int, np.random.Generator], Picture]
     function = getattr(import_module(f"{__name__}.{KINDS[kind]}"), kind)

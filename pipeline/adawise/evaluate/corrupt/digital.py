@@ -1,4 +1,4 @@
-"""What processing and storing do. Lengths are px of a picture of 224, and scale with it.
+"""Corruptions by processing and storing. Lengths are px of a picture of 224, and scale with it.
 
 Pictures are float `[S, S, 3]` in [0, 1].
 """
@@ -17,7 +17,7 @@ Picture = npt.NDArray[np.float64]
 
 
 def contrast(x: Picture, severity: int, rng: np.random.Generator) -> Picture:
-    """Flat light: distances to the mean shrink to .4, .3, .2, .1, .05."""
+    """Flatten the light: distances to the mean shrink to .4, .3, .2, .1, .05."""
     del rng
     kept = (0.4, 0.3, 0.2, 0.1, 0.05)[severity - 1]
     mean = x.mean(axis=(0, 1), keepdims=True)
@@ -25,7 +25,7 @@ def contrast(x: Picture, severity: int, rng: np.random.Generator) -> Picture:
 
 
 def elastic(x: Picture, severity: int, rng: np.random.Generator) -> Picture:
-    """Stretched and bent: displacements of sd 2, 3, 4, 5, 6 px, smoothed over 12, 10, 9, 8, 7 px."""
+    """Stretch and bend: displacements of sd 2, 3, 4, 5, 6 px, smoothed over 12, 10, 9, 8, 7 px."""
     sd, turn = ((2.0, 12.0), (3.0, 10.0), (4.0, 9.0), (5.0, 8.0), (6.0, 7.0))[severity - 1]
     field = np.stack([smooth(rng.normal(size=x.shape[:2]), scaled(turn, x)) for _ in range(2)])
     field *= scaled(sd, x) / field.std(axis=(1, 2), keepdims=True)
@@ -33,7 +33,7 @@ def elastic(x: Picture, severity: int, rng: np.random.Generator) -> Picture:
 
 
 def pixelate(x: Picture, severity: int, rng: np.random.Generator) -> Picture:
-    """Few pixels: .6, .5, .4, .3, .25 of them along each side, enlarged as squares."""
+    """Reduce to few pixels: .6, .5, .4, .3, .25 of them along each side, enlarged as squares."""
     del rng
     share = (0.6, 0.5, 0.4, 0.3, 0.25)[severity - 1]
     size = x.shape[1::-1]
@@ -42,7 +42,10 @@ def pixelate(x: Picture, severity: int, rng: np.random.Generator) -> Picture:
 
 
 def jpeg(x: Picture, severity: int, rng: np.random.Generator) -> Picture:
-    """Stored as JPEG of quality 25, 18, 15, 10, 7, at 224 px where the picture is smaller: its blocks have 8 px."""
+    """Store as JPEG of quality 25, 18, 15, 10, 7.
+
+    A smaller picture is stored at 224 px, since JPEG's blocks have 8 px.
+    """
     del rng
     quality = (25, 18, 15, 10, 7)[severity - 1]
     size = x.shape[1::-1]

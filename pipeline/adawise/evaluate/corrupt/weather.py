@@ -1,4 +1,4 @@
-"""What comes between camera and scene, and light. Lengths are px of a picture of 224, and scale with it.
+"""Corruptions by weather and light. Lengths are px of a picture of 224, and scale with it.
 
 Pictures are float `[S, S, 3]` in [0, 1]; results are not clipped.
 """
@@ -19,11 +19,11 @@ _OCTAVES = 7  # of clouds: from 2 cells across to 128
 
 
 def snow(x: Picture, severity: int, rng: np.random.Generator) -> Picture:
-    """Falling flakes over a paler picture.
+    """Add falling flakes to a paler picture.
 
-    A normal field of mean .1, .15, .5, .55, .6 and sd .3 in cells of 3, 2.5, 4, 4, 3 px is cut off below .5, .5, .85,
-    .85, .8, drawn down into trails of sd 4, 4, 8, 8, 12 px, and laid over a picture that keeps .8, .74, .68, .62, .55
-    of itself.
+    A normal field of mean .1, .15, .5, .55, .6 and sd .3, in cells of 3, 2.5, 4, 4, 3 px, is set to 0 below .5, .5,
+    .85, .85, .8 and drawn down into trails of sd 4, 4, 8, 8, 12 px. It is added to a picture that keeps .8, .74, .68,
+    .62, .55 of itself.
     """
     mean, cell, floor, sd, kept = (
         (0.1, 3.0, 0.5, 4.0, 0.80),
@@ -42,7 +42,10 @@ def snow(x: Picture, severity: int, rng: np.random.Generator) -> Picture:
 
 
 def frost(x: Picture, severity: int, rng: np.random.Generator) -> Picture:
-    """Ice crystals on the lens: .95, .85, .75, .68, .6 of the picture and .35, .55, .75, .95, 1.2 of a drawn layer."""
+    """Add ice crystals on the lens.
+
+    The result is .95, .85, .75, .68, .6 of the picture plus .35, .55, .75, .95, 1.2 of a drawn layer.
+    """
     kept, ice = ((0.95, 0.35), (0.85, 0.55), (0.75, 0.75), (0.68, 0.95), (0.60, 1.20))[severity - 1]
     needles = np.zeros(x.shape[:2])
     for strength in (1.0, 0.7, 0.5):
@@ -54,9 +57,9 @@ def frost(x: Picture, severity: int, rng: np.random.Generator) -> Picture:
 
 
 def fog(x: Picture, severity: int, rng: np.random.Generator) -> Picture:
-    """Light scattered in: .8, 1.2, 1.7, 2.4, 3.2 times a veil over the picture, scaled back to the picture's white.
+    """Add scattered light: .8, 1.2, 1.7, 2.4, 3.2 times a veil over the picture, scaled back to the picture's white.
 
-    The veil is made of clouds, octaves weaker by 4 each, and of .0, .1, .2, .3, .4 of plain white.
+    The veil is made of clouds, each octave weaker by a factor of 4, and of .0, .1, .2, .3, .4 of plain white.
     """
     dense, plain = ((0.8, 0.0), (1.2, 0.1), (1.7, 0.2), (2.4, 0.3), (3.2, 0.4))[severity - 1]
     white = float(x.max())
@@ -65,7 +68,7 @@ def fog(x: Picture, severity: int, rng: np.random.Generator) -> Picture:
 
 
 def brightness(x: Picture, severity: int, rng: np.random.Generator) -> Picture:
-    """Over-exposed: the value (of hue, saturation, value) raised by .1, .2, .3, .4, .5."""
+    """Over-expose: raise the value (of hue, saturation, value) by .1, .2, .3, .4, .5."""
     del rng
     hsv = rgb2hsv(x)
     hsv[..., 2] = np.clip(hsv[..., 2] + 0.1 * severity, 0.0, 1.0)
@@ -73,7 +76,10 @@ def brightness(x: Picture, severity: int, rng: np.random.Generator) -> Picture:
 
 
 def clouds(x: Picture, decay: float, rng: np.random.Generator) -> Field:
-    """A fractal in [0, 1], `[S, S]`: random grids of twice the cells, each `decay` times weaker than the one before."""
+    """Return a fractal in [0, 1], `[S, S]`: a sum of random grids.
+
+    Each grid has twice the cells of the one before, and is `decay` times weaker.
+    """
     total = np.zeros(x.shape[:2])
     for octave in range(_OCTAVES):
         cells = 2 ** (octave + 1) + 1
@@ -83,6 +89,6 @@ def clouds(x: Picture, decay: float, rng: np.random.Generator) -> Field:
 
 
 def _stretched(grid: Field, x: Picture, order: int = 1) -> Field:
-    """A grid over the whole picture, by splines of that order; cells that are smaller than a pixel are averaged."""
+    """Stretch a grid over the whole picture by splines of that order; cells smaller than a pixel are averaged."""
     shape = x.shape[:2]
     return np.asarray(resize(grid, shape, order=order, mode="reflect", anti_aliasing=grid.shape[0] > shape[0]))

@@ -1,1 +1,1 @@
-"""The page of an evaluation: one HTML file that opens offline, with advice, figures, tables and how it was made."""
+"""The page of an evaluation: one HTML file that opens offline, with advice, figures, tables and provenance."""

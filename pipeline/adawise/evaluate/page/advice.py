@@ -1,6 +1,6 @@
-"""The advice in three sentences: against the best fixed alpha, against the endpoints, where it gains and its cost.
+"""The advice in three sentences: against the best fixed alpha, against the endpoints, and where it gains at what cost.
 
-Better or worse is said only where the whole 95 % interval lies on one side of 0.
+A sentence says better or worse only if the whole 95 % interval lies on one side of 0.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from adawise.evaluate.result import Difference
 from adawise.page.blocks import Cell, Line, Table
 from adawise.page.notation import LEVEL, listed, points, points_between, three, two
 
-_WITH_INTERVALS = 2  # differences that a sentence gives one by one; the table has them all
+_WITH_INTERVALS = 2  # differences that a sentence lists one by one; the table has them all
 
 
 @dataclass(frozen=True)
 class EvaluationAdvice:
-    """`headline` is the shortest form of the first sentence; `table` has the numbers of all of them."""
+    """The advice. `headline` is the shortest form of the first sentence; `table` has the numbers of all sentences."""
 
     headline: str
     sentences: tuple[str, str, str]
@@ -29,7 +29,7 @@ class EvaluationAdvice:
 
 
 def advise(among: Sequence[View]) -> EvaluationAdvice:
-    """Of all views together."""
+    """Return the advice from all views together."""
     sentences = (_against_best_fixed(among), _against_endpoints(among), _where_and_cost(among))
     return EvaluationAdvice(_headline(among), sentences, _table(among))
 
@@ -78,7 +78,7 @@ def _compared(among: Sequence[View], difference: Callable[[View], Difference]) -
 
 
 def _on(some: Sequence[tuple[View, Difference]], of: int) -> str:
-    """Where, and by how much: each with its interval if they are few."""
+    """Name the views and the differences on them; with their intervals if they are few."""
     if len(some) <= _WITH_INTERVALS:
         return "on " + listed(
             f"{v.name} ({points(d.difference)} points, {LEVEL} {points_between(d.ci)})" for v, d in some

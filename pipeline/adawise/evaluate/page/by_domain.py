@@ -1,4 +1,4 @@
-"""Domain by domain and group by group: the mean may hide that one kind of image gains and another loses."""
+"""Accuracy by domain and by group: the mean may hide that one kind of image gains and another loses."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _SERIES = {  # name -> shape, colour
     DOMAIN_ORACLE: ("triangle-up", theme.ORACLE),
     SPLIT_HALF_ORACLE: ("cross", theme.ORACLE),
 }
-_ROW = 24  # pixels of a domain
+_ROW = 24  # height of a domain's row, pixels
 _NAMED = 3  # domains that a sentence names
 
 
 def section(among: Sequence[View], result: Result) -> Section:
-    """Two figures and two tables for each view."""
+    """Return the section, with two figures and up to two tables for each view."""
     figures: list[Figure] = []
     tables: list[Table] = []
     for view in among:
@@ -51,13 +51,13 @@ def section(among: Sequence[View], result: Result) -> Section:
 
 
 def _place(name: str, result: Result) -> tuple[int, str]:
-    """Groups in the order in which they first come, domains by name."""
+    """Return the sort key of a domain: groups in the order in which they first come, domains by name."""
     groups = list(dict.fromkeys(facts.group for facts in result.domains.values()))
     return groups.index(result.domains[name].group), name
 
 
 def _series(view: View) -> dict[str, Mapping[str, float]]:
-    """Accuracy by domain of what is served and of each reference."""
+    """Return accuracy by domain of the served strategy and of each reference."""
     found = {name: view.reference(name).domains for name in _SERIES if name != _SERVED}
     return {name: view.served.domains if name == _SERVED else found[name] for name in _SERIES}
 
@@ -66,7 +66,8 @@ def _accuracies(view: View, domains: Sequence[str]) -> Figure:
     series = _series(view)
     values = [
         {"domain": d, "accuracy": accuracies[d], "which": spoken(name)}
-        for name, accuracies in sorted(series.items(), key=lambda item: item[0] != _SERVED)  # below the others
+        # so that it is below the others
+        for name, accuracies in sorted(series.items(), key=lambda item: item[0] != _SERVED)
         for d in domains
     ]
     names = [spoken(name) for name in _SERIES]
@@ -146,7 +147,7 @@ def _gains_reading(view: View, over: Mapping[str, float]) -> str:
 
 
 def _groups(view: View) -> Table:
-    """Each strategy and reference by group."""
+    """Build the table of each strategy and reference by group."""
     groups = list(view.served.groups)
     lines = []
     for row in (*view.strategies, *(view.reference(name) for name in _SERIES if name != _SERVED)):

@@ -1,4 +1,4 @@
-"""Calibration: how far confidence is from being right (ECE), and what predictions cost in nats (NLL)."""
+"""Calibration: how far confidence is from accuracy (ECE), and what predictions cost in nats (NLL)."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from adawise.page.blocks import Figure, Key, Section
 from adawise.page.notation import three
 
 _HEIGHT = 260
-_BAR = 0.01  # ECE that the served may be above the better endpoint's
+_BAR = 0.01  # ECE by which the served strategy may exceed the better endpoint
 _SHOWN = (KINDS[0], KINDS[2], KINDS[3])
 
 
 def section(among: Sequence[View], calibration: str) -> Section:
-    """A figure for each view."""
+    """Return the section, with a figure for each view."""
     return Section(
         "calibration",
         "Calibration",
@@ -46,7 +46,7 @@ def _figure(view: View) -> Figure:
         for row in rows
         if not math.isnan(row.ece + row.nll)
     ]
-    values.sort(key=lambda v: KINDS.index(v["kind"]), reverse=True)  # what is served is drawn over the others
+    values.sort(key=lambda v: KINDS.index(v["kind"]), reverse=True)  # the served strategy is drawn over the others
     x = alt.X("nll:Q", title="NLL, nats").scale(zero=False, padding=40).axis(grid=False)
     y = alt.Y("ece:Q", title="ECE").scale(zero=False, padding=14)
     served = [v for v in values if v["kind"] == _SHOWN[0]]

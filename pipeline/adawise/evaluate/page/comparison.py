@@ -1,4 +1,4 @@
-"""The table of strategies: everything that was measured, with intervals; one for each view."""
+"""The table of strategies, one for each view: everything that was measured, with intervals."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from adawise.page.notation import NOTHING, points, points_between, three, two
 
 
 def section(among: Sequence[View]) -> Section:
-    """A table for each view."""
+    """Return the section, with a table for each view."""
     return Section(
         "strategies",
         "All strategies",
@@ -27,7 +27,7 @@ def section(among: Sequence[View]) -> Section:
 
 
 def difference_cell(difference: Difference | None) -> Cell:
-    """Points with their interval, and what the interval shows."""
+    """Return a cell with points, their interval, and a mark for what the interval shows."""
     if difference is None:
         return Cell("")
     mark = "better" if is_better(difference) else "worse" if is_worse(difference) else "same"

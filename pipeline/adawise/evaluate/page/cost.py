@@ -1,4 +1,4 @@
-"""Accuracy against forward-equivalents: every strategy, the front of those that none beats, and the one served."""
+"""Accuracy against forward-equivalents: every strategy, the Pareto front, and the strategy that is served."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ SHAPES = ("square", "circle", "triangle-up", "diamond")
 SIZES = (150, 80, 60, 80)
 COLOURS = (theme.SERVED, theme.INK, theme.MUTED, theme.ZERO_SHOT)
 _HEIGHT = 300
-_LABEL = 0.048  # of the height: two labels this far apart can both be read
+_LABEL = 0.048  # of the height: labels that are this far from each other do not overlap
 
 
 def section(among: Sequence[View]) -> Section:
-    """A figure for each view."""
+    """Return the section, with a figure for each view."""
     return Section(
         "cost",
         "Accuracy against cost",
@@ -43,7 +43,7 @@ def section(among: Sequence[View]) -> Section:
 
 
 def marked(kinds: Sequence[str]) -> dict[str, Any]:
-    """Shape and colour by `kind`, of the kinds that are drawn, and `size` in square pixels as it is."""
+    """Return the encodings of shape and colour by `kind`, for the kinds drawn, and of `size` in square pixels."""
     kept = [KINDS.index(kind) for kind in kinds]
     return {
         "shape": alt.Shape("kind:N").scale(domain=kinds, range=[SHAPES[k] for k in kept]),
@@ -58,7 +58,7 @@ def _figure(view: View) -> Figure:
     floor, top = _span(view, best, oracle)
     rows = (*view.strategies, *map(view.reference, FIXED))
     values = [_point(row, _kind(row, view, best), floor) for row in rows]
-    values.sort(key=lambda v: KINDS.index(v["kind"]), reverse=True)  # what is served is drawn over the others
+    values.sort(key=lambda v: KINDS.index(v["kind"]), reverse=True)  # the served strategy is drawn over the others
     end = 2.2 * max(v["fe"] for v in values)
     x = alt.X("fe:Q", title="FE (log scale)").scale(type="log", domain=(0.38, end), nice=False)
     x = x.axis(values=[1, 2, 3, 5, 10, 20, 50], format="~g", grid=False)
@@ -99,7 +99,7 @@ def _figure(view: View) -> Figure:
 
 
 def _span(view: View, best: Sequence[Row], oracle: float) -> tuple[float, float]:
-    """Accuracies that are drawn: what may be served, and the fixed alphas that are not far below it."""
+    """Return the range of accuracies to draw: what may be served, and the fixed alphas that matter."""
     shown = [*best, view.served, view.better_endpoint, view.reference(BEST_FIXED), view.reference(MIDDLE)]
     low = min(row.accuracy_ci[0] for row in shown)
     high = max(oracle, *(row.accuracy_ci[1] for row in shown))
@@ -108,7 +108,7 @@ def _span(view: View, best: Sequence[Row], oracle: float) -> tuple[float, float]
 
 
 def oracle_line(accuracy: float, y: alt.Y) -> tuple[alt.Chart, ...]:
-    """At what the split-half oracle serves."""
+    """Return the line at the accuracy of the split-half oracle."""
     line = alt.Chart(theme.rows([{"at": accuracy}]))
     return (line.mark_rule(strokeDash=[6, 4], strokeWidth=1.5, color=theme.ORACLE).encode(y=y),)
 
@@ -122,7 +122,7 @@ def _kind(row: Row, view: View, best: Sequence[Row]) -> str:
 
 
 def _point(row: Row, kind: str, floor: float) -> dict[str, Any]:
-    """One that lies below `floor` is drawn there; its label says so."""
+    """Return the values of one point; a point below `floor` is drawn at it, and its label says so."""
     low, high = row.accuracy_ci
     return {
         "name": spoken(row.strategy),
@@ -139,15 +139,15 @@ def _point(row: Row, kind: str, floor: float) -> dict[str, Any]:
 
 
 def _steps(best: Sequence[Row], end: float) -> list[dict[str, float]]:
-    """The front as steps, drawn on to the right end."""
+    """Return the front as steps that continue to the right end."""
     steps = [{"fe": row.fe, "at": row.accuracy} for row in best]
     return [*steps, {"fe": end, "at": steps[-1]["at"]}]
 
 
 def _names(values: Sequence[dict[str, Any]], best: Sequence[Row], view: View, height: float) -> list[dict[str, Any]]:
-    """Names beside points: fixed alphas on the left, what is served and the front on the right, none on another.
+    """Return the names beside points: fixed alphas on the left, the served strategy and the front on the right.
 
-    Where the front is crowded, names that find no place near their point are left out; the table has them.
+    No name covers another. If the front is crowded, a name without room near its point is left out; the table has it.
     """
     on_front = {row.strategy for row in best}
     chosen = [v for v in values if v["kind"] != "other strategy" or v["name"] in on_front or v["below"]]
@@ -166,7 +166,10 @@ def _names(values: Sequence[dict[str, Any]], best: Sequence[Row], view: View, he
 
 
 def _free(wanted: float, taken: Sequence[float], gap: float, farthest: float) -> float | None:
-    """The place nearest to `wanted` that is a `gap` from all taken, at most so many gaps away."""
+    """Return the place nearest to `wanted` that is a `gap` away from all `taken` ones.
+
+    None if that place is more than `farthest` gaps away.
+    """
     tried = [wanted, *(edge + sign * gap for edge in taken for sign in (1, -1))]
     free = [at for at in tried if all(abs(at - other) >= 0.999 * gap for other in taken)]
     nearest = min(free, key=lambda at: abs(at - wanted), default=None)
@@ -174,7 +177,10 @@ def _free(wanted: float, taken: Sequence[float], gap: float, farthest: float) ->
 
 
 def _column(value: dict[str, Any]) -> tuple[bool, int]:
-    """Labels of one column may hide each other: one side of the points, and FE within a factor of two."""
+    """Return the column of a label: its side of the points, and FE within a factor of two.
+
+    Only labels of one column can overlap.
+    """
     return value["kind"] == "fixed alpha" and not value["below"], floor(log2(max(value["fe"], 1.0)))
 
 
@@ -193,13 +199,16 @@ def _reading(view: View) -> str:
 
 
 def front(rows: Sequence[Row]) -> tuple[Row, ...]:
-    """Those that no other row beats at one of accuracy and FE without losing at the other; by FE."""
+    """Return the Pareto front, sorted by FE.
+
+    It has the rows that no other row beats at one of accuracy and FE without losing at the other.
+    """
     best = [row for row in rows if not any(_beats(other, row) for other in rows)]
     return tuple(sorted(best, key=lambda row: (row.fe, row.accuracy)))
 
 
 def beaten_by(row: Row, rows: Sequence[Row]) -> Row | None:
-    """The most accurate of the rows that beat `row`, if any."""
+    """Return the most accurate of the rows that beat `row`; None if there is none."""
     return max((other for other in rows if _beats(other, row)), key=lambda other: other.accuracy, default=None)
 
 

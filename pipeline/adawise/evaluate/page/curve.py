@@ -1,4 +1,4 @@
-"""Accuracy against forwards as the price of `warm` goes down: the one dial, beside what stands at the same place."""
+"""Accuracy against forwards as the price of `warm` goes down, beside other strategies and fixed alphas."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ _KINDS = {  # name -> shape, colour, size in square pixels
 }
 _SET, _OTHER, _STRATEGY, _FIXED = _KINDS
 _HEIGHT = 300
-_LABEL = 0.048  # of the height: two labels this far apart can both be read
-_REACH = 0.3  # of the curve's height: what lies farther below it is drawn at the floor
+_LABEL = 0.048  # of the height: labels that are this far from each other do not overlap
+_REACH = 0.3  # of the curve's height: points farther below the curve are drawn at the floor
 _TICKS = (1.01, 1.02, 1.05, 1.1, 1.2, 1.5, 2.0, 3.0, 5.0, 11.0, 21.0)
 
 
 def section(among: Sequence[View]) -> Section:
-    """A figure for each view, and one table of all."""
+    """Return the section, with a figure for each view and one table of all."""
     return Section(
         "price",
         "Accuracy by price",
@@ -59,7 +59,8 @@ def _figure(view: View) -> Figure:
     oracle = view.reference(SPLIT_HALF_ORACLE).accuracy
     moving = [{**_point(row, at, _SET if row is at else _OTHER), "place": k} for k, row in enumerate(view.prices)]
     values = [*moving, *(_point(row, at, _STRATEGY) for row in strategies)]
-    least = 0.6 * min(v["beyond"] for v in values)  # where 1 stands, which has no logarithm here
+    # The axis is the logarithm of forwards beyond 1, so that 1 itself needs a place of its own.
+    least = 0.6 * min(v["beyond"] for v in values)
     values += [{**_point(row, at, _FIXED), "beyond": least} for row in map(view.reference, FIXED)]
     low, high = min(v["low"] for v in moving), max(v["high"] for v in values)
     reach = _REACH * (high - low)
@@ -95,7 +96,7 @@ def _figure(view: View) -> Figure:
             ],
         ),
         *(
-            layer  # neighbours on the line have their names above and below in turn
+            layer  # names of neighbours on the line are above and below in turn
             for some, dy in ((moving[::2], -15), (moving[1::2], 17))
             for layer in theme.labels(alt.Chart(theme.rows(some)).encode(x=x, y=y, text="name:N"), dy=dy)
         ),
@@ -129,7 +130,7 @@ def _point(row: Row, at: Row, kind: str) -> dict[str, Any]:
 
 
 def _apart(values: Sequence[dict[str, Any]], gap: float) -> list[dict[str, Any]]:
-    """Names beside points; that of a fixed alpha goes up until it hides none below it."""
+    """Move labels so that they do not overlap: the name of a fixed alpha moves up until it covers none below it."""
     named, free = [], -math.inf
     for value in sorted(values, key=lambda v: (v["at"], v["accuracy"])):
         if value["kind"] == _FIXED:
@@ -140,7 +141,7 @@ def _apart(values: Sequence[dict[str, Any]], gap: float) -> list[dict[str, Any]]
 
 
 def _reading(view: View, place: int) -> str:
-    """What is set, the highest lower price that is shown to serve more, and the highest at which no loss is shown."""
+    """Describe the price that is set, the highest lower price that gains, and the highest price without shown loss."""
     at = view.prices[place]
     spare = next((r for r in view.prices[:place] if r.over_set and not is_worse(r.over_set)), None)
     more = next((r for r in view.prices[place:] if r.over_set and is_better(r.over_set)), None)
@@ -155,7 +156,7 @@ def _reading(view: View, place: int) -> str:
 
 
 def _table(among: Sequence[View]) -> Table:
-    """Prices by view: points over the price that is set, and FE."""
+    """Build the table of prices by view: points over the price that is set, and FE."""
     lines = []
     for rows in zip(*(view.prices for view in among), strict=True):
         is_set, fe = not rows[0].is_other_price, fmean(row.fe for row in rows)

@@ -1,4 +1,4 @@
-"""What people call a reference."""
+"""Names of references for readers."""
 
 from __future__ import annotations
 
@@ -24,5 +24,5 @@ _SPOKEN = {
 
 
 def spoken(name: str) -> str:
-    """What people call a reference; a strategy keeps its name."""
+    """Return the name of a reference for readers; a strategy keeps its name."""
     return _SPOKEN.get(name, name)

@@ -1,4 +1,4 @@
-"""Alpha over batches, as the served strategy moved it: what it followed, how late, and where it looked at others."""
+"""Figures of alpha over batches: what the served strategy followed, how late, and where it looked at other alphas."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from adawise.page.notation import two
 from adawise.text import counted
 
 _HEIGHT = 190
-_NAMED_BANDS = 40  # more names than this cannot be read
+_NAMED_BANDS = 40  # more names than this are illegible
 _NEAR = 0.1
 _LINES = ("served alpha", "mean of all seeds", "best alpha")
 _COLOURS = (theme.SERVED, theme.ORACLE, theme.BEST_FIXED)
@@ -26,7 +26,7 @@ _DASHES = ([1, 0], [1, 0], [5, 3])
 
 
 def section(among: Sequence[View], result: Result) -> Section:
-    """A figure for each view, of the first seed."""
+    """Return the section, with a figure for each view, of the first seed."""
     shown = tuple(_figure(view, result) for view in among)
     return Section(
         "paths",
@@ -85,14 +85,14 @@ def _legend(among: Sequence[View]) -> tuple[Key, ...]:
 
 
 def _best(p: PathRow, result: Result) -> float:
-    """nan where a batch mixes domains and it is not known."""
+    """Return the best alpha for a batch; nan if the batch mixes domains and it is unknown."""
     if p.best_alpha is not None:
         return p.best_alpha
     return result.domains[p.domain].best_alpha if p.domain else math.nan
 
 
 def _line(name: str, path: Sequence[PathRow], alphas: Sequence[float]) -> list[dict[str, Any]]:
-    """Each stream its own part: its alpha does not come from the stream before it."""
+    """Return the points of a line, split by stream: the alpha of a stream does not continue from the one before."""
     points = [
         {"line": name, "batch": p.batch, "alpha": alpha, "part": p.number}
         for p, alpha in zip(path, alphas, strict=True)
@@ -108,7 +108,7 @@ def _look(p: PathRow) -> dict[str, Any]:
 
 
 def _means(paths: Sequence[PathRow], batches: int) -> list[float]:
-    """The mean over seeds, which the lag is measured on."""
+    """Return the mean over seeds for each batch, as the lag is measured on it."""
     found: list[list[float]] = [[] for _ in range(batches)]
     for p in paths:
         if p.batch < batches:
@@ -117,7 +117,7 @@ def _means(paths: Sequence[PathRow], batches: int) -> list[float]:
 
 
 def _bands(path: Sequence[PathRow], x: alt.X) -> list[alt.Chart]:
-    """One band each visit, every second one shaded; named as long as there is room for names."""
+    """Return one band for each visit, every second one shaded, with names as long as there is room for them."""
     visits = [list(visit) for _, visit in groupby(path, key=lambda p: (p.number, p.domain))]
     if len(visits) < 2 or not all(p.domain for p in path):
         return []

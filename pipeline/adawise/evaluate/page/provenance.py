@@ -1,4 +1,4 @@
-"""How a result was made: the command, the tables by their content, and the versions that computed it."""
+"""The provenance of a result: the command, digests of the tables, and the versions that computed it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,14 @@ _PACKAGES = ("adawise", "torch", "botorch", "numpy", "altair", "vl-convert-pytho
 
 @dataclass(frozen=True)
 class Provenance:
-    """`command` as a shell takes it; `digests` SHA-256 by table; `versions` by package."""
+    """The origin of a result.
+
+    Attributes:
+        command: the command line, quoted for a shell.
+        created_at: when it was made.
+        digests: SHA-256 by table.
+        versions: version by package.
+    """
 
     command: str
     created_at: str
@@ -27,7 +34,7 @@ class Provenance:
 
 
 def provenance(arguments: Sequence[str], tables: Sequence[LogitTable], *, created_at: str) -> Provenance:
-    """Of `adawise` called with these arguments on these tables."""
+    """Return the provenance of `adawise` called with these arguments on these tables."""
     return Provenance(
         command=shlex.join(["adawise", *arguments]),
         created_at=created_at,
@@ -37,7 +44,7 @@ def provenance(arguments: Sequence[str], tables: Sequence[LogitTable], *, create
 
 
 def digest(table: LogitTable) -> str:
-    """SHA-256 of what a table says, in hex; however its file was compressed, and without its name."""
+    """Return the SHA-256 of a table's content in hex; the name and the compression of its file do not matter."""
     said = hashlib.sha256()
     for array in (table.logits, table.labels, np.asarray(table.alphas)):
         said.update(f"{array.dtype.str}{array.shape}".encode())

@@ -1,4 +1,4 @@
-"""The page itself: sections put into the template."""
+"""The writer of the page: it renders the sections into the template."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PAGE = "page.html"
 
 
 def write_page(folder: Path, result: Result, made: Provenance) -> Path:
-    """Write `page.html` into a folder that exists, and say where it is.
+    """Write `page.html` into an existing folder, and return its path.
 
     Raises:
         SettingsError: it cannot be written.
@@ -33,7 +33,7 @@ def write_page(folder: Path, result: Result, made: Provenance) -> Path:
 
 
 def page(result: Result, made: Provenance) -> str:
-    """The page as HTML; a function of its arguments alone. Names of domains and strategies are shown, never obeyed."""
+    """Return the page as HTML, a function of its arguments alone; names of domains and strategies are escaped."""
     sections, judged = _sections(result), advise(views(result))
     return render(
         "adawise.evaluate.page",

@@ -1,1 +1,1 @@
-"""A run of fine-tuning as one HTML file: the curve, accuracies by class, and what is taken for what."""
+"""The page of a fine-tuning run, one HTML file: the curve, accuracies by class, and confusions."""

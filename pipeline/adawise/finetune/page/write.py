@@ -1,4 +1,4 @@
-"""The page: the record of a run in figures and tables."""
+"""The page of a run: its record in figures and tables."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SERIES = {"theta_1": (theme.FINE_TUNED, "circle"), "alpha .5": (theme.SERVED, "
 
 
 def page(record: Mapping[str, Any], command: Sequence[str], mistakes: Sequence[WrongImage]) -> str:
-    """The page as HTML; a function of its arguments alone. Names of classes and images are shown, never obeyed."""
+    """Return the page as HTML, a function of its arguments alone; names of classes and images are escaped."""
     sections = (*_verdict(record), _curve(record), _classes(record), _confusions(record))
     contents = [(section.anchor, section.heading) for section in sections]
     return render(
@@ -41,7 +41,7 @@ def page(record: Mapping[str, Any], command: Sequence[str], mistakes: Sequence[W
 
 
 def _headline(record: Mapping[str, Any]) -> str:
-    """What will be served, if the recommendation is followed."""
+    """Return the headline: what is served if the recommendation is followed."""
     told = record.get("verdict")
     if told is None:
         zero, best = record["curve"][0]["accuracy"], record["best"]["accuracy"]
@@ -73,7 +73,7 @@ _GROUPS = {
 
 
 def _verdict(record: Mapping[str, Any]) -> tuple[Section, ...]:
-    """Nothing where the pair was not judged: by earlier versions."""
+    """Return the section on the pair; nothing if the pair was not judged, as in records of earlier versions."""
     told = record.get("verdict")
     if told is None:
         return ()
