@@ -1,1 +1,1 @@
-"""Streams of cameras, devices and videos as frames for a topic: read, watched, connected again."""
+"""Readers of cameras, devices and videos: they turn streams into frames for a topic, watch them and reconnect."""

@@ -1,7 +1,7 @@
-"""Where a camera's stream comes from, what of that may be shown, and what FFmpeg may open on its way. Pure.
+"""The address of a camera's stream: what of it may be shown, and what FFmpeg may open on its way. Pure.
 
-What may be opened is listed: a stream that is a playlist inside (HLS, concat), or a server that sends elsewhere, could
-otherwise have it read files, or ask hosts that only we can reach.
+What may be opened is listed. Otherwise a stream that contains a playlist (HLS, concat), or a server that redirects,
+could make FFmpeg read files, or send requests to hosts that only we can reach.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _CONTAINERS = (  # no playlists
 _PLAYLISTS = "hls,aac,ac3,mp3,webvtt"
 _DEVICE = "/dev/video"
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(//)?")
-_SECRET_LETTERS = 3  # shorter parts of a secret are in every word
+_SECRET_LETTERS = 3  # shorter parts of a secret occur in every text
 
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """What FFmpeg is asked to open: a name, the format if it is not to be found out, and its options."""
+    """The arguments for FFmpeg: the name to open, the format unless it is to be detected, and options."""
 
     name: str
     format: str | None
@@ -42,37 +42,44 @@ class Opening:
 
 
 def opening(source: str, transport: Transport = "tcp") -> Opening:
-    """How to open a path, a device or a URL."""
+    """Return how to open a path, a device or a URL."""
     scheme = scheme_of(source)
     allowed = {"protocol_whitelist": NETWORK.get(scheme, "file")}
-    if is_live(source):  # or a second of frames comes in a bunch at first, of which the rate is measured
+    if is_live(source):  # otherwise a second of frames first arrives in a burst, to measure the rate
         allowed["fpsprobesize"] = "0"
     if source.startswith(_DEVICE):
         return Opening(source, "video4linux2", allowed)
-    if scheme in ("rtsp", "rtsps"):  # over UDP a network that is full loses packets, and frames come out torn
+    if scheme in ("rtsp", "rtsps"):  # over UDP a full network loses packets, and frames come out torn
         return Opening(source, None, {**allowed, "rtsp_transport": transport})
-    if scheme in ("http", "https"):  # `redirects` follows
+    if scheme in ("http", "https"):  # `redirects` follows them instead
         allowed["max_redirects"] = "0"
-    # `concat:a|b.mp4` would be what it says
+    # A name like `concat:a|b.mp4` would be taken for a protocol.
     name = source if scheme in NETWORK or scheme == "file" else f"file:{source}"
     return Opening(name, None, {**allowed, "format_whitelist": _CONTAINERS})
 
 
 def opening_playlist(url: str, form: str) -> Opening:
-    """How to open a playlist of an HTTP server: everything that it names is asked of `redirects`."""
+    """Return how to open a playlist of an HTTP server: all that it names is fetched through `redirects`."""
     options = {"protocol_whitelist": NETWORK["https"], "format_whitelist": f"{_CONTAINERS},{_PLAYLISTS}"}
     return Opening(url, form, {**options, "fpsprobesize": "0", "http_persistent": "0", "http_multiple": "0"})
 
 
 def scheme_of(source: str) -> str:
-    """In lower case; empty for a path."""
+    """Return the scheme in lower case; "" for a path."""
     match = _URL.match(source)
     return match[1].lower() if match else ""
 
 
 @dataclass(frozen=True, slots=True)
 class UrlParts:
-    """A URL as FFmpeg takes it apart: a user with a password or "", a host in lower case, the rest with its port."""
+    """A URL as FFmpeg splits it.
+
+    Attributes:
+        scheme: in lower case.
+        user: the user with its password, or "".
+        host: in lower case.
+        place: the rest, beginning with the host and its port.
+    """
 
     scheme: str
     user: str
@@ -85,12 +92,12 @@ class UrlParts:
         return f"{self.scheme}://{self.place}"
 
     def with_user(self, user: str) -> str:
-        """The URL with this user in place of its own."""
+        """Return the URL with this user in place of its own."""
         return f"{self.scheme}://{user}{'@' if user else ''}{self.place}"
 
 
 def parts_of(url: str) -> UrlParts:
-    """By the rules of FFmpeg, which connects: the user ends at the last @ before the first /, ? or #."""
+    """Split by the rules of FFmpeg, which connects: the user ends at the last @ before the first /, ? or #."""
     match = _URL.match(url)
     rest = url[match.end() :] if match and match[2] else ""
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
@@ -103,7 +110,7 @@ _ENCRYPTED = ("rtsps", "https")
 
 
 def may_lead(source: str, target: str, hosts: Collection[str]) -> bool:
-    """Whether a camera may send us there: to its own host or one of `hosts`, and from encryption to encryption."""
+    """Return True if a camera may redirect there: to its own host or one of `hosts`, and not out of encryption."""
     here, there = parts_of(source), parts_of(target)
     is_kind = there.scheme.removesuffix("s") == here.scheme.removesuffix("s")
     is_encrypted = here.scheme not in _ENCRYPTED or there.scheme in _ENCRYPTED
@@ -111,37 +118,37 @@ def may_lead(source: str, target: str, hosts: Collection[str]) -> bool:
 
 
 def is_live(source: str) -> bool:
-    """Whether frames come at their own pace: a network stream or a capture device (Linux)."""
+    """Return True if frames come at their own pace: a network stream or a capture device (Linux)."""
     return scheme_of(source) in NETWORK or source.startswith(_DEVICE)
 
 
 def is_video(source: str) -> bool:
-    """Whether it is a video or a stream, by its form."""
+    """Return True if it is a video or a stream, by its form."""
     return is_live(source) or Path(source).suffix.lower() in VIDEO_SUFFIXES
 
 
 def with_credentials(url: str, username: str, password: str) -> str:
-    """The URL with a user's name and password in it, whatever letters they have."""
+    """Return the URL with a user's name and password in it, whatever characters they have."""
     match = _URL.match(url)
     assert match is not None, url
     return f"{match[0]}{quote(username, safe='')}:{quote(password, safe='')}@{url[match.end() :]}"
 
 
 def masked(source: str) -> str:
-    """The source as messages and logs may show it: of a URL neither password nor query."""
+    """Return the source as messages and logs may show it: a URL without its password and query."""
     return address_of(source).shown
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A source taken apart. `shown` and `name`, of the file or the last part of the path, hold nothing secret."""
+    """The parts of a source. `shown` and `name`, of the file or the path's last part, hold nothing secret."""
 
     shown: str
     name: str
     secrets: tuple[str, ...] = ()
 
     def hide(self, text: str) -> str:
-        """What another program says of the source, without the secrets and what it may have cut out of them."""
+        """Return another program's text about the source, without the secrets and any parts of them."""
         parts = {part for secret in self.secrets for part in (secret, *re.split(r"[/?#&=:@;]", secret))}
         parts |= {unquote(part) for part in parts}
         for part in sorted((part for part in parts if len(part) >= _SECRET_LETTERS), key=len, reverse=True):
@@ -150,7 +157,7 @@ class Address:
 
 
 def address_of(source: str) -> Address:
-    """By RFC 3986, but for the user's part: it ends at the last @, as people do not escape a / or @ in a password."""
+    """Split by RFC 3986, except that the user ends at the last @, as people do not escape / or @ in a password."""
     match = _URL.match(source)
     if match is None or not (match[2] or match[1].lower() in NETWORK):
         return Address(source, Path(source).name)
@@ -161,7 +168,7 @@ def address_of(source: str) -> Address:
         return Address(f"{match[0]}***", "", (before, query))
     user, at, place = before.rpartition("@")
     name, colon, password = user.partition(":")
-    if not colon or not re.fullmatch(r"[\w.-]+", name):  # a token in place of a name, or what is hard to tell
+    if not colon or not re.fullmatch(r"[\w.-]+", name):  # a token in place of a name, or a form that is ambiguous
         name, password = "", user
     shown = f"{match[0]}{name}{':' if name else ''}{'***@' if at else ''}{place}{mark}{'***' if mark else ''}"
     return Address(shown, Path(place.partition("/")[2]).name, (password, query))

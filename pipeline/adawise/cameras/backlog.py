@@ -1,4 +1,4 @@
-"""Frames of one camera that wait for the broker, within bounds: a broker that is slow or away costs frames, or time."""
+"""The bounded queue of one camera's frames that wait for the broker: a slow broker costs frames, or time."""
 
 from __future__ import annotations
 
@@ -29,28 +29,28 @@ class FrameRecord:
 
     @property
     def timestamp_ms(self) -> int:
-        """Kafka's, by which the worker closes batches."""
+        """Kafka's timestamp, by which the worker closes batches."""
         return self.taken_us // 1_000
 
     @property
     def size_bytes(self) -> int:
-        """What it weighs in memory."""
+        """The bytes that it takes in memory."""
         return len(self.value) + sum(len(name) + len(value) for name, value in self.headers)
 
     def smaller(self) -> Sequence[FrameRecord] | None:
-        """A picture that the topic does not take is given up, and that is told; the next one may be smaller."""
+        """Report the frame as given up and return None: the topic does not take its size, but the next may fit."""
         self.given_up()
         return None
 
 
 class Backlog:
-    """The oldest first. One thread puts in, another takes out.
+    """A queue of frames, oldest first. One thread puts in, another takes out.
 
     Args:
-        most_bytes: of them; one frame always fits.
-        when_full: the oldest are dropped, or whoever puts in waits.
+        most_bytes: of the frames; one frame always fits.
+        when_full: "drop" drops the oldest frames; "wait" makes `put` wait.
         came: called when there is something to take.
-        former: what it takes over: nobody puts in there any more.
+        former: the backlog that this one takes over; no thread puts in there any more.
     """
 
     def __init__(
@@ -66,7 +66,10 @@ class Backlog:
         self._changed = threading.Condition()
 
     def put(self, record: FrameRecord, should_stop: Callable[[], bool]) -> int:
-        """Put it in: how many others were dropped for it. Where it waits, that ends when told to stop."""
+        """Put a frame in; return how many others were dropped for it.
+
+        Where it waits for room, it stops waiting once `should_stop` returns True.
+        """
         dropped = 0
         with self._changed:
             while self._records and self._bytes + record.size_bytes > self._most_bytes:
@@ -83,7 +86,7 @@ class Backlog:
         return dropped
 
     def take(self) -> FrameRecord | None:
-        """The oldest; None if there is none."""
+        """Return the oldest frame; None if there is none."""
         with self._changed:
             if not self._records:
                 return None
@@ -93,11 +96,11 @@ class Backlog:
             return record
 
     def put_back(self, record: FrameRecord) -> None:
-        """It was taken in vain."""
+        """Put a frame back at the front, as it could not be sent."""
         with self._changed:
             self._records.appendleft(record)
             self._bytes += record.size_bytes
 
     def __len__(self) -> int:
-        """Frames that wait."""
+        """Return the number of frames that wait."""
         return len(self._records)

@@ -1,4 +1,4 @@
-"""What is known of all cameras, for the threads that read them and the one that shows it."""
+"""The state of all cameras, shared by the threads that read them and the one that shows it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ P = ParamSpec("P")
 
 
 class SourceBoard:
-    """One thread at a time. Implements `live.row.Provider`.
+    """A lock around the state: one thread at a time. Implements `live.row.Provider`.
 
     Args:
-        sources: what is known.
+        sources: the state.
         clock: seconds since the epoch.
     """
 
@@ -28,13 +28,13 @@ class SourceBoard:
     def tell(
         self, event: Callable[Concatenate[LiveSources, float, P], None], *args: P.args, **kwargs: P.kwargs
     ) -> None:
-        """An event of `LiveSources`, that is of now."""
+        """Apply an event of `LiveSources`, dated now."""
         with self.look() as sources:
             event(sources, sources.now_s, *args, **kwargs)
 
     @contextmanager
     def look(self) -> Iterator[LiveSources]:
-        """What is known now, and nobody else's meanwhile."""
+        """Yield the current state, locked against other threads."""
         with self._lock:
             self._sources.now_s = self._clock()
             yield self._sources

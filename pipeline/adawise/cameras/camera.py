@@ -1,4 +1,4 @@
-"""What is known of one camera before it is read: where its stream is, how much of it is wanted, what it may cost."""
+"""The settings of one camera: where its stream is, how much of it is wanted, and what it may cost."""
 
 from __future__ import annotations
 
@@ -10,26 +10,27 @@ from adawise.cameras.address import Address, Transport, address_of
 
 @dataclass(frozen=True, slots=True)
 class CameraSpec:
-    """One camera, as its file says.
+    """One camera, as its file describes it.
 
     Args:
         stream_id: its name, which is the key of its messages.
         source: a URL with its credentials, a device or the path of a video.
         loop: a video begins again at its end.
-        rate: frames a second at most; None: all of them.
-        longest: pixels of the longer side at most, of what is sent; None: as they come.
+        rate: the most frames a second; None: all of them.
+        longest: the most pixels of the longer side, as sent; None: as they come.
         quality: of the JPEGs that are made, 1 to 100. JPEGs that come within the limits are passed on as they are.
-        keyframes: nothing but keyframes is decoded, which costs little, and gives few frames.
+        keyframes: only keyframes are decoded, which costs little, and gives few frames.
         transport: of RTSP.
-        hosts: others than that of the source that its server may lead to, in lower case.
-        timeout_s: without a frame, after which the camera is connected to again.
-        frozen_after_s: of one picture, after which the camera is said to be frozen.
-        clock: whose time a frame has: the stream's, where that has one that is right, or that of its arrival.
-        when_behind: what the broker does not take in time: the oldest frames are dropped, or the camera waits.
-        held_bytes: of frames that wait for the broker.
-        max_pixels: of a frame as it comes; beyond, the stream is refused.
-        max_frame_bytes: of a frame as it is sent; beyond, it is dropped.
-        memory_bytes: that its process may take.
+        hosts: hosts other than the source's own that its server may redirect to, in lower case.
+        timeout_s: time without a frame after which the reader connects again.
+        frozen_after_s: time of one repeated picture after which the camera is reported as frozen.
+        clock: the clock of a frame's time: "stream", where the stream has a plausible one, or "arrival".
+        when_behind: what happens when the broker is too slow: "drop" drops the oldest frames, "wait" holds the camera
+            up.
+        held_bytes: the most bytes of frames that wait for the broker.
+        max_pixels: of a frame as it comes; a larger one has the stream refused.
+        max_frame_bytes: of a frame as it is sent; a larger one is dropped.
+        memory_bytes: the memory that its process may take.
     """
 
     stream_id: str

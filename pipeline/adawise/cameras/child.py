@@ -1,7 +1,7 @@
-"""A reader in a process of its own, which is killed at the end whatever it does.
+"""A reader in a process of its own, which is killed at the end in any case.
 
-Such processes are forked by one that has loaded FFmpeg's libraries (a `forkserver`), so that they share them: 20 cost
-what 3 of their own would. Nothing of a camera's address is in a command line, where `ps` shows it.
+These processes are forked from one that has loaded FFmpeg's libraries (a `forkserver`), so that they share them: 20
+cost what 3 separate ones would. No part of a camera's address is in a command line, where `ps` shows it.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ _REAP_S = 5.0
 
 
 class Child:
-    """One connection of a camera. `kill` may be called from any thread; all else belongs to one.
+    """One connection of a camera. Any thread may call `kill`; all else belongs to one thread.
 
-    Raises OSError if no process can be started: too many of them, or the one that forks them was ended, as by a signal
-    to all processes of a service.
+    Raises:
+        OSError: no process can be started: there are too many, or the one that forks them was ended, as by a signal to
+            all processes of a service.
     """
 
     def __init__(self, camera: CameraSpec) -> None:
@@ -52,11 +53,11 @@ class Child:
 
     @property
     def pid(self) -> int | None:
-        """Of the process."""
+        """The process id."""
         return self._process.pid
 
     def next(self, timeout_s: float) -> Told:
-        """What it tells next; how it ended, again and again, once it has. Raises `wire.Silence` if it takes longer."""
+        """Return the next report, or how the reader ended, every time from then on; raise `wire.Silence`."""
         try:
             told = wire.read(self._pipe.fileno(), timeout_s=timeout_s, max_frame_bytes=self._camera.max_frame_bytes + 1)
         except wire.NotAReader:
@@ -66,17 +67,17 @@ class Child:
         return Ended(f"its reader {self._fate()}", End.FAILED) if told is None else told
 
     def kill(self) -> None:
-        """End the process now."""
+        """Kill the process now."""
         with suppress(OSError, ValueError):
             self._process.kill()
 
     def close(self) -> None:
-        """End it, and free everything."""
+        """Kill the process, and free everything."""
         self.kill()
         with _ONE_AT_A_TIME:
             self._process.join(_REAP_S)
             _close(self._pipe, self._control)
-            with suppress(ValueError):  # it is still there: whoever ends this process ends it
+            with suppress(ValueError):  # it is still running, and ends with this process
                 self._process.close()
 
     def _fate(self) -> str:
@@ -89,7 +90,7 @@ class Child:
 
 
 def _run(camera: CameraSpec, out: Connection, control: Connection) -> None:
-    """In the process: nobody else has to load FFmpeg's libraries."""
+    """Run in the new process: the import is here, so that no other process loads FFmpeg's libraries."""
     from adawise.cameras.reader import run
 
     run(camera, out, control)

@@ -1,47 +1,44 @@
-"""When a frame was taken: by the stream's wall clock where it has one, by its own pace, or when it came. Pure.
-
-Times are microseconds since the epoch. RTSP cameras tell their wall clock now and then (RTCP sender reports); from the
-first report on each frame has a time by it. Before that, and for streams without, a frame's place in the stream is tied
-to when it came: to the smallest delay that was seen, for the first frames come in a bunch. That tie gives way slowly,
-as the camera's quartz is not ours, and at once where the stream jumps.
-"""
+"""The time at which a frame was taken, by the stream's wall clock if it has one, by its pace, or by arrival. Pure."""
 
 from __future__ import annotations
 
 from enum import StrEnum
 
 WRONG_US = 60_000_000
-"""A wall clock that is further from ours is not believed, for batches and the broker go by it. Two times of one camera
-that are further apart, in the wrong order, are of a clock that was set."""
+"""The largest plausible difference of two clocks.
+
+A wall clock that is further from ours is not used, since batches and the broker go by it. Where a camera's time steps
+back by more than this, its clock was set.
+"""
 
 _JUMP_US = 5_000_000
-_LEAK = 1e-3  # of the time that passes: ten times what a bad quartz drifts
+_LEAK = 1e-3  # of the time that passes: ten times the drift of a bad quartz
 
 
 class Clock(StrEnum):
-    """Which clock a frame's time is of. The values are stable: the header `meta-clock` has them."""
+    """The clock of a frame's time. The values are stable: they are stored in the header `meta-clock`."""
 
     WALL = "wall"  # the camera's own wall clock
     STREAM = "stream"  # its place in the stream, tied to our clock
-    ARRIVAL = "arrival"  # when it came
+    ARRIVAL = "arrival"  # the time of its arrival
 
 
 class FrameClock:
     """The clock of one connection.
 
     Args:
-        by: `stream` or `arrival`.
+        by: `stream`, to use the stream's times where they are plausible, or `arrival`.
     """
 
     def __init__(self, by: str) -> None:
         self._by_stream = by == "stream"
-        self._tie_us: float | None = None  # arrival less place, the smallest
+        self._tie_us: float | None = None  # the smallest difference of arrival and place
         self._tied_us = 0
-        self._wall_us: int | None = None  # wall clock less place
-        self.off_us = 0  # by how much a wall clock that is not believed is off
+        self._wall_us: int | None = None  # difference of wall clock and place
+        self.off_us = 0  # how far a wall clock that is not used is off; 0 otherwise
 
     def came(self, place_us: int | None, arrived_us: int, wall_us: int | None) -> None:
-        """Something came: its place in the stream, and the wall clock at that place, where they are told."""
+        """Note an arrival, with its place in the stream, and the wall clock at that place, where they are known."""
         if place_us is None:
             return
         delay_us = arrived_us - place_us
@@ -56,7 +53,7 @@ class FrameClock:
             self._wall_us = None if self.off_us else wall_us - place_us
 
     def time(self, place_us: int | None, arrived_us: int) -> tuple[int, Clock]:
-        """When the frame at this place was taken, and by which clock."""
+        """Return when the frame at this place was taken, and by which clock."""
         if not self._by_stream or place_us is None or self._tie_us is None:
             return arrived_us, Clock.ARRIVAL
         if self._wall_us is not None:
@@ -65,10 +62,10 @@ class FrameClock:
 
 
 class FramePace:
-    """Which frames to take of those that come, by times in seconds that mostly grow.
+    """A selection of frames that keeps to a rate, by times in seconds that mostly grow.
 
     Args:
-        rate: a second at most; None: all.
+        rate: the most frames a second; None: all.
     """
 
     def __init__(self, rate: float | None) -> None:
@@ -76,9 +73,9 @@ class FramePace:
         self._next_s = -float("inf")
 
     def due(self, at_s: float) -> bool:
-        """Whether to take the frame of this time."""
+        """Return True if the frame of this time is to be taken."""
         if self._period_s and self._next_s - 2 * self._period_s < at_s < self._next_s - 1e-4:
             return False
-        kept = self._next_s + self._period_s  # so that a rate is kept which does not divide that of the stream
+        kept = self._next_s + self._period_s  # keeps a rate that does not divide the stream's
         self._next_s = kept if at_s < kept <= at_s + self._period_s else at_s + self._period_s
         return True

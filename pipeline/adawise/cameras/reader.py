@@ -1,7 +1,8 @@
-"""One camera's stream to JPEGs, by FFmpeg's libraries (PyAV): what runs in a process of its own. It alone imports them.
+"""The reader of one camera: it turns the stream into JPEGs by FFmpeg's libraries (PyAV), in a process of its own.
 
-Whatever comes from the network is parsed and decoded here, where a crash ends one camera's connection. The process may
-take so much memory and write no file. JPEGs that come within the limits are passed on without decoding them.
+No other module imports these libraries: network data is parsed and decoded here, where a crash ends one camera's
+connection alone. The process has a memory limit and may write no file. JPEGs that come within the limits are passed on
+without decoding them.
 """
 
 from __future__ import annotations
@@ -43,14 +44,15 @@ _Plane = npt.NDArray[np.uint8]
 _BEAT_S = 1.0
 _MOST_DAMAGED = 250  # packets in a row: some ten seconds
 _OPEN_FILES = 64
-# What a coder makes of the same picture again: levels of 255 on average, and the share of points that moved by many.
+# The differences that encoders make in a repeated picture: mean levels (of 255), and the share of points that move by
+# many.
 _ALIKE_LEVELS, _MOVED_LEVELS, _ALIKE_SHARE = 1.0, 24, 1e-4
 _REMEDY: Final = "Look whether a player opens it, such as `ffplay`."
 _END_OF_IMAGE = b"\xff\xd9"
 
 
 class _SourceRefused(Exception):
-    """It will not work the next time either. The text ends in the remedy."""
+    """Raised if the source will not work the next time either. The text ends in the remedy."""
 
 
 _WHY: tuple[tuple[type[Exception], End, str], ...] = (
@@ -91,8 +93,8 @@ _WHY: tuple[tuple[type[Exception], End, str], ...] = (
 
 
 def run(camera: CameraSpec, out: Connection, control: Connection) -> None:
-    """The process: tell `out` what comes of the camera, until `control` is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one that closes `control`
+    """Run the process: report to `out` what comes of the camera, until `control` is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which closes `control`
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_DATA, (_data_bytes() + camera.memory_bytes,) * 2)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
@@ -111,20 +113,20 @@ def run(camera: CameraSpec, out: Connection, control: Connection) -> None:
 
 
 def _data_bytes() -> int:
-    """What this process has by now: libraries, stacks, what it shares with the one that it is a fork of."""
+    """Return the data size of this process so far: libraries, stacks, and what it shares with its fork server."""
     with open("/proc/self/statm", "rb") as told:
         return int(told.read().split()[5]) * resource.getpagesize()
 
 
 def _end_with(control: Connection) -> None:
-    """Whoever started this process is gone: nobody else would end it while a camera says nothing."""
+    """Exit when the parent is gone: no other event would end this process while a camera is silent."""
     with suppress(OSError):
         os.read(control.fileno(), 1)
     os._exit(0)
 
 
 def ended(camera: CameraSpec, tell: Callable[[Told], None]) -> Ended:
-    """Tell all that comes of the camera, and how it ended."""
+    """Report all that comes of the camera; return how it ended."""
     try:
         _read(camera, tell)
     except (_SourceRefused, LedAway) as refused:
@@ -167,13 +169,13 @@ def _opened(camera: CameraSpec) -> InputContainer:
     except OSError as error:
         if error.errno != errno.EIO:
             raise
-    return _open_http(camera, redirects.followed(camera.source), redirects)  # it was a redirect
+    return _open_http(camera, redirects.followed(camera.source), redirects)  # the error was a redirect
 
 
 def _open_http(camera: CameraSpec, url: str, redirects: Redirects) -> InputContainer:
     try:
         return _open(camera, opening(url))
-    except av.error.ArgumentError:  # also what is a playlist, which FFmpeg is not to follow
+    except av.error.ArgumentError:  # also raised for a playlist, which FFmpeg must not follow
         if (form := redirects.playlist(url)) is None:
             raise
     return _open(camera, opening_playlist(url, form), redirects.open)
@@ -192,16 +194,16 @@ def _open(
             timeout=(timeout_s, timeout_s),
             io_open=io_open,
         )
-    except av.error.InvalidDataError as error:  # also where nothing came
+    except av.error.InvalidDataError as error:  # also raised where nothing came
         if time.monotonic() - began_s < timeout_s:
             raise
         raise TimeoutError(f"nothing in {timeout_s:g} s") from error
 
 
 def _packets(container: InputContainer, camera: CameraSpec) -> Iterator[tuple[_Packet, int | None, int]]:
-    """(packet, its place in the stream in microseconds, when it came); those of a video at its own pace."""
+    """Yield (packet, its place in the stream in microseconds, its arrival); packets of a file at the video's pace."""
     live = is_live(camera.source)
-    # HTTP has no times; what the demuxer makes up are of 25 frames a second
+    # HTTP has no times; the demuxer invents times for 25 frames a second.
     timed = container.format.name != "mpjpeg"
     begun_us, before_us = _now_us(), 0
     while True:
@@ -234,7 +236,7 @@ def _now_us() -> int:
 
 
 class _FrameStream:
-    """Packets to frames."""
+    """The conversion of packets to frames."""
 
     def __init__(self, camera: CameraSpec, codec: VideoCodecContext, tell: Callable[[Told], None]) -> None:
         self._camera, self._codec, self._tell = camera, codec, tell
@@ -243,10 +245,10 @@ class _FrameStream:
         self._is_jpeg = codec.name == "mjpeg"
         self._told_us = 0
         self._damaged = 0
-        self._is_off: bool | None = None  # the camera's wall clock; None: it was not reported yet
+        self._is_off: bool | None = None  # whether the camera's wall clock is off; None: not reported yet
 
     def take(self, packets: Iterator[tuple[_Packet, int | None, int]]) -> None:
-        """All of them."""
+        """Process all packets."""
         base: Fraction | None = None
         shift_us = 0
         for packet, place_us, arrived_us in packets:
@@ -263,7 +265,7 @@ class _FrameStream:
                     shift_us = place_us - round(packet.pts * base * 1_000_000)
                 for frame in self._decoded(packet):
                     at_us = place_us
-                    if frame.pts is not None and base is not None:  # frames come in another order than packets
+                    if frame.pts is not None and base is not None:  # frames and packets differ in order
                         at_us = round(frame.pts * base * 1_000_000) + shift_us
                     if self._pace.due((arrived_us if at_us is None else at_us) / 1e6):
                         self._picture(frame, at_us, arrived_us)
@@ -271,7 +273,7 @@ class _FrameStream:
                 self._say(Beat(), arrived_us)
 
     def _tell_clock(self, arrived_us: int) -> None:
-        """At the first report of the camera's wall clock, and when it begins or ceases to be believed."""
+        """Report the first wall clock of the camera, and each change of whether it is used."""
         is_off = self._clock.off_us != 0
         if is_off != self._is_off:
             self._is_off = is_off
@@ -293,7 +295,7 @@ class _FrameStream:
         return frames
 
     def _jpeg(self, packet: _Packet, place_us: int | None, arrived_us: int) -> None:
-        """A JPEG: as it is, if it is whole and within the limits."""
+        """Send a JPEG as it is if it is whole and within the limits, else decode it."""
         data = bytes(packet)
         try:
             height, width, _, _ = simplejpeg.decode_jpeg_header(data)
@@ -330,7 +332,7 @@ class _FrameStream:
 
 
 def _wall_us(packet: _Packet) -> int | None:
-    """The camera's wall clock at this packet, where a sender report said it: `AVProducerReferenceTime`."""
+    """Return the camera's wall clock at this packet, if a sender report gave it: `AVProducerReferenceTime`."""
     if not packet.has_sidedata("prft"):
         return None
     (wall_us,) = struct.unpack_from("q", bytes(packet.get_sidedata("prft")))
@@ -346,7 +348,7 @@ def _expect_size(camera: CameraSpec, width: int, height: int) -> None:
 
 
 def _planes(frame: VideoFrame, longest: int | None) -> tuple[_Plane, _Plane, _Plane]:
-    """Luma and chroma as a JPEG has them: full range, BT.601, chroma at half size. `[H, W]`, twice `[H/2, W/2]`."""
+    """Return luma `[H, W]` and chroma, twice `[H/2, W/2]`, as a JPEG has them: full range, BT.601."""
     scale = 1.0 if longest is None else min(1.0, longest / max(frame.width, frame.height))
     width, height = max(1, round(frame.width * scale)), max(1, round(frame.height * scale))
     jpeg = frame.reformat(width, height, "yuvj420p", dst_colorspace="ITU601", dst_color_range="JPEG")
@@ -360,23 +362,23 @@ def _planes(frame: VideoFrame, longest: int | None) -> tuple[_Plane, _Plane, _Pl
 
 
 class _Sameness:
-    """Whether a picture is the one before again. The noise of any sensor that works makes pictures differ."""
+    """A test of whether a picture repeats the one before. The noise of a working sensor makes pictures differ."""
 
     def __init__(self) -> None:
         self._bytes: bytes | None = None
         self._luma: npt.NDArray[np.int16] | None = None
 
     def bytes(self, data: bytes) -> bool:
-        """Of JPEGs as they came."""
+        """Compare JPEGs as they came."""
         is_same, self._bytes = data == self._bytes, data
         return is_same
 
     def luma(self, luma: _Plane) -> bool:
-        """Of decoded pictures, `[H, W]`: coders change the same picture a little, and a small thing a few points."""
+        """Compare luma `[H, W]`; encoders change a repeated picture a little, a small object changes a few points."""
         points, before = luma.astype(np.int16), self._luma
         if before is not None and before.shape == points.shape:
             apart = np.abs(points - before)
             if apart.mean() <= _ALIKE_LEVELS and (apart > _MOVED_LEVELS).mean() <= _ALIKE_SHARE:
                 return True
-        self._luma = points  # kept while they are alike, so that a slow change is one
+        self._luma = points  # kept while pictures are alike, so that a slow change is noticed
         return False

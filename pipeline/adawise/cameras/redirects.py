@@ -1,10 +1,10 @@
-"""Where a camera's server may send its reader: to its own host, and to the hosts that the camera's table lists.
+"""Redirects of a camera's server: allowed to its own host, and to the hosts that the camera's table lists.
 
-Else a server could have us ask hosts that only we can reach, such as the metadata address of a cloud, or have FFmpeg
-give the camera's password to another host.
+Otherwise a server could have us send requests to hosts that only we can reach, such as a cloud's metadata address, or
+have FFmpeg give the camera's password to another host.
 
-- RTSP: FFmpeg follows a redirect with the password, and has no option against it. It logs where it is led just before
-  it connects; if that is not allowed, it gets no socket.
+- RTSP: FFmpeg follows a redirect with the password, and has no option against it. It logs the target just before it
+  connects; if that is not allowed, it gets no socket.
 - HTTP: FFmpeg follows no redirect (`max_redirects` is 0). They are followed here, before it opens the stream.
 - Playlists: FFmpeg takes no `max_redirects` for what they name, so playlists and their segments are fetched here.
 """
@@ -39,21 +39,21 @@ from adawise.cameras.address import masked, may_lead, parts_of, scheme_of
 _MOST = 8
 _CODES = (301, 302, 303, 307, 308)
 _REDIRECTING = re.compile(r"Status \d+: Redirecting to (.*)")
-_BEGINNING = 4_096  # bytes of a playlist that say what it is
+_BEGINNING = 4_096  # bytes of a playlist that show what it is
 _PLAYLISTS: Mapping[bytes, str] = {b"#EXTM3U": "hls"}
-_LONGEST = 1_000  # characters of FFmpeg's line: PyAV cuts it at 1,023, and FFmpeg connects by all of it
+_LONGEST = 1_000  # characters of FFmpeg's line: PyAV cuts it at 1,023, but FFmpeg connects to the whole address
 
 
 class LedAway(Exception):
-    """A server sends where it must not. The text ends in the remedy."""
+    """Raised when a server redirects to where it must not. The text ends in the remedy."""
 
 
 class Redirects:
-    """What a reader may follow of one camera.
+    """The redirects that a reader may follow for one camera.
 
     Args:
         source: the camera's own address.
-        hosts: others that it may lead to, in lower case.
+        hosts: other hosts that it may redirect to, in lower case.
         timeout_s: of each answer.
     """
 
@@ -61,7 +61,7 @@ class Redirects:
         self._source, self._hosts, self._timeout_s = source, hosts, timeout_s
 
     def check(self, url: str) -> None:
-        """Raise LedAway unless the camera may lead there."""
+        """Raise LedAway unless the camera may redirect there."""
         if may_lead(self._source, url, self._hosts):
             return
         if scheme_of(url) not in ("rtsp", "rtsps", "http", "https"):
@@ -75,7 +75,7 @@ class Redirects:
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Within it, FFmpeg opens nothing more once RTSP led it away, and LedAway is raised at the end."""
+        """Watch RTSP redirects: after a forbidden one, FFmpeg can open nothing more, and LedAway is raised."""
         watch = _RedirectLog(self.check)
         logger = logging.getLogger("libav")
         level, propagates = logger.level, logger.propagate
@@ -99,7 +99,7 @@ class Redirects:
     # -- HTTP
 
     def followed(self, url: str) -> str:
-        """Return where the redirects of an HTTP server end. Raises LedAway, OSError."""
+        """Return the URL at the end of an HTTP server's redirects; raise LedAway or OSError."""
         for _ in range(_MOST):
             try:
                 self._asked(url, {}).close()
@@ -107,20 +107,20 @@ class Redirects:
                 location = error.headers.get("Location")
                 error.close()
                 if error.code not in _CODES or not location:
-                    return url  # FFmpeg says what is wrong with it
+                    return url  # FFmpeg reports what is wrong with it
                 url = self._led(url, location)
             else:
                 return url
         raise LedAway(f"it led on more than {_MOST} times. Correct the URL.")
 
     def playlist(self, url: str) -> str | None:
-        """Return FFmpeg's name of the format if it is a playlist. Raises LedAway, OSError."""
+        """Return FFmpeg's name of the format if it is a playlist, else None; raise LedAway or OSError."""
         with self._answer(url, {}) as answer:
             beginning = answer.read(_BEGINNING)
         return next((name for mark, name in _PLAYLISTS.items() if mark in beginning), None)
 
     def open(self, url: str, flags: int, options: Mapping[str, str]) -> object:
-        """Open what a playlist names; as `av.open` wants it. Raises LedAway, OSError."""
+        """Open what a playlist names, as `av.open` calls it; raise LedAway or OSError."""
         del flags  # nothing is written
         if scheme_of(url).startswith("crypto"):
             raise LedAway("its playlist is encrypted, which is not read. Have the camera send it as it is.")
@@ -129,7 +129,7 @@ class Redirects:
         return _Body(self._answer(url, {"Range": f"bytes={int(first)}-{last}"} if last or first != "0" else {}))
 
     def _answer(self, url: str, headers: Mapping[str, str]) -> IO[bytes]:
-        """What the server sends, at the end of its redirects."""
+        """Return the server's answer at the end of its redirects."""
         for _ in range(_MOST):
             try:
                 return self._asked(url, headers)
@@ -149,7 +149,7 @@ class Redirects:
         return there.with_user(here.user) if is_same else target
 
     def _asked(self, url: str, headers: Mapping[str, str]) -> IO[bytes]:
-        """One answer, redirects not followed. The host that is asked is the one that was checked."""
+        """Return one answer without following redirects. The host that is asked is the one that was checked."""
         self.check(url)
         parts = parts_of(url)
         answer: IO[bytes] = _opener(parts.clean, parts.user).open(
@@ -164,7 +164,7 @@ def _opener(url: str, user: str) -> OpenerDirector:
         name, _, password = user.partition(":")
         passwords.add_password(None, url, unquote(name), unquote(password))
     context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # as FFmpeg: cameras sign their own
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # as FFmpeg: cameras sign their own certificates
     return build_opener(
         _NotFollowed, HTTPBasicAuthHandler(passwords), HTTPDigestAuthHandler(passwords), HTTPSHandler(context=context)
     )
@@ -177,22 +177,22 @@ class _NotFollowed(HTTPRedirectHandler):
 
 
 class _Body:
-    """An answer as FFmpeg reads it: from its beginning to its end. It has no `seek`, which FFmpeg would use."""
+    """An answer that FFmpeg reads from beginning to end. It has no `seek`, which FFmpeg would use."""
 
     def __init__(self, answer: IO[bytes]) -> None:
         self._answer = answer
 
     def read(self, size: int) -> bytes:
-        """Return at most so many bytes; none at the end."""
+        """Return at most `size` bytes; b"" at the end."""
         return self._answer.read(size)
 
     def close(self) -> None:
-        """Free the connection."""
+        """Close the connection."""
         self._answer.close()
 
 
 class _RedirectLog(logging.Handler):
-    """Takes the sockets away from FFmpeg when it is led where it must not go."""
+    """A log handler that takes away FFmpeg's sockets when a redirect is not allowed."""
 
     def __init__(self, check: Callable[[str], None]) -> None:
         super().__init__()
@@ -212,11 +212,11 @@ class _RedirectLog(logging.Handler):
             self._check(match[1])
         except LedAway as led_away:
             self.led_away = led_away
-            # An exception would get lost in FFmpeg, which connects next. Its socket is refused by the system.
+            # An exception would get lost in FFmpeg, which connects next. So the system refuses it a socket.
             self._limits = resource.getrlimit(resource.RLIMIT_NOFILE)
             resource.setrlimit(resource.RLIMIT_NOFILE, (0, self._limits[1]))
 
     def restore(self) -> None:
-        """Give files and sockets back."""
+        """Lift the limit on files and sockets."""
         if self._limits is not None:
             resource.setrlimit(resource.RLIMIT_NOFILE, self._limits)

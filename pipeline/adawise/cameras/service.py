@@ -1,7 +1,7 @@
-"""Many cameras into one topic, at least once, within bounded memory: what `adawise cameras` does until it is stopped.
+"""The service of `adawise cameras`: many cameras into one topic, at least once, in bounded memory, until it is stopped.
 
-A thread a camera reads (`watch`), this one sends. What a camera sends waits in its own backlog until the broker has
-room, a frame of each camera in turn, so that none of them can take another's place.
+One thread per camera reads (`watch`), and this one sends. Frames of a camera wait in a backlog of their own until the
+broker has room; they are sent one from each camera in turn, so that no camera can take another's place.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from adawise.worker.backoff import Backoff
 _log = structlog.get_logger("cameras")
 
 _TURN_S = 0.2
-_LAST_S = 10.0  # for what is left at the end, in all
-_AGAIN_S = 0.5  # between two tries of that
-_SENDING = "sending"  # what fails where the broker takes nothing
+_LAST_S = 10.0  # for what is left at the end, in total
+_AGAIN_S = 0.5  # between two attempts at that
+_SENDING = "sending"  # the name of what fails while the broker takes nothing
 
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What another list of cameras changed."""
+    """The difference that another list of cameras made."""
 
     added: tuple[str, ...]
     changed: tuple[str, ...]
@@ -40,14 +40,14 @@ class Changes:
 
 
 class Service:
-    """Reads cameras and sends their frames.
+    """A service that reads cameras and sends their frames.
 
     Args:
-        outbox: to the topic; closed in the end.
+        outbox: to the topic; closed at the end.
         topic: its name.
-        board: is told what happens.
+        board: gets the events.
         connect: opens a connection to a camera.
-        clock: seconds, for waits.
+        clock: monotonic seconds, for waits.
         sleep: waits that many seconds by `clock`.
     """
 
@@ -64,13 +64,13 @@ class Service:
         self._outbox, self._topic, self._board, self._connect = outbox, topic, board, connect
         self._clock, self._sleep = clock, sleep
         self._watches: dict[str, Watch] = {}
-        self._left: list[Backlog] = []  # of cameras that are not read any more
+        self._left: list[Backlog] = []  # of cameras that are no longer read
         self._came = threading.Event()
         self._backoff = Backoff()
-        self._failed_at: int | None = None  # records that were acknowledged when sending failed last
+        self._failed_at: int | None = None  # records acknowledged when sending failed last
 
     def read(self, cameras: Sequence[CameraSpec]) -> Changes:
-        """Read these from now on; those that are as they were are not disturbed."""
+        """Read these cameras from now on; connections of unchanged ones are not disturbed."""
         wanted = {camera.stream_id: camera for camera in cameras}
         kept = {name: watch for name, watch in self._watches.items() if wanted.get(name) == watch.camera}
         gone = {name: watch for name, watch in self._watches.items() if name not in kept}
@@ -103,7 +103,7 @@ class Service:
         return changes
 
     def run(self, should_stop: Callable[[], bool], each_turn: Callable[[], object] = lambda: None) -> None:
-        """Send until told to stop, or until all of them were videos that are over; `each_turn` may call `read`."""
+        """Send until `should_stop`, or until all cameras are videos that are over; `each_turn` may call `read`."""
         while not should_stop():
             self._came.wait(_TURN_S)
             self._came.clear()
@@ -114,10 +114,12 @@ class Service:
                 return
 
     def close(self) -> None:
-        """End all connections, and send what they have left; returns when the broker has it.
+        """End all connections and send what they have left; return when the broker has it.
 
-        What failed is sent again for so long: a broker that was away may be back. Raises BrokerUnavailable then: what
-        was not acknowledged is lost with this process.
+        What fails is sent again for up to 10 s, as a broker that was away may be back.
+
+        Raises:
+            BrokerUnavailable: the time is over; what was not acknowledged is lost with this process.
         """
         _end(self._watches.values())
         self._outbox.hurry(_LAST_S)
@@ -129,7 +131,7 @@ class Service:
             self._outbox.close()
 
     def _is_all_sent(self, until_s: float) -> bool:
-        """Send the rest; False if the broker did not take it, and is to be tried again."""
+        """Send the rest; return False if the broker did not take it, and it must be tried again."""
         try:
             for backlog in self._backlogs:
                 while (record := backlog.take()) is not None:
@@ -151,7 +153,7 @@ class Service:
         return sum(map(len, self._backlogs))
 
     def _send_some(self) -> None:
-        """What there is room for, a frame of each camera in turn."""
+        """Send what there is room for, a frame of each camera in turn."""
         now_s = self._clock()
         if self._backoff.due(now_s):
             try:
@@ -166,7 +168,7 @@ class Service:
         self._board.tell(LiveSources.turn, self._waiting)
 
     def _send_one_of_each(self) -> bool:
-        """Whether there were some, and room for them."""
+        """Return True if there were frames, and room for them."""
         any_sent = False
         for backlog in self._backlogs:
             if not self._outbox.has_room:
@@ -192,14 +194,14 @@ class Service:
         _log.warning("retry_scheduled", error=str(error), wait_s=round(wait_s, 1))
 
     def _note_acknowledged(self) -> None:
-        """An outage is over once the broker has acknowledged something: that nothing fails yet does not end it."""
+        """Note the end of an outage once the broker acknowledges something: the absence of errors does not end it."""
         if self._failed_at is not None and self._outbox.acknowledged > self._failed_at:
             self._failed_at = None
             self._board.tell(LiveSources.retries_ended, _SENDING)
 
 
 def _end(watches: Iterable[Watch]) -> None:
-    """All at once: each may take a moment."""
+    """Stop all of them at once, then wait, as each may take a moment."""
     ending = list(watches)
     for watch in ending:
         watch.stop()

@@ -1,7 +1,7 @@
-"""One camera's thread: connect, take its frames, and connect again when it breaks, stalls or is refused.
+"""The thread of one camera: it connects, takes frames, and reconnects when the stream breaks, stalls or is refused.
 
-Whatever happens here happens to this camera alone. A camera that was well for a minute is tried again at once when it
-breaks; one that is not is tried less and less often, and never given up: somebody may mend it.
+A failure here affects this camera alone. A camera that was well for a minute is tried again within a second when it
+breaks. One that was not is tried less and less often, but never given up: its fault may be mended.
 """
 
 from __future__ import annotations
@@ -30,32 +30,32 @@ _log = structlog.get_logger("cameras")
 
 HEALTHY_S = 60.0
 SAYS_WHY_S = 2.0
-"""Beyond `timeout_s`: a reader that notices the silence itself tells more than a clock does."""
+"""The time beyond `timeout_s` that a reader gets: if it notices the silence itself, it gives the cause."""
 
 _LEAST_SPREAD = 0.5
 _SAID_AGAIN_S = 600.0
 _DROPS_TOLD_S = 60.0
-_CLOCK_HEADER = "clock"  # as `meta-clock`
+_CLOCK_HEADER = "clock"  # sent as `meta-clock`
 _DROPPED = {Drop.DAMAGED: "damaged", Drop.TOO_LARGE: "too_large"}
 BEHIND = "behind"
-"""Why a frame was dropped: the broker did not take it in time."""
+"""The reason of a frame that was dropped because the broker did not take it in time."""
 
 
 class Connection(Protocol):
-    """What `cameras.child.Child` is."""
+    """The interface of `cameras.child.Child`."""
 
     def next(self, timeout_s: float) -> Told:
-        """What comes next. Raises `wire.Silence`."""
+        """Return the next report; raise `wire.Silence`."""
 
     def kill(self) -> None:
-        """Have `next` return soon; from any thread."""
+        """Make `next` return soon; any thread may call it."""
 
     def close(self) -> None:
-        """Free everything."""
+        """Close the connection."""
 
 
 def no_process(error: OSError) -> str:
-    """Why a camera is not read for which no process could be started."""
+    """Return why a camera is not read, if no process could be started for it."""
     return (
         f"no process could be started for it: {error.strerror}. If it stays, raise the limits of processes and files."
     )
@@ -63,23 +63,23 @@ def no_process(error: OSError) -> str:
 
 @dataclass(slots=True)
 class _Drops:
-    """Frames that were dropped and not told in the log yet."""
+    """The frames that were dropped and are not in the log yet."""
 
     count: int = 0
     told_s: float = -_DROPS_TOLD_S
 
 
 class Watch:
-    """Reads one camera into its backlog from `start` to `stop`.
+    """A thread that reads one camera into its backlog, from `start` to `stop`.
 
     Args:
-        camera: which.
-        topic: where its frames go.
-        backlog: of its frames.
-        board: is told what happens.
+        camera: the camera to read.
+        topic: the topic of its frames.
+        backlog: the queue of its frames.
+        board: gets the events.
         connect: opens a connection.
-        former: read the camera until now, and has ended: times go on from its last.
-        clock: seconds, for waits.
+        former: the watch that read the camera until now, and has ended: times go on from its last.
+        clock: monotonic seconds, for waits.
     """
 
     def __init__(
@@ -107,23 +107,23 @@ class Watch:
         self._thread = threading.Thread(target=self._run, name=f"camera {camera.stream_id}", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Have it end soon; returns at once."""
+        """Make the thread end soon, and return at once."""
         self._stopping.set()
         with self._lock:
             if self._open is not None:
                 self._open.kill()
 
     def join(self) -> None:
-        """Wait for its end, after `stop`."""
+        """Wait for the thread's end, after `stop`."""
         self._thread.join()
 
     @property
     def is_over(self) -> bool:
-        """Whether it has ended, as a video does."""
+        """True once the thread has ended, as at the end of a video."""
         return self._thread.ident is not None and not self._thread.is_alive()
 
     def _run(self) -> None:
@@ -159,7 +159,7 @@ class Watch:
         self._stopping.wait(wait_s)
 
     def _connection(self) -> Ended:
-        """Take the frames of one connection, until it ends."""
+        """Take the frames of one connection until it ends; return how it ended."""
         camera = self.camera
         self._board.tell(LiveSources.connect, camera.stream_id)
         try:
@@ -222,10 +222,10 @@ class Watch:
             self._tell_dropped(dropped, BEHIND)
 
     def _time(self, taken_us: int) -> int:
-        """The time to send a frame with: not before that of the last one, for batches are closed by it.
+        """Return the time to send a frame with: never before the last frame's, as batches are closed by it.
 
-        After a step back by more than a minute the last one was of a clock that was wrong, and must not hold all later
-        times for as long as that was ahead.
+        After a step back by more than a minute, the last time was of a wrong clock. It must not hold all later times
+        for as long as it was ahead.
         """
         back_us = self._last_us - taken_us
         if back_us > WRONG_US:
@@ -240,7 +240,7 @@ class Watch:
         return self._last_us
 
     def _tell_clock(self, off_us: int) -> None:
-        """Whether the camera's own clock is believed, when that changes; a change back soon after is shown alone."""
+        """Show whether the camera's clock is used, and log each change, but not a relapse within ten minutes."""
         camera, is_off, now_s = self.camera.stream_id, off_us != 0, self._clock()
         self._board.tell(LiveSources.misdate, camera, off_us / 1e6)
         if is_off == self._is_clock_off or now_s - self._clock_told_s < _SAID_AGAIN_S * is_off:
@@ -258,7 +258,7 @@ class Watch:
             _log.info("camera_clock_accepted", camera=camera)
 
     def _given_up(self) -> None:
-        """The topic does not take a frame; told by the thread that sends."""
+        """Count a frame that the topic does not take; called by the thread that sends."""
         reason = _DROPPED[Drop.TOO_LARGE]
         self._board.tell(LiveSources.drop, self.camera.stream_id, reason)
         self._tell_dropped(1, reason)
@@ -273,7 +273,7 @@ class Watch:
         self._is_frozen = bool(frozen_s)
 
     def _tell_dropped(self, count: int, reason: str) -> None:
-        """Once a minute at most."""
+        """Log dropped frames, once a minute at most."""
         drops, now_s = self._drops, self._clock()
         drops.count += count
         if now_s - drops.told_s >= _DROPS_TOLD_S:

@@ -1,4 +1,4 @@
-"""What a reader's process tells, as bytes in a pipe: whoever takes over such a process can say no more than this."""
+"""The reports of a reader's process as bytes in a pipe. They are the most that an attacker in that process can send."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 from adawise.cameras.clock import Clock
 
-_HEADER = struct.Struct(">cBBqI")  # kind, clock, whether it is the same, time, size of what follows
+_HEADER = struct.Struct(">cBBqI")  # kind, clock, whether the picture repeats, time, size of the body
 _CLOCKS = tuple(Clock)
 _TEXT_BYTES = 4_096
 _CHUNK_BYTES = 1 << 18
@@ -21,7 +21,7 @@ _CHUNK_BYTES = 1 << 18
 
 @dataclass(frozen=True, slots=True)
 class CameraFrame:
-    """A JPEG, when it was taken (microseconds since the epoch), by which clock, and if it is the one before again."""
+    """A JPEG, its time (microseconds since the epoch) and the clock of it, and whether it repeats the one before."""
 
     data: bytes
     taken_us: int
@@ -31,48 +31,48 @@ class CameraFrame:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """The stream is open: its codec and size, for people."""
+    """The report that the stream is open: its codec and size, for people."""
 
     what: str
 
 
 @dataclass(frozen=True, slots=True)
 class Beat:
-    """Something came of which no frame was wanted."""
+    """The report that something came from which no frame was wanted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """A frame that is not sent."""
+    """The report of a frame that is not sent."""
 
     reason: Drop
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The stream is over. `refused`: asking again will not help, unless somebody mends what `why` says."""
+    """The report that the stream is over. `why` names the cause, and what to mend if `end` is REFUSED."""
 
     why: str
     end: End
 
 
 class End(Enum):
-    """How a stream ended."""
+    """The way in which a stream ended."""
 
-    REACHED = b"e"  # a video is over
-    FAILED = b"f"  # it may work the next time
-    REFUSED = b"r"  # it will not, unless somebody mends something
+    REACHED = b"e"  # the end of a video
+    FAILED = b"f"  # the next attempt may succeed
+    REFUSED = b"r"  # no attempt will succeed until the cause is mended
 
 
 @dataclass(frozen=True, slots=True)
 class ClockOff:
-    """By how many microseconds the camera's wall clock is ahead of ours, so that it is not believed; 0: it is."""
+    """The microseconds by which the camera's wall clock is ahead of ours, so that it is not used; 0 if it is used."""
 
     off_us: int
 
 
 class Drop(Enum):
-    """Why a frame was not sent."""
+    """The reason why a frame was not sent."""
 
     DAMAGED = b"d"
     TOO_LARGE = b"l"
@@ -82,15 +82,15 @@ Told: TypeAlias = CameraFrame | Opened | Beat | ClockOff | Dropped | Ended
 
 
 class NotAReader(Exception):
-    """What came is not what a reader says."""
+    """Raised when the bytes are not a reader's report."""
 
 
 class Silence(Exception):
-    """Nothing came in time."""
+    """Raised when nothing came in time."""
 
 
 def written(told: Told) -> bytes:
-    """For the pipe."""
+    """Return a report as bytes for the pipe."""
     match told:
         case CameraFrame(data, taken_us, clock, is_same):
             return _HEADER.pack(b"F", _CLOCKS.index(clock), is_same, taken_us, len(data)) + data
@@ -114,17 +114,17 @@ def _texted(kind: bytes, text: str) -> bytes:
 def read(
     pipe: int, *, timeout_s: float, max_frame_bytes: int, clock: Callable[[], float] = time.monotonic
 ) -> Told | None:
-    """The next of a pipe; None at its end, also in the midst of something.
+    """Return the next report of a pipe; None at its end, even in the midst of a report.
 
     Args:
         pipe: a file descriptor.
-        timeout_s: for all of it.
-        max_frame_bytes: of a frame.
-        clock: seconds.
+        timeout_s: for the whole report.
+        max_frame_bytes: the most bytes of a frame.
+        clock: monotonic seconds.
 
     Raises:
         Silence: it took longer.
-        NotAReader: it is none of what `written` writes.
+        NotAReader: it is not what `written` writes.
     """
     until_s = clock() + timeout_s
     head = _exactly(pipe, _HEADER.size, until_s, clock)
@@ -153,7 +153,7 @@ def read(
 
 
 def _exactly(pipe: int, size: int, until_s: float, clock: Callable[[], float]) -> bytes | None:
-    """So many bytes; None if the pipe ends before."""
+    """Return exactly `size` bytes; None if the pipe ends before."""
     parts, missing = [], size
     poll = select.poll()
     poll.register(pipe, select.POLLIN)

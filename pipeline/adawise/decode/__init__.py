@@ -1,1 +1,1 @@
-"""Message bytes from strangers -> images, or a reason why not. Pure, but for the child process."""
+"""Decoding of untrusted message bytes into images, or a reason why not. Pure, except for the child process."""

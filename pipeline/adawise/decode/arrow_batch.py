@@ -1,9 +1,9 @@
-"""An Arrow batch: encoded images of one message. Used by producers and by `decode`.
+"""Arrow batches: several encoded images in one message. Used by producers and by `decode`.
 
 Contract: an Arrow IPC stream with a column `image` (binary) and, each optional, `stream_id` (utf8), `frame_id` (utf8 or
 integer), `captured_at` (timestamp, UTC; one without a zone counts as UTC), `label` (utf8) and `meta_*` (utf8, numbers
-or booleans). Other columns are ignored. Bodies are not compressed: images are already, and a compressed body states its
-unpacked size itself, which is a decompression bomb that nothing between us and Arrow would stop.
+or booleans). Other columns are ignored. Bodies are not compressed: images already are. A compressed body also states
+its own unpacked size, which makes it a decompression bomb that nothing between us and Arrow would stop.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _META = "meta_"
 class ImageRow:
     """One row of a batch as it was sent: nothing in it is checked but its types and lengths.
 
-    `stream_id` are raw bytes, at most MAX_STREAM_ID_BYTES + 1 of them, so that too long stays too long.
+    `stream_id` is raw bytes, at most MAX_STREAM_ID_BYTES + 1 of them, so that an id that is too long still looks so.
     """
 
     image: bytes | None
@@ -59,7 +59,16 @@ def encode_batch(
     labels: Sequence[str | None] | None = None,
     meta: Mapping[str, Sequence[str | None]] | None = None,
 ) -> bytes:
-    """A message value of N encoded images; every sequence has N entries, times are microseconds since the epoch."""
+    """Return a message value of N encoded images.
+
+    Args:
+        images: the N encoded images.
+        stream_id: the stream of all of them; None if the key or a header names it.
+        frame_ids: one for each image.
+        captured_at_us: one time for each image, in microseconds since the epoch.
+        labels: one for each image.
+        meta: by name (without prefix), one value for each image.
+    """
     columns: dict[str, pa.Array] = {"image": pa.array(images, pa.binary())}
     if stream_id is not None:
         columns["stream_id"] = pa.array([stream_id] * len(images), pa.string())
@@ -80,7 +89,7 @@ def encode_batch(
 
 
 def read_batch(value: bytes, *, max_rows: int) -> list[ImageRow]:
-    """The rows of a batch message, in order.
+    """Return the rows of a batch message, in order.
 
     Raises:
         InvalidMessage: bad_arrow, or too_many_rows.
@@ -89,7 +98,7 @@ def read_batch(value: bytes, *, max_rows: int) -> list[ImageRow]:
         names = _useful_columns(checked_schema(value))
         rows: list[ImageRow] = []
         for batch in checked_batches(value, sorted(names), max_rows=max_rows, limit="decode.max_rows"):
-            if _image_bytes(batch) > len(value):  # views may all show the same bytes
+            if _image_bytes(batch) > len(value):  # several views may show the same bytes
                 raise bad_arrow(f"expected images within the {len(value)} bytes of the message, got shared ones")
             rows.extend(_rows(batch))
         return rows
@@ -98,10 +107,10 @@ def read_batch(value: bytes, *, max_rows: int) -> list[ImageRow]:
 
 
 def stream_ids(value: bytes, *, max_rows: int) -> set[bytes | None]:
-    """The streams that the rows of a batch message name, as `ImageRow` has them; no image is looked at.
+    """Return the streams that the rows of a batch message name, as in `ImageRow`; no image is read.
 
     Raises:
-        InvalidMessage: bad_arrow, or too_many_rows; then `read_batch` does, too.
+        InvalidMessage: bad_arrow, or too_many_rows; then `read_batch` raises it, too.
     """
     try:
         column = checked_schema(value).get_field_index("stream_id")
@@ -114,7 +123,7 @@ def stream_ids(value: bytes, *, max_rows: int) -> set[bytes | None]:
 
 
 def _useful_columns(schema: pa.Schema) -> dict[int, str]:
-    """index -> name of the columns that are read; the rest is not even loaded."""
+    """Return index -> name of the columns that are read; the others are not even loaded."""
     if len(schema) > MAX_COLUMNS:
         raise bad_arrow(f"expected at most {MAX_COLUMNS} columns, got {len(schema)}")
     for name, (fits, expected) in _CONTRACT.items():

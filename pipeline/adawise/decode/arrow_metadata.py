@@ -1,9 +1,9 @@
-"""Arrow IPC metadata, looked into before Arrow itself reads it: what it would cost, and whether bodies are compressed.
+"""Checks of Arrow IPC metadata before Arrow reads it: what it would cost, and whether bodies are compressed.
 
-The metadata of a message is a flatbuffer. Arrow verifies that it is well formed, but not that it is cheap: tables of
-a flatbuffer may be shared, so that a schema of 1 MB unfolds into two million fields and a gigabyte (measured). Here the
-fields are counted as they would unfold, before that happens. Nothing needs to be well formed for this to be safe:
-Python's own bounds hold, and every loop ends at a limit.
+The metadata of a message is a flatbuffer. Arrow verifies that it is well formed, but not that it is cheap: tables of a
+flatbuffer may be shared, so that a schema of 1 MB unfolds into two million fields and a gigabyte (measured). Here the
+fields are counted as they would unfold, before that happens. Malformed metadata cannot do harm: Python checks all
+bounds, and every loop ends at a limit.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from adawise.errors import InvalidMessage, Reason
 
 MAX_METADATA_BYTES = 256 * 1024  # of one IPC message; 256 columns with a description for pandas take 80 KB
 MAX_FIELDS = 512  # of a schema, nested ones included
-MAX_TEXT_BYTES = 4 * MAX_METADATA_BYTES  # names, keys and values as they unfold
+MAX_TEXT_BYTES = 4 * MAX_METADATA_BYTES  # of names, keys and values, counted as they unfold
 
 _CONTINUATION = 0xFFFF_FFFF
 
 
 def check_metadata(value: bytes, position: int) -> None:
-    """Look at the metadata of the IPC message that begins at `position`; nothing to see at the end of the stream.
+    """Check the metadata of the IPC message that begins at `position`; the end of the stream has none.
 
     Raises:
         InvalidMessage: bad_arrow.
-        struct.error, IndexError: it is no flatbuffer of Arrow's.
+        struct.error, IndexError: it is not a flatbuffer of Arrow's.
     """
     if position + 4 > len(value):
         return
     length, begin = struct.unpack_from("<I", value, position)[0], position + 4
-    if length == _CONTINUATION:  # without it, a writer older than Arrow 0.15
+    if length == _CONTINUATION:  # a writer older than Arrow 0.15 leaves it out
         length, begin = struct.unpack_from("<I", value, begin)[0], begin + 4
     if length > MAX_METADATA_BYTES:
         raise bad_arrow(f"expected at most {MAX_METADATA_BYTES} bytes of metadata in an IPC message, got {length}")
@@ -38,7 +38,7 @@ def check_metadata(value: bytes, position: int) -> None:
 
 
 def bad_arrow(detail: str) -> InvalidMessage:
-    """A message in Arrow's format that is refused, with what was expected and what came."""
+    """Return the refusal of a message in Arrow's format, with what was expected and what came."""
     return InvalidMessage(Reason.BAD_ARROW, detail)
 
 
@@ -93,7 +93,7 @@ class _Metadata:
             raise bad_arrow(f"expected at most {MAX_TEXT_BYTES} bytes of names and descriptions, got more")
 
     def _entries(self, vector: int, most: int) -> range:
-        """Positions of the offsets in a vector of tables; none of an absent one."""
+        """Return the positions of the offsets in a vector of tables; an empty range for an absent one."""
         if not vector:
             return range(0)
         start = self._follow(vector)
@@ -107,7 +107,7 @@ class _Metadata:
         return number
 
     def _member(self, table: int, index: int) -> int:
-        """Position of a table's member, 0 if absent."""
+        """Return the position of a table's member, 0 if it is absent."""
         offsets = table - struct.unpack_from("<i", self._buffer, table)[0]
         if 4 + 2 * index >= self._unsigned("H", offsets):
             return 0

@@ -1,4 +1,4 @@
-"""Arrow IPC streams that anybody may have written: what reading them costs is bounded before it is spent."""
+"""Readers of untrusted Arrow IPC streams: the cost of reading is bounded before it is spent."""
 
 from __future__ import annotations
 
@@ -12,24 +12,32 @@ from adawise.decode.arrow_metadata import bad_arrow, check_metadata
 from adawise.errors import InvalidMessage, Reason
 
 MAX_IPC_MESSAGES = 1_024  # schema, dictionaries and record batches of one stream
-MAX_VALIDATION_BYTES = 64 * 2**20  # and 16 times the message: what Arrow's checks may look at, a fifth of a second
+MAX_VALIDATION_BYTES = 64 * 2**20  # and 16 times the message: what Arrow's checks may read, a fifth of a second
 
 ARROW_ERRORS = (pa.ArrowException, OSError, ValueError, IndexError, struct.error)
-"""What comes of bytes that are not Arrow's."""
+"""The exceptions that bytes which are not Arrow's cause."""
 
 _PER_MICROSECOND = {"ns": (1, 1_000), "us": (1, 1), "ms": (1_000, 1), "s": (1_000_000, 1)}  # multiply, then divide
 
 
 def checked_schema(value: bytes) -> pa.Schema:
-    """The schema of a stream, after a look at what its metadata would cost. Raises InvalidMessage and ARROW_ERRORS."""
+    """Return a stream's schema, once its metadata is known to be cheap; raise InvalidMessage or ARROW_ERRORS."""
     _refuse_costly_metadata(value)
     return pa.ipc.open_stream(value).schema
 
 
 def checked_batches(value: bytes, columns: Sequence[int], *, max_rows: int, limit: str) -> Iterator[pa.RecordBatch]:
-    """The batches of a stream whose schema was checked, each validated; of the schema's columns these alone.
+    """Yield the batches of a stream whose schema was checked, each validated, with the given columns alone.
 
-    Raises InvalidMessage (too_many_rows names `limit`, bad_arrow) and ARROW_ERRORS.
+    Args:
+        value: the stream.
+        columns: the indices of the columns to read.
+        max_rows: the most rows of all batches together.
+        limit: the setting that sets `max_rows`, for the message.
+
+    Raises:
+        InvalidMessage: too_many_rows, or bad_arrow.
+        Exception: one of ARROW_ERRORS.
     """
     options = pa.ipc.IpcReadOptions(use_threads=False, included_fields=list(columns))
     allowance, rows = MAX_VALIDATION_BYTES + 16 * len(value), 0
@@ -50,14 +58,14 @@ def checked_batches(value: bytes, columns: Sequence[int], *, max_rows: int, limi
 
 
 def is_text(kind: pa.DataType) -> bool:
-    """Whether a column of this type has texts."""
+    """Return True if a column of this type holds texts."""
     if pa.types.is_dictionary(kind):  # not of views: a small dictionary could show a large text any number of times
         return bool(pa.types.is_string(kind.value_type) or pa.types.is_large_string(kind.value_type))
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
 def first_bytes(scalar: Any, most: int) -> bytes | None:
-    """The first `most` bytes of a text; never all of it first: 256 rows may share one text of megabytes."""
+    """Return the first `most` bytes of a text; the rest is never copied: 256 rows may share a text of megabytes."""
     if isinstance(scalar, pa.DictionaryScalar):
         scalar = scalar.value
     buffer = None if scalar is None or not scalar.is_valid else scalar.as_buffer()
@@ -65,7 +73,7 @@ def first_bytes(scalar: Any, most: int) -> bytes | None:
 
 
 def text_of(scalar: Any, most: int) -> str | None:
-    """A text, or a number written out; None if it is null, or longer than `most` bytes."""
+    """Return a text, or a number as text; None if it is null, or a text longer than `most` bytes."""
     if scalar is None or not scalar.is_valid:
         return None
     if not is_text(scalar.type):
@@ -75,13 +83,13 @@ def text_of(scalar: Any, most: int) -> str | None:
 
 
 def microseconds(column: pa.Array) -> list[int | None]:
-    """Timestamps of any unit, since the epoch; cut, not rounded. One without a zone counts as UTC."""
+    """Return timestamps of any unit as microseconds since the epoch, truncated; one without a zone counts as UTC."""
     multiply, divide = _PER_MICROSECOND[column.type.unit]
     return [None if tick is None else tick * multiply // divide for tick in column.cast(pa.int64()).to_pylist()]
 
 
 def _refuse_costly_metadata(value: bytes) -> None:
-    """Look into each IPC message's metadata, before Arrow unfolds or unpacks anything."""
+    """Check the metadata of each IPC message, before Arrow unfolds or unpacks anything."""
     source = pa.BufferReader(value)
     messages = pa.ipc.MessageReader.open_stream(source)
     for _ in range(MAX_IPC_MESSAGES):
@@ -94,17 +102,18 @@ def _refuse_costly_metadata(value: bytes) -> None:
 
 
 def _validation_bytes(batch: pa.RecordBatch) -> int:
-    """How many bytes a full validation looks at, less what does not matter; asked when nothing is validated yet.
+    """Return how many bytes a full validation reads, less what is negligible; called before anything is validated.
 
-    More than the message has, as each batch looks at the dictionaries again, columns may share a buffer, and every view
-    may show the same megabytes.
+    That can be more than the message has: each batch reads the dictionaries again, columns may share a buffer, and
+    every view may show the same megabytes.
     """
     total = 0
     for column in batch.columns:
         total += column.get_total_buffer_size()
         if pa.types.is_string_view(column.type) or pa.types.is_binary_view(column.type):
             present = column.is_valid().to_pylist()
-            views = memoryview(column.buffers()[1])[: 16 * len(column)]  # what a message says to follow has any length
+            # The buffer may be of any length that the message claims.
+            views = memoryview(column.buffers()[1])[: 16 * len(column)]
             lengths = views.cast("I")[::4].tolist()
             total += sum(length for length, there in zip(lengths, present, strict=True) if there)
     return total

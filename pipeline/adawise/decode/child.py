@@ -1,9 +1,9 @@
-"""Decoding in a child process: what kills the decoder kills nothing else. For messages that may have ended a worker.
+"""Decoding in a child process, for messages that may have ended a worker: what kills the decoder kills nothing else.
 
-The child knows the decoder and nothing of the model, and decodes one message at a time, so that it is known which one
-it was. It may take as much memory as the limits of `decode.*` ask for at most, whatever the machine has. A message that
-kills two children, one after the other, is rejected; one alone may have had bad luck. No clock rejects anything: where
-a child does not come to an end, its message stands, and a warning says so once a minute.
+A child loads the decoder and not the model, and decodes one message at a time, so that the message at fault is known.
+It may take as much memory as the limits of `decode.*` can require, whatever the machine has. A message that kills two
+children, one after the other, is rejected; a single death may have had another cause. No message is rejected for its
+time: while a child does not finish, its message waits, and a warning is logged once a minute.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from adawise.records import DecodedMessage, Frame, Message, TopicPartition
 
 _log = structlog.get_logger("worker")
 
-_KILLS = 2  # of children, by one message
+_KILLS = 2  # of children, by one message, before it is rejected
 _CHILDREN = 2  # at once: each has some 100 MB of libraries, and memory may be what is short
 _TOLD_EVERY_S = 60.0
-_PIXEL_BYTES = 32  # that decoding and resizing take at most, twice what was measured
+_PIXEL_BYTES = 32  # the most bytes per pixel that decoding and resizing take, twice what was measured
 _BASE_BYTES = 256 * 2**20
 _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
@@ -49,18 +49,19 @@ _Free: TypeAlias = "queue.LifoQueue[_Child | None]"
 
 
 class _Killed(Exception):
-    """The child is gone."""
+    """Raised when the child has ended."""
 
 
 class Apart:
-    """Decodes as `decoder` does, in a few children that its threads share; they are started when they are needed.
+    """An isolated decoder: it decodes as `decoder` does, in a few child processes that its threads share.
 
-    So does what tells a message's streams before it is decoded: of an Arrow batch without a key that takes Arrow.
+    The children are started when they are needed. They also find the streams of a message before it is decoded, since
+    that reads Arrow for a batch without a key.
 
     Args:
-        decoder: what the children do.
-        pixels: as its `preprocess`, but without torch, which they do not load.
-        image_bytes: of what a picture becomes.
+        decoder: the decoder that the children run.
+        pixels: the same as its `preprocess` without torch, which they do not load.
+        image_bytes: the bytes of a preprocessed image.
     """
 
     def __init__(self, decoder: Decoder, pixels: Callable[[Image.Image], Pixels], image_bytes: int) -> None:
@@ -72,15 +73,16 @@ class Apart:
         )
         self._decoder = replace(decoder, preprocess=pixels), more_bytes  # type: ignore[arg-type]
         self._decoding: _Free = queue.LifoQueue()
-        self._telling: _Free = queue.LifoQueue()  # not behind those that decode: the worker's loop waits for it
+        self._telling: _Free = queue.LifoQueue()  # a child of its own, as the worker's loop waits for it
         for free in (*_CHILDREN * [self._decoding], self._telling):
             free.put(None)
-        self._killers: dict[tuple[TopicPartition, int], str] = {}  # messages that `streams` was not told of, and how
+        # Messages whose streams could not be found, and how the last child ended.
+        self._killers: dict[tuple[TopicPartition, int], str] = {}
         self._children: set[_Child] = set()
         self._closed = False
 
     def __call__(self, message: Message) -> DecodedMessage:
-        """As `Decoder`. Raises FatalError if no child can be started."""
+        """Decode as `Decoder` does; raise FatalError if no child can be started."""
         why = self._killers.pop((message.topic_partition, message.offset), "")
         answer, why = (None, why) if why else self._asked("decode", message, self._decoding)
         if answer is not None:
@@ -90,14 +92,18 @@ class Apart:
         return whole_rejected(message, InvalidMessage(Reason.KILLS_DECODER, detail))
 
     def streams(self, message: Message) -> frozenset[str]:
-        """As `Decoder.streams`; none of what kills two children, and will be rejected. Raises FatalError."""
+        """Return what `Decoder.streams` does; nothing for a message that kills two children, which will be rejected.
+
+        Raises:
+            FatalError: no child can be started.
+        """
         answer, why = self._asked("streams", message, self._telling)
         if answer is None:
             self._killers[message.topic_partition, message.offset] = why
         return frozenset(answer or ())
 
     def _asked(self, what: _Question, message: Message, free: _Free) -> tuple[Any, str]:
-        """A child's answer; or None, and how the last one ended."""
+        """Return a child's answer, or None and how the last child ended."""
         child, why = free.get(), "in the end"
         try:
             for _ in range(_KILLS):
@@ -122,7 +128,7 @@ class Apart:
         return child
 
     def close(self) -> None:
-        """End the children; whoever waits for one gets something that is not to be used."""
+        """End the children; a thread that waits for an answer gets one that must not be used."""
         self._closed = True
         for child in list(self._children):
             child.end()
@@ -130,7 +136,7 @@ class Apart:
 
 class _Child:
     def __init__(self, decoder: bytes) -> None:
-        # By the paths of this process, and never by the current folder, where anybody may have put a `pipeline`.
+        # It imports by this process's paths, and never from the current folder, where anyone may have put an `adawise`.
         start = f"import sys; sys.path[:] = {sys.path!r}; from adawise.decode.child import serve; serve()"
         environment = {**os.environ, **_ENVIRONMENT}
         self._process = subprocess.Popen(
@@ -158,7 +164,7 @@ class _Child:
         return answer
 
     def end(self) -> None:
-        """From any thread; whoever asks it has no answer."""
+        """End the child, from any thread; a pending request gets no answer."""
         self._process.kill()
         with self._asking:
             self._gone()
@@ -178,7 +184,7 @@ class _Child:
 
     def _answer(self, what: str) -> Any:
         assert self._process.stdout is not None
-        seconds, poll = 0.0, select.poll()  # which, unlike `select`, knows descriptors above 1023
+        seconds, poll = 0.0, select.poll()  # unlike `select`, it takes descriptors above 1023
         if not self._process.stdout.closed:
             poll.register(self._process.stdout, select.POLLIN)
         while not self._process.stdout.closed and not poll.poll(1_000 * _TOLD_EVERY_S):
@@ -197,19 +203,19 @@ class _Child:
 
 
 def _with_tensor(frame: Frame) -> Frame:
-    import torch  # which the child does not load
+    import torch  # the child does not load it
 
     pixels: Any = frame.image
     return frame if pixels is None else replace(frame, image=torch.from_numpy(pixels))
 
 
 def serve() -> None:
-    """The child: from its standard input, first the decoder, then message after message, until it ends."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # the worker's business, which ends this process
+    """Run the child: read the decoder, then message after message from standard input, until it ends."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # the worker handles them, and ends this process
         signal.signal(number, signal.SIG_IGN)
     _end_with_parent()
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # whatever a library prints is no answer
+    os.dup2(2, 1)  # whatever a library prints must not mix with the answers
     requests = sys.stdin.buffer
 
     def received() -> Any:
@@ -221,18 +227,18 @@ def serve() -> None:
         answers.flush()
 
     decoder, more_bytes = received()
-    with suppress(OSError):  # no Linux: no limit
+    with suppress(OSError):  # no /proc outside Linux: no limit
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         limit = pages * resource.getpagesize() + more_bytes
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-    with suppress(BrokenPipeError):  # nobody waits for an answer any more
+    with suppress(BrokenPipeError):  # the worker no longer reads
         answer("ready")
         while (asked := received()) is not None:
             try:
                 answered = _answered(decoder, *asked)
             except MemoryError:
                 raise
-            except Exception as error:  # noqa: BLE001  a fault of ours, and of no message
+            except Exception as error:  # noqa: BLE001  a fault of ours, not of the message
                 answered = RuntimeError(repr(error))
             answer(answered)
 
@@ -245,7 +251,7 @@ def _answered(decoder: Decoder, what: _Question, message: Message) -> object:
 
 
 def _end_with_parent() -> None:
-    """Also where that was killed, and this process does not come to read that its input has ended."""
+    """Have the kernel end this process with its parent, even if the parent is killed while this one is busy."""
     import ctypes
 
     with suppress(AttributeError, OSError):

@@ -1,13 +1,13 @@
-"""Image bytes from a stranger -> an opened Pillow image whose decoding is bounded. Between message and preprocessing.
+"""Untrusted image bytes -> an opened Pillow image whose decoding cost is bounded. Between message and preprocessing.
 
-Pillow opens and refuses; `rgb` reads a baseline JPEG without a fault by libjpeg-turbo itself, with the same bits in
-less time.
+Pillow opens images and refuses broken ones. For an intact baseline JPEG `rgb` calls libjpeg-turbo itself, which gives
+the same bits in less time.
 
-Only JPEG, PNG, WebP and BMP. Before Pillow sees a JPEG or PNG it is rebuilt from the parts that make pixels: EXIF,
-comments, colour profiles, text and animation chunks are dropped. Of all these open_clip uses nothing, and we the
-orientation alone, which a reader of our own finds; and with them go the decompression bombs inside metadata, the
-warnings that Pillow raises about them (Python's warning filters are not thread-safe, so a pool could not silence them),
-and every frame but the first. The size is read from the header, before any pixel is decoded.
+Only JPEG, PNG, WebP and BMP are read. Before Pillow sees a JPEG or PNG, it is rebuilt from the parts that make pixels:
+EXIF, comments, colour profiles, text and animation chunks are dropped. open_clip uses none of these, and we use the
+orientation alone, which a reader of our own finds. The decompression bombs inside metadata go with them, and so do
+every frame but the first and the warnings that Pillow raises about metadata (Python's warning filters are not
+thread-safe, so a pool could not silence them). The size is read from the header, before any pixel is decoded.
 """
 
 from __future__ import annotations
@@ -26,28 +26,30 @@ from adawise.decode.orientation import ORIENTATION, orientation_of
 from adawise.decode.pieces import PNG_MAGIC, TooManyPieces, jpeg_segments, png_chunks, webp_chunks
 from adawise.errors import InvalidMessage, Reason
 
-# No one sends this much structure in good faith, and each piece costs Python or libjpeg a step.
+# No honest encoder writes this much structure, and each piece costs Python or libjpeg a step.
 MAX_SEGMENTS = 4_096  # JPEG segments before the first scan
 MAX_CHUNKS = 65_536  # PNG chunks; encoders write image data in pieces of 8 KiB and more
-MAX_WEBP_CHUNKS = 16  # that are looked at before the image
-MAX_SIDE = 65_535  # px; what a JPEG can say, and no camera's picture is longer
-MAX_WEBP_SIDE = 16_383  # px; what the format allows an image; a canvas around it may claim a thousand times more
-MAX_SCANS = 50  # of a progressive JPEG; each one walks over the whole image, encoders write about 10
+MAX_WEBP_CHUNKS = 16  # chunks that are read in search of the image
+MAX_SIDE = 65_535  # px; the most that a JPEG can state, and no camera's picture is longer
+MAX_WEBP_SIDE = 16_383  # px; the format's limit for an image; a canvas around it may claim a thousand times more
+MAX_SCANS = 50  # of a progressive JPEG; each walks over the whole image, and encoders write about 10
 
 _WEBP_BEFORE_IMAGE = (b"VP8X", b"ICCP", b"ALPH", b"EXIF", b"XMP ")
 _PNG_PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 _PNG_IMAGE = (b"IDAT", b"IEND")
-_JPEG_METADATA = {0xFE, *range(0xE1, 0xEE), 0xEF}  # COM and APPn, but JFIF (APP0) and Adobe (APP14) choose the colours
-# Builds of libjpeg differ in whether they read these; and a bit of arithmetic code may stand for any number of blocks.
+# COM and APPn, but not JFIF (APP0) and Adobe (APP14), which set the colours.
+_JPEG_METADATA = {0xFE, *range(0xE1, 0xEE), 0xEF}
+# Builds of libjpeg differ in whether they read these. A bit of arithmetic code may also represent any number of blocks.
 _JPEG_UNUSUAL = {
     **dict.fromkeys((0xC3, 0xC5, 0xC6, 0xC7), "lossless or hierarchical"),
     **dict.fromkeys((0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF), "arithmetic-coded"),
 }
 _STRIP_ROWS = 64
 _BMP_RUN_LENGTH = (1, 2)
-# Pixels that a byte can stand for at most: deflate packs 1032 bytes into one, of 8 pixels each; in a JPEG each block of
-# 64 has at least one bit, in a lossy WebP each of 16 x 16. So a lie about the size is known before its pixels are made.
-# A lossless WebP of one colour takes 38 bytes at any size, and of an animation only the first frame is looked at.
+# The most pixels that one byte can represent: deflate packs 1032 bytes into one, of 8 pixels each; in a JPEG each block
+# of 64 has at least one bit, in a lossy WebP each of 16 x 16. So a false size is found before pixels are made. There is
+# no bound for lossless WebP (one colour takes 38 bytes at any size) or for an animation, whose first frame alone is
+# read.
 _DENSEST = {"image/png": 8 * 1_032, "image/jpeg": 8 * 64, "image/bmp": 8}
 _DENSEST_LOSSY_WEBP = 8 * 256
 _BRANDS = {b"avif": "AVIF", b"avis": "AVIF", b"heic": "HEIC", b"heix": "HEIC", b"mif1": "HEIF", b"jp2 ": "JPEG 2000"}
@@ -55,7 +57,7 @@ _TGA_DEPTHS = {1: (8,), 2: (15, 16, 24, 32), 3: (8, 16), 9: (8,), 10: (15, 16, 2
 
 
 def sniff(data: bytes | memoryview) -> str | None:
-    """The media type by the first bytes, None if it is none of the four that are read."""
+    """Return the media type by the first bytes, None if it is none of the four that are read."""
     head = bytes(data[:16])
     if head.startswith(b"\xff\xd8\xff"):
         return "image/jpeg"
@@ -69,9 +71,9 @@ def sniff(data: bytes | memoryview) -> str | None:
 
 
 def foreign(data: bytes) -> str | None:
-    """What else an image is that begins as other things do; None if it is none of these.
+    """Return the format of an image that we do not read, None if it is unknown.
 
-    All of them may begin with a zero byte, as what a schema registry's serializer wrote does.
+    These formats may begin with a zero byte, as values from a schema registry's serializer do.
     """
     if data[4:8] == b"ftyp":  # ISO base media
         return _BRANDS.get(data[8:12], "a video or another file of ISO boxes")
@@ -83,11 +85,11 @@ def foreign(data: bytes) -> str | None:
 
 
 def open_image(data: bytes, *, max_pixels: int) -> ImageFile.ImageFile:
-    """Read the header; the pixels are decoded when they are used, by at most `max_pixels`.
+    """Read the header and return the image; it is decoded on first use, at most `max_pixels` pixels.
 
     Raises:
-        InvalidMessage: unsupported_format, too_many_pixels or undecodable_image. Decoding can fail later all the same:
-            see `undecodable`.
+        InvalidMessage: unsupported_format, too_many_pixels or undecodable_image. Decoding can still fail later: see
+            `undecodable`.
     """
     kind = sniff(data)
     if kind is None:
@@ -107,7 +109,7 @@ def open_image(data: bytes, *, max_pixels: int) -> ImageFile.ImageFile:
             Reason.TOO_MANY_PIXELS,
             f"expected at most {max_pixels} pixels (decode.max_pixels), the header says {width} x {height}",
         )
-    if kind == "image/webp" and max(width, height) > MAX_WEBP_SIDE:  # the canvas of an animation has its own field
+    if kind == "image/webp" and max(width, height) > MAX_WEBP_SIDE:  # the canvas of an animation has a field of its own
         raise InvalidMessage(
             Reason.UNDECODABLE_IMAGE,
             f"image/webp: expected sides of at most {MAX_WEBP_SIDE} pixels, the canvas is {width} x {height}",
@@ -129,13 +131,15 @@ def open_image(data: bytes, *, max_pixels: int) -> ImageFile.ImageFile:
 
 
 def rgb(image: Image.Image) -> npt.NDArray[np.uint8]:
-    """The pixels of an RGB or grey image, uint8 `[H, W, 3]`, contiguous and its caller's own; after `draft`, fewer.
+    """Return the pixels of an RGB or grey image: uint8 `[H, W, 3]`, contiguous, not shared; reduced after `draft`.
 
-    Raises whatever Pillow raises when the image's data turns out to be broken.
+    Raises:
+        Exception: whatever Pillow raises when the image's data turns out to be broken.
     """
-    # A progressive one may be dear, and what is refused here is decoded twice. Without tiles it is decoded already.
+    # A progressive JPEG may be expensive, and what simplejpeg refuses is decoded twice. Without tiles it is decoded
+    # already.
     if isinstance(image, _Jpeg) and image.tile and not image.info.get("progressive"):
-        with suppress(Exception):  # what it refuses or only warns of, Pillow decides
+        with suppress(Exception):  # Pillow decides about what it refuses or only warns of
             read: npt.NDArray[np.uint8] = simplejpeg.decode_jpeg(
                 image.data, min_height=image.height, min_width=image.width, strict=True
             )
@@ -143,21 +147,21 @@ def rgb(image: Image.Image) -> npt.NDArray[np.uint8]:
                 return read
     width, height = image.size
     pixels = np.empty((height, width, 3), np.uint8)
-    for y in range(0, height, _STRIP_ROWS):  # Pillow copies three times on the way, which a cache holds of a strip
+    for y in range(0, height, _STRIP_ROWS):  # Pillow makes three copies, which fit the cache for a strip
         strip = image.crop((0, y, width, min(height, y + _STRIP_ROWS)))
         pixels[y : y + _STRIP_ROWS] = np.asarray(strip if strip.mode == "RGB" else strip.convert("RGB"))
     return pixels
 
 
 def build() -> str:
-    """Versions of all that makes pixels of bytes: others may make others of the same."""
+    """Return the versions of all libraries that decode pixels: others may give other pixels for the same bytes."""
     libraries = ("libjpeg_turbo", "jpg", "zlib", "zlib_ng", "webp")
     found = [f"{name} {features.version(name)}" for name in libraries]
     return ", ".join([f"simplejpeg {simplejpeg.__version__}", f"pillow {PIL.__version__}", *found])
 
 
 class _Jpeg(JpegImagePlugin.JpegImageFile):
-    """With its bytes."""
+    """A JPEG that keeps its bytes."""
 
     def __init__(self, data: bytes) -> None:
         self.data = data
@@ -165,11 +169,11 @@ class _Jpeg(JpegImagePlugin.JpegImageFile):
 
 
 def undecodable(what: str, error: Exception) -> InvalidMessage:
-    """What a codec raised about hostile bytes, as a reason.
+    """Return what a codec raised about hostile bytes, as a reason.
 
     Pillow promises no closed set of exceptions for broken data, so callers catch `Exception` around it: the bytes are
-    the only input there, hence the cause. MemoryError as well: Pillow raises it where sizes overflow, and where memory
-    is truly short, a worker that ended would read the same image again.
+    the only input there, hence the cause. This includes MemoryError: Pillow raises it where sizes overflow. Where
+    memory is truly short, a worker that ended would only read the same image again.
     """
     if isinstance(error, MemoryError):
         error = MemoryError("out of memory: give the process more, or lower decode.max_pixels or decode.threads")
@@ -177,7 +181,7 @@ def undecodable(what: str, error: Exception) -> InvalidMessage:
 
 
 def _is_icon(data: bytes) -> bool:
-    """Whether the first entry of an icon's directory points behind it, into the data."""
+    """Return True if the first entry of an icon's directory points behind the directory, into the data."""
     if len(data) < 22 or not data.startswith(b"\0\0\1\0"):
         return False
     count, reserved, size, start = struct.unpack_from("<H3xB4xII", data, 4)
@@ -185,10 +189,10 @@ def _is_icon(data: bytes) -> bool:
 
 
 def _is_tga(data: bytes) -> bool:
-    """By the footer of the format's second version, or by a header that makes sense: there is no magic."""
+    """Return True for the footer of the format's version 2, or a header that makes sense, as there is no magic."""
     if data[-18:-2] == b"TRUEVISION-XFILE":
         return True
-    if len(data) < 18 or data[0] != 0:  # the length of a name, which nobody writes
+    if len(data) < 18 or data[0] != 0:  # the length of a name, which no encoder writes
         return False
     has_palette, kind, first, colours, colour_bits, width, height, bits = struct.unpack_from("<BBHHB4xHHB", data, 1)
     depths = colour_bits in (15, 16, 24, 32) and colours <= 256 if has_palette else colours == colour_bits == 0
@@ -197,7 +201,7 @@ def _is_tga(data: bytes) -> bool:
 
 
 def _open(kind: str, data: bytes) -> ImageFile.ImageFile:
-    """The plug-ins' classes, not Image.open: that warns about large images and follows MPO into other frames."""
+    """Open an image by its plug-in's class: Image.open warns of large images, and follows MPO into other frames."""
     if kind == "image/jpeg":
         return _Jpeg(_jpeg_pixels(data))
     if kind == "image/png":
@@ -208,7 +212,7 @@ def _open(kind: str, data: bytes) -> ImageFile.ImageFile:
 
 
 def _jpeg_pixels(data: bytes) -> bytes:
-    """The JPEG without metadata; what lies between segments, and is no segment, is dropped too."""
+    """Return the JPEG without metadata; bytes between segments are dropped too."""
     parts = [b"\xff\xd8"]
     try:
         for start, marker, end in jpeg_segments(data, most=MAX_SEGMENTS):
@@ -232,7 +236,7 @@ def _jpeg_pixels(data: bytes) -> bytes:
 
 
 def _is_lossy_webp(data: bytes) -> bool:
-    """True if it is one lossy image: not an animation, and not lossless."""
+    """Return True if it is one lossy image: not an animation, and not lossless."""
     with suppress(TooManyPieces):
         for _, kind, _ in webp_chunks(data, most=MAX_WEBP_CHUNKS):
             if kind not in _WEBP_BEFORE_IMAGE:
@@ -241,10 +245,10 @@ def _is_lossy_webp(data: bytes) -> bool:
 
 
 def _png_pixels(data: bytes) -> bytes:
-    """The PNG's critical chunks and its transparency; a cut-off last chunk stays as it is, for the codec to refuse.
+    """Return the PNG's critical chunks and its transparency; a truncated last chunk stays, for the codec to refuse.
 
-    Behind the first image data nothing but more of it is kept: Pillow would read a new header or palette there, after
-    it has looked at the first one.
+    After the first image data only more image data is kept: Pillow would read a new header or palette there, after it
+    has checked the first one.
     """
     parts, packed_bytes = [PNG_MAGIC], 0
     try:

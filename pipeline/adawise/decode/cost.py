@@ -1,17 +1,17 @@
-"""What an image will cost the processor, by its header alone, and what a message may ask for: pixels against bytes.
+"""The CPU time that an image will take, by its header alone, and what a message may take: pixels against bytes.
 
-One colour packs without end: 34 bytes of lossless WebP stand for 33 million pixels and half a second, so that a few
-hundred of them would starve a camera. A message may therefore ask for `FREE_NS`, and `BYTE_NS` more for each byte.
+A single colour compresses without limit: 34 bytes of lossless WebP hold 33 million pixels and take half a second, so a
+few hundred of them would starve a camera. A message may therefore take `FREE_NS`, and `BYTE_NS` more for each byte.
 
-Why these numbers: the emptiest picture that an encoder makes of Full HD, a lossless WebP of one colour, fits into
-`FREE_NS`. Of what grows with its size a flat PNG is the dearest a byte, and `BYTE_NS` pays for one of 8K. So black,
-grey, flat and dark pictures of every encoder are read. Refused are a flat lossless WebP beyond Full HD, a long line,
-and crowds of these in one message. `tests/decode/test_cost.py` has the pictures, `python -m tools.fuzz --costs` what
-they cost.
+Why these numbers: `FREE_NS` covers the emptiest Full HD picture that an encoder makes, a lossless WebP of one colour.
+Among pictures whose bytes grow with their size, a flat PNG takes the most time a byte, and `BYTE_NS` covers one of 8K.
+So black, grey, flat and dark pictures of every encoder are read. Refused are a flat lossless WebP beyond Full HD, a
+long line, and many of these in one message. `tests/decode/test_cost.py` has the pictures, `python -m tools.fuzz
+--costs` what they cost.
 
-No clock is asked: the same message costs the same on every machine, or a replay would reject what a worker accepted.
-For the same reason the table outlives what it was measured on. RGB and grey take 1.5 and 2 ns a pixel to be resized now
-that `Preprocess` does it in integers (with AVX2; without, 7), and are billed as before.
+No clock is read: the same message costs the same on every machine, or a replay would reject what a worker accepted. For
+the same reason the table stays even where the code it was measured on has changed: RGB and grey take 1.5 and 2 ns a
+pixel to be resized now that `Preprocess` does it in integers (with AVX2; without, 7), and are counted as before.
 """
 
 from __future__ import annotations
@@ -23,27 +23,28 @@ from PIL import ImageFile
 FREE_NS = 25_000_000.0
 BYTE_NS = 6_000.0
 
-MIN_SIDE = 256  # px; a shorter side counts as this long: the resize makes it about as long, and no image is for nothing
+MIN_SIDE = 256  # px; a shorter side counts as this long: the resize makes it about as long, and no image is free
 
-# Nanoseconds of one pixel in a picture of 2 million, on one core of an AMD EPYC (Zen 4); ratios travel, seconds do not.
-# `preprocess`, by mode: as Pillow resizes, which it still does for most modes, and for what is long or tall.
+# Nanoseconds of one pixel in a picture of 2 million, on one core of an AMD EPYC (Zen 4). Elsewhere the ratios hold.
+# `_FIT_NS` is the cost of `preprocess`, by mode, where Pillow resizes. It still does so for most modes, and for long or
+# tall pictures.
 _FIT_NS = {"1": 0.2, "P": 0.2, "L": 3.0, "I;16": 4.5, "RGB": 7.0, "LA": 7.5, "CMYK": 9.0}
 _FIT_ANY_NS = 13.5  # RGBA
 _WEBP_NS, _BMP_NS = 5.0, 1.0
 _PNG_BYTE_NS, _PNG_LEAST_NS, _PNG_INTERLACED_NS = 2.2, 0.6, 4.0
 _JPEG_SAMPLE_NS, _JPEG_SCAN_NS = 2.2, 0.6
-_JPEG_SCANS = 10  # that encoders make; a scan that says nothing still walks over the image
+_JPEG_SCANS = 10  # as encoders make; even an empty scan walks over the image
 
 _DEPTH = re.compile(r";(\d+)")
 
 
 def allowed_ns(message_bytes: int) -> float:
-    """Of all images of a message of this size together."""
+    """Return the nanoseconds that all images of a message of this size may take together."""
     return FREE_NS + BYTE_NS * message_bytes
 
 
 def estimated_ns(image: ImageFile.ImageFile, data: bytes) -> float:
-    """To decode and resize an image that `codec.open_image` opened from `data`; no pixel is decoded for it."""
+    """Return the nanoseconds to decode and resize an image that `codec.open_image` opened; no pixel is decoded."""
     pixels = max(image.width, MIN_SIDE) * max(image.height, MIN_SIDE)
     return pixels * (_decode_ns(image, data) + _FIT_NS.get(image.mode, _FIT_ANY_NS))
 

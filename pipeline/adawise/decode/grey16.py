@@ -1,12 +1,12 @@
-"""16-bit grey, as thermal and depth cameras send it -> 8 bits. Before the resize, which filters 16 bits wrongly.
+"""Conversion of 16-bit grey, from thermal and depth cameras, to 8 bits, before a resize, which handles 16 bits wrongly.
 
-A sensor fills a small part of its 65,536 levels: a room at 14 bits some hundred of them. Pillow's conversion to RGB
-cuts at 255, so that all of them became white; the high byte, which other readers take, leaves one or two grey levels.
-So a picture is stretched over its own range, without the outermost thousandth of its pixels at either end: one hot or
-dead pixel would take the range from all others. What lies outside is black or white. This is the linear gain control
-with tail rejection of thermal cameras. It forgets the absolute level, which a fixed range keeps.
+A sensor uses a small part of its 65,536 levels: some hundred for a room at 14 bits. Pillow's conversion to RGB cuts at
+255, so all of them would become white; the high byte, which other readers take, leaves one or two grey levels. So a
+picture is stretched over its own range, without the outermost thousandth of its pixels at either end: one hot or dead
+pixel would otherwise set the range. Pixels outside become black or white. This is the linear gain control with tail
+rejection of thermal cameras. It loses the absolute level, which a fixed range keeps.
 
-All sums and divisions are of integers, so every machine has the same levels.
+All sums and divisions are of integers, so every machine gives the same levels.
 """
 
 from __future__ import annotations
@@ -18,22 +18,26 @@ import numpy.typing as npt
 from PIL import Image
 
 Range = tuple[int, int]
-"""LOW and HIGH, 0 <= LOW < HIGH <= 65535: black and white."""
+"""The levels that become black and white: LOW and HIGH, 0 <= LOW < HIGH <= 65535."""
 
 MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 LEVELS = 65_536
-TAIL = 1_000  # of as many pixels one is outside the range, at either end
+TAIL = 1_000  # one in this many pixels is outside the range, at either end
 
-_AT_ONCE = 2**20  # pixels: what NumPy makes of them on the way has 8 bytes each
+_AT_ONCE = 2**20  # pixels: NumPy's intermediate arrays take 8 bytes for each
 
 
 def to_8_bits(image: Image.Image, fixed: Range | None) -> Image.Image:
-    """A picture of one of `MODES` -> mode L: linear from black at the range's low end to white at its high one.
+    """Map a picture of one of `MODES` to mode L, linear from black at the range's low end to white at its high one.
 
-    The range is `fixed`, or the picture's own: see `own_range`. Levels are rounded to the nearest, halves up. Levels of
-    mode I beyond 16 bits count as the nearest that there is.
+    Levels are rounded to the nearest, halves up. Levels of mode I beyond 16 bits count as the nearest 16-bit level.
 
-    Raises whatever Pillow raises for broken data.
+    Args:
+        image: the picture.
+        fixed: the range; None for the picture's own: see `own_range`.
+
+    Raises:
+        Exception: whatever Pillow raises for broken data.
     """
     pixels = np.asarray(np.clip(np.asarray(image), 0, LEVELS - 1), np.uint16)
     low, high = fixed or own_range(pixels)
@@ -41,16 +45,17 @@ def to_8_bits(image: Image.Image, fixed: Range | None) -> Image.Image:
 
 
 def own_range(pixels: npt.NDArray[np.uint16]) -> Range:
-    """Of uint16 `[H, W]`: without a `TAIL`th of the pixels at either end, or of all where that leaves one level.
+    """Return the range of uint16 `[H, W]` without a `TAIL`th of the pixels at either end.
 
-    A picture of one level has no range, and is shown by its share of all levels: (0, 65535).
+    Where that leaves a single level, all pixels count. A picture of one level has no range, and is shown by its share
+    of all levels: (0, 65535).
     """
     least, most = int(pixels.min()), int(pixels.max())
     if least == most:
         return 0, LEVELS - 1
     outside = pixels.size // TAIL
-    if pixels.size < most - least:  # a histogram of so few is dearer than they are
-        in_order = np.sort(pixels, axis=None, kind="stable")  # of 16 bits: by radix
+    if pixels.size < most - least:  # for so few pixels a histogram costs more than sorting them
+        in_order = np.sort(pixels, axis=None, kind="stable")  # a radix sort for 16 bits
         low, high = int(in_order[outside]), int(in_order[-1 - outside])
     else:
         counts = np.zeros(most - least + 1, np.int64)

@@ -1,10 +1,10 @@
-"""What a message says about its images outside its value: whose they are, from when, of what type.
+"""The facts about a message's images outside its value: their stream, their time, their type.
 
-The key is the stream id. Of headers the last one of a name counts, and names are case-insensitive: `content-type`,
-`stream-id`, `captured-at` (RFC 3339), `frame-id`, `label`, `meta-*`; of CloudEvents in binary mode
-`ce_datacontenttype`, `ce_subject` or the last segment of `ce_source` (the stream), `ce_time`, `ce_id`; and the trace
-that the message is of (W3C `traceparent`, `tracestate`). A header that cannot be read matters only where it is needed;
-a time that is none costs the time.
+The key is the stream id. Of several headers of one name the last counts, and names are case-insensitive:
+`content-type`, `stream-id`, `captured-at` (RFC 3339), `frame-id`, `label`, `meta-*`; of CloudEvents in binary mode
+`ce_datacontenttype`, `ce_subject` or the last segment of `ce_source` (the stream), `ce_time`, `ce_id`; and the
+message's trace (W3C `traceparent`, `tracestate`). A header that cannot be read matters only where it is needed. An
+invalid time costs the time alone, not the image.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from functools import partial
 from adawise.decode.trace_context import TRACEPARENT, TRACESTATE, is_traceparent
 from adawise.errors import InvalidMessage, Reason
 
-MAX_STREAM_ID_BYTES = 249  # what Kafka allows a topic to be called
+MAX_STREAM_ID_BYTES = 249  # Kafka's limit for a topic's name
 MAX_TEXT_BYTES = 1_024  # frame ids, labels, meta values; longer ones are dropped, the image is still good
 MAX_META = 32  # entries per image
 MAX_META_NAME = 64
@@ -36,9 +36,11 @@ _SPELT = {name.replace("-", "_"): name for name in ("content-type", "stream-id",
 class NamedStream:
     """The stream that the key and the headers of one message name.
 
-    `stated` is the key, else the header `stream-id`, as it came: with it every row has to be of the stream.
-    `stream_id` is the first of key, header and attributes that can be one, for whoever tells of the message; its images
-    are of that stream unless `refused` says why not.
+    Attributes:
+        stated: the key, else the header `stream-id`, as it came; if there is one, every row must be of that stream.
+        stream_id: the first valid one of key, header and attributes, for reports about the message. Its images are of
+            that stream unless `refused` says why not.
+        refused: the reason and its detail, or None.
     """
 
     stated: bytes | None = None
@@ -46,18 +48,22 @@ class NamedStream:
     refused: tuple[Reason, str] | None = None
 
     def check(self) -> None:
-        """Raises InvalidMessage: bad_stream_id, or stream_id_mismatch if key and header differ."""
+        """Raise InvalidMessage if the stream is refused: bad_stream_id, or stream_id_mismatch of key and header."""
         if self.refused is not None:
             raise InvalidMessage(*self.refused)
 
 
 @dataclass(frozen=True, slots=True)
 class Headers:
-    """What the key and the headers of one message say of its images; what cannot be read is as if it were absent.
+    """The facts that the key and the headers of one message give about its images; unreadable ones count as absent.
 
-    `content_type` is lower case and without parameters, `captured_at_us` in microseconds since the epoch, `meta`
-    without the prefix. `trace` has the headers of its trace context, if they name a trace. `note` is a mistake of the
-    producer's that costs no picture.
+    Attributes:
+        stream: the stream.
+        content_type: the media type in lower case, without parameters.
+        captured_at_us: microseconds since the epoch.
+        meta: the `meta-*` headers, by their names without the prefix.
+        trace: the headers of the trace context, if they name a trace.
+        note: a mistake of the producer that costs no picture.
     """
 
     stream: NamedStream = NamedStream()
@@ -71,12 +77,12 @@ class Headers:
 
 
 def read_stream(key: bytes | None, headers: Iterable[tuple[str, bytes | None]]) -> NamedStream:
-    """The stream alone, for whoever needs no more. Raises nothing that a message could cause."""
+    """Return the stream alone, for callers that need no more. Raise nothing that a message could cause."""
     return _stream(key, _by_name(headers))
 
 
 def read_headers(key: bytes | None, headers: Iterable[tuple[str, bytes | None]]) -> Headers:
-    """All that is said. Raises nothing that a message could cause."""
+    """Return all facts. Raise nothing that a message could cause."""
     named = _by_name(headers)
     at = named.get("captured-at") or named.get("ce_time")
     captured_at_us, note = read_time(partial(parse_timestamp, at)) if at else (None, None)
@@ -100,7 +106,7 @@ def written_headers(
     label: str | None = None,
     meta: Mapping[str, str] | None = None,
 ) -> list[tuple[str, bytes]]:
-    """What a producer of ours says of one image; `captured_at_us` in microseconds since the epoch."""
+    """Return the headers that our producers write for one image; `captured_at_us` in microseconds since the epoch."""
     captured_at = (_EPOCH + timedelta(microseconds=captured_at_us)).isoformat(timespec="microseconds")
     said = {"content-type": content_type, "captured-at": captured_at, "frame-id": frame_id}
     if label is not None:
@@ -129,12 +135,12 @@ def _stream(key: bytes | None, named: Mapping[str, bytes]) -> NamedStream:
 
 
 def _media_type(text: str) -> str | None:
-    """None if it says nothing."""
+    """Return the media type; None if there is none, or it says nothing."""
     return text.partition(";")[0].strip().lower().replace("application/octet-stream", "") or None
 
 
 def _misspelt(named: Iterable[str]) -> str | None:
-    """What to tell the producer of a header that is not read because of an underscore in its name."""
+    """Return a note to the producer about a header that is not read because of an underscore in its name."""
     for name in named:
         meant = _SPELT.get(name) or (name.replace("meta_", _META, 1) if name.startswith("meta_") else None)
         if meant is not None:
@@ -166,7 +172,7 @@ def _text(named: Mapping[str, bytes], name: str) -> str | None:
 
 
 def read_time(read: Callable[[], int]) -> tuple[int | None, str | None]:
-    """A time, or what is wrong with it: it costs the time and not the picture."""
+    """Return a time, or None and what is wrong with it: an invalid time costs the time and not the picture."""
     try:
         return read(), None
     except InvalidMessage as invalid:
@@ -174,7 +180,7 @@ def read_time(read: Callable[[], int]) -> tuple[int | None, str | None]:
 
 
 def check_stream_id(raw: bytes) -> str:
-    """A stream id as it goes into outputs. Raises InvalidMessage: bad_stream_id."""
+    """Return a stream id as it goes into outputs; raise InvalidMessage: bad_stream_id."""
     if not 1 <= len(raw) <= MAX_STREAM_ID_BYTES:
         raise InvalidMessage(
             Reason.BAD_STREAM_ID, f"expected 1 to {MAX_STREAM_ID_BYTES} bytes of stream id, got {_show(raw)}"
@@ -191,7 +197,7 @@ def check_stream_id(raw: bytes) -> str:
 
 
 def parse_timestamp(raw: bytes) -> int:
-    """RFC 3339 -> microseconds since the epoch, cut (not rounded). Raises InvalidMessage: bad_timestamp."""
+    """Return an RFC 3339 time as microseconds since the epoch, truncated; raise InvalidMessage: bad_timestamp."""
     match = _RFC_3339.fullmatch(raw[:64].decode("ascii", "replace").strip())
     if match is None:
         raise InvalidMessage(
@@ -208,7 +214,7 @@ def parse_timestamp(raw: bytes) -> int:
 
 
 def check_timestamp(captured_at_us: int) -> int:
-    """The same number if it lies in 1970-2199. Raises InvalidMessage: bad_timestamp."""
+    """Return the same number if it lies in 1970-2199; raise InvalidMessage: bad_timestamp."""
     if not 0 <= captured_at_us < _LATEST_US:
         raise InvalidMessage(
             Reason.BAD_TIMESTAMP,

@@ -1,9 +1,9 @@
 """Message bytes -> frames, or the reason why not: the second stage, between the source and the batch. Pure.
 
-Everything that arrives is hostile until shown otherwise, and each kind of harm has a `Reason`. A message that cannot be
-read as a whole gives one rejected frame, `dead`; a bad row of a batch is rejected alone; every message gives at least
-one frame, so that each offset is in the output. Whatever the bytes are, the result is a DecodedMessage, and the work
-for it is capped: bytes, rows, pixels of an image and of a message, and what they cost for so many bytes (`cost`).
+All input is taken to be hostile, and each kind of harm has a `Reason`. A message that cannot be read as a whole gives
+one rejected frame, and is `dead`. A bad row of a batch is rejected alone. Every message gives at least one frame, so
+that each offset is in the output. Whatever the bytes are, the result is a DecodedMessage, and the work for it is
+capped: bytes, rows, pixels of an image and of a message, and CPU time in proportion to the bytes (`cost`).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from adawise.decode.statistics import statistics
 from adawise.errors import InvalidMessage, Reason
 from adawise.records import DecodedMessage, Frame, Message, RowId
 
-if TYPE_CHECKING:  # as in `preprocess`
+if TYPE_CHECKING:  # as in `preprocess`, torch is slow to load
     from torch import Tensor
 
 IMAGE_TYPES = ("image/jpeg", "image/jpg", "image/pjpeg", "image/png", "image/webp", "image/bmp", "image/x-ms-bmp")
@@ -43,14 +43,14 @@ _SCHEMA_REGISTRY_MAGIC = b"\x00"
 
 
 class _Allowance:
-    """What the images of one message may still ask for; an image that turns out to be broken has been paid for."""
+    """The pixels and the CPU time that a message's images may still take; an image that proves broken counts too."""
 
     def __init__(self, max_pixels: int, message_bytes: int) -> None:
         self._max_pixels, self._pixels = max_pixels, PIXEL_ALLOWANCE * max_pixels
         self._bytes, self._ns = message_bytes, cost.allowed_ns(message_bytes)
 
     def spend(self, image: ImageFile.ImageFile, data: bytes) -> None:
-        """Pay for an image before it is decoded. Raises InvalidMessage: too_many_pixels, or too_few_bytes."""
+        """Charge an image before it is decoded; raise InvalidMessage: too_many_pixels, or too_few_bytes."""
         pixels, ns = image.width * image.height, cost.estimated_ns(image, data)
         if pixels > self._pixels:
             raise InvalidMessage(
@@ -68,13 +68,13 @@ class _Allowance:
 
 @dataclass(frozen=True, slots=True)
 class Decoder:
-    """Decodes messages; safe to call from many threads at once, as it holds nothing but its limits.
+    """A decoder of messages. Many threads may call it at once, as it holds nothing but its limits.
 
     Args:
         preprocess: an opened image -> uint8 `[3, S, S]`; in the child process, which has no torch, a NumPy array.
-        max_message_bytes: of a value.
-        max_rows: of a batch.
-        max_pixels: of one image, by its header.
+        max_message_bytes: the most bytes of a value.
+        max_rows: the most rows of a batch.
+        max_pixels: the most pixels of one image, by its header.
     """
 
     preprocess: Callable[[Image.Image], Tensor]
@@ -83,7 +83,7 @@ class Decoder:
     max_pixels: int
 
     def __call__(self, message: Message) -> DecodedMessage:
-        """One frame per image, in order. Raises nothing that a message could cause."""
+        """Return one frame per image, in order. Raise nothing that a message could cause."""
         headers = read_headers(message.key, message.headers)
         if message.value is None:
             tombstone = InvalidMessage(Reason.TOMBSTONE, "the message has no value")
@@ -97,7 +97,7 @@ class Decoder:
         return DecodedMessage(message, (frame,), dead=frame.reason is not None)
 
     def streams(self, message: Message) -> frozenset[str]:
-        """All streams of which the message may have images that are accepted; told without decoding any."""
+        """Return all streams that accepted images of the message may belong to, without decoding any image."""
         stream, found = read_stream(message.key, message.headers), set[str]()
         with contextlib.suppress(InvalidMessage):
             if stream.stated:
@@ -112,10 +112,12 @@ class Decoder:
         return frozenset(found)
 
     def _is_batch(self, content_type: str | None, value: bytes) -> bool:
-        """Whether the value is an Arrow stream; the header decides, the first bytes where there is none.
+        """Return True if the value is an Arrow stream, by the header, or by the first bytes where there is none.
 
-        Raises InvalidMessage for what is neither that nor one of the image formats. Among the image formats the bytes
-        decide: cameras mislabel PNG as JPEG, and no harm is done.
+        Among the image formats the bytes decide: cameras mislabel PNG as JPEG, and that does no harm.
+
+        Raises:
+            InvalidMessage: the value is empty, too large, or neither Arrow nor one of the image formats.
         """
         if not value:
             raise InvalidMessage(Reason.EMPTY, "the value has no bytes")
@@ -186,7 +188,7 @@ class Decoder:
         return DecodedMessage(message, tuple(frames), is_batch=True)
 
     def _image(self, data: bytes, allowance: _Allowance) -> Tensor:
-        """uint8 `[3, S, S]`."""
+        """Return the preprocessed image, uint8 `[3, S, S]`; raise InvalidMessage."""
         if not data:
             raise InvalidMessage(Reason.EMPTY, "the image has no bytes")
         image = codec.open_image(data, max_pixels=self.max_pixels)
@@ -200,7 +202,7 @@ class Decoder:
 
 
 def whole_rejected(message: Message, invalid: InvalidMessage) -> DecodedMessage:
-    """What becomes of a message that cannot be read as a whole."""
+    """Return the result for a message that cannot be read as a whole."""
     return _whole_rejected(message, read_headers(message.key, message.headers), invalid)
 
 
@@ -209,7 +211,7 @@ def _whole_rejected(message: Message, headers: Headers, invalid: InvalidMessage)
 
 
 def _stream_of(own: bytes | None, stream: NamedStream) -> str:
-    """The stream of an image that names `own`, or leaves it to key and headers. Raises InvalidMessage if of none."""
+    """Return the stream of an image that names `own`, or leaves it to key and headers; raise InvalidMessage."""
     if own is None:
         stream.check()
         if stream.stream_id is None:
@@ -229,7 +231,7 @@ def _stream_of(own: bytes | None, stream: NamedStream) -> str:
 
 
 def _facts_of(row: arrow_batch.ImageRow, headers: Headers) -> Headers:
-    """What is said of the image of a row, by the row and, where it says nothing, by the message."""
+    """Return the facts about a row's image: the row's own and, where it has none, the message's."""
     captured_at_us, note = headers.captured_at_us, headers.note
     if row.captured_at_us is not None:
         captured_at_us, wrong = read_time(partial(check_timestamp, row.captured_at_us))
@@ -251,7 +253,7 @@ def _rejected(message: Message, index: int, facts: Headers, invalid: InvalidMess
 
 
 def _shown(text: str) -> str:
-    """It goes into logs."""
+    """Return the text shortened and printable, as it goes into logs."""
     short = text[: 2 * MAX_DETAIL]
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in short)[:MAX_DETAIL]
 

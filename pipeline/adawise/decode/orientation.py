@@ -1,9 +1,9 @@
-"""Which way up a camera was held, by the EXIF of its picture: read from the bytes, which no codec sees with it.
+"""The orientation of a picture by its EXIF, read from the file's bytes: no codec gets to see the metadata.
 
-A small reader of our own, for one tag of the first directory (TIFF 6.0): Pillow's follows every pointer of a stranger's
-metadata, and warns where they are broken. It never raises, and looks at no more than `MAX_PIECES` pieces of a file and
-`MAX_ENTRIES` entries of a directory. Anything that is not as it should be says nothing of an orientation. The first
-block of EXIF counts; XMP, which a few programs write in its place, is not looked at.
+A small reader for one tag of the first directory (TIFF 6.0): Pillow's follows every pointer of untrusted metadata, and
+warns where they are broken. This one never raises, and reads at most `MAX_PIECES` pieces of a file and `MAX_ENTRIES`
+entries of a directory. Malformed metadata counts as no orientation. The first block of EXIF counts; XMP, which a few
+programs write in its place, is not read.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MAX_ENTRIES = 256  # cameras write about a dozen, in the order of their tags
 
 UPRIGHT = 1
 ORIENTATION = "orientation"
-"""In the `info` of a picture that `codec.open_image` opened: what its EXIF says."""
+"""The key of the EXIF orientation in the `info` of a picture that `codec.open_image` opened."""
 _TURNED = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -38,7 +38,7 @@ _WEBP_HAS_EXIF = 0x08
 
 
 def orientation_of(data: bytes) -> int:
-    """1 to 8 as EXIF counts them, of a JPEG, PNG or WebP; 1 (upright) where nothing is said."""
+    """Return the EXIF orientation of a JPEG, PNG or WebP, 1 to 8; 1 (upright) where none is given."""
     block = b""
     with suppress(TooManyPieces):
         if data.startswith(b"\xff\xd8"):
@@ -51,12 +51,12 @@ def orientation_of(data: bytes) -> int:
 
 
 def upright(image: Image.Image, orientation: int) -> Image.Image:
-    """The picture as its camera saw it; untouched where it is so already. Raises what Pillow raises for broken data."""
+    """Return the picture upright, unchanged if it is so already; raise what Pillow raises for broken data."""
     return image.transpose(_TURNED[orientation]) if orientation in _TURNED else image
 
 
 def _in_jpeg(data: bytes) -> bytes:
-    """The first APP1 that is EXIF's, before the first scan."""
+    """Return the first APP1 segment that is EXIF's, before the first scan."""
     return next(
         (
             data[start + 4 : end]
@@ -76,7 +76,7 @@ def _in_webp(data: bytes) -> bytes:
 
 
 def _by_tiff(block: bytes) -> int:
-    """By the first directory, whose place the header says."""
+    """Return the orientation in the first directory, whose position is in the header."""
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(block[:4])
     if order is None or len(block) < 8:
         return UPRIGHT

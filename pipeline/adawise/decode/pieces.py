@@ -1,6 +1,6 @@
 """The pieces that an image file is made of: (start, kind, end) of each, by its format. Nothing is copied or checked.
 
-Walks are bounded: what has more than `most` pieces raises TooManyPieces, so that no file costs a step for each byte.
+The walks are bounded: a file with more than `most` pieces raises TooManyPieces, so that no file costs a step per byte.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ _MARKER = re.compile(rb"\xff[^\x00\xff]", re.DOTALL)  # after any fill bytes; 0x
 
 
 class TooManyPieces(Exception):
-    """More than the caller wants to see."""
+    """Raised when a file has more pieces than the caller allows."""
 
 
 def jpeg_segments(data: bytes, *, most: int) -> Iterator[tuple[int, int, int]]:
-    """By markers; the last one is the first scan with all that follows it. What is no segment is passed over."""
+    """Yield the segments by their markers; the last is the first scan with all after it. Other bytes are skipped."""
     position = 2
     for _ in range(most):
         found = _MARKER.search(data, position)
@@ -43,7 +43,10 @@ def jpeg_segments(data: bytes, *, most: int) -> Iterator[tuple[int, int, int]]:
 
 
 def png_chunks(data: bytes, *, most: int) -> Iterator[tuple[int, bytes, int]]:
-    """Up to the end of the image; `end` is behind the checksum, and behind the data where the last one is cut off."""
+    """Yield the chunks up to the end of the image.
+
+    `end` is after the checksum, and beyond the data where the last chunk is truncated.
+    """
     position = len(PNG_MAGIC)
     for _ in range(most):
         if position + 8 > len(data):
@@ -58,7 +61,7 @@ def png_chunks(data: bytes, *, most: int) -> Iterator[tuple[int, bytes, int]]:
 
 
 def webp_chunks(data: bytes, *, most: int) -> Iterator[tuple[int, bytes, int]]:
-    """Of a RIFF file; `end` is without the byte that fills an odd one up."""
+    """Yield the chunks of a RIFF file; `end` excludes the padding byte of a chunk of odd length."""
     position = 12
     for _ in range(most):
         if position + 8 > len(data):

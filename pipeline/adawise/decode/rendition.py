@@ -1,7 +1,7 @@
-"""What is done to a picture before it is resized, beyond what open_clip does: cameras are hung sideways, or see heat.
+"""The changes to a picture before it is resized, beyond what open_clip does, for rotated and thermal cameras.
 
-The defaults turn nothing and decode every pixel, as open_clip does; but 16-bit grey, of which open_clip makes white, is
-always brought to 8 bits.
+The defaults turn nothing and decode every pixel, as open_clip does. 16-bit grey, which open_clip makes white, is always
+brought to 8 bits.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from adawise.decode.orientation import ORIENTATION, UPRIGHT, upright
 Orientation = Literal["ignore", "apply"]
 
 _ADDED = re.compile(r"(-upright)?(-grey16:\d+:\d+)?(-reduced)?(?=/\d+$)")
-_OVERSAMPLING = 2  # decoded pixels of one of the input: below, the codec's box filter shows through the resize's own
+_OVERSAMPLING = 2  # decoded pixels for one input pixel: with fewer, the codec's box filter shows through the resize
 
 
 @dataclass(frozen=True, slots=True)
 class Rendition:
-    """How pictures are read; part of `Preprocess`.
+    """The way pictures are read; part of `Preprocess`.
 
     Args:
-        orientation: whether pictures are turned as their EXIF says.
+        orientation: "apply" turns pictures as their EXIF says.
         grey16_range: levels of 16-bit grey that become black and white; None: those of each picture.
-        reduced: whether a JPEG is decoded at 1/2, 1/4 or 1/8 where that leaves twice of what is asked for.
+        reduced: True to decode a JPEG at 1/2, 1/4 or 1/8 where that leaves twice the size that is asked for.
     """
 
     orientation: Orientation = "ignore"
@@ -37,15 +37,16 @@ class Rendition:
 
     @property
     def id(self) -> str:
-        """Of what is not the default: "" or `-upright-grey16:7000:18000-reduced`."""
+        """The name of what differs from the default: "" or `-upright-grey16:7000:18000-reduced`."""
         turned = "-upright" if self.orientation == "apply" else ""
         levels = "-grey16:{}:{}".format(*self.grey16_range) if self.grey16_range else ""
         return f"{turned}{levels}{'-reduced' if self.reduced else ''}"
 
     def __call__(self, image: Image.Image, size: tuple[int, int]) -> Image.Image:
-        """The picture as it is to be resized, to (width, height) px before it is turned.
+        """Return the picture ready for its resize to `size`, (width, height) in px before it is turned.
 
-        Raises whatever Pillow raises when the image's data turns out to be broken.
+        Raises:
+            Exception: whatever Pillow raises when the image's data turns out to be broken.
         """
         orientation = image.info.get(ORIENTATION, UPRIGHT)
         if self.reduced and isinstance(image, JpegImagePlugin.JpegImageFile):
@@ -60,5 +61,5 @@ AS_OPEN_CLIP = Rendition()
 
 
 def id_as_open_clip(id: str) -> str:
-    """The id of a preprocessing without what its rendition adds."""
+    """Return the id of a preprocessing without what its rendition adds."""
     return _ADDED.sub("", id)

@@ -1,7 +1,7 @@
-"""Antialiased resize of uint8 RGB in integers, with equal bits on every processor; what `Preprocess` ends in.
+"""Antialiased resize of uint8 RGB in integers, with equal bits on every processor; the last step of `Preprocess`.
 
 The arithmetic is that of torch's uint8 `interpolate`, which has it from Pillow-SIMD: first along x, then along y, with
-weights of 16 bits. `by_torch` is fast where the processor has AVX2 and right elsewhere. `by_numpy` has the same bits
+weights of 16 bits. `by_torch` is fast where the processor has AVX2 and right elsewhere. `by_numpy` gives the same bits
 without torch, which takes 3 s and 600 MB to import: too much for a process that decodes one message.
 """
 
@@ -16,12 +16,18 @@ import numpy.typing as npt
 Pixels: TypeAlias = npt.NDArray[np.uint8]
 Resize: TypeAlias = Callable[[Pixels, tuple[int, int], str], Pixels]
 
-_INT16_BITS, _MOST_BITS = 15, 22  # of a weight; of its fraction
-_STRIP_BYTES = 2**24  # as int32: of less, the calls cost more than the sums
+_INT16_BITS, _MOST_BITS = 15, 22  # the bits of a weight, without its sign; the most bits of its fraction
+_STRIP_BYTES = 2**24  # as int32: for smaller strips, the calls cost more than the sums
 
 
 def by_torch(pixels: Pixels, size: tuple[int, int], interpolation: str) -> Pixels:
-    """uint8 `[H, W, 3]`, contiguous -> `[h, w, 3]` for a `size` of (w, h); `interpolation` is bicubic or bilinear."""
+    """Resize uint8 `[H, W, 3]`, contiguous, to `[h, w, 3]`.
+
+    Args:
+        pixels: the image.
+        size: (w, h) of the result.
+        interpolation: bicubic or bilinear.
+    """
     import torch
 
     image = torch.from_numpy(pixels).permute(2, 0, 1)[None]  # [1, 3, H, W], channels last, not copied
@@ -30,7 +36,7 @@ def by_torch(pixels: Pixels, size: tuple[int, int], interpolation: str) -> Pixel
 
 
 def by_numpy(pixels: Pixels, size: tuple[int, int], interpolation: str) -> Pixels:
-    """The same, bit for bit."""
+    """Return the same as `by_torch`, bit for bit."""
     width, height = size
     if width != pixels.shape[1]:
         rows = max(1, _STRIP_BYTES // (4 * 3 * pixels.shape[1]))
@@ -40,9 +46,9 @@ def by_numpy(pixels: Pixels, size: tuple[int, int], interpolation: str) -> Pixel
 
 
 def _along_first(pixels: Pixels, size: int, interpolation: str) -> Pixels:
-    """`[N, ...]` -> `[size, ...]`."""
+    """Resize along the first axis: `[N, ...]` -> `[size, ...]`."""
     weights, bits = _weights(len(pixels), size, interpolation)
-    lines = pixels.astype(np.int32, order="C")  # once, and side by side: each is looked at several times
+    lines = pixels.astype(np.int32, order="C")  # once, and contiguous: each line is read several times
     resized = np.empty((size, *pixels.shape[1:]), np.uint8)
     for at, (first, taps) in enumerate(weights):
         total = np.einsum("n...,n->...", lines[first : first + len(taps)], taps)
@@ -51,7 +57,7 @@ def _along_first(pixels: Pixels, size: int, interpolation: str) -> Pixels:
 
 
 def _weights(side: int, size: int, interpolation: str) -> tuple[list[tuple[int, npt.NDArray[np.int32]]], int]:
-    """Of each of `size` pixels the first of the `side` that make it, and their weights; bits of a weight's fraction."""
+    """Return, for each of `size` pixels, its first source pixel and its weights; and the bits of their fraction."""
     kernel, reach = {"bicubic": (_cubic, 2.0), "bilinear": (_triangle, 1.0)}[interpolation]
     scale = side / size
     stretch = max(1.0, scale)
@@ -62,6 +68,7 @@ def _weights(side: int, size: int, interpolation: str) -> tuple[list[tuple[int, 
         last = min(side, int(centre + reach * stretch + 0.5))
         taps = np.array([kernel((n - centre + 0.5) / stretch) for n in range(first, last)])
         found.append((first, taps / taps.sum()))
+    # As many bits of fraction as let the largest weight fit into 16 bits with its sign.
     most = max(float(taps.max()) for _, taps in found)
     bits = 0
     while bits < _MOST_BITS and int(0.5 + most * (2 << bits)) < 1 << _INT16_BITS:
@@ -75,7 +82,7 @@ def _triangle(x: float) -> float:
 
 
 def _cubic(x: float) -> float:
-    """Keys' kernel with a = -0.5."""
+    """Evaluate Keys' cubic convolution kernel with a = -0.5."""
     x = abs(x)
     if x < 1.0:
         return (1.5 * x - 2.5) * x * x + 1.0

@@ -1,4 +1,4 @@
-"""Five numbers that tell an image's light, contrast, sharpness, texture and colour, of the pixels that the model sees.
+"""The appearance statistics: light, contrast, sharpness, texture and colour of the pixels that the model sees.
 
 With luminance Y = .299 R + .587 G + .114 B (Rec. 601), channels in [0, 1], and means over all pixels, pairs of
 neighbours along x and y, or pixels that have four neighbours:
@@ -9,10 +9,10 @@ neighbours along x and y, or pixels that have four neighbours:
     laplacian       log(mean |laplacian Y| / (mean |dx Y| + mean |dy Y|) + .001)
     colourfulness   log(mean (max - min of the channels) + .02)
 
-They need no forward, and change when light, weather, dirt or focus do. Everything up to the sums is exact integers, in
-thousandths of a level: neither the order of additions nor the width of vectors matters, and every processor gives the
-same. Quotients and roots are float64, rounded as IEEE 754 says. What could still differ is the last bit of a C
-library's `log`; to show in float32 it would have to decide between two neighbours, about once in 2^29 numbers.
+They need no forward pass, and change with light, weather, dirt and focus. Everything up to the sums is exact integers,
+in thousandths of a level: neither the order of additions nor the width of vectors matters, and every processor gives
+the same. Quotients and roots are float64, rounded as IEEE 754 says. Only the last bit of a C library's `log` could
+still differ; it would show in float32 only if it decided between two neighbours, about once in 2^29 numbers.
 """
 
 from __future__ import annotations
@@ -28,9 +28,15 @@ _UNIT = (RED + GREEN + BLUE) * _WHITE  # the luminance of white, as an integer
 
 
 def statistics(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """The model's input, uint8 `[3, H, W]` -> float32 `[5]`, in the order of `records.STATISTICS`; finite.
+    """Return the statistics of the model's input, in the order of `records.STATISTICS`; all are finite.
 
     A quotient of nothing by nothing, as of a flat image or one that is too small, counts as 0.
+
+    Args:
+        pixels: uint8 `[3, H, W]`; it is not changed.
+
+    Returns:
+        float32 `[5]`.
     """
     _, H, W = pixels.shape
     luminance = np.multiply(pixels[0], RED, dtype=np.int32)  # [H, W], up to 255,000
@@ -62,10 +68,10 @@ def _sum(numbers: npt.NDArray[np.integer]) -> int:
 
 
 def _magnitude(differences: npt.NDArray[np.int32]) -> int:
-    """The sum of absolute values, which take the place of the differences."""
+    """Return the sum of absolute values, which are written over the differences."""
     return _sum(np.abs(differences, out=differences))
 
 
 def _mean(total: int, whole: int) -> float:
-    """Rounded once, as Python divides integers; 0 where there is nothing."""
+    """Return the quotient, rounded once, as Python divides integers; 0 where the total is 0."""
     return total / whole if total else 0.0

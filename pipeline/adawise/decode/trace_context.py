@@ -1,4 +1,4 @@
-"""W3C Trace Context: which trace a message is of, and how what comes of it goes on with the trace. Pure."""
+"""W3C Trace Context: the trace that a message belongs to, and how what follows from it continues the trace. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _PARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})
 
 
 def is_traceparent(text: str) -> bool:
-    """True if a header `traceparent` of this text names a trace; what is malformed counts as absent."""
+    """Return True if a header `traceparent` of this text names a trace; a malformed one counts as absent."""
     match = _PARENT.fullmatch(text)
     if match is None:
         return False
@@ -21,10 +21,10 @@ def is_traceparent(text: str) -> bool:
 
 
 def continued(traceparent: str, span: str) -> str:
-    """The `traceparent` of what comes of a message: its trace and its flags, with a span of its own.
+    """Return the `traceparent` of what follows from a message: its trace and its flags, with a span of its own.
 
-    The span's id follows from its name `span`, so that what is sent again is the same span. A header of a later version
-    is continued in version 00, as the recommendation wants it.
+    The span's id is a hash of its name `span`, so that what is sent again is the same span. A header of a later version
+    is continued in version 00, as the recommendation says.
     """
     _, trace, _, flags, *_ = traceparent.split("-")
     parent = hashlib.sha256(span.encode("utf-8", "replace")).hexdigest()[:16]

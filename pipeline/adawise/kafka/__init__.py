@@ -1,1 +1,1 @@
-"""Everything that speaks to a broker."""
+"""Everything that communicates with a Kafka broker."""

@@ -1,13 +1,14 @@
-"""Reading of kafka-python's record batches that no batch can end: what cannot be read becomes a record that says so.
+"""Reader of kafka-python's record batches that survives any batch: what cannot be read becomes a record that says so.
 
-kafka-python checks, unpacks and parses a batch in the middle of a poll. Whatever fails there is raised out of it, and
-the next poll spins for ever on what is left of the fetch (measured). Here such a batch, or the rest of it, comes out as
-one record whose `checksum`, which is None for all others of its format, is an `Unread`. No producer can write that.
+kafka-python checks, unpacks and parses a batch in the middle of a poll. An error there is raised out of the poll, and
+the next poll spins for ever on what is left of the fetch (measured). Here such a batch, or the rest of it, becomes one
+record whose `checksum` is an `Unread`. The checksum is None in all other records of this format, and no producer can
+write an `Unread`.
 
-Of a compacted topic, the offsets between two records that are in no batch, or missing in theirs, come out so too. What
-was aborted and the markers of transactions have their batches, which are skipped: they are missing nowhere.
+In a compacted topic, offsets that are in no batch, or that are missing inside their batch, become such records too.
+Aborted records and transaction markers are not missing: they have batches, which are skipped.
 
-As `repairs`, this is true of kafka-python 3.0: look at it when the pin moves.
+Like `repairs`, this relies on the internals of kafka-python 3.0: review it when the pin moves.
 """
 
 from __future__ import annotations
@@ -29,25 +30,25 @@ from typing_extensions import override
 from adawise.errors import Lost
 from adawise.kafka.unpack import NAMES, CannotUnpack, TooLong, unpacked
 
-_HEADERS_A_RECORD = 10  # of a batch's most records; two bytes make one, which takes a hundred in memory
+_HEADERS_A_RECORD = 10  # most headers per allowed record: one of 2 bytes takes about 100 in memory
 _FAILURES = (errors.KafkaError, CannotUnpack, ValueError, IndexError, struct.error, AssertionError)
 
 
 @dataclass(frozen=True, slots=True)
 class BatchLimits:
-    """Of one batch: bytes when it is unpacked, and records. Those within are read, whatever they take compressed."""
+    """The limits of one batch: its bytes once unpacked, and its records. Its compressed size does not matter."""
 
     max_bytes: int
     max_records: int
 
 
 NOTHING = BatchLimits(0, 0)
-"""For clients that ask for positions alone: no batch is unpacked."""
+"""The limits for clients that only ask for positions: no batch is unpacked."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unread:
-    """Offsets `first` to `last` cannot be read, or shall not be; `detail` completes "the batch ..."."""
+    """The offsets `first` to `last`, which cannot or must not be read; `detail` completes "the batch ..."."""
 
     first: int
     last: int
@@ -56,12 +57,12 @@ class Unread:
 
     @property
     def is_hostile(self) -> bool:
-        """True if that follows from the batch alone: every worker, and every replay, finds the same."""
+        """True if the reason lies in the batch alone: every worker and every replay comes to the same result."""
         return self.reason in (Lost.BATCH_TOO_LARGE, Lost.BATCH_TOO_MANY_RECORDS)
 
 
 class _Beyond(Exception):
-    """The batch is larger than the limits. It never leaves this module."""
+    """Raised inside this module alone: the batch exceeds the limits."""
 
     def __init__(self, reason: Lost, detail: str) -> None:
         super().__init__(detail)
@@ -69,15 +70,18 @@ class _Beyond(Exception):
 
 
 def bound_batches(consumer: Any, limits: BatchLimits, *, tells_holes: bool = False) -> None:
-    """Let this KafkaConsumer read so; its records may then have an `Unread` for a checksum.
+    """Make this KafkaConsumer read batches within limits; the checksum of its records may then be an `Unread`.
 
-    `tells_holes`: also for what compaction has removed. Elsewhere there is no such thing.
+    Args:
+        consumer: the KafkaConsumer, which is changed in place.
+        limits: the limits of each batch.
+        tells_holes: also yield a record for offsets that compaction has removed. Set it for compacted topics only.
     """
     consumer._fetcher.PartitionRecords = partial(_PartitionRecords, limits=limits, tells_holes=tells_holes)
 
 
 class _PartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
-    """What one fetch brought of a partition."""
+    """The records of one partition from one fetch."""
 
     def __init__(
         self,
@@ -94,7 +98,7 @@ class _PartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
     def _unpack_records(self, tp: Any, *arguments: Any) -> Iterator[Any]:
         try:
             yield from super()._unpack_records(tp, *arguments)
-        except _FAILURES as error:  # in what surrounds the batches, which says no offset
+        except _FAILURES as error:  # damage outside the batches, where no offset is known
             at = int(self.next_fetch_offset)
             unread = Unread(at, at, Lost.BATCH_UNREADABLE, f"is none: {error}")
             self.next_fetch_offset: int = at + 1
@@ -103,7 +107,7 @@ class _PartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
 
 
 class _Records(MemoryRecords):  # type: ignore[misc]
-    """The batches of a fetch, of which each begins where the one before it ended, or later."""
+    """The batches of a fetch: each begins where the one before it ended, or later."""
 
     __slots__ = ("_due", "_limits", "_tells_holes")
 
@@ -115,6 +119,7 @@ class _Records(MemoryRecords):  # type: ignore[misc]
         data = self._next_slice
         if data is None:
             return None
+        # The bytes ahead are the next batch: what lies between it and the offset that is due was removed by compaction.
         if self._tells_holes and data[self.MAGIC_OFFSET] >= 2 and (at := _offset_of(data)) > self._due:
             hole = _Hole(data, self._due, at, self._limits)
             self._due = at
@@ -129,7 +134,7 @@ class _Records(MemoryRecords):  # type: ignore[misc]
 
 
 class _Placeholder(DefaultRecord):  # type: ignore[misc]
-    """A record without content that stands for others."""
+    """A record without content that represents the offsets of an `Unread`."""
 
     __slots__ = ("_unread",)
 
@@ -143,7 +148,7 @@ class _Placeholder(DefaultRecord):  # type: ignore[misc]
 
 
 class _Batch(DefaultRecordBatch):  # type: ignore[misc]
-    """A batch of today's format. If its CRC is wrong, nothing that it covers is believed."""
+    """A batch of the current format (magic 2). If its CRC is wrong, no field that the CRC covers is trusted."""
 
     tells_holes = False
 
@@ -155,11 +160,11 @@ class _Batch(DefaultRecordBatch):  # type: ignore[misc]
 
     @property
     def until(self) -> int:
-        """Where the next batch may begin."""
+        """The first offset at which the next batch may begin."""
         return self._last + 1
 
     def validate_crc(self) -> bool:
-        return True  # or the fetcher would raise
+        return True  # the fetcher would raise an error if this were False
 
     def has_producer_id(self) -> bool:
         return not self._is_damaged and bool(super().has_producer_id())
@@ -176,9 +181,9 @@ class _Batch(DefaultRecordBatch):  # type: ignore[misc]
         return _guarded(self._records(), self._due, self._last, self._is_damaged, tells_holes=self.tells_holes)
 
     def _records(self) -> Iterator[Any]:
-        """Raises _Beyond, and _FAILURES."""
+        """Yield the records of the batch; raise _Beyond or one of _FAILURES at what cannot be read."""
         if not self.records_count:
-            return  # what compaction left
+            return  # compaction keeps the header of an emptied batch
         _expect_few(self.records_count, self._limits)
         if self.compression_type:
             packed = memoryview(self._buffer)[self._pos :]
@@ -197,9 +202,10 @@ class _Batch(DefaultRecordBatch):  # type: ignore[misc]
             yield record
 
     def _headers_ahead(self) -> int:
-        """How many headers the next record says it has, if it is long enough to hold too many; else 0."""
+        """Return how many headers the next record declares if it is long enough to hold too many, else 0."""
         if self._next_record_index >= self._num_records:
             return 0
+        # Any smaller record is too short to hold too many headers, at two bytes each.
         length, position = decode_varint(self._buffer, self._pos)
         if length < 2 * self._limits.max_records:
             return 0
@@ -220,7 +226,7 @@ class _Batch(DefaultRecordBatch):  # type: ignore[misc]
 
 
 class _Hole(_Batch):
-    """What is missing before the batch of `data`, as one that holds nothing else."""
+    """The offsets that are missing before the batch of `data`, as a batch that holds only their placeholder."""
 
     def __init__(self, data: memoryview, due: int, following: int, limits: BatchLimits) -> None:
         super().__init__(data, due, following, limits)
@@ -241,7 +247,7 @@ class _Hole(_Batch):
 
 
 class _LegacyBatch(LegacyRecordBatch):  # type: ignore[misc]
-    """A message of the formats before Kafka .11, or several that are compressed in one."""
+    """A message of the formats before Kafka 0.11, or several messages that are compressed into one."""
 
     tells_holes = False
 
@@ -249,12 +255,12 @@ class _LegacyBatch(LegacyRecordBatch):  # type: ignore[misc]
         super().__init__(data, data[MemoryRecords.MAGIC_OFFSET])
         self._due, self._limits = due, limits
         self._is_damaged = not super().validate_crc()
-        # The offset of such a set is that of its last message.
+        # The base offset of a compressed set is that of its last message.
         self._last = _end_of(due, following, int(self.base_offset), self._is_damaged, limits)
 
     @property
     def until(self) -> int:
-        """Where the next one may begin."""
+        """The first offset at which the next batch may begin."""
         return self._last + 1
 
     def validate_crc(self) -> bool:
@@ -264,7 +270,7 @@ class _LegacyBatch(LegacyRecordBatch):  # type: ignore[misc]
         return _guarded(super().__iter__(), self._due, self._last, self._is_damaged)
 
     def _decompress(self, key_offset: int) -> bytearray:
-        """The messages in it. Raises _Beyond, and _FAILURES."""
+        """Return the messages of a compressed set, unpacked; raise _Beyond or one of _FAILURES."""
         _, position = self._sized(key_offset)
         packed, _ = self._sized(position)
         return _unpacked(self.compression_type, packed, self._limits)
@@ -289,7 +295,7 @@ class _LegacyBatch(LegacyRecordBatch):  # type: ignore[misc]
 def _guarded(
     records: Iterator[Any], due: int, last: int, is_damaged: bool, *, tells_holes: bool = False
 ) -> Iterator[Any]:
-    """The records from `due` on as far as they can be read, and a mark for the others up to `last`."""
+    """Yield the records from `due` on as far as they can be read, then a placeholder for the rest up to `last`."""
     before, expected = -1, due
     try:
         if is_damaged:
@@ -321,7 +327,12 @@ def _removed(first: int, last: int) -> _Placeholder:
 
 
 def _end_of(due: int, following: int, said: int, is_damaged: bool, limits: BatchLimits) -> int:
-    """The last offset of a batch, by its header; of a damaged one up to the next batch, if either can be true."""
+    """Return the last offset of a batch.
+
+    It is the one in the header (`said`). The header of a damaged batch is not trusted: its end is taken to be the
+    offset before the next batch, else `said`, whichever lies within `limits.max_records` of `due`, and otherwise `due`
+    itself.
+    """
     if not is_damaged:
         return max(said, due - 1)
     return next((last for last in (following - 1, said) if due <= last <= due + limits.max_records), due)

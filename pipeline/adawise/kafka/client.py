@@ -1,4 +1,4 @@
-"""The edge to kafka-python: opening its clients, its errors and records in our words."""
+"""The boundary to kafka-python: it opens clients, and translates their errors and records into ours."""
 
 from __future__ import annotations
 
@@ -27,7 +27,13 @@ REQUEST_TIMEOUT_MS = 10_000
 
 
 class Reach(TypedDict):
-    """What every client begins with: "host:port" with commas between several, who asks, kafka-python's TLS and SASL."""
+    """The arguments that every client takes.
+
+    Attributes:
+        bootstrap_servers: "host:port", several separated by commas.
+        client_id: the name under which the client appears at the broker.
+        security: kafka-python's arguments for TLS and SASL.
+    """
 
     bootstrap_servers: str
     client_id: str
@@ -36,14 +42,17 @@ class Reach(TypedDict):
 
 TOO_LARGE = (errors.MessageSizeTooLargeError, errors.RecordListTooLargeError)
 EMBEDDED = "tansu_cluster"
-"""The id of the embedded broker's cluster."""
+"""The cluster id that the embedded broker reports."""
 EMBEDDED_SESSION_MS = 6_000
-"""The session timeout for it, at most: it answers a JoinGroup after half of that, whoever else there is (measured)."""
+"""The longest session timeout used with the embedded broker, in ms.
+
+That broker answers a JoinGroup after half of the session timeout, whatever other members there are (measured).
+"""
 
 OPENED: ContextVar[list[Any] | None] = ContextVar("opened", default=None)
-"""Where `open_client` notes the network half of each client that is opened in this context.
+"""The list in which `open_client` notes the network half of each client that is opened in this context.
 
-Whoever closes it from another thread ends a question that nobody answers, and the opening itself.
+Closing that half from another thread ends a request that gets no answer, and also the opening itself.
 """
 
 _RIGHTS = {
@@ -51,7 +60,7 @@ _RIGHTS = {
     "write": "WRITE on the topic",
     "send": "WRITE on the topic",
 }
-"""By what was to be done with it."""
+"""The ACL that was missing, by the first word of what was attempted."""
 
 _ENDED = re.compile("disconnected|Handshake failed|RESET|reset|EPIPE|Broken pipe")
 _ATTEMPT = re.compile(r"Bootstrap (?:connection|attempt) to (\S+) failed")
@@ -121,7 +130,7 @@ _REFUSED: tuple[tuple[type[Exception], type[FatalError], str], ...] = (
 def open_client(
     kind: Callable[..., Client], bootstrap_servers: str, security: Mapping[str, object], **config: Any
 ) -> Client:
-    """A connected kafka-python client; nothing of it is left behind if the broker cannot be reached.
+    """Return a connected kafka-python client; leave no thread or socket behind if the broker cannot be reached.
 
     Args:
         kind: KafkaConsumer, KafkaProducer or KafkaAdminClient.
@@ -165,15 +174,15 @@ def open_client(
 
 
 class _Attempts(logging.Handler):
-    """Why attempts to connect fail: kafka-python logs that, and raises a timeout which does not say it.
+    """A log handler that collects why attempts to connect fail: kafka-python logs the cause, and raises a bare timeout.
 
-    Its lines, four for each attempt, go nowhere else meanwhile: what they say is in the error. Once every server has
-    refused for a reason that another attempt does not change, there is none. One that ends connections without a word
-    is asked what it speaks, the first time that it does.
+    While the client is opened, kafka-python's lines (four for each attempt) are not logged elsewhere, as the error
+    repeats them. Once every server has refused for a reason that another attempt cannot change, no more attempts are
+    made. A server that ends connections without an answer is probed for its protocol, once.
 
     Args:
         opened: the network halves of the client, as they are opened.
-        security: kafka-python's arguments.
+        security: kafka-python's arguments for TLS and SASL.
     """
 
     _logger = logging.getLogger("kafka.net")
@@ -189,7 +198,7 @@ class _Attempts(logging.Handler):
 
     @property
     def are_unexplained(self) -> bool:
-        """Whether somebody was there who ended the connection, or wants another login: the port is to be asked."""
+        """True if a server hung up or wants another login, which TLS does not explain: its port must be probed."""
         ended = isinstance(self._error, errors.KafkaConnectionError) and _ENDED.search(str(self._error))
         return not _explained(self._error, self._security) and (
             bool(ended) or isinstance(self._error, errors.KafkaProtocolError | errors.InvalidReceiveError | _LOGIN)
@@ -197,7 +206,7 @@ class _Attempts(logging.Handler):
 
     @override
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep the exception that a line of this client's connections names; others may connect at the same time."""
+        """Keep the exception that a log record of this client names; other clients may connect at the same time."""
         if threading.current_thread() not in {self._opener, *(client.thread for client in self._opened)}:
             return
         arguments = record.args if isinstance(record.args, tuple) else ()
@@ -218,7 +227,7 @@ class _Attempts(logging.Handler):
         return [each for client in self._opened for each in client.cluster.bootstrap_brokers()]
 
     def _speaks_otherwise(self, node: str, server: str | None) -> bool:
-        """Whether the server answers, and in another way than it was spoken to. It is asked once."""
+        """Return True if the server answers with another protocol than the client used. Each server is probed once."""
         if server is None or node in self._asked or not self.are_unexplained:
             return False
         self._asked.add(node)
@@ -228,7 +237,7 @@ class _Attempts(logging.Handler):
 
     @property
     def _is_final(self) -> bool:
-        """Whether it will not change."""
+        """True if another attempt cannot succeed."""
         final = tuple(refused for refused, _, _ in _REFUSED)
         return isinstance(self._error, final) or _explained(self._error, self._security)
 
@@ -240,9 +249,10 @@ class _Attempts(logging.Handler):
         self._logger.removeHandler(self)
         self._logger.propagate = True
         if isinstance(error, errors.KafkaTimeoutError) and self._error is not None:
-            # A refusal that will not change tells more than the timeout; any other is good to know beside it.
+            # A final refusal explains more than the timeout and replaces it; any other error is appended to the
+            # timeout's message.
             if self._is_final:
-                raise self._error from self._error.__context__  # which `raise` alone would replace
+                raise self._error from self._error.__context__  # `from` keeps its own context
             if isinstance(self._error, TokenUnavailable):
                 raise self._error
             raise errors.KafkaTimeoutError(f"{error.args[0]}; the last attempt: {self._error}")
@@ -253,7 +263,7 @@ def _explained(error: Exception | None, security: Mapping[str, object]) -> bool:
 
 
 def _with_tls(security: Mapping[str, object]) -> dict[str, Any]:
-    """Load the certificates once and now: kafka-python would try again and again, and leak a socket each time."""
+    """Load the certificates once, up front: kafka-python would do so at every attempt, and leak a socket each time."""
     if security.get("security_protocol") not in ("SSL", "SASL_SSL") or security.get("ssl_context") is not None:
         return dict(security)
     arguments = {name: value for name, value in security.items() if not name.startswith("ssl_")}
@@ -262,7 +272,7 @@ def _with_tls(security: Mapping[str, object]) -> dict[str, Any]:
 
 @contextmanager
 def kafka_errors(bootstrap_servers: str, doing: str, security: Mapping[str, object] | None = None) -> Iterator[None]:
-    """Whatever kafka-python raises inside comes out as one of ours; `doing` completes "could not ..."."""
+    """Raise kafka-python's errors inside the block as ours; `doing` completes "could not ..."."""
     try:
         yield
     except errors.KafkaError as error:
@@ -272,7 +282,7 @@ def kafka_errors(bootstrap_servers: str, doing: str, security: Mapping[str, obje
 def translated(
     error: Exception, bootstrap_servers: str, doing: str, security: Mapping[str, object] | None = None
 ) -> AdawiseError:
-    """Our error for one of kafka-python's: fatal if asking again cannot help, else BrokerUnavailable."""
+    """Return our error for one of kafka-python's: a fatal one if asking again cannot help, else BrokerUnavailable."""
     begun = f"could not {doing} at {bootstrap_servers}"
     if isinstance(error, TokenRefused):
         return SettingsError(f"{begun}: {error.args[0]}.")
@@ -293,7 +303,7 @@ def translated(
 
 
 def _said(error: Exception) -> str:
-    """What a broker said, without names of classes and whole requests; of any other error, the error as it is."""
+    """Return the broker's own words without class names and whole requests; for any other error, its text as it is."""
     if isinstance(error, errors.AuthorizationError):
         return "the broker does not allow it"
     if isinstance(error, errors.SaslAuthenticationFailedError):
@@ -310,7 +320,7 @@ def _port(bootstrap_servers: str) -> str:
 
 
 def message_of(record: Any, missing: Missing | None = None) -> Message:
-    """Our message for a ConsumerRecord, which may stand for others that are `missing`."""
+    """Return our message for a ConsumerRecord; `missing` says which offsets it represents if it is a placeholder."""
     return Message(
         topic=record.topic,
         partition=record.partition,

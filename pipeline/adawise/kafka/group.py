@@ -1,4 +1,4 @@
-"""Whether a consumer group can be joined, without being in it for a moment."""
+"""A check that a consumer group can be joined, which never becomes a member of it."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def check_group(
     session_timeout_ms: int,
     security: Mapping[str, object],
 ) -> None:
-    """Ask to join as a worker does, and leave before the broker has more than an id for it: no member hears of it.
+    """Ask to join as a worker does, and leave once the broker has assigned a member id: no other member notices.
 
     Raises:
         FatalError, SettingsError: the group may not be read, or not with this session timeout or assignor.
-        BrokerUnavailable.
+        BrokerUnavailable: no broker answered.
     """
     consumer: Any = open_client(
         KafkaConsumer,
@@ -51,15 +51,20 @@ def check_group(
 
 
 def _ask_to_join(coordinator: Any, net: Any) -> None:
-    """Raises KafkaError; one that passes, as that of a broker which has just begun, after 10 s."""
+    """Ask to join until the broker assigns a member id.
+
+    Raises:
+        KafkaError: at once if it is final; a passing one, as from a broker that has just started, after 10 s.
+    """
     give_up_s = time.monotonic() + REQUEST_TIMEOUT_MS / 1000
     while True:
         try:
             if not coordinator.ensure_coordinator_ready(timeout_ms=REQUEST_TIMEOUT_MS):
                 raise errors.CoordinatorNotAvailableError()
             net.run(coordinator._do_join_and_sync_async)
-        except errors.MemberIdRequiredError:  # all that can be refused was looked at before
-            # The embedded broker counts whoever has an id as a member. `close` gives it back, but not of one UNJOINED.
+        except errors.MemberIdRequiredError:  # the broker has checked by then all that it can refuse
+            # The embedded broker counts each client with an id as a member. `close` gives the id back, but not in state
+            # UNJOINED.
             coordinator.state = MemberState.REBALANCING
             return
         except errors.RetriableError:

@@ -1,6 +1,6 @@
-"""What a cluster says of itself and of a topic to whoever asks: nothing is written, joined or created.
+"""Questions to a cluster about itself and a topic, for `adawise doctor`: nothing is written, joined or created.
 
-For `adawise doctor`. A worker asks less (`topic`), and what it asks must never wait for a second opinion.
+A worker asks fewer questions (in `topic`), and must never wait for the answer to an optional one.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from adawise.kafka.client import EMBEDDED, kafka_errors, open_client, translated
 
 T = TypeVar("T")
 
-_EARLIEST, _LATEST = -2, -1  # in place of a time
+_EARLIEST, _LATEST = -2, -1  # sent in place of a timestamp
 _PATIENCE_S, _AGAIN_S = 5.0, 0.1
 _BOOTSTRAP_MS, _REACH_S = 6_000, 3.0
 
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """Who answers: the cluster's id, its brokers, and the version of Kafka that they speak, such as 3.9."""
+    """The cluster that answers: its id, its number of brokers, and the version of Kafka they speak, such as 3.9."""
 
     id: str
     brokers: int
@@ -37,13 +37,13 @@ class Cluster:
 
     @property
     def is_embedded(self) -> bool:
-        """Whether it is the embedded broker, which knows few questions."""
+        """True if it is the embedded broker, which supports few requests."""
         return self.id == EMBEDDED
 
 
 @dataclass(frozen=True, slots=True)
 class Replicas:
-    """Of one partition: how many copies there are to be, how many are in sync, and whether one leads."""
+    """The replicas of one partition: how many there should be, how many are in sync, and whether one leads."""
 
     partition: int
     count: int
@@ -53,17 +53,17 @@ class Replicas:
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """A topic's partitions, in order, and what this user may do with it; None where the broker does not say."""
+    """A topic's partitions, in order, and the operations that this user may do; None where the broker does not say."""
 
     partitions: tuple[Replicas, ...]
     rights: frozenset[str] | None
 
 
 class KafkaInquiry:
-    """Questions to one cluster, by a client of its own. Not for several threads at once.
+    """A client of its own for questions to one cluster. It is not safe for use by several threads at once.
 
     Raises:
-        BrokerUnavailable: no broker can be reached, or none answered within 6 s; also of every question.
+        BrokerUnavailable: no broker can be reached, or none answered within 6 s. Every question may raise it too.
         SettingsError: the security settings cannot work.
     """
 
@@ -79,13 +79,13 @@ class KafkaInquiry:
         )
 
     def cluster(self) -> Cluster:
-        """Who answers."""
+        """Return the cluster that answers."""
         told = self._ask("ask for the cluster", self._admin.describe_cluster)
         version = self._admin._manager.broker_version_data.broker_version
         return Cluster(told["cluster_id"] or "", len(told["brokers"]), ".".join(map(str, version)))
 
     def topic(self, name: str) -> Topic:
-        """The topic, which exists. Raises what the broker refuses."""
+        """Return the topic, which must exist; raise our error for a refusal of the broker."""
         doing = f"describe topic {name!r}"
         (found,) = self._ask(doing, lambda: self._admin.describe_topics([name]))
         if found["error_code"]:
@@ -103,9 +103,9 @@ class KafkaInquiry:
         return Topic(tuple(partitions), None if rights is None else frozenset(rights))
 
     def configs(self, topic: str) -> Mapping[str, str] | None:
-        """The topic's settings, the cluster's defaults among them; None where the broker does not tell them.
+        """Return the topic's configuration with the cluster's defaults; None where the broker does not give it.
 
-        That is one without the right DESCRIBE_CONFIGS, and the embedded one, which hangs up on the question.
+        That is the case without the ACL DESCRIBE_CONFIGS, and with the embedded broker, which hangs up on the request.
         """
         if self.cluster().is_embedded:
             return None
@@ -114,32 +114,32 @@ class KafkaInquiry:
             told = self._ask("ask", lambda: self._admin.describe_configs([asked], config_filter="All"))
         except AdawiseError:
             return None
-        # The client says nothing of a refusal: there is nothing then.
+        # The client does not report a refusal: the answer is empty then.
         return {name: str(each["value"]) for name, each in told["topic"].get(topic, {}).items()} or None
 
     def bounds(self, topic: str, partitions: Iterable[int]) -> dict[int, tuple[int, int]]:
-        """(log start, log end) of each partition, by one question a broker for either."""
+        """Return (log start, log end) of each partition, with two requests to each broker."""
         numbers = tuple(partitions)
         starts, ends = (self._offsets(topic, dict.fromkeys(numbers, which)) for which in (_EARLIEST, _LATEST))
         return {number: (starts[number], ends[number]) for number in numbers}
 
     def offsets_at(self, topic: str, times_ms: Mapping[int, int]) -> dict[int, int | None]:
-        """By partition, the first offset that is not older than its time (ms since the epoch); None if all are."""
+        """Return each partition's first offset not older than its time (ms since the epoch); None if all are older."""
         found = self._offsets(topic, times_ms)
         return {number: None if offset < 0 else offset for number, offset in found.items()}
 
     def members(self, group: str) -> int | None:
-        """Live members of a consumer group; None where the broker does not tell."""
+        """Return the number of live members of a consumer group; None where the broker does not say."""
         if self.cluster().is_embedded:
             return None
         try:
             told = self._ask("ask", lambda: self._admin.describe_groups([group]))
-        except AdawiseError:  # nobody has ever been in it, or its members are not told to this user
+        except AdawiseError:  # the group never had a member, or this user may not see its members
             return None
         return len(told[group]["members"])
 
     def sizes(self, topic: str, partitions: Iterable[int]) -> dict[int, int] | None:
-        """Bytes of each partition, of its largest copy; None where the broker does not tell."""
+        """Return the bytes of each partition, of its largest replica; None where the broker does not say."""
         if self.cluster().is_embedded:
             return None
         try:
@@ -154,7 +154,7 @@ class KafkaInquiry:
         return sizes or None
 
     def close(self) -> None:
-        """Free the client."""
+        """Close the client."""
         self._admin.close()
 
     def _offsets(self, topic: str, asked: Mapping[int, int]) -> dict[int, int]:
@@ -165,7 +165,7 @@ class KafkaInquiry:
         return {tp.partition: said.offset for tp, said in sorted(found.items())}
 
     def _ask(self, doing: str, question: Callable[[], T]) -> T:
-        """The answer; of another broker, where one is down: the client asks any that it knows, dead ones too."""
+        """Return the answer; repeat the question if the broker is down, as the client may pick a dead one."""
         give_up_s = time.monotonic() + _PATIENCE_S
         with kafka_errors(self._servers, doing):
             while True:
@@ -178,9 +178,10 @@ class KafkaInquiry:
 
 
 def expect_reachable(bootstrap_servers: str, within_s: float = _REACH_S) -> None:
-    """Return once one of them takes a connection.
+    """Return once one of the servers accepts a TCP connection.
 
-    Raises BrokerUnavailable if none does, with what became of each: clients try again for ten seconds, and tell of one.
+    Raises:
+        BrokerUnavailable: none does; it names the cause for each. Clients would try for ten seconds, and name one only.
     """
     servers = [server.strip() for server in bootstrap_servers.split(",") if server.strip()]
     answers: SimpleQueue[tuple[str, str]] = SimpleQueue()
@@ -192,10 +193,10 @@ def expect_reachable(bootstrap_servers: str, within_s: float = _REACH_S) -> None
                 answers.put((server, ""))
         except OSError as error:
             answers.put((server, error.strerror or str(error)))
-        except ValueError:  # no port: the client says what is wrong with it
+        except ValueError:  # the client says what is wrong with the address
             answers.put((server, ""))
 
-    for server in servers:  # a name that is looked up keeps its thread, whoever wants to stop it
+    for server in servers:  # a name lookup cannot be interrupted, so daemon threads, not a pool
         Thread(target=reach, args=(server,), name="reach", daemon=True).start()
     found, until_s = dict.fromkeys(servers, f"no answer within {within_s:g} s"), time.monotonic() + within_s
     for _ in servers:

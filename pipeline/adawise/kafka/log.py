@@ -1,4 +1,4 @@
-"""A topic as the broker has it, offset by offset: what a chain is compared with. Implements `sink.findings.Log`."""
+"""A topic as the broker has it, offset by offset, to be compared with a chain. It implements `sink.findings.Log`."""
 
 from __future__ import annotations
 
@@ -21,18 +21,19 @@ from adawise.records import TopicPartition, stated_ms
 _Longs = npt.NDArray[np.int64]
 
 _POLL_MS, _MESSAGES = 500, 500
-PATIENCE_S = 30.0  # without an answer that brings anything
+PATIENCE_S = 30.0  # the longest wait for an answer that brings anything
 
 
 class KafkaLog:
-    """Reads partitions without a group; keys and values are dropped as they come.
+    """A reader of partitions without a consumer group; keys and values are dropped as they arrive.
 
     Args:
         bootstrap_servers: "host:port", several separated by commas.
-        max_partition_fetch_bytes: held at once, and a message more.
-        batch_limits: batches beyond them are not read; nor are they by a worker.
+        client_id: the prefix of the clients' names at the broker.
+        max_partition_fetch_bytes: the most bytes held at once, not counting one message.
+        batch_limits: batches beyond them are not read, as in a worker.
         security: kafka-python's arguments for TLS and SASL.
-        patience_s: for how long an answer that brings anything is waited for.
+        patience_s: the longest wait in seconds for an answer that brings anything.
 
     Raises:
         BrokerUnavailable: no broker answered within 10 s.
@@ -69,7 +70,7 @@ class KafkaLog:
             self._topics.close()
             raise
         self._reading: KafkaPartition | None = None
-        self._since = 0  # what comes before it was handed out
+        self._since = 0  # messages before this offset were returned
         self._ahead: list[tuple[int, int]] = []  # read, but beyond what was asked for
 
     def identity(self, topic: str) -> TopicIdentity:
@@ -81,7 +82,7 @@ class KafkaLog:
         return self._topics.bounds(tp)
 
     def committed(self, group: str, topic: str) -> dict[TopicPartition, tuple[int, str]]:
-        """The offsets that a group has committed of a topic, with their notes. Raises BrokerUnavailable."""
+        """Return the offsets, with their metadata, that a group has committed for a topic; raise BrokerUnavailable."""
         return self._topics.committed(group, topic)
 
     def messages(self, tp: TopicPartition, first: int, until: int) -> tuple[_Longs, _Longs]:
@@ -98,7 +99,7 @@ class KafkaLog:
                     for record in records
                     if not isinstance(record.checksum, Unread)
                 ]
-                # Where a log ends in markers of transactions there is no message: the position goes past them.
+                # A log may end in transaction markers, which are no messages: the position still moves past them.
                 before, position = position, self._consumer.position(partition, timeout_ms=10_000)
                 if position > before:
                     give_up_s = time.monotonic() + self._patience_s
@@ -112,14 +113,14 @@ class KafkaLog:
         return wanted[:, 0], wanted[:, 1]
 
     def close(self) -> None:
-        """Free the clients."""
+        """Close the clients."""
         self._consumer.close()
         self._topics.close()
 
     def _begin(self, partition: KafkaPartition, first: int) -> int:
-        """The position, once reading goes on at `first` or, if that was read already, behind it."""
+        """Move to `first`, unless messages from there on were read already, and return the position."""
         if partition != self._reading or first < self._since:
-            self._consumer.assign([])  # or what was fetched before would come again
+            self._consumer.assign([])  # drops what was fetched before, which would be returned again
             self._consumer.assign([partition])
             self._reading, self._ahead = partition, []
             self._consumer.seek(partition, first)

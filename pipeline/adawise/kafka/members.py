@@ -1,6 +1,7 @@
-"""Who is in a consumer group, and which partitions each member has. By kafka-python's parts, below its own question.
+"""The members of a consumer group and the partitions that each has.
 
-That one wants the caller's rights along with the answer, and cannot read what the embedded broker says of them.
+It uses the parts below kafka-python's own describe call. That call also asks for the caller's rights, and cannot read
+what the embedded broker answers about them.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from adawise.records import TopicPartition
 
 @dataclass(frozen=True, slots=True)
 class GroupMember:
-    """One of them. `host` is its address as the broker sees it."""
+    """A member of a group. `host` is its address as the broker sees it."""
 
     member_id: str
     client_id: str
@@ -28,7 +29,7 @@ class GroupMember:
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """A group: `state` as the broker calls it (Stable, PreparingRebalance, Empty, Dead, ...), and its members."""
+    """The state of a group as the broker names it (Stable, PreparingRebalance, Empty, Dead, ...), and its members."""
 
     state: str
     members: Sequence[GroupMember]
@@ -38,7 +39,10 @@ _NOBODY = (errors.GroupIdNotFoundError, errors.CoordinatorNotAvailableError)
 
 
 def members(admin: Any, group: str) -> Membership:
-    """Ask the group's coordinator. A group that never was has the state Dead, and nobody in it. Raises KafkaError."""
+    """Ask the group's coordinator for its members; raise KafkaError.
+
+    A group that never existed has the state Dead and no members.
+    """
 
     async def ask() -> Any:
         # The client never forgets which broker coordinates a group (see `KafkaTopics.committed`).

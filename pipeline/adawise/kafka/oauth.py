@@ -1,8 +1,8 @@
-"""Tokens for OAUTHBEARER, by OAuth 2.0's client credentials (RFC 6749, 4.4): asked for, kept, and renewed in time.
+"""Tokens for OAUTHBEARER by OAuth 2.0's client credentials (RFC 6749, 4.4): fetched, cached, and renewed in time.
 
-A token is asked for by whoever logs in with it, at a new connection and before the broker ends an old one's session
-(KIP-368). One is good for all connections of the process, and a new one is asked for when four fifths of its life are
-over. While nobody answers the old one serves until its end.
+A client asks for a token when it logs in: at a new connection, and before the broker ends the session of an old one
+(KIP-368). One token serves all connections of the process. A new one is fetched when four fifths of its life are over.
+While the endpoint does not answer, the old token is used until it expires.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ from typing_extensions import override
 from adawise.kafka.tls import authorities, refusal
 
 TokenProvider = AbstractTokenProvider
-"""Of kafka-python: what a client asks for a token."""
+"""The interface of kafka-python through which a client asks for a token."""
 
-_TIMEOUT_S = 5.0  # the thread that waits sends the group's heartbeats, too
+_TIMEOUT_S = 5.0  # the waiting thread also sends the group's heartbeats
 _MOST_BYTES = 1 << 20
-_RENEWED_AT = 0.8  # of its life
-_SHORTEST_S = 60.0  # the life of a token that says nothing of it
+_RENEWED_AT = 0.8  # fraction of its life
+_SHORTEST_S = 60.0  # the assumed life of a token that does not state one
 _AGAIN_S = 5.0
 _CLIENT = "kafka.security.oauth_client_id and oauth_client_secret"
 _ENDPOINT = "kafka.security.oauth_token_endpoint"
 
 
 class TokenRefused(errors.SaslAuthenticationFailedError):  # type: ignore[misc]
-    """No token is given, and asking again will not help; says why, and what to do."""
+    """Raised when the endpoint refuses a token and asking again will not help; the message says why, and what to do."""
 
 
 class TokenUnavailable(errors.KafkaConnectionError):  # type: ignore[misc]
-    """Nobody gives a token now."""
+    """Raised when no token can be had at the moment."""
 
 
 class _NoRedirect(HTTPRedirectHandler):
-    """A secret goes to whom it is for, and nowhere else."""
+    """A handler that follows no redirect: the secret goes to the configured endpoint and nowhere else."""
 
     @override
     def redirect_request(self, *_: Any) -> None:
@@ -54,9 +54,9 @@ class _NoRedirect(HTTPRedirectHandler):
 
 
 class CalledTokens(AbstractTokenProvider):  # type: ignore[misc]
-    """Tokens of a function, which keeps and renews them itself: for programs that use the library.
+    """A provider whose tokens come from a function that renews them itself: for programs that use the library.
 
-    What it raises keeps the client out, and is told.
+    An exception of the function keeps the client from logging in, and is reported.
     """
 
     def __init__(self, token: Callable[[], str]) -> None:
@@ -65,27 +65,28 @@ class CalledTokens(AbstractTokenProvider):  # type: ignore[misc]
 
     @override
     def token(self) -> str:
-        """What the function gives."""
+        """Return what the function returns."""
         try:
             return self._token()
         except errors.KafkaError:
             raise
-        except Exception as error:  # it is somebody else's, and runs on the client's thread
+        except Exception as error:  # foreign code that runs on the client's thread
             raise TokenUnavailable(f"the function for tokens failed: {type(error).__name__}: {error}") from error
 
 
 class ClientCredentials(AbstractTokenProvider):  # type: ignore[misc]
-    """Tokens of an endpoint. For several threads.
+    """A provider whose tokens come from an OAuth endpoint. It is safe for use by several threads.
 
     Args:
-        endpoint: URL, https but for this machine.
-        client_id: who asks.
-        client_secret: sent to the endpoint alone.
-        scope: what is asked for; None: what the endpoint gives by default.
-        ca: certificates that sign the endpoint's; None: the system's.
-        clock: seconds that only go forward.
+        endpoint: its URL; https, unless it is on this machine.
+        client_id: the client that asks.
+        client_secret: its secret, sent to the endpoint alone.
+        scope: the scope to ask for; None for the endpoint's default.
+        ca: file of the authorities that sign the endpoint's certificate; None for the system's.
+        clock: monotonic seconds.
 
-    Raises SettingsError for certificates that cannot be used.
+    Raises:
+        SettingsError: the certificates cannot be used.
     """
 
     def __init__(
@@ -116,7 +117,7 @@ class ClientCredentials(AbstractTokenProvider):  # type: ignore[misc]
 
     @override
     def token(self) -> str:
-        """One that is valid for a while. Raises TokenRefused, TokenUnavailable."""
+        """Return a token that is valid for a while; raise TokenRefused or TokenUnavailable."""
         with self._lock:
             now = self._clock()
             if now < self._renew_at:
@@ -132,7 +133,7 @@ class ClientCredentials(AbstractTokenProvider):  # type: ignore[misc]
             return self._kept
 
     def _ask(self) -> tuple[str, float]:
-        """A token and its life in seconds."""
+        """Return a new token and its life in seconds."""
         try:
             with self._opener.open(self._request, timeout=_TIMEOUT_S) as answer:
                 said = answer.read(_MOST_BYTES)

@@ -1,11 +1,12 @@
-"""What lag tools see: the group's committed offsets. Of ours, only a start reads them.
+"""The group's committed offsets, which lag tools show. In this project, only a starting worker reads them.
 
-A log can end in offsets that hold no message: markers of transactions, what was aborted, what compaction removed. Once
-the chain has every message that was delivered, what is committed is how far the client has read, and not the offset
-after the last message; else tools would show a lag that never goes away.
+A log can end in offsets that hold no message: transaction markers, aborted records, compacted records. Once the chain
+has every delivered message, the client's position is committed, not the offset after the last message. Otherwise tools
+would show a lag that never goes away.
 
-Beside each stands the id of the root that has what comes before it: two workers of one group with different roots would
-take partitions from each other, and each output would lack what the other has (`sink.owner`).
+The metadata of each committed offset is the id of the output root that has everything before it. Two workers of one
+group with different roots would take partitions from each other, and each output would lack what the other has
+(`sink.owner`).
 """
 
 from __future__ import annotations
@@ -27,25 +28,26 @@ class OffsetHints:
     """The offsets of one group.
 
     Args:
-        consumer: kafka-python's, a member of the group.
+        consumer: kafka-python's consumer, a member of the group.
     """
 
     def __init__(self, consumer: Any) -> None:
         self._consumer = consumer
-        self._delivered: dict[TopicPartition, int] = {}  # the offset after the last message, or where reading began
+        self._delivered: dict[TopicPartition, int] = {}  # offset after the last message, or where reading began
 
     def began(self, tp: TopicPartition, offset: int) -> None:
-        """Messages of the partition come from `offset` on."""
+        """Note that messages of the partition are delivered from `offset` on."""
         self._delivered[tp] = offset
 
     def delivered(self, messages: Iterable[Message]) -> None:
-        """These were handed out."""
+        """Note that these messages were delivered."""
         for message in messages:
             self._delivered[message.topic_partition] = message.next_offset
 
     def commit(self, offsets: Mapping[TopicPartition, int], note: str = "") -> None:
-        """Tell the broker, without waiting, what is done of partitions that the consumer has, with a note for whoever
-        begins on these partitions next. Never raises.
+        """Commit, without waiting, the offsets reached in partitions that the consumer has; never raise.
+
+        `note` becomes their metadata, for the worker that begins on these partitions next.
         """
         hints = {KafkaPartition(*tp): OffsetAndMetadata(self._past(tp, at), note, -1) for tp, at in offsets.items()}
         try:
@@ -54,7 +56,7 @@ class OffsetHints:
             _log_commit(hints, error)
 
     def _past(self, tp: TopicPartition, at: int) -> int:
-        """`at`, or the position behind it if no message lies between the two."""
+        """Return `at`, or the client's position behind it if no delivered message lies between the two."""
         if at < self._delivered.get(tp, at + 1):
             return at
         try:

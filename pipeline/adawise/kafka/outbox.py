@@ -1,8 +1,8 @@
-"""Records on their way to topics of our own, at least once and within bounded memory: dead letters, results.
+"""A bounded queue of records to our own topics (dead letters, results), delivered at least once.
 
-kafka-python 3's producer takes whatever it is given (600 MB went into it within half a second, measured), so what is
-sent and not yet acknowledged is bounded here. What a broker did not acknowledge in time is kept and sent again. Nothing
-that a broker says about such a topic ends a worker: what is forbidden may be allowed while it runs.
+kafka-python 3's producer accepts any amount (600 MB within half a second, measured), so the bytes that are sent and not
+yet acknowledged are bounded here. What a broker did not acknowledge in time is kept and sent again. No answer of a
+broker about such a topic ends a worker: what is forbidden may be allowed while it runs.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ from typing_extensions import override
 from adawise.errors import AdawiseError, BrokerUnavailable, FatalError, PermissionRefused, TopicUnavailable
 from adawise.kafka.client import TOO_LARGE, open_client, translated
 
-_LOOK_S = 1.0  # without an answer, after which a topic may have been deleted
-_KEYS = 16_384  # whose partitions are remembered
-_BATCH_BYTES = 256 * 1024  # of Kafka's batches: a request costs as much as 20 records (measured)
+_LOOK_S = 1.0  # seconds without an answer, after which the topic may be gone
+_KEYS = 16_384  # the number of keys whose partitions are cached
+_BATCH_BYTES = 256 * 1024  # of a producer batch: a request costs as much as 20 records (measured)
 
 
 class Producer(Protocol):
     """The part of kafka-python's KafkaProducer that an outbox needs, and what `AskedProducer` adds to it."""
 
     def knows(self, topic: str) -> bool:
-        """Whether there is such a topic, as far as it has heard."""
+        """Return True if the topic exists, by the metadata that the producer has."""
 
     def block_for(self, seconds: float) -> None:
-        """`send` waits no longer from now on for a topic that it does not know."""
+        """Limit how long `send` waits, from now on, for a topic that is not in the metadata."""
 
     def send(self, topic: str, **record: Any) -> Any:
-        """A future with `get(timeout)`, `is_done` and `failed()`."""
+        """Return a future with `get(timeout)`, `is_done` and `failed()`."""
 
     def close(self, timeout: float | None = None) -> None:
-        """Free everything."""
+        """Close the producer."""
 
 
 class Outgoing(Protocol):
@@ -49,32 +49,32 @@ class Outgoing(Protocol):
 
     @property
     def topic(self) -> str:
-        """Where to."""
+        """The topic to send to."""
 
     @property
     def key(self) -> bytes | None:
-        """What its partition follows from."""
+        """The key, from which its partition follows."""
 
     @property
     def value(self) -> bytes | None:
-        """Not None where the key is None."""
+        """The value; not None where the key is None."""
 
     @property
     def headers(self) -> tuple[tuple[str, bytes], ...]:
-        """In order."""
+        """The headers, in order."""
 
     @property
     def timestamp_ms(self) -> int | None:
-        """When it is of, since the epoch; None: of when it is sent."""
+        """The record's time in ms since the epoch; None for the time at which it is sent."""
 
     @property
     def size_bytes(self) -> int:
-        """What it weighs in the producer's memory, less its framing."""
+        """The memory that it takes in the producer, in bytes, without its framing."""
 
     def smaller(self) -> Sequence[Self] | None:
-        """What to send in its place to a topic that does not take it; empty if nothing smaller would do.
+        """Return what to send in its place to a topic that refuses its size; empty if nothing smaller would do.
 
-        None if it is given up then, so that others are not held up.
+        None means that the record is given up then, so that it does not hold up others.
         """
 
 
@@ -83,7 +83,7 @@ Record = TypeVar("Record", bound=Outgoing)
 
 @dataclass(slots=True)
 class _InFlight(Generic[Record]):
-    """A record, and the producer's future of the last try to send it (None: to be sent)."""
+    """A record, and the producer's future of the last attempt to send it (None: still to be sent)."""
 
     record: Record
     size_bytes: int
@@ -95,18 +95,18 @@ class _InFlight(Generic[Record]):
 
 
 class Outbox(Generic[Record]):
-    """Sends records and waits for their acknowledgements. Not for several threads at once.
+    """A sender of records that waits for their acknowledgements. It is not safe for use by several threads at once.
 
     Args:
         connect: opens the producer, at the first record: many runs have none.
         prepare: asks the broker for a topic, and creates it if need be, before its first record and after a failure;
-            None: nobody looks.
+            None if topics are not checked.
         where: the brokers, for messages.
-        what: what a record is, for messages: "a dead letter".
-        meanwhile: what waits until a topic can be written, and what to do about it, for messages.
+        what: the kind of record, for messages: "a dead letter".
+        meanwhile: what is delayed until a topic can be written, and the remedy, for messages.
         max_inflight_bytes: unacknowledged bytes above which there is no room; one record always fits.
         timeout_s: how long `send` and `flush` wait for the broker.
-        in_order: what follows a record that failed is sent again, too, so that the last copies of all are in order.
+        in_order: also send again the records after one that failed, so that the last copies of all are in order.
     """
 
     def __init__(
@@ -125,14 +125,14 @@ class Outbox(Generic[Record]):
         self._what, self._meanwhile, self._in_order = what, meanwhile, in_order
         self._max_inflight_bytes, self._timeout_s = max_inflight_bytes, timeout_s
         self._producer: Producer | None = None
-        self._prepared: set[str] = set()  # topics that were looked at, and have not failed since
+        self._prepared: set[str] = set()  # topics that were checked, and have not failed since
         self._failed: set[str] = set()  # topics that failed, and have acknowledged nothing since
         self._inflight: deque[_InFlight[Record]] = deque()
         self._inflight_bytes = 0
         self.acknowledged = 0
-        """Records that the broker has acknowledged, in all."""
-        self._some_unsent = False  # in flight by name only, to be sent
-        self._left_s = math.inf  # for all waits to come
+        """The number of records that the broker has acknowledged so far."""
+        self._some_unsent = False  # some records in flight still have to be sent (future None)
+        self._left_s = math.inf  # the time for all waits to come together
 
     @property
     def has_room(self) -> bool:
@@ -141,13 +141,14 @@ class Outbox(Generic[Record]):
 
     @property
     def inflight_bytes(self) -> int:
-        """Of what was taken and is not acknowledged."""
+        """The bytes of records that were accepted and are not acknowledged."""
         return self._inflight_bytes
 
     def send(self, record: Record, *, wait: bool = True) -> None:
-        """Send a record, once there is room, or without a `wait` for it, whatever `has_room` says.
+        """Send a record once there is room, or, without `wait`, at once whether there is room or not.
 
-        Raises BrokerUnavailable like `flush`; then it was not taken.
+        Raises:
+            BrokerUnavailable: as in `flush`; the record was not accepted.
         """
         size_bytes = record.size_bytes
         with self._patience() as deadline:
@@ -160,24 +161,26 @@ class Outbox(Generic[Record]):
     def flush(self) -> None:
         """Return when everything sent is acknowledged.
 
-        Raises BrokerUnavailable if that takes too long. What failed is kept, and sent again by the next call.
+        Raises:
+            BrokerUnavailable: that takes too long. What failed is kept, and sent again by the next call.
         """
         with self._patience() as deadline:
             while self._inflight:
                 self._settle_oldest(deadline)
 
     def hurry(self, within_s: float) -> None:
-        """Whoever sends ends soon: from now on all waits together, to `close`, take no longer than that."""
+        """Limit all waits to come, `close` included, to `within_s` seconds together: the sender ends soon."""
         self._left_s = within_s
 
     def settle(self) -> bool:
-        """Without waiting: forget what is acknowledged, send again what failed; True if nothing is in flight.
+        """Forget what is acknowledged and send again what failed, without waiting; return True if nothing is in flight.
 
-        Raises BrokerUnavailable, once for all that has failed.
+        Raises:
+            BrokerUnavailable: some failed; it is raised once for all of them.
         """
         while self._inflight:
             self._send_again()
-            if not self._inflight:  # what was to be sent again was given up
+            if not self._inflight:  # the records to send again were given up
                 break
             oldest = self._inflight[0].future
             if not oldest.is_done:
@@ -189,19 +192,19 @@ class Outbox(Generic[Record]):
         return True
 
     def close(self) -> None:
-        """Flush, and free the producer, also if that raises. May be called twice."""
+        """Flush, and close the producer even if that raises. It may be called twice."""
         if self._producer is None:
             return
         try:
             self.flush()
         finally:
             producer, self._producer = self._producer, None
-            with suppress(errors.KafkaError):  # that something is left over is what `flush` raises
+            with suppress(errors.KafkaError):  # `flush` raises for what is left over
                 producer.close(timeout=0 if self._inflight else self._timeout_s)
 
     @contextmanager
     def _patience(self) -> Iterator[float]:
-        """Until when the broker is waited for."""
+        """Yield the time until which the broker is waited for; count the time used against the time left."""
         began_s = time.monotonic()
         try:
             yield began_s + min(self._timeout_s, self._left_s)
@@ -211,13 +214,13 @@ class Outbox(Generic[Record]):
     def _settle_oldest(self, deadline: float) -> None:
         """Wait until the oldest record is acknowledged, and forget it."""
         self._send_again()
-        if not self._inflight:  # what was to be sent again was given up
+        if not self._inflight:  # the records to send again were given up
             return
         oldest = self._inflight[0]
         if self._hurries:
             look_s = min(_LOOK_S, max(0.0, deadline - time.monotonic()))
             if not _is_done_within(look_s, oldest.future) and self._is_gone(oldest.record.topic):
-                self._make(oldest.record.topic)  # the producer sends what it holds once there is one
+                self._make(oldest.record.topic)  # the producer sends what it holds once the topic exists
         try:
             oldest.future.get(timeout=max(0.0, deadline - time.monotonic()))
         except errors.KafkaError as error:
@@ -245,7 +248,7 @@ class Outbox(Generic[Record]):
         self._inflight_bytes -= self._inflight.popleft().size_bytes
 
     def _send_again(self) -> None:
-        """What is to be sent, in order."""
+        """Send, in order, the records that are marked for sending."""
         if not self._some_unsent:
             return
         waiting, self._inflight = self._inflight, deque()
@@ -262,7 +265,7 @@ class Outbox(Generic[Record]):
             self._inflight_bytes = sum(each.size_bytes for each in self._inflight)
 
     def _note_failed(self) -> None:
-        """Everything that failed is to be sent again: after an outage most is, and each would raise by itself."""
+        """Mark all that failed to be sent again: after an outage that is most, and each would raise by itself."""
         failed = False
         for each in self._inflight:
             failed = each.has_failed or (failed and self._in_order)
@@ -297,7 +300,7 @@ class Outbox(Generic[Record]):
         return self._left_s < math.inf
 
     def _is_gone(self, topic: str) -> bool:
-        """Whether to look at a topic again although nothing failed: there may be no time for the failure."""
+        """Return True if a topic must be checked without a failure: there may be no time to wait for one."""
         return self._hurries and self._producer is not None and not self._producer.knows(topic)
 
     def _make(self, topic: str) -> None:
@@ -309,7 +312,8 @@ class Outbox(Generic[Record]):
         self._prepared.add(topic)
 
     def _translated(self, error: errors.KafkaError, topic: str) -> AdawiseError:
-        # Looked at before the next try: it may be deleted, or forbidden, and a producer hears of neither soon.
+        # The topic is checked again before the next attempt: it may be deleted or forbidden, and a producer learns of
+        # neither soon.
         is_there = self._prepare is not None and topic in self._failed and topic in self._prepared
         self._prepared.discard(topic)
         self._failed.add(topic)
@@ -318,7 +322,7 @@ class Outbox(Generic[Record]):
         if isinstance(ours, FatalError):
             ours.__cause__ = error
             return self._waits(ours)
-        if is_there:  # kafka-python tells of a timeout alone, whatever a broker said about the topic
+        if is_there:  # kafka-python raises only a timeout, whatever a broker said
             return TopicUnavailable(
                 f"could not {doing} at {self._where}: {error}. The broker answers, and the topic is there: see whether "
                 "it has a leader, and as many replicas in sync as its min.insync.replicas."
@@ -326,13 +330,13 @@ class Outbox(Generic[Record]):
         return ours
 
     def _waits(self, error: FatalError) -> BrokerUnavailable:
-        """What is forbidden may be allowed while the worker runs, and no record of ours may end it."""
+        """Return a fatal refusal as a passing error: the right may be granted later, and our records end no worker."""
         kind = PermissionRefused if _is_of_rights(error) else TopicUnavailable
         return kind(f"{error} {self._meanwhile}")
 
 
 def _is_of_rights(error: BaseException | None) -> bool:
-    """True if a broker's refusal for lack of a right is what caused the error."""
+    """Return True if the error was caused by a broker's refusal for lack of a right."""
     while error is not None:
         if isinstance(error, errors.AuthorizationError | errors.SaslAuthenticationFailedError):
             return True
@@ -347,14 +351,14 @@ def _is_done_within(seconds: float, future: Any) -> bool:
 
 
 class AskedProducer(KafkaProducer):  # type: ignore[misc]
-    """One that can be asked without waiting, and closed with records that nobody takes. Implements `Producer`."""
+    """A producer that answers without waiting, and can be closed with records left in it. It implements `Producer`."""
 
     def knows(self, topic: str) -> bool:
         """See `Producer`."""
         return self._metadata.partitions_for_topic(topic) is not None
 
     def block_for(self, seconds: float) -> None:
-        """See `Producer`; kafka-python looks at each record how long it may wait."""
+        """See `Producer`; kafka-python reads this setting anew for each record."""
         self.config["max_block_ms"] = int(seconds * 1000)
 
     def close(self, timeout: float | None = None, null_logger: bool = False) -> None:
@@ -363,18 +367,18 @@ class AskedProducer(KafkaProducer):  # type: ignore[misc]
             super().close(timeout, null_logger)
         except errors.KafkaTimeoutError:
             self._sender.force_close()
-            self._closed = True  # or it is closed again when it is collected, with a traceback
+            self._closed = True  # else it is closed again when it is collected, with a traceback
             raise
 
 
 class RememberingPartitioner(DefaultPartitioner):  # type: ignore[misc]
-    """Kafka's own choice, once a key: by its hash, which kafka-python computes in Python, else at random."""
+    """Kafka's own choice of partition: by the key's hash, cached as kafka-python is slow at it, or at random."""
 
     @override
     def partition(
         self, topic: str, key: Any, serialized_key: bytes | None, value: Any, serialized_value: Any, cluster: Any
     ) -> int:
-        """Of a record; see `kafka.partitioner.Partitioner`."""
+        """Return a record's partition; see `kafka.partitioner.Partitioner`."""
         if serialized_key is None:
             chosen: int = super().partition(topic, key, serialized_key, value, serialized_value, cluster)
             return chosen
@@ -395,9 +399,10 @@ def producer_of(
     timeout_s: float,
     **config: Any,
 ) -> Callable[[], Producer]:
-    """What opens a producer for an outbox.
+    """Return a function that opens a producer for an outbox.
 
-    Records say themselves which they are; an idempotent producer would not survive a broker that lost its data.
+    The producer is not idempotent: records carry their own identity, and an idempotent producer would not survive a
+    broker that lost its data.
     """
     patience_ms = int(timeout_s * 1000)
     return partial(
@@ -416,6 +421,6 @@ def producer_of(
         allow_auto_create_topics=False,
         batch_size=_BATCH_BYTES,
         partitioner=RememberingPartitioner(),
-        metrics_enabled=False,  # nobody reads them
+        metrics_enabled=False,  # no one reads them here
         **config,
     )

@@ -1,4 +1,4 @@
-"""Topics that the worker writes to, dead letters and results: created at the first record, and looked at before."""
+"""Topics that the worker writes to (dead letters, results): checked before the run, created at the first record."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from adawise.errors import AdawiseError, BrokerUnavailable, FatalError, Settings
 from adawise.kafka.client import EMBEDDED, kafka_errors, open_client
 
 HEADERS_ROOM_BYTES = 64 * 1024
-"""Of a record, beside its value."""
+"""The room in a record for everything but its value, such as headers."""
 
 _QUICK_MS = 5_000
 
 
 @dataclass(frozen=True)
 class OwnTopics:
-    """Topics of one purpose at one cluster.
+    """The topics of one purpose at one cluster.
 
     Args:
         bootstrap_servers: "host:port", several separated by commas.
-        client_id: who asks, for the broker's logs.
+        client_id: the client's name in the broker's logs.
         security: kafka-python's arguments for TLS and SASL.
         what: the topic's purpose, for messages: "dead-letter topic".
-        otherwise: what does without it, for messages: "set kafka.dead_letters = false".
-        partitions: of a topic that is created; replicas are as the broker's default says.
-        configs: of a topic that is created.
+        otherwise: how to do without it, for messages: "set kafka.dead_letters = false".
+        partitions: the number of partitions of a topic that is created; the broker's default sets the replicas.
+        configs: the configuration of a topic that is created.
     """
 
     bootstrap_servers: str
@@ -41,11 +41,11 @@ class OwnTopics:
     configs: Mapping[str, str] = field(default_factory=dict)
 
     def check(self, topic: str) -> bool:
-        """Whether the topic exists; nothing is created or written.
+        """Return True if the topic exists; create and write nothing.
 
         Raises:
             SettingsError: it could not be created, or not be written.
-            BrokerUnavailable.
+            BrokerUnavailable: no broker answered.
         """
         try:
             return self._with_admin(topic, validate_only=True)
@@ -55,7 +55,9 @@ class OwnTopics:
     def create(self, topic: str) -> None:
         """Create the topic unless it exists.
 
-        Raises FatalError if that is refused, or the topic may not be written; BrokerUnavailable.
+        Raises:
+            FatalError: that is refused, or the topic may not be written.
+            BrokerUnavailable: no broker answered.
         """
         self._with_admin(topic, validate_only=False)
 
@@ -64,7 +66,7 @@ class OwnTopics:
         try:
             exists = self._ensure(admin, topic, validate_only=validate_only)
             self._expect_right(admin, topic)
-            if not exists and not validate_only:  # whoever may not write it would wait in vain
+            if not exists and not validate_only:  # after the right is known: without it, the wait would be in vain
                 with kafka_errors(self.bootstrap_servers, f"find the new {self.what} {topic!r}"):
                     admin.wait_for_topics([topic])
         finally:
@@ -72,9 +74,10 @@ class OwnTopics:
         return exists
 
     def _expect_right(self, admin: Any, topic: str) -> None:
-        """Raise FatalError if the topic may not be written, by a batch of no bytes.
+        """Raise FatalError if the topic may not be written, found out by sending a batch of no bytes.
 
-        No broker takes that, and whether it may be sent is looked at first. A producer hears of it after 10 s.
+        No broker accepts such a batch, but it checks the right first. A producer would learn of the refusal only after
+        10 s.
         """
         of_topic = ProduceRequest.TopicProduceData
         empty = of_topic(name=topic, partition_data=[of_topic.PartitionProduceData(index=0, records=b"")])
@@ -91,9 +94,9 @@ class OwnTopics:
                 raise refused
 
     def _ensure(self, admin: Any, topic: str, *, validate_only: bool) -> bool:
-        """Create the topic unless it exists; whether it was there.
+        """Create the topic unless it exists; return True if it existed.
 
-        The embedded broker does not know how to validate only, and refuses nobody.
+        The embedded broker cannot validate only, and never refuses.
         """
         options = {"num_partitions": self.partitions, "replication_factor": -1, "configs": self.configs}
         try:

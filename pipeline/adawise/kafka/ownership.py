@@ -1,4 +1,4 @@
-"""Which partitions are ours for the time being, from notes that another thread takes. Knows no Kafka."""
+"""The partitions that this worker owns at the moment, from notes of another thread. This module knows no Kafka."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from adawise.records import TopicPartition
 
 
 class Ownership:
-    """Notes come from any thread and change nothing; the main thread applies them with `settle`.
+    """The owned partitions. Any thread may leave notes, which take effect when the main thread calls `settle`.
 
-    So between two polls nothing that the worker knows of its partitions can turn false under its hands.
+    So the worker's knowledge of its partitions cannot become false between two polls.
     """
 
     def __init__(self) -> None:
         self._notes: SimpleQueue[tuple[Literal["assigned", "lost"], list[TopicPartition]]] = SimpleQueue()
-        self._sought: dict[TopicPartition, bool] = {}  # of each owned partition: since it was assigned?
+        self._sought: dict[TopicPartition, bool] = {}  # of each owned partition: True once it was sought
         self._revoking = self._expelled = False
 
     def __contains__(self, tp: object) -> bool:
@@ -27,16 +27,16 @@ class Ownership:
         return bool(self._sought)
 
     def note_assigned(self, tps: Iterable[TopicPartition]) -> None:
-        """Assigned, or assigned anew: whoever has it now must recover it from the start. Thread-safe."""
+        """Note that partitions were assigned, maybe anew: the worker must recover them from the start. Thread-safe."""
         self._notes.put(("assigned", list(tps)))
 
     def note_lost(self, tps: Iterable[TopicPartition]) -> None:
-        """This member was expelled: somebody else's by now, perhaps. Thread-safe."""
+        """Note that this member was expelled: another member may own the partitions by now. Thread-safe."""
         self._expelled = True
         self._notes.put(("lost", list(tps)))
 
     def note_revoked(self, tps: Iterable[TopicPartition]) -> None:
-        """Nobody's until this member joins again. Thread-safe."""
+        """Note that partitions were revoked: no member owns them until this one joins again. Thread-safe."""
         self._revoking = True
         self._notes.put(("lost", list(tps)))
 
@@ -51,12 +51,12 @@ class Ownership:
         return self._revoking
 
     def note_all_lost(self) -> None:
-        """The member was expelled. Main thread only."""
+        """Note that the member was expelled and lost all partitions. Main thread only."""
         self.note_lost(self._sought)
 
     def settle(self) -> tuple[list[TopicPartition], list[TopicPartition]]:
-        """Apply the notes in their order. Returns (assigned, lost); one that was lost and came back is in both."""
-        self._revoking = self._expelled = False  # first: what is noted from now on may wait for the next time
+        """Apply the notes in order; return (assigned, lost). A partition that was lost and came back is in both."""
+        self._revoking = self._expelled = False  # first, so that a note that comes from now on counts
         assigned: dict[TopicPartition, None] = {}
         lost: dict[TopicPartition, None] = {}
         while True:
@@ -74,7 +74,7 @@ class Ownership:
         return list(assigned), list(lost)
 
     def seek(self, tp: TopicPartition) -> None:
-        """From now on there is a position to deliver from. Raises ValueError if the partition is not owned."""
+        """Note that the partition has a position to deliver from; raise ValueError if it is not owned."""
         if tp not in self._sought:
             raise ValueError(
                 f"cannot seek {tp}: the owned partitions are {', '.join(map(str, self._sought)) or 'none'}"
@@ -82,14 +82,14 @@ class Ownership:
         self._sought[tp] = True
 
     def expect_sought(self, tps: Iterable[TopicPartition]) -> None:
-        """Raises ValueError if one of them is owned and has no position yet."""
+        """Raise ValueError if one of the partitions is owned and has no position yet."""
         if unsought := [str(tp) for tp in tps if self._sought.get(tp) is False]:
             raise ValueError(f"cannot resume {', '.join(unsought)}: no offset was sought since the assignment")
 
     def is_sought(self, tp: TopicPartition) -> bool:
-        """Owned, with a position to deliver from."""
+        """Return True if the partition is owned and has a position to deliver from."""
         return self._sought.get(tp, False)
 
     def clear(self) -> None:
-        """Own nothing."""
+        """Give up all partitions."""
         self._sought.clear()

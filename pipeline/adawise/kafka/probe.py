@@ -1,8 +1,8 @@
-"""What a port of a broker speaks, found out by asking it: for whoever could not get in, and was not told why.
+"""A probe of a broker's port for the protocol it speaks, used when a client could not connect and got no reason.
 
-A broker ends a connection without a word where TLS comes to a port without it, where a client asks before it logged in,
-and the other way round. So the port is asked, by a connection of its own: does it do TLS, and which logins are there?
-Nothing secret is sent, and no certificate is believed or refused.
+A broker ends a connection without an answer where TLS meets a port without it, where a client sends a request before it
+logs in, and in the opposite cases. So the port is asked over a connection of its own: does it do TLS, and which login
+mechanisms has it? Nothing secret is sent, and no certificate is verified.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from dataclasses import dataclass
 
 _TIMEOUT_S = 3.0
 _MOST_BYTES = 65_536
-_HANDSHAKE, _VERSION, _NO_LOGIN, _NO_MECHANISM = 17, 1, 34, 33  # SaslHandshake, and what it is answered
+_HANDSHAKE, _VERSION, _NO_LOGIN, _NO_MECHANISM = 17, 1, 34, 33  # SaslHandshake, its version, its error codes
 
 
 @dataclass(frozen=True, slots=True)
 class Spoken:
-    """By the port: whether TLS, and the mechanisms of a login; none, if it takes none, None, if it did not say."""
+    """The protocol of a port: whether it does TLS, and its login mechanisms; () for no login, None if unknown."""
 
     tls: bool
     mechanisms: tuple[str, ...] | None
 
     @property
     def protocol(self) -> str:
-        """The setting `kafka.security.protocol` that goes with it."""
+        """The value of `kafka.security.protocol` that matches."""
         return ("SASL_" if self.mechanisms else "") + ("SSL" if self.tls else "PLAINTEXT")
 
 
 def mismatch(servers: str, security: Mapping[str, object]) -> str | None:
-    """How what is asked for differs from what the port speaks, and the remedy; None if it does not, or cannot be told.
+    """Return how the settings differ from what the port speaks, and the remedy; None if they agree or it is not known.
 
     The first of `servers` that answers is asked.
     """
@@ -71,7 +71,7 @@ def _compared(server: str, spoken: Spoken, security: Mapping[str, object]) -> st
 
 
 def _ask(host: str, port: int) -> Spoken | None:
-    """None if nobody answers there, or nobody who is a broker."""
+    """Return what the port speaks; None if no broker answers there."""
     try:
         with socket.create_connection((host, port), _TIMEOUT_S) as plain:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -80,7 +80,7 @@ def _ask(host: str, port: int) -> Spoken | None:
                 with context.wrap_socket(plain) as encrypted:
                     return Spoken(True, _mechanisms(encrypted))
             except (ssl.SSLError, ConnectionError):
-                pass  # no TLS there, or one that does not suit; the next question tells
+                pass  # no TLS there, or an unsuitable one; the next request shows which
         with socket.create_connection((host, port), _TIMEOUT_S) as plain:
             mechanisms = _mechanisms(plain)
             return None if mechanisms is None else Spoken(False, mechanisms)
@@ -89,7 +89,7 @@ def _ask(host: str, port: int) -> Spoken | None:
 
 
 def _mechanisms(connection: socket.socket) -> tuple[str, ...] | None:
-    """Those that SaslHandshake is answered, to a name that is none of them."""
+    """Return the mechanisms in the answer to a SaslHandshake that names none of them."""
     name = b"?"
     request = struct.pack(">hhihh", _HANDSHAKE, _VERSION, 1, -1, len(name)) + name
     try:

@@ -1,4 +1,4 @@
-"""All that a topic holds at this moment, once: for commands that look something up."""
+"""One pass over all that a topic holds at this moment, for commands that look something up."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ _POLL_S = 0.5
 
 
 def read_whole(source: Source) -> Iterator[Message]:
-    """Every message that was there when reading began, in offset order within a partition; what comes later is left,
-    and so is what cannot be read.
+    """Yield every message that was there when reading began, in offset order within a partition.
+
+    Messages that arrive later are left out, and so is what cannot be read.
 
     Args:
-        source: of all partitions (no group); the caller closes it.
+        source: reads all partitions (no group); the caller closes it.
 
     Raises:
-        BrokerUnavailable, SourceError: as the source says.
+        BrokerUnavailable, SourceError: as the source raises them.
     """
     ends: dict[TopicPartition, int] = {}
     reached: dict[TopicPartition, int] = {}
@@ -34,7 +35,7 @@ def read_whole(source: Source) -> Iterator[Message]:
             reached[tp] = message.next_offset
             if message.offset < ends[tp] and message.missing is None:
                 yield message
-        # the last offsets of a partition may be a transaction's markers, which nobody is given
+        # The last offsets of a partition may be transaction markers, which are never delivered.
         over = {tp for tp in ends if not poll.messages and (source.drained(tp) or source.stands(tp))}
         if ends and all(reached[tp] >= end or tp in over for tp, end in ends.items()):
             return

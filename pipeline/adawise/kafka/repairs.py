@@ -1,39 +1,43 @@
-"""Repairs of kafka-python 3.0, which the pin `<3.1` keeps true; look at each when it moves.
+"""Repairs of kafka-python 3.0, which hold while the pin is `<3.1`; review each when the pin moves.
 
 Header names: a producer may put any bytes into the name of a header, and the broker stores them. The client decodes the
 name as UTF-8, raises CorruptRecordError in the middle of a fetch, and its next poll spins for ever on what is left of
-the batch (measured): one hostile message would hang its partition. Repaired, a byte beyond ASCII in such a name is "?".
+the batch (measured): one hostile message would hang its partition. Repaired, a byte beyond ASCII in such a name becomes
+"?".
 
-Sockets: the client leaves the socket of each refused connection to the garbage collector, for as long as anybody keeps
-the error, that of a TLS handshake that failed, and that of a connection that still has bytes to send when the client is
-closed. Repaired, all are closed.
-Reading from a connection that another thread has just closed is logged as an error with a traceback. Repaired, it is
-the end of that connection. And what a broker says in its last words is thrown away if they come together with the end
-of the connection: why it lets nobody in, first of all. Repaired, they are read first, and the end is found after them.
+Sockets: three kinds are left to the garbage collector: that of a refused connection, for as long as a reference to the
+error exists; that of a TLS handshake that failed; and that of a connection that still has bytes to send when the client
+is closed. Repaired, all are closed. Reading from a connection that another thread has just closed is logged as an error
+with a traceback. Repaired, it counts as the end of that connection. The broker's last bytes are dropped if they arrive
+together with the end of the connection, and with them the reason of a refused login. Repaired, they are read first, and
+the end is found after them.
 
-Rebalances: a member whose JoinGroup and SyncGroup are answered while nobody polls forgets the answer and joins again,
-which makes every other member join again too. A worker is busy with forwards between two polls, so most answers come
-then, and a group of busy members goes from rebalance to rebalance. Repaired, the next poll takes the answer that came.
-And a leader that joins because its topic got partitions forgets, once it has dealt them out, that it joined: if the
-answer comes while nobody polls, it never takes it, sends no heartbeat and has nothing more to read, for ever. Repaired,
+Rebalances: a member whose JoinGroup and SyncGroup are answered between two polls forgets the answer and joins again,
+which makes every other member join again too. A worker is busy with forward passes between two polls, so most answers
+come then, and a group of busy members goes from rebalance to rebalance. Repaired, the next poll takes the answer that
+came. A leader that joins because its topic got partitions forgets, once it has assigned them, that it joined: if the
+answer comes between two polls, it never takes it, sends no heartbeat and has nothing more to read, for ever. Repaired,
 a member needs to join until it has taken the answer.
 
-Expulsion: a member that hears of it while it joins (it was frozen meanwhile) does not let go of what it had, joins as a
-new member, and says nothing of partitions that it gets again. Whoever saw that it was expelled would wait for them for
-ever. Repaired, it begins to join anew: what it had is lost, and what it gets is new.
+Expulsion: a member that learns of its expulsion while it joins (it was frozen meanwhile) does not release its
+partitions. It joins as a new member, and reports nothing about partitions that it gets again. A caller that saw the
+expulsion would wait for them for ever. Repaired, it begins to join anew: its old partitions are lost, and those it gets
+are new.
 
-Claims: a member that joins tells the group which partitions it has. One that was expelled tells of those that it had
-before. What the leader then gives to others is held back until this one has let go of it, which it did long ago: such a
-partition is nobody's until somebody joins or leaves, and one that another has is taken from it. Repaired, a member
+Claims: a member that joins names the partitions that it has. One that was expelled names its former ones. What the
+leader then gives to others is held back until this member has released it, which it did long ago. Such a partition has
+no owner until the next member joins or leaves, and one that another member owns is taken from it. Repaired, a member
 claims what is assigned to it.
 
-Paused partitions: what was fetched of one and not delivered is put aside, and taken up again after `resume` if the
-fetcher has nothing else in hand. It takes what it has delivered to its end for something in hand. So a partition that
-is paused while others go on is silent for ever, whoever resumes it. Repaired, what is at its end is nothing.
+Paused partitions: records of a paused partition that were fetched and not delivered are put aside, and taken up again
+after `resume` if the fetcher has no other records in hand. It also counts records that it has delivered to the end as
+in hand. So a partition that is paused while others go on delivers nothing for ever, even once it is resumed. Repaired,
+records delivered to the end do not count.
 
 Leaving: a broker answers the requests of a connection one after the other, and a JoinGroup only when the group is
-complete. A member that is told to stop meanwhile sends its LeaveGroup behind that, waits in vain and is gone without a
-word; the group then waits for it. Repaired, a member that is joining leaves by another connection to the same broker.
+complete. A member that must stop meanwhile sends its LeaveGroup behind that, waits in vain and vanishes without
+leaving; the group then waits for it. Repaired, a member that is joining leaves over another connection to the same
+broker.
 """
 
 from __future__ import annotations
@@ -68,22 +72,22 @@ _leave = ConsumerCoordinator.maybe_leave_group_async
 
 
 class NetClient(KafkaNetClient):  # type: ignore[misc]
-    """The client's network half, which can be told to end its attempts to connect."""
+    """The client's network half, with a way to end its attempts to connect."""
 
     @property
     def thread(self) -> threading.Thread | None:
-        """Its own, if it has one; else it runs on whoever calls it."""
+        """The client's own thread if it has one, else None: it then runs on its caller's thread."""
         found: threading.Thread | None = self._net._io_thread
         return found
 
     def give_up(self) -> None:
-        """End the attempts to find a first broker, as if their time were over; from the thread that makes them."""
-        self._manager.closed = True  # what the loop of attempts looks at
+        """End the attempts to find a first broker, as if their time were over. Call it on the thread that attempts."""
+        self._manager.closed = True  # what the loop of attempts checks
         self._manager._bootstrap_wakeup.notify()
 
 
 def install() -> None:
-    """Put the repairs in; again and again is the same as once."""
+    """Apply the repairs; more calls have no further effect."""
     Fetcher.fetch_records = _fetch_records_with_an_empty_hand
     DefaultRecordBatch._read_msg = _read_record_with_any_header_name
     KafkaTCPTransport._sock_recv = partialmethod(_receive_last_words, _receive)
@@ -106,11 +110,11 @@ def _read_record_with_any_header_name(batch: Any) -> Any:
     except UnicodeDecodeError:
         for begin, end in _header_name_spans(batch._buffer, start):
             batch._buffer[begin:end] = bytes(byte if byte < 0x80 else ord("?") for byte in batch._buffer[begin:end])
-        return _read_record(batch)  # the position has not moved: it is set when a record was read whole
+        return _read_record(batch)  # the position has not moved: it is set after a whole record
 
 
 def _header_name_spans(buffer: bytearray, position: int) -> Iterator[tuple[int, int]]:
-    """[begin, end) of each header's name in the v2 record (KIP-82) that begins at `position`."""
+    """Yield [begin, end) of each header's name in the v2 record (KIP-82) that begins at `position`."""
     for _ in range(4):  # length, attributes, timestamp delta, offset delta
         _, position = decode_varint(buffer, position)
     for _ in range(2):  # key, value
@@ -147,9 +151,10 @@ async def _shake_hands_or_close_socket(self: Any) -> None:
 
 
 def _close_with_all_sockets(self: Any, node_id: Any = None) -> None:
-    """Close one connection, or all and the thread; all again is the same as once."""
+    """Close one connection, or all of them and the thread; closing all again has no effect."""
     if node_id is None and self._net._closed:
         return
+    # A client that gave up looks closed already, and the original `close` would leave it open.
     self._manager.closed = self._manager.closed and node_id is not None
     transports = [connection.transport for connection in self._manager._conns.values()]
     _close(self, node_id)
@@ -163,11 +168,11 @@ def _receive_last_words(self: Any, receive: Callable[[Any], Any]) -> Any:
     if self._sock is None:
         return b"", KafkaConnectionError("closed meanwhile")
     data, error = receive(self)
-    return data, None if data else error  # the end is still there to be read
+    return data, None if data else error  # the next read finds the end of the connection
 
 
 async def _join_and_sync_once(self: Any) -> Any:
-    """The assignment of this generation: the one that was answered and not taken yet, or the coordinator's answer."""
+    """Return this generation's assignment: one that was answered and not taken yet, else the coordinator's answer."""
     generation, assignment = getattr(self, "_answered", (None, None))
     if generation is None or generation is not self._generation:  # none, or the member was expelled since
         assignment = await _join_and_sync(self)
@@ -198,5 +203,5 @@ def _reset_and_begin_to_join_anew(self: Any, *arguments: Any, **options: Any) ->
 async def _leave_past_a_join(self: Any, *arguments: Any, **options: Any) -> Any:
     own = str(self.coordinator_id)
     if self._join_task is not None and not self._join_task.is_done and own.startswith("coordinator-"):
-        self.coordinator_id = int(own.removeprefix("coordinator-"))  # the broker without a connection of its own
+        self.coordinator_id = int(own.removeprefix("coordinator-"))  # the broker's id, reached over another connection
     return await _leave(self, *arguments, **options)

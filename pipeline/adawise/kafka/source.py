@@ -1,9 +1,9 @@
-"""Messages of a Kafka topic: as a member of a consumer group, or of all its partitions without one.
+"""Messages of a Kafka topic, read as a member of a consumer group or, without a group, from all partitions.
 
-What kafka-python 3 asks for: rebalance listeners run on its IO thread, where blocking calls raise, so ours only pauses
-and takes a note; `poll` turns the notes into events. Nothing is ever delivered from a position that was not sought: a
-reset policy would jump over a gap without a word. `assignment()` still lists partitions after an eviction, so ownership
-is what the notes and the member's state say.
+Constraints of kafka-python 3: rebalance listeners run on its IO thread, where blocking calls raise, so ours only pauses
+partitions and leaves a note; `poll` turns the notes into events. Nothing is ever delivered from a position that was not
+sought, since a reset policy would silently jump over a gap. `assignment()` still lists partitions after an expulsion,
+so the notes and the member's state decide what is owned.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ from adawise.records import Message, TopicPartition
 
 log = logging.getLogger(__name__)
 
-_SLICE_MS = 100  # events are noticed this much later than they happen, at most
-_CHECK_S = 10.0  # without a message for this long, ask whether the broker and the topic are still there
+_SLICE_MS = 100  # events are noticed with at most this delay
+_CHECK_S = 10.0  # without a message for this long, check that the broker and the topic are still there
 _ENDS_S, _ENDS_AGAIN_S = 5.0, 30.0  # between two questions for the ends of logs that are not fetched; after a failure
 _CLOSE_MS = 5_000
-_LOOK_BYTES, _LOOK_S = 2**20, 10.0  # of a partition that is looked into
-_METADATA_MS = 60_000  # partitions that were added are read this much later, at most
+_LOOK_BYTES, _LOOK_S = 2**20, 10.0  # bytes per fetch and patience of the reader for timestamps
+_METADATA_MS = 60_000  # added partitions are noticed with at most this delay
 
 
 class KafkaSource:
-    """One topic, by `adawise.ports.Source`.
+    """One topic, as `adawise.ports.Source`.
 
     Args:
         bootstrap_servers: "host:port", several separated by commas.
@@ -56,8 +56,8 @@ class KafkaSource:
         static_member: `group.instance.id`; the partitions of this member wait for its return for a session timeout.
         max_partition_fetch_bytes: up to twice this per partition is held before it is delivered.
         batch_limits: a batch beyond them is left out, and delivered as one message that is `missing`.
-        on_compacted: refuse a topic that is compacted, or deliver what is removed as `missing`.
-        on_unreadable: at a batch that cannot be unpacked, let its partition stand, or leave it out as well.
+        on_compacted: "fail" refuses a compacted topic; "skip" delivers what was removed as `missing`.
+        on_unreadable: at a batch that cannot be unpacked, "stop" blocks its partition; "skip" leaves it out as well.
         security: kafka-python's arguments for TLS and SASL.
 
     Raises:
@@ -132,13 +132,13 @@ class KafkaSource:
         self._hints = OffsetHints(self._consumer)
         self._held_back, self._looked_at = HeldBack(), 0.0
         self._unreadable = Unreadable(leaves_out=on_unreadable == "skip", clock=time.monotonic)
-        self._records: list[tuple[TopicPartition, list[Any]]] = []  # taken from kafka-python, and no messages yet
+        self._records: list[tuple[TopicPartition, list[Any]]] = []  # from kafka-python, not yet converted to messages
         self._taken = Poll()  # what the next poll returns first, if this one raises
-        self._error: AdawiseError | None = None  # of a check, for the next poll: this one had something to return
-        self._has_failed = False  # the last poll did: that messages were fetched before does not end the outage
-        self._ends: dict[TopicPartition, int] = {}  # of logs that are not fetched, as the broker said
+        self._error: AdawiseError | None = None  # of a check, raised by the next poll: this one had something to return
+        self._has_failed = False  # the last poll failed: messages fetched before do not end the outage
+        self._ends: dict[TopicPartition, int] = {}  # of logs that are not fetched, by the broker's last answer
         self._ends_due = 0.0
-        self._paused: set[TopicPartition] = set()  # by the caller, who knows nothing of those that stand
+        self._paused: set[TopicPartition] = set()  # by the caller, who does not know of blocked partitions
         self._listener = RebalanceListener(self._consumer, self._owned)
         if group is None:
             partitions = [KafkaPartition(topic, number) for number in range(self.log.first_identity.partitions)]
@@ -153,22 +153,22 @@ class KafkaSource:
 
     @property
     def is_member(self) -> bool:
-        """True while this is in its group, and has the partitions that it is to have, which may be none."""
+        """True while this is a member of its group and has its share of the partitions, which may be none."""
         return self._group is None or self._consumer.group_metadata().state == MemberState.STABLE
 
     @property
     def partitions(self) -> int:
-        """How many the topic has, as far as the client has heard."""
-        known = self._consumer._client.cluster.partitions_for_topic(self._topic)  # asks nobody
+        """The number of the topic's partitions, by the metadata that the client has."""
+        known = self._consumer._client.cluster.partitions_for_topic(self._topic)  # sends no request
         return len(known or ()) or self.log.first_identity.partitions
 
     @property
     def exhausted(self) -> bool:
-        """Never: a topic may always go on."""
+        """False: a topic can always get more messages."""
         return False
 
     def poll(self, timeout_s: float) -> Poll:
-        """See `Source.poll`; up to 10 s longer while the broker does not answer, and then BrokerUnavailable.
+        """See `Source.poll`; waits up to 10 s longer if the broker does not answer, then raises BrokerUnavailable.
 
         After that no messages are returned until the broker has answered; events are.
         """
@@ -190,7 +190,8 @@ class KafkaSource:
                 try:
                     self.log.check()
                 except AdawiseError:
-                    for tp, records in dict(reversed(self._records)).items():  # the first of each partition
+                    # Reversed, so that the first records of each partition win.
+                    for tp, records in dict(reversed(self._records)).items():
                         self._read_again(tp, records[0].offset)
                     raise
                 self._has_failed = False
@@ -198,7 +199,7 @@ class KafkaSource:
             is_empty = not (found.messages or found.assigned or found.lost)
             try:
                 self._check(has_messages=bool(found.messages))
-            except AdawiseError as error:  # what was taken from the client is returned, or it would be lost
+            except AdawiseError as error:  # what was taken from the client must be returned, or it would be lost
                 if is_empty:
                     raise
                 self._error = error
@@ -206,7 +207,7 @@ class KafkaSource:
                 return found
 
     def _take(self) -> Poll:
-        """What was taken from the client, as messages and events; all of it stays for the next call if this raises."""
+        """Return the taken records as messages, and the events; if this raises, all is kept for the next call."""
         while self._records:
             tp, records = self._records.pop(0)
             if not self._owned.is_sought(tp):
@@ -223,7 +224,7 @@ class KafkaSource:
         return found
 
     def _check(self, *, has_messages: bool) -> None:
-        """What is asked about the topic beside reading it. Raises as `log.check` and `lag` do."""
+        """Check the topic beside reading it; raise what `log.check` and `lag` raise."""
         self._look_for_transactions()
         if has_messages:
             self._heard_at = time.monotonic()
@@ -232,11 +233,11 @@ class KafkaSource:
         self._look_for_ends()
 
     def _look_for_ends(self) -> None:
-        """Ask how far the logs reach that are not fetched from: else a pause would hide what comes meanwhile."""
+        """Ask for the ends of logs that are not fetched: a pause would hide the messages that arrive meanwhile."""
         now_s = time.monotonic()
         if now_s < self._ends_due:
             return
-        # By the client, which also pauses what is assigned and not resumed yet.
+        # The client's own list also has partitions that are assigned and not resumed yet.
         paused = {TopicPartition(*partition) for partition in self._consumer.paused()}
         tps = [tp for tp in {*paused, *self._unreadable} if self._owned.is_sought(tp)]
         if not tps:
@@ -247,19 +248,19 @@ class KafkaSource:
             self._ends_due = now_s + _ENDS_S
 
     def _end(self, tp: TopicPartition) -> int | None:
-        """The end of the log, as far as it is known."""
+        """Return the end of the log, as far as it is known."""
         fetched = self._consumer.highwater(KafkaPartition(*tp))
         known = [int(end) for end in (fetched, self._ends.get(tp)) if end is not None]
         return max(known, default=None)
 
     def _drop(self, tps: Container[TopicPartition]) -> None:
-        """Forget messages in hand of partitions that are read anew."""
+        """Drop messages in hand of partitions that are read anew."""
         self._records = [(tp, records) for tp, records in self._records if tp not in tps]
         left = [each for each in self._taken.messages if TopicPartition(each.topic, each.partition) not in tps]
         self._taken = replace(self._taken, messages=left)
 
     def seek(self, tp: TopicPartition, offset: int) -> None:
-        """See `Source.seek`. Raises ValueError if the partition is not owned."""
+        """See `Source.seek`. Raise ValueError if the partition is not owned."""
         self._owned.seek(tp)
         self._drop([tp])
         stood = self._unreadable.forget(tp)
@@ -271,20 +272,20 @@ class KafkaSource:
             self._hints.began(tp, offset)
 
     def pause(self, tps: Sequence[TopicPartition]) -> None:
-        """See `Source.pause`; partitions that are not owned are none of its business."""
+        """See `Source.pause`; partitions that are not owned are ignored."""
         self._paused.update(tps)
         self._consumer.pause(*(KafkaPartition(*tp) for tp in tps if self._held(tp)))
 
     def resume(self, tps: Sequence[TopicPartition]) -> None:
-        """See `Source.resume`. Raises ValueError for a partition that was assigned and not sought yet."""
+        """See `Source.resume`. Raise ValueError for a partition that was assigned and not sought yet."""
         self._owned.expect_sought(tps)
         self._paused.difference_update(tps)
         self._resume(tps)
 
     def drained(self, tp: TopicPartition) -> bool:
-        """See `Source.drained`. What the last fetch knew may be old: where that was nothing more, the broker is asked.
+        """See `Source.drained`. If the last fetch, which may be old, knew of no more messages, the broker is asked.
 
-        An empty poll says as little: it is also what comes of a broker that has stopped answering.
+        An empty poll proves nothing: a broker that has stopped answering gives one too.
         """
         if self.lag(tp) != 0:
             return False
@@ -299,7 +300,7 @@ class KafkaSource:
         return self._unreadable.stands(tp)
 
     def lag(self, tp: TopicPartition, since: int = 0) -> int | None:
-        """See `Source.lag`, by what the last fetch of the partition knew, or the broker said since."""
+        """See `Source.lag`. The log's end is that of the partition's last fetch, or of the broker's answers since."""
         if not (self._held(tp) and self._owned.is_sought(tp)):
             return None
         partition, end, position = KafkaPartition(*tp), None, None
@@ -308,13 +309,13 @@ class KafkaSource:
         return None if end is None or position is None else max(0, end - max(since, int(position)))
 
     def commit(self, offsets: Mapping[TopicPartition, int], note: str = "") -> None:
-        """See `Source.commit`; without a group there is nobody to tell."""
+        """See `Source.commit`; without a group, nothing is committed."""
         ours = {tp: at for tp, at in offsets.items() if self._held(tp)}
         if self._group is not None and ours:
             self._hints.commit(ours, note)
 
     def committed(self) -> Mapping[TopicPartition, tuple[int, str]]:
-        """What the group has committed of the topic, whoever did, with its note. Raises BrokerUnavailable."""
+        """Return the offsets that any member has committed for the topic, with metadata; raise BrokerUnavailable."""
         return {} if self._group is None else self._topics.committed(self._group, self._topic)
 
     def close(self) -> None:
@@ -336,17 +337,18 @@ class KafkaSource:
         """Prepare to leave a group of the embedded broker, which has two faults.
 
         It takes a member that left before it had an answer back in with that answer. And a leader that leaves before it
-        has dealt out the partitions stays the leader: whoever joins waits for it, is told to join again, and so for
-        ever. So the rebalance is finished first, or the member goes without a word; its session ends in seconds.
+        has assigned the partitions stays the leader: each member that joins waits for it, is asked to join again, and
+        so for ever. So the rebalance is finished first; if that fails, the member sends no LeaveGroup, and its session
+        ends within seconds.
         """
         if coordinator._join_task is not None:
             with suppress(errors.KafkaError):
                 coordinator.ensure_active_group(timeout_ms=EMBEDDED_SESSION_MS)
         if coordinator.state != MemberState.STABLE:
-            coordinator.state = MemberState.UNJOINED  # of which no LeaveGroup is sent
+            coordinator.state = MemberState.UNJOINED  # a state in which no LeaveGroup is sent
 
     def _look_for_transactions(self) -> None:
-        """Say of partitions that stand before the end of the log what holds them back."""
+        """Log what holds back partitions whose position stays before the end of the log."""
         now_s = time.monotonic()
         if now_s - self._looked_at < 1.0:
             return
@@ -356,12 +358,12 @@ class KafkaSource:
         ends = {tp: self._end(tp) or 0 for tp, lag in lags.items() if lag}
         for tp in self._held_back.standing({tp: end - (lags[tp] or 0) for tp, end in ends.items()}, now_s):
             found = None
-            with suppress(AdawiseError):  # nobody answers, or this user is not told
+            with suppress(AdawiseError):  # no broker answers, or this user may not see it
                 found = self._topics.open_transaction(tp, ends[tp])
             self._held_back.tell(tp, found, time.monotonic())
 
     def _poll_once(self, timeout_ms: int) -> None:
-        """Take kafka-python's records, and the events up to now: those assigned, those lost."""
+        """Take kafka-python's records, and the partitions that were assigned and lost up to now."""
         records: dict[Any, list[Any]] = {}
         self._resume([tp for tp in self._unreadable.due() if tp not in self._paused])
         now = time.monotonic()
@@ -370,14 +372,15 @@ class KafkaSource:
             try:
                 records = self._consumer.poll(timeout_ms=timeout_ms)
             except errors.OffsetOutOfRangeError as error:
-                # Retention overtook the reader, or the log got shorter: whoever recovers the partition will see which.
+                # Retention overtook the reader, or the log got shorter: the recovery of the partition finds out which.
                 self._listener.on_partitions_assigned(error.args[0])
             except errors.KafkaError as error:
+                # kafka-python wraps an error of the listener in a bare KafkaError.
                 if error.__cause__ is not None and type(error) is errors.KafkaError:
                     raise FatalError(f"a rebalance of group {self._group!r} could not be noted: {error}") from error
                 raise
         if self._group is not None and self._owned and self._consumer.group_metadata().state == MemberState.UNJOINED:
-            self._owned.note_all_lost()  # expelled: it hears of it only when it joins again
+            self._owned.note_all_lost()  # expelled: the listener is called only when the member joins again
         expelled = self._owned.is_expelled
         assigned, lost = self._owned.settle()
         self._drop([*assigned, *lost])
@@ -386,7 +389,7 @@ class KafkaSource:
             self._paused.discard(tp)
             self._ends.pop(tp, None)
         self._records += [(TopicPartition(*partition), found) for partition, found in records.items()]
-        before = self._taken  # what the caller was not told of yet cannot be lost for it
+        before = self._taken  # events that the caller does not know of yet cannot be lost for it
         self._taken = Poll(
             before.messages,
             [*(tp for tp in before.assigned if tp not in lost), *assigned],
@@ -397,7 +400,7 @@ class KafkaSource:
             log.warning("expelled from group %r, joining again, nothing is lost: %s", self._group, why)
 
     def _messages(self, tp: TopicPartition, records: Sequence[Any]) -> Iterator[Message]:
-        """Ours for kafka-python's, up to where the partition is to stand."""
+        """Yield our messages for kafka-python's records, up to the offset at which the partition is to be blocked."""
         for record in records:
             unread = record.checksum
             if not isinstance(unread, Unread):
@@ -405,7 +408,7 @@ class KafkaSource:
                 yield message_of(record)
                 continue
             if not self._held(tp):
-                return  # whoever has it now reads it
+                return  # its new owner reads it
             partition = KafkaPartition(*tp)
             if unread.reason == Lost.BATCH_DAMAGED:  # its end may be a guess
                 end = self._consumer.highwater(partition) or 0
@@ -423,7 +426,7 @@ class KafkaSource:
             return
 
     def _read_again(self, tp: TopicPartition, offset: int) -> None:
-        """Go on at `offset`, without what was taken of the partition beyond the records in hand."""
+        """Go on at `offset`; drop the records of the partition that were taken beyond those in hand."""
         self._records = [(each, records) for each, records in self._records if each != tp]
         with self._unless_lost(tp):
             self._consumer.seek(KafkaPartition(*tp), offset)
@@ -441,5 +444,5 @@ class KafkaSource:
         self._consumer.resume(*(KafkaPartition(*tp) for tp in tps if self._held(tp) and tp not in self._unreadable))
 
     def _held(self, tp: TopicPartition) -> bool:
-        """Owned, and known to kafka-python, which forgets a partition one poll before we hear of it."""
+        """Return True if it is owned, and known to kafka-python, which drops a partition one poll before we do."""
         return tp in self._owned and KafkaPartition(*tp) in self._consumer.assignment()

@@ -1,4 +1,4 @@
-"""What a source's topic says of itself: whether it is the same one, how far it reaches, what lies where."""
+"""The state of a source's topic: whether it is still the same one, its bounds, and the offsets of times."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from adawise.records import TopicPartition
 
 
 class KafkaSourceLog:
-    """The log of one topic, by `adawise.ports.SourceLog`.
+    """The log of one topic, as `adawise.ports.SourceLog`.
 
     Args:
-        topics: asked, and closed by whoever opened it.
+        topics: the client for questions, closed by its owner.
         topic: must exist.
         origin: where a partition without a chain begins: "earliest", "latest" or milliseconds since the epoch.
-        open_log: opens what reads messages, for the first question about timestamps; closed with this.
-        servers: for messages to people.
+        open_log: opens the reader of messages, at the first question about timestamps; it is closed with this.
+        servers: the brokers, for messages to people.
 
     Raises:
         SourceError: there is no such topic.
-        BrokerUnavailable: nobody answers.
+        BrokerUnavailable: no broker answered.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class KafkaSourceLog:
         return self._topics.identity(topic)
 
     def check(self) -> None:
-        """See `SourceLog.check`. A fetch goes by the topic's name, and would go on in a topic that took it over."""
+        """See `SourceLog.check`. A fetch goes by the topic's name, and would go on in a new topic of that name."""
         first, now = self.first_identity, self._topics.identity(self._topic)
         if now.topic_id != first.topic_id:
             raise SourceError(
@@ -62,12 +62,12 @@ class KafkaSourceLog:
         return self._topics.bounds(tp)
 
     def timestamps(self, tp: TopicPartition, first: int, until: int) -> Mapping[int, int]:
-        """See `SourceLog.timestamps`; by a client of its own, so that the group's is where it was."""
+        """See `SourceLog.timestamps`; it uses a client of its own, so that the group's position does not move."""
         self._reader = self._reader or self._open()
         try:
             offsets, timestamps = self._reader.messages(tp, first, until)
         except BrokerUnavailable:
-            self.close()  # as `KafkaTopics` does with its probe
+            self.close()  # as `KafkaTopics` does with its probe: the next question opens a new client
             raise
         return dict(zip(offsets.tolist(), timestamps.tolist(), strict=True))
 
@@ -76,7 +76,7 @@ class KafkaSourceLog:
         return self._topics.offset_at(tp, timestamp_ms)
 
     def origin(self, tp: TopicPartition) -> int:
-        """See `SourceLog.origin`: a time after the last message is the log's end."""
+        """See `SourceLog.origin`: a time after the last message gives the log's end."""
         start, end = self._topics.bounds(tp)
         if self._origin == "earliest":
             return start
@@ -86,7 +86,7 @@ class KafkaSourceLog:
         return end if found is None else found
 
     def close(self) -> None:
-        """Free the reader's clients; the next question opens them again."""
+        """Close the reader's clients; the next question opens them again."""
         if self._reader is not None:
             self._reader.close()
             self._reader = None

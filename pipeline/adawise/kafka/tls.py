@@ -1,7 +1,7 @@
-"""TLS towards a broker or whoever gives tokens: certificates that are loaded, and what it means that one is refused.
+"""TLS to a broker or an identity provider: loading of certificates, and explanations of a failed handshake.
 
-A file that cannot be used is told by the name of its setting, before anything is sent. OpenSSL is never asked without a
-password for a key that has one: it would ask the terminal.
+An unusable file is reported with the name of its setting, before anything is sent. OpenSSL never gets a key with a
+password without being given one: it would ask at the terminal.
 """
 
 from __future__ import annotations
@@ -26,14 +26,15 @@ _OTHER_NAME = frozenset({62, 64})
 
 
 class _NoPassword(Exception):
-    """The key wants one."""
+    """Raised when the key has a password and none is set."""
 
 
 def tls_context(security: Mapping[str, object]) -> ssl.SSLContext:
-    """The context of kafka-python's arguments `ssl_cafile`, `ssl_certfile`, `ssl_keyfile` and `ssl_password`.
+    """Return the context for kafka-python's arguments `ssl_cafile`, `ssl_certfile`, `ssl_keyfile` and `ssl_password`.
 
-    Raises SettingsError for a file that is not there, cannot be read or is another one than the setting says, for a
-    key with another password, and for a certificate that has expired.
+    Raises:
+        SettingsError: a file is missing, cannot be read or is of another kind than the setting says; a key has another
+            password; or a certificate has expired.
     """
     authority, certificate = _path(security, "ssl_cafile"), _path(security, "ssl_certfile")
     context = authorities(authority, _CA)
@@ -44,9 +45,10 @@ def tls_context(security: Mapping[str, object]) -> ssl.SSLContext:
 
 
 def authorities(file: Path | None, setting: str) -> ssl.SSLContext:
-    """A client's context that believes what the file's certificates sign; None: what the system's do.
+    """Return a client's context that trusts what the file's certificates sign; None: the system's authorities.
 
-    Raises SettingsError for a file that holds none, or whose last one has expired; `setting` names it.
+    Raises:
+        SettingsError: the file holds no certificate, or its last one has expired; `setting` is named in the message.
     """
     if file is None:
         return ssl.create_default_context()
@@ -54,7 +56,7 @@ def authorities(file: Path | None, setting: str) -> ssl.SSLContext:
     if "CERTIFICATE" not in labels:
         raise SettingsError(_wrong(setting, file, "certificates (PEM)", labels))
     found = read_certificates(setting, file, are_authorities=True)
-    if found is not None and found.is_over(datetime.now(UTC)):  # OpenSSL would say it of the broker's certificate
+    if found is not None and found.is_over(datetime.now(UTC)):  # OpenSSL would blame the broker's certificate
         raise SettingsError(
             f"{setting}: {file} expired at {found.until}, and nothing that it signed is believed: name the authority's "
             "new certificate, or correct the clock of this machine"
@@ -107,15 +109,15 @@ def _load_own(context: ssl.SSLContext, certificate: Path, key: Path | None, pass
 
 
 def refusal(error: BaseException, security: Mapping[str, object] | None = None) -> str | None:
-    """Why TLS did not come about and what to do, if an error of kafka-python or urllib stems from that.
+    """Return why TLS failed and the remedy, if an error of kafka-python or urllib comes from that; else None.
 
-    Of what was exchanged only what a certificate or an alert says is taken for a cause: a connection that ends within a
-    handshake may have many.
+    From the exchange, only a certificate error or an alert counts as a cause: a connection that ends within a handshake
+    may have many causes.
     """
     found = next((each for each in _chain(error) if isinstance(each, ssl.SSLError)), None)
     if isinstance(found, ssl.SSLCertVerificationError):
         return _not_believed(found)
-    if found is None and "CERTIFICATE_VERIFY_FAILED" in str(error):  # told on by whoever had the error
+    if found is None and "CERTIFICATE_VERIFY_FAILED" in str(error):  # passed on as text alone
         return f"the broker's certificate is not believed ({error}): see to the certificate, or to {_CA}"
     reason = (found.reason if found is not None else None) or ""
     if "ALERT" not in reason:
@@ -155,7 +157,7 @@ def _not_believed(error: ssl.SSLCertVerificationError) -> str:
 
 
 def _chain(error: BaseException | None) -> Iterator[object]:
-    """The error, and what it comes from, by any of the ways in which libraries say so."""
+    """Yield the error and all its causes, by any of the ways in which libraries link them."""
     seen: list[object] = []
     waiting: list[object] = [error]
     while waiting:
@@ -172,7 +174,7 @@ def _path(security: Mapping[str, object], name: str) -> Path | None:
 
 
 def _labels(file: Path, setting: str) -> list[str]:
-    """What the parts of a PEM file are; none of any other file."""
+    """Return the labels of the parts of a PEM file; [] for any other file."""
     try:
         return [label.decode() for label in _LABEL.findall(read_bytes(file))]
     except FileNotFoundError:

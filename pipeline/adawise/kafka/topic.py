@@ -1,7 +1,7 @@
-"""What a broker knows about a topic: which one it is, how far its partitions reach, where a time lies in them.
+"""Questions to a broker about a topic: its identity, the bounds of its partitions, the offset of a time.
 
-Two clients of its own beside the group's consumer: that one's position and paused partitions are never disturbed by a
-question, and questions are answered for partitions that belong to somebody else.
+They go through two clients beside the group's consumer. So a question never disturbs that consumer's position and
+paused partitions, and partitions of other members can be asked about too.
 """
 
 from __future__ import annotations
@@ -33,13 +33,20 @@ from adawise.records import TopicPartition
 Answer = TypeVar("Answer")
 
 _QUICK_MS = 2_000
-_MADE = (".dlq", ".results")  # ends of topics that workers make for what they say of the messages of another
-_NO_TOPIC_ID = "00000000-0000-0000-0000-000000000000"  # what brokers before KIP-516 answer
+_MADE = (".dlq", ".results")  # suffixes of topics that workers create for records about another topic's messages
+_NO_TOPIC_ID = "00000000-0000-0000-0000-000000000000"  # the answer of brokers before KIP-516
 _NO_COORDINATOR_S, _AGAIN_S = 5.0, 0.1
 
 
 class KafkaTopics:
-    """The topics of one cluster, asked about one at a time; the first broker has `connect_ms`, or 10 s, to answer."""
+    """The topics of one cluster, asked about one at a time.
+
+    Args:
+        bootstrap_servers: "host:port", several separated by commas.
+        client_id: the prefix of the clients' names at the broker.
+        security: kafka-python's arguments for TLS and SASL.
+        connect_ms: how long the first broker may take to answer; None for 10 s.
+    """
 
     def __init__(
         self,
@@ -65,11 +72,11 @@ class KafkaTopics:
             raise
 
     def identity(self, topic: str) -> TopicIdentity:
-        """The topic as it is now, always asked of the broker.
+        """Return the topic's current identity, always asked of the broker.
 
         Raises:
             SourceError: there is no such topic.
-            BrokerUnavailable: nobody answered within 10 s.
+            BrokerUnavailable: no broker answered within 10 s.
         """
         doing = f"describe topic {topic!r}"
         found = self._ask(doing, lambda: self._admin.describe_topics([topic]))
@@ -92,7 +99,7 @@ class KafkaTopics:
         )
 
     def _near(self, topic: str) -> str:
-        """The topic that is likely meant, for the message about one that is not there; "" if none is alike."""
+        """Return a hint at the topic that was likely meant, for the error about a missing one; "" if none is alike."""
         try:
             known = self._ask("list topics", self._admin.list_topics)
         except AdawiseError:
@@ -103,8 +110,8 @@ class KafkaTopics:
         return f" (did you mean {near + role!r}?)" if near else ""
 
     def is_compacted(self, topic: str) -> bool | None:
-        """Whether `cleanup.policy` says so; None where the broker does not tell (no right DESCRIBE_CONFIGS)."""
-        if self._cluster_id == EMBEDDED:  # which compacts nothing, and hangs up on the question
+        """Return True if `cleanup.policy` includes compact; None if the broker does not say (no DESCRIBE_CONFIGS)."""
+        if self._cluster_id == EMBEDDED:  # it compacts nothing, and hangs up on the request
             return None
         asked = ConfigResource(ConfigResourceType.TOPIC, topic, configs=["cleanup.policy"])
         try:
@@ -114,7 +121,7 @@ class KafkaTopics:
             return None
 
     def expect_not_compacted(self, topic: str) -> None:
-        """Raise SettingsError if the topic is compacted; one whose policy is not told is taken as it is."""
+        """Raise SettingsError if the topic is compacted; a topic whose policy is unknown is accepted."""
         if self.is_compacted(topic):
             raise SettingsError(
                 f"topic {topic!r} at {self._servers}: expected a topic that keeps every message until its retention is "
@@ -124,7 +131,7 @@ class KafkaTopics:
             )
 
     def bounds(self, tp: TopicPartition) -> tuple[int, int]:
-        """(log start, log end). Raises SourceError for a partition that the topic does not have."""
+        """Return (log start, log end); raise SourceError for a partition that the topic does not have."""
         self._expect(tp)
         partition = KafkaPartition(*tp)
         doing = f"ask for the bounds of {tp}"
@@ -135,30 +142,34 @@ class KafkaTopics:
         return start, max(end, self._ask_probe(doing, lambda: self._high_watermark(partition, end)))
 
     def all_bounds(self, topic: str) -> dict[TopicPartition, tuple[int, int]]:
-        """(log start, log end) of every partition, by a few questions for all of them together."""
+        """Return (log start, log end) of every partition, with a few requests for all of them together."""
         tps = [TopicPartition(topic, number) for number in range(self.identity(topic).partitions)]
         partitions, doing = [KafkaPartition(*tp) for tp in tps], f"ask for the bounds of {topic!r}"
         starts = self._ask_probe(doing, lambda: self._probe.beginning_offsets(partitions, REQUEST_TIMEOUT_MS))
         ends = self._ask_probe(doing, lambda: self._probe.end_offsets(partitions, REQUEST_TIMEOUT_MS))
-        if self._cluster_id == EMBEDDED:  # which lists the end of its last whole batch or less
+        if self._cluster_id == EMBEDDED:  # it lists the end of its last whole batch or less
             ends = {p: max(ends[p], self._ask_probe(doing, partial(self._high_watermark, p, ends[p]))) for p in ends}
         return {tp: (int(starts[p]), int(ends[p])) for tp, p in zip(tps, partitions, strict=True)}
 
     def members(self, group: str) -> Membership:
-        """Who is in a group. Raises FatalError (no right DESCRIBE on it), BrokerUnavailable."""
+        """Return the members of a group; raise FatalError (no ACL DESCRIBE on it) or BrokerUnavailable."""
         return self._ask(f"ask who is in group {group!r}", lambda: members(self._admin, group))
 
     def ends(self, tps: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
-        """The logs' ends by one quick question; some brokers name an offset before it. Raises BrokerUnavailable."""
+        """Return the logs' ends by one quick request, to which some brokers name an earlier offset.
+
+        Raises:
+            BrokerUnavailable: no broker answered.
+        """
         partitions = [KafkaPartition(*tp) for tp in tps]
         doing = f"ask for the end of {', '.join(f'{each.topic}/{each.partition}' for each in partitions)}"
         listed = self._ask_probe(doing, lambda: self._probe.end_offsets(partitions, _QUICK_MS))
         return {TopicPartition(*partition): int(end) for partition, end in listed.items()}
 
     def offsets_at(self, tps: Iterable[TopicPartition], timestamp_ms: int) -> dict[TopicPartition, int | None]:
-        """Of each partition the first offset that is not older than `timestamp_ms`; None if every message is.
+        """Return each partition's first offset that is not older than `timestamp_ms`; None if every message is older.
 
-        One question for all of them. Raises BrokerUnavailable.
+        It takes one request for all of them. Raises BrokerUnavailable.
         """
         asked = {KafkaPartition(*tp): timestamp_ms for tp in tps}
         doing = f"look for {timestamp_ms} ms in {len(asked)} partitions"
@@ -166,12 +177,12 @@ class KafkaTopics:
         return {TopicPartition(*each): None if at is None else int(at.offset) for each, at in found.items()}
 
     def open_transaction(self, tp: TopicPartition, end: int) -> OpenTransaction | None:
-        """What holds back a part of the log before `end`; None if nothing does. Raises BrokerUnavailable."""
+        """Return the transaction that holds back a part of the log before `end`, or None; raise BrokerUnavailable."""
         with kafka_errors(self._servers, f"ask for open transactions in {tp}"):
             return open_transaction(self._admin, tp, end)
 
     def offset_at(self, tp: TopicPartition, timestamp_ms: int) -> int | None:
-        """The first offset that is not older than `timestamp_ms`; None if every message is."""
+        """Return the first offset that is not older than `timestamp_ms`; None if every message is older."""
         self._expect(tp)
         partition = KafkaPartition(*tp)
         found = self._ask_probe(
@@ -181,7 +192,7 @@ class KafkaTopics:
         return None if found is None else int(found.offset)
 
     def committed(self, group: str, topic: str) -> dict[TopicPartition, tuple[int, str]]:
-        """The offsets that a group has committed, with their notes. Raises BrokerUnavailable."""
+        """Return the offsets that a group has committed, with their metadata; raise BrokerUnavailable."""
         found = self._ask(f"ask for the offsets of group {group!r}", lambda: self._group_offsets(group))
         return {
             TopicPartition(topic, partition.partition): (int(said.offset), str(said.metadata or ""))
@@ -190,21 +201,21 @@ class KafkaTopics:
         }
 
     def close(self) -> None:
-        """Free both clients."""
+        """Close both clients."""
         self._admin.close()
         self._close_probe()
 
     def _expect(self, tp: TopicPartition) -> None:
-        # Without this the client would wait for a partition that never comes, and call it a timeout.
+        # Without this check the client would wait for a partition that never comes, and call it a timeout.
         partitions = self.identity(tp.topic).partitions
         if not 0 <= tp.partition < partitions:
             raise SourceError(f"topic {tp.topic!r} at {self._servers} has {partitions} partitions, so it has no {tp}.")
 
     def _group_offsets(self, group: str) -> Any:
-        """As the client answers; a cluster has no coordinator for its first group until it made a topic for groups."""
+        """Return the client's answer; wait for the coordinator, which a new cluster does not have at once."""
         give_up_s = time.monotonic() + _NO_COORDINATOR_S
         while True:
-            # The client never forgets which broker coordinates a group, and would ask it for ever once that has fallen.
+            # The client never forgets which broker coordinates a group, and would ask a dead one for ever.
             self._admin._manager.cluster._coordinators.clear()
             try:
                 return self._admin.list_group_offsets([group])
@@ -214,7 +225,7 @@ class KafkaTopics:
                 time.sleep(_AGAIN_S)
 
     def _high_watermark(self, partition: KafkaPartition, at: int) -> int:
-        """What a fetch says, which every broker gets right: some list the end of their last whole batch or less."""
+        """Return the end of the log as a fetch reports it; asked for offsets, some brokers name an earlier one."""
         self._probe.assign([])
         self._probe.assign([partition])
         self._probe.seek(partition, at)
@@ -249,10 +260,10 @@ class KafkaTopics:
             self._probe = None
 
     def _ask_probe(self, doing: str, question: Callable[[], Answer]) -> Answer:
-        """Ask the probe; after a question that nobody answered, the next one goes to a new client.
+        """Ask the probe; after a request without an answer, the next one goes to a new client.
 
-        The client of a process that stood still while a broker died and came back asked in vain for ever, and the
-        partition that was to be recovered stayed with a member of the group that could not read it (measured).
+        A process stood still while a broker died and came back: its client then asked in vain for ever, and the
+        partition to be recovered stayed with a group member that could not read it (measured).
         """
         if self._probe is None:
             self._probe = self._open_probe()
@@ -268,5 +279,5 @@ class KafkaTopics:
 
 
 def _role_of(topic: str) -> str:
-    """Return the end of the name of a topic that workers make, "" of any other."""
+    """Return the suffix of a topic that workers create, "" for any other."""
     return next((end for end in _MADE if topic.endswith(end)), "")

@@ -1,8 +1,9 @@
-"""Open transactions: they hold back everything that was written to their partition after they began.
+"""Open transactions, which hold back everything that was written to their partition after they began.
 
-A reader of what is committed is told nothing of that: its position stands before messages that the broker has. A
-producer that hangs, or died without an end of its transaction, stops every camera of the partition so, for as long as
-its own time-out, or for ever. So a position that stands before the log's end is looked into, and named.
+A consumer that reads committed messages only learns nothing of them: its position stays before messages that the broker
+has. A producer that hangs, or died without ending its transaction, thereby stops every camera of the partition for as
+long as its own timeout, or for ever. So a position that does not move before the log's end is looked into, and the
+cause is logged.
 """
 
 from __future__ import annotations
@@ -21,13 +22,19 @@ from adawise.records import TopicPartition
 
 log = logging.getLogger(__name__)
 
-LOOK_S = 10.0  # a position that did not move for so long is looked into
+LOOK_S = 10.0  # a position that did not move for this long is looked into
 REPEAT_S = 300.0
 _YEAR_10000_MS = 253_402_300_800_000
 
 
 class OpenTransaction(NamedTuple):
-    """The first one of a partition: nothing from `offset` on is delivered; "" and -1 where the broker does not tell."""
+    """The first open transaction of a partition: nothing from `offset` on is delivered.
+
+    Attributes:
+        offset: the offset at which it begins.
+        since_ms: when it began, in ms since the epoch; -1 where the broker does not say.
+        who: the producer or its transactional id; "" where the broker does not say.
+    """
 
     offset: int
     since_ms: int = -1
@@ -35,14 +42,14 @@ class OpenTransaction(NamedTuple):
 
     @override
     def __str__(self) -> str:
-        told = 0 <= self.since_ms < _YEAR_10000_MS  # a producer may have stamped it
+        told = 0 <= self.since_ms < _YEAR_10000_MS  # a producer may have set the time, so any value is possible
         since = f" since {datetime.fromtimestamp(self.since_ms / 1000, UTC):%Y-%m-%dT%H:%M:%SZ}" if told else ""
         who = f", of {self.who}" if self.who else ""
         return f"an open transaction holds back what was written from offset {self.offset} on{since}{who}"
 
 
 def open_transaction(admin: Any, tp: TopicPartition, end: int) -> OpenTransaction | None:
-    """The transaction that holds back a part of the log before `end`; None if none does. Raises KafkaError."""
+    """Return the transaction that holds back a part of the log before `end`; None if none does. Raise KafkaError."""
     partition = KafkaPartition(*tp)
     asked = {partition: OffsetSpec.LATEST}
     stable = int(admin.list_partition_offsets(asked, isolation_level=IsolationLevel.READ_COMMITTED)[partition].offset)
@@ -60,7 +67,7 @@ def open_transaction(admin: Any, tp: TopicPartition, end: int) -> OpenTransactio
         name = next(each.transactional_id for of_broker in listed.values() for each in of_broker)
         began_ms = admin.describe_transactions([name])[name].transaction_start_time_ms
         return OpenTransaction(stable, began_ms, f"transactional.id {name!r}")
-    except (errors.KafkaError, KeyError, ValueError, StopIteration):  # not told by every broker, nor to every user
+    except (errors.KafkaError, KeyError, ValueError, StopIteration):  # not every broker gives it, nor to every user
         return found
 
 
@@ -72,13 +79,18 @@ class _Position:
 
 
 class HeldBack:
-    """Which positions stand, and what was said of them."""
+    """The positions that do not move, and when their cause was logged."""
 
     def __init__(self) -> None:
         self._positions: dict[TopicPartition, _Position] = {}
 
     def standing(self, positions: Mapping[TopicPartition, int], now_s: float) -> list[TopicPartition]:
-        """Those of partitions with messages ahead that have not moved for `LOOK_S`, if they are to be looked into."""
+        """Return the partitions whose position has not moved for `LOOK_S` and that are due to be looked into.
+
+        Args:
+            positions: the positions of all partitions with messages ahead.
+            now_s: monotonic seconds.
+        """
         self._positions = {
             tp: known if (known := self._positions.get(tp)) and known.offset == at else _Position(at, now_s)
             for tp, at in positions.items()
@@ -90,7 +102,7 @@ class HeldBack:
         ]
 
     def tell(self, tp: TopicPartition, found: OpenTransaction | None, now_s: float) -> None:
-        """Say it, now and every `REPEAT_S`; if nothing was found, or nobody answered, look again in `LOOK_S`."""
+        """Log the cause, now and every `REPEAT_S`; look again in `LOOK_S` if none was found or the broker is silent."""
         if found is None:
             self._positions[tp].since_s = now_s
             return

@@ -1,10 +1,11 @@
-"""What a producer compressed, unpacked in a stream and no further than a bound: bytes in, bytes or an error out.
+"""Bounded decompression of what a producer compressed: bytes in, bytes or an error out.
 
-kafka-python unpacks a batch whole, whatever becomes of it: .95 MB of gzip became 3.1 GB of this process. And for three
-of the four codecs it asks for packages of their own. Arrow has all four, reads them in a stream, and is here anyway.
+kafka-python unpacks a batch whole, whatever its size: .95 MB of gzip became 3.1 GB of this process. It also needs a
+package of its own for three of the four codecs. Arrow has all four, unpacks them in a stream, and is a dependency
+anyway.
 
-Snappy has no stream. Its blocks say in front how long they will be, which is compared with the bound before anything is
-allocated; Java's client puts many small blocks behind each other (the framing of snappy-java, once called xerial).
+Snappy has no stream. Each block begins with its unpacked length, which is compared with the bound before anything is
+allocated. Java's client writes many small blocks one after the other (the framing of snappy-java, once called xerial).
 """
 
 from __future__ import annotations
@@ -14,37 +15,37 @@ from collections.abc import Iterator
 import pyarrow as pa
 
 NAMES = {1: "gzip", 2: "snappy", 3: "lz4", 4: "zstd"}
-"""Kafka's codecs by the number that a batch has in its attributes; 0 is none."""
+"""Kafka's codecs, by their number in a batch's attributes; 0 is none."""
 
 _STEP_BYTES = 1 << 20
 _FRAMED = b"\x82SNAPPY\x00"
-_FRAME_BYTES = 16  # that and two versions, of which clients differ in the byte order: they say nothing
+_FRAME_BYTES = 16  # the mark and two versions, whose byte order differs between clients: they are skipped
 
 
 class TooLong(Exception):
-    """More bytes would come out than the bound allows. It never leaves the source."""
+    """Raised when more bytes would come out than the bound allows. It never leaves the source."""
 
 
 class CannotUnpack(Exception):
-    """The codec is not known or not here, or these bytes are not its. It never leaves the source."""
+    """Raised when the codec is unknown or missing, or the bytes are not of that codec. It never leaves the source."""
 
 
 def missing_codecs() -> list[str]:
-    """The names of Kafka's codecs that this build of Arrow lacks; [] with that of PyPI."""
+    """Return the names of Kafka's codecs that this build of Arrow lacks; [] for the build on PyPI."""
     return [name for name in NAMES.values() if not pa.Codec.is_available(name)]
 
 
 def unpacked(codec: int, data: bytes | memoryview, max_bytes: int) -> bytearray:
-    """The bytes that were compressed, at most `max_bytes` of them. Takes so much memory, and a few MiB more.
+    """Return the unpacked bytes, at most `max_bytes` of them; this takes as much memory, and a few MiB more.
 
     Args:
-        codec: Kafka's number of it, one of `NAMES`.
-        data: what the producer's codec made, in its framing.
-        max_bytes: of what comes out.
+        codec: Kafka's number of the codec, one of `NAMES`.
+        data: the output of the producer's codec, in its framing.
+        max_bytes: the most bytes that may come out.
 
     Raises:
         TooLong: more would come out.
-        CannotUnpack: these are not whole streams of that codec, one or more.
+        CannotUnpack: the bytes are not one or more whole streams of that codec.
     """
     name = NAMES.get(codec)
     if name is None:
@@ -57,7 +58,7 @@ def unpacked(codec: int, data: bytes | memoryview, max_bytes: int) -> bytearray:
             out += piece
             if len(out) > max_bytes:
                 raise TooLong
-    except MemoryError:  # of Arrow too, which calls it one of its own
+    except MemoryError:  # Arrow's too, which is also an ArrowException
         raise
     except (pa.ArrowException, OSError) as error:
         raise CannotUnpack(f"bytes that are no {name}: {error}") from error
@@ -89,6 +90,7 @@ def _blocks(data: memoryview, max_bytes: int) -> Iterator[pa.Buffer]:
 
 
 def _block(data: memoryview, max_bytes: int) -> pa.Buffer:
+    # The block begins with its unpacked length as a varint.
     length = 0
     for index, byte in enumerate(data[:5]):
         length |= (byte & 0x7F) << 7 * index

@@ -1,8 +1,9 @@
-"""What to do about offsets that cannot be read: leave them out, or let their partition stand there.
+"""Decisions about offsets that cannot be read: leave them out, or block their partition there.
 
-What is beyond the limits is left out: that follows from the batch alone, so every worker and every replay leaves out
-the same. What cannot be unpacked may be a damaged disk or a codec of tomorrow, and whole the next time or elsewhere. So
-its partition stands, is tried again now and then, and goes on by itself once the batch can be read.
+A batch beyond the limits is left out: the reason lies in the batch alone, so every worker and every replay leaves out
+the same. A batch that cannot be unpacked may come from a damaged disk or a future codec, and be readable the next time
+or elsewhere. So its partition is blocked, is tried again now and then, and goes on by itself once the batch can be
+read.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ from adawise.records import Missing, TopicPartition
 
 log = logging.getLogger(__name__)
 
-AGAIN_S = 60.0  # as often as the line is repeated
-SURE_S = 1.0  # until a batch that is to be left out is looked at again: a bit may turn on the way here
+AGAIN_S = 60.0  # between two attempts, each of which logs the line again
+SURE_S = 1.0  # before a batch to be left out is read again: a bit may have flipped on the way here
 
 
 @dataclass(slots=True)
 class _Stand:
-    """Where a partition stands, and until when it is not to be tried."""
+    """The offset at which a partition is blocked, and the time before which it is not tried again."""
 
     offset: int
     until_s: float
@@ -31,33 +32,33 @@ class _Stand:
 
 
 class Unreadable:
-    """The partitions that stand.
+    """The partitions that are blocked.
 
     Args:
-        leaves_out: whether to go on past what cannot be unpacked.
+        leaves_out: True to go on past what cannot be unpacked.
         clock: monotonic seconds.
     """
 
     def __init__(self, *, leaves_out: bool, clock: Callable[[], float]) -> None:
         self._leaves_out, self._clock = leaves_out, clock
         self._stands: dict[TopicPartition, _Stand] = {}
-        self._compacted: dict[TopicPartition, int] = {}  # offsets
+        self._compacted: dict[TopicPartition, int] = {}  # the number of offsets that compaction removed
 
     def __contains__(self, tp: object) -> bool:
-        """Whether the partition is not to be read now."""
+        """Return True if the partition is not to be read now."""
         stand = self._stands.get(tp) if isinstance(tp, TopicPartition) else None
         return stand is not None and not stand.is_tried
 
     def __iter__(self) -> Iterator[TopicPartition]:
-        """The partitions that are not to be read now."""
+        """Iterate over the partitions that are not to be read now."""
         return (tp for tp in list(self._stands) if tp in self)
 
     def stands(self, tp: TopicPartition) -> bool:
-        """Whether it will go on only if something changes."""
+        """Return True if the partition goes on only if something changes."""
         return not self._leaves_out and tp in self._stands
 
     def judge(self, tp: TopicPartition, unread: Unread) -> Missing | None:
-        """What stands for it in the stream, said in one line; None if the partition is to stand before it."""
+        """Log and return what replaces the offsets in the stream; None if the partition is to be blocked there."""
         if unread.reason == Lost.COMPACTED:
             self._tell_compacted(tp, unread)
             return Missing(unread.first, unread.reason)
@@ -72,7 +73,7 @@ class Unreadable:
         return None
 
     def _tell_compacted(self, tp: TopicPartition, unread: Unread) -> None:
-        """Now, and whenever there are twice as many."""
+        """Log the loss at its first offset, and whenever the total has about doubled."""
         before = self._compacted.get(tp, 0)
         now = self._compacted[tp] = before + unread.last - unread.first + 1
         if now.bit_length() > before.bit_length():
@@ -83,7 +84,7 @@ class Unreadable:
             )
 
     def due(self) -> list[TopicPartition]:
-        """Those that are to be tried again now."""
+        """Return the partitions that are to be tried again now, and mark them as tried."""
         now_s = self._clock()
         due = [tp for tp, stand in self._stands.items() if tp in self and now_s >= stand.until_s]
         for tp in due:
@@ -91,18 +92,18 @@ class Unreadable:
         return due
 
     def read(self, tp: TopicPartition, offset: int) -> None:
-        """A message of the partition was read."""
+        """Note that a message of the partition was read, which unblocks it."""
         stand = self._stands.get(tp)
         if stand is not None and offset >= stand.offset:
             del self._stands[tp]
             log.info("%s: offset %d can be read now, the partition goes on", tp, offset)
 
     def forget(self, tp: TopicPartition) -> bool:
-        """It is read from elsewhere, or no longer ours; whether it stood."""
+        """Unblock a partition that is read from elsewhere or no longer ours; return True if it was blocked."""
         return self._stands.pop(tp, None) is not None
 
     def _is_sure(self, tp: TopicPartition, unread: Unread) -> bool:
-        """True if that does not change, or was so the last time too."""
+        """Return True if a second reading cannot differ, or has already failed at the same offset."""
         stand = self._stands.get(tp)
         return unread.reason != Lost.BATCH_DAMAGED or (stand is not None and stand.offset == unread.first)
 

@@ -1,7 +1,7 @@
-"""Images to be sent, out of folders and lists of files. The producing side; `video` is its sibling.
+"""Images to be sent, from folders and lists of files. For producers; `video` is its sibling.
 
-A file that is not JPEG, PNG, WebP or BMP by its first bytes, is larger than a message may be, or cannot be read is
-skipped and kept by name with the reason: one broken file does not end a run.
+A file is skipped if its first bytes are not JPEG, PNG, WebP or BMP, if it is larger than a message may be, or if it
+cannot be read. Its name is kept with the reason: one broken file does not end a run.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from adawise.produce.shot import Shot
 
 @dataclass(frozen=True, slots=True)
 class ImageFile:
-    """A file that should be an image. `name` goes into the output as frame id."""
+    """A file that should be an image. `name` becomes the frame id in the output."""
 
     path: Path
     name: str
@@ -31,12 +31,13 @@ class ImageFile:
 
 @dataclass(slots=True)
 class FileShots:
-    """The files as shots, read when their turn comes. After iterating, `skipped` says what was left out, and why.
+    """The files as shots, read when their turn comes. After the iteration, `skipped` says what was left out, and why.
 
     Args:
         files: in the order of sending.
-        max_bytes: of one image.
+        max_bytes: the most bytes of one image.
         loop: begin again at the end, for ever.
+        skipped: the reason for each file that was left out, by its name.
     """
 
     files: Sequence[ImageFile]
@@ -45,7 +46,7 @@ class FileShots:
     skipped: dict[str, str] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[Shot]:
-        """Raises SettingsError if not one of the files is an image."""
+        """Yield the files that are images; raise SettingsError if none is."""
         while True:
             any_sent = False
             for file in self.files:
@@ -80,14 +81,13 @@ class FileShots:
 
 
 LOST_AND_FOUND = "lost+found"
-"""The folder at the top of a file system into which nobody but root may look."""
+"""The folder at the top of a file system that only root may list."""
 
 
 def list_folder(root: Path, *, linked: bool = False) -> list[ImageFile]:
-    """Every file below `root`, sorted by path; one in a subfolder has the first subfolder's name as label.
+    """Return every file below `root`, sorted by path; the label of a file in a subfolder is the first subfolder's name.
 
-    Hidden files and folders are left out, and links to folders are not followed, unless they are the first subfolders
-    and `linked`.
+    Hidden files and folders are left out. Links to folders are not followed, except links in `root` itself if `linked`.
 
     Raises:
         SettingsError: `root` cannot be listed.
@@ -113,12 +113,12 @@ def list_folder(root: Path, *, linked: bool = False) -> list[ImageFile]:
 
 
 def _readable(name: str) -> str:
-    """A file's name as text that can be sent: names need not be UTF-8."""
+    """Return a file's name as text that can be sent: names need not be UTF-8."""
     return os.fsencode(name).decode("utf-8", "replace")
 
 
 def list_file(path: Path) -> list[ImageFile]:
-    """The files that a list names, in its order: a path on each line, or CSV with the columns path, label, stream_id.
+    """Return the files of a list, in its order: a path on each line, or CSV with the columns path, label, stream_id.
 
     It is CSV if its first line names a column `path`; `label` and `stream_id` may be missing or empty. Relative paths
     start at the list's folder.
@@ -144,7 +144,7 @@ def list_file(path: Path) -> list[ImageFile]:
 
 
 def shuffled(files: Sequence[ImageFile], seed: int) -> list[ImageFile]:
-    """The same files in an order that depends on the seed alone."""
+    """Return the same files in an order that depends on the seed alone."""
     mixed = list(files)
     random.Random(seed).shuffle(mixed)
     return mixed

@@ -1,4 +1,4 @@
-"""Send shots to a topic: dealt out to streams, paced, as single images or as Arrow batches. The producing side."""
+"""Sending of shots to a topic: assigned to streams, paced, as single images or as Arrow batches. For producers."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from adawise.produce.files import FileShots, list_file, list_folder, shuffled
 from adawise.produce.shot import Shot
 from adawise.produce.video import VideoShots
 
-ROOM_BYTES = 64 * 1024  # of key, headers and Arrow's own bytes around the images of a message
+ROOM_BYTES = 64 * 1024  # for key, headers and Arrow's own bytes around the images of a message
 
 
 @dataclass(frozen=True, slots=True)
 class Parcel:
-    """What goes into one message: images of one stream, and when each was taken (microseconds since the epoch)."""
+    """The content of one message: images of one stream, and when each was taken (microseconds since the epoch)."""
 
     stream_id: str
     shots: tuple[Shot, ...]
@@ -33,23 +33,28 @@ class Parcel:
 
     @property
     def image_bytes(self) -> int:
-        """Bytes of the images alone."""
+        """The bytes of the images alone."""
         return sum(len(shot.data) for shot in self.shots)
 
 
 class Sender(Protocol):
-    """Where parcels go."""
+    """The destination of parcels."""
 
     def send(self, parcel: Parcel) -> None:
-        """Take it; may wait until there is room. Raises BrokerUnavailable, or SettingsError if it can never be sent."""
+        """Take a parcel, perhaps after a wait for room.
+
+        Raises:
+            BrokerUnavailable: the broker did not take it in time.
+            SettingsError: it can never be sent.
+        """
 
     def flush(self) -> None:
-        """Return when all is acknowledged. Raises like `send`."""
+        """Return when all is acknowledged; raise what `send` raises."""
 
 
 @dataclass(frozen=True, slots=True)
 class Produced:
-    """What was sent and acknowledged. `by_stream` counts images, `image_bytes` leaves out all but the images."""
+    """The totals of what was sent and acknowledged; `by_stream` counts images, `image_bytes` counts images alone."""
 
     images: int
     messages: int
@@ -59,11 +64,11 @@ class Produced:
 
 
 class Gathering:
-    """Images on their way into messages; a batch leaves when it is full, or when all together are too much to hold.
+    """Images on their way into messages: a batch is due when it is full, or when all are too much to hold together.
 
     Args:
         batch: images of a message; 1 sends each as it is, more as an Arrow batch.
-        max_message_bytes: a batch leaves before it would be larger.
+        max_message_bytes: a batch is due before it would be larger.
         max_held_bytes: of the images of all streams together.
     """
 
@@ -75,7 +80,7 @@ class Gathering:
         self._sizes: Counter[str] = Counter()
 
     def add(self, stream_id: str, shot: Shot, captured_at_us: int) -> list[Parcel]:
-        """The parcels that are due now, in the order in which they have to be sent."""
+        """Add an image; return the parcels that are due now, in the order in which they have to be sent."""
         due = []
         if self._sizes[stream_id] + len(shot.data) > self._max_image_bytes and stream_id in self._held:
             due.append(self._take(stream_id))
@@ -88,7 +93,7 @@ class Gathering:
         return due
 
     def rest(self) -> list[Parcel]:
-        """All that is held."""
+        """Return all that is held, as parcels."""
         return [self._take(stream_id) for stream_id in list(self._held)]
 
     def _take(self, stream_id: str) -> Parcel:
@@ -104,7 +109,7 @@ def open_shots(
     loop: bool = False,
     shuffle_seed: int | None = None,
 ) -> FileShots | VideoShots:
-    """What `source` names: a folder, a list of files, or a video.
+    """Return the shots of `source`: a folder, a list of files, or a video.
 
     Args:
         source: a path.
@@ -149,15 +154,15 @@ def produce(
     Args:
         shots: in the order of sending.
         sender: where to; the caller closes it.
-        streams: the ids that shots without a stream of their own are dealt out to, in turn.
+        streams: the ids that are assigned, in turn, to shots without a stream of their own.
         gathering: how many images share a message.
         rate: images a second, of all streams together; as fast as the broker takes them if None.
-        speed: seconds of a video that are sent in a second, where its frames have times and there is no `rate`; as
-            fast as the broker takes them if None.
+        speed: seconds of a video that are sent in a second, where its frames have times and there is no `rate`; as fast
+            as the broker takes them if None.
         begins_us: when such a video began, in microseconds since the epoch; None: now.
         limit: images to send at most.
         stop: ends the run early, from a signal handler or another thread.
-        clock: seconds since the epoch: paces, and dates the images that have no time of their own.
+        clock: seconds since the epoch, for pacing and for the time of images that have none.
 
     Raises:
         BrokerUnavailable: a message was not acknowledged in time.

@@ -1,7 +1,7 @@
-"""Parcels of images -> acknowledged Kafka messages, within bounded memory. The producing side's edge to Kafka.
+"""Parcels of images -> acknowledged Kafka messages, within bounded memory. The producers' boundary to Kafka.
 
-kafka-python 3's producer takes whatever it is given (600 MB went into it within half a second, measured), so what is
-sent and not yet acknowledged is bounded here.
+kafka-python 3's producer accepts any amount (600 MB within half a second, measured), so the bytes that are sent and not
+yet acknowledged are bounded here.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from adawise.errors import AdawiseError, BrokerUnavailable, SettingsError, Sourc
 from adawise.kafka.client import TOO_LARGE, kafka_errors, open_client, translated
 from adawise.produce.produce import ROOM_BYTES, Parcel
 
-_REQUEST_BYTES = 512 * 1024  # of several small images; below the 1 MB that a topic takes by default
+_REQUEST_BYTES = 512 * 1024  # of a request with several small images; below the 1 MB that a topic takes by default
 
 
 class KafkaSender:
-    """Sends parcels to one topic. Implements `produce.Sender`; not for several threads at once.
+    """A sender of parcels to one topic. It implements `produce.Sender`; not safe for use by several threads at once.
 
     Args:
-        producer: kafka-python's; closed with this.
+        producer: kafka-python's producer; closed with this.
         where: the brokers, for messages.
-        topic: where to.
+        topic: the topic to send to.
         max_inflight_bytes: unacknowledged bytes above which `send` waits; one message always fits.
         timeout_s: how long `send` and `flush` wait for each acknowledgement.
-        on_progress: is told the images and bytes of values acknowledged so far, after each acknowledgement.
+        on_progress: called with the images and bytes of values acknowledged so far, after each acknowledgement.
     """
 
     def __init__(
@@ -74,8 +74,8 @@ class KafkaSender:
             self._settle_oldest()
 
     def close(self) -> None:
-        """Free the producer; what is not acknowledged by then is given up. May be called twice."""
-        with suppress(errors.KafkaError):  # that something was left over is what `flush` raises
+        """Close the producer; what is not acknowledged by then is given up. It may be called twice."""
+        with suppress(errors.KafkaError):  # `flush` raises for what is left over
             self._producer.close(timeout=0 if self._inflight else self._timeout_s)
 
     def _settle_oldest(self) -> None:
@@ -101,7 +101,7 @@ class KafkaSender:
 
 
 def message_of(parcel: Parcel) -> tuple[bytes, list[tuple[str, bytes]]]:
-    """(value, headers) of a parcel: the image as it is, or an Arrow batch."""
+    """Return (value, headers) of a parcel: the image as it is, or an Arrow batch."""
     if parcel.is_batch:
         value = encode_batch(
             [shot.data for shot in parcel.shots],
@@ -126,7 +126,7 @@ def open_sender(
     timeout_s: float,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> KafkaSender:
-    """A connected sender; the topic has to exist (`ensure_topic`).
+    """Return a connected sender; the topic has to exist (`ensure_topic`).
 
     Raises:
         BrokerUnavailable: no broker answers.
@@ -167,11 +167,11 @@ def ensure_topic(
     replication: int = -1,
     max_message_bytes: int | None = None,
 ) -> bool:
-    """Make sure that there is the topic; True if it was created. `replication` -1: the broker's default.
+    """Make sure that the topic exists; return True if it was created. `replication` -1 is the broker's default.
 
     Raises:
         SourceError: there is no such topic, and `create` is False.
-        BrokerUnavailable, SettingsError: as `open_sender`, or the topic cannot be created like this.
+        BrokerUnavailable, SettingsError: as in `open_sender`, or the topic cannot be created like this.
     """
     admin = open_client(KafkaAdminClient, bootstrap_servers, security, client_id=client_id)
     try:
@@ -179,7 +179,8 @@ def ensure_topic(
             found = errors.for_code(admin.describe_topics([topic])[0]["error_code"])
             if found is errors.NoError:
                 return False
-            # Nobody is told whether there is a topic that he may not see: one may be allowed to create it.
+            # Without the right to describe a topic, the broker hides whether it exists, yet the user may be allowed to
+            # create it.
             if found is not errors.UnknownTopicOrPartitionError and not create:
                 raise found
         if not create:

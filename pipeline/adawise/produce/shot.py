@@ -1,4 +1,4 @@
-"""One image about to be sent: what `files` and `video` yield and `produce` takes."""
+"""One image about to be sent: `files` and `video` yield it, `produce` takes it."""
 
 from __future__ import annotations
 
@@ -7,9 +7,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Shot:
-    """One encoded image and what its producer knows of it. `stream_id` None: dealt out to the streams in turn.
+    """One encoded image and what its producer knows of it.
 
-    `at_s` is of a video that keeps its own time: seconds from its begin to this frame; None: it is of now.
+    Attributes:
+        data: the encoded image.
+        content_type: its media type.
+        frame_id: its frame id in the output.
+        label: its true label, if known.
+        stream_id: its stream; None if it is assigned to the streams in turn.
+        at_s: for a video with times of its own, seconds from its begin to this frame; None: it is taken now.
     """
 
     data: bytes

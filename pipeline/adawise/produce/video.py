@@ -1,8 +1,8 @@
-"""Frames of a video file as shots, decoded by the system's `ffmpeg`. The producing side; streams are `cameras`' work.
+"""Frames of a video file as shots, decoded by the system's `ffmpeg`. For producers; live streams are read by `cameras`.
 
-ffmpeg writes one JPEG per frame with its length before it (its `mpjpeg` format), so that nobody has to guess where a
-frame ends. The pipe holds it back when frames are not taken. The time of each frame comes by a second pipe, a line each
-(`framecrc`), so that frame rates need not be constant. What ffmpeg may open on its way is listed (`cameras.address`).
+ffmpeg writes one JPEG per frame with its length before it (its `mpjpeg` format), so that the end of a frame need not be
+guessed. The pipe stops it while frames are not taken. The time of each frame comes through a second pipe, one line each
+(`framecrc`), so that frame rates need not be constant. `cameras.address` lists what ffmpeg may open on its way.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ JPEG_QUALITY = 3  # ffmpeg's -q:v, 2 (best) to 31
 _LENGTH = re.compile(rb"content-length:\s*(\d{1,10})\s*", re.IGNORECASE)
 _COMPLAINTS_BYTES = 64 * 1024
 _PROBE_S = 20.0
-_FIRST_VIDEO = datetime(1990, 1, 1, tzinfo=UTC)  # what is older was never set
-_BY_SIGNAL = 255  # ffmpeg's exit status when it was asked to stop, by Ctrl-C for one
+_FIRST_VIDEO = datetime(1990, 1, 1, tzinfo=UTC)  # an earlier time was never set
+_BY_SIGNAL = 255  # ffmpeg's exit status when it was asked to stop, as by Ctrl-C
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class VideoShots:
         source: the path of a file that ffmpeg can open.
         loop: begin again at the end.
         ffmpeg: the program.
-        ffprobe: the one that comes with it.
+        ffprobe: the program that comes with it.
     """
 
     source: str
@@ -52,11 +52,11 @@ class VideoShots:
 
     @property
     def skipped(self) -> Mapping[str, str]:
-        """As `FileShots.skipped`; a video has no files to skip."""
+        """The counterpart of `FileShots.skipped`; a video has no files to skip."""
         return {}
 
     def __iter__(self) -> Iterator[Shot]:
-        """Raises SettingsError if ffmpeg is not installed, or cannot read the source to its end."""
+        """Yield the frames; raise SettingsError if ffmpeg is not installed, or cannot read the source to its end."""
         shown = masked(self.source)
         if shutil.which(self.ffmpeg) is None:
             raise SettingsError(
@@ -80,7 +80,7 @@ class VideoShots:
                 )
 
     def created(self) -> datetime | None:
-        """When a file says that it was recorded; None if it does not, or is none. Never raises."""
+        """Return the recording time in the file's metadata, None if there is none or it is implausible. Never raise."""
         if shutil.which(self.ffprobe) is None:
             return None
         entries = "format_tags=creation_time:stream_tags=creation_time"
@@ -91,7 +91,7 @@ class VideoShots:
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 timeout=_PROBE_S,
-                check=False,  # it then says nothing
+                check=False,  # it prints nothing then
             )
             told = json.loads(done.stdout or b"{}")
             tagged = [told.get("format", {}), *told.get("streams", [])]
@@ -102,19 +102,19 @@ class VideoShots:
             return None
 
     def _command(self, times_to: int) -> list[str]:
-        """What runs ffmpeg. `times_to`: the end of a pipe for the times."""
+        """Return ffmpeg's command line; `times_to` is the file descriptor of the pipe for the times."""
         loop = ["-stream_loop", "-1"] if self.loop else []
-        # a frame's line goes first, so that whoever has a frame need not wait for its time
+        # A frame's line goes first: a reader that has the frame need not wait for its time.
         written = f"[f=framecrc:flush_packets=1]pipe:{times_to}|[f=mpjpeg:flush_packets=1]pipe:1"
         return [
             *(self.ffmpeg, "-nostdin", "-hide_banner", "-loglevel", "error", *loop, *self._guarded()),
-            *("-i", opening(self.source).name, "-map", "0:v:0", "-vsync", "passthrough"),  # none doubled
+            *("-i", opening(self.source).name, "-map", "0:v:0", "-vsync", "passthrough"),  # no frame is doubled
             *("-pix_fmt", "yuvj420p", "-c:v", "mjpeg", "-q:v", str(JPEG_QUALITY)),
             *("-enc_time_base", "1:1000000", "-f", "tee", written),
         ]
 
     def _guarded(self) -> list[str]:
-        """Options of the input: what may be opened on its way."""
+        """Return the options of the input that limit what may be opened on its way."""
         return [word for name, value in opening(self.source).options.items() for word in (f"-{name}", value)]
 
 
@@ -122,11 +122,11 @@ class VideoShots:
 def _running(
     command: Callable[[int], list[str]], complaints: IO[bytes]
 ) -> Iterator[tuple[subprocess.Popen[bytes], Iterator[float]]]:
-    """The program and the times of its frames, killed at the end whatever happened.
+    """Yield the process and the times of its frames; kill the process at the end in any case.
 
     Args:
-        command: given the end of a pipe for the times.
-        complaints: a file; an unread pipe would stop it.
+        command: called with the file descriptor of a pipe for the times.
+        complaints: a file for ffmpeg's messages; an unread pipe would stop it.
     """
     reading, writing = os.pipe()
     try:
@@ -150,7 +150,7 @@ def _running(
 
 
 def _seconds(pipe: IO[bytes]) -> Iterator[float]:
-    """The times that ffmpeg writes, in seconds from the begin of the file."""
+    """Yield the times that ffmpeg writes, in seconds from the begin of the file."""
     unit = Fraction(1)
     for line in pipe:
         if line.startswith(b"#tb 0:"):
@@ -160,7 +160,7 @@ def _seconds(pipe: IO[bytes]) -> Iterator[float]:
 
 
 def _parts(pipe: IO[bytes]) -> Iterator[bytes]:
-    """The bodies of a multipart stream; one that is cut off is dropped."""
+    """Yield the bodies of a multipart stream; a truncated last one is dropped."""
     length = None
     while line := pipe.readline(1_024):
         if match := _LENGTH.fullmatch(line):

@@ -1,1 +1,1 @@
-"""Raw messages of a topic, kept as they came, and read again by the contract of the topic."""
+"""Recordings of a topic's raw messages, kept as they came and read again through the topic's contract."""

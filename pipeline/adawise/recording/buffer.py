@@ -1,4 +1,4 @@
-"""The next file of a recorded partition, as far as it has been read, and when it is complete."""
+"""The buffer for the next file of a recorded partition, and the policy that says when the file is complete."""
 
 from __future__ import annotations
 
@@ -10,26 +10,37 @@ from adawise.records import Gap, Message, TopicPartition
 
 
 def wall_ms() -> int:
-    """Milliseconds since the epoch."""
+    """Return the wall-clock time in milliseconds since the epoch."""
     return time.time_ns() // 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class FilePolicy:
-    """When a file is complete: whichever of the three comes first."""
+    """The limits at which a file is complete: whichever of the three comes first."""
 
-    max_messages: int  # read, also those of streams that are not asked for
+    max_messages: int  # read, including those of streams that are not asked for
     max_bytes: int  # of values
-    max_age_s: float  # of its first message, since it was read
+    max_age_s: float  # of its first message, since that was read
 
     def due(self, messages: int, size_bytes: int, age_s: float) -> bool:
-        """Whether a file of this size and age is complete."""
+        """Return True if a file of this size and age is complete."""
         return messages >= self.max_messages or size_bytes >= self.max_bytes or age_s >= self.max_age_s
 
 
 @dataclass(slots=True)
 class Buffer:
-    """The next file of a partition, as far as it has been read: `messages` of [first, next)."""
+    """The messages of [first, next), read for the next file of a partition.
+
+    Attributes:
+        first: the offset at which the file begins.
+        next: the offset up to which the partition has been read.
+        gaps: the ranges that are missing.
+        messages: the messages to be written.
+        read: the number of messages read, those left out included.
+        size_bytes: the bytes of the values in `messages`.
+        newest_ms: the newest Kafka timestamp in `messages`, ms since the epoch; -1 if there is none.
+        begun_ms: when the first of `messages` was read, ms since the epoch; -1 if there is none.
+    """
 
     first: int
     next: int
@@ -39,10 +50,10 @@ class Buffer:
     size_bytes: int = 0
     newest_ms: int = -1
     begun_ms: int = -1
-    began_s: float | None = None  # when the first of `messages` came, or what is missing
+    began_s: float | None = None  # monotonic: when the first message or gap came
 
     def add(self, message: Message, *, wanted: bool, now_s: float) -> None:
-        """Take the next message, or note that it was read and left out, or that it is missing."""
+        """Add the next message, or note that it was read and left out, or that it is missing."""
         if message.missing is not None:
             self.gaps += (Gap(max(message.missing.first, self.next), message.next_offset, message.missing.reason),)
             self.began_s = now_s if self.began_s is None else self.began_s
@@ -56,14 +67,14 @@ class Buffer:
             self.newest_ms = max(self.newest_ms, message.timestamp_ms)
 
     def due(self, policy: FilePolicy, now_s: float) -> bool:
-        """Whether it is to be written: what was only left out waits for a file's worth of it."""
+        """Return True if it must be written. Messages that were only left out count, but have no age."""
         age_s = 0.0 if self.began_s is None else now_s - self.began_s
         return self.next > self.first and policy.due(self.read, self.size_bytes, age_s)
 
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A file that is complete and not known to be written; a retry sends the same."""
+    """A complete file that is not known to be written; a retry writes the same bytes under the same attempt."""
 
     tp: TopicPartition
     buffer: Buffer
@@ -72,7 +83,7 @@ class Draft:
 
 
 def merged(first: Buffer, second: Buffer, offset: int) -> Buffer:
-    """Two buffers of which one follows the other, as one that begins at `offset`; what lies before it is dropped."""
+    """Return two consecutive buffers as one that begins at `offset`, without what lies before it."""
     gaps = (*first.gaps, *second.gaps)
     kept = [message for message in (*first.messages, *second.messages) if message.offset >= offset]
     return Buffer(

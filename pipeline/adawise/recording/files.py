@@ -20,11 +20,11 @@ from adawise.records import Message, TopicPartition
 from adawise.store.store import Store
 
 Forgotten = Literal["fail", "skip"]
-"""What to do about messages whose images are no longer there."""
+"""The reaction to messages whose images are no longer there."""
 
 
 class RecordedFile:
-    """One file; it is opened for each question, and stays open only while its messages are read."""
+    """One file of a recording. It is opened for each call, and stays open only while its messages are read."""
 
     def __init__(self, root: str, store: Store, key: str, first: int, *, redacted: bool = False) -> None:
         self.first = first
@@ -38,14 +38,15 @@ class RecordedFile:
         return f"{self._root}/{self.key}"
 
     def footer(self) -> layout.Footer:
-        """What the file says of itself. Raises SourceError if it is damaged, or not what its name says."""
+        """Return the file's footer; raise SourceError if the file is damaged, or its name does not match."""
         with self.opened() as file:
             return self._checked(file)
 
     def messages(self, offset: int, forgotten: Forgotten = "fail") -> Generator[Message, None, int]:
-        """The messages from `offset` on, and what is missing among them; returns the file's `next`.
+        """Yield the messages from `offset` on, with placeholders for what is missing; return the file's `next`.
 
-        Raises SourceError if it is damaged, or has no images (unless these are to be skipped).
+        Raises:
+            SourceError: the file is damaged, or has no images (unless these are to be skipped).
         """
         with self.opened() as file:
             footer = self._checked(file)
@@ -61,7 +62,7 @@ class RecordedFile:
             return footer.next
 
     def first_at(self, timestamp_ms: int) -> int | None:
-        """The first offset that is not older; None if every message is. Raises SourceError if the file is damaged."""
+        """Return the first offset that is not older, None if all messages are; raise SourceError for a damaged file."""
         with self.opened() as file:
             self._checked(file)
             return layout.first_at(file, timestamp_ms)
@@ -77,13 +78,13 @@ class RecordedFile:
 
     @contextmanager
     def opened(self) -> Iterator[pq.ParquetFile]:
-        """The Parquet file. Raises SourceError if it is none, Vanished if there is none any more."""
+        """Yield the open Parquet file; raise SourceError if it is not one, Vanished if it was removed."""
         data = self._store.open(self.key)
         if data is None:
             raise self._vanished()
         with data:
             try:
-                # Of a file on a disk, what is read is mapped, and not held by Python too.
+                # A local file is mapped, so that Python does not hold a second copy of what is read.
                 mapped = isinstance(data, BufferedReader) and isinstance(data.raw, FileIO)
                 source = pa.memory_map(data.name) if mapped else data
                 with pq.ParquetFile(source, memory_map=True, page_checksum_verification=True) as file:
@@ -112,7 +113,7 @@ class RecordedPartition:
         self._head: Message | None = None
 
     def seek(self, offset: int) -> None:
-        """Read from `offset` next, or from the first message after it."""
+        """Read next from `offset`, or from the first message after it."""
         self.close()
         self.position = offset
         self.time_ms = -1
@@ -120,13 +121,13 @@ class RecordedPartition:
         self._head = None
 
     def first_at(self, timestamp_ms: int) -> int | None:
-        """The first offset that is not older; None if every message is, as Kafka answers that question."""
+        """Return the first offset that is not older; None if every message is older, as Kafka answers it."""
         found = (file.first_at(timestamp_ms) for file in self._files)
         return next((offset for offset in found if offset is not None), None)
 
     @property
     def head(self) -> Message | None:
-        """The next message; None at the end. Raises SourceError where the recording is damaged or without images."""
+        """The next message, None at the end; raises SourceError where the recording is damaged or without images."""
         if self._head is None:
             self._head = next(self._messages, None)
             if self._head is None:
@@ -136,7 +137,7 @@ class RecordedPartition:
         return self._head
 
     def take(self) -> Message:
-        """Deliver the head. Raises IndexError at the end."""
+        """Deliver the head; raise IndexError at the end."""
         message = self.head
         if message is None:
             raise IndexError("the end of the recording was reached")
@@ -153,6 +154,7 @@ class RecordedPartition:
         end: int | None = None
         for file in self._files[begin:]:
             if end is not None and file.first != end:
+                # A file is named after its first offset, which is where the file before it must end.
                 raise SourceError(
                     f"the file before {file} ends at offset {end}: a file of the recording is missing between them. "
                     "Put it back, or record again."
@@ -162,10 +164,13 @@ class RecordedPartition:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What is in a partition's folder: the files that count, in the order of their offsets, and where they begin.
+    """The contents of a partition's folder.
 
-    `start` is None if nothing was ever removed. `voids` are keys that do not count any more: retention died between two
-    steps, or a recorder that had been asleep wrote what was removed meanwhile.
+    Attributes:
+        files: the files that count, in the order of their offsets.
+        start: the offset at which the recording begins since the last removal; None if nothing was ever removed.
+        voids: keys that no longer count: retention died between two steps, or a recorder that had been suspended wrote
+            what was removed meanwhile.
     """
 
     files: Sequence[RecordedFile]
@@ -174,7 +179,7 @@ class Listing:
 
 
 def listing_of(root: str, store: Store, tp: TopicPartition) -> Listing:
-    """List a partition; what is nothing of a recording is ignored."""
+    """List a partition; files that do not belong to a recording are ignored."""
     found = [(key, name) for key in store.list(layout.folder(tp)) if (name := layout.named(key)) is not None]
     start = max((name.first for _, name in found if name.form == "start"), default=None)
     redacted = {name.first for _, name in found if name.form == "redacted"}
@@ -189,5 +194,5 @@ def listing_of(root: str, store: Store, tp: TopicPartition) -> Listing:
 
 
 def partitions_of(store: Store) -> list[TopicPartition]:
-    """The partitions of which a recording has anything."""
+    """Return the partitions of which a recording has any file."""
     return sorted({name.tp for key in store.list("") if (name := layout.named(key)) is not None})

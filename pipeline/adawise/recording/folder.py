@@ -1,7 +1,8 @@
-"""Writing to the folder of a recording: each file is created once, whole, under the name that follows from the last.
+"""Writes to the folder of a recording: each file is created once, whole, and named by the end of the one before.
 
-So of two recorders of one partition, one finds the name taken, and no lock is needed. What retention removed could be
-created again by a recorder that slept meanwhile: whoever creates looks afterwards whether the name still counted.
+So of two recorders of one partition, one finds the name taken, and no lock is needed. A recorder that was suspended
+could create again what retention has removed meanwhile. So after each creation the recorder checks that the name still
+counts.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from adawise.recording.manifest import MANIFEST, Manifest, Retention, decode_man
 from adawise.records import TopicPartition
 from adawise.store.store import AlreadyExists, Failpoint, Store, open_store
 
-_LOOKS = 5  # at a folder from which retention takes files meanwhile
+_LOOKS = 5  # attempts to list a folder from which retention is removing files
 
 
 @dataclass(frozen=True, slots=True)
 class Created:
-    """What came of a draft: `won` is False if another recorder wrote there; the recording goes on at `next`."""
+    """The outcome of a draft: `won` is False if another recorder wrote there; the recording goes on at `next`."""
 
     next: int
     won: bool
@@ -30,21 +31,21 @@ class Created:
 
 
 class RecordingFolder:
-    """The files of one topic's recording, for whoever adds to them. Safe to use from several threads.
+    """The files of one topic's recording, for recorders. It is safe for use by several threads.
 
     Args:
         root: the folder, or the URL of one.
         topic: the topic.
-        identity: what the source says about it.
+        identity: the topic's identity, from the source.
         streams: patterns of the streams that are recorded; None for all.
-        retention: how long what is kept; None in it as the folder promises.
+        retention: how long data is kept; None in it means the folder's promise.
         beside: further columns of the files.
-        store: where the folder is, if not as `root` says.
+        store: the store of the folder, if it does not follow from `root`.
         failpoint: called at each point where a recorder can die, for tests that kill there.
 
     Raises:
         SourceError: the folder holds a recording of something else, or promises less.
-        StoreUnavailable, SettingsError: as the store says; it must refuse to create what exists.
+        StoreUnavailable, SettingsError: as the store raises them; it must refuse to create what exists.
     """
 
     def __init__(
@@ -84,7 +85,7 @@ class RecordingFolder:
         return self.retention.forget_images_after_s != 0
 
     def next_offset(self, tp: TopicPartition) -> int | None:
-        """Where the recording of a partition ends; None if there is none yet. Raises SourceError if it is damaged."""
+        """Return where a partition's recording ends, None if there is none yet; raise SourceError if it is damaged."""
         for _ in range(_LOOKS):
             listing = listing_of(self.root, self.store, tp)
             if not listing.files:
@@ -98,7 +99,7 @@ class RecordingFolder:
         )
 
     def begin(self, tp: TopicPartition, offset: int) -> int:
-        """Where the recording of a partition goes on: at its end, or at `offset` unless another began it meanwhile."""
+        """Return where a partition's recording goes on: its end, or `offset` unless another began it meanwhile."""
         known = self.next_offset(tp)
         if known is not None:
             return known
@@ -128,7 +129,8 @@ class RecordingFolder:
                 return self._lost(draft)
         self.failpoint("recording.created")
         listing = listing_of(self.root, self.store, draft.tp)
-        if key in listing.voids:  # retention has been here: what we began at is no end of the recording any more
+        # Retention has removed this range: the draft does not follow the recording's end any more.
+        if key in listing.voids:
             self.store.delete(key)
             return self._lost(draft)
         return Created(draft.buffer.next, won=True, size_bytes=len(data))
@@ -151,7 +153,7 @@ class RecordingFolder:
         )
 
     def _attempt_at(self, key: str) -> str | None:
-        """Whose the file is that exists; None if it has gone meanwhile."""
+        """Return the attempt that wrote the existing file; None if it was removed meanwhile."""
         try:
             return RecordedFile(self.root, self.store, key, 0).footer().attempt
         except Vanished:
@@ -177,7 +179,7 @@ class RecordingFolder:
 
     def _claim(self, mine: Manifest) -> Manifest:
         where = f"{self.root}/{MANIFEST}"
-        for _ in range(2):  # the second time proves that the store refuses what exists
+        for _ in range(2):  # the second attempt proves that the store refuses what exists
             try:
                 self.store.create(MANIFEST, mine.encode())
             except AlreadyExists:

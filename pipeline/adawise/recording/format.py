@@ -1,10 +1,10 @@
-"""How a recording looks on disk: raw messages in Parquet, as the broker delivered them.
+"""The layout of a recording: raw messages in Parquet, as the broker delivered them.
 
-    _recording.json                     what this is a recording of, and what it promises (`recording_manifest`)
-    topic-<t>/partition-<p>/_origin     where the partition's recording began
-    .../<first offset>.parquet          messages of [first, next); the next file is called like `next`
+    _recording.json                     the topic that was recorded, and the promises (`recording.manifest`)
+    topic-<t>/partition-<p>/_origin     the offset at which the partition's recording began
+    .../<first offset>.parquet          messages of [first, next); the next file is named after `next`
     .../<first offset>.redacted.parquet the same without images, which counts wherever it exists
-    .../<offset>.start                 the recording begins here now; what lies before it was removed
+    .../<offset>.start                  the recording begins here now; what lies before it was removed
 
 All are created only if absent and never change. `next` is in the footer, beside the topic's identity. A message that no
 longer existed in the broker (compaction, aborted transactions), or is of a stream that was not asked for, leaves a hole
@@ -29,7 +29,7 @@ from adawise.errors import Lost, SourceError
 from adawise.records import Gap, Message, Missing, TopicPartition, stated_ms
 
 FORMAT = 1
-ROW_GROUP_BYTES = 8 << 20  # of values, or one message: what a reader holds of each partition
+ROW_GROUP_BYTES = 8 << 20  # of values, or one message: a reader holds as much of each partition
 
 SCHEMA = pa.schema(
     [
@@ -56,7 +56,7 @@ DAMAGED = (
     "Remove nothing: start again, since a disk or a store may have failed only this once. If it stays so, restore this "
     "file from a copy, or record into a new folder; the files before it are whole and can be replayed (--until)."
 )
-"""What is to be done about a file that cannot be read."""
+"""The remedy for a file that cannot be read."""
 
 _FOOTER = b"adawise.recording"
 _NAME = re.compile(
@@ -69,7 +69,7 @@ Form = Literal["full", "redacted", "start"]
 
 
 class Named(NamedTuple):
-    """What a name says."""
+    """The parts of a file's name."""
 
     tp: TopicPartition
     first: int
@@ -78,11 +78,15 @@ class Named(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Footer:
-    """What a file says of itself: it holds every message of `topic`/`partition` in [first, next) that was asked for.
+    """A file's metadata: it holds every message of `topic`/`partition` in [first, next) that was asked for.
 
-    `attempt` tells one writer's try from another's. Times are in ms since the epoch, -1 if not known: the newest Kafka
-    timestamp, and by the recorder's clock when the first message was read and when the file was closed. `gaps` are
-    ranges that nobody could read.
+    Attributes:
+        images: False if the values were removed or never stored.
+        attempt: distinguishes one writer's attempt from another's.
+        newest_ms: the newest Kafka timestamp, ms since the epoch; -1 if not known, as in the next two.
+        begun_ms: when the first message was read, by the recorder's clock.
+        closed_ms: when the file was closed, by the recorder's clock.
+        gaps: the ranges that could not be read.
     """
 
     topic: str
@@ -102,39 +106,39 @@ class Footer:
 
     @property
     def tp(self) -> TopicPartition:
-        """Whose messages it holds."""
+        """The partition whose messages it holds."""
         return TopicPartition(self.topic, self.partition)
 
 
 class Beside(Protocol):
-    """Columns beside those of the messages, for whoever reads the files as tables."""
+    """Columns beside those of the messages, for tools that read the files as tables."""
 
     @property
     def fields(self) -> Sequence[pa.Field]:
-        """What they are called and are."""
+        """The names and types of the columns."""
 
     def columns(self, messages: Sequence[Message]) -> Sequence[pa.Array]:
-        """An entry for each message."""
+        """Return an array for each column, with an entry for each message."""
 
 
 def folder(tp: TopicPartition) -> str:
-    """The folder of one partition, with the slash."""
+    """Return the folder of one partition, with the slash."""
     return f"topic-{tp.topic}/partition-{tp.partition:05d}/"
 
 
 def key_of(tp: TopicPartition, first: int, form: Form = "full") -> str:
-    """The name of what begins at `first`."""
+    """Return the name of a file that begins at `first`."""
     suffix = next(suffix for suffix, known in _FORMS.items() if known == form)
     return f"{folder(tp)}{first:020d}.{suffix}"
 
 
 def origin_key_of(tp: TopicPartition) -> str:
-    """The name of the claim where a partition's recording begins."""
+    """Return the name of the file that says where a partition's recording begins."""
     return f"{folder(tp)}_origin"
 
 
 def named(key: str) -> Named | None:
-    """What a name says; None if nothing of a recording is called so."""
+    """Return the parts of a name; None if it is not a name of a recording's file."""
     match = _NAME.fullmatch(key)
     if match is None:
         return None
@@ -142,16 +146,22 @@ def named(key: str) -> Named | None:
 
 
 def encode_file(messages: Sequence[Message], footer: Footer, beside: Beside | None = None) -> bytes:
-    """One file; `messages` are of one partition, in offset order, within [first, next); values only if `images`."""
+    """Return one file's bytes.
+
+    Args:
+        messages: of one partition, in offset order, within [first, next).
+        footer: the file's metadata; the values are stored only if `footer.images`.
+        beside: further columns.
+    """
     out = io.BytesIO()
     schema = SCHEMA if footer.images else WITHOUT_IMAGES
     further = [] if beside is None else beside.fields
     with pq.ParquetWriter(
         out,
         pa.schema([*schema, *further]),
-        compression="NONE",  # values are images, compressed already
+        compression="NONE",  # the values are images, which are compressed already
         use_dictionary=["topic", "partition", "key"],
-        write_statistics=["offset", "timestamp_ms"],  # of values, they would put whole images into the footer
+        write_statistics=["offset", "timestamp_ms"],  # those of values would put whole images into the footer
         write_page_checksum=True,
     ) as writer:
         for group in _row_groups(messages):
@@ -165,7 +175,7 @@ def encode_file(messages: Sequence[Message], footer: Footer, beside: Beside | No
 
 
 def decode_footer(file: pq.ParquetFile, where: str) -> Footer:
-    """Raises SourceError if this is no file of a recording, or of a newer format."""
+    """Return a file's footer; raise SourceError if it is not a recording's, or of a newer format."""
     try:
         footer = Footer(**json.loads((file.metadata.metadata or {})[_FOOTER]))
         expect_format(footer.format, where)
@@ -175,13 +185,13 @@ def decode_footer(file: pq.ParquetFile, where: str) -> Footer:
             f"{where}: expected a file of a recording, but its footer is not one: {error}. {DAMAGED}"
         ) from error
     schema = SCHEMA if footer.images else WITHOUT_IMAGES
-    if not pa.schema(list(file.schema_arrow)[: len(schema)]).equals(schema):  # what lies beside is not ours
+    if not pa.schema(list(file.schema_arrow)[: len(schema)]).equals(schema):  # columns beside them do not matter
         raise SourceError(f"{where}: expected the columns\n{schema}\nbut found\n{file.schema_arrow}\n{DAMAGED}")
     return footer
 
 
 def messages_from(file: pq.ParquetFile, offset: int) -> Iterator[Message]:
-    """The messages at `offset` and after it, with one row group in memory at a time. Of a file with images."""
+    """Yield the messages from `offset` on, with one row group in memory at a time; the file must have images."""
     for group in range(file.num_row_groups):
         statistics = _statistics(file, group, "offset")
         if statistics is not None and statistics.max < offset:
@@ -194,7 +204,7 @@ def messages_from(file: pq.ParquetFile, offset: int) -> Iterator[Message]:
 
 
 def missing_from(footer: Footer, offset: int) -> Iterator[Message]:
-    """What nobody could read at `offset` and after it; not what was deleted before it was recorded."""
+    """Yield placeholders for what could not be read from `offset` on; not for what was deleted before recording."""
     for gap in footer.gaps:
         if gap.until > offset and gap.reason != Lost.DELETED:
             missing = Missing(max(gap.first, offset), gap.reason)
@@ -202,7 +212,7 @@ def missing_from(footer: Footer, offset: int) -> Iterator[Message]:
 
 
 def first_at(file: pq.ParquetFile, timestamp_ms: int) -> int | None:
-    """The first offset that is not older than `timestamp_ms`; None if every message is. No value is read."""
+    """Return the first offset that is not older than `timestamp_ms`, None if all are older. No value is read."""
     for group in range(file.num_row_groups):
         statistics = _statistics(file, group, "timestamp_ms")
         if statistics is not None and statistics.max < timestamp_ms:
@@ -215,7 +225,7 @@ def first_at(file: pq.ParquetFile, timestamp_ms: int) -> int | None:
 
 
 def expect_format(found: int, where: str) -> None:
-    """Raise SourceError if it is not ours."""
+    """Raise SourceError if it is not our format."""
     if found != FORMAT:
         raise SourceError(
             f"{where}: expected a recording of format {FORMAT}, found format {found!r}. Read it with a newer version."
@@ -223,7 +233,7 @@ def expect_format(found: int, where: str) -> None:
 
 
 def _statistics(file: pq.ParquetFile, group: int, name: str) -> Any:
-    """Of a column of a row group; None if it has none."""
+    """Return the statistics of a column of a row group; None if it has none."""
     columns = [file.metadata.row_group(group).column(index) for index in range(file.metadata.num_columns)]
     found = next(column.statistics for column in columns if column.path_in_schema == name)
     return found if found is not None and found.has_min_max else None

@@ -1,7 +1,7 @@
-"""What a recording promises: of which topic it is, of which streams, and how long it keeps what.
+"""The promises of a recording: its topic and streams, and how long it keeps data.
 
-Written once, as `_recording.json`; every recorder of the folder agrees to it. A promise may be kept better (for a
-shorter time), never worse.
+They are written once, as `_recording.json`, and every recorder of the folder agrees to them. A recorder may keep data
+for a shorter time than promised, never for longer.
 """
 
 from __future__ import annotations
@@ -19,17 +19,19 @@ MANIFEST = "_recording.json"
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """How long a recording keeps what, in seconds; None for ever.
+    """The time for which a recording keeps data, in seconds; None for ever.
 
-    `keep_s` counts from the newest Kafka timestamp of a file, and all of it goes. `forget_images_after_s` counts from
-    when the first message of a file was stored, and the values go; 0: they are never stored.
+    Attributes:
+        keep_s: counts from the newest Kafka timestamp of a file; then the whole file is removed.
+        forget_images_after_s: counts from when the first message of a file was stored; then its values are removed. 0:
+            they are never stored.
     """
 
     keep_s: float | None = None
     forget_images_after_s: float | None = None
 
     def within(self, promise: Retention, where: str) -> Retention:
-        """This, where nothing is said as promised. Raises SourceError if it is longer than promised."""
+        """Return this, with the promise where nothing is set; raise SourceError if it is longer than promised."""
         kept = {}
         for name, flag in (("keep_s", "keep"), ("forget_images_after_s", "forget-images-after")):
             asked, promised = getattr(self, name), getattr(promise, name)
@@ -44,7 +46,7 @@ class Retention:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a recording is of, and what it promises. `streams`: the patterns of those it has, None for all."""
+    """The identity of a recording and its promises. `streams` are the patterns of its streams, None for all."""
 
     topic: str
     cluster_id: str
@@ -57,16 +59,16 @@ class Manifest:
 
     @property
     def identity(self) -> TopicIdentity:
-        """Of the topic that was recorded, as it was when recording began."""
+        """The identity of the recorded topic, as it was when recording began."""
         return TopicIdentity(self.cluster_id, self.topic_id, self.partitions)
 
     @property
     def promise(self) -> Retention:
-        """How long it keeps what, at most."""
+        """The longest time for which it keeps data."""
         return Retention(self.keep_s, self.forget_images_after_s)
 
     def encode(self) -> bytes:
-        """As JSON."""
+        """Return it as JSON."""
         return (json.dumps(asdict(self), indent=1, sort_keys=True) + "\n").encode()
 
     def expect_same(self, mine: Manifest, where: str) -> None:
@@ -95,7 +97,7 @@ class _Manifest(Document):
 
 
 def decode_manifest(data: bytes, where: str) -> Manifest:
-    """Raises SourceError if it is none, or of a newer format."""
+    """Return a manifest; raise SourceError if the data is not one, or of a newer format."""
     try:
         manifest = Manifest(**read_document(_Manifest, data).model_dump())
         expect_format(manifest.format, where)

@@ -1,8 +1,8 @@
-"""Writing a recording: messages of a source, as they are, into files that are created once and never change.
+"""A recorder: it writes the messages of a source, as they are, into files that are created once and never change.
 
-Resumable: the newest file of a partition says where to read on. What was not written yet when the process died is read
-again. Two recorders of one topic may share a folder as members of a group; whoever still writes to a partition that it
-has lost finds the name taken and stops.
+It is resumable: the newest file of a partition says where to read on. What was not yet written when the process died is
+read again. Two recorders of one topic may share a folder as members of a group. A member that still writes to a
+partition that it has lost finds the name taken and stops.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class RecordingProgress:
-    """How far a recording run has come."""
+    """The progress of a recording run."""
 
-    messages: int  # taken; those of lost partitions that were not written yet included
+    messages: int  # taken, including those of lost partitions that were not written yet
     size_bytes: int  # of their values
     files: int
     stored_bytes: int = 0  # of the files
     left_out: int = 0  # messages of other streams
-    nameless: int = 0  # of these, which name no stream by key or headers
-    missing: int = 0  # offsets that nobody could read
+    nameless: int = 0  # of those left out: they name no stream by key or headers
+    missing: int = 0  # offsets that could not be read
     stored: int = 0  # messages that are in files
 
 
 def together(runs: Iterable[RecordingProgress]) -> RecordingProgress:
-    """Of several runs, one after the other, each of which read again what the one before had not stored."""
+    """Return the sum of consecutive runs, each of which read again what the one before had not stored."""
     runs = list(runs)
     stored = sum(run.stored for run in runs)
     others = ("size_bytes", "files", "stored_bytes", "left_out", "nameless", "missing")
@@ -53,20 +53,21 @@ def together(runs: Iterable[RecordingProgress]) -> RecordingProgress:
 
 
 class Runs:
-    """Recorders of one command, one after the other, as an outage ends each. Of one that ended the progress is kept.
+    """The recorders of one command, one after the other, as each ends with an outage. Their progress is added up.
 
-    Its buffers are not: in an outage of the store they are full, and what they hold is read again.
+    The buffers of one that ended are dropped: in an outage of the store they are full, and what they hold is read
+    again.
     """
 
     def __init__(self) -> None:
         self._ended = RecordingProgress(0, 0, 0)
         self._current: Recorder | None = None
         self.began = False
-        """Whether there ever was one."""
+        """True once there was a recorder."""
 
     @contextmanager
     def of(self, recorder: Recorder) -> Iterator[Recorder]:
-        """Record with this one now, until the block ends."""
+        """Use this recorder as the current one until the block ends."""
         self._current, self.began = recorder, True
         try:
             yield recorder
@@ -76,13 +77,13 @@ class Runs:
 
     @property
     def recorded(self) -> RecordingProgress:
-        """Of all of them."""
+        """The progress of all of them together."""
         current = () if self._current is None else (self._current.recorded,)
         return together((self._ended, *current))
 
     @property
     def taken(self) -> int:
-        """Messages that are stored, or that the current one holds."""
+        """The number of messages that are stored, or that the current recorder holds."""
         return self._ended.stored + (0 if self._current is None else self._current.recorded.messages)
 
 
@@ -92,19 +93,19 @@ class Recorder:
     Args:
         root: the folder, or the URL of one.
         topic: the topic.
-        identity: what the source says about it.
+        identity: the topic's identity, from the source.
         policy: how files are cut.
         max_buffered_bytes: of values over all partitions; beyond it the largest file is cut early.
         streams: patterns of the streams to record; None for all.
-        retention: how long what is kept; None in it as the folder promises.
+        retention: how long data is kept; None in it means the folder's promise.
         beside: further columns of the files.
-        on_race: what to do where another recorder wrote first: stop, or go on after what it wrote.
-        check: called before each file is written; raises if the topic is not the one any more that was read from.
+        on_race: what to do where another recorder wrote first: "fail", or "adopt" to go on after what it wrote.
+        check: called before each file is written; raises if the topic is no longer the one that was read from.
         failpoint: called at each point where a recorder can die, for tests that kill there.
 
     Raises:
         SourceError: the folder holds a recording of something else.
-        StoreUnavailable, SettingsError: as the store says.
+        StoreUnavailable, SettingsError: as the store raises them.
     """
 
     def __init__(
@@ -144,7 +145,7 @@ class Recorder:
 
     @property
     def recorded(self) -> RecordingProgress:
-        """How far this run has come."""
+        """The progress of this run."""
         return RecordingProgress(
             self._messages,
             self._bytes,
@@ -158,28 +159,28 @@ class Recorder:
 
     @property
     def durable(self) -> dict[TopicPartition, int]:
-        """Of the partitions that are recorded now, the offset below which everything is in files."""
+        """The offset, of each partition that is recorded now, below which everything is in files."""
         return {tp: buffer.first for tp, buffer in self._buffers.items()}
 
     @property
     def partitions(self) -> list[TopicPartition]:
-        """Those that are recorded now."""
+        """The partitions that are recorded now."""
         return list(self._buffers)
 
     def next_offset(self, tp: TopicPartition) -> int | None:
-        """Where the recording of a partition ends; None if there is none yet. Raises SourceError if it is damaged."""
+        """Return where a partition's recording ends, None if there is none yet; raise SourceError if it is damaged."""
         return self.folder.next_offset(tp)
 
     def begin(self, tp: TopicPartition, offset: int, log_start: int = 0) -> None:
-        """Expect messages of a partition from `offset` on; what was buffered of it is forgotten.
+        """Expect messages of a partition from `offset` on; what was buffered of it is dropped.
 
-        What lies between `offset` and `log_start`, if anything does, is noted as a gap: the broker has it no more.
+        If `log_start` is greater, the range between is noted as a gap: the broker no longer has it.
         """
         gaps = (Gap(offset, log_start),) if offset < log_start else ()
         self._buffers[tp] = Buffer(offset, max(offset, log_start), gaps)
 
     def forget(self, tps: Iterable[TopicPartition]) -> None:
-        """Drop what is not written: the partitions belong to somebody else, who reads it again."""
+        """Drop what is not written: another member owns the partitions, and reads it again."""
         for tp in tps:
             self._buffers.pop(tp, None)
 
@@ -210,9 +211,10 @@ class Recorder:
                 self._write(tp)
 
     def flush(self) -> None:
-        """Write everything that was read; where nothing of it was wanted, a file that says so."""
+        """Write everything that was read; if no message of it was wanted, an empty file covers the range."""
         for tp in self._buffers:
-            while self._buffers[tp].next > self._buffers[tp].first:  # again, after what another recorder wrote
+            # Repeat: another recorder may have written a part of it.
+            while self._buffers[tp].next > self._buffers[tp].first:
                 self._write(tp)
 
     def _write(self, tp: TopicPartition) -> None:

@@ -1,8 +1,8 @@
-"""Keeping the promises of a recording: old files go, and images go before them.
+"""The keeping of a recording's promises: old files are removed, and images are removed before them.
 
-Every step is one that a recorder, a reader or another pass may see half done. A partition gets a new start first
-(`<offset>.start`), then what lies before it is removed; a file without images is created beside the one with them, and
-counts from then on, then that one is removed. What a pass that died left behind, the next one removes.
+Every step may be seen half done by a recorder, a reader or another pass. A partition first gets a new start
+(`<offset>.start`), then what lies before it is removed. A file without images is created beside the one with them and
+counts from then on, then the other is removed. What a pass that died left behind is removed by the next one.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ EVERY_S = 60.0
 
 @dataclass(slots=True)
 class Tidied:
-    """What a pass did. `leftovers`: keys that an earlier pass had left behind."""
+    """The outcome of a pass. `leftovers` counts keys that an earlier pass had left behind."""
 
     removed: int = 0
     forgotten: int = 0
@@ -35,11 +35,11 @@ class Tidied:
 
 
 class RecordingRetention:
-    """One pass over partitions at a time; a file's footer is read once.
+    """Passes over partitions, one at a time; each file's footer is read once.
 
     Args:
         root: the folder of the recording, or the URL of one.
-        store: where it is.
+        store: the store of the folder.
         retention: what is kept for how long.
         failpoint: called at each point where a pass can die, for tests that kill there.
         now_ms: the time, in ms since the epoch.
@@ -59,17 +59,17 @@ class RecordingRetention:
         self._footers: dict[str, layout.Footer] = {}
 
     def tidy(self, tps: Iterable[TopicPartition]) -> Tidied:
-        """Remove and forget what is old enough; a file that is damaged is told of, left alone, and removed by `keep_s`
-        never.
+        """Remove the files and images that are old enough. A damaged file is reported, and never removed by `keep_s`.
 
-        Raises StoreUnavailable; the next pass goes on.
+        Raises:
+            StoreUnavailable: the store failed; the next pass goes on.
         """
         done = Tidied()
         for tp in tps:
             try:
                 self._tidy(tp, done)
             except Vanished:
-                continue  # another pass is at it
+                continue  # another pass is removing files of it
             except SourceError as error:
                 done.errors += (str(error),)
         return done
@@ -90,11 +90,12 @@ class RecordingRetention:
                 del self._footers[key]
 
     def _remove_old(self, tp: TopicPartition, listing: Listing, done: Tidied) -> list[RecordedFile]:
-        """Remove the longest run of old files from the beginning; the others."""
+        """Remove the longest run of old files from the beginning; return the other files."""
         keep_ms = 1000 * (self._retention.keep_s or 0.0)
         count, start = 0, 0
         for file in listing.files:
             footer = self._footer(file)
+            # A timestamp later than the recorder's clock cannot be trusted, and would keep the file for too long.
             newest_ms = footer.newest_ms if 0 <= footer.newest_ms < footer.closed_ms else footer.closed_ms
             if newest_ms < 0 or self._now_ms() - newest_ms <= keep_ms:
                 break
@@ -119,7 +120,7 @@ class RecordingRetention:
         if not footer.images or (begun_ms >= 0 and self._now_ms() - begun_ms < after_ms):
             return
         messages = [message for message in file.messages(0) if message.missing is None]
-        if not messages:  # it only says that nothing was there, or wanted
+        if not messages:  # an empty file only says that nothing was there, or wanted
             self._footers[file.key] = replace(footer, images=False)
             return
         data = layout.encode_file(messages, replace(footer, images=False))
@@ -143,7 +144,7 @@ def tidying(
     failed: Callable[[str], None],
     pool: Executor | None = None,
 ) -> Passes[TopicPartition, Tidied]:
-    """Passes in a thread of their own, one every `EVERY_S` seconds; `tell` hears of those that did something."""
+    """Return passes in a thread of their own, one every `EVERY_S` seconds; `tell` gets those that did something."""
 
     def told(done: Tidied) -> None:
         for text in done.errors:

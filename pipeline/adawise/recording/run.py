@@ -1,4 +1,4 @@
-"""Recording from a source until a limit is reached."""
+"""The loop that records from a source until a limit is reached."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ from adawise.recording.recorder import Recorder, RecordingProgress
 from adawise.records import Message, TopicPartition
 
 _POLL_S = 0.5
-_HINT_EVERY_S = 60.0  # a hint that was lost in a rebalance is made good then
+_HINT_EVERY_S = 60.0  # a hint that was lost in a rebalance is repeated by then
 
 
 @dataclass(slots=True)
 class Bounds:
-    """Where a recording run ends; None for nowhere.
+    """The limits at which a recording run ends; None for no limit.
 
     Args:
-        max_messages: exactly so many are recorded, if they come.
+        max_messages: exactly this many are recorded, if they come.
         max_bytes: of values; recording stops with the message that reaches it.
         max_seconds: since the call, by its clock.
         until_ms: a partition ends before its first message with this timestamp or a later one; the run ends when all
             have, or once the time has come and everything was read.
         until_drained: stop when every owned partition was read up to its end.
+        ended: the partitions that ended by `until_ms`.
     """
 
     max_messages: int | None = None
@@ -38,18 +39,18 @@ class Bounds:
     ended: set[TopicPartition] = field(default_factory=set)  # by `until_ms`
 
     def is_full(self, recorded: RecordingProgress) -> bool:
-        """True if enough was recorded."""
+        """Return True if enough was recorded."""
         enough = self.max_messages is not None and recorded.messages >= self.max_messages
         return enough or (self.max_bytes is not None and recorded.size_bytes >= self.max_bytes)
 
     def takes(self, message: Message) -> bool:
-        """False for a message of a partition that has come to its end."""
+        """Return False for a message of a partition that has come to its end."""
         if self.until_ms is not None and message.timestamp_ms >= self.until_ms:
             self.ended.add(message.topic_partition)
         return message.topic_partition not in self.ended
 
     def is_over(self, source: Source, owned: set[TopicPartition], seconds: float, now_ms: int) -> bool:
-        """True if nothing more is to be waited for."""
+        """Return True if there is nothing more to wait for."""
         if source.exhausted or (self.max_seconds is not None and seconds >= self.max_seconds):
             return True
         past = self.until_ms is not None and now_ms >= self.until_ms
@@ -68,13 +69,20 @@ def record(
     clock: Callable[[], float] = time.monotonic,
     skip_gaps: bool = False,
 ) -> RecordingProgress:
-    """Record from `source` until it is over or `stop` says so; the last files are written then.
+    """Record from `source` until it is over or `stop` returns True; then write the last files.
 
-    `on_progress` is called after each poll. With `skip_gaps`, what the broker has deleted unread is noted as a gap.
+    Args:
+        source: the messages.
+        recorder: writes them.
+        bounds: the limits of the run; None for none.
+        on_progress: called after each poll.
+        stop: asked before each poll.
+        clock: monotonic seconds.
+        skip_gaps: note what the broker has deleted unread as a gap, instead of raising SourceError.
 
     Raises:
         SourceError: the source no longer has, or never had, the offset at which the recording goes on; or the topic is
-            another one: then nothing more is written. Or a partition stands, and all else was read.
+            another one: then nothing more is written. Or a partition is blocked, and all else was read.
         BrokerUnavailable, StoreUnavailable: what was read so far is written, as far as broker and store allow.
     """
     bounds = bounds or Bounds()
@@ -96,7 +104,7 @@ def record(
                 standing = [] if full else [tp for tp in sorted(owned - bounds.ended) if source.stands(tp)]
                 break
     except RetryableError:
-        with suppress(AdawiseError):  # whoever records next reads it again
+        with suppress(AdawiseError):  # the next recorder reads it again
             recorder.flush()
         raise
     recorder.flush()
@@ -110,7 +118,7 @@ def record(
 
 
 class _Hints:
-    """Tells the group's offsets to the broker, for lag tools: what is durable, and all of it again now and then."""
+    """The group's committed offsets, for lag tools: what is durable is committed, and all of it again now and then."""
 
     def __init__(self, source: Source, recorder: Recorder) -> None:
         self._source, self._recorder = source, recorder
@@ -118,7 +126,7 @@ class _Hints:
         self._told_s: float | None = None
 
     def turn(self, now_s: float) -> None:
-        """To be called after each poll, and at the end."""
+        """Commit what is new; call it after each poll, and at the end."""
         durable = self._recorder.durable
         if self._told_s is None or now_s - self._told_s >= _HINT_EVERY_S:
             self._told, self._told_s = {}, now_s
@@ -143,7 +151,7 @@ def _begin(source: Source, recorder: Recorder, tps: Sequence[TopicPartition], *,
 
 
 def _append(source: Source, recorder: Recorder, messages: Sequence[Message], bounds: Bounds, now_s: float) -> bool:
-    """Take messages up to the limits; returns whether enough was recorded."""
+    """Take messages up to the limits; return True if enough was recorded."""
     for message in messages:
         if bounds.is_full(recorder.recorded):
             return True

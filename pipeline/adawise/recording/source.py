@@ -1,7 +1,7 @@
-"""Messages of a recording, by the same contract as those of the topic: a replay is the same worker on this source.
+"""A recording as a source, by the same contract as a topic: a replay is the same worker on this source.
 
-Within a partition the order is the recording's. How partitions interleave is a choice, because no result may depend on
-it: by the broker's timestamps as they were, by offset, or shuffled by a seed, which is how tests prove it.
+Within a partition the order is the recording's. The interleaving of partitions is a choice, because no result may
+depend on it: by the broker's timestamps, by offset, or shuffled by a seed, which is how tests prove it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _IDLE_S = 0.01
 
 
 class RecordedLog:
-    """What a recording says of itself, by `adawise.ports.SourceLog`. Raises SourceError if it is none, or damaged."""
+    """The log of a recording, as `adawise.ports.SourceLog`. Raises SourceError if there is none, or it is damaged."""
 
     def __init__(self, root: str, forgotten: Forgotten) -> None:
         self._root = root
@@ -40,31 +40,32 @@ class RecordedLog:
             )
         self._manifest = decode_manifest(data, f"{root}/{MANIFEST}")
         named = [name for key in store.list(f"topic-{self._manifest.topic}/") if (name := layout.named(key))]
-        count = max([self._manifest.partitions, *(name.tp.partition + 1 for name in named)])  # it may have got more
+        # The topic may have got more partitions since.
+        count = max([self._manifest.partitions, *(name.tp.partition + 1 for name in named)])
         self._identity = replace(self._manifest.identity, partitions=count)
         tps = [TopicPartition(self._manifest.topic, number) for number in range(count)]
         self.partitions = {tp: RecordedPartition(listing_of(root, store, tp), forgotten) for tp in tps}
 
     @property
     def topic(self) -> str:
-        """What was recorded."""
+        """The topic that was recorded."""
         return self._manifest.topic
 
     def identity(self, topic: str) -> TopicIdentity:
-        """See `SourceLog.identity`: that of the topic when it was recorded."""
+        """See `SourceLog.identity`: the topic's identity when it was recorded."""
         if topic != self._manifest.topic:
             raise SourceError(f"{self._root} is a recording of topic {self._manifest.topic!r}, asked for was {topic!r}")
         return self._identity
 
     def check(self) -> None:
-        """See `SourceLog.check`: a recording is of one topic."""
+        """See `SourceLog.check`: a recording is of one topic, so nothing can differ."""
 
     def bounds(self, tp: TopicPartition) -> tuple[int, int]:
         """See `SourceLog.bounds`; (0, 0) for a partition of which nothing was recorded."""
         return self.partition(tp).bounds
 
     def timestamps(self, tp: TopicPartition, first: int, until: int) -> Mapping[int, int]:
-        """See `SourceLog.timestamps`: a recording cannot change."""
+        """See `SourceLog.timestamps`; empty, as a recording cannot change."""
         del tp, first, until
         return {}
 
@@ -73,11 +74,11 @@ class RecordedLog:
         return self.bounds(tp)[0]
 
     def offset_at(self, tp: TopicPartition, timestamp_ms: int) -> int | None:
-        """The first offset that is not older than `timestamp_ms`; None if every message is."""
+        """Return the first offset that is not older than `timestamp_ms`; None if every message is older."""
         return self.partition(tp).first_at(timestamp_ms)
 
     def partition(self, tp: TopicPartition) -> RecordedPartition:
-        """The files of a partition. Raises SourceError if there is none of that name."""
+        """Return the files of a partition; raise SourceError if the recording has no such partition."""
         try:
             return self.partitions[tp]
         except KeyError:
@@ -86,16 +87,16 @@ class RecordedLog:
 
 
 class RecordingSource:
-    """A recorded topic, by `adawise.ports.Source`; all its partitions are assigned by the first poll.
+    """A recorded topic, as `adawise.ports.Source`; all its partitions are assigned by the first poll.
 
-    In memory are one row group of each partition that is being read and one poll.
+    It holds in memory one row group of each partition that is being read, and one poll.
 
     Args:
         root: the folder of the recording, or the URL of one.
-        order: how partitions interleave; "timestamp" as the messages came to the broker.
-        seed: of "shuffled", which also varies how many messages a poll delivers.
-        max_poll_records: delivered by one poll at most.
-        forgotten: whether messages without images are an error, or a hole.
+        order: how partitions interleave; "timestamp" is the order in which the messages came to the broker.
+        seed: for "shuffled", which also varies how many messages a poll delivers.
+        max_poll_records: the most messages that one poll delivers.
+        forgotten: "fail" if messages without images are an error, "skip" to leave a hole.
 
     Raises:
         SourceError: there is no recording, or it is damaged.
@@ -115,7 +116,7 @@ class RecordingSource:
 
     @property
     def topic(self) -> str:
-        """What was recorded."""
+        """The topic that was recorded."""
         return self.log.topic
 
     @property
@@ -124,7 +125,7 @@ class RecordingSource:
         return bool(self._owned) and all(self.drained(tp) for tp in self._partitions)
 
     def poll(self, timeout_s: float) -> Poll:
-        """See `Source.poll`. Raises SourceError where the recording is damaged."""
+        """See `Source.poll`. Raise SourceError where the recording is damaged."""
         assigned, lost = self._owned.settle()
         self._paused.update(assigned)
         limit = self._random.randint(1, self._max_poll_records) if self._order == "shuffled" else self._max_poll_records
@@ -145,7 +146,7 @@ class RecordingSource:
         return Poll(messages, assigned, lost)
 
     def seek(self, tp: TopicPartition, offset: int) -> None:
-        """See `Source.seek`. Raises ValueError if the partition is not owned."""
+        """See `Source.seek`. Raise ValueError if the partition is not owned."""
         self._owned.seek(tp)
         self.log.partition(tp).seek(offset)
 
@@ -154,7 +155,7 @@ class RecordingSource:
         self._paused.update(tps)
 
     def resume(self, tps: Sequence[TopicPartition]) -> None:
-        """See `Source.resume`. Raises ValueError for a partition that was assigned and not sought yet."""
+        """See `Source.resume`. Raise ValueError for a partition that was assigned and not sought yet."""
         self._owned.expect_sought(tps)
         self._paused.difference_update(tps)
 
@@ -174,7 +175,7 @@ class RecordingSource:
         return max(0, partition.bounds[1] - max(since, partition.position))
 
     def commit(self, offsets: Mapping[TopicPartition, int], note: str = "") -> None:
-        """Nobody to tell."""
+        """See `Source.commit`; a recording has no committed offsets."""
 
     def close(self) -> None:
         """See `Source.close`."""

@@ -1,8 +1,8 @@
-"""Which messages a recording of some streams has.
+"""The selection of messages for a recording of some streams.
 
-The stream of a message is what its key and headers name: the key, else the header `stream-id`, else CloudEvents. An
-Arrow batch that names its streams only in its rows has none in this sense: a message is recorded whole or not at all,
-and nothing is decoded for that, so it is left out, as is a message that names no stream.
+A message's stream is what its key and headers name: the key, else the header `stream-id`, else CloudEvents. An Arrow
+batch that names its streams only in its rows has none in this sense: a message is recorded whole or not at all, and
+nothing is decoded for that. So it is left out, and so is a message that names no stream.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from adawise.records import Message
 
 
 class Streams:
-    """Patterns of stream ids, as of a shell: `camera-1`, `yard-*`, `gate-[ab]`.
+    """Shell patterns of stream ids: `camera-1`, `yard-*`, `gate-[ab]`.
 
     Args:
-        patterns: separated by commas; None for every message, whatever it says.
+        patterns: separated by commas; None for every message, whatever its stream.
     """
 
     def __init__(self, patterns: str | None) -> None:
@@ -25,7 +25,7 @@ class Streams:
         self.nameless = 0  # messages left out because neither key nor headers name a stream
 
     def has(self, message: Message) -> bool:
-        """True if the message is of one of the streams."""
+        """Return True if the message is of one of the streams."""
         if self._patterns is None:
             return True
         stream_id = stream_of(message)
@@ -36,6 +36,6 @@ class Streams:
 
 
 def stream_of(message: Message) -> str | None:
-    """The stream that key and headers name; None if they name none that could be one."""
+    """Return the stream that key and headers name; None if they name no valid one."""
     stream = read_stream(message.key, message.headers)
     return None if stream.refused else stream.stream_id

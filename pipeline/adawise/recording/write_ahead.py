@@ -1,8 +1,8 @@
 """Recording inside the worker, by `adawise.worker.write_ahead`: no segment before the recording has its messages.
 
-Files are written by a thread of their own while the model runs, one at a time of each partition, since the name of the
-next one follows from what came of it. A race that is lost to another worker is no loss: the recording goes on where the
-other's file ends, with what is still in memory after that.
+A thread of its own writes the files while the model runs, one at a time for each partition, since the name of the next
+file follows from the outcome of the last. A race that is lost to another worker loses no data: the recording goes on
+where the other's file ends, with the messages after that which are still in memory.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from adawise.records import Gap, Message, TopicPartition
 
 _log = logging.getLogger(__name__)
 
-_TRY_AGAIN_S = 5.0  # where no segment waits for the file; one that does has waits of its own
+_TRY_AGAIN_S = 5.0  # if no segment waits for the file; a segment that waits has a backoff of its own
 
 
 @dataclass(slots=True)
@@ -33,22 +33,22 @@ class _Part:
     buffer: Buffer
     draft: Draft | None = None
     writing: Future[Created] | None = None
-    error: RetryableError | None = None  # of the last try, if nobody who waits for it has heard of it
+    error: RetryableError | None = None  # of the last attempt, until `ensure_durable` raises it
     again_s: float = 0.0
 
     @property
     def size_bytes(self) -> int:
-        """In memory."""
+        """The bytes of values in memory."""
         return self.buffer.size_bytes + (self.draft.buffer.size_bytes if self.draft else 0)
 
     def is_free(self, now_s: float) -> bool:
-        """True if nothing is being written of it, and it may be tried."""
+        """Return True if no file of it is being written, and an attempt is allowed."""
         return self.writing is None and now_s >= self.again_s
 
 
 @dataclass(slots=True)
 class RecordedSoFar:
-    """What was recorded so far."""
+    """The totals of what was recorded so far."""
 
     messages: int = 0
     size_bytes: int = 0
@@ -60,14 +60,14 @@ class WorkerRecorder:
     """The recording of what a worker reads.
 
     Args:
-        folder: where it goes.
-        check: called before each file is written; raises if the topic is not the one any more that was read from.
-        policy: how files are cut, beside that a segment cuts them.
+        folder: the folder to write to.
+        check: called before each file is written; raises if the topic is no longer the one that was read from.
+        policy: how files are cut, in addition to the cuts that segments need.
         max_buffered_bytes: of values, buffered and being written, over all partitions.
         streams: patterns of the streams to record; None for all.
         skip_gaps: go on where the broker's log begins if it no longer has what comes next, and note the gap.
-        tidying: what keeps the promises of the folder.
-        pool: what writes, in place of a thread.
+        tidying: the passes that keep the promises of the folder.
+        pool: runs the writes, in place of a thread.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class WorkerRecorder:
     def ensure_durable(self, tp: TopicPartition, until: int, *, wait: bool) -> bool:
         """See `WriteAheadRecorder`."""
         part = self._parts[tp]
-        until = min(until, part.buffer.next)  # the rest was in the chain before anybody recorded
+        until = min(until, part.buffer.next)  # the rest was in the chain before recording began
         while part.durable < until:
             self._settle(tp, part)
             if part.error is not None:
@@ -149,6 +149,7 @@ class WorkerRecorder:
             self._settle(tp, part)
             waits = part.draft is not None or part.buffer.due(self._policy, now_s)
             if waits and part.is_free(now_s):
+                # Above half of the limit, the largest partition is written early.
                 self._try(tp, part)
         free = {tp: part for tp, part in self._parts.items() if part.size_bytes and part.is_free(now_s)}
         if free and self.share > 0.5:
@@ -159,7 +160,7 @@ class WorkerRecorder:
     def forget(self, tps: Iterable[TopicPartition]) -> None:
         """See `WriteAheadRecorder`.
 
-        A file that is being written will be whole, and whoever has the partition now goes on after it.
+        A file that is being written is finished, and the partition's new owner goes on after it.
         """
         for tp in tps:
             self._parts.pop(tp, None)
@@ -172,7 +173,7 @@ class WorkerRecorder:
             self._tidying.close()
 
     def _settle(self, tp: TopicPartition, part: _Part) -> None:
-        """Take note of what came of the file that was being written; if it failed, the draft is kept."""
+        """Note the outcome of the file that was being written; if it failed, the draft is kept."""
         if part.writing is None or not part.writing.done():
             return
         written, part.writing = part.writing, None
@@ -191,7 +192,7 @@ class WorkerRecorder:
         _log.info("%s: another worker recorded offsets %d to %d", tp, draft.buffer.first, created.next - 1)
 
     def _write(self, tp: TopicPartition, part: _Part) -> None:
-        """Begin to write the draft, or all that is buffered. Raises what `check` does."""
+        """Begin to write the draft, or all that is buffered; raise what `check` raises."""
         self._check()
         part.error = None
         if part.draft is None:
