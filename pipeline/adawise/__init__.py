@@ -1,6 +1,6 @@
 """AdaWiSE as a streaming system: adaptive weight-space ensembling of two CLIP models over camera feeds.
 
-As a library (docs/library.md), of which each part is loaded when it is first used:
+Use as a library (docs/library.md); each part is loaded when it is first used:
 
     rows = adawise.read_traces("runs/yard", streams=["camera-0"])
     pair = adawise.load_pair(theta_0="local-dir:pair/theta_0", theta_1="local-dir:pair/theta_1", classes=["car", "bus"])

@@ -1,6 +1,7 @@
-"""What people see while a command works: a bar on a terminal, a plain line every few seconds elsewhere.
+"""Output for people: progress of a command, tables and text, and JSON.
 
-All of it goes to the error output; the output proper is for data (`--json`).
+Progress is a bar on a terminal, and a plain line every few seconds elsewhere. It goes to the standard error output; the
+standard output is for results (`--json`).
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ if TYPE_CHECKING:  # commands that print no table start without it
     from rich.text import Text
 
 LINE_EVERY_S = 10.0
-_WIDE = 400  # columns of what is no terminal
+_WIDE = 400  # columns of an output that is not a terminal
 
 
 class Progress(Protocol):
-    """Tells how far a command is. Not for use by several threads at once."""
+    """A display of how far a command is. Not for use by several threads at once."""
 
     def advance(self, count: int = 1) -> None:
-        """So many more are done."""
+        """Count `count` more as done."""
 
     def note(self, text: str) -> None:
         """Show this beside the count from now on, such as a rate or a lag."""
@@ -38,7 +39,7 @@ class Lines:
 
     Args:
         title: what is being done, such as `produced`.
-        total: how many there will be; None if nobody knows.
+        total: how many there will be; None if that is not known.
         unit: what is counted.
         write: takes a line without its end.
         clock: seconds, monotonic.
@@ -80,7 +81,7 @@ class Lines:
         self._write(f"{self._title} {self._done}{of} {self._unit}{rate}{self._left(elapsed_s)}{note}")
 
     def _left(self, elapsed_s: float) -> str:
-        """How long the rest takes at the rate so far, once there is one."""
+        """Return how long the rest takes at the rate so far, once there is a rate; else ""."""
         if self._total is None or not 0 < self._done < self._total or elapsed_s <= 0:
             return ""
         return f", {timedelta(seconds=round(elapsed_s * (self._total - self._done) / self._done))} left"
@@ -90,13 +91,13 @@ class Lines:
 def progress(
     title: str, total: int | None = None, unit: str = "images", stream: TextIO | None = None
 ) -> Iterator[Progress]:
-    """Progress for as long as the block lasts; a last line or the full bar stays at its end.
+    """Show progress for as long as the block lasts; a last line or the bar stays at its end.
 
     Args:
         title: what is being done, in the past tense: `produced`.
-        total: how many there will be; None if nobody knows.
+        total: how many there will be; None if that is not known.
         unit: what is counted.
-        stream: where to, in place of the error output.
+        stream: the output, in place of the standard error output.
     """
     out = stream if stream is not None else sys.stderr
     if _is_terminal(out):
@@ -111,10 +112,10 @@ def progress(
 
 
 def paper(stream: TextIO | None = None) -> Console:
-    """Where tables and text for people go: the output proper, in place of which `stream` may be given.
+    """Return the console for tables and text for people, on the standard output or on `stream`.
 
-    What is printed on it is what it says: a camera may be called `hall[/2]` or `:door:`. A file or a pipe has room for
-    every column. Nothing that could move a terminal's cursor or turn its text about comes through.
+    It prints text literally, without markup or emoji codes: a camera may be called `hall[/2]` or `:door:`. A file or a
+    pipe has room for every column. Characters that could move a terminal's cursor or reverse its text are replaced.
     """
     from rich.console import Console
 
@@ -125,19 +126,22 @@ def paper(stream: TextIO | None = None) -> Console:
     def render_str(text: str, **given: Any) -> Text:
         return rendered(plain(text), **given)
 
-    console.render_str = render_str  # type: ignore[method-assign]  # what is printed, and each cell, comes by here
+    console.render_str = render_str  # type: ignore[method-assign]  # all printed text and each cell pass here
     if not console.is_terminal:
         console.width = _WIDE
     return console
 
 
 def plain(text: str) -> str:
-    """With ? for what is no letter, sign, space or end of a line: names come from strangers."""
+    """Return the text with ? for each character that is not printable, a space or a line feed.
+
+    Names come from producers and cannot be trusted on a terminal.
+    """
     return "".join(c if c.isprintable() or c == "\n" or unicodedata.category(c) == "Zs" else "?" for c in text)
 
 
 def say(text: str, stream: TextIO | None = None) -> None:
-    """Print text for people that may hold names from strangers; on the output proper, or on `stream`."""
+    """Print text for people that may hold untrusted names, on the standard output or on `stream`."""
     print(plain(text), file=stream if stream is not None else sys.stdout, flush=stream is not None)
 
 
@@ -175,13 +179,13 @@ def _bar(title: str, total: int | None, unit: str, out: TextIO) -> Iterator[Prog
 
 
 def print_json(value: object, stream: TextIO | None = None) -> None:
-    """Print a value as JSON on the output proper; nan and infinity, which JSON does not have, become null."""
+    """Print a value as JSON on the standard output; nan and infinity, which JSON does not have, become null."""
     text = json.dumps(finite(value), indent=2, allow_nan=False, default=str)
     print(text, file=stream if stream is not None else sys.stdout)
 
 
 def finite(value: object) -> object:
-    """The value with null in place of nan and infinity, which JSON does not have."""
+    """Return the value with None in place of nan and infinity, which JSON does not have."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""What can go wrong, in three families, because the worker does three things about it.
+"""The errors of the package, in three families, because the worker reacts to an error in one of three ways.
 
     AdawiseError
     ├── InvalidMessage      this message (or this row of it) can never be classified -> reject it and go on
@@ -37,19 +37,20 @@ from pathlib import Path
 
 
 def place_of(error: BaseException) -> str:
-    """Return the file and line where an error was raised, such as "live.py:210", or "" where nothing says so."""
+    """Return the file and line where an error was raised, such as "live.py:210"; "" if it has no traceback."""
     frames = traceback.extract_tb(error.__traceback__)
     return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
 
 
 _PART_END = re.compile(r"(?<!\.)[.?;] (?=\S)(?![Oo]r\b)")
-"""Where a part of a message ends and another begins; "Or ..." belongs to the part before it, "..." ends none."""
+"""The end of a part of a message, before the next part. "Or ..." belongs to the part before it; "..." ends none."""
 
 _ASIDE = re.compile(r"\([^()]*\)")
+"""A parenthesis, in which no part of a message ends."""
 
 
 class Reason(StrEnum):
-    """Why a message or a row of it was rejected. The values are stable: they are in outputs and in headers."""
+    """The reason why a message or a row of it was rejected. The values are stable: outputs and headers have them."""
 
     TOMBSTONE = "tombstone"  # the message has no value
     EMPTY = "empty"  # the value has no bytes
@@ -69,7 +70,7 @@ class Reason(StrEnum):
 
 
 class Lost(StrEnum):
-    """Why offsets have no rows. The values are stable: they are in outputs, in recordings and in headers."""
+    """The reason why offsets have no rows. The values are stable: outputs, recordings and headers have them."""
 
     DELETED = "deleted"  # by retention, before they were read
     COMPACTED = "compacted"  # by the broker's compaction, before they were read
@@ -85,9 +86,9 @@ class AdawiseError(Exception):
 
     @property
     def cause_and_remedy(self) -> tuple[str, str]:
-        """The message in two parts: what was expected, what came, and where; and what to do about it.
+        """The message in two parts: the cause (what was expected, what came, and where), and the remedy.
 
-        The remedy is the last sentence or clause. In a list of mistakes each has its own.
+        The remedy is the last sentence or clause. In a list of mistakes each line has its own remedy.
 
         Example:
             >>> ChainError("segment 7 is damaged; restore it from a copy").cause_and_remedy
@@ -123,19 +124,19 @@ class TopicUnavailable(BrokerUnavailable):
 
 
 class PermissionRefused(BrokerUnavailable):
-    """The broker answers, but refuses the login of this user, or what it asked for; that may change while it runs."""
+    """The broker answers, but refuses this user's login or request; that may change while the program runs."""
 
 
 class AlertsNotSent(RetryableError):
-    """Alertmanager did not take what a report found: nobody is told."""
+    """Alertmanager did not take the alerts of a report, so no one is alerted."""
 
 
 class StoreUnavailable(RetryableError):
-    """The store refused or failed a request that was in order."""
+    """The store refused a valid request, or failed to do it."""
 
 
 class StoreFull(StoreUnavailable):
-    """The store has no room: the disk is full, or a quota is used up. Nothing is lost; work goes on with the room."""
+    """The store has no room: the disk is full, or a quota is used up. Nothing is lost; work resumes once it has."""
 
     REMEDY = (
         "make room or raise the quota, and workers go on by themselves: `adawise retain ROOT --keep 400d --yes` "
@@ -145,7 +146,7 @@ class StoreFull(StoreUnavailable):
 
 
 class FatalError(AdawiseError):
-    """Going on would lose something or cannot work: stop, commit nothing more."""
+    """Going on would lose something, or cannot work: the worker stops, and commits nothing more."""
 
 
 class SettingsError(FatalError):
@@ -153,7 +154,7 @@ class SettingsError(FatalError):
 
 
 class OrderTaken(SettingsError):
-    """Somebody gave the order about pairs of this number a moment before; nothing was asked."""
+    """Another operator has just given the order about pairs with this number; this order was not given."""
 
 
 class PairTooLarge(SettingsError):
@@ -169,7 +170,7 @@ class CardError(FatalError):
 
 
 class PairMissing(FatalError):
-    """The pair of models that serves a partition, as its chain says, cannot be loaded here: its partition stands."""
+    """The pair of models that serves a partition, by its chain, cannot be loaded here: the partition is blocked."""
 
 
 class DeviceError(FatalError):
@@ -177,7 +178,7 @@ class DeviceError(FatalError):
 
 
 class TrainingError(FatalError):
-    """Fine-tuning cannot go on: its checkpoint is of another run, its output cannot be written, or as below."""
+    """Fine-tuning cannot go on: its checkpoint is of another run, its output cannot be written, or it diverged."""
 
 
 class DivergedError(TrainingError):
@@ -189,15 +190,18 @@ class SourceError(FatalError):
 
 
 class LogEndsEarly(SourceError):
-    """The broker's log ends before offsets that were read from it: lost for good, or not told yet after a fall."""
+    """The broker's log ends before offsets that were read from it.
+
+    The broker has lost them, or it does not report them yet after a crash.
+    """
 
 
 class LogRewritten(SourceError):
-    """The broker has other messages where those of the chain's rows were: its partition stands."""
+    """The broker has other messages at the offsets of the chain's rows: the partition is blocked."""
 
 
 class Vanished(SourceError):
-    """A file of a recording that was listed is not there any more: retention took it."""
+    """A file of a recording was listed, and then removed by retention before it was read."""
 
 
 class ChainError(FatalError):

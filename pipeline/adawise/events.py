@@ -1,7 +1,7 @@
-"""Every event that the program logs: what it means, and what to do about it.
+"""The list of every event that the program logs, with its meaning and its remedy.
 
-An event is named in the past tense, and its facts are the keys of its line. Names are stable. Which level and which
-keys an event has is read off the code that logs it (`python -m tools.docs`), and a test holds the two to each other.
+An event is named in the past tense, and its facts are the keys of its line. Names are stable. The level and the keys of
+an event are read from the code that logs it (`python -m tools.docs`); a test checks that list and code agree.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 
 class LoggedEvent(NamedTuple):
-    """What an event means, and what to do about it; "" if nothing."""
+    """The meaning of an event, and its remedy; "" if there is nothing to do."""
 
     meaning: str
     remedy: str = ""

@@ -1,6 +1,6 @@
-"""Files that a user or an operator names: regular ones alone, read up to a bound.
+"""Reading of files that a user names: only regular files, and only up to a bound.
 
-A pipe that nobody writes to would be waited for, and a device such as /dev/zero has no end.
+A read from a pipe without a writer would never return, and a device such as /dev/zero has no end.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from typing import BinaryIO
 
 SECRET_BYTES = 64 * 1024
 TEXT_BYTES = 64 * 2**20
-"""Of a file of settings, cameras, class names, prompts or known events, of a card, a certificate or a list."""
+"""Most bytes of a file of settings, cameras, class names, prompts or known events, of a card, certificate or list."""
 
 _WITH_AN_END = ("/dev/fd/", "/dev/stdin", "/proc/self/fd/", os.devnull)
-"""What a shell hands over by `<(command)` or `|`, where somebody writes to the pipe; and what stands for no file."""
+"""Paths that a shell passes for `<(command)` or `|`, whose pipes have a writer; and the path of an empty file."""
 
 
 def read_bytes(path: Path, most: int = TEXT_BYTES) -> bytes:
-    """Return what the file holds.
+    """Return the file's bytes.
 
     Raises:
-        OSError: it cannot be read, is no regular file (nor a pipe that the shell handed over, nor /dev/null), or holds
-            more than `most` bytes.
+        OSError: it cannot be read, holds more than `most` bytes, or is none of a regular file, a pipe that the shell
+            passed, and /dev/null.
     """
     with open(path, "rb", opener=_regular_or_with_an_end) as file:
         data = file.read(most + 1)
@@ -34,9 +34,12 @@ def read_bytes(path: Path, most: int = TEXT_BYTES) -> bytes:
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """Open a file to be read. Raises OSError also for a pipe or a device.
+    """Open a regular file to be read.
 
-    The file has the path as its `name`: who maps a file into memory asks for that.
+    The file has the path as its `name`, which code that maps it into memory needs.
+
+    Raises:
+        OSError: it cannot be opened, or is a pipe, a device or a folder.
     """
     return open(path, "rb", opener=_regular)
 
@@ -46,7 +49,7 @@ def _regular_or_with_an_end(path: str, flags: int) -> int:
 
 
 def _regular(path: str, flags: int) -> int:
-    descriptor = os.open(path, flags | os.O_NONBLOCK)
+    descriptor = os.open(path, flags | os.O_NONBLOCK)  # to open a pipe without a writer would block
     if not stat.S_ISREG(mode := os.fstat(descriptor).st_mode):
         os.close(descriptor)
         if stat.S_ISDIR(mode):

@@ -1,4 +1,4 @@
-"""Something to see to: what `status` finds of a fleet, and `verify` of an output."""
+"""The findings of `status` about a fleet, and of `verify` about an output."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing_extensions import override
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What is not as it should be, and where; `verify` names the file."""
+    """Something that is not as it should be, and where it was found; `verify` names the file."""
 
     kind: str  # a stable word
     where: str  # the partition, camera or worker that it is about; "" for all of the fleet

@@ -1,7 +1,7 @@
-"""What `import adawise` does with a pair: load it by plain keywords, and choose alpha for batches of images.
+"""The library's functions over a pair: load it by plain keywords, and choose alpha for batches of images.
 
-The worker's own code, without Kafka, files of settings or the environment: for the same batches of a stream, in the
-same order, the same alphas and probabilities, bit for bit.
+They run the worker's own code, without Kafka, settings files or the environment. For the same batches of a stream, in
+the same order, they return the same alphas and probabilities as the worker, bit for bit.
 """
 
 from __future__ import annotations
@@ -68,31 +68,35 @@ def load_pair(
 
     Args:
         theta_0: the zero-shot checkpoint (alpha 0): a file, `local-dir:FOLDER` or the name of a pretrained tag.
-        theta_1: the fine-tuned one (alpha 1), likewise.
+        theta_1: the fine-tuned checkpoint (alpha 1), in the same forms.
         classes: C class names, each once.
         templates: prompts, each once, with `{}` for the class name.
-        card: a file that `adawise card` made of this pair; None: none.
-        architecture: a name that open_clip knows; of no account where both checkpoints are `local-dir:` folders.
-        mean: of the pixels that both were trained on, in [0, 1], of three channels. None, as for the four below: what
-            a config beside a checkpoint or open_clip's own weights of the architecture say; else OpenAI's, and a log
-            line `preprocessing_guessed`.
-        std: their standard deviation.
+        card: a file that `adawise card` made for this pair; None: no card.
+        architecture: a name that open_clip knows; ignored if both checkpoints are `local-dir:` folders.
+        mean: mean of the pixels that both were trained on, in [0, 1], one per channel (RGB). None, here and for the
+            four arguments below: what a config beside a checkpoint or open_clip's own weights of the architecture
+            state; otherwise OpenAI's values, with a log line `preprocessing_guessed`.
+        std: standard deviation of these pixels, one per channel.
         resize_mode: `shortest`, `squash` or `longest`.
         interpolation: `bicubic` or `bilinear`.
-        quick_gelu: whether both have QuickGELU, as OpenAI's weights do.
-        device: `auto` (CUDA if there is any), `cpu`, `cuda` or `cuda:NUMBER`.
+        quick_gelu: whether both use QuickGELU, as OpenAI's weights do.
+        device: `auto` (CUDA if available), `cpu`, `cuda` or `cuda:NUMBER`.
         precision: number format of the forwards.
-        head: the classifier at alpha: encode the prompts there, or interpolate the two heads.
+        head: how the classifier at an alpha is made: `text` encodes the prompts there, `interpolate` interpolates the
+            two heads.
         chunk_rows: images of every forward, 1 to 4096; `auto`: by the device.
         bank_mib: MiB of memory for merged copies of the weights.
-        orientation: whether pictures given as paths or bytes are turned as their EXIF says: `ignore` or `apply`.
+        orientation: whether pictures given as paths or bytes are turned by their EXIF orientation: `ignore` or `apply`.
         grey16_range: levels of 16-bit grey that become black and white: `own` (of each picture) or `LOW-HIGH`.
         reduced: whether a large JPEG is decoded at a half, a quarter or an eighth of its size.
 
+    Returns:
+        The loaded pair, ready for `adapt_batch`.
+
     Raises:
-        SettingsError: an argument is wrong, a CUDA device is not there, or does not suit the other arguments.
-        CheckpointError: a checkpoint cannot be loaded, or the two make no pair.
-        CardError: the card is none, or not of this pair.
+        SettingsError: an argument is wrong, or the CUDA device is missing or does not suit the other arguments.
+        CheckpointError: a checkpoint cannot be loaded, or the two do not make a pair.
+        CardError: the file is not a card, or is not a card of this pair.
         DeviceError: the device fails, or has too little memory.
     """
     named: dict[str, Any] = {
@@ -135,14 +139,17 @@ def _texts(name: str, given: Sequence[str]) -> tuple[str, ...]:
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """What became of a batch of n images, and what its stream goes on from.
+    """The results of a batch of n images, and the state that its stream goes on from.
 
-    `alpha` in [0, 1] is the weight of the fine-tuned checkpoint, the same for all n images. `labels` are the n most
-    probable class names, `probabilities` float32 `[n, C]` in the order of `pair.classes`, calibrated if the pair has a
-    card. `trials` are the alphas that were tried, how many images each saw, and the objective there (nats); `trigger`
-    says why others than the last alpha were tried, or `none`. `forward_equivalents` is images passed through the image
-    tower over n; plain CLIP is 1. `state` is what the stream's next batch begins with; its `to_bytes` and
-    `StreamState.from_bytes` keep it.
+    Attributes:
+        alpha: weight of the fine-tuned checkpoint, in [0, 1], the same for all n images.
+        labels: the most probable class name of each of the n images.
+        probabilities: float32 `[n, C]`, in the order of `pair.classes`; calibrated if the pair has a card.
+        trials: the alphas that were evaluated, each with its number of images and its objective (nats).
+        trigger: why other alphas than the last one were tried, or `none`.
+        forward_equivalents: images passed through the image tower, divided by n; 1 for plain CLIP.
+        state: the state that the stream's next batch begins with. `state.to_bytes` and `StreamState.from_bytes` store
+            and restore it.
     """
 
     alpha: float
@@ -163,15 +170,18 @@ def adapt_batch(
         step = adawise.adapt_batch(pair, more_images, step.state)
         step.alpha, step.labels, step.probabilities
 
-    A pure function of its arguments; a pair serves one call at a time. A stream is what shares a condition, such as a
-    camera; its batches come in order.
+    This is a pure function of its arguments. A pair can serve one call at a time. A stream is a sequence of images that
+    share a condition, such as those of a camera; its batches have to come in order.
 
     Args:
-        pair: from `load_pair`.
+        pair: a pair from `load_pair`.
         images: n >= 1 of them, as uint8 `[n, H, W, 3]` (RGB), or as a sequence of Pillow images, uint8 `[H, W, 3]`,
-            paths, or bytes of JPEG, PNG, WebP or BMP. They are resized and cropped as the pair wants it.
-        state: of the step before; None: the stream begins.
+            paths, or bytes of JPEG, PNG, WebP or BMP. They are resized and cropped as the pair requires.
+        state: the state of the step before; None: the stream begins.
         search: how alpha is chosen, the same for all batches of a stream; None: the defaults.
+
+    Returns:
+        The predictions, and the state for the stream's next batch.
 
     Raises:
         TypeError, ValueError: images of another type, dtype or shape, or none; a state of another pair or search.
@@ -214,7 +224,7 @@ def _begun(state: StreamState | None, strategy: Strategy) -> StreamState:
 
 
 def _pixels(images: Images, preprocess: Preprocess) -> Tensor:
-    """uint8 `[n, 3, S, S]`."""
+    """Return the images, resized and cropped, as uint8 `[n, 3, S, S]`."""
     if isinstance(images, np.ndarray | Tensor):
         _expect_rgb(images, "images", "[n, H, W, 3]")
     elif isinstance(images, str | bytes | os.PathLike | Image.Image):
@@ -236,13 +246,13 @@ def _expect_rgb(pixels: Pixels, where: str, shape: str) -> None:
 
 
 def _prepared(image: Picture, where: str, preprocess: Preprocess) -> Tensor:
-    """uint8 `[3, S, S]`."""
+    """Return one image, resized and cropped, as uint8 `[3, S, S]`."""
     if isinstance(image, np.ndarray | Tensor):
         _expect_rgb(image, where, "[H, W, 3]")
         return preprocess(Image.fromarray(np.ascontiguousarray(image)))
     try:
         if isinstance(image, Image.Image):
-            return preprocess(image.copy())  # it takes a note of transparency away
+            return preprocess(image.copy())  # it removes the image's note of transparency
         if isinstance(image, str | os.PathLike):
             where, image = f"{where}, {os.fspath(image)}", Path(image).read_bytes()
         if not isinstance(image, bytes):

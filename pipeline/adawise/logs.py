@@ -3,9 +3,9 @@
     log = structlog.get_logger()
     log.info("segment_committed", topic=..., partition=..., rows=...)
 
-Libraries that log through `logging` (torch, obstore) come out in the same form from WARNING up, as do Python's own
-warnings. What kafka-python logs is shown with the level debug only, and as such: what concerns an operator, the program
-says itself, with the remedy. A key that names a secret is hidden; pydantic's `SecretStr` hides itself.
+Records of libraries that log through `logging` (torch, obstore) are written in the same form from WARNING up, as are
+Python's own warnings. Records of kafka-python are shown at level debug only: the program itself logs what concerns an
+operator, with the remedy. The value of a key that names a secret is hidden; pydantic's `SecretStr` hides itself.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from adawise.console import plain
 HIDDEN = "**********"
 _SECRET_KEY = re.compile(r"(^|_)(password|passwd|secret|token|credentials?|api_?key|ssl_key)$", re.IGNORECASE)
 _LOGGER = "adawise"  # the one stdlib logger that all structlog events go through
-_CHATTER = "kafka"  # kafka-python's loggers: sentences about each connection, which nobody can act on
+_CHATTER = "kafka"  # kafka-python's loggers: sentences about each connection, on which no operator can act
 
 
 def configure(
@@ -42,11 +42,11 @@ def configure(
     """Set up structlog and `logging` for the process. May be called again; the last call holds.
 
     Args:
-        level: least severity shown.
-        form: one JSON object a line, or lines for people; auto: for people if `stream` is a terminal.
-        stream: where to, in place of the error output.
-        is_service: the program runs until it is stopped, and programs read its error output. The error by which it
-            ends is then an event wherever lines are JSON; of other commands it is only where `form` is json.
+        level: least severity that is shown.
+        form: one JSON object a line, or lines for people. `auto`: for people if `stream` is a terminal, else JSON.
+        stream: the output, in place of the standard error output.
+        is_service: the program runs until it is stopped, and other programs read its error output. The error by which
+            it ends is then an event wherever lines are JSON; for other commands, only where `form` is json.
     """
     out = stream if stream is not None else sys.stderr
     for_people = form == "console" or (form == "auto" and out.isatty())
@@ -77,27 +77,27 @@ def configure(
 
 
 def log_end(kind: str, cause: str, remedy: str, *, exit_code: int, fault: BaseException | None = None) -> bool:
-    """Log the error by which the program ends; False if that is to be printed for people instead.
+    """Log the error by which the program ends; return False if it is to be printed for people instead.
 
     Args:
         kind: name of the error's class.
         cause: what was expected, what came, and where.
         remedy: what to do.
-        exit_code: of the process.
-        fault: the error itself if it is none that is raised on purpose: its traceback is logged.
+        exit_code: the exit code of the process.
+        fault: the error itself if it was not raised on purpose: its traceback is logged.
     """
     if not _is_read_by_programs():
         return False
     log = structlog.get_logger("program")
     if kind == KeyboardInterrupt.__name__:
-        log.warning("program_interrupted", exit_code=exit_code)  # the last line, also of a quiet log
+        log.warning("program_interrupted", exit_code=exit_code)  # a warning, so that logs of that level show it too
     else:
         log.error("program_failed", exit_code=exit_code, kind=kind, error=cause, remedy=remedy, exc_info=fault)
     return True
 
 
 def log_thread(name: str, fault: BaseException) -> bool:
-    """Log the fault that ended a thread; False if it is to be printed for people instead."""
+    """Log the fault that ended a thread; return False if it is to be printed for people instead."""
     if _is_read_by_programs():
         log = structlog.get_logger("program")
         said = f"{type(fault).__name__}: {fault}"
@@ -107,12 +107,12 @@ def log_thread(name: str, fault: BaseException) -> bool:
 
 
 def _is_read_by_programs() -> bool:
-    """Whether the error output is, as `configure` was told."""
+    """Return True if other programs read the error output, by the arguments of `configure`."""
     return any(handler.ends_by_event for handler in logging.getLogger().handlers if isinstance(handler, _Output))
 
 
 def begin_program() -> None:
-    """Forget who reads the error output, by a program that ran in this process before."""
+    """Forget what a program that ran in this process before has configured about the error output's reader."""
     for handler in logging.getLogger().handlers:
         if isinstance(handler, _Output):
             handler.ends_by_event = False
@@ -123,7 +123,10 @@ def _is_chatter(record: logging.LogRecord) -> bool:
 
 
 class _Output(logging.StreamHandler[TextIO]):
-    """Writes to the stream, or to what the error output is at that moment: a progress bar puts itself before it."""
+    """A handler that writes to the stream or, without one, to `sys.stderr` at that moment.
+
+    A progress bar replaces `sys.stderr` while it is shown.
+    """
 
     def __init__(self, stream: TextIO | None, *, ends_by_event: bool) -> None:
         super().__init__(stream)
@@ -133,29 +136,32 @@ class _Output(logging.StreamHandler[TextIO]):
     @override
     def emit(self, record: logging.LogRecord) -> None:
         if self._follows_stderr:
-            self.stream = sys.stderr  # not setStream, which flushes the one before: it may be closed by now
+            self.stream = sys.stderr  # setStream would flush the stream before, which may be closed by now
         super().emit(_lowered(_in_a_line(record)))
 
     @override
     def handleError(self, record: logging.LogRecord) -> None:
-        """A line that cannot be written, such as to a full disk, is lost, and nobody's fault: no traceback."""
+        """Drop a line that cannot be written, such as to a full disk; show other errors as `logging` does."""
         if not isinstance(sys.exc_info()[1], OSError):
             super().handleError(record)
 
 
 def _in_a_line(record: logging.LogRecord) -> logging.LogRecord:
-    """A library's record of a network that failed, without the traceback: it is no fault of any program."""
+    """Return the record; a library's record of a failed system call comes without its traceback, with the error's text.
+
+    Such a failure, as of a network, is no fault of a program.
+    """
     error = record.exc_info[1] if record.exc_info else None
     if record.name == _LOGGER or not isinstance(error, OSError):
         return record
-    brief = copy.copy(record)  # other handlers have theirs
+    brief = copy.copy(record)  # other handlers get the record as it is
     brief.msg, brief.args = f"{record.getMessage()}: {error}", None
     brief.exc_info = brief.exc_text = None
     return brief
 
 
 def _lowered(record: logging.LogRecord) -> logging.LogRecord:
-    """A record of kafka-python's with the level debug, whatever that library takes it for."""
+    """Return the record, with level debug if it is kafka-python's, whatever level that library gave it."""
     if not _is_chatter(record):
         return record
     lowered = copy.copy(record)
@@ -175,19 +181,19 @@ def _rendering(for_people: bool, out: TextIO) -> list[Processor]:
 
 
 def _printable(_logger: object, _method: str, event: EventDict) -> EventDict:
-    """Names of cameras and what brokers say come from strangers: none moves a terminal's cursor."""
+    """Make every text printable: names of cameras and a broker's texts must not move a terminal's cursor."""
     return {key: plain(value) if isinstance(value, str) else value for key, value in event.items()}
 
 
 def _write_traceback(out: TextIO, exc_info: Any) -> None:
-    """Write a plain traceback: richer ones print local variables, secrets among them."""
+    """Write a plain traceback: richer ones print local variables, which may hold secrets."""
     text = StringIO()
     structlog.dev.plain_traceback(text, exc_info)
     out.write(plain(text.getvalue()))
 
 
 def _take_over_logging(handler: logging.Handler, threshold: int) -> None:
-    """Send all of `logging` to one handler; other people's loggers speak from WARNING up."""
+    """Send all records of `logging` to one handler; loggers of libraries from WARNING up."""
     logging.captureWarnings(capture=True)
     root = logging.getLogger()
     for old in list(root.handlers):
@@ -195,7 +201,7 @@ def _take_over_logging(handler: logging.Handler, threshold: int) -> None:
             root.removeHandler(old)
     root.addHandler(handler)
     root.setLevel(max(threshold, logging.WARNING))
-    # Whatever is shown: why a connection failed is read off these records (`kafka.client`).
+    # Independent of the level that is shown: `kafka.client` finds in these records why a connection failed.
     logging.getLogger(_CHATTER).setLevel(logging.WARNING)
     logging.getLogger(_LOGGER).setLevel(threshold)
 
@@ -215,7 +221,7 @@ def _hidden(values: Mapping[str, object]) -> dict[str, object]:
 
 
 def _without_nan(_logger: object, _method: str, event: EventDict) -> EventDict:
-    """JSON has no nan and no infinity; other programs stumble over Python's."""
+    """Replace nan and infinity by None: JSON has neither, and other programs cannot read what Python writes."""
     return {
         key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in event.items()
     }

@@ -1,4 +1,4 @@
-"""Work that is done now and then beside a loop, in a thread of its own: one pass at a time."""
+"""Periodic work beside a loop, in a thread of its own: one pass at a time."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ Done = TypeVar("Done")
 
 
 class Passes(Generic[What, Done]):
-    """Passes over what changes from one to the next, such as the partitions that a worker has.
+    """Passes over a list that may change from one pass to the next, such as the partitions that a worker has.
 
     Args:
-        do: one pass; is given a list, and what says that it should end soon. `failed` is called with any error of it.
-        tell: is told what came of each.
-        failed: is told of each that could not be done; the next one tries again.
-        every_s: between two passes.
-        first_s: before the first.
-        name: of the thread.
-        pool: what does them, in place of a thread.
+        do: makes one pass over a list. Its second argument returns True once the pass should end soon.
+        tell: called with the result of each pass.
+        failed: called with the error of each pass that failed; the next pass tries again.
+        every_s: seconds between two passes.
+        first_s: seconds before the first pass.
+        name: the name of the thread.
+        pool: an executor that makes the passes, in place of a thread.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Passes(Generic[What, Done]):
         self._ends = threading.Event()
 
     def turn(self, over: Iterable[What], now_s: float) -> None:
-        """Begin a pass over these if one is due, and tell what came of the last; to be called often."""
+        """Begin a pass over these items if one is due, and report the result of the last; to be called often."""
         if self._again_s is None:
             self._again_s = now_s + self._first_s
         if self._running is not None and self._running.done():
@@ -54,14 +54,14 @@ class Passes(Generic[What, Done]):
         if self._running is None and now_s >= self._again_s:
             try:
                 self._running = self._pool.submit(self._do, list(over), self._ends.is_set)
-            except RuntimeError as error:  # no thread can be started; the next turn but some tries again
+            except RuntimeError as error:  # no thread can be started; a later turn tries again
                 self._again_s = now_s + self._every_s
-                if self._own:  # the old one has queued it, and would do it later, over what is then of long ago
+                if self._own:  # the old pool has queued the pass, and would make it later with an outdated list
                     self._pool = ThreadPoolExecutor(1, thread_name_prefix=self._name)
                 self._failed(f"{type(error).__name__}: {error}")
 
     def close(self) -> None:
-        """Have the pass that is under way end, and wait for it."""
+        """Ask the pass that is under way to end, wait for it, and report its result."""
         self._ends.set()
         self._pool.shutdown(wait=True)
         if self._running is not None:
@@ -72,7 +72,7 @@ class Passes(Generic[What, Done]):
             done = over.result()
         except AdawiseError as error:
             self._failed(str(error))
-        except Exception as error:  # noqa: BLE001  # what runs beside the loop does not end it
+        except Exception as error:  # noqa: BLE001  # work beside the loop must not end it
             self._failed(f"{type(error).__name__}: {error} ({place_of(error)})")
         else:
             self._tell(done)

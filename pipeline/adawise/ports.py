@@ -1,4 +1,4 @@
-"""The worker's ports: what it asks of a source, of a sink and of a classifier. The docstrings are the contract.
+"""The worker's ports: its interfaces to a source, a sink, a classifier and other outputs. The docstrings are contracts.
 
 Every implementation of a port passes the same contract suite (`tests/contracts/`). All calls come from the worker's
 main thread unless a method says otherwise; none may block longer than it says.
@@ -30,7 +30,7 @@ if TYPE_CHECKING:  # as in `records`
 
 @dataclass(frozen=True, slots=True)
 class TopicIdentity:
-    """What makes a topic the same topic tomorrow. `topic_id` is "" where a broker has none."""
+    """The identity by which a topic is recognised later. `topic_id` is "" where a broker has none."""
 
     cluster_id: str
     topic_id: str
@@ -39,89 +39,93 @@ class TopicIdentity:
 
 @dataclass(frozen=True, slots=True)
 class Poll:
-    """What one `Source.poll` brought. Events come before messages: a lost partition's messages are not among them."""
+    """The result of one `Source.poll`. Events come before messages: a lost partition's messages are not among them."""
 
     messages: Sequence[Message] = ()
     assigned: Sequence[TopicPartition] = ()  # paused until `resume`; recover and `seek` first
-    lost: Sequence[TopicPartition] = ()  # not ours any more: write what is complete, if it can be, and forget the rest
+    lost: Sequence[TopicPartition] = ()  # no longer owned: write complete rows, if possible, and forget the rest
 
 
 class SourceLog(Protocol):
-    """What the log that messages come from says of itself, of any partition, owned or not.
+    """Queries about the log that messages come from, for any partition, owned or not.
 
-    Every method raises BrokerUnavailable when nobody can say now.
+    Every method raises BrokerUnavailable when the broker cannot answer now.
     """
 
     def identity(self, topic: str) -> TopicIdentity:
-        """The identity of the topic now. Raises SourceError if there is no such topic."""
+        """Return the current identity of the topic. Raises SourceError if there is no such topic."""
 
     def check(self) -> None:
-        """Return if all that was delivered is of the topic that was there in the beginning.
+        """Check that all messages that were delivered are of the topic that there was in the beginning.
 
-        Raises SourceError if that was deleted and created again.
+        Raises SourceError if the topic was deleted and created again.
         """
 
     def bounds(self, tp: TopicPartition) -> tuple[int, int]:
-        """(log start, log end): the first offset that can still be read and the one after the last."""
+        """Return (log start, log end): the first offset that can still be read, and the one after the last."""
 
     def timestamps(self, tp: TopicPartition, first: int, until: int) -> Mapping[int, int]:
-        """Of the messages of [first, until), which lies within the log: offset to milliseconds, -1 for none.
+        """Return the timestamps of the messages in [first, until), which lies within the log, by offset.
 
-        A log that cannot change may leave them out.
+        Timestamps are in milliseconds, -1 for none. A log that cannot change may leave messages out.
         """
 
     def offset_at(self, tp: TopicPartition, timestamp_ms: int) -> int | None:
-        """The first offset that is not older than `timestamp_ms`; None if every message is."""
+        """Return the first offset whose message is not older than `timestamp_ms`; None if every message is older."""
 
     def origin(self, tp: TopicPartition) -> int:
-        """The offset at which a partition without a chain begins, by the configured origin."""
+        """Return the offset at which a partition without a chain begins, by the configured origin."""
 
 
 class Source(Protocol):
-    """Messages of partitions that this worker owns for the time being, in offset order within a partition."""
+    """The messages of the partitions that this worker currently owns, in offset order within a partition."""
 
     @property
     def log(self) -> SourceLog:
-        """What can be asked of the log that they come from."""
+        """The queries about the log that the messages come from."""
 
     @property
     def exhausted(self) -> bool:
-        """True once no message will ever come again (the end of a recording); never for a live topic."""
+        """True once no message will come again (the end of a recording); never for a live topic."""
 
     def poll(self, timeout_s: float) -> Poll:
-        """The next messages and events, waiting at most `timeout_s`.
+        """Return the next messages and events, waiting at most `timeout_s`.
 
-        A partition that was revoked goes to nobody else before the next call; one that was lost may be another's.
-        What nobody can read comes as one message that is `missing`, in its place.
+        A partition that was revoked goes to no other worker before the next call; one that was lost may already have
+        another owner. Offsets that cannot be read come as one message that is `missing`, in their place.
+
         Raises BrokerUnavailable when the broker cannot be reached, SourceError when the topic is gone.
         """
 
     def seek(self, tp: TopicPartition, offset: int) -> None:
-        """Deliver from `offset` next. Only for an owned partition."""
+        """Deliver the partition from `offset` next. Only for an owned partition."""
 
     def pause(self, tps: Sequence[TopicPartition]) -> None:
-        """Deliver nothing of these until `resume`."""
+        """Deliver nothing of these partitions until `resume`."""
 
     def resume(self, tps: Sequence[TopicPartition]) -> None:
-        """Deliver again, from where delivery stopped or the last `seek`."""
+        """Deliver these partitions again, from where delivery stopped or the last `seek`."""
 
     def drained(self, tp: TopicPartition) -> bool:
-        """True if everything that the broker has of this partition now was delivered; False if nobody can say."""
+        """Return True if everything that the broker now has of this partition was delivered; False if not known."""
 
     def stands(self, tp: TopicPartition) -> bool:
-        """True while nothing of this partition comes because what is next cannot be read; it is tried now and then."""
+        """Return True while the partition is blocked, because its next message cannot be read.
+
+        The source tries to read it now and then.
+        """
 
     def lag(self, tp: TopicPartition, since: int = 0) -> int | None:
-        """Messages from the next one to be delivered, or from `since` if that is later, to the end of the log.
+        """Count the messages from the next one to be delivered, or from `since` if that is later, to the log's end.
 
-        The end is that of a few seconds ago at most, also while the partition is paused. None if it is not known now.
+        The log's end is at most a few seconds old, also while the partition is paused. None if it is not known now.
         Never raises.
         """
 
     def commit(self, offsets: Mapping[TopicPartition, int], note: str = "") -> None:
-        """Tell the broker the next offsets, without waiting: a hint for lag tools. Never raises.
+        """Commit the next offsets to the broker, without waiting: a hint for lag tools. Never raises.
 
-        `note` is kept beside them, where a broker can: the id of the root that has what comes before.
+        `note` is stored beside them, where a broker can: the id of the root that has the rows of the offsets before.
         """
 
     def close(self) -> None:
@@ -130,11 +134,19 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ServedBy:
-    """What rows say of the pair that served them. `pair` is its id, "" where nobody asked for one.
+    """The facts that rows state about the pair that served them.
 
-    `settings` is what the two fingerprints are hashes of, by name, as JSON has it; `places` says where what is named by
-    a hash there lies; `method` says in words how alpha is chosen. All are empty where nobody noted them. `config` is
-    the hash of the model's config.
+    `settings`, `places` and `method` are empty where they were not recorded.
+
+    Attributes:
+        classes: the C class names, in the order of indices.
+        model_fingerprint: hash of the model.
+        config_fingerprint: hash of the settings that alphas depend on.
+        pair: the pair's id; "" where it was not given one.
+        settings: what the two fingerprints are hashes of, by name, as JSON values.
+        places: by the names of `settings` that are hashes of files or folders, where these are.
+        method: how alpha is chosen, in words.
+        config: the hash of the model's config.
     """
 
     classes: tuple[str, ...]
@@ -148,7 +160,7 @@ class ServedBy:
 
     @property
     def key(self) -> PairKey:
-        """The pair."""
+        """The key of the pair."""
         return PairKey(self.pair, self.config)
 
 
@@ -156,34 +168,46 @@ class ServedBy:
 class Head:
     """The end of a partition's chain: where to read on, and what was known there.
 
-    `pending` are offsets below `next_offset` whose images were read but not yet in a committed batch; they are read
-    again. `states` maps a stream_id to its serialised adaptation state, `stream_table` says which streams have a place
-    (`adawise.worker.stream_table`), `alerts` which alerts are raised (`adawise.alerts`); both are empty if whoever
-    wrote the segment had none. `switches` say which pairs served from where on, the last of them the newest rows;
-    they are empty in segments of earlier versions. `newest` are the last messages of its rows, offset to the broker's
-    timestamp in milliseconds: what the broker has to have there. `tells` is when whoever wrote the segment told
-    results, see `When`.
+    Attributes:
+        next_offset: the first offset that the chain does not cover.
+        pending: offsets below `next_offset` whose images were read but are not in a committed batch; they are read
+            again.
+        states: serialised adaptation states, by stream_id.
+        segment: name of the newest segment; None before the first.
+        stream_table: which streams have a place (`adawise.worker.stream_table`); empty if the segment's writer had no
+            table.
+        alerts: which alerts are raised (`adawise.alerts`); empty if the segment's writer had none.
+        tells: when the segment's writer published results (`When`), or "".
+        switches: which pairs served from where on, the last of them the newest rows; empty in segments of earlier
+            versions.
+        newest: the last messages of the chain's rows, offset -> the broker's timestamp in milliseconds, which the
+            broker still has to have there.
+        holes: what is missing of the chain before this end.
+        is_counted: False if it is not known how many segments come before.
     """
 
     next_offset: int
     pending: tuple[int, ...] = ()
     states: Mapping[str, bytes] = field(default_factory=dict)
-    segment: str | None = None  # name of the newest segment, None before the first
+    segment: str | None = None
     stream_table: bytes = b""
     alerts: bytes = b""
     tells: str = ""
     switches: tuple[Switch, ...] = ()
-    newest: Mapping[int, int] = field(default_factory=dict, compare=False)  # of a head that was recovered
-    holes: Sequence[str] = field(default=(), compare=False)  # what is missing of the chain before it
-    is_counted: bool = field(default=True, compare=False)  # False where nobody knows how many segments are before it
+    newest: Mapping[int, int] = field(default_factory=dict, compare=False)  # set by recovery alone
+    holes: Sequence[str] = field(default=(), compare=False)
+    is_counted: bool = field(default=True, compare=False)
 
     @property
     def low_water(self) -> int:
-        """The first offset that still has to be read: what is sought at recovery and committed to the broker."""
+        """The first offset that still has to be read. Recovery reads on from it, and it is committed to the broker."""
         return min(self.pending, default=self.next_offset)
 
     def is_told_again(self, tells: When | None) -> bool:
-        """Whether results of the newest segment are to be told again: whoever was to tell them may have died before."""
+        """Return True if the results of the newest segment are to be published again.
+
+        The worker that was to publish them once they were durable may have died before.
+        """
         return tells is not None and "committed" in {tells, self.tells}
 
 
@@ -192,14 +216,25 @@ Served: TypeAlias = tuple[ImageBatch, Predictions, BatchTrace]
 
 @dataclass(frozen=True, slots=True)
 class SegmentDraft:
-    """All that a segment will hold: results of [head.next_offset, next_offset), less `pending`, plus the old pending.
+    """The content of a segment: results of [head.next_offset, next_offset), less `pending`, plus the old pending.
 
-    The invariant that recovery and `verify` rest on, over offsets of delivered messages:
+    Recovery and `verify` rely on this invariant, over offsets of delivered messages:
     `rows ∪ pending = head.pending ∪ [head.next_offset, next_offset)`, every (offset, index) once.
 
-    `attempt` is of this draft alone, and was named before its first row was served; "" leaves it to the sink. All of it
-    was served `by` one pair, the last of `switches`; None: the one that the sink was made with. `tells`: when its
-    results are told, "" for never.
+    Attributes:
+        tp: the partition.
+        next_offset: the offset at which the next segment begins.
+        pending: as in `Head`.
+        states: as in `Head`.
+        accepted: the served batches.
+        rejected: the images that were not accepted.
+        gaps: offsets without rows.
+        stream_table: as in `Head`.
+        alerts: as in `Head`.
+        attempt: a name that no other draft has, chosen before the first row was served; "" leaves it to the sink.
+        tells: when its results are published; "" for never.
+        by: the one pair that served all of it, the last of `switches`; None: the pair that the sink was made with.
+        switches: as in `Head`.
     """
 
     tp: TopicPartition
@@ -219,9 +254,14 @@ class SegmentDraft:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """What came of `Sink.commit`. `won` is False if another worker wrote that segment: adopt `head`, drop the rest.
+    """The result of `Sink.commit`.
 
-    `seconds` is how long it took, nan if nobody looked.
+    Attributes:
+        head: the end of the chain now.
+        won: False if another worker wrote that segment; then adopt `head` and drop the draft.
+        rows: rows of the segment.
+        size_bytes: bytes of the segment.
+        seconds: how long the commit took; nan if it was not measured.
     """
 
     head: Head
@@ -232,27 +272,29 @@ class Commit:
 
 
 class Sink(Protocol):
-    """A chain of segments for each partition. A segment is created whole, once, or not at all."""
+    """A store with a chain of segments for each partition. A segment is created whole and once, or not at all."""
 
     @property
     def root_id(self) -> str:
-        """Which output it is; "" before it was checked."""
+        """The id of the output; "" before `check`."""
 
     def check(self) -> None:
-        """Prove that the store creates only what is absent. Raises SettingsError (with the remedy) if not."""
+        """Check that the store refuses to create what exists. Raises SettingsError (with the remedy) if it does not."""
 
     def began(self, topic: str, identity: TopicIdentity) -> TopicIdentity:
-        """The topic as it was when the first of its chains began, which is `identity` if none has.
+        """Return the topic as it was when the first of its chains began, which is `identity` if none has.
 
         Partitions beyond those that it had then were added later, and every message in them is new.
+
         Raises ChainError if `identity` is another topic, StoreUnavailable.
         """
 
     def recover(self, tp: TopicPartition, identity: TopicIdentity, origin: int) -> Head:
-        """Walk the chain to its head; without a chain, claim `origin` for it (whoever claimed first is right).
+        """Walk the chain to its head; without a chain, claim `origin` as its beginning (the first claim holds).
+
+        Safe to call for a partition that this worker owned before.
 
         Raises ChainError if the chain was written from another topic or is damaged, and StoreUnavailable.
-        Safe to call for a partition that this worker owned before.
         """
 
     def commit(self, draft: SegmentDraft) -> Commit:
@@ -264,20 +306,23 @@ class Sink(Protocol):
         """
 
     def newest(self, tp: TopicPartition) -> Sequence[Told]:
-        """The rows of the newest segment of a recovered partition, batch by batch; nothing before the first.
+        """Return the rows of the newest segment of a recovered partition, batch by batch; none before the first.
 
         Raises ChainError, StoreUnavailable.
         """
 
     def forget(self, tp: TopicPartition) -> None:
-        """Free what is held of a partition that this worker does not own any more; it may be recovered again."""
+        """Free the memory of a partition that this worker no longer owns; it may be recovered again."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Told:
-    """Something to be told: a served batch, a frame that was not accepted, either as rows of a segment, or an alert.
+    """Something that is published on the topic of results: rows or an alert.
 
-    `attempt` is that of the draft, or of the segment, which has it. `by` is what served; None: who tells knows it.
+    Attributes:
+        attempt: the name of the draft or segment that has it.
+        what: a served batch, a frame that was not accepted, rows read from a segment, or an alert.
+        by: the pair that served it; None: the publisher knows it.
     """
 
     attempt: str
@@ -286,7 +331,7 @@ class Told:
 
     @property
     def rows(self) -> int:
-        """How many rows it tells; an alert is about some, and tells none."""
+        """The number of rows that it publishes; 0 for an alert."""
         if isinstance(self.what, tuple):
             return len(self.what[0])
         if isinstance(self.what, Alert):
@@ -295,42 +340,46 @@ class Told:
 
 
 When: TypeAlias = Literal["early", "committed"]
-"""When results are told: once they are served, or once they are durable. Alerts are told once they are durable."""
+"""When results are published: once they are served, or once they are durable. Alerts always wait until durable."""
 
 
 class Results(Protocol):
-    """Where what becomes of images is told beside the chain. At least once, in order; never blocks but where it says.
+    """A publisher of results and alerts beside the chain: at least once, in order. It blocks only where it says so.
 
-    The caller sees to it that early results are settled before their segment is created, and committed ones and alerts
-    of a segment before the next one is; whoever recovers a partition tells those of its newest segment again.
+    The caller ensures that early results are settled before their segment is created, and that committed results and
+    alerts of a segment are settled before the next segment is created. The worker that recovers a partition publishes
+    those of its newest segment again.
     """
 
     @property
     def when(self) -> When | None:
-        """None: nobody wants to be told anything."""
+        """The time at which results are published; None: never."""
 
     @property
     def in_flight_bytes(self) -> int:
-        """Of what was taken and is not acknowledged."""
+        """Bytes of results that were taken and are not acknowledged."""
 
     def send(self, told: Told, *, wait: bool) -> bool:
-        """Take it, if there is room, or `wait` for that; False if it was not taken.
+        """Take a result if there is room, or `wait` for room; return False if it was not taken.
 
-        Raises BrokerUnavailable; then it was not taken whole, and is to be sent again.
+        Raises BrokerUnavailable if it was not taken whole; then it is to be sent again.
         """
 
     def settled(self, *, wait: bool) -> bool:
-        """True if all that was taken is acknowledged, or is after a `wait`. Raises BrokerUnavailable: call it again."""
+        """Return True if all that was taken is acknowledged; with `wait`, wait until it is.
+
+        Raises BrokerUnavailable; then it is to be called again.
+        """
 
     def hurry(self, within_s: float) -> None:
-        """The caller ends soon: from now on all waits together, to `close`, take no longer than that."""
+        """Bound all waits together, from now to the end of `close`, by `within_s`, because the caller ends soon."""
 
     def close(self) -> None:
-        """Settle and free. May be called twice."""
+        """Settle and free everything. May be called twice."""
 
 
 class DeadLetters(Protocol):
-    """Where messages go that could not be read at all. At least once."""
+    """A publisher of dead letters, the messages that could not be read at all: at least once."""
 
     def send(self, message: Message, frame: Frame) -> None:
         """Send the original bytes with the reason in `frame`. Blocks when too many bytes are in flight."""
@@ -339,10 +388,10 @@ class DeadLetters(Protocol):
         """Return when everything sent is acknowledged. Raises BrokerUnavailable if that takes too long."""
 
     def hurry(self, within_s: float) -> None:
-        """As of `Results`."""
+        """Bound all waits, as `Results.hurry` does."""
 
     def close(self) -> None:
-        """Flush and free. May be called twice."""
+        """Flush and free everything. May be called twice."""
 
 
 class Classifier(Protocol):
@@ -353,8 +402,13 @@ class Classifier(Protocol):
         """The grid, ascending, from 0 (zero-shot) to 1 (fine-tuned)."""
 
     def evaluate(self, asked: Mapping[int, Sequence[Tensor]]) -> Mapping[int, Tensor]:
-        """Logits of what is asked for at each alpha, by its index in `alphas`; one wait for a device in all.
+        """Return the logits of the images that are asked for at each alpha, waiting for the device only once.
 
-        Images: one or more uint8 `[n, 3, S, S]`, N >= 1 in all -> float32 `[N, C]` on the processor, in their order.
-        Row i depends on image i and on the alpha alone, bit for bit, whatever else is in the call.
+        Row i of a result depends on image i and on the alpha alone, bit for bit, whatever else is in the call.
+
+        Args:
+            asked: by an alpha's index in `alphas`, one or more tensors of uint8 `[n, 3, S, S]`, N >= 1 images in all.
+
+        Returns:
+            By the same index, float32 `[N, C]` in CPU memory, in the order of the images.
         """

@@ -1,6 +1,6 @@
-"""The values that travel down the stream: message -> frames -> batch -> predictions and trace.
+"""The values that pass through the pipeline: message -> frames -> batch -> predictions and trace.
 
-Frozen, without behaviour beyond the off-by-one of `next_offset`. Nothing here knows where a value came from or goes.
+They are frozen, and almost without behaviour. Nothing here knows where a value came from or where it goes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int32]
 
 STATISTICS = ("luminance", "contrast", "gradient", "laplacian", "colourfulness")
-"""What `Frame.statistics` are, in order: logarithms of light, contrast, sharpness, texture and colour of the pixels."""
+"""The appearance statistics in `Frame.statistics`, in order.
+
+They are logarithms of measures of the light, contrast, sharpness, texture and colour of the pixels.
+"""
 
 _LATEST_MS = 1000 * int(datetime(2200, 1, 1, tzinfo=UTC).timestamp())
 
@@ -40,11 +43,11 @@ class TopicPartition(NamedTuple):
 
 
 BatchEnds = Mapping[TopicPartition, Mapping[str, tuple[Sequence[int], Sequence[int]]]]
-"""By partition and stream, the offsets of the first and of the last image of each batch, both ascending."""
+"""The offsets of the first and of the last image of each batch, both ascending, by partition and stream."""
 
 
 class Gap(NamedTuple):
-    """Offsets `[first, until)` that have no rows, and why."""
+    """The offsets `[first, until)`, which have no rows, and the reason."""
 
     first: int
     until: int
@@ -52,19 +55,23 @@ class Gap(NamedTuple):
 
     @classmethod
     def of(cls, stored: Sequence[Any]) -> Gap:
-        """From JSON; where no reason is stored, it is the one that once was the only one."""
+        """Make a gap from its JSON; without a stored reason it is `deleted`, once the only one."""
         first, until, *reason = stored
         return cls(first, until, *map(Lost, reason))
 
     def stored(self) -> list[Any]:
-        """For JSON."""
+        """Return the gap's JSON, as `of` reads it."""
         return [self.first, self.until] if self.reason == Lost.DELETED else [*self]
 
 
 class Switch(NamedTuple):
-    """From where on a pair of models serves a partition: images from `first` on, and those that were `pending` then.
+    """The point from which on a pair of models serves a partition.
 
-    `pair` is the pair's id. `keeps`: streams went on from what they had learned with the pair before.
+    Attributes:
+        first: the first offset that it serves.
+        pending: earlier offsets that it serves too, because they were pending then.
+        pair: the pair's id.
+        keeps: streams went on from the states that they had learned with the pair before.
     """
 
     first: int
@@ -73,32 +80,35 @@ class Switch(NamedTuple):
     keeps: bool = False
 
     def serves(self, offset: int) -> bool:
-        """True unless the image at this offset was served before."""
+        """Return True unless the image at this offset was served before the switch."""
         return offset >= self.first or offset in self.pending
 
 
 class PairKey(NamedTuple):
-    """Which pair of models it is: its id, which is a hash of what it holds, and the hash of its model's config.
+    """The key of a pair of models: its id, which is a hash of its content, and the hash of its model's config.
 
-    The id leaves the config out, or each pair of an earlier version would be another one. `config` is "" where nothing
-    says it: in a chain, and in what an earlier version wrote.
+    The id does not cover the config, so that pairs keep the ids that earlier versions gave them. `config` is "" where
+    it is not stated: in a chain, and in what an earlier version wrote.
     """
 
     id: str
     config: str = ""
 
     def matches(self, other: PairKey) -> bool:
-        """Return whether both are the same pair, as far as both name their config."""
+        """Return True if both are the same pair; configs are compared only if both state one."""
         return self.id == other.id and ("" in (self.config, other.config) or self.config == other.config)
 
 
 def stated_ms(timestamp_ms: int | None) -> int:
-    """A broker's timestamp, or -1 (not stated) for one beyond 1970-2199: producers set it, and may write any number."""
+    """Return a broker's timestamp in milliseconds, or -1 (not stated) if it is none of 1970 to 2199.
+
+    Producers set timestamps, and may write any number.
+    """
     return -1 if timestamp_ms is None or not 0 <= timestamp_ms < _LATEST_MS else timestamp_ms
 
 
 def told(timestamp_ms: int) -> str:
-    """A broker's timestamp in milliseconds, for people."""
+    """Return a broker's timestamp in milliseconds as text for people."""
     if timestamp_ms < 0:
         return "an unknown time"
     try:
@@ -109,7 +119,10 @@ def told(timestamp_ms: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """Why the offsets from `first` to that of the message are not delivered, one by one; `detail` is for people."""
+    """The reason why the offsets from `first` to that of the message are not delivered as messages of their own.
+
+    `detail` is for people.
+    """
 
     first: int
     reason: Lost
@@ -118,9 +131,19 @@ class Missing:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One record as the broker delivered it; `timestamp_ms` is the broker's, since the epoch, -1 if it has none.
+    """One record as the broker delivered it.
 
-    With `missing` it is none, but stands for those that nobody can read, of which it has the last offset.
+    With `missing`, it is no record: it takes the place of offsets that cannot be read, and has the last of them.
+
+    Attributes:
+        topic: its topic.
+        partition: its partition.
+        offset: its offset.
+        key: its key, which names the stream.
+        value: its bytes; None for a tombstone.
+        headers: names and values.
+        timestamp_ms: the broker's timestamp in milliseconds since the epoch, -1 if it has none.
+        missing: why there is no record.
     """
 
     topic: str
@@ -134,12 +157,12 @@ class Message:
 
     @property
     def next_offset(self) -> int:
-        """The offset to commit once this message is done: the one after it."""
+        """The offset after this message, which is the one to commit once the message is done."""
         return self.offset + 1
 
     @property
     def topic_partition(self) -> TopicPartition:
-        """Where the message lies."""
+        """The partition that the message is in."""
         return TopicPartition(self.topic, self.partition)
 
     @override
@@ -149,7 +172,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True, order=True)
 class RowId:
-    """The identity of one image, stable for ever: labels that come later are joined by it."""
+    """The identity of one image, stable for ever. Labels that come later are joined by it."""
 
     topic: str
     partition: int
@@ -165,18 +188,26 @@ class RowId:
 class Frame:
     """One image of a message. Exactly one of `image` and `reason` is set.
 
-    `image` is uint8 `[3, S, S]`, resized and cropped, not yet normalised; `statistics` are float32 `[5]`, of its pixels
-    (`decode.statistics`). `captured_at_us` is in microseconds since the epoch, `kafka_timestamp_ms` in milliseconds.
-    `meta` is what its producer says beside that, and the trace that it belongs to (`decode.trace_context`).
-    `note` is what its producer got wrong without harm to the image. `stream_id` is None only for a rejected frame whose
-    stream is unknown.
+    Attributes:
+        row_id: its identity.
+        kafka_timestamp_ms: the message's timestamp in milliseconds since the epoch, -1 if it has none.
+        stream_id: its stream; None only for a rejected frame whose stream is unknown.
+        image: uint8 `[3, S, S]`, resized and cropped, not yet normalised.
+        reason: why it was rejected or, for missing offsets, lost.
+        detail: the reason in words.
+        frame_id: the producer's name for it.
+        captured_at_us: when it was captured, by its producer, in microseconds since the epoch.
+        true_label: its label, if the producer states one.
+        meta: other facts that its producer states, and the trace that it belongs to (`decode.trace_context`).
+        note: a mistake of its producer that does no harm to the image.
+        statistics: appearance statistics of its pixels, float32 `[5]` (`decode.statistics`).
     """
 
     row_id: RowId
     kafka_timestamp_ms: int
     stream_id: str | None
     image: Tensor | None = None
-    reason: Reason | Lost | None = None  # the latter for what is missing
+    reason: Reason | Lost | None = None
     detail: str | None = None
     frame_id: str | None = None
     captured_at_us: int | None = None
@@ -187,7 +218,7 @@ class Frame:
 
 
 def status_of(frame: Frame) -> str:
-    """The column `status` of a frame."""
+    """Return the value of a frame's column `status`: `accepted`, `rejected` or `skipped`."""
     if frame.image is not None:
         return "accepted"
     return "skipped" if frame.reason is Reason.TOMBSTONE else "rejected"
@@ -195,10 +226,13 @@ def status_of(frame: Frame) -> str:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DecodedMessage:
-    """What `decode` made of one message: one frame per image, in order of index; at least one, unless it is `missing`.
+    """The result of decoding one message.
 
-    `is_batch`: the producer sent a batch, which is adapted as it was sent; single images are gathered by the worker.
-    `dead`: the message as a whole could not be read, and belongs in the dead-letter topic.
+    Attributes:
+        message: the message.
+        frames: one per image, in order of index; at least one, unless the message is `missing`.
+        is_batch: the producer sent a batch, which is adapted as it was sent. Single images are gathered by the worker.
+        dead: the message as a whole could not be read, and is sent as a dead letter.
     """
 
     message: Message
@@ -209,7 +243,7 @@ class DecodedMessage:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ImageBatch:
-    """Images of one stream that share one alpha: uint8 `[N, 3, S, S]`, `frames[i]` describes `images[i]`."""
+    """Images of one stream that share one alpha: uint8 `[N, 3, S, S]`. `frames[i]` describes `images[i]`."""
 
     stream_id: str
     frames: tuple[Frame, ...]
@@ -221,10 +255,10 @@ class ImageBatch:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Predictions:
-    """What is served for a batch of N images; class indices into the class list, probabilities in [0, 1].
+    """The served predictions of a batch of N images: indices into the class list, and probabilities in [0, 1].
 
-    `endpoint_index` and `endpoint_confidence` are `[2, N]`, row 0 zero-shot (alpha 0), row 1 fine-tuned (alpha 1), for
-    the images on which that endpoint was evaluated; elsewhere -1 and nan.
+    Row 0 of `endpoint_index` and `endpoint_confidence` is zero-shot (alpha 0), row 1 fine-tuned (alpha 1), for the
+    images on which that endpoint was evaluated. They are -1 and nan for the others.
     """
 
     top_index: IntArray  # [N, k], best first
@@ -236,9 +270,9 @@ class Predictions:
 
 @dataclass(frozen=True, slots=True)
 class RowResult:
-    """One row of the output as it is told beside it; the names are those of its columns.
+    """One row of the output as it is published as a result; the names are those of the columns.
 
-    What was not evaluated is None, and all that the model says where the image was not accepted.
+    Values that were not evaluated are None, as are all predictions of an image that was not accepted.
     """
 
     row_id: RowId
@@ -265,14 +299,24 @@ class RowResult:
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """That a rule holds of a camera now, or does not any more (`raised`). Times in microseconds since the epoch.
+    """A change of an alert: a rule holds for a camera now (`raised`), or does not hold any more.
 
-    With the rule and the camera, `row_id` is its identity: of the image that raised it, or the last message of a silent
-    camera. `at` is the image that changed it, None if none did; `label` and `confidence` are of the one that raised it.
+    Attributes:
+        rule: the name of the rule.
+        kind: the rule's kind, `label` or `silence`.
+        raised: True if the rule holds now.
+        stream_id: the camera.
+        row_id: the image that raised the alert, or the last message of a silent camera. With the rule and the camera,
+            it identifies the alert.
+        cause: why it changed, as a stable word.
+        at: the image that changed the alert; None if none did.
+        at_us: when it changed, in microseconds since the epoch.
+        label: the label of the image that raised it.
+        confidence: the probability of that label.
     """
 
     rule: str
-    kind: str  # label or silence
+    kind: str
     raised: bool
     stream_id: str
     row_id: RowId
@@ -285,7 +329,7 @@ class Alert:
 
 @dataclass(frozen=True, slots=True)
 class TrialRecord:
-    """One trial as the trace keeps it: alpha, how many images it saw, the objective (nats; nan if not finite)."""
+    """One trial in the trace: an alpha, the number of images evaluated, the objective (nats; nan if not finite)."""
 
     alpha: float
     images: int
@@ -294,7 +338,10 @@ class TrialRecord:
 
 @dataclass(frozen=True, slots=True)
 class Shadow:
-    """What a staged pair would have served for a batch; `agreement` is the share of images with the same label."""
+    """The result that a staged pair would have served for a batch.
+
+    `agreement` is the share of images on which its label is the served one.
+    """
 
     pair: str
     agreement: float
@@ -305,7 +352,10 @@ class Shadow:
 
 @dataclass(frozen=True, slots=True)
 class BatchTrace:
-    """How alpha was chosen for one batch. All but `milliseconds` is a function of (state, batch, settings)."""
+    """The record of how alpha was chosen for one batch.
+
+    Everything except `milliseconds` and `predicted_at_us` is a function of (state, batch, settings).
+    """
 
     topic: str
     partition: int
@@ -322,15 +372,15 @@ class BatchTrace:
     objective: float
     posterior_mean: float
     posterior_sd: float
-    trigger: str  # why alternatives were tried, or "none"
+    trigger: str  # why other alphas were tried, or "none"
     reset: str | None  # why the state was reset, if it was
     forward_equivalents: float
-    audit_regret: float = float("nan")  # what an audit found another alpha to be lower by; nan without an audit
+    audit_regret: float = float("nan")  # by how much an audit found another alpha's objective lower; nan: no audit
     milliseconds: Mapping[str, float] = field(default_factory=dict)  # this batch's share of "forward" and "search"
-    predicted_at_us: int | None = None  # since the epoch, by the clock of the worker; a column of the rows alone
-    statistics: Mapping[str, float] = field(default_factory=dict)  # the columns NAME_mean and NAME_variance; or none
+    predicted_at_us: int | None = None  # since the epoch, by the worker's clock; a column of the rows only
+    statistics: Mapping[str, float] = field(default_factory=dict)  # columns NAME_mean and NAME_variance; may be empty
     shadow: Shadow | None = None  # of a pair that was staged then
     rejected: int | None = None  # images of the stream since its batch before; None where an earlier version read them
-    condition: int | None = None  # the number that the stream's search gave it; None where it has none
-    returned: bool | None = None  # True if the stream was in it before
-    alarm: bool | None = None  # True if alpha is kept from where the objective would have it; None: nobody looks
+    condition: int | None = None  # the number of the condition, by the stream's search; None without conditions
+    returned: bool | None = None  # True if the stream was in the condition before
+    alarm: bool | None = None  # True if alpha is kept from the objective's minimum; None: the strategy has no alarm

@@ -1,4 +1,4 @@
-"""How durations, sizes and counts are written for people."""
+"""Durations, sizes and counts as text for people."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ _SIZES = (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20))
 
 
 def as_duration(seconds: float) -> str:
-    """Return a duration in the largest unit of which there are two, as 12 s, 5 min, 3 h, 2 days."""
+    """Return a duration in the largest unit of which it has at least two, such as 12 s, 5 min, 3 h or 2 days."""
     for length, unit, _ in _DURATIONS:
         if seconds >= 2 * length:
             return f"{seconds / length:.0f} {unit}"
@@ -15,9 +15,9 @@ def as_duration(seconds: float) -> str:
 
 
 def as_long_duration(seconds: float) -> str:
-    """Return a duration in words, as 1 hour, 90 minutes, 3 days.
+    """Return a duration in words, such as 1 hour, 90 minutes or 3 days.
 
-    The unit is the largest of which there is a whole number, or two and more.
+    The unit is the largest of which the duration is a whole number, or at least two.
     """
     for length, _, unit in _DURATIONS:
         if seconds >= 2 * length or (seconds and seconds % length == 0):
@@ -26,7 +26,7 @@ def as_long_duration(seconds: float) -> str:
 
 
 def as_size(count: float) -> str:
-    """Return a number of bytes in the largest unit of which there is one, as 3.4 GiB."""
+    """Return a number of bytes in the largest unit of which it has at least one, such as 3.4 GiB."""
     for unit, of in _SIZES:
         if count >= of:
             return f"{count / of:.1f} {unit}"
@@ -34,5 +34,5 @@ def as_size(count: float) -> str:
 
 
 def counted(count: int, one: str, several: str = "") -> str:
-    """Return a count with its noun, as 1 batch or 2,000 batches; `several` where the plural is not formed by an s."""
+    """Return a count with its noun, such as 1 batch or 2,000 batches; `several` is a plural that is not `one` + s."""
     return f"{count:,} {one if count == 1 else several or one + 's'}"

@@ -1,1 +1,1 @@
-"""The loop from a message to a committed segment, and what only it uses."""
+"""The worker's loop, from a message to a committed segment, and the parts that only the loop uses."""

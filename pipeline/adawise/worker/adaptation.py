@@ -1,4 +1,7 @@
-"""One round: a batch of each of many streams is adapted, predicted and traced together. Pure but for the stopwatch."""
+"""One round of adaptation: one batch from each of many streams is adapted, predicted and traced together.
+
+The code is pure, except that it reads clocks to fill the timings of the trace.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ from adawise.records import STATISTICS, BatchTrace, Frame, ImageBatch, Predictio
 
 @dataclass(frozen=True, slots=True)
 class Adapted:
-    """What became of one batch; `error` is why its search failed, None if it did not (see `Outcome`)."""
+    """The results of one batch. `error` is the exception of a failed search, None if it did not fail (`Outcome`)."""
 
     predictions: Predictions
     trace: BatchTrace
@@ -31,9 +34,13 @@ class Adapted:
 
 @dataclass(frozen=True)
 class Adaptation:
-    """The method as the worker uses it.
+    """The adaptation method as the worker uses it.
 
-    `temperatures` are per alpha of the classifier's grid, for what is served: the card's, or all 1.
+    Attributes:
+        strategy: how alpha is searched.
+        classifier: the model pair.
+        temperatures: one per alpha of the classifier's grid, applied to the served predictions: the card's, or all 1.
+        top_k: how many classes of each image are served.
     """
 
     strategy: Strategy
@@ -42,9 +49,16 @@ class Adaptation:
     top_k: int
 
     def run(self, batches: Sequence[ImageBatch], states: Sequence[StreamState]) -> list[Adapted]:
-        """Choose an alpha for each batch from its stream's state, and predict with it; at most one batch a stream.
+        """Choose an alpha for each batch from its stream's state, and predict with it.
 
-        A search that raises costs its own batch only, which is served at the alpha that streams start at.
+        A search that raises affects its own batch only: that batch is served at the alpha at which streams start.
+
+        Args:
+            batches: at most one batch per stream.
+            states: the state of each batch's stream, in the same order.
+
+        Returns:
+            The results, in the order of the batches.
         """
         started = time.perf_counter()
         forward_s = 0.0
@@ -71,6 +85,7 @@ class Adaptation:
         images = sum(len(batch) for batch in batches)
         passed = sum(trial.images for outcome in outcomes for trial in outcome.trials)
         adapted = []
+        # The measured seconds are shared out: forwards by images evaluated, the search by images served.
         for batch, state, outcome, predictions, look in zip(batches, states, outcomes, results, looks, strict=True):
             forwards = sum(trial.images for trial in outcome.trials)
             milliseconds = {
@@ -133,7 +148,7 @@ class Adaptation:
 
 
 def _appearance(look: Mapping[str, float], images: int) -> Appearance | None:
-    """The moments of a batch as a search wants them."""
+    """Return the moments of a batch in the form that a search takes; None if the batch has no statistics."""
     if not look:
         return None
     mean, variance = ([look[f"{name}_{moment}"] for name in STATISTICS] for moment in ("mean", "variance"))
@@ -141,9 +156,10 @@ def _appearance(look: Mapping[str, float], images: int) -> Appearance | None:
 
 
 def moments(frames: Sequence[Frame]) -> dict[str, float]:
-    """Mean and variance of the statistics over these images, by column; nothing if one has none.
+    """Return the mean and variance of each appearance statistic over these images, by column name.
 
-    The variance is of these images, not an estimate: 0 for one. Sums are exact, so that their order does not matter.
+    The result is empty if an image has no statistics. The variance is the population variance of these images, so it is
+    0 for a single one. Sums are exact, so that the order of the images does not matter.
     """
     known = [frame.statistics.tolist() for frame in frames if frame.statistics is not None]
     if len(known) < len(frames):

@@ -1,4 +1,4 @@
-"""Bounded memory: the source is paused while too much is in hand, and resumed at half of it."""
+"""Bounded memory: the source is paused while the worker holds too much, and resumed once it holds clearly less."""
 
 from __future__ import annotations
 
@@ -20,19 +20,25 @@ _FULL = (
     "more streams than limits.streams: those heard least begin anew when they come back; raise it, spread streams over "
     "more partitions, or look who sends under new names"
 )
-_BACKLOG = 0.25  # of the bytes: messages that could be decoded and wait for their turn, in a fair order
-_MESSAGES = 0.75  # all messages; the rest is for images at least
-_EAGER = 0.125  # images of batches that may not be complete; above, only ripe messages are decoded
-_OPEN = 0.1875  # images of open batches; above, the newest wait as messages again
-_WAITING, _LEFT = 0.75, 0.5  # of the rows: above, they are written before their segments are due; below, all is well
-_AGAIN = 0.875  # of a bound on what need not become less by itself: below, reading goes on
+# Shares of `Limits.inflight_bytes`.
+_BACKLOG = 0.25  # most for messages that could be decoded now and wait for their turn
+_MESSAGES = 0.75  # most for all messages; the rest is reserved for images
+_EAGER = 0.125  # above this many bytes of images, only messages whose batch is ready to be decoded are decoded
+_OPEN = 0.1875  # above this many bytes of images in open batches, the newest go back to waiting as messages
+# Shares of `Limits.uncommitted_rows`: above the first, rows are written before their segments are due; writing and
+# pausing end below the second.
+_WAITING, _LEFT = 0.75, 0.5
+_AGAIN = 0.875  # reading resumes below this share of _MESSAGES; messages of incomplete batches may never become fewer
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What the worker holds at most: bytes under decode or waiting for the model, rows not yet committed.
+    """Bounds on what the worker holds.
 
-    `round_images`: images gathered before the model runs, so that forwards are full.
+    Attributes:
+        inflight_bytes: bytes under decode or waiting for the model.
+        uncommitted_rows: rows that are not committed yet.
+        round_images: images that are gathered before the model runs, so that forwards are full.
     """
 
     inflight_bytes: int
@@ -42,17 +48,25 @@ class Limits:
 
 @dataclass
 class Backpressure:
-    """Holds the source back by the limits.
+    """Pauses and resumes the partitions of the source, so that the worker stays within its limits.
 
-    A partition is paused for its own messages. Those that could be decoded may take a quarter, those that wait for
-    their batch too three. A partition with more than half of an equal share is paused once less than that is left for
-    each of the others: so one alone may have it all, and no backlog takes the room of another. All are paused for what
-    is nobody's own: rows that the store does not take, and the recording. Images pause nobody: where there is no room
-    for them, nothing is decoded, and messages wait.
+    A partition is paused for its own messages. Messages that could be decoded now may take a quarter of the bytes;
+    together with those that wait for their batch, they may take three quarters. A partition that uses more than half of
+    an equal share is paused once less than half a share is left for each of the others. So a partition that is alone
+    may use everything, and no backlog takes the room of another partition. All partitions are paused for what belongs
+    to none of them: rows that the store does not take, and the recording. Images pause no partition: where there is no
+    room for them, nothing is decoded, and messages wait.
 
-    No batch waits for ever. Ripe messages are decoded, since open batches leave room for them: above their share they
-    become messages again. If nothing is ripe in any partition that is full, the oldest batches of the fullest are
-    closed early.
+    No batch waits for ever. Ready messages are decoded, since open batches leave room for them: above their share, the
+    images of open batches are dropped and wait as messages again. If nothing is ready in any partition that is full,
+    the oldest batches of the fullest partition are closed early.
+
+    Attributes:
+        limits: the bounds.
+        source: the source that is paused and resumed.
+        prefetch: the decode pool.
+        recorder: the recording, whose memory counts too.
+        closed_early: batches that were closed early since the start.
     """
 
     limits: Limits
@@ -61,35 +75,36 @@ class Backpressure:
     recorder: WriteAheadRecorder
     _paused: set[TopicPartition] = field(default_factory=set)
     _all: bool = False
-    _evicted: dict[TopicPartition, int] = field(default_factory=dict)  # as was told last
+    _evicted: dict[TopicPartition, int] = field(default_factory=dict)  # evicted streams at the last warning
     _message_bytes: int = 0
-    closed_early: int = 0  # batches, since the start
+    closed_early: int = 0
 
     @property
     def is_all_paused(self) -> bool:
-        """True while nothing is read because rows or the recording are not written quickly enough."""
+        """True while nothing is read, because rows or the recording are not written quickly enough."""
         return self._all
 
     def is_paused(self, tp: TopicPartition) -> bool:
-        """True while the partition is not read."""
+        """Return True while the partition is paused."""
         return tp in self._paused
 
     def held_bytes(self, works: Iterable[PartitionWork]) -> int:
-        """Of messages, as of the last step, and of decoded images."""
+        """Return the bytes of messages, as of the last step, and of decoded images."""
         return self._message_bytes + sum(work.gathering.image_bytes for work in works)
 
     def begin(self, tp: TopicPartition) -> None:
-        """It is read from now on, as soon as there is room; the source has paused it."""
+        """Note a partition that the source has paused: `apply` resumes it as soon as there is room."""
         self._paused.add(tp)
 
     def apply(self, owned: Mapping[TopicPartition, PartitionWork]) -> None:
-        """Pause or resume by what is in hand now; to be called once a step."""
+        """Pause or resume partitions by what the worker holds now; to be called once a step."""
         for tp, work in owned.items():
-            if work.evicted > 2 * self._evicted.get(tp, 0):  # a flood is told in a few lines
+            if work.evicted > 2 * self._evicted.get(tp, 0):  # log again only once the number has doubled
                 self._evicted[tp] = work.evicted
                 _log.warning(
                     "streams_evicted", topic=tp.topic, partition=tp.partition, evicted=work.evicted, note=_FULL
                 )
+        # `waiting` is not decoded; of that, `backlog` could be decoded now; `messages` includes those kept with images.
         waiting = {tp: self.prefetch.waiting_bytes(tp) + work.letter_bytes for tp, work in owned.items()}
         backlog = {tp: max(0, size - owned[tp].gathering.ripening.unripe_bytes) for tp, size in waiting.items()}
         messages = {tp: size + owned[tp].gathering.open.kept_bytes for tp, size in waiting.items()}
@@ -109,11 +124,15 @@ class Backpressure:
             self.source.resume(list(resume))
         self._paused = (self._paused | pause) - resume
         self._make_room(owned)
-        if full and full <= stuck and not self._all:  # nothing will make room, and nothing more would ever come
+        # Every full partition only has messages that wait for more of their batch, and none will be read: a deadlock.
+        if full and full <= stuck and not self._all:
             self._close_early(owned[max(full, key=lambda tp: messages[tp])])
 
     def to_write(self, works: Iterable[PartitionWork]) -> set[TopicPartition]:
-        """The fullest partitions, if too many rows wait in all of them: no segment is due while each has but a few."""
+        """Return the fullest partitions, to be written before they are due, if too many rows wait in all of them.
+
+        With many partitions the rows can be too many although each has too few for a segment to be due.
+        """
         waiting = [work for work in works if not work.is_sealed]
         rows, most = sum(work.rows for work in waiting), self.limits.uncommitted_rows
         if not self._all and rows <= _WAITING * most:
@@ -127,7 +146,7 @@ class Backpressure:
         return found
 
     def is_full(self, works: Iterable[PartitionWork]) -> bool:
-        """True if no more images are to be taken; where there is room, it is for those that are decoded next."""
+        """Return True if there is no room for more images; also give the room that is left to the decode pool."""
         most = self.limits.inflight_bytes
         messages = min(max(self._message_bytes, int(_BACKLOG * most)), int(_MESSAGES * most))
         images = sum(work.gathering.image_bytes for work in works)
@@ -135,10 +154,10 @@ class Backpressure:
         return most - messages - images <= 0
 
     def _make_room(self, owned: Mapping[TopicPartition, PartitionWork]) -> None:
-        """See that open batches leave room for images: nothing more would ever come to complete them.
+        """Keep room for the images that complete open batches: without it, the batches would never become complete.
 
-        Those of the partition that has the most, so that none has to suffer for the names of another. What takes less
-        room as a message becomes one again; what does not is closed early if it takes all.
+        The partition that has most gives first, so that none suffers from the many stream names of another. Images that
+        take less room as messages become messages again. If images still take all the room, batches are closed early.
         """
         works = owned.values()
         too_many = sum(work.gathering.open.image_bytes for work in works) - int(_OPEN * self.limits.inflight_bytes)
@@ -168,9 +187,11 @@ class Backpressure:
 def _shared(
     sizes: Mapping[TopicPartition, int], most: float, *, again: float
 ) -> tuple[set[TopicPartition], set[TopicPartition]]:
-    """Who has to stop so that half of an equal share of `most` bytes is left for each other; and who may go on.
+    """Return the partitions that have to pause and those that may resume, so that they share `most` bytes.
 
-    The latter once all together, or its own, is `again` times what made it stop.
+    A partition has to pause if it uses more than half of an equal share, and less than that is left for each of the
+    others. It may resume once all together are below `again` times the bound that paused it, or once it uses less than
+    a quarter of an equal share.
     """
     half, total = most / (2 * max(1, len(sizes))), sum(sizes.values())
     lacking = sum(max(0.0, half - size) for size in sizes.values())

@@ -1,14 +1,16 @@
-"""Frames of one partition -> batches per stream. Pure: time is an argument.
+"""Grouping of the frames of one partition into batches per stream. Pure: time is an argument.
 
 Where a batch ends must depend on the stream alone, not on which cameras share its partition, when a segment was cut
-or which worker read it; else a replay would find other batches and other alphas. So a batch ends by count, or when
+or which worker read it. Otherwise a replay would find other batches and other alphas. So a batch ends by count, or when
 the next frame of the stream was produced more than `max_age_s` after its first. A silent stream would wait for ever
-for that frame: its batch is closed by the clock, once the broker says that nothing is left to read and the same age has
-passed here, with some grace for frames under way. A replay finds the same end by the next timestamp. So the promise
-that a replay cuts alike holds for frames that reach the broker at most the grace later than the one before them did; a
-camera that was cut off and sends its backlog with the old timestamps, or whose clock steps back, is cut here as it
-came, and in a replay as it was. Neither that nor memory that ran short follows from timestamps, so a replay may be
-given the ends of the earlier run's batches (`BatchPolicy.ends`), and then ends each batch where that run did.
+for that frame. Its batch is therefore closed by the clock, once the broker says that nothing is left to read and the
+same age has passed here, with a grace period for frames under way. A replay finds the same end by the next timestamp.
+
+A replay therefore finds the same batches as long as each frame reaches the broker at most the grace period later than
+the frame before it did. It may find others for a camera that was cut off and sends its backlog with the old timestamps,
+or whose clock steps back: the worker cuts its batches by arrival, a replay by timestamps. Batches that were closed
+early because memory ran short do not follow from timestamps either. So a replay may be given the ends of the earlier
+run's batches (`BatchPolicy.ends`), and then ends each batch where that run did.
 """
 
 from __future__ import annotations
@@ -22,14 +24,18 @@ import torch
 
 from adawise.records import BatchEnds, DecodedMessage, Frame, ImageBatch, Message
 
-_GRACE_S = 0.5  # how much longer than the one before it a frame may be under way
+_GRACE_S = 0.5  # the grace period: how much longer than the frame before it a frame may be under way
 
 
 @dataclass(frozen=True, slots=True)
 class BatchPolicy:
-    """When single images become a batch: `images` of them, or `max_age_s` seconds after the first.
+    """The rule by which single images become a batch.
 
-    Where a stream has `ends`, from the first to the last image of each batch, its batches end there and nowhere else.
+    Attributes:
+        images: the number of images of a full batch.
+        max_age_s: seconds after its first image at which a batch ends, even if it is not full.
+        ends: batches of an earlier run, by their first and last image. Images within them are cut there and nowhere
+            else.
     """
 
     images: int
@@ -37,21 +43,28 @@ class BatchPolicy:
     ends: BatchEnds = field(default_factory=dict)
 
     def separates(self, first_ms: int, following_ms: int) -> bool:
-        """True if an image was produced too late for the batch that another began (Kafka timestamps, -1 if none).
+        """Return True if an image was produced too late for the batch that began with another one.
 
-        One that has no timestamp shares no batch with one that has.
+        Both arguments are Kafka timestamps in milliseconds, -1 for none. Images with and without a timestamp never
+        share a batch.
         """
         if (following_ms < 0) != (first_ms < 0):
             return True
         return following_ms - first_ms > 1000.0 * self.max_age_s
 
     def due(self, age_s: float) -> bool:
-        """True if a batch begun `age_s` seconds ago, by the clock here, has waited long enough."""
+        """Return True if a batch that was begun `age_s` seconds ago, by the worker's clock, has waited long enough."""
         return age_s > self.max_age_s + _GRACE_S
 
 
 class OpenPart(NamedTuple):
-    """Of a batch that is not complete: images, Kafka's timestamp of the first, when that was read (by the clock)."""
+    """The size and beginning of a batch that is not complete.
+
+    Attributes:
+        images: how many it has.
+        first_ms: Kafka timestamp of the first, -1 for none.
+        since_s: when the first was read, by the worker's clock.
+    """
 
     images: int
     first_ms: int
@@ -62,17 +75,20 @@ class OpenPart(NamedTuple):
 class _Open:
     since_s: float
     frames: list[Frame] = field(default_factory=list)
-    messages: list[Message] = field(default_factory=list)  # of the frames, as long as each may be decoded again
+    messages: list[Message] = field(default_factory=list)  # of the frames that can be decoded again
     image_bytes: int = 0
-    kept_bytes: int = 0  # of the messages
+    kept_bytes: int = 0  # bytes of `messages`
 
 
 @dataclass(slots=True)
 class Gatherer:
     """The open batch of every stream of one partition.
 
-    `ends` are those of the partition, see `BatchPolicy`. `image_bytes` are of the images of all of them, `kept_bytes`
-    of messages that they are kept with.
+    Attributes:
+        policy: when a batch is complete.
+        ends: the partition's part of `BatchPolicy.ends`.
+        image_bytes: bytes of the images of all open batches.
+        kept_bytes: bytes of the messages that are kept with them.
     """
 
     policy: BatchPolicy
@@ -83,14 +99,16 @@ class Gatherer:
 
     @property
     def frames(self) -> Iterable[Frame]:
-        """Frames whose batch is not complete."""
+        """The frames whose batch is not complete."""
         return (frame for batch in self._open.values() for frame in batch.frames)
 
     def add(self, decoded: DecodedMessage, now_s: float, *, kept_bytes: int = 0) -> list[ImageBatch]:
-        """Take the accepted frames of a message; the batches that this completed, in order.
+        """Take the accepted frames of a message, and return the batches that they completed, in order.
 
-        `now_s`: when it was read. `kept_bytes`: of the message, of one image, if it is kept so that it can be decoded
-        again, or 0.
+        Args:
+            decoded: the message.
+            now_s: when it was read.
+            kept_bytes: bytes of the message if it is one image and is kept so that it can be decoded again, else 0.
         """
         frames = [frame for frame in decoded.frames if frame.image is not None]
         if decoded.is_batch:
@@ -114,7 +132,7 @@ class Gatherer:
         return complete
 
     def _end(self, frame: Frame) -> int | None:
-        """Return the offset at which the batch of this image ends; None if no earlier run says so."""
+        """Return the offset at which this image's batch ended in the earlier run; None if that is not given."""
         return end_of(self.ends, _stream(frame), frame.row_id.offset)
 
     def _separates(self, first: Frame, following: Frame) -> bool:
@@ -125,40 +143,40 @@ class Gatherer:
 
     @property
     def streams(self) -> Iterable[str]:
-        """Those that have an open batch."""
+        """The streams that have an open batch."""
         return self._open
 
     def part(self, stream: str) -> OpenPart | None:
-        """What is open of a stream."""
+        """Return the size and beginning of a stream's open batch; None if it has none."""
         batch = self._open.get(stream)
         return OpenPart(len(batch.frames), batch.frames[0].kafka_timestamp_ms, batch.since_s) if batch else None
 
     def sizes(self) -> Iterator[tuple[str, float, int]]:
-        """(stream, when it was begun, bytes) of what is open."""
+        """Yield (stream, when it was begun, bytes) of each open batch."""
         return ((name, batch.since_s, batch.image_bytes + batch.kept_bytes) for name, batch in self._open.items())
 
     def returnable(self) -> Iterator[tuple[str, list[Message]]]:
-        """The messages of batches of which each was kept, the newest batch first."""
+        """Yield (stream, messages) of the open batches all of whose messages were kept, the newest batch first."""
         for stream in reversed(self._open):
             batch = self._open[stream]
             if len(batch.messages) == len(batch.frames):
                 yield stream, batch.messages
 
     def reopen(self, stream: str) -> OpenPart:
-        """Forget the images of a stream's open batch: its messages are to be decoded again. What it was."""
+        """Forget the images of a stream's open batch, whose messages are to be decoded again; return what it was."""
         part = self.part(stream)
         assert part is not None
         self._pop(stream)
         return part
 
     def is_due(self, now_s: float, awaited: Container[str] = ()) -> bool:
-        """True if `close_due` would close something."""
+        """Return True if `close_due` would close a batch."""
         return any(True for _ in self._due(now_s, awaited))
 
     def close_due(self, now_s: float, awaited: Container[str] = ()) -> list[ImageBatch]:
-        """Close the batches that waited long enough; to be asked when there is nothing left to read.
+        """Close the batches that waited long enough; to be called when there is nothing left to read.
 
-        Not those of streams that are `awaited`: what was read of them is not decoded yet.
+        Batches of `awaited` streams stay open: messages of these streams were read and are not decoded yet.
         """
         return [self._close(stream) for stream in list(self._due(now_s, awaited))]
 
@@ -169,7 +187,7 @@ class Gatherer:
                 yield stream
 
     def close_all(self) -> list[ImageBatch]:
-        """Close every batch: nothing will ever come again."""
+        """Close every batch, because no message will come again."""
         return [self._close(stream) for stream in list(self._open)]
 
     def close(self, stream: str) -> list[ImageBatch]:
@@ -177,7 +195,10 @@ class Gatherer:
         return [self._close(stream)] if stream in self._open else []
 
     def _take_whole(self, frames: list[Frame]) -> list[ImageBatch]:
-        """A batch as the producer sent it, one per stream in it; what was open of these streams comes before."""
+        """Return a batch of each stream in a message that is a batch, as the producer sent it.
+
+        The open batches of these streams are closed, and come before.
+        """
         streams: dict[str, list[Frame]] = {}
         for frame in frames:
             streams.setdefault(_stream(frame), []).append(frame)
@@ -202,25 +223,25 @@ class Gatherer:
 
 
 def end_of(ends: Mapping[str, tuple[Sequence[int], Sequence[int]]], stream: str, offset: int) -> int | None:
-    """Return where the batch that holds an offset of a stream ends; None if none of these (`BatchEnds`) holds it."""
+    """Return the last offset of the batch (of `BatchEnds`) that holds an offset of a stream; None if none holds it."""
     firsts, lasts = ends.get(stream, ((), ()))
     place = bisect_left(lasts, offset)
     return lasts[place] if place < len(lasts) and firsts[place] <= offset else None
 
 
 def batch_of(frames: list[Frame]) -> ImageBatch:
-    """Accepted frames of one stream, at least one, as a batch."""
+    """Return accepted frames of one stream, at least one, as a batch."""
     return ImageBatch(_stream(frames[0]), tuple(frames), torch.stack([f.image for f in frames if f.image is not None]))
 
 
 def without_pixels(batch: ImageBatch) -> ImageBatch:
-    """The batch once its pixels are no longer needed: rows wait for their segment, images need not."""
+    """Return the batch without its pixels: its rows wait for their segment, and need no images."""
     nothing = torch.empty(0, dtype=torch.uint8)
     return ImageBatch(batch.stream_id, tuple(replace(frame, image=nothing) for frame in batch.frames), nothing)
 
 
 def _nbytes(frame: Frame) -> int:
-    assert frame.image is not None  # as above
+    assert frame.image is not None  # only accepted frames are gathered
     return frame.image.nbytes
 
 

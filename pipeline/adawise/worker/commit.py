@@ -1,11 +1,18 @@
-"""Out: what is complete of a partition becomes durable, and then the broker hears of it.
+"""The commit: the complete rows of a partition become durable, and then the offset is committed to the broker.
 
-The order that nothing may change: what was read is in the recording (if there is one), dead letters are acknowledged,
-so are results of what is served (told early) or of the segment before (told once they are durable), and the alerts of
-the segment before, the topic is still the one that was read, the segment is created, the offset is committed. Kafka's
-committed offset is a hint for lag tools; where to go on is read from the chain. Hints are repeated now and then: one
-that was sent during a rebalance or to a broker that went away is lost, and a silent partition has no next segment that
-would make up for it.
+The order of the steps must not change:
+
+1. The messages that were read are durable in the recording, if there is one.
+2. The dead letters are acknowledged.
+3. The results are acknowledged: of the served rows (published early) or of the segment before (published once it is
+   durable), and the alerts of the segment before.
+4. The topic is checked to be still the one that was read.
+5. The segment is created.
+6. The offset is committed.
+
+Kafka's committed offset is a hint for lag tools: where to go on is read from the chain. Hints are repeated now and
+then. A hint that was sent during a rebalance, or to a broker that went away, is lost, and a silent partition has no
+next segment that would make up for it.
 """
 
 from __future__ import annotations
@@ -27,37 +34,37 @@ _HINT_EVERY_S = 60.0  # how long a lost hint shows a wrong lag; one small reques
 
 
 class NoResults:
-    """Nothing is told beside the chain. Implements `ports.Results`."""
+    """Results that are not published. Implements `ports.Results`."""
 
     when = None
     in_flight_bytes = 0
 
     def send(self, told: Told, *, wait: bool) -> bool:
-        """Nothing."""
+        """Take a result, and drop it."""
         del told, wait
         return True
 
     def settled(self, *, wait: bool) -> bool:
-        """Nothing is on its way."""
+        """Return True: nothing is in flight."""
         del wait
         return True
 
     def hurry(self, within_s: float) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def close(self) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """Where a worker's output goes.
+    """The destinations of a worker's output.
 
     Attributes:
         sink: the chains of segments.
         dead_letters: for messages that cannot be read.
-        results: for what becomes of images.
-        recorder: takes every message, and has it for good before its rows are written.
+        results: for the results of images, and alerts.
+        recorder: takes every message, and has made it durable before its rows are written.
     """
 
     sink: Sink
@@ -67,14 +74,15 @@ class Outputs:
 
 
 class Committer:
-    """Writes to the dead letters, to the results, to the chain and to the broker's offsets.
+    """Writes dead letters, results and segments, and commits offsets to the broker.
 
     Args:
         source: receives the offsets.
-        outputs: receive all else.
-        observer: receives what happens.
-        attempts: notes failures, and what ends them.
-        failpoint: called with the name of each point between complete rows and a committed offset: tests kill there.
+        outputs: receive everything else.
+        observer: receives the events.
+        attempts: notes failures, and the successes that end them.
+        failpoint: called with the name of each point between complete rows and a committed offset. Tests kill the
+            worker there.
     """
 
     def __init__(
@@ -91,17 +99,26 @@ class Committer:
         self._observer, self._attempts, self._failpoint = observer, attempts, failpoint
         self._hinted_s: float | None = None
         self.is_untold = False
-        """Whether the last `write` came to nothing because the broker took no letters or results."""
+        """True if the last `write` did not create a segment because the broker took no dead letters or results."""
 
     def write(self, work: PartitionWork, now_s: float, *, wait: bool) -> Commit | None:
-        """A segment of all that is complete, if somebody answers; else None, and `work.backoff` says when again.
+        """Write a segment of everything that is complete in a partition.
 
-        Unless it is to `wait`, None too while the recording is being written, or results are not acknowledged: to be
-        called again with the next step. To be called while no batch of it is ready. If the race for the segment was
-        lost (`Commit.won`), the work is void: its partition is to be recovered.
+        To be called while no batch of the partition is ready. If the race for the segment was lost (`Commit.won`), the
+        work is void, and the caller has to recover the partition.
+
+        Args:
+            work: the work in hand of the partition.
+            now_s: the loop's time.
+            wait: wait until the recording is written and results are acknowledged.
+
+        Returns:
+            The commit. None if the broker or the store failed: `work.backoff` says when to call again. Without `wait`,
+            None also while the recording is being written or results are not acknowledged: call again with the next
+            step.
 
         Raises:
-            SourceError: the topic is not the one any more that the rows were read from.
+            SourceError: the topic is no longer the one that the rows were read from.
             ChainError: the chain is damaged.
         """
         self.is_untold, what = False, writing(work.tp)
@@ -120,7 +137,7 @@ class Committer:
             some_wait = bool(work.untold) or self._results.in_flight_bytes > 0
             if not (self._told(work, wait=wait) and self._results.settled(wait=wait)):
                 return None
-            if some_wait:  # else nothing was acknowledged that could end an outage
+            if some_wait:  # otherwise the broker acknowledged nothing just now, and an outage may go on
                 self._attempts.ended(what)
             self.is_untold, what = False, writing(work.tp)
             self._failpoint("worker.results_told")
@@ -141,7 +158,7 @@ class Committer:
         return commit
 
     def send_letters(self, work: PartitionWork, now_s: float) -> None:
-        """Send what cannot be read, so that it does not wait in memory for the segment."""
+        """Send the dead letters of a partition now, so that they do not wait in memory for the segment."""
         if work.letters and work.backoff.due(now_s):
             try:
                 self._send(work)
@@ -149,9 +166,10 @@ class Committer:
                 self._attempts.failed(letters(work.tp), error, work.backoff.failed(now_s))
 
     def tell(self, works: Iterable[PartitionWork], now_s: float, *, wait: bool = False) -> None:
-        """Send what is to be told beside the chain, as far as there is room; to be called once a step.
+        """Publish results and alerts, as far as there is room for them in flight; to be called once a step.
 
-        Unless it is to `wait`, which the last call is: whoever recovers the partitions tells again what was not.
+        The last call has to `wait` for room and acknowledgements. Results that were not published by then are published
+        by the worker that recovers their partition.
         """
         if self._results.when is None or not (wait or self._telling.due(now_s)):
             return
@@ -166,13 +184,13 @@ class Committer:
                 self._attempts.ended(RESULTS)
 
     def hurry(self, within_s: float) -> None:
-        """The worker ends: from now on all waits for letters, and all for results, take no longer than that."""
+        """Bound the waits of a worker that ends: all for dead letters, and all for results, take at most `within_s`."""
         self._dead_letters.hurry(within_s)
         self._results.hurry(within_s)
 
     @property
     def in_flight_bytes(self) -> int:
-        """Of results that were sent, and are not acknowledged."""
+        """Bytes of results that were sent and are not acknowledged."""
         return self._results.in_flight_bytes
 
     def _told(self, work: PartitionWork, *, wait: bool) -> bool:
@@ -183,7 +201,7 @@ class Committer:
         return True
 
     def hint(self, works: Iterable[PartitionWork], now_s: float) -> None:
-        """Tell the broker again, now and then, how far the chains are; to be called once a step."""
+        """Commit the offsets to the broker again, now and then; to be called once a step."""
         if self._hinted_s is None:
             self._hinted_s = now_s
         if now_s - self._hinted_s >= _HINT_EVERY_S:
@@ -191,11 +209,11 @@ class Committer:
             self._source.commit({work.tp: work.offsets.low_water for work in works}, self._sink.root_id)
 
     def close(self) -> None:
-        """Free the dead letters, the results and the recorder."""
+        """Close the dead letters, the results and the recorder."""
         self._recorder.close()
-        with suppress(RetryableError):  # who reads on tells again what was not acknowledged
+        with suppress(RetryableError):  # the partition's next worker publishes again what was not acknowledged
             self._results.close()
-        with suppress(RetryableError):  # a letter without a committed segment is sent again by whoever reads on
+        with suppress(RetryableError):  # it also sends a dead letter again whose segment was not committed
             self._dead_letters.close()
 
     def _send(self, work: PartitionWork) -> None:

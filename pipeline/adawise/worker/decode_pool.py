@@ -1,7 +1,8 @@
-"""Decoding ahead of the model, by threads: first the partition that has used the least, in it a lane (`fair_queue`).
+"""The decode pool: threads that decode messages ahead of the model.
 
-Pillow releases the interpreter lock, so threads are enough, and the forward of one round overlaps with the decode of
-the next.
+A thread takes its next message from the partition that has used the least decode time, and within it from the lane
+whose turn it is (`fair_queue`). Pillow releases the interpreter lock, so threads are enough, and the forward of one
+round overlaps with the decode of the next.
 """
 
 from __future__ import annotations
@@ -14,21 +15,23 @@ from collections.abc import Callable, Container, Sequence
 from adawise.records import DecodedMessage, Message, TopicPartition
 from adawise.worker.fair_queue import Job, Lanes
 
-_MOST_S = 10.0  # that is charged for one message; what stood still was not busy
+_MOST_S = 10.0  # most that is charged for one message: a decoder process that stalls that long is not busy
 
 
 class Prefetch:
-    """Messages under decode.
+    """The messages under decode, and the threads that decode them.
 
     Args:
         decode: message -> frames; called from the threads, must not raise.
-        streams: of which streams a message may have images, told without decoding it.
-        apart, apart_streams: the same, for messages that may end the process; `end_apart` ends those under way.
-        is_single: whether a message is one image, by its first bytes: it may wait until its batch is ripe, if memory is
-            short. All others are decoded at once.
-        image_bytes: of the image of such a message, once it is decoded.
-        threads: >= 1; and one more for those that are quick, which need not wait for the end of one that is not.
-        clock: seconds of this thread.
+        streams: returns the streams of which a message may have images, without decoding it.
+        apart: as `decode`, in an isolated process, for messages that may kill the process that decodes them.
+        apart_streams: as `streams`, for these messages.
+        end_apart: ends the isolated decodes under way.
+        is_single: returns whether a message is one image, by its first bytes. Such a message may wait until its batch
+            is ready to be decoded, if memory is short. All others are decoded at once.
+        image_bytes: bytes of the image of such a message, once it is decoded.
+        threads: how many threads, >= 1. One more takes only quick messages, which then need not wait for a slow one.
+        clock: CPU seconds of the calling thread.
     """
 
     def __init__(
@@ -58,10 +61,16 @@ class Prefetch:
         ]
 
     def submit(self, message: Message, known: Container[str], *, apart: bool = False) -> tuple[frozenset[str], bool]:
-        """Begin to decode a message, after those that came before it of the same streams.
+        """Queue a message to be decoded, behind the messages of the same streams that came before it.
 
-        Return these, and whether it is a single image, which may wait until its batch is ripe. `known`: streams of its
-        partition that have a lane of their own. `apart`: in a process of its own.
+        Args:
+            message: the message.
+            known: the streams of its partition that have a lane of their own.
+            apart: decode it in an isolated process.
+
+        Returns:
+            The streams of which it may have images, and whether it is a single image, which may wait until its batch is
+            ready to be decoded.
         """
         streams = (self._apart_streams if apart else self._streams)(message)
         with self._changed:
@@ -79,7 +88,7 @@ class Prefetch:
         return streams, is_single
 
     def ripen(self, tp: TopicPartition, stream: str, until: int) -> None:
-        """Messages of a stream below an offset complete a batch: they wait no longer than for room."""
+        """Let a stream's messages below an offset be decoded as soon as there is room, since they complete a batch."""
         with self._changed:
             if tp in self._partitions:
                 self._partitions[tp].ripen(stream, until)
@@ -88,23 +97,36 @@ class Prefetch:
     def put_back(
         self, tp: TopicPartition, stream: str, messages: Sequence[tuple[Message, bool]], known: Container[str]
     ) -> bool:
-        """Messages (and whether apart) that were taken wait again, as if they had never been decoded.
+        """Queue messages that were taken once more, as if they had never been decoded.
 
-        False if that cannot be, since one that comes after them is under way.
+        Args:
+            tp: their partition.
+            stream: their stream.
+            messages: each message, and whether it is decoded in an isolated process.
+            known: the streams of the partition that have a lane of their own.
+
+        Returns:
+            False if that is impossible, because a later message of the stream is under way.
         """
         with self._changed:
             partition = self._partitions.setdefault(tp, Lanes())
             return partition.put_back(messages, stream, shares_lane=stream not in known)
 
     def take(self, tp: TopicPartition) -> DecodedMessage | None:
-        """A message of the partition that is decoded, as those before it of its streams were taken; None if none is."""
+        """Return a decoded message of the partition; None if there is none to be taken.
+
+        The messages of a stream are returned in the order of the log.
+
+        Raises:
+            BaseException: whatever `decode` raised, which is a fault of the program.
+        """
         with self._changed:
             partition = self._partitions.get(tp)
             job = partition.take() if partition is not None else None
             self._changed.notify_all()
         if job is None:
             return None
-        decoded, job.decoded = job.decoded, None  # a lane may know the job for a while
+        decoded, job.decoded = job.decoded, None  # free the pixels: a lane may refer to the job for a while
         if isinstance(decoded, BaseException):
             raise decoded
         return decoded
@@ -117,31 +139,31 @@ class Prefetch:
 
     @property
     def is_idle(self) -> bool:
-        """True if nothing is under way but what waits to be ripe."""
+        """True if nothing is under way, except messages that wait for the rest of their batch."""
         with self._changed:
             return self._is_idle()
 
     def is_stuck(self, tp: TopicPartition) -> bool:
-        """True if of the partition nothing is under way, and something waits to be ripe."""
+        """Return True if all messages of the partition, at least one, wait for the rest of their batch."""
         with self._changed:
             partition = self._partitions.get(tp)
             return partition is not None and 0 < partition.jobs == partition.held
 
     @property
     def is_completing(self) -> bool:
-        """True if images are under way that may complete a batch, and take no more room than they have."""
+        """True if single images are under way that may complete a batch, for which room is reserved already."""
         with self._changed:
             return any(partition.singles > partition.held for partition in self._partitions.values())
 
     def waiting_bytes(self, tp: TopicPartition) -> int:
-        """Of the partition's messages that are not decoded."""
+        """Return the bytes of the partition's messages that are not decoded."""
         with self._changed:
             return self._partitions[tp].waiting_bytes if tp in self._partitions else 0
 
     def make_room(self, size_bytes: int, eager_bytes: int = sys.maxsize) -> None:
-        """Let the images that wait to be taken have so many bytes; above, nothing more is decoded.
+        """Set how many bytes the images that wait to be taken may have; above that, nothing more is decoded.
 
-        Above `eager_bytes`, only what is ripe is.
+        Above `eager_bytes`, single images are decoded only once their batch is ready to be decoded.
         """
         with self._changed:
             grew = size_bytes > self._room_bytes or eager_bytes > self._eager_bytes
@@ -150,19 +172,19 @@ class Prefetch:
                 self._changed.notify_all()
 
     def wait(self, timeout_s: float) -> None:
-        """Return when a message can be taken, or after `timeout_s`; at once if none is under way but to be ripe."""
+        """Wait until a message can be taken, at most `timeout_s`; return at once if the pool is idle (`is_idle`)."""
         with self._changed:
             self._changed.wait_for(
                 lambda: any(p.ready for p in self._partitions.values()) or self._is_idle(), timeout_s
             )
 
     def drop(self, tp: TopicPartition) -> None:
-        """Forget all messages of a partition that is no longer ours."""
+        """Forget all messages of a partition that this worker no longer owns."""
         with self._changed:
             self._partitions.pop(tp, None)
 
     def close(self) -> None:
-        """End the threads; what is not begun is not done."""
+        """End the threads; messages that are not begun are not decoded."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -181,7 +203,11 @@ class Prefetch:
             self._do(job)
 
     def _next(self, *, quick: bool = False) -> Job | None:
-        """Begin one, if there is room; or, one at a time, what those that are held wait for. With the lock."""
+        """Begin and return the next job, if one may be begun; to be called with the lock held.
+
+        Where there is no room, the messages are begun that decoded ones wait for, one at a time: they alone let the
+        decoded ones be taken, which makes room.
+        """
         if self._closed:
             return None
         partitions = sorted(self._partitions.values(), key=lambda partition: partition.used_s)
@@ -201,8 +227,9 @@ class Prefetch:
         if found is None and not self._running and not any(p.ready for p in partitions):
             for partition in partitions:
                 found = found or (partition.begin_awaited() if partition.held_bytes else None)
-        if held != sum(p.held for p in partitions):  # whoever waits for what is under way may wait no more
-            with self._changed:
+        # A change of what is held can make the pool idle, for which `wait` may be waiting.
+        if held != sum(p.held for p in partitions):
+            with self._changed:  # its lock is reentrant
                 self._changed.notify_all()
         return found and self._begun(found)
 
@@ -215,7 +242,7 @@ class Prefetch:
         return self._promised_bytes() + self.image_bytes <= self._eager_bytes
 
     def _promised_bytes(self) -> int:
-        """Of images that wait to be taken, and of those that will."""
+        """Return the bytes of images that wait to be taken, and of those for which room is reserved."""
         partitions = self._partitions.values()
         return sum(p.held_bytes + p.promised * self.image_bytes for p in partitions)
 
@@ -223,12 +250,12 @@ class Prefetch:
         return all(partition.jobs == partition.held for partition in self._partitions.values())
 
     def _do(self, job: Job) -> None:
-        clock = time.monotonic if job.apart else self._clock  # another process does it
+        clock = time.monotonic if job.apart else self._clock  # this thread uses no CPU while another process decodes
         began_s = clock()
         decoded: DecodedMessage | BaseException
         try:
             decoded = (self._apart if job.apart else self._decode)(job.message)
-        except BaseException as error:  # noqa: BLE001 -- a fault of ours: `take` raises it
+        except BaseException as error:  # noqa: BLE001 -- a fault of the program: `take` raises it
             decoded = error
         took_s = min(clock() - began_s, _MOST_S)
         with self._changed:

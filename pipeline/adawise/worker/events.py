@@ -1,7 +1,7 @@
-"""What happens in a worker, as typed events, and who observes them.
+"""The typed events of a worker, and the interface of their observers.
 
 The loop, the committer and the recovery publish each event once, to one `Observer`. The log, the live page with its
-metrics, the spans and the housekeeping are observers; `Observers` gives every event to several of them.
+metrics, the spans and the housekeeping are observers; `Observers` passes every event to several of them.
 """
 
 from __future__ import annotations
@@ -20,27 +20,31 @@ from adawise.records import BatchTrace, Frame, Gap, ImageBatch, Predictions, Swi
 
 
 class Phase(StrEnum):
-    """What a worker is doing before its first step, and in the end. The values are stable: the probes show them."""
+    """The phases of a worker, from its start to its end. The values are stable: the probes show them."""
 
     STARTING = "starting"  # settings are read, the topic is looked up
     LOADING_MODEL = "loading_model"  # two checkpoints and the card
     ENCODING_TEXT = "encoding_text"  # heads of the classes, and the first forward
-    CHECKING_STORE = "checking_store"  # of the output; a store that does not answer is waited for
-    WORKING = "working"  # the loop turns
-    STOPPING = "stopping"  # what is complete is written, the group is left
+    CHECKING_STORE = "checking_store"  # the store of the output; the worker waits for one that does not answer
+    WORKING = "working"  # the loop runs
+    STOPPING = "stopping"  # complete rows are written, the worker leaves the group
 
 
 @dataclass(frozen=True, slots=True)
 class PartitionProgress:
-    """One partition that this worker owns and reads.
+    """The progress of one partition that this worker owns and reads.
 
-    `lag` counts the messages without a durable row, at the broker and in memory; None if unknown. `oldest_ms` is the
-    broker's timestamp of the first of them if it was read, else of the newest that was read: the first is no older.
-    None if nothing was read. `durable` offsets have their rows, or never will, by the chain's head.
-
-    `pending` are messages that were read, of batches that are not complete; `rows` are complete and not in a segment
-    yet. It `stands` while what is next cannot be read. Streams are evicted since it was recovered. `untold` are rows
-    that wait to be sent as results.
+    Attributes:
+        lag: messages without a durable row, at the broker and in memory; None if unknown.
+        pending: messages that were read and whose batch is not complete.
+        rows: complete rows that are not durable yet.
+        stands: True while the partition is blocked, because the next message cannot be read.
+        paused: True while backpressure pauses it.
+        streams_evicted: streams that lost their place since the partition was recovered.
+        oldest_ms: the broker's timestamp of the first message without a durable row, if it was read; else of the newest
+            that was read, since the first is no older. None if nothing was read.
+        untold: rows that wait to be published as results.
+        durable: offsets that have durable rows, or never will have any, by the chain's head.
     """
 
     lag: int | None
@@ -56,10 +60,13 @@ class PartitionProgress:
 
 @dataclass(frozen=True, slots=True)
 class PairsProgress:
-    """How the worker stands with its pairs: by number what state each is in, and why, if it failed.
+    """The progress of a worker with its pairs of models.
 
-    Of the shadow of a staged pair: images that it has classified, those with the served label, and batches that it came
-    to too late.
+    Attributes:
+        states: by the pair's number, its state and, if it failed, why.
+        shadow_images: images that a staged pair has classified in the shadow of the serving one.
+        shadow_agreed: those of them on which it agreed with the served label.
+        shadow_late: batches whose shadow result came too late to be written.
     """
 
     states: Mapping[str, tuple[str, str]] = field(default_factory=dict)
@@ -70,11 +77,17 @@ class PairsProgress:
 
 @dataclass(frozen=True, slots=True)
 class WorkerProgress:
-    """Where the loop is, at a moment.
+    """A snapshot of the loop.
 
-    `recovering` are ours and not read yet. `held_bytes` of messages and images, of `limit_bytes` at most. All are
-    `paused` where the store or the recording is too slow. `batches_closed_early` counts from the start. `results_bytes`
-    were sent, and are not acknowledged.
+    Attributes:
+        partitions: the partitions that are read.
+        recovering: partitions that this worker owns and does not read yet.
+        held_bytes: bytes of messages and images in memory.
+        limit_bytes: the bound on `held_bytes`.
+        paused: True while all partitions are paused, because the store or the recording is too slow.
+        batches_closed_early: batches that were closed early for lack of memory, since the start.
+        results_bytes: bytes of results that were sent and are not acknowledged.
+        pairs: the progress with pairs of models.
     """
 
     partitions: Mapping[TopicPartition, PartitionProgress]
@@ -89,14 +102,14 @@ class WorkerProgress:
 
 @dataclass(frozen=True, slots=True)
 class PhaseEntered:
-    """The worker does this from now on, before and after its loop."""
+    """The worker has entered a phase."""
 
     phase: Phase
 
 
 @dataclass(frozen=True, slots=True)
 class ModelLoaded:
-    """The pair is loaded: its C class names in the order of indices, and the facts that a line of log names."""
+    """The pair is loaded: its C class names in the order of indices, and the facts for the line of the log."""
 
     classes: Sequence[str]
     facts: Mapping[str, object]
@@ -104,14 +117,14 @@ class ModelLoaded:
 
 @dataclass(frozen=True, slots=True)
 class Stepped:
-    """The loop has made a turn, which is many times a second; `progress` takes time for each partition."""
+    """The loop has made a step, which it does many times a second. Calling `progress` takes time per partition."""
 
     progress: Callable[[], WorkerProgress]
 
 
 @dataclass(frozen=True, slots=True)
 class PartitionRecovered:
-    """A partition is this worker's, and its chain was followed to `head`."""
+    """The worker owns a partition, and has followed its chain to `head`."""
 
     tp: TopicPartition
     head: Head
@@ -119,7 +132,7 @@ class PartitionRecovered:
 
 @dataclass(frozen=True, slots=True)
 class PartitionLost:
-    """A partition is no longer this worker's; what was not committed is dropped."""
+    """The worker no longer owns a partition, and has dropped what was not committed."""
 
     tp: TopicPartition
 
@@ -141,21 +154,21 @@ class FrameRejected:
 
 @dataclass(frozen=True, slots=True)
 class ProducerMistaken:
-    """An image, accepted or not, has a mistake that its producer should know of (`frame.note`)."""
+    """An image, accepted or not, came with a mistake that its producer should correct (`frame.note`)."""
 
     frame: Frame
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetterSent:
-    """A message that could not be read was sent to the dead letters, for the reason of `frame`."""
+    """A message that could not be read was sent as a dead letter, with the reason in `frame`."""
 
     frame: Frame
 
 
 @dataclass(frozen=True, slots=True)
 class ResultsPublished:
-    """Results of so many rows were given to the results topic; an alert has no rows."""
+    """Results of `rows` rows were sent to the results topic; an alert has no rows."""
 
     rows: int
 
@@ -164,8 +177,9 @@ class ResultsPublished:
 class BatchServed:
     """A batch was adapted and predicted; it is not committed yet.
 
-    `timestamps_ms` are the broker's, of its images. `error` is what its search raised: the batch was then served at the
-    first alpha, and its stream learns anew. An observer that keeps the event drops `batch`, which holds megabytes.
+    `timestamps_ms` are the broker's timestamps of its images. `error` is the exception that its search raised: the
+    batch was then served at the first alpha, and its stream starts anew. An observer that keeps the event has to drop
+    `batch`, which holds megabytes.
     """
 
     trace: BatchTrace
@@ -177,7 +191,7 @@ class BatchServed:
 
 @dataclass(frozen=True, slots=True)
 class SegmentCommitted:
-    """A segment was written, or the race for it was lost (`commit.won`). `lag`: see `PartitionProgress`."""
+    """A segment was written, or the race for it was lost (`commit.won`). For `lag` see `PartitionProgress`."""
 
     tp: TopicPartition
     commit: Commit
@@ -186,7 +200,10 @@ class SegmentCommitted:
 
 @dataclass(frozen=True, slots=True)
 class PairServes:
-    """This pair serves a partition; from `switch` on, if another one did before, and in no segment yet."""
+    """The pair `by` serves a partition from now on.
+
+    `switch` is where it takes over from another pair, if no segment says so yet; else None.
+    """
 
     tp: TopicPartition
     by: ServedBy
@@ -195,7 +212,7 @@ class PairServes:
 
 @dataclass(frozen=True, slots=True)
 class RetryScheduled:
-    """`what` failed, since the broker or the store did not answer; it is tried again in `wait_s` seconds."""
+    """The operation `what` failed, and is tried again in `wait_s` seconds."""
 
     what: str
     error: AdawiseError
@@ -204,14 +221,14 @@ class RetryScheduled:
 
 @dataclass(frozen=True, slots=True)
 class RetriesEnded:
-    """`what` failed before and succeeded now, or is not to be done any more."""
+    """The operation `what`, which had failed before, has succeeded or is not tried any more."""
 
     what: str
 
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """The worker has ended, in order or by an error; the last event."""
+    """The worker has ended, in order or by an error. This is the last event."""
 
 
 Event: TypeAlias = (
@@ -235,16 +252,16 @@ Event: TypeAlias = (
 
 
 class Observer(Protocol):
-    """Observes a worker's events, in its main thread."""
+    """An observer of a worker's events, called in the worker's main thread."""
 
     def observe(self, event: Event) -> None:
-        """Take an event; return quickly and never raise. Events that are of no use are passed over."""
+        """Take an event; return quickly and never raise. An observer ignores the events that it does not need."""
 
 
 class Observers:
-    """Give each event to several observers in their order; to none, if there are none.
+    """Passes each event to several observers, in their order.
 
-    An observer that raises does not end the work: its first error at each type of event is logged, and it goes on.
+    An observer that raises does not end the work. Its first error at each type of event is logged.
     """
 
     def __init__(self, *observers: Observer) -> None:
@@ -256,7 +273,7 @@ class Observers:
         for observer in self._all:
             try:
                 observer.observe(event)
-            except Exception as error:  # noqa: BLE001  # what watches the work does not end it
+            except Exception as error:  # noqa: BLE001  # an observer's fault must not end the work
                 self._log(observer, event, error)
 
     def _log(self, observer: Observer, event: Event, error: Exception) -> None:
@@ -268,7 +285,7 @@ class Observers:
             structlog.get_logger("worker").error(
                 "observer_failed",
                 observer=names[0],
-                method=names[1],  # the key of versions whose observers had a method for each event
+                method=names[1],  # a key of earlier versions, whose observers had a method for each event
                 error=f"{type(error).__name__}: {error}",
                 where=place_of(error),
                 remedy="the work goes on, and what this observer shows may lack something; please report it",

@@ -1,20 +1,20 @@
-"""Streams that fell silent: when one starts anew, and when its state may leave the footers. Pure, no wall clock.
+"""Expiry of silent streams: when a stream starts anew, and when its state is dropped. Pure, no wall clock.
 
-Two rules. A *stream starts anew* when its next batch begins more than `forget_after_s` after its last one ended, by its
-own Kafka timestamps: this alone decides about alphas, so they depend neither on who shares the partition nor on where
-segments were cut. Its *state is dropped* later, when the partition's clock has moved on by twice that since the stream
-was last heard: whatever comes of it then would have started anew anyway.
+There are two rules. A *stream starts anew* when its next batch begins more than `forget_after_s` after its last one
+ended, by its own Kafka timestamps. This alone decides about alphas, so they depend neither on the streams that share
+the partition nor on where segments were cut. Its *state is dropped* from the footers later, when the partition's clock
+has moved on by twice that since the stream was last seen: a batch that comes then would start anew anyway.
 
-The partition's clock cannot be the newest timestamp: a camera whose clock stands in 1970, or runs ten years ahead,
-would make others look silent. So a stream's timestamps only measure how much time passes between its own batches,
-counted from where the partition's clock stood when the stream was first heard; the partition's clock is as far as more
-than half of its streams have come. A step of more than `forget_after_s`, either way, is a pause or a clock that was
-set, and moves nothing. So one producer whose timestamps race takes no state from its neighbours; and where more than
+The partition's clock cannot be the newest timestamp: a camera whose clock shows 1970, or runs ten years ahead, would
+make others look silent. So a stream's timestamps only measure how much time passes between its own batches, counted
+from the partition's clock at the time when the stream was first seen. The partition's clock is at the time that more
+than half of its streams have reached. A step of more than `forget_after_s`, either way, is a pause or a clock that was
+set, and moves nothing. So a producer whose timestamps race ahead takes no state from its neighbours. Where more than
 half of the streams are gone for good, their states stay.
 
-What remains: a stream whose messages arrive more than `forget_after_s` later than its neighbours' of the same time (a
-camera that was cut off for a week and then sends what it kept) may have been dropped although its own timestamps have
-no gap.
+One case remains. A stream whose messages arrive more than `forget_after_s` later than its neighbours' of the same time
+(a camera that was cut off for a week and then sends what it kept) may have been dropped although its own timestamps
+have no gap.
 """
 
 from __future__ import annotations
@@ -27,9 +27,11 @@ from adawise.adapt.heard import Heard, heard_in
 
 
 class Expiry(StrEnum):
-    """Why a stream starts anew: `SILENT` as the trace says it, or so long that it may have been dropped already.
+    """The reason why a silent stream starts anew.
 
-    The trace of a forgotten stream says nothing, as that of one that was never heard: it must not depend on the drop.
+    A stream is `SILENT` if it paused for more than `forget_after_s`, and its trace says so. It is `FORGOTTEN` if it
+    paused for so long that its state may have been dropped already. Its trace then says nothing, as for a stream that
+    was never seen, since the trace must not depend on whether the state was dropped.
     """
 
     SILENT = "silent"
@@ -37,10 +39,11 @@ class Expiry(StrEnum):
 
 
 class PartitionClock:
-    """When each stream of a partition was last heard.
+    """The clock of a partition, and when each of its streams was last seen by it.
 
     Args:
-        states: of the partition's head, serialised; one that does not say when it was heard is kept until it is again.
+        states: the serialised states of the partition's head. A state that does not say when its stream was last seen
+            is kept until the stream is seen again.
         forget_after_s: the silence after which a stream starts anew.
 
     Raises:
@@ -55,18 +58,24 @@ class PartitionClock:
         self._move()
 
     def last_ms(self) -> dict[str, int]:
-        """Return the Kafka timestamp of each stream's last image, of those that have one."""
+        """Return the Kafka timestamp in milliseconds of each stream's last image, where it has one."""
         return {stream: heard.last_ms for stream, heard in self._heard.items() if heard.last_ms >= 0}
 
     def expiry(self, stream_id: str, first_ms: int) -> Expiry | None:
-        """Before a stream's batch that begins at `first_ms` (Kafka timestamp, -1 if none); None if it goes on."""
+        """Return why a stream starts anew with a batch that begins at `first_ms`; None if it goes on.
+
+        `first_ms` is a Kafka timestamp, -1 if there is none.
+        """
         heard = self._heard.get(stream_id)
         if heard is None or heard.last_ms < 0 or first_ms - heard.last_ms <= self._forget_after_ms:
             return None
         return Expiry.FORGOTTEN if first_ms - heard.last_ms > 2.0 * self._forget_after_ms else Expiry.SILENT
 
     def hear(self, stream_id: str, last_ms: int) -> Heard:
-        """Note that a batch of the stream ended at `last_ms` (Kafka timestamp, -1 if none); what to keep of that."""
+        """Note that a batch of the stream ended at `last_ms`, and return what its state keeps of that.
+
+        `last_ms` is a Kafka timestamp, -1 if there is none.
+        """
         before = self._heard.get(stream_id)
         clock_ms = self._now_ms
         if before is not None and before.last_ms >= 0 and last_ms >= 0:
@@ -81,11 +90,12 @@ class PartitionClock:
         return heard
 
     def forget(self, in_hand: Container[str] = ()) -> set[str]:
-        """The streams whose states may be dropped; they are as good as never heard from now on.
+        """Forget the streams whose states may be dropped, and return them; they count as never seen from now on.
 
-        Never one whose messages have no timestamps: nothing will tell that it was silent when it comes back. Nor one
-        that is `in_hand`, with images that were read and are not heard yet: its neighbours, which moved the clock, may
-        have come after them in the log, and what is forgotten would depend on the order of decoding.
+        A stream whose messages have no timestamps is never among them: nothing would show that it was silent when it
+        comes back. Neither is a stream that is `in_hand`, with images that were read and are not served yet. Its
+        neighbours, which moved the clock, may have come after these images in the log, and what is forgotten would
+        depend on the order of decoding.
         """
         limit_ms = self._now_ms - 2.0 * self._forget_after_ms
         forgotten = {
@@ -97,11 +107,11 @@ class PartitionClock:
         return forgotten
 
     def drop(self, streams: Iterable[str]) -> None:
-        """Take these for never heard."""
+        """Remove these streams, as if they had never been seen."""
         for heard in (self._heard.pop(stream) for stream in streams if stream in self._heard):
             del self._clocks[bisect_left(self._clocks, heard.clock_ms)]
 
     def _move(self) -> None:
-        """To where more than half of the streams have come; never back."""
+        """Move the partition's clock to the time that more than half of the streams have reached; never back."""
         if self._clocks:
             self._now_ms = max(self._now_ms, self._clocks[(len(self._clocks) - 1) // 2])

@@ -1,14 +1,14 @@
-"""The order in which messages are decoded: who has used the least time is next, so that no stream starves another.
+"""The order in which messages are decoded: the stream that has used the least time is next, so that none starves.
 
-Messages wait in lanes, one for each stream of a partition; streams that have no committed batch share one, since a name
-costs nothing. The next message is of the lane that has used the least so far (start-time fair queueing). A lane that
-had nothing meanwhile is put where the others are: it is served next, but saves nothing up. Time is charged as it was
-spent, a guess before and the rest after: that asks for no look into a message, and is right where estimates are not.
-Deficit round robin would let a stream that comes back wait for a turn of each of the others.
+Messages wait in lanes, one for each stream of a partition. Streams that have no committed batch share one lane, since a
+producer can make up any number of names. The next message is taken from the lane that has used the least time so far
+(start-time fair queueing). A lane that was empty meanwhile is advanced to the others: it is served next, but saves
+nothing up. A guess of the time is charged before the decode and corrected after it, so messages need not be looked into
+for an estimate. Deficit round robin would let a stream that comes back wait for a turn of each of the others.
 
-Where memory is short, a message of one image is *held* until its stream is ripe (`ripening`), and a lane whose turn it
-is begins a whole batch: what of it waits goes before all lanes, and room for its pixels is promised to it. If batches
-were decoded in turns there, each could have half of its pixels, none all, and no room would be left.
+Where memory is short, a message of one image is *held* until its stream is ready to be decoded (`ripening`), and a lane
+whose turn it is begins a whole batch: the waiting messages of the batch go before all lanes, and room for their pixels
+is promised to them. If batches took turns there, each could have half of its pixels and none all, with no room left.
 
 The order in which messages are decoded changes no result: those of one stream come back in the order of the log.
 """
@@ -31,7 +31,7 @@ _QUICK_S = 0.025
 
 
 class JobStage(IntEnum):
-    """How far a message is on its way through the queue."""
+    """The stages of a message on its way through the queue."""
 
     WAITING = 0  # in its lane; its batch is not complete, and it is decoded only where memory is not short
     RIPE = 1  # in its lane; it may be decoded, since its batch is complete or it is no single image
@@ -64,9 +64,15 @@ _STEPS: dict[JobStage, dict[JobStage, int]] = {
 
 @dataclass(slots=True, eq=False)
 class Lane:
-    """Messages that are decoded in their order; `used_s` is virtual: time used, and what it slept through.
+    """A queue of messages that are decoded in order.
 
-    `away` counts messages that are held or under decode: a lane that has some is not forgotten.
+    Attributes:
+        stream: the stream of the lane; None for the shared lane.
+        used_s: virtual time: the time that the lane has used, advanced when it comes back after it was empty.
+        waiting: messages to be decoded; some that no longer wait here are dropped when they come to the front.
+        away: how many of its messages are held or under decode. A lane that has some is not deleted.
+        guess_s: seconds that its next message is expected to take, which is what the last one took.
+        queued: True while the lane is in a heap.
     """
 
     stream: str | None
@@ -78,25 +84,30 @@ class Lane:
 
     @property
     def is_slow(self) -> bool:
-        """True if its next message will take long, by the last one."""
+        """True if its next message is expected to take long."""
         return self.guess_s > _QUICK_S
 
     def drop_begun(self) -> None:
-        """Forget those at the front that no longer wait here: a lane may not be first for a long time."""
+        """Drop the messages at the front that no longer wait here: a lane may not come first for a long time."""
         while self.waiting and ((job := self.waiting[0]).lane is not self or job.stage > RIPE):
             self.waiting.popleft()
 
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """A message on its way.
+    """A message on its way through the queue.
 
     Attributes:
-        streams: it must come back in its place among the messages of these.
-        is_single: it is one image, and may wait until its batch is complete.
-        size_bytes: of the message, and of its images once it is decoded.
-        charged_s: what its lane was charged when it was begun.
-        decoded: the result, which may be what was raised.
+        message: the message.
+        streams: the streams among whose messages it must come back in its place.
+        lane: its lane.
+        partition: the lanes of its partition.
+        apart: True if it is decoded in an isolated process.
+        is_single: True if it is one image, which may wait until its batch is complete.
+        stage: how far it is.
+        size_bytes: bytes of the message, and of its images once it is decoded.
+        charged_s: seconds that its lane was charged when its decode began.
+        decoded: the result, or the exception that the decode raised.
     """
 
     message: Message
@@ -126,10 +137,15 @@ _Heap = list[tuple[float, int, Lane]]  # by what was used when it was put there
 
 
 class Lanes:
-    """Lanes of one partition, and the order in which each stream's messages are to come back.
+    """The lanes of one partition, and the order in which each stream's messages are to come back.
 
-    `used_s` is the partition's as a whole. `counts` are the jobs by stage, which only `_enter` and `_move` change.
-    `singles` are those of the jobs that are single. Bytes are of what is not decoded, and of what is and was not taken.
+    Attributes:
+        used_s: seconds of decoding that the whole partition was charged.
+        counts: the number of jobs in each stage, which only `_enter` and `_move` change.
+        singles: the number of jobs that are single images and not taken.
+        waiting_bytes: bytes of messages that are not decoded.
+        held_bytes: bytes of messages and images that are decoded and not taken.
+        ready: the jobs that can be taken.
     """
 
     def __init__(self) -> None:
@@ -147,22 +163,22 @@ class Lanes:
 
     @property
     def jobs(self) -> int:
-        """Messages that are not taken."""
+        """The number of messages that are not taken."""
         return sum(self.counts[:TAKEN])
 
     @property
     def waiting(self) -> int:
-        """Messages that are not begun."""
+        """The number of messages whose decode has not begun."""
         return sum(self.counts[:DECODING])
 
     @property
     def held(self) -> int:
-        """Messages that are held until they are ripe."""
+        """The number of messages that are held until their batch is ready to be decoded."""
         return self.counts[HELD]
 
     @property
     def promised(self) -> int:
-        """Images that have room and are not decoded."""
+        """The number of messages that are not decoded and for whose images room is reserved."""
         return self.counts[NEXT] + self.counts[DECODING]
 
     def add(
@@ -175,7 +191,16 @@ class Lanes:
         is_single: bool = False,
         hold: bool = False,
     ) -> None:
-        """Take a message that comes after those before it of these streams; to `hold` if it is single."""
+        """Queue a message behind the earlier messages of its streams.
+
+        Args:
+            message: the message.
+            streams: the streams of which it may have images.
+            shares_lane: put it into the shared lane, since not all of its streams have a lane of their own.
+            apart: decode it in an isolated process.
+            is_single: it is a single image.
+            hold: hold it, if it is a single image, until its batch is ready to be decoded.
+        """
         stream = None if shares_lane or len(streams) != 1 else next(iter(streams))
         lane = self._lane(stream)
         hold = is_single and (hold or next(iter(streams)) in self._held)
@@ -215,9 +240,9 @@ class Lanes:
             self.release(stream, until)
 
     def release(self, stream: str, until: int = 0) -> None:
-        """Let what is held of a stream go back to its lane; below an offset it is ripe.
+        """Return the held messages of a stream to its lane; those below an offset may be decoded at once.
 
-        It goes before what came later, or to the end of a shared lane.
+        They go before later messages of the stream, or to the end of the shared lane.
         """
         jobs = self._held.pop(stream)
         lane = jobs[0].lane
@@ -231,9 +256,15 @@ class Lanes:
         self._queue(lane)
 
     def put_back(self, jobs: Sequence[tuple[Message, bool]], stream: str, *, shares_lane: bool) -> bool:
-        """Hold these messages (and whether apart), which were taken, before all others of their stream until ripe.
+        """Hold messages that were taken, before all others of their stream.
 
-        False, and nothing is done, if one that comes after them is begun.
+        Args:
+            jobs: each message, and whether it is decoded in an isolated process.
+            stream: their stream.
+            shares_lane: whether the stream has no lane of its own.
+
+        Returns:
+            False, without any change, if the decode of a later message of the stream has begun.
         """
         order = self._order.get(stream, deque())
         if any(job.stage >= NEXT or not job.is_single for job in order):
@@ -250,10 +281,14 @@ class Lanes:
         return True
 
     def next(self, *, quick: bool, eager: bool, images: float, must: bool) -> Job | None:
-        """Begin the next one (a `quick` one), if one may be: what belongs to a batch that was begun, or a lane's first.
+        """Begin the next message, if one may be begun, and return its job.
 
-        Unless it is `eager`, only what is no single image, or is ripe and begins a batch for whose `images` there is
-        room; or any batch, if it `must` be.
+        Args:
+            quick: consider lanes of quick messages only.
+            eager: there is memory to decode any message. Otherwise only these are begun: messages that are no single
+                image, and whole batches that are ready to be decoded and for which there is room.
+            images: how many images there is room for.
+            must: begin a batch even if there is not enough room for it.
         """
         while (lane := self.first(quick=quick)) is not None or (eager and not quick and self._held):
             if lane is None:
@@ -276,7 +311,7 @@ class Lanes:
         return None
 
     def begin_promised(self, *, quick: bool) -> Job | None:
-        """Begin the next of the batches that were begun (a `quick` one), if there is one."""
+        """Begin the next message (a `quick` one) of the batches that were begun, and return its job; None if none."""
         for jobs in self._next[: 1 if quick else 2]:
             while jobs:
                 job = jobs.popleft()
@@ -285,7 +320,7 @@ class Lanes:
         return None
 
     def _promise(self, batch: list[Job]) -> None:
-        """Begin a batch: it goes before all lanes."""
+        """Begin a batch: its messages go before all lanes."""
         for job in batch:
             self._move(job, NEXT)
             self._next[job.lane.is_slow].append(job)
@@ -300,7 +335,7 @@ class Lanes:
         return job
 
     def _move(self, job: Job, to: JobStage) -> None:
-        """Bring a job to its next stage."""
+        """Move a job to its next stage."""
         stage, counts = job.stage, self.counts
         if away := _STEPS[stage][to]:
             job.lane.away += away
@@ -309,7 +344,7 @@ class Lanes:
         job.stage = to
 
     def first(self, *, quick: bool) -> Lane | None:
-        """The lane (a `quick` one) that has used the least of those in which something waits, if any does."""
+        """Return the lane (a `quick` one) that has used the least of those with waiting messages; None if none has."""
         heaps = self._heaps[: 1 if quick else 2]
         while True:
             found = [lane for heap in heaps if (lane := self._first_of(heap)) is not None]
@@ -317,14 +352,17 @@ class Lanes:
                 return min(found, key=lambda lane: lane.used_s, default=None)
 
     def _leave(self, lane: Lane) -> None:
-        """Take the next one from a lane that is first."""
+        """Remove the next message from a lane that is first."""
         heapq.heappop(self._heaps[lane.is_slow])
         lane.queued = False
         lane.waiting.popleft()
         self._queue(lane)
 
     def begin_awaited(self) -> Job | None:
-        """The first in the log of those that what is held waits for, if none is under way; None if none is awaited."""
+        """Begin the message, first in the log, that decoded messages wait for; return its job.
+
+        Return None if no decoded message waits for one that is not begun.
+        """
         heads = (jobs[0] for jobs in self._order.values() if any(job.stage >= DECODED for job in jobs))
         awaited = min((job for job in heads if job.stage < DECODING), key=lambda job: job.message.offset, default=None)
         if awaited is None:
@@ -343,7 +381,7 @@ class Lanes:
         return job
 
     def end(self, job: Job, decoded: DecodedMessage | BaseException, took_s: float) -> None:
-        """A job is done, and took so long."""
+        """Note that a job's decode ended with a result or an exception, and how many seconds it took."""
         job.decoded, job.lane.guess_s = decoded, took_s
         self.waiting_bytes -= job.size_bytes
         job.size_bytes = 0
@@ -361,7 +399,7 @@ class Lanes:
             self._lanes, self._heaps = {}, ([], [])
 
     def take(self) -> Job | None:
-        """One that is done, as are those before it of its streams; None if none is."""
+        """Return a decoded job whose predecessors of the same streams were all taken; None if there is none."""
         if not self.ready:
             return None
         job = self.ready.popleft()

@@ -1,7 +1,7 @@
-"""From messages that were read to batches that are ready, in one partition. Pure: time is an argument.
+"""The gathering of one partition's messages into batches that are ready to be served. Pure: time is an argument.
 
-What is decoded is in open batches (`batching`), what is not decoded waits (`ripening`). Both have to be asked before a
-batch is closed for another reason than its count: the messages that wait belong to it.
+Decoded images are in open batches (`batching`), messages that are not decoded wait (`ripening`). Both have to be asked
+before a batch is closed for another reason than its count, because the waiting messages belong to it.
 """
 
 from __future__ import annotations
@@ -18,18 +18,21 @@ from adawise.worker.turns import Turns
 
 
 class PartitionGathering:
-    """The images of one partition that are in no row, and the messages that are not decoded.
-
-    `open` are the batches that are not complete, `ripening` the messages that wait, `ready` the batches that are to be
-    served by the pair whose turn it is. `image_bytes` are of all images.
+    """The images of one partition that have no row yet, and the messages that are not decoded.
 
     Args:
         tp: the partition.
         policy: when a batch is complete.
-        offsets: what is read and decoded.
-        turns: which batches are to be served by the next pair.
+        offsets: the ledger of offsets that are read and decoded.
+        turns: says which batches are to be served by the next pair.
         ripen: called with a stream, and the offset below which its messages may be decoded.
-        image_bytes: of a decoded image.
+        image_bytes: bytes of one decoded image.
+
+    Attributes:
+        open: the batches that are not complete.
+        ripening: the messages of single images that wait to be decoded.
+        ready: the batches to be served by the pair whose turn it is.
+        image_bytes: bytes of all images.
     """
 
     def __init__(
@@ -53,21 +56,21 @@ class PartitionGathering:
 
     @property
     def unserved(self) -> Iterator[Frame]:
-        """The images that are decoded and for which there is no row."""
+        """The images that are decoded and have no row yet."""
         yield from self.open.frames
         yield from self._turns.frames
 
     @property
     def streams(self) -> set[str]:
-        """The streams of which images were read and are not served, while no batch is ready."""
+        """The streams of which images were read and are not served; valid while no batch is ready."""
         return {*self.open.streams, *self._offsets.undecoded, *(batch.stream_id for batch in self._turns.batches)}
 
     @property
     def pending(self) -> int:
-        """Messages that were read and whose batch is not complete."""
+        """The number of messages that were read and whose batch is not complete."""
         return self._offsets.under_decode + sum(1 for _ in self.open.frames)
 
-    # -- in
+    # -- input
 
     def read(self, message: Message, streams: frozenset[str], now_s: float, *, is_single: bool) -> None:
         """Note that a message is to be decoded; see `PartitionWork.read`."""
@@ -75,7 +78,7 @@ class PartitionGathering:
             (stream,) = streams
             self.ripening.read(stream, message.offset, message.timestamp_ms, message_bytes(message), now_s)
         else:
-            for stream in streams:  # it is decoded at once, and so is what it waits for
+            for stream in streams:  # it is decoded at once, so the earlier messages that it waits for must be too
                 self.ripening.ripen(stream, message.offset)
 
     def add(self, decoded: DecodedMessage, streams: frozenset[str], now_s: float) -> None:
@@ -112,27 +115,31 @@ class PartitionGathering:
     def is_due(self, now_s: float) -> bool:
         """Return True if a batch has waited long enough to be closed by the clock.
 
-        What is read of its stream and not decoded keeps it open; what is read of others does not.
+        Messages of its stream that are read and not decoded keep it open; those of other streams do not.
         """
         return self.open.is_due(now_s, self._offsets.undecoded) or any(True for _ in self.ripening.due(now_s))
 
     def close_due(self, now_s: float) -> None:
-        """Close what has waited long enough, or let it be decoded."""
+        """Close the batches that have waited long enough, and let the messages that have be decoded."""
         for stream in list(self.ripening.due(now_s)):
             self.ripening.ripen(stream, self._offsets.next_offset)
         self._close(self.open.close_due(now_s, self._offsets.undecoded))
 
     def close_all(self) -> None:
-        """Close all that is open."""
+        """Close all open batches."""
         self.complete(self.open.close_all())
 
     def end_streams(self) -> None:
-        """Let all that waits be decoded: nothing else will come, and what is open then is complete."""
+        """Let all waiting messages be decoded and their batches be closed, because no other message will come."""
         for stream, _, _ in list(self.ripening.waiting):
             self._cut_here(stream)
 
     def close_oldest(self, nbytes: int) -> int:
-        """Close, once it is decoded, the oldest of what is open or waits, `nbytes` or all; return how many streams'."""
+        """Close the oldest batches, `nbytes` of them together or all, each once its messages are decoded.
+
+        Returns:
+            The number of batches, one for each of their streams.
+        """
         sizes: dict[str, tuple[float, int]] = {}
         for stream, since_s, size in (*self.open.sizes(), *self.ripening.waiting):
             before_s, before = sizes.get(stream, (since_s, 0))
@@ -150,7 +157,7 @@ class PartitionGathering:
         return count
 
     def close_before_next_pair(self) -> bool:
-        """Close all that is to be served before the next pair's turn; True if all of it is served.
+        """Close the batches that are to be served before the next pair's turn; return True if all of them are served.
 
         To be called while no batch is ready.
         """
@@ -183,9 +190,14 @@ class PartitionGathering:
     # -- where memory is short
 
     def put_back(self, nbytes: int, give: Callable[[str, Sequence[Message]], bool]) -> int:
-        """Let open batches, the newest first, wait as messages again, until `nbytes` of images less are held.
+        """Turn open batches, the newest first, back into waiting messages, until `nbytes` of images are freed.
 
-        `give` hands the messages of a stream to the decode pool, if it can take them. Returns the bytes.
+        Args:
+            nbytes: bytes to free.
+            give: hands the messages of a stream to the decode pool; returns False if the pool cannot take them.
+
+        Returns:
+            The bytes of images that were freed.
         """
         freed = 0
         for stream, messages in list(self.open.returnable()):

@@ -1,4 +1,4 @@
-"""What a worker does beside its loop for the partitions that it has: removing what is old enough (`sink.keep`)."""
+"""Housekeeping beside the worker's loop: removes old output of the worker's partitions (`sink.keep`)."""
 
 from __future__ import annotations
 
@@ -16,11 +16,14 @@ EVERY_S, FIRST_S = 3_600.0, 60.0
 
 
 class Housekeeping:
-    """Has a pass over the worker's partitions once an hour, in a thread; the first a minute after its start.
+    """An observer that makes a pass over the worker's partitions once an hour, in a thread.
 
     Args:
-        remove: the files that were removed of a partition; is given what says that it should end soon.
+        remove: removes the old files of a partition, and returns their number. Its second argument returns True once
+            the call should end soon.
         clock: monotonic seconds.
+        every_s: seconds between two passes.
+        first_s: seconds from the worker's start to the first pass.
     """
 
     def __init__(
@@ -59,7 +62,7 @@ class Housekeeping:
                 break
             try:
                 removed += self._remove(tp, ends)
-            except AdawiseError as error:  # a damaged partition is no reason to fill the disk with the others
+            except AdawiseError as error:  # a damaged partition must not let the others fill the disk
                 failed.append(str(error))
         for each in failed:
             self._failed(each)

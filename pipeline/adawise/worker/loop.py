@@ -1,7 +1,7 @@
-"""The worker: poll, decode, adapt, predict, append; then flush and commit. Read `run` and `_step` first.
+"""The worker's loop: poll, decode, adapt, predict, append; then flush and commit. Read `run` and `_step` first.
 
-One thread does everything but decoding and talking to the broker. `recovery` says where reading begins, `commit` in
-which order things become durable.
+One thread does everything except decoding and the connection to the broker. The module `recovery` finds where reading
+begins, and `commit` has the order in which output becomes durable.
 """
 
 from __future__ import annotations
@@ -42,19 +42,20 @@ from adawise.worker.recovery import Recovery
 from adawise.worker.starts import NoStarts, Starts
 
 _IDLE_S = 0.1  # how long a poll waits when there is nothing else to do
-_PEEK_S = 0.01  # likewise, where there is work for spare time
-_LET_GO_S = 10.0  # for the work on partitions that go; a store that answers needs a fraction of a second
-_LAST_S = 15.0  # for the last segments, when told to stop: five tries of a store that fails at once
-_TOLD_S = 10.0  # for dead letters and results then, in all
-_SILENT_S = 5.0  # of a store's failure: it did not answer, and would take as long for the next partition
+_PEEK_S = 0.01  # how long a poll waits when there is only work for spare time
+_LET_GO_S = 10.0  # for the rest of the work on lost partitions; a store that answers needs a fraction of a second
+_LAST_S = 15.0  # for the last segments when the worker stops: five tries of a store that fails at once
+_TOLD_S = 10.0  # for all dead letters and results when the worker stops
+_SILENT_S = 5.0  # a failure that took longer: the store did not answer, and would take as long for the next partition
 
 
 @dataclass(frozen=True, slots=True)
 class LogPolicy:
-    """What the worker does at the two ends of the source's log.
+    """The worker's policy at the two ends of the source's log.
 
-    `skip_gaps`: go on where the log begins, and record the gap, if it no longer has what comes next. `ends_streams`:
-    the end of the source is the end of its streams, and batches that are open there are complete.
+    Attributes:
+        skip_gaps: if the log no longer has the next offset, go on where the log begins, and record the gap.
+        ends_streams: treat the end of the source as the end of its streams, so that open batches are complete there.
     """
 
     skip_gaps: bool
@@ -63,29 +64,30 @@ class LogPolicy:
 
 @dataclass(frozen=True, slots=True)
 class LoopClock:
-    """Monotonic seconds, and a way to wait by them."""
+    """A monotonic clock in seconds, and a function that sleeps by it."""
 
     now: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
 
 
 class Worker:
-    """Owns the loop; everything else is given to it.
+    """The worker, which owns the loop. Everything else is passed to it.
 
     Args:
-        source: where messages come from.
+        source: delivers the messages.
         prefetch: the decode pool.
         pairs: which pair of models serves a partition, and the method over it.
-        outputs: where rows go, and what is published and kept beside them.
-        observer: receives what happens.
+        outputs: the sink of rows, and the outputs beside it.
+        observer: receives the events.
         policy: how the images of a partition become batches, states and alerts.
-        log: what is done at the ends of the source's log.
+        log: the policy at the ends of the source's log.
         flush: when a segment is written.
-        limits: of memory.
+        limits: bounds on memory.
         starts: remembers which workers were killed.
         should_stop: called once a step; True ends the run after a flush.
-        failpoint: called with the name of each point between complete rows and a committed offset: tests kill there.
-        clock: of the loop.
+        failpoint: called with the name of each point between complete rows and a committed offset. Tests kill the
+            worker there.
+        clock: the loop's clock.
     """
 
     def __init__(
@@ -133,14 +135,15 @@ class Worker:
         self._reading, self._pressure = Backoff(), Backpressure(limits, source, prefetch, outputs.recorder)
 
     def run(self) -> None:
-        """Work until told to stop or the source is exhausted; then flush, commit and leave.
+        """Work until `should_stop` returns True or the source is exhausted; then flush, commit and leave the group.
 
         Raises:
-            FatalError: nothing more was committed after it.
+            FatalError: the work cannot go on. Nothing more was committed after it.
         """
         with ExitStack() as stack:
             stack.push(self._leave)
             self._observer.observe(PhaseEntered(Phase.WORKING))
+            # Called in the reverse order: the decode pool is closed first, `Stopped` is the last event.
             for end in (
                 partial(self._observer.observe, Stopped()),
                 self._pairs.close,
@@ -161,12 +164,15 @@ class Worker:
                     ended = stopped or self._is_at_end  # if not, a race was lost, and there is more to read
 
     def _leave(self, kind: type[BaseException] | None, *_: object) -> None:
-        """What ends the worker without a word for it (a fault of ours) may be a message, as if it had been killed."""
+        """Note the end of the worker in `Starts`, unless an unexpected exception ends it.
+
+        A message may have caused that exception, so the start then counts as one of a killed worker.
+        """
         if kind is None or issubclass(kind, AdawiseError | KeyboardInterrupt):
             self._starts.close()
 
     def _step(self) -> None:
-        """One turn: take in what has come, then either let the model run or see to the segments and to what is next."""
+        """Make one step: poll; then run the model if batches are ready, else write due segments and gather batches."""
         self._poll()
         if not self._ready:
             self._commit(due_only=True)
@@ -182,7 +188,7 @@ class Worker:
         self._pressure.apply(self._owned)
         self._observer.observe(Stepped(self._progress))
 
-    # -- in: messages and partitions
+    # -- input: messages and partitions
 
     def _poll(self) -> None:
         busy = self._ready or not self._prefetch.is_idle
@@ -196,7 +202,7 @@ class Worker:
             self._attempts.failed(READING, error, self._reading.failed(self._clock()))
             return
         self._reading.succeeded()
-        if not (poll.assigned or poll.lost):  # a loss is noted while nobody answers, too
+        if not (poll.assigned or poll.lost):  # partitions are lost also while the broker does not answer
             self._attempts.ended(READING)
         self._let_go(poll.lost)
         self._recovery.add(poll.assigned)
@@ -206,7 +212,7 @@ class Worker:
                 self._observer.observe(PairServes(begun.tp, begun.turns.by, begun.turns.began))
             self._pressure.begin(begun.tp)
         for message in poll.messages:
-            self._recorder.take(message)
+            self._recorder.take(message)  # also those whose rows are in the chain already
             work = self._owned.get(message.topic_partition)
             if work is None or not work.offsets.wants(message):
                 continue
@@ -216,15 +222,15 @@ class Worker:
                 self._committer.send_letters(work, self._clock())
             else:
                 self._starts.reads(work.tp, message.offset)
-                apart = message.offset < work.apart_until
+                apart = message.offset < work.apart_until  # it may have killed an earlier worker
                 streams, is_single = self._prefetch.submit(message, known=work.head.states, apart=apart)
                 work.read(message, streams, self._clock(), is_single=is_single)
 
     def _let_go(self, tps: Sequence[TopicPartition]) -> None:
-        """Write what is complete of partitions that are not ours any more, so that nobody need compute it again.
+        """Write the complete rows of partitions that leave this worker, so that they need not be computed again.
 
-        Nobody else gets a partition that was revoked before our next poll. One that was lost may have a new owner, who
-        wins the race for the segment, or adopts it. The time is bounded: others wait for us.
+        No other worker gets a revoked partition before this worker's next poll. A lost partition may have a new owner,
+        which wins the race for the segment, or adopts it. The time is bounded, since the rest of the group waits.
         """
         leaving = [self._owned[tp] for tp in tps if tp in self._owned]
         until_s = self._clock() + _LET_GO_S
@@ -249,7 +255,7 @@ class Worker:
         for what in (writing(tp), letters(tp)):
             self._attempts.ended(what)
 
-    # -- through: frames, batches, alphas, predictions
+    # -- processing: frames, batches, alphas, predictions
 
     @property
     def _ready(self) -> bool:
@@ -270,7 +276,7 @@ class Worker:
                     self._add(work, decoded)
         now = self._clock()
         for tp, work in self._owned.items():
-            if work.is_due(now):  # only then is it worth a question to the broker
+            if work.is_due(now):  # asking the broker is only worth it then
                 work.seen(now, drained=self._source.drained(tp))
         if self._ends_streams and self._source.exhausted and self._prefetch.is_idle:
             for work in works:
@@ -286,7 +292,7 @@ class Worker:
         self._committer.send_letters(work, self._clock())
 
     def _adapt_round(self, works: Iterable[PartitionWork]) -> None:
-        """Adapt and predict one batch of every stream that has one; their trials share forwards."""
+        """Adapt and predict one batch of every stream that has a ready one; their trials share forwards."""
         for serving, round_ in by_pair(next_round(works)):
             states = [work.state(batch) for work, batch in round_]
             adapted = serving.adaptation.run([batch for _, batch in round_], states)
@@ -299,7 +305,10 @@ class Worker:
         self._failpoint("worker.rows_complete")
 
     def _switch(self, work: PartitionWork, *, at_end: bool = False) -> bool:
-        """Have another pair serve a partition, if it is to, and all before is served. Not while a batch is ready."""
+        """Switch a partition to another pair if one is wanted and everything before the switch is served.
+
+        To be called while no batch is ready. Returns True if the pair was switched.
+        """
         turn = self._pairs.wanted(work.tp, work.turns.serving)
         if turn is None or not work.comes_to_switch(at_end=at_end):
             return False
@@ -311,7 +320,7 @@ class Worker:
         self._observer.observe(PairServes(work.tp, turn.serving.by, switch))
         return True
 
-    # -- out: segments, then offsets
+    # -- output: segments, then offsets
 
     def _commit(self, *, due_only: bool) -> None:
         now, crowded = self._clock(), self._pressure.to_write(self._owned.values())
@@ -323,16 +332,18 @@ class Worker:
                 self._commit_partition(work, wait=not due_only)
                 failed = not work.backoff.due(now)
                 if failed and (due_only or self._clock() - now > _SILENT_S):
-                    return  # a store that is silent for one is for all: poll before the next, or the broker expels us
+                    # The store would not answer for the other partitions either. Poll first, or the broker takes this
+                    # worker for dead.
+                    return
 
     def _commit_partition(self, work: PartitionWork, *, wait: bool) -> None:
         commit = self._committer.write(work, self._clock(), wait=wait)
-        if commit is not None and not commit.won:  # another worker wrote this segment: its rows and states are as good
+        if commit is not None and not commit.won:  # adopt the rows and states of the worker that wrote this segment
             self._source.pause([work.tp])
             self._drop(work.tp)
             self._recovery.add([work.tp])
 
-    # -- how far it is
+    # -- progress
 
     def _progress(self) -> WorkerProgress:
         return WorkerProgress(
@@ -367,7 +378,7 @@ class Worker:
         return self._source.exhausted and is_done and self._recovery.is_done
 
     def _serve_rest(self) -> list[PartitionWork]:
-        """Serve what is complete, each batch by the pair whose turn it is; the partitions that have rows to write."""
+        """Serve the complete batches, each by the pair whose turn it is; return the partitions with rows to write."""
         while self._ready or (self._is_at_end and self._switch_at_end()):
             self._adapt_round(self._owned.values())
         return [work for work in self._owned.values() if work.rows]
@@ -376,7 +387,11 @@ class Worker:
         return sum(self._switch(work, at_end=True) for work in self._owned.values()) > 0
 
     def _finish(self) -> None:
-        """Write what is complete. At the end of the streams nothing else will come: open batches are complete too."""
+        """Write everything that is complete; at the end of the streams, open batches are complete too.
+
+        Raises:
+            FatalError: the broker or the store did not take the rows in time.
+        """
         if self._is_at_end and self._ends_streams:
             for work in self._owned.values():
                 work.gathering.close_all()
@@ -401,7 +416,7 @@ class Worker:
 def by_pair(
     round_: Iterable[tuple[PartitionWork, ImageBatch]],
 ) -> list[tuple[Serving, list[tuple[PartitionWork, ImageBatch]]]]:
-    """Return what each pair serves of a round; their order is that of the round."""
+    """Return the batches of a round grouped by the pair that serves them, in the order of the round."""
     found: dict[Serving, list[tuple[PartitionWork, ImageBatch]]] = {}
     for work, batch in round_:
         found.setdefault(work.turns.serving, []).append((work, batch))
@@ -409,7 +424,7 @@ def by_pair(
 
 
 def next_round(works: Iterable[PartitionWork]) -> list[tuple[PartitionWork, ImageBatch]]:
-    """Take the first ready batch of each stream of each partition: one batch of a stream is in flight at a time."""
+    """Take the first ready batch of each stream of each partition; a round has at most one batch of a stream."""
     taken = []
     for work in works:
         streams: set[str] = set()

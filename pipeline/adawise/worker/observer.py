@@ -1,4 +1,4 @@
-"""The observer that logs a worker's events: one line each, and floods of rejections counted."""
+"""The observer that logs a worker's events: one line each, except that floods of rejections are counted."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ from adawise.worker.events import (
     Stopped,
 )
 
-_IN_FULL = 3  # rejections of a stream and reason that are told one by one
-_EVERY_S = 60.0  # those after them: one line in that time
+_IN_FULL = 3  # rejections of a stream and reason that are logged one by one
+_EVERY_S = 60.0  # later rejections are counted, in one line per this time
 _SWEEP_S = 1.0
-_FORGOTTEN_S = 3_600.0  # without a rejection; the next one is told in full again
-_MOST = 100  # streams and reasons with lines of their own; of those beyond, reasons alone: names may have no end
+_FORGOTTEN_S = 3_600.0  # after this time without a rejection, the next one is logged in full again
+_MOST = 100  # streams and reasons with lines of their own; further streams share one line per reason
 _COUNTED = "since the line before; the last of them is named here, the rows of the output name all"
 
 
 def outage_event(error: AdawiseError, event: str) -> str:
-    """What a try that failed is called in the log: `event`, or that the store is full, which somebody has to act on."""
+    """Return the name of the log's event for a failed try: `event`, or `store_filled`, on which a person has to act."""
     return "store_filled" if isinstance(error, StoreFull) else event
 
 
 @dataclass(slots=True)
 class _Alike:
-    """Rejections of one stream for one reason."""
+    """The rejections of one stream for one reason."""
 
     last: Frame
     seen_s: float
@@ -50,7 +50,9 @@ class _Alike:
 
 
 class Rejections:
-    """Which rejected frames are told one by one, and how many there were besides. Bounded, whatever a stranger sends.
+    """Decides which rejected frames are logged one by one, and counts the others.
+
+    Its memory is bounded, however many stream names producers make up.
 
     Args:
         clock: monotonic seconds.
@@ -62,7 +64,7 @@ class Rejections:
         self._swept_s = clock()
 
     def add(self, frame: Frame) -> bool:
-        """Whether this one is to be told in full; if not, it is counted."""
+        """Return True if this frame is to be logged in full; otherwise count it."""
         now, key = self._clock(), (frame.stream_id, str(frame.reason))
         if key not in self._alike and len(self._alike) >= _MOST:
             key = ("", key[1])  # no stream's name is empty
@@ -75,7 +77,11 @@ class Rejections:
         return False
 
     def counted(self, *, all_: bool = False) -> Iterator[tuple[str | None, int, Frame]]:
-        """(stream, "" for many; rejections not told yet; the last) of those whose minute is over, or of all."""
+        """Yield the counts that are to be logged: those whose minute is over, or `all_`.
+
+        Yields:
+            The stream ("" for several), the number of its rejections that are not logged yet, and the last of them.
+        """
         now = self._clock()
         if not all_ and now - self._swept_s < _SWEEP_S:
             return
@@ -89,7 +95,7 @@ class Rejections:
 
 
 class LogObserver:
-    """One log event per observation; batches at debug level, since there are many, and floods of rejections counted."""
+    """Logs one line per event: batches at level debug, since there are many, and floods of rejections as counts."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._log = structlog.get_logger("worker")
@@ -143,7 +149,7 @@ class LogObserver:
         self._tell_counted()
 
     def _mistaken(self, frame: Frame) -> None:
-        """Log each stream and header once, and of so many streams at most."""
+        """Log each stream and header once, up to a bound."""
         key = frame.stream_id, (frame.note or "").partition(":")[0]
         if key not in self._noted and len(self._noted) < _MOST:
             self._noted.add(key)
@@ -192,7 +198,7 @@ class LogObserver:
             self._search_failed(trace, error)
 
     def _search_failed(self, trace: BatchTrace, error: Exception) -> None:
-        """Log each stream once; the metric counts all."""
+        """Log each stream once, up to a bound; the metric counts all failures."""
         if trace.stream_id in self._fallen or len(self._fallen) >= _MOST:
             return
         self._fallen.add(trace.stream_id)
@@ -224,7 +230,7 @@ class LogObserver:
         )
 
     def _pair_serves(self, event: PairServes) -> None:
-        """Log a switch."""
+        """Log that a pair serves a partition, if that is a switch."""
         switch, tp = event.switch, event.tp
         if switch is None:
             return

@@ -1,8 +1,8 @@
-"""Which pair of models serves a partition, and from where on another one does. Pure.
+"""The pair of models that serves a partition, and the switch to another one. Pure.
 
-A pair changes between two segments, so that each segment has one, and the chain says which (`records.Switch`). Whoever
-recovers a partition goes on with what its end says. In a worker the pair is switched once somebody asks for it; in a
-replay where a chain says that it was.
+The pair changes between two segments, so that each segment has one pair, and the chain says which (`records.Switch`).
+The worker that recovers a partition goes on with the pair at the chain's end. A worker switches the pair once the
+operator asks for it; a replay switches it where a chain says that it was switched.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from adawise.worker.events import PairsProgress
 
 @dataclass(frozen=True, eq=False)
 class Serving:
-    """A pair that is loaded, as the loop uses it: the method over it, and what its rows say of it.
+    """A loaded pair as the loop uses it: the method over it, and what its rows say of it.
 
-    `prepare` does a fraction of a second of what it will need later, and says whether there is more.
+    `prepare` does work that the pair will need later, for a fraction of a second, and returns whether there is more.
     """
 
     adaptation: Adaptation
@@ -30,12 +30,12 @@ class Serving:
 
     @property
     def pair(self) -> str:
-        """Its id; "" where nobody asked for one."""
+        """The pair's id; "" where the pair was not given one."""
         return self.by.pair
 
     @property
     def key(self) -> PairKey:
-        """Its id and its config."""
+        """The pair's id and the hash of its model's config."""
         return self.by.key
 
 
@@ -43,7 +43,10 @@ class Serving:
 class PairTurn:
     """A pair's turn in a partition.
 
-    `keeps`: streams go on from what they learned with another pair. `until` is where the turn ends, if that is known.
+    Attributes:
+        serving: the pair.
+        keeps: streams go on from the states that they learned with another pair.
+        until: where the turn ends, if that is known.
     """
 
     serving: Serving
@@ -55,7 +58,7 @@ class PairTurn:
 class ServedBatch:
     """A batch that `serving` has served, from the state `before`.
 
-    `note` is told what a staged pair would have served; it is false if that comes too late to be written.
+    `note` takes what a staged pair would have served. It returns False if that comes too late to be written.
     """
 
     batch: ImageBatch
@@ -66,9 +69,9 @@ class ServedBatch:
 
 
 class Pairs:
-    """What the loop asks about pairs, in its own thread, and the answers of one pair that serves for ever.
+    """The loop's interface to pairs, implemented for a single pair that serves for ever.
 
-    Nothing of a subclass may block.
+    The loop calls it from its own thread. No method of a subclass may block.
 
     Args:
         serving: the pair.
@@ -79,45 +82,46 @@ class Pairs:
         self._turn = PairTurn(serving, keeps)
 
     def at(self, tp: TopicPartition, head: Head) -> PairTurn:
-        """Whose turn it is after the end of a partition's chain.
+        """Return the turn of the pair that serves after the end of a partition's chain.
 
-        Raises PairMissing: the chain says which, and it cannot be had here.
+        Raises:
+            PairMissing: the pair that the chain names cannot be loaded here.
         """
         del tp, head
         return self._turn
 
     def wanted(self, tp: TopicPartition, serving: Serving) -> PairTurn | None:
-        """The turn that is to follow that of `serving`, as soon as it may; None if all is as it should be."""
+        """Return the turn that is to follow that of `serving` as soon as possible; None if `serving` is to go on."""
         del tp, serving
         return None
 
     def switched(self, tp: TopicPartition, turn: PairTurn, switch: Switch) -> None:
-        """The partition is served by another pair from there on; it is in no segment yet."""
+        """Note that another pair serves the partition from a switch on, which is in no segment yet."""
 
     def served(self, served: ServedBatch) -> None:
-        """A batch was served."""
+        """Take a batch that was served."""
 
     def lost(self, tp: TopicPartition) -> None:
-        """The partition is not this worker's any more."""
+        """Note that this worker no longer owns the partition."""
 
     def turn(self) -> None:
-        """Called once a step."""
+        """Do what is due, without blocking; called once a step."""
 
     def progress(self) -> PairsProgress:
-        """How this worker stands with its pairs."""
+        """Return the worker's progress with its pairs."""
         return PairsProgress()
 
     @property
     def has_work(self) -> bool:
-        """True if something has come that `idle` would do."""
+        """True if there is new work for `idle`."""
         return False
 
     def idle(self) -> bool:
-        """Nothing else is to do: a fraction of a second of what will be needed; False if there is no more.
+        """Do work that will be needed later, for a fraction of a second; return False if there is no more of it.
 
-        Changes no result.
+        Called while there is nothing else to do. It changes no result.
         """
         return self._turn.serving.prepare()
 
     def close(self) -> None:
-        """The worker ends."""
+        """Free everything, because the worker ends."""

@@ -1,4 +1,4 @@
-"""What the worker holds of one partition between two segments: offsets, images, states, rows, alerts."""
+"""The work in hand of one partition between two segments: offsets, images, states, rows and alerts."""
 
 from __future__ import annotations
 
@@ -40,26 +40,27 @@ _QUIET_POLLS, _POLL_APART_S = 2, 0.05
 
 @dataclass(frozen=True, slots=True)
 class FlushPolicy:
-    """When a segment is written: `max_rows` rows, or `max_age_s` seconds after the first of them was done."""
+    """The rule by which a segment is written: at `max_rows` rows, or `max_age_s` seconds after the first of them."""
 
     max_rows: int
     max_age_s: float
 
     def due(self, rows: int, age_s: float) -> bool:
-        """True if a segment of `rows` rows, the first `age_s` seconds old, should be written."""
+        """Return True if a segment of `rows` rows, the first of which is `age_s` seconds old, should be written."""
         return rows > 0 and (rows >= self.max_rows or age_s >= self.max_age_s)
 
 
 @dataclass(frozen=True, slots=True)
 class PartitionPolicy:
-    """How the images of a partition become batches, states and alerts.
+    """The policy by which the images of a partition become batches, states and alerts.
 
     Attributes:
         batches: when single images become a batch.
-        forget_after_s: silence after which a stream starts anew (`adawise.worker.expiry`).
-        max_streams: streams that keep a state (`adawise.worker.stream_table`).
-        rules: of alerts.
-        epoch_s: what the clock lacks to seconds since the epoch; None: no camera is silent by it, as in a replay.
+        forget_after_s: seconds of silence after which a stream starts anew (`adawise.worker.expiry`).
+        max_streams: how many streams keep a state (`adawise.worker.stream_table`).
+        rules: the rules of alerts.
+        epoch_s: what is to be added to the loop's clock for seconds since the epoch. None: no alerts of silent cameras
+            are raised, as in a replay.
     """
 
     batches: BatchPolicy
@@ -72,12 +73,12 @@ class PartitionPolicy:
 class PartitionWork:
     """The work in hand of one partition that this worker owns; to drop the partition, drop this object.
 
-    A message is taken by `read` and, once it is decoded, by `add`. A batch that it completes is `ready`. Whoever takes
-    it from there asks for the `state` that it goes on from, and brings the result to `complete`. `draft` seals what is
-    done, and `committed` notes that it is durable.
+    A message is taken by `read` and, once it is decoded, by `add`. A batch that it completes is `ready`. The loop takes
+    the batch from there, asks for the `state` that its stream goes on from, and passes the result to `complete`.
+    `draft` seals the rows that are done, and `committed` notes that they are durable.
 
-    At any time `rows ∪ pending = head.pending ∪ [head.next_offset, next_offset)` over the delivered offsets: `draft` is
-    that, as a segment. While a draft is sealed, the same holds of what comes after it.
+    At any time `rows ∪ pending = head.pending ∪ [head.next_offset, next_offset)` over the delivered offsets. `draft`
+    returns these as a segment. While a draft is sealed, the same holds of what comes after it.
 
     Args:
         tp: the partition.
@@ -85,16 +86,16 @@ class PartitionWork:
         policy: how its images become batches, states and alerts.
         turn: the pair that serves it, and until where.
         ripen: called with a stream, and the offset below which its messages may be decoded, even where memory is short.
-        image_bytes: of the image of a message that waits for that.
+        image_bytes: bytes of the decoded image of a message that waits for that.
         tells: when results are published; None: never.
         new_attempt: makes the name of a draft.
 
     Attributes:
-        apart_until: messages below this offset are decoded in a process of their own.
-        letters: dead letters, not sent yet.
-        untold: what is to be published beside the chain and was not sent yet, in order: rows that were served (early)
-            or committed, and alerts whose segment was committed.
-        backoff: of writing: dead letters and segments.
+        apart_until: messages below this offset are decoded in an isolated process.
+        letters: the dead letters that are not sent yet.
+        untold: the results and alerts that are not published yet, in order: rows that were served (early) or committed,
+            and alerts whose segment was committed.
+        backoff: the waits after failures to write dead letters and segments.
     """
 
     def __init__(
@@ -137,7 +138,7 @@ class PartitionWork:
             self.untold += [Told(self._alerts.written_by, alert) for alert in self._alerts.written]
             self._open.count(bool(self._alerts.news), 0.0)
 
-    # -- how far it is
+    # -- progress
 
     @property
     def head(self) -> Head:
@@ -146,17 +147,20 @@ class PartitionWork:
 
     @property
     def rows(self) -> int:
-        """Rows that are not durable; gaps and changes of alerts count as one, so that they are committed too."""
+        """The number of rows that are not durable.
+
+        Each gap and change of an alert counts as one too, so that they are committed without rows as well.
+        """
         return self._open.rows + (self._sealed.rows if self._sealed is not None else 0)
 
     @property
     def since_s(self) -> float:
-        """When the first row that is not sealed was done."""
+        """The time at which the first row that is not sealed was done."""
         return self._open.since_s
 
     @property
     def evicted(self) -> int:
-        """Streams that had to leave their place since this worker has the partition."""
+        """The number of streams that lost their place since this worker got the partition."""
         return self._streams.table.evicted
 
     @property
@@ -164,12 +168,16 @@ class PartitionWork:
         """Bytes of dead letters that wait for the broker."""
         return sum(len(message.value or b"") for message, _ in self.letters)
 
-    # -- in
+    # -- input
 
     def read(self, message: Message, streams: frozenset[str], now_s: float = 0.0, *, is_single: bool = False) -> None:
-        """Note that a wanted message is under decode, which may have images of these streams; in the order of offsets.
+        """Note that a wanted message is under decode; to be called in the order of offsets.
 
-        One that `is_single` waits to be decoded until its batch is ripe, where memory is short.
+        Args:
+            message: the message.
+            streams: the streams of which it may have images.
+            now_s: the loop's time.
+            is_single: it is a single image, which waits until its batch is ready to be decoded, if memory is short.
         """
         if self.offsets.read(message, streams):
             came_ms = message.timestamp_ms if self.offsets.was_there(message) and message.timestamp_ms >= 0 else None
@@ -177,11 +185,15 @@ class PartitionWork:
                 self._streams.table.hear(stream_id, message.offset)
                 if self._epoch_s is not None:
                     heard = self._alerts.heard(stream_id, message.offset, self._now_ms(now_s), came_ms)
-                    self._open.count(bool(heard), now_s)  # a segment without rows keeps it
+                    self._open.count(bool(heard), now_s)  # counted, so that a segment is written even without rows
         self.gathering.read(message, streams, now_s, is_single=is_single)
 
     def miss(self, message: Message, missing: Missing, now_s: float) -> Sequence[Gap]:
-        """Make gaps of what nobody can read, and one dead letter unless it was compacted away; return the new gaps."""
+        """Make gaps of offsets that cannot be read, and one dead letter unless compaction removed them.
+
+        Returns:
+            The new gaps.
+        """
         gaps = self.offsets.leave_out(missing.first, message.next_offset, missing.reason)
         if missing.reason != Lost.COMPACTED:
             row_id = RowId(*self.tp, missing.first, 0)
@@ -191,7 +203,7 @@ class PartitionWork:
         return gaps
 
     def add(self, decoded: DecodedMessage, now_s: float) -> None:
-        """Take a message that was read and is decoded; batches that it completes become ready."""
+        """Take a message that was read and is decoded; the batches that it completes become ready."""
         message = decoded.message
         streams = self.offsets.decoded(message)
         if decoded.dead:
@@ -202,7 +214,10 @@ class PartitionWork:
         self.gathering.add(decoded, streams, now_s)
 
     def _reject(self, frames: Sequence[tuple[Frame, bool]], now_s: float) -> None:
-        """Make rows of images that were not accepted, unless they are for the next pair (`Turns.rejected`)."""
+        """Make rows of images that were not accepted, or keep them for the next pair (`Turns.rejected`).
+
+        With each image comes whether its stream was known when its message was read.
+        """
         for frame, was_known in frames:
             if self.turns.is_later(frame.row_id.offset):
                 self.turns.rejected.append((frame, was_known))
@@ -214,14 +229,15 @@ class PartitionWork:
                 self._streams.table.reject(frame.stream_id, frame.row_id.offset)
 
     def is_due(self, now_s: float) -> bool:
-        """Return True if, once everything was read, the clock closes a batch or a camera is silent for an alert."""
+        """Return True if something is due once everything was read: a batch to be closed, or the alert of a silence."""
         is_silent = self._epoch_s is not None and self._alerts.is_due(self._now_ms(now_s))
         return is_silent or self.gathering.is_due(now_s)
 
     def seen(self, now_s: float, *, drained: bool) -> None:
-        """Note after a poll whether everything was read; if so again and again, close what silent streams left open.
+        """Note after a poll whether everything was read (`drained`); after several such polls, do what is due.
 
-        One empty poll proves nothing: after a long round it only asks the broker for what has come meanwhile.
+        Then the batches of silent streams are closed, and alerts of silent cameras are raised. One empty poll proves
+        nothing: after a long round it only asks the broker for the messages that have come meanwhile.
         """
         if not drained:
             self._quiet_polls = 0
@@ -233,14 +249,14 @@ class PartitionWork:
                 silent = self._alerts.silent(self._now_ms(now_s), has_place=self._streams.table.__contains__)
                 self._open.count(bool(silent), now_s)
 
-    # -- through
+    # -- processing
 
     def state(self, batch: ImageBatch) -> StreamState:
-        """Return the adaptation state that the batch's stream goes on from: see `StreamStates.before`."""
+        """Return the adaptation state that the batch's stream goes on from (`StreamStates.before`)."""
         return self._streams.before(batch, self.head.states)
 
     def complete(self, batch: ImageBatch, adapted: Adapted, now_s: float) -> BatchTrace:
-        """Keep the results of a batch, whose stream goes on from the new state; return the trace that is written."""
+        """Keep the results of a batch and the new state of its stream; return the trace that is written."""
         anew = self._streams.begins_anew(batch.stream_id)
         reset, rejected = self._streams.served(batch, adapted.state)
         trace = replace(adapted.trace, reset=reset or adapted.trace.reset, rejected=rejected)
@@ -252,7 +268,7 @@ class PartitionWork:
         return trace
 
     def shadowed(self, trace: BatchTrace, shadow: Shadow) -> bool:
-        """Keep what a staged pair would have served for a batch; False if the batch is sealed already."""
+        """Keep what a staged pair would have served for a batch; return False if the batch is sealed already."""
         return self._open.shadow(trace, shadow)
 
     def _done(self, what: Served | Frame, rows: int, now_s: float) -> None:
@@ -260,17 +276,18 @@ class PartitionWork:
         if self._tells == "early":
             self.untold.append(Told(self._open.attempt, what, self.turns.by))
 
-    # -- out
+    # -- output
 
     @property
     def is_sealed(self) -> bool:
-        """True while a draft was made whose fate is not known."""
+        """True while a draft is sealed, and it is not known whether it was committed."""
         return self._sealed is not None
 
     def draft(self) -> SegmentDraft:
-        """Return everything since the head, as a segment; the same until `committed`, whatever is done meanwhile.
+        """Return everything since the head as a segment.
 
-        To be called while no batch is ready: a message's rows go together.
+        The draft is the same until `committed` is called, whatever is done meanwhile. To be called while no batch is
+        ready, so that the rows of a message stay together.
         """
         if self._sealed is None:
             assert not self.ready
@@ -278,7 +295,7 @@ class PartitionWork:
         return self._sealed.draft
 
     def _seal(self) -> SealedSegment:
-        waiting = None if self.offsets.is_reading_again else self.gathering.streams  # None: nobody knows them yet
+        waiting = None if self.offsets.is_reading_again else self.gathering.streams  # None: not known yet
         states, stream_table = self._streams.kept(self.head.states, waiting)
         if waiting is not None:
             self._alerts.forget(lambda name: name in self._streams.table or name in waiting)
@@ -301,7 +318,7 @@ class PartitionWork:
         return SealedSegment(draft, changes, self._open.rows)
 
     def committed(self, head: Head) -> None:
-        """Note that the draft is durable and ends at `head`; what was done since begins the next one."""
+        """Note that the draft is durable and ends at `head`; the rows that were done since begin the next one."""
         if self._sealed is not None:
             self.untold.extend(self._sealed.published(self._tells))
             self._sealed = None
@@ -310,9 +327,9 @@ class PartitionWork:
     # -- from one pair to the next
 
     def comes_to_switch(self, *, at_end: bool) -> bool:
-        """Return True if all is served that is to be before the planned switch; makes ready what is not.
+        """Return True if everything that comes before the planned switch is served; otherwise make it ready.
 
-        At once if nothing is planned. To be called while no batch is ready. `at_end`: nothing else will ever come.
+        Without a planned switch it is True. To be called while no batch is ready. `at_end`: no other message will come.
         """
         if self.turns.planned is None:
             return True
@@ -320,10 +337,12 @@ class PartitionWork:
         return is_read and self.gathering.close_before_next_pair()
 
     def switch(self, turn: PairTurn, now_s: float) -> Switch | None:
-        """Have another pair serve what is in no row yet, which begins a segment. A draft is sealed by it.
+        """Let another pair serve everything that is in no row yet; this begins a segment, and seals the draft before.
 
-        None: not yet, since a draft is to be written before. To be called while no batch is ready, and if
-        `comes_to_switch`.
+        To be called while no batch is ready, once `comes_to_switch` returns True.
+
+        Returns:
+            The switch; None if it has to wait until an earlier draft is written.
         """
         if self._open.rows:
             if self.is_sealed:

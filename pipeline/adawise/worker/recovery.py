@@ -1,4 +1,4 @@
-"""Partitions that are newly ours, until it is known where to read on: the chain is walked, the log compared with it."""
+"""Recovery of newly assigned partitions: the chain is walked and the log compared with it, to find where to read on."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from adawise.worker.partition import PartitionWork
 
 _log = structlog.get_logger("worker")
 
-_CATCH_UP_S = 30.0  # until a log that ends early is believed
-_LOOK_AGAIN_S = 60.0  # at a log that was rewritten, or for a pair: they may be restored
+_CATCH_UP_S = 30.0  # how long a log that ends early is asked again before this is an error
+_LOOK_AGAIN_S = 60.0  # between two tries of a blocked partition: the operator may restore its log or its pair
 
 _ADDED = (
     "it is read from its start, since all in it is new; producers send some streams to other partitions from now on: "
@@ -42,12 +42,12 @@ class Recovery:
     """The partitions that wait to be recovered, in the order in which they came.
 
     Args:
-        source: says how far the partitions reach, and is sent to where the chains end.
-        outputs: the chains; and the recorder, which may have to read from further back.
-        observer: receives each partition that is recovered.
-        attempts: notes failures, and what ends them.
+        source: says how far the partitions' logs reach, and is made to read on where the chains end.
+        outputs: the sink with the chains, and the recorder, which may have to read from further back.
+        observer: receives the events of recovered partitions.
+        attempts: notes failures, and the successes that end them.
         begin: makes the work on a partition whose chain ends at a head.
-        skip_gaps: go on where the broker's log begins, and record the gap, if it no longer has what comes next.
+        skip_gaps: if the broker's log no longer has the next offset, go on where the log begins, and record the gap.
     """
 
     def __init__(
@@ -75,15 +75,15 @@ class Recovery:
 
     @property
     def waiting(self) -> Sequence[TopicPartition]:
-        """What is ours and not recovered yet."""
+        """The partitions that this worker owns and has not recovered yet."""
         return tuple(self._waiting)
 
     def add(self, tps: Iterable[TopicPartition]) -> None:
-        """These are ours, and paused."""
+        """Add partitions that were assigned to this worker, and that the source has paused."""
         self._waiting += tps
 
     def drop(self, tp: TopicPartition) -> None:
-        """It is no longer ours."""
+        """Forget a partition that this worker no longer owns."""
         self._waiting = [waiting for waiting in self._waiting if waiting != tp]
         self._early_since.pop(tp, None)
         self._stands_until_s.pop(tp, None)
@@ -92,14 +92,18 @@ class Recovery:
         self._attempts.ended(recovering(tp))
 
     def advance(self, now_s: float) -> list[PartitionWork]:
-        """The work on each partition that could be recovered now; the source has been sent to where it begins.
+        """Recover the partitions that can be recovered now, and make the source read on where each of them begins.
 
-        A broker that begins to lead a partition tells an end that lags behind, until it knows how far its replicas (or
-        its own log, after a fall) have come. So a log that ends early is asked again for a while. A partition whose log
-        was rewritten, or whose pair cannot be had, stands and is looked at again now and then; the others go on.
+        A broker that begins to lead a partition reports a log end that lags behind, until it knows how far its replicas
+        (or its own log, after a crash) have come. So a log that ends early is asked again for a while. A partition
+        whose log was rewritten, or whose pair cannot be loaded, is blocked, and is tried again now and then; the others
+        go on.
+
+        Returns:
+            The work on each recovered partition.
 
         Raises:
-            FatalError: the chain and the topic do not go together, or the chain is damaged.
+            FatalError: the chain and the topic do not belong together, or the chain is damaged.
         """
         begun: list[PartitionWork] = []
         while self._backoff.due(now_s):
@@ -111,7 +115,7 @@ class Recovery:
             except (LogRewritten, PairMissing) as error:
                 _log.error("partition_blocked", topic=due[0].topic, partition=due[0].partition, error=str(error))
                 self._stands_until_s[due[0]] = now_s + _LOOK_AGAIN_S
-                self._attempts.ended(recovering(due[0]))  # it was answered, though not as it should be
+                self._attempts.ended(recovering(due[0]))  # the broker and the store answered: no outage
                 continue
             except (RetryableError, LogEndsEarly) as error:
                 if isinstance(error, LogEndsEarly) and not self._may_catch_up(due[0], now_s):
@@ -149,14 +153,13 @@ class Recovery:
             for gap in gaps:
                 self._observer.observe(GapFound(tp, gap))
         self._source.seek(tp, self._recorder.begin(tp, offset, log))
-        self._source.commit(
-            {tp: offset}, self._sink.root_id
-        )  # a partition with nothing new has no segment that would show its lag
+        # Lag tools see it at once: a partition without new messages has no segment that would commit an offset.
+        self._source.commit({tp: offset}, self._sink.root_id)
         self._observer.observe(PartitionRecovered(tp, head))
         return work
 
     def _compare(self, tp: TopicPartition, head: Head, log: tuple[int, int]) -> None:
-        """Raise LogRewritten if the broker has other messages where the chain's newest rows are from."""
+        """Raise LogRewritten if the broker now has other messages at the offsets of the chain's newest rows."""
         known = {offset: at for offset, at in head.newest.items() if log[0] <= offset < log[1]}
         if not known:
             return
@@ -175,7 +178,7 @@ class Recovery:
             )
 
     def _warn_of_loss(self, tp: TopicPartition, head: Head, gaps: Sequence[Gap], log: tuple[int, int]) -> None:
-        """One line for what retention took before it was read."""
+        """Log one line about the messages that retention deleted before they were read."""
         oldest = self._source.log.timestamps(tp, log[0], log[0] + 1) if log[0] < log[1] else {}
         _log.warning(
             "messages_lost",

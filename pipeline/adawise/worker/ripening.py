@@ -1,12 +1,14 @@
-"""Which messages that wait to be decoded would complete a batch, told without decoding any. Pure: time is an argument.
+"""Prediction, without decoding, of the waiting messages that would complete a batch. Pure: time is an argument.
 
-Pixels of a half-open batch take ten times what its messages take. So where memory is short, messages wait as they came,
-until those of a stream are *ripe*: with what is open they reach the count, or one of them was produced too late for the
-others, or the oldest has waited as long as a silent stream's may. What takes less room decoded is ripe at once.
+The pixels of an open batch take about ten times the memory of its messages. So where memory is short, messages wait as
+they came until those of a stream are *ready* (`ripe` in names): together with the open batch they reach the count, or
+one of them was produced too late for the others, or the oldest has waited as long as a silent stream's may. A message
+that takes less room decoded is ready at once.
 
-This decides when something is decoded, and nothing else: it takes every image for a good one, and where that was wrong
-it counts again. What became ripe too early is open a while longer. What is ripe too late (the image that a batch began
-with was bad, and the clock then ran backwards) is so by the count or by the time.
+This only decides when a message is decoded, never where a batch ends. It assumes that every image is good, and counts
+again where that was wrong. Messages that became ready too early stay in the open batch a while longer. Messages that
+should have been ready earlier (the first image of a batch was bad, and the clock then ran backwards) become ready by
+the count or by the time.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ class _Waiting(NamedTuple):
 
 @dataclass(slots=True)
 class _Stream:
-    """What waits of a stream, and the batch that would be open if all of it were decoded and accepted."""
+    """The waiting messages of a stream, and the batch that would be open if all of them were decoded and accepted."""
 
     waiting: deque[_Waiting] = field(default_factory=deque)
     waiting_bytes: int = 0
@@ -39,7 +41,7 @@ class _Stream:
 
     @property
     def has_unripe(self) -> bool:
-        """True if something has to wait on."""
+        """True if a message may not be decoded yet."""
         return bool(self.waiting) and self.waiting[-1].offset >= self.ripe_until
 
 
@@ -49,8 +51,11 @@ class Ripening:
     Args:
         policy: when a batch is complete.
         ripen: called with a stream, and the offset below which its messages may be decoded.
-        image_bytes: of a decoded image.
-        ends: of batches of an earlier run (`BatchPolicy.ends`) in this partition.
+        image_bytes: bytes of one decoded image.
+        ends: the ends of an earlier run's batches (`BatchPolicy.ends`) in this partition.
+
+    Attributes:
+        unripe_bytes: bytes of the messages that may not be decoded yet.
     """
 
     def __init__(
@@ -66,13 +71,14 @@ class Ripening:
         self.unripe_bytes = 0
 
     def read(self, stream_id: str, offset: int, timestamp_ms: int, size_bytes: int, now_s: float) -> None:
-        """A message of one image was read, after those before it of its stream."""
+        """Take a message of one image that was read, in the order of its stream's offsets."""
         stream = self._streams.setdefault(stream_id, _Stream())
         waiting = _Waiting(offset, timestamp_ms, now_s, size_bytes)
         stream.waiting.append(waiting)
         stream.waiting_bytes += size_bytes
         is_complete = self._step(stream_id, stream, waiting)
-        if offset < stream.ripe_until:  # read again, after what comes later was taken for the last: recovery does that
+        # Recovery reads pending messages again, after later ones may have made the stream ready.
+        if offset < stream.ripe_until:
             self._tell(stream_id, stream.ripe_until)
             return
         self.unripe_bytes += size_bytes
@@ -80,13 +86,13 @@ class Ripening:
             self._ripen(stream_id, offset + 1)
 
     def ripen(self, stream_id: str, until: int) -> None:
-        """What waits of a stream may be decoded, up to an offset."""
+        """Let a stream's waiting messages below an offset be decoded."""
         stream = self._streams.get(stream_id)
         if stream is not None and stream.has_unripe and stream.waiting[0].offset < until:
             self._ripen(stream_id, until)
 
     def decoded(self, stream_id: str, offset: int) -> float | None:
-        """It does not wait any more: when it was read; None if it was no single image."""
+        """Note that a message is decoded, and return when it was read; None if it did not wait here."""
         stream = self._streams.get(stream_id)
         if stream is None or not stream.waiting or stream.waiting[0].offset != offset:
             return None
@@ -97,7 +103,10 @@ class Ripening:
         return first.read_s
 
     def count_again(self, stream_id: str, opened: OpenPart | None) -> None:
-        """The stream's batch is not what it was taken for: `opened` is what is open now, if anything."""
+        """Count the stream's waiting messages again from `opened`, its open batch, if it has one.
+
+        To be called when the open batch is not what was predicted.
+        """
         stream = self._streams.get(stream_id)
         if stream is None:
             return
@@ -107,7 +116,13 @@ class Ripening:
             self._ripen(stream_id, until)
 
     def put_back(self, stream_id: str, messages: Iterable[tuple[int, int, int]], read_s: float) -> None:
-        """(offset, timestamp, bytes) of messages that are not decoded any more; nothing of the stream is ripe."""
+        """Let messages wait again that were decoded; then no message of the stream is ready.
+
+        Args:
+            stream_id: the stream.
+            messages: (offset, timestamp in milliseconds, bytes) of each.
+            read_s: when they were read.
+        """
         stream = self._streams.setdefault(stream_id, _Stream())
         for offset, timestamp_ms, size_bytes in reversed(list(messages)):
             stream.waiting.appendleft(_Waiting(offset, timestamp_ms, read_s, size_bytes))
@@ -117,29 +132,29 @@ class Ripening:
         self.count_again(stream_id, None)
 
     def closed(self, stream_id: str) -> None:
-        """The stream's batch was closed for another reason than those that are known here."""
+        """Note that the stream's batch was closed for a reason that is not known here."""
         self.count_again(stream_id, None)
         self.forget(stream_id)
 
     def forget(self, stream_id: str) -> None:
-        """Nothing of a stream is open; its entry goes if nothing waits."""
+        """Forget a stream that has no open batch, if none of its messages waits."""
         stream = self._streams.get(stream_id)
         if stream is not None and not stream.waiting:
             del self._streams[stream_id]
 
     def is_ripe(self, stream_id: str) -> bool:
-        """Return True if something of the stream may be decoded, and is not."""
+        """Return True if a message of the stream may be decoded, and is not decoded yet."""
         first = self.first(stream_id)
         return first is not None and first < self._streams[stream_id].ripe_until
 
     def first(self, stream_id: str) -> int | None:
-        """Return the offset of the oldest that waits; None if nothing does."""
+        """Return the offset of the stream's oldest waiting message; None if none waits."""
         stream = self._streams.get(stream_id)
         return stream.waiting[0].offset if stream is not None and stream.waiting else None
 
     @property
     def waiting(self) -> Iterator[tuple[str, float, int]]:
-        """(stream, when its oldest was read, bytes) of all of which something waits."""
+        """Each stream with waiting messages: (stream, when its oldest was read, their bytes)."""
         return (
             (name, stream.waiting[0].read_s, stream.waiting_bytes)
             for name, stream in self._streams.items()
@@ -147,7 +162,7 @@ class Ripening:
         )
 
     def due(self, now_s: float) -> Iterator[str]:
-        """Streams of which something has waited as long as a silent stream's may."""
+        """Yield the streams with messages that have waited as long as those of a silent stream may."""
         return (
             name
             for name, stream in self._streams.items()
@@ -155,7 +170,7 @@ class Ripening:
         )
 
     def _step(self, stream_id: str, stream: _Stream, following: _Waiting) -> bool:
-        """Add one to the batch that would be open; True if that completes one."""
+        """Add a message to the batch that would be open; return True if that completes a batch."""
         if end_of(self._ends, stream_id, following.offset) == following.offset:
             stream.open = _NOTHING
             return True

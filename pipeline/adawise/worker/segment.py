@@ -1,4 +1,4 @@
-"""Rows on their way into the chain: the segment that is being filled, and the one that is sealed."""
+"""The rows on their way into the chain: the segment that is being filled, and the one that is sealed."""
 
 from __future__ import annotations
 
@@ -11,11 +11,15 @@ from adawise.records import Alert, BatchTrace, Frame, Shadow
 
 @dataclass(frozen=True, slots=True)
 class SealedSegment:
-    """What a commit writes. It stays the same until its fate is known, whatever is done meanwhile.
+    """A segment that is to be written. It stays the same until it is known whether it was committed.
 
-    A store that does not answer may have kept it, and only the same again can be distinguished from another worker's.
+    A store that did not answer may have written it. Only if the next try writes the same again can it be distinguished
+    from another worker's segment.
 
-    `rows` counts what becomes durable with it: rows, gaps and changes of alerts.
+    Attributes:
+        draft: the segment's content.
+        alerts: the changes of alerts that are published once it is durable.
+        rows: the number of rows, gaps and changes of alerts that become durable with it.
     """
 
     draft: SegmentDraft
@@ -23,7 +27,7 @@ class SealedSegment:
     rows: int
 
     def published(self, when: When | None) -> Iterator[Told]:
-        """Return what is published once it is durable: its rows, unless they were early, and changes of alerts."""
+        """Yield what is published once the segment is durable: its rows, unless they were early, and its alerts."""
         draft = self.draft
         if when == "committed":
             rows: list[Served | Frame] = [*draft.accepted, *draft.rejected]
@@ -34,10 +38,14 @@ class SealedSegment:
 
 @dataclass(slots=True, eq=False)
 class OpenSegment:
-    """The rows that are done and in no sealed segment, in the order in which they were done; `attempt` is its name.
+    """The rows that are done and in no sealed segment, in the order in which they were done.
 
-    `rows` counts what becomes durable with them: rows, gaps and changes of alerts. `since_s` is when the first of these
-    was done.
+    Attributes:
+        attempt: the name of the draft that they will be.
+        accepted: the served batches.
+        rejected: the images that were not accepted.
+        rows: the number of rows, gaps and changes of alerts that become durable with them.
+        since_s: when the first of these was done.
     """
 
     attempt: str
@@ -47,13 +55,13 @@ class OpenSegment:
     since_s: float = 0.0
 
     def count(self, rows: int, now_s: float) -> None:
-        """Note that so much more is to become durable."""
+        """Add `rows` rows, gaps or changes of alerts to those that are to become durable."""
         if rows and not self.rows:
             self.since_s = now_s
         self.rows += rows
 
     def shadow(self, trace: BatchTrace, shadow: Shadow) -> bool:
-        """Keep what a staged pair would have served for a batch; False if the batch is not in this segment."""
+        """Keep what a staged pair would have served for a batch; return False if the batch is not in this segment."""
         for place, (batch, predictions, kept) in reversed([*enumerate(self.accepted)]):
             if kept is trace:
                 self.accepted[place] = batch, predictions, replace(trace, shadow=shadow)

@@ -1,4 +1,7 @@
-"""What remembers that workers were killed while they had a partition, so that others take care. By default, nothing."""
+"""The memory of workers that were killed while they had a partition, so that later workers isolate what they read.
+
+By default nothing is remembered.
+"""
 
 from __future__ import annotations
 
@@ -8,29 +11,33 @@ from adawise.records import TopicPartition
 
 
 class Starts(Protocol):
-    """Knows which workers had a partition and did not end in order, and what they may have read.
+    """A record of the workers that had a partition and did not end in order, and of what they may have read.
 
     Called from the main thread.
     """
 
     def begin(self, tp: TopicPartition, low_water: int) -> int:
-        """The partition is ours, and all before `low_water` in rows; what is below the result may have killed others.
+        """Note that this worker reads a partition, whose offsets before `low_water` are in rows.
 
-        Raises StoreUnavailable.
+        Returns:
+            The offset below which messages may have killed earlier workers; they are to be decoded in isolation.
+
+        Raises:
+            StoreUnavailable: the store does not answer.
         """
 
     def reads(self, tp: TopicPartition, offset: int) -> None:
-        """A message of a partition that was begun is about to be decoded. Never raises."""
+        """Note that a message of a partition that was begun is about to be decoded. Never raises."""
 
     def end(self, tp: TopicPartition) -> None:
-        """The partition was let go, in order. Never raises."""
+        """Note that this worker let the partition go in order. Never raises."""
 
     def close(self) -> None:
-        """The worker ends, in order. Never raises."""
+        """Note that this worker ends in order. Never raises."""
 
 
 class NoStarts:
-    """Nothing is remembered."""
+    """A record that remembers nothing."""
 
     def begin(self, tp: TopicPartition, low_water: int) -> int:
         """See `Starts`."""

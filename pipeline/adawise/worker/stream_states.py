@@ -1,4 +1,4 @@
-"""The adaptation states of a partition's streams: which one a batch goes on from, and which are kept in a segment."""
+"""The adaptation states of a partition's streams: which state a batch goes on from, and which a segment keeps."""
 
 from __future__ import annotations
 
@@ -14,14 +14,17 @@ from adawise.worker.stream_table import CROWDED, StreamTable
 
 
 class StreamStates:
-    """The states, from the head that the partition was recovered at; `table` has the streams that keep one.
+    """The states of the streams, beginning with those of the head that the partition was recovered at.
 
     Args:
-        head: has the states as of the chain's end.
+        head: has the states at the chain's end.
         initial: makes the state of a stream that was never seen.
-        forget_after_s: the silence after which a stream starts anew.
-        max_streams: places for streams.
+        forget_after_s: seconds of silence after which a stream starts anew.
+        max_streams: the number of places for streams.
         keeps_states: go on from states of another pair, as if they were of this one.
+
+    Attributes:
+        table: the streams that keep a state.
     """
 
     def __init__(
@@ -35,38 +38,39 @@ class StreamStates:
     ) -> None:
         self._initial, self._keeps_states = initial, keeps_states
         self._states: dict[str, StreamState] = {}
-        self._fitting: set[str] = set()  # whose states are of the pair that serves
-        self._changed: set[str] = set()  # whose states are not in the head or the sealed draft
+        self._fitting: set[str] = set()  # streams whose states are of the pair that serves
+        self._changed: set[str] = set()  # streams whose states are not in the head or the sealed draft
         self._resets: dict[str, str] = {}  # why the state of the stream in flight is a new one
         self._anew: set[str] = set()  # streams in flight that begin anew, whatever was known of them
         self._clock = PartitionClock(head.states, forget_after_s)
         self.table = StreamTable(max_streams, head.stream_table, head.states)
 
     def last_seen(self) -> dict[str, tuple[int, int]]:
-        """Return of each stream the Kafka timestamp, in milliseconds, and the offset of its last message that is known.
+        """Return the Kafka timestamp, in milliseconds, and the offset of each stream's last known message.
 
-        Without streams whose messages have no timestamps, and those of earlier versions that noted no offset.
+        Streams whose messages have no timestamps are left out, as are those of earlier versions that noted no offset.
         """
         times, offsets = self._clock.last_ms(), self.table.last_offsets()
         return {name: (at_ms, offsets[name]) for name, at_ms in times.items() if offsets.get(name, -1) >= 0}
 
     def go_on_with(self, initial: Callable[[], StreamState], *, keeps_states: bool) -> None:
-        """Another pair serves from now on: each stream begins anew, or goes on from its state if it `keeps_states`.
+        """Note that another pair serves from now on: each stream begins anew, or goes on if the pair `keeps_states`.
 
-        As if the states were read again from the chain's end, of which those that have changed since are in no head.
+        Each stream's state is then fitted to the pair as after a recovery, including the states that have changed since
+        the head.
         """
         self._initial, self._keeps_states = initial, keeps_states
         self._fitting.clear()
 
     def begins_anew(self, stream_id: str) -> bool:
-        """True if the batch in flight of the stream begins anew although it may have been here before."""
+        """Return True if the stream begins anew with its batch in flight, whatever was known of it before."""
         return stream_id in self._anew
 
     def before(self, batch: ImageBatch, stored: Mapping[str, bytes]) -> StreamState:
-        """The state that the batch's stream goes on from; `stored` are the head's.
+        """Return the state that the batch's stream goes on from; `stored` are the head's states.
 
-        A new one if the stream is new, was silent for too long, may have left its place to another, or if the settings
-        that it depends on have changed.
+        It is a new state if the stream is new, was silent for too long, may have lost its place to another, or if the
+        settings that the state depends on have changed.
         """
         stream_id = batch.stream_id
         self._anew.discard(stream_id)
@@ -95,9 +99,11 @@ class StreamStates:
         return state
 
     def served(self, batch: ImageBatch, state: StreamState) -> tuple[str | None, int | None]:
-        """The batch is done, and its stream goes on from `state`.
+        """Note that the batch is done, and that its stream goes on from `state`.
 
-        Returns why it had begun anew, if it had, and how many images were rejected (`StreamTable.served`).
+        Returns:
+            Why the stream had begun anew (None if it had not), and how many of its images were rejected
+            (`StreamTable.served`).
         """
         heard = self._clock.hear(batch.stream_id, batch.frames[-1].kafka_timestamp_ms)
         self._states[batch.stream_id] = replace(state, heard=heard)
@@ -106,10 +112,14 @@ class StreamStates:
         return self._resets.pop(batch.stream_id, None), self.table.served(batch)
 
     def kept(self, stored: Mapping[str, bytes], waiting: set[str] | None) -> tuple[dict[str, bytes], bytes]:
-        """For a draft: `stored`, the newer ones in their place, without streams that are forgotten or left; the table.
+        """Return the states for a draft, and the stream table.
 
-        `waiting` are streams of which images were read and are not served; None while nobody knows them. One that has
-        left keeps its state until its last images are served.
+        These are the `stored` states of the head, updated by newer ones, without streams that were forgotten or that
+        lost their place. A stream that lost its place keeps its state until its last images are served.
+
+        Args:
+            stored: the head's states.
+            waiting: the streams of which images were read and are not served; None while they are not known.
         """
         gone: set[str] = set()
         if waiting is not None:

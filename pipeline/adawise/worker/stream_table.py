@@ -1,17 +1,18 @@
-"""Which streams of a partition keep a state once more names have come than there may be states. Pure.
+"""The table of streams that keep a state when a partition has more stream names than places for states. Pure.
 
-A name costs its sender nothing, a state is kilobytes in each footer. So a partition has places. A stream takes one with
-its first message; when none is left, one leaves. Seven eighths of the places are safe: they belong to the streams that
-were heard in the most messages. The others, newcomers among them, compete: of these the one that was heard longest ago
-leaves, so that a new camera comes in between strangers. Whoever would take the place of a camera that was heard a
-thousand times has to be heard as often, under as many names as there are safe places.
+A name costs its sender nothing, but a state is kilobytes in each footer. So a partition has a bounded number of places.
+A stream takes one with its first message; when none is left, another stream is evicted. Seven eighths of the places are
+safe: they belong to the streams that were seen in the most messages. The other streams, newcomers among them, compete:
+the one that was seen longest ago is evicted, so that a new camera gets a place between made-up names. A sender that
+wants the place of a camera that was seen a thousand times must send as many messages under each of as many names as
+there are safe places.
 
-A stream that takes a place while others wait for one begins anew, and its trace says so (`CROWDED`): it may have been
-here before. All of that follows from the messages in the order of their offsets, never from where segments were cut or
+A stream that takes a place when all are taken begins anew, and its trace says so (`CROWDED`), because it may have had a
+place before. All of this follows from the messages in the order of their offsets, never from where segments were cut or
 what was served when, so that a replay finds the same. The table is part of the footer, beside the states.
 
-It also counts the images of each stream that were rejected since its last batch, by offset: a batch counts those up to
-its last image, whatever was decoded behind it before it was served.
+The table also counts, by offset, the images of each stream that were rejected since its last batch. A batch counts
+those up to its last image, whatever was decoded behind it before it was served.
 """
 
 from __future__ import annotations
@@ -25,18 +26,21 @@ from adawise.adapt.heard import batches_in
 from adawise.records import ImageBatch
 
 CROWDED = "crowded"
-"""The reset of a stream that took its place when all were taken."""
+"""The reason of the reset of a stream that took its place when all were taken."""
 
-_CONTESTED = 8  # one in so many places is
+_CONTESTED = 8  # one in so many places is contested, the others are safe
 
 
 class StreamTable:
     """The streams of a partition that have a place.
 
     Args:
-        limit: places, at least 8.
-        stored: as `stored` gave it; empty if whoever wrote the states had no table.
-        states: of the partition's head, serialised: they say how often a stream was heard, if there was no table.
+        limit: the number of places, at least 8.
+        stored: the table as `stored` returned it; empty if the states were written by a version without a table.
+        states: the serialised states of the partition's head. Without a table, they say how often a stream was seen.
+
+    Attributes:
+        evicted: streams that were evicted since the table was made.
 
     Raises:
         ChainError: a state cannot be read.
@@ -48,13 +52,14 @@ class StreamTable:
         heard = parts["heard"] if stored else {name: (batches_in(data), -1) for name, data in states.items()}
         self._heard: dict[str, tuple[int, int]] = {stream: (count, last) for stream, (count, last) in heard.items()}
         self._ranks = sorted((count, last, stream) for stream, (count, last) in self._heard.items())
-        self._entered: dict[str, list[int]] = parts.get("entered", {})  # when all were taken; not served yet
-        # Groups of rejected images that no batch parts, not counted yet: the first one's offset, and how many; None for
-        # those that an earlier version passed over.
+        # Offsets at which a stream took a place when all were taken, and after which no batch of it was served yet.
+        self._entered: dict[str, list[int]] = parts.get("entered", {})
+        # Rejected images that are not counted yet, in groups with no end of a batch within: the offset of the first,
+        # and how many; None for those of an earlier version, which did not count them.
         unknown: dict[str, list[list[Any]]] = {stream: [[-1, None]] for stream in self._heard}
         self._rejected: dict[str, list[list[Any]]] = parts.get("rejected", unknown)
         self._images: dict[str, int] = {}  # the last offset of a stream's images that are not served
-        self.evicted = 0  # since the table was made
+        self.evicted = 0
         while len(self._heard) > limit:
             self._evict()
 
@@ -66,7 +71,7 @@ class StreamTable:
         return {stream: last for stream, (_, last) in self._heard.items()}
 
     def hear(self, stream_id: str, offset: int) -> None:
-        """A message may have images of the stream; to be called once, in the order of offsets."""
+        """Note that a message may have images of the stream; to be called once for each, in the order of offsets."""
         count, last = self._heard.get(stream_id, (0, offset))
         if count:
             del self._ranks[bisect_left(self._ranks, (count, last, stream_id))]
@@ -77,7 +82,10 @@ class StreamTable:
             self._evict()
 
     def reject(self, stream_id: str, offset: int) -> None:
-        """An image of a stream that was heard there is rejected; before `accept` of the others of its message."""
+        """Note that an image of a stream was rejected, whose message was noted by `hear`.
+
+        To be called before `accept` of the other images of the message.
+        """
         groups = self._rejected.setdefault(stream_id, [])
         if groups and not self._parts(stream_id, groups[-1], offset):
             groups[-1][1] += 1
@@ -85,24 +93,25 @@ class StreamTable:
             groups.append([offset, 1])
 
     def _parts(self, stream_id: str, group: list[Any], offset: int) -> bool:
-        """True if a batch may end, or the stream take a place, between a group and what is rejected at an offset."""
+        """Return True if a batch may end, or the stream takes a place, between a group and an image rejected there."""
         first, count = group
         entered = any(first < at <= offset for at in self._entered.get(stream_id, ()))
         return count is None or entered or (first < offset and self._images.get(stream_id, -1) >= first)
 
     def accept(self, stream_id: str, offset: int) -> None:
-        """A message has images of the stream, which are to be served; in the order of the stream's offsets."""
+        """Note that a message has accepted images of the stream; to be called in the order of the stream's offsets."""
         self._images[stream_id] = max(offset, self._images.get(stream_id, -1))
 
     def begins_anew(self, batch: ImageBatch) -> bool:
-        """True if the stream took its place, when all were taken, after its last batch and not after this one."""
+        """Return True if the stream took its place, when all were taken, after its last batch and not after this."""
         entered = self._entered.get(batch.stream_id)
         return entered is not None and entered[0] <= batch.frames[-1].row_id.offset
 
     def served(self, batch: ImageBatch) -> int | None:
-        """The batch is done. How many images of its stream were rejected since its last one; None if nobody knows.
+        """Note that the batch is done, and return how many images of its stream were rejected since the batch before.
 
-        Of a stream that takes its place when all were taken: since it took that.
+        For a stream that took its place when all were taken, they are counted since it took the place. None if the
+        number is not known, because an earlier version read some of them.
         """
         stream_id, last = batch.stream_id, batch.frames[-1].row_id.offset
         entered, groups = self._entered.pop(stream_id, []), self._rejected.pop(stream_id, [])
@@ -117,7 +126,11 @@ class StreamTable:
         return None if None in counts else sum(counts)
 
     def stored(self, waiting: Container[str] | None) -> bytes:
-        """The table as JSON. `waiting` are streams with images that were heard of and are not served; None: any may."""
+        """Return the table as JSON.
+
+        Args:
+            waiting: the streams with images that were read and are not served; None: any stream may have some.
+        """
         if waiting is not None:
             self._entered = {s: offsets for s, offsets in self._entered.items() if s in self._heard or s in waiting}
             left = {s: groups if s in waiting else self._left(s, groups) for s, groups in self._rejected.items()}
@@ -131,7 +144,7 @@ class StreamTable:
         return json.dumps(parts, separators=(",", ":")).encode()
 
     def _left(self, stream_id: str, groups: list[list[Any]]) -> list[list[Any]]:
-        """Of rejected images, those that a batch counts of which nothing was heard yet."""
+        """Return those groups of rejected images that a batch of which no message was read yet will count."""
         since = self._entered.get(stream_id, [-1])[-1]
         return [group for group in groups if group[0] >= since] if stream_id in self._heard else []
 

@@ -1,4 +1,4 @@
-"""What sees each message beside the worker: a recording that has to be ahead of the chain. By default, nothing."""
+"""The interface of a recording of the messages, which has to be durable before the chain. By default, none is made."""
 
 from __future__ import annotations
 
@@ -9,40 +9,57 @@ from adawise.records import Message, TopicPartition
 
 
 class WriteAheadRecorder(Protocol):
-    """Takes every message that is delivered, and says whether it has it for good. Called from the main thread."""
+    """A recorder, which takes every delivered message and makes it durable. Called from the main thread."""
 
     @property
     def share(self) -> float:
-        """Of the memory that it may take, what is in use; above 1 the source is to be paused."""
+        """The share of its memory that is in use; above 1 the source is to be paused."""
 
     def begin(self, tp: TopicPartition, offset: int, log: tuple[int, int]) -> int:
-        """The offset to read from, for a chain that needs `offset` next and a broker's log of [start, end).
+        """Return the offset to read from, for a chain that needs `offset` next and a broker's log of [start, end).
 
-        It is not above `offset`: what comes before is for the recording alone. To be called again whenever the
-        partition is recovered. Raises SourceError if log and recording do not go together, StoreUnavailable.
+        It is not above `offset`: messages before `offset` are for the recording alone. To be called again whenever the
+        partition is recovered.
+
+        Raises:
+            SourceError: the log and the recording do not belong together.
+            StoreUnavailable: the store does not answer.
         """
 
     def take(self, message: Message) -> None:
-        """A message, in offset order; of a partition that was not begun, or one that it has already, it is ignored."""
+        """Take a message; messages come in offset order.
+
+        A message of a partition that was not begun is ignored, as is one that the recording has already.
+        """
 
     def ensure_durable(self, tp: TopicPartition, until: int, *, wait: bool) -> bool:
-        """True if everything that was taken below `until` is durable; it begins to be, or `wait` for it.
+        """Return True if everything that was taken below `until` is durable; if not, begin to write it.
 
-        Raises StoreUnavailable, BrokerUnavailable; SourceError if the topic is another one.
+        With `wait`, return once it is durable.
+
+        Raises:
+            StoreUnavailable: the store does not answer.
+            BrokerUnavailable: the broker does not answer.
+            SourceError: the topic is another one.
         """
 
     def turn(self, now_s: float) -> None:
-        """Do what is due, without waiting; to be called once a step. Raises SourceError, SettingsError."""
+        """Do what is due, without waiting; to be called once a step.
+
+        Raises:
+            SourceError: the topic and the recording do not belong together.
+            SettingsError: the recording cannot be written as it is set.
+        """
 
     def forget(self, tps: Iterable[TopicPartition]) -> None:
-        """These are no longer ours: whoever has them now reads again what is not durable."""
+        """Forget partitions that this worker no longer owns: their new owner reads again what is not durable."""
 
     def close(self) -> None:
         """Free everything. May be called twice."""
 
 
 class NoRecorder:
-    """Nothing is recorded."""
+    """A recorder that records nothing."""
 
     share = 0.0
 
