@@ -25,6 +25,16 @@ def test_a_worker_that_is_well_or_starts_says_nothing() -> None:
     assert report.describe() == {}
 
 
+def test_progress_that_cannot_be_found_out_ends_nothing() -> None:
+    report = HealthReport(lambda: 0.0, lambda: True)
+
+    def broken() -> WorkerProgress:
+        raise ValueError("a lag that is none")
+
+    report.observe(Stepped(broken))
+    assert report.describe() == {}
+
+
 def test_a_worker_whose_store_is_full_says_so_until_it_is_not() -> None:
     now_s = 100.0
     report = HealthReport(lambda: now_s, lambda: True)

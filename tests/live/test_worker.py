@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 
 import pytest
+import torch
 from PIL import Image
 
 from adawise.errors import BrokerUnavailable, StoreUnavailable
@@ -12,7 +13,7 @@ from adawise.live import observer as observing
 from adawise.live.row import CameraState
 from adawise.live.worker import LiveBounds
 from adawise.ports import ServedBy
-from adawise.records import Message, Switch, TopicPartition
+from adawise.records import Frame, Message, RowId, Switch, TopicPartition
 from adawise.worker.backpressure import Limits
 from adawise.worker.events import (
     BatchServed,
@@ -20,6 +21,7 @@ from adawise.worker.events import (
     PairServes,
     Phase,
     PhaseEntered,
+    ProducerMistaken,
     RetriesEnded,
     RetryScheduled,
     Stepped,
@@ -222,6 +224,33 @@ def test_what_is_put_down_for_the_other_thread_holds_no_images() -> None:
     events = [event for _, event, _ in heard.observer._events]
     assert {event.batch for event in events if isinstance(event, BatchServed)} == {None}
     assert [event.frame.image for event in events if isinstance(event, FrameRejected)] == [None]
+
+
+def test_a_producer_that_is_mistaken_at_every_image_keeps_no_image_in_memory() -> None:
+    heard = Heard(FakeSource([], finite=True))
+    frame = Frame(RowId("frames", 0, 0, 0), 0, "north", image=torch.zeros(3, 4, 4), note="header 'x': it is not read")
+    heard.observer.observe(ProducerMistaken(frame))
+    assert [event.frame.image for _, event, _ in heard.observer._events if isinstance(event, ProducerMistaken)] == [
+        None
+    ]
+
+
+def test_cameras_that_fail_for_a_day_stay_on_the_page() -> None:
+    store = DictStore()
+    heard = Heard(FakeSource(images(64, "north")), store)
+    heard.bench.at = lambda point: setattr(store, "refuse", ["before"]) if point == "segment.encoded" else None
+    states: list[int] = []
+
+    def turn() -> bool:
+        if heard.bench.now_s > 100.0 and not heard.extra_s:
+            heard.extra_s = 90_000.0
+        if heard.bench.now_s > 110.0:
+            states.append(heard.worker.states()[CameraState.FAILING])
+            heard.bench.at = lambda _: None
+        return heard.bench.rows == 64
+
+    heard.run(turn)
+    assert states[0] == 1
 
 
 def stamped(count: int, stream: str, last_s: float, first: int = 0) -> list[Message]:

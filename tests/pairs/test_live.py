@@ -383,7 +383,14 @@ def test_a_pair_that_is_staged_again_with_other_settings_is_loaded_with_these() 
 
 
 @pytest.mark.parametrize(
-    "error", [PairTooLarge("1 MiB is available"), DeviceError("no memory"), MemoryError()], ids=repr
+    "error",
+    [
+        PairTooLarge("1 MiB is available"),
+        DeviceError("no memory"),
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"),
+    ],
+    ids=repr,
 )
 def test_a_staged_pair_leaves_the_memory_to_the_pair_that_is_to_serve(error: Exception) -> None:
     """Two fit: the one that serves, and either the staged one or the one that is to serve."""

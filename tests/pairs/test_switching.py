@@ -221,6 +221,12 @@ def test_a_replay_says_which_pair_is_not_at_hand_and_from_which_offset() -> None
         check_at_hand(plan, {TP: (0, 100)}, {"new"}, "runs/yard")
 
 
+def test_a_switch_behind_the_part_is_not_looked_for() -> None:
+    plan = {TP: (Switch(0, (), "old"), Switch(10**6, (), "new"))}
+    bench = run(PlannedPairs(plan, {"old": OLD}, OLD, keeps=False))
+    assert (bench.rows, set(names(bench))) == (len(MESSAGES), {"old"})
+
+
 def test_what_is_told_early_and_once_committed_names_the_classes_of_the_pair_that_served() -> None:
     whens: list[When] = ["early", "committed"]
     for when in whens:

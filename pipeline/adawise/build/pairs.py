@@ -323,7 +323,10 @@ def planned_pairs(settings: Settings, model: ModelPair, root: str, ranges: Range
             except AdawiseError as error:
                 _log.warning("pair_failed", pair=number, id=pair, error=str(error))
     check_at_hand(plan, ranges, loaded, root)
-    where = {str(tp): [(switch.first, switch.pair) for switch in plan.get(tp, ())] for tp in sorted(ranges)}
+    where = {  # without later switches: the root may grow while a replay of a part of it is stopped
+        str(tp): [(each.first, each.pair) for each in plan.get(tp, ()) if each.first < until]
+        for tp, (_, until) in sorted(ranges.items())
+    }
     return PlannedPairs(plan, loaded, ours, keeps=settings.model.on_change == "keep"), str(where)
 
 

@@ -57,7 +57,7 @@ class Report:
     versions: Mapping[str, str] = field(default_factory=dict)
     format: int = FORMAT
     beyond: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # limit -> the cameras beyond it
-    baseline: Baseline | None = None  # what `keep` writes; None where no file is to be brought up to date
+    baseline: Baseline | None = None  # what `save_baseline` writes; None where no file is to be brought up to date
 
     @property
     def states(self) -> dict[str, str]:

@@ -22,6 +22,7 @@ from adawise.records import ImageBatch
 from adawise.worker.events import (
     BatchServed,
     Event,
+    ProducerMistaken,
     RetriesEnded,
     RetryScheduled,
     Stepped,
@@ -130,6 +131,8 @@ class LiveObserver:
                 self._step(event.progress)
             case BatchServed(batch=ImageBatch() as batch):
                 self._put(replace(event, batch=None, error=None), self._picture(batch))  # both hold megabytes
+            case ProducerMistaken():  # its frame may be accepted, with an image
+                self._put(replace(event, frame=replace(event.frame, image=None, statistics=None)))
             case _:
                 self._put(event)
 

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from adawise.errors import RetryableError
 from adawise.live.health import PARTIES, Health
 from adawise.worker.events import Event, PhaseEntered, RetriesEnded, RetryScheduled, Stepped, WorkerProgress
 
@@ -49,7 +48,7 @@ class HealthReport:
         """Return the worker's problems as a JSON object; empty if it has none. Only the worker's thread may call it."""
         health, now_s = self._health, self._clock()
         if self._progress is not None:
-            with suppress(RetryableError):  # the broker does not answer; the last known progress stays
+            with suppress(Exception):  # nothing that cannot be found out ends the worker; the last known progress stays
                 health.progressed(self._progress(), is_member=self._is_member())
         answer = health.ready(now_s)
         outages = {party: outage for party in PARTIES if (outage := health.outage(party)) is not None}

@@ -6,10 +6,12 @@ It belongs to one thread, which passes it the worker's events in order (`observe
 from __future__ import annotations
 
 import io
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from heapq import nlargest
+from itertools import takewhile
 from statistics import median
 
 import numpy as np
@@ -153,8 +155,6 @@ class LiveWorker:
     ) -> None:
         """Take the worker's progress, its membership in the group, and the number of partitions of the topic."""
         self.is_member, self.topic_partitions = is_member, partitions
-        while self.cameras and now_s - next(iter(self.cameras.values())).seen_s >= GONE_S:
-            self._forget(next(iter(self.cameras)))
         self.health.progressed(progress, is_member=is_member)
         self.closed_early = max(self.closed_early, progress.batches_closed_early)
         for tp, partition in progress.partitions.items():
@@ -166,6 +166,9 @@ class LiveWorker:
                 self._unwritten_s.pop(tp, None)
             else:
                 self._unwritten_s.setdefault(tp, now_s)
+        old = takewhile(lambda item: now_s - item[1].seen_s >= GONE_S, self.cameras.items())
+        for key in [key for key, camera in old if not self.failure(camera.tp)]:
+            self._forget(key)  # where nothing is served or written, no camera is known to be gone
 
     def _recovered(self, now_s: float, tp: TopicPartition, states: Mapping[str, bytes]) -> None:
         """Add the cameras that the partition's chain knows, so that they are shown even if they send nothing.
@@ -240,7 +243,8 @@ class LiveWorker:
         """
         pauses = [camera.gap_s for camera in self.cameras.values() if camera.gap_s is not None]
         silent_s = self.bounds.silent_after_s
-        return StatePolicy(silent_s, median(pauses)) if pauses else StatePolicy(silent_s)
+        policy = StatePolicy(silent_s, gone_after_s=math.inf)  # cameras that are gone are forgotten
+        return replace(policy, unknown_pause_s=median(pauses)) if pauses else policy
 
     def picture(self, key: str) -> bytes | None:
         """See `Provider.picture`."""
@@ -282,8 +286,8 @@ class LiveWorker:
         """
         progress = self.health.progress
         partition = progress.partitions.get(tp) if progress else None
-        if partition is None or partition.lag == 0 or partition.oldest_ms is None:
-            return self.now_s
+        if partition is None or 0 in (partition.lag, partition.unread) or partition.oldest_ms is None:
+            return self.now_s  # what is in hand is served soon, whatever its producer's clock says
         waits_s = self.now_s - partition.oldest_ms / 1e3
         return self.now_s - waits_s if 0.0 < waits_s < GONE_S else self.now_s
 

@@ -7,6 +7,7 @@ The worker's loop never waits for this: a thread reads the orders now and then, 
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -367,7 +368,10 @@ class LivePairs(Pairs):
             loading.error, loading.lacks_memory = str(error), isinstance(error, (PairTooLarge, DeviceError))
         except Exception as error:  # noqa: BLE001  # a library may raise anything for files that it does not know: no reason to stop serving
             loading.error = f"{type(error).__name__}: {error}"
-            loading.lacks_memory = isinstance(error, MemoryError)
+            # torch has no error of its own for the memory of a CPU
+            loading.lacks_memory = isinstance(error, MemoryError) or (
+                isinstance(error, RuntimeError) and bool(re.search(r"allocate memory|out of memory", str(error)))
+            )
 
     def _take_load(self, loading: _Loading, now_s: float) -> None:
         assert loading.thread is not None

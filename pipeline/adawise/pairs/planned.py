@@ -134,10 +134,12 @@ class PlannedPairs(Pairs):
 
     @override
     def wanted(self, tp: TopicPartition, serving: Serving) -> PairTurn | None:
-        """Return the next turn of the plan."""
+        """Return the next turn of the plan; None if its pair serves nothing of these parts, and so was not loaded."""
         del serving
-        following = self._next[tp]
-        return self._turn_after(tp, following, peek=True) if following <= len(self._switches(tp)) else None
+        following, switches = self._next[tp], self._switches(tp)
+        if following > len(switches) or switches[following - 1].pair not in self._loaded:
+            return None
+        return self._turn_after(tp, following, peek=True)
 
     def _turn_after(self, tp: TopicPartition, passed: int, *, peek: bool = False) -> PairTurn:
         """Return the turn after so many switches of the plan."""

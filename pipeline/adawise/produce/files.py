@@ -18,6 +18,8 @@ from adawise.errors import SettingsError
 from adawise.files import read_bytes
 from adawise.produce.shot import Shot
 
+_LIST_BYTES = 2**30  # some ten million paths
+
 
 @dataclass(frozen=True, slots=True)
 class ImageFile:
@@ -127,7 +129,7 @@ def list_file(path: Path) -> list[ImageFile]:
         SettingsError: the list cannot be read.
     """
     try:
-        lines = read_bytes(path).decode("utf-8-sig").splitlines()
+        lines = read_bytes(path, _LIST_BYTES).decode("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(
             f"could not read the list {path}: {error}. Expected UTF-8 text with one path a line, or CSV"

@@ -112,6 +112,11 @@ def walk(
 
 def refuse(where: str, link: Link[Any]) -> None:
     """Raise ChainError for a segment under the root `where` that is not the expected one."""
+    if link.footer.name != link.place.name:
+        raise ChainError(
+            f"{where}: {link.key}: expected the segment {link.place.name}, but its footer names {link.footer.name}; "
+            "restore the folder"
+        )
     raise ChainError(
         f"{where}: {link.key}: expected a successor of {link.place.previous}, but it is one of "
         f"{link.footer.previous}: a segment was removed or replaced; restore the folder"

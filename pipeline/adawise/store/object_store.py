@@ -120,7 +120,7 @@ def _client_options(provider: str, environment: Mapping[str, str]) -> ClientConf
             raise SettingsError(
                 f"{name}: expected https://, but it is {endpoint}; for one in clear text set {provider}_ALLOW_HTTP=true"
             )
-    return options  # values as text, as in the environment
+    return options  # type: ignore[return-value]  # values as text, as in the environment
 
 
 def _tell(details: RetryDetails) -> None:

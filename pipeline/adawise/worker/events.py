@@ -45,6 +45,7 @@ class PartitionProgress:
             that was read, since the first is no older. None if nothing was read.
         untold: rows that wait to be published as results.
         durable: offsets that have durable rows, or never will have any, by the chain's head.
+        unread: messages at the broker that were not read; None if unknown.
     """
 
     lag: int | None
@@ -56,6 +57,7 @@ class PartitionProgress:
     oldest_ms: int | None = None
     untold: int = 0
     durable: int = 0
+    unread: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

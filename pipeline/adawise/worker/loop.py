@@ -126,6 +126,7 @@ class Worker:
                 image_bytes=prefetch.image_bytes,
                 tells=outputs.results.when,
                 new_attempt=lambda: uuid4().hex,
+                now_s=self._clock(),
             )
             work.apart_until = starts.begin(tp, head.low_water)
             return work
@@ -358,6 +359,7 @@ class Worker:
                     oldest_ms=work.offsets.oldest_ms,
                     untold=sum(told.rows for told in work.untold),
                     durable=work.offsets.durable,
+                    unread=self._source.lag(tp),
                 )
                 for tp, work in self._owned.items()
             },

@@ -89,6 +89,7 @@ class PartitionWork:
         image_bytes: bytes of the decoded image of a message that waits for that.
         tells: when results are published; None: never.
         new_attempt: makes the name of a draft.
+        now_s: the worker's clock when its work on the partition begins.
 
     Attributes:
         apart_until: messages below this offset are decoded in an isolated process.
@@ -109,6 +110,7 @@ class PartitionWork:
         image_bytes: int = 0,
         tells: When | None = None,
         new_attempt: Callable[[], str] = str,
+        now_s: float = 0.0,
     ) -> None:
         self.tp, self._tells, self._new_attempt, self._epoch_s = tp, tells, new_attempt, policy.epoch_s
         self.offsets, self.turns = OffsetLedger(tp, head), Turns(head, turn)
@@ -125,7 +127,7 @@ class PartitionWork:
             keeps_states=turn.keeps,
         )
         publishes, classes = tells is not None, turn.serving.by.classes
-        known = self._streams.last_seen() if policy.epoch_s is not None else None
+        known = self._streams.last_seen(self._now_ms(now_s)) if policy.epoch_s is not None else None
         self._alerts = PartitionAlerts(tp, policy.rules, classes, head.alerts, published=publishes, known=known)
         self._open = OpenSegment(new_attempt())
         self._sealed: SealedSegment | None = None

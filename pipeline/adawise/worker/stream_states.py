@@ -45,13 +45,15 @@ class StreamStates:
         self._clock = PartitionClock(head.states, forget_after_s)
         self.table = StreamTable(max_streams, head.stream_table, head.states)
 
-    def last_seen(self) -> dict[str, tuple[int, int]]:
+    def last_seen(self, until_ms: int) -> dict[str, tuple[int, int]]:
         """Return the Kafka timestamp, in milliseconds, and the offset of each stream's last known message.
 
-        Streams whose messages have no timestamps are left out, as are those of earlier versions that noted no offset.
+        Timestamps are `until_ms` at most, since a producer's clock may be ahead. Streams whose messages have no
+        timestamps are left out, as are those of earlier versions that noted no offset.
         """
         times, offsets = self._clock.last_ms(), self.table.last_offsets()
-        return {name: (at_ms, offsets[name]) for name, at_ms in times.items() if offsets.get(name, -1) >= 0}
+        known = ((name, at_ms, offsets.get(name, -1)) for name, at_ms in times.items())
+        return {name: (min(at_ms, until_ms), offset) for name, at_ms, offset in known if offset >= 0}
 
     def go_on_with(self, initial: Callable[[], StreamState], *, keeps_states: bool) -> None:
         """Note that another pair serves from now on: each stream begins anew, or goes on if the pair `keeps_states`.

@@ -16,11 +16,11 @@ from adawise.store.store import Store, open_store
 
 
 class _Root:
-    """The chains of a root by its names, and the footers that are asked for."""
+    """The first and the last key of each chain of a root, and the footers that are asked for."""
 
     def __init__(self, name: str) -> None:
         self.name, self.store = name, open_store(name)
-        self.chains = chains(self.store)
+        self.chains = {tp: (keys[0], keys[-1]) for tp, keys in chains(self.store).items()}
         self._newest: dict[TopicPartition, SegmentFooter] = {}
 
     def newest(self, tp: TopicPartition) -> SegmentFooter:
