@@ -13,7 +13,7 @@ from adawise.build.prompts import read_lines
 from adawise.clip.preprocessing import read_config
 from adawise.drift.baseline import read_baseline
 from adawise.drift.events.known import read_known
-from adawise.errors import AdawiseError
+from adawise.errors import AdawiseError, SettingsError
 from adawise.evaluate.tables import read_table
 from adawise.files import TEXT_BYTES, open_regular, read_bytes
 from adawise.kafka.tls import authorities
@@ -44,13 +44,21 @@ def test_a_pipe_in_the_place_of_a_file_is_refused_and_not_waited_for(reader: str
         READERS[reader](path)
 
 
-@pytest.mark.parametrize("reader", sorted(READERS.keys() - {"baseline", "labelled table", "table of logits"}))
+@pytest.mark.parametrize("reader", sorted(READERS.keys() - {"baseline", "labelled table", "list", "table of logits"}))
 def test_a_file_without_an_end_is_refused_before_it_fills_the_memory(reader: str, tmp_path: Path) -> None:
     path = tmp_path / "large"
     with path.open("wb") as file:
         file.truncate(TEXT_BYTES + 1)
     with pytest.raises(AdawiseError, match=r"it has more than [0-9,]+ bytes"):
         READERS[reader](path)
+
+
+def test_a_list_is_read_up_to_a_bound_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("adawise.produce.files._LIST_BYTES", 10)
+    path = tmp_path / "list.txt"
+    path.write_text("a" * 11)
+    with pytest.raises(SettingsError, match="it has more than 10 bytes"):
+        READERS["list"](path)
 
 
 def test_a_list_may_name_a_pipe_which_is_skipped(tmp_path: Path) -> None:
