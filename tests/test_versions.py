@@ -1,4 +1,7 @@
-"""What 0.2.0 and 0.2.1 wrote is read, continued and replayed, what today's code wrote bit by bit (`tests/fixtures`)."""
+"""Roots, cards, states and settings of 0.2.0 and of a1a19e03 (after 0.2.1) are read, continued and replayed.
+
+A replay of the latter gives the same bits (`tests/fixtures`).
+"""
 
 from __future__ import annotations
 

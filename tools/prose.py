@@ -121,6 +121,8 @@ def _comments(source: str) -> Iterator[tuple[int, str]]:
 def main(arguments: list[str]) -> None:
     """Print the table, or the places of the rooms that are named."""
     rooms = {**measured(), "docs": documents()}
+    if unknown := sorted(set(arguments) - rooms.keys()):
+        sys.exit(f"no room {', '.join(unknown)}; there are {', '.join(sorted(rooms))}")
     if arguments:
         for name in arguments:
             print("\n".join([*rooms[name].fragments, *rooms[name].words]))

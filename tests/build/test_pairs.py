@@ -172,11 +172,11 @@ def test_a_replay_serves_a_part_with_the_config_that_served_it_or_says_that_it_i
     monkeypatch.setattr("adawise.build.pairs.open_store", lambda _: store)
     monkeypatch.setattr("adawise.build.pairs.read_plan", lambda _: {tp: (Switch(0, (), document.id),)})
     monkeypatch.setattr("adawise.build.pairs.served_config", lambda *_: served[0])
-    planned, _ = planned_pairs(settings, model, "runs/yard", {tp: (0, 100)})
+    planned, _ = planned_pairs(settings, model, "runs/yard", {tp: (0, 100)}, ends_streams=True)
     assert planned.at(tp, Head(0)).serving.key == document.key
     served[0] = "f" * 16
     with capture_logs() as lines, pytest.raises(SettingsError, match=f"pair {document.id}, which served frames/0 from"):
-        planned_pairs(settings, model, "runs/yard", {tp: (0, 100)})
+        planned_pairs(settings, model, "runs/yard", {tp: (0, 100)}, ends_streams=True)
     assert [(line["pair"], "another config" in line["error"]) for line in lines if line["event"] == "pair_failed"] == [
         (1, True)
     ]

@@ -88,3 +88,9 @@ def test_what_may_be_opened_on_the_way_is_listed(source: str, name: str, form: s
     assert (found.name, found.format, found.options["protocol_whitelist"]) == (name, form, protocols)
     if source.startswith("rtsp"):
         assert found.options["rtsp_transport"] == "udp"
+
+
+def test_a_short_password_is_hidden_before_its_host() -> None:
+    assert (
+        address_of("http://u:p1@h:1/x").hide("no answer from http://u:p1@h:1/x") == "no answer from http://u:***@h:1/x"
+    )

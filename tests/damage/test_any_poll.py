@@ -19,10 +19,11 @@ from adawise.kafka import source as kafka_source
 from adawise.records import TopicPartition
 from tests.brokers import Broker, MakeTopic
 from tests.damage.test_any_call import Moment, Plan
+from tests.deadlines import scaled
 from tests.kafka.sources import numbered, open_source, produce
 
 EACH, PARTITIONS = 20, 2
-POLLS = 400  # of 50 ms each; six bring all messages where nothing fails
+POLLS = round(scaled(400))  # of 50 ms each; six bring all messages where nothing fails
 ASKED: Mapping[str, Mapping[str, Exception]] = {
     "client": {
         "poll": KafkaConnectionError("the connection is closed"),

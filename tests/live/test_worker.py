@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import pytest
 import torch
 from PIL import Image
 
-from adawise.errors import BrokerUnavailable, StoreUnavailable
+from adawise.errors import BrokerUnavailable, Reason, StoreUnavailable
 from adawise.live import observer as observing
 from adawise.live.row import CameraState
-from adawise.live.worker import LiveBounds
+from adawise.live.worker import LiveBounds, LiveWorker
 from adawise.ports import ServedBy
 from adawise.records import Frame, Message, RowId, Switch, TopicPartition
 from adawise.worker.backpressure import Limits
@@ -19,6 +20,7 @@ from adawise.worker.events import (
     BatchServed,
     FrameRejected,
     PairServes,
+    PartitionProgress,
     Phase,
     PhaseEntered,
     ProducerMistaken,
@@ -29,7 +31,7 @@ from adawise.worker.events import (
 )
 from adawise.worker.fair_queue import BOOKKEEPING_BYTES
 from tests.fakes import FakeSource
-from tests.live.hearing import Heard, T
+from tests.live.hearing import BOUNDS, Heard, T
 from tests.sink.building import DictStore
 from tests.worker.loop import CLASSES, TP, bad, batch, image, images
 
@@ -251,6 +253,32 @@ def test_cameras_that_fail_for_a_day_stay_on_the_page() -> None:
 
     heard.run(turn)
     assert states[0] == 1
+
+
+def progress_of(worker: LiveWorker, now_s: float, **known: Any) -> None:
+    partition = PartitionProgress(5, 5, rows=0, stands=False, paused=False, streams_evicted=0, **known)
+    worker.now_s = now_s
+    worker.progressed(now_s, WorkerProgress({TP: partition}, (), 0, 1, paused=False, batches_closed_early=0), True)
+
+
+@pytest.mark.parametrize(("unread", "states"), [(0, {"dead": "silent"}), (3, {"dead": "ok"})])
+def test_a_producer_whose_clock_is_behind_hides_no_silence_once_all_read(unread: int, states: dict[str, str]) -> None:
+    worker = LiveWorker("frames by test", T, BOUNDS)
+    worker.observe(T, FrameRejected(Frame(RowId("frames", 0, 0, 0), 0, "dead", reason=Reason.EMPTY)))
+    progress_of(worker, T + 7_000.0, unread=unread, oldest_ms=round(1e3 * T))
+    assert {row.stream_id: str(row.state) for row in worker.view().rows} == states
+
+
+def test_cameras_are_not_forgotten_for_a_day_without_the_broker_nor_right_after_it() -> None:
+    worker = LiveWorker("frames by test", T, BOUNDS)
+    worker.observe(T, FrameRejected(Frame(RowId("frames", 0, 0, 0), 0, "north", reason=Reason.EMPTY)))
+    worker.observe(T, RetryScheduled("reading", BrokerUnavailable("away"), 1.0))
+    progress_of(worker, T + 90_000.0)
+    worker.observe(T + 90_001.0, RetriesEnded("reading"))
+    progress_of(worker, T + 90_002.0)
+    assert len(worker.cameras) == 1
+    progress_of(worker, T + 180_000.0)
+    assert worker.cameras == {}, "a day after it"
 
 
 def stamped(count: int, stream: str, last_s: float, first: int = 0) -> list[Message]:

@@ -382,6 +382,11 @@ def test_a_pair_that_is_staged_again_with_other_settings_is_loaded_with_these() 
     driven.pairs.close()
 
 
+def caused(error: Exception, by: Exception) -> Exception:
+    error.__cause__ = by
+    return error
+
+
 @pytest.mark.parametrize(
     "error",
     [
@@ -389,6 +394,7 @@ def test_a_pair_that_is_staged_again_with_other_settings_is_loaded_with_these() 
         DeviceError("no memory"),
         MemoryError(),
         RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"),
+        caused(CheckpointError("could not load theta_1"), RuntimeError("[enforce fail] can't allocate memory")),
     ],
     ids=repr,
 )

@@ -14,7 +14,7 @@ from typing_extensions import override
 from adawise.adapt.objective import raw_entropy
 from adawise.adapt.strategies.warm import Exploration, WarmSearch
 from adawise.errors import SettingsError
-from adawise.pairs.planned import PlannedPairs, check_at_hand, read_plan, served_config
+from adawise.pairs.planned import PlannedPairs, check_at_hand, needed, read_plan, served_config, within
 from adawise.ports import Head, ServedBy, When
 from adawise.records import Switch, TopicPartition
 from adawise.sink import layout
@@ -213,18 +213,39 @@ def test_back_and_forth_is_replayed_too() -> None:
 
 
 def test_a_replay_says_which_pair_is_not_at_hand_and_from_which_offset() -> None:
-    plan = {TP: (Switch(0, (), "old"), Switch(40, (37, 38), "new"))}
-    check_at_hand(plan, {TP: (0, 40)}, {"old"}, "runs/yard")
-    with pytest.raises(SettingsError, match=r"pair new, which served frames/0 from offset 40 on"):
-        check_at_hand(plan, {TP: (0, 41)}, {"old"}, "runs/yard")
+    recorded = {TP: (Switch(0, (), "old"), Switch(40, (37, 38), "new"))}
+
+    def check(until: int, pair: str, *, ends_streams: bool = False) -> None:
+        ranges = {TP: (0, until)}
+        check_at_hand(within(recorded, ranges, ends_streams=ends_streams), ranges, {pair}, "runs/yard")
+
+    check(40, "old")
+    check(37, "old", ends_streams=True)
+    for until, ends_streams in ((41, False), (40, True)):
+        with pytest.raises(SettingsError, match=r"pair new, which served frames/0 from offset 40 on"):
+            check(until, "old", ends_streams=ends_streams)
     with pytest.raises(SettingsError, match=r"pair old, which served frames/0 from offset 0 on"):
-        check_at_hand(plan, {TP: (0, 100)}, {"new"}, "runs/yard")
+        check(100, "new")
 
 
-def test_a_switch_behind_the_part_is_not_looked_for() -> None:
-    plan = {TP: (Switch(0, (), "old"), Switch(10**6, (), "new"))}
-    bench = run(PlannedPairs(plan, {"old": OLD}, OLD, keeps=False))
-    assert (bench.rows, set(names(bench))) == (len(MESSAGES), {"old"})
+@pytest.mark.parametrize("first", [len(MESSAGES), 10**6])
+def test_a_switch_behind_the_part_needs_no_pair_at_first_and_when_the_replay_goes_on(first: int) -> None:
+    recorded = {TP: (Switch(0, (), "old"), Switch(first, (), "new"))}
+    ranges, store = {TP: (0, len(MESSAGES))}, DictStore()
+    plan = within(recorded, ranges, ends_streams=True)
+    for _ in range(2):
+        run(PlannedPairs(plan, {"old": OLD}, OLD, keeps=False), store)
+    again = Bench(FakeSource([], finite=True), store)
+    assert (again.rows, set(names(again))) == (len(MESSAGES), {"old"})
+
+
+def test_images_that_were_pending_at_a_switch_at_the_end_are_served_by_the_next_pair() -> None:
+    n = len(MESSAGES)
+    recorded, ranges = {TP: (Switch(0, (), "old"), Switch(n, tuple(range(n - 12, n)), "new"))}, {TP: (0, n)}
+    plan = within(recorded, ranges, ends_streams=True)
+    assert set(needed(plan, ranges)) == {"old", "new"}
+    bench = run(PlannedPairs(plan, {"old": OLD, "new": NEW}, OLD, keeps=False))
+    assert (bench.rows, set(names(bench))) == (n, {"old", "new"})
 
 
 def test_what_is_told_early_and_once_committed_names_the_classes_of_the_pair_that_served() -> None:

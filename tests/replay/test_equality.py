@@ -14,12 +14,15 @@ from adawise.ports import SegmentDraft
 from adawise.records import TopicPartition
 from adawise.replay.batches import read_batch_ends
 from adawise.settings import read
+from adawise.sink import layout
+from adawise.sink.read.files import segment_keys
 from adawise.store.store import LocalStore
 from adawise.worker.partition import PartitionWork
 from tests.replay.runs import Recorded, adawise, assert_same, end, events, predictions, process, traces
 from tests.replay.street import BATCH_IMAGES, CAMERAS
 from tests.replay.test_parts import MIDDLE
 from tests.sink.building import IDENTITY, TP, draft, frame, open_chain, served
+from tests.sink.compaction.building import compacted
 
 OTHER = TopicPartition(TP.topic, TP.partition + 1)
 
@@ -131,6 +134,21 @@ def test_a_chain_that_begins_with_a_message_of_no_batch_has_the_first_batches(tm
     assert list(ends[TP]) == ["north"]
     assert lacking == ()
     assert read_batch_ends(str(tmp_path), {TP: (0, 6), OTHER: (0, 6)}, IDENTITY)[1] == (OTHER,)
+
+
+def test_a_compacted_root_whose_segments_were_deleted_has_the_first_batches(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    chain = open_chain(store)
+    chain.check()
+    chain.recover(TP, IDENTITY, 0)
+    for first in range(0, 40, 4):
+        chain.commit(draft(first, first + 4))
+    before = read_batch_ends(str(tmp_path), {TP: (0, 40)}, IDENTITY)
+    compacted(store)
+    for key in segment_keys(store)[:4]:
+        for each in (key[1], layout.traces_key(key[1])):
+            (tmp_path / each).unlink()
+    assert read_batch_ends(str(tmp_path), {TP: (0, 40)}, IDENTITY) == before
 
 
 def test_a_root_without_batches_of_what_is_replayed_is_named(

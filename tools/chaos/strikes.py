@@ -158,14 +158,14 @@ def _leave(fault: ScheduledFault, stage: Stage) -> Strike:
 
 
 def _outage(fault: ScheduledFault, stage: Stage) -> Strike:
-    how = (REFUSED, ANSWER_LOST, TRIED_AGAIN)[int(3 * fault.chance)]
+    how = (TRIED_AGAIN, REFUSED, ANSWER_LOST)[int(3 * fault.chance)]
     stage.outage.write_text(how)
     if how != TRIED_AGAIN:
         stage.away.add("the store")
     yield from _pause(1.0 + 3.0 * fault.lasts_s)
     stage.outage.unlink()
     stage.away.discard("the store")
-    stage.crew.toll["store outages"] += 1
+    stage.crew.toll["creations tried again" if how == TRIED_AGAIN else "store outages"] += 1
 
 
 def _broker(fault: ScheduledFault, stage: Stage) -> Strike:

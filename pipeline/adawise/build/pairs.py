@@ -34,7 +34,7 @@ from adawise.decode.preprocess import Preprocess
 from adawise.errors import AdawiseError, DeviceError, OrderTaken, PairTooLarge, SettingsError, StoreFull
 from adawise.pairs.live import LivePairs, LoadedPair, WorkerReport
 from adawise.pairs.orders import REPORT_S, Orders, PairDocument, check_described, give_order, key_of, read_orders
-from adawise.pairs.planned import PlannedPairs, Ranges, check_at_hand, needed, read_plan, served_config
+from adawise.pairs.planned import PlannedPairs, Ranges, check_at_hand, needed, read_plan, served_config, within
 from adawise.records import PairKey
 from adawise.settings import ModelSettings, Settings
 from adawise.settings.tree import PREPROCESSING
@@ -294,8 +294,13 @@ def serving_of(settings: Settings, model: ModelPair) -> Serving:
     return Serving(method, by, partial(model.classifier.prepare, method.strategy.reach))
 
 
-def planned_pairs(settings: Settings, model: ModelPair, root: str, ranges: Ranges) -> tuple[PlannedPairs, str]:
+def planned_pairs(
+    settings: Settings, model: ModelPair, root: str, ranges: Ranges, *, ends_streams: bool
+) -> tuple[PlannedPairs, str]:
     """Return the pairs that served these parts of a root's chains, beside the settings' pair, and where they served.
+
+    With `ends_streams` the end of a part is the end of its streams. Later switches of the root do not count: it may
+    grow while a replay of a part of it is stopped.
 
     Raises:
         SettingsError: one of them cannot be loaded, or the config with which it served is unknown; the message names
@@ -303,9 +308,10 @@ def planned_pairs(settings: Settings, model: ModelPair, root: str, ranges: Range
         ChainError, StoreUnavailable: by the root.
     """
     store = open_store(root)
-    plan, orders = read_plan(store), read_orders(store)
-    if not plan:
+    recorded, orders = read_plan(store), read_orders(store)
+    if not recorded:
         raise SettingsError(f"--pairs-of {root}: there are no segments of a worker; name the root that sink.root named")
+    plan = within(recorded, ranges, ends_streams=ends_streams)
     ours = serving_of(settings, model)
     loaded = dict[str, Serving]()
     for pair in needed(plan, ranges):
@@ -323,10 +329,7 @@ def planned_pairs(settings: Settings, model: ModelPair, root: str, ranges: Range
             except AdawiseError as error:
                 _log.warning("pair_failed", pair=number, id=pair, error=str(error))
     check_at_hand(plan, ranges, loaded, root)
-    where = {  # without later switches: the root may grow while a replay of a part of it is stopped
-        str(tp): [(each.first, each.pair) for each in plan.get(tp, ()) if each.first < until]
-        for tp, (_, until) in sorted(ranges.items())
-    }
+    where = {str(tp): [(switch.first, switch.pair) for switch in switches] for tp, switches in sorted(plan.items())}
     return PlannedPairs(plan, loaded, ours, keeps=settings.model.on_change == "keep"), str(where)
 
 

@@ -149,6 +149,8 @@ class Address:
 
     def hide(self, text: str) -> str:
         """Return another program's text about the source, without the secrets and any parts of them."""
+        for secret in filter(None, self.secrets):  # a short one as well, where it can be nothing else
+            text = text.replace(f"{secret}@", "***@")
         parts = {part for secret in self.secrets for part in (secret, *re.split(r"[/?#&=:@;]", secret))}
         parts |= {unquote(part) for part in parts}
         for part in sorted((part for part in parts if len(part) >= _SECRET_LETTERS), key=len, reverse=True):

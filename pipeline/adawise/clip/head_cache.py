@@ -115,7 +115,7 @@ class HeadCache:
     def _make_room(self, size: int) -> bool:
         """Delete the least recently used folders until `size` bytes more fit; return False if our own alone do not."""
         sizes = dict(_sizes(self._folder))
-        if sizes.get(self._home, 0) + size > self._limit:  # other pairs' heads would be deleted for nothing
+        if sizes.get(self._home, 0) + size > self._limit:  # deleting others would not make room for it
             return False
         total = sum(sizes.values()) + size
         for folder in sorted(sizes, key=_used_s):

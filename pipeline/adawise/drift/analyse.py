@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from adawise.adapt import advice
-from adawise.adapt.card import Card, read_card
-from adawise.console import Progress, progress
+from adawise.console import Lines, Progress
 from adawise.drift import notes
 from adawise.drift.accuracy import over_time
 from adawise.drift.baseline import History, write_baseline
@@ -33,7 +30,8 @@ from adawise.sink.read.rows import read_predictions
 from adawise.sink.served_settings import ServedSettings, read_settings
 from adawise.store.store import open_store
 
-if TYPE_CHECKING:  # with the recording's and the decoder's libraries, which most reports do without
+if TYPE_CHECKING:  # with torch, and the recording's and the decoder's libraries, which most reports do without
+    from adawise.adapt.card import Card
     from adawise.drift.example_frames import ExampleFrames
 
 Steps = Callable[[str, int | None, str], AbstractContextManager[Progress]]
@@ -47,8 +45,8 @@ _GALLERY_DAYS = 7  # the last that are recorded: rows are many
 
 
 def _unshown(title: str, total: int | None, unit: str) -> AbstractContextManager[Progress]:
-    """Return the progress of a step that nobody is shown."""
-    return progress(title, total, unit, stream=io.StringIO())
+    """Return the progress of a step, shown to no one."""
+    return nullcontext(Lines(title, total, unit, write=lambda _: None))
 
 
 def analyse(request: DriftRequest, steps: Steps = _unshown) -> Report:
@@ -162,6 +160,9 @@ def _normal(request: DriftRequest) -> _Normal:
     """Return what the request's card says; it has no level of an objective that came later than the card."""
     if request.card is None:
         return _Normal()
+    from adawise.adapt import advice
+    from adawise.adapt.card import read_card
+
     card = read_card(request.card)
     objective = advice.chosen(request.objective, card)
     levels = card.levels.get(objective)

@@ -10,8 +10,8 @@ import json
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from itertools import groupby
+from typing import TYPE_CHECKING
 
-from adawise.adapt.card import Card
 from adawise.drift.changes.find import ALPHA
 from adawise.drift.clocks import Clocks
 from adawise.drift.collect import Collected
@@ -22,6 +22,9 @@ from adawise.records import Gap, TopicPartition, told
 from adawise.sink.read.rows import Rows, read_predictions
 from adawise.sink.served_settings import ServedSettings
 from adawise.sink.verify.findings import joined
+
+if TYPE_CHECKING:  # imports torch
+    from adawise.adapt.card import Card
 
 _LEVELS = 4  # that a camera must have had time for
 _NAMED = 10  # cameras or gaps that are named one by one

@@ -157,7 +157,7 @@ def groups(
 def at_once(
     changes: Mapping[str, Sequence[CameraChange | DriftEvent]], near_us: int
 ) -> dict[str, list[tuple[str, ...]]]:
-    """Return by camera, for each of its changes, the other cameras that moved the same way within `near_us`."""
+    """Return by camera, for each of its changes, the others that moved the same way: intervals within `near_us`."""
     names = list(changes)
     moves = _moves([changes[name] for name in names])
     alike: list[set[int]] = [set() for _ in moves.camera]

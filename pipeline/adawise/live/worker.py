@@ -99,6 +99,7 @@ class LiveWorker:
     _touched: set[str] = field(default_factory=set)  # keys of rows whose cache is outdated
     _evicted: dict[TopicPartition, int] = field(default_factory=dict)
     _unwritten_s: dict[TopicPartition, float] = field(default_factory=dict)  # time since which rows wait
+    _hindered_s: dict[TopicPartition, float] = field(default_factory=dict)  # last time that it was held up
     _nameless: tuple[float, str] | None = None  # (time, reason) of the last rejection without a camera's name
     _rates: dict[TopicPartition, Rates] = field(default_factory=dict)
     _per_s: dict[TopicPartition, tuple[float | None, float | None]] = field(default_factory=dict)  # arriving, served
@@ -166,9 +167,13 @@ class LiveWorker:
                 self._unwritten_s.pop(tp, None)
             else:
                 self._unwritten_s.setdefault(tp, now_s)
+        for tp in progress.partitions:
+            if self.failure(tp) or self.health.outage("broker") is not None:
+                self._hindered_s[tp] = now_s
+        # No camera is known to be gone where nothing was read, served or written within that time.
         old = takewhile(lambda item: now_s - item[1].seen_s >= GONE_S, self.cameras.items())
-        for key in [key for key, camera in old if not self.failure(camera.tp)]:
-            self._forget(key)  # where nothing is served or written, no camera is known to be gone
+        for key in [key for key, _ in old if now_s - self._hindered_s.get(key[0], -math.inf) >= GONE_S]:
+            self._forget(key)
 
     def _recovered(self, now_s: float, tp: TopicPartition, states: Mapping[str, bytes]) -> None:
         """Add the cameras that the partition's chain knows, so that they are shown even if they send nothing.
@@ -185,7 +190,7 @@ class LiveWorker:
 
     def _lost(self, tp: TopicPartition) -> None:
         """Forget the cameras of a partition that now belongs to another worker."""
-        for known in (self._evicted, self._unwritten_s, self._rates, self._per_s):
+        for known in (self._evicted, self._unwritten_s, self._rates, self._per_s, self._hindered_s):
             known.pop(tp, None)
         for key in [key for key in self.cameras if key[0] == tp]:
             self._forget(key)
@@ -281,13 +286,13 @@ class LiveWorker:
     def served_until_s(self, tp: TopicPartition) -> float:
         """Return the Unix time up to which all messages of a partition have been served, as far as is known.
 
-        It is the Kafka timestamp of the oldest waiting message. A timestamp that lies in the future or is a day old is
-        ignored, since the producer's clock must be wrong.
+        It is the Kafka timestamp of the oldest waiting message, if some at the broker are unread. A timestamp that lies
+        in the future or is a day old is ignored, since the producer's clock must be wrong.
         """
         progress = self.health.progress
         partition = progress.partitions.get(tp) if progress else None
         if partition is None or 0 in (partition.lag, partition.unread) or partition.oldest_ms is None:
-            return self.now_s  # what is in hand is served soon, whatever its producer's clock says
+            return self.now_s  # messages in memory are served soon; clocks of producers may be wrong
         waits_s = self.now_s - partition.oldest_ms / 1e3
         return self.now_s - waits_s if 0.0 < waits_s < GONE_S else self.now_s
 

@@ -365,13 +365,10 @@ class LivePairs(Pairs):
             loading.loaded.seconds = time.monotonic() - began_s
             loading.loaded.settings = loading.document.settings
         except AdawiseError as error:
-            loading.error, loading.lacks_memory = str(error), isinstance(error, (PairTooLarge, DeviceError))
+            loading.error, loading.lacks_memory = str(error), _lacks_memory(error)
         except Exception as error:  # noqa: BLE001  # a library may raise anything for files that it does not know: no reason to stop serving
             loading.error = f"{type(error).__name__}: {error}"
-            # torch has no error of its own for the memory of a CPU
-            loading.lacks_memory = isinstance(error, MemoryError) or (
-                isinstance(error, RuntimeError) and bool(re.search(r"allocate memory|out of memory", str(error)))
-            )
+            loading.lacks_memory = _lacks_memory(error)
 
     def _take_load(self, loading: _Loading, now_s: float) -> None:
         assert loading.thread is not None
@@ -467,3 +464,15 @@ class LivePairs(Pairs):
             self._leave()
             self._reported = None, now_s
         return orders
+
+
+def _lacks_memory(error: BaseException | None) -> bool:
+    """Return True if this error, or one that it was raised from, is of too little memory."""
+    while error is not None:
+        if isinstance(error, (PairTooLarge, DeviceError, MemoryError)):
+            return True
+        # torch has no error of its own for the memory of a CPU
+        if isinstance(error, RuntimeError) and re.search(r"allocate memory|out of memory", str(error)):
+            return True
+        error = error.__cause__
+    return False

@@ -35,6 +35,22 @@ def read_plan(store: Store) -> Plan:
     return {tp: footer_of(store, keys[-1]).switches for tp, keys in chains(store).items()}
 
 
+def within(plan: Plan, ranges: Ranges, *, ends_streams: bool) -> Plan:
+    """Return the switches whose pairs serve images of these parts.
+
+    A switch behind a part counts if the streams end with the part and images that were pending at the switch lie in it:
+    the next pair served them. Where streams do not end, these images wait for the rest of their batch, and are no row.
+    """
+
+    def serves(switch: Switch, first: int, until: int) -> bool:
+        return switch.first < until or (ends_streams and any(first <= offset < until for offset in switch.pending))
+
+    return {
+        tp: tuple(switch for switch in plan.get(tp, ()) if serves(switch, first, until))
+        for tp, (first, until) in ranges.items()
+    }
+
+
 def needed(plan: Plan, ranges: Ranges) -> dict[str, tuple[TopicPartition, Switch]]:
     """Return the pairs that [from, until) of these partitions need, by id, each with the place of its first use."""
     found: dict[str, tuple[TopicPartition, Switch]] = {}
@@ -44,13 +60,14 @@ def needed(plan: Plan, ranges: Ranges) -> dict[str, tuple[TopicPartition, Switch
 
 
 def _turns(plan: Plan, ranges: Ranges) -> Iterator[tuple[TopicPartition, Switch, tuple[int, int]]]:
-    """Yield each turn of a pair in these parts, and the offsets [from, until) of it within them."""
+    """Yield each turn of a plan `within` these parts, and the offsets [from, until) of the segments that it wrote."""
     for tp, (first, until) in sorted(ranges.items()):
         switches = plan.get(tp, ())
         for switch, following in zip_longest(switches, switches[1:]):
             ends = until if following is None else following.first
-            if switch.first < until and (ends > first or following is None):
-                yield tp, switch, (max(first, switch.first), min(until, ends))
+            if ends > first or following is None:
+                begins = max(first, switch.first)
+                yield tp, switch, (begins, max(begins + 1, min(until, ends)))  # one at least: the switch's own segment
 
 
 def served_config(store: Store, plan: Plan, ranges: Ranges, pair: str) -> str:
@@ -134,12 +151,10 @@ class PlannedPairs(Pairs):
 
     @override
     def wanted(self, tp: TopicPartition, serving: Serving) -> PairTurn | None:
-        """Return the next turn of the plan; None if its pair serves nothing of these parts, and so was not loaded."""
+        """Return the next turn of the plan."""
         del serving
-        following, switches = self._next[tp], self._switches(tp)
-        if following > len(switches) or switches[following - 1].pair not in self._loaded:
-            return None
-        return self._turn_after(tp, following, peek=True)
+        following = self._next[tp]
+        return self._turn_after(tp, following, peek=True) if following <= len(self._switches(tp)) else None
 
     def _turn_after(self, tp: TopicPartition, passed: int, *, peek: bool = False) -> PairTurn:
         """Return the turn after so many switches of the plan."""

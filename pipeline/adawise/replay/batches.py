@@ -10,7 +10,8 @@ from hashlib import sha256
 from adawise.errors import SettingsError
 from adawise.ports import TopicIdentity
 from adawise.records import BatchEnds, TopicPartition
-from adawise.sink.read.files import segment_names
+from adawise.sink import layout
+from adawise.sink.read.files import compacted_names, segment_names
 from adawise.sink.read.rows import read_traces
 from adawise.sink.walk import newest
 from adawise.store.store import Store, open_store
@@ -54,8 +55,9 @@ def read_batch_ends(
 
 
 def _covers(store: Store, tp: TopicPartition, begin: int) -> bool:
-    names = segment_names(store, tp)
-    return bool(names) and names[0].first <= begin
+    segments, files = segment_names(store, tp), compacted_names(store, layout.TRACES, tp)
+    firsts = [*(name.first for name in segments[:1]), *(name.first.first for name in files[:1])]
+    return min(firsts, default=begin + 1) <= begin
 
 
 def _columns(ends: list[tuple[int, int]]) -> tuple[array[int], array[int]]:

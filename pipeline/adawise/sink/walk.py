@@ -115,7 +115,7 @@ def refuse(where: str, link: Link[Any]) -> None:
     if link.footer.name != link.place.name:
         raise ChainError(
             f"{where}: {link.key}: expected the segment {link.place.name}, but its footer names {link.footer.name}; "
-            "restore the folder"
+            "give it its name back, or move it away"
         )
     raise ChainError(
         f"{where}: {link.key}: expected a successor of {link.place.previous}, but it is one of "

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from adawise.commands.command import separated
 
-if TYPE_CHECKING:  # imports DuckDB, which is an extra
+if TYPE_CHECKING:  # ExampleFrames imports torch
     from adawise.commands.drift.options import DriftCommand
     from adawise.drift.example_frames import ExampleFrames
     from adawise.drift.request import DriftRequest

@@ -18,7 +18,7 @@ from adawise.page import NEEDS as PAGE_NEEDS
 from adawise.sink.near import expect_outputs
 from adawise.text import as_size
 
-if TYPE_CHECKING:  # imports DuckDB, which is an extra
+if TYPE_CHECKING:
     from adawise.commands.drift.options import DriftCommand
     from adawise.drift.report import Report
 

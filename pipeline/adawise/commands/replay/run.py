@@ -73,11 +73,12 @@ def replay(asked: ReplayCommand, *, order: Order = "timestamp", seed: int = 0) -
     )
     with opened as whole:
         states = recorded_states(asked.state_of, whole) if asked.state_of else {}
-        ranges = _ranges(whole, asked, states)
+        ranges, ends_streams = _ranges(whole, asked, states), whole.ends_streams
         if earlier is not None and earlier.topic == whole.topic:
+            ends_streams = earlier.ends_streams
             ranges = earlier.part  # a recording, a topic and a root grow; the replay goes on within what it claimed
         batch_ends = _batch_ends(asked, whole, ranges)
-        return _replay(settings, asked, whole, ranges, states, store, batch_ends)
+        return _replay(settings, asked, whole, ranges, states, store, batch_ends, ends_streams=ends_streams)
 
 
 def _batch_ends(asked: ReplayCommand, whole: Whole, ranges: Mapping[TopicPartition, Range]) -> BatchEnds | None:
@@ -101,6 +102,8 @@ def _replay(
     states: Mapping[TopicPartition, RecordedState],
     store: Store,
     batch_ends: BatchEnds | None,
+    *,
+    ends_streams: bool,
 ) -> int:
     from adawise.build.model import config_fingerprint, load_model
     from adawise.build.pairs import planned_pairs
@@ -119,7 +122,7 @@ def _replay(
         fingerprints = model.classifier.fingerprint, config_fingerprint(settings, model)
         planned = None
         if asked.pairs_of is not None:
-            planned, plan = planned_pairs(settings, model, asked.pairs_of, ranges)
+            planned, plan = planned_pairs(settings, model, asked.pairs_of, ranges, ends_streams=ends_streams)
             fingerprints = fingerprints[0], digest(f"{fingerprints[1]} {plan}")
         batches = "" if batch_ends is None else digest_of(batch_ends)
         ours = claim(store, output, _claim(whole, asked, ranges, states, batches, *fingerprints))

@@ -9,17 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 import numpy as np
 
-from adawise.adapt.card import Card
 from adawise.drift.arrays import concatenated, equal_runs
 from adawise.drift.judge import queries
 from adawise.drift.judge.bootstrap import Kinds, intervals
 from adawise.drift.judge.helped import BEST, FINE_TUNED, SERVED, ZERO_SHOT, Arm, Confusion, Estimate, Helped
 from adawise.labels.join import Labels
+
+if TYPE_CHECKING:  # imports torch
+    from adawise.adapt.card import Card
 
 ENOUGH = 50
 """Labelled images from which a camera is judged alone."""
