@@ -63,10 +63,10 @@ _BROKERS = {"broker", "embedded_broker", "three_brokers", "secured_broker"}
 # pages, three brokers, a broker with logins.
 _SHARING = (
     ("tests/replay/",),
-    ("tests/finetune/",),
-    ("tests/evaluate/page/", "tests/drift/page/"),
-    ("tests/chaos/test_chaos.py", "tests/kafka/test_three_brokers.py", "tests/commands/doctor/test_broker.py"),
-    ("tests/kafka/test_secured.py", "tests/commands/test_secured.py", "tests/commands/test_planted_secrets.py"),
+    ("tests/lab/finetune/",),
+    ("tests/lab/evaluate/page/", "tests/drift/page/"),
+    ("tests/chaos/test_chaos.py", "tests/kafka/test_three_brokers.py", "tests/doctor/test_broker.py"),
+    ("tests/kafka/test_secured.py", "tests/cli/test_secured.py", "tests/cli/test_planted_secrets.py"),
 )
 
 

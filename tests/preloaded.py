@@ -14,16 +14,13 @@ import pyarrow.dataset
 import pyarrow.parquet
 import torch  # noqa: F401
 
-import adawise.commands.card.run
-import adawise.commands.diff.run
-import adawise.commands.dlq.run
-import adawise.commands.evaluate.run
-import adawise.commands.labels.run
-import adawise.commands.record.run
-import adawise.commands.replay.run
-import adawise.commands.run.run
-import adawise.commands.status.run
-import adawise.commands.verify.run  # noqa: F401
+import adawise.cli.dlq.run
+import adawise.cli.labels.run
+import adawise.cli.record.run
+import adawise.cli.replay.run
+import adawise.cli.run.run
+import adawise.cli.status.run
+import adawise.cli.verify.run  # noqa: F401
 from adawise.clip.load import _Configs, _tokenizer
 from tests.models import CONFIG
 

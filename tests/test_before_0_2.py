@@ -10,12 +10,12 @@ import pytest
 from structlog.testing import capture_logs
 
 from adawise.__main__ import main
-from adawise.adapt.card import read_card
-from adawise.build.model import load_model
+from adawise.app.model import load_model
+from adawise.card.card import read_card
 from adawise.errors import CardError
-from adawise.evaluate.tables import read_tables
+from adawise.output.read.rows import read_predictions, read_traces
 from adawise.recording.source import RecordingSource
-from adawise.sink.read.rows import read_predictions, read_traces
+from adawise_lab.evaluate.tables import read_tables
 from tests.fixtures.making import serve, settings
 
 FIXTURE = Path(__file__).parent / "fixtures" / "before_0_2"

@@ -24,7 +24,7 @@ import pytest
 from kafka import KafkaProducer
 
 from adawise.__main__ import main
-from adawise.sink.read.rows import read_predictions, read_traces
+from adawise.output.read.rows import read_predictions, read_traces
 from tests.brokers import Broker, MakeTopic
 from tests.hostile import picture
 from tests.models import write_pair

@@ -32,8 +32,8 @@ def changed(text: str, diff: str) -> str:
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The repository's package and tests, with all examples in their places."""
     folder = tmp_path_factory.mktemp("contributing")
-    left_out = shutil.ignore_patterns("__pycache__", "pair", "fixtures")
-    for part in ("pipeline/adawise", "tests", "tools"):
+    left_out = shutil.ignore_patterns("__pycache__", "*.egg-info", "pair", "fixtures")
+    for part in ("pipeline", "tests", "tools"):
         shutil.copytree(ROOT / part, folder / part, ignore=left_out)
     shutil.copy(ROOT / "pyproject.toml", folder)
     for block in blocks("python"):

@@ -15,7 +15,7 @@ import adawise
 from adawise import errors
 from adawise.errors import AdawiseError
 
-ROOT = Path(adawise.__file__).parent
+ROOT = Path(adawise.__file__).parents[1]
 MODULES = sorted([*ROOT.rglob("*.py"), *(Path(__file__).parent.parent / "tools").rglob("*.py")])
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from adawise.near import near_match
+from adawise.text import near_match
 
 
 @pytest.mark.parametrize(

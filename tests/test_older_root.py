@@ -23,13 +23,13 @@ from adawise.adapt.state import StreamState
 from adawise.adapt.strategies import strategy
 from adawise.adapt.strategies.warm import Exploration, WarmSearch
 from adawise.adapt.surrogate import Surrogate
-from adawise.build.model import adaptation, load_model
+from adawise.app.model import adaptation, load_model
+from adawise.cli.replay.options import ReplayCommand
+from adawise.cli.replay.run import replay
 from adawise.clip.classifier import GRID
-from adawise.commands.replay.options import ReplayCommand
-from adawise.commands.replay.run import replay
+from adawise.output.read.rows import read_predictions, read_traces
 from adawise.recording.source import RecordingSource
 from adawise.sink import schemas
-from adawise.sink.read.rows import read_predictions, read_traces
 from adawise.store.store import open_store
 from tests.fixtures.making import serve, settings
 from tests.sink.footers import read_segment_footers

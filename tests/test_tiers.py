@@ -36,7 +36,7 @@ from tools.faults import FAULTS
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
     """A repository with one file in the room `live` and one in `tools`."""
-    for name in ("pipeline/adawise/live/state.py", "tools/bench/a.py", ".ci/run"):
+    for name in ("pipeline/adawise/watch/state.py", "tools/bench/a.py", ".ci/run"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("first\n", encoding="utf-8")
     git(tmp_path, "init", "-q")
@@ -262,9 +262,9 @@ def test_every_part_has_tests_and_every_mark_names_a_part() -> None:
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_fault_can_be_planted_and_its_tests_are_there(name: str, tmp_path: Path) -> None:
     fault = FAULTS[name]
-    copy = tmp_path / "pipeline" / "adawise" / fault.file
+    copy = tmp_path / "pipeline" / fault.file
     copy.parent.mkdir(parents=True)
-    original = (ROOT / "pipeline" / "adawise" / fault.file).read_text(encoding="utf-8")
+    original = (ROOT / "pipeline" / fault.file).read_text(encoding="utf-8")
     copy.write_text(original, encoding="utf-8")
     fault.plant(tmp_path)
     compile(copy.read_text(encoding="utf-8"), fault.file, "exec")

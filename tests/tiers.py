@@ -41,7 +41,7 @@ class Part:
 
     Args:
         about: what it shows.
-        rooms: folders of the package that it depends on, with spaces; None: the whole package.
+        rooms: folders of `pipeline` that it depends on, with spaces; None: all of it.
         others: further paths, with spaces.
     """
 
@@ -52,7 +52,7 @@ class Part:
     @property
     def paths(self) -> tuple[str, ...]:
         """The paths whose change may break it, beside the files that its tests import."""
-        rooms = ("pipeline/adawise",) if self.rooms is None else (f"pipeline/adawise/{r}" for r in self.rooms.split())
+        rooms = ("pipeline",) if self.rooms is None else (f"pipeline/{room}" for room in self.rooms.split())
         return (*_EVERYWHERE, *rooms, *self.others.split())
 
 
@@ -81,7 +81,7 @@ PARTS: Mapping[str, Part] = {
     "real": Part("the given pair and photographs of shared/data, where they are"),
     "damage": Part("any file of a root damaged under any command; any call of the worker's ports failed"),
     "drift": Part("a fortnight of nights, one after the other"),
-    "deploy": Part("deploy files by the tools that read them", rooms="live", others="deploy"),
+    "deploy": Part("deploy files by the tools that read them", rooms="adawise/watch", others="deploy"),
     "tools": Part("tests of tools/: bench, fuzz, method", others="tools"),
     "guide": Part("the examples of CONTRIBUTING.md in a copy of the repository", others="tests tools CONTRIBUTING.md"),
     EXAMPLES: Part("hypothesis with 100 examples", others="tests tools"),

@@ -19,21 +19,22 @@ from typing import Any
 import pyarrow as pa
 from pydantic.fields import FieldInfo
 
-from adawise import __main__, commands, errors
-from adawise.commands import COMMANDS, PROGRAM, command_of
-from adawise.commands.command import Command
-from adawise.commands.parser import own_fields, parser_source, takes_several
-from adawise.events import EVENTS
-from adawise.finding import Finding
-from adawise.live.metrics import CAMERA_METRICS, METRICS, MetricSpec
+import adawise
+from adawise import __main__, errors
+from adawise.cli import COMMANDS, PROGRAM, command_of
+from adawise.cli.command import Command
+from adawise.cli.parser import own_fields, parser_source, takes_several
+from adawise.output.finding import Finding
+from adawise.publish.results import alert
+from adawise.publish.results.message import FIELDS, EventField
+from adawise.publish.results.schema import json_schema
 from adawise.recording import format as recording_format
-from adawise.results import alert
-from adawise.results.message import FIELDS, EventField
-from adawise.results.schema import json_schema
 from adawise.settings.cameras import CameraDefaults, CameraTable
 from adawise.settings.describe import GROUPS, SETTINGS, environment_name, expected, flag_name, is_secret, metavar, shown
 from adawise.sink import layout, schemas
-from adawise.status import facts, judge
+from adawise.watch.events import EVENTS
+from adawise.watch.metrics import CAMERA_METRICS, METRICS, MetricSpec
+from adawise.watch.status import facts, judge
 from tools.events import logged
 
 FOLDER = Path(__file__).parent.parent / "docs" / "reference"
@@ -282,9 +283,10 @@ def exit_codes_page() -> str:
 
 def _finds(name: str) -> bool:
     """Whether the command has an end for what it found."""
-    folder = COMMANDS[name][0].partition(":")[0].partition(".")[0]
-    run = Path(commands.__file__).parent / folder / "run.py"
-    return run.exists() and name.split()[0] == folder and "return FOUND" in run.read_text(encoding="utf-8")
+    package = COMMANDS[name][0].partition(":")[0].rpartition(".")[0]
+    run = Path(adawise.__file__).parents[1] / package.replace(".", "/") / "run.py"
+    is_own = name.split()[0] == package.rpartition(".")[2]  # not of a command that shares another's package
+    return run.exists() and is_own and "return FOUND" in run.read_text(encoding="utf-8")
 
 
 def reasons_page() -> str:

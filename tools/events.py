@@ -14,7 +14,7 @@ _LEVELS = {"debug": "debug", "info": "info", "warning": "warning", "error": "err
 _LOGGERS = {"log", "_log"}
 _RENDERED = {"exc_info": "exception"}
 """Keys that have another name in the line."""
-_ROOT = Path(adawise.__file__).parent
+_ROOT = Path(adawise.__file__).parents[1]
 
 
 @dataclass(slots=True)

@@ -48,7 +48,7 @@ class PlantedFault:
 
     def plant(self, root: Path) -> None:
         """Change the file below `root`. Raises ValueError unless `old` is there exactly once."""
-        path = root / "pipeline" / "adawise" / self.file
+        path = root / "pipeline" / self.file
         text = path.read_text(encoding="utf-8")
         if (count := text.count(self.old)) != 1:
             raise ValueError(f"{self.file}: expected {self.old!r} once, found it {count} times: write the fault anew")
@@ -59,73 +59,73 @@ FAULTS: Mapping[str, PlantedFault] = {
     "exactly-once": PlantedFault(
         "each image once, whatever failpoint a worker is killed at: a worker that goes on from another's segment "
         "does not write the traces that are missing beside it",
-        "sink/chain.py",
+        "adawise/sink/chain.py",
         "        segment.check_pages(data, key)\n        traces.write(self._store, footer, key)\n",
         "        segment.check_pages(data, key)\n",
         "tests/worker tests/sink tests/replay tests/chaos",
     ),
     "replay": PlantedFault(
         "a replay equals the live run: a recording gives the broker's timestamps back to the second only",
-        "recording/format.py",
+        "adawise/recording/format.py",
         'timestamp_ms = stated_ms(cells.pop("timestamp_ms"))',
         'timestamp_ms = stated_ms(cells.pop("timestamp_ms") // 1000 * 1000)',
         "tests/replay tests/worker tests/recording",
     ),
     "codecs": PlantedFault(
         "what any client compresses is read: streams of snappy that follow each other",
-        "kafka/unpack.py",
+        "adawise/kafka/unpack.py",
         "            position += _FRAME_BYTES\n            continue\n",
         "            position += _FRAME_BYTES\n            break\n",
         "tests/kafka tests/contracts tests/worker",
     ),
     "bombs": PlantedFault(
         "an image of too many pixels is refused by its header",
-        "decode/codec.py",
+        "adawise/decode/codec.py",
         "if width * height > max_pixels:",
         "if width > max_pixels:",
         "tests/decode tests/worker tests/fuzz",
     ),
     "owner": PlantedFault(
         "a root belongs to one group: another one is let in",
-        "sink/owner.py",
+        "adawise/sink/owner.py",
         "same = (self.topic, self.group, self.purpose) == (other.topic, other.group, other.purpose)",
         "same = (self.topic, self.purpose) == (other.topic, other.purpose)",
-        "tests/sink tests/worker tests/commands",
+        "tests/sink tests/worker tests/cli",
     ),
     "least-rights": PlantedFault(
         "a right that the worker lacks is named before its first record: nobody looks whether a topic may be written",
-        "kafka/own_topic.py",
+        "adawise/kafka/own_topic.py",
         "            self._expect_right(admin, topic)\n",
         "",
-        "tests/kafka tests/worker tests/commands",
+        "tests/kafka tests/worker tests/cli",
     ),
     "outbox-order": PlantedFault(
         "results of a camera are in order, also after a send that failed",
-        "kafka/outbox.py",
+        "adawise/publish/outbox.py",
         "failed = each.has_failed or (failed and self._in_order)",
         "failed = each.has_failed",
-        "tests/kafka tests/results tests/dead_letters",
+        "tests/kafka tests/publish/results tests/publish/dead_letters",
     ),
     "retention": PlantedFault(
         "retention removes nothing of the day that is kept",
-        "sink/retention/retain.py",
+        "adawise/output/retention/retain.py",
         "        if cover.day >= before.isoformat():\n",
         "        if cover.day > before.isoformat():\n",
-        "tests/sink tests/commands",
+        "tests/sink tests/cli",
     ),
     "pair-switch": PlantedFault(
         "a pair that is switched to without its predecessor's states begins without them",
-        "worker/partition.py",
+        "adawise/worker/partition.py",
         "self._streams.go_on_with(turn.serving.adaptation.strategy.initial, keeps_states=turn.keeps)",
         "self._streams.go_on_with(turn.serving.adaptation.strategy.initial, keeps_states=True)",
-        "tests/pairs tests/worker tests/commands",
+        "tests/pairs tests/worker tests/cli",
     ),
     "results": PlantedFault(
         "every row was published before its segment is committed: acknowledgements are not waited for",
-        "worker/commit.py",
+        "adawise/worker/commit.py",
         "if not (self._told(work, wait=wait) and self._results.settled(wait=wait)):",
         "if not self._told(work, wait=wait):",
-        "tests/results tests/worker",
+        "tests/publish/results tests/worker",
     ),
 }
 

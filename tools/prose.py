@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TypeGuard
 
 ROOT = Path(__file__).parent.parent
-PACKAGE = ROOT / "pipeline" / "adawise"
+SOURCES = ROOT / "pipeline"
 
 FRAGMENT = re.compile(
     r"(of|what|whether|as|who|when|where|how|which|why|that|by|with|in|on|if|for|from|to|since|beside|likewise|those|"
@@ -61,12 +61,14 @@ class RoomProse:
     words: list[str] = field(default_factory=list)
 
 
-def measured(package: Path = PACKAGE) -> dict[str, RoomProse]:
-    """Return the prose of each room of the package, modules at its top as room "."."""
+def measured(sources: Path = SOURCES) -> dict[str, RoomProse]:
+    """Return the prose of each room of the engine, modules at its top as room ".", and of each companion."""
     found: dict[str, RoomProse] = {}
-    for path in sorted(package.rglob("*.py")):
-        inside = path.relative_to(package)
-        room = found.setdefault(inside.parts[0] if len(inside.parts) > 1 else ".", RoomProse())
+    for path in sorted(sources.rglob("*.py")):
+        inside = path.relative_to(sources)
+        package, *rooms = inside.parts[:-1]
+        name = (rooms[0] if rooms else ".") if package == "adawise" else package
+        room = found.setdefault(name, RoomProse())
         source = path.read_text(encoding="utf-8")
         tree = ast.parse(source)
         docstrings = {id(node): node for node in _docstrings(tree)}

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from adawise.adapt.state import StreamState
-    from adawise.build.model import ModelPair
-    from adawise.drift.changes.find import Change, Sensitivity, find_changes
-    from adawise.drift.library import Analysis, AnalysisTable, analyse
+    from adawise.app.library import Step, adapt_batch, load_pair
+    from adawise.app.model import ModelPair
     from adawise.errors import AdawiseError
-    from adawise.library import Step, adapt_batch, load_pair
+    from adawise.output.read.rows import Rows, read_predictions, read_traces
     from adawise.settings import SearchSettings
-    from adawise.sink.read.rows import Rows, read_predictions, read_traces
+    from adawise_drift.changes.find import Change, Sensitivity, find_changes
+    from adawise_drift.library import Analysis, AnalysisTable, analyse
 
 __version__ = "0.2.1"
 __all__ = [
@@ -45,13 +45,13 @@ __all__ = [
 if not TYPE_CHECKING:
     _NAMES = {
         "adawise.adapt.state": "StreamState",
-        "adawise.build.model": "ModelPair",
-        "adawise.drift.changes.find": "Change Sensitivity find_changes",
-        "adawise.drift.library": "Analysis AnalysisTable analyse",
+        "adawise.app.model": "ModelPair",
+        "adawise_drift.changes.find": "Change Sensitivity find_changes",
+        "adawise_drift.library": "Analysis AnalysisTable analyse",
         "adawise.errors": "AdawiseError",
-        "adawise.library": "Step adapt_batch load_pair",
+        "adawise.app.library": "Step adapt_batch load_pair",
         "adawise.settings": "SearchSettings",
-        "adawise.sink.read.rows": "Rows read_predictions read_traces",
+        "adawise.output.read.rows": "Rows read_predictions read_traces",
     }
 
     def __getattr__(name):

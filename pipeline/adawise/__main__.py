@@ -37,7 +37,7 @@ def program() -> NoReturn:
     threading.excepthook = _thread_failed
     try:
         last.code = main()
-        doctor = sys.modules.get("adawise.commands.doctor.checks")  # loaded by the command `doctor` only
+        doctor = sys.modules.get("adawise.doctor.checks")  # loaded by the command `doctor` only
         if doctor is not None and doctor.is_looking():
             last()  # otherwise the interpreter would wait for ever for library threads of a check that hangs
     except SystemExit as ended:  # raised by the parser
@@ -96,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str]) -> int:
-    from adawise.commands import run_command
+    from adawise.cli import run_command
 
     try:
         return run_command(arguments, environ=os.environ, folder=Path.cwd())

@@ -1,8 +1,13 @@
-"""Durations, sizes and counts as text for people."""
+"""Durations, sizes, counts and near names as text for people."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 _DURATIONS = ((86_400.0, "days", "day"), (3_600.0, "h", "hour"), (60.0, "min", "minute"), (1.0, "s", "second"))
+_DIGITS = re.compile(r"[0-9]+")
 _SIZES = (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20))
 
 
@@ -36,3 +41,13 @@ def as_size(count: float) -> str:
 def counted(count: int, one: str, several: str = "") -> str:
     """Return a count with its noun, such as 1 batch or 2,000 batches; `several` is a plural that is not `one` + s."""
     return f"{count:,} {one if count == 1 else several or one + 's'}"
+
+
+def near_match(name: str, known: Iterable[str], cutoff: float = 0.75) -> str | None:
+    """Return the known name that is most like `name`; None if none is similar enough.
+
+    A name that differs only in its digits is no misspelling: it is the next camera, or the folder of yesterday.
+    """
+    letters = _DIGITS.sub("", name)
+    others = [other for other in known if other == name or _DIGITS.sub("", other) != letters]
+    return next(iter(get_close_matches(name, others, n=1, cutoff=cutoff)), None)

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from adawise.build import worker
+from adawise.app import worker
 from adawise.clip.classifier import GRID
 from adawise.clip.cuda import chunk_rows_for
 from adawise.settings import ModelSettings

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import pytest
 from PIL import Image
 
-from adawise.cameras.camera import CameraSpec
+from adawise_cameras.camera import CameraSpec
 from tests.deadlines import DEADLINE_S
 
 SYSTEM_PYTHON = "/usr/bin/python3"

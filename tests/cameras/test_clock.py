@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adawise.cameras.clock import Clock, FrameClock, FramePace
+from adawise_cameras.clock import Clock, FrameClock, FramePace
 
 NOW = 1_800_000_000_000_000
 S = 1_000_000

@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from adawise.cameras.camera import CameraSpec
-from adawise.cameras.child import Child
-from adawise.cameras.clock import Clock
-from adawise.cameras.reader import _FrameStream, ended
-from adawise.cameras.wire import CameraFrame, ClockOff, Drop, Dropped, End, Ended, Opened, Told
+from adawise_cameras.camera import CameraSpec
+from adawise_cameras.child import Child
+from adawise_cameras.clock import Clock
+from adawise_cameras.reader import _FrameStream, ended
+from adawise_cameras.wire import CameraFrame, ClockOff, Drop, Dropped, End, Ended, Opened, Told
 from tests.cameras.serving import Asked, http, jpeg, spec
 
 needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="the program ffmpeg is not installed here")

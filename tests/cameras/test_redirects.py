@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from adawise.cameras.address import may_lead, parts_of
-from adawise.cameras.camera import CameraSpec
-from adawise.cameras.child import Child
-from adawise.cameras.wire import CameraFrame, End, Ended, Told
+from adawise.produce.address import may_lead, parts_of
+from adawise_cameras.camera import CameraSpec
+from adawise_cameras.child import Child
+from adawise_cameras.wire import CameraFrame, End, Ended, Told
 from tests.cameras.serving import Asked, http, jpeg, spec
 from tests.deadlines import DEADLINE_S
 

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from adawise.cameras.address import with_credentials
-from adawise.cameras.camera import CameraSpec
-from adawise.cameras.child import Child
-from adawise.cameras.clock import Clock
-from adawise.cameras.watch import Watch
-from adawise.cameras.wire import CameraFrame, End, Ended, Opened, Told
+from adawise.produce.address import with_credentials
+from adawise_cameras.camera import CameraSpec
+from adawise_cameras.child import Child
+from adawise_cameras.clock import Clock
+from adawise_cameras.watch import Watch
+from adawise_cameras.wire import CameraFrame, End, Ended, Opened, Told
 from tests.cameras.serving import RtspServer, h264, mjpeg, rtsp, spec
 from tests.cameras.test_watch import Taken
 from tests.deadlines import DEADLINE_S

@@ -13,27 +13,27 @@ import pytest
 from kafka import KafkaConsumer, errors
 from structlog.testing import capture_logs
 
-from adawise.build.cameras import frames_outbox
-from adawise.cameras import child, wire
-from adawise.cameras.backlog import Backlog, FrameRecord
-from adawise.cameras.board import SourceBoard
-from adawise.cameras.camera import CameraSpec
-from adawise.cameras.clock import Clock
-from adawise.cameras.service import Service
-from adawise.cameras.watch import Connection, Watch
-from adawise.cameras.wire import CameraFrame, ClockOff, Drop, Dropped, End, Ended, Opened, Told
 from adawise.decode.headers import read_headers
 from adawise.errors import BrokerUnavailable
-from adawise.kafka.outbox import Outbox
-from adawise.live.row import CameraState
-from adawise.live.sources import LiveSources, SourceCamera
-from adawise.live.state import StatePolicy, state
+from adawise.publish.outbox import Outbox
 from adawise.settings import Settings
+from adawise.watch.board import SourceBoard
+from adawise.watch.row import CameraState
+from adawise.watch.sources import LiveSources, SourceCamera
+from adawise.watch.state import StatePolicy, state
 from adawise.worker import backoff
+from adawise_cameras import child, wire
+from adawise_cameras.app import frames_outbox
+from adawise_cameras.backlog import Backlog, FrameRecord
+from adawise_cameras.camera import CameraSpec
+from adawise_cameras.clock import Clock
+from adawise_cameras.service import Service
+from adawise_cameras.watch import Connection, Watch
+from adawise_cameras.wire import CameraFrame, ClockOff, Drop, Dropped, End, Ended, Opened, Told
 from tests.brokers import Broker, MakeTopic
 from tests.cameras.serving import spec
-from tests.dead_letters.test_sink import FakeProducer, Future
 from tests.deadlines import DEADLINE_S
+from tests.publish.dead_letters.test_sink import FakeProducer, Future
 
 T = 1_800_000_000.0
 CUT = Ended("the stream ended.", End.FAILED)

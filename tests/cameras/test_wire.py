@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adawise.cameras import wire
-from adawise.cameras.clock import Clock
-from adawise.cameras.wire import Beat, CameraFrame, ClockOff, Drop, Dropped, End, Ended, Opened, Told
+from adawise_cameras import wire
+from adawise_cameras.clock import Clock
+from adawise_cameras.wire import Beat, CameraFrame, ClockOff, Drop, Dropped, End, Ended, Opened, Told
 
 MOST = 1_000_000
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from adawise.commands.pair import run as pair_run
-from adawise.commands.retain import run as retain_run
+from adawise.cli.pair import run as pair_run
+from adawise.cli.retain import run as retain_run
 from adawise.pairs.orders import Orders
 from adawise.records import TopicPartition
 from adawise.settings import Settings
 from adawise.sink import layout
-from adawise.sink.read.files import segment_names
+from adawise.sink.files import segment_names
 from adawise.store.store import Store
 from tests.brokers import ApacheKafka, Broker, broker_of
 from tests.models import PairFolder

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import stamina
 
-from adawise.sink.compaction.delete import now_of
-from adawise.sink.verify.root import verify
+from adawise.output.compaction.delete import now_of
+from adawise.output.verify.root import verify
 from adawise.store import object_store
 from adawise.store.object_store import ATTEMPTS
 from adawise.store.store import AlreadyExists, LocalStore, Store, open_store

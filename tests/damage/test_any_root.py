@@ -32,7 +32,7 @@ from adawise.sink.starts import StoredStarts
 from adawise.store.store import LocalStore
 from tests.pairs.test_orders import document
 from tests.sink.building import CLASSES
-from tests.status.yard import IDENTITY, OWNER, Yard
+from tests.watch.status.yard import IDENTITY, OWNER, Yard
 
 DAYS, KEPT = 7, 3
 DAY_S = 86_400.0

@@ -19,7 +19,7 @@ import pytest
 
 from adawise.__main__ import main
 from adawise.kafka.embedded import answers
-from adawise.sink.verify.root import verify
+from adawise.output.verify.root import verify
 from adawise.store.store import open_store
 from tests.deadlines import scaled
 from tests.processes import Command

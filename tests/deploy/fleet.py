@@ -21,7 +21,7 @@ from tests.brokers import free_ports
 from tests.deadlines import DEADLINE_S
 from tests.deploy.watching import DEPLOY, RULES
 from tests.loopback import Answering, Server, serving
-from tests.web.asking import ask
+from tests.watch.web.asking import ask
 
 WINDOW = "20s"
 SHORTER = {  # numbers of the rules, and what stands in their place where minutes are seconds

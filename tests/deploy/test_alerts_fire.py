@@ -29,7 +29,7 @@ from adawise.demo.weather import PRESETS
 from adawise.settings import Settings
 from tests.brokers import CAPABILITIES, Broker, Unavailable, create_topic, fresh_name
 from tests.cameras.serving import Asked, http, jpeg
-from tests.commands.test_cameras import cameras, live
+from tests.cameras.test_command import cameras, live
 from tests.deploy import fleet as fleets
 from tests.deploy.fleet import Fleet
 from tests.deploy.watching import alerts, queries

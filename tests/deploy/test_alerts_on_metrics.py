@@ -17,13 +17,13 @@ import pytest
 import yaml
 
 from adawise.errors import BrokerUnavailable, PermissionRefused
-from adawise.live.counts import Distribution
-from adawise.live.metrics import METRICS
 from adawise.ports import Poll
+from adawise.watch.counts import Distribution
+from adawise.watch.metrics import METRICS
 from tests.deadlines import DEADLINE_S
 from tests.deploy.watching import RULES
 from tests.fakes import FakeSource
-from tests.live.hearing import Heard, loaded
+from tests.watch.hearing import Heard, loaded
 from tests.worker.loop import FakeResults, image
 
 EVERY_S = 15.0

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from adawise.commands import COMMANDS, command_of
-from adawise.commands.parser import parse
-from adawise.live.metrics import CAMERA_METRICS, METRICS
+from adawise.cli import COMMANDS, command_of
+from adawise.cli.parser import parse
+from adawise.watch.metrics import CAMERA_METRICS, METRICS
 from tests.deadlines import DEADLINE_S
 from tests.deploy.watching import DASHBOARD, DEPLOY, RULES, TESTS, alerts, metrics_in, queries
 

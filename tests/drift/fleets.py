@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from adawise.drift.result import CameraChange
+from adawise_drift.events.result import CameraChange
 
 SPAN_US = (0, 4 * 86_400_000_000)
 NEAR_US = 900_000_000

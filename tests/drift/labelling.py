@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from adawise.drift.accuracy import over_time
-from adawise.drift.events.measures import Binned
+from adawise_drift.events.accuracy import over_time
+from adawise_drift.events.measures import Binned
 
 BEGIN_US = 1_780_272_000_000_000  # 2026-06-01, a Monday
 HOUR_US = 3_600_000_000

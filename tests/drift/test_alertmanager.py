@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 
 from adawise.__main__ import main
-from adawise.drift.alertmanager import alerts, send
-from adawise.drift.report import Report
 from adawise.errors import AlertsNotSent
+from adawise_drift.alertmanager import alerts, send
+from adawise_drift.report import Report
 from tests.deploy import fleet
 from tests.drift import yard
 from tests.drift.page.building import HOSTILE, a_camera, a_report, every_shape
 from tests.loopback import Answering, Server, serving
-from tests.web.asking import ask
+from tests.watch.web.asking import ask
 
 NOW = datetime(2026, 11, 27, 3, tzinfo=UTC)
 NIGHT = timedelta(days=1)

@@ -17,9 +17,9 @@ import pytest
 
 import adawise
 from adawise.__main__ import main
-from adawise.drift.baseline import Baseline, merged, read_baseline, write_baseline
-from adawise.drift.times import HOUR_US
 from adawise.errors import SettingsError
+from adawise_drift.baseline import Baseline, merged, read_baseline, write_baseline
+from adawise_drift.changes.times import HOUR_US
 from tests.drift.worlds import BEGIN_US, DAY_US, CameraWorld, camera, write
 
 DAYS = 40

@@ -8,8 +8,8 @@ import duckdb
 import numpy as np
 import pytest
 
-from adawise.drift.collect import ALL, Collected, collect
 from adawise.sink import schemas
+from adawise_drift.collect import ALL, Collected, collect
 from tests.drift.worlds import CameraWorld, camera, traces
 
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from adawise.build.decoder import open_decoder, rendition
-from adawise.drift.example_frames import ExampleFrames, thumbnail
+from adawise.app.decoder import open_decoder, rendition
 from adawise.records import RowId
 from adawise.settings import DecodeSettings
-from tests.labelled.places import write_singles
+from adawise_drift.example_frames import ExampleFrames, thumbnail
+from tests.labels.folders.places import write_singles
 
 ROW = RowId("frames", 0, 0, 0)
 

@@ -10,9 +10,9 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from adawise.sink.read.rows import read_predictions, read_traces
+from adawise.output.read.rows import read_predictions, read_traces
 from adawise.store.store import LocalStore
-from tests.sink.compaction.building import Days, compacted
+from tests.output.compaction.building import Days, compacted
 
 NOTEBOOK = Path(__file__).parents[2] / "docs" / "drift.ipynb"
 

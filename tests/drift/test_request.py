@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from adawise.drift.judge.helped import Arm, Helped, Interval
-from adawise.drift.report import Report
-from adawise.drift.request import NUMBERS, parse_limit
-from adawise.drift.result import Camera, Series, Stretch
+from adawise.labels.benefit.helped import Arm, Helped, Interval
+from adawise_drift.events.result import Camera, Series, Stretch
+from adawise_drift.report import Report
+from adawise_drift.request import NUMBERS, parse_limit
 
 _NO: Any = np.empty(0)
 _SERIES = Series(**dict.fromkeys(Series.__slots__, _NO))

@@ -18,9 +18,9 @@ import adawise
 from adawise.__main__ import main
 from adawise.errors import Reason
 from adawise.kafka.read_all import read_whole
+from adawise.output.read.rows import read_predictions, read_traces
 from adawise.pairs.orders import give_order, read_orders
 from adawise.recording.source import RecordingSource
-from adawise.sink.read.rows import read_predictions, read_traces
 from adawise.store.store import open_store
 from tests.drift import yard
 from tests.fakes import FakeSource
@@ -28,7 +28,7 @@ from tests.fixtures import making, versions
 from tests.golden.shapes import columns, key_values, masked, shape
 from tests.labels.test_stored import collect
 from tests.pairs.test_orders import document
-from tests.status.yard import Yard
+from tests.watch.status.yard import Yard
 
 ROOT = Path(__file__).parents[2]
 FIXTURES = ROOT / "tests" / "fixtures"

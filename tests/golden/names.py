@@ -18,13 +18,13 @@ from pydantic.fields import FieldInfo
 import adawise
 from adawise import errors
 from adawise.__main__ import main
-from adawise.commands import COMMANDS, command_of
-from adawise.commands.parser import own_fields
+from adawise.cli import COMMANDS, command_of
+from adawise.cli.parser import own_fields
 from adawise.errors import AdawiseError, Lost, Reason
-from adawise.live.metrics import CAMERA_METRICS, METRICS
 from adawise.settings.cameras import CameraTable
 from adawise.settings.describe import SETTINGS, expected, is_secret, shown
-from adawise.status import facts, judge
+from adawise.watch.metrics import CAMERA_METRICS, METRICS
+from adawise.watch.status import facts, judge
 from tools.events import logged
 
 _WIDTH = {"COLUMNS": "100", "NO_COLOR": "1"}
@@ -117,7 +117,7 @@ def _exit_codes() -> Iterator[str]:
     raised += [FileNotFoundError(2, "No such file or directory", "here"), KeyboardInterrupt()]
     for error in raised:
         with (
-            patch("adawise.commands.run_command", side_effect=error),
+            patch("adawise.cli.run_command", side_effect=error),
             contextlib.redirect_stderr(io.StringIO()),
         ):
             code = main(["verify"])
@@ -156,7 +156,7 @@ def _class(name: str, kind: type) -> Iterator[str]:
 
 
 def _is_ours(kind: type) -> bool:
-    return kind.__module__.partition(".")[0] == "adawise"
+    return kind.__module__.partition(".")[0] in {"adawise", "adawise_cameras", "adawise_drift", "adawise_lab"}
 
 
 def _signature(value: Any) -> str:

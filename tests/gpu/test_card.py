@@ -20,7 +20,7 @@ from adawise.adapt.objective import NO_CARD
 from adawise.adapt.state import StreamState
 from adawise.adapt.strategies import strategy
 from adawise.adapt.strategies.warm import Exploration
-from adawise.build import model
+from adawise.app import model
 from adawise.clip.classifier import GRID, PairClassifier
 from adawise.clip.cuda import Cuda
 from adawise.clip.load import CheckpointPair, load_checkpoints

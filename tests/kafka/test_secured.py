@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from kafka import KafkaAdminClient, KafkaConsumer
 
-from adawise.build.kafka import check_joining, kafka_source, letter_topic, reach, security
+from adawise.app.kafka import check_joining, kafka_source, letter_topic, reach, security
 from adawise.errors import BrokerUnavailable, FatalError, SettingsError
 from adawise.kafka.client import kafka_errors, open_client
 from adawise.produce.sender import ensure_topic

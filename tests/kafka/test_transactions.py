@@ -12,7 +12,7 @@ from adawise.kafka import transactions
 from adawise.kafka.transactions import LOOK_S, REPEAT_S, HeldBack, OpenTransaction
 from adawise.records import Message, TopicPartition
 from tests.brokers import Broker, MakeTopic, fresh_name
-from tests.commands.test_verify import a_topic_with_holes
+from tests.cli.test_verify import a_topic_with_holes
 from tests.deadlines import DEADLINE_S
 from tests.kafka.sources import consume, numbered, open_source, poll_until, produce
 

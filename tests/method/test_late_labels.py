@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from adawise.evaluate.tables import write_table
-from tests.evaluate.building import a_table
+from adawise_lab.evaluate.tables import write_table
+from tests.lab.evaluate.building import a_table
 from tools.method.choose import card_of
 from tools.method.late_labels import domains_of, draw, heated, lines
 

@@ -11,8 +11,8 @@ import torch
 from adawise.clip.classifier import PairClassifier
 from adawise.clip.device import Plain
 from adawise.clip.load import load_checkpoints
-from adawise.evaluate.corrupt import parse
-from adawise.evaluate.images import ImageSet, Sample, make_tables
+from adawise_lab.evaluate.corrupt import parse
+from adawise_lab.evaluate.images import ImageSet, Sample, make_tables
 from tests.real.test_real_pair import DATA, IMAGES, TEMPLATES, checkpoint, photographs
 
 pytestmark = [

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from adawise.commands.replay.options import ReplayCommand
-from adawise.commands.replay.run import replay
+from adawise.cli.replay.options import ReplayCommand
+from adawise.cli.replay.run import replay
 from adawise.ports import TopicIdentity
 from adawise.recording.recorder import FilePolicy, Recorder
 from adawise.records import Message

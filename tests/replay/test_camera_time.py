@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from adawise.compare.compare import compare
 from adawise.errors import SettingsError
-from adawise.sink.read.rows import read_traces
+from adawise.labels.compare.compare import compare
+from adawise.output.read.rows import read_traces
 from adawise.store.store import open_store
 from tests.replay.cameras import BATCHES, run, taken, write_recording
 from tests.sink.footers import read_segment_footers

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.brokers import Broker, MakeTopic, fresh_name
+from tests.publish.results.topic import told_on
 from tests.replay.runs import Recorded, adawise, recorded_messages, traces
-from tests.results.topic import told_on
 
 Captured = pytest.CaptureFixture[str]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from adawise.adapt.state import StreamState
-from adawise.sink.verify.root import verify
+from adawise.output.verify.root import verify
 from adawise.store.store import open_store
 from tests.brokers import Broker, create_topic, fresh_name
 from tests.hostile import picture

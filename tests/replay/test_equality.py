@@ -8,21 +8,21 @@ from pathlib import Path
 
 import pytest
 
-from adawise.commands.replay.options import REPLAY_GROUPS, ReplayCommand
-from adawise.commands.replay.run import replay
+from adawise.cli.replay.options import REPLAY_GROUPS, ReplayCommand
+from adawise.cli.replay.run import replay
 from adawise.ports import SegmentDraft
 from adawise.records import TopicPartition
 from adawise.replay.batches import read_batch_ends
 from adawise.settings import read
 from adawise.sink import layout
-from adawise.sink.read.files import segment_keys
+from adawise.sink.files import segment_keys
 from adawise.store.store import LocalStore
 from adawise.worker.partition import PartitionWork
+from tests.output.compaction.building import compacted
 from tests.replay.runs import Recorded, adawise, assert_same, end, events, predictions, process, traces
 from tests.replay.street import BATCH_IMAGES, CAMERAS
 from tests.replay.test_parts import MIDDLE
 from tests.sink.building import IDENTITY, TP, draft, frame, open_chain, served
-from tests.sink.compaction.building import compacted
 
 OTHER = TopicPartition(TP.topic, TP.partition + 1)
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from adawise.adapt.card import PairVerdict, make_card
-from adawise.build.model import load_model
+from adawise.app.model import load_model
+from adawise.card.card import PairVerdict, make_card
 from adawise.settings import read
 from tests.replay.runs import Recorded, adawise, assert_same, end, events, process, traces, wait_for_rows
 

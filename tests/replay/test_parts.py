@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from adawise.compare.compare import compare
+from adawise.labels.compare.compare import compare
 from adawise.store.store import open_store
 from tests.replay.runs import Recorded, adawise, assert_same, events, predictions, process, traces
 from tests.replay.street import FIRST_MS, HALVES_APART_MS

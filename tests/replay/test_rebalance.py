@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from adawise.compare.compare import compare
+from adawise.labels.compare.compare import compare
 from adawise.settings import read
 from adawise.settings.tree import Settings
 from tests.brokers import Broker, MakeTopic

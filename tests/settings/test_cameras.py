@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from adawise.build.cameras import cameras_of
 from adawise.errors import SettingsError
 from adawise.settings import Settings
 from adawise.settings.cameras import CameraTable, NamedCamera, read_cameras
+from adawise_cameras.app import cameras_of
 
 SECRET = "hunter2-secret"
 

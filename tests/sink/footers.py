@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from adawise.sink import segment
-from adawise.sink.read.files import read_bytes, segment_keys
+from adawise.sink.files import read_bytes, segment_keys
 from adawise.sink.segment import SegmentFooter
 from adawise.store.store import Store
 

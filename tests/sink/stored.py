@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 from adawise.sink import schemas, segment
-from adawise.sink.read.files import data_keys, read_bytes
+from adawise.sink.files import data_keys, read_bytes
 from adawise.store.store import Store
 
 

@@ -7,12 +7,12 @@ from dataclasses import replace
 import pytest
 
 from adawise.errors import ChainError, FatalError, SettingsError, StoreUnavailable
+from adawise.output.verify.root import verify
 from adawise.ports import Head, SegmentDraft, TopicIdentity
 from adawise.records import TopicPartition
 from adawise.sink import layout, segment
 from adawise.sink.chain import SegmentChain
 from adawise.sink.layout import SegmentName
-from adawise.sink.verify.root import verify
 from tests.sink.building import (
     IDENTITY,
     TP,

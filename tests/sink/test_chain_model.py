@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from adawise.errors import ChainError, Reason, StoreUnavailable
+from adawise.output.verify.root import verify
 from adawise.ports import Head, SegmentDraft
 from adawise.records import Frame, Gap
 from adawise.sink.chain import SegmentChain
-from adawise.sink.read.files import segment_keys
+from adawise.sink.files import segment_keys
 from adawise.sink.segment import SegmentFooter, read_footer, read_rows
-from adawise.sink.verify.root import verify
 from tests.sink.building import (
     IDENTITY,
     TP,

@@ -8,14 +8,14 @@ from datetime import UTC, datetime
 import pytest
 from structlog.testing import capture_logs
 
+from adawise.output.compaction.delete import deletable, delete
 from adawise.ports import Head
 from adawise.sink import layout
-from adawise.sink.compaction.delete import deletable, delete
+from adawise.sink.files import compacted_names, segment_keys, segment_names
 from adawise.sink.holes import of_root
-from adawise.sink.read.files import compacted_names, segment_keys, segment_names
 from tests.fakes import FakeSource
+from tests.output.compaction.building import Days, compacted
 from tests.sink.building import IDENTITY, TP, DictStore, draft, open_chain
-from tests.sink.compaction.building import Days, compacted
 from tests.sink.forging import footer_of, forge
 from tests.worker.loop import Bench, images
 

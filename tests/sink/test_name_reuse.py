@@ -9,15 +9,15 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from adawise.output.compaction.delete import deletable, delete
+from adawise.output.verify.root import verify
 from adawise.ports import Head, SegmentDraft, ServedBy
 from adawise.sink import chain as chain_module
 from adawise.sink import layout, name_reuse
 from adawise.sink.chain import SegmentChain
-from adawise.sink.compaction.delete import deletable, delete
 from adawise.sink.name_reuse import FRESH_S, Instant, is_fresh
-from adawise.sink.verify.root import verify
+from tests.output.compaction.building import Days, compacted, content
 from tests.sink.building import CLASSES, IDENTITY, TP, DictStore, draft
-from tests.sink.compaction.building import Days, compacted, content
 
 SEGMENTS = 24
 HOURS = 7_200.0

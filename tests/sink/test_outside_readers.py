@@ -12,14 +12,14 @@ import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
 
+from adawise.output.compaction import sql_views
+from adawise.output.compaction.delete import deletable, delete
 from adawise.records import TopicPartition
 from adawise.sink import layout
-from adawise.sink.compaction import sql_views
-from adawise.sink.compaction.delete import deletable, delete
-from adawise.sink.read.files import data_files, data_keys
+from adawise.sink.files import data_files, data_keys
 from adawise.store.store import LocalStore, open_store
+from tests.output.compaction.building import Days, compacted, found
 from tests.sink.building import IDENTITY, TP, DictStore, draft, open_chain
-from tests.sink.compaction.building import Days, compacted, found
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ from dataclasses import replace
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from adawise.output.compaction.merged import digest_of
+from adawise.output.verify.root import verify
 from adawise.sink import layout, schemas, segment, traces
-from adawise.sink.compaction.merged import digest_of
-from adawise.sink.verify.root import verify
 from tests.sink.building import IDENTITY, TP, DictStore, draft, open_chain
 
 KEY = "predictions/topic-frames/partition-00003/00000000000000000000.parquet"

@@ -10,8 +10,8 @@ from adawise.errors import ChainError
 from adawise.sink import layout
 from adawise.sink.layout import SegmentName
 from adawise.sink.walk import ChainPlace, chains, footer_of, newest, reader, refuse, walk
+from tests.output.compaction.building import Days, key_of
 from tests.sink.building import TP, DictStore
-from tests.sink.compaction.building import Days, key_of
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,11 @@ from collections.abc import Callable
 import pytest
 
 from adawise.errors import ChainError
+from adawise.output.compaction import choice
 from adawise.recording.manifest import decode_manifest
 from adawise.replay.claim import claimed
-from adawise.sink import claims, layout, owner, served_by, served_settings
-from adawise.sink.compaction import choice
+from adawise.sink import beginning, claims, layout, owner, served_by, served_settings
 from adawise.sink.layout import SegmentName
-from adawise.sink.retention import beginning
 from adawise.store.store import Store
 from tests.sink.building import TP, DictStore
 

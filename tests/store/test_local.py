@@ -12,8 +12,8 @@ from types import SimpleNamespace
 import pytest
 
 from adawise.errors import SettingsError, StoreFull, StoreUnavailable
+from adawise.output.verify.root import verify
 from adawise.sink import layout
-from adawise.sink.verify.root import verify
 from adawise.store import store
 from adawise.store.store import FAILPOINTS, AlreadyExists, LocalStore
 from tests.dying import exit_code

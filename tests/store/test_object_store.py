@@ -15,9 +15,9 @@ import stamina
 from structlog.testing import capture_logs
 
 from adawise.errors import SettingsError, StoreUnavailable
+from adawise.output.verify.root import verify
 from adawise.ports import Head, SegmentDraft
 from adawise.sink.chain import SegmentChain
-from adawise.sink.verify.root import verify
 from adawise.store import object_store
 from adawise.store.object_store import ATTEMPTS, open_url
 from adawise.store.store import AlreadyExists, Store, open_store

@@ -19,12 +19,12 @@ from adawise.adapt.objective import raw_entropy
 from adawise.adapt.state import StreamState
 from adawise.adapt.strategies.warm import Exploration, WarmSearch
 from adawise.errors import AdawiseError, Reason
+from adawise.output.verify.root import verify
 from adawise.ports import Commit, Head, ServedBy, Source, Told, When
 from adawise.records import Alert, BatchTrace, DecodedMessage, Frame, Message, RowId, RowResult, TopicPartition
 from adawise.sink.chain import SegmentChain
-from adawise.sink.read.files import segment_keys
+from adawise.sink.files import segment_keys
 from adawise.sink.schemas import PREDICTED_AT
-from adawise.sink.verify.root import verify
 from adawise.store.store import Store
 from adawise.worker.adaptation import Adaptation
 from adawise.worker.backpressure import Limits

@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from adawise.adapt.state import StreamState
+from adawise.output.verify.root import verify
+from adawise.sink.files import segment_keys
 from adawise.sink.layout import TRACES
-from adawise.sink.read.files import segment_keys
 from adawise.sink.schemas import PREDICTED_AT
-from adawise.sink.verify.root import verify
 from adawise.store.store import LocalStore, Store
 from tests.sink.stored import read_predictions
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from adawise.alerts.rules import LabelRule, SilenceRule
+from adawise.output.verify.root import verify
 from adawise.ports import When
+from adawise.publish.alerts.rules import LabelRule, SilenceRule
 from adawise.records import Alert, Message
-from adawise.sink.verify.root import verify
 from adawise.worker.partition import FlushPolicy
 from tests.fakes import FakeSource
 from tests.sink.building import DictStore

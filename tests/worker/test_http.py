@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
-from adawise.live.metrics import METRICS
 from adawise.settings import Settings
+from adawise.watch.metrics import METRICS
 from tests.brokers import Broker, MakeTopic, create_topic, embedded, fresh_name
 from tests.deadlines import DEADLINE_S
 from tests.models import PairFolder
-from tests.web.asking import Listener, Reply, ask
+from tests.watch.web.asking import Listener, Reply, ask
 from tests.worker.cameras import IMAGES, Topic, settings_for, single
 from tests.worker.process import Plan, WorkerProcess
 
@@ -145,7 +145,7 @@ def test_a_broker_that_goes_away_makes_a_worker_neither_dead_nor_unready(pair: P
 def test_a_port_that_is_taken_ends_a_worker_at_once_with_the_remedy(
     broker: Broker, topic: MakeTopic, pair: PairFolder, root: Path
 ) -> None:
-    from adawise.commands.run.run import run_worker
+    from adawise.cli.run.run import run_worker
     from adawise.errors import SettingsError
 
     with closing(socket.create_server(("127.0.0.1", 0))) as taken:

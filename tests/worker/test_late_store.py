@@ -13,9 +13,9 @@ import pytest
 import stamina
 from kafka import KafkaAdminClient
 
-from adawise.commands.run.run import run_worker
+from adawise.cli.run.run import run_worker
+from adawise.output.verify.root import verify
 from adawise.settings import Settings
-from adawise.sink.verify.root import verify
 from adawise.worker.events import Event, PartitionRecovered, RetryScheduled, SegmentCommitted
 from tests.brokers import Broker, MakeTopic, fresh_name
 from tests.models import PairFolder

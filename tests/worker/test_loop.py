@@ -17,10 +17,10 @@ from adawise.adapt.search import Search
 from adawise.adapt.state import StreamState
 from adawise.adapt.strategies.warm import WarmSearch
 from adawise.errors import BrokerUnavailable, FatalError, SourceError, StoreUnavailable
+from adawise.output.verify.root import verify
 from adawise.ports import Poll, ServedBy, TopicIdentity
 from adawise.records import Gap, Message, TopicPartition
 from adawise.sink.chain import SegmentChain
-from adawise.sink.verify.root import verify
 from adawise.worker.backpressure import Limits
 from adawise.worker.batching import BatchPolicy
 from adawise.worker.fair_queue import BOOKKEEPING_BYTES

@@ -17,8 +17,8 @@ from kafka.structs import TopicPartition as KafkaPartition
 
 from adawise.__main__ import main
 from adawise.settings import Settings
+from adawise.sink.files import read_bytes, segment_keys
 from adawise.sink.holes import of_root
-from adawise.sink.read.files import read_bytes, segment_keys
 from adawise.sink.segment import read_rows
 from adawise.store.store import LocalStore
 from tests.brokers import ApacheKafka, Broker, MakeTopic, Unavailable, broker_of, create_topic, fresh_name

@@ -16,8 +16,8 @@ from structlog.testing import capture_logs
 from adawise.errors import ChainError, SourceError
 from adawise.kafka import source as kafka_module
 from adawise.kafka.source import KafkaSource
+from adawise.output.verify.root import verify
 from adawise.records import Gap, Message, TopicPartition
-from adawise.sink.verify.root import verify
 from adawise.store.store import Store
 from adawise.worker import commit
 from adawise.worker.batching import BatchPolicy

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from adawise.commands.pair.run import list_pairs, reports, rollback, switch
-from adawise.commands.pair.stage import stage
-from adawise.commands.replay.options import ReplayCommand
-from adawise.commands.replay.run import replay
+from adawise.cli.pair.run import list_pairs, reports, rollback, switch
+from adawise.cli.pair.stage import stage
+from adawise.cli.replay.options import ReplayCommand
+from adawise.cli.replay.run import replay
 from adawise.errors import SettingsError
 from adawise.pairs.planned import read_plan
 from adawise.settings import Settings

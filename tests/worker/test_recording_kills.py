@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from adawise.build.model import load_model
-from adawise.build.worker import make_worker
-from adawise.dead_letters.sink import NoDeadLetters
+from adawise.app.model import load_model
+from adawise.app.worker import make_worker
+from adawise.publish.dead_letters.sink import NoDeadLetters
 from adawise.recording.source import RecordingSource
 from adawise.records import Message
 from adawise.worker.observer import LogObserver

@@ -14,7 +14,7 @@ from adawise.errors import BrokerUnavailable, FatalError
 from adawise.ports import Told, When
 from adawise.records import Frame, Message
 from adawise.sink import segment
-from adawise.sink.read.files import read_bytes
+from adawise.sink.files import read_bytes
 from adawise.worker.backpressure import Limits
 from adawise.worker.partition import FlushPolicy
 from tests.fakes import FakeSource

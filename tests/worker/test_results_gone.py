@@ -14,7 +14,7 @@ from kafka import KafkaAdminClient
 from adawise.ports import When
 from tests.brokers import Broker, MakeTopic, create_topic, fresh_name
 from tests.models import PairFolder
-from tests.results.topic import told_on
+from tests.publish.results.topic import told_on
 from tests.worker.cameras import IMAGES, Output, Topic, run_to_the_end, settings_for, single
 from tests.worker.process import DEADLINE_S, Plan, WorkerProcess
 

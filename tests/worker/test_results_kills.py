@@ -12,10 +12,10 @@ from typing import Any, Literal
 import pytest
 
 from adawise.sink import segment
-from adawise.sink.read.files import read_bytes
+from adawise.sink.files import read_bytes
 from tests.brokers import Broker, MakeTopic, create_topic, fresh_name
 from tests.models import PairFolder
-from tests.results.topic import told_on
+from tests.publish.results.topic import told_on
 from tests.sink.footers import read_segment_footers
 from tests.worker.cameras import Live, Output, Topic, recorded, run_to_the_end, settings_for
 from tests.worker.process import Plan, WorkerProcess, wait_until

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from adawise.build import worker
+from adawise.app import worker
 from adawise.kafka import client
+from adawise.output.verify.root import verify
 from adawise.settings import Settings
-from adawise.sink.verify.root import verify
 from adawise.store.store import LocalStore
 from tests.brokers import Broker, MakeTopic, fresh_name
 from tests.kafka.cluster import free_ports

@@ -17,8 +17,8 @@ import numpy as np
 import ruptures
 import torch
 
-from adawise.build.machine import usable_cores
-from adawise.drift.changes.find import find_changes
+from adawise.app.machine import usable_cores
+from adawise_drift.changes.find import find_changes
 from tests.drift.simulate import Trace, TrueChange, simulate
 
 DEVELOPMENT, TEST = range(500), range(500, 1000)  # seeds

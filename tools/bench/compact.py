@@ -20,13 +20,13 @@ import numpy as np
 import polars as pl
 import torch
 
+from adawise.output.compaction.choice import FileLimits
+from adawise.output.compaction.compact import compact
 from adawise.ports import SegmentDraft, ServedBy, TopicIdentity
 from adawise.records import BatchTrace, Frame, ImageBatch, Predictions, RowId, TopicPartition, TrialRecord
 from adawise.sink import layout
 from adawise.sink.chain import SegmentChain
-from adawise.sink.compaction.choice import FileLimits
-from adawise.sink.compaction.compact import compact
-from adawise.sink.read.files import data_files
+from adawise.sink.files import data_files
 from adawise.store.store import LocalStore
 
 _PARTITIONS, _SEGMENTS, _ROWS, _BATCH, _CAMERAS, _CLASSES, _STATE_BYTES = 8, 250, 200, 10, 50, 10, 4400

@@ -15,8 +15,8 @@ from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
-from adawise.build.machine import usable_cores
-from adawise.sink.read.rows import Rows, read_traces
+from adawise.app.machine import usable_cores
+from adawise.output.read.rows import Rows, read_traces
 from tools.drift.year import make
 from tools.drift.year_rows import Year
 from tools.drift.year_script import BEGIN

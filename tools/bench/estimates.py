@@ -17,8 +17,8 @@ from itertools import combinations
 import numpy as np
 import torch
 
-from adawise.adapt.calibration import fit_temperature
-from adawise.drift.accuracy import AGREEMENT_ERROR, ESTIMATE_ERROR, NORMAL
+from adawise.card.calibration import fit_temperature
+from adawise_drift.events.accuracy import AGREEMENT_ERROR, ESTIMATE_ERROR, NORMAL
 from tests.drift.labelling import DESIGNS, covered
 from tests.real.test_real_pair import DATA
 

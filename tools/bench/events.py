@@ -29,9 +29,9 @@ import pyarrow.parquet as pq
 import torch
 from scipy.stats import chi2
 
-from adawise.build.machine import usable_cores
-from adawise.drift.cameras import analyse_cameras
-from adawise.drift.collect import collect
+from adawise.app.machine import usable_cores
+from adawise_drift.cameras import analyse_cameras
+from adawise_drift.collect import collect
 from tests.drift.worlds import DAY_US, HOUR_US, CameraWorld, Happening, as_tables, camera, script, traces
 
 SEEDS = tuple(int(seed) for seed in os.environ.get("BENCH_SEEDS", "101,102,103").split(","))

@@ -26,8 +26,8 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from adawise.build.model import chunk_rows_of
-from adawise.build.worker import decode_threads
+from adawise.app.model import chunk_rows_of
+from adawise.app.worker import decode_threads
 from adawise.clip.attention import pack_attention
 from adawise.clip.classifier import GRID, PairClassifier, _features
 from adawise.clip.device import Forward

@@ -33,15 +33,15 @@ from torch import Tensor
 from adawise.adapt.objective import NO_CARD
 from adawise.adapt.search import Strategy
 from adawise.adapt.strategies import strategy
-from adawise.build.search import exploration
-from adawise.build.worker import decode_threads
+from adawise.app.search import exploration
+from adawise.app.worker import decode_threads
 from adawise.clip.classifier import GRID
 from adawise.clip.device import chunks, fill
-from adawise.dead_letters.sink import NoDeadLetters
 from adawise.decode.message import Decoder
 from adawise.decode.preprocess import Preprocess
 from adawise.decode.statistics import statistics
 from adawise.ports import Classifier, ServedBy, Source
+from adawise.publish.dead_letters.sink import NoDeadLetters
 from adawise.records import Message
 from adawise.settings import Settings
 from adawise.sink.chain import SegmentChain

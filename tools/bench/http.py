@@ -31,9 +31,9 @@ from statistics import median
 import numpy as np
 import torch
 
-from adawise.build.http import worker_port
-from adawise.build.model import load_model
-from adawise.build.worker import make_worker
+from adawise.app.http import worker_port
+from adawise.app.model import load_model
+from adawise.app.worker import make_worker
 from adawise.demo.main import demo_settings
 from adawise.kafka.embedded import EmbeddedBroker
 from adawise.records import BatchTrace, Frame, ImageBatch, Message, Predictions, RowId
@@ -176,7 +176,7 @@ def many() -> None:
 
 def make_up(observer: object) -> None:
     """Each camera is served once more, in an order of its own."""
-    from adawise.live.observer import LiveObserver
+    from adawise.watch.observer import LiveObserver
 
     assert isinstance(observer, LiveObserver)
     observer.observe(ModelLoaded([f"class {n}" for n in range(10)], {"fingerprint": "made-up"}))

@@ -17,9 +17,9 @@ from pathlib import Path
 import pyarrow as pa
 
 from adawise.kafka.embedded import EmbeddedBroker
-from adawise.sink.read.files import segment_keys
-from adawise.sink.read.rows import read_predictions
-from adawise.sink.verify.root import verify
+from adawise.output.read.rows import read_predictions
+from adawise.output.verify.root import verify
+from adawise.sink.files import segment_keys
 from adawise.store.store import open_store
 from tools.bench.worker import IMAGES, create_topic, produce, write_pair
 

@@ -24,13 +24,13 @@ import pyarrow.compute as pc
 import torch
 from scipy.stats import chi2
 
-from adawise.build.machine import usable_cores
-from adawise.drift.baseline import DAYS, Baseline, after, learned
-from adawise.drift.cameras import analyse_cameras
-from adawise.drift.clocks import UTC_CLOCKS, Clocks
-from adawise.drift.collect import Collected, collect
-from adawise.drift.result import DriftEvent
-from adawise.drift.times import HOUR_US
+from adawise.app.machine import usable_cores
+from adawise_drift.baseline import DAYS, Baseline, after, learned
+from adawise_drift.cameras import analyse_cameras
+from adawise_drift.changes.clocks import UTC_CLOCKS, Clocks
+from adawise_drift.changes.times import HOUR_US
+from adawise_drift.collect import Collected, collect
+from adawise_drift.events.result import DriftEvent
 from tests.drift.worlds import DAY_US, KINDS, CameraWorld, Happening, as_tables, camera
 
 STILL = int(os.environ.get("BENCH_STILL", "400"))

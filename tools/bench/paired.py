@@ -12,10 +12,10 @@ from typing import TypeVar
 
 import numpy as np
 
-from adawise.dead_letters.sink import NoDeadLetters
 from adawise.ports import Results, Told, When
+from adawise.publish.dead_letters.sink import NoDeadLetters
+from adawise.publish.results.sink import KafkaResults
 from adawise.records import Message
-from adawise.results.sink import KafkaResults
 from adawise.settings import Settings
 from adawise.worker.events import Observer
 from adawise.worker.loop import Worker

@@ -18,16 +18,16 @@ import torch
 from safetensors.torch import load_file, save_file
 from typing_extensions import override
 
-from adawise.build.kafka import kafka_source
-from adawise.build.machine import resident_bytes
-from adawise.build.model import load_model
-from adawise.build.pairs import begin_orders, document_of, live_pairs, starting_pair
-from adawise.build.prompts import prompt_templates
-from adawise.build.worker import make_worker
-from adawise.dead_letters.sink import NoDeadLetters
+from adawise.app.kafka import kafka_source
+from adawise.app.machine import resident_bytes
+from adawise.app.model import load_model
+from adawise.app.pairs import begin_orders, document_of, live_pairs, starting_pair
+from adawise.app.prompts import prompt_templates
+from adawise.app.worker import make_worker
 from adawise.kafka.embedded import EmbeddedBroker
 from adawise.pairs.live import LivePairs
 from adawise.pairs.orders import Orders, give_order, read_orders
+from adawise.publish.dead_letters.sink import NoDeadLetters
 from adawise.records import BatchTrace
 from adawise.settings import BatchSettings, KafkaSettings, ModelSettings, PairsSettings, Settings, SinkSettings
 from adawise.store.store import Store, open_store

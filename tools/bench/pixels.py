@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 import torch
 from PIL import Image
 
-from adawise.build.model import load_model
+from adawise.app.model import load_model
 from adawise.decode import resize
 from adawise.decode.codec import open_image, rgb
 from adawise.decode.preprocess import Preprocess

@@ -13,7 +13,7 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from adawise.build.model import number_format, open_device
+from adawise.app.model import number_format, open_device
 from adawise.clip.device import Device
 from adawise.clip.numerics import processor
 from adawise.settings import ModelSettings

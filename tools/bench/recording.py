@@ -11,12 +11,12 @@ import tempfile
 from pathlib import Path
 from statistics import median
 
-from adawise.build.kafka import kafka_source
-from adawise.build.model import ModelPair, load_model
-from adawise.build.recording import worker_recorder
-from adawise.build.worker import make_worker
-from adawise.dead_letters.sink import NoDeadLetters
+from adawise.app.kafka import kafka_source
+from adawise.app.model import ModelPair, load_model
+from adawise.app.recording import worker_recorder
+from adawise.app.worker import make_worker
 from adawise.kafka.embedded import EmbeddedBroker
+from adawise.publish.dead_letters.sink import NoDeadLetters
 from adawise.settings import KafkaSettings, ModelSettings, SearchSettings, Settings, SinkSettings
 from adawise.settings.recording import RecordSettings
 from tools.bench.worker import IMAGES, Tally, create_topic, produce, write_pair

@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 from kafka import KafkaAdminClient
 
-from adawise.sink.read.rows import read_predictions
+from adawise.output.read.rows import read_predictions
 from adawise.sink.schemas import PREDICTED_AT
 from tests.worker.cameras import Live
 from tests.worker.process import WorkerProcess, wait_until

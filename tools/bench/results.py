@@ -35,9 +35,9 @@ from kafka import KafkaConsumer, KafkaProducer
 from kafka.structs import TopicPartition as KafkaPartition
 
 from adawise import demo
-from adawise.build.model import load_model
-from adawise.build.worker import make_worker
-from adawise.kafka.outbox import producer_of
+from adawise.app.model import load_model
+from adawise.app.worker import make_worker
+from adawise.publish.outbox import producer_of
 from adawise.records import Message
 from adawise.settings import BatchSettings, KafkaSettings, ModelSettings, ResultsSettings, Settings, SinkSettings
 from tests.brokers import Broker, create_topic, fresh_name, running

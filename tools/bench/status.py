@@ -15,12 +15,12 @@ from typing import Any, cast
 from adawise.records import TopicPartition
 from adawise.sink import layout
 from adawise.sink.layout import SegmentName
-from adawise.status.fleet import FleetQuestion, fleet_status
-from adawise.status.root import RootReader
 from adawise.store.object_store import ObjectStore
 from adawise.store.store import LocalStore, Store, open_store
-from tests.status.yard import NOW_S, OWNER, Yard
+from adawise.watch.status.fleet import FleetQuestion, fleet_status
+from adawise.watch.status.root import RootReader
 from tests.store.clouds import new_bucket, s3_environment, s3_server
+from tests.watch.status.yard import NOW_S, OWNER, Yard
 from tools.bench.paired import is_interrupted, told, until_interrupted
 from tools.bench.recovery import environment
 

@@ -19,8 +19,8 @@ from statistics import median
 
 import psutil
 
-from adawise.cameras.child import Child
 from adawise.kafka.embedded import EmbeddedBroker
+from adawise_cameras.child import Child
 from tests.cameras.serving import h264, mjpeg, rtsp, spec
 from tests.cameras.test_watch import Taken
 

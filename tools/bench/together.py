@@ -11,7 +11,7 @@ import os
 import numpy as np
 from scipy.stats import beta
 
-from adawise.drift.together import groups
+from adawise_drift.events.together import groups
 from tests.drift.fleets import NEAR_US, SPAN_US, independent, sharing
 
 FLEETS = int(os.environ.get("BENCH_FLEETS", "300"))

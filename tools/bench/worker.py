@@ -24,15 +24,15 @@ from kafka.admin import NewTopic
 from PIL import Image
 from safetensors.torch import save_file
 
-from adawise.build.kafka import kafka_source
-from adawise.build.model import load_model
-from adawise.build.worker import make_worker
+from adawise.app.kafka import kafka_source
+from adawise.app.model import load_model
+from adawise.app.worker import make_worker
 from adawise.clip.classifier import PairClassifier
-from adawise.dead_letters.sink import NoDeadLetters
 from adawise.kafka.embedded import EmbeddedBroker
+from adawise.output.verify.root import verify
+from adawise.publish.dead_letters.sink import NoDeadLetters
 from adawise.records import BatchTrace
 from adawise.settings import KafkaSettings, ModelSettings, Settings, SinkSettings
-from adawise.sink.verify.root import verify
 from adawise.store.store import open_store
 from adawise.worker.events import BatchServed, Event, PartitionRecovered, SegmentCommitted
 

@@ -21,13 +21,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.compute as pc
 
-from adawise.dead_letters.letter import OMITTED, ORIGIN, REPLAYS
 from adawise.errors import ChainError
+from adawise.publish.dead_letters.letter import OMITTED, ORIGIN, REPLAYS
+from adawise.publish.results.message import BATCH, IMAGE
 from adawise.records import TopicPartition
-from adawise.results.message import BATCH, IMAGE
-from adawise.sink import layout, schemas, segment
-from adawise.sink.read.files import compacted_names, read_bytes, segment_keys, segment_names
-from adawise.sink.retention import beginning
+from adawise.sink import beginning, layout, schemas, segment
+from adawise.sink.files import compacted_names, read_bytes, segment_keys, segment_names
 from adawise.store.store import Store
 from tests.brokers import Broker
 from tests.sink.footers import read_segment_footers

@@ -14,14 +14,14 @@ from datetime import datetime, timedelta
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
-from adawise.commands.pair.run import reports
-from adawise.commands.retain import run as retain_run
+from adawise.cli.pair.run import reports
+from adawise.cli.retain import run as retain_run
+from adawise.output.compaction.delete import now_of
 from adawise.pairs.orders import Orders, PairOrder, read_orders
 from adawise.pairs.planned import Plan
 from adawise.records import Switch
 from adawise.settings import Settings
 from adawise.sink import layout
-from adawise.sink.compaction.delete import now_of
 from adawise.store.store import Store
 from tests.sink.footers import read_segment_footers
 from tools.chaos.actor import Call, Role, begin, names_outage

@@ -16,8 +16,8 @@ from open_clip.model import CLIP
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from adawise.adapt.calibration import fit_temperature
 from adawise.adapt.objective import entropy
+from adawise.card.calibration import fit_temperature
 from adawise.demo.weather import PRESETS, Weather
 from tools.demo_pair.dataset import Frames, SplitWeather, render
 

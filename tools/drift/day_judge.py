@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from adawise.sink.read.rows import read_traces
+from adawise.output.read.rows import read_traces
 from tools.drift.day_script import Happening
 
 Numbers = npt.NDArray[Any]

@@ -22,11 +22,11 @@ from unittest.mock import patch
 import numpy as np
 import pyarrow as pa
 
+from adawise.output.compaction import sql_views
+from adawise.output.compaction.merged import Facts, Replaced, encode
 from adawise.ports import TopicIdentity
 from adawise.records import TopicPartition
 from adawise.sink import claims, layout, schemas, segment, traces
-from adawise.sink.compaction import sql_views
-from adawise.sink.compaction.merged import Facts, Replaced, encode
 from adawise.sink.layout import CompactedName, SegmentName
 from adawise.sink.segment import SegmentFooter
 from adawise.store.store import LocalStore

@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from adawise.output.compaction.merged import Replaced
 from adawise.records import TopicPartition
 from adawise.sink import layout, schemas
-from adawise.sink.compaction.merged import Replaced
 from adawise.sink.layout import SegmentName
 from tools.drift.year_script import BEGIN, GRID, CameraBatches, YearCamera
 

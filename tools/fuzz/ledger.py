@@ -9,10 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from adawise.adapt.state import StreamState
+from adawise.output.verify.root import verify
 from adawise.ports import ServedBy, TopicIdentity
 from adawise.records import DecodedMessage, Message, TopicPartition
 from adawise.sink.chain import SegmentChain
-from adawise.sink.verify.root import verify
 from adawise.store.store import LocalStore
 from adawise.worker.batching import BatchPolicy
 from adawise.worker.partition import PartitionPolicy, PartitionWork

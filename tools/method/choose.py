@@ -27,16 +27,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adawise.adapt.card import Card, Condition, make_card
 from adawise.adapt.objective import DEFAULT, entropy
 from adawise.adapt.strategies.warm import Exploration
-from adawise.build.machine import usable_cores
+from adawise.app.machine import usable_cores
+from adawise.card.card import Card, Condition, make_card
 from adawise.demo.scene import CLASSES
-from adawise.evaluate.bench import Bench
-from adawise.evaluate.candidates import parse
-from adawise.evaluate.run import Plan, run
-from adawise.evaluate.score import domain_accuracy, mean, total
-from adawise.evaluate.tables import LogitTable, read_table, read_tables
+from adawise_lab.evaluate.bench import Bench
+from adawise_lab.evaluate.candidates import parse
+from adawise_lab.evaluate.run import Plan, run
+from adawise_lab.evaluate.score import domain_accuracy, mean, total
+from adawise_lab.evaluate.tables import LogitTable, read_table, read_tables
 from tools.demo_pair import table as demo
 from tools.demo_pair.model import PAIR, SIZE, load, text_head
 from tools.method.development import DATA

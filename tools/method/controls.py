@@ -26,16 +26,16 @@ import torch
 from PIL import Image
 
 from adawise.adapt.strategies.warm import WarmSearch
-from adawise.build.model import ModelPair, method
+from adawise.app.library import load_pair
+from adawise.app.model import ModelPair, method
 from adawise.decode.statistics import statistics
 from adawise.demo.main import PAIR
 from adawise.demo.scene import CLASSES, StreetCamera
 from adawise.demo.script import CAMERAS_OF, CONTROLS, CameraScript, Control
-from adawise.evaluate.corrupt import corrupt, parse
-from adawise.library import load_pair
 from adawise.records import Frame, ImageBatch, RowId
 from adawise.settings.tree import SearchSettings
 from adawise.worker.adaptation import Adaptation
+from adawise_lab.evaluate.corrupt import corrupt, parse
 
 BATCH = 32
 _SEED = 11_101

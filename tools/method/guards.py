@@ -18,15 +18,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from adawise.adapt.card import Card, read_card
 from adawise.adapt.search import Outcome, Strategy
 from adawise.adapt.state import StreamState
 from adawise.adapt.strategies.warm import Exploration
 from adawise.adapt.surrogate import Array
-from adawise.evaluate.bench import Bench, Replayed
-from adawise.evaluate.candidates import objective_named, parse
-from adawise.evaluate.streams import ORDERS, Ids, make_streams
-from adawise.evaluate.tables import read_tables
+from adawise.card.card import Card, read_card
+from adawise_lab.evaluate.bench import Bench, Replayed
+from adawise_lab.evaluate.candidates import objective_named, parse
+from adawise_lab.evaluate.streams import ORDERS, Ids, make_streams
+from adawise_lab.evaluate.tables import read_tables
 from tools.method.late_labels import heated
 
 CANDIDATES = (

@@ -20,17 +20,17 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from adawise.adapt.advice import AUTO, chosen
-from adawise.adapt.card import Card, LabelBias, read_card
-from adawise.adapt.late_labels import BiasModel, CommonBias, LabelledCondition
 from adawise.adapt.objective import DEFAULT, ERRORS_A_NAT
 from adawise.adapt.strategies.warm import Exploration
-from adawise.build.machine import usable_cores
-from adawise.evaluate.bench import Bench
-from adawise.evaluate.candidates import parse
-from adawise.evaluate.run import Plan, run
-from adawise.evaluate.score import domain_accuracy, mean, total
-from adawise.evaluate.tables import LogitTable, read_tables
+from adawise.app.machine import usable_cores
+from adawise.card.advice import AUTO, chosen
+from adawise.card.card import Card, LabelBias, read_card
+from adawise_lab.card.bias import BiasModel, CommonBias, LabelledCondition
+from adawise_lab.evaluate.bench import Bench
+from adawise_lab.evaluate.candidates import parse
+from adawise_lab.evaluate.run import Plan, run
+from adawise_lab.evaluate.score import domain_accuracy, mean, total
+from adawise_lab.evaluate.tables import LogitTable, read_tables
 from tools.method.choose import card_of
 
 SLOPES = (0.0, -0.5, 1.0)

@@ -15,10 +15,10 @@ from itertools import pairwise
 import numpy as np
 
 from adawise.adapt.state import StreamState
+from adawise.app.library import adapt_batch, load_pair
 from adawise.demo.main import PAIR
 from adawise.demo.scene import CLASSES, StreetCamera
 from adawise.demo.script import CameraScript, Passage
-from adawise.library import adapt_batch, load_pair
 from adawise.settings.tree import SearchSettings
 
 BATCH, DAYS = 32, 3

@@ -30,19 +30,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from adawise.adapt.advice import AUTO, advise, advised_alpha, chosen
-from adawise.adapt.card import Card, make_card, read_card
 from adawise.adapt.objective import DEFAULT, NAMES
 from adawise.adapt.strategies.warm import Exploration
-from adawise.build.machine import usable_cores
-from adawise.evaluate import references as ref
-from adawise.evaluate.bench import Bench
-from adawise.evaluate.candidates import parse
-from adawise.evaluate.judge import judge
-from adawise.evaluate.result import Result, Row
-from adawise.evaluate.run import Plan, run
-from adawise.evaluate.streams import ORDERS
-from adawise.evaluate.tables import LogitTable, read_tables
+from adawise.app.machine import usable_cores
+from adawise.card.advice import AUTO, advise, advised_alpha, chosen
+from adawise.card.card import Card, make_card, read_card
+from adawise_lab.evaluate import references as ref
+from adawise_lab.evaluate.bench import Bench
+from adawise_lab.evaluate.candidates import parse
+from adawise_lab.evaluate.judge import judge
+from adawise_lab.evaluate.result import Result, Row
+from adawise_lab.evaluate.run import Plan, run
+from adawise_lab.evaluate.streams import ORDERS
+from adawise_lab.evaluate.tables import LogitTable, read_tables
 from tools.method.development import DATA, SOURCES, TEMPLATES, write_tables
 
 KIND, SEEDS = "long", 5

@@ -16,19 +16,19 @@ from pathlib import Path
 
 import torch
 
-from adawise.adapt.advice import AUTO, OWN, chosen, judge
-from adawise.adapt.card import Card, Condition, make_card
 from adawise.adapt.objective import DEFAULT
 from adawise.adapt.strategies.warm import Exploration
-from adawise.build.machine import usable_cores
+from adawise.app.machine import usable_cores
+from adawise.card.advice import AUTO, OWN, chosen, judge
+from adawise.card.card import Card, Condition, make_card
 from adawise.console import Progress, print_json, progress
-from adawise.evaluate import references as ref
-from adawise.evaluate.bench import Bench
-from adawise.evaluate.candidates import parse
-from adawise.evaluate.judge import judge as result_of
-from adawise.evaluate.result import Row
-from adawise.evaluate.run import Plan, run
-from adawise.evaluate.tables import LogitTable, read_table, read_tables
+from adawise_lab.evaluate import references as ref
+from adawise_lab.evaluate.bench import Bench
+from adawise_lab.evaluate.candidates import parse
+from adawise_lab.evaluate.judge import judge as result_of
+from adawise_lab.evaluate.result import Row
+from adawise_lab.evaluate.run import Plan, run
+from adawise_lab.evaluate.tables import LogitTable, read_table, read_tables
 from tools.demo_pair import table as demo
 from tools.method.choose import demo_tables
 from tools.method.development import DATA

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from adawise.evaluate.tables import LogitTable
+from adawise_lab.evaluate.tables import LogitTable
 from tools.method.choose import card_of, regimes
 
 Signal = Callable[[Tensor], Tensor]  # log probabilities [G, n, C] -> [G, n], lower is better

@@ -18,14 +18,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from adawise.adapt.card import read_card
 from adawise.adapt.conditions import BETWEEN, KnownCondition, Memory
 from adawise.adapt.search import Strategy
 from adawise.adapt.strategies.warm import Exploration
-from adawise.evaluate.bench import Bench, Replayed
-from adawise.evaluate.candidates import objective_named, parse
-from adawise.evaluate.streams import ORDERS, Ids, make_streams
-from adawise.evaluate.tables import read_tables
+from adawise.card.card import read_card
+from adawise_lab.evaluate.bench import Bench, Replayed
+from adawise_lab.evaluate.candidates import objective_named, parse
+from adawise_lab.evaluate.streams import ORDERS, Ids, make_streams
+from adawise_lab.evaluate.tables import read_tables
 from tools.method.guards import served
 
 _APART = (0.0, 0.5, 1.0)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from adawise.errors import CheckpointError
-from adawise.files import read_bytes
+from adawise.store.files import read_bytes
 
 _Check = Callable[[Any], bool]
 

@@ -14,7 +14,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from adawise.errors import CardError
-from adawise.files import read_bytes
+from adawise.store.files import read_bytes
 
 WIDEST = 10_000
 """The largest width D that embeddings in a file may have."""

@@ -20,7 +20,7 @@ from typing_extensions import override
 
 from adawise.decode.preprocess import Interpolation, ResizeMode
 from adawise.errors import CheckpointError
-from adawise.files import read_bytes
+from adawise.store.files import read_bytes
 
 CONFIG_NAME = "open_clip_config.json"
 KEYS = ("mean", "std", "resize_mode", "interpolation", "quick_gelu")

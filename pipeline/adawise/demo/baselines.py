@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import torch
 
-from adawise.build.model import ModelPair
+from adawise.app.model import ModelPair
 from adawise.decode.message import Decoder
 from adawise.errors import BrokerUnavailable
 from adawise.ports import Source

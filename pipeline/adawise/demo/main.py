@@ -27,7 +27,7 @@ from adawise.produce.sender import ensure_topic
 from adawise.settings import Settings
 
 if TYPE_CHECKING:
-    from adawise.build.model import ModelPair
+    from adawise.app.model import ModelPair
 
 PAIR = Path(__file__).parent / "pair"
 TOPIC = "frames"
@@ -135,8 +135,8 @@ def _classify(
     interruption: Interruption,
 ) -> tuple[ModelPair, Board]:
     """Run the worker until every frame is served and written, or until a signal."""
-    from adawise.build.http import worker_port
-    from adawise.build.worker import start_worker
+    from adawise.app.http import worker_port
+    from adawise.app.worker import start_worker
 
     board = Board(cameras, lambda: sending.acknowledged, sending.served)
     with worker_port(settings) as port, watching(board, f"adawise demo, live at {port.url}") as draw:
@@ -156,11 +156,11 @@ def _classify(
 
 def _conclude(settings: Settings, model: ModelPair, board: Board, acknowledged: list[int], root: Path) -> int:
     """Check that the output is complete, compare with fixed alphas, draw the picture and print the summary."""
-    from adawise.build.decoder import open_decoder
-    from adawise.build.kafka import kafka_source
+    from adawise.app.decoder import open_decoder
+    from adawise.app.kafka import kafka_source
     from adawise.demo.baselines import fixed_labels
-    from adawise.sink.read.rows import read_predictions
-    from adawise.sink.verify.root import verify
+    from adawise.output.read.rows import read_predictions
+    from adawise.output.verify.root import verify
     from adawise.store.store import open_store
 
     store = open_store(str(root))

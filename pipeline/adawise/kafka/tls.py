@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from adawise.errors import SettingsError
-from adawise.files import read_bytes
 from adawise.kafka.expiry import read_certificates
+from adawise.store.files import read_bytes
 
 _LABEL = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----")
 _CA, _CERTIFICATE, _KEY, _PASSWORD = (

@@ -26,9 +26,9 @@ from adawise.kafka.client import (
 )
 from adawise.kafka.members import Membership, members
 from adawise.kafka.transactions import OpenTransaction, open_transaction
-from adawise.near import near_match
 from adawise.ports import TopicIdentity
 from adawise.records import TopicPartition
+from adawise.text import near_match
 
 Answer = TypeVar("Answer")
 

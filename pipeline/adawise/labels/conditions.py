@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from adawise.errors import SettingsError
+from adawise.output.read.rows import read_predictions, read_traces
 from adawise.records import RowId
-from adawise.sink.read.rows import read_predictions, read_traces
 
 try:
     import duckdb
@@ -71,7 +71,7 @@ def labelled_rows(root: str, classes: Collection[str], *, file: str | None = Non
         ChainError, StoreUnavailable: as `label`.
     """
     from adawise.labels.join import label  # imported here, after the check for DuckDB above
-    from adawise.sink.read.duckdb_rows import translated
+    from adawise.output.read.duckdb_rows import translated
 
     with translated(root), closing(duckdb.connect()) as connection:
         connection.execute("SET TimeZone = 'UTC'")

@@ -21,11 +21,11 @@ from typing_extensions import override
 from adawise.errors import AdawiseError, DeviceError, PairMissing, PairTooLarge, StoreUnavailable
 from adawise.pairs.orders import REPORT_S, Orders, PairDocument
 from adawise.pairs.shadow import ShadowRun
-from adawise.passes import Passes
 from adawise.ports import Head
 from adawise.records import PairKey, Switch, TopicPartition
 from adawise.worker.events import PairsProgress
 from adawise.worker.pairs import Pairs, PairTurn, ServedBatch, Serving
+from adawise.worker.passes import Passes
 
 PairState = Literal["serves", "ready", "loading", "failed", "former"]
 

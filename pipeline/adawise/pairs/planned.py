@@ -16,7 +16,7 @@ from adawise.errors import SettingsError
 from adawise.ports import Head
 from adawise.records import Switch, TopicPartition
 from adawise.sink import layout, segment
-from adawise.sink.read.files import read_bytes, segment_names
+from adawise.sink.files import read_bytes, segment_names
 from adawise.sink.served_settings import read_settings
 from adawise.sink.walk import chains, footer_of
 from adawise.store.store import Store

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import pyarrow.parquet as pq
 
 from adawise.errors import ChainError
+from adawise.output.read.arrow_rows import translated
 from adawise.sink import layout
-from adawise.sink.read.arrow_rows import translated
 from adawise.sink.walk import chains
 from adawise.store.store import Store
 

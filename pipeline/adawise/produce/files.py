@@ -15,8 +15,8 @@ from pathlib import Path
 
 from adawise.decode.codec import sniff
 from adawise.errors import SettingsError
-from adawise.files import read_bytes
 from adawise.produce.shot import Shot
+from adawise.store.files import read_bytes
 
 _LIST_BYTES = 2**30  # some ten million paths
 

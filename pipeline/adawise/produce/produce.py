@@ -12,9 +12,9 @@ from pathlib import Path
 from threading import Event
 from typing import Protocol
 
-from adawise.cameras.address import is_live, is_video, masked
 from adawise.decode.headers import check_stream_id
 from adawise.errors import InvalidMessage, SettingsError
+from adawise.produce.address import is_live, is_video, masked
 from adawise.produce.files import FileShots, list_file, list_folder, shuffled
 from adawise.produce.shot import Shot
 from adawise.produce.video import VideoShots

@@ -2,7 +2,7 @@
 
 ffmpeg writes one JPEG per frame with its length before it (its `mpjpeg` format), so that the end of a frame need not be
 guessed. The pipe stops it while frames are not taken. The time of each frame comes through a second pipe, one line each
-(`framecrc`), so that frame rates need not be constant. `cameras.address` lists what ffmpeg may open on its way.
+(`framecrc`), so that frame rates need not be constant. `produce.address` lists what ffmpeg may open on its way.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import IO
 
-from adawise.cameras.address import masked, opening
 from adawise.errors import SettingsError
+from adawise.produce.address import masked, opening
 from adawise.produce.shot import Shot
 
 JPEG_QUALITY = 3  # ffmpeg's -q:v, 2 (best) to 31

@@ -13,13 +13,13 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from adawise.errors import SourceError, Vanished
-from adawise.passes import Passes
 from adawise.recording import format as layout
 from adawise.recording.buffer import wall_ms
 from adawise.recording.files import Listing, RecordedFile, listing_of
 from adawise.recording.manifest import Retention
 from adawise.records import TopicPartition
 from adawise.store.store import AlreadyExists, Failpoint, Store
+from adawise.worker.passes import Passes
 
 EVERY_S = 60.0
 

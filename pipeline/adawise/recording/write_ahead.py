@@ -13,12 +13,12 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 from adawise.errors import LogEndsEarly, RetryableError, SourceError
-from adawise.passes import Passes
 from adawise.recording.buffer import Buffer, Draft, FilePolicy, merged
 from adawise.recording.folder import Created, RecordingFolder
 from adawise.recording.retention import Tidied
 from adawise.recording.streams import Streams
 from adawise.records import Gap, Message, TopicPartition
+from adawise.worker.passes import Passes
 
 _log = logging.getLogger(__name__)
 

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from hashlib import sha256
 
 from adawise.errors import SettingsError
+from adawise.output.read.rows import read_traces
 from adawise.ports import TopicIdentity
 from adawise.records import BatchEnds, TopicPartition
 from adawise.sink import layout
-from adawise.sink.read.files import compacted_names, segment_names
-from adawise.sink.read.rows import read_traces
+from adawise.sink.files import compacted_names, segment_names
 from adawise.sink.walk import newest
 from adawise.store.store import Store, open_store
 

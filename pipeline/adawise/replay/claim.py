@@ -13,8 +13,8 @@ from adawise.errors import ChainError, SettingsError
 from adawise.records import TopicPartition
 from adawise.replay.bounded import Range
 from adawise.sink import layout
+from adawise.sink.files import segment_keys
 from adawise.sink.owner import read_owner
-from adawise.sink.read.files import segment_keys
 from adawise.store.documents import Count, Document, Text, read_document
 from adawise.store.store import AlreadyExists, Store
 

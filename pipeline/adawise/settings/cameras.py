@@ -16,13 +16,13 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, ByteSize, Field, ValidationError
 from typing_extensions import override
 
-from adawise.files import SECRET_BYTES, read_bytes
 from adawise.settings.describe import expected
 from adawise.settings.group import INCONSISTENT, FilePath, Group, Text
 from adawise.settings.http import host_names
 from adawise.settings.mistakes import Mistake, error_of, nearest
 from adawise.settings.reading import as_given, reason_of
 from adawise.settings.sources import lines_of
+from adawise.store.files import SECRET_BYTES, read_bytes
 
 SCHEMES = ("rtsp", "rtsps", "http", "https", "rtmp", "srt", "udp", "tcp")
 _WHERE = ("url", "url_env", "url_file", "device", "file")

@@ -12,8 +12,7 @@ from dataclasses import asdict, dataclass
 from typing_extensions import override
 
 from adawise.errors import SettingsError
-from adawise.near import near_match
-from adawise.text import counted
+from adawise.text import counted, near_match
 
 NOT_SET = "not set"
 """The `origin` of a mistake about a value that is missing."""

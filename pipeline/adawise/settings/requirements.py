@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, get_args
 
 from adawise.adapt.names import WithCard
-from adawise.files import read_bytes
-from adawise.near import near_match
 from adawise.settings.tree import ModelSettings, Settings
+from adawise.store.files import read_bytes
+from adawise.text import near_match
 
 LOCAL_FOLDER = "local-dir:"
 _SHAPE = {  # keys by which architectures differ; compared if both configs of open_clip have them

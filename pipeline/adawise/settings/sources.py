@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 from typing_extensions import override
 
-from adawise.files import SECRET_BYTES, read_bytes
 from adawise.settings.describe import (
     ENVIRONMENT_PREFIX,
     ENVIRONMENT_SEPARATOR,
@@ -24,6 +23,7 @@ from adawise.settings.describe import (
     is_secret,
 )
 from adawise.settings.mistakes import Mistake, nearest
+from adawise.store.files import SECRET_BYTES, read_bytes
 
 FILE = "adawise.toml"
 CONFIG = "config"

@@ -23,11 +23,11 @@ from adawise.errors import ChainError, StoreUnavailable
 from adawise.ports import Commit, Head, SegmentDraft, ServedBy, Told, TopicIdentity
 from adawise.records import TopicPartition
 from adawise.sink import claims, columns, holes, invariant, layout, name_reuse, segment, served_settings, traces
+from adawise.sink.files import read_bytes, read_link, segment_names
 from adawise.sink.layout import SegmentName
 from adawise.sink.lineage import Lineage
 from adawise.sink.name_reuse import Instant, is_fresh, was_deleted
 from adawise.sink.owner import Owner, check_commits, claim_owner
-from adawise.sink.read.files import read_bytes, read_link, segment_names
 from adawise.sink.results import results_of
 from adawise.sink.segment import SegmentFooter
 from adawise.sink.state_blocks import StateBlocks

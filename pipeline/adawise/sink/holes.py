@@ -7,11 +7,10 @@ from collections.abc import Iterator, Sequence
 
 from adawise.errors import ChainError
 from adawise.records import TopicPartition
-from adawise.sink import claims, layout
+from adawise.sink import beginning, claims, layout
+from adawise.sink.files import compacted_names
 from adawise.sink.layout import SegmentName
 from adawise.sink.lineage import Lineage
-from adawise.sink.read.files import compacted_names
-from adawise.sink.retention import beginning
 from adawise.sink.segment import SegmentFooter
 from adawise.sink.walk import chains, footer_of
 from adawise.store.store import Store

@@ -18,8 +18,8 @@ import time
 
 from adawise.records import TopicPartition
 from adawise.sink import layout
+from adawise.sink.files import beginning_name, compacted_names, is_covered
 from adawise.sink.layout import SegmentName
-from adawise.sink.read.files import beginning_name, compacted_names, is_covered
 from adawise.store.store import Store
 
 FRESH_S = 900.0

@@ -21,8 +21,8 @@ from adawise.errors import ChainError
 from adawise.ports import TopicIdentity
 from adawise.records import TopicPartition
 from adawise.sink import layout, segment
+from adawise.sink.files import read_bytes, read_link, segment_keys, segment_names
 from adawise.sink.layout import SegmentName
-from adawise.sink.read.files import read_bytes, read_link, segment_keys, segment_names
 from adawise.sink.segment import SegmentFooter
 from adawise.store.store import Store
 

@@ -19,8 +19,8 @@ from typing import BinaryIO, Protocol
 from typing_extensions import override
 
 from adawise.errors import StoreUnavailable
-from adawise.files import open_regular
 from adawise.store.durable import TEMPORARY, sync_folder, temporary_file, translated
+from adawise.store.files import open_regular
 
 FAILPOINTS = (
     "segment.encoded",

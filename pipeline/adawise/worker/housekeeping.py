@@ -8,9 +8,9 @@ from collections.abc import Callable
 import structlog
 
 from adawise.errors import AdawiseError
-from adawise.passes import Passes
 from adawise.records import TopicPartition
 from adawise.worker.events import Event, PartitionLost, PartitionRecovered, Stepped, Stopped
+from adawise.worker.passes import Passes
 
 EVERY_S, FIRST_S = 3_600.0, 60.0
 

@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from adawise.adapt.state import StreamState
-from adawise.alerts.machine import PartitionAlerts
-from adawise.alerts.rules import Rule
 from adawise.errors import Lost
 from adawise.ports import Head, SegmentDraft, Served, Told, When
+from adawise.publish.alerts.machine import PartitionAlerts
+from adawise.publish.alerts.rules import Rule
 from adawise.records import (
     BatchTrace,
     DecodedMessage,

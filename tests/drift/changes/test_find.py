@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from adawise.drift.changes.find import ALPHA, Change, Sensitivity, find_changes
+from adawise_drift.changes.find import ALPHA, Change, Sensitivity, find_changes
 from tests.drift.series import DAY_US, MINUTE_US, holding, times
 from tests.drift.simulate import Path, served
 

@@ -10,16 +10,16 @@ import duckdb
 import numpy as np
 import pytest
 
-from adawise.commands import command_of
-from adawise.commands.parser import parse
-from adawise.drift.cameras import analyse_cameras, silences
-from adawise.drift.collect import DriftPath, collect
-from adawise.drift.events.find import CameraHistory, events
-from adawise.drift.events.incidents import numbered
-from adawise.drift.events.judge import Surroundings, judged
-from adawise.drift.events.measures import Binned
-from adawise.drift.events.mix import NO_MIX
-from adawise.drift.result import NO_STAYS, SEVERITIES, DriftEvent, Stays
+from adawise.cli import command_of
+from adawise.cli.parser import parse
+from adawise_drift.cameras import analyse_cameras, silences
+from adawise_drift.collect import DriftPath, collect
+from adawise_drift.events.find import CameraHistory, events
+from adawise_drift.events.incidents import numbered
+from adawise_drift.events.judge import Surroundings, judged
+from adawise_drift.events.measures import Binned
+from adawise_drift.events.mix import NO_MIX
+from adawise_drift.events.result import NO_STAYS, SEVERITIES, DriftEvent, Stays
 from tests.drift.worlds import BEGIN_US, DAY_US, HOUR_US, KINDS, CameraWorld, Happening, as_tables, camera
 
 SEED = 54

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from adawise.drift.clocks import parse_clocks
-from adawise.drift.events.known import KnownSpan, read_known, with_known
-from adawise.drift.result import DriftEvent
 from adawise.errors import SettingsError
+from adawise_drift.changes.clocks import parse_clocks
+from adawise_drift.events.known import KnownSpan, read_known, with_known
+from adawise_drift.events.result import DriftEvent
 
 HOUR_US = 3_600_000_000
 

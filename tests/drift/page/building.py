@@ -11,13 +11,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from adawise.drift.arrays import Floats
-from adawise.drift.calendar import calendar
-from adawise.drift.judge.helped import Arm, Confusion, Estimate, Helped, Interval
-from adawise.drift.page.packed import PIXELS
-from adawise.drift.queries import written_out
-from adawise.drift.report import Report
-from adawise.drift.result import (
+from adawise.labels.arrays import Floats
+from adawise.labels.benefit.helped import Arm, Confusion, Estimate, Helped, Interval
+from adawise_drift.events.calendar import calendar
+from adawise_drift.events.result import (
     NOTHING_KNOWN,
     AccuracyCost,
     AccuracyOverTime,
@@ -35,6 +32,9 @@ from adawise.drift.result import (
     Stays,
     Stretch,
 )
+from adawise_drift.page.packed import PIXELS
+from adawise_drift.queries import written_out
+from adawise_drift.report import Report
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>${alert(3)}{{7*7}}"
 HOUR_US = 3_600_000_000

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser
 
-from adawise.drift.page.write import write_page
-from adawise.drift.report import Report
+from adawise_drift.page.write import write_page
+from adawise_drift.report import Report
 from tests.drift.page.building import CLASSES, HOSTILE, a_calendar, a_camera, a_gallery, a_help, a_yard, every_shape
 from tests.page.browsing import a_browser
 

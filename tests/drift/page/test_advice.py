@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from adawise.drift.judge.helped import Estimate, Helped
-from adawise.drift.page.advice import DriftAdvice, advise
-from adawise.drift.page.happened import all_incidents
-from adawise.drift.report import Report
+from adawise.labels.benefit.helped import Estimate, Helped
+from adawise_drift.page.advice import DriftAdvice, advise
+from adawise_drift.page.happened import all_incidents
+from adawise_drift.report import Report
 from tests.drift.page.building import a_camera, a_help, a_report, a_yard, an_event, every_shape
 
 NAMES = ["gate", "dock", "yard"]

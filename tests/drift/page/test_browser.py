@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page
 
-from adawise.drift.collect import NO_SERIES
-from adawise.drift.page.write import write_page
-from adawise.drift.report import Report
+from adawise_drift.collect import NO_SERIES
+from adawise_drift.page.write import write_page
+from adawise_drift.report import Report
 from tests.deadlines import scaled
 from tests.drift.page.building import HOSTILE, a_camera, a_report, a_yard, every_shape, without_rows
 from tests.page.browsing import Seen, opened

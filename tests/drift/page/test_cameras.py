@@ -10,12 +10,12 @@ import altair as alt
 import numpy as np
 import pytest
 
-from adawise.drift.events.measures import MEASURES
-from adawise.drift.page.cameras import ranking, shown
-from adawise.drift.page.panels import Panel, panels
-from adawise.drift.page.words import changed, percent, signed, when
-from adawise.drift.result import NOTHING_KNOWN, Camera
 from adawise.text import as_long_duration
+from adawise_drift.events.measures import MEASURES
+from adawise_drift.events.result import NOTHING_KNOWN, Camera
+from adawise_drift.page.cameras import ranking, shown
+from adawise_drift.page.panels import Panel, panels
+from adawise_drift.page.words import changed, percent, signed, when
 from tests.drift.page.building import BEGIN_US, HOUR_US, a_camera, a_report, a_yard, an_accuracy, without_rows
 
 

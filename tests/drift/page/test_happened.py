@@ -8,9 +8,9 @@ from typing import get_args
 
 import pytest
 
-from adawise.drift.page.happened import ROWS, all_incidents, timeline
-from adawise.drift.page.write import write_page
-from adawise.drift.result import Cause, Shape
+from adawise_drift.events.result import Cause, Shape
+from adawise_drift.page.happened import ROWS, all_incidents, timeline
+from adawise_drift.page.write import write_page
 from tests.drift.page.building import HOUR_US, a_camera, a_report, an_event, every_shape
 
 NAMES = ["gate", "dock", "yard"]

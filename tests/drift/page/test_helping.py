@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from adawise.drift.judge.helped import Confusion, Estimate, Helped
-from adawise.drift.page.helping import heats, section
+from adawise.labels.benefit.helped import Confusion, Estimate, Helped
+from adawise_drift.page.helping import heats, section
 from tests.drift.page.building import a_help
 
 CAMERAS = ["a", "b", "c"]

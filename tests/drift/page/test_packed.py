@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from adawise.drift.page.happened import all_incidents, marks
-from adawise.drift.page.packed import longest_gap, packed
+from adawise_drift.page.happened import all_incidents, marks
+from adawise_drift.page.packed import longest_gap, packed
 from tests.drift.page.building import (
     BEGIN_US,
     HOUR_US,

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from adawise.drift.page.plots import write_plots
 from adawise.errors import SettingsError
+from adawise_drift.page.plots import write_plots
 from tests.drift.page.building import HOSTILE, a_camera, a_help, a_report, without_rows
 
 

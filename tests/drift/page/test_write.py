@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from adawise.console import paper
-from adawise.drift.page.write import page, write_page
-from adawise.drift.report import Report
-from adawise.drift.show import show
 from adawise.errors import SettingsError
 from adawise.page.render import drawing_library
+from adawise_drift.page.write import page, write_page
+from adawise_drift.report import Report
+from adawise_drift.show import show
 from tests.drift.page.building import HOSTILE, a_camera, a_report, a_yard, an_event
 
 MEGABYTE = 2**20

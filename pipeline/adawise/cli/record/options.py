@@ -1,0 +1,100 @@
+"""The options of `adawise record`, which stores raw messages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+from pydantic import AliasChoices, Field
+from pydantic_settings import CliToggleFlag
+from typing_extensions import override
+
+from adawise.cli.command import READING, Command
+from adawise.settings.group import Location
+from adawise.settings.moments import MOMENT_SCHEMA, Moment
+from adawise.settings.recording import (
+    DURATION_SCHEMA,
+    FORGET_IMAGES_AFTER,
+    KEEP,
+    STREAMS_SCHEMA,
+    Duration,
+    StreamPatterns,
+)
+
+_ENDS = ("until", "max_messages", "max_seconds", "max_bytes")
+_NOT_WITH_PRUNE_ONLY = ("from", "from_time", *_ENDS, "streams", "follow")
+
+
+class RecordCommand(Command):
+    """Store the raw messages of a topic as Parquet, to be replayed. Nothing is decoded and no group is joined.
+
+    It ends when it has what the topic holds now; with --follow it goes on, and waits for a broker or store that is
+    away.
+    A message is of the stream that its key names, else its header `stream-id`, else CloudEvents. The worker can record
+    too, while it runs: see `record.enabled`.
+    """
+
+    name = "record"
+    runs = "adawise.cli.record.run:record"
+    groups = (*READING, "log")
+    examples = (
+        ("ten minutes from now on", "record --output recordings/yard --from latest --max-seconds 600"),
+        ("all that the topic still has", "record --output recordings/yard"),
+        ("some cameras, an hour of the past", "record -o r --streams 'gate-*' --from-time 2h --until 1h"),
+        ("a recorder: the last week, images for a day", "record -o r --follow --keep 7d --forget-images-after 24h"),
+        ("keep to that when nobody records any more", "record -o r --prune-only"),
+    )
+
+    output: Location = Field(
+        validation_alias=AliasChoices("output", "o"),
+        description="folder or s3://BUCKET/PREFIX for the files; one that holds a recording of this topic is continued",
+        json_schema_extra={"metavar": "FOLDER"},
+    )
+    origin: Literal["earliest", "latest"] = Field(
+        default="earliest",
+        validation_alias=AliasChoices("from"),
+        description="where to begin; latest: what comes from now on, until stopped if nothing else says when to end",
+    )
+    from_time: Moment | None = Field(
+        default=None,
+        description="begin with the first message of each partition from then on",
+        json_schema_extra=MOMENT_SCHEMA,
+    )
+    until: Moment | None = Field(
+        default=None,
+        description="end each partition before its first message from then on; a time to come is waited for",
+        json_schema_extra=MOMENT_SCHEMA,
+    )
+    max_messages: int | None = Field(default=None, ge=1, description="messages after which to end")
+    max_seconds: float | None = Field(default=None, gt=0, description="seconds after which to end")
+    max_bytes: int | None = Field(default=None, ge=1, description="bytes of messages after which to end")
+    streams: StreamPatterns | None = Field(
+        default=None, description="record only these streams; none: all", json_schema_extra=STREAMS_SCHEMA
+    )
+    keep: Duration | None = Field(default=None, description=KEEP, json_schema_extra=DURATION_SCHEMA)
+    forget_images_after: Duration | None = Field(
+        default=None, description=FORGET_IMAGES_AFTER, json_schema_extra=DURATION_SCHEMA
+    )
+    follow: CliToggleFlag[bool] = Field(default=False, description="go on until stopped, as messages come")
+    prune_only: CliToggleFlag[bool] = Field(
+        default=False, description="record nothing: remove what is too old by --keep and --forget-images-after, and end"
+    )
+
+    @classmethod
+    @override
+    def is_service(cls, options: Mapping[str, Any]) -> bool:
+        """Return True with --follow."""
+        return bool(options.get("follow"))
+
+    @classmethod
+    @override
+    def problems(cls, options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """Yield a second beginning, and options that would have no effect."""
+        if "from" in options and "from_time" in options:
+            yield "from_time", "it says where to begin and --from does too; leave one of them out"
+        for name in _ENDS if "follow" in options and "prune_only" not in options else ():
+            if name in options:
+                yield name, "it says when to end, and --follow to go on; leave one of them out"
+        for name in _NOT_WITH_PRUNE_ONLY if "prune_only" in options else ():
+            if name in options:
+                yield name, "it has no use with --prune-only; leave one of them out"

@@ -1,0 +1,145 @@
+"""The options of `adawise replay`, which runs the worker on a recording, or on what a topic holds.
+
+Heavy modules are imported by the call alone, so that help is quick.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
+
+from pydantic import AliasChoices, Field
+from pydantic_settings import CliPositionalArg, CliToggleFlag
+from typing_extensions import override
+
+from adawise.cli.command import READING, Command, all_but
+from adawise.settings.group import KAFKA_NAME_EXPECTED, KafkaName, Location
+from adawise.settings.moments import MOMENT_SCHEMA, Moment
+from adawise.settings.recording import STREAMS_SCHEMA, StreamPatterns
+
+REPLAY_GROUPS = ("model", "search", "batch", "decode", "predict", "sink", "results", "alerts", "limits", "log")
+
+
+class ReplayCommand(Command):
+    """Run the worker on a recording, or on what a topic holds: the same bytes through the same or another strategy.
+
+    With the same settings the same alphas and predictions come out, bit by bit, however the cameras interleave and
+    however many workers wrote the original; `adawise diff` proves it. What the worker that is live does is not touched:
+    no group, no commits, no dead letters, no results, another folder. Interrupted, the same command goes on where it
+    was.
+    """
+
+    name = "replay"
+    runs = "adawise.cli.replay.run:replay"
+    groups = (
+        *READING,
+        "kafka.on_gap",
+        *(name for name in REPLAY_GROUPS if name != "results"),
+        *all_but("results", "enabled", "topic"),
+    )
+    shorthands: ClassVar[Mapping[str, str]] = {
+        "search": "search.strategy",
+        "objective": "search.objective",
+        "card": "model.card",
+    }
+    examples = (
+        ("again as it was", "replay recordings/yard -o runs/again"),
+        ("what a fixed alpha would have done", "replay recordings/yard -o runs/half --search fixed"),
+        (
+            "this morning from the broker, by another objective",
+            "replay --topic yard --from-time 6h -o runs/try --objective entropy",
+        ),
+        (
+            "from the states that every camera had at eight",
+            "replay recordings/yard -o runs/eight --state-of runs/yard@2026-11-25T08:00:00Z",
+        ),
+        (
+            "with the pairs that served it, although they were switched on the way",
+            "replay recordings/yard -o runs/again --pairs-of runs/yard --batches-of runs/yard",
+        ),
+        ("at the pace of the cameras", "replay recordings/yard -o runs/again --speed 1"),
+    )
+
+    recording: CliPositionalArg[Location | None] = Field(
+        default=None, description="folder or URL that `adawise record` wrote; none: --topic"
+    )
+    output: Location = Field(
+        validation_alias=AliasChoices("output", "o"),
+        description="new folder or s3://BUCKET/PREFIX for predictions and traces, in place of sink.root; a replay that "
+        "was stopped goes on in its own",
+        json_schema_extra={"metavar": "FOLDER"},
+    )
+    topic: KafkaName | None = Field(
+        default=None,
+        description="topic to replay straight from the broker, up to what it holds when the replay begins",
+        json_schema_extra={"metavar": "TOPIC", "expected": KAFKA_NAME_EXPECTED},
+    )
+    from_time: Moment | None = Field(
+        default=None,
+        description="messages from this time on, by the broker's timestamps; none: all",
+        json_schema_extra=MOMENT_SCHEMA,
+    )
+    until: Moment | None = Field(
+        default=None,
+        description="messages before this time; a batch that goes on behind it is left out; none: all",
+        json_schema_extra=MOMENT_SCHEMA,
+    )
+    streams: StreamPatterns | None = Field(
+        default=None, description="replay only these streams; none: all", json_schema_extra=STREAMS_SCHEMA
+    )
+    state_of: Location | None = Field(
+        default=None,
+        description="go on from recorded adaptation states: of a segment (its partition alone is replayed), or of a "
+        "worker's folder at a time, ROOT@TIME, by when it was written, and of a replay's by the time of the cameras; "
+        "the replay continues exactly as that run did",
+        json_schema_extra={"metavar": "SEGMENT"},
+    )
+    pairs_of: Location | None = Field(
+        default=None,
+        description="serve each partition by the pair that served it in this worker's folder, switched at the same "
+        "offsets (`adawise pair`); pairs that model.* does not name are loaded from where its documents say; none: "
+        "all by model.*",
+        json_schema_extra={"metavar": "ROOT"},
+    )
+    batches_of: Location | None = Field(
+        default=None,
+        description="end each batch where it ended in this folder of a worker or replay, also where the wall clock or "
+        "a lack of memory ended it, which timestamps cannot tell; none: by batch.* and the timestamps",
+        json_schema_extra={"metavar": "ROOT"},
+    )
+    speed: float | None = Field(
+        default=None,
+        gt=0,
+        le=1e6,
+        description="pace by the recorded timestamps: 1 as it was, 10 ten times as fast; pauses over an hour are "
+        "skipped; none: as fast as the model allows",
+    )
+
+    results_to: KafkaName | None = Field(
+        default=None,
+        description="send results, as results.* says, to this topic of kafka.bootstrap_servers; none: to nobody, "
+        "whatever results.enabled says",
+        json_schema_extra={"metavar": "TOPIC", "expected": KAFKA_NAME_EXPECTED},
+    )
+    skip_forgotten: CliToggleFlag[bool] = Field(
+        default=False, description="leave out recorded messages whose images were forgotten (--forget-images-after)"
+    )
+
+    @classmethod
+    @override
+    def uses(cls, options: Mapping[str, Any]) -> frozenset[str]:
+        """Return the groups that must be complete. A recording needs no broker."""
+        return frozenset(("kafka", *REPLAY_GROUPS) if options.keys() & {"topic", "results_to"} else REPLAY_GROUPS)
+
+    @classmethod
+    @override
+    def problems(cls, options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """Yield a mistake if there is nothing to read, or if options contradict each other."""
+        if "recording" not in options and "topic" not in options:
+            yield "recording", "expected a recording; name its folder, or a topic with --topic"
+        if "recording" in options and "topic" in options:
+            yield "topic", "a recording is replayed, or a topic; leave one of them out"
+        if "skip_forgotten" in options and "topic" in options:
+            yield "skip_forgotten", "only a recording forgets images; leave it out"
+        if "from_time" in options and "state_of" in options:
+            yield "from_time", "--state-of says where to begin; leave one of them out"

@@ -1,0 +1,54 @@
+"""The options of `adawise run`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from typing_extensions import override
+
+from adawise.cli.command import WORKER_GROUPS, Command
+
+
+class RunCommand(Command):
+    """Classify images from Kafka until stopped: read, adapt alpha for each camera, predict, write Parquet, commit.
+
+    Start as many as there are partitions, with one sink.root; they share the work. SIGTERM or Ctrl-C writes what is
+    finished and ends. A root belongs to one topic and one group: what other settings would have served is told without
+    a second group by `adawise replay`.
+    """
+
+    name = "run"
+    groups = WORKER_GROUPS
+    examples = (
+        ("another topic than the file says", "run --kafka.topic yard --sink.root s3://bucket/yard"),
+        (
+            "zero-shot only, beside a live worker",
+            "run --search.strategy fixed --search.alpha 0 --kafka.group plain --sink.root runs/plain "
+            "--no-kafka.dead-letters",
+        ),
+    )
+
+    @classmethod
+    @override
+    def is_service(cls, options: Mapping[str, Any]) -> bool:
+        """Return True: a worker runs until it is stopped."""
+        del options
+        return True
+
+    @override
+    def call(self) -> int:
+        """Run the worker."""
+        import structlog
+
+        from adawise.app.signals import ended_at_once
+
+        structlog.get_logger("worker").info("start_requested", note="libraries are loaded first, which takes seconds")
+
+        with ended_at_once():
+            from adawise.cli.run.checks import check_places
+
+            check_places(self.settings)
+            from adawise.cli.run.run import run_worker
+
+        return run_worker(self.settings)

@@ -1,0 +1,109 @@
+"""Checks of the class names and prompts, and of the pair of models with its card."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from adawise.doctor.known import Known
+from adawise.doctor.verdict import Verdict, judged
+from adawise.errors import SettingsError
+from adawise.text import counted
+
+_LONG_CLASS = 60  # characters
+_SHOWN = 3  # names that are shown
+
+
+def words(known: Known) -> Verdict:
+    """Check the class names and prompts as the text tower will read them."""
+    from adawise.app.prompts import prompt_templates, read_lines
+
+    settings = known.settings.model
+    assert settings.classes is not None  # the part is skipped where it is not set
+    classes = read_lines(settings.classes, "model.classes", "class name")
+    templates = prompt_templates(settings)
+    if len(classes) < 2:
+        raise SettingsError(
+            f"model.classes: {settings.classes} has one class, {classes[0]!r}, which every image would be; add what it "
+            "is told from"
+        )
+
+    def warnings() -> Iterator[str]:
+        where = f"model.classes: {settings.classes}"
+        folded: dict[str, list[str]] = {}
+        for name in classes:
+            folded.setdefault(" ".join(name.casefold().replace("_", " ").split()), []).append(name)
+        if same := [names for names in folded.values() if len(names) > 1]:
+            yield f"{where}: {' and '.join(map(repr, same[0]))} read the same to the model: keep one of them"
+        if coded := [name for name in classes if "_" in name or name.isdecimal()]:
+            yield (
+                f"{where}: {_shown(coded)} are no words: the text tower reads them as they stand in a prompt, such as "
+                f"{templates[0].replace('{}', coded[0])!r}. Write what a person would say"
+            )
+        if long := [name for name in classes if len(name) > _LONG_CLASS]:
+            yield f"{where}: {_shown(long)} are long, and what does not fit into a prompt is cut off. Shorten them"
+
+    return judged(warnings(), f"{counted(len(classes), 'class', 'classes')}, {counted(len(templates), 'prompt')} each")
+
+
+def pair(known: Known) -> Verdict:
+    """Check that the checkpoints load and are a pair, the card is theirs, and the root was written with them.
+
+    Also check that the labels of alerts are classes.
+    """
+    from adawise.app.alerts import alert_rules
+    from adawise.app.model import adaptation, card_note, identity_of, load_model
+    from adawise.app.worker import describe, what_becomes_of_streams
+    from adawise.pairs.orders import key_of, read_orders
+    from adawise.sink.served_by import check_pair
+    from adawise.store.store import open_store
+
+    settings = known.settings
+    model = load_model(settings.model, settings.decode)
+    adaptation(settings, model)
+    alert_rules(settings.alerts, model.classes)
+    known.model = model
+    store, identity = open_store(settings.sink.root), identity_of(model)
+    orders = read_orders(store)
+    number = orders.number_of(key_of(identity))
+    ordered = None if number is None else orders.pairs[number].whole_identity
+    config = model.checkpoints.used_config
+    changes = check_pair(store, identity, settings.model.on_change, ordered=ordered, used_config=config)
+    # An order that asks for this pair accounts for the changes; orders of earlier versions do not name the config.
+    if ordered is not None and ("config" in ordered or changes.keys() != {"config"}):
+        changes = {}
+    told = describe(settings, model)
+    zero, one = model.checkpoints.hashes
+    card = f"card {told['card']}" if model.card else "no card, temperature 1"
+
+    def warnings() -> Iterator[str]:
+        if model.card and (note := card_note(model.card, model.checkpoints)):
+            yield f"model.card {settings.model.card}: {note.text}"
+        if ordered and not key_of(identity).matches(orders.serving.key):
+            method = orders.serving.method and f", {orders.serving.method}"
+            yield (
+                f"pair {orders.serves} serves {settings.sink.root} since a switch{method}: workers take it from its "
+                "document, not the one that is set here: bring model.* up to date (`adawise pair list`)"
+            )
+        if changes:
+            becomes = what_becomes_of_streams(settings.model.on_change)
+            yield f"{', '.join(changes)} not as {settings.sink.root} was written with: {becomes}"
+
+    found = (
+        f"{told['classes']} classes on {told['device']} in {told['precision']}, {told['bank']}, {card}, "
+        f"{told['method']}; weights {zero} and {one}"
+    )
+    noted = list(warnings())
+    return Verdict("warn", "; ".join([found, *noted])) if noted else Verdict("ok", found)
+
+
+def preprocessing(known: Known) -> Verdict:
+    """Say how pictures are prepared, which GELU the pair has, and where both are known from."""
+    assert known.model is not None  # this part comes after `pair`
+    pair = known.model.checkpoints
+    told = f"{pair.preprocess.size} px; {pair.preparation}"
+    return Verdict("warn", f"{told}; {pair.preparation.advice}") if pair.preparation.guessed else Verdict("ok", told)
+
+
+def _shown(names: list[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(map(repr, names[:_SHOWN])) + more

@@ -1,0 +1,214 @@
+"""Checks of where a worker writes: output folder and recording, their file systems, and their clocks."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+
+from adawise.app.machine import Mount, mounts
+from adawise.doctor.broker import CLOCK_S
+from adawise.doctor.known import Known
+from adawise.doctor.verdict import Verdict, judged, ok, skip
+from adawise.errors import ChainError, FatalError
+from adawise.settings import Settings
+from adawise.text import as_duration, as_size
+
+_SHOWN = 3  # holes that are named
+_LEAST_BYTES = 2**30  # free bytes, below which a check fails
+_LEAST_DAYS = 7.0  # days of room left at the pace of the last day, below which a check warns
+_DAY_S = 86_400.0
+_LOOK_S = 5.0  # seconds to look for the files of the last day
+_LEAST_NODES = 10_000  # names that the file system has room for, below which a check fails
+
+_KINDS = {
+    "nfs": "two hosts may see a new file at different times, and a server that hangs holds a worker up. Mount it "
+    "`hard`, of version 4; an object store (s3://...) does without these risks",
+    "cifs": "hard links and atomic names depend on the server. Take a local disk, NFS 4, or an object store (s3://...)",
+    "fuse": "whether names are atomic and files durable depends on what is behind it; of mounted object stores they "
+    "are not. Name the store itself (s3://...), or take a local disk",
+    "overlay": "it is the container's own layer, which goes with the container. Mount a volume there",
+    "tmpfs": "it is memory: its files are gone after a restart, and count against the memory's limit. Take a disk",
+}
+_ALSO = {"nfs4": "nfs", "smb3": "cifs", "smbfs": "cifs", "ramfs": "tmpfs", "aufs": "overlay"}
+
+
+def output(known: Known) -> Verdict:
+    """Check that the output folder is ours, creates only what is absent, and replaces whole files."""
+    from adawise.app.store import prove_store
+    from adawise.sink.claims import known_sink_id, prove_create_if_absent, read_sink_id, sink_id
+    from adawise.sink.owner import Owner, check_commits, check_owner
+    from adawise.store.store import open_store
+
+    settings = known.settings
+    store, kafka = open_store(settings.sink.root), settings.kafka
+    asks_broker = "topic" not in known.failed
+    ours = Owner(known.identity.cluster_id if asks_broker else "", kafka.topic, kafka.group, "run")
+    if asks_broker and not settings.sink.begin_anew:
+        check_commits(store, ours, known_sink_id(store), known.commits)
+    if read_sink_id(store) is not None:
+        sink_id(store, created_at=datetime.now(UTC).isoformat())
+        prove_create_if_absent(store)
+    prove_store(settings.sink.root)
+    check_owner(store, ours)
+    return ok(f"{store} creates only what is absent, and is nobody else's")
+
+
+def chains(known: Known) -> Verdict:
+    """Check that every segment exists that the newest ones count."""
+    from adawise.sink.holes import of_root
+    from adawise.store.store import open_store
+
+    root = known.settings.sink.root
+    if found := [f"{tp}: {hole}" for tp, hole in of_root(open_store(root))]:
+        told = "; ".join(found[:_SHOWN]) + (f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else "")
+        raise ChainError(
+            f"expected every segment that the newest ones count, but {told}. A worker goes on at the ends all the "
+            f"same. `adawise verify {root}` says all that is missing: restore it, or bridge it with `adawise repair "
+            f"{root}`"
+        )
+    return ok("nothing is missing of what the newest segments count")
+
+
+def recording(known: Known) -> Verdict:
+    """Check that the recording is this topic's, or can be begun."""
+    from adawise.app.recording import recording_folder
+    from adawise.app.store import prove_store
+    from adawise.recording.manifest import MANIFEST
+    from adawise.store.store import open_store
+
+    root, identity = known.settings.record.root, known.identity
+    prove_store(root)
+    if open_store(root).get(MANIFEST) is None:
+        return ok(f"{root} creates only what is absent, and can hold a recording of {known.settings.kafka.topic}")
+    folder = recording_folder(known.settings, identity)
+    return ok(f"{folder.root} creates only what is absent, and is a recording of {known.settings.kafka.topic}")
+
+
+def file_system(known: Known, root: Path = Path("/")) -> Verdict:
+    """Say what kind of file system each folder is on, and warn where that has risks.
+
+    Args:
+        root: the folder with `proc`, which has the kernel's list of mounts.
+    """
+    table = mounts(root)
+    found = {folder: mount for folder in folders(known.settings) if (mount := _mount_of(folder, table))}
+    warnings = []
+    for folder, mount in found.items():
+        kind = "fuse" if mount.kind.startswith("fuse") else _ALSO.get(mount.kind, mount.kind)
+        if kind in _KINDS:
+            warnings.append(f"{folder} is on {mount.kind}: {_KINDS[kind]}")
+    if not found:
+        return skip("no folder of this machine is written to, or it does not say what is mounted")
+    return judged(warnings, ", ".join(f"{folder} is on {mount.kind}" for folder, mount in found.items()))
+
+
+def space(known: Known) -> Verdict:
+    """Check the free space, and how long it lasts at the pace at which the folder grew within the last day."""
+    told, warnings = [], []
+    for folder in folders(known.settings):
+        there = existing(folder)
+        usage, nodes = shutil.disk_usage(there), os.statvfs(there)
+        if usage.free < _LEAST_BYTES:
+            raise FatalError(
+                f"{folder}: expected {as_size(_LEAST_BYTES)} of free space or more, and there are "
+                f"{as_size(usage.free)} of {as_size(usage.total)}. Remove what is not needed, or set the "
+                "folder to a larger disk."
+            )
+        if nodes.f_files > 0 and nodes.f_favail < _LEAST_NODES:
+            raise FatalError(
+                f"{folder}: expected room for {_LEAST_NODES} more files, and the file system has {nodes.f_favail} "
+                "inodes left. Remove small files (`adawise compact`), or set the folder to another disk."
+            )
+        pace = _bytes_a_day(folder)
+        days = usage.free / pace if pace else None
+        if days is not None and days < _LEAST_DAYS:
+            warnings.append(
+                f"{folder} grew by {as_size(pace or 0)} a day of late, and {as_size(usage.free)} are free: enough for "
+                f"{as_duration(days * _DAY_S)}. Make room, or keep less"
+            )
+        lasts = f", enough for {as_duration(days * _DAY_S)} at the pace of the last day" if days is not None else ""
+        told.append(f"{folder}: {as_size(usage.free)} free{lasts}")
+    if not told:
+        return skip("what is written to is no folder of this machine")
+    return judged(warnings, "; ".join(told))
+
+
+def clock(known: Known) -> Verdict:
+    """Compare the clock of each store with this machine's, by the time that it gives to a file written now."""
+    from adawise.app.store import ahead_s
+
+    told, warnings = [], []
+    for place in _places(known.settings):
+        by = ahead_s(place)
+        if abs(by) > CLOCK_S:
+            warnings.append(
+                f"{place}: the store's clock is {as_duration(abs(by))} {'ahead of' if by > 0 else 'behind'} this "
+                "machine's: what is removed by its age, and requests that are signed, go by it. Set both by NTP"
+            )
+        told.append(f"{place}: {abs(by):.1f} s apart")
+    return judged(warnings, "; ".join(told))
+
+
+def _places(settings: Settings) -> list[str]:
+    """Return the places that a worker with these settings writes to."""
+    return [settings.sink.root, *([settings.record.root] if settings.record.enabled else [])]
+
+
+def folders(settings: Settings) -> list[Path]:
+    """Return the folders of this machine that a worker with these settings writes to."""
+    return [Path(place.removeprefix("file://")) for place in _places(settings) if _is_local(place)]
+
+
+def _is_local(place: str) -> bool:
+    return "://" not in place or place.startswith("file://")
+
+
+def existing(folder: Path) -> Path:
+    """Return the folder, or the nearest one above it that exists."""
+    resolved = Path(os.path.realpath(folder))
+    # `Path.exists` may raise, this does not.
+    return next(path for path in (resolved, *resolved.parents) if os.path.exists(path))
+
+
+def _mount_of(folder: Path, table: list[Mount]) -> Mount | None:
+    """Return the mount that the folder is on: of those with the longest path, the last."""
+    where = PurePosixPath(existing(folder))
+    fitting = [mount for mount in table if where.is_relative_to(mount.at)]
+    return max(reversed(fitting), key=lambda mount: len(mount.at.parts), default=None)
+
+
+def _bytes_a_day(folder: Path) -> float | None:
+    """Return the bytes of files written within the last day, scaled to a whole day; None if there are none.
+
+    A folder of very many files is looked at for a few seconds, and what was seen by then counts.
+    """
+    began, now = time.monotonic(), time.time()
+    written, oldest = 0, now
+    for entry in _files(folder):
+        if time.monotonic() - began > _LOOK_S:
+            break
+        try:
+            found = entry.stat(follow_symlinks=False)
+        except OSError:  # removed meanwhile
+            continue
+        if now - _DAY_S < found.st_mtime <= now:
+            written, oldest = written + found.st_size, min(oldest, found.st_mtime)
+    return written * _DAY_S / max(now - oldest, 3600.0) if written else None
+
+
+def _files(folder: Path) -> Iterator[os.DirEntry[str]]:
+    waiting = [str(folder)]
+    while waiting:
+        try:
+            with os.scandir(waiting.pop()) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(entry.path)
+                    else:
+                        yield entry
+        except OSError:  # does not exist yet, or may not be read
+            continue

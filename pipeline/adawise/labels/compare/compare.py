@@ -1,0 +1,309 @@
+"""Comparison of two runs over the same messages: equal bit by bit, or where and by how much they differ.
+
+Rows are matched by their identity, so the runs may have read different parts of a topic. Only what both have read is
+compared; how much lies beyond it is reported. What a run has read is known exactly, from the heads of its chains. A row
+that a run should have and lacks is a difference; a row that it never read is none. Durations, names of segments and
+numbers of batches are not compared. Settings that differ are reported first, by name, if the roots recorded them.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from adawise.errors import SettingsError
+from adawise.labels.compare import query
+from adawise.labels.compare.judged import Place, judged
+from adawise.labels.compare.query import CoveredOffsets, Row
+from adawise.labels.compare.result import (
+    Accuracies,
+    ByLabels,
+    ClassAgreement,
+    ComparedRun,
+    FirstBatch,
+    FirstRow,
+    RunDifference,
+    SettingDifference,
+    StreamDifference,
+    Totals,
+)
+from adawise.labels.compare.settings import differing
+from adawise.output.read.duckdb_rows import translated
+from adawise.output.read.several import check_apart
+from adawise.records import RowId, TopicPartition
+from adawise.sink import beginning, claims
+from adawise.sink.segment import SegmentFooter
+from adawise.sink.served_settings import ServedSettings, read_settings
+from adawise.sink.walk import chains, footer_of
+from adawise.store.store import Store, open_store
+
+_MEMORY_BYTES = 2 << 30
+
+
+def compare(
+    root_a: str | Path | Sequence[str],
+    root_b: str | Path | Sequence[str],
+    streams: Sequence[str] | None = None,
+    *,
+    labels: str | None = None,
+    label_within_us: int = 0,
+    memory_bytes: int = _MEMORY_BYTES,
+    spill: str | Path | None = None,
+) -> RunDifference:
+    """Compare the outputs of two runs.
+
+    Args:
+        root_a: the `sink.root` or `-o` of a run: a folder or a URL; or several that form one run, such as one that
+            moved to
+            another root on the way, or replays of some streams each.
+        root_b: the other run.
+        streams: the only streams to compare; None for all.
+        labels: a file of labels; None: those under the two roots, and those that the producer sent.
+        label_within_us: how far a label's time may be from its frame's, microseconds.
+        memory_bytes: what the database may use; the rest is spilled.
+        spill: folder to spill to; None: the system's for temporary files.
+
+    Raises:
+        SettingsError: no worker wrote at one of the roots, they have no image in common, roots of one run have the same
+            rows or are of two topics of one name, the file of labels cannot be used, or DuckDB is not installed.
+        ChainError: a segment is damaged.
+        StoreUnavailable: a store does not answer.
+    """
+    sides = [[str(root)] if isinstance(root, (str, Path)) else list(root) for root in (root_a, root_b)]
+    a, b = (" and ".join(roots) for roots in sides)
+    every = [root for roots in sides for root in roots]
+    with tempfile.TemporaryDirectory(prefix="adawise-diff-", dir=spill) as folder, translated(*every):
+        connection = query.connect(folder, memory_bytes)
+        try:
+            runs, noted = [], []
+            for name, roots in zip("ab", sides, strict=True):
+                _check_one_topic(roots)
+                known = [read_settings(open_store(root)) for root in roots]
+                parts = [_run(root, of_root) for root, of_root in zip(roots, known, strict=True)]
+                covered = _joined([each for _, those in parts for each in those])
+                query.load(connection, name, roots, streams, covered)
+                runs.append(_together([run for run, _ in parts], query.models(connection, name), len(covered)))
+                noted.append([each for of_root in known for each in of_root])
+            by_stream, by_label = query.rows(connection)
+            by_batch = query.batches(connection)
+            by_truth = judged(connection, every, file=labels, within_us=label_within_us)
+        finally:
+            connection.close()
+    if not any(row["images"] for row in by_stream):
+        raise SettingsError(
+            f"{a} and {b} have no image in common: expected two runs over the same messages of one topic; "
+            "compare a run with a replay of it"
+        )
+    return _difference(runs[0], runs[1], tuple(differing(*noted)), by_stream, by_label, by_batch, by_truth)
+
+
+def _check_one_topic(roots: Sequence[str]) -> None:
+    """Raise SettingsError if these roots are of different topics of one name."""
+    clashing = sorted(check_apart(roots))
+    if clashing:
+        raise SettingsError(
+            f"topic {clashing[0]} of {' and '.join(roots)} is not one and the same: expected outputs of one topic, for "
+            "rows are compared by their places; compare the outputs of each topic by themselves"
+        )
+
+
+def _together(runs: Sequence[ComparedRun], served: set[str], partitions: int) -> ComparedRun:
+    """Merge the parts of a run into one."""
+    return ComparedRun(
+        root=" and ".join(run.root for run in runs),
+        models=tuple(sorted({*served, *(name for run in runs for name in run.models)})),
+        settings=tuple(sorted({name for run in runs for name in run.settings})),
+        partitions=partitions,
+        states_of=tuple(sorted({name for run in runs for name in run.states_of})),
+        unnoted=tuple(sorted({name for run in runs for name in run.unnoted})),
+    )
+
+
+def _joined(parts: Sequence[CoveredOffsets]) -> list[CoveredOffsets]:
+    """Merge the parts of each partition into one, from the first to the last offset, with what lies between as gaps."""
+    found: dict[tuple[str, int], CoveredOffsets] = {}
+    for part in sorted(parts, key=lambda part: part.first):
+        one = found.get((part.topic, part.partition))
+        if one is not None:
+            between = (range(one.until, part.first),) if part.first > one.until else ()
+            until = max(one.until, part.until)
+            part = replace(part, first=one.first, until=until, open=one.open | part.open, gaps=(*one.gaps, *between))
+        found[part.topic, part.partition] = part
+    return list(found.values())
+
+
+def _run(root: str, noted: Sequence[ServedSettings]) -> tuple[ComparedRun, list[CoveredOffsets]]:
+    """Return what the chains of a root say: the run, and the offsets that it covers."""
+    store = open_store(root)
+    covered, footers, begun = [], [], []
+    for tp, keys in chains(store).items():
+        footer = footer_of(store, keys[-1])
+        head = footer if len(keys) == 1 else footer_of(store, keys[0])
+        footers.append(footer)
+        begun += [head.states_of] if head.states_of else []
+        covered.append(_covered(store, tp, head, footer))
+    of_heads = {footer.config_fingerprint for footer in footers}
+    known = {each.config_fingerprint for each in noted}
+    run = ComparedRun(
+        root,
+        tuple(sorted({footer.model_fingerprint for footer in footers})),
+        tuple(sorted(of_heads | known)),
+        len(footers),
+        tuple(sorted(begun)),
+        tuple(sorted(of_heads - known)),
+    )
+    return run, covered
+
+
+def _covered(store: Store, tp: TopicPartition, first: SegmentFooter, newest: SegmentFooter) -> CoveredOffsets:
+    origin = claims.read_origin(store, tp)
+    begin = first.first if origin is None else origin.offset
+    if (cut := beginning.read(store, tp)) is not None:
+        begin = cut[0].first
+    # Messages whose batch was not complete at the newest segment have no rows yet.
+    open_ = set(newest.pending)
+    # A run that continued from another root does not read again what that root had done.
+    if first.states_of is not None:
+        open_ |= {offset for gap in first.gaps for offset in range(gap.first, gap.until)}
+    return CoveredOffsets(tp.topic, tp.partition, begin, newest.next, frozenset(open_))
+
+
+def _difference(
+    a: ComparedRun,
+    b: ComparedRun,
+    settings: Sequence[SettingDifference],
+    by_stream: Sequence[Row],
+    by_label: Sequence[Row],
+    by_batch: Sequence[Row],
+    by_truth: tuple[ByLabels, Mapping[Place, Accuracies]],
+) -> RunDifference:
+    batches, (by_labels, judged_streams) = {_key(row): row for row in by_batch}, by_truth
+    streams = [_stream(row, batches.get(_key(row), {}), judged_streams.get(_key(row))) for row in by_stream]
+    streams.sort(key=lambda s: (not s.differs, s.topic, s.stream_id or "", s.partition))
+    totals, classes = _totals(by_stream, by_label, by_batch, by_labels.whole), tuple(_classes(by_label))
+    return RunDifference(settings, a, b, totals, by_labels, tuple(streams), classes)
+
+
+def _key(row: Row) -> tuple[str, int, str | None]:
+    return row["topic"], row["partition"], row["stream_id"]
+
+
+def _stream(row: Row, batch: Row, truth: Accuracies | None) -> StreamDifference:
+    return StreamDifference(
+        *_key(row),
+        images=row["images"],
+        differing=row["differing"],
+        relabelled=row["relabelled"],
+        alone=(row["a_alone"], row["b_alone"]),
+        beyond=(row["a_beyond"], row["b_beyond"]),
+        batches=batch.get("batches", 0),
+        batches_differing=batch.get("differing", 0),
+        batches_apart=batch.get("apart", 0),
+        alpha_mean=_ratio(row["apart_sum"], row["adapted"]),
+        alpha_max=row["apart_max"],
+        labelled=truth.images if truth else 0,
+        right=truth.right if truth else (0, 0),
+        forward_equivalents=(
+            _ratio(batch.get("a_passed"), batch.get("a_images")),
+            _ratio(batch.get("b_passed"), batch.get("b_images")),
+        ),
+        first_batch=_first_batch(batch),
+        first_row=_first_row(row),
+    )
+
+
+def _first_batch(batch: Row) -> FirstBatch | None:
+    seen = batch.get("first_batch")
+    if seen is None:
+        return None
+    a, b = (seen[side] if seen[f"{side}_there"] else None for side in "ab")
+    at: int = batch["first_offset"]
+    if a is None or b is None:
+        return FirstBatch(at, (), a, b, last_of_its_run=False)
+    smaller = "b" if b["images"] < a["images"] else "a"
+    cut_short = a["images"] != b["images"] and batch[f"{smaller}_last"] == at
+    return FirstBatch(at, tuple(seen["what"]), a, b, last_of_its_run=cut_short)
+
+
+def _first_row(row: Row) -> FirstRow | None:
+    seen = row["first_row"]
+    if seen is None:
+        return None
+    both = seen["a_there"] and seen["b_there"]
+    pairs: dict[str, Any] = {name: (seen[f"a_{name}"], seen[f"b_{name}"]) for name in ("label", "confidence", "alpha")}
+    return FirstRow(
+        row_id=str(RowId(row["topic"], row["partition"], seen["offset"], seen["index"])),
+        what=tuple(seen["differs"]) if both else (),
+        only_in=None if both else "a" if seen["a_there"] else "b",
+        **pairs,
+    )
+
+
+def _totals(
+    by_stream: Sequence[Row], by_label: Sequence[Row], by_batch: Sequence[Row], truth: Accuracies | None
+) -> Totals:
+    return Totals(
+        images=_sum(by_stream, "images"),
+        differing=_sum(by_stream, "differing"),
+        relabelled=_sum(by_stream, "relabelled"),
+        given_differing=_sum(by_stream, "given_differing"),
+        renumbered=_sum(by_stream, "renumbered"),
+        alone=(_sum(by_stream, "a_alone"), _sum(by_stream, "b_alone")),
+        beyond=(_sum(by_stream, "a_beyond"), _sum(by_stream, "b_beyond")),
+        batches=_sum(by_batch, "batches"),
+        batches_differing=_sum(by_batch, "differing"),
+        batches_apart=_sum(by_batch, "apart"),
+        alpha_mean=_ratio(_sum(by_stream, "apart_sum"), _sum(by_stream, "adapted")),
+        alpha_max=max((row["apart_max"] for row in by_stream if row["apart_max"] is not None), default=None),
+        images_apart=_sum(by_stream, "apart_images"),
+        kappa=_kappa(by_label),
+        labelled=truth.images if truth else 0,
+        accuracy=(truth.accuracy[0].value, truth.accuracy[1].value) if truth else (None, None),
+        forward_equivalents=(
+            _ratio(_sum(by_batch, "a_passed"), _sum(by_batch, "a_images")),
+            _ratio(_sum(by_batch, "b_passed"), _sum(by_batch, "b_images")),
+        ),
+    )
+
+
+def _sum(rows: Iterable[Row], name: str) -> Any:
+    return sum(row[name] or 0 for row in rows)
+
+
+def _ratio(part: float | None, whole: float | None) -> float | None:
+    return float(part) / float(whole) if part is not None and whole else None
+
+
+def _served(by_label: Sequence[Row]) -> list[Row]:
+    """Return the rows of images for which both runs served a label."""
+    return [row for row in by_label if row["a_label"] is not None and row["b_label"] is not None]
+
+
+def _margins(by_label: Sequence[Row]) -> tuple[Mapping[str, int], Mapping[str, int], Mapping[str, int]]:
+    """Return the number of images by class: labelled so by A, by B, and by both."""
+    a: dict[str, int] = {}
+    b: dict[str, int] = {}
+    both: dict[str, int] = {}
+    for row in _served(by_label):
+        one, other, images = row["a_label"], row["b_label"], row["images"]
+        a[one] = a.get(one, 0) + images
+        b[other] = b.get(other, 0) + images
+        if one == other:
+            both[one] = both.get(one, 0) + images
+    return a, b, both
+
+
+def _classes(by_label: Sequence[Row]) -> list[ClassAgreement]:
+    a, b, both = _margins(by_label)
+    return [ClassAgreement(name, a.get(name, 0), b.get(name, 0), both.get(name, 0)) for name in sorted(a.keys() | b)]
+
+
+def _kappa(by_label: Sequence[Row]) -> float | None:
+    """Return Cohen's kappa: the agreement beyond that of chance with the same shares of classes (Cohen, 1960)."""
+    a, b, both = _margins(by_label)
+    images = sum(a.values())
+    by_chance = sum(count * b.get(name, 0) for name, count in a.items()) / max(images, 1) ** 2
+    return (sum(both.values()) / images - by_chance) / (1 - by_chance) if images and by_chance < 1 else None

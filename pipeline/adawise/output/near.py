@@ -1,0 +1,49 @@
+"""Outputs near a folder that holds none, for messages: a name is mistyped more often than an output is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path
+
+from adawise.errors import SettingsError
+from adawise.sink import layout
+from adawise.text import near_match
+
+_MOST = 1_000  # folders that are read
+_ALIKE = 0.6
+
+
+def no_output(root: str, remedy: str = "name the folder that sink.root or -o named") -> SettingsError:
+    """Return the error for a root that no worker ever wrote to."""
+    return SettingsError(f"there is no output of a worker in {root}; {remedy}{did_you_mean(root)}")
+
+
+def did_you_mean(root: str) -> str:
+    """Return the end of a message about a folder that holds no output: the likely output, or "" if there is none.
+
+    That is one of a similar name beside the folder, or the only one within it. Object stores are not searched.
+    """
+    if "://" in root:
+        return ""
+    folder = Path(root)
+    try:
+        beside = {each.name: each for each in _outputs(folder.parent)}
+        name = near_match(folder.name, beside, _ALIKE)
+        near = _outputs(folder) if name is None else [beside[name]]
+    except OSError:
+        return ""
+    return f": did you mean {near[0]}?" if len(near) == 1 else ""
+
+
+def expect_outputs(roots: Iterable[str]) -> None:
+    """Raise SettingsError for a local folder without the document that every output has."""
+    for root in roots:
+        if "://" not in root and not (Path(root) / layout.SINK).is_file():
+            raise no_output(root)
+
+
+def _outputs(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return [each for each in islice(folder.iterdir(), _MOST) if (each / layout.SINK).is_file()]

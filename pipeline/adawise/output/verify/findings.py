@@ -1,0 +1,93 @@
+"""The findings of `verify`, and its questions to a broker: the values that its parts share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Protocol
+
+from adawise.output.finding import Finding
+from adawise.ports import TopicIdentity
+from adawise.records import Gap, TopicPartition
+from adawise.sink.beginning import Beginning
+from adawise.sink.invariant import Offsets
+
+RESTORE = "restore the file from a backup"
+RESTORE_OR_REPAIR = "restore it from a backup, or see what `adawise repair` of this root would do instead"
+DERIVE = "`adawise repair` of this root writes them again, from the segment"
+STALE = (
+    "if no chain has a gap there, its rows were computed again under other names, and `adawise repair` of this root "
+    "moves it away; else restore the segment from a backup"
+)
+LOST_END = (
+    "restore the segments that are missing from a backup; if nobody has lost any, somebody has moved the offsets of "
+    "the group beyond what this root has"
+)
+KEEP = "nothing but a fault of this program's own writes that: keep the folder as it is, and report it"
+
+damage = partial(Finding, "damage")
+"""The finding at a key, with its remedy."""
+
+
+@dataclass(slots=True)
+class ChainReport:
+    """The findings in one partition's chain.
+
+    `messages` were compared with the broker's, `lag` is the number of messages beyond the head. `rows` are those of the
+    segments, and of the `compacted` files that replace deleted segments; `gaps` are offsets that have none on purpose.
+    With `retained`, retention removed what was before the chain's beginning. A chain that began and has no segment yet
+    has neither segments nor compacted files.
+    """
+
+    tp: TopicPartition
+    segments: int = 0
+    compacted: int = 0
+    rows: int = 0
+    pending: int = 0
+    next_offset: int = 0
+    messages: int | None = None
+    lag: int | None = None
+    gaps: list[Gap] = field(default_factory=list)
+    faults: list[Finding] = field(default_factory=list)
+    retained: Beginning | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """True if nothing of the chain exists but the claim of its beginning."""
+        return not self.segments and not self.compacted
+
+
+def joined(gaps: Iterable[Gap]) -> list[Gap]:
+    """Return the gaps in order, with adjacent ones of one reason joined."""
+    found: list[Gap] = []
+    for gap in sorted(gaps):
+        if found and (found[-1].until, found[-1].reason) == (gap.first, gap.reason):
+            found[-1] = found[-1]._replace(until=gap.until)
+        else:
+            found.append(gap)
+    return found
+
+
+class Broken(Exception):
+    """A chain cannot be followed any further. It never leaves the sink."""
+
+    def __init__(self, fault: Finding) -> None:
+        super().__init__(str(fault))
+        self.fault = fault
+
+
+class BrokerLog(Protocol):
+    """The topic as the broker has it now."""
+
+    def identity(self, topic: str) -> TopicIdentity:
+        """Return the identity of the topic. Raises SourceError if there is none, and BrokerUnavailable."""
+
+    def bounds(self, tp: TopicPartition) -> tuple[int, int]:
+        """Return (log start, log end). Raises SourceError if there is no such partition, and BrokerUnavailable."""
+
+    def messages(self, tp: TopicPartition, first: int, until: int) -> tuple[Offsets, Offsets]:
+        """Return the offsets in [first, until), ascending, and their timestamps in milliseconds, -1 for none.
+
+        It is quick if each call for a partition begins where the last one ended. Raises BrokerUnavailable.
+        """

@@ -1,0 +1,118 @@
+"""The proof that a sink is whole: chains, rows, offsets, states, traces, and the topic beside them. It changes nothing.
+
+A chain is walked once, a segment at a time, and each segment is compared with the one before it. That there is no gap
+and no overlap, and that every offset is in rows once, follows from each step (`chain`). The walk holds one segment, the
+states of one partition's streams, and the names of files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from adawise.output.compaction.check import compacted_partitions, foreign_keys
+from adawise.output.consistency import ReadState
+from adawise.output.finding import Finding
+from adawise.output.verify.chain import ChainCheck
+from adawise.output.verify.findings import STALE, Broken, BrokerLog, ChainReport, damage
+from adawise.records import TopicPartition
+from adawise.sink import layout
+from adawise.sink.files import beginnings, is_removed, segment_names
+from adawise.sink.walk import chains
+from adawise.store.store import Store
+
+
+def verify(store: Store, *, contiguous: bool = False, read_state: ReadState | None = None) -> list[Finding]:
+    """Return all faults of all chains and of the files beside them; [] if none. See `walk` for the arguments."""
+    reports = walk(store, contiguous=contiguous, read_state=read_state)
+    return [*(fault for report in reports for fault in report.faults), *strays(store)]
+
+
+def strays(store: Store) -> list[Finding]:
+    """Return the files among the segments, the traces and the compacted files that no chain accounts for."""
+    traces = store.list(layout.TRACES)  # listed before the segments, because a worker writes traces after them
+    segments = store.list(layout.PREDICTIONS)
+    known = {layout.traces_key(key) for key in segments}
+    if not known.issuperset(traces):  # traces that were removed meanwhile with their segments are no strays
+        traces = sorted(set(traces) & set(store.list(layout.TRACES)))
+    begins = beginnings(store) if traces else {}
+    return [
+        *(
+            damage(key, "expected only segments here, but this is none", "move it away")
+            for key in segments
+            if layout.parse_key(key) is None
+        ),
+        *(damage(*said) for said in foreign_keys(store)),
+        *(
+            damage(key, "expected only claims of partitions here, but this is none", "move it away")
+            for key in (*store.list(layout.ORIGINS), *store.list(layout.RETAINED))
+            if layout.parse_origin_key(key) is None and layout.parse_retained_key(key) is None
+        ),
+        *(
+            damage(key, "expected a segment of this name, but there is none", STALE)
+            for key in traces
+            if key not in known and not is_removed(key, begins)
+        ),
+    ]
+
+
+def walk(
+    store: Store,
+    *,
+    contiguous: bool = False,
+    read_state: ReadState | None = None,
+    log: BrokerLog | None = None,
+    committed: Mapping[TopicPartition, int] | None = None,
+    on_segment: Callable[[], object] = lambda: None,
+) -> Iterator[ChainReport]:
+    """Walk every chain that ever began, from its origin to its head; yield one report for each.
+
+    Args:
+        store: the store of the root.
+        contiguous: every offset must be accounted for, because the topic is neither compacted nor transactional;
+            without it, an offset that nothing mentions is taken for a hole of the log.
+        read_state: reads a state; None leaves states unchecked.
+        log: the topic to compare with, if any.
+        committed: the offsets that the root's group had committed before: no chain may end before its own.
+        on_segment: called after each segment.
+
+    Raises:
+        SourceError, BrokerUnavailable: by `log`.
+        StoreUnavailable: the store does not answer.
+    """
+    found = chains(store)
+    for tp in {*compacted_partitions(store), *begun_partitions(store)}:  # also one of which every segment was lost
+        found.setdefault(tp, [])
+
+    def walked(tp: TopicPartition, keys: Sequence[str]) -> ChainReport:
+        chain = ChainCheck(store, tp, contiguous, read_state, log)
+        return _walked(chain, keys, (committed or {}).get(tp), on_segment)
+
+    for tp, keys in sorted(found.items()):
+        report = walked(tp, keys)
+        while report.faults and set(keys) - set(left := _keys(store, tp)):
+            # Retention or a compaction has removed listed files; the chain that is left now is whole by itself.
+            keys, report = left, walked(tp, left)
+        yield report
+
+
+def begun_partitions(store: Store) -> set[TopicPartition]:
+    """Return the partitions whose chain was begun or cut, by the names of the claims."""
+    begun = {tp for key in store.list(layout.ORIGINS) if (tp := layout.parse_origin_key(key)) is not None}
+    return begun | beginnings(store).keys()
+
+
+def _walked(
+    chain: ChainCheck, keys: Sequence[str], committed: int | None, on_segment: Callable[[], object]
+) -> ChainReport:
+    try:
+        chain.begin()
+        for _ in chain.follow(keys):
+            on_segment()
+        chain.end(committed)
+    except Broken as broken:  # the segments after it have nothing to agree with
+        chain.report.faults.append(broken.fault)
+    return chain.report
+
+
+def _keys(store: Store, tp: TopicPartition) -> list[str]:
+    return [layout.segment_key(tp, name) for name in segment_names(store, tp)]

@@ -1,0 +1,140 @@
+"""A dead letter as it is read from the dead-letter topic, and what to send to replay it. Pure.
+
+A replay sends the original back to its topic and, in the same transaction, a receipt into the dead-letter topic: an
+empty record whose header names the dead letter. So each one is replayed once, even if a replay is asked for again.
+Nothing in the topic is trusted, since others may write there too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from adawise.decode.headers import read_stream
+from adawise.publish.dead_letters.letter import OMITTED, ORIGIN, OURS, REPLAYS, TIMESTAMP
+from adawise.records import Message
+
+REPLAYED = "dlq.replayed"  # partition/offset of the dead letter that was sent back
+
+_WHERE = "__connect.errors."
+_UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A record of the dead-letter topic; what its headers lack is None or unknown."""
+
+    record: Message
+    size_bytes: int  # bytes of the original's value
+    said: Mapping[str, bytes] = field(repr=False)  # our headers
+
+    @property
+    def place(self) -> str:
+        """Its partition and offset in the dead-letter topic, which name it."""
+        return f"{self.record.partition}/{self.record.offset}"
+
+    @property
+    def reason(self) -> str:
+        """The reason of the rejection."""
+        return self._text("dlq.reason") or _UNKNOWN
+
+    @property
+    def detail(self) -> str:
+        """The reason in words."""
+        return self._text("dlq.detail") or self._text(f"{_WHERE}exception.message") or ""
+
+    @property
+    def topic(self) -> str | None:
+        """The topic that the original came from."""
+        return self._text(f"{_WHERE}topic")
+
+    @property
+    def partition(self) -> int | None:
+        """The partition of that topic."""
+        return self._number(f"{_WHERE}partition")
+
+    @property
+    def offset(self) -> int | None:
+        """The offset in that partition."""
+        return self._number(f"{_WHERE}offset")
+
+    @property
+    def timestamp_ms(self) -> int:
+        """The original's timestamp; -1 if it has none.
+
+        Dead letters of earlier versions have it as their own timestamp.
+        """
+        stated = self._number(TIMESTAMP)
+        return self.record.timestamp_ms if TIMESTAMP not in self.said else -1 if stated is None else stated
+
+    @property
+    def source(self) -> str:
+        """The topic, partition and offset that the original came from."""
+        return "/".join(_UNKNOWN if part is None else str(part) for part in (self.topic, self.partition, self.offset))
+
+    @property
+    def replays(self) -> int:
+        """The number of times that it had been sent back before it was rejected."""
+        return self._number(REPLAYS) or 0
+
+    @property
+    def message(self) -> tuple[int | None, int | None, int]:
+        """The identity of the original message, with its bytes.
+
+        After a crash or a take-over, one message has several dead letters, all with the same bytes. The bytes are part
+        of the identity, because offsets start again if a topic was deleted and created under the same name.
+        """
+        return self.partition, self.offset, hash((self.record.key, self.record.value))
+
+    @property
+    def is_whole(self) -> bool:
+        """False if the topic could not take the original, so that only its place is known."""
+        return OMITTED not in self.said
+
+    @property
+    def headers(self) -> tuple[tuple[str, bytes | None], ...]:
+        """The original's headers."""
+        return tuple((name, value) for name, value in self.record.headers if not name.startswith(OURS))
+
+    @property
+    def stream(self) -> str | None:
+        r"""The key, or the header `stream-id`; bytes that are not UTF-8 are written as `\xff`."""
+        raw = read_stream(self.record.key, self.headers).stated
+        return raw.decode("utf-8", "backslashreplace") if raw else None
+
+    def without_value(self) -> DeadLetter:
+        """Return a copy without the value, for callers that keep many."""
+        return replace(self, record=replace(self.record, value=None))
+
+    def to_send(self) -> tuple[tuple[str, bytes], ...]:
+        """Return the headers for sending the original back: its own, the number of replays, and its first place."""
+        origin = self.said.get(ORIGIN) or self.source.encode()
+        own = ((name, value or b"") for name, value in self.headers)
+        return (*own, (REPLAYS, b"%d" % (self.replays + 1)), (ORIGIN, origin))
+
+    def receipt(self) -> tuple[tuple[str, bytes], ...]:
+        """Return the headers of the receipt, which records that this dead letter was sent back."""
+        return ((REPLAYED, self.place.encode()),)
+
+    def _text(self, name: str) -> str | None:
+        raw = self.said.get(name)
+        return raw.decode("utf-8", "backslashreplace") if raw else None
+
+    def _number(self, name: str) -> int | None:
+        raw = self.said.get(name, b"")[:20]
+        return int(raw) if raw.isdigit() else None
+
+
+def read_letter(record: Message) -> DeadLetter:
+    """Read any record as a dead letter. If a header occurs several times, the last one counts."""
+    said = {name: value or b"" for name, value in record.headers if name.startswith(OURS)}
+    return DeadLetter(record, len(record.value or b""), said)
+
+
+def receipt_for(record: Message) -> tuple[int, int] | None:
+    """Return (partition, offset) of the dead letter that the record is a receipt for; None if it is no receipt."""
+    raw = dict(record.headers).get(REPLAYED)
+    partition, _, offset = (raw or b"").partition(b"/")
+    if record.value or not partition.isdigit() or not offset.isdigit():
+        return None
+    return int(partition[:20]), int(offset[:20])

@@ -1,0 +1,185 @@
+"""The web application: probes, metrics, the page and its events, and a login. It is read-only.
+
+`page_app` needs only a provider of rows, so that every command with such rows can show the page. A worker adds probes
+and metrics.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from functools import cache, partial
+from pathlib import Path
+from urllib.parse import parse_qs
+
+import structlog
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from adawise.watch.health import ProbeAnswer
+from adawise.watch.row import Provider
+from adawise.watch.web.access import COOKIE, COOKIE_S, METRICS_PATH, Access, Guard
+from adawise.watch.web.exposition import Exposition
+from adawise.watch.web.feed import EventFeed, TooManyViewers
+
+_HERE = Path(__file__).parent
+_COLOURS = _HERE.parent / "page" / "colours.css"
+_LONGEST_FORM = 4_096
+_FORM_S = 5.0
+_log = structlog.get_logger("http")
+
+Probe = Callable[[], ProbeAnswer]
+
+
+def page_app(
+    feed: EventFeed,
+    provider: Provider,
+    access: Access,
+    *,
+    probes: Mapping[str, Probe] | None = None,
+    exposition: Exposition | None = None,
+    each_turn: Callable[[], object] = lambda: None,
+    turn_s: float = 0.5,
+) -> ASGIApp:
+    """Return the ASGI application.
+
+    Args:
+        feed: events of the page.
+        provider: source of the pictures.
+        access: access rules.
+        probes: functions that answer the probes, by path.
+        exposition: answers /metrics; None if there are no metrics.
+        each_turn: function that is called every `turn_s` seconds in the application's thread.
+        turn_s: seconds between two calls of `each_turn`.
+    """
+    assets = _assets()
+
+    @asynccontextmanager
+    async def running(_app: Starlette) -> AsyncIterator[None]:
+        turning = asyncio.ensure_future(_turn(each_turn, turn_s))
+        yield
+        turning.cancel()
+
+    def asset(request: Request) -> Response:
+        body, kind, tag = assets[request.url.path.rpartition("/")[2] or "live.html"]
+        headers = {"etag": tag, "cache-control": "no-cache"}
+        if request.headers.get("if-none-match") == tag:
+            return Response(status_code=304, headers=headers)
+        return Response(body, media_type=kind, headers=headers)
+
+    def metrics(request: Request) -> Response:
+        if exposition is None:
+            return PlainTextResponse("there are no metrics here\n", 404)
+        body, kind = exposition.answer(request.headers.get("accept", ""))
+        return Response(body, headers={"content-type": kind})
+
+    def picture(request: Request) -> Response:
+        found = provider.picture(request.query_params.get("of", ""))
+        if found is None:
+            return PlainTextResponse("there is no picture of it\n", 404)
+        return Response(found, media_type="image/jpeg")
+
+    async def events(request: Request) -> Response:
+        if request.method == "HEAD":  # answered at once: the stream itself never ends
+            return Response(media_type="text/event-stream")
+        try:
+            queue = feed.enter()
+        except TooManyViewers:
+            return PlainTextResponse("too many browsers look at this page\n", 503, headers={"retry-after": "10"})
+        return StreamingResponse(
+            feed.events(queue),
+            media_type="text/event-stream",
+            headers={"x-accel-buffering": "no"},  # else nginx would buffer a response that never ends
+        )
+
+    def login(status: int) -> Response:
+        return Response(assets["login.html"][0], status, media_type="text/html")
+
+    async def log_in(request: Request) -> Response:
+        given = await _form_token(request)
+        if given is None or not access.is_token(given):
+            return login(403)
+        answer = RedirectResponse("./", 303)
+        secure = request.url.scheme == "https"
+        answer.set_cookie(
+            COOKIE, access.cookie(), max_age=COOKIE_S, httponly=True, samesite="strict", secure=secure, path="/"
+        )
+        return answer
+
+    routes = [
+        *(Route(path, partial(_probed, probe)) for path, probe in (probes or {}).items()),
+        Route(METRICS_PATH, _in_loop(metrics)),
+        *(Route(path, _in_loop(asset)) for path in ("/", "/live.css", "/live.js", "/icon.svg")),
+        Route("/events", events),
+        Route("/picture", _in_loop(picture)),
+        Route("/login", log_in, methods=["POST"]),
+    ]
+    return Guard(Starlette(routes=routes, lifespan=running), access, login)
+
+
+async def _probed(probe: Probe, _request: Request) -> Response:
+    answer = probe()
+    told = {
+        "status": answer.status,
+        "phase": answer.phase.value,
+        "phase_seconds": round(answer.phase_s, 1),
+        "reasons": list(answer.reasons),
+    }
+    return JSONResponse(told, 200 if answer.ok else 503)
+
+
+def _in_loop(answer: Callable[[Request], Response]) -> Callable[[Request], object]:
+    """Make a handler run in the event loop's thread, which owns the state of the worker.
+
+    Starlette runs plain functions in a thread pool, but coroutines in the loop.
+    """
+
+    async def answering(request: Request) -> Response:
+        return answer(request)
+
+    return answering
+
+
+async def _turn(each_turn: Callable[[], object], turn_s: float) -> None:
+    """Call `each_turn` every `turn_s` seconds; log its first failure alone."""
+    failed = False
+    while True:
+        await asyncio.sleep(turn_s)
+        try:
+            each_turn()
+        except Exception:  # noqa: BLE001 - a fault of the page must not affect the worker
+            if not failed:
+                _log.exception("page_fell_behind", note="told once; the worker itself goes on")
+            failed = True
+
+
+async def _form_token(request: Request) -> str | None:
+    """Return the field `token` of a form; None if it is missing, the form is too long or does not come in time."""
+    body = b""
+    with suppress(TimeoutError, ClientDisconnect):
+        async with asyncio.timeout(_FORM_S):
+            async for part in request.stream():
+                body += part
+                if len(body) > _LONGEST_FORM:
+                    return None
+            return next(iter(parse_qs(body.decode("utf-8", "replace")).get("token", [])), None)
+    return None
+
+
+@cache
+def _assets() -> dict[str, tuple[bytes, str, str]]:
+    """Return (body, media type, ETag) of each static file, by its name."""
+    page = _HERE / "page"
+    bodies = {
+        "live.html": ((page / "live.html").read_bytes(), "text/html"),
+        "login.html": ((page / "login.html").read_bytes(), "text/html"),
+        "live.js": ((page / "live.js").read_bytes(), "text/javascript"),
+        "icon.svg": ((page / "icon.svg").read_bytes(), "image/svg+xml"),
+        "live.css": (_COLOURS.read_bytes() + (page / "live.css").read_bytes(), "text/css"),
+    }
+    return {name: (body, kind, f'"{hashlib.sha256(body).hexdigest()[:16]}"') for name, (body, kind) in bodies.items()}

@@ -1,0 +1,63 @@
+"""The options of `adawise cameras`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pydantic import Field
+from pydantic_settings import CliPositionalArg, CliToggleFlag
+from typing_extensions import override
+
+from adawise.cli.command import BROKER, Command, all_but
+from adawise.settings.group import Location
+
+
+class CamerasCommand(Command):
+    """Read cameras until stopped, and send their frames to the topic: RTSP, HTTP, devices and videos.
+
+    A file names them. Each is read by a process of its own, and connected to again when it breaks, stalls or is
+    refused. SIGHUP reads the file again: cameras that did not change go on. SIGTERM or Ctrl-C sends what is there and
+    ends.
+    """
+
+    name = "cameras"
+    groups = (*BROKER, "kafka.topic", "decode.max_message_bytes", *all_but("http", "max_streams", "max_cameras"), "log")
+    examples = (
+        ("try each once, and start nothing", "cameras cameras.toml --check"),
+        ("read them until stopped", "cameras cameras.toml"),
+        ("into a topic that is made if there is none", "cameras cameras.toml --kafka.topic yard --create-topic"),
+    )
+
+    file: CliPositionalArg[Location] = Field(description="TOML file with a table [camera.NAME] for each camera")
+    check: CliToggleFlag[bool] = Field(default=False, description="try each camera once, say what came, and end")
+    create_topic: CliToggleFlag[bool] = Field(default=False, description="create the topic if there is none")
+    partitions: int = Field(default=4, ge=1, le=10_000, description="partitions of a topic that is created")
+
+    @classmethod
+    @override
+    def is_service(cls, options: Mapping[str, Any]) -> bool:
+        """Return True unless --check was given, which tries each camera once and ends."""
+        return not options.get("check")
+
+    @classmethod
+    @override
+    def problems(cls, options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """Yield options that would have no effect."""
+        if "partitions" in options and "create_topic" not in options:
+            yield "partitions", "it has a use only with --create-topic; add that, or leave this out"
+        if "create_topic" in options and "check" in options:
+            yield "create_topic", "--check looks at cameras alone, and sends nothing; leave one of them out"
+
+    @override
+    def call(self) -> int:
+        """Read the cameras until stopped, or only try each of them."""
+        from adawise.app.signals import INTERRUPTED, ended_at_once
+
+        # An interrupted check must not return 0, which says that each camera gave a frame.
+        with ended_at_once(INTERRUPTED if self.check else 0):
+            from adawise_cameras.cli.run import check, read_until_stopped
+
+        if self.check:
+            return check(self.settings, self.file)
+        return read_until_stopped(self.settings, self.file, create_topic=self.create_topic, partitions=self.partitions)

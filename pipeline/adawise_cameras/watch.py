@@ -1,0 +1,281 @@
+"""The thread of one camera: it connects, takes frames, and reconnects when the stream breaks, stalls or is refused.
+
+A failure here affects this camera alone. A camera that was well for a minute is tried again within a second when it
+breaks. One that was not is tried less and less often, but never given up: its fault may be mended.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Protocol
+
+import structlog
+
+from adawise.decode.headers import written_headers
+from adawise.watch.board import SourceBoard
+from adawise.watch.sources import LiveSources
+from adawise.worker.backoff import Backoff
+from adawise_cameras import wire
+from adawise_cameras.backlog import Backlog, FrameRecord
+from adawise_cameras.camera import CameraSpec
+from adawise_cameras.clock import WRONG_US
+from adawise_cameras.wire import CameraFrame, ClockOff, Drop, Dropped, End, Ended, Opened, Told
+
+_log = structlog.get_logger("cameras")
+
+HEALTHY_S = 60.0
+SAYS_WHY_S = 2.0
+"""The time beyond `timeout_s` that a reader gets: if it notices the silence itself, it gives the cause."""
+
+_LEAST_SPREAD = 0.5
+_SAID_AGAIN_S = 600.0
+_DROPS_TOLD_S = 60.0
+_CLOCK_HEADER = "clock"  # sent as `meta-clock`
+_DROPPED = {Drop.DAMAGED: "damaged", Drop.TOO_LARGE: "too_large"}
+BEHIND = "behind"
+"""The reason of a frame that was dropped because the broker did not take it in time."""
+
+
+class Connection(Protocol):
+    """The interface of `adawise_cameras.child.Child`."""
+
+    def next(self, timeout_s: float) -> Told:
+        """Return the next report; raise `wire.Silence`."""
+
+    def kill(self) -> None:
+        """Make `next` return soon; any thread may call it."""
+
+    def close(self) -> None:
+        """Close the connection."""
+
+
+def no_process(error: OSError) -> str:
+    """Return why a camera is not read, if no process could be started for it."""
+    return (
+        f"no process could be started for it: {error.strerror}. If it stays, raise the limits of processes and files."
+    )
+
+
+@dataclass(slots=True)
+class _Drops:
+    """The frames that were dropped and are not in the log yet."""
+
+    count: int = 0
+    told_s: float = -_DROPS_TOLD_S
+
+
+class Watch:
+    """A thread that reads one camera into its backlog, from `start` to `stop`.
+
+    Args:
+        camera: the camera to read.
+        topic: the topic of its frames.
+        backlog: the queue of its frames.
+        board: gets the events.
+        connect: opens a connection.
+        former: the watch that read the camera until now, and has ended: times go on from its last.
+        clock: monotonic seconds, for waits.
+    """
+
+    def __init__(
+        self,
+        camera: CameraSpec,
+        topic: str,
+        backlog: Backlog,
+        board: SourceBoard,
+        *,
+        connect: Callable[[CameraSpec], Connection],
+        former: Watch | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.camera, self.backlog = camera, backlog
+        self._topic, self._board, self._connect, self._clock = topic, board, connect, clock
+        self._stopping = threading.Event()
+        self._open: Connection | None = None
+        self._lock = threading.Lock()  # between `stop` and a connection that is just being made
+        self._backoff = Backoff(lambda: random.uniform(_LEAST_SPREAD, 1.0))
+        self._last_us: int = former._last_us if former is not None else 0
+        self._said, self._said_s = "", 0.0
+        self._drops = _Drops()
+        self._is_frozen = False
+        self._is_clock_off, self._clock_told_s = False, -_SAID_AGAIN_S
+        self._thread = threading.Thread(target=self._run, name=f"camera {camera.stream_id}", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Make the thread end soon, and return at once."""
+        self._stopping.set()
+        with self._lock:
+            if self._open is not None:
+                self._open.kill()
+
+    def join(self) -> None:
+        """Wait for the thread's end, after `stop`."""
+        self._thread.join()
+
+    @property
+    def is_over(self) -> bool:
+        """True once the thread has ended, as at the end of a video."""
+        return self._thread.ident is not None and not self._thread.is_alive()
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            self._is_frozen = False
+            try:
+                ended = self._connection()
+            except Exception:  # noqa: BLE001 - a fault of ours costs this connection, and no other camera
+                _log.exception("camera_watch_failed", camera=self.camera.stream_id)
+                ended = Ended("a fault of this program, see the log. Report it.", End.FAILED)
+            if self._stopping.is_set():
+                return
+            if ended.end == End.REACHED:
+                self._board.tell(LiveSources.end, self.camera.stream_id)
+                _log.info("video_ended", camera=self.camera.stream_id)
+                return
+            self._failed(ended)
+
+    def _failed(self, ended: Ended) -> None:
+        now_s, camera = self._clock(), self.camera
+        wait_s = self._backoff.failed(now_s)
+        self._board.tell(LiveSources.fail, camera.stream_id, ended.why, ended.end == End.REFUSED)
+        if ended.why != self._said or now_s - self._said_s >= _SAID_AGAIN_S:
+            self._said, self._said_s = ended.why, now_s
+            _log.warning(
+                "camera_failed",
+                camera=camera.stream_id,
+                source=camera.address.shown,
+                why=ended.why,
+                refused=ended.end == End.REFUSED,
+                wait_s=round(wait_s, 1),
+            )
+        self._stopping.wait(wait_s)
+
+    def _connection(self) -> Ended:
+        """Take the frames of one connection until it ends; return how it ended."""
+        camera = self.camera
+        self._board.tell(LiveSources.connect, camera.stream_id)
+        try:
+            connection = self._connect(camera)
+        except OSError as error:
+            return Ended(no_process(error), End.FAILED)
+        with self._lock:
+            self._open = connection
+        try:
+            if self._stopping.is_set():
+                return Ended("", End.FAILED)
+            return self._taken(connection)
+        except wire.Silence:
+            return Ended(f"no frame for {camera.timeout_s:g} s (timeout_s). Is the camera on?", End.FAILED)
+        finally:
+            with self._lock:
+                self._open = None
+            connection.close()
+
+    def _taken(self, connection: Connection) -> Ended:
+        camera, number = self.camera, 0
+        began_s = self._clock()
+        session = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+        while True:
+            told = connection.next(camera.timeout_s + SAYS_WHY_S)
+            match told:
+                case Ended():
+                    return told
+                case Opened(what):
+                    self._board.tell(LiveSources.open, camera.stream_id, what)
+                    self._said = ""
+                    _log.info("camera_connected", camera=camera.stream_id, source=camera.address.shown, what=what)
+                case Dropped(reason):
+                    self._board.tell(LiveSources.drop, camera.stream_id, _DROPPED[reason])
+                    self._tell_dropped(1, _DROPPED[reason])
+                case ClockOff(off_us):
+                    self._tell_clock(off_us)
+                case CameraFrame():
+                    self._take(told, f"{session}-{number}")
+                    number += 1
+            if self._clock() - began_s >= HEALTHY_S:
+                self._backoff.succeeded()
+
+    def _take(self, frame: CameraFrame, frame_id: str) -> None:
+        camera = self.camera
+        taken_us = self._time(frame.taken_us)
+        self._board.tell(LiveSources.come, camera.stream_id, taken_us / 1e6, frame.data, frame.is_same)
+        self._tell_frozen()
+        headers = written_headers("image/jpeg", taken_us, frame_id, meta={_CLOCK_HEADER: frame.clock})
+        record = FrameRecord(
+            topic=self._topic,
+            stream_id=camera.stream_id,
+            value=frame.data,
+            taken_us=taken_us,
+            headers=tuple(headers),
+            given_up=self._given_up,
+        )
+        if dropped := self.backlog.put(record, self._stopping.is_set):
+            self._board.tell(LiveSources.drop, camera.stream_id, BEHIND, dropped)
+            self._tell_dropped(dropped, BEHIND)
+
+    def _time(self, taken_us: int) -> int:
+        """Return the time to send a frame with: never before the last frame's, as batches are closed by it.
+
+        After a step back by more than a minute, the last time was of a wrong clock. It must not hold all later times
+        for as long as it was ahead.
+        """
+        back_us = self._last_us - taken_us
+        if back_us > WRONG_US:
+            _log.warning(
+                "camera_clock_set_back",
+                camera=self.camera.stream_id,
+                seconds=round(back_us / 1e6, 1),
+                note="times of its frames go on from the earlier time",
+            )
+            self._last_us = taken_us
+        self._last_us = max(taken_us, self._last_us)
+        return self._last_us
+
+    def _tell_clock(self, off_us: int) -> None:
+        """Show whether the camera's clock is used, and log each change, but not a relapse within ten minutes."""
+        camera, is_off, now_s = self.camera.stream_id, off_us != 0, self._clock()
+        self._board.tell(LiveSources.misdate, camera, off_us / 1e6)
+        if is_off == self._is_clock_off or now_s - self._clock_told_s < _SAID_AGAIN_S * is_off:
+            return
+        self._is_clock_off = is_off
+        if is_off:
+            self._clock_told_s = now_s
+            _log.warning(
+                "camera_clock_refused",
+                camera=camera,
+                seconds_ahead=round(off_us / 1e6, 1),
+                note="its frames have the times of their place in the stream, by this machine's clock",
+            )
+        else:
+            _log.info("camera_clock_accepted", camera=camera)
+
+    def _given_up(self) -> None:
+        """Count a frame that the topic does not take; called by the thread that sends."""
+        reason = _DROPPED[Drop.TOO_LARGE]
+        self._board.tell(LiveSources.drop, self.camera.stream_id, reason)
+        self._tell_dropped(1, reason)
+
+    def _tell_frozen(self) -> None:
+        with self._board.look() as sources:
+            frozen_s = sources.cameras[self.camera.stream_id].frozen_s(sources.now_s, sources.policy)
+        if frozen_s and not self._is_frozen:
+            _log.warning("picture_repeated", camera=self.camera.stream_id, seconds=round(frozen_s, 1))
+        elif self._is_frozen and not frozen_s:
+            _log.info("picture_changed", camera=self.camera.stream_id)
+        self._is_frozen = bool(frozen_s)
+
+    def _tell_dropped(self, count: int, reason: str) -> None:
+        """Log dropped frames, once a minute at most."""
+        drops, now_s = self._drops, self._clock()
+        drops.count += count
+        if now_s - drops.told_s >= _DROPS_TOLD_S:
+            _log.warning("camera_frames_dropped", camera=self.camera.stream_id, frames=drops.count, reason=reason)
+            drops.count, drops.told_s = 0, now_s

@@ -1,0 +1,1 @@
+"""The commands `drift` and `diff`."""

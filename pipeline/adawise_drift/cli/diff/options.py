@@ -1,0 +1,56 @@
+"""The options of `adawise diff`, which compares two runs."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+from pydantic_settings import CliPositionalArg, CliToggleFlag
+
+from adawise.cli.command import LABEL_WITHIN, LABELS, Command, json_flag
+from adawise.settings.group import Location
+
+
+def _names(value: str) -> str:
+    """Return names separated by commas unchanged. Raise ValueError if one is empty or is there twice."""
+    given = [name.strip() for name in value.split(",")]
+    if not all(given) or len(set(given)) != len(given):
+        raise ValueError("a name is empty or there twice")
+    return value
+
+
+class DiffCommand(Command):
+    """Prove that two runs over the same messages are equal, bit by bit, or show where and by how much they part.
+
+    The settings that differ are named first, with the values of both. Rows are compared by their identity, batches by
+    the message that they begin with, in all that both runs have read. For each stream: the first batch that differs
+    and what differs there first, how far the alphas are apart, which predictions changed, and how far classes agree.
+    With labels it says which is right more often on the same images, with an interval. Ends with code 0 if the runs
+    are equal, 3 if not. It changes nothing.
+    """
+
+    name = "diff"
+    runs = "adawise_drift.cli.diff.run:diff"
+    examples = (
+        ("is the replay what the live run was?", "diff runs/yard runs/again"),
+        ("for another program; what only one run has counts, too", "diff runs/yard runs/again --whole --json"),
+        ("which is better, by labels that came later", "diff runs/yard runs/grid --labels labels.csv"),
+        ("of two cameras", "diff runs/yard s3://bucket/grid --streams gate,hall"),
+        ("of a run that went on under another root", "diff runs/yard,runs/yard-2 runs/again"),
+    )
+
+    root_a: CliPositionalArg[Location] = Field(
+        description="folder or s3://BUCKET/PREFIX of a run, or several that are one run together, separated by commas"
+    )
+    root_b: CliPositionalArg[Location] = Field(description="folder or s3://BUCKET/PREFIX of the other, likewise")
+    streams: Annotated[str, AfterValidator(_names)] | None = Field(
+        default=None,
+        description="only these streams; none: all",
+        json_schema_extra={"metavar": "A,B", "expected": "names separated by commas, each once"},
+    )
+    labels: Location | None = LABELS
+    label_within: float = LABEL_WITHIN
+    whole: CliToggleFlag[bool] = Field(
+        default=False, description="rows that one run alone has are a difference even where the other did not read"
+    )
+    as_json: CliToggleFlag[bool] = json_flag("print what was found as JSON")

@@ -1,0 +1,107 @@
+"""The options of `adawise drift`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pydantic import Field
+from pydantic_settings import CliPositionalArg, CliToggleFlag
+from typing_extensions import override
+
+from adawise.cli.command import LABEL_WITHIN, LABELS, ROOTS_SCHEMA, Command, Roots, all_but, json_flag, optional
+from adawise.settings.group import FilePath, Location, Text
+from adawise.settings.moments import MOMENT_SCHEMA, Moment
+from adawise.settings.recording import DAYS_SCHEMA, Days
+
+
+class DriftCommand(Command):
+    """Say when, on which camera and how far alpha moved, what else changed then, and whether adapting it helped.
+
+    Reads what a worker or a replay wrote, and changes nothing. -o writes one HTML file that opens offline. With labels
+    what was served is compared with zero-shot, fine-tuned, alpha 0.5 and the best fixed alpha; without them there are
+    estimates. Needs the extra `report` (pip install 'adawise[report]').
+    """
+
+    name = "drift"
+    runs = "adawise_drift.cli.drift.run:drift"
+    groups = ("model.card", "model.classes", "search.objective", *all_but("decode", "threads"), "log")
+    examples = (
+        ("the last day, in the terminal", "drift runs/yard --since 1d"),
+        ("a page, with frames of a recording and labels", "drift runs/yard -o yard.html --recording recordings/yard"),
+        (
+            "for a nightly job: code 3 if something happened that the last 28 days do not know",
+            "drift runs/yard --since 1d --baseline yard.baseline --fail-if 'events>0' --json",
+        ),
+        ("the same, told to whom alerts go", "drift runs/yard --since 1d --alertmanager http://127.0.0.1:9093"),
+        (
+            "of cameras in two countries",
+            "drift runs/yard --since 1d --baseline yard.baseline --time-zone Europe/Berlin,osaka-*=Asia/Tokyo",
+        ),
+        ("of cameras that moved to another cluster on the way", "drift runs/yard runs/yard-2 -o yard.html"),
+        ("against what another alpha would have served", "drift runs/yard --against runs/half --labels labels.csv"),
+    )
+
+    root: CliPositionalArg[Roots] = Field(
+        description="folder or s3://BUCKET/PREFIX that a worker wrote, or several that are taken for one",
+        json_schema_extra=ROOTS_SCHEMA,
+    )
+    output: FilePath | None = optional(
+        "HTML file to write; it is replaced if it is there", "output", "o", metavar="FILE"
+    )
+    streams: Text | None = optional("cameras, separated by commas; none: all", metavar="A,B")
+    since: Moment | None = optional("nothing before it", **MOMENT_SCHEMA)
+    until: Moment | None = optional("nothing from it on", **MOMENT_SCHEMA)
+    reference: Days | None = optional(
+        "how long before --since is learned from (daily cycles, noise, mixes of classes), while what is told is of "
+        "--since on; none: nothing, or 28d for a new --baseline",
+        **DAYS_SCHEMA,
+    )
+    baseline: FilePath | None = optional(
+        "file that keeps what was learned, so that only what came since is read: made if it is not there, and brought "
+        "up to date",
+        metavar="FILE",
+    )
+    time_zone: Text | None = optional(
+        "zone whose clocks days and nights go by, so that they stay what they are when summer time begins: one for all "
+        "cameras, and CAMERA=ZONE for some (names with wildcards), separated by commas; none: UTC",
+        metavar="ZONES",
+    )
+    known: FilePath | None = optional(
+        "TOML file of maintenance windows and of events that were seen to: [[known]] tables with why, since and until "
+        "or daily (by --time-zone, or a time_zone of its own), streams, measures; these are told and no alarm",
+        metavar="FILE",
+    )
+    smallest: float = Field(default=0.1, gt=0, le=1, description="smallest change of alpha that is looked for")
+    recording: FilePath | None = optional(
+        "recording of the same topic, for frames before and after a change", metavar="FOLDER"
+    )
+    labels: Location | None = LABELS
+    label_within: float = LABEL_WITHIN
+    against: Text | None = optional(
+        "outputs of replays of the same images by other alphas, separated by commas", metavar="ROOTS"
+    )
+    plots: FilePath | None = optional(
+        "folder for figures as PNG and SVG: all cameras, the eight that drifted most, if it helped", metavar="FOLDER"
+    )
+    fail_if: Text | None = optional(
+        "end with code 3 if a camera is beyond one of these limits, separated by commas", metavar="LIMITS"
+    )
+    alertmanager: Text | None = optional(
+        "address of an Alertmanager that gets an alert for each incident that is more than noted", metavar="URL"
+    )
+    as_json: CliToggleFlag[bool] = json_flag("print what was found as JSON")
+
+    @classmethod
+    @override
+    def uses(cls, options: Mapping[str, Any]) -> frozenset[str]:
+        """Return the log's group alone: no model is loaded; card and objective only say what is normal."""
+        return frozenset({"log"})
+
+    @classmethod
+    @override
+    def problems(cls, options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """See `adawise_drift.cli.drift.request`."""
+        from adawise_drift.cli.drift.request import problems
+
+        return problems(options)

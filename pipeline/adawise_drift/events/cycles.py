@@ -1,0 +1,108 @@
+"""Daily cycles that begin, end or change: how much of the camera's own day each day has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import UTC, tzinfo
+from itertools import pairwise
+
+import numpy as np
+
+from adawise.labels.arrays import Floats, Integers
+from adawise_drift.changes.clocks import local_us, utc_us
+from adawise_drift.changes.cycle import by_day
+from adawise_drift.changes.find import Change, Sensitivity, find_changes
+from adawise_drift.changes.times import DAY_US, HOUR_US
+from adawise_drift.events.result import Shape
+
+_LEAST_DAYS = 10
+_SETTLE_DAYS = 5  # that a cycle must have been there, and not
+_LEAST_HOURS = 8  # of a day that says something
+_GONE = 0.25  # of the swing: what may be left where there is no cycle
+_HELD = 0.75  # of days that are on the side of their own level
+_EXPLAINED = 0.5  # of the variance within days: what one shape must explain
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cycles:
+    """`changes`: of the swing, peak to peak. `part`: `[points]`, what the cycle adds; 0 without changes."""
+
+    part: Floats
+    changes: tuple[Change, ...]
+
+    @property
+    def is_known(self) -> bool:
+        """Whether it began or ended, so that `part` has it as it was."""
+        return bool(self.changes)
+
+    def explains(self, change: Change) -> bool:
+        """Return whether a swing explains a change: nights that become dark change the mean of days, too."""
+        return any(
+            abs(change.time_us - swing.time_us) <= 1.5 * DAY_US and abs(change.size) < 0.75 * abs(swing.size)
+            for swing in self.changes
+        )
+
+
+def named(swing: Change) -> Shape:
+    """Return the shape of a change of a swing: begun and ended where little of it is left on one side."""
+    less, more = sorted((abs(swing.before), abs(swing.after)))
+    if less > _GONE * more:
+        return "cycle changed"
+    return "cycle begun" if abs(swing.after) == more else "cycle ended"
+
+
+def cycles(time_us: Integers, values: Floats, sensitivity: Sensitivity, zone: tzinfo = UTC) -> Cycles:
+    """Return where the swing of a daily cycle came, went or changed; nothing of fewer than ten days."""
+    nothing = Cycles(np.zeros(len(values)), ())
+    if not len(values) or time_us[-1] - time_us[0] < _LEAST_DAYS * DAY_US:
+        return nothing
+    first_day, days = by_day(time_us, values, zone)
+    seen = np.isfinite(days)
+    kept = np.flatnonzero(seen.sum(axis=1) >= _LEAST_HOURS)
+    if len(kept) < _LEAST_DAYS:
+        return nothing
+    known = np.where(seen, days, 0.0)[kept]
+    shape = np.linalg.svd(known, full_matrices=False)[2][0]
+    score = known @ shape / np.maximum((seen[kept] * shape**2).sum(axis=1), 0.1)
+    shape, score = shape * np.sign(np.median(score) or 1.0), score * np.sign(np.median(score) or 1.0)
+    total, explained = (known**2).sum(), ((score[:, None] * shape * seen[kept]) ** 2).sum()
+    if not total or explained < _EXPLAINED * total:
+        return nothing
+    wide = float(np.ptp(shape))
+    swing: Floats = score * wide
+    middle_us = ((first_day + kept) * DAY_US + DAY_US // 2).astype(np.int64)
+    least = 3.0 * sensitivity.smallest
+    found = find_changes(
+        middle_us,
+        swing,
+        sensitivity=Sensitivity(least, least / 4.0, 1.5, 6.0, _SETTLE_DAYS, 6.0, cycle=1.0, ramp=len(swing) + 1),
+    )
+    bounds = [0, *(change.index for change in found), len(swing)]
+    parts = [swing[a:b] for a, b in pairwise(bounds)]
+    told = []
+    for change, before, after in zip(found, parts[:-1], parts[1:], strict=True):
+        usual = float(np.median(before)), float(np.median(after))
+        middle, way = sum(usual) / 2.0, np.sign(usual[1] - usual[0])
+        held = [float(np.mean((side - middle) * sign * way > 0)) for side, sign in ((before, -1.0), (after, 1.0))]
+        if abs(usual[1] - usual[0]) >= least and min(held) >= _HELD:
+            told.append(
+                replace(
+                    change,
+                    time_us=utc_us(change.time_us - DAY_US // 2, zone),
+                    end_us=utc_us(change.time_us - DAY_US // 2, zone),
+                    before=usual[0],
+                    after=usual[1],
+                    interval_us=(
+                        utc_us(change.interval_us[0] - DAY_US // 2, zone),
+                        utc_us(change.interval_us[1] + DAY_US // 2, zone),
+                    ),
+                )
+            )
+    if not told:
+        return nothing
+    level = np.concatenate([np.full(len(part), np.median(part)) for part in parts]) / wide
+    shown_us = local_us(time_us, zone)
+    day = np.clip(np.searchsorted(kept, shown_us // DAY_US - first_day, side="right") - 1, 0, len(kept) - 1)
+    around = np.concatenate([shape[-1:], shape, shape[:1]])
+    phase = (shown_us % DAY_US) / HOUR_US
+    return Cycles(level[day] * np.interp(phase, np.arange(-1, 25) + 0.5, around), tuple(told))

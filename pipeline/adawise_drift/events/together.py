@@ -1,0 +1,228 @@
+"""Cameras that move together: a common cause (weather, light, a model) is likelier there than a fault of one.
+
+What counts are moves in one direction at one time. How many of them chance brings is known from worlds in which each
+camera keeps its own moves, and has them at another time: the fleet's history, with every camera shifted by a draw of
+its own. Of fleets of independent cameras at most 5 % have a group at all (`python -m tools.bench together`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from scipy.special import pdtrc
+
+from adawise.labels.arrays import Flags, Floats, Integers
+from adawise_drift.events.result import CameraChange, CameraGroup, DriftEvent
+
+_WORLDS, _FEWEST = 400, 100  # the fewest where so much coincides that each of them takes long
+_PAIRS = 50_000  # of moves that coincide, from which on there are fewer worlds
+_EACH = 0.02  # of the worlds have as much evidence: of many at once, or of two again and again
+_ALIKE = 0.5  # of the cameras of two moments (Jaccard), by which they are of one group
+
+
+@dataclass(frozen=True, slots=True)
+class _Moves:
+    """All changes of all cameras; arrays `[moves]`: camera's number, direction, middle and half of the interval."""
+
+    camera: Integers
+    up: Flags
+    middle_us: Floats
+    half_us: Floats
+
+    def alike(self, middle_us: Floats, near_us: float) -> Integers:
+        """Return `[pairs, 2]`: moves of two cameras in one direction whose intervals nearly meet; each both ways."""
+        order = np.argsort(middle_us, kind="stable")
+        at = middle_us[order]
+        reach = self.half_us[order] + near_us
+        last = np.searchsorted(at, at + reach + self.half_us.max(initial=0.0), side="right")
+        count = last - np.arange(len(at)) - 1
+        first = np.repeat(np.arange(len(at)), count)
+        second = np.arange(len(first)) - np.repeat(np.cumsum(count) - count, count) + first + 1
+        meet = at[second] - at[first] <= reach[first] + self.half_us[order[second]]
+        one, other = order[first[meet]], order[second[meet]]
+        kept = (self.up[one] == self.up[other]) & (self.camera[one] != self.camera[other])
+        pairs = np.stack([one[kept], other[kept]], axis=1)
+        return np.concatenate([pairs, pairs[:, ::-1]])
+
+    def evidence(self, pairs: Integers, chance: _Expected) -> _Evidence:
+        """Return how little chance explains of what coincides."""
+        cameras = chance.counts.shape[1]
+        met = np.unique(pairs[:, 0] * cameras + self.camera[pairs[:, 1]])
+        move, other = np.divmod(met, cameras)
+        at_once = np.bincount(move, minlength=len(self.camera))
+        codes, times = np.unique(self.camera[move] * cameras + other, return_counts=True)
+        both = np.stack(np.divmod(codes, cameras), axis=1)
+        return _Evidence(
+            _by_chance(at_once, chance.of_moves),
+            both,
+            times,
+            _by_chance(times, chance.of_pairs(both[:, 0], both[:, 1])),
+        )
+
+    def expected(self, span_us: float, near_us: float) -> _Expected:
+        """Return what would coincide if every camera had its moves at times of its own."""
+        cameras = int(self.camera.max()) + 1
+        place = self.up * cameras + self.camera
+        counts = np.bincount(place, minlength=2 * cameras).reshape(2, cameras).astype(np.float64)
+        widths = np.bincount(place, self.half_us, 2 * cameras).reshape(2, cameras).astype(np.float64)
+        way = self.up.astype(np.int64)
+        others = counts.sum(axis=1)[way] - counts[way, self.camera]
+        wide = widths.sum(axis=1)[way] - widths[way, self.camera]
+        of_moves = (others * (self.half_us + near_us) + wide) * 2.0 / span_us
+        return _Expected(of_moves, counts, widths, near_us, span_us)
+
+
+@dataclass(frozen=True, slots=True)
+class _Expected:
+    """By chance: `[moves]` other moves that meet each; of pairs from moves and half widths `[2, cameras]` by way."""
+
+    of_moves: Floats
+    counts: Floats
+    widths_us: Floats
+    near_us: float
+    span_us: float
+
+    def of_pairs(self, one: Integers, other: Integers) -> Floats:
+        """Return `[pairs]`: moves that two cameras have together by chance."""
+        a, b = self.counts[:, one], self.counts[:, other]
+        meeting = a * self.widths_us[:, other] + b * self.widths_us[:, one] + self.near_us * a * b
+        found: Floats = meeting.sum(axis=0) * 2.0 / self.span_us
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Evidence:
+    """Logarithms of chances: `[moves]` that so many move with it, `[pairs]` that the two of `both` do so often."""
+
+    of_moves: Floats
+    both: Integers
+    times: Integers
+    of_pairs: Floats
+
+    @property
+    def best(self) -> tuple[float, float]:
+        """The least of each; 0 where nothing coincides."""
+        return float(self.of_moves.min(initial=0.0)), float(self.of_pairs.min(initial=0.0))
+
+
+def _by_chance(seen: Integers, expected: Floats) -> Floats:
+    """Return the logarithm of the chance that so many or more come, as `scipy.stats.poisson.logsf(seen - 1, expected)`.
+
+    To the bit, without what that costs for a dozen numbers.
+    """
+    with np.errstate(divide="ignore"):
+        return np.where(seen > 0, np.log(pdtrc(np.maximum(seen - 1, 0), expected)), 0.0)
+
+
+def groups(
+    changes: Mapping[str, Sequence[CameraChange]], span_us: tuple[int, int], near_us: int
+) -> tuple[CameraGroup, ...]:
+    """Return groups of cameras that moved together more than chance makes them, the largest first.
+
+    Args:
+        changes: of each camera, by time.
+        span_us: [since, until] of the analysis, in microseconds.
+        near_us: by which the moments of two changes may miss each other.
+    """
+    names = [name for name in changes if changes[name]]
+    moves = _moves([changes[name] for name in names])
+    if len(names) < 2:
+        return ()
+    pairs = moves.alike(moves.middle_us, near_us)
+    if not len(pairs):
+        return ()
+    span = float(max(1, span_us[1] - span_us[0]))
+    chance = moves.expected(span, near_us)
+    found = moves.evidence(pairs, chance)
+    count = max(_FEWEST, min(_WORLDS, _WORLDS * _PAIRS // len(pairs)))
+    worlds = _worlds(moves, chance, span_us[0], span, near_us, count)
+    of_move, of_pair = (float(np.quantile(worlds[:, k], _EACH, method="lower")) for k in (0, 1))
+    members = _moments(moves, pairs, found.of_moves < of_move)
+    members += _companions(found.both[found.of_pairs < of_pair], members)
+    told = []
+    for group in members:
+        inside = np.isin(found.both, list(group)).all(axis=1)
+        times = int(found.times[inside].max())
+        best = float(found.of_moves[np.isin(moves.camera, list(group))].min()), float(found.of_pairs[inside].min())
+        share = min(float((1 + np.count_nonzero(worlds[:, k] <= best[k])) / (1 + len(worlds))) for k in (0, 1))
+        ids = tuple(names[member] for member in sorted(group))
+        told.append(CameraGroup(ids, times, share, _sentence(len(ids), times, share)))
+    return tuple(sorted(told, key=lambda group: (-len(group.stream_ids), group.stream_ids)))
+
+
+def at_once(
+    changes: Mapping[str, Sequence[CameraChange | DriftEvent]], near_us: int
+) -> dict[str, list[tuple[str, ...]]]:
+    """Return by camera, for each of its changes, the others that moved the same way: intervals within `near_us`."""
+    names = list(changes)
+    moves = _moves([changes[name] for name in names])
+    alike: list[set[int]] = [set() for _ in moves.camera]
+    for one, other in moves.alike(moves.middle_us, near_us).tolist():
+        alike[one].add(int(moves.camera[other]))
+    found: dict[str, list[tuple[str, ...]]] = {name: [] for name in names}
+    for camera, others in zip(moves.camera.tolist(), alike, strict=True):
+        found[names[camera]].append(tuple(names[other] for other in sorted(others)))
+    return found
+
+
+def _moves(changes: Sequence[Sequence[CameraChange | DriftEvent]]) -> _Moves:
+    every = [(camera, change) for camera, those in enumerate(changes) for change in those]
+    since = np.array([change.earliest_us for _, change in every], dtype=np.float64)
+    until = np.array([change.latest_us for _, change in every], dtype=np.float64)
+    return _Moves(
+        np.array([camera for camera, _ in every], dtype=np.int64),
+        np.array([change.size > 0 for _, change in every], dtype=bool),
+        (since + until) / 2.0,
+        (until - since) / 2.0,
+    )
+
+
+def _worlds(moves: _Moves, chance: _Expected, since_us: int, span: float, near_us: int, count: int) -> Floats:
+    """Return `[count, 2]`: the best evidence of each fleet in which every camera is shifted in time by itself."""
+    rng = np.random.default_rng(0)
+    cameras = chance.counts.shape[1]
+    found = np.zeros((count, 2))
+    for world in range(count):
+        shifted = (moves.middle_us - since_us + rng.uniform(0.0, span, (cameras,))[moves.camera]) % span
+        found[world] = moves.evidence(moves.alike(shifted, near_us), chance).best
+    return found
+
+
+def _moments(moves: _Moves, pairs: Integers, stands_out: Flags) -> list[set[int]]:
+    """Return the cameras of each moment at which more moved than by chance.
+
+    Moments of mostly the same cameras are one group.
+    """
+    found: list[set[int]] = []
+    for move in np.flatnonzero(stands_out).tolist():
+        others = moves.camera[pairs[pairs[:, 0] == move, 1]]
+        members = {int(moves.camera[move]), *others.tolist()}
+        same = next((group for group in found if len(group & members) >= _ALIKE * len(group | members)), None)
+        if same is None:
+            found.append(members)
+        else:
+            same |= members
+    return found
+
+
+def _companions(pairs: Integers, known: Sequence[set[int]]) -> list[set[int]]:
+    """Return cameras joined by pairs that moved together again and again, where no group has them yet."""
+    left = np.array([pair for pair in pairs.tolist() if not any(group.issuperset(pair) for group in known)])
+    if not len(left):
+        return []
+    size = int(left.max()) + 1
+    _, mark = connected_components(coo_array((np.ones(len(left)), (left[:, 0], left[:, 1])), shape=(size, size)))
+    members = np.unique(left)
+    return [{int(member) for member in members if mark[member] == each} for each in np.unique(mark[members])]
+
+
+def _sentence(count: int, times: int, chance: float) -> str:
+    often = "at one moment" if times == 1 else f"at {times} moments"
+    return (
+        f"{count} cameras moved the same way {often}. Of histories in which each has its moves at times of its own, "
+        f"{chance:.1%} or fewer have as much."
+    )

@@ -1,0 +1,156 @@
+"""What the reader of a report has to know: batches that were left out, messages without rows, how confidence was made.
+
+The traces know nothing of an image that was never served, so that a report without the gaps in the footers of segments
+and compacted files would call the rest complete.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from adawise.output.read.rows import Rows, read_predictions
+from adawise.output.verify.findings import joined
+from adawise.records import Gap, TopicPartition, told
+from adawise.sink.served_settings import ServedSettings
+from adawise_drift.changes.clocks import Clocks
+from adawise_drift.changes.find import ALPHA
+from adawise_drift.changes.times import DAY_US
+from adawise_drift.collect import Collected
+from adawise_drift.events.result import Camera
+from adawise_drift.tables import Tables
+
+if TYPE_CHECKING:  # imports torch
+    from adawise.card.card import Card
+
+_LEVELS = 4  # that a camera must have had time for
+_NAMED = 10  # cameras or gaps that are named one by one
+_BESIDE = 10_000  # offsets around a gap in which rows are looked for that say when it was
+_FOOTERS = """
+SELECT decode(value) AS facts FROM parquet_kv_metadata(?)
+WHERE decode(key) IN ('adawise.segment', 'adawise.compacted') AND decode(value) NOT LIKE '%"gaps": []%'
+"""
+_WHEN = """
+SELECT epoch_us(max(kafka_timestamp) FILTER ("offset" < $first)),
+    epoch_us(min(kafka_timestamp) FILTER ("offset" >= $until))
+FROM served
+WHERE topic = $topic AND partition = $partition
+    AND ("offset" BETWEEN $first - $beside AND $first - 1 OR "offset" BETWEEN $until AND $until + $beside)
+"""
+
+_Neighbours = tuple[int | None, int | None]  # times of the rows beside a gap, microseconds; None where there are none
+
+
+def calibration(served: Sequence[ServedSettings], card: Card | None) -> str:
+    """Return at which temperature the confidence in the rows is, by the settings that the roots note.
+
+    Args:
+        served: settings of the models that served.
+        card: the card that the report goes by.
+    """
+    cards = {str(each.settings.get("model.card", "")) for each in served}
+    if not cards:
+        return "whether confidence is at a card's temperature was not noted"
+    if cards == {""}:
+        return "the workers had no card, so that confidence is at temperature 1"
+    if "" in cards:
+        return "the workers had a card for a part of it, and confidence may have moved by that alone"
+    other = "" if card is None or card.digest in cards else ", which is not the one that is named"
+    return f"confidence is at the temperature of the workers' card{other}"
+
+
+def left_out(tables: Tables, found: Collected, cameras: Sequence[Camera], clocks: Clocks) -> Iterator[str]:
+    """Yield what could not be looked at, and what little can be said of."""
+    yield from tables.notes
+    short = [camera.stream_id for camera in cameras if camera.batches < _LEVELS * ALPHA.settle]
+    if short:
+        yield (
+            f"{len(short)} of {len(cameras)} cameras have fewer than {_LEVELS * ALPHA.settle} batches: little can be "
+            f"told of their changes, since a level has to hold for {ALPHA.settle} of them to count as one"
+        )
+    if untimed := tables.untimed():
+        yield (
+            f"{untimed} batches are left out: nothing says when they were, neither captured-at nor a Kafka timestamp "
+            "of 1970 to 2199"
+        )
+    if ahead := tables.ahead():
+        yield (
+            f"{sum(ahead.values())} batches are left out, because they are of a time to come: the clocks of "
+            f"{', '.join(list(ahead)[:_NAMED])}{' and others' if len(ahead) > _NAMED else ''} are ahead"
+        )
+    if found.wide_us > DAY_US:
+        yield (
+            f"what lasts less than {found.wide_us // DAY_US} days is not seen, for this begins at "
+            f"{told(found.since_us // 1000)}: name --since, if a clock was wrong then"
+        )
+    if not found.rows:
+        yield (
+            "there are no predictions of this time under the root, and an earlier version wrote its traces: classes "
+            "and agreement are not known"
+        )
+    for pattern in clocks.unused([camera.stream_id for camera in cameras]):
+        yield f"--time-zone: no camera of this time is called {pattern}, and its zone is of no use"
+
+
+def fixed_alphas(served: Sequence[ServedSettings]) -> Iterator[str]:
+    """Yield that alpha could not move, where the settings that served say so."""
+    fixed = [each.settings.get("search.alpha") for each in served if each.settings.get("search.strategy") == "fixed"]
+    if fixed:
+        part = "" if len(fixed) == len(served) else " for a part of it"
+        yield (
+            f"a fixed alpha of {' or '.join(dict.fromkeys(map(str, fixed)))} served{part}: that it stayed says nothing "
+            "of the cameras, the other measures do"
+        )
+
+
+def never_served(tables: Tables, roots: Sequence[str], since: datetime | None, until: datetime | None) -> Iterator[str]:
+    """Yield the messages between two times that have no rows on purpose, by partition.
+
+    Every footer of the roots is read, and of the rows those beside a gap.
+    """
+    since_us, until_us = (None if at is None else round(at.timestamp() * 1e6) for at in (since, until))
+    found = [
+        (tp, gap, beside)
+        for root in roots
+        for tp, gap, beside in _gaps(tables, read_predictions(root, columns=_WITH_OFFSETS))
+        if not _is_outside(beside, since_us, until_us)
+    ]
+    for tp, gap, beside in found[:_NAMED]:
+        when = " and ".join(told(-1 if at is None else at // 1000) for at in beside)
+        yield (
+            f"{gap.until - gap.first} messages of {tp} (offsets {gap.first} to {gap.until - 1}) were never "
+            f"served, between {when}: {gap.reason}"
+        )
+    if len(found) > _NAMED:
+        rest = sum(gap.until - gap.first for _, gap, _ in found[_NAMED:])
+        yield f"{rest} more in {len(found) - _NAMED} other places: `adawise verify {' '.join(roots)}` lists them"
+
+
+_WITH_OFFSETS = ("topic", "partition", "offset", "kafka_timestamp")
+
+
+def _gaps(tables: Tables, rows: Rows) -> Iterator[tuple[TopicPartition, Gap, _Neighbours]]:
+    """Yield the gaps of a root, by partition, with the times of the rows beside each."""
+    connection = tables.connection
+    rows.relation(connection).create_view("served")  # which also opens the connection to the store
+    found: list[tuple[TopicPartition, Gap]] = []
+    for (text,) in connection.execute(_FOOTERS, [list(rows.files)]).fetchall() if rows.files else ():
+        facts = json.loads(text)
+        if facts.get("states_of") is None:  # else they are what the other root has
+            tp = TopicPartition(facts["topic"], facts["partition"])
+            found += [(tp, Gap.of(stored)) for stored in facts["gaps"]]
+    for tp, gaps in groupby(sorted(found), key=lambda each: each[0]):
+        for gap in joined(gap for _, gap in gaps):
+            place = {"topic": tp.topic, "partition": tp.partition, "first": gap.first, "until": gap.until}
+            beside = connection.execute(_WHEN, place | {"beside": _BESIDE}).fetchone()
+            yield tp, gap, beside or (None, None)
+
+
+def _is_outside(beside: _Neighbours, since_us: int | None, until_us: int | None) -> bool:
+    """Return whether a gap is before or after a time, as far as the rows beside it say."""
+    after_us, before_us = beside
+    is_before = since_us is not None and before_us is not None and before_us < since_us
+    return is_before or (until_us is not None and after_us is not None and after_us >= until_us)

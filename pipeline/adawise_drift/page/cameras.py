@@ -1,0 +1,333 @@
+"""A camera on the page: one sentence for each figure, what happened to it, its mix of classes, and its rank."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from adawise.page import theme
+from adawise.page.blocks import Key
+from adawise.page.notation import NOTHING, listed, two
+from adawise.text import as_long_duration, counted
+from adawise_drift.events.result import Calendar, Camera, Series
+from adawise_drift.page.advice import largest
+from adawise_drift.page.happened import IncidentShown
+from adawise_drift.page.packed import looks
+from adawise_drift.page.panels import Panel
+from adawise_drift.page.small import Picture, picture
+from adawise_drift.page.words import changed, from_to, known, mean, percent, quarters, signed, when
+from adawise_drift.report import Report
+from adawise_drift.show import accuracies, alarms, conditions
+
+_NAMED = 3
+_CALENDARS = ("calendar", "conditions")
+_LOOKS = {
+    "luminance": "brightness",
+    "contrast": "contrast",
+    "gradient": "sharpness",
+    "laplacian": "fine texture",
+    "colourfulness": "colour",
+}
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A panel of one camera; `anchor` is of the element that it is drawn into."""
+
+    anchor: str
+    panel: Panel
+    reading: str
+    legend: tuple[Key, ...] = ()  # of this camera alone
+
+
+@dataclass(frozen=True)
+class CameraShown:
+    """`anchor` is by number: a camera's name is only ever shown."""
+
+    number: int
+    anchor: str
+    camera: Camera
+    small: Picture
+    reading: str
+    panels: tuple[Drawn, ...]
+    incidents: tuple[IncidentShown, ...]  # by time
+    state: str
+    mix_reading: str
+    facts: str
+
+    @property
+    def name(self) -> str:
+        """As the producer gave it."""
+        return self.camera.stream_id
+
+    @property
+    def words(self) -> str:
+        """By which a reader finds it: its name, and what happened to it."""
+        return " ".join([self.name, *(each.words.removeprefix(self.name) for each in self.incidents)])
+
+
+def shown(
+    report: Report, panels: Sequence[Panel], incidents: Mapping[str, tuple[IncidentShown, ...]]
+) -> tuple[CameraShown, ...]:
+    """Return all cameras, in the order of the report; `incidents` by camera."""
+    states = report.states
+    return tuple(
+        _camera(number, camera, report, panels, incidents.get(camera.stream_id, ()), states[camera.stream_id])
+        for number, camera in enumerate(report.cameras, start=1)
+    )
+
+
+def drawn(
+    anchor: str,
+    series: Series,
+    panels: Sequence[Panel],
+    readings: Mapping[str, str],
+    legend: tuple[Key, ...] = (),
+) -> tuple[Drawn, ...]:
+    """Return the panels for which something is known; `legend` is of the calendar."""
+    return tuple(
+        Drawn(f"{anchor}-{panel.name}", panel, readings[panel.name], legend if panel.name in _CALENDARS else ())
+        for panel in panels
+        if (any(_drawable(series, name) for name in panel.needs) if panel.needs else readings.get(panel.name))
+    )
+
+
+def series_readings(series: Series) -> dict[str, str]:
+    """Return the sentence of each panel, as far as the series alone says it."""
+    return {
+        "objective": _objective(series),
+        "answers": _answers(series),
+        "picture": _picture(series),
+        "rate": _rate(series),
+        "cost": _cost(series),
+        "rejects": _rejects(series, {}),
+    }
+
+
+def _camera(
+    number: int,
+    camera: Camera,
+    report: Report,
+    panels: Sequence[Panel],
+    incidents: tuple[IncidentShown, ...],
+    state: str,
+) -> CameraShown:
+    anchor = f"camera-{number}"
+    own = [panel for panel in panels if panel.name != "overall"]
+    readings = {
+        **series_readings(camera.series),
+        "alpha": _alpha(camera, report),
+        "calendar" if camera.calendar.is_daily else "conditions": _conditions(camera.calendar),
+        "accuracy": accuracies(camera.accuracy),
+        "rejects": _rejects(camera.series, camera.reasons),
+    }
+    return CameraShown(
+        number=number,
+        anchor=anchor,
+        camera=camera,
+        small=picture(camera, report),
+        reading=_alpha(camera, report),
+        panels=drawn(anchor, camera.series, own, readings, _legend(camera.calendar)),
+        incidents=incidents,
+        state=state,
+        mix_reading=_mix(camera),
+        facts=_facts(camera),
+    )
+
+
+def _drawable(series: Series, name: str) -> bool:
+    values = np.asarray(getattr(series, name), dtype=np.float64)
+    return known(values) and (name != "rejected" or bool(values.any()))
+
+
+def _alpha(camera: Camera, report: Report) -> str:
+    change = largest(camera)
+    if change is None:
+        return (
+            f"Alpha stayed at {two(camera.alpha)} on average, between {two(camera.alpha_low)} and "
+            f"{two(camera.alpha_high)}: nothing changed by {two(report.smallest)} or more and stayed."
+        )
+    times = f"{len(camera.changes)} times, most" if len(camera.changes) > 1 else "once,"
+    return (
+        f"Alpha changed {times} {changed(change)}, from "
+        f"{from_to(change.before, change.after)} ({signed(change.size)}); it was {two(camera.alpha)} on average."
+    )
+
+
+def overall_reading(series: Series) -> str:
+    """Return the sentence of alpha over all cameras."""
+    early, late = quarters(series.alpha)
+    low, high = (two(float(f(values))) for f, values in ((np.nanmin, series.alpha_low), (np.nanmax, series.alpha_high)))
+    return (
+        f"Mean alpha went from {two(early)} in the first quarter of the points to {two(late)} in the last; single "
+        f"batches were served at {low} to {high}."
+    )
+
+
+def _objective(series: Series) -> str:
+    if not known(series.objective):
+        return "The objective at the served alpha is not known."
+    early, late = quarters(series.objective)
+    said = f"The objective went from {two(early)} in the first quarter of the points to {two(late)} in the last"
+    both = np.isfinite(series.objective) & np.isfinite(series.reference)
+    if not both.any():
+        return f"{said}; without a card there is no reference."
+    over = series.objective[both] - series.reference[both]
+    word = "above" if over.mean() > 0 else "below"
+    return (
+        f"{said}, and lies {two(abs(float(over.mean())))} {word} the card's reference on average, "
+        f"above it in {percent(float((over > 0).mean()))} of the points."
+    )
+
+
+def _answers(series: Series) -> str:
+    parts = []
+    if known(series.confidence):
+        early, late = quarters(series.confidence)
+        parts.append(f"confidence went from {two(early)} to {two(late)}")
+    if known(series.endpoints_agree):
+        agree = percent(mean(series.endpoints_agree))
+        parts.append(f"zero-shot and fine-tuned agree on {agree} of the images on which both were asked")
+    said = ", ".join(parts)
+    return f"{said[:1].upper()}{said[1:]}." if said else "Confidence and agreement are not known: no predictions."
+
+
+def _picture(series: Series) -> str:
+    went = {name: quarters(values) for name, values in looks(series).items()}
+    told = [f"{_LOOKS[name]} {two(early)} to {two(late)}" for name, (early, late) in went.items()]
+    return f"From the first quarter of the points to the last, in multiples of the median: {listed(told)}."
+
+
+def _rate(series: Series) -> str:
+    early, late = quarters(series.images.astype(np.float64))
+    return f"There were {early:,.0f} images a point in the first quarter of the points, and {late:,.0f} in the last."
+
+
+def _cost(series: Series) -> str:
+    if not known(series.forward_equivalents):
+        return "The cost is not known."
+    at = float(np.nanmax(series.forward_equivalents))
+    return (
+        f"An image cost {two(mean(series.forward_equivalents))} forwards on average over the points, and {two(at)} in "
+        "the dearest; plain CLIP costs 1."
+    )
+
+
+def _rejects(series: Series, reasons: Mapping[str, int]) -> str:
+    rejected, images = int(series.rejected.sum()), int(series.images.sum())
+    share = percent(rejected / max(1, rejected + images))
+    why = listed(f"{reason} {count:,}" for reason, count in list(reasons.items())[:_NAMED])
+    return f"{counted(rejected, 'image was', 'images were')} rejected, {share} of all{f': {why}' if why else ''}."
+
+
+def _conditions(of: Calendar) -> str:
+    return " ".join(f"{told[:1].upper()}{told[1:]}." for told in (conditions(of), alarms(of)) if told)
+
+
+def _legend(of: Calendar) -> tuple[Key, ...]:
+    return tuple(Key(each.name, "square", colour(place, of)) for place, each in enumerate(of.conditions))
+
+
+def colour(place: int, of: Calendar) -> str:
+    """Return the colour of the condition at a place in the calendar; the rest has one."""
+    return f"var(--condition-{place + 1})" if place < of.shown else theme.RANGE
+
+
+def _mix(camera: Camera) -> str:
+    if not camera.class_mix:
+        return "The classes are not known: no predictions."
+    label, share, *_ = camera.class_mix[0]
+    moved = max(camera.class_mix, key=lambda entry: abs(entry[3] - entry[2]))
+    return (
+        f"Most often {label} was served, on {percent(share)} of the images; {moved[0]} changed most, from "
+        f"{percent(moved[2])} in the first quarter of the time to {percent(moved[3])} in the last."
+    )
+
+
+def _facts(camera: Camera) -> str:
+    parts = [
+        f"{counted(camera.images, 'image', 'images')} in {counted(camera.batches, 'batch', 'batches')}",
+        f"{when(camera.first_us, camera.last_us)}",
+        f"last alpha {two(camera.alpha_last)}",
+        f"FE {two(camera.forward_equivalents)}",
+    ]
+    if camera.silences:
+        longest = as_long_duration(max(until - since for since, until in camera.silences) / 1e6)
+        parts.append(f"{counted(len(camera.silences), 'silence', 'silences')}, the longest of {longest}")
+    if camera.resets:
+        parts.append("begun anew: " + ", ".join(f"{why} {count}" for why, count in camera.resets.items()))
+    return " · ".join(parts)
+
+
+def number_of(cameras: Sequence[CameraShown]) -> dict[str, CameraShown]:
+    """Return the cameras by name."""
+    return {camera.name: camera for camera in cameras}
+
+
+@dataclass(frozen=True)
+class Sortable:
+    """A cell: its text, and the number that it is sorted by (nan goes last)."""
+
+    text: str
+    value: float
+
+
+@dataclass(frozen=True)
+class Rank:
+    """A row of the table over all cameras."""
+
+    shown: CameraShown
+    cells: tuple[Sortable, ...]
+
+
+HEADERS = (
+    "drift",
+    "incidents",
+    "largest at (UTC)",
+    "alpha",
+    "levels",
+    "last",
+    "FE",
+    "confidence",
+    "agree",
+    "images",
+    "rejected",
+    "silences",
+)
+
+
+def ranking(cameras: Sequence[CameraShown]) -> tuple[Rank, ...]:
+    """Return the rows of the table over all cameras, the one that drifted farthest first."""
+    return tuple(Rank(shown, _cells(shown)) for shown in cameras)
+
+
+def _cells(shown: CameraShown) -> tuple[Sortable, ...]:
+    camera, change = shown.camera, largest(shown.camera)
+    heights = [level.alpha for level in camera.levels]
+    return (
+        _two(camera.drift),
+        _whole(len(shown.incidents)),
+        Sortable(NOTHING, math.nan)
+        if change is None
+        else Sortable(when(change.time_us, change.time_us).removesuffix(" UTC"), change.time_us / 1e6),
+        _two(camera.alpha),
+        Sortable(from_to(min(heights), max(heights)), max(heights)),
+        _two(camera.alpha_last),
+        _two(camera.forward_equivalents),
+        _two(camera.confidence),
+        Sortable(percent(camera.endpoints_agree), camera.endpoints_agree),
+        _whole(camera.images),
+        _whole(camera.rejected),
+        _whole(len(camera.silences)),
+    )
+
+
+def _two(value: float) -> Sortable:
+    return Sortable(two(value), value)
+
+
+def _whole(value: int) -> Sortable:
+    return Sortable(f"{value:,}", value)

@@ -1,0 +1,234 @@
+"""The page itself: a report put into the template, with the series of each camera beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+from adawise.errors import SettingsError
+from adawise.labels.benefit import queries
+from adawise.page import theme
+from adawise.page.blocks import Key
+from adawise.page.notation import two
+from adawise.page.render import render
+from adawise.text import counted
+from adawise_drift.changes.times import moment
+from adawise_drift.events.calendar import hours
+from adawise_drift.events.judge import moved
+from adawise_drift.events.result import CameraGroup
+from adawise_drift.page import helping
+from adawise_drift.page.advice import advise
+from adawise_drift.page.cameras import (
+    HEADERS,
+    CameraShown,
+    Drawn,
+    colour,
+    drawn,
+    number_of,
+    overall_reading,
+    ranking,
+    series_readings,
+    shown,
+)
+from adawise_drift.page.happened import CARDS, all_incidents, by_camera, marks, outline, timeline
+from adawise_drift.page.packed import packed
+from adawise_drift.page.panels import Panel, panels
+from adawise_drift.page.small import HEIGHT, WIDTH, together
+from adawise_drift.page.words import cost, happened, percent, when
+from adawise_drift.report import Report
+from adawise_drift.show import accuracies, resolution
+
+_SMALL_LEGEND = (
+    Key("alpha, mean", "line", theme.INK),
+    Key("lowest to highest", "band", theme.RANGE),
+    Key("level", "thick", theme.LEVEL),
+    Key("change up", "triangle-up", theme.LEVEL),
+    Key("change down", "triangle-down", theme.LEVEL),
+    Key("no images", "bar", theme.MUTED),
+)
+_EVENTS = 400  # of the table; each camera has its own in full
+_OVERALL = (
+    "overall",
+    "accuracy",
+    "answers",
+    "rate",
+    "cost",
+    "rejects",
+)  # a mean of objectives over cameras would say little
+_MADE = {  # query -> what it made
+    "measures": "what others go by, and to be asked first: what came of each batch, from its trace or else its rows",
+    "series": "alpha, objective, cost, confidence, agreement and rejects over time, by camera and over all",
+    "changes": "alpha as its changes, and the gaps in which silences, are looked for",
+    "calendar": "which condition was when: a row a stay in one",
+    "events": "the measures in which events are looked for, and accuracy over time",
+    "mixes": "the mixes of classes in which events are looked for",
+    "cameras": "the numbers of each camera",
+    "classes": "the mixes of classes",
+    "rejects": "why images were rejected",
+    "resets": "why the adaptation began anew",
+    "gallery": "the frames of the gallery; `recorded` has topic, partition, first and until of what is recorded",
+    "models": "which models served, and when",
+}
+
+_JUDGED = {
+    "accuracy": (queries.KINDS, "accuracies and differences: `answers` has each labelled image and arm"),
+    "calibration": (queries.CONFIDENCES, "calibration errors"),
+    "confusion": (queries.CONFUSIONS, "what was taken for what"),
+}
+_SAYS = {
+    "moment": moment,
+    "percent": percent,
+    "two": two,
+    "when": when,
+    "cost": cost,
+    "happened": happened,
+    "moved": moved,
+    "outline": outline,
+    "counted": counted,
+    "colour": colour,
+    "hours": hours,
+}
+
+
+@dataclass(frozen=True)
+class GroupShown:
+    """`mean` is the path of the members' mean alpha."""
+
+    group: CameraGroup
+    members: tuple[CameraShown, ...]
+    mean: str
+
+
+def write_page(path: Path, report: Report) -> None:
+    """Write the page; a file that is there is replaced.
+
+    Raises:
+        SettingsError: it cannot be written.
+    """
+    text = page(report)
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise SettingsError(
+            f"-o {path}: the page cannot be written ({error.strerror or error}). Name a file in a folder that exists "
+            "and can be written."
+        ) from error
+
+
+def page(report: Report) -> str:
+    """Return the page as HTML, a function of the report alone. Names of cameras and classes are only shown."""
+    kinds, incidents = panels(), all_incidents(report)
+    cameras = shown(report, kinds, by_camera(incidents))
+    judged, known = advise(report, incidents), number_of(cameras)
+    groups = _groups(report, cameras)
+    helped = None if report.helped is None else helping.section(report.helped)
+    return render(
+        "adawise_drift.page",
+        "drift.html.j2",
+        styles=("drift.css",),
+        scripts=("drift.js", "reader.js"),
+        headline=judged.headline,
+        sentences=judged.sentences,
+        contents=_contents(report),
+        command=report.command,
+        versions=report.versions,
+        report=report,
+        cameras=cameras,
+        ranks=ranking(cameras),
+        headers=HEADERS,
+        fleet=report.fleet,
+        known=known,
+        timeline=timeline(report, incidents),
+        incidents=incidents,
+        cards=[each for each in incidents if each.matters][:CARDS],
+        gallery={kind: list(those) for kind, those in groupby(report.gallery, key=attrgetter("kind"))},
+        heavy=sum(each.matters for each in incidents),
+        events_shown=_EVENTS,
+        overall=_overall(report, kinds),
+        panels=kinds,
+        groups=groups,
+        helped=helped,
+        heats=() if report.helped is None else helping.heats(report.helped),
+        small_legend=_SMALL_LEGEND,
+        queries=_queries(report),
+        resolution=resolution(report),
+        data={"all": packed(report.overall, report.bin_us, accuracy=report.accuracy), **_series(report, cameras)},
+        drawing=_drawing(report, kinds),
+        specs={} if helped is None else {figure.anchor: figure.spec for figure in helped.figures},
+        width=WIDTH,
+        height=HEIGHT,
+        says=_SAYS,
+    )
+
+
+def _contents(report: Report) -> list[tuple[str, str]]:
+    return [
+        ("happened", "What happened"),
+        ("first", "What matters first"),
+        ("cameras", "Cameras side by side"),
+        ("ranking", "Ranking"),
+        ("events", "All events"),
+        *([("gallery", "Gallery")] if report.gallery else []),
+        *([("together", "Drift together")] if report.groups else []),
+        *([("helped", "Did it help?")] if report.helped is not None else []),
+        ("overall", "Over all cameras"),
+        ("each", "Camera by camera"),
+        *([("notes", "Notes")] if report.notes else []),
+    ]
+
+
+def _overall(report: Report, kinds: Sequence[Panel]) -> tuple[Drawn, ...]:
+    kept = [panel for panel in kinds if panel.name in _OVERALL]
+    readings = {**series_readings(report.overall), "overall": overall_reading(report.overall)}
+    readings["accuracy"] = accuracies(report.accuracy, report.cameras)
+    return drawn("all", report.overall, kept, readings)
+
+
+def _series(report: Report, cameras: Sequence[CameraShown]) -> dict[str, Any]:
+    return {
+        each.anchor: packed(
+            each.camera.series,
+            report.bin_us,
+            accuracy=each.camera.accuracy,
+            camera=each.camera,
+            marks=marks(each.incidents, report),
+        )
+        for each in cameras
+    }
+
+
+def _drawing(report: Report, kinds: Sequence[Panel]) -> dict[str, Any]:
+    """Return what the script knows beside the series: the span, and what each panel draws and says."""
+    return {
+        "since": report.since_us / 1e3,
+        "until": (report.until_us + report.bin_us) / 1e3,
+        "panels": {
+            panel.name: {
+                "spec": panel.spec,
+                "measures": panel.measures,
+                "columns": [[c.name, c.title, c.digits, c.until] for c in panel.columns],
+            }
+            for panel in kinds
+        },
+    }
+
+
+def _queries(report: Report) -> dict[str, tuple[str, str]]:
+    """Return each query by its name, and what it made."""
+    found = {name: (sql, _MADE.get(name, "")) for name, sql in report.queries.items()}
+    if report.helped is not None and report.queries:
+        found |= _JUDGED if report.helped.arms else {}
+    return {name: (sql.strip(), made) for name, (sql, made) in found.items()}
+
+
+def _groups(report: Report, cameras: Sequence[CameraShown]) -> tuple[GroupShown, ...]:
+    known = number_of(cameras)
+    found = []
+    for group in report.groups:
+        members = tuple(known[name] for name in group.stream_ids if name in known)
+        found.append(GroupShown(group, members, together([each.camera for each in members], report)))
+    return tuple(found)

@@ -1,0 +1,144 @@
+"""What a drift analysis is asked, and the limits on numbers of cameras (`--fail-if drift>0.2`) that it goes by."""
+
+from __future__ import annotations
+
+import math
+import operator
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from typing_extensions import override
+
+from adawise_drift.changes.clocks import UTC_CLOCKS, Clocks
+from adawise_drift.events.result import Camera, DriftEvent
+from adawise_drift.report import Report
+
+if TYPE_CHECKING:  # with the recording's and the decoder's libraries, which most reports do without
+    from adawise_drift.example_frames import ExampleFrames
+
+NUMBERS: Mapping[str, Callable[[Camera], float]] = {
+    "drift": lambda camera: camera.drift,
+    "travelled": lambda camera: camera.travelled,
+    "changes": lambda camera: float(len(camera.changes)),
+    "alpha": lambda camera: camera.alpha,
+    "fe": lambda camera: camera.forward_equivalents,
+    "confidence": lambda camera: camera.confidence,
+    "agreement": lambda camera: camera.endpoints_agree,
+    "rejects": lambda camera: camera.rejected / max(1, camera.images + camera.rejected),
+    "silences": lambda camera: float(len(camera.silences)),
+}
+"""Numbers of a camera that a limit may be about, beside the counts of its events (`noted`: of little weight), and
+`accuracy` and `gain`, where labels are known."""
+
+_OF_EVENTS: Mapping[str, Callable[[DriftEvent], bool]] = {
+    "events": lambda event: event.severity != "noted",
+    "failing": lambda event: event.severity == "failing",
+    "noted": lambda event: event.severity == "noted",
+}
+_LABELLED = ("accuracy", "gain")
+_COMPARED = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}
+_KNOWN = (*_OF_EVENTS, *NUMBERS, *_LABELLED)
+_FORM = re.compile(r"\s*([a-z_]+)\s*(>=|<=|>|<)\s*([+-]?[0-9]*\.?[0-9]+)\s*")
+
+EXPECTED = f"NAME>NUMBER or NAME<NUMBER, the name one of {', '.join(_KNOWN)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A limit: `number` of a camera must not compare with `bound` as `sign` says."""
+
+    number: str
+    sign: str
+    bound: float
+
+    @override
+    def __str__(self) -> str:
+        return f"{self.number}{self.sign}{self.bound:g}"
+
+    def exceeded(self, report: Report) -> tuple[tuple[str, float], ...]:
+        """Return the cameras beyond the limit, each with its number, the farthest first.
+
+        A number that is not known (nan) is beyond no limit; `gain` is served less the better endpoint.
+        """
+        found = [(camera.stream_id, self._of(camera, report)) for camera in report.cameras]
+        beyond = [(name, value) for name, value in found if _COMPARED[self.sign](value, self.bound)]
+        return tuple(sorted(beyond, key=lambda item: item[1], reverse=self.sign.startswith(">")))
+
+    def _of(self, camera: Camera, report: Report) -> float:
+        if self.number in _OF_EVENTS:
+            counts = _OF_EVENTS[self.number]
+            return float(sum(counts(event) for event in report.events if event.stream_id == camera.stream_id))
+        if self.number in NUMBERS:
+            return NUMBERS[self.number](camera)
+        arms = report.helped.by_camera.get(camera.stream_id, ()) if report.helped else ()
+        if self.number == "accuracy":
+            return next((arm.accuracy.value for arm in arms if arm.gain is None), math.nan)
+        endpoints = [arm.gain.value for arm in arms if arm.gain and arm.name in {"zero-shot", "fine-tuned"}]
+        return min(endpoints, default=math.nan)
+
+
+def parse_limit(text: str) -> Limit:
+    """Return the limit that a text says. Raises ValueError if it says none."""
+    match = _FORM.fullmatch(text)
+    if match is None or (match[1] not in _KNOWN):
+        raise ValueError(f"expected {EXPECTED}, got {text!r}")
+    return Limit(match[1], match[2], float(match[3]))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DriftRequest:
+    """What to analyse, and what to judge it by.
+
+    Attributes:
+        roots: outputs of workers, whose rows are taken together.
+        streams: cameras; None for all.
+        since, until: the time that is judged, [since, until); None for all there is.
+        reference: how long before `since` is learned from; None for nothing, or 28 days for a new baseline.
+        baseline: file that keeps what was learned; `save_baseline` brings it up to date.
+        smallest: smallest change of alpha that is looked for, in (0, 1].
+        clocks: the time zone of each camera, by which days and nights are counted.
+        known: TOML file of events that are no alarm.
+        frames: pictures of a recording of the same topic.
+        card: card of the pair, for what is normal and for estimates without labels.
+        objective: what was minimised; `auto` for what the card recommends. Without a card it says nothing.
+        labels: file of labels; None for those under the roots and those of the producer.
+        label_within: how far a label's time may be from its frame's.
+        classes: what the models tell apart, beside the classes in the rows.
+        against: outputs of replays of the same images at other alphas.
+        limits: numbers of cameras that must not be exceeded.
+        command: the command line that asks the same, for the page.
+
+    Raises ValueError for `smallest` out of its range, for a reference or baseline without `since`, and for a reference
+    of less than a day.
+    """
+
+    roots: tuple[str, ...]
+    streams: tuple[str, ...] | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    reference: timedelta | None = None
+    baseline: Path | None = None
+    smallest: float = 0.1
+    clocks: Clocks = UTC_CLOCKS
+    known: Path | None = None
+    frames: ExampleFrames | None = None
+    card: Path | None = None
+    objective: str = "auto"
+    labels: str | None = None
+    label_within: timedelta = timedelta(0)
+    classes: tuple[str, ...] | None = None
+    against: tuple[str, ...] = ()
+    limits: tuple[Limit, ...] = ()
+    command: str = ""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.smallest <= 1:
+            raise ValueError(f"expected smallest in (0, 1], got {self.smallest}")
+        if (self.reference is not None or self.baseline is not None) and self.since is None:
+            raise ValueError("expected since beside reference or baseline: what was before it is learned from")
+        if self.reference is not None and self.reference < timedelta(days=1):
+            raise ValueError(f"expected a reference of a day or more, got {self.reference}")

@@ -1,0 +1,1 @@
+"""Making and judging pairs of models: fine-tuning, cards, evaluation on labelled images."""

@@ -1,0 +1,1 @@
+"""Making, extending and correcting cards."""

@@ -1,0 +1,188 @@
+"""A card as tables and sentences: results by alpha, the objective that fits the pair, and the advice."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from adawise.adapt.objective import NAMES
+from adawise.card.advice import OWN, advise, recommend
+from adawise.card.card import Card, Judged, LabelBias, PairVerdict
+from adawise.console import paper
+
+GROUPS = {"home": "home", "shifted": "home, shifted", "new": "classes left out", OWN: "home"}
+_COLUMNS = ("alpha", "accuracy", "T", "NLL", "ECE", "ECE at T=1", "entropy", "threshold")
+_PARTS = 4  # equal parts of the grid; a bias is shown at their ends
+_SHORT = {"calibrated_entropy": "calibr.\nentropy", "calibrated_tsallis": "calibr.\ntsallis"}
+
+
+def print_card(card: Card, name: str) -> None:
+    """Print the card, in colour on a terminal and plain elsewhere."""
+    parts: list[Table | Text] = [_per_alpha(card, name), Text(_path(card))]
+    if card.judged:
+        parts.append(_objectives(card))
+    parts.append(Text(_advice(card)))
+    if card.verdict is not None:
+        parts += [verdict_table(card.verdict), Text(verdict_text(card.verdict))]
+    if card.search is not None:
+        parts.append(Text(_search(card)))
+    if card.bias is not None:
+        parts.append(Text(_bias(card.bias, card.alphas)))
+    paper().print(Group(*parts))
+
+
+def _per_alpha(card: Card, name: str) -> Table:
+    table = _plain(*_COLUMNS, title=name)
+    best = card.accuracy.index(max(card.accuracy))
+    for j, alpha in enumerate(card.alphas):
+        values = (card.temperature, card.nll, card.ece, card.ece_raw, card.reference_entropy, card.threshold)
+        mark = " best" if j == best else ""
+        cells = [f"{alpha:.2f}{mark}", f"{card.accuracy[j]:.3f}", *(f"{value[j]:.3f}" for value in values)]
+        table.add_row(*cells, style="bold green" if j == best else "")
+    return table
+
+
+def _plain(*columns: str, title: str) -> Table:
+    """Return an empty table that fits 80 columns."""
+    return Table(*columns, title=title, box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1), show_edge=False)
+
+
+def _path(card: Card) -> str:
+    lowest, worse_end = min(card.accuracy), min(card.accuracy[0], card.accuracy[-1])
+    at = card.alphas[card.accuracy.index(lowest)]
+    verdict = (
+        f"There is a BARRIER on the path: accuracy is {lowest:.3f} at {at:.2f}, below both ends ({worse_end:.3f}). "
+        "Do not interpolate this pair; fine-tune from theta_0 with a lower rate."
+        if card.has_barrier
+        else "No barrier on the path: no alpha is worse than the worse end."
+    )
+    return (
+        f"{card.images} images; best alpha on them {card.best_alpha:.2f}. {verdict} "
+        "In-distribution: what is best under shift is for the stream to say."
+    )
+
+
+def _objectives(card: Card) -> Table:
+    names = [_SHORT.get(name, name) for name in NAMES]
+    title = "Accuracy at the alpha (behind it) that each objective chooses"
+    table = _plain("condition", *names, "best", title=title)
+    table.columns[0].overflow = "fold"
+    for condition in dict.fromkeys(judged.condition for judged in card.judged):
+        rows = {judged.objective: judged for judged in card.judged if judged.condition == condition}
+        first = next(iter(rows.values()))
+        cells = [_choice(rows[name]) if name in rows else "" for name in NAMES]
+        table.add_row(condition, *cells, _short(first.best_accuracy))
+    return table
+
+
+def _choice(judged: Judged) -> str:
+    return f"{_short(judged.accuracy)} {judged.alpha:.2f}".replace(" 0.", " .")
+
+
+def _short(share: float) -> str:
+    """Return a share with three digits and no leading zero, such as .652."""
+    return f"{share:.3f}".removeprefix("0")
+
+
+def _advice(card: Card) -> str:
+    found = advise(card)
+    advice = f"Recommended, and taken by search.objective = auto: {found.objective}, as {found.reason}."
+    if not card.shifted_temperature and all(judged.condition == OWN for judged in card.judged):
+        advice += (
+            " Images like those of the fine-tuning have no shift to choose by: give --labelled-shifted FOLDER, with"
+            " labelled images as your cameras may come to see them, and of classes that the fine-tuning did not."
+        )
+    return advice
+
+
+def verdict_table(told: PairVerdict) -> Table:
+    """Return accuracies by group of conditions; ± is a 95 % interval for the group's number of images."""
+    fixed = f"fixed\n{told.fixed_alpha:g}"
+    headers = ("labelled\nimages", "condi-\ntions", "images", "zero-\nshot", "fine-\ntuned", fixed, "adapted")
+    table = _plain(*headers, title="Verdict")
+    for one in told.groups:
+        half = _half_width(one.adapted, one.images)
+        *fixed_ones, adapted = map(_short, (one.zero_shot, one.fine_tuned, one.best_fixed, one.adapted))
+        cells = [f"{one.conditions}", f"{one.images}", *fixed_ones, f"{adapted} ±{_short(half)}"]
+        table.add_row(GROUPS.get(one.group, one.group), *cells)
+    means = (told.zero_shot, told.fine_tuned, told.best_fixed, told.adapted)
+    table.add_row("mean", "", "", *map(_short, means), style="bold")
+    return table
+
+
+def _half_width(share: float, images: int) -> float:
+    """Return half the width of a 95 % interval of a share, by Agresti and Coull (1998).
+
+    Theirs is not 0 where all of a few images are right.
+    """
+    near = (share * images + 2.0) / (images + 4.0)
+    return 1.96 * math.sqrt(near * (1.0 - near) / (images + 4.0))
+
+
+def verdict_text(told: PairVerdict) -> str:
+    """Return sentences with the gain of adapting over the best fixed alpha, and the recommendation."""
+    found = (
+        f"Adapting by {told.objective} serves {_points(told.gain)} "
+        f"against the best fixed alpha in hindsight, {told.fixed_alpha:g}"
+    )
+    if told.gain[1] < 0.0 <= told.gain[2]:
+        found += ", which is a draw"
+    recommended = recommend(told)
+    if recommended.alpha is None:
+        mixed = _of_mixed(told.mixed_gain, told.fixed_alpha)
+        return " ".join([f"{found}. Recommended: adapt, as search.strategy = auto does.", *mixed])
+    what = "theta_0 alone" if recommended.alpha == 0.0 else f"alpha {recommended.alpha:g} for all images"
+    if recommended.is_auto:
+        return f"{found}. Recommended: {what}, as search.strategy = auto has it."
+    return (
+        f'{found}. Recommended: {what}, by search.strategy = "fixed" and search.alpha = {recommended.alpha:g}: it '
+        f"serves {_short(recommended.served)}, and adapted the pair serves {_short(told.adapted)}."
+    )
+
+
+def _of_mixed(gain: Sequence[float] | None, fixed_alpha: float) -> list[str]:
+    """Return a sentence for cameras whose batches mix all conditions.
+
+    Returns:
+        No sentence unless the 95 % interval says that adapting serves them worse than a fixed alpha.
+    """
+    if gain is None or gain[2] >= 0.0:
+        return []
+    return [
+        f"Where every batch of a camera mixes all of these, it serves {_points(gain)}: for such cameras set "
+        f'search.strategy = "fixed" and search.alpha = {fixed_alpha:g}.'
+    ]
+
+
+def _points(gain: Sequence[float]) -> str:
+    difference, low, high = (f"{100 * value:+.1f}" for value in gain)
+    return f"{difference} points (95 %: {low} to {high})"
+
+
+def _search(card: Card) -> str:
+    fitted = card.search
+    assert fitted is not None
+    return (
+        f"Search, fitted to `{fitted.objective}` on {fitted.batches} recorded batches: lengthscale "
+        f"{fitted.lengthscale:.3f} alpha, signal {fitted.signal_sd:.3f} nats, batch offset {fitted.offset_sd:.3f} "
+        f"nats, persistence {fitted.persistence:.3f} a batch."
+    )
+
+
+def _bias(bias: LabelBias, alphas: Sequence[float]) -> str:
+    return (
+        f"To `{bias.objective}` is added what {bias.images} late labels under {bias.conditions} conditions said of it "
+        f"on {bias.created_at[:10]} (evidence {bias.evidence:.1f} nats): {bias_text(bias.nats, bias.sd, alphas)}."
+    )
+
+
+def bias_text(nats: Sequence[float], sd: Sequence[float], alphas: Sequence[float]) -> str:
+    """Return the bias in nats, with its 95 % interval, at a few alphas."""
+    last = len(alphas) - 1
+    shown = dict.fromkeys(round(last * part / _PARTS) for part in range(_PARTS + 1))
+    return ", ".join(f"{nats[j]:+.3f} ±{1.96 * sd[j]:.3f} at {alphas[j]:g}" for j in shown)

@@ -1,0 +1,1 @@
+"""The commands `finetune`, `card` and `evaluate`."""

@@ -1,0 +1,140 @@
+"""The options of `adawise evaluate`, which compares strategies on labelled images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import AliasChoices, Field
+from pydantic_settings import CliToggleFlag
+from typing_extensions import override
+
+from adawise.cli.command import Command, all_but, json_flag
+from adawise.labels.folders import FORMS
+from adawise.settings.group import FilePath, Text
+
+
+class EvaluateCommand(Command):
+    """Compare strategies on labelled images: does adapting alpha help here, when, and at what cost?
+
+    Every strategy sees the same streams, on logits that were computed once. Accuracies are means over domains, each of
+    the same weight; differences to zero-shot, fine-tuned, alpha .5 and the best fixed alpha in hindsight come with 95 %
+    intervals. A STRATEGY is a name with options and an objective, all of which may be left out:
+    warm:budget=3,every=16@calibrated_entropy.
+    """
+
+    name = "evaluate"
+    runs = "adawise_lab.cli.evaluate.run:evaluate"
+    groups = (
+        *all_but("model", "on_change"),
+        *all_but("search", "strategy", "forget_after_s"),
+        *all_but("decode", "threads"),
+        "log",
+    )
+    examples = (
+        (
+            "photographs, as they are and in bad weather",
+            "evaluate --images yard/,street.parquet --corrupt fog:2,snow:3,motion_blur:3",
+        ),
+        ("strategies on a folder of tables", "evaluate --logits tables/ --calibrate val_mix"),
+        ("two variants, for another program", "evaluate --logits tables/ --strategies warm,warm:every=16 --json"),
+        ("which search.price to set", "evaluate --logits tables/ --strategies warm,grid,scratch --curve -o runs/price"),
+        ("a slow change between two domains", "evaluate --logits tables/ --streams smooth --smooth known:new"),
+    )
+
+    logits: FilePath | None = Field(
+        default=None,
+        description="folder of tables of logits, DOMAIN.npz each",
+        json_schema_extra={"metavar": "FOLDER"},
+    )
+    images: Text | None = Field(
+        default=None,
+        description=f"labelled images to make tables of, places separated by commas; each is {FORMS}",
+        json_schema_extra={"metavar": "PLACES"},
+    )
+    corrupt: Text | None = Field(
+        default=None,
+        description="corruptions of the images, a domain each, such as fog:2,snow (severity 1 to 5; none: 3), or all",
+        json_schema_extra={"metavar": "KINDS"},
+    )
+    limit: int | None = Field(default=None, ge=1, description="images of each place at most; none: all")
+    cache: FilePath = Field(
+        default=Path("runs/tables"),
+        description="folder that tables made of images are kept in, for the next time",
+        json_schema_extra={"metavar": "FOLDER"},
+    )
+    domains: Text | None = Field(
+        default=None,
+        description="domains to judge, separated by commas; none: all tables but val*, or all that the images make",
+        json_schema_extra={"metavar": "NAMES"},
+    )
+    group: Text | None = Field(
+        default=None,
+        validation_alias=AliasChoices("groups"),
+        description="kinds of domain to be told apart, by the names' parts before _; none: each kind",
+        json_schema_extra={"metavar": "NAME=A+B,..."},
+    )
+    calibrate: Text | None = Field(
+        default=None,
+        description="table that temperatures are fitted on; none: those of model.card, or 1",
+        json_schema_extra={"metavar": "NAME"},
+    )
+    strategies: Text | None = Field(
+        default=None,
+        description="what is compared, separated by commas; auto: what a worker with this card does; none: "
+        "every strategy but botorch, and auto where the card advises a fixed alpha",
+        json_schema_extra={"metavar": "STRATEGY,..."},
+    )
+    curve: CliToggleFlag[bool] = Field(
+        default=False,
+        description="run warm at seven prices from .2 to .002 too, for a curve of accuracy against forwards",
+    )
+    streams: Text = Field(
+        default="short,long,stationary",
+        description="kinds of stream: short, long, stationary, cycle, jumps, mixed, smooth, returning, calendar; "
+        "and exposure, brightness, odd, pan, of which nothing is to be made",
+        json_schema_extra={"metavar": "KINDS"},
+    )
+    orders: Text = Field(
+        default="iid,runs",
+        description="orders of a domain's images: iid, or runs of a class as cameras send them",
+        json_schema_extra={"metavar": "ORDERS"},
+    )
+    smooth: Text | None = Field(
+        default=None,
+        description="domains that a smooth stream moves between and back, such as a+b:c",
+        json_schema_extra={"metavar": "FROM:TO"},
+    )
+    seeds: int = Field(default=5, ge=1, le=1000, description="streams of each kind and order")
+    processes: int | None = Field(default=None, ge=1, le=1024, description="processes at once; none: one for each core")
+    output: FilePath | None = Field(
+        default=None,
+        validation_alias=AliasChoices("output", "o"),
+        description="folder for page.html, result.json and paths.parquet",
+        json_schema_extra={"metavar": "FOLDER"},
+    )
+    as_json: CliToggleFlag[bool] = json_flag("print the result as JSON")
+
+    @classmethod
+    @override
+    def uses(cls, options: Mapping[str, Any]) -> frozenset[str]:
+        """Return the groups that must be complete: tables need no models.
+
+        Whether an objective needs a card is checked once the strategies are known.
+        """
+        return frozenset({"model", "decode", "log"}) if "images" in options else frozenset({"log"})
+
+    @classmethod
+    @override
+    def problems(cls, options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """Yield a mistake if there is nothing to read, or an option or a kind of stream lacks what it needs."""
+        if "logits" not in options and "images" not in options:
+            yield "logits", "expected a folder of tables; name it, or labelled images with --images"
+        if "logits" in options and "images" in options:
+            yield "images", "tables are read or made, not both: leave --images or --logits out"
+        for name in ("corrupt", "limit", "cache"):
+            if name in options and "images" not in options:
+                yield name, "it has a use only with --images; leave it out"
+        if "smooth" in str(options.get("streams", "")).split(",") and "smooth" not in options:
+            yield "smooth", "smooth streams need two groups of domains; name them, such as --smooth a+b:c"

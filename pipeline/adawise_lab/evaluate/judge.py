@@ -1,0 +1,252 @@
+"""Turn runs into a result: scores of all seeds together, references on the same images, intervals and groups."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from adawise.adapt.objective import Objective
+from adawise.card.card import Card
+from adawise_lab.evaluate import references as ref
+from adawise_lab.evaluate.bench import Bench, Floats
+from adawise_lab.evaluate.bootstrap import interval, resampled_accuracies
+from adawise_lab.evaluate.candidates import Candidate, objective_named
+from adawise_lab.evaluate.lag import best_path, lag_batches, path_error
+from adawise_lab.evaluate.references import Visits
+from adawise_lab.evaluate.result import Difference, DomainFacts, GroupRow, PathRow, Result, Row, ToldShare
+from adawise_lab.evaluate.run import Plan, TaskResult
+from adawise_lab.evaluate.score import (
+    Score,
+    by_domain,
+    calibration_error,
+    domain_accuracy,
+    mean,
+    pooled_calibration_error,
+    ratio,
+    total,
+)
+from adawise_lab.evaluate.served import AlphaPath
+from adawise_lab.evaluate.streams import RETURN
+from adawise_lab.evaluate.told import ways
+
+
+@dataclass(frozen=True, eq=False)
+class _Entry:
+    """The scores and paths that a row is made of."""
+
+    name: str
+    reference: bool
+    scored: Score
+    paths: tuple[AlphaPath, ...] = ()  # one for each seed
+    alpha: float | None = None  # of a fixed alpha
+    candidate: Candidate | None = None
+
+
+def judge(bench: Bench, plan: Plan, card: Card | None, runs: Sequence[TaskResult], *, calibration: str) -> Result:
+    """Return the result of all `runs` of a plan."""
+    rows: list[Row] = []
+    for kind in plan.kinds:
+        for order in plan.orders:
+            mine = [run for run in runs if (run.task.kind, run.task.order) == (kind, order)]
+            entries = [*_strategies(plan, mine), *_references(bench, plan, card, kind, order)]
+            rows += _rows(bench, plan, kind, order, entries)
+    everything = np.ones(bench.starts[-1])
+    best = ref.best_fixed(bench, everything)
+    return Result(
+        alphas=bench.alphas,
+        rows=tuple(rows),
+        domains=_domains(bench, plan, card),
+        best_fixed=(bench.alphas[best], float(bench.accuracy[:, best].mean())),
+        oracle=float(bench.accuracy.max(axis=1).mean()),
+        split_half_oracle=float((by_domain(bench, ref.split_half(bench)) / by_domain(bench, everything)).mean()),
+        calibration=calibration,
+        seeds=plan.seeds,
+        batch=plan.batch,
+        paths=tuple(_paths(bench, plan, runs)),
+    )
+
+
+def _strategies(plan: Plan, runs: Sequence[TaskResult]) -> Iterator[_Entry]:
+    for number, candidate in enumerate(plan.candidates):
+        mine = sorted((run for run in runs if run.task.candidate == number), key=lambda run: run.task.seed)
+        paths = tuple(run.path for run in mine)
+        yield _Entry(candidate.name, False, total([run.score for run in mine]), paths, candidate=candidate)
+
+
+def _references(bench: Bench, plan: Plan, card: Card | None, kind: str, order: str) -> Iterator[_Entry]:
+    visits = [Visits.of(plan.streams(bench, kind, order, seed)) for seed in range(plan.seeds)]
+    came = np.bincount(np.concatenate([v.ids for v in visits]), minlength=bench.starts[-1]).astype(np.float64)
+    alphas = bench.alphas
+    middle = min(range(len(alphas)), key=lambda j: abs(alphas[j] - 0.5))
+    for name, j in (
+        (ref.ZERO_SHOT, 0),
+        (ref.FINE_TUNED, len(alphas) - 1),
+        (ref.MIDDLE, middle),
+        (ref.BEST_FIXED, ref.best_fixed(bench, came)),
+    ):
+        yield _Entry(name, True, ref.fixed(bench, came, j), alpha=alphas[j])
+    oracle = ref.fixed(bench, came, ref.domain_oracle(bench))
+    yield _Entry(ref.DOMAIN_ORACLE, True, oracle)
+    yield _Entry(ref.SPLIT_HALF_ORACLE, True, _only_accuracy(oracle, came * ref.split_half(bench)))
+    chosen = [ref.served_at(bench, v, ref.batch_oracle(bench, v), len(alphas)) for v in visits]
+    yield _Entry(ref.BATCH_ORACLE, True, total(chosen))
+    for objective in dict.fromkeys(candidate.objective for candidate in plan.candidates):
+        values = bench.values(objective_named(objective, card))
+        minimum = next(c.exploration.min_images for c in plan.candidates if c.objective == objective)
+        chosen = [ref.served_at(bench, v, ref.grid_batch(bench, v, values, minimum), len(alphas)) for v in visits]
+        yield _Entry(f"{ref.GRID}@{objective}", True, total(chosen))
+
+
+def _only_accuracy(scored: Score, hits: Floats) -> Score:
+    """Return the score with other hits; confidence and NLL become nan, for they are unknown."""
+    return replace(scored, hits=hits, bins=np.full_like(scored.bins, np.nan), nll=np.full_like(scored.nll, np.nan))
+
+
+def _rows(bench: Bench, plan: Plan, kind: str, order: str, entries: Sequence[_Entry]) -> Iterator[Row]:
+    hits = np.stack([entry.scored.hits for entry in entries])
+    visits = np.stack([entry.scored.visits for entry in entries])
+    samples = resampled_accuracies(bench, hits, visits)  # [R, 1000]
+    accuracies = np.stack([domain_accuracy(bench, entry.scored) for entry in entries])  # [R, D]
+    names = [entry.name for entry in entries]
+    better = np.maximum(accuracies[names.index(ref.ZERO_SHOT)], accuracies[names.index(ref.FINE_TUNED)])
+    against = {entry.name: i for i, entry in enumerate(entries) if entry.reference}
+    curves = [entry.candidate.curve if entry.candidate is not None else "" for entry in entries]
+    at_set_price = next((i for i, name in enumerate(names) if name == curves[i]), None)
+    told = _ways(bench, entries) if kind in RETURN else {}
+
+    def over(j: int, i: int) -> Difference:
+        return Difference(mean(accuracies[i] - accuracies[j]), interval(samples[i] - samples[j]))
+
+    for i, entry in enumerate(entries):
+        scored, gaps = entry.scored, accuracies[i] - better
+        worst = int(np.nanargmin(gaps))
+        row = Row(
+            strategy=entry.name,
+            reference=entry.reference,
+            stream=kind,
+            order=order,
+            accuracy=mean(accuracies[i]),
+            accuracy_ci=interval(samples[i]),
+            fe=mean(ratio(scored.forwards, by_domain(bench, scored.visits))),
+            ece=mean(calibration_error(bench, scored)),
+            ece_pooled=pooled_calibration_error(scored),
+            nll=mean(ratio(scored.nll, by_domain(bench, scored.visits))),
+            worst_domain_gap=float(gaps[worst]),
+            worst_domain=bench.tables[worst].name,
+            versus={name: over(j, i) for name, j in against.items() if j != i},
+            groups=dict(_groups(bench, accuracies, i, scored, against)),
+            domains={t.name: float(a) for t, a in zip(bench.tables, accuracies[i], strict=True) if not np.isnan(a)},
+            batches=sum(len(path.alpha) for path in entry.paths),
+            images=int(scored.visits.sum()),
+            seeds=plan.seeds,
+            alpha=entry.alpha,
+            price=entry.candidate.exploration.price if entry.candidate is not None and curves[i] else None,
+            over_set=None if at_set_price is None or at_set_price == i else over(at_set_price, i),
+            way=told.get(entry.name, {}),
+        )
+        yield _with_paths(bench, plan, row, entry.paths) if entry.paths else row
+
+
+def _ways(bench: Bench, entries: Sequence[_Entry]) -> dict[str, dict[str, ToldShare]]:
+    """Return how far each `warm` with pixels closes the gap from `warm` without pixels, which has no memory either.
+
+    The keys are the strategy's name, then the reference's.
+    """
+    warm = [(entry, c) for entry in entries if (c := entry.candidate) is not None and c.strategy == "warm"]
+    # the first one of each objective
+    bases = {c.objective: entry for entry, c in reversed(warm) if not c.exploration.pixels}
+    found: dict[str, dict[str, ToldShare]] = {}
+    for objective, base in bases.items():
+        others = [entry for entry, c in warm if c.objective == objective and entry is not base]
+        each = ways(bench, base.name, base.paths, [entry.paths for entry in others])
+        found |= zip((entry.name for entry in others), each, strict=True)
+    return found
+
+
+def _groups(
+    bench: Bench, accuracies: Floats, i: int, scored: Score, against: Mapping[str, int]
+) -> Iterator[tuple[str, GroupRow]]:
+    forwards = ratio(scored.forwards, by_domain(bench, scored.visits))
+    for group in dict.fromkeys(bench.groups):
+        mine = [d for d, other in enumerate(bench.groups) if other == group]
+        if np.isnan(accuracies[i, mine]).all():
+            continue
+        yield (
+            group,
+            GroupRow(
+                accuracy=mean(accuracies[i], mine),
+                fe=mean(forwards, mine),
+                versus={name: mean(accuracies[i] - accuracies[j], mine) for name, j in against.items() if j != i},
+            ),
+        )
+
+
+def _with_paths(bench: Bench, plan: Plan, row: Row, paths: Sequence[AlphaPath]) -> Row:
+    alphas = np.concatenate([path.alpha for path in paths])
+    triggers = Counter(trigger for path in paths for trigger in path.trigger)
+    resets = Counter(reset for path in paths for reset in path.reset if reset is not None)
+    row = replace(
+        row,
+        alpha=float(alphas.mean()),
+        pinned=float(((alphas == bench.alphas[0]) | (alphas == bench.alphas[-1])).mean()),
+        triggers=dict(sorted(triggers.items())),
+        resets=dict(sorted(resets.items())),
+    )
+    if row.stream != "smooth" or plan.smooth is None:
+        return row
+    served, best = [np.asarray(path.alpha) for path in paths], best_path(bench, plan.smooth)
+    return replace(row, lag_batches=lag_batches(served, best), path_error=path_error(served, best))
+
+
+def _domains(bench: Bench, plan: Plan, card: Card | None) -> dict[str, DomainFacts]:
+    objectives = dict.fromkeys(candidate.objective for candidate in plan.candidates)
+    means = {name: _objective_means(bench, objective_named(name, card)) for name in objectives}
+    halves = by_domain(bench, ref.split_half(bench))
+    facts = {}
+    for d, table in enumerate(bench.tables):
+        accuracy = bench.accuracy[d]
+        best = int(accuracy.argmax())
+        choices = {name: int(curves[d].argmin()) for name, curves in means.items()}
+        facts[table.name] = DomainFacts(
+            group=bench.groups[d],
+            images=len(table),
+            classes=len(table.class_names),
+            accuracy=tuple(float(a) for a in accuracy),
+            best_alpha=bench.alphas[best],
+            best_accuracy=float(accuracy[best]),
+            split_half=float(halves[d] / len(table)),
+            choices={name: (bench.alphas[j], float(accuracy[j])) for name, j in choices.items()},
+        )
+    return facts
+
+
+def _objective_means(bench: Bench, objective: Objective) -> Floats:
+    """Return the mean of an objective over all images of each domain at each alpha, `[D, G]`."""
+    values = bench.values(objective)
+    spans = zip(bench.vocabularies, bench.starts, bench.starts[1:], strict=False)
+    return np.stack([values[v][:, bench.row_of[first:last]].mean(axis=1) for v, first, last in spans])
+
+
+def _paths(bench: Bench, plan: Plan, runs: Sequence[TaskResult]) -> Iterator[PathRow]:
+    best = None if plan.smooth is None else best_path(bench, plan.smooth).tolist()
+    for run in runs:
+        task, path = run.task, run.path
+        moves = best if task.kind == "smooth" else None
+        for t, alpha in enumerate(path.alpha):
+            yield PathRow(
+                strategy=plan.candidates[task.candidate].name,
+                stream=task.kind,
+                order=task.order,
+                seed=task.seed,
+                number=path.stream[t],
+                batch=t,
+                domain=bench.tables[path.domain[t]].name if path.domain[t] >= 0 else "",
+                alpha=alpha,
+                forward_equivalents=path.forward_equivalents[t],
+                trigger=path.trigger[t],
+                reset=path.reset[t],
+                best_alpha=None if moves is None else moves[t],
+            )

@@ -1,0 +1,118 @@
+"""References for strategies, computed without a search: fixed alphas, and oracles that use labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from adawise.adapt.objective import Values, reliable
+from adawise_lab.evaluate.bench import Bench, Floats
+from adawise_lab.evaluate.score import Score, by_domain, ratio, score
+from adawise_lab.evaluate.streams import Ids, Stream
+
+ZERO_SHOT, FINE_TUNED, MIDDLE, BEST_FIXED = "zero_shot", "fine_tuned", "fixed_0.50", "best_fixed"
+FIXED = (ZERO_SHOT, FINE_TUNED, MIDDLE, BEST_FIXED)
+DOMAIN_ORACLE, SPLIT_HALF_ORACLE, BATCH_ORACLE, GRID = (
+    "domain_oracle",
+    "split_half_oracle",
+    "batch_oracle",
+    "grid_batch",
+)
+_SPLITS = 20
+
+
+@dataclass(frozen=True, eq=False)
+class Visits:
+    """The images of some streams, flat: `ids` `[V]`, and the number of each one's batch `[V]`, which never falls."""
+
+    ids: Ids
+    batch: Ids
+
+    @classmethod
+    def of(cls, streams: tuple[Stream, ...]) -> Visits:
+        """Return the visits of streams, one after the other."""
+        batches = [ids for stream in streams for ids in stream]
+        return cls(np.concatenate(batches), np.repeat(np.arange(len(batches)), [len(ids) for ids in batches]))
+
+    def batch_means(self, values: Floats) -> Floats:
+        """Return the means of `values` `[..., V]` over each batch, `[..., batches]`."""
+        starts = np.flatnonzero(np.r_[True, np.diff(self.batch) > 0])
+        sums: Floats = np.add.reduceat(values, starts, axis=-1)
+        means: Floats = sums / np.diff(np.r_[starts, len(self.batch)])
+        return means
+
+
+def fixed(bench: Bench, visits: Floats, index: Ids | int) -> Score:
+    """Return the score of images that came `visits` `[N]` times, at one alpha index, or each at its own `[N]`."""
+    ids = np.repeat(np.arange(len(visits)), visits.astype(np.int64))
+    at = np.broadcast_to(np.asarray(index), len(visits))[ids]
+    return score(bench, ids, bench.quality.at(at, ids), 1.0)
+
+
+def best_fixed(bench: Bench, visits: Floats) -> int:
+    """Return the index of the alpha that would have served these visits best; the lowest if several are."""
+    return int(np.argmax(np.nanmean(fixed_accuracies(bench, visits), axis=1)))
+
+
+def fixed_accuracies(bench: Bench, visits: Floats) -> Floats:
+    """Return the accuracy of each fixed alpha on each domain, `[G, D]`; nan for a domain without visits."""
+    came = by_domain(bench, visits)
+    return ratio(
+        by_domain(bench, bench.quality.correct * visits), np.broadcast_to(came, (len(bench.alphas), len(came)))
+    )
+
+
+def domain_oracle(bench: Bench) -> Ids:
+    """Return for each image the index of the alpha that is best on all images of its domain, `[N]`.
+
+    The lowest of equals.
+
+    The alpha is chosen on the same images that judge it, so this oracle is optimistic; compare `split_half`.
+    """
+    best: Ids = bench.accuracy.argmax(axis=1)[bench.domain_of]
+    return best
+
+
+def split_half(bench: Bench) -> Floats:
+    """Return how often an image is right at the alpha that is best on the other half of its domain, `[N]`.
+
+    The mean over 20 random splits, seeded by the domain's name.
+    """
+    rates = np.empty(bench.starts[-1])
+    for table, first, last in zip(bench.tables, bench.starts, bench.starts[1:], strict=False):
+        correct = bench.quality.correct[:, first:last]
+        rng = np.random.default_rng(tuple(table.name.encode()))
+        right = np.zeros(last - first)
+        for _ in range(_SPLITS):
+            shuffled = rng.permutation(last - first)
+            halves = np.array_split(shuffled, 2)
+            for chosen_on, judged_on in (halves, halves[::-1]):
+                best = int(correct[:, chosen_on].mean(axis=1).argmax()) if len(chosen_on) else 0
+                right[judged_on] += correct[best, judged_on]
+        rates[first:last] = right / _SPLITS
+    return rates
+
+
+def batch_oracle(bench: Bench, visits: Visits) -> Ids:
+    """Return for each visit the index of the alpha that is best on its batch, `[V]`; it fits the noise of 32 images."""
+    right = visits.batch_means(bench.quality.correct[:, visits.ids].astype(np.float64))  # [G, batches]
+    best: Ids = right.argmax(axis=0)[visits.batch - visits.batch[0]]
+    return best
+
+
+def grid_batch(bench: Bench, visits: Visits, values: tuple[Values, ...], minimum: int) -> Ids:
+    """Return for each visit the alpha index with the lowest objective on its batch, `[V]`, as the strategy `grid`."""
+    index = np.empty(len(visits.ids), dtype=np.int64)
+    for batch in np.split(np.arange(len(visits.ids)), np.flatnonzero(np.diff(visits.batch)) + 1):
+        ids = visits.ids[batch]
+        v = bench.vocabularies[bench.domain_of[ids[0]]]
+        seen = values[v][:, bench.row_of[ids]]  # [G, n]
+        mask = reliable(list(seen), bench.blocks[v].shape[-1], minimum)
+        index[batch] = int(seen[:, mask].mean(axis=1).argmin())
+    return index
+
+
+def served_at(bench: Bench, visits: Visits, index: Ids, forwards: float) -> Score:
+    """Return the score of visits, each served at the alpha index given for it, `[V]`."""
+    return score(bench, visits.ids, bench.quality.at(index, visits.ids), forwards)

@@ -1,0 +1,180 @@
+"""Run candidates over streams: the worker's own search on looked-up logits, in several processes.
+
+A task is one candidate on one kind and order of streams with one seed. It is a pure function of these, so the result
+does not depend on how many processes share the tasks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from tempfile import gettempdir
+from uuid import UUID, uuid4
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from joblib import Parallel, delayed
+
+from adawise.adapt import search
+from adawise.adapt.objective import Values
+from adawise.card.card import Card
+from adawise.errors import FatalError
+from adawise_lab.evaluate.bench import Bench, Quality, Replayed
+from adawise_lab.evaluate.candidates import SLOW, Candidate, objective_named
+from adawise_lab.evaluate.score import Score
+from adawise_lab.evaluate.served import AlphaPath, Served
+from adawise_lab.evaluate.streams import BATCH, Smooth, Stream, look_shifts, make_streams
+
+
+@dataclass(frozen=True)
+class Task:
+    """One candidate (by its index in the plan's list) on one kind and order of streams with one seed."""
+
+    candidate: int
+    kind: str
+    order: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The plan of an evaluation: every candidate on every kind and order of streams with every seed."""
+
+    candidates: tuple[Candidate, ...]
+    kinds: tuple[str, ...]
+    orders: tuple[str, ...]
+    seeds: int = 5
+    smooth: Smooth | None = None  # indices of the bench's domains
+    batch: int = BATCH
+
+    @property
+    def tasks(self) -> list[Task]:
+        """All tasks, candidate by candidate."""
+        return [
+            Task(candidate, kind, order, seed)
+            for candidate in range(len(self.candidates))
+            for kind in self.kinds
+            for order in self.orders
+            for seed in range(self.seeds)
+        ]
+
+    def streams(self, bench: Bench, kind: str, order: str, seed: int) -> tuple[Stream, ...]:
+        """Return the streams of a task; they are the same for all candidates."""
+        return make_streams(kind, order, bench.domains, seed=seed, smooth=self.smooth, batch=self.batch)
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """The score and the path of a task."""
+
+    task: Task
+    score: Score
+    path: AlphaPath
+
+
+class Runner:
+    """Runs tasks of a plan, and keeps the values of each objective on the bench from task to task."""
+
+    def __init__(self, bench: Bench, plan: Plan, card: Card | None) -> None:
+        self.bench, self._plan, self._card = bench, plan, card
+        self._values: dict[str, tuple[Values, ...]] = {}
+        # Tasks come seed by seed, and every candidate gets the same streams.
+        self._streams = lru_cache(len(plan.kinds) * len(plan.orders))(partial(plan.streams, bench))
+
+    def run(self, task: Task) -> TaskResult:
+        """Run one task; the result is a pure function of the task."""
+        bench, candidate = self.bench, self._plan.candidates[task.candidate]
+        replayed = Replayed(bench.blocks, objective_named(candidate.objective, self._card), self._of(candidate))
+        strategy = candidate.build(bench.alphas, replayed.objective, self._card)
+        served = Served(bench)
+        for number, stream in enumerate(self._streams(task.kind, task.order, task.seed)):
+            state = strategy.initial()
+            shifts = look_shifts(task.kind, len(stream), seed=task.seed, stream=number)
+            for k, ids in enumerate(stream):
+                replayed.turn_to(bench.vocabularies[bench.domain_of[ids[0]]])
+                rows = torch.from_numpy(bench.row_of[ids])
+                appearance = bench.appearance(ids, 0.0 if shifts is None else shifts[k])
+                (outcome,) = search.run([strategy.search(state, len(ids), appearance)], [rows], replayed.evaluate)
+                served.add(number, ids, outcome)
+                state = outcome.state
+        return TaskResult(task, served.score(), served.path)
+
+    def _of(self, candidate: Candidate) -> tuple[Values, ...]:
+        if candidate.objective not in self._values:
+            objective = objective_named(candidate.objective, self._card)
+            self._values[candidate.objective] = self.bench.values(objective)
+        return self._values[candidate.objective]
+
+
+def run(
+    bench: Bench, plan: Plan, card: Card | None, *, processes: int, done: Callable[[int], object]
+) -> list[TaskResult]:
+    """Run all tasks of a plan in `processes` processes, and return the results in the order of `plan.tasks`.
+
+    `done(1)` is called after each task.
+
+    Raises:
+        FatalError: a process was killed from outside.
+    """
+    runs: dict[Task, TaskResult] = {}
+    for result in _results(bench, plan, card, processes):
+        runs[result.task] = result
+        done(1)
+    return [runs[task] for task in plan.tasks]
+
+
+def _results(bench: Bench, plan: Plan, card: Card | None, processes: int) -> Iterator[TaskResult]:
+    """Yield the results, in any order."""
+    # Strategies that fit a model for each batch come first, so that the run does not end with one of them alone. Within
+    # them, and among the rest, tasks go seed by seed.
+    tasks = sorted(plan.tasks, key=lambda task: (plan.candidates[task.candidate].strategy not in SLOW, task.seed))
+    processes = min(processes, len(tasks))
+    if processes <= 1:
+        yield from map(Runner(bench, plan, card).run, tasks)
+        return
+    bare = tuple(replace(table, logits=np.empty((0, 0, 0), dtype=table.logits.dtype)) for table in bench.tables)
+    shared = Shared(
+        uuid4(), Bench(bare, bench.temperatures), [b.numpy() for b in bench.blocks], bench.quality, plan, card
+    )
+    # "c" (copy on write): torch warns of arrays that cannot be written, and no process writes to these. The arrays are
+    # files on disk, since memory is what runs short.
+    files = {"mmap_mode": "c", "max_nbytes": 0, "temp_folder": gettempdir()}
+    pool = Parallel(processes, "loky", return_as="generator_unordered", **files)
+    try:
+        yield from pool(delayed(_run)(shared, task) for task in tasks)
+    except BrokenProcessPool as error:
+        raise FatalError(
+            f"one of {processes} processes that run strategies was ended from outside, as the system does when "
+            "memory is short. Run again with --processes 1, or fewer --domains."
+        ) from error
+
+
+@dataclass(frozen=True)
+class Shared:
+    """The data that the worker processes share.
+
+    Arrays are files that all of them map, so that there is one copy of the logits.
+    """
+
+    id: UUID
+    bench: Bench  # without logits
+    blocks: list[npt.NDArray[np.float32]]
+    quality: Quality
+    plan: Plan
+    card: Card | None
+
+
+_runner: tuple[UUID, Runner] | None = None  # of this process, which may serve one plan after another
+
+
+def _run(shared: Shared, task: Task) -> TaskResult:
+    global _runner  # noqa: PLW0603 - joblib keeps nothing else between tasks of a process
+    if _runner is None or _runner[0] != shared.id:
+        torch.set_num_threads(1)
+        blocks = tuple(torch.from_numpy(block) for block in shared.blocks)
+        bench = shared.bench.knowing(blocks=blocks, quality=shared.quality)
+        _runner = shared.id, Runner(bench, shared.plan, shared.card)
+    return _runner[1].run(task)

@@ -1,0 +1,150 @@
+"""The result for the terminal: a table of the domains, and one for each kind and order of streams.
+
+Differences are in points.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from adawise_lab.evaluate.references import BEST_FIXED, DOMAIN_ORACLE, FINE_TUNED, MIDDLE, ZERO_SHOT
+from adawise_lab.evaluate.result import Difference, DomainFacts, Result, Row
+
+_VERSUS = {ZERO_SHOT: "zero-shot", FINE_TUNED: "fine-tuned", MIDDLE: ".5", BEST_FIXED: "best fixed"}
+_WIDE = 130  # terminal columns that the full table needs
+_SHOWN = (0.0, 0.25, 0.5, 0.75, 1.0)  # alphas
+
+
+def show(result: Result, console: Console) -> None:
+    """Print as much as the terminal has room for; the JSON has everything."""
+    console.print(_domains(result))
+    for stream, order in dict.fromkeys((row.stream, row.order) for row in result.rows):
+        rows = [row for row in result.rows if (row.stream, row.order) == (stream, order)]
+        title = f"{stream} streams, {order} order, seeds: {rows[0].seeds}"
+        named = [row for row in rows if not row.is_other_price]
+        console.print(_accuracy(named, title, console.width >= _WIDE))
+        if any(not row.reference for row in named) and len(rows[0].groups) > 1:
+            console.print(_groups(named))
+        if priced := sorted((row for row in rows if row.price is not None), key=lambda row: -(row.price or 0.0)):
+            console.print(_curve(priced))
+
+
+def _domains(result: Result) -> Table:
+    grid = [min(range(len(result.alphas)), key=lambda j: abs(result.alphas[j] - a)) for a in _SHOWN]
+    objectives = list(next(iter(result.domains.values())).choices)
+    headers = (*(f"{result.alphas[j]:g}" for j in grid), "best", *(f"by {objective}" for objective in objectives))
+    table = _table("accuracy by alpha", "domain", headers)
+    for name, facts in result.domains.items():
+        table.add_row(name, *(_three(facts.accuracy[j]) for j in grid), *_choices(facts, objectives))
+    alpha, accuracy = result.best_fixed
+    table.caption = (
+        f"mean over domains: best fixed alpha in hindsight {alpha:g}: {_three(accuracy)}; best of each domain "
+        f"{_three(result.oracle)} (split-half {_three(result.split_half_oracle)})\n"
+        f"temperatures of what is served: {result.calibration}"
+    )
+    return table
+
+
+def _choices(facts: DomainFacts, objectives: Sequence[str]) -> list[str]:
+    chosen = [(facts.best_alpha, facts.best_accuracy), *(facts.choices[objective] for objective in objectives)]
+    return [f"{alpha:g}: {_three(accuracy)}" for alpha, accuracy in chosen]
+
+
+def _accuracy(rows: Sequence[Row], title: str, wide: bool) -> Table:
+    followed = any(row.lag_batches is not None for row in rows)
+    versus = _VERSUS if wide else {name: _VERSUS[name] for name in (ZERO_SHOT, BEST_FIXED)}
+    headers = [
+        "accuracy",
+        "FE",
+        *(f"over\n{short}" for short in versus.values()),
+        "over\noracle",
+        "worst\ndomain",
+        "ECE",
+    ]
+    headers += ["NLL", "pinned"] if wide else []
+    table = _table(title, "strategy", (*headers, *(("lag",) if followed else ())))
+    ordered = [*(row for row in rows if not row.reference), *(row for row in rows if row.reference)]
+    last = max((i for i, row in enumerate(ordered) if not row.reference), default=-1)
+    for i, row in enumerate(ordered):
+        cells = [
+            f"{_three(row.accuracy)} {_half(row.accuracy_ci)}",
+            f"{row.fe:.2f}",
+            *(_difference(row.versus.get(name), interval=wide or name == BEST_FIXED) for name in versus),
+            _difference(row.versus.get(DOMAIN_ORACLE), interval=False),
+            f"{100 * row.worst_domain_gap:+.1f}" + (f" {row.worst_domain}" if wide else ""),
+            _three(row.ece),
+        ]
+        cells += [_three(row.nll), "" if row.pinned is None else f"{row.pinned:.0%}"] if wide else []
+        cells += ["" if row.lag_batches is None else f"{row.lag_batches:g}"] if followed else []
+        table.add_row(_named(row), *cells, style="dim" if row.reference else "", end_section=i == last)
+    table.caption = "\n".join(_way(row, name) for row in rows for name in row.way)
+    return table
+
+
+def _way(row: Row, told: str) -> str:
+    way = row.way[told]
+    share = "no share" if way.ci is None else f"{way.share:.0%} ({way.ci[0]:.0%} to {way.ci[1]:.0%})"
+    return f"{row.strategy}: {share} of the way from {way.base} to {told} ({_difference(way.worth)} points)"
+
+
+def _curve(rows: Sequence[Row]) -> Table:
+    """Build the table of other prices: what they would serve, and at what cost."""
+    headers = ("accuracy", "FE", "over\nthe price set", "over\nbest fixed", "worst\ndomain")
+    table = _table("by price", "search.price", headers)
+    for row in rows:
+        table.add_row(
+            f"{row.price:g}" + ("" if row.is_other_price else " (set)"),
+            _three(row.accuracy),
+            f"{row.fe:.2f}",
+            _difference(row.over_set),
+            _difference(row.versus.get(BEST_FIXED)),
+            f"{100 * row.worst_domain_gap:+.1f}",
+        )
+    return table
+
+
+def _named(row: Row) -> str:
+    """Return the row's name, with its alpha if it served only that one."""
+    is_fixed = row.strategy == BEST_FIXED or (not row.reference and row.fe == 1.0)
+    return row.strategy + (f" {row.alpha:.2f}".replace(" 0", " ") if is_fixed and row.alpha is not None else "")
+
+
+def _table(title: str, first: str, headers: Sequence[str]) -> Table:
+    """Build an empty table whose numbers are never cut; the names in the first column fold."""
+    table = Table(title=title, title_justify="left", caption_justify="left", box=SIMPLE_HEAD, collapse_padding=True)
+    table.add_column(first, overflow="fold")
+    for header in headers:
+        table.add_column(header, justify="right", no_wrap=True)
+    return table
+
+
+def _groups(rows: Sequence[Row]) -> Table:
+    """Build the table by group of domains: the mean may hide that one group gains and another loses."""
+    groups = list(rows[0].groups)
+    table = _table("by group of domains: accuracy, points over best fixed", "strategy", groups)
+    for row in rows:
+        if not row.reference:
+            cells = [f"{_three(g.accuracy)} {100 * g.versus[BEST_FIXED]:+.1f}" for g in row.groups.values()]
+            table.add_row(row.strategy, *cells)
+    return table
+
+
+def _difference(versus: Difference | None, *, interval: bool = True) -> str:
+    if versus is None:
+        return ""
+    return f"{100 * versus.difference:+.1f}" + (f" {_half(versus.ci)}" if interval else "")
+
+
+def _half(ci: tuple[float, float]) -> str:
+    """Format half of an interval's width, in points; the JSON has both ends."""
+    return f"±{50 * (ci[1] - ci[0]):.1f}"
+
+
+def _three(value: float) -> str:
+    """Format an accuracy as papers do: .652."""
+    return "" if math.isnan(value) else f"{value:.3f}".removeprefix("0")

@@ -1,0 +1,266 @@
+"""The model in training: one update, and its quality at any alpha between theta_0 and the current weights."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from adawise.card.calibration import calibration_error
+from adawise.errors import DivergedError
+from adawise_lab.finetune.images import Pixels
+from adawise_lab.finetune.losses import cross_entropy, flyp
+from adawise_lab.finetune.recipe import Recipe
+
+_MAX_LOG_SCALE = math.log(100.0)  # the limit of CLIP's own training
+_BETAS = (0.9, 0.98)
+_EPSILON = 1e-6
+_PROMPTS_AT_ONCE = 256
+_BLOCK = re.compile(r".*\b(?:resblocks|blocks|layers|layer)\.\d+\.")  # of open_clip, timm and transformers
+_NUMBERED = re.compile(r"\.\d+\.")
+_BELOW = re.compile(r"embed|conv1|patch|ln_pre|norm_pre|cls_token|stem")  # below the first block
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOutScore:
+    """The score on held-out images: accuracy and calibration error in [0, 1], NLL in nats."""
+
+    accuracy: float
+    nll: float
+    ece: float
+
+
+class Learner:
+    """The model that is trained, its optimizer, and a copy of theta_0.
+
+    Args:
+        model: open_clip's module with theta_0's weights, float32; it is trained in place.
+        tokens: of the class prompts, `[C * T, L]`, class by class.
+        classes: C.
+        mean: of each channel, for pixels in [0, 1].
+        std: of each channel, for pixels in [0, 1].
+        recipe: the hyperparameters.
+        device: where the model is trained.
+        dtype: bfloat16 for mixed precision, float32 for none.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokens: Tensor,
+        *,
+        classes: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        recipe: Recipe,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        self.model, self.recipe = model.to(device), recipe
+        self._device, self._dtype = device, dtype
+        self._tokens = tokens.to(device).view(classes, -1, tokens.shape[-1])  # [C, T, L]
+        self._mean = torch.tensor(mean, device=device).view(1, 3, 1, 1)
+        self._std = torch.tensor(std, device=device).view(1, 3, 1, 1)
+        with torch.no_grad():
+            self._head = self._encode_head()  # theta_0's, [C, D]
+        self._parameters = dict(_trained(model, recipe))
+        model.requires_grad_(False)
+        for parameter in self._parameters.values():
+            parameter.requires_grad_(True)
+        self._max_log_scale = max(_MAX_LOG_SCALE, float(model.logit_scale.detach()))
+        self._theta_0 = {name: p.detach().clone() for name, p in self._parameters.items()}
+        groups = _groups(self._parameters, recipe)
+        self._optimizer = torch.optim.AdamW(groups, recipe.learning_rate, _BETAS, _EPSILON, fused=True)
+
+    def update(self, batches: Iterable[tuple[Pixels, Tensor]], rate: float) -> tuple[float, int]:
+        """Make one update, and return the mean loss and the number of images.
+
+        Args:
+            batches: pixels and labels of each batch, and the number of the prompt of each image.
+            rate: learning rate.
+
+        Raises:
+            DivergedError: the loss or its gradient is not finite; the weights are unchanged.
+        """
+        self.model.train()
+        self._optimizer.zero_grad()
+        total, images = 0.0, 0
+        for (pixels, labels), prompts in batches:
+            loss = self._loss(pixels, labels.to(self._device), prompts)
+            torch.autograd.backward(loss * len(labels))
+            total += float(loss.detach()) * len(labels)
+            images += len(labels)
+        parameters = list(self._parameters.values())
+        for p in parameters:
+            if p.grad is not None:
+                p.grad.div_(images)
+        norm = float(nn.utils.clip_grad_norm_(parameters, self.recipe.clip_norm))
+        if not (math.isfinite(total) and math.isfinite(norm)):
+            raise DivergedError(f"the loss is {total / images}, its gradient's length {norm}")
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate * group.get("share", 1.0)
+        self._optimizer.step()
+        with torch.no_grad():
+            self.model.logit_scale.clamp_(max=self._max_log_scale)
+        return total / images, images
+
+    def _loss(self, pixels: Tensor, labels: Tensor, prompts: Tensor) -> Tensor:
+        smoothing, scale = self.recipe.label_smoothing, self.model.logit_scale.exp()
+        with self._autocast():
+            images = self.model.encode_image(self._normalised(pixels), normalize=True)
+            if self.recipe.loss == "flyp":
+                rows = self._tokens[labels, prompts.to(self._device)]  # [B, L]
+                distinct, inverse = torch.unique(rows, dim=0, return_inverse=True)  # a prompt is encoded once
+                with torch.set_grad_enabled(not self.recipe.lock_text):
+                    texts = self.model.encode_text(distinct, normalize=True)[inverse]
+        if self.recipe.loss == "flyp":
+            return flyp(images, texts, labels, scale=scale, smoothing=smoothing)
+        return cross_entropy(images, self._head, labels, scale=scale, smoothing=smoothing)
+
+    def evaluate(self, held_out: Iterable[Pixels], alpha: float) -> HeldOutScore:
+        """Return the score of `classify`."""
+        logits, labels = self.classify(held_out, alpha)
+        return HeldOutScore(
+            accuracy=float((logits.argmax(dim=-1) == labels).double().mean()),
+            nll=float(nn.functional.cross_entropy(logits, labels)),
+            ece=calibration_error(logits.softmax(dim=-1), labels),
+        )
+
+    def classify(self, held_out: Iterable[Pixels], alpha: float) -> tuple[Tensor, Tensor]:
+        """Classify the held-out images at theta(alpha), between theta_0 and the current weights.
+
+        Returns:
+            Logits float64 `[N, C]` by the mean of each class's prompts, and labels `[N]`.
+        """
+        self.model.eval()
+        parts, targets = [], []
+        with torch.no_grad(), self._at(alpha):
+            head = self._encode_head() if _trains_text(self.recipe) else self._head
+            scale = self.model.logit_scale.exp()
+            for pixels, labels in held_out:
+                with self._autocast():
+                    images = self.model.encode_image(self._normalised(pixels), normalize=True)
+                parts.append((scale * images.float() @ head.T).cpu())
+                targets.append(labels)
+        return torch.cat(parts).double(), torch.cat(targets)
+
+    @contextmanager
+    def _at(self, alpha: float) -> Iterator[None]:
+        """Set the weights to theta(alpha) inside the block, then restore them bit for bit."""
+        if alpha == 1.0:
+            yield
+            return
+        kept = {name: p.detach().clone() for name, p in self._parameters.items()}
+        try:
+            for name, p in self._parameters.items():
+                torch.lerp(self._theta_0[name], kept[name], alpha, out=p.data)
+            yield
+        finally:
+            for name, p in self._parameters.items():
+                p.data.copy_(kept[name])
+
+    def _encode_head(self) -> Tensor:
+        """Return the text head, float32 `[C, D]`: the normalised mean of the unit embeddings of a class's prompts."""
+        C, T, L = self._tokens.shape
+        tokens = torch.split(self._tokens.view(C * T, L), _PROMPTS_AT_ONCE)
+        embeddings = torch.cat([self.model.encode_text(part, normalize=True) for part in tokens])
+        return nn.functional.normalize(embeddings.view(C, T, -1).mean(dim=1), dim=-1)
+
+    def _normalised(self, pixels: Tensor) -> Tensor:
+        x = pixels.to(self._device, non_blocking=True).float().div_(255.0)
+        return x.sub_(self._mean).div_(self._std)
+
+    def _autocast(self) -> torch.autocast:
+        """Return a new context for each use: its cache of converted weights ends with it, so no update is missed."""
+        return torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._dtype == torch.bfloat16)
+
+    def state(self) -> dict[str, Any]:
+        """Return all that the next update depends on besides its images: weights, optimizer, torch's random state.
+
+        The next update changes the optimizer's tensors (and on a CPU the weights) in place: write or copy them before.
+        """
+        weights = {name: p.detach().cpu() for name, p in self._parameters.items()}
+        state: dict[str, Any] = {"weights": weights, "optimizer": self._optimizer.state_dict()}
+        state["random"] = torch.get_rng_state()
+        if self._device.type == "cuda":
+            state["random_cuda"] = torch.cuda.get_rng_state(self._device)
+        return state
+
+    def load(self, weights: Mapping[str, Tensor]) -> None:
+        """Load weights of an earlier run; all parameters that are not trained here keep theta_0's values."""
+        with torch.no_grad():
+            for name, p in self._parameters.items():
+                p.copy_(weights[name])
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of weights, theta_0's copy of what is trained, gradients and AdamW's two moments.
+
+        Without activations.
+        """
+        whole: int = sum(p.nbytes for p in self.model.parameters())
+        return whole + 4 * sum(p.nbytes for p in self._parameters.values())
+
+    @property
+    def checkpoint_bytes(self) -> int:
+        """Bytes of a `state`: the trained weights, and AdamW's two moments."""
+        return 3 * sum(p.nbytes for p in self._parameters.values())
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Restore a `state`."""
+        self.load(state["weights"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        torch.set_rng_state(state["random"])
+        if self._device.type == "cuda":
+            torch.cuda.set_rng_state(state["random_cuda"], self._device)
+
+
+def _trained(model: nn.Module, recipe: Recipe) -> Iterator[tuple[str, nn.Parameter]]:
+    """Yield the trained parameters. SigLIP's logit bias and a caption decoder have no part in our losses."""
+    both = _trains_text(recipe)
+    for name, parameter in model.named_parameters():
+        if name.startswith("visual.") or (both and not name.startswith(("logit_bias", "text_decoder."))):
+            yield name, parameter
+
+
+def _trains_text(recipe: Recipe) -> bool:
+    return recipe.loss == "flyp" and not recipe.lock_text
+
+
+def _groups(parameters: Mapping[str, nn.Parameter], recipe: Recipe) -> list[dict[str, Any]]:
+    """Return AdamW's parameter groups: matrices, which decay, separate from the rest, and by block if rates differ."""
+    above = _blocks_above(parameters) if recipe.layer_decay != 1.0 else dict.fromkeys(parameters, 0)
+    groups: dict[tuple[int, float], dict[str, Any]] = {}
+    for decays in (True, False):
+        for name, p in parameters.items():
+            if (p.ndim > 1) is decays:
+                weight_decay, share = (recipe.weight_decay if decays else 0.0), recipe.layer_decay ** above[name]
+                key = above[name], weight_decay if decays else -1.0
+                groups.setdefault(key, {"params": [], "weight_decay": weight_decay, "share": share})["params"].append(p)
+    return list(groups.values())
+
+
+def _blocks_above(names: Iterable[str]) -> dict[str, int]:
+    """Return how many blocks lie above each parameter in its tower: none above a head, all above an embedding."""
+    above = {}
+    for tower in _by_tower(names):
+        blocks = [match[0] if (match := _BLOCK.match(name)) else None for name in tower]
+        for place, name in enumerate(tower):
+            # Parameters of the tower itself (such as its projection) are registered before its blocks, whatever their
+            # place in the forward pass: only numbered ones are in order.
+            after = place + 1 if _NUMBERED.search(name) else 0 if _BELOW.search(name) else len(tower)
+            above[name] = len({*blocks[after:]} - {None, blocks[place]})
+    return above
+
+
+def _by_tower(names: Iterable[str]) -> tuple[list[str], list[str]]:
+    both: tuple[list[str], list[str]] = [], []
+    for name in names:
+        both[name.startswith("visual.")].append(name)
+    return both

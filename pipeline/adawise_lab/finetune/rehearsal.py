@@ -1,0 +1,181 @@
+"""The rehearsal: the same fine-tuning without some of the classes, to see how it treats what it never saw.
+
+theta_1 knows every class that has images. It cannot show how confident it is about unknown classes, and how rightly,
+and an objective that takes confidence for knowledge fails there. So the recipe is run again on half of the classes: to
+that model, the others are new.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from importlib.util import find_spec
+
+import numpy as np
+import structlog
+import torch
+
+from adawise.app.labelled import logits_of
+from adawise.app.model import load_model
+from adawise.card.card import Condition
+from adawise.clip.classifier import GRID, PairClassifier
+from adawise.console import Progress
+from adawise.errors import DivergedError, SettingsError
+from adawise.settings import Settings
+from adawise_lab.evaluate.corrupt import Corruption, corrupt, parse
+from adawise_lab.finetune.countdown import CARD, NEW, REHEARSAL, VERDICT, Countdown
+from adawise_lab.finetune.folder import Folder
+from adawise_lab.finetune.images import HeldOut, Images
+from adawise_lab.finetune.training import (
+    Begin,
+    Data,
+    pair_settings,
+    prepare,
+    run_of,
+    some_of,
+    starting_model,
+    train,
+    whole_passes,
+)
+
+_log = structlog.get_logger("finetune")
+
+LEAST_CLASSES = 4
+LEAVES_OUT = 0.5  # share of the classes
+STEP = 4  # logits are computed at every fourth alpha, as they change little from one to the next
+_SHIFTS = "gaussian_noise:2,motion_blur:2,fog:2,contrast:2,jpeg:4"
+_SEED = 0
+
+
+def kept_classes(classes: Sequence[str], seed: int) -> frozenset[str]:
+    """Return the classes that a rehearsal is trained on; all of them if they are too few to leave some out."""
+    if len(classes) < LEAST_CLASSES:
+        return frozenset(classes)
+    mixed = np.random.default_rng(seed).permutation(len(classes))
+    return frozenset(classes[i] for i in mixed[round(LEAVES_OUT * len(classes)) :])
+
+
+def shifts() -> tuple[Corruption, ...]:
+    """Return the corruptions that images are judged under, beside clean ones; none if scikit-image is missing."""
+    return parse(_SHIFTS) if find_spec("skimage") is not None else ()
+
+
+def computed_alphas(alphas: Sequence[float]) -> int:
+    """Return the number of alphas at which a condition's images pass the model."""
+    return len(range(0, len(alphas) - 1, STEP)) + 1
+
+
+def conditions_of(
+    classifier: PairClassifier, images: HeldOut, group: str, kinds: Sequence[Corruption | None], bar: Progress
+) -> Iterator[Condition]:
+    """Yield the images as a condition for each kind of shift, None for clean ones: `GROUP_fog2`, `GROUP_clean`."""
+    batches = list(images)
+    for kind in kinds:
+        shifted = ((pixels if kind is None else _under(kind, pixels), labels) for pixels, labels in batches)
+        logits, labels = logits_of(classifier, shifted, bar, step=STEP)
+        yield Condition(f"{group}_{kind or 'clean'}", logits.__getitem__, labels)
+
+
+def _under(kind: Corruption, pixels: torch.Tensor) -> torch.Tensor:
+    return torch.from_numpy(np.stack([corrupt(image, kind, _SEED) for image in pixels.numpy()]))
+
+
+def rehearse(
+    settings: Settings,
+    data: Data,
+    folder: Folder,
+    decoders: tuple[Images, Images],
+    notes: list[str],
+    *,
+    epochs: int,
+    resumes: bool,
+    countdown: Countdown,
+) -> tuple[Condition, ...] | None:
+    """Train a pair on some of the classes as theta_1 was, and return its results on images of the other classes.
+
+    It is trained for `epochs`, as theta_1 was: trained longer, it would be more confident about unknown classes than
+    theta_1 is.
+
+    Returns:
+        The conditions. They are empty if no rehearsal is asked for, if the images do not allow one, or if it fails,
+        which is added to `notes`. None if it was stopped.
+    """
+    try:
+        return _rehearsed(settings, data, folder, decoders, epochs, resumes, countdown)
+    except (SettingsError, DivergedError) as error:  # theta_1 is made, and a rehearsal that fails must not lose it
+        # DivergedError names the best epoch and says how to start anew, which is not for a rehearsal; its cause says
+        # why.
+        why = f"it diverged, {error.__cause__}" if error.__cause__ and isinstance(error, DivergedError) else str(error)
+        note = "theta_1 stays as it is; the verdict says nothing of classes without images"
+        _log.warning("rehearsal_left_out", why=why, note=note)
+        notes.append(f"Nothing is said of new classes, as the rehearsal failed: {why}")
+        return ()
+
+
+def _rehearsed(
+    settings: Settings,
+    data: Data,
+    folder: Folder,
+    decoders: tuple[Images, Images],
+    epochs: int,
+    resumes: bool,
+    countdown: Countdown,
+) -> tuple[Condition, ...] | None:
+    """Run the rehearsal; see `rehearse`.
+
+    Raises:
+        SettingsError: images cannot be read.
+        DivergedError: the training diverged.
+    """
+    part = part_of(data, settings)
+    if not settings.finetune.rehearsal or isinstance(part, str):
+        return ()
+    images, _ = decoders
+    kept = {data.train.labels[i] for i in part.train_rows}
+    left_out = [i for i in data.train_rows if data.train.labels[i] not in kept]
+    place = folder.rehearsal
+    # Its curve is not reported to TensorBoard or MLflow, which have that of theta_1.
+    untracked = settings.finetune.model_copy(update={"tensorboard": False, "mlflow": False})
+    settings = settings.model_copy(update={"finetune": untracked})
+    start = starting_model(settings)
+    run = run_of(settings, part, start, place, decoders, ends_with=epochs)
+    missing = len({data.train.labels[i] for i in left_out})
+    _log.info("rehearsal_began", classes=len(kept), left_out=missing, images=len(part.train_rows))
+    countdown.enter(REHEARSAL)
+    prepare(run, place, part, start, Begin(resumes and place.checkpoint.exists(), None))
+    if not train(settings, run, place, countdown):
+        return None
+    del run, start  # frees their memory for the pair
+    model = load_model(pair_settings(settings.model, place), settings.decode, with_card=False)
+    chosen = HeldOut(
+        images, some_of(settings, left_out, settings.finetune.judged_images), settings.finetune.batch_images
+    )
+    kinds = (None, *shifts())
+    countdown.enter(NEW)
+    return tuple(conditions_of(model.classifier, chosen, "new", kinds, countdown))
+
+
+def part_of(data: Data, settings: Settings) -> Data | str:
+    """Return the images that a rehearsal is trained on and judged by; or a text that says why there can be none."""
+    labels = sorted({data.train.labels[i] for i in data.train_rows})
+    kept = kept_classes(labels, settings.finetune.seed)
+    if len(kept) == len(labels):
+        return f"images of {len(labels)} classes, and it takes {LEAST_CLASSES} to leave some out"
+    held_out = [i for i in data.held_out_rows if data.held_out.labels[i] in kept]
+    if not held_out:
+        return f"no held-out image of {', '.join(sorted(kept)[:5])}, which it would learn"
+    train = [i for i in data.train_rows if data.train.labels[i] in kept]
+    return replace(data, train_rows=train, held_out_rows=held_out)
+
+
+def stages_after(settings: Settings, data: Data) -> dict[str, int]:
+    """Return the stages after the training, with the passes of images through the model that each takes."""
+    part = part_of(data, settings)
+    some = settings.finetune.judged_images
+    card, few = (min(limit, len(data.held_out_rows)) for limit in (settings.finetune.card_images, some))
+    conditions, each = len(shifts()), computed_alphas(GRID)
+    ends = {CARD: card * len(GRID) + conditions * min(few, card) * each, VERDICT: 0}
+    if not settings.finetune.rehearsal or isinstance(part, str):
+        return ends
+    unseen = min(some, len(data.train_rows) - len(part.train_rows))
+    return {REHEARSAL: whole_passes(settings, part), NEW: (1 + conditions) * unseen * each, **ends}

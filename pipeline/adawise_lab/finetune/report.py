@@ -1,0 +1,177 @@
+"""The results of a run of fine-tuning: its record, its curve, and the settings that use what it made."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shlex
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.table import Table
+
+from adawise import __version__
+from adawise.card.advice import advised_alpha, recommend
+from adawise.card.card import Card, PairVerdict, read_card
+from adawise.console import paper, print_json
+from adawise.settings import ModelSettings, Settings
+from adawise.settings.requirements import LOCAL_FOLDER
+from adawise.text import counted
+from adawise_lab.card.show import verdict_table, verdict_text
+from adawise_lab.finetune.comparison import Comparison
+from adawise_lab.finetune.folder import Folder
+from adawise_lab.finetune.train import BARRIER, FinetuneRun
+
+_SKIPPED_KEPT = 100  # skipped files, or reasons, in the record
+_SHOWN = 3  # confusions, or reasons, that are printed
+
+
+def facts_of(
+    run: FinetuneRun, found: Comparison, classes: Sequence[str], notes: Sequence[str], skipped: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return what is known of a run that ended, before there is a card.
+
+    It does not depend on how often the run was resumed.
+    """
+    best = run.progress.best
+    assert best is not None  # a run has at least one epoch
+    reasons = sorted(Counter(skipped.values()).items(), key=lambda item: (-item[1], item[0]))
+    return {
+        "settings": dict(run.settings),
+        "images": {"train": len(run.train_rows), "held_out": len(run.held_out.rows), "skipped": len(skipped)},
+        "notes": list(notes),
+        "skipped": dict(sorted(skipped.items())[:_SKIPPED_KEPT]),
+        "skipped_for": dict(reasons[:_SKIPPED_KEPT]),
+        "curve": [row.as_row() for row in run.progress.curve],
+        "extended_after": run.progress.extended_after,
+        "best": best.as_row(),
+        "classes": found.per_class(classes, [run.images.labels[i] for i in run.train_rows]),
+        "confusions": found.confusions(classes),
+        "versions": {
+            "adawise": __version__,
+            "torch": torch.__version__,
+            "open_clip": version("open_clip_torch"),
+            "python": platform.python_version(),
+        },
+    }
+
+
+def record_of(settings: Settings, facts: Mapping[str, Any], card: Card, held_out: Sequence[str]) -> dict[str, Any]:
+    """Return the record of a run: its facts, and what the card says. `held_out` are names of images."""
+    return {
+        **facts,
+        "theta_0": {"checkpoint": settings.model.theta_0, "hash": card.identity["theta_0"]},
+        "theta_1": {"hash": card.identity["theta_1"], "epoch": facts["best"]["epoch"]},
+        "barrier": card.has_barrier or facts["best"]["barrier"] > BARRIER,
+        "best_alpha": card.best_alpha,
+        "verdict": None
+        if card.verdict is None
+        else {
+            **asdict(card.verdict),
+            "advised_alpha": advised_alpha(card.verdict),
+            "recommended": asdict(recommend(card.verdict)),
+            "told": verdict_text(card.verdict),
+        },
+        "held_out": list(held_out),
+    }
+
+
+def show_record(
+    record: Mapping[str, Any], model: ModelSettings, held_out: Path, folder: Folder, *, as_json: bool
+) -> None:
+    """Print the record as JSON, or as text: the curve, what is odd about it, and the settings that use the pair.
+
+    Args:
+        record: the record of the run.
+        model: the settings of the run.
+        held_out: the place of the labelled images among which the held-out ones are.
+        folder: the run's folder.
+        as_json: print JSON.
+    """
+    another, verdict = another_card(held_out, folder), read_card(folder.card).verdict
+    use_lines = settings_lines(model, folder, verdict)
+    if as_json:
+        use = {"use": use_lines, "another_card": another}
+        print_json({**record, "output": str(folder.path), **use})
+        return
+    print_curve(record)
+    if verdict is not None:
+        paper().print(verdict_table(verdict))
+        paper().print(verdict_text(verdict), soft_wrap=True)
+    for line in _oddities(record, folder):
+        print(line)
+    page = f", {folder.page}" if folder.page.exists() else ""
+    print(f"\n{folder.weights}, {folder.card}, {folder.record}{page} are written.")
+    print(f"The card is for the names in {folder.classes}; one for those in OTHER.txt, with the settings below:")
+    print(f"  {another}\n\nIn adawise.toml:\n")
+    print("\n".join(use_lines))
+
+
+def another_card(place: Path, folder: Folder) -> str:
+    """Return the command that makes a card for other names from the held-out images."""
+    words = ["adawise", "card", "--labelled", str(place), "--held-out", str(folder.record)]
+    return shlex.join([*words, "--model.classes", "OTHER.txt", "-o", str(folder.path / "OTHER.card.json")])
+
+
+def settings_lines(model: ModelSettings, folder: Folder, verdict: PairVerdict | None) -> list[str]:
+    """Return the lines of adawise.toml that use theta_1 and its card as recommended."""
+    search = []
+    if verdict is not None and not (recommended := recommend(verdict)).is_auto:
+        search = ["[search]", 'strategy = "fixed"', f"alpha = {recommended.alpha}", ""]
+    values = {
+        "architecture": model.theta_0 if (model.theta_0 or "").startswith(LOCAL_FOLDER) else model.architecture,
+        "theta_0": model.theta_0,
+        "theta_1": f"local-dir:{folder.theta_1}",
+        "classes": str(folder.classes),
+        "templates": str(folder.templates),
+        "card": str(folder.card),
+    }
+    return [
+        *search,
+        "[model]",
+        *(f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in values.items()),
+    ]
+
+
+def print_curve(record: Mapping[str, Any]) -> None:
+    """Print the table of epochs."""
+    table = Table("epoch", "loss", "accuracy", "NLL", "ECE", "accuracy at alpha .5", caption_justify="left")
+    for row in record["curve"]:
+        first = row["epoch"] == 0
+        cells = [
+            "theta_0" if first else str(row["epoch"]),
+            "" if first else f"{row['loss']:.3f}",
+            *(f"{row[name]:.3f}" for name in ("accuracy", "nll", "ece")),
+            "" if first else f"{row['accuracy_half']:.3f}",
+        ]
+        table.add_row(*cells, style="bold" if row["epoch"] == record["best"]["epoch"] else "")
+    images = record["images"]
+    table.caption = f"of {images['held_out']} held-out images; trained on {images['train']}. Bold: theta_1."
+    paper().print(table)
+
+
+def _oddities(record: Mapping[str, Any], folder: Folder) -> list[str]:
+    lines = []
+    if record["best"]["accuracy"] < record["curve"][0]["accuracy"]:
+        lines.append("theta_1 is worse than theta_0 on held-out images: lower finetune.learning_rate.")
+    if record["barrier"]:
+        lines.append(
+            "There is an accuracy barrier between theta_0 and theta_1: do not interpolate this pair. "
+            "Lower finetune.learning_rate or finetune.epochs."
+        )
+    for confusion in record.get("confusions", [])[:_SHOWN]:
+        if confusion["images"] > 1:
+            lines.append(
+                "{images} of {of} held-out images of {class!r} are taken for {taken_for!r}.".format(**confusion)
+            )
+    if skipped := record["images"]["skipped"]:
+        lines.append(f"{counted(skipped, 'file was', 'files were')} skipped; {folder.record.name} names the first:")
+    for why, count in list(record.get("skipped_for", {}).items())[:_SHOWN]:
+        name = next((name for name, reason in record["skipped"].items() if reason == why), "one beyond these")
+        lines.append(f"  {count}, such as {name}: {why}")
+    return [*lines, *record.get("notes", [])]

@@ -1,0 +1,298 @@
+"""The training run: epochs of updates, each judged on held-out images; the best is kept, and the run can be resumed.
+
+The order of images, their crops and their prompts are functions of (seed, epoch, image). So a resumed run on the same
+machine computes bit for bit what an uninterrupted one would have.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from adawise.errors import DivergedError, TrainingError
+from adawise_lab.finetune.checkpoint import read_checkpoint, write_checkpoint, write_weights
+from adawise_lab.finetune.comparison import Comparison
+from adawise_lab.finetune.images import HeldOut, Images, Pixels, RandomCrop
+from adawise_lab.finetune.learner import Learner
+from adawise_lab.finetune.recipe import Recipe
+
+BARRIER = 0.01  # accuracy: alpha .5 this far below the worse end is a barrier, as in a card
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """One row of the learning curve; epoch 0 is theta_0. Scores are on the held-out images.
+
+    `barrier` is how far accuracy at alpha .5 lies below the worse of the two ends; 0 if it does not.
+    """
+
+    epoch: int
+    loss: float  # mean over the epoch's images, nats; nan for epoch 0
+    accuracy: float
+    nll: float
+    ece: float
+    accuracy_half: float  # at alpha .5
+    barrier: float
+
+    @classmethod
+    def of_row(cls, row: Mapping[str, Any]) -> Epoch:
+        """Build an epoch from `as_row`'s result. Raises TypeError, KeyError."""
+        return cls(**{**row, "loss": float("nan") if row["loss"] is None else row["loss"]})
+
+    @property
+    def has_barrier(self) -> bool:
+        """True if the two models should not be interpolated."""
+        return self.barrier > BARRIER
+
+    def as_row(self) -> dict[str, Any]:
+        """Return the row for files and logs; a nan loss becomes None, since JSON has no nan."""
+        row = asdict(self)
+        return row if self.epoch else row | {"loss": None}
+
+
+@dataclass(slots=True)
+class TrainingPosition:
+    """The position of a run: epochs count from 1, updates within the epoch from 0."""
+
+    epoch: int = 1
+    update: int = 0
+    loss_sum: float = 0.0
+    images: int = 0
+    curve: list[Epoch] = field(default_factory=list)
+    extended_after: list[int] = field(default_factory=list)
+    """The number of completed epochs at each extension of a finished run."""
+    skipped: dict[str, str] = field(default_factory=dict)
+    """Training images that could not be read before the run was stopped: name to reason."""
+
+    @property
+    def best(self) -> Epoch | None:
+        """The epoch with the highest held-out accuracy, and among equals the lowest NLL; never theta_0."""
+        return max(self.curve[1:], key=lambda row: (row.accuracy, -row.nll), default=None)
+
+
+@dataclass(eq=False)
+class FinetuneRun:
+    """A run of fine-tuning.
+
+    Args:
+        learner: the model.
+        images: decodes the training images.
+        train_rows: the numbers of the training images.
+        prompts: number of prompts of a class.
+        held_out: the images that judge an epoch.
+        checkpoint: file for the state.
+        weights: file for the best theta_1.
+        settings: what decides the run, by name; a checkpoint with other settings is refused.
+        checkpoint_every_s: seconds between checkpoints within an epoch.
+        progress: the position of the run.
+        ends_with: the epoch after which the run ends and whose weights are taken, whatever the held-out images say;
+            None:
+            the recipe decides the end, and the best epoch's weights are taken.
+        on_judged: called with the number of images of each held-out batch that was judged.
+    """
+
+    learner: Learner
+    images: Images
+    train_rows: Sequence[int]
+    prompts: int
+    held_out: HeldOut
+    checkpoint: Path
+    weights: Path
+    settings: Mapping[str, str]
+    checkpoint_every_s: float
+    progress: TrainingPosition = field(default_factory=TrainingPosition)
+    ends_with: int | None = None
+    on_judged: Callable[[int], object] = lambda _images: None
+
+    @property
+    def recipe(self) -> Recipe:
+        """The learner's recipe."""
+        return self.learner.recipe
+
+    @property
+    def finished(self) -> bool:
+        """True after the last epoch, or when patience has run out."""
+        best = self.progress.best if self.ends_with is None else None
+        begun = self._before
+        waited = best is not None and self.progress.epoch - 1 - max(best.epoch, begun) >= self.recipe.patience
+        return self.progress.epoch > self.last_epoch or waited
+
+    @property
+    def last_epoch(self) -> int:
+        """The last epoch that may run."""
+        return self.recipe.epochs if self.ends_with is None else self.ends_with
+
+    @property
+    def _before(self) -> int:
+        """Epochs that were completed before the current schedule began."""
+        return self.progress.extended_after[-1] if self.progress.extended_after else 0
+
+    def start(self) -> None:
+        """Judge theta_0, and write the first checkpoint, so that a folder that cannot be written is found at once."""
+        torch.manual_seed(self.recipe.seed)
+        self.progress.curve.append(self._judge(0, float("nan")))
+        self.save()
+
+    def resume(self) -> Mapping[str, str]:
+        """Resume from the checkpoint, and return the settings in it. Raises TrainingError; see `read_checkpoint`."""
+        state = read_checkpoint(self.checkpoint, settings=self.settings)
+        try:
+            self.learner.restore(state["learner"])
+            curve = [Epoch(**row) for row in state["progress"]["curve"]]
+            self.progress = TrainingPosition(**{**state["progress"], "curve": curve})
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise TrainingError(f"{self.checkpoint}: damaged ({error!r}). Start anew with --overwrite.") from error
+        if self.progress.best is not None and not self.weights.is_file():
+            raise TrainingError(f"{self.weights}: the best weights so far are gone. Start anew with --overwrite.")
+        return dict(state["settings"])
+
+    def extend(self, curve: Sequence[Epoch], extended_after: Sequence[int]) -> None:
+        """Continue from the best weights of a run that ended, for the epochs that are left of the recipe's.
+
+        The optimizer's moments of that run are gone, and its rate had come down to 0. So this is a schedule of its own:
+        warm-up, a cosine over the epochs that are left, and new patience. It is a function of the weights and the
+        recipe.
+        """
+        torch.manual_seed(self.recipe.seed)
+        done = curve[-1].epoch
+        self.progress = TrainingPosition(epoch=done + 1, curve=[*curve], extended_after=[*extended_after, done])
+        self._load_best()
+        self.save()
+
+    def compare(self) -> Comparison:
+        """Classify each held-out image with theta_0, alpha .5 and the best weights.
+
+        Afterwards the learner has the best weights.
+        """
+        self._load_best()
+        said = [self.learner.classify(self.held_out, alpha) for alpha in (0.0, 0.5, 1.0)]
+        return Comparison(said[0][1].tolist(), *(logits.argmax(dim=-1).tolist() for logits, _ in said))
+
+    def _load_best(self) -> None:
+        try:
+            self.learner.load(load_file(self.weights))
+        except (OSError, KeyError, RuntimeError, SafetensorError) as error:
+            raise TrainingError(
+                f"{self.weights}: the best weights cannot be read ({error}). Start anew with --overwrite."
+            ) from error
+
+    @property
+    def skipped(self) -> Mapping[str, str]:
+        """Training images that could not be read, by name with the reason."""
+        return {**self.progress.skipped, **self.images.skipped}
+
+    def save(self) -> None:
+        """Write the checkpoint."""
+        self.progress.skipped = dict(self.skipped)
+        state = {"progress": asdict(self.progress), "learner": self.learner.state()}
+        write_checkpoint(self.checkpoint, settings=self.settings, state=state)
+
+    def go(
+        self,
+        *,
+        stopping: Callable[[], bool] = lambda: False,
+        on_update: Callable[[int, float], object] = lambda _images, _loss: None,
+        on_epoch: Callable[[Epoch], object] = lambda _row: None,
+    ) -> bool:
+        """Train until finished (return True), or until `stopping` returns True (return False, after a checkpoint).
+
+        Args:
+            stopping: asked before each update.
+            on_update: called with the number of images and the loss of each update.
+            on_epoch: called with each row of the curve.
+
+        Raises:
+            DivergedError: the loss is not finite.
+            TrainingError: a file cannot be written.
+            SettingsError: images cannot be read.
+        """
+        while not self.finished:
+            if not self._epoch(stopping, on_update):
+                self.save()
+                return False
+            done = self.progress
+            row = self._judge(done.epoch, done.loss_sum / done.images)
+            done.curve.append(row)
+            if self.ends_with is not None or done.best is row:
+                write_weights(self.weights, self.learner.model.state_dict())
+            done.epoch, done.update, done.loss_sum, done.images = done.epoch + 1, 0, 0.0, 0
+            self.save()
+            on_epoch(row)
+        return True
+
+    def _epoch(self, stopping: Callable[[], bool], on_update: Callable[[int, float], object]) -> bool:
+        """Run the rest of the epoch; return False if it was stopped."""
+        done, saved_at = self.progress, time.monotonic()
+        per_epoch = self.recipe.updates(len(self.train_rows))
+        order = list(self.recipe.order(done.epoch, [self.images.labels[i] for i in self.train_rows]))
+        left = order[done.update :]
+        decoded = self._decoded(done.epoch, order, done.update)
+        for batches in left:
+            if stopping():
+                return False
+            number = (done.epoch - 1 - self._before) * per_epoch + done.update
+            rate = self.recipe.rate(number, per_epoch * (self.recipe.epochs - self._before))
+            loss, images = self._update(decoded, len(batches), number, rate)
+            done.update += 1
+            done.loss_sum += loss * images
+            done.images += images
+            on_update(images, loss)
+            if time.monotonic() - saved_at >= self.checkpoint_every_s:
+                self.save()
+                saved_at = time.monotonic()
+        return True
+
+    def _update(self, decoded: Iterator[Pixels], batches: int, number: int, rate: float) -> tuple[float, int]:
+        random = self.recipe.random(self.progress.epoch, self.progress.update, 0)
+
+        def with_prompts() -> Iterator[tuple[Pixels, Tensor]]:
+            for _ in range(batches):
+                pixels, labels = next(decoded)
+                yield (pixels, labels), torch.from_numpy(random.integers(self.prompts, size=len(labels)))
+
+        try:
+            return self.learner.update(with_prompts(), rate)
+        except DivergedError as error:
+            best = self.progress.best
+            kept = f"the best epoch, {best.epoch}, is in {self.weights}" if best else "no epoch was finished"
+            raise DivergedError(
+                f"training diverged in epoch {self.progress.epoch} at update {number + 1}: {error}; {kept}. "
+                "Lower finetune.learning_rate or lengthen finetune.warmup, and start with --overwrite."
+            ) from error
+
+    def _decoded(self, epoch: int, order: Sequence[Sequence[Sequence[int]]], begin: int) -> Iterator[Pixels]:
+        """Yield pixels of the batches of an epoch's updates from `begin` on.
+
+        An image that comes again gets another crop.
+        """
+        recipe = self.recipe
+        rows = [[[self.train_rows[i] for i in batch] for batch in batches] for batches in order]
+        seen = Counter(i for batches in rows[:begin] for batch in batches for i in batch)
+
+        def crop(i: int) -> RandomCrop:
+            random = recipe.random(epoch, i, seen[i]) if seen[i] else recipe.random(epoch, i)
+            seen[i] += 1
+            return RandomCrop(random, least=recipe.crop_min, flip=recipe.flip, jitter=recipe.jitter)
+
+        return self.images.batches((batch for batches in rows[begin:] for batch in batches), crop)
+
+    def _judge(self, epoch: int, loss: float) -> Epoch:
+        one = self.learner.evaluate(self._judges(), 1.0)
+        half = self.learner.evaluate(self._judges(), 0.5) if epoch else one
+        worse = min(one.accuracy, self.progress.curve[0].accuracy) if epoch else one.accuracy
+        barrier = max(0.0, worse - half.accuracy)
+        return Epoch(epoch, loss, one.accuracy, one.nll, one.ece, half.accuracy, barrier)
+
+    def _judges(self) -> Iterator[Pixels]:
+        for pixels, labels in self.held_out:
+            yield pixels, labels
+            self.on_judged(len(labels))

@@ -1,0 +1,269 @@
+"""A training run, as the settings ask for it: its images, its model, and its epochs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import structlog
+import torch
+
+from adawise.app.decoder import rendition
+from adawise.app.labelled import open_samples
+from adawise.app.machine import usable_cores
+from adawise.app.model import number_format, open_device
+from adawise.app.prompts import prompt_templates, read_lines
+from adawise.app.signals import stop_signals
+from adawise.clip.classifier import digest
+from adawise.clip.device import Device
+from adawise.clip.load import StartingModel, load_starting_model
+from adawise.console import Progress, progress
+from adawise.decode.preprocess import Preprocess
+from adawise.errors import SettingsError
+from adawise.labels.folders.samples import Samples, contents_digest, split
+from adawise.settings import FinetuneSettings, ModelSettings, Settings
+from adawise_lab.finetune.checkpoint import CONTENTS, remove_leftovers
+from adawise_lab.finetune.countdown import UPDATE
+from adawise_lab.finetune.folder import Folder
+from adawise_lab.finetune.forecast import Forecast
+from adawise_lab.finetune.images import HeldOut, Images
+from adawise_lab.finetune.learner import Learner
+from adawise_lab.finetune.recipe import Recipe
+from adawise_lab.finetune.trackers import trackers
+from adawise_lab.finetune.train import Epoch, FinetuneRun
+
+_log = structlog.get_logger("finetune")
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """The images to train on and the held-out ones, by row; class names and prompts; a digest of the images."""
+
+    train: Samples
+    train_rows: list[int]
+    held_out: Samples
+    held_out_rows: list[int]
+    classes: tuple[str, ...]
+    templates: tuple[str, ...]
+    contents: str
+
+
+class Begin(NamedTuple):
+    """The beginning of a run: at a checkpoint, after a run that `ended`, or anew."""
+
+    resumes: bool
+    ended: Mapping[str, Any] | None
+
+
+def read_data(settings: Settings, labelled: Path, validation: Path | None) -> Data:
+    """Read the labelled images, and choose which are held out.
+
+    Raises:
+        SettingsError: labels, names and images do not agree.
+    """
+    named = settings.model.classes
+    known = read_lines(named, "model.classes", "class name") if named is not None else None
+    train = open_samples(settings.decode, labelled, "--labelled", known)
+    classes = known or train.classes
+    if validation is not None:
+        held_out = open_samples(settings.decode, validation, "--validation", classes, listed=known is not None)
+        rows = train.usable, held_out.usable
+    else:
+        held_out, rows = train, split(train, settings.finetune.validation_share, settings.finetune.seed)
+    contents = _contents([(train, rows[0]), (held_out, rows[1])])
+    return Data(train, rows[0], held_out, rows[1], classes, prompt_templates(settings.model), contents)
+
+
+def _contents(used: Sequence[tuple[Samples, Sequence[int]]]) -> str:
+    """Return a digest of every byte of the images. That of a recording is known from listing it."""
+    unread = sum(len(rows) for samples, rows in used if not samples.is_exact)
+    with progress("looked at", unread) as bar:
+        return digest(" ".join(s.digest if s.is_exact else contents_digest(s, rows, bar.advance) for s, rows in used))
+
+
+def starting_model(settings: Settings) -> StartingModel:
+    """Return theta_0, to be trained."""
+    model = settings.model
+    assert model.theta_0 is not None  # the command line has checked it
+    start = load_starting_model(model.architecture, model.theta_0, wanted=model.preprocessing)
+    return replace(start, preprocess=replace(start.preprocess, rendition=rendition(settings.decode)))
+
+
+def decided_by(settings: Settings, data: Data, start: StartingModel) -> Mapping[str, str]:
+    """Return all that decides what is computed, by name. Where the files lie does not decide it."""
+    device = open_device(settings.model)
+    return {
+        **recipe_of(settings.finetune).as_settings(),
+        "model.theta_0": start.hash,
+        "model.classes": digest("\n".join(data.classes)),
+        "model.templates": digest("\n".join(data.templates)),
+        "model.device": device.where.type,
+        "model.precision": str(_training_format(settings, device)).removeprefix("torch."),
+        "preprocessing": start.preprocess.oldest,
+        "--labelled": f"{len(data.train_rows)} images {digest(f'{data.train.digest} {data.train_rows}')}",
+        CONTENTS: data.contents,
+        "--validation": f"{len(data.held_out_rows)} images {digest(f'{data.held_out.digest} {data.held_out_rows}')}",
+    }
+
+
+def recipe_of(settings: FinetuneSettings) -> Recipe:
+    """Return the settings that decide what a run computes."""
+    return Recipe(**settings.model_dump(include={field.name for field in fields(Recipe)}))
+
+
+def run_of(
+    settings: Settings,
+    data: Data,
+    start: StartingModel,
+    folder: Folder,
+    decoders: tuple[Images, Images],
+    *,
+    ends_with: int | None = None,
+) -> FinetuneRun:
+    """Return a run before its start.
+
+    Args:
+        decoders: decoders of the images to train on, and of the held-out ones.
+        ends_with: an epoch after which the run ends and whose weights are taken; None: as the recipe says.
+    """
+    images, judges = decoders
+    return FinetuneRun(
+        learner=_learner(settings, data, start),
+        images=images,
+        train_rows=data.train_rows,
+        prompts=len(data.templates),
+        held_out=HeldOut(judges, data.held_out_rows, settings.finetune.batch_images),
+        checkpoint=folder.checkpoint,
+        weights=folder.weights,
+        settings=decided_by(settings, data, start),
+        checkpoint_every_s=settings.finetune.checkpoint_every_s,
+        ends_with=ends_with,
+    )
+
+
+def _learner(settings: Settings, data: Data, start: StartingModel) -> Learner:
+    device = open_device(settings.model)
+    return Learner(
+        start.model,
+        start.tokenizer([template.replace("{}", name) for name in data.classes for template in data.templates]),
+        classes=len(data.classes),
+        mean=start.mean,
+        std=start.std,
+        recipe=recipe_of(settings.finetune),
+        device=device.where,
+        dtype=_training_format(settings, device),
+    )
+
+
+def _training_format(settings: Settings, device: Device) -> torch.dtype:
+    """Return bfloat16 for mixed precision, or float32: float16 would need its losses scaled, and tf32 is for serving.
+
+    Raises:
+        SettingsError: the settings ask for fp16 or tf32.
+    """
+    if settings.model.precision in {"fp16", "tf32"}:
+        raise SettingsError(
+            f"model.precision is {settings.model.precision}: a model is fine-tuned in bf16 or fp32. "
+            "Set one of them, or auto."
+        )
+    dtype = number_format(settings.model, device)
+    return torch.float32 if dtype == torch.float16 else dtype
+
+
+@contextmanager
+def decoders(settings: Settings, data: Data, preprocess: Preprocess) -> Iterator[tuple[Images, Images]]:
+    """Yield the decoders of the images to train on, and of the held-out ones."""
+    index = {name: number for number, name in enumerate(data.classes)}
+
+    def decoder(samples: Samples) -> Images:
+        return Images(
+            samples,
+            index,
+            preprocess=preprocess,
+            max_pixels=settings.decode.max_pixels,
+            threads=settings.decode.threads or usable_cores(),
+        )
+
+    with closing(decoder(data.train)) as images, closing(decoder(data.held_out)) as judges:
+        yield images, judges
+
+
+def prepare(run: FinetuneRun, folder: Folder, data: Data, start: StartingModel, begin: Begin) -> Mapping[str, str]:
+    """Put a run where it begins: its checkpoint, the end of the run before, or an empty folder.
+
+    Returns:
+        The settings that decided the run when it began. An earlier version kept fewer of them.
+    """
+    if begin.resumes:
+        remove_leftovers(*folder.files)
+        return run.resume()
+    if begin.ended is not None:
+        run.extend([Epoch.of_row(row) for row in begin.ended["curve"]], begin.ended.get("extended_after", []))
+        return dict(begin.ended["settings"])
+    folder.begin(start.config, data.classes, data.templates)
+    return run.settings
+
+
+def train(
+    settings: Settings, run: FinetuneRun, folder: Folder, bar: Progress, forecast: Forecast | None = None
+) -> bool:
+    """Train to the end (return True) or until stopped, and log the progress."""
+    with stop_signals() as stopping:
+        run.on_judged = bar.advance
+        if not run.progress.curve:
+            run.start()
+        done = run.progress
+        zero = done.curve[0].accuracy
+        _log.info("training_began", images=len(run.train_rows), held_out=len(run.held_out.rows), theta_0=zero)
+        with trackers(settings.finetune, folder, run) as track:
+
+            def on_update(images: int, loss: float) -> None:
+                bar.note(f"epoch {done.epoch} of {run.last_epoch}, loss {loss:.3f}")
+                bar.advance(UPDATE * images)
+                if forecast is not None:
+                    forecast.updated()
+
+            def on_epoch(row: Epoch) -> None:
+                _log.info("epoch_finished", **row.as_row())
+                if row.has_barrier:
+                    _log.warning("barrier_found", accuracy=row.accuracy, accuracy_half=row.accuracy_half)
+                track(row)
+
+            finished = run.go(stopping=stopping, on_update=on_update, on_epoch=on_epoch)
+    if not finished:
+        where = f"epoch {done.epoch} after {done.update} updates, in {folder.path}"
+        print(f"stopped in {where}; the same command with --resume goes on from there", file=sys.stderr)
+    return finished
+
+
+def passes_left(run: FinetuneRun) -> int:
+    """Return the passes that are left to train and to judge: two an image and epoch to judge, and theta_0's once."""
+    recipe, done = run.recipe, run.progress
+    images = len(run.train_rows)  # fewer images than a batch make an update as well
+    per_epoch = min(images, recipe.updates(images) * recipe.batch_images * recipe.accumulate)
+    held_out = len(run.held_out.rows)
+    left = (run.last_epoch - done.epoch + 1) * (UPDATE * per_epoch + 2 * held_out) - UPDATE * done.images
+    return max(0, left) + (0 if done.curve else held_out)
+
+
+def whole_passes(settings: Settings, data: Data) -> int:
+    """Return the passes of a run from its beginning, if it is as long as the settings say."""
+    recipe, images, held_out = recipe_of(settings.finetune), len(data.train_rows), len(data.held_out_rows)
+    per_epoch = min(images, recipe.updates(images) * recipe.batch_images * recipe.accumulate)
+    return recipe.epochs * (UPDATE * per_epoch + 2 * held_out) + held_out
+
+
+def some_of(settings: Settings, rows: Sequence[int], limit: int) -> list[int]:
+    """Return at most `limit` rows, drawn at random."""
+    mixed: list[int] = recipe_of(settings.finetune).random().permutation(rows).tolist()
+    return mixed[:limit]
+
+
+def pair_settings(settings: ModelSettings, folder: Folder) -> ModelSettings:
+    """Return the settings of a worker that uses the pair that was made."""
+    made = {"theta_1": f"local-dir:{folder.theta_1}", "classes": folder.classes, "templates": folder.templates}
+    return settings.model_copy(update=made)

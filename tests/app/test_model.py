@@ -1,0 +1,93 @@
+"""What rows say of the settings that served them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from adawise.app.model import ModelPair, adaptation, load_model, served_by
+from adawise.card.card import PairVerdict, make_card
+from adawise.settings import Settings
+from tests.fixtures.making import settings
+
+SECRET = "hunter2"
+
+
+@pytest.fixture(scope="module")
+def model() -> ModelPair:
+    chosen = settings(Path("unused"))
+    return load_model(chosen.model, chosen.decode)
+
+
+def told(model: ModelPair, group: str = "search", **changed: Any) -> dict[str, Any]:
+    tree = settings(Path("unused")).model_dump()
+    tree[group] |= changed
+    return {**served_by(Settings.model_validate(tree), model).settings}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("search.price", 0.05),
+        ("search.strategy", "grid"),
+        ("search.objective", "entropy"),
+        ("batch.images", 9),
+        ("decode.reduced", True),
+        ("predict.top_k", 3),
+        ("limits.streams", 99),
+    ],
+)
+def test_a_setting_that_results_depend_on_is_named_by_its_value(model: ModelPair, name: str, value: object) -> None:
+    group, _, field = name.partition(".")
+    before, after = told(model), told(model, group, **{field: value})
+    assert {each for each in after if before[each] != after[each]} == {name}
+    assert after[name] == value
+    assert before.keys() == after.keys()
+
+
+def test_the_objective_is_named_by_what_auto_stands_for(model: ModelPair) -> None:
+    assert told(model)["search.objective"] == "tsallis"
+
+
+def test_the_search_is_named_by_what_auto_stands_for(model: ModelPair) -> None:
+    assert told(model)["search.strategy"] == "warm"
+    verdict = PairVerdict("tsallis", 0.5, 0.6, 0.45, 0.65, 0.6, (-0.05, -0.06, -0.04), ())
+    logits, labels = torch.eye(4), torch.arange(4)
+    alphas = model.classifier.alphas
+    card = make_card(lambda _: logits, labels, alphas=alphas, identity=model.classifier.identity, created_at="")
+    proven = replace(model, card=replace(card, verdict=verdict))
+    found = told(proven)
+    assert (found["search.strategy"], found["search.alpha"]) == ("fixed", 0.45)
+    assert served_by(settings(Path("unused")), proven).method == "a fixed alpha of 0.45, as the card advises"
+    served = adaptation(settings(Path("unused")), proven)
+    assert served.strategy.reach == (alphas.index(0.45),)
+    asked = told(proven, strategy="warm")
+    assert (asked["search.strategy"], asked["search.alpha"]) == ("warm", 0.5)
+
+
+def test_the_pair_is_named_by_hashes_and_beside_them_by_where_it_lies(model: ModelPair) -> None:
+    chosen = settings(Path("unused"))
+    by = served_by(chosen, model)
+    assert by.settings["model.theta_0"] == model.classifier.identity["theta_0"]
+    assert by.places["model.theta_0"] == chosen.model.theta_0
+    assert {"model.precision", "model.device", "model.torch", "model.decoder"} <= by.settings.keys()
+    assert "model.card" not in by.places
+
+
+def test_it_can_be_written_down_and_no_secret_is_in_it(model: ModelPair) -> None:
+    tree = settings(Path("unused")).model_dump()
+    tree["kafka"]["security"] |= {
+        "protocol": "SASL_SSL",
+        "sasl_mechanism": "PLAIN",
+        "sasl_username": "yard",
+        "sasl_password": SECRET,
+    }
+    by = served_by(Settings.model_validate(tree), model)
+    said = json.dumps([by.settings, by.places])
+    assert SECRET not in said
+    assert not [name for name in by.settings if name.startswith(("kafka.", "http.", "sink."))]

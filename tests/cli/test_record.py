@@ -1,0 +1,158 @@
+"""How a recording's growth is told, what an outage leaves behind, and what the worker's own recording is set to."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from pydantic import ValidationError
+
+from adawise.__main__ import main
+from adawise.app.recording import worker_recorder
+from adawise.cli.labels import run as labels_run
+from adawise.cli.record import run as record_run
+from adawise.cli.record.run import Pace
+from adawise.errors import StoreFull
+from adawise.recording.recorder import Recorder, RecordingProgress
+from adawise.records import Message
+from adawise.settings import Settings
+from adawise.settings.recording import RecordSettings
+from adawise.sink import claims
+from adawise.store.store import LocalStore
+from adawise.worker.backoff import Backoff
+from tests.fakes import FakeSource
+
+
+class Clock:
+    now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def pace(free_bytes: int | None, clock: Clock) -> Pace:
+    return Pace("anywhere", free_bytes=lambda _: free_bytes, clock=clock)
+
+
+def test_the_rate_is_told_with_the_time_until_the_disk_is_full() -> None:
+    clock = Clock()
+    told = pace(10**12, clock)
+    clock.now_s = 100.0
+    recorded = RecordingProgress(messages=9, size_bytes=250_000_000, files=2, stored_bytes=250_000_000)
+    assert told.of(recorded, 9, 0) == "238.4 MiB, 9 GB/h, disk full in 5 days"
+
+
+@pytest.mark.parametrize(("free_bytes", "stored_bytes"), [(None, 10), (10**9, 0)])
+def test_nothing_is_told_of_the_disk_where_nobody_knows(free_bytes: int | None, stored_bytes: int) -> None:
+    clock = Clock()
+    told = pace(free_bytes, clock)
+    clock.now_s = 3600.0
+    assert told.of(RecordingProgress(1, 2**20, 0, stored_bytes), 1, 0) == "1.0 MiB, 0.00105 GB/h"
+
+
+def test_whoever_catches_up_is_told_how_far_behind_it_is_and_its_rate_is_not_taken_for_the_topics() -> None:
+    clock = Clock()
+    told = pace(10**12, clock)
+
+    def after(seconds: float, messages: int, waiting: int) -> str:
+        clock.now_s, size = seconds, 2**20 * messages
+        return told.of(RecordingProgress(messages, size, 1, size), messages, waiting)
+
+    assert after(10.0, 1_000, 9_000) == "1000.0 MiB, 9,000 messages behind"
+    assert after(19.0, 9_900, 100) == "9.7 GiB"  # one second more, and it has caught up
+    assert after(20.0, 10_000, 0) == "9.8 GiB"
+    assert after(119.0, 10_100, 0) == "9.9 GiB, 7.55 GB/h, disk full in 6 days"
+
+
+def test_a_camera_of_one_image_a_minute_is_no_backlog() -> None:
+    clock = Clock()
+    told = pace(10**12, clock)
+    for minute in range(1, 5):  # nothing is in a file yet
+        clock.now_s = 60.0 * minute
+        assert told.of(RecordingProgress(0, 1000 * minute, 0), minute, 1) == f"{minute} KiB, 6e-05 GB/h"
+
+
+def test_the_disk_is_that_of_the_first_folder_that_exists(tmp_path: Path) -> None:
+    told = Pace(str(tmp_path / "not" / "there"), clock=lambda: 0.0)
+    assert "disk full in" in told.of(RecordingProgress(1, 1, 1, 1), 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90.0), ("30m", 1800.0), ("24h", 86_400.0), ("7d", 604_800.0), ("0", 0.0)]
+)
+def test_durations_are_read(text: str, seconds: float) -> None:
+    assert RecordSettings.model_validate({"keep": text}).keep == seconds
+
+
+@pytest.mark.parametrize("value", ["7", "", "1w", "-1h", "1.5h", 7, "999999999d", None.__class__])
+def test_what_is_no_duration_is_refused(value: Any) -> None:
+    with pytest.raises(ValidationError):
+        RecordSettings.model_validate({"keep": value})
+
+
+def test_a_worker_records_only_if_it_is_asked_to(tmp_path: Path) -> None:
+    source, root = FakeSource(), tmp_path / "recording"
+    for enabled in (False, True):
+        settings = Settings.model_validate({"record": {"enabled": enabled, "root": str(root)}})
+        recorder = worker_recorder(settings, source, failpoint=lambda _: None)
+        assert (recorder is not None) == root.exists() == enabled
+        if recorder is not None:
+            recorder.close()
+
+
+@pytest.mark.parametrize(
+    ("command", "run", "policy"), [("record", record_run, "FILES"), ("labels", labels_run, "_FILES")]
+)
+def test_an_outage_of_the_store_leaves_no_recorder_behind_and_its_files_are_counted(
+    command: str,
+    run: Any,
+    policy: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Two attempts store a file each before the store is full; the third one stores the rest."""
+    begun: list[weakref.ref[Recorder]] = []
+    room = 0
+    make, create = run._recorder, LocalStore.create
+    values = [b'{"row_id": "frames/0/%d/0", "label": "car"}' % n for n in range(25)]
+    messages = [Message("frames", 0, n, b"gate", value, timestamp_ms=n) for n, value in enumerate(values)]
+
+    def source(*_: object, **__: object) -> FakeSource:
+        nonlocal room
+        gc.collect()
+        assert [recorder for each in begun if (recorder := each()) is not None] == []
+        room = 1 if len(begun) < 2 else len(messages)
+        return FakeSource(messages, finite=True)
+
+    def noted(*arguments: Any) -> Recorder:
+        recorder: Recorder = make(*arguments)
+        begun.append(weakref.ref(recorder))
+        return recorder
+
+    def limited(store: LocalStore, key: str, data: bytes) -> None:
+        nonlocal room
+        if key.endswith(".parquet"):
+            if not room:
+                raise StoreFull("no space left on device")
+            room -= 1
+        create(store, key, data)
+
+    claims.sink_id(LocalStore(tmp_path), created_at="2026-01-01T00:00:00+00:00")
+    monkeypatch.setattr(run, policy, replace(getattr(run, policy), max_messages=10))
+    monkeypatch.setattr(run, "kafka_source", source)
+    monkeypatch.setattr(run, "_recorder", noted)
+    monkeypatch.setattr(LocalStore, "create", limited)
+    monkeypatch.setattr(Backoff, "due", lambda *_: True)
+    place = ["-o", str(tmp_path / "r"), "--kafka.topic"] if command == "record" else [str(tmp_path), "--topic"]
+    assert main([command, *place, "frames", "--follow"]) == 0
+    assert len(begun) == 3
+    said = capsys.readouterr().out
+    assert ("25 messages" if command == "record" else "25 labels of 25 messages") in said
+    found = [offset for path in tmp_path.rglob("*.parquet") for offset in pq.read_table(path)["offset"].to_pylist()]
+    assert sorted(found) == list(range(25))

@@ -1,0 +1,208 @@
+"""What the doctor says of class names, prompts, the pair and its card."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adawise.app.pairs import document_of
+from adawise.card.card import PairVerdict, read_card
+from adawise.doctor import model as module
+from adawise.doctor.known import Known
+from adawise.doctor.verdict import Verdict
+from adawise.errors import CardError, CheckpointError, SettingsError
+from adawise.settings import Settings
+from tests.models import PairFolder, write_pair
+
+
+def facts(pair: PairFolder, folder: Path, **changes: Any) -> Known:
+    model = {
+        "architecture": pair.theta_0,
+        "theta_0": pair.theta_0,
+        "theta_1": pair.theta_1,
+        "classes": pair.classes,
+        "device": "cpu",
+        "precision": "fp32",
+        **changes,
+    }
+    return Known(Settings.model_validate({"model": model, "sink": {"root": str(folder / "out")}}))
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        (["traffic light", "Traffic_Light", "car"], "'traffic light' and 'Traffic_Light' read the same to the model"),
+        (["fire_truck", "0", "1", "car", "17"], "'fire_truck', '0', '1' and 1 more are no words"),
+        (["fire_truck", "car"], "as they stand in a prompt, such as 'a photo of a fire_truck.'"),
+        (["car", "a bus " * 20], "are long, and what does not fit into a prompt is cut off"),
+    ],
+)
+def test_class_names_that_the_model_reads_otherwise_are_a_warning(
+    lines: list[str], said: str, pair_folder: PairFolder, tmp_path: Path
+) -> None:
+    (tmp_path / "classes.txt").write_text("\n".join(lines))
+    answer = module.words(facts(pair_folder, tmp_path, classes=tmp_path / "classes.txt"))
+    assert answer.status == "warn"
+    assert said in answer.detail
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [(["car"], "has one class, 'car'"), (["car", "bus", "car"], "'car' twice"), ([], "found none")],
+)
+def test_class_names_that_tell_nothing_apart_fail(
+    lines: list[str], said: str, pair_folder: PairFolder, tmp_path: Path
+) -> None:
+    (tmp_path / "classes.txt").write_text("\n".join(lines))
+    with pytest.raises(SettingsError, match=said):
+        module.words(facts(pair_folder, tmp_path, classes=tmp_path / "classes.txt"))
+
+
+def test_a_prompt_without_a_place_for_the_class_fails(pair_folder: PairFolder, tmp_path: Path) -> None:
+    (tmp_path / "templates.txt").write_text("a photo")
+    with pytest.raises(SettingsError, match=r"expected \{\} for the class name in 'a photo'"):
+        module.words(facts(pair_folder, tmp_path, templates=tmp_path / "templates.txt"))
+    assert module.words(facts(pair_folder, tmp_path)) == Verdict("ok", "5 classes, 6 prompts each")
+
+
+def test_a_pair_is_told_with_its_hashes_and_kept_for_the_parts_that_follow(
+    pair_folder: PairFolder, tmp_path: Path
+) -> None:
+    asked = facts(pair_folder, tmp_path)
+    answer = module.pair(asked)
+    assert answer.status == "ok"
+    assert asked.model is not None
+    zero, one = asked.model.checkpoints.hashes
+    assert answer.detail.startswith("5 classes on cpu in float32, 21 of 21 merged copies, no card")
+    assert answer.detail.endswith(f"; weights {zero} and {one}")
+
+
+def test_a_fixed_alpha_is_told_and_who_decided_it(pair_folder: PairFolder, card: Path, tmp_path: Path) -> None:
+    assert ", adapts by tsallis; " in module.pair(facts(pair_folder, tmp_path)).detail
+    verdict = PairVerdict("tsallis", 0.5, 0.6, 0.45, 0.7, 0.6, (-0.1, -0.2, -0.05), ())
+    path = tmp_path / "card.json"
+    path.write_text(replace(read_card(card), verdict=verdict).to_json())
+    told = module.pair(facts(pair_folder, tmp_path, card=path)).detail
+    assert ", a fixed alpha of 0.45, as the card advises; " in told
+    assert "adapts" not in told
+    asked = facts(pair_folder, tmp_path, card=path)
+    fixed = asked.settings.search.model_copy(update={"strategy": "fixed", "alpha": 0.33})
+    asked.settings = asked.settings.model_copy(update={"search": fixed})
+    assert ", a fixed alpha of 0.35, as search.alpha says; " in module.pair(asked).detail
+
+
+def test_a_pair_that_was_switched_to_is_told_with_how_its_alpha_is_chosen(
+    pair_folder: PairFolder, tmp_path: Path
+) -> None:
+    from adawise.pairs.orders import give_order, read_orders
+    from adawise.store.store import open_store
+
+    store, asked = open_store(str(tmp_path / "out")), facts(pair_folder, tmp_path)
+    module.pair(asked)
+    assert asked.model is not None
+    ours = document_of(asked.settings, asked.model, ("a {}.",))
+    assert ours.method == "adapts by tsallis"
+    other = replace(
+        ours, identity={**ours.identity, "theta_1": "other"}, method="a fixed alpha of 0.45, as the card advises"
+    )
+    orders = give_order(store, read_orders(store), "begin", pair=ours, by="worker")
+    give_order(store, give_order(store, orders, "stage", pair=other, by="ann"), "switch", pair=1, by="ann")
+    answer = module.pair(facts(pair_folder, tmp_path))
+    assert answer.status == "warn"
+    assert ", adapts by tsallis; weights " in answer.detail, "of the pair that is set, too"
+    assert f"pair 1 serves {tmp_path}/out since a switch, a fixed alpha of 0.45, as the card advises: " in answer.detail
+
+
+def test_two_checkpoints_of_the_same_weights_fail(pair_folder: PairFolder, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="hold the same weights, so every alpha is the same model"):
+        module.pair(facts(pair_folder, tmp_path, theta_1=pair_folder.theta_0))
+
+
+def test_a_checkpoint_that_does_not_load_fails(pair_folder: PairFolder, tmp_path: Path) -> None:
+    (tmp_path / "broken.safetensors").write_bytes(b"not tensors")
+    with pytest.raises(CheckpointError, match=r"model\.theta_1: .*broken\.safetensors does not load"):
+        module.pair(facts(pair_folder, tmp_path, theta_1=str(tmp_path / "broken.safetensors")))
+
+
+@pytest.fixture(scope="module")
+def card(tmp_path_factory: pytest.TempPathFactory, pair_folder: PairFolder) -> Path:
+    """A card of the pair, made by the program."""
+    from PIL import Image
+
+    from adawise.__main__ import main
+
+    folder = tmp_path_factory.mktemp("card")
+    for number, name in enumerate(("car", "bus", "bicycle", "person", "empty street")):
+        (folder / "images" / name).mkdir(parents=True)
+        for shade in range(4):
+            color = (50 * number, 60 * shade, 90)
+            Image.new("RGB", (40, 40), color).save(folder / "images" / name / f"{shade}.png")
+    flags = ["--model.architecture", pair_folder.theta_0, "--model.theta-0", pair_folder.theta_0]
+    flags += ["--model.theta-1", pair_folder.theta_1, "--model.classes", str(pair_folder.classes)]
+    flags += ["--model.device", "cpu", "--model.precision", "fp32"]
+    assert main(["card", "--labelled", str(folder / "images"), "-o", str(folder / "card.json"), *flags]) == 0
+    return folder / "card.json"
+
+
+def test_a_card_of_other_pictures_is_a_warning_and_one_of_another_pair_fails(
+    pair_folder: PairFolder, card: Path, tmp_path: Path
+) -> None:
+    answer = module.pair(facts(pair_folder, tmp_path, card=card))
+    assert answer.status == "ok"
+    assert f"card {read_card(card).digest}" in answer.detail
+    turned = facts(pair_folder, tmp_path, card=card)
+    turned.settings = Settings.model_validate(turned.settings.model_dump() | {"decode": {"orientation": "apply"}})
+    answer = module.pair(turned)
+    assert answer.status == "warn"
+    assert f"model.card {card}: the card was made with other decode.orientation" in answer.detail
+    with pytest.raises(CardError, match="the card belongs to another pair"):
+        module.pair(facts(write_pair(tmp_path / "other", seed=1), tmp_path, card=card))
+    damaged = tmp_path / "damaged.json"
+    damaged.write_text(json.dumps({"layout": 99}))
+    with pytest.raises(CardError):
+        module.pair(facts(pair_folder, tmp_path, card=damaged))
+
+
+def test_a_root_that_another_pair_has_written_fails_unless_it_is_said_what_becomes_of_the_streams(
+    pair_folder: PairFolder, tmp_path: Path
+) -> None:
+    from adawise.app.model import identity_of
+    from adawise.sink.served_by import claim_pair
+    from adawise.store.store import open_store
+
+    other = facts(write_pair(tmp_path / "other", seed=1), tmp_path)
+    module.pair(other)
+    assert other.model is not None
+    claim_pair(open_store(str(tmp_path / "out")), identity_of(other.model), "refuse")
+    with pytest.raises(SettingsError, match="was written with another pair"):
+        module.pair(facts(pair_folder, tmp_path))
+    answer = module.pair(facts(pair_folder, tmp_path, on_change="reset"))
+    assert answer.status == "warn"
+    assert f"not as {tmp_path}/out was written with: every stream begins anew" in answer.detail
+
+
+def test_the_preprocessing_is_told_with_where_it_is_known_from_and_a_guess_is_a_warning(
+    pair_folder: PairFolder, tmp_path: Path
+) -> None:
+    asked = facts(pair_folder, tmp_path, resize_mode="squash")
+    module.pair(asked)
+    config = f"{pair_folder.theta_0.removeprefix('local-dir:')}/open_clip_config.json"
+    assert module.preprocessing(asked) == Verdict(
+        "ok",
+        f"32 px; mean 0.48,0.45,0.4, std 0.27,0.26,0.28, interpolation bicubic, quick_gelu false ({config}); "
+        "resize_mode squash (model.resize_mode)",
+    )
+    bare = write_pair(tmp_path / "bare")
+    for theta in (bare.theta_0, bare.theta_1):
+        path = Path(theta.removeprefix("local-dir:")) / "open_clip_config.json"
+        path.write_text(json.dumps({"model_cfg": json.loads(path.read_text())["model_cfg"]}))
+    asked = facts(bare, tmp_path, mean="0.5,0.5,0.5", std="0.5,0.5,0.5", interpolation="bicubic")
+    module.pair(asked)
+    answer = module.preprocessing(asked)
+    assert answer.status == "warn"
+    assert "resize_mode shortest (guessed: nothing says so)" in answer.detail
+    assert answer.detail.endswith("set model.resize_mode")

@@ -1,0 +1,49 @@
+"""Groups of cameras against fleets whose truth is known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from adawise_drift.events.together import groups
+from tests.drift.fleets import NEAR_US, SPAN_US, independent, sharing
+
+
+def test_cameras_that_have_their_moves_at_times_of_their_own_are_no_group() -> None:
+    rng = np.random.default_rng(11)
+    fleets = [independent(rng, 12, 3.0) for _ in range(40)]
+    assert sum(bool(groups(fleet, SPAN_US, NEAR_US)) for fleet in fleets) <= 3
+
+
+@pytest.mark.parametrize(("cameras", "members", "times"), [(40, 10, 1), (12, 5, 2)])
+def test_cameras_that_share_their_moves_are_one(cameras: int, members: int, times: int) -> None:
+    rng = np.random.default_rng(12)
+    found = 0
+    for _ in range(8):
+        fleet, names = sharing(rng, cameras, 2.0, members, times)
+        for group in groups(fleet, SPAN_US, NEAR_US):
+            alike = len(names & {*group.stream_ids}) / len(names | {*group.stream_ids})
+            if alike >= 0.7:
+                found += 1
+                assert group.chance <= 0.05
+                assert group.moves >= 1
+                break
+    assert found >= 7
+
+
+def test_moves_of_opposite_ways_join_nobody() -> None:
+    rng = np.random.default_rng(13)
+    fleet, names = sharing(rng, 12, 0.0, 6, 1)
+    turned = sorted(names)[:3]
+    for name in turned:
+        (change,) = fleet[name]
+        fleet[name] = (replace(change, before=change.after, after=change.before),)
+    for group in groups(fleet, SPAN_US, NEAR_US):
+        assert not {*group.stream_ids} & {*turned} or {*group.stream_ids} <= {*turned}
+
+
+def test_one_camera_and_none_are_no_group() -> None:
+    fleet = independent(np.random.default_rng(14), 1, 4.0)
+    assert groups(fleet, SPAN_US, NEAR_US) == groups({}, SPAN_US, NEAR_US) == ()

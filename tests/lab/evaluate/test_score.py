@@ -1,0 +1,78 @@
+"""Scores, by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from adawise_lab.evaluate.bench import Quality
+from adawise_lab.evaluate.score import (
+    Score,
+    calibration_error,
+    domain_accuracy,
+    joined,
+    mean,
+    pooled_calibration_error,
+    score,
+    total,
+)
+from tests.lab.evaluate.building import a_bench, a_table
+
+BENCH = a_bench(a_table("a", images=4), a_table("b", images=2), a_table("c", images=3))
+
+
+def worth(*served: tuple[bool, float, float]) -> Quality:
+    correct, confidence, nll = (np.array(column) for column in zip(*served, strict=True))
+    return Quality(correct.astype(bool), confidence.astype(float), nll.astype(float))
+
+
+def a_score() -> Score:
+    """Image 0 twice (right once), image 1 once, image 4 of the second domain once; nothing of the third."""
+    served = worth((True, 0.9, 0.1), (False, 0.7, 2.0), (True, 0.9, 0.3), (False, 0.5, 1.0))
+    return score(BENCH, np.array([0, 0, 1, 4]), served, np.array([1.0, 1.0, 2.0, 5.0]))
+
+
+def test_a_score_counts_visits_hits_nll_and_forwards() -> None:
+    scored = a_score()
+    assert scored.visits.tolist() == [2, 1, 0, 0, 1, 0, 0, 0, 0]
+    assert scored.hits.tolist() == [1, 1, 0, 0, 0, 0, 0, 0, 0]
+    assert scored.nll == pytest.approx([2.4, 1.0, 0.0])
+    assert scored.forwards.tolist() == [4.0, 5.0, 0.0]
+
+
+def test_accuracy_is_a_mean_over_the_domains_that_came() -> None:
+    accuracy = domain_accuracy(BENCH, a_score())
+    assert accuracy[:2] == pytest.approx([2 / 3, 0.0])
+    assert np.isnan(accuracy[2])
+    assert mean(accuracy) == pytest.approx(1 / 3)
+    assert mean(accuracy, [0, 2]) == pytest.approx(2 / 3)
+    assert np.isnan(mean(accuracy, [2]))
+
+
+def test_calibration_error_weighs_the_gap_of_each_bin_of_confidence() -> None:
+    scored = a_score()
+    # first domain: two of two right at .9, none of one at .7; second: none of one at .5
+    first, second = (2 * 0.1 + 0.7) / 3, 0.5
+    assert calibration_error(BENCH, scored)[:2] == pytest.approx([first, second])
+    assert pooled_calibration_error(scored) == pytest.approx((0.2 + 0.7 + 0.5) / 4)
+
+
+def test_pooling_lets_domains_cancel() -> None:
+    sure = worth(*[(True, 0.6, 0.5)] * 2 + [(False, 0.6, 0.9)] * 2)  # .6 confident: all of a right, none of b
+    scored = score(BENCH, np.array([0, 1, 4, 5]), sure, 1.0)
+    assert calibration_error(BENCH, scored)[:2] == pytest.approx([0.4, 0.6])
+    assert pooled_calibration_error(scored) == pytest.approx(0.1)
+
+
+def test_full_confidence_is_in_the_last_bin() -> None:
+    scored = score(BENCH, np.array([0]), worth((True, 1.0, 0.0)), 1.0)
+    assert scored.bins[0, -1].tolist() == [1.0, 0.0]
+
+
+def test_scores_add_up() -> None:
+    once = a_score()
+    twice = total([once, once])
+    for name in ("visits", "hits", "bins", "nll", "forwards"):
+        assert np.array_equal(getattr(twice, name), 2 * getattr(once, name))
+    parts = [worth((True, 0.9, 0.1)), worth((False, 0.2, 3.0))]
+    assert joined(parts).confidence.tolist() == [0.9, 0.2]

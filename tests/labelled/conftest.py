@@ -1,7 +1,0 @@
-"""Coloured shapes, as for fine-tuning."""
-
-from __future__ import annotations
-
-from tests.finetune.conftest import shapes
-
-__all__ = ["shapes"]

@@ -1,0 +1,75 @@
+"""The fleet as the live page's rows."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+
+from adawise.errors import Reason
+from adawise.ports import ServedBy
+from adawise.sink import layout
+from adawise.sink.served_settings import note
+from adawise.watch.row import CameraState
+from adawise.watch.status.fleet import FleetQuestion, fleet_status
+from adawise.watch.status.page import FleetPage
+from adawise.watch.status.root import RootReader
+from tests.sink.building import DictStore
+from tests.watch.status.test_fleet import broker_facts
+from tests.watch.status.yard import NOW_S, Yard
+
+QUESTION = FleetQuestion("runs/yard", "frames", "adawise", 3_600.0, wants_broker=True)
+
+
+def test_a_camera_of_the_output_is_a_row_of_the_page() -> None:
+    yard = Yard(DictStore())
+    yard.write(ago_s=200_000, batches=[("gone", 2, 0.5)])
+    for ago_s, alpha in ((62, 0.25), (61, 0.75), (20, 0.5)):
+        dead = [("dead", 1, 0.5)] if ago_s > 30 else []
+        yard.write(ago_s=ago_s, batches=[("north", 2, alpha), *dead])
+    yard.write(ago_s=5, rejected={"south": [Reason.EMPTY] * 3, None: [Reason.MISSING_STREAM_ID]})
+    root = RootReader(yard.store).look(NOW_S - 3_600)
+    page = FleetPage(fleet_status(QUESTION, root, broker_facts(14), {}, now_s=NOW_S + 40))
+    view = page.view()
+    assert view.title == "frames in runs/yard"
+    assert view.now_s == NOW_S + 40
+    assert ("workers", "1") in view.facts
+    assert ("gone for a day", "1") in view.facts
+    assert ("lag", "0") in view.facts
+    assert view.over == "the last 60 min"
+    rows = {row.stream_id: row for row in view.rows}
+    assert {name: row.state for name, row in rows.items()} == {
+        "south": CameraState.REJECTED,
+        "dead": CameraState.SILENT,
+        "north": CameraState.OK,
+    }
+    north = rows["north"]
+    step = int((NOW_S - 65) / 5)
+    assert (north.first_step - step, north.alphas) == (0, (0.5, *[None] * 8, 0.5))  # 62 s ago and 61 are one step
+    assert (north.alpha, north.images, north.lag, north.seen_s) == (0.5, 6, 0, NOW_S - 20)
+    assert rows["south"].why == "3 of 3 images rejected in 60 min: empty"
+    assert rows["dead"].why == "nothing for 101 s"
+    [notice] = view.notices  # of cameras their rows say it
+    assert "4 of 12 images were rejected" in notice
+    assert page.picture(north.key) is None
+
+
+@pytest.mark.parametrize("noted", [True, False])
+def test_how_alpha_is_chosen_is_told_where_the_root_notes_it_and_a_damaged_note_hides_nothing_else(noted: bool) -> None:
+    yard = Yard(DictStore())
+    for partition in (0, 1):
+        yard.write(partition, ago_s=5, batches=[("north", 2, 0.5)])
+    by = ServedBy((), "model", "config", settings={"search.strategy": "warm"}, method="adapts by tsallis")
+    note(yard.store, by, now=datetime.fromtimestamp(NOW_S, UTC))
+    if not noted:
+        yard.store.put(layout.settings_key("model", "config"), b"{half")
+    root = RootReader(yard.store).look(NOW_S - 3_600)
+    found = fleet_status(QUESTION, root, broker_facts(14), {}, now_s=NOW_S)
+    told = dict(FleetPage(found).view().facts)
+    assert [each.method for each in found.partitions] == 2 * ["adapts by tsallis" if noted else None]
+    assert told.get("method") == ("adapts by tsallis" if noted else None)
+    assert told["partitions"] == "2"
+    one, other = found.partitions
+    differing = replace(found, partitions=[replace(one, method="a fixed alpha of 0.5, as search.alpha says"), other])
+    assert differing.methods[0] == "frames/0: a fixed alpha of 0.5, as search.alpha says" or not noted

@@ -1,0 +1,187 @@
+"""The page's events: all rows, then what changed; bounded, and made only while somebody looks."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from adawise.records import TopicPartition
+from adawise.watch.camera import LiveCamera
+from adawise.watch.row import CameraState
+from adawise.watch.state import StatePolicy
+from adawise.watch.web import feed as feeding
+from adawise.watch.web.feed import EventFeed
+from tests.watch.web.asking import Listener
+from tests.watch.web.yard import HOSTILE, NOW_S, Yard, a_row, a_yard, shown
+
+
+def told(message: bytes | None) -> tuple[str, dict[str, Any]]:
+    assert message is not None
+    name, data = message.decode().strip().split("\n")
+    return name.removeprefix("event: "), json.loads(data.removeprefix("data: "))
+
+
+async def run(yard: Yard, steps: Any) -> None:
+    feed = EventFeed(yard, period_s=0.01)
+    try:
+        await steps(feed)
+    finally:
+        feed.close()
+
+
+def test_a_browser_hears_all_rows_and_then_those_that_changed_or_went() -> None:
+    yard = a_yard(5)
+
+    async def steps(feed: EventFeed) -> None:
+        queue = feed.enter()
+        name, everything = told(await queue.get())
+        assert name == "all"
+        assert [row["name"] for row in everything["rows"]] == [f"gate-{n:04d}" for n in range(5)]
+        assert (everything["title"], everything["notices"]) == ("street by host:1234", [])
+        yard.change(2, alpha=0.99, state=CameraState.CHANGED, why="alpha went")
+        yard.notices = ["the store is away"]
+        while True:
+            name, news = told(await queue.get())
+            if news["rows"]:
+                break
+        assert name == "some"
+        assert [(row["name"], row["alpha"], row["state"]) for row in news["rows"]] == [("gate-0002", 0.99, "changed")]
+        assert news["notices"] == ["the store is away"]
+        assert "gone" not in news
+        del yard.rows[0]
+        while "gone" not in (news := told(await queue.get())[1]):
+            pass
+        assert news["gone"] == ["street/0/gate-0000"]
+
+    asyncio.run(run(yard, steps))
+
+
+def test_of_a_line_only_its_end_is_told_and_a_browser_has_it_whole() -> None:
+    camera = LiveCamera("gate", TopicPartition("street", 0), NOW_S)
+    seen: dict[str, Any] = {}
+    lengths: list[int] = []
+
+    async def steps(feed: EventFeed) -> None:
+        queue = feed.enter()
+        await queue.get()
+        for turn in range(400):
+            now_s = NOW_S + 2.0 * turn + (300.0 if turn > 200 else 0.0) + (900.0 if turn > 300 else 0.0)
+            camera.served(
+                now_s,
+                alpha=turn % 7 / 10,
+                forward_equivalents=1.0,
+                labels=[0],
+                confidence=0.5,
+                compared=0,
+                agreed=0,
+                reset=None,
+            )
+            row = camera.row(camera.facts(now_s), StatePolicy(), (), None)
+            yard.rows = [row]
+            _, news = told(feed._turn(yard.view()))
+            for said in news["rows"]:
+                lengths.append(len(said["alphas"]))
+                if "keep" in said:  # as the page does it
+                    begin = said["keep"] - seen["first"]
+                    said["alphas"] = seen["alphas"][begin : said["first"] - seen["first"]] + said["alphas"]
+                    said["first"] = said["keep"]
+                seen.update(said)
+            assert seen["first"] == row.first_step
+            assert seen["alphas"] == [None if alpha is None else round(100 * alpha) for alpha in row.alphas]
+
+    yard = Yard([])
+    asyncio.run(run(yard, steps))
+    assert sorted(lengths)[len(lengths) // 2] <= 2
+
+
+def test_a_row_that_is_equal_is_not_told_again() -> None:
+    yard = a_yard(3)
+
+    async def steps(feed: EventFeed) -> None:
+        queue = feed.enter()
+        await queue.get()
+        yard.rows = [a_row(number) for number in range(3)]  # other objects
+        for _ in range(3):
+            assert told(await queue.get())[1]["rows"] == []
+
+    asyncio.run(run(yard, steps))
+
+
+def test_while_nobody_looks_nothing_is_asked() -> None:
+    yard = a_yard(1)
+
+    async def steps(feed: EventFeed) -> None:
+        queue = feed.enter()
+        await queue.get()
+        await queue.get()
+        feed.leave(queue)
+        turning = feed._turning
+        assert turning is not None
+        await turning
+        asked = yard.views
+        again = feed.enter()
+        assert yard.views == asked + 1
+        assert told(await again.get())[0] == "all"
+
+    asyncio.run(run(yard, steps))
+
+
+def test_a_browser_that_does_not_keep_up_is_let_go_and_the_others_hear_on() -> None:
+    yard = a_yard(1)
+
+    async def steps(feed: EventFeed) -> None:
+        slow, quick = feed.enter(), feed.enter()
+        while feed.viewers == 2:
+            await quick.get()
+        assert slow.get_nowait() is None
+        assert slow.empty()
+        assert await quick.get() is not None
+
+    asyncio.run(run(yard, steps))
+
+
+def test_a_crowd_that_comes_at_once_costs_nobody_its_place() -> None:
+    yard = a_yard(3)
+
+    async def steps(feed: EventFeed) -> None:
+        first = feed.enter()
+        await first.get()
+        yard.change(1, alpha=0.99)
+        crowd = [feed.enter() for _ in range(20)]
+        assert feed.viewers == 21
+        for queue in (first, *crowd):  # each has what came meanwhile, now or by the next turn
+            alphas: dict[str, float] = {}
+            while alphas.get("gate-0001") != 0.99:
+                alphas |= {row["name"]: row["alpha"] for row in told(await queue.get())[1]["rows"]}
+
+    asyncio.run(run(yard, steps))
+
+
+def test_there_are_so_many_places_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feeding, "MOST_VIEWERS", 2)
+    with shown(a_yard(1)) as url, Listener(url) as second:
+        with Listener(url) as first:
+            assert first.next()[0] == second.next()[0] == "all"
+            with Listener(url) as third:
+                assert third.status == 503
+        status = 503
+        while status == 503:  # until the port has heard that the first one went
+            second.next()
+            with Listener(url) as fourth:
+                status = fourth.status
+
+
+def test_hostile_names_are_one_line_of_json() -> None:
+    yard = Yard([a_row(0, HOSTILE), a_row(1, "new\nline\r\u2028"), a_row(2, "event: all")])
+
+    async def steps(feed: EventFeed) -> None:
+        message = await feed.enter().get()
+        assert message is not None
+        assert message.count(b"\n") == 3
+        assert b"\r" not in message
+        assert [row["name"] for row in told(message)[1]["rows"]] == [row.stream_id for row in yard.rows]
+
+    asyncio.run(run(yard, steps))
