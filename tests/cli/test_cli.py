@@ -71,7 +71,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
 
     for command in map(command_of, RUNNING):
         module, _, function = command.runs.partition(":")
-        fake = ModuleType(f"adawise.cli.{module}")
+        fake = ModuleType(module)
         monkeypatch.setitem(sys.modules, fake.__name__, sys.modules.get(fake.__name__, fake))
         monkeypatch.setattr(sys.modules[fake.__name__], function, runs(command.name), raising=False)
     worker = ModuleType("adawise.cli.run.run")
