@@ -28,7 +28,7 @@ from adawise.watch.web.exposition import Exposition
 from adawise.watch.web.feed import EventFeed, TooManyViewers
 
 _HERE = Path(__file__).parent
-_COLOURS = _HERE.parent / "page" / "colours.css"
+_COLOURS = _HERE.parents[1] / "page" / "colours.css"
 _LONGEST_FORM = 4_096
 _FORM_S = 5.0
 _log = structlog.get_logger("http")
