@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from adawise.app.model import load_model
-from adawise.app.worker import make_worker
+from adawise.app.worker import WorkerParts, make_worker
 from adawise.publish.dead_letters.sink import NoDeadLetters
 from adawise.recording.source import RecordingSource
 from adawise.records import Message
@@ -53,11 +53,13 @@ def replay(topic: Topic, pair: PairFolder, root: Path) -> Output:
     make_worker(
         settings,
         load_model(settings.model, settings.decode),
-        source=RecordingSource(str(recording_of(root)), order="shuffled", seed=3, max_poll_records=50),
-        root=settings.sink.root,
-        dead_letters=NoDeadLetters(),
-        observer=LogObserver(),
-        should_stop=lambda: False,
+        WorkerParts(
+            source=RecordingSource(str(recording_of(root)), order="shuffled", seed=3, max_poll_records=50),
+            root=settings.sink.root,
+            dead_letters=NoDeadLetters(),
+            observer=LogObserver(),
+            should_stop=lambda: False,
+        ),
     ).run()
     return Output(root.with_name("again"))
 

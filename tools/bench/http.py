@@ -33,7 +33,7 @@ import torch
 
 from adawise.app.http import worker_port
 from adawise.app.model import load_model
-from adawise.app.worker import make_worker
+from adawise.app.worker import WorkerParts, make_worker
 from adawise.demo.main import demo_settings
 from adawise.kafka.embedded import EmbeddedBroker
 from adawise.records import BatchTrace, Frame, ImageBatch, Message, Predictions, RowId
@@ -107,7 +107,7 @@ def cost(pair: str, images: int, modes: Sequence[str]) -> None:
             chosen = settings_of(mode, broker.bootstrap_servers, root, own)
             with worker_port(chosen) as port, watching(port.url if mode not in {"off", "on"} else None):
                 return serve(
-                    lambda settings, **parts: make_worker(settings, model, **parts),
+                    lambda settings, **parts: make_worker(settings, model, WorkerParts(**parts)),
                     chosen,
                     messages,
                     root=root,

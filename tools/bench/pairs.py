@@ -23,7 +23,7 @@ from adawise.app.machine import resident_bytes
 from adawise.app.model import load_model
 from adawise.app.pairs import begin_orders, document_of, live_pairs, starting_pair
 from adawise.app.prompts import prompt_templates
-from adawise.app.worker import make_worker
+from adawise.app.worker import WorkerParts, make_worker
 from adawise.kafka.embedded import EmbeddedBroker
 from adawise.pairs.live import LivePairs
 from adawise.pairs.orders import Orders, give_order, read_orders
@@ -99,12 +99,14 @@ def main() -> None:
         worker = make_worker(
             settings,
             start.model,
-            source=kafka_source(settings.kafka),
-            root=settings.sink.root,
-            dead_letters=NoDeadLetters(),
-            observer=tally,
-            should_stop=ask,
-            pairs=pairs,
+            WorkerParts(
+                source=kafka_source(settings.kafka),
+                root=settings.sink.root,
+                dead_letters=NoDeadLetters(),
+                observer=tally,
+                should_stop=ask,
+                pairs=pairs,
+            ),
         )
         took: list[float] = []
         switch = worker._switch

@@ -14,7 +14,7 @@ from statistics import median
 from adawise.app.kafka import kafka_source
 from adawise.app.model import ModelPair, load_model
 from adawise.app.recording import worker_recorder
-from adawise.app.worker import make_worker
+from adawise.app.worker import WorkerParts, make_worker
 from adawise.kafka.embedded import EmbeddedBroker
 from adawise.publish.dead_letters.sink import NoDeadLetters
 from adawise.settings import KafkaSettings, ModelSettings, SearchSettings, Settings, SinkSettings
@@ -64,11 +64,13 @@ def rate_of(settings: Settings, model: ModelPair) -> float:
     make_worker(
         settings,
         model,
-        source=source,
-        root=settings.sink.root,
-        dead_letters=NoDeadLetters(),
-        observer=tally,
-        should_stop=tally.done,
-        recorder=worker_recorder(settings, source, failpoint=lambda _: None),
+        WorkerParts(
+            source=source,
+            root=settings.sink.root,
+            dead_letters=NoDeadLetters(),
+            observer=tally,
+            should_stop=tally.done,
+            recorder=worker_recorder(settings, source, failpoint=lambda _: None),
+        ),
     ).run()
     return tally.rows / (tally.ended - tally.started)

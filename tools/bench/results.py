@@ -36,7 +36,7 @@ from kafka.structs import TopicPartition as KafkaPartition
 
 from adawise import demo
 from adawise.app.model import load_model
-from adawise.app.worker import make_worker
+from adawise.app.worker import WorkerParts, make_worker
 from adawise.publish.outbox import producer_of
 from adawise.records import Message
 from adawise.settings import BatchSettings, KafkaSettings, ModelSettings, ResultsSettings, Settings, SinkSettings
@@ -302,7 +302,7 @@ def cost(broker: Broker, folder: Path) -> float:
         settings = settings_of(broker, Topic(broker, "frames"), root, model_settings, results)
         results_to = f"{root.name}.results" if results.enabled else None
         return serve(
-            lambda settings, **parts: make_worker(settings, model, **parts),
+            lambda settings, **parts: make_worker(settings, model, WorkerParts(**parts)),
             settings,
             messages,
             root=root,

@@ -26,7 +26,7 @@ from safetensors.torch import save_file
 
 from adawise.app.kafka import kafka_source
 from adawise.app.model import load_model
-from adawise.app.worker import make_worker
+from adawise.app.worker import WorkerParts, make_worker
 from adawise.clip.classifier import PairClassifier
 from adawise.kafka.embedded import EmbeddedBroker
 from adawise.output.verify.root import verify
@@ -86,11 +86,13 @@ def main() -> None:
         worker = make_worker(
             settings,
             model,
-            source=kafka_source(settings.kafka),
-            root=settings.sink.root,
-            dead_letters=NoDeadLetters(),
-            observer=tally,
-            should_stop=tally.done,
+            WorkerParts(
+                source=kafka_source(settings.kafka),
+                root=settings.sink.root,
+                dead_letters=NoDeadLetters(),
+                observer=tally,
+                should_stop=tally.done,
+            ),
         )
         worker.run()
         after = bare(model.classifier)

@@ -6,6 +6,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -91,9 +92,7 @@ def start_worker(
         def pairs(store: Store, name: str) -> Pairs:
             return live_pairs(settings, start, store, begin_orders(store, start), name, health.describe)
 
-        worker = make_worker(
-            settings,
-            model,
+        parts = WorkerParts(
             source=source,
             root=settings.sink.root,
             dead_letters=letters(kafka, settings.decode.max_message_bytes),
@@ -108,40 +107,18 @@ def start_worker(
             ordered=orders.serving if asked else None,
             failpoint=failpoint,
         )
+        worker = make_worker(settings, model, parts)
     except BaseException:
         source.close()
         raise
     return worker, model
 
 
-def make_worker(
-    settings: Settings,
-    model: ModelPair,
-    *,
-    source: Source,
-    root: str,
-    dead_letters: DeadLetters,
-    observer: Observer,
-    should_stop: Callable[[], bool],
-    owner: Owner | None = None,
-    commits: Callable[[], Commits] = dict,
-    recorder: WriteAheadRecorder | None = None,
-    ends_streams: bool = True,
-    results_to: str | None = None,
-    partitions: int = 1,
-    pairs: Callable[[Store, str], Pairs] | None = None,
-    claims: bool = True,
-    ordered: PairDocument | None = None,
-    batch_ends: BatchEnds | None = None,
-    failpoint: Failpoint = lambda _: None,
-) -> Worker:
-    """Return the worker over any source, writing to `root`; the store is checked and the model warmed up.
-
-    While the store does not answer, this waits, unless `should_stop()`: the worker then has nothing to do but to end.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerParts:
+    """The parts of a worker that depend on where it runs: on a topic, on a recording, or in a test.
 
     Args:
-        settings: the settings.
-        model: the pair of the start.
         source: where messages come from.
         root: where results are written.
         dead_letters: where messages that cannot be served are published.
@@ -153,73 +130,93 @@ def make_worker(
         ends_streams: see `LogPolicy`.
         results_to: the topic to which results are published, if any.
         partitions: the number of partitions with which that topic is created.
-        pairs: takes the checked store and a name of this start, and chooses the pair that serves; None: always `model`.
-        claims: the root is claimed for `model`.
-        ordered: describes `model` in the order that asks for it, if one does.
+        pairs: takes the checked store and a name of this start, and chooses the pair that serves; None: always the pair
+            of the start.
+        claims: the root is claimed for the pair of the start.
+        ordered: describes that pair in the order that asks for it, if one does.
         batch_ends: where the batches of an earlier run ended, to end there again.
         failpoint: called where the worker can die.
     """
-    store, name = open_store(root, failpoint=failpoint), uuid4().hex
-    chain = _chain(settings, model, store, owner or _group(settings, source), commits, failpoint)
-    published = NoResults() if results_to is None else _results(settings, model, chain, results_to, partitions)
+
+    source: Source
+    root: str
+    dead_letters: DeadLetters
+    observer: Observer
+    should_stop: Callable[[], bool]
+    owner: Owner | None = None
+    commits: Callable[[], Commits] = dict
+    recorder: WriteAheadRecorder | None = None
+    ends_streams: bool = True
+    results_to: str | None = None
+    partitions: int = 1
+    pairs: Callable[[Store, str], Pairs] | None = None
+    claims: bool = True
+    ordered: PairDocument | None = None
+    batch_ends: BatchEnds | None = None
+    failpoint: Failpoint = lambda _: None
+
+
+def make_worker(settings: Settings, model: ModelPair, parts: WorkerParts) -> Worker:
+    """Return the worker over any source; the store is checked and the model, the pair of the start, warmed up.
+
+    While the store does not answer, this waits, unless `should_stop()`: the worker then has nothing to do but to end.
+    """
+    store, name = open_store(parts.root, failpoint=parts.failpoint), uuid4().hex
+    chain = _chain(settings, model, store, parts)
     followed: list[Pairs] = []
 
     def check() -> None:
         chain.check()
-        if owner is None and claims:  # a replay records its models in `_replay.json`
-            _claim_root(settings, model, store, ordered)
-        if pairs is not None:
-            followed.append(pairs(store, name))
+        if parts.owner is None and parts.claims:  # a replay records its models in `_replay.json`
+            _claim_root(settings, model, store, parts.ordered)
+        if parts.pairs is not None:
+            followed.append(parts.pairs(store, name))
 
     serving = _serving(settings, model)
-    observer.observe(PhaseEntered(Phase.CHECKING_STORE))
-    if await_store(check, observer, should_stop):  # before the first poll, which joins the group
-        observer.observe(PhaseEntered(Phase.ENCODING_TEXT))
+    parts.observer.observe(PhaseEntered(Phase.CHECKING_STORE))
+    if await_store(check, parts.observer, parts.should_stop):  # before the first poll, which joins the group
+        parts.observer.observe(PhaseEntered(Phase.ENCODING_TEXT))
         model.classifier.warm_up(serving.adaptation.strategy.reach[0])
     return Worker(
-        source=source,
+        source=parts.source,
         prefetch=_decode_pool(settings, model),
         pairs=followed[-1] if followed else Pairs(serving, keeps=settings.model.on_change == "keep"),
-        outputs=Outputs(chain, dead_letters, published, recorder or NoRecorder()),
-        observer=observer,
-        policy=_partition_policy(settings, model, batch_ends, is_live=owner is None),
-        log=LogPolicy(skip_gaps=settings.kafka.on_gap == "skip", ends_streams=ends_streams),
+        outputs=_outputs(settings, model, chain, parts),
+        observer=parts.observer,
+        policy=_partition_policy(settings, model, parts.batch_ends, is_live=parts.owner is None),
+        log=LogPolicy(skip_gaps=settings.kafka.on_gap == "skip", ends_streams=parts.ends_streams),
         flush=FlushPolicy(max_rows=settings.sink.flush_rows, max_age_s=settings.sink.flush_age_s),
         limits=_limits(settings, model),
         starts=StoredStarts(store, name, time.monotonic),
-        should_stop=should_stop,
-        failpoint=failpoint,
+        should_stop=parts.should_stop,
+        failpoint=parts.failpoint,
     )
 
 
-def _chain(
-    settings: Settings,
-    model: ModelPair,
-    store: Store,
-    owner: Owner,
-    commits: Callable[[], Commits],
-    failpoint: Failpoint,
-) -> SegmentChain:
+def _chain(settings: Settings, model: ModelPair, store: Store, parts: WorkerParts) -> SegmentChain:
     return SegmentChain(
         store=store,
         by=served_by(settings, model),
         writer=f"{socket.gethostname()}:{os.getpid()}",
-        owner=owner,
-        commits=commits,
+        owner=parts.owner or _group(settings, parts.source),
+        commits=parts.commits,
         begin_anew=settings.sink.begin_anew,
-        failpoint=failpoint,
+        failpoint=parts.failpoint,
     )
 
 
-def _results(settings: Settings, model: ModelPair, chain: SegmentChain, topic: str, partitions: int) -> Results:
-    return results(
-        settings,
-        topic,
-        partitions=partitions,
-        source=lambda: f"/adawise/roots/{chain.root_id}",
-        classes=model.classes,
-        model_fingerprint=model.classifier.fingerprint,
-    )
+def _outputs(settings: Settings, model: ModelPair, chain: SegmentChain, parts: WorkerParts) -> Outputs:
+    published: Results = NoResults()
+    if parts.results_to is not None:
+        published = results(
+            settings,
+            parts.results_to,
+            partitions=parts.partitions,
+            source=lambda: f"/adawise/roots/{chain.root_id}",
+            classes=model.classes,
+            model_fingerprint=model.classifier.fingerprint,
+        )
+    return Outputs(chain, parts.dead_letters, published, parts.recorder or NoRecorder())
 
 
 def _claim_root(settings: Settings, model: ModelPair, store: Store, ordered: PairDocument | None) -> None:

@@ -107,7 +107,7 @@ def _replay(
 ) -> int:
     from adawise.app.model import config_fingerprint, load_model
     from adawise.app.pairs import planned_pairs
-    from adawise.app.worker import describe, make_worker
+    from adawise.app.worker import WorkerParts, describe, make_worker
     from adawise.clip.classifier import digest
 
     log, output = structlog.get_logger("worker"), asked.output
@@ -135,17 +135,19 @@ def _replay(
             worker = make_worker(
                 settings,
                 model,
-                source=_source(whole.source, ours, asked.speed),
-                root=output,
-                owner=Owner(whole.identity.cluster_id, whole.topic, "", "replay"),
-                dead_letters=NoDeadLetters(),
-                observer=observer,
-                should_stop=should_stop,
-                ends_streams=ours.ends_streams,
-                results_to=asked.results_to,
-                partitions=whole.identity.partitions,
-                pairs=None if planned is None else lambda _store, _name: planned,
-                batch_ends=batch_ends,
+                WorkerParts(
+                    source=_source(whole.source, ours, asked.speed),
+                    root=output,
+                    owner=Owner(whole.identity.cluster_id, whole.topic, "", "replay"),
+                    dead_letters=NoDeadLetters(),
+                    observer=observer,
+                    should_stop=should_stop,
+                    ends_streams=ours.ends_streams,
+                    results_to=asked.results_to,
+                    partitions=whole.identity.partitions,
+                    pairs=None if planned is None else lambda _store, _name: planned,
+                    batch_ends=batch_ends,
+                ),
             )
             worker.run()
             stopped = should_stop()
