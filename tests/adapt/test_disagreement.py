@@ -1,8 +1,14 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
 import pytest
+import torch
 
 from adawise.adapt.disagreement import Disagreement
+from adawise.adapt.probe import Probes
 from tests.adapt.curves import GRID
 
 
@@ -46,3 +52,14 @@ def test_what_was_seen_fades_to_the_guess_and_no_more_than_some_images_count() -
     for _ in range(500):
         disagreement = disagreement.faded()
     assert disagreement.slope == pytest.approx(0.3, abs=0.05)
+
+
+def test_an_image_without_finite_logits_neither_agrees_nor_differs() -> None:
+    ours = torch.tensor([[2.0, 1.0], [1.0, 2.0], [2.0, 1.0], [2.0, 1.0]])
+    theirs = torch.tensor([[2.0, 1.0], [2.0, 1.0], [float("nan"), 1.0]])
+    trials: Any = SimpleNamespace(evaluated={4: (np.arange(4), ours), 0: (np.array([0, 1, 3]), theirs)})
+    anything: Any = None
+    probes = Probes(anything, trials, 4, anything, anything, 0.0, 1, 0)
+    assert probes.disagreement() == (0.5, 2)
+    theirs[:] = float("inf")
+    assert probes.disagreement() == (0.0, 0)

@@ -99,12 +99,17 @@ class Probes:
         self._learn(0, rows, 1.0)
 
     def disagreement(self) -> tuple[float, int]:
-        """Return the share of images whose class differs between alpha 0 and the current alpha, and of how many."""
+        """Return the share of images whose class differs between alpha 0 and the current alpha, and of how many.
+
+        Images with logits that are not finite are left out: they have no class.
+        """
         if self.current == 0 or 0 not in self.trials.evaluated:
             return 0.0, 0
         (_, whole), (seen, theirs) = self.trials.evaluated[self.current], self.trials.evaluated[0]
         ours = whole[torch.from_numpy(seen)]
-        return float((ours.argmax(dim=-1) != theirs.argmax(dim=-1)).double().mean()), len(seen)
+        differs = ours.argmax(dim=-1) != theirs.argmax(dim=-1)
+        differs = differs[ours.isfinite().all(dim=-1) & theirs.isfinite().all(dim=-1)]
+        return (float(differs.double().mean()) if len(differs) else 0.0), len(differs)
 
     def rest(self, index: int) -> Probing:
         """Evaluate an alpha on the images that were not evaluated at it."""
