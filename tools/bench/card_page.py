@@ -332,7 +332,7 @@ libraries.
 
 Tests, in `tests/gpu/`:
 
-- An image's logits are the same bits whoever shares its chunk.
+- An image's logits are the same bits, whichever images share its chunk.
 - They equal the processor's within bounds, in each number format.
 - A replay on the same card is equal.
 - A captured graph sees a merge that was made in place after its capture.
