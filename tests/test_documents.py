@@ -112,7 +112,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(
     ("page", "number"),
-    [("output.md", 0), ("output.md", 1), ("output.md", 2), ("output.md", 3), ("output.md", 4), ("drift.md", 0)],
+    [*(("output.md", number) for number in range(6)), ("drift.md", 0)],
     ids=str,
 )
 def test_a_recipe_prints_something(folder: Path, page: str, number: int) -> None:
@@ -166,7 +166,7 @@ def test_what_to_label_counts_batches_of_one_number_where_a_camera_began_anew_as
 def test_the_way_back_names_every_setting_that_0_2_0_does_not_know() -> None:
     """A worker of 0.2.0 ends at the first start with any of them."""
     text = (GUIDE / "upgrade.md").read_text(encoding="utf-8")
-    section = text[text.index("## Back to 0.2.0") : text.index("## From 0.2.1 on")]
+    section = text[text.index("## Back to 0.2.0") : text.index("## From 0.2.0 to 0.2.1")]
     named = set(re.findall(r"`([^`\n]+)`", section))
     known = set((ROOT / "tests" / "fixtures" / "settings_0_2_0.txt").read_text(encoding="utf-8").split())
     new = {re.sub(r"\.oauth_.*", ".oauth_*", name) for name in SETTINGS.keys() - known}
