@@ -86,6 +86,8 @@ def show_record(
 ) -> None:
     """Print the record as JSON, or as text: the curve, what is odd about it, and the settings that use the pair.
 
+    Of a pair that must not serve, there is the curve alone.
+
     Args:
         record: the record of the run.
         model: the settings of the run.
@@ -93,6 +95,12 @@ def show_record(
         folder: the run's folder.
         as_json: print JSON.
     """
+    if "ruin" in record:
+        if as_json:
+            print_json({**record, "output": str(folder.path)})
+        else:
+            print_curve(record)
+        return
     another, verdict = another_card(held_out, folder), read_card(folder.card).verdict
     use_lines = settings_lines(model, folder, verdict)
     if as_json:
@@ -114,7 +122,7 @@ def show_record(
 
 def another_card(place: Path, folder: Folder) -> str:
     """Return the command that makes a card for other names from the held-out images."""
-    words = ["adawise", "card", "--labelled", str(place), "--held-out", str(folder.record)]
+    words = ["adawise", "card", "make", "--labelled", str(place), "--held-out", str(folder.record)]
     return shlex.join([*words, "--model.classes", "OTHER.txt", "-o", str(folder.path / "OTHER.card.json")])
 
 

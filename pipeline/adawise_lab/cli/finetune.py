@@ -1,7 +1,4 @@
-"""The options of `adawise finetune`, which makes theta_1.
-
-Heavy modules are imported by the call alone, so that help is quick.
-"""
+"""The command `adawise finetune`, which makes theta_1. Heavy modules are imported by the call alone."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ from pydantic import AliasChoices, Field
 from pydantic_settings import CliToggleFlag
 from typing_extensions import override
 
-from adawise.cli.command import Command, all_but, json_flag
+from adawise.cli.command import Command, all_but, json_flag, optional
 from adawise.labels.folders import FORMS
 from adawise.settings.group import FilePath
 
@@ -24,7 +21,7 @@ class FinetuneCommand(Command):
     """
 
     name = "finetune"
-    runs = "adawise_lab.cli.finetune.run:finetune"
+    runs = "adawise_lab.cli.finetune:finetune"
     groups = (*all_but("model", "theta_1", "card", "on_change"), "finetune", "decode", "log")
     examples = (
         (
@@ -38,19 +35,14 @@ class FinetuneCommand(Command):
         ),
     )
 
-    labelled: FilePath = Field(
-        description=f"labelled images: {FORMS}",
-        json_schema_extra={"metavar": "PATH"},
-    )
+    labelled: FilePath = Field(description=f"labelled images: {FORMS}", json_schema_extra={"metavar": "PATH"})
     output: FilePath = Field(
         validation_alias=AliasChoices("output", "o"),
         description="folder for theta_1, card and record of the run",
         json_schema_extra={"metavar": "FOLDER"},
     )
-    validation: FilePath | None = Field(
-        default=None,
-        description="images that judge each epoch, as --labelled; none: a share of each class is held out",
-        json_schema_extra={"metavar": "PATH"},
+    validation: FilePath | None = optional(
+        "images that judge each epoch, as --labelled; none: a share of each class is held out", metavar="PATH"
     )
     resume: CliToggleFlag[bool] = Field(default=False, description="go on with the run in --output")
     overwrite: CliToggleFlag[bool] = Field(
@@ -70,3 +62,35 @@ class FinetuneCommand(Command):
         """Yield a mistake if both --resume and --overwrite are given."""
         if "resume" in options and "overwrite" in options:
             yield "resume", "it has no use with --overwrite; leave one of them out"
+
+
+def finetune(options: FinetuneCommand) -> int:
+    """Make theta_1 and its card, and print the record of the run.
+
+    Returns:
+        0, or 130 if it was stopped before its end.
+
+    Raises:
+        TrainingError: the pair that was made must not serve.
+    """
+    from adawise.app.signals import INTERRUPTED
+    from adawise_lab.finetune.finetune import FinetuneRequest, finetune
+    from adawise_lab.finetune.report import show_record
+
+    request = FinetuneRequest(
+        settings=options.settings,
+        labelled=options.labelled,
+        output=options.output,
+        validation=options.validation,
+        resume=options.resume,
+        overwrite=options.overwrite,
+        command=options.written_out(),
+    )
+    made = finetune(request)
+    if made is None:
+        return INTERRUPTED
+    held_out = options.validation or options.labelled
+    show_record(made.record, options.settings.model, held_out, made.folder, as_json=options.as_json)
+    if made.rejected is not None:
+        raise made.rejected
+    return 0

@@ -7,7 +7,7 @@ that are fitted, spread over the recording, are decoded and classified.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,15 +17,16 @@ from torch import Tensor
 
 from adawise.adapt.objective import Values
 from adawise.app.decoder import open_decoder
-from adawise.app.model import ModelPair
-from adawise.card.advice import chosen
-from adawise.card.card import Card, FittedSearch
+from adawise.app.model import ModelPair, check_card, load_model
+from adawise.card.advice import AUTO, chosen
+from adawise.card.card import Card, FittedSearch, read_card
 from adawise.console import progress
 from adawise.errors import SettingsError
 from adawise.recording.source import RecordingSource
 from adawise.records import ImageBatch, Message, RowId, TopicPartition
 from adawise.settings import Settings
 from adawise.worker.batching import BatchPolicy, Gatherer
+from adawise_lab.card.make import replace_card
 
 _POLL_RECORDS = 64  # messages a poll
 _ALPHAS = 7  # alphas of the grid: enough for the shape of a curve, with a third of the forwards
@@ -36,41 +37,61 @@ _log = structlog.get_logger("card")
 Rows = tuple[RowId, ...]  # the images of a batch
 
 
-@dataclass(frozen=True)
-class Fit:
-    """The data of a fit: curves of `objective` (or `auto`) on at most `batches` batches of a recording."""
+@dataclass(frozen=True, slots=True)
+class FitRequest:
+    """A request to fit the search to recorded batches, and to add the result to a card.
 
+    Args:
+        settings: the pair, how images are decoded, and how batches are cut.
+        card: the file of the card, which is replaced.
+        recording: the recording.
+        objective: the objective whose curves are fitted; `auto`: the one that the card recommends.
+        batches: the most batches.
+    """
+
+    settings: Settings
+    card: Path
     recording: Path
-    objective: str
-    batches: int
+    objective: str = AUTO
+    batches: int = 384
 
 
-def fit_recorded(settings: Settings, model: ModelPair, card: Card, fit: Fit) -> FittedSearch:
-    """Fit the surrogate to curves of the card's objective on recorded batches.
+def fit(request: FitRequest) -> Card:
+    """Fit the surrogate to curves of the card's objective on recorded batches, and write it into the card.
 
     Raises:
+        CardError: there is no card, or it belongs to another pair.
         SourceError: there is no recording, or it is damaged.
         SettingsError: no stream in it is long enough.
     """
+    settings, card = request.settings, read_card(request.card)
+    model = load_model(settings.model, settings.decode, with_card=False)
+    check_card(card, model.checkpoints, model.classifier)
+    fitted = replace(card, search=_fitted(request, model, card))
+    replace_card(request.card, fitted)
+    return fitted
+
+
+def _fitted(request: FitRequest, model: ModelPair, card: Card) -> FittedSearch:
     from adawise_lab.card.fit_search import LEAST_BATCHES, Curve, fit_search, windows
 
-    name = chosen(fit.objective, card)
+    settings, name = request.settings, chosen(request.objective, card)
     objective = card.objective(name)
     indices = sorted({round(x) for x in np.linspace(0, len(card.alphas) - 1, _ALPHAS)})
     try:
-        streams = _cut(settings, fit.recording)
-        runs = [streams[s][batches] for s, batches in windows([len(stream) for stream in streams], fit.batches)]
+        streams = _cut(settings, request.recording)
+        runs = [streams[s][batches] for s, batches in windows([len(stream) for stream in streams], request.batches)]
         _log.info("search_fit_begun", batches=sum(map(len, runs)), of=sum(map(len, streams)), objective=name)
 
         def values(images: Tensor) -> Values:
             return np.stack([objective(model.classifier.logits(j, images), j) for j in indices])  # [A, n]
 
-        curves = [[Curve.of(v) for v in run] for run in _values(settings, model, fit.recording, runs, values)]
+        curves = [[Curve.of(v) for v in run] for run in _values(settings, model, request.recording, runs, values)]
         # A run may have lost batches that could not be decoded. All are cut to the shortest that can still be fitted.
         enough = min((len(run) for run in curves if len(run) >= LEAST_BATCHES), default=0)
         found = fit_search([run[:enough] for run in curves], [card.alphas[j] for j in indices])
     except ValueError as error:
-        raise SettingsError(f"--fit-search {fit.recording}: {error}") from error
+        raise SettingsError(f"--recording {request.recording}: {error}") from error
     return FittedSearch(
         objective=name,
         batches=enough * sum(len(run) >= enough for run in curves),

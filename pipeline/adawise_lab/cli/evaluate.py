@@ -1,18 +1,23 @@
-"""The options of `adawise evaluate`, which compares strategies on labelled images."""
+"""The command `adawise evaluate`, which compares strategies on labelled images. Its call imports what is heavy."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from pydantic import AliasChoices, Field
+from pydantic import Field
 from pydantic_settings import CliToggleFlag
 from typing_extensions import override
 
-from adawise.cli.command import Command, all_but, json_flag
+from adawise.cli.command import Command, all_but, json_flag, optional
 from adawise.labels.folders import FORMS
 from adawise.settings.group import FilePath, Text
+
+
+def _named(default: object, description: str, metavar: str) -> Any:
+    return Field(default=default, description=description, json_schema_extra={"metavar": metavar})
 
 
 class EvaluateCommand(Command):
@@ -25,7 +30,7 @@ class EvaluateCommand(Command):
     """
 
     name = "evaluate"
-    runs = "adawise_lab.cli.evaluate.run:evaluate"
+    runs = "adawise_lab.cli.evaluate:evaluate"
     groups = (
         *all_but("model", "on_change"),
         *all_but("search", "strategy", "forget_after_s"),
@@ -43,76 +48,54 @@ class EvaluateCommand(Command):
         ("a slow change between two domains", "evaluate --logits tables/ --streams smooth --smooth known:new"),
     )
 
-    logits: FilePath | None = Field(
-        default=None,
-        description="folder of tables of logits, DOMAIN.npz each",
-        json_schema_extra={"metavar": "FOLDER"},
+    logits: FilePath | None = optional("folder of tables of logits, DOMAIN.npz each", metavar="FOLDER")
+    images: Text | None = optional(
+        f"labelled images to make tables of, places separated by commas; each is {FORMS}", metavar="PLACES"
     )
-    images: Text | None = Field(
-        default=None,
-        description=f"labelled images to make tables of, places separated by commas; each is {FORMS}",
-        json_schema_extra={"metavar": "PLACES"},
-    )
-    corrupt: Text | None = Field(
-        default=None,
-        description="corruptions of the images, a domain each, such as fog:2,snow (severity 1 to 5; none: 3), or all",
-        json_schema_extra={"metavar": "KINDS"},
+    corrupt: Text | None = optional(
+        "corruptions of the images, a domain each, such as fog:2,snow (severity 1 to 5; none: 3), or all",
+        metavar="KINDS",
     )
     limit: int | None = Field(default=None, ge=1, description="images of each place at most; none: all")
-    cache: FilePath = Field(
-        default=Path("runs/tables"),
-        description="folder that tables made of images are kept in, for the next time",
-        json_schema_extra={"metavar": "FOLDER"},
+    cache: FilePath = _named(
+        Path("runs/tables"), "folder that tables made of images are kept in, for the next time", "FOLDER"
     )
-    domains: Text | None = Field(
-        default=None,
-        description="domains to judge, separated by commas; none: all tables but val*, or all that the images make",
-        json_schema_extra={"metavar": "NAMES"},
+    domains: Text | None = optional(
+        "domains to judge, separated by commas; none: all tables but val*, or all that the images make", metavar="NAMES"
     )
-    group: Text | None = Field(
-        default=None,
-        validation_alias=AliasChoices("groups"),
-        description="kinds of domain to be told apart, by the names' parts before _; none: each kind",
-        json_schema_extra={"metavar": "NAME=A+B,..."},
+    group: Text | None = optional(
+        "kinds of domain to be told apart, by the names' parts before _; none: each kind",
+        "groups",
+        metavar="NAME=A+B,...",
     )
-    calibrate: Text | None = Field(
-        default=None,
-        description="table that temperatures are fitted on; none: those of model.card, or 1",
-        json_schema_extra={"metavar": "NAME"},
+    calibrate: Text | None = optional(
+        "table that temperatures are fitted on; none: those of model.card, or 1", metavar="NAME"
     )
-    strategies: Text | None = Field(
-        default=None,
-        description="what is compared, separated by commas; auto: what a worker with this card does; none: "
-        "every strategy but botorch, and auto where the card advises a fixed alpha",
-        json_schema_extra={"metavar": "STRATEGY,..."},
+    strategies: Text | None = optional(
+        "what is compared, separated by commas; auto: what a worker with this card does; none: every strategy but "
+        "botorch, and auto where the card advises a fixed alpha",
+        metavar="STRATEGY,...",
     )
     curve: CliToggleFlag[bool] = Field(
         default=False,
         description="run warm at seven prices from .2 to .002 too, for a curve of accuracy against forwards",
     )
-    streams: Text = Field(
-        default="short,long,stationary",
-        description="kinds of stream: short, long, stationary, cycle, jumps, mixed, smooth, returning, calendar; "
-        "and exposure, brightness, odd, pan, of which nothing is to be made",
-        json_schema_extra={"metavar": "KINDS"},
+    streams: Text = _named(
+        "short,long,stationary",
+        "kinds of stream: short, long, stationary, cycle, jumps, mixed, smooth, returning, calendar; and exposure, "
+        "brightness, odd, pan, of which nothing is to be made",
+        "KINDS",
     )
-    orders: Text = Field(
-        default="iid,runs",
-        description="orders of a domain's images: iid, or runs of a class as cameras send them",
-        json_schema_extra={"metavar": "ORDERS"},
+    orders: Text = _named(
+        "iid,runs", "orders of a domain's images: iid, or runs of a class as cameras send them", "ORDERS"
     )
-    smooth: Text | None = Field(
-        default=None,
-        description="domains that a smooth stream moves between and back, such as a+b:c",
-        json_schema_extra={"metavar": "FROM:TO"},
+    smooth: Text | None = optional(
+        "domains that a smooth stream moves between and back, such as a+b:c", metavar="FROM:TO"
     )
     seeds: int = Field(default=5, ge=1, le=1000, description="streams of each kind and order")
     processes: int | None = Field(default=None, ge=1, le=1024, description="processes at once; none: one for each core")
-    output: FilePath | None = Field(
-        default=None,
-        validation_alias=AliasChoices("output", "o"),
-        description="folder for page.html, result.json and paths.parquet",
-        json_schema_extra={"metavar": "FOLDER"},
+    output: FilePath | None = optional(
+        "folder for page.html, result.json and paths.parquet", "output", "o", metavar="FOLDER"
     )
     as_json: CliToggleFlag[bool] = json_flag("print the result as JSON")
 
@@ -138,3 +121,24 @@ class EvaluateCommand(Command):
                 yield name, "it has a use only with --images; leave it out"
         if "smooth" in str(options.get("streams", "")).split(",") and "smooth" not in options:
             yield "smooth", "smooth streams need two groups of domains; name them, such as --smooth a+b:c"
+
+
+def evaluate(options: EvaluateCommand) -> int:
+    """Compare strategies, and print tables or JSON."""
+    from adawise.console import paper, print_json
+    from adawise_lab.evaluate.evaluate import EvaluateRequest, TableSources, evaluate
+    from adawise_lab.evaluate.show import show
+
+    source: Path | TableSources | None = options.logits
+    if options.images is not None:
+        places = tuple(Path(place.strip()).expanduser() for place in options.images.split(","))
+        source = TableSources(places, options.corrupt, options.cache, options.limit)
+    assert source is not None  # `problems` has checked it
+    same = {field.name for field in fields(EvaluateRequest)} - {"source", "command"}
+    given = {name: getattr(options, name) for name in same}
+    result = evaluate(EvaluateRequest(source=source, command=options.written_out(), **given))
+    if options.as_json:
+        print_json(result.as_json())
+    else:
+        show(result, paper())
+    return 0

@@ -1,4 +1,4 @@
-"""The work of `adawise finetune`: make theta_1 and its card from theta_0 and labelled images."""
+"""Fine-tuning from its beginning to its end: theta_1, the card of the pair and the record of the run."""
 
 from __future__ import annotations
 
@@ -6,25 +6,22 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
-from datetime import UTC, datetime
-from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, NoReturn
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import structlog
 
 from adawise.app.labelled import logits_of, tell_skipped
 from adawise.app.model import load_model, use_cores
-from adawise.app.signals import INTERRUPTED
-from adawise.card.advice import OWN, judge
-from adawise.card.card import Card, Condition, make_card
-from adawise.console import print_json, progress
+from adawise.card.advice import OWN
+from adawise.card.card import Card, Condition
+from adawise.console import progress
 from adawise.errors import TrainingError
-from adawise.page import NEEDS as PAGE_NEEDS
 from adawise.settings import Settings
 from adawise.text import counted
-from adawise_lab.card.write import write_card
-from adawise_lab.evaluate.verdict import verdict_of
+from adawise_lab.card.make import judged_card, write_card
+from adawise_lab.evaluate.show import can_write_page
 from adawise_lab.finetune.checkpoint import CONTENTS, write_bytes
 from adawise_lab.finetune.comparison import SHOWN, Comparison, WrongImage
 from adawise_lab.finetune.countdown import CARD, TRAINING, VERDICT, Countdown
@@ -33,7 +30,7 @@ from adawise_lab.finetune.forecast import Forecast
 from adawise_lab.finetune.images import HeldOut, Images
 from adawise_lab.finetune.notes import check_classes, note_on_stretches, notes_on
 from adawise_lab.finetune.rehearsal import conditions_of, part_of, rehearse, shifts, stages_after
-from adawise_lab.finetune.report import facts_of, print_curve, record_of, show_record
+from adawise_lab.finetune.report import facts_of, record_of
 from adawise_lab.finetune.trackers import check_trackers
 from adawise_lab.finetune.training import (
     Begin,
@@ -50,9 +47,6 @@ from adawise_lab.finetune.training import (
     train,
 )
 
-if TYPE_CHECKING:
-    from adawise_lab.cli.finetune.options import FinetuneCommand
-
 _UNKNOWN_CONTENTS = (
     "The run was begun by a version that kept the names, labels and sizes of its images, and not what is in them: that "
     "none was replaced since by another of equal size is not known."
@@ -61,27 +55,56 @@ _UNKNOWN_CONTENTS = (
 _log = structlog.get_logger("finetune")
 
 
-def finetune(asked: FinetuneCommand) -> int:
-    """Train, or go on training; then make the card and print the record.
+@dataclass(frozen=True, slots=True)
+class FinetuneRequest:
+    """A request to make theta_1, or to go on with that.
 
-    Returns:
-        0, or 130 if it was stopped before its end.
+    Args:
+        settings: theta_0, the recipe, and how images are decoded.
+        labelled: the labelled images.
+        output: the folder for theta_1, card and record.
+        validation: the images that judge each epoch; None: a share of each class of `labelled`.
+        resume: go on with the run in the folder.
+        overwrite: start anew in the folder.
+        command: the arguments that the page names.
+    """
+
+    settings: Settings
+    labelled: Path
+    output: Path
+    validation: Path | None = None
+    resume: bool = False
+    overwrite: bool = False
+    command: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Finetuned:
+    """A run that ended: its record, the folder of its files, and the reason if the pair must not serve."""
+
+    record: Mapping[str, Any]
+    folder: Folder
+    rejected: TrainingError | None = None
+
+
+def finetune(request: FinetuneRequest) -> Finetuned | None:
+    """Train, or go on training; then make the card and write the record. Return None if it was stopped before its end.
 
     Raises:
-        TrainingError: the pair that was made must not serve.
+        SettingsError: settings, images and the folder do not agree.
+        TrainingError: the training failed.
     """
-    settings, resume = asked.settings, asked.resume
+    settings, resume = request.settings, request.resume
     check_trackers(settings.finetune)
-    folder = Folder(asked.output)
-    folder.check(resume=resume, overwrite=asked.overwrite)
+    folder = Folder(request.output)
+    folder.check(resume=resume, overwrite=request.overwrite)
     use_cores(settings.model.threads)
-    data = read_data(settings, asked.labelled, asked.validation)
+    data = read_data(settings, request.labelled, request.validation)
     start = starting_model(settings)
     decided = decided_by(settings, data, start)
     ended = folder.finished(decided) if resume else None
     if ended is not None and ended["settings"].items() <= decided.items():
-        _show(ended, asked, folder)
-        return 0
+        return Finetuned(ended, folder)
     notes = _notes(settings, data)
     for note in notes:
         _log.warning("data_questioned", note=note)
@@ -96,7 +119,7 @@ def finetune(asked: FinetuneCommand) -> int:
         countdown = Countdown(stack.enter_context(progress("fine-tuned", sum(stages.values()), "passes")), stages)
         countdown.enter(TRAINING)
         if not train(settings, run, folder, countdown, forecast):
-            return INTERRUPTED
+            return None
         found = run.compare()
         broken = {**run.skipped, **judges.skipped}
         if broken:
@@ -104,8 +127,7 @@ def finetune(asked: FinetuneCommand) -> int:
         skipped = {**data.train.passed_over, **data.held_out.passed_over, **broken}
         facts = facts_of(run, found, data.classes, notes, skipped)
         if found.ruin is not None:
-            stack.close()  # ends the bar, which would capture what is printed
-            _reject(folder, facts, found.ruin, asked)
+            return _rejected(settings, folder, facts, found.ruin)
         del run, start  # frees their memory for the rehearsal
         try:
             epochs, told = facts["best"]["epoch"], facts["notes"]
@@ -113,24 +135,22 @@ def finetune(asked: FinetuneCommand) -> int:
                 *(settings, data, folder, (images, judges), told), epochs=epochs, resumes=resume, countdown=countdown
             )
             if unseen is None:
-                return INTERRUPTED
+                return None
             card = _card(settings, folder, judges, data, unseen, countdown)
         except KeyboardInterrupt:
             print("stopped before there was a card; the same command with --resume goes on", file=sys.stderr)
-            return INTERRUPTED
+            return None
         record = record_of(settings, facts, card, [data.held_out.names[i] for i in data.held_out_rows])
         write_bytes(folder.record, json.dumps(record, indent=1).encode())
-        _write_page(folder, record, asked, _wrong(data, judges, found))
+        if can_write_page(folder.path, folder.page.name):
+            from adawise_lab.finetune.page.write import page
+
+            wrong = _wrong(data, judges, found)
+            write_bytes(folder.page, page(record, request.command, wrong).encode())
     # Before the checkpoint, which says that the run is not over: it would hinder an extension.
     folder.remove_rehearsal()
     folder.checkpoint.unlink(missing_ok=True)
-    _show(record, asked, folder)
-    return 0
-
-
-def _show(record: Mapping[str, Any], asked: FinetuneCommand, folder: Folder) -> None:
-    held_out = asked.labelled if asked.validation is None else asked.validation
-    show_record(record, asked.settings.model, held_out, folder, as_json=asked.as_json)
+    return Finetuned(record, folder)
 
 
 def _notes(settings: Settings, data: Data) -> list[str]:
@@ -150,36 +170,16 @@ def _notes(settings: Settings, data: Data) -> list[str]:
     return notes
 
 
-def _reject(folder: Folder, facts: Mapping[str, Any], ruin: str, asked: FinetuneCommand) -> NoReturn:
-    """Put theta_1 into a folder of its own with its record, and say why.
-
-    Raises:
-        TrainingError: always.
-    """
-    record = {**facts, "ruin": ruin}
-    apart = folder.reject()
+def _rejected(settings: Settings, folder: Folder, facts: Mapping[str, Any], ruin: str) -> Finetuned:
+    """Put theta_1 into a folder of its own with its record, and return the reason with them."""
+    record, apart = {**facts, "ruin": ruin}, folder.reject()
     write_bytes(apart.record, json.dumps(record, indent=1).encode())
-    if asked.as_json:
-        print_json({**record, "output": str(apart.path)})
-    else:
-        print_curve(record)
-    rate = asked.settings.finetune.learning_rate
-    raise TrainingError(
+    error = TrainingError(
         f"the pair must not serve: {ruin}. It is kept apart in {apart.path}, without a card. "
-        f"Lower finetune.learning_rate (it was {rate:g}) or finetune.epochs, and start with --overwrite."
+        f"Lower finetune.learning_rate (it was {settings.finetune.learning_rate:g}) or finetune.epochs, and start with "
+        "--overwrite."
     )
-
-
-def _write_page(folder: Folder, record: Mapping[str, Any], asked: FinetuneCommand, wrong: Sequence[WrongImage]) -> None:
-    """Write the page beside the record; if a package for it is missing, print a line instead."""
-    missing = [package for module, package in PAGE_NEEDS.items() if find_spec(module) is None]
-    if missing:
-        note = f"{folder.path}: no {folder.page.name}, it needs {', '.join(missing)} (pip install 'adawise[report]')"
-        print(note, file=sys.stderr)
-        return
-    from adawise_lab.finetune.page.write import page
-
-    write_bytes(folder.page, page(record, asked.written_out(), wrong).encode())
+    return Finetuned(record, apart, error)
 
 
 def _wrong(data: Data, judges: Images, found: Comparison) -> list[WrongImage]:
@@ -211,22 +211,11 @@ def _card(
     """
     limit, judged, batch = (getattr(settings.finetune, f"{name}_images") for name in ("card", "judged", "batch"))
     model = load_model(pair_settings(settings.model, folder), settings.decode, with_card=False)
-    mixed, alphas, kinds = some_of(settings, data.held_out_rows, limit), model.classifier.alphas, shifts()
+    mixed, kinds = some_of(settings, data.held_out_rows, limit), shifts()
     few = HeldOut(judges, mixed[:judged], batch)
     countdown.enter(CARD)
     logits, labels = logits_of(model.classifier, HeldOut(judges, mixed, batch), countdown)
     shifted = [*conditions_of(model.classifier, few, "shifted", kinds, countdown), *unseen]
     countdown.enter(VERDICT)
-    card = make_card(
-        logits.__getitem__,
-        labels,
-        shifted,
-        alphas=alphas,
-        identity=model.classifier.identity,
-        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-    )
-    home = Condition(OWN, logits.__getitem__, labels)
-    card = replace(card, judged=judge(home, shifted, card))
-    if shifted:
-        card = replace(card, verdict=verdict_of(card, [replace(home, name="home"), *shifted]))
+    card = judged_card(model, Condition(OWN, logits.__getitem__, labels), shifted, group="home")
     return write_card(folder.card, card, model.classifier.embeddings())

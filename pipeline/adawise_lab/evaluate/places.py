@@ -17,8 +17,8 @@ from adawise.decode.codec import open_image, undecodable
 from adawise.errors import InvalidMessage, SettingsError
 from adawise.labels.folders.samples import Samples, contents_digest
 from adawise.settings import DecodeSettings, ModelSettings, Settings
-from adawise_lab.cli.evaluate.run import TableSources
 from adawise_lab.evaluate.corrupt import parse
+from adawise_lab.evaluate.evaluate import TableSources
 from adawise_lab.evaluate.images import ImageSet, Sample, domain_name, make_tables
 from adawise_lab.evaluate.tables import LogitTable
 

@@ -19,7 +19,7 @@ from adawise.ports import TopicIdentity
 from adawise.recording.recorder import FilePolicy, Recorder
 from adawise.records import Message, TopicPartition
 from adawise.settings import Settings, read
-from adawise_lab.card.search_fit import recorded_batches
+from adawise_lab.card.fit import recorded_batches
 from tests.models import CLASSES, random_images, write_pair
 
 Captured = pytest.CaptureFixture[str]
@@ -48,7 +48,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def plain(folder: Path) -> Path:
     """A card without a fit. Not to be changed by a test."""
     with pytest.MonkeyPatch.context() as patch:
-        assert adawise(folder, patch, "card", "--labelled", "own", "-o", "plain.json") == 0
+        assert adawise(folder, patch, "card", "make", "--labelled", "own", "-o", "plain.json") == 0
     return folder / "plain.json"
 
 
@@ -78,10 +78,10 @@ def fitted(folder: Path, plain: Path) -> Fitted:
         return logits(self, index, *images)
 
     card = copied(plain, "few.json")
-    flags = ("--fit-batches", "14", "--fit-objective", "calibrated_entropy")
+    flags = ("--batches", "14", "--objective", "calibrated_entropy")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(PairClassifier, "logits", counted)
-        assert adawise(folder, patch, "card", "--fit-search", "yard", "-o", card.name, *flags) == 0
+        assert adawise(folder, patch, "card", "fit", card.name, "--recording", "yard", *flags) == 0
     return Fitted(card, passed)
 
 
@@ -135,12 +135,12 @@ def test_a_recording_is_cut_into_batches_as_the_worker_cuts_it(folder: Path) -> 
     assert offsets == sorted(offsets)
 
 
-def test_a_card_and_its_fit_are_made_at_once_or_one_after_the_other(
+def test_the_old_form_that_makes_a_card_and_its_fit_at_once_does_one_after_the_other(
     folder: Path, plain: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
     capsys.readouterr()
-    fit = ("--fit-search", "yard", "--fit-batches", "28")
-    assert adawise(folder, monkeypatch, "card", "--labelled", "own", "-o", "both.json", *fit) == 0
+    old = ("card", "--labelled", "own", "-o", "both.json", "--fit-search", "yard", "--fit-batches", "28")
+    assert adawise(folder, monkeypatch, *old) == 0
     both = read_card(folder / "both.json")
     assert both.search is not None
     meant = advise(both).objective
@@ -150,7 +150,7 @@ def test_a_card_and_its_fit_are_made_at_once_or_one_after_the_other(
 
     before = read_card(copied(plain, "later.json"))
     assert before.search is None
-    assert adawise(folder, monkeypatch, "card", "-o", "later.json", *fit) == 0
+    assert adawise(folder, monkeypatch, "card", "fit", "later.json", "--recording", "yard", "--batches", "28") == 0
     after = read_card(folder / "later.json")
     assert after.search == both.search
     assert (after.temperature, after.judged, after.heads) == (before.temperature, before.judged, before.heads)
@@ -184,9 +184,9 @@ def test_a_recording_that_is_too_short_or_none_is_told_with_its_flag_and_the_car
     folder: Path, plain: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
     before = copied(plain, "kept.json").read_bytes()
-    assert adawise(folder, monkeypatch, "card", "--fit-search", "short", "-o", "kept.json") == 2
-    assert "--fit-search short: expected a stream of at least 12 batches" in capsys.readouterr().err
-    assert adawise(folder, monkeypatch, "card", "--fit-search", "own", "-o", "kept.json") != 0
+    assert adawise(folder, monkeypatch, "card", "fit", "kept.json", "--recording", "short") == 2
+    assert "--recording short: expected a stream of at least 12 batches" in capsys.readouterr().err
+    assert adawise(folder, monkeypatch, "card", "fit", "kept.json", "--recording", "own") != 0
     assert "expected a recording in own" in " ".join(capsys.readouterr().err.split())
     assert (folder / "kept.json").read_bytes() == before
 
@@ -194,5 +194,5 @@ def test_a_recording_that_is_too_short_or_none_is_told_with_its_flag_and_the_car
 def test_a_fit_without_a_card_to_add_it_to_is_refused(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
-    assert adawise(folder, monkeypatch, "card", "--fit-search", "yard", "-o", "none.json") != 0
+    assert adawise(folder, monkeypatch, "card", "fit", "none.json", "--recording", "yard") != 0
     assert "the card cannot be read" in " ".join(capsys.readouterr().err.split())

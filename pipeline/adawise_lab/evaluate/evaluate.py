@@ -1,14 +1,11 @@
-"""The work of `adawise evaluate`: compare strategies on tables of logits, or on images, made into such tables first."""
+"""An evaluation: strategies compared on tables of logits, or on images, which are made into such tables first."""
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import structlog
 import torch
@@ -17,9 +14,8 @@ from adawise.app.machine import usable_cores
 from adawise.app.search import exploration
 from adawise.card.advice import AUTO, advise, advised_alpha, in_words
 from adawise.card.card import Card, make_card, read_card
-from adawise.console import paper, print_json, progress
+from adawise.console import progress
 from adawise.errors import SettingsError
-from adawise.page import NEEDS as PAGE_NEEDS
 from adawise.settings import Settings
 from adawise_lab.evaluate.bench import Bench
 from adawise_lab.evaluate.candidates import Candidate, at_every_price, every_strategy, objective_named, parse, resolved
@@ -27,17 +23,14 @@ from adawise_lab.evaluate.files import write_result
 from adawise_lab.evaluate.judge import judge
 from adawise_lab.evaluate.result import Result
 from adawise_lab.evaluate.run import Plan, run
-from adawise_lab.evaluate.show import show
+from adawise_lab.evaluate.show import can_write_page
 from adawise_lab.evaluate.streams import CONTROLS, KINDS, ORDERS, RETURN, Smooth
 from adawise_lab.evaluate.tables import LogitTable, read_tables
-
-if TYPE_CHECKING:
-    from adawise_lab.cli.evaluate.options import EvaluateCommand
 
 _log = structlog.get_logger("evaluate")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TableSources:
     """The images to make tables of: at most `limit` of each place, clean and under `corruptions`; kept in `cache`."""
 
@@ -47,8 +40,49 @@ class TableSources:
     limit: int | None
 
 
-def evaluate(asked: EvaluateCommand) -> int:
-    """Run strategies on a folder of tables or on images; print a table or JSON, and write the result to a folder."""
+@dataclass(frozen=True, slots=True)
+class EvaluateRequest:
+    """A request to compare strategies. Texts have the form of the options of `adawise evaluate`.
+
+    Args:
+        settings: the models, the card, and how strategies explore.
+        source: the folder of the tables, or the images to make them of.
+        domains: the domains to judge; None for all tables but `val*`, or all that the images make.
+        group: other names for groups of domains.
+        calibrate: the table that temperatures are fitted on; None: those of the card, or 1.
+        strategies: what is compared; None for every strategy that is not slow.
+        curve: run `warm` at every price, too.
+        streams: kinds of stream.
+        orders: orders of a domain's images.
+        smooth: the groups of domains that a smooth stream moves between.
+        seeds: streams of each kind and order.
+        processes: processes at once; None: one for each core.
+        output: the folder for page, result and paths; None for none.
+        command: the arguments that the page names.
+    """
+
+    settings: Settings
+    source: Path | TableSources
+    domains: str | None = None
+    group: str | None = None
+    calibrate: str | None = None
+    strategies: str | None = None
+    curve: bool = False
+    streams: str = "short,long,stationary"
+    orders: str = "iid,runs"
+    smooth: str | None = None
+    seeds: int = 5
+    processes: int | None = None
+    output: Path | None = None
+    command: Sequence[str] = ()
+
+
+def evaluate(asked: EvaluateRequest) -> Result:
+    """Run strategies on a folder of tables or on images, and write the result to a folder if one is named.
+
+    Raises:
+        SettingsError: the request cannot be met.
+    """
     settings, calibrate = asked.settings, asked.calibrate
     streams = [*asked.streams.split(","), *(("smooth",) if asked.smooth is not None else ())]
     kinds = _known(streams, KINDS, "--streams", "kind of stream")
@@ -60,7 +94,7 @@ def evaluate(asked: EvaluateCommand) -> int:
         for candidate in resolved(candidates, None):
             objective_named(candidate.objective, None)  # raises here if it needs a card, before tables are made
     domains = None if asked.domains is None else asked.domains.split(",")
-    tables, fitted_on = _tables(settings, _source(asked), domains, calibrate)
+    tables, fitted_on = _tables(settings, asked.source, domains, calibrate)
     card, calibration = _card(settings, tables, fitted_on)
     if card is not None and any(candidate.objective == AUTO for candidate in candidates):
         advice = advise(card)
@@ -85,20 +119,13 @@ def evaluate(asked: EvaluateCommand) -> int:
     result = _run(bench, plan, card, calibration, asked.processes or usable_cores())
     if asked.output is not None:
         write_result(asked.output, result)
-        _write_page(asked.output, result, asked.written_out(), tables)
-    if asked.as_json:
-        print_json(result.as_json())
-    else:
-        show(result, paper())
-    return 0
+        if can_write_page(asked.output, "page.html"):
+            from adawise_lab.evaluate.page.provenance import provenance
+            from adawise_lab.evaluate.page.write import write_page
 
-
-def _source(asked: EvaluateCommand) -> Path | TableSources:
-    if asked.images is None:
-        assert asked.logits is not None  # `EvaluateCommand.problems` has checked it
-        return asked.logits
-    places = tuple(Path(place.strip()).expanduser() for place in asked.images.split(","))
-    return TableSources(places, asked.corrupt, asked.cache, asked.limit)
+            now = datetime.now(UTC).isoformat(timespec="seconds")
+            write_page(asked.output, result, provenance(asked.command, tables, created_at=now))
+    return result
 
 
 def _tables(
@@ -109,7 +136,7 @@ def _tables(
         tables = read_tables(source, domains)
         return tables, None if calibrate is None else read_tables(source, [calibrate])[0]
     # Imports open_clip, which takes seconds.
-    from adawise_lab.cli.evaluate.images import domain_names, tables_of_images
+    from adawise_lab.evaluate.places import domain_names, tables_of_images
 
     names = domain_names(source)
     for name in (*(domains or ()), *(() if calibrate is None else (calibrate,))):
@@ -129,20 +156,6 @@ def _run(bench: Bench, plan: Plan, card: Card | None, calibration: str, processe
         return judge(bench, plan, card, runs, calibration=calibration)
     finally:
         torch.set_num_threads(threads)
-
-
-def _write_page(folder: Path, result: Result, command: Sequence[str], tables: Sequence[LogitTable]) -> None:
-    """Write the page beside the result; if a package for it is missing, print a line instead."""
-    missing = [package for module, package in PAGE_NEEDS.items() if importlib.util.find_spec(module) is None]
-    if missing:
-        note = f"{folder}: no page.html, it needs {', '.join(missing)} (pip install 'adawise[report]')"
-        print(note, file=sys.stderr)
-        return
-    from adawise_lab.evaluate.page.provenance import provenance
-    from adawise_lab.evaluate.page.write import write_page
-
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    write_page(folder, result, provenance(command, tables, created_at=now))
 
 
 def _candidates(settings: Settings, strategies: str | None) -> tuple[Candidate, ...]:
