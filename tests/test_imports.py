@@ -128,7 +128,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
         "torch structlog",
     ),
     "adawise_lab/evaluate/places": (EVERYTHING, "structlog"),
-    "adawise_lab/evaluate/corrupt": ("errors", "numpy PIL skimage"),
+    "adawise_lab/evaluate/corruptions": ("", "numpy PIL skimage"),
     "adawise_lab/finetune": (EVERYTHING, "torch numpy PIL rich safetensors structlog"),
     "adawise_lab/finetune/page": ("text page", "altair"),
     "adawise_lab/finetune/trackers": (EVERYTHING, "structlog tensorboardX mlflow"),

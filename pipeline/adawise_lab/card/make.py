@@ -26,7 +26,7 @@ from adawise.labels.folders.samples import Samples
 from adawise.settings import DecodeSettings, Settings
 from adawise.store.durable import sync_folder, temporary_file
 from adawise.store.files import read_bytes
-from adawise_lab.evaluate.verdict import verdict_of
+from adawise_lab.evaluate.judge import verdict_of
 
 _SEED = 0
 _SHOWN = 5  # left-out images that are named in the log

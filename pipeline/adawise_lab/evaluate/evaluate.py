@@ -19,9 +19,8 @@ from adawise.errors import SettingsError
 from adawise.settings import Settings
 from adawise_lab.evaluate.bench import Bench
 from adawise_lab.evaluate.candidates import Candidate, at_every_price, every_strategy, objective_named, parse, resolved
-from adawise_lab.evaluate.files import write_result
 from adawise_lab.evaluate.judge import judge
-from adawise_lab.evaluate.result import Result
+from adawise_lab.evaluate.result import Result, write_result
 from adawise_lab.evaluate.run import Plan, run
 from adawise_lab.evaluate.show import can_write_page
 from adawise_lab.evaluate.streams import CONTROLS, KINDS, ORDERS, RETURN, Smooth
@@ -120,8 +119,7 @@ def evaluate(asked: EvaluateRequest) -> Result:
     if asked.output is not None:
         write_result(asked.output, result)
         if can_write_page(asked.output, "page.html"):
-            from adawise_lab.evaluate.page.provenance import provenance
-            from adawise_lab.evaluate.page.write import write_page
+            from adawise_lab.evaluate.page import provenance, write_page
 
             now = datetime.now(UTC).isoformat(timespec="seconds")
             write_page(asked.output, result, provenance(asked.command, tables, created_at=now))

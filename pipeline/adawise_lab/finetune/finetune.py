@@ -22,16 +22,13 @@ from adawise.settings import Settings
 from adawise.text import counted
 from adawise_lab.card.make import judged_card, write_card
 from adawise_lab.evaluate.show import can_write_page
-from adawise_lab.finetune.checkpoint import CONTENTS, write_bytes
-from adawise_lab.finetune.comparison import SHOWN, Comparison, WrongImage
-from adawise_lab.finetune.countdown import CARD, TRAINING, VERDICT, Countdown
-from adawise_lab.finetune.folder import Folder
-from adawise_lab.finetune.forecast import Forecast
+from adawise_lab.finetune.countdown import CARD, TRAINING, VERDICT, Countdown, Forecast
+from adawise_lab.finetune.folder import CONTENTS, Folder, write_bytes
 from adawise_lab.finetune.images import HeldOut, Images
-from adawise_lab.finetune.notes import check_classes, note_on_stretches, notes_on
 from adawise_lab.finetune.rehearsal import conditions_of, part_of, rehearse, shifts, stages_after
-from adawise_lab.finetune.report import facts_of, record_of
+from adawise_lab.finetune.report import check_classes, facts_of, note_on_stretches, notes_on, record_of
 from adawise_lab.finetune.trackers import check_trackers
+from adawise_lab.finetune.train import SHOWN, Comparison, WrongImage
 from adawise_lab.finetune.training import (
     Begin,
     Data,
@@ -143,7 +140,7 @@ def finetune(request: FinetuneRequest) -> Finetuned | None:
         record = record_of(settings, facts, card, [data.held_out.names[i] for i in data.held_out_rows])
         write_bytes(folder.record, json.dumps(record, indent=1).encode())
         if can_write_page(folder.path, folder.page.name):
-            from adawise_lab.finetune.page.write import page
+            from adawise_lab.finetune.page import page
 
             wrong = _wrong(data, judges, found)
             write_bytes(folder.page, page(record, request.command, wrong).encode())

@@ -26,10 +26,8 @@ from adawise.decode.preprocess import Preprocess
 from adawise.errors import SettingsError
 from adawise.labels.folders.samples import Samples, contents_digest, split
 from adawise.settings import FinetuneSettings, ModelSettings, Settings
-from adawise_lab.finetune.checkpoint import CONTENTS, remove_leftovers
-from adawise_lab.finetune.countdown import UPDATE
-from adawise_lab.finetune.folder import Folder
-from adawise_lab.finetune.forecast import Forecast
+from adawise_lab.finetune.countdown import UPDATE, Forecast
+from adawise_lab.finetune.folder import CONTENTS, Folder, remove_leftovers
 from adawise_lab.finetune.images import HeldOut, Images
 from adawise_lab.finetune.learner import Learner
 from adawise_lab.finetune.recipe import Recipe

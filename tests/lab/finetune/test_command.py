@@ -30,9 +30,8 @@ from adawise.console import Progress
 from adawise.errors import DivergedError
 from adawise.settings import DecodeSettings, ModelSettings
 from adawise_lab.card.show import verdict_text
-from adawise_lab.finetune.checkpoint import CONTENTS
 from adawise_lab.finetune.countdown import Countdown
-from adawise_lab.finetune.folder import Folder
+from adawise_lab.finetune.folder import CONTENTS, Folder
 from adawise_lab.finetune.rehearsal import kept_classes
 from tests.deadlines import scaled
 from tests.lab.evaluate.building import shorten_verdicts

@@ -7,11 +7,28 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from adawise.card.advice import AUTO
-from adawise_lab.evaluate.references import BEST_FIXED, FINE_TUNED, ZERO_SHOT
+from adawise_lab.evaluate.references import (
+    BATCH_ORACLE,
+    BEST_FIXED,
+    DOMAIN_ORACLE,
+    FINE_TUNED,
+    MIDDLE,
+    SPLIT_HALF_ORACLE,
+    ZERO_SHOT,
+)
 from adawise_lab.evaluate.result import Difference, Result, Row
 
 DEFAULT = "warm"
 _HEADLINE = ("long", "iid")
+_SPOKEN = {
+    ZERO_SHOT: "zero-shot",
+    FINE_TUNED: "fine-tuned",
+    MIDDLE: "alpha .5",
+    BEST_FIXED: "best fixed",
+    DOMAIN_ORACLE: "domain oracle",
+    SPLIT_HALF_ORACLE: "split-half oracle",
+    BATCH_ORACLE: "batch oracle",
+}
 
 
 @dataclass(frozen=True)
@@ -104,3 +121,8 @@ def _served_name(strategies: Sequence[str]) -> str:
     plain = [name for name in strategies if name.partition("@")[0] == DEFAULT]
     variants = [name for name in strategies if name.partition("@")[0].partition(":")[0] == DEFAULT]
     return [*auto, *plain, *variants, *strategies][0]
+
+
+def spoken(name: str) -> str:
+    """Return the name of a reference for readers; a strategy keeps its name."""
+    return _SPOKEN.get(name, name)

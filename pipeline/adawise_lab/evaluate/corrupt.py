@@ -12,7 +12,6 @@ The image is corrupted as the model would see it, after resize and crop, as in t
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -24,19 +23,17 @@ from typing_extensions import override
 from adawise.errors import SettingsError
 
 Pixels = npt.NDArray[np.uint8]
-Picture = npt.NDArray[np.float64]
 
 SEVERITIES = range(1, 6)
 USUAL_SEVERITY = 3
 
-_FAMILIES = {
-    "noise": ("gaussian_noise", "shot_noise", "impulse_noise"),
-    "blur": ("defocus_blur", "glass_blur", "motion_blur", "zoom_blur"),
-    "weather": ("snow", "frost", "fog", "brightness"),
-    "digital": ("contrast", "elastic", "pixelate", "jpeg"),
-}
-KINDS = {kind: family for family, kinds in _FAMILIES.items() for kind in kinds}
-"""A kind, mapped to the module of this package that has a function of that name."""
+KINDS = (
+    *("gaussian_noise", "shot_noise", "impulse_noise"),
+    *("defocus_blur", "glass_blur", "motion_blur", "zoom_blur"),
+    *("snow", "frost", "fog", "brightness"),
+    *("contrast", "elastic", "pixelate", "jpeg"),
+)
+"""The names of the functions in `corruptions`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,16 +83,7 @@ def corrupt(image: Pixels, corruption: Corruption, seed: int) -> Pixels:
     digest = hashlib.sha256(np.ascontiguousarray(image).tobytes()).digest()
     key = hashlib.sha256(f"{seed} {corruption.kind} {corruption.severity}".encode() + digest).digest()
     rng = np.random.default_rng(np.frombuffer(key, dtype=np.uint32))
-    x = _function(corruption.kind)(image.transpose(1, 2, 0) / 255.0, corruption.severity, rng)
+    # The module is imported when it is needed: scikit-image is an extra, and its import takes a second.
+    function = getattr(import_module("adawise_lab.evaluate.corruptions"), corruption.kind)
+    x = function(image.transpose(1, 2, 0) / 255.0, corruption.severity, rng)
     return np.ascontiguousarray(np.rint(np.clip(x, 0.0, 1.0) * 255.0).astype(np.uint8).transpose(2, 0, 1))
-
-
-def _function(kind: str) -> Callable[[Picture, int, np.random.Generator], Picture]:
-    """Return the function of a kind: float `[S, S, 3]` in [0, 1], a severity and random numbers -> float `[S, S, 3]`.
-
-    Its result must be clipped to [0, 1]. The module is imported when it is needed: scikit-image is an extra, and its
-    import takes a second.
-    """
-    function: Callable[[Picture, int, np.random.Generator], Picture]
-    function = getattr(import_module(f"{__name__}.{KINDS[kind]}"), kind)
-    return function

@@ -14,7 +14,7 @@ from adawise.page.blocks import Cell, Figure, Key, Line, Section, Table
 from adawise.page.notation import points, three
 from adawise.page.render import render
 from adawise.text import counted
-from adawise_lab.finetune.comparison import WrongImage
+from adawise_lab.finetune.train import WrongImage
 
 _HEIGHT = 240
 _UNFOLDED = 30  # classes
@@ -26,7 +26,7 @@ def page(record: Mapping[str, Any], command: Sequence[str], mistakes: Sequence[W
     sections = (*_verdict(record), _curve(record), _classes(record), _confusions(record))
     contents = [(section.anchor, section.heading) for section in sections]
     return render(
-        "adawise_lab.finetune.page",
+        "adawise_lab.finetune",
         "finetune.html.j2",
         headline=_headline(record),
         sentences=_sentences(record),
