@@ -19,6 +19,7 @@ from adawise.card.card import Card, Judged, LabelBias, PairVerdict
 from adawise.console import paper
 from adawise.labels.benefit.bootstrap import Kinds, intervals
 from adawise.labels.benefit.helped import Interval
+from adawise.page.notation import three
 from adawise_lab.card.bias import EVIDENCE, Choice, CommonBias
 
 if TYPE_CHECKING:  # imports all that a replay needs
@@ -99,17 +100,12 @@ def _objectives(card: Card) -> Table:
         rows = {judged.objective: judged for judged in card.judged if judged.condition == condition}
         first = next(iter(rows.values()))
         cells = [_choice(rows[name]) if name in rows else "" for name in NAMES]
-        table.add_row(condition, *cells, _short(first.best_accuracy))
+        table.add_row(condition, *cells, three(first.best_accuracy))
     return table
 
 
 def _choice(judged: Judged) -> str:
-    return f"{_short(judged.accuracy)} {judged.alpha:.2f}".replace(" 0.", " .")
-
-
-def _short(share: float) -> str:
-    """Return a share with three digits and no leading zero, such as .652."""
-    return f"{share:.3f}".removeprefix("0")
+    return f"{three(judged.accuracy)} {judged.alpha:.2f}".replace(" 0.", " .")
 
 
 def _advice(card: Card) -> str:
@@ -130,11 +126,11 @@ def verdict_table(told: PairVerdict) -> Table:
     table = _plain(*headers, title="Verdict")
     for one in told.groups:
         half = _half_width(one.adapted, one.images)
-        *fixed_ones, adapted = map(_short, (one.zero_shot, one.fine_tuned, one.best_fixed, one.adapted))
-        cells = [f"{one.conditions}", f"{one.images}", *fixed_ones, f"{adapted} ±{_short(half)}"]
+        *fixed_ones, adapted = map(three, (one.zero_shot, one.fine_tuned, one.best_fixed, one.adapted))
+        cells = [f"{one.conditions}", f"{one.images}", *fixed_ones, f"{adapted} ±{three(half)}"]
         table.add_row(GROUPS.get(one.group, one.group), *cells)
     means = (told.zero_shot, told.fine_tuned, told.best_fixed, told.adapted)
-    table.add_row("mean", "", "", *map(_short, means), style="bold")
+    table.add_row("mean", "", "", *map(three, means), style="bold")
     return table
 
 
@@ -164,7 +160,7 @@ def verdict_text(told: PairVerdict) -> str:
         return f"{found}. Recommended: {what}, as search.strategy = auto has it."
     return (
         f'{found}. Recommended: {what}, by search.strategy = "fixed" and search.alpha = {recommended.alpha:g}: it '
-        f"serves {_short(recommended.served)}, and adapted the pair serves {_short(told.adapted)}."
+        f"serves {three(recommended.served)}, and adapted the pair serves {three(told.adapted)}."
     )
 
 
@@ -252,13 +248,10 @@ def _cross_fitted(choices: Sequence[Choice]) -> str:
     images, before, after = (
         np.array(each, np.int64) for each in zip(*((choice.images, *choice.right) for choice in choices), strict=True)
     )
-    # `intervals` returns the second accuracy, and the first less the second. The gain is the reverse, so the signs
-    # change.
-    corrected, less = intervals(Kinds(images, before, after, np.ones_like(images)), seed=0)
-    gain = Interval(-less.value, -less.high, -less.low)
+    _, gain = intervals(Kinds(images, after, before, np.ones_like(images)), seed=0)
     return (
         f"At the alpha that it chooses for a condition, {before.sum() / images.sum():.3f} of the images are right as "
-        f"it is, {corrected.value:.3f} with the bias by the other conditions' labels: {_gain(gain)}."
+        f"it is, {after.sum() / images.sum():.3f} with the bias by the other conditions' labels: {_gain(gain)}."
     )
 
 

@@ -23,9 +23,9 @@ from adawise.adapt.objective import Values
 from adawise.adapt.search import Outcome
 from adawise.card.card import Card
 from adawise.errors import FatalError
-from adawise_lab.evaluate.bench import Bench, Quality, Replayed, quality
+from adawise_lab.evaluate.bench import Bench, Quality, Replayed, joined, quality
 from adawise_lab.evaluate.candidates import SLOW, Candidate, objective_named
-from adawise_lab.evaluate.score import Score, joined, score
+from adawise_lab.evaluate.score import Score, score
 from adawise_lab.evaluate.streams import BATCH, Ids, Smooth, Stream, look_shifts, make_streams
 
 _AT_ONCE = 64  # batches whose quality is computed together
@@ -228,7 +228,7 @@ class Served:
         """Return the score of all batches that were served."""
         self._weigh()
         forwards = np.repeat(self.path.forward_equivalents, [len(ids) for ids in self._ids])
-        return score(self._bench, np.concatenate(self._ids), joined(self._worth), forwards)
+        return score(self._bench, np.concatenate(self._ids), joined(self._worth, np.concatenate), forwards)
 
     def _weigh(self) -> None:
         """Compute the quality of the pending batches together.

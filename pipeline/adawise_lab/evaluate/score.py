@@ -12,7 +12,7 @@ hard under one corruption is hard under the others. Domains are not resampled: t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
@@ -44,13 +44,7 @@ class Score:
     forwards: Floats
 
     def __add__(self, other: Score) -> Score:
-        return Score(
-            self.visits + other.visits,
-            self.hits + other.hits,
-            self.bins + other.bins,
-            self.nll + other.nll,
-            self.forwards + other.forwards,
-        )
+        return Score(*(getattr(self, sums.name) + getattr(other, sums.name) for sums in fields(Score)))
 
 
 def score(bench: Bench, ids: Ids, worth: Quality, forwards: Floats | float) -> Score:
@@ -72,15 +66,6 @@ def score(bench: Bench, ids: Ids, worth: Quality, forwards: Floats | float) -> S
 def _sums(index: Ids, values: Floats, length: int) -> Floats:
     """Return the sums of `values` `[V]` with the same index, `[length]`."""
     return np.bincount(index, values, length).astype(np.float64)
-
-
-def joined(parts: Sequence[Quality]) -> Quality:
-    """Concatenate parts."""
-    return Quality(
-        np.concatenate([part.correct for part in parts]),
-        np.concatenate([part.confidence for part in parts]),
-        np.concatenate([part.nll for part in parts]),
-    )
 
 
 def total(scores: Sequence[Score]) -> Score:

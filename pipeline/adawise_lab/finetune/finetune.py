@@ -13,7 +13,7 @@ from typing import Any
 import structlog
 
 from adawise.app.labelled import logits_of, tell_skipped
-from adawise.app.model import load_model, use_cores
+from adawise.app.model import use_cores
 from adawise.card.advice import OWN
 from adawise.card.card import Card, Condition
 from adawise.console import progress
@@ -24,7 +24,7 @@ from adawise_lab.card.make import judged_card, write_card
 from adawise_lab.evaluate.show import can_write_page
 from adawise_lab.finetune.countdown import CARD, TRAINING, VERDICT, Countdown, Forecast
 from adawise_lab.finetune.folder import CONTENTS, Folder, write_bytes
-from adawise_lab.finetune.images import HeldOut, Images
+from adawise_lab.finetune.images import HeldOut
 from adawise_lab.finetune.rehearsal import conditions_of, part_of, rehearse, shifts, stages_after
 from adawise_lab.finetune.report import check_classes, facts_of, note_on_stretches, notes_on, record_of
 from adawise_lab.finetune.trackers import check_trackers
@@ -32,14 +32,12 @@ from adawise_lab.finetune.train import SHOWN, Comparison, WrongImage
 from adawise_lab.finetune.training import (
     Begin,
     Data,
+    Job,
     decided_by,
-    decoders,
-    pair_settings,
+    job_of,
     passes_left,
     prepare,
     read_data,
-    run_of,
-    some_of,
     starting_model,
     train,
 )
@@ -105,35 +103,33 @@ def finetune(request: FinetuneRequest) -> Finetuned | None:
     notes = _notes(settings, data)
     for note in notes:
         _log.warning("data_questioned", note=note)
-    with decoders(settings, data, start.preprocess) as (images, judges), ExitStack() as stack:
-        run = run_of(settings, data, start, folder, (images, judges))
+    with job_of(settings, data, folder, start.preprocess) as job, ExitStack() as stack:
+        run = job.run(start)
         after = stages_after(settings, data)
         forecast = Forecast(run, after)
-        if CONTENTS not in prepare(run, folder, data, start, Begin(resume and ended is None, ended)):
+        if CONTENTS not in prepare(run, job, start, Begin(resume and ended is None, ended)):
             notes.append(_UNKNOWN_CONTENTS)
             _log.warning("data_questioned", note=_UNKNOWN_CONTENTS)
         stages = {TRAINING: passes_left(run), **after}
         countdown = Countdown(stack.enter_context(progress("fine-tuned", sum(stages.values()), "passes")), stages)
         countdown.enter(TRAINING)
-        if not train(settings, run, folder, countdown, forecast):
+        if not train(run, job, countdown, forecast):
             return None
         found = run.compare()
-        broken = {**run.skipped, **judges.skipped}
+        broken = {**run.skipped, **job.judges.skipped}
         if broken:
             tell_skipped(data.train.where, broken)
         skipped = {**data.train.passed_over, **data.held_out.passed_over, **broken}
         facts = facts_of(run, found, data.classes, notes, skipped)
         if found.ruin is not None:
             return _rejected(settings, folder, facts, found.ruin)
-        del run, start  # frees their memory for the rehearsal
+        del run, start, forecast  # frees their memory for the rehearsal
         try:
-            epochs, told = facts["best"]["epoch"], facts["notes"]
-            unseen = rehearse(
-                *(settings, data, folder, (images, judges), told), epochs=epochs, resumes=resume, countdown=countdown
-            )
+            epochs, notes = facts["best"]["epoch"], facts["notes"]
+            unseen = rehearse(job, notes, epochs=epochs, resumes=resume, countdown=countdown)
             if unseen is None:
                 return None
-            card = _card(settings, folder, judges, data, unseen, countdown)
+            card = _card(job, unseen, countdown)
         except KeyboardInterrupt:
             print("stopped before there was a card; the same command with --resume goes on", file=sys.stderr)
             return None
@@ -142,7 +138,7 @@ def finetune(request: FinetuneRequest) -> Finetuned | None:
         if can_write_page(folder.path, folder.page.name):
             from adawise_lab.finetune.page import page
 
-            wrong = _wrong(data, judges, found)
+            wrong = _wrong(job, found)
             write_bytes(folder.page, page(record, request.command, wrong).encode())
     # Before the checkpoint, which says that the run is not over: it would hinder an extension.
     folder.remove_rehearsal()
@@ -179,8 +175,9 @@ def _rejected(settings: Settings, folder: Folder, facts: Mapping[str, Any], ruin
     return Finetuned(record, apart, error)
 
 
-def _wrong(data: Data, judges: Images, found: Comparison) -> list[WrongImage]:
+def _wrong(job: Job, found: Comparison) -> list[WrongImage]:
     """Return the first held-out images that theta_1 takes for something else, with thumbnails."""
+    data, judges = job.data, job.judges
     rows = [i for i in data.held_out_rows if data.held_out.names[i] not in judges.skipped]
     # An image could be read only some of the times, so that rows and labels cannot be matched.
     if len(rows) != len(found.labels):
@@ -194,25 +191,19 @@ def _wrong(data: Data, judges: Images, found: Comparison) -> list[WrongImage]:
     ]
 
 
-def _card(
-    settings: Settings,
-    folder: Folder,
-    judges: Images,
-    data: Data,
-    unseen: Sequence[Condition],
-    countdown: Countdown,
-) -> Card:
+def _card(job: Job, unseen: Sequence[Condition], countdown: Countdown) -> Card:
     """Load the pair as a worker would, and make its card from held-out images, clean and shifted.
 
     The card is judged on these and on `unseen`, the conditions of a rehearsal.
     """
-    limit, judged, batch = (getattr(settings.finetune, f"{name}_images") for name in ("card", "judged", "batch"))
-    model = load_model(pair_settings(settings.model, folder), settings.decode, with_card=False)
-    mixed, kinds = some_of(settings, data.held_out_rows, limit), shifts()
-    few = HeldOut(judges, mixed[:judged], batch)
+    chosen, kinds, model = job.settings.finetune, shifts(), job.model()
+    mixed = job.some(job.data.held_out_rows, chosen.card_images)
+    few, all_of_them = (
+        HeldOut(job.judges, rows, chosen.batch_images) for rows in (mixed[: chosen.judged_images], mixed)
+    )
     countdown.enter(CARD)
-    logits, labels = logits_of(model.classifier, HeldOut(judges, mixed, batch), countdown)
+    logits, labels = logits_of(model.classifier, all_of_them, countdown)
     shifted = [*conditions_of(model.classifier, few, "shifted", kinds, countdown), *unseen]
     countdown.enter(VERDICT)
     card = judged_card(model, Condition(OWN, logits.__getitem__, labels), shifted, group="home")
-    return write_card(folder.card, card, model.classifier.embeddings())
+    return write_card(job.folder.card, card, model.classifier.embeddings())

@@ -9,7 +9,6 @@ import secrets
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from adawise.errors import SettingsError, TrainingError
+from adawise.store.durable import sync_folder
 from adawise.store.files import read_bytes
 from adawise_lab.finetune.recipe import IN_0_2
 
@@ -41,11 +41,7 @@ def write_bytes(path: Path, content: bytes | memoryview) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync_folder(path.parent)
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise TrainingError(
@@ -111,64 +107,30 @@ def remove_leftovers(*files: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-@dataclass(frozen=True)
 class Folder:
-    """The paths of a run's files, below `path`."""
+    """The paths of a run's files, below `path`.
 
-    path: Path
+    Attributes:
+        theta_1: the folder for open_clip's `local-dir:`. It must hold no other safetensors, since open_clip might load
+            them.
+        weights: the weights of theta_1 after the best epoch so far, float32.
+        config: the architecture and preprocessing, in the form that open_clip's `local-dir:` needs.
+        classes: the class names, one per line.
+        templates: the prompts, one per line.
+        card: the card of the pair.
+        record: the record: settings, split, curve and versions; written last.
+        checkpoint: the state to resume from; deleted once the record is written.
+        page: the record as a page for readers.
+        events: the folder that TensorBoard reads.
+    """
 
-    @property
-    def theta_1(self) -> Path:
-        """The folder for open_clip's `local-dir:`.
-
-        It must hold no other safetensors, since open_clip might load them.
-        """
-        return self.path / "theta_1"
-
-    @property
-    def weights(self) -> Path:
-        """The weights of theta_1 after the best epoch so far, float32."""
-        return self.theta_1 / "open_clip_model.safetensors"
-
-    @property
-    def config(self) -> Path:
-        """The architecture and preprocessing, in the form that open_clip's `local-dir:` needs."""
-        return self.theta_1 / "open_clip_config.json"
-
-    @property
-    def classes(self) -> Path:
-        """The class names, one per line."""
-        return self.path / "classes.txt"
-
-    @property
-    def templates(self) -> Path:
-        """The prompts, one per line."""
-        return self.path / "templates.txt"
-
-    @property
-    def card(self) -> Path:
-        """The card of the pair."""
-        return self.path / "card.json"
-
-    @property
-    def record(self) -> Path:
-        """The record: settings, split, curve and versions; written last."""
-        return self.path / "finetune.json"
-
-    @property
-    def checkpoint(self) -> Path:
-        """The state to resume from; deleted once the record is written."""
-        return self.path / "checkpoint.pt"
-
-    @property
-    def page(self) -> Path:
-        """The record as a page for readers."""
-        return self.path / "finetune.html"
-
-    @property
-    def events(self) -> Path:
-        """The folder that TensorBoard reads."""
-        return self.path / "tensorboard"
+    def __init__(self, path: Path) -> None:
+        self.path, self.theta_1 = path, path / "theta_1"
+        self.weights = self.theta_1 / "open_clip_model.safetensors"
+        self.config = self.theta_1 / "open_clip_config.json"
+        self.classes, self.templates = path / "classes.txt", path / "templates.txt"
+        self.card, self.checkpoint, self.events = path / "card.json", path / "checkpoint.pt", path / "tensorboard"
+        self.record, self.page = path / "finetune.json", path / "finetune.html"
 
     @property
     def rejected(self) -> Folder:
