@@ -76,29 +76,29 @@ class EvaluateRequest:
     command: Sequence[str] = ()
 
 
-def evaluate(asked: EvaluateRequest) -> Result:
+def evaluate(request: EvaluateRequest) -> Result:
     """Run strategies on a folder of tables or on images, and write the result to a folder if one is named.
 
     Raises:
         SettingsError: the request cannot be met.
     """
-    settings, calibrate = asked.settings, asked.calibrate
-    streams = [*asked.streams.split(","), *(("smooth",) if asked.smooth is not None else ())]
+    settings, calibrate = request.settings, request.calibrate
+    streams = [*request.streams.split(","), *(("smooth",) if request.smooth is not None else ())]
     kinds = _known(streams, KINDS, "--streams", "kind of stream")
-    orders = _known(asked.orders.split(","), ORDERS, "--orders", "order")
-    candidates = _candidates(settings, asked.strategies)
-    if asked.curve:
+    orders = _known(request.orders.split(","), ORDERS, "--orders", "order")
+    candidates = _candidates(settings, request.strategies)
+    if request.curve:
         at_every_price(candidates)  # raises here if there is nothing to vary, before tables are made
     if calibrate is None and settings.model.card is None:
         for candidate in resolved(candidates, None):
             objective_named(candidate.objective, None)  # raises here if it needs a card, before tables are made
-    domains = None if asked.domains is None else asked.domains.split(",")
-    tables, fitted_on = _tables(settings, asked.source, domains, calibrate)
+    domains = None if request.domains is None else request.domains.split(",")
+    tables, fitted_on = _tables(settings, request.source, domains, calibrate)
     card, calibration = _card(settings, tables, fitted_on)
     if card is not None and any(candidate.objective == AUTO for candidate in candidates):
         advice = advise(card)
         _log.info("objective_chosen", objective=advice.objective, reason=advice.reason)
-    if asked.strategies is None and card is not None and advised_alpha(card.verdict) is not None:
+    if request.strategies is None and card is not None and advised_alpha(card.verdict) is not None:
         # What a worker would do is none of the other candidates.
         candidates = (*_candidates(settings, AUTO), *candidates)
     named, candidates = candidates, resolved(candidates, card)
@@ -106,23 +106,23 @@ def evaluate(asked: EvaluateRequest) -> Result:
         if before.strategy == AUTO:
             method = in_words(meant.strategy, meant.objective, meant.alpha, is_advised=True)
             _log.info("strategy_chosen", candidate=meant.name, method=method)
-    if asked.curve:
+    if request.curve:
         candidates = at_every_price(candidates)
     temperatures = (1.0,) * len(tables[0].alphas) if card is None else card.temperature
-    bench = Bench(tables, temperatures, {} if asked.group is None else group_names(asked.group, tables))
+    bench = Bench(tables, temperatures, {} if request.group is None else group_names(request.group, tables))
     if bench.pixels is None and not set(kinds).isdisjoint((*RETURN, *CONTROLS)):
         without = [table.name for table in tables if table.pixels is None]
         _log.warning("pixels_missed", tables=without, note="warm goes without them, and remembers no condition")
-    pair = None if asked.smooth is None else smooth_groups(bench, asked.smooth)
-    plan = Plan(candidates, kinds, orders, asked.seeds, pair)
-    result = _run(bench, plan, card, calibration, asked.processes or usable_cores())
-    if asked.output is not None:
-        write_result(asked.output, result)
-        if can_write_page(asked.output, "page.html"):
+    pair = None if request.smooth is None else smooth_groups(bench, request.smooth)
+    plan = Plan(candidates, kinds, orders, request.seeds, pair)
+    result = _run(bench, plan, card, calibration, request.processes or usable_cores())
+    if request.output is not None:
+        write_result(request.output, result)
+        if can_write_page(request.output, "page.html"):
             from adawise_lab.evaluate.page import provenance, write_page
 
             now = datetime.now(UTC).isoformat(timespec="seconds")
-            write_page(asked.output, result, provenance(asked.command, tables, created_at=now))
+            write_page(request.output, result, provenance(request.command, tables, created_at=now))
     return result
 
 

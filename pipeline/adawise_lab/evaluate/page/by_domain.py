@@ -57,8 +57,7 @@ def _place(name: str, result: Result) -> tuple[int, str]:
 
 def _series(view: View) -> dict[str, Mapping[str, float]]:
     """Return accuracy by domain of the served strategy and of each reference."""
-    found = {name: view.reference(name).domains for name in _SERIES if name != _SERVED}
-    return {name: view.served.domains if name == _SERVED else found[name] for name in _SERIES}
+    return {name: (view.served if name == _SERVED else view.reference(name)).domains for name in _SERIES}
 
 
 def _accuracies(view: View, domains: Sequence[str]) -> Figure:
