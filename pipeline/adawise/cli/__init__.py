@@ -30,8 +30,11 @@ COMMANDS = {  # name: (module and class, line in the list of commands)
     "diff": ("adawise_drift.cli.diff.options:DiffCommand", "prove two runs equal, or show where they part"),
     "finetune": ("adawise_lab.cli.finetune:FinetuneCommand", "make the fine-tuned model from labelled images"),
     "card make": ("adawise_lab.cli.card:CardMakeCommand", "calibrate a pair of models on labelled images"),
-    "card fit": ("adawise_lab.cli.card:CardFitCommand", "fit the search to a recorded stream, and add that to a card"),
-    "card correct": ("adawise_lab.cli.correct:CardCorrectCommand", "correct a card by labels that came late"),
+    "card fit": (
+        "adawise_lab.cli.recorded:CardFitCommand",
+        "fit the search to a recording, and add that to a card",
+    ),
+    "card correct": ("adawise_lab.cli.recorded:CardCorrectCommand", "correct a card by labels that came late"),
     "card show": ("adawise_lab.cli.card:CardShowCommand", "show a card"),
     "evaluate": ("adawise_lab.cli.evaluate:EvaluateCommand", "compare strategies on labelled images"),
     "drift": (

@@ -1,18 +1,17 @@
-"""The commands `adawise card make`, `fit`, `correct` and `show`. Heavy modules are imported by the calls alone."""
+"""The commands `adawise card make` and `card show`. Heavy modules are imported by the calls alone."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import AliasChoices, Field
 from pydantic_settings import CliPositionalArg, CliToggleFlag
 
-from adawise.adapt.names import ObjectiveName
 from adawise.cli.command import Command, all_but, json_flag, optional
 from adawise.labels.folders import FORMS
 from adawise.settings.group import FilePath
 
-_PAIR = (*all_but("model", "card", "on_change"), *all_but("decode", "threads"), "log")
+PAIR = (*all_but("model", "card", "on_change"), *all_but("decode", "threads"), "log")
 OUTPUT: Any = Field(validation_alias=AliasChoices("output", "o"), description="file to write the card to")
 IMAGES: Any = Field(default=None, ge=1, description="images of a condition to use at most; none: all")
 
@@ -25,7 +24,7 @@ class CardMakeCommand(Command):
 
     name = "card make"
     runs = "adawise_lab.cli.card:make"
-    groups = _PAIR
+    groups = PAIR
     examples = (
         ("from a folder with a subfolder for each class", "card make --labelled images/ -o pair.card.json"),
         (
@@ -65,43 +64,6 @@ def make(options: CardMakeCommand) -> int:
         images=options.images,
     )
     print_made(make(request), str(options.output))
-    return 0
-
-
-class CardFitCommand(Command):
-    """Fit the search to a recorded stream, and add the result to a card."""
-
-    name = "card fit"
-    runs = "adawise_lab.cli.card:fit"
-    groups = (*_PAIR, "batch")
-    examples = (("what a worker recorded", "card fit pair.card.json --recording recordings/yard"),)
-
-    card: CliPositionalArg[FilePath] = Field(description="card to add to")
-    recording: FilePath = Field(
-        description="recording whose batches the search's hyper-parameters are fitted to",
-        json_schema_extra={"metavar": "FOLDER"},
-    )
-    objective: Literal["auto", ObjectiveName] = Field(
-        default="auto",
-        description="objective whose curves are fitted: the one that the worker is to take; auto: what the card "
-        "recommends",
-    )
-    batches: int = Field(
-        default=384,
-        ge=12,
-        le=384,
-        description="recorded batches to fit to at most, 7 forwards each: runs of up to 48 batches of a stream, spread "
-        "over the recording",
-    )
-
-
-def fit(options: CardFitCommand) -> int:
-    """Fit, and print the card."""
-    from adawise_lab.card.fit import FitRequest, fit
-    from adawise_lab.card.show import print_card
-
-    request = FitRequest(options.settings, options.card, options.recording, options.objective, options.batches)
-    print_card(fit(request), str(options.card))
     return 0
 
 

@@ -32,7 +32,7 @@ from adawise_lab.finetune.train import SHOWN, Comparison, WrongImage
 from adawise_lab.finetune.training import (
     Begin,
     Data,
-    Job,
+    TrainingJob,
     decided_by,
     job_of,
     passes_left,
@@ -175,7 +175,7 @@ def _rejected(settings: Settings, folder: Folder, facts: Mapping[str, Any], ruin
     return Finetuned(record, apart, error)
 
 
-def _wrong(job: Job, found: Comparison) -> list[WrongImage]:
+def _wrong(job: TrainingJob, found: Comparison) -> list[WrongImage]:
     """Return the first held-out images that theta_1 takes for something else, with thumbnails."""
     data, judges = job.data, job.judges
     rows = [i for i in data.held_out_rows if data.held_out.names[i] not in judges.skipped]
@@ -191,7 +191,7 @@ def _wrong(job: Job, found: Comparison) -> list[WrongImage]:
     ]
 
 
-def _card(job: Job, unseen: Sequence[Condition], countdown: Countdown) -> Card:
+def _card(job: TrainingJob, unseen: Sequence[Condition], countdown: Countdown) -> Card:
     """Load the pair as a worker would, and make its card from held-out images, clean and shifted.
 
     The card is judged on these and on `unseen`, the conditions of a rehearsal.

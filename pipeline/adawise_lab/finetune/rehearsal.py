@@ -24,7 +24,7 @@ from adawise.settings import Settings
 from adawise_lab.evaluate.corrupt import Corruption, corrupt, parse
 from adawise_lab.finetune.countdown import CARD, NEW, REHEARSAL, VERDICT, Countdown
 from adawise_lab.finetune.images import HeldOut
-from adawise_lab.finetune.training import Begin, Data, Job, prepare, starting_model, train, whole_passes
+from adawise_lab.finetune.training import Begin, Data, TrainingJob, prepare, starting_model, train, whole_passes
 
 _log = structlog.get_logger("finetune")
 
@@ -69,7 +69,7 @@ def _under(kind: Corruption, pixels: torch.Tensor) -> torch.Tensor:
 
 
 def rehearse(
-    job: Job, notes: list[str], *, epochs: int, resumes: bool, countdown: Countdown
+    job: TrainingJob, notes: list[str], *, epochs: int, resumes: bool, countdown: Countdown
 ) -> tuple[Condition, ...] | None:
     """Train a pair on some of the classes as theta_1 was, and return its results on images of the other classes.
 
@@ -92,7 +92,7 @@ def rehearse(
         return ()
 
 
-def _rehearsed(job: Job, epochs: int, resumes: bool, countdown: Countdown) -> tuple[Condition, ...] | None:
+def _rehearsed(job: TrainingJob, epochs: int, resumes: bool, countdown: Countdown) -> tuple[Condition, ...] | None:
     """Run the rehearsal; see `rehearse`.
 
     Raises:

@@ -51,7 +51,7 @@ class Data:
 
 
 @dataclass(frozen=True, eq=False)
-class Job:
+class TrainingJob:
     """A model to be trained: by which settings, on which images, and into which folder.
 
     Attributes:
@@ -190,7 +190,7 @@ def _training_format(settings: Settings, device: Device) -> torch.dtype:
 
 
 @contextmanager
-def job_of(settings: Settings, data: Data, folder: Folder, preprocess: Preprocess) -> Iterator[Job]:
+def job_of(settings: Settings, data: Data, folder: Folder, preprocess: Preprocess) -> Iterator[TrainingJob]:
     """Yield the job; its decoders end with the block."""
     index = {name: number for number, name in enumerate(data.classes)}
     limits = {"max_pixels": settings.decode.max_pixels, "threads": settings.decode.threads or usable_cores()}
@@ -198,10 +198,10 @@ def job_of(settings: Settings, data: Data, folder: Folder, preprocess: Preproces
         closing(Images(data.train, index, preprocess=preprocess, **limits)) as images,
         closing(Images(data.held_out, index, preprocess=preprocess, **limits)) as judges,
     ):
-        yield Job(settings, data, folder, images, judges)
+        yield TrainingJob(settings, data, folder, images, judges)
 
 
-def prepare(run: FinetuneRun, job: Job, start: StartingModel, begin: Begin) -> Mapping[str, str]:
+def prepare(run: FinetuneRun, job: TrainingJob, start: StartingModel, begin: Begin) -> Mapping[str, str]:
     """Put a run where it begins: its checkpoint, the end of the run before, or an empty folder.
 
     Returns:
@@ -217,7 +217,7 @@ def prepare(run: FinetuneRun, job: Job, start: StartingModel, begin: Begin) -> M
     return run.settings
 
 
-def train(run: FinetuneRun, job: Job, bar: Progress, forecast: Forecast | None = None) -> bool:
+def train(run: FinetuneRun, job: TrainingJob, bar: Progress, forecast: Forecast | None = None) -> bool:
     """Train to the end (return True) or until stopped, and log the progress."""
     with stop_signals() as stopping:
         run.on_judged = bar.advance

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from adawise.page.notation import listed, points, three, two
-from adawise_lab.evaluate.page import advice, by_domain, digest, paths, provenance, scatter
-from adawise_lab.evaluate.page.scatter import beaten_by, front
-from adawise_lab.evaluate.page.views import View, headline, spoken, views
+from adawise_lab.evaluate import advice, by_domain, paths, scatter
+from adawise_lab.evaluate.page import digest, provenance
 from adawise_lab.evaluate.references import DOMAIN_ORACLE, SPLIT_HALF_ORACLE
 from adawise_lab.evaluate.result import PathRow, Result, ToldShare
+from adawise_lab.evaluate.scatter import beaten_by, front
+from adawise_lab.evaluate.views import View, headline, spoken, views
 from tests.lab.evaluate.building import a_table
 from tests.lab.evaluate.page.building import a_row, a_view, over
 

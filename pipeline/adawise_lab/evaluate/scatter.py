@@ -15,10 +15,10 @@ from adawise.page import theme
 from adawise.page.blocks import Cell, Figure, Key, Line, Section, Table
 from adawise.page.notation import LEVEL, points, points_between, three, two
 from adawise.text import counted
-from adawise_lab.evaluate.page.advice import difference_cell
-from adawise_lab.evaluate.page.views import View, is_better, is_worse, spoken
+from adawise_lab.evaluate.advice import difference_cell
 from adawise_lab.evaluate.references import BEST_FIXED, FIXED, MIDDLE, SPLIT_HALF_ORACLE
 from adawise_lab.evaluate.result import Difference, Row
+from adawise_lab.evaluate.views import View, is_better, is_worse, spoken
 
 Kinds = Mapping[str, tuple[str, str, int]]
 """Kind of point: shape, colour, size in square pixels."""

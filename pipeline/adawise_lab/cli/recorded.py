@@ -1,13 +1,53 @@
-"""The command `adawise card correct`, which corrects a card by labels that came late."""
+"""The commands `adawise card fit` and `card correct`, which need a recording of what workers read."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 from pydantic import Field
 from pydantic_settings import CliPositionalArg, CliToggleFlag
 
+from adawise.adapt.names import ObjectiveName
 from adawise.cli.command import LABEL_WITHIN, LABELS, Command, all_but
 from adawise.settings.group import FilePath, Location
-from adawise_lab.cli.card import IMAGES, OUTPUT
+from adawise_lab.cli.card import IMAGES, OUTPUT, PAIR
+
+
+class CardFitCommand(Command):
+    """Fit the search to a recorded stream, and add the result to a card."""
+
+    name = "card fit"
+    runs = "adawise_lab.cli.recorded:fit"
+    groups = (*PAIR, "batch")
+    examples = (("what a worker recorded", "card fit pair.card.json --recording recordings/yard"),)
+
+    card: CliPositionalArg[FilePath] = Field(description="card to add to")
+    recording: FilePath = Field(
+        description="recording whose batches the search's hyper-parameters are fitted to",
+        json_schema_extra={"metavar": "FOLDER"},
+    )
+    objective: Literal["auto", ObjectiveName] = Field(
+        default="auto",
+        description="objective whose curves are fitted: the one that the worker is to take; auto: what the card "
+        "recommends",
+    )
+    batches: int = Field(
+        default=384,
+        ge=12,
+        le=384,
+        description="recorded batches to fit to at most, 7 forwards each: runs of up to 48 batches of a stream, spread "
+        "over the recording",
+    )
+
+
+def fit(options: CardFitCommand) -> int:
+    """Fit, and print the card."""
+    from adawise_lab.card.fit import FitRequest, fit
+    from adawise_lab.card.show import print_card
+
+    request = FitRequest(options.settings, options.card, options.recording, options.objective, options.batches)
+    print_card(fit(request), str(options.card))
+    return 0
 
 
 class CardCorrectCommand(Command):
@@ -19,7 +59,7 @@ class CardCorrectCommand(Command):
     """
 
     name = "card correct"
-    runs = "adawise_lab.cli.correct:correct"
+    runs = "adawise_lab.cli.recorded:correct"
     groups = (
         *(*all_but("model", "on_change"), "search", "batch"),
         *(*all_but("decode", "threads"), "predict", "limits", "log"),

@@ -15,10 +15,10 @@ import numpy as np
 from adawise.errors import SettingsError
 from adawise.page.blocks import Section
 from adawise.page.render import render
-from adawise_lab.evaluate.page import advice, by_domain, paths, scatter
-from adawise_lab.evaluate.page.views import views
+from adawise_lab.evaluate import advice, by_domain, paths, scatter
 from adawise_lab.evaluate.result import Result
 from adawise_lab.evaluate.tables import LogitTable
+from adawise_lab.evaluate.views import views
 
 PAGE = "page.html"
 _PACKAGES = ("adawise", "torch", "botorch", "numpy", "altair", "vl-convert-python")
@@ -44,7 +44,7 @@ def page(result: Result, made: Provenance) -> str:
     """Return the page as HTML, a function of its arguments alone; names of domains and strategies are escaped."""
     sections, judged = _sections(result), advice.advise(views(result))
     return render(
-        "adawise_lab.evaluate.page",
+        "adawise_lab.evaluate",
         "evaluation.html.j2",
         headline=judged.headline,
         sentences=judged.sentences,

@@ -14,8 +14,8 @@ from adawise.page import theme
 from adawise.page.blocks import Figure, Key, Section
 from adawise.page.notation import two
 from adawise.text import counted
-from adawise_lab.evaluate.page.views import View
 from adawise_lab.evaluate.result import PathRow, Result
+from adawise_lab.evaluate.views import View
 
 _HEIGHT = 190
 _NAMED_BANDS = 40  # more names than this are illegible

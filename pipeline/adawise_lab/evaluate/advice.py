@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 from adawise.page.blocks import Cell, Line, Section, Table
 from adawise.page.notation import LEVEL, NOTHING, listed, points, points_between, three, two
-from adawise_lab.evaluate.page.views import View, headline, is_better, is_worse, spoken
 from adawise_lab.evaluate.references import BEST_FIXED, DOMAIN_ORACLE, FIXED
 from adawise_lab.evaluate.result import Difference, Row, ToldShare
+from adawise_lab.evaluate.views import View, headline, is_better, is_worse, spoken
 
 _WITH_INTERVALS = 2  # differences that a sentence lists one by one; the table has them all
 
