@@ -105,8 +105,9 @@ def _span(view: View, best: Sequence[Row], oracle: float) -> tuple[float, float]
 
 def _oracle_line(accuracy: float, y: alt.Y) -> alt.Chart:
     """Return the line at the accuracy of the split-half oracle."""
-    line = alt.Chart(theme.rows([{"at": accuracy}]))
-    return line.mark_rule(strokeDash=[6, 4], strokeWidth=1.5, color=theme.ORACLE).encode(y=y)
+    rule = alt.Chart(theme.rows([{"at": accuracy}])).mark_rule(strokeDash=[6, 4], strokeWidth=1.5, color=theme.ORACLE)
+    line: alt.Chart = rule.encode(y=y)
+    return line
 
 
 def _kind(row: Row, view: View, best: Sequence[Row] = ()) -> str:
@@ -347,7 +348,7 @@ def calibration_section(among: Sequence[View], calibration: str) -> Section:
 
 def _calibration(view: View) -> Figure:
     rows = (*view.strategies, *(view.reference(name) for name in FIXED))
-    values = [
+    values: list[dict[str, Any]] = [
         {
             "size": _KINDS[kind][2],
             "name": spoken(row.strategy),
@@ -399,18 +400,16 @@ def _legend(kinds: Kinds) -> tuple[Key, ...]:
 def _marks(values: list[dict[str, Any]], kinds: Kinds, x: alt.X, y: alt.Y, *tooltip: alt.Tooltip) -> alt.Chart:
     """Return the points of values that have `kind` and `size`."""
     shapes, colours, _ = zip(*kinds.values(), strict=True)
-    return (
-        alt.Chart(theme.rows(values))
-        .mark_point(filled=True, opacity=1)
-        .encode(
-            x=x,
-            y=y,
-            shape=alt.Shape("kind:N").scale(domain=list(kinds), range=list(shapes)),
-            color=alt.Color("kind:N").scale(domain=list(kinds), range=list(colours)),
-            size=alt.Size("size:Q").scale(None),
-            tooltip=list(tooltip),
-        )
+    marks = alt.Chart(theme.rows(values)).mark_point(filled=True, opacity=1)
+    chart: alt.Chart = marks.encode(
+        x=x,
+        y=y,
+        shape=alt.Shape("kind:N").scale(domain=list(kinds), range=list(shapes)),
+        color=alt.Color("kind:N").scale(domain=list(kinds), range=list(colours)),
+        size=alt.Size("size:Q").scale(None),
+        tooltip=list(tooltip),
     )
+    return chart
 
 
 def _labels(values: list[dict[str, Any]], x: alt.X, y: alt.Y, **mark: Any) -> tuple[alt.Chart, ...]:
