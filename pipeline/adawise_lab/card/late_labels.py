@@ -82,7 +82,7 @@ class CorrectionRequest:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Correction:
-    """What late labels say of a card.
+    """The evidence of late labels against a card.
 
     Attributes:
         objective: the objective that the workers adapt by.
