@@ -59,7 +59,7 @@ def test_a_card_is_read_with_its_heads(capsys: pytest.CaptureFixture[str]) -> No
     card = FIXTURE / "pair.card.json"
     assert read_card(card).heads is not None
     assert read_card(card).to_json() == card.read_text()  # states of streams know it by these bytes
-    assert main(["card", "--show", str(card)]) == 0
+    assert main(["card", "show", str(card)]) == 0
     assert "entropy" in capsys.readouterr().out
 
 

@@ -118,12 +118,17 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "adawise_lab": ("", ""),
     "adawise_lab/card": (EVERYTHING, "torch numpy rich structlog"),
     "adawise_lab/card/fit_search": ("adapt", "torch numpy botorch gpytorch"),
-    "adawise_lab/cli": (EVERYTHING, "torch rich structlog pydantic pydantic_settings"),
+    "adawise_lab/cli": (EVERYTHING, "pydantic pydantic_settings"),
     "adawise_lab/evaluate": (
         "errors records ports text adapt card console page decode/statistics store/files",
         "torch numpy pyarrow rich altair joblib",
     ),
-    "adawise_lab/evaluate/corrupt": ("errors", "numpy PIL skimage"),
+    "adawise_lab/evaluate/evaluate": (
+        "errors card console settings app/machine app/search",
+        "torch structlog",
+    ),
+    "adawise_lab/evaluate/places": (EVERYTHING, "structlog"),
+    "adawise_lab/evaluate/corruptions": ("", "numpy PIL skimage"),
     "adawise_lab/finetune": (EVERYTHING, "torch numpy PIL rich safetensors structlog"),
     "adawise_lab/finetune/page": ("text page", "altair"),
     "adawise_lab/finetune/trackers": (EVERYTHING, "structlog tensorboardX mlflow"),
@@ -132,7 +137,7 @@ COMPANIONS = {"adawise_cameras", "adawise_drift", "adawise_lab"}
 MAY_SEE_SETTINGS = {
     *("", "settings", "app", "cli", "doctor", "__main__", "demo"),
     *("adawise_cameras/app", "adawise_cameras/cli", "adawise_drift/cli", "adawise_lab/cli", "adawise_lab/card"),
-    "adawise_lab/finetune",
+    *("adawise_lab/finetune", "adawise_lab/evaluate/evaluate", "adawise_lab/evaluate/places"),
 }
 PURE = {
     *("errors", "records", "ports", "text", "decode", "adapt", "card", "watch", "output/finding"),

@@ -137,7 +137,7 @@ def test_a_card_keeps_its_bytes(folder: Path, capsys: pytest.CaptureFixture[str]
     card = folder / "pair.card.json"
     assert read_card(card).heads is not None
     assert read_card(card).to_json() == card.read_text()
-    assert main(["card", "--show", str(card)]) == 0
+    assert main(["card", "show", str(card)]) == 0
     assert "entropy" in capsys.readouterr().out
     chosen = versions.settings(Path("unused"))
     assert load_model(chosen.model.model_copy(update={"card": card}), chosen.decode).card == read_card(card)

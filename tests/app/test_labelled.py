@@ -8,8 +8,8 @@ from adawise.__main__ import main
 from adawise.labels.folders import FORMS
 
 
-@pytest.mark.parametrize("command", ["card", "evaluate", "finetune"])
+@pytest.mark.parametrize("command", ["card make", "evaluate", "finetune"])
 def test_help_names_the_forms(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        main([command, "--help"])
+        main([*command.split(), "--help"])
     assert FORMS in " ".join(capsys.readouterr().out.split())

@@ -28,8 +28,6 @@ ALWAYS = {"log.level", "log.format"}  # read before a command begins
 OF_ANOTHER_LOGIN = {name for name in SETTINGS if name.startswith("kafka.security.oauth_")}
 NOT_ON_A_PROCESSOR = {"model.cuda_graphs"}
 OF_A_RECORDING = {"decode.max_message_bytes", "decode.max_rows", "decode.max_pixels"}  # in place of a folder
-OF_A_FIT = {"batch.images", "batch.max_age_s"}  # `--fit-search`
-OF_LATE_LABELS = {"model.card"} | {name for name in SETTINGS if name.split(".")[0] in {"search", "predict", "limits"}}
 
 
 class Trap:
@@ -91,7 +89,7 @@ def folder(recorded: Recorded, tmp_path: Path) -> Path:
         ("dlq list", set()),
         ("dlq show 0/0", set()),
         ("dlq replay --all", set()),
-        ("card --labelled images -o card.json", NOT_ON_A_PROCESSOR | OF_A_RECORDING | OF_A_FIT | OF_LATE_LABELS),
+        ("card make --labelled images -o card.json", NOT_ON_A_PROCESSOR | OF_A_RECORDING),
         ("drift LIVE --recording RECORDED -o page.html", {"search.objective"}),  # of a card
     ],
 )
@@ -106,7 +104,7 @@ def test_what_a_command_takes_it_reads(
     assert taken(name) - trap.read - ALWAYS - OF_ANOTHER_LOGIN - unread == set()
 
 
-_NAMES = {"produce", "record", "labels", "verify", "dlq list", "dlq show", "dlq replay", "card", "drift"}
+_NAMES = {"produce", "record", "labels", "verify", "dlq list", "dlq show", "dlq replay", "card make", "drift"}
 
 
 def test_a_setting_that_a_command_does_not_read_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -144,7 +144,7 @@ def card(tmp_path_factory: pytest.TempPathFactory, pair_folder: PairFolder) -> P
     flags = ["--model.architecture", pair_folder.theta_0, "--model.theta-0", pair_folder.theta_0]
     flags += ["--model.theta-1", pair_folder.theta_1, "--model.classes", str(pair_folder.classes)]
     flags += ["--model.device", "cpu", "--model.precision", "fp32"]
-    assert main(["card", "--labelled", str(folder / "images"), "-o", str(folder / "card.json"), *flags]) == 0
+    assert main(["card", "make", "--labelled", str(folder / "images"), "-o", str(folder / "card.json"), *flags]) == 0
     return folder / "card.json"
 
 

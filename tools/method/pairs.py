@@ -107,7 +107,7 @@ def blocks(real: Path | None, domains: Sequence[str] | None) -> Iterator[PairBlo
 
 
 def card_of(own: LogitTable, shifted: Sequence[LogitTable]) -> Card:
-    """What `adawise card` would make of the images of `own` and those of `shifted`."""
+    """What `adawise card make` would make of the images of `own` and those of `shifted`."""
     home, others = condition(own, OWN), [condition(table, table.name) for table in shifted]
     identity = {"table": own.name}
     card = make_card(home.logits, home.labels, others, alphas=own.alphas, identity=identity, created_at="")

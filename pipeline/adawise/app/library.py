@@ -71,7 +71,7 @@ def load_pair(
         theta_1: the fine-tuned checkpoint (alpha 1), in the same forms.
         classes: C class names, each once.
         templates: prompts, each once, with `{}` for the class name.
-        card: a file that `adawise card` made for this pair; None: no card.
+        card: a file that `adawise card make` made for this pair; None: no card.
         architecture: a name that open_clip knows; ignored if both checkpoints are `local-dir:` folders.
         mean: mean of the pixels that both were trained on, in [0, 1], one per channel (RGB). None, here and for the
             four arguments below: what a config beside a checkpoint or open_clip's own weights of the architecture

@@ -34,11 +34,11 @@ from adawise.worker.adaptation import Adaptation
 
 _EARLIER_PIXELS = (
     "pixels differ by one level of 255 in about three of a thousand, by two in one of a million: the card holds, and "
-    "streams go on; `adawise card` makes one of today's pixels, with which streams begin anew"
+    "streams go on; `adawise card make` makes one of today's pixels, with which streams begin anew"
 )
 _READ_OTHERWISE = (
     "the card was made with other decode.orientation, decode.grey16_range or decode.reduced: it holds as far as the "
-    "pictures are the same; `adawise card` with today's settings makes one of these pictures"
+    "pictures are the same; `adawise card make` with today's settings makes one of these pictures"
 )
 _log = structlog.get_logger("model")
 _STATES_BYTES = 100_000_000  # of all states of a partition
@@ -237,7 +237,7 @@ def _strategy(search: SearchSettings, model: ModelPair) -> Strategy:
     chosen = meant(search, model)
     name = chosen.objective
     if model.card is None and name not in NO_CARD:
-        raise SettingsError(f"search.objective {name} needs a card: make one with `adawise card`")
+        raise SettingsError(f"search.objective {name} needs a card: make one with `adawise card make`")
     objective = model.card.objective(name) if model.card else NO_CARD[name]
     lineage = model.classifier.lineage
     del lineage["config"]  # new in 0.3: keys of earlier states stay the same (`sink.served_by`)

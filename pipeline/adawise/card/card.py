@@ -303,12 +303,12 @@ class Card:
             if self.identity.get(part) not in (identity[part], *(continues if part == "preprocess" else ())):
                 raise CardError(
                     f"the card belongs to another pair: its {part} is {self.identity.get(part)!r}, this pair's is "
-                    f"{identity[part]!r}. Make a card for this pair: adawise card --labelled FOLDER -o FILE"
+                    f"{identity[part]!r}. Make a card for this pair: adawise card make --labelled FOLDER -o FILE"
                 )
         if self.alphas != alphas:
             raise CardError(
                 f"the card is for the alphas {list(self.alphas)}, expected {list(alphas)}. "
-                "Make it anew: adawise card --labelled FOLDER -o FILE"
+                "Make it anew: adawise card make --labelled FOLDER -o FILE"
             )
 
 
@@ -318,7 +318,7 @@ def read_card(path: Path) -> Card:
     Raises:
         CardError: no such file, not a card, another format, or values out of range.
     """
-    remedy = "Make one: adawise card --labelled FOLDER -o FILE"
+    remedy = "Make one: adawise card make --labelled FOLDER -o FILE"
     try:
         data: dict[str, Any] = json.loads(read_bytes(path))
         if data["format"] not in _READ:

@@ -28,9 +28,15 @@ COMMANDS = {  # name: (module and class, line in the list of commands)
     "record": ("adawise.cli.record.options:RecordCommand", "store raw messages of a topic"),
     "replay": ("adawise.cli.replay.options:ReplayCommand", "run the worker on a recording"),
     "diff": ("adawise_drift.cli.diff.options:DiffCommand", "prove two runs equal, or show where they part"),
-    "finetune": ("adawise_lab.cli.finetune.options:FinetuneCommand", "make the fine-tuned model from labelled images"),
-    "card": ("adawise_lab.cli.card.options:CardCommand", "calibrate a pair of models, or show a card"),
-    "evaluate": ("adawise_lab.cli.evaluate.options:EvaluateCommand", "compare strategies on labelled images"),
+    "finetune": ("adawise_lab.cli.finetune:FinetuneCommand", "make the fine-tuned model from labelled images"),
+    "card make": ("adawise_lab.cli.card:CardMakeCommand", "calibrate a pair of models on labelled images"),
+    "card fit": (
+        "adawise_lab.cli.recorded:CardFitCommand",
+        "fit the search to a recording, and add that to a card",
+    ),
+    "card correct": ("adawise_lab.cli.recorded:CardCorrectCommand", "correct a card by labels that came late"),
+    "card show": ("adawise_lab.cli.card:CardShowCommand", "show a card"),
+    "evaluate": ("adawise_lab.cli.evaluate:EvaluateCommand", "compare strategies on labelled images"),
     "drift": (
         "adawise_drift.cli.drift.options:DriftCommand",
         "say when and how far alpha moved, and whether adapting helped",
@@ -85,7 +91,12 @@ def run_command(arguments: Sequence[str], *, environ: Mapping[str, str], folder:
     if len(family := _family(arguments[0])) > 1 and arguments[1:2] in (["-h"], ["--help"]):
         print(_family_help(arguments[0], family))
         return 0
-    return _execute(arguments, environ, folder)
+    from adawise.cli.older import translated
+
+    for line in translated(arguments):
+        if code := _execute(line, environ, folder):
+            return code
+    return 0
 
 
 def _execute(arguments: Sequence[str], environ: Mapping[str, str], folder: Path) -> int:

@@ -51,7 +51,7 @@ def unmet(settings: Settings, uses: frozenset[str], folder: Path) -> Iterator[tu
         yield "model.theta_0", NEEDED["model.theta_0"]
     objective = settings.search.objective
     if "search" in uses and objective in get_args(WithCard) and settings.model.card is None:
-        remedy = "make one with `adawise card` and set model.card, or use objective tsallis"
+        remedy = "make one with `adawise card make` and set model.card, or use objective tsallis"
         yield "search.objective", f"{objective} needs the card of the pair; {remedy}"
     if uses & {"model", "finetune"}:
         yield from _of_configs(settings.model, ("theta_0", "theta_1") if "model" in uses else ("theta_0",), folder)

@@ -131,7 +131,7 @@ class ModelSettings(Group):
     templates: FilePath | None = Field(
         default=None, description="text file with one prompt a line, {} for the class; none: a small built-in set"
     )
-    card: FilePath | None = Field(default=None, description="calibration of this pair, made by `adawise card`")
+    card: FilePath | None = Field(default=None, description="calibration of this pair, made by `adawise card make`")
     on_change: Literal["refuse", "reset", "keep"] = Field(
         default="refuse",
         description="what a worker does on a root that another pair or class list has written: refuse; reset: each "

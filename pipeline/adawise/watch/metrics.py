@@ -247,7 +247,7 @@ METRICS: tuple[MetricSpec[Scrape], ...] = (
     _moved(
         "adawise_alarm_batches_total",
         "Batches in which alpha is kept from where the objective would have it: weights may be over-confident there.",
-        "It rises: adawise drift says at which cameras; label images of theirs, then adawise card --from-labels.",
+        "It rises: adawise drift says at which cameras; label images of theirs, then adawise card correct.",
         _count(BatchServed, lambda e: bool(e.trace.alarm)),
     ),
     MetricSpec(

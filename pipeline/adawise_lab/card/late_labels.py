@@ -1,4 +1,4 @@
-"""The work of `adawise card --from-labels`: correct a card by late labels, and show what that would have changed.
+"""A card corrected by late labels, and what the corrected card would have changed.
 
 The pair that serves is not touched. The corrected card is a new file; `adawise pair stage` stages it like any other.
 """
@@ -6,10 +6,9 @@ The pair that serves is not touched. The corrected card is a new file; `adawise 
 from __future__ import annotations
 
 import io
-import shlex
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,12 +23,12 @@ from adawise.app.decoder import open_decoder
 from adawise.app.labelled import logits_of
 from adawise.app.model import ModelPair, load_model, meant
 from adawise.app.prompts import read_lines
-from adawise.app.signals import INTERRUPTED
 from adawise.card.card import Card, LabelBias, read_card
 from adawise.cli.replay.options import ReplayCommand
 from adawise.cli.replay.run import replay
 from adawise.console import progress
 from adawise.errors import SettingsError
+from adawise.labels.compare.result import RunDifference
 from adawise.labels.conditions import LabelledRow, LabelledRows, labelled_rows
 from adawise.labels.folders.recording import recorded_rows
 from adawise.output.read.rows import read_traces
@@ -43,12 +42,11 @@ from adawise_lab.card.bias import (
     LEAST_CONDITIONS,
     LEAST_LABELS,
     BiasModel,
+    Choice,
     CommonBias,
     LabelledCondition,
 )
-from adawise_lab.card.correction import show_correction, show_replays
-from adawise_lab.card.pixels import read_pixels
-from adawise_lab.card.write import write_card
+from adawise_lab.card.make import read_pixels, write_card
 
 _SHOWN = 5  # reasons or conditions that are named
 _LABEL_MORE = (
@@ -60,7 +58,7 @@ _log = structlog.get_logger("card")
 
 
 @dataclass(frozen=True, slots=True)
-class Correction:
+class CorrectionRequest:
     """A request to correct the card of the settings by late labels.
 
     Args:
@@ -71,7 +69,6 @@ class Correction:
         labels: a file of labels; None for those under the root and those that the producer sent.
         label_within: seconds that a label's time may be away from its frame's.
         images: the most images of a condition; None for all.
-        without_replay: do not replay the recording with both cards.
     """
 
     settings: Settings
@@ -81,53 +78,57 @@ class Correction:
     labels: str | None = None
     label_within: float = 0.0
     images: int | None = None
-    without_replay: bool = False
 
 
-def correct(asked: Correction) -> int:
-    """Estimate the bias of the objective from late labels; if they show one, write a corrected card and propose it.
+@dataclass(frozen=True, slots=True, eq=False)
+class Correction:
+    """The evidence of late labels against a card.
 
-    Unless --without-replay was given, the recording is replayed with both cards, and their differences are printed.
+    Attributes:
+        objective: the objective that the workers adapt by.
+        alphas: the grid.
+        bias: its bias, which all conditions have in common.
+        choices: what it chooses for each condition, without and with the bias by the other conditions' labels.
+        labels: the labelled rows.
+        card: the corrected card, which was written; None if the labels do not speak against the old one.
+    """
 
-    Returns:
-        0, or 130 if it was stopped during the replays. The card is written by then.
+    objective: str
+    alphas: tuple[float, ...]
+    bias: CommonBias
+    choices: tuple[Choice, ...]
+    labels: LabelledRows
+    card: Card | None
+
+
+def correct(asked: CorrectionRequest, *, note: Callable[[str], object] = print) -> Correction:
+    """Estimate the bias of the objective from late labels; if they show one, write a corrected card.
+
+    `note` is called with what is said of labels that are not used.
 
     Raises:
         SettingsError: there are too few labels, the recording is of another topic, or a bias would change nothing.
         CardError: there is no card, or it belongs to another pair.
         SourceError, ChainError, StoreUnavailable: the recording or the root cannot be read.
     """
-    settings, output, root, recording = asked.settings, asked.output, asked.root, asked.recording
-    card = _card_of(settings, output)
-    _check_topic(root, recording)
-    found = _labelled(asked)
+    settings, root = asked.settings, asked.root
+    card = _card_of(settings, asked.output)
+    _check_topic(root, asked.recording)
+    found = _labelled(asked, note)
     model = load_model(settings.model, settings.decode)
     chosen = meant(settings.search, model)
     if chosen.strategy == "fixed":
         raise SettingsError(
-            f"--from-labels {root}: these settings serve a fixed alpha of {chosen.alpha:g}, which no objective "
+            f"{root}: these settings serve a fixed alpha of {chosen.alpha:g}, which no objective "
             "changes. Set search.strategy to warm, or leave the card as it is"
         )
     conditions = _evaluated(asked, model, card, chosen.objective, found)
     bias_model = BiasModel(card.alphas, ERRORS_A_NAT[chosen.objective])
-    bias = bias_model.estimate(conditions)
-    show_correction(chosen.objective, card.alphas, bias, bias_model.cross_fitted(conditions), found.source)
-    if not bias.is_clear:
-        print("The labels do not speak against the card: there is nothing to change, and no card was written.")
-        return 0
-    corrected = card.corrected(_of_card(bias, chosen.objective, conditions))
-    write_card(output, corrected, model.classifier.embeddings())
-    print(f"Written: {output}. Nothing serves by it yet.")
-    del model
-    of_objective = "" if settings.search.objective == "auto" else f" --search.objective {chosen.objective}"
-    stopped = False if asked.without_replay else _propose(asked, found.rows)
-    print(
-        "To have it served, if you want that:\n"
-        f"  adawise pair stage {shlex.quote(root)} --model.card {shlex.quote(str(output))}{of_objective}\n"
-        f"  adawise pair list {shlex.quote(root)}\n"
-        f"  adawise pair switch {shlex.quote(root)}"
-    )
-    return INTERRUPTED if stopped else 0
+    bias, corrected = bias_model.estimate(conditions), None
+    if bias.is_clear:
+        corrected = card.corrected(_of_card(bias, chosen.objective, conditions))
+        corrected = write_card(asked.output, corrected, model.classifier.embeddings())
+    return Correction(chosen.objective, card.alphas, bias, bias_model.cross_fitted(conditions), found, corrected)
 
 
 def _card_of(settings: Settings, output: Path) -> Card:
@@ -135,7 +136,7 @@ def _card_of(settings: Settings, output: Path) -> Card:
     if named is None:
         raise SettingsError(
             "model.card: expected the card that the workers serve by, for labels correct one. Name it, or make one: "
-            "adawise card --labelled FOLDER -o FILE"
+            "adawise card make --labelled FOLDER -o FILE"
         )
     card = read_card(named)
     if output.is_dir():
@@ -153,9 +154,7 @@ def _check_topic(root: str, recording: str) -> None:
     log, store = RecordedLog(recording, "skip"), open_store(root)
     keys = segment_keys(store)
     if not keys:
-        raise SettingsError(
-            f"--from-labels {root}: there is no output of a worker; name the folder that sink.root named"
-        )
+        raise SettingsError(f"{root}: there is no output of a worker; name the folder that sink.root named")
     footer = footer_of(store, keys[-1][1])
     ours, theirs = log.identity(log.topic), (footer.topic, footer.topic_id)
     if footer.topic != log.topic or (footer.topic_id and ours.topic_id and footer.topic_id != ours.topic_id):
@@ -165,8 +164,8 @@ def _check_topic(root: str, recording: str) -> None:
         )
 
 
-def _labelled(asked: Correction) -> LabelledRows:
-    """Return the labelled rows of the root. Print how many belong to conditions with too few labels.
+def _labelled(asked: CorrectionRequest, note: Callable[[str], object]) -> LabelledRows:
+    """Return the labelled rows of the root. Note how many belong to conditions with too few labels.
 
     Raises:
         SettingsError: there are too few labels.
@@ -174,11 +173,11 @@ def _labelled(asked: Correction) -> LabelledRows:
     assert asked.settings.model.classes is not None  # the command line has checked it
     classes = read_lines(asked.settings.model.classes, "model.classes", "class name")
     found = labelled_rows(asked.root, classes, file=asked.labels, within_us=round(asked.label_within * 1e6))
-    for note in found.notes:
-        print(note)
+    for each in found.notes:
+        note(each)
     enough = _enough(found.rows, asked.root, "have a label")
     if few := len(found.rows) - sum(map(len, enough.values())):
-        print(f"{few} labels are of conditions with labels in fewer than {LEAST_BATCHES} batches, and were left out")
+        note(f"{few} labels are of conditions with labels in fewer than {LEAST_BATCHES} batches, and were left out")
     return found
 
 
@@ -205,7 +204,7 @@ def _enough(
         counts = Counter(batches).most_common(_SHOWN)
         largest = [f"{name}: {len(by_condition[name])} labels in {n} batches" for name, n in counts]
         raise SettingsError(
-            f"--from-labels {root}: expected at least {LEAST_LABELS} labelled images, under at least "
+            f"{root}: expected at least {LEAST_LABELS} labelled images, under at least "
             f"{LEAST_CONDITIONS} conditions with labels in {LEAST_BATCHES} batches each; {len(rows)} {what}, and of "
             f"{len(batches)} conditions {len(found)} have labels in so many batches ({'; '.join(largest) or 'none'}). "
             f"Fewer do more harm than good: {remedy}"
@@ -214,7 +213,7 @@ def _enough(
 
 
 def _evaluated(
-    asked: Correction, model: ModelPair, card: Card, objective: str, found: LabelledRows
+    asked: CorrectionRequest, model: ModelPair, card: Card, objective: str, found: LabelledRows
 ) -> list[LabelledCondition]:
     """Return, by condition, the objective and the errors at every alpha of the recorded images that can be read."""
     root, recording, names = asked.root, asked.recording, model.classes
@@ -274,12 +273,16 @@ def _of_card(bias: CommonBias, objective: str, conditions: Sequence[LabelledCond
     )
 
 
-def _propose(asked: Correction, rows: Sequence[LabelledRow]) -> bool:
-    """Replay the recording with the old card and with the new one, and print how they differ.
+@dataclass(frozen=True, slots=True)
+class Replays:
+    """The difference between replays with the old and with the new card, and the mean alpha of each."""
 
-    Returns:
-        True if it was stopped before both replays ended.
-    """
+    difference: RunDifference
+    mean_alphas: tuple[float, float]
+
+
+def replayed(asked: CorrectionRequest, rows: Sequence[LabelledRow]) -> Replays | None:
+    """Replay the recording with the old card and with the new one; return None if it was stopped before both ended."""
     from adawise.labels.compare.compare import compare
 
     settings, recording = asked.settings, asked.recording
@@ -294,11 +297,9 @@ def _propose(asked: Correction, rows: Sequence[LabelledRow]) -> bool:
             with redirect_stdout(io.StringIO()):  # the replays' summaries are not for the user
                 code = replay(command)
             if code:
-                print("Stopped before both replays were done: what the card would have changed is not known.")
-                return True
+                return None
         difference = compare(*roots, labels=str(labels))
-        show_replays(difference, (_mean_alpha(roots[0]), _mean_alpha(roots[1])))
-    return False
+        return Replays(difference, (_mean_alpha(roots[0]), _mean_alpha(roots[1])))
 
 
 def _quoted(name: str) -> str:

@@ -1,10 +1,13 @@
-"""A card as tables and sentences: results by alpha, the objective that fits the pair, and the advice."""
+"""A card as tables and sentences, and what late labels say of one."""
 
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
+import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.console import Group
 from rich.table import Table
@@ -14,10 +17,21 @@ from adawise.adapt.objective import NAMES
 from adawise.card.advice import OWN, advise, recommend
 from adawise.card.card import Card, Judged, LabelBias, PairVerdict
 from adawise.console import paper
+from adawise.labels.benefit.bootstrap import Kinds, intervals
+from adawise.labels.benefit.helped import Interval
+from adawise.page.notation import three
+from adawise_lab.card.bias import EVIDENCE, Choice, CommonBias
+
+if TYPE_CHECKING:  # imports all that a replay needs
+    from pathlib import Path
+
+    from adawise_lab.card.late_labels import Correction, Replays
+    from adawise_lab.card.make import MadeCard
 
 GROUPS = {"home": "home", "shifted": "home, shifted", "new": "classes left out", OWN: "home"}
 _COLUMNS = ("alpha", "accuracy", "T", "NLL", "ECE", "ECE at T=1", "entropy", "threshold")
 _PARTS = 4  # equal parts of the grid; a bias is shown at their ends
+_ROWS = 12  # conditions that are shown
 _SHORT = {"calibrated_entropy": "calibr.\nentropy", "calibrated_tsallis": "calibr.\ntsallis"}
 
 
@@ -34,6 +48,16 @@ def print_card(card: Card, name: str) -> None:
     if card.bias is not None:
         parts.append(Text(_bias(card.bias, card.alphas)))
     paper().print(Group(*parts))
+
+
+def print_made(made: MadeCard, name: str) -> None:
+    """Print a new card, and a line on what the pair's own card advises."""
+    print_card(made.card, name)
+    if made.fixed_alpha is not None:
+        print(
+            f"The pair's own card advises a fixed alpha of {made.fixed_alpha:g}. This one has no verdict, so that auto "
+            f'adapts. For a fixed alpha set search.strategy = "fixed" and search.alpha = {made.fixed_alpha:g}.'
+        )
 
 
 def _per_alpha(card: Card, name: str) -> Table:
@@ -76,17 +100,12 @@ def _objectives(card: Card) -> Table:
         rows = {judged.objective: judged for judged in card.judged if judged.condition == condition}
         first = next(iter(rows.values()))
         cells = [_choice(rows[name]) if name in rows else "" for name in NAMES]
-        table.add_row(condition, *cells, _short(first.best_accuracy))
+        table.add_row(condition, *cells, three(first.best_accuracy))
     return table
 
 
 def _choice(judged: Judged) -> str:
-    return f"{_short(judged.accuracy)} {judged.alpha:.2f}".replace(" 0.", " .")
-
-
-def _short(share: float) -> str:
-    """Return a share with three digits and no leading zero, such as .652."""
-    return f"{share:.3f}".removeprefix("0")
+    return f"{three(judged.accuracy)} {judged.alpha:.2f}".replace(" 0.", " .")
 
 
 def _advice(card: Card) -> str:
@@ -107,11 +126,11 @@ def verdict_table(told: PairVerdict) -> Table:
     table = _plain(*headers, title="Verdict")
     for one in told.groups:
         half = _half_width(one.adapted, one.images)
-        *fixed_ones, adapted = map(_short, (one.zero_shot, one.fine_tuned, one.best_fixed, one.adapted))
-        cells = [f"{one.conditions}", f"{one.images}", *fixed_ones, f"{adapted} ±{_short(half)}"]
+        *fixed_ones, adapted = map(three, (one.zero_shot, one.fine_tuned, one.best_fixed, one.adapted))
+        cells = [f"{one.conditions}", f"{one.images}", *fixed_ones, f"{adapted} ±{three(half)}"]
         table.add_row(GROUPS.get(one.group, one.group), *cells)
     means = (told.zero_shot, told.fine_tuned, told.best_fixed, told.adapted)
-    table.add_row("mean", "", "", *map(_short, means), style="bold")
+    table.add_row("mean", "", "", *map(three, means), style="bold")
     return table
 
 
@@ -141,7 +160,7 @@ def verdict_text(told: PairVerdict) -> str:
         return f"{found}. Recommended: {what}, as search.strategy = auto has it."
     return (
         f'{found}. Recommended: {what}, by search.strategy = "fixed" and search.alpha = {recommended.alpha:g}: it '
-        f"serves {_short(recommended.served)}, and adapted the pair serves {_short(told.adapted)}."
+        f"serves {three(recommended.served)}, and adapted the pair serves {three(told.adapted)}."
     )
 
 
@@ -186,3 +205,90 @@ def bias_text(nats: Sequence[float], sd: Sequence[float], alphas: Sequence[float
     last = len(alphas) - 1
     shown = dict.fromkeys(round(last * part / _PARTS) for part in range(_PARTS + 1))
     return ", ".join(f"{nats[j]:+.3f} ±{1.96 * sd[j]:.3f} at {alphas[j]:g}" for j in shown)
+
+
+def show_correction(found: Correction) -> None:
+    """Print the estimated bias, and its effect on each condition when the others' labels estimate it."""
+    images = sum(choice.images for choice in found.choices)
+    print(f"{images} labelled images under {len(found.choices)} conditions; labels from {found.labels.source}.")
+    evidence, gain = Text(_evidence(found.objective, found.alphas, found.bias)), Text(_cross_fitted(found.choices))
+    paper().print(Group(_choices(found.choices), evidence, gain))
+
+
+def _choices(choices: Sequence[Choice]) -> Table:
+    table = Table(title="each condition by the labels of the others", title_justify="left", box=SIMPLE_HEAD)
+    table.add_column("condition", overflow="fold")
+    for name in ("labels", "alpha as it is", "right", "alpha corrected", "right"):
+        table.add_column(name, justify="right")
+    shown = sorted(choices, key=lambda choice: (-abs(choice.right[1] - choice.right[0]), choice.condition))
+    for choice in shown[:_ROWS]:
+        at = [
+            (f"{alpha:.2f}", f"{right / choice.images:.3f}")
+            for alpha, right in zip(choice.alphas, choice.right, strict=True)
+        ]
+        table.add_row(choice.condition, str(choice.images), *at[0], *at[1])
+    if len(shown) > _ROWS:
+        table.caption = f"and {len(shown) - _ROWS} more"
+    return table
+
+
+def _evidence(objective: str, alphas: Sequence[float], bias: CommonBias) -> str:
+    if not bias.is_clear:
+        return (
+            f"That {objective} is wrong in the same way under all of them is not shown (evidence {bias.evidence:.1f} "
+            f"nats; a card takes more than {EVIDENCE:g})."
+        )
+    return (
+        f"They speak against {objective} as it is: evidence {bias.evidence:.1f} nats for a bias that all conditions "
+        f"have in common. To be added to it, in nats: {bias_text(bias.nats.tolist(), bias.sd.tolist(), alphas)}."
+    )
+
+
+def _cross_fitted(choices: Sequence[Choice]) -> str:
+    images, before, after = (
+        np.array(each, np.int64) for each in zip(*((choice.images, *choice.right) for choice in choices), strict=True)
+    )
+    _, gain = intervals(Kinds(images, after, before, np.ones_like(images)), seed=0)
+    return (
+        f"At the alpha that it chooses for a condition, {before.sum() / images.sum():.3f} of the images are right as "
+        f"it is, {after.sum() / images.sum():.3f} with the bias by the other conditions' labels: {_gain(gain)}."
+    )
+
+
+def show_replays(replays: Replays) -> None:
+    """Print what the corrected card would have changed, from replays of a recording with the old and the new card."""
+    totals, labels = replays.difference.totals, replays.difference.by_labels.whole
+    before, after = replays.mean_alphas
+    share = totals.batches_apart / max(totals.batches, 1)
+    spent = totals.forward_equivalents
+    lines = [
+        f"What it would have changed, by two replays of the recording: another alpha in {totals.batches_apart} of "
+        f"{totals.batches} batches ({share:.0%}), another label for {totals.relabelled} of {totals.images} images; "
+        f"mean alpha {before:.3f} before, {after:.3f} after"
+        + ("." if None in spent else f"; forwards per image {spent[0]:.2f} and {spent[1]:.2f}.")
+    ]
+    if labels is not None:
+        one, other = labels.accuracy
+        lines.append(
+            f"Of the {labels.images} labelled images {one.value:.3f} were right before, {other.value:.3f} after: "
+            f"{_gain(labels.difference)}. These are the labels that the bias was fitted to: believe what is said "
+            "above of conditions by the labels of others."
+        )
+    paper().print(Group(*map(Text, lines)))
+
+
+def _gain(gain: Interval) -> str:
+    # + 0.0 turns -0.0 into 0.0.
+    value, low, high = (f"{round(100 * each, 1) + 0.0:+.1f}" for each in (gain.value, gain.low, gain.high))
+    return f"{value} points" + (f" (95 %: {low} to {high})" if gain.is_known else "")
+
+
+def staging_lines(root: str, card: Path, objective: str | None) -> str:
+    """Return the commands that have a corrected card served; `objective` is one that the settings name, if any."""
+    of_objective = "" if objective is None else f" --search.objective {objective}"
+    return (
+        "To have it served, if you want that:\n"
+        f"  adawise pair stage {shlex.quote(root)} --model.card {shlex.quote(str(card))}{of_objective}\n"
+        f"  adawise pair list {shlex.quote(root)}\n"
+        f"  adawise pair switch {shlex.quote(root)}"
+    )

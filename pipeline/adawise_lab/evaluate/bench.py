@@ -6,9 +6,10 @@ block of logits `[G, N, C]` (G alphas, N images, C classes).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +42,11 @@ class Quality:
     def at(self, index: npt.NDArray[np.int64] | int, ids: Ids) -> Quality:
         """Return the quality of images `ids` at the alphas `index`; the first axis is alpha, the second the image."""
         return Quality(self.correct[index, ids], self.confidence[index, ids], self.nll[index, ids])
+
+
+def joined(parts: Sequence[Quality], join: Callable[..., Any]) -> Quality:
+    """Return the parts as one, each of their arrays joined by `join`."""
+    return Quality(*(join([getattr(part, array.name) for part in parts]) for array in fields(Quality)))
 
 
 def quality(logits: Tensor, labels: Tensor, temperatures: Tensor) -> Quality:
@@ -149,18 +155,13 @@ class Bench:
         """The quality of every image at every fixed alpha, `[G, N]`."""
         parts = []
         for table in self.tables:
-            labels, n = torch.from_numpy(table.labels), len(table)
-            parts.append(
-                [
-                    quality(torch.from_numpy(z.astype(np.float32)), labels, torch.full((n,), T))
-                    for z, T in zip(table.logits, self.temperatures, strict=True)
-                ]
-            )
-        return Quality(
-            correct=np.concatenate([np.stack([q.correct for q in part]) for part in parts], axis=1),
-            confidence=np.concatenate([np.stack([q.confidence for q in part]) for part in parts], axis=1),
-            nll=np.concatenate([np.stack([q.nll for q in part]) for part in parts], axis=1),
-        )
+            labels = torch.from_numpy(table.labels)
+            at_each = [
+                quality(torch.from_numpy(z.astype(np.float32)), labels, torch.full((len(table),), T))
+                for z, T in zip(table.logits, self.temperatures, strict=True)
+            ]
+            parts.append(joined(at_each, np.stack))
+        return joined(parts, partial(np.concatenate, axis=1))
 
     @cached_property
     def accuracy(self) -> Floats:

@@ -29,8 +29,7 @@ from adawise.decode.statistics import statistics
 from adawise.errors import SettingsError
 from adawise.ports import Classifier
 from adawise_lab.evaluate.corrupt import Corruption, Pixels, corrupt
-from adawise_lab.evaluate.partial import Partial
-from adawise_lab.evaluate.tables import SUFFIX, LogitTable, read_table, write_table
+from adawise_lab.evaluate.tables import SUFFIX, LogitTable, Partial, read_table, write_table
 
 FORMAT = 1  # of the keys of tables; a change recomputes every table
 CLEAN = "clean"

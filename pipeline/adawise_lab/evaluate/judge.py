@@ -1,36 +1,42 @@
-"""Turn runs into a result: scores of all seeds together, references on the same images, intervals and groups."""
+"""Runs as a result (scores of all seeds, references on the same images, intervals), or as a verdict on a pair."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 
 import numpy as np
+import torch
 
-from adawise.adapt.objective import Objective
-from adawise.card.card import Card
+from adawise.adapt.objective import DEFAULT, Objective
+from adawise.adapt.strategies.warm import Exploration
+from adawise.card.advice import AUTO, chosen
+from adawise.card.card import Card, Condition, GroupVerdict, PairVerdict
 from adawise_lab.evaluate import references as ref
 from adawise_lab.evaluate.bench import Bench, Floats
-from adawise_lab.evaluate.bootstrap import interval, resampled_accuracies
-from adawise_lab.evaluate.candidates import Candidate, objective_named
-from adawise_lab.evaluate.lag import best_path, lag_batches, path_error
-from adawise_lab.evaluate.references import Visits
+from adawise_lab.evaluate.candidates import Candidate, objective_named, parse
+from adawise_lab.evaluate.references import BEST_FIXED, Visits, best_path, lag_batches, path_error, ways
 from adawise_lab.evaluate.result import Difference, DomainFacts, GroupRow, PathRow, Result, Row, ToldShare
-from adawise_lab.evaluate.run import Plan, TaskResult
+from adawise_lab.evaluate.run import AlphaPath, Plan, TaskResult, run
 from adawise_lab.evaluate.score import (
     Score,
     by_domain,
     calibration_error,
     domain_accuracy,
+    interval,
     mean,
     pooled_calibration_error,
     ratio,
+    resampled_accuracies,
     total,
 )
-from adawise_lab.evaluate.served import AlphaPath
-from adawise_lab.evaluate.streams import RETURN
-from adawise_lab.evaluate.told import ways
+from adawise_lab.evaluate.streams import ORDERS, RETURN
+from adawise_lab.evaluate.tables import LogitTable
+
+_APART, _MIXED = "long", "mixed"  # a condition lasts 50 batches; every batch mixes all conditions
+_SEEDS = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -232,8 +238,8 @@ def _objective_means(bench: Bench, objective: Objective) -> Floats:
 
 def _paths(bench: Bench, plan: Plan, runs: Sequence[TaskResult]) -> Iterator[PathRow]:
     best = None if plan.smooth is None else best_path(bench, plan.smooth).tolist()
-    for run in runs:
-        task, path = run.task, run.path
+    for each in runs:
+        task, path = each.task, each.path
         moves = best if task.kind == "smooth" else None
         for t, alpha in enumerate(path.alpha):
             yield PathRow(
@@ -250,3 +256,61 @@ def _paths(bench: Bench, plan: Plan, runs: Sequence[TaskResult]) -> Iterator[Pat
                 reset=path.reset[t],
                 best_alpha=None if moves is None else moves[t],
             )
+
+
+def verdict_of(card: Card, conditions: Sequence[Condition]) -> PairVerdict:
+    """Return what `warm`, with the objective that the card recommends, serves on streams of the conditions.
+
+    Accuracies are means over iid images and runs of one class, on streams that go from one condition to the next.
+    `mixed_gain` is of streams whose every batch mixes all conditions, so that no alpha is right for a whole batch. The
+    group of a condition is its name up to the first underscore. The card may have seen the conditions: its temperatures
+    are fitted to all of them, and the best fixed alpha is chosen on them as well.
+    """
+    objective = chosen(AUTO, card)
+    bench = Bench(tuple(_table_of(one, card.alphas) for one in conditions), card.temperature)
+    strategy = parse(f"warm@{objective}", objective=DEFAULT, alpha=0.5, exploration=Exploration())
+    kinds = (_APART, _MIXED) if len(bench.tables) > 1 else (_APART,)
+    plan = Plan(strategy, kinds, ORDERS, _SEEDS)
+    result = judge(bench, plan, card, run(bench, plan, card, processes=1, done=int), calibration="of the card")
+    served = [row for row in result.rows if not row.reference]
+    adapted, mixed = ([row for row in served if row.stream == kind] for kind in (_APART, _MIXED))
+    fixed, best_fixed = result.best_fixed
+    return PairVerdict(
+        objective=objective,
+        zero_shot=float(bench.accuracy[:, 0].mean()),
+        fine_tuned=float(bench.accuracy[:, -1].mean()),
+        fixed_alpha=fixed,
+        best_fixed=best_fixed,
+        adapted=fmean(row.accuracy for row in adapted),
+        gain=_gain(adapted),
+        groups=tuple(_group_verdicts(bench, adapted, bench.alphas.index(fixed))),
+        mixed_gain=_gain(mixed) if mixed else None,
+    )
+
+
+def _gain(rows: Sequence[Row]) -> tuple[float, float, float]:
+    """Return the gain over the best fixed alpha: the mean of the rows, and of the ends of their intervals."""
+    versus = [row.versus[BEST_FIXED] for row in rows]
+    low, high = (fmean(each.ci[end] for each in versus) for end in (0, 1))
+    return fmean(each.difference for each in versus), low, high
+
+
+def _table_of(condition: Condition, alphas: tuple[float, ...]) -> LogitTable:
+    logits = torch.stack([condition.logits(j) for j in range(len(alphas))]).float().numpy()
+    names = tuple(str(c) for c in range(logits.shape[-1]))
+    return LogitTable(condition.name, logits, condition.labels.numpy(), alphas, names)
+
+
+def _group_verdicts(bench: Bench, adapted: Sequence[Row], fixed: int) -> Iterator[GroupVerdict]:
+    for group in dict.fromkeys(bench.groups):
+        mine = [d for d, other in enumerate(bench.groups) if other == group]
+        accuracy = bench.accuracy[mine].mean(axis=0)
+        yield GroupVerdict(
+            group,
+            conditions=len(mine),
+            images=max(len(bench.tables[d]) for d in mine),
+            zero_shot=float(accuracy[0]),
+            fine_tuned=float(accuracy[-1]),
+            best_fixed=float(accuracy[fixed]),
+            adapted=fmean(row.groups[group].accuracy for row in adapted),
+        )

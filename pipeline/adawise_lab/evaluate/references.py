@@ -1,15 +1,24 @@
-"""References for strategies, computed without a search: fixed alphas, and oracles that use labels."""
+"""References for strategies: fixed alphas, oracles that use labels, and the best path of a stream that changes slowly.
+
+They are computed without a search. Gains against oracles are computed from the domains' curves: what counts is the
+accuracy, on all images of a domain, of the alphas that were served to it. So it does not matter which images came with
+which alpha. Knowing the condition means one alpha for each domain, at one forward per image: the best by its curve
+(`domain_oracle`, optimistic), or the best on the other half of its images (`split_half_oracle`).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from adawise.adapt.objective import Values, reliable
 from adawise_lab.evaluate.bench import Bench, Floats
-from adawise_lab.evaluate.score import Score, by_domain, ratio, score
-from adawise_lab.evaluate.streams import Ids, Stream
+from adawise_lab.evaluate.result import Difference, ToldShare
+from adawise_lab.evaluate.run import AlphaPath
+from adawise_lab.evaluate.score import Score, by_domain, interval, mean, ratio, resampled_accuracies, score
+from adawise_lab.evaluate.streams import Ids, Smooth, Stream, share_of_second
 
 ZERO_SHOT, FINE_TUNED, MIDDLE, BEST_FIXED = "zero_shot", "fine_tuned", "fixed_0.50", "best_fixed"
 FIXED = (ZERO_SHOT, FINE_TUNED, MIDDLE, BEST_FIXED)
@@ -20,6 +29,8 @@ DOMAIN_ORACLE, SPLIT_HALF_ORACLE, BATCH_ORACLE, GRID = (
     "grid_batch",
 )
 _SPLITS = 20
+_FARTHEST = 0.25  # of the stream: a longer lag does not count as following
+_LEAST_CORRELATION = 0.5  # a lower one is noise, not a lag
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,3 +127,77 @@ def grid_batch(bench: Bench, visits: Visits, values: tuple[Values, ...], minimum
 def served_at(bench: Bench, visits: Visits, index: Ids, forwards: float) -> Score:
     """Return the score of visits, each served at the alpha index given for it, `[V]`."""
     return score(bench, visits.ids, bench.quality.at(index, visits.ids), forwards)
+
+
+def ways(
+    bench: Bench, base: str, paths: Sequence[AlphaPath], others: Sequence[Sequence[AlphaPath]]
+) -> list[dict[str, ToldShare]]:
+    """Return, for each of `others`, its share of each oracle's gain over the strategy `base`, which served `paths`."""
+    correct = bench.quality.correct
+    told = {
+        SPLIT_HALF_ORACLE: split_half(bench),
+        DOMAIN_ORACLE: correct[domain_oracle(bench), np.arange(correct.shape[1])],
+    }
+    came = np.isin(bench.domain_of, [d for path in paths for d in path.domain]).astype(np.float64)
+    hits = came * np.stack([*(_expected_hits(bench, each) for each in (paths, *others)), *told.values()])
+    visits = np.broadcast_to(came, hits.shape)
+    accuracies = ratio(by_domain(bench, hits), by_domain(bench, visits))
+    gains = [mean(each - accuracies[0]) for each in accuracies]
+    samples = resampled_accuracies(bench, hits, visits)
+    samples -= samples[0].copy()
+
+    def way(i: int, k: int) -> ToldShare:
+        worth = Difference(gains[k], interval(samples[k]))
+        if worth.ci[0] <= 0.0:
+            return ToldShare(base, worth, None, None)
+        return ToldShare(base, worth, gains[i] / gains[k], interval(ratio(samples[i], samples[k])))
+
+    first = 1 + len(others)  # row of the first oracle
+    return [{name: way(i, k) for k, name in enumerate(told, first)} for i in range(1, first)]
+
+
+def _expected_hits(bench: Bench, paths: Sequence[AlphaPath]) -> Floats:
+    """Return how often each image `[N]` is right at the alphas that were served to its domain."""
+    batches = np.zeros((len(bench.alphas), len(bench.tables)))
+    for path in paths:
+        np.add.at(batches, ([bench.alphas.index(alpha) for alpha in path.alpha], path.domain), 1.0)
+    shares = batches / np.maximum(batches.sum(axis=0), 1.0)
+    hits: Floats = (bench.quality.correct * shares[:, bench.domain_of]).sum(axis=0)
+    return hits
+
+
+def best_path(bench: Bench, smooth: Smooth) -> Floats:
+    """Return the alpha that is best for the mixture of each batch of a smooth stream, `[batches]`.
+
+    The lowest of equals.
+
+    It uses the expected share of each group and the accuracies over all images of the domains, which avoids the
+    sampling noise of batches of 32 images.
+    """
+    first, second = (bench.accuracy[list(group)].mean(axis=0) for group in smooth)  # [G] each
+    share = share_of_second()[:, None]
+    best: Floats = np.asarray(bench.alphas)[((1.0 - share) * first + share * second).argmax(axis=1)]
+    return best
+
+
+def lag_batches(served: Sequence[Floats], best: Floats) -> float | None:
+    """Return by how many batches the `served` paths (one for each seed, `[batches]`) lag behind `best` `[batches]`.
+
+    The lag is the shift at which the mean path correlates most with `best`. None if the path does not follow: one of
+    both does not move, or the correlation is below .5 at every shift.
+    """
+    path = np.mean(served, axis=0)
+    T = len(best)
+    correlations = {}
+    for lag in range(int(T * _FARTHEST) + 1):
+        a, b = path[lag:], best[: T - lag]
+        if a.std() > 1e-9 and b.std() > 1e-9:
+            correlations[lag] = float(np.corrcoef(a, b)[0, 1])
+    if max(correlations.values(), default=0.0) < _LEAST_CORRELATION:
+        return None
+    return float(max(correlations, key=lambda lag: (correlations[lag], -lag)))
+
+
+def path_error(served: Sequence[Floats], best: Floats) -> float:
+    """Return the mean distance between served and best alpha."""
+    return float(np.abs(np.stack(served) - best).mean())

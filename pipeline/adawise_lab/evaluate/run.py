@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from tempfile import gettempdir
 from uuid import UUID, uuid4
@@ -20,13 +20,15 @@ from joblib import Parallel, delayed
 
 from adawise.adapt import search
 from adawise.adapt.objective import Values
+from adawise.adapt.search import Outcome
 from adawise.card.card import Card
 from adawise.errors import FatalError
-from adawise_lab.evaluate.bench import Bench, Quality, Replayed
+from adawise_lab.evaluate.bench import Bench, Quality, Replayed, joined, quality
 from adawise_lab.evaluate.candidates import SLOW, Candidate, objective_named
-from adawise_lab.evaluate.score import Score
-from adawise_lab.evaluate.served import AlphaPath, Served
-from adawise_lab.evaluate.streams import BATCH, Smooth, Stream, look_shifts, make_streams
+from adawise_lab.evaluate.score import Score, score
+from adawise_lab.evaluate.streams import BATCH, Ids, Smooth, Stream, look_shifts, make_streams
+
+_AT_ONCE = 64  # batches whose quality is computed together
 
 
 @dataclass(frozen=True)
@@ -178,3 +180,64 @@ def _run(shared: Shared, task: Task) -> TaskResult:
         bench = shared.bench.knowing(blocks=blocks, quality=shared.quality)
         _runner = shared.id, Runner(bench, shared.plan, shared.card)
     return _runner[1].run(task)
+
+
+@dataclass
+class AlphaPath:
+    """The path of alpha, one entry per batch, over one or more streams.
+
+    `stream` numbers the streams; `domain` is -1 if a batch mixes several.
+    """
+
+    stream: list[int] = field(default_factory=list)
+    domain: list[int] = field(default_factory=list)
+    alpha: list[float] = field(default_factory=list)
+    forward_equivalents: list[float] = field(default_factory=list)
+    trigger: list[str] = field(default_factory=list)
+    reset: list[str | None] = field(default_factory=list)
+
+
+class Served:
+    """The batches that were served so far, and their quality."""
+
+    def __init__(self, bench: Bench) -> None:
+        self._bench = bench
+        self._labels = torch.from_numpy(bench.labels)
+        self._ids: list[Ids] = []
+        self._worth: list[Quality] = []
+        self._pending: list[tuple[Ids, torch.Tensor, int]] = []  # ids [n], logits [n, C], alpha index
+        self.path = AlphaPath()
+
+    def add(self, stream: int, ids: Ids, outcome: Outcome) -> None:
+        """Add the next batch of a stream."""
+        domains = self._bench.domain_of[ids]
+        if len(self._pending) == _AT_ONCE or (
+            self._pending and self._pending[-1][1].shape[1:] != outcome.logits.shape[1:]
+        ):
+            self._weigh()
+        self._pending.append((ids, outcome.logits, outcome.index))
+        path = self.path
+        path.stream.append(stream)
+        path.domain.append(int(domains[0]) if (domains == domains[0]).all() else -1)
+        path.alpha.append(self._bench.alphas[outcome.index])
+        path.forward_equivalents.append(outcome.forward_equivalents)
+        path.trigger.append(outcome.trigger)
+        path.reset.append(outcome.reset)
+
+    def score(self) -> Score:
+        """Return the score of all batches that were served."""
+        self._weigh()
+        forwards = np.repeat(self.path.forward_equivalents, [len(ids) for ids in self._ids])
+        return score(self._bench, np.concatenate(self._ids), joined(self._worth, np.concatenate), forwards)
+
+    def _weigh(self) -> None:
+        """Compute the quality of the pending batches together.
+
+        Batch by batch, the softmax would take as long as the search.
+        """
+        ids = np.concatenate([ids for ids, _, _ in self._pending])
+        T = torch.tensor([self._bench.temperatures[index] for ids, _, index in self._pending for _ in ids])
+        logits = torch.cat([z for _, z, _ in self._pending])
+        self._worth.append(quality(logits, self._labels[torch.from_numpy(ids)], T))
+        self._ids += [ids for ids, _, _ in self._pending]
+        self._pending.clear()

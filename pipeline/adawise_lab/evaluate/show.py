@@ -5,13 +5,17 @@ Differences are in points.
 
 from __future__ import annotations
 
+import importlib.util
 import math
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from adawise.page import NEEDS
 from adawise_lab.evaluate.references import BEST_FIXED, DOMAIN_ORACLE, FINE_TUNED, MIDDLE, ZERO_SHOT
 from adawise_lab.evaluate.result import Difference, DomainFacts, Result, Row
 
@@ -148,3 +152,11 @@ def _half(ci: tuple[float, float]) -> str:
 def _three(value: float) -> str:
     """Format an accuracy as papers do: .652."""
     return "" if math.isnan(value) else f"{value:.3f}".removeprefix("0")
+
+
+def can_write_page(folder: Path, name: str) -> bool:
+    """Return True if the packages that a page needs are installed; else name the missing ones on the error output."""
+    missing = [package for module, package in NEEDS.items() if importlib.util.find_spec(module) is None]
+    if missing:
+        print(f"{folder}: no {name}, it needs {', '.join(missing)} (pip install 'adawise[report]')", file=sys.stderr)
+    return not missing

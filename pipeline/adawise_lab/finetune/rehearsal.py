@@ -16,7 +16,6 @@ import structlog
 import torch
 
 from adawise.app.labelled import logits_of
-from adawise.app.model import load_model
 from adawise.card.card import Condition
 from adawise.clip.classifier import GRID, PairClassifier
 from adawise.console import Progress
@@ -24,19 +23,8 @@ from adawise.errors import DivergedError, SettingsError
 from adawise.settings import Settings
 from adawise_lab.evaluate.corrupt import Corruption, corrupt, parse
 from adawise_lab.finetune.countdown import CARD, NEW, REHEARSAL, VERDICT, Countdown
-from adawise_lab.finetune.folder import Folder
-from adawise_lab.finetune.images import HeldOut, Images
-from adawise_lab.finetune.training import (
-    Begin,
-    Data,
-    pair_settings,
-    prepare,
-    run_of,
-    some_of,
-    starting_model,
-    train,
-    whole_passes,
-)
+from adawise_lab.finetune.images import HeldOut
+from adawise_lab.finetune.training import Begin, Data, TrainingJob, prepare, starting_model, train, whole_passes
 
 _log = structlog.get_logger("finetune")
 
@@ -81,15 +69,7 @@ def _under(kind: Corruption, pixels: torch.Tensor) -> torch.Tensor:
 
 
 def rehearse(
-    settings: Settings,
-    data: Data,
-    folder: Folder,
-    decoders: tuple[Images, Images],
-    notes: list[str],
-    *,
-    epochs: int,
-    resumes: bool,
-    countdown: Countdown,
+    job: TrainingJob, notes: list[str], *, epochs: int, resumes: bool, countdown: Countdown
 ) -> tuple[Condition, ...] | None:
     """Train a pair on some of the classes as theta_1 was, and return its results on images of the other classes.
 
@@ -101,7 +81,7 @@ def rehearse(
         which is added to `notes`. None if it was stopped.
     """
     try:
-        return _rehearsed(settings, data, folder, decoders, epochs, resumes, countdown)
+        return _rehearsed(job, epochs, resumes, countdown)
     except (SettingsError, DivergedError) as error:  # theta_1 is made, and a rehearsal that fails must not lose it
         # DivergedError names the best epoch and says how to start anew, which is not for a rehearsal; its cause says
         # why.
@@ -112,47 +92,36 @@ def rehearse(
         return ()
 
 
-def _rehearsed(
-    settings: Settings,
-    data: Data,
-    folder: Folder,
-    decoders: tuple[Images, Images],
-    epochs: int,
-    resumes: bool,
-    countdown: Countdown,
-) -> tuple[Condition, ...] | None:
+def _rehearsed(job: TrainingJob, epochs: int, resumes: bool, countdown: Countdown) -> tuple[Condition, ...] | None:
     """Run the rehearsal; see `rehearse`.
 
     Raises:
         SettingsError: images cannot be read.
         DivergedError: the training diverged.
     """
+    settings, data = job.settings, job.data
     part = part_of(data, settings)
     if not settings.finetune.rehearsal or isinstance(part, str):
         return ()
-    images, _ = decoders
     kept = {data.train.labels[i] for i in part.train_rows}
     left_out = [i for i in data.train_rows if data.train.labels[i] not in kept]
-    place = folder.rehearsal
     # Its curve is not reported to TensorBoard or MLflow, which have that of theta_1.
     untracked = settings.finetune.model_copy(update={"tensorboard": False, "mlflow": False})
     settings = settings.model_copy(update={"finetune": untracked})
+    half = replace(job, settings=settings, data=part, folder=job.folder.rehearsal)
     start = starting_model(settings)
-    run = run_of(settings, part, start, place, decoders, ends_with=epochs)
+    run = half.run(start, ends_with=epochs)
     missing = len({data.train.labels[i] for i in left_out})
     _log.info("rehearsal_began", classes=len(kept), left_out=missing, images=len(part.train_rows))
     countdown.enter(REHEARSAL)
-    prepare(run, place, part, start, Begin(resumes and place.checkpoint.exists(), None))
-    if not train(settings, run, place, countdown):
+    prepare(run, half, start, Begin(resumes and half.folder.checkpoint.exists(), None))
+    if not train(run, half, countdown):
         return None
     del run, start  # frees their memory for the pair
-    model = load_model(pair_settings(settings.model, place), settings.decode, with_card=False)
-    chosen = HeldOut(
-        images, some_of(settings, left_out, settings.finetune.judged_images), settings.finetune.batch_images
-    )
-    kinds = (None, *shifts())
+    model, chosen = half.model(), half.some(left_out, settings.finetune.judged_images)
+    images, kinds = HeldOut(job.images, chosen, settings.finetune.batch_images), (None, *shifts())
     countdown.enter(NEW)
-    return tuple(conditions_of(model.classifier, chosen, "new", kinds, countdown))
+    return tuple(conditions_of(model.classifier, images, "new", kinds, countdown))
 
 
 def part_of(data: Data, settings: Settings) -> Data | str:

@@ -1,14 +1,16 @@
-"""The results of a run of fine-tuning: its record, its curve, and the settings that use what it made."""
+"""The report of a run: notes on its data before it begins, its record, its curve and the settings for the pair."""
 
 from __future__ import annotations
 
 import json
+import math
 import platform
 import shlex
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +21,113 @@ from adawise import __version__
 from adawise.card.advice import advised_alpha, recommend
 from adawise.card.card import Card, PairVerdict, read_card
 from adawise.console import paper, print_json
-from adawise.settings import ModelSettings, Settings
+from adawise.errors import SettingsError
+from adawise.labels.folders.samples import Samples
+from adawise.settings import FinetuneSettings, ModelSettings, Settings
 from adawise.settings.requirements import LOCAL_FOLDER
 from adawise.text import counted
 from adawise_lab.card.show import verdict_table, verdict_text
-from adawise_lab.finetune.comparison import Comparison
 from adawise_lab.finetune.folder import Folder
-from adawise_lab.finetune.train import BARRIER, FinetuneRun
+from adawise_lab.finetune.train import BARRIER, Comparison, FinetuneRun
 
+_FEW_EACH = 8  # images of a class to learn from, below which there is a note
+_FEW_HELD_OUT = 200  # held-out images, below which there is a note; these judge an accuracy to within 7 points
+_UNEVEN = 10  # times as many images of one class as of another, from which on there is a note
+_NAMED = 5  # names in a note
 _SKIPPED_KEPT = 100  # skipped files, or reasons, in the record
 _SHOWN = 3  # confusions, or reasons, that are printed
+
+
+def check_classes(train: Samples) -> None:
+    """Check that there is something to learn.
+
+    Raises:
+        SettingsError: all images are of one class.
+    """
+    if len(train.classes) < 2:
+        raise SettingsError(
+            f"--labelled {train.where}: expected images of two classes at least, found {len(train.usable)} of "
+            f"{train.classes[0]!r} alone: there is nothing to tell it from. Add images of what else the cameras see."
+        )
+
+
+def notes_on(
+    settings: FinetuneSettings, train: Sequence[str], held_out: int, classes: Sequence[str], *, are_listed: bool
+) -> list[str]:
+    """Return notes on the images and the class names.
+
+    Args:
+        settings: the settings of the run.
+        train: the labels of the images to train on.
+        held_out: the number of held-out images.
+        classes: all class names.
+        are_listed: True if the user listed them.
+    """
+    return [*_names(train, classes, are_listed), *_few(settings, train, held_out), *_uneven(settings, train)]
+
+
+def note_on_stretches(samples: Samples, train: Sequence[int], held_out: Sequence[int]) -> str | None:
+    """Return a note if the held-out images are whole stretches of time of cameras, else None."""
+    if samples.taken is None:
+        return None
+    cameras = len({samples.taken[i].camera for i in held_out})
+    beside = len(samples.usable) - len(train) - len(held_out)
+    return (
+        f"The {len(held_out)} held-out images are whole stretches of time of {counted(cameras, 'camera', 'cameras')}; "
+        f"{beside} beside them are used for neither. Frames of a stretch are alike, so their accuracy is known less "
+        "well than that of as many single images. Give a recording of other days by --validation if you have one."
+    )
+
+
+def _names(train: Sequence[str], classes: Sequence[str], are_listed: bool) -> Iterator[str]:
+    without = [name for name in classes if name not in set(train)]
+    if not are_listed:
+        yield (
+            f"The {len(classes)} labels are taken for all names that will be served. List them in --model.classes FILE "
+            "if there will be others: an image is given one of these names, whatever it shows."
+        )
+    elif without:
+        yield (
+            f"{len(without)} of {len(classes)} names have no image to learn from ({_first(without)}): what is known of "
+            "them is theta_0's, and no held-out image judges them."
+        )
+
+
+def _few(settings: FinetuneSettings, train: Sequence[str], held_out: int) -> Iterator[str]:
+    if held_out < _FEW_HELD_OUT:
+        yield (
+            f"{held_out} held-out images judge the epochs and make the card: few, for an accuracy of them is known to "
+            f"within {_within(held_out)} points only. Give others by --validation, or raise "
+            f"finetune.validation_share; {2 * _FEW_HELD_OUT} of them make it {_within(2 * _FEW_HELD_OUT)}."
+        )
+    rare = [name for name, count in Counter(train).items() if count < _FEW_EACH]
+    if rare:
+        have = counted(len(rare), "class has", "classes have")
+        yield f"{have} fewer than {_FEW_EACH} images to learn from ({_first(rare)}): add some."
+    if len(train) < settings.batch_images:
+        yield (
+            f"All {len(train)} images to learn from are fewer than a batch (finetune.batch_images is "
+            f"{settings.batch_images}): an epoch is one update. Add images, or lower it."
+        )
+
+
+def _uneven(settings: FinetuneSettings, train: Sequence[str]) -> Iterator[str]:
+    counts = Counter(train).most_common()
+    (most, many), (least, few) = counts[0], counts[-1]
+    if many >= _UNEVEN * few and not settings.balanced:
+        yield (
+            f"Classes are uneven: {many} images of {most!r}, {few} of {least!r}. finetune.balanced draws as many of "
+            "each; look at the accuracies by class."
+        )
+
+
+def _within(images: int) -> int:
+    """Return half the width of a 95 % interval of an accuracy of one half, in points."""
+    return round(196 * math.sqrt(0.25 / images))
+
+
+def _first(names: Sequence[str]) -> str:
+    return ", ".join(islice(names, _NAMED)) + (", …" if len(names) > _NAMED else "")
 
 
 def facts_of(
@@ -86,6 +185,8 @@ def show_record(
 ) -> None:
     """Print the record as JSON, or as text: the curve, what is odd about it, and the settings that use the pair.
 
+    Of a pair that must not serve, there is the curve alone.
+
     Args:
         record: the record of the run.
         model: the settings of the run.
@@ -93,6 +194,12 @@ def show_record(
         folder: the run's folder.
         as_json: print JSON.
     """
+    if "ruin" in record:
+        if as_json:
+            print_json({**record, "output": str(folder.path)})
+        else:
+            print_curve(record)
+        return
     another, verdict = another_card(held_out, folder), read_card(folder.card).verdict
     use_lines = settings_lines(model, folder, verdict)
     if as_json:
@@ -114,7 +221,7 @@ def show_record(
 
 def another_card(place: Path, folder: Folder) -> str:
     """Return the command that makes a card for other names from the held-out images."""
-    words = ["adawise", "card", "--labelled", str(place), "--held-out", str(folder.record)]
+    words = ["adawise", "card", "make", "--labelled", str(place), "--held-out", str(folder.record)]
     return shlex.join([*words, "--model.classes", "OTHER.txt", "-o", str(folder.path / "OTHER.card.json")])
 
 

@@ -15,7 +15,7 @@ import torch
 from adawise.app.decoder import rendition
 from adawise.app.labelled import open_samples
 from adawise.app.machine import usable_cores
-from adawise.app.model import number_format, open_device
+from adawise.app.model import ModelPair, load_model, number_format, open_device
 from adawise.app.prompts import prompt_templates, read_lines
 from adawise.app.signals import stop_signals
 from adawise.clip.classifier import digest
@@ -25,11 +25,9 @@ from adawise.console import Progress, progress
 from adawise.decode.preprocess import Preprocess
 from adawise.errors import SettingsError
 from adawise.labels.folders.samples import Samples, contents_digest, split
-from adawise.settings import FinetuneSettings, ModelSettings, Settings
-from adawise_lab.finetune.checkpoint import CONTENTS, remove_leftovers
-from adawise_lab.finetune.countdown import UPDATE
-from adawise_lab.finetune.folder import Folder
-from adawise_lab.finetune.forecast import Forecast
+from adawise.settings import FinetuneSettings, Settings
+from adawise_lab.finetune.countdown import UPDATE, Forecast
+from adawise_lab.finetune.folder import CONTENTS, Folder, remove_leftovers
 from adawise_lab.finetune.images import HeldOut, Images
 from adawise_lab.finetune.learner import Learner
 from adawise_lab.finetune.recipe import Recipe
@@ -50,6 +48,67 @@ class Data:
     classes: tuple[str, ...]
     templates: tuple[str, ...]
     contents: str
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingJob:
+    """A model to be trained: by which settings, on which images, and into which folder.
+
+    Attributes:
+        settings: the settings.
+        data: the images, by row.
+        folder: the folder for what is made.
+        images: the decoder of the images to train on.
+        judges: the decoder of the held-out images.
+    """
+
+    settings: Settings
+    data: Data
+    folder: Folder
+    images: Images
+    judges: Images
+
+    def run(self, start: StartingModel, *, ends_with: int | None = None) -> FinetuneRun:
+        """Return the run before its start.
+
+        Args:
+            start: theta_0.
+            ends_with: an epoch after which the run ends and whose weights are taken; None: as the recipe says.
+        """
+        settings, data, device = self.settings, self.data, open_device(self.settings.model)
+        learner = Learner(
+            start.model,
+            start.tokenizer([template.replace("{}", name) for name in data.classes for template in data.templates]),
+            classes=len(data.classes),
+            mean=start.mean,
+            std=start.std,
+            recipe=recipe_of(settings.finetune),
+            device=device.where,
+            dtype=_training_format(settings, device),
+        )
+        return FinetuneRun(
+            learner=learner,
+            images=self.images,
+            train_rows=data.train_rows,
+            prompts=len(data.templates),
+            held_out=HeldOut(self.judges, data.held_out_rows, settings.finetune.batch_images),
+            checkpoint=self.folder.checkpoint,
+            weights=self.folder.weights,
+            settings=decided_by(settings, data, start),
+            checkpoint_every_s=settings.finetune.checkpoint_every_s,
+            ends_with=ends_with,
+        )
+
+    def some(self, rows: Sequence[int], limit: int) -> list[int]:
+        """Return at most `limit` rows, drawn at random."""
+        mixed: list[int] = recipe_of(self.settings.finetune).random().permutation(rows).tolist()
+        return mixed[:limit]
+
+    def model(self) -> ModelPair:
+        """Return the pair that was made, as a worker loads it."""
+        folder, settings = self.folder, self.settings
+        made = {"theta_1": f"local-dir:{folder.theta_1}", "classes": folder.classes, "templates": folder.templates}
+        return load_model(settings.model.model_copy(update=made), settings.decode, with_card=False)
 
 
 class Begin(NamedTuple):
@@ -115,50 +174,6 @@ def recipe_of(settings: FinetuneSettings) -> Recipe:
     return Recipe(**settings.model_dump(include={field.name for field in fields(Recipe)}))
 
 
-def run_of(
-    settings: Settings,
-    data: Data,
-    start: StartingModel,
-    folder: Folder,
-    decoders: tuple[Images, Images],
-    *,
-    ends_with: int | None = None,
-) -> FinetuneRun:
-    """Return a run before its start.
-
-    Args:
-        decoders: decoders of the images to train on, and of the held-out ones.
-        ends_with: an epoch after which the run ends and whose weights are taken; None: as the recipe says.
-    """
-    images, judges = decoders
-    return FinetuneRun(
-        learner=_learner(settings, data, start),
-        images=images,
-        train_rows=data.train_rows,
-        prompts=len(data.templates),
-        held_out=HeldOut(judges, data.held_out_rows, settings.finetune.batch_images),
-        checkpoint=folder.checkpoint,
-        weights=folder.weights,
-        settings=decided_by(settings, data, start),
-        checkpoint_every_s=settings.finetune.checkpoint_every_s,
-        ends_with=ends_with,
-    )
-
-
-def _learner(settings: Settings, data: Data, start: StartingModel) -> Learner:
-    device = open_device(settings.model)
-    return Learner(
-        start.model,
-        start.tokenizer([template.replace("{}", name) for name in data.classes for template in data.templates]),
-        classes=len(data.classes),
-        mean=start.mean,
-        std=start.std,
-        recipe=recipe_of(settings.finetune),
-        device=device.where,
-        dtype=_training_format(settings, device),
-    )
-
-
 def _training_format(settings: Settings, device: Device) -> torch.dtype:
     """Return bfloat16 for mixed precision, or float32: float16 would need its losses scaled, and tf32 is for serving.
 
@@ -175,42 +190,34 @@ def _training_format(settings: Settings, device: Device) -> torch.dtype:
 
 
 @contextmanager
-def decoders(settings: Settings, data: Data, preprocess: Preprocess) -> Iterator[tuple[Images, Images]]:
-    """Yield the decoders of the images to train on, and of the held-out ones."""
+def job_of(settings: Settings, data: Data, folder: Folder, preprocess: Preprocess) -> Iterator[TrainingJob]:
+    """Yield the job; its decoders end with the block."""
     index = {name: number for number, name in enumerate(data.classes)}
-
-    def decoder(samples: Samples) -> Images:
-        return Images(
-            samples,
-            index,
-            preprocess=preprocess,
-            max_pixels=settings.decode.max_pixels,
-            threads=settings.decode.threads or usable_cores(),
-        )
-
-    with closing(decoder(data.train)) as images, closing(decoder(data.held_out)) as judges:
-        yield images, judges
+    limits = {"max_pixels": settings.decode.max_pixels, "threads": settings.decode.threads or usable_cores()}
+    with (
+        closing(Images(data.train, index, preprocess=preprocess, **limits)) as images,
+        closing(Images(data.held_out, index, preprocess=preprocess, **limits)) as judges,
+    ):
+        yield TrainingJob(settings, data, folder, images, judges)
 
 
-def prepare(run: FinetuneRun, folder: Folder, data: Data, start: StartingModel, begin: Begin) -> Mapping[str, str]:
+def prepare(run: FinetuneRun, job: TrainingJob, start: StartingModel, begin: Begin) -> Mapping[str, str]:
     """Put a run where it begins: its checkpoint, the end of the run before, or an empty folder.
 
     Returns:
         The settings that decided the run when it began. An earlier version kept fewer of them.
     """
     if begin.resumes:
-        remove_leftovers(*folder.files)
+        remove_leftovers(*job.folder.files)
         return run.resume()
     if begin.ended is not None:
         run.extend([Epoch.of_row(row) for row in begin.ended["curve"]], begin.ended.get("extended_after", []))
         return dict(begin.ended["settings"])
-    folder.begin(start.config, data.classes, data.templates)
+    job.folder.begin(start.config, job.data.classes, job.data.templates)
     return run.settings
 
 
-def train(
-    settings: Settings, run: FinetuneRun, folder: Folder, bar: Progress, forecast: Forecast | None = None
-) -> bool:
+def train(run: FinetuneRun, job: TrainingJob, bar: Progress, forecast: Forecast | None = None) -> bool:
     """Train to the end (return True) or until stopped, and log the progress."""
     with stop_signals() as stopping:
         run.on_judged = bar.advance
@@ -219,7 +226,7 @@ def train(
         done = run.progress
         zero = done.curve[0].accuracy
         _log.info("training_began", images=len(run.train_rows), held_out=len(run.held_out.rows), theta_0=zero)
-        with trackers(settings.finetune, folder, run) as track:
+        with trackers(job.settings.finetune, job.folder, run) as track:
 
             def on_update(images: int, loss: float) -> None:
                 bar.note(f"epoch {done.epoch} of {run.last_epoch}, loss {loss:.3f}")
@@ -235,35 +242,25 @@ def train(
 
             finished = run.go(stopping=stopping, on_update=on_update, on_epoch=on_epoch)
     if not finished:
-        where = f"epoch {done.epoch} after {done.update} updates, in {folder.path}"
+        where = f"epoch {done.epoch} after {done.update} updates, in {job.folder.path}"
         print(f"stopped in {where}; the same command with --resume goes on from there", file=sys.stderr)
     return finished
 
 
 def passes_left(run: FinetuneRun) -> int:
     """Return the passes that are left to train and to judge: two an image and epoch to judge, and theta_0's once."""
-    recipe, done = run.recipe, run.progress
-    images = len(run.train_rows)  # fewer images than a batch make an update as well
-    per_epoch = min(images, recipe.updates(images) * recipe.batch_images * recipe.accumulate)
-    held_out = len(run.held_out.rows)
-    left = (run.last_epoch - done.epoch + 1) * (UPDATE * per_epoch + 2 * held_out) - UPDATE * done.images
+    done, images, held_out = run.progress, len(run.train_rows), len(run.held_out.rows)
+    left = (run.last_epoch - done.epoch + 1) * _passes(run.recipe, images, held_out) - UPDATE * done.images
     return max(0, left) + (0 if done.curve else held_out)
 
 
 def whole_passes(settings: Settings, data: Data) -> int:
     """Return the passes of a run from its beginning, if it is as long as the settings say."""
-    recipe, images, held_out = recipe_of(settings.finetune), len(data.train_rows), len(data.held_out_rows)
+    recipe, held_out = recipe_of(settings.finetune), len(data.held_out_rows)
+    return recipe.epochs * _passes(recipe, len(data.train_rows), held_out) + held_out
+
+
+def _passes(recipe: Recipe, images: int, held_out: int) -> int:
+    """Return the passes of an epoch; fewer images than a batch make an update as well."""
     per_epoch = min(images, recipe.updates(images) * recipe.batch_images * recipe.accumulate)
-    return recipe.epochs * (UPDATE * per_epoch + 2 * held_out) + held_out
-
-
-def some_of(settings: Settings, rows: Sequence[int], limit: int) -> list[int]:
-    """Return at most `limit` rows, drawn at random."""
-    mixed: list[int] = recipe_of(settings.finetune).random().permutation(rows).tolist()
-    return mixed[:limit]
-
-
-def pair_settings(settings: ModelSettings, folder: Folder) -> ModelSettings:
-    """Return the settings of a worker that uses the pair that was made."""
-    made = {"theta_1": f"local-dir:{folder.theta_1}", "classes": folder.classes, "templates": folder.templates}
-    return settings.model_copy(update=made)
+    return UPDATE * per_epoch + 2 * held_out

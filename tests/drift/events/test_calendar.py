@@ -108,7 +108,7 @@ def test_an_alarm_is_told_with_where_it_was_and_what_to_do() -> None:
     found = calendar(nights(6))
     assert {each.number: each.alarms for each in found.conditions} == {0: 0.0, 1: 0.5}
     assert alarms(found).startswith(f"alarm in {found.alarms:.0%} of its batches, most of them in condition 1: ")
-    assert "card --from-labels" in alarms(found)
+    assert "card correct" in alarms(found)
     assert alarms(calendar(stays((0, 6, 0), (6, 12, 2)))) == ""
 
 

@@ -11,7 +11,7 @@ import torch
 from adawise.card.card import read_card
 from adawise.clip.heads import heads_path, read_heads
 from adawise.errors import CardError
-from adawise_lab.card.write import replace_card, write_card
+from adawise_lab.card.make import replace_card, write_card
 from tests.card.test_card import a_card
 
 OLD, NEW = (torch.full((3, 8, 5), value) for value in (0.0, 1.0))

@@ -64,7 +64,7 @@ def adawise(folder: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> i
 def plain(folder: Path) -> str:
     """A card of the own images, made once; not to be changed by a test, nor its heads."""
     with pytest.MonkeyPatch.context() as patch:
-        assert adawise(folder, patch, "card", "--labelled", "own", "-o", "plain.json") == 0
+        assert adawise(folder, patch, "card", "make", "--labelled", "own", "-o", "plain.json") == 0
     return "plain.json"
 
 
@@ -74,7 +74,7 @@ def foggy(folder: Path) -> str:
     with pytest.MonkeyPatch.context() as patch:
         shorten_verdicts(patch)
         flags = ("--labelled", "own", "--labelled-shifted", "shifted/fog", "-o", "foggy.json")
-        assert adawise(folder, patch, "card", *flags) == 0
+        assert adawise(folder, patch, "card", "make", *flags) == 0
     return "foggy.json"
 
 
@@ -92,7 +92,9 @@ def with_card(folder: Path, card: str) -> ModelSettings:
 def test_a_card_judges_the_objectives_on_its_own_sample_and_on_each_shifted_condition(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
-    code = adawise(folder, monkeypatch, "card", "--labelled", "own", "--labelled-shifted", "shifted", "-o", "c.json")
+    code = adawise(
+        folder, monkeypatch, "card", "make", "--labelled", "own", "--labelled-shifted", "shifted", "-o", "c.json"
+    )
     assert code == 0
     card = read_card(folder / "c.json")
     assert {(one.condition, one.objective) for one in card.judged} == {
@@ -114,7 +116,7 @@ def test_answers_that_are_not_finite_make_no_card(
     weights["visual.proj"] *= 1e38  # more than the number format holds, as with large activations in fp16
     save_file(weights, pair.weights(1))
     _write_settings(tmp_path, pair)
-    assert adawise(tmp_path, monkeypatch, "card", "--labelled", str(folder / "own"), "-o", "c.json") == 2
+    assert adawise(tmp_path, monkeypatch, "card", "make", "--labelled", str(folder / "own"), "-o", "c.json") == 2
     assert "images are not finite. Set model.precision" in capsys.readouterr().err
     assert not (tmp_path / "c.json").exists()
 
@@ -122,7 +124,9 @@ def test_answers_that_are_not_finite_make_no_card(
 def test_one_condition_may_be_given_without_a_folder_of_its_own(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
-    adawise(folder, monkeypatch, "card", "--labelled", "own", "--labelled-shifted", "shifted/fog", "-o", "one.json")
+    adawise(
+        folder, monkeypatch, "card", "make", "--labelled", "own", "--labelled-shifted", "shifted/fog", "-o", "one.json"
+    )
     assert {one.condition for one in read_card(folder / "one.json").judged} == {OWN, "fog"}
     assert "give --labelled-shifted" not in capsys.readouterr().out
 
@@ -132,14 +136,16 @@ def test_images_that_nobody_can_read_are_left_out_wherever_they_lie_and_a_card_o
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured, tmp_path: Path, damaged: int
 ) -> None:
     """Also if they are all that is held as pixels at once."""
-    monkeypatch.setattr("adawise_lab.card.pixels._AT_ONCE", 1)
+    monkeypatch.setattr("adawise_lab.card.make._AT_ONCE", 1)
     for number, pixels in enumerate(random_images(6, seed=0)):
         path = tmp_path / "own" / CLASSES[number % len(CLASSES)] / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(path)
         if number < damaged:
             path.write_bytes(b"no image")
-    made = adawise(folder, monkeypatch, "card", "--labelled", f"{tmp_path / 'own'}", "-o", f"{tmp_path / 'c.json'}")
+    made = adawise(
+        folder, monkeypatch, "card", "make", "--labelled", f"{tmp_path / 'own'}", "-o", f"{tmp_path / 'c.json'}"
+    )
     if damaged < 6:
         assert made == 0
         assert read_card(tmp_path / "c.json").images == 6 - damaged
@@ -165,7 +171,7 @@ def test_a_card_is_made_of_images_in_any_form(
         fog = shots_of(folder / "shifted" / "fog")
         write_parquet(tmp_path / "shifted" / "fog.parquet", [shot.png for shot in fog], [shot.label for shot in fog])
     flags = ("--labelled", str(tmp_path / form), "--labelled-shifted", str(tmp_path / "shifted"))
-    assert adawise(folder, monkeypatch, "card", *flags, "-o", str(tmp_path / "card.json")) == 0
+    assert adawise(folder, monkeypatch, "card", "make", *flags, "-o", str(tmp_path / "card.json")) == 0
     one, other = read_card(folder / foggy), read_card(tmp_path / "card.json")
     assert other.images == one.images
     assert other.temperature == pytest.approx(one.temperature)
@@ -180,7 +186,7 @@ def test_recorded_images_of_other_classes_are_left_out_of_a_card_and_told(
     shots = shots_of(folder / "own")
     write_recording(tmp_path / "mixed", [Shot("zeppelin", shots[0].png), *shots[1:]])
     flags = ("--labelled", str(tmp_path / "mixed"), "-o", str(tmp_path / "card.json"))
-    assert adawise(folder, monkeypatch, "card", *flags) == 0
+    assert adawise(folder, monkeypatch, "card", "make", *flags) == 0
     assert read_card(tmp_path / "card.json").images == len(shots) - 1
     assert "'zeppelin' is not among" in "".join(capsys.readouterr())
 
@@ -188,14 +194,14 @@ def test_recorded_images_of_other_classes_are_left_out_of_a_card_and_told(
 def test_a_class_that_the_pair_does_not_know_is_named(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
-    assert adawise(folder, monkeypatch, "card", "--labelled", "shifted", "-o", "x.json") == 2
+    assert adawise(folder, monkeypatch, "card", "make", "--labelled", "shifted", "-o", "x.json") == 2
     assert "--labelled shifted: the labels 'dusk', 'fog' are not among the" in capsys.readouterr().err
 
 
 def test_without_shifted_images_the_card_says_how_little_that_tells(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
-    adawise(folder, monkeypatch, "card", "--labelled", "own", "-o", "plain.json")
+    adawise(folder, monkeypatch, "card", "make", "--labelled", "own", "-o", "plain.json")
     assert "give --labelled-shifted FOLDER" in " ".join(capsys.readouterr().out.split())
 
 
@@ -264,7 +270,7 @@ def test_a_card_of_pictures_that_are_read_otherwise_is_taken_and_told(
     """The other way round, too; and results that may differ do not look alike."""
     assert plain == "plain.json"
     others = DecodeSettings.model_validate(setting)
-    assert adawise(folder, monkeypatch, "card", "--labelled", "own", "-o", "other.json", *flags) == 0
+    assert adawise(folder, monkeypatch, "card", "make", "--labelled", "own", "-o", "other.json", *flags) == 0
     capsys.readouterr()
     models = {}
     for card, decode in (
@@ -295,7 +301,7 @@ def test_the_card_as_json_holds_all_that_was_measured(
     folder: Path, plain: str, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
     capsys.readouterr()
-    adawise(folder, monkeypatch, "card", "--show", plain, "--json")
+    adawise(folder, monkeypatch, "card", "show", plain, "--json")
     shown = json.loads(capsys.readouterr().out)
     assert shown["format"] == 5
     assert len(shown["threshold"]) == 21
@@ -307,7 +313,10 @@ def test_a_folder_of_shifted_images_that_has_none_is_named_with_its_flag(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured, given: str
 ) -> None:
     (folder / "empty").mkdir(exist_ok=True)
-    assert adawise(folder, monkeypatch, "card", "--labelled", "own", "--labelled-shifted", given, "-o", "x.json") == 2
+    assert (
+        adawise(folder, monkeypatch, "card", "make", "--labelled", "own", "--labelled-shifted", given, "-o", "x.json")
+        == 2
+    )
     assert f"--labelled-shifted {given}" in capsys.readouterr().err
     assert not (folder / "x.json").exists()
 

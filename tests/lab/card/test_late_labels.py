@@ -1,4 +1,4 @@
-"""`adawise card --from-labels`: late labels of what a worker served correct its card, or leave it as it is."""
+"""`adawise card correct`: late labels of what a worker served correct its card, or leave it as it is."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path.write_bytes(png(pixels))
     record(folder / "yard")
     with pytest.MonkeyPatch.context() as patch:
-        assert adawise(folder, patch, "card", "--labelled", "own", "-o", "card.json") == 0
+        assert adawise(folder, patch, "card", "make", "--labelled", "own", "-o", "card.json") == 0
         assert adawise(folder, patch, "replay", "yard", "-o", "served") == 0
     return folder
 
@@ -174,7 +174,7 @@ def corrected(folder: Path, answers: dict[float, dict[int, str]], tmp_path_facto
 
 
 def asked(root: Path, output: Path, *more: str) -> tuple[str, ...]:
-    return ("card", "--from-labels", str(root), "--recording", "yard", "-o", str(output), *more)
+    return ("card", "correct", str(root), "--recording", "yard", "-o", str(output), *more)
 
 
 def test_labels_that_contradict_the_objective_make_a_card_that_serves_what_they_say(
@@ -203,7 +203,7 @@ def test_labels_that_contradict_the_objective_make_a_card_that_serves_what_they_
     assert heads_path(new).read_bytes() == heads_path(folder / "card.json").read_bytes()
     assert card.digest != before.digest
 
-    assert adawise(folder, monkeypatch, "card", "--show", str(new)) == 0
+    assert adawise(folder, monkeypatch, "card", "show", str(new)) == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert f"To `tsallis` is added what {card.bias.images} late labels under" in shown
     assert f"{card.bias.nats[0]:+.3f} ±" in shown
@@ -332,7 +332,7 @@ def test_images_that_the_recording_has_not_or_nobody_can_read_are_left_out(
         ("ruined", 576, 240),
     ):
         record(tmp_path / name, until=until, damaged=damaged)
-        flags = ("card", "--from-labels", str(root), "--recording", str(tmp_path / name), "--without-replay")
+        flags = ("card", "correct", str(root), "--recording", str(tmp_path / name), "--without-replay")
         code = adawise(folder, monkeypatch, *flags, "-o", str(tmp_path / f"{name}.json"))
         said = " ".join(capsys.readouterr().err.split())
         if name in ("shorter", "ruined"):
@@ -376,9 +376,9 @@ def test_what_cannot_be_is_told_before_anything_is_computed(
     bare = (folder / "adawise.toml").read_text().replace("card = 'card.json'", "")
     (tmp_path / "bare.toml").write_text(bare)
     new = str(tmp_path / "new.json")
-    root = ("card", "--from-labels", str(labelled), "-o", new)
+    root = ("card", "correct", str(labelled), "-o", new)
     for arguments, said in (
-        (root, "expected the recording of what the workers of --from-labels read"),
+        (root, "--recording (not given)"),
         ((*root, "--recording", str(tmp_path / "other")), "it is of topic 'street'"),
         ((*root, "--recording", str(tmp_path / "again")), "(id another-id)"),
         ((*root, "--recording", str(tmp_path / "none")), "expected a recording in"),
@@ -389,7 +389,6 @@ def test_what_cannot_be_is_told_before_anything_is_computed(
         ((*asked(folder, tmp_path / "new.json"),), "there is no output of a worker"),
         ((*asked(labelled, tmp_path / "new.json"), "--search.strategy", "fixed"), "serve a fixed alpha of"),
         ((*asked(labelled, tmp_path / "new.json"), "--images", "7"), "left by --images 7, and of"),
-        ((*asked(labelled, tmp_path / "new.json"), "--labelled", "own"), "it has no use with --from-labels"),
         ((*asked(labelled, tmp_path / "new.json"), "--model.classes", str(tmp_path / "classes.txt")), "another pair"),
     ):
         assert adawise(folder, monkeypatch, *arguments) not in (0, 3), arguments
@@ -397,8 +396,6 @@ def test_what_cannot_be_is_told_before_anything_is_computed(
         assert said in err, arguments
         assert "Traceback" not in err
     assert not Path(new).exists()
-    assert adawise(folder, monkeypatch, "card", "--fit-search", "yard", "-o", new, "--recording", "yard") == 2
-    assert "it has a use only with --from-labels" in " ".join(capsys.readouterr().err.split())
 
 
 def test_the_corrected_card_is_staged_and_serves_as_any_new_card(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from adawise_lab.evaluate.bench import Bench, Floats
-from adawise_lab.evaluate.bootstrap import RESAMPLES, interval, resampled_accuracies
+from adawise_lab.evaluate.score import RESAMPLES, interval, resampled_accuracies
 from tests.lab.evaluate.building import a_bench, a_table
 
 N = 60

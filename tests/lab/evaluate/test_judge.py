@@ -13,13 +13,13 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
+from adawise.console import finite
 from adawise.errors import SettingsError
 from adawise_lab.evaluate.bench import Bench
 from adawise_lab.evaluate.candidates import PRICES, at_every_price
-from adawise_lab.evaluate.files import PATH_SCHEMA, plain, write_result
 from adawise_lab.evaluate.judge import judge
 from adawise_lab.evaluate.references import BEST_FIXED, DOMAIN_ORACLE, FINE_TUNED, MIDDLE, ZERO_SHOT
-from adawise_lab.evaluate.result import Result, Row
+from adawise_lab.evaluate.result import PATH_SCHEMA, Result, Row, write_result
 from adawise_lab.evaluate.show import show
 from adawise_lab.evaluate.streams import Smooth
 from tests.lab.evaluate.building import a_bench, a_plan, a_table, run_here
@@ -181,7 +181,7 @@ def test_the_way_to_being_told_is_that_of_warm_where_conditions_come_back() -> N
 
 
 def test_the_json_has_what_is_promised(result: Result) -> None:
-    told = json.loads(json.dumps(plain(result.as_json()), allow_nan=False))
+    told = json.loads(json.dumps(finite(result.as_json()), allow_nan=False))
     promised = {"strategy", "stream", "order", "accuracy", "accuracy_ci", "fe", "ece", "worst_domain_gap"}
     assert all(promised <= each.keys() for each in told["rows"])
     assert told["best_fixed"].keys() == {"alpha", "accuracy"}

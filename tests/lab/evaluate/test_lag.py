@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from adawise_lab.evaluate.lag import best_path, lag_batches, path_error
+from adawise_lab.evaluate.references import best_path, lag_batches, path_error
 from adawise_lab.evaluate.streams import share_of_second
 from tests.lab.evaluate.building import a_bench, a_table
 

@@ -16,8 +16,8 @@ from adawise.__main__ import main
 from adawise.app.model import ModelPair, load_model
 from adawise.errors import SettingsError
 from adawise.settings import Settings, read
-from adawise_lab.cli.evaluate.images import domain_names, image_set, listed, tables_of_images
-from adawise_lab.cli.evaluate.run import TableSources
+from adawise_lab.evaluate.evaluate import TableSources
+from adawise_lab.evaluate.places import domain_names, image_set, listed, tables_of_images
 from adawise_lab.evaluate.tables import LogitTable
 from tests.labels.folders.places import Shot, write_folder, write_parquet, write_recording, write_singles
 from tests.models import CLASSES, random_images, write_pair
@@ -63,7 +63,7 @@ def loaded(home: Path) -> ModelPair:
 @pytest.fixture
 def once(loaded: ModelPair, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tables are made with the pair that was loaded once, whoever asks for it."""
-    monkeypatch.setattr("adawise_lab.cli.evaluate.images.load_model", lambda *_: loaded)
+    monkeypatch.setattr("adawise_lab.evaluate.places.load_model", lambda *_: loaded)
 
 
 def settings(home: Path) -> Settings:
@@ -212,7 +212,7 @@ def test_what_cannot_be_done_is_told_before_the_models_are_loaded(
     def load(*_: object) -> None:
         raise AssertionError("the models were loaded")
 
-    monkeypatch.setattr("adawise_lab.cli.evaluate.images.load_model", load)
+    monkeypatch.setattr("adawise_lab.evaluate.places.load_model", load)
     assert evaluate(home, monkeypatch, *arguments, *RUN) == 2
     assert told in capsys.readouterr().err
 
@@ -263,7 +263,7 @@ def test_an_unknown_label_of_the_last_place_is_refused_before_anything_is_comput
     home: Path, tmp_path: Path, shots: list[Shot], monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
     write_folder(tmp_path / "other", [*shots, Shot("zeppelin", shots[0].png)])
-    monkeypatch.setattr("adawise_lab.cli.evaluate.images.load_model", lambda *_: pytest.fail("the pair was loaded"))
+    monkeypatch.setattr("adawise_lab.evaluate.places.load_model", lambda *_: pytest.fail("the pair was loaded"))
     monkeypatch.chdir(home)
     assert main(["evaluate", "--images", f"folder/yard,{tmp_path / 'other'}", "--cache", str(tmp_path / "t")]) == 2
     assert "the labels 'zeppelin' are not among the 5 class names of model.classes" in capsys.readouterr().err

@@ -5,12 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from adawise_lab.evaluate.bench import Quality
+from adawise_lab.evaluate.bench import Quality, joined
 from adawise_lab.evaluate.score import (
     Score,
     calibration_error,
     domain_accuracy,
-    joined,
     mean,
     pooled_calibration_error,
     score,
@@ -75,4 +74,4 @@ def test_scores_add_up() -> None:
     for name in ("visits", "hits", "bins", "nll", "forwards"):
         assert np.array_equal(getattr(twice, name), 2 * getattr(once, name))
     parts = [worth((True, 0.9, 0.1)), worth((False, 0.2, 3.0))]
-    assert joined(parts).confidence.tolist() == [0.9, 0.2]
+    assert joined(parts, np.concatenate).confidence.tolist() == [0.9, 0.2]

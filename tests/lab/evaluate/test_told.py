@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from adawise_lab.evaluate.references import DOMAIN_ORACLE, SPLIT_HALF_ORACLE
-from adawise_lab.evaluate.served import AlphaPath
-from adawise_lab.evaluate.told import ways
+from adawise_lab.evaluate.references import DOMAIN_ORACLE, SPLIT_HALF_ORACLE, ways
+from adawise_lab.evaluate.run import AlphaPath
 from tests.lab.evaluate.building import a_bench, a_table
 
 BENCH = a_bench(a_table("a", 0.1), a_table("b", 0.9), a_table("never", 0.5))

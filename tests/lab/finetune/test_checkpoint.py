@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from adawise.errors import TrainingError
-from adawise_lab.finetune.checkpoint import (
+from adawise_lab.finetune.folder import (
     check_settings,
     read_checkpoint,
     remove_leftovers,

@@ -30,9 +30,8 @@ from adawise.console import Progress
 from adawise.errors import DivergedError
 from adawise.settings import DecodeSettings, ModelSettings
 from adawise_lab.card.show import verdict_text
-from adawise_lab.finetune.checkpoint import CONTENTS
 from adawise_lab.finetune.countdown import Countdown
-from adawise_lab.finetune.folder import Folder
+from adawise_lab.finetune.folder import CONTENTS, Folder
 from adawise_lab.finetune.rehearsal import kept_classes
 from tests.deadlines import scaled
 from tests.lab.evaluate.building import shorten_verdicts
@@ -226,7 +225,7 @@ def test_one_countdown_covers_training_rehearsal_card_and_verdict(
 ) -> None:
     four_classes(folder)
     bar = Counting()
-    monkeypatch.setattr("adawise_lab.cli.finetune.run.progress", bar.progress)
+    monkeypatch.setattr("adawise_lab.finetune.finetune.progress", bar.progress)
     assert finetune(folder, "--labelled", "four", "--finetune.validation-share", "0.5") == 0
     (total,) = bar.totals
     assert bar.done == total
@@ -247,7 +246,7 @@ def test_each_stage_takes_the_passes_that_were_expected_of_it(folder: Path, monk
             super().advance(count)
 
     four_classes(folder)
-    monkeypatch.setattr("adawise_lab.cli.finetune.run.Countdown", Counted)
+    monkeypatch.setattr("adawise_lab.finetune.finetune.Countdown", Counted)
     one_epoch = ("--finetune.validation-share", "0.5", "--finetune.epochs", "1")  # so that none is left out at the end
     assert finetune(folder, "--labelled", "four", *one_epoch) == 0
     assert expected == {**taken, "verdict": 0}
@@ -312,7 +311,7 @@ def test_an_interrupt_while_the_card_is_made_says_how_to_go_on(
         raise KeyboardInterrupt  # as Ctrl-C does; a process under xdist does not hear of the signal
 
     with monkeypatch.context() as patched:
-        patched.setattr("adawise_lab.cli.finetune.run.make_card", interrupt)
+        patched.setattr("adawise_lab.card.make.make_card", interrupt)
         assert finetune(folder, "--model.threads", "1") == 130
     assert "the same command with --resume goes on" in capsys.readouterr().err
     assert finetune(folder, "--model.threads", "1", "--resume") == 0
@@ -591,12 +590,14 @@ def test_the_command_that_is_printed_makes_a_card_for_other_names(
     assert adawise(folder, *command[1:]) == 2
     assert "none of 3 images is of the 2 classes" in message(capsys)
     write_shapes(folder / "others", 1)
-    assert adawise(folder, "card", "--labelled", "others", "--held-out", "out/finetune.json", "-o", "c.json") == 2
+    assert (
+        adawise(folder, "card", "make", "--labelled", "others", "--held-out", "out/finetune.json", "-o", "c.json") == 2
+    )
     assert "images that the run held out are not in others, such as" in message(capsys)
-    assert adawise(folder, "card", "--labelled", "others", "--held-out", "out/card.json", "-o", "c.json") == 2
+    assert adawise(folder, "card", "make", "--labelled", "others", "--held-out", "out/card.json", "-o", "c.json") == 2
     assert "expected finetune.json of a run" in message(capsys)
     (folder / "out" / "card.json").write_text("{")
-    monkeypatch.setattr("adawise_lab.cli.card.run.logits_of", None)  # not one forward before it is told
+    monkeypatch.setattr("adawise_lab.card.make.logits_of", None)  # not one forward before it is told
     assert adawise(folder, *command[1:]) == 1
     assert "card.json: not a card" in message(capsys)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from adawise_lab.finetune.comparison import Comparison
+from adawise_lab.finetune.train import Comparison
 
 NAMES = ("cat", "dog", "fox")
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from adawise_lab.finetune.losses import cross_entropy, flyp
+from adawise_lab.finetune.learner import cross_entropy, flyp
 
 SCALE = torch.tensor(3.0)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from adawise.labels.folders.samples import Samples, split
 from adawise.labels.folders.stretches import Taken
 from adawise.settings import FinetuneSettings
-from adawise_lab.finetune.notes import note_on_stretches, notes_on
+from adawise_lab.finetune.report import note_on_stretches, notes_on
 
 MANY = ["cat"] * 100 + ["dog"] * 100
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from adawise_lab.finetune.comparison import Comparison, WrongImage
-from adawise_lab.finetune.page.write import page
+from adawise_lab.finetune.page import page
+from adawise_lab.finetune.train import Comparison, WrongImage
 from tests.lab.finetune.shapes import png
 from tests.page.browsing import a_browser, opened
 

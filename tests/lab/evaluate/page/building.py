@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from adawise_lab.evaluate.page.views import View
 from adawise_lab.evaluate.references import BEST_FIXED, DOMAIN_ORACLE, FINE_TUNED, MIDDLE, SPLIT_HALF_ORACLE, ZERO_SHOT
 from adawise_lab.evaluate.result import Difference, GroupRow, Row
+from adawise_lab.evaluate.views import View
 
 ACCURACIES = {
     ZERO_SHOT: 0.60,

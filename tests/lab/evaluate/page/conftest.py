@@ -11,8 +11,7 @@ from playwright.sync_api import Browser
 
 from adawise_lab.evaluate.candidates import at_every_price
 from adawise_lab.evaluate.judge import judge
-from adawise_lab.evaluate.page.provenance import Provenance, provenance
-from adawise_lab.evaluate.page.write import write_page
+from adawise_lab.evaluate.page import Provenance, provenance, write_page
 from adawise_lab.evaluate.result import Result
 from tests.lab.evaluate.building import a_bench, a_plan, a_table, run_here, shorten_streams
 from tests.page.browsing import a_browser

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from adawise_lab.evaluate.page.advice import advise
+from adawise_lab.evaluate.advice import advise
 from adawise_lab.evaluate.references import BEST_FIXED
 from adawise_lab.evaluate.result import GroupRow
 from tests.lab.evaluate.page.building import a_view

@@ -10,13 +10,12 @@ from typing import Any
 import pytest
 
 from adawise.page.notation import listed, points, three, two
-from adawise_lab.evaluate.page import by_domain, calibration, comparison, cost, curve, paths
-from adawise_lab.evaluate.page.cost import beaten_by, front
-from adawise_lab.evaluate.page.notation import spoken
-from adawise_lab.evaluate.page.provenance import digest, provenance
-from adawise_lab.evaluate.page.views import View, headline, views
+from adawise_lab.evaluate import advice, by_domain, paths, scatter
+from adawise_lab.evaluate.page import digest, provenance
 from adawise_lab.evaluate.references import DOMAIN_ORACLE, SPLIT_HALF_ORACLE
 from adawise_lab.evaluate.result import PathRow, Result, ToldShare
+from adawise_lab.evaluate.scatter import beaten_by, front
+from adawise_lab.evaluate.views import View, headline, spoken, views
 from tests.lab.evaluate.building import a_table
 from tests.lab.evaluate.page.building import a_row, a_view, over
 
@@ -69,12 +68,12 @@ def test_the_front_keeps_what_no_other_beats() -> None:
     ],
 )
 def test_the_cost_figure_says_whether_the_served_is_on_the_front(other: Any, reading: str) -> None:
-    (figure,) = cost.section([a_view(others=(other,))]).figures
+    (figure,) = scatter.cost_section([a_view(others=(other,))]).figures
     assert figure.reading.startswith(reading)
 
 
 def test_a_strategy_far_below_is_drawn_at_the_floor_and_says_so() -> None:
-    (figure,) = cost.section([a_view()]).figures  # fine-tuned .500, zero-shot .600 is the better endpoint
+    (figure,) = scatter.cost_section([a_view()]).figures  # fine-tuned .500, zero-shot .600 is the better endpoint
     (shown,) = [v for v in drawn(figure.spec, "point") if v["name"] == "fine-tuned"]
     assert shown["below"]
     assert shown["at"] > shown["accuracy"] == 0.50
@@ -83,7 +82,7 @@ def test_a_strategy_far_below_is_drawn_at_the_floor_and_says_so() -> None:
 
 
 def test_labels_of_near_points_are_moved_apart() -> None:
-    (figure,) = cost.section([a_view()]).figures
+    (figure,) = scatter.cost_section([a_view()]).figures
     left = sorted(v["at"] for v in drawn(figure.spec, "text"))  # fixed alphas: .600, .620, .630
     assert len(left) == 3
     bottom, top = marks(figure.spec, "point")[0]["encoding"]["y"]["scale"]["domain"]
@@ -93,7 +92,7 @@ def test_labels_of_near_points_are_moved_apart() -> None:
 
 def test_a_crowd_on_the_front_leaves_the_served_its_name() -> None:
     crowd = tuple(a_row(f"near {k}", 0.65 + k * 1e-5, fe=1.2 + k * 1e-3) for k in range(30))
-    (figure,) = cost.section([a_view(others=crowd)]).figures
+    (figure,) = scatter.cost_section([a_view(others=crowd)]).figures
     right = {v["name"]: v["at"] for data in figure.spec["datasets"].values() for v in data if v.get("side") == "right"}
     assert right["warm"] == pytest.approx(0.65)  # at its own place
     assert 2 < len(right) < 8
@@ -112,7 +111,7 @@ def test_the_curve_says_which_price_serves_more_and_which_no_less() -> None:
     view = priced(
         (0.002, 0.02, 0.01, 1.6), (0.2, -0.03, 0.01, 1.05), (0.1, -0.005, 0.01, 1.1), (0.01, 0.015, 0.01, 1.3)
     )
-    section = curve.section([view])
+    section = scatter.price_section([view])
     assert section.figures[0].reading.replace("\u00a0", " ") == (
         "The price that is set, 0.03, serves .650 at 1.20 FE; 0.01 serves +1.5 points (95 % +0.5 to +2.5) at 1.30; "
         "0.1 is not shown to serve less, at 1.10."
@@ -122,13 +121,13 @@ def test_the_curve_says_which_price_serves_more_and_which_no_less() -> None:
         *(("0.2", "strategy"), ("0.1", "strategy"), ("0.03", "served"), ("0.01", "strategy"), ("0.002", "strategy")),
     ]
     assert [line.cells[1].mark for line in table.lines] == ["worse", "same", "", "better", "better"]
-    alone = curve.section([priced((0.2, -0.03, 0.01, 1.05), (0.002, 0.0, 0.01, 1.6))]).figures[0].reading
+    alone = scatter.price_section([priced((0.2, -0.03, 0.01, 1.05), (0.002, 0.0, 0.01, 1.6))]).figures[0].reading
     assert alone.endswith("no lower price is shown to serve more; every higher price is shown to serve less.")
 
 
 def test_the_curve_is_drawn_by_price_with_all_that_stands_beside_it() -> None:
     view = priced((0.2, -0.03, 0.01, 1.05), (0.1, -0.02, 0.01, 1.04))
-    (figure,) = curve.section([view]).figures
+    (figure,) = scatter.price_section([view]).figures
     line = sorted(
         drawn(figure.spec, "line"), key=lambda v: v[marks(figure.spec, "line")[0]["encoding"]["order"]["field"]]
     )
@@ -141,23 +140,23 @@ def test_the_curve_is_drawn_by_price_with_all_that_stands_beside_it() -> None:
     fixed = [v for v in shown.values() if v["kind"] == "fixed alpha"]
     assert [v["beyond"] for v in fixed] == pytest.approx([0.6 * 0.04] * 4)
     assert [v["at"] > v["accuracy"] for v in fixed] == [v["name"].endswith("↓") for v in fixed]
-    assert "warm:price=0.2" not in [line.name for line in comparison.section([view]).tables[0].lines]
+    assert "warm:price=0.2" not in [line.name for line in advice.section([view]).tables[0].lines]
 
 
 def test_the_way_to_being_told_is_a_column_where_it_is_known() -> None:
-    assert "way to split-half oracle" not in comparison.section([a_view()]).tables[0].headers
+    assert "way to split-half oracle" not in advice.section([a_view()]).tables[0].headers
     ways = {
         SPLIT_HALF_ORACLE: ToldShare("warm:pixels=false", over(0.03), 0.85, (0.6, 1.1)),
         DOMAIN_ORACLE: ToldShare("warm:pixels=false", over(0.0), None, None),
     }
-    (table,) = comparison.section([a_view(way=ways)]).tables
+    (table,) = advice.section([a_view(way=ways)]).tables
     assert table.headers[-2:] == ("way to split-half oracle", "way to domain oracle")
     assert [(cell.text, cell.note) for cell in table.lines[0].cells[-2:]] == [("85%", "60% to 110%"), ("–", "")]
     assert [cell.text for cell in table.lines[1].cells[-2:]] == ["", ""]
 
 
 def test_the_table_of_strategies_has_all_rows_and_marks_the_served() -> None:
-    (table,) = comparison.section([a_view(others=(a_row("grid", 0.66),))]).tables
+    (table,) = advice.section([a_view(others=(a_row("grid", 0.66),))]).tables
     assert [line.name for line in table.lines][:3] == ["warm", "grid", "zero-shot"]
     assert [line.kind for line in table.lines][:3] == ["served", "strategy", "reference"]
     assert all(len(line.cells) == len(table.headers) for line in table.lines)
@@ -230,7 +229,7 @@ def test_visits_are_shaded_in_turn_and_named(result: Result) -> None:
     ("ece", "compared"), [(0.04, "no worse than"), (0.055, "within .010 of"), (0.08, ".030 worse than")]
 )
 def test_calibration_is_compared_with_the_better_calibrated_endpoint(ece: float, compared: str) -> None:
-    (figure,) = calibration.section([a_view(ece=ece)], "all 1").figures
+    (figure,) = scatter.calibration_section([a_view(ece=ece)], "all 1").figures
     assert f", {compared} that of the better calibrated endpoint, zero-shot (.050)" in figure.reading
 
 

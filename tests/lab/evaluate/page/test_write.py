@@ -15,10 +15,8 @@ from adawise.__main__ import main
 from adawise.errors import SettingsError
 from adawise.page import render, theme
 from adawise.page.render import drawing_library
-from adawise_lab.evaluate.files import RESULT
-from adawise_lab.evaluate.page.provenance import Provenance
-from adawise_lab.evaluate.page.write import PAGE, page, write_page
-from adawise_lab.evaluate.result import Result
+from adawise_lab.evaluate.page import PAGE, Provenance, page, write_page
+from adawise_lab.evaluate.result import RESULT, Result
 from tests.lab.evaluate.building import a_table, write_tables
 from tests.lab.evaluate.page.conftest import HOSTILE
 

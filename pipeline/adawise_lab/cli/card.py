@@ -1,0 +1,92 @@
+"""The commands `adawise card make` and `card show`. Heavy modules are imported by the calls alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import AliasChoices, Field
+from pydantic_settings import CliPositionalArg, CliToggleFlag
+
+from adawise.cli.command import Command, all_but, json_flag, optional
+from adawise.labels.folders import FORMS
+from adawise.settings.group import FilePath
+
+PAIR = (*all_but("model", "card", "on_change"), *all_but("decode", "threads"), "log")
+OUTPUT: Any = Field(validation_alias=AliasChoices("output", "o"), description="file to write the card to")
+IMAGES: Any = Field(default=None, ge=1, description="images of a condition to use at most; none: all")
+
+
+class CardMakeCommand(Command):
+    """Calibrate a pair of models on labelled images like those it was fine-tuned on.
+
+    The text heads are written beside the card, so that a worker starts sooner.
+    """
+
+    name = "card make"
+    runs = "adawise_lab.cli.card:make"
+    groups = PAIR
+    examples = (
+        ("from a folder with a subfolder for each class", "card make --labelled images/ -o pair.card.json"),
+        (
+            "and which objective fits, by images as the cameras may come to see them",
+            "card make --labelled images/ --labelled-shifted fog/ -o pair.card.json",
+        ),
+        (
+            "other names for a pair that finetune made: of what it held out",
+            "card make --labelled images/ --held-out pair/finetune.json --model.classes other.txt "
+            "-o pair/other.card.json",
+        ),
+    )
+
+    labelled: FilePath = Field(description=f"labelled images: {FORMS}", json_schema_extra={"metavar": "PATH"})
+    output: FilePath = OUTPUT
+    held_out: FilePath | None = optional(
+        "finetune.json of a run: of --labelled, the images that it held out; the others were learned from",
+        metavar="FILE",
+    )
+    labelled_shifted: FilePath | None = optional(
+        "other labelled images, or a folder of such places, one a condition, to judge the objectives by", metavar="PATH"
+    )
+    images: int | None = IMAGES
+
+
+def make(options: CardMakeCommand) -> int:
+    """Make a card, and print it."""
+    from adawise_lab.card.make import CardRequest, make
+    from adawise_lab.card.show import print_made
+
+    request = CardRequest(
+        settings=options.settings,
+        labelled=options.labelled,
+        output=options.output,
+        held_out=options.held_out,
+        shifted=options.labelled_shifted,
+        images=options.images,
+    )
+    print_made(make(request), str(options.output))
+    return 0
+
+
+class CardShowCommand(Command):
+    """Print a card: temperature, accuracy and calibration error by alpha, and what it advises."""
+
+    name = "card show"
+    runs = "adawise_lab.cli.card:show"
+    examples = (("as tables", "card show pair.card.json"), ("for a program", "card show pair.card.json --json"))
+
+    card: CliPositionalArg[FilePath] = Field(description="card to print")
+    as_json: CliToggleFlag[bool] = json_flag("print the card as JSON")
+
+
+def show(options: CardShowCommand) -> int:
+    """Print a card, as JSON or as tables."""
+    from adawise.card.card import read_card
+
+    card = read_card(options.card)
+    if options.as_json:
+        print(card.to_json(), end="")
+    else:
+        from adawise_lab.card.show import print_card
+
+        print_card(card, str(options.card))
+    return 0

@@ -1,1 +1,0 @@
-"""The command `card`, which calibrates a pair of models, or shows a card."""

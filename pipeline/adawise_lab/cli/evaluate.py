@@ -1,0 +1,144 @@
+"""The command `adawise evaluate`, which compares strategies on labelled images. Its call imports what is heavy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+from pydantic_settings import CliToggleFlag
+from typing_extensions import override
+
+from adawise.cli.command import Command, all_but, json_flag, optional
+from adawise.labels.folders import FORMS
+from adawise.settings.group import FilePath, Text
+
+
+def _named(default: object, description: str, metavar: str) -> Any:
+    return Field(default=default, description=description, json_schema_extra={"metavar": metavar})
+
+
+class EvaluateCommand(Command):
+    """Compare strategies on labelled images: does adapting alpha help here, when, and at what cost?
+
+    Every strategy sees the same streams, on logits that were computed once. Accuracies are means over domains, each of
+    the same weight; differences to zero-shot, fine-tuned, alpha .5 and the best fixed alpha in hindsight come with 95 %
+    intervals. A STRATEGY is a name with options and an objective, all of which may be left out:
+    warm:budget=3,every=16@calibrated_entropy.
+    """
+
+    name = "evaluate"
+    runs = "adawise_lab.cli.evaluate:evaluate"
+    groups = (
+        *all_but("model", "on_change"),
+        *all_but("search", "strategy", "forget_after_s"),
+        *all_but("decode", "threads"),
+        "log",
+    )
+    examples = (
+        (
+            "photographs, as they are and in bad weather",
+            "evaluate --images yard/,street.parquet --corrupt fog:2,snow:3,motion_blur:3",
+        ),
+        ("strategies on a folder of tables", "evaluate --logits tables/ --calibrate val_mix"),
+        ("two variants, for another program", "evaluate --logits tables/ --strategies warm,warm:every=16 --json"),
+        ("which search.price to set", "evaluate --logits tables/ --strategies warm,grid,scratch --curve -o runs/price"),
+        ("a slow change between two domains", "evaluate --logits tables/ --streams smooth --smooth known:new"),
+    )
+
+    logits: FilePath | None = optional("folder of tables of logits, DOMAIN.npz each", metavar="FOLDER")
+    images: Text | None = optional(
+        f"labelled images to make tables of, places separated by commas; each is {FORMS}", metavar="PLACES"
+    )
+    corrupt: Text | None = optional(
+        "corruptions of the images, a domain each, such as fog:2,snow (severity 1 to 5; none: 3), or all",
+        metavar="KINDS",
+    )
+    limit: int | None = Field(default=None, ge=1, description="images of each place at most; none: all")
+    cache: FilePath = _named(
+        Path("runs/tables"), "folder that tables made of images are kept in, for the next time", "FOLDER"
+    )
+    domains: Text | None = optional(
+        "domains to judge, separated by commas; none: all tables but val*, or all that the images make", metavar="NAMES"
+    )
+    group: Text | None = optional(
+        "kinds of domain to be told apart, by the names' parts before _; none: each kind",
+        "groups",
+        metavar="NAME=A+B,...",
+    )
+    calibrate: Text | None = optional(
+        "table that temperatures are fitted on; none: those of model.card, or 1", metavar="NAME"
+    )
+    strategies: Text | None = optional(
+        "what is compared, separated by commas; auto: what a worker with this card does; none: every strategy but "
+        "botorch, and auto where the card advises a fixed alpha",
+        metavar="STRATEGY,...",
+    )
+    curve: CliToggleFlag[bool] = Field(
+        default=False,
+        description="run warm at seven prices from .2 to .002 too, for a curve of accuracy against forwards",
+    )
+    streams: Text = _named(
+        "short,long,stationary",
+        "kinds of stream: short, long, stationary, cycle, jumps, mixed, smooth, returning, calendar; and exposure, "
+        "brightness, odd, pan, of which nothing is to be made",
+        "KINDS",
+    )
+    orders: Text = _named(
+        "iid,runs", "orders of a domain's images: iid, or runs of a class as cameras send them", "ORDERS"
+    )
+    smooth: Text | None = optional(
+        "domains that a smooth stream moves between and back, such as a+b:c", metavar="FROM:TO"
+    )
+    seeds: int = Field(default=5, ge=1, le=1000, description="streams of each kind and order")
+    processes: int | None = Field(default=None, ge=1, le=1024, description="processes at once; none: one for each core")
+    output: FilePath | None = optional(
+        "folder for page.html, result.json and paths.parquet", "output", "o", metavar="FOLDER"
+    )
+    as_json: CliToggleFlag[bool] = json_flag("print the result as JSON")
+
+    @classmethod
+    @override
+    def uses(cls, options: Mapping[str, Any]) -> frozenset[str]:
+        """Return the groups that must be complete: tables need no models.
+
+        Whether an objective needs a card is checked once the strategies are known.
+        """
+        return frozenset({"model", "decode", "log"}) if "images" in options else frozenset({"log"})
+
+    @classmethod
+    @override
+    def problems(cls, options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """Yield a mistake if there is nothing to read, or an option or a kind of stream lacks what it needs."""
+        if "logits" not in options and "images" not in options:
+            yield "logits", "expected a folder of tables; name it, or labelled images with --images"
+        if "logits" in options and "images" in options:
+            yield "images", "tables are read or made, not both: leave --images or --logits out"
+        for name in ("corrupt", "limit", "cache"):
+            if name in options and "images" not in options:
+                yield name, "it has a use only with --images; leave it out"
+        if "smooth" in str(options.get("streams", "")).split(",") and "smooth" not in options:
+            yield "smooth", "smooth streams need two groups of domains; name them, such as --smooth a+b:c"
+
+
+def evaluate(options: EvaluateCommand) -> int:
+    """Compare strategies, and print tables or JSON."""
+    from adawise.console import paper, print_json
+    from adawise_lab.evaluate.evaluate import EvaluateRequest, TableSources, evaluate
+    from adawise_lab.evaluate.show import show
+
+    source: Path | TableSources | None = options.logits
+    if options.images is not None:
+        places = tuple(Path(place.strip()).expanduser() for place in options.images.split(","))
+        source = TableSources(places, options.corrupt, options.cache, options.limit)
+    assert source is not None  # `problems` has checked it
+    same = {field.name for field in fields(EvaluateRequest)} - {"source", "command"}
+    given = {name: getattr(options, name) for name in same}
+    result = evaluate(EvaluateRequest(source=source, command=options.written_out(), **given))
+    if options.as_json:
+        print_json(result.as_json())
+    else:
+        show(result, paper())
+    return 0

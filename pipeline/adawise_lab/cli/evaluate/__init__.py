@@ -1,1 +1,0 @@
-"""The command `evaluate`, which compares strategies on labelled images."""

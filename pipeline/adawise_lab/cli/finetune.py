@@ -1,0 +1,96 @@
+"""The command `adawise finetune`, which makes theta_1. Heavy modules are imported by the call alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pydantic import AliasChoices, Field
+from pydantic_settings import CliToggleFlag
+from typing_extensions import override
+
+from adawise.cli.command import Command, all_but, json_flag, optional
+from adawise.labels.folders import FORMS
+from adawise.settings.group import FilePath
+
+
+class FinetuneCommand(Command):
+    """Make the fine-tuned model theta_1 from theta_0 and labelled images, and the card of the pair.
+
+    Without model.classes, the labels are the class names. Ctrl-C or SIGTERM ends it; --resume goes on.
+    """
+
+    name = "finetune"
+    runs = "adawise_lab.cli.finetune:finetune"
+    groups = (*all_but("model", "theta_1", "card", "on_change"), "finetune", "decode", "log")
+    examples = (
+        (
+            "the whole product from a zero-shot model and a folder",
+            "finetune --labelled images/ -o runs/yard --model.theta-0 laion2b_s34b_b79k",
+        ),
+        ("after Ctrl-C, a crash or a power cut", "finetune --labelled images/ -o runs/yard --resume"),
+        (
+            "image tower alone, judged on other images",
+            "finetune --labelled train.parquet --validation held.parquet -o runs/ce --finetune.loss cross_entropy",
+        ),
+    )
+
+    labelled: FilePath = Field(description=f"labelled images: {FORMS}", json_schema_extra={"metavar": "PATH"})
+    output: FilePath = Field(
+        validation_alias=AliasChoices("output", "o"),
+        description="folder for theta_1, card and record of the run",
+        json_schema_extra={"metavar": "FOLDER"},
+    )
+    validation: FilePath | None = optional(
+        "images that judge each epoch, as --labelled; none: a share of each class is held out", metavar="PATH"
+    )
+    resume: CliToggleFlag[bool] = Field(default=False, description="go on with the run in --output")
+    overwrite: CliToggleFlag[bool] = Field(
+        default=False, description="start anew in --output, in place of what is there"
+    )
+    as_json: CliToggleFlag[bool] = json_flag("print the record of the run as JSON")
+
+    @classmethod
+    @override
+    def uses(cls, options: Mapping[str, Any]) -> frozenset[str]:
+        """Return the groups that must be complete: of the pair, only theta_0 must be set."""
+        return frozenset({"finetune", "decode", "log"})
+
+    @classmethod
+    @override
+    def problems(cls, options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """Yield a mistake if both --resume and --overwrite are given."""
+        if "resume" in options and "overwrite" in options:
+            yield "resume", "it has no use with --overwrite; leave one of them out"
+
+
+def finetune(options: FinetuneCommand) -> int:
+    """Make theta_1 and its card, and print the record of the run.
+
+    Returns:
+        0, or 130 if it was stopped before its end.
+
+    Raises:
+        TrainingError: the pair that was made must not serve.
+    """
+    from adawise.app.signals import INTERRUPTED
+    from adawise_lab.finetune.finetune import FinetuneRequest, finetune
+    from adawise_lab.finetune.report import show_record
+
+    request = FinetuneRequest(
+        settings=options.settings,
+        labelled=options.labelled,
+        output=options.output,
+        validation=options.validation,
+        resume=options.resume,
+        overwrite=options.overwrite,
+        command=options.written_out(),
+    )
+    made = finetune(request)
+    if made is None:
+        return INTERRUPTED
+    held_out = options.validation or options.labelled
+    show_record(made.record, options.settings.model, held_out, made.folder, as_json=options.as_json)
+    if made.rejected is not None:
+        raise made.rejected
+    return 0

@@ -1,1 +1,0 @@
-"""The command `finetune`, which makes the fine-tuned model from labelled images."""

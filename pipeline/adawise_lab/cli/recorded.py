@@ -1,0 +1,119 @@
+"""The commands `adawise card fit` and `card correct`, which need a recording of what workers read."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import CliPositionalArg, CliToggleFlag
+
+from adawise.adapt.names import ObjectiveName
+from adawise.cli.command import LABEL_WITHIN, LABELS, Command, all_but
+from adawise.settings.group import FilePath, Location
+from adawise_lab.cli.card import IMAGES, OUTPUT, PAIR
+
+
+class CardFitCommand(Command):
+    """Fit the search to a recorded stream, and add the result to a card."""
+
+    name = "card fit"
+    runs = "adawise_lab.cli.recorded:fit"
+    groups = (*PAIR, "batch")
+    examples = (("what a worker recorded", "card fit pair.card.json --recording recordings/yard"),)
+
+    card: CliPositionalArg[FilePath] = Field(description="card to add to")
+    recording: FilePath = Field(
+        description="recording whose batches the search's hyper-parameters are fitted to",
+        json_schema_extra={"metavar": "FOLDER"},
+    )
+    objective: Literal["auto", ObjectiveName] = Field(
+        default="auto",
+        description="objective whose curves are fitted: the one that the worker is to take; auto: what the card "
+        "recommends",
+    )
+    batches: int = Field(
+        default=384,
+        ge=12,
+        le=384,
+        description="recorded batches to fit to at most, 7 forwards each: runs of up to 48 batches of a stream, spread "
+        "over the recording",
+    )
+
+
+def fit(options: CardFitCommand) -> int:
+    """Fit, and print the card."""
+    from adawise_lab.card.fit import FitRequest, fit
+    from adawise_lab.card.show import print_card
+
+    request = FitRequest(options.settings, options.card, options.recording, options.objective, options.batches)
+    print_card(fit(request), str(options.card))
+    return 0
+
+
+class CardCorrectCommand(Command):
+    """Correct model.card by labels that came late, as a new card to stage.
+
+    The labels are those of what workers served: at least 100 under five conditions. Nothing serves by the new card
+    until it is staged and switched to. Unless --without-replay is given, the recording is replayed by both cards, for
+    what would have changed.
+    """
+
+    name = "card correct"
+    runs = "adawise_lab.cli.recorded:correct"
+    groups = (
+        *(*all_but("model", "on_change"), "search", "batch"),
+        *(*all_but("decode", "threads"), "predict", "limits", "log"),
+    )
+    examples = (
+        (
+            "by the labels under the output, as a new card to stage",
+            "card correct runs/yard --recording recordings/yard -o pair.2.card.json",
+        ),
+    )
+
+    root: CliPositionalArg[Location] = Field(
+        description="folder or s3://BUCKET/PREFIX of the output of workers that serve by model.card"
+    )
+    recording: Location = Field(
+        description="recording of what these workers read; all of it is replayed by both cards",
+        json_schema_extra={"metavar": "FOLDER"},
+    )
+    output: FilePath = OUTPUT
+    labels: Location | None = LABELS
+    label_within: float = LABEL_WITHIN
+    images: int | None = IMAGES
+    without_replay: CliToggleFlag[bool] = Field(
+        default=False, description="do not replay the recording, which takes two passes over it"
+    )
+
+
+def correct(options: CardCorrectCommand) -> int:
+    """Correct a card, and print what the labels say, what would have changed and how to stage it."""
+    from adawise.app.signals import INTERRUPTED
+    from adawise_lab.card.late_labels import CorrectionRequest, correct, replayed
+    from adawise_lab.card.show import show_correction, show_replays, staging_lines
+
+    request = CorrectionRequest(
+        settings=options.settings,
+        output=options.output,
+        root=options.root,
+        recording=options.recording,
+        labels=options.labels,
+        label_within=options.label_within,
+        images=options.images,
+    )
+    found = correct(request)
+    show_correction(found)
+    if found.card is None:
+        print("The labels do not speak against the card: there is nothing to change, and no card was written.")
+        return 0
+    print(f"Written: {options.output}. Nothing serves by it yet.")
+    replays = None if options.without_replay else replayed(request, found.labels.rows)
+    is_stopped = replays is None and not options.without_replay
+    if replays is not None:
+        show_replays(replays)
+    elif is_stopped:
+        print("Stopped before both replays were done: what the card would have changed is not known.")
+    is_set = options.settings.search.objective != "auto"
+    print(staging_lines(options.root, options.output, found.objective if is_set else None))
+    return INTERRUPTED if is_stopped else 0

@@ -1,0 +1,209 @@
+"""Fine-tuning from its beginning to its end: theta_1, the card of the pair and the record of the run."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from adawise.app.labelled import logits_of, tell_skipped
+from adawise.app.model import use_cores
+from adawise.card.advice import OWN
+from adawise.card.card import Card, Condition
+from adawise.console import progress
+from adawise.errors import TrainingError
+from adawise.settings import Settings
+from adawise.text import counted
+from adawise_lab.card.make import judged_card, write_card
+from adawise_lab.evaluate.show import can_write_page
+from adawise_lab.finetune.countdown import CARD, TRAINING, VERDICT, Countdown, Forecast
+from adawise_lab.finetune.folder import CONTENTS, Folder, write_bytes
+from adawise_lab.finetune.images import HeldOut
+from adawise_lab.finetune.rehearsal import conditions_of, part_of, rehearse, shifts, stages_after
+from adawise_lab.finetune.report import check_classes, facts_of, note_on_stretches, notes_on, record_of
+from adawise_lab.finetune.trackers import check_trackers
+from adawise_lab.finetune.train import SHOWN, Comparison, WrongImage
+from adawise_lab.finetune.training import (
+    Begin,
+    Data,
+    TrainingJob,
+    decided_by,
+    job_of,
+    passes_left,
+    prepare,
+    read_data,
+    starting_model,
+    train,
+)
+
+_UNKNOWN_CONTENTS = (
+    "The run was begun by a version that kept the names, labels and sizes of its images, and not what is in them: that "
+    "none was replaced since by another of equal size is not known."
+)
+
+_log = structlog.get_logger("finetune")
+
+
+@dataclass(frozen=True, slots=True)
+class FinetuneRequest:
+    """A request to make theta_1, or to go on with that.
+
+    Args:
+        settings: theta_0, the recipe, and how images are decoded.
+        labelled: the labelled images.
+        output: the folder for theta_1, card and record.
+        validation: the images that judge each epoch; None: a share of each class of `labelled`.
+        resume: go on with the run in the folder.
+        overwrite: start anew in the folder.
+        command: the arguments that the page names.
+    """
+
+    settings: Settings
+    labelled: Path
+    output: Path
+    validation: Path | None = None
+    resume: bool = False
+    overwrite: bool = False
+    command: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Finetuned:
+    """A run that ended: its record, the folder of its files, and the reason if the pair must not serve."""
+
+    record: Mapping[str, Any]
+    folder: Folder
+    rejected: TrainingError | None = None
+
+
+def finetune(request: FinetuneRequest) -> Finetuned | None:
+    """Train, or go on training; then make the card and write the record. Return None if it was stopped before its end.
+
+    Raises:
+        SettingsError: settings, images and the folder do not agree.
+        TrainingError: the training failed.
+    """
+    settings, resume = request.settings, request.resume
+    check_trackers(settings.finetune)
+    folder = Folder(request.output)
+    folder.check(resume=resume, overwrite=request.overwrite)
+    use_cores(settings.model.threads)
+    data = read_data(settings, request.labelled, request.validation)
+    start = starting_model(settings)
+    decided = decided_by(settings, data, start)
+    ended = folder.finished(decided) if resume else None
+    if ended is not None and ended["settings"].items() <= decided.items():
+        return Finetuned(ended, folder)
+    notes = _notes(settings, data)
+    for note in notes:
+        _log.warning("data_questioned", note=note)
+    with job_of(settings, data, folder, start.preprocess) as job, ExitStack() as stack:
+        run = job.run(start)
+        after = stages_after(settings, data)
+        forecast = Forecast(run, after)
+        if CONTENTS not in prepare(run, job, start, Begin(resume and ended is None, ended)):
+            notes.append(_UNKNOWN_CONTENTS)
+            _log.warning("data_questioned", note=_UNKNOWN_CONTENTS)
+        stages = {TRAINING: passes_left(run), **after}
+        countdown = Countdown(stack.enter_context(progress("fine-tuned", sum(stages.values()), "passes")), stages)
+        countdown.enter(TRAINING)
+        if not train(run, job, countdown, forecast):
+            return None
+        found = run.compare()
+        broken = {**run.skipped, **job.judges.skipped}
+        if broken:
+            tell_skipped(data.train.where, broken)
+        skipped = {**data.train.passed_over, **data.held_out.passed_over, **broken}
+        facts = facts_of(run, found, data.classes, notes, skipped)
+        if found.ruin is not None:
+            return _rejected(settings, folder, facts, found.ruin)
+        del run, start, forecast  # frees their memory for the rehearsal
+        try:
+            epochs, notes = facts["best"]["epoch"], facts["notes"]
+            unseen = rehearse(job, notes, epochs=epochs, resumes=resume, countdown=countdown)
+            if unseen is None:
+                return None
+            card = _card(job, unseen, countdown)
+        except KeyboardInterrupt:
+            print("stopped before there was a card; the same command with --resume goes on", file=sys.stderr)
+            return None
+        record = record_of(settings, facts, card, [data.held_out.names[i] for i in data.held_out_rows])
+        write_bytes(folder.record, json.dumps(record, indent=1).encode())
+        if can_write_page(folder.path, folder.page.name):
+            from adawise_lab.finetune.page import page
+
+            wrong = _wrong(job, found)
+            write_bytes(folder.page, page(record, request.command, wrong).encode())
+    # Before the checkpoint, which says that the run is not over: it would hinder an extension.
+    folder.remove_rehearsal()
+    folder.checkpoint.unlink(missing_ok=True)
+    return Finetuned(record, folder)
+
+
+def _notes(settings: Settings, data: Data) -> list[str]:
+    check_classes(data.train)
+    labels = [data.train.labels[i] for i in data.train_rows]
+    are_listed = settings.model.classes is not None
+    notes = notes_on(settings.finetune, labels, len(data.held_out_rows), data.classes, are_listed=are_listed)
+    if data.held_out is data.train and (note := note_on_stretches(data.train, data.train_rows, data.held_out_rows)):
+        notes.append(note)
+    if empty := sorted({*data.train.empty, *data.held_out.empty}):
+        have = counted(len(empty), "folder of a class has", "folders of classes have")
+        notes.append(f"{have} no image: {', '.join(empty[:5])}.")
+    if settings.finetune.rehearsal and isinstance(why := part_of(data, settings), str):
+        notes.append(f"Nothing is said of new classes, as there is no rehearsal: {why}.")
+    if not shifts():
+        notes.append("Nothing is said of shifts, as scikit-image is missing (pip install 'adawise[report]').")
+    return notes
+
+
+def _rejected(settings: Settings, folder: Folder, facts: Mapping[str, Any], ruin: str) -> Finetuned:
+    """Put theta_1 into a folder of its own with its record, and return the reason with them."""
+    record, apart = {**facts, "ruin": ruin}, folder.reject()
+    write_bytes(apart.record, json.dumps(record, indent=1).encode())
+    error = TrainingError(
+        f"the pair must not serve: {ruin}. It is kept apart in {apart.path}, without a card. "
+        f"Lower finetune.learning_rate (it was {settings.finetune.learning_rate:g}) or finetune.epochs, and start with "
+        "--overwrite."
+    )
+    return Finetuned(record, apart, error)
+
+
+def _wrong(job: TrainingJob, found: Comparison) -> list[WrongImage]:
+    """Return the first held-out images that theta_1 takes for something else, with thumbnails."""
+    data, judges = job.data, job.judges
+    rows = [i for i in data.held_out_rows if data.held_out.names[i] not in judges.skipped]
+    # An image could be read only some of the times, so that rows and labels cannot be matched.
+    if len(rows) != len(found.labels):
+        return []
+    named = zip(rows, found.labels, found.fine_tuned, strict=True)
+    mistaken = [(i, own, other) for i, own, other in named if own != other][:SHOWN]
+    return [
+        WrongImage(data.held_out.names[i], data.classes[own], data.classes[other], picture)
+        for i, own, other in mistaken
+        if (picture := judges.thumbnail(i)) is not None
+    ]
+
+
+def _card(job: TrainingJob, unseen: Sequence[Condition], countdown: Countdown) -> Card:
+    """Load the pair as a worker would, and make its card from held-out images, clean and shifted.
+
+    The card is judged on these and on `unseen`, the conditions of a rehearsal.
+    """
+    chosen, kinds, model = job.settings.finetune, shifts(), job.model()
+    mixed = job.some(job.data.held_out_rows, chosen.card_images)
+    few, all_of_them = (
+        HeldOut(job.judges, rows, chosen.batch_images) for rows in (mixed[: chosen.judged_images], mixed)
+    )
+    countdown.enter(CARD)
+    logits, labels = logits_of(model.classifier, all_of_them, countdown)
+    shifted = [*conditions_of(model.classifier, few, "shifted", kinds, countdown), *unseen]
+    countdown.enter(VERDICT)
+    card = judged_card(model, Condition(OWN, logits.__getitem__, labels), shifted, group="home")
+    return write_card(job.folder.card, card, model.classifier.embeddings())

@@ -1,1 +1,0 @@
-"""The page of a fine-tuning run, one HTML file: the curve, accuracies by class, and confusions."""
