@@ -59,7 +59,7 @@ def render(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    place = _HERE.parent.joinpath(*package.split(".")[1:])
+    place = _HERE.parents[1].joinpath(*package.split("."))
     given: Mapping[str, Any] = {
         "outlines": _OUTLINES,
         "style": _assets(_HERE / "colours.css", _HERE / "page.css", *(place / name for name in styles)),
