@@ -25,11 +25,11 @@ from stamina.instrumentation import RetryDetails, get_on_retry_hooks, set_on_ret
 
 from adawise.errors import AlertsNotSent
 from adawise_drift.changes.times import utc
-from adawise_drift.events.incidents import incidents
-from adawise_drift.events.judge import moved
 from adawise_drift.events.result import DriftEvent
+from adawise_drift.events.severity import moved
+from adawise_drift.events.together import incidents
 from adawise_drift.report import Report
-from adawise_drift.show import cost
+from adawise_drift.words import short_cost
 
 _NAME = "AdawiseDrift"
 _ATTEMPTS, _TIMEOUT_S = 3, 10.0
@@ -111,7 +111,7 @@ def _alert(those: tuple[DriftEvent, ...], report: Report, ends: datetime) -> dic
     lead = those[0]
     measures = "; ".join(moved(event) for event in those)
     causes = dict.fromkeys(cause.sentence for event in those for cause in event.causes if cause.kind != "incident")
-    lost = f" Accuracy {cost(lead.cost)}." if lead.cost is not None else ""
+    lost = f" Accuracy {short_cost(lead.cost)}." if lead.cost is not None else ""
     return {
         "labels": {
             "alertname": _NAME,

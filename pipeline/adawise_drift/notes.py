@@ -16,12 +16,10 @@ from adawise.output.read.rows import Rows, read_predictions
 from adawise.output.verify.findings import joined
 from adawise.records import Gap, TopicPartition, told
 from adawise.sink.served_settings import ServedSettings
-from adawise_drift.changes.clocks import Clocks
 from adawise_drift.changes.find import ALPHA
-from adawise_drift.changes.times import DAY_US
-from adawise_drift.collect import Collected
+from adawise_drift.changes.times import DAY_US, Clocks
+from adawise_drift.collect import Collected, Tables
 from adawise_drift.events.result import Camera
-from adawise_drift.tables import Tables
 
 if TYPE_CHECKING:  # imports torch
     from adawise.card.card import Card

@@ -36,3 +36,9 @@ def selected(of: _Columns, kept: Flags | Integers | slice) -> _Columns:
     """Return the same of fewer points, or in another order; what is no array stays as it is."""
     values = {each.name: getattr(of, each.name) for each in fields(of)}
     return replace(of, **{name: each[kept] for name, each in values.items() if isinstance(each, np.ndarray)})
+
+
+def empty(kind: type[_Columns]) -> _Columns:
+    """Return a dataclass without points, whose fields are all annotated as `Integers`, `Floats` or `Flags`."""
+    kinds = {"Integers": np.int64, "Floats": np.float64, "Flags": np.bool_}
+    return kind(**{each.name: np.empty(0, kinds[str(each.type)]) for each in fields(kind)})

@@ -11,8 +11,7 @@ from datetime import UTC, tzinfo
 import numpy as np
 
 from adawise.labels.arrays import Flags, Floats, Integers
-from adawise_drift.changes.clocks import local_us
-from adawise_drift.changes.times import DAY_US, HOUR_US, bin_width_us
+from adawise_drift.changes.times import DAY_US, HOUR_US, bin_width_us, local_us
 from adawise_drift.events.result import NO_CALENDAR, Calendar, CameraCondition, Stays
 
 _SHOWN = 12  # conditions that a reader tells apart by their colours

@@ -13,14 +13,23 @@ from adawise.page.blocks import Key
 from adawise.page.notation import NOTHING, listed, two
 from adawise.text import as_long_duration, counted
 from adawise_drift.events.result import Calendar, Camera, Series
-from adawise_drift.page.advice import largest
-from adawise_drift.page.happened import IncidentShown
-from adawise_drift.page.packed import looks
+from adawise_drift.page.happened import IncidentShown, largest
 from adawise_drift.page.panels import Panel
-from adawise_drift.page.small import Picture, picture
-from adawise_drift.page.words import changed, from_to, known, mean, percent, quarters, signed, when
+from adawise_drift.page.series import Picture, looks, picture
 from adawise_drift.report import Report
-from adawise_drift.show import accuracies, alarms, conditions
+from adawise_drift.words import (
+    accuracies,
+    alarms,
+    changed,
+    conditions,
+    from_to,
+    known,
+    mean,
+    percent,
+    quarters,
+    signed,
+    when,
+)
 
 _NAMED = 3
 _CALENDARS = ("calendar", "conditions")

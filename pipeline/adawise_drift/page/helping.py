@@ -14,7 +14,7 @@ from adawise.page import theme
 from adawise.page.blocks import Cell, Figure, Key, Line, Section, Table
 from adawise.page.notation import LEVEL, NOTHING, points, three, two
 from adawise.text import counted
-from adawise_drift.page.words import percent
+from adawise_drift.words import percent
 
 _LOOKS = {  # arm -> shape, colour
     SERVED: ("square", theme.SERVED),

@@ -18,8 +18,8 @@ from adawise.page.picture import write_figure
 from adawise_drift.events.result import Camera, Series
 from adawise_drift.page import helping
 from adawise_drift.page.happened import all_incidents, by_camera, marks
-from adawise_drift.page.packed import longest_gap
 from adawise_drift.page.panels import Panel, alpha, panels
+from adawise_drift.page.series import longest_gap
 from adawise_drift.report import Report
 
 Spec = dict[str, Any]

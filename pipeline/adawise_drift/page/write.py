@@ -18,10 +18,9 @@ from adawise.page.render import render
 from adawise.text import counted
 from adawise_drift.changes.times import moment
 from adawise_drift.events.calendar import hours
-from adawise_drift.events.judge import moved
 from adawise_drift.events.result import CameraGroup
+from adawise_drift.events.severity import moved
 from adawise_drift.page import helping
-from adawise_drift.page.advice import advise
 from adawise_drift.page.cameras import (
     HEADERS,
     CameraShown,
@@ -34,13 +33,11 @@ from adawise_drift.page.cameras import (
     series_readings,
     shown,
 )
-from adawise_drift.page.happened import CARDS, all_incidents, by_camera, marks, outline, timeline
-from adawise_drift.page.packed import packed
+from adawise_drift.page.happened import CARDS, advise, all_incidents, by_camera, marks, outline, timeline
 from adawise_drift.page.panels import Panel, panels
-from adawise_drift.page.small import HEIGHT, WIDTH, together
-from adawise_drift.page.words import cost, happened, percent, when
+from adawise_drift.page.series import HEIGHT, WIDTH, packed, together
 from adawise_drift.report import Report
-from adawise_drift.show import accuracies, resolution
+from adawise_drift.words import accuracies, cost, happened, percent, resolution, when
 
 _SMALL_LEGEND = (
     Key("alpha, mean", "line", theme.INK),
