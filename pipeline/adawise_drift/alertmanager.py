@@ -7,17 +7,9 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from http.client import HTTPException
 from typing import Any
+from urllib import request as http
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
-from urllib.request import (
-    HTTPDefaultErrorHandler,
-    HTTPErrorProcessor,
-    HTTPHandler,
-    HTTPSHandler,
-    OpenerDirector,
-    ProxyHandler,
-    Request,
-)
 
 import stamina
 import structlog
@@ -54,9 +46,15 @@ def send(url: str, made: list[dict[str, Any]]) -> None:
         return
     address = f"{url.rstrip('/')}/api/v2/alerts"
     body = json.dumps(made).encode()
-    request = Request(address, body, {"content-type": "application/json"}, method="POST")
-    opener = OpenerDirector()  # follows no redirect: it would get the other address, and not post there
-    for handler in (ProxyHandler, HTTPHandler, HTTPSHandler, HTTPErrorProcessor, HTTPDefaultErrorHandler):
+    request = http.Request(address, body, {"content-type": "application/json"}, method="POST")
+    opener = http.OpenerDirector()  # follows no redirect: it would get the other address, and not post there
+    for handler in (
+        http.ProxyHandler,
+        http.HTTPHandler,
+        http.HTTPSHandler,
+        http.HTTPErrorProcessor,
+        http.HTTPDefaultErrorHandler,
+    ):
         opener.add_handler(handler())
     others = get_on_retry_hooks()  # the store's
     set_on_retry_hooks([_log_retry])

@@ -8,7 +8,6 @@ from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adawise.console import Lines, Progress
@@ -135,18 +134,6 @@ def _report(
         baseline=history.updated(),
         beyond={str(limit): limit.exceeded(cameras, events, helped) for limit in request.limits},
     )
-
-
-def write(report: Report, page: Path | None, plots: Path | None) -> None:
-    """Write the page and the figures that are wanted. Raises SettingsError if they cannot be written."""
-    if page is not None:
-        from adawise_drift.page.write import write_page
-
-        write_page(page, report)
-    if plots is not None:
-        from adawise_drift.page.plots import write_plots
-
-        write_plots(plots, report)
 
 
 def finish(request: DriftRequest, report: Report, alertmanager: str | None = None) -> None:

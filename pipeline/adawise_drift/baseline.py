@@ -263,12 +263,14 @@ class History:
             end_us=tables.end_us(),
         )
         self._raw = found
-        if self._file is None:
-            return _something(found)
-        known = self._known.hours
-        if self._streams is not None:
-            known = known.filter(pa.compute.is_in(known["stream_id"], pa.array(list(self._streams))))
-        return replace(_something(after(Baseline(known), found, self._from_us)), judged_us=self.judged_us)
+        if self._file is not None:
+            known = self._known.hours
+            if self._streams is not None:
+                known = known.filter(pa.compute.is_in(known["stream_id"], pa.array(list(self._streams))))
+            found = replace(after(Baseline(known), found, self._from_us), judged_us=self.judged_us)
+        if not found.paths:
+            raise no_batch()
+        return found
 
     def updated(self) -> Baseline | None:
         """Return the baseline brought up to date by what was collected; None where no file is to be written."""
@@ -293,9 +295,3 @@ def _of_these(baseline: Baseline, file: Path, roots: Sequence[str]) -> Baseline:
 def _has(streams: frozenset[str] | None, others: frozenset[str] | None) -> bool:
     """Return whether the first cameras have all of the others among them; None is every camera."""
     return streams is None or (others is not None and others <= streams)
-
-
-def _something(found: Collected) -> Collected:
-    if not found.paths:
-        raise no_batch()
-    return found

@@ -114,7 +114,7 @@ def _happened(
     late = [event for event in told if event not in now and _is_slow(event, found.judged_us - _LATE_US)]
     if late:
         night_us = found.judged_us - DAY_US
-        was, before = (_known(known_at, at, of) for at in (found.judged_us, night_us))
+        was, before = (events(known_at(at)) if of.binned.time_us[0] < at else [] for at in (found.judged_us, night_us))
         unsaid = [event for event in was if not _is_of(event, night_us)]
         late = [event for event in late if _is_among(event, unsaid) and not _is_among(event, before)]
     return [*now, *late]
@@ -126,18 +126,12 @@ def _is_slow(event: DriftEvent, since_us: int) -> bool:
     return is_of_counts and event.since_us >= since_us
 
 
-def _known(known_at: Callable[[int], CameraHistory], at_us: int, of: CameraHistory) -> list[DriftEvent]:
-    """Return the events that were known at a time."""
-    return events(known_at(at_us)) if of.binned.time_us[0] < at_us else []
-
-
 def _is_among(event: DriftEvent, known: Sequence[DriftEvent]) -> bool:
-    return any(_is_same(event, each) for each in known)
-
-
-def _is_same(event: DriftEvent, known: DriftEvent) -> bool:
-    near = known.earliest_us - DAY_US <= event.since_us <= max(known.latest_us, known.until_us) + DAY_US
-    return near and event.measure == known.measure
+    return any(
+        event.measure == each.measure
+        and each.earliest_us - DAY_US <= event.since_us <= max(each.latest_us, each.until_us) + DAY_US
+        for each in known
+    )
 
 
 def _is_of(event: DriftEvent, since_us: int) -> bool:

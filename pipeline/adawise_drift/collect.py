@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from functools import reduce
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 import duckdb
 import numpy as np
 from duckdb import CaseExpression, ColumnExpression, ConstantExpression, DuckDBPyConnection, DuckDBPyRelation
 
 from adawise.errors import SettingsError
-from adawise.labels.arrays import Floats, Integers, empty, equal_runs
+from adawise.labels.arrays import Floats, Integers, empty, equal_runs, of_columns
 from adawise.output.read.rows import read_predictions, read_traces
 from adawise.output.read.several import check_apart
 from adawise.records import RowId
@@ -25,10 +25,6 @@ from adawise_drift.changes.times import DAY_US, bin_width_us
 from adawise_drift.events.measures import Binned, Mixed
 from adawise_drift.events.result import PIXELS, Example, GalleryFrame, Model, Series, Stays
 
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
-_Arrays = TypeVar("_Arrays", bound="DataclassInstance")
 ALL = ""  # the name under which a query's rows of all cameras go; no camera is called so
 
 _NAMED = 5  # cameras that are near one that is not known
@@ -286,8 +282,8 @@ def collect(
         return columns
 
     facts = ask(queries.CAMERAS)
-    paths = {name: _arrays(DriftPath, columns) for name, columns in ask(queries.PATHS).items()}
-    binned = {name: _arrays(Binned, columns) for name, columns in ask(queries.WIDE).items()}
+    paths = {name: of_columns(DriftPath, columns) for name, columns in ask(queries.PATHS).items()}
+    binned = {name: of_columns(Binned, columns) for name, columns in ask(queries.WIDE).items()}
     series = _series(ask(queries.TRACES), binned, bin_us)
     overall = series.pop(ALL, None)
     return Collected(
@@ -321,7 +317,7 @@ def collect(
             for name, columns in ask(queries.MIXES).items()
             if name in paths
         },
-        stays={name: _arrays(Stays, columns) for name, columns in ask(queries.STAYS).items()},
+        stays={name: of_columns(Stays, columns) for name, columns in ask(queries.STAYS).items()},
     )
 
 
@@ -367,10 +363,6 @@ def _plain(column: Any) -> Any:
     if column.dtype.kind in "biu" and not np.any(column.mask):
         return column.data
     return np.ma.filled(column.astype(np.float64), np.nan)
-
-
-def _arrays(kind: type[_Arrays], columns: _Columns) -> _Arrays:
-    return kind(**{each.name: columns[each.name] for each in fields(kind)})
 
 
 def _tuples(columns: _Columns, *names: str) -> list[tuple[Any, ...]]:

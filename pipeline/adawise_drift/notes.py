@@ -1,4 +1,4 @@
-"""What the reader of a report has to know: batches that were left out, messages without rows, how confidence was made.
+"""The notes of a report: batches that were left out, messages without rows, how confidence was made.
 
 The traces know nothing of an image that was never served, so that a report without the gaps in the footers of segments
 and compacted files would call the rest complete.
@@ -61,13 +61,13 @@ def calibration(served: Sequence[ServedSettings], card: Card | None) -> str:
 
 
 def left_out(tables: Tables, found: Collected, cameras: Sequence[Camera], clocks: Clocks) -> Iterator[str]:
-    """Yield what could not be looked at, and what little can be said of."""
+    """Yield notes on what could not be analysed, and on what little is known of."""
     yield from tables.notes
     short = [camera.stream_id for camera in cameras if camera.batches < _LEVELS * ALPHA.settle]
     if short:
         yield (
-            f"{len(short)} of {len(cameras)} cameras have fewer than {_LEVELS * ALPHA.settle} batches: little can be "
-            f"told of their changes, since a level has to hold for {ALPHA.settle} of them to count as one"
+            f"{len(short)} of {len(cameras)} cameras have fewer than {_LEVELS * ALPHA.settle} batches: little is "
+            f"known of their changes, since a level has to hold for {ALPHA.settle} of them to count as one"
         )
     if untimed := tables.untimed():
         yield (

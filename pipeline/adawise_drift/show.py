@@ -11,7 +11,6 @@ from rich.table import Table
 from adawise.labels.benefit.helped import Helped, Interval
 from adawise.text import as_size, counted
 from adawise_drift.changes.times import moment
-from adawise_drift.events.result import Camera
 from adawise_drift.events.severity import moved
 from adawise_drift.events.together import incidents
 from adawise_drift.report import Report
@@ -66,30 +65,21 @@ def _cameras(report: Report) -> Table:
     headers = ("drift", "changes", "alpha", "least", "most", "last", "FE", "images", "rejected", "silences")
     table = _table(title, "camera", headers)
     for camera in report.cameras[:_CAMERAS]:
-        table.add_row(camera.stream_id, *_numbers(camera))
+        alphas = (camera.alpha, camera.alpha_low, camera.alpha_high, camera.alpha_last, camera.forward_equivalents)
+        counts = (camera.images, camera.rejected, len(camera.silences))
+        drift, changes = f"{camera.drift:.2f}", str(len(camera.changes))
+        table.add_row(camera.stream_id, drift, changes, *(f"{alpha:.2f}" for alpha in alphas), *map(str, counts))
     if len(report.cameras) > _CAMERAS:
         table.caption = f"and {len(report.cameras) - _CAMERAS} cameras that drifted less"
     return table
-
-
-def _numbers(camera: Camera) -> list[str]:
-    alphas = (camera.alpha, camera.alpha_low, camera.alpha_high, camera.alpha_last, camera.forward_equivalents)
-    return [
-        f"{camera.drift:.2f}",
-        str(len(camera.changes)),
-        *(f"{alpha:.2f}" for alpha in alphas),
-        str(camera.images),
-        str(camera.rejected),
-        str(len(camera.silences)),
-    ]
 
 
 def _incidents(report: Report) -> Table:
     table = Table(title="what happened, the worst first", title_justify="left", box=SIMPLE_HEAD)
     for header in ("", "camera", "when (UTC)", "what", "accuracy", "why"):
         table.add_column(header, overflow="fold")
-    told = list(incidents(report.events).values())
-    for those in told[:_INCIDENTS]:
+    found = list(incidents(report.events).values())
+    for those in found[:_INCIDENTS]:
         first = those[0]
         table.add_row(
             first.state,
@@ -99,8 +89,8 @@ def _incidents(report: Report) -> Table:
             short_cost(first.cost),
             "; ".join(cause.sentence for cause in first.causes if cause.kind != "incident"),
         )
-    if len(told) > _INCIDENTS:
-        table.caption = f"and {len(told) - _INCIDENTS} more"
+    if len(found) > _INCIDENTS:
+        table.caption = f"and {len(found) - _INCIDENTS} more"
     return table
 
 

@@ -23,7 +23,7 @@ COMMANDS = {  # name: (module and class, line in the list of commands)
     "demo": ("adawise.cli.demo:DemoCommand", "see it work on simulated cameras"),
     "run": ("adawise.cli.run.options:RunCommand", "classify images from Kafka until stopped"),
     "doctor": ("adawise.cli.doctor.options:DoctorCommand", "say whether a worker can do its work here"),
-    "cameras": ("adawise_cameras.cli.options:CamerasCommand", "read cameras into the topic until stopped"),
+    "cameras": ("adawise_cameras.cli:CamerasCommand", "read cameras into the topic until stopped"),
     "produce": ("adawise.cli.produce.options:ProduceCommand", "send images from a folder, a list or a video"),
     "record": ("adawise.cli.record.options:RecordCommand", "store raw messages of a topic"),
     "replay": ("adawise.cli.replay.options:ReplayCommand", "run the worker on a recording"),

@@ -32,7 +32,7 @@ Kind = Literal["step", "ramp"]
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """What counts as a change of a series.
+    """The bounds by which a move of a series counts as a change.
 
     `smallest`: size that matters, in the unit of the series. `spread`, `memory`: what is thought of a series' noise
     until it has shown its own, standard deviation and batches that a value is kept for: 1 where each batch measures
@@ -248,7 +248,7 @@ _CANDIDATES = 40  # ends that are tried
 
 @dataclass(frozen=True)
 class Move:
-    """From one level to the next: batches `start` and `end`, equal for a step; `first` and `last` bound its levels."""
+    """A move between two levels: batches `start` and `end`, equal for a step; `first` and `last` bound the levels."""
 
     first: int
     start: int

@@ -60,9 +60,7 @@ class DriftCommand(Command):
         "how long before --since daily cycles, noise and mixes of classes are learned from, while only what happened "
         "since is reported; none: nothing, or 28d for a new --baseline", **DAYS_SCHEMA,
     )  # fmt: skip
-    baseline: FilePath | None = optional(
-        "file that keeps what was learned, so that only newer rows are read; made or brought up to date", metavar="FILE"
-    )
+    baseline: FilePath | None = optional("file that keeps what was learned; made or brought up to date", metavar="FILE")
     time_zone: Text | None = optional(
         "zone whose clocks days and nights go by, so that they stay what they are when summer time begins: one for all "
         "cameras, and CAMERA=ZONE for some (names with wildcards), separated by commas; none: UTC", metavar="ZONES",
@@ -78,12 +76,8 @@ class DriftCommand(Command):
     label_within: float = LABEL_WITHIN
     against: Text | None = optional("replays of the same images by other alphas, separated by commas", metavar="ROOTS")
     plots: FilePath | None = optional("folder for figures as PNG and SVG: the fleet, eight cameras", metavar="FOLDER")
-    fail_if: Text | None = optional(
-        "end with code 3 if a camera is beyond one of these limits, separated by commas", metavar="LIMITS"
-    )
-    alertmanager: Text | None = optional(
-        "address of an Alertmanager that gets an alert for each incident that is more than noted", metavar="URL"
-    )
+    fail_if: Text | None = optional("limits, separated by commas; code 3 if a camera is beyond one", metavar="LIMITS")
+    alertmanager: Text | None = optional("Alertmanager that gets an alert for each incident of weight", metavar="URL")
     as_json: CliToggleFlag[bool] = json_flag("print what was found as JSON")
 
     @classmethod
@@ -110,7 +104,7 @@ def drift(options: DriftCommand) -> int:
     from adawise_drift.request import DriftRequest, expect_packages, parse_limit
 
     expect_packages(is_drawn=page is not None or options.plots is not None)
-    from adawise_drift.analyse import analyse, finish, write
+    from adawise_drift.analyse import analyse, finish
     from adawise_drift.show import show
 
     frames = None
@@ -141,7 +135,10 @@ def drift(options: DriftCommand) -> int:
         command=shlex.join(["adawise", *options.written_out()]),
     )
     report = analyse(request, progress)
-    write(report, page, options.plots)
+    if page is not None or options.plots is not None:
+        from adawise_drift.page.write import write_files
+
+        write_files(report, page, options.plots)
     if options.as_json:
         print_json({**report.as_json(), "page": None if page is None else str(page)})
     else:

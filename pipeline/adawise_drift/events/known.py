@@ -1,4 +1,4 @@
-"""What somebody knows already: maintenance windows, and events that were seen to. They are told, but are no alarm."""
+"""Known events: maintenance windows, and what is dealt with already. They are reported, but raise no alarm."""
 
 from __future__ import annotations
 

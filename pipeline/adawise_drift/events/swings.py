@@ -30,11 +30,6 @@ class Cycles:
     part: Floats
     changes: tuple[Change, ...]
 
-    @property
-    def is_known(self) -> bool:
-        """Whether it began or ended, so that `part` has it as it was."""
-        return bool(self.changes)
-
     def explains(self, change: Change) -> bool:
         """Return whether a swing explains a change: nights that become dark change the mean of days, too."""
         return any(

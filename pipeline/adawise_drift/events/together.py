@@ -181,7 +181,10 @@ class _Moves:
 
 @dataclass(frozen=True, slots=True)
 class _Expected:
-    """By chance: `[moves]` other moves that meet each; of pairs from moves and half widths `[2, cameras]` by way."""
+    """Coincidences by chance: `[moves]` other moves that meet each, and what `of_pairs` needs.
+
+    `counts`, `widths_us`: moves and sums of their half widths, by direction: `[2, cameras]`.
+    """
 
     of_moves: Floats
     counts: Floats

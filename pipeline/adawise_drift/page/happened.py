@@ -1,4 +1,4 @@
-"""What happened, on the page: the advice, incidents in words, and all of them on one line of time."""
+"""Incidents on the page: in words, on one line of time, and the advice above them."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ _SHAPES = (
 
 @dataclass(frozen=True)
 class Mark:
-    """From `at` to `until`, in hundredths of the whole time; the same where it is a moment."""
+    """A mark on the line of time from `at` to `until`, in hundredths of the whole; the same where it is a moment."""
 
     outline: str
     at: float
@@ -64,7 +64,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class IncidentShown:
-    """What happened to one camera at one moment. `place` is its number among those of the camera, from 1."""
+    """An incident: what happened to a camera at one moment. `place` is its number among those of the camera, from 1."""
 
     anchor: str
     place: int
@@ -78,12 +78,12 @@ class IncidentShown:
 
     @property
     def lead(self) -> DriftEvent:
-        """What is told first."""
+        """The event that is reported first."""
         return self.events[0]
 
     @property
     def matters(self) -> bool:
-        """Whether it is more than noted."""
+        """True if it is more than noted."""
         return self.lead.severity != "noted"
 
     @property
@@ -93,7 +93,7 @@ class IncidentShown:
 
     @property
     def words(self) -> str:
-        """By which a reader finds it."""
+        """The words by which a reader finds it."""
         kinds = {word for event in self.events for word in (event.measure, event.shape, event.state)}
         return " ".join([self.lead.stream_id, *sorted(kinds)])
 
@@ -177,7 +177,7 @@ def _shown(report: Report, number: int, place: int, those: tuple[DriftEvent, ...
     lead = those[0]
     causes: dict[str, Cause] = {}
     for cause in (cause for event in those for cause in event.causes):
-        if cause.kind != "incident":  # its measures are told already
+        if cause.kind != "incident":  # its measures are listed already
             causes.setdefault(cause.kind, cause)
     return IncidentShown(
         anchor=f"incident-{number}",

@@ -74,7 +74,7 @@ def _lead(helped: Helped) -> str:
     if not helped.arms:
         return (
             "There are no labels that fit these rows, so nothing here is a measured accuracy. What is estimated "
-            "without them stands over time, over all cameras and by camera."
+            "without them is shown over time, over all cameras and by camera."
         )
     share = percent(helped.labelled / max(1, helped.accepted))
     return (

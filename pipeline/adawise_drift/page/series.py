@@ -142,7 +142,7 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """From x to `end` alpha is `mean`, from `low` to `high`; in units of the picture."""
+    """A piece of the path, from x to `end`: alpha is `mean`, from `low` to `high`; in units of the picture."""
 
     x: int
     end: int

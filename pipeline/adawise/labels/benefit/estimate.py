@@ -146,7 +146,7 @@ def _whole(cameras: Mapping[str, _Side]) -> _Side:
 
 
 class _Known:
-    """What the arms are called, which of them count, and what they come to on some images."""
+    """The arms: their names, which of them count, and their accuracies on some images."""
 
     def __init__(self, runs: Sequence[OtherRun], by_arm: Mapping[int, Mapping[str, _Side]]) -> None:
         first = 1 + len(queries.ENDPOINTS)
