@@ -93,28 +93,31 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "demo": (EVERYTHING, "torch numpy PIL kafka pyarrow rich"),
     # the companions
     "adawise_cameras": (
-        "errors decode/headers publish/outbox watch worker/attempts worker/backoff worker/events produce/address",
+        "errors decode/headers publish/outbox watch worker/backoff produce/address",
         "structlog",
     ),
-    "adawise_cameras/app": ("app/kafka settings produce publish/outbox", ""),
-    "adawise_cameras/cli": (EVERYTHING, "pydantic pydantic_settings rich structlog"),
+    "adawise_cameras/app": (
+        "errors app settings produce publish/outbox watch worker/attempts worker/events",
+        "structlog",
+    ),
+    "adawise_cameras/check": ("app/signals console settings text", "rich"),
+    "adawise_cameras/cli": (EVERYTHING, "pydantic pydantic_settings"),
     "adawise_cameras/reader": ("produce/address", "av numpy simplejpeg"),
     "adawise_cameras/redirects": ("produce/address", "av"),
-    "adawise_drift": (
-        "errors records text card output/read output/verify labels page",
-        "numpy duckdb ruptures scipy rich",
-    ),
+    "adawise_drift": ("errors labels/arrays labels/benefit/helped page text", "numpy ruptures scipy"),
     "adawise_drift/alertmanager": ("errors", "stamina structlog"),
     "adawise_drift/analyse": ("card console labels output/read sink/served_settings store", ""),
-    "adawise_drift/baseline": ("errors records output/read output/verify labels page store/files", "numpy pyarrow"),
+    "adawise_drift/baseline": ("errors labels/arrays output/read store/files", "numpy pyarrow"),
     "adawise_drift/cli": (EVERYTHING, "pydantic pydantic_settings"),
+    "adawise_drift/collect": ("errors labels/arrays output/read records", "duckdb numpy"),
     "adawise_drift/events/known": ("errors store/files", "pydantic"),
     "adawise_drift/example_frames": ("errors records decode recording store", "numpy PIL torch"),
-    "adawise_drift/library": ("errors labels output/read", "numpy pyarrow duckdb"),
+    "adawise_drift/library": ("errors labels/arrays", "numpy pyarrow"),
     "adawise_drift/notes": ("records card output/read sink/served_settings output/verify", ""),
     "adawise_drift/page": ("errors text page labels/arrays labels/benefit", "numpy altair"),
     "adawise_drift/report": ("console labels/benefit", ""),
-    "adawise_drift/show_diff": ("labels/compare labels/benefit console", "rich"),
+    "adawise_drift/show": ("labels/benefit text", "rich"),
+    "adawise_drift/show_diff": ("labels/compare", "rich"),
     "adawise_lab": ("", ""),
     "adawise_lab/card": (EVERYTHING, "torch numpy rich structlog"),
     "adawise_lab/card/fit_search": ("adapt", "torch numpy botorch gpytorch"),
@@ -136,7 +139,14 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
 COMPANIONS = {"adawise_cameras", "adawise_drift", "adawise_lab"}
 MAY_SEE_SETTINGS = {
     *("", "settings", "app", "cli", "doctor", "__main__", "demo"),
-    *("adawise_cameras/app", "adawise_cameras/cli", "adawise_drift/cli", "adawise_lab/cli", "adawise_lab/card"),
+    *(
+        "adawise_cameras/app",
+        "adawise_cameras/check",
+        "adawise_cameras/cli",
+        "adawise_drift/cli",
+        "adawise_lab/cli",
+        "adawise_lab/card",
+    ),
     *("adawise_lab/finetune", "adawise_lab/evaluate/evaluate", "adawise_lab/evaluate/places"),
 }
 PURE = {

@@ -43,6 +43,11 @@ def counted(count: int, one: str, several: str = "") -> str:
     return f"{count:,} {one if count == 1 else several or one + 's'}"
 
 
+def separated(text: str | None) -> tuple[str, ...] | None:
+    """Return the parts of a text that commas separate; None for None."""
+    return None if text is None else tuple(part.strip() for part in text.split(","))
+
+
 def near_match(name: str, known: Iterable[str], cutoff: float = 0.75) -> str | None:
     """Return the known name that is most like `name`; None if none is similar enough.
 

@@ -33,9 +33,9 @@ from av.video.stream import VideoStream
 
 from adawise.produce.address import Opening, is_live, opening, opening_playlist, scheme_of
 from adawise_cameras.camera import CameraSpec
+from adawise_cameras.child import Beat, CameraFrame, ClockOff, Drop, Dropped, End, Ended, Opened, Told, written
 from adawise_cameras.clock import FrameClock, FramePace
 from adawise_cameras.redirects import LedAway, Redirects
-from adawise_cameras.wire import Beat, CameraFrame, ClockOff, Drop, Dropped, End, Ended, Opened, Told, written
 
 if TYPE_CHECKING:
     _Packet: TypeAlias = Packet[VideoStream]
@@ -72,7 +72,7 @@ _WHY: tuple[tuple[type[Exception], End, str], ...] = (
         End.REFUSED,
         "it may not be opened. Give the process the right to read it (devices: the group video).",
     ),
-    (av.error.ConnectionRefusedError, End.FAILED, "nobody listens there. Is the camera on, and the port right?"),
+    (av.error.ConnectionRefusedError, End.FAILED, "nothing listens there. Is the camera on, and the port right?"),
     (TimeoutError, End.FAILED, "it did not answer in time. Is the camera on, and reachable from here?"),
     (av.error.ExitError, End.FAILED, "it did not answer in time. Is the camera on, and reachable from here?"),
     (

@@ -100,18 +100,9 @@ class Redirects:
 
     def followed(self, url: str) -> str:
         """Return the URL at the end of an HTTP server's redirects; raise LedAway or OSError."""
-        for _ in range(_MOST):
-            try:
-                self._asked(url, {}).close()
-            except HTTPError as error:
-                location = error.headers.get("Location")
-                error.close()
-                if error.code not in _CODES or not location:
-                    return url  # FFmpeg reports what is wrong with it
-                url = self._led(url, location)
-            else:
-                return url
-        raise LedAway(f"it led on more than {_MOST} times. Correct the URL.")
+        end, answer = self._end_of(url, {})
+        answer.close()
+        return end  # after an error, too: FFmpeg reports what is wrong with it
 
     def playlist(self, url: str) -> str | None:
         """Return FFmpeg's name of the format if it is a playlist, else None; raise LedAway or OSError."""
@@ -130,14 +121,22 @@ class Redirects:
 
     def _answer(self, url: str, headers: Mapping[str, str]) -> IO[bytes]:
         """Return the server's answer at the end of its redirects."""
+        end, answer = self._end_of(url, headers)
+        if isinstance(answer, HTTPError):
+            answer.close()
+            raise OSError(f"{masked(end)}: the server answers {answer.code}") from answer
+        return answer
+
+    def _end_of(self, url: str, headers: Mapping[str, str]) -> tuple[str, IO[bytes] | HTTPError]:
+        """Follow redirects; return the last URL, with the answer or the error there."""
         for _ in range(_MOST):
             try:
-                return self._asked(url, headers)
+                return url, self._asked(url, headers)
             except HTTPError as error:
                 location = error.headers.get("Location")
-                error.close()
                 if error.code not in _CODES or not location:
-                    raise OSError(f"{masked(url)}: the server answers {error.code}") from error
+                    return url, error
+                error.close()
                 url = self._led(url, location)
         raise LedAway(f"it led on more than {_MOST} times. Correct the URL.")
 

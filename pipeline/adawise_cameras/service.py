@@ -18,9 +18,8 @@ from adawise.publish.outbox import Outbox
 from adawise.watch.board import SourceBoard
 from adawise.watch.sources import LiveSources
 from adawise.worker.backoff import Backoff
-from adawise_cameras.backlog import Backlog, FrameRecord
 from adawise_cameras.camera import CameraSpec
-from adawise_cameras.watch import Connection, Watch
+from adawise_cameras.watch import Backlog, Connection, FrameRecord, Watch
 
 _log = structlog.get_logger("cameras")
 

@@ -1,5 +1,7 @@
 """The thread of one camera: it connects, takes frames, and reconnects when the stream breaks, stalls or is refused.
 
+Its frames wait in a bounded backlog for the broker: a slow broker costs frames, or time.
+
 A failure here affects this camera alone. A camera that was well for a minute is tried again within a second when it
 breaks. One that was not is tried less and less often, but never given up: its fault may be mended.
 """
@@ -9,10 +11,11 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Literal, Protocol
 
 import structlog
 
@@ -20,11 +23,9 @@ from adawise.decode.headers import written_headers
 from adawise.watch.board import SourceBoard
 from adawise.watch.sources import LiveSources
 from adawise.worker.backoff import Backoff
-from adawise_cameras import wire
-from adawise_cameras.backlog import Backlog, FrameRecord
 from adawise_cameras.camera import CameraSpec
+from adawise_cameras.child import CameraFrame, ClockOff, Drop, Dropped, End, Ended, Opened, Silence, Told
 from adawise_cameras.clock import WRONG_US
-from adawise_cameras.wire import CameraFrame, ClockOff, Drop, Dropped, End, Ended, Opened, Told
 
 _log = structlog.get_logger("cameras")
 
@@ -32,6 +33,7 @@ HEALTHY_S = 60.0
 SAYS_WHY_S = 2.0
 """The time beyond `timeout_s` that a reader gets: if it notices the silence itself, it gives the cause."""
 
+_LOOK_S = 0.5
 _LEAST_SPREAD = 0.5
 _SAID_AGAIN_S = 600.0
 _DROPS_TOLD_S = 60.0
@@ -41,11 +43,106 @@ BEHIND = "behind"
 """The reason of a frame that was dropped because the broker did not take it in time."""
 
 
+@dataclass(frozen=True, slots=True)
+class FrameRecord:
+    """A frame as a record of the topic. Implements `publish.outbox.Outgoing`."""
+
+    topic: str
+    stream_id: str
+    value: bytes
+    taken_us: int
+    headers: tuple[tuple[str, bytes], ...]
+    given_up: Callable[[], object]
+
+    @property
+    def key(self) -> bytes:
+        """The camera: its frames share a partition."""
+        return self.stream_id.encode()
+
+    @property
+    def timestamp_ms(self) -> int:
+        """Kafka's timestamp, by which the worker closes batches."""
+        return self.taken_us // 1_000
+
+    @property
+    def size_bytes(self) -> int:
+        """The bytes that it takes in memory."""
+        return len(self.value) + sum(len(name) + len(value) for name, value in self.headers)
+
+    def smaller(self) -> Sequence[FrameRecord] | None:
+        """Report the frame as given up and return None: the topic does not take its size, but the next may fit."""
+        self.given_up()
+        return None
+
+
+class Backlog:
+    """A queue of frames, oldest first. One thread puts in, another takes out.
+
+    Args:
+        most_bytes: of the frames; one frame always fits.
+        when_full: "drop" drops the oldest frames; "wait" makes `put` wait.
+        came: called when there is something to take.
+        former: the backlog that this one takes over; no thread puts in there any more.
+    """
+
+    def __init__(
+        self,
+        most_bytes: int,
+        when_full: Literal["drop", "wait"],
+        came: Callable[[], object],
+        former: Backlog | None = None,
+    ) -> None:
+        self._most_bytes, self._waits, self._came = most_bytes, when_full == "wait", came
+        self._records: deque[FrameRecord] = former._records if former is not None else deque()
+        self._bytes: int = former._bytes if former is not None else 0
+        self._changed = threading.Condition()
+
+    def put(self, record: FrameRecord, should_stop: Callable[[], bool]) -> int:
+        """Put a frame in; return how many others were dropped for it.
+
+        Where it waits for room, it stops waiting once `should_stop` returns True.
+        """
+        dropped = 0
+        with self._changed:
+            while self._records and self._bytes + record.size_bytes > self._most_bytes:
+                if self._waits:
+                    if should_stop():
+                        break
+                    self._changed.wait(_LOOK_S)
+                    continue
+                self._bytes -= self._records.popleft().size_bytes
+                dropped += 1
+            self._records.append(record)
+            self._bytes += record.size_bytes
+        self._came()
+        return dropped
+
+    def take(self) -> FrameRecord | None:
+        """Return the oldest frame; None if there is none."""
+        with self._changed:
+            if not self._records:
+                return None
+            record = self._records.popleft()
+            self._bytes -= record.size_bytes
+            self._changed.notify()
+            return record
+
+    def put_back(self, record: FrameRecord) -> None:
+        """Put a frame back at the front, as it could not be sent."""
+        with self._changed:
+            self._records.appendleft(record)
+            self._bytes += record.size_bytes
+
+    def __len__(self) -> int:
+        """Return the number of frames that wait."""
+        return len(self._records)
+
+
 class Connection(Protocol):
     """The interface of `adawise_cameras.child.Child`."""
 
     def next(self, timeout_s: float) -> Told:
-        """Return the next report; raise `wire.Silence`."""
+        """Return the next report; raise `Silence`."""
 
     def kill(self) -> None:
         """Make `next` return soon; any thread may call it."""
@@ -59,14 +156,6 @@ def no_process(error: OSError) -> str:
     return (
         f"no process could be started for it: {error.strerror}. If it stays, raise the limits of processes and files."
     )
-
-
-@dataclass(slots=True)
-class _Drops:
-    """The frames that were dropped and are not in the log yet."""
-
-    count: int = 0
-    told_s: float = -_DROPS_TOLD_S
 
 
 class Watch:
@@ -101,7 +190,7 @@ class Watch:
         self._backoff = Backoff(lambda: random.uniform(_LEAST_SPREAD, 1.0))
         self._last_us: int = former._last_us if former is not None else 0
         self._said, self._said_s = "", 0.0
-        self._drops = _Drops()
+        self._dropped, self._dropped_told_s = 0, -_DROPS_TOLD_S  # frames that are not in the log yet
         self._is_frozen = False
         self._is_clock_off, self._clock_told_s = False, -_SAID_AGAIN_S
         self._thread = threading.Thread(target=self._run, name=f"camera {camera.stream_id}", daemon=True)
@@ -172,7 +261,7 @@ class Watch:
             if self._stopping.is_set():
                 return Ended("", End.FAILED)
             return self._taken(connection)
-        except wire.Silence:
+        except Silence:
             return Ended(f"no frame for {camera.timeout_s:g} s (timeout_s). Is the camera on?", End.FAILED)
         finally:
             with self._lock:
@@ -274,8 +363,8 @@ class Watch:
 
     def _tell_dropped(self, count: int, reason: str) -> None:
         """Log dropped frames, once a minute at most."""
-        drops, now_s = self._drops, self._clock()
-        drops.count += count
-        if now_s - drops.told_s >= _DROPS_TOLD_S:
-            _log.warning("camera_frames_dropped", camera=self.camera.stream_id, frames=drops.count, reason=reason)
-            drops.count, drops.told_s = 0, now_s
+        now_s = self._clock()
+        self._dropped += count
+        if now_s - self._dropped_told_s >= _DROPS_TOLD_S:
+            _log.warning("camera_frames_dropped", camera=self.camera.stream_id, frames=self._dropped, reason=reason)
+            self._dropped, self._dropped_told_s = 0, now_s

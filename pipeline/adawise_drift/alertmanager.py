@@ -7,17 +7,9 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from http.client import HTTPException
 from typing import Any
+from urllib import request as http
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
-from urllib.request import (
-    HTTPDefaultErrorHandler,
-    HTTPErrorProcessor,
-    HTTPHandler,
-    HTTPSHandler,
-    OpenerDirector,
-    ProxyHandler,
-    Request,
-)
 
 import stamina
 import structlog
@@ -25,11 +17,11 @@ from stamina.instrumentation import RetryDetails, get_on_retry_hooks, set_on_ret
 
 from adawise.errors import AlertsNotSent
 from adawise_drift.changes.times import utc
-from adawise_drift.events.incidents import incidents
-from adawise_drift.events.judge import moved
 from adawise_drift.events.result import DriftEvent
+from adawise_drift.events.severity import moved
+from adawise_drift.events.together import incidents
 from adawise_drift.report import Report
-from adawise_drift.show import cost
+from adawise_drift.words import short_cost
 
 _NAME = "AdawiseDrift"
 _ATTEMPTS, _TIMEOUT_S = 3, 10.0
@@ -54,9 +46,15 @@ def send(url: str, made: list[dict[str, Any]]) -> None:
         return
     address = f"{url.rstrip('/')}/api/v2/alerts"
     body = json.dumps(made).encode()
-    request = Request(address, body, {"content-type": "application/json"}, method="POST")
-    opener = OpenerDirector()  # follows no redirect: it would get the other address, and not post there
-    for handler in (ProxyHandler, HTTPHandler, HTTPSHandler, HTTPErrorProcessor, HTTPDefaultErrorHandler):
+    request = http.Request(address, body, {"content-type": "application/json"}, method="POST")
+    opener = http.OpenerDirector()  # follows no redirect: it would get the other address, and not post there
+    for handler in (
+        http.ProxyHandler,
+        http.HTTPHandler,
+        http.HTTPSHandler,
+        http.HTTPErrorProcessor,
+        http.HTTPDefaultErrorHandler,
+    ):
         opener.add_handler(handler())
     others = get_on_retry_hooks()  # the store's
     set_on_retry_hooks([_log_retry])
@@ -111,7 +109,7 @@ def _alert(those: tuple[DriftEvent, ...], report: Report, ends: datetime) -> dic
     lead = those[0]
     measures = "; ".join(moved(event) for event in those)
     causes = dict.fromkeys(cause.sentence for event in those for cause in event.causes if cause.kind != "incident")
-    lost = f" Accuracy {cost(lead.cost)}." if lead.cost is not None else ""
+    lost = f" Accuracy {short_cost(lead.cost)}." if lead.cost is not None else ""
     return {
         "labels": {
             "alertname": _NAME,

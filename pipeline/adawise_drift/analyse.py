@@ -1,4 +1,4 @@
-"""The analysis: a request -> a report. The command `drift` and `adawise.analyse` are thin forms of it."""
+"""The analysis: a request -> a report, and what is written and sent of it. `drift` and `adawise.analyse` call it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from adawise.console import Lines, Progress
-from adawise.labels.benefit.estimate import OtherRun, judge
+from adawise.labels.benefit.estimate import OtherRun, estimate_benefit
 from adawise.labels.join import label
 from adawise.output.read.duckdb_rows import translated
 from adawise.output.read.rows import read_predictions
@@ -20,7 +20,7 @@ from adawise.store.store import open_store
 from adawise_drift import notes
 from adawise_drift.baseline import History, write_baseline
 from adawise_drift.cameras import analyse_cameras
-from adawise_drift.collect import ALL, Collected
+from adawise_drift.collect import ALL, Collected, Tables
 from adawise_drift.events.accuracy import over_time
 from adawise_drift.events.known import KnownSpan, read_known
 from adawise_drift.events.result import Example, GalleryFrame
@@ -28,7 +28,6 @@ from adawise_drift.events.together import groups
 from adawise_drift.queries import written_out
 from adawise_drift.report import Report
 from adawise_drift.request import DriftRequest
-from adawise_drift.tables import Tables
 
 if TYPE_CHECKING:  # with torch, and the recording's and the decoder's libraries, which most reports do without
     from adawise.card.card import Card
@@ -45,7 +44,7 @@ _GALLERY_DAYS = 7  # the last that are recorded: rows are many
 
 
 def _unshown(title: str, total: int | None, unit: str) -> AbstractContextManager[Progress]:
-    """Return the progress of a step, shown to no one."""
+    """Return the progress of a step that is not shown."""
     return nullcontext(Lines(title, total, unit, write=lambda _: None))
 
 
@@ -69,8 +68,7 @@ def analyse(request: DriftRequest, steps: Steps = _unshown) -> Report:
         closing(Tables(request.roots, request.streams, history.read_from, request.until, normal.levels)) as tables,
     ):
         tables.expect_streams()
-        report = _report(request, normal, known, history, tables, steps)
-    return replace(report, beyond={str(limit): dict(limit.exceeded(report)) for limit in request.limits})
+        return _report(request, normal, known, history, tables, steps)
 
 
 def _report(
@@ -99,7 +97,7 @@ def _report(
     query, gallery = examples.gallery()
     served = _served(request.roots, found)
     with steps("judged", None, "") as bar:
-        helped = judge(tables.connection, labels, _replays(request), normal.card)
+        helped = estimate_benefit(tables.connection, labels, _replays(request), normal.card)
         bar.advance()
     widths = (found.bin_us, found.fine_us, found.wide_us, found.mix_us)
     queries = written_out(*widths, history.judged_us, is_labelled=labels.labelled > 0)
@@ -134,21 +132,33 @@ def _report(
         ),
         versions={"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
         baseline=history.updated(),
+        beyond={str(limit): limit.exceeded(cameras, events, helped) for limit in request.limits},
     )
 
 
-def save_baseline(request: DriftRequest, report: Report) -> None:
-    """Bring the request's baseline up to date, if it names one. Raises SettingsError if it cannot be written.
+def finish(request: DriftRequest, report: Report, alertmanager: str | None = None) -> None:
+    """Send the alerts of a report, if an Alertmanager is named, and then bring the request's baseline up to date.
 
-    To be called once the report was published: what the baseline knows is not reported again.
+    To be called once the report was printed: what the baseline knows is not reported again, and events whose alerts
+    were not sent must stay unknown to the next run.
+
+    Raises:
+        AlertsNotSent: Alertmanager did not take the alerts; the baseline is not saved.
+        SettingsError: the baseline cannot be written.
     """
+    if alertmanager is not None:
+        from adawise_drift.alertmanager import alerts, send
+
+        assert request.since is not None  # `problems` requires --since with --alertmanager
+        now = datetime.now(UTC)
+        send(alertmanager, alerts(report, min(request.until or now, now) - request.since, now))
     if request.baseline is not None and report.baseline is not None:
         write_baseline(request.baseline, report.baseline)
 
 
 @dataclass(frozen=True, slots=True)
 class _Normal:
-    """What is normal by the card: the mean of the objective by alpha, and where it is from; empty if nobody knows."""
+    """The card, its objective, the mean of that by alpha, and where it is from; empty where it is not known."""
 
     card: Card | None = None
     objective: str = ""

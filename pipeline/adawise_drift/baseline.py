@@ -1,4 +1,4 @@
-"""What cameras are like, learned once: a file of hours that a nightly report goes by, in place of weeks of traces.
+"""Baselines: a file of hours, learned once, by which a nightly report knows cameras without weeks of traces.
 
 A row a camera and hour, with what `Binned` and `Mixed` have of it. It is brought up to date by each report that reads
 it, keeps so many days, and two of them can be put together: the same hour is the same row.
@@ -20,16 +20,14 @@ import pyarrow.compute
 import pyarrow.parquet as pq
 
 from adawise.errors import SettingsError
-from adawise.labels.arrays import concatenated, equal_runs
+from adawise.labels.arrays import concatenated, empty, equal_runs
 from adawise.output.read.several import ids_of
 from adawise.store.files import open_regular
 from adawise_drift.changes.times import HOUR_US, utc
-from adawise_drift.collect import NO_SERIES, Collected, DriftPath, collect, no_batch, unseen
-from adawise_drift.events.measures import Binned
-from adawise_drift.events.mix import NO_MIX, Mixed, joined
-from adawise_drift.events.result import Model
+from adawise_drift.collect import Collected, DriftPath, Tables, collect, no_batch, unseen
+from adawise_drift.events.measures import NO_MIX, Binned, Mixed, joined
+from adawise_drift.events.result import Model, Series
 from adawise_drift.request import DriftRequest
-from adawise_drift.tables import Tables
 
 DAYS = 28
 _FORMAT = 1
@@ -183,7 +181,7 @@ def after(baseline: Baseline, found: Collected, since_us: int) -> Collected:
         first_us = min(first_us, int(old.time_us[0]))
     paths = {n: DriftPath(of.time_us, of.last_us, of.batches, of.alpha, of.objective) for n, of in binned.items()}
     facts = {name: found.facts[name] if name in found.facts else unseen(path) for name, path in paths.items()}
-    series = {name: found.series.get(name, NO_SERIES) for name in paths}
+    series = {name: found.series.get(name, empty(Series)) for name in paths}
     return replace(
         found, since_us=first_us, judged_us=since_us, facts=facts, series=series, paths=paths, binned=binned,
         mixed=mixed, models=models,
@@ -198,7 +196,7 @@ def _succession(old: Sequence[Model], new: Sequence[Model]) -> tuple[Model, ...]
 
 
 class History:
-    """What a request learns from, before the time that is judged: nothing, the root's own past, or a baseline.
+    """The past that a request learns from, before the time that is judged: none, the root's own, or a baseline.
 
     `read_from`: begin of what is read; None for all there is. `judged_us`: begin of what is judged; 0 for all there is.
     `notes`: that a baseline of other cameras is not brought up to date.
@@ -251,7 +249,7 @@ class History:
             )
 
     def collect(self, tables: Tables, done: Callable[[], object], *, is_labelled: bool) -> Collected:
-        """Return what the tables say, with what is known from before it; see `adawise_drift.collect`.
+        """Return what the tables hold, with what is known from before; see `adawise_drift.collect`.
 
         Raises SettingsError if that is nothing at all.
         """
@@ -265,12 +263,14 @@ class History:
             end_us=tables.end_us(),
         )
         self._raw = found
-        if self._file is None:
-            return _something(found)
-        known = self._known.hours
-        if self._streams is not None:
-            known = known.filter(pa.compute.is_in(known["stream_id"], pa.array(list(self._streams))))
-        return replace(_something(after(Baseline(known), found, self._from_us)), judged_us=self.judged_us)
+        if self._file is not None:
+            known = self._known.hours
+            if self._streams is not None:
+                known = known.filter(pa.compute.is_in(known["stream_id"], pa.array(list(self._streams))))
+            found = replace(after(Baseline(known), found, self._from_us), judged_us=self.judged_us)
+        if not found.paths:
+            raise no_batch()
+        return found
 
     def updated(self) -> Baseline | None:
         """Return the baseline brought up to date by what was collected; None where no file is to be written."""
@@ -293,11 +293,5 @@ def _of_these(baseline: Baseline, file: Path, roots: Sequence[str]) -> Baseline:
 
 
 def _has(streams: frozenset[str] | None, others: frozenset[str] | None) -> bool:
-    """Return whether the first cameras have all of the others among them; None stands for every camera."""
+    """Return whether the first cameras have all of the others among them; None is every camera."""
     return streams is None or (others is not None and others <= streams)
-
-
-def _something(found: Collected) -> Collected:
-    if not found.paths:
-        raise no_batch()
-    return found

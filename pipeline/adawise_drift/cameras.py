@@ -1,4 +1,4 @@
-"""What was collected -> each camera, and the events of all of them."""
+"""The arrays of all cameras -> each camera, and the events of all of them."""
 
 from __future__ import annotations
 
@@ -10,19 +10,17 @@ from functools import partial
 import numpy as np
 
 from adawise.labels.arrays import selected
-from adawise_drift.changes.clocks import UTC_CLOCKS, Clocks, local_us
 from adawise_drift.changes.find import ALPHA, Change, Sensitivity, find_changes
-from adawise_drift.changes.times import DAY_US
+from adawise_drift.changes.times import DAY_US, UTC_CLOCKS, Clocks, local_us
 from adawise_drift.collect import Collected, DriftPath
 from adawise_drift.events.accuracy import over_time
 from adawise_drift.events.calendar import calendar
 from adawise_drift.events.find import CameraHistory, events
-from adawise_drift.events.incidents import incidents, numbered, shared, swapped
-from adawise_drift.events.judge import Surroundings, judged
 from adawise_drift.events.known import KnownSpan, with_known
-from adawise_drift.events.measures import MEASURES
-from adawise_drift.events.mix import NO_MIX
+from adawise_drift.events.measures import MEASURES, NO_MIX
 from adawise_drift.events.result import NO_STAYS, SEVERITIES, Camera, CameraChange, DriftEvent, Example, Stretch
+from adawise_drift.events.severity import Surroundings, explained
+from adawise_drift.events.together import incidents, numbered, shared, swapped
 
 Examples = Callable[[str, int, int, int, int], tuple[Example, ...]]
 """(stream_id, before, after, since, until) -> frames nearest before a time and after another, within the last two."""
@@ -30,7 +28,7 @@ Examples = Callable[[str, int, int, int, int], tuple[Example, ...]]
 _CLASSES = 8  # of a mix
 _LEAST_SILENCE_US = 60_000_000
 _SILENCE = 8.0  # times as long as the gaps that nineteen of twenty stay below
-_LATE_US = 7 * DAY_US  # before the time that is judged: so late an event is told, if it was not known then
+_LATE_US = 7 * DAY_US  # before the time that is judged: so late an event is reported, if it was not known then
 _NIGHTLY, _NIGHTS = 1.5, 4  # times as long as the longest of most days, once so many were seen
 
 
@@ -49,7 +47,7 @@ def analyse_cameras(
     Of the events the worst incident comes first, its events together.
 
     Args:
-        found: what the tables said.
+        found: the arrays of the tables.
         roots: for the commands to go on with.
         smallest: the smallest change of alpha that is looked for, in (0, 1].
         examples: asked for frames, which may be scarce, of each incident that is more than noted, in their order.
@@ -104,19 +102,19 @@ def _history(stream_id: str, found: Collected, sensitivity: Sensitivity, zone: t
 def _happened(
     of: CameraHistory, known_at: Callable[[int], CameraHistory], found: Collected, roots: Sequence[str], *, first: int
 ) -> list[DriftEvent]:
-    """Return the events of the time that is judged, and those before it that could not be told from chance until then.
+    """Return the events of the time that is judged, and those before it that may have been chance until then.
 
     A mix of classes or an accuracy may take nights to be sure of. It is reported once two nights agree on it, for noise
     that is looked at each night comes and goes.
     """
     stays = found.stays.get(of.stream_id, NO_STAYS)
     known = Surroundings(of.binned, found.until_us, found.starts.get(of.stream_id, ()), stays)
-    told = judged(numbered(events(of), first), known, roots)
+    told = explained(numbered(events(of), first), known, roots)
     now = [event for event in told if _is_of(event, found.judged_us)]
     late = [event for event in told if event not in now and _is_slow(event, found.judged_us - _LATE_US)]
     if late:
         night_us = found.judged_us - DAY_US
-        was, before = (_known(known_at, at, of) for at in (found.judged_us, night_us))
+        was, before = (events(known_at(at)) if of.binned.time_us[0] < at else [] for at in (found.judged_us, night_us))
         unsaid = [event for event in was if not _is_of(event, night_us)]
         late = [event for event in late if _is_among(event, unsaid) and not _is_among(event, before)]
     return [*now, *late]
@@ -128,18 +126,12 @@ def _is_slow(event: DriftEvent, since_us: int) -> bool:
     return is_of_counts and event.since_us >= since_us
 
 
-def _known(known_at: Callable[[int], CameraHistory], at_us: int, of: CameraHistory) -> list[DriftEvent]:
-    """Return the events that could be told from chance at a time."""
-    return events(known_at(at_us)) if of.binned.time_us[0] < at_us else []
-
-
 def _is_among(event: DriftEvent, known: Sequence[DriftEvent]) -> bool:
-    return any(_is_same(event, each) for each in known)
-
-
-def _is_same(event: DriftEvent, known: DriftEvent) -> bool:
-    near = known.earliest_us - DAY_US <= event.since_us <= max(known.latest_us, known.until_us) + DAY_US
-    return near and event.measure == known.measure
+    return any(
+        event.measure == each.measure
+        and each.earliest_us - DAY_US <= event.since_us <= max(each.latest_us, each.until_us) + DAY_US
+        for each in known
+    )
 
 
 def _is_of(event: DriftEvent, since_us: int) -> bool:
@@ -184,7 +176,7 @@ def _camera(of: CameraHistory, found: Collected) -> Camera:
 
 
 def _plain(change: Change) -> CameraChange:
-    """Return a change with its times: a ramp from begin to end, a step as long as nobody can say when it was."""
+    """Return a change with its times: a ramp from begin to end, a step as long as its moment is not known."""
     since_us, until_us = (change.time_us, change.end_us) if change.kind == "ramp" else change.interval_us
     return CameraChange(
         time_us=change.time_us,

@@ -1,35 +1,201 @@
-"""From two tables to arrays by camera: what the database does, so that what follows holds bins and not rows."""
+"""A root -> a database with its tables -> arrays by camera, so that what follows holds bins and not rows."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from difflib import get_close_matches
+from functools import reduce
+from types import MappingProxyType
 from typing import Any
 
+import duckdb
 import numpy as np
-from duckdb import DuckDBPyConnection
+from duckdb import CaseExpression, ColumnExpression, ConstantExpression, DuckDBPyConnection, DuckDBPyRelation
 
 from adawise.errors import SettingsError
-from adawise.labels.arrays import Floats, Integers, equal_runs
+from adawise.labels.arrays import Floats, Integers, empty, equal_runs, of_columns
+from adawise.output.read.rows import read_predictions, read_traces
+from adawise.output.read.several import check_apart
+from adawise.records import RowId
 from adawise_drift import queries
-from adawise_drift.changes.times import bin_width_us
-from adawise_drift.events.measures import Binned
-from adawise_drift.events.mix import Mixed
-from adawise_drift.events.result import Model, Series, Stays
+from adawise_drift.changes.times import DAY_US, bin_width_us
+from adawise_drift.events.measures import Binned, Mixed
+from adawise_drift.events.result import PIXELS, Example, GalleryFrame, Model, Series, Stays
 
 ALL = ""  # the name under which a query's rows of all cameras go; no camera is called so
 
-_EMPTY: dict[str, Any] = {
-    column.name: np.empty(0, np.int64 if column.type == "Integers" else np.float64) for column in fields(Series)
-}
-NO_SERIES = Series(**_EMPTY)
+_NAMED = 5  # cameras that are near one that is not known
 _Columns = Mapping[str, Any]  # name -> array, of one query
 _BINS = 720  # of a series: a month by the hour, and about as many points as a plot has pixels
 _FEWEST = 60  # unless a camera has so few batches that most bins would be empty
 _FINE = 20_000  # of a path
 _WIDE = 3_000  # of what is watched: a month by the quarter of an hour
 _OTHERS = "other classes"
-_PIXELS = ("luminance", "contrast", "gradient", "laplacian", "colourfulness")
+
+
+class Tables:
+    """The connection with `traces`, `predictions` and `levels`, and the questions about single changes.
+
+    Args:
+        roots: what `sink.root` named, of one or several, whose rows are taken together.
+        streams, since, until: as of `read_traces`; without `until` up to now, for only clocks that are wrong are later.
+        levels: the card's mean objective by alpha; empty without a card.
+
+    `notes`: what the reader has to know of several roots.
+
+    Raises SettingsError as `read_traces` does, and if two roots have the same rows.
+    """
+
+    def __init__(
+        self,
+        roots: Sequence[str],
+        streams: Sequence[str] | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        levels: Mapping[float, float] = MappingProxyType({}),
+    ) -> None:
+        self._roots, self._streams = roots, streams
+        self.connection = duckdb.connect()
+        self.connection.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
+        clashing = sorted(check_apart(roots))
+        now = "true" if until is not None else f"time <= make_timestamptz({_now_us()})"
+        self.notes = tuple(_clash(topic, roots) for topic in clashing)
+        for name, read in (("traces", read_traces), ("predictions", read_predictions)):
+            parts = [read(each, streams, since, until).relation(self.connection) for each in roots]
+            numbered = [_numbered(part, number, clashing) for number, part in enumerate(parts, start=1)]
+            rows = reduce(DuckDBPyRelation.union, numbered)
+            rows.filter(f"time IS NOT NULL AND {now}").create_view(name)
+            rows.filter("time IS NULL").create_view(f"untimed_{name}")
+            rows.filter(f"NOT ({now})").create_view(f"ahead_{name}")
+        self._others = [] if streams is None else [read_traces(each, None, since, until) for each in roots]
+        self._now = now
+        self.connection.execute("CREATE TABLE levels (alpha DOUBLE, reference DOUBLE)")
+        if levels:
+            self.connection.executemany("INSERT INTO levels VALUES (?, ?)", [list(item) for item in levels.items()])
+
+    def expect_streams(self) -> None:
+        """Raise SettingsError if a camera that is wanted has no batch at any time, with the nearest that have."""
+        if self._streams is None:
+            return
+        seen = _streams(self.connection)
+        missing = [name for name in self._streams if name not in seen]
+        if not missing:
+            return
+        with closing(Tables(self._roots)) as whole:
+            names = sorted(_streams(whole.connection))
+        unknown = [name for name in missing if name not in names]
+        if unknown:
+            nearest = get_close_matches(unknown[0], names, _NAMED, 0.4) or names[:_NAMED]
+            raise SettingsError(
+                f"no camera {unknown[0]!r} under {' and '.join(self._roots)}; of {len(names)} cameras the nearest are "
+                f"{', '.join(map(repr, nearest))}"
+            )
+
+    def untimed(self) -> int:
+        """Count the batches that are left out because nothing says when they were."""
+        ((count,),) = self.connection.execute("SELECT count(*) FROM untimed_traces").fetchall()
+        return int(count)
+
+    def ahead(self) -> dict[str, int]:
+        """Count the batches that are left out because they are of a time to come, by camera."""
+        sql = "SELECT stream_id, count(*) FROM ahead_traces GROUP BY stream_id ORDER BY stream_id"
+        return {str(name): int(count) for name, count in self.connection.execute(sql).fetchall()}
+
+    def end_us(self) -> int | None:
+        """Return when the last batch of any camera was, also of those that are not looked at.
+
+        None where all cameras are looked at, or there is no batch.
+        """
+        ends = [
+            end
+            for read in self._others
+            for (end,) in read.relation(self.connection).filter(self._now).aggregate("epoch_us(max(time))").fetchall()
+            if end is not None
+        ]
+        return max(map(int, ends), default=None)
+
+    def nearest(
+        self, stream_id: str, before_us: int, after_us: int, since_us: int, until_us: int, *, count: int
+    ) -> list[tuple[RowId, Example]]:
+        """Return the last `count` rows before a time and the first after another, within the last two.
+
+        Their pictures are not there yet.
+        """
+        given = {"stream": stream_id, "from": before_us, "to": after_us, "since": since_us, "until": until_us}
+        rows = self.connection.execute(queries.NEAREST, given | {"count": count}).fetchall()
+        found = []
+        for side, time_us, *place, label, confidence, alpha in sorted(rows, key=lambda row: row[1]):
+            row = RowId(*place)
+            found.append((row, Example(side, time_us, str(row), label, confidence, alpha, "")))
+        return found
+
+    def gallery(
+        self, bounds: Callable[[str, int], tuple[int, int]], *, days: int, count: int
+    ) -> tuple[str, list[tuple[RowId, GalleryFrame]]]:
+        """Return rows of the last days of a recording, up to `count` of a kind, and the query that chose them.
+
+        Of each camera the one that is least confident and that on which the endpoints disagree with most confidence, of
+        each class the most confident. Their pictures are not there yet.
+
+        Args:
+            bounds: (topic, partition) -> [first, next) of the offsets that the recording has.
+        """
+        self.connection.execute(
+            "CREATE OR REPLACE TEMP TABLE recorded (topic VARCHAR, partition INTEGER, first BIGINT, until BIGINT)"
+        )
+        for topic, partition in self.connection.execute("SELECT DISTINCT topic, partition FROM traces").fetchall():
+            known = [topic, partition, *bounds(topic, partition)]
+            self.connection.execute("INSERT INTO recorded VALUES (?, ?, ?, ?)", known)
+        ((first_us, last_us),) = self.connection.execute(queries.RECORDED).fetchall()
+        if first_us is None:
+            return "", []
+        sql = queries.gallery(max(first_us, last_us - days * DAY_US), last_us, count)
+        found = []
+        rows = self.connection.execute(sql).fetchall()
+        for kind, stream_id, time_us, *place, label, zero_shot, fine_tuned, confidence in rows:
+            row = RowId(*place)
+            found.append(
+                (row, GalleryFrame(kind, stream_id, time_us, str(row), label, zero_shot, fine_tuned, confidence, ""))
+            )
+        return sql, found
+
+    def close(self) -> None:
+        """Free the connection."""
+        self.connection.close()
+
+
+def _streams(connection: duckdb.DuckDBPyConnection) -> set[str]:
+    return {name for (name,) in connection.execute("SELECT DISTINCT stream_id FROM traces").fetchall()}
+
+
+def _now_us() -> int:
+    return round(datetime.now(UTC).timestamp() * 1e6)
+
+
+def _numbered(rows: DuckDBPyRelation, root: int, clashing: Sequence[str]) -> DuckDBPyRelation:
+    """Return these rows with the number of their root behind the name of a topic that another root has, too."""
+    if not clashing:
+        return rows
+    topic = ColumnExpression("topic")
+    for name in clashing:
+        is_this = ColumnExpression("topic") == ConstantExpression(name)
+        topic = CaseExpression(is_this, ConstantExpression(f"{name}.{root}")).otherwise(topic)
+    return rows.select(*(topic.alias(name) if name == "topic" else ColumnExpression(name) for name in rows.columns))
+
+
+def _clash(topic: str, roots: Sequence[str]) -> str:
+    called = ", ".join(f"{topic}.{number} (of {root})" for number, root in enumerate(roots, start=1))
+    return (
+        f"topic {topic} of these outputs is not one and the same, so that row ids mean several images: it is called "
+        f"{called} here. Labels by row_id, replays to compare with and recordings do not fit that; labels by stream_id "
+        "and captured_at do"
+    )
+
+
+# -- from the tables to arrays
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,7 +211,7 @@ class DriftPath:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Collected:
-    """All that the tables said. Mappings are by stream_id; `overall` is the series of all cameras together."""
+    """All that is known from the tables. Mappings are by stream_id; `overall` is the series of all cameras together."""
 
     since_us: int
     judged_us: int  # what was before it is known as usual
@@ -80,7 +246,7 @@ def collect(
     silent_us: int | None = None,
     end_us: int | None = None,
 ) -> Collected:
-    """Return what the tables `traces`, `predictions` and `levels` (alpha, reference) say.
+    """Return the arrays of the tables `traces`, `predictions` and `levels` (alpha, reference).
 
     Args:
         connection: the database with these tables.
@@ -105,16 +271,21 @@ def collect(
     bins = min(_BINS, max(_FEWEST, batches // max(1, cameras) // 2))
     bin_us, fine_us, wide_us = (bin_width_us(last_us - first_us, most) for most in (bins, _FINE, _WIDE))
     wide_us, mix_us = (wide_us, bin_us) if width_us is None else (width_us, width_us)
-    widths = {"bin": bin_us, "fine": fine_us, "wide": wide_us, "mix": mix_us}
-    ask = _Question(connection, widths | {"judged": judged_us}, done)
+    widths = {"bin": bin_us, "fine": fine_us, "wide": wide_us, "mix": mix_us, "judged": judged_us}
     prepare(connection, mix_us)
     connection.execute(queries.judged_rows(is_labelled))
     connection.execute(queries.fine_bins(fine_us))
-    facts = ask.by_stream(queries.CAMERAS)
-    paths = {name: _path(columns) for name, columns in ask.by_stream(queries.PATHS).items()}
-    binned = {name: _binned(columns) for name, columns in ask.by_stream(queries.WIDE).items()}
-    seen = {name: _first(columns) for name, columns in facts.items()}
-    series = _series(ask.by_stream(queries.TRACES), binned, bin_us)
+
+    def ask(sql: str) -> dict[str, _Columns]:
+        columns = _by_stream(connection, sql, widths)
+        done()
+        return columns
+
+    facts = ask(queries.CAMERAS)
+    paths = {name: of_columns(DriftPath, columns) for name, columns in ask(queries.PATHS).items()}
+    binned = {name: of_columns(Binned, columns) for name, columns in ask(queries.WIDE).items()}
+    series = _series(ask(queries.TRACES), binned, bin_us)
+    overall = series.pop(ALL, None)
     return Collected(
         since_us=first_us,
         judged_us=max(first_us, judged_us),
@@ -123,29 +294,30 @@ def collect(
         fine_us=fine_us,
         wide_us=wide_us,
         mix_us=mix_us,
-        facts={name: seen[name] if name in seen else unseen(path) for name, path in paths.items()},
-        series={name: found for name, found in series.items() if name != ALL},
-        overall=series.get(ALL, NO_SERIES),
+        facts={name: _first(facts[name]) if name in facts else unseen(path) for name, path in paths.items()},
+        series=series,
+        overall=empty(Series) if overall is None else overall,
         paths=paths,
-        classes={name: _classes(columns) for name, columns in ask.by_stream(queries.CLASSES).items()},
-        reasons=_counted(ask.by_stream(queries.REASONS), "reason", "rows"),
-        all_rejected={
-            name: int(columns["first_us"][0]) for name, columns in ask.by_stream(queries.ALL_REJECTED).items()
+        classes={
+            name: _tuples(columns, "label", "rows", "early_rows", "late_rows")
+            for name, columns in ask(queries.CLASSES).items()
         },
-        resets=_counted(ask.by_stream(queries.RESETS), "reset", "batches"),
-        models={name: _models(columns) for name, columns in ask.by_stream(queries.MODELS).items()},
+        reasons={name: dict(_tuples(columns, "reason", "rows")) for name, columns in ask(queries.REASONS).items()},
+        all_rejected={name: int(columns["first_us"][0]) for name, columns in ask(queries.ALL_REJECTED).items()},
+        resets={name: dict(_tuples(columns, "reset", "batches")) for name, columns in ask(queries.RESETS).items()},
+        models={
+            name: tuple(Model(*row) for row in _tuples(columns, "model_fingerprint", "first_us", "last_us", "batches"))
+            for name, columns in ask(queries.MODELS).items()
+        },
         rows=sum(int(columns["rows"][0]) for columns in facts.values()),
-        starts={
-            name: [(int(at), str(why)) for at, why in zip(columns["time_us"], columns["reset"], strict=True)]
-            for name, columns in ask.by_stream(queries.STARTS).items()
-        },
+        starts={name: _tuples(columns, "time_us", "reset") for name, columns in ask(queries.STARTS).items()},
         binned={name: binned[name] for name in paths},
         mixed={
             name: _mixed(columns, max(1.0, binned[name].images.sum() / binned[name].batches.sum()))
-            for name, columns in ask.by_stream(queries.MIXES).items()
+            for name, columns in ask(queries.MIXES).items()
             if name in paths
         },
-        stays={name: Stays(**columns) for name, columns in ask.by_stream(queries.STAYS).items()},
+        stays={name: of_columns(Stays, columns) for name, columns in ask(queries.STAYS).items()},
     )
 
 
@@ -156,16 +328,10 @@ def no_batch() -> SettingsError:
 
 def unseen(path: DriftPath) -> dict[str, Any]:
     """Return the facts of a camera that sent nothing in the time that is judged."""
-    names = ("alpha", "alpha_low", "alpha_high", "forward_equivalents", "confidence", "endpoints_agree")
-    numbers = dict.fromkeys(names, float("nan"))
-    counts = {
-        "batches": 0,
-        "images": 0,
-        "rejected": 0,
-        "first_us": int(path.first_us[0]),
-        "last_us": int(path.last_us[-1]),
-    }
-    return {**numbers, **counts, "alpha_last": float(path.alpha[-1])}
+    numbers = ("alpha", "alpha_low", "alpha_high", "forward_equivalents", "confidence", "endpoints_agree")
+    times = {"first_us": int(path.first_us[0]), "last_us": int(path.last_us[-1])}
+    counts = dict.fromkeys(("batches", "images", "rejected"), 0)
+    return {**dict.fromkeys(numbers, float("nan")), **counts, **times, "alpha_last": float(path.alpha[-1])}
 
 
 def prepare(connection: DuckDBPyConnection, mix_us: int) -> None:
@@ -177,34 +343,21 @@ def prepare(connection: DuckDBPyConnection, mix_us: int) -> None:
     connection.execute(queries.measures(mix_us, last))
 
 
-@dataclass(frozen=True, slots=True)
-class _Question:
-    """Asks with the widths of the bins filled in."""
-
-    connection: DuckDBPyConnection
-    given: Mapping[str, int]
-    done: Callable[[], object]
-
-    def columns(self, sql: str) -> dict[str, Any]:
-        """Return the answer by column; what was NULL is nan in floats."""
-        given = {name: value for name, value in self.given.items() if f"${name}" in sql}
-        found = self.connection.execute(sql, given)
-        columns = {name: _plain(column) for name, column in found.fetchnumpy().items()}
-        self.done()
-        return columns
-
-    def by_stream(self, sql: str) -> dict[str, dict[str, Any]]:
-        """Return the answer by camera and column, of a query whose rows are ordered by `stream_id`."""
-        columns = self.columns(sql)
-        names = columns.pop("stream_id")  # NULLs of a masked array come first
-        names = names.filled(ALL) if isinstance(names, np.ma.MaskedArray) else names
-        return {
-            str(names[start]): {name: column[start:end] for name, column in columns.items()}
-            for start, end in equal_runs(names)
-        }
+def _by_stream(connection: DuckDBPyConnection, sql: str, given: Mapping[str, int]) -> dict[str, _Columns]:
+    """Return the answer to a query whose rows are ordered by `stream_id`, by camera and column."""
+    parameters = {name: value for name, value in given.items() if f"${name}" in sql}
+    found = connection.execute(sql, parameters).fetchnumpy()
+    columns = {name: _plain(column) for name, column in found.items()}
+    names = columns.pop("stream_id")  # NULLs of a masked array come first
+    names = names.filled(ALL) if isinstance(names, np.ma.MaskedArray) else names
+    return {
+        str(names[start]): {name: column[start:end] for name, column in columns.items()}
+        for start, end in equal_runs(names)
+    }
 
 
 def _plain(column: Any) -> Any:
+    """Return a column without a mask: a NULL is nan among floats."""
     if not isinstance(column, np.ma.MaskedArray) or column.dtype.kind == "O":
         return column
     if column.dtype.kind in "biu" and not np.any(column.mask):
@@ -212,24 +365,29 @@ def _plain(column: Any) -> Any:
     return np.ma.filled(column.astype(np.float64), np.nan)
 
 
+def _tuples(columns: _Columns, *names: str) -> list[tuple[Any, ...]]:
+    return [*zip(*(columns[name].tolist() for name in names), strict=True)]
+
+
 def _first(columns: _Columns) -> dict[str, Any]:
     return {name: column[0].item() for name, column in columns.items() if name != "rows"}
 
 
 def _series(traces: Mapping[str, _Columns], binned: Mapping[str, Binned], bin_us: int) -> dict[str, Series]:
+    """Return the series, with the pixel measures from narrower bins, as no query of these has them."""
     found = {}
     for name, columns in traces.items():
         at = columns["bin"]
         known = {column: values for column, values in columns.items() if column != "bin"}
-        known |= (
-            _coarser(binned[name], at, bin_us) if name in binned else dict.fromkeys(_PIXELS, np.full(len(at), np.nan))
+        pixels = (
+            _coarser(binned[name], at, bin_us) if name in binned else dict.fromkeys(PIXELS, np.full(len(at), np.nan))
         )
-        found[name] = Series(time_us=at * bin_us, **known)
+        found[name] = Series(time_us=at * bin_us, **known, **pixels)
     return found
 
 
 def _coarser(of: Binned, at: Integers, bin_us: int) -> dict[str, Floats]:
-    """Return the pixel measures, which no query of wider bins has, in the bins `at`."""
+    """Return the means of the pixel measures in the bins `at`."""
     bins = of.time_us // bin_us
     kept = np.isin(bins, at)
     place = np.searchsorted(at, bins[kept])
@@ -241,19 +399,11 @@ def _coarser(of: Binned, at: Integers, bin_us: int) -> dict[str, Floats]:
         found: Floats = np.divide(total, count, out=np.full(len(at), np.nan), where=count > 0)
         return found
 
-    return {name: mean(getattr(of, name)) for name in _PIXELS}
-
-
-def _path(columns: _Columns) -> DriftPath:
-    return DriftPath(*(columns[name] for name in DriftPath.__slots__))
-
-
-def _binned(columns: _Columns) -> Binned:
-    return Binned(*(columns[name] for name in Binned.__slots__))
+    return {name: mean(getattr(of, name)) for name in PIXELS}
 
 
 def _mixed(columns: _Columns, images_per_batch: float) -> Mixed:
-    """Return the mixes of rows that are ordered by bin; the label None stands for all other classes."""
+    """Return the mixes of rows that are ordered by bin; the label None is for all other classes."""
     starts = np.flatnonzero(np.diff(columns["bin"], prepend=columns["bin"][0] - 1))
     place = np.repeat(np.arange(len(starts)), np.diff(np.append(starts, len(columns["bin"]))))
     named = [_OTHERS if label is np.ma.masked or label is None else str(label) for label in columns["label"]]
@@ -262,20 +412,3 @@ def _mixed(columns: _Columns, images_per_batch: float) -> Mixed:
     counts[place, [labels.index(name) for name in named]] = columns["rows"]
     batches = np.maximum(1, np.rint(counts.sum(axis=1) / images_per_batch)).astype(np.int64)
     return Mixed(np.minimum.reduceat(columns["time_us"], starts), batches, tuple(labels), counts)
-
-
-def _classes(columns: _Columns) -> list[tuple[str, int, int, int]]:
-    names = ("label", "rows", "early_rows", "late_rows")
-    return [(str(row[0]), *map(int, row[1:])) for row in zip(*(columns[name] for name in names), strict=True)]  # type: ignore[misc]
-
-
-def _counted(found: Mapping[str, _Columns], name: str, count: str) -> dict[str, dict[str, int]]:
-    return {
-        stream: {str(key): int(value) for key, value in zip(columns[name], columns[count], strict=True)}
-        for stream, columns in found.items()
-    }
-
-
-def _models(columns: _Columns) -> tuple[Model, ...]:
-    names = ("model_fingerprint", "first_us", "last_us", "batches")
-    return tuple(Model(str(f), int(a), int(b), int(n)) for f, a, b, n in zip(*(columns[n] for n in names), strict=True))

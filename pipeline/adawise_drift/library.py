@@ -16,12 +16,11 @@ from typing_extensions import override
 from adawise.errors import SettingsError
 
 try:
-    from adawise.labels.arrays import concatenated
+    from adawise.labels.arrays import concatenated, empty
     from adawise_drift import analyse as analysis
-    from adawise_drift.changes.clocks import parse_clocks
-    from adawise_drift.collect import NO_SERIES
+    from adawise_drift.changes.times import parse_clocks
     from adawise_drift.events.calendar import hours
-    from adawise_drift.events.result import AccuracyPoint, CameraCondition
+    from adawise_drift.events.result import AccuracyPoint, CameraCondition, Series
     from adawise_drift.report import Report
     from adawise_drift.request import DriftRequest
 except ModuleNotFoundError as error:
@@ -71,7 +70,7 @@ class AnalysisTable:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Analysis:
-    """What `adawise drift` finds, as tables.
+    """The results of `adawise drift`, as tables.
 
     `events`: a row each, the worst incident first. `cameras`: a row each, the one that drifted farthest first.
     `series`: a row a camera and bin. `conditions`: a row a camera and condition, the most frequent first and rare ones
@@ -117,7 +116,7 @@ def analyse(
         SettingsError: no worker wrote there, nothing lies in that time, or a camera is not known; with the nearest
             names.
         ChainError: a file of a root is damaged.
-        ValueError: a time that is none, or has no zone; a time zone that nobody knows; `smallest` out of its range; a
+        ValueError: a time that is none, or has no zone; a time zone that is not known; `smallest` out of its range; a
             reference without `since`, or of less than a day.
     """
     zones = {"*": time_zone} if isinstance(time_zone, str) else time_zone
@@ -133,7 +132,7 @@ def analyse(
         clocks=parse_clocks([f"{name}={zone}" for name, zone in zones.items()]),
     )
     report = analysis.analyse(request)
-    analysis.save_baseline(request, report)
+    analysis.finish(request, report)
     return Analysis(
         events=_events(report),
         cameras=_cameras(report),
@@ -185,7 +184,7 @@ def _accuracy(report: Report) -> AnalysisTable:
 def _series(report: Report) -> AnalysisTable:
     cameras = sorted((each for each in report.cameras if len(each.series.time_us)), key=lambda each: each.stream_id)
     streams = np.repeat([each.stream_id for each in cameras], [len(each.series.time_us) for each in cameras])
-    series = concatenated([each.series for each in cameras] or [NO_SERIES])
+    series = concatenated([each.series for each in cameras] or [empty(Series)])
     return _table({"stream_id": streams.tolist(), **{each.name: getattr(series, each.name) for each in fields(series)}})
 
 

@@ -1,4 +1,4 @@
-"""What the reader of a report has to know: batches that were left out, messages without rows, how confidence was made.
+"""The notes of a report: batches that were left out, messages without rows, how confidence was made.
 
 The traces know nothing of an image that was never served, so that a report without the gaps in the footers of segments
 and compacted files would call the rest complete.
@@ -16,12 +16,10 @@ from adawise.output.read.rows import Rows, read_predictions
 from adawise.output.verify.findings import joined
 from adawise.records import Gap, TopicPartition, told
 from adawise.sink.served_settings import ServedSettings
-from adawise_drift.changes.clocks import Clocks
 from adawise_drift.changes.find import ALPHA
-from adawise_drift.changes.times import DAY_US
-from adawise_drift.collect import Collected
+from adawise_drift.changes.times import DAY_US, Clocks
+from adawise_drift.collect import Collected, Tables
 from adawise_drift.events.result import Camera
-from adawise_drift.tables import Tables
 
 if TYPE_CHECKING:  # imports torch
     from adawise.card.card import Card
@@ -63,13 +61,13 @@ def calibration(served: Sequence[ServedSettings], card: Card | None) -> str:
 
 
 def left_out(tables: Tables, found: Collected, cameras: Sequence[Camera], clocks: Clocks) -> Iterator[str]:
-    """Yield what could not be looked at, and what little can be said of."""
+    """Yield notes on what could not be analysed, and on what little is known of."""
     yield from tables.notes
     short = [camera.stream_id for camera in cameras if camera.batches < _LEVELS * ALPHA.settle]
     if short:
         yield (
-            f"{len(short)} of {len(cameras)} cameras have fewer than {_LEVELS * ALPHA.settle} batches: little can be "
-            f"told of their changes, since a level has to hold for {ALPHA.settle} of them to count as one"
+            f"{len(short)} of {len(cameras)} cameras have fewer than {_LEVELS * ALPHA.settle} batches: little is "
+            f"known of their changes, since a level has to hold for {ALPHA.settle} of them to count as one"
         )
     if untimed := tables.untimed():
         yield (

@@ -158,7 +158,7 @@ WITH lives AS (
     SELECT *, sum(is_anew::BIGINT) OVER (PARTITION BY stream_id ORDER BY first_us, last_us) AS state
     FROM fine_bins
     WHERE stream_id IN (SELECT stream_id FROM fine_bins WHERE condition IS NOT NULL)
-), told AS (
+), known AS (
     SELECT *, lag((state, condition)) OVER of_camera AS before, first_us - lag(last_us) OVER of_camera AS pause_us
     FROM lives WHERE condition IS NOT NULL
     WINDOW of_camera AS (PARTITION BY stream_id ORDER BY first_us, last_us)
@@ -166,7 +166,7 @@ WITH lives AS (
     SELECT *, before IS NOT NULL AND returned AS is_back, before IS DISTINCT FROM (state, condition) AS began,
            sum((began OR pause_us > 3_600_000_000)::BIGINT) OVER (PARTITION BY stream_id ORDER BY first_us, last_us)
                AS stay
-    FROM told
+    FROM known
 )
 SELECT stream_id,
        min(first_us) AS since_us,

@@ -45,19 +45,19 @@ class Report:
     groups: tuple[CameraGroup, ...]
     events: tuple[DriftEvent, ...]  # the worst incident first, those of an incident together
     models: tuple[Model, ...]
-    objective: str  # what was minimised, if a card or the user said so; "" if nobody did
+    objective: str  # what was minimised, if a card or the user said so; "" if it is not known
     reference: str  # where `Series.reference` is from; "" if there is none
     recording: str  # where the examples are from; ""
     helped: Helped | None = None
     accuracy: AccuracyOverTime = NOTHING_KNOWN  # of all cameras as one
-    calibration: str = ""  # at which temperature confidence is; "" if nobody noted it
+    calibration: str = ""  # at which temperature confidence is; "" if it was not noted
     gallery: tuple[GalleryFrame, ...] = ()  # by kind
     queries: Mapping[str, str] = field(default_factory=dict)  # what a plot shows -> the SQL that made it
     notes: tuple[str, ...] = ()  # what the reader has to know: limits of what could be looked at
     versions: Mapping[str, str] = field(default_factory=dict)
     format: int = FORMAT
     beyond: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # limit -> the cameras beyond it
-    baseline: Baseline | None = None  # what `save_baseline` writes; None where no file is to be brought up to date
+    baseline: Baseline | None = None  # what `finish` writes; None where no file is to be brought up to date
 
     @property
     def states(self) -> dict[str, str]:

@@ -1,21 +1,24 @@
-"""What a drift analysis is asked, and the limits on numbers of cameras (`--fail-if drift>0.2`) that it goes by."""
+"""The request of a drift analysis, with the limits on numbers of cameras (`--fail-if drift>0.2`), and its checks."""
 
 from __future__ import annotations
 
 import math
 import operator
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
 
-from adawise_drift.changes.clocks import UTC_CLOCKS, Clocks
+from adawise.errors import SettingsError
+from adawise.labels.benefit.helped import Helped
+from adawise.text import separated
+from adawise_drift.changes.times import UTC_CLOCKS, Clocks, parse_clocks
 from adawise_drift.events.result import Camera, DriftEvent
-from adawise_drift.report import Report
 
 if TYPE_CHECKING:  # with the recording's and the decoder's libraries, which most reports do without
     from adawise_drift.example_frames import ExampleFrames
@@ -34,17 +37,15 @@ NUMBERS: Mapping[str, Callable[[Camera], float]] = {
 """Numbers of a camera that a limit may be about, beside the counts of its events (`noted`: of little weight), and
 `accuracy` and `gain`, where labels are known."""
 
+_NEEDS = {"duckdb": "duckdb", "ruptures": "ruptures", "scipy": "scipy"}
 _OF_EVENTS: Mapping[str, Callable[[DriftEvent], bool]] = {
     "events": lambda event: event.severity != "noted",
     "failing": lambda event: event.severity == "failing",
     "noted": lambda event: event.severity == "noted",
 }
-_LABELLED = ("accuracy", "gain")
 _COMPARED = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}
-_KNOWN = (*_OF_EVENTS, *NUMBERS, *_LABELLED)
+_KNOWN = (*_OF_EVENTS, *NUMBERS, "accuracy", "gain")
 _FORM = re.compile(r"\s*([a-z_]+)\s*(>=|<=|>|<)\s*([+-]?[0-9]*\.?[0-9]+)\s*")
-
-EXPECTED = f"NAME>NUMBER or NAME<NUMBER, the name one of {', '.join(_KNOWN)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,22 +60,24 @@ class Limit:
     def __str__(self) -> str:
         return f"{self.number}{self.sign}{self.bound:g}"
 
-    def exceeded(self, report: Report) -> tuple[tuple[str, float], ...]:
+    def exceeded(
+        self, cameras: Sequence[Camera], events: Sequence[DriftEvent], helped: Helped | None
+    ) -> dict[str, float]:
         """Return the cameras beyond the limit, each with its number, the farthest first.
 
         A number that is not known (nan) is beyond no limit; `gain` is served less the better endpoint.
         """
-        found = [(camera.stream_id, self._of(camera, report)) for camera in report.cameras]
+        found = [(camera.stream_id, self._number(camera, events, helped)) for camera in cameras]
         beyond = [(name, value) for name, value in found if _COMPARED[self.sign](value, self.bound)]
-        return tuple(sorted(beyond, key=lambda item: item[1], reverse=self.sign.startswith(">")))
+        return dict(sorted(beyond, key=lambda item: item[1], reverse=self.sign.startswith(">")))
 
-    def _of(self, camera: Camera, report: Report) -> float:
+    def _number(self, camera: Camera, events: Sequence[DriftEvent], helped: Helped | None) -> float:
         if self.number in _OF_EVENTS:
             counts = _OF_EVENTS[self.number]
-            return float(sum(counts(event) for event in report.events if event.stream_id == camera.stream_id))
+            return float(sum(counts(event) for event in events if event.stream_id == camera.stream_id))
         if self.number in NUMBERS:
             return NUMBERS[self.number](camera)
-        arms = report.helped.by_camera.get(camera.stream_id, ()) if report.helped else ()
+        arms = helped.by_camera.get(camera.stream_id, ()) if helped else ()
         if self.number == "accuracy":
             return next((arm.accuracy.value for arm in arms if arm.gain is None), math.nan)
         endpoints = [arm.gain.value for arm in arms if arm.gain and arm.name in {"zero-shot", "fine-tuned"}]
@@ -85,13 +88,13 @@ def parse_limit(text: str) -> Limit:
     """Return the limit that a text says. Raises ValueError if it says none."""
     match = _FORM.fullmatch(text)
     if match is None or (match[1] not in _KNOWN):
-        raise ValueError(f"expected {EXPECTED}, got {text!r}")
+        raise ValueError(f"expected NAME>NUMBER or NAME<NUMBER, the name one of {', '.join(_KNOWN)}, got {text!r}")
     return Limit(match[1], match[2], float(match[3]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DriftRequest:
-    """What to analyse, and what to judge it by.
+    """A request: what to analyse, and by what.
 
     Attributes:
         roots: outputs of workers, whose rows are taken together.
@@ -107,7 +110,7 @@ class DriftRequest:
         objective: what was minimised; `auto` for what the card recommends. Without a card it says nothing.
         labels: file of labels; None for those under the roots and those of the producer.
         label_within: how far a label's time may be from its frame's.
-        classes: what the models tell apart, beside the classes in the rows.
+        classes: the classes of the models, beside those in the rows.
         against: outputs of replays of the same images at other alphas.
         limits: numbers of cameras that must not be exceeded.
         command: the command line that asks the same, for the page.
@@ -142,3 +145,32 @@ class DriftRequest:
             raise ValueError("expected since beside reference or baseline: what was before it is learned from")
         if self.reference is not None and self.reference < timedelta(days=1):
             raise ValueError(f"expected a reference of a day or more, got {self.reference}")
+
+
+def problems(options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield options that lack --since, and invalid addresses, time zones and limits."""
+    for name, what in (("reference", "learned from"), ("baseline", "learned from"), ("alertmanager", "no news")):
+        if options.get(name) is not None and options.get("since") is None:
+            yield name, f"expected --since beside it: what was before that is {what}"
+    if options.get("alertmanager") is not None:
+        from adawise_drift.alertmanager import url_problems
+
+        yield from (("alertmanager", problem) for problem in url_problems(options["alertmanager"]))
+    try:
+        parse_clocks(separated(options.get("time_zone") or None) or ())
+    except ValueError as error:
+        yield "time_zone", str(error)
+    for part in separated(options.get("fail_if")) or ():
+        try:
+            parse_limit(part)
+        except ValueError as error:
+            yield "fail_if", str(error)
+
+
+def expect_packages(*, is_drawn: bool) -> None:
+    """Raise SettingsError if packages of the extra `report` are missing; a page and figures need more of them."""
+    from adawise.page import NEEDS
+
+    missing = [name for module, name in (_NEEDS | (NEEDS if is_drawn else {})).items() if find_spec(module) is None]
+    if missing:
+        raise SettingsError(f"drift needs {', '.join(missing)}; install them with: pip install 'adawise[report]'")

@@ -16,10 +16,9 @@ import pytest
 from PIL import Image
 
 from adawise_cameras.camera import CameraSpec
-from adawise_cameras.child import Child
+from adawise_cameras.child import CameraFrame, Child, ClockOff, Drop, Dropped, End, Ended, Opened, Told
 from adawise_cameras.clock import Clock
 from adawise_cameras.reader import _FrameStream, ended
-from adawise_cameras.wire import CameraFrame, ClockOff, Drop, Dropped, End, Ended, Opened, Told
 from tests.cameras.serving import Asked, http, jpeg, spec
 
 needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="the program ffmpeg is not installed here")
@@ -208,7 +207,7 @@ def test_a_server_that_fails_or_is_not_there_may_be_well_the_next_time() -> None
     assert failed is not None
     assert absent is not None
     assert (failed.end, absent.end) == (End.FAILED, End.FAILED)
-    assert "nobody listens there" in absent.why
+    assert "nothing listens there" in absent.why
 
 
 @needs_ffmpeg

@@ -14,8 +14,7 @@ import pytest
 
 from adawise.produce.address import may_lead, parts_of
 from adawise_cameras.camera import CameraSpec
-from adawise_cameras.child import Child
-from adawise_cameras.wire import CameraFrame, End, Ended, Told
+from adawise_cameras.child import CameraFrame, Child, End, Ended, Told
 from tests.cameras.serving import Asked, http, jpeg, spec
 from tests.deadlines import DEADLINE_S
 

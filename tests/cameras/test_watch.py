@@ -22,14 +22,13 @@ from adawise.watch.row import CameraState
 from adawise.watch.sources import LiveSources, SourceCamera
 from adawise.watch.state import StatePolicy, state
 from adawise.worker import backoff
-from adawise_cameras import child, wire
+from adawise_cameras import child
 from adawise_cameras.app import frames_outbox
-from adawise_cameras.backlog import Backlog, FrameRecord
 from adawise_cameras.camera import CameraSpec
+from adawise_cameras.child import CameraFrame, ClockOff, Drop, Dropped, End, Ended, Opened, Told
 from adawise_cameras.clock import Clock
 from adawise_cameras.service import Service
-from adawise_cameras.watch import Connection, Watch
-from adawise_cameras.wire import CameraFrame, ClockOff, Drop, Dropped, End, Ended, Opened, Told
+from adawise_cameras.watch import Backlog, Connection, FrameRecord, Watch
 from tests.brokers import Broker, MakeTopic
 from tests.cameras.serving import spec
 from tests.deadlines import DEADLINE_S
@@ -138,7 +137,7 @@ def test_frames_are_records_that_say_whose_and_when_and_by_which_clock() -> None
 
 def test_a_connection_that_breaks_stalls_is_refused_or_says_nonsense_is_made_again() -> None:
     refused = Ended("the server wants other credentials (401).", End.REFUSED)
-    script = Script([frame(0), CUT], [wire.Silence()], [refused], [RuntimeError("a fault")], [frame(1)])
+    script = Script([frame(0), CUT], [child.Silence()], [refused], [RuntimeError("a fault")], [frame(1)])
     with watching(script) as watched:
         assert [record.taken_us % 1_000 for record in watched.take(2)] == [0, 1]
         with watched.board.look() as sources:

@@ -84,7 +84,7 @@ def named(indices: _Array, where: _Array | None = None) -> list[Any]:
 
 
 def connected(predictions: pa.Table) -> duckdb.DuckDBPyConnection:
-    """With the table `predictions` as `adawise_drift.tables` has it."""
+    """With the table `predictions` as `adawise_drift.collect` has it."""
     connection = duckdb.connect()
     connection.execute("SET TimeZone = 'UTC'")
     connection.register("made", predictions)

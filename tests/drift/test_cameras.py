@@ -15,9 +15,8 @@ from adawise_drift import queries
 from adawise_drift.cameras import analyse_cameras, silences
 from adawise_drift.changes.times import bin_width_us
 from adawise_drift.collect import ALL, Collected, collect, prepare
-from adawise_drift.events.incidents import incidents, shared
 from adawise_drift.events.result import Camera, CameraChange, DriftEvent, Example
-from adawise_drift.events.together import at_once, groups
+from adawise_drift.events.together import at_once, groups, incidents, shared
 from tests.drift import yard
 from tests.drift.page.building import a_camera, a_report, an_event
 from tests.drift.yard import BATCHES, EVENING_US, HOUR_US, IMAGES, NEW, NOON_US, OLD, SILENT_US

@@ -10,7 +10,7 @@ import pytest
 from adawise.errors import SettingsError
 from adawise.settings import Settings
 from adawise.settings.cameras import CameraTable, NamedCamera, read_cameras
-from adawise_cameras.app import cameras_of
+from adawise_cameras.app import spec_of
 
 SECRET = "hunter2-secret"
 
@@ -53,7 +53,7 @@ def test_a_camera_has_what_it_says_and_else_what_all_have(tmp_path: Path) -> Non
         ("usb", 2.0, 480),
         ("film", 2.0, 480),
     ]
-    cameras = cameras_of(found, Settings())
+    cameras = [spec_of(each, int(Settings().decode.max_message_bytes)) for each in found]
     assert {camera.hosts for camera in cameras} == {("cdn.example.org", "fe80::2")}
     assert [camera.source for camera in cameras] == [
         f"rtsp://viewer:{SECRET}@10.0.0.5:554/live",

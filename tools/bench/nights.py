@@ -27,8 +27,7 @@ from scipy.stats import chi2
 from adawise.app.machine import usable_cores
 from adawise_drift.baseline import DAYS, Baseline, after, learned
 from adawise_drift.cameras import analyse_cameras
-from adawise_drift.changes.clocks import UTC_CLOCKS, Clocks
-from adawise_drift.changes.times import HOUR_US
+from adawise_drift.changes.times import HOUR_US, UTC_CLOCKS, Clocks
 from adawise_drift.collect import Collected, collect
 from adawise_drift.events.result import DriftEvent
 from tests.drift.worlds import DAY_US, KINDS, CameraWorld, Happening, as_tables, camera

@@ -23,11 +23,11 @@ COMMANDS = {  # name: (module and class, line in the list of commands)
     "demo": ("adawise.cli.demo:DemoCommand", "see it work on simulated cameras"),
     "run": ("adawise.cli.run.options:RunCommand", "classify images from Kafka until stopped"),
     "doctor": ("adawise.cli.doctor.options:DoctorCommand", "say whether a worker can do its work here"),
-    "cameras": ("adawise_cameras.cli.options:CamerasCommand", "read cameras into the topic until stopped"),
+    "cameras": ("adawise_cameras.cli:CamerasCommand", "read cameras into the topic until stopped"),
     "produce": ("adawise.cli.produce.options:ProduceCommand", "send images from a folder, a list or a video"),
     "record": ("adawise.cli.record.options:RecordCommand", "store raw messages of a topic"),
     "replay": ("adawise.cli.replay.options:ReplayCommand", "run the worker on a recording"),
-    "diff": ("adawise_drift.cli.diff.options:DiffCommand", "prove two runs equal, or show where they part"),
+    "diff": ("adawise_drift.cli.diff:DiffCommand", "prove two runs equal, or show where they part"),
     "finetune": ("adawise_lab.cli.finetune:FinetuneCommand", "make the fine-tuned model from labelled images"),
     "card make": ("adawise_lab.cli.card:CardMakeCommand", "calibrate a pair of models on labelled images"),
     "card fit": (
@@ -38,7 +38,7 @@ COMMANDS = {  # name: (module and class, line in the list of commands)
     "card show": ("adawise_lab.cli.card:CardShowCommand", "show a card"),
     "evaluate": ("adawise_lab.cli.evaluate:EvaluateCommand", "compare strategies on labelled images"),
     "drift": (
-        "adawise_drift.cli.drift.options:DriftCommand",
+        "adawise_drift.cli.drift:DriftCommand",
         "say when and how far alpha moved, and whether adapting helped",
     ),
     "labels": ("adawise.cli.labels.options:LabelsCommand", "store labels that come later by Kafka"),

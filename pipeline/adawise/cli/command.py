@@ -69,11 +69,6 @@ def optional(description: str, *names: str, **schema: JsonValue) -> Any:
     return Field(default=None, validation_alias=alias, description=description, json_schema_extra=schema or None)
 
 
-def separated(text: str | None) -> tuple[str, ...] | None:
-    """Return the parts of an option that commas separate; None for None."""
-    return None if text is None else tuple(part.strip() for part in text.split(","))
-
-
 def _each_once(roots: tuple[str, ...]) -> tuple[str, ...]:
     places = [root.rstrip("/") if "://" in root else str(Path(root).resolve()) for root in roots]
     for root, place in zip(roots, places, strict=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -36,3 +36,14 @@ def selected(of: _Columns, kept: Flags | Integers | slice) -> _Columns:
     """Return the same of fewer points, or in another order; what is no array stays as it is."""
     values = {each.name: getattr(of, each.name) for each in fields(of)}
     return replace(of, **{name: each[kept] for name, each in values.items() if isinstance(each, np.ndarray)})
+
+
+def empty(kind: type[_Columns]) -> _Columns:
+    """Return a dataclass without points, whose fields are all annotated as `Integers`, `Floats` or `Flags`."""
+    kinds = {"Integers": np.int64, "Floats": np.float64, "Flags": np.bool_}
+    return kind(**{each.name: np.empty(0, kinds[str(each.type)]) for each in fields(kind)})
+
+
+def of_columns(kind: type[_Columns], columns: Mapping[str, Any]) -> _Columns:
+    """Return a dataclass whose fields are columns of these names; other columns are left out."""
+    return kind(**{each.name: columns[each.name] for each in fields(kind)})

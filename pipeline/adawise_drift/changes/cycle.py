@@ -13,8 +13,7 @@ from itertools import pairwise
 import numpy as np
 
 from adawise.labels.arrays import Floats, Integers
-from adawise_drift.changes.clocks import local_us
-from adawise_drift.changes.times import DAY_US, HOUR_US
+from adawise_drift.changes.times import DAY_US, HOUR_US, local_us
 
 _LEAST_HOURS = 48  # with a value, or there is nothing to repeat
 _FOLDS = 8  # of days, at most

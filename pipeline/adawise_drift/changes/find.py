@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from datetime import UTC, tzinfo
+from itertools import groupby, pairwise
 from typing import Literal
 
 import numpy as np
@@ -18,8 +19,6 @@ import numpy as np
 from adawise.errors import SettingsError
 from adawise.labels.arrays import Floats, Integers
 from adawise_drift.changes.cycle import daily_cycle
-from adawise_drift.changes.noise import block_means, levels, long_run_variance
-from adawise_drift.changes.ramp import Move, moves
 
 try:
     import ruptures
@@ -33,7 +32,7 @@ Kind = Literal["step", "ramp"]
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """What counts as a change of a series.
+    """The bounds by which a move of a series counts as a change.
 
     `smallest`: size that matters, in the unit of the series. `spread`, `memory`: what is thought of a series' noise
     until it has shown its own, standard deviation and batches that a value is kept for: 1 where each batch measures
@@ -198,3 +197,123 @@ def _change(move: Move, times_us: Integers, kept: Integers, variance: float) -> 
             int(times_us[min(move.last - 1, move.start + reach)]),
         ),
     )
+
+
+# -- noise: how much a series moves by itself
+
+_SQUARED_NORMAL_MEDIAN = 0.4549  # median of the square of a standard normal
+_FEWEST_BLOCKS = 12  # of a scale: a median of fewer differences says little
+_SHORTEST_BLOCK, _LONGEST_BLOCK = 16, 512  # values; what is kept for longer is a level, not noise
+
+
+def block_means(x: Floats, width: int) -> Floats:
+    """Return `[ceil(n / width)]` means of `width` consecutive values; the last block may be shorter."""
+    starts = np.arange(0, len(x), width)
+    means: Floats = np.add.reduceat(x, starts) / np.diff(np.append(starts, len(x)))
+    return means
+
+
+def levels(x: Floats, bounds: list[int]) -> Floats:
+    """Return `[segments]`: the mean of each, from bound to bound."""
+    return np.array([x[start:end].mean() for start, end in pairwise(bounds)])
+
+
+def long_run_variance(x: Floats, *, prior: float, prior_weight: float) -> float:
+    """Return the variance of the mean of n values times n, for large n, in the square of the unit of `x`.
+
+    From the median of squared differences of adjacent block means (Wu and Zhao 2007), which a few steps do not move; at
+    the block length where it is largest, because noise with a memory shows all of itself in long blocks alone. A
+    short series has few blocks, so `prior` counts as `prior_weight` blocks.
+    """
+    total = np.concatenate([[0.0], np.cumsum(x)])
+    found = prior
+    block = _SHORTEST_BLOCK
+    while len(x) >= _FEWEST_BLOCKS * block and block <= _LONGEST_BLOCK:
+        stride = max(1, block // 4)
+        starts = np.arange(0, len(x) - 2 * block + 1, stride)
+        differences = (total[starts + 2 * block] - 2.0 * total[starts + block] + total[starts]) / block
+        own = float(np.median(differences**2)) / _SQUARED_NORMAL_MEDIAN * block / 2.0
+        blocks = len(x) / block
+        shrunk = (prior_weight * prior + blocks * own) / (prior_weight + blocks)
+        found = shrunk if block == _SHORTEST_BLOCK else max(found, shrunk)
+        block *= 2
+    return max(found, math.ulp(1.0))
+
+
+# -- ramps: steps in one direction that are one slow move
+
+_POINTS = 400  # of a run, at most, while its ends are looked for
+_CANDIDATES = 40  # ends that are tried
+
+
+@dataclass(frozen=True)
+class Move:
+    """A move between two levels: batches `start` and `end`, equal for a step; `first` and `last` bound the levels."""
+
+    first: int
+    start: int
+    end: int
+    last: int
+    before: float
+    after: float
+
+
+def moves(x: Floats, bounds: list[int], variance: float, *, price: float, least: int) -> list[Move]:
+    """Return the moves between segments with these bounds, steps merged to ramps where that explains more.
+
+    Args:
+        x: `[n]`.
+        bounds: of the segments, 0 and n among them.
+        variance: long-run variance of `x`.
+        price: of a fitted number, in units of `variance`.
+        least: batches below which a ramp is a step.
+    """
+    level = levels(x, bounds)
+    signs = np.sign(np.diff(level))
+    found: list[Move] = []
+    for _, group in groupby(range(1, len(bounds) - 1), key=lambda i: signs[i - 1]):
+        run = list(group)
+        segments = bounds[run[0] - 1 : run[-1] + 2]
+        ramp = _ramp(x, segments, variance, price, least)
+        found += [ramp] if ramp else [_step(x, *bounds[i - 1 : i + 2]) for i in run]
+    return found
+
+
+def _step(x: Floats, first: int, at: int, last: int) -> Move:
+    return Move(first, at, at, last, float(x[first:at].mean()), float(x[at:last].mean()))
+
+
+def _ramp(x: Floats, segments: list[int], variance: float, price: float, least: int) -> Move | None:
+    """Return one ramp in place of all steps between these segments, or None if the steps explain more."""
+    first, last = segments[0], segments[-1]
+    width = max(1, (last - first) // _POINTS)
+    y = block_means(x[first:last], width)
+    steps = sum(float(np.sum((x[a:b] - x[a:b].mean()) ** 2)) for a, b in pairwise(segments))
+    inner = float(np.sum((x[first:last] - np.repeat(y, width)[: last - first]) ** 2))
+    left, start, end, before, after = _best_line(y, max(1, least // width))
+    start, end = first + start * width, first + end * width
+    numbers = 2 * len(segments) - 3  # levels and the bounds between them
+    if inner + left * width + 4 * price * variance >= steps + numbers * price * variance:
+        return None
+    return Move(first, start, min(end, last), last, before, after)
+
+
+def _best_line(y: Floats, least: int) -> tuple[float, int, int, float, float]:
+    """Return squares left, start, end, level before and after of the best line of at least that length."""
+    n = len(y)
+    t = np.arange(n, dtype=np.float64)
+    ends = np.unique(np.linspace(0, n, _CANDIDATES).astype(int))
+    best = (np.inf, 0, n, 0.0, 0.0)
+    for start in ends:
+        later = ends[ends >= start + least]
+        if not len(later):
+            break
+        s = np.clip((t - start) / (later[:, None] - start), 0.0, 1.0)  # [E, n]
+        centred, deviation = s - s.mean(axis=1, keepdims=True), y - y.mean()
+        slope = (centred @ deviation) / np.maximum((centred**2).sum(axis=1), 1e-12)
+        left = (deviation**2).sum() - slope**2 * (centred**2).sum(axis=1)
+        i = int(np.argmin(left))
+        if left[i] < best[0]:
+            before = float(y.mean() - slope[i] * s[i].mean())
+            best = (float(left[i]), int(start), int(later[i]), before, before + float(slope[i]))
+    return best

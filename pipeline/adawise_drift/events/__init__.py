@@ -1,1 +1,1 @@
-"""What happened, over all measures of a camera: one list of events."""
+"""Events: what happened to a camera, over all its measures."""

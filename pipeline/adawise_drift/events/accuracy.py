@@ -61,7 +61,7 @@ class Ratio:
 
     @property
     def quantile(self) -> float:
-        """Of Student's t, for a band of 95 %."""
+        """Quantile of Student's t for a band of 95 %."""
         return float(stdtrit(self.clusters - 1, _TAIL))
 
 

@@ -1,7 +1,7 @@
 """A camera's calendar: which of its conditions was when, and what each of them is like.
 
-A condition is what the search tells apart (`adapt/conditions.py`). Its numbers begin anew with the camera's state; then
-they are written 1.2, 2.2: condition 2 of the first state, and of the second one.
+Conditions are those that the search distinguishes (`adapt/conditions.py`). Their numbers begin anew with the camera's
+state; then they are written 1.2, 2.2: condition 2 of the first state, and of the second one.
 """
 
 from __future__ import annotations
@@ -11,13 +11,12 @@ from datetime import UTC, tzinfo
 import numpy as np
 
 from adawise.labels.arrays import Flags, Floats, Integers
-from adawise_drift.changes.clocks import local_us
-from adawise_drift.changes.times import DAY_US, HOUR_US, bin_width_us
+from adawise_drift.changes.times import DAY_US, HOUR_US, bin_width_us, local_us
 from adawise_drift.events.result import NO_CALENDAR, Calendar, CameraCondition, Stays
 
-_SHOWN = 12  # conditions that a reader tells apart by their colours
+_SHOWN = 12  # conditions that a reader can distinguish by their colours
 _BRIEF = 3  # batches: what was shorter, the search does not remember either
-_RARE, _OFTEN = 0.01, 3  # of the batches; visits that make a rarer one worth showing, and hours of one worth telling
+_RARE, _OFTEN = 0.01, 3  # of the batches; visits that make a rarer one worth showing, and hours of one worth showing
 _DAYS = 2 * DAY_US  # from which on a picture has a column a day
 _DAILY, _STRIP = 9_000, 1_500  # cells of either picture at most
 _LEAST_US = 900_000_000  # of a cell by days

@@ -1,4 +1,4 @@
-"""What somebody knows already: maintenance windows, and events that were seen to. They are told, but are no alarm."""
+"""Known events: maintenance windows, and what is dealt with already. They are reported, but raise no alarm."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 from adawise.errors import SettingsError
 from adawise.store.files import read_bytes
-from adawise_drift.changes.clocks import UTC_CLOCKS, Clocks, time_zone
-from adawise_drift.changes.times import utc
+from adawise_drift.changes.times import UTC_CLOCKS, Clocks, time_zone, utc
 from adawise_drift.events.measures import MEASURES
 from adawise_drift.events.result import Cause, DriftEvent
 

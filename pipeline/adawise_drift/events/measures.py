@@ -1,8 +1,8 @@
-"""What is watched of a camera, each measure as a series in which changes are looked for, with what counts as one."""
+"""The measures that are watched of a camera: each a series in which changes are looked for, and what counts as one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Literal
@@ -61,10 +61,10 @@ class Watched:
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """Something that is watched.
+    """A measure that is watched.
 
-    `series`: it, of a camera in bins of equal width. `shown`: from the scale on which it is looked at to its unit.
-    `is_of_counts`: it says little of single hours.
+    `series`: its values, of a camera in bins of equal width. `shown`: from the scale on which changes are looked for to
+    its unit. `is_of_counts`: single hours say little of it.
     """
 
     name: str
@@ -193,3 +193,28 @@ MEASURES: Mapping[str, Measure] = MappingProxyType(
         )
     }
 )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Mixed:
+    """Numbers of images that were served each class, `[bins, labels]`; the last label may be all the others."""
+
+    time_us: Integers
+    batches: Integers
+    labels: Sequence[str]
+    counts: Integers
+
+
+NO_MIX = Mixed(np.empty(0, np.int64), np.empty(0, np.int64), (), np.empty((0, 0), np.int64))
+
+
+def joined(one: Mixed, other: Mixed) -> Mixed:
+    """Return one after the other; a class that one of them does not name was not served there."""
+    labels = sorted({*one.labels, *other.labels})
+    counts = []
+    for each in (one, other):
+        wide = np.zeros((len(each.time_us), len(labels)), np.int64)
+        wide[:, [labels.index(name) for name in each.labels]] = each.counts
+        counts.append(wide)
+    times, batches = (np.concatenate([getattr(one, n), getattr(other, n)]) for n in ("time_us", "batches"))
+    return Mixed(times, batches, tuple(labels), np.concatenate(counts))

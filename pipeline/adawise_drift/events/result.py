@@ -6,14 +6,17 @@ was minimised. A number that cannot be known is nan, which JSON shows as null.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-from adawise.labels.arrays import Flags, Floats, Integers
+from adawise.labels.arrays import Flags, Floats, Integers, empty
 from adawise.labels.benefit.helped import Interval
+
+PIXELS = ("luminance", "contrast", "gradient", "laplacian", "colourfulness")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,21 +51,14 @@ class Series:
     colourfulness: Floats
 
 
+CauseKind = Literal["silence", "model", "reset", "others", "condition", "incident", "swap", "likely", "known"]
+
+
 @dataclass(frozen=True, slots=True)
 class Cause:
     """Something else that changed at the same time. `kind` is a stable word, `sentence` says it with its numbers."""
 
-    kind: Literal[
-        "silence",
-        "model",
-        "reset",
-        "others",
-        "condition",
-        "incident",
-        "swap",
-        "likely",
-        "known",
-    ]
+    kind: CauseKind
     sentence: str
 
 
@@ -120,10 +116,10 @@ class CameraChange:
 
 @dataclass(frozen=True, slots=True)
 class AccuracyCost:
-    """What something did to accuracy: the change in [-1, 1], negative where it cost some, with its 95 % interval.
+    """A change of accuracy that came with an event: in [-1, 1], negative where it cost some, with its 95 % interval.
 
-    `how`: measured, from labels on both sides; estimated, from confidence. `is_doubted`: labels say that such estimates
-    are wrong on this camera.
+    `how`: measured, from labels on both sides; estimated, from confidence. `is_doubted`: labels show that such
+    estimates are wrong on this camera.
     """
 
     accuracy: float
@@ -174,7 +170,7 @@ NOTHING_KNOWN = AccuracyOverTime()
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Stays:
-    """Which condition a camera was in, by time: arrays `[stays]`. One ends with a switch, or a pause of an hour.
+    """The conditions that a camera was in, by time: arrays `[stays]`. One ends with a switch, or a pause of an hour.
 
     `state`: how often the camera's state had begun anew by then; numbers of conditions are of one state. `began`: it is
     no mere pause that was before. `returned`: the camera had been in this condition before. Two switches within a bin
@@ -193,9 +189,7 @@ class Stays:
     alarms: Integers  # batches with one
 
 
-NO_STAYS = Stays(
-    *(np.empty(0, np.int64),) * 5, *(np.empty(0),) * 2, *(np.empty(0, np.bool_),) * 2, np.empty(0, np.int64)
-)
+NO_STAYS = empty(Stays)
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +219,7 @@ class CameraCondition:
 class Calendar:
     """A camera's conditions, the most frequent first, and its times in cells of `cell_us` from `begin_us` on.
 
-    `count`: how many there are, of which `shown` are told one by one and the rest as one. `runs` `[runs, 4]`: first
+    `count`: how many there are, of which `shown` are listed one by one and the rest as one. `runs` `[runs, 4]`: first
     cell, how many, place among the conditions, and the minute of the day where it begins; by days (`is_daily`) a run
     ends with its day.
     """
@@ -240,7 +234,7 @@ class Calendar:
 
     @property
     def returns(self) -> int:
-        """How often the camera came back into a condition."""
+        """Number of times that the camera came back into a condition."""
         return sum(condition.returns for condition in self.conditions)
 
     @property
@@ -278,10 +272,10 @@ class DriftEvent:
     until_us: int
     earliest_us: int
     latest_us: int
-    before: float
-    after: float
-    unit: str
-    score: float
+    before: float = math.nan
+    after: float = math.nan
+    unit: str = ""
+    score: float = math.nan
     severity: Severity = "changed"
     causes: tuple[Cause, ...] = ()
     cost: AccuracyCost | None = None

@@ -1,6 +1,7 @@
-"""Cameras that move together: a common cause (weather, light, a model) is likelier there than a fault of one.
+"""Events that belong together: of one camera and moment (an incident), of two cameras that changed places, of a group.
 
-What counts are moves in one direction at one time. How many of them chance brings is known from worlds in which each
+Where cameras move together a common cause (weather, light, a model) is likelier than a fault of one. What counts are
+moves in one direction at one time. How many of them chance brings is known from worlds in which each
 camera keeps its own moves, and has them at another time: the fleet's history, with every camera shifted by a draw of
 its own. Of fleets of independent cameras at most 5 % have a group at all (`python -m tools.bench together`).
 """
@@ -8,7 +9,7 @@ its own. Of fleets of independent cameras at most 5 % have a group at all (`pyth
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.sparse import coo_array
@@ -16,12 +17,114 @@ from scipy.sparse.csgraph import connected_components
 from scipy.special import pdtrc
 
 from adawise.labels.arrays import Flags, Floats, Integers
-from adawise_drift.events.result import CameraChange, CameraGroup, DriftEvent
+from adawise_drift.changes.times import HOUR_US
+from adawise_drift.events.result import SEVERITIES, CameraChange, CameraGroup, Cause, DriftEvent
+
+_NEAR_US = 3 * HOUR_US
+"""By which the begins of two events of an incident may miss each other, beyond their intervals."""
+_LEAD = ("model", "rate", "rejects", "accuracy", "brightness", "contrast", "sharpness", "noise", "colour", "mix")
+"""Measures in the order in which an incident reports them: what was done or seen, before what the models make of it."""
+_SAME = 1.0 / 3.0  # of a change: how far one camera's new level may be from the other's old one
+_LASTS = 0.5  # of the longer of two ramps, spikes and the like: how long both must have lasted to be one incident
+_SHARED = 2  # measures that must have been swapped
+_MANY_OTHERS = 0.1  # of the other cameras
+_NAMED = 3
+
+
+def numbered(events: Sequence[DriftEvent], first: int) -> list[DriftEvent]:
+    """Return a camera's events by time, each with the number of its incident, the first of which is given."""
+    found: list[list[DriftEvent]] = []
+    for event in sorted(events, key=lambda each: (each.earliest_us, each.since_us)):
+        same = next((those for those in reversed(found) if _is_one(those[0], event)), None)
+        if same is None:
+            found.append([event])
+        else:
+            same.append(event)
+    return [replace(event, incident=first + number) for number, those in enumerate(found) for event in those]
+
+
+def _is_one(begun: DriftEvent, event: DriftEvent) -> bool:
+    """Return whether both began at one moment, or last for mostly the same time."""
+    if event.earliest_us <= max(begun.latest_us, begun.since_us) + _NEAR_US:
+        return True
+    both = min(event.until_us, begun.until_us) - max(event.since_us, begun.since_us)
+    longer = max(event.until_us - event.since_us, begun.until_us - begun.since_us)
+    return longer > 0 and both >= _LASTS * longer
+
+
+def lead(events: Sequence[DriftEvent]) -> DriftEvent:
+    """Return the event of an incident that is reported first."""
+    places = {name: place for place, name in enumerate(_LEAD)}
+    return min(events, key=lambda e: (SEVERITIES.index(e.severity), places.get(e.measure, len(_LEAD)), -abs(e.score)))
+
+
+def incidents(events: Sequence[DriftEvent]) -> Mapping[int, tuple[DriftEvent, ...]]:
+    """Return the events of each incident by its number, the lead before the others."""
+    found: dict[int, list[DriftEvent]] = {}
+    for event in events:
+        found.setdefault(event.incident, []).append(event)
+    told = {}
+    for number, those in found.items():
+        first = lead(those)
+        rest = sorted((e for e in those if e is not first), key=lambda e: (e.earliest_us, e.since_us, e.measure))
+        told[number] = (first, *rest)
+    return told
+
+
+def swapped(events: Sequence[DriftEvent]) -> list[DriftEvent]:
+    """Return the events; of two cameras that took each other's place, that is the first cause."""
+    steps = sorted((e for e in events if e.shape == "step" and e.unit != ""), key=lambda e: e.earliest_us)
+    shared: dict[tuple[int, int], list[tuple[DriftEvent, DriftEvent]]] = {}
+    for place, one in enumerate(steps):
+        for other in steps[place + 1 :]:
+            if other.earliest_us > max(one.latest_us, one.since_us) + _NEAR_US:
+                break
+            if one.measure == other.measure and one.stream_id != other.stream_id and _is_exchanged(one, other):
+                shared.setdefault((one.incident, other.incident), []).append((one, other))
+    told: dict[int, Cause] = {}
+    for (one_number, other_number), pairs in shared.items():
+        if len(pairs) >= _SHARED:
+            measures = ", ".join(sorted({one.measure for one, _ in pairs}))
+            for number, name in ((one_number, pairs[0][1].stream_id), (other_number, pairs[0][0].stream_id)):
+                told[number] = Cause("swap", f"it is as {name} was, and {name} as this one was ({measures}): a swap")
+    return [
+        replace(event, causes=(told[event.incident], *event.causes)) if event.incident in told else event
+        for event in events
+    ]
+
+
+def _is_exchanged(one: DriftEvent, other: DriftEvent) -> bool:
+    near = _SAME * min(abs(one.size), abs(other.size))
+    return one.size * other.size < 0 and abs(one.after - other.before) <= near and abs(other.after - one.before) <= near
+
+
+def shared(events: Sequence[DriftEvent], cameras: int, near_us: int) -> list[DriftEvent]:
+    """Return the events; where more than a chance few other cameras did the same then, that is a cause."""
+    by_measure: dict[str, dict[str, list[DriftEvent]]] = {}
+    for event in events:
+        by_measure.setdefault(event.measure, {}).setdefault(event.stream_id, []).append(event)
+    told = []
+    for of_cameras in by_measure.values():
+        alike = at_once(of_cameras, near_us)
+        for stream_id, those in of_cameras.items():
+            for event, names in zip(those, alike[stream_id], strict=True):
+                told.append(replace(event, causes=(*_others(names, cameras - 1), *event.causes)))
+    return told
+
+
+def _others(alike: Sequence[str], cameras: int) -> list[Cause]:
+    if not alike or len(alike) < _MANY_OTHERS * cameras:
+        return []
+    named = ", ".join(alike[:_NAMED]) + (f" and {len(alike) - _NAMED} more" if len(alike) > _NAMED else "")
+    return [Cause("others", f"{len(alike)} of {cameras} other cameras moved the same way then: {named}")]
+
+
+# -- groups of cameras that moved together more than by chance
 
 _WORLDS, _FEWEST = 400, 100  # the fewest where so much coincides that each of them takes long
 _PAIRS = 50_000  # of moves that coincide, from which on there are fewer worlds
 _EACH = 0.02  # of the worlds have as much evidence: of many at once, or of two again and again
-_ALIKE = 0.5  # of the cameras of two moments (Jaccard), by which they are of one group
+_SAME_GROUP = 0.5  # of the cameras of two moments (Jaccard), by which they are of one group
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +181,10 @@ class _Moves:
 
 @dataclass(frozen=True, slots=True)
 class _Expected:
-    """By chance: `[moves]` other moves that meet each; of pairs from moves and half widths `[2, cameras]` by way."""
+    """Coincidences by chance: `[moves]` other moves that meet each, and what `of_pairs` needs.
+
+    `counts`, `widths_us`: moves and sums of their half widths, by direction: `[2, cameras]`.
+    """
 
     of_moves: Floats
     counts: Floats
@@ -201,7 +307,7 @@ def _moments(moves: _Moves, pairs: Integers, stands_out: Flags) -> list[set[int]
     for move in np.flatnonzero(stands_out).tolist():
         others = moves.camera[pairs[pairs[:, 0] == move, 1]]
         members = {int(moves.camera[move]), *others.tolist()}
-        same = next((group for group in found if len(group & members) >= _ALIKE * len(group | members)), None)
+        same = next((group for group in found if len(group & members) >= _SAME_GROUP * len(group | members)), None)
         if same is None:
             found.append(members)
         else:

@@ -12,17 +12,15 @@ from adawise.page import theme
 from adawise.page.blocks import Key
 from adawise.page.notation import NOTHING, listed, two
 from adawise.text import as_long_duration, counted
+from adawise_drift import words
 from adawise_drift.events.result import Calendar, Camera, Series
-from adawise_drift.page.advice import largest
-from adawise_drift.page.happened import IncidentShown
-from adawise_drift.page.packed import looks
+from adawise_drift.page.happened import IncidentShown, largest
 from adawise_drift.page.panels import Panel
-from adawise_drift.page.small import Picture, picture
-from adawise_drift.page.words import changed, from_to, known, mean, percent, quarters, signed, when
+from adawise_drift.page.series import Picture, looks, picture
 from adawise_drift.report import Report
-from adawise_drift.show import accuracies, alarms, conditions
 
 _NAMED = 3
+_OVERALL = ("overall", "accuracy", "answers", "rate", "cost", "rejects")  # a mean of objectives would say little
 _CALENDARS = ("calendar", "conditions")
 _LOOKS = {
     "luminance": "brightness",
@@ -31,6 +29,14 @@ _LOOKS = {
     "laplacian": "fine texture",
     "colourfulness": "colour",
 }
+
+
+@dataclass(frozen=True)
+class Sortable:
+    """A cell: its text, and the number that it is sorted by (nan goes last)."""
+
+    text: str
+    value: float
 
 
 @dataclass(frozen=True)
@@ -57,15 +63,16 @@ class CameraShown:
     state: str
     mix_reading: str
     facts: str
+    cells: tuple[Sortable, ...]  # of the table over all cameras
 
     @property
     def name(self) -> str:
-        """As the producer gave it."""
+        """The camera's name, as the producer gave it."""
         return self.camera.stream_id
 
     @property
     def words(self) -> str:
-        """By which a reader finds it: its name, and what happened to it."""
+        """The words by which a reader finds it: its name, and what happened to it."""
         return " ".join([self.name, *(each.words.removeprefix(self.name) for each in self.incidents)])
 
 
@@ -80,7 +87,17 @@ def shown(
     )
 
 
-def drawn(
+def overall(report: Report, panels: Sequence[Panel]) -> tuple[Drawn, ...]:
+    """Return the panels of all cameras together."""
+    readings = {
+        **_series_readings(report.overall),
+        "overall": _overall_alpha(report.overall),
+        "accuracy": words.accuracies(report.accuracy, report.cameras),
+    }
+    return _drawn("all", report.overall, [panel for panel in panels if panel.name in _OVERALL], readings)
+
+
+def _drawn(
     anchor: str,
     series: Series,
     panels: Sequence[Panel],
@@ -95,7 +112,7 @@ def drawn(
     )
 
 
-def series_readings(series: Series) -> dict[str, str]:
+def _series_readings(series: Series) -> dict[str, str]:
     """Return the sentence of each panel, as far as the series alone says it."""
     return {
         "objective": _objective(series),
@@ -118,10 +135,10 @@ def _camera(
     anchor = f"camera-{number}"
     own = [panel for panel in panels if panel.name != "overall"]
     readings = {
-        **series_readings(camera.series),
+        **_series_readings(camera.series),
         "alpha": _alpha(camera, report),
         "calendar" if camera.calendar.is_daily else "conditions": _conditions(camera.calendar),
-        "accuracy": accuracies(camera.accuracy),
+        "accuracy": words.accuracies(camera.accuracy),
         "rejects": _rejects(camera.series, camera.reasons),
     }
     return CameraShown(
@@ -130,17 +147,18 @@ def _camera(
         camera=camera,
         small=picture(camera, report),
         reading=_alpha(camera, report),
-        panels=drawn(anchor, camera.series, own, readings, _legend(camera.calendar)),
+        panels=_drawn(anchor, camera.series, own, readings, _legend(camera.calendar)),
         incidents=incidents,
         state=state,
         mix_reading=_mix(camera),
         facts=_facts(camera),
+        cells=_cells(camera, len(incidents)),
     )
 
 
 def _drawable(series: Series, name: str) -> bool:
     values = np.asarray(getattr(series, name), dtype=np.float64)
-    return known(values) and (name != "rejected" or bool(values.any()))
+    return words.known(values) and (name != "rejected" or bool(values.any()))
 
 
 def _alpha(camera: Camera, report: Report) -> str:
@@ -152,14 +170,13 @@ def _alpha(camera: Camera, report: Report) -> str:
         )
     times = f"{len(camera.changes)} times, most" if len(camera.changes) > 1 else "once,"
     return (
-        f"Alpha changed {times} {changed(change)}, from "
-        f"{from_to(change.before, change.after)} ({signed(change.size)}); it was {two(camera.alpha)} on average."
+        f"Alpha changed {times} {words.changed(change)}, from {words.from_to(change.before, change.after)} "
+        f"({words.signed(change.size)}); it was {two(camera.alpha)} on average."
     )
 
 
-def overall_reading(series: Series) -> str:
-    """Return the sentence of alpha over all cameras."""
-    early, late = quarters(series.alpha)
+def _overall_alpha(series: Series) -> str:
+    early, late = words.quarters(series.alpha)
     low, high = (two(float(f(values))) for f, values in ((np.nanmin, series.alpha_low), (np.nanmax, series.alpha_high)))
     return (
         f"Mean alpha went from {two(early)} in the first quarter of the points to {two(late)} in the last; single "
@@ -168,9 +185,9 @@ def overall_reading(series: Series) -> str:
 
 
 def _objective(series: Series) -> str:
-    if not known(series.objective):
+    if not words.known(series.objective):
         return "The objective at the served alpha is not known."
-    early, late = quarters(series.objective)
+    early, late = words.quarters(series.objective)
     said = f"The objective went from {two(early)} in the first quarter of the points to {two(late)} in the last"
     both = np.isfinite(series.objective) & np.isfinite(series.reference)
     if not both.any():
@@ -179,52 +196,52 @@ def _objective(series: Series) -> str:
     word = "above" if over.mean() > 0 else "below"
     return (
         f"{said}, and lies {two(abs(float(over.mean())))} {word} the card's reference on average, "
-        f"above it in {percent(float((over > 0).mean()))} of the points."
+        f"above it in {words.percent(float((over > 0).mean()))} of the points."
     )
 
 
 def _answers(series: Series) -> str:
     parts = []
-    if known(series.confidence):
-        early, late = quarters(series.confidence)
+    if words.known(series.confidence):
+        early, late = words.quarters(series.confidence)
         parts.append(f"confidence went from {two(early)} to {two(late)}")
-    if known(series.endpoints_agree):
-        agree = percent(mean(series.endpoints_agree))
+    if words.known(series.endpoints_agree):
+        agree = words.percent(words.mean(series.endpoints_agree))
         parts.append(f"zero-shot and fine-tuned agree on {agree} of the images on which both were asked")
     said = ", ".join(parts)
     return f"{said[:1].upper()}{said[1:]}." if said else "Confidence and agreement are not known: no predictions."
 
 
 def _picture(series: Series) -> str:
-    went = {name: quarters(values) for name, values in looks(series).items()}
-    told = [f"{_LOOKS[name]} {two(early)} to {two(late)}" for name, (early, late) in went.items()]
-    return f"From the first quarter of the points to the last, in multiples of the median: {listed(told)}."
+    went = {name: words.quarters(values) for name, values in looks(series).items()}
+    went_to = [f"{_LOOKS[name]} {two(early)} to {two(late)}" for name, (early, late) in went.items()]
+    return f"From the first quarter of the points to the last, in multiples of the median: {listed(went_to)}."
 
 
 def _rate(series: Series) -> str:
-    early, late = quarters(series.images.astype(np.float64))
+    early, late = words.quarters(series.images.astype(np.float64))
     return f"There were {early:,.0f} images a point in the first quarter of the points, and {late:,.0f} in the last."
 
 
 def _cost(series: Series) -> str:
-    if not known(series.forward_equivalents):
+    if not words.known(series.forward_equivalents):
         return "The cost is not known."
     at = float(np.nanmax(series.forward_equivalents))
     return (
-        f"An image cost {two(mean(series.forward_equivalents))} forwards on average over the points, and {two(at)} in "
-        "the dearest; plain CLIP costs 1."
+        f"An image cost {two(words.mean(series.forward_equivalents))} forwards on average over the points, and "
+        f"{two(at)} in the dearest; plain CLIP costs 1."
     )
 
 
 def _rejects(series: Series, reasons: Mapping[str, int]) -> str:
     rejected, images = int(series.rejected.sum()), int(series.images.sum())
-    share = percent(rejected / max(1, rejected + images))
+    share = words.percent(rejected / max(1, rejected + images))
     why = listed(f"{reason} {count:,}" for reason, count in list(reasons.items())[:_NAMED])
     return f"{counted(rejected, 'image was', 'images were')} rejected, {share} of all{f': {why}' if why else ''}."
 
 
 def _conditions(of: Calendar) -> str:
-    return " ".join(f"{told[:1].upper()}{told[1:]}." for told in (conditions(of), alarms(of)) if told)
+    return " ".join(f"{text[:1].upper()}{text[1:]}." for text in (words.conditions(of), words.alarms(of)) if text)
 
 
 def _legend(of: Calendar) -> tuple[Key, ...]:
@@ -242,15 +259,15 @@ def _mix(camera: Camera) -> str:
     label, share, *_ = camera.class_mix[0]
     moved = max(camera.class_mix, key=lambda entry: abs(entry[3] - entry[2]))
     return (
-        f"Most often {label} was served, on {percent(share)} of the images; {moved[0]} changed most, from "
-        f"{percent(moved[2])} in the first quarter of the time to {percent(moved[3])} in the last."
+        f"Most often {label} was served, on {words.percent(share)} of the images; {moved[0]} changed most, from "
+        f"{words.percent(moved[2])} in the first quarter of the time to {words.percent(moved[3])} in the last."
     )
 
 
 def _facts(camera: Camera) -> str:
     parts = [
         f"{counted(camera.images, 'image', 'images')} in {counted(camera.batches, 'batch', 'batches')}",
-        f"{when(camera.first_us, camera.last_us)}",
+        f"{words.when(camera.first_us, camera.last_us)}",
         f"last alpha {two(camera.alpha_last)}",
         f"FE {two(camera.forward_equivalents)}",
     ]
@@ -262,63 +279,27 @@ def _facts(camera: Camera) -> str:
     return " · ".join(parts)
 
 
-def number_of(cameras: Sequence[CameraShown]) -> dict[str, CameraShown]:
-    """Return the cameras by name."""
-    return {camera.name: camera for camera in cameras}
-
-
-@dataclass(frozen=True)
-class Sortable:
-    """A cell: its text, and the number that it is sorted by (nan goes last)."""
-
-    text: str
-    value: float
-
-
-@dataclass(frozen=True)
-class Rank:
-    """A row of the table over all cameras."""
-
-    shown: CameraShown
-    cells: tuple[Sortable, ...]
-
-
 HEADERS = (
-    "drift",
-    "incidents",
-    "largest at (UTC)",
-    "alpha",
-    "levels",
-    "last",
-    "FE",
-    "confidence",
-    "agree",
-    "images",
-    "rejected",
-    "silences",
+    *("drift", "incidents", "largest at (UTC)", "alpha", "levels", "last", "FE", "confidence", "agree", "images"),
+    *("rejected", "silences"),
 )
 
 
-def ranking(cameras: Sequence[CameraShown]) -> tuple[Rank, ...]:
-    """Return the rows of the table over all cameras, the one that drifted farthest first."""
-    return tuple(Rank(shown, _cells(shown)) for shown in cameras)
-
-
-def _cells(shown: CameraShown) -> tuple[Sortable, ...]:
-    camera, change = shown.camera, largest(shown.camera)
+def _cells(camera: Camera, incidents: int) -> tuple[Sortable, ...]:
+    change = largest(camera)
     heights = [level.alpha for level in camera.levels]
     return (
         _two(camera.drift),
-        _whole(len(shown.incidents)),
+        _whole(incidents),
         Sortable(NOTHING, math.nan)
         if change is None
-        else Sortable(when(change.time_us, change.time_us).removesuffix(" UTC"), change.time_us / 1e6),
+        else Sortable(words.when(change.time_us, change.time_us).removesuffix(" UTC"), change.time_us / 1e6),
         _two(camera.alpha),
-        Sortable(from_to(min(heights), max(heights)), max(heights)),
+        Sortable(words.from_to(min(heights), max(heights)), max(heights)),
         _two(camera.alpha_last),
         _two(camera.forward_equivalents),
         _two(camera.confidence),
-        Sortable(percent(camera.endpoints_agree), camera.endpoints_agree),
+        Sortable(words.percent(camera.endpoints_agree), camera.endpoints_agree),
         _whole(camera.images),
         _whole(camera.rejected),
         _whole(len(camera.silences)),

@@ -1,4 +1,4 @@
-"""What happened, on the page: incidents in words, and all of them on one line of time, a row for each camera."""
+"""Incidents on the page: in words, on one line of time, and the advice above them."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from adawise.labels.benefit.helped import Arm, Helped
 from adawise.page import theme
 from adawise.page.blocks import Key
+from adawise.page.notation import LEVEL, listed, points, three, two
+from adawise.text import counted
 from adawise_drift.changes.times import DAY_US, HOUR_US, utc
-from adawise_drift.events.incidents import incidents
-from adawise_drift.events.judge import moved
-from adawise_drift.events.result import Cause, DriftEvent, Example
-from adawise_drift.page.words import cost, happened
+from adawise_drift.events.result import Camera, CameraChange, Cause, DriftEvent, Example
+from adawise_drift.events.severity import moved
+from adawise_drift.events.together import incidents
 from adawise_drift.report import Report
+from adawise_drift.words import cost, happened
 
 CARDS = 12  # incidents of the first screen
 ROWS = 40  # cameras of the line of time
@@ -52,7 +55,7 @@ _SHAPES = (
 
 @dataclass(frozen=True)
 class Mark:
-    """From `at` to `until`, in hundredths of the whole time; the same where it is a moment."""
+    """A mark on the line of time from `at` to `until`, in hundredths of the whole; the same where it is a moment."""
 
     outline: str
     at: float
@@ -61,7 +64,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class IncidentShown:
-    """What happened to one camera at one moment. `place` is its number among those of the camera, from 1."""
+    """An incident: what happened to a camera at one moment. `place` is its number among those of the camera, from 1."""
 
     anchor: str
     place: int
@@ -75,12 +78,12 @@ class IncidentShown:
 
     @property
     def lead(self) -> DriftEvent:
-        """What is told first."""
+        """The event that is reported first."""
         return self.events[0]
 
     @property
     def matters(self) -> bool:
-        """Whether it is more than noted."""
+        """True if it is more than noted."""
         return self.lead.severity != "noted"
 
     @property
@@ -90,7 +93,7 @@ class IncidentShown:
 
     @property
     def words(self) -> str:
-        """By which a reader finds it."""
+        """The words by which a reader finds it."""
         kinds = {word for event in self.events for word in (event.measure, event.shape, event.state)}
         return " ".join([self.lead.stream_id, *sorted(kinds)])
 
@@ -174,7 +177,7 @@ def _shown(report: Report, number: int, place: int, those: tuple[DriftEvent, ...
     lead = those[0]
     causes: dict[str, Cause] = {}
     for cause in (cause for event in those for cause in event.causes):
-        if cause.kind != "incident":  # its measures are told already
+        if cause.kind != "incident":  # its measures are listed already
             causes.setdefault(cause.kind, cause)
     return IncidentShown(
         anchor=f"incident-{number}",
@@ -212,3 +215,95 @@ def _since_us(report: Report) -> int:
 
 def _tick(us: int, step_us: int) -> str:
     return utc(us).strftime("%b %d" if step_us >= DAY_US or us % DAY_US == 0 else "%H:%M")
+
+
+# -- the advice in three sentences: what happened to whom first, how far alpha moved, if it helped
+
+_NAMED = 3
+_STATES = ("failing", "changed", "silent")
+_WORDS = {1: "better than", -1: "worse than", 0: "not shown to differ from"}  # by the sign of an interval
+
+
+@dataclass(frozen=True)
+class DriftAdvice:
+    """`headline` says what happened to how many, and to whom first."""
+
+    headline: str
+    sentences: tuple[str, ...]
+
+
+def advise(report: Report, shown: Sequence[IncidentShown]) -> DriftAdvice:
+    """Return the advice of a report, whose incidents are `shown`."""
+    sentences = (_first(report, shown), _farthest(report), _helped(report.helped))
+    return DriftAdvice(_headline(report, shown), tuple(sentence for sentence in sentences if sentence))
+
+
+def largest(camera: Camera) -> CameraChange | None:
+    """Return the change of the greatest size, the first of equals."""
+    return max(camera.changes, key=lambda change: abs(change.size), default=None)
+
+
+def _headline(report: Report, shown: Sequence[IncidentShown]) -> str:
+    fleet = report.fleet
+    heavy = [each for each in shown if each.matters]
+    if not heavy:
+        noted = f"; {counted(len(shown), 'passing event', 'passing events')} noted" if shown else ""
+        return f"Nothing of weight happened to {counted(len(report.cameras), 'camera', 'cameras')}{noted}"
+    first = heavy[0]
+    worse = listed(f"{fleet[name]} {name}" for name in _STATES if fleet[name])
+    of = f"Of {len(report.cameras)} cameras {worse}; first " if len(report.cameras) > 1 else ""
+    return f"{of}{first.lead.stream_id}: {first.moved[0]}"
+
+
+def _first(report: Report, shown: Sequence[IncidentShown]) -> str:
+    first = next((each for each in shown if each.matters), None)
+    if first is None:
+        return ""
+    count = len(first.moved)
+    rest = f"; {'; '.join(first.moved[1:_NAMED])}" if count > 1 else ""
+    more = f" and {counted(count - _NAMED, 'measure', 'measures')} more" if count > _NAMED else ""
+    name = first.lead.stream_id
+    said = f"{name} ({report.states[name]}) comes first, {first.when}: {first.moved[0]}{rest}{more}"
+    likely = next((cause.sentence for cause in first.causes if cause.kind == "likely"), "")
+    return ". ".join([said, *(part[:1].upper() + part[1:] for part in (first.cost, likely) if part)]) + "."
+
+
+def _farthest(report: Report) -> str:
+    moved = [camera for camera in report.cameras if camera.changes]
+    if not moved:
+        return f"No alpha changed by {two(report.smallest)} or more and stayed."
+    heights = [level.alpha for level in moved[0].levels]
+    several = f", of {len(moved)} that moved" if len(moved) > 1 else ""
+    return (
+        f"Alpha moved farthest on {moved[0].stream_id}{several}: its level lay between {two(min(heights))} and "
+        f"{two(max(heights))}."
+    )
+
+
+def _helped(helped: Helped | None) -> str:
+    if helped is None or (not helped.arms and not helped.estimates):
+        return "Whether adapting helped is not known: there are no labels and no estimate."
+    if not helped.arms:
+        best = listed(f"{estimate.name} {three(estimate.value)}" for estimate in helped.estimates[:_NAMED])
+        return f"Whether adapting helped is only estimated, without labels: {best}."
+    rivals = [arm for arm in helped.arms if arm.gain is not None]
+    if not rivals:
+        return (
+            f"Adapting cannot be compared: of {counted(helped.labelled, 'label', 'labels')} no other answer is known."
+        )
+    labels = counted(helped.labelled, "label", "labels")
+    return f"By {labels}, each time on the same images, what was served is {_compared(rivals)}."
+
+
+def _compared(rivals: Sequence[Arm]) -> str:
+    groups: dict[int, list[str]] = {1: [], -1: [], 0: []}
+    for arm in rivals:
+        assert arm.gain is not None
+        gain = arm.gain
+        between = f"{LEVEL} {points(gain.low)} to {points(gain.high)}" if gain.is_known else "of one batch"
+        groups[gain.sign].append(f"{_the(arm.name)} ({points(gain.value)} points, {between})")
+    return "; ".join(f"{_WORDS[sign]} {listed(names)}" for sign, names in groups.items() if names)
+
+
+def _the(name: str) -> str:
+    return f"the {name} in hindsight" if name.startswith("best ") else name

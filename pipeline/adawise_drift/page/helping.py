@@ -14,7 +14,7 @@ from adawise.page import theme
 from adawise.page.blocks import Cell, Figure, Key, Line, Section, Table
 from adawise.page.notation import LEVEL, NOTHING, points, three, two
 from adawise.text import counted
-from adawise_drift.page.words import percent
+from adawise_drift.words import percent
 
 _LOOKS = {  # arm -> shape, colour
     SERVED: ("square", theme.SERVED),
@@ -74,7 +74,7 @@ def _lead(helped: Helped) -> str:
     if not helped.arms:
         return (
             "There are no labels that fit these rows, so nothing here is a measured accuracy. What is estimated "
-            "without them stands over time, over all cameras and by camera."
+            "without them is shown over time, over all cameras and by camera."
         )
     share = percent(helped.labelled / max(1, helped.accepted))
     return (

@@ -24,6 +24,8 @@ _Layer = dict[str, Any]
 
 _AXIS = 44  # pixels to the left of every panel, so that their times stand below each other
 _BAR = 5
+DASHES = {"dashes": [6, 3], "dash-dot": [10, 2, 2, 2], "dots": [2, 2]}
+"""Lengths of strokes and gaps by the shape of a line."""
 _CLOCK = (
     "utcFormat(datum.value, utcseconds(datum.value) ? '%H:%M:%S' : "
     "utchours(datum.value) || utcminutes(datum.value) ? '%H:%M' : '%b %d')"
@@ -33,7 +35,7 @@ _STEPS = {"interpolate": "step-after", "clip": True}
 
 @dataclass(frozen=True)
 class Column:
-    """A value that is told of the moment pointed at; `digits` after the point, `until` the upper end of a range."""
+    """A value that is shown of the moment pointed at; `digits` after the point, `until` the upper end of a range."""
 
     name: str
     title: str
@@ -181,73 +183,64 @@ def _objective() -> Panel:
 
 
 def _answers() -> Panel:
-    lines: tuple[tuple[str, str, str, list[int], str], ...] = (
-        ("endpoints_agree", "zero-shot = fine-tuned", theme.ORACLE, [2, 2], "dots"),
-        ("confidence", "confidence, mean", theme.INK, [], "line"),
-    )
     y = {"scale": {"zero": False, "domainMax": 1}, "axis": _axis("share", tickCount=4)}
-    return Panel(
-        "answers",
-        "Confidence and agreement",
-        "series",
-        tuple(name for name, *_ in lines),
-        tuple(Column(name, title, 3) for name, title, *_ in reversed(lines)),
-        tuple(Key(title, shape, colour, name) for name, title, colour, _, shape in reversed(lines)),
-        _spec([_line(name, colour, dash=dash) for name, _, colour, dash, _ in lines], y, height=130),
-        ("confidence", "agreement", "mix"),
+    lines = (
+        ("endpoints_agree", "zero-shot = fine-tuned", theme.ORACLE, "dots"),
+        ("confidence", "confidence, mean", theme.INK, "line"),
     )
+    measures = ("confidence", "agreement", "mix")
+    return _of_lines("answers", "Confidence and agreement", "series", lines, y, measures, digits=3)
 
 
 def _picture() -> Panel:
-    lines: tuple[tuple[str, str, str, list[int], str], ...] = (
-        ("colourfulness", "colour", theme.ORACLE, [2, 2], "dots"),
-        ("laplacian", "fine texture or noise", theme.ZERO_SHOT, [6, 3], "dashes"),
-        ("gradient", "sharpness", theme.FINE_TUNED, [10, 2, 2, 2], "dash-dot"),
-        ("contrast", "contrast", theme.LEVEL, [], "thick"),
-        ("luminance", "brightness", theme.INK, [], "line"),
-    )
-    drawn = [
-        _line(name, colour, dash=dash, width=2.4 if shape == "thick" else 1.2) for name, _, colour, dash, shape in lines
-    ]
     y = {"scale": {"type": "log", "nice": False}, "axis": _axis("× median", tickCount=4)}
+    lines = (
+        ("colourfulness", "colour", theme.ORACLE, "dots"),
+        ("laplacian", "fine texture or noise", theme.ZERO_SHOT, "dashes"),
+        ("gradient", "sharpness", theme.FINE_TUNED, "dash-dot"),
+        ("contrast", "contrast", theme.LEVEL, "thick"),
+        ("luminance", "brightness", theme.INK, "line"),
+    )
+    title = "The picture, each measure in multiples of its median"
+    return _of_lines("picture", title, "events", lines, y, ("brightness", "contrast", "sharpness", "noise", "colour"))
+
+
+def _of_lines(
+    name: Name, title: str, query: str, lines: Sequence[tuple[str, str, str, str]], y: dict[str, Any],
+    measures: tuple[str, ...], *, digits: int = 2,
+) -> Panel:  # fmt: skip
+    """Return a panel of lines (column, title, colour, shape), the last of which is drawn above the others."""
     return Panel(
-        "picture",
-        "The picture, each measure in multiples of its median",
-        "events",
-        tuple(name for name, *_ in lines),
-        tuple(Column(name, title) for name, title, *_ in reversed(lines)),
-        tuple(Key(title, shape, colour, name) for name, title, colour, _, shape in reversed(lines)),
-        _spec(drawn, y, height=130),
-        ("brightness", "contrast", "sharpness", "noise", "colour"),
+        name,
+        title,
+        query,
+        tuple(column for column, *_ in lines),
+        tuple(Column(column, words, digits) for column, words, *_ in reversed(lines)),
+        tuple(Key(words, shape, colour, column) for column, words, colour, shape in reversed(lines)),
+        _spec(
+            [
+                _line(column, colour, dash=DASHES.get(shape, []), width=2.4 if shape == "thick" else 1.2)
+                for column, _, colour, shape in lines
+            ],
+            y,
+            height=130,
+        ),
+        measures,
     )
 
 
 def _rate() -> Panel:
     y = {"scale": {"domainMin": 0, "nice": True}, "axis": _axis("images", tickCount=3, format="~s")}
-    return Panel(
-        "rate",
-        "Images served in each point",
-        "series",
-        ("images",),
-        (Column("images", "images", 0),),
-        (),
-        _spec([_line("images", theme.INK)], y, height=70),
-        ("rate",),
-    )
+    columns, spec = (Column("images", "images", 0),), _spec([_line("images", theme.INK)], y, height=70)
+    return Panel("rate", "Images served in each point", "series", ("images",), columns, (), spec, ("rate",))
 
 
 def _cost() -> Panel:
     y = {"scale": {"zero": False, "nice": True}, "axis": _axis("FE", tickCount=3)}
-    return Panel(
-        "cost",
-        "Cost: forward-equivalents (FE) an image",
-        "series",
-        ("forward_equivalents",),
-        (Column("forward_equivalents", "FE"), Column("batches", "batches", 0)),
-        (),
-        _spec([_line("forward_equivalents", theme.INK)], y, height=70),
-        ("forwards",),
-    )
+    columns = (Column("forward_equivalents", "FE"), Column("batches", "batches", 0))
+    title, needs = "Cost: forward-equivalents (FE) an image", ("forward_equivalents",)
+    spec = _spec([_line("forward_equivalents", theme.INK)], y, height=70)
+    return Panel("cost", title, "series", needs, columns, (), spec, ("forwards",))
 
 
 def _rejects() -> Panel:

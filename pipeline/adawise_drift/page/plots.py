@@ -18,18 +18,17 @@ from adawise.page.picture import write_figure
 from adawise_drift.events.result import Camera, Series
 from adawise_drift.page import helping
 from adawise_drift.page.happened import all_incidents, by_camera, marks
-from adawise_drift.page.packed import longest_gap
-from adawise_drift.page.panels import Panel, alpha, panels
+from adawise_drift.page.panels import DASHES, Panel, alpha, panels
+from adawise_drift.page.series import longest_gap
 from adawise_drift.report import Report
 
 Spec = dict[str, Any]
 
 _COLUMN, _PAGE = 3.45, 7.1  # inches
-_COLUMN_PX, _PAGE_PX = 330, 720  # of what is drawn: letters of 11 px are printed as 7 points
+_COLUMN_PX, _PAGE_PX = 330, 720  # of what is drawn: text of 11 px are printed as 7 points
 _OVERVIEW, _ACROSS = 24, 4  # cameras of the overview, and in a row of it
 _EACH = 8  # cameras that get a figure of their own
 _BELOW = ("objective", "answers")  # alpha in such a figure
-_DASHES = {"dashes": [6, 3], "dash-dot": [10, 2, 2, 2], "dots": [2, 2]}
 
 
 def write_plots(folder: Path, report: Report) -> None:
@@ -177,7 +176,7 @@ def _legend(keys: Sequence[Key], width: int) -> Spec:
     layers: list[Spec] = []
     for number, key in enumerate(keys):
         x, y = width // 2 * (number % 2), {"y": {"value": 7 + 14 * (number // 2)}}
-        line = {"strokeWidth": 8 if key.shape == "band" else 1.2, "strokeDash": _DASHES.get(key.shape, [])}
+        line = {"strokeWidth": 8 if key.shape == "band" else 1.2, "strokeDash": DASHES.get(key.shape, [])}
         layers += [
             {
                 "mark": {"type": "rule", "color": key.colour, **line},

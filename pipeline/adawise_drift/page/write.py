@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
@@ -18,29 +18,16 @@ from adawise.page.render import render
 from adawise.text import counted
 from adawise_drift.changes.times import moment
 from adawise_drift.events.calendar import hours
-from adawise_drift.events.judge import moved
 from adawise_drift.events.result import CameraGroup
+from adawise_drift.events.severity import moved
 from adawise_drift.page import helping
-from adawise_drift.page.advice import advise
-from adawise_drift.page.cameras import (
-    HEADERS,
-    CameraShown,
-    Drawn,
-    colour,
-    drawn,
-    number_of,
-    overall_reading,
-    ranking,
-    series_readings,
-    shown,
-)
-from adawise_drift.page.happened import CARDS, all_incidents, by_camera, marks, outline, timeline
-from adawise_drift.page.packed import packed
+from adawise_drift.page.cameras import HEADERS, CameraShown, colour, overall, shown
+from adawise_drift.page.happened import CARDS, advise, all_incidents, by_camera, marks, outline, timeline
 from adawise_drift.page.panels import Panel, panels
-from adawise_drift.page.small import HEIGHT, WIDTH, together
-from adawise_drift.page.words import cost, happened, percent, when
+from adawise_drift.page.plots import write_plots
+from adawise_drift.page.series import HEIGHT, WIDTH, packed, together
 from adawise_drift.report import Report
-from adawise_drift.show import accuracies, resolution
+from adawise_drift.words import cost, happened, percent, resolution, when
 
 _SMALL_LEGEND = (
     Key("alpha, mean", "line", theme.INK),
@@ -51,14 +38,6 @@ _SMALL_LEGEND = (
     Key("no images", "bar", theme.MUTED),
 )
 _EVENTS = 400  # of the table; each camera has its own in full
-_OVERALL = (
-    "overall",
-    "accuracy",
-    "answers",
-    "rate",
-    "cost",
-    "rejects",
-)  # a mean of objectives over cameras would say little
 _MADE = {  # query -> what it made
     "measures": "what others go by, and to be asked first: what came of each batch, from its trace or else its rows",
     "series": "alpha, objective, cost, confidence, agreement and rejects over time, by camera and over all",
@@ -74,7 +53,7 @@ _MADE = {  # query -> what it made
     "models": "which models served, and when",
 }
 
-_JUDGED = {
+_OF_ANSWERS = {
     "accuracy": (queries.KINDS, "accuracies and differences: `answers` has each labelled image and arm"),
     "calibration": (queries.CONFIDENCES, "calibration errors"),
     "confusion": (queries.CONFUSIONS, "what was taken for what"),
@@ -103,6 +82,14 @@ class GroupShown:
     mean: str
 
 
+def write_files(report: Report, page: Path | None, plots: Path | None) -> None:
+    """Write the page and the figures that are wanted. Raises SettingsError if they cannot be written."""
+    if page is not None:
+        write_page(page, report)
+    if plots is not None:
+        write_plots(plots, report)
+
+
 def write_page(path: Path, report: Report) -> None:
     """Write the page; a file that is there is replaced.
 
@@ -123,22 +110,21 @@ def page(report: Report) -> str:
     """Return the page as HTML, a function of the report alone. Names of cameras and classes are only shown."""
     kinds, incidents = panels(), all_incidents(report)
     cameras = shown(report, kinds, by_camera(incidents))
-    judged, known = advise(report, incidents), number_of(cameras)
-    groups = _groups(report, cameras)
+    advice, known = advise(report, incidents), {camera.name: camera for camera in cameras}
+    groups = _groups(report, known)
     helped = None if report.helped is None else helping.section(report.helped)
     return render(
         "adawise_drift.page",
         "drift.html.j2",
         styles=("drift.css",),
         scripts=("drift.js", "reader.js"),
-        headline=judged.headline,
-        sentences=judged.sentences,
+        headline=advice.headline,
+        sentences=advice.sentences,
         contents=_contents(report),
         command=report.command,
         versions=report.versions,
         report=report,
         cameras=cameras,
-        ranks=ranking(cameras),
         headers=HEADERS,
         fleet=report.fleet,
         known=known,
@@ -148,7 +134,7 @@ def page(report: Report) -> str:
         gallery={kind: list(those) for kind, those in groupby(report.gallery, key=attrgetter("kind"))},
         heavy=sum(each.matters for each in incidents),
         events_shown=_EVENTS,
-        overall=_overall(report, kinds),
+        overall=overall(report, kinds),
         panels=kinds,
         groups=groups,
         helped=helped,
@@ -179,13 +165,6 @@ def _contents(report: Report) -> list[tuple[str, str]]:
         ("each", "Camera by camera"),
         *([("notes", "Notes")] if report.notes else []),
     ]
-
-
-def _overall(report: Report, kinds: Sequence[Panel]) -> tuple[Drawn, ...]:
-    kept = [panel for panel in kinds if panel.name in _OVERALL]
-    readings = {**series_readings(report.overall), "overall": overall_reading(report.overall)}
-    readings["accuracy"] = accuracies(report.accuracy, report.cameras)
-    return drawn("all", report.overall, kept, readings)
 
 
 def _series(report: Report, cameras: Sequence[CameraShown]) -> dict[str, Any]:
@@ -221,12 +200,11 @@ def _queries(report: Report) -> dict[str, tuple[str, str]]:
     """Return each query by its name, and what it made."""
     found = {name: (sql, _MADE.get(name, "")) for name, sql in report.queries.items()}
     if report.helped is not None and report.queries:
-        found |= _JUDGED if report.helped.arms else {}
+        found |= _OF_ANSWERS if report.helped.arms else {}
     return {name: (sql.strip(), made) for name, (sql, made) in found.items()}
 
 
-def _groups(report: Report, cameras: Sequence[CameraShown]) -> tuple[GroupShown, ...]:
-    known = number_of(cameras)
+def _groups(report: Report, known: Mapping[str, CameraShown]) -> tuple[GroupShown, ...]:
     found = []
     for group in report.groups:
         members = tuple(known[name] for name in group.stream_ids if name in known)

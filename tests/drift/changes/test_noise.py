@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from adawise_drift.changes.noise import block_means, long_run_variance
+from adawise_drift.changes.find import block_means, long_run_variance
 from tests.drift.series import holding
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from adawise_drift.changes.ramp import moves
+from adawise_drift.changes.find import moves
 
 VARIANCE = 0.05
 

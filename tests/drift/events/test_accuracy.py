@@ -23,7 +23,8 @@ from adawise.store.store import LocalStore
 from adawise_drift.collect import collect
 from adawise_drift.events.accuracy import AGREEMENT_ERROR, ESTIMATE_ERROR, LEAST, clusters, over_time, ratio
 from adawise_drift.events.result import AccuracyCost, AccuracyPoint
-from adawise_drift.show import accuracies, cost
+from adawise_drift.words import accuracies
+from adawise_drift.words import short_cost as cost
 from tests.drift import yard
 from tests.drift.labelling import BEGIN_US, DESIGNS, HOUR_US, IMAGES, binned, covered
 from tests.drift.worlds import as_tables, camera

@@ -12,7 +12,7 @@ import numpy as np
 import adawise
 from adawise_drift.events.calendar import calendar, hours, name_of, seen_before
 from adawise_drift.events.result import NO_CALENDAR, NO_STAYS, Stays
-from adawise_drift.show import alarms, conditions
+from adawise_drift.words import alarms, conditions
 from tests.drift.worlds import BEGIN_US, DAY_US, HOUR_US, camera, with_conditions, write
 
 

@@ -15,11 +15,10 @@ from adawise.cli.parser import parse
 from adawise_drift.cameras import analyse_cameras, silences
 from adawise_drift.collect import DriftPath, collect
 from adawise_drift.events.find import CameraHistory, events
-from adawise_drift.events.incidents import numbered
-from adawise_drift.events.judge import Surroundings, judged
-from adawise_drift.events.measures import Binned
-from adawise_drift.events.mix import NO_MIX
+from adawise_drift.events.measures import NO_MIX, Binned
 from adawise_drift.events.result import NO_STAYS, SEVERITIES, DriftEvent, Stays
+from adawise_drift.events.severity import Surroundings, explained
+from adawise_drift.events.together import numbered
 from tests.drift.worlds import BEGIN_US, DAY_US, HOUR_US, KINDS, CameraWorld, Happening, as_tables, camera
 
 SEED = 54
@@ -132,7 +131,7 @@ def a_day(rejected: Mapping[int, int], stays: Stays = NO_STAYS, /, **changed: fl
     values |= {name: size * is_changed for name, size in changed.items()}
     binned = Binned(**values)
     told = events(CameraHistory("gate", binned, 60_000_000, (), NO_MIX, (), (), None))
-    return judged(numbered(told, 1), Surroundings(binned, int(at[-1]), (), stays), ["runs/yard"])
+    return explained(numbered(told, 1), Surroundings(binned, int(at[-1]), (), stays), ["runs/yard"])
 
 
 def in_conditions(*rows: tuple[float, float, int, bool]) -> Stays:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from adawise_drift.events.incidents import numbered
+from adawise_drift.events.together import numbered
 from tests.drift.page.building import an_event
 
 

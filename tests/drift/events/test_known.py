@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from adawise.errors import SettingsError
-from adawise_drift.changes.clocks import parse_clocks
+from adawise_drift.changes.times import parse_clocks
 from adawise_drift.events.known import KnownSpan, read_known, with_known
 from adawise_drift.events.result import DriftEvent
 

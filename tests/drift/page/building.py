@@ -16,6 +16,7 @@ from adawise.labels.benefit.helped import Arm, Confusion, Estimate, Helped, Inte
 from adawise_drift.events.calendar import calendar
 from adawise_drift.events.result import (
     NOTHING_KNOWN,
+    PIXELS,
     AccuracyCost,
     AccuracyOverTime,
     AccuracyPoint,
@@ -32,7 +33,6 @@ from adawise_drift.events.result import (
     Stays,
     Stretch,
 )
-from adawise_drift.page.packed import PIXELS
 from adawise_drift.queries import written_out
 from adawise_drift.report import Report
 

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from adawise.labels.benefit.helped import Estimate, Helped
-from adawise_drift.page.advice import DriftAdvice, advise
-from adawise_drift.page.happened import all_incidents
+from adawise_drift.page.happened import DriftAdvice, advise, all_incidents
 from adawise_drift.report import Report
 from tests.drift.page.building import a_camera, a_help, a_report, a_yard, an_event, every_shape
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page
 
-from adawise_drift.collect import NO_SERIES
+from adawise.labels.arrays import empty
+from adawise_drift.events.result import Series
 from adawise_drift.page.write import write_page
 from adawise_drift.report import Report
 from tests.deadlines import scaled
@@ -433,7 +434,7 @@ def test_a_page_of_little_is_right_too(browser: Browser, tmp_path: Path, kind: s
         "only history": a_report([flat], hours=200),
     }[kind]
     if kind == "only history":  # a camera that has sent nothing since
-        given = replace(given, cameras=(replace(flat, series=NO_SERIES, alpha=np.nan),))
+        given = replace(given, cameras=(replace(flat, series=empty(Series), alpha=np.nan),))
     if kind == "only traces":
         given = replace(given, overall=without_rows(replace(camera, series=given.overall)).series)
     write_page(tmp_path / "page.html", given)

@@ -13,9 +13,9 @@ import pytest
 from adawise.text import as_long_duration
 from adawise_drift.events.measures import MEASURES
 from adawise_drift.events.result import NOTHING_KNOWN, Camera
-from adawise_drift.page.cameras import ranking, shown
+from adawise_drift.page.cameras import shown
 from adawise_drift.page.panels import Panel, panels
-from adawise_drift.page.words import changed, percent, signed, when
+from adawise_drift.words import changed, percent, signed, when
 from tests.drift.page.building import BEGIN_US, HOUR_US, a_camera, a_report, a_yard, an_accuracy, without_rows
 
 
@@ -138,8 +138,8 @@ def test_the_mix_of_classes_names_the_first_and_the_one_that_moved() -> None:
 
 
 def test_the_ranking_has_every_camera_and_a_number_behind_every_cell() -> None:
-    ranks = ranking(shown(a_yard(5), panels(), {}))
-    assert [rank.shown.name for rank in ranks][:2] == ["yard/cam-01", "yard/cam-00"]
+    ranks = shown(a_yard(5), panels(), {})
+    assert [rank.name for rank in ranks][:2] == ["yard/cam-01", "yard/cam-00"]
     assert ranks[0].cells[0].text == ".50"
     assert ranks[0].cells[0].value == pytest.approx(0.5)
     assert np.isnan(ranks[-1].cells[2].value)  # it has no largest change

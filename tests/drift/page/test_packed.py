@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from adawise_drift.page.happened import all_incidents, marks
-from adawise_drift.page.packed import longest_gap, packed
+from adawise_drift.page.series import longest_gap, packed
 from tests.drift.page.building import (
     BEGIN_US,
     HOUR_US,

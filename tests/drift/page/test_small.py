@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from adawise_drift.page.small import HEIGHT, WIDTH, picture, together
+from adawise_drift.page.series import HEIGHT, WIDTH, picture, together
 from tests.drift.page.building import BEGIN_US, HOUR_US, a_camera, a_report
 
 

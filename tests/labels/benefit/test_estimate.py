@@ -11,7 +11,7 @@ import duckdb
 import numpy as np
 import pytest
 
-from adawise.labels.benefit.estimate import OtherRun, judge
+from adawise.labels.benefit.estimate import OtherRun, estimate_benefit
 from adawise.labels.benefit.helped import Arm, Helped
 from adawise.labels.join import label
 from adawise.output.read.rows import read_predictions
@@ -29,7 +29,7 @@ def labelled(world: World, served: float = 0.9, **columns: Any) -> Iterator[duck
 
 
 def helped(connection: duckdb.DuckDBPyConnection, *runs: OtherRun) -> Helped:
-    return judge(connection, label(connection, "nowhere", file=None, classes=CLASSES.tolist()), runs, None)
+    return estimate_benefit(connection, label(connection, "nowhere", file=None, classes=CLASSES.tolist()), runs, None)
 
 
 def run_of(root: Path, world: World, alpha: Any, accuracy: float, number: int) -> OtherRun:

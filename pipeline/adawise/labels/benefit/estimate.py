@@ -56,8 +56,10 @@ class _Side:
         return self.lowest if self.lowest == self.highest else float("nan")
 
 
-def judge(connection: duckdb.DuckDBPyConnection, labels: Labels, runs: Sequence[OtherRun], card: Card | None) -> Helped:
-    """Return the answer, by the table `predictions` and the labels that `label` joined to it.
+def estimate_benefit(
+    connection: duckdb.DuckDBPyConnection, labels: Labels, runs: Sequence[OtherRun], card: Card | None
+) -> Helped:
+    """Return whether adapting alpha helped, by the table `predictions` and the labels that `label` joined to it.
 
     Args:
         connection: with `predictions`; it gets the view `answers`, and `run_0` and so on.
@@ -144,7 +146,7 @@ def _whole(cameras: Mapping[str, _Side]) -> _Side:
 
 
 class _Known:
-    """What the arms are called, which of them count, and what they come to on some images."""
+    """The arms: their names, which of them count, and their accuracies on some images."""
 
     def __init__(self, runs: Sequence[OtherRun], by_arm: Mapping[int, Mapping[str, _Side]]) -> None:
         first = 1 + len(queries.ENDPOINTS)

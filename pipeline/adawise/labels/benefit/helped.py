@@ -31,7 +31,7 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """What could have been served: `served`, `zero-shot`, `fine-tuned`, `alpha 0.5`, `best fixed alpha`.
+    """An arm: `served`, or what could have been: `zero-shot`, `fine-tuned`, `alpha 0.5`, `best fixed alpha`.
 
     `images` are the labelled images for which its answer is known; `gain` is served less this arm on the same images,
     in accuracy; None for `served` itself. `ece` is over 15 bins of confidence; nan where no confidence is known.
@@ -57,7 +57,7 @@ class Confusion:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """Without labels: an estimated accuracy, and how it was estimated."""
+    """An accuracy that was estimated without labels, and how."""
 
     name: str
     value: float

@@ -49,7 +49,7 @@ FROM predictions JOIN thresholds USING (alpha) WHERE status = 'accepted'
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Where the answers of an arm are, as SQL over the labelled rows."""
+    """The columns of an arm's answers, as SQL over the labelled rows."""
 
     answer: str
     confidence: str

@@ -9,14 +9,15 @@ numbers of batches are not compared. Settings that differ are reported first, by
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from adawise.errors import SettingsError
 from adawise.labels.compare import query
-from adawise.labels.compare.judged import Place, judged
+from adawise.labels.compare.by_labels import Place, by_labels
 from adawise.labels.compare.query import CoveredOffsets, Row
 from adawise.labels.compare.result import (
     Accuracies,
@@ -30,7 +31,6 @@ from adawise.labels.compare.result import (
     StreamDifference,
     Totals,
 )
-from adawise.labels.compare.settings import differing
 from adawise.output.read.duckdb_rows import translated
 from adawise.output.read.several import check_apart
 from adawise.records import RowId, TopicPartition
@@ -57,8 +57,7 @@ def compare(
 
     Args:
         root_a: the `sink.root` or `-o` of a run: a folder or a URL; or several that form one run, such as one that
-            moved to
-            another root on the way, or replays of some streams each.
+            moved to another root on the way, or replays of some streams each.
         root_b: the other run.
         streams: the only streams to compare; None for all.
         labels: a file of labels; None: those under the two roots, and those that the producer sent.
@@ -89,7 +88,7 @@ def compare(
                 noted.append([each for of_root in known for each in of_root])
             by_stream, by_label = query.rows(connection)
             by_batch = query.batches(connection)
-            by_truth = judged(connection, every, file=labels, within_us=label_within_us)
+            by_truth = by_labels(connection, every, file=labels, within_us=label_within_us)
         finally:
             connection.close()
     if not any(row["images"] for row in by_stream):
@@ -97,7 +96,19 @@ def compare(
             f"{a} and {b} have no image in common: expected two runs over the same messages of one topic; "
             "compare a run with a replay of it"
         )
-    return _difference(runs[0], runs[1], tuple(differing(*noted)), by_stream, by_label, by_batch, by_truth)
+    return _difference(runs[0], runs[1], tuple(_differing(*noted)), by_stream, by_label, by_batch, by_truth)
+
+
+def split_roots(given: str) -> list[str]:
+    """Return the roots that commas separate. A path that exists is one root, as its name may have a comma.
+
+    Raises:
+        SettingsError: a name is empty.
+    """
+    roots = [given] if "://" not in given and Path(given).exists() else [each.strip() for each in given.split(",")]
+    if not all(roots):
+        raise SettingsError(f"expected folders or URLs separated by commas, got {given!r}: leave out what is empty")
+    return roots
 
 
 def _check_one_topic(roots: Sequence[str]) -> None:
@@ -171,6 +182,29 @@ def _covered(store: Store, tp: TopicPartition, first: SegmentFooter, newest: Seg
     return CoveredOffsets(tp.topic, tp.partition, begin, newest.next, frozenset(open_))
 
 
+def _differing(a: Sequence[ServedSettings], b: Sequence[ServedSettings]) -> Iterator[SettingDifference]:
+    """Yield the settings whose values differ between the runs; none if nothing is known of one run.
+
+    The values of each run are in the order in which they came. A setting that is a hash differs if the hash does,
+    wherever its file lies.
+    """
+    if not a or not b:
+        return
+    for name in dict.fromkeys(name for each in (*a, *b) for name in each.settings):
+        of_a, of_b = ({_setting_key(each, name): _setting_value(each, name) for each in run} for run in (a, b))
+        if of_a.keys() != of_b.keys():
+            yield SettingDifference(name, tuple(of_a.values()), tuple(of_b.values()))
+
+
+def _setting_key(each: ServedSettings, name: str) -> str:
+    return repr(each.settings.get(name))
+
+
+def _setting_value(each: ServedSettings, name: str) -> Any:
+    value = each.settings.get(name)
+    return f"{value} ({each.places[name]})" if value and name in each.places else value
+
+
 def _difference(
     a: ComparedRun,
     b: ComparedRun,
@@ -180,11 +214,11 @@ def _difference(
     by_batch: Sequence[Row],
     by_truth: tuple[ByLabels, Mapping[Place, Accuracies]],
 ) -> RunDifference:
-    batches, (by_labels, judged_streams) = {_key(row): row for row in by_batch}, by_truth
-    streams = [_stream(row, batches.get(_key(row), {}), judged_streams.get(_key(row))) for row in by_stream]
+    batches, (truth, by_place) = {_key(row): row for row in by_batch}, by_truth
+    streams = [_stream(row, batches.get(_key(row), {}), by_place.get(_key(row))) for row in by_stream]
     streams.sort(key=lambda s: (not s.differs, s.topic, s.stream_id or "", s.partition))
-    totals, classes = _totals(by_stream, by_label, by_batch, by_labels.whole), tuple(_classes(by_label))
-    return RunDifference(settings, a, b, totals, by_labels, tuple(streams), classes)
+    totals, classes = _totals(by_stream, by_label, by_batch, truth.whole), tuple(_classes(by_label))
+    return RunDifference(settings, a, b, totals, truth, tuple(streams), classes)
 
 
 def _key(row: Row) -> tuple[str, int, str | None]:
@@ -201,9 +235,9 @@ def _stream(row: Row, batch: Row, truth: Accuracies | None) -> StreamDifference:
         beyond=(row["a_beyond"], row["b_beyond"]),
         batches=batch.get("batches", 0),
         batches_differing=batch.get("differing", 0),
-        batches_apart=batch.get("apart", 0),
-        alpha_mean=_ratio(row["apart_sum"], row["adapted"]),
-        alpha_max=row["apart_max"],
+        batches_apart=batch.get("gap", 0),
+        alpha_mean=_ratio(row["gap_sum"], row["adapted"]),
+        alpha_max=row["gap_max"],
         labelled=truth.images if truth else 0,
         right=truth.right if truth else (0, 0),
         forward_equivalents=(
@@ -255,10 +289,10 @@ def _totals(
         beyond=(_sum(by_stream, "a_beyond"), _sum(by_stream, "b_beyond")),
         batches=_sum(by_batch, "batches"),
         batches_differing=_sum(by_batch, "differing"),
-        batches_apart=_sum(by_batch, "apart"),
-        alpha_mean=_ratio(_sum(by_stream, "apart_sum"), _sum(by_stream, "adapted")),
-        alpha_max=max((row["apart_max"] for row in by_stream if row["apart_max"] is not None), default=None),
-        images_apart=_sum(by_stream, "apart_images"),
+        batches_apart=_sum(by_batch, "gap"),
+        alpha_mean=_ratio(_sum(by_stream, "gap_sum"), _sum(by_stream, "adapted")),
+        alpha_max=max((row["gap_max"] for row in by_stream if row["gap_max"] is not None), default=None),
+        images_apart=_sum(by_stream, "gap_images"),
         kappa=_kappa(by_label),
         labelled=truth.images if truth else 0,
         accuracy=(truth.accuracy[0].value, truth.accuracy[1].value) if truth else (None, None),
@@ -277,33 +311,26 @@ def _ratio(part: float | None, whole: float | None) -> float | None:
     return float(part) / float(whole) if part is not None and whole else None
 
 
-def _served(by_label: Sequence[Row]) -> list[Row]:
-    """Return the rows of images for which both runs served a label."""
-    return [row for row in by_label if row["a_label"] is not None and row["b_label"] is not None]
-
-
-def _margins(by_label: Sequence[Row]) -> tuple[Mapping[str, int], Mapping[str, int], Mapping[str, int]]:
-    """Return the number of images by class: labelled so by A, by B, and by both."""
-    a: dict[str, int] = {}
-    b: dict[str, int] = {}
-    both: dict[str, int] = {}
-    for row in _served(by_label):
+def _margins(by_label: Sequence[Row]) -> tuple[Counter[str], Counter[str], Counter[str]]:
+    """Return the number of images by class, of those that both runs served: labelled so by A, by B, and by both."""
+    a, b, both = Counter[str](), Counter[str](), Counter[str]()
+    for row in by_label:
         one, other, images = row["a_label"], row["b_label"], row["images"]
-        a[one] = a.get(one, 0) + images
-        b[other] = b.get(other, 0) + images
-        if one == other:
-            both[one] = both.get(one, 0) + images
+        if one is not None and other is not None:
+            a[one] += images
+            b[other] += images
+            both[one] += images * (one == other)
     return a, b, both
 
 
 def _classes(by_label: Sequence[Row]) -> list[ClassAgreement]:
     a, b, both = _margins(by_label)
-    return [ClassAgreement(name, a.get(name, 0), b.get(name, 0), both.get(name, 0)) for name in sorted(a.keys() | b)]
+    return [ClassAgreement(name, a[name], b[name], both[name]) for name in sorted(a.keys() | b)]
 
 
 def _kappa(by_label: Sequence[Row]) -> float | None:
     """Return Cohen's kappa: the agreement beyond that of chance with the same shares of classes (Cohen, 1960)."""
     a, b, both = _margins(by_label)
     images = sum(a.values())
-    by_chance = sum(count * b.get(name, 0) for name, count in a.items()) / max(images, 1) ** 2
+    by_chance = sum(count * b[name] for name, count in a.items()) / max(images, 1) ** 2
     return (sum(both.values()) / images - by_chance) / (1 - by_chance) if images and by_chance < 1 else None

@@ -1,7 +1,8 @@
-"""Daily cycles that begin, end or change: how much of the camera's own day each day has."""
+"""Swings of a measure: daily cycles that begin, end or change, and days on which it goes to and fro within hours."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, tzinfo
 from itertools import pairwise
@@ -9,10 +10,9 @@ from itertools import pairwise
 import numpy as np
 
 from adawise.labels.arrays import Floats, Integers
-from adawise_drift.changes.clocks import local_us, utc_us
-from adawise_drift.changes.cycle import by_day
+from adawise_drift.changes.cycle import by_day, daily_cycle
 from adawise_drift.changes.find import Change, Sensitivity, find_changes
-from adawise_drift.changes.times import DAY_US, HOUR_US
+from adawise_drift.changes.times import DAY_US, HOUR_US, local_us, utc_us
 from adawise_drift.events.result import Shape
 
 _LEAST_DAYS = 10
@@ -29,11 +29,6 @@ class Cycles:
 
     part: Floats
     changes: tuple[Change, ...]
-
-    @property
-    def is_known(self) -> bool:
-        """Whether it began or ended, so that `part` has it as it was."""
-        return bool(self.changes)
 
     def explains(self, change: Change) -> bool:
         """Return whether a swing explains a change: nights that become dark change the mean of days, too."""
@@ -106,3 +101,56 @@ def cycles(time_us: Integers, values: Floats, sensitivity: Sensitivity, zone: tz
     around = np.concatenate([shape[-1:], shape, shape[:1]])
     phase = (shown_us % DAY_US) / HOUR_US
     return Cycles(level[day] * np.interp(phase, np.arange(-1, 25) + 0.5, around), tuple(told))
+
+
+# -- unrest
+
+_BLOCK_US = DAY_US // 8
+_LEAST_BLOCKS = 5  # of a day that says something
+_SWING = 3.25  # of the smallest change: how far it must go, as a square wave would that varies as much
+_RESTLESS_DAYS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Restless:
+    """Days in which it went to and fro by `swing`, on other days by `usual`; from a midnight to another there."""
+
+    since_us: int
+    until_us: int
+    usual: float
+    swing: float
+
+    def explains(self, change: Change) -> bool:
+        """Return whether unrest explains a change: a level that is left again within the day is none."""
+        near = self.since_us - DAY_US <= change.time_us <= self.until_us + DAY_US
+        return near and abs(change.size) <= 1.25 * self.swing
+
+
+def restless(time_us: Integers, values: Floats, sensitivity: Sensitivity, zone: tzinfo = UTC) -> tuple[Restless, ...]:
+    """Return runs of three such days or more, without the daily cycle, which is no unrest."""
+    if not len(values):
+        return ()
+    x = values - daily_cycle(time_us, values, least=sensitivity.cycle, zone=zone)
+    block = local_us(time_us, zone) // _BLOCK_US
+    starts = np.flatnonzero(np.diff(block, prepend=block[0] - 1))
+    means = np.add.reduceat(x, starts) / np.diff(np.append(starts, len(x)))
+    day = block[starts] // (DAY_US // _BLOCK_US)
+    first = np.flatnonzero(np.diff(day, prepend=day[0] - 1))
+    count = np.diff(np.append(first, len(day)))
+    mean, square = (np.add.reduceat(part, first) / count for part in (means, means**2))
+    swing = 2.0 * np.sqrt(np.maximum(square - mean**2, 0.0))
+    known = count >= _LEAST_BLOCKS
+    return tuple(_runs(day[first][known], swing[known], _SWING * sensitivity.smallest, zone))
+
+
+def _runs(day: Integers, swing: Floats, least: float, zone: tzinfo) -> Iterator[Restless]:
+    is_far = swing >= least
+    edges = np.flatnonzero(np.diff(is_far.astype(np.int8), prepend=0, append=0))
+    usual = float(np.median(swing[~is_far])) if not is_far.all() else float("nan")
+    runs = [(int(start), int(end)) for start, end in edges.reshape(-1, 2) if end - start >= _RESTLESS_DAYS]
+    while runs:
+        start, end = runs.pop(0)
+        while runs and day[runs[0][0]] - day[end - 1] <= _RESTLESS_DAYS:  # it paused
+            _, end = runs.pop(0)
+        since_us, until_us = (utc_us(at * DAY_US, zone) for at in (int(day[start]), int(day[end - 1]) + 1))
+        yield Restless(since_us, until_us, usual, float(np.median(swing[start:end])))

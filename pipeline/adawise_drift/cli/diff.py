@@ -1,4 +1,4 @@
-"""The options of `adawise diff`, which compares two runs."""
+"""The command `diff`, which proves two runs equal, or shows where they differ."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from pydantic import AfterValidator, Field
 from pydantic_settings import CliPositionalArg, CliToggleFlag
 
 from adawise.cli.command import LABEL_WITHIN, LABELS, Command, json_flag
+from adawise.console import paper, print_json
 from adawise.settings.group import Location
+from adawise.text import separated
 
 
 def _names(value: str) -> str:
@@ -20,17 +22,17 @@ def _names(value: str) -> str:
 
 
 class DiffCommand(Command):
-    """Prove that two runs over the same messages are equal, bit by bit, or show where and by how much they part.
+    """Prove that two runs over the same messages are equal, bit by bit, or show where and by how much they differ.
 
     The settings that differ are named first, with the values of both. Rows are compared by their identity, batches by
     the message that they begin with, in all that both runs have read. For each stream: the first batch that differs
-    and what differs there first, how far the alphas are apart, which predictions changed, and how far classes agree.
-    With labels it says which is right more often on the same images, with an interval. Ends with code 0 if the runs
-    are equal, 3 if not. It changes nothing.
+    and what differs there first, how large the difference of the alphas is, which predictions changed, and how far
+    classes agree. With labels it says which is right more often on the same images, with an interval. Ends with code 0
+    if the runs are equal, 3 if not. It changes nothing.
     """
 
     name = "diff"
-    runs = "adawise_drift.cli.diff.run:diff"
+    runs = "adawise_drift.cli.diff:diff"
     examples = (
         ("is the replay what the live run was?", "diff runs/yard runs/again"),
         ("for another program; what only one run has counts, too", "diff runs/yard runs/again --whole --json"),
@@ -54,3 +56,22 @@ class DiffCommand(Command):
         default=False, description="rows that one run alone has are a difference even where the other did not read"
     )
     as_json: CliToggleFlag[bool] = json_flag("print what was found as JSON")
+
+
+def diff(options: DiffCommand) -> int:
+    """Compare two runs and print the result; return 0 if they are equal, else 3."""
+    from adawise.labels.compare.compare import compare, split_roots
+    from adawise_drift.show_diff import show
+
+    found = compare(
+        split_roots(options.root_a),
+        split_roots(options.root_b),
+        separated(options.streams),
+        labels=options.labels,
+        label_within_us=round(options.label_within * 1e6),
+    )
+    if options.as_json:
+        print_json(found.as_json())
+    else:
+        show(found, paper())
+    return 3 if found.differs or (options.whole and not found.overlaps_wholly) else 0

@@ -1,4 +1,4 @@
-"""What an event means: how bad it is, what it cost, what likely caused it, and what to do next."""
+"""The severity of an event, its cost in accuracy, its likely causes, and the command to go on with."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from adawise.text import as_long_duration
 from adawise_drift.changes.times import HOUR_US, utc
 from adawise_drift.events.accuracy import ESTIMATE_ERROR, LEAST, NORMAL, Ratio, clusters, measured, over_time, ratio
 from adawise_drift.events.calendar import name_of, seen_before
-from adawise_drift.events.incidents import incidents
 from adawise_drift.events.measures import Binned
 from adawise_drift.events.result import NO_STAYS, AccuracyCost, Cause, DriftEvent, Severity, Stays
+from adawise_drift.events.together import incidents
 
 _MANY_REJECTS = 0.1
 _COSTLY = -0.1  # accuracy
@@ -34,7 +34,7 @@ _PICTURE = ("brightness", "contrast", "sharpness", "noise", "colour")
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What a camera's events are judged by: its bins, the fleet's end, when its adaptation began anew, its calendar."""
+    """The facts that explain events: a camera's bins, its resets and conditions, and the end of the time."""
 
     binned: Binned
     until_us: int
@@ -42,13 +42,13 @@ class Surroundings:
     stays: Stays = NO_STAYS
 
 
-def judged(events: Sequence[DriftEvent], known: Surroundings, roots: Sequence[str]) -> list[DriftEvent]:
+def explained(events: Sequence[DriftEvent], known: Surroundings, roots: Sequence[str]) -> list[DriftEvent]:
     """Return a camera's events with severity, causes, the command to go on with, and the cost of the incident."""
-    told = sorted(incidents(events).values(), key=_begin)
-    found, is_wrong = [], bool(told) and over_time([known.binned]).is_wrong
-    for number, those in enumerate(told):
-        since_us = max((_end(each) for each in told[:number]), default=0)
-        until_us = _begin(told[number + 1]) if number + 1 < len(told) else known.until_us + 1
+    ordered = sorted(incidents(events).values(), key=_begin)
+    found, is_wrong = [], bool(ordered) and over_time([known.binned]).is_wrong
+    for number, those in enumerate(ordered):
+        since_us = max((_end(each) for each in ordered[:number]), default=0)
+        until_us = _begin(ordered[number + 1]) if number + 1 < len(ordered) else known.until_us + 1
         cost = _cost(those, known.binned, since_us, until_us)
         if cost is not None and cost.how == "estimated":
             cost = replace(cost, is_doubted=is_wrong)

@@ -21,13 +21,13 @@ from adawise.labels.join import label
 Place = tuple[str, int, str | None]
 
 
-def judged(
+def by_labels(
     connection: duckdb.DuckDBPyConnection, roots: Sequence[str], *, file: str | None, within_us: int
 ) -> tuple[ByLabels, dict[Place, Accuracies]]:
-    """Judge all images that have a label and that both runs served, and each stream of a partition by itself.
+    """Compare the accuracies on images that have a label and that both runs served, and those of each stream alone.
 
     Args:
-        connection: with `a_rows` and `b_rows`; it gets the views of `label` and `judge`.
+        connection: with `a_rows` and `b_rows`; it gets the views of `label` and `answers`.
         roots: the two outputs, which may contain labels.
         file: a file of labels; if given, the only source of labels.
         within_us: as in `label`.
@@ -43,7 +43,7 @@ def judged(
     if labels.labelled:
         connection.execute(queries.create_answers([queries.of_run(0)], 1))
         kinds = _by_place(connection.execute(queries.KINDS).fetchall())
-    whole = _judged(concatenated(list(kinds.values()))) if kinds else None
+    whole = _accuracies(concatenated(list(kinds.values()))) if kinds else None
     by_stream: dict[str, list[Kinds]] = {}
     for (_, _, stream_id), each in kinds.items():
         by_stream.setdefault(stream_id or "", []).append(each)
@@ -51,9 +51,9 @@ def judged(
     return ByLabels(
         source=labels.source,
         whole=whole,
-        streams={name: _judged(each) for name, each in streams.items() if each.total >= ENOUGH},
+        streams={name: _accuracies(each) for name, each in streams.items() if each.total >= ENOUGH},
         notes=labels.notes,
-    ), {place: _judged(each) for place, each in kinds.items()}
+    ), {place: _accuracies(each) for place, each in kinds.items()}
 
 
 def _by_place(rows: Sequence[tuple[int, str | None, str, int, int, int, int, int]]) -> dict[Place, Kinds]:
@@ -64,7 +64,7 @@ def _by_place(rows: Sequence[tuple[int, str | None, str, int, int, int, int, int
     return {place: Kinds(*np.array(each, np.int64).T) for place, each in counts.items()}
 
 
-def _judged(kinds: Kinds) -> Accuracies:
+def _accuracies(kinds: Kinds) -> Accuracies:
     b, less = intervals(kinds, seed=0)
     a, _ = intervals(Kinds(kinds.images, kinds.served, kinds.served, kinds.times), seed=0)
     return Accuracies(

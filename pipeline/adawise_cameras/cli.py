@@ -1,4 +1,4 @@
-"""The options of `adawise cameras`."""
+"""The command `cameras`, which publishes the frames of cameras, devices and videos until it is stopped."""
 
 from __future__ import annotations
 
@@ -56,7 +56,8 @@ class CamerasCommand(Command):
 
         # An interrupted check must not return 0, which says that each camera gave a frame.
         with ended_at_once(INTERRUPTED if self.check else 0):
-            from adawise_cameras.cli.run import check, read_until_stopped
+            from adawise_cameras.app import read_until_stopped
+            from adawise_cameras.check import check
 
         if self.check:
             return check(self.settings, self.file)

@@ -1,0 +1,147 @@
+"""The command `drift`, which says when and how far alpha moved, and whether adapting helped."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from functools import partial
+from typing import Any
+
+from pydantic import Field
+from pydantic_settings import CliPositionalArg, CliToggleFlag
+from typing_extensions import override
+
+from adawise.cli.command import LABEL_WITHIN, LABELS, ROOTS_SCHEMA, Command, Roots, all_but, json_flag, optional
+from adawise.console import paper, print_json, progress
+from adawise.output.near import expect_outputs
+from adawise.settings.group import FilePath, Location, Text
+from adawise.settings.moments import MOMENT_SCHEMA, Moment
+from adawise.settings.recording import DAYS_SCHEMA, Days
+from adawise.text import separated
+
+
+class DriftCommand(Command):
+    """Say when, on which camera and how far alpha moved, what else changed then, and whether adapting it helped.
+
+    Reads what a worker or a replay wrote, and changes nothing. -o writes one HTML file that opens offline. With labels
+    what was served is compared with zero-shot, fine-tuned, alpha 0.5 and the best fixed alpha; without them there are
+    estimates. Needs the extra `report` (pip install 'adawise[report]').
+    """
+
+    name = "drift"
+    runs = "adawise_drift.cli.drift:drift"
+    groups = ("model.card", "model.classes", "search.objective", *all_but("decode", "threads"), "log")
+    examples = (
+        ("the last day, in the terminal", "drift runs/yard --since 1d"),
+        ("a page, with frames of a recording and labels", "drift runs/yard -o yard.html --recording recordings/yard"),
+        (
+            "for a nightly job: code 3 if something happened that the last 28 days do not know",
+            "drift runs/yard --since 1d --baseline yard.baseline --fail-if 'events>0' --json",
+        ),
+        ("the same, with alerts to an Alertmanager", "drift runs/yard --since 1d --alertmanager http://127.0.0.1:9093"),
+        (
+            "of cameras in two countries",
+            "drift runs/yard --since 1d --baseline yard.baseline --time-zone Europe/Berlin,osaka-*=Asia/Tokyo",
+        ),
+        ("of cameras that moved to another cluster on the way", "drift runs/yard runs/yard-2 -o yard.html"),
+        ("against what another alpha would have served", "drift runs/yard --against runs/half --labels labels.csv"),
+    )
+
+    root: CliPositionalArg[Roots] = Field(
+        description="folder or s3://BUCKET/PREFIX that a worker wrote, or several that are taken for one",
+        json_schema_extra=ROOTS_SCHEMA,
+    )
+    output: FilePath | None = optional("HTML file to write, or to replace", "output", "o", metavar="FILE")
+    streams: Text | None = optional("cameras, separated by commas; none: all", metavar="A,B")
+    since: Moment | None = optional("nothing before it", **MOMENT_SCHEMA)
+    until: Moment | None = optional("nothing from it on", **MOMENT_SCHEMA)
+    reference: Days | None = optional(
+        "how long before --since daily cycles, noise and mixes of classes are learned from, while only what happened "
+        "since is reported; none: nothing, or 28d for a new --baseline", **DAYS_SCHEMA,
+    )  # fmt: skip
+    baseline: FilePath | None = optional("file that keeps what was learned; made or brought up to date", metavar="FILE")
+    time_zone: Text | None = optional(
+        "zone whose clocks days and nights go by, so that they stay what they are when summer time begins: one for all "
+        "cameras, and CAMERA=ZONE for some (names with wildcards), separated by commas; none: UTC", metavar="ZONES",
+    )  # fmt: skip
+    known: FilePath | None = optional(
+        "TOML file of maintenance windows and events that are dealt with: [[known]] tables with why, since and until "
+        "or daily (by --time-zone, or a time_zone of its own), streams, measures; these are reported without an alarm",
+        metavar="FILE",
+    )
+    smallest: float = Field(default=0.1, gt=0, le=1, description="smallest change of alpha that is looked for")
+    recording: FilePath | None = optional("recording of the topic, for frames beside a change", metavar="FOLDER")
+    labels: Location | None = LABELS
+    label_within: float = LABEL_WITHIN
+    against: Text | None = optional("replays of the same images by other alphas, separated by commas", metavar="ROOTS")
+    plots: FilePath | None = optional("folder for figures as PNG and SVG: the fleet, eight cameras", metavar="FOLDER")
+    fail_if: Text | None = optional("limits, separated by commas; code 3 if a camera is beyond one", metavar="LIMITS")
+    alertmanager: Text | None = optional("Alertmanager that gets an alert for each incident of weight", metavar="URL")
+    as_json: CliToggleFlag[bool] = json_flag("print what was found as JSON")
+
+    @classmethod
+    @override
+    def uses(cls, options: Mapping[str, Any]) -> frozenset[str]:
+        """Return the log's group alone: no model is loaded; card and objective only say what is normal."""
+        return frozenset({"log"})
+
+    @classmethod
+    @override
+    def problems(cls, options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """Yield options that lack --since, and invalid addresses, time zones and limits."""
+        from adawise_drift.request import problems
+
+        return problems(options)
+
+
+def drift(options: DriftCommand) -> int:
+    """Analyse, then write, print and send what was found; return 3 if a camera is beyond a limit, else 0."""
+    against, page, model = separated(options.against) or (), options.output, options.settings.model
+    expect_outputs((*options.root, *against))
+    from adawise.app.prompts import read_lines
+    from adawise_drift.changes.times import parse_clocks
+    from adawise_drift.request import DriftRequest, expect_packages, parse_limit
+
+    expect_packages(is_drawn=page is not None or options.plots is not None)
+    from adawise_drift.analyse import analyse, finish
+    from adawise_drift.show import show
+
+    frames = None
+    if options.recording is not None:
+        from adawise.app.decoder import open_decoder, rendition
+        from adawise_drift.example_frames import ExampleFrames, thumbnail
+
+        decoder = open_decoder(options.settings.decode, partial(thumbnail, rendition(options.settings.decode)))
+        frames = ExampleFrames(str(options.recording), decoder)
+    request = DriftRequest(
+        roots=options.root,
+        streams=separated(options.streams),
+        since=options.since,
+        until=options.until,
+        reference=None if options.reference is None else timedelta(seconds=options.reference),
+        baseline=options.baseline,
+        smallest=options.smallest,
+        clocks=parse_clocks(separated(options.time_zone) or ()),
+        known=options.known,
+        frames=frames,
+        card=model.card,
+        objective=options.settings.search.objective,
+        labels=options.labels,
+        label_within=timedelta(seconds=options.label_within),
+        classes=None if model.classes is None else tuple(read_lines(model.classes, "model.classes", "class name")),
+        against=against,
+        limits=tuple(map(parse_limit, separated(options.fail_if) or ())),
+        command=shlex.join(["adawise", *options.written_out()]),
+    )
+    report = analyse(request, progress)
+    if page is not None or options.plots is not None:
+        from adawise_drift.page.write import write_files
+
+        write_files(report, page, options.plots)
+    if options.as_json:
+        print_json({**report.as_json(), "page": None if page is None else str(page)})
+    else:
+        show(report, paper(), page)
+    finish(request, report, options.alertmanager)
+    return 3 if any(report.beyond.values()) else 0

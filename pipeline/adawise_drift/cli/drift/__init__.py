@@ -1,1 +1,0 @@
-"""The command `drift`, which says when and how far alpha moved, and whether adapting helped."""

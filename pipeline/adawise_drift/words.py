@@ -1,0 +1,199 @@
+"""Times, shares, costs, accuracies and calendars as text, for the terminal, the page and alerts; nan is not known."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from adawise.labels.arrays import Floats
+from adawise.page.notation import LEVEL, NOTHING, minus, points, two
+from adawise.text import as_long_duration
+from adawise_drift.changes.times import moment
+from adawise_drift.events.accuracy import AGREEMENT_ERROR, ESTIMATE_ERROR, NORMAL
+from adawise_drift.events.calendar import hours
+from adawise_drift.events.result import (
+    AccuracyCost,
+    AccuracyOverTime,
+    AccuracyPoint,
+    Calendar,
+    Camera,
+    CameraChange,
+    DriftEvent,
+    How,
+)  # fmt: skip
+from adawise_drift.report import Report
+
+_ALARMED = 0.05  # of the batches of a camera; of AdawiseOverConfident likewise
+_OF_HOURS, _FREQUENT = 3, 0.05  # conditions whose hours a sentence has, and their share
+
+
+def percent(share: float) -> str:
+    """Return a share as 42 %, with a digit after the point where a whole number would say none or all."""
+    if math.isnan(share):
+        return NOTHING
+    whole = f"{100 * share:.0f}"
+    exact = f"{100 * share:.1f}" if whole in {"0", "100"} and share not in {0.0, 1.0} else whole
+    return f"{exact}\u00a0%"
+
+
+def from_to(before: float, after: float) -> str:
+    """Return two levels as .31 to .78."""
+    return f"{two(before)} to {two(after)}"
+
+
+def signed(difference: float) -> str:
+    """Return a difference of alphas as +.47."""
+    return minus(f"{difference:+.2f}".replace("0.", ".", 1))
+
+
+def when(since_us: int, until_us: int) -> str:
+    """Return 2026-11-25 08:00 to 14:00 UTC, or one moment if both are the same minute."""
+    since, until = moment(since_us), moment(until_us)
+    if since == until:
+        return f"{since} UTC"
+    return f"{since} to {_shorter(since, until)} UTC"
+
+
+def changed(change: CameraChange) -> str:
+    """Return when a change was: a ramp from when to when; a step at a moment, and within which span."""
+    if change.kind == "ramp":
+        return when(change.earliest_us, change.latest_us)
+    return _at(change.time_us, change.earliest_us, change.latest_us)
+
+
+def happened(event: DriftEvent) -> str:
+    """Return when an event was: from when to when, or at a moment, as `changed`."""
+    if event.shape == "ended":
+        return f"since {moment(event.since_us)} UTC"
+    if event.shape in {"ramp", "spike", "unrest", "silence"}:
+        return when(event.since_us, event.until_us)
+    return _at(event.since_us, event.earliest_us, event.latest_us)
+
+
+def _at(at_us: int, earliest_us: int, latest_us: int) -> str:
+    since, at, until = (moment(us) for us in (earliest_us, at_us, latest_us))
+    if since == until:
+        return when(earliest_us, latest_us)
+    return f"{at} UTC (between {_shorter(at, since)} and {_shorter(at, until)})"
+
+
+def cost(of: AccuracyCost | None) -> str:
+    """Return accuracy −15.0 points (95 % −20.0 to −10.0, measured by labels), or "" if it is not known."""
+    if of is None:
+        return ""
+    how = "measured by labels" if of.how == "measured" else "estimated from confidence"
+    how += ", which labels contradict on this camera" if of.is_doubted else ""
+    return f"accuracy {points(of.accuracy)} points ({LEVEL} {points(of.low)} to {points(of.high)}, {how})"
+
+
+def _shorter(other: str, moment_: str) -> str:
+    """Return a moment without its day, if it is of the same day as the other."""
+    return moment_.removeprefix(other[:11])
+
+
+def known(values: Floats) -> bool:
+    """Return whether there is anything to draw."""
+    return bool(np.isfinite(values).any())
+
+
+def mean(values: Floats) -> float:
+    """Return the mean of what is known; nan if nothing is."""
+    return float(np.nanmean(values)) if known(values) else math.nan
+
+
+def quarters(values: Floats) -> tuple[float, float]:
+    """Return the means of the first and of the last quarter of the points."""
+    quarter = max(1, len(values) // 4)
+    return mean(values[:quarter]), mean(values[-quarter:])
+
+
+def short_cost(of: AccuracyCost | None) -> str:
+    """Return a cost in words: -0.15 (-0.20 to -0.10, measured)."""
+    if of is None:
+        return ""
+    doubt = ", labels contradict it" if of.is_doubted else ""
+    return f"{of.accuracy:+.2f} ({of.low:+.2f} to {of.high:+.2f}, {of.how}{doubt})"
+
+
+_ESTIMATED: Mapping[How, tuple[str, float]] = {
+    "confidence": ("confidence", ESTIMATE_ERROR),
+    "agreement": ("the agreement of the endpoints", AGREEMENT_ERROR),
+}
+
+
+def accuracies(of: AccuracyOverTime, cameras: Sequence[Camera] = ()) -> str:
+    """Return how accuracy went, measured and estimated, with the errors; "" if nothing is known.
+
+    Of several cameras it says how many of them have labels.
+    """
+    found = []
+    if labelled := of.of("measured"):
+        having = sum(bool(camera.accuracy.of("measured")) for camera in cameras)
+        whose = f" of {having} of {len(cameras)} cameras" if cameras else ""
+        found.append(f"Measured by {sum(point.images for point in labelled):,} labels{whose}: {_went(labelled)}.")
+    guessed = [
+        f"from {by} {_went(known, is_banded=False)} (off by {two(error)}, {LEVEL} within {two(NORMAL * error)})"
+        for how, (by, error) in _ESTIMATED.items()
+        if (known := of.of(how))
+    ]
+    if guessed:
+        found.append(f"Estimated {'; '.join(guessed)}: root mean squares, on a pair whose labels are known.")
+    if of.off is not None:
+        off, way = of.off, "high" if of.off.value > 0 else "low"
+        ends = sorted(abs(end) for end in (off.low, off.high))
+        said = f"{two(abs(off.value))} too {way} ({LEVEL} {two(ends[0])} to {two(ends[1])})"
+        if of.is_wrong and abs(off.value) <= ESTIMATE_ERROR:
+            found.append(
+                "Do not go by confidence here: labels say that its estimate is too high at times and too low at others."
+            )
+        elif of.is_wrong:
+            found.append(f"Do not go by confidence here: labels say that its estimate is {said}.")
+        elif off.sign:
+            found.append(f"On the labelled images the estimate from confidence is {said}.")
+        else:
+            found.append("On the labelled images the estimate from confidence is not shown to be off on average.")
+    return " ".join(found)
+
+
+def _went(of: Sequence[AccuracyPoint], *, is_banded: bool = True) -> str:
+    """Return the first and the last point in words: .81 (95 % .78 to .84) first, .74 (95 % .70 to .78) last."""
+    ends = [
+        two(point.accuracy) + (f" ({LEVEL} {two(point.low)} to {two(point.high)})" if is_banded else "")
+        for point in (of[0], of[-1])
+    ]
+    return f"{ends[0]} first, {ends[1]} last" if len(of) > 1 else ends[0]
+
+
+def conditions(of: Calendar) -> str:
+    """Return a calendar in words: 4 conditions and 2 brief or rare ones, 12 returns; condition 2 from 18 h to 6 h.
+
+    "" of fewer than two conditions.
+    """
+    if of.count < 2:
+        return ""
+    frequent = [each for each in of.conditions if each.share >= _FREQUENT]
+    when = [f"condition {each.name} {at}" for each in frequent if (at := hours(each))][:_OF_HOURS]
+    returns = f"{of.returns:,} {'return' if of.returns == 1 else 'returns'}"
+    count = f"{of.shown:,} condition{'s' * (of.shown > 1)}"
+    if rest := of.count - of.shown:
+        count += f" and {rest:,} brief or rare one{'s' * (rest > 1)}"
+    return "; ".join([f"{count}, {returns}", *([", ".join(when)] if when else [])])
+
+
+def alarms(of: Calendar) -> str:
+    """Return where the fine-tuned model may be over-confident; "" where so few alarms may be chance."""
+    if of.alarms < _ALARMED:
+        return ""
+    where = max(of.conditions, key=lambda each: each.share * each.alarms)
+    most = f", most of them in condition {where.name}" if of.count > 1 else ""
+    return (
+        f"alarm in {of.alarms:.0%} of its batches{most}: the fine-tuned model may be over-confident there. Label some "
+        "of those images; adawise card --from-labels corrects the card"
+    )
+
+
+def resolution(report: Report) -> str:
+    """Return what a point of a figure is: one point is 1 hour; the lowest and the highest alpha in it are kept."""
+    return f"one point is {as_long_duration(report.bin_us / 1e6)}; the lowest and the highest alpha in it are kept"
