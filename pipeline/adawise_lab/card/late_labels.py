@@ -5,14 +5,13 @@ The pair that serves is not touched. The corrected card is a new file; `adawise 
 
 from __future__ import annotations
 
-import io
 import shlex
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import redirect_stdout
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,16 +23,15 @@ from adawise.app.decoder import open_decoder
 from adawise.app.labelled import logits_of
 from adawise.app.model import ModelPair, load_model, meant
 from adawise.app.prompts import read_lines
-from adawise.app.signals import INTERRUPTED
+from adawise.app.signals import INTERRUPTED, stop_signals
 from adawise.card.card import Card, LabelBias, read_card
-from adawise.cli.replay.options import ReplayCommand
-from adawise.cli.replay.run import replay
 from adawise.console import progress
 from adawise.errors import SettingsError
 from adawise.labels.conditions import LabelledRow, LabelledRows, labelled_rows
 from adawise.labels.folders.recording import recorded_rows
 from adawise.output.read.rows import read_traces
 from adawise.recording.source import RecordedLog
+from adawise.replay.replay import ReplayRequest, replay
 from adawise.settings import Settings
 from adawise.sink.files import segment_keys
 from adawise.sink.walk import footer_of
@@ -290,10 +288,10 @@ def _propose(asked: Correction, rows: Sequence[LabelledRow]) -> bool:
         roots = [str(Path(folder) / name) for name in ("before", "after")]
         for root, card in zip(roots, (settings.model.card, asked.output), strict=True):
             served = settings.model_copy(update={"model": settings.model.model_copy(update={"card": card})})
-            command = ReplayCommand(settings=served, recording=recording, output=root, skip_forgotten=True)
-            with redirect_stdout(io.StringIO()):  # the replays' summaries are not for the user
-                code = replay(command)
-            if code:
+            request = ReplayRequest(settings=served, recording=recording, output=root, skip_forgotten=True)
+            with stop_signals() as stop:
+                stopped = replay(request, stop=stop, shown=partial(progress, "replayed", unit="messages")).stopped
+            if stopped:
                 print("Stopped before both replays were done: what the card would have changed is not known.")
                 return True
         difference = compare(*roots, labels=str(labels))
