@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
@@ -96,9 +95,7 @@ class DlqListCommand(LettersCommand):
             table.add_row(*map(Cell, text.cells(letter, replayed=replayed)))
         if found:
             paper().print(table)
-        more = f"; {older} older ones are not shown (--limit)" if older else ""
-        reasons = text.by_reason(letter.reason for letter, _ in found)
-        print(f"{len(found)} dead letters: {reasons}{more}" if found else "no dead letters")
+        print(text.summary([letter for letter, _ in found], older))
         return 0
 
 
@@ -173,20 +170,16 @@ class DlqReplayCommand(LettersCommand):
     def call(self) -> int:
         """Send the messages of the dead letters that match back to their topic, print how many, and return 0."""
         from adawise.app.dead_letters import send_back
-        from adawise.publish.dead_letters.text import by_reason
+        from adawise.publish.dead_letters.text import sent
 
-        topic, dry_run, choice = self.settings.kafka.topic, self.dry_run, self.choice(self.letter)
         counted = send_back(
             self.settings,
-            choice,
+            self.choice(self.letter),
             again=self.again,
             max_replays=self.max_replays,
-            dry_run=dry_run,
+            dry_run=self.dry_run,
             shown=partial(progress, "replayed", unit="messages"),
         )
-        done = Counter({reason: count for (why_not, reason), count in counted.items() if why_not is None})
-        reasons = f": {by_reason(done)}" if done else ""
-        say(f"{done.total()} messages {'would be sent' if dry_run else 'sent'} back to {topic}{reasons}")
-        for why_not in sorted({why_not for why_not, _ in counted if why_not is not None}):
-            say(f"{sum(n for (why, _), n in counted.items() if why == why_not)} letters left out: {why_not}")
+        for line in sent(counted, self.settings.kafka.topic, dry_run=self.dry_run):
+            say(line)
         return 0

@@ -45,7 +45,7 @@ _log = structlog.get_logger("worker")
 
 @dataclass(frozen=True, slots=True)
 class ReplayRequest:
-    """What to replay, and how.
+    """A request for a replay.
 
     Attributes:
         settings: the settings of the worker.

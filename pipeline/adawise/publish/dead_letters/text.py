@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from adawise.publish.dead_letters.reading import DeadLetter
@@ -48,9 +48,27 @@ def cells(letter: DeadLetter, *, replayed: bool) -> list[str]:
     return [shown(cell) for cell in row]
 
 
-def by_reason(reasons: Iterable[str]) -> str:
-    """Return the count of each reason, the most frequent first."""
-    return ", ".join(f"{count} {shown(reason)}" for reason, count in Counter(reasons).most_common())
+def summary(letters: Sequence[DeadLetter], older: int) -> str:
+    """Return how many dead letters are listed, by reason, and how many older ones are not."""
+    if not letters:
+        return "no dead letters"
+    more = f"; {older} older ones are not shown (--limit)" if older else ""
+    return f"{len(letters)} dead letters: {_counts(Counter(letter.reason for letter in letters))}{more}"
+
+
+def sent(counted: Counter[tuple[str | None, str]], topic: str, *, dry_run: bool) -> list[str]:
+    """Return how many messages were sent back, by reason, and why others were left out, from what `resend` returned."""
+    done = Counter({reason: count for (why_not, reason), count in counted.items() if why_not is None})
+    what = f"{done.total()} messages {'would be sent' if dry_run else 'sent'} back to {topic}"
+    lines = [f"{what}: {_counts(done)}" if done else what]
+    for why_not in sorted({why_not for why_not, _ in counted if why_not is not None}):
+        left_out = sum(count for (why, _), count in counted.items() if why == why_not)
+        lines.append(f"{left_out} letters left out: {why_not}")
+    return lines
+
+
+def _counts(reasons: Counter[str]) -> str:
+    return ", ".join(f"{count} {shown(reason)}" for reason, count in reasons.most_common())
 
 
 def details(letter: DeadLetter, *, replayed: bool) -> str:
