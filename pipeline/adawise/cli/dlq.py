@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import AfterValidator, AliasChoices, Field
+from pydantic import AfterValidator, AliasChoices, Field, JsonValue
 from pydantic_settings import CliPositionalArg, CliToggleFlag
 from typing_extensions import override
 
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from adawise.publish.dead_letters.reading import LetterChoice
 
 _LETTER = re.compile(r"(\d{1,10})/(\d{1,19})", re.ASCII)
-_LETTER_EXPECTED = "partition/offset, as 0/17 in `adawise dlq list`"
+_LETTER_SCHEMA: dict[str, JsonValue] = {"expected": "partition/offset, as 0/17 in `adawise dlq list`"}
 
 
 def _checked_letter(value: str) -> str:
@@ -36,13 +35,13 @@ def _checked_reason(value: str) -> str:
     return value
 
 
-_LETTERS: tuple[str, ...] = (*READING, "kafka.dead_letter_topic", "log")
+Place = Annotated[str, AfterValidator(_checked_letter)]
 
 
 class LettersCommand(Command):
     """The options by which `dlq list` and `dlq replay` choose dead letters."""
 
-    groups = _LETTERS
+    groups = (*READING, "kafka.dead_letter_topic", "log")
 
     reason: Annotated[str, AfterValidator(_checked_reason)] | None = optional(
         "only letters of this reason", metavar="REASON", expected="one of " + ", ".join(map(str, Reason))
@@ -54,8 +53,7 @@ class LettersCommand(Command):
         """Return the criteria for dead letters."""
         from adawise.publish.dead_letters.reading import LetterChoice
 
-        since_ms = None if self.since is None else milliseconds(self.since)
-        return LetterChoice(self.reason, since_ms, self.stream, letter)
+        return LetterChoice(self.reason, self.since and milliseconds(self.since), self.stream, letter)
 
 
 class DlqListCommand(LettersCommand):
@@ -103,12 +101,10 @@ class DlqShowCommand(Command):
     """Show one message that could not be read: where from, why, its headers and first bytes."""
 
     name = "dlq show"
-    groups = _LETTERS
+    groups = LettersCommand.groups
     examples = (("what came, into a file", "dlq show 0/17 --save broken.jpg"),)
 
-    letter: CliPositionalArg[Annotated[str, AfterValidator(_checked_letter)]] = Field(
-        description="the letter to show", json_schema_extra={"expected": _LETTER_EXPECTED}
-    )
+    letter: CliPositionalArg[Place] = Field(description="the letter to show", json_schema_extra=_LETTER_SCHEMA)
     save: FilePath | None = Field(default=None, description="new file for the original bytes")
 
     @override
@@ -138,15 +134,13 @@ class DlqReplayCommand(LettersCommand):
     """
 
     name = "dlq replay"
-    groups = (*_LETTERS, "decode.max_message_bytes")
+    groups = (*LettersCommand.groups, "decode.max_message_bytes")
     examples = (
         ("how many there would be", "dlq replay --reason too_large --since 7d --dry-run"),
         ("one of them", "dlq replay --letter 0/17"),
     )
 
-    letter: Annotated[str, AfterValidator(_checked_letter)] | None = optional(
-        "only this letter", metavar="LETTER", expected=_LETTER_EXPECTED
-    )
+    letter: Place | None = optional("only this letter", metavar="LETTER", **_LETTER_SCHEMA)
     every: CliToggleFlag[bool] = Field(
         default=False, validation_alias=AliasChoices("all"), description="all letters; in place of what chooses some"
     )
@@ -178,8 +172,7 @@ class DlqReplayCommand(LettersCommand):
             again=self.again,
             max_replays=self.max_replays,
             dry_run=self.dry_run,
-            shown=partial(progress, "replayed", unit="messages"),
+            shown=lambda: progress("replayed", unit="messages"),
         )
-        for line in sent(counted, self.settings.kafka.topic, dry_run=self.dry_run):
-            say(line)
+        say("\n".join(sent(counted, self.settings.kafka.topic, dry_run=self.dry_run)))
         return 0

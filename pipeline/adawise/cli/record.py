@@ -110,12 +110,10 @@ class RecordCommand(Command):
                 return 0
             print("\n".join([f"{output}: {pruned}", *pruned.errors]))
             return 1 if pruned.errors else 0
-        until_ms = None if self.until is None else milliseconds(self.until)
-        bounds = Bounds(self.max_messages, self.max_bytes, self.max_seconds, until_ms)
+        bounds = Bounds(self.max_messages, self.max_bytes, self.max_seconds, self.until and milliseconds(self.until))
         origin = self.origin if self.from_time is None else milliseconds(self.from_time)
-        limited = bounds != Bounds()
-        follows = self.follow or (origin == "latest" and not limited)
-        bounds.until_drained = not (limited or follows)
+        follows = self.follow or (origin == "latest" and bounds == Bounds())
+        bounds.until_drained = not follows and bounds == Bounds()
         with stop_signals() as stop, progress("recorded", total=self.max_messages, unit="messages") as bar:
             runs = record_topic(
                 kafka,

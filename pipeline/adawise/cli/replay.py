@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 from pydantic import AliasChoices, Field
 from pydantic_settings import CliPositionalArg, CliToggleFlag
@@ -16,6 +16,7 @@ from adawise.settings.recording import STREAMS_SCHEMA, StreamPatterns
 
 _GROUPS = ("model", "search", "batch", "decode", "predict", "sink", "alerts", "limits", "log")
 REPLAY_GROUPS = (*_GROUPS, "results")
+_SHORTHANDS = {"search": "search.strategy", "objective": "search.objective", "card": "model.card"}
 _TOPIC = {"metavar": "TOPIC", "expected": KAFKA_NAME_EXPECTED}
 
 
@@ -30,11 +31,7 @@ class ReplayCommand(Command):
 
     name = "replay"
     groups = (*READING, "kafka.on_gap", *_GROUPS, *all_but("results", "enabled", "topic"))
-    shorthands: ClassVar[Mapping[str, str]] = {
-        "search": "search.strategy",
-        "objective": "search.objective",
-        "card": "model.card",
-    }
+    shorthands = _SHORTHANDS
     examples = (
         ("again as it was", "replay recordings/yard -o runs/again"),
         ("what a fixed alpha would have done", "replay recordings/yard -o runs/half --search fixed"),
@@ -78,7 +75,7 @@ class ReplayCommand(Command):
     )
     pairs_of: Location | None = optional(
         "serve each partition by the pair that served it in this worker's folder, switched at the same offsets "
-        "(`adawise pair`); pairs that model.* does not name are loaded from where their documents say; none: all by "
+        "(`adawise pair`); pairs that model.* does not name are loaded from where its documents say; none: all by "
         "model.*",
         metavar="ROOT",
     )
