@@ -61,7 +61,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "output": ("errors text records ports store sink", "numpy pyarrow"),
     "output/read": ("errors records ports store sink", "numpy pyarrow duckdb"),
     "recording": ("errors records ports store kafka/ownership decode/headers worker/passes", "pyarrow"),
-    "replay": ("errors records ports store sink output/read", "pydantic"),
+    "recording/pace": ("text", ""),
     "produce": ("errors store/files decode", ""),
     "produce/sender": ("errors kafka/client decode/arrow_batch decode/headers", "kafka"),
     # the loop
@@ -87,6 +87,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     # everything comes together
     "app": (EVERYTHING, "torch numpy structlog PIL"),
     "app/pairs": (EVERYTHING, "torch structlog pydantic"),
+    "replay": (EVERYTHING, "pydantic structlog"),
     "doctor": (EVERYTHING, "torch"),
     "cli": (EVERYTHING, "rich structlog pydantic pydantic_settings shtab"),
     "__main__": ("cli console errors", ""),
@@ -138,7 +139,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
 }
 COMPANIONS = {"adawise_cameras", "adawise_drift", "adawise_lab"}
 MAY_SEE_SETTINGS = {
-    *("", "settings", "app", "cli", "doctor", "__main__", "demo"),
+    *("", "settings", "app", "cli", "doctor", "__main__", "demo", "replay"),
     *(
         "adawise_cameras/app",
         "adawise_cameras/check",

@@ -24,11 +24,10 @@ from adawise.adapt.strategies import strategy
 from adawise.adapt.strategies.warm import Exploration, WarmSearch
 from adawise.adapt.surrogate import Surrogate
 from adawise.app.model import adaptation, load_model
-from adawise.cli.replay.options import ReplayCommand
-from adawise.cli.replay.run import replay
 from adawise.clip.classifier import GRID
 from adawise.output.read.rows import read_predictions, read_traces
 from adawise.recording.source import RecordingSource
+from adawise.replay.replay import ReplayRequest, replay
 from adawise.sink import schemas
 from adawise.store.store import open_store
 from tests.fixtures.making import serve, settings
@@ -219,7 +218,8 @@ def test_the_newest_traces_of_an_older_root_are_written_again_if_they_are_lost(r
 def test_a_replay_goes_on_from_the_states_of_an_older_segment(tmp_path: Path, head: str) -> None:
     output, state_of = tmp_path / "again", f"{FIXTURE}/root/{head}"
     chosen = settings(tmp_path / "unused")
-    assert replay(ReplayCommand(settings=chosen, recording=str(FOLLOWING), output=str(output), state_of=state_of)) == 0
+    request = ReplayRequest(chosen, str(output), recording=str(FOLLOWING), state_of=state_of)
+    assert not replay(request).stopped
     batches = new_batches(output)
     assert len(batches) == 2
     assert_goes_on(batches, {stream: states()[stream] for stream in batches})

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from adawise.cli.pair import run as pair_run
-from adawise.cli.retain import run as retain_run
+from adawise.output.retention import retain
 from adawise.pairs.orders import Orders
 from adawise.records import TopicPartition
 from adawise.settings import Settings
@@ -137,7 +137,7 @@ def remove_without_a_claim() -> None:
             store.delete(layout.segment_key(tp, name))
             yield layout.segment_key(tp, name)
 
-    vars(retain_run)["sweep"] = sweep
+    vars(retain)["sweep"] = sweep
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,8 @@ PAIR = ["--model.theta-0", "tag0", "--model.theta-1", "tag1", "--model.classes",
 pytestmark = pytest.mark.usefixtures("logs_of_this_process")
 RUNNING = [name for name in COMMANDS if hasattr(command_of(name), "runs")]
 """Those whose work is a function of theirs."""
+CALLED = [name for name in COMMANDS if name not in {"demo", "run"} and "call" in vars(command_of(name))]
+"""Those whose work is their method."""
 
 Call = tuple[str, Settings | None, dict[str, Any]]
 
@@ -74,6 +76,8 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
         fake = ModuleType(module)
         monkeypatch.setitem(sys.modules, fake.__name__, sys.modules.get(fake.__name__, fake))
         monkeypatch.setattr(sys.modules[fake.__name__], function, runs(command.name), raising=False)
+    for command in map(command_of, CALLED):
+        monkeypatch.setattr(command, "call", runs(command.name))
     worker = ModuleType("adawise.cli.run.run")
     worker.run_worker = run_worker  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, worker.__name__, worker)

@@ -14,7 +14,7 @@ from adawise.errors import FatalError, Reason
 from adawise.kafka.client import Reach
 from adawise.kafka.read_all import read_whole
 from adawise.publish.dead_letters.reading import read_letter
-from adawise.publish.dead_letters.resend import LetterReplay, open_replay
+from adawise.publish.dead_letters.resend import LetterReplay
 from adawise.publish.dead_letters.sink import letter_topics, open_dead_letters
 from adawise.records import Frame, Message, RowId
 from adawise.settings import KafkaSettings
@@ -81,7 +81,7 @@ class Dlq:
             return list(read_whole(source))
 
     def open(self) -> LetterReplay:
-        return open_replay(
+        return LetterReplay(
             **self.reach,
             letters=f"{self.topic}.dlq",
             partitions=2,

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 
 from adawise.__main__ import main
-from adawise.cli.labels import run as labelling
-from adawise.cli.produce import run as producing
-from adawise.cli.record import run as recording
+from adawise.app import recording
 from adawise.errors import StoreUnavailable
+from adawise.produce import produce as producing
 from adawise.produce.produce import produce as send_all
 from adawise.recording.recorder import RecordingProgress
+from adawise.recording.run import record
 from adawise.records import Message
 from adawise.sink import claims
 from adawise.store.store import open_store
@@ -34,9 +34,8 @@ def interrupt() -> None:
     os.kill(os.getpid(), signal.SIGINT)
 
 
-def watched(monkeypatch: pytest.MonkeyPatch, module: Any, look: Callable[[int], object]) -> None:
+def watched(monkeypatch: pytest.MonkeyPatch, look: Callable[[int], object]) -> None:
     """Call `look` with the number of messages recorded so far, after each poll."""
-    record_all = module.record_all
 
     def watching(
         *arguments: Any, on_progress: Callable[[RecordingProgress], None], **options: Any
@@ -45,10 +44,10 @@ def watched(monkeypatch: pytest.MonkeyPatch, module: Any, look: Callable[[int], 
             on_progress(so_far)
             look(so_far.messages)
 
-        done: RecordingProgress = record_all(*arguments, on_progress=tell, **options)
+        done: RecordingProgress = record(*arguments, on_progress=tell, **options)
         return done
 
-    monkeypatch.setattr(module, "record_all", watching)
+    monkeypatch.setattr(recording, "record", watching)
 
 
 def arguments(broker: Broker, topic: str) -> list[str]:
@@ -77,7 +76,7 @@ def test_a_recorder_goes_on_past_the_head_and_past_a_store_that_was_away_until_i
         if began == 2 and messages == 4:
             interrupt()
 
-    watched(monkeypatch, recording, look)
+    watched(monkeypatch, look)
     assert main(["record", "-o", root, "--follow", *arguments(broker, name)]) == 0
     assert [message.offset for message in recorded(root)] == list(range(7))
     [retried] = [line for line in capsys.readouterr().err.splitlines() if "recording_retried" in line]
@@ -93,7 +92,7 @@ def test_a_recording_that_was_stopped_before_its_end_is_not_called_done(
 ) -> None:
     name, root = topic(), str(tmp_path / "recording")
     produce(broker, numbered(name, 0, 3))
-    watched(monkeypatch, recording, lambda messages: interrupt() if messages == 3 else None)
+    watched(monkeypatch, lambda messages: interrupt() if messages == 3 else None)
     assert main(["record", "-o", root, "--max-messages", "9", *arguments(broker, name)]) == 130
     assert "stopped before the end; the same command goes on" in capsys.readouterr().out
     assert len(recorded(root)) == 3
@@ -106,7 +105,7 @@ def test_labels_that_were_stopped_are_done_only_if_they_were_to_be_followed(
     name = topic()
     produce(broker, [Message(name, 0, 0, None, json.dumps({"row_id": "a/0/0/0", "label": "car"}).encode())])
     claims.sink_id(open_store(str(tmp_path)), created_at="now")
-    watched(monkeypatch, labelling, lambda _: interrupt())
+    watched(monkeypatch, lambda _: interrupt())
     asked = ["labels", str(tmp_path), "--topic", name, "--kafka.bootstrap-servers", broker.bootstrap_servers]
     assert main([*asked, *more]) == code
 
@@ -122,5 +121,5 @@ def test_images_that_were_not_all_sent_are_not_called_sent(
         interrupt()
         return send_all(*arguments, **options)
 
-    monkeypatch.setattr(producing, "send_all", interrupted)
+    monkeypatch.setattr(producing, "produce", interrupted)
     assert main(["produce", str(tmp_path), "--rate", "1000", *arguments(broker, topic()), *more]) == code

@@ -15,7 +15,7 @@ import duckdb
 import pytest
 
 from adawise.__main__ import main
-from adawise.cli.labels import run
+from adawise.app import recording
 from adawise.records import Message
 from tests.brokers import Broker, MakeTopic, fresh_name
 from tests.drift import yard
@@ -27,7 +27,7 @@ PARTITIONS, EACH, OF_FILE = 2, 1_200, 1_000  # messages
 
 def small_files() -> None:
     """A file with every thousandth message of a partition, and not with every 10,000th."""
-    run._FILES = replace(run._FILES, max_messages=OF_FILE)
+    recording._LABEL_FILES = replace(recording._LABEL_FILES, max_messages=OF_FILE)
 
 
 @pytest.fixture

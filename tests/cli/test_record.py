@@ -13,11 +13,10 @@ import pytest
 from pydantic import ValidationError
 
 from adawise.__main__ import main
+from adawise.app import recording
 from adawise.app.recording import worker_recorder
-from adawise.cli.labels import run as labels_run
-from adawise.cli.record import run as record_run
-from adawise.cli.record.run import Pace
 from adawise.errors import StoreFull
+from adawise.recording.pace import Pace
 from adawise.recording.recorder import Recorder, RecordingProgress
 from adawise.records import Message
 from adawise.settings import Settings
@@ -105,21 +104,14 @@ def test_a_worker_records_only_if_it_is_asked_to(tmp_path: Path) -> None:
             recorder.close()
 
 
-@pytest.mark.parametrize(
-    ("command", "run", "policy"), [("record", record_run, "FILES"), ("labels", labels_run, "_FILES")]
-)
+@pytest.mark.parametrize(("command", "policy"), [("record", "FILES"), ("labels", "_LABEL_FILES")])
 def test_an_outage_of_the_store_leaves_no_recorder_behind_and_its_files_are_counted(
-    command: str,
-    run: Any,
-    policy: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    command: str, policy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Two attempts store a file each before the store is full; the third one stores the rest."""
     begun: list[weakref.ref[Recorder]] = []
     room = 0
-    make, create = run._recorder, LocalStore.create
+    create = LocalStore.create
     values = [b'{"row_id": "frames/0/%d/0", "label": "car"}' % n for n in range(25)]
     messages = [Message("frames", 0, n, b"gate", value, timestamp_ms=n) for n, value in enumerate(values)]
 
@@ -130,8 +122,8 @@ def test_an_outage_of_the_store_leaves_no_recorder_behind_and_its_files_are_coun
         room = 1 if len(begun) < 2 else len(messages)
         return FakeSource(messages, finite=True)
 
-    def noted(*arguments: Any) -> Recorder:
-        recorder: Recorder = make(*arguments)
+    def noted(*arguments: Any, **options: Any) -> Recorder:
+        recorder = Recorder(*arguments, **options)
         begun.append(weakref.ref(recorder))
         return recorder
 
@@ -144,9 +136,9 @@ def test_an_outage_of_the_store_leaves_no_recorder_behind_and_its_files_are_coun
         create(store, key, data)
 
     claims.sink_id(LocalStore(tmp_path), created_at="2026-01-01T00:00:00+00:00")
-    monkeypatch.setattr(run, policy, replace(getattr(run, policy), max_messages=10))
-    monkeypatch.setattr(run, "kafka_source", source)
-    monkeypatch.setattr(run, "_recorder", noted)
+    monkeypatch.setattr(recording, policy, replace(getattr(recording, policy), max_messages=10))
+    monkeypatch.setattr(recording, "kafka_source", source)
+    monkeypatch.setattr(recording, "Recorder", noted)
     monkeypatch.setattr(LocalStore, "create", limited)
     monkeypatch.setattr(Backoff, "due", lambda *_: True)
     place = ["-o", str(tmp_path / "r"), "--kafka.topic"] if command == "record" else [str(tmp_path), "--topic"]

@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 
 from adawise.errors import SettingsError
-from adawise.produce.files import FileShots
+from adawise.produce.files import FileShots, Shot
 from adawise.produce.produce import ROOM_BYTES, Gathering, Parcel, Produced, open_shots, produce
-from adawise.produce.shot import Shot
 from adawise.produce.video import VideoShots
 
 

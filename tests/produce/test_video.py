@@ -17,8 +17,8 @@ import pytest
 from PIL import Image
 
 from adawise.errors import SettingsError
+from adawise.produce.files import Shot
 from adawise.produce.produce import open_shots
-from adawise.produce.shot import Shot
 from adawise.produce.video import VideoShots
 from tests.loopback import Answering, Server, serving
 

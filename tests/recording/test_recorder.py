@@ -15,7 +15,7 @@ from adawise.ports import TopicIdentity
 from adawise.recording import format as layout
 from adawise.recording.buffer import Buffer, merged
 from adawise.recording.manifest import MANIFEST
-from adawise.recording.recorder import FilePolicy, Recorder, RecordingProgress, together
+from adawise.recording.recorder import FilePolicy, Recorder, RecordingProgress, Runs
 from adawise.recording.run import Bounds, record
 from adawise.recording.source import RecordingSource
 from adawise.records import Gap, Message, Missing, TopicPartition
@@ -135,13 +135,15 @@ def test_the_group_hears_of_what_is_durable_and_of_nothing_else(tmp_path: Path) 
 
 
 def test_of_runs_of_which_one_was_cut_off_messages_are_counted_once_they_are_stored(tmp_path: Path) -> None:
-    cut, rest = recorder_in(tmp_path, policy=replace(NEVER, max_messages=10)), None
-    cut.begin(TP, 0)
-    cut.append(messages(0, 15), 0.0)
-    rest = recorder_in(tmp_path)
-    record(FakeSource(messages(0, 30), finite=True), rest)
+    source, runs = FakeSource(messages(0, 30), finite=True), Runs()
+    with runs.of(recorder_in(tmp_path, policy=replace(NEVER, max_messages=10)), source) as cut:
+        cut.begin(TP, 0)
+        cut.append(messages(0, 15), 0.0)
+        assert (runs.recorded.messages, runs.taken) == (10, 15)
+    with runs.of(recorder_in(tmp_path), source) as rest:
+        record(source, rest)
     assert (cut.recorded.messages, rest.recorded.messages) == (15, 20)
-    whole = together([cut.recorded, rest.recorded])
+    whole = runs.recorded
     assert (whole.messages, whole.stored, whole.files) == (30, 30, 2)
 
 

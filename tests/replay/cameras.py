@@ -8,11 +8,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from adawise.cli.replay.options import ReplayCommand
-from adawise.cli.replay.run import replay
 from adawise.ports import TopicIdentity
 from adawise.recording.recorder import FilePolicy, Recorder
 from adawise.records import Message
+from adawise.replay.replay import ReplayRequest, replay
 from adawise.settings import Settings
 from tests.fixtures.making import BATCH_IMAGES, IDENTITY, TOPIC, settings
 from tests.models import random_images
@@ -53,12 +52,12 @@ def run(recording: Path, output: Path, *, state_of: str | None = None, streams: 
     """A replay, of two batches in a segment; returns the output."""
     tree = settings(Path("unused")).model_dump()
     tree["sink"] |= {"flush_rows": 2 * BATCH_IMAGES}
-    asked = ReplayCommand(
+    asked = ReplayRequest(
         settings=Settings.model_validate(tree),
         recording=str(recording),
         output=str(output),
         state_of=state_of,
         streams=streams,
     )
-    assert replay(asked) == 0
+    assert not replay(asked).stopped
     return output

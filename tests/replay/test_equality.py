@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from adawise.cli.replay.options import REPLAY_GROUPS, ReplayCommand
-from adawise.cli.replay.run import replay
+from adawise.cli.replay import REPLAY_GROUPS
 from adawise.ports import SegmentDraft
 from adawise.records import TopicPartition
 from adawise.replay.batches import read_batch_ends
+from adawise.replay.replay import ReplayRequest, replay
 from adawise.settings import read
 from adawise.sink import layout
 from adawise.sink.files import segment_keys
@@ -34,8 +34,10 @@ def shuffled(recorded: Recorded, output: Path, seed: int) -> Path:
     before = Path.cwd()
     os.chdir(recorded.folder)
     try:
-        asked = ReplayCommand(settings=reading.settings, recording=str(recorded.recording), output=str(output))
-        assert replay(asked, order="shuffled", seed=seed) == 0
+        request = ReplayRequest(
+            reading.settings, str(output), recording=str(recorded.recording), order="shuffled", seed=seed
+        )
+        assert not replay(request).stopped
     finally:
         os.chdir(before)
     return output

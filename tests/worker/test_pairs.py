@@ -11,10 +11,9 @@ import pytest
 
 from adawise.cli.pair.run import list_pairs, reports, rollback, switch
 from adawise.cli.pair.stage import stage
-from adawise.cli.replay.options import ReplayCommand
-from adawise.cli.replay.run import replay
 from adawise.errors import SettingsError
 from adawise.pairs.planned import read_plan
+from adawise.replay.replay import ReplayRequest, replay
 from adawise.settings import Settings
 from adawise.sink import schemas
 from adawise.store.store import LocalStore
@@ -62,7 +61,7 @@ def told(output: Output) -> list[str]:
 def check_replay(topic: Topic, settings: Settings, root: Path, output: Output) -> None:
     """From the topic, by the pairs that served: equal bit by bit."""
     again = root.with_name("again")
-    assert replay(ReplayCommand(settings=settings, output=str(again), pairs_of=str(root))) == 0
+    assert not replay(ReplayRequest(settings, str(again), pairs_of=str(root))).stopped
     assert output.faults(topic) == []
     theirs = Output(again)
     assert output.predictions.equals(theirs.predictions)

@@ -15,8 +15,8 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 from adawise.cli.pair.run import reports
-from adawise.cli.retain import run as retain_run
 from adawise.output.compaction.delete import now_of
+from adawise.output.retention import retain
 from adawise.pairs.orders import Orders, PairOrder, read_orders
 from adawise.pairs.planned import Plan
 from adawise.records import Switch
@@ -249,7 +249,7 @@ def three_days_later() -> None:
     def later(store: Store) -> datetime:
         return now_of(store) + _LATER
 
-    vars(retain_run)["now_of"] = later
+    vars(retain)["now_of"] = later
 
 
 def _operation_of(by: str) -> int | None:

@@ -109,9 +109,8 @@ class Command(BaseSettings):
     )
 
     name: ClassVar[str]  # the words that call the command, such as `pair stage`
-    runs: ClassVar[
-        str
-    ]  # the function that does the work, such as `adawise.cli.record.run:record`; imported by the call
+    # the function that does the work, such as `adawise_drift.cli.drift.run:drift`, unless `call` does it
+    runs: ClassVar[str]
     groups: ClassVar[tuple[str, ...]] = ("log",)  # groups of settings, or single ones such as `kafka.topic`
     shorthands: ClassVar[Mapping[str, str]] = {}  # another flag of a setting -> the setting
     examples: ClassVar[tuple[tuple[str, str], ...]] = ()  # (purpose, command line after `adawise`)

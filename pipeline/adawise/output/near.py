@@ -8,6 +8,8 @@ from pathlib import Path
 
 from adawise.errors import SettingsError
 from adawise.sink import layout
+from adawise.sink.claims import known_sink_id
+from adawise.store.store import Store, open_store
 from adawise.text import near_match
 
 _MOST = 1_000  # folders that are read
@@ -17,6 +19,19 @@ _ALIKE = 0.6
 def no_output(root: str, remedy: str = "name the folder that sink.root or -o named") -> SettingsError:
     """Return the error for a root that no worker ever wrote to."""
     return SettingsError(f"there is no output of a worker in {root}; {remedy}{did_you_mean(root)}")
+
+
+def open_output(root: str) -> Store:
+    """Return the store of a root.
+
+    Raises:
+        SettingsError: no worker ever wrote there.
+        ChainError: its id was lost.
+    """
+    store = open_store(root)
+    if known_sink_id(store) is None:
+        raise no_output(root)
+    return store
 
 
 def did_you_mean(root: str) -> str:

@@ -15,10 +15,30 @@ from pathlib import Path
 
 from adawise.decode.codec import sniff
 from adawise.errors import SettingsError
-from adawise.produce.shot import Shot
 from adawise.store.files import read_bytes
 
 _LIST_BYTES = 2**30  # some ten million paths
+
+
+@dataclass(frozen=True, slots=True)
+class Shot:
+    """One encoded image and what its producer knows of it.
+
+    Attributes:
+        data: the encoded image.
+        content_type: its media type.
+        frame_id: its frame id in the output.
+        label: its true label, if known.
+        stream_id: its stream; None if it is assigned to the streams in turn.
+        at_s: for a video with times of its own, seconds from its begin to this frame; None: it is taken now.
+    """
+
+    data: bytes
+    content_type: str
+    frame_id: str
+    label: str | None = None
+    stream_id: str | None = None
+    at_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,7 @@ from typing import Protocol
 from adawise.decode.headers import check_stream_id
 from adawise.errors import InvalidMessage, SettingsError
 from adawise.produce.address import is_live, is_video, masked
-from adawise.produce.files import FileShots, list_file, list_folder, shuffled
-from adawise.produce.shot import Shot
+from adawise.produce.files import FileShots, Shot, list_file, list_folder, shuffled
 from adawise.produce.video import VideoShots
 
 ROOM_BYTES = 64 * 1024  # for key, headers and Arrow's own bytes around the images of a message

@@ -23,36 +23,56 @@ _REQUEST_BYTES = 512 * 1024  # of a request with several small images; below the
 
 
 class KafkaSender:
-    """A sender of parcels to one topic. It implements `produce.Sender`; not safe for use by several threads at once.
+    """A sender of parcels to one topic, which has to exist (`ensure_topic`). It implements `produce.Sender`.
+
+    It is not safe for use by several threads at once.
 
     Args:
-        producer: kafka-python's producer; closed with this.
-        where: the brokers, for messages.
+        bootstrap_servers: the brokers.
+        security: kafka-python's arguments for TLS and SASL.
+        client_id: the name of this client at the brokers.
         topic: the topic to send to.
+        max_message_bytes: the largest message.
         max_inflight_bytes: unacknowledged bytes above which `send` waits; one message always fits.
         timeout_s: how long `send` and `flush` wait for each acknowledgement.
-        on_progress: called with the images and bytes of values acknowledged so far, after each acknowledgement.
+        on_progress: called with the number of images of each message that is acknowledged.
+
+    Raises:
+        BrokerUnavailable: no broker answers.
+        SettingsError: the security settings cannot work.
     """
 
     def __init__(
         self,
-        producer: Any,
         *,
-        where: str,
+        bootstrap_servers: str,
+        security: Mapping[str, object],
+        client_id: str,
         topic: str,
+        max_message_bytes: int,
         max_inflight_bytes: int,
         timeout_s: float,
-        on_progress: Callable[[int, int], None] | None = None,
+        on_progress: Callable[[int], object] = lambda _: None,
     ) -> None:
-        self._producer = producer
-        self._where = where
-        self._topic = topic
-        self._max_inflight_bytes = max_inflight_bytes
-        self._timeout_s = timeout_s
-        self._on_progress = on_progress
+        patience_ms = int(timeout_s * 1000)
+        self._producer = open_client(
+            KafkaProducer,
+            bootstrap_servers,
+            security,
+            client_id=client_id,
+            acks="all",
+            max_request_size=max_message_bytes + ROOM_BYTES,
+            batch_size=_REQUEST_BYTES,
+            linger_ms=5,
+            max_block_ms=patience_ms,
+            delivery_timeout_ms=patience_ms + 1000,
+            request_timeout_ms=patience_ms,
+            allow_auto_create_topics=False,
+        )
+        self._where, self._topic, self._timeout_s = bootstrap_servers, topic, timeout_s
+        self._max_inflight_bytes, self._on_progress = max_inflight_bytes, on_progress
         self._inflight: deque[tuple[Any, int, int]] = deque()  # future, images, bytes of the value
         self._inflight_bytes = 0
-        self._images = self._bytes = 0  # acknowledged
 
     def send(self, parcel: Parcel) -> None:
         """See `produce.Sender`."""
@@ -86,10 +106,7 @@ class KafkaSender:
             raise self._translated(error, size_bytes) from error
         self._inflight.popleft()
         self._inflight_bytes -= size_bytes
-        self._images += images
-        self._bytes += size_bytes
-        if self._on_progress is not None:
-            self._on_progress(self._images, self._bytes)
+        self._on_progress(images)
 
     def _translated(self, error: errors.KafkaError, size_bytes: int) -> AdawiseError:
         if isinstance(error, TOO_LARGE):
@@ -115,47 +132,6 @@ def message_of(parcel: Parcel) -> tuple[bytes, list[tuple[str, bytes]]]:
     return shot.data, written_headers(shot.content_type, captured_at_us, shot.frame_id, label=shot.label)
 
 
-def open_sender(
-    *,
-    bootstrap_servers: str,
-    security: Mapping[str, object],
-    client_id: str,
-    topic: str,
-    max_message_bytes: int,
-    max_inflight_bytes: int,
-    timeout_s: float,
-    on_progress: Callable[[int, int], None] | None = None,
-) -> KafkaSender:
-    """Return a connected sender; the topic has to exist (`ensure_topic`).
-
-    Raises:
-        BrokerUnavailable: no broker answers.
-        SettingsError: the security settings cannot work.
-    """
-    producer = open_client(
-        KafkaProducer,
-        bootstrap_servers,
-        security,
-        client_id=client_id,
-        acks="all",
-        max_request_size=max_message_bytes + ROOM_BYTES,
-        batch_size=_REQUEST_BYTES,
-        linger_ms=5,
-        max_block_ms=int(timeout_s * 1000),
-        delivery_timeout_ms=int(timeout_s * 1000) + 1000,
-        request_timeout_ms=int(timeout_s * 1000),
-        allow_auto_create_topics=False,
-    )
-    return KafkaSender(
-        producer,
-        where=bootstrap_servers,
-        topic=topic,
-        max_inflight_bytes=max_inflight_bytes,
-        timeout_s=timeout_s,
-        on_progress=on_progress,
-    )
-
-
 def ensure_topic(
     *,
     bootstrap_servers: str,
@@ -171,7 +147,7 @@ def ensure_topic(
 
     Raises:
         SourceError: there is no such topic, and `create` is False.
-        BrokerUnavailable, SettingsError: as in `open_sender`, or the topic cannot be created like this.
+        BrokerUnavailable, SettingsError: as in `KafkaSender`, or the topic cannot be created like this.
     """
     admin = open_client(KafkaAdminClient, bootstrap_servers, security, client_id=client_id)
     try:

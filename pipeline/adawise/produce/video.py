@@ -23,7 +23,7 @@ from typing import IO
 
 from adawise.errors import SettingsError
 from adawise.produce.address import masked, opening
-from adawise.produce.shot import Shot
+from adawise.produce.files import Shot
 
 JPEG_QUALITY = 3  # ffmpeg's -q:v, 2 (best) to 31
 

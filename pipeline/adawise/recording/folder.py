@@ -67,10 +67,10 @@ class RecordingFolder:
             root, failpoint=lambda point: failpoint(f"recording.{point.partition('.')[2]}")
         )
         manifest = Manifest(
-            topic,
-            identity.cluster_id,
-            identity.topic_id,
-            identity.partitions,
+            topic=topic,
+            cluster_id=identity.cluster_id,
+            topic_id=identity.topic_id,
+            partitions=identity.partitions,
             streams=streams,
             keep_s=retention.keep_s,
             forget_images_after_s=retention.forget_images_after_s,

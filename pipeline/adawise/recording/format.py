@@ -165,7 +165,7 @@ def encode_file(messages: Sequence[Message], footer: Footer, beside: Beside | No
         write_page_checksum=True,
     ) as writer:
         for group in _row_groups(messages):
-            table = _table(group) if footer.images else _table_without_images(group)
+            table = _table(group, images=footer.images)
             for field, column in zip(further, beside.columns(group) if beside else (), strict=True):
                 table = table.append_column(field, column)
             writer.write_table(table)
@@ -251,19 +251,16 @@ def _row_groups(messages: Sequence[Message]) -> Iterator[Sequence[Message]]:
         yield messages[begin:]
 
 
-def _table(messages: Sequence[Message]) -> pa.Table:
-    columns = {name: [getattr(m, name) for m in messages] for name in SCHEMA.names if name != "headers"}
-    return pa.table({**columns, "headers": [list(m.headers) for m in messages]}, schema=SCHEMA)
-
-
-def _table_without_images(messages: Sequence[Message]) -> pa.Table:
-    names = [name for name in WITHOUT_IMAGES.names if name in SCHEMA.names and name != "headers"]
+def _table(messages: Sequence[Message], *, images: bool) -> pa.Table:
+    schema = SCHEMA if images else WITHOUT_IMAGES
+    names = [name for name in schema.names if name in SCHEMA.names and name != "headers"]
     columns: dict[str, list[Any]] = {name: [getattr(m, name) for m in messages] for name in names}
     columns["headers"] = [list(m.headers) for m in messages]
-    values = [m.value for m in messages]
-    columns["value_bytes"] = [None if value is None else len(value) for value in values]
-    columns["value_sha256"] = [None if value is None else hashlib.sha256(value).digest() for value in values]
-    return pa.table(columns, schema=WITHOUT_IMAGES)
+    if not images:
+        values = [m.value for m in messages]
+        columns["value_bytes"] = [None if value is None else len(value) for value in values]
+        columns["value_sha256"] = [None if value is None else hashlib.sha256(value).digest() for value in values]
+    return pa.table(columns, schema=schema)
 
 
 def _message(table: pa.Table, row: int) -> Message:

@@ -7,7 +7,7 @@ for a shorter time than promised, never for longer.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from adawise.errors import SourceError
 from adawise.ports import TopicIdentity
@@ -44,16 +44,15 @@ class Retention:
         return Retention(**kept)
 
 
-@dataclass(frozen=True, slots=True)
-class Manifest:
+class Manifest(Document):
     """The identity of a recording and its promises. `streams` are the patterns of its streams, None for all."""
 
-    topic: str
-    cluster_id: str
-    topic_id: str
-    partitions: int
-    format: int = FORMAT
-    streams: str | None = None
+    topic: Text
+    cluster_id: Text
+    topic_id: Text
+    partitions: Count
+    format: Count = FORMAT
+    streams: Text | None = None
     keep_s: float | None = None
     forget_images_after_s: float | None = None
 
@@ -69,7 +68,7 @@ class Manifest:
 
     def encode(self) -> bytes:
         """Return it as JSON."""
-        return (json.dumps(asdict(self), indent=1, sort_keys=True) + "\n").encode()
+        return (json.dumps(self.model_dump(), indent=1, sort_keys=True) + "\n").encode()
 
     def expect_same(self, mine: Manifest, where: str) -> None:
         """Raise SourceError unless `mine` is a recording of the same streams of the same topic.
@@ -85,21 +84,10 @@ class Manifest:
             )
 
 
-class _Manifest(Document):
-    topic: Text
-    cluster_id: Text
-    topic_id: Text
-    partitions: Count
-    format: Count = FORMAT
-    streams: Text | None = None
-    keep_s: float | None = None
-    forget_images_after_s: float | None = None
-
-
 def decode_manifest(data: bytes, where: str) -> Manifest:
     """Return a manifest; raise SourceError if the data is not one, or of a newer format."""
     try:
-        manifest = Manifest(**read_document(_Manifest, data).model_dump())
+        manifest = read_document(Manifest, data)
         expect_format(manifest.format, where)
     except ValueError as error:
         raise SourceError(

@@ -10,11 +10,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 from adawise.errors import SourceError
-from adawise.ports import TopicIdentity
+from adawise.ports import Source, TopicIdentity
 from adawise.recording.buffer import Buffer, Draft, FilePolicy, merged
 from adawise.recording.folder import RecordingFolder
 from adawise.recording.format import Beside
@@ -28,28 +28,18 @@ __all__ = ["FilePolicy", "Recorder", "RecordingProgress", "Runs"]
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RecordingProgress:
     """The progress of a recording run."""
 
-    messages: int  # taken, including those of lost partitions that were not written yet
-    size_bytes: int  # of their values
-    files: int
+    messages: int = 0  # taken, including those of lost partitions that were not written yet
+    size_bytes: int = 0  # of their values
+    files: int = 0
     stored_bytes: int = 0  # of the files
     left_out: int = 0  # messages of other streams
     nameless: int = 0  # of those left out: they name no stream by key or headers
     missing: int = 0  # offsets that could not be read
     stored: int = 0  # messages that are in files
-
-
-def together(runs: Iterable[RecordingProgress]) -> RecordingProgress:
-    """Return the sum of consecutive runs, each of which read again what the one before had not stored."""
-    runs = list(runs)
-    stored = sum(run.stored for run in runs)
-    others = ("size_bytes", "files", "stored_bytes", "left_out", "nameless", "missing")
-    return RecordingProgress(
-        stored, **{name: sum(getattr(run, name) for run in runs) for name in others}, stored=stored
-    )
 
 
 class Runs:
@@ -60,15 +50,15 @@ class Runs:
     """
 
     def __init__(self) -> None:
-        self._ended = RecordingProgress(0, 0, 0)
-        self._current: Recorder | None = None
+        self._ended = RecordingProgress()
+        self._current: tuple[Recorder, Source] | None = None
         self.began = False
         """True once there was a recorder."""
 
     @contextmanager
-    def of(self, recorder: Recorder) -> Iterator[Recorder]:
-        """Use this recorder as the current one until the block ends."""
-        self._current, self.began = recorder, True
+    def of(self, recorder: Recorder, source: Source) -> Iterator[Recorder]:
+        """Use this recorder, which records from `source`, as the current one until the block ends."""
+        self._current, self.began = (recorder, source), True
         try:
             yield recorder
         finally:
@@ -77,14 +67,23 @@ class Runs:
 
     @property
     def recorded(self) -> RecordingProgress:
-        """The progress of all of them together."""
-        current = () if self._current is None else (self._current.recorded,)
-        return together((self._ended, *current))
+        """The progress of all of them together. `messages` are those in files: the others are read again."""
+        runs = [asdict(self._ended)] + ([asdict(self._current[0].recorded)] if self._current else [])
+        total = RecordingProgress(**{name: sum(run[name] for run in runs) for name in runs[0]})
+        return replace(total, messages=total.stored)
 
     @property
     def taken(self) -> int:
         """The number of messages that are stored, or that the current recorder holds."""
-        return self._ended.stored + (0 if self._current is None else self._current.recorded.messages)
+        return self._ended.stored + (self._current[0].recorded.messages if self._current else 0)
+
+    @property
+    def waiting(self) -> int:
+        """The number of messages that the topic has beyond these."""
+        if self._current is None:
+            return 0
+        recorder, source = self._current
+        return sum(source.lag(tp) or 0 for tp in recorder.partitions)
 
 
 class Recorder:
@@ -139,23 +138,12 @@ class Recorder:
         self._check = check
         self._on_race = on_race
         self._buffers: dict[TopicPartition, Buffer] = {}
-        self._messages = self._bytes = self._files = self._stored_bytes = self._left_out = self._missing = (
-            self._stored
-        ) = 0
+        self._done = RecordingProgress()
 
     @property
     def recorded(self) -> RecordingProgress:
         """The progress of this run."""
-        return RecordingProgress(
-            self._messages,
-            self._bytes,
-            self._files,
-            self._stored_bytes,
-            self._left_out,
-            self._streams.nameless,
-            self._missing,
-            self._stored,
-        )
+        return replace(self._done, nameless=self._streams.nameless)
 
     @property
     def durable(self) -> dict[TopicPartition, int]:
@@ -191,14 +179,14 @@ class Recorder:
             if message.offset < buffer.next:
                 continue  # another recorder has written it
             if message.missing is not None:
-                self._missing += message.next_offset - max(message.missing.first, buffer.next)
+                self._done.missing += message.next_offset - max(message.missing.first, buffer.next)
                 buffer.add(message, wanted=False, now_s=now_s)
                 continue
             wanted = self._streams.has(message)
             buffer.add(message, wanted=wanted, now_s=now_s)
-            self._messages += wanted
-            self._left_out += not wanted
-            self._bytes += len(message.value or b"") if wanted else 0
+            self._done.messages += wanted
+            self._done.left_out += not wanted
+            self._done.size_bytes += len(message.value or b"") if wanted else 0
             if buffer.due(self._policy, now_s):
                 self._write(message.topic_partition)
             elif sum(each.size_bytes for each in self._buffers.values()) > self._max_buffered_bytes:
@@ -230,7 +218,7 @@ class Recorder:
                 f"{self._root}: {tp} from offset {buffer.first} was written by another recorder meanwhile. Record into "
                 "a folder of its own, or give both recorders the same group, so that each partition belongs to one."
             )
-        self._files += 1
-        self._stored_bytes += created.size_bytes
-        self._stored += len(buffer.messages)
+        self._done.files += 1
+        self._done.stored_bytes += created.size_bytes
+        self._done.stored += len(buffer.messages)
         self._buffers[tp] = Buffer(buffer.next, buffer.next)

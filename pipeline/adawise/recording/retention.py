@@ -12,13 +12,15 @@ from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
+from typing_extensions import override
+
 from adawise.errors import SourceError, Vanished
 from adawise.recording import format as layout
 from adawise.recording.buffer import wall_ms
-from adawise.recording.files import Listing, RecordedFile, listing_of
-from adawise.recording.manifest import Retention
+from adawise.recording.files import Listing, RecordedFile, listing_of, partitions_of
+from adawise.recording.manifest import MANIFEST, Retention, decode_manifest
 from adawise.records import TopicPartition
-from adawise.store.store import AlreadyExists, Failpoint, Store
+from adawise.store.store import AlreadyExists, Failpoint, Store, open_store
 from adawise.worker.passes import Passes
 
 EVERY_S = 60.0
@@ -32,6 +34,33 @@ class Tidied:
     forgotten: int = 0
     leftovers: int = 0
     errors: tuple[str, ...] = ()
+
+    @override
+    def __str__(self) -> str:
+        return (
+            f"{self.removed} files removed, {self.forgotten} without images now, "
+            f"{self.leftovers} leftovers of an earlier pass removed"
+        )
+
+
+def prune(root: str, wanted: Retention) -> Tidied | None:
+    """Remove from a recording what is older than it promises to keep, or than shorter times that are wanted.
+
+    Returns:
+        None if it keeps everything.
+
+    Raises:
+        SourceError: there is no recording, or it promises less.
+        StoreUnavailable: the store failed; the next call goes on.
+    """
+    store, where = open_store(root), f"{root}/{MANIFEST}"
+    data = store.get(MANIFEST)
+    if data is None:
+        raise SourceError(f"expected a recording in {root}, but it holds no {MANIFEST}. Correct --output.")
+    retention = wanted.within(decode_manifest(data, where).promise, where)
+    if retention == Retention():
+        return None
+    return RecordingRetention(root, store, retention).tidy(partitions_of(store))
 
 
 class RecordingRetention:

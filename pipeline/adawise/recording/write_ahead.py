@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
+from concurrent import futures
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from adawise.errors import LogEndsEarly, RetryableError, SourceError
@@ -46,16 +47,6 @@ class _Part:
         return self.writing is None and now_s >= self.again_s
 
 
-@dataclass(slots=True)
-class RecordedSoFar:
-    """The totals of what was recorded so far."""
-
-    messages: int = 0
-    size_bytes: int = 0
-    files: int = 0
-    races_lost: int = 0
-
-
 class WorkerRecorder:
     """The recording of what a worker reads.
 
@@ -88,7 +79,7 @@ class WorkerRecorder:
         self._pool = pool or ThreadPoolExecutor(1, thread_name_prefix="recording")
         self._parts: dict[TopicPartition, _Part] = {}
         self._now_s = 0.0
-        self.done = RecordedSoFar()
+        self.races_lost = 0
 
     @property
     def share(self) -> float:
@@ -122,8 +113,6 @@ class WorkerRecorder:
         if part is not None and message.offset >= part.buffer.next:
             wanted = message.missing is None and self._streams.has(message)
             part.buffer.add(message, wanted=wanted, now_s=self._now_s)
-            self.done.messages += wanted
-            self.done.size_bytes += len(message.value or b"") if wanted else 0
 
     def ensure_durable(self, tp: TopicPartition, until: int, *, wait: bool) -> bool:
         """See `WriteAheadRecorder`."""
@@ -139,7 +128,7 @@ class WorkerRecorder:
             if not wait:
                 return part.durable >= until
             if part.writing is not None:
-                _until_done(part.writing)
+                futures.wait([part.writing])
         return True
 
     def turn(self, now_s: float) -> None:
@@ -185,9 +174,8 @@ class WorkerRecorder:
         assert part.draft is not None
         part.durable, draft, part.draft = created.next, part.draft, None
         if created.won:
-            self.done.files += 1
             return
-        self.done.races_lost += 1
+        self.races_lost += 1
         part.buffer = merged(draft.buffer, part.buffer, created.next)
         _log.info("%s: another worker recorded offsets %d to %d", tp, draft.buffer.first, created.next - 1)
 
@@ -208,7 +196,3 @@ class WorkerRecorder:
     def _failed(self, part: _Part, error: RetryableError) -> None:
         part.error, part.again_s = error, self._now_s + _TRY_AGAIN_S
         _log.warning("a file of the recording is written again in %g s: %s", _TRY_AGAIN_S, error)
-
-
-def _until_done(writing: Future[Created]) -> None:
-    wait([writing])

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from typing import Annotated
 
 from pydantic import StringConstraints
@@ -22,20 +20,20 @@ _LAYOUT = 1
 _NEW_FOLDER = "take a new folder"
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(Document):
     """The topic, offsets, first states, models and settings of a replay."""
 
-    topic: str
-    cluster_id: str
-    topic_id: str
-    ranges: Mapping[str, Range]  # by the partition's number, as JSON needs text
+    topic: Text
+    cluster_id: Text
+    topic_id: Text
+    # by the partition's number, as JSON needs text
+    ranges: dict[Annotated[Text, StringConstraints(pattern=r"^[0-9]{1,10}$")], tuple[Count, Count]]
     ends_streams: bool
-    states_of: Mapping[str, str]  # names of segments
-    streams: list[str] | None
-    model_fingerprint: str = ""
-    config_fingerprint: str = ""
-    batches: str = ""  # digest of the ends of batches that --batches-of named
+    states_of: dict[Text, Text]  # names of segments
+    streams: list[Text] | None
+    model_fingerprint: Text = ""
+    config_fingerprint: Text = ""
+    batches: Text = ""  # digest of the ends of batches that --batches-of named
     layout: int = _LAYOUT
 
     @property
@@ -72,7 +70,7 @@ def claim(store: Store, root: str, wanted: Claim) -> Claim:
     before = claimed(store, root)
     if before is None:
         try:
-            store.create(layout.REPLAY, json.dumps(asdict(wanted), indent=1).encode())
+            store.create(layout.REPLAY, json.dumps(wanted.model_dump(), indent=1).encode())
         except AlreadyExists:
             before = claimed(store, root)
     if before is None:
@@ -93,23 +91,9 @@ _DIFFERS = {
 }
 
 
-class _Claim(Document):
-    topic: Text
-    cluster_id: Text
-    topic_id: Text
-    ranges: dict[Annotated[Text, StringConstraints(pattern=r"^[0-9]{1,10}$")], tuple[Count, Count]]
-    ends_streams: bool
-    states_of: dict[Text, Text]
-    streams: list[Text] | None
-    model_fingerprint: Text = ""
-    config_fingerprint: Text = ""
-    batches: Text = ""
-    layout: int = _LAYOUT
-
-
 def _parsed(data: bytes, root: str) -> Claim:
     try:
-        return Claim(**read_document(_Claim, data).model_dump())
+        return read_document(Claim, data)
     except ValueError as error:
         raise ChainError(
             f"{root}/{layout.REPLAY}: expected what a replay claims, but it is damaged; restore it, or {_NEW_FOLDER}"

@@ -5,13 +5,12 @@ The pair that serves is not touched. The corrected card is a new file; `adawise 
 
 from __future__ import annotations
 
-import io
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import redirect_stdout
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +22,8 @@ from adawise.app.decoder import open_decoder
 from adawise.app.labelled import logits_of
 from adawise.app.model import ModelPair, load_model, meant
 from adawise.app.prompts import read_lines
+from adawise.app.signals import stop_signals
 from adawise.card.card import Card, LabelBias, read_card
-from adawise.cli.replay.options import ReplayCommand
-from adawise.cli.replay.run import replay
 from adawise.console import progress
 from adawise.errors import SettingsError
 from adawise.labels.compare.result import RunDifference
@@ -33,6 +31,7 @@ from adawise.labels.conditions import LabelledRow, LabelledRows, labelled_rows
 from adawise.labels.folders.recording import recorded_rows
 from adawise.output.read.rows import read_traces
 from adawise.recording.source import RecordedLog
+from adawise.replay.replay import ReplayRequest, replay
 from adawise.settings import Settings
 from adawise.sink.files import segment_keys
 from adawise.sink.walk import footer_of
@@ -293,11 +292,10 @@ def replayed(asked: CorrectionRequest, rows: Sequence[LabelledRow]) -> Replays |
         roots = [str(Path(folder) / name) for name in ("before", "after")]
         for root, card in zip(roots, (settings.model.card, asked.output), strict=True):
             served = settings.model_copy(update={"model": settings.model.model_copy(update={"card": card})})
-            command = ReplayCommand(settings=served, recording=recording, output=root, skip_forgotten=True)
-            with redirect_stdout(io.StringIO()):  # the replays' summaries are not for the user
-                code = replay(command)
-            if code:
-                return None
+            request = ReplayRequest(settings=served, recording=recording, output=root, skip_forgotten=True)
+            with stop_signals() as stop:
+                if replay(request, stop=stop, shown=partial(progress, "replayed", unit="messages")).stopped:
+                    return None
         difference = compare(*roots, labels=str(labels))
         return Replays(difference, (_mean_alpha(roots[0]), _mean_alpha(roots[1])))
 

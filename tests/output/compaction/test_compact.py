@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from adawise.errors import ChainError
-from adawise.output.compaction.compact import FAILPOINTS, plans
+from adawise.output.compaction.compact import FAILPOINTS, planned
 from adawise.output.compaction.delete import FAILPOINTS as DELETE_POINTS
 from adawise.output.compaction.delete import deletable, delete
 from adawise.output.verify.root import verify
@@ -125,9 +125,9 @@ def test_a_second_compaction_finds_nothing_to_do_and_a_later_one_goes_on(store: 
 def test_what_would_be_done_is_what_is_done(store: DictStore) -> None:
     Days(store).commit(16)
     objects = dict(store.objects)
-    planned = list(plans(store, TP, LIMITS))
+    expected = list(planned(store, TP, LIMITS))
     assert store.objects == objects
-    assert [(p.name, p.segments, p.rows) for p in planned] == [(m.name, m.segments, m.rows) for m in compacted(store)]
+    assert [(p.name, p.segments, p.rows) for p in expected] == [(m.name, m.segments, m.rows) for m in compacted(store)]
 
 
 def test_a_worker_recovers_and_commits_as_if_nothing_had_been_compacted(store: DictStore) -> None:
@@ -142,7 +142,7 @@ def test_a_worker_recovers_and_commits_as_if_nothing_had_been_compacted(store: D
 def test_a_compaction_that_sees_other_limits_makes_the_file_that_was_planned(store: DictStore) -> None:
     Days(store).commit(16)
     before = content(store)
-    first_plan = next(plans(store, TP, LIMITS))
+    first_plan = next(planned(store, TP, LIMITS))
 
     class Dies(Exception):
         pass

@@ -4,7 +4,7 @@ import random
 import time
 from collections.abc import Callable
 from contextlib import closing, suppress
-from typing import Any
+from typing import Any, cast
 
 import psutil
 import pytest
@@ -15,7 +15,9 @@ from kafka.structs import TopicPartition as KafkaPartition
 from adawise.errors import BrokerUnavailable, Reason
 from adawise.kafka.client import Reach
 from adawise.kafka.embedded import EmbeddedBroker
+from adawise.publish.dead_letters.letter import Letter
 from adawise.publish.dead_letters.sink import KafkaDeadLetters, NoDeadLetters, letter_topics, open_dead_letters
+from adawise.publish.outbox import Outbox, Producer
 from adawise.records import Frame, Message, RowId
 from tests.brokers import Broker, MakeTopic, free_ports
 
@@ -63,16 +65,23 @@ class FakeProducer:
         return [record["value"] for _, record, _ in self.sent]
 
 
-def letters(producer: FakeProducer, max_inflight_bytes: int = 1_000_000) -> KafkaDeadLetters:
-    return KafkaDeadLetters(
-        connect=lambda: producer,
-        prepare=lambda _: None,
+def letters(
+    producer: FakeProducer,
+    max_inflight_bytes: int = 1_000_000,
+    connect: Callable[[], object] | None = None,
+    prepare: Callable[[str], None] = lambda _: None,
+) -> KafkaDeadLetters:
+    outbox: Outbox[Letter] = Outbox(
+        connect=cast("Callable[[], Producer]", connect or (lambda: producer)),
+        prepare=prepare,
         where="broker:9092",
-        topic=None,
-        worker="worker-0",
+        what="a dead letter",
+        meanwhile="",
         max_inflight_bytes=max_inflight_bytes,
         timeout_s=1.0,
+        in_order=False,
     )
+    return KafkaDeadLetters(outbox, topic=None, worker="worker-0")
 
 
 def message(offset: int, value: bytes = b"garbage") -> tuple[Message, Frame]:
@@ -87,14 +96,12 @@ def test_nothing_is_connected_before_the_first_letter() -> None:
         connected.append("once")
         return FakeProducer()
 
-    letters = KafkaDeadLetters(
-        connect=connect, prepare=connected.append, where="", topic=None, worker="", max_inflight_bytes=1, timeout_s=1.0
-    )
-    letters.flush()
-    letters.close()
+    sink = letters(FakeProducer(), 1, connect, connected.append)
+    sink.flush()
+    sink.close()
     assert connected == []
-    letters.send(*message(0))
-    letters.send(*message(1))
+    sink.send(*message(0))
+    sink.send(*message(1))
     assert connected == ["once", "frames.dlq"]
 
 

@@ -54,12 +54,16 @@ class CompactedFile:
     bytes_after: int
 
 
-def plans(store: Store, tp: TopicPartition, limits: FileLimits) -> Iterator[CompactionPlan]:
-    """Yield what `compact` would make of a partition now, without a change. Raises ChainError for a damaged segment."""
+def planned(store: Store, tp: TopicPartition, limits: FileLimits) -> Iterator[CompactedFile]:
+    """Yield what `compact` would make of a partition now, in 0 bytes, without a change.
+
+    Raises:
+        ChainError: a segment is damaged.
+    """
     partition = _Partition.of(store, tp)
     start = partition.chain.origin
     while plan := partition.next_plan(store, start, limits):
-        yield plan
+        yield CompactedFile(tp, plan.name, plan.segments, plan.rows, 0, 0)
         start = plan.name.until
 
 

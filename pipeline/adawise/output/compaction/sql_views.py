@@ -5,6 +5,8 @@ It follows the rule of `read.data_keys`. It lists the files once: later queries 
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from adawise.sink import layout, schemas
 from adawise.store.store import Store
 
@@ -65,7 +67,8 @@ _TRACES = f"* replace (case when not isnan({_REGRET}) then {_REGRET} end as {_RE
 
 def write(store: Store, root: str) -> None:
     """Write the statements into the root, which this program knows as `root`, unless they are there already."""
-    data = sql(root).encode()
+    is_local = "://" not in root or root.startswith("file://")
+    data = sql(str(Path(root.removeprefix("file://")).resolve()) if is_local else root).encode()
     if store.get(layout.VIEWS) != data:
         store.put(layout.VIEWS, data)
 

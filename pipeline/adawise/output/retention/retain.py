@@ -13,19 +13,21 @@ Nor is any file removed by a claim that cannot be read, or that does not fit the
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
 
 from adawise.errors import ChainError
 from adawise.output.compaction import choice
 from adawise.output.compaction.choice import CompactionPlan, FileLimits
+from adawise.output.compaction.delete import now_of
 from adawise.output.compaction.merged import read_facts
+from adawise.output.verify.root import begun_partitions
 from adawise.records import TopicPartition
 from adawise.sink import beginning, claims, layout
 from adawise.sink.beginning import Beginning
 from adawise.sink.files import beginning_name, compacted_names, read_bytes, segment_names
 from adawise.sink.layout import CompactedName, SegmentName
-from adawise.sink.walk import footer_of
+from adawise.sink.walk import chains, footer_of
 from adawise.store.store import Failpoint, Store
 
 FAILPOINTS = ("retain.planned", "retain.begun", "retain.removed", "retain.forgotten")
@@ -53,6 +55,38 @@ class Removal:
     until_day: str
     now: datetime  # by the store's clock, when the files were listed
     plans: tuple[CompactionPlan, ...] = ()  # claimed before the removal
+
+
+@dataclass(slots=True)
+class RetentionPass:
+    """The outcome over all partitions: what was committed before a day (UTC), and chains that are damaged."""
+
+    before: date
+    found: list[Removal] = field(default_factory=list)
+    damaged: list[ChainError] = field(default_factory=list)
+
+
+def retain(store: Store, keep_s: float, *, removes: bool, advance: Callable[[int], object]) -> RetentionPass:
+    """Find what of every partition is old enough, and remove it if it `removes`. `advance` is called with the files.
+
+    Raises:
+        StoreUnavailable: the store does not answer.
+    """
+    now = now_of(store)
+    done = RetentionPass((now - timedelta(seconds=keep_s)).astimezone(UTC).date())
+    for tp in sorted(chains(store).keys() | begun_partitions(store)):
+        try:
+            what = removal(store, tp, before=done.before, now=now)
+            if what is not None:
+                done.found.append(what)
+            if not removes:
+                advance(0 if what is None else what.files)
+                continue
+            for _ in sweep(store, tp, now=now) if what is None else remove(store, what):
+                advance(1)
+        except ChainError as error:
+            done.damaged.append(error)
+    return done
 
 
 def removal(

@@ -7,7 +7,7 @@ Nothing in the topic is trusted, since others may write there too.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from adawise.decode.headers import read_stream
@@ -18,6 +18,9 @@ REPLAYED = "dlq.replayed"  # partition/offset of the dead letter that was sent b
 
 _WHERE = "__connect.errors."
 _UNKNOWN = "unknown"
+
+MessageKey = tuple[int | None, int | None, int]
+"""The identity of an original message: `DeadLetter.message`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +81,7 @@ class DeadLetter:
         return self._number(REPLAYS) or 0
 
     @property
-    def message(self) -> tuple[int | None, int | None, int]:
+    def message(self) -> MessageKey:
         """The identity of the original message, with its bytes.
 
         After a crash or a take-over, one message has several dead letters, all with the same bytes. The bytes are part
@@ -125,16 +128,60 @@ class DeadLetter:
         return int(raw) if raw.isdigit() else None
 
 
+@dataclass(frozen=True, slots=True)
+class LetterChoice:
+    """The criteria for dead letters; None accepts any value."""
+
+    reason: str | None
+    since_ms: int | None
+    stream: str | None
+    place: str | None = None
+
+    def fits(self, letter: DeadLetter) -> bool:
+        """Return True if the dead letter meets all criteria."""
+        return (
+            self.reason in (None, letter.reason)
+            and self.stream in (None, letter.stream)
+            and (self.since_ms is None or letter.timestamp_ms >= self.since_ms)
+            and self.place in (None, letter.place)
+        )
+
+
 def read_letter(record: Message) -> DeadLetter:
     """Read any record as a dead letter. If a header occurs several times, the last one counts."""
     said = {name: value or b"" for name, value in record.headers if name.startswith(OURS)}
     return DeadLetter(record, len(record.value or b""), said)
 
 
-def receipt_for(record: Message) -> tuple[int, int] | None:
-    """Return (partition, offset) of the dead letter that the record is a receipt for; None if it is no receipt."""
+def receipt_for(record: Message) -> str | None:
+    """Return the place of the dead letter that the record is a receipt for; None if it is no receipt."""
     raw = dict(record.headers).get(REPLAYED)
     partition, _, offset = (raw or b"").partition(b"/")
     if record.value or not partition.isdigit() or not offset.isdigit():
         return None
-    return int(partition[:20]), int(offset[:20])
+    return f"{int(partition[:20])}/{int(offset[:20])}"
+
+
+class ReplaysSoFar:
+    """The messages that were sent back, which are known once the whole topic was read."""
+
+    def __init__(self) -> None:
+        self._receipts: set[str] = set()  # dead letters that a receipt names: a message of theirs was sent back
+        self.messages: dict[str, MessageKey] = {}
+        """Every dead letter, by its place, and the message that it is of."""
+
+    def letters(self, records: Iterable[Message]) -> Iterator[DeadLetter]:
+        """Yield every dead letter among the records, and note it and the receipts."""
+        for record in records:
+            receipt = receipt_for(record)
+            if receipt is not None:
+                self._receipts.add(receipt)
+                continue
+            letter = read_letter(record)
+            self.messages[letter.place] = letter.message
+            yield letter
+
+    @property
+    def sent(self) -> set[MessageKey]:
+        """The messages that were sent back. A receipt names one dead letter of a message, which may have others."""
+        return {self.messages[place] for place in self._receipts if place in self.messages}

@@ -6,7 +6,8 @@ earlier, and neither sends what the other has sent. The worker reads committed m
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -14,37 +15,118 @@ from kafka import KafkaProducer, errors
 
 from adawise.errors import AdawiseError, FatalError, SettingsError
 from adawise.kafka.client import TOO_LARGE, open_client, translated
-from adawise.publish.dead_letters.reading import DeadLetter
+from adawise.publish.dead_letters.reading import DeadLetter, MessageKey
 
 _ROOM_BYTES = 64 * 1024  # for key and headers
+_MAX_LETTERS = 100  # of a transaction
 _CLOSE_S = 5
 _FENCED = (errors.ProducerFencedError, errors.InvalidProducerEpochError)
+
+
+def resend(
+    letters: Iterable[DeadLetter],
+    topic: str,
+    sent: Collection[MessageKey],
+    max_replays: int,
+    replay: LetterReplay | None,
+    advance: Callable[[], object],
+) -> Counter[tuple[str | None, str]]:
+    """Send messages back to their topic, each once.
+
+    Args:
+        letters: the chosen dead letters.
+        topic: the topic; messages of others are left out.
+        sent: the messages that were sent back before, which are left out.
+        max_replays: messages that were sent back that often are left out.
+        replay: sends them; None to only count them.
+        advance: called for each message that is sent.
+
+    Returns:
+        The number of dead letters by the reason why they were left out (None: sent), and the reason of the rejection.
+    """
+    counted: Counter[tuple[str | None, str]] = Counter()
+    now: set[MessageKey] = set()
+    for letter in letters:
+        why_not = _why_not(letter, topic, sent, now, max_replays)
+        counted[why_not, letter.reason] += 1
+        if why_not is None:
+            now.add(letter.message)
+            if replay is not None:
+                replay.send(letter)
+                advance()
+    if replay is not None:
+        replay.commit()
+    return counted
+
+
+def _why_not(
+    letter: DeadLetter, topic: str, sent: Collection[MessageKey], now: Collection[MessageKey], max_replays: int
+) -> str | None:
+    if letter.topic != topic:  # any client may write into the dead-letter topic, and name any topic as the origin
+        return f"not from {topic}"
+    if not letter.is_whole:
+        return "without their original"
+    if letter.message in now:
+        return "another letter of a message that is sent"
+    if letter.message in sent:
+        return "sent back before (--again)"
+    return f"sent back {max_replays} times or more (--max-replays)" if letter.replays >= max_replays else None
 
 
 class LetterReplay:
     """Sends dead letters in transactions of bounded size; a sent one counts once it is committed.
 
     A transaction begins when all its dead letters are in memory, and ends shortly after. While one is open, workers
-    read nothing behind it, and after a minute the broker aborts it.
+    read nothing behind it, and after a minute the broker aborts it. Any other replay of the same topic is fenced.
 
     Args:
-        producer: kafka-python's, transactional and initialised; closed with this.
-        where: the brokers, for messages.
+        bootstrap_servers: the brokers.
+        client_id: the name of this client at the brokers.
+        security: kafka-python's arguments for TLS and SASL.
+        letters: the dead-letter topic.
         partitions: number of partitions of the topic that the originals go back to.
-        max_letters: of a transaction.
-        max_bytes: of a transaction; a single dead letter may have more.
+        max_message_bytes: the largest message; a transaction has twice as many bytes at most.
         timeout_s: how long to wait for the acknowledgement of a record.
+
+    Raises:
+        BrokerUnavailable: no broker answers, or none that supports transactions.
+        SettingsError: the security settings cannot work.
     """
 
     def __init__(
-        self, producer: Any, *, where: str, partitions: int, max_letters: int, max_bytes: int, timeout_s: float
+        self,
+        *,
+        bootstrap_servers: str,
+        client_id: str,
+        security: Mapping[str, object],
+        letters: str,
+        partitions: int,
+        max_message_bytes: int,
+        timeout_s: float,
     ) -> None:
-        self._producer, self._where, self._partitions = producer, where, partitions
-        self._timeout_s = timeout_s
-        self._max_letters, self._max_bytes = max_letters, max_bytes
+        self._where, self._partitions, self._timeout_s = bootstrap_servers, partitions, timeout_s
+        self._max_bytes = 2 * max_message_bytes
         self._waiting: list[DeadLetter] = []
-        self._waiting_bytes = 0
-        self.done = 0
+        self._waiting_bytes = self.done = 0
+        self._producer: Any = open_client(
+            KafkaProducer,
+            bootstrap_servers,
+            security,
+            client_id=client_id,
+            transactional_id=f"adawise-replay-{letters}",
+            acks="all",
+            max_request_size=max_message_bytes + _ROOM_BYTES,
+            max_block_ms=int(timeout_s * 1000),
+            delivery_timeout_ms=int(timeout_s * 1000) + 1000,
+            request_timeout_ms=int(timeout_s * 1000),
+            allow_auto_create_topics=False,
+        )
+        try:
+            self._producer.init_transactions()
+        except errors.KafkaError as error:
+            with suppress(errors.KafkaError):
+                self._producer.close(timeout=0)
+            raise translated(error, bootstrap_servers, "begin a transaction") from error
 
     def send(self, letter: DeadLetter) -> None:
         """Add a dead letter that names its original topic; commit the ones before it first if the transaction is full.
@@ -52,7 +134,7 @@ class LetterReplay:
         Raises:
             BrokerUnavailable, FatalError, SettingsError: nothing of the transaction becomes visible.
         """
-        full = len(self._waiting) == self._max_letters
+        full = len(self._waiting) == _MAX_LETTERS
         if full or (self._waiting and self._waiting_bytes + letter.size_bytes > self._max_bytes):
             self.commit()
         self._waiting.append(letter)
@@ -105,48 +187,3 @@ class LetterReplay:
             return SettingsError(f"could not {doing}: {error}. {so_far} Raise max.message.bytes of the topic.")
         ours = translated(error, self._where, doing)
         return type(ours)(f"{ours} {so_far}")
-
-
-def open_replay(
-    *,
-    bootstrap_servers: str,
-    client_id: str,
-    security: Mapping[str, object],
-    letters: str,
-    partitions: int,
-    max_message_bytes: int,
-    timeout_s: float,
-) -> LetterReplay:
-    """Open a replay of the dead-letter topic `letters`, which fences any other replay that is running.
-
-    Raises:
-        BrokerUnavailable: no broker answers, or none that supports transactions.
-        SettingsError: the security settings cannot work.
-    """
-    producer: Any = open_client(
-        KafkaProducer,
-        bootstrap_servers,
-        security,
-        client_id=client_id,
-        transactional_id=f"adawise-replay-{letters}",
-        acks="all",
-        max_request_size=max_message_bytes + _ROOM_BYTES,
-        max_block_ms=int(timeout_s * 1000),
-        delivery_timeout_ms=int(timeout_s * 1000) + 1000,
-        request_timeout_ms=int(timeout_s * 1000),
-        allow_auto_create_topics=False,
-    )
-    try:
-        producer.init_transactions()
-    except errors.KafkaError as error:
-        with suppress(errors.KafkaError):
-            producer.close(timeout=0)
-        raise translated(error, bootstrap_servers, "begin a transaction") from error
-    return LetterReplay(
-        producer,
-        where=bootstrap_servers,
-        partitions=partitions,
-        max_letters=100,
-        max_bytes=2 * max_message_bytes,
-        timeout_s=timeout_s,
-    )

@@ -8,12 +8,10 @@ with offset, index and reason.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from adawise.kafka.client import Reach
 from adawise.kafka.own_topic import HEADERS_ROOM_BYTES, OwnTopics
 from adawise.publish.dead_letters.letter import Letter, letter_of
-from adawise.publish.outbox import Outbox, Producer, producer_of
+from adawise.publish.outbox import Outbox, producer_of
 from adawise.records import Frame, Message
 
 _MEANWHILE = (
@@ -42,37 +40,13 @@ class KafkaDeadLetters:
     """Implements `ports.DeadLetters` with a dead-letter topic for each topic; not for several threads at once.
 
     Args:
-        connect: opens the producer, at the first dead letter: most runs have none.
-        prepare: called with the name of the dead-letter topic before its first dead letter.
-        where: the brokers, for messages.
+        outbox: sends them; it connects at the first one, as most runs have none.
         topic: the dead-letter topic; None for `<topic>.dlq`.
         worker: the name of this worker, for a header.
-        max_inflight_bytes: unacknowledged bytes above which `send` blocks; one dead letter always fits.
-        timeout_s: how long `send` and `flush` wait for the broker.
     """
 
-    def __init__(
-        self,
-        *,
-        connect: Callable[[], Producer],
-        prepare: Callable[[str], None],
-        where: str,
-        topic: str | None,
-        worker: str,
-        max_inflight_bytes: int,
-        timeout_s: float,
-    ) -> None:
-        self._topic, self._worker = topic, worker
-        self._outbox: Outbox[Letter] = Outbox(
-            connect=connect,
-            prepare=prepare,
-            where=where,
-            what="a dead letter",
-            meanwhile=_MEANWHILE,
-            max_inflight_bytes=max_inflight_bytes,
-            timeout_s=timeout_s,
-            in_order=False,
-        )
+    def __init__(self, outbox: Outbox[Letter], *, topic: str | None, worker: str) -> None:
+        self._outbox, self._topic, self._worker = outbox, topic, worker
 
     def send(self, message: Message, frame: Frame) -> None:
         """See `ports.DeadLetters`. Raises BrokerUnavailable like `flush`; the dead letter was then not accepted."""
@@ -104,7 +78,7 @@ def open_dead_letters(
 
     `max_message_bytes` is the largest message that can arrive.
     """
-    return KafkaDeadLetters(
+    outbox = Outbox[Letter](
         connect=producer_of(
             topics.bootstrap_servers,
             topics.security,
@@ -114,11 +88,13 @@ def open_dead_letters(
         ),
         prepare=topics.create,
         where=topics.bootstrap_servers,
-        topic=topic,
-        worker=worker,
+        what="a dead letter",
+        meanwhile=_MEANWHILE,
         max_inflight_bytes=max_inflight_bytes,
         timeout_s=timeout_s,
+        in_order=False,
     )
+    return KafkaDeadLetters(outbox, topic=topic, worker=worker)
 
 
 def letter_topics(reach: Reach, *, retention_s: int, retention_bytes: int, max_message_bytes: int) -> OwnTopics:

@@ -1,23 +1,23 @@
-"""The options of `adawise replay`, which runs the worker on a recording, or on what a topic holds.
-
-Heavy modules are imported by the call alone, so that help is quick.
-"""
+"""The command `replay`, which runs the worker on a recording, or on what a topic holds."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 from pydantic import AliasChoices, Field
 from pydantic_settings import CliPositionalArg, CliToggleFlag
 from typing_extensions import override
 
-from adawise.cli.command import READING, Command, all_but
+from adawise.cli.command import READING, Command, all_but, optional
 from adawise.settings.group import KAFKA_NAME_EXPECTED, KafkaName, Location
 from adawise.settings.moments import MOMENT_SCHEMA, Moment
 from adawise.settings.recording import STREAMS_SCHEMA, StreamPatterns
 
-REPLAY_GROUPS = ("model", "search", "batch", "decode", "predict", "sink", "results", "alerts", "limits", "log")
+_GROUPS = ("model", "search", "batch", "decode", "predict", "sink", "alerts", "limits", "log")
+REPLAY_GROUPS = (*_GROUPS, "results")
+_SHORTHANDS = {"search": "search.strategy", "objective": "search.objective", "card": "model.card"}
+_TOPIC = {"metavar": "TOPIC", "expected": KAFKA_NAME_EXPECTED}
 
 
 class ReplayCommand(Command):
@@ -30,18 +30,8 @@ class ReplayCommand(Command):
     """
 
     name = "replay"
-    runs = "adawise.cli.replay.run:replay"
-    groups = (
-        *READING,
-        "kafka.on_gap",
-        *(name for name in REPLAY_GROUPS if name != "results"),
-        *all_but("results", "enabled", "topic"),
-    )
-    shorthands: ClassVar[Mapping[str, str]] = {
-        "search": "search.strategy",
-        "objective": "search.objective",
-        "card": "model.card",
-    }
+    groups = (*READING, "kafka.on_gap", *_GROUPS, *all_but("results", "enabled", "topic"))
+    shorthands = _SHORTHANDS
     examples = (
         ("again as it was", "replay recordings/yard -o runs/again"),
         ("what a fixed alpha would have done", "replay recordings/yard -o runs/half --search fixed"),
@@ -60,52 +50,39 @@ class ReplayCommand(Command):
         ("at the pace of the cameras", "replay recordings/yard -o runs/again --speed 1"),
     )
 
-    recording: CliPositionalArg[Location | None] = Field(
-        default=None, description="folder or URL that `adawise record` wrote; none: --topic"
-    )
+    recording: CliPositionalArg[Location | None] = optional("folder or URL that `adawise record` wrote; none: --topic")
     output: Location = Field(
         validation_alias=AliasChoices("output", "o"),
         description="new folder or s3://BUCKET/PREFIX for predictions and traces, in place of sink.root; a replay that "
         "was stopped goes on in its own",
         json_schema_extra={"metavar": "FOLDER"},
     )
-    topic: KafkaName | None = Field(
-        default=None,
-        description="topic to replay straight from the broker, up to what it holds when the replay begins",
-        json_schema_extra={"metavar": "TOPIC", "expected": KAFKA_NAME_EXPECTED},
+    topic: KafkaName | None = optional(
+        "topic to replay straight from the broker, up to what it holds when the replay begins", **_TOPIC
     )
-    from_time: Moment | None = Field(
-        default=None,
-        description="messages from this time on, by the broker's timestamps; none: all",
-        json_schema_extra=MOMENT_SCHEMA,
+    from_time: Moment | None = optional(
+        "messages from this time on, by the broker's timestamps; none: all", **MOMENT_SCHEMA
     )
-    until: Moment | None = Field(
-        default=None,
-        description="messages before this time; a batch that goes on behind it is left out; none: all",
-        json_schema_extra=MOMENT_SCHEMA,
+    until: Moment | None = optional(
+        "messages before this time; a batch that goes on behind it is left out; none: all", **MOMENT_SCHEMA
     )
-    streams: StreamPatterns | None = Field(
-        default=None, description="replay only these streams; none: all", json_schema_extra=STREAMS_SCHEMA
+    streams: StreamPatterns | None = optional("replay only these streams; none: all", **STREAMS_SCHEMA)
+    state_of: Location | None = optional(
+        "go on from recorded adaptation states: of a segment (its partition alone is replayed), or of a worker's "
+        "folder at a time, ROOT@TIME, by when it was written, and of a replay's by the time of the cameras; the replay "
+        "continues exactly as that run did",
+        metavar="SEGMENT",
     )
-    state_of: Location | None = Field(
-        default=None,
-        description="go on from recorded adaptation states: of a segment (its partition alone is replayed), or of a "
-        "worker's folder at a time, ROOT@TIME, by when it was written, and of a replay's by the time of the cameras; "
-        "the replay continues exactly as that run did",
-        json_schema_extra={"metavar": "SEGMENT"},
+    pairs_of: Location | None = optional(
+        "serve each partition by the pair that served it in this worker's folder, switched at the same offsets "
+        "(`adawise pair`); pairs that model.* does not name are loaded from where its documents say; none: all by "
+        "model.*",
+        metavar="ROOT",
     )
-    pairs_of: Location | None = Field(
-        default=None,
-        description="serve each partition by the pair that served it in this worker's folder, switched at the same "
-        "offsets (`adawise pair`); pairs that model.* does not name are loaded from where its documents say; none: "
-        "all by model.*",
-        json_schema_extra={"metavar": "ROOT"},
-    )
-    batches_of: Location | None = Field(
-        default=None,
-        description="end each batch where it ended in this folder of a worker or replay, also where the wall clock or "
-        "a lack of memory ended it, which timestamps cannot tell; none: by batch.* and the timestamps",
-        json_schema_extra={"metavar": "ROOT"},
+    batches_of: Location | None = optional(
+        "end each batch where it ended in this folder of a worker or replay, also where the wall clock or a lack of "
+        "memory ended it, which timestamps cannot tell; none: by batch.* and the timestamps",
+        metavar="ROOT",
     )
     speed: float | None = Field(
         default=None,
@@ -114,12 +91,10 @@ class ReplayCommand(Command):
         description="pace by the recorded timestamps: 1 as it was, 10 ten times as fast; pauses over an hour are "
         "skipped; none: as fast as the model allows",
     )
-
-    results_to: KafkaName | None = Field(
-        default=None,
-        description="send results, as results.* says, to this topic of kafka.bootstrap_servers; none: to nobody, "
-        "whatever results.enabled says",
-        json_schema_extra={"metavar": "TOPIC", "expected": KAFKA_NAME_EXPECTED},
+    results_to: KafkaName | None = optional(
+        "send results, as results.* says, to this topic of kafka.bootstrap_servers; none: to nobody, whatever "
+        "results.enabled says",
+        **_TOPIC,
     )
     skip_forgotten: CliToggleFlag[bool] = Field(
         default=False, description="leave out recorded messages whose images were forgotten (--forget-images-after)"
@@ -143,3 +118,25 @@ class ReplayCommand(Command):
             yield "skip_forgotten", "only a recording forgets images; leave it out"
         if "from_time" in options and "state_of" in options:
             yield "from_time", "--state-of says where to begin; leave one of them out"
+
+    @override
+    def call(self) -> int:
+        """Return 0, or 130 if it was stopped: the same command goes on where it was."""
+        from adawise.app.signals import INTERRUPTED, stop_signals
+        from adawise.console import progress
+        from adawise.replay.replay import ReplayRequest, replay
+
+        request = ReplayRequest(**{name: value for name, value in self if name != "config"})
+        with stop_signals() as stop:
+            done = replay(request, stop=stop, shown=lambda total: progress("replayed", total, "messages"))
+        if done.images or done.rejected:
+            counts = f"{done.images} images served, {done.rejected} rejected"
+            print(f"{counts}, {done.forward_equivalents:.2f} forwards per image: {self.output}")
+        elif not done.stopped:
+            has = f"{self.output} has all of {done.source}"
+            print(f"nothing was left to do: {has}; for another strategy, take a new folder")
+        if done.stopped:
+            print("stopped before the end; the same command goes on from here")
+        elif not done.ends_streams:
+            print("what is open at --until waits for the rest of its batches, which lies behind it, and is no row")
+        return INTERRUPTED if done.stopped else 0

@@ -1,17 +1,17 @@
-"""The options of `adawise record`, which stores raw messages."""
+"""The command `record`, which stores the raw messages of a topic as they came."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import AliasChoices, Field
 from pydantic_settings import CliToggleFlag
 from typing_extensions import override
 
-from adawise.cli.command import READING, Command
+from adawise.cli.command import READING, Command, optional
 from adawise.settings.group import Location
-from adawise.settings.moments import MOMENT_SCHEMA, Moment
+from adawise.settings.moments import MOMENT_SCHEMA, Moment, milliseconds
 from adawise.settings.recording import (
     DURATION_SCHEMA,
     FORGET_IMAGES_AFTER,
@@ -20,6 +20,10 @@ from adawise.settings.recording import (
     Duration,
     StreamPatterns,
 )
+from adawise.text import as_size
+
+if TYPE_CHECKING:
+    from adawise.recording.recorder import RecordingProgress
 
 _ENDS = ("until", "max_messages", "max_seconds", "max_bytes")
 _NOT_WITH_PRUNE_ONLY = ("from", "from_time", *_ENDS, "streams", "follow")
@@ -35,7 +39,6 @@ class RecordCommand(Command):
     """
 
     name = "record"
-    runs = "adawise.cli.record.run:record"
     groups = (*READING, "log")
     examples = (
         ("ten minutes from now on", "record --output recordings/yard --from latest --max-seconds 600"),
@@ -55,26 +58,16 @@ class RecordCommand(Command):
         validation_alias=AliasChoices("from"),
         description="where to begin; latest: what comes from now on, until stopped if nothing else says when to end",
     )
-    from_time: Moment | None = Field(
-        default=None,
-        description="begin with the first message of each partition from then on",
-        json_schema_extra=MOMENT_SCHEMA,
-    )
-    until: Moment | None = Field(
-        default=None,
-        description="end each partition before its first message from then on; a time to come is waited for",
-        json_schema_extra=MOMENT_SCHEMA,
+    from_time: Moment | None = optional("begin with the first message of each partition from then on", **MOMENT_SCHEMA)
+    until: Moment | None = optional(
+        "end each partition before its first message from then on; a time to come is waited for", **MOMENT_SCHEMA
     )
     max_messages: int | None = Field(default=None, ge=1, description="messages after which to end")
     max_seconds: float | None = Field(default=None, gt=0, description="seconds after which to end")
     max_bytes: int | None = Field(default=None, ge=1, description="bytes of messages after which to end")
-    streams: StreamPatterns | None = Field(
-        default=None, description="record only these streams; none: all", json_schema_extra=STREAMS_SCHEMA
-    )
-    keep: Duration | None = Field(default=None, description=KEEP, json_schema_extra=DURATION_SCHEMA)
-    forget_images_after: Duration | None = Field(
-        default=None, description=FORGET_IMAGES_AFTER, json_schema_extra=DURATION_SCHEMA
-    )
+    streams: StreamPatterns | None = optional("record only these streams; none: all", **STREAMS_SCHEMA)
+    keep: Duration | None = optional(KEEP, **DURATION_SCHEMA)
+    forget_images_after: Duration | None = optional(FORGET_IMAGES_AFTER, **DURATION_SCHEMA)
     follow: CliToggleFlag[bool] = Field(default=False, description="go on until stopped, as messages come")
     prune_only: CliToggleFlag[bool] = Field(
         default=False, description="record nothing: remove what is too old by --keep and --forget-images-after, and end"
@@ -98,3 +91,57 @@ class RecordCommand(Command):
         for name in _NOT_WITH_PRUNE_ONLY if "prune_only" in options else ():
             if name in options:
                 yield name, "it has no use with --prune-only; leave one of them out"
+
+    @override
+    def call(self) -> int:
+        """Return 130 if it was stopped before its end, 1 if something could not be pruned, else 0."""
+        from adawise.app.recording import record_topic
+        from adawise.app.signals import INTERRUPTED, stop_signals
+        from adawise.console import progress
+        from adawise.recording.manifest import Retention
+        from adawise.recording.retention import prune
+        from adawise.recording.run import Bounds
+
+        kafka, output, retention = self.settings.kafka, self.output, Retention(self.keep, self.forget_images_after)
+        if self.prune_only:
+            if (pruned := prune(output, retention)) is None:
+                keeps = "keeps everything: it was begun without --keep and --forget-images-after; give one of them"
+                print(f"{output} {keeps}")
+                return 0
+            print("\n".join([f"{output}: {pruned}", *pruned.errors]))
+            return 1 if pruned.errors else 0
+        bounds = Bounds(self.max_messages, self.max_bytes, self.max_seconds, self.until and milliseconds(self.until))
+        origin = self.origin if self.from_time is None else milliseconds(self.from_time)
+        follows = self.follow or (origin == "latest" and bounds == Bounds())
+        bounds.until_drained = not follows and bounds == Bounds()
+        with stop_signals() as stop, progress("recorded", total=self.max_messages, unit="messages") as bar:
+            runs = record_topic(
+                kafka,
+                output,
+                bounds,
+                origin=origin,
+                follows=follows,
+                stop=stop,
+                bar=bar,
+                streams=self.streams,
+                retention=retention,
+            )
+            stopped = stop()
+        if runs.began:
+            print(_summary(runs.recorded, kafka.topic, output))
+        if stopped and not follows:
+            print("stopped before the end; the same command goes on from here")
+            return INTERRUPTED
+        return 0
+
+
+def _summary(done: RecordingProgress, topic: str, output: str) -> str:
+    size = as_size(done.size_bytes)
+    text = f"{done.messages} messages ({size}) of topic {topic} added to {output}, in {done.files} files"
+    if done.left_out:
+        text += f"; {done.left_out} messages of other streams were left out"
+    if done.nameless:
+        text += f", {done.nameless} of them name no stream in key or headers"
+    if done.missing:
+        text += f"; {done.missing} offsets could not be read, which the recording says (the log has the reasons)"
+    return text

@@ -1,17 +1,26 @@
-"""The options of `adawise produce`."""
+"""The command `produce`, which publishes images of a folder, a list or a video to the topic."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from threading import Event
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 from pydantic_settings import CliPositionalArg, CliToggleFlag
 from typing_extensions import override
 
-from adawise.cli.command import BROKER, Command
+from adawise.cli.command import BROKER, Command, optional
 from adawise.settings.group import Location
 from adawise.settings.moments import MOMENT_SCHEMA, Moment
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_SEED = 0
+_INFLIGHT_MESSAGES = 8  # messages of the largest size that may be on their way to the broker at once
+_SHOWN = 5  # skipped files
 
 
 def _stream_ids(value: str) -> str:
@@ -30,7 +39,6 @@ class ProduceCommand(Command):
     """
 
     name = "produce"
-    runs = "adawise.cli.produce.run:produce"
     groups = (*BROKER, "kafka.topic", "decode.max_message_bytes", "log")
     examples = (
         ("a folder as four cameras, 20 images a second", "produce images/ --streams 4 --rate 20"),
@@ -44,10 +52,8 @@ class ProduceCommand(Command):
 
     source: CliPositionalArg[Location] = Field(description="folder, text file with one path a line, or video")
     streams: int | None = Field(default=None, ge=1, le=100_000, description="number of streams (cameras); none: one")
-    stream_ids: Annotated[str, AfterValidator(_stream_ids)] | None = Field(
-        default=None,
-        description="names of the streams, in place of --streams",
-        json_schema_extra={"metavar": "A,B", "expected": "names separated by commas, each once"},
+    stream_ids: Annotated[str, AfterValidator(_stream_ids)] | None = optional(
+        "names of the streams, in place of --streams", metavar="A,B", expected="names separated by commas, each once"
     )
     rate: float | None = Field(
         default=None,
@@ -59,10 +65,8 @@ class ProduceCommand(Command):
         default=None, gt=0, le=1e6, description="seconds of a video that are sent in a second; none: 1"
     )
     fast: CliToggleFlag[bool] = Field(default=False, description="a video as fast as possible, with its own times")
-    start: Moment | None = Field(
-        default=None,
-        description="when a video began; none: when the file says that it was recorded, or now",
-        json_schema_extra=MOMENT_SCHEMA,
+    start: Moment | None = optional(
+        "when a video began; none: when the file says that it was recorded, or now", **MOMENT_SCHEMA
     )
     loop: CliToggleFlag[bool] = Field(default=False, description="begin again at the end, until stopped")
     batch: int = Field(default=1, ge=1, le=4096, description="images of a message; 1: single images")
@@ -88,3 +92,48 @@ class ProduceCommand(Command):
 
             if not is_video(source):
                 yield of_video[0], "it is for videos: pictures have no times of their own; leave it out, or use --rate"
+
+    @override
+    def call(self) -> int:
+        """Publish the images. Return 0, or 130 if Ctrl-C ended it, unless --loop, which has no other end."""
+        from adawise.app.kafka import reach
+        from adawise.app.signals import INTERRUPTED, stop_signals
+        from adawise.console import progress, say
+        from adawise.produce.produce import Gathering, open_shots, produce
+        from adawise.produce.sender import KafkaSender, ensure_topic
+        from adawise.produce.video import VideoShots
+        from adawise.text import as_size
+
+        kafka, largest = self.settings.kafka, int(self.settings.decode.max_message_bytes)
+        clients, held = reach(kafka), _INFLIGHT_MESSAGES * largest
+        seed = _SEED if self.shuffle else None
+        shots = open_shots(self.source, max_message_bytes=largest, loop=self.loop, shuffle_seed=seed)
+        began = self.start or (shots.created() if isinstance(shots, VideoShots) else None)
+        topic: dict[str, Any] = {**clients, "topic": kafka.topic, "max_message_bytes": largest}
+        ensure_topic(**topic, create=self.create_topic, partitions=self.partitions)
+        names = [f"camera-{number}" for number in range(self.streams or 1)]
+        if self.stream_ids is not None:
+            names = [name.strip() for name in self.stream_ids.split(",")]
+        stop = Event()
+        with progress("produced", total=self.limit) as bar, stop_signals(on_stop=stop.set):
+            sender = KafkaSender(**topic, max_inflight_bytes=held, timeout_s=30.0, on_progress=bar.advance)
+            with closing(sender):
+                done = produce(
+                    shots,
+                    sender,
+                    streams=names,
+                    gathering=Gathering(batch=self.batch, max_message_bytes=largest, max_held_bytes=held),
+                    rate=self.rate,
+                    speed=None if self.fast else self.speed or 1.0,
+                    begins_us=None if began is None else (began - _EPOCH) // timedelta(microseconds=1),
+                    limit=self.limit,
+                    stop=stop,
+                )
+        size = as_size(done.image_bytes)
+        what = f"{done.images} images ({size}) in {done.messages} messages to {kafka.topic}"
+        say(f"{what}, {len(done.by_stream)} streams, {done.seconds:.1f} s")
+        for name, why in list(shots.skipped.items())[:_SHOWN]:
+            say(f"skipped {name}: {why}", sys.stderr)
+        if len(shots.skipped) > _SHOWN:
+            say(f"and {len(shots.skipped) - _SHOWN} more files skipped", sys.stderr)
+        return INTERRUPTED if stop.is_set() and not self.loop else 0

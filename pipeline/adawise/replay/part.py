@@ -1,22 +1,15 @@
-"""The part that a replay reads: a recording or a topic, and the range of offsets of each partition."""
+"""The part that a replay reads: the range of offsets of each partition of a recording or a topic."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from adawise.app.kafka import kafka_source
 from adawise.ports import Source, SourceLog, TopicIdentity
-from adawise.recording.files import Forgotten
-from adawise.recording.source import Order, RecordingSource
 from adawise.records import TopicPartition
 from adawise.replay.bounded import Range
-from adawise.settings import Settings
 from adawise.settings.moments import milliseconds
-
-_POLL_RECORDS = 512  # messages a poll
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,40 +20,18 @@ class Whole:
     source: Source
     topic: str
     identity: TopicIdentity
-    bounds: Mapping[TopicPartition, tuple[int, int]]
+    bounds: Mapping[TopicPartition, Range]
     part: Mapping[TopicPartition, Range]  # the offsets between the moments that were asked for
     ends_streams: bool  # True if every partition's part reaches to its end
 
 
-@contextmanager
-def opened_recording(
-    root: str, since: datetime | None, until: datetime | None, *, order: Order, seed: int, forgotten: Forgotten
-) -> Iterator[Whole]:
-    """Open a recording.
+def whole_of(name: str, source: Source, topic: str, since: datetime | None, until: datetime | None) -> Whole:
+    """Return what a source has of its topic, and the part between two moments.
 
     Raises:
-        SourceError: there is none, or it is damaged.
-    """
-    opened = RecordingSource(root, order=order, seed=seed, max_poll_records=_POLL_RECORDS, forgotten=forgotten)
-    with closing(opened) as source:
-        yield _whole(root, source, source.topic, since, until)
-
-
-@contextmanager
-def opened_topic(settings: Settings, since: datetime | None, until: datetime | None) -> Iterator[Whole]:
-    """Open the topic of the settings, without a group and without a trace on the broker.
-
-    Raises:
+        SourceError: there is no such topic, or the recording is damaged.
         BrokerUnavailable: the broker does not answer.
-        SourceError: there is no such topic.
-        SettingsError: the settings cannot be used.
     """
-    kafka = settings.kafka
-    with closing(kafka_source(kafka, group=False)) as source:
-        yield _whole(f"topic {kafka.topic}", source, kafka.topic, since, until)
-
-
-def _whole(name: str, source: Source, topic: str, since: datetime | None, until: datetime | None) -> Whole:
     log = source.log
     identity = log.identity(topic)
     bounds = {tp: log.bounds(tp) for number in range(identity.partitions) if (tp := TopicPartition(topic, number))}

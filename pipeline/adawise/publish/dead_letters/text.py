@@ -1,21 +1,16 @@
-"""Dead letters as text: a table of many, or all of one. Text from strangers is escaped for the terminal."""
+"""Dead letters as text and JSON. Text from strangers is escaped for the terminal. Pure."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from rich.box import SIMPLE_HEAD
-from rich.table import Column, Table
-from rich.text import Text
-
-from adawise.console import paper
 from adawise.publish.dead_letters.reading import DeadLetter
 
+COLUMNS = ("letter", "time (UTC)", "reason", "from", "stream", "bytes", "replays")
 _SHOWN_BYTES = 256
 _LINE_BYTES = 16
-_COLUMNS = ("letter", "time (UTC)", "reason", "from", "stream", "bytes", "replays")
 
 
 def when(letter: DeadLetter) -> str | None:
@@ -45,33 +40,40 @@ def as_json(letter: DeadLetter, *, replayed: bool) -> dict[str, object]:
     }
 
 
-def print_table(letters: Sequence[tuple[DeadLetter, bool]], older: int) -> None:
-    """Print a line for each (dead letter, True if it was replayed), and the count by reason."""
-    table = Table(
-        *(Column(name, overflow="fold") for name in _COLUMNS), box=SIMPLE_HEAD, show_edge=False, pad_edge=False
-    )
-    for letter, replayed in letters:
-        size = str(letter.size_bytes) if letter.is_whole else "left out"
-        past = f"{letter.replays}{', sent back' if replayed else ''}"
-        cells = (letter.place, when(letter) or "", letter.reason, letter.source, letter.stream or "", size, past)
-        table.add_row(*(Text(shown(cell)) for cell in cells))
-    if letters:
-        paper().print(table)
-    print(_summary((letter.reason for letter, _ in letters), older))
+def cells(letter: DeadLetter, *, replayed: bool) -> list[str]:
+    """Return the row of a dead letter in a table with `COLUMNS`."""
+    size = str(letter.size_bytes) if letter.is_whole else "left out"
+    past = f"{letter.replays}{', sent back' if replayed else ''}"
+    row = (letter.place, when(letter) or "", letter.reason, letter.source, letter.stream or "", size, past)
+    return [shown(cell) for cell in row]
 
 
-def _summary(reasons: Iterable[str], older: int) -> str:
-    counted = Counter(reasons)
-    if not counted:
+def summary(letters: Sequence[DeadLetter], older: int) -> str:
+    """Return how many dead letters are listed, by reason, and how many older ones are not."""
+    if not letters:
         return "no dead letters"
-    by_reason = ", ".join(f"{count} {shown(reason)}" for reason, count in counted.most_common())
     more = f"; {older} older ones are not shown (--limit)" if older else ""
-    return f"{counted.total()} dead letters: {by_reason}{more}"
+    return f"{len(letters)} dead letters: {_counts(Counter(letter.reason for letter in letters))}{more}"
 
 
-def print_letter(letter: DeadLetter, *, replayed: bool) -> None:
-    """Print all fields of a dead letter, and its first bytes."""
-    facts: Mapping[str, str] = {
+def sent(counted: Counter[tuple[str | None, str]], topic: str, *, dry_run: bool) -> list[str]:
+    """Return how many messages were sent back, by reason, and why others were left out, from what `resend` returned."""
+    done = Counter({reason: count for (why_not, reason), count in counted.items() if why_not is None})
+    what = f"{done.total()} messages {'would be sent' if dry_run else 'sent'} back to {topic}"
+    lines = [f"{what}: {_counts(done)}" if done else what]
+    for why_not in sorted({why_not for why_not, _ in counted if why_not is not None}):
+        left_out = sum(count for (why, _), count in counted.items() if why == why_not)
+        lines.append(f"{left_out} letters left out: {why_not}")
+    return lines
+
+
+def _counts(reasons: Counter[str]) -> str:
+    return ", ".join(f"{count} {shown(reason)}" for reason, count in reasons.most_common())
+
+
+def details(letter: DeadLetter, *, replayed: bool) -> str:
+    """Return all fields of a dead letter, and its first bytes."""
+    facts = {
         "letter": f"{letter.record.topic} {letter.place}",
         "from": letter.source,
         "reason": letter.reason,
@@ -84,19 +86,14 @@ def print_letter(letter: DeadLetter, *, replayed: bool) -> None:
     }
     lines = [f"{name:<8}{shown(text)}" for name, text in facts.items()]
     lines += [f"header  {shown(name)}: {value!r}" for name, value in letter.headers]
-    lines += _dump((letter.record.value or b"")[:_SHOWN_BYTES])
-    if letter.size_bytes > _SHOWN_BYTES:
-        lines.append(f"and {letter.size_bytes - _SHOWN_BYTES} more bytes (--save FILE)")
-    print("\n".join(lines))
-
-
-def _dump(data: bytes) -> list[str]:
-    lines = []
+    data = (letter.record.value or b"")[:_SHOWN_BYTES]
     for start in range(0, len(data), _LINE_BYTES):
         line = data[start : start + _LINE_BYTES]
         text = "".join(chr(byte) if 0x20 <= byte < 0x7F else "." for byte in line)
         lines.append(f"{start:08x}  {line.hex(' '):<{3 * _LINE_BYTES}} {text}")
-    return lines
+    if letter.size_bytes > _SHOWN_BYTES:
+        lines.append(f"and {letter.size_bytes - _SHOWN_BYTES} more bytes (--save FILE)")
+    return "\n".join(lines)
 
 
 def shown(text: str) -> str:

@@ -7,19 +7,20 @@ went on. As in every chain, what lies between the oldest pending offset and `nex
 from __future__ import annotations
 
 import re
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from uuid import uuid4
 
-from adawise.cli.replay.part import Whole
 from adawise.errors import SettingsError, SourceError
 from adawise.output.read.rows import read_traces
 from adawise.ports import TopicIdentity
 from adawise.publish.alerts.machine import without_news
 from adawise.records import Gap, TopicPartition
+from adawise.replay.part import Whole
 from adawise.settings.moments import NoMoment, parse_moment
 from adawise.sink import claims, layout, schemas, segment
 from adawise.sink.files import segment_names
@@ -80,7 +81,8 @@ def begin_chains(
     """Begin the chains of an output with the recorded states. Those that have begun stay as they are."""
     now = datetime.now(UTC).isoformat()
     sink = claims.sink_id(store, created_at=now)
-    for tp, (name, low_water, footer) in ((tp, (r.name, r.low_water, r.footer)) for tp, r in recorded.items()):
+    for tp, state in recorded.items():
+        low_water, footer = state.low_water, state.footer
         claims.origin(
             store, tp, claims.ChainOrigin(low_water, identity.cluster_id, identity.topic_id, identity.partitions)
         )
@@ -99,14 +101,12 @@ def begin_chains(
             gaps=_gaps(low_water, footer.next, footer.pending),
             alerts=without_news(footer.alerts),
             trace=schemas.BATCH_TRACE.empty_table(),
-            states_of=name,
+            states_of=state.name,
             lineage=Lineage(SegmentName(low_water)),
         )
         data = segment.encode(schemas.PREDICTIONS.empty_table(), seeded)
-        try:
+        with suppress(AlreadyExists):
             store.create(layout.segment_key(tp, SegmentName(low_water)), data)
-        except AlreadyExists:
-            continue
 
 
 def _of_segment(root: str, key: str) -> dict[TopicPartition, RecordedState]:
@@ -173,18 +173,9 @@ def _newest_before(store: Store, root: str, tp: TopicPartition, moment: datetime
 
     A chain's segments follow each other in time, so it is found by bisection.
     """
-    names = segment_names(store, tp)
-    best: RecordedState | None = None
-    low, high = 0, len(names)
-    while low < high:
-        middle = (low + high) // 2
-        key = layout.segment_key(tp, names[middle])
-        footer = footer_of(store, key)
-        if datetime.fromisoformat(footer.created_at) <= moment:
-            best, low = RecordedState(f"{root}/{key}", footer), middle + 1
-        else:
-            high = middle
-    return best
+    keys = [layout.segment_key(tp, name) for name in segment_names(store, tp)]
+    end = bisect_right(keys, moment, key=lambda key: datetime.fromisoformat(footer_of(store, key).created_at))
+    return RecordedState(f"{root}/{keys[end - 1]}", footer_of(store, keys[end - 1])) if end else None
 
 
 def _expect_messages(recorded: RecordedState, start: int, end: int, name: str) -> None:

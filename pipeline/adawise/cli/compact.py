@@ -1,0 +1,158 @@
+"""The commands `compact`, which makes few large files of many small ones, and `files`, which lists what to read."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from datetime import UTC, date, datetime, timedelta
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+from pydantic_settings import CliPositionalArg, CliToggleFlag
+from typing_extensions import override
+
+from adawise.cli.command import ROOTS_SCHEMA, Command, Roots, json_flag, optional
+from adawise.settings.group import Location
+from adawise.settings.recording import seconds_of
+
+_HOUR_S = 3_600.0
+_BYTES_A_ROW = 1024  # before compression; a file whose rows are longer (much metadata) has fewer of them
+
+
+def _delete_after_s(value: object) -> float:
+    """Return seconds. A bare number is in hours, as it was up to 0.2. It is to be refused after the next release."""
+    if isinstance(value, str):
+        with suppress(ValueError):
+            return float(value) * _HOUR_S
+    return seconds_of(value)
+
+
+class CompactCommand(Command):
+    """Make large files, sorted by camera and time, of the small segments of past days, so that queries stay fast.
+
+    They are made under `compacted/`, beside the segments, while workers write on. A file becomes visible to readers
+    that go by `adawise files` or by views.sql (DuckDB), which is written into the folder, in the same moment in which
+    its segments become invisible: each row is there once, always. A pattern as predictions/**/*.parquet finds the
+    segments alone, and every row until they are deleted. Interrupted, it goes on where it was.
+    """
+
+    name = "compact"
+    examples = (
+        ("what would be done", "compact runs/yard --dry-run"),
+        ("every night", "compact s3://bucket/yard --delete-after 7d"),
+    )
+
+    root: CliPositionalArg[Location] = Field(description="folder or s3://BUCKET/PREFIX that a worker wrote")
+    before: date | None = optional(
+        "only segments committed before this day (UTC); none: before today",
+        metavar="DAY",
+        expected="a day as 2026-11-25",
+    )
+    max_rows: int = Field(
+        default=262_144, ge=1, le=16_777_216, description="rows of a file; memory is some 1.5 KB for each"
+    )
+    delete_after: Annotated[float, BeforeValidator(_delete_after_s)] | None = Field(
+        default=None,
+        ge=_HOUR_S,
+        le=87_600 * _HOUR_S,
+        description="delete segments so long after their file was made, except the last of each; longer than a query "
+        "takes or a worker may stand still; none: keep all",
+        json_schema_extra={"metavar": "TIME", "expected": "an hour or more, such as 24h or 7d"},
+    )
+    dry_run: CliToggleFlag[bool] = Field(default=False, description="say what would be done, and change nothing")
+    as_json: CliToggleFlag[bool] = json_flag("print what was done as JSON")
+
+    @override
+    def call(self) -> int:
+        """Compact every partition, delete what was compacted long enough ago, and return 0.
+
+        A partition that is damaged ends it; those before it are done.
+        """
+        from adawise.console import print_json, progress, say
+        from adawise.output.compaction import sql_views
+        from adawise.output.compaction.choice import FileLimits
+        from adawise.output.compaction.compact import compact, planned
+        from adawise.output.compaction.delete import deletable, delete, now_of
+        from adawise.output.near import open_output
+        from adawise.sink.files import data_keys
+        from adawise.sink.walk import chains
+        from adawise.text import as_size
+
+        root, store, dry_run, now = self.root, open_output(self.root), self.dry_run, datetime.now(UTC)
+        limits = FileLimits(self.max_rows, self.max_rows * _BYTES_A_ROW, self.before or now.date())
+        tps, make, made, deleted = sorted(chains(store)), planned if dry_run else compact, [], 0
+        with progress("compacted", unit="rows") as bar:
+            for file in (file for tp in tps for file in make(store, tp, limits)):
+                made.append(file)
+                bar.advance(file.rows)
+                bar.note(f"{len(made)} files, {file.tp}")
+        if self.delete_after is not None:
+            # `now_of` asks the store's clock by writing a file, which a dry run must not do.
+            made_before = (now if dry_run else now_of(store)) - timedelta(seconds=self.delete_after)
+            with progress("deleted", unit="segments") as bar:
+                for covered in (each for tp in tps for each in deletable(store, tp, made_before=made_before)):
+                    for _ in covered.keys if dry_run else delete(store, covered):
+                        bar.advance()
+                        deleted += 1
+        if not dry_run:
+            sql_views.write(store, root)
+        names = ("segments", "rows", "bytes_before", "bytes_after")
+        totals = {name: sum(getattr(file, name) for file in made) for name in names}
+        to_read = len(data_keys(store))
+        if self.as_json:
+            files = [
+                {"partition": str(file.tp), "file": str(file.name), "segments": file.segments, "rows": file.rows}
+                for file in made
+            ]
+            counts = {**totals, "deleted": deleted, "files_to_read": to_read}
+            print_json({"root": root, "dry_run": dry_run, "made": files, **counts})
+            return 0
+        for file in made if dry_run else ():
+            say(f"{file.tp}: {file.segments} segments, {file.rows} rows -> {file.name}")
+        before, after = as_size(totals["bytes_before"]), as_size(totals["bytes_after"])
+        size = f" ({before} of segments -> {after} with traces)" if totals["bytes_after"] else ""
+        what = f"{len(made)} files of {totals['segments']} segments, {totals['rows']} rows{size}"
+        say(f"{root}: {'would make' if dry_run else 'made'} {what}")
+        if deleted:
+            say(f"{'would delete' if dry_run else 'deleted'} {deleted} segments that have been compacted")
+        if not dry_run:
+            say(f"readers need {to_read} files of predictions: `adawise files {root}`, or views.sql there for DuckDB")
+        return 0
+
+
+class FilesCommand(Command):
+    """List the files that together hold each row once, one a line, for Polars, Spark and the like.
+
+    Compacted files, and the segments that none of them stands for. Of several folders all of them; two that have the
+    same rows are refused. It changes nothing.
+    """
+
+    name = "files"
+    examples = (
+        ("of predictions", "files runs/yard"),
+        ("of traces, for another program", "files s3://bucket/yard --table traces --json"),
+        ("of a camera that moved to another cluster", "files runs/yard runs/yard-2"),
+    )
+
+    root: CliPositionalArg[Roots] = Field(
+        description="folder or s3://BUCKET/PREFIX that a worker wrote, or several", json_schema_extra=ROOTS_SCHEMA
+    )
+    table: Literal["predictions", "traces"] = Field(default="predictions", description="one row an image, or a batch")
+    as_json: CliToggleFlag[bool] = json_flag("print a JSON list")
+
+    @override
+    def call(self) -> int:
+        """Print the files of a table under one or several roots, and return 0."""
+        from adawise.console import print_json
+        from adawise.output.near import open_output
+        from adawise.output.read.several import check_apart
+        from adawise.sink.files import data_files
+
+        for root in self.root:
+            open_output(root)
+        check_apart(self.root)
+        names = [name for root in self.root for name in data_files(root, self.table)]
+        if self.as_json:
+            print_json(names)
+        else:
+            print("\n".join(names))  # unescaped, for scripts: `layout` accepts only letters and signs in a key
+        return 0

@@ -1,0 +1,178 @@
+"""The commands `dlq list`, `dlq show` and `dlq replay`, for messages that could not be read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import AfterValidator, AliasChoices, Field, JsonValue
+from pydantic_settings import CliPositionalArg, CliToggleFlag
+from typing_extensions import override
+
+from adawise.cli.command import READING, Command, json_flag, optional
+from adawise.console import paper, print_json, progress, say
+from adawise.errors import Reason, SettingsError
+from adawise.settings.group import FilePath, Text
+from adawise.settings.moments import MOMENT_SCHEMA, Moment, milliseconds
+
+if TYPE_CHECKING:
+    from adawise.publish.dead_letters.reading import LetterChoice
+
+_LETTER = re.compile(r"(\d{1,10})/(\d{1,19})", re.ASCII)
+_LETTER_SCHEMA: dict[str, JsonValue] = {"expected": "partition/offset, as 0/17 in `adawise dlq list`"}
+
+
+def _checked_letter(value: str) -> str:
+    if (match := _LETTER.fullmatch(value)) is None:
+        raise ValueError("it is not")
+    return f"{int(match[1])}/{int(match[2])}"
+
+
+def _checked_reason(value: str) -> str:
+    if value not in [*map(str, Reason)]:
+        raise ValueError("there is no such reason")
+    return value
+
+
+Place = Annotated[str, AfterValidator(_checked_letter)]
+
+
+class LettersCommand(Command):
+    """The options by which `dlq list` and `dlq replay` choose dead letters."""
+
+    groups = (*READING, "kafka.dead_letter_topic", "log")
+
+    reason: Annotated[str, AfterValidator(_checked_reason)] | None = optional(
+        "only letters of this reason", metavar="REASON", expected="one of " + ", ".join(map(str, Reason))
+    )
+    since: Moment | None = optional("only messages from then on", **MOMENT_SCHEMA)
+    stream: Text | None = optional("only letters of this stream (camera), by key or header")
+
+    def choice(self, letter: str | None = None) -> LetterChoice:
+        """Return the criteria for dead letters."""
+        from adawise.publish.dead_letters.reading import LetterChoice
+
+        return LetterChoice(self.reason, self.since and milliseconds(self.since), self.stream, letter)
+
+
+class DlqListCommand(LettersCommand):
+    """List the messages that could not be read: when, why, where from, whose, how large, whether sent back.
+
+    They lie in the dead-letter topic (kafka.dead_letter_topic, else the topic's name and .dlq). Single bad images of an
+    Arrow batch are not among them, but rows of the output with offset, index and reason: sent back, their message
+    would bring its good images twice.
+    """
+
+    name = "dlq list"
+    examples = (
+        ("the newest ones", "dlq list"),
+        ("of one camera, since this morning, for a program", "dlq list --stream yard --since 12h --json"),
+    )
+
+    limit: int = Field(default=1_000, ge=1, le=1_000_000, description="letters at most, the newest ones")
+    as_json: CliToggleFlag[bool] = json_flag("print the letters as JSON")
+
+    @override
+    def call(self) -> int:
+        """Print the newest dead letters that match, and return 0. Their values are not kept in memory."""
+        from rich.box import SIMPLE_HEAD
+        from rich.table import Column, Table
+        from rich.text import Text as Cell
+
+        from adawise.app.dead_letters import newest_letters
+        from adawise.publish.dead_letters import text
+
+        found, older = newest_letters(self.settings.kafka, self.choice(), self.limit)
+        if self.as_json:
+            print_json([text.as_json(letter, replayed=replayed) for letter, replayed in found])
+            return 0
+        columns = [Column(name, overflow="fold") for name in text.COLUMNS]
+        table = Table(*columns, box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+        for letter, replayed in found:
+            table.add_row(*map(Cell, text.cells(letter, replayed=replayed)))
+        if found:
+            paper().print(table)
+        print(text.summary([letter for letter, _ in found], older))
+        return 0
+
+
+class DlqShowCommand(Command):
+    """Show one message that could not be read: where from, why, its headers and first bytes."""
+
+    name = "dlq show"
+    groups = LettersCommand.groups
+    examples = (("what came, into a file", "dlq show 0/17 --save broken.jpg"),)
+
+    letter: CliPositionalArg[Place] = Field(description="the letter to show", json_schema_extra=_LETTER_SCHEMA)
+    save: FilePath | None = Field(default=None, description="new file for the original bytes")
+
+    @override
+    def call(self) -> int:
+        """Print one dead letter, and with --save write the original bytes to a new file. Return 0."""
+        from adawise.app.dead_letters import find_letter
+        from adawise.publish.dead_letters.text import details
+
+        letter, replayed = find_letter(self.settings.kafka, self.letter)
+        print(details(letter, replayed=replayed))
+        if self.save is not None:
+            if not letter.is_whole:
+                why = f"the letter is without its original; read {letter.source}"
+                raise SettingsError(f"{self.save} was not written: {why}")
+            with self.save.open("xb") as file:
+                file.write(letter.record.value or b"")
+            say(f"{letter.size_bytes} bytes written to {self.save}")
+        return 0
+
+
+class DlqReplayCommand(LettersCommand):
+    """Send messages that could not be read back to their topic, as they came, after the cause was mended.
+
+    Each is sent once, however many letters it has: what was sent back before is left out, also if a replay was cut off
+    (needs a broker with transactions). It comes back with the headers dlq.replays and dlq.origin. Old rows of the
+    output stay as they are.
+    """
+
+    name = "dlq replay"
+    groups = (*LettersCommand.groups, "decode.max_message_bytes")
+    examples = (
+        ("how many there would be", "dlq replay --reason too_large --since 7d --dry-run"),
+        ("one of them", "dlq replay --letter 0/17"),
+    )
+
+    letter: Place | None = optional("only this letter", metavar="LETTER", **_LETTER_SCHEMA)
+    every: CliToggleFlag[bool] = Field(
+        default=False, validation_alias=AliasChoices("all"), description="all letters; in place of what chooses some"
+    )
+    again: CliToggleFlag[bool] = Field(default=False, description="those too that were sent back before")
+    max_replays: int = Field(
+        default=3, ge=1, le=999_999, description="leave out what was sent back that often and rejected again"
+    )
+    dry_run: CliToggleFlag[bool] = Field(default=False, description="say how many, and send nothing")
+
+    @classmethod
+    @override
+    def problems(cls, options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """Yield a mistake unless either some dead letters are chosen, or all of them."""
+        chosen = sorted({"reason", "since", "stream", "letter"} & set(options))
+        if not chosen and "all" not in options:
+            yield "all", "expected --reason, --since, --stream or --letter to choose some, or --all"
+        if chosen and "all" in options:
+            yield "all", f"--{chosen[0]} chooses some; leave one of them out"
+
+    @override
+    def call(self) -> int:
+        """Send the messages of the dead letters that match back to their topic, print how many, and return 0."""
+        from adawise.app.dead_letters import send_back
+        from adawise.publish.dead_letters.text import sent
+
+        counted = send_back(
+            self.settings,
+            self.choice(self.letter),
+            again=self.again,
+            max_replays=self.max_replays,
+            dry_run=self.dry_run,
+            shown=lambda: progress("replayed", unit="messages"),
+        )
+        say("\n".join(sent(counted, self.settings.kafka.topic, dry_run=self.dry_run)))
+        return 0

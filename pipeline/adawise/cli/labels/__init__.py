@@ -1,1 +1,0 @@
-"""The command `labels`, which stores labels that come later by Kafka."""

@@ -1,1 +1,0 @@
-"""The command `repair`, which mends an output folder whose files were lost."""

@@ -1,1 +1,0 @@
-"""The command `retain`, which removes what was written long ago."""

@@ -1,0 +1,317 @@
+"""A replay: the worker on a recording, or on what a topic holds. The command `replay` shows how it proceeds.
+
+Torch is loaded after the options were checked, because it takes seconds.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import structlog
+from typing_extensions import override
+
+from adawise.app.kafka import kafka_source
+from adawise.app.signals import StopRequest
+from adawise.console import Lines, Progress
+from adawise.errors import SettingsError
+from adawise.ports import Source
+from adawise.publish.dead_letters.sink import NoDeadLetters
+from adawise.recording.source import Order, RecordingSource
+from adawise.recording.streams import Streams
+from adawise.records import BatchEnds, BatchTrace, TopicPartition
+from adawise.replay.batches import digest_of, read_batch_ends
+from adawise.replay.bounded import BoundedSource, Range
+from adawise.replay.claim import Claim, claim, claimed
+from adawise.replay.paced import PacedSource
+from adawise.replay.part import Whole, whole_of
+from adawise.replay.state import RecordedState, begin_chains, recorded_states
+from adawise.settings import Settings
+from adawise.sink.owner import Owner
+from adawise.sink.walk import newest
+from adawise.store.store import Store, open_store
+from adawise.worker.events import BatchServed, Event, FrameRejected, PartitionLost, ProducerMistaken
+from adawise.worker.observer import LogObserver
+
+_POLL_RECORDS = 512  # messages a poll
+
+_log = structlog.get_logger("worker")
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayRequest:
+    """A request for a replay.
+
+    Attributes:
+        settings: the settings of the worker.
+        output: a new folder or URL for predictions and traces; a replay that was stopped goes on in its own.
+        recording: the folder or URL of the recording; None for the topic of the settings.
+        topic: replaces the topic of the settings.
+        from_time: the moment, by the broker's timestamps, before which messages are left out.
+        until: the moment from which messages are left out.
+        streams: patterns of the streams to replay; None for all.
+        state_of: a segment, or ROOT@TIME, whose adaptation states the replay goes on from.
+        pairs_of: the root by whose pairs each partition is served.
+        batches_of: the root by whose batches batches end.
+        speed: paces by the recorded timestamps; None for as fast as the model allows.
+        results_to: the topic to which results are published, if any.
+        skip_forgotten: leave out recorded messages without images.
+        order: how the partitions of a recording interleave.
+        seed: the seed of a random order.
+    """
+
+    settings: Settings
+    output: str
+    recording: str | None = None
+    topic: str | None = None
+    from_time: datetime | None = None
+    until: datetime | None = None
+    streams: str | None = None
+    state_of: str | None = None
+    pairs_of: str | None = None
+    batches_of: str | None = None
+    speed: float | None = None
+    results_to: str | None = None
+    skip_forgotten: bool = False
+    order: Order = "timestamp"
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayResult:
+    """The outcome of a replay.
+
+    Attributes:
+        source: the name of what was replayed.
+        images: the images that were served.
+        rejected: the images and messages that were rejected.
+        forward_equivalents: the mean over the images; 1 for plain CLIP.
+        stopped: True if it was stopped before the end: the same request goes on from there.
+        ends_streams: False if batches that are open at the end wait for images behind it.
+    """
+
+    source: str
+    images: int
+    rejected: int
+    forward_equivalents: float
+    stopped: bool
+    ends_streams: bool
+
+
+def _unshown(total: int) -> AbstractContextManager[Progress]:
+    return nullcontext(Lines("replayed", total, "messages", write=lambda _: None))
+
+
+def replay(
+    request: ReplayRequest,
+    *,
+    stop: StopRequest | None = None,
+    shown: Callable[[int], AbstractContextManager[Progress]] = _unshown,
+) -> ReplayResult:
+    """Run the worker on a recording, or on what a topic holds now. Nothing is printed.
+
+    Args:
+        request: what to replay.
+        stop: ends the replay in order.
+        shown: takes the number of messages, and returns the progress that is advanced by them.
+
+    Raises:
+        SettingsError: the output is of something else, or what was requested cannot be done.
+        SourceError, BrokerUnavailable: the recording or the topic cannot be read.
+        ChainError, StoreUnavailable: the output is damaged, or does not answer.
+        KeyboardInterrupt: it was stopped before it began.
+    """
+    stop, output = stop or StopRequest(lambda: None), request.output
+    settings = _settings(request)
+    with ExitStack() as stack:
+        with stop.interrupts():
+            store = open_store(output)
+            earlier = claimed(store, output)
+            whole = stack.enter_context(_opened(request, settings))
+            states = recorded_states(request.state_of, whole) if request.state_of else {}
+            wanted = _wanted(request, whole, states, earlier)
+            batch_ends = _batch_ends(request, wanted.part, whole)
+            if request.results_to in (whole.topic, settings.kafka.topic):
+                raise SettingsError(
+                    f"--results-to {request.results_to}: it is a topic of images, and results would be taken for them; "
+                    "name another"
+                )
+        from adawise.app.model import config_fingerprint, load_model
+        from adawise.app.pairs import planned_pairs
+        from adawise.app.worker import WorkerParts, describe, make_worker
+        from adawise.clip.classifier import digest
+
+        model = load_model(settings.model, settings.decode)
+        _log.info("model_loaded", **describe(settings, model))
+        used, planned = config_fingerprint(settings, model), None
+        if request.pairs_of is not None:
+            planned, plan = planned_pairs(
+                settings, model, request.pairs_of, wanted.part, ends_streams=wanted.ends_streams
+            )
+            used = digest(f"{used} {plan}")
+        fingerprints = {"model_fingerprint": model.classifier.fingerprint, "config_fingerprint": used}
+        if batch_ends is not None:
+            fingerprints["batches"] = digest_of(batch_ends)
+        ours = claim(store, output, wanted.model_copy(update=fingerprints))
+        _log_differences(ours, whole, states, (model.classifier.fingerprint, used))
+        begin_chains(store, states, whole.identity, f"{socket.gethostname()}:{os.getpid()}")
+        left = {tp: (max(begin, _head(store, tp, begin)), until) for tp, (begin, until) in ours.part.items()}
+        total = sum(until - begin for begin, until in left.values())
+        observer = _ReplayObserver(stack.enter_context(shown(total)), left)
+        parts = WorkerParts(
+            source=_source(whole.source, ours, request.speed),
+            root=output,
+            owner=Owner(whole.identity.cluster_id, whole.topic, "", "replay"),
+            dead_letters=NoDeadLetters(),
+            observer=observer,
+            should_stop=stop,
+            ends_streams=ours.ends_streams,
+            results_to=request.results_to,
+            partitions=whole.identity.partitions,
+            pairs=None if planned is None else lambda _store, _name: planned,
+            batch_ends=batch_ends,
+        )
+        make_worker(settings, model, parts).run()
+        if not (stopped := stop()):
+            observer.ended()
+    passed = observer.passed / max(observer.images, 1)
+    return ReplayResult(whole.name, observer.images, observer.rejected, passed, stopped, ours.ends_streams)
+
+
+def _settings(request: ReplayRequest) -> Settings:
+    settings, output = request.settings, request.output
+    if request.topic is not None:
+        settings = settings.model_copy(update={"kafka": settings.kafka.model_copy(update={"topic": request.topic})})
+    if Path(output).resolve() == Path(settings.sink.root).resolve():
+        raise SettingsError(
+            f"-o {output} is sink.root, where the live worker writes; a replay needs a folder of its own"
+        )
+    return settings
+
+
+@contextmanager
+def _opened(request: ReplayRequest, settings: Settings) -> Iterator[Whole]:
+    """Open the recording, or the topic without a group and without a trace on the broker."""
+    source: Source
+    if request.recording is None:
+        name, topic = f"topic {settings.kafka.topic}", settings.kafka.topic
+        source = kafka_source(settings.kafka, group=False)
+    else:
+        source = RecordingSource(
+            request.recording,
+            order=request.order,
+            seed=request.seed,
+            max_poll_records=_POLL_RECORDS,
+            forgotten="skip" if request.skip_forgotten else "fail",
+        )
+        name, topic = request.recording, source.topic
+    with closing(source):
+        yield whole_of(name, source, topic, request.from_time, request.until)
+
+
+def _wanted(
+    request: ReplayRequest, whole: Whole, states: Mapping[TopicPartition, RecordedState], earlier: Claim | None
+) -> Claim:
+    """Return the claim of this replay, whose fingerprints are not known yet."""
+    begun = {tp: (state.low_water, max(state.footer.next, whole.part[tp][1])) for tp, state in states.items()}
+    is_segment = request.state_of is not None and request.state_of.endswith(".parquet")
+    ranges, ends_streams = begun if begun and is_segment else {**whole.part, **begun}, whole.ends_streams
+    if earlier is not None and earlier.topic == whole.topic:
+        # A recording, a topic and a root grow; the replay goes on within what it claimed.
+        ranges, ends_streams = earlier.part, earlier.ends_streams
+    return Claim(
+        topic=whole.topic,
+        cluster_id=whole.identity.cluster_id,
+        topic_id=whole.identity.topic_id,
+        ranges={str(tp.partition): between for tp, between in ranges.items()},
+        ends_streams=ends_streams,
+        states_of={str(tp.partition): state.name for tp, state in states.items()},
+        streams=None if request.streams is None else sorted(name.strip() for name in request.streams.split(",")),
+    )
+
+
+def _batch_ends(request: ReplayRequest, ranges: Mapping[TopicPartition, Range], whole: Whole) -> BatchEnds | None:
+    if request.batches_of is None:
+        return None
+    ends, lacking = read_batch_ends(request.batches_of, ranges, whole.identity)
+    if lacking:
+        _log.warning(
+            "batches_not_covered",
+            partitions=[str(tp) for tp in lacking],
+            note=f"{request.batches_of} does not have their first batches; these end by batch.* and the timestamps",
+        )
+    return ends
+
+
+def _log_differences(
+    ours: Claim, whole: Whole, states: Mapping[TopicPartition, RecordedState], fingerprints: tuple[str, str]
+) -> None:
+    if not states and ours.part != whole.part:
+        note = "the part that its first run began is replayed; a new folder takes another"
+        _log.warning("replay_continued", note=note)
+    written_by = {(state.footer.model_fingerprint, state.footer.config_fingerprint) for state in states.values()}
+    if written_by - {fingerprints}:
+        note = "the states were written with other models or settings; streams that they do not fit begin anew"
+        _log.warning("states_not_taken", note=note)
+
+
+def _head(store: Store, tp: TopicPartition, begin: int) -> int:
+    """Return the offset at which the chain of an output goes on; `begin` if there is none yet."""
+    footer = newest(store, tp)
+    return begin if footer is None else footer.next
+
+
+def _source(source: Source, ours: Claim, speed: float | None) -> Source:
+    wanted = Streams(None if ours.streams is None else ",".join(ours.streams))
+    bounded = BoundedSource(source, ours.part, ends_streams=ours.ends_streams, wants=wanted.has)
+    return bounded if speed is None else PacedSource(bounded, speed=speed)
+
+
+class _ReplayObserver(LogObserver):
+    """An observer that counts for the progress and the result, beside the log."""
+
+    def __init__(self, bar: Progress, left: Mapping[TopicPartition, Range]) -> None:
+        super().__init__()
+        self._bar = bar
+        self._left = left
+        self._at = {tp: begin for tp, (begin, _) in left.items()}
+        self.images = self.rejected = 0
+        self.passed = 0.0
+
+    @override
+    def observe(self, event: Event) -> None:
+        """Log the event, unless it was logged when it was live.
+
+        The loss of a partition is not logged: here it is only the end of the recorded messages.
+        """
+        match event:
+            case PartitionLost() | ProducerMistaken():
+                pass
+            case FrameRejected():
+                self.rejected += 1
+            case BatchServed():
+                super().observe(event)
+                self._count(event.trace)
+            case _:
+                super().observe(event)
+
+    def _count(self, trace: BatchTrace) -> None:
+        self.images += trace.images
+        self.passed += trace.forward_equivalents * trace.images
+        self._advance(TopicPartition(trace.topic, trace.partition), trace.last_offset + 1)
+        self._bar.note(f"FE {self.passed / self.images:.2f}")
+
+    def ended(self) -> None:
+        """Advance the progress to its end: messages without images are done, too."""
+        for tp, (_, until) in self._left.items():
+            self._advance(tp, until)
+
+    def _advance(self, tp: TopicPartition, offset: int) -> None:
+        if offset > self._at[tp]:
+            self._bar.advance(offset - self._at[tp])
+            self._at[tp] = offset
