@@ -30,6 +30,7 @@ from adawise.pairs.orders import read_orders
 from adawise.ports import TopicIdentity
 from adawise.recording.recorder import FilePolicy, Recorder
 from adawise.records import Message, TopicPartition
+from adawise.replay.replay import ReplayResult
 from adawise.settings import Settings, read
 from adawise.store.store import open_store
 from tests.models import CLASSES, random_images, write_pair
@@ -438,7 +439,8 @@ def test_a_corrected_card_may_be_corrected_again(
 def test_a_replay_that_is_stopped_leaves_the_card_and_says_what_is_not_known(
     folder: Path, labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
-    monkeypatch.setattr("adawise_lab.card.late_labels.replay", lambda _: INTERRUPTED)
+    stopped = ReplayResult("yard", 0, 0, 0.0, stopped=True, ends_streams=True)
+    monkeypatch.setattr("adawise_lab.card.late_labels.replay", lambda *_, **__: stopped)
     assert adawise(folder, monkeypatch, *asked(labelled, tmp_path / "new.json")) == INTERRUPTED
     said = capsys.readouterr().out
     assert "what the card would have changed is not known" in said
