@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, AliasChoices, Field, JsonValue
 from pydantic_settings import CliPositionalArg, CliToggleFlag
@@ -41,7 +41,7 @@ Place = Annotated[str, AfterValidator(_checked_letter)]
 class LettersCommand(Command):
     """The options by which `dlq list` and `dlq replay` choose dead letters."""
 
-    groups = (*READING, "kafka.dead_letter_topic", "log")
+    groups: ClassVar[tuple[str, ...]] = (*READING, "kafka.dead_letter_topic", "log")
 
     reason: Annotated[str, AfterValidator(_checked_reason)] | None = optional(
         "only letters of this reason", metavar="REASON", expected="one of " + ", ".join(map(str, Reason))
@@ -53,7 +53,7 @@ class LettersCommand(Command):
         """Return the criteria for dead letters."""
         from adawise.publish.dead_letters.reading import LetterChoice
 
-        return LetterChoice(self.reason, self.since and milliseconds(self.since), self.stream, letter)
+        return LetterChoice(self.reason, None if self.since is None else milliseconds(self.since), self.stream, letter)
 
 
 class DlqListCommand(LettersCommand):

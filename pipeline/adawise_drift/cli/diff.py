@@ -8,7 +8,6 @@ from pydantic import AfterValidator, Field
 from pydantic_settings import CliPositionalArg, CliToggleFlag
 
 from adawise.cli.command import LABEL_WITHIN, LABELS, Command, json_flag
-from adawise.console import paper, print_json
 from adawise.settings.group import Location
 from adawise.text import separated
 
@@ -60,6 +59,7 @@ class DiffCommand(Command):
 
 def diff(options: DiffCommand) -> int:
     """Compare two runs and print the result; return 0 if they are equal, else 3."""
+    from adawise.console import paper, print_json
     from adawise.labels.compare.compare import compare, split_roots
     from adawise_drift.show_diff import show
 

@@ -13,8 +13,6 @@ from pydantic_settings import CliPositionalArg, CliToggleFlag
 from typing_extensions import override
 
 from adawise.cli.command import LABEL_WITHIN, LABELS, ROOTS_SCHEMA, Command, Roots, all_but, json_flag, optional
-from adawise.console import paper, print_json, progress
-from adawise.output.near import expect_outputs
 from adawise.settings.group import FilePath, Location, Text
 from adawise.settings.moments import MOMENT_SCHEMA, Moment
 from adawise.settings.recording import DAYS_SCHEMA, Days
@@ -97,9 +95,12 @@ class DriftCommand(Command):
 
 def drift(options: DriftCommand) -> int:
     """Analyse, then write, print and send what was found; return 3 if a camera is beyond a limit, else 0."""
+    from adawise.app.prompts import read_lines
+    from adawise.console import paper, print_json, progress
+    from adawise.output.near import expect_outputs
+
     against, page, model = separated(options.against) or (), options.output, options.settings.model
     expect_outputs((*options.root, *against))
-    from adawise.app.prompts import read_lines
     from adawise_drift.changes.times import parse_clocks
     from adawise_drift.request import DriftRequest, expect_packages, parse_limit
 
