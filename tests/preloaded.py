@@ -14,13 +14,13 @@ import pyarrow.dataset
 import pyarrow.parquet
 import torch  # noqa: F401
 
+import adawise.app.run
 import adawise.cli.dlq.run
 import adawise.cli.labels.run
 import adawise.cli.record.run
 import adawise.cli.replay.run
-import adawise.cli.run.run
-import adawise.cli.status.run
-import adawise.cli.verify.run  # noqa: F401
+import adawise.output.verify.show
+import adawise.watch.status.reader  # noqa: F401
 from adawise.clip.load import _Configs, _tokenizer
 from tests.models import CONFIG
 
