@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import socket
 import subprocess
@@ -189,23 +188,21 @@ def test_every_part_waits_for_parts_before_it_and_reads_groups_that_there_are() 
         assert each.remedy.endswith("."), each.name
 
 
-def test_checks_are_a_line_each_and_are_counted() -> None:
-    out = io.StringIO()
+def test_checks_are_a_line_each_and_are_counted(capsys: Captured) -> None:
     checks = [
         CheckResult("fail", "not writable\nchmod it", "store"),
         CheckResult("skip", name="card"),
         CheckResult("warn", "full", "disk"),
     ]
-    assert report(checks, out) == checks
-    *lines, last = out.getvalue().splitlines()
+    assert report(checks) == checks
+    *lines, last = capsys.readouterr().out.splitlines()
     assert lines == ["FAIL  store: not writable", "      chmod it", "SKIP  card", "WARN  disk: full"]
     assert last == "1 failed, 1 not looked at, 1 warning"
 
 
-def test_checks_are_an_object_for_other_programs() -> None:
-    out = io.StringIO()
-    report_json([CheckResult("warn", "full", "disk")], out)
-    assert json.loads(out.getvalue()) == {"checks": [{"name": "disk", "status": "warn", "detail": "full"}]}
+def test_checks_are_an_object_for_other_programs(capsys: Captured) -> None:
+    report_json([CheckResult("warn", "full", "disk")])
+    assert json.loads(capsys.readouterr().out) == {"checks": [{"name": "disk", "status": "warn", "detail": "full"}]}
 
 
 @pytest.mark.parametrize(

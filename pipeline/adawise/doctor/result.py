@@ -5,11 +5,10 @@ A worker can live with a warning today. A failure ends it, or blocks a partition
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, TextIO
+from typing import Literal
 
 from adawise.console import print_json
 from adawise.text import counted
@@ -48,25 +47,21 @@ def warn_if_any(warnings: Iterable[str], detail: str) -> CheckResult:
     return warn("; ".join(found)) if (found := list(warnings)) else ok(detail)
 
 
-def report(results: Iterable[CheckResult], stream: TextIO | None = None) -> list[CheckResult]:
-    """Print a line for each result as it comes, and a last one with counts; return the results.
-
-    The lines are the result, so they go to standard output, or to `stream` where that is given.
-    """
-    out = stream if stream is not None else sys.stdout
+def report(results: Iterable[CheckResult]) -> list[CheckResult]:
+    """Print a line for each result as it comes, and a last one with counts; return the results."""
     shown = []
     for each in results:
         detail = each.detail.replace("\n", "\n" + " " * 6)
-        print(f"{each.status.upper():<6}{each.name}{': ' if detail else ''}{detail}", file=out, flush=True)
+        print(f"{each.status.upper():<6}{each.name}{': ' if detail else ''}{detail}", flush=True)
         shown.append(each)
     counts = Counter(each.status for each in shown)
     words = (counted(n, "warning") if status == "warn" else f"{n} {_WORDS[status]}" for status, n in counts.items())
-    print(", ".join(words), file=out)
+    print(", ".join(words))
     return shown
 
 
-def report_json(results: Iterable[CheckResult], stream: TextIO | None = None) -> list[CheckResult]:
+def report_json(results: Iterable[CheckResult]) -> list[CheckResult]:
     """Print one object with the list `checks`; return the results."""
     found = list(results)
-    print_json({"checks": [{"name": o.name, "status": o.status, "detail": o.detail} for o in found]}, stream)
+    print_json({"checks": [{"name": o.name, "status": o.status, "detail": o.detail} for o in found]})
     return found

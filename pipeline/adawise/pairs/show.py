@@ -61,7 +61,7 @@ def _document(
     sums: ShadowSums,
 ) -> dict[str, Any]:
     staged, served = sums.forward_equivalents
-    worst = [{"stream_id": name, "agreement": share, "images": seen} for name, share, seen in sums.worst(_WORST)]
+    worst = [{"stream_id": name, "agreement": share, "images": seen} for name, share, seen in sums.streams[:_WORST]]
     shadow = {
         "pair": watched,
         "batches": sums.batches,
@@ -170,5 +170,5 @@ def _shadow(watched: int | None, sums: ShadowSums) -> Iterator[str]:
         f"shadow of pair {watched}: {sums.batches} batches, {sums.images} images, {sums.agreement:.1%} with the served "
         f"label; objective {sums.difference:+.4f} nats; {staged:.2f} forwards an image, served with {served:.2f}"
     )
-    for name, share, seen in sums.worst(_WORST):
+    for name, share, seen in sums.streams[:_WORST]:
         yield f"    {name}: {share:.1%} of {seen} images"
