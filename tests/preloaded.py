@@ -15,10 +15,10 @@ import pyarrow.parquet
 import torch  # noqa: F401
 
 import adawise.app.recording
-import adawise.cli.run.run
-import adawise.cli.status.run
-import adawise.cli.verify.run
-import adawise.replay.replay  # noqa: F401
+import adawise.app.run
+import adawise.output.verify.show
+import adawise.replay.replay
+import adawise.watch.status.reader  # noqa: F401
 from adawise.clip.load import _Configs, _tokenizer
 from tests.models import CONFIG
 

@@ -68,13 +68,17 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "worker": ("errors records ports adapt publish/alerts", "structlog torch"),
     "worker/passes": ("errors", ""),
     "pairs": ("errors records ports adapt store sink output/read worker", "structlog pydantic"),
-    "pairs/shadow_sums": ("errors store sink output/read", "pyarrow"),
+    "pairs/operate": ("errors records console output/near sink store", ""),
+    "pairs/reports": ("records console text output/compaction/delete sink store", "pydantic"),
+    "pairs/shadow_sums": ("errors store sink output/read", "numpy pyarrow"),
+    "pairs/show": ("console text sink", ""),
     # what is known of it, and who shows it
     "watch": ("errors records ports text worker/events adapt/heard", "numpy PIL"),
     "watch/events": ("", ""),
     "watch/web": ("errors", "starlette uvicorn prometheus_client structlog"),
     "watch/tracing": ("errors records ports worker/events", "opentelemetry"),
     "watch/status": ("errors text records output sink store kafka adapt/heard", "numpy pyarrow"),
+    "watch/status/show": ("output/finding text", "rich"),
     "watch/status/workers": ("errors records sink store", "pydantic"),
     # labels
     "labels": ("errors records store decode/arrow_stream decode/headers", "pyarrow duckdb"),
@@ -154,7 +158,7 @@ PURE = {
     *("errors", "records", "ports", "text", "decode", "adapt", "card", "watch", "output/finding"),
     *("worker/batching", "worker/expiry", "worker/fair_queue", "worker/offsets", "worker/partition"),
     *("worker/gathering", "worker/segment", "worker/turns"),
-    *("watch/status/cameras", "watch/status/facts", "watch/status/fleet", "watch/status/judge"),
+    *("watch/status/cameras", "watch/status/facts", "watch/status/fleet", "watch/status/troubles"),
     *("publish/alerts", "publish/results/message", "publish/results/served", "publish/results/alert"),
     *("publish/results/schema", "produce/address", "adawise_cameras/camera", "adawise_cameras/clock"),
     *("worker/ripening", "worker/stream_states", "worker/stream_table", "worker/pairs", "pairs/planned"),
@@ -162,6 +166,7 @@ PURE = {
 PURE_BUT = {  # a process of its own is what it is for; where two threads meet; edges
     *("decode/child", "watch/observer", "watch/board", "watch/web", "watch/tracing"),
     *("watch/status/root", "watch/status/broker", "watch/status/workers", "watch/status/segments", "watch/status/page"),
+    *("watch/status/reader", "watch/status/show"),
 }
 
 

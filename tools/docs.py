@@ -34,7 +34,7 @@ from adawise.settings.describe import GROUPS, SETTINGS, environment_name, expect
 from adawise.sink import layout, schemas
 from adawise.watch.events import EVENTS
 from adawise.watch.metrics import CAMERA_METRICS, METRICS, MetricSpec
-from adawise.watch.status import facts, judge
+from adawise.watch.status import facts, troubles
 from tools.events import logged
 
 FOLDER = Path(__file__).parent.parent / "docs" / "reference"
@@ -367,7 +367,7 @@ def status_page() -> str:
         "be added; if one goes or changes its meaning, `version` rises."
     )
     states = _meanings("state", {str(state): meaning for state, meaning in facts.STATES.items()})
-    kinds = _meanings("kind", judge.KINDS)
+    kinds = _meanings("kind", troubles.KINDS)
     return page(
         "Status",
         first,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 _DURATIONS = ((86_400.0, "days", "day"), (3_600.0, "h", "hour"), (60.0, "min", "minute"), (1.0, "s", "second"))
@@ -46,6 +46,12 @@ def counted(count: int, one: str, several: str = "") -> str:
 def separated(text: str | None) -> tuple[str, ...] | None:
     """Return the parts of a text that commas separate; None for None."""
     return None if text is None else tuple(part.strip() for part in text.split(","))
+
+
+def some(names: Sequence[object], most: int = 3, separator: str = ", ") -> str:
+    """Return the first `most` names and how many more there are, such as 0, 1, 2 and 7 more."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return separator.join(map(str, names[:most])) + more
 
 
 def near_match(name: str, known: Iterable[str], cutoff: float = 0.75) -> str | None:

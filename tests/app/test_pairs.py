@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -54,7 +55,7 @@ def test_a_pair_is_loaded_with_the_preprocessing_that_it_was_staged_with(pair_fo
 
 @pytest.mark.parametrize(("group", "values"), [("model", {"bank_mib": 1}), ("model", {"mean": "x"}), ("kafka", {})])
 def test_a_document_of_a_later_version_is_not_taken_for_what_is_known(
-    pair_folder: PairFolder, group: str, values: dict[str, object], tmp_path: Path
+    pair_folder: PairFolder, group: str, values: dict[str, Any], tmp_path: Path
 ) -> None:
     settings = settings_of(pair_folder)
     model = load_model(settings.model, settings.decode)

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from adawise.app import run
 from adawise.app import worker as build
 from adawise.app.waiting import again_and_again, await_store, patiently
-from adawise.cli.run import run
 from adawise.errors import RetryableError, SettingsError, StoreUnavailable
 from adawise.settings import Settings
 from adawise.sink.chain import SegmentChain

@@ -10,11 +10,10 @@ from typing import Any
 
 import pytest
 
-from adawise.cli.pair import run as pair_run
 from adawise.output.retention import retain
+from adawise.pairs import operate
 from adawise.pairs.orders import Orders
 from adawise.records import TopicPartition
-from adawise.settings import Settings
 from adawise.sink import layout
 from adawise.sink.files import segment_names
 from adawise.store.store import Store
@@ -120,13 +119,13 @@ def test_nothing_is_lost_doubled_or_wrong_in_an_hour_of_operators_and_faults(
 
 def serve_what_was_taken_back() -> None:
     """Let a second rollback serve what the first took back, as in 0.2."""
-    opened = pair_run.opened
+    opened = operate.open_orders
 
-    def forgetful(settings: Settings, root: str | None) -> tuple[Store, Orders]:
-        store, orders = opened(settings, root)
+    def forgetful(root: str) -> tuple[Store, Orders]:
+        store, orders = opened(root)
         return store, replace(orders, undone=None)
 
-    vars(pair_run)["opened"] = forgetful
+    vars(operate)["open_orders"] = forgetful
 
 
 def remove_without_a_claim() -> None:

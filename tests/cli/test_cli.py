@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,6 +24,7 @@ from adawise.__main__ import main
 from adawise.cli import COMMANDS, command_of
 from adawise.cli.command import OFTEN, Command
 from adawise.cli.parser import own_fields, parse, parser_source
+from adawise.cli.verify import VerifyCommand
 from adawise.errors import BrokerUnavailable, ChainError, SettingsError
 from adawise.kafka import embedded
 from adawise.settings import Settings, read
@@ -36,10 +37,8 @@ PAIR = ["--model.theta-0", "tag0", "--model.theta-1", "tag1", "--model.classes",
 pytestmark = pytest.mark.usefixtures("logs_of_this_process")
 RUNNING = [name for name in COMMANDS if hasattr(command_of(name), "runs")]
 """Those whose work is a function of theirs."""
-CALLED = [name for name in COMMANDS if name not in {"demo", "run"} and "call" in vars(command_of(name))]
-"""Those whose work is their method."""
 
-Call = tuple[str, Settings | None, dict[str, Any]]
+Call = tuple[str, Settings, dict[str, Any]]
 
 
 @pytest.fixture(autouse=True)
@@ -55,35 +54,13 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
     """Calls that reached the parts behind the command line, each a function that returns 0."""
     calls: list[Call] = []
 
-    def runs(name: str) -> Callable[[Command], int]:
-        def run(asked: Command) -> int:
-            given = {option: getattr(asked, option) for option in asked.model_fields_set - {"settings", "config"}}
-            calls.append((name, asked.settings, given))
-            return 0
-
-        return run
-
-    def run_worker(settings: Settings) -> int:
-        calls.append(("run_worker", settings, {}))
+    def call(asked: Command) -> int:
+        given = {option: getattr(asked, option) for option in asked.model_fields_set - {"settings", "config"}}
+        calls.append((asked.name, asked.settings, given))
         return 0
 
-    def run_demo(**options: Any) -> int:
-        calls.append(("demo", None, options))
-        return 0
-
-    for command in map(command_of, RUNNING):
-        module, _, function = command.runs.partition(":")
-        fake = ModuleType(module)
-        monkeypatch.setitem(sys.modules, fake.__name__, sys.modules.get(fake.__name__, fake))
-        monkeypatch.setattr(sys.modules[fake.__name__], function, runs(command.name), raising=False)
-    for command in map(command_of, CALLED):
-        monkeypatch.setattr(command, "call", runs(command.name))
-    worker = ModuleType("adawise.cli.run.run")
-    worker.run_worker = run_worker  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, worker.__name__, worker)
-    demo = ModuleType("adawise.demo.main")
-    demo.run = run_demo  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "adawise.demo.main", demo)
+    for command in map(command_of, COMMANDS):
+        monkeypatch.setattr(command, "call", call)
     return calls
 
 
@@ -189,7 +166,7 @@ TIME = datetime(2026, 11, 25, 8, tzinfo=UTC)
 @pytest.mark.parametrize(
     ("line", "name", "options"),
     [
-        ("run PAIR", "run_worker", {}),
+        ("run PAIR", "run", {}),
         ("replay rec -o out PAIR", "replay", {"recording": "rec", "output": "out"}),
         (
             "replay --topic yard -o out --from-time 2026-11-25T08:00:00Z --streams a,b --speed 10 --search grid PAIR",
@@ -227,21 +204,11 @@ TIME = datetime(2026, 11, 25, 8, tzinfo=UTC)
             {"source": "day.mp4", "fast": True, "start": TIME},
         ),
         (
-            "card make --labelled imgs -o c.json --images 50 PAIR",
-            "card make",
+            "card --labelled imgs -o c.json --images 50 PAIR",
+            "card",
             {"labelled": Path("imgs"), "output": Path("c.json"), "images": 50},
         ),
-        ("card show c.json --json", "card show", {"card": Path("c.json"), "as_json": True}),
-        (
-            "card fit c.json --recording yard --batches 30 PAIR",
-            "card fit",
-            {"card": Path("c.json"), "recording": Path("yard"), "batches": 30},
-        ),
-        (
-            "card correct out --recording yard -o new.json --images 9 PAIR",
-            "card correct",
-            {"root": "out", "recording": "yard", "output": Path("new.json"), "images": 9},
-        ),
+        ("card --show c.json --json", "card", {"show": Path("c.json"), "as_json": True}),
         (
             "finetune --labelled imgs --validation others -o out --resume --model.theta-0 tag0",
             "finetune",
@@ -251,10 +218,7 @@ TIME = datetime(2026, 11, 25, 8, tzinfo=UTC)
         (
             "demo --broker kafka --scenes nights --seconds 20 -o d --keep",
             "demo",
-            {
-                **{"broker": "kafka", "scenes": "nights", "seconds": 20.0, "images": None},
-                **{"output": Path("d"), "keep": True},
-            },
+            {"broker": "kafka", "scenes": "nights", "seconds": 20.0, "output": Path("d"), "keep": True},
         ),
     ],
 )
@@ -264,7 +228,7 @@ def test_a_command_makes_one_call_with_its_options(
     assert main(shlex.split(line.replace("PAIR", shlex.join(PAIR)))) == 0
     ((called, settings, given),) = calls
     assert (called, given) == (name, options)
-    assert name == "demo" or type(settings) is Settings
+    assert type(settings) is Settings
 
 
 @pytest.mark.parametrize("name", RUNNING)
@@ -285,13 +249,12 @@ def test_a_command_gets_settings_of_all_sources(
     monkeypatch.setenv("ADAWISE_SEARCH__BUDGET", "7")
     assert main(["--config", "mine.toml", "run", *PAIR, "--model.bank_mib=9", "--no-kafka.dead-letters"]) == 0
     settings = calls[0][1]
-    assert settings is not None
     assert (settings.kafka.topic, settings.sink.root, settings.search.budget) == ("yard", "there", 7)
     assert (settings.model.bank_mib, settings.model.theta_0, settings.kafka.dead_letters) == (9, "tag0", False)
 
 
 def test_the_exit_code_of_the_call_is_the_program_s(calls: list[Call], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys.modules["adawise.cli.verify.run"], "verify", lambda asked: 3)
+    monkeypatch.setattr(VerifyCommand, "call", lambda asked: 3)
     assert main(["verify", "out"]) == 3
 
 
@@ -344,11 +307,8 @@ def test_the_broker_is_served_on_the_port(monkeypatch: pytest.MonkeyPatch, capsy
         ("replay rec --topic yard -o out PAIR", ["--topic", "a recording is replayed, or a topic"]),
         ("replay rec -o out --from-time 2h --state-of a@3h PAIR", ["--from-time", "--state-of says where to begin"]),
         ("diff a", ["ROOT_B  (not given)"]),
-        ("card", ["there are card make, card fit, card correct, card show"]),
-        ("card make --labelled a PAIR", ["--output  (not given)"]),
-        ("card make -o b PAIR", ["--labelled  (not given)"]),
-        ("card make --labelled a -o b --search.budget 3 PAIR", ["`card make` does not use it"]),
-        ("card fit --recording yard PAIR", ["CARD  (not given)"]),
+        ("card --labelled a PAIR", ["--output  (not given)"]),
+        ("card --show a --images 3", ["no use with --show"]),
         ("finetune --labelled a -o b", ["model.theta_0  (not set)"]),
         ("finetune -o b --model.theta-0 t", ["--labelled  (not given)"]),
         ("record -o a --from latest --from-time 2026-11-25T08:00:00Z", ["leave one of them out"]),
@@ -357,6 +317,10 @@ def test_the_broker_is_served_on_the_port(monkeypatch: pytest.MonkeyPatch, capsy
         ("record -o a --follow --max-messages 3", ["--max-messages", "--follow to go on; leave one of them out"]),
         ("record -o a --keep 7", ["expected a duration such as 90s, 30m, 24h or 7d"]),
         ("finetune --labelled a -o b --resume --overwrite --model.theta-0 t", ["no use with --overwrite"]),
+        ("card --json --labelled a -o b PAIR", ["only with --show"]),
+        ("card -o b PAIR", ["--labelled  (not given)", "or --fit-search FOLDER"]),
+        ("card --fit-search a --images 3 -o b PAIR", ["--images", "only with --labelled"]),
+        ("card --labelled a --fit-batches 30 -o b PAIR", ["only with --fit-search"]),
         ("run --config", ["--config = nothing"]),
         (
             "produce --ratte 5 --batch 0 --kafka.security.protocol maybe",
@@ -461,10 +425,10 @@ def test_an_error_becomes_a_message_and_an_exit_code(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def fail(settings: Settings, **options: Any) -> int:
+    def fail(asked: Command) -> int:
         raise error
 
-    monkeypatch.setattr(sys.modules["adawise.cli.verify.run"], "verify", fail)
+    monkeypatch.setattr(VerifyCommand, "call", fail)
     assert main(["verify", "out"]) == code
     output = capsys.readouterr()
     assert output.err.startswith(told)
@@ -491,19 +455,19 @@ def test_the_help_of_a_command_of_two_words_is_found(line: str, capsys: pytest.C
 
 
 def test_another_broken_pipe_is_not_hidden(calls: list[Call], monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(settings: Settings, **options: Any) -> int:
+    def fail(asked: Command) -> int:
         raise BrokenPipeError("a socket")
 
-    monkeypatch.setattr(sys.modules["adawise.cli.verify.run"], "verify", fail)
+    monkeypatch.setattr(VerifyCommand, "call", fail)
     with pytest.raises(BrokenPipeError, match="a socket"):
         main(["verify", "out"])
 
 
 def test_a_fault_of_ours_is_seen_in_full(calls: list[Call], monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(settings: Settings, **options: Any) -> int:
+    def fail(asked: Command) -> int:
         raise OSError("not about a file")
 
-    monkeypatch.setattr(sys.modules["adawise.cli.verify.run"], "verify", fail)
+    monkeypatch.setattr(VerifyCommand, "call", fail)
     with pytest.raises(OSError, match="not about a file"):
         main(["verify", "out"])
 

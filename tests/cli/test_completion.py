@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+import shtab
 
 from adawise.__main__ import main
 from adawise.cli import COMMANDS
-from adawise.cli.completion.run import program_parser, script
+from adawise.cli.completion import program_parser
 from tests.deadlines import DEADLINE_S
 
 _BASH = """
@@ -44,7 +45,7 @@ def scripts(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
     folder = tmp_path_factory.mktemp("completion")
     files = {shell: folder / f"adawise.{shell}" for shell in ("bash", "zsh", "fish")}
     for shell, path in files.items():
-        path.write_text(script(shell))
+        path.write_text(shtab.complete(program_parser(), shell=shell))
     return files
 
 

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import structlog
 
 from adawise import logs
 from adawise.__main__ import _thread_failed, main
+from adawise.cli.verify import VerifyCommand
 from adawise.errors import ChainError, FatalError, SettingsError, StoreFull
 
 
@@ -35,9 +34,7 @@ def fails(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     def fail(_asked: object) -> int:
         raise error
 
-    fake = ModuleType("adawise.cli.verify.run")
-    monkeypatch.setattr(fake, "verify", fail, raising=False)
-    monkeypatch.setitem(sys.modules, fake.__name__, fake)
+    monkeypatch.setattr(VerifyCommand, "call", fail)
 
 
 @pytest.mark.parametrize(

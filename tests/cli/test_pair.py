@@ -22,9 +22,10 @@ from typing import Any
 import pytest
 
 from adawise.app.pairs import begin_orders, live_pairs, starting_pair
-from adawise.cli.pair.run import Reported, wait_for
 from adawise.errors import StoreUnavailable
+from adawise.pairs.operate import wait_for
 from adawise.pairs.orders import Orders, give_order, read_orders
+from adawise.pairs.reports import PairsReport, Reported
 from adawise.settings import Settings
 from adawise.sink import claims, layout
 from adawise.sink.served_by import claim_pair
@@ -521,7 +522,7 @@ def test_whoever_was_slower_is_told_and_asks_nothing(
         real(yard.store, read_orders(yard.store), "withdraw", pair=1, by="bob@elsewhere")
         return real(*args, **said)
 
-    monkeypatch.setattr("adawise.cli.pair.run.give_order", slowly)
+    monkeypatch.setattr("adawise.pairs.operate.give_order", slowly)
     code, _, said = yard.run(command)
     assert code == 2
     assert said.startswith(f"{yard.root}: order 2 was given by bob@elsewhere a moment before, and yours was not given")
@@ -605,7 +606,7 @@ def test_a_pair_is_named_by_the_number_of_its_own_order_where_another_was_given_
     def late(*args: Any, **said: Any) -> Any:
         return give_order(yard.store, give_order(*args, **said), "switch", pair=1, by="bob@elsewhere")
 
-    monkeypatch.setattr("adawise.cli.pair.stage.give_order", late)
+    monkeypatch.setattr("adawise.pairs.operate.give_order", late)
     code, out, _ = yard.stage(other, "--wait", "0.1")
     assert code == 3
     assert out.startswith(f"{yard.root}: pair 1 is staged")
@@ -613,14 +614,15 @@ def test_a_pair_is_named_by_the_number_of_its_own_order_where_another_was_given_
 
 def test_a_store_that_is_away_for_a_moment_ends_no_wait(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
     answers = iter([StoreUnavailable("away"), StoreUnavailable("away")])
-    serves = Reported("pod:1", datetime.now(UTC), 0.0, 10.0, {0: ("serves", "")}, {}, {}, None, {0: ""})
+    said = {"worker": "pod:1", "again_s": 10.0, "pairs": {0: {"state": "serves", "why": ""}}}
+    serves = Reported(PairsReport.model_validate({**said, "partitions": {}, "loads": {}}), datetime.now(UTC), 0.0)
 
     def away_at_first(_: Any) -> Any:
         for error in answers:
             raise error
         return [serves], []
 
-    monkeypatch.setattr("adawise.cli.pair.run.reports", away_at_first)
-    monkeypatch.setattr("adawise.cli.pair.run._POLL_S", 0.0)
-    assert wait_for(yard.store, yard.orders, DEADLINE_S, 0, ("serves",)) == 0
+    monkeypatch.setattr("adawise.pairs.operate.read_reports", away_at_first)
+    monkeypatch.setattr("adawise.pairs.operate._POLL_S", 0.0)
+    assert wait_for(yard.store, yard.orders, DEADLINE_S, 0, "serves")
     assert next(answers, None) is None

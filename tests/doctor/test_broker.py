@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from kafka.structs import TopicPartition as KafkaPartition
 from adawise.doctor import broker as module
 from adawise.doctor.checks import PARTS, check
 from adawise.doctor.known import Known
-from adawise.doctor.verdict import Verdict
+from adawise.doctor.result import CheckResult
 from adawise.errors import BrokerUnavailable, FatalError, SettingsError, SourceError
 from adawise.kafka import unpack
 from adawise.kafka.inquiry import expect_reachable
@@ -76,13 +77,13 @@ def test_of_brokers_that_cannot_be_reached_each_is_told_with_its_reason() -> Non
 def test_certificates_that_have_ended_or_end_soon_are_told_with_the_date_and_what_to_do(tmp_path: Path) -> None:
     ours, gone = Authority(tmp_path, "ours", days=300), Authority(tmp_path, "gone", days=-1)
 
-    def looked(authority: Authority, days: float) -> dict[str, Verdict]:
+    def looked(authority: Authority, days: float) -> dict[str, CheckResult]:
         pair = authority.pair("worker", days=days)
         files = {"ssl_ca": authority.certificate, "ssl_certificate": pair.certificate, "ssl_key": pair.key}
         kafka = {"bootstrap_servers": "127.0.0.1:1", "security": {"protocol": "SSL", **files}}
         parts = [part for part in PARTS if part.name in ("certificates", "broker")]
         found = check(Settings.model_validate({"kafka": kafka}), (), parts)
-        return {each.name: Verdict(each.status, each.detail) for each in found}
+        return {each.name: replace(each, name="") for each in found}
 
     moment = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"
     said = looked(ours, 30)["certificates"]
@@ -103,7 +104,7 @@ def test_certificates_that_have_ended_or_end_soon_are_told_with_the_date_and_wha
         r"machine\.",
         both["certificates"].detail,
     )
-    assert both["broker"] == Verdict("skip", "needs certificates")
+    assert both["broker"] == CheckResult("skip", "needs certificates")
 
 
 def test_certificates_are_no_part_where_none_is_named() -> None:
@@ -169,8 +170,8 @@ def test_a_topic_that_may_not_be_read_fails(strict: Broker) -> None:
         )
     with facts(strict, name) as asked:
         assert "this user has DESCRIBE. Give the user the ACLs READ and DESCRIBE" in refusal(asked)
-        assert module.message_size(asked) == Verdict("skip", module.NOT_TOLD)
-        assert module.retention(asked) == Verdict("skip", f"0 messages not read yet; {module.NOT_TOLD}")
+        assert module.message_size(asked) == CheckResult("skip", module.NOT_TOLD)
+        assert module.retention(asked) == CheckResult("skip", f"0 messages not read yet; {module.NOT_TOLD}")
 
 
 @pytest.mark.needs("describe_configs")
@@ -207,7 +208,7 @@ def test_messages_that_will_be_deleted_before_they_are_read_are_a_warning(broker
     by_age = topic(2, configs={"retention.ms": str(10 * HOUR_MS)})
     fill(broker, by_age, at_ms=now_ms() - 5 * HOUR_MS)
     with facts(broker, by_age) as asked:
-        assert module.retention(asked) == Verdict("ok", "10 messages not read yet, kept for 10 h")
+        assert module.retention(asked) == CheckResult("ok", "10 messages not read yet, kept for 10 h")
     other = topic(2, configs={"retention.ms": str(10 * HOUR_MS)})
     fill(broker, other, at_ms=now_ms() - 9 * HOUR_MS)
     with facts(broker, other) as asked:
@@ -263,7 +264,7 @@ def test_a_clock_that_runs_ahead_is_a_warning(broker: Broker, topic: MakeTopic) 
     name = topic(2)
     fill(broker, name)
     with facts(broker, name) as asked:
-        assert module.timestamps(asked) == Verdict(
+        assert module.timestamps(asked) == CheckResult(
             "ok", "by the producers' clock (CreateTime), and none is ahead of ours"
         )
     fill(broker, name, at_ms=now_ms() + 600_000)
@@ -300,7 +301,7 @@ def test_dead_letters_that_have_no_room_for_the_message_are_a_warning(broker: Br
 
 def test_a_codec_that_is_not_here_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = Known(Settings())
-    assert module.codecs(asked) == Verdict("ok", "none, gzip, snappy, lz4, zstd")
+    assert module.codecs(asked) == CheckResult("ok", "none, gzip, snappy, lz4, zstd")
     monkeypatch.setattr(unpack, "missing_codecs", lambda: ["lz4"])
     with pytest.raises(FatalError, match="lacks lz4: a partition with a batch that is compressed so will stand"):
         module.codecs(asked)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import socket
 import subprocess
@@ -15,25 +14,27 @@ import pytest
 from kafka import KafkaAdminClient
 
 from adawise.__main__ import main
-from adawise.cli.doctor import run
-from adawise.doctor.checks import PARTS, Examination, check
+from adawise.cli.doctor import DoctorCommand
+from adawise.doctor import checks
+from adawise.doctor.checks import PARTS, Examination, check, not_known
 from adawise.doctor.known import Known
-from adawise.doctor.verdict import Check, Verdict, ok, report, report_json
+from adawise.doctor.result import CheckResult, ok, report, report_json
 from adawise.errors import BrokerUnavailable
 from adawise.kafka.client import open_client
 from adawise.settings import Settings
 from adawise.settings.describe import FIELDS
 from adawise.settings.mistakes import NOT_SET, Mistake
+from adawise.settings.reading import Reading
 from tests.deadlines import DEADLINE_S
 
 Captured = pytest.CaptureFixture[str]
 
 
-def passes(_: Known) -> Verdict:
+def passes(_: Known) -> CheckResult:
     return ok("fine")
 
 
-def fails(_: Known) -> Verdict:
+def fails(_: Known) -> CheckResult:
     raise BrokerUnavailable("nobody answers. Start one")
 
 
@@ -68,13 +69,13 @@ def test_what_wrong_settings_are_about_is_passed_over_and_the_rest_is_looked_at(
 
 
 def test_a_fault_that_nobody_thought_of_is_told_and_the_next_part_is_looked_at() -> None:
-    def breaks(_: Known) -> Verdict:
+    def breaks(_: Known) -> CheckResult:
         raise ZeroDivisionError("by zero")
 
-    def is_slow(_: Known) -> Verdict:
+    def is_slow(_: Known) -> CheckResult:
         raise TimeoutError("the disk took too long")
 
-    def is_refused(_: Known) -> Verdict:
+    def is_refused(_: Known) -> CheckResult:
         raise PermissionError(13, "Permission denied", "/data")
 
     assert told(part("one", breaks), part("two", is_slow), part("four", is_refused), part("three")) == [
@@ -88,7 +89,7 @@ def test_a_fault_that_nobody_thought_of_is_told_and_the_next_part_is_looked_at()
 def test_a_part_that_never_answers_fails_in_its_time_and_keeps_nobody() -> None:
     forever = threading.Event()
 
-    def hangs(_: Known) -> Verdict:
+    def hangs(_: Known) -> CheckResult:
         forever.wait()
         return ok()
 
@@ -104,12 +105,12 @@ def test_a_part_that_never_answers_fails_in_its_time_and_keeps_nobody() -> None:
 def test_whom_a_lane_asks_is_asked_no_more_once_silent_and_holds_no_other_lane_up() -> None:
     forever, others = threading.Event(), threading.Event()
 
-    def hangs(_: Known) -> Verdict:
+    def hangs(_: Known) -> CheckResult:
         others.wait()  # it fails after the other lanes are done, wherever it stands
         forever.wait()
         return ok()
 
-    def is_last(_: Known) -> Verdict:
+    def is_last(_: Known) -> CheckResult:
         others.set()
         return ok()
 
@@ -133,7 +134,7 @@ def test_whom_a_lane_asks_is_asked_no_more_once_silent_and_holds_no_other_lane_u
 
 
 def test_what_was_closed_by_whoever_opened_it_is_no_fault_at_the_end() -> None:
-    def opens(known: Known) -> Verdict:
+    def opens(known: Known) -> CheckResult:
         with socket.create_server(("127.0.0.1", 0)) as silent:
             servers = f"127.0.0.1:{silent.getsockname()[1]}"
             with pytest.raises(BrokerUnavailable):
@@ -149,10 +150,10 @@ def test_a_library_that_hangs_in_threads_of_its_own_keeps_no_process() -> None:
     """They would be waited for, for ever, when Python ends."""
     program = (
         "import sys; from concurrent.futures import ThreadPoolExecutor; from threading import Event\n"
-        "from adawise import __main__; from adawise.cli.doctor import checks, run\n"
+        "from functools import partial; from adawise import __main__; from adawise.doctor import checks\n"
         "hangs = lambda known: ThreadPoolExecutor(1).submit(Event().wait).result()\n"
         "parts = (checks.Examination('pair', hangs, frozenset(), limit_s=0.1, remedy='See to it.'),)\n"
-        "run.check = lambda settings, wrong: checks.check(settings, wrong, parts)\n"
+        "checks.check = partial(checks.check, parts=parts)\n"
         "sys.argv[1:] = ['doctor']; __main__.program()\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=DEADLINE_S)
@@ -187,19 +188,21 @@ def test_every_part_waits_for_parts_before_it_and_reads_groups_that_there_are() 
         assert each.remedy.endswith("."), each.name
 
 
-def test_checks_are_a_line_each_and_are_counted() -> None:
-    out = io.StringIO()
-    checks = [Check("store", "fail", "not writable\nchmod it"), Check("card", "skip"), Check("disk", "warn", "full")]
-    assert report(checks, out) == checks
-    *lines, last = out.getvalue().splitlines()
+def test_checks_are_a_line_each_and_are_counted(capsys: Captured) -> None:
+    checks = [
+        CheckResult("fail", "not writable\nchmod it", "store"),
+        CheckResult("skip", name="card"),
+        CheckResult("warn", "full", "disk"),
+    ]
+    assert report(checks) == checks
+    *lines, last = capsys.readouterr().out.splitlines()
     assert lines == ["FAIL  store: not writable", "      chmod it", "SKIP  card", "WARN  disk: full"]
     assert last == "1 failed, 1 not looked at, 1 warning"
 
 
-def test_checks_are_an_object_for_other_programs() -> None:
-    out = io.StringIO()
-    report_json([Check("disk", "warn", "full")], out)
-    assert json.loads(out.getvalue()) == {"checks": [{"name": "disk", "status": "warn", "detail": "full"}]}
+def test_checks_are_an_object_for_other_programs(capsys: Captured) -> None:
+    report_json([CheckResult("warn", "full", "disk")])
+    assert json.loads(capsys.readouterr().out) == {"checks": [{"name": "disk", "status": "warn", "detail": "full"}]}
 
 
 @pytest.mark.parametrize(
@@ -209,9 +212,10 @@ def test_checks_are_an_object_for_other_programs() -> None:
 def test_the_exit_code_says_whether_a_worker_can_start(
     statuses: str, strict: bool, code: int, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
-    checks = [Check("a part", status) for status in statuses.split()]  # type: ignore[arg-type]
-    monkeypatch.setattr(run, "check", lambda settings, wrong: checks)
-    assert run.doctor(Settings(), (), as_json=False, strict=strict) == code
+    results = [CheckResult(status, name="a part") for status in statuses.split()]  # type: ignore[arg-type]
+    monkeypatch.setattr(checks, "check", lambda settings, wrong: results)
+    options = {"strict": True} if strict else {}
+    assert DoctorCommand.call_with_mistakes(Reading(Settings(), {}, ()), options) == code
     assert capsys.readouterr().out.startswith("OK    settings\n")
 
 
@@ -230,7 +234,7 @@ EVERYTHING = set(Settings.model_fields)
 def test_a_name_that_nobody_knows_may_hide_any_setting_and_one_that_is_missing_hides_none(
     mistakes: dict[str, str], unknown: set[str]
 ) -> None:
-    assert run.not_known([Mistake(name, origin, "wrong") for name, origin in mistakes.items()]) == unknown
+    assert not_known([Mistake(name, origin, "wrong") for name, origin in mistakes.items()]) == unknown
 
 
 def test_the_doctor_looks_at_the_rest_where_settings_are_wrong_and_ends_with_2(

@@ -20,7 +20,7 @@ from adawise.app import worker as build_worker
 from adawise.app.model import ModelPair
 from adawise.doctor import machine as module
 from adawise.doctor.known import Known
-from adawise.doctor.verdict import Verdict
+from adawise.doctor.result import CheckResult
 from adawise.errors import FatalError, SettingsError
 from adawise.kafka.inquiry import Cluster, Replicas, Topic
 from adawise.settings import Settings
@@ -46,7 +46,7 @@ def _host_of_64_cores(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_container_s_quota_decides_how_many_threads_decode(tmp_path: Path) -> None:
     small = container(tmp_path, cpu="200000 100000")
-    assert module.cores(facts(), small) == Verdict(
+    assert module.cores(facts(), small) == CheckResult(
         "ok", "2 cores may be used of 64, by a quota of 2; 2 threads to decode"
     )
 
@@ -154,7 +154,7 @@ def test_a_card_that_is_not_there_fails(monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(SettingsError, match=r"model\.precision is fp16, which is for GPUs"):
         module.device(facts(model={"device": "cpu", "precision": "fp16"}))
     answer = module.device(facts(model={"precision": "fp32"}))
-    assert answer == Verdict("ok", "cpu in float32; there is no card")
+    assert answer == CheckResult("ok", "cpu in float32; there is no card")
 
 
 def test_a_card_that_is_there_and_not_used_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,8 +186,8 @@ def test_a_port_that_others_have_fails_if_it_was_asked_for_and_is_passed_over_ot
         verdict = module.http_port(facts())
         assert verdict.status == "ok"
         assert verdict.detail.endswith(f"is free; others have {port}, so it is the next free one")
-    assert module.http_port(facts(http={"port": port})) == Verdict("ok", f"http://127.0.0.1:{port}/ is free")
-    assert module.http_port(facts(http={"port": 0})) == Verdict("ok", "any port is free")
+    assert module.http_port(facts(http={"port": port})) == CheckResult("ok", f"http://127.0.0.1:{port}/ is free")
+    assert module.http_port(facts(http={"port": 0})) == CheckResult("ok", "any port is free")
     with pytest.raises(SettingsError, match="expected an address of this machine"):
         module.http_port(facts(http={"listen": "192.0.2.1", "port": 0}))
 

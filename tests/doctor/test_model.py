@@ -13,7 +13,7 @@ from adawise.app.pairs import document_of
 from adawise.card.card import PairVerdict, read_card
 from adawise.doctor import model as module
 from adawise.doctor.known import Known
-from adawise.doctor.verdict import Verdict
+from adawise.doctor.result import CheckResult
 from adawise.errors import CardError, CheckpointError, SettingsError
 from adawise.settings import Settings
 from tests.models import PairFolder, write_pair
@@ -66,7 +66,7 @@ def test_a_prompt_without_a_place_for_the_class_fails(pair_folder: PairFolder, t
     (tmp_path / "templates.txt").write_text("a photo")
     with pytest.raises(SettingsError, match=r"expected \{\} for the class name in 'a photo'"):
         module.words(facts(pair_folder, tmp_path, templates=tmp_path / "templates.txt"))
-    assert module.words(facts(pair_folder, tmp_path)) == Verdict("ok", "5 classes, 6 prompts each")
+    assert module.words(facts(pair_folder, tmp_path)) == CheckResult("ok", "5 classes, 6 prompts each")
 
 
 def test_a_pair_is_told_with_its_hashes_and_kept_for_the_parts_that_follow(
@@ -191,7 +191,7 @@ def test_the_preprocessing_is_told_with_where_it_is_known_from_and_a_guess_is_a_
     asked = facts(pair_folder, tmp_path, resize_mode="squash")
     module.pair(asked)
     config = f"{pair_folder.theta_0.removeprefix('local-dir:')}/open_clip_config.json"
-    assert module.preprocessing(asked) == Verdict(
+    assert module.preprocessing(asked) == CheckResult(
         "ok",
         f"32 px; mean 0.48,0.45,0.4, std 0.27,0.26,0.28, interpolation bicubic, quick_gelu false ({config}); "
         "resize_mode squash (model.resize_mode)",

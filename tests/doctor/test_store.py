@@ -15,7 +15,7 @@ from adawise.app import store as build_store
 from adawise.app.recording import recording_folder
 from adawise.doctor import store as module
 from adawise.doctor.known import Known
-from adawise.doctor.verdict import Verdict
+from adawise.doctor.result import CheckResult
 from adawise.errors import ChainError, FatalError, SettingsError, SourceError
 from adawise.ports import TopicIdentity
 from adawise.settings import Settings
@@ -45,11 +45,11 @@ def facts(wanted: Settings, commits: dict[Any, Any] | None = None) -> Known:
 
 def test_the_folder_of_the_recording_is_looked_at(tmp_path: Path) -> None:
     asked = facts(settings(tmp_path))
-    assert module.recording(asked) == Verdict(
+    assert module.recording(asked) == CheckResult(
         "ok", f"{tmp_path}/recording creates only what is absent, and can hold a recording of yard"
     )
     recording_folder(settings(tmp_path), IDENTITY)
-    assert module.recording(asked) == Verdict(
+    assert module.recording(asked) == CheckResult(
         "ok", f"{tmp_path}/recording creates only what is absent, and is a recording of yard"
     )
 
@@ -148,7 +148,7 @@ def test_the_last_mount_over_the_longest_path_counts(tmp_path: Path) -> None:
         tmp_path / "machine", f"{tmp_path} rw - nfs4 there", f"{tmp_path} rw - xfs /dev/vdb", "/ rw - tmpfs t"
     )
     answer = module.file_system(facts(settings(tmp_path, enabled=False)), over)
-    assert answer == Verdict("ok", f"{tmp_path}/out is on xfs")
+    assert answer == CheckResult("ok", f"{tmp_path}/out is on xfs")
 
 
 def test_a_bucket_has_no_file_system_and_no_end(tmp_path: Path) -> None:
@@ -191,7 +191,7 @@ def test_space_is_told_in_days_at_the_pace_of_the_last_day(tmp_path: Path, monke
         (folder / name).write_bytes(bytes(2**20))
         os.utime(folder / name, (time.time() - age_s,) * 2)
     disk(monkeypatch, free=40 * 2**30)  # 4 MiB a day
-    assert module.space(facts(settings(tmp_path, enabled=False))) == Verdict(
+    assert module.space(facts(settings(tmp_path, enabled=False))) == CheckResult(
         "ok", f"{tmp_path}/out: 40.0 GiB free, enough for 10240 days at the pace of the last day"
     )
     with (folder / "large").open("wb") as file:

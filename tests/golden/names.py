@@ -24,7 +24,7 @@ from adawise.errors import AdawiseError, Lost, Reason
 from adawise.settings.cameras import CameraTable
 from adawise.settings.describe import SETTINGS, expected, is_secret, shown
 from adawise.watch.metrics import CAMERA_METRICS, METRICS
-from adawise.watch.status import facts, judge
+from adawise.watch.status import facts, troubles
 from tools.events import logged
 
 _WIDTH = {"COLUMNS": "100", "NO_COLOR": "1"}
@@ -79,7 +79,7 @@ def names() -> str:
         "reasons of rejected images": map(str, Reason),
         "reasons of gaps": map(str, Lost),
         "states of a camera": map(str, facts.STATES),
-        "kinds of trouble": judge.KINDS,
+        "kinds of trouble": troubles.KINDS,
         "exit codes": _exit_codes(),
     }
     return "\n".join(f"[{title}]\n" + "".join(f"{line}\n" for line in lines) for title, lines in sections.items())

@@ -361,7 +361,7 @@ def test_a_partition_goes_on_with_the_config_that_is_here_until_the_one_that_is_
 
 
 def test_a_pair_that_is_staged_again_with_other_settings_is_loaded_with_these() -> None:
-    by_price: list[float] = []
+    by_price: list[object] = []
 
     def load(wanted: PairDocument) -> LoadedPair:
         by_price.append(wanted.settings["search"]["price"])

@@ -82,7 +82,7 @@ def test_the_shadow_of_the_same_models_agrees_and_is_summed_over_the_root() -> N
     sums = sum_shadow(bench.store, "same")
     assert sums.batches == len([row for row in bench.traces if row["shadow_pair"] == "same"])
     assert sums.agreement > 0.5  # it does not see every batch, and may stand at another alpha
-    assert {name for name, _, _ in sums.worst(5)} == {"north", "south", "east"}
+    assert {name for name, _, _ in sums.streams} == {"north", "south", "east"}
     assert sum_shadow(bench.store, "new").batches == 0
 
 

@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
-from adawise.cli.pair.run import list_pairs, reports, rollback, switch
-from adawise.cli.pair.stage import stage
+from adawise.app.pairs import checked_document
 from adawise.errors import SettingsError
+from adawise.pairs.operate import open_orders, rollback, stage, switch
 from adawise.pairs.planned import read_plan
+from adawise.pairs.reports import read_reports
+from adawise.pairs.show import show
 from adawise.replay.replay import ReplayRequest, replay
 from adawise.settings import Settings
 from adawise.sink import schemas
@@ -68,6 +70,12 @@ def check_replay(topic: Topic, settings: Settings, root: Path, output: Output) -
     assert told(output) == told(theirs)
 
 
+def staged(settings: Settings, root: Path, shadow: int, *, keeps: bool) -> bool:
+    """True once every worker of the root has prepared the pair of these settings."""
+    store, orders = open_orders(str(root))
+    return stage(store, orders, checked_document(settings), shadow, keeps=keeps, wait_s=DEADLINE_S)
+
+
 def test_a_worker_that_is_killed_between_the_switches_of_its_partitions_is_continued_by_the_chain(
     live: Topic, pair: PairFolder, other: PairFolder, root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -78,11 +86,11 @@ def test_a_worker_that_is_killed_between_the_switches_of_its_partitions_is_conti
         with WorkerProcess(Plan(ours, root.with_suffix(".log"), point="worker.pair_switched", time=2)) as worker:
             wait_until(lambda: len(worker.committed) == 2, worker)
             with pytest.raises(SettingsError, match="nothing is staged"):
-                switch(ours, root=None, number=None, keeps=None, anyway=False, wait_s=0)
-            assert stage(theirs, root=str(root), shadow=0, keeps=False, wait_s=DEADLINE_S) == 0
-            [told] = reports(LocalStore(root))[0]
-            assert told.pairs[1][0] == "ready"
-            assert switch(ours, root=None, number=None, keeps=None, anyway=False, wait_s=0) == 0
+                switch(str(root), None, None, anyway=False, wait_s=0)
+            assert staged(theirs, root, 0, keeps=False)
+            [report] = read_reports(LocalStore(root))[0]
+            assert report.state(1) == "ready"
+            assert switch(str(root), None, None, anyway=False, wait_s=0)
             worker.wait_for("at", "worker.pair_switched")
             assert worker.exit_code() == -signal.SIGKILL
         assert not serves_both(root)
@@ -93,11 +101,11 @@ def test_a_worker_that_is_killed_between_the_switches_of_its_partitions_is_conti
     output = end(live, ours, root)
     assert set(output.predictions["label"].to_pylist()) <= {*CLASSES, *pair.classes.read_text().splitlines(), None}
     check_replay(live, ours, root, output)
-    assert list_pairs(ours, root=None, as_json=False) == 0
+    assert show(str(root), as_json=False)
     out = capsys.readouterr().out
     assert "pair 1" in out
     assert "serves" in out
-    assert rollback(ours, root=None, keeps=None, wait_s=0) == 0
+    assert rollback(str(root), None, wait_s=0)
 
 
 POINTS = ("segment.encoded", "segment.created", "traces.written", "worker.segment_committed", "worker.rows_complete")
@@ -115,9 +123,9 @@ def test_a_worker_that_is_killed_after_it_began_with_another_pair_is_continued_b
     with Live(live, cameras=6, partitions=2, every_s=0.01):
         with WorkerProcess(Plan(ours, root.with_suffix(".log"))) as worker:
             wait_until(lambda: len(worker.committed) == 2, worker)
-            assert stage(theirs, root=str(root), shadow=50, keeps=keeps, wait_s=DEADLINE_S) == 0
+            assert staged(theirs, root, 50, keeps=keeps)
             worker.send(signal.SIGKILL)
-        assert switch(ours, root=None, number=None, keeps=None, anyway=True, wait_s=0) == 0
+        assert switch(str(root), None, None, anyway=True, wait_s=0)
         for time in (1, 2, 3):
             with WorkerProcess(Plan(ours, root.with_suffix(f".{time}.log"), point=point, time=time)) as worker:
                 worker.wait_for("at", point)
@@ -139,10 +147,10 @@ def test_back_and_forth_between_pairs_in_two_workers_is_replayed(
         WorkerProcess(Plan(ours, root.with_suffix(".b.log"))) as two,
     ):
         wait_until(lambda: bool(one.committed and two.committed), one, two)
-        assert stage(theirs, root=str(root), shadow=10, keeps=True, wait_s=DEADLINE_S) == 0
-        assert switch(ours, root=None, number=None, keeps=None, anyway=False, wait_s=DEADLINE_S) == 0
-        assert rollback(ours, root=None, keeps=None, wait_s=DEADLINE_S) == 0
-        assert switch(ours, root=None, number=1, keeps=False, anyway=False, wait_s=DEADLINE_S) == 0
+        assert staged(theirs, root, 10, keeps=True)
+        assert switch(str(root), None, None, anyway=False, wait_s=DEADLINE_S)
+        assert rollback(str(root), None, wait_s=DEADLINE_S)
+        assert switch(str(root), 1, False, anyway=False, wait_s=DEADLINE_S)
         two.send(signal.SIGKILL)
         assert two.exit_code() == -signal.SIGKILL
         wait_until(lambda: len(one.recovered) == 2, one)
@@ -160,8 +168,8 @@ def test_a_worker_that_cannot_get_the_pair_stands_where_it_served_and_goes_on_el
     with Live(live, cameras=4, partitions=2, every_s=0.02):
         with WorkerProcess(Plan(ours, root.with_suffix(".log"))) as worker:
             wait_until(lambda: len(worker.committed) == 2, worker)
-            assert stage(theirs, root=str(root), shadow=0, keeps=False, wait_s=DEADLINE_S) == 0
-            assert switch(ours, root=None, number=None, keeps=None, anyway=False, wait_s=0) == 0
+            assert staged(theirs, root, 0, keeps=False)
+            assert switch(str(root), None, None, anyway=False, wait_s=0)
             wait_until(lambda: serves_both(root), worker)
             worker.stop()
         weights = other.weights(1)

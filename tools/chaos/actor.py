@@ -30,8 +30,8 @@ from typing import Any, Literal, NoReturn
 import psutil
 
 from adawise.__main__ import main
+from adawise.app import run
 from adawise.cli import command_of
-from adawise.cli.run import run
 from adawise.errors import BrokerUnavailable, StoreUnavailable, TopicUnavailable
 from adawise.records import TopicPartition
 from adawise.settings import Settings
@@ -45,10 +45,11 @@ REFUSED, ANSWER_LOST, TRIED_AGAIN = "refused", "answer lost", "tried again"
 created is created once more by a client that missed the answer, which then finds that it exists."""
 
 # Imported now, and not in each process that is forked: it starts sooner, and nobody can change the program meanwhile.
-for _name in ("run", "record", "replay", "verify", "pair list", "compact", "retain", "repair", "dlq list"):
+for _name in ("record", "replay", "compact", "retain", "repair", "dlq list"):
     command_of(_name)
     import_module(f"adawise.cli.{_name.split()[0]}.run")
-import_module("adawise.cli.pair.stage")
+for _name in ("cli.run", "cli.verify", "cli.pair", "output.verify.show", "app.pairs", "pairs.operate", "pairs.show"):
+    import_module(f"adawise.{_name}")
 
 _AWAY = frozenset(kind.__name__ for kind in (BrokerUnavailable, TopicUnavailable, StoreUnavailable))
 GRACE_S = 120.0  # for a process to end after a signal

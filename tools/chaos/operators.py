@@ -14,11 +14,11 @@ from datetime import datetime, timedelta
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
-from adawise.cli.pair.run import reports
 from adawise.output.compaction.delete import now_of
 from adawise.output.retention import retain
 from adawise.pairs.orders import Orders, PairOrder, read_orders
 from adawise.pairs.planned import Plan
+from adawise.pairs.reports import read_reports
 from adawise.records import Switch
 from adawise.settings import Settings
 from adawise.sink import layout
@@ -239,7 +239,7 @@ def all_have_it(store: Store, pids: Iterable[int]) -> bool:
     orders = read_orders(store)
     if len(orders.log) < 2:
         return True  # nobody reports before a second order
-    states = {told.worker.rpartition(":")[2]: told.pairs.get(orders.serves, ("",))[0] for told in reports(store)[0]}
+    states = {told.worker.rpartition(":")[2]: told.state(orders.serves) for told in read_reports(store)[0]}
     return all(states.get(str(pid)) == "serves" for pid in pids)
 
 

@@ -23,6 +23,7 @@ from adawise.app.model import (
     ModelPair,
     adaptation,
     identity_of,
+    load_model,
     method_in_words,
     open_device,
     open_pair,
@@ -83,6 +84,14 @@ def document_of(settings: Settings, model: ModelPair, templates: tuple[str, ...]
         config=config,
         used_config=model.checkpoints.used_config,
     )
+
+
+def checked_document(settings: Settings) -> PairDocument:
+    """Load the pair of the settings, check it as a start does, and return its document. Raises the errors of both."""
+    model = load_model(settings.model, settings.decode)
+    adaptation(settings, model)
+    alert_rules(settings.alerts, model.classes)
+    return document_of(settings, model, prompt_templates(settings.model))
 
 
 def _prepared(model: ModelSettings) -> dict[str, Any]:

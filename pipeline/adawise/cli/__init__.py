@@ -21,8 +21,8 @@ PROGRAM = "adawise"
 
 COMMANDS = {  # name: (module and class, line in the list of commands)
     "demo": ("adawise.cli.demo:DemoCommand", "see it work on simulated cameras"),
-    "run": ("adawise.cli.run.options:RunCommand", "classify images from Kafka until stopped"),
-    "doctor": ("adawise.cli.doctor.options:DoctorCommand", "say whether a worker can do its work here"),
+    "run": ("adawise.cli.run:RunCommand", "classify images from Kafka until stopped"),
+    "doctor": ("adawise.cli.doctor:DoctorCommand", "say whether a worker can do its work here"),
     "cameras": ("adawise_cameras.cli:CamerasCommand", "read cameras into the topic until stopped"),
     "produce": ("adawise.cli.produce:ProduceCommand", "send images from a folder, a list or a video"),
     "record": ("adawise.cli.record:RecordCommand", "store raw messages of a topic"),
@@ -42,15 +42,15 @@ COMMANDS = {  # name: (module and class, line in the list of commands)
         "say when and how far alpha moved, and whether adapting helped",
     ),
     "labels": ("adawise.cli.labels:LabelsCommand", "store labels that come later by Kafka"),
-    "status": ("adawise.cli.status.options:StatusCommand", "say how the fleet stands now"),
+    "status": ("adawise.cli.status:StatusCommand", "say how the fleet stands now"),
     "pair stage": (
-        "adawise.cli.pair.options:PairStageCommand",
+        "adawise.cli.pair:PairStageCommand",
         "prepare another pair of models beside the one that serves",
     ),
-    "pair switch": ("adawise.cli.pair.options:PairSwitchCommand", "have it serve, between two batches"),
-    "pair rollback": ("adawise.cli.pair.options:PairRollbackCommand", "go back to the former pair"),
-    "pair list": ("adawise.cli.pair.options:PairListCommand", "show pairs, and how far each worker is"),
-    "verify": ("adawise.cli.verify.options:VerifyCommand", "prove that an output folder is whole"),
+    "pair switch": ("adawise.cli.pair:PairSwitchCommand", "have it serve, between two batches"),
+    "pair rollback": ("adawise.cli.pair:PairRollbackCommand", "go back to the former pair"),
+    "pair list": ("adawise.cli.pair:PairListCommand", "show pairs, and how far each worker is"),
+    "verify": ("adawise.cli.verify:VerifyCommand", "prove that an output folder is whole"),
     "repair": ("adawise.cli.repair:RepairCommand", "mend an output folder of which files were lost"),
     "compact": (
         "adawise.cli.compact:CompactCommand",
@@ -62,9 +62,9 @@ COMMANDS = {  # name: (module and class, line in the list of commands)
     "dlq show": ("adawise.cli.dlq:DlqShowCommand", "show one of them"),
     "dlq replay": ("adawise.cli.dlq:DlqReplayCommand", "send them back to their topic"),
     "broker": ("adawise.cli.broker:BrokerCommand", "start an embedded broker for trying out"),
-    "completion": ("adawise.cli.completion.options:CompletionCommand", "complete commands and options in a shell"),
-    "config init": ("adawise.cli.config.options:ConfigInitCommand", "write a file of settings to begin with"),
-    "config show": ("adawise.cli.config.options:ConfigShowCommand", "show every setting and where it comes from"),
+    "completion": ("adawise.cli.completion:CompletionCommand", "complete commands and options in a shell"),
+    "config init": ("adawise.cli.config:ConfigInitCommand", "write a file of settings to begin with"),
+    "config show": ("adawise.cli.config:ConfigShowCommand", "show every setting and where it comes from"),
 }
 
 
@@ -123,7 +123,7 @@ def _execute(arguments: Sequence[str], environ: Mapping[str, str], folder: Path)
 
     log = reading.settings.log
     configure(log.level, log.format, is_service=command.is_service(parsed.options))
-    if not parsed.mistakes and (code := command.judge(reading, reading.mistakes, parsed.options)) is not None:
+    if not parsed.mistakes and (code := command.call_with_mistakes(reading, parsed.options)) is not None:
         return code
     if mistakes := [*parsed.mistakes, *reading.mistakes]:
         raise error_of(mistakes)

@@ -7,7 +7,7 @@ reads no settings file.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
@@ -21,8 +21,10 @@ from adawise.settings.group import PLACE, Location
 from adawise.settings.tree import Settings
 
 if TYPE_CHECKING:
-    from adawise.settings.mistakes import Mistake
     from adawise.settings.reading import Reading
+
+FOUND = 3
+"""The exit code of a command that found something to see to."""
 
 ALL_GROUPS = tuple(Settings.model_fields)
 WORKER_GROUPS = tuple(name for name in ALL_GROUPS if name != "finetune")
@@ -161,18 +163,17 @@ class Command(BaseSettings):
         yield from ()
 
     @classmethod
-    def judge(cls, reading: Reading, mistakes: Sequence[Mistake], options: Mapping[str, Any]) -> int | None:
+    def call_with_mistakes(cls, reading: Reading, options: Mapping[str, Any]) -> int | None:
         """Do the work of a command that is about the settings themselves, valid or not.
 
         Args:
-            reading: the settings with their origins.
-            mistakes: mistakes in the settings. With mistakes in the options, no command is called.
-            options: the options that flags set.
+            reading: the settings with their origins, and the mistakes in them.
+            options: the options that flags set, without mistakes.
 
         Returns:
             The exit code; None for a command that needs valid settings, whose work `call` does.
         """
-        del reading, mistakes, options
+        del reading, options
         return None
 
     @property

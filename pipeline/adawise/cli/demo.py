@@ -51,11 +51,4 @@ class DemoCommand(Command):
         """Run the demo."""
         from adawise.demo.main import run
 
-        return run(
-            broker=self.broker,
-            scenes=self.scenes,
-            seconds=self.seconds,
-            images=self.images,
-            output=self.output,
-            keep=self.keep,
-        )
+        return run(**self.model_dump(exclude={"config", "settings"}))

@@ -7,23 +7,22 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from adawise.doctor.known import Known
-from adawise.doctor.verdict import Verdict, judged, ok, skip, warn
+from adawise.doctor.result import CheckResult, ok, skip, warn, warn_if_any
 from adawise.errors import FatalError, SettingsError, SourceError
 from adawise.kafka.embedded import NOT_FOR
 from adawise.records import TopicPartition
-from adawise.text import as_duration, counted
+from adawise.text import as_duration, counted, some
 
 NOT_TOLD = "the broker does not tell the topic's settings (the right DESCRIBE_CONFIGS on the topic)"
 NOT_KNOWN = "the embedded broker knows no settings of topics"
 CLOCK_S = 60.0
 """Seconds by which clocks may differ before a check warns."""
 
-_SHOWN = 3  # partitions that are named
 _SOON = 0.2  # share of the retention that is left to an unread message when a check warns
 _FULL = 0.8  # share of retention.bytes that is unread when a check warns
 
 
-def certificates(known: Known) -> Verdict:
+def certificates(known: Known) -> CheckResult:
     """Check that the certificates in the settings are valid, and say until when."""
     from adawise.app.kafka import certificates, renewal
 
@@ -32,10 +31,10 @@ def certificates(known: Known) -> Verdict:
         told = "; ".join(f"{each.setting}: {each.file} expired at {each.until}" for each in over)
         raise SettingsError(f"{told}: nobody is let in. Renew it, or correct the clock of this machine.")
     ends = ", ".join(f"{each.setting.rpartition('.')[2]} until {each.until}" for each in found)
-    return judged((renewal(each, now) for each in found if each.ends_soon(now)), ends)
+    return warn_if_any((renewal(each, now) for each in found if each.ends_soon(now)), ends)
 
 
-def broker(known: Known) -> Verdict:
+def broker(known: Known) -> CheckResult:
     """Check that a broker answers, and say which."""
     found = known.cluster
     if found.is_embedded:
@@ -49,7 +48,7 @@ def broker(known: Known) -> Verdict:
     )
 
 
-def topic(known: Known) -> Verdict:
+def topic(known: Known) -> CheckResult:
     """Check that the topic exists, may be read, and is not compacted."""
     kafka = known.settings.kafka
     partitions = known.identity.partitions
@@ -69,12 +68,12 @@ def topic(known: Known) -> Verdict:
     return ok(f"{kafka.topic} at {kafka.bootstrap_servers} has {counted(partitions, 'partition')}, and may be read")
 
 
-def replicas(known: Known) -> Verdict:
+def replicas(known: Known) -> CheckResult:
     """Check that each partition has a leader and all its copies, and how safe acknowledged messages are."""
     found = known.topic.partitions
     if headless := [each.partition for each in found if not each.is_led]:
         raise SourceError(
-            f"partition {_named(headless)} of topic {known.settings.kafka.topic!r} has no leader, so nothing of it can "
+            f"partition {some(headless)} of topic {known.settings.kafka.topic!r} has no leader, so nothing of it can "
             "be read or written. Start the brokers that hold its copies."
         )
     behind = [each.partition for each in found if each.in_sync < each.count]
@@ -84,21 +83,21 @@ def replicas(known: Known) -> Verdict:
     def warnings() -> Iterator[str]:
         if refused:
             yield (
-                f"partition {_named(refused)} has fewer copies in sync than min.insync.replicas={least}: producers are "
+                f"partition {some(refused)} has fewer copies in sync than min.insync.replicas={least}: producers are "
                 "refused there. Start the brokers that hold its copies"
             )
         elif behind:
-            yield f"partition {_named(behind)} has copies that are behind, or whose broker is down: see to the brokers"
+            yield f"partition {some(behind)} has copies that are behind, or whose broker is down: see to the brokers"
         if copies > 1 and least == 1:
             yield (
                 f"min.insync.replicas=1 with {copies} copies: frames that were acknowledged, and read, can be lost "
                 "with one broker, and then a worker stands. Set min.insync.replicas=2 on the topic"
             )
 
-    return judged(warnings(), f"all in sync, {counted(copies, 'copy', 'copies')} of each partition")
+    return warn_if_any(warnings(), f"all in sync, {counted(copies, 'copy', 'copies')} of each partition")
 
 
-def message_size(known: Known) -> Verdict:
+def message_size(known: Known) -> CheckResult:
     """Compare the sizes of messages and batches that the topic accepts with those that a worker reads."""
     if known.configs is None:
         return skip(_untold(known))
@@ -121,10 +120,10 @@ def message_size(known: Known) -> Verdict:
                 f"the setting says. Set it to {largest} or more"
             )
 
-    return judged(warnings(), f"the topic takes up to {largest} bytes, of which all is read")
+    return warn_if_any(warnings(), f"the topic takes up to {largest} bytes, of which all is read")
 
 
-def retention(known: Known) -> Verdict:
+def retention(known: Known) -> CheckResult:
     """Check that the broker does not delete messages before the group has read them."""
     kafka = known.settings.kafka
     bounds = known.inquiry.bounds(kafka.topic, (each.partition for each in known.topic.partitions))
@@ -134,7 +133,7 @@ def retention(known: Known) -> Verdict:
     }
     if lost := [number for number, (start, _) in bounds.items() if begins[number] < start]:
         count = sum(bounds[number][0] - begins[number] for number in lost)
-        said = f"the broker has deleted {counted(count, 'message')} of partition {_named(lost)} before they were read"
+        said = f"the broker has deleted {counted(count, 'message')} of partition {some(lost)} before they were read"
         if kafka.on_gap == "fail":
             raise SourceError(
                 f"{said}, and a worker stops there. Set kafka.on_gap=skip to record the gap and go on, and raise "
@@ -154,7 +153,7 @@ def retention(known: Known) -> Verdict:
             late = [number for number in lags if (found := younger[number]) is None or found > begins[number]]
             if late:
                 yield (
-                    f"partition {_named(late)} has messages not read yet that are older than {1 - _SOON:.0%} of "
+                    f"partition {some(late)} has messages not read yet that are older than {1 - _SOON:.0%} of "
                     f"retention.ms ({as_duration(kept_ms / 1000)}): they will be deleted soon. Start more workers, or "
                     "raise retention.ms of the topic"
                 )
@@ -166,15 +165,15 @@ def retention(known: Known) -> Verdict:
         }
         if full := [number for number, size in unread.items() if size > _FULL * kept_bytes]:
             yield (
-                f"of partition {_named(full)} more is not read yet than {_FULL:.0%} of retention.bytes ({kept_bytes}): "
+                f"of partition {some(full)} more is not read yet than {_FULL:.0%} of retention.bytes ({kept_bytes}): "
                 "it will be deleted soon. Start more workers, or raise retention.bytes of the topic"
             )
 
     kept = "for good" if kept_ms < 0 else f"for {as_duration(kept_ms / 1000)}"
-    return judged(warnings(), f"{lag}, kept {kept}" + (f" and {kept_bytes} bytes" if kept_bytes > 0 else ""))
+    return warn_if_any(warnings(), f"{lag}, kept {kept}" + (f" and {kept_bytes} bytes" if kept_bytes > 0 else ""))
 
 
-def timestamps(known: Known) -> Verdict:
+def timestamps(known: Known) -> CheckResult:
     """Say whose clock the messages' times are by, and check that it is not ahead of this machine's."""
     kafka = known.settings.kafka
     kind = (known.configs or {}).get("message.timestamp.type", "CreateTime")
@@ -186,13 +185,13 @@ def timestamps(known: Known) -> Verdict:
     ahead = [number for number, at in known.inquiry.offsets_at(kafka.topic, asked).items() if at is not None]
     if ahead:
         return warn(
-            f"partition {_named(ahead)} has messages more than {CLOCK_S:g} s ahead of this machine's clock; their "
+            f"partition {some(ahead)} has messages more than {CLOCK_S:g} s ahead of this machine's clock; their "
             f"times are by {whose} clock. Set the clocks by NTP: streams are forgotten, and replays cut, by these times"
         )
     return ok(f"by {whose} clock ({kind}), and none is ahead of ours")
 
 
-def workers(known: Known) -> Verdict:
+def workers(known: Known) -> CheckResult:
     """Compare the number of the group's members with the number of partitions."""
     kafka, partitions = known.settings.kafka, len(known.topic.partitions)
     members = known.inquiry.members(kafka.group)
@@ -206,7 +205,7 @@ def workers(known: Known) -> Verdict:
     return ok(f"{counted(members, 'member')} of group {kafka.group!r} now, for {counted(partitions, 'partition')}")
 
 
-def group(known: Known) -> Verdict:
+def group(known: Known) -> CheckResult:
     """Check that the group can be joined."""
     from adawise.app.kafka import check_joining
 
@@ -214,7 +213,7 @@ def group(known: Known) -> Verdict:
     return ok(f"{known.settings.kafka.group} can be joined")
 
 
-def letters(known: Known) -> Verdict:
+def letters(known: Known) -> CheckResult:
     """Check that dead letters can be written, with the message in them."""
     from adawise.app.kafka import letter_topic
     from adawise.kafka.own_topic import HEADERS_ROOM_BYTES
@@ -232,7 +231,7 @@ def letters(known: Known) -> Verdict:
     return ok(f"{kafka.dead_letters_to} can be written")
 
 
-def results(known: Known) -> Verdict:
+def results(known: Known) -> CheckResult:
     """Check that results can be published."""
     from adawise.app.kafka import result_topic
 
@@ -241,7 +240,7 @@ def results(known: Known) -> Verdict:
     return ok(f"{topic} {'can be written' if exists else 'can be created, at the first result'}")
 
 
-def codecs(known: Known) -> Verdict:
+def codecs(known: Known) -> CheckResult:
     """Check that batches of every compression can be decompressed."""
     from adawise.kafka.unpack import NAMES, missing_codecs
 
@@ -256,9 +255,3 @@ def codecs(known: Known) -> Verdict:
 
 def _untold(known: Known) -> str:
     return NOT_KNOWN if known.cluster.is_embedded else NOT_TOLD
-
-
-def _named(numbers: list[int]) -> str:
-    """Return the first few numbers, as in "0, 1, 2 and 7 more"."""
-    shown = ", ".join(map(str, numbers[:_SHOWN]))
-    return shown + (f" and {len(numbers) - _SHOWN} more" if len(numbers) > _SHOWN else "")

@@ -9,32 +9,26 @@ no other question either.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
 from adawise.doctor import broker, machine, model, store
 from adawise.doctor.known import Known
-from adawise.doctor.verdict import Check, Verdict
+from adawise.doctor.result import CheckResult, skip
 from adawise.errors import AdawiseError
 from adawise.kafka.client import OPENED
-from adawise.settings import SecuritySettings, Settings
+from adawise.settings import Settings
+from adawise.settings.mistakes import NOT_SET, Mistake
 
 _PAIR = {"model.theta_0", "model.theta_1", "model.classes", "model.card", "search.objective"}
 _QUICK_S, _STORE_S, _LONG_S = 25.0, 45.0, 180.0  # seconds; clients give up earlier, with a message that says more
-
-
 _LOOKING = "doctor-"  # prefix of the names of the threads that check a part
 
 
 def is_looking() -> bool:
     """Return True if a part that exceeded its time still waits for an answer."""
     return any(thread.name.startswith(_LOOKING) for thread in threading.enumerate())
-
-
-def _always(settings: Settings) -> bool:
-    del settings
-    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +38,7 @@ class Examination:
     Args:
         name: what it is, for people.
         look: the check; it raises what a worker would raise.
-        reads: the groups of settings without which it cannot be judged, and single settings that must be set.
+        reads: the groups of settings without which it cannot be checked, and single settings that must be set.
         after: names of parts that must not have failed; all are before it in the list.
         limit_s: seconds after which it has failed.
         remedy: what to do then.
@@ -54,35 +48,33 @@ class Examination:
     """
 
     name: str
-    look: Callable[[Known], Verdict]
+    look: Callable[[Known], CheckResult]
     reads: frozenset[str]
     after: tuple[str, ...] = ()
     limit_s: float = _QUICK_S
     remedy: str = "See whether this machine is overloaded, and try again."
-    wanted: Callable[[Settings], bool] = _always
+    wanted: Callable[[Settings], bool] = lambda _: True
     lane: str = ""
     behind: str | None = None
 
 
-def _of_kafka(name: str, look: Callable[[Known], Verdict], *after: str, reads: str = "kafka") -> Examination:
+def _of_kafka(name: str, look: Callable[[Known], CheckResult], *after: str, reads: str = "kafka") -> Examination:
     remedy = "See whether a firewall drops what is sent to kafka.bootstrap_servers, or the brokers are overloaded."
     return Examination(name, look, frozenset(reads.split()), after, remedy=remedy, lane="broker")
 
 
-def _of_store(name: str, look: Callable[[Known], Verdict], *after: str, limit_s: float = _STORE_S) -> Examination:
+def _of_store(name: str, look: Callable[[Known], CheckResult], *after: str, limit_s: float = _STORE_S) -> Examination:
     remedy = "See whether sink.root and record.root answer: a mount that hangs, a firewall, a proxy."
     return Examination(name, look, frozenset({"sink", "record", "kafka"}), after, limit_s, remedy, lane="store")
 
 
-def _names_certificates(security: SecuritySettings) -> bool:
+def _names_certificates(settings: Settings) -> bool:
+    security = settings.kafka.security
     return any(each is not None for each in (security.ssl_ca, security.ssl_certificate, security.oauth_ca))
 
 
 PARTS: tuple[Examination, ...] = (
-    replace(
-        _of_kafka("certificates", broker.certificates),
-        wanted=lambda settings: _names_certificates(settings.kafka.security),
-    ),
+    replace(_of_kafka("certificates", broker.certificates), wanted=_names_certificates),
     _of_kafka("broker", broker.broker, "certificates"),
     _of_kafka("topic", broker.topic, "broker"),
     _of_kafka("replicas", broker.replicas, "topic"),
@@ -102,15 +94,11 @@ PARTS: tuple[Examination, ...] = (
     Examination("codecs of batches", broker.codecs, frozenset()),
     replace(_of_store("output folder", store.output), behind="topic"),
     _of_store("chains", store.chains, "output folder", limit_s=_LONG_S),
-    Examination(
-        "recording folder",
-        store.recording,
-        frozenset({"record", "kafka"}),
-        ("topic",),
-        _STORE_S,
-        "See whether record.root answers: a mount that hangs, a firewall, a proxy.",
+    replace(
+        _of_store("recording folder", store.recording, "topic"),
+        reads=frozenset({"record", "kafka"}),
+        remedy="See whether record.root answers: a mount that hangs, a firewall, a proxy.",
         wanted=lambda settings: settings.record.enabled,
-        lane="store",
     ),
     _of_store("file system", store.file_system),
     _of_store("free space", store.space),
@@ -147,7 +135,26 @@ PARTS: tuple[Examination, ...] = (
 )
 
 
-def check(settings: Settings, wrong: Iterable[str] = (), parts: Iterable[Examination] = PARTS) -> Iterator[Check]:
+def check_all(settings: Settings, mistakes: Sequence[Mistake]) -> Iterator[CheckResult]:
+    """Yield the result for the settings, wrong ones of which are at their defaults, and then for each part."""
+    yield CheckResult("fail" if mistakes else "ok", "\n".join(map(str, mistakes)), "settings")
+    yield from check(settings, not_known(mistakes))
+
+
+def not_known(mistakes: Sequence[Mistake]) -> frozenset[str]:
+    """Return the groups that cannot be checked, and single settings that are missing or whose file is missing.
+
+    Nothing is known of a group with a wrong value. If the settings file or an unknown name is wrong, that holds for all
+    groups.
+    """
+    known, found = frozenset(Settings.model_fields), set[str]()
+    for mistake in mistakes:
+        group = mistake.name.partition(".")[0]
+        found |= {mistake.name} if mistake.origin == NOT_SET else {group} if group in known else known
+    return frozenset(found)
+
+
+def check(settings: Settings, wrong: Iterable[str] = (), parts: Iterable[Examination] = PARTS) -> Iterator[CheckResult]:
     """Check each part as a worker will use it, in seconds. No rows are written, and nothing is left behind.
 
     Args:
@@ -159,17 +166,19 @@ def check(settings: Settings, wrong: Iterable[str] = (), parts: Iterable[Examina
         The result of each part, in the order of the parts.
     """
     known, damaged = Known(settings), frozenset(wrong)
-    wanted = {part: Future[Verdict]() for part in parts if part.wanted(settings)}
+    wanted = {part: Future[CheckResult]() for part in parts if part.wanted(settings)}
     for lane in {part.lane for part in wanted}:
         threading.Thread(target=_look_along, args=(lane, wanted, known, damaged), name=lane, daemon=True).start()
     try:
         for part, answer in wanted.items():
-            yield Check(part.name, answer.result().status, answer.result().detail)
+            yield replace(answer.result(), name=part.name)
     finally:
         known.close()
 
 
-def _look_along(lane: str, parts: dict[Examination, Future[Verdict]], known: Known, damaged: frozenset[str]) -> None:
+def _look_along(
+    lane: str, parts: dict[Examination, Future[CheckResult]], known: Known, damaged: frozenset[str]
+) -> None:
     """Check the parts of a lane in their order, each once the parts of other lanes that it needs have ended."""
     answers = {part.name: answer for part, answer in parts.items()}
     silent: str | None = None  # the part that exceeded its time
@@ -180,9 +189,9 @@ def _look_along(lane: str, parts: dict[Examination, Future[Verdict]], known: Kno
         lacking, missing = sorted(damaged & part.reads), [name for name in part.after if name in known.failed]
         if lacking:
             named = ", ".join(name if "." in name else f"those under [{name}]" for name in lacking)
-            answer = Verdict("skip", f"correct these settings first: {named}")
+            answer = skip(f"correct these settings first: {named}")
         elif missing or silent:
-            answer = Verdict("skip", f"needs {', '.join(missing)}" if missing else f"{silent} had no answer")
+            answer = skip(f"needs {', '.join(missing)}" if missing else f"{silent} had no answer")
         else:
             answer, is_silent = _within(part, known)
             known.is_silent |= is_silent
@@ -192,12 +201,12 @@ def _look_along(lane: str, parts: dict[Examination, Future[Verdict]], known: Kno
         answers[part.name].set_result(answer)
 
 
-def _within(part: Examination, known: Known) -> tuple[Verdict, bool]:
+def _within(part: Examination, known: Known) -> tuple[CheckResult, bool]:
     """Check a part within its time; return its result, and True if the time was exceeded.
 
     The check runs in a daemon thread, so that one that hangs does not keep the process alive.
     """
-    future: Future[Verdict] = Future()
+    future: Future[CheckResult] = Future()
 
     def look() -> None:
         # Lists the clients that this thread opens, so that `Known.close` can close them while it hangs.
@@ -211,12 +220,12 @@ def _within(part: Examination, known: Known) -> tuple[Verdict, bool]:
     try:
         return future.result(part.limit_s), False
     except AdawiseError as error:
-        return Verdict("fail", str(error)), False
+        return CheckResult("fail", str(error)), False
     except TimeoutError:
         is_over = not future.done()  # if it is done, the part itself raised the system's TimeoutError
         said = f"expected an answer within {part.limit_s:g} s, and there was none" if is_over else future.exception()
-        return Verdict("fail", f"{said}. {part.remedy}"), is_over
+        return CheckResult("fail", f"{said}. {part.remedy}"), is_over
     except OSError as error:
-        return Verdict("fail", f"{error}. {part.remedy}"), False
+        return CheckResult("fail", f"{error}. {part.remedy}"), False
     except Exception as error:  # noqa: BLE001  # an error that no check expects must not end the other parts
-        return Verdict("fail", f"{type(error).__name__}: {error}. This was not expected: please report it."), False
+        return CheckResult("fail", f"{type(error).__name__}: {error}. This was not expected: please report it."), False

@@ -12,8 +12,8 @@ from tempfile import TemporaryFile
 
 from adawise.app.machine import ROOT, cpu_quota, memory_limit_bytes, usable_cores, usable_memory_bytes
 from adawise.doctor.known import Known
+from adawise.doctor.result import CheckResult, ok, skip, warn, warn_if_any
 from adawise.doctor.store import existing
-from adawise.doctor.verdict import Verdict, judged, ok, skip, warn
 from adawise.errors import FatalError
 from adawise.text import as_size, counted
 
@@ -28,7 +28,7 @@ _GIVE_FOLDER = "Set model.cache to a folder that this user may write, or model.c
 _ROOM = 1.1  # factor for what the allocator needs beyond what is requested
 
 
-def cores(known: Known, root: Path = ROOT) -> Verdict:
+def cores(known: Known, root: Path = ROOT) -> CheckResult:
     """Compare the threads of the settings with the cores that may be used.
 
     Args:
@@ -49,10 +49,10 @@ def cores(known: Known, root: Path = ROOT) -> Verdict:
         if quota is not None and quota < 1:
             yield f"{has}: a forward waits for the next period again and again. Give the container a whole core or more"
 
-    return judged(warnings(), f"{has}; {counted(settings.decode.threads or found, 'thread')} to decode")
+    return warn_if_any(warnings(), f"{has}; {counted(settings.decode.threads or found, 'thread')} to decode")
 
 
-def memory(known: Known, root: Path = ROOT, held_bytes: int | None = None) -> Verdict:
+def memory(known: Known, root: Path = ROOT, held_bytes: int | None = None) -> CheckResult:
     """Compare the memory that a worker will hold with the memory that it may use.
 
     Args:
@@ -95,10 +95,10 @@ def memory(known: Known, root: Path = ROOT, held_bytes: int | None = None) -> Ve
         if classifier.device.where.type == "cuda":
             yield from _too_much_for_the_card(known)
 
-    return judged(warnings(), f"{as_size(needed)} of {as_size(limit)}: {parts}")
+    return warn_if_any(warnings(), f"{as_size(needed)} of {as_size(limit)}: {parts}")
 
 
-def open_files(known: Known) -> Verdict:
+def open_files(known: Known) -> CheckResult:
     """Compare the number of files that a worker has open at once with its limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     partitions, brokers = len(known.topic.partitions), known.cluster.brokers
@@ -114,7 +114,7 @@ def open_files(known: Known) -> Verdict:
     return warn(f"the limit is {soft} open files, and up to {needed} are needed ({opened}): that is close. {remedy}")
 
 
-def http_port(known: Known) -> Verdict:
+def http_port(known: Known) -> CheckResult:
     """Check that the port can be bound, and that the page will be shown there."""
     from adawise.settings.http import PORT
     from adawise.watch.web.server import listen, url_of
@@ -131,7 +131,7 @@ def http_port(known: Known) -> Verdict:
     return ok(f"{url if http.port != 0 else 'any port'} is free{taken}")
 
 
-def device(known: Known) -> Verdict:
+def device(known: Known) -> CheckResult:
     """Check that the device of the settings answers, and say which number format runs there."""
     import torch
 
@@ -153,7 +153,7 @@ def device(known: Known) -> Verdict:
     )
 
 
-def text_heads(known: Known) -> Verdict:
+def text_heads(known: Known) -> CheckResult:
     """Check that heads can be kept for the next start, and have room. Without, each start encodes them anew."""
     from adawise.app.model import heads_folder
 

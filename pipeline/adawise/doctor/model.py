@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from adawise.doctor.known import Known
-from adawise.doctor.verdict import Verdict, judged
+from adawise.doctor.result import CheckResult, ok, warn, warn_if_any
 from adawise.errors import SettingsError
-from adawise.text import counted
+from adawise.text import counted, some
 
 _LONG_CLASS = 60  # characters
-_SHOWN = 3  # names that are shown
 
 
-def words(known: Known) -> Verdict:
+def words(known: Known) -> CheckResult:
     """Check the class names and prompts as the text tower will read them."""
     from adawise.app.prompts import prompt_templates, read_lines
 
@@ -36,16 +35,18 @@ def words(known: Known) -> Verdict:
             yield f"{where}: {' and '.join(map(repr, same[0]))} read the same to the model: keep one of them"
         if coded := [name for name in classes if "_" in name or name.isdecimal()]:
             yield (
-                f"{where}: {_shown(coded)} are no words: the text tower reads them as they stand in a prompt, such as "
+                f"{where}: {_quoted(coded)} are no words: the text tower reads them as they stand in a prompt, such as "
                 f"{templates[0].replace('{}', coded[0])!r}. Write what a person would say"
             )
         if long := [name for name in classes if len(name) > _LONG_CLASS]:
-            yield f"{where}: {_shown(long)} are long, and what does not fit into a prompt is cut off. Shorten them"
+            yield f"{where}: {_quoted(long)} are long, and what does not fit into a prompt is cut off. Shorten them"
 
-    return judged(warnings(), f"{counted(len(classes), 'class', 'classes')}, {counted(len(templates), 'prompt')} each")
+    return warn_if_any(
+        warnings(), f"{counted(len(classes), 'class', 'classes')}, {counted(len(templates), 'prompt')} each"
+    )
 
 
-def pair(known: Known) -> Verdict:
+def pair(known: Known) -> CheckResult:
     """Check that the checkpoints load and are a pair, the card is theirs, and the root was written with them.
 
     Also check that the labels of alerts are classes.
@@ -93,17 +94,16 @@ def pair(known: Known) -> Verdict:
         f"{told['method']}; weights {zero} and {one}"
     )
     noted = list(warnings())
-    return Verdict("warn", "; ".join([found, *noted])) if noted else Verdict("ok", found)
+    return warn("; ".join([found, *noted])) if noted else ok(found)
 
 
-def preprocessing(known: Known) -> Verdict:
+def preprocessing(known: Known) -> CheckResult:
     """Say how pictures are prepared, which GELU the pair has, and where both are known from."""
     assert known.model is not None  # this part comes after `pair`
     pair = known.model.checkpoints
     told = f"{pair.preprocess.size} px; {pair.preparation}"
-    return Verdict("warn", f"{told}; {pair.preparation.advice}") if pair.preparation.guessed else Verdict("ok", told)
+    return warn(f"{told}; {pair.preparation.advice}") if pair.preparation.guessed else ok(told)
 
 
-def _shown(names: list[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(map(repr, names[:_SHOWN])) + more
+def _quoted(names: list[str]) -> str:
+    return some([*map(repr, names)])

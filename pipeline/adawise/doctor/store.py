@@ -12,12 +12,11 @@ from pathlib import Path, PurePosixPath
 from adawise.app.machine import Mount, mounts
 from adawise.doctor.broker import CLOCK_S
 from adawise.doctor.known import Known
-from adawise.doctor.verdict import Verdict, judged, ok, skip
+from adawise.doctor.result import CheckResult, ok, skip, warn_if_any
 from adawise.errors import ChainError, FatalError
 from adawise.settings import Settings
-from adawise.text import as_duration, as_size
+from adawise.text import as_duration, as_size, some
 
-_SHOWN = 3  # holes that are named
 _LEAST_BYTES = 2**30  # free bytes, below which a check fails
 _LEAST_DAYS = 7.0  # days of room left at the pace of the last day, below which a check warns
 _DAY_S = 86_400.0
@@ -36,7 +35,7 @@ _KINDS = {
 _ALSO = {"nfs4": "nfs", "smb3": "cifs", "smbfs": "cifs", "ramfs": "tmpfs", "aufs": "overlay"}
 
 
-def output(known: Known) -> Verdict:
+def output(known: Known) -> CheckResult:
     """Check that the output folder is ours, creates only what is absent, and replaces whole files."""
     from adawise.app.store import prove_store
     from adawise.sink.claims import known_sink_id, prove_create_if_absent, read_sink_id, sink_id
@@ -57,23 +56,22 @@ def output(known: Known) -> Verdict:
     return ok(f"{store} creates only what is absent, and is nobody else's")
 
 
-def chains(known: Known) -> Verdict:
+def chains(known: Known) -> CheckResult:
     """Check that every segment exists that the newest ones count."""
     from adawise.sink.holes import of_root
     from adawise.store.store import open_store
 
     root = known.settings.sink.root
     if found := [f"{tp}: {hole}" for tp, hole in of_root(open_store(root))]:
-        told = "; ".join(found[:_SHOWN]) + (f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else "")
         raise ChainError(
-            f"expected every segment that the newest ones count, but {told}. A worker goes on at the ends all the "
-            f"same. `adawise verify {root}` says all that is missing: restore it, or bridge it with `adawise repair "
-            f"{root}`"
+            f"expected every segment that the newest ones count, but {some(found, separator='; ')}. A worker goes on "
+            f"at the ends all the same. `adawise verify {root}` says all that is missing: restore it, or bridge it "
+            f"with `adawise repair {root}`"
         )
     return ok("nothing is missing of what the newest segments count")
 
 
-def recording(known: Known) -> Verdict:
+def recording(known: Known) -> CheckResult:
     """Check that the recording is this topic's, or can be begun."""
     from adawise.app.recording import recording_folder
     from adawise.app.store import prove_store
@@ -88,7 +86,7 @@ def recording(known: Known) -> Verdict:
     return ok(f"{folder.root} creates only what is absent, and is a recording of {known.settings.kafka.topic}")
 
 
-def file_system(known: Known, root: Path = Path("/")) -> Verdict:
+def file_system(known: Known, root: Path = Path("/")) -> CheckResult:
     """Say what kind of file system each folder is on, and warn where that has risks.
 
     Args:
@@ -103,10 +101,10 @@ def file_system(known: Known, root: Path = Path("/")) -> Verdict:
             warnings.append(f"{folder} is on {mount.kind}: {_KINDS[kind]}")
     if not found:
         return skip("no folder of this machine is written to, or it does not say what is mounted")
-    return judged(warnings, ", ".join(f"{folder} is on {mount.kind}" for folder, mount in found.items()))
+    return warn_if_any(warnings, ", ".join(f"{folder} is on {mount.kind}" for folder, mount in found.items()))
 
 
-def space(known: Known) -> Verdict:
+def space(known: Known) -> CheckResult:
     """Check the free space, and how long it lasts at the pace at which the folder grew within the last day."""
     told, warnings = [], []
     for folder in folders(known.settings):
@@ -134,10 +132,10 @@ def space(known: Known) -> Verdict:
         told.append(f"{folder}: {as_size(usage.free)} free{lasts}")
     if not told:
         return skip("what is written to is no folder of this machine")
-    return judged(warnings, "; ".join(told))
+    return warn_if_any(warnings, "; ".join(told))
 
 
-def clock(known: Known) -> Verdict:
+def clock(known: Known) -> CheckResult:
     """Compare the clock of each store with this machine's, by the time that it gives to a file written now."""
     from adawise.app.store import ahead_s
 
@@ -150,7 +148,7 @@ def clock(known: Known) -> Verdict:
                 "machine's: what is removed by its age, and requests that are signed, go by it. Set both by NTP"
             )
         told.append(f"{place}: {abs(by):.1f} s apart")
-    return judged(warnings, "; ".join(told))
+    return warn_if_any(warnings, "; ".join(told))
 
 
 def _places(settings: Settings) -> list[str]:

@@ -43,18 +43,19 @@ class PairDocument:
     them.
     """
 
-    identity: Mapping[str, str]
-    architecture: str
-    theta_0: str
-    theta_1: str
-    head: str
-    classes: tuple[str, ...]
-    templates: tuple[str, ...]
-    card: str | None
-    settings: Mapping[str, Mapping[str, Any]]
-    method: str = ""
-    config: str = ""  # of the model; "" in a document of an earlier version
-    used_config: Mapping[str, Any] = field(default_factory=dict)
+    # The annotations are read by pydantic, as those of `_Order`.
+    identity: Annotated[Mapping[Text, Text], Field(min_length=1, max_length=64)]
+    architecture: Text
+    theta_0: Text
+    theta_1: Text
+    head: Text
+    classes: Annotated[tuple[Text, ...], Field(min_length=1)]
+    templates: Annotated[tuple[Text, ...], Field(min_length=1)]
+    card: Text | None
+    settings: Mapping[Text, Mapping[Text, Plain]]
+    method: Text = ""
+    config: Line = ""  # of the model; "" in a document of an earlier version
+    used_config: Mapping[Text, Plain] = field(default_factory=dict)
 
     @property
     def whole_identity(self) -> dict[str, str]:
@@ -246,28 +247,13 @@ def _written(store: Store, order: PairOrder, document: PairDocument | None) -> b
         ) from None
 
 
-class _Document(Document):
-    identity: Annotated[dict[Text, Text], Field(min_length=1, max_length=64)]
-    architecture: Text
-    theta_0: Text
-    theta_1: Text
-    head: Text
-    classes: Annotated[tuple[Text, ...], Field(min_length=1)]
-    templates: Annotated[tuple[Text, ...], Field(min_length=1)]
-    card: Text | None
-    settings: dict[Text, dict[Text, Plain]]
-    method: Text = ""
-    config: Line = ""
-    used_config: Annotated[dict[Text, Plain], Field(default_factory=dict)]
-
-
 class _Order(Document):
     order: Kind
     pair: Count
     state: State
     shadow: Count
     by: Line
-    document: _Document | None = None
+    document: PairDocument | None = None
 
 
 class _Layout(Document):
@@ -289,7 +275,7 @@ def _read(store: Store, key: str, known: Mapping[int, PairDocument]) -> tuple[Pa
                 "program"
             )
     said = read_document(_Order, data)
-    document = None if said.document is None else PairDocument(**said.document.model_dump())
+    document = said.document
     if (said.pair == number) is (document is None) or (document is None and said.pair not in known):
         raise ValueError(f"pair: no document before it describes pair {said.pair}")
     if not known and said.order not in {"begin", "switch"}:

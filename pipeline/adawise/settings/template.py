@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import textwrap
 from collections.abc import Iterator
+from pathlib import Path
 
 from pydantic import ByteSize
 from pydantic.fields import FieldInfo
 
+from adawise.errors import SettingsError
 from adawise.settings.describe import GROUPS, IN_A_FILE, SETTINGS, environment_name, expected, is_secret, metavar, shown
 from adawise.settings.requirements import NEEDED
 
@@ -25,6 +27,23 @@ Flags win over the environment (ADAWISE_*), which wins over this file.
 def template() -> str:
     """Return the text of the file. Unchanged, it sets nothing: all its settings are commented out."""
     return "\n".join(_lines()) + "\n"
+
+
+def write_template(path: Path) -> None:
+    """Write the template to a file that does not exist yet.
+
+    Raises:
+        SettingsError: the file exists, or cannot be written.
+    """
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(template())
+    except FileExistsError as error:
+        raise SettingsError(
+            f"{path} is there already, and stays as it is; name another (`adawise config init FILE`), or remove it"
+        ) from error
+    except OSError as error:
+        raise SettingsError(f"{path}: {error.strerror}; name a file in a folder that can be written") from error
 
 
 def _lines() -> Iterator[str]:

@@ -20,7 +20,7 @@ from adawise.errors import (
     TopicUnavailable,
 )
 from adawise.records import TopicPartition
-from adawise.text import as_duration
+from adawise.text import as_duration, some
 from adawise.watch.backlog import PartitionLag
 from adawise.worker.events import PartitionProgress, Phase, WorkerProgress
 
@@ -146,14 +146,14 @@ class Health:
         if progress is None:
             return found
         if standing := [str(tp) for tp, partition in progress.partitions.items() if partition.stands]:
-            found.append(f"cannot be read on, see the log: {_some(standing)}")
+            found.append(f"cannot be read on, see the log: {some(standing)}")
         if progress.recovering:
-            found.append(f"its chain is being read: {_some([str(tp) for tp in progress.recovering])}")
+            found.append(f"its chain is being read: {some([str(tp) for tp in progress.recovering])}")
         behind = {tp: now for tp, now in self.backlogs(now_s).items() if now.is_behind}
         if behind:
             lag, age_s = sum(now.lag or 0 for now in behind.values()), max(now.age_s or 0.0 for now in behind.values())
             waits = f"{lag} messages wait, the oldest for {as_duration(age_s)}"
-            found.append(f"{waits}: {_some([str(tp) for tp in behind])}")
+            found.append(f"{waits}: {some([str(tp) for tp in behind])}")
         if progress.paused:
             found.append("reading pauses: rows or the recording cannot be written as quickly as images come")
         for number, (state, why) in progress.pairs.states.items():
@@ -204,7 +204,3 @@ def waits(partition: PartitionProgress, now_s: float) -> PartitionLag:
         return PartitionLag(0, 0.0)
     age_s = None if partition.oldest_ms is None else max(0.0, now_s - partition.oldest_ms / 1e3)
     return PartitionLag(partition.lag, None if partition.lag is None else age_s)
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

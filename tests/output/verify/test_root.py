@@ -542,6 +542,9 @@ class FakeLog:
     def identity(self, topic: str) -> TopicIdentity:
         return self.topic
 
+    def committed(self, group: str, topic: str) -> dict[TopicPartition, tuple[int, str]]:
+        return {}
+
     def bounds(self, tp: TopicPartition) -> tuple[int, int]:
         return self.start, self.end
 

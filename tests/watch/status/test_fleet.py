@@ -16,8 +16,8 @@ from adawise.sink import layout
 from adawise.watch.status.broker import BrokerFacts
 from adawise.watch.status.facts import CameraStatus, FleetStatus, WorkerStatus
 from adawise.watch.status.fleet import FleetQuestion, fleet_status, low_waters
-from adawise.watch.status.judge import KINDS
 from adawise.watch.status.root import RootFacts, RootReader
+from adawise.watch.status.troubles import KINDS
 from tests.sink.building import DictStore
 from tests.watch.status.yard import NOW_S, Yard
 

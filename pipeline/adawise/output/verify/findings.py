@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from adawise.output.finding import Finding
 from adawise.ports import TopicIdentity
@@ -58,6 +58,44 @@ class ChainReport:
         return not self.segments and not self.compacted
 
 
+class UnreadPartition(NamedTuple):
+    """Offsets [first, until) of the broker that no worker ever began to read."""
+
+    tp: TopicPartition
+    first: int
+    until: int
+
+
+@dataclass(slots=True)
+class RootReport:
+    """The findings of all chains of a root, and of the files beside them.
+
+    `unread` are partitions of the topic that no worker ever began although they hold messages. `committed` are the
+    offsets that the root's group has committed; `commits_unknown` says why they are not known.
+    """
+
+    chains: list[ChainReport] = field(default_factory=list)
+    faults: list[Finding] = field(default_factory=list)
+    unread: Sequence[UnreadPartition] = ()
+    committed: Mapping[TopicPartition, int] = field(default_factory=dict)
+    commits_unknown: str = ""
+
+    @property
+    def segments(self) -> int:
+        """The number of segments."""
+        return sum(chain.segments for chain in self.chains)
+
+    @property
+    def rows(self) -> int:
+        """The number of rows."""
+        return sum(chain.rows for chain in self.chains)
+
+    @property
+    def lost(self) -> int:
+        """The number of offsets that have no rows on purpose."""
+        return sum(gap.until - gap.first for chain in self.chains for gap in chain.gaps)
+
+
 def joined(gaps: Iterable[Gap]) -> list[Gap]:
     """Return the gaps in order, with adjacent ones of one reason joined."""
     found: list[Gap] = []
@@ -82,6 +120,9 @@ class BrokerLog(Protocol):
 
     def identity(self, topic: str) -> TopicIdentity:
         """Return the identity of the topic. Raises SourceError if there is none, and BrokerUnavailable."""
+
+    def committed(self, group: str, topic: str) -> Mapping[TopicPartition, tuple[int, str]]:
+        """Return the offsets that a group has committed, with their notes. Raises FatalError if the user may not."""
 
     def bounds(self, tp: TopicPartition) -> tuple[int, int]:
         """Return (log start, log end). Raises SourceError if there is no such partition, and BrokerUnavailable."""

@@ -9,22 +9,89 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from adawise.errors import FatalError
 from adawise.output.compaction.check import compacted_partitions, foreign_keys
 from adawise.output.consistency import ReadState
 from adawise.output.finding import Finding
 from adawise.output.verify.chain import ChainCheck
-from adawise.output.verify.findings import STALE, Broken, BrokerLog, ChainReport, damage
+from adawise.output.verify.findings import STALE, Broken, BrokerLog, ChainReport, RootReport, UnreadPartition, damage
 from adawise.records import TopicPartition
 from adawise.sink import layout
+from adawise.sink.claims import read_origin, read_sink_id
 from adawise.sink.files import beginnings, is_removed, segment_names
+from adawise.sink.owner import read_owner
 from adawise.sink.walk import chains
 from adawise.store.store import Store
+
+_LOOK = 1_000  # offsets that are searched for a message at a time
 
 
 def verify(store: Store, *, contiguous: bool = False, read_state: ReadState | None = None) -> list[Finding]:
     """Return all faults of all chains and of the files beside them; [] if none. See `walk` for the arguments."""
-    reports = walk(store, contiguous=contiguous, read_state=read_state)
-    return [*(fault for report in reports for fault in report.faults), *strays(store)]
+    return verify_root(store, contiguous=contiguous, read_state=read_state).faults
+
+
+def verify_root(
+    store: Store,
+    *,
+    contiguous: bool = False,
+    read_state: ReadState | None = None,
+    log: BrokerLog | None = None,
+    expects_all: bool = False,
+    on_segment: Callable[[], object] = lambda: None,
+    note: Callable[[str], object] = lambda _: None,
+) -> RootReport:
+    """Return the report on all chains of a root and the files beside them, and on its topic.
+
+    Args:
+        store: the store of the root.
+        contiguous: see `walk`.
+        read_state: see `walk`.
+        log: the topic to compare with, if any.
+        expects_all: the workers begin at the log's start, so that they leave out no partition that holds messages.
+        on_segment: called after each segment.
+        note: called after each chain if there are faults, with their number so far in words.
+
+    Raises:
+        SourceError, BrokerUnavailable: by `log`.
+        StoreUnavailable: the store does not answer.
+    """
+    report, owner = RootReport(), None if log is None else read_owner(store)
+    if owner is not None and owner.purpose != "run":  # a replay may be of a part
+        owner = None
+    if log is not None and owner is not None:  # before the walk: meanwhile chains only grow
+        try:
+            commits, root_id = log.committed(owner.group, owner.topic), read_sink_id(store)
+            # The note of an offset names the root that it is of.
+            report.committed = {tp: offset for tp, (offset, note) in commits.items() if note in ("", root_id)}
+        except FatalError as error:  # only the group's own users may have the right
+            report.commits_unknown = f"{store}: what group {owner.group!r} has committed is not known: {error}"
+    for chain in walk(
+        store,
+        contiguous=contiguous,
+        read_state=read_state,
+        log=log,
+        committed=report.committed,
+        on_segment=on_segment,
+    ):
+        report.chains.append(chain)
+        report.faults += chain.faults
+        if report.faults:
+            note(f"{len(report.faults)} faults")
+    report.faults += strays(store)
+    if log is not None and owner is not None and expects_all:
+        report.unread = [*_unread(store, log, owner.topic, {chain.tp for chain in report.chains})]
+    return report
+
+
+def _unread(store: Store, log: BrokerLog, topic: str, known: set[TopicPartition]) -> Iterator[UnreadPartition]:
+    """Yield the partitions of the topic that no worker has begun, although there is a message in them."""
+    tps = {TopicPartition(topic, number) for number in range(log.identity(topic).partitions)}
+    for tp in sorted(tps - known):
+        first, until = log.bounds(tp)
+        looks = range(first, until, _LOOK)
+        if read_origin(store, tp) is None and any(len(log.messages(tp, at, min(at + _LOOK, until))[0]) for at in looks):
+            yield UnreadPartition(tp, first, until)
 
 
 def strays(store: Store) -> list[Finding]:

@@ -7,7 +7,7 @@ ages and spans are seconds, and null means not known.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from adawise.output.finding import Finding
 from adawise.watch.backlog import BEHIND_S, PartitionLag
@@ -83,6 +83,11 @@ class PartitionStatus:
     holes: Sequence[str]  # segments that are missing from the chain
     holes_looked_for: bool  # false where the chain is too long to list: `adawise verify` does
     unclean_starts: int  # workers that had it and did not end in order
+
+    @property
+    def called(self) -> str:
+        """The name of the partition, such as frames/3."""
+        return f"{self.topic}/{self.partition}"
 
     @property
     def backlog(self) -> PartitionLag:
@@ -163,11 +168,16 @@ class FleetStatus:
         """True if there are no troubles."""
         return not self.troubles
 
+    def document(self) -> dict[str, object]:
+        """Return the status as its JSON document has it (docs/reference/status.md)."""
+        document = asdict(self)
+        return {"version": document.pop("version"), "well": self.is_well, **document}
+
     @property
     def methods(self) -> list[str]:
         """The methods by which alpha is chosen; with their partitions if there is more than one method."""
         known: dict[str, list[str]] = {}
         for each in self.partitions:
             if each.method is not None:
-                known.setdefault(each.method, []).append(f"{each.topic}/{each.partition}")
+                known.setdefault(each.method, []).append(each.called)
         return [*known] if len(known) < 2 else [f"{', '.join(where)}: {method}" for method, where in known.items()]

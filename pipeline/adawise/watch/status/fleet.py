@@ -12,8 +12,8 @@ from adawise.watch.backlog import RATE_S, PartitionLag
 from adawise.watch.status.broker import BrokerFacts
 from adawise.watch.status.cameras import cameras, counts, moment, rejects
 from adawise.watch.status.facts import FleetStatus, MemberStatus, PartitionStatus
-from adawise.watch.status.judge import troubles
 from adawise.watch.status.root import ChainFacts, RootFacts
+from adawise.watch.status.troubles import troubles
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ _ASKED = {"root_unreadable": "root", "broker_silent": "broker"}  # kind of troub
 _NAME = 40  # characters of a camera's name
 
 
-def picture(found: FleetStatus, *, show_all: bool, height: int | None) -> RenderableType:
+def picture(found: FleetStatus, *, show_all: bool, height: int | None = None) -> RenderableType:
     """Return all that there is to see. With `height`, in lines, tables are cut so that the troubles stay in sight."""
     room = None if height is None else max(4, height - 12 - 2 * min(len(found.troubles), 6))
     return Group(*_parts(found, show_all=show_all, room=room))
@@ -104,15 +104,12 @@ def _partitions(partitions: Sequence[PartitionStatus], most: int, *, show_all: b
     for each in ordered:
         log = "?" if each.log_end is None else f"{each.log_start}..{each.log_end}"
         table.add_row(
-            f"{each.topic}/{each.partition}",
+            each.called,
             log,
-            _number(each.committed),
-            _number(each.next_offset),
-            _number(each.pending),
-            _number(each.lag),
+            *map(_or, (each.committed, each.next_offset, each.pending, each.lag)),
             "?" if each.lag_s is None else as_duration(each.lag_s),
-            _rate(each.arriving_per_s),
-            _rate(each.served_per_s),
+            _or(each.arriving_per_s, ".1f"),
+            _or(each.served_per_s, ".1f"),
             caught_up_in(each.backlog.catch_up_s) if each.backlog.catch_up_s else "",
             "never" if each.commit_age_s is None else f"{as_duration(each.commit_age_s)} ago",
             str(each.rows),
@@ -130,20 +127,8 @@ def _cameras(found: FleetStatus, room: int | None, *, show_all: bool) -> Iterato
     shown = shown if room is None or show_all else shown[:room]
     yield Text(f"{counted(len(found.cameras), 'camera')}: {states} (in the last {as_duration(found.window_s)})")
     if shown:
-        headers = (
-            "state",
-            "seen",
-            "alpha",
-            "",
-            "cond.",
-            "images",
-            "a second",
-            "rejected",
-            "FE",
-            "agree",
-            "most served",
-        )
-        table = _table("", "camera", headers)
+        headers = ("state", "seen", "alpha", "", "cond.", "images", "a second", "rejected", "FE", "agree")
+        table = _table("", "camera", (*headers, "most served"))
         for camera in shown:
             table.add_row(*_camera(camera))
         for column in table.columns[:2]:  # name and state keep their width where there is little room
@@ -158,17 +143,13 @@ def _camera(camera: CameraStatus) -> Iterator[RenderableType]:
     yield name if len(name) <= _NAME else f"{name[: _NAME - 3]}..."
     yield Text(camera.state, style=_STYLES[camera.state])
     yield "?" if camera.age_s is None else f"{as_duration(camera.age_s)} ago"
-    yield "?" if camera.alpha is None else f"{camera.alpha:.2f}"
+    yield _or(camera.alpha, ".2f")
     yield sparkline(camera.alphas[-24:])
-    yield (
-        ""
-        if camera.condition is None
-        else f"{camera.condition}{f' (back {camera.returns}×)' if camera.returns else ''}"
-    )
+    yield _or(camera.condition, otherwise="") + (f" (back {camera.returns}×)" if camera.returns else "")
     yield str(camera.images)
-    yield "" if camera.images_per_s is None else f"{camera.images_per_s:.3g}"
+    yield _or(camera.images_per_s, ".3g", "")
     yield str(camera.rejected)
-    yield "" if camera.forward_equivalents is None else f"{camera.forward_equivalents:.2f}"
+    yield _or(camera.forward_equivalents, ".2f", "")
     yield "" if camera.agreement is None else f"{100 * camera.agreement:.0f} %"
     yield ", ".join(f"{plain(label)} {100 * share:.0f} %" for label, share in camera.top[:2])
 
@@ -183,12 +164,8 @@ def plain(text: str) -> str:
     return "".join(character if character.isprintable() else "?" for character in text)
 
 
-def _number(value: int | None) -> str:
-    return "?" if value is None else str(value)
-
-
-def _rate(value: float | None) -> str:
-    return "?" if value is None else f"{value:.1f}"
+def _or(value: float | None, form: str = "", otherwise: str = "?") -> str:
+    return otherwise if value is None else format(value, form)
 
 
 def _table(title: str, first: str, headers: Sequence[str]) -> Table:

@@ -1,14 +1,14 @@
-"""The options of `adawise pair`."""
+"""The commands `pair`, which serve another pair of models, other classes or another card without a stop."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import AliasChoices, Field
+from pydantic import Field
 from pydantic_settings import CliPositionalArg, CliToggleFlag
 from typing_extensions import override
 
-from adawise.cli.command import Command, all_but
+from adawise.cli.command import FOUND, Command, all_but, json_flag
 from adawise.settings.group import Location
 
 _ROOT = Field(
@@ -17,8 +17,24 @@ _ROOT = Field(
 _STATE = "what streams do with what they learned with another pair; reset: each begins anew; keep: each goes on"
 _WAIT = "seconds to wait for every worker to have done it, and then say how far each has come; 0: ask, and end"
 
+State = Literal["reset", "keep"]
+Seconds = Annotated[float, Field(ge=0, le=86_400)]
 
-class PairStageCommand(Command):
+
+class PairCommand(Command):
+    """A command about the pairs of a root."""
+
+    groups: ClassVar[tuple[str, ...]] = ("sink.root", "log")
+
+    root: CliPositionalArg[Location | None] = _ROOT
+
+    @property
+    def place(self) -> str:
+        """The root."""
+        return self.root or self.settings.sink.root
+
+
+class PairStageCommand(PairCommand):
     """Ask the workers of a root to prepare another pair of models beside the one that serves.
 
     The pair is the one that model.*, search.* and predict.* name, from adawise.toml with flags over it. It is loaded
@@ -45,25 +61,27 @@ class PairStageCommand(Command):
         ),
     )
 
-    root: CliPositionalArg[Location | None] = _ROOT
     shadow: int = Field(
         default=20,
         ge=0,
         le=1_000_000,
         description="batches of each partition that it classifies beside the pair that serves",
     )
-    state: Literal["reset", "keep"] = Field(default="reset", description=_STATE)
-    wait: Annotated[float, Field(ge=0, le=86_400)] = Field(default=0.0, description=_WAIT)
+    state: State = Field(default="reset", description=_STATE)
+    wait: Seconds = Field(default=0.0, description=_WAIT)
 
     @override
     def call(self) -> int:
         """Stage the pair of the settings."""
-        from adawise.cli.pair.stage import stage
+        from adawise.app.pairs import checked_document
+        from adawise.pairs.operate import open_orders, stage
 
-        return stage(self.settings, root=self.root, shadow=self.shadow, keeps=self.state == "keep", wait_s=self.wait)
+        store, orders = open_orders(self.place)  # mistakes there are reported before the models are loaded
+        document = checked_document(self.settings)
+        return _code(stage(store, orders, document, self.shadow, keeps=self.state == "keep", wait_s=self.wait))
 
 
-class PairSwitchCommand(Command):
+class PairSwitchCommand(PairCommand):
     """Have the staged pair serve from now on: each worker switches each partition between two batches.
 
     The offset is recorded in the partition's next segment, so that whoever goes on with the chain serves with the same
@@ -73,33 +91,28 @@ class PairSwitchCommand(Command):
     """
 
     name = "pair switch"
-    groups = ("sink.root", "log")
     examples = (
         ("to what was staged", "pair switch runs/yard"),
         ("to an earlier pair, by its number in `pair list`", "pair switch runs/yard --pair 0"),
         ("and let every camera go on from its alpha", "pair switch runs/yard --state keep"),
     )
 
-    root: CliPositionalArg[Location | None] = _ROOT
     pair: int | None = Field(
         default=None, ge=0, description="number of the pair, see `adawise pair list`; none: the staged one"
     )
-    state: Literal["reset", "keep"] | None = Field(default=None, description=f"{_STATE}; none: as it was staged")
+    state: State | None = Field(default=None, description=f"{_STATE}; none: as it was staged")
     anyway: CliToggleFlag[bool] = Field(default=False, description="although not every worker has it ready")
-    wait: Annotated[float, Field(ge=0, le=86_400)] = Field(default=0.0, description=_WAIT)
+    wait: Seconds = Field(default=0.0, description=_WAIT)
 
     @override
     def call(self) -> int:
         """Have the workers switch to the pair."""
-        from adawise.cli.pair.run import switch
+        from adawise.pairs.operate import switch
 
-        keeps = None if self.state is None else self.state == "keep"
-        return switch(
-            self.settings, root=self.root, number=self.pair, keeps=keeps, anyway=self.anyway, wait_s=self.wait
-        )
+        return _code(switch(self.place, self.pair, _keeps(self.state), anyway=self.anyway, wait_s=self.wait))
 
 
-class PairRollbackCommand(Command):
+class PairRollbackCommand(PairCommand):
     """Back to the pair that served before the last switch; or, where what is staged does not serve yet, withdraw it.
 
     Workers that still have the former pair in memory (pairs.keep_s) switch back between two batches; others load it
@@ -108,26 +121,23 @@ class PairRollbackCommand(Command):
     """
 
     name = "pair rollback"
-    groups = ("sink.root", "log")
     examples = (
         ("at once", "pair rollback runs/yard"),
         ("and let every camera go on from its alpha", "pair rollback runs/yard --state keep"),
     )
 
-    root: CliPositionalArg[Location | None] = _ROOT
-    state: Literal["reset", "keep"] | None = Field(default=None, description=f"{_STATE}; none: as at the last switch")
-    wait: Annotated[float, Field(ge=0, le=86_400)] = Field(default=0.0, description=_WAIT)
+    state: State | None = Field(default=None, description=f"{_STATE}; none: as at the last switch")
+    wait: Seconds = Field(default=0.0, description=_WAIT)
 
     @override
     def call(self) -> int:
         """Go back to the former pair, or withdraw the staged one."""
-        from adawise.cli.pair.run import rollback
+        from adawise.pairs.operate import rollback
 
-        keeps = None if self.state is None else self.state == "keep"
-        return rollback(self.settings, root=self.root, keeps=keeps, wait_s=self.wait)
+        return _code(rollback(self.place, _keeps(self.state), wait_s=self.wait))
 
 
-class PairListCommand(Command):
+class PairListCommand(PairCommand):
     """Show the pairs of a root: which serves and which is staged, how each worker stands, and how the shadow does.
 
     Changes nothing. Agreement is the share of images that both pairs give the same label; the objective's difference is
@@ -136,20 +146,24 @@ class PairListCommand(Command):
     """
 
     name = "pair list"
-    groups = ("sink.root", "log")
     examples = (
         ("of the output that adawise.toml names", "pair list"),
         ("for a script", "pair list s3://bucket/yard --json"),
     )
 
-    root: CliPositionalArg[Location | None] = _ROOT
-    as_json: CliToggleFlag[bool] = Field(
-        default=False, validation_alias=AliasChoices("json"), description="print it as JSON"
-    )
+    as_json: CliToggleFlag[bool] = json_flag("print it as JSON")
 
     @override
     def call(self) -> int:
         """Print the pairs and the workers."""
-        from adawise.cli.pair.run import list_pairs
+        from adawise.pairs.show import show
 
-        return list_pairs(self.settings, root=self.root, as_json=self.as_json)
+        return _code(show(self.place, as_json=self.as_json))
+
+
+def _keeps(state: State | None) -> bool | None:
+    return None if state is None else state == "keep"
+
+
+def _code(is_well: bool) -> int:
+    return 0 if is_well else FOUND

@@ -1,4 +1,4 @@
-"""The work of `adawise run`: run the worker on the topic until it is stopped."""
+"""The life of a worker: start it, let it classify the topic, and end it when it is stopped."""
 
 from __future__ import annotations
 

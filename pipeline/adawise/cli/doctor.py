@@ -1,16 +1,15 @@
-"""The options of `adawise doctor`."""
+"""The command `doctor`, which checks part by part whether a worker could do its work here."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import Field
 from pydantic_settings import CliToggleFlag
 from typing_extensions import override
 
-from adawise.cli.command import WORKER_GROUPS, Command, json_flag
-from adawise.settings.mistakes import Mistake
+from adawise.cli.command import FOUND, WORKER_GROUPS, Command, json_flag
 from adawise.settings.reading import Reading
 
 
@@ -35,8 +34,13 @@ class DoctorCommand(Command):
 
     @classmethod
     @override
-    def judge(cls, reading: Reading, mistakes: Sequence[Mistake], options: Mapping[str, Any]) -> int:
+    def call_with_mistakes(cls, reading: Reading, options: Mapping[str, Any]) -> int:
         """Check all that can be checked, whatever is wrong with the settings."""
-        from adawise.cli.doctor.run import doctor
+        from adawise.doctor import checks
+        from adawise.doctor.result import report, report_json
 
-        return doctor(reading.settings, mistakes, as_json="json" in options, strict="strict" in options)
+        found = (report_json if "json" in options else report)(checks.check_all(reading.settings, reading.mistakes))
+        statuses = {each.status for each in found}
+        if reading.mistakes:
+            return 2
+        return 1 if "fail" in statuses else FOUND if "strict" in options and "warn" in statuses else 0

@@ -154,14 +154,14 @@ def _of_group(found: FleetStatus) -> Iterator[Finding]:
         for partition in (each for each in ours if each.member is None):
             yield Finding(
                 "not_assigned",
-                _called(partition),
+                partition.called,
                 "no worker of the group has it",
                 "it is assigned with the next rebalance: if it stays so, restart a worker and read its log",
             )
 
 
 def _of_partition(partition: PartitionStatus, root: str, blocked: str) -> Iterator[Finding]:
-    where, who = _called(partition), partition.writer or "its worker"
+    where, who = partition.called, partition.writer or "its worker"
     read_from = partition.next_offset if partition.next_offset is not None else partition.committed
     if partition.log_start is not None and read_from is not None and read_from < partition.log_start:
         yield Finding(
@@ -263,7 +263,3 @@ def _of_rejects(found: FleetStatus) -> Iterator[Finding]:
             f"`adawise dlq list --kafka.topic {found.topic}` shows them, docs/reference/reasons.md says what the words "
             "mean",
         )
-
-
-def _called(partition: PartitionStatus) -> str:
-    return f"{partition.topic}/{partition.partition}"

@@ -1,1 +1,0 @@
-"""The command `completion`, which prints what a shell needs to complete commands, options and values."""

@@ -1,1 +1,0 @@
-"""The command `run`, which classifies images from Kafka until it is stopped."""

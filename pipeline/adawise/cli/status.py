@@ -1,0 +1,159 @@
+"""The command `status`, which says how the fleet is doing now: once, again and again, or as a page."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+from pydantic import AliasChoices, Field
+from pydantic_settings import CliToggleFlag
+from typing_extensions import override
+
+from adawise.cli.command import FOUND, LOG_READING, Command, json_flag
+from adawise.console import finite, paper, print_json
+from adawise.settings.recording import DURATION_SCHEMA, Duration
+
+if TYPE_CHECKING:
+    from adawise.watch.status.facts import FleetStatus
+    from adawise.watch.status.reader import Clients, FleetReader
+
+_EVERY_S, _WINDOW_S = 5.0, 3_600.0
+_STOPS_WITHIN_S = 0.1
+_CONNECT_MS = 4_000  # a broker that runs answers in a tenth of a second
+
+
+class StatusCommand(Command):
+    """Say how the fleet stands now: workers, partitions, lag, cameras, gaps and rejects; what is wrong comes first.
+
+    Reads the newest segments of the output, however long its chains are, and asks the broker who is in the group and
+    how far it has come. Topic and group are those that the output belongs to. Where root or broker cannot be asked it
+    says so, and tells what the other knows. Changes nothing. Ends with code 3 if there is something to see to, so that
+    a script can ask; cameras that changed, or are gone for a day, are none.
+    """
+
+    name = "status"
+    groups = (*LOG_READING, "kafka.topic", "kafka.group", "sink.root", "http", "log")
+    shorthands: ClassVar[Mapping[str, str]] = {"root": "sink.root"}
+    examples = (
+        ("of the output that adawise.toml names", "status"),
+        ("again every five seconds, until Ctrl-C", "status --root runs/yard --watch 5"),
+        ("as a page in the browser", "status --root runs/yard --http"),
+        ("for a script, without the broker", "status --root s3://bucket/yard --no-broker --json"),
+    )
+
+    broker: bool = Field(default=True, description="ask the broker at kafka.bootstrap_servers")
+    window: Annotated[Duration, Field(ge=1)] | None = Field(
+        default=None,
+        description="how far back cameras, gaps and rejects are looked at; none: 1h",
+        json_schema_extra=DURATION_SCHEMA,
+    )
+    every: float | None = Field(
+        default=None,
+        ge=0.2,
+        le=86_400,
+        validation_alias=AliasChoices("watch"),
+        description="look again after so many seconds, until Ctrl-C; the exit code is the last look's",
+        json_schema_extra={"metavar": "SECONDS"},
+    )
+    show_all: CliToggleFlag[bool] = Field(
+        default=False, validation_alias=AliasChoices("all"), description="every camera, not those in trouble alone"
+    )
+    as_json: CliToggleFlag[bool] = json_flag("print it as JSON; with --watch, an object a line")
+
+    serves: CliToggleFlag[bool] = Field(
+        default=False,
+        validation_alias=AliasChoices("http"),
+        description="serve the live page of the whole fleet at http.listen and http.port, until Ctrl-C",
+    )
+
+    @classmethod
+    @override
+    def uses(cls, options: Mapping[str, Any]) -> frozenset[str]:
+        """Return the groups that must be complete; the broker's settings only if it is asked."""
+        return frozenset({"sink", *(() if options.get("broker") is False else ("kafka",))})
+
+    @override
+    def call(self) -> int:
+        """Print the status, or show it as a page until Ctrl-C. Return 3 if there is something to see to."""
+        from adawise.watch.status.reader import FleetReader
+        from adawise.watch.status.show import picture
+
+        kafka, root = self.settings.kafka, self.settings.sink.root
+        connect, window_s = self._connected if self.broker else None, self.window or _WINDOW_S
+        with FleetReader(root, kafka.topic, kafka.group, window_s, connect) as fleet:
+            if self.serves:
+                found = self._serve(fleet)
+            elif self.every is not None:
+                found = self._watch(fleet, self.every)
+            else:
+                found = fleet.look()
+                if self.as_json:
+                    print_json(found.document())
+                else:
+                    paper().print(picture(found, show_all=self.show_all))
+        return FOUND if found.troubles else 0
+
+    @contextmanager
+    def _connected(self) -> Iterator[Clients]:
+        from adawise.app.kafka import kafka_log, kafka_topics
+
+        kafka = self.settings.kafka
+        with (
+            closing(kafka_topics(kafka, connect_ms=_CONNECT_MS)) as topics,
+            closing(kafka_log(kafka, max_partition_fetch_bytes=1, patience_s=2.0)) as log,
+        ):
+            yield topics, log
+
+    def _watch(self, fleet: FleetReader, every_s: float) -> FleetStatus:
+        """Print the status again and again until Ctrl-C or SIGTERM, and return the last one.
+
+        The signal sets a flag, which is polled: an interrupt that is an exception may be raised within a library, and
+        be lost there.
+        """
+        from rich.live import Live
+
+        from adawise.app.signals import stop_signals
+        from adawise.watch.status.show import picture
+
+        console = paper()
+        with stop_signals() as should_stop, ExitStack() as stack:
+            is_screen = console.is_terminal and not self.as_json
+            live = stack.enter_context(Live(console=console, screen=True, auto_refresh=False)) if is_screen else None
+            while True:
+                again_s, found = time.monotonic() + every_s, fleet.look()
+                if live is not None:
+                    live.update(picture(found, show_all=self.show_all, height=console.height), refresh=True)
+                elif self.as_json:
+                    print(json.dumps(finite(found.document()), default=str), flush=True)
+                else:
+                    console.print(picture(found, show_all=self.show_all))
+                    sys.stdout.flush()
+                _wait(again_s, should_stop)
+                if should_stop():
+                    return found
+
+    def _serve(self, fleet: FleetReader) -> FleetStatus:
+        """Serve the page until Ctrl-C or SIGTERM, and return the last status."""
+        from adawise.app.http import rows_port
+        from adawise.app.signals import stop_signals
+        from adawise.watch.status.page import FleetPage
+
+        shown = FleetPage(fleet.look())
+        with stop_signals() as should_stop, rows_port(self.settings.http, shown) as url:
+            print(
+                f"the fleet of {self.settings.sink.root} is shown at {url}, until Ctrl-C", file=sys.stderr, flush=True
+            )
+            while True:
+                _wait(time.monotonic() + (self.every or _EVERY_S), should_stop)
+                if should_stop():
+                    return shown.found
+                shown.found = fleet.look()
+
+
+def _wait(until_s: float, should_stop: Callable[[], bool]) -> None:
+    while not should_stop() and (left_s := until_s - time.monotonic()) > 0.0:
+        time.sleep(min(_STOPS_WITHIN_S, left_s))

@@ -1,1 +1,0 @@
-"""The command `status`, which says how the fleet is doing now."""

@@ -1,1 +1,0 @@
-"""The command `verify`, which proves that an output folder is whole."""

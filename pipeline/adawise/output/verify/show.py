@@ -1,0 +1,111 @@
+"""The report of `verify` on a root, in words for people and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from adawise.output.verify.findings import RootReport, joined
+
+_SHOWN = 20  # faults that are printed; the first ones are where to look
+
+
+def in_words(root: str, found: RootReport, broker: bool) -> Iterator[str]:
+    """Yield the lines to print; `broker` says whether the topic was compared."""
+    if found.faults:
+        yield f"{len(found.faults)} faults under {root}; the first of each chain is where to look:"
+        yield from (f"  {fault}" for fault in found.faults[:_SHOWN])
+        if len(found.faults) > _SHOWN:
+            yield f"  and {len(found.faults) - _SHOWN} more (--json has all of them)"
+        return
+    if found.unread:
+        yield f"{root} is not complete: nothing was ever read of {len(found.unread)} partitions that hold messages"
+        yield from (f"  {tp}: offsets {first} to {until - 1} wait" for tp, first, until in found.unread[:_SHOWN])
+        yield "a worker that has just begun waits for its partitions (partitions_awaited); else start one"
+    is_begun = any(chain.is_empty for chain in found.chains)
+    whole = [chain for chain in found.chains if not chain.is_empty]
+    lag = sum((chain.lag or 0) + chain.pending for chain in found.chains)
+    if whole:
+        compacted = sum(chain.compacted for chain in whole)
+        gaps = [(chain.tp, gap) for chain in found.chains for gap in joined(chain.gaps)]
+        yield (
+            f"{'what is there' if found.unread else root} is whole: {found.segments} segments"
+            + (f" and {compacted} compacted files" if compacted else "")
+            + f" of {len(whole)} partitions, {found.rows} rows, every offset once"
+            + (f" but for {found.lost} that were never served" if gaps else "")
+            + "; footers, rows, states and traces agree"
+        )
+        for tp, gap in gaps[:_SHOWN]:
+            yield (
+                f"{tp}: offsets {gap.first} to {gap.until - 1} have no rows, and that is recorded: {gap.reason} "
+                f"({gap.until - gap.first} offsets)"
+            )
+        if len(gaps) > _SHOWN:
+            yield f"and {len(gaps) - _SHOWN} more such gaps (--json has all of them)"
+        for chain in found.chains:
+            if cut := chain.retained:
+                yield (
+                    f"{chain.tp}: begins where retention has cut it; what was committed up to {cut.until_day} is "
+                    f"removed, and that is recorded: {cut.rows} rows in {cut.files} files"
+                )
+    elif not found.unread:
+        what = f"there is no segment in {root}" if is_begun else f"nothing was written to {root} yet"
+        yield what + (f"; {lag} messages wait" if broker else "")
+    yield from _begun(found, broker)
+    if broker and whole:
+        yield (
+            f"each of the {sum(chain.messages or 0 for chain in found.chains)} messages that the broker still has, up "
+            f"to the heads, is accounted for; {lag} are not written yet"
+            + (", besides those of partitions that were not read" if found.unread else "")
+        )
+
+
+def _begun(found: RootReport, broker: bool) -> Iterator[str]:
+    """Yield a line for each partition that a worker has begun to read and that has no segment."""
+    empty = [chain for chain in found.chains if chain.is_empty]
+    for chain in empty[:_SHOWN]:
+        if chain.tp in found.committed:
+            why = "its group has committed nothing beyond that"
+        elif broker:
+            why = "nothing was served there yet, or every segment is lost: what its group has committed is not known"
+        else:
+            why = "nothing was served there yet, or every segment is lost; --broker asks what its group has committed"
+        yield f"{chain.tp}: begun at offset {chain.next_offset}, and there is no segment: {why}"
+    if len(empty) > _SHOWN:
+        yield f"and {len(empty) - _SHOWN} more such partitions (--json has all of them)"
+
+
+def as_document(root: str, found: RootReport, broker: bool) -> dict[str, object]:
+    """Return the JSON object; `broker` says whether the topic was compared."""
+    chains = [
+        {
+            "topic": chain.tp.topic,
+            "partition": chain.tp.partition,
+            "segments": chain.segments,
+            "compacted_files": chain.compacted,
+            "rows": chain.rows,
+            "next_offset": chain.next_offset,
+            "pending": chain.pending,
+            "gaps": [
+                {"first": gap.first, "last": gap.until - 1, "offsets": gap.until - gap.first, "reason": gap.reason}
+                for gap in joined(chain.gaps)
+            ],
+            **(
+                {}
+                if (cut := chain.retained) is None
+                else {"retained": {name: getattr(cut, name) for name in ("rows", "files", "until_day", "removed_at")}}
+            ),
+            **({"messages_compared": chain.messages, "lag": chain.lag} if broker else {}),
+        }
+        for chain in found.chains
+    ]
+    faults = [{"file": fault.where, "fault": fault.what, "remedy": fault.remedy} for fault in found.faults]
+    unread = [{"topic": tp.topic, "partition": tp.partition, "first": a, "last": b - 1} for tp, a, b in found.unread]
+    return {
+        "root": root,
+        "whole": not faults,
+        "segments": found.segments,
+        "never_served": found.lost,
+        "chains": chains,
+        "faults": faults,
+        **({"complete": not unread, "unread": unread} if broker else {}),
+    }

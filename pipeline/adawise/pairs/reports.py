@@ -1,0 +1,148 @@
+"""The reports of a root's workers on their pairs, as an operator's commands read them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated
+
+from pydantic import Field
+
+from adawise.console import say
+from adawise.output.compaction.delete import now_of
+from adawise.pairs.orders import REPORT_S
+from adawise.records import PairKey
+from adawise.sink import layout
+from adawise.store.documents import Count, Document, Line, Text, read_document
+from adawise.store.store import Store
+from adawise.text import as_duration
+
+_MISSED = 3  # missing reports after which a worker counts as gone; one that ends in order removes its report
+_FORGOTTEN_S = 86_400.0  # seconds after which the report of a worker that was killed is ignored
+
+
+class ReportOnPair(Document):
+    """The state of a pair in a worker, and how alpha is chosen with it: "" where it is not loaded."""
+
+    state: Line
+    why: Text
+    method: Text = ""
+
+
+class ReportOnPartition(Document):
+    """The pair that serves a partition, from an offset on."""
+
+    pair: Line
+    config: Line = ""  # "" in reports of earlier versions
+    first: Annotated[Count, Field(alias="from")]
+
+    @property
+    def key(self) -> PairKey:
+        """The key of the pair."""
+        return PairKey(self.pair, self.config)
+
+
+class ReportOnLoad(Document):
+    """What it took to load a pair."""
+
+    seconds: float
+    bytes: Count
+
+
+class ReportOnShadow(Document):
+    """Batches that the shadow did, and those too late for their segment; why it was given up, if it was."""
+
+    done: Count
+    late: Count
+    seconds: float
+    failed: Text
+
+
+class PairsReport(Document):
+    """A worker's report: pairs by number, partitions by number, loads by the pair's id."""
+
+    worker: Line
+    again_s: Annotated[float, Field(ge=0.0, le=1e9)]  # within which the next report is due
+    pairs: dict[Count, ReportOnPair]
+    partitions: dict[Count, ReportOnPartition]
+    loads: dict[Line, ReportOnLoad]
+    shadow: ReportOnShadow | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """The last report of a worker, and how long ago it came, by the store's clock."""
+
+    report: PairsReport
+    written: datetime
+    age_s: float
+
+    @property
+    def worker(self) -> str:
+        """The worker's name."""
+        return self.report.worker
+
+    @property
+    def is_here(self) -> bool:
+        """False for a worker that was killed or hangs: several of its reports are missing."""
+        return self.age_s < _MISSED * self.report.again_s
+
+    @property
+    def absence(self) -> str:
+        """A sentence that says since when a worker that is gone has not reported."""
+        return (
+            f"{self.worker} is gone: it was killed or stands still, nothing came of it since "
+            f"{self.written.astimezone(UTC):%Y-%m-%d %H:%M:%SZ}, {as_duration(self.age_s)} ago; nobody waits for it"
+        )
+
+    def state(self, number: int) -> str:
+        """Return the state of a pair; "" if the worker has not begun with it."""
+        return self.report.pairs[number].state if number in self.report.pairs else ""
+
+    def in_words(self, number: int, otherwise: str) -> str:
+        """Return the state of a pair and the reason for it; `otherwise` if the worker has not begun with it."""
+        if (found := self.report.pairs.get(number)) is None:
+            return otherwise
+        return found.state + (f": {found.why}" if found.why else "")
+
+
+@dataclass(frozen=True, slots=True)
+class DamagedReport:
+    """A report that cannot be read: its key, the reason, and its age by the store's clock."""
+
+    key: str
+    why: str
+    age_s: float
+
+    @property
+    def is_here(self) -> bool:
+        """True while the worker that wrote it may live: it replaces its report within this time."""
+        return self.age_s < _MISSED * REPORT_S
+
+
+def read_reports(store: Store) -> tuple[list[Reported], list[DamagedReport]]:
+    """Return the reports of the workers of a root, by name, and those that are damaged; none older than a day."""
+    keys = [key for key in store.list(layout.WORKERS) if key.endswith(".json")]
+    found, damaged = list[Reported](), list[DamagedReport]()
+    now = now_of(store) if keys else datetime.now(UTC)
+    for key in keys:
+        at, data = store.modified(key), store.get(key)
+        if at is None or data is None:
+            continue  # the worker ended meanwhile
+        age_s = (now - at).total_seconds()
+        if age_s > _FORGOTTEN_S:
+            continue
+        try:
+            found.append(Reported(read_document(PairsReport, data), at, max(0.0, age_s)))
+        except ValueError as error:  # a damaged report must not hide the others
+            damaged.append(DamagedReport(key, str(error), age_s))
+    return sorted(found, key=lambda each: each.worker), damaged
+
+
+def print_damaged(store: Store, damaged: Sequence[DamagedReport]) -> None:
+    """Print which reports are passed over."""
+    for each in damaged:
+        text = f"{store}: {each.key}: expected what a worker says of its pairs, but {each.why}; it is passed over"
+        say(text, sys.stderr)
