@@ -108,7 +108,7 @@ FAULTS: Mapping[str, PlantedFault] = {
     ),
     "retention": PlantedFault(
         "retention removes nothing of the day that is kept",
-        "adawise/output/retention/retain.py",
+        "adawise/output/compaction/retain.py",
         "        if cover.day >= before.isoformat():\n",
         "        if cover.day > before.isoformat():\n",
         "tests/sink tests/cli",

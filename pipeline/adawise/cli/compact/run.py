@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 from adawise.console import Progress, print_json, progress, say
 from adawise.output.compaction import sql_views
-from adawise.output.compaction.choice import FileLimits
-from adawise.output.compaction.compact import CompactedFile, plans
+from adawise.output.compaction.compact import CompactedFile, FileLimits, plans
 from adawise.output.compaction.compact import compact as compact_partition
 from adawise.output.compaction.delete import deletable, delete, now_of
 from adawise.output.near import no_output

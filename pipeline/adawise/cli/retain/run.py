@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from adawise.console import print_json, progress, say
 from adawise.errors import ChainError
 from adawise.output.compaction.delete import now_of
+from adawise.output.compaction.retain import Removal, removal, remove, sweep
 from adawise.output.near import no_output
-from adawise.output.retention.retain import Removal, removal, remove, sweep
 from adawise.output.verify.root import begun_partitions
 from adawise.sink.claims import known_sink_id
 from adawise.sink.walk import chains

@@ -19,8 +19,7 @@ from adawise.output.verify.findings import ChainReport, joined
 from adawise.output.verify.root import strays, walk
 from adawise.records import TopicPartition
 from adawise.settings import KafkaSettings
-from adawise.sink.beginning import Beginning
-from adawise.sink.claims import read_origin, read_sink_id
+from adawise.sink.claims import Beginning, read_origin, read_sink_id
 from adawise.sink.files import segment_keys
 from adawise.sink.owner import read_owner
 from adawise.store.store import Store, open_store

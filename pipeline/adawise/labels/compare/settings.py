@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from adawise.labels.compare.result import SettingDifference
-from adawise.sink.served_settings import ServedSettings
+from adawise.sink.served_by import ServedSettings
 
 
 def differing(a: Sequence[ServedSettings], b: Sequence[ServedSettings]) -> Iterator[SettingDifference]:
