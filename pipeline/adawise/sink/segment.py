@@ -7,7 +7,7 @@ The footer's key-values, beside what Parquet needs:
     adawise.states     base64(zstd(Arrow IPC of `schemas.STATES`)): the full state of the partition's streams
     adawise.trace      base64(zstd(Arrow IPC of `schemas.BATCH_TRACE`)) without later columns: one row per batch
     adawise.checksum   SHA-256 over the three: Parquet guards its pages by a checksum, but not its footer
-    adawise.lineage    the segments before this one, with a checksum of its own (`layout.Lineage`); not in earlier versions
+    adawise.lineage    the segments before this one, with a checksum of its own (`Lineage`); not in earlier versions
     adawise.streams    SHA-256 and JSON of `adawise.worker.stream_table`; likewise
     adawise.alerts     SHA-256 and JSON of `adawise.publish.alerts.machine`; likewise, and only if there are rules
     adawise.tells      when the results are published; likewise, and only if they are

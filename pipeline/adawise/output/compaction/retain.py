@@ -1,12 +1,11 @@
 """Removal of the old files of a partition: the new beginning is claimed, then what comes before it is removed.
 
 A unit is what compaction makes, or would make, one file of. Cuts are where compacted files begin or will begin, because
-a cut uses the same plans (`compact.choose_plan`). So a compaction that runs at the same time makes no file on both sides
-of a cut. The newest two segments stay: a worker that goes on from the head may have to read the one before.
+a cut uses the same plans. So a compaction that runs at the same time makes no file on both sides of a cut. The newest two segments stay: a worker that goes on from the head may have to read the one before.
 
 From the moment in which the claim is created, readers ignore what comes before it, whether it still exists or not. So a
 pass may die anywhere, and the next one removes what is left. No file is removed that the store has had for less than a
-day by its own clock: otherwise a worker whose clock is years behind would lose its rows, and `chain.is_fresh` relies on it.
+day by its own clock: otherwise a worker whose clock is years behind would lose its rows, and the chain relies on it.
 Nor is any file removed by a claim that cannot be read, or that does not fit the chain.
 """
 
