@@ -34,7 +34,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "ports": ("records", "torch"),
     # bytes -> images -> alphas -> predictions
     "decode": ("errors records", "pyarrow PIL torch numpy"),
-    "decode/codec": ("errors decode/orientation", "PIL numpy simplejpeg"),
+    "decode/codec": ("errors", "PIL numpy simplejpeg"),
     "decode/child": ("errors records", "numpy torch PIL structlog"),
     "adapt": ("errors records", "torch numpy"),
     "adapt/botorch_model": ("", "torch botorch gpytorch"),
@@ -71,7 +71,6 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "pairs/shadow_sums": ("errors store sink output/read", "pyarrow"),
     # what is known of it, and who shows it
     "watch": ("errors records ports text worker/events adapt/heard", "numpy PIL"),
-    "watch/events": ("", ""),
     "watch/web": ("errors", "starlette uvicorn prometheus_client structlog"),
     "watch/tracing": ("errors records ports worker/events", "opentelemetry"),
     "watch/status": ("errors text records output sink store kafka adapt/heard", "numpy pyarrow"),
@@ -93,7 +92,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "demo": (EVERYTHING, "torch numpy PIL kafka pyarrow rich"),
     # the companions
     "adawise_cameras": (
-        "errors decode/headers publish/outbox watch worker/attempts worker/backoff worker/events produce/address",
+        "errors decode/headers publish/outbox watch worker/attempts worker/events produce/address",
         "structlog",
     ),
     "adawise_cameras/app": ("app/kafka settings produce publish/outbox", ""),
@@ -136,8 +135,8 @@ MAY_SEE_SETTINGS = {
 }
 PURE = {
     *("errors", "records", "ports", "text", "decode", "adapt", "card", "watch", "output/finding"),
-    *("worker/batching", "worker/expiry", "worker/fair_queue", "worker/offsets", "worker/partition"),
-    *("worker/gathering", "worker/segment", "worker/turns"),
+    *("worker/batching", "worker/fair_queue", "worker/offsets", "worker/partition"),
+    *("worker/gathering", "worker/segment"),
     *("watch/status/cameras", "watch/status/facts", "watch/status/fleet", "watch/status/judge"),
     *("publish/alerts", "publish/results/message", "publish/results/served", "publish/results/alert"),
     *("publish/results/schema", "produce/address", "adawise_cameras/camera", "adawise_cameras/clock"),

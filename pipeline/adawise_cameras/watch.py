@@ -19,7 +19,7 @@ import structlog
 from adawise.decode.headers import written_headers
 from adawise.watch.board import SourceBoard
 from adawise.watch.sources import LiveSources
-from adawise.worker.backoff import Backoff
+from adawise.worker.attempts import Backoff
 from adawise_cameras import wire
 from adawise_cameras.backlog import Backlog, FrameRecord
 from adawise_cameras.camera import CameraSpec

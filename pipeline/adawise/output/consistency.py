@@ -25,7 +25,7 @@ _Batch = tuple[int, int, int, float, float]  # images, first and last offset, le
 
 
 class LastHeard(Protocol):
-    """The times, in milliseconds, at which a stream was last seen; see `adawise.worker.expiry`."""
+    """The times, in milliseconds, at which a stream was last seen; see `adawise.worker.stream_states`."""
 
     @property
     def last_ms(self) -> int:

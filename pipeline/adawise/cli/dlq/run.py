@@ -12,7 +12,7 @@ from adawise.app.kafka import kafka_source, reach
 from adawise.cli.dlq.show import as_json, print_letter, print_table, shown
 from adawise.console import print_json, progress, say
 from adawise.errors import SettingsError, SourceError
-from adawise.kafka.read_all import read_whole
+from adawise.kafka.log import read_whole
 from adawise.kafka.source import KafkaSource
 from adawise.publish.dead_letters.reading import DeadLetter, read_letter, receipt_for
 from adawise.publish.dead_letters.resend import LetterReplay, open_replay

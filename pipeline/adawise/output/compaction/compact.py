@@ -11,9 +11,9 @@ and once, or not at all, as it does for segments. The steps for one file:
 A compaction that dies in between leaves a root that reads correctly, and the next one goes on from there. Segments stay
 until an operator has them deleted (`delete`).
 
-The choice of segments depends on the limits and on the day, and two compactions may see different ones. So the first claim of a plan
-holds, as with the origin of a chain, and another compaction, or the next one after a crash, makes the file that was
-planned. A plan is named after the segment that it begins with, which follows from the file before it.
+The choice of segments depends on the limits and on the day, and two compactions may see different ones. So the first
+claim of a plan holds, as with the origin of a chain, and another compaction, or the next one after a crash, makes the
+file that was planned. A plan is named after the segment that it begins with, which follows from the file before it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Removal of the old files of a partition: the new beginning is claimed, then what comes before it is removed.
 
 A unit is what compaction makes, or would make, one file of. Cuts are where compacted files begin or will begin, because
-a cut uses the same plans. So a compaction that runs at the same time makes no file on both sides of a cut. The newest two segments stay: a worker that goes on from the head may have to read the one before.
+a cut uses the same plans. So a compaction that runs at the same time makes no file on both sides of a cut. The newest
+two segments stay: a worker that goes on from the head may have to read the one before.
 
 From the moment in which the claim is created, readers ignore what comes before it, whether it still exists or not. So a
 pass may die anywhere, and the next one removes what is left. No file is removed that the store has had for less than a
