@@ -13,7 +13,6 @@ from typing import Any, Protocol
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from adawise.records import TopicPartition
 from adawise.sink import invariant, schemas
 from adawise.sink.segment import SegmentFooter
 
@@ -92,12 +91,11 @@ def inconsistencies(
         indices=rows["index"].to_numpy(),
         contiguous=contiguous,
     )
-    tp = TopicPartition(footer.topic, footer.partition)
-    where = f"{tp.topic}/{tp.partition}"
+    where = f"{footer.topic}/{footer.partition}"
     names = pc.binary_join_element_wise(where, rows["offset"].cast(pa.string()), rows["index"].cast(pa.string()), "/")
     if strange := rows["row_id"].filter(pc.not_equal(rows["row_id"], names)).to_pylist():
         yield f"expected row ids to be {where}/OFFSET/INDEX of their rows, but {len(strange)} are not: {strange[0]}"
-    for name, expected in (("topic", tp.topic), ("partition", tp.partition)):
+    for name, expected in (("topic", footer.topic), ("partition", footer.partition)):
         if found := set(pc.unique(rows[name]).to_pylist()) - {expected}:
             yield f"expected rows of {name} {expected}, but some are of {sorted(found)[0]}"
     accepted = rows.filter(pc.equal(rows["status"], "accepted"))

@@ -32,8 +32,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from adawise.errors import ChainError, Lost
-from adawise.records import Gap, Switch, stated_ms
-from adawise.sink import schemas
+from adawise.records import Gap, Switch, TopicPartition, stated_ms
+from adawise.sink import layout, schemas
 from adawise.sink.layout import Lineage, SegmentName
 
 BLOCK = 32
@@ -140,6 +140,16 @@ class SegmentFooter:
     trace: pa.Table = field(default_factory=schemas.BATCH_TRACE.empty_table)
     lineage: Lineage | None = None
     tells: str = ""
+
+    @property
+    def tp(self) -> TopicPartition:
+        """The partition of its chain."""
+        return TopicPartition(self.topic, self.partition)
+
+    @property
+    def key(self) -> str:
+        """The key under which it is stored."""
+        return layout.segment_key(self.tp, self.name)
 
     @property
     def name(self) -> SegmentName:

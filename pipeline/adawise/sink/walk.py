@@ -130,11 +130,10 @@ def read_link(data: bytes, key: str, identity: TopicIdentity | None = None) -> S
         ChainError: it is damaged, or was written under another name, or from another topic than `identity`.
     """
     footer = segment.read_footer(data, key)
-    tp = TopicPartition(footer.topic, footer.partition)
-    if layout.segment_key(tp, footer.name) != key:
+    if footer.key != key:
         raise ChainError(
-            f"segment {key}: expected its footer to name it, but that says {tp}, {footer.name}; give it its name back, "
-            "or move it away"
+            f"segment {key}: expected its footer to name it, but that says {footer.tp}, {footer.name}; give it its "
+            "name back, or move it away"
         )
     if identity is not None:
         topic_id, partitions = footer.topic_id, footer.partitions

@@ -11,7 +11,7 @@ from torch import Tensor
 from adawise.card.card import Card
 from adawise.clip.heads import encoded, heads_path
 from adawise.errors import CardError
-from adawise.store.durable import sync_folder, temporary_file
+from adawise.store.store import sync_folder, temporary_file
 
 
 def write_card(path: Path, card: Card, embeddings: Tensor) -> Card:

@@ -181,7 +181,7 @@ class _Chain:
         lost = [gap for each in bridged for gap in each.gaps]
         said = ", ".join(f"{gap.first} to {gap.until - 1}" for gap in lost[:3]) + (" and more" if lost[3:] else "")
         what = (
-            f"create {' and '.join(key_of(each) for each in bridged)} without rows, so that {key} follows again: of "
+            f"create {' and '.join(each.key for each in bridged)} without rows, so that {key} follows again: of "
             f"{sum(gap.until - gap.first for gap in lost)} offsets ({said or 'none'}) the rows are lost"
         )
         self._made.steps.append(RepairStep(what, lambda: self._create(bridged), again=self._again(before, last)))
@@ -191,16 +191,16 @@ class _Chain:
         for footer in footers:
             data = segment.encode(schemas.PREDICTIONS.empty_table(), footer)
             try:
-                self._store.create(key_of(footer), data)
+                self._store.create(footer.key, data)
             except AlreadyExists:
-                if self._store.get(key_of(footer)) != data:  # if equal, an earlier try made it, and the answer was lost
+                if self._store.get(footer.key) != data:  # if equal, an earlier try made it, and the answer was lost
                     raise ChainError(
-                        f"{self._store}: {key_of(footer)} has come back; begin `adawise repair` again"
+                        f"{self._store}: {footer.key} has come back; begin `adawise repair` again"
                     ) from None
-            columns.write_traces(self._store, footer, key_of(footer))
+            columns.write_traces(self._store, footer, footer.key)
 
     def _again(self, before: SegmentFooter | None, last: SegmentFooter) -> str:
-        since = "" if before is None else f" --state-of {self._store}/{key_of(before)}"
+        since = "" if before is None else f" --state-of {self._store}/{before.key}"
         return (
             f"`adawise replay --topic {self._tp.topic}{since} -o FOLDER` computes partition {self._tp.partition} "
             f"again, as it was, from there to its end (what is lost ends at offset {last.next - 1}), as long as the "
@@ -270,7 +270,7 @@ def bridge(
                 first=name.first,
                 sequence=name.sequence,
                 next=until,
-                previous=key_of(made[-1]) if made else (None if before is None else key_of(before)),
+                previous=made[-1].key if made else (None if before is None else before.key),
                 attempt=uuid4().hex,
                 writer=holes.BRIDGE,
                 states_of=None,
@@ -310,8 +310,3 @@ def _between(first: int, until: int, known: Sequence[int]) -> Iterator[Gap]:
         if first < offset:
             yield Gap(first, offset, Lost.SEGMENT_LOST)
         first = offset + 1
-
-
-def key_of(footer: SegmentFooter) -> str:
-    """Return the key of the segment with this footer."""
-    return layout.segment_key(TopicPartition(footer.topic, footer.partition), footer.name)
