@@ -34,7 +34,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "ports": ("records", "torch"),
     # bytes -> images -> alphas -> predictions
     "decode": ("errors records", "pyarrow PIL torch numpy"),
-    "decode/codec": ("errors decode/orientation", "PIL numpy simplejpeg"),
+    "decode/codec": ("errors", "PIL numpy simplejpeg"),
     "decode/child": ("errors records", "numpy torch PIL structlog"),
     "adapt": ("errors records", "torch numpy"),
     "adapt/botorch_model": ("", "torch botorch gpytorch"),
@@ -56,7 +56,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "publish/dead_letters": ("errors records ports kafka/client kafka/own_topic decode/headers", "kafka"),
     "publish/results": ("errors records ports kafka/client kafka/own_topic decode", "orjson pyarrow"),
     "sink": ("errors records ports store", "numpy pyarrow"),
-    "sink/beginning": ("errors records store", "pydantic"),
+    "sink/claims": ("errors records ports store", "pydantic"),
     "sink/starts": ("errors records store", "structlog"),
     "output": ("errors text records ports store sink", "numpy pyarrow"),
     "output/read": ("errors records ports store sink", "numpy pyarrow duckdb"),
@@ -74,7 +74,6 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "pairs/show": ("console text sink", ""),
     # what is known of it, and who shows it
     "watch": ("errors records ports text worker/events adapt/heard", "numpy PIL"),
-    "watch/events": ("", ""),
     "watch/web": ("errors", "starlette uvicorn prometheus_client structlog"),
     "watch/tracing": ("errors records ports worker/events", "opentelemetry"),
     "watch/status": ("errors text records output sink store kafka adapt/heard", "numpy pyarrow"),
@@ -98,7 +97,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "demo": (EVERYTHING, "torch numpy PIL kafka pyarrow rich"),
     # the companions
     "adawise_cameras": (
-        "errors decode/headers publish/outbox watch worker/backoff produce/address",
+        "errors decode/headers publish/outbox watch worker/attempts produce/address",
         "structlog",
     ),
     "adawise_cameras/app": (
@@ -111,14 +110,14 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "adawise_cameras/redirects": ("produce/address", "av"),
     "adawise_drift": ("errors labels/arrays labels/benefit/helped page text", "numpy ruptures scipy"),
     "adawise_drift/alertmanager": ("errors", "stamina structlog"),
-    "adawise_drift/analyse": ("card console labels output/read sink/served_settings store", ""),
+    "adawise_drift/analyse": ("card console labels output/read sink/served_by store", ""),
     "adawise_drift/baseline": ("errors labels/arrays output/read store/files", "numpy pyarrow"),
     "adawise_drift/cli": (EVERYTHING, "pydantic pydantic_settings"),
     "adawise_drift/collect": ("errors labels/arrays output/read records", "duckdb numpy"),
     "adawise_drift/events/known": ("errors store/files", "pydantic"),
     "adawise_drift/example_frames": ("errors records decode recording store", "numpy PIL torch"),
     "adawise_drift/library": ("errors labels/arrays", "numpy pyarrow"),
-    "adawise_drift/notes": ("records card output/read sink/served_settings output/verify", ""),
+    "adawise_drift/notes": ("records card output/read sink/served_by output/verify", ""),
     "adawise_drift/page": ("errors text page labels/arrays labels/benefit", "numpy altair"),
     "adawise_drift/report": ("console labels/benefit", ""),
     "adawise_drift/show": ("labels/benefit text", "rich"),

@@ -32,10 +32,10 @@ from adawise.recording import format as recording_format
 from adawise.settings.cameras import CameraDefaults, CameraTable
 from adawise.settings.describe import GROUPS, SETTINGS, environment_name, expected, flag_name, is_secret, metavar, shown
 from adawise.sink import layout, schemas
-from adawise.watch.events import EVENTS
 from adawise.watch.metrics import CAMERA_METRICS, METRICS, MetricSpec
 from adawise.watch.status import facts, troubles
 from tools.events import logged
+from tools.log_events import EVENTS
 
 FOLDER = Path(__file__).parent.parent / "docs" / "reference"
 WRITTEN = "This page is written by `python -m tools.docs` from the code; a test holds it to that."

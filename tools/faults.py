@@ -60,7 +60,7 @@ FAULTS: Mapping[str, PlantedFault] = {
         "each image once, whatever failpoint a worker is killed at: a worker that goes on from another's segment "
         "does not write the traces that are missing beside it",
         "adawise/sink/chain.py",
-        "        segment.check_pages(data, key)\n        traces.write(self._store, footer, key)\n",
+        "        segment.check_pages(data, key)\n        columns.write_traces(self._store, footer, key)\n",
         "        segment.check_pages(data, key)\n",
         "tests/worker tests/sink tests/replay tests/chaos",
     ),
@@ -108,7 +108,7 @@ FAULTS: Mapping[str, PlantedFault] = {
     ),
     "retention": PlantedFault(
         "retention removes nothing of the day that is kept",
-        "adawise/output/retention/retain.py",
+        "adawise/output/compaction/retain.py",
         "        if cover.day >= before.isoformat():\n",
         "        if cover.day > before.isoformat():\n",
         "tests/sink tests/cli",

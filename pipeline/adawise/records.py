@@ -198,7 +198,7 @@ class Frame:
         frame_id: the producer's name for it.
         captured_at_us: when it was captured, by its producer, in microseconds since the epoch.
         true_label: its label, if the producer states one.
-        meta: other facts that its producer states, and the trace that it belongs to (`decode.trace_context`).
+        meta: other facts that its producer states, and the trace that it belongs to (`decode.headers`).
         note: a mistake of its producer that does no harm to the image.
         statistics: appearance statistics of its pixels, float32 `[5]` (`decode.statistics`).
     """

@@ -17,7 +17,7 @@ from adawise.errors import AdawiseError, RetryableError
 from adawise.publish.outbox import Outbox
 from adawise.watch.board import SourceBoard
 from adawise.watch.sources import LiveSources
-from adawise.worker.backoff import Backoff
+from adawise.worker.attempts import Backoff
 from adawise_cameras.camera import CameraSpec
 from adawise_cameras.watch import Backlog, Connection, FrameRecord, Watch
 

@@ -22,7 +22,7 @@ import structlog
 from adawise.decode.headers import written_headers
 from adawise.watch.board import SourceBoard
 from adawise.watch.sources import LiveSources
-from adawise.worker.backoff import Backoff
+from adawise.worker.attempts import Backoff
 from adawise_cameras.camera import CameraSpec
 from adawise_cameras.child import CameraFrame, ClockOff, Drop, Dropped, End, Ended, Opened, Silence, Told
 from adawise_cameras.clock import WRONG_US

@@ -15,7 +15,7 @@ from adawise.labels.benefit.estimate import OtherRun, estimate_benefit
 from adawise.labels.join import label
 from adawise.output.read.duckdb_rows import translated
 from adawise.output.read.rows import read_predictions
-from adawise.sink.served_settings import ServedSettings, read_settings
+from adawise.sink.served_by import ServedSettings, read_settings
 from adawise.store.store import open_store
 from adawise_drift import notes
 from adawise_drift.baseline import History, write_baseline

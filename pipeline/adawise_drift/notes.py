@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from adawise.output.read.rows import Rows, read_predictions
 from adawise.output.verify.findings import joined
 from adawise.records import Gap, TopicPartition, told
-from adawise.sink.served_settings import ServedSettings
+from adawise.sink.served_by import ServedSettings
 from adawise_drift.changes.find import ALPHA
 from adawise_drift.changes.times import DAY_US, Clocks
 from adawise_drift.collect import Collected, Tables

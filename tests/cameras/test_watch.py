@@ -21,7 +21,7 @@ from adawise.watch.board import SourceBoard
 from adawise.watch.row import CameraState
 from adawise.watch.sources import LiveSources, SourceCamera
 from adawise.watch.state import StatePolicy, state
-from adawise.worker import backoff
+from adawise.worker import attempts
 from adawise_cameras import child
 from adawise_cameras.app import frames_outbox
 from adawise_cameras.camera import CameraSpec
@@ -81,8 +81,8 @@ class _Scripted:
 @pytest.fixture(autouse=True)
 def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits a second between two tries."""
-    monkeypatch.setattr(backoff, "_FIRST_S", 1e-4)
-    monkeypatch.setattr(backoff, "_LONGEST_S", 1e-3)
+    monkeypatch.setattr(attempts, "_FIRST_S", 1e-4)
+    monkeypatch.setattr(attempts, "_LONGEST_S", 1e-3)
 
 
 def board(*cameras: CameraSpec) -> SourceBoard:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from adawise.output.retention import retain
+from adawise.output.compaction import retain
 from adawise.pairs import operate
 from adawise.pairs.orders import Orders
 from adawise.records import TopicPartition

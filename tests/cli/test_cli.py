@@ -37,6 +37,8 @@ PAIR = ["--model.theta-0", "tag0", "--model.theta-1", "tag1", "--model.classes",
 pytestmark = pytest.mark.usefixtures("logs_of_this_process")
 RUNNING = [name for name in COMMANDS if hasattr(command_of(name), "runs")]
 """Those whose work is a function of theirs."""
+CALLED = [name for name in COMMANDS if name not in {"demo", "run"} and "call" in vars(command_of(name))]
+"""Those whose work is their method."""
 
 Call = tuple[str, Settings, dict[str, Any]]
 
@@ -204,11 +206,21 @@ TIME = datetime(2026, 11, 25, 8, tzinfo=UTC)
             {"source": "day.mp4", "fast": True, "start": TIME},
         ),
         (
-            "card --labelled imgs -o c.json --images 50 PAIR",
-            "card",
+            "card make --labelled imgs -o c.json --images 50 PAIR",
+            "card make",
             {"labelled": Path("imgs"), "output": Path("c.json"), "images": 50},
         ),
-        ("card --show c.json --json", "card", {"show": Path("c.json"), "as_json": True}),
+        ("card show c.json --json", "card show", {"card": Path("c.json"), "as_json": True}),
+        (
+            "card fit c.json --recording yard --batches 30 PAIR",
+            "card fit",
+            {"card": Path("c.json"), "recording": Path("yard"), "batches": 30},
+        ),
+        (
+            "card correct out --recording yard -o new.json --images 9 PAIR",
+            "card correct",
+            {"root": "out", "recording": "yard", "output": Path("new.json"), "images": 9},
+        ),
         (
             "finetune --labelled imgs --validation others -o out --resume --model.theta-0 tag0",
             "finetune",
@@ -307,8 +319,11 @@ def test_the_broker_is_served_on_the_port(monkeypatch: pytest.MonkeyPatch, capsy
         ("replay rec --topic yard -o out PAIR", ["--topic", "a recording is replayed, or a topic"]),
         ("replay rec -o out --from-time 2h --state-of a@3h PAIR", ["--from-time", "--state-of says where to begin"]),
         ("diff a", ["ROOT_B  (not given)"]),
-        ("card --labelled a PAIR", ["--output  (not given)"]),
-        ("card --show a --images 3", ["no use with --show"]),
+        ("card", ["there are card make, card fit, card correct, card show"]),
+        ("card make --labelled a PAIR", ["--output  (not given)"]),
+        ("card make -o b PAIR", ["--labelled  (not given)"]),
+        ("card make --labelled a -o b --search.budget 3 PAIR", ["`card make` does not use it"]),
+        ("card fit --recording yard PAIR", ["CARD  (not given)"]),
         ("finetune --labelled a -o b", ["model.theta_0  (not set)"]),
         ("finetune -o b --model.theta-0 t", ["--labelled  (not given)"]),
         ("record -o a --from latest --from-time 2026-11-25T08:00:00Z", ["leave one of them out"]),
@@ -317,10 +332,6 @@ def test_the_broker_is_served_on_the_port(monkeypatch: pytest.MonkeyPatch, capsy
         ("record -o a --follow --max-messages 3", ["--max-messages", "--follow to go on; leave one of them out"]),
         ("record -o a --keep 7", ["expected a duration such as 90s, 30m, 24h or 7d"]),
         ("finetune --labelled a -o b --resume --overwrite --model.theta-0 t", ["no use with --overwrite"]),
-        ("card --json --labelled a -o b PAIR", ["only with --show"]),
-        ("card -o b PAIR", ["--labelled  (not given)", "or --fit-search FOLDER"]),
-        ("card --fit-search a --images 3 -o b PAIR", ["--images", "only with --labelled"]),
-        ("card --labelled a --fit-batches 30 -o b PAIR", ["only with --fit-search"]),
         ("run --config", ["--config = nothing"]),
         (
             "produce --ratte 5 --batch 0 --kafka.security.protocol maybe",

@@ -12,7 +12,7 @@ import pytest
 from adawise.app.kafka import kafka_source
 from adawise.errors import FatalError, Reason
 from adawise.kafka.client import Reach
-from adawise.kafka.read_all import read_whole
+from adawise.kafka.log import read_whole
 from adawise.publish.dead_letters.reading import read_letter
 from adawise.publish.dead_letters.resend import LetterReplay
 from adawise.publish.dead_letters.sink import letter_topics, open_dead_letters

@@ -23,7 +23,7 @@ from adawise.settings import Settings
 from adawise.settings.recording import RecordSettings
 from adawise.sink import claims
 from adawise.store.store import LocalStore
-from adawise.worker.backoff import Backoff
+from adawise.worker.attempts import Backoff
 from tests.fakes import FakeSource
 
 

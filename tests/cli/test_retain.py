@@ -15,8 +15,8 @@ import pytest
 
 from adawise.__main__ import main
 from adawise.app.retention import housekeeping
-from adawise.output.retention import retain
-from adawise.output.retention.retain import FAILPOINTS
+from adawise.output.compaction import retain
+from adawise.output.compaction.retain import FAILPOINTS
 from adawise.output.verify.root import verify
 from adawise.records import TopicPartition
 from adawise.settings import Settings, SinkSettings

@@ -21,8 +21,7 @@ from adawise.adapt.state import StreamState
 from adawise.errors import Reason
 from adawise.kafka.batches import BatchLimits
 from adawise.kafka.log import KafkaLog
-from adawise.output.compaction.choice import FileLimits
-from adawise.output.compaction.compact import compact
+from adawise.output.compaction.compact import FileLimits, compact
 from adawise.output.compaction.delete import deletable, delete
 from adawise.ports import SegmentDraft, ServedBy
 from adawise.records import Frame, RowId, TopicPartition

@@ -26,7 +26,7 @@ from adawise.__main__ import main
 from adawise.pairs.orders import give_order, read_orders
 from adawise.ports import ServedBy
 from adawise.records import TopicPartition
-from adawise.sink import claims, layout, served_settings
+from adawise.sink import claims, layout, served_by
 from adawise.sink.served_by import claim_pair
 from adawise.sink.starts import StoredStarts
 from adawise.store.store import LocalStore
@@ -69,7 +69,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     report = {"worker": "host:1", "again_s": 10.0, "pairs": {}, "partitions": {}, "loads": {}, "shadow": None}
     store.put(layout.worker_key("one"), json.dumps(report).encode())
     by = ServedBy(CLASSES, "model", "config", "", {"search.price": 0.03}, {"model.theta_0": "pair/theta_0"})
-    served_settings.note(store, by, now=datetime.now(UTC))
+    served_by.note_settings(store, by, now=datetime.now(UTC))
     starts = StoredStarts(store, "one", lambda: 0.0)
     for partition, head in yard.heads.items():
         tp = TopicPartition(OWNER.topic, partition)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from adawise.decode import arrow_batch, arrow_stream, headers
 from adawise.decode.arrow_batch import encode_batch, read_batch
-from adawise.decode.arrow_metadata import MAX_METADATA_BYTES
+from adawise.decode.arrow_stream import MAX_METADATA_BYTES
 from adawise.errors import InvalidMessage, Reason
 from tests.hostile import arrow, unfolding_schema
 
@@ -214,7 +214,7 @@ def test_a_schema_whose_descriptions_unfold_is_refused() -> None:
     described = pa.schema([pa.field("image", pa.binary()), *fields])
     assert read_batch(described.serialize().to_pybytes(), max_rows=1) == []
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("adawise.decode.arrow_metadata.MAX_TEXT_BYTES", 200 * 900)
+        patched.setattr("adawise.decode.arrow_stream.MAX_TEXT_BYTES", 200 * 900)
         assert "names and descriptions" in refused(described.serialize().to_pybytes())[1]
 
 

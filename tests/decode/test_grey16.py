@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image
 
 from adawise.decode.codec import open_image
-from adawise.decode.grey16 import LEVELS, MODES, TAIL, own_range, to_8_bits
+from adawise.decode.rendition import GREY16_MODES, LEVELS, TAIL, own_range, to_8_bits
 
 ROOM = (7_000, 7_400)  # levels of a room, of a 14-bit thermal sensor
 
@@ -117,7 +117,7 @@ def test_a_png_of_16_bit_grey_is_opened_in_one_of_the_modes() -> None:
     out = io.BytesIO()
     Image.fromarray(scene(*ROOM)).save(out, "PNG")
     image = open_image(out.getvalue(), max_pixels=10_000)
-    assert image.mode in MODES
+    assert image.mode in GREY16_MODES
     assert to_8_bits(image, None).tobytes() == to_8_bits(Image.fromarray(scene(*ROOM)), None).tobytes()
 
 
@@ -133,7 +133,7 @@ def test_few_pixels_have_the_range_that_many_of_the_same_have(levels: int) -> No
 def test_strips_change_nothing_and_save_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     image = Image.fromarray(np.random.default_rng(0).integers(0, LEVELS, (700, 1_000), np.uint16))
     whole = to_8_bits(image, None).tobytes()
-    monkeypatch.setattr("adawise.decode.grey16._AT_ONCE", 9_999)
+    monkeypatch.setattr("adawise.decode.rendition._AT_ONCE", 9_999)
     tracemalloc.start()
     try:
         assert to_8_bits(image, None).tobytes() == whole

@@ -14,7 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from adawise.decode.orientation import MAX_ENTRIES, MAX_PIECES, UPRIGHT, orientation_of, upright
+from adawise.decode.pieces import MAX_ENTRIES, MAX_PIECES, UPRIGHT, orientation_of, upright
 from tests.hostile import png_chunk
 
 CODECS = ("JPEG", "PNG", "WEBP")

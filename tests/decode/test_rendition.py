@@ -14,9 +14,8 @@ import torch
 from PIL import Image, ImageOps
 
 from adawise.decode.codec import open_image
-from adawise.decode.grey16 import to_8_bits
 from adawise.decode.preprocess import Preprocess, ResizeMode
-from adawise.decode.rendition import AS_OPEN_CLIP, Rendition
+from adawise.decode.rendition import AS_OPEN_CLIP, Rendition, to_8_bits
 from tests.decode.test_preprocess import by_open_clip, difference, image_of
 from tests.hostile import png_chunk
 

@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from adawise.decode.headers import read_headers
-from adawise.decode.trace_context import continued, is_traceparent
+from adawise.decode.headers import continued, is_traceparent, read_headers
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 HEADER = f"00-{TRACE}-{PARENT}-01"

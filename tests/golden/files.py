@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import adawise
 from adawise.__main__ import main
 from adawise.errors import Reason
-from adawise.kafka.read_all import read_whole
+from adawise.kafka.log import read_whole
 from adawise.output.read.rows import read_predictions, read_traces
 from adawise.pairs.orders import give_order, read_orders
 from adawise.recording.source import RecordingSource

@@ -16,8 +16,7 @@ from kafka import KafkaProducer
 from adawise.errors import Lost, SourceError
 from adawise.kafka import unreadable
 from adawise.kafka.batches import BatchLimits
-from adawise.kafka.log import KafkaLog
-from adawise.kafka.read_all import read_whole
+from adawise.kafka.log import KafkaLog, read_whole
 from adawise.kafka.source import KafkaSource
 from adawise.ports import Poll
 from adawise.recording.recorder import FilePolicy, Recorder

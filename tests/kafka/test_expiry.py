@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from adawise.kafka.expiry import CertificateFile, read_certificates
-from adawise.kafka.tls import tls_context
+from adawise.kafka.tls import CertificateFile, read_certificates, tls_context
 from tests.kafka.certificates import Authority
 
 

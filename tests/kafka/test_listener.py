@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from adawise.kafka.listener import join_after_settling, why_expelled
+from adawise.kafka.group import join_after_settling, why_expelled
 from adawise.kafka.ownership import Ownership
 from adawise.records import TopicPartition
 

@@ -12,7 +12,7 @@ from adawise.adapt.heard import Heard
 from adawise.adapt.state import StreamState
 from adawise.errors import Reason
 from adawise.ports import SegmentDraft
-from adawise.sink import layout, segment, traces
+from adawise.sink import columns, layout, segment
 from adawise.sink.chain import SegmentChain
 from adawise.sink.layout import SegmentName
 from adawise.store.store import Store
@@ -83,7 +83,7 @@ def forge(store: Store, where: str, rows: Callable[[pa.Table], pa.Table] = lambd
     assert data is not None
     footer = replace(segment.read_footer(data, where), **changes)
     store.put(where, segment.encode(rows(segment.read_rows(data, where)), footer))
-    traces.write(store, footer, where)
+    columns.write_traces(store, footer, where)
 
 
 def footer_of(store: Store, where: str) -> segment.SegmentFooter:

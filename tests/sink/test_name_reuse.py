@@ -13,9 +13,8 @@ from adawise.output.compaction.delete import deletable, delete
 from adawise.output.verify.root import verify
 from adawise.ports import Head, SegmentDraft, ServedBy
 from adawise.sink import chain as chain_module
-from adawise.sink import layout, name_reuse
-from adawise.sink.chain import SegmentChain
-from adawise.sink.name_reuse import FRESH_S, Instant, is_fresh
+from adawise.sink import layout
+from adawise.sink.chain import FRESH_S, Instant, SegmentChain, is_fresh
 from tests.output.compaction.building import Days, compacted, content
 from tests.sink.building import CLASSES, IDENTITY, TP, DictStore, draft
 
@@ -198,6 +197,6 @@ def test_a_moment_is_fresh_if_no_clock_says_otherwise(now: Instant, fresh: bool)
 
 
 def test_the_clocks_go_on_and_the_bound_is_far_below_the_hour_after_which_compact_deletes() -> None:
-    first = name_reuse.instant()
-    assert is_fresh(first, name_reuse.instant())
+    first = chain_module.instant()
+    assert is_fresh(first, chain_module.instant())
     assert FRESH_S <= 1_800.0

@@ -14,8 +14,7 @@ from adawise.errors import ChainError, Lost
 from adawise.records import Gap, Switch
 from adawise.sink import schemas, segment
 from adawise.sink.columns import prediction_table, trace_table
-from adawise.sink.segment import SegmentFooter
-from adawise.sink.state_blocks import StateBlocks
+from adawise.sink.segment import SegmentFooter, StateBlocks
 from tests.sink.building import CLASSES, damaged_page, draft
 
 KEY = "predictions/topic-frames/partition-00003/00000000000000000000.parquet"

@@ -11,7 +11,7 @@ import pytest
 from adawise.errors import ChainError, StoreUnavailable
 from adawise.ports import ServedBy
 from adawise.sink import layout
-from adawise.sink.served_settings import note, read_settings
+from adawise.sink.served_by import note_settings, read_settings
 from tests.sink.building import CLASSES, IDENTITY, TP, DictStore, draft, open_chain
 
 KEY = "_settings/model-config.json"
@@ -42,7 +42,7 @@ def test_settings_are_noted_before_the_first_rows_and_read_as_they_were() -> Non
 def test_what_was_noted_stays_and_other_settings_come_behind_it() -> None:
     store = DictStore()
     for day, (config, price) in enumerate([("b", 0.05), ("a", 0.03), ("b", 0.07)], start=1):
-        note(store, by(config, price), now=datetime(2026, 12, day, tzinfo=UTC))
+        note_settings(store, by(config, price), now=datetime(2026, 12, day, tzinfo=UTC))
     assert [(each.config_fingerprint, each.settings["search.price"]) for each in read_settings(store)] == [
         ("b", 0.05),
         ("a", 0.03),
@@ -68,5 +68,5 @@ def test_a_damaged_document_is_named(damaged: bytes) -> None:
 
 def test_a_path_that_is_not_utf_8_is_readable_but_for_what_is_not() -> None:
     store = DictStore()
-    note(store, replace(by(), places={"model.theta_0": os.fsdecode(b"/models/z\xff")}), now=datetime.now(UTC))
+    note_settings(store, replace(by(), places={"model.theta_0": os.fsdecode(b"/models/z\xff")}), now=datetime.now(UTC))
     assert read_settings(store)[0].places == {"model.theta_0": "/models/z?"}

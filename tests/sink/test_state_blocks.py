@@ -6,8 +6,8 @@ import random
 import pyarrow as pa
 import pytest
 
-from adawise.sink import schemas, state_blocks
-from adawise.sink.state_blocks import BLOCK, StateBlocks
+from adawise.sink import schemas, segment
+from adawise.sink.segment import BLOCK, StateBlocks
 
 
 def decoded(part: bytes) -> dict[str, bytes]:
@@ -50,13 +50,13 @@ def test_the_bytes_follow_from_the_states_alone_whatever_was_encoded_before() ->
 
 def test_only_the_blocks_of_streams_that_changed_are_encoded_again(monkeypatch: pytest.MonkeyPatch) -> None:
     encoded: list[tuple[str, ...]] = []
-    block = state_blocks._block
+    block = segment._block
 
     def noted(names: tuple[str, ...], values: tuple[bytes, ...]) -> bytes:
         encoded.append(names)
         return block(names, values)
 
-    monkeypatch.setattr(state_blocks, "_block", noted)
+    monkeypatch.setattr(segment, "_block", noted)
     blocks, states = StateBlocks(), some(10 * BLOCK)
     blocks.encode(states)
     assert len(encoded) == 10

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 
 from adawise.output.compaction.merged import digest_of
 from adawise.output.verify.root import verify
-from adawise.sink import layout, schemas, segment, traces
+from adawise.sink import columns, layout, schemas, segment
 from tests.sink.building import IDENTITY, TP, DictStore, draft, open_chain
 
 KEY = "predictions/topic-frames/partition-00003/00000000000000000000.parquet"
@@ -83,13 +83,13 @@ def test_deriving_them_again_changes_no_byte() -> None:
     chain.recover(TP, IDENTITY, 0)
     chain.commit(draft(0, 4))
     before = dict(store.objects)
-    traces.write(store, segment.read_footer(store.objects[KEY], KEY), KEY)
+    columns.write_traces(store, segment.read_footer(store.objects[KEY], KEY), KEY)
     assert store.objects == before
 
 
 def test_a_segment_without_batches_has_traces_without_rows() -> None:
     footer = segment.read_footer(_empty_segment(), KEY)
-    assert traces.derive(footer, KEY).num_rows == 0
+    assert columns.traces_of(footer, KEY).num_rows == 0
 
 
 def _empty_segment() -> bytes:

@@ -7,10 +7,10 @@ from collections.abc import Callable
 import pytest
 
 from adawise.errors import ChainError
-from adawise.output.compaction import choice
+from adawise.output.compaction import compact
 from adawise.recording.manifest import decode_manifest
 from adawise.replay.claim import claimed
-from adawise.sink import beginning, claims, layout, owner, served_by, served_settings
+from adawise.sink import claims, layout, owner, served_by
 from adawise.sink.layout import SegmentName
 from adawise.store.store import Store
 from tests.sink.building import TP, DictStore
@@ -21,9 +21,9 @@ READERS: dict[str, Callable[[Store], object]] = {
     layout.OWNER: owner.read_owner,
     layout.origin_key(TP): lambda store: claims.read_origin(store, TP),
     layout.model_key(0): lambda store: served_by.check_pair(store, {}, "refuse"),
-    layout.settings_key("m", "c"): served_settings.read_settings,
-    layout.retained_key(TP, FIRST): lambda store: beginning.read(store, TP),
-    layout.plan_key(TP, FIRST): lambda store: choice.read(store, TP, FIRST),
+    layout.settings_key("m", "c"): served_by.read_settings,
+    layout.retained_key(TP, FIRST): lambda store: claims.read_beginning(store, TP),
+    layout.plan_key(TP, FIRST): lambda store: compact.read_plan(store, TP, FIRST),
     layout.REPLAY: lambda store: claimed(store, "root"),
 }
 DAMAGED = {

@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from adawise.watch.events import EVENTS
 from tools.events import logged
+from tools.log_events import EVENTS
 
 CALLS = logged()
 IRREGULAR = {

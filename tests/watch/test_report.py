@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from adawise.errors import BrokerUnavailable, StoreFull, StoreUnavailable
-from adawise.watch.report import HealthReport
+from adawise.watch.health import HealthReport
 from adawise.worker.events import (
     Phase,
     PhaseEntered,

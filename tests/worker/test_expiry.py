@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from adawise.adapt.heard import Heard
 from adawise.adapt.state import StreamState
 from adawise.errors import ChainError
-from adawise.worker.expiry import Expiry, PartitionClock
+from adawise.worker.stream_states import Expiry, PartitionClock
 
 FORGET_S, FORGET_MS = 100.0, 100_000
 NOW_MS = 1_700_000_000_000

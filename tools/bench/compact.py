@@ -20,8 +20,7 @@ import numpy as np
 import polars as pl
 import torch
 
-from adawise.output.compaction.choice import FileLimits
-from adawise.output.compaction.compact import compact
+from adawise.output.compaction.compact import FileLimits, compact
 from adawise.ports import SegmentDraft, ServedBy, TopicIdentity
 from adawise.records import BatchTrace, Frame, ImageBatch, Predictions, RowId, TopicPartition, TrialRecord
 from adawise.sink import layout

@@ -13,7 +13,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from adawise.ports import Commit, Head
-from adawise.watch.tracing.spans import SpanObserver
+from adawise.watch.tracing import SpanObserver
 from adawise.worker.events import BatchServed, Observer, Observers, SegmentCommitted
 from tests.sink.building import TP, frame, served
 

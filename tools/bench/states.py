@@ -16,7 +16,7 @@ from adawise.adapt.objective import raw_entropy
 from adawise.adapt.state import StreamState
 from adawise.adapt.strategies.warm import Exploration, WarmSearch
 from adawise.ports import TopicIdentity
-from adawise.sink.state_blocks import StateBlocks
+from adawise.sink.segment import StateBlocks
 from adawise.store.store import LocalStore
 from adawise.worker.batching import BatchPolicy
 from adawise.worker.partition import PartitionPolicy, PartitionWork

@@ -25,7 +25,7 @@ from adawise.errors import ChainError
 from adawise.publish.dead_letters.letter import OMITTED, ORIGIN, REPLAYS
 from adawise.publish.results.message import BATCH, IMAGE
 from adawise.records import TopicPartition
-from adawise.sink import beginning, layout, schemas, segment
+from adawise.sink import claims, layout, schemas, segment
 from adawise.sink.files import compacted_names, read_bytes, segment_keys, segment_names
 from adawise.store.store import Store
 from tests.brokers import Broker
@@ -373,7 +373,7 @@ def retire(verdict: Judgement, role: Role, output: Output) -> None:
     if gone := newest - {key for _, key in segment_keys(store)}:
         verdict.faults.append(f"retain removed {min(gone)}, which is among the newest of its partition")
     left = output.predictions
-    cuts = [beginning.read(store, tp) for tp in {tp for tp, _ in segment_keys(store)}]
+    cuts = [claims.read_beginning(store, tp) for tp in {tp for tp, _ in segment_keys(store)}]
     removed = sum(cut[1].rows for cut in cuts if cut is not None)
     if not removed:
         verdict.faults.append("retain with a clock that is ahead removed nothing")

@@ -14,8 +14,8 @@ from datetime import datetime, timedelta
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
+from adawise.output.compaction import retain
 from adawise.output.compaction.delete import now_of
-from adawise.output.retention import retain
 from adawise.pairs.orders import Orders, PairOrder, read_orders
 from adawise.pairs.planned import Plan
 from adawise.pairs.reports import read_reports

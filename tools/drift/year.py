@@ -26,7 +26,7 @@ from adawise.output.compaction import sql_views
 from adawise.output.compaction.merged import Facts, Replaced, encode
 from adawise.ports import TopicIdentity
 from adawise.records import TopicPartition
-from adawise.sink import claims, layout, schemas, segment, traces
+from adawise.sink import claims, columns, layout, schemas, segment
 from adawise.sink.layout import CompactedName, SegmentName
 from adawise.sink.segment import SegmentFooter
 from adawise.store.store import LocalStore
@@ -133,7 +133,7 @@ def _head(store: LocalStore, sink: str, year: Year, tp: TopicPartition, offset: 
     )
     key = layout.segment_key(tp, SegmentName(offset))
     store.create(key, segment.encode(schemas.PREDICTIONS.empty_table(), footer))
-    traces.write(store, footer, key)
+    columns.write_traces(store, footer, key)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

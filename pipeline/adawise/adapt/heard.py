@@ -19,7 +19,7 @@ UNREADABLE = (ValueError, KeyError, TypeError, RecursionError)
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """The time at which a stream was last seen, in milliseconds; `adawise.worker.expiry` uses it.
+    """The time at which a stream was last seen, in milliseconds; `adawise.worker.stream_states` uses it.
 
     Attributes:
         last_ms: Kafka timestamp of the last image of the last batch; -1 if that has none.

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, ExitStack, closing, contextmanage
 from adawise.app.kafka import kafka_source, reach
 from adawise.console import Progress
 from adawise.errors import SettingsError, SourceError
-from adawise.kafka.read_all import read_whole
+from adawise.kafka.log import read_whole
 from adawise.kafka.source import KafkaSource
 from adawise.publish.dead_letters.reading import DeadLetter, LetterChoice, ReplaysSoFar
 from adawise.publish.dead_letters.resend import LetterReplay, resend

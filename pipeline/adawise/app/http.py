@@ -22,8 +22,7 @@ from adawise.watch.observer import LiveObserver, steady
 from adawise.watch.row import Provider
 from adawise.watch.sources import LiveSources
 from adawise.watch.web.access import Access
-from adawise.watch.web.app import page_app
-from adawise.watch.web.exposition import Exposition
+from adawise.watch.web.app import Exposition, page_app
 from adawise.watch.web.feed import EventFeed
 from adawise.watch.web.server import App, HttpThread, listen
 from adawise.watch.worker import LiveBounds, LiveWorker

@@ -16,12 +16,12 @@ import structlog
 from adawise.errors import SettingsError
 from adawise.kafka.batches import BatchLimits
 from adawise.kafka.client import EMBEDDED_SESSION_MS, Reach
-from adawise.kafka.expiry import CertificateFile, read_certificates
 from adawise.kafka.group import check_group
 from adawise.kafka.log import PATIENCE_S, KafkaLog
 from adawise.kafka.oauth import CalledTokens, ClientCredentials, TokenProvider
 from adawise.kafka.own_topic import OwnTopics
 from adawise.kafka.source import KafkaSource
+from adawise.kafka.tls import CertificateFile, read_certificates
 from adawise.kafka.topic import KafkaTopics
 from adawise.ports import DeadLetters
 from adawise.publish.dead_letters.sink import NoDeadLetters, letter_topics, open_dead_letters

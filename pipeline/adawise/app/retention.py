@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, timedelta
 
 from adawise.output.compaction.delete import now_of
-from adawise.output.retention.retain import removal, remove, sweep
+from adawise.output.compaction.retain import removal, remove, sweep
 from adawise.records import TopicPartition
 from adawise.settings import Settings
 from adawise.store.store import Failpoint, open_store

@@ -36,7 +36,7 @@ def spans(environ: Mapping[str, str] = os.environ) -> Observer | None:
     if find_spec("opentelemetry") is None or find_spec("opentelemetry.exporter") is None:
         log.warning("tracing_left_out", note="install what exports it: pip install 'adawise[otel]'")
         return None
-    from adawise.watch.tracing.export import span_observer
+    from adawise.watch.tracing import span_observer
 
     endpoint = next(environ[name] for name in reversed(_ENDPOINTS) if environ.get(name))
     collector = address_of(endpoint)  # it may hold a password or a token

@@ -10,8 +10,7 @@ from functools import partial
 from typing import TypeVar
 
 from adawise.errors import AdawiseError, RetryableError
-from adawise.worker.attempts import STARTING, Attempts
-from adawise.worker.backoff import Backoff
+from adawise.worker.attempts import STARTING, Attempts, Backoff
 from adawise.worker.events import Observer
 
 T = TypeVar("T")

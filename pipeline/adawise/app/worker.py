@@ -36,17 +36,16 @@ from adawise.sink.owner import Owner
 from adawise.sink.served_by import OnChange, claim_pair
 from adawise.sink.starts import StoredStarts
 from adawise.store.store import Failpoint, Store, open_store
+from adawise.watch.health import HealthReport
 from adawise.watch.observer import steady
-from adawise.watch.report import HealthReport
 from adawise.worker.backpressure import Limits
 from adawise.worker.batching import BatchPolicy
-from adawise.worker.commit import NoResults, Outputs
+from adawise.worker.commit import NoRecorder, NoResults, Outputs, WriteAheadRecorder
 from adawise.worker.decode_pool import Prefetch
 from adawise.worker.events import ModelLoaded, Observer, Observers, Phase, PhaseEntered
 from adawise.worker.loop import LogPolicy, Worker
 from adawise.worker.pairs import Pairs, Serving
 from adawise.worker.partition import FlushPolicy, PartitionPolicy
-from adawise.worker.write_ahead import NoRecorder, WriteAheadRecorder
 
 T = TypeVar("T")
 

@@ -69,8 +69,7 @@ class CompactCommand(Command):
         """
         from adawise.console import print_json, progress, say
         from adawise.output.compaction import sql_views
-        from adawise.output.compaction.choice import FileLimits
-        from adawise.output.compaction.compact import compact, planned
+        from adawise.output.compaction.compact import FileLimits, compact, planned
         from adawise.output.compaction.delete import deletable, delete, now_of
         from adawise.output.near import open_output
         from adawise.sink.files import data_keys

@@ -36,7 +36,7 @@ class RepairCommand(Command):
         """Return 0 if nothing is left to do, else 3."""
         from adawise.console import say
         from adawise.output.near import no_output
-        from adawise.output.repair.plan import plan
+        from adawise.output.verify.repair import plan
         from adawise.sink.claims import read_sink_id
         from adawise.sink.files import segment_keys
         from adawise.store.store import open_store

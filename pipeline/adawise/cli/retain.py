@@ -37,8 +37,8 @@ class RetainCommand(Command):
         """Return 0. Of several chains that are damaged, all are named at the end; the others are done."""
         from adawise.console import print_json, progress, say
         from adawise.errors import ChainError
+        from adawise.output.compaction.retain import retain
         from adawise.output.near import open_output
-        from adawise.output.retention.retain import retain
         from adawise.text import as_size
 
         root, removes = self.root, self.yes

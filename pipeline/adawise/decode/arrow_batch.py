@@ -14,9 +14,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from adawise.decode.arrow_metadata import bad_arrow
 from adawise.decode.arrow_stream import (
     ARROW_ERRORS,
+    bad_arrow,
     checked_batches,
     checked_schema,
     first_bytes,

@@ -22,8 +22,15 @@ import PIL
 import simplejpeg
 from PIL import BmpImagePlugin, Image, ImageFile, JpegImagePlugin, PngImagePlugin, WebPImagePlugin, features
 
-from adawise.decode.orientation import ORIENTATION, orientation_of
-from adawise.decode.pieces import PNG_MAGIC, TooManyPieces, jpeg_segments, png_chunks, webp_chunks
+from adawise.decode.pieces import (
+    ORIENTATION,
+    PNG_MAGIC,
+    TooManyPieces,
+    jpeg_segments,
+    orientation_of,
+    png_chunks,
+    webp_chunks,
+)
 from adawise.errors import InvalidMessage, Reason
 
 # No honest encoder writes this much structure, and each piece costs Python or libjpeg a step.

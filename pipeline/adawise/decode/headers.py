@@ -9,14 +9,41 @@ invalid time costs the time alone, not the image.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
-from adawise.decode.trace_context import TRACEPARENT, TRACESTATE, is_traceparent
 from adawise.errors import InvalidMessage, Reason
+
+TRACEPARENT, TRACESTATE = "traceparent", "tracestate"
+
+_PARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.ASCII)
+
+
+def is_traceparent(text: str) -> bool:
+    """Return True if a header `traceparent` of this text names a trace; a malformed one counts as absent."""
+    match = _PARENT.fullmatch(text)
+    if match is None:
+        return False
+    version, trace, parent, _, more = match.groups()
+    known = version != "ff" and (version != "00" or more is None)
+    return known and trace.strip("0") != "" and parent.strip("0") != ""
+
+
+def continued(traceparent: str, span: str) -> str:
+    """Return the `traceparent` of what follows from a message: its trace and its flags, with a span of its own.
+
+    The span's id is a hash of its name `span`, so that what is sent again is the same span. A header of a later version
+    is continued in version 00, as the recommendation says.
+    """
+    _, trace, _, flags, *_ = traceparent.split("-")
+    parent = hashlib.sha256(span.encode("utf-8", "replace")).hexdigest()[:16]
+    sampled = int(flags, 16) & 1
+    return f"00-{trace}-{parent if parent.strip('0') else '1'.zfill(16)}-{sampled:02x}"
+
 
 MAX_STREAM_ID_BYTES = 249  # Kafka's limit for a topic's name
 MAX_TEXT_BYTES = 1_024  # frame ids, labels, meta values; longer ones are dropped, the image is still good

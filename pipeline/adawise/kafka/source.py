@@ -24,11 +24,9 @@ from kafka.structs import TopicPartition as KafkaPartition
 from adawise.errors import AdawiseError, BrokerUnavailable, FatalError, Lost
 from adawise.kafka.batches import BatchLimits, Unread, bound_batches
 from adawise.kafka.client import EMBEDDED, EMBEDDED_SESSION_MS, kafka_errors, message_of, open_client
-from adawise.kafka.listener import RebalanceListener, join_after_settling, why_expelled
-from adawise.kafka.log import KafkaLog
-from adawise.kafka.offsets import OffsetHints
+from adawise.kafka.group import OffsetHints, RebalanceListener, join_after_settling, why_expelled
+from adawise.kafka.log import KafkaLog, KafkaSourceLog
 from adawise.kafka.ownership import Ownership
-from adawise.kafka.source_log import KafkaSourceLog
 from adawise.kafka.topic import KafkaTopics
 from adawise.kafka.transactions import HeldBack
 from adawise.kafka.unreadable import Unreadable

@@ -24,7 +24,7 @@ from adawise.kafka.client import (
     open_client,
     translated,
 )
-from adawise.kafka.members import Membership, members
+from adawise.kafka.group import Membership, members_of
 from adawise.kafka.transactions import OpenTransaction, open_transaction
 from adawise.ports import TopicIdentity
 from adawise.records import TopicPartition
@@ -153,7 +153,7 @@ class KafkaTopics:
 
     def members(self, group: str) -> Membership:
         """Return the members of a group; raise FatalError (no ACL DESCRIBE on it) or BrokerUnavailable."""
-        return self._ask(f"ask who is in group {group!r}", lambda: members(self._admin, group))
+        return self._ask(f"ask who is in group {group!r}", lambda: members_of(self._admin, group))
 
     def ends(self, tps: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         """Return the logs' ends by one quick request, to which some brokers name an earlier offset.

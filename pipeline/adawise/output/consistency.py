@@ -7,13 +7,13 @@ Rows and traces are two views of the same batches, and the states in a footer ar
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from adawise.records import TopicPartition
+from adawise.sink import invariant, schemas
 from adawise.sink.segment import SegmentFooter
 
 LEAST_EXPIRY_MS = 60_000
@@ -24,7 +24,7 @@ _Batch = tuple[int, int, int, float, float]  # images, first and last offset, le
 
 
 class LastHeard(Protocol):
-    """The times, in milliseconds, at which a stream was last seen; see `adawise.worker.expiry`."""
+    """The times, in milliseconds, at which a stream was last seen; see `adawise.worker.stream_states`."""
 
     @property
     def last_ms(self) -> int:
@@ -67,14 +67,35 @@ ReadState = Callable[[bytes], State]
 """Reads a serialised state; raises ChainError if the bytes are no state."""
 
 
-def row_inconsistencies(rows: pa.Table, footer: SegmentFooter) -> Iterator[str]:
-    """Yield what is wrong with a segment's rows, by its footer: their partition, and their batches by the trace."""
-    tp = TopicPartition(footer.topic, footer.partition)
-    where = f"{tp.topic}/{tp.partition}"
+def inconsistencies(
+    rows: pa.Table, footer: SegmentFooter, before: Sequence[int], *, contiguous: bool = False
+) -> Iterator[str]:
+    """Yield what is wrong with a segment's rows: their columns, offsets, partition, and batches by the trace.
+
+    Args:
+        rows: the rows of the segment.
+        footer: its footer.
+        before: the offsets that were pending before it.
+        contiguous: as in `invariant.breaches`.
+    """
+    if not rows.schema.equals(schemas.PREDICTIONS):
+        yield f"expected the columns {schemas.PREDICTIONS.names}, but they are {rows.schema.names}"
+        return
+    yield from invariant.breaches(
+        first=footer.first,
+        next_offset=footer.next,
+        before=before,
+        pending=footer.pending,
+        gaps=footer.gaps,
+        offsets=rows["offset"].to_numpy(),
+        indices=rows["index"].to_numpy(),
+        contiguous=contiguous,
+    )
+    where = f"{footer.topic}/{footer.partition}"
     names = pc.binary_join_element_wise(where, rows["offset"].cast(pa.string()), rows["index"].cast(pa.string()), "/")
     if strange := rows["row_id"].filter(pc.not_equal(rows["row_id"], names)).to_pylist():
         yield f"expected row ids to be {where}/OFFSET/INDEX of their rows, but {len(strange)} are not: {strange[0]}"
-    for name, expected in (("topic", tp.topic), ("partition", tp.partition)):
+    for name, expected in (("topic", footer.topic), ("partition", footer.partition)):
         if found := set(pc.unique(rows[name]).to_pylist()) - {expected}:
             yield f"expected rows of {name} {expected}, but some are of {sorted(found)[0]}"
     accepted = rows.filter(pc.equal(rows["status"], "accepted"))

@@ -17,7 +17,7 @@ from adawise.ports import Head
 from adawise.records import Switch, TopicPartition
 from adawise.sink import layout, segment
 from adawise.sink.files import read_bytes, segment_names
-from adawise.sink.served_settings import read_settings
+from adawise.sink.served_by import read_settings
 from adawise.sink.walk import chains, footer_of
 from adawise.store.store import Store
 from adawise.worker.pairs import Pairs, PairTurn, Serving

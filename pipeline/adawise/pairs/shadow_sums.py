@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from adawise.errors import ChainError
-from adawise.output.read.arrow_rows import translated
+from adawise.output.read.rows import arrow_errors
 from adawise.sink import layout
 from adawise.sink.walk import chains
 from adawise.store.store import Store
@@ -93,7 +93,7 @@ def _rows(store: Store, key: str, pair: str) -> pa.Table | None:
     file = store.open(key)
     if file is None:  # traces of the newest segment, written in a moment
         return None
-    with translated(f"{store}: {key}"), file:
+    with arrow_errors(f"{store}: {key}"), file:
         opened = pq.ParquetFile(file)
         if not set(_COLUMNS) <= set(opened.schema_arrow.names):  # of an earlier version
             return None

@@ -1,4 +1,4 @@
-"""Recording inside the worker, by `adawise.worker.write_ahead`: no segment before the recording has its messages.
+"""Recording inside the worker, by `adawise.worker.commit`: no segment before the recording has its messages.
 
 A thread of its own writes the files while the model runs, one at a time for each partition, since the name of the next
 file follows from the outcome of the last. A race that is lost to another worker loses no data: the recording goes on

@@ -24,8 +24,7 @@ from adawise.replay.part import Whole
 from adawise.settings.moments import NoMoment, parse_moment
 from adawise.sink import claims, layout, schemas, segment
 from adawise.sink.files import segment_names
-from adawise.sink.layout import SegmentName
-from adawise.sink.lineage import Lineage
+from adawise.sink.layout import Lineage, SegmentName
 from adawise.sink.owner import read_owner
 from adawise.sink.segment import SegmentFooter
 from adawise.sink.walk import footer_of

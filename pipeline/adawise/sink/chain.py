@@ -4,15 +4,28 @@ A segment's name follows from the segment before it (`layout`), and each name is
 one successor, and rows, offsets and states agree, whichever worker wrote them. No lock, fencing or determinism is
 needed. A worker that lost its partition without knowing (a zombie) either loses the race for the next name and adopts
 the winner's state, or wins it with a valid segment, which the new owner adopts. No name is created twice, even where
-compaction has deleted its segment (`name_reuse`).
+compaction has deleted its segment.
 
 A commit writes the segment, then its traces. Only then may a worker extend the segment. A worker that adopts another
 worker's segment (at recovery or after a lost race) writes its traces first, because the other worker may have died in
 between.
+
+A worker that was suspended for hours must not build on a name that compaction or retention has set free.
+`compact --delete-after` deletes segments that a compacted file replaces, and a worker that takes an old segment for the
+head could create a deleted name again. It would win a race that was over long ago. Three facts prevent that:
+
+- A deleted segment is covered, before and ever after, by a compacted file, whose name shows it. So a worker that has
+  created a segment can check whether its name is covered; if it is, the worker has lost the race.
+- `retain` removes nothing that is not a day old, and leaves a name that shows before which segment it removed.
+- A segment is compacted after it was created, and deleted an hour after that at the earliest. So a name that did not
+  exist less than `FRESH_S` ago was never deleted, and the check, which costs a request, can be left out.
+
+The last one relies on clocks: at least one of the two goes on while the process or its machine is suspended.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -22,17 +35,40 @@ from uuid import uuid4
 from adawise.errors import ChainError, StoreUnavailable
 from adawise.ports import Commit, Head, SegmentDraft, ServedBy, Told, TopicIdentity
 from adawise.records import TopicPartition
-from adawise.sink import claims, columns, holes, invariant, layout, name_reuse, segment, served_settings, traces
-from adawise.sink.files import read_bytes, read_link, segment_names
-from adawise.sink.layout import SegmentName
-from adawise.sink.lineage import Lineage
-from adawise.sink.name_reuse import Instant, is_fresh, was_deleted
+from adawise.sink import claims, columns, holes, invariant, layout, segment, served_by
+from adawise.sink.columns import results_of
+from adawise.sink.files import beginning_name, compacted_names, is_covered, read_bytes, segment_names
+from adawise.sink.layout import Lineage, SegmentName
 from adawise.sink.owner import Owner, check_commits, claim_owner
-from adawise.sink.results import results_of
-from adawise.sink.segment import SegmentFooter
-from adawise.sink.state_blocks import StateBlocks
-from adawise.sink.walk import ChainPlace, refuse, walk
+from adawise.sink.segment import SegmentFooter, StateBlocks
+from adawise.sink.walk import ChainPlace, read_link, refuse, walk
 from adawise.store.store import AlreadyExists, Failpoint, Store
+
+FRESH_S = 900.0
+"""Seconds; far below the hour of `compact --delete-after`, because the clocks of hosts differ."""
+
+Instant = tuple[float, ...]
+"""One moment by several clocks, in seconds."""
+
+
+def instant() -> Instant:
+    """Return the present moment by two clocks.
+
+    The wall clock is corrected after the machine was suspended; the other counts the time of the suspension.
+    """
+    awake = time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
+    return time.time(), awake
+
+
+def is_fresh(since: Instant, now: Instant) -> bool:
+    """Return True if less than `FRESH_S` have passed by every clock; a clock that was set back counts as not fresh."""
+    return all(0.0 <= after - before < FRESH_S for before, after in zip(since, now, strict=True))
+
+
+def was_deleted(store: Store, tp: TopicPartition, name: SegmentName) -> bool:
+    """Return True if a segment of this name does not count: a compacted file replaces it, or retention removed it."""
+    return name < beginning_name(store, tp) or is_covered(name, compacted_names(store, layout.PREDICTIONS, tp))
+
 
 Commits = Mapping[TopicPartition, tuple[int, str]]
 
@@ -73,7 +109,7 @@ class SegmentChain:
         commits: returns what the owner has committed at the broker, with the id of the root that each commit was for.
         begin_anew: use this root from now on, whatever was committed.
         now: returns the time; it is recorded in footers, and nothing else depends on it.
-        instant: see `name_reuse`.
+        instant: returns the present moment by several clocks (see `is_fresh`).
         failpoint: called at each of `store.FAILPOINTS` that is the chain's own.
     """
 
@@ -87,7 +123,7 @@ class SegmentChain:
         commits: Callable[[], Commits] = dict,
         begin_anew: bool = False,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
-        instant: Callable[[], Instant] = name_reuse.instant,
+        instant: Callable[[], Instant] = instant,
         failpoint: Failpoint = lambda _: None,
     ) -> None:
         self._store = store
@@ -180,7 +216,7 @@ class SegmentChain:
             del self._attempts[draft.tp]
             return Commit(tip.head, won=False, rows=0, size_bytes=0)
         self._failpoint("segment.created")
-        traces.write(self._store, attempt.footer, attempt.key)
+        columns.write_traces(self._store, attempt.footer, attempt.key)
         self._failpoint("traces.written")
         del self._attempts[draft.tp]
         self._tips[draft.tp] = tip = _extended(tip.identity, attempt.footer, attempt.key, attempt.since)
@@ -194,7 +230,7 @@ class SegmentChain:
     def _note(self, by: ServedBy) -> None:
         """Write the settings of `by` before the first rows that it served, so that no rows lack their settings."""
         if (prints := (by.model_fingerprint, by.config_fingerprint)) not in self._noted:
-            served_settings.note(self._store, by, now=self._now())
+            served_by.note_settings(self._store, by, now=self._now())
             self._noted.add(prints)
 
     def newest(self, tp: TopicPartition) -> Sequence[Told]:
@@ -216,7 +252,7 @@ class SegmentChain:
         return self._adopt(tp, tip.identity, max([*segment_names(self._store, tp), tip.successor]), since)
 
     def _is_free(self, tp: TopicPartition, tip: _Tip) -> bool:
-        """Return True unless the name after the tip is that of a deleted segment (see `name_reuse`)."""
+        """Return True unless the name after the tip is that of a deleted segment."""
         return is_fresh(tip.since, self._instant()) or not was_deleted(self._store, tp, tip.successor)
 
     def _encoded(self, draft: SegmentDraft, tip: _Tip) -> _Attempt:
@@ -301,7 +337,7 @@ class SegmentChain:
             raise ChainError(f"{self._store}: {key}: expected the segment that was there a moment ago; restore it")
         key, data, footer = head.key, head.data, head.footer
         segment.check_pages(data, key)
-        traces.write(self._store, footer, key)
+        columns.write_traces(self._store, footer, key)
         tip = _extended(identity, footer, key, since)
         newest = segment.newest(data, key)
         # A segment that has only rows that were pending before it says too little of the newest messages.

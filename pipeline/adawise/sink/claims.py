@@ -1,4 +1,4 @@
-"""Small documents that are claimed by create-if-absent: a root's id, a topic's first identity, and a chain's origin.
+"""Small documents that are claimed by create-if-absent: a root's id, a topic's first identity, a chain's beginning.
 
 A topic can get more partitions later. All messages of a partition that was added are new, so its chain begins at the
 start of the log, whatever the configured origin is: "latest" would lose the messages that came before a worker saw the
@@ -6,6 +6,9 @@ partition.
 
 The origin is claimed because it can move: two workers that resolve "latest" a second apart would begin two chains whose
 names differ and never collide. The first claim holds, and the other worker adopts it.
+
+Each time retention cuts a chain, a claim records the segment with which it begins from then on; the one with the last
+name counts. It distinguishes a chain that retention has cut from one that lost files.
 """
 
 from __future__ import annotations
@@ -15,11 +18,15 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from uuid import uuid4
 
+from pydantic import ConfigDict
+
 from adawise.errors import ChainError, SettingsError, StoreUnavailable
 from adawise.ports import TopicIdentity
 from adawise.records import TopicPartition
 from adawise.sink import layout
-from adawise.store.documents import Count, Document, Text, parse
+from adawise.sink.files import beginning_name, beginnings
+from adawise.sink.layout import Lineage, SegmentName
+from adawise.store.documents import Count, Document, Text, parse, unreadable
 from adawise.store.store import AlreadyExists, Store
 
 LAYOUT = 1
@@ -178,3 +185,57 @@ def claim(store: Store, key: str, document: Mapping[str, object]) -> bytes:
     if found is None:
         raise StoreUnavailable(f"{store}: {key} exists but cannot be read back; it is tried again")
     return found
+
+
+class Beginning(Document):
+    """The claim that a chain begins with the segment after which this claim is named; what came before is removed.
+
+    `previous` is the key of the segment before, `pending` are the offsets that it left open, `lineage` is its count of
+    the segments before it (as in its footer; "" if it has none). Removed in all were `rows`, `files` and `size_bytes`,
+    which were committed up to the day `until_day` (UTC).
+    """
+
+    model_config = ConfigDict(extra="forbid")  # files are deleted by this claim: an unknown field may matter
+
+    layout: int
+    previous: Text
+    pending: tuple[Count, ...]
+    lineage: Text
+    rows: Count
+    files: Count
+    size_bytes: Count
+    until_day: Text
+    removed_at: Text
+
+    def after_previous(self) -> Lineage | None:
+        """Return the lineage up to and with the segment before; None if it is not known."""
+        named = layout.parse_key(self.previous)
+        if not self.lineage or named is None:
+            return None
+        return Lineage.of(self.lineage.encode()).extended(named[1])
+
+
+def read_beginning(store: Store, tp: TopicPartition) -> tuple[SegmentName, Beginning] | None:
+    """Return the name that the chain begins with, and the claim; None if retention never cut it.
+
+    Raises:
+        ChainError: the claim cannot be read.
+    """
+    name = beginnings(store, layout.retained_folder(tp)).get(tp)
+    if name is None:
+        return None
+    key = layout.retained_key(tp, name)
+    data = store.get(key)
+    if data is None:
+        if beginning_name(store, tp) > name:  # retention has cut it again a moment ago
+            return read_beginning(store, tp)
+        raise ChainError(f"{store}: {key}: expected the claim that was listed, but it is gone; restore it")
+    found = parse(Beginning, store, key, data)
+    previous = layout.parse_key(found.previous)
+    if found.layout != LAYOUT or previous is None or previous[0] != tp or previous[1] >= name:
+        raise unreadable(store, key)
+    try:
+        found.after_previous()
+    except (TypeError, ValueError) as error:
+        raise unreadable(store, key) from error
+    return name, found

@@ -1,11 +1,15 @@
 """A draft's images and traces as Arrow tables, built column by column, without Python per cell where arrays exist.
 
 The rows of a segment are sorted by (offset, index), whatever order their batches were served in.
+
+The values of the traces file are all in the segment's footer. It is written after the segment, by the worker that
+committed or adopted it and before any worker extends the chain from there. So only the newest segment's file can be
+missing, and writing it again changes nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from operator import attrgetter
 from typing import Any
 
@@ -15,8 +19,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from adawise.ports import SegmentDraft, Served
-from adawise.records import Frame, status_of
-from adawise.sink import schemas
+from adawise.records import Frame, RowId, RowResult, status_of
+from adawise.sink import layout, schemas, segment
+from adawise.sink.segment import SegmentFooter
+from adawise.store.store import Store
 
 
 def prediction_table(draft: SegmentDraft, *, classes: Sequence[str], model_fingerprint: str) -> pa.Table:
@@ -195,3 +201,50 @@ def _outcome(accepted: Sequence[Served], classes: pa.StringArray) -> dict[str, p
 
 def _trace_type(name: str) -> pa.DataType:
     return schemas.BATCH_TRACE.field(name).type
+
+
+def traces_of(footer: SegmentFooter, key: str) -> pa.Table:
+    """Return the traces, with the columns of `schemas.TRACES`, of the segment that was found at `key`."""
+    rows = footer.trace.num_rows
+    constants = {"model_fingerprint": pa.repeat(footer.model_fingerprint, rows), "segment": pa.repeat(key, rows)}
+    trace = schemas.regret_or_null(footer.trace)
+    columns = constants | {name: trace[name].combine_chunks() for name in trace.column_names}
+    return pa.Table.from_arrays([columns[name] for name in schemas.TRACES.names], schema=schemas.TRACES)
+
+
+def write_traces(store: Store, footer: SegmentFooter, key: str) -> None:
+    """Write the traces of the segment at `key` under the same name in the traces dataset."""
+    facts = {b"adawise.segment": key.encode(), b"adawise.attempt": footer.attempt.encode()}
+    data = segment.parquet(traces_of(footer, key), schemas.TRACES_DICTIONARY, facts)
+    store.put(layout.traces_key(key), data)
+
+
+_SAME = (
+    *("stream_id", "frame_id", "status", "reason", "detail", "model_fingerprint", "top_labels", "top_probabilities"),
+    *("entropy", "zero_shot_label", "zero_shot_confidence", "fine_tuned_label", "fine_tuned_confidence", "alpha"),
+    "batch_number",
+)
+_TIMES = {
+    "captured_at": "captured_at_us",
+    "kafka_timestamp": "kafka_timestamp_ms",
+    "predicted_at": "predicted_at_us",
+}
+
+
+def results_of(rows: pa.Table) -> list[list[RowResult]]:
+    """Return the rows of a table with the schema `schemas.PREDICTIONS`, batch by batch; each rejected row is alone."""
+    batches: dict[object, list[RowResult]] = {}
+    for result in _results(rows):
+        key = result.row_id if result.batch_number is None else (result.stream_id, result.batch_number)
+        batches.setdefault(key, []).append(result)
+    return list(batches.values())
+
+
+def _results(rows: pa.Table) -> Iterator[RowResult]:
+    whole = {name: rows[name].to_pylist() for name in (*_SAME, "topic", "partition", "offset", "index", "meta")}
+    times = {field: rows[name].cast(pa.int64()).to_pylist() for name, field in _TIMES.items()}
+    for number in range(rows.num_rows):
+        fields: dict[str, Any] = {name: whole[name][number] for name in _SAME}
+        fields |= {name: values[number] for name, values in times.items()}
+        place = (whole[name][number] for name in ("topic", "partition", "offset", "index"))
+        yield RowResult(row_id=RowId(*place), meta=dict(whole["meta"][number]), **fields)

@@ -12,11 +12,9 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 
 from adawise.errors import ChainError
-from adawise.ports import TopicIdentity
 from adawise.records import TopicPartition
-from adawise.sink import claims, layout, segment
+from adawise.sink import layout
 from adawise.sink.layout import CompactedName, SegmentName
-from adawise.sink.segment import SegmentFooter
 from adawise.store.store import Store, open_store
 
 
@@ -25,6 +23,12 @@ def segment_keys(store: Store) -> list[tuple[TopicPartition, str]]:
     named = [(parsed, key) for key in store.list(layout.PREDICTIONS) if (parsed := layout.parse_key(key))]
     begins = beginnings(store) if named else {}
     return [(tp, key) for (tp, name), key in sorted(named) if tp not in begins or name >= begins[tp]]
+
+
+def begun_partitions(store: Store) -> set[TopicPartition]:
+    """Return the partitions whose chain was begun or cut, by the names of the claims."""
+    begun = {tp for key in store.list(layout.ORIGINS) if (tp := layout.parse_origin_key(key)) is not None}
+    return begun | beginnings(store).keys()
 
 
 def beginnings(store: Store, under: str = layout.RETAINED) -> dict[TopicPartition, SegmentName]:
@@ -122,25 +126,6 @@ def data_files(root: str, dataset: str = layout.PREDICTIONS, store: Store | None
     """Return `data_keys` of the root with this path or URL, as paths or URLs for DuckDB, Polars, pandas and others."""
     folder = root.removeprefix("file://").rstrip("/")
     return [f"{folder}/{key}" for key in data_keys(store or open_store(root), dataset)]
-
-
-def read_link(data: bytes, key: str, identity: TopicIdentity | None = None) -> SegmentFooter:
-    """Return the footer of a segment that was found at `key`, if it belongs there.
-
-    Raises:
-        ChainError: it is damaged, or was written under another name, or from another topic than `identity`.
-    """
-    footer = segment.read_footer(data, key)
-    tp = TopicPartition(footer.topic, footer.partition)
-    if layout.segment_key(tp, footer.name) != key:
-        raise ChainError(
-            f"segment {key}: expected its footer to name it, but that says {tp}, {footer.name}; give it its name back, "
-            "or move it away"
-        )
-    if identity is not None:
-        topic_id, partitions = footer.topic_id, footer.partitions
-        claims.check_identity(f"segment {key}", topic_id=topic_id, partitions=partitions, identity=identity)
-    return footer
 
 
 def read_bytes(store: Store, key: str) -> bytes:

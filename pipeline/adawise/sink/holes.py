@@ -7,10 +7,9 @@ from collections.abc import Iterator, Sequence
 
 from adawise.errors import ChainError
 from adawise.records import TopicPartition
-from adawise.sink import beginning, claims, layout
+from adawise.sink import claims, layout
 from adawise.sink.files import compacted_names
-from adawise.sink.layout import SegmentName
-from adawise.sink.lineage import Lineage
+from adawise.sink.layout import Lineage, SegmentName
 from adawise.sink.segment import SegmentFooter
 from adawise.sink.walk import chains, footer_of
 from adawise.store.store import Store
@@ -50,7 +49,7 @@ def _holes(store: Store, tp: TopicPartition, names: Sequence[SegmentName], head:
     def footer_at(name: SegmentName) -> SegmentFooter:
         return footer_of(store, layout.segment_key(tp, name))
 
-    cut = beginning.read(store, tp)
+    cut = claims.read_beginning(store, tp)
     begins = SegmentName(0) if cut is None else cut[0]
     names = [name for name in names if name >= begins]
     covers = compacted_names(store, layout.PREDICTIONS, tp)

@@ -5,7 +5,7 @@
     _models/<number>.json                                   the pair that serves from then on; each created once
     _pairs/<number>.json                                    an order about its pairs (`adawise.pairs`); likewise
     _workers/<start>.json                                   how far one worker is with the orders, and what it waits for
-    _settings/<model>-<config>.json                         what the two fingerprints are hashes of (`served_settings`)
+    _settings/<model>-<config>.json                         what the two fingerprints are hashes of (`served_by`)
     _replay.json                                            the part that a replay is of, in its root; created once
     _topics/topic-<t>.json                                  the topic as it was when the first of its chains began
     _origin/topic-<t>/partition-<p>.json                    the offset at which the chain of a partition begins
@@ -37,8 +37,12 @@ also keeps a topic that begins with "_" or "." from being taken for a hidden fol
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from typing_extensions import override
 
@@ -67,12 +71,15 @@ _STEM = r"[0-9]{20}(?:_[0-9]{6})?"
 _COMPACTED = re.compile(rf"(?P<day>[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}})_(?P<first>{_STEM})-(?P<until>{_STEM})\.parquet")
 _ORIGIN = re.compile(rf"{ORIGINS}/topic-(?P<topic>{_LEGAL})/partition-(?P<partition>[0-9]{{5,10}})\.json")
 _RETAINED = re.compile(
-    rf"{RETAINED}/topic-(?P<topic>{_LEGAL})/partition-(?P<partition>[0-9]{{5,10}})/(?P<stem>{_STEM})\.json"
+    rf"{RETAINED}/topic-(?P<topic>{_LEGAL})/partition-(?P<partition>[0-9]{{5,10}})/(?P<name>{_STEM})\.json"
 )
 _MODEL = re.compile(rf"{MODELS}/(?P<number>[0-9]{{6,9}})\.json")
 _PAIR = re.compile(rf"{PAIRS}/(?P<number>[0-9]{{6,9}})\.json")
 _SETTINGS = re.compile(rf"{SETTINGS}/(?P<model>[^/-]+)-(?P<config>[^/-]+)\.json")
 _KEY = re.compile(rf"[a-z]+/topic-(?P<topic>{_LEGAL})/partition-(?P<partition>[0-9]{{5,10}})/(?P<name>[^/]+)")
+_COMPACTED_KEY = re.compile(rf"{COMPACTED}/{_KEY.pattern}")
+
+Name = TypeVar("Name", "SegmentName", "CompactedName")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -162,11 +169,7 @@ def plan_key(tp: TopicPartition, first: SegmentName) -> str:
 
 def parse_compacted_key(key: str) -> tuple[TopicPartition, CompactedName] | None:
     """Return the partition and file that a key of compacted predictions or traces names; None if it is another key."""
-    match = _KEY.fullmatch(key.removeprefix(f"{COMPACTED}/")) if key.startswith(f"{COMPACTED}/") else None
-    name = CompactedName.parse(match["name"]) if match else None
-    if match is None or name is None:
-        return None
-    return TopicPartition(match["topic"], int(match["partition"])), name
+    return _named(_COMPACTED_KEY, key, CompactedName.parse)
 
 
 def topic_key(topic: str) -> str:
@@ -235,11 +238,7 @@ def retained_key(tp: TopicPartition, begins: SegmentName) -> str:
 
 def parse_retained_key(key: str) -> tuple[TopicPartition, SegmentName] | None:
     """Return the partition and segment that such a key names; None if the key is another."""
-    match = _RETAINED.fullmatch(key)
-    name = SegmentName.parse(f"{match['stem']}.parquet") if match else None
-    if match is None or name is None:
-        return None
-    return TopicPartition(match["topic"], int(match["partition"])), name
+    return _named(_RETAINED, key, lambda stem: SegmentName.parse(f"{stem}.parquet"))
 
 
 def starts_folder(tp: TopicPartition) -> str:
@@ -254,8 +253,56 @@ def start_key(tp: TopicPartition, start: str) -> str:
 
 def parse_key(key: str) -> tuple[TopicPartition, SegmentName] | None:
     """Return the partition and segment that a key of predictions or traces names; None if it is another key."""
-    match = _KEY.fullmatch(key)
-    name = SegmentName.parse(match["name"]) if match else None
-    if match is None or name is None:
-        return None
-    return TopicPartition(match["topic"], int(match["partition"])), name
+    return _named(_KEY, key, SegmentName.parse)
+
+
+def _named(
+    pattern: re.Pattern[str], key: str, parse: Callable[[str], Name | None]
+) -> tuple[TopicPartition, Name] | None:
+    """Return the partition that a key names, and what its last part names; None if it is another key."""
+    match = pattern.fullmatch(key)
+    name = parse(match["name"]) if match else None
+    return (TopicPartition(match["topic"], int(match["partition"])), name) if match and name else None
+
+
+@dataclass(frozen=True, slots=True)
+class Lineage:
+    """The segments from `since` on up to some place in the chain: how many, and a hash over their names in order.
+
+    A segment names the one before it, but a worker that goes on from the head opens no other: only `verify` would find
+    that rows in the middle of a chain were lost. With the lineage, which each footer carries, a start sees it from a
+    listing of names. Segments that a compacted file replaces may have been deleted; the last of them never is. Segments
+    of earlier versions have no lineage: counting begins with the first one that a later version follows.
+    """
+
+    since: SegmentName
+    count: int = 0
+    digest: str = ""
+
+    def extended(self, name: SegmentName) -> Lineage:
+        """Return the lineage with one segment more."""
+        digest = hashlib.sha256(f"{self.digest} {name.stem}".encode()).hexdigest()
+        return Lineage(self.since, self.count + 1, digest)
+
+    def stored(self) -> bytes:
+        """Return the bytes for a footer, with a checksum of their own.
+
+        The footer's checksum, which earlier versions verify, is not over them.
+        """
+        text = json.dumps([self.since.stem, self.count, self.digest])
+        return f"{hashlib.sha256(text.encode()).hexdigest()} {text}".encode()
+
+    @classmethod
+    def of(cls, stored: bytes) -> Lineage:
+        """Return the lineage of these bytes. Raises ValueError if they are damaged."""
+        checksum, _, text = stored.decode().partition(" ")
+        try:
+            since, count, digest = json.loads(text)
+        except (TypeError, RecursionError) as error:
+            raise ValueError(f"it is no list of three: {text[:80]}") from error
+        name = SegmentName.parse(f"{since}.parquet")
+        if not isinstance(count, int) or not isinstance(digest, str):
+            raise ValueError(f"it counts no segments: {text[:80]}")
+        if checksum != hashlib.sha256(text.encode()).hexdigest() or name is None:
+            raise ValueError(f"its checksum differs: {text}")
+        return cls(name, count, digest)

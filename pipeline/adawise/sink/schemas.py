@@ -171,22 +171,9 @@ PREDICTIONS = pa.schema(
 )
 # The columns whose values repeat within a segment; row ids and the numbers of a softmax do not.
 PREDICTIONS_DICTIONARY = [
-    "topic",
-    "partition",
-    "index",
-    "stream_id",
-    "status",
-    "reason",
-    "label",
-    "top_labels.list.element",
-    "zero_shot_label",
-    "fine_tuned_label",
-    "alpha",
-    "batch_number",
-    "true_label",
-    "meta.key_value.key",
-    "meta.key_value.value",
-    "model_fingerprint",
+    *("topic", "partition", "index", "stream_id", "status", "reason", "label", "top_labels.list.element"),
+    *("zero_shot_label", "fine_tuned_label", "alpha", "batch_number", "true_label"),
+    *("meta.key_value.key", "meta.key_value.value", "model_fingerprint"),
 ]
 
 
@@ -263,16 +250,8 @@ TRACES = pa.schema(
     ]
 )
 TRACES_DICTIONARY = [
-    "topic",
-    "partition",
-    "stream_id",
-    "alpha",
-    "previous_alpha",
-    "trigger",
-    "reset",
-    "model_fingerprint",
-    "segment",
-    "class_counts.key_value.key",
+    *("topic", "partition", "stream_id", "alpha", "previous_alpha", "trigger", "reset", "model_fingerprint"),
+    *("segment", "class_counts.key_value.key"),
 ]
 
 STATES = pa.schema(

@@ -7,7 +7,7 @@ The footer's key-values, beside what Parquet needs:
     adawise.states     base64(zstd(Arrow IPC of `schemas.STATES`)): the full state of the partition's streams
     adawise.trace      base64(zstd(Arrow IPC of `schemas.BATCH_TRACE`)) without later columns: one row per batch
     adawise.checksum   SHA-256 over the three: Parquet guards its pages by a checksum, but not its footer
-    adawise.lineage    the segments before this one, with a checksum of its own (`lineage`); not in earlier versions
+    adawise.lineage    the segments before this one, with a checksum of its own (`Lineage`); not in earlier versions
     adawise.streams    SHA-256 and JSON of `adawise.worker.stream_table`; likewise
     adawise.alerts     SHA-256 and JSON of `adawise.publish.alerts.machine`; likewise, and only if there are rules
     adawise.tells      when the results are published; likewise, and only if they are
@@ -23,6 +23,7 @@ import base64
 import hashlib
 import io
 import json
+import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
@@ -31,11 +32,58 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from adawise.errors import ChainError, Lost
-from adawise.records import Gap, Switch, stated_ms
-from adawise.sink import schemas
-from adawise.sink.layout import SegmentName
-from adawise.sink.lineage import Lineage
-from adawise.sink.state_blocks import StateBlocks
+from adawise.records import Gap, Switch, TopicPartition, stated_ms
+from adawise.sink import layout, schemas
+from adawise.sink.layout import Lineage, SegmentName
+
+BLOCK = 32
+"""Streams of a block, which are encoded anew if one of them changed; a block by itself costs some .3 KB."""
+
+_END = b"\xff\xff\xff\xff\x00\x00\x00\x00"  # the end of an IPC stream
+_SKIPPED = b"\x50\x2a\x4d\x18"  # the beginning of a zstd frame that decoders skip; its length follows
+_CODEC = pa.Codec("zstd")
+
+_Names = tuple[str, ...]
+_States = tuple[bytes, ...]
+
+
+class StateBlocks:
+    """An encoder of states that keeps the blocks that it encoded last: few of 10,000 streams change in between.
+
+    Decoders read the blocks as one: a batch of the IPC stream is a zstd frame of its own, followed by a skippable frame
+    that makes the length a multiple of three, so that the joined base64 of blocks is the base64 of them all. A block
+    whose streams and states are the same is reused.
+    """
+
+    def __init__(self) -> None:
+        self._blocks: dict[_Names, tuple[_States, bytes]] = {}
+
+    def encode(self, states: Mapping[str, bytes]) -> bytes:
+        """Return the encoded states; a function of `states` alone, whatever was encoded before."""
+        streams = sorted(states)  # so that equal states are equal bytes
+        blocks: dict[_Names, tuple[_States, bytes]] = {}
+        for start in range(0, len(streams), BLOCK):
+            names = tuple(streams[start : start + BLOCK])
+            values = tuple(states[name] for name in names)
+            known = self._blocks.get(names)
+            # States that did not change are the same objects, so this compares none of their bytes.
+            blocks[names] = known if known is not None and known[0] == values else (values, _block(names, values))
+        self._blocks = blocks
+        parts = (encoded for _, encoded in blocks.values())
+        return b"".join((_framed(schemas.STATES.serialize().to_pybytes()), *parts, _framed(_END)))
+
+
+def _block(names: _Names, values: _States) -> bytes:
+    columns = [pa.array(names, pa.string()), pa.array(values, pa.large_binary())]
+    return _framed(pa.RecordBatch.from_arrays(columns, schema=schemas.STATES).serialize().to_pybytes())
+
+
+def _framed(data: bytes) -> bytes:
+    """Return the base64 of a zstd frame, with one that fills it up to a multiple of three bytes."""
+    frame: bytes = _CODEC.compress(data, asbytes=True)
+    missing = -(len(frame) + len(_SKIPPED) + 4) % 3
+    return base64.b64encode(frame + _SKIPPED + struct.pack("<I", missing) + bytes(missing))
+
 
 FORMAT = 3
 """The format once another pair has taken its turn, which an earlier version would not follow; else see `format_of`."""
@@ -92,6 +140,16 @@ class SegmentFooter:
     trace: pa.Table = field(default_factory=schemas.BATCH_TRACE.empty_table)
     lineage: Lineage | None = None
     tells: str = ""
+
+    @property
+    def tp(self) -> TopicPartition:
+        """The partition of its chain."""
+        return TopicPartition(self.topic, self.partition)
+
+    @property
+    def key(self) -> str:
+        """The key under which it is stored."""
+        return layout.segment_key(self.tp, self.name)
 
     @property
     def name(self) -> SegmentName:

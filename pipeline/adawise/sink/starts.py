@@ -41,7 +41,7 @@ class _Mark:
 
 
 class StoredStarts:
-    """The marks of one worker; implements `adawise.worker.starts.Starts`.
+    """The marks of one worker; implements `adawise.worker.recovery.Starts`.
 
     Args:
         store: the store of the chain.

@@ -20,8 +20,8 @@ from typing import Any, Generic, Literal, Protocol, TypeVar
 from adawise.errors import ChainError
 from adawise.ports import TopicIdentity
 from adawise.records import TopicPartition
-from adawise.sink import layout, segment
-from adawise.sink.files import read_bytes, read_link, segment_keys, segment_names
+from adawise.sink import claims, layout, segment
+from adawise.sink.files import read_bytes, segment_keys, segment_names
 from adawise.sink.layout import SegmentName
 from adawise.sink.segment import SegmentFooter
 from adawise.store.store import Store
@@ -121,6 +121,24 @@ def refuse(where: str, link: Link[Any]) -> None:
         f"{where}: {link.key}: expected a successor of {link.place.previous}, but it is one of "
         f"{link.footer.previous}: a segment was removed or replaced; restore the folder"
     )
+
+
+def read_link(data: bytes, key: str, identity: TopicIdentity | None = None) -> SegmentFooter:
+    """Return the footer of a segment that was found at `key`, if it belongs there.
+
+    Raises:
+        ChainError: it is damaged, or was written under another name, or from another topic than `identity`.
+    """
+    footer = segment.read_footer(data, key)
+    if footer.key != key:
+        raise ChainError(
+            f"segment {key}: expected its footer to name it, but that says {footer.tp}, {footer.name}; give it its "
+            "name back, or move it away"
+        )
+    if identity is not None:
+        topic_id, partitions = footer.topic_id, footer.partitions
+        claims.check_identity(f"segment {key}", topic_id=topic_id, partitions=partitions, identity=identity)
+    return footer
 
 
 def reader(store: Store, identity: TopicIdentity | None = None) -> Callable[[str], tuple[bytes, SegmentFooter]]:

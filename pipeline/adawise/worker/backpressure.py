@@ -10,9 +10,9 @@ import structlog
 
 from adawise.ports import Source
 from adawise.records import Message, TopicPartition
+from adawise.worker.commit import WriteAheadRecorder
 from adawise.worker.decode_pool import Prefetch
 from adawise.worker.partition import PartitionWork
-from adawise.worker.write_ahead import WriteAheadRecorder
 
 _log = structlog.get_logger("worker")
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
 import structlog
 
@@ -102,15 +102,21 @@ class WorkerProgress:
     pairs: PairsProgress = field(default_factory=PairsProgress)
 
 
+class Event:
+    """Something that happened in a worker."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True, slots=True)
-class PhaseEntered:
+class PhaseEntered(Event):
     """The worker has entered a phase."""
 
     phase: Phase
 
 
 @dataclass(frozen=True, slots=True)
-class ModelLoaded:
+class ModelLoaded(Event):
     """The pair is loaded: its C class names in the order of indices, and the facts for the line of the log."""
 
     classes: Sequence[str]
@@ -118,14 +124,14 @@ class ModelLoaded:
 
 
 @dataclass(frozen=True, slots=True)
-class Stepped:
+class Stepped(Event):
     """The loop has made a step, which it does many times a second. Calling `progress` takes time per partition."""
 
     progress: Callable[[], WorkerProgress]
 
 
 @dataclass(frozen=True, slots=True)
-class PartitionRecovered:
+class PartitionRecovered(Event):
     """The worker owns a partition, and has followed its chain to `head`."""
 
     tp: TopicPartition
@@ -133,14 +139,14 @@ class PartitionRecovered:
 
 
 @dataclass(frozen=True, slots=True)
-class PartitionLost:
+class PartitionLost(Event):
     """The worker no longer owns a partition, and has dropped what was not committed."""
 
     tp: TopicPartition
 
 
 @dataclass(frozen=True, slots=True)
-class GapFound:
+class GapFound(Event):
     """The offsets of this gap will have no rows."""
 
     tp: TopicPartition
@@ -148,35 +154,35 @@ class GapFound:
 
 
 @dataclass(frozen=True, slots=True)
-class FrameRejected:
+class FrameRejected(Event):
     """An image or a whole message was rejected or skipped."""
 
     frame: Frame
 
 
 @dataclass(frozen=True, slots=True)
-class ProducerMistaken:
+class ProducerMistaken(Event):
     """An image, accepted or not, came with a mistake that its producer should correct (`frame.note`)."""
 
     frame: Frame
 
 
 @dataclass(frozen=True, slots=True)
-class DeadLetterSent:
+class DeadLetterSent(Event):
     """A message that could not be read was sent as a dead letter, with the reason in `frame`."""
 
     frame: Frame
 
 
 @dataclass(frozen=True, slots=True)
-class ResultsPublished:
+class ResultsPublished(Event):
     """Results of `rows` rows were sent to the results topic; an alert has no rows."""
 
     rows: int
 
 
 @dataclass(frozen=True, slots=True)
-class BatchServed:
+class BatchServed(Event):
     """A batch was adapted and predicted; it is not committed yet.
 
     `timestamps_ms` are the broker's timestamps of its images. `error` is the exception that its search raised: the
@@ -192,7 +198,7 @@ class BatchServed:
 
 
 @dataclass(frozen=True, slots=True)
-class SegmentCommitted:
+class SegmentCommitted(Event):
     """A segment was written, or the race for it was lost (`commit.won`). For `lag` see `PartitionProgress`."""
 
     tp: TopicPartition
@@ -201,7 +207,7 @@ class SegmentCommitted:
 
 
 @dataclass(frozen=True, slots=True)
-class PairServes:
+class PairServes(Event):
     """The pair `by` serves a partition from now on.
 
     `switch` is where it takes over from another pair, if no segment says so yet; else None.
@@ -213,7 +219,7 @@ class PairServes:
 
 
 @dataclass(frozen=True, slots=True)
-class RetryScheduled:
+class RetryScheduled(Event):
     """The operation `what` failed, and is tried again in `wait_s` seconds."""
 
     what: str
@@ -222,35 +228,15 @@ class RetryScheduled:
 
 
 @dataclass(frozen=True, slots=True)
-class RetriesEnded:
+class RetriesEnded(Event):
     """The operation `what`, which had failed before, has succeeded or is not tried any more."""
 
     what: str
 
 
 @dataclass(frozen=True, slots=True)
-class Stopped:
+class Stopped(Event):
     """The worker has ended, in order or by an error. This is the last event."""
-
-
-Event: TypeAlias = (
-    PhaseEntered
-    | ModelLoaded
-    | Stepped
-    | PartitionRecovered
-    | PartitionLost
-    | GapFound
-    | FrameRejected
-    | ProducerMistaken
-    | DeadLetterSent
-    | ResultsPublished
-    | BatchServed
-    | SegmentCommitted
-    | PairServes
-    | RetryScheduled
-    | RetriesEnded
-    | Stopped
-)
 
 
 class Observer(Protocol):

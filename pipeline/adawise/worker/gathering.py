@@ -13,8 +13,8 @@ from adawise.records import DecodedMessage, Frame, ImageBatch, Message, TopicPar
 from adawise.worker.batching import BatchPolicy, Gatherer
 from adawise.worker.fair_queue import message_bytes
 from adawise.worker.offsets import OffsetLedger
+from adawise.worker.pairs import Turns
 from adawise.worker.ripening import Ripening
-from adawise.worker.turns import Turns
 
 
 class PartitionGathering:

@@ -16,8 +16,7 @@ from uuid import uuid4
 from adawise.errors import AdawiseError, FatalError, RetryableError
 from adawise.ports import Head, Source
 from adawise.records import DecodedMessage, ImageBatch, TopicPartition
-from adawise.worker.attempts import READING, Attempts, letters, writing
-from adawise.worker.backoff import Backoff
+from adawise.worker.attempts import READING, Attempts, Backoff, letters, writing
 from adawise.worker.backpressure import Backpressure, Limits
 from adawise.worker.commit import Committer, Outputs
 from adawise.worker.decode_pool import Prefetch
@@ -38,8 +37,7 @@ from adawise.worker.events import (
 )
 from adawise.worker.pairs import Pairs, ServedBatch, Serving
 from adawise.worker.partition import FlushPolicy, PartitionPolicy, PartitionWork
-from adawise.worker.recovery import Recovery
-from adawise.worker.starts import NoStarts, Starts
+from adawise.worker.recovery import NoStarts, Recovery, Starts
 
 _IDLE_S = 0.1  # how long a poll waits when there is nothing else to do
 _PEEK_S = 0.01  # how long a poll waits when there is only work for spare time

@@ -26,14 +26,13 @@ from adawise.records import (
     status_of,
 )
 from adawise.worker.adaptation import Adapted
-from adawise.worker.backoff import Backoff
+from adawise.worker.attempts import Backoff
 from adawise.worker.batching import BatchPolicy, without_pixels
 from adawise.worker.gathering import PartitionGathering
 from adawise.worker.offsets import OffsetLedger
-from adawise.worker.pairs import PairTurn
+from adawise.worker.pairs import PairTurn, Turns
 from adawise.worker.segment import OpenSegment, SealedSegment
 from adawise.worker.stream_states import StreamStates
-from adawise.worker.turns import Turns
 
 _QUIET_POLLS, _POLL_APART_S = 2, 0.05
 
@@ -56,7 +55,7 @@ class PartitionPolicy:
 
     Attributes:
         batches: when single images become a batch.
-        forget_after_s: seconds of silence after which a stream starts anew (`adawise.worker.expiry`).
+        forget_after_s: seconds of silence after which a stream starts anew (`adawise.worker.stream_states`).
         max_streams: how many streams keep a state (`adawise.worker.stream_table`).
         rules: the rules of alerts.
         epoch_s: what is to be added to the loop's clock for seconds since the epoch. None: no alerts of silent cameras

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
 
 import structlog
 
 from adawise.errors import LogEndsEarly, LogRewritten, PairMissing, RetryableError
 from adawise.ports import Head, Source
 from adawise.records import Gap, TopicPartition, told
-from adawise.worker.attempts import Attempts, recovering
-from adawise.worker.backoff import Backoff
+from adawise.worker.attempts import Attempts, Backoff, recovering
 from adawise.worker.commit import Outputs
 from adawise.worker.events import GapFound, Observer, PartitionRecovered
 from adawise.worker.partition import PartitionWork
@@ -191,3 +191,47 @@ class Recovery:
             oldest_after=told(oldest.get(log[0], -1)),
             note=_LOST,
         )
+
+
+class Starts(Protocol):
+    """A record of the workers that had a partition and did not end in order, and of what they may have read.
+
+    Called from the main thread.
+    """
+
+    def begin(self, tp: TopicPartition, low_water: int) -> int:
+        """Note that this worker reads a partition, whose offsets before `low_water` are in rows.
+
+        Returns:
+            The offset below which messages may have killed earlier workers; they are to be decoded in isolation.
+
+        Raises:
+            StoreUnavailable: the store does not answer.
+        """
+
+    def reads(self, tp: TopicPartition, offset: int) -> None:
+        """Note that a message of a partition that was begun is about to be decoded. Never raises."""
+
+    def end(self, tp: TopicPartition) -> None:
+        """Note that this worker let the partition go in order. Never raises."""
+
+    def close(self) -> None:
+        """Note that this worker ends in order. Never raises."""
+
+
+class NoStarts:
+    """A record that remembers nothing."""
+
+    def begin(self, tp: TopicPartition, low_water: int) -> int:
+        """See `Starts`."""
+        del tp, low_water
+        return 0
+
+    def reads(self, tp: TopicPartition, offset: int) -> None:
+        """See `Starts`."""
+
+    def end(self, tp: TopicPartition) -> None:
+        """See `Starts`."""
+
+    def close(self) -> None:
+        """See `Starts`."""

@@ -24,8 +24,8 @@ from adawise.errors import CardError, InvalidMessage, SettingsError
 from adawise.labels.folders.read import is_recording
 from adawise.labels.folders.samples import Samples
 from adawise.settings import DecodeSettings, Settings
-from adawise.store.durable import sync_folder, temporary_file
 from adawise.store.files import read_bytes
+from adawise.store.store import sync_folder, temporary_file
 from adawise_lab.evaluate.judge import verdict_of
 
 _SEED = 0

@@ -17,8 +17,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from adawise.errors import SettingsError, TrainingError
-from adawise.store.durable import sync_folder
 from adawise.store.files import read_bytes
+from adawise.store.store import sync_folder
 from adawise_lab.finetune.recipe import IN_0_2
 
 FORMAT = 1

@@ -18,7 +18,7 @@ import pytest
 import adawise
 from adawise.__main__ import main
 from adawise.ports import ServedBy
-from adawise.sink import served_settings
+from adawise.sink import served_by
 from adawise.store.store import LocalStore
 from adawise_drift.collect import collect
 from adawise_drift.events.accuracy import AGREEMENT_ERROR, ESTIMATE_ERROR, LEAST, clusters, over_time, ratio
@@ -190,7 +190,7 @@ def test_json_and_terminal_tell_it_and_at_which_temperature_confidence_is(
     assert found["calibration"] == "whether confidence is at a card's temperature was not noted"
     for print_, card in ((yard.OLD, "abc"), (yard.NEW, "")):
         by = ServedBy((), print_, "0" * 16, "", {"model.card": card}, {})
-        served_settings.note(LocalStore(root), by, now=datetime(2026, 6, 1, tzinfo=UTC))
+        served_by.note_settings(LocalStore(root), by, now=datetime(2026, 6, 1, tzinfo=UTC))
     assert main(["drift", str(root), "--labels", str(labels), "--json"]) == 0
     assert "may have moved by that alone" in json.loads(capsys.readouterr().out)["calibration"]
     assert main(["drift", str(root), "--labels", str(labels), "--streams", "yard"]) == 0

@@ -10,8 +10,7 @@ from functools import cache
 import pyarrow as pa
 
 from adawise.errors import Lost, Reason
-from adawise.output.compaction.choice import FileLimits
-from adawise.output.compaction.compact import CompactedFile, compact
+from adawise.output.compaction.compact import CompactedFile, FileLimits, compact
 from adawise.output.compaction.merged import digest_of
 from adawise.ports import Head, SegmentDraft, ServedBy
 from adawise.records import Gap, TopicPartition

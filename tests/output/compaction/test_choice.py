@@ -7,7 +7,7 @@ from datetime import date, timedelta
 import pytest
 
 from adawise.errors import ChainError
-from adawise.output.compaction.choice import CompactionPlan, choose, claim, read
+from adawise.output.compaction.compact import CompactionPlan, choose_plan, claim_plan, read_plan
 from adawise.sink import layout
 from adawise.sink.files import segment_names
 from adawise.sink.layout import CompactedName, SegmentName
@@ -20,10 +20,10 @@ KEY = "compacted/plans/topic-frames/partition-00003/00000000000000000000.json"
 
 def test_the_first_plan_is_the_one_that_holds() -> None:
     store = DictStore()
-    assert read(store, TP, SegmentName(0)) is None
-    assert claim(store, TP, PLAN) == PLAN
+    assert read_plan(store, TP, SegmentName(0)) is None
+    assert claim_plan(store, TP, PLAN) == PLAN
     other = replace(PLAN, name=replace(PLAN.name, until=SegmentName(12)))
-    assert claim(store, TP, other) == PLAN == read(store, TP, SegmentName(0))
+    assert claim_plan(store, TP, other) == PLAN == read_plan(store, TP, SegmentName(0))
     assert list(store.objects) == [KEY]
 
 
@@ -40,10 +40,10 @@ def test_the_first_plan_is_the_one_that_holds() -> None:
 )
 def test_a_plan_that_cannot_be_read_is_an_error_with_the_remedy(change: Callable[[bytes], bytes]) -> None:
     store = DictStore()
-    claim(store, TP, PLAN)
+    claim_plan(store, TP, PLAN)
     store.objects[KEY] = change(store.objects[KEY])
     with pytest.raises(ChainError, match=rf"{KEY}.*restore it or upgrade this program"):
-        read(store, TP, SegmentName(0))
+        read_plan(store, TP, SegmentName(0))
 
 
 def test_a_clock_that_goes_back_does_not_end_a_day() -> None:
@@ -55,7 +55,7 @@ def test_a_clock_that_goes_back_does_not_end_a_day() -> None:
     days.now += timedelta(days=3)
     days.commit(2)
     names = segment_names(store, TP)
-    plan = choose(store, TP, names, LIMITS)
+    plan = choose_plan(store, TP, names, LIMITS)
     assert plan is not None
     assert (plan.segments, plan.name.day, plan.name.until) == (4, "2026-11-21", names[4])
 
@@ -64,10 +64,10 @@ def test_there_is_nothing_to_do_without_a_day_that_is_over_and_never_with_the_he
     store = DictStore()
     Days(store).commit(3)
     names = segment_names(store, TP)
-    assert choose(store, TP, [], LIMITS) is None
-    assert choose(store, TP, names[-1:], LIMITS) is None
-    assert choose(store, TP, names, replace(LIMITS, before=date(2026, 11, 21))) is None
-    plan = choose(store, TP, names, LIMITS)
+    assert choose_plan(store, TP, [], LIMITS) is None
+    assert choose_plan(store, TP, names[-1:], LIMITS) is None
+    assert choose_plan(store, TP, names, replace(LIMITS, before=date(2026, 11, 21))) is None
+    plan = choose_plan(store, TP, names, LIMITS)
     assert plan is not None
     assert plan.name.until == names[-1]
 
@@ -76,14 +76,14 @@ def test_bytes_limit_a_file_as_rows_do() -> None:
     store = DictStore()
     Days(store).commit(5)
     names = segment_names(store, TP)
-    plan = choose(store, TP, names, replace(LIMITS, max_bytes=1))
+    plan = choose_plan(store, TP, names, replace(LIMITS, max_bytes=1))
     assert plan is not None
     assert plan.segments == 1
 
 
 def test_a_segment_that_is_gone_is_an_error() -> None:
     with pytest.raises(ChainError, match="it is gone; restore it"):
-        choose(DictStore(), TP, [SegmentName(0), SegmentName(5)], LIMITS)
+        choose_plan(DictStore(), TP, [SegmentName(0), SegmentName(5)], LIMITS)
 
 
 def test_the_name_of_a_file_says_what_it_covers() -> None:

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from adawise.output.compaction.digest import digest
+from adawise.output.compaction.merged import digest
 from adawise.sink import schemas
 
 SCHEMA = pa.schema(

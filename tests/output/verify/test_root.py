@@ -14,9 +14,9 @@ import pytest
 from adawise.adapt.state import StreamState
 from adawise.errors import Lost, Reason
 from adawise.output.compaction.delete import deletable, delete
+from adawise.output.compaction.retain import removal
+from adawise.output.compaction.retain import remove as remove_retained
 from adawise.output.finding import Finding
-from adawise.output.retention.retain import removal
-from adawise.output.retention.retain import remove as remove_retained
 from adawise.output.verify.findings import DERIVE, RESTORE_OR_REPAIR, STALE
 from adawise.output.verify.root import verify, walk
 from adawise.ports import SegmentDraft, TopicIdentity

@@ -15,8 +15,7 @@ from adawise.publish.results.message import ARROW_SCHEMA, BATCH, IMAGE, Envelope
 from adawise.publish.results.schema import json_schema
 from adawise.publish.results.served import result_of_frame, results_of_batch
 from adawise.records import RowResult
-from adawise.sink.columns import prediction_table
-from adawise.sink.results import results_of
+from adawise.sink.columns import prediction_table, results_of
 from tests.sink.building import CLASSES, TP, draft, frame, served
 
 ENVELOPE = Envelope("frames.results", "/adawise/roots/r")

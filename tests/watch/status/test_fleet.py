@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import pytest
 
 from adawise.errors import Reason
-from adawise.kafka.members import GroupMember, Membership
+from adawise.kafka.group import GroupMember, Membership
 from adawise.records import Gap, TopicPartition
 from adawise.sink import layout
 from adawise.watch.status.broker import BrokerFacts

@@ -10,7 +10,7 @@ import pytest
 from adawise.errors import Reason
 from adawise.ports import ServedBy
 from adawise.sink import layout
-from adawise.sink.served_settings import note
+from adawise.sink.served_by import note_settings
 from adawise.watch.row import CameraState
 from adawise.watch.status.fleet import FleetQuestion, fleet_status
 from adawise.watch.status.page import FleetPage
@@ -61,7 +61,7 @@ def test_how_alpha_is_chosen_is_told_where_the_root_notes_it_and_a_damaged_note_
     for partition in (0, 1):
         yard.write(partition, ago_s=5, batches=[("north", 2, 0.5)])
     by = ServedBy((), "model", "config", settings={"search.strategy": "warm"}, method="adapts by tsallis")
-    note(yard.store, by, now=datetime.fromtimestamp(NOW_S, UTC))
+    note_settings(yard.store, by, now=datetime.fromtimestamp(NOW_S, UTC))
     if not noted:
         yard.store.put(layout.settings_key("model", "config"), b"{half")
     root = RootReader(yard.store).look(NOW_S - 3_600)

@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 from adawise import logs
 from adawise.app import telemetry
 from adawise.app.telemetry import is_wanted, spans
-from adawise.watch.tracing.export import span_observer
+from adawise.watch.tracing import span_observer
 from adawise.worker.events import BatchServed, Stopped
 from tests.deadlines import DEADLINE_S
 from tests.loopback import Answering, Server, serving
@@ -94,7 +94,7 @@ class Stuck(SpanExporter):
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_collector_that_is_away_holds_up_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("adawise.watch.tracing.export._LAST_S", 0.1)
+    monkeypatch.setattr("adawise.watch.tracing._LAST_S", 0.1)
     exporter = Stuck()
     try:
         observer = span_observer("yard", exporter)

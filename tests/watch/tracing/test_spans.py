@@ -12,8 +12,8 @@ from opentelemetry.trace import StatusCode
 
 from adawise.ports import Commit, Head
 from adawise.records import ImageBatch
-from adawise.watch.tracing import spans
-from adawise.watch.tracing.spans import SpanObserver
+from adawise.watch import tracing
+from adawise.watch.tracing import SpanObserver
 from adawise.worker.events import BatchServed, PartitionLost, SegmentCommitted, Stopped
 from tests.sink.building import TP, frame, served
 
@@ -135,7 +135,7 @@ def test_what_was_served_while_a_segment_waited_for_its_store_is_durable_with_th
 
 
 def test_what_waits_for_its_commit_is_bounded_and_the_end_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spans, "MOST", 5)
+    monkeypatch.setattr(tracing, "MOST", 5)
     seen = Observed()
     for _ in range(8):
         seen.serve(images=1)

@@ -12,7 +12,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from adawise.watch.metrics import METRICS
-from adawise.watch.web.exposition import Exposition
+from adawise.watch.web.app import Exposition
 from tests.fakes import FakeSource
 from tests.watch.hearing import Heard
 from tests.watch.web.yard import HOSTILE

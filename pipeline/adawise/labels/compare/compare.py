@@ -34,9 +34,9 @@ from adawise.labels.compare.result import (
 from adawise.output.read.duckdb_rows import translated
 from adawise.output.read.several import check_apart
 from adawise.records import RowId, TopicPartition
-from adawise.sink import beginning, claims
+from adawise.sink import claims
 from adawise.sink.segment import SegmentFooter
-from adawise.sink.served_settings import ServedSettings, read_settings
+from adawise.sink.served_by import ServedSettings, read_settings
 from adawise.sink.walk import chains, footer_of
 from adawise.store.store import Store, open_store
 
@@ -172,7 +172,7 @@ def _run(root: str, noted: Sequence[ServedSettings]) -> tuple[ComparedRun, list[
 def _covered(store: Store, tp: TopicPartition, first: SegmentFooter, newest: SegmentFooter) -> CoveredOffsets:
     origin = claims.read_origin(store, tp)
     begin = first.first if origin is None else origin.offset
-    if (cut := beginning.read(store, tp)) is not None:
+    if (cut := claims.read_beginning(store, tp)) is not None:
         begin = cut[0].first
     # Messages whose batch was not complete at the newest segment have no rows yet.
     open_ = set(newest.pending)

@@ -1,1 +1,1 @@
-"""Compaction: the many small segments of past days are copied into few large files, beside the chain."""
+"""The old part of a chain: its many small segments are copied into few large files, and retention removes it."""

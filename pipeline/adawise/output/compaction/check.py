@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from adawise.errors import ChainError
-from adawise.output.compaction import choice
+from adawise.output.compaction import compact
 from adawise.output.compaction.merged import Facts, digest_of, read_facts, read_proven, read_rows
 from adawise.output.compaction.segments import ChainIdentity
 from adawise.records import Gap, TopicPartition
@@ -176,7 +176,7 @@ def _of_rows(facts: Facts, rows: pa.Table, contiguous: bool) -> Iterator[str]:
 
 
 def _of_plan(store: Store, tp: TopicPartition, name: CompactedName) -> Iterator[Said]:
-    plan = choice.read(store, tp, name.first)
+    plan = compact.read_plan(store, tp, name.first)
     if plan is None or plan.name != name:
         yield layout.plan_key(tp, name.first), f"expected the plan of {name}, but it is {plan}; restore it"
 

@@ -4,7 +4,7 @@ The last segment of every compacted file stays: its footer has the state of the 
 replay can begin, and it ties the file to the chain. The head is never deleted.
 
 A deleted name is free, and a worker that was suspended since before the deletion may create it again. The worker
-detects this at once (`name_reuse`). The segment that it wrote is covered: no reader opens it, and the next call removes
+detects this at once. The segment that it wrote is covered: no reader opens it, and the next call removes
 it.
 """
 

@@ -12,8 +12,8 @@ from adawise.output import consistency
 from adawise.output.compaction.merged import Facts, Replaced, digest_of
 from adawise.ports import TopicIdentity
 from adawise.records import TopicPartition
-from adawise.sink import beginning, claims, invariant, layout, schemas, segment, traces
-from adawise.sink.beginning import Beginning
+from adawise.sink import claims, columns, layout, segment
+from adawise.sink.claims import Beginning
 from adawise.sink.layout import CompactedName, SegmentName
 from adawise.sink.segment import SegmentFooter
 from adawise.sink.walk import ChainPlace, Link, footer_of, reader, walk
@@ -50,7 +50,7 @@ class ChainIdentity:
             missing = layout.SINK if sink is None else layout.origin_key(tp)
             raise ChainError(f"{store}: {missing}: expected this claim beside the segments, but it is gone; restore it")
         identity = TopicIdentity(origin.cluster_id, origin.topic_id, origin.partitions)
-        if (cut := beginning.read(store, tp)) is not None:
+        if (cut := claims.read_beginning(store, tp)) is not None:
             return ChainIdentity(sink, cut[0], identity, cut[1])
         return ChainIdentity(sink, SegmentName(origin.offset), identity)
 
@@ -118,7 +118,7 @@ def gather(
         if said := _breaches(chain, footer, rows, pending):
             raise _broken(store, key, "; ".join(said))
         gathered.rows.append(rows)
-        gathered.batches.append(traces.derive(footer, key))
+        gathered.batches.append(columns.traces_of(footer, key))
         gathered.footers.append(footer)
         gathered.keys.append(key)
         gathered.size_bytes += len(link.data)
@@ -138,18 +138,7 @@ def _pending_after(store: Store, chain: ChainIdentity, key: str | None) -> tuple
 def _breaches(chain: ChainIdentity, footer: SegmentFooter, rows: pa.Table, pending: Sequence[int]) -> list[str]:
     if footer.sink != chain.sink:
         return [f"expected a segment of sink {chain.sink}, but it was written to {footer.sink}"]
-    if not rows.schema.equals(schemas.PREDICTIONS):
-        return [f"expected the columns {schemas.PREDICTIONS.names}, but they are {rows.schema.names}"]
-    said = invariant.breaches(
-        first=footer.first,
-        next_offset=footer.next,
-        before=pending,
-        pending=footer.pending,
-        gaps=footer.gaps,
-        offsets=rows["offset"].to_numpy(),
-        indices=rows["index"].to_numpy(),
-    )
-    return [*said, *consistency.row_inconsistencies(rows, footer)]
+    return [*consistency.inconsistencies(rows, footer, pending)]
 
 
 def _broken(store: Store, key: str, what: str) -> ChainError:

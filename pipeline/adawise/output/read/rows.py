@@ -8,29 +8,82 @@ groups whose statistics admit such rows.
 Every table has one computed column more, `time`: when the camera took the image, or else the broker's timestamp.
 `since` and `until` refer to it. They do not refer to a commit's day, which is in the names of compacted files: a replay
 commits years after the camera's time.
+
+Arrow reads a dataset of files of one schema, whose row groups are skipped by their statistics; `duckdb_rows` makes the
+relations.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
+from functools import reduce
+from operator import and_
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+from pyarrow import fs
 
-from adawise.errors import SettingsError
+from adawise.errors import ChainError, SettingsError
 from adawise.output.near import did_you_mean
-from adawise.output.read import arrow_rows
-from adawise.output.read.query import TIME, Query, nullable, with_time
 from adawise.sink import layout, schemas
 from adawise.sink.claims import read_sink_id
 from adawise.sink.files import data_files
+from adawise.sink.schemas import AUDIT_REGRET
 from adawise.store.store import open_store
 
 if TYPE_CHECKING:
     import duckdb
+
+TIME = "time"
+CAPTURED_AT, KAFKA_TIMESTAMP, STREAM_ID = "captured_at", "kafka_timestamp", "stream_id"
+# In every dataset that is read, `time` is captured_at, or else kafka_timestamp if that is in [EARLIEST, LATEST):
+# producers set the timestamp, and earlier versions stored any number.
+EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
+
+_DESCRIPTION = "when the camera took it, else the broker's timestamp; null if neither is known"
+
+
+@dataclass(frozen=True)
+class Query:
+    """Rows of these streams (None: of all, also rows of no known stream) whose time is in [since, until).
+
+    `stored` has the columns that files may have, `schema` those that are asked for, with or without `time`.
+    """
+
+    stored: pa.Schema = field(repr=False)
+    schema: pa.Schema = field(repr=False)
+    streams: tuple[str, ...] | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+def nullable(schema: pa.Schema) -> pa.Schema:
+    """Return the columns of a dataset as they are read: files of an older version may lack any."""
+    return pa.schema([field.with_nullable(True) for field in schema])
+
+
+def with_time(schema: pa.Schema) -> pa.Schema:
+    """Return the columns with `time` after them."""
+    return schema.append(pa.field(TIME, pa.timestamp("us", tz="UTC"), metadata={"description": _DESCRIPTION}))
+
+
+Found = TypeVar("Found", pa.Table, pa.RecordBatch)
+
+_CAPTURED, _STATED = pc.field(CAPTURED_AT), pc.field(KAFKA_TIMESTAMP)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_EARLIEST, _LATEST = (pa.scalar(limit, pa.timestamp("ms", tz="UTC")) for limit in (EARLIEST, LATEST))
+_BELIEVED = (_STATED >= _EARLIEST) & (_STATED < _LATEST)
+_BROKERS = pc.if_else(_BELIEVED, _STATED, pa.scalar(None, _LATEST.type)).cast(pa.timestamp("us", tz="UTC"))
+_COMPUTED = pc.coalesce(_CAPTURED, _BROKERS)
+_REGRET = pc.if_else(pc.is_nan(pc.field(AUDIT_REGRET)), pa.scalar(None, pa.float64()), pc.field(AUDIT_REGRET))
+_FILES = 64
+_READ_AHEAD = {"batch_readahead": 2, "fragment_readahead": 2}  # row groups and files that wait in memory
 
 BATCH_ROWS = 65_536
 """The most rows of a record batch, unless another number is asked for."""
@@ -87,7 +140,10 @@ class Rows:
 
     def table(self) -> pa.Table:
         """Return all rows, in memory. Raises ChainError for a file that is damaged or gone."""
-        return arrow_rows.table(self.root, self.files, self.query)
+        with arrow_errors(self.root):
+            columns, condition = _projection(self.query), _condition(self.query)
+            parts = [part.to_table(columns=columns, filter=condition) for part in self._datasets()]
+        return pa.concat_tables(map(self._described, parts)) if parts else self.schema.empty_table()
 
     def batches(self, rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
         """Yield the same rows in the same order, in parts of `rows` (>= 1) at most.
@@ -95,11 +151,20 @@ class Rows:
         Raises:
             ChainError: a file is damaged or gone.
         """
-        return arrow_rows.batches(self.root, self.files, self.query, rows)
+        asked = {
+            "columns": _projection(self.query),
+            "filter": _condition(self.query),
+            "batch_size": rows,
+            **_READ_AHEAD,
+        }
+        with arrow_errors(self.root):
+            for part in self._datasets():
+                yield from (self._described(batch) for batch in part.to_batches(**asked) if batch.num_rows)
 
     def count(self) -> int:
         """Return the number of rows. Raises ChainError for a file that is damaged or gone."""
-        return arrow_rows.count(self.root, self.files, self.query)
+        with arrow_errors(self.root):
+            return sum(part.count_rows(filter=_condition(self.query)) for part in self._datasets())
 
     def __len__(self) -> int:
         return self.count()
@@ -120,6 +185,18 @@ class Rows:
         from adawise.output.read import duckdb_rows
 
         return duckdb_rows.relation(self.root, self.files, self.query, connection)
+
+    def _datasets(self) -> Iterator[ds.FileSystemDataset]:
+        """Yield datasets of `_FILES` files each, because a dataset keeps the footers of all of its files in memory."""
+        options = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
+        parquet, system = ds.ParquetFileFormat(default_fragment_scan_options=options), _file_system(self.root)
+        for start in range(0, len(self.files), _FILES):
+            some = list(self.files[start : start + _FILES])
+            yield ds.FileSystemDataset.from_paths(some, schema=self.query.stored, format=parquet, filesystem=system)
+
+    def _described(self, found: Found) -> Found:
+        """Return the rows with the descriptions of the columns, also of the computed one."""
+        return type(found).from_arrays(found.columns, schema=self.schema)
 
 
 def _rows(
@@ -179,4 +256,53 @@ def _aware(name: str, time: datetime | None) -> datetime | None:
     return time
 
 
-__all__ = ["BATCH_ROWS", "TIME", "Query", "Rows", "read_predictions", "read_traces"]
+def _file_system(root: str) -> fs.FileSystem:
+    if "://" not in root or root.startswith("file://"):
+        return fs.LocalFileSystem()
+    # Imported here, because only this needs the extra `s3`.
+    from adawise.store.object_store import file_system
+
+    return fs.PyFileSystem(fs.FSSpecHandler(file_system(root)))
+
+
+def _projection(query: Query) -> dict[str, pc.Expression]:
+    computed = {TIME: _COMPUTED, AUDIT_REGRET: _REGRET}  # earlier versions wrote the regret as nan for null
+    return {name: computed.get(name, pc.field(name)) for name in query.schema.names}
+
+
+def _condition(query: Query) -> pc.Expression | None:
+    """Return the condition on rows, None for all rows.
+
+    The conditions on one column are implied by the one on the computed time; they let row groups be skipped by
+    statistics.
+    """
+    found = []
+    if query.streams is not None:
+        found.append(pc.field(STREAM_ID).isin(pa.array(query.streams, pa.string())))
+    for bound, keeps in ((query.since, pc.greater_equal), (query.until, pc.less)):
+        if bound is not None:
+            limit = pa.scalar(bound, pa.timestamp("us", tz="UTC"))
+            found.append(keeps(_COMPUTED, limit))
+            found.append(_CAPTURED.is_null() | keeps(_CAPTURED, limit))
+            up_ms = -((_EPOCH - bound) // timedelta(milliseconds=1))  # rounded up: the same for whole milliseconds
+            found.append(
+                _CAPTURED.is_valid() | keeps(pc.field(KAFKA_TIMESTAMP), pa.scalar(up_ms, pa.timestamp("ms", tz="UTC")))
+            )
+    return reduce(and_, found) if found else None
+
+
+@contextmanager
+def arrow_errors(root: str) -> Iterator[None]:
+    """Raise ChainError, with the remedy, for errors of Arrow about files of `root`."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise ChainError(
+            f"{root}: expected the files that were listed, but one is gone: {error}; "
+            "read again, or restore it unless `retain` or `compact --delete-after` removed it"
+        ) from error
+    except (pa.ArrowException, OSError) as error:
+        raise ChainError(
+            f"{root}: expected files that can be read, but {error}; "
+            "find the damaged one with `adawise verify`, and restore it from a backup"
+        ) from error

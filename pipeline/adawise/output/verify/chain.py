@@ -29,7 +29,7 @@ from adawise.output.verify.findings import (
 )
 from adawise.ports import TopicIdentity
 from adawise.records import Gap, TopicPartition, stated_ms, told
-from adawise.sink import claims, holes, invariant, layout, schemas, segment, traces
+from adawise.sink import claims, columns, holes, invariant, layout, schemas, segment
 from adawise.sink.layout import SegmentName
 from adawise.sink.segment import SegmentFooter
 from adawise.sink.walk import ChainPlace, Link, reader, walk
@@ -111,7 +111,9 @@ class ChainCheck:
         try:
             rows = segment.read_rows(link.data, key)
             # After a gap it is unknown what was pending, and what states there were.
-            said = list(self._contents_disagree(rows, footer)) if link.broken != "gap" else []
+            said: list[str] = []
+            if link.broken != "gap":
+                said += consistency.inconsistencies(rows, footer, self._pending, contiguous=self._contiguous)
             if self._states is not None:
                 knows = self._knows_before and link.broken != "gap" and footer.states_of is None
                 said += self._states.inconsistencies(footer, rows, knows_before=knows)
@@ -158,22 +160,6 @@ class ChainCheck:
         if footer.sink != self._sink:
             yield f"expected a segment of sink {self._sink}, but it was written to {footer.sink}", RESTORE
 
-    def _contents_disagree(self, rows: pa.Table, footer: SegmentFooter) -> Iterator[str]:
-        if not rows.schema.equals(schemas.PREDICTIONS):
-            yield f"expected the columns {schemas.PREDICTIONS.names}, but they are {rows.schema.names}"
-            return
-        yield from invariant.breaches(
-            first=footer.first,
-            next_offset=footer.next,
-            before=self._pending,
-            pending=footer.pending,
-            gaps=footer.gaps,
-            offsets=rows["offset"].to_numpy(),
-            indices=rows["index"].to_numpy(),
-            contiguous=self._contiguous,
-        )
-        yield from consistency.row_inconsistencies(rows, footer)
-
     def _traces_disagree(self, key: str, footer: SegmentFooter, *, may_be_missing: bool) -> Iterator[Finding]:
         """Yield how the traces differ; those of the newest segment may be missing, because recovery writes them."""
         where = layout.traces_key(key)
@@ -181,7 +167,7 @@ class ChainCheck:
         if data is None:
             if not may_be_missing:
                 yield damage(where, "expected the traces of a segment that has a successor, but there are none", DERIVE)
-        elif not _holds(data, traces.derive(footer, key)):
+        elif not _holds(data, columns.traces_of(footer, key)):
             yield damage(key, f"expected {where} to hold this segment's traces, but it does not", RESTORE)
 
     # -- the topic

@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 from adawise.output.finding import Finding
 from adawise.ports import TopicIdentity
 from adawise.records import Gap, TopicPartition
-from adawise.sink.beginning import Beginning
+from adawise.sink.claims import Beginning
 from adawise.sink.invariant import Offsets
 
 RESTORE = "restore the file from a backup"

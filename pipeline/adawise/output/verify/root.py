@@ -18,7 +18,7 @@ from adawise.output.verify.findings import STALE, Broken, BrokerLog, ChainReport
 from adawise.records import TopicPartition
 from adawise.sink import layout
 from adawise.sink.claims import read_origin, read_sink_id
-from adawise.sink.files import beginnings, is_removed, segment_names
+from adawise.sink.files import beginnings, begun_partitions, is_removed, segment_names
 from adawise.sink.owner import read_owner
 from adawise.sink.walk import chains
 from adawise.store.store import Store
@@ -160,12 +160,6 @@ def walk(
             # Retention or a compaction has removed listed files; the chain that is left now is whole by itself.
             keys, report = left, walked(tp, left)
         yield report
-
-
-def begun_partitions(store: Store) -> set[TopicPartition]:
-    """Return the partitions whose chain was begun or cut, by the names of the claims."""
-    begun = {tp for key in store.list(layout.ORIGINS) if (tp := layout.parse_origin_key(key)) is not None}
-    return begun | beginnings(store).keys()
 
 
 def _walked(

@@ -17,7 +17,7 @@ import orjson
 import pyarrow as pa
 
 from adawise.decode.arrow_batch import ARROW_STREAM
-from adawise.decode.trace_context import TRACEPARENT, TRACESTATE, continued, is_traceparent
+from adawise.decode.headers import TRACEPARENT, TRACESTATE, continued, is_traceparent
 from adawise.records import RowResult
 
 Per: TypeAlias = Literal["image", "batch"]

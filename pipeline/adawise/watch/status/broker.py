@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 from adawise.errors import AdawiseError, RetryableError
 from adawise.kafka.client import EMBEDDED
+from adawise.kafka.group import Membership
 from adawise.kafka.log import KafkaLog
-from adawise.kafka.members import Membership
 from adawise.kafka.topic import KafkaTopics
 from adawise.records import TopicPartition
 from adawise.watch.backlog import RATE_S

@@ -14,7 +14,7 @@ from functools import partial
 
 from adawise.errors import ChainError
 from adawise.records import TopicPartition
-from adawise.sink import claims, holes, layout, owner, served_settings
+from adawise.sink import claims, holes, layout, owner, served_by
 from adawise.sink.files import newest_names
 from adawise.sink.owner import Owner
 from adawise.sink.starts import open_marks
@@ -130,7 +130,7 @@ class RootReader:
         if prints not in self._methods:
             method = None
             with suppress(ChainError):
-                method = served_settings.read_method(self._store, *prints)
+                method = served_by.read_method(self._store, *prints)
             self._methods[prints] = method
         return self._methods[prints]
 

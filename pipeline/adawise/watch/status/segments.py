@@ -17,8 +17,7 @@ import pyarrow.compute as pc
 
 from adawise.records import Gap
 from adawise.sink import holes, segment
-from adawise.sink.layout import SegmentName
-from adawise.sink.lineage import Lineage
+from adawise.sink.layout import Lineage, SegmentName
 from adawise.sink.segment import SegmentFooter
 from adawise.watch.state import RESETS
 

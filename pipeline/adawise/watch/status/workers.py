@@ -1,4 +1,4 @@
-"""The health reports in a root, which only workers with a problem write (`adawise.watch.report`)."""
+"""The health reports in a root, which only workers with a problem write (`adawise.watch.health`)."""
 
 from __future__ import annotations
 

@@ -9,17 +9,23 @@
 The batch is a child of the span in the `traceparent` of the first message that has one; it has links to the traces of
 the other messages. If the first message has no timestamp, or one more than an hour old, the batch begins when its
 images were together, and `gather` is left out.
+
+They are sent to a collector by OTLP over HTTP, as the standard OTEL_* variables configure it.
 """
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from opentelemetry import trace as otel
 from opentelemetry.context import Context
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.trace import Link, Span, SpanContext, SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
@@ -168,3 +174,27 @@ def _facts(trace: BatchTrace) -> dict[str, str | int | float | bool]:
         "adawise.forward_equivalents": trace.forward_equivalents,
         "adawise.trigger": trace.trigger,
     }
+
+
+_LAST_S = 3.0  # for the last spans; a collector that does not answer must not hold up a worker
+
+
+def span_observer(service: str, exporter: SpanExporter | None = None) -> SpanObserver:
+    """Return an observer whose spans are exported in a thread; spans that no collector accepts are dropped.
+
+    Args:
+        service: name of the process, unless OTEL_SERVICE_NAME or OTEL_RESOURCE_ATTRIBUTES names it.
+        exporter: in place of OTLP.
+    """
+    named = Resource.create({})  # reads the environment; without a name there, it begins with unknown_service
+    is_named = not str(named.attributes[SERVICE_NAME]).startswith("unknown_service")
+    resource = named if is_named else named.merge(Resource({SERVICE_NAME: service}))
+    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+    provider.add_span_processor(BatchSpanProcessor(exporter or OTLPSpanExporter()))
+
+    def end() -> None:
+        last = threading.Thread(target=provider.shutdown, name="spans", daemon=True)
+        last.start()
+        last.join(_LAST_S)
+
+    return SpanObserver(provider, end)

@@ -10,7 +10,7 @@ import pytest
 from adawise.adapt.state import StreamState
 from adawise.errors import ChainError
 from adawise.output.compaction.delete import deletable, delete
-from adawise.output.repair.plan import RepairPlan, plan
+from adawise.output.verify.repair import RepairPlan, plan
 from adawise.output.verify.root import verify
 from adawise.sink import layout
 from adawise.sink.files import compacted_names, segment_keys, segment_names

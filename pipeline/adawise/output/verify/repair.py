@@ -22,14 +22,15 @@ from functools import partial
 from itertools import pairwise
 from uuid import uuid4
 
-from adawise.errors import ChainError
-from adawise.output.repair.bridge import bridge, key_of
-from adawise.records import TopicPartition
-from adawise.sink import beginning, claims, layout, schemas, segment, traces
-from adawise.sink.beginning import Beginning
-from adawise.sink.files import beginnings, compacted_names, is_removed
-from adawise.sink.layout import SegmentName
-from adawise.sink.lineage import Lineage
+import pyarrow.compute as pc
+
+from adawise.errors import ChainError, Lost
+from adawise.output.verify.findings import joined
+from adawise.records import Gap, TopicPartition
+from adawise.sink import claims, columns, holes, layout, schemas, segment
+from adawise.sink.claims import Beginning
+from adawise.sink.files import beginnings, compacted_names, is_removed, read_bytes
+from adawise.sink.layout import Lineage, SegmentName
 from adawise.sink.segment import SegmentFooter
 from adawise.sink.walk import ChainPlace, Link, chains, reader, walk
 from adawise.store.store import AlreadyExists, Store
@@ -101,7 +102,7 @@ class _Chain:
         covers = compacted_names(store, layout.PREDICTIONS, tp)
         # Traces are written after their predictions, so predictions that are missing beside them were lost.
         self._orphans = [name for name in compacted_names(store, layout.TRACES, tp) if name not in covers]
-        self._cut = beginning.read(store, tp)
+        self._cut = claims.read_beginning(store, tp)
         self._origin = claims.read_origin(store, tp)
         begins = None if self._origin is None else SegmentName(self._origin.offset)
         begins = begins if self._cut is None else self._cut[0]
@@ -140,7 +141,7 @@ class _Chain:
                 return
             if key != self._keys[-1] and layout.traces_key(key) not in self._traced:
                 what = f"write the traces of {key} again, which are gone"
-                self._made.steps.append(RepairStep(what, partial(traces.write, self._store, footer, key)))
+                self._made.steps.append(RepairStep(what, partial(columns.write_traces, self._store, footer, key)))
             before = footer
 
     def _begun(self, before: SegmentFooter | None, first: SegmentFooter, key: str) -> bool:
@@ -180,7 +181,7 @@ class _Chain:
         lost = [gap for each in bridged for gap in each.gaps]
         said = ", ".join(f"{gap.first} to {gap.until - 1}" for gap in lost[:3]) + (" and more" if lost[3:] else "")
         what = (
-            f"create {' and '.join(key_of(each) for each in bridged)} without rows, so that {key} follows again: of "
+            f"create {' and '.join(each.key for each in bridged)} without rows, so that {key} follows again: of "
             f"{sum(gap.until - gap.first for gap in lost)} offsets ({said or 'none'}) the rows are lost"
         )
         self._made.steps.append(RepairStep(what, lambda: self._create(bridged), again=self._again(before, last)))
@@ -190,16 +191,16 @@ class _Chain:
         for footer in footers:
             data = segment.encode(schemas.PREDICTIONS.empty_table(), footer)
             try:
-                self._store.create(key_of(footer), data)
+                self._store.create(footer.key, data)
             except AlreadyExists:
-                if self._store.get(key_of(footer)) != data:  # if equal, an earlier try made it, and the answer was lost
+                if self._store.get(footer.key) != data:  # if equal, an earlier try made it, and the answer was lost
                     raise ChainError(
-                        f"{self._store}: {key_of(footer)} has come back; begin `adawise repair` again"
+                        f"{self._store}: {footer.key} has come back; begin `adawise repair` again"
                     ) from None
-            traces.write(self._store, footer, key_of(footer))
+            columns.write_traces(self._store, footer, footer.key)
 
     def _again(self, before: SegmentFooter | None, last: SegmentFooter) -> str:
-        since = "" if before is None else f" --state-of {self._store}/{key_of(before)}"
+        since = "" if before is None else f" --state-of {self._store}/{before.key}"
         return (
             f"`adawise replay --topic {self._tp.topic}{since} -o FOLDER` computes partition {self._tp.partition} "
             f"again, as it was, from there to its end (what is lost ends at offset {last.next - 1}), as long as the "
@@ -236,3 +237,76 @@ def _set_aside(store: Store, key: str) -> None:
         if store.get(f"{SET_ASIDE}/{key}") != data:
             store.create(f"{SET_ASIDE}/{uuid4().hex}/{key}", data)
     store.delete(key)
+
+
+def bridge(
+    store: Store, before: SegmentFooter | None, after: SegmentFooter, key: str, due: SegmentName
+) -> list[SegmentFooter]:
+    """Return footers for the names between `before` and `after`, the first of which is `due`.
+
+    Raises:
+        ChainError: the segment `after`, found at `key`, is foreign to the chain.
+    """
+    previous = layout.parse_key(after.previous or "")
+    names = _names(due, previous[1]) if previous is not None and previous[1] >= due else []
+    if not names or names[-1].successor(after.first) != after.name:
+        raise ChainError(
+            f"{key}: expected a segment that follows {due.stem} or later, but it was written after "
+            f"{after.previous}: it is foreign; move it away"
+        )
+    known = _accounted(store, after, key)
+    pending = before.pending if before is not None else ()
+    if foreign := sorted({o for o in known if o < due.first} - {*pending}):
+        raise ChainError(f"{key}: it has the offsets {foreign[:5]}, which were neither pending nor lost: it is foreign")
+    lineage = holes.after(before) if before is not None else Lineage(due)
+    made: list[SegmentFooter] = []
+    for name, until in zip(names, [*(each.first for each in names[1:]), after.first], strict=True):
+        gone = joined([*_without(pending, known), *_between(name.first, until, known)])
+        open_ = {*pending}
+        pending = tuple(o for o in known if o in open_ or name.first <= o < until)
+        made.append(
+            replace(
+                after,
+                first=name.first,
+                sequence=name.sequence,
+                next=until,
+                previous=made[-1].key if made else (None if before is None else before.key),
+                attempt=uuid4().hex,
+                writer=holes.BRIDGE,
+                states_of=None,
+                pending=pending,
+                gaps=tuple(gone),
+                states={} if before is None else before.states,
+                alerts=b"" if before is None else before.alerts,
+                trace=schemas.BATCH_TRACE.empty_table(),
+                lineage=lineage,
+            )
+        )
+        lineage = lineage.extended(name)
+    return made
+
+
+def _names(first: SegmentName, last: SegmentName) -> list[SegmentName]:
+    """Return names that link one name to the other, in as few segments as possible."""
+    start = first.sequence if first.first == last.first else 0
+    way = [SegmentName(last.first, sequence) for sequence in range(start, last.sequence + 1)]
+    return way if first.first == last.first else [first, *way]
+
+
+def _accounted(store: Store, footer: SegmentFooter, key: str) -> list[int]:
+    """Return the offsets before the segment that it accounts for, ascending: they were pending."""
+    offsets = segment.read_rows(read_bytes(store, key), key, ["offset"])["offset"]
+    return sorted(o for o in {*pc.unique(offsets).to_pylist(), *footer.pending} if o < footer.first)
+
+
+def _without(pending: Sequence[int], known: Sequence[int]) -> Iterator[Gap]:
+    for offset in sorted({*pending} - {*known}):
+        yield Gap(offset, offset + 1, Lost.SEGMENT_LOST)
+
+
+def _between(first: int, until: int, known: Sequence[int]) -> Iterator[Gap]:
+    """Yield the gaps of [first, until): the offsets that are not in `known`, which ascends."""
+    for offset in (*(o for o in known if first <= o < until), until):
+        if first < offset:
+            yield Gap(first, offset, Lost.SEGMENT_LOST)
+        first = offset + 1

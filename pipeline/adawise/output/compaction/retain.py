@@ -1,12 +1,12 @@
 """Removal of the old files of a partition: the new beginning is claimed, then what comes before it is removed.
 
 A unit is what compaction makes, or would make, one file of. Cuts are where compacted files begin or will begin, because
-a cut uses the same plans (`compaction.choice`). So a compaction that runs at the same time makes no file on both sides
-of a cut. The newest two segments stay: a worker that goes on from the head may have to read the one before.
+a cut uses the same plans. So a compaction that runs at the same time makes no file on both sides of a cut. The newest
+two segments stay: a worker that goes on from the head may have to read the one before.
 
 From the moment in which the claim is created, readers ignore what comes before it, whether it still exists or not. So a
 pass may die anywhere, and the next one removes what is left. No file is removed that the store has had for less than a
-day by its own clock: otherwise a worker whose clock is years behind would lose its rows, and `name_reuse` relies on it.
+day by its own clock: otherwise a worker whose clock is years behind would lose its rows, and the chain relies on it.
 Nor is any file removed by a claim that cannot be read, or that does not fit the chain.
 """
 
@@ -17,15 +17,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 
 from adawise.errors import ChainError
-from adawise.output.compaction import choice
-from adawise.output.compaction.choice import CompactionPlan, FileLimits
+from adawise.output.compaction import compact
+from adawise.output.compaction.compact import CompactionPlan, FileLimits
 from adawise.output.compaction.delete import now_of
 from adawise.output.compaction.merged import read_facts
-from adawise.output.verify.root import begun_partitions
 from adawise.records import TopicPartition
-from adawise.sink import beginning, claims, layout
-from adawise.sink.beginning import Beginning
-from adawise.sink.files import beginning_name, compacted_names, read_bytes, segment_names
+from adawise.sink import claims, layout
+from adawise.sink.claims import Beginning
+from adawise.sink.files import beginning_name, begun_partitions, compacted_names, read_bytes, segment_names
 from adawise.sink.layout import CompactedName, SegmentName
 from adawise.sink.walk import chains, footer_of
 from adawise.store.store import Failpoint, Store
@@ -181,7 +180,7 @@ def _next(
             f"{store}: {layout.segment_key(tp, start)}: expected the chain to go on here; nothing is removed of a "
             "chain with a hole: see `adawise verify`"
         )
-    plan = choice.read(store, tp, start) or choice.choose(
+    plan = compact.read_plan(store, tp, start) or compact.choose_plan(
         store, tp, left[:-1], FileLimits(max_rows=_MAX_ROWS, max_bytes=_MAX_BYTES, before=before)
     )
     if plan is None or plan.name.day >= before.isoformat():
@@ -204,12 +203,12 @@ def remove(store: Store, what: Removal, *, failpoint: Failpoint = lambda _: None
         StoreUnavailable: the store does not answer.
     """
     for plan in what.plans:
-        claimed = choice.claim(store, what.tp, plan)
+        claimed = compact.claim_plan(store, what.tp, plan)
         if claimed.name != plan.name:
             raise ChainError(f"{what.tp}: a compaction has planned {claimed.name} meanwhile; begin again")
         failpoint("retain.planned")
     if beginning_name(store, what.tp) < what.name:
-        beginning.claim(store, what.tp, what.name, _beginning(store, what))
+        claims.claim(store, layout.retained_key(what.tp, what.name), _beginning(store, what).model_dump())
         failpoint("retain.begun")
     yield from sweep(store, what.tp, now=what.now, failpoint=failpoint)
 
@@ -219,9 +218,10 @@ def _beginning(store: Store, what: Removal) -> Beginning:
     known = layout.parse_key(what.last)
     if known is None or known[1].successor(footer.next) != what.name:
         raise ChainError(f"{store}: {what.last}: expected the segment before {what.name.stem}, but it ends elsewhere")
-    before = beginning.read(store, what.tp)
+    before = claims.read_beginning(store, what.tp)
     was = before[1] if before is not None else None
     return Beginning(
+        layout=claims.LAYOUT,
         previous=what.last,
         pending=footer.pending,
         lineage="" if footer.lineage is None else footer.lineage.stored().decode(),
@@ -260,7 +260,7 @@ def sweep(store: Store, tp: TopicPartition, *, now: datetime, failpoint: Failpoi
 
 def _checked_beginning(store: Store, tp: TopicPartition) -> SegmentName | None:
     """Return the segment that the chain begins with, by a claim that fits the files; None if retention never cut it."""
-    cut = beginning.read(store, tp)
+    cut = claims.read_beginning(store, tp)
     if cut is None:
         return None
     begins, claim = cut

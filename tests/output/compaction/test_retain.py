@@ -14,13 +14,12 @@ import pytest
 
 from adawise.errors import ChainError
 from adawise.output.compaction import sql_views
-from adawise.output.compaction.choice import FileLimits
-from adawise.output.compaction.compact import compact
+from adawise.output.compaction.compact import FileLimits, compact
 from adawise.output.compaction.delete import deletable, delete
-from adawise.output.repair.plan import plan
-from adawise.output.retention.retain import FAILPOINTS, removal, remove, sweep
+from adawise.output.compaction.retain import FAILPOINTS, removal, remove, sweep
+from adawise.output.verify.repair import plan
 from adawise.output.verify.root import verify
-from adawise.sink import beginning, holes, layout, segment
+from adawise.sink import claims, holes, layout, segment
 from adawise.sink.files import compacted_names, data_keys, segment_names
 from adawise.sink.layout import SegmentName
 from adawise.store.store import LocalStore, Store, open_store
@@ -134,7 +133,7 @@ def test_whole_files_go_that_are_older_and_everything_else_stays_and_is_whole(st
     assert verify(store) == []
     assert retained(store, date(2026, 11, 26)) > 0  # what a cut left goes with a later one
     assert verify(store) == []
-    begins = beginning.read(store, TP)
+    begins = claims.read_beginning(store, TP)
     assert begins is not None
     assert begins[1].until_day == "2026-11-25"
     assert begins[1].rows == sum(day < date(2026, 11, 26) for day in committed.values())
@@ -466,7 +465,7 @@ def test_what_a_cut_counts_goes_on_in_the_lineage() -> None:
     data = store.get(key)
     assert data is not None
     assert holes.after(segment.read_footer(data, key)).count == len(names)
-    begins = beginning.read(store, TP)
+    begins = claims.read_beginning(store, TP)
     assert begins is not None
     counted = begins[1].after_previous()
     assert counted is not None

@@ -1,1 +1,0 @@
-"""Repair of a root whose files were lost."""

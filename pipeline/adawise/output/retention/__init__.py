@@ -1,1 +1,0 @@
-"""Retention: old files are removed, and a name records the segment with which each chain then begins."""
