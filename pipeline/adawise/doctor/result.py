@@ -20,7 +20,7 @@ _WORDS: dict[Status, str] = {"ok": "passed", "fail": "failed", "skip": "not look
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """What a check found, which ends with the remedy where one is needed, and the name of the part it is about."""
+    """The finding of a check, which ends with the remedy where one is needed, and the name of the part it is about."""
 
     status: Status
     detail: str = ""

@@ -1,4 +1,4 @@
-"""What an operator does about the pairs of a root: stage another one, switch to it, go back, and wait for the workers.
+"""An operator's orders about the pairs of a root: stage another one, switch to it, go back, and wait for the workers.
 
 Loads no torch.
 """

@@ -45,7 +45,7 @@ class ReportOnPartition(Document):
 
 
 class ReportOnLoad(Document):
-    """What it took to load a pair."""
+    """The cost of loading a pair."""
 
     seconds: float
     bytes: Count
