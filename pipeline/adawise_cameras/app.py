@@ -13,7 +13,7 @@ from adawise_cameras.camera import CameraSpec
 
 _INFLIGHT_BYTES = 16 * 2**20
 _TIMEOUT_S = 10.0
-_MEANWHILE = "Until then frames wait in memory, and beyond that are dropped or not read (when_behind)."
+_MEANWHILE = "Until then frames wait in memory; when it is full, frames are dropped or cameras not read (when_behind)."
 
 
 def cameras_of(named: list[NamedCamera], settings: Settings) -> list[CameraSpec]:

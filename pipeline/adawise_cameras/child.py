@@ -46,7 +46,7 @@ class Child:
             except BaseException as error:
                 _close(self._pipe, self._control)
                 if isinstance(error, EOFError):
-                    raise ChildProcessError(errno.ECHILD, "the process that starts readers was ended") from error
+                    raise ChildProcessError(errno.ECHILD, "the process that starts readers ended") from error
                 raise
             finally:
                 _close(theirs, control)
@@ -62,7 +62,7 @@ class Child:
             told = wire.read(self._pipe.fileno(), timeout_s=timeout_s, max_frame_bytes=self._camera.max_frame_bytes + 1)
         except wire.NotAReader:
             return Ended(
-                "its reader said what none says, and was ended. Report it, with what the camera is.", End.FAILED
+                "its reader sent an invalid message and was stopped. Report it, with the camera's model.", End.FAILED
             )
         return Ended(f"its reader {self._fate()}", End.FAILED) if told is None else told
 
@@ -85,8 +85,8 @@ class Child:
             self._process.join(_REAP_S)
             code = self._process.exitcode
         if code is None or code >= 0:
-            return f"ended ({code}). Report it, with what the camera is."
-        return f"was killed by {signal.Signals(-code).name}: what the camera sends is damaged, or memory is short."
+            return f"ended ({code}). Report it, with the camera's model."
+        return f"was killed by {signal.Signals(-code).name}: the camera's data is damaged, or memory is short."
 
 
 def _run(camera: CameraSpec, out: Connection, control: Connection) -> None:

@@ -118,7 +118,7 @@ def test_files_that_were_replaced_since_they_were_staged_are_refused(pair_folder
     model = load_model(settings.model, settings.decode)
     document = document_of(settings, model, prompt_templates(settings.model))
     staged = replace(document, identity={**document.identity, "theta_1": "f" * 16})
-    with pytest.raises(SettingsError, match=rf"are not what was staged.*{document.id}, expected {staged.id}"):
+    with pytest.raises(SettingsError, match=rf"are not those that were staged.*{document.id}, expected {staged.id}"):
         load_beside(settings, staged, preprocess=model.checkpoints.preprocess)
 
 

@@ -181,11 +181,14 @@ def one(asked: Asked) -> None:
 
 
 REFUSED: Mapping[str, tuple[Callable[[Asked], None], str]] = {
-    "credentials": (lambda asked: asked.head(401, www_authenticate='Basic realm="camera"'), "other credentials (401)"),
+    "credentials": (lambda asked: asked.head(401, www_authenticate='Basic realm="camera"'), "the credentials (401)"),
     "forbidden": (lambda asked: asked.head(403), "forbids it (403)"),
     "no such stream": (lambda asked: asked.head(404), "no such stream (404)"),
     "a page": (page, ""),
-    "a file": (lambda asked: asked.head(302, location="file:///etc/passwd"), "it leads to what must not be opened"),
+    "a file": (
+        lambda asked: asked.head(302, location="file:///etc/passwd"),
+        "it leads to a URL that may not be opened",
+    ),
     "a huge picture": (promising(60_000, 60_000), "60000x60000 pixels, and max_pixels allows 10000000"),
 }
 
@@ -208,7 +211,7 @@ def test_a_server_that_fails_or_is_not_there_may_be_well_the_next_time() -> None
     assert failed is not None
     assert absent is not None
     assert (failed.end, absent.end) == (End.FAILED, End.FAILED)
-    assert "nobody listens there" in absent.why
+    assert "the connection was refused" in absent.why
 
 
 @needs_ffmpeg

@@ -110,7 +110,7 @@ def test_any_bytes_come_out_or_are_an_error(name: str, data: bytes) -> None:
 
 @pytest.mark.parametrize("number", [5, 6, 7])
 def test_a_codec_of_tomorrow_is_named_by_its_number(number: int) -> None:
-    with pytest.raises(CannotUnpack, match=f"codec number {number}, which is none of gzip, snappy, lz4, zstd"):
+    with pytest.raises(CannotUnpack, match=f"codec number {number}, which is not one of gzip, snappy, lz4, zstd"):
         unpacked(number, b"", 1)
 
 

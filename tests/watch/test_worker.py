@@ -110,7 +110,7 @@ def test_more_cameras_than_there_is_room_for_push_out_those_that_were_heard_long
     heard = Heard(FakeSource(images(120, *names), finite=True), bounds=bounds).run()
     assert len(heard.rows) == 10
     assert heard.count("images") == 120
-    assert any("20 cameras had to leave" in notice for notice in heard.observer.view().notices)
+    assert any("20 cameras were removed" in notice for notice in heard.observer.view().notices)
 
 
 def test_a_flood_of_events_that_nobody_takes_up_is_dropped_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,12 +33,12 @@ from adawise.settings import DecodeSettings, ModelSettings, SearchSettings, Sett
 from adawise.worker.adaptation import Adaptation
 
 _EARLIER_PIXELS = (
-    "pixels differ by one level of 255 in about three of a thousand, by two in one of a million: the card holds, and "
-    "streams go on; `adawise card` makes one of today's pixels, with which streams begin anew"
+    "about three pixels in a thousand differ by one level of 255, one in a million by two: the card is valid, and "
+    "streams keep their states; `adawise card` makes one for the current pixels, with which streams start anew"
 )
 _READ_OTHERWISE = (
-    "the card was made with other decode.orientation, decode.grey16_range or decode.reduced: it holds as far as the "
-    "pictures are the same; `adawise card` with today's settings makes one of these pictures"
+    "the card was made with other decode.orientation, decode.grey16_range or decode.reduced: it is valid as far as "
+    "the images are the same; `adawise card` with the current settings makes one for these images"
 )
 _log = structlog.get_logger("model")
 _STATES_BYTES = 100_000_000  # of all states of a partition
@@ -283,8 +283,8 @@ def number_format(settings: ModelSettings, device: Device) -> torch.dtype:
     """Return the number format of forwards. Raises SettingsError for one that a processor does not have."""
     if device.where.type == "cpu" and settings.precision in {"tf32", "fp16"}:
         raise SettingsError(
-            f"model.precision is {settings.precision}, which is for GPUs, and the model runs on {device}. "
-            "Set model.precision to auto, bf16 or fp32, or model.device to cuda."
+            f"model.precision is {settings.precision}, which needs a GPU, but the model runs on {device}. Set "
+            "model.precision to auto, bf16 or fp32, or model.device to cuda."
         )
     return choose_dtype(device) if settings.precision == "auto" else _FORMATS[settings.precision]
 
@@ -315,12 +315,12 @@ def choose_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
         if name == "cpu" and torch.cuda.device_count():  # the driver's own count, which needs no CUDA
-            _log.warning("card_not_used", remedy="a card is there, and CUDA does not start on it: see nvidia-smi")
+            _log.warning("card_not_used", remedy="there is a GPU, but CUDA does not start on it: see nvidia-smi")
     device = torch.device("cuda:0" if name == "cuda" else name)
     if device.type == "cuda" and device.index >= torch.cuda.device_count():
         raise SettingsError(
-            f"model.device is {name}, and torch sees {torch.cuda.device_count()} CUDA devices. "
-            "Set model.device to cpu or auto, or mend the driver."
+            f"model.device is {name}, but torch sees {torch.cuda.device_count()} CUDA devices. Set model.device to "
+            "cpu or auto, or fix the driver."
         )
     return device
 

@@ -40,7 +40,8 @@ def read_heads(path: Path, expected_hash: str, shape: tuple[int, int]) -> Tensor
         CardError: not the file that the card was made with, or not readable.
     """
     remedy = (
-        "Delete it (each start then encodes the prompts), or make the card anew: adawise card --labelled FOLDER -o FILE"
+        "Delete it (each start then encodes the prompts), or make the card again: adawise card --labelled FOLDER "
+        "-o FILE"
     )
     try:
         content = read_bytes(path, 4 * WIDEST * (shape[0] * shape[1] + 1))

@@ -58,19 +58,19 @@ class Examination:
     reads: frozenset[str]
     after: tuple[str, ...] = ()
     limit_s: float = _QUICK_S
-    remedy: str = "See whether this machine is overloaded, and try again."
+    remedy: str = "Check whether this machine is overloaded, and try again."
     wanted: Callable[[Settings], bool] = _always
     lane: str = ""
     behind: str | None = None
 
 
 def _of_kafka(name: str, look: Callable[[Known], Verdict], *after: str, reads: str = "kafka") -> Examination:
-    remedy = "See whether a firewall drops what is sent to kafka.bootstrap_servers, or the brokers are overloaded."
+    remedy = "Check whether a firewall drops packets to kafka.bootstrap_servers, or the brokers are overloaded."
     return Examination(name, look, frozenset(reads.split()), after, remedy=remedy, lane="broker")
 
 
 def _of_store(name: str, look: Callable[[Known], Verdict], *after: str, limit_s: float = _STORE_S) -> Examination:
-    remedy = "See whether sink.root and record.root answer: a mount that hangs, a firewall, a proxy."
+    remedy = "Check that sink.root and record.root answer: a mount may hang, a firewall or a proxy may block."
     return Examination(name, look, frozenset({"sink", "record", "kafka"}), after, limit_s, remedy, lane="store")
 
 
@@ -108,7 +108,7 @@ PARTS: tuple[Examination, ...] = (
         frozenset({"record", "kafka"}),
         ("topic",),
         _STORE_S,
-        "See whether record.root answers: a mount that hangs, a firewall, a proxy.",
+        "Check that record.root answers: a mount may hang, a firewall or a proxy may block.",
         wanted=lambda settings: settings.record.enabled,
         lane="store",
     ),
@@ -124,7 +124,7 @@ PARTS: tuple[Examination, ...] = (
         model.pair,
         frozenset({"model", "search", "decode", "predict", "limits", "sink", *_PAIR}),
         limit_s=_LONG_S,
-        remedy="See whether the disk with the checkpoints answers, or the network that they come over.",
+        remedy="Check that the disk with the checkpoints, or the network to it, answers.",
         lane="model",
     ),
     Examination("preprocessing", model.preprocessing, frozenset({"model"}), ("model pair and card",), lane="model"),
@@ -132,7 +132,7 @@ PARTS: tuple[Examination, ...] = (
         "text heads",
         machine.text_heads,
         frozenset({"model"}),
-        remedy="See whether the disk of model.cache answers.",
+        remedy="Check that the disk of model.cache answers.",
         lane="model",
     ),
     Examination("cores", machine.cores, frozenset({"decode", "model"})),
@@ -182,7 +182,7 @@ def _look_along(lane: str, parts: dict[Examination, Future[Verdict]], known: Kno
             named = ", ".join(name if "." in name else f"those under [{name}]" for name in lacking)
             answer = Verdict("skip", f"correct these settings first: {named}")
         elif missing or silent:
-            answer = Verdict("skip", f"needs {', '.join(missing)}" if missing else f"{silent} had no answer")
+            answer = Verdict("skip", f"needs {', '.join(missing)}" if missing else f"{silent} did not answer")
         else:
             answer, is_silent = _within(part, known)
             known.is_silent |= is_silent
@@ -214,9 +214,9 @@ def _within(part: Examination, known: Known) -> tuple[Verdict, bool]:
         return Verdict("fail", str(error)), False
     except TimeoutError:
         is_over = not future.done()  # if it is done, the part itself raised the system's TimeoutError
-        said = f"expected an answer within {part.limit_s:g} s, and there was none" if is_over else future.exception()
+        said = f"expected an answer within {part.limit_s:g} s, but got none" if is_over else future.exception()
         return Verdict("fail", f"{said}. {part.remedy}"), is_over
     except OSError as error:
         return Verdict("fail", f"{error}. {part.remedy}"), False
     except Exception as error:  # noqa: BLE001  # an error that no check expects must not end the other parts
-        return Verdict("fail", f"{type(error).__name__}: {error}. This was not expected: please report it."), False
+        return Verdict("fail", f"{type(error).__name__}: {error}. This is a bug: please report it."), False

@@ -23,8 +23,8 @@ def words(known: Known) -> Verdict:
     templates = prompt_templates(settings)
     if len(classes) < 2:
         raise SettingsError(
-            f"model.classes: {settings.classes} has one class, {classes[0]!r}, which every image would be; add what it "
-            "is told from"
+            f"model.classes: {settings.classes} has one class, {classes[0]!r}, which every image would get; add "
+            "other classes"
         )
 
     def warnings() -> Iterator[str]:
@@ -36,11 +36,11 @@ def words(known: Known) -> Verdict:
             yield f"{where}: {' and '.join(map(repr, same[0]))} read the same to the model: keep one of them"
         if coded := [name for name in classes if "_" in name or name.isdecimal()]:
             yield (
-                f"{where}: {_shown(coded)} are no words: the text tower reads them as they stand in a prompt, such as "
+                f"{where}: {_shown(coded)} are not words: the text tower reads them as written in a prompt, such as "
                 f"{templates[0].replace('{}', coded[0])!r}. Write what a person would say"
             )
         if long := [name for name in classes if len(name) > _LONG_CLASS]:
-            yield f"{where}: {_shown(long)} are long, and what does not fit into a prompt is cut off. Shorten them"
+            yield f"{where}: {_shown(long)} are too long for a prompt and are cut off. Shorten them"
 
     return judged(warnings(), f"{counted(len(classes), 'class', 'classes')}, {counted(len(templates), 'prompt')} each")
 
@@ -81,12 +81,12 @@ def pair(known: Known) -> Verdict:
         if ordered and not key_of(identity).matches(orders.serving.key):
             method = orders.serving.method and f", {orders.serving.method}"
             yield (
-                f"pair {orders.serves} serves {settings.sink.root} since a switch{method}: workers take it from its "
-                "document, not the one that is set here: bring model.* up to date (`adawise pair list`)"
+                f"pair {orders.serves} serves {settings.sink.root} since a switch{method}: workers use it from its "
+                "document, not the pair that is set here: update model.* (`adawise pair list`)"
             )
         if changes:
             becomes = what_becomes_of_streams(settings.model.on_change)
-            yield f"{', '.join(changes)} not as {settings.sink.root} was written with: {becomes}"
+            yield f"{', '.join(changes)} differ from those that {settings.sink.root} was written with: {becomes}"
 
     found = (
         f"{told['classes']} classes on {told['device']} in {told['precision']}, {told['bank']}, {card}, "

@@ -49,9 +49,9 @@ def unpacked(codec: int, data: bytes | memoryview, max_bytes: int) -> bytearray:
     """
     name = NAMES.get(codec)
     if name is None:
-        raise CannotUnpack(f"codec number {codec}, which is none of {', '.join(NAMES.values())}")
+        raise CannotUnpack(f"codec number {codec}, which is not one of {', '.join(NAMES.values())}")
     if not pa.Codec.is_available(name):
-        raise CannotUnpack(f"codec {name}, which this build of pyarrow lacks; install that of PyPI")
+        raise CannotUnpack(f"codec {name}, which this build of pyarrow lacks; install the one from PyPI")
     out = bytearray()
     try:
         for piece in _blocks(memoryview(data), max_bytes) if name == "snappy" else _steps(name, data, max_bytes):

@@ -53,7 +53,7 @@ WITHOUT_IMAGES = (
 )
 
 DAMAGED = (
-    "Remove nothing: start again, since a disk or a store may have failed only this once. If it stays so, restore this "
+    "Remove nothing: start again, since a disk or a store may have failed only once. If this stays, restore this "
     "file from a copy, or record into a new folder; the files before it are whole and can be replayed (--until)."
 )
 """The remedy for a file that cannot be read."""

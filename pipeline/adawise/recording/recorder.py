@@ -227,8 +227,9 @@ class Recorder:
             return
         if not created.won:
             raise SourceError(
-                f"{self._root}: {tp} from offset {buffer.first} was written by another recorder meanwhile. Record into "
-                "a folder of its own, or give both recorders the same group, so that each partition belongs to one."
+                f"{self._root}: {tp} from offset {buffer.first} was written by another recorder meanwhile. Record "
+                "into a separate folder, or give both recorders the same group, so that each partition belongs to "
+                "one."
             )
         self._files += 1
         self._stored_bytes += created.size_bytes

@@ -17,9 +17,9 @@ NO_DEFAULT = "# none by default"
 
 _WIDTH = 100
 _HEAD = """\
-Settings of adawise. A line as `#name = value` has a default: take its # away to change it.
+Settings of adawise. A line such as `#name = value` shows a default: remove its # to change it.
 Flags win over the environment (ADAWISE_*), which wins over this file.
-`adawise config show` says what holds, `adawise doctor` whether a worker can start with it."""
+`adawise config show` shows the values in use, `adawise doctor` checks whether a worker can start."""
 
 
 def template() -> str:
@@ -42,7 +42,7 @@ def _lines() -> Iterator[str]:
 
 def _told(name: str, field: FieldInfo) -> str:
     needed = "NEEDED by a worker: " if name in NEEDED else ""
-    where = f"; better in a file of its own, {environment_name(name + IN_A_FILE)}" if is_secret(field) else ""
+    where = f"; better in a separate file, {environment_name(name + IN_A_FILE)}" if is_secret(field) else ""
     return f"{needed}{field.description} [{expected(field)}{where}]"
 
 

@@ -134,8 +134,8 @@ def read_link(data: bytes, key: str, identity: TopicIdentity | None = None) -> S
     tp = TopicPartition(footer.topic, footer.partition)
     if layout.segment_key(tp, footer.name) != key:
         raise ChainError(
-            f"segment {key}: expected its footer to name it, but that says {tp}, {footer.name}; give it its name back, "
-            "or move it away"
+            f"segment {key}: expected its footer to name it, but the footer names {tp}, {footer.name}; restore its "
+            "name, or move it away"
         )
     if identity is not None:
         topic_id, partitions = footer.topic_id, footer.partitions

@@ -130,7 +130,7 @@ def folder(dataset: str, tp: TopicPartition) -> str:
     """Return the folder of a partition in a dataset, with the slash. Raises ValueError for what cannot be a topic."""
     if not _TOPIC.fullmatch(tp.topic):
         raise ValueError(
-            f"a Kafka topic has 1 to 249 of the characters a-z A-Z 0-9 . _ -, but this one is called {tp.topic!r}"
+            f"a Kafka topic has 1 to 249 of the characters a-z A-Z 0-9 . _ -, but this one is {tp.topic!r}"
         )
     return f"{dataset}/topic-{tp.topic}/partition-{tp.partition:05d}/"
 

@@ -45,7 +45,7 @@ class Lineage:
         try:
             since, count, digest = json.loads(text)
         except (TypeError, RecursionError) as error:
-            raise ValueError(f"it is no list of three: {text[:80]}") from error
+            raise ValueError(f"it is not a list of three: {text[:80]}") from error
         name = SegmentName.parse(f"{since}.parquet")
         if not isinstance(count, int) or not isinstance(digest, str):
             raise ValueError(f"it counts no segments: {text[:80]}")

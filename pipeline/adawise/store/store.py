@@ -302,8 +302,8 @@ class LocalStore:
             raise StoreUnavailable(
                 f"{self._root}: expected the {DOCUMENT} that was there before, but "
                 f"{'it is gone' if found is None else 'another one is there'}: the folder was unmounted, moved or "
-                f"removed; mount it again or put it back, and work goes on (nothing is written meanwhile); for a new "
-                f"output, stop and set another sink.root"
+                "removed; mount or restore it, and work goes on (nothing is written meanwhile); for a new output, "
+                "stop and set another sink.root"
             )
 
     def _path(self, key: str) -> Path:

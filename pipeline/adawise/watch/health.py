@@ -27,7 +27,7 @@ from adawise.worker.events import PartitionProgress, Phase, WorkerProgress
 _DOING = {
     Phase.STARTING: "reads its settings and looks up the topic",
     Phase.LOADING_MODEL: "loads the two models",
-    Phase.CHECKING_STORE: "checks the output folder, and waits for it if it does not answer",
+    Phase.CHECKING_STORE: "checks the output folder, or waits until it answers",
     Phase.ENCODING_TEXT: "encodes the prompts of the classes",
     Phase.WORKING: "works",
     Phase.STOPPING: "writes what is complete and leaves the group",
@@ -119,7 +119,10 @@ class Health:
         """Answer `/livez`."""
         quiet_s = now_s - max(self.beat_s, self.phase_s)
         if self.phase in {Phase.WORKING, Phase.STOPPING} and quiet_s > self.stuck_after_s:
-            why = f"the loop has not turned for {as_duration(quiet_s)}; see the log, and restart it: nothing is lost"
+            why = (
+                f"the loop has made no step for {as_duration(quiet_s)}; see the log, and restart the worker: "
+                "nothing is lost"
+            )
             return self._answer(False, "stuck", now_s, [why])
         return self._answer(True, "alive", now_s)
 
@@ -146,21 +149,21 @@ class Health:
         if progress is None:
             return found
         if standing := [str(tp) for tp, partition in progress.partitions.items() if partition.stands]:
-            found.append(f"cannot be read on, see the log: {_some(standing)}")
+            found.append(f"blocked, see the log: {_some(standing)}")
         if progress.recovering:
-            found.append(f"its chain is being read: {_some([str(tp) for tp in progress.recovering])}")
+            found.append(f"the worker reads the chain of {_some([str(tp) for tp in progress.recovering])}")
         behind = {tp: now for tp, now in self.backlogs(now_s).items() if now.is_behind}
         if behind:
             lag, age_s = sum(now.lag or 0 for now in behind.values()), max(now.age_s or 0.0 for now in behind.values())
             waits = f"{lag} messages wait, the oldest for {as_duration(age_s)}"
             found.append(f"{waits}: {_some([str(tp) for tp in behind])}")
         if progress.paused:
-            found.append("reading pauses: rows or the recording cannot be written as quickly as images come")
+            found.append("reading pauses: rows or the recording are written more slowly than images arrive")
         for number, (state, why) in progress.pairs.states.items():
             if state == "failed":
                 found.append(f"pair {number} could not be loaded" + (f": {why}" if in_full else "; see the log"))
         if not progress.partitions and not progress.recovering and self.has_joined:
-            found.append("in reserve: others of the group have all partitions")
+            found.append("in reserve: other workers have all partitions")
         return found
 
     def backlogs(self, now_s: float) -> dict[TopicPartition, PartitionLag]:
@@ -176,9 +179,9 @@ class Health:
 
 PARTIES: Mapping[str, tuple[str, str]] = {
     "broker": ("the broker has not answered", ""),
-    "topic": ("a topic that is written to has taken nothing", ""),
-    "permission": ("the broker has not allowed what is to be done", ""),
-    "store": ("the store has not answered", "the store is full, and nothing is written,"),
+    "topic": ("a topic has accepted nothing", ""),
+    "permission": ("the broker has denied permission", ""),
+    "store": ("the store has not answered", "the store has been full, and nothing was written,"),
     "log": ("the log has not answered", ""),
 }
 """The parties that may cause an outage. Each has the beginning of a sentence about it, and of one about a full store.

@@ -277,7 +277,7 @@ class LiveWorker:
         progress = self.health.progress
         partition = progress.partitions.get(tp) if progress else None
         if partition is not None and partition.stands:
-            return "what is next in its partition cannot be read, see the log"
+            return "its partition is blocked, see the log"
         since_s = self._unwritten_s.get(tp)
         if since_s is not None and self.now_s - since_s > self.bounds.write_within_s:
             return f"its rows have waited {as_duration(self.now_s - since_s)} to be written"
@@ -330,7 +330,7 @@ class LiveWorker:
         if self._nameless and self.now_s - self._nameless[0] < _NAMELESS_S:
             found.append(f"messages that name no camera were rejected, the last: {self._nameless[1]}")
         if self.forgotten:
-            found.append(f"{self.forgotten} cameras had to leave this page (http.max_cameras)")
+            found.append(f"{self.forgotten} cameras were removed from this page (http.max_cameras)")
         return found
 
     # -- cameras

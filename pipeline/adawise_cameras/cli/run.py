@@ -59,7 +59,7 @@ def read_until_stopped(settings: Settings, file: str, *, create_topic: bool, par
             with should_stop.interrupts():
                 _await_topic(settings, board, should_stop, create=create_topic, partitions=partitions)
         except KeyboardInterrupt:
-            _log.info("cameras_stopped", note="it was told to before the broker answered; nothing was read")
+            _log.info("cameras_stopped", note="it was asked to stop before the broker answered; nothing was read")
             return 0
         board.tell(LiveSources.enter, Phase.WORKING)
         service.read(cameras)
@@ -81,7 +81,8 @@ def read_until_stopped(settings: Settings, file: str, *, create_topic: bool, par
 def _cameras(settings: Settings, file: str) -> list[CameraSpec]:
     if find_spec("av") is None:
         raise SettingsError(
-            "expected the package av, which reads streams, found none. Install it: pip install 'adawise[cameras]'"
+            "expected the package av, which reads streams, but it is not installed. Install it: pip install "
+            "'adawise[cameras]'"
         )
     return cameras_of(read_cameras(Path(file), file, os.environ), settings)
 
@@ -136,7 +137,7 @@ def _reload(service: Service, settings: Settings, file: str) -> None:
     try:
         changes = service.read(_cameras(settings, file))
     except SettingsError as error:
-        _log.error("cameras_not_reloaded", error=str(error), note="all go on as they were")
+        _log.error("cameras_not_reloaded", error=str(error), note="all cameras go on as before")
     else:
         _log.info("cameras_reloaded", added=changes.added, changed=changes.changed, removed=changes.removed)
 
@@ -180,7 +181,7 @@ def _try(camera: CameraSpec, open_now: set[Child], should_stop: Callable[[], boo
     """
     what = ""
     if should_stop():
-        return _Tried(camera, what, "", "told to stop")
+        return _Tried(camera, what, "", "asked to stop")
     try:
         child = Child(camera)
     except OSError as error:
@@ -198,11 +199,13 @@ def _try(camera: CameraSpec, open_now: set[Child], should_stop: Callable[[], boo
                 case _:
                     pass
     except wire.Silence:
-        return _Tried(camera, what, "", f"no frame within {camera.timeout_s:g} s (timeout_s). Is the camera on?")
+        return _Tried(
+            camera, what, "", f"no frame within {camera.timeout_s:g} s (timeout_s). Check that the camera is on."
+        )
     finally:
         open_now.discard(child)
         child.close()
-    return _Tried(camera, what, "", "told to stop")
+    return _Tried(camera, what, "", "asked to stop")
 
 
 def _show(tried: Sequence[_Tried]) -> None:

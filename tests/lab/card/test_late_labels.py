@@ -378,7 +378,7 @@ def test_what_cannot_be_is_told_before_anything_is_computed(
     new = str(tmp_path / "new.json")
     root = ("card", "--from-labels", str(labelled), "-o", new)
     for arguments, said in (
-        (root, "expected the recording of what the workers of --from-labels read"),
+        (root, "expected the recording of the messages that the workers of --from-labels read"),
         ((*root, "--recording", str(tmp_path / "other")), "it is of topic 'street'"),
         ((*root, "--recording", str(tmp_path / "again")), "(id another-id)"),
         ((*root, "--recording", str(tmp_path / "none")), "expected a recording in"),
@@ -389,7 +389,7 @@ def test_what_cannot_be_is_told_before_anything_is_computed(
         ((*asked(folder, tmp_path / "new.json"),), "there is no output of a worker"),
         ((*asked(labelled, tmp_path / "new.json"), "--search.strategy", "fixed"), "serve a fixed alpha of"),
         ((*asked(labelled, tmp_path / "new.json"), "--images", "7"), "left by --images 7, and of"),
-        ((*asked(labelled, tmp_path / "new.json"), "--labelled", "own"), "it has no use with --from-labels"),
+        ((*asked(labelled, tmp_path / "new.json"), "--labelled", "own"), "it has no effect with --from-labels"),
         ((*asked(labelled, tmp_path / "new.json"), "--model.classes", str(tmp_path / "classes.txt")), "another pair"),
     ):
         assert adawise(folder, monkeypatch, *arguments) not in (0, 3), arguments
@@ -398,7 +398,7 @@ def test_what_cannot_be_is_told_before_anything_is_computed(
         assert "Traceback" not in err
     assert not Path(new).exists()
     assert adawise(folder, monkeypatch, "card", "--fit-search", "yard", "-o", new, "--recording", "yard") == 2
-    assert "it has a use only with --from-labels" in " ".join(capsys.readouterr().err.split())
+    assert "it needs --from-labels" in " ".join(capsys.readouterr().err.split())
 
 
 def test_the_corrected_card_is_staged_and_serves_as_any_new_card(

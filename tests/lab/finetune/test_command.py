@@ -327,7 +327,7 @@ def test_labels_that_only_the_held_out_images_have_are_told_without_a_list_of_na
     assert finetune(folder, "--validation", "others") == 2
     said = message(capsys)
     assert "the labels 'zebra' are not among the 3 labels of --labelled" in said
-    assert "list all names that will be served in a file for --model.classes" in said
+    assert "list all served names in a file for --model.classes" in said
 
 
 @pytest.mark.soak
@@ -501,7 +501,7 @@ def test_a_run_that_ruins_the_model_keeps_the_pair_apart(folder: Path, capsys: C
     assert finetune(folder, *bad) == 1
     told = message(capsys)
     assert "the pair must not serve: theta_1 is right on" in told
-    assert "kept apart in out/rejected, without a card" in told
+    assert "kept in out/rejected, without a card" in told
     left = {str(path.relative_to(folder / "out")) for path in (folder / "out").rglob("*") if path.is_file()}
     weights = {f"rejected/theta_1/open_clip_{name}" for name in ("config.json", "model.safetensors")}
     assert left == {"classes.txt", "templates.txt", "rejected/finetune.json", *weights}
@@ -556,10 +556,10 @@ def test_a_run_of_a_version_that_kept_no_contents_goes_on_and_says_what_is_not_k
     with capture_logs() as logs:
         assert finetune(folder, "--resume", "--finetune.epochs", "3", "--json") == 0
     notes = [line["note"] for line in logs if line["event"] == "data_questioned"]
-    assert [note for note in notes if "begun by a version" in note] == [
-        note for note in json.loads(capsys.readouterr().out)["notes"] if "begun by a version" in note
+    assert [note for note in notes if "that began the run" in note] == [
+        note for note in json.loads(capsys.readouterr().out)["notes"] if "that began the run" in note
     ]
-    assert sum("begun by a version" in note for note in notes) == 1
+    assert sum("that began the run" in note for note in notes) == 1
     assert CONTENTS in json.loads(record.read_text())["settings"]
 
 
@@ -583,7 +583,7 @@ def test_the_command_that_is_printed_makes_a_card_for_other_names(
     )
     capsys.readouterr()
     assert adawise(folder, *command[1:]) == 0
-    assert "The pair's own card advises a fixed alpha of 0.45. This one has no verdict" in capsys.readouterr().out
+    assert "The pair's own card advises a fixed alpha of 0.45. This one advises nothing" in capsys.readouterr().out
     assert adawise(folder, *command[1:], "--model.theta-1", pair_folder.theta_1) == 0
     assert read_card(folder / "out" / "OTHER.card.json").shifted_temperature == (), "of another pair"
     capsys.readouterr()

@@ -283,7 +283,7 @@ def test_parts_of_a_run_that_have_the_same_rows_or_another_topic_are_none(tmp_pa
     with pytest.raises(SettingsError, match="have the same rows: both have served offsets 0 to "):
         compare(whole, [str(whole), str(part)])
     moved = write(tmp_path / "moved", served[:6], identity=replace(IDENTITY, topic_id="another"))
-    with pytest.raises(SettingsError, match="is not one and the same: expected outputs of one topic"):
+    with pytest.raises(SettingsError, match="is not the same topic: expected outputs of one topic"):
         compare(whole, [str(part), str(moved)])
 
 

@@ -21,7 +21,7 @@ TROUBLE = {
     11: (CameraState.SILENT, "nothing for 6 min"),
     12: (CameraState.SILENT, "nothing for 2.1 h"),
     20: (CameraState.CHANGED, "alpha went from 0.22 to 0.61"),
-    23: (CameraState.CHANGED, "what it sees jumped, and it began to learn anew"),
+    23: (CameraState.CHANGED, "its images changed suddenly, and adaptation started anew"),
 }
 
 

@@ -142,4 +142,7 @@ def _tell(root: str, done: _Done, dry_run: bool, as_json: bool, files: int) -> N
     if done.deleted:
         say(f"{'would delete' if dry_run else 'deleted'} {done.deleted} segments that have been compacted")
     if not dry_run:
-        say(f"readers need {files} files of predictions: `adawise files {root}`, or views.sql there for DuckDB")
+        say(
+            f"readers need {files} files of predictions: list them with `adawise files {root}`, or use its "
+            "views.sql in DuckDB"
+        )

@@ -76,9 +76,12 @@ def write_template(path: Path) -> int:
             file.write(template())
     except FileExistsError as error:
         raise SettingsError(
-            f"{path} is there already, and stays as it is; name another (`adawise config init FILE`), or remove it"
+            f"{path} exists and was not changed; name another file (`adawise config init FILE`), or remove it"
         ) from error
     except OSError as error:
         raise SettingsError(f"{path}: {error.strerror}; name a file in a folder that can be written") from error
-    print(f"wrote {path}: set model.theta_0, model.theta_1 and model.classes there, and what else is yours")
+    print(
+        f"wrote {path}: set model.theta_0, model.theta_1 and model.classes there, and what else differs from its "
+        "default"
+    )
     return 0

@@ -96,13 +96,15 @@ def show_letter(asked: DlqShowCommand) -> int:
                 found = letter
     if found is None:
         raise SettingsError(
-            f"there is no letter {place[0]}/{place[1]} in topic {kafka.dead_letters_to!r} at "
-            f"{kafka.bootstrap_servers}; `adawise dlq list` names those that there are"
+            f"there is no dead letter {place[0]}/{place[1]} in topic {kafka.dead_letters_to!r} at "
+            f"{kafka.bootstrap_servers}; list them with `adawise dlq list`"
         )
     print_letter(found, replayed=past.messages[place] in past.sent)
     if save is not None:
         if not found.is_whole:
-            raise SettingsError(f"{save} was not written: the letter is without its original; read {found.source}")
+            raise SettingsError(
+                f"{save} was not written: the dead letter does not hold its original; read {found.source}"
+            )
         with save.open("xb") as file:
             file.write(found.record.value or b"")
         say(f"{found.size_bytes} bytes written to {save}")
@@ -172,7 +174,7 @@ def _why_not(letter: DeadLetter, topic: str, sent: set[_Key], now: set[_Key], ma
     if not letter.is_whole:
         return "without their original"
     if letter.message in now:
-        return "another letter of a message that is sent"
+        return "another dead letter of a message that is sent"
     if letter.message in sent:
         return "sent back before (--again)"
     return f"sent back {max_replays} times or more (--max-replays)" if letter.replays >= max_replays else None
@@ -184,7 +186,7 @@ def _report(counted: Counter[tuple[str, str]], kafka: KafkaSettings, dry_run: bo
     done = "would be sent" if dry_run else "sent"
     say(f"{sent.total()} messages {done} back to {kafka.topic}" + (f": {by_reason}" if by_reason else ""))
     for what in sorted({what for what, _ in counted} - {_SENT}):
-        say(f"{sum(n for (why, _), n in counted.items() if why == what)} letters left out: {what}")
+        say(f"{sum(n for (why, _), n in counted.items() if why == what)} dead letters left out: {what}")
 
 
 def _read(source: KafkaSource, past: _Past) -> Iterator[DeadLetter]:
@@ -215,8 +217,9 @@ def _letters(kafka: KafkaSettings) -> Iterator[KafkaSource]:
         source = kafka_source(kafka.model_copy(update={"topic": name}), group=False, origin="earliest")
     except SourceError as error:
         raise SourceError(
-            f"there is no dead-letter topic {name!r} at {kafka.bootstrap_servers}: no message of {kafka.topic!r} was "
-            "ever rejected as a whole, or kafka.topic or kafka.dead_letter_topic should name another one"
+            f"there is no dead-letter topic {name!r} at {kafka.bootstrap_servers}: either no message of "
+            f"{kafka.topic!r} was ever rejected as a whole, or kafka.topic or kafka.dead_letter_topic names the "
+            "wrong topic"
         ) from error
     with closing(source):
         yield source

@@ -92,8 +92,8 @@ def collect_labels(asked: LabelsCommand) -> int:
 def _expect_output(root: str) -> None:
     if read_sink_id(open_store(root)) is None:
         raise SettingsError(
-            f"{root}: expected the output of a worker, beside which labels go, but there is none; "
-            f"name the folder or URL that sink.root or -o named{did_you_mean(root)}"
+            f"{root}: expected the output of a worker, where labels are stored, but there is none; name the folder "
+            f"or URL of sink.root or -o{did_you_mean(root)}"
         )
 
 
@@ -111,8 +111,8 @@ def _recorder(source: KafkaSource, folder: str, topic: str, columns: LabelColumn
         )
     except SourceError as error:
         raise SourceError(
-            f"{error} Labels of one topic at a time lie in {folder}: to take those of another, move what is there into "
-            f"a folder below it, as {folder}/before, where reports still find it."
+            f"{error} {folder} takes labels of one topic at a time: to store those of another, move its files into "
+            f"a folder below it, such as {folder}/before, where reports still find them."
         ) from error
 
 

@@ -60,8 +60,9 @@ class Reported:
     def absence(self) -> str:
         """A sentence that says since when a worker that is gone has not reported."""
         return (
-            f"{self.worker} is gone: it was killed or stands still, nothing came of it since "
-            f"{self.heard.astimezone(UTC):%Y-%m-%d %H:%M:%SZ}, {as_duration(self.age_s)} ago; nobody waits for it"
+            f"{self.worker} is gone: it was killed or is stuck; its last report was at "
+            f"{self.heard.astimezone(UTC):%Y-%m-%d %H:%M:%SZ}, {as_duration(self.age_s)} ago, and the others do "
+            "not wait for it"
         )
 
 
@@ -76,17 +77,15 @@ def opened(settings: Settings, root: str | None) -> tuple[Store, Orders]:
     orders = read_orders(store)
     if not orders.log and orders.damaged:
         number, why = next(iter(orders.damaged.items()))
-        raise ChainError(
-            f"{store}: {layout.pair_key(number)}: expected what was asked about a pair, but {why}; restore it"
-        )
+        raise ChainError(f"{store}: {layout.pair_key(number)}: expected an order about a pair, but {why}; restore it")
     if not orders.log:
         was = claims.known_sink_id(store) is not None
         raise SettingsError(
             f"{store}: "
             + (
-                "no worker of this version has served it yet: start one, and its pair is the first"
+                "no worker of this version has served it yet: start one, whose pair becomes the first"
                 if was
-                else f"there is no output of a worker; name the folder that sink.root named{did_you_mean(str(store))}"
+                else f"there is no output of a worker; name the folder of sink.root{did_you_mean(str(store))}"
             )
         )
     return store, orders
@@ -114,7 +113,8 @@ def switch(
     if number is None:
         if orders.staged is None:
             raise SettingsError(
-                f"{store}: nothing is staged: `adawise pair stage` first, or name one of {_numbers(orders)} by --pair"
+                f"{store}: nothing is staged: run `adawise pair stage` first, or name one of {_numbers(orders)} "
+                "with --pair"
             )
         number = orders.staged.pair
     if number not in orders.pairs:
@@ -130,7 +130,7 @@ def switch(
         said = "; ".join(_lacks(told, number) for told in lacking)
         raise SettingsError(
             f"{store}: not every worker has pair {number} ready: {said}. Wait for them (`adawise pair list`), or "
-            "switch --anyway: these serve on with theirs until they have it"
+            "switch with --anyway: they keep serving their pair until they have the new one"
         )
     _tell_gone(lack_it)
     staged = orders.staged
@@ -142,9 +142,9 @@ _HAVE_IT = ("ready", "former", "serves")
 
 
 def _lacks(told: Reported, number: int) -> str:
-    state, why = told.pairs.get(number, ("has not begun with it", ""))
+    state, why = told.pairs.get(number, ("has not started on it", ""))
     late = told.age_s > told.again_s * 1.5
-    silent = f" (not heard for {told.age_s:.0f} s: if it was killed, ask again in a moment)" if late else ""
+    silent = f" (last report {told.age_s:.0f} s ago: if it was killed, run this again in a moment)" if late else ""
     return f"{told.worker} {state}{': ' + why if why else ''}{silent}"
 
 
@@ -172,8 +172,8 @@ def rollback(settings: Settings, *, root: str | None, keeps: bool | None, wait_s
         return 0
     if orders.undone is not None:
         say(
-            f"{store}: pair {orders.undone} was taken back already, and pair {orders.serves} serves; to serve another, "
-            "name it: `adawise pair switch --pair N`"
+            f"{store}: pair {orders.undone} was already rolled back, and pair {orders.serves} serves; to serve "
+            "another, name it: `adawise pair switch --pair N`"
         )
         if orders.log[-1].kind == "withdraw" and orders.former is not None:
             say(f"  to go back further, to pair {orders.former}: `adawise pair switch --pair {orders.former}`")
@@ -192,7 +192,7 @@ def _give_switch(store: Store, orders: Orders, number: int, keeps: bool, wait_s:
     orders = give_order(store, orders, "switch", pair=number, by=asking(), keeps=keeps)
     # The root then knows this pair as its own, so that a start with the pair's settings is not refused.
     _claim(store, orders.serving)
-    say(f"{store}: pair {number} {what}; streams {'go on from what they learned' if keeps else 'begin anew'}")
+    say(f"{store}: pair {number} {what}; streams {'keep what they learned' if keeps else 'start anew'}")
     return wait_for(store, orders, wait_s, number, ("serves",))
 
 
@@ -227,12 +227,12 @@ def wait_for(store: Store, orders: Orders, wait_s: float, number: int, states: S
             break
         time.sleep(_POLL_S)
     for told in found:
-        state, why = told.pairs.get(number, ("has not begun", ""))
+        state, why = told.pairs.get(number, ("has not started", ""))
         say(f"  {told.worker}: {state}{': ' + why if why else ''}")
     # Without any worker left, those gone before the wait are the likeliest answer to "is one running?".
     _tell_gone([told for told in workers if told.worker in waited_for or not found])
     if not found:
-        say(f"  no worker has reported in {wait_s:g} s: is one running, of this version?")
+        say(f"  no worker has reported within {wait_s:g} s; check that one of this version is running")
     return 0 if all_done else FOUND
 
 
@@ -257,7 +257,7 @@ class DamagedReport:
 
 
 def _print_damaged(store: Store, report: DamagedReport) -> None:
-    said = f"{store}: {report.key}: expected what a worker says of its pairs, but {report.why}; it is passed over"
+    said = f"{store}: {report.key}: expected a worker's report on its pairs, but {report.why}; it is ignored"
     say(said, sys.stderr)
 
 
@@ -351,7 +351,7 @@ def list_pairs(settings: Settings, *, root: str | None, as_json: bool) -> int:
     watched = _watched(orders)
     sums = ShadowSums() if watched is None else sum_shadow(store, orders.pairs[watched].id)
     for why in sums.damaged:
-        say(f"{why}; it is left out of what the shadow comes to", sys.stderr)
+        say(f"{why}; it is left out of the shadow's sums", sys.stderr)
     given = {order.number: store.modified(layout.pair_key(order.number)) for order in orders.log}
     if as_json:
         print_json(
@@ -399,7 +399,7 @@ def list_pairs(settings: Settings, *, root: str | None, as_json: bool) -> int:
 
 def _damaged(store: Store, orders: Orders) -> Iterator[str]:
     for number, why in orders.damaged.items():
-        yield f"{store}: {layout.pair_key(number)} is damaged and passed over: {why}"
+        yield f"{store}: {layout.pair_key(number)} is damaged and ignored: {why}"
 
 
 def _plain(document: PairDocument) -> dict[str, Any]:
@@ -431,7 +431,7 @@ def _shown(orders: Orders, workers: Sequence[Reported], given: Mapping[int, date
         yield f"order {order.number}  {when}  {order.kind} pair {order.pair}, by {order.by}"
     yield ""
     if not workers:
-        yield "no worker has reported: each does within pairs.look_s of the first order after its start"
+        yield "no worker has reported yet: each does within pairs.look_s of the first order after its start"
     for told in workers:
         yield f"worker {told.worker if told.is_here else told.absence}"
         for number, (state, why) in sorted(told.pairs.items()):
@@ -478,12 +478,13 @@ def _shadow_lines(watched: int | None, sums: ShadowSums) -> Iterator[str]:
         return
     yield ""
     if not sums.batches:
-        yield f"shadow of pair {watched}: nothing is written yet; it is with the segments that follow"
+        yield f"shadow of pair {watched}: no results yet; the next segments write them"
         return
     staged, served = sums.forward_equivalents
     yield (
-        f"shadow of pair {watched}: {sums.batches} batches, {sums.images} images, {sums.agreement:.1%} with the served "
-        f"label; objective {sums.difference:+.4f} nats; {staged:.2f} forwards an image, served with {served:.2f}"
+        f"shadow of pair {watched}: {sums.batches} batches, {sums.images} images, {sums.agreement:.1%} with the "
+        f"served label; objective {sums.difference:+.4f} nats; {staged:.2f} forwards per image, serving pair "
+        f"{served:.2f}"
     )
     for name, share, seen in sums.worst(_WORST):
         yield f"    {name}: {share:.1%} of {seen} images"
@@ -495,8 +496,8 @@ def _role(orders: Orders, number: int) -> str:
     if orders.staged is not None and orders.staged.pair == number:
         return "staged"
     if number == orders.undone:
-        return f"taken back: `adawise pair switch --pair {number}` serves it all the same"
-    return "former: `adawise pair rollback` goes back to it" if number == orders.former else ""
+        return f"rolled back: `adawise pair switch --pair {number}` serves it again"
+    return "former: `adawise pair rollback` serves it again" if number == orders.former else ""
 
 
 def _some(names: Sequence[str]) -> str:

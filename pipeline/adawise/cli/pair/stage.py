@@ -36,23 +36,23 @@ def stage(settings: Settings, *, root: str | None, shadow: int, keeps: bool, wai
     serving = orders.serving
     if document.key.matches(serving.key):
         raise SettingsError(
-            f"{store}: the pair of these settings serves already, as pair {orders.serves}; name another"
+            f"{store}: the pair of these settings is already serving, as pair {orders.serves}; name another"
         )
     if document.id == serving.id:
         theirs = config_in_words(serving.config, serving.used_config, document.used_config)
         ours = config_in_words(document.config, document.used_config, serving.used_config)
         raise SettingsError(
-            f"{store}: pair {orders.serves} serves with the same weights and another config ({theirs}, by its hash; "
-            f"this one's is {ours}), and what streams have learned is tied to the weights: start a worker with the new "
-            "config and --model.on-change keep, and the others follow"
+            f"{store}: pair {orders.serves} serves with the same weights and another config ({theirs}, by its "
+            f"hash; this one's is {ours}), and what streams learned depends on the weights: restart a worker with "
+            "the new config and --model.on-change keep, and the others follow"
         )
     serves, wanted = serving.identity["preprocess"], document.identity["preprocess"]
     if serves != wanted:
         raise SettingsError(
-            f"its pictures are prepared as {wanted}, those of the pair that serves as {serves}, and workers have these "
-            "in hand: start them anew with the new pair and --model.on-change reset or keep"
+            f"it preprocesses images as {wanted}, the serving pair as {serves}, and workers hold images prepared "
+            "so: restart them with the new pair and --model.on-change reset or keep"
         )
     number = orders.next_number
     orders = give_order(store, orders, "stage", pair=document, by=asking(), keeps=keeps, shadow=shadow)
-    say(f"{store}: pair {number} is staged; the workers prepare it (`adawise pair list` says how far they are)")
+    say(f"{store}: pair {number} is staged; the workers prepare it (`adawise pair list` shows their progress)")
     return wait_for(store, orders, wait_s, number, ("ready",))

@@ -127,7 +127,7 @@ def _prune(asked: RecordCommand) -> int:
     promise = decode_manifest(data, where).promise
     retention = Retention(asked.keep, asked.forget_images_after).within(promise, where)
     if retention == Retention():
-        print(f"{root} keeps everything: it was begun without --keep and --forget-images-after; give one of them")
+        print(f"{root} keeps everything: it was started without --keep and --forget-images-after; give one of them")
         return 0
     done = RecordingRetention(root, store, retention).tidy(partitions_of(store))
     print(f"{root}: {told(done)}")
@@ -203,5 +203,5 @@ def _summary(done: RecordingProgress, topic: str, output: str) -> str:
     if done.nameless:
         text += f", {done.nameless} of them name no stream in key or headers"
     if done.missing:
-        text += f"; {done.missing} offsets could not be read, which the recording says (the log has the reasons)"
+        text += f"; {done.missing} offsets could not be read, which the recording notes (the log has the reasons)"
     return text

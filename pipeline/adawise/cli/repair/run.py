@@ -41,9 +41,9 @@ def repair(asked: RepairCommand) -> int:
         say(f"beyond repair: {said}")
     steps = counted(len(found.steps), "step")
     if not (found.steps or found.beyond):
-        say(f"{root}: nothing to repair, by names and footers; `adawise verify {root}` proves the rest")
+        say(f"{root}: nothing to repair, by names and footers; `adawise verify {root}` checks the rest")
     elif found.steps and not does:
-        say(f"{root}: {steps}, nothing was changed; to take them: adawise repair {root} --yes")
+        say(f"{root}: {steps}, nothing was changed; to take them, run: adawise repair {root} --yes")
     elif found.steps:
-        say(f"{root}: {steps} taken; `adawise verify {root}` proves what there is now")
+        say(f"{root}: {steps} taken; `adawise verify {root}` checks the result")
     return FOUND if found.beyond or (found.steps and not does) else 0

@@ -60,9 +60,7 @@ def replay(asked: ReplayCommand, *, order: Order = "timestamp", seed: int = 0) -
     if asked.topic is not None:
         settings = settings.model_copy(update={"kafka": settings.kafka.model_copy(update={"topic": asked.topic})})
     if Path(output).resolve() == Path(settings.sink.root).resolve():
-        raise SettingsError(
-            f"-o {output} is sink.root, where the live worker writes; a replay needs a folder of its own"
-        )
+        raise SettingsError(f"-o {output} is sink.root, where the live worker writes; a replay needs a separate folder")
     store = open_store(output)
     earlier = claimed(store, output)  # before torch is loaded, which takes seconds
     forgotten: Forgotten = "skip" if asked.skip_forgotten else "fail"
@@ -89,7 +87,7 @@ def _batch_ends(asked: ReplayCommand, whole: Whole, ranges: Mapping[TopicPartiti
         structlog.get_logger("worker").warning(
             "batches_not_covered",
             partitions=[str(tp) for tp in lacking],
-            note=f"{asked.batches_of} does not have their first batches; these end by batch.* and the timestamps",
+            note=f"{asked.batches_of} lacks their first batches; these end by batch.* and the timestamps",
         )
     return ends
 
@@ -113,8 +111,7 @@ def _replay(
     log, output = structlog.get_logger("worker"), asked.output
     if asked.results_to in (whole.topic, settings.kafka.topic):
         raise SettingsError(
-            f"--results-to {asked.results_to}: it is a topic of images, and results would be taken for them; "
-            "name another"
+            f"--results-to {asked.results_to}: it is a topic whose messages are read as images; name another"
         )
     with stop_signals() as should_stop:
         model = load_model(settings.model, settings.decode)
@@ -195,11 +192,11 @@ def _tell_differences(
     log = structlog.get_logger("worker")
     if not states and ours.part != whole.part:
         log.warning(
-            "replay_continued", note="the part that its first run began is replayed; a new folder takes another"
+            "replay_continued", note="the part that its first run began is replayed; use a new folder for another part"
         )
     written_by = {(r.footer.model_fingerprint, r.footer.config_fingerprint) for r in states.values()}
     if written_by - {fingerprints}:
-        note = "the states were written with other models or settings; streams that they do not fit begin anew"
+        note = "the states were written with other models or settings; streams that they do not fit start anew"
         log.warning("states_not_taken", note=note)
 
 
@@ -223,13 +220,11 @@ def _summary(observer: _ReplayObserver, ours: Claim, whole: Whole, output: str, 
             f"{observer.images} images served, {observer.rejected} rejected, {each:.2f} forwards per image: {output}"
         )
     elif not stopped:
-        said.append(
-            f"nothing was left to do: {output} has all of {whole.name}; for another strategy, take a new folder"
-        )
+        said.append(f"nothing was left to do: {output} has all of {whole.name}; for another strategy, use a new folder")
     if stopped:
         said.append("stopped before the end; the same command goes on from here")
     elif not ours.ends_streams:
-        said.append("what is open at --until waits for the rest of its batches, which lies behind it, and is no row")
+        said.append("batches that are open at --until lack their later messages and are not written")
     return said
 
 

@@ -79,11 +79,11 @@ def _tell(root: str, before: str, found: list[Removal], does: bool) -> None:
             f"it {'begins' if does else 'would begin'} at offset {what.name.first}"
         )
     if not found:
-        say(f"{root}: nothing was committed before {before} that can go")
+        say(f"{root}: nothing that was committed before {before} can be removed")
         return
     files, rows, size = (sum(getattr(what, name) for what in found) for name in ("files", "rows", "size_bytes"))
     told = f"{files} files of {len(found)} partitions, {rows} rows, {as_size(size)}, committed before {before}"
     if does:
         say(f"{root}: removed {told}")
     else:
-        say(f"{root}: would remove {told}; nothing was changed; to do it: add --yes")
+        say(f"{root}: would remove {told}; nothing was changed; to remove it, add --yes")

@@ -36,8 +36,8 @@ FOUND = 3
 _EVERY_S, _WINDOW_S = 5.0, 3_600.0
 _STOPS_WITHIN_S = 0.1
 _CONNECT_MS = 4_000  # a broker that runs answers in a tenth of a second
-_NAME_ROOT = "set --root to the folder that sink.root names, or wait for what a worker commits first"
-_NO_BROKER, _OF_REPLAY = "--no-broker", "the output is a replay's, of which the broker knows nothing"
+_NAME_ROOT = "set --root to the folder of sink.root, or wait until a worker has committed"
+_NO_BROKER, _OF_REPLAY = "--no-broker", "the output is a replay's, which has no group at the broker"
 
 
 def status(asked: StatusCommand) -> int:

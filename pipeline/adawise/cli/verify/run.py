@@ -153,7 +153,7 @@ def _committed(store: Store, log: KafkaLog) -> dict[TopicPartition, int]:
     try:
         found = log.committed(owner.group, owner.topic)
     except FatalError as error:  # only the group's own users may have the right
-        say(f"{store}: what group {owner.group!r} has committed is not known: {error}", sys.stderr)
+        say(f"{store}: the committed offsets of group {owner.group!r} are not known: {error}", sys.stderr)
         return {}
     return {tp: offset for tp, (offset, note) in found.items() if note in ("", root_id)}
 
@@ -166,15 +166,15 @@ def _log(settings: KafkaSettings, *, wanted: bool) -> AbstractContextManager[Kaf
 
 def _as_text(root: str, found: _Found, broker: bool) -> Iterator[str]:
     if found.faults:
-        yield f"{len(found.faults)} faults under {root}; the first of each chain is where to look:"
+        yield f"{len(found.faults)} faults under {root}; start with the first of each chain:"
         yield from (f"  {fault}" for fault in found.faults[:_SHOWN])
         if len(found.faults) > _SHOWN:
             yield f"  and {len(found.faults) - _SHOWN} more (--json has all of them)"
         return
     if found.unread:
-        yield f"{root} is not complete: nothing was ever read of {len(found.unread)} partitions that hold messages"
+        yield f"{root} is not complete: {len(found.unread)} partitions that hold messages were never read"
         yield from (f"  {tp}: offsets {first} to {until - 1} wait" for tp, first, until in found.unread[:_SHOWN])
-        yield "a worker that has just begun waits for its partitions (partitions_awaited); else start one"
+        yield "a worker that just started waits for its partitions (partitions_awaited); otherwise start one"
     empty = [chain for chain in found.chains if chain.is_empty]
     if not found.segments and not found.compacted:
         if not found.unread:
@@ -185,7 +185,7 @@ def _as_text(root: str, found: _Found, broker: bool) -> Iterator[str]:
     what = "what is there" if found.unread else root
     compacted = f" and {found.compacted} compacted files" if found.compacted else ""
     gaps = [(chain.tp, gap) for chain in found.chains for gap in joined(chain.gaps)]
-    once = "every offset once" if not gaps else f"every offset once but for {found.lost} that were never served"
+    once = "every offset once" if not gaps else f"every offset once except {found.lost} that were never served"
     yield (
         f"{what} is whole: {found.segments} segments{compacted} of {len(found.chains) - len(empty)} partitions, "
         f"{found.rows} rows, "
@@ -202,8 +202,8 @@ def _as_text(root: str, found: _Found, broker: bool) -> Iterator[str]:
     yield from _begun(empty, found.committed, broker)
     if broker:
         yield (
-            f"each of the {found.compared} messages that the broker still has, up to the heads, is accounted for; "
-            f"{found.lag} are not written yet"
+            f"each of the {found.compared} messages that the broker still has, up to the end of the chains, is "
+            f"accounted for; {found.lag} are not written yet"
             + (", besides those of partitions that were not read" if found.unread else "")
         )
 
@@ -214,10 +214,13 @@ def _begun(empty: Sequence[ChainReport], committed: Mapping[TopicPartition, int]
         if chain.tp in committed:
             why = "its group has committed nothing beyond that"
         elif broker:
-            why = "nothing was served there yet, or every segment is lost: what its group has committed is not known"
+            why = "nothing was served there yet, or every segment is lost: the group's committed offset is not known"
         else:
-            why = "nothing was served there yet, or every segment is lost; --broker asks what its group has committed"
-        yield f"{chain.tp}: begun at offset {chain.next_offset}, and there is no segment: {why}"
+            why = (
+                "nothing was served there yet, or every segment is lost; --broker compares with the group's "
+                "committed offset"
+            )
+        yield f"{chain.tp}: it begins at offset {chain.next_offset}, and there is no segment: {why}"
     if len(empty) > _SHOWN:
         yield f"and {len(empty) - _SHOWN} more such partitions (--json has all of them)"
 
@@ -228,7 +231,7 @@ def _cut(cut: Beginning) -> dict[str, object]:
 
 def _retained(tp: TopicPartition, cut: Beginning) -> str:
     return (
-        f"{tp}: begins where retention has cut it; what was committed up to {cut.until_day} is removed, and that is "
+        f"{tp}: begins where retention cut it; output committed up to {cut.until_day} was removed, which is "
         f"recorded: {cut.rows} rows in {cut.files} files"
     )
 

@@ -105,8 +105,8 @@ def _check_one_topic(roots: Sequence[str]) -> None:
     clashing = sorted(check_apart(roots))
     if clashing:
         raise SettingsError(
-            f"topic {clashing[0]} of {' and '.join(roots)} is not one and the same: expected outputs of one topic, for "
-            "rows are compared by their places; compare the outputs of each topic by themselves"
+            f"topic {clashing[0]} of {' and '.join(roots)} is not the same topic: expected outputs of one topic, "
+            "since rows are compared by offset; compare the outputs of each topic separately"
         )
 
 

@@ -13,7 +13,7 @@ CAPTURED_AT, KAFKA_TIMESTAMP, STREAM_ID = "captured_at", "kafka_timestamp", "str
 # producers set the timestamp, and earlier versions stored any number.
 EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
 
-_DESCRIPTION = "when the camera took it, else the broker's timestamp; null if neither is known"
+_DESCRIPTION = "when the camera took the image, else the broker's timestamp; null if neither is known"
 
 
 @dataclass(frozen=True)

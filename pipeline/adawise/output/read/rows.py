@@ -141,12 +141,12 @@ def _rows(
         until=_aware("until", until),
     )
     if since and until and since >= until:
-        raise SettingsError(f"expected since before until, but they are {since} and {until}; exchange them")
+        raise SettingsError(f"expected since before until, but got {since} and {until}; swap them")
     store = open_store(where)
     if read_sink_id(store) is None:
         raise SettingsError(
-            f"{where}: expected the output of a worker, with a {layout.SINK}, but there is none; "
-            f"name the folder or URL that sink.root or -o named{did_you_mean(where)}"
+            f"{where}: expected the output of a worker, with a {layout.SINK}, but there is none; name the folder "
+            f"or URL of sink.root or -o{did_you_mean(where)}"
         )
     return Rows(where, tuple(data_files(where, dataset, store)), query)
 
@@ -174,7 +174,7 @@ def _streams(streams: str | Iterable[str] | None) -> tuple[str, ...] | None:
 def _aware(name: str, time: datetime | None) -> datetime | None:
     if time is not None and time.utcoffset() is None:
         raise SettingsError(
-            f"{name}: expected a time with its zone, but {time} has none; say datetime(..., tzinfo=UTC)"
+            f"{name}: expected a time with its zone, but {time} has none; pass datetime(..., tzinfo=UTC)"
         )
     return time
 

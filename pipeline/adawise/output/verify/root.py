@@ -37,13 +37,13 @@ def strays(store: Store) -> list[Finding]:
     begins = beginnings(store) if traces else {}
     return [
         *(
-            damage(key, "expected only segments here, but this is none", "move it away")
+            damage(key, "expected only segments here, but this is another file", "move it away")
             for key in segments
             if layout.parse_key(key) is None
         ),
         *(damage(*said) for said in foreign_keys(store)),
         *(
-            damage(key, "expected only claims of partitions here, but this is none", "move it away")
+            damage(key, "expected only claims of partitions here, but this is another file", "move it away")
             for key in (*store.list(layout.ORIGINS), *store.list(layout.RETAINED))
             if layout.parse_origin_key(key) is None and layout.parse_retained_key(key) is None
         ),

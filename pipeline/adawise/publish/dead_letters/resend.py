@@ -94,12 +94,12 @@ class LetterReplay:
             self._producer.close(timeout=_CLOSE_S)
 
     def _given_up(self, error: errors.KafkaError) -> AdawiseError:
-        doing = f"send {len(self._waiting)} letters back"
-        so_far = f"{self.done} letters were sent before, and are not sent again."
+        doing = f"send {len(self._waiting)} dead letters back"
+        so_far = f"{self.done} dead letters were sent before, and are not sent again."
         causes = (error, *error.args)  # kafka-python wraps the answer to an earlier request
         if any(isinstance(cause, _FENCED) for cause in causes):
             return FatalError(
-                f"could not {doing}: another replay of the same letters began. {so_far} Run one at a time."
+                f"could not {doing}: another replay of the same dead letters began. {so_far} Run one at a time."
             )
         if any(isinstance(cause, TOO_LARGE) for cause in causes):
             return SettingsError(f"could not {doing}: {error}. {so_far} Raise max.message.bytes of the topic.")

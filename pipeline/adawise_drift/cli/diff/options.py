@@ -15,34 +15,34 @@ def _names(value: str) -> str:
     """Return names separated by commas unchanged. Raise ValueError if one is empty or is there twice."""
     given = [name.strip() for name in value.split(",")]
     if not all(given) or len(set(given)) != len(given):
-        raise ValueError("a name is empty or there twice")
+        raise ValueError("a name is empty or is there twice")
     return value
 
 
 class DiffCommand(Command):
-    """Prove that two runs over the same messages are equal, bit by bit, or show where and by how much they part.
+    """Prove that two runs over the same messages are equal, bit by bit, or show where and by how much they differ.
 
-    The settings that differ are named first, with the values of both. Rows are compared by their identity, batches by
-    the message that they begin with, in all that both runs have read. For each stream: the first batch that differs
-    and what differs there first, how far the alphas are apart, which predictions changed, and how far classes agree.
-    With labels it says which is right more often on the same images, with an interval. Ends with code 0 if the runs
+    It first lists the settings that differ, with both values. It compares rows by their identity and batches by their
+    first message, over all that both runs have read. For each stream it shows the first batch that differs and its
+    first difference, the distance of the alphas, the predictions that changed, and the agreement of classes. With
+    labels it shows which run is right more often on the same images, with an interval. Exits with code 0 if the runs
     are equal, 3 if not. It changes nothing.
     """
 
     name = "diff"
     runs = "adawise_drift.cli.diff.run:diff"
     examples = (
-        ("is the replay what the live run was?", "diff runs/yard runs/again"),
-        ("for another program; what only one run has counts, too", "diff runs/yard runs/again --whole --json"),
-        ("which is better, by labels that came later", "diff runs/yard runs/grid --labels labels.csv"),
-        ("of two cameras", "diff runs/yard s3://bucket/grid --streams gate,hall"),
-        ("of a run that went on under another root", "diff runs/yard,runs/yard-2 runs/again"),
+        ("check that a replay equals the live run", "diff runs/yard runs/again"),
+        ("print JSON, and count rows that only one run has", "diff runs/yard runs/again --whole --json"),
+        ("see which run is better, by labels that came later", "diff runs/yard runs/grid --labels labels.csv"),
+        ("compare two cameras", "diff runs/yard s3://bucket/grid --streams gate,hall"),
+        ("compare a run that continued under another root", "diff runs/yard,runs/yard-2 runs/again"),
     )
 
     root_a: CliPositionalArg[Location] = Field(
-        description="folder or s3://BUCKET/PREFIX of a run, or several that are one run together, separated by commas"
+        description="folder or s3://BUCKET/PREFIX of a run, or several that together are one run, separated by commas"
     )
-    root_b: CliPositionalArg[Location] = Field(description="folder or s3://BUCKET/PREFIX of the other, likewise")
+    root_b: CliPositionalArg[Location] = Field(description="folder or s3://BUCKET/PREFIX of the other run, or several")
     streams: Annotated[str, AfterValidator(_names)] | None = Field(
         default=None,
         description="only these streams; none: all",
@@ -51,6 +51,6 @@ class DiffCommand(Command):
     labels: Location | None = LABELS
     label_within: float = LABEL_WITHIN
     whole: CliToggleFlag[bool] = Field(
-        default=False, description="rows that one run alone has are a difference even where the other did not read"
+        default=False, description="count rows that only one run has as differences, even where the other did not read"
     )
     as_json: CliToggleFlag[bool] = json_flag("print what was found as JSON")

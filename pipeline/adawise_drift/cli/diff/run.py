@@ -44,5 +44,5 @@ def _roots(given: str) -> list[str]:
     """
     roots = [given] if "://" not in given and Path(given).exists() else [each.strip() for each in given.split(",")]
     if not all(roots):
-        raise SettingsError(f"expected folders or URLs separated by commas, got {given!r}: leave out what is empty")
+        raise SettingsError(f"expected folders or URLs separated by commas, got {given!r}: remove the empty one")
     return roots

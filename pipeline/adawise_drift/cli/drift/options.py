@@ -16,63 +16,66 @@ from adawise.settings.recording import DAYS_SCHEMA, Days
 
 
 class DriftCommand(Command):
-    """Say when, on which camera and how far alpha moved, what else changed then, and whether adapting it helped.
+    """Show when, on which camera and how far alpha moved, what else changed then, and whether adapting it helped.
 
-    Reads what a worker or a replay wrote, and changes nothing. -o writes one HTML file that opens offline. With labels
-    what was served is compared with zero-shot, fine-tuned, alpha 0.5 and the best fixed alpha; without them there are
-    estimates. Needs the extra `report` (pip install 'adawise[report]').
+    It reads the output of a worker or a replay, and changes nothing. -o writes one HTML file that opens offline. With
+    labels it compares the served predictions with zero-shot, fine-tuned, alpha 0.5 and the best fixed alpha; without
+    labels it estimates. Needs the extra `report` (pip install 'adawise[report]').
     """
 
     name = "drift"
     runs = "adawise_drift.cli.drift.run:drift"
     groups = ("model.card", "model.classes", "search.objective", *all_but("decode", "threads"), "log")
     examples = (
-        ("the last day, in the terminal", "drift runs/yard --since 1d"),
-        ("a page, with frames of a recording and labels", "drift runs/yard -o yard.html --recording recordings/yard"),
+        ("show the last day in the terminal", "drift runs/yard --since 1d"),
         (
-            "for a nightly job: code 3 if something happened that the last 28 days do not know",
+            "write a page, with frames of a recording and labels",
+            "drift runs/yard -o yard.html --recording recordings/yard",
+        ),
+        (
+            "exit with code 3 in a nightly job if something new to the last 28 days happened",
             "drift runs/yard --since 1d --baseline yard.baseline --fail-if 'events>0' --json",
         ),
-        ("the same, told to whom alerts go", "drift runs/yard --since 1d --alertmanager http://127.0.0.1:9093"),
+        ("send what happened to Alertmanager", "drift runs/yard --since 1d --alertmanager http://127.0.0.1:9093"),
         (
-            "of cameras in two countries",
+            "report cameras in two countries",
             "drift runs/yard --since 1d --baseline yard.baseline --time-zone Europe/Berlin,osaka-*=Asia/Tokyo",
         ),
-        ("of cameras that moved to another cluster on the way", "drift runs/yard runs/yard-2 -o yard.html"),
-        ("against what another alpha would have served", "drift runs/yard --against runs/half --labels labels.csv"),
+        ("report cameras that moved to another cluster meanwhile", "drift runs/yard runs/yard-2 -o yard.html"),
+        (
+            "compare with what another alpha would have served",
+            "drift runs/yard --against runs/half --labels labels.csv",
+        ),
     )
 
     root: CliPositionalArg[Roots] = Field(
-        description="folder or s3://BUCKET/PREFIX that a worker wrote, or several that are taken for one",
+        description="output folder or s3://BUCKET/PREFIX of a worker, or several that are read as one",
         json_schema_extra=ROOTS_SCHEMA,
     )
-    output: FilePath | None = optional(
-        "HTML file to write; it is replaced if it is there", "output", "o", metavar="FILE"
-    )
+    output: FilePath | None = optional("HTML file to write; an existing one is replaced", "output", "o", metavar="FILE")
     streams: Text | None = optional("cameras, separated by commas; none: all", metavar="A,B")
-    since: Moment | None = optional("nothing before it", **MOMENT_SCHEMA)
-    until: Moment | None = optional("nothing from it on", **MOMENT_SCHEMA)
+    since: Moment | None = optional("only what happened from this time on", **MOMENT_SCHEMA)
+    until: Moment | None = optional("only what happened before this time", **MOMENT_SCHEMA)
     reference: Days | None = optional(
-        "how long before --since is learned from (daily cycles, noise, mixes of classes), while what is told is of "
-        "--since on; none: nothing, or 28d for a new --baseline",
+        "time before --since to learn from (daily cycles, noise, mixes of classes); only what happened from "
+        "--since on is reported; none: nothing, or 28d for a new --baseline",
         **DAYS_SCHEMA,
     )
     baseline: FilePath | None = optional(
-        "file that keeps what was learned, so that only what came since is read: made if it is not there, and brought "
-        "up to date",
+        "file that stores what was learned, so that only newer output is read: created if missing, and updated",
         metavar="FILE",
     )
     time_zone: Text | None = optional(
-        "zone whose clocks days and nights go by, so that they stay what they are when summer time begins: one for all "
-        "cameras, and CAMERA=ZONE for some (names with wildcards), separated by commas; none: UTC",
+        "time zone of days and nights, so that daily cycles follow summer time: one for all cameras, and "
+        "CAMERA=ZONE for some (names with wildcards), separated by commas; none: UTC",
         metavar="ZONES",
     )
     known: FilePath | None = optional(
-        "TOML file of maintenance windows and of events that were seen to: [[known]] tables with why, since and until "
-        "or daily (by --time-zone, or a time_zone of its own), streams, measures; these are told and no alarm",
+        "TOML file of maintenance windows and known events: [[known]] tables with why, since and until or daily "
+        "(by --time-zone, or their own time_zone), streams, measures; these are reported without an alarm",
         metavar="FILE",
     )
-    smallest: float = Field(default=0.1, gt=0, le=1, description="smallest change of alpha that is looked for")
+    smallest: float = Field(default=0.1, gt=0, le=1, description="smallest change of alpha to look for")
     recording: FilePath | None = optional(
         "recording of the same topic, for frames before and after a change", metavar="FOLDER"
     )
@@ -82,13 +85,14 @@ class DriftCommand(Command):
         "outputs of replays of the same images by other alphas, separated by commas", metavar="ROOTS"
     )
     plots: FilePath | None = optional(
-        "folder for figures as PNG and SVG: all cameras, the eight that drifted most, if it helped", metavar="FOLDER"
+        "folder for figures as PNG and SVG: all cameras, the eight that drifted most, whether adapting helped",
+        metavar="FOLDER",
     )
     fail_if: Text | None = optional(
-        "end with code 3 if a camera is beyond one of these limits, separated by commas", metavar="LIMITS"
+        "exit with code 3 if a camera exceeds one of these limits, separated by commas", metavar="LIMITS"
     )
     alertmanager: Text | None = optional(
-        "address of an Alertmanager that gets an alert for each incident that is more than noted", metavar="URL"
+        "address of an Alertmanager that gets an alert for each incident above severity noted", metavar="URL"
     )
     as_json: CliToggleFlag[bool] = json_flag("print what was found as JSON")
 

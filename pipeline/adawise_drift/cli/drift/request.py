@@ -21,9 +21,9 @@ def problems(options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     from adawise_drift.changes.clocks import parse_clocks
     from adawise_drift.request import parse_limit
 
-    for name, what in (("reference", "learned from"), ("baseline", "learned from"), ("alertmanager", "no news")):
+    for name, what in (("reference", "learned from"), ("baseline", "learned from"), ("alertmanager", "not alerted on")):
         if options.get(name) is not None and options.get("since") is None:
-            yield name, f"expected --since beside it: what was before that is {what}"
+            yield name, f"expected --since beside it: the time before it is {what}"
     if options.get("alertmanager") is not None:
         from adawise_drift.alertmanager import url_problems
 

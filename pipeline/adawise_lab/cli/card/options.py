@@ -21,9 +21,9 @@ from adawise.settings.group import FilePath, Location
 class CardCommand(Command):
     """Calibrate a pair of models on labelled images like those it was fine-tuned on; or show a card.
 
-    Give --labelled and --output to make one, --fit-search and --output to add to one that is there, --from-labels with
-    --recording and --output to correct model.card by labels that came late, or --show. The text heads are written
-    beside the card, so that a worker starts sooner.
+    Give --labelled and --output to make a card, --fit-search and --output to add a fitted search to one, --from-labels
+    with --recording and --output to correct model.card by labels that came late, or --show. The text heads are written
+    beside the card, so that a worker starts faster.
     """
 
     name = "card"
@@ -35,13 +35,13 @@ class CardCommand(Command):
         *("predict", "limits", "log"),
     )
     examples = (
-        ("from a folder with a subfolder for each class", "card --labelled images/ -o pair.card.json"),
+        ("make a card from a folder with a subfolder for each class", "card --labelled images/ -o pair.card.json"),
         (
-            "and which objective fits, by images as the cameras may come to see them",
+            "also choose the objective, by images such as the cameras may see later",
             "card --labelled images/ --labelled-shifted fog/ -o pair.card.json",
         ),
         (
-            "other names for a pair that finetune made: of what it held out",
+            "make a card with other class names for a fine-tuned pair, from its held-out images",
             "card --labelled images/ --held-out pair/finetune.json --model.classes other.txt -o pair/other.card.json",
         ),
         (
@@ -49,10 +49,10 @@ class CardCommand(Command):
             "card --fit-search recordings/yard -o pair.card.json",
         ),
         (
-            "correct it by labels that came late, as a new card to stage",
+            "correct the card by labels that came late, as a new card to stage",
             "card --from-labels runs/yard --recording recordings/yard -o pair.2.card.json",
         ),
-        ("temperature, accuracy and calibration error by alpha", "card --show pair.card.json"),
+        ("show temperature, accuracy and calibration error by alpha", "card --show pair.card.json"),
     )
 
     labelled: FilePath | None = Field(
@@ -62,18 +62,19 @@ class CardCommand(Command):
     )
     held_out: FilePath | None = Field(
         default=None,
-        description="finetune.json of a run: of --labelled, the images that it held out; the others were learned from",
+        description="finetune.json of a run: use only the images of --labelled that the run held out, since it "
+        "learned from the others",
         json_schema_extra={"metavar": "FILE"},
     )
     labelled_shifted: FilePath | None = Field(
         default=None,
-        description="other labelled images, or a folder of such places, one a condition, to judge the objectives by",
+        description="labelled images to judge the objectives by, or a folder of such places, one for each condition",
         json_schema_extra={"metavar": "PATH"},
     )
     output: FilePath | None = Field(
         default=None, validation_alias=AliasChoices("output", "o"), description="file to write the card to"
     )
-    images: int | None = Field(default=None, ge=1, description="images of a condition to use at most; none: all")
+    images: int | None = Field(default=None, ge=1, description="most images of a condition to use; none: all")
     fit_search: FilePath | None = Field(
         default=None,
         description="recording whose batches the search's hyper-parameters are fitted to",
@@ -81,26 +82,25 @@ class CardCommand(Command):
     )
     fit_objective: Literal["auto", ObjectiveName] = Field(
         default="auto",
-        description="objective whose curves are fitted: the one that the worker is to take; auto: what the card "
-        "recommends",
+        description="objective whose curves are fitted, which must be the worker's; auto: as the card recommends",
     )
     fit_batches: int = Field(
         default=384,
         ge=12,
         le=384,
-        description="recorded batches to fit to at most, 7 forwards each: runs of up to 48 batches of a stream, spread "
-        "over the recording",
+        description="most recorded batches to fit to, 7 forwards each: runs of up to 48 batches of a "
+        "stream, spread over the recording",
     )
     from_labels: Location | None = Field(
         default=None,
-        description="folder or s3://BUCKET/PREFIX of a worker's output, by whose labels, at least 100 under five "
-        "conditions, model.card is corrected",
+        description="output folder or s3://BUCKET/PREFIX of a worker, with whose labels (at least 100 "
+        "under five conditions) model.card is corrected",
         json_schema_extra={"metavar": "ROOT"},
     )
     recording: Location | None = Field(
         default=None,
-        description="with --from-labels: recording of what that worker read; all of it is replayed by both cards, for "
-        "what would have changed",
+        description="with --from-labels: recording of that worker's messages; all of it is replayed "
+        "with both cards, to show what would have changed",
         json_schema_extra={"metavar": "FOLDER"},
     )
     labels: Location | None = LABELS
@@ -126,15 +126,18 @@ class CardCommand(Command):
         """Yield a mistake if none of the four uses is chosen, one is incomplete, or two are mixed."""
         if "show" in options:
             for other in sorted(set(options) - {"show", "json", "config"}):
-                yield other, "it has no use with --show; leave one of them out"
+                yield other, "it has no effect with --show; leave one of them out"
             return
         if not {"labelled", "fit_search", "from_labels"} & set(options):
             yield "labelled", "expected labelled images; or --fit-search FOLDER, --from-labels ROOT, or --show FILE"
         if "from_labels" in options:
             for other in sorted(set(options) & {"labelled", "fit_search"}):
-                yield other, "it has no use with --from-labels; leave one of them out"
+                yield other, "it has no effect with --from-labels; leave one of them out"
             if "recording" not in options:
-                yield "recording", "expected the recording of what the workers of --from-labels read; name its folder"
+                yield (
+                    "recording",
+                    ("expected the recording of the messages that the workers of --from-labels read; name its folder"),
+                )
         if "output" not in options:
             yield "output", "expected a file to write the card to; or --show FILE to print a card"
         for option, needed in (
@@ -150,4 +153,4 @@ class CardCommand(Command):
             ("json", "show"),
         ):
             if option in options and needed not in options:
-                yield option, f"it has a use only with --{needed.replace('_', '-')}; leave it out"
+                yield option, f"it needs --{needed.replace('_', '-')}; leave it out"

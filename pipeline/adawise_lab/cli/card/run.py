@@ -113,8 +113,8 @@ def _build(asked: CardCommand) -> int:
     print_card(write_card(output, fitted, model.classifier.embeddings()), str(output))
     if like is not None and card.verdict is None and (fixed := advised_alpha(like.verdict)) is not None:
         print(
-            f"The pair's own card advises a fixed alpha of {fixed:g}. This one has no verdict, so that auto adapts. "
-            f'For a fixed alpha set search.strategy = "fixed" and search.alpha = {fixed:g}.'
+            f"The pair's own card advises a fixed alpha of {fixed:g}. This one advises nothing, so auto adapts. "
+            f'For a fixed alpha, set search.strategy = "fixed" and search.alpha = {fixed:g}.'
         )
     return 0
 
@@ -194,14 +194,15 @@ def _held_out(
     if missing:
         raise SettingsError(
             f"--held-out {record}: {len(missing)} of {len(names)} images that the run held out are not in "
-            f"{samples.where}, such as {missing[0]}. Name what --labelled, or --validation, was for that run."
+            f"{samples.where}, such as {missing[0]}. Name the place that --labelled or --validation named for that "
+            "run."
         )
     known = frozenset(classes)
     rows = [i for i in samples.usable if samples.names[i] in names and samples.labels[i] in known]
     if not rows:
         raise SettingsError(
             f"--held-out {record}: none of {len(names)} images is of the {len(classes)} classes of model.classes. "
-            "Give other images without --held-out, or other names."
+            "Give other images without --held-out, or other class names."
         )
     if len(rows) < len(names):
         _log.warning("images_left_out", images=samples.where, left_out=len(names) - len(rows), of_them="other classes")

@@ -54,8 +54,8 @@ if TYPE_CHECKING:
     from adawise_lab.cli.finetune.options import FinetuneCommand
 
 _UNKNOWN_CONTENTS = (
-    "The run was begun by a version that kept the names, labels and sizes of its images, and not what is in them: that "
-    "none was replaced since by another of equal size is not known."
+    "The version that began the run stored names, labels and sizes of its images, but not hashes of their "
+    "contents: an image that was replaced by one of equal size is not noticed."
 )
 
 _log = structlog.get_logger("finetune")
@@ -144,9 +144,9 @@ def _notes(settings: Settings, data: Data) -> list[str]:
         have = counted(len(empty), "folder of a class has", "folders of classes have")
         notes.append(f"{have} no image: {', '.join(empty[:5])}.")
     if settings.finetune.rehearsal and isinstance(why := part_of(data, settings), str):
-        notes.append(f"Nothing is said of new classes, as there is no rehearsal: {why}.")
+        notes.append(f"New classes are not judged, as there is no rehearsal: {why}.")
     if not shifts():
-        notes.append("Nothing is said of shifts, as scikit-image is missing (pip install 'adawise[report]').")
+        notes.append("Shifts are not judged, as scikit-image is missing (pip install 'adawise[report]').")
     return notes
 
 
@@ -165,8 +165,8 @@ def _reject(folder: Folder, facts: Mapping[str, Any], ruin: str, asked: Finetune
         print_curve(record)
     rate = asked.settings.finetune.learning_rate
     raise TrainingError(
-        f"the pair must not serve: {ruin}. It is kept apart in {apart.path}, without a card. "
-        f"Lower finetune.learning_rate (it was {rate:g}) or finetune.epochs, and start with --overwrite."
+        f"the pair must not serve: {ruin}. It is kept in {apart.path}, without a card. Lower "
+        f"finetune.learning_rate (it was {rate:g}) or finetune.epochs, and start with --overwrite."
     )
 
 
