@@ -320,8 +320,8 @@ class LiveWorker:
             found += [*backlog_facts([*self.backlogs().values()]), ("partitions", str(len(health.progress.partitions)))]
         if self.committed_s is not None:
             found.append(("last segment", f"{as_duration(self.now_s - self.committed_s)} ago"))
-        names = ("method", "fingerprint", "card", "device")
-        return [*found, *((name, self.facts[name]) for name in names if self.facts.get(name))]
+        shown = {"method": "method", "fingerprint": "model (fingerprint)", "card": "card", "device": "device"}
+        return [*found, *((label, self.facts[name]) for name, label in shown.items() if self.facts.get(name))]
 
     def _notices(self) -> list[str]:
         health = self.health

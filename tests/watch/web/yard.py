@@ -31,7 +31,12 @@ class Yard:
 
     rows: list[CameraRow]
     now_s: float = NOW_S
-    facts: tuple[tuple[str, str], ...] = (("state", "ready"), ("images/s", "512.4"), ("FE", "1.12"), ("lag", "0"))
+    facts: tuple[tuple[str, str], ...] = (
+        ("state", "ready"),
+        ("images/s", "512.4"),
+        ("forwards per image (FE)", "1.12"),
+        ("lag", "0"),
+    )
     notices: list[str] = field(default_factory=list)
     pictures: dict[str, bytes] = field(default_factory=dict)
     views: int = 0
