@@ -139,6 +139,6 @@ class DriftRequest:
         if not 0 < self.smallest <= 1:
             raise ValueError(f"expected smallest in (0, 1], got {self.smallest}")
         if (self.reference is not None or self.baseline is not None) and self.since is None:
-            raise ValueError("expected since beside reference or baseline: what was before it is learned from")
+            raise ValueError("expected since beside reference or baseline: the time before it is learned from")
         if self.reference is not None and self.reference < timedelta(days=1):
             raise ValueError(f"expected a reference of a day or more, got {self.reference}")

@@ -47,7 +47,7 @@ def show(report: Report, console: Console) -> None:
         if told := alarms(camera.calendar):
             console.print(f"{camera.stream_id}: {told}", soft_wrap=True, markup=False)
     if len(calendars) > _CALENDARS:
-        console.print(f"and {len(calendars) - _CALENDARS} cameras more that know several conditions")
+        console.print(f"and {len(calendars) - _CALENDARS} more cameras with several conditions")
     if told := accuracies(report.accuracy, report.cameras):
         console.print(f"accuracy: {told[:1].lower()}{told[1:]}", soft_wrap=True)
     for group in report.groups:
@@ -59,8 +59,8 @@ def show(report: Report, console: Console) -> None:
         console.print(f"note: {note}")
     for limit, cameras in report.beyond.items():
         named = ", ".join(f"{name} {value:.3g}" for name, value in list(cameras.items())[:_BEYOND])
-        who = f"{counted(len(cameras), 'camera is', 'cameras are')} beyond it: {named}"
-        console.print(f"{limit}: {who if cameras else 'no camera is beyond it'}", soft_wrap=True)
+        who = f"{counted(len(cameras), 'camera exceeds', 'cameras exceed')} it: {named}"
+        console.print(f"{limit}: {who if cameras else 'no camera exceeds it'}", soft_wrap=True)
 
 
 def _cameras(report: Report) -> Table:
@@ -143,14 +143,15 @@ def accuracies(of: AccuracyOverTime, cameras: Sequence[Camera] = ()) -> str:
         said = f"{two(abs(off.value))} too {way} ({LEVEL} {two(ends[0])} to {two(ends[1])})"
         if of.is_wrong and abs(off.value) <= ESTIMATE_ERROR:
             told.append(
-                "Do not go by confidence here: labels say that its estimate is too high at times and too low at others."
+                "Do not rely on confidence here: by the labels its estimate is sometimes too high and sometimes "
+                "too low."
             )
         elif of.is_wrong:
-            told.append(f"Do not go by confidence here: labels say that its estimate is {said}.")
+            told.append(f"Do not rely on confidence here: by the labels its estimate is {said}.")
         elif off.sign:
             told.append(f"On the labelled images the estimate from confidence is {said}.")
         else:
-            told.append("On the labelled images the estimate from confidence is not shown to be off on average.")
+            told.append("On the labelled images the estimate from confidence shows no error on average.")
     return " ".join(told)
 
 
@@ -186,8 +187,8 @@ def alarms(of: Calendar) -> str:
     where = max(of.conditions, key=lambda each: each.share * each.alarms)
     most = f", most of them in condition {where.name}" if of.count > 1 else ""
     return (
-        f"alarm in {of.alarms:.0%} of its batches{most}: the fine-tuned model may be over-confident there. Label some "
-        "of those images; adawise card --from-labels corrects the card"
+        f"alarm in {of.alarms:.0%} of its batches{most}: the fine-tuned model may be over-confident there. Label "
+        "some of those images; `adawise card --from-labels` corrects the card"
     )
 
 

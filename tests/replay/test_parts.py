@@ -164,5 +164,5 @@ def test_another_strategy_parts_from_the_live_run_and_diff_says_where(
     assert {"trigger", "trials"} <= set(first["camera-00"]["what"])
     assert diff(recorded, grid) == 3
     said = capsys.readouterr().out
-    assert "where they part: the first differing batch of each stream" in said
+    assert "where they differ: the first differing batch of each stream" in said
     assert any(stream in said for stream in first)

@@ -75,7 +75,9 @@ def swapped(events: Sequence[DriftEvent]) -> list[DriftEvent]:
         if len(pairs) >= _SHARED:
             measures = ", ".join(sorted({one.measure for one, _ in pairs}))
             for number, name in ((one_number, pairs[0][1].stream_id), (other_number, pairs[0][0].stream_id)):
-                told[number] = Cause("swap", f"it is as {name} was, and {name} as this one was ({measures}): a swap")
+                told[number] = Cause(
+                    "swap", f"this camera is now as {name} was, and {name} as this one was ({measures}): a swap"
+                )
     return [
         replace(event, causes=(told[event.incident], *event.causes)) if event.incident in told else event
         for event in events

@@ -223,6 +223,6 @@ def _companions(pairs: Integers, known: Sequence[set[int]]) -> list[set[int]]:
 def _sentence(count: int, times: int, chance: float) -> str:
     often = "at one moment" if times == 1 else f"at {times} moments"
     return (
-        f"{count} cameras moved the same way {often}. Of histories in which each has its moves at times of its own, "
-        f"{chance:.1%} or fewer have as much."
+        f"{count} cameras moved the same way {often}. If each camera moved at independent times, {chance:.1%} or "
+        "fewer of the histories would show as much."
     )

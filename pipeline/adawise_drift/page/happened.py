@@ -42,7 +42,7 @@ _SHAPES = (
     Key("another mix of classes", "diamond", theme.INK),
     Key("ramp: slowly to a new level", "triangle-right", theme.INK),
     Key("spike: there and back within two days", "cross", theme.INK),
-    Key("unrest: to and fro, no level holds", "zigzag", theme.INK),
+    Key("unrest: back and forth, no level lasts", "zigzag", theme.INK),
     Key("cycle: a swing by day and night began, ended or changed", "circle", theme.INK),
     Key("silence: no images for unusually long", "pause", theme.INK),
     Key("ended: no images since", "saltire", theme.INK),

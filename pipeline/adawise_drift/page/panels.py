@@ -212,7 +212,7 @@ def _picture() -> Panel:
     y = {"scale": {"type": "log", "nice": False}, "axis": _axis("× median", tickCount=4)}
     return Panel(
         "picture",
-        "The picture, each measure in multiples of its median",
+        "Appearance, each statistic in multiples of its median",
         "events",
         tuple(name for name, *_ in lines),
         tuple(Column(name, title) for name, title, *_ in reversed(lines)),
@@ -240,7 +240,7 @@ def _cost() -> Panel:
     y = {"scale": {"zero": False, "nice": True}, "axis": _axis("FE", tickCount=3)}
     return Panel(
         "cost",
-        "Cost: forward-equivalents (FE) an image",
+        "Cost: forwards per image (FE)",
         "series",
         ("forward_equivalents",),
         (Column("forward_equivalents", "FE"), Column("batches", "batches", 0)),

@@ -49,12 +49,13 @@ def _choices(choices: Sequence[Choice]) -> Table:
 def _evidence(objective: str, alphas: Sequence[float], bias: CommonBias) -> str:
     if not bias.is_clear:
         return (
-            f"That {objective} is wrong in the same way under all of them is not shown (evidence {bias.evidence:.1f} "
-            f"nats; a card takes more than {EVIDENCE:g})."
+            f"It is not shown that {objective} is wrong in the same way under all of them (evidence "
+            f"{bias.evidence:.1f} nats; a correction needs more than {EVIDENCE:g})."
         )
     return (
-        f"They speak against {objective} as it is: evidence {bias.evidence:.1f} nats for a bias that all conditions "
-        f"have in common. To be added to it, in nats: {bias_text(bias.nats.tolist(), bias.sd.tolist(), alphas)}."
+        f"They show that {objective} is biased: evidence {bias.evidence:.1f} nats for a bias that all conditions "
+        "have in common. The correction to add, in nats: "
+        f"{bias_text(bias.nats.tolist(), bias.sd.tolist(), alphas)}."
     )
 
 
@@ -67,8 +68,9 @@ def _cross_fitted(choices: Sequence[Choice]) -> str:
     corrected, less = intervals(Kinds(images, before, after, np.ones_like(images)), seed=0)
     gain = Interval(-less.value, -less.high, -less.low)
     return (
-        f"At the alpha that it chooses for a condition, {before.sum() / images.sum():.3f} of the images are right as "
-        f"it is, {corrected.value:.3f} with the bias by the other conditions' labels: {_points(gain)}."
+        f"At the alpha that it chooses for a condition, {before.sum() / images.sum():.3f} of the images are right "
+        f"without the correction, {corrected.value:.3f} with the correction fitted to the other conditions' "
+        f"labels: {_points(gain)}."
     )
 
 
@@ -79,17 +81,17 @@ def show_replays(difference: RunDifference, mean_alphas: tuple[float, float]) ->
     share = totals.batches_apart / max(totals.batches, 1)
     spent = totals.forward_equivalents
     lines = [
-        f"What it would have changed, by two replays of the recording: another alpha in {totals.batches_apart} of "
-        f"{totals.batches} batches ({share:.0%}), another label for {totals.relabelled} of {totals.images} images; "
-        f"mean alpha {before:.3f} before, {after:.3f} after"
+        f"Changes by two replays of the recording: another alpha in {totals.batches_apart} of {totals.batches} "
+        f"batches ({share:.0%}), another label for {totals.relabelled} of {totals.images} images; mean alpha "
+        f"{before:.3f} before, {after:.3f} after"
         + ("." if None in spent else f"; forwards per image {spent[0]:.2f} and {spent[1]:.2f}.")
     ]
     if labels is not None:
         one, other = labels.accuracy
         lines.append(
             f"Of the {labels.images} labelled images {one.value:.3f} were right before, {other.value:.3f} after: "
-            f"{_points(labels.difference)}. These are the labels that the bias was fitted to: believe what is said "
-            "above of conditions by the labels of others."
+            f"{_points(labels.difference)}. The bias was fitted to these labels: rely on the result above, where "
+            "each condition is judged by the labels of the others."
         )
     paper().print(Group(*map(Text, lines)))
 

@@ -52,8 +52,8 @@ from adawise_lab.card.write import write_card
 
 _SHOWN = 5  # reasons or conditions that are named
 _LABEL_MORE = (
-    "label more, an image or two of a batch, in many batches of the conditions that come often; `adawise drift` shows "
-    "which these are"
+    "label more, an image or two of a batch, in many batches of the conditions that come often; `adawise drift` "
+    "shows them"
 )
 
 _log = structlog.get_logger("card")
@@ -106,26 +106,25 @@ def correct(asked: Correction) -> int:
     if chosen.strategy == "fixed":
         raise SettingsError(
             f"--from-labels {root}: these settings serve a fixed alpha of {chosen.alpha:g}, which no objective "
-            "changes. Set search.strategy to warm, or leave the card as it is"
+            "changes. Set search.strategy to warm, or keep the card"
         )
     conditions = _evaluated(asked, model, card, chosen.objective, found)
     bias_model = BiasModel(card.alphas, ERRORS_A_NAT[chosen.objective])
     bias = bias_model.estimate(conditions)
     show_correction(chosen.objective, card.alphas, bias, bias_model.cross_fitted(conditions), found.source)
     if not bias.is_clear:
-        print("The labels do not speak against the card: there is nothing to change, and no card was written.")
+        print("The labels do not contradict the card, so no new card was written.")
         return 0
     corrected = card.corrected(_of_card(bias, chosen.objective, conditions))
     write_card(output, corrected, model.classifier.embeddings())
-    print(f"Written: {output}. Nothing serves by it yet.")
+    print(f"Written: {output}. No worker uses it yet.")
     del model
     of_objective = "" if settings.search.objective == "auto" else f" --search.objective {chosen.objective}"
     stopped = False if asked.without_replay else _propose(asked, found.rows)
     print(
-        "To have it served, if you want that:\n"
-        f"  adawise pair stage {shlex.quote(root)} --model.card {shlex.quote(str(output))}{of_objective}\n"
-        f"  adawise pair list {shlex.quote(root)}\n"
-        f"  adawise pair switch {shlex.quote(root)}"
+        f"To serve with it:\n  adawise pair stage {shlex.quote(root)} --model.card "
+        f"{shlex.quote(str(output))}{of_objective}\n  adawise pair list {shlex.quote(root)}\n  adawise pair switch "
+        f"{shlex.quote(root)}"
     )
     return INTERRUPTED if stopped else 0
 
@@ -134,7 +133,7 @@ def _card_of(settings: Settings, output: Path) -> Card:
     named = settings.model.card
     if named is None:
         raise SettingsError(
-            "model.card: expected the card that the workers serve by, for labels correct one. Name it, or make one: "
+            "model.card: expected the card that the workers use, which labels correct. Name it, or make one: "
             "adawise card --labelled FOLDER -o FILE"
         )
     card = read_card(named)
@@ -142,8 +141,8 @@ def _card_of(settings: Settings, output: Path) -> Card:
         raise SettingsError(f"-o {output}: expected a file to write the card to, but it is a folder. Name a file in it")
     if output.resolve() == named.resolve() or (output.exists() and output.samefile(named)):
         raise SettingsError(
-            f"-o {output} is model.card, by which workers serve and streams know what they learned; the corrected card "
-            "is another one: name a new file"
+            f"-o {output} is model.card, which workers and stream states use; the corrected card is a different "
+            "one: name a new file"
         )
     return card
 
@@ -153,15 +152,14 @@ def _check_topic(root: str, recording: str) -> None:
     log, store = RecordedLog(recording, "skip"), open_store(root)
     keys = segment_keys(store)
     if not keys:
-        raise SettingsError(
-            f"--from-labels {root}: there is no output of a worker; name the folder that sink.root named"
-        )
+        raise SettingsError(f"--from-labels {root}: there is no output of a worker; name the folder of sink.root")
     footer = footer_of(store, keys[-1][1])
     ours, theirs = log.identity(log.topic), (footer.topic, footer.topic_id)
     if footer.topic != log.topic or (footer.topic_id and ours.topic_id and footer.topic_id != ours.topic_id):
         raise SettingsError(
-            f"--recording {recording}: it is of topic {log.topic!r} (id {ours.topic_id or 'unknown'}), and {root} of "
-            f"topic {theirs[0]!r} (id {theirs[1] or 'unknown'}). Name the recording of what these workers read"
+            f"--recording {recording}: it is of topic {log.topic!r} (id {ours.topic_id or 'unknown'}), but {root} "
+            f"is of topic {theirs[0]!r} (id {theirs[1] or 'unknown'}). Name the recording of the messages that "
+            "these workers read"
         )
 
 
@@ -206,9 +204,9 @@ def _enough(
         largest = [f"{name}: {len(by_condition[name])} labels in {n} batches" for name, n in counts]
         raise SettingsError(
             f"--from-labels {root}: expected at least {LEAST_LABELS} labelled images, under at least "
-            f"{LEAST_CONDITIONS} conditions with labels in {LEAST_BATCHES} batches each; {len(rows)} {what}, and of "
-            f"{len(batches)} conditions {len(found)} have labels in so many batches ({'; '.join(largest) or 'none'}). "
-            f"Fewer do more harm than good: {remedy}"
+            f"{LEAST_CONDITIONS} conditions with labels in {LEAST_BATCHES} batches each; {len(rows)} {what}, and "
+            f"of {len(batches)} conditions {len(found)} have labels in that many batches "
+            f"({'; '.join(largest) or 'none'}). With fewer, a correction does more harm than good: {remedy}"
         )
     return found
 
@@ -294,7 +292,7 @@ def _propose(asked: Correction, rows: Sequence[LabelledRow]) -> bool:
             with redirect_stdout(io.StringIO()):  # the replays' summaries are not for the user
                 code = replay(command)
             if code:
-                print("Stopped before both replays were done: what the card would have changed is not known.")
+                print("Stopped before both replays were done: the effect of the card is not known.")
                 return True
         difference = compare(*roots, labels=str(labels))
         show_replays(difference, (_mean_alpha(roots[0]), _mean_alpha(roots[1])))

@@ -56,14 +56,14 @@ def _path(card: Card) -> str:
     lowest, worse_end = min(card.accuracy), min(card.accuracy[0], card.accuracy[-1])
     at = card.alphas[card.accuracy.index(lowest)]
     verdict = (
-        f"There is a BARRIER on the path: accuracy is {lowest:.3f} at {at:.2f}, below both ends ({worse_end:.3f}). "
-        "Do not interpolate this pair; fine-tune from theta_0 with a lower rate."
+        f"There is an accuracy BARRIER between the models: accuracy is {lowest:.3f} at {at:.2f}, below both ends "
+        f"({worse_end:.3f}). Do not interpolate this pair; fine-tune from theta_0 with a lower rate."
         if card.has_barrier
-        else "No barrier on the path: no alpha is worse than the worse end."
+        else "No accuracy barrier: no alpha is worse than the worse end."
     )
     return (
-        f"{card.images} images; best alpha on them {card.best_alpha:.2f}. {verdict} "
-        "In-distribution: what is best under shift is for the stream to say."
+        f"{card.images} images; best alpha on them {card.best_alpha:.2f}. {verdict} These images are "
+        "in-distribution: the best alpha under shift depends on the stream."
     )
 
 
@@ -91,11 +91,12 @@ def _short(share: float) -> str:
 
 def _advice(card: Card) -> str:
     found = advise(card)
-    advice = f"Recommended, and taken by search.objective = auto: {found.objective}, as {found.reason}."
+    advice = f"Recommended, and used by search.objective = auto: {found.objective}, because {found.reason}."
     if not card.shifted_temperature and all(judged.condition == OWN for judged in card.judged):
         advice += (
-            " Images like those of the fine-tuning have no shift to choose by: give --labelled-shifted FOLDER, with"
-            " labelled images as your cameras may come to see them, and of classes that the fine-tuning did not."
+            " Images like those of the fine-tuning have no shift, which the choice needs: give --labelled-shifted "
+            "FOLDER, with labelled images such as your cameras may see later, and of classes that the fine-tuning "
+            "lacked."
         )
     return advice
 
@@ -138,7 +139,7 @@ def verdict_text(told: PairVerdict) -> str:
         return " ".join([f"{found}. Recommended: adapt, as search.strategy = auto does.", *mixed])
     what = "theta_0 alone" if recommended.alpha == 0.0 else f"alpha {recommended.alpha:g} for all images"
     if recommended.is_auto:
-        return f"{found}. Recommended: {what}, as search.strategy = auto has it."
+        return f"{found}. Recommended: {what}, as search.strategy = auto does."
     return (
         f'{found}. Recommended: {what}, by search.strategy = "fixed" and search.alpha = {recommended.alpha:g}: it '
         f"serves {_short(recommended.served)}, and adapted the pair serves {_short(told.adapted)}."
@@ -176,8 +177,8 @@ def _search(card: Card) -> str:
 
 def _bias(bias: LabelBias, alphas: Sequence[float]) -> str:
     return (
-        f"To `{bias.objective}` is added what {bias.images} late labels under {bias.conditions} conditions said of it "
-        f"on {bias.created_at[:10]} (evidence {bias.evidence:.1f} nats): {bias_text(bias.nats, bias.sd, alphas)}."
+        f"`{bias.objective}` is corrected by {bias.images} late labels under {bias.conditions} conditions of "
+        f"{bias.created_at[:10]} (evidence {bias.evidence:.1f} nats): {bias_text(bias.nats, bias.sd, alphas)}."
     )
 
 

@@ -53,4 +53,6 @@ def _replace(path: Path, content: bytes) -> None:
 
 
 def _refused(path: Path, error: OSError) -> CardError:
-    return CardError(f"{path}: could not be written ({error.strerror or error}). Make room or allow it.")
+    return CardError(
+        f"{path}: could not be written ({error.strerror or error}). Free space, or give this user the right to write."
+    )

@@ -45,8 +45,8 @@ def write_bytes(path: Path, content: bytes | memoryview) -> None:
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise TrainingError(
-            f"{path}: {len(content)} bytes could not be written ({error.strerror}). "
-            "Make room or allow it, then go on with --resume."
+            f"{path}: {len(content)} bytes could not be written ({error.strerror}). Free space, or give this user "
+            "the right to write, then continue with --resume."
         ) from error
 
 

@@ -107,7 +107,9 @@ def show_record(
         print(line)
     page = f", {folder.page}" if folder.page.exists() else ""
     print(f"\n{folder.weights}, {folder.card}, {folder.record}{page} are written.")
-    print(f"The card is for the names in {folder.classes}; one for those in OTHER.txt, with the settings below:")
+    print(
+        f"The card is for the names in {folder.classes}; make one for those in OTHER.txt, with the settings below, by:"
+    )
     print(f"  {another}\n\nIn adawise.toml:\n")
     print("\n".join(use_lines))
 

@@ -236,7 +236,7 @@ def train(
             finished = run.go(stopping=stopping, on_update=on_update, on_epoch=on_epoch)
     if not finished:
         where = f"epoch {done.epoch} after {done.update} updates, in {folder.path}"
-        print(f"stopped in {where}; the same command with --resume goes on from there", file=sys.stderr)
+        print(f"stopped in {where}; the same command with --resume continues from there", file=sys.stderr)
     return finished
 
 

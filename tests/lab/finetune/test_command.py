@@ -314,10 +314,10 @@ def test_an_interrupt_while_the_card_is_made_says_how_to_go_on(
     with monkeypatch.context() as patched:
         patched.setattr("adawise_lab.cli.finetune.run.make_card", interrupt)
         assert finetune(folder, "--model.threads", "1") == 130
-    assert "the same command with --resume goes on" in capsys.readouterr().err
+    assert "the same command with --resume continues" in capsys.readouterr().err
     assert finetune(folder, "--model.threads", "1", "--resume") == 0
     said = capsys.readouterr().out
-    assert "no rehearsal: images of 3 classes, and it takes 4 to leave some out" in said
+    assert "no rehearsal: images of 3 classes, but leaving some out needs 4" in said
 
 
 def test_labels_that_only_the_held_out_images_have_are_told_without_a_list_of_names(
@@ -448,7 +448,7 @@ def test_a_finished_run_is_shown_again_and_not_made_again(finished: Finished, ca
     assert capsys.readouterr().out == finished.said
     assert (folder / "out" / "theta_1" / "open_clip_model.safetensors").stat().st_mtime_ns == written
     assert finetune(folder) == 2
-    assert "Go on with --resume, start anew with --overwrite" in message(capsys)
+    assert "Continue with --resume, start anew with --overwrite" in message(capsys)
     assert finetune(folder, "--resume", "--finetune.seed", "1") == 1
     assert "finetune.seed was 0, is 1" in message(capsys)
 
@@ -607,7 +607,7 @@ def test_names_are_asked_for_and_those_without_images_told(finished: Finished) -
     with capture_logs() as logs:
         assert finetune(folder, "--overwrite", "--finetune.seed", "1", "--model.classes", "names.txt") == 0
     notes = [[line["note"] for line in run if line["event"] == "data_questioned"] for run in (finished.logs, logs)]
-    assert notes[0][0].startswith("The 3 labels are taken for all names that will be served.")
+    assert notes[0][0].startswith("The 3 labels are used as all served class names.")
     assert notes[1][0].startswith("1 of 4 names have no image to learn from (zebra)")
 
 

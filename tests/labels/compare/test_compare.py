@@ -370,7 +370,7 @@ def test_a_root_of_an_earlier_version_is_said_not_to_note_its_settings(tmp_path:
     new = write(tmp_path / "b", batches(40), relabelled(0, 0), by=by("newer", search__price=0.05))
     found = compare(old, new)
     assert (found.settings, found.a.unnoted, found.b.unnoted) == ((), ("older",), ())
-    told = "which settings differ is not known: an earlier version wrote A (older), and noted none"
+    told = "which settings differ is not known: an earlier version wrote A (older), and recorded none"
     assert told in said(found)
     assert told not in said(compare(old, write(tmp_path / "c", batches(40), by=ServedBy(CLASSES, "model", "older"))))
 

@@ -26,8 +26,8 @@ def section(among: Sequence[View], calibration: str) -> Section:
     return Section(
         "calibration",
         "Calibration",
-        "ECE (expected calibration error, 15 bins, mean over domains) against NLL (nats an image): both are better "
-        f"lower, so the lower left is best. Temperatures of what is served: {calibration}.",
+        "ECE (expected calibration error, 15 bins, mean over domains) against NLL (nats an image): both are "
+        f"better lower, so the lower left is best. Temperatures of the served predictions: {calibration}.",
         tuple(Key(kind, SHAPES[k], COLOURS[k]) for k, kind in enumerate(KINDS) if kind in _SHOWN),
         tuple(_figure(view) for view in among),
     )

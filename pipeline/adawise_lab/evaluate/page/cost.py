@@ -30,9 +30,10 @@ def section(among: Sequence[View]) -> Section:
     return Section(
         "cost",
         "Accuracy against cost",
-        "FE (forward-equivalents) counts passes of the image tower an image: plain CLIP is 1. Vertical lines are 95 % "
-        "intervals. The line joins the strategies that no other beats at one of the two without losing at the other. "
-        "The dashed line is the best alpha of each domain, chosen on half of its images and judged on the rest.",
+        "FE (forward equivalents) counts forwards of the image tower per image: plain CLIP is 1. Vertical lines "
+        "are 95 % intervals. The line joins the strategies that no other beats in one of the two without losing in "
+        "the other. The dashed line is the best alpha of each domain, chosen on half of its images and judged on "
+        "the rest.",
         (
             *map(Key, KINDS, SHAPES, COLOURS),
             Key("front", "line", theme.INK),
@@ -190,7 +191,7 @@ def _reading(view: View) -> str:
     winner = beaten_by(served, view.strategies)
     if winner is None:
         others = counted(len(view.strategies) - 1, "other strategy", "other strategies")
-        return f"{serves}, on the front: none of {others} is as good for as little."
+        return f"{serves}, on the front: none of {others} is as good at this cost."
     if three(winner.accuracy) == three(served.accuracy) and two(winner.fe) == two(served.fe):
         return f"{serves}, level with {winner.strategy} on the front."
     more = points(winner.accuracy - served.accuracy)

@@ -21,7 +21,7 @@ from adawise_lab.evaluate.references import FIXED, SPLIT_HALF_ORACLE
 from adawise_lab.evaluate.result import Difference, Row
 
 _KINDS = {  # name -> shape, colour, size in square pixels
-    "the price that is set": ("square", theme.SERVED, 150),
+    "the set price": ("square", theme.SERVED, 150),
     "another price": ("circle", theme.SERVED, 70),
     "other strategy": ("triangle-up", theme.MUTED, 60),
     "fixed alpha": ("diamond", theme.ZERO_SHOT, 70),
@@ -38,11 +38,11 @@ def section(among: Sequence[View]) -> Section:
     return Section(
         "price",
         "Accuracy by price",
-        "search.price is the one dial between forwards and what is missed: nats that a look at other alphas must "
-        "promise. Points on the line are the same strategy at other prices, on the same images. Vertical lines are "
-        f"{LEVEL} intervals of the difference to the price that is set: where one crosses the level of the square, no "
-        "difference is shown. They draw images, not streams, so that with few --seeds a kink may be chance. The axis "
-        "is logarithmic in what is spent beyond the one forward that serving takes.",
+        "search.price trades forwards against missed gains: the gain in nats that a probe of other alphas must "
+        "promise. Points on the line are the same strategy at other prices, on the same images. Vertical lines "
+        f"are {LEVEL} intervals of the difference to the set price: where one crosses the level of the square, no "
+        "difference is shown. They draw images, not streams, so that with few --seeds a kink may be chance. The "
+        "axis is logarithmic in what is spent beyond the one forward that serving takes.",
         (
             *(Key(name, shape, colour) for name, (shape, colour, _) in _KINDS.items()),
             Key("split-half oracle", "dashes", theme.ORACLE),
@@ -91,7 +91,7 @@ def _figure(view: View) -> Figure:
             tooltip=[
                 alt.Tooltip("name:N", title="what"),
                 alt.Tooltip("accuracy:Q", format=".3f"),
-                alt.Tooltip("over:N", title="points over the price that is set"),
+                alt.Tooltip("over:N", title="points over the set price"),
                 alt.Tooltip("fe:Q", title="FE", format=".2f"),
             ],
         ),
@@ -166,5 +166,5 @@ def _table(among: Sequence[View]) -> Table:
             cell = Cell(three(row.accuracy)) if row.over_set is None else difference_cell(row.over_set)
             cells.append(replace(cell, note=f"at {two(row.fe)}"))
         lines.append(Line(f"{rows[0].price:g}", tuple(cells), "served" if is_set else "strategy"))
-    caption = "Points over the price that is set, and FE; of the price that is set, accuracy"
+    caption = "Points over the set price, and FE; of the set price, accuracy"
     return Table(caption, "search.price", ("mean", *(view.name for view in among)), tuple(lines))
