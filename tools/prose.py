@@ -32,7 +32,7 @@ FRAGMENT = re.compile(
 WORDS = {  # a word of the house -> the field's
     r"told": "published, logged, reported",
     r"tell(s|ing)?": "publish, log, report",
-    r"(?<!dead )letters?(?! of a certificate)": "dead letter",
+    r"(?<!dead[ -])(?<!--)letters?(?! of a certificate)": "dead letter",
     r"apart": "isolated",
     r"stands": "blocked",
     r"hear(s|d)?": "received, last seen",

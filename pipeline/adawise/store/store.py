@@ -124,7 +124,7 @@ def open_store(root: str, *, failpoint: Failpoint = lambda _: None) -> Store:
 def free_bytes(store: Store) -> int | None:
     """Return how many bytes the file system of a store still takes, 0 where it takes no more files.
 
-    None of an object store, and where nobody says: a quota of the user is not seen here.
+    None of an object store, and where it is not known: a quota of the user is not seen here.
     """
     if not isinstance(store, LocalStore):
         return None

@@ -90,7 +90,7 @@ def files(asked: FilesCommand) -> int:
     if asked.as_json:
         print_json(names)
     else:
-        print("\n".join(names))  # unescaped, for scripts: `layout` accepts only letters and signs in a key
+        print("\n".join(names))  # unescaped, for scripts: `layout` accepts only some characters in a key
     return 0
 
 

@@ -2,7 +2,7 @@
 
 Images of a batch are alike, and so are the mistakes on them: drawn one by one they would promise too much. A batch is
 drawn whole, with what was right of it by both sides, so that what is hard for both cancels. Batches that follow each
-other are alike too, which this does not know: where a scene stands still for long, the true interval is wider.
+other are alike too, which this does not know: where a scene does not change for long, the true interval is wider.
 
 Only how many batches have which counts matters, so 10^8 images are as quick as 10^4: batches with the same counts are
 one kind, and how often a kind is drawn is multinomial.

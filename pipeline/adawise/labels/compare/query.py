@@ -118,7 +118,7 @@ def rows(connection: duckdb.DuckDBPyConnection) -> tuple[list[Row], list[Row]]:
         coalesce(a.there, false) AS a_there, coalesce(b.there, false) AS b_there,
         {_covered("a", "offset")} AS a_covers, {_covered("b", "offset")} AS b_covers,
         a.label AS a_label, b.label AS b_label,
-        abs(a.alpha - b.alpha) AS apart, a.batch_number IS DISTINCT FROM b.batch_number AS renumbered,
+        abs(a.alpha - b.alpha) AS alpha_gap, a.batch_number IS DISTINCT FROM b.batch_number AS renumbered,
         {" OR ".join(differ[name] for name in SERVED)} AS served,
         {" OR ".join(differ[name] for name in GIVEN)} AS given,
         {{'offset': "offset", 'index': "index", 'a_label': a.label, 'b_label': b.label, 'a_confidence': a.confidence,
@@ -141,8 +141,8 @@ def rows(connection: duckdb.DuckDBPyConnection) -> tuple[list[Row], list[Row]]:
       count(*) FILTER (differs) AS differing, count(*) FILTER ({both} AND given) AS given_differing,
       count(*) FILTER ({both} AND renumbered) AS renumbered,
       count(*) FILTER ({both} AND a_label IS DISTINCT FROM b_label) AS relabelled,
-      count(apart) AS adapted, count(*) FILTER (apart > 0) AS apart_images,
-      sum(apart) AS apart_sum, max(apart) AS apart_max,
+      count(alpha_gap) AS adapted, count(*) FILTER (alpha_gap > 0) AS apart_images,
+      sum(alpha_gap) AS apart_sum, max(alpha_gap) AS apart_max,
       arg_min(seen, ("offset", "index")) FILTER (differs OR a_alone OR b_alone) AS first_row
     FROM judged
     GROUP BY GROUPING SETS ((topic, partition, stream_id), (a_label, b_label))
@@ -161,7 +161,7 @@ def batches(connection: duckdb.DuckDBPyConnection) -> list[Row]:
         coalesce(a.there, false) AS a_there, coalesce(b.there, false) AS b_there,
         ({_covered("a", "first_offset")} OR {_covered("a", "b.last_offset", "tail")}) AS a_covers,
         ({_covered("b", "first_offset")} OR {_covered("b", "a.last_offset", "tail")}) AS b_covers,
-        {" OR ".join(differ.values())} AS differs_, a.alpha <> b.alpha AS apart,
+        {" OR ".join(differ.values())} AS differs_, a.alpha <> b.alpha AS is_other_alpha,
         a.images * a.forward_equivalents AS a_passed, b.images * b.forward_equivalents AS b_passed,
         a.images AS a_images, b.images AS b_images,
         {_struct("a")} AS a_batch, {_struct("b")} AS b_batch,
@@ -177,7 +177,7 @@ def batches(connection: duckdb.DuckDBPyConnection) -> list[Row]:
       FROM joined
     )
     SELECT topic, partition, stream_id, count(*) FILTER ({both}) AS batches, count(*) FILTER (differs) AS differing,
-      count(*) FILTER ({both} AND apart) AS apart,
+      count(*) FILTER ({both} AND is_other_alpha) AS batches_apart,
       sum(a_passed) FILTER ({both}) AS a_passed, sum(b_passed) FILTER ({both}) AS b_passed,
       sum(a_images) FILTER ({both}) AS a_images, sum(b_images) FILTER ({both}) AS b_images,
       max(first_offset) FILTER (a_there) AS a_last, max(first_offset) FILTER (b_there) AS b_last,

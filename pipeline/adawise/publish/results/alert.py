@@ -50,8 +50,8 @@ FIELDS: Sequence[EventField[Alert]] = (
     EventField(
         "cause",
         TEXT,
-        "raised: seen, or silent; cleared: gone (not seen any more), heard (the camera sends again), forgotten "
-        "(the camera's state was dropped or starts anew), rule_changed",
+        "raised: `seen` or `silent`; cleared: `gone` (not seen any more), `heard` (the camera sends again), "
+        "`forgotten` (the camera's state was dropped or starts anew), `rule_changed`",
         its("cause"),
         False,
         CAUSES,
