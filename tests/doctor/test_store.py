@@ -83,7 +83,7 @@ def test_a_store_that_does_not_have_what_was_written_last_fails(
     kept: bytes | None, found: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(LocalStore, "get", lambda self, key: kept if key.startswith("_check-") else None)
-    with pytest.raises(SettingsError, match=f"has what was written last, but it has {found}"):
+    with pytest.raises(SettingsError, match=f"returns what was written last, but it has {found}"):
         module.output(facts(settings(tmp_path)))
 
 

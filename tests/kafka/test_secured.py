@@ -345,7 +345,7 @@ def test_a_token_endpoint_is_believed_by_its_certificate_alone(kafka: Secured) -
         with pytest.raises(SettingsError, match=r"its certificate is signed by .* kafka\.security\.oauth_ca"):
             connect(kafka.at("LOGIN"), way | {"oauth_ca": None})
         gone = provider.url("/token")
-    with pytest.raises(BrokerUnavailable, match=f"no token from {re.escape(gone)}: .*refused.* see to it"):
+    with pytest.raises(BrokerUnavailable, match=f"no token from {re.escape(gone)}: .*refused.* check it"):
         connect(kafka.at("LOGIN"), way | {"oauth_token_endpoint": gone, "oauth_scope": "x"}, patience_ms=3_000)
 
 

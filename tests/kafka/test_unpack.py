@@ -91,7 +91,7 @@ def test_a_truncated_stream_is_named_whatever_is_missing(name: str) -> None:
 
 @pytest.mark.parametrize("cut", [1, 3, 17, 19, 23])
 def test_a_truncated_framing_of_xerial_is_named(cut: int) -> None:
-    with pytest.raises(CannotUnpack, match="bytes that are no snappy"):
+    with pytest.raises(CannotUnpack, match="bytes that are not snappy"):
         unpacked(2, xerial(DATA, b"more")[:-cut], 1 << 20)
 
 

@@ -121,14 +121,14 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("file", "problem"), [("/dev/zero", "it is no regular file"), ("large", "it has more than 65,536 bytes")]
+    ("file", "problem"), [("/dev/zero", "it is not a regular file"), ("large", "it has more than 65,536 bytes")]
 )
 def test_a_secret_or_a_file_of_cameras_that_has_no_end_is_told(file: str, problem: str, tmp_path: Path) -> None:
     (tmp_path / "large").write_bytes(b"x" * 65_537)
     camera = f'[camera.yard]\nurl = "rtsp://camera/1"\nusername = "viewer"\npassword_file = "{file}"\n'
     with pytest.raises(SettingsError, match=f"{file} cannot be read: {problem}; correct its path"):
         read(tmp_path, camera)
-    with pytest.raises(SettingsError, match="it cannot be read: it is no regular file; name a TOML file"):
+    with pytest.raises(SettingsError, match="it cannot be read: it is not a regular file; name a TOML file"):
         read_cameras(Path("/dev/zero"), "/dev/zero", {})
 
 

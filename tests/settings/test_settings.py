@@ -362,7 +362,7 @@ def test_what_a_file_of_a_secret_holds_is_the_secret_without_the_end_of_its_line
         ("", {"ADAWISE_HTTP__TOKEN_FILE": "empty"}, "http.token_file", "the file is empty"),
         ("", {"ADAWISE_HTTP__TOKEN_FILE": ""}, "http.token_file", "expected the name of a file"),
         ("", {"ADAWISE_HTTP__TOKEN_FILE": "binary"}, "http.token_file", "not UTF-8"),
-        ("", {"ADAWISE_HTTP__TOKEN_FILE": "/dev/zero"}, "http.token_file", "it is no regular file"),
+        ("", {"ADAWISE_HTTP__TOKEN_FILE": "/dev/zero"}, "http.token_file", "it is not a regular file"),
         ("", {"ADAWISE_HTTP__TOKEN_FILE": "large"}, "http.token_file", "it has more than 65,536 bytes"),
         ("http.token_file = 'large'\n", {}, "http.token_file", "it has more than 65,536 bytes"),
         ("[http]\ntoken_file = 3\n", {}, "http.token_file", "expected the name of a file"),

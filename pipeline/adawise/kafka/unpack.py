@@ -61,7 +61,7 @@ def unpacked(codec: int, data: bytes | memoryview, max_bytes: int) -> bytearray:
     except MemoryError:  # Arrow's too, which is also an ArrowException
         raise
     except (pa.ArrowException, OSError) as error:
-        raise CannotUnpack(f"bytes that are no {name}: {error}") from error
+        raise CannotUnpack(f"bytes that are not {name}: {error}") from error
     return out
 
 
@@ -83,7 +83,7 @@ def _blocks(data: memoryview, max_bytes: int) -> Iterator[pa.Buffer]:
             continue
         end = position + 4 + int.from_bytes(data[position : position + 4], "big")
         if end > len(data):
-            raise CannotUnpack(f"bytes that are no snappy: a block up to {end} in {len(data)} bytes")
+            raise CannotUnpack(f"bytes that are not snappy: a block up to {end} in {len(data)} bytes")
         block = _block(data[position + 4 : end], left)
         left, position = left - len(block), end
         yield block

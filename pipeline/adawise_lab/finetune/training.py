@@ -81,7 +81,7 @@ def read_data(settings: Settings, labelled: Path, validation: Path | None) -> Da
 def _contents(used: Sequence[tuple[Samples, Sequence[int]]]) -> str:
     """Return a digest of every byte of the images. That of a recording is known from listing it."""
     unread = sum(len(rows) for samples, rows in used if not samples.is_exact)
-    with progress("looked at", unread) as bar:
+    with progress("inspected", unread) as bar:
         return digest(" ".join(s.digest if s.is_exact else contents_digest(s, rows, bar.advance) for s, rows in used))
 
 

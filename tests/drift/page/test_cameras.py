@@ -112,7 +112,7 @@ def test_agreement_cost_and_rejects_are_said_in_numbers() -> None:
     told = readings(replace(camera, series=series, reasons={"image_undecodable": 1440}))
     assert told["answers"] == (
         "Confidence went from .80 to .80, zero-shot and fine-tuned agree on 65 % of the images on which both were "
-        "asked."
+        "evaluated."
     )
     assert told["cost"] == (
         "An image cost 1.00 forwards on average over the points, and 3.00 at most; plain CLIP costs 1."
