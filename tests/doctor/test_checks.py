@@ -122,7 +122,7 @@ def test_whom_a_lane_asks_is_asked_no_more_once_silent_and_holds_no_other_lane_u
             replace(part("pair", is_last), lane="model"),
         ) == [
             ("broker", "fail", "expected an answer within 0.05 s, but got none. See to it."),
-            ("group", "skip", "broker had no answer"),
+            ("group", "skip", "broker did not answer"),
             ("store", "ok", "fine"),
             ("chains", "skip", "needs group"),
             ("pair", "ok", ""),
@@ -193,7 +193,7 @@ def test_checks_are_a_line_each_and_are_counted() -> None:
     assert report(checks, out) == checks
     *lines, last = out.getvalue().splitlines()
     assert lines == ["FAIL  store: not writable", "      chmod it", "SKIP  card", "WARN  disk: full"]
-    assert last == "1 failed, 1 not looked at, 1 warning"
+    assert last == "1 failed, 1 skipped, 1 warning"
 
 
 def test_checks_are_an_object_for_other_programs() -> None:

@@ -162,7 +162,7 @@ def test_a_card_that_is_there_and_not_used_is_a_warning(monkeypatch: pytest.Monk
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     answer = module.device(facts(model={"precision": "fp32"}))
     assert answer.status == "warn"
-    assert "although there is a card" in answer.detail
+    assert "although there is a GPU" in answer.detail
 
 
 def test_a_card_is_told_with_its_memory_and_number_format(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,7 +185,7 @@ def test_a_port_that_others_have_fails_if_it_was_asked_for_and_is_passed_over_ot
         monkeypatch.setattr("adawise.settings.http.PORT", port)
         verdict = module.http_port(facts())
         assert verdict.status == "ok"
-        assert verdict.detail.endswith(f"is free; others have {port}, so it is the next free one")
+        assert verdict.detail.endswith(f"is free; {port} is taken, so it is the next free one")
     assert module.http_port(facts(http={"port": port})) == Verdict("ok", f"http://127.0.0.1:{port}/ is free")
     assert module.http_port(facts(http={"port": 0})) == Verdict("ok", "any port is free")
     with pytest.raises(SettingsError, match="expected an address of this machine"):
@@ -219,7 +219,7 @@ def test_heads_that_can_be_kept_are_told_with_their_folder_and_nothing_is_made(t
     folder = tmp_path / "cache" / "heads"
     answer = module.text_heads(facts(model={"cache": folder, "cache_mib": 64}))
     assert answer.status == "ok"
-    assert answer.detail.startswith(f"kept in {folder}, 64.0 MiB at most; ")
+    assert answer.detail.startswith(f"cached in {folder}, at most 64.0 MiB; ")
     assert not list(tmp_path.iterdir())
     assert module.text_heads(facts(model={"cache_mib": 0})).detail == "none are cached (model.cache_mib is 0)"
 

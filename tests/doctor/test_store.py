@@ -130,7 +130,7 @@ def mounted(root: Path, *lines: str) -> Path:
         ("nfs4", "Mount it `hard`, with version 4"),
         ("cifs", "depend on the server"),
         ("fuse.s3fs", "Name the store itself (s3://...)"),
-        ("overlay", "goes with the container. Mount a volume there"),
+        ("overlay", "is deleted with the container. Mount a volume there"),
         ("tmpfs", "lost at a restart"),
     ],
 )

@@ -48,7 +48,7 @@ def test_a_camera_is_ok_while_it_sends_and_silent_when_it_does_not() -> None:
     assert state(sources, 60) == (CameraState.OK, "")
     assert sources.view().rows[0].images_per_s == pytest.approx(1.0, abs=0.1)
     assert state(sources, 119) == (CameraState.OK, "")
-    assert state(sources, 200) == (CameraState.SILENT, "nothing for 2 min")
+    assert state(sources, 200) == (CameraState.SILENT, "no image for 2 min")
 
 
 def test_a_camera_of_a_frame_a_minute_is_not_silent_between_two() -> None:

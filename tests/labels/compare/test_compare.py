@@ -249,7 +249,7 @@ def test_rows_that_one_run_has_lost_are_a_difference(tmp_path: Path) -> None:
     assert (south.first_row.row_id, south.first_row.only_in) == ("frames/3/12/0", "a")
     assert south.first_batch is not None
     assert south.first_batch.b is None
-    assert "4 rows are in A alone, although B has read these messages" in said(found)
+    assert "4 rows are only in A, although B has read these messages" in said(found)
 
 
 def test_rejected_rows_are_compared_too_also_of_nobody(tmp_path: Path) -> None:

@@ -18,8 +18,8 @@ CLASSES = ("car", "pedestrian", "truck", "bicycle", "bus", "road works", "empty 
 TROUBLE = {
     3: (CameraState.FAILING, "its rows have waited 4 min to be written"),
     7: (CameraState.REJECTED, "212 of 900 images rejected in 5 min: bad_arrow"),
-    11: (CameraState.SILENT, "nothing for 6 min"),
-    12: (CameraState.SILENT, "nothing for 2.1 h"),
+    11: (CameraState.SILENT, "no image for 6 min"),
+    12: (CameraState.SILENT, "no image for 2.1 h"),
     20: (CameraState.CHANGED, "alpha went from 0.22 to 0.61"),
     23: (CameraState.CHANGED, "its images changed suddenly, and adaptation started anew"),
 }
