@@ -149,7 +149,7 @@ def test_a_library_that_hangs_in_threads_of_its_own_keeps_no_process() -> None:
     """They would be waited for, for ever, when Python ends."""
     program = (
         "import sys; from concurrent.futures import ThreadPoolExecutor; from threading import Event\n"
-        "from adawise import __main__; from adawise.cli.doctor import checks, run\n"
+        "from adawise import __main__; from adawise.cli.doctor import run; from adawise.doctor import checks\n"
         "hangs = lambda known: ThreadPoolExecutor(1).submit(Event().wait).result()\n"
         "parts = (checks.Examination('pair', hangs, frozenset(), limit_s=0.1, remedy='See to it.'),)\n"
         "run.check = lambda settings, wrong: checks.check(settings, wrong, parts)\n"

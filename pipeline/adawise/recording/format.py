@@ -1,10 +1,10 @@
 """The layout of a recording: raw messages in Parquet, as the broker delivered them.
 
-    _recording.json                     the topic that was recorded, and the promises (`recording.manifest`)
+    _recording.json                     the topic that was recorded, and the retention (`recording.manifest`)
     topic-<t>/partition-<p>/_origin     the offset at which the partition's recording began
     .../<first offset>.parquet          messages of [first, next); the next file is named after `next`
-    .../<first offset>.redacted.parquet the same without images, which counts wherever it exists
-    .../<offset>.start                  the recording begins here now; what lies before it was removed
+    .../<first offset>.redacted.parquet the same without images; it replaces the file above
+    .../<offset>.start                  the recording begins here now; earlier files were removed
 
 All are created only if absent and never change. `next` is in the footer, beside the topic's identity. A message that no
 longer existed in the broker (compaction, aborted transactions), or is of a stream that was not asked for, leaves a hole

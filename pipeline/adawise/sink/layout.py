@@ -3,20 +3,20 @@
     _sink.json                                              the root's id and layout; created once
     _owner.json                                             the owner of the root (`owner`); created once
     _models/<number>.json                                   the pair that serves from then on; each created once
-    _pairs/<number>.json                                    an order about its pairs (`adawise.pairs`); likewise
-    _workers/<start>.json                                   how far one worker is with the orders, and what it waits for
-    _settings/<model>-<config>.json                         what the two fingerprints are hashes of (`served_settings`)
-    _replay.json                                            the part that a replay is of, in its root; created once
+    _pairs/<number>.json                                    an order about its pairs (`adawise.pairs`); created once
+    _workers/<start>.json                                   one worker's progress with the orders, and what it waits for
+    _settings/<model>-<config>.json                         the contents that the two fingerprints hash (`served_settings`)
+    _replay.json                                            in a replay's root, the part that it replays; created once
     _topics/topic-<t>.json                                  the topic as it was when the first of its chains began
     _origin/topic-<t>/partition-<p>.json                    the offset at which the chain of a partition begins
     _starts/topic-<t>/partition-<p>/<start>.json            a worker that has the partition, or was killed (`starts`)
     predictions/topic-<t>/partition-<p>/<segment>.parquet   the chain
-    traces/topic-<t>/partition-<p>/<segment>.parquet        derived from it
+    traces/topic-<t>/partition-<p>/<segment>.parquet        derived from the chain
     compacted/plans/topic-<t>/partition-<p>/<first>.json    the segments of the file that begins there
     compacted/predictions/topic-<t>/partition-<p>/<day>_<first>-<until>.parquet   the rows of these segments again
-    compacted/traces/topic-<t>/partition-<p>/<day>_<first>-<until>.parquet        and their batches
-    _retained/topic-<t>/partition-<p>/<segment>.json        the segment it begins with since retention removed others
-    views.sql                                               the SQL by which DuckDB reads all of it
+    compacted/traces/topic-<t>/partition-<p>/<day>_<first>-<until>.parquet        the traces of these segments again
+    _retained/topic-<t>/partition-<p>/<segment>.json        the first segment since retention removed earlier ones
+    views.sql                                               SQL with which DuckDB reads all of it
 
 A segment is called `<first offset, 20 digits>`. One that moves no offset forward, because only images that were pending
 before it became complete, leaves `next` where it was. Its successor would need the same name again, so that one gets a

@@ -174,7 +174,9 @@ PREDICTIONS = pa.schema(
         _field("label", pa.string(), "the served class, top_labels[0]; null if not accepted", nullable=True),
         _field("confidence", pa.float32(), "probability of label; null if not accepted", nullable=True),
         _field("top_labels", _list(pa.string()), "best classes, best first; null if not accepted", nullable=True),
-        _field("top_probabilities", _list(pa.float32()), "of top_labels; null if not accepted", nullable=True),
+        _field(
+            "top_probabilities", _list(pa.float32()), "probabilities of top_labels; null if not accepted", nullable=True
+        ),
         _field(
             "entropy", pa.float32(), "entropy of the served distribution, nats; null if not accepted", nullable=True
         ),

@@ -16,9 +16,9 @@ from adawise.settings.group import Location
 class CamerasCommand(Command):
     """Read cameras until stopped, and send their frames to the topic: RTSP, HTTP, devices and videos.
 
-    A file names them. Each is read by a process of its own, and connected to again when it breaks, stalls or is
-    refused. SIGHUP reads the file again: cameras that did not change go on. SIGTERM or Ctrl-C sends what is there and
-    ends.
+    A file names the cameras. Each is read by a separate process, which connects again when the stream breaks, stalls
+    or is refused. SIGHUP reads the file again: cameras that did not change go on. SIGTERM or Ctrl-C sends the remaining
+    frames and ends.
     """
 
     name = "cameras"

@@ -168,7 +168,7 @@ def test_what_a_segment_holds_is_counted_by_camera() -> None:
 
 @pytest.mark.parametrize("fixture", ["root_0_1_0", "before_0_2"])
 def test_outputs_of_earlier_versions_are_read(fixture: str) -> None:
-    folder = Path(__file__).parent.parent / "fixtures" / fixture / "root"
+    folder = Path(__file__).parents[2] / "fixtures" / fixture / "root"
     facts = RootReader(LocalStore(folder)).look(0.0)
     assert facts.chains
     for chain in facts.chains.values():

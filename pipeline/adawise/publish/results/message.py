@@ -100,7 +100,12 @@ FIELDS: Sequence[EventField[RowResult]] = (
     EventField(
         "top_labels", _LIST["texts"], "predict.top_k classes, best first; null if not accepted", its("top_labels")
     ),
-    EventField("top_probabilities", _LIST["numbers"], "of top_labels; null if not accepted", its("top_probabilities")),
+    EventField(
+        "top_probabilities",
+        _LIST["numbers"],
+        "probabilities of top_labels; null if not accepted",
+        its("top_probabilities"),
+    ),
     EventField("entropy", NUMBER, "entropy of the served distribution, nats; null if not accepted", its("entropy")),
     EventField(
         "alpha", NUMBER, "mixing coefficient that served the image, from 0 to 1; null if not accepted", its("alpha")
