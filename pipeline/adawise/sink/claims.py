@@ -4,7 +4,7 @@ A topic can get more partitions later. All messages of a partition that was adde
 start of the log, whatever the configured origin is: "latest" would lose the messages that came before a worker saw the
 partition.
 
-The origin is claimed because it can move: two workers that resolve "latest" at different times would begin two chains whose
+The origin is claimed because it can move: two workers that resolve "latest" at two times would begin two chains whose
 names differ and never collide. The first claim holds, and the other worker adopts it.
 """
 

@@ -5,7 +5,7 @@
     _models/<number>.json                                   the pair that serves from then on; each created once
     _pairs/<number>.json                                    an order about its pairs (`adawise.pairs`); created once
     _workers/<start>.json                                   one worker's progress with the orders, and what it waits for
-    _settings/<model>-<config>.json                         the contents that the two fingerprints hash (`served_settings`)
+    _settings/<model>-<config>.json                         contents of the two fingerprints (`served_settings`)
     _replay.json                                            in a replay's root, the part that it replays; created once
     _topics/topic-<t>.json                                  the topic as it was when the first of its chains began
     _origin/topic-<t>/partition-<p>.json                    the offset at which the chain of a partition begins
