@@ -59,7 +59,7 @@ def test_a_document_of_a_later_version_is_not_taken_for_what_is_known(
     settings = settings_of(pair_folder)
     model = load_model(settings.model, settings.decode)
     document = document_of(settings, model, prompt_templates(settings.model))
-    with pytest.raises(SettingsError, match=f"sets {group}.* as this version does not know it"):
+    with pytest.raises(SettingsError, match=f"sets {group}.* to a value that this version does not know"):
         settings_with(settings, replace(document, settings={group: values}))
 
 
