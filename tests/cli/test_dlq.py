@@ -226,7 +226,7 @@ def test_letters_that_name_another_topic_are_not_sent_there(dlq: Dlq, topic: Mak
         f'dead_letter_topic = "{dlq.topic}.dlq"\n'
     )
     code, out, _ = dlq.run("replay", "--all")
-    assert (code, out) == (0, f"0 messages sent back to {other}\n3 letters left out: not from {other}\n")
+    assert (code, out) == (0, f"0 messages sent back to {other}\n3 dead letters left out: not from {other}\n")
     assert dlq.held(dlq.topic) == []
 
 
