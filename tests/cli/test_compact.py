@@ -203,7 +203,7 @@ def test_on_a_full_disk_it_ends_leaves_the_root_whole_and_goes_on_once_there_is_
         before = files_of(root)
         fill(disk / "ballast")
         assert compact() == 1
-        assert "expected room for a file, but: No space left on device; make room" in capsys.readouterr().err
+        assert "expected room for a file, but: No space left on device; free space" in capsys.readouterr().err
         assert files_of(root) == before  # also no part of a file
         (disk / "ballast").unlink()
         assert compact() == 0
