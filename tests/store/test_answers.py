@@ -53,7 +53,7 @@ WAITED_FOR = [
     (403, "RequestTimeTooSkewed", "the clock of this machine is too far from the store's", "NTP"),
     (503, "SlowDown", "the store limits the rate of requests", "if it lasts"),
     (500, "InternalError", "the store has failed", "goes on by itself"),
-    (507, "XMinioStorageFull", "the store is full", "make room"),
+    (507, "XMinioStorageFull", "the store is full", "free space"),
 ]
 TO_MEND = [
     (400, "ExpiredToken", "the access key has expired", "a new one .* stored data is not lost"),

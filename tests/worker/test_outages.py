@@ -204,7 +204,7 @@ def test_a_full_disk_is_named_leaves_no_part_of_a_file_and_is_gone_on_with_once_
         found: list[Path] = []
         outage = Outage(LocalStore(disk / "output"), begin=fill, end=make_room).run()
         outage.check()
-        assert all("expected room for a file, but: No space left on device; make room" in e for e in outage.errors)
+        assert all("expected room for a file, but: No space left on device; free space" in e for e in outage.errors)
         assert set(map(type, outage.journal.kinds)) == {StoreFull}
         segments = [path for path in found if path.parts[-3:-1] == ("topic-frames", "partition-00000")]
         assert len(segments) == 3 * 2  # three segments with their traces, whole
