@@ -252,9 +252,9 @@ def test_images_that_are_none_are_told(
 def test_a_state_of_another_stream_of_work_is_refused(tiny: adawise.ModelPair, pair_folder: PairFolder) -> None:
     step = adawise.adapt_batch(tiny, RGB)
     other = load(pair_folder, classes=CLASSES[:2])
-    with pytest.raises(ValueError, match="another pair, class list or card; take that one, or state=None"):
+    with pytest.raises(ValueError, match="another pair, class list or card; use that one, or state=None"):
         adawise.adapt_batch(other, RGB, step.state)
-    with pytest.raises(ValueError, match="another search or objective; take that one, or state=None"):
+    with pytest.raises(ValueError, match="another search or objective; use that one, or state=None"):
         adawise.adapt_batch(tiny, RGB, step.state, search=adawise.SearchSettings(strategy="grid"))
     with pytest.raises(TypeError, match="expected the `state` of a step or None, got Step"):
         adawise.adapt_batch(tiny, RGB, step)  # type: ignore[arg-type]

@@ -71,7 +71,7 @@ def settings_page() -> str:
     rule = (
         "Flags win over the environment, which wins over `adawise.toml` in the current folder (or `--config FILE`), "
         f"which wins over the defaults. `{example}` is `{flag_name(example)}`, `{environment_name(example)}`, or "
-        "`level` under `[log]`. `none` takes a value back that the file sets. Passwords come from a file of their own "
+        "`level` under `[log]`. `none` unsets a value of the file. Passwords come from a separate file "
         "(`ADAWISE_HTTP__TOKEN_FILE`, or `token_file` under `[http]`), the environment or `adawise.toml`; as flags "
         "they are refused."
     )
@@ -112,8 +112,8 @@ def cameras_page() -> str:
     return page(
         "Cameras",
         first,
-        "## Where a camera is\n\nIn `[camera.NAME]`, one of the first five.\n\n" + _keys(own),
-        "## How much of it\n\nIn `[defaults]`, or in `[camera.NAME]` where it is another.\n\n" + _keys(every),
+        "## Source of a camera\n\nIn `[camera.NAME]`; set one of the first five.\n\n" + _keys(own),
+        "## Frames of a camera\n\nIn `[defaults]`, or in `[camera.NAME]` for one camera.\n\n" + _keys(every),
     )
 
 
@@ -276,7 +276,7 @@ def exit_codes_page() -> str:
         "the event [`program_failed`](events.md) instead, with `exit_code`, `kind` (a class of the tree above), "
         "`error` and `remedy`: for every command with `log.format = json`, and for those that run until they are "
         "stopped (`run`, `cameras`, `record --follow`, `labels --follow`) also with `auto` where the error output is "
-        "no terminal. An error that is in no class of the tree is a fault of the program, and `exception` has its "
+        "not a terminal. An error outside the tree is a bug, and `exception` has its "
         "traceback.",
     )
 
@@ -322,13 +322,13 @@ def metrics_page() -> str:
     """Every metric of a worker's /metrics."""
     return page(
         "Metrics",
-        "What a worker answers at `/metrics`, in Prometheus' text format or as OpenMetrics. Units are seconds, bytes "
-        "and messages. Counts are since the worker began. Series with a partition or a stream are of what the worker "
-        "owns now: with the partition they go, and whoever has it next begins at 0. "
+        "What a worker serves at `/metrics`, in Prometheus' text format or as OpenMetrics. Units are seconds, bytes "
+        "and messages. Counters start at 0 with the worker. Series with a partition or a stream cover what the worker "
+        "owns now: they end with the partition, and the next worker's begin at 0. "
         "The process's own (`process_cpu_seconds_total`, `process_resident_memory_bytes`, `process_open_fds`) "
         "are there too. See the [guide](../guide/watch.md).",
         _metrics(METRICS),
-        f"## Cameras\n\nWhat `{PROGRAM} cameras` answers. Series with a camera go with it.\n\n"
+        f"## Cameras\n\nWhat `{PROGRAM} cameras` serves. Series of a camera end with it.\n\n"
         + _metrics(CAMERA_METRICS),
     )
 
@@ -353,7 +353,7 @@ def _metrics(specs: Sequence[MetricSpec[Any]]) -> str:
 def status_page() -> str:
     """The JSON of `adawise status`."""
     shapes: Mapping[str, type] = {
-        "All of it": facts.FleetStatus,
+        "Whole status": facts.FleetStatus,
         "Troubles": Finding,
         "Members": facts.MemberStatus,
         "Workers": facts.WorkerStatus,
@@ -363,8 +363,8 @@ def status_page() -> str:
     }
     first = (
         f"What `{PROGRAM} status --json` prints; with `--watch`, one such object a line. `well` is true if there are "
-        "no troubles. Times are ISO 8601 in UTC; ages and spans are seconds; null is what nobody could say. Fields may "
-        "be added; if one goes or changes its meaning, `version` rises."
+        "no troubles. Times are ISO 8601 in UTC; ages and spans are seconds; null means unknown. Fields may "
+        "be added; if one is removed or changes its meaning, `version` rises."
     )
     states = _meanings("state", {str(state): meaning for state, meaning in facts.STATES.items()})
     kinds = _meanings("kind", troubles.KINDS)
@@ -394,9 +394,9 @@ def events_page() -> str:
     """What is logged."""
     calls = logged()
     first = (
-        "What the program says of itself, on the error output: one JSON object a line, or lines for people on a "
+        "The program logs on the error output: one JSON object a line, or lines for people on a "
         "terminal (`log.format`). `event` is a name of this table, with `level`, `timestamp` (UTC) and the keys below; "
-        "`note` says in a sentence what a name cannot. Lines whose `event` is a sentence come from libraries, or from "
+        "`note` adds a sentence. Lines whose `event` is a sentence come from libraries, or from "
         "what talks to the broker; those of kafka-python are shown with `log.level = debug` only, and have that level."
     )
     rows = [

@@ -19,176 +19,238 @@ class LoggedEvent(NamedTuple):
 EVENTS: dict[str, LoggedEvent] = {
     # how a program ends
     "program_failed": LoggedEvent(
-        "the program ends, by this error and with this exit code; it is the last line", "what `remedy` says"
+        "The program ends with this error and exit code. It is the last line.", "Do what `remedy` says."
     ),
-    "thread_failed": LoggedEvent("a fault of the program ended one of its threads", "report it, with the lines before"),
-    "program_interrupted": LoggedEvent("it was interrupted before it was done; it is the last line"),
+    "thread_failed": LoggedEvent("A bug ended one of the program's threads.", "Report it, with the lines before it."),
+    "program_interrupted": LoggedEvent("The program was interrupted before it was done. It is the last line."),
     # a worker's life
-    "start_requested": LoggedEvent("settings are right; libraries are loaded, and nothing is asked of anybody yet"),
-    "worker_started": LoggedEvent("the model is loaded, and the worker joins its group"),
-    "model_loaded": LoggedEvent("checkpoints, classes and card are there: what they are, and on which device"),
+    "start_requested": LoggedEvent(
+        "The settings are valid. The worker loads its libraries, and has not connected to anything yet."
+    ),
+    "worker_started": LoggedEvent("The model is loaded, and the worker joins its consumer group."),
+    "model_loaded": LoggedEvent("The worker read checkpoints, classes and card. The line names them and the device."),
     "certificate_aged": LoggedEvent(
-        "a certificate towards the broker ends soon; then nobody who connects is let in", "the line says which and when"
+        "A certificate for the broker expires soon. After that, no new connection is accepted.",
+        "Renew the certificate that the line names.",
     ),
     "partitions_awaited": LoggedEvent(
-        "the group has not given it a partition yet", "wait; a worker beyond the number of partitions is in reserve"
+        "The group has not assigned a partition to this worker yet.",
+        "Wait. Workers beyond the number of partitions stay in reserve.",
     ),
-    "worker_stopped": LoggedEvent("it was told to stop, and wrote what was complete"),
-    "tracing_started": LoggedEvent("spans of batches go to this collector"),
-    "tracing_left_out": LoggedEvent("a collector is named, and no spans go there", "the line says what is needed"),
-    "http_started": LoggedEvent("probes, metrics and the page are served there"),
-    "http_failed": LoggedEvent("the HTTP port ended; the worker goes on", "report it, with the lines before"),
-    "page_fell_behind": LoggedEvent("what the page shows could not be made; the worker goes on", "report it"),
+    "worker_stopped": LoggedEvent("The worker was asked to stop, and wrote what was complete."),
+    "tracing_started": LoggedEvent("The worker sends spans of batches to this collector."),
+    "tracing_left_out": LoggedEvent(
+        "A collector is configured, but no spans are sent to it.", "Install or set what the line names."
+    ),
+    "http_started": LoggedEvent("The worker serves probes, metrics and the live page at this URL."),
+    "http_failed": LoggedEvent(
+        "The HTTP server failed. The worker goes on without it.", "Report it, with the lines before it."
+    ),
+    "page_fell_behind": LoggedEvent("The live page could not be updated. The worker goes on.", "Report it."),
     # partitions and their chains
-    "partition_recovered": LoggedEvent("a partition is this worker's, and its chain was followed to the end"),
-    "partition_lost": LoggedEvent("a partition is another worker's now, or nobody's"),
-    "partition_added": LoggedEvent("the topic got a partition since its first output; it is read from its start"),
+    "partition_recovered": LoggedEvent("The worker took over a partition and followed its chain to the end."),
+    "partition_lost": LoggedEvent("A partition was taken from this worker."),
+    "partition_added": LoggedEvent(
+        "The topic got a partition after its first output. The worker reads it from its start."
+    ),
     "partition_blocked": LoggedEvent(
-        "what comes next in a partition cannot be read; the others go on", "the line says why and what to do"
+        "A partition's next message cannot be read. The worker goes on with its other partitions.",
+        "Do what the line says.",
     ),
-    "segment_committed": LoggedEvent("rows are durable, and the offset is told to the broker"),
+    "segment_committed": LoggedEvent("Rows are durable, and their offset is committed to the broker."),
     "race_lost": LoggedEvent(
-        "another worker wrote this segment; its state is adopted", "often: see the group's members"
+        "Another worker had written this segment. This worker adopted its state.",
+        "If it happens often, look at the members of the group.",
     ),
-    "retry_scheduled": LoggedEvent("broker or store did not answer; it is tried again", "if it stays: bring it back"),
+    "retry_scheduled": LoggedEvent(
+        "The broker or the store did not answer. The worker tries again.",
+        "If it stays, restore the broker or the store.",
+    ),
     "store_filled": LoggedEvent(
-        "the output has no room; it is tried again, and nothing is lost",
-        "make room: `adawise retain` removes old output, `adawise record --prune-only` what a recording may forget",
+        "The output's storage is full. The worker tries again, and nothing is lost.",
+        "Free space: `adawise retain` removes old output, `adawise record --prune-only` expired parts of a recording.",
     ),
-    "store_retried": LoggedEvent("a request to an object store is sent again"),
-    "alerts_retried": LoggedEvent("Alertmanager does not answer `drift`; it is asked again"),
+    "store_retried": LoggedEvent("A request to an object store failed and was sent again."),
+    "alerts_retried": LoggedEvent("Alertmanager did not answer `drift`, which tries again."),
     "messages_lost": LoggedEvent(
-        "the broker deleted messages that nobody had read; the gap is recorded", "raise retention.ms, or read faster"
+        "The broker deleted messages before they were read. The gap is recorded.", "Raise retention.ms, or read faster."
     ),
     "hole_found": LoggedEvent(
-        "segments are missing from a chain", "`adawise verify`; restore them, or bridge them with `adawise repair`"
+        "Segments are missing from a chain.",
+        "Run `adawise verify`; restore the segments, or bridge the hole with `adawise repair`.",
     ),
-    "chain_not_counted": LoggedEvent("an earlier version wrote the end of a chain: holes before it cannot be seen"),
-    "files_retained": LoggedEvent("what is older than sink.keep was removed"),
-    "retention_failed": LoggedEvent("it could not be removed; it is tried again in an hour", "the line says why"),
+    "chain_not_counted": LoggedEvent(
+        "An earlier version wrote the end of a chain, so missing segments before it cannot be detected."
+    ),
+    "files_retained": LoggedEvent("The worker removed output that was older than sink.keep."),
+    "retention_failed": LoggedEvent(
+        "The worker could not remove old output. It tries again in an hour.", "Fix the error that the line shows."
+    ),
     # images and streams
-    "batch_served": LoggedEvent("a batch was adapted and predicted (log.level debug)"),
+    "batch_served": LoggedEvent("A batch was adapted and predicted (shown with log.level = debug)."),
     "pair_order_damaged": LoggedEvent(
-        "a document in _pairs cannot be read, or is about a pair that none describes; it is passed over",
-        "restore it, or give the order again",
+        "A document in _pairs cannot be read, or names a pair that is not described. It is ignored.",
+        "Restore it, or run the `adawise pair` command again.",
     ),
     "observer_failed": LoggedEvent(
-        "what shows the work (metrics, page, alerts' sums) raised an error; the work goes on", "report it"
+        "Code that reports the work (metrics, page, sums for alerts) raised an error. The work goes on.", "Report it."
     ),
     "search_failed": LoggedEvent(
-        "the search of a batch raised an error: it was served at the first alpha, and its stream learns anew",
-        "report it, with the traces of the stream",
+        "The search of a batch raised an error. The batch was served at the first alpha; its stream starts anew.",
+        "Report it, with the stream's traces.",
     ),
-    "frame_rejected": LoggedEvent("an image or message cannot be read", "mend its producer; `adawise dlq list`"),
-    "frames_rejected": LoggedEvent("so many more of one camera and reason since the line before", "as frame_rejected"),
-    "producer_mistaken": LoggedEvent("a header or column was passed over; the image counts", "mend its producer"),
-    "batches_closed_early": LoggedEvent("open batches do not fit into memory", "raise limits.inflight_mib"),
+    "frame_rejected": LoggedEvent(
+        "An image or a message cannot be read.", "Fix its producer; `adawise dlq list` shows what came."
+    ),
+    "frames_rejected": LoggedEvent(
+        "This many more images of one camera were rejected for one reason since the last such line.",
+        "As for frame_rejected.",
+    ),
+    "producer_mistaken": LoggedEvent(
+        "A header or a column of a message was invalid and ignored. The image was accepted.", "Fix its producer."
+    ),
+    "batches_closed_early": LoggedEvent(
+        "Open batches did not fit into memory and were closed early.", "Raise limits.inflight_mib."
+    ),
     "streams_evicted": LoggedEvent(
-        "more streams than limits.streams: some begin anew", "raise it, or find who names them"
+        "There were more streams than limits.streams, so some start anew.",
+        "Raise limits.streams, or find the producer that sends under new names.",
     ),
-    "decoder_killed": LoggedEvent("a message ended the process that decoded it apart; it is rejected after the second"),
-    "decoder_stalled": LoggedEvent("a message is decoded for long; it is waited for", "see the line's remedy"),
+    "decoder_killed": LoggedEvent("A message killed its isolated decoder process. At the second time it is rejected."),
+    "decoder_stalled": LoggedEvent(
+        "A message takes long to decode. The worker waits for it.", "Do what `remedy` says."
+    ),
     "decoding_set_apart": LoggedEvent(
-        "workers that had this partition were killed: what they read is decoded in a process of its own",
-        "was it the host, or out of memory? Else the message is found and rejected",
+        "Workers of this partition were killed. Its messages are now decoded in an isolated process.",
+        "Check the host and its memory. If a message is the cause, it is found and rejected.",
     ),
-    "start_not_marked": LoggedEvent("the mark by which deaths are counted could not be written; it goes on without"),
-    "start_not_unmarked": LoggedEvent("such a mark could not be removed, and counts as a death"),
+    "start_not_marked": LoggedEvent(
+        "The file that counts workers that were killed could not be written. The worker goes on without it."
+    ),
+    "start_not_unmarked": LoggedEvent(
+        "The file that counts workers that were killed could not be removed. It counts as a killed worker."
+    ),
     # `adawise cameras`
-    "cameras_started": LoggedEvent("the topic is there, and so many cameras are read"),
-    "cameras_stopped": LoggedEvent("it was told to stop, and the broker has what the cameras sent"),
-    "cameras_reloaded": LoggedEvent("SIGHUP: the file was read again; which cameras that added, changed, removed"),
-    "cameras_not_reloaded": LoggedEvent("SIGHUP: the file has mistakes; all go on as they were", "the line names them"),
-    "camera_connected": LoggedEvent("a camera's stream is open"),
+    "cameras_started": LoggedEvent("The topic exists, and the program reads this many cameras."),
+    "cameras_stopped": LoggedEvent("The program was asked to stop. The broker has what the cameras sent."),
+    "cameras_reloaded": LoggedEvent(
+        "SIGHUP: the program read its file again. The line lists cameras added, changed and removed."
+    ),
+    "cameras_not_reloaded": LoggedEvent(
+        "SIGHUP: the file has mistakes. All cameras go on as before.", "Correct the mistakes that the line names."
+    ),
+    "camera_connected": LoggedEvent("A camera's stream is open."),
     "camera_failed": LoggedEvent(
-        "a camera's connection ended or could not be made; it is tried again (told once for each reason)",
-        "the line says why; if `refused`, it needs somebody to mend it",
+        "A camera's connection failed or ended. The program tries again, and logs each reason once.",
+        "The line says why. If `refused` is true, fix the camera's settings.",
     ),
-    "camera_watch_failed": LoggedEvent("a fault of the program ended a camera's connection; it goes on", "report it"),
+    "camera_watch_failed": LoggedEvent("A bug ended a camera's connection. The program opens it again.", "Report it."),
     "camera_frames_dropped": LoggedEvent(
-        "frames of a camera were not sent, in a minute, the last for this reason", "see adawise_camera_dropped_total"
+        "Frames of a camera were dropped within a minute. The line has the last reason.",
+        "See adawise_camera_dropped_total.",
     ),
-    "picture_repeated": LoggedEvent("a camera sends the same picture for frozen_after_s; it is sent on", "restart it"),
-    "picture_changed": LoggedEvent("such a camera sends other pictures again"),
+    "picture_repeated": LoggedEvent(
+        "A camera has sent the same picture for frozen_after_s. Its frames are still sent.", "Restart the camera."
+    ),
+    "picture_changed": LoggedEvent("A frozen camera sends new pictures again."),
     "camera_clock_refused": LoggedEvent(
-        "a camera's own clock is more than a minute off: the times of its frames are by this machine's clock",
-        'set the camera\'s clock (NTP), or `clock = "arrival"` for it',
+        "A camera's clock is more than a minute off. Its frames get this machine's time.",
+        'Set the camera\'s clock (NTP), or `clock = "arrival"` for it.',
     ),
-    "camera_clock_accepted": LoggedEvent("such a camera's clock is right again, and its frames have its times"),
+    "camera_clock_accepted": LoggedEvent("A camera's clock is right again. Its frames get its own time."),
     "camera_clock_set_back": LoggedEvent(
-        "the times of a camera's frames went back by more than a minute: the clock was wrong before",
-        "see to NTP on this machine",
+        "The times of a camera's frames went back by more than a minute: the clock had been wrong.",
+        "Check NTP on this machine.",
     ),
-    "video_ended": LoggedEvent("a video without `loop` is over"),
+    "video_ended": LoggedEvent("A video without `loop` ended."),
     # pairs of models
     "pair_taken": LoggedEvent(
-        "the pair that was switched to serves, although the settings name an earlier one",
-        "bring the settings up to date",
+        "The worker serves the pair that was switched to; its settings name an earlier one.", "Update the settings."
     ),
     "batches_not_covered": LoggedEvent(
-        "a root that a replay ends its batches by lacks the first of a partition: they end by the timestamps"
+        "The root of --batches-of lacks a partition's first batches. They end by their timestamps."
     ),
     "pair_not_described": LoggedEvent(
-        "the first pair of a root has a path that is not UTF-8, or too many names, to be described for other workers",
-        "give its files other names",
+        "The root's first pair cannot be described to other workers: a path is not UTF-8, or it has too many names.",
+        "Rename its files.",
     ),
-    "pair_ordered": LoggedEvent("somebody asked for something by `adawise pair`"),
-    "pair_loaded": LoggedEvent("a pair is loaded, checked and warmed up beside the one that serves"),
+    "pair_ordered": LoggedEvent("A user ran an `adawise pair` command."),
+    "pair_loaded": LoggedEvent("A pair was loaded, checked and warmed up beside the serving pair."),
     "pair_failed": LoggedEvent(
-        "a pair could not be loaded; what serves serves on, and it is tried again", "the line says why"
+        "A pair could not be loaded. The serving pair goes on, and the worker tries again.",
+        "Fix the error that the line shows.",
     ),
-    "pair_switched": LoggedEvent("another pair serves a partition, from this offset on"),
+    "pair_switched": LoggedEvent("Another pair serves a partition from this offset on."),
     "shadow_dropped": LoggedEvent(
-        "a staged pair is tried on no more batches; it can be switched to", "the line says why"
+        "A staged pair is no longer tried on batches. It can still be switched to.", "The line says why."
     ),
-    "pair_freed": LoggedEvent("a former pair left the memory (pairs.keep_s)"),
+    "pair_freed": LoggedEvent("A former pair was removed from memory (pairs.keep_s)."),
     "pairs_not_read": LoggedEvent(
-        "what is asked about pairs could not be read, or how this worker stands with it not written; it is tried again",
-        "the line says why",
+        "The worker could not read orders about pairs, or could not report its state. It tries again.",
+        "Fix the error that the line shows.",
     ),
     # models
-    "model_changed": LoggedEvent("a part of the pair is not what the root was written with", "see model.on_change"),
+    "model_changed": LoggedEvent(
+        "A part of the pair differs from the one that the root was written with.", "See model.on_change."
+    ),
     "preprocessing_guessed": LoggedEvent(
-        "nothing says how pictures are prepared for a checkpoint file, or which GELU it has",
-        "see the line's remedy, and docs/guide/checkpoints.md",
+        "A checkpoint file does not say how to preprocess images, or which GELU it uses.",
+        "Do what `remedy` says; see docs/guide/checkpoints.md.",
     ),
-    "card_made_otherwise": LoggedEvent("the card was made from pictures read by other settings", "make the card anew"),
+    "card_made_otherwise": LoggedEvent(
+        "The card was made with other settings for reading images.", "Make the card again."
+    ),
     "card_made_of_earlier_pixels": LoggedEvent(
-        "an earlier version made the card; pixels differ by a level here and there"
+        "An earlier version made the card. Some of its pixels differed by one level."
     ),
-    "card_not_used": LoggedEvent("the card does not belong to this pair", "see the line's remedy"),
-    "bank_shrunk": LoggedEvent("there is room for fewer merged copies of the weights", "see the line's remedy"),
-    "graph_refused": LoggedEvent("CUDA could not capture the forward; it runs without", "see the line's remedy"),
-    "heads_encoded": LoggedEvent("the text heads of all alphas are there"),
-    "head_damaged": LoggedEvent("a text head on disk is damaged, and is made anew"),
-    "head_cache_not_read": LoggedEvent("text heads on disk cannot be read; they are encoded", "see the line's remedy"),
-    "head_cache_not_written": LoggedEvent("text heads cannot be kept on disk", "see the line's remedy"),
+    "card_not_used": LoggedEvent("The card does not belong to this pair and is ignored.", "Do what `remedy` says."),
+    "bank_shrunk": LoggedEvent(
+        "Memory holds fewer merged copies of the weights than configured.", "Do what `remedy` says."
+    ),
+    "graph_refused": LoggedEvent(
+        "CUDA could not capture the forward pass. The worker runs without a graph.", "Do what `remedy` says."
+    ),
+    "heads_encoded": LoggedEvent("The text heads of all alphas are ready."),
+    "head_damaged": LoggedEvent("A text head on disk was damaged and is encoded again."),
+    "head_cache_not_read": LoggedEvent(
+        "Text heads on disk cannot be read. They are encoded again.", "Do what `remedy` says."
+    ),
+    "head_cache_not_written": LoggedEvent("Text heads cannot be stored on disk.", "Do what `remedy` says."),
     # recordings and replays
-    "recording_tidied": LoggedEvent("old files or images of a recording were removed"),
-    "recording_not_tidied": LoggedEvent("they could not be; it is tried again", "the line says why"),
-    "labels_retried": LoggedEvent("broker or store did not answer `adawise labels`; it is tried again"),
-    "recording_retried": LoggedEvent("broker or store did not answer `adawise record`; it is tried again"),
-    "rehearsal_began": LoggedEvent("the recipe is run once more, without some of the classes"),
-    "rehearsal_left_out": LoggedEvent("its images do not allow one; the pair is judged without", "the line says why"),
-    "replay_continued": LoggedEvent("the folder holds a part of this replay, and it goes on there"),
-    "states_not_taken": LoggedEvent("the states to begin with are of other settings: streams begin anew"),
-    # cards, evaluation, fine-tuning
-    "images_left_out": LoggedEvent("images of classes that the pair does not know"),
-    "image_skipped": LoggedEvent("an image cannot be read", "the line says why"),
-    "images_not_labelled": LoggedEvent("images without a label are left out"),
-    "search_fit_begun": LoggedEvent("the search's numbers are fitted for the card"),
-    "objective_chosen": LoggedEvent("which objective is minimised, and why"),
-    "pixels_missed": LoggedEvent("tables have no statistics of pixels, and the streams want them", "make them anew"),
-    "strategy_chosen": LoggedEvent("what `auto` is with this card, where strategies are compared"),
-    "training_began": LoggedEvent("fine-tuning begins"),
-    "epoch_finished": LoggedEvent("an epoch of fine-tuning is over"),
-    "memory_estimated": LoggedEvent("what fine-tuning needs beside activations, and how large a checkpoint is"),
-    "duration_estimated": LoggedEvent("how long fine-tuning will take, from its first updates"),
-    "data_questioned": LoggedEvent("something about the images to learn from deserves a look", "the line says what"),
-    "folders_left_empty": LoggedEvent("folders of classes without an image", "add some, or remove the folder"),
-    "files_skipped": LoggedEvent("files beside the images that are none that can be read", "convert them"),
-    "tracking_failed": LoggedEvent(
-        "TensorBoard or MLflow cannot be told of the run, which goes on", "the line says why"
+    "recording_tidied": LoggedEvent("Expired files or images of a recording were removed."),
+    "recording_not_tidied": LoggedEvent(
+        "Expired parts of a recording could not be removed. The program tries again.",
+        "Fix the error that the line shows.",
     ),
-    "barrier_found": LoggedEvent("half-way between the models is worse than both", "train with a lower rate"),
+    "labels_retried": LoggedEvent("The broker or the store did not answer `adawise labels`, which tries again."),
+    "recording_retried": LoggedEvent("The broker or the store did not answer `adawise record`, which tries again."),
+    "rehearsal_began": LoggedEvent("The recipe runs once more without some of the classes."),
+    "rehearsal_left_out": LoggedEvent(
+        "The images do not allow a rehearsal. The pair is judged without one.", "The line says why."
+    ),
+    "replay_continued": LoggedEvent("The folder holds a part of this replay, which continues there."),
+    "states_not_taken": LoggedEvent("The initial states were written with other settings. Streams start anew."),
+    # cards, evaluation, fine-tuning
+    "images_left_out": LoggedEvent("Images of classes that the pair does not know were left out."),
+    "image_skipped": LoggedEvent("An image cannot be read and was skipped.", "The line says why."),
+    "images_not_labelled": LoggedEvent("Images without a label were left out."),
+    "search_fit_begun": LoggedEvent("The program fits the search's numbers for the card."),
+    "objective_chosen": LoggedEvent("The program chose the objective to minimise. The line says which and why."),
+    "pixels_missed": LoggedEvent("The tables lack pixel statistics, which the streams need.", "Make the tables again."),
+    "strategy_chosen": LoggedEvent("The line says what `auto` means with this card, where strategies are compared."),
+    "training_began": LoggedEvent("Fine-tuning began."),
+    "epoch_finished": LoggedEvent("An epoch of fine-tuning ended."),
+    "memory_estimated": LoggedEvent(
+        "The line estimates the memory of fine-tuning without activations, and the size of a checkpoint."
+    ),
+    "duration_estimated": LoggedEvent("The line estimates how long fine-tuning takes, from its first updates."),
+    "data_questioned": LoggedEvent("The training images may have a problem.", "Check what the line names."),
+    "folders_left_empty": LoggedEvent("Folders of classes contain no image.", "Add images, or remove the folders."),
+    "files_skipped": LoggedEvent("Files beside the images have a format that cannot be read.", "Convert them."),
+    "tracking_failed": LoggedEvent(
+        "TensorBoard or MLflow cannot record the run. Fine-tuning goes on.", "The line says why."
+    ),
+    "barrier_found": LoggedEvent(
+        "Half-way between the models accuracy is worse than at both ends.", "Train with a lower rate."
+    ),
 }

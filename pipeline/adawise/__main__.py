@@ -90,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             cause, remedy = f"{error.filename}: {error.strerror}", "correct the path or its permissions"
             return FAILED if _is_logged(error, cause, remedy, FAILED) else _print(f"{cause}; {remedy}", FAILED)
         cause = f"{type(error).__name__}: {error}"
-        if _is_logged(error, cause, "report it, with the lines before", FAILED, is_fault=True):
+        if _is_logged(error, cause, "Report it, with the lines before it.", FAILED, is_fault=True):
             return FAILED
         raise  # people see the whole traceback
 

@@ -2,26 +2,26 @@
 
     AdawiseError
     ├── InvalidMessage      this message (or this row of it) can never be classified -> reject it and go on
-    ├── RetryableError      the world is unwell, the data is not                     -> retry within bounds
+    ├── RetryableError      a service fails, the data is intact                      -> retry within bounds
     │   ├── BrokerUnavailable
-    │   │   ├── TopicUnavailable    the broker answers, and a topic does not take what is sent to it
-    │   │   └── PermissionRefused   the broker answers, and does not allow this user to do it
+    │   │   ├── TopicUnavailable    the broker answers, but a topic does not accept messages
+    │   │   └── PermissionRefused   the broker answers, but this user lacks a right
     │   ├── AlertsNotSent
     │   └── StoreUnavailable
-    │       └── StoreFull       no space, or a quota is used up: it is waited for until there is room
-    └── FatalError          going on would lose or corrupt something, or cannot work -> stop without committing
+    │       └── StoreFull       no space, or a quota is used up: the worker waits for space
+    └── FatalError          going on is impossible, or would lose or corrupt data    -> stop without committing
         ├── SettingsError       a setting, a flag or a file named by one
-        │   ├── OrderTaken          somebody gave the order of this number a moment before
-        │   └── PairTooLarge        there is no memory for another pair beside the one that serves
+        │   ├── OrderTaken          another process gave the order of this number first
+        │   └── PairTooLarge        there is no memory for another pair beside the serving one
         ├── CheckpointError     the two checkpoints do not make a pair
         ├── CardError           the card does not belong to the pair
-        ├── PairMissing         the pair that the chain says serves a partition cannot be had: the partition stands
-        ├── DeviceError         the card failed, or has too little memory
-        ├── TrainingError       fine-tuning cannot be resumed, or not written
+        ├── PairMissing         the pair of a partition's chain is not available: the partition is blocked
+        ├── DeviceError         the GPU failed, or has too little memory
+        ├── TrainingError       fine-tuning cannot be resumed or written
         │   └── DivergedError       the loss is not finite
-        ├── SourceError         the topic or recording is not what is read on from, or cannot be
-        │   ├── LogEndsEarly        the broker's log ends before offsets that were read from it
-        │   ├── LogRewritten        the broker has other messages where those of the chain's rows were
+        ├── SourceError         the topic or recording is another one, or cannot be read
+        │   ├── LogEndsEarly        the broker's log ends before offsets that were already read
+        │   ├── LogRewritten        the broker has other messages at the offsets of the chain's rows
         │   └── Vanished            a file of a recording was removed while it was read
         └── ChainError          a segment is damaged, foreign or unreadable
 
@@ -55,30 +55,30 @@ class Reason(StrEnum):
     TOMBSTONE = "tombstone"  # the message has no value
     EMPTY = "empty"  # the value has no bytes
     TOO_LARGE = "too_large"  # more bytes than `decode.max_message_bytes`
-    TOO_MANY_PIXELS = "too_many_pixels"  # an image beyond `decode.max_pixels`, or a message beyond twelve times that
+    TOO_MANY_PIXELS = "too_many_pixels"  # an image above `decode.max_pixels`, or a message above twelve times that
     TOO_MANY_ROWS = "too_many_rows"  # a batch of more rows than `decode.max_rows`
-    TOO_FEW_BYTES = "too_few_bytes"  # for the pixels that they stand for
-    UNSUPPORTED_FORMAT = "unsupported_format"  # not JPEG, PNG, WebP, BMP or Arrow, or a kind that is not read
-    UNDECODABLE_IMAGE = "undecodable_image"  # damaged, or not what it is said to be
-    BAD_ARROW = "bad_arrow"  # no Arrow stream of images
-    SCHEMA_FRAMED = "schema_framed"  # a schema registry's serializer has put its number before the bytes
-    MISSING_STREAM_ID = "missing_stream_id"  # neither key, header nor column says the camera
-    STREAM_ID_MISMATCH = "stream_id_mismatch"  # key, header and column say different cameras
+    TOO_FEW_BYTES = "too_few_bytes"  # fewer bytes than an image of these pixels can have
+    UNSUPPORTED_FORMAT = "unsupported_format"  # not JPEG, PNG, WebP, BMP or Arrow, or a variant that is not supported
+    UNDECODABLE_IMAGE = "undecodable_image"  # damaged, or not of the declared format
+    BAD_ARROW = "bad_arrow"  # not an Arrow stream of images
+    SCHEMA_FRAMED = "schema_framed"  # a schema registry's serializer put its schema id before the bytes
+    MISSING_STREAM_ID = "missing_stream_id"  # neither key, header nor column names the camera
+    STREAM_ID_MISMATCH = "stream_id_mismatch"  # key, header and column name different cameras
     BAD_STREAM_ID = "bad_stream_id"  # a camera id that is too long, not UTF-8 or not printable
-    BAD_TIMESTAMP = "bad_timestamp"  # of earlier versions; today a time that is none costs the time alone
-    KILLS_DECODER = "kills_decoder"  # whatever it is: it ended processes that did nothing but decode it
+    BAD_TIMESTAMP = "bad_timestamp"  # only from earlier versions: now an invalid time is ignored and the image accepted
+    KILLS_DECODER = "kills_decoder"  # it killed the isolated processes that decoded it
 
 
 class Lost(StrEnum):
     """The reason why offsets have no rows. The values are stable: outputs, recordings and headers have them."""
 
-    DELETED = "deleted"  # by retention, before they were read
-    COMPACTED = "compacted"  # by the broker's compaction, before they were read
-    BATCH_TOO_LARGE = "batch_too_large"  # a compressed batch beyond `kafka.max_batch_bytes`
-    BATCH_TOO_MANY_RECORDS = "batch_too_many_records"  # a batch beyond `kafka.max_batch_records`
-    BATCH_DAMAGED = "batch_damaged"  # its CRC does not agree
-    SEGMENT_LOST = "segment_lost"  # they had rows, which were lost with their segments (`adawise repair`)
-    BATCH_UNREADABLE = "batch_unreadable"  # an unknown codec, or bytes that are not what they are said to be
+    DELETED = "deleted"  # the broker's retention deleted them before they were read
+    COMPACTED = "compacted"  # the broker's compaction removed them before they were read
+    BATCH_TOO_LARGE = "batch_too_large"  # a compressed batch above `kafka.max_batch_bytes`
+    BATCH_TOO_MANY_RECORDS = "batch_too_many_records"  # a batch above `kafka.max_batch_records`
+    BATCH_DAMAGED = "batch_damaged"  # the CRC of the batch does not match
+    SEGMENT_LOST = "segment_lost"  # their rows were lost with their segments (`adawise repair`)
+    BATCH_UNREADABLE = "batch_unreadable"  # an unknown codec, or bytes that do not match the declared one
 
 
 class AdawiseError(Exception):
@@ -139,9 +139,9 @@ class StoreFull(StoreUnavailable):
     """The store has no room: the disk is full, or a quota is used up. Nothing is lost; work resumes once it has."""
 
     REMEDY = (
-        "make room or raise the quota, and workers go on by themselves: `adawise retain ROOT --keep 400d --yes` "
-        "removes old output once it has a few MiB to begin with, `adawise record -o RECORDING --prune-only` what a "
-        "recording may forget"
+        "free space or raise the quota, and workers go on by themselves: `adawise retain ROOT --keep 400d --yes` "
+        "removes old output if a few MiB are free, `adawise record -o RECORDING --prune-only` expired parts of a "
+        "recording"
     )
 
 

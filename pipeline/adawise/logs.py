@@ -101,7 +101,9 @@ def log_thread(name: str, fault: BaseException) -> bool:
     if _is_read_by_programs():
         log = structlog.get_logger("program")
         said = f"{type(fault).__name__}: {fault}"
-        log.error("thread_failed", thread=name, error=said, remedy="report it, with the lines before", exc_info=fault)
+        log.error(
+            "thread_failed", thread=name, error=said, remedy="Report it, with the lines before it.", exc_info=fault
+        )
         return True
     return False
 

@@ -40,7 +40,7 @@ _SAME = (  # in the table of a camera and in its specification
 )
 _INFLIGHT_BYTES = 16 * 2**20
 _TIMEOUT_S = 10.0
-_MEANWHILE = "Until then frames wait in memory, and beyond that are dropped or not read (when_behind)."
+_MEANWHILE = "Until then frames wait in memory; when it is full, frames are dropped or cameras not read (when_behind)."
 
 
 def read_until_stopped(settings: Settings, file: str, *, create_topic: bool, partitions: int) -> int:
@@ -126,7 +126,7 @@ def _reload(service: Service, settings: Settings, file: str) -> None:
     try:
         changes = service.read(cameras_of(settings, file))
     except SettingsError as error:
-        _log.error("cameras_not_reloaded", error=str(error), note="all go on as they were")
+        _log.error("cameras_not_reloaded", error=str(error), note="all cameras go on as before")
     else:
         _log.info("cameras_reloaded", added=changes.added, changed=changes.changed, removed=changes.removed)
 
@@ -135,7 +135,8 @@ def cameras_of(settings: Settings, file: str) -> list[CameraSpec]:
     """Return the cameras of a file, as they are read. Raises SettingsError for mistakes in it, and without PyAV."""
     if find_spec("av") is None:
         raise SettingsError(
-            "expected the package av, which reads streams, found none. Install it: pip install 'adawise[cameras]'"
+            "expected the package av, which reads streams, but it is not installed. Install it: pip install "
+            "'adawise[cameras]'"
         )
     named = read_cameras(Path(file), file, os.environ)
     return [spec_of(each, int(settings.decode.max_message_bytes)) for each in named]

@@ -76,7 +76,9 @@ def _try(camera: CameraSpec, open_now: set[Child], should_stop: Callable[[], boo
                 case _:
                     pass
     except Silence:
-        return _Tried(camera, what, "", f"no frame within {camera.timeout_s:g} s (timeout_s). Is the camera on?")
+        return _Tried(
+            camera, what, "", f"no frame within {camera.timeout_s:g} s (timeout_s). Check that the camera is on."
+        )
     finally:
         open_now.discard(child)
         child.close()

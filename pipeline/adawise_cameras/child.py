@@ -207,7 +207,7 @@ class Child:
             except BaseException as error:
                 _close(self._pipe, self._control)
                 if isinstance(error, EOFError):
-                    raise ChildProcessError(errno.ECHILD, "the process that starts readers was ended") from error
+                    raise ChildProcessError(errno.ECHILD, "the process that starts readers ended") from error
                 raise
             finally:
                 _close(theirs, control)
@@ -247,8 +247,8 @@ class Child:
             self._process.join(_REAP_S)
             code = self._process.exitcode
         if code is None or code >= 0:
-            return f"ended ({code}). Report it, with what the camera is."
-        return f"was killed by {signal.Signals(-code).name}: what the camera sends is damaged, or memory is short."
+            return f"ended ({code}). Report it, with the camera's model."
+        return f"was killed by {signal.Signals(-code).name}: the camera's data is damaged, or memory is short."
 
 
 def _run(camera: CameraSpec, out: Connection, control: Connection) -> None:

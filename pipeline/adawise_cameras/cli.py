@@ -16,21 +16,21 @@ from adawise.settings.group import Location
 class CamerasCommand(Command):
     """Read cameras until stopped, and send their frames to the topic: RTSP, HTTP, devices and videos.
 
-    A file names them. Each is read by a process of its own, and connected to again when it breaks, stalls or is
-    refused. SIGHUP reads the file again: cameras that did not change go on. SIGTERM or Ctrl-C sends what is there and
-    ends.
+    A file names the cameras. Each is read by a separate process, which connects again when the stream breaks, stalls
+    or is refused. SIGHUP reads the file again: cameras that did not change go on. SIGTERM or Ctrl-C sends the remaining
+    frames and ends.
     """
 
     name = "cameras"
     groups = (*BROKER, "kafka.topic", "decode.max_message_bytes", *all_but("http", "max_streams", "max_cameras"), "log")
     examples = (
-        ("try each once, and start nothing", "cameras cameras.toml --check"),
-        ("read them until stopped", "cameras cameras.toml"),
-        ("into a topic that is made if there is none", "cameras cameras.toml --kafka.topic yard --create-topic"),
+        ("try each camera once, and exit", "cameras cameras.toml --check"),
+        ("read the cameras until stopped", "cameras cameras.toml"),
+        ("send to a topic that is created if there is none", "cameras cameras.toml --kafka.topic yard --create-topic"),
     )
 
     file: CliPositionalArg[Location] = Field(description="TOML file with a table [camera.NAME] for each camera")
-    check: CliToggleFlag[bool] = Field(default=False, description="try each camera once, say what came, and end")
+    check: CliToggleFlag[bool] = Field(default=False, description="try each camera once, print the result, and exit")
     create_topic: CliToggleFlag[bool] = Field(default=False, description="create the topic if there is none")
     partitions: int = Field(default=4, ge=1, le=10_000, description="partitions of a topic that is created")
 
@@ -45,9 +45,9 @@ class CamerasCommand(Command):
     def problems(cls, options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         """Yield options that would have no effect."""
         if "partitions" in options and "create_topic" not in options:
-            yield "partitions", "it has a use only with --create-topic; add that, or leave this out"
+            yield "partitions", "it needs --create-topic; add that, or leave this out"
         if "create_topic" in options and "check" in options:
-            yield "create_topic", "--check looks at cameras alone, and sends nothing; leave one of them out"
+            yield "create_topic", "--check only tries cameras and sends nothing; leave one of them out"
 
     @override
     def call(self) -> int:

@@ -47,7 +47,7 @@ _OPEN_FILES = 64
 # The differences that encoders make in a repeated picture: mean levels (of 255), and the share of points that move by
 # many.
 _ALIKE_LEVELS, _MOVED_LEVELS, _ALIKE_SHARE = 1.0, 24, 1e-4
-_REMEDY: Final = "Look whether a player opens it, such as `ffplay`."
+_REMEDY: Final = "Check whether a player such as `ffplay` opens it."
 _END_OF_IMAGE = b"\xff\xd9"
 
 
@@ -59,36 +59,55 @@ _WHY: tuple[tuple[type[Exception], End, str], ...] = (
     (
         av.error.HTTPUnauthorizedError,
         End.REFUSED,
-        "the server wants other credentials (401). Correct username and password of the camera.",
+        "the server refuses the credentials (401). Correct username and password of the camera.",
     ),
     (av.error.HTTPForbiddenError, End.REFUSED, "the server forbids it (403). Give the user the right to view."),
     (av.error.HTTPNotFoundError, End.REFUSED, "the server has no such stream (404). Correct the path of the URL."),
     (av.error.HTTPTooManyRequestsError, End.FAILED, "the server has too many viewers or requests (429)."),
-    (av.error.HTTPClientError, End.REFUSED, f"the server does not take the request. {_REMEDY}"),
-    (av.error.HTTPServerError, End.FAILED, "the server failed (5xx). Look at the camera's own log."),
+    (av.error.HTTPClientError, End.REFUSED, f"the server refuses the request. {_REMEDY}"),
+    (av.error.HTTPServerError, End.FAILED, "the server failed (5xx). Look at the camera's log."),
     (av.error.FileNotFoundError, End.REFUSED, "there is no such device or file. Correct its path, or plug it in."),
     (
         av.error.PermissionError,
         End.REFUSED,
-        "it may not be opened. Give the process the right to read it (devices: the group video).",
+        "the process has no right to open it. Give it the right to read (devices: the group video).",
+    ),
+    (
+        av.error.ConnectionRefusedError,
+        End.FAILED,
+        "the connection was refused. Check that the camera is on and the port is right.",
+    ),
+    (TimeoutError, End.FAILED, "it did not answer in time. Check that the camera is on and can be reached from here."),
+    (
+        av.error.ExitError,
+        End.FAILED,
+        "it did not answer in time. Check that the camera is on and can be reached from here.",
     ),
     (av.error.ConnectionRefusedError, End.FAILED, "nothing listens there. Is the camera on, and the port right?"),
-    (TimeoutError, End.FAILED, "it did not answer in time. Is the camera on, and reachable from here?"),
-    (av.error.ExitError, End.FAILED, "it did not answer in time. Is the camera on, and reachable from here?"),
+    (TimeoutError, End.FAILED, "it did not answer in time. Check that the camera is on and can be reached from here."),
+    (
+        av.error.ExitError,
+        End.FAILED,
+        "it did not answer in time. Check that the camera is on and can be reached from here.",
+    ),
     (
         av.error.ArgumentError,
         End.REFUSED,
-        "it leads to what must not be opened, or is no stream that can be read (another protocol, a file, a playlist, "
-        f"a size beyond max_pixels). {_REMEDY}",
+        "it leads to a URL that may not be opened, or its stream cannot be read (another protocol, a file, a "
+        f"playlist, a size above max_pixels). {_REMEDY}",
     ),
-    (av.error.InvalidDataError, End.REFUSED, f"it sends no video that can be read. {_REMEDY}"),
-    (av.error.DecoderNotFoundError, End.REFUSED, "its codec is not known. Have the camera send H.264, H.265 or MJPEG."),
-    (av.error.DemuxerNotFoundError, End.REFUSED, f"its format is not known. {_REMEDY}"),
-    (av.error.ProtocolNotFoundError, End.REFUSED, "its protocol is not known. Use rtsp://, http:// or https://."),
+    (av.error.InvalidDataError, End.REFUSED, f"it sends no readable video. {_REMEDY}"),
+    (
+        av.error.DecoderNotFoundError,
+        End.REFUSED,
+        "its codec is not supported. Have the camera send H.264, H.265 or MJPEG.",
+    ),
+    (av.error.DemuxerNotFoundError, End.REFUSED, f"its format is not supported. {_REMEDY}"),
+    (av.error.ProtocolNotFoundError, End.REFUSED, "its protocol is not supported. Use rtsp://, http:// or https://."),
     (av.error.EOFError, End.FAILED, "the stream ended."),
     (av.error.MemoryError, End.REFUSED, "it takes more than `memory`. Have the camera send smaller frames."),
     (MemoryError, End.REFUSED, "it takes more than `memory`. Have the camera send smaller frames."),
-    (OSError, End.FAILED, "the connection broke, or there is no such host."),
+    (OSError, End.FAILED, "the connection broke, or the host does not exist."),
 )
 
 

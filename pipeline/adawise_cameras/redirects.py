@@ -65,10 +65,10 @@ class Redirects:
         if may_lead(self._source, url, self._hosts):
             return
         if scheme_of(url) not in ("rtsp", "rtsps", "http", "https"):
-            raise LedAway(f"it leads to what must not be opened: {masked(url)[:200]}. Correct the URL.")
+            raise LedAway(f"it leads to a URL that may not be opened: {masked(url)[:200]}. Correct the URL.")
         raise LedAway(
-            f"it leads to another host or out of encryption: {masked(url)[:200]}. If that is right, name the host in "
-            "the camera's `hosts`, or set `url` to where it leads."
+            f"it redirects to another host or to an unencrypted URL: {masked(url)[:200]}. If that is right, name "
+            "the host in the camera's `hosts`, or set `url` to that URL."
         )
 
     # -- RTSP
@@ -114,7 +114,7 @@ class Redirects:
         """Open what a playlist names, as `av.open` calls it; raise LedAway or OSError."""
         del flags  # nothing is written
         if scheme_of(url).startswith("crypto"):
-            raise LedAway("its playlist is encrypted, which is not read. Have the camera send it as it is.")
+            raise LedAway("its playlist is encrypted, which is not supported. Have the camera send it unencrypted.")
         last = f"{int(end) - 1}" if (end := options.get("end_offset")) else ""
         first = options.get("offset", "0")
         return _Body(self._answer(url, {"Range": f"bytes={int(first)}-{last}"} if last or first != "0" else {}))
@@ -138,7 +138,7 @@ class Redirects:
                     return url, error
                 error.close()
                 url = self._led(url, location)
-        raise LedAway(f"it led on more than {_MOST} times. Correct the URL.")
+        raise LedAway(f"it redirected more than {_MOST} times. Correct the URL.")
 
     def _led(self, url: str, location: str) -> str:
         here, target = parts_of(url), urljoin(parts_of(url).clean, location)
@@ -207,7 +207,7 @@ class _RedirectLog(logging.Handler):
             return
         try:
             if len(message) >= _LONGEST:
-                raise LedAway(f"it leads to an address of more than {_LONGEST} characters, whose end is not known")
+                raise LedAway(f"it redirects to a URL of more than {_LONGEST} characters, which was cut off")
             self._check(match[1])
         except LedAway as led_away:
             self.led_away = led_away

@@ -154,7 +154,7 @@ class Connection(Protocol):
 def no_process(error: OSError) -> str:
     """Return why a camera is not read, if no process could be started for it."""
     return (
-        f"no process could be started for it: {error.strerror}. If it stays, raise the limits of processes and files."
+        f"no process could be started for it: {error.strerror}. If this stays, raise the limits of processes and files."
     )
 
 
@@ -222,7 +222,7 @@ class Watch:
                 ended = self._connection()
             except Exception:  # noqa: BLE001 - a fault of ours costs this connection, and no other camera
                 _log.exception("camera_watch_failed", camera=self.camera.stream_id)
-                ended = Ended("a fault of this program, see the log. Report it.", End.FAILED)
+                ended = Ended("a bug in this program; see the log, and report it.", End.FAILED)
             if self._stopping.is_set():
                 return
             if ended.end == End.REACHED:
@@ -262,7 +262,7 @@ class Watch:
                 return Ended("", End.FAILED)
             return self._taken(connection)
         except Silence:
-            return Ended(f"no frame for {camera.timeout_s:g} s (timeout_s). Is the camera on?", End.FAILED)
+            return Ended(f"no frame for {camera.timeout_s:g} s (timeout_s). Check that the camera is on.", End.FAILED)
         finally:
             with self._lock:
                 self._open = None
@@ -322,7 +322,7 @@ class Watch:
                 "camera_clock_set_back",
                 camera=self.camera.stream_id,
                 seconds=round(back_us / 1e6, 1),
-                note="times of its frames go on from the earlier time",
+                note="times of its frames continue from the earlier time",
             )
             self._last_us = taken_us
         self._last_us = max(taken_us, self._last_us)
@@ -341,7 +341,7 @@ class Watch:
                 "camera_clock_refused",
                 camera=camera,
                 seconds_ahead=round(off_us / 1e6, 1),
-                note="its frames have the times of their place in the stream, by this machine's clock",
+                note="its frames get the time of their position in the stream, by this machine's clock",
             )
         else:
             _log.info("camera_clock_accepted", camera=camera)

@@ -69,12 +69,12 @@ def send(url: str, made: list[dict[str, Any]]) -> None:
     except (URLError, OSError) as error:
         why = str(getattr(error, "reason", error))
     except (HTTPException, ValueError) as error:
-        why = f"what answers there speaks no HTTP ({type(error).__name__})"
+        why = f"the answer is not HTTP ({type(error).__name__})"
     finally:
         set_on_retry_hooks(others)
     raise AlertsNotSent(
-        f"{len(made)} alerts could not be sent to {address}: {why}; see to it or correct --alertmanager, and run the "
-        "report again, which changes nothing else"
+        f"{len(made)} alerts could not be sent to {address}: {why}; check it or correct --alertmanager, and run "
+        "the report again, which changes nothing else"
     )
 
 
@@ -84,14 +84,14 @@ def url_problems(url: str) -> Iterator[str]:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
     except ValueError:
-        yield "it is no URL: host or port cannot be read"
+        yield "it is not a URL: host or port cannot be read"
         return
     if parts.scheme not in {"http", "https"} or not host:
         yield "expected a URL such as http://127.0.0.1:9093"
     if parts.username is not None or parts.password is not None:
-        yield "no password may stand here, where other users of the machine see it; put a proxy with it before"
+        yield "it may not contain a password, which other users of the machine could see; put a proxy with it in front"
     if parts.query or parts.fragment:
-        yield "expected the address alone, without ? and #"
+        yield "expected only the address, without ? and #"
 
 
 def _log_retry(details: RetryDetails) -> None:

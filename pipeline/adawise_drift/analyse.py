@@ -227,4 +227,4 @@ class _Examples:
     def notes(self) -> Iterator[str]:
         """Yield how many frames the recording lacks."""
         if self._missing:
-            yield f"{self._missing} frames beside events are not in the recording, or have no image any more"
+            yield f"{self._missing} frames beside events are not in the recording, or their image was removed"

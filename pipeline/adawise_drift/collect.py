@@ -189,9 +189,9 @@ def _numbered(rows: DuckDBPyRelation, root: int, clashing: Sequence[str]) -> Duc
 def _clash(topic: str, roots: Sequence[str]) -> str:
     called = ", ".join(f"{topic}.{number} (of {root})" for number, root in enumerate(roots, start=1))
     return (
-        f"topic {topic} of these outputs is not one and the same, so that row ids mean several images: it is called "
-        f"{called} here. Labels by row_id, replays to compare with and recordings do not fit that; labels by stream_id "
-        "and captured_at do"
+        f"topic {topic} of these outputs is several topics, so row ids are ambiguous: they are named {called} "
+        "here. Labels by row_id, replays to compare with and recordings cannot be matched; labels by stream_id "
+        "and captured_at can"
     )
 
 

@@ -51,12 +51,12 @@ def calibration(served: Sequence[ServedSettings], card: Card | None) -> str:
     """
     cards = {str(each.settings.get("model.card", "")) for each in served}
     if not cards:
-        return "whether confidence is at a card's temperature was not noted"
+        return "whether confidence is at a card's temperature was not recorded"
     if cards == {""}:
-        return "the workers had no card, so that confidence is at temperature 1"
+        return "the workers had no card, so confidence is at temperature 1"
     if "" in cards:
-        return "the workers had a card for a part of it, and confidence may have moved by that alone"
-    other = "" if card is None or card.digest in cards else ", which is not the one that is named"
+        return "the workers had a card only for a part of the time, which alone may have moved confidence"
+    other = "" if card is None or card.digest in cards else ", which is not the given card"
     return f"confidence is at the temperature of the workers' card{other}"
 
 
@@ -71,26 +71,26 @@ def left_out(tables: Tables, found: Collected, cameras: Sequence[Camera], clocks
         )
     if untimed := tables.untimed():
         yield (
-            f"{untimed} batches are left out: nothing says when they were, neither captured-at nor a Kafka timestamp "
-            "of 1970 to 2199"
+            f"{untimed} batches are left out: they have no time, neither captured-at nor a Kafka timestamp of 1970 "
+            "to 2199"
         )
     if ahead := tables.ahead():
         yield (
-            f"{sum(ahead.values())} batches are left out, because they are of a time to come: the clocks of "
+            f"{sum(ahead.values())} batches are left out, because their time is in the future: the clocks of "
             f"{', '.join(list(ahead)[:_NAMED])}{' and others' if len(ahead) > _NAMED else ''} are ahead"
         )
     if found.wide_us > DAY_US:
         yield (
-            f"what lasts less than {found.wide_us // DAY_US} days is not seen, for this begins at "
-            f"{told(found.since_us // 1000)}: name --since, if a clock was wrong then"
+            f"events shorter than {found.wide_us // DAY_US} days are not found, since the data begin at "
+            f"{told(found.since_us // 1000)}: give --since if a clock was wrong then"
         )
     if not found.rows:
         yield (
-            "there are no predictions of this time under the root, and an earlier version wrote its traces: classes "
-            "and agreement are not known"
+            "the root has no predictions of this time, and an earlier version wrote its traces: classes and "
+            "agreement are not known"
         )
     for pattern in clocks.unused([camera.stream_id for camera in cameras]):
-        yield f"--time-zone: no camera of this time is called {pattern}, and its zone is of no use"
+        yield f"--time-zone: no camera of this time is named {pattern}, so its zone is not used"
 
 
 def fixed_alphas(served: Sequence[ServedSettings]) -> Iterator[str]:
@@ -99,8 +99,8 @@ def fixed_alphas(served: Sequence[ServedSettings]) -> Iterator[str]:
     if fixed:
         part = "" if len(fixed) == len(served) else " for a part of it"
         yield (
-            f"a fixed alpha of {' or '.join(dict.fromkeys(map(str, fixed)))} served{part}: that it stayed says nothing "
-            "of the cameras, the other measures do"
+            f"a fixed alpha of {' or '.join(dict.fromkeys(map(str, fixed)))} served{part}: a constant alpha says "
+            "nothing about the cameras; the other measures do"
         )
 
 

@@ -142,16 +142,16 @@ class DriftRequest:
         if not 0 < self.smallest <= 1:
             raise ValueError(f"expected smallest in (0, 1], got {self.smallest}")
         if (self.reference is not None or self.baseline is not None) and self.since is None:
-            raise ValueError("expected since beside reference or baseline: what was before it is learned from")
+            raise ValueError("expected since beside reference or baseline: the time before it is learned from")
         if self.reference is not None and self.reference < timedelta(days=1):
             raise ValueError(f"expected a reference of a day or more, got {self.reference}")
 
 
 def problems(options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield options that lack --since, and invalid addresses, time zones and limits."""
-    for name, what in (("reference", "learned from"), ("baseline", "learned from"), ("alertmanager", "no news")):
+    for name, what in (("reference", "learned from"), ("baseline", "learned from"), ("alertmanager", "not alerted on")):
         if options.get(name) is not None and options.get("since") is None:
-            yield name, f"expected --since beside it: what was before that is {what}"
+            yield name, f"expected --since beside it: the time before it is {what}"
     if options.get("alertmanager") is not None:
         from adawise_drift.alertmanager import url_problems
 

@@ -42,7 +42,7 @@ def show(report: Report, console: Console, page: Path | None = None) -> None:
         if text := alarms(camera.calendar):
             console.print(f"{camera.stream_id}: {text}", soft_wrap=True, markup=False)
     if len(calendars) > _CALENDARS:
-        console.print(f"and {len(calendars) - _CALENDARS} cameras more that know several conditions")
+        console.print(f"and {len(calendars) - _CALENDARS} more cameras with several conditions")
     if text := accuracies(report.accuracy, report.cameras):
         console.print(f"accuracy: {text[:1].lower()}{text[1:]}", soft_wrap=True)
     for group in report.groups:
@@ -54,8 +54,8 @@ def show(report: Report, console: Console, page: Path | None = None) -> None:
         console.print(f"note: {note}")
     for limit, cameras in report.beyond.items():
         named = ", ".join(f"{name} {value:.3g}" for name, value in list(cameras.items())[:_BEYOND])
-        who = f"{counted(len(cameras), 'camera is', 'cameras are')} beyond it: {named}"
-        console.print(f"{limit}: {who if cameras else 'no camera is beyond it'}", soft_wrap=True)
+        who = f"{counted(len(cameras), 'camera exceeds', 'cameras exceed')} it: {named}"
+        console.print(f"{limit}: {who if cameras else 'no camera exceeds it'}", soft_wrap=True)
     if page is not None:
         console.print(f"page: {page} ({as_size(page.stat().st_size)})", soft_wrap=True, markup=False)
 
@@ -101,7 +101,7 @@ def _between(interval: Interval, form: str) -> str:
 def _helped(helped: Helped, console: Console) -> None:
     if helped.arms:
         title = f"did it help? {helped.labelled} labelled images of {helped.accepted} ({helped.labels_from})"
-        table = _table(title, "what is served", ("images", "accuracy", "95 %", "ECE", "served less this", "95 %"))
+        table = _table(title, "as served", ("images", "accuracy", "95 %", "ECE", "served less this", "95 %"))
         for arm in helped.arms:
             gain = arm.gain
             differs = ("", "") if gain is None else (f"{gain.value:+.3f}", _between(gain, "+.3f"))

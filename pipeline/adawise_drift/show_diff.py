@@ -53,8 +53,8 @@ def sentences(found: RunDifference) -> Iterator[str]:
     if found.differs:
         parted = [stream for stream in found.streams if stream.differs]
         yield (
-            f"{a} (A) and {b} (B) part in {len(parted)} of {cameras} streams: {totals.differing} of {totals.images} "
-            f"rows differ, {totals.relabelled} have another label"
+            f"{a} (A) and {b} (B) differ in {len(parted)} of {cameras} streams: {totals.differing} of "
+            f"{totals.images} rows differ, {totals.relabelled} have another label"
         )
         if all(s.first_batch is not None and s.first_batch.last_of_its_run for s in parted):
             yield "  only in the last batches, which the end of one run cut short"
@@ -65,13 +65,13 @@ def sentences(found: RunDifference) -> Iterator[str]:
         )
     for name, other, alone, beyond in zip("AB", "BA", totals.alone, totals.beyond, strict=True):
         if alone:
-            yield f"  {alone} rows are in {name} alone, although {other} has read these messages"
+            yield f"  {alone} rows are only in {name}, although {other} has read these messages"
         if beyond:
-            yield f"  {beyond} more rows are in {name} alone: {other} has not read these messages"
+            yield f"  {beyond} more rows are only in {name}: {other} has not read these messages"
     if totals.given_differing:
         yield (
-            f"  {totals.given_differing} rows differ in what came with the image (time, label, id): are these the same "
-            "messages?"
+            f"  {totals.given_differing} rows differ in the image's time, label or id: check that these are the "
+            "same messages"
         )
     if totals.renumbered:
         yield f"  {totals.renumbered} rows are of batches with another number, which is not a difference"
@@ -83,10 +83,10 @@ def _verdict(found: RunDifference) -> Iterator[str]:
     by_labels, of = found.by_labels, found.by_labels.whole
     if of is not None:
         (a, b), by = of.accuracy, of.difference
-        better = ("the labels call neither better", "B is better", "A is better")[by.sign]
+        better = ("by the labels neither is better", "B is better", "A is better")[by.sign]
         chance = f" (95 % interval {_signed(by.low)} to {_signed(by.high)})" if by.is_known else ""
         right = f"of {of.images} labelled images in {of.batches} batches A is right on {_three(a.value)}"
-        said = f"{better}: {right}, B on {_three(b.value)}, B less A {_signed(by.value)}{chance}"
+        said = f"{better}: {right}, B on {_three(b.value)}, B minus A {_signed(by.value)}{chance}"
         yield f"{said if found.differs else right + ', and so is B'}; labels from {by_labels.source}"
     if of is not None or found.differs:
         yield from (f"  {note}" for note in by_labels.notes)
@@ -94,7 +94,7 @@ def _verdict(found: RunDifference) -> Iterator[str]:
 
 def _accuracies(by_labels: ByLabels) -> Table:
     table = _table(
-        "accuracy by camera, the largest differences first", "stream", "labels", "A", "B", "B less A", "95 %"
+        "accuracy by camera, the largest differences first", "stream", "labels", "A", "B", "B minus A", "95 %"
     )
     ordered = sorted(by_labels.streams.items(), key=lambda item: (-abs(item[1].difference.value), item[0]))
     for name, of in ordered[:_STREAMS]:
@@ -126,7 +126,7 @@ def _unnoted(found: RunDifference) -> str:
     if not runs or (found.a.settings, found.a.models) == (found.b.settings, found.b.models):
         return ""
     prints = " and ".join(f"{name} ({', '.join(run.unnoted)})" for name, run in runs.items())
-    return f"  which settings differ is not known: an earlier version wrote {prints}, and noted none"
+    return f"  which settings differ is not known: an earlier version wrote {prints}, and recorded none"
 
 
 def _totals(found: RunDifference) -> Table:
@@ -155,7 +155,7 @@ def _sides(found: RunDifference, name: str) -> list[str]:
 
 
 def _streams(streams: list[StreamDifference]) -> Table:
-    table = _table("where they part: the first differing batch of each stream", "stream")
+    table = _table("where they differ: the first differing batch of each stream", "stream")
     table.add_column("first at", overflow="fold")
     table.add_column("what", overflow="fold")
     for name in ("A", "B", "labels\nchanged", "mean\n|Δ alpha|", "batches\ndiffering"):
@@ -226,7 +226,7 @@ def _time(side: Mapping[str, Any]) -> str:
 
 
 def _classes(found: RunDifference) -> Table:
-    table = _table("labels by class, those that agree least first", "class", "A", "B", "both", "agreement")
+    table = _table("labels by class, least agreement first", "class", "A", "B", "both", "agreement")
     ordered = sorted(found.classes, key=lambda one: (one.agreement, -one.a - one.b))
     for one in ordered[:_CLASSES]:
         table.add_row(one.name, str(one.a), str(one.b), str(one.both), _three(one.agreement))

@@ -146,14 +146,15 @@ def accuracies(of: AccuracyOverTime, cameras: Sequence[Camera] = ()) -> str:
         said = f"{two(abs(off.value))} too {way} ({LEVEL} {two(ends[0])} to {two(ends[1])})"
         if of.is_wrong and abs(off.value) <= ESTIMATE_ERROR:
             found.append(
-                "Do not go by confidence here: labels say that its estimate is too high at times and too low at others."
+                "Do not rely on confidence here: by the labels its estimate is sometimes too high and sometimes "
+                "too low."
             )
         elif of.is_wrong:
-            found.append(f"Do not go by confidence here: labels say that its estimate is {said}.")
+            found.append(f"Do not rely on confidence here: by the labels its estimate is {said}.")
         elif off.sign:
             found.append(f"On the labelled images the estimate from confidence is {said}.")
         else:
-            found.append("On the labelled images the estimate from confidence is not shown to be off on average.")
+            found.append("On the labelled images the estimate from confidence shows no error on average.")
     return " ".join(found)
 
 

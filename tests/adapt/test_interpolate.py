@@ -161,7 +161,7 @@ def test_batch_norm_makes_a_pair_if_its_statistics_were_frozen() -> None:
 def test_two_names_of_one_memory_are_refused() -> None:
     zero, one = Tower(0), Tower(1)
     one.first.weight.data = zero.first.weight.data
-    with pytest.raises(CheckpointError, match=r"share the memory of 'first\.weight'.*module of its own"):
+    with pytest.raises(CheckpointError, match=r"share the memory of 'first\.weight'.*separate module"):
         check_pair(zero, one)
 
 

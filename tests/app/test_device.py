@@ -51,7 +51,7 @@ def test_a_number_format_that_is_set_is_taken(precision: str, dtype: torch.dtype
 @pytest.mark.parametrize("precision", ["tf32", "fp16"])
 def test_what_only_a_card_has_is_refused_on_a_processor_and_for_training(precision: str) -> None:
     settings = Settings.model_validate({"model": {"precision": precision}})
-    with pytest.raises(SettingsError, match=f"{precision}, which is for GPUs, .* Set model.precision to auto"):
+    with pytest.raises(SettingsError, match=f"{precision}, which needs a GPU, .* Set model.precision to auto"):
         number_format(settings.model, Plain(CPU))
     with pytest.raises(SettingsError, match=f"{precision}: a model is fine-tuned in bf16 or fp32"):
         _training_format(settings, card())
@@ -61,7 +61,7 @@ def test_cuda_is_the_first_card_and_one_that_is_not_there_is_told(monkeypatch: p
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     assert choose_device("auto") == choose_device("cuda") == CARD
-    with pytest.raises(SettingsError, match=r"model\.device is cuda:1, and torch sees 1 CUDA devices"):
+    with pytest.raises(SettingsError, match=r"model\.device is cuda:1, but torch sees 1 CUDA devices"):
         choose_device("cuda:1")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with structlog.testing.capture_logs() as logs:
@@ -84,5 +84,5 @@ def test_settings_reach_the_card(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_card_that_does_not_start_is_told_in_a_sentence() -> None:
-    with pytest.raises(DeviceError, match=r"cannot be used: Found no NVIDIA driver .* model\.device=cpu does without"):
+    with pytest.raises(DeviceError, match=r"cannot be used: Found no NVIDIA driver .* model\.device=cpu needs neither"):
         rehearsed(RuntimeError("Found no NVIDIA driver on your system. Please check ..."))

@@ -60,7 +60,7 @@ def test_a_document_of_a_later_version_is_not_taken_for_what_is_known(
     settings = settings_of(pair_folder)
     model = load_model(settings.model, settings.decode)
     document = document_of(settings, model, prompt_templates(settings.model))
-    with pytest.raises(SettingsError, match=f"sets {group}.* as this version does not know it"):
+    with pytest.raises(SettingsError, match=f"sets {group}.* to a value that this version does not know"):
         settings_with(settings, replace(document, settings={group: values}))
 
 
@@ -119,7 +119,7 @@ def test_files_that_were_replaced_since_they_were_staged_are_refused(pair_folder
     model = load_model(settings.model, settings.decode)
     document = document_of(settings, model, prompt_templates(settings.model))
     staged = replace(document, identity={**document.identity, "theta_1": "f" * 16})
-    with pytest.raises(SettingsError, match=rf"are not what was staged.*{document.id}, expected {staged.id}"):
+    with pytest.raises(SettingsError, match=rf"are not those that were staged.*{document.id}, expected {staged.id}"):
         load_beside(settings, staged, preprocess=model.checkpoints.preprocess)
 
 

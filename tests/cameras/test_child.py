@@ -37,7 +37,7 @@ def read(pipe: int) -> Told | None:
         Beat(),
         *(ClockOff(off_us) for off_us in (0, -3_600_000_000, 3_600_000_000)),
         *(Dropped(reason) for reason in Drop),
-        *(Ended("nobody listens there.", end) for end in End),
+        *(Ended("the connection was refused.", end) for end in End),
     ],
     ids=str,
 )

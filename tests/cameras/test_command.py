@@ -279,7 +279,7 @@ def test_a_check_tries_each_once_and_a_source_that_is_refused_is_exit_1(tmp_path
         bad += '[camera.device]\ndevice = "/dev/video77"\n'
         code, said = checked(tmp_path, good + bad)
     assert code == 1
-    for words in ("no such stream (404)", "other credentials (401)", "no such device or file"):
+    for words in ("no such stream (404)", "refuses the credentials (401)", "no such device or file"):
         assert words in said
     assert seen.count("/none") == 1
     assert "hunter2" not in said

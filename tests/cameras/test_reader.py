@@ -180,11 +180,14 @@ def one(asked: Asked) -> None:
 
 
 REFUSED: Mapping[str, tuple[Callable[[Asked], None], str]] = {
-    "credentials": (lambda asked: asked.head(401, www_authenticate='Basic realm="camera"'), "other credentials (401)"),
+    "credentials": (lambda asked: asked.head(401, www_authenticate='Basic realm="camera"'), "the credentials (401)"),
     "forbidden": (lambda asked: asked.head(403), "forbids it (403)"),
     "no such stream": (lambda asked: asked.head(404), "no such stream (404)"),
     "a page": (page, ""),
-    "a file": (lambda asked: asked.head(302, location="file:///etc/passwd"), "it leads to what must not be opened"),
+    "a file": (
+        lambda asked: asked.head(302, location="file:///etc/passwd"),
+        "it leads to a URL that may not be opened",
+    ),
     "a huge picture": (promising(60_000, 60_000), "60000x60000 pixels, and max_pixels allows 10000000"),
 }
 

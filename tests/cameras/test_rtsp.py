@@ -90,7 +90,7 @@ def test_credentials_of_whatever_letters_open_a_stream_and_wrong_ones_are_refuse
     for url in (wrong, closed.url("/ball")):
         (end,) = read(spec(url), 1)
         assert isinstance(end, Ended)
-        assert (end.end, "other credentials (401)" in end.why) == (End.REFUSED, True)
+        assert (end.end, "refuses the credentials (401)" in end.why) == (End.REFUSED, True)
     (end,) = read(spec(closed.url("/none")), 1)
     assert isinstance(end, Ended)
     assert "(404)" in end.why

@@ -136,7 +136,7 @@ def test_frames_are_records_that_say_whose_and_when_and_by_which_clock() -> None
 
 
 def test_a_connection_that_breaks_stalls_is_refused_or_says_nonsense_is_made_again() -> None:
-    refused = Ended("the server wants other credentials (401).", End.REFUSED)
+    refused = Ended("the server refuses the credentials (401).", End.REFUSED)
     script = Script([frame(0), CUT], [child.Silence()], [refused], [RuntimeError("a fault")], [frame(1)])
     with watching(script) as watched:
         assert [record.taken_us % 1_000 for record in watched.take(2)] == [0, 1]
@@ -179,7 +179,7 @@ def test_the_page_says_that_a_cameras_clock_is_not_believed() -> None:
     camera = SourceCamera("yard", "rtsp://camera/1", 300.0, T)
     camera.come(T, T, is_same=False)
     camera.clock_off_s = -7_200.0
-    assert state(camera.facts(T), StatePolicy()) == (CameraState.OK, "its clock is 2 h behind, and is not believed")
+    assert state(camera.facts(T), StatePolicy()) == (CameraState.OK, "its clock is 2 h behind, and is not used")
 
 
 def test_a_video_that_is_over_is_not_read_again() -> None:
@@ -208,7 +208,7 @@ def test_a_reader_that_cannot_be_started_is_an_error_of_the_system(monkeypatch: 
             raise EOFError("unexpected EOF")
 
     monkeypatch.setattr(child._FORKS, "Process", Process)
-    with pytest.raises(OSError, match="the process that starts readers was ended"):
+    with pytest.raises(OSError, match="the process that starts readers ended"):
         child.Child(spec("rtsp://camera/1"))
 
 

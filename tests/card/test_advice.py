@@ -160,7 +160,7 @@ def test_an_objective_is_recommended_for_what_it_served_each_way_or_else_by_conf
     assert advice.objective == recommended
     measured = recommended != ("relative" if interval[1] > 1.0 else "tsallis")
     assert ("it serves" if measured else f"temperature there: {temperature:.2f}, 95 %: ") in advice.reason
-    assert ("too few images to tell" in advice.reason) == (not measured and interval[0] <= 1.0 < interval[1])
+    assert ("too few images to be sure" in advice.reason) == (not measured and interval[0] <= 1.0 < interval[1])
     older = replace(card, fine_tuned_interval=None)
     assert advise(older).objective == ("tsallis" if temperature == 0.99 else recommended)
     assert chosen(AUTO, card) == recommended

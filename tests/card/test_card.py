@@ -252,7 +252,7 @@ def test_a_gain_outside_its_interval_is_refused_by_file_and_field(tmp_path: Path
     with pytest.raises(CardError) as refused:
         read_card(path)
     came = reprlib.repr(tuple(gain) if isinstance(gain, list) else gain)
-    expected = f"verdict.{field}: expected a finite difference, the end below it and the end above it, got {came}"
+    expected = f"verdict.{field}: expected a finite difference between its lower and upper end, got {came}"
     assert str(refused.value).startswith(f"{path}: not a card (")
     assert expected in str(refused.value).replace("\\'", "'")
 

@@ -124,7 +124,7 @@ AWAY = '{"event": "program_failed", "kind": "StoreUnavailable"}'
         (Kind.SWITCH, 1, "Traceback (most recent call last):", "the store", True),
         (Kind.SWITCH, 1, '{"event": "program_failed", "kind": "ChainError"}', "the store", True),
         (Kind.SWITCH, 3, "", "", True),
-        (Kind.ROLLBACK, 3, "pair 1 was taken back already", "", False),
+        (Kind.ROLLBACK, 3, "pair 1 was already rolled back", "", False),
         (Kind.REPAIR, 3, "would: write the traces", "", False),
         (Kind.COMPACT, 2, "there is no output", "", True),
         (Kind.COMPACT, 3, "", "", True),

@@ -63,7 +63,9 @@ def test_it_says_what_it_made_and_writes_the_views(root: Path, capsys: Captured)
     first, last = out.splitlines()
     assert first.startswith("runs/yard: made 3 files of 17 segments, ")
     assert " KiB of segments -> " in first
-    assert last == "readers need 4 files of predictions: `adawise files runs/yard`, or views.sql there for DuckDB"
+    assert last == (
+        "readers need 4 files of predictions: list them with `adawise files runs/yard`, or use its views.sql in DuckDB"
+    )
     assert err.startswith("compacted ")
     assert f"'{root.resolve()}'" in (root / "views.sql").read_text()
 
@@ -164,7 +166,7 @@ def test_files_lists_no_name_that_could_move_a_terminal_s_cursor(root: Path, cap
 def test_a_folder_that_no_worker_wrote_to_is_named(command: str, tmp_path: Path, capsys: Captured) -> None:
     assert main([command, "nowhere"]) == 2
     assert capsys.readouterr().err == (
-        "adawise: there is no output of a worker in nowhere; name the folder that sink.root or -o named\n"
+        "adawise: there is no output of a worker in nowhere; name the folder of sink.root or -o\n"
     )
 
 
@@ -180,7 +182,7 @@ def test_a_damaged_segment_is_named_with_the_remedy(root: Path, capsys: Captured
 @pytest.mark.parametrize(
     ("flag", "value", "told"),
     [
-        ("--before", "yesterday", "expected a day as 2026-11-25"),
+        ("--before", "yesterday", "expected a day such as 2026-11-25"),
         ("--max-rows", "0", "expected a whole number from 1"),
         ("--delete-after", "0.5", "expected an hour or more, such as 24h or 7d"),
         ("--delete-after", "30m", "expected an hour or more, such as 24h or 7d"),
@@ -201,7 +203,7 @@ def test_on_a_full_disk_it_ends_leaves_the_root_whole_and_goes_on_once_there_is_
         before = files_of(root)
         fill(disk / "ballast")
         assert compact() == 1
-        assert "expected room for a file, but: No space left on device; make room" in capsys.readouterr().err
+        assert "expected room for a file, but: No space left on device; free space" in capsys.readouterr().err
         assert files_of(root) == before  # also no part of a file
         (disk / "ballast").unlink()
         assert compact() == 0

@@ -137,7 +137,7 @@ def test_a_letter_is_shown_and_saved_byte_by_byte(dlq: Dlq) -> None:
     assert "broken.jpg: File exists" in err
     code, _, err = dlq.run("show", "0/999")
     assert code == 2, err
-    assert "no letter 0/999" in err
+    assert "no dead letter 0/999" in err
     assert dlq.run("show", "first")[0] == 2
 
 
@@ -158,7 +158,7 @@ def test_a_replay_sends_the_originals_back_once(dlq: Dlq) -> None:
     assert [each["replayed"] for each in dlq.listed()] == [False, True, False]
 
     code, out, _ = dlq.run("replay", "--all")
-    assert out.splitlines()[1:] == ["1 letters left out: sent back before (--again)"]
+    assert out.splitlines()[1:] == ["1 dead letters left out: sent back before (--again)"]
     assert sorted(message.key or b"" for message in dlq.held(dlq.topic)) == [b"north", b"so\x1bth", b"south"]
     dlq.run("replay", "--all")
     assert len(dlq.held(dlq.topic)) == 3, "never twice by accident"
@@ -171,11 +171,11 @@ def test_a_message_with_several_letters_is_sent_once(dlq: Dlq) -> None:
     dlq.reject(*BAD)
     code, out, _ = dlq.run("replay", "--all")
     assert (code, out.splitlines()[0].partition(":")[0]) == (0, f"3 messages sent back to {dlq.topic}")
-    assert out.splitlines()[1:] == ["3 letters left out: another letter of a message that is sent"]
+    assert out.splitlines()[1:] == ["3 dead letters left out: another dead letter of a message that is sent"]
     assert len(dlq.held(dlq.topic)) == 3
     assert {each["replayed"] for each in dlq.listed()} == {True}, "by whichever of its letters"
     code, out, _ = dlq.run("replay", "--all")
-    assert out == f"0 messages sent back to {dlq.topic}\n6 letters left out: sent back before (--again)\n"
+    assert out == f"0 messages sent back to {dlq.topic}\n6 dead letters left out: sent back before (--again)\n"
     code, out, _ = dlq.run("replay", "--all", "--again")
     assert len(dlq.held(dlq.topic)) == 6, "once again, and still once each"
 
@@ -190,7 +190,7 @@ def test_what_comes_back_again_and_again_is_left_out(dlq: Dlq) -> None:
     assert [each["replays"] for each in dlq.listed("--stream", "west")] == [2, 3, 0], "the last one was forged"
     code, out, _ = dlq.run("replay", "--stream", "west")
     assert code == 0
-    assert out.splitlines()[1:] == ["1 letters left out: sent back 3 times or more (--max-replays)"]
+    assert out.splitlines()[1:] == ["1 dead letters left out: sent back 3 times or more (--max-replays)"]
     assert [dict(back.headers)["dlq.replays"] for back in dlq.held(dlq.topic)] == [b"3", b"1"]
     code, out, _ = dlq.run("replay", "--stream", "west", "--max-replays", "4")
     assert out.splitlines()[0] == f"1 messages sent back to {dlq.topic}: 1 undecodable_image"
@@ -212,7 +212,7 @@ def test_of_two_replays_at_once_the_earlier_one_gives_up(dlq: Dlq) -> None:
     letters = [read_letter(record) for record in dlq.held(f"{dlq.topic}.dlq")]
     with closing(dlq.open()) as earlier, closing(dlq.open()) as later:
         earlier.send(letters[0])
-        with pytest.raises(FatalError, match="another replay of the same letters began"):
+        with pytest.raises(FatalError, match="another replay of the same dead letters began"):
             earlier.commit()
         later.send(letters[0])
         later.commit()
@@ -226,7 +226,7 @@ def test_letters_that_name_another_topic_are_not_sent_there(dlq: Dlq, topic: Mak
         f'dead_letter_topic = "{dlq.topic}.dlq"\n'
     )
     code, out, _ = dlq.run("replay", "--all")
-    assert (code, out) == (0, f"0 messages sent back to {other}\n3 letters left out: not from {other}\n")
+    assert (code, out) == (0, f"0 messages sent back to {other}\n3 dead letters left out: not from {other}\n")
     assert dlq.held(dlq.topic) == []
 
 
@@ -240,4 +240,4 @@ def test_a_replay_must_say_which_and_no_topic_is_an_answer(dlq: Dlq) -> None:
     code, _, err = dlq.run("list", "--kafka.topic", "nowhere")
     assert code == 1, err
     assert "there is no dead-letter topic 'nowhere.dlq'" in err
-    assert "kafka.dead_letter_topic should name another one" in err
+    assert "kafka.dead_letter_topic names the wrong topic" in err

@@ -140,7 +140,7 @@ def test_without_a_terminal_only_a_service_ends_by_an_event(capsys: pytest.Captu
         ("could not reach it. Is it running? Start one with `adawise broker`", "Start one with `adawise broker`"),
         ("could not create it. Create the topic. Or set kafka.dead_letters = false", "Create the topic. Or set "),
         ("x.json: 2.1 is no version", ""),
-        ("expected a URL as gs://... or az://..., but ftp: its scheme is none of these; correct it", "correct it"),
+        ("expected a URL as gs://... or az://..., but ftp: its scheme is not one of these; correct it", "correct it"),
         ("x.json is damaged. Mend it; or, where it lies beside a file, take it away", "Mend it; or, where it lies"),
         ("another config. Give the one that wrote it (x.json; model.mean), or a root of its own", "Give the one that"),
         ("2 things to correct\n  - a; b\n  - c", "correct what is listed"),

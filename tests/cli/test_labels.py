@@ -111,7 +111,7 @@ def test_labels_go_beside_what_a_worker_wrote_and_nowhere_else(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["labels", str(tmp_path)]) != 0
-    assert "expected the output of a worker, beside which labels go" in capsys.readouterr().err
+    assert "expected the output of a worker, where labels are stored" in capsys.readouterr().err
 
 
 def test_labels_of_another_topic_are_not_mixed_in_and_the_way_out_is_told(
@@ -120,6 +120,6 @@ def test_labels_of_another_topic_are_not_mixed_in_and_the_way_out_is_told(
     first, second, group = topic(), topic(), fresh_name("labels")
     collected(broker, root, first, group, capsys)
     assert main(arguments(broker, root, second, group)) == 1
-    assert f"move what is there into a folder below it, as {root}/labels/before" in " ".join(
+    assert f"move its files into a folder below it, such as {root}/labels/before" in " ".join(
         capsys.readouterr().err.split()
     )

@@ -170,7 +170,7 @@ def test_a_pair_is_staged_switched_to_and_rolled_back_and_the_list_says_each_tim
     assert re.match(r"pair 0  [0-9a-f]{16}  serves\n    theta_0 ", out)
     assert f"    {len(CLASSES)} classes (car, bus, bicycle, ...), no card\n    adapts by tsallis\n" in out
     assert re.search(r"\norder 0  \d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ  begin pair 0, by \S+:\d+\n", out)
-    assert "no worker has reported: each does within pairs.look_s" in out
+    assert "no worker has reported yet: each does within pairs.look_s" in out
 
     with yard.worker("one"):
         code, out, _ = yard.stage(other, "--wait", "120")
@@ -180,19 +180,19 @@ def test_a_pair_is_staged_switched_to_and_rolled_back_and_the_list_says_each_tim
         code, out, _ = yard.run("list")
         assert re.search(r"\npair 1  [0-9a-f]{16}  staged\n", out)
         assert re.search(r"\n    pair 1: ready \(loaded in \d+\.\d s, [\d.]+ [KMG]iB\)\n", out)
-        assert out.endswith("shadow of pair 1: nothing is written yet; it is with the segments that follow\n")
+        assert out.endswith("shadow of pair 1: no results yet; the next segments write them\n")
 
         code, out, _ = yard.run("switch", "--state", "keep", "--wait", "60")
         assert code == 0
-        assert out.startswith(f"{yard.root}: pair 1 serves from now on; streams go on from what they learned\n")
+        assert out.startswith(f"{yard.root}: pair 1 serves from now on; streams keep what they learned\n")
         assert out.endswith(": serves\n")
         code, out, _ = yard.run("list")
-        assert re.search(r"pair 0  [0-9a-f]{16}  former: `adawise pair rollback` goes back to it\n", out)
+        assert re.search(r"pair 0  [0-9a-f]{16}  former: `adawise pair rollback` serves it again\n", out)
         assert re.search(r"\npair 1  [0-9a-f]{16}  serves\n", out)
 
         code, out, _ = yard.run("rollback", "--state", "reset", "--wait", "60")
         assert code == 0
-        assert out.startswith(f"{yard.root}: pair 0 serves again; streams begin anew\n")
+        assert out.startswith(f"{yard.root}: pair 0 serves again; streams start anew\n")
     assert [order["order"] for order in yard.listed()["orders"]] == ["begin", "stage", "switch", "switch"]
 
 
@@ -238,8 +238,8 @@ def test_a_rollback_before_the_switch_withdraws_what_is_staged(yard: Yard, other
 
 def test_a_rollback_that_is_given_again_changes_nothing(yard: Yard, other: PairFolder) -> None:
     again = (
-        f"{yard.root}: pair 1 was taken back already, and pair 0 serves; to serve another, name it: "
-        "`adawise pair switch --pair N`\n"
+        f"{yard.root}: pair 1 was already rolled back, and pair 0 serves; to serve another, name it: `adawise pair "
+        "switch --pair N`\n"
     )
     assert yard.stage(other)[0] == 0
     for undo in ("withdrawn", "serves again"):
@@ -250,7 +250,7 @@ def test_a_rollback_that_is_given_again_changes_nothing(yard: Yard, other: PairF
             assert (code, out) == (0, again)
         assert read_orders(yard.store) == given
         assert re.search(
-            r"\npair 1  [0-9a-f]{16}  taken back: `adawise pair switch --pair 1` serves", yard.run("list")[1]
+            r"\npair 1  [0-9a-f]{16}  rolled back: `adawise pair switch --pair 1` serves", yard.run("list")[1]
         )
         assert yard.run("switch", "--pair", "1")[0] == 0, "what was taken back can be had all the same"
         assert yard.listed()["serves"] == 1
@@ -262,7 +262,7 @@ def test_a_rollback_that_is_given_again_waits_for_the_workers_too(yard: Yard, ot
     assert yard.run("rollback")[0] == 0
     code, out, _ = yard.run("rollback", "--wait", "0.1")
     assert code == 3
-    assert out.endswith("  no worker has reported in 0.1 s: is one running, of this version?\n")
+    assert out.endswith("  no worker has reported within 0.1 s; check that one of this version is running\n")
 
 
 def test_a_root_that_is_given_counts_for_more_than_that_of_the_settings(yard: Yard, other: PairFolder) -> None:
@@ -283,7 +283,7 @@ def test_a_root_that_is_none_is_named_with_what_to_give(yard: Yard, command: Seq
     assert yard.run(*command[:1], "nowhere", *command[1:]) == (
         2,
         "",
-        "nowhere: there is no output of a worker; name the folder that sink.root named",
+        "nowhere: there is no output of a worker; name the folder of sink.root",
     )
     assert not (yard.folder / "nowhere").exists()
 
@@ -301,13 +301,13 @@ def test_a_root_that_no_worker_of_this_version_served_says_so(yard: Yard, comman
         yard.store.delete(key)
     code, _, said = yard.run(*command)
     assert code == 2
-    assert said.endswith("no worker of this version has served it yet: start one, and its pair is the first")
+    assert said.endswith("no worker of this version has served it yet: start one, whose pair becomes the first")
 
 
 @pytest.mark.parametrize(
     ("command", "said"),
     [
-        ("switch", "nothing is staged: `adawise pair stage` first, or name one of 0 by --pair"),
+        ("switch", "nothing is staged: run `adawise pair stage` first, or name one of 0 with --pair"),
         ("switch --pair 7", "there is no pair 7; there are 0"),
         ("switch --pair 0", "pair 0 serves already"),
         ("rollback", "nothing to roll back: pair 0 is the first, and nothing is staged"),
@@ -339,7 +339,7 @@ def test_the_pair_that_serves_cannot_be_staged(yard: Yard, pair_folder: PairFold
     code, _, said = yard.stage(pair_folder)
     assert (code, said) == (
         2,
-        f"{yard.root}: the pair of these settings serves already, as pair 0; name another",
+        f"{yard.root}: the pair of these settings is already serving, as pair 0; name another",
     )
 
 
@@ -369,8 +369,8 @@ def test_pictures_that_are_prepared_otherwise_need_a_start(yard: Yard, other: Pa
     theta_0, theta_1 = ends
     code, _, said = yard.stage(PairFolder(theta_0, theta_1, other.classes, other.templates))
     assert code == 2
-    assert said.startswith("its pictures are prepared as ")
-    assert said.endswith("start them anew with the new pair and --model.on-change reset or keep")
+    assert said.startswith("it preprocesses images as ")
+    assert said.endswith("restart them with the new pair and --model.on-change reset or keep")
 
 
 def test_other_classes_may_be_staged_unless_a_rule_of_alerts_names_one_that_is_gone(
@@ -396,7 +396,7 @@ def test_a_list_of_classes_that_cannot_be_used_is_named(yard: Yard, pair_folder:
     code, _, said = yard.stage(pair_folder, "--model.classes", "twice.txt")
     assert code == 2
     assert said.startswith("1 thing to correct\n  - model.classes = 'twice.txt'")
-    assert said.endswith("has the class 'car' twice; leave each once")
+    assert said.endswith("has the class 'car' twice; name each once")
 
 
 @contextmanager
@@ -427,12 +427,13 @@ def test_a_worker_that_cannot_load_the_pair_is_told_and_holds_the_switch_back_un
         assert said.startswith(f"{yard.root}: not every worker has pair 1 ready: ")
         assert " failed: model.theta_1: " in said
         assert said.endswith(
-            "Wait for them (`adawise pair list`), or switch --anyway: these serve on with theirs until they have it"
+            "Wait for them (`adawise pair list`), or switch with --anyway: they keep serving their pair until they "
+            "have the new one"
         )
         assert len(read_orders(yard.store).log) == 2
         code, out, _ = yard.run("switch", "--anyway", "--wait", "60")
         assert code == 3
-        assert re.search(r"pair 1 serves from now on; streams begin anew\n  \S+: failed: model.theta_1", out)
+        assert re.search(r"pair 1 serves from now on; streams start anew\n  \S+: failed: model.theta_1", out)
 
 
 def test_no_name_of_a_worker_or_of_whoever_asked_moves_a_terminal_s_cursor(yard: Yard, other: PairFolder) -> None:
@@ -460,7 +461,7 @@ def test_no_name_of_a_worker_or_of_whoever_asked_moves_a_terminal_s_cursor(yard:
 def test_nobody_is_waited_for_where_no_worker_is(yard: Yard, other: PairFolder) -> None:
     code, out, _ = yard.stage(other, "--wait", "0.1")
     assert code == 3
-    assert out.endswith("  no worker has reported in 0.1 s: is one running, of this version?\n")
+    assert out.endswith("  no worker has reported within 0.1 s; check that one of this version is running\n")
 
 
 def test_a_worker_that_was_killed_holds_the_switch_back_for_no_longer_than_its_reports_may_be_late(
@@ -479,12 +480,14 @@ def test_a_worker_that_was_killed_holds_the_switch_back_for_no_longer_than_its_r
     heard(17)
     code, _, said = yard.run("switch")
     assert code == 2
-    assert re.search(r" \(not heard for 1[78] s: if it was killed, ask again in a moment\)\. Wait for them", said)
+    assert re.search(
+        r" \(last report 1[78] s ago: if it was killed, run this again in a moment\)\. Wait for them", said
+    )
     heard(31)
-    gone = r"\S+:\d+ is gone: it was killed or stands still, nothing came of it since \d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ, "
+    gone = r"\S+:\d+ is gone: it was killed or is stuck; its last report was at \d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ, "
     code, out, _ = yard.run("list")
     assert code == 0, "what it failed to do is no trouble of now"
-    assert re.search(rf"\nworker {gone}\d\d s ago; nobody waits for it\n", out)
+    assert re.search(rf"\nworker {gone}\d\d s ago, and the others do not wait for it\n", out)
     assert yard.listed()["workers"][0]["here"] is False
     code, out, _ = yard.run("switch")
     assert code == 0
@@ -504,11 +507,11 @@ def test_a_worker_that_is_killed_while_it_is_waited_for_is_told(yard: Yard, othe
     code, out, _ = yard.stage(other, "--wait", "4")
     assert code == 3
     assert f"  {said['worker']} is gone: " in out
-    assert "no worker has reported in 4 s" in out
+    assert "no worker has reported within 4 s" in out
     code, out, _ = yard.stage(other, "--wait", "0.1")
     assert code == 3
     assert f"  {said['worker']} is gone: " in out, "before anybody waited, and nobody else is here"
-    assert "no worker has reported in 0.1 s" in out
+    assert "no worker has reported within 0.1 s" in out
 
 
 @pytest.mark.parametrize("command", ["switch", "rollback"])
@@ -525,7 +528,7 @@ def test_whoever_was_slower_is_told_and_asks_nothing(
     monkeypatch.setattr("adawise.pairs.operate.give_order", slowly)
     code, _, said = yard.run(command)
     assert code == 2
-    assert said.startswith(f"{yard.root}: order 2 was given by bob@elsewhere a moment before, and yours was not given")
+    assert said.startswith(f"{yard.root}: bob@elsewhere gave order 2 a moment before, so yours was not recorded")
     assert len(read_orders(yard.store).log) == 3
 
 

@@ -51,19 +51,19 @@ def test_it_shows_first_and_does_with_yes(root: str, capsys: Captured) -> None:
     out = capsys.readouterr().out.splitlines()
     assert contents(store) == before
     assert out[0].startswith(f"would: create {layout.SINK} again, with the id ")
-    assert f"would: move {stale}, whose segment is not there, to _set_aside/{stale}" in out
+    assert f"would: move {stale}, whose segment is missing, to _set_aside/{stale}" in out
     bridged = out.index(
         f"would: create {key(4)} without rows, so that {key(9)} follows again: of 6 offsets (3 to 8) the rows are lost"
     )
     assert f"adawise replay --topic frames --state-of {root}/{key(0)} -o FOLDER" in out[bridged + 1]
-    assert out[-1] == f"{root}: 4 steps, nothing was changed; to take them: adawise repair {root} --yes"
+    assert out[-1] == f"{root}: 4 steps, nothing was changed; to take them, run: adawise repair {root} --yes"
 
     assert main(["repair", root, "--yes"]) == 0
     done = capsys.readouterr().out.splitlines()
     assert [line.replace("done:", "would:") for line in done[:-1]] == out[:-1]
     assert main(["verify", root]) == 0
     said = capsys.readouterr().out
-    assert "every offset once but for 6 that were never served" in said
+    assert "every offset once except 6 that were never served" in said
     assert "offsets 3 to 8 have no rows, and that is recorded: segment_lost (6 offsets)" in said
     assert main(["repair", root]) == 0
     assert store.get(f"_set_aside/{stale}") == before[stale]

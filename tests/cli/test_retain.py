@@ -72,7 +72,7 @@ def test_it_says_first_what_would_go_and_removes_it_with_yes(root: Path, capsys:
     out = capsys.readouterr().out
     assert out.splitlines()[0].startswith("frames/0: 8 files, 16 rows")
     assert "it would begin at offset 16" in out
-    assert "nothing was changed; to do it: add --yes" in out
+    assert "nothing was changed; to remove it, add --yes" in out
     assert contents(root) == before
     assert main(["retain", str(root), "--keep", "10d", "--json"]) == 0
     [one, _] = json.loads(capsys.readouterr().out)["partitions"]
@@ -82,11 +82,11 @@ def test_it_says_first_what_would_go_and_removes_it_with_yes(root: Path, capsys:
     assert "removed 16 files of 2 partitions, 32 rows" in capsys.readouterr().out
     assert read_predictions(LocalStore(root)).num_rows == 80
     assert main(["retain", str(root), "--keep", "10d", "--yes"]) == 0
-    assert "nothing was committed before" in capsys.readouterr().out
+    assert "nothing that was committed before" in capsys.readouterr().out
     assert main(["verify", str(root)]) == 0
     out = capsys.readouterr().out
     assert "is whole: 20 segments of 2 partitions, 80 rows" in out
-    assert "frames/1: begins where retention has cut it" in out
+    assert "frames/1: begins where retention cut it" in out
     assert main(["verify", str(root), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["chains"][0]["retained"]["rows"] == 16
     assert main(["repair", str(root)]) == 0
@@ -179,7 +179,7 @@ def test_a_worker_s_setting_does_the_same_in_the_course_of_its_passes(root: Path
 def test_outputs_of_earlier_versions_are_retained_too(
     fixture: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = Path(__file__).parent.parent / "fixtures" / fixture / "root"
+    folder = Path(__file__).parents[2] / "fixtures" / fixture / "root"
     shutil.copytree(folder, tmp_path / "root")
     store, tps = LocalStore(tmp_path / "root"), set()
     before = len(data_keys(store))

@@ -63,9 +63,9 @@ def test_a_wrong_password_is_told_as_that_by_every_command(
     assert code == (1 if command == "doctor" else 2)
     told = out + err
     assert "Authentication failed during authentication due to invalid credentials" in told
-    assert "Check who logs in (kafka.security.sasl_username and sasl_password" in told
+    assert "Check the user (kafka.security.sasl_username and sasl_password" in told
     assert "hunter2" not in told
-    assert "Is the broker running" not in told
+    assert "Check that the broker is running" not in told
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_a_password_that_was_changed_ends_a_worker_once_it_has_to_log_in_again(
         yard.kafka.add_user(yard.user, "another one")
         yard.kafka.kafka.restart(1)  # who is in stays in for as long as the connection does
 
-    with pytest.raises(SettingsError, match=r"invalid credentials .* Check who logs in"):
+    with pytest.raises(SettingsError, match=r"invalid credentials .* Check the user"):
         yard.worker(Forbidding(change))
     yard.kafka.add_user(yard.user)
     assert yard.worker(Ending(yard.topic.rows - Output(yard.root).rows)) == 0

@@ -71,7 +71,7 @@ def test_a_fleet_that_is_well_ends_with_0_and_one_in_trouble_with_3_and_the_trou
     heading, _, first, remedy, *_ = capsys.readouterr().out.splitlines()
     assert heading.startswith(f"{root}: 1 trouble of 1 kind")
     assert first.startswith("! south: 20 images were rejected and 8 accepted; most for undecodable_image")
-    assert remedy.startswith("  -> mend its producer")
+    assert remedy.startswith("  -> fix its producer")
 
 
 def test_the_json_has_every_field_that_the_reference_names(root: str, capsys: Captured) -> None:

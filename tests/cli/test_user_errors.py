@@ -117,9 +117,7 @@ def test_a_worker_whose_certificate_ends_soon_says_so_when_it_starts(folder: Pat
         running.terminate()
         assert running.wait(timeout=DEADLINE_S) == 0
     assert (told["setting"], told["file"]) == ("kafka.security.ssl_certificate", str(pair.certificate))
-    assert (
-        f"ends at {told['ends']}, in 12 h, and then nobody who connects is let in. Put the new one in" in told["note"]
-    )
+    assert f"expires at {told['ends']}, in 12 h; then no new connection is accepted. Replace it" in told["note"]
 
 
 @pytest.mark.parametrize("command", ["run", "record -o recording", "doctor"])
@@ -151,7 +149,7 @@ def test_a_topic_is_not_created_by_producing_without_being_asked(
 ) -> None:
     (folder / "images").mkdir()
     assert adawise(folder, "produce", "images", "--kafka.bootstrap-servers", broker.bootstrap_servers) == 1
-    assert message(capsys).endswith("found none of that name. Create it, or give --create-topic.")
+    assert message(capsys).endswith("but there is none of that name. Create it, or give --create-topic.")
 
 
 @pytest.mark.parametrize(
@@ -173,7 +171,7 @@ def test_a_topic_is_not_created_by_producing_without_being_asked(
             "--model.classes twice.txt",
             2,
             "1 thing to correct\n  - model.classes = 'twice.txt'",
-            "has the class 'car' twice; leave each once",
+            "has the class 'car' twice; name each once",
         ),
         ("--model.classes empty.txt", 2, "model.classes: empty.txt: ", "found none. Correct it."),
         ("--search.objective calibrated_entropy", 2, "1 thing to correct\n  - search.objective", "objective tsallis"),

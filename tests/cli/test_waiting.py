@@ -125,7 +125,7 @@ def test_a_full_disk_is_waited_for_and_each_message_is_stored_once(
         with process(tmp_path, *line) as started:
             told = Told(started)
             told.until(lambda: len(told.events(retried)) >= 2)
-            assert "make room or raise the quota" in told.events(retried)[0]["error"]
+            assert "free space or raise the quota" in told.events(retried)[0]["error"]
             assert "`adawise retain ROOT" in told.events(retried)[0]["error"]
             (disk / "ballast").unlink()
             told.until(lambda: len(stored(command, folder)) == 10_000)

@@ -83,7 +83,7 @@ def test_each_config_of_open_clips_own_is_allowed(name: str) -> None:
         ({"vision_cfg__pool_type": "x" * 1000}, r"vision_cfg\.pool_type is 'xxx"),
         ({"vision_cfg__pool_type": "__import__('os')"}, r"vision_cfg\.pool_type"),
         ({"text_cfg": None}, "text_cfg is None, expected a table"),
-        ({"text_cfg": [1]}, r"model_cfg or preprocess_cfg is no table"),
+        ({"text_cfg": [1]}, r"model_cfg or preprocess_cfg is not a table"),
         ({"embed_dim": [1, 2, 3, 4, 5]}, "embed_dim"),
     ],
 )
@@ -111,7 +111,7 @@ def test_a_config_that_makes_far_more_than_the_file_has_is_refused_before_it_is_
     parts: dict[str, Any], pair_folder: PairFolder, tmp_path: Path
 ) -> None:
     hostile = changed(tmp_path / "hostile", pair_folder, **parts)
-    with pytest.raises(CheckpointError, match=r"hostile: its config makes a model of .* million weights, and the file"):
+    with pytest.raises(CheckpointError, match=r"hostile: its config makes a model of .* million weights, but the file"):
         load_checkpoints(None, hostile, pair_folder.theta_1)
 
 

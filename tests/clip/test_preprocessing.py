@@ -149,8 +149,8 @@ def test_a_config_of_another_architecture_says_nothing_of_a_file(files: tuple[st
     ("config", "said"),
     [
         ('{"preprocess_cfg": ', r"open_clip_config\.json: expected a config of open_clip.*Expecting value"),
-        ("[]", "its model_cfg or preprocess_cfg is no table"),
-        ({"model_cfg": {"vision_cfg": 3}}, "its model_cfg or preprocess_cfg is no table"),
+        ("[]", "its model_cfg or preprocess_cfg is not a table"),
+        ({"model_cfg": {"vision_cfg": 3}}, "its model_cfg or preprocess_cfg is not a table"),
         ({"preprocess_cfg": {"std": 0}}, r"'std' is '0', expected three numbers.* above 0\. .* set model\.std"),
         ({"preprocess_cfg": {"mean": [0.5, 0.5]}}, r"'mean' is '\[0.5, 0.5\]', expected three numbers"),
         ({"preprocess_cfg": {"mean": [0.5, True, 0.5]}}, "expected three numbers"),

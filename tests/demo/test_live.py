@@ -132,7 +132,7 @@ def test_a_bar_is_empty_at_zero_shot_and_full_at_fine_tuned() -> None:
 
 def test_the_line_says_that_the_worker_gets_ready_before_it_has_a_partition() -> None:
     shown = board()
-    assert line(shown) == "the worker gets ready; 64 images wait for it"
+    assert line(shown) == "the worker starts; 64 images wait for it"
     shown.observe(PartitionRecovered(TopicPartition("frames", 0), Head(0)))
     shown.observe(batch(trace(0, 7, alpha=0.75)))
     assert line(shown).startswith("8 of 64 images")
@@ -143,7 +143,7 @@ def test_without_a_terminal_a_last_line_is_printed_and_no_control_characters() -
     out = io.StringIO()
     with watching(board(), "adawise demo", out) as draw:
         draw()
-    assert out.getvalue() == "the worker gets ready; 64 images wait for it\n"
+    assert out.getvalue() == "the worker starts; 64 images wait for it\n"
 
 
 def test_on_a_terminal_the_table_is_drawn_in_place(monkeypatch: pytest.MonkeyPatch) -> None:

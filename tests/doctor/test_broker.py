@@ -61,7 +61,7 @@ def now_ms() -> int:
 
 def test_nobody_who_answers_fails_with_what_to_do() -> None:
     nobody = Settings.model_validate({"kafka": {"bootstrap_servers": "127.0.0.1:1"}})
-    with closing(Known(nobody)) as asked, pytest.raises(BrokerUnavailable, match="Is the broker running"):
+    with closing(Known(nobody)) as asked, pytest.raises(BrokerUnavailable, match="Check that the broker is running"):
         module.broker(asked)
 
 
@@ -92,15 +92,15 @@ def test_certificates_that_have_ended_or_end_soon_are_told_with_the_date_and_wha
     said = looked(ours, 0.5)["certificates"]
     assert said.status == "warn"
     assert re.match(
-        rf"kafka\.security\.ssl_certificate: \S+ours-worker\.crt ends at {moment}, in 12 h, and then nobody who "
-        r"connects is let in\. Put the new one in its place, and start anew",
+        rf"kafka\.security\.ssl_certificate: \S+ours-worker\.crt expires at {moment}, in 12 h; then no new "
+        r"connection is accepted\. Replace it, and restart",
         said.detail,
     )
     both = looked(gone, -0.5)
     assert both["certificates"].status == "fail"
     assert re.fullmatch(
         rf"kafka\.security\.ssl_ca: \S+gone-ca\.pem expired at {moment}; kafka\.security\.ssl_certificate: "
-        rf"\S+gone-worker\.crt expired at {moment}: nobody is let in\. Renew it, or correct the clock of this "
+        rf"\S+gone-worker\.crt expired at {moment}: no connection is accepted\. Renew it, or correct the clock of this "
         r"machine\.",
         both["certificates"].detail,
     )
@@ -123,7 +123,7 @@ def test_a_topic_as_it_should_be_passes_all_that_is_asked_of_it(broker: Broker, 
     found = {each.name: each for each in check(settings, (), of_kafka)}
     assert {each.status for each in found.values()} == {"ok"}, found
     assert found["broker"].detail.startswith("cluster ")
-    assert found["topic"].detail == f"{name} at {broker.bootstrap_servers} has 2 partitions, and may be read"
+    assert found["topic"].detail == f"{name} at {broker.bootstrap_servers} has 2 partitions, and can be read"
     assert found["replicas"].detail == "all in sync, 1 copy of each partition"
     assert found["retention"].detail == "10 messages not read yet, kept for 7 days"
     assert found["workers"].detail == f"0 members of group '{group}' now, for 2 partitions"
@@ -137,7 +137,7 @@ def test_the_embedded_broker_is_asked_what_it_can_answer(embedded_broker: Broker
         assert module.topic(asked).status == module.replicas(asked).status == "ok"
         told = [module.message_size(asked), module.retention(asked), module.timestamps(asked)]
         assert [answer.status for answer in told] == ["skip"] * 3
-        assert module.workers(asked).detail.endswith("who is there is not told")
+        assert module.workers(asked).detail.endswith("the members are not known")
 
 
 def refusal(asked: Known) -> str:
@@ -189,7 +189,7 @@ def test_a_compacted_topic_is_a_warning_where_it_is_meant_and_fails_otherwise(br
 @pytest.mark.parametrize(
     ("largest", "said"),
     [
-        (9 * 2**20, "those beyond decode.max_message_bytes (8388608) are rejected as too_large"),
+        (9 * 2**20, "those above decode.max_message_bytes (8388608) are rejected as too_large"),
         (2**22, "kafka.max_partition_fetch_bytes is 1048576: larger ones are fetched one at a time"),
     ],
 )
@@ -224,7 +224,7 @@ def test_more_bytes_than_the_topic_keeps_are_a_warning(broker: Broker, topic: Ma
     with facts(broker, name) as asked:
         answer = module.retention(asked)
     assert answer.status == "warn"
-    assert "of partition 0 more is not read yet than 80% of retention.bytes (1048576)" in answer.detail
+    assert "partition 0 has more unread bytes than 80% of retention.bytes (1048576)" in answer.detail
 
 
 @pytest.mark.needs("delete_records", "describe_configs")
@@ -265,7 +265,7 @@ def test_a_clock_that_runs_ahead_is_a_warning(broker: Broker, topic: MakeTopic) 
     fill(broker, name)
     with facts(broker, name) as asked:
         assert module.timestamps(asked) == CheckResult(
-            "ok", "by the producers' clock (CreateTime), and none is ahead of ours"
+            "ok", "by the producers' clock (CreateTime); none is ahead of this machine's"
         )
     fill(broker, name, at_ms=now_ms() + 600_000)
     with facts(broker, name) as asked:
@@ -295,7 +295,7 @@ def test_dead_letters_that_have_no_room_for_the_message_are_a_warning(broker: Br
     with facts(broker, name) as asked:
         answer = module.letters(asked)
     assert answer.status == "warn"
-    assert "takes up to 1048576 bytes: letters of larger messages go without the message" in answer.detail
+    assert "takes up to 1048576 bytes: dead letters of larger messages do not contain the message" in answer.detail
     assert answer.detail.endswith(f"Set its max.message.bytes to {8 * 2**20 + 65536}")
 
 
@@ -303,7 +303,7 @@ def test_a_codec_that_is_not_here_fails(monkeypatch: pytest.MonkeyPatch) -> None
     asked = Known(Settings())
     assert module.codecs(asked) == CheckResult("ok", "none, gzip, snappy, lz4, zstd")
     monkeypatch.setattr(unpack, "missing_codecs", lambda: ["lz4"])
-    with pytest.raises(FatalError, match="lacks lz4: a partition with a batch that is compressed so will stand"):
+    with pytest.raises(FatalError, match="lacks lz4: a batch compressed with one of these blocks its partition"):
         module.codecs(asked)
 
 
@@ -317,7 +317,7 @@ def test_copies_that_are_behind_missing_or_too_few_are_told(three_brokers: Apach
     with facts(cluster, loose) as asked:
         answer = module.replicas(asked)
         assert answer.status == "warn"
-        assert answer.detail.startswith("min.insync.replicas=1 with 3 copies: frames that were acknowledged")
+        assert answer.detail.startswith("min.insync.replicas=1 with 3 replicas: acknowledged frames")
     kafka.kill(3)
     while True:  # until the cluster has noticed
         with facts(cluster, strictest) as asked:
@@ -326,9 +326,9 @@ def test_copies_that_are_behind_missing_or_too_few_are_told(three_brokers: Apach
     with facts(cluster, strictest) as asked:
         answer = module.replicas(asked)
         assert answer.status == "warn"
-        assert "has fewer copies in sync than min.insync.replicas=3: producers are refused there" in answer.detail
+        assert "has fewer in-sync replicas than min.insync.replicas=3: producers are refused" in answer.detail
     with facts(cluster, loose) as asked:
-        assert "has copies that are behind, or whose broker is down" in module.replicas(asked).detail
+        assert "has replicas that are behind, or whose broker is down" in module.replicas(asked).detail
     with facts(cluster, single) as asked, pytest.raises(SourceError, match=r"partition \d of topic .* has no leader"):
         module.replicas(asked)
     revived = kafka.revive()

@@ -79,7 +79,7 @@ def test_a_fault_that_nobody_thought_of_is_told_and_the_next_part_is_looked_at()
         raise PermissionError(13, "Permission denied", "/data")
 
     assert told(part("one", breaks), part("two", is_slow), part("four", is_refused), part("three")) == [
-        ("one", "fail", "ZeroDivisionError: by zero. This was not expected: please report it."),
+        ("one", "fail", "ZeroDivisionError: by zero. This is a bug: please report it."),
         ("two", "fail", "the disk took too long. See to it."),
         ("four", "fail", "[Errno 13] Permission denied: '/data'. See to it."),
         ("three", "ok", "fine"),
@@ -95,7 +95,7 @@ def test_a_part_that_never_answers_fails_in_its_time_and_keeps_nobody() -> None:
 
     try:
         assert told(part("store", hangs, limit_s=0.05), part("cores")) == [
-            ("store", "fail", "expected an answer within 0.05 s, and there was none. See to it."),
+            ("store", "fail", "expected an answer within 0.05 s, but got none. See to it."),
             ("cores", "ok", "fine"),
         ]
     finally:
@@ -122,8 +122,8 @@ def test_whom_a_lane_asks_is_asked_no_more_once_silent_and_holds_no_other_lane_u
             replace(part("chains", after=("group",)), lane="store"),
             replace(part("pair", is_last), lane="model"),
         ) == [
-            ("broker", "fail", "expected an answer within 0.05 s, and there was none. See to it."),
-            ("group", "skip", "broker had no answer"),
+            ("broker", "fail", "expected an answer within 0.05 s, but got none. See to it."),
+            ("group", "skip", "broker did not answer"),
             ("store", "ok", "fine"),
             ("chains", "skip", "needs group"),
             ("pair", "ok", ""),
@@ -175,7 +175,7 @@ def test_a_broker_behind_a_firewall_is_given_up_and_asked_no_more() -> None:
     status, detail = found.pop("broker")
     assert status == "fail"
     assert "within 0.5 s" in detail
-    assert "See whether a firewall drops what is sent to kafka.bootstrap_servers" in detail
+    assert "Check whether a firewall drops packets to kafka.bootstrap_servers" in detail
     assert {status for status, _ in found.values()} == {"skip"}
 
 
@@ -197,7 +197,7 @@ def test_checks_are_a_line_each_and_are_counted(capsys: Captured) -> None:
     assert report(checks) == checks
     *lines, last = capsys.readouterr().out.splitlines()
     assert lines == ["FAIL  store: not writable", "      chmod it", "SKIP  card", "WARN  disk: full"]
-    assert last == "1 failed, 1 not looked at, 1 warning"
+    assert last == "1 failed, 1 skipped, 1 warning"
 
 
 def test_checks_are_an_object_for_other_programs(capsys: Captured) -> None:

@@ -86,8 +86,8 @@ def test_a_container_that_is_too_small_for_pair_bank_and_messages_fails(tmp_path
         module.memory(with_pair(facts()), small, 500 * MIB)
     assert str(told.value) == (
         "expected 1.6 GiB of memory: 500.0 MiB for the program and the pair, 400.0 MiB for 4 merged copies "
-        "(model.bank_mib), 512.0 MiB for messages (limits.inflight_mib), 50.0 MiB for what is fetched; and the "
-        "container's limit has 1.0 GiB, so that the worker will be killed. Lower model.bank_mib or "
+        "(model.bank_mib), 512.0 MiB for messages (limits.inflight_mib), 50.0 MiB for fetched messages; but the "
+        "container's limit has 1.0 GiB, so the worker would be killed. Lower model.bank_mib or "
         "limits.inflight_mib, or give it more memory."
     )
 
@@ -151,7 +151,7 @@ def test_a_card_that_is_not_there_fails(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     with pytest.raises(SettingsError, match="torch sees 0 CUDA devices"):
         module.device(facts(model={"device": "cuda"}))
-    with pytest.raises(SettingsError, match=r"model\.precision is fp16, which is for GPUs"):
+    with pytest.raises(SettingsError, match=r"model\.precision is fp16, which needs a GPU"):
         module.device(facts(model={"device": "cpu", "precision": "fp16"}))
     answer = module.device(facts(model={"precision": "fp32"}))
     assert answer == CheckResult("ok", "cpu in float32; there is no card")
@@ -162,7 +162,7 @@ def test_a_card_that_is_there_and_not_used_is_a_warning(monkeypatch: pytest.Monk
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     answer = module.device(facts(model={"precision": "fp32"}))
     assert answer.status == "warn"
-    assert "although there is a card" in answer.detail
+    assert "although there is a GPU" in answer.detail
 
 
 def test_a_card_is_told_with_its_memory_and_number_format(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,7 +185,7 @@ def test_a_port_that_others_have_fails_if_it_was_asked_for_and_is_passed_over_ot
         monkeypatch.setattr("adawise.settings.http.PORT", port)
         verdict = module.http_port(facts())
         assert verdict.status == "ok"
-        assert verdict.detail.endswith(f"is free; others have {port}, so it is the next free one")
+        assert verdict.detail.endswith(f"is free; {port} is taken, so it is the next free one")
     assert module.http_port(facts(http={"port": port})) == CheckResult("ok", f"http://127.0.0.1:{port}/ is free")
     assert module.http_port(facts(http={"port": 0})) == CheckResult("ok", "any port is free")
     with pytest.raises(SettingsError, match="expected an address of this machine"):
@@ -195,7 +195,7 @@ def test_a_port_that_others_have_fails_if_it_was_asked_for_and_is_passed_over_ot
 def test_a_port_that_others_can_reach_without_a_token_is_a_warning() -> None:
     verdict = module.http_port(facts(http={"listen": "0.0.0.0", "port": 0}))
     assert verdict.status == "warn"
-    assert "http.token is not set: there is no page then" in verdict.detail
+    assert "http.token is not set: so there is no page" in verdict.detail
     assert module.http_port(facts(http={"listen": "0.0.0.0", "port": 0, "token": "x" * 32})).status == "ok"
 
 
@@ -219,16 +219,16 @@ def test_heads_that_can_be_kept_are_told_with_their_folder_and_nothing_is_made(t
     folder = tmp_path / "cache" / "heads"
     answer = module.text_heads(facts(model={"cache": folder, "cache_mib": 64}))
     assert answer.status == "ok"
-    assert answer.detail.startswith(f"kept in {folder}, 64.0 MiB at most; ")
+    assert answer.detail.startswith(f"cached in {folder}, at most 64.0 MiB; ")
     assert not list(tmp_path.iterdir())
-    assert module.text_heads(facts(model={"cache_mib": 0})).detail == "none are kept (model.cache_mib is 0)"
+    assert module.text_heads(facts(model={"cache_mib": 0})).detail == "none are cached (model.cache_mib is 0)"
 
 
 def test_heads_that_cannot_be_kept_are_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def said(cache: Path | None) -> str:
         answer = module.text_heads(facts(model={"cache": cache}))
         assert answer.status == "warn"
-        assert answer.detail.startswith("heads of class names cannot be kept, so that each start encodes them anew: ")
+        assert answer.detail.startswith("text heads cannot be cached, so each start encodes them again: ")
         return answer.detail
 
     (tmp_path / "file").write_bytes(b"")
@@ -236,7 +236,7 @@ def test_heads_that_cannot_be_kept_are_a_warning(tmp_path: Path, monkeypatch: py
     with monkeypatch.context() as patch:
         full = SimpleNamespace(free=MIB, total=GIB, used=GIB - MIB)
         patch.setattr(shutil, "disk_usage", lambda _: full)
-        assert "heads has 1.0 MiB of free space. Make room" in said(tmp_path / "heads")
+        assert "heads has 1.0 MiB of free space. Free space" in said(tmp_path / "heads")
 
     def no_home() -> Path:
         raise RuntimeError

@@ -36,9 +36,9 @@ def facts(pair: PairFolder, folder: Path, **changes: Any) -> Known:
     ("lines", "said"),
     [
         (["traffic light", "Traffic_Light", "car"], "'traffic light' and 'Traffic_Light' read the same to the model"),
-        (["fire_truck", "0", "1", "car", "17"], "'fire_truck', '0', '1' and 1 more are no words"),
-        (["fire_truck", "car"], "as they stand in a prompt, such as 'a photo of a fire_truck.'"),
-        (["car", "a bus " * 20], "are long, and what does not fit into a prompt is cut off"),
+        (["fire_truck", "0", "1", "car", "17"], "'fire_truck', '0', '1' and 1 more are not words"),
+        (["fire_truck", "car"], "as written in a prompt, such as 'a photo of a fire_truck.'"),
+        (["car", "a bus " * 20], "are too long for a prompt and are cut off"),
     ],
 )
 def test_class_names_that_the_model_reads_otherwise_are_a_warning(
@@ -182,7 +182,7 @@ def test_a_root_that_another_pair_has_written_fails_unless_it_is_said_what_becom
         module.pair(facts(pair_folder, tmp_path))
     answer = module.pair(facts(pair_folder, tmp_path, on_change="reset"))
     assert answer.status == "warn"
-    assert f"not as {tmp_path}/out was written with: every stream begins anew" in answer.detail
+    assert f"differ from those that {tmp_path}/out was written with: every stream starts anew" in answer.detail
 
 
 def test_the_preprocessing_is_told_with_where_it_is_known_from_and_a_guess_is_a_warning(
@@ -204,5 +204,5 @@ def test_the_preprocessing_is_told_with_where_it_is_known_from_and_a_guess_is_a_
     module.pair(asked)
     answer = module.preprocessing(asked)
     assert answer.status == "warn"
-    assert "resize_mode shortest (guessed: nothing says so)" in answer.detail
+    assert "resize_mode shortest (guessed)" in answer.detail
     assert answer.detail.endswith("set model.resize_mode")

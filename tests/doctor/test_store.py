@@ -46,11 +46,11 @@ def facts(wanted: Settings, commits: dict[Any, Any] | None = None) -> Known:
 def test_the_folder_of_the_recording_is_looked_at(tmp_path: Path) -> None:
     asked = facts(settings(tmp_path))
     assert module.recording(asked) == CheckResult(
-        "ok", f"{tmp_path}/recording creates only what is absent, and can hold a recording of yard"
+        "ok", f"{tmp_path}/recording supports conditional creation, and can hold a recording of yard"
     )
     recording_folder(settings(tmp_path), IDENTITY)
     assert module.recording(asked) == CheckResult(
-        "ok", f"{tmp_path}/recording creates only what is absent, and is a recording of yard"
+        "ok", f"{tmp_path}/recording supports conditional creation, and is a recording of yard"
     )
 
 
@@ -83,7 +83,7 @@ def test_a_store_that_does_not_have_what_was_written_last_fails(
     kept: bytes | None, found: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(LocalStore, "get", lambda self, key: kept if key.startswith("_check-") else None)
-    with pytest.raises(SettingsError, match=f"has what was written last, but it has {found}"):
+    with pytest.raises(SettingsError, match=f"returns what was written last, but it has {found}"):
         module.output(facts(settings(tmp_path)))
 
 
@@ -127,11 +127,11 @@ def mounted(root: Path, *lines: str) -> Path:
 @pytest.mark.parametrize(
     ("kind", "said"),
     [
-        ("nfs4", "Mount it `hard`, of version 4"),
+        ("nfs4", "Mount it `hard`, with version 4"),
         ("cifs", "depend on the server"),
         ("fuse.s3fs", "Name the store itself (s3://...)"),
-        ("overlay", "goes with the container. Mount a volume there"),
-        ("tmpfs", "gone after a restart"),
+        ("overlay", "is deleted with the container. Mount a volume there"),
+        ("tmpfs", "lost at a restart"),
     ],
 )
 def test_a_file_system_that_does_not_keep_what_it_has_is_a_warning(kind: str, said: str, tmp_path: Path) -> None:
@@ -177,7 +177,7 @@ def test_a_disk_that_is_full_fails_and_so_does_one_without_room_for_names(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk(monkeypatch, free=2**29)
-    with pytest.raises(FatalError, match=r"1\.0 GiB of free space or more, and there are 512\.0 MiB of 1\.0 TiB"):
+    with pytest.raises(FatalError, match=r"1\.0 GiB of free space or more, got 512\.0 MiB of 1\.0 TiB"):
         module.space(facts(settings(tmp_path)))
     disk(monkeypatch, free=2**40, nodes=3)
     with pytest.raises(FatalError, match="has 3 inodes left"):
@@ -192,14 +192,14 @@ def test_space_is_told_in_days_at_the_pace_of_the_last_day(tmp_path: Path, monke
         os.utime(folder / name, (time.time() - age_s,) * 2)
     disk(monkeypatch, free=40 * 2**30)  # 4 MiB a day
     assert module.space(facts(settings(tmp_path, enabled=False))) == CheckResult(
-        "ok", f"{tmp_path}/out: 40.0 GiB free, enough for 10240 days at the pace of the last day"
+        "ok", f"{tmp_path}/out: 40.0 GiB free, enough for 10240 days at the rate of the last day"
     )
     with (folder / "large").open("wb") as file:
         file.truncate(10 * 2**30)
     answer = module.space(facts(settings(tmp_path, enabled=False)))
     assert answer.status == "warn"
     assert answer.detail.endswith(
-        "grew by 20.0 GiB a day of late, and 40.0 GiB are free: enough for 48 h. Make room, or keep less"
+        "grew by 20.0 GiB a day, and 40.0 GiB are free: enough for 48 h. Free space, or keep less"
     )
 
 

@@ -139,8 +139,8 @@ def test_what_could_not_be_sent_ends_the_command_with_its_code_after_the_report(
     [
         (["--alertmanager", "http://127.0.0.1:9093"], "expected --since beside it"),
         (["--since", "1d", "--alertmanager", "127.0.0.1:9093"], "expected a URL such as http://127.0.0.1:9093"),
-        (["--since", "1d", "--alertmanager", "http://me:pass@host:9093"], "no password may stand here"),
-        (["--since", "1d", "--alertmanager", "http://host:port"], "it is no URL"),
+        (["--since", "1d", "--alertmanager", "http://me:pass@host:9093"], "it may not contain a password"),
+        (["--since", "1d", "--alertmanager", "http://host:port"], "it is not a URL"),
     ],
 )
 def test_a_wrong_address_is_told_before_anything_is_read(

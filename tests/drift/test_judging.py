@@ -86,7 +86,7 @@ def test_the_terminal_shows_what_helped_and_the_limits_go_by_it(folder: Path, ca
     out = " ".join(capsys.readouterr().out.split())
     assert code == 0
     assert "did it help?" in out
-    assert "gain<-0.5: no camera is beyond it" in out
+    assert "gain<-0.5: no camera exceeds it" in out
 
 
 def test_frames_that_share_a_time_are_told_and_left_out(folder: Path, capsys: Captured) -> None:

@@ -83,9 +83,9 @@ REFUSED = {
     ),
     "scope": (400, b'{"error": "invalid_scope"}', "correct kafka.security.oauth_scope"),
     "address": (404, b"<html>", "it answers 404; correct kafka.security.oauth_token_endpoint"),
-    "another place": (302, b"", "it answers 302 and sends on to another address; set kafka.security.oauth_token"),
-    "no token": (200, b'{"token": "x"}', "expected JSON with an access_token, and got 14 other bytes"),
-    "no JSON": (200, b"<html>", "expected JSON with an access_token, and got 6 other bytes"),
+    "another place": (302, b"", "it answers 302 and redirects to another address; set kafka.security.oauth_token"),
+    "no token": (200, b'{"token": "x"}', "expected JSON with an access_token, but got 14 other bytes"),
+    "no JSON": (200, b"<html>", "expected JSON with an access_token, but got 6 other bytes"),
     "a list": (200, b"[]", "expected JSON with an access_token"),
 }
 
@@ -126,6 +126,6 @@ def test_an_endpoint_that_speaks_no_http_is_named() -> None:
         tokens = ClientCredentials(
             endpoint=f"http://127.0.0.1:{listening.getsockname()[1]}/token", client_id="yard", client_secret="secret"
         )
-        with pytest.raises(TokenUnavailable, match=r"speaks no HTTP.*correct kafka.security.oauth_token_endpoint"):
+        with pytest.raises(TokenUnavailable, match=r"is not HTTP.*correct kafka.security.oauth_token_endpoint"):
             tokens.token()
         thread.join()

@@ -62,7 +62,7 @@ def test_a_missing_topic_is_named_with_the_remedy_and_not_created(broker: Broker
 def test_a_broker_that_is_not_there_is_named_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("adawise.kafka.client.BOOTSTRAP_TIMEOUT_MS", 300)
     nowhere = Broker("127.0.0.1:1", "none", "nowhere", frozenset())
-    with pytest.raises(BrokerUnavailable, match=r"127\.0\.0\.1:1.*Is the broker running.*adawise broker"):
+    with pytest.raises(BrokerUnavailable, match=r"127\.0\.0\.1:1.*Check that the broker is running.*adawise broker"):
         open_source(nowhere, "frames", "group")
 
 
@@ -418,7 +418,7 @@ def test_an_error_in_the_rebalance_listener_reaches_the_caller(
 
     monkeypatch.setattr(Ownership, "note_assigned", broken)
     with closing(open_source(broker, topic(), fresh_name("group"))) as source:
-        with pytest.raises(FatalError, match="could not be noted") as caught:
+        with pytest.raises(FatalError, match="could not be handled") as caught:
             poll_until(source, lambda _: False)
         chain = caught.value.__cause__
         assert chain is not None

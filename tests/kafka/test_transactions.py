@@ -66,8 +66,8 @@ def test_an_open_transaction_that_holds_back_messages_is_named(
             sender.commit_transaction()
             assert len(consume(source, 4)) == 4
     [line] = [record.getMessage() for record in caplog.records if "open transaction" in record.getMessage()]
-    assert line.startswith(f"{name}/0: an open transaction holds back what was written from offset 2 on since 20")
-    assert f"of transactional.id '{who}': no message after that is served" in line
+    assert line.startswith(f"{name}/0: an open transaction holds back messages from offset 2 on since 20")
+    assert f"of transactional.id '{who}': later messages are served only" in line
     assert f"--topic {name} --partition 0 --start-offset 2" in line
 
 
@@ -94,6 +94,4 @@ def test_a_position_that_stands_is_looked_into_and_told_sparingly(caplog: pytest
     ("since_ms", "told"), [(-1, ""), (9_200_000_000_000_000, ""), (0, " since 1970-01-01T00:00:00Z")]
 )
 def test_a_time_that_a_producer_made_up_is_left_out(since_ms: int, told: str) -> None:
-    assert (
-        str(OpenTransaction(3, since_ms)) == f"an open transaction holds back what was written from offset 3 on{told}"
-    )
+    assert str(OpenTransaction(3, since_ms)) == f"an open transaction holds back messages from offset 3 on{told}"

@@ -91,7 +91,7 @@ def test_a_truncated_stream_is_named_whatever_is_missing(name: str) -> None:
 
 @pytest.mark.parametrize("cut", [1, 3, 17, 19, 23])
 def test_a_truncated_framing_of_xerial_is_named(cut: int) -> None:
-    with pytest.raises(CannotUnpack, match="bytes that are no snappy"):
+    with pytest.raises(CannotUnpack, match="bytes that are not snappy"):
         unpacked(2, xerial(DATA, b"more")[:-cut], 1 << 20)
 
 
@@ -110,7 +110,7 @@ def test_any_bytes_come_out_or_are_an_error(name: str, data: bytes) -> None:
 
 @pytest.mark.parametrize("number", [5, 6, 7])
 def test_a_codec_of_tomorrow_is_named_by_its_number(number: int) -> None:
-    with pytest.raises(CannotUnpack, match=f"codec number {number}, which is none of gzip, snappy, lz4, zstd"):
+    with pytest.raises(CannotUnpack, match=f"codec number {number}, which is not one of gzip, snappy, lz4, zstd"):
         unpacked(number, b"", 1)
 
 

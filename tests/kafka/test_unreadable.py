@@ -61,7 +61,9 @@ def test_what_cannot_be_unpacked_makes_its_partition_stand_and_is_said_again_eac
         assert unreadable.stands(TP), "until it was"
     assert [line.levelno for line in caplog.records] == [logging.ERROR] * 3
     text = caplog.records[0].message
-    assert f"frames/0: the partition stands at offset 3, others go on; it is tried again every {AGAIN_S:g} s" in text
+    assert (
+        f"frames/0: the partition is blocked at offset 3, others go on; the worker tries again every {AGAIN_S:g} s"
+    ) in text
     assert f"({unread.reason}): the batch up to offset 9 {unread.detail}" in text
     assert "kafka.on_unreadable=skip" in text
 
@@ -90,7 +92,7 @@ def test_one_that_is_lost_or_sought_elsewhere_stands_no_more() -> None:
 def test_if_so_set_an_unknown_codec_is_left_out_at_once(caplog: pytest.LogCaptureFixture) -> None:
     unreadable, _ = subject(leaves_out=True)
     assert unreadable.judge(TP, UNKNOWN) == Missing(3, Lost.BATCH_UNREADABLE, f"offsets 3 to 9: it {UNKNOWN.detail}")
-    assert "kafka.on_unreadable=skip says to go on" in caplog.records[0].message
+    assert "kafka.on_unreadable=skip goes on" in caplog.records[0].message
 
 
 def test_if_so_set_damage_is_left_out_once_it_was_seen_twice(caplog: pytest.LogCaptureFixture) -> None:

@@ -91,7 +91,7 @@ def test_labels_of_parquet_are_joined_by_stream_and_exact_time(
     pq.write_table(table, tmp_path / "labels.parquet")
     found = given(connection, tmp_path / "labels.parquet")
     assert truths(connection) == {3: "car"}
-    assert "1 of 2 labels are of a stream and a time, and there is no frame at exactly it" in note(found, "no frame")
+    assert "1 of 2 labels name a stream and a time without a frame at exactly it" in note(found, "without a frame")
 
 
 def test_labels_of_arrow_in_several_batches_are_read_in_their_order(
@@ -114,7 +114,7 @@ def test_the_nearest_frame_within_the_tolerance_is_taken_the_earlier_of_two(
     rows = [{"stream_id": "camera-0", "captured_at": at(s), "label": name} for s, name in wanted.items()]
     found = given(connection, csv(tmp_path, *rows), within_us=500_000)
     assert truths(connection) == {2: "bus", 4: "car", 8: "dog"}
-    assert "there is no frame within 0.5 s of it" in note(found, "1 of 4")
+    assert "without a frame within 0.5 s of it" in note(found, "1 of 4")
     given(connection, csv(tmp_path, *rows), within_us=300_000)
     assert truths(connection) == {}
 
@@ -133,7 +133,7 @@ def test_a_time_that_frames_share_is_of_none_of_them(tmp_path: Path) -> None:
     with closing(connected(World(batches=2).table(captured_at=times))) as connection:
         found = given(connection, csv(tmp_path, row), within_us=100_000)
         assert truths(connection) == {}
-    assert "1 labels are of a time that several frames share" in note(found, "share")
+    assert "1 labels name a time that several frames share" in note(found, "share")
 
 
 def test_a_camera_of_the_same_time_is_another_camera(tmp_path: Path) -> None:
@@ -192,7 +192,7 @@ def test_labels_of_other_rows_and_of_rejected_images_are_counted(tmp_path: Path)
     with closing(connected(World(batches=2).table(status=status))) as connection:
         found = given(connection, csv(tmp_path, *rows))
         assert truths(connection) == {3: "car"}
-    assert note(found, "1 labels are of no image of these cameras and this time")
+    assert note(found, "1 labels match no image of these cameras and this time")
     assert note(found, "1 labelled images were not accepted")
 
 

@@ -24,8 +24,7 @@ def runs(tmp_path: Path) -> Path:
 
 def test_an_output_of_a_similar_name_is_meant(runs: Path) -> None:
     assert str(no_output(str(runs / "yrad"))) == (
-        f"there is no output of a worker in {runs}/yrad; name the folder that sink.root or -o named: did you mean "
-        f"{runs}/yard?"
+        f"there is no output of a worker in {runs}/yrad; name the folder of sink.root or -o: did you mean {runs}/yard?"
     )
     assert did_you_mean(str(runs / "empty")) == ""
     assert did_you_mean(str(runs / "yard2")) == "", "the second of two is another one, and no misspelling"

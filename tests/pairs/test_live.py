@@ -232,7 +232,7 @@ def test_a_partition_goes_on_with_what_its_chain_says_until_what_is_asked_for_is
     driven.ask("stage", document("new"))
     driven.ask("switch", 1)
     driven.until(lambda: driven.state(1) == "loading")
-    with pytest.raises(PairMissing, match=r"expected pair 1 .* from offset 40 on .* it is being loaded"):
+    with pytest.raises(PairMissing, match=r"expected pair 1 .* from offset 40 on .* the worker loads it"):
         driven.pairs.at(TP, head)
     assert driven.pairs.at(TP, Head(50, switches=head.switches[:1])) == PairTurn(FIRST, keeps=False)
     driven.gate.set()
@@ -348,7 +348,7 @@ def test_a_partition_goes_on_with_the_config_that_is_here_until_the_one_that_is_
     first = Serving(OLD.adaptation, replace(OLD.by, pair=document("old").id, config="e"))
 
     def refused(_: PairDocument) -> LoadedPair:
-        raise SettingsError("the weights that were staged and another config")
+        raise SettingsError("the staged weights but another config")
 
     driven = Driven(refused, first=first)
     driven.ask("begin", replace(document("old"), config="f"), keeps=True)
@@ -417,7 +417,7 @@ def test_a_staged_pair_leaves_the_memory_to_the_pair_that_is_to_serve(error: Exc
     assert shadowed == [True, False], "it would hold what it is tried with"
     assert driven.pairs.progress().states["1"] == (
         "failed",
-        "there is no memory for it beside pair 2, which is to serve",
+        "there is no memory for it beside pair 2, which should serve",
     )
     driven.until(lambda: driven.state(2) == "serves")
     assert driven.loads == [document("new").id, *[document("newer").id] * 2]

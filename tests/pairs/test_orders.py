@@ -51,7 +51,7 @@ def test_who_was_slower_is_told_and_gives_no_order() -> None:
     store = DictStore()
     orders = begun(store)
     give_order(store, orders, "stage", pair=document("new"), by="ann@host")
-    with pytest.raises(SettingsError, match="order 1 was given by ann@host a moment before, and yours was not given"):
+    with pytest.raises(SettingsError, match="ann@host gave order 1 a moment before, so yours was not recorded"):
         give_order(store, orders, "stage", pair=document("other"), by="bob@host")
     assert len(read_orders(store).log) == 2
 
@@ -245,7 +245,7 @@ def test_an_order_before_any_pair_serves_is_passed_over() -> None:
     store.objects[layout.pair_key(0)] = b"{half"
     read = read_orders(store)
     assert ([*read.damaged], read.log) == ([0, 1], ())
-    assert "no order before it says which pair serves" in read.damaged[1]
+    assert "no earlier order says which pair serves" in read.damaged[1]
 
 
 @pytest.mark.parametrize(

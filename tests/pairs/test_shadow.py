@@ -131,7 +131,7 @@ def test_a_shadow_that_is_too_slow_is_given_up(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("adawise.pairs.shadow._JUDGED", 10)
     pairs = Shadowed(NEW, idles=False)
     shadowed(pairs)
-    assert pairs.run.failed.startswith("too slow: of 10 batches that were served it came to 0")
+    assert pairs.run.failed.startswith("too slow: it classified 0 of 10 served batches")
 
 
 def test_what_a_shadow_of_an_earlier_segment_found_is_never_written_to_a_later_one() -> None:

@@ -83,7 +83,7 @@ def test_a_loop_begins_again_in_the_same_order(folder: Path) -> None:
 
 def test_a_loop_over_no_image_at_all_ends_with_an_error(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("no image")
-    with pytest.raises(SettingsError, match=r"1 files of which none.*a\.txt: not JPEG"):
+    with pytest.raises(SettingsError, match=r"1 files, none of which.*a\.txt: not JPEG"):
         list(FileShots(list_folder(tmp_path), max_bytes=10_000, loop=True))
 
 

@@ -226,7 +226,7 @@ def test_the_source_is_a_folder_a_list_or_a_video(tmp_path: Path) -> None:
         assert "a.jpg" in [file.name for file in opened.files]
     assert open_shots("day.mp4", max_message_bytes=10**6) == VideoShots("day.mp4")
     for stream in ("rtsp://cam/1", "/dev/video0", "https://cam/day.mp4"):
-        with pytest.raises(SettingsError, match="read by `adawise cameras FILE`"):
+        with pytest.raises(SettingsError, match="with `adawise cameras FILE`"):
             open_shots(stream, max_message_bytes=10**6)
     folder = tmp_path / "frames.mp4"
     folder.mkdir()

@@ -170,7 +170,7 @@ def test_a_topic_that_is_there_and_takes_nothing_is_no_broker_that_is_away() -> 
     box = outbox(FakeProducer(Future(expired), Future(expired), Future(), Future(expired)))
     with pytest.raises(BrokerUnavailable) as first:
         send_all(box)
-    with pytest.raises(TopicUnavailable, match=r"the topic is there.*min\.insync\.replicas"):
+    with pytest.raises(TopicUnavailable, match=r"the topic exists.*min\.insync\.replicas"):
         box.flush()
     box.flush()
     assert box.acknowledged == 1

@@ -221,7 +221,7 @@ def test_a_promise_may_be_kept_better_but_not_worse(tmp_path: Path) -> None:
     assert again.folder.retention == Retention(keep_s=7200.0, forget_images_after_s=3600.0)
     shorter = write(tmp_path, hourly(4, first=8), retention=Retention(keep_s=60.0))
     assert shorter.folder.retention == Retention(keep_s=60.0, forget_images_after_s=3600.0)
-    with pytest.raises(SourceError, match="promises --forget-images-after 3600s, asked for was 7200s"):
+    with pytest.raises(SourceError, match="promises --forget-images-after 3600s, but 7200s was given"):
         write(tmp_path, hourly(4, first=12), retention=Retention(forget_images_after_s=7200.0))
 
 

@@ -153,7 +153,7 @@ def test_a_renamed_file_is_noticed(tmp_path: Path) -> None:
     write(tmp_path, [message(0, n) for n in range(3)])
     tp = TopicPartition("frames", 0)
     (tmp_path / layout.key_of(tp, 0)).rename(tmp_path / layout.key_of(tp, 7))
-    with pytest.raises(SourceError, match="not to be renamed"):
+    with pytest.raises(SourceError, match="not be renamed"):
         opened(tmp_path)
 
 

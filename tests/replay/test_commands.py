@@ -77,7 +77,7 @@ def test_a_replay_does_not_write_where_the_live_worker_does(recorded: Recorded, 
     before = files_of(recorded.live)
     for same in ("live", "./recording/../live", str(recorded.live)):
         assert adawise(recorded.folder, "replay", "recording", "-o", same) == 2
-        assert capsys.readouterr().err.endswith("a replay needs a folder of its own\n")
+        assert capsys.readouterr().err.endswith("a replay needs a separate folder\n")
     assert files_of(recorded.live) == before
 
 
@@ -189,4 +189,4 @@ def test_a_replay_tells_nobody_unless_it_is_asked_and_then_every_row(
     assert (
         adawise(recorded.folder, "replay", "recording", "-o", str(tmp_path / "x"), "--results-to", recorded.topic) == 2
     )
-    assert "it is a topic of images" in capsys.readouterr().err
+    assert "it is a topic whose messages are read as images" in capsys.readouterr().err

@@ -69,4 +69,4 @@ def test_what_auto_serves_by_a_fixed_alpha_is_replayed_bit_by_bit_and_everybody_
     assert f"card {card[1]}\n    {METHOD}\n" in capsys.readouterr().out
     assert adawise(recorded.folder, "drift", str(live), "--json") == 0
     notes = json.loads(capsys.readouterr().out)["notes"]
-    assert any(note.startswith("a fixed alpha of 0.45 served: that it stayed says nothing") for note in notes)
+    assert any(note.startswith("a fixed alpha of 0.45 served: a constant alpha says nothing") for note in notes)

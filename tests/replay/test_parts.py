@@ -36,7 +36,7 @@ def test_what_is_open_at_until_is_left_out_and_all_before_it_is_as_it_was(
     recorded: Recorded, tmp_path: Path, capsys: Captured
 ) -> None:
     assert replay(recorded, tmp_path / "half", "recording", "--until", MIDDLE) == 0
-    assert "what is open at --until waits for the rest of its batches" in capsys.readouterr().out
+    assert "batches that are open at --until lack their later messages" in capsys.readouterr().out
     rows = predictions(tmp_path / "half")
     assert 0 < rows.num_rows < recorded.rows
     assert max(rows["kafka_timestamp"].to_pylist()) < datetime.fromisoformat(MIDDLE)
@@ -134,14 +134,14 @@ def test_an_output_takes_no_other_replay(recorded: Recorded, tmp_path: Path, cap
     assert replay(recorded, tmp_path, "recording", "--search", "fixed", "--until", MIDDLE) == 0
     capsys.readouterr()
     assert replay(recorded, tmp_path, "recording", "--search", "grid", "--until", MIDDLE) == 2
-    assert capsys.readouterr().err.endswith("holds a replay with other settings; take a new folder\n")
+    assert capsys.readouterr().err.endswith("holds a replay with other settings; use a new folder\n")
 
 
 def test_a_worker_s_output_takes_no_replay(recorded: Recorded, capsys: Captured) -> None:
     assert replay(recorded, recorded.live, "recording", "--sink.root", "elsewhere") == 2
     said = capsys.readouterr().err
     assert f"belongs to the workers of group {recorded.topic!r} on topic {recorded.topic!r}" in said
-    assert said.endswith(", not to a replay; take a new folder\n")
+    assert said.endswith(", not to a replay; use a new folder\n")
 
 
 def test_another_strategy_parts_from_the_live_run_and_diff_says_where(
@@ -164,5 +164,5 @@ def test_another_strategy_parts_from_the_live_run_and_diff_says_where(
     assert {"trigger", "trials"} <= set(first["camera-00"]["what"])
     assert diff(recorded, grid) == 3
     said = capsys.readouterr().out
-    assert "where they part: the first differing batch of each stream" in said
+    assert "where they differ: the first differing batch of each stream" in said
     assert any(stream in said for stream in first)

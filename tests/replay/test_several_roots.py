@@ -61,7 +61,7 @@ def test_cameras_that_moved_to_another_cluster_have_one_path_and_their_row_ids_a
 ) -> None:
     found = drift(capsys, "before", "after")
     assert {camera["stream_id"]: camera["batches"] for camera in found["cameras"]} == dict.fromkeys(CAMERAS, BATCHES)
-    (note,) = [note for note in found["notes"] if note.startswith("topic frames of these outputs is not one")]
+    (note,) = [note for note in found["notes"] if note.startswith("topic frames of these outputs is several topics")]
     assert "frames.1 (of before), frames.2 (of after)" in note
     assert not [note for note in found["notes"] if "never served" in note]
     labels = tmp_path / "labels.csv"

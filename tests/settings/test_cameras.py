@@ -66,9 +66,9 @@ def test_a_camera_has_what_it_says_and_else_what_all_have(tmp_path: Path) -> Non
 
 
 WRONG = {  # what stands in the file: what is said of it
-    "[camera.a]\nrate = 2": ["camera.a.url  (cameras.toml line 1)", "it is missing; name one of url, url_env"],
-    '[camera.a]\nurl = "rtsp://x/1"\ndevice = "/dev/video0"': ["camera.a.device", "url says where the stream is, too"],
-    f'[camera.a]\nurl = "rtsp://u:{SECRET}@x/1"': ["camera.a.url  (cameras.toml line 2)", "no password may stand in"],
+    "[camera.a]\nrate = 2": ["camera.a.url  (cameras.toml line 1)", "the source is missing; set one of url, url_env"],
+    '[camera.a]\nurl = "rtsp://x/1"\ndevice = "/dev/video0"': ["camera.a.device", "url names the stream too"],
+    f'[camera.a]\nurl = "rtsp://u:{SECRET}@x/1"': ["camera.a.url  (cameras.toml line 2)", "may not hold a password"],
     f'[camera.a]\nurl = "gopher://u:{SECRET}@x/1"': ["expected a URL that begins with rtsp://"],
     '[camera.a]\nurl = "rtsp://:99999/1"': ["camera.a.url"],
     '[camera.a]\nurl = "rtsp://x/a b"': ["spaces or control characters"],
@@ -80,19 +80,21 @@ WRONG = {  # what stands in the file: what is said of it
     '[camera.a]\nurl = "rtsp://x/1"\ntimout_s = 3': ["there is no such key; did you mean timeout_s?"],
     '[camera.a]\nurl = "rtsp://x/1"\nusername = "u"': ["password_env", "it is missing beside username"],
     '[camera.a]\nurl = "rtsp://x/1"\npassword_env = "P"': ["username", "it is missing beside the password"],
-    '[camera.a]\nurl = "rtsp://x/1"\nusername = "u"\npassword_env = "P"': ["the environment has no P"],
+    '[camera.a]\nurl = "rtsp://x/1"\nusername = "u"\npassword_env = "P"': [
+        "the environment variable P is missing or empty"
+    ],
     '[camera.a]\nurl = "rtsp://x/1"\nusername = "u"\npassword_file = "p"': ["p cannot be read: No such file"],
-    '[camera.a]\nurl_env = "BAD"': ["camera.a.url_env", "no URL that begins with"],
+    '[camera.a]\nurl_env = "BAD"': ["camera.a.url_env", "not hold a URL that begins with"],
     '[camera.a]\ndevice = "/dev/sda"': ["expected a capture device such as /dev/video0"],
     '[camera.a]\nfile = "none.mp4"': ["there is no such file"],
-    '[camera.a]\nurl = "rtsp://x/1"\nloop = true': ["it is for a video file"],
+    '[camera.a]\nurl = "rtsp://x/1"\nloop = true': ["it needs a video file"],
     '[camera."a\\u001b[2J"]\nurl = "rtsp://x/1"': ["camera.a?[2J", "printable text"],
     f'[camera."{"x" * 250}"]\nurl = "rtsp://x/1"': ["1 to 249 bytes"],
     '[defaults]\nrate = "fast"\n[camera.a]\nurl = "rtsp://x/1"': ["defaults.rate = 'fast'  (cameras.toml line 2)"],
     '[default]\nrate = 1\n[camera.a]\nurl = "rtsp://x/1"': ["did you mean [defaults]?"],
     "camera = 3": ["expected tables"],
-    "[camera]\na = 3": ["expected a table of one camera"],
-    "": ["there is none; add a table [camera.NAME]"],
+    "[camera]\na = 3": ["expected a table for each camera"],
+    "": ["there is no camera; add a table [camera.NAME]"],
     "[camera.a": ["it is not TOML"],
 }
 
@@ -119,14 +121,14 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("file", "problem"), [("/dev/zero", "it is no regular file"), ("large", "it has more than 65,536 bytes")]
+    ("file", "problem"), [("/dev/zero", "it is not a regular file"), ("large", "it has more than 65,536 bytes")]
 )
 def test_a_secret_or_a_file_of_cameras_that_has_no_end_is_told(file: str, problem: str, tmp_path: Path) -> None:
     (tmp_path / "large").write_bytes(b"x" * 65_537)
     camera = f'[camera.yard]\nurl = "rtsp://camera/1"\nusername = "viewer"\npassword_file = "{file}"\n'
     with pytest.raises(SettingsError, match=f"{file} cannot be read: {problem}; correct its path"):
         read(tmp_path, camera)
-    with pytest.raises(SettingsError, match="it cannot be read: it is no regular file; name a TOML file"):
+    with pytest.raises(SettingsError, match="it cannot be read: it is not a regular file; name a TOML file"):
         read_cameras(Path("/dev/zero"), "/dev/zero", {})
 
 

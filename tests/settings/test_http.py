@@ -28,7 +28,7 @@ def test_a_name_or_a_url_is_no_address(listen: str) -> None:
 def test_names_are_taken_in_lower_case_and_wrong_ones_named() -> None:
     assert HttpSettings(hosts="Cams.Example, gate-1 ,10.0.0.7").hosts == "cams.example,gate-1,10.0.0.7"
     for wrong in ("", "a,,b", "http://x", "x:80", "*.example", "a b"):
-        with pytest.raises(ValidationError, match=r"is no host name|it is empty"):
+        with pytest.raises(ValidationError, match=r"is not a host name|it is empty"):
             HttpSettings(hosts=wrong)
 
 

@@ -190,7 +190,7 @@ def test_a_mistake_in_the_file_names_its_line(file: str, line: int, tmp_path: Pa
         ("", {"ADAWISE_TEST_BROKER": "kafka", "ADAWISE_TOPICS": "x"}, "did you mean ADAWISE_KAFKA__TOPIC?"),
         ("", {"ADAWISE_TOPIC": "x"}, "did you mean ADAWISE_KAFKA__TOPIC?"),
         ("", {"ADAWISE_KAFKA_TOPIC": "x"}, "did you mean ADAWISE_KAFKA__TOPIC?"),
-        ("[search]\nbudget = true\n", {}, "it is a boolean"),
+        ("[search]\nbudget = true\n", {}, "got true or false"),
         ("[search]\nalpha = nan\n", {}, "expected a number from 0 to 1"),
         ("[sink]\nroot = 'ftp://bucket'\n", {}, "ftp:// is not supported"),
         ("[sink]\nroot = 'az:///prefix'\n", {}, "the container is missing"),
@@ -203,9 +203,9 @@ def test_a_mistake_in_the_file_names_its_line(file: str, line: int, tmp_path: Pa
         ("[kafka]\norigin = '2026-11-25T08:00:00'\n", {}, "no time zone"),
         ("[kafka]\nmax_poll_interval_ms = 9000\n", {}, "at least session_timeout_ms (45000)"),
         ("[kafka]\ndead_letter_topic = 'frames'\n", {}, "would be read again"),
-        ("[results]\nenabled = true\ntopic = 'frames'\n", {}, "results would be taken for images"),
-        ("[results]\nenabled = true\ntopic = 'frames.dlq'\n", {}, "the topic of dead letters"),
-        (f"[results]\nenabled = true\n[kafka]\ntopic = '{'x' * 243}'\n", {}, "longer than 249 characters"),
+        ("[results]\nenabled = true\ntopic = 'frames'\n", {}, "whose messages are read as images"),
+        ("[results]\nenabled = true\ntopic = 'frames.dlq'\n", {}, "the dead-letter topic"),
+        (f"[results]\nenabled = true\n[kafka]\ntopic = '{'x' * 243}'\n", {}, "more than 249 characters"),
         ("[results]\nform = 'arrow'\n", {}, "set results.per to batch"),
         ("[[alerts.rules]]\nname = 'x'\nlabels = ['a']\n", {}, "results.enabled is false"),
         ("[[alerts.rules]]\nname = 'x'\n", {}, "rule 1 (x): labels: expected either labels or silent_after"),
@@ -215,12 +215,16 @@ def test_a_mistake_in_the_file_names_its_line(file: str, line: int, tmp_path: Pa
         ("[[alerts.rules]]\nname = 'x'\nlabels = ['a']\nof = 2\n", {}, "of: expected frames (3) or more"),
         ("[[alerts.rules]]\nname = 'x'\nsilent_after = '60'\n", {}, "silent_after: expected a duration such as 90s"),
         ("[[alerts.rules]]\nname = 'x'\nsilent_after = '0s'\n", {}, "silent_after: expected 1s or more"),
-        ("[[alerts.rules]]\nname = 'x'\nsilent_after = '9s'\nframes = 2\n", {}, "frames: a rule of silence has none"),
-        (2 * "[[alerts.rules]]\nname = 'x'\nsilent_after = '9s'\n", {}, "there is a rule x twice"),
-        ("[alerts]\nrules = 3\n", {}, "it is no list of tables"),
-        ("", {"ADAWISE_ALERTS__RULES": "nonsense"}, "it is no JSON"),
-        ("", {"ADAWISE_ALERTS__RULES": '{"name": "x"}'}, "it is no list of tables"),
-        ("", {"ADAWISE_ALERTS__RULES": "[1]"}, "it is no list of tables"),
+        (
+            "[[alerts.rules]]\nname = 'x'\nsilent_after = '9s'\nframes = 2\n",
+            {},
+            "a rule with silent_after does not use it",
+        ),
+        (2 * "[[alerts.rules]]\nname = 'x'\nsilent_after = '9s'\n", {}, "the rule x is there twice"),
+        ("[alerts]\nrules = 3\n", {}, "it is not a list of tables"),
+        ("", {"ADAWISE_ALERTS__RULES": "nonsense"}, "it is not valid JSON"),
+        ("", {"ADAWISE_ALERTS__RULES": '{"name": "x"}'}, "it is not a list of tables"),
+        ("", {"ADAWISE_ALERTS__RULES": "[1]"}, "it is not a list of tables"),
         ("", {"ADAWISE_ALERTS__RULES": f"[{','.join(65 * ['{}'])}]"}, "at most 64"),
         ("[kafka]\nmax_batch_bytes = '4 MiB'\n", {}, "at least decode.max_message_bytes (8388608)"),
         ("[kafka]\non_unreadable = 'fail'\n", {}, "expected stop or skip"),
@@ -306,9 +310,9 @@ def test_no_message_holds_a_secret(tmp_path: Path) -> None:
 def test_a_token_endpoint_is_encrypted_unless_it_is_on_this_machine(url: str, tmp_path: Path) -> None:
     variable = "ADAWISE_KAFKA__SECURITY__OAUTH_TOKEN_ENDPOINT"
     mistakes = read_in(tmp_path, environ={variable: url}).mistakes
-    assert mistakes[0].problem.startswith("expected a URL as https://HOST/PATH; http:// for this machine alone: ")
+    assert mistakes[0].problem.startswith("expected a URL such as https://HOST/PATH; http:// only for this machine: ")
     (unused,) = read_in(tmp_path, environ={variable: "http://127.0.0.1:8080/token"}).mistakes
-    assert "would not use it" in unused.problem
+    assert "does not use it" in unused.problem
 
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "guide" / "security.md").read_text()
@@ -358,11 +362,11 @@ def test_what_a_file_of_a_secret_holds_is_the_secret_without_the_end_of_its_line
         ("", {"ADAWISE_HTTP__TOKEN_FILE": "empty"}, "http.token_file", "the file is empty"),
         ("", {"ADAWISE_HTTP__TOKEN_FILE": ""}, "http.token_file", "expected the name of a file"),
         ("", {"ADAWISE_HTTP__TOKEN_FILE": "binary"}, "http.token_file", "not UTF-8"),
-        ("", {"ADAWISE_HTTP__TOKEN_FILE": "/dev/zero"}, "http.token_file", "it is no regular file"),
+        ("", {"ADAWISE_HTTP__TOKEN_FILE": "/dev/zero"}, "http.token_file", "it is not a regular file"),
         ("", {"ADAWISE_HTTP__TOKEN_FILE": "large"}, "http.token_file", "it has more than 65,536 bytes"),
         ("http.token_file = 'large'\n", {}, "http.token_file", "it has more than 65,536 bytes"),
         ("[http]\ntoken_file = 3\n", {}, "http.token_file", "expected the name of a file"),
-        ("[http]\ntoken_file = 'fine'\ntoken = 'of sixteen or more'\n", {}, "http.token_file", "both set"),
+        ("[http]\ntoken_file = 'fine'\ntoken = 'of sixteen or more'\n", {}, "http.token_file", "is set too"),
         ("", {"ADAWISE_HTTP__TOKEN_FILE": "short"}, "http.token", "fewer than 16"),
         ("", {"ADAWISE_KAFKA__TOPIC_FILE": "fine"}, "kafka.topic_file", "there is no such setting"),
     ],
@@ -437,13 +441,13 @@ def test_a_pipe_is_no_file_to_be_read_and_what_may_not_be_looked_at_is_told_of(
     def problems() -> set[str]:
         return {mistake.problem for mistake in read_in(tmp_path, flags=flags, uses=PAIR).mistakes}
 
-    assert problems() == {f"expected a file, and {tmp_path}/pipe is not one; correct the path"}
+    assert problems() == {f"expected a file, but {tmp_path}/pipe is not one; correct the path"}
 
     def forbidden(_: Path) -> bool:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "is_file", forbidden)
-    assert problems() == {f"{tmp_path}/pipe cannot be looked at: Permission denied; give this user the right to"}
+    assert problems() == {f"{tmp_path}/pipe cannot be read: Permission denied; give this user the right to"}
 
 
 def test_files_that_a_command_will_read_must_exist(tmp_path: Path) -> None:
@@ -461,7 +465,7 @@ def test_files_that_a_command_will_read_must_exist(tmp_path: Path) -> None:
     assert problems == {
         "model.architecture": f"there is no folder {tmp_path}/gone; correct the path",
         "model.theta_0": f"there is no file {tmp_path}/nowhere/zero.pt; correct the path",
-        "model.templates": f"expected a file, and {tmp_path}/f is not one; correct the path",
+        "model.templates": f"expected a file, but {tmp_path}/f is not one; correct the path",
         "model.card": f"there is no file {tmp_path}/card.json; correct the path",
     }
     making_a_card = read_in(tmp_path, flags=flags, uses=frozenset({"model"}))
@@ -504,8 +508,8 @@ def test_a_folder_whose_config_names_a_model_hub_is_refused(
 ) -> None:
     name = open_clip_folder(tmp_path / "theta_0", **change)
     found = model_mistakes(tmp_path, theta_0=name)
-    assert f"{key} is " in found["model.theta_0"]
-    assert "on a model hub; take a folder that has it all" in found["model.theta_0"]
+    assert f"sets {key} to " in found["model.theta_0"]
+    assert "on a model hub; use a folder that has all files" in found["model.theta_0"]
     assert "model.architecture" in model_mistakes(tmp_path, theta_0="tag", architecture=name)
 
 
@@ -515,8 +519,8 @@ def test_an_architecture_that_a_folder_contradicts_is_a_mistake(tmp_path: Path) 
     for architecture in ("ViT-L-14", other):
         found = model_mistakes(tmp_path, theta_0=name, architecture=architecture)
         assert found.keys() == {"model.architecture"}
-        assert "local-dir:theta_0 of model.theta_0, which has its own; leave it out" in found["model.architecture"]
-    assert "its vision_cfg.layers is 3, and 12 in" in found["model.architecture"]
+        assert "local-dir:theta_0 of model.theta_0; leave it out" in found["model.architecture"]
+    assert "its vision_cfg.layers is 3, but 12 in" in found["model.architecture"]
     assert "its embed_dim is 512" not in found["model.architecture"]
     for architecture in ("ViT-B-32", "ViT-B/32", name):
         assert not model_mistakes(tmp_path, theta_0=name, architecture=architecture)
@@ -529,7 +533,7 @@ def test_a_file_of_one_class_is_a_mistake(text: bytes, tmp_path: Path) -> None:
     (tmp_path / "classes.txt").write_bytes(text)
     found = model_mistakes(tmp_path, theta_0="tag", classes="classes.txt")
     assert "has one class, '" in found["model.classes"]
-    assert "street', which every image would be" in found["model.classes"]
+    assert "street', which every image would get" in found["model.classes"]
     (tmp_path / "classes.txt").write_bytes(b"\xff\n")
     assert not model_mistakes(tmp_path, theta_0="tag", classes="classes.txt"), "reading it says more"
 
@@ -592,7 +596,7 @@ def test_any_value_in_the_file_gives_settings_or_a_mistake(
         ("mean", [0.5, 0.5], r"model\.mean = .*expected three numbers"),
         ("mean", "red", "expected three numbers"),
         ("mean", [-0.5, 0.5, 0.5], "expected three numbers"),
-        ("std", [0.5, 0.0, 0.5], "a deviation of 0 is divided by"),
+        ("std", [0.5, 0.0, 0.5], "a deviation of 0 would be a divisor"),
         ("std", "nan,1,1", "expected three numbers"),
         ("std", True, "expected three numbers"),
         ("resize_mode", "crop", "expected shortest, squash or longest"),

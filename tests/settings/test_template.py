@@ -73,7 +73,7 @@ def test_it_is_written_once_and_never_over_what_is_there(
     assert Path("adawise.toml").read_text() == template()
     Path("adawise.toml").write_text("# mine\n")
     assert main(["config", "init"]) == 2
-    assert "adawise.toml is there already, and stays as it is" in capsys.readouterr().err
+    assert "adawise.toml exists and was not changed" in capsys.readouterr().err
     assert Path("adawise.toml").read_text() == "# mine\n"
     assert main(["config", "init", "nowhere/yard.toml"]) == 2
     assert "nowhere/yard.toml: No such file or directory; name a file" in capsys.readouterr().err

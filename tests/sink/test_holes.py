@@ -78,7 +78,7 @@ def test_a_foreign_segment_is_told_as_one_that_is_not_of_the_chain() -> None:
     store = chain()
     names = segment_names(store, TP)
     store.objects[layout.segment_key(TP, replace(names[5], sequence=77))] = store.objects[keys(store)[5]]
-    assert "segments lie that are not of the chain" in recovered(store)[0]
+    assert "segments that do not belong to the chain are" in recovered(store)[0]
 
 
 @pytest.mark.parametrize("deleted", [False, True])

@@ -45,7 +45,7 @@ def test_the_first_owns_the_root_and_its_like_may_go_on() -> None:
         (replace(LIVE, group="plain"), "If group 'yard' is gone for good"),
         (replace(LIVE, topic="street"), "`adawise replay --topic street -o FOLDER`."),
         (replace(LIVE, cluster_id="another"), "Set --sink.root to a folder of its own"),
-        (REPLAY, "take a new folder"),
+        (REPLAY, "use a new folder"),
     ],
 )
 def test_another_is_refused_and_told_the_owner_and_the_remedy(other: Owner, remedy: str) -> None:
@@ -113,7 +113,7 @@ def test_another_root_is_refused_with_both_ids_and_the_remedy() -> None:
     said = str(refused.value)
     assert f"group {LIVE.group!r} writes to the output with the id theirs ({LIVE.topic}/1 is committed for it)" in said
     assert "has the id ours" in said
-    assert "set --kafka.group to a group of its own" in said
+    assert "set --kafka.group to another group" in said
     assert "--sink.begin-anew" in said
 
 

@@ -23,7 +23,10 @@ def test_another_pair_or_class_list_is_refused_and_what_was_and_is_told_with_the
     claim_pair(store, OURS, "refuse")
     with pytest.raises(SettingsError, match=rf"model\.{part} was {OURS[part]} and is other") as refused:
         claim_pair(store, OURS | {part: "other"}, "refuse")
-    for remedy in ("--sink.root and a --kafka.group of its own", "--model.on-change: reset (each begins anew) or keep"):
+    for remedy in (
+        "separate --sink.root and --kafka.group",
+        "--model.on-change to reset (each stream starts anew) or keep",
+    ):
         assert remedy in str(refused.value)
     assert claim_pair(store, OURS, "refuse") == {}
 

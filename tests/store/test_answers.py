@@ -51,18 +51,18 @@ def refusing(status: int, code: str) -> Iterator[str]:
 
 WAITED_FOR = [
     (403, "RequestTimeTooSkewed", "the clock of this machine is too far from the store's", "NTP"),
-    (503, "SlowDown", "the store is asked too often at once", "unless it lasts"),
+    (503, "SlowDown", "the store limits the rate of requests", "if it lasts"),
     (500, "InternalError", "the store has failed", "goes on by itself"),
-    (507, "XMinioStorageFull", "the store is full", "make room"),
+    (507, "XMinioStorageFull", "the store is full", "free space"),
 ]
 TO_MEND = [
-    (400, "ExpiredToken", "the access key has expired", "a new one .* nothing that is stored is lost"),
-    (403, "InvalidAccessKeyId", "the access key is none that the store knows", "it and its secret"),
-    (403, "AccessDenied", "the access key has not the right", "rights to read, write, list and delete"),
-    (403, "SomethingNew", "the access key has not the right", "rights to read"),
+    (400, "ExpiredToken", "the access key has expired", "a new one .* stored data is not lost"),
+    (403, "InvalidAccessKeyId", "the store does not know the access key", "it and its secret"),
+    (403, "AccessDenied", "the access key lacks the right", "rights to read, write, list and delete"),
+    (403, "SomethingNew", "the access key lacks the right", "rights to read"),
     (404, "NoSuchBucket", "there is no such bucket", "sink.root, record.root"),
     (301, "PermanentRedirect", "the bucket is in another region", "AWS_REGION"),
-    (501, "NotImplemented", "does not do conditional writes", "If-None-Match"),
+    (501, "NotImplemented", "does not support conditional writes", "If-None-Match"),
 ]
 
 
@@ -91,7 +91,7 @@ def test_a_conflict_of_two_that_create_at_once_is_no_proof_that_the_object_exist
 ) -> None:
     with refusing(409, "ConditionalRequestConflict") as address, stamina.set_testing(True, attempts=ATTEMPTS):
         store = open_s3(monkeypatch, address, "s3://bucket/prefix")
-        with pytest.raises(StoreUnavailable, match="asked too often at once"):
+        with pytest.raises(StoreUnavailable, match="limits the rate of requests"):
             store.create("key", b"data")
 
 

@@ -40,7 +40,7 @@ READERS: dict[str, Callable[[Path], object]] = {
 @pytest.mark.parametrize("reader", READERS)
 def test_a_pipe_in_the_place_of_a_file_is_refused_and_not_waited_for(reader: str, tmp_path: Path) -> None:
     os.mkfifo(path := tmp_path / "pipe")
-    with pytest.raises(AdawiseError, match="it is no regular file"):
+    with pytest.raises(AdawiseError, match="it is not a regular file"):
         READERS[reader](path)
 
 
@@ -64,7 +64,7 @@ def test_a_list_is_read_up_to_a_bound_of_its_own(tmp_path: Path, monkeypatch: py
 def test_a_list_may_name_a_pipe_which_is_skipped(tmp_path: Path) -> None:
     os.mkfifo(path := tmp_path / "pipe")
     shots = FileShots([ImageFile(path, "pipe")], max_bytes=10)
-    with pytest.raises(AdawiseError, match="pipe: it is no regular file"):
+    with pytest.raises(AdawiseError, match="pipe: it is not a regular file"):
         list(shots)
 
 
@@ -90,7 +90,7 @@ def test_what_the_shell_hands_over_is_read_up_to_the_bound() -> None:
 
 @pytest.mark.parametrize("read", [read_bytes, open_regular])
 def test_a_device_or_a_folder_is_no_file(read: Callable[[Path], object], tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="it is no regular file"):
+    with pytest.raises(OSError, match="it is not a regular file"):
         read(Path("/dev/zero"))
     with pytest.raises(IsADirectoryError):
         read(tmp_path)

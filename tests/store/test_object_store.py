@@ -107,7 +107,7 @@ def test_a_store_that_is_down_is_unavailable_after_a_few_tries_and_back_when_it_
     proxy = FaultyProxy(s3_server())
     with behind(proxy, monkeypatch) as store:
         proxy.down()
-        with pytest.raises(StoreUnavailable, match=r"s3://bucket-.*tried again"):
+        with pytest.raises(StoreUnavailable, match=r"s3://bucket-.*tries again"):
             store.create(KEY, b"segment")
         proxy.up()
         store.create(KEY, b"segment")
@@ -230,7 +230,7 @@ def test_an_environment_that_cannot_work_is_refused_when_the_store_is_opened(
 
 def test_conditional_writes_that_are_turned_off_are_a_setting_to_correct(monkeypatch: pytest.MonkeyPatch) -> None:
     store = open_s3(monkeypatch, s3_server(), f"s3://{new_bucket()}/prefix", AWS_CONDITIONAL_PUT="disabled")
-    with pytest.raises(SettingsError, match="does not do conditional writes"):
+    with pytest.raises(SettingsError, match="does not support conditional writes"):
         store.create(KEY, b"")
 
 

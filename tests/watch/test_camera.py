@@ -120,7 +120,7 @@ def test_a_camera_is_silent_after_longer_than_is_set_and_longer_than_is_usual() 
     camera = a_camera()
     serve(camera, T)
     assert row(camera, T + 59).state == CameraState.OK
-    assert (row(camera, T + 61).state, row(camera, T + 61).why) == (CameraState.SILENT, "nothing for 61 s")
+    assert (row(camera, T + 61).state, row(camera, T + 61).why) == (CameraState.SILENT, "no image for 61 s")
     seldom = a_camera()
     for minute in range(10):
         serve(seldom, T + 60 * minute)

@@ -63,9 +63,9 @@ def test_a_store_that_is_full_is_told_from_one_that_is_silent_also_when_the_one_
     health.failed("writing", StoreUnavailable("silent"), 100.0)
     health.failed("writing", StoreFull("no space on /data"), 101.0)
     assert health.ready(103.0).ok, "a rollout must not wait for room on a disk"
-    assert health.ready(103.0).reasons == ("the store is full, and nothing is written, for 3 s",)
+    assert health.ready(103.0).reasons == ("the store has been full, and nothing was written, for 3 s",)
     assert health.amiss(103.0, in_full=True) == [
-        "the store is full, and nothing is written, for 3 s: no space on /data"
+        "the store has been full, and nothing was written, for 3 s: no space on /data"
     ]
     health.failed("writing", StoreUnavailable("silent"), 104.0)
     assert health.ready(105.0).reasons == ("the store has not answered for 5 s",)
@@ -78,7 +78,7 @@ def test_it_is_ready_once_it_has_stepped_and_joined_also_in_reserve() -> None:
     assert (health.ready(2.0).ok, health.ready(2.0).status) == (False, "joining")
     health.progressed(progress(), is_member=True)
     assert health.ready(3.0).ok
-    assert health.ready(3.0).reasons == ("in reserve: others of the group have all partitions",)
+    assert health.ready(3.0).reasons == ("in reserve: other workers have all partitions",)
     assert health.started(3.0).ok
 
 
@@ -86,7 +86,7 @@ def test_a_rebalance_and_outages_take_readiness_from_nobody_and_are_named() -> N
     health = working()
     health.progressed(progress(recovering=[TP]), is_member=False)
     assert health.ready(101.0).ok
-    assert health.ready(101.0).reasons == ("its chain is being read: frames/0",)
+    assert health.ready(101.0).reasons == ("the worker reads the chain of frames/0",)
     health.failed("reading", BrokerUnavailable("nobody at 10.0.0.9"), 102.0)
     health.failed("reading", BrokerUnavailable("nobody at 10.0.0.9"), 110.0)
     assert (health.alive(130.0).ok, health.ready(120.0).ok) == (True, True)
@@ -118,8 +118,8 @@ def test_outages_of_broker_topic_permission_and_store_are_apart_and_each_ends_by
     health.failed("writing frames/0", StoreUnavailable("a mount is gone"), 130.0)
     assert [health.amiss(140.0)[n].rpartition(" for ")[0] for n in range(4)] == [
         "the broker has not answered",
-        "a topic that is written to has taken nothing",
-        "the broker has not allowed what is to be done",
+        "a topic has accepted nothing",
+        "the broker has denied permission",
         "the store has not answered",
     ]
     health.ended("reading")
@@ -148,7 +148,7 @@ def test_what_stands_and_a_store_that_is_too_slow_are_named() -> None:
     health = working()
     health.progressed(progress(TP, stands=True, paused=True), is_member=True)
     standing, paused = health.ready(101.0).reasons
-    assert standing == "cannot be read on, see the log: frames/0"
+    assert standing == "blocked, see the log: frames/0"
     assert paused.startswith("reading pauses")
 
 

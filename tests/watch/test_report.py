@@ -44,7 +44,7 @@ def test_a_worker_whose_store_is_full_says_so_until_it_is_not() -> None:
     now_s = 160.0
     assert report.describe() == {
         "status": "ready",
-        "reasons": ["the store is full, and nothing is written, for 60 s: no space on /data"],
+        "reasons": ["the store has been full, and nothing was written, for 60 s: no space on /data"],
         "waits_for": {"store": {"seconds": 60.0, "full": True}},
     }
     report.observe(RetriesEnded("writing"))
@@ -70,7 +70,7 @@ def test_what_it_waits_for_is_said_by_party_and_so_is_a_partition_that_cannot_be
     report = HealthReport(lambda: 10.0, lambda: True)
     report.observe(PhaseEntered(Phase.WORKING))
     report.observe(Stepped(lambda: progress(TP, stands=True)))
-    assert report.describe()["reasons"] == ["cannot be read on, see the log: frames/0"]
+    assert report.describe()["reasons"] == ["blocked, see the log: frames/0"]
 
     def gone() -> WorkerProgress:
         raise BrokerUnavailable("nobody answers")

@@ -48,7 +48,7 @@ def test_a_camera_is_ok_while_it_sends_and_silent_when_it_does_not() -> None:
     assert state(sources, 60) == (CameraState.OK, "")
     assert sources.view().rows[0].images_per_s == pytest.approx(1.0, abs=0.1)
     assert state(sources, 119) == (CameraState.OK, "")
-    assert state(sources, 200) == (CameraState.SILENT, "nothing for 2 min")
+    assert state(sources, 200) == (CameraState.SILENT, "no image for 2 min")
 
 
 def test_a_camera_of_a_frame_a_minute_is_not_silent_between_two() -> None:
@@ -61,8 +61,8 @@ def test_a_camera_of_a_frame_a_minute_is_not_silent_between_two() -> None:
 def test_a_camera_that_fails_says_why_until_its_next_frame() -> None:
     sources = reading()
     come(sources, [1])
-    sources.fail(T + 2, "yard", "nobody listens there.", False)
-    assert state(sources, 3) == (CameraState.FAILING, "nobody listens there.")
+    sources.fail(T + 2, "yard", "the connection was refused.", False)
+    assert state(sources, 3) == (CameraState.FAILING, "the connection was refused.")
     sources.connect(T + 4, "yard")
     sources.open(T + 5, "yard", "h264 640x480")
     assert state(sources, 5)[0] == CameraState.FAILING
@@ -91,7 +91,7 @@ def test_a_camera_that_is_gone_is_not_frozen_any_more(ending: str) -> None:
     come(sources, range(1, 90), is_same=True)
     assert frozen_s(sources, 89) == 88.0
     if ending == "fails":
-        sources.fail(T + 90, "yard", "nobody listens there.", False)
+        sources.fail(T + 90, "yard", "the connection was refused.", False)
     elif ending == "is over":
         sources.end(T + 90, "yard")
     assert frozen_s(sources, 1_000) == 0.0
@@ -139,7 +139,7 @@ def test_ready_is_said_once_the_loop_turns_and_stays_while_the_broker_is_away() 
     assert sources.view().notices == []
     assert not health.alive(T + 700).ok
     sources.enter(T + 3, Phase.STOPPING)
-    assert "sends the frames that it has" in health.ready(T + 3).reasons[0]
+    assert "sends its remaining frames" in health.ready(T + 3).reasons[0]
 
 
 Values = dict[str, dict[tuple[str, ...], float]]
@@ -160,7 +160,7 @@ def test_every_metric_moves() -> None:
     come(sources, [1])
     come(sources, range(2, 60), is_same=True)
     sources.drop(T, "gate", "behind", 3)
-    sources.fail(T, "gate", "nobody listens there.", True)
+    sources.fail(T, "gate", "the connection was refused.", True)
     sources.retry(T, BrokerUnavailable("away"), "sending")
     sources.enter(T, Phase.WORKING)
     sources.turn(T + 50, 7)

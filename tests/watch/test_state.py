@@ -47,7 +47,10 @@ def test_a_camera_is_gone_after_a_day_whatever_else_is_wrong_unless_it_is_to_be_
     gone = replace(WELL, seen_s=T - GONE_S - 1.0, failure="its rows wait")
     assert state(gone, POLICY)[0] == CameraState.GONE
     assert state(gone, StatePolicy(gone_after_s=math.inf))[0] == CameraState.FAILING
-    assert state(replace(gone, failure="", seen_s=T - GONE_S + 1.0), POLICY) == (CameraState.SILENT, "nothing for 24 h")
+    assert state(replace(gone, failure="", seen_s=T - GONE_S + 1.0), POLICY) == (
+        CameraState.SILENT,
+        "no image for 24 h",
+    )
 
 
 @pytest.mark.parametrize(
@@ -65,7 +68,7 @@ def test_it_is_silent_after_ten_usual_pauses_and_a_minute(
 def test_images_that_wait_make_no_camera_silent_and_what_was_served_without_it_does() -> None:
     waits = replace(WELL, seen_s=T - 500.0, served_until_s=T - 450.0)
     assert state(waits, POLICY)[0] == CameraState.OK
-    assert state(replace(waits, served_until_s=T - 400.0), POLICY) == (CameraState.SILENT, "nothing for 8 min")
+    assert state(replace(waits, served_until_s=T - 400.0), POLICY) == (CameraState.SILENT, "no image for 8 min")
 
 
 def test_a_camera_of_which_no_image_is_known_or_whose_video_is_over_is_silent() -> None:

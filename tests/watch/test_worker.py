@@ -61,9 +61,9 @@ def test_the_page_names_the_worker_its_numbers_and_its_model() -> None:
     view = Heard(FakeSource(images(32, "north"), finite=True)).run().observer.view()
     assert view.title == "frames by test"
     facts = dict(view.facts)
-    assert facts["fingerprint"] == "f00d"
+    assert facts["model (fingerprint)"] == "f00d"
     assert "card" not in facts, "there is none"
-    assert float(facts["FE"]) >= 1.0
+    assert float(facts["forwards per image (FE)"]) >= 1.0
     assert facts["partitions"] == "1"
 
 
@@ -72,7 +72,7 @@ def test_the_page_goes_over_to_the_pair_that_was_switched_to() -> None:
     by = ServedBy(CLASSES, "beef", "c", "2", {"model.card": "abc"}, method="a fixed alpha of 0.45, as the card advises")
     heard.observer.observe(PairServes(TP, by, Switch(0, (), "2")))
     facts = dict(heard.observer.view().facts)
-    assert (facts["fingerprint"], facts["card"], facts["method"]) == ("beef", "abc", by.method)
+    assert (facts["model (fingerprint)"], facts["card"], facts["method"]) == ("beef", "abc", by.method)
 
 
 def test_cameras_of_a_lost_partition_are_gone_and_come_back_with_it() -> None:
@@ -110,7 +110,7 @@ def test_more_cameras_than_there_is_room_for_push_out_those_that_were_heard_long
     heard = Heard(FakeSource(images(120, *names), finite=True), bounds=bounds).run()
     assert len(heard.rows) == 10
     assert heard.count("images") == 120
-    assert any("20 cameras had to leave" in notice for notice in heard.observer.view().notices)
+    assert any("20 cameras were removed" in notice for notice in heard.observer.view().notices)
 
 
 def test_a_flood_of_events_that_nobody_takes_up_is_dropped_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:

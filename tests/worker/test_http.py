@@ -120,7 +120,7 @@ def test_a_worker_in_reserve_is_ready_and_says_so(
         with second.process:
             reply = second.until("/readyz", is_ok)[-1]
             both = [*first.until("/readyz", is_ok)[-1].json["reasons"], *reply.json["reasons"]]
-            assert both == ["in reserve: others of the group have all partitions"]
+            assert both == ["in reserve: other workers have all partitions"]
 
 
 def test_a_broker_that_goes_away_makes_a_worker_neither_dead_nor_unready(pair: PairFolder, root: Path) -> None:

@@ -87,7 +87,7 @@ def test_it_waits_until_the_store_is_up_and_then_writes_all(
     assert has_members(settings)  # so that this can tell
     proxy.down()
     assert observer.waits_s[:2] == [1.0, 2.0]
-    assert all(settings.sink.root in error and "tried again" in error for error in observer.errors)
+    assert all(settings.sink.root in error and "tries again" in error for error in observer.errors)
     store = open_s3(monkeypatch, s3_server(), settings.sink.root)
     assert verify(store) == []
     assert read_predictions(store, ["row_id"]).num_rows == 2 * IMAGES

@@ -67,7 +67,7 @@ def test_what_retention_took_is_told_by_the_worker_by_verify_and_by_drift(
     capsys.readouterr()
     assert main(["verify", str(root)]) == 0
     text = capsys.readouterr().out
-    assert f"every offset once but for {until - first} that were never served" in text
+    assert f"every offset once except {until - first} that were never served" in text
     assert f"{yard.name}/0: offsets {first} to {until - 1} have no rows, and that is recorded: deleted" in text
     assert main(["verify", str(root), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["never_served"] == until - first
@@ -164,7 +164,7 @@ def test_a_hole_is_told_by_check_and_by_the_worker_bridged_beside_it_and_compute
         wait_until(lambda: output.rows == yard.rows - lost.num_rows, live)
         live.stop()
     assert main(["verify", str(root)]) == 0
-    assert f"every offset once but for {lost.num_rows} that were never served" in capsys.readouterr().out
+    assert f"every offset once except {lost.num_rows} that were never served" in capsys.readouterr().out
     assert len(events(log, "hole_found")) == 1
     assert list(of_root(output.store)) == []
 

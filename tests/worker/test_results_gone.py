@@ -71,7 +71,7 @@ def test_a_worker_that_is_told_to_stop_ends_within_the_grace_of_results(
     assert output.rows == (IMAGES if is_left else 2 * IMAGES)
     if is_left:
         assert "8 rows could not be written" in worker.diary
-        assert "since the broker took none of what is told before them. Nothing is lost" in worker.diary
+        assert "since the broker accepted none of the records published before them. Nothing is lost" in worker.diary
     elif not for_good:
         found = told_on(broker, f"{name}.all").row_ids["camera-0"]
         assert set(filled.row_ids[IMAGES:]) <= set(found)

@@ -78,7 +78,7 @@ def test_what_is_forbidden_is_found_by_the_check_and_what_is_allowed_leaves_noth
     root = ("--sink.root", str(tmp_path / "out"))
     found = told(strict, name, group, monkeypatch, capsys, *root)
     assert found["consumer group"] == f"OK: {group} can be joined"
-    assert found["dead letters"] == f"OK: {name}.dlq can be created, at the first letter"
+    assert found["dead letters"] == f"OK: {name}.dlq can be created, at the first dead letter"
     with administration(strict) as admin:
         assert f"{name}.dlq" not in admin.list_topics()
         assert admin.describe_groups([group])[group]["members"] == []

@@ -66,11 +66,11 @@ def test_another_class_list_is_refused_unless_it_is_said_what_becomes_of_the_str
     changed = settings_for(yard, pair, root, group, model={"classes": other})
     assert f"sink.root {root} was written with another pair" in (said := refused(changed))
     assert "model.classes was " in said
-    assert "--model.on-change: reset (each begins anew) or keep" in said
+    assert "--model.on-change to reset (each stream starts anew) or keep" in said
     reset = settings_for(yard, pair, root, group, model={"classes": other, "on_change": "reset"})
     for asked, code, told_before in (
         (changed, 1, "was written with another pair"),
-        (reset, 0, f"classes not as {root} was written with: every stream begins anew"),
+        (reset, 0, f"classes differ from those that {root} was written with: every stream starts anew"),
     ):
         checked = run("doctor", env=command_line(asked), timeout=DEADLINE_S)
         assert (checked.returncode, told_before in " ".join(checked.stdout.split())) == (code, True), checked.stdout

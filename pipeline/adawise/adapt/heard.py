@@ -34,7 +34,7 @@ class Heard:
     def last_seen_s(self, until_s: float) -> float | None:
         """Unix time of the last image by its Kafka timestamp, at the latest `until_s`; None if it has none.
 
-        The partition's clock does not say it: where half of the streams are gone, that clock stands.
+        The partition's clock does not say it: where half of the streams are gone, that clock does not move.
         """
         return None if self.last_ms < 0 else min(until_s, self.last_ms / 1e3)
 

@@ -94,8 +94,8 @@ def check_pair(theta_0: nn.Module, theta_1: nn.Module) -> None:
     for name, parameter in theta_1.named_parameters():
         if parameter.untyped_storage().data_ptr() in shared:
             raise CheckpointError(
-                f"theta_0 and theta_1 share the memory of '{name}': alpha 0 would be the fine-tuned model. "
-                "Load each checkpoint into a module of its own."
+                f"theta_0 and theta_1 share the memory of '{name}': alpha 0 would be the fine-tuned model. Load "
+                "each checkpoint into a separate module."
             )
     if all(torch.equal(p, q) for p, q in zip(theta_0.parameters(), theta_1.parameters(), strict=True)):
         raise CheckpointError(

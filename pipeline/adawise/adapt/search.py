@@ -268,7 +268,7 @@ class _Running:
             self.seen |= {(trial.index, row) for trial in asked for row in trial.rows.tolist()}
             self.idle = self.idle + 1 if len(self.seen) == before else 0
             if self.idle > _MOST_IDLE:
-                raise RuntimeError(f"the search asked {self.idle} times for what it had, and did not end")
+                raise RuntimeError(f"the search requested known logits {self.idle} times and did not end")
             return asked
         except StopIteration as stop:
             outcome: Outcome = stop.value

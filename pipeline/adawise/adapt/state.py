@@ -398,7 +398,7 @@ def _unpack_curve(text: str) -> Abridged:
 def _curve(numbers: Array) -> Abridged:
     knots = round(math.sqrt(2 * len(numbers) + 2.25) - 1.5)  # K numbers of the mean, K (K + 1) / 2 of the covariance
     if knots < 1 or len(numbers) != knots + knots * (knots + 1) // 2:
-        raise ValueError(f"{len(numbers)} numbers are no curve")
+        raise ValueError(f"{len(numbers)} numbers are not a curve")
     return Abridged(*np.split(numbers.astype("f4"), [knots]))
 
 

@@ -94,8 +94,9 @@ def _opened(kafka: KafkaSettings) -> Iterator[KafkaSource]:
         source = kafka_source(kafka.model_copy(update={"topic": name}), group=False, origin="earliest")
     except SourceError as error:
         raise SourceError(
-            f"there is no dead-letter topic {name!r} at {kafka.bootstrap_servers}: no message of {kafka.topic!r} was "
-            "ever rejected as a whole, or kafka.topic or kafka.dead_letter_topic should name another one"
+            f"there is no dead-letter topic {name!r} at {kafka.bootstrap_servers}: either no message of "
+            f"{kafka.topic!r} was ever rejected as a whole, or kafka.topic or kafka.dead_letter_topic names the "
+            "wrong topic"
         ) from error
     with closing(source):
         yield source

@@ -101,7 +101,7 @@ def worker_port(settings: Settings) -> Iterator[WorkerPort]:
     )
     with _serving(http, app, feed, has_probes=True) as thread:
         closed = http.token is None and not http.is_loopback
-        note = "there is no page without http.token, since others can reach the port" if closed else None
+        note = "the page needs http.token, since other machines can reach the port" if closed else None
         probes_at = {"probes": thread.probes_url} if thread.probes_url else {}
         _log.info("http_started", url=thread.url, **probes_at, **({"note": note} if note else {}))
         yield WorkerPort(observer, thread.url)

@@ -194,8 +194,8 @@ def renewal(found: CertificateFile, now: datetime) -> str:
     """Return what to do about a certificate that ends soon."""
     left = as_duration((found.ends - now).total_seconds())
     return (
-        f"{found.setting}: {found.file} ends at {found.until}, in {left}, and then nobody who connects is let "
-        "in. Put the new one in its place, and start anew whoever has read this one"
+        f"{found.setting}: {found.file} expires at {found.until}, in {left}; then no new connection is accepted. "
+        "Replace it, and restart the processes that use it"
     )
 
 
@@ -250,5 +250,5 @@ def _function(named: str) -> Callable[[], str]:
     except AttributeError:
         raise SettingsError(f"{setting}: {module} has no {name}; correct the name") from None
     if not callable(found):
-        raise SettingsError(f"{setting}: expected a function, it is a {type(found).__name__}; correct the name")
+        raise SettingsError(f"{setting}: expected a function, got a {type(found).__name__}; correct the name")
     return cast("Callable[[], str]", found)

@@ -80,8 +80,9 @@ def logits_of(
     for j, logits in made.items():
         if broken := int((~logits.isfinite()).any(dim=1).sum()):
             raise SettingsError(
-                f"at alpha {classifier.alphas[j]:g} the model's answers to {broken} of {len(logits)} images are not "
-                "finite. Set model.precision to bf16 or fp32 if it is fp16; else the weights are damaged: give others."
+                f"at alpha {classifier.alphas[j]:g} the model's logits of {broken} of {len(logits)} images are not "
+                "finite. Set model.precision to bf16 or fp32 if it is fp16; else the weights are damaged: give "
+                "others."
             )
     between = [(j // step * step, min(j // step * step + step, last), j % step) for j in range(last + 1)]
     return [

@@ -122,7 +122,7 @@ def load_pair(
         raise SettingsError(f"theta_0 is {theta_0} and theta_1 is {theta_1}: expected {CHECKPOINT_EXPECTED} for each")
     prompts = _texts("templates", templates)
     if without := [prompt for prompt in prompts if "{}" not in prompt]:
-        raise SettingsError(f"templates: expected {{}} for the class name in {without[0]!r}; put it there")
+        raise SettingsError(f"templates: expected {{}} for the class name in {without[0]!r}; add it")
     pair = open_pair(ModelSettings(**named), DecodeSettings(**read), _texts("classes", classes), prompts)
     pair.classifier.warm_up()
     return pair
@@ -219,7 +219,7 @@ def _begun(state: StreamState | None, strategy: Strategy) -> StreamState:
         raise TypeError(f"state: expected the `state` of a step or None, got {type(state).__name__}")
     if state.key != strategy.key:
         other = "pair, class list or card" if is_of_another_pair(state.key, strategy.key) else "search or objective"
-        raise ValueError(f"state: it was made with another {other}; take that one, or state=None for a new stream")
+        raise ValueError(f"state: it was made with another {other}; use that one, or state=None for a new stream")
     return state
 
 

@@ -283,8 +283,8 @@ def number_format(settings: ModelSettings, device: Device) -> torch.dtype:
     """Return the number format of forwards. Raises SettingsError for one that a processor does not have."""
     if device.where.type == "cpu" and settings.precision in {"tf32", "fp16"}:
         raise SettingsError(
-            f"model.precision is {settings.precision}, which is for GPUs, and the model runs on {device}. "
-            "Set model.precision to auto, bf16 or fp32, or model.device to cuda."
+            f"model.precision is {settings.precision}, which needs a GPU, but the model runs on {device}. Set "
+            "model.precision to auto, bf16 or fp32, or model.device to cuda."
         )
     return choose_dtype(device) if settings.precision == "auto" else _FORMATS[settings.precision]
 
@@ -315,12 +315,12 @@ def choose_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
         if name == "cpu" and torch.cuda.device_count():  # the driver's own count, which needs no CUDA
-            _log.warning("card_not_used", remedy="a card is there, and CUDA does not start on it: see nvidia-smi")
+            _log.warning("card_not_used", remedy="there is a GPU, but CUDA does not start on it: see nvidia-smi")
     device = torch.device("cuda:0" if name == "cuda" else name)
     if device.type == "cuda" and device.index >= torch.cuda.device_count():
         raise SettingsError(
-            f"model.device is {name}, and torch sees {torch.cuda.device_count()} CUDA devices. "
-            "Set model.device to cpu or auto, or mend the driver."
+            f"model.device is {name}, but torch sees {torch.cuda.device_count()} CUDA devices. Set model.device to "
+            "cpu or auto, or fix the driver."
         )
     return device
 

@@ -132,8 +132,8 @@ def settings_with(settings: Settings, document: PairDocument) -> Settings:
 
 def _unknown(name: str) -> SettingsError:
     return SettingsError(
-        f"a document in {layout.PAIRS} sets {name} as this version does not know it: a later version wrote it; upgrade "
-        "this worker"
+        f"a document in {layout.PAIRS} sets {name} to a value that this version does not know: a later version "
+        "wrote it; upgrade this worker"
     )
 
 
@@ -183,8 +183,8 @@ def starting_pair(settings: Settings, orders: Orders) -> Start:
                 "pair_taken",
                 pair=orders.serves,
                 id=target.id,
-                note="it serves this root since it was switched; the settings name an earlier one: bring them up to "
-                "date at leisure",
+                note="it has served this root since a switch, but the settings name an earlier pair: update "
+                "them when convenient",
             )
             config, used = model.checkpoints.config, model.checkpoints.used_config
             return Start(own, model, replace(target, config=config, used_config=used), {})
@@ -209,14 +209,15 @@ def _expect(document: PairDocument, model: ModelPair) -> None:
         return
     if found.id != expected.id:
         raise SettingsError(
-            f"{document.theta_1} and what belongs to it are not what was staged: by what they hold they are pair "
-            f"{found.id}, expected {expected.id}. Restore the files, or stage these"
+            f"{document.theta_1} and its other files are not those that were staged: by their contents they are "
+            f"pair {found.id}, expected {expected.id}. Restore the files, or stage these"
         )
     ours, theirs = model.checkpoints.used_config, document.used_config
     raise SettingsError(
-        f"{document.theta_1} has the weights that were staged and another config: by its hash it is "
-        f"{config_in_words(found.config, ours, theirs)}, expected {config_in_words(expected.config, theirs, ours)}. "
-        "Restore open_clip_config.json and model.mean, std and quick_gelu"
+        f"{document.theta_1} has the staged weights but another config: by its hash it is "
+        f"{config_in_words(found.config, ours, theirs)}, expected "
+        f"{config_in_words(expected.config, theirs, ours)}. Restore open_clip_config.json and model.mean, std and "
+        "quick_gelu"
     )
 
 
@@ -319,7 +320,7 @@ def planned_pairs(
     store = open_store(root)
     recorded, orders = read_plan(store), read_orders(store)
     if not recorded:
-        raise SettingsError(f"--pairs-of {root}: there are no segments of a worker; name the root that sink.root named")
+        raise SettingsError(f"--pairs-of {root}: there are no segments of a worker; name the root of sink.root")
     plan = within(recorded, ranges, ends_streams=ends_streams)
     ours = serving_of(settings, model)
     loaded = dict[str, Serving]()
@@ -355,9 +356,9 @@ def load_beside(settings: Settings, document: PairDocument, *, preprocess: Prepr
     model = open_pair(own.model, own.decode, document.classes, document.templates, offline=True)
     if model.checkpoints.preprocess != preprocess:
         raise SettingsError(
-            f"its pictures are prepared as {model.checkpoints.preprocess.id}, those of the pair that runs as "
-            f"{preprocess.id}, and these are in hand: start the workers anew with the new pair and "
-            "--model.on-change reset or keep"
+            f"it preprocesses images as {model.checkpoints.preprocess.id}, the serving pair as {preprocess.id}, "
+            "and the worker holds images prepared so: restart the workers with the new pair and --model.on-change "
+            "reset or keep"
         )
     _expect(document, model)
     alert_rules(own.alerts, document.classes)
@@ -374,8 +375,8 @@ def _room(settings: Settings, document: PairDocument) -> int:
     available, needed = available_memory_bytes(), _TIMES * one
     if available is not None and available < needed:
         raise PairTooLarge(
-            f"the pair takes {needed / 2**20:.0f} MiB beside the one that serves, and {available / 2**20:.0f} MiB of "
-            "memory are available: give the worker more, or stop it and start it with the new pair"
+            f"the pair takes {needed / 2**20:.0f} MiB beside the serving one, but {available / 2**20:.0f} MiB of "
+            "memory are available: give the worker more, or restart it with the new pair"
         )
     opened = open_device(settings.model)
     device = opened.where
@@ -384,11 +385,11 @@ def _room(settings: Settings, document: PairDocument) -> int:
             opened.free()  # memory that torch keeps of a freed pair does not count as free
             free, _ = torch.cuda.mem_get_info(device)
         except RuntimeError as error:
-            raise DeviceError(f"{device} does not say how much memory it has: {error}") from error
+            raise DeviceError(f"{device} does not report its memory: {error}") from error
         if free < _TIMES_ON_A_CARD * one:
             raise PairTooLarge(
-                f"the pair takes {_TIMES_ON_A_CARD * one / 2**20:.0f} MiB of {device} beside the one that serves, and "
-                f"{free / 2**20:.0f} MiB are free: lower model.bank_mib, or start anew with the new pair"
+                f"the pair takes {_TIMES_ON_A_CARD * one / 2**20:.0f} MiB of {device} beside the serving one, but "
+                f"{free / 2**20:.0f} MiB are free: lower model.bank_mib, or restart with the new pair"
             )
         available, needed = free, _TIMES_ON_A_CARD * one
     left_mib = settings.model.bank_mib if available is None else (available - needed) // 2 // 2**20

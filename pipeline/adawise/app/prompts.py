@@ -30,7 +30,7 @@ def prompt_templates(settings: ModelSettings) -> tuple[str, ...]:
     templates = read_lines(settings.templates, "model.templates", "prompt")
     for line in templates:
         if "{}" not in line:
-            raise SettingsError(f"{settings.templates}: expected {{}} for the class name in {line!r}; put it there")
+            raise SettingsError(f"{settings.templates}: expected {{}} for the class name in {line!r}; add it")
     return templates
 
 

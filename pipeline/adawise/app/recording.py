@@ -153,8 +153,8 @@ def record_labels(
     def opened() -> KafkaSource:
         if read_sink_id(open_store(root)) is None:
             raise SettingsError(
-                f"{root}: expected the output of a worker, beside which labels go, but there is none; "
-                f"name the folder or URL that sink.root or -o named{did_you_mean(root)}"
+                f"{root}: expected the output of a worker, where labels are stored, but there is none; name the folder "
+                f"or URL of sink.root or -o{did_you_mean(root)}"
             )
         return kafka_source(kafka)
 
@@ -171,8 +171,8 @@ def record_labels(
             )
         except SourceError as error:
             raise SourceError(
-                f"{error} Labels of one topic at a time lie in {folder}: to take those of another, move what is there "
-                f"into a folder below it, as {folder}/before, where reports still find it."
+                f"{error} {folder} takes labels of one topic at a time: to store those of another, move its files into "
+                f"a folder below it, such as {folder}/before, where reports still find them."
             ) from error
 
     run = partial(record, bounds=Bounds(until_drained=not follows), skip_gaps=kafka.on_gap == "skip")

@@ -30,7 +30,7 @@ def run_worker(settings: Settings, *, failpoint: Failpoint = lambda _: None, obs
                 # The pair that is returned too is not kept, so that its memory is freed once another one serves.
                 worker = start_worker(settings, port, observer or LogObserver(), should_stop, failpoint=failpoint)[0]
         except KeyboardInterrupt:
-            log.info("worker_stopped", note="it was told to before its first step; nothing was read")
+            log.info("worker_stopped", note="it was asked to stop before its first step; nothing was read")
             return 0
         log.info("worker_started", topic=settings.kafka.topic, group=settings.kafka.group, root=settings.sink.root)
         log.info("partitions_awaited", note=_AWAITED.format(settings.kafka.session_timeout_ms / 1000))

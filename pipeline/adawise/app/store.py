@@ -36,9 +36,9 @@ def prove_store(root: str) -> None:
         store.put(key, replaced)
         if (found := store.get(key)) != replaced:
             raise SettingsError(
-                f"{store}: expected a store that has what was written last, but it has "
-                f"{'nothing' if found is None else f'{len(found)} other bytes'}: another one answers in its place, or "
-                "it keeps old copies. Set it to a local folder or to a store that is consistent"
+                f"{store}: expected a store that returns what was written last, but it has "
+                f"{'nothing' if found is None else f'{len(found)} other bytes'}: another store answers in its "
+                "place, or it returns old copies. Use a local folder or a consistent store"
             )
 
 

@@ -30,11 +30,11 @@ def spans(environ: Mapping[str, str] = os.environ) -> Observer | None:
     log = structlog.get_logger("telemetry")
     protocol = next((environ[name] for name in _PROTOCOLS if environ.get(name)), _SPOKEN)
     if protocol != _SPOKEN:
-        note = f"OTLP is spoken as {_SPOKEN}, not as {protocol}: set OTEL_EXPORTER_OTLP_PROTOCOL to that"
+        note = f"OTLP is supported as {_SPOKEN}, not as {protocol}: set OTEL_EXPORTER_OTLP_PROTOCOL to that"
         log.warning("tracing_left_out", note=note)
         return None
     if find_spec("opentelemetry") is None or find_spec("opentelemetry.exporter") is None:
-        log.warning("tracing_left_out", note="install what exports it: pip install 'adawise[otel]'")
+        log.warning("tracing_left_out", note="install the exporter: pip install 'adawise[otel]'")
         return None
     from adawise.watch.tracing import span_observer
 

@@ -284,8 +284,8 @@ def tell_changes(changes: Mapping[str, tuple[str, str]], on_change: OnChange) ->
 def what_becomes_of_streams(on_change: OnChange) -> str:
     """Return what happens to streams if a part of the identity differs from what the root was written with."""
     if on_change == "keep":
-        return "streams go on from what they learned with the other one (model.on_change is keep)"
-    return "every stream begins anew; rows from now on are this one's"
+        return "streams keep what they learned with the other one (model.on_change is keep)"
+    return "every stream starts anew; rows from now on are of this pair"
 
 
 def _group(settings: Settings, source: Source) -> Owner:

@@ -153,7 +153,7 @@ def _default(card: Card) -> tuple[str, str]:
     if low > OVER_CONFIDENT:
         return "relative", where.format("over-confident, so that it would be preferred where it is wrong")
     if high > OVER_CONFIDENT:
-        return "relative", where.format("perhaps over-confident, and these are too few images to tell")
+        return "relative", where.format("perhaps over-confident, but there are too few images to be sure")
     return objectives.DEFAULT, where.format("not over-confident, so that entropy can be trusted")
 
 

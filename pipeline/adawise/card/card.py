@@ -370,7 +370,7 @@ def _check_values(card: Card) -> None:
         for name, gain in gains.items():
             holds = isinstance(gain, tuple) and len(gain) == 3 and _are_numbers(*gain)
             holds = holds and gain[1] - _ROUNDING <= gain[0] <= gain[2] + _ROUNDING
-            _expect(f"verdict.{name}", "a finite difference, the end below it and the end above it", gain, holds)
+            _expect(f"verdict.{name}", "a finite difference between its lower and upper end", gain, holds)
         for group in told.groups:
             accuracies = (group.zero_shot, group.fine_tuned, group.best_fixed, group.adapted)
             holds = isinstance(group.group, str) and _are_numbers(group.conditions, group.images, *accuracies)

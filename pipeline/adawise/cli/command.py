@@ -84,15 +84,15 @@ Roots = Annotated[tuple[Location, ...], Field(min_length=1), AfterValidator(_eac
 
 ROOTS_SCHEMA: dict[str, JsonValue] = {"expected": "folders or URLs, each once"}
 LABELS: Any = optional(
-    "labels that came later: a CSV or Parquet file with label and row_id or stream_id and captured_at; none: those "
-    "under the root and those that the producer sent",
+    "labels that came later: a CSV or Parquet file with label, and row_id or stream_id and captured_at; none: the "
+    "labels under the root and those from the producer",
     metavar="FILE",
 )
 LABEL_WITHIN: Any = Field(
     default=0.0,
     ge=0,
     le=3600,
-    description="seconds that a label's captured_at may be away from its frame's; 0: exactly that time",
+    description="largest difference, in seconds, of a label's captured_at to its frame's; 0: the exact time",
 )
 
 
@@ -119,7 +119,7 @@ class Command(BaseSettings):
 
     config: str | None = Field(
         default=None,
-        description="file with settings; none: adawise.toml in the current folder, if there is one",
+        description="file of settings; none: adawise.toml in the current folder, if there is one",
         json_schema_extra={"metavar": "FILE", "expected": "a TOML file"},
     )
     settings: Settings = Settings()

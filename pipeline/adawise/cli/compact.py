@@ -27,38 +27,39 @@ def _delete_after_s(value: object) -> float:
 
 
 class CompactCommand(Command):
-    """Make large files, sorted by camera and time, of the small segments of past days, so that queries stay fast.
+    """Merge the small segments of past days into large files, sorted by camera and time, so that queries stay fast.
 
-    They are made under `compacted/`, beside the segments, while workers write on. A file becomes visible to readers
-    that go by `adawise files` or by views.sql (DuckDB), which is written into the folder, in the same moment in which
-    its segments become invisible: each row is there once, always. A pattern as predictions/**/*.parquet finds the
-    segments alone, and every row until they are deleted. Interrupted, it goes on where it was.
+    The files are written under `compacted/`, beside the segments, while workers go on. Readers that use
+    `adawise files` or views.sql (DuckDB, written into the folder) switch from the segments to their file in one step,
+    so that they see each row exactly once. A pattern such as predictions/**/*.parquet matches only segments, which
+    have every row until they are deleted. If it is interrupted, the same command continues.
     """
 
     name = "compact"
     examples = (
-        ("what would be done", "compact runs/yard --dry-run"),
-        ("every night", "compact s3://bucket/yard --delete-after 7d"),
+        ("show what would be done", "compact runs/yard --dry-run"),
+        ("run it every night", "compact s3://bucket/yard --delete-after 7d"),
     )
 
-    root: CliPositionalArg[Location] = Field(description="folder or s3://BUCKET/PREFIX that a worker wrote")
+    root: CliPositionalArg[Location] = Field(description="output folder or s3://BUCKET/PREFIX of a worker")
     before: date | None = optional(
-        "only segments committed before this day (UTC); none: before today",
+        "compact only segments committed before this day (UTC); none: before today",
         metavar="DAY",
-        expected="a day as 2026-11-25",
+        expected="a day such as 2026-11-25",
     )
     max_rows: int = Field(
-        default=262_144, ge=1, le=16_777_216, description="rows of a file; memory is some 1.5 KB for each"
+        default=262_144, ge=1, le=16_777_216, description="most rows of a file; each takes about 1.5 KB of memory"
     )
     delete_after: Annotated[float, BeforeValidator(_delete_after_s)] | None = Field(
         default=None,
         ge=_HOUR_S,
         le=87_600 * _HOUR_S,
-        description="delete segments so long after their file was made, except the last of each; longer than a query "
-        "takes or a worker may stand still; none: keep all",
+        description="delete segments this long after they were compacted, except the last of each "
+        "partition; choose more than a query takes or a worker may be stopped; none: keep "
+        "all",
         json_schema_extra={"metavar": "TIME", "expected": "an hour or more, such as 24h or 7d"},
     )
-    dry_run: CliToggleFlag[bool] = Field(default=False, description="say what would be done, and change nothing")
+    dry_run: CliToggleFlag[bool] = Field(default=False, description="print what would be done, and change nothing")
     as_json: CliToggleFlag[bool] = json_flag("print what was done as JSON")
 
     @override
@@ -119,23 +120,25 @@ class CompactCommand(Command):
 
 
 class FilesCommand(Command):
-    """List the files that together hold each row once, one a line, for Polars, Spark and the like.
+    """List the files that together hold each row once, one a line, for Polars, Spark and similar tools.
 
-    Compacted files, and the segments that none of them stands for. Of several folders all of them; two that have the
-    same rows are refused. It changes nothing.
+    These are the compacted files and the segments that are not compacted. Several folders are listed together, and
+    refused if two of them have the same rows. It changes nothing.
     """
 
     name = "files"
     examples = (
-        ("of predictions", "files runs/yard"),
-        ("of traces, for another program", "files s3://bucket/yard --table traces --json"),
-        ("of a camera that moved to another cluster", "files runs/yard runs/yard-2"),
+        ("list files of predictions", "files runs/yard"),
+        ("list files of traces, as JSON", "files s3://bucket/yard --table traces --json"),
+        ("list files of two roots, after cameras moved to another cluster", "files runs/yard runs/yard-2"),
     )
 
     root: CliPositionalArg[Roots] = Field(
-        description="folder or s3://BUCKET/PREFIX that a worker wrote, or several", json_schema_extra=ROOTS_SCHEMA
+        description="one or more output folders or s3://BUCKET/PREFIX of workers", json_schema_extra=ROOTS_SCHEMA
     )
-    table: Literal["predictions", "traces"] = Field(default="predictions", description="one row an image, or a batch")
+    table: Literal["predictions", "traces"] = Field(
+        default="predictions", description="predictions: a row for each image; traces: a row for each batch"
+    )
     as_json: CliToggleFlag[bool] = json_flag("print a JSON list")
 
     @override
@@ -153,5 +156,5 @@ class FilesCommand(Command):
         if self.as_json:
             print_json(names)
         else:
-            print("\n".join(names))  # unescaped, for scripts: `layout` accepts only letters and signs in a key
+            print("\n".join(names))  # unescaped, for scripts: `layout` accepts only some characters in a key
         return 0

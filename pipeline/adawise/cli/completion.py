@@ -18,21 +18,20 @@ from adawise.settings.describe import SETTINGS, is_path, members
 
 
 class CompletionCommand(Command):
-    """Print what makes a shell complete commands, options, their values and the names of files.
+    """Print a script with which a shell completes commands, options, their values and file names.
 
-    The text is for this version: load it anew after an upgrade. Completing asks no program, so it is as quick as the
-    shell.
+    The script is for this version: load it again after an upgrade. It starts no program, so completion is fast.
     """
 
     name = "completion"
     groups = ()
     examples = (
-        ("bash: into ~/.adawise.bash, which ~/.bashrc sources", "completion bash"),
-        ("zsh: into _adawise in a folder of $fpath", "completion zsh"),
-        ("fish: into ~/.config/fish/completions/adawise.fish", "completion fish"),
+        ("bash: write to ~/.adawise.bash, and source it in ~/.bashrc", "completion bash"),
+        ("zsh: write to _adawise in a folder of $fpath", "completion zsh"),
+        ("fish: write to ~/.config/fish/completions/adawise.fish", "completion fish"),
     )
 
-    shell: CliPositionalArg[Literal["bash", "zsh", "fish"]] = Field(description="for which shell")
+    shell: CliPositionalArg[Literal["bash", "zsh", "fish"]] = Field(description="the shell to complete in")
 
     @override
     def call(self) -> int:

@@ -20,16 +20,16 @@ from adawise.settings.reading import Reading
 
 
 class ConfigShowCommand(Command):
-    """Show every setting with its value and where that comes from: flag, environment, file or default.
+    """Show every setting with its value and its source: flag, environment, file or default.
 
-    Secrets are hidden. Ends with code 2 and the list of mistakes if something is wrong.
+    Secrets are hidden. If there are mistakes, it lists them and exits with code 2.
     """
 
     name = "config show"
     groups = ALL_GROUPS
     examples = (
-        ("what would hold for `run --kafka.topic yard`", "config show --kafka.topic yard"),
-        ("for another program", "config show --json"),
+        ("show the settings of `run --kafka.topic yard`", "config show --kafka.topic yard"),
+        ("print JSON for another program", "config show --json"),
     )
 
     as_json: CliToggleFlag[bool] = json_flag("print JSON, mistakes included")
@@ -77,21 +77,21 @@ def _plain(reading: Reading, name: str) -> dict[str, Any]:
 
 
 class ConfigInitCommand(Command):
-    """Write a file of settings to begin with: each with what it is, its range and its default, commented out.
+    """Write a file of settings to start from: each with its meaning, range and default, commented out.
 
-    As it stands, the file changes nothing. A file that is there stays as it is.
+    The file as written changes nothing. An existing file is not overwritten.
     """
 
     name = "config init"
     groups = ()
     examples = (
-        ("adawise.toml, which every command reads", "config init"),
-        ("another file, for `--config`", "config init yard.toml"),
-        ("to look at", "config init -"),
+        ("write adawise.toml, which every command reads", "config init"),
+        ("write another file, for `--config`", "config init yard.toml"),
+        ("print it", "config init -"),
     )
 
     file: CliPositionalArg[FilePath] = Field(
-        default=Path("adawise.toml"), description="file to write; - is the output proper"
+        default=Path("adawise.toml"), description="file to write; - is the standard output"
     )
 
     @override

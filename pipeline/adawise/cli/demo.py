@@ -13,13 +13,13 @@ from adawise.settings.group import FilePath
 
 
 class DemoCommand(Command):
-    """See it work: simulated cameras in changing weather, a small pair of models, a table that moves, a summary."""
+    """Show it at work: simulated cameras in changing weather, a small pair of models, a live table, a summary."""
 
     name = "demo"
     examples = (
-        ("a minute", "demo"),
-        ("three days and nights: the second time, cameras know most conditions again", "demo --scenes nights"),
-        ("on Apache Kafka, and keep what is written", "demo --broker kafka --output runs/demo --keep"),
+        ("run for a minute", "demo"),
+        ("show three days and nights: from the second on, cameras recognise most conditions", "demo --scenes nights"),
+        ("run on Apache Kafka, and keep the output", "demo --broker kafka --output runs/demo --keep"),
     )
 
     broker: Literal["embedded", "kafka"] = Field(
@@ -27,21 +27,25 @@ class DemoCommand(Command):
     )
     scenes: Literal["weather", "nights", "controls"] = Field(
         default="weather",
-        description="what the cameras see: weather that comes and goes; the same day and night three times; or "
-        "exposure that jumps, slow light, odd frames and a camera that pans, which alpha had better not follow",
+        description="what the cameras see: changing weather; the same day and night three times; or "
+        "jumps of exposure, slow light, odd frames and a panning camera, which alpha "
+        "should not follow",
     )
     seconds: float | None = Field(
-        default=None, gt=0, le=86_400, description="as many images as cameras at 10 a second take in so many seconds"
+        default=None,
+        gt=0,
+        le=86_400,
+        description="seconds for which cameras send 10 images a second, in place of --images",
     )
     images: int | None = Field(
         default=None,
         ge=1,
-        description="images of all cameras together; none: 3200, of nights 9600, of controls 6400",
+        description="images of all cameras together; none: 3200, for nights 9600, for controls 6400",
     )
     output: FilePath | None = Field(
         default=None,
         validation_alias=AliasChoices("output", "o"),
-        description="folder for what is written; none: a new one under runs/",
+        description="folder for the output; none: a new one under runs/",
         json_schema_extra={"metavar": "FOLDER"},
     )
     keep: CliToggleFlag[bool] = Field(default=False, description="keep the broker running at the end, until Ctrl-C")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from adawise.publish.dead_letters.reading import LetterChoice
 
 _LETTER = re.compile(r"(\d{1,10})/(\d{1,19})", re.ASCII)
-_LETTER_SCHEMA: dict[str, JsonValue] = {"expected": "partition/offset, as 0/17 in `adawise dlq list`"}
+_LETTER_SCHEMA: dict[str, JsonValue] = {"expected": "partition/offset, such as 0/17 in `adawise dlq list`"}
 
 
 def _checked_letter(value: str) -> str:
@@ -44,10 +44,10 @@ class LettersCommand(Command):
     groups: ClassVar[tuple[str, ...]] = (*READING, "kafka.dead_letter_topic", "log")
 
     reason: Annotated[str, AfterValidator(_checked_reason)] | None = optional(
-        "only letters of this reason", metavar="REASON", expected="one of " + ", ".join(map(str, Reason))
+        "only dead letters with this reason", metavar="REASON", expected="one of " + ", ".join(map(str, Reason))
     )
-    since: Moment | None = optional("only messages from then on", **MOMENT_SCHEMA)
-    stream: Text | None = optional("only letters of this stream (camera), by key or header")
+    since: Moment | None = optional("only messages from this time on", **MOMENT_SCHEMA)
+    stream: Text | None = optional("only dead letters of this stream (camera), by key or header")
 
     def choice(self, letter: str | None = None) -> LetterChoice:
         """Return the criteria for dead letters."""
@@ -57,21 +57,21 @@ class LettersCommand(Command):
 
 
 class DlqListCommand(LettersCommand):
-    """List the messages that could not be read: when, why, where from, whose, how large, whether sent back.
+    """List the messages that could not be read: time, reason, origin, stream, size, and whether they were sent back.
 
-    They lie in the dead-letter topic (kafka.dead_letter_topic, else the topic's name and .dlq). Single bad images of an
-    Arrow batch are not among them, but rows of the output with offset, index and reason: sent back, their message
-    would bring its good images twice.
+    They are in the dead-letter topic (kafka.dead_letter_topic, else the topic's name with .dlq). Single bad images of
+    an Arrow batch are not among them: they are rows of the output with offset, index and reason, since sending their
+    message back would repeat its good images.
     """
 
     name = "dlq list"
     examples = (
-        ("the newest ones", "dlq list"),
-        ("of one camera, since this morning, for a program", "dlq list --stream yard --since 12h --json"),
+        ("list the newest ones", "dlq list"),
+        ("list one camera's of the last 12 hours, as JSON", "dlq list --stream yard --since 12h --json"),
     )
 
-    limit: int = Field(default=1_000, ge=1, le=1_000_000, description="letters at most, the newest ones")
-    as_json: CliToggleFlag[bool] = json_flag("print the letters as JSON")
+    limit: int = Field(default=1_000, ge=1, le=1_000_000, description="most dead letters to list, the newest ones")
+    as_json: CliToggleFlag[bool] = json_flag("print the dead letters as JSON")
 
     @override
     def call(self) -> int:
@@ -98,13 +98,13 @@ class DlqListCommand(LettersCommand):
 
 
 class DlqShowCommand(Command):
-    """Show one message that could not be read: where from, why, its headers and first bytes."""
+    """Show one message that could not be read: its origin, reason, headers and first bytes."""
 
     name = "dlq show"
     groups = LettersCommand.groups
-    examples = (("what came, into a file", "dlq show 0/17 --save broken.jpg"),)
+    examples = (("save the original bytes to a file", "dlq show 0/17 --save broken.jpg"),)
 
-    letter: CliPositionalArg[Place] = Field(description="the letter to show", json_schema_extra=_LETTER_SCHEMA)
+    letter: CliPositionalArg[Place] = Field(description="the dead letter to show", json_schema_extra=_LETTER_SCHEMA)
     save: FilePath | None = Field(default=None, description="new file for the original bytes")
 
     @override
@@ -126,29 +126,31 @@ class DlqShowCommand(Command):
 
 
 class DlqReplayCommand(LettersCommand):
-    """Send messages that could not be read back to their topic, as they came, after the cause was mended.
+    """Send messages that could not be read back to their topic, unchanged, after the cause was fixed.
 
-    Each is sent once, however many letters it has: what was sent back before is left out, also if a replay was cut off
-    (needs a broker with transactions). It comes back with the headers dlq.replays and dlq.origin. Old rows of the
-    output stay as they are.
+    Each message is sent once, however many dead letters it has: those sent back before are left out, also after an
+    interrupted replay (needs a broker with transactions). They get the headers dlq.replays and dlq.origin. Existing
+    rows of the output do not change.
     """
 
     name = "dlq replay"
     groups = (*LettersCommand.groups, "decode.max_message_bytes")
     examples = (
-        ("how many there would be", "dlq replay --reason too_large --since 7d --dry-run"),
-        ("one of them", "dlq replay --letter 0/17"),
+        ("count what would be sent", "dlq replay --reason too_large --since 7d --dry-run"),
+        ("send one dead letter back", "dlq replay --letter 0/17"),
     )
 
-    letter: Place | None = optional("only this letter", metavar="LETTER", **_LETTER_SCHEMA)
+    letter: Place | None = optional("only this dead letter", metavar="LETTER", **_LETTER_SCHEMA)
     every: CliToggleFlag[bool] = Field(
-        default=False, validation_alias=AliasChoices("all"), description="all letters; in place of what chooses some"
+        default=False,
+        validation_alias=AliasChoices("all"),
+        description="all dead letters, in place of the options that choose some",
     )
-    again: CliToggleFlag[bool] = Field(default=False, description="those too that were sent back before")
+    again: CliToggleFlag[bool] = Field(default=False, description="include messages that were sent back before")
     max_replays: int = Field(
-        default=3, ge=1, le=999_999, description="leave out what was sent back that often and rejected again"
+        default=3, ge=1, le=999_999, description="leave out messages that were sent back this often and rejected again"
     )
-    dry_run: CliToggleFlag[bool] = Field(default=False, description="say how many, and send nothing")
+    dry_run: CliToggleFlag[bool] = Field(default=False, description="print how many would be sent, and send nothing")
 
     @classmethod
     @override

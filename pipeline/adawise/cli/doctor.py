@@ -14,23 +14,22 @@ from adawise.settings.reading import Reading
 
 
 class DoctorCommand(Command):
-    """Say whether a worker can do its work here: settings, broker, topic, stores, models, machine, part by part.
+    """Check whether a worker can work here: settings, broker, topic, stores, models and machine, one by one.
 
-    Each part passes, has a warning, or fails, with the remedy; one that fails does not hide the next. Nothing is
-    written that stays, and no worker is disturbed. Ends with 0 if a worker can start, with 1 if not, with 2 if settings
-    are wrong.
+    Each check passes, warns or fails, with a remedy; a failure does not hide later checks. Nothing that it writes
+    remains, and no worker is disturbed. Exits with 0 if a worker can start, 1 if not, 2 if settings are wrong.
     """
 
     name = "doctor"
     groups = WORKER_GROUPS
     examples = (
-        ("with what adawise.toml and the environment say", "doctor"),
-        ("before a start that is to fail rather than warn", "doctor --strict"),
-        ("another topic, for another program", "doctor --kafka.topic yard --json"),
+        ("check the settings of adawise.toml and the environment", "doctor"),
+        ("fail on warnings too, before a deployment", "doctor --strict"),
+        ("check another topic, and print JSON", "doctor --kafka.topic yard --json"),
     )
 
     as_json: CliToggleFlag[bool] = json_flag("print JSON: a list `checks`")
-    strict: CliToggleFlag[bool] = Field(default=False, description="end with 3 if there is a warning")
+    strict: CliToggleFlag[bool] = Field(default=False, description="exit with code 3 if there is a warning")
 
     @classmethod
     @override

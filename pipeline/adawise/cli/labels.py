@@ -16,13 +16,13 @@ _SHOWN = 5  # problems
 
 
 class LabelsCommand(Command):
-    """Store labels that come by Kafka beside the predictions that they are of, for `adawise drift` to judge these by.
+    """Store labels from Kafka beside their predictions, so that `adawise drift` can measure accuracy.
 
     A message is {"row_id": "frames/0/17/0", "label": "car"}, or {"stream_id": "gate-01", "captured_at":
     "2026-05-01T12:00:00.25Z", "label": "car"}, or a JSON array of such, or an Arrow IPC stream with these columns.
-    Without row_id and stream_id, the key says one of them. "labelled_at" may say when it was decided: of several labels
-    of an image the latest counts; "label": null takes back. Each message is stored once, whatever dies, also one that
-    cannot be read. Several of these may run at once: they share the partitions.
+    Without row_id and stream_id, the message's key is one of them. "labelled_at" is when the label was decided: the
+    latest label of an image counts, and "label": null withdraws it. Each message is stored exactly once, also one that
+    cannot be read. Several of these commands may run at once: they share the partitions.
     """
 
     name = "labels"
@@ -32,15 +32,17 @@ class LabelsCommand(Command):
         *("kafka.max_poll_interval_ms", "kafka.on_gap", "log"),
     )
     examples = (
-        ("all that came until now, from topic frames.labels", "labels runs/yard"),
-        ("as they come, from another topic", "labels runs/yard --topic yard-truth --follow"),
+        ("store all labels until now from topic frames.labels", "labels runs/yard"),
+        ("store labels as they come from another topic", "labels runs/yard --topic yard-truth --follow"),
     )
 
-    root: CliPositionalArg[Location] = Field(description="folder or s3://BUCKET/PREFIX that a worker wrote")
+    root: CliPositionalArg[Location] = Field(description="output folder or s3://BUCKET/PREFIX of a worker")
     topic: KafkaName | None = optional(
-        "topic with the labels; none: that of the images and .labels", metavar="TOPIC", expected=KAFKA_NAME_EXPECTED
+        "topic with the labels; none: the topic of the images with .labels",
+        metavar="TOPIC",
+        expected=KAFKA_NAME_EXPECTED,
     )
-    follow: CliToggleFlag[bool] = Field(default=False, description="go on until stopped, as labels come")
+    follow: CliToggleFlag[bool] = Field(default=False, description="go on until stopped, storing labels as they come")
     as_json: CliToggleFlag[bool] = json_flag("print what was done as JSON")
 
     @classmethod

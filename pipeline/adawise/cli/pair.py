@@ -12,10 +12,13 @@ from adawise.cli.command import FOUND, Command, all_but, json_flag
 from adawise.settings.group import Location
 
 _ROOT = Field(
-    default=None, description="folder or s3://BUCKET/PREFIX that the workers write to; none: sink.root of the settings"
+    default=None, description="output folder or s3://BUCKET/PREFIX of the workers; none: sink.root of the settings"
 )
-_STATE = "what streams do with what they learned with another pair; reset: each begins anew; keep: each goes on"
-_WAIT = "seconds to wait for every worker to have done it, and then say how far each has come; 0: ask, and end"
+_STATE = (
+    "what streams do with their adaptation state; reset: each starts anew; keep: each keeps what it "
+    "learned with the other pair"
+)
+_WAIT = "seconds to wait for every worker to finish, then print the progress of each; 0: do not wait"
 
 State = Literal["reset", "keep"]
 Seconds = Annotated[float, Field(ge=0, le=86_400)]
@@ -35,28 +38,28 @@ class PairCommand(Command):
 
 
 class PairStageCommand(PairCommand):
-    """Ask the workers of a root to prepare another pair of models beside the one that serves.
+    """Have the workers of a root prepare another pair of models beside the serving one.
 
-    The pair is the one that model.*, search.* and predict.* name, from adawise.toml with flags over it. It is loaded
-    and checked here first, so that a mistake ends here. Then every worker loads it at low priority, checks it by the
-    rules of a start, warms it up and encodes its heads; a worker without the memory for it says so and serves on. The
-    next --shadow batches of each partition are classified by it too, in spare time, and `pair list` sums up how it
-    does. Nothing that is served changes before `pair switch`. Staging again takes the place of what was staged.
+    The pair is that of model.*, search.* and predict.*, from adawise.toml with flags over it. This command loads and
+    checks it first, so that mistakes are found here. Then every worker loads it at low priority, checks it as at a
+    start, warms it up and encodes its heads; a worker without enough memory reports that and goes on. In spare time it
+    also classifies the next --shadow batches of each partition, and `pair list` shows how it compares. Serving does
+    not change before `pair switch`. Staging another pair replaces the staged one.
     """
 
     name = "pair stage"
     groups = (*all_but("model", "on_change"), "search", "predict", "decode", "alerts", "sink.root", "log")
     examples = (
         (
-            "a new theta_1 with its card, for the workers of adawise.toml",
+            "stage a new theta_1 with its card for the workers of adawise.toml",
             "pair stage --model.theta-1 new.safetensors --model.card new.card.json",
         ),
         (
-            "other classes, watched on 100 batches of each partition",
+            "stage other classes, tried on 100 batches of each partition",
             "pair stage runs/yard --model.classes more.txt --shadow 100",
         ),
         (
-            "for a script: wait until every worker has it",
+            "wait in a script until every worker has it",
             "pair stage s3://bucket/yard --model.theta-1 new.pt --wait 120",
         ),
     )
@@ -65,7 +68,7 @@ class PairStageCommand(PairCommand):
         default=20,
         ge=0,
         le=1_000_000,
-        description="batches of each partition that it classifies beside the pair that serves",
+        description="batches of each partition that the staged pair classifies beside the serving one",
     )
     state: State = Field(default="reset", description=_STATE)
     wait: Seconds = Field(default=0.0, description=_WAIT)
@@ -82,26 +85,28 @@ class PairStageCommand(PairCommand):
 
 
 class PairSwitchCommand(PairCommand):
-    """Have the staged pair serve from now on: each worker switches each partition between two batches.
+    """Serve with the staged pair from now on: each worker switches each partition between two batches.
 
-    The offset is recorded in the partition's next segment, so that whoever goes on with the chain serves with the same
-    pair, whatever its settings name, and a replay with --pairs-of switches there too. Workers that do not have the pair
-    ready serve on with theirs, and switch when they have; this refuses to ask while there is one, unless --anyway is
-    given. The former pair stays in memory for pairs.keep_s.
+    The offset is recorded in the partition's next segment, so that a worker that continues the chain serves with the
+    same pair, whatever its settings name, and a replay with --pairs-of switches there too. The command refuses while a
+    worker does not have the pair ready; with --anyway, such workers keep serving their pair and switch once they have
+    it. The former pair stays in memory for pairs.keep_s.
     """
 
     name = "pair switch"
     examples = (
-        ("to what was staged", "pair switch runs/yard"),
-        ("to an earlier pair, by its number in `pair list`", "pair switch runs/yard --pair 0"),
-        ("and let every camera go on from its alpha", "pair switch runs/yard --state keep"),
+        ("switch to the staged pair", "pair switch runs/yard"),
+        ("switch to an earlier pair, by its number in `pair list`", "pair switch runs/yard --pair 0"),
+        ("and let every camera keep its alpha", "pair switch runs/yard --state keep"),
     )
 
     pair: int | None = Field(
         default=None, ge=0, description="number of the pair, see `adawise pair list`; none: the staged one"
     )
     state: State | None = Field(default=None, description=f"{_STATE}; none: as it was staged")
-    anyway: CliToggleFlag[bool] = Field(default=False, description="although not every worker has it ready")
+    anyway: CliToggleFlag[bool] = Field(
+        default=False, description="switch although not every worker has the pair ready"
+    )
     wait: Seconds = Field(default=0.0, description=_WAIT)
 
     @override
@@ -113,17 +118,17 @@ class PairSwitchCommand(PairCommand):
 
 
 class PairRollbackCommand(PairCommand):
-    """Back to the pair that served before the last switch; or, where what is staged does not serve yet, withdraw it.
+    """Serve with the pair from before the last switch again; or withdraw a staged pair that does not serve yet.
 
     Workers that still have the former pair in memory (pairs.keep_s) switch back between two batches; others load it
-    first. What the switched pair has served stays as it is, and each row says by which pair. Given again, it changes
-    nothing: what was taken back serves only once `pair switch --pair N` names it.
+    first. Rows that the other pair served do not change, and each row names its pair. A second rollback changes
+    nothing: a pair that was rolled back serves again only after `pair switch --pair N`.
     """
 
     name = "pair rollback"
     examples = (
-        ("at once", "pair rollback runs/yard"),
-        ("and let every camera go on from its alpha", "pair rollback runs/yard --state keep"),
+        ("roll back at once", "pair rollback runs/yard"),
+        ("and let every camera keep its alpha", "pair rollback runs/yard --state keep"),
     )
 
     state: State | None = Field(default=None, description=f"{_STATE}; none: as at the last switch")
@@ -138,17 +143,17 @@ class PairRollbackCommand(PairCommand):
 
 
 class PairListCommand(PairCommand):
-    """Show the pairs of a root: which serves and which is staged, how each worker stands, and how the shadow does.
+    """Show the pairs of a root: the serving and the staged one, the state of each worker, and the shadow's results.
 
-    Changes nothing. Agreement is the share of images that both pairs give the same label; the objective's difference is
-    that of the staged pair less that of the serving one, in nats, which says something only where both are of one kind.
-    Ends with code 3 if a worker failed to load a pair that is asked for.
+    Changes nothing. Agreement is the share of images to which both pairs give the same label; the objective's
+    difference is that of the staged pair minus that of the serving one, in nats, which can be compared only if both use
+    the same objective. Exits with code 3 if a worker failed to load a pair that it should.
     """
 
     name = "pair list"
     examples = (
-        ("of the output that adawise.toml names", "pair list"),
-        ("for a script", "pair list s3://bucket/yard --json"),
+        ("show the output that adawise.toml names", "pair list"),
+        ("print JSON for a script", "pair list s3://bucket/yard --json"),
     )
 
     as_json: CliToggleFlag[bool] = json_flag("print it as JSON")

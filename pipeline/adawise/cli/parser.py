@@ -39,8 +39,8 @@ from adawise.settings.sources import Given, Origin, ways_to_set
 
 _PREFIX = "settings."
 _PASSWORD = "kafka.security.sasl_password"
-_SEEN = "every user of the machine sees it there (ps), and the shell remembers it"
-_OFTEN_TITLE = "settings that are used most"
+_SEEN = "every user of the machine can see it there (ps), and the shell stores it"
+_OFTEN_TITLE = "most used settings"
 # Values that the help need not describe.
 _PLAIN = {"a path", "text that is not empty", "text, kept secret", "true or false"}
 
@@ -145,8 +145,8 @@ def parser_source(command: type[Command], *, is_short: bool = False) -> CliSetti
         allow_abbrev=False,
         add_help=False,
     )
-    parser.add_argument("-h", action=_ShortHelp, command=command, help="show what is used most, and end")
-    parser.add_argument("--help", action="help", default=SUPPRESS, help="show everything, and end")
+    parser.add_argument("-h", action=_ShortHelp, command=command, help="show the most used options, and exit")
+    parser.add_argument("--help", action="help", default=SUPPRESS, help="show all options, and exit")
     own = own_fields(command)
 
     def add_argument(container: Any, *names: str, **kwargs: Any) -> None:
@@ -225,8 +225,8 @@ def _epilog(command: type[Command]) -> str:
     if not command.groups:
         return _examples(command)
     rule = (
-        "Every setting can also stand in the environment or in adawise.toml; flags win over environment over file:\n"
-        '  --log.level debug  =  ADAWISE_LOG__LEVEL=debug  =  level = "debug" under [log]'
+        "Every setting can also be set in the environment or in adawise.toml; flags win over environment over "
+        'file:\n  --log.level debug  =  ADAWISE_LOG__LEVEL=debug  =  level = "debug" under [log]'
     )
     secret = (
         f"\nPasswords come from the environment ({environment_name(_PASSWORD)}, ...; with _FILE\nafter it, from the "
@@ -248,7 +248,7 @@ def parse(command: type[Command], arguments: Sequence[str]) -> Parsed:
     try:
         namespace, extra = source.root_parser.parse_known_args(list(_with_hyphens(arguments)))
     except _Refused as error:
-        told = str(error).replace("ignored explicit argument", "is given without a value, not with")
+        told = str(error).replace("ignored explicit argument", "takes no value, but has one")
         mistake = Mistake(f"{PROGRAM} {command.name}", "flags", f"{told}; see `{PROGRAM} {command.name} --help`")
         return Parsed(source, {}, (), [mistake], complete=False)
     given = vars(namespace)

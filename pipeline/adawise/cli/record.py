@@ -30,47 +30,49 @@ _NOT_WITH_PRUNE_ONLY = ("from", "from_time", *_ENDS, "streams", "follow")
 
 
 class RecordCommand(Command):
-    """Store the raw messages of a topic as Parquet, to be replayed. Nothing is decoded and no group is joined.
+    """Store the raw messages of a topic as Parquet for a replay. It decodes nothing and joins no group.
 
-    It ends when it has what the topic holds now; with --follow it goes on, and waits for a broker or store that is
-    away.
-    A message is of the stream that its key names, else its header `stream-id`, else CloudEvents. The worker can record
-    too, while it runs: see `record.enabled`.
+    It ends at the topic's current end; with --follow it goes on, and waits for a broker or store that does not answer.
+    A message belongs to the stream of its key, else of its header `stream-id`, else of CloudEvents. The worker can
+    record too, while it runs: see `record.enabled`.
     """
 
     name = "record"
     groups = (*READING, "log")
     examples = (
-        ("ten minutes from now on", "record --output recordings/yard --from latest --max-seconds 600"),
-        ("all that the topic still has", "record --output recordings/yard"),
-        ("some cameras, an hour of the past", "record -o r --streams 'gate-*' --from-time 2h --until 1h"),
-        ("a recorder: the last week, images for a day", "record -o r --follow --keep 7d --forget-images-after 24h"),
-        ("keep to that when nobody records any more", "record -o r --prune-only"),
+        ("record ten minutes from now on", "record --output recordings/yard --from latest --max-seconds 600"),
+        ("record all that the topic still has", "record --output recordings/yard"),
+        ("record some cameras for an hour of the past", "record -o r --streams 'gate-*' --from-time 2h --until 1h"),
+        (
+            "record without end; keep messages for a week, images for a day",
+            "record -o r --follow --keep 7d --forget-images-after 24h",
+        ),
+        ("remove expired files while no recorder runs", "record -o r --prune-only"),
     )
 
     output: Location = Field(
         validation_alias=AliasChoices("output", "o"),
-        description="folder or s3://BUCKET/PREFIX for the files; one that holds a recording of this topic is continued",
+        description="folder or s3://BUCKET/PREFIX for the files; a recording of this topic in it is continued",
         json_schema_extra={"metavar": "FOLDER"},
     )
     origin: Literal["earliest", "latest"] = Field(
         default="earliest",
         validation_alias=AliasChoices("from"),
-        description="where to begin; latest: what comes from now on, until stopped if nothing else says when to end",
+        description="where to begin; latest: from now on, until stopped unless an option ends it",
     )
-    from_time: Moment | None = optional("begin with the first message of each partition from then on", **MOMENT_SCHEMA)
+    from_time: Moment | None = optional("begin with each partition's first message from this time on", **MOMENT_SCHEMA)
     until: Moment | None = optional(
-        "end each partition before its first message from then on; a time to come is waited for", **MOMENT_SCHEMA
+        "end before each partition's first message from this time on; waits for a future time", **MOMENT_SCHEMA
     )
-    max_messages: int | None = Field(default=None, ge=1, description="messages after which to end")
-    max_seconds: float | None = Field(default=None, gt=0, description="seconds after which to end")
-    max_bytes: int | None = Field(default=None, ge=1, description="bytes of messages after which to end")
+    max_messages: int | None = Field(default=None, ge=1, description="messages after which to stop")
+    max_seconds: float | None = Field(default=None, gt=0, description="seconds after which to stop")
+    max_bytes: int | None = Field(default=None, ge=1, description="bytes of messages after which to stop")
     streams: StreamPatterns | None = optional("record only these streams; none: all", **STREAMS_SCHEMA)
     keep: Duration | None = optional(KEEP, **DURATION_SCHEMA)
     forget_images_after: Duration | None = optional(FORGET_IMAGES_AFTER, **DURATION_SCHEMA)
-    follow: CliToggleFlag[bool] = Field(default=False, description="go on until stopped, as messages come")
+    follow: CliToggleFlag[bool] = Field(default=False, description="go on until stopped, storing messages as they come")
     prune_only: CliToggleFlag[bool] = Field(
-        default=False, description="record nothing: remove what is too old by --keep and --forget-images-after, and end"
+        default=False, description="only remove what is too old by --keep and --forget-images-after, and exit"
     )
 
     @classmethod
@@ -84,13 +86,13 @@ class RecordCommand(Command):
     def problems(cls, options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         """Yield a second beginning, and options that would have no effect."""
         if "from" in options and "from_time" in options:
-            yield "from_time", "it says where to begin and --from does too; leave one of them out"
+            yield "from_time", "both it and --from set where to begin; leave one of them out"
         for name in _ENDS if "follow" in options and "prune_only" not in options else ():
             if name in options:
-                yield name, "it says when to end, and --follow to go on; leave one of them out"
+                yield name, "it ends the recording, but --follow does not end; leave one of them out"
         for name in _NOT_WITH_PRUNE_ONLY if "prune_only" in options else ():
             if name in options:
-                yield name, "it has no use with --prune-only; leave one of them out"
+                yield name, "it has no effect with --prune-only; leave one of them out"
 
     @override
     def call(self) -> int:
@@ -148,5 +150,5 @@ def _summary(done: RecordingProgress, topic: str, output: str) -> str:
     if done.nameless:
         text += f", {done.nameless} of them name no stream in key or headers"
     if done.missing:
-        text += f"; {done.missing} offsets could not be read, which the recording says (the log has the reasons)"
+        text += f"; {done.missing} offsets could not be read, which the recording notes (the log has the reasons)"
     return text

@@ -13,22 +13,21 @@ FOUND = 3
 
 
 class RepairCommand(Command):
-    """Mend an output folder of which files were lost, moved or removed: say what would be done, or, with --yes, do it.
+    """Repair an output folder whose files were lost, moved or removed: print what would be done, or do it with --yes.
 
-    Where segments are gone from the middle of a chain, a segment without rows takes their place, which says which
-    offsets are lost, so that the chain holds again; the command that computes them once more is printed. A `_sink.json`
-    or an origin that was removed is written again from the segments; traces that belong to no segment are moved to
-    `_set_aside`, and missing ones derived. Nothing is overwritten, and workers may run beside it. Ends with code 3 if
-    something is left to do.
+    Segments missing from the middle of a chain are replaced by one without rows that records the lost offsets, so that
+    the chain is whole again; the command that computes the rows again is printed. A `_sink.json` or an origin that was
+    removed is rebuilt from the segments; traces without a segment are moved to `_set_aside`, and missing ones derived.
+    Nothing is overwritten, and workers may run meanwhile. Exits with code 3 if something is left to do.
     """
 
     name = "repair"
     examples = (
-        ("what would be done", "repair runs/output"),
-        ("do it", "repair s3://bucket/yard --yes"),
+        ("show what would be done", "repair runs/output"),
+        ("repair it", "repair s3://bucket/yard --yes"),
     )
 
-    root: CliPositionalArg[Location] = Field(description="folder or s3://BUCKET/PREFIX that a worker wrote")
+    root: CliPositionalArg[Location] = Field(description="output folder or s3://BUCKET/PREFIX of a worker")
     yes: CliToggleFlag[bool] = Field(default=False, description="do it")
 
     @override
@@ -56,9 +55,9 @@ class RepairCommand(Command):
             say(f"beyond repair: {lost}")
         steps = counted(len(found.steps), "step")
         if not (found.steps or found.beyond):
-            say(f"{root}: nothing to repair, by names and footers; `adawise verify {root}` proves the rest")
+            say(f"{root}: nothing to repair, by names and footers; `adawise verify {root}` checks the rest")
         elif found.steps and not self.yes:
-            say(f"{root}: {steps}, nothing was changed; to take them: adawise repair {root} --yes")
+            say(f"{root}: {steps}, nothing was changed; to take them, run: adawise repair {root} --yes")
         elif found.steps:
-            say(f"{root}: {steps} taken; `adawise verify {root}` proves what there is now")
+            say(f"{root}: {steps} taken; `adawise verify {root}` checks the result")
         return FOUND if found.beyond or (found.steps and not self.yes) else 0

@@ -21,83 +21,85 @@ _TOPIC = {"metavar": "TOPIC", "expected": KAFKA_NAME_EXPECTED}
 
 
 class ReplayCommand(Command):
-    """Run the worker on a recording, or on what a topic holds: the same bytes through the same or another strategy.
+    """Run the worker on a recording, or on a topic's messages: the same bytes with the same or another strategy.
 
-    With the same settings the same alphas and predictions come out, bit by bit, however the cameras interleave and
-    however many workers wrote the original; `adawise diff` proves it. What the worker that is live does is not touched:
-    no group, no commits, no dead letters, no results, another folder. Interrupted, the same command goes on where it
-    was.
+    With the same settings, alphas and predictions are the same bit by bit, however cameras interleave and however many
+    workers wrote the original; `adawise diff` proves it. A live worker is not affected: a replay uses no group, commits
+    nothing, publishes no dead letters or results, and writes to another folder. If it is interrupted, the same command
+    continues.
     """
 
     name = "replay"
     groups = (*READING, "kafka.on_gap", *_GROUPS, *all_but("results", "enabled", "topic"))
     shorthands = _SHORTHANDS
     examples = (
-        ("again as it was", "replay recordings/yard -o runs/again"),
-        ("what a fixed alpha would have done", "replay recordings/yard -o runs/half --search fixed"),
+        ("replay a recording as it was served", "replay recordings/yard -o runs/again"),
+        ("replay it with a fixed alpha", "replay recordings/yard -o runs/half --search fixed"),
         (
-            "this morning from the broker, by another objective",
+            "replay the last six hours from the broker with another objective",
             "replay --topic yard --from-time 6h -o runs/try --objective entropy",
         ),
         (
-            "from the states that every camera had at eight",
+            "start from every camera's state at eight",
             "replay recordings/yard -o runs/eight --state-of runs/yard@2026-11-25T08:00:00Z",
         ),
         (
-            "with the pairs that served it, although they were switched on the way",
+            "replay with the pairs that served it, switches included",
             "replay recordings/yard -o runs/again --pairs-of runs/yard --batches-of runs/yard",
         ),
-        ("at the pace of the cameras", "replay recordings/yard -o runs/again --speed 1"),
+        ("replay at the speed of the cameras", "replay recordings/yard -o runs/again --speed 1"),
     )
 
-    recording: CliPositionalArg[Location | None] = optional("folder or URL that `adawise record` wrote; none: --topic")
+    recording: CliPositionalArg[Location | None] = optional("folder or URL of a recording; none: --topic")
     output: Location = Field(
         validation_alias=AliasChoices("output", "o"),
-        description="new folder or s3://BUCKET/PREFIX for predictions and traces, in place of sink.root; a replay that "
-        "was stopped goes on in its own",
+        description="new folder or s3://BUCKET/PREFIX for predictions and traces, in place of "
+        "sink.root; a stopped replay continues in its own",
         json_schema_extra={"metavar": "FOLDER"},
     )
     topic: KafkaName | None = optional(
-        "topic to replay straight from the broker, up to what it holds when the replay begins", **_TOPIC
+        "topic to replay directly from the broker, up to its end when the replay begins", **_TOPIC
     )
     from_time: Moment | None = optional(
         "messages from this time on, by the broker's timestamps; none: all", **MOMENT_SCHEMA
     )
     until: Moment | None = optional(
-        "messages before this time; a batch that goes on behind it is left out; none: all", **MOMENT_SCHEMA
+        "messages before this time; a batch that continues after it is left out; none: all", **MOMENT_SCHEMA
     )
     streams: StreamPatterns | None = optional("replay only these streams; none: all", **STREAMS_SCHEMA)
     state_of: Location | None = optional(
-        "go on from recorded adaptation states: of a segment (its partition alone is replayed), or of a worker's "
-        "folder at a time, ROOT@TIME, by when it was written, and of a replay's by the time of the cameras; the replay "
-        "continues exactly as that run did",
+        "start from recorded adaptation states: of a segment (only its partition is "
+        "replayed), or of an output folder at a time, ROOT@TIME, by when a worker wrote "
+        "it, or in a replay's folder by the cameras' time; the replay continues exactly as "
+        "that run did",
         metavar="SEGMENT",
     )
     pairs_of: Location | None = optional(
-        "serve each partition by the pair that served it in this worker's folder, switched at the same offsets "
-        "(`adawise pair`); pairs that model.* does not name are loaded from where its documents say; none: all by "
-        "model.*",
+        "serve each partition with the pair that served it in this worker's folder, "
+        "switched at the same offsets (`adawise pair`); pairs other than that of model.* "
+        "are loaded from the paths in its documents; none: only the pair of model.*",
         metavar="ROOT",
     )
     batches_of: Location | None = optional(
-        "end each batch where it ended in this folder of a worker or replay, also where the wall clock or a lack of "
-        "memory ended it, which timestamps cannot tell; none: by batch.* and the timestamps",
+        "end each batch where it ended in this folder of a worker or replay, also if the "
+        "wall clock or a lack of memory ended it, which timestamps cannot show; none: by "
+        "batch.* and the timestamps",
         metavar="ROOT",
     )
     speed: float | None = Field(
         default=None,
         gt=0,
         le=1e6,
-        description="pace by the recorded timestamps: 1 as it was, 10 ten times as fast; pauses over an hour are "
-        "skipped; none: as fast as the model allows",
+        description="speed by the recorded timestamps: 1 as it was, 10 ten times as fast; pauses over "
+        "an hour are skipped; none: as fast as the model allows",
     )
     results_to: KafkaName | None = optional(
-        "send results, as results.* says, to this topic of kafka.bootstrap_servers; none: to nobody, whatever "
-        "results.enabled says",
+        "publish results (results.*) on this topic of kafka.bootstrap_servers; none: "
+        "publish none, also with results.enabled",
         **_TOPIC,
     )
     skip_forgotten: CliToggleFlag[bool] = Field(
-        default=False, description="leave out recorded messages whose images were forgotten (--forget-images-after)"
+        default=False, description="leave out recorded messages whose images were removed (--forget-images-after)"
     )
 
     @classmethod
@@ -113,11 +115,11 @@ class ReplayCommand(Command):
         if "recording" not in options and "topic" not in options:
             yield "recording", "expected a recording; name its folder, or a topic with --topic"
         if "recording" in options and "topic" in options:
-            yield "topic", "a recording is replayed, or a topic; leave one of them out"
+            yield "topic", "expected either a recording or a topic; leave one of them out"
         if "skip_forgotten" in options and "topic" in options:
-            yield "skip_forgotten", "only a recording forgets images; leave it out"
+            yield "skip_forgotten", "it needs a recording; leave it out"
         if "from_time" in options and "state_of" in options:
-            yield "from_time", "--state-of says where to begin; leave one of them out"
+            yield "from_time", "--state-of sets where to begin too; leave one of them out"
 
     @override
     def call(self) -> int:
@@ -138,5 +140,5 @@ class ReplayCommand(Command):
         if done.stopped:
             print("stopped before the end; the same command goes on from here")
         elif not done.ends_streams:
-            print("what is open at --until waits for the rest of its batches, which lies behind it, and is no row")
+            print("batches that are open at --until lack their later messages and are not written")
         return INTERRUPTED if done.stopped else 0

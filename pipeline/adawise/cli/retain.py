@@ -12,25 +12,25 @@ from adawise.settings.recording import DAYS_SCHEMA, Days
 
 
 class RetainCommand(Command):
-    """Remove what was committed long ago from an output folder: say what would go, or, with --yes, remove it.
+    """Remove old output from an output folder: print what would be removed, or remove it with --yes.
 
-    Whole files go, of the days (UTC) that are over for that long: segments, traces, and what compaction made of them;
-    never the end of a chain. A claim under `_retained` says first where each chain begins from then on, so that verify,
-    repair and readers know it from a file that was lost; from that moment on nobody sees what goes. Workers, readers
-    and `compact` may run beside it, and it may be interrupted: the next call ends it. A worker does the same with
-    sink.keep. Labels that came later stay.
+    It removes whole files of days (UTC) that ended longer ago than --keep: segments, traces and compacted files, but
+    never the end of a chain. First a claim under `_retained` records where each chain begins from then on, which hides
+    the files from readers and shows verify and repair that they are not lost. Workers, readers and `compact` may run
+    meanwhile; if it is interrupted, the next call completes it. A worker does the same with sink.keep. Labels that came
+    later are kept.
     """
 
     name = "retain"
     examples = (
-        ("what would go", "retain runs/yard --keep 400d"),
-        ("every night", "retain s3://bucket/yard --keep 400d --yes"),
+        ("show what would be removed", "retain runs/yard --keep 400d"),
+        ("run it every night", "retain s3://bucket/yard --keep 400d --yes"),
     )
 
-    root: CliPositionalArg[Location] = Field(description="folder or s3://BUCKET/PREFIX that a worker wrote")
-    keep: Days = Field(description="time for which everything is kept, at least a day", json_schema_extra=DAYS_SCHEMA)
+    root: CliPositionalArg[Location] = Field(description="output folder or s3://BUCKET/PREFIX of a worker")
+    keep: Days = Field(description="age up to which everything is kept, at least a day", json_schema_extra=DAYS_SCHEMA)
     yes: CliToggleFlag[bool] = Field(default=False, description="remove it")
-    as_json: CliToggleFlag[bool] = json_flag("print what goes as JSON")
+    as_json: CliToggleFlag[bool] = json_flag("print what is removed as JSON")
 
     @override
     def call(self) -> int:
@@ -70,7 +70,7 @@ class RetainCommand(Command):
             files, rows, size = (sum(getattr(what, name) for what in found) for name in ("files", "rows", "size_bytes"))
             total = f"{files} files of {len(found)} partitions, {rows} rows, {as_size(size)}, committed before {before}"
             if not found:
-                say(f"{root}: nothing was committed before {before} that can go")
+                say(f"{root}: nothing that was committed before {before} can be removed")
             elif removes:
                 say(f"{root}: removed {total}")
             else:

@@ -17,17 +17,17 @@ _CONNECT_MS = 2_000
 class RunCommand(Command):
     """Classify images from Kafka until stopped: read, adapt alpha for each camera, predict, write Parquet, commit.
 
-    Start as many as there are partitions, with one sink.root; they share the work. SIGTERM or Ctrl-C writes what is
-    finished and ends. A root belongs to one topic and one group: what other settings would have served is told without
-    a second group by `adawise replay`.
+    Start up to as many workers as there are partitions, with one sink.root; they share the work. SIGTERM or Ctrl-C
+    writes what is complete and ends. A root belongs to one topic and one group: to see what other settings would have
+    served, use `adawise replay` instead of a second group.
     """
 
     name = "run"
     groups = WORKER_GROUPS
     examples = (
-        ("another topic than the file says", "run --kafka.topic yard --sink.root s3://bucket/yard"),
+        ("read another topic than the file of settings names", "run --kafka.topic yard --sink.root s3://bucket/yard"),
         (
-            "zero-shot only, beside a live worker",
+            "serve zero-shot only, beside a live worker",
             "run --search.strategy fixed --search.alpha 0 --kafka.group plain --sink.root runs/plain "
             "--no-kafka.dead-letters",
         ),
@@ -47,7 +47,7 @@ class RunCommand(Command):
 
         from adawise.app.signals import ended_at_once
 
-        structlog.get_logger("worker").info("start_requested", note="libraries are loaded first, which takes seconds")
+        structlog.get_logger("worker").info("start_requested", note="loading libraries first takes some seconds")
 
         with ended_at_once():
             _check_places(self.settings)

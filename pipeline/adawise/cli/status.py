@@ -27,28 +27,27 @@ _CONNECT_MS = 4_000  # a broker that runs answers in a tenth of a second
 
 
 class StatusCommand(Command):
-    """Say how the fleet stands now: workers, partitions, lag, cameras, gaps and rejects; what is wrong comes first.
+    """Show the state of workers, partitions, lag, cameras, gaps and rejects; troubles come first.
 
-    Reads the newest segments of the output, however long its chains are, and asks the broker who is in the group and
-    how far it has come. Topic and group are those that the output belongs to. Where root or broker cannot be asked it
-    says so, and tells what the other knows. Changes nothing. Ends with code 3 if there is something to see to, so that
-    a script can ask; cameras that changed, or are gone for a day, are none.
+    It reads only the newest segments of the output, and asks the broker for the group's members and offsets. Topic and
+    group are those of the output. If root or broker does not answer, it says so and shows what the other knows. Changes
+    nothing. Exits with code 3 if there is a trouble, for scripts; a camera that changed, or is gone for a day, is none.
     """
 
     name = "status"
     groups = (*LOG_READING, "kafka.topic", "kafka.group", "sink.root", "http", "log")
     shorthands: ClassVar[Mapping[str, str]] = {"root": "sink.root"}
     examples = (
-        ("of the output that adawise.toml names", "status"),
-        ("again every five seconds, until Ctrl-C", "status --root runs/yard --watch 5"),
-        ("as a page in the browser", "status --root runs/yard --http"),
-        ("for a script, without the broker", "status --root s3://bucket/yard --no-broker --json"),
+        ("show the output that adawise.toml names", "status"),
+        ("repeat it every five seconds, until Ctrl-C", "status --root runs/yard --watch 5"),
+        ("show it as a page in the browser", "status --root runs/yard --http"),
+        ("print JSON for a script, without the broker", "status --root s3://bucket/yard --no-broker --json"),
     )
 
-    broker: bool = Field(default=True, description="ask the broker at kafka.bootstrap_servers")
+    broker: bool = Field(default=True, description="query the broker at kafka.bootstrap_servers")
     window: Annotated[Duration, Field(ge=1)] | None = Field(
         default=None,
-        description="how far back cameras, gaps and rejects are looked at; none: 1h",
+        description="time span of cameras, gaps and rejects; none: 1h",
         json_schema_extra=DURATION_SCHEMA,
     )
     every: float | None = Field(
@@ -56,11 +55,11 @@ class StatusCommand(Command):
         ge=0.2,
         le=86_400,
         validation_alias=AliasChoices("watch"),
-        description="look again after so many seconds, until Ctrl-C; the exit code is the last look's",
+        description="repeat after this many seconds, until Ctrl-C; the exit code is that of the last time",
         json_schema_extra={"metavar": "SECONDS"},
     )
     show_all: CliToggleFlag[bool] = Field(
-        default=False, validation_alias=AliasChoices("all"), description="every camera, not those in trouble alone"
+        default=False, validation_alias=AliasChoices("all"), description="show every camera, not only those in trouble"
     )
     as_json: CliToggleFlag[bool] = json_flag("print it as JSON; with --watch, an object a line")
 

@@ -16,24 +16,27 @@ from adawise.console import print_json, progress, say
 
 
 class VerifyCommand(Command):
-    """Read back everything under an output folder and prove it whole: chains, rows, offsets, states, traces.
+    """Read everything under an output folder and prove it whole: chains, rows, offsets, states, traces.
 
-    With --broker the topics too: every message that the broker still has, up to where the output ends, must be in it.
-    Changes nothing, and may run beside workers. Ends with code 3 if something is missing, twice or damaged, and names
-    the first file of each chain to look at, and the remedy.
+    With --broker it also compares the topics: every message that the broker still has must be in the output, up to the
+    output's end. Changes nothing, and may run beside workers. If something is missing, duplicated or damaged, it names
+    the first file of each chain to look at, with a remedy, and exits with code 3.
     """
 
     name = "verify"
     groups = (*LOG_READING, "kafka.origin", "log")
     examples = (
-        ("a folder", "verify runs/output"),
-        ("for another program", "verify s3://bucket/yard --json"),
-        ("several, one after the other", "verify runs/yard runs/gate"),
-        ("beside the topic, after an incident", "verify runs/output --broker --kafka.bootstrap-servers 127.0.0.1:9092"),
+        ("check a folder", "verify runs/output"),
+        ("print JSON for another program", "verify s3://bucket/yard --json"),
+        ("check several, one after the other", "verify runs/yard runs/gate"),
+        (
+            "compare with the topic, after an incident",
+            "verify runs/output --broker --kafka.bootstrap-servers 127.0.0.1:9092",
+        ),
     )
 
     root: CliPositionalArg[Roots] = Field(
-        description="folder or s3://BUCKET/PREFIX that a worker wrote, or several, one after the other",
+        description="one or more output folders or s3://BUCKET/PREFIX of workers",
         json_schema_extra=ROOTS_SCHEMA,
     )
     broker: CliToggleFlag[bool] = Field(

@@ -54,8 +54,8 @@ def check_unpacked_size(checkpoint: str) -> None:
         return
     if is_too_much:
         raise CheckpointError(
-            f"{checkpoint}: expected an archive as torch writes it, about as large as its content, but it would unpack "
-            "to many times its size. Save the state_dict anew, or take a file from where you trust it."
+            f"{checkpoint}: expected an archive as torch writes it, about as large as its content, but it would "
+            "unpack to many times its size. Save the state_dict again, or use a file from a trusted source."
         )
 
 

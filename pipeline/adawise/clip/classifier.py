@@ -240,8 +240,8 @@ class PairClassifier:
                 "bank_shrunk",
                 copies=self.bank.capacity,
                 error=lacking,
-                remedy="the device has no memory left: merged copies are made anew more often, which costs time and "
-                "changes no result; lower model.bank_mib, or give the worker a device of its own",
+                remedy="the device has no memory left: copies are merged again more often, which costs time "
+                "and changes no result; lower model.bank_mib, or give the worker a separate device",
             )
 
     def _evaluate(self, asked: Mapping[int, Sequence[Tensor]], head_of: int | None = None) -> Tensor:
@@ -291,15 +291,16 @@ class PairClassifier:
             for moved in (1, self.chunk_rows // 2):
                 if not torch.equal(whole, logits(images.roll(moved, 0)).roll(-moved, 0)):
                     raise SettingsError(
-                        f"model.chunk_rows is {self.chunk_rows}: {here} an image's logits then depend on its place in "
-                        "the chunk, and a replay would not be exact. Set model.chunk_rows to a multiple of 8, or to 1."
+                        f"model.chunk_rows is {self.chunk_rows}: {here} an image's logits depend on its position "
+                        "in the chunk, and a replay would not be exact. Set model.chunk_rows to a multiple of 8, "
+                        "or to 1."
                     )
 
     def _too_large(self) -> DeviceError:
         return DeviceError(
             f"{self.device} has too little free memory for the two weight sets, one merged copy and a chunk of "
-            f"{self.chunk_rows} images. Free it (nvidia-smi says who has it), lower model.chunk_rows, or take a "
-            "smaller model, another device or model.device=cpu."
+            f"{self.chunk_rows} images. Free some (nvidia-smi shows the processes), lower model.chunk_rows, or use "
+            "a smaller model, another device or model.device=cpu."
         )
 
     def _head(self, index: int) -> Tensor:

@@ -164,9 +164,10 @@ def check_alike(zero: Mapping[str, Any], one: Mapping[str, Any], *, defaults: Ma
         values = [config.get(name, default) for config in (theta_0, theta_1)]
         if values[0] != values[1] and name not in _OF_A_TOKENIZER:  # only theta_0's tokenizer is used
             raise CheckpointError(
-                f"theta_0 and theta_1 are of different models: {name} is {values[0]} and {values[1]} by their configs. "
-                "Their weights are of the same shapes, and with the wrong config they mean something else. Give both "
-                "the config that they were trained with, in open_clip_config.json or by model.architecture."
+                f"theta_0 and theta_1 are of different models: {name} is {values[0]} and {values[1]} by their "
+                "configs. Their weights have the same shapes, but with the wrong config they compute something "
+                "else. Give both the config that they were trained with, in open_clip_config.json or by "
+                "model.architecture."
             )
 
 
@@ -228,8 +229,8 @@ def check_size(model: Mapping[str, Any], where: str, file_bytes: int) -> None:
     weights = sum(_weights(tower, model.get("embed_dim") or 512) for tower in towers)
     if weights > 2 * file_bytes + _SPARE:
         raise CheckpointError(
-            f"{where}: its config makes a model of {weights / 1e6:,.0f} million weights, and the file of weights has "
-            f"{file_bytes / 1e6:,.0f} MB. Correct the config, or give the weights that belong to it."
+            f"{where}: its config makes a model of {weights / 1e6:,.0f} million weights, but the file of weights "
+            f"has {file_bytes / 1e6:,.0f} MB. Correct the config, or give the matching weights."
         )
 
 
@@ -276,7 +277,7 @@ def _check_table(table: str, known: Collection[str], values: Any, where: str, fo
 def _check_no_code(folder: Path, where: str, name: str, value: object) -> None:
     """Raise CheckpointError for a folder of transformers that does not exist, or that asks for Python of its own."""
     if not folder.is_dir():
-        raise _refused(where, name, value, "a folder on this machine; take one that has it all")
+        raise _refused(where, name, value, "a folder on this machine; use one that has all files")
     for file in ("config.json", "tokenizer_config.json"):
         path = folder / file
         if not path.is_file():
@@ -287,8 +288,8 @@ def _check_no_code(folder: Path, where: str, name: str, value: object) -> None:
             raise CheckpointError(f"{path}: expected JSON as transformers writes it, but it is damaged") from error
         if not isinstance(said, dict) or said.get("auto_map"):
             raise CheckpointError(
-                f"{path}: it asks to run Python that comes with the model (auto_map), which a checkpoint must not. "
-                "Take a model of the package transformers itself."
+                f"{path}: it asks to run Python code that comes with the model (auto_map), which is not allowed. "
+                "Use a model that the package transformers contains."
             )
 
 

@@ -62,8 +62,8 @@ class Cuda:
             self._fetched = cuda.Event(blocking=True)  # a waiting thread sleeps: the cores are for decoding
         except (RuntimeError, AssertionError, torch.cuda.DeferredCudaCallError) as error:
             raise DeviceError(
-                f"{where} cannot be used: {_first_line(error)}. Look at nvidia-smi; a container needs the card and the "
-                "driver's compute libraries. model.device=cpu does without."
+                f"{where} cannot be used: {_first_line(error)}. Check nvidia-smi; a container needs the GPU and "
+                "the driver's compute libraries. model.device=cpu needs neither."
             ) from error
         self.numerics = (
             f"{card.name} {card.major}.{card.minor} cuda {torch.version.cuda} "
@@ -119,7 +119,7 @@ class Cuda:
             _log.warning(
                 "graph_refused",
                 error=_first_line(error),
-                remedy="forwards are launched kernel by kernel, which is slower; so does model.cuda_graphs=false",
+                remedy="forwards are launched kernel by kernel, which is slower, as with model.cuda_graphs=false",
             )
             return stated
 
@@ -166,9 +166,10 @@ class Cuda:
             if not isinstance(error, torch.AcceleratorError) and not _is_cards(error):
                 raise
             raise DeviceError(
-                f"{self.where} failed: {_first_line(error)}. Nothing is lost: offsets of what was not written are not "
-                "committed. Look at nvidia-smi and the kernel's log (Xid), then start again; if it fails at once and "
-                "always, try model.cuda_graphs=false and model.device=cpu, which tell a fault of ours from the card's."
+                f"{self.where} failed: {_first_line(error)}. Nothing is lost: offsets of unwritten rows are not "
+                "committed. Check nvidia-smi and the kernel's log (Xid), then start again; if it always fails at "
+                "once, try model.cuda_graphs=false and model.device=cpu, which distinguish a bug from a defective "
+                "GPU."
             ) from error
 
     def free(self) -> None:

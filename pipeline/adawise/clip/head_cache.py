@@ -29,7 +29,7 @@ _HEAD, _SUM = "head", "sha256"
 _NAME_LENGTH = 32  # hex digits of a folder's name; only folders with such a name are ever deleted
 _WHOLE, _PART = ".safetensors", ".part"
 _ABANDONED_S = 3_600.0  # an unfinished file that is older was left by a worker that died
-_REMEDY = "heads are encoded at each start; give the worker a folder that it may write, by model.cache"
+_REMEDY = "heads are encoded at each start; set model.cache to a folder that the worker may write"
 
 
 class HeadCache:
@@ -62,7 +62,7 @@ class HeadCache:
             if head is not None:
                 found[alpha] = head
                 continue
-            _log.warning("head_damaged", file=str(path), note="it is deleted and made anew, which costs a moment")
+            _log.warning("head_damaged", file=str(path), note="it is deleted and encoded again, which takes a moment")
             with suppress(OSError):
                 path.unlink()
         if found:

@@ -161,7 +161,7 @@ def _load_checkpoints(
     for key in (settings[0].keys() | settings[1].keys()) - padding:
         if settings[0].get(key) != settings[1].get(key):
             raise CheckpointError(
-                f"theta_0 and theta_1 want different preprocessing: '{key}' is {settings[0].get(key)} and "
+                f"theta_0 and theta_1 need different preprocessing: '{key}' is {settings[0].get(key)} and "
                 f"{settings[1].get(key)}. Give both the preprocess_cfg that theta_1 was fine-tuned with."
             )
     for model in models:
@@ -259,7 +259,7 @@ class _Configs:
         if ":" in name:
             raise CheckpointError(
                 f"model.architecture is {name[:80]!r}, expected a name that open_clip knows, or local-dir:FOLDER. "
-                "A model of a hub is loaded from a folder that has all of it."
+                "Load a model of a hub from a folder that has all of its files."
             )
         return open_clip.get_model_config(name) or {}
 
@@ -372,7 +372,7 @@ def _new_tokenizer(name: str, text: Mapping[str, Any]) -> Any:
     except (OSError, ValueError) as error:
         first = next(iter(str(error).strip().splitlines()), "").rstrip(".")
         if name.startswith(_LOCAL):
-            remedy = "put the tokenizer's files (tokenizer.json and what comes with it) into that folder"
+            remedy = "put the tokenizer's files (tokenizer.json and the files beside it) into that folder"
         else:
             remedy = (
                 "start once where the model hub can be reached, or put the tokenizer's files into a folder with the "
@@ -425,7 +425,7 @@ def _load(configs: _Configs, architecture: str | None, prepared: Preprocessing, 
         )
     if architecture is None and not checkpoint.startswith(_LOCAL):
         raise CheckpointError(
-            f"model.{role} is {checkpoint}: a file or a tag says nothing of its architecture. Set model.architecture."
+            f"model.{role} is {checkpoint}: a file or a tag does not name its architecture. Set model.architecture."
         )
     name = _named(architecture, checkpoint)
     if "hf_model_name" in configs.model(name).get("text_cfg", {}) and find_spec("transformers") is None:
@@ -450,8 +450,8 @@ def _load(configs: _Configs, architecture: str | None, prepared: Preprocessing, 
         raise
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"model.{role}: {checkpoint} is not a pickle of tensors alone, and running more than that is not safe. "
-            "Save its state_dict as safetensors (whole-module pickles of WiSE-FT and FLYP need that once, offline)."
+            f"model.{role}: {checkpoint} is a pickle with more than tensors, which is not safe to load. Save its "
+            "state_dict as safetensors (whole-module pickles of WiSE-FT and FLYP need that once, offline)."
         ) from error
     except Exception as error:  # for a bad file open_clip, torch and safetensors raise many kinds of errors
         first = (str(error).strip() or repr(error)).splitlines()

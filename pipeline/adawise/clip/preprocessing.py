@@ -24,8 +24,8 @@ from adawise.store.files import read_bytes
 
 CONFIG_NAME = "open_clip_config.json"
 KEYS = ("mean", "std", "resize_mode", "interpolation", "quick_gelu")
-GUESSED = "guessed: nothing says so"
-QUICK = "true for what comes of OpenAI's weights and most of MetaCLIP's and DFN's, false for LAION-2B's and DataComp's"
+GUESSED = "guessed"
+QUICK = "true for models from OpenAI's weights and most of MetaCLIP's and DFN's, false for LAION-2B's and DataComp's"
 
 _CHOICES = {"resize_mode": get_args(ResizeMode), "interpolation": get_args(Interpolation), "quick_gelu": (True, False)}
 _CONFIG_BYTES = 1 << 20
@@ -60,7 +60,7 @@ class Preprocessing:
         """The remedy for guessed values, for a warning."""
         names = " and ".join(f"model.{key}" for key in self.guessed)
         which = f" ({QUICK})" if "quick_gelu" in self.guessed else ""
-        return f"if the weights were trained otherwise, accuracy suffers silently: set {names}{which}"
+        return f"if the weights were trained otherwise, accuracy drops silently: set {names}{which}"
 
     @override
     def __str__(self) -> str:
@@ -118,13 +118,14 @@ def read_config(path: Path) -> dict[str, Any]:
     """
     try:
         config = json.loads(read_bytes(path, _CONFIG_BYTES))
-        problem = None if _is_config(config) else "its model_cfg or preprocess_cfg is no table"
+        problem = None if _is_config(config) else "its model_cfg or preprocess_cfg is not a table"
     except (OSError, ValueError, RecursionError) as error:
         problem = getattr(error, "strerror", None) or str(error) or "it is nested too deeply"
     if problem is not None:
         raise CheckpointError(
-            f"{path}: expected a config of open_clip, with model_cfg and preprocess_cfg; {problem}. Mend it; or, where "
-            "it lies beside a checkpoint file, take it away and set model.mean, std, resize_mode and interpolation."
+            f"{path}: expected a config of open_clip, with model_cfg and preprocess_cfg; {problem}. Correct it; "
+            "or, if it is beside a checkpoint file, remove it and set model.mean, std, resize_mode and "
+            "interpolation."
         )
     return dict(config)
 
@@ -164,9 +165,9 @@ def settle(
         if len({value for value, _ in told.values()}) > 1:
             (role, (value, source)), (other, (another, elsewhere)) = told.items()
             raise CheckpointError(
-                f"{role} and {other} want different preprocessing: '{key}' is {in_words(value)} and "
-                f"{in_words(another)}, by {source} and {elsewhere}. Set model.{key} to what {other} was fine-tuned "
-                "with."
+                f"{role} and {other} need different preprocessing: '{key}' is {in_words(value)} and "
+                f"{in_words(another)}, by {source} and {elsewhere}. Set model.{key} to the value with which "
+                f"{other} was fine-tuned."
             )
         if told:
             values[key], sources[key] = next(iter(told.values()))

@@ -88,7 +88,7 @@ class Apart:
         if answer is not None:
             frames, is_batch, dead = answer
             return DecodedMessage(message, tuple(map(_with_tensor, frames)), is_batch, dead)
-        detail = f"decoding it ended {_KILLS} processes of its own, the last one {why}: re-encode it"
+        detail = f"it killed {_KILLS} isolated decoder processes, the last one {why}: re-encode it"
         return whole_rejected(message, InvalidMessage(Reason.KILLS_DECODER, detail))
 
     def streams(self, message: Message) -> frozenset[str]:
@@ -152,7 +152,7 @@ class _Child:
             self._answer("to start")
         except _Killed as killed:
             raise FatalError(
-                f"a process to decode messages in could not be started, it ended {killed}; what it wrote is above"
+                f"an isolated decoder process could not be started, it ended {killed}; its output is above"
             ) from killed
 
     def ask(self, what: _Question, message: Message) -> Any:
@@ -160,7 +160,7 @@ class _Child:
             self._send(pickle.dumps((what, message)))
             answer = self._answer(f"to {what} {message}" if what == "decode" else f"for the streams of {message}")
         if isinstance(answer, RuntimeError):
-            raise FatalError(f"a process that decodes messages failed at {message}: {answer}; start the worker again")
+            raise FatalError(f"an isolated decoder process failed at {message}: {answer}; start the worker again")
         return answer
 
     def end(self) -> None:
@@ -194,7 +194,7 @@ class _Child:
                 waiting=what,
                 seconds=seconds,
                 pid=self._process.pid,
-                remedy="it is waited for; `kill` that process, twice, to have the message rejected",
+                remedy="the worker waits for it; `kill` that process, twice, to have the message rejected",
             )
         with suppress(EOFError, pickle.UnpicklingError, ValueError):
             return pickle.load(self._process.stdout)

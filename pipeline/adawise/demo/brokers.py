@@ -49,8 +49,8 @@ def broker(kind: Literal["embedded", "kafka"]) -> Iterator[Running]:
         return
     if not KAFKA.is_file():
         raise SettingsError(
-            f"--broker kafka needs the script {KAFKA}, which comes with the source tree: clone the repository and run "
-            "`make demo BROKER=kafka` there, or take --broker embedded"
+            f"--broker kafka needs the script {KAFKA}, which comes with the source tree: clone the repository and "
+            "run `make demo BROKER=kafka` there, or use --broker embedded"
         )
     with tempfile.TemporaryDirectory(prefix="adawise-kafka-") as folder:
         port = _two_free_ports()
@@ -67,8 +67,8 @@ def _call(*arguments: str) -> None:
     done = subprocess.run(call, capture_output=True, text=True, start_new_session=True, check=False)
     if done.returncode:
         raise BrokerUnavailable(
-            f"Apache Kafka: `{' '.join(call[1:3])}` ended with code {done.returncode}: {done.stderr.strip()}. "
-            "See deploy/kafka/README.md for what it needs, or take --broker embedded"
+            f"Apache Kafka: `{' '.join(call[1:3])}` ended with code {done.returncode}: {done.stderr.strip()}. See "
+            "deploy/kafka/README.md for its requirements, or use --broker embedded"
         )
 
 
@@ -87,4 +87,4 @@ def _two_free_ports() -> int:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 probe.bind((HOST, port))
             return first
-    raise BrokerUnavailable("there are no two free ports in a row between 20000 and 32000; stop what holds them")
+    raise BrokerUnavailable("there are no two adjacent free ports between 20000 and 32000; free some")

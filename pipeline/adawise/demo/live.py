@@ -123,7 +123,7 @@ class Board:
             case PartitionRecovered():  # the worker can begin
                 self.began_s = self._clock() if self.began_s is None else self.began_s
             case PartitionLost():
-                self.notes.append(f"partition {event.tp} moved; what was not written is classified again")
+                self.notes.append(f"partition {event.tp} moved; images that were not written are classified again")
             case FrameRejected(frame):
                 self.rejected += 1
                 self.notes.append(f"{frame.row_id} was rejected: {frame.reason}")
@@ -223,7 +223,7 @@ def line(board: Board) -> str:
 
 def _state(board: Board) -> str:
     if board.began_s is None:
-        return f"the worker gets ready; {sum(board.acknowledged())} images wait for it"
+        return f"the worker starts; {sum(board.acknowledged())} images wait for it"
     total = sum(camera.frames for camera in board.cameras)
     lag = sum(board.lag(index) for index in range(len(board.cameras)))
     fe = f", FE {board.forward_equivalents:.2f}" if board.images else ""

@@ -83,7 +83,7 @@ def run(
     root = _output(output)
     cameras = script.scripts(script.images_of(seconds, images, scenes), scenes)
     with _interruptible() as interruption, brokers.broker(broker) as running:
-        _say(f"{running.name} answers at {running.bootstrap_servers}; {len(cameras)} cameras begin, the worker loads")
+        _say(f"{running.name} answers at {running.bootstrap_servers}; {len(cameras)} cameras start, the worker loads")
         settings = demo_settings(running.bootstrap_servers, root, pair)
         ensure_topic(
             bootstrap_servers=running.bootstrap_servers,
@@ -98,7 +98,7 @@ def run(
         with Cameras(running.bootstrap_servers, TOPIC, total, scenes, AHEAD) as sending:
             model, board = _classify(settings, cameras, sending, running, interruption)
         if interruption.requested:
-            _say(f"interrupted after {board.images} of {total} images; what was classified is written to {root}")
+            _say(f"interrupted after {board.images} of {total} images; classified images are written to {root}")
             raise KeyboardInterrupt
         code = _conclude(settings, model, board, sending.acknowledged, root)
         if keep:
@@ -209,8 +209,8 @@ def _output(output: Path | None) -> Path:
     root.mkdir(parents=True, exist_ok=True)
     if there := sorted(root.iterdir()):
         raise SettingsError(
-            f"--output {root}: expected a new or an empty folder, found {there[0].name} in it: each demo has a topic "
-            "of its own, and its output cannot go on where another ended. Name another folder"
+            f"--output {root}: expected a new or an empty folder, found {there[0].name} in it: each demo has its "
+            "own topic and cannot continue another one's output. Name another folder"
         )
     return root
 

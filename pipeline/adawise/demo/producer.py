@@ -102,7 +102,8 @@ class Cameras:
         if code is not None and code != 0:
             raise BrokerUnavailable(
                 f"the simulated cameras ended with code {code} after {sum(self.acknowledged)} of "
-                f"{sum(self._expected)} images; what they said is above. Is the broker still running? Start again"
+                f"{sum(self._expected)} images; their output is above. Check that the broker is still running, and "
+                "start again"
             )
 
     def _read(self) -> None:

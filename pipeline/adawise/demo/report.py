@@ -53,8 +53,8 @@ def tell(
     console.print()
     _print_scores(console, outcome.scores)
     console.print(
-        "\nalpha of each camera over time (▁ 0 zero-shot, █ 1 fine-tuned), its weather, and the conditions that it\n"
-        "told apart by itself: a letter each, and the same letter again where it knew one again"
+        "\nalpha of each camera over time (▁ 0 zero-shot, █ 1 fine-tuned), its weather, and the conditions\nthat "
+        "it distinguished by itself, one character each; a condition that returned has the same character"
     )
     indent = max(len(camera.camera_id) for camera in cameras)
     for camera, path in zip(cameras, paths, strict=True):
@@ -65,7 +65,7 @@ def tell(
 
 
 def _print_scores(console: Console, scores: Sequence[ConditionScore]) -> None:
-    console.print("accuracy: what was served, and the same images read again at fixed alphas")
+    console.print("accuracy: as served, and of the same images at fixed alphas")
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("condition", no_wrap=True)
     for name in ("images", "served", "zero-shot", "fine-tuned", "fixed 0.5", "mean alpha"):
@@ -104,9 +104,9 @@ def sparkline(path: CameraPath, width: int) -> str:
 
 
 def letters(path: CameraPath, width: int) -> str:
-    """Return the conditions over the frames of a camera as `width` letters.
+    """Return the conditions over the frames of a camera as `width` characters.
 
-    Letters are given in the order in which conditions came; those after z are ·.
+    Characters are assigned in the order in which conditions came; those after z are ·.
     """
     if not path.conditions:
         return ""
@@ -124,15 +124,13 @@ def _print_how_to_go_on(console: Console, root: Path, picture: Path | None) -> N
         if picture
         else "picture: none, it needs the extra `report` (pip install 'adawise[report]')",
         "",
-        "ask it something"
-        + ("" if have_duckdb else " (needs the extra `report`: pip install 'adawise[report]')")
-        + ":",
+        "query it" + ("" if have_duckdb else " (needs the extra `report`: pip install 'adawise[report]')") + ":",
         f"  {duckdb_line(root)}",
-        "prove it whole:",
+        "check that it is complete:",
         f"  {program()} verify {shlex.quote(str(root))}",
-        "see where alpha drifted, which condition was when, and whether that helped:",
+        "see where alpha drifted, which conditions came when, and whether adapting helped:",
         f"  {program()} drift {shlex.quote(str(root))} -o drift.html",
-        "begin with your own pair of models and your own topic:",
+        "start with your own pair of models and topic:",
         f"  {program()} config init",
     ]
     console.print()

@@ -83,7 +83,7 @@ def missing(rows: pa.Table, cameras: Sequence[CameraScript], acknowledged: Seque
     if foreign := sorted(str(name) for name in set(found) - expected):
         problems.append(f"{len(foreign)} rows are of images that were not sent, the first is {foreign[0]}")
     if rejected := len(found) - rows["status"].to_pylist().count("accepted"):
-        problems.append(f"{rejected} images were rejected, and none of them should be")
+        problems.append(f"{rejected} images were rejected, but none should be")
     return problems
 
 

@@ -13,8 +13,8 @@ from adawise.kafka.embedded import NOT_FOR
 from adawise.records import TopicPartition
 from adawise.text import as_duration, counted, some
 
-NOT_TOLD = "the broker does not tell the topic's settings (the right DESCRIBE_CONFIGS on the topic)"
-NOT_KNOWN = "the embedded broker knows no settings of topics"
+NOT_TOLD = "the topic's settings are not known: this user lacks the right DESCRIBE_CONFIGS on the topic"
+NOT_KNOWN = "the embedded broker has no settings of topics"
 CLOCK_S = 60.0
 """Seconds by which clocks may differ before a check warns."""
 
@@ -29,7 +29,7 @@ def certificates(known: Known) -> CheckResult:
     now, found = datetime.now(UTC), certificates(known.settings.kafka)
     if over := [each for each in found if each.is_over(now)]:
         told = "; ".join(f"{each.setting}: {each.file} expired at {each.until}" for each in over)
-        raise SettingsError(f"{told}: nobody is let in. Renew it, or correct the clock of this machine.")
+        raise SettingsError(f"{told}: no connection is accepted. Renew it, or correct the clock of this machine.")
     ends = ", ".join(f"{each.setting.rpartition('.')[2]} until {each.until}" for each in found)
     return warn_if_any((renewal(each, now) for each in found if each.ends_soon(now)), ends)
 
@@ -65,7 +65,7 @@ def topic(known: Known) -> CheckResult:
             f"{kafka.topic} has cleanup.policy={(known.configs or {})['cleanup.policy']}: the broker removes frames of "
             "a camera before they are read, and kafka.on_compacted=skip records the gaps. Set cleanup.policy=delete"
         )
-    return ok(f"{kafka.topic} at {kafka.bootstrap_servers} has {counted(partitions, 'partition')}, and may be read")
+    return ok(f"{kafka.topic} at {kafka.bootstrap_servers} has {counted(partitions, 'partition')}, and can be read")
 
 
 def replicas(known: Known) -> CheckResult:
@@ -90,8 +90,8 @@ def replicas(known: Known) -> CheckResult:
             yield f"partition {some(behind)} has copies that are behind, or whose broker is down: see to the brokers"
         if copies > 1 and least == 1:
             yield (
-                f"min.insync.replicas=1 with {copies} copies: frames that were acknowledged, and read, can be lost "
-                "with one broker, and then a worker stands. Set min.insync.replicas=2 on the topic"
+                f"min.insync.replicas=1 with {copies} replicas: acknowledged frames can be lost with one broker, "
+                "which blocks their partition. Set min.insync.replicas=2 on the topic"
             )
 
     return warn_if_any(warnings(), f"all in sync, {counted(copies, 'copy', 'copies')} of each partition")
@@ -109,18 +109,18 @@ def message_size(known: Known) -> CheckResult:
 
         if largest > decode.max_message_bytes + ROOM_BYTES:
             yield (
-                f"the topic takes messages up to {largest} bytes, and those beyond decode.max_message_bytes "
-                f"({int(decode.max_message_bytes)}) are rejected as too_large. Lower max.message.bytes of the topic, "
-                "or raise decode.max_message_bytes (and limits.inflight_mib with it)"
+                f"the topic takes messages up to {largest} bytes, and those above decode.max_message_bytes "
+                f"({int(decode.max_message_bytes)}) are rejected as too_large. Lower max.message.bytes of the "
+                "topic, or raise decode.max_message_bytes (and limits.inflight_mib with it)"
             )
         if largest > kafka.max_partition_fetch_bytes:
             yield (
                 f"the topic takes batches up to {largest} bytes, and kafka.max_partition_fetch_bytes is "
-                f"{int(kafka.max_partition_fetch_bytes)}: larger ones are fetched one at a time, and more is held than "
-                f"the setting says. Set it to {largest} or more"
+                f"{int(kafka.max_partition_fetch_bytes)}: larger ones are fetched one at a time, and take more "
+                f"memory than the setting allows. Set it to {largest} or more"
             )
 
-    return warn_if_any(warnings(), f"the topic takes up to {largest} bytes, of which all is read")
+    return warn_if_any(warnings(), f"the topic takes messages up to {largest} bytes, and all of them are accepted")
 
 
 def retention(known: Known) -> CheckResult:
@@ -180,15 +180,16 @@ def timestamps(known: Known) -> CheckResult:
     whose = "the broker's" if kind == "LogAppendTime" else "the producers'"
     ahead_ms = int((time.time() + CLOCK_S) * 1000)
     if known.cluster.is_embedded:
-        return skip(f"times are by {whose} clock; the embedded broker looks none up")
+        return skip(f"times are by {whose} clock; the embedded broker does not find offsets by time")
     asked = dict.fromkeys((each.partition for each in known.topic.partitions), ahead_ms)
     ahead = [number for number, at in known.inquiry.offsets_at(kafka.topic, asked).items() if at is not None]
     if ahead:
         return warn(
             f"partition {some(ahead)} has messages more than {CLOCK_S:g} s ahead of this machine's clock; their "
-            f"times are by {whose} clock. Set the clocks by NTP: streams are forgotten, and replays cut, by these times"
+            f"times are by {whose} clock. Set the clocks by NTP: forgetting streams and cutting replays depend on "
+            "these times"
         )
-    return ok(f"by {whose} clock ({kind}), and none is ahead of ours")
+    return ok(f"by {whose} clock ({kind}); none is ahead of this machine's")
 
 
 def workers(known: Known) -> CheckResult:
@@ -196,7 +197,7 @@ def workers(known: Known) -> CheckResult:
     kafka, partitions = known.settings.kafka, len(known.topic.partitions)
     members = known.inquiry.members(kafka.group)
     if members is None:
-        return ok(f"up to {counted(partitions, 'worker')} at once, one for each partition; who is there is not told")
+        return ok(f"up to {counted(partitions, 'worker')} at once, one for each partition; the members are not known")
     if members >= partitions:
         return warn(
             f"{counted(members, 'member')} of group {kafka.group!r} for {counted(partitions, 'partition')}: one more "
@@ -220,13 +221,13 @@ def letters(known: Known) -> CheckResult:
 
     kafka, largest = known.settings.kafka, known.settings.decode.max_message_bytes
     if not letter_topic(kafka, largest).check(kafka.dead_letters_to):
-        return ok(f"{kafka.dead_letters_to} can be created, at the first letter")
+        return ok(f"{kafka.dead_letters_to} can be created, at the first dead letter")
     room = (known.inquiry.configs(kafka.dead_letters_to) or {}).get("max.message.bytes")
     if room is not None and int(room) < largest + HEADERS_ROOM_BYTES:
         return warn(
-            f"{kafka.dead_letters_to} can be written, and takes up to {room} bytes: letters of larger messages go "
-            f"without the message, and `dlq replay` cannot send it again. Set its max.message.bytes to "
-            f"{largest + HEADERS_ROOM_BYTES}"
+            f"{kafka.dead_letters_to} can be written, and takes up to {room} bytes: dead letters of larger "
+            "messages do not contain the message, which `dlq replay` then cannot send again. Set its "
+            f"max.message.bytes to {largest + HEADERS_ROOM_BYTES}"
         )
     return ok(f"{kafka.dead_letters_to} can be written")
 
@@ -247,8 +248,8 @@ def codecs(known: Known) -> CheckResult:
     del known
     if missing := missing_codecs():
         raise FatalError(
-            f"expected {', '.join(NAMES.values())}, but this build of pyarrow lacks {', '.join(missing)}: a partition "
-            "with a batch that is compressed so will stand. Install pyarrow of PyPI"
+            f"expected {', '.join(NAMES.values())}, but this build of pyarrow lacks {', '.join(missing)}: a batch "
+            "compressed with one of these blocks its partition. Install pyarrow from PyPI"
         )
     return ok(f"none, {', '.join(NAMES.values())}")
 

@@ -52,19 +52,19 @@ class Examination:
     reads: frozenset[str]
     after: tuple[str, ...] = ()
     limit_s: float = _QUICK_S
-    remedy: str = "See whether this machine is overloaded, and try again."
+    remedy: str = "Check whether this machine is overloaded, and try again."
     wanted: Callable[[Settings], bool] = lambda _: True
     lane: str = ""
     behind: str | None = None
 
 
 def _of_kafka(name: str, look: Callable[[Known], CheckResult], *after: str, reads: str = "kafka") -> Examination:
-    remedy = "See whether a firewall drops what is sent to kafka.bootstrap_servers, or the brokers are overloaded."
+    remedy = "Check whether a firewall drops packets to kafka.bootstrap_servers, or the brokers are overloaded."
     return Examination(name, look, frozenset(reads.split()), after, remedy=remedy, lane="broker")
 
 
 def _of_store(name: str, look: Callable[[Known], CheckResult], *after: str, limit_s: float = _STORE_S) -> Examination:
-    remedy = "See whether sink.root and record.root answer: a mount that hangs, a firewall, a proxy."
+    remedy = "Check that sink.root and record.root answer: a mount may hang, a firewall or a proxy may block."
     return Examination(name, look, frozenset({"sink", "record", "kafka"}), after, limit_s, remedy, lane="store")
 
 
@@ -97,7 +97,7 @@ PARTS: tuple[Examination, ...] = (
     replace(
         _of_store("recording folder", store.recording, "topic"),
         reads=frozenset({"record", "kafka"}),
-        remedy="See whether record.root answers: a mount that hangs, a firewall, a proxy.",
+        remedy="Check that record.root answers: a mount may hang, a firewall or a proxy may block.",
         wanted=lambda settings: settings.record.enabled,
     ),
     _of_store("file system", store.file_system),
@@ -112,7 +112,7 @@ PARTS: tuple[Examination, ...] = (
         model.pair,
         frozenset({"model", "search", "decode", "predict", "limits", "sink", *_PAIR}),
         limit_s=_LONG_S,
-        remedy="See whether the disk with the checkpoints answers, or the network that they come over.",
+        remedy="Check that the disk with the checkpoints, or the network to it, answers.",
         lane="model",
     ),
     Examination("preprocessing", model.preprocessing, frozenset({"model"}), ("model pair and card",), lane="model"),
@@ -120,7 +120,7 @@ PARTS: tuple[Examination, ...] = (
         "text heads",
         machine.text_heads,
         frozenset({"model"}),
-        remedy="See whether the disk of model.cache answers.",
+        remedy="Check that the disk of model.cache answers.",
         lane="model",
     ),
     Examination("cores", machine.cores, frozenset({"decode", "model"})),
@@ -191,7 +191,7 @@ def _look_along(
             named = ", ".join(name if "." in name else f"those under [{name}]" for name in lacking)
             answer = skip(f"correct these settings first: {named}")
         elif missing or silent:
-            answer = skip(f"needs {', '.join(missing)}" if missing else f"{silent} had no answer")
+            answer = skip(f"needs {', '.join(missing)}" if missing else f"{silent} did not answer")
         else:
             answer, is_silent = _within(part, known)
             known.is_silent |= is_silent
@@ -223,9 +223,9 @@ def _within(part: Examination, known: Known) -> tuple[CheckResult, bool]:
         return CheckResult("fail", str(error)), False
     except TimeoutError:
         is_over = not future.done()  # if it is done, the part itself raised the system's TimeoutError
-        said = f"expected an answer within {part.limit_s:g} s, and there was none" if is_over else future.exception()
+        said = f"expected an answer within {part.limit_s:g} s, but got none" if is_over else future.exception()
         return CheckResult("fail", f"{said}. {part.remedy}"), is_over
     except OSError as error:
         return CheckResult("fail", f"{error}. {part.remedy}"), False
     except Exception as error:  # noqa: BLE001  # an error that no check expects must not end the other parts
-        return CheckResult("fail", f"{type(error).__name__}: {error}. This was not expected: please report it."), False
+        return CheckResult("fail", f"{type(error).__name__}: {error}. This is a bug: please report it."), False

@@ -23,7 +23,7 @@ _FETCH_BYTES = 50 * 2**20  # what kafka-python fetches at once, from all partiti
 _BYTES_A_PIXEL = 3
 # Free bytes to keep heads: 21 heads of 100 classes and 512 dimensions take a quarter, 10,000 classes more than it.
 _LEAST_FREE_BYTES = 16 * 2**20
-_NOT_KEPT = "heads of class names cannot be kept, so that each start encodes them anew"
+_NOT_KEPT = "text heads cannot be cached, so each start encodes them again"
 _GIVE_FOLDER = "Set model.cache to a folder that this user may write, or model.cache_mib to 0"
 _ROOM = 1.1  # factor for what the allocator needs beyond what is requested
 
@@ -43,7 +43,7 @@ def cores(known: Known, root: Path = ROOT) -> CheckResult:
         for name, threads in (("decode.threads", settings.decode.threads), ("model.threads", settings.model.threads)):
             if threads is not None and threads > 2 * found:
                 yield (
-                    f"{name} is {threads}, and {has}: more threads than cores stand in each other's way, and spend a "
+                    f"{name} is {threads}, and {has}: more threads than cores slow each other down and use up a "
                     f"quota at once. Leave {name} out, or give the container more cores"
                 )
         if quota is not None and quota < 1:
@@ -60,10 +60,10 @@ def memory(known: Known, root: Path = ROOT, held_bytes: int | None = None) -> Ch
         held_bytes: bytes that this process holds with the pair in it; None: ask the system.
     """
     if known.model is None:
-        return skip("needs the pair, to know what it takes")
+        return skip("needs the pair, to know its size")
     limit, settings, classifier = usable_memory_bytes(root), known.settings, known.model.classifier
     if not limit:
-        return skip("the machine does not tell how much there is")
+        return skip("the machine does not report its memory")
     held = _held_bytes() if held_bytes is None else held_bytes
     bank = classifier.bank.capacity * classifier.bank.copy_bytes if classifier.device.where.type == "cpu" else 0
     inflight = settings.limits.inflight_mib * 2**20
@@ -76,13 +76,13 @@ def memory(known: Known, root: Path = ROOT, held_bytes: int | None = None) -> Ch
         f"{as_size(held)} for the program and the pair, {as_size(bank)} for {classifier.bank.capacity} merged copies "
         f"(model.bank_mib), {as_size(inflight)} for messages (limits.inflight_mib)"
         + (f", {as_size(record)} for the recording (record.inflight_mib)" if record else "")
-        + f", {as_size(fetched)} for what is fetched"
+        + f", {as_size(fetched)} for fetched messages"
     )
     whose = "the container's limit" if memory_limit_bytes(root) == limit else "this machine"
     if needed > limit:
         raise FatalError(
-            f"expected {as_size(needed)} of memory: {parts}; and {whose} has {as_size(limit)}, so that the worker "
-            "will be killed. Lower model.bank_mib or limits.inflight_mib, or give it more memory."
+            f"expected {as_size(needed)} of memory: {parts}; but {whose} has {as_size(limit)}, so the worker would "
+            "be killed. Lower model.bank_mib or limits.inflight_mib, or give it more memory."
         )
 
     def warnings() -> Iterator[str]:
@@ -124,10 +124,10 @@ def http_port(known: Known) -> CheckResult:
         url, port = url_of(bound), bound.getsockname()[1]
     if not http.is_loopback and http.token is None:
         return warn(
-            f"{url} can be reached by others, and http.token is not set: there is no page then, and probes and metrics "
-            "are open. Set http.token, or http.listen to 127.0.0.1"
+            f"{url} can be reached by others, and http.token is not set: so there is no page, and probes and "
+            "metrics are open. Set http.token, or http.listen to 127.0.0.1"
         )
-    taken = f"; others have {PORT}, so it is the next free one" if http.port is None and port != PORT else ""
+    taken = f"; {PORT} is taken, so it is the next free one" if http.port is None and port != PORT else ""
     return ok(f"{url if http.port != 0 else 'any port'} is free{taken}")
 
 
@@ -142,14 +142,14 @@ def device(known: Known) -> CheckResult:
     if opened.where.type != "cuda":
         if torch.cuda.device_count():  # counted by the driver, which works where CUDA does not start
             return warn(
-                f"{opened} in {precision}, although there is a card: model.device is cpu, or CUDA does not start on "
-                "it. See `nvidia-smi`, and that torch was built for its driver"
+                f"{opened} in {precision}, although there is a GPU: model.device is cpu, or CUDA does not start on "
+                "it. Check `nvidia-smi`, and that torch was built for its driver"
             )
-        return ok(f"{opened} in {precision}; there is no card")
+        return ok(f"{opened} in {precision}; there is no GPU")
     free, total = torch.cuda.mem_get_info(opened.where)
     return ok(
         f"{torch.cuda.get_device_name(opened.where)} as {opened.where} in {precision}: {as_size(free)} of "
-        f"{as_size(total)} free, CUDA {torch.version.cuda}, driver {_driver() or 'not told'}"
+        f"{as_size(total)} free, CUDA {torch.version.cuda}, driver {_driver() or 'unknown'}"
     )
 
 
@@ -159,16 +159,18 @@ def text_heads(known: Known) -> CheckResult:
 
     wanted, folder = known.settings.model.cache_mib * 2**20, heads_folder(known.settings.model)
     if not wanted:
-        return ok("none are kept (model.cache_mib is 0)")
+        return ok("none are cached (model.cache_mib is 0)")
     if folder is None:
-        return warn(f"{_NOT_KEPT}: this user has no home. {_GIVE_FOLDER}")
+        return warn(f"{_NOT_KEPT}: this user has no home folder. {_GIVE_FOLDER}")
     there = existing(folder)
     if why := _not_writable(there):
         return warn(f"{_NOT_KEPT}: {there}: {why}. {_GIVE_FOLDER}")
     free = shutil.disk_usage(there).free
     if free < _LEAST_FREE_BYTES:
-        return warn(f"{_NOT_KEPT}: {folder} has {as_size(free)} of free space. Make room, or set model.cache elsewhere")
-    return ok(f"kept in {folder}, {as_size(wanted)} at most; {as_size(free)} free")
+        return warn(
+            f"{_NOT_KEPT}: {folder} has {as_size(free)} of free space. Free space, or set model.cache to another folder"
+        )
+    return ok(f"cached in {folder}, at most {as_size(wanted)}; {as_size(free)} free")
 
 
 def _not_writable(folder: Path) -> str:
@@ -192,8 +194,8 @@ def _too_much_for_the_card(known: Known) -> Iterator[str]:
     if needed > free:
         yield (
             f"{bank.capacity} merged copies (model.bank_mib) take {as_size(needed)}, and {as_size(free)} of "
-            f"{as_size(total)} on {where} are free: the bank shrinks, and copies are made anew more often. Lower "
-            "model.bank_mib, or give the worker a card of its own"
+            f"{as_size(total)} on {where} are free: the bank shrinks, and copies are merged again more often. "
+            "Lower model.bank_mib, or give the worker a separate GPU"
         )
 
 

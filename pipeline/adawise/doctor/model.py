@@ -22,8 +22,8 @@ def words(known: Known) -> CheckResult:
     templates = prompt_templates(settings)
     if len(classes) < 2:
         raise SettingsError(
-            f"model.classes: {settings.classes} has one class, {classes[0]!r}, which every image would be; add what it "
-            "is told from"
+            f"model.classes: {settings.classes} has one class, {classes[0]!r}, which every image would get; add "
+            "other classes"
         )
 
     def warnings() -> Iterator[str]:
@@ -82,12 +82,12 @@ def pair(known: Known) -> CheckResult:
         if ordered and not key_of(identity).matches(orders.serving.key):
             method = orders.serving.method and f", {orders.serving.method}"
             yield (
-                f"pair {orders.serves} serves {settings.sink.root} since a switch{method}: workers take it from its "
-                "document, not the one that is set here: bring model.* up to date (`adawise pair list`)"
+                f"pair {orders.serves} serves {settings.sink.root} since a switch{method}: workers use it from its "
+                "document, not the pair that is set here: update model.* (`adawise pair list`)"
             )
         if changes:
             becomes = what_becomes_of_streams(settings.model.on_change)
-            yield f"{', '.join(changes)} not as {settings.sink.root} was written with: {becomes}"
+            yield f"{', '.join(changes)} differ from those that {settings.sink.root} was written with: {becomes}"
 
     found = (
         f"{told['classes']} classes on {told['device']} in {told['precision']}, {told['bank']}, {card}, "

@@ -15,7 +15,7 @@ from adawise.text import counted
 
 Status = Literal["ok", "warn", "fail", "skip"]
 
-_WORDS: dict[Status, str] = {"ok": "passed", "fail": "failed", "skip": "not looked at"}
+_WORDS: dict[Status, str] = {"ok": "passed", "fail": "failed", "skip": "skipped"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,13 +24,13 @@ _LOOK_S = 5.0  # seconds to look for the files of the last day
 _LEAST_NODES = 10_000  # names that the file system has room for, below which a check fails
 
 _KINDS = {
-    "nfs": "two hosts may see a new file at different times, and a server that hangs holds a worker up. Mount it "
-    "`hard`, of version 4; an object store (s3://...) does without these risks",
-    "cifs": "hard links and atomic names depend on the server. Take a local disk, NFS 4, or an object store (s3://...)",
-    "fuse": "whether names are atomic and files durable depends on what is behind it; of mounted object stores they "
-    "are not. Name the store itself (s3://...), or take a local disk",
-    "overlay": "it is the container's own layer, which goes with the container. Mount a volume there",
-    "tmpfs": "it is memory: its files are gone after a restart, and count against the memory's limit. Take a disk",
+    "nfs": "two hosts may see a new file at different times, and a server that hangs blocks a worker. Mount it "
+    "`hard`, with version 4; an object store (s3://...) has no such risks",
+    "cifs": "hard links and atomic names depend on the server. Use a local disk, NFS 4, or an object store (s3://...)",
+    "fuse": "whether names are atomic and files durable depends on the storage behind it; on mounted object stores "
+    "they are not. Name the store itself (s3://...), or use a local disk",
+    "overlay": "it is the container's layer, which is deleted with the container. Mount a volume there",
+    "tmpfs": "it is memory: its files are lost at a restart, and count towards the memory limit. Use a disk",
 }
 _ALSO = {"nfs4": "nfs", "smb3": "cifs", "smbfs": "cifs", "ramfs": "tmpfs", "aufs": "overlay"}
 
@@ -53,7 +53,7 @@ def output(known: Known) -> CheckResult:
         prove_create_if_absent(store)
     prove_store(settings.sink.root)
     check_owner(store, ours)
-    return ok(f"{store} creates only what is absent, and is nobody else's")
+    return ok(f"{store} supports conditional creation, and belongs to no other group")
 
 
 def chains(known: Known) -> CheckResult:
@@ -68,7 +68,7 @@ def chains(known: Known) -> CheckResult:
             f"at the ends all the same. `adawise verify {root}` says all that is missing: restore it, or bridge it "
             f"with `adawise repair {root}`"
         )
-    return ok("nothing is missing of what the newest segments count")
+    return ok("all segments that the newest ones count are there")
 
 
 def recording(known: Known) -> CheckResult:
@@ -81,9 +81,9 @@ def recording(known: Known) -> CheckResult:
     root, identity = known.settings.record.root, known.identity
     prove_store(root)
     if open_store(root).get(MANIFEST) is None:
-        return ok(f"{root} creates only what is absent, and can hold a recording of {known.settings.kafka.topic}")
+        return ok(f"{root} supports conditional creation, and can hold a recording of {known.settings.kafka.topic}")
     folder = recording_folder(known.settings, identity)
-    return ok(f"{folder.root} creates only what is absent, and is a recording of {known.settings.kafka.topic}")
+    return ok(f"{folder.root} supports conditional creation, and is a recording of {known.settings.kafka.topic}")
 
 
 def file_system(known: Known, root: Path = Path("/")) -> CheckResult:
@@ -100,7 +100,7 @@ def file_system(known: Known, root: Path = Path("/")) -> CheckResult:
         if kind in _KINDS:
             warnings.append(f"{folder} is on {mount.kind}: {_KINDS[kind]}")
     if not found:
-        return skip("no folder of this machine is written to, or it does not say what is mounted")
+        return skip("no folder of this machine is written to, or its mounts are not known")
     return warn_if_any(warnings, ", ".join(f"{folder} is on {mount.kind}" for folder, mount in found.items()))
 
 
@@ -112,26 +112,25 @@ def space(known: Known) -> CheckResult:
         usage, nodes = shutil.disk_usage(there), os.statvfs(there)
         if usage.free < _LEAST_BYTES:
             raise FatalError(
-                f"{folder}: expected {as_size(_LEAST_BYTES)} of free space or more, and there are "
-                f"{as_size(usage.free)} of {as_size(usage.total)}. Remove what is not needed, or set the "
-                "folder to a larger disk."
+                f"{folder}: expected {as_size(_LEAST_BYTES)} of free space or more, got {as_size(usage.free)} of "
+                f"{as_size(usage.total)}. Remove what is not needed, or use a larger disk."
             )
         if nodes.f_files > 0 and nodes.f_favail < _LEAST_NODES:
             raise FatalError(
-                f"{folder}: expected room for {_LEAST_NODES} more files, and the file system has {nodes.f_favail} "
-                "inodes left. Remove small files (`adawise compact`), or set the folder to another disk."
+                f"{folder}: expected room for {_LEAST_NODES} more files, but the file system has {nodes.f_favail} "
+                "inodes left. Remove small files (`adawise compact`), or use another disk."
             )
         pace = _bytes_a_day(folder)
         days = usage.free / pace if pace else None
         if days is not None and days < _LEAST_DAYS:
             warnings.append(
-                f"{folder} grew by {as_size(pace or 0)} a day of late, and {as_size(usage.free)} are free: enough for "
-                f"{as_duration(days * _DAY_S)}. Make room, or keep less"
+                f"{folder} grew by {as_size(pace or 0)} a day, and {as_size(usage.free)} are free: enough for "
+                f"{as_duration(days * _DAY_S)}. Free space, or keep less"
             )
-        lasts = f", enough for {as_duration(days * _DAY_S)} at the pace of the last day" if days is not None else ""
+        lasts = f", enough for {as_duration(days * _DAY_S)} at the rate of the last day" if days is not None else ""
         told.append(f"{folder}: {as_size(usage.free)} free{lasts}")
     if not told:
-        return skip("what is written to is no folder of this machine")
+        return skip("no folder of this machine is written to")
     return warn_if_any(warnings, "; ".join(told))
 
 
@@ -145,9 +144,9 @@ def clock(known: Known) -> CheckResult:
         if abs(by) > CLOCK_S:
             warnings.append(
                 f"{place}: the store's clock is {as_duration(abs(by))} {'ahead of' if by > 0 else 'behind'} this "
-                "machine's: what is removed by its age, and requests that are signed, go by it. Set both by NTP"
+                "machine's: removal by age and signed requests depend on it. Set both by NTP"
             )
-        told.append(f"{place}: {abs(by):.1f} s apart")
+        told.append(f"{place}: {abs(by):.1f} s difference")
     return warn_if_any(warnings, "; ".join(told))
 
 

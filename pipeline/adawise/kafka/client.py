@@ -82,15 +82,15 @@ _REFUSED: tuple[tuple[type[Exception], type[FatalError], str], ...] = (
     (
         errors.SaslAuthenticationFailedError,
         SettingsError,
-        "Check who logs in (kafka.security.sasl_username and sasl_password, or for OAUTHBEARER oauth_client_id and "
-        "what the broker expects of a token), and that the broker knows it for this mechanism.",
+        "Check the user (kafka.security.sasl_username and sasl_password, or for OAUTHBEARER oauth_client_id and "
+        "the claims that the broker expects of a token), and that the broker knows it for this mechanism.",
     ),
     (
         errors.UnsupportedSaslMechanismError,
         SettingsError,
         "Set kafka.security.sasl_mechanism to one the broker offers.",
     ),
-    (errors.IllegalSaslStateError, SettingsError, "Set kafka.security.protocol to what this listener speaks."),
+    (errors.IllegalSaslStateError, SettingsError, "Set kafka.security.protocol to that of this listener."),
     (errors.InvalidSessionTimeoutError, SettingsError, "Set kafka.session_timeout_ms within the broker's limits."),
     (errors.InvalidGroupIdError, SettingsError, "Set kafka.group to a name that is not empty."),
     (errors.InvalidTopicError, SettingsError, "Set kafka.topic to a name of the characters a-z A-Z 0-9 . _ -."),
@@ -98,21 +98,25 @@ _REFUSED: tuple[tuple[type[Exception], type[FatalError], str], ...] = (
     (
         errors.InconsistentGroupProtocolError,
         SettingsError,
-        "Other members of this group use another assignor: stop them, or set kafka.group to a group of its own.",
+        "Other members of this group use another assignor: stop them, or set kafka.group to another group.",
     ),
-    (errors.FencedInstanceIdError, FatalError, "Another live worker has this static_member: give each its own."),
+    (
+        errors.FencedInstanceIdError,
+        FatalError,
+        "Another running worker has this static_member: give each a different one.",
+    ),
     (errors.GroupMaxSizeReachedError, FatalError, "Stop some members, or raise group.max.size on the broker."),
     (
         errors.UnsupportedCodecError,
         FatalError,
-        "Install what this producer compresses with: pip install 'kafka-python[lz4,snappy,zstd]'.",
+        "Install the codec of this producer: pip install 'kafka-python[lz4,snappy,zstd]'.",
     ),
     (errors.UnsupportedVersionError, FatalError, "Use a broker of Apache Kafka 2.1 or newer."),
     (errors.UnrecognizedBrokerVersion, FatalError, "Use a broker of Apache Kafka 2.1 or newer."),
     (
         errors.CorruptRecordError,
         SourceError,
-        "Start again: it is read anew. If it fails at the same place, the broker's copy is damaged.",
+        "Start again to read it again. If it fails at the same offset, the broker's copy is damaged.",
     ),
     (
         errors.LogTruncationError,
@@ -122,7 +126,7 @@ _REFUSED: tuple[tuple[type[Exception], type[FatalError], str], ...] = (
     (
         errors.UnknownTopicOrPartitionError,
         SourceError,
-        "Create the topic, or set kafka.topic to one that exists: it is never created by reading.",
+        "Create the topic, or set kafka.topic to one that exists: reading never creates it.",
     ),
 )
 
@@ -296,7 +300,7 @@ def translated(
                 f"{begun}: {_said(error)}. {remedy.format(right=_RIGHTS.get(doing.split()[0], 'READ on the topic'))}"
             )
     return BrokerUnavailable(
-        f"{begun}: {_said(error)}. Is the broker running and reachable from here? Start one with "
+        f"{begun}: {_said(error)}. Check that the broker is running and can be reached from here. Start one with "
         f"`deploy/kafka/kafka start` or `adawise broker --port {_port(bootstrap_servers)}`, or set "
         "kafka.bootstrap_servers."
     )
@@ -309,7 +313,7 @@ def _said(error: Exception) -> str:
     if isinstance(error, errors.SaslAuthenticationFailedError):
         said = str(error.args[0]) if error.args else ""
         return (
-            said.rpartition("SaslAuthenticationFailedError: ")[2].strip().rstrip(".") or "the broker lets nobody in so"
+            said.rpartition("SaslAuthenticationFailedError: ")[2].strip().rstrip(".") or "the broker refuses the login"
         )
     return str(error)
 

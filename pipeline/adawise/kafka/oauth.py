@@ -145,20 +145,19 @@ class ClientCredentials(AbstractTokenProvider):  # type: ignore[misc]
                 why = why.replace("the broker's", "its").replace("kafka.security.ssl_ca", "kafka.security.oauth_ca")
                 raise TokenRefused(f"no token from {self._endpoint}: {why}") from None
             raise TokenUnavailable(
-                f"no token from {self._endpoint}: {getattr(error, 'reason', error)}; see to it, or correct {_ENDPOINT}"
+                f"no token from {self._endpoint}: {getattr(error, 'reason', error)}; check it, or correct {_ENDPOINT}"
             ) from None
         except (HTTPException, ValueError) as error:
             raise TokenUnavailable(
-                f"no token from {self._endpoint}: what answers there speaks no HTTP ({type(error).__name__}); correct "
-                f"{_ENDPOINT}"
+                f"no token from {self._endpoint}: the answer is not HTTP ({type(error).__name__}); correct {_ENDPOINT}"
             ) from None
         try:
             told: Any = json.loads(said)
             token, life_s = str(told["access_token"]), float(told.get("expires_in", _SHORTEST_S))
         except (ValueError, KeyError, TypeError, AttributeError):
             raise TokenRefused(
-                f"no token from {self._endpoint}: expected JSON with an access_token, and got {len(said)} other bytes; "
-                f"correct {_ENDPOINT}"
+                f"no token from {self._endpoint}: expected JSON with an access_token, but got {len(said)} other "
+                f"bytes; correct {_ENDPOINT}"
             ) from None
         return token, life_s
 
@@ -174,7 +173,7 @@ class ClientCredentials(AbstractTokenProvider):  # type: ignore[misc]
         if error.code >= 500 or error.code == 429:
             return TokenUnavailable(begun)
         if error.code // 100 == 3:
-            return TokenRefused(f"{begun} and sends on to another address; set {_ENDPOINT} to the last one")
+            return TokenRefused(f"{begun} and redirects to another address; set {_ENDPOINT} to the last one")
         if code == "invalid_scope":
             return TokenRefused(f"{begun}; correct kafka.security.oauth_scope")
         if code in ("invalid_client", "unauthorized_client") or error.code in (401, 403):

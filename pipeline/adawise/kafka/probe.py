@@ -49,23 +49,23 @@ def _compared(server: str, spoken: Spoken, security: Mapping[str, object]) -> st
     mechanism = security.get("sasl_mechanism")
     remedy = f"set kafka.security.protocol to {spoken.protocol}, or kafka.bootstrap_servers to another listener"
     if protocol.endswith("SSL") and not spoken.tls:
-        return f"kafka.security.protocol is {protocol}, and the port {server} speaks no TLS: {remedy}"
+        return f"kafka.security.protocol is {protocol}, but the port {server} does not use TLS: {remedy}"
     if not protocol.endswith("SSL") and spoken.tls:
-        return f"kafka.security.protocol is {protocol}, and the port {server} speaks TLS alone: {remedy}"
+        return f"kafka.security.protocol is {protocol}, but the port {server} uses only TLS: {remedy}"
     if spoken.mechanisms is None:
         return None
     offered = ", ".join(spoken.mechanisms)
     if not protocol.startswith("SASL") and spoken.mechanisms:
         return (
-            f"kafka.security.protocol is {protocol}, and the port {server} wants a login ({offered}): set it to "
-            f"{spoken.protocol}, with kafka.security.sasl_mechanism and who logs in"
+            f"kafka.security.protocol is {protocol}, but the port {server} requires a login ({offered}): set it to "
+            f"{spoken.protocol}, with kafka.security.sasl_mechanism and a user"
         )
     if protocol.startswith("SASL") and not spoken.mechanisms:
-        return f"kafka.security.protocol is {protocol}, and the port {server} takes no login: {remedy}"
+        return f"kafka.security.protocol is {protocol}, but the port {server} accepts no login: {remedy}"
     if mechanism is not None and spoken.mechanisms and mechanism not in spoken.mechanisms:
         return (
-            f"kafka.security.sasl_mechanism is {mechanism}, and the port {server} offers {offered}: set it to one of "
-            "these, or enable it at the broker (sasl.enabled.mechanisms)"
+            f"kafka.security.sasl_mechanism is {mechanism}, but the port {server} offers {offered}: set it to one "
+            "of these, or enable it at the broker (sasl.enabled.mechanisms)"
         )
     return None
 

@@ -375,7 +375,7 @@ class KafkaSource:
             except errors.KafkaError as error:
                 # kafka-python wraps an error of the listener in a bare KafkaError.
                 if error.__cause__ is not None and type(error) is errors.KafkaError:
-                    raise FatalError(f"a rebalance of group {self._group!r} could not be noted: {error}") from error
+                    raise FatalError(f"a rebalance of group {self._group!r} could not be handled: {error}") from error
                 raise
         if self._group is not None and self._owned and self._consumer.group_metadata().state == MemberState.UNJOINED:
             self._owned.note_all_lost()  # expelled: the listener is called only when the member joins again

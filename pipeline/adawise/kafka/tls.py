@@ -61,8 +61,8 @@ def authorities(file: Path | None, setting: str) -> ssl.SSLContext:
     found = read_certificates(setting, file, are_authorities=True)
     if found is not None and found.is_over(datetime.now(UTC)):  # OpenSSL would blame the broker's certificate
         raise SettingsError(
-            f"{setting}: {file} expired at {found.until}, and nothing that it signed is believed: name the authority's "
-            "new certificate, or correct the clock of this machine"
+            f"{setting}: {file} expired at {found.until}, so certificates that it signed are rejected: name the "
+            "authority's new certificate, or correct the clock of this machine"
         )
     try:
         return ssl.create_default_context(cafile=str(file))
@@ -92,22 +92,22 @@ def _load_own(context: ssl.SSLContext, certificate: Path, key: Path | None, pass
         context.load_cert_chain(certificate, key, ask)
     except _NoPassword:
         raise SettingsError(
-            f"{named}: {where} has a password, and {_PASSWORD} is not set: set it, or take the password off "
-            "the key (`openssl pkey`)"
+            f"{named}: {where} has a password, but {_PASSWORD} is not set: set it, or remove the password from the "
+            "key (`openssl pkey`)"
         ) from None
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
-            problem = f"it is not the key of the certificate {certificate}; give the two that belong together"
+            problem = f"it is not the key of the certificate {certificate}; give a matching pair"
         elif password:
             problem = f"it cannot be opened with {_PASSWORD} ({_brief(error)}); correct the password, or the file"
         else:
-            problem = f"it is damaged, or of a kind that OpenSSL does not know ({_brief(error)}); make it anew"
+            problem = f"it is damaged, or of a kind that OpenSSL does not know ({_brief(error)}); create a new one"
         raise SettingsError(f"{named}: {where}: {problem}") from error
     found = read_certificates(_CERTIFICATE, certificate, are_authorities=False)
     if found is not None and found.is_over(datetime.now(UTC)):
         raise SettingsError(
-            f"{_CERTIFICATE}: {certificate} expired at {found.until}, and no broker takes it: renew it, or correct the "
-            "clock of this machine"
+            f"{_CERTIFICATE}: {certificate} expired at {found.until}, so no broker accepts it: renew it, or "
+            "correct the clock of this machine"
         )
 
 
@@ -121,22 +121,22 @@ def refusal(error: BaseException, security: Mapping[str, object] | None = None) 
     if isinstance(found, ssl.SSLCertVerificationError):
         return _not_believed(found)
     if found is None and "CERTIFICATE_VERIFY_FAILED" in str(error):  # passed on as text alone
-        return f"the broker's certificate is not believed ({error}): see to the certificate, or to {_CA}"
+        return f"the broker's certificate is not trusted ({error}): check the certificate, or {_CA}"
     reason = (found.reason if found is not None else None) or ""
     if "ALERT" not in reason:
         return None
     alert = reason.partition("ALERT_")[2].lower().replace("_", " ")
     own = (security or {}).get("ssl_certfile")
     if alert in {"protocol version", "handshake failure", "insufficient security"}:
-        return f"the broker speaks no version or cipher of TLS that this machine does ({alert}): update either"
+        return f"broker and machine have no TLS version or cipher in common ({alert}): update one of them"
     if own is None:
         return (
-            f"the broker wants a certificate of the client ({alert}): set {_CERTIFICATE} and {_KEY}, or use a listener "
+            f"the broker requires a client certificate ({alert}): set {_CERTIFICATE} and {_KEY}, or use a listener "
             "with ssl.client.auth=none"
         )
     return (
-        f"the broker does not take the certificate {own} ({alert}): it has to be signed by an authority that is in the "
-        "broker's truststore, for clients, and not have expired or been revoked"
+        f"the broker rejects the certificate {own} ({alert}): it must be a client certificate from an authority in "
+        "the broker's truststore, not expired and not revoked"
     )
 
 
@@ -145,18 +145,19 @@ def _not_believed(error: ssl.SSLCertVerificationError) -> str:
     if code == _EXPIRED:
         return f"the broker's certificate has expired ({said}): renew it, or correct the clock of this machine"
     if code == _NOT_YET:
-        return f"the broker's certificate is not valid yet ({said}): correct the clock, of this machine or the broker's"
+        return f"the broker's certificate is not valid yet ({said}): correct the clock of this machine or of the broker"
     if code in _OTHER_NAME:
         return (
-            f"the broker's certificate is for another name ({said.rstrip('.')}): call the broker by a name in its "
-            "certificate (kafka.bootstrap_servers, and the broker's advertised.listeners), or give it one for this name"
+            f"the broker's certificate is for another name ({said.rstrip('.')}): connect by a name in its "
+            "certificate (kafka.bootstrap_servers, and the broker's advertised.listeners), or give it a "
+            "certificate for this name"
         )
     if code in _UNKNOWN:
         return (
-            f"the broker's certificate is signed by nobody who is believed here ({said}): set {_CA} to the certificate "
+            f"the broker's certificate is signed by an untrusted authority ({said}): set {_CA} to the certificate "
             "of the authority that signed it"
         )
-    return f"the broker's certificate is not believed ({said}): see to the certificate, or to {_CA}"
+    return f"the broker's certificate is not trusted ({said}): check the certificate, or {_CA}"
 
 
 def _chain(error: BaseException | None) -> Iterator[object]:
@@ -190,8 +191,8 @@ def _labels(file: Path, setting: str) -> list[str]:
 
 def _wrong(setting: str, file: Path, wanted: str, labels: list[str], *, swapped: bool = False) -> str:
     held = " and ".join(dict.fromkeys(label.lower() for label in labels))
-    has = f"it has {held}" if held else "it is no PEM (`openssl x509 -inform der` and `openssl pkcs12` make one)"
-    remedy = f"; it and {_KEY} are the wrong way round" if swapped else "" if not held else "; name the other file"
+    has = f"it has {held}" if held else "it is not PEM (`openssl x509 -inform der` and `openssl pkcs12` convert to it)"
+    remedy = f"; swap it with {_KEY}" if swapped else "" if not held else "; name the other file"
     return f"{setting}: {file}: expected {wanted}, but {has}{remedy}"
 
 

@@ -85,9 +85,8 @@ class KafkaTopics:
         refused = errors.for_code(found[0]["error_code"])
         if refused is errors.UnknownTopicOrPartitionError:
             raise SourceError(
-                f"there is no topic {topic!r} at {self._servers}{self._near(topic)}. Create the topic (`adawise "
-                "produce SOURCE --create-topic` does, of images), or name one that exists: it is never created by "
-                "reading."
+                f"there is no topic {topic!r} at {self._servers}{self._near(topic)}. Create the topic (for images: "
+                "`adawise produce SOURCE --create-topic`), or name one that exists: reading never creates it."
             )
         if refused is not errors.NoError:
             raise translated(refused(), self._servers, doing)
@@ -124,10 +123,10 @@ class KafkaTopics:
         """Raise SettingsError if the topic is compacted; a topic whose policy is unknown is accepted."""
         if self.is_compacted(topic):
             raise SettingsError(
-                f"topic {topic!r} at {self._servers}: expected a topic that keeps every message until its retention is "
-                "over, but it has cleanup.policy=compact: of each camera the broker removes all but the newest frames, "
-                "read or not. Set cleanup.policy=delete on the topic; or, to read what is left and record the gaps, "
-                "kafka.on_compacted=skip."
+                f"topic {topic!r} at {self._servers}: expected a topic that keeps every message until its "
+                "retention is over, but it has cleanup.policy=compact: the broker removes all but the newest "
+                "frames of each camera, read or not. Set cleanup.policy=delete on the topic; or, to read the rest "
+                "and record the gaps, set kafka.on_compacted=skip."
             )
 
     def bounds(self, tp: TopicPartition) -> tuple[int, int]:

@@ -45,7 +45,7 @@ class OpenTransaction(NamedTuple):
         told = 0 <= self.since_ms < _YEAR_10000_MS  # a producer may have set the time, so any value is possible
         since = f" since {datetime.fromtimestamp(self.since_ms / 1000, UTC):%Y-%m-%dT%H:%M:%SZ}" if told else ""
         who = f", of {self.who}" if self.who else ""
-        return f"an open transaction holds back what was written from offset {self.offset} on{since}{who}"
+        return f"an open transaction holds back messages from offset {self.offset} on{since}{who}"
 
 
 def open_transaction(admin: Any, tp: TopicPartition, end: int) -> OpenTransaction | None:
@@ -108,7 +108,7 @@ class HeldBack:
             return
         self._positions[tp].told_s = now_s
         log.warning(
-            "%s: %s: no message after that is served until it is committed or aborted. End its producer, or end it "
+            "%s: %s: later messages are served only once it is committed or aborted. Stop its producer, or end it "
             "with `kafka-transactions.sh abort --topic %s --partition %d --start-offset %d`",
             *(tp, found, tp.topic, tp.partition, found.offset),
         )

@@ -49,9 +49,9 @@ def unpacked(codec: int, data: bytes | memoryview, max_bytes: int) -> bytearray:
     """
     name = NAMES.get(codec)
     if name is None:
-        raise CannotUnpack(f"codec number {codec}, which is none of {', '.join(NAMES.values())}")
+        raise CannotUnpack(f"codec number {codec}, which is not one of {', '.join(NAMES.values())}")
     if not pa.Codec.is_available(name):
-        raise CannotUnpack(f"codec {name}, which this build of pyarrow lacks; install that of PyPI")
+        raise CannotUnpack(f"codec {name}, which this build of pyarrow lacks; install the one from PyPI")
     out = bytearray()
     try:
         for piece in _blocks(memoryview(data), max_bytes) if name == "snappy" else _steps(name, data, max_bytes):
@@ -61,7 +61,7 @@ def unpacked(codec: int, data: bytes | memoryview, max_bytes: int) -> bytearray:
     except MemoryError:  # Arrow's too, which is also an ArrowException
         raise
     except (pa.ArrowException, OSError) as error:
-        raise CannotUnpack(f"bytes that are no {name}: {error}") from error
+        raise CannotUnpack(f"bytes that are not {name}: {error}") from error
     return out
 
 
@@ -83,7 +83,7 @@ def _blocks(data: memoryview, max_bytes: int) -> Iterator[pa.Buffer]:
             continue
         end = position + 4 + int.from_bytes(data[position : position + 4], "big")
         if end > len(data):
-            raise CannotUnpack(f"bytes that are no snappy: a block up to {end} in {len(data)} bytes")
+            raise CannotUnpack(f"bytes that are not snappy: a block up to {end} in {len(data)} bytes")
         block = _block(data[position + 4 : end], left)
         left, position = left - len(block), end
         yield block

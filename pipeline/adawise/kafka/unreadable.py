@@ -96,7 +96,7 @@ class Unreadable:
         stand = self._stands.get(tp)
         if stand is not None and offset >= stand.offset:
             del self._stands[tp]
-            log.info("%s: offset %d can be read now, the partition goes on", tp, offset)
+            log.info("%s: offset %d can be read now; the partition goes on", tp, offset)
 
     def forget(self, tp: TopicPartition) -> bool:
         """Unblock a partition that is read from elsewhere or no longer ours; return True if it was blocked."""
@@ -110,9 +110,9 @@ class Unreadable:
 
 def _left_out(unread: Unread) -> str:
     remedy = (
-        "If its producer is to be trusted, raise that setting and replay from the topic"
+        "If its producer is trusted, raise that setting and replay from the topic"
         if unread.is_hostile
-        else "kafka.on_unreadable=skip says to go on"
+        else "kafka.on_unreadable=skip goes on"
     )
     return (
         f"offsets {unread.first} to {unread.last} are left out and become a gap of the output ({unread.reason}): the "
@@ -122,11 +122,11 @@ def _left_out(unread: Unread) -> str:
 
 def _stands(unread: Unread) -> str:
     causes = {
-        Lost.BATCH_DAMAGED: "A disk of the broker, or something on the way here, is damaged: restore that replica",
-        Lost.BATCH_UNREADABLE: "Its producer may use what this version does not know: upgrade it",
+        Lost.BATCH_DAMAGED: "A disk of the broker, or the network path, damages data: restore that replica",
+        Lost.BATCH_UNREADABLE: "Its producer may use a feature that this version does not know: upgrade this program",
     }
     return (
-        f"the partition stands at offset {unread.first}, others go on; it is tried again every {AGAIN_S:g} s "
-        f"({unread.reason}): the batch up to offset {unread.last} {unread.detail}. {causes[unread.reason]}, or set "
-        "kafka.on_unreadable=skip to go on past it and record the gap"
+        f"the partition is blocked at offset {unread.first}, others go on; the worker tries again every "
+        f"{AGAIN_S:g} s ({unread.reason}): the batch up to offset {unread.last} {unread.detail}. "
+        f"{causes[unread.reason]}, or set kafka.on_unreadable=skip to go on past it and record the gap"
     )

@@ -13,7 +13,7 @@ import pyarrow as pa
 from adawise.errors import SettingsError
 from adawise.store.store import as_pattern
 
-EXPECTED = "the columns label and row_id, or label, stream_id and captured_at (and, if you like, labelled_at)"
+EXPECTED = "the columns label and row_id, or label, stream_id and captured_at (and optionally labelled_at)"
 
 ROW_ID = "[^/]{1,249}/[0-9]{1,9}/[0-9]{1,18}/[0-9]{1,9}"
 """The pattern of a row id: topic/partition/offset/index."""
@@ -79,7 +79,7 @@ def _existing(file: str) -> Path:
         raise SettingsError(f"{file}: expected a file of labels, but there is none; correct --labels")
     if path.suffix.lower() not in _FORMS:
         names = ", ".join(_FORMS)
-        raise SettingsError(f"{file}: expected a file whose name ends in one of {names}; name it by what it is")
+        raise SettingsError(f"{file}: expected a file whose name ends in one of {names}; name it by its format")
     return path
 
 

@@ -110,8 +110,8 @@ def label(
     usable = [count for count in counts if count.accepted and count.known]
     if not counts and file is None:
         notes.append(
-            "there are no labels of these images: give --labels FILE, collect them by `adawise labels`, or let the "
-            "producer send them"
+            "there are no labels of these images: give --labels FILE, collect them with `adawise labels`, or have "
+            "the producer send them"
         )
     return Labels(_source(usable, named), sum(count.images for count in usable), tuple(notes))
 
@@ -143,15 +143,15 @@ def _of_matching(matched: Matched, within_us: int) -> list[str]:
     if matched.without_frame:
         within = f"within {within_us / 1e6:g} s of" if within_us else "at exactly"
         notes.append(
-            f"{matched.without_frame} of {matched.given} labels are of a stream and a time, and there is no frame "
-            f"{within} it; see --label-within"
+            f"{matched.without_frame} of {matched.given} labels name a stream and a time without a frame {within} "
+            "it; see --label-within"
         )
     if matched.ambiguous:
-        notes.append(f"{matched.ambiguous} labels are of a time that several frames share: they were left out")
+        notes.append(f"{matched.ambiguous} labels name a time that several frames share: they were left out")
     if matched.superseded:
         notes.append(
-            f"{matched.superseded} images have several labels, {matched.contradictory} of them contradictory ones: the "
-            "latest counts, by labelled_at, else in the order in which they came"
+            f"{matched.superseded} images have several labels, {matched.contradictory} of them contradictory: the "
+            "latest counts, by labelled_at, else by order of arrival"
         )
     return notes
 
@@ -160,9 +160,9 @@ def _of_counts(counts: Sequence[_Count], rows: int, *, by_file: bool) -> list[st
     notes = []
     joined = sum(count.images for count in counts if count.collected)
     if joined < rows:
-        notes.append(f"{rows - joined} labels are of no image of these cameras and this time, or take a label back")
+        notes.append(f"{rows - joined} labels match no image of these cameras and this time, or withdraw a label")
     if lost := sum(count.images for count in counts if not count.accepted):
-        notes.append(f"{lost} labelled images were not accepted, so nothing was served for them")
+        notes.append(f"{lost} labelled images were not accepted, so they have no prediction")
     unknown: dict[str, int] = {}
     for count in counts:
         if count.accepted and not count.known:

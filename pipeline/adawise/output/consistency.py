@@ -178,12 +178,12 @@ class StateAccounts:
             if state.batches != batches.get(stream, 0):
                 yield f"expected the state of {stream!r} after {batches.get(stream, 0)} batches, not {state.batches}"
             elif stream not in traced and state is not before.get(stream):
-                yield f"expected the state of {stream!r}, which had no batch here, to be as it was, but it is another"
+                yield f"expected the state of {stream!r}, which had no batch here, to be unchanged, but it differs"
         gone = batches.keys() - states.keys()
         if table:
             heard = table["heard"].keys()
             if not footer.pending and (strange := states.keys() - heard):
-                yield f"expected states of streams that have a place, but {sorted(strange)[0]!r} has none"
+                yield f"expected only states of streams in the stream table, but {sorted(strange)[0]!r} is not there"
             if len(heard) >= table["limit"]:
                 gone &= heard
         yield from _lost(before, states, gone, traced)
@@ -243,4 +243,4 @@ def _lost(before: Mapping[str, State], now: Mapping[str, State], gone: set[str],
         if stream in traced:
             heard_ms = max(heard_ms, was_ms)
         if clock_ms - heard_ms <= 2 * LEAST_EXPIRY_MS or (stream not in traced and heard_ms >= oldest_ms):
-            yield f"expected the state of {stream!r}, which was not silent for long, but there is none"
+            yield f"expected a state of {stream!r}, which was not silent for long, but there is none"

@@ -12,7 +12,7 @@ class Finding:
     """Something that is not as it should be, and where it was found; `verify` names the file."""
 
     kind: str  # a stable word
-    where: str  # the partition, camera or worker that it is about; "" for all of the fleet
+    where: str  # the partition, camera or worker; "" for the whole fleet
     what: str  # a sentence
     remedy: str = ""  # what to do about it
 

@@ -16,7 +16,7 @@ _MOST = 1_000  # folders that are read
 _ALIKE = 0.6
 
 
-def no_output(root: str, remedy: str = "name the folder that sink.root or -o named") -> SettingsError:
+def no_output(root: str, remedy: str = "name the folder of sink.root or -o") -> SettingsError:
     """Return the error for a root that no worker ever wrote to."""
     return SettingsError(f"there is no output of a worker in {root}; {remedy}{did_you_mean(root)}")
 

@@ -211,11 +211,11 @@ class LivePairs(Pairs):
         why = "no document in _pairs describes it: start a worker whose settings name it"
         if number is not None:
             failed, self._awaited[tp] = self._failed.get(number), number
-            why = "it is being loaded, and then it goes on" if failed is None else failed.why
+            why = "the worker loads it, and then goes on" if failed is None else failed.why
         return PairMissing(
-            f"{tp}: expected {named}, which serves it from offset {last.first} on as its chain says, but it is not "
-            f"here: {why}. This partition stands, others go on. Give this machine the files, or switch all to another "
-            "pair with `adawise pair switch` or `rollback`."
+            f"{tp}: expected {named}, which serves it from offset {last.first} on by its chain, but it is not on "
+            f"this machine: {why}. This partition is blocked, others go on. Give this machine the files, or switch "
+            "all to another pair with `adawise pair switch` or `rollback`."
         )
 
     # -- what happens
@@ -301,11 +301,11 @@ class LivePairs(Pairs):
                 "pair_order_damaged",
                 order=number,
                 error=why,
-                note="it is passed over until its file is restored; see `adawise pair list`",
+                note="it is ignored until its file is restored; see `adawise pair list`",
             )
 
     def _unanswered(self, error: str) -> None:
-        _log.warning("pairs_not_read", error=error, note="they are looked for again; serving goes on")
+        _log.warning("pairs_not_read", error=error, note="the worker tries again; serving goes on")
 
     def _aim(self) -> None:
         orders, staged = self._orders, self._orders.staged
@@ -443,7 +443,7 @@ class LivePairs(Pairs):
         if number in self._failed and number in self._asked_for():
             return "failed", self._failed[number].why
         if is_staged and (lacking := self._lacking_memory()) is not None:
-            return "failed", f"there is no memory for it beside pair {lacking}, which is to serve"
+            return "failed", f"there is no memory for it beside pair {lacking}, which should serve"
         return None
 
     def _pass(self, given: Sequence[tuple[WorkerReport, Orders]], ends: Callable[[], bool]) -> Orders:

@@ -36,9 +36,7 @@ def open_orders(root: str) -> tuple[Store, Orders]:
     if orders.log:
         return store, orders
     for number, why in orders.damaged.items():
-        raise ChainError(
-            f"{store}: {layout.pair_key(number)}: expected what was asked about a pair, but {why}; restore it"
-        )
+        raise ChainError(f"{store}: {layout.pair_key(number)}: expected an order about a pair, but {why}; restore it")
     if claims.known_sink_id(store) is not None:
         raise SettingsError(
             f"{store}: no worker of this version has served it yet: start one, and its pair is the first"
@@ -67,25 +65,25 @@ def stage(store: Store, orders: Orders, pair: PairDocument, shadow: int, *, keep
     serving = orders.serving
     if pair.key.matches(serving.key):
         raise SettingsError(
-            f"{store}: the pair of these settings serves already, as pair {orders.serves}; name another"
+            f"{store}: the pair of these settings is already serving, as pair {orders.serves}; name another"
         )
     if pair.id == serving.id:
         theirs = config_in_words(serving.config, serving.used_config, pair.used_config)
         ours = config_in_words(pair.config, pair.used_config, serving.used_config)
         raise SettingsError(
-            f"{store}: pair {orders.serves} serves with the same weights and another config ({theirs}, by its hash; "
-            f"this one's is {ours}), and what streams have learned is tied to the weights: start a worker with the new "
-            "config and --model.on-change keep, and the others follow"
+            f"{store}: pair {orders.serves} serves with the same weights and another config ({theirs}, by its "
+            f"hash; this one's is {ours}), and what streams learned depends on the weights: restart a worker with "
+            "the new config and --model.on-change keep, and the others follow"
         )
     serves, wanted = serving.identity["preprocess"], pair.identity["preprocess"]
     if serves != wanted:
         raise SettingsError(
-            f"its pictures are prepared as {wanted}, those of the pair that serves as {serves}, and workers have these "
-            "in hand: start them anew with the new pair and --model.on-change reset or keep"
+            f"it preprocesses images as {wanted}, the serving pair as {serves}, and workers hold images prepared "
+            "so: restart them with the new pair and --model.on-change reset or keep"
         )
     number = orders.next_number
     orders = give_order(store, orders, "stage", pair=pair, by=_operator(), keeps=keeps, shadow=shadow)
-    say(f"{store}: pair {number} is staged; the workers prepare it (`adawise pair list` says how far they are)")
+    say(f"{store}: pair {number} is staged; the workers prepare it (`adawise pair list` shows their progress)")
     return wait_for(store, orders, wait_s, number, "ready")
 
 
@@ -121,7 +119,7 @@ def switch(root: str, number: int | None, keeps: bool | None, *, anyway: bool, w
     if not anyway and (late := "; ".join(_lacks(worker, number) for worker in lacking if worker.is_here)):
         raise SettingsError(
             f"{store}: not every worker has pair {number} ready: {late}. Wait for them (`adawise pair list`), or "
-            "switch --anyway: these serve on with theirs until they have it"
+            "switch with --anyway: they keep serving their pair until they have the new one"
         )
     _print_gone(lacking)
     if keeps is None:
@@ -164,8 +162,8 @@ def rollback(root: str, keeps: bool | None, *, wait_s: float) -> bool:
         return True
     if orders.undone is not None:
         say(
-            f"{store}: pair {orders.undone} was taken back already, and pair {orders.serves} serves; to serve another, "
-            "name it: `adawise pair switch --pair N`"
+            f"{store}: pair {orders.undone} was already rolled back, and pair {orders.serves} serves; to serve "
+            "another, name it: `adawise pair switch --pair N`"
         )
         if orders.log[-1].kind == "withdraw" and orders.former is not None:
             say(f"  to go back further, to pair {orders.former}: `adawise pair switch --pair {orders.former}`")
@@ -183,7 +181,7 @@ def _switch(store: Store, orders: Orders, number: int, keeps: bool, wait_s: floa
     orders = give_order(store, orders, "switch", pair=number, by=_operator(), keeps=keeps)
     # The root then knows this pair as its own, so that a start with the pair's settings is not refused.
     _claim(store, orders.serving)
-    say(f"{store}: pair {number} {what}; streams {'go on from what they learned' if keeps else 'begin anew'}")
+    say(f"{store}: pair {number} {what}; streams {'keep what they learned' if keeps else 'start anew'}")
     return wait_for(store, orders, wait_s, number, "serves")
 
 
@@ -228,7 +226,7 @@ def wait_for(store: Store, orders: Orders, wait_s: float, number: int, state: st
     # Without any worker left, those gone before the wait are the likeliest answer to "is one running?".
     _print_gone(worker for worker in workers if worker.worker in waited_for or not found)
     if not found:
-        say(f"  no worker has reported in {wait_s:g} s: is one running, of this version?")
+        say(f"  no worker has reported within {wait_s:g} s; check that one of this version is running")
     return all_done
 
 

@@ -219,8 +219,8 @@ def give_order(
         log = read_orders(store, orders).log
         theirs = next((each.by for each in log if each.number == number), "another worker")
         raise OrderTaken(
-            f"{store}: order {number} was given by {theirs} a moment before, and yours was not given. See "
-            "`adawise pair list`, and ask again if you still want it"
+            f"{store}: {theirs} gave order {number} a moment before, so yours was not recorded. See `adawise pair "
+            "list`, and repeat it if you still want it"
         ) from None
     return orders.after(order, document)
 
@@ -277,9 +277,9 @@ def _read(store: Store, key: str, known: Mapping[int, PairDocument]) -> tuple[Pa
     said = read_document(_Order, data)
     document = said.document
     if (said.pair == number) is (document is None) or (document is None and said.pair not in known):
-        raise ValueError(f"pair: no document before it describes pair {said.pair}")
+        raise ValueError(f"pair: no earlier document describes pair {said.pair}")
     if not known and said.order not in {"begin", "switch"}:
-        raise ValueError("order: no order before it says which pair serves")
+        raise ValueError("order: no earlier order says which pair serves")
     return PairOrder(number, said.order, said.pair, said.state == "keep", said.shadow, said.by), document
 
 

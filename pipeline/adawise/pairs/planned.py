@@ -119,8 +119,9 @@ def check_at_hand(plan: Plan, ranges: Ranges, loaded: Collection[str], whose: st
             f"pair {pair}, which served {tp} from offset {switch.first} on" for pair, (tp, switch) in missing.items()
         )
         raise SettingsError(
-            f"--pairs-of {whose}: expected every pair that served it, but of these nothing is at hand: {told}. Name it "
-            "by model.theta_0, theta_1, classes and card, or bring its files back to where `adawise pair list` says"
+            f"--pairs-of {whose}: expected every pair that served it, but these are not available: {told}. Name "
+            "the pair by model.theta_0, theta_1, classes and card, or restore its files where `adawise pair list` "
+            "says"
         )
 
 

@@ -75,7 +75,7 @@ class ShadowRun:
             self._take()
             self.late += 1
         if self._offered >= _JUDGED and self.done < _LEAST_SHARE * self._offered:
-            self._give_up(f"too slow: of {self._offered} batches that were served it came to {self.done}")
+            self._give_up(f"too slow: it classified {self.done} of {self._offered} served batches")
 
     def turn(self) -> None:
         """Run a batch if its share of the time allows one; called once a step, also while images wait."""
@@ -140,7 +140,7 @@ class ShadowRun:
         self._waiting.clear()
         self._states.clear()
         self._waiting_bytes = 0
-        _log.warning("shadow_dropped", id=self._staged.pair, error=why, note="what serves is not touched by it")
+        _log.warning("shadow_dropped", id=self._staged.pair, error=why, note="the serving pair is not affected")
 
 
 def _place(batch: ImageBatch) -> TopicPartition:

@@ -31,14 +31,14 @@ def show(root: str, *, as_json: bool) -> bool:
     watched = _watched(orders)
     sums = ShadowSums() if watched is None else sum_shadow(store, orders.pairs[watched].id)
     for why in sums.damaged:
-        say(f"{why}; it is left out of what the shadow comes to", sys.stderr)
+        say(f"{why}; it is left out of the shadow's sums", sys.stderr)
     given = {order.number: store.modified(layout.pair_key(order.number)) for order in orders.log}
     if as_json:
         print_json({"root": str(store), **_document(orders, workers, given, watched, sums)})
     else:
         lines = [*_pairs(orders), "", *_log(orders, given), "", *_workers(orders, workers), *_shadow(watched, sums)]
         lines += [
-            f"{store}: {layout.pair_key(number)} is damaged and passed over: {why}"
+            f"{store}: {layout.pair_key(number)} is damaged and ignored: {why}"
             for number, why in orders.damaged.items()
         ]
         say("\n".join(lines))
@@ -122,8 +122,8 @@ def _role(orders: Orders, number: int) -> str:
     if orders.staged is not None and orders.staged.pair == number:
         return "staged"
     if number == orders.undone:
-        return f"taken back: `adawise pair switch --pair {number}` serves it all the same"
-    return "former: `adawise pair rollback` goes back to it" if number == orders.former else ""
+        return f"rolled back: `adawise pair switch --pair {number}` serves it again"
+    return "former: `adawise pair rollback` serves it again" if number == orders.former else ""
 
 
 def _log(orders: Orders, given: Mapping[int, datetime | None]) -> Iterator[str]:
@@ -135,7 +135,7 @@ def _log(orders: Orders, given: Mapping[int, datetime | None]) -> Iterator[str]:
 
 def _workers(orders: Orders, workers: Sequence[Reported]) -> Iterator[str]:
     if not workers:
-        yield "no worker has reported: each does within pairs.look_s of the first order after its start"
+        yield "no worker has reported yet: each does within pairs.look_s of the first order after its start"
     for worker in workers:
         report = worker.report
         yield f"worker {worker.worker if worker.is_here else worker.absence}"
@@ -163,12 +163,13 @@ def _shadow(watched: int | None, sums: ShadowSums) -> Iterator[str]:
         return
     yield ""
     if not sums.batches:
-        yield f"shadow of pair {watched}: nothing is written yet; it is with the segments that follow"
+        yield f"shadow of pair {watched}: no results yet; the next segments write them"
         return
     staged, served = sums.forward_equivalents
     yield (
-        f"shadow of pair {watched}: {sums.batches} batches, {sums.images} images, {sums.agreement:.1%} with the served "
-        f"label; objective {sums.difference:+.4f} nats; {staged:.2f} forwards an image, served with {served:.2f}"
+        f"shadow of pair {watched}: {sums.batches} batches, {sums.images} images, {sums.agreement:.1%} with the "
+        f"served label; objective {sums.difference:+.4f} nats; {staged:.2f} forwards per image, serving pair "
+        f"{served:.2f}"
     )
     for name, share, seen in sums.streams[:_WORST]:
         yield f"    {name}: {share:.1%} of {seen} images"

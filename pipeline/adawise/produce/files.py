@@ -79,8 +79,8 @@ class FileShots:
             if not any_sent:
                 reasons = "; ".join(f"{name}: {why}" for name, why in list(self.skipped.items())[:3])
                 raise SettingsError(
-                    f"expected images, got {len(self.files)} files of which none can be sent ({reasons or 'no file'}). "
-                    "Name a folder or a list with JPEG, PNG, WebP or BMP files."
+                    f"expected images, got {len(self.files)} files, none of which can be sent "
+                    f"({reasons or 'no file'}). Name a folder or a list with JPEG, PNG, WebP or BMP files."
                 )
             if not self.loop:
                 return

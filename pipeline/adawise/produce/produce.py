@@ -122,8 +122,8 @@ def open_shots(
     path = Path(source)
     if is_live(source):
         raise SettingsError(
-            f"expected a folder, a list or a video, got the stream {masked(source)}. Streams and devices are read by "
-            "`adawise cameras FILE`, which a table [camera.NAME] with `url` or `device` names them to."
+            f"expected a folder, a list or a video, got the stream {masked(source)}. Read streams and devices with "
+            "`adawise cameras FILE`, whose tables [camera.NAME] name them by `url` or `device`."
         )
     if is_video(source) and not path.is_dir():
         return VideoShots(source, loop=loop)

@@ -161,8 +161,8 @@ def ensure_topic(
                 raise found
         if not create:
             raise SourceError(
-                f"expected the topic {topic!r} at {bootstrap_servers}, found none of that name. "
-                "Create it, or give --create-topic."
+                f"expected the topic {topic!r} at {bootstrap_servers}, but there is none of that name. Create it, "
+                "or give --create-topic."
             )
         configs = {} if max_message_bytes is None else {"max.message.bytes": str(max_message_bytes)}
         options = {"num_partitions": partitions, "replication_factor": replication, "configs": configs}
@@ -174,8 +174,8 @@ def ensure_topic(
             return False  # another producer was quicker
         if isinstance(error.__cause__, errors.InvalidReplicationFactorError | errors.InvalidPartitionsError):
             raise SettingsError(
-                f"{error.__cause__}: {partitions} partitions of {replication} replicas for topic {topic!r}. "
-                "Ask for no more replicas than there are brokers."
+                f"{error.__cause__}: {partitions} partitions of {replication} replicas for topic {topic!r}. Set at "
+                "most as many replicas as there are brokers."
             ) from error
         raise
     finally:

@@ -60,8 +60,8 @@ class VideoShots:
         shown = masked(self.source)
         if shutil.which(self.ffmpeg) is None:
             raise SettingsError(
-                f"expected the program {self.ffmpeg!r} for reading {shown}, found none. "
-                "Install it (Debian: apt-get install ffmpeg), or name a folder of images."
+                f"expected the program {self.ffmpeg!r} for reading {shown}, but it is not installed. Install it "
+                "(Debian: apt-get install ffmpeg), or name a folder of images."
             )
         name = Path(self.source).name
         number = -1

@@ -324,8 +324,8 @@ class Outbox(Generic[Record]):
             return self._waits(ours)
         if is_there:  # kafka-python raises only a timeout, whatever a broker said
             return TopicUnavailable(
-                f"could not {doing} at {self._where}: {error}. The broker answers, and the topic is there: see whether "
-                "it has a leader, and as many replicas in sync as its min.insync.replicas."
+                f"could not {doing} at {self._where}: {error}. The broker answers, and the topic exists: check "
+                "that it has a leader, and as many replicas in sync as its min.insync.replicas."
             )
         return ours
 

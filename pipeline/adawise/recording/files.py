@@ -55,8 +55,8 @@ class RecordedFile:
                 messages = layout.messages_from(file, offset)
             elif forgotten == "fail" and file.metadata.num_rows and offset < footer.next:
                 raise SourceError(
-                    f"{self}: the images of {footer.tp} from offset {footer.first} to {footer.next - 1} were forgotten "
-                    "(--forget-images-after). Begin after them, or go on without them by --skip-forgotten."
+                    f"{self}: the images of {footer.tp} from offset {footer.first} to {footer.next - 1} were "
+                    "removed (--forget-images-after). Begin after them, or leave them out with --skip-forgotten."
                 )
             yield from merge(messages, layout.missing_from(footer, offset), key=lambda message: message.offset)
             return footer.next
@@ -72,7 +72,8 @@ class RecordedFile:
         named = layout.key_of(footer.tp, footer.first, "redacted" if self.redacted else "full")
         if named != self.key:
             raise SourceError(
-                f"{self}: the footer says that this is {named}. Files of a recording are not to be renamed: name it so."
+                f"{self}: by its footer, this file is {named}. Files of a recording must not be renamed: give it "
+                "that name again."
             )
         return footer
 
@@ -156,8 +157,8 @@ class RecordedPartition:
             if end is not None and file.first != end:
                 # A file is named after its first offset, which is where the file before it must end.
                 raise SourceError(
-                    f"the file before {file} ends at offset {end}: a file of the recording is missing between them. "
-                    "Put it back, or record again."
+                    f"the file before {file} ends at offset {end}: a file of the recording is missing between "
+                    "them. Restore it, or record again."
                 )
             end = yield from file.messages(offset, self._forgotten)
 

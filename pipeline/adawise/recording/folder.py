@@ -95,7 +95,7 @@ class RecordingFolder:
             except Vanished:
                 continue
         raise StoreUnavailable(
-            f"{self.root}: the files of {tp} went away {_LOOKS} times while they were read; it is tried again"
+            f"{self.root}: the files of {tp} disappeared {_LOOKS} times while they were read; the program tries again"
         )
 
     def begin(self, tp: TopicPartition, offset: int) -> int:
@@ -109,7 +109,9 @@ class RecordingFolder:
         except AlreadyExists:
             claimed = self.next_offset(tp)
             if claimed is None:
-                raise StoreUnavailable(f"{self.root}/{key} exists but cannot be read back; it is tried again") from None
+                raise StoreUnavailable(
+                    f"{self.root}/{key} exists but cannot be read back; the program tries again"
+                ) from None
             return claimed
         return offset
 
@@ -163,7 +165,8 @@ class RecordingFolder:
         following = self.next_offset(draft.tp)
         if following is None or following <= draft.buffer.first:
             raise StoreUnavailable(
-                f"{self.root}: the file of {draft.tp} at {draft.buffer.first} cannot be read back; it is tried again"
+                f"{self.root}: the file of {draft.tp} at {draft.buffer.first} cannot be read back; the program "
+                "tries again"
             )
         return Created(following, won=False)
 

@@ -1,10 +1,10 @@
 """The layout of a recording: raw messages in Parquet, as the broker delivered them.
 
-    _recording.json                     the topic that was recorded, and the promises (`recording.manifest`)
+    _recording.json                     the topic that was recorded, and the retention (`recording.manifest`)
     topic-<t>/partition-<p>/_origin     the offset at which the partition's recording began
     .../<first offset>.parquet          messages of [first, next); the next file is named after `next`
-    .../<first offset>.redacted.parquet the same without images, which counts wherever it exists
-    .../<offset>.start                  the recording begins here now; what lies before it was removed
+    .../<first offset>.redacted.parquet the same without images; it replaces the file above
+    .../<offset>.start                  the recording begins here now; earlier files were removed
 
 All are created only if absent and never change. `next` is in the footer, beside the topic's identity. A message that no
 longer existed in the broker (compaction, aborted transactions), or is of a stream that was not asked for, leaves a hole
@@ -53,7 +53,7 @@ WITHOUT_IMAGES = (
 )
 
 DAMAGED = (
-    "Remove nothing: start again, since a disk or a store may have failed only this once. If it stays so, restore this "
+    "Remove nothing: start again, since a disk or a store may have failed only once. If this stays, restore this "
     "file from a copy, or record into a new folder; the files before it are whole and can be replayed (--until)."
 )
 """The remedy for a file that cannot be read."""

@@ -37,8 +37,8 @@ class Retention:
             asked, promised = getattr(self, name), getattr(promise, name)
             if asked is not None and promised is not None and asked > promised:
                 raise SourceError(
-                    f"{where}: this recording promises --{flag} {promised:g}s, asked for was {asked:g}s. Say at most "
-                    "that, or record into a new folder."
+                    f"{where}: this recording promises --{flag} {promised:g}s, but {asked:g}s was given. Give at "
+                    "most that, or record into a new folder."
                 )
             kept[name] = promised if asked is None else asked
         return Retention(**kept)

@@ -215,8 +215,9 @@ class Recorder:
             return
         if not created.won:
             raise SourceError(
-                f"{self._root}: {tp} from offset {buffer.first} was written by another recorder meanwhile. Record into "
-                "a folder of its own, or give both recorders the same group, so that each partition belongs to one."
+                f"{self._root}: {tp} from offset {buffer.first} was written by another recorder meanwhile. Record "
+                "into a separate folder, or give both recorders the same group, so that each partition belongs to "
+                "one."
             )
         self._done.files += 1
         self._done.stored_bytes += created.size_bytes

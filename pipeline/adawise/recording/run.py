@@ -111,8 +111,8 @@ def record(
     hints.turn(clock())
     if standing:
         raise SourceError(
-            f"{', '.join(map(str, standing))} cannot be read to the end: see the line above. What comes before is "
-            "stored; the same command goes on from there, and kafka.on_unreadable=skip past it."
+            f"{', '.join(map(str, standing))} cannot be read to the end: see the line above. Messages before it "
+            "are stored; the same command continues from there, and with kafka.on_unreadable=skip past it."
         )
     return recorder.recorded
 

@@ -54,7 +54,7 @@ class RecordedLog:
     def identity(self, topic: str) -> TopicIdentity:
         """See `SourceLog.identity`: the topic's identity when it was recorded."""
         if topic != self._manifest.topic:
-            raise SourceError(f"{self._root} is a recording of topic {self._manifest.topic!r}, asked for was {topic!r}")
+            raise SourceError(f"{self._root} is a recording of topic {self._manifest.topic!r}, not of {topic!r}")
         return self._identity
 
     def check(self) -> None:
@@ -83,7 +83,7 @@ class RecordedLog:
             return self.partitions[tp]
         except KeyError:
             names = f"{self._manifest.topic}/0 to {self._manifest.topic}/{self._identity.partitions - 1}"
-            raise SourceError(f"{self._root} is a recording of {names}, asked for was {tp}") from None
+            raise SourceError(f"{self._root} is a recording of {names}, not of {tp}") from None
 
 
 class RecordingSource:

@@ -91,17 +91,17 @@ class WorkerRecorder:
         known, (start, end) = self._folder.begin(tp, offset), log
         if known > end:
             raise LogEndsEarly(
-                f"{tp}: the recording in {self._folder.root} goes on at offset {known}, but the broker's log ends at "
-                f"{end}: the broker lost data, or this is another cluster. Restore the broker, or take another "
+                f"{tp}: the recording in {self._folder.root} goes on at offset {known}, but the broker's log ends "
+                f"at {end}: the broker lost data, or this is another cluster. Restore the broker, or use another "
                 "record.root."
             )
         gaps: tuple[Gap, ...] = ()
         if known < start:
             if not self._skip_gaps:
                 raise SourceError(
-                    f"{tp}: the recording in {self._folder.root} goes on at offset {known}, but the broker has deleted "
-                    f"what is before {start} (retention). To go on and note the gap, set kafka.on_gap=skip; or take "
-                    "another record.root."
+                    f"{tp}: the recording in {self._folder.root} goes on at offset {known}, but the broker has "
+                    f"deleted the messages before {start} (retention). To go on and record the gap, set "
+                    "kafka.on_gap=skip; or use another record.root."
                 )
             gaps = (Gap(known, start),)
         self._parts[tp] = _Part(known, Buffer(known, max(known, start), gaps))

@@ -47,8 +47,8 @@ def read_batch_ends(
     if not any(found.values()):
         named = ", ".join(map(str, sorted(ranges)))
         raise SettingsError(
-            f"--batches-of {root}: expected batches of {named}, but there are none; name the root that sink.root or -o "
-            "named when these messages were classified"
+            f"--batches-of {root}: expected batches of {named}, but there are none; name the root of sink.root or "
+            "-o with which these messages were classified"
         )
     lacking = tuple(tp for tp, (begin, _) in sorted(ranges.items()) if not _covers(store, tp, begin))
     return {tp: {name: _columns(ends) for name, ends in streams.items()} for tp, streams in found.items()}, lacking
@@ -85,6 +85,7 @@ def _expect_same_topic(store: Store, root: str, tp: TopicPartition, identity: To
     ):
         if theirs and ours and theirs != ours:
             raise SettingsError(
-                f"--batches-of {root}: expected what was classified of this topic ({what} {ours}), but {tp} there is "
-                f"of another one of that name ({theirs}), whose offsets mean other messages; name the root of this one"
+                f"--batches-of {root}: expected output of this topic ({what} {ours}), but {tp} there is from "
+                f"another topic of that name ({theirs}), whose offsets are other messages; name the root of this "
+                "topic"
             )

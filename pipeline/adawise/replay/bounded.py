@@ -38,7 +38,7 @@ class _PartLog:
             return self._ranges[tp]
         except KeyError:
             raise SourceError(
-                f"expected one of the partitions {', '.join(map(str, sorted(self._ranges)))}, asked for was {tp}"
+                f"expected one of the partitions {', '.join(map(str, sorted(self._ranges)))}, got {tp}"
             ) from None
 
 

@@ -17,7 +17,7 @@ from adawise.store.documents import Count, Document, Text, read_document
 from adawise.store.store import AlreadyExists, Store
 
 _LAYOUT = 1
-_NEW_FOLDER = "take a new folder"
+_NEW_FOLDER = "use a new folder"
 
 
 class Claim(Document):
@@ -85,7 +85,7 @@ _DIFFERS = {
     "topic_id": "of another topic",
     "states_of": "that began with other states (--state-of)",
     "streams": "of other streams (--streams)",
-    "model_fingerprint": "by other models, or of pictures that are read otherwise (decode.*)",
+    "model_fingerprint": "by other models, or with other settings for reading images (decode.*)",
     "config_fingerprint": "with other settings",
     "batches": "by other batches (--batches-of): another root, or this one before it had all of this part",
 }
@@ -96,5 +96,5 @@ def _parsed(data: bytes, root: str) -> Claim:
         return read_document(Claim, data)
     except ValueError as error:
         raise ChainError(
-            f"{root}/{layout.REPLAY}: expected what a replay claims, but it is damaged; restore it, or {_NEW_FOLDER}"
+            f"{root}/{layout.REPLAY}: expected the claim of a replay, but it is damaged; restore it, or {_NEW_FOLDER}"
         ) from error

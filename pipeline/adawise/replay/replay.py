@@ -188,9 +188,7 @@ def _settings(request: ReplayRequest) -> Settings:
     if request.topic is not None:
         settings = settings.model_copy(update={"kafka": settings.kafka.model_copy(update={"topic": request.topic})})
     if Path(output).resolve() == Path(settings.sink.root).resolve():
-        raise SettingsError(
-            f"-o {output} is sink.root, where the live worker writes; a replay needs a folder of its own"
-        )
+        raise SettingsError(f"-o {output} is sink.root, where the live worker writes; a replay needs a separate folder")
     return settings
 
 
@@ -252,11 +250,11 @@ def _log_differences(
     ours: Claim, whole: Whole, states: Mapping[TopicPartition, RecordedState], fingerprints: tuple[str, str]
 ) -> None:
     if not states and ours.part != whole.part:
-        note = "the part that its first run began is replayed; a new folder takes another"
+        note = "the part that its first run began is replayed; use a new folder for another part"
         _log.warning("replay_continued", note=note)
     written_by = {(state.footer.model_fingerprint, state.footer.config_fingerprint) for state in states.values()}
     if written_by - {fingerprints}:
-        note = "the states were written with other models or settings; streams that they do not fit begin anew"
+        note = "the states were written with other models or settings; streams that they do not fit start anew"
         _log.warning("states_not_taken", note=note)
 
 

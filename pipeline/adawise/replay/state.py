@@ -161,8 +161,8 @@ def _by_cameras(
     if not found:
         begins = min((f"{time.isoformat()}, of camera {name!r}" for _, time, name in late.values()), default="no time")
         raise SettingsError(
-            f"--state-of {state_of}: expected a segment of topic {whole.topic!r} of images up to then alone, by the "
-            f"time of the cameras, since {root} is of a replay; but it begins at {begins}. Name a later moment"
+            f"--state-of {state_of}: expected a segment of topic {whole.topic!r} with only images up to then, by "
+            f"the cameras' time, since {root} is a replay's; but it begins at {begins}. Name a later moment"
         )
     return found
 

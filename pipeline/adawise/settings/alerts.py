@@ -49,9 +49,9 @@ class AlertRule(Group):
         if self.silent_after is not None and (
             others := self.model_fields_set & {"confidence", "frames", "of", "clear_frames"}
         ):
-            yield sorted(others)[0], "a rule of silence has none; leave it out"
+            yield sorted(others)[0], "a rule with silent_after does not use it; leave it out"
         if self.of is not None and self.of < self.frames:
-            yield "of", f"expected frames ({self.frames}) or more: so many of the last `of` images have to match"
+            yield "of", f"expected frames ({self.frames}) or more: that many of the last `of` images must match"
 
 
 def _rules(value: object) -> object:
@@ -64,11 +64,11 @@ def _rules(value: object) -> object:
         try:
             value = json.loads(value)
         except (ValueError, RecursionError) as error:
-            raise ValueError(f"it is no JSON ({error})") from error
+            raise ValueError(f"it is not valid JSON ({error})") from error
     if not isinstance(value, list | tuple) or not all(isinstance(rule, dict | AlertRule) for rule in value):
-        raise ValueError("it is no list of tables")
+        raise ValueError("it is not a list of tables")
     if len(value) > MOST_RULES:
-        raise ValueError(f"there are {len(value)} rules, and at most {MOST_RULES} may be")
+        raise ValueError(f"expected at most {MOST_RULES} rules, got {len(value)}")
     found, mistakes = [], list[str]()
     for number, rule in enumerate(value, 1):
         named = f"rule {number}" + (f" ({rule['name']})" if isinstance(rule, dict) and "name" in rule else "")
@@ -77,7 +77,7 @@ def _rules(value: object) -> object:
         except ValidationError as error:
             mistakes += [f"{named}: {_told(item)}" for item in error.errors(include_url=False, include_input=False)]
     twice = [name for name, count in Counter(rule.name for rule in found).items() if count > 1]
-    mistakes += [f"there is a rule {name} twice" for name in twice]
+    mistakes += [f"the rule {name} is there twice" for name in twice]
     if mistakes:
         raise ValueError("; ".join(mistakes))
     return tuple(found)
@@ -101,7 +101,7 @@ class AlertsSettings(Group):
 
     rules: Annotated[tuple[AlertRule, ...], BeforeValidator(_rules)] = Field(
         default=(),
-        description="rules: labels that are seen in so many images of a camera, or a camera that is silent "
+        description="alert rules: labels seen in a number of a camera's images, or a silent camera "
         "(docs/guide/results.md)",
         json_schema_extra={"expected": RULES_EXPECTED, "metavar": "JSON"},
     )

@@ -31,70 +31,76 @@ _WHERE = ("url", "url_env", "url_file", "device", "file")
 class CameraDefaults(Group):
     """The options in `[defaults]`; each camera may override them."""
 
-    rate: float = Field(default=1.0, gt=0, le=60, description="frames a second that are sent, at most")
+    rate: float = Field(default=1.0, gt=0, le=60, description="most frames sent a second")
     longest: int = Field(
         default=640,
         ge=16,
         le=16_384,
-        description="pixels of the longer side that are sent; larger frames are made smaller. The model sees 224",
+        description="most pixels of the longer side; larger frames are scaled down. The model sees 224",
     )
     quality: int = Field(
         default=85,
         ge=1,
         le=100,
-        description="of the JPEGs that are made; JPEGs that come within `longest` are passed on as they are",
+        description="JPEG quality of encoded frames; a camera's JPEGs within `longest` are sent unchanged",
     )
     keyframes: bool = Field(
         default=False,
-        description="decode keyframes alone, for a third (640x480) to two thirds (1920x1080) less of the processor's "
-        "time; there are no more frames then than the camera has keyframes, mostly one every second or two",
+        description="decode keyframes only, which takes a third (640x480) to two thirds (1920x1080) less processor "
+        "time; the rate is then at most that of keyframes, usually one every second or two",
     )
     transport: Literal["tcp", "udp"] = Field(
-        default="tcp", description="of RTSP; udp loses frames where a network is full"
+        default="tcp", description="transport of RTSP; udp loses frames on a busy network"
     )
     hosts: Annotated[str, AfterValidator(host_names)] | None = Field(
         default=None,
-        description="others than its own to which a camera's server may send by a redirect or a playlist",
+        description="other hosts to which a camera's server may redirect, also by a playlist",
         json_schema_extra={"expected": "host names separated by commas"},
     )
     timeout_s: float = Field(
-        default=10.0, ge=1, le=600, description="seconds without a frame after which the camera is connected to again"
+        default=10.0, ge=1, le=600, description="seconds without a frame after which the connection is opened again"
     )
     frozen_after_s: float = Field(
-        default=60.0, ge=1, le=86_400, description="seconds of one and the same picture after which it is called frozen"
+        default=60.0, ge=1, le=86_400, description="seconds of the same picture after which the camera counts as frozen"
     )
     clock: Literal["stream", "arrival"] = Field(
         default="stream",
-        description="whose time a frame has: the stream's (the camera's wall clock where RTSP tells it and it is less "
-        "than a minute off, else the frame's place in the stream), or that of its arrival",
+        description="a frame's time: by the stream (the camera's clock if RTSP sends it and it is less than a "
+        "minute off, else the frame's position in the stream), or by its arrival",
     )
     when_behind: Literal["drop", "wait"] = Field(
         default="drop",
-        description="what the broker does not take in time: the camera's oldest frames are dropped, or it is not read",
+        description="if the broker is too slow: drop the camera's oldest frames, or pause reading it",
     )
     held: ByteSize = Field(
-        default=ByteSize(4 * 2**20), ge=2**16, le=2**30, description="of frames of one camera that wait for the broker"
+        default=ByteSize(4 * 2**20),
+        ge=2**16,
+        le=2**30,
+        description="most bytes of one camera's frames that wait for the broker",
     )
     max_pixels: int = Field(
-        default=36_000_000, ge=4_096, le=400_000_000, description="of a frame as it comes; larger streams are refused"
+        default=36_000_000,
+        ge=4_096,
+        le=400_000_000,
+        description="most pixels of an incoming frame; larger streams are refused",
     )
     memory: ByteSize = Field(
-        default=ByteSize(512 * 2**20), ge=128 * 2**20, le=2**36, description="that the process of one camera may take"
+        default=ByteSize(512 * 2**20), ge=128 * 2**20, le=2**36, description="memory limit of one camera's process"
     )
 
 
 class CameraTable(CameraDefaults):
     """The table `[camera.NAME]` of one camera."""
 
-    url: Text | None = Field(default=None, description="where its stream is: rtsp://, rtsps://, http://, https://")
+    url: Text | None = Field(default=None, description="URL of the stream: rtsp://, rtsps://, http://, https://")
     url_env: Text | None = Field(
-        default=None, description="the environment variable that holds the URL, where that itself is secret"
+        default=None, description="the environment variable that holds the URL, if the URL is secret"
     )
-    url_file: FilePath | None = Field(default=None, description="the file that holds the URL, likewise")
+    url_file: FilePath | None = Field(default=None, description="the file that holds the URL, if the URL is secret")
     device: Text | None = Field(default=None, description="a capture device in place of a URL, such as /dev/video0")
-    file: FilePath | None = Field(default=None, description="a video in place of a URL, sent at its own pace")
-    loop: bool = Field(default=False, description="the video begins again at its end")
-    username: Text | None = Field(default=None, description="of the camera's account, for RTSP and HTTP")
+    file: FilePath | None = Field(default=None, description="a video in place of a URL, sent at its own speed")
+    loop: bool = Field(default=False, description="play the video again at its end")
+    username: Text | None = Field(default=None, description="name of the camera's account, for RTSP and HTTP")
     password_env: Text | None = Field(default=None, description="the environment variable that holds the password")
     password_file: FilePath | None = Field(default=None, description="the file that holds the password")
 
@@ -107,19 +113,19 @@ class CameraTable(CameraDefaults):
         """
         given = [name for name in _WHERE if getattr(self, name) is not None]
         if not given:
-            yield "url", f"it is missing; name one of {', '.join(_WHERE)}"
+            yield "url", f"the source is missing; set one of {', '.join(_WHERE)}"
         for name in given[1:]:
-            yield name, f"{given[0]} says where the stream is, too; leave one of them out"
+            yield name, f"{given[0]} names the stream too; leave one of them out"
         if self.url is not None:
             for problem in url_problems(self.url):
                 yield "url", problem
         if self.device is not None and not self.device.startswith("/dev/video"):
             yield "device", "expected a capture device such as /dev/video0"
         if self.loop and self.file is None:
-            yield "loop", "it is for a video file; leave it out"
+            yield "loop", "it needs a video file; leave it out"
         has_password = self.password_env is not None or self.password_file is not None
         if self.password_env is not None and self.password_file is not None:
-            yield "password_file", "password_env says it, too; leave one of them out"
+            yield "password_file", "password_env sets it too; leave one of them out"
         if has_password and self.username is None:
             yield "username", "it is missing beside the password; set it"
         if self.username is not None and not has_password:
@@ -127,7 +133,7 @@ class CameraTable(CameraDefaults):
         if self.username is not None and self.url is None:
             yield (
                 "username",
-                "it is for a camera with a url; leave it out, or put it into what url_env or url_file hold",
+                "it needs url; leave it out, or put it into the URL of url_env or url_file",
             )
 
 
@@ -143,12 +149,12 @@ def url_problems(url: str) -> Iterator[str]:
             yield "the host is missing"
         _ = parts.port
     except ValueError:
-        yield "it is no URL: host or port cannot be read"
+        yield "it is not a URL: host or port cannot be read"
         return
     if "@" in parts.netloc:
-        yield "no password may stand in this file: set username and password_env or password_file, or url_env"
+        yield "this file may not hold a password: set username and password_env or password_file, or url_env"
     if any(not letter.isprintable() or letter.isspace() for letter in url):
-        yield "it has spaces or control characters in it; write them as %20 and the like"
+        yield "it contains spaces or control characters; write them as %20 and so on"
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,16 +219,19 @@ class _CameraFile:
             self._wrong("defaults", "expected tables, [defaults] and [camera.NAME]")
             return
         if not tables:
-            self._wrong("camera", "there is none; add a table [camera.NAME] with url, device or file")
+            self._wrong("camera", "there is no camera; add a table [camera.NAME] with url, device or file")
         if self._checked(CameraDefaults, "defaults", defaults) is None:
             return
         for name, table in tables.items():
             place = f"camera.{name}"
             if not isinstance(table, dict):
-                self._wrong(place, "expected a table of one camera, as [camera.NAME] with url, device or file")
+                self._wrong(place, "expected a table for each camera, as [camera.NAME] with url, device or file")
                 continue
             if not name.isprintable() or name != name.strip() or not 1 <= len(name.encode("utf-8", "replace")) <= 249:
-                self._wrong(place, "the name is the key of its messages: expected 1 to 249 bytes of printable text")
+                self._wrong(
+                    place,
+                    "expected a name of 1 to 249 bytes of printable text, since it is the key of the camera's messages",
+                )
                 continue
             camera = self._checked(CameraTable, place, table, {**defaults, **table})
             if camera is not None and (source := self._source(place, camera)) is not None:
@@ -271,7 +280,7 @@ class _CameraFile:
         if url is None:
             return None
         if url.partition("://")[0].lower() not in SCHEMES:
-            self._wrong(f"{place}.{name}", f"what it holds is no URL that begins with {', '.join(SCHEMES[:4])}")
+            self._wrong(f"{place}.{name}", f"it does not hold a URL that begins with {', '.join(SCHEMES[:4])}")
             return None
         return url
 
@@ -286,7 +295,7 @@ class _CameraFile:
         if variable is not None:
             if value := self._environ.get(variable):
                 return value
-            self._wrong(f"{place}.{name}", f"the environment has no {variable}, or nothing in it; set it")
+            self._wrong(f"{place}.{name}", f"the environment variable {variable} is missing or empty; set it")
             return None
         assert file is not None
         try:
@@ -297,7 +306,7 @@ class _CameraFile:
         except UnicodeDecodeError:
             value = ""
         if not value or not value.isprintable():
-            self._wrong(f"{place}.{name}", f"expected one line of UTF-8 text in {file}; write it anew")
+            self._wrong(f"{place}.{name}", f"expected one line of UTF-8 text in {file}; write it again")
             return None
         return value
 

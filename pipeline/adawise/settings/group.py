@@ -72,12 +72,12 @@ def _expanded(path: Path) -> Path:
     try:
         return path.expanduser()
     except RuntimeError as error:
-        raise ValueError(f"there is no home folder {path.parts[0]}; write the folder out") from error
+        raise ValueError(f"there is no home folder {path.parts[0]}; write the full path") from error
 
 
 def _kafka_name(value: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9._-]{1,249}", value) or value in {".", ".."}:
-        raise ValueError("Kafka does not allow it")
+        raise ValueError("Kafka does not allow this name")
     return value
 
 

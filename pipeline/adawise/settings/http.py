@@ -23,7 +23,7 @@ def _listen(value: str) -> str:
         return str(ipaddress.ip_address(value.strip("[]")))
     except ValueError:
         if value != "localhost":
-            raise ValueError("it is no address of this machine") from None
+            raise ValueError("it is not an address of this machine") from None
         return value
 
 
@@ -36,7 +36,7 @@ def host_names(value: str) -> str:
     names = [name.strip().lower() for name in value.split(",")]
     for name in names:
         if not _HOST.fullmatch(name) and not _is_address(name):
-            raise ValueError(f"{name!r} is no host name")
+            raise ValueError(f"{name!r} is not a host name")
     return ",".join(names)
 
 
@@ -51,53 +51,55 @@ def _is_address(name: str) -> bool:
 class HttpSettings(Group):
     """The settings `[http]`: one port for probes, metrics and the live page."""
 
-    enabled: bool = Field(default=True, description="answer /livez, /readyz, /startupz, /metrics, and / with the page")
+    enabled: bool = Field(
+        default=True, description="serve /livez, /readyz, /startupz, /metrics, and the live page at /"
+    )
     listen: Annotated[Text, AfterValidator(_listen)] = Field(
         default="127.0.0.1",
-        description="address to listen on; where others can reach it (0.0.0.0 and :: are every one that there is), "
-        "there is no page without http.token",
+        description="address to listen on; if others can reach it (0.0.0.0 and :: are all addresses), the page "
+        "needs http.token",
         json_schema_extra={"expected": "an IP address of this machine, or localhost", "metavar": "ADDRESS"},
     )
     port: Annotated[int, Field(ge=0, le=65_535)] | None = Field(
         default=None,
-        description=f"port to listen on; 0: any that is free; none: {PORT}, or one near it where others have it",
+        description=f"port to listen on; 0: any free one; none: {PORT}, or a free one near it",
     )
     probes_port: Annotated[int, Field(ge=0, le=65_535)] | None = Field(
         default=None,
-        description="a port of its own for the probes, at the same address, which no crowd at http.port can fill; "
-        "0: any that is free; none: they are at http.port alone",
+        description="separate port for the probes, so that clients of http.port cannot exhaust it; 0: any free "
+        "one; none: probes are at http.port only",
     )
     token: SecretStr | None = Field(
-        default=None, description="what opens the page, by its form, and /metrics, as a bearer; probes need none"
+        default=None, description="secret for the page (its login form) and /metrics (bearer token); probes need none"
     )
     hosts: Annotated[str, AfterValidator(host_names)] | None = Field(
         default=None,
-        description="names under which the port is called, beside localhost and addresses",
+        description="host names under which the port is reached, besides localhost and addresses",
         json_schema_extra={"expected": "host names separated by commas", "metavar": "NAME,NAME"},
     )
     max_streams: int = Field(
         default=100,
         ge=0,
         le=100_000,
-        description="streams with series of their own in /metrics, those that have most images; 0: none",
+        description="streams that have series of their own in /metrics, those with most images first; 0: none",
     )
     max_cameras: int = Field(
         default=10_000,
         ge=1,
         le=1_000_000,
-        description="cameras that the page knows; beyond, the one heard longest ago leaves",
+        description="most cameras on the page; beyond that, the one last seen longest ago is removed",
     )
     silent_after_s: float = Field(
-        default=60.0, ge=1, le=1e9, description="seconds without an image after which the page calls a camera silent"
+        default=60.0, ge=1, le=1e9, description="seconds without an image after which a camera counts as silent"
     )
     stuck_after_s: float = Field(
         default=600.0,
         ge=10,
         le=86_400,
-        description="seconds without a sign of life of the worker's loop after which /livez asks for a restart",
+        description="seconds without a step of the worker's loop after which /livez asks for a restart",
     )
     thumbnails: bool = Field(
-        default=False, description="keep the last image of each camera in memory and show it on the page, small"
+        default=False, description="keep the last image of each camera in memory and show a small copy on the page"
     )
 
     @property
@@ -109,6 +111,6 @@ class HttpSettings(Group):
     def problems(self) -> Iterator[tuple[str, str]]:
         """Yield a mistake for a token that is too short, and for a port that is given twice. See `Group`."""
         if self.probes_port and self.probes_port == self.port:
-            yield "probes_port", "it is http.port; set another one, or none, for probes are at http.port too"
+            yield "probes_port", "it is http.port; set another port, or none, since probes are at http.port too"
         if self.token is not None and len(self.token.get_secret_value()) < _LEAST_TOKEN:
-            yield "token", f"it has fewer than {_LEAST_TOKEN} characters; `openssl rand -hex 32` makes one"
+            yield "token", f"it has fewer than {_LEAST_TOKEN} characters; make one with `openssl rand -hex 32`"

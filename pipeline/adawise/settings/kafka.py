@@ -53,9 +53,9 @@ def _endpoint(value: str) -> str:
         url = urlsplit(value)
         host, _ = url.hostname, url.port
     except ValueError as error:
-        raise ValueError("it is no URL") from error
+        raise ValueError("it is not a URL") from error
     if url.scheme not in ("http", "https") or not host or url.username or url.fragment:
-        raise ValueError("it is no URL of this kind, without a user and without #")
+        raise ValueError("it is not such a URL, without user and #")
     if url.scheme == "http" and not _is_loopback(host):
         raise ValueError("the client's secret would be sent in clear text; use https")
     return value
@@ -64,7 +64,7 @@ def _endpoint(value: str) -> str:
 def _function(value: str) -> str:
     module, separator, name = value.partition(":")
     if not separator or not name.isidentifier() or not all(part.isidentifier() for part in module.split(".")):
-        raise ValueError("it is no name of a function in a module")
+        raise ValueError("it is not the name of a function in a module")
     return value
 
 
@@ -79,37 +79,40 @@ class SecuritySettings(Group):
     """The settings `[kafka.security]`: encryption and login."""
 
     protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
-        default="PLAINTEXT", description="how to talk to the broker"
+        default="PLAINTEXT", description="protocol of the broker: encrypted (SSL) or not, with login (SASL) or not"
     )
     ssl_ca: FilePath | None = Field(
-        default=None, description="certificates that sign the broker's (PEM); none: the system's"
+        default=None, description="certificates that verify the broker's (PEM); none: the system's"
     )
-    ssl_certificate: FilePath | None = Field(default=None, description="own certificate (PEM)")
-    ssl_key: FilePath | None = Field(default=None, description="private key of the own certificate (PEM)")
+    ssl_certificate: FilePath | None = Field(default=None, description="client certificate (PEM)")
+    ssl_key: FilePath | None = Field(default=None, description="private key of the client certificate (PEM)")
     ssl_key_password: Password | None = Field(default=None, description="password of the private key")
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] | None = Field(
-        default=None, description="how to log in"
+        default=None, description="login mechanism"
     )
-    sasl_username: Text | None = Field(default=None, description="name to log in with; not for OAUTHBEARER")
-    sasl_password: Password | None = Field(default=None, description="password to log in with; not for OAUTHBEARER")
+    sasl_username: Text | None = Field(default=None, description="user name; not for OAUTHBEARER")
+    sasl_password: Password | None = Field(default=None, description="password; not for OAUTHBEARER")
     oauth_token_endpoint: Annotated[str, AfterValidator(_endpoint)] | None = Field(
         default=None,
-        description="OAUTHBEARER: URL that gives tokens, by the grant client_credentials",
-        json_schema_extra={"expected": "a URL as https://HOST/PATH; http:// for this machine alone", "metavar": "URL"},
+        description="OAUTHBEARER: URL of the token endpoint (grant client_credentials)",
+        json_schema_extra={
+            "expected": "a URL such as https://HOST/PATH; http:// only for this machine",
+            "metavar": "URL",
+        },
     )
-    oauth_client_id: Text | None = Field(default=None, description="OAUTHBEARER: who asks for tokens")
-    oauth_client_secret: Password | None = Field(default=None, description="OAUTHBEARER: the client's secret")
+    oauth_client_id: Text | None = Field(default=None, description="OAUTHBEARER: client id")
+    oauth_client_secret: Password | None = Field(default=None, description="OAUTHBEARER: client secret")
     oauth_scope: Text | None = Field(
-        default=None, description="OAUTHBEARER: scope that is asked for; none: what is given by default"
+        default=None, description="OAUTHBEARER: scope to request; none: the endpoint's default"
     )
     oauth_ca: FilePath | None = Field(
-        default=None, description="OAUTHBEARER: certificates that sign the token endpoint's (PEM); none: the system's"
+        default=None, description="OAUTHBEARER: certificates that verify the token endpoint's (PEM); none: the system's"
     )
 
     oauth_function: Annotated[Text, AfterValidator(_function)] | None = Field(
         default=None,
-        description="OAUTHBEARER: a function of a package that is installed, in place of the endpoint: called without "
-        "arguments for each login, it returns a token that is valid, and keeps and renews it itself",
+        description="OAUTHBEARER: a function of an installed package, in place of the endpoint: called without "
+        "arguments at each login, it returns a valid token, and caches and renews it",
         json_schema_extra={"expected": "MODULE:FUNCTION", "metavar": "MODULE:FUNCTION"},
     )
 
@@ -135,11 +138,11 @@ class SecuritySettings(Group):
                 asks = "sasl_mechanism OAUTHBEARER" if tokens else f"protocol {self.protocol}"
                 yield name, f"{asks} needs it" + ("" if tokens else " (PLAINTEXT and SSL do not)")
             if self.uses_sasl and value is not None and name != "sasl_mechanism" and name.startswith("oauth") != tokens:
-                yield name, f"sasl_mechanism {self.sasl_mechanism} would not use it; leave it out"
+                yield name, f"sasl_mechanism {self.sasl_mechanism} does not use it; leave it out"
             if tokens and by_function and value is not None and name in _ENDPOINT_ALONE:
-                yield name, "oauth_function gives the tokens, and no endpoint is asked; leave one of them out"
+                yield name, "oauth_function returns the tokens instead of an endpoint; leave one of them out"
             if not self.uses_sasl and value is not None:
-                yield name, f"protocol {self.protocol} would not use it; set protocol to SASL_SSL, or leave it out"
+                yield name, f"protocol {self.protocol} does not use it; set protocol to SASL_SSL, or leave it out"
         for name in ("ssl_ca", "ssl_certificate", "ssl_key", "ssl_key_password"):
             if not self.uses_tls and getattr(self, name) is not None:
                 yield name, f"protocol {self.protocol} does not encrypt; set it to SSL or SASL_SSL, or leave this out"
@@ -154,7 +157,7 @@ class KafkaSettings(Group):
 
     bootstrap_servers: Annotated[str, AfterValidator(_servers)] = Field(
         default="127.0.0.1:9092",
-        description="brokers to ask first",
+        description="brokers to connect to first",
         json_schema_extra={"expected": "HOST:PORT, or several separated by commas", "metavar": "HOST:PORT"},
     )
     topic: KafkaName = Field(
@@ -165,13 +168,13 @@ class KafkaSettings(Group):
     group: Text = Field(default="adawise", description="consumer group; workers of one group share the partitions")
     origin: Annotated[str, BeforeValidator(_origin_as_text), AfterValidator(_origin)] = Field(
         default="earliest",
-        description="where a partition begins that has no output yet; one added to the topic later, at its start",
+        description="where to begin in a partition without output; one added to the topic later is read from its start",
         json_schema_extra={"expected": f"earliest, latest, or {TIMESTAMP_EXPECTED}"},
     )
-    client_id: Text = Field(default="adawise", description="name under which the broker's logs know this program")
+    client_id: Text = Field(default="adawise", description="name of this program in the broker's logs")
     static_member: KafkaName | None = Field(
         default=None,
-        description="fixed member name: a restart within the session timeout moves no partitions",
+        description="static member name: a restart within the session timeout moves no partitions",
         json_schema_extra={"expected": KAFKA_NAME_EXPECTED},
     )
     session_timeout_ms: int = Field(
@@ -188,35 +191,42 @@ class KafkaSettings(Group):
         default=ByteSize(64 * 2**20),
         ge=1024,
         le=2**31 - 1,
-        description="bytes of the largest compressed batch when it is unpacked; a larger one is left out",
+        description="most bytes of a compressed batch once unpacked; a larger one is skipped",
     )
     max_batch_records: int = Field(
-        default=100_000, ge=1, le=10_000_000, description="messages of the largest batch; a larger one is left out"
+        default=100_000, ge=1, le=10_000_000, description="most messages of a batch; a larger one is skipped"
     )
     on_unreadable: Literal["stop", "skip"] = Field(
         default="stop",
-        description="when a batch cannot be unpacked (damaged, unknown codec): let its partition stand, or record the "
+        description="when a batch cannot be unpacked (damaged, unknown codec): block its partition, or record the "
         "gap and go on",
     )
-    dead_letters: bool = Field(default=True, description="send messages that cannot be read to a topic of their own")
+    dead_letters: bool = Field(default=True, description="send messages that cannot be read to a dead-letter topic")
     dead_letter_topic: KafkaName | None = Field(
         default=None,
-        description=f"that topic; none: the topic's name and {DEAD_LETTER_SUFFIX}",
+        description=f"dead-letter topic; none: the topic's name with {DEAD_LETTER_SUFFIX}",
         json_schema_extra={"expected": KAFKA_NAME_EXPECTED},
     )
     dead_letter_days: int = Field(
-        default=30, ge=1, le=36_500, description="days that it keeps letters, if it is created here"
+        default=30,
+        ge=1,
+        le=36_500,
+        description="days for which the dead-letter topic keeps messages, if it is created here",
     )
     dead_letter_bytes: ByteSize = Field(
-        default=ByteSize(10 * 2**30), ge=2**20, le=2**60, description="bytes that it keeps at most, if created here"
+        default=ByteSize(10 * 2**30),
+        ge=2**20,
+        le=2**60,
+        description="most bytes that the dead-letter topic keeps, if it is created here",
     )
     on_gap: Literal["fail", "skip"] = Field(
-        default="fail", description="when the broker deleted messages that were not read yet: stop, or record and go on"
+        default="fail",
+        description="when the broker deleted messages before they were read: stop, or record the gap and go on",
     )
     on_compacted: Literal["fail", "skip"] = Field(
         default="fail",
-        description="when the topic has cleanup.policy=compact, by which the broker removes frames of a camera before "
-        "they are read: refuse it, or read what is left and record the gaps",
+        description="when the topic has cleanup.policy=compact, with which the broker may remove frames before "
+        "they are read: refuse to start, or read the rest and record the gaps",
     )
     security: SecuritySettings = Field(default=SecuritySettings(), description="encryption and login")
 
@@ -240,8 +250,8 @@ class KafkaSettings(Group):
         be shorter than the session timeout.
         """
         if self.dead_letters and self.dead_letter_topic == self.topic:
-            yield "dead_letter_topic", "it is the topic that is read: dead letters would be read again; name another"
+            yield "dead_letter_topic", "it is the topic that is read, so dead letters would be read again; name another"
         if self.dead_letters and len(self.dead_letters_to) > 249:
-            yield "dead_letter_topic", "topic and suffix together are longer than 249 characters; set it yourself"
+            yield "dead_letter_topic", "the topic's name with its suffix has more than 249 characters; set it yourself"
         if self.max_poll_interval_ms < self.session_timeout_ms:
             yield "max_poll_interval_ms", f"it must be at least session_timeout_ms ({self.session_timeout_ms})"

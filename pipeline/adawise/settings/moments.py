@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import BeforeValidator, JsonValue
 
 TIMESTAMP_EXPECTED = "a timestamp such as 2026-11-25T08:00:00Z"
-MOMENT_EXPECTED = f"{TIMESTAMP_EXPECTED}, or 90s, 30m, 12h or 7d for so long ago"
+MOMENT_EXPECTED = f"{TIMESTAMP_EXPECTED}, or 90s, 30m, 12h or 7d for that long ago"
 
 SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _AGO = re.compile(r"([0-9]{1,6})([smhd])")
@@ -58,7 +58,7 @@ def _timestamp(text: str, expected: str) -> datetime:
     try:
         return _from_1970(moment.astimezone(UTC))
     except (ValueError, OverflowError) as error:
-        raise NoMoment(expected, text, "it lies before 1970 or after 9999") from error
+        raise NoMoment(expected, text, "it is before 1970 or after 9999") from error
 
 
 def _from_1970(moment: datetime) -> datetime:

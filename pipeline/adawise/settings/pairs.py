@@ -14,18 +14,18 @@ class PairsSettings(Group):
         default=10.0,
         ge=0.1,
         le=3600,
-        description="seconds between two looks at what is asked in the root; each is one listing",
+        description="seconds between two checks of the root for orders about pairs; each is one listing",
     )
     keep_s: float = Field(
         default=3600.0,
         ge=0,
         le=1e9,
-        description="seconds that the former pair stays in memory, so that a rollback is immediate",
+        description="seconds for which the former pair stays in memory, so that a rollback is immediate",
     )
     shadow_share: float = Field(
         default=0.1,
         gt=0,
         le=1,
-        description="share of the time that the shadow of a staged pair may take from serving while images wait; "
-        "where nothing else is to do it takes more",
+        description="share of time that the shadow of a staged pair may take from serving while images wait; it "
+        "takes more when the worker is idle",
     )

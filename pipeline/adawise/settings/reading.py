@@ -101,7 +101,7 @@ def check(given: Given) -> tuple[Any, Mistake | None]:
     if is_optional(field) and given.origin.source != "file" and value in nothing:
         return None, None
     table, _, key = given.name.rpartition(".")
-    reasons = ["it is a boolean"] if isinstance(value, bool) and not takes_bool(field) else []
+    reasons = ["got true or false"] if isinstance(value, bool) and not takes_bool(field) else []
     if not reasons:
         reasons = [
             reason_of(error) for error in _errors(group_of(GROUPS[table]), {key: value}) if error["loc"][:1] == (key,)

@@ -25,14 +25,14 @@ def seconds_of(value: object) -> float:
     """
     match = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
     if match is None:
-        raise ValueError("it is none")
+        raise ValueError("it is not such a duration")
     return float(match[1]) * SECONDS[match[2]] if match[2] else 0.0
 
 
 def _patterns(value: str) -> str:
     names = [name.strip() for name in value.split(",")]
     if not all(names) or len(set(names)) != len(names):
-        raise ValueError("a name is empty or there twice")
+        raise ValueError("a name is empty or is there twice")
     return ",".join(names)
 
 
@@ -51,10 +51,10 @@ StreamPatterns = Annotated[str, AfterValidator(_patterns)]
 
 STREAMS_SCHEMA: dict[str, JsonValue] = {"expected": STREAMS_EXPECTED, "metavar": "A,B*"}
 
-KEEP = "remove files whose newest message is older; none: as the recording was begun, or never"
+KEEP = "remove files whose newest message is older than this; none: as when the recording began, or never"
 FORGET_IMAGES_AFTER = (
-    "remove images so long after they were stored, and keep the rest of their messages; 0s: never store them; none: as "
-    "the recording was begun, or never"
+    "remove images this long after they were stored, and keep the rest of their messages; 0s: never store them; "
+    "none: as when the recording began, or never"
 )
 
 
@@ -62,7 +62,7 @@ class RecordSettings(Group):
     """The settings `[record]`: which messages the worker stores, so that they can be replayed."""
 
     enabled: bool = Field(
-        default=False, description="store every message before the rows that come of it; one recording for all workers"
+        default=False, description="store every message before its rows are written; all workers share one recording"
     )
     root: Location = Field(
         default="runs/recording",
@@ -77,5 +77,5 @@ class RecordSettings(Group):
         default=None, description=FORGET_IMAGES_AFTER, json_schema_extra=DURATION_SCHEMA
     )
     inflight_mib: int = Field(
-        default=256, ge=16, le=2**20, description="MiB of messages that wait to be stored; polling pauses above"
+        default=256, ge=16, le=2**20, description="MiB of messages that may wait to be stored; above, polling pauses"
     )

@@ -63,10 +63,10 @@ def unmet(settings: Settings, uses: frozenset[str], folder: Path) -> Iterator[tu
                 yield name, f"there is no {kind} {path}; correct the path{_did_you_mean(path)}"
                 continue
         except OSError as error:
-            yield name, f"{path} cannot be looked at: {error.strerror}; give this user the right to"
+            yield name, f"{path} cannot be read: {error.strerror}; give this user the right to"
             continue
         if not is_one:  # such as a pipe, which may never end and can be read only once
-            yield name, f"expected a {kind}, and {path} is not one; correct the path"
+            yield name, f"expected a {kind}, but {path} is not one; correct the path"
         elif name == "model.classes" and (wrong := _of_classes(path)) is not None:
             yield name, wrong
 
@@ -88,11 +88,11 @@ def _of_configs(model: ModelSettings, roles: tuple[str, ...], folder: Path) -> I
             ):
                 yield (
                     f"model.{role}",
-                    f"{key} is {value!r} in its config, on a model hub; take a folder that has it all",
+                    f"its config sets {key} to {value!r}, which is on a model hub; use a folder that has all files",
                 )
         for key in sorted(named.keys() & config.keys() & _SHAPE):
             if named[key] != config[key]:
-                problem = f"its {key} is {named[key]}, and {config[key]} in {name} of model.{role}, which has its own"
+                problem = f"its {key} is {named[key]}, but {config[key]} in {name} of model.{role}"
                 yield "model.architecture", f"{problem}; leave it out, or correct one of them"
                 break
 
@@ -153,9 +153,9 @@ def _of_classes(path: Path) -> str | None:
     """Return the problem of a file of class names and its remedy; None if its lines show no problem."""
     lines = _lines(path)
     if len(lines) == 1:
-        return f"{path} has one class, {lines[0]!r}, which every image would be; add what it is told from"
+        return f"{path} has one class, {lines[0]!r}, which every image would get; add other classes"
     twice = next((line for line, times in Counter(lines).items() if times > 1), None)
-    return None if twice is None else f"{path} has the class {twice!r} twice; leave each once"
+    return None if twice is None else f"{path} has the class {twice!r} twice; name each once"
 
 
 def _did_you_mean(path: Path) -> str:

@@ -114,7 +114,7 @@ def _read_secret(
         mistakes.append(Mistake(f"{name}{IN_A_FILE}", str(origin), f"{error}; correct the path", repr(value)))
     else:
         if any(other.name == name for other in given):
-            problem = f"it and {name} are both set; leave one of them out"
+            problem = f"{name} is set too; leave one of them out"
             mistakes.append(Mistake(f"{name}{IN_A_FILE}", str(origin), problem))
         given.append(Given(name, text, origin))
 

@@ -19,9 +19,9 @@ NO_DEFAULT = "# none by default"
 
 _WIDTH = 100
 _HEAD = """\
-Settings of adawise. A line as `#name = value` has a default: take its # away to change it.
+Settings of adawise. A line such as `#name = value` shows a default: remove its # to change it.
 Flags win over the environment (ADAWISE_*), which wins over this file.
-`adawise config show` says what holds, `adawise doctor` whether a worker can start with it."""
+`adawise config show` shows the values in use, `adawise doctor` checks whether a worker can start."""
 
 
 def template() -> str:
@@ -40,7 +40,7 @@ def write_template(path: Path) -> None:
             file.write(template())
     except FileExistsError as error:
         raise SettingsError(
-            f"{path} is there already, and stays as it is; name another (`adawise config init FILE`), or remove it"
+            f"{path} exists and was not changed; name another file (`adawise config init FILE`), or remove it"
         ) from error
     except OSError as error:
         raise SettingsError(f"{path}: {error.strerror}; name a file in a folder that can be written") from error
@@ -61,7 +61,7 @@ def _lines() -> Iterator[str]:
 
 def _told(name: str, field: FieldInfo) -> str:
     needed = "NEEDED by a worker: " if name in NEEDED else ""
-    where = f"; better in a file of its own, {environment_name(name + IN_A_FILE)}" if is_secret(field) else ""
+    where = f"; better in a separate file, {environment_name(name + IN_A_FILE)}" if is_secret(field) else ""
     return f"{needed}{field.description} [{expected(field)}{where}]"
 
 

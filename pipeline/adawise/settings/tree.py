@@ -52,7 +52,7 @@ def _levels(value: str) -> str:
     if value != "own" and not (
         all(level.isascii() and level.isdecimal() for level in (low, high)) and int(low) < int(high) <= 65_535
     ):
-        raise ValueError("the first level is below the second one, which is at most 65535")
+        raise ValueError("the first level must be below the second one, which is at most 65535")
     return value
 
 
@@ -87,7 +87,7 @@ def _mean(value: str) -> str:
 
 def _std(value: str) -> str:
     if 0 in numbers(_mean(value)):
-        raise ValueError("a deviation of 0 is divided by")
+        raise ValueError("a deviation of 0 would be a divisor")
     return value
 
 
@@ -111,19 +111,20 @@ class ModelSettings(Group):
     )
     mean: Annotated[str, BeforeValidator(_channels), AfterValidator(_mean)] | None = Field(
         default=None,
-        description="mean of the pixels that both models were trained on; none, as for the four below: what a config "
-        "beside the checkpoint or open_clip's own weights of the architecture say (docs/guide/checkpoints.md)",
+        description="mean of the pixels that both models were trained on; none, as for the four below: as in the "
+        "config beside the checkpoint, or as open_clip's weights of the architecture "
+        "(docs/guide/checkpoints.md)",
         json_schema_extra=CHANNELS_SCHEMA,
     )
     std: Annotated[str, BeforeValidator(_channels), AfterValidator(_std)] | None = Field(
-        default=None, description="their standard deviation", json_schema_extra=CHANNELS_SCHEMA
+        default=None, description="standard deviation of these pixels", json_schema_extra=CHANNELS_SCHEMA
     )
     resize_mode: Literal["shortest", "squash", "longest"] | None = Field(
         default=None,
-        description="how pictures become square; shortest: the short side fits, and the middle is taken; squash: both "
-        "sides fit; longest: the long side fits, and the rest is filled",
+        description="how images become square; shortest: fit the short side and crop the middle; squash: fit both "
+        "sides; longest: fit the long side and fill the rest",
     )
-    interpolation: Literal["bicubic", "bilinear"] | None = Field(default=None, description="filter of that resize")
+    interpolation: Literal["bicubic", "bilinear"] | None = Field(default=None, description="filter of the resize")
     quick_gelu: bool | None = Field(
         default=None, description="whether both models have QuickGELU, as OpenAI's weights do, in place of GELU"
     )
@@ -134,38 +135,41 @@ class ModelSettings(Group):
     card: FilePath | None = Field(default=None, description="calibration of this pair, made by `adawise card make`")
     on_change: Literal["refuse", "reset", "keep"] = Field(
         default="refuse",
-        description="what a worker does on a root that another pair or class list has written: refuse; reset: each "
-        "stream begins anew; keep: each goes on from what it learned with the other one (also after another card)",
+        description="what a worker does if another pair or class list has written the root; refuse: do not start; "
+        "reset: each stream starts anew; keep: each stream keeps what it learned with the other one "
+        "(also after a new card)",
     )
     cache: FilePath | None = Field(
         default=None,
-        description="folder that keeps the text heads of each pair and machine, so that a second start encodes none; "
-        "none: adawise/heads in the user's cache folder (XDG_CACHE_HOME, ~/.cache)",
+        description="folder that caches the text heads of each pair and machine, so that only the first start "
+        "encodes them; none: adawise/heads in the user's cache folder (XDG_CACHE_HOME, ~/.cache)",
         json_schema_extra={"metavar": "FOLDER"},
     )
-    cache_mib: int = Field(default=512, ge=0, le=2**20, description="MiB that model.cache may hold; 0: keep none")
+    cache_mib: int = Field(default=512, ge=0, le=2**20, description="MiB that model.cache may hold; 0: no cache")
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = Field(
         default="auto",
-        description="number format of the forwards; auto: bf16 where it is quicker, else fp16 on a GPU, fp32 on a "
-        "processor; tf32, fp16: GPU alone",
+        description="number format of the forwards; auto: bf16 where it is faster, else fp16 on a GPU, fp32 on a "
+        "CPU; tf32, fp16: GPU only",
     )
     device: Annotated[str, AfterValidator(_device)] = Field(
         default="auto",
-        description="where the forwards run; auto: CUDA if there is any",
+        description="device of the forwards; auto: CUDA if available",
         json_schema_extra={"expected": "auto, cpu, cuda or cuda:NUMBER", "metavar": "DEVICE"},
     )
     chunk_rows: Annotated[int, Field(ge=1, le=4096)] | Literal["auto"] = Field(
         default="auto",
-        description="images of every forward: one fixed shape, padded; auto: 8 on a processor, 8 to 64 on a GPU by its "
-        "size and the model's",
+        description="images of every forward, one fixed shape with padding; auto: 8 on a CPU, 8 to 64 on a GPU by "
+        "its size and the model's",
     )
-    cuda_graphs: bool = Field(default=True, description="launch a GPU's forward in one piece, captured at first use")
+    cuda_graphs: bool = Field(
+        default=True, description="launch a GPU's forward as one CUDA graph, captured at first use"
+    )
     bank_mib: int = Field(default=4096, ge=0, le=2**20, description="MiB of memory for merged copies of the weights")
     head: Literal["text", "interpolate"] = Field(
-        default="text", description="classifier at alpha: encode prompts at alpha, or interpolate the two heads"
+        default="text", description="text head at alpha: encode the prompts at alpha, or interpolate the two heads"
     )
     threads: Annotated[int, Field(ge=1, le=1024)] | None = Field(
-        default=None, description="processor threads of a forward; none: torch decides"
+        default=None, description="CPU threads of a forward; none: torch decides"
     )
 
     @property
@@ -180,47 +184,50 @@ class SearchSettings(Group):
 
     strategy: Literal["auto", StrategyName] = Field(
         default="auto",
-        description="warm-started surrogate, BoTorch on the last batches, each batch from scratch, every alpha, or "
-        "always the same; auto: warm, unless model.card found that a fixed alpha serves more",
+        description="warm: a warm-started surrogate; botorch: BoTorch on the last batches; scratch: each batch "
+        "from scratch; grid: every alpha; fixed: always the same; auto: warm, unless model.card found "
+        "a fixed alpha to serve better",
     )
     objective: Literal["auto", ObjectiveName] = Field(
         default="auto",
-        description="what is minimised; auto: what model.card recommends, tsallis without one; others than tsallis and "
-        "entropy need the card",
+        description="objective to minimise; auto: as model.card recommends, tsallis without a card; all but "
+        "tsallis and entropy need the card",
     )
     alpha: float = Field(
         default=0.5,
         ge=0,
         le=1,
-        description="first alpha of a stream, the only one of fixed; auto has the card's in its place",
+        description="first alpha of a stream, and the only one of strategy fixed; strategy auto uses the card's "
+        "instead",
     )
     price: float = Field(
         default=0.03,
         ge=0,
         le=100,
-        description="nats that trying alternatives on a whole batch must promise; a higher price spends fewer forwards",
+        description="expected gain, in nats, above which other alphas are tried on a whole batch; a "
+        "higher price spends fewer forwards",
     )
     budget: int = Field(
-        default=5, ge=1, le=101, description="forwards of a batch at most (botorch, scratch: alphas evaluated)"
+        default=5, ge=1, le=101, description="most forwards of a batch (botorch, scratch: alphas evaluated)"
     )
     explore_images: int = Field(
         default=8,
         ge=1,
         le=256,
-        description="least images of a batch that an alternative is tried on; fewer than model.chunk_rows cost as much",
+        description="least images of a batch on which another alpha is tried; fewer than model.chunk_rows cost as much",
     )
     explore_every: int = Field(
-        default=8, ge=1, le=1_000_000, description="batches until a quiet stream is explored at any price"
+        default=8, ge=1, le=1_000_000, description="batches after which a quiet stream is explored at any price"
     )
     min_images: int = Field(
-        default=8, ge=1, le=256, description="a batch with fewer images is predicted but teaches nothing"
+        default=8, ge=1, le=256, description="least images of a batch for adaptation; a smaller batch is only predicted"
     )
     conditions: int = Field(
         default=16,
         ge=0,
         le=64,
-        description="conditions that warm remembers of a stream beside the one of now, to serve one that returns as it "
-        "was served before; 0: none",
+        description="conditions that warm remembers of a stream besides the current one, to serve one that returns "
+        "as before; 0: none",
     )
     forget_after_s: float = Field(
         default=604_800.0,
@@ -235,7 +242,7 @@ class BatchSettings(Group):
 
     images: int = Field(default=16, ge=1, le=256, description="images of a full batch")
     max_age_s: float = Field(
-        default=2.0, gt=0, le=3600, description="seconds until a batch that is not full is taken as it is"
+        default=2.0, gt=0, le=3600, description="seconds after which a batch that is not full is closed"
     )
 
 
@@ -244,33 +251,33 @@ class DecodeSettings(Group):
 
     threads: Annotated[int, Field(ge=1, le=256)] | None = Field(
         default=None,
-        description="images decoded at the same time, and one more if it is quick; none: one for each core that this "
-        "process may use",
+        description="images decoded at the same time, and one more if it is quick; none: one for each core of this "
+        "process",
     )
     max_message_bytes: ByteSize = Field(
-        default=ByteSize(8 * 2**20), ge=1024, le=2**30, description="bytes of the largest message that is read"
+        default=ByteSize(8 * 2**20), ge=1024, le=2**30, description="most bytes of a message; a larger one is rejected"
     )
-    max_rows: int = Field(default=256, ge=1, le=65_536, description="images of the largest batch message")
+    max_rows: int = Field(default=256, ge=1, le=65_536, description="most images of a batch message")
     max_pixels: int = Field(
         default=34_000_000,
         ge=1,
         le=2**31 - 1,
-        description="pixels (width x height) of the largest image; 34 million are 8K, and up to a second of decoding",
+        description="most pixels (width x height) of an image; 34 million are 8K, and take up to a second to decode",
     )
     orientation: Literal["ignore", "apply"] = Field(
         default="ignore",
-        description="what EXIF says of how the camera was held; ignore: as open_clip does; apply: pictures are turned",
+        description="orientation in EXIF; ignore: as open_clip does; apply: rotate images",
     )
     grey16_range: Annotated[str, AfterValidator(_levels)] = Field(
         default="own",
-        description="levels of 16-bit grey that become black and white; own: those of each picture, but for the "
-        "outermost thousandth of its pixels; two levels keep the absolute one, such as a temperature",
+        description="levels of 16-bit grey that become black and white; own: those of each image, without the "
+        "outermost thousandth of its pixels; two levels keep absolute values, such as temperatures",
         json_schema_extra={"expected": "own, or LOW-HIGH: two levels from 0 to 65535", "metavar": "LOW-HIGH"},
     )
     reduced: bool = Field(
         default=False,
-        description="decode JPEG at 1/2, 1/4 or 1/8 of its size where twice the model's input is left: quicker, and "
-        "slightly other pixels",
+        description="decode JPEG at 1/2, 1/4 or 1/8 of its size if at least twice the model's input is left: "
+        "faster, with slightly different pixels",
     )
 
 
@@ -282,18 +289,20 @@ class SinkSettings(Group):
         description="folder of predictions and traces",
         json_schema_extra={"expected": ROOT_EXPECTED, "metavar": "FOLDER"},
     )
-    flush_rows: int = Field(default=4096, ge=1, le=10_000_000, description="rows that make a segment")
-    flush_age_s: float = Field(default=10.0, gt=0, le=86_400, description="seconds that make a segment of fewer rows")
+    flush_rows: int = Field(default=4096, ge=1, le=10_000_000, description="rows after which a segment is written")
+    flush_age_s: float = Field(
+        default=10.0, gt=0, le=86_400, description="seconds after which a segment with fewer rows is written"
+    )
     keep: Days | None = Field(
         default=None,
-        description="remove what was committed longer ago, in whole files and at least a day, as `adawise retain` "
-        "does; none: never",
+        description="remove output that was committed longer ago, in whole files, a day or more, as `adawise "
+        "retain` does; none: never",
         json_schema_extra=DAYS_SCHEMA,
     )
     begin_anew: bool = Field(
         default=False,
-        description="for one start: write to this root although the group has written to another, or to one that is "
-        "gone; what the topic has is served from kafka.origin on",
+        description="for one start: write to this root although the group has written to another, or to one that "
+        "is gone; the topic is served from kafka.origin on",
     )
 
 
@@ -304,55 +313,59 @@ class LimitsSettings(Group):
         default=512,
         ge=16,
         le=2**20,
-        description="MiB of messages and decoded images held at once; polling pauses above. Three quarters are for "
-        "messages that wait for their batch: if those that all cameras send in batch.max_age_s do not fit, batches "
-        "are closed early",
+        description="MiB of messages and decoded images in memory; above, polling pauses. Three quarters are for "
+        "messages that wait for their batch: if the messages of batch.max_age_s from all cameras do "
+        "not fit, batches are closed early",
     )
     streams: int = Field(
         default=10_000,
         ge=8,
         le=1_000_000,
-        description="streams of a partition that keep what they learned; beyond them the ones heard least begin anew",
+        description="most streams of a partition with adaptation state; beyond that, those last seen longest ago "
+        "start anew",
     )
 
 
 class PredictSettings(Group):
     """The settings `[predict]`: what is written for an image."""
 
-    top_k: int = Field(default=5, ge=1, le=1000, description="labels kept for an image, best first")
+    top_k: int = Field(default=5, ge=1, le=1000, description="best labels that are stored for an image")
 
 
 class LogSettings(Group):
     """The settings `[log]`: what the program logs on the error output."""
 
-    level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="least severity shown")
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="lowest level that is logged"
+    )
     format: Literal["auto", "json", "console"] = Field(
-        default="auto", description="one JSON object a line, or for people; auto: for people on a terminal"
+        default="auto",
+        description="json: one JSON object a line; console: lines for people; auto: console on a terminal, else json",
     )
 
 
 class Settings(Group):
     """The tree of all settings; each value is checked."""
 
-    kafka: KafkaSettings = Field(default=KafkaSettings(), description="where images come from")
-    model: ModelSettings = Field(default=ModelSettings(), description="the two models and what they tell apart")
+    kafka: KafkaSettings = Field(default=KafkaSettings(), description="source of the images")
+    model: ModelSettings = Field(default=ModelSettings(), description="the two models and their classes")
     pairs: PairsSettings = Field(default=PairsSettings(), description="a new pair without a restart")
     search: SearchSettings = Field(default=SearchSettings(), description="how alpha is chosen for each batch")
-    batch: BatchSettings = Field(default=BatchSettings(), description="how single images are gathered")
+    batch: BatchSettings = Field(default=BatchSettings(), description="how single images are gathered into batches")
     decode: DecodeSettings = Field(default=DecodeSettings(), description="how messages become images")
-    sink: SinkSettings = Field(default=SinkSettings(), description="where predictions go")
-    record: RecordSettings = Field(default=RecordSettings(), description="what the worker stores of what it reads")
-    results: ResultsSettings = Field(
-        default=ResultsSettings(), description="what becomes of images, told at once on a topic of Kafka"
+    sink: SinkSettings = Field(default=SinkSettings(), description="output of predictions and traces")
+    record: RecordSettings = Field(
+        default=RecordSettings(), description="recording of the messages that the worker reads"
     )
+    results: ResultsSettings = Field(default=ResultsSettings(), description="results published on a Kafka topic")
     alerts: AlertsSettings = Field(
-        default=AlertsSettings(), description="what is told of cameras on the topic of results, once it holds"
+        default=AlertsSettings(), description="alerts about cameras, published on the results topic"
     )
-    limits: LimitsSettings = Field(default=LimitsSettings(), description="bounds on memory and streams")
-    predict: PredictSettings = Field(default=PredictSettings(), description="what is written for an image")
+    limits: LimitsSettings = Field(default=LimitsSettings(), description="limits of memory and streams")
+    predict: PredictSettings = Field(default=PredictSettings(), description="columns that are written for an image")
     http: HttpSettings = Field(default=HttpSettings(), description="one port for probes, metrics and the live page")
-    finetune: FinetuneSettings = Field(default=FinetuneSettings(), description="how theta_1 is made from theta_0")
-    log: LogSettings = Field(default=LogSettings(), description="what the program says about itself")
+    finetune: FinetuneSettings = Field(default=FinetuneSettings(), description="fine-tuning of theta_1 from theta_0")
+    log: LogSettings = Field(default=LogSettings(), description="logging")
 
     @override
     def problems(self) -> Iterator[tuple[str, str]]:
@@ -370,10 +383,10 @@ class Settings(Group):
         if self.kafka.max_batch_bytes < self.decode.max_message_bytes:
             yield (
                 "kafka.max_batch_bytes",
-                f"it must be at least decode.max_message_bytes ({self.decode.max_message_bytes}), of one message",
+                f"it must be at least decode.max_message_bytes ({self.decode.max_message_bytes}), for one message",
             )
         if self.alerts.rules and not self.results.enabled:
-            yield "alerts.rules", "results.enabled is false, so that nobody would hear of them; set it to true"
+            yield "alerts.rules", "results.enabled is false, so alerts would not be published; set it to true"
         if self.results.enabled:
             yield from (
                 ("results.topic", problem) for problem in self._problems_of(self.results.topic_of(self.kafka.topic))
@@ -381,8 +394,8 @@ class Settings(Group):
 
     def _problems_of(self, topic: str) -> Iterator[str]:
         if topic == self.kafka.topic:
-            yield "it is kafka.topic, which is read: results would be taken for images; name another"
+            yield "it is kafka.topic, whose messages are read as images; name another"
         if self.kafka.dead_letters and topic == self.kafka.dead_letters_to:
-            yield "it is the topic of dead letters, which are sent back from there; name another"
+            yield "it is the dead-letter topic, from which messages are sent back; name another"
         if len(topic) > 249:
-            yield "the topic's name and the suffix together are longer than 249 characters; set it yourself"
+            yield "the topic's name with its suffix has more than 249 characters; set it yourself"

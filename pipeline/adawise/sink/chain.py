@@ -296,7 +296,7 @@ class SegmentChain:
             data = self._store.get(attempt.key)
             if data is None:
                 raise StoreUnavailable(
-                    f"{self._store}: {attempt.key} exists but cannot be read back; it is tried again"
+                    f"{self._store}: {attempt.key} exists but cannot be read back; the worker tries again"
                 ) from None
             return segment.read_footer(data, attempt.key).attempt == attempt.footer.attempt
         return True

@@ -4,7 +4,7 @@ A topic can get more partitions later. All messages of a partition that was adde
 start of the log, whatever the configured origin is: "latest" would lose the messages that came before a worker saw the
 partition.
 
-The origin is claimed because it can move: two workers that resolve "latest" a second apart would begin two chains whose
+The origin is claimed because it can move: two workers that resolve "latest" at two times would begin two chains whose
 names differ and never collide. The first claim holds, and the other worker adopts it.
 
 Each time retention cuts a chain, a claim records the segment with which it begins from then on; the one with the last
@@ -87,8 +87,8 @@ def known_sink_id(store: Store) -> str | None:
     # Another worker that makes a new root may be a moment ahead, with a segment already; so the id is read again.
     if kept is not None and (known := read_sink_id(store)) is None:
         raise ChainError(
-            f"{store}: expected {layout.SINK} beside {kept}: it was removed, and a new one would not be the one that "
-            f"the segments name. Restore it from a backup, or from the segments with `adawise repair {store}`"
+            f"{store}: expected {layout.SINK} beside {kept}: it was removed, and the segments name its id, which a "
+            f"new one would not have. Restore it from a backup, or from the segments with `adawise repair {store}`"
         )
     return known
 
@@ -110,7 +110,7 @@ def prove_create_if_absent(store: Store) -> None:
     """
     data = store.get(layout.SINK)
     if data is None:
-        raise StoreUnavailable(f"{store}: {layout.SINK} was created but cannot be read back; it is tried again")
+        raise StoreUnavailable(f"{store}: {layout.SINK} was created but cannot be read back; the worker tries again")
     try:
         store.create(layout.SINK, data)
     except AlreadyExists:
@@ -183,7 +183,7 @@ def claim(store: Store, key: str, document: Mapping[str, object]) -> bytes:
         else:
             return data
     if found is None:
-        raise StoreUnavailable(f"{store}: {key} exists but cannot be read back; it is tried again")
+        raise StoreUnavailable(f"{store}: {key} exists but cannot be read back; the worker tries again")
     return found
 
 

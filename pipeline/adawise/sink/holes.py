@@ -65,7 +65,7 @@ def _holes(store: Store, tp: TopicPartition, names: Sequence[SegmentName], head:
             due = cover.until
         kept = [name for name in names if name < due]
         if not kept:
-            yield f"the last segment before {due} is gone, which is never deleted"
+            yield f"the last segment before {due}, which is never deleted, is gone"
             return
         if (lineage := footer_at(kept[-1]).lineage) is not None and lineage.since == head.since:
             base = lineage
@@ -89,7 +89,7 @@ def _holes(store: Store, tp: TopicPartition, names: Sequence[SegmentName], head:
             first = "the beginning" if before is None else left[at - 1].stem
             missing = base.count - counted[at].count
             gone = "1 segment is" if missing == 1 else f"{missing} segments are"
-            kind = f"{gone} missing" if missing > 0 else "segments lie that are not of the chain"
+            kind = f"{gone} missing" if missing > 0 else "segments that do not belong to the chain are"
             yield f"between {first} and {left[at].stem} {kind}"
         left = left[at:]
         if base == counted[at]:

@@ -11,12 +11,12 @@
     _origin/topic-<t>/partition-<p>.json                    the offset at which the chain of a partition begins
     _starts/topic-<t>/partition-<p>/<start>.json            a worker that has the partition, or was killed (`starts`)
     predictions/topic-<t>/partition-<p>/<segment>.parquet   the chain
-    traces/topic-<t>/partition-<p>/<segment>.parquet        derived from it
+    traces/topic-<t>/partition-<p>/<segment>.parquet        derived from the chain
     compacted/plans/topic-<t>/partition-<p>/<first>.json    the segments of the file that begins there
     compacted/predictions/topic-<t>/partition-<p>/<day>_<first>-<until>.parquet   the rows of these segments again
-    compacted/traces/topic-<t>/partition-<p>/<day>_<first>-<until>.parquet        and their batches
-    _retained/topic-<t>/partition-<p>/<segment>.json        the segment it begins with since retention removed others
-    views.sql                                               the SQL by which DuckDB reads all of it
+    compacted/traces/topic-<t>/partition-<p>/<day>_<first>-<until>.parquet        the traces of these segments again
+    _retained/topic-<t>/partition-<p>/<segment>.json        the first segment since retention removed earlier ones
+    views.sql                                               SQL with which DuckDB reads all of it
 
 A segment is called `<first offset, 20 digits>`. One that moves no offset forward, because only images that were pending
 before it became complete, leaves `next` where it was. Its successor would need the same name again, so that one gets a
@@ -137,7 +137,7 @@ def folder(dataset: str, tp: TopicPartition) -> str:
     """Return the folder of a partition in a dataset, with the slash. Raises ValueError for what cannot be a topic."""
     if not _TOPIC.fullmatch(tp.topic):
         raise ValueError(
-            f"a Kafka topic has 1 to 249 of the characters a-z A-Z 0-9 . _ -, but this one is called {tp.topic!r}"
+            f"a Kafka topic has 1 to 249 of the characters a-z A-Z 0-9 . _ -, but this one is {tp.topic!r}"
         )
     return f"{dataset}/topic-{tp.topic}/partition-{tp.partition:05d}/"
 
@@ -299,7 +299,7 @@ class Lineage:
         try:
             since, count, digest = json.loads(text)
         except (TypeError, RecursionError) as error:
-            raise ValueError(f"it is no list of three: {text[:80]}") from error
+            raise ValueError(f"it is not a list of three: {text[:80]}") from error
         name = SegmentName.parse(f"{since}.parquet")
         if not isinstance(count, int) or not isinstance(digest, str):
             raise ValueError(f"it counts no segments: {text[:80]}")

@@ -80,24 +80,24 @@ def check_commits(
     """
     theirs = {note: tp for tp, (_, note) in sorted(commits.items()) if note not in ("", root_id)}
     anew = (
-        "If that output is given up, and no worker writes to it, start once with --sink.begin-anew: from then on the "
-        "group's is this one"
+        "If you gave that output up and no worker writes to it, start once with --sink.begin-anew: from then on "
+        "the group writes to this one"
     )
     if theirs:
         note, tp = next(iter(theirs.items()))
         raise SettingsError(
-            f"group {ours.group!r} writes to the output with the id {note} ({tp} is committed for it), but sink.root "
-            f"{store} {'is empty' if root_id is None else f'has the id {root_id}'}: workers of one group share the "
-            f"partitions, and each output would lack what is in the other. Set --sink.root to that output (its id is "
-            f"in its {layout.SINK}), mount it if it was there; or, for an output beside it, set --kafka.group to a "
-            f"group of its own. {anew}"
+            f"group {ours.group!r} writes to the output with the id {note} ({tp} is committed for it), but "
+            f"sink.root {store} {'is empty' if root_id is None else f'has the id {root_id}'}: workers of one group "
+            "share the partitions, so each output would lack rows of the other. Set --sink.root to that output "
+            f"(its id is in its {layout.SINK}), and mount it if needed; or, for a separate output, set "
+            f"--kafka.group to another group. {anew}"
         )
     if root_id is None and commits:
         tp, (offset, _) = max(commits.items(), key=lambda item: item[1][0])
         raise SettingsError(
-            f"sink.root {store} is empty, but group {ours.group!r} has committed offset {offset} of {tp}: it had an "
-            f"output. Is the disk mounted, is it the right folder or bucket, was it emptied? Bring it back, or all "
-            f"that the topic has is served again. {anew}, and begins where kafka.origin says"
+            f"sink.root {store} is empty, but group {ours.group!r} has committed offset {offset} of {tp}: it had "
+            "an output. Check that the disk is mounted, and that the folder or bucket is right and was not "
+            f"emptied. Restore it, or the whole topic is served again. {anew}, and begins where kafka.origin says"
         )
 
 
@@ -131,15 +131,15 @@ def _expect(store: Store, ours: Owner, theirs: Owner) -> None:
     if ours.is_same(theirs):
         return
     if ours.purpose == "replay":
-        raise SettingsError(f"-o {store} belongs to {theirs}, not to {ours}; take a new folder")
+        raise SettingsError(f"-o {store} belongs to {theirs}, not to {ours}; use a new folder")
     said = (
-        f"sink.root {store} belongs to {theirs}, not to {ours}: in one root they would take each other's output over. "
-        f"Set --sink.root to a folder of its own; to see what other settings would serve, no second group is needed: "
-        f"`adawise replay --topic {ours.topic} -o FOLDER`."
+        f"sink.root {store} belongs to {theirs}, not to {ours}: in one root, each would continue the other's "
+        "output. Set --sink.root to a separate folder; to see what other settings would serve, use no second "
+        f"group but `adawise replay --topic {ours.topic} -o FOLDER`."
     )
     if replace(theirs, group=ours.group).is_same(ours):
         said += (
-            f" If group {theirs.group!r} is gone for good, and this one is to go on from what it wrote, remove "
+            f" If group {theirs.group!r} is gone for good, and this one should continue its output, remove "
             f"{layout.OWNER} from the root."
         )
     raise SettingsError(said)

@@ -34,8 +34,8 @@ _MILLISECONDS = pa.timestamp("ms", tz="UTC")
 TRIAL = pa.struct(
     [
         _field("alpha", pa.float64(), "mixing coefficient of the trial"),
-        _field("images", pa.int32(), "images that it was judged on"),
-        _field("objective", pa.float64(), "label-free quality, lower is better; nan if it was not finite"),
+        _field("images", pa.int32(), "images on which the trial was judged"),
+        _field("objective", pa.float64(), "objective of the trial, lower is better; nan if it was not finite"),
     ]
 )
 
@@ -58,39 +58,65 @@ PIXELS = [
 ]
 
 SHADOW = [
-    _field("shadow_pair", pa.string(), "id of the pair that was staged, if it was tried on the batch", nullable=True),
+    _field("shadow_pair", pa.string(), "id of the staged pair if it was tried on the batch; else null", nullable=True),
     _field(
         "shadow_agreement",
         pa.float64(),
-        "share of images that it gave the served label; null likewise",
+        "share of images to which the staged pair gave the served label; null without a staged pair",
         nullable=True,
     ),
-    _field("shadow_alpha", pa.float64(), "alpha that it would have served with; null likewise", nullable=True),
-    _field("shadow_objective", pa.float64(), "its objective; nan if it was not finite, null likewise", nullable=True),
+    _field(
+        "shadow_alpha",
+        pa.float64(),
+        "alpha with which the staged pair would have served; null without one",
+        nullable=True,
+    ),
+    _field(
+        "shadow_objective",
+        pa.float64(),
+        "objective of the staged pair; nan if it was not finite, null without one",
+        nullable=True,
+    ),
     _field(
         "shadow_forward_equivalents",
         pa.float64(),
-        "images through its tower / images; null likewise",
+        "images through the staged pair's image tower / images; null without one",
         nullable=True,
     ),
 ]
 
 OUTCOME = [
-    _field("mean_confidence", pa.float32(), "mean of its rows' confidence; null from earlier versions", nullable=True),
-    _field("compared", pa.int32(), "images on which both endpoints were evaluated; null likewise", nullable=True),
-    _field("agreed", pa.int32(), "of these, images that both gave the same class; null likewise", nullable=True),
+    _field(
+        "mean_confidence",
+        pa.float32(),
+        "mean confidence of the batch's rows; null from earlier versions",
+        nullable=True,
+    ),
+    _field(
+        "compared",
+        pa.int32(),
+        "images on which zero-shot and fine-tuned were evaluated; null from earlier versions",
+        nullable=True,
+    ),
+    _field(
+        "agreed",
+        pa.int32(),
+        "images of these to which both gave the same class; null from earlier versions",
+        nullable=True,
+    ),
     _field(
         "class_counts",
         _map(pa.int32()),
-        "images of each served class, in the order of the class list, without those that have none; null likewise",
+        "images of each served class, in the order of the class list, without classes that have none; null from "
+        "earlier versions",
         nullable=True,
     ),
     _field(
         "rejected",
         pa.int32(),
-        "images of the stream that were rejected after its batch before and not after this one, but for unreadable "
-        "messages that name it neither by key nor by stream-id header; null likewise, and of a stream's first batch "
-        "after an earlier version",
+        "images of the stream that were rejected between its previous batch and this one, without unreadable "
+        "messages that name the stream neither by key nor by stream-id header; null from earlier versions, and for "
+        "a stream's first batch after one",
         nullable=True,
     ),
 ]
@@ -99,24 +125,27 @@ CONDITION = [
     _field(
         "condition",
         pa.int32(),
-        "number of the condition that the stream was in, from 0, as its search tells them apart; "
-        "null from earlier versions, and of strategies that do not",
+        "number of the condition that the stream was in, from 0, as its search distinguishes them; null from "
+        "earlier versions, and from strategies without conditions",
         nullable=True,
     ),
-    _field("returned", pa.bool_(), "true if the stream was in it before; null likewise", nullable=True),
+    _field(
+        "returned", pa.bool_(), "true if the stream was in this condition before; null as for condition", nullable=True
+    ),
     _field(
         "alarm",
         pa.bool_(),
-        "true if alpha is kept from where the objective would have it, for the entropy of standardised logits would "
-        "surely have it lower by .25 or more: the fine-tuned weights may be over-confident; null likewise",
+        "true if alpha is limited although the objective is lower further on, because the entropy of standardised "
+        "logits is surely lowest .25 or more below: the fine-tuned weights may be over-confident; null from "
+        "earlier versions",
         nullable=True,
     ),
 ]
 
 AUDIT_REGRET = "audit_regret"
-_REGRET = "nats that an audit found another alpha to be lower by"
+_REGRET = "nats by which an audit found another alpha's objective lower"
 _NULLABLE_REGRET = _field(
-    AUDIT_REGRET, pa.float64(), f"{_REGRET}; null without one, for which earlier versions wrote nan", nullable=True
+    AUDIT_REGRET, pa.float64(), f"{_REGRET}; null without an audit, for which earlier versions wrote nan", nullable=True
 )
 
 PREDICTED_AT = "predicted_at"
@@ -125,9 +154,7 @@ LATER = (PREDICTED_AT, *(column.name for column in (*PIXELS, *SHADOW, *OUTCOME, 
 
 PREDICTIONS = pa.schema(
     [
-        _field(
-            "row_id", pa.string(), "topic/partition/offset/index: stable for ever, labels that come later join by it"
-        ),
+        _field("row_id", pa.string(), "topic/partition/offset/index: never changes; labels that come later join by it"),
         _field("topic", pa.string(), "Kafka topic of the message"),
         _field("partition", pa.int32(), "Kafka partition of the message"),
         _field("offset", pa.int64(), "Kafka offset of the message"),
@@ -135,36 +162,50 @@ PREDICTIONS = pa.schema(
         _field("stream_id", pa.string(), "the camera; null only if the message did not say", nullable=True),
         _field("frame_id", pa.string(), "the producer's own id of the image; null if it gave none", nullable=True),
         _field(
-            "captured_at", _MICROSECONDS, "when the camera took it; null if the producer did not say", nullable=True
+            "captured_at",
+            _MICROSECONDS,
+            "when the camera took the image; null if the producer did not say",
+            nullable=True,
         ),
-        _field("kafka_timestamp", _MILLISECONDS, "the broker's timestamp; null if it keeps none", nullable=True),
+        _field("kafka_timestamp", _MILLISECONDS, "the broker's timestamp; null if the broker has none", nullable=True),
         _field("status", pa.string(), "accepted, rejected, or skipped (a tombstone)"),
-        _field("reason", pa.string(), "why it was not accepted, a stable word; null if accepted", nullable=True),
+        _field("reason", pa.string(), "why the image was not accepted, a stable word; null if accepted", nullable=True),
         _field("detail", pa.string(), "the reason in a sentence; null if accepted", nullable=True),
         _field("label", pa.string(), "the served class, top_labels[0]; null if not accepted", nullable=True),
         _field("confidence", pa.float32(), "probability of label; null if not accepted", nullable=True),
-        _field("top_labels", _list(pa.string()), "classes, best first; null if not accepted", nullable=True),
-        _field("top_probabilities", _list(pa.float32()), "of top_labels; null if not accepted", nullable=True),
-        _field("entropy", pa.float32(), "of the served distribution, nats; null if not accepted", nullable=True),
+        _field("top_labels", _list(pa.string()), "best classes, best first; null if not accepted", nullable=True),
+        _field(
+            "top_probabilities", _list(pa.float32()), "probabilities of top_labels; null if not accepted", nullable=True
+        ),
+        _field(
+            "entropy", pa.float32(), "entropy of the served distribution, nats; null if not accepted", nullable=True
+        ),
         _field("zero_shot_label", pa.string(), "class at alpha 0; null if not evaluated on this image", nullable=True),
-        _field("zero_shot_confidence", pa.float32(), "of zero_shot_label; null if not evaluated", nullable=True),
+        _field(
+            "zero_shot_confidence", pa.float32(), "probability of zero_shot_label; null if not evaluated", nullable=True
+        ),
         _field("fine_tuned_label", pa.string(), "class at alpha 1; null if not evaluated on this image", nullable=True),
-        _field("fine_tuned_confidence", pa.float32(), "of fine_tuned_label; null if not evaluated", nullable=True),
+        _field(
+            "fine_tuned_confidence",
+            pa.float32(),
+            "probability of fine_tuned_label; null if not evaluated",
+            nullable=True,
+        ),
         _field("alpha", pa.float64(), "mixing coefficient that served the image; null if not accepted", nullable=True),
         _field(
             "batch_number",
             pa.int64(),
-            "of its batch in the stream, from 0, and from 0 again where the stream began anew, so that only the batch "
-            "whose first_offset to last_offset include the row's offset is its own; null if not accepted",
+            "number of the image's batch in the stream, from 0, and from 0 again where the stream started anew: "
+            "its batch is the one whose first_offset to last_offset include the row's offset; null if not accepted",
             nullable=True,
         ),
         _field("true_label", pa.string(), "the producer's label of the image; null if it gave none", nullable=True),
         _field("meta", _map(pa.string()), "the producer's meta_* columns, without the prefix, and its trace context"),
-        _field("model_fingerprint", pa.string(), "of checkpoints, classes, preprocessing and precision"),
+        _field("model_fingerprint", pa.string(), "fingerprint of checkpoints, classes, preprocessing and precision"),
         _field(
             "predicted_at",
             _MICROSECONDS,
-            "when it was predicted, by the worker's clock; null if not accepted, and from earlier versions",
+            "when the image was predicted, by the worker's clock; null if not accepted, and from earlier versions",
             nullable=True,
         ),
     ]
@@ -210,25 +251,33 @@ BATCH_TRACE = pa.schema(
         _field(
             "batch_number",
             pa.int64(),
-            "of this stream, from 0, and from 0 again where it began anew; what is unique is topic, partition, "
-            "stream_id and first_offset",
+            "number of the batch in the stream, from 0, and from 0 again where the stream started anew; topic, "
+            "partition, stream_id and first_offset are unique",
         ),
         _field(
-            "captured_at", _MICROSECONDS, "of the batch's last image; null if the producer did not say", nullable=True
+            "captured_at",
+            _MICROSECONDS,
+            "capture time of the batch's last image; null if the producer did not say",
+            nullable=True,
         ),
         _field(
-            "kafka_timestamp", _MILLISECONDS, "of the batch's last image; null if the broker has none", nullable=True
+            "kafka_timestamp",
+            _MILLISECONDS,
+            "broker's timestamp of the batch's last image; null if the broker has none",
+            nullable=True,
         ),
         _field("images", pa.int32(), "images in the batch"),
         _field("alpha", pa.float64(), "mixing coefficient that served the batch"),
-        _field("previous_alpha", pa.float64(), "of the stream's batch before; null for its first", nullable=True),
-        _field("trials", _list(TRIAL), "what was evaluated to choose alpha"),
-        _field("objective", pa.float64(), "of the batch at alpha; nan if it was not finite"),
+        _field(
+            "previous_alpha", pa.float64(), "alpha of the stream's previous batch; null for its first", nullable=True
+        ),
+        _field("trials", _list(TRIAL), "the alphas that were evaluated to choose alpha"),
+        _field("objective", pa.float64(), "objective of the batch at alpha; nan if it was not finite"),
         _field("posterior_mean", pa.float64(), "of the surrogate at alpha, after this batch"),
         _field("posterior_sd", pa.float64(), "of the surrogate at alpha, after this batch"),
-        _field("trigger", pa.string(), "why alternatives were tried, or none"),
-        _field("reset", pa.string(), "why the state was reset; null if it was not", nullable=True),
-        _field(AUDIT_REGRET, pa.float64(), f"{_REGRET}; nan without one"),
+        _field("trigger", pa.string(), "why other alphas were tried, or none"),
+        _field("reset", pa.string(), "why the stream's state was reset; null if it was not", nullable=True),
+        _field(AUDIT_REGRET, pa.float64(), f"{_REGRET}; nan without an audit"),
         _field("forward_equivalents", pa.float64(), "images through the image tower / images in the batch"),
         _field("milliseconds", _map(pa.float32()), "duration of each stage"),
         *PIXELS,
@@ -241,7 +290,7 @@ BATCH_TRACE = pa.schema(
 TRACES = pa.schema(
     [
         *(_NULLABLE_REGRET if f.name == AUDIT_REGRET else f for f in BATCH_TRACE if f.name not in LATER),
-        _field("model_fingerprint", pa.string(), "of checkpoints, classes, preprocessing and precision"),
+        _field("model_fingerprint", pa.string(), "fingerprint of checkpoints, classes, preprocessing and precision"),
         _field("segment", pa.string(), "the segment that the batch's rows are in"),
         *PIXELS,
         *SHADOW,
@@ -257,6 +306,6 @@ TRACES_DICTIONARY = [
 STATES = pa.schema(
     [
         _field("stream_id", pa.string(), "the camera"),
-        _field("state", pa.large_binary(), "its adaptation state, serialised by the search"),
+        _field("state", pa.large_binary(), "the camera's adaptation state, serialised by the search"),
     ]
 )

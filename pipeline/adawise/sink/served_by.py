@@ -63,17 +63,17 @@ def check_pair(
     if is_config:
         was, now = changes["config"]
         raise SettingsError(
-            f"sink.root {store} was written with the same weights and another config: by its hash it was {was} and is "
-            f"{now}. States of streams are tied to the weights, so they would go on. Give the config that wrote it "
-            "(open_clip_config.json; model.mean, std and quick_gelu), let streams go on by --model.on-change keep, or "
-            "give this one a --sink.root and a --kafka.group of its own."
+            f"sink.root {store} was written with the same weights and another config: by its hash it was {was} and "
+            f"is {now}. States of streams depend only on the weights, so they would be kept. Give the config that "
+            "wrote it (open_clip_config.json; model.mean, std and quick_gelu), keep the states with "
+            "--model.on-change keep, or give this one a separate --sink.root and --kafka.group."
         )
     if on_change == "refuse" and (refused := [name for name in _REFUSED if name in changes]):
         told = ", ".join(f"model.{name} was {changes[name][0]} and is {changes[name][1]}" for name in refused)
         raise SettingsError(
-            f"sink.root {store} was written with another pair: by hashes of what they hold, {told}. Give the pair that "
-            "wrote it, give this one a --sink.root and a --kafka.group of its own, or say what streams are to do with "
-            "what they learned by --model.on-change: reset (each begins anew) or keep (each goes on from where it is)."
+            f"sink.root {store} was written with another pair: by hashes of their contents, {told}. Give the pair "
+            "that wrote it, give this one a separate --sink.root and --kafka.group, or set --model.on-change to "
+            "reset (each stream starts anew) or keep (each keeps what it learned)."
         )
     return changes
 

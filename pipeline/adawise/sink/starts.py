@@ -81,8 +81,9 @@ class StoredStarts:
             topic=tp.topic,
             partition=tp.partition,
             until=max(ends),
-            note=f"{len(ends)} workers that had this partition were killed before all of it was in rows; in case that "
-            "a message did it, each is decoded in a process of its own up to there, which is slower",
+            note=f"{len(ends)} workers of this partition were killed before its messages had rows; in case a "
+            "message was the cause, each message up to there is decoded in an isolated process, which "
+            "is slower",
         )
         return max(ends)
 

@@ -114,8 +114,8 @@ def refuse(where: str, link: Link[Any]) -> None:
     """Raise ChainError for a segment under the root `where` that is not the expected one."""
     if link.footer.name != link.place.name:
         raise ChainError(
-            f"{where}: {link.key}: expected the segment {link.place.name}, but its footer names {link.footer.name}; "
-            "give it its name back, or move it away"
+            f"{where}: {link.key}: expected the segment {link.place.name}, but its footer names "
+            f"{link.footer.name}; restore its name, or move it away"
         )
     raise ChainError(
         f"{where}: {link.key}: expected a successor of {link.place.previous}, but it is one of "

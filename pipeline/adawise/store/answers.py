@@ -48,13 +48,13 @@ ANSWERS = (
         *("ExpiredToken|ExpiredTokenException|TokenRefreshRequired", ""),
         "the access key has expired",
         waits=False,
-        remedy="put a new one where the environment names it and start again: nothing that is stored is lost",
+        remedy="put a new one into the environment and start again: stored data is not lost",
     ),
     Answer(
         "InvalidAccessKeyId|SignatureDoesNotMatch|InvalidToken|InvalidSecurity|AuthenticationFailed"
         "|InvalidAuthenticationInfo|NoAuthenticationInformation",
         "401",
-        "the access key is none that the store knows",
+        "the store does not know the access key",
         waits=False,
         remedy="check it and its secret in the environment, and start again",
     ),
@@ -73,35 +73,36 @@ ANSWERS = (
     ),
     Answer(
         *("ConditionalRequestConflict|OperationAborted|SlowDown|TooManyRequests|RequestLimitExceeded", "429"),
-        "the store is asked too often at once",
+        "the store limits the rate of requests",
         waits=True,
-        remedy="nothing is to be done unless it lasts; then larger segments (sink.flush_rows) ask less",
+        remedy="wait; if it lasts, larger segments (sink.flush_rows) make fewer requests",
     ),
     FULL,
     Answer(
         *("NotImplemented|MethodNotAllowed|NotImplementedError|NotSupportedError", "405|501"),
-        "the store does not do conditional writes",
+        "the store does not support conditional writes",
         waits=False,
-        remedy=f"take one that does (If-None-Match), or {_BUCKET}",
+        remedy=f"use one that does (If-None-Match), or {_BUCKET}",
     ),
     Answer(
         *("AccessDenied|AllAccessDisabled|AccountProblem|AuthorizationFailure|AuthorizationPermissionMismatch", "403"),
-        "the access key has not the right to do this here",
+        "the access key lacks the right to do this",
         waits=False,
-        remedy="give it the rights to read, write, list and delete under this URL (the bucket's policy), start again",
+        remedy="give it the rights to read, write, list and delete under this URL (the bucket's policy), and start "
+        "again",
     ),
     Answer(
         *("InternalError|ServiceUnavailable|ServerBusy", r"5\d\d"),
         "the store has failed",
         waits=True,
-        remedy="see the store's own state; work goes on by itself when it answers again",
+        remedy="check the store's state; work goes on by itself when it answers again",
     ),
 )
 """In order of precedence; codes are compared before statuses."""
 
 SILENCE = Answer(
     *("", ""),
-    "no answer that can be used",
+    "no usable answer",
     waits=True,
     remedy="the network, the endpoint and a link too slow for the client's time-out are the usual causes",
 )
@@ -132,8 +133,8 @@ def translated(error: Exception, where: str) -> AdawiseError:
     said = f"{where}: expected the store to do this, but {answer.cause} ({brief(error)})"
     if answer.waits:
         kind = StoreFull if answer is FULL else StoreUnavailable
-        return kind(f"{said}. It is tried again; {answer.remedy}")
-    return SettingsError(f"{said}. To mend it: {answer.remedy}")
+        return kind(f"{said}. The program tries again; {answer.remedy}")
+    return SettingsError(f"{said}. To fix it: {answer.remedy}")
 
 
 def brief(error: Exception) -> str:

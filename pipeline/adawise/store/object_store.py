@@ -77,7 +77,7 @@ def open_url(url: str) -> ObjectStore:
         options = _client_options(_PROVIDERS[url.partition("://")[0]], os.environ)
         store = obstore.store.from_url(url, retry_config={"max_retries": 0}, client_options=options)
     except (exceptions.BaseError, KeyError, ValueError, TypeError) as error:
-        why = "its scheme is none of these" if isinstance(error, KeyError) else brief(error)
+        why = "its scheme is not one of these" if isinstance(error, KeyError) else brief(error)
         raise SettingsError(
             f"sink.root: expected a folder or a URL as s3://bucket/prefix, gs://... or az://..., but {url}: {why}; "
             "correct it"

@@ -194,7 +194,7 @@ def open_store(root: str, *, failpoint: Failpoint = lambda _: None) -> Store:
 def free_bytes(store: Store) -> int | None:
     """Return how many bytes the file system of a store still takes, 0 where it takes no more files.
 
-    None of an object store, and where nobody says: a quota of the user is not seen here.
+    None of an object store, and where it is not known: a quota of the user is not seen here.
     """
     if not isinstance(store, LocalStore):
         return None
@@ -372,8 +372,8 @@ class LocalStore:
             raise StoreUnavailable(
                 f"{self._root}: expected the {DOCUMENT} that was there before, but "
                 f"{'it is gone' if found is None else 'another one is there'}: the folder was unmounted, moved or "
-                f"removed; mount it again or put it back, and work goes on (nothing is written meanwhile); for a new "
-                f"output, stop and set another sink.root"
+                "removed; mount or restore it, and work goes on (nothing is written meanwhile); for a new output, "
+                "stop and set another sink.root"
             )
 
     def _path(self, key: str) -> Path:

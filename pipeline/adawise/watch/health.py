@@ -43,7 +43,7 @@ from adawise.worker.events import (
 _DOING = {
     Phase.STARTING: "reads its settings and looks up the topic",
     Phase.LOADING_MODEL: "loads the two models",
-    Phase.CHECKING_STORE: "checks the output folder, and waits for it if it does not answer",
+    Phase.CHECKING_STORE: "checks the output folder, or waits until it answers",
     Phase.ENCODING_TEXT: "encodes the prompts of the classes",
     Phase.WORKING: "works",
     Phase.STOPPING: "writes what is complete and leaves the group",
@@ -135,7 +135,10 @@ class Health:
         """Answer `/livez`."""
         quiet_s = now_s - max(self.beat_s, self.phase_s)
         if self.phase in {Phase.WORKING, Phase.STOPPING} and quiet_s > self.stuck_after_s:
-            why = f"the loop has not turned for {as_duration(quiet_s)}; see the log, and restart it: nothing is lost"
+            why = (
+                f"the loop has made no step for {as_duration(quiet_s)}; see the log, and restart the worker: "
+                "nothing is lost"
+            )
             return self._answer(False, "stuck", now_s, [why])
         return self._answer(True, "alive", now_s)
 
@@ -171,12 +174,12 @@ class Health:
             waits = f"{lag} messages wait, the oldest for {as_duration(age_s)}"
             found.append(f"{waits}: {some([str(tp) for tp in behind])}")
         if progress.paused:
-            found.append("reading pauses: rows or the recording cannot be written as quickly as images come")
+            found.append("reading pauses: rows or the recording are written more slowly than images arrive")
         for number, (state, why) in progress.pairs.states.items():
             if state == "failed":
                 found.append(f"pair {number} could not be loaded" + (f": {why}" if in_full else "; see the log"))
         if not progress.partitions and not progress.recovering and self.has_joined:
-            found.append("in reserve: others of the group have all partitions")
+            found.append("in reserve: other workers have all partitions")
         return found
 
     def backlogs(self, now_s: float) -> dict[TopicPartition, PartitionLag]:
@@ -192,9 +195,9 @@ class Health:
 
 PARTIES: Mapping[str, tuple[str, str]] = {
     "broker": ("the broker has not answered", ""),
-    "topic": ("a topic that is written to has taken nothing", ""),
-    "permission": ("the broker has not allowed what is to be done", ""),
-    "store": ("the store has not answered", "the store is full, and nothing is written,"),
+    "topic": ("a topic has accepted nothing", ""),
+    "permission": ("the broker has denied permission", ""),
+    "store": ("the store has not answered", "the store has been full, and nothing was written,"),
     "log": ("the log has not answered", ""),
 }
 """The parties that may cause an outage. Each has the beginning of a sentence about it, and of one about a full store.

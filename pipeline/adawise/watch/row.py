@@ -118,4 +118,4 @@ def rates(rows: Sequence[CameraRow]) -> list[tuple[str, str]]:
     told = [("images/s", f"{sum(row.images_per_s for row in rows):.1f}")]
     passed = sum((row.forward_equivalents or 0.0) * row.images_per_s for row in rows)
     rate = sum(row.images_per_s for row in rows if row.forward_equivalents is not None)
-    return [*told, ("FE", f"{passed / rate:.2f}")] if rate else told
+    return [*told, ("forwards per image (FE)", f"{passed / rate:.2f}")] if rate else told

@@ -21,7 +21,7 @@ from adawise.worker.events import Phase
 DOING = {
     Phase.STARTING: "reads its cameras and looks up the topic",
     Phase.WORKING: "works",
-    Phase.STOPPING: "sends the frames that it has",
+    Phase.STOPPING: "sends its remaining frames",
 }
 STATES = tuple(each for each in CameraState if each not in {CameraState.CHANGED, CameraState.GONE})
 """The states that a camera read by this process can have."""
@@ -111,7 +111,7 @@ class SourceCamera:
         """Return a note about a clock that is wrong; "" if its times are used."""
         off_s = self.clock_off_s
         ahead = "ahead" if off_s > 0 else "behind"
-        return f"its clock is {as_duration(abs(off_s))} {ahead}, and is not believed" if off_s else ""
+        return f"its clock is {as_duration(abs(off_s))} {ahead}, and is not used" if off_s else ""
 
     def row(self, now_s: float, policy: StatePolicy) -> CameraRow:
         """Return the camera's row of the page."""

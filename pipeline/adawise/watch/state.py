@@ -32,10 +32,10 @@ CHANGED_FOR_S = 600.0
 """Seconds for which a camera that began to learn anew counts as changed."""
 
 RESETS = {
-    "jump": "what it sees jumped, and it began to learn anew",
-    "regret": "an audit found a better alpha, and it began to learn anew",
-    "disagreement": "fine-tuned and zero-shot disagree on too many images, so alpha goes less far",
-    "alarm": "the fine-tuned model may be sure and wrong, so alpha goes less far",
+    "jump": "its images changed suddenly, and adaptation started anew",
+    "regret": "an audit found a better alpha, and adaptation started anew",
+    "disagreement": "fine-tuned and zero-shot disagree on too many images, so alpha is limited",
+    "alarm": "the fine-tuned model may be confident and wrong, so alpha is limited",
 }
 """The reasons of a reset that mean that a camera's conditions have changed, each in words."""
 
@@ -116,13 +116,13 @@ def state(facts: CameraFacts, policy: StatePolicy) -> tuple[CameraState, str]:
     """
     silence_s, said = facts.silence_s, _change(facts)
     if facts.seen_s is not None and silence_s > policy.gone_after_s:
-        return CameraState.GONE, f"nothing for {as_duration(facts.now_s - facts.seen_s)}"
+        return CameraState.GONE, f"no image for {as_duration(facts.now_s - facts.seen_s)}"
     if facts.is_over:
         return CameraState.SILENT, "its video is over"
     if facts.failure:
         return CameraState.FAILING, facts.failure
     if silence_s > policy.silence_until_s(facts.pause_s):
-        nothing = "no image yet" if facts.seen_s is None else f"nothing for {as_duration(facts.now_s - facts.seen_s)}"
+        nothing = "no image yet" if facts.seen_s is None else f"no image for {as_duration(facts.now_s - facts.seen_s)}"
         return CameraState.SILENT, nothing
     if facts.rejected and facts.rejected >= REJECTED_SHARE * (facts.images + facts.rejected):
         of = f"{facts.rejected} of {facts.images + facts.rejected} images rejected in {as_duration(facts.over_s)}"

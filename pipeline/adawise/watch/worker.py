@@ -277,7 +277,7 @@ class LiveWorker:
         progress = self.health.progress
         partition = progress.partitions.get(tp) if progress else None
         if partition is not None and partition.stands:
-            return "what is next in its partition cannot be read, see the log"
+            return "its partition is blocked, see the log"
         since_s = self._unwritten_s.get(tp)
         if since_s is not None and self.now_s - since_s > self.bounds.write_within_s:
             return f"its rows have waited {as_duration(self.now_s - since_s)} to be written"
@@ -320,8 +320,8 @@ class LiveWorker:
             found += [*backlog_facts([*self.backlogs().values()]), ("partitions", str(len(health.progress.partitions)))]
         if self.committed_s is not None:
             found.append(("last segment", f"{as_duration(self.now_s - self.committed_s)} ago"))
-        names = ("method", "fingerprint", "card", "device")
-        return [*found, *((name, self.facts[name]) for name in names if self.facts.get(name))]
+        shown = {"method": "method", "fingerprint": "model (fingerprint)", "card": "card", "device": "device"}
+        return [*found, *((label, self.facts[name]) for name, label in shown.items() if self.facts.get(name))]
 
     def _notices(self) -> list[str]:
         health = self.health
@@ -330,7 +330,7 @@ class LiveWorker:
         if self._nameless and self.now_s - self._nameless[0] < _NAMELESS_S:
             found.append(f"messages that name no camera were rejected, the last: {self._nameless[1]}")
         if self.forgotten:
-            found.append(f"{self.forgotten} cameras had to leave this page (http.max_cameras)")
+            found.append(f"{self.forgotten} cameras were removed from this page (http.max_cameras)")
         return found
 
     # -- cameras

@@ -17,8 +17,8 @@ from adawise.worker.partition import PartitionWork
 _log = structlog.get_logger("worker")
 
 _FULL = (
-    "more streams than limits.streams: those heard least begin anew when they come back; raise it, spread streams over "
-    "more partitions, or look who sends under new names"
+    "more streams than limits.streams: those last seen longest ago start anew when they return; raise it, spread "
+    "streams over more partitions, or find the producer that sends under new names"
 )
 # Shares of `Limits.inflight_bytes`.
 _BACKLOG = 0.25  # most for messages that could be decoded now and wait for their turn

@@ -276,5 +276,5 @@ class Observers:
                 method=names[1],  # a key of earlier versions, whose observers had a method for each event
                 error=f"{type(error).__name__}: {error}",
                 where=place_of(error),
-                remedy="the work goes on, and what this observer shows may lack something; please report it",
+                remedy="the work goes on, but this observer's numbers may be incomplete; please report it",
             )

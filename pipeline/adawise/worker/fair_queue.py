@@ -234,7 +234,7 @@ class Lanes:
                 if job.message.offset < until:
                     self._move(job, RIPE)
             elif job.is_single and (job.stage is RIPE or job.stage is NEXT):
-                break  # all that comes before is ripe, held or begun
+                break  # all that comes before is ready, held or begun
         held = self._held.get(stream)
         if held and (held[0].message.offset < until or any(job.message.offset < until for job in held)):
             self.release(stream, until)

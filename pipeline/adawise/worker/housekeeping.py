@@ -70,7 +70,9 @@ class Housekeeping:
 
     def _tell(self, files: int) -> None:
         if files:
-            self._log.info("files_retained", removed=files, note="sink.keep: what was committed before is removed")
+            self._log.info(
+                "files_retained", removed=files, note="sink.keep: output that was committed before is removed"
+            )
 
     def _failed(self, error: str) -> None:
         self._log.warning("retention_failed", error=error, again_s=EVERY_S)

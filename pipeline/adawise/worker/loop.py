@@ -401,7 +401,7 @@ class Worker:
             wait_s = max(0.0, min(work.backoff.again_s for work in waiting) - self._clock()) if tries else 0.0
             who, patience_s = ("broker", _TOLD_S) if self._committer.is_untold else ("store", _LAST_S)
             if self._clock() + wait_s > began_s + patience_s:
-                why = " since the broker took none of what is told before them" if who == "broker" else ""
+                why = " since the broker accepted none of the records published before them" if who == "broker" else ""
                 raise FatalError(
                     f"{sum(work.rows for work in waiting)} rows could not be written in {tries} tries{why}. Nothing is "
                     "lost: their offsets are not committed, and the next run computes them again. See the log for the "

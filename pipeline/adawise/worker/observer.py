@@ -30,7 +30,7 @@ _EVERY_S = 60.0  # later rejections are counted, in one line per this time
 _SWEEP_S = 1.0
 _FORGOTTEN_S = 3_600.0  # after this time without a rejection, the next one is logged in full again
 _MOST = 100  # streams and reasons with lines of their own; further streams share one line per reason
-_COUNTED = "since the line before; the last of them is named here, the rows of the output name all"
+_COUNTED = "since the previous such line, which names the last of them; the output's rows name all"
 
 
 def outage_event(error: AdawiseError, event: str) -> str:
@@ -161,7 +161,7 @@ class LogObserver:
                 offset=row.offset,
                 stream_id=frame.stream_id,
                 mistake=frame.note,
-                note="told once a stream",
+                note="logged once for each stream",
             )
 
     def _rejected(self, event: str, frame: Frame, **facts: object) -> None:
@@ -211,8 +211,9 @@ class LogObserver:
             alpha=trace.alpha,
             error=f"{type(error).__name__}: {error}",
             where=place_of(error),
-            remedy="the batch was served at the first alpha and its stream learns anew; please report this with the "
-            "traces of the stream; told once a stream, adawise_state_resets_total counts all",
+            remedy="the batch was served at the first alpha and its stream starts anew; please report this "
+            "with the traces of the stream; logged once for each stream, adawise_state_resets_total "
+            "counts all",
         )
 
     def _committed(self, event: SegmentCommitted) -> None:

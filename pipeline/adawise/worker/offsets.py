@@ -107,8 +107,8 @@ class OffsetLedger:
         if head.next_offset > end:
             raise LogEndsEarly(
                 f"{self._tp}: the chain goes on at offset {head.next_offset}, but the broker's log ends at {end}: "
-                "the broker lost data, or this is another cluster. Restore the broker, or take "
-                "another sink.root (with --sink.begin-anew for one start)."
+                "the broker lost data, or this is another cluster. Restore the broker, or use another sink.root "
+                "(with --sink.begin-anew for one start)."
             )
         if head.low_water < start:
             if not skip_gaps:

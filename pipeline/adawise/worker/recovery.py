@@ -21,20 +21,21 @@ _CATCH_UP_S = 30.0  # how long a log that ends early is asked again before this 
 _LOOK_AGAIN_S = 60.0  # between two tries of a blocked partition: the operator may restore its log or its pair
 
 _ADDED = (
-    "it is read from its start, since all in it is new; producers send some streams to other partitions from now on: "
-    "these begin there with new adaptation states, and what they left in the old partition may be served after it"
+    "it is read from its start, since all its messages are new; producers now send some streams to other "
+    "partitions: these start there with new adaptation states, and their messages in the old partition may be "
+    "served later"
 )
 _HOLE = (
-    "rows were lost or moved; the worker goes on at the end of the chain, which harms nothing. `adawise verify ROOT` "
-    "says all that is missing: restore it from a backup, or bridge it with `adawise repair ROOT`"
+    "rows were lost or moved; the worker goes on at the end of the chain, which does no harm. `adawise verify "
+    "ROOT` lists all that is missing: restore it from a backup, or bridge it with `adawise repair ROOT`"
 )
 _UNCOUNTED = (
-    "its newest segment is of an earlier version, which did not count those before it: that one of these is missing "
-    "only `adawise verify` can see. Counting begins now"
+    "an earlier version wrote its newest segment and did not count those before it, so only `adawise verify` can "
+    "find a missing one. Counting begins now"
 )
 _LOST = (
-    "the broker deleted them (retention) before they were read, and kafka.on_gap=skip goes on without: nothing will "
-    "ever be served for them. A longer retention.ms of the topic, or more workers, would have kept them"
+    "the broker deleted them (retention) before they were read, and kafka.on_gap=skip goes on without them: they "
+    "will have no rows. Raise retention.ms of the topic, or start more workers"
 )
 
 
@@ -168,13 +169,14 @@ class Recovery:
         if others:
             first = others[0]
             raise LogRewritten(
-                f"{tp}: expected the messages that the newest rows are of, but of {len(known)} that were compared the "
+                f"{tp}: expected the messages of the newest rows, but of {len(known)} that were compared the "
                 f"broker has {len(others)} others: at offset {first} one of {told(found[first])}, the row is of "
-                f"{told(known[first])}. Its log was rewritten (an unclean leader election, a restored disk): rows up "
-                f"to offset {head.next_offset - 1} may be of messages that are gone, and what is there instead was "
-                "never served. This partition stands, the others go on. Restore the broker's log, and it goes on too; "
-                "or stop all workers and begin a new output: see `adawise verify ROOT --broker` for what differs, then "
-                "set another sink.root, kafka.origin to where it is to begin, and for one start --sink.begin-anew."
+                f"{told(known[first])}. Its log was rewritten (an unclean leader election, a restored disk): rows "
+                f"up to offset {head.next_offset - 1} may be of messages that are gone, and the messages there now "
+                "were never served. This partition is blocked, the others go on. Restore the broker's log, and it "
+                "goes on too; or stop all workers and start a new output: see `adawise verify ROOT --broker` for "
+                "what differs, then set another sink.root, kafka.origin to where it is to begin, and for one "
+                "start --sink.begin-anew."
             )
 
     def _warn_of_loss(self, tp: TopicPartition, head: Head, gaps: Sequence[Gap], log: tuple[int, int]) -> None:

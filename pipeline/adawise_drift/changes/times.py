@@ -98,7 +98,7 @@ def time_zone(name: str) -> ZoneInfo:
         near = dict.fromkeys(known[at] for at in (*get_close_matches(asked, known, _NEAREST, 0.75), *places))
         nearest = f"; near it are {', '.join(list(near)[:_NEAREST])}" if near else ""
         if not known:
-            nearest = "; this machine knows none: install the package tzdata, by pip or the system's"
+            nearest = "; this machine has no time zones: install the package tzdata with pip or the system"
         raise ValueError(f"expected the name of a time zone such as Europe/Zurich, got {name!r}{nearest}") from error
 
 

@@ -16,7 +16,7 @@ def _names(value: str) -> str:
     """Return names separated by commas unchanged. Raise ValueError if one is empty or is there twice."""
     given = [name.strip() for name in value.split(",")]
     if not all(given) or len(set(given)) != len(given):
-        raise ValueError("a name is empty or there twice")
+        raise ValueError("a name is empty or is there twice")
     return value
 
 
@@ -33,17 +33,17 @@ class DiffCommand(Command):
     name = "diff"
     runs = "adawise_drift.cli.diff:diff"
     examples = (
-        ("is the replay what the live run was?", "diff runs/yard runs/again"),
-        ("for another program; what only one run has counts, too", "diff runs/yard runs/again --whole --json"),
-        ("which is better, by labels that came later", "diff runs/yard runs/grid --labels labels.csv"),
-        ("of two cameras", "diff runs/yard s3://bucket/grid --streams gate,hall"),
-        ("of a run that went on under another root", "diff runs/yard,runs/yard-2 runs/again"),
+        ("check that a replay equals the live run", "diff runs/yard runs/again"),
+        ("print JSON, and count rows that only one run has", "diff runs/yard runs/again --whole --json"),
+        ("see which run is better, by labels that came later", "diff runs/yard runs/grid --labels labels.csv"),
+        ("compare two cameras", "diff runs/yard s3://bucket/grid --streams gate,hall"),
+        ("compare a run that continued under another root", "diff runs/yard,runs/yard-2 runs/again"),
     )
 
     root_a: CliPositionalArg[Location] = Field(
-        description="folder or s3://BUCKET/PREFIX of a run, or several that are one run together, separated by commas"
+        description="folder or s3://BUCKET/PREFIX of a run, or several that together are one run, separated by commas"
     )
-    root_b: CliPositionalArg[Location] = Field(description="folder or s3://BUCKET/PREFIX of the other, likewise")
+    root_b: CliPositionalArg[Location] = Field(description="folder or s3://BUCKET/PREFIX of the other run, or several")
     streams: Annotated[str, AfterValidator(_names)] | None = Field(
         default=None,
         description="only these streams; none: all",
@@ -52,7 +52,7 @@ class DiffCommand(Command):
     labels: Location | None = LABELS
     label_within: float = LABEL_WITHIN
     whole: CliToggleFlag[bool] = Field(
-        default=False, description="rows that one run alone has are a difference even where the other did not read"
+        default=False, description="count rows that only one run has as differences, even where the other did not read"
     )
     as_json: CliToggleFlag[bool] = json_flag("print what was found as JSON")
 

@@ -20,55 +20,61 @@ from adawise.text import separated
 
 
 class DriftCommand(Command):
-    """Say when, on which camera and how far alpha moved, what else changed then, and whether adapting it helped.
+    """Show when, on which camera and how far alpha moved, what else changed then, and whether adapting it helped.
 
-    Reads what a worker or a replay wrote, and changes nothing. -o writes one HTML file that opens offline. With labels
-    what was served is compared with zero-shot, fine-tuned, alpha 0.5 and the best fixed alpha; without them there are
-    estimates. Needs the extra `report` (pip install 'adawise[report]').
+    It reads the output of a worker or a replay, and changes nothing. -o writes one HTML file that opens offline. With
+    labels it compares the served predictions with zero-shot, fine-tuned, alpha 0.5 and the best fixed alpha; without
+    labels it estimates. Needs the extra `report` (pip install 'adawise[report]').
     """
 
     name = "drift"
     runs = "adawise_drift.cli.drift:drift"
     groups = ("model.card", "model.classes", "search.objective", *all_but("decode", "threads"), "log")
     examples = (
-        ("the last day, in the terminal", "drift runs/yard --since 1d"),
-        ("a page, with frames of a recording and labels", "drift runs/yard -o yard.html --recording recordings/yard"),
+        ("show the last day in the terminal", "drift runs/yard --since 1d"),
         (
-            "for a nightly job: code 3 if something happened that the last 28 days do not know",
+            "write a page, with frames of a recording and labels",
+            "drift runs/yard -o yard.html --recording recordings/yard",
+        ),
+        (
+            "exit with code 3 in a nightly job if something new to the last 28 days happened",
             "drift runs/yard --since 1d --baseline yard.baseline --fail-if 'events>0' --json",
         ),
         ("the same, with alerts to an Alertmanager", "drift runs/yard --since 1d --alertmanager http://127.0.0.1:9093"),
         (
-            "of cameras in two countries",
+            "report cameras in two countries",
             "drift runs/yard --since 1d --baseline yard.baseline --time-zone Europe/Berlin,osaka-*=Asia/Tokyo",
         ),
-        ("of cameras that moved to another cluster on the way", "drift runs/yard runs/yard-2 -o yard.html"),
-        ("against what another alpha would have served", "drift runs/yard --against runs/half --labels labels.csv"),
+        ("report cameras that moved to another cluster meanwhile", "drift runs/yard runs/yard-2 -o yard.html"),
+        (
+            "compare with what another alpha would have served",
+            "drift runs/yard --against runs/half --labels labels.csv",
+        ),
     )
 
     root: CliPositionalArg[Roots] = Field(
-        description="folder or s3://BUCKET/PREFIX that a worker wrote, or several that are taken for one",
+        description="output folder or s3://BUCKET/PREFIX of a worker, or several that are read as one",
         json_schema_extra=ROOTS_SCHEMA,
     )
     output: FilePath | None = optional("HTML file to write, or to replace", "output", "o", metavar="FILE")
     streams: Text | None = optional("cameras, separated by commas; none: all", metavar="A,B")
-    since: Moment | None = optional("nothing before it", **MOMENT_SCHEMA)
-    until: Moment | None = optional("nothing from it on", **MOMENT_SCHEMA)
+    since: Moment | None = optional("only what happened from this time on", **MOMENT_SCHEMA)
+    until: Moment | None = optional("only what happened before this time", **MOMENT_SCHEMA)
     reference: Days | None = optional(
         "how long before --since daily cycles, noise and mixes of classes are learned from, while only what happened "
         "since is reported; none: nothing, or 28d for a new --baseline", **DAYS_SCHEMA,
     )  # fmt: skip
     baseline: FilePath | None = optional("file that keeps what was learned; made or brought up to date", metavar="FILE")
     time_zone: Text | None = optional(
-        "zone whose clocks days and nights go by, so that they stay what they are when summer time begins: one for all "
-        "cameras, and CAMERA=ZONE for some (names with wildcards), separated by commas; none: UTC", metavar="ZONES",
+        "time zone of days and nights, so that daily cycles follow summer time: one for all cameras, and "
+        "CAMERA=ZONE for some (names with wildcards), separated by commas; none: UTC", metavar="ZONES",
     )  # fmt: skip
     known: FilePath | None = optional(
         "TOML file of maintenance windows and events that are dealt with: [[known]] tables with why, since and until "
         "or daily (by --time-zone, or a time_zone of its own), streams, measures; these are reported without an alarm",
         metavar="FILE",
     )
-    smallest: float = Field(default=0.1, gt=0, le=1, description="smallest change of alpha that is looked for")
+    smallest: float = Field(default=0.1, gt=0, le=1, description="smallest change of alpha to look for")
     recording: FilePath | None = optional("recording of the topic, for frames beside a change", metavar="FOLDER")
     labels: Location | None = LABELS
     label_within: float = LABEL_WITHIN

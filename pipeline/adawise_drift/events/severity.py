@@ -116,7 +116,7 @@ def _causes(event: DriftEvent, those: Sequence[DriftEvent], known: Surroundings)
     for at, why in known.starts:
         if abs(at - event.since_us) <= near:
             what = "the settings of the search changed" if why == "settings_changed" else "it was silent for too long"
-            told.append(Cause("reset", f"the adaptation began anew, because {what}"))
+            told.append(Cause("reset", f"the adaptation started anew, because {what}"))
     others = [each for each in those if each is not event]
     if any(each.measure == "model" for each in others):
         told.append(Cause("model", "another model began to serve"))
@@ -145,12 +145,12 @@ def _condition(event: DriftEvent, stays: Stays) -> Iterator[Cause]:
         return  # it comes so often that it says nothing
     name, before = name_of(stays, at), seen_before(stays, at)
     if not stays.returned[at]:
-        yield Cause("condition", f"condition {name} began, which the camera had not been in before")
+        yield Cause("condition", f"condition {name} began, which is new to the camera")
     elif before:
         times = "once" if before == 1 else f"{before} times"
         yield Cause("condition", f"condition {name} returned, seen {times} before")
     else:
-        yield Cause("condition", f"condition {name} returned, which is known from before this time")
+        yield Cause("condition", f"condition {name} returned, which was known before this time")
 
 
 def _likely(those: Sequence[DriftEvent], event: DriftEvent) -> list[Cause]:
@@ -163,7 +163,7 @@ def _likely(those: Sequence[DriftEvent], event: DriftEvent) -> list[Cause]:
     elif "rejects" in measures:
         hint = "the camera or its link sends images that cannot be read"
     elif event.shape.startswith("cycle"):
-        hint = "light by day and night"
+        hint = "daylight or night"
     elif grain and min(grain) > 0 and seen != {"sharpness"} and seen <= {*_GRAIN, "colour"}:
         hint = "the sensor, its gain or its compression"
     elif seen == {"colour"}:
@@ -173,11 +173,11 @@ def _likely(those: Sequence[DriftEvent], event: DriftEvent) -> list[Cause]:
     elif seen & {"contrast", *_GRAIN}:
         hint = "weather, dirt on the lens, or focus"
     elif "mix" in measures:
-        hint = "other things are before the camera"
+        hint = "other things in front of the camera"
     elif measures == {"accuracy"}:
-        hint = "images that the models are sure of and wrong about, or other labels"
+        hint = "images on which the models are confident and wrong, or other labels"
     elif measures & {"confidence", "objective", "agreement"}:
-        hint = "images such as the models do not know, though the picture is as before"
+        hint = "images of a kind that the models do not know, although their appearance is as before"
     else:
         return []
     return [Cause("likely", f"likely: {hint}")]

@@ -86,7 +86,9 @@ def swapped(events: Sequence[DriftEvent]) -> list[DriftEvent]:
         if len(pairs) >= _SHARED:
             measures = ", ".join(sorted({one.measure for one, _ in pairs}))
             for number, name in ((one_number, pairs[0][1].stream_id), (other_number, pairs[0][0].stream_id)):
-                told[number] = Cause("swap", f"it is as {name} was, and {name} as this one was ({measures}): a swap")
+                told[number] = Cause(
+                    "swap", f"this camera is now as {name} was, and {name} as this one was ({measures}): a swap"
+                )
     return [
         replace(event, causes=(told[event.incident], *event.causes)) if event.incident in told else event
         for event in events
@@ -329,6 +331,6 @@ def _companions(pairs: Integers, known: Sequence[set[int]]) -> list[set[int]]:
 def _sentence(count: int, times: int, chance: float) -> str:
     often = "at one moment" if times == 1 else f"at {times} moments"
     return (
-        f"{count} cameras moved the same way {often}. Of histories in which each has its moves at times of its own, "
-        f"{chance:.1%} or fewer have as much."
+        f"{count} cameras moved the same way {often}. If each camera moved at independent times, {chance:.1%} or "
+        "fewer of the histories would show as much."
     )

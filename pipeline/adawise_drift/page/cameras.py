@@ -207,7 +207,7 @@ def _answers(series: Series) -> str:
         parts.append(f"confidence went from {two(early)} to {two(late)}")
     if words.known(series.endpoints_agree):
         agree = words.percent(words.mean(series.endpoints_agree))
-        parts.append(f"zero-shot and fine-tuned agree on {agree} of the images on which both were asked")
+        parts.append(f"zero-shot and fine-tuned agree on {agree} of the images on which both were evaluated")
     said = ", ".join(parts)
     return f"{said[:1].upper()}{said[1:]}." if said else "Confidence and agreement are not known: no predictions."
 
@@ -275,7 +275,7 @@ def _facts(camera: Camera) -> str:
         longest = as_long_duration(max(until - since for since, until in camera.silences) / 1e6)
         parts.append(f"{counted(len(camera.silences), 'silence', 'silences')}, the longest of {longest}")
     if camera.resets:
-        parts.append("begun anew: " + ", ".join(f"{why} {count}" for why, count in camera.resets.items()))
+        parts.append("started anew: " + ", ".join(f"{why} {count}" for why, count in camera.resets.items()))
     return " · ".join(parts)
 
 

@@ -45,7 +45,7 @@ _SHAPES = (
     Key("another mix of classes", "diamond", theme.INK),
     Key("ramp: slowly to a new level", "triangle-right", theme.INK),
     Key("spike: there and back within two days", "cross", theme.INK),
-    Key("unrest: to and fro, no level holds", "zigzag", theme.INK),
+    Key("unrest: back and forth, no level lasts", "zigzag", theme.INK),
     Key("cycle: a swing by day and night began, ended or changed", "circle", theme.INK),
     Key("silence: no images for unusually long", "pause", theme.INK),
     Key("ended: no images since", "saltire", theme.INK),
@@ -248,7 +248,7 @@ def _headline(report: Report, shown: Sequence[IncidentShown]) -> str:
     heavy = [each for each in shown if each.matters]
     if not heavy:
         noted = f"; {counted(len(shown), 'passing event', 'passing events')} noted" if shown else ""
-        return f"Nothing of weight happened to {counted(len(report.cameras), 'camera', 'cameras')}{noted}"
+        return f"Nothing above severity noted happened to {counted(len(report.cameras), 'camera', 'cameras')}{noted}"
     first = heavy[0]
     worse = listed(f"{fleet[name]} {name}" for name in _STATES if fleet[name])
     of = f"Of {len(report.cameras)} cameras {worse}; first " if len(report.cameras) > 1 else ""
@@ -289,10 +289,11 @@ def _helped(helped: Helped | None) -> str:
     rivals = [arm for arm in helped.arms if arm.gain is not None]
     if not rivals:
         return (
-            f"Adapting cannot be compared: of {counted(helped.labelled, 'label', 'labels')} no other answer is known."
+            f"Adapting cannot be compared: for {counted(helped.labelled, 'label', 'labels')} no other prediction "
+            "is known."
         )
     labels = counted(helped.labelled, "label", "labels")
-    return f"By {labels}, each time on the same images, what was served is {_compared(rivals)}."
+    return f"By {labels}, each time on the same images, the served predictions are {_compared(rivals)}."
 
 
 def _compared(rivals: Sequence[Arm]) -> str:

@@ -79,8 +79,9 @@ def _lead(helped: Helped) -> str:
     share = percent(helped.labelled / max(1, helped.accepted))
     return (
         f"{counted(helped.labelled, 'image has a label', 'images have labels')} of {helped.accepted:,} accepted "
-        f"({share}), from {helped.labels_from}. Each arm is judged on the labelled images for which its answer is "
-        f"known; differences are on the same images. Intervals are the middle {LEVEL} of a bootstrap over batches."
+        f"({share}), from {helped.labels_from}. Each arm is judged on the labelled images for which its prediction "
+        f"is known; differences are on the same images. Intervals are the middle {LEVEL} of a bootstrap over "
+        "batches."
     )
 
 
@@ -98,7 +99,7 @@ def _accuracies(arms: Sequence[Arm]) -> Figure:
 def _others(served: Arm, arms: Sequence[Arm]) -> str:
     """Return what the others come to; accuracies of different images cannot be compared, differences can."""
     if any(arm.images != served.images for arm in arms):
-        return "; each of the others on the images for which its answer is known, so that only differences compare"
+        return "; each other arm on the images for which its prediction is known, so only differences compare"
     rivals = [arm for arm in arms if arm is not served]
     if not rivals:
         return ""
@@ -115,9 +116,9 @@ def _gains(arms: Sequence[Arm]) -> Figure:
         f"On the same images served is better than {better} of {counted(len(others), 'other arm', 'other arms')} and "
         f"worse than {worse}; where an interval contains 0 no difference is shown."
     )
-    chart = _dots(values, [arm.name for arm, _ in rivals], "served less this arm, points", "+.1f", zero=True)
+    chart = _dots(values, [arm.name for arm, _ in rivals], "served minus this arm, points", "+.1f", zero=True)
     spec = theme.spec(chart, height=_ROW * len(rivals))
-    return Figure("helped-gain", "Served less each arm", reading, spec, query="accuracy")
+    return Figure("helped-gain", "Served minus each arm", reading, spec, query="accuracy")
 
 
 def _by_camera(by_camera: Mapping[str, Sequence[Arm]]) -> list[Figure]:
@@ -139,7 +140,7 @@ def _by_camera(by_camera: Mapping[str, Sequence[Arm]]) -> list[Figure]:
         f"{worse}; most on {ordered[0]} ({points(gains[ordered[0]].value)} points), least on {ordered[-1]} "
         f"({points(gains[ordered[-1]].value)})."
     )
-    title = f"served less {reference}, points"
+    title = f"served minus {reference}, points"
     chart = _dots(values, kept, title, "+.1f", zero=True)
     name = "Camera by camera" if kept == ordered else f"Camera by camera: the {len(kept)} at both ends"
     spec = theme.spec(chart, height=_CAMERA_ROW * len(kept))
@@ -197,8 +198,8 @@ def _arms(arms: Sequence[Arm]) -> Table:
         )
         for arm in arms
     ]
-    headers = ("alpha", "images", "accuracy", "ECE", "served less this, points", "answers from")
-    return Table(f"Arms, {LEVEL} intervals below", "what is served", headers, tuple(lines))
+    headers = ("alpha", "images", "accuracy", "ECE", "served minus this, points", "predictions from")
+    return Table(f"Arms, {LEVEL} intervals below", "as served", headers, tuple(lines))
 
 
 def _cameras(by_camera: Mapping[str, Sequence[Arm]]) -> Table:
@@ -209,7 +210,7 @@ def _cameras(by_camera: Mapping[str, Sequence[Arm]]) -> Table:
         images = max((arm.images for arm in arms), default=0)
         cells = [_camera_cell(found.get(name)) for name in names]
         lines.append(Line(camera, (Cell(f"{images:,}"), *cells)))
-    caption = "Accuracy by camera; below it, served less this in points (▲ better, ▼ worse, = not shown to differ)"
+    caption = "Accuracy by camera; below it, served minus this in points (▲ better, ▼ worse, = not shown to differ)"
     return Table(caption, "camera", ("images", *names), tuple(lines), folded=True)
 
 
@@ -268,7 +269,7 @@ def _confused(confusion: Confusion) -> str:
         if i != j and count
     ]
     if not wrong:
-        return "Nothing was taken for something else."
+        return "No class was confused with another."
     count, true, said = max(wrong)
     total = sum(confusion.counts[confusion.classes.index(true)])
     return (

@@ -201,7 +201,7 @@ def _picture() -> Panel:
         ("contrast", "contrast", theme.LEVEL, "thick"),
         ("luminance", "brightness", theme.INK, "line"),
     )
-    title = "The picture, each measure in multiples of its median"
+    title = "Appearance, each statistic in multiples of its median"
     return _of_lines("picture", title, "events", lines, y, ("brightness", "contrast", "sharpness", "noise", "colour"))
 
 
@@ -238,7 +238,7 @@ def _rate() -> Panel:
 def _cost() -> Panel:
     y = {"scale": {"zero": False, "nice": True}, "axis": _axis("FE", tickCount=3)}
     columns = (Column("forward_equivalents", "FE"), Column("batches", "batches", 0))
-    title, needs = "Cost: forward-equivalents (FE) an image", ("forward_equivalents",)
+    title, needs = "Cost: forwards per image (FE)", ("forward_equivalents",)
     spec = _spec([_line("forward_equivalents", theme.INK)], y, height=70)
     return Panel("cost", title, "series", needs, columns, (), spec, ("forwards",))
 

@@ -39,24 +39,24 @@ _SMALL_LEGEND = (
 )
 _EVENTS = 400  # of the table; each camera has its own in full
 _MADE = {  # query -> what it made
-    "measures": "what others go by, and to be asked first: what came of each batch, from its trace or else its rows",
+    "measures": "run it first, since others use it: the result of each batch, from its trace or else its rows",
     "series": "alpha, objective, cost, confidence, agreement and rejects over time, by camera and over all",
-    "changes": "alpha as its changes, and the gaps in which silences, are looked for",
-    "calendar": "which condition was when: a row a stay in one",
+    "changes": "alpha, in which changes are looked for, and the gaps, in which silences are looked for",
+    "calendar": "the conditions over time: a row for each stay in one",
     "events": "the measures in which events are looked for, and accuracy over time",
     "mixes": "the mixes of classes in which events are looked for",
     "cameras": "the numbers of each camera",
     "classes": "the mixes of classes",
     "rejects": "why images were rejected",
-    "resets": "why the adaptation began anew",
-    "gallery": "the frames of the gallery; `recorded` has topic, partition, first and until of what is recorded",
+    "resets": "why the adaptation started anew",
+    "gallery": "the frames of the gallery; `recorded` has topic, partition, first and until of the recorded offsets",
     "models": "which models served, and when",
 }
 
 _OF_ANSWERS = {
     "accuracy": (queries.KINDS, "accuracies and differences: `answers` has each labelled image and arm"),
     "calibration": (queries.CONFIDENCES, "calibration errors"),
-    "confusion": (queries.CONFUSIONS, "what was taken for what"),
+    "confusion": (queries.CONFUSIONS, "which classes were confused"),
 }
 _SAYS = {
     "moment": moment,

@@ -76,7 +76,7 @@ def fit_search(streams: Sequence[Sequence[Curve]], alphas: Sequence[float]) -> S
         if likelihood > highest:
             best, highest = fitted, likelihood
     if best is None:
-        raise ValueError("expected curves that a Gaussian process fits, got none that one does; record more batches")
+        raise ValueError("expected curves that a Gaussian process can fit, got none; record more batches")
     return best
 
 

@@ -49,8 +49,8 @@ from adawise_lab.card.make import read_pixels, write_card
 
 _SHOWN = 5  # reasons or conditions that are named
 _LABEL_MORE = (
-    "label more, an image or two of a batch, in many batches of the conditions that come often; `adawise drift` shows "
-    "which these are"
+    "label more, an image or two of a batch, in many batches of the conditions that come often; `adawise drift` "
+    "shows them"
 )
 
 _log = structlog.get_logger("card")
@@ -119,7 +119,7 @@ def correct(asked: CorrectionRequest, *, note: Callable[[str], object] = print) 
     if chosen.strategy == "fixed":
         raise SettingsError(
             f"{root}: these settings serve a fixed alpha of {chosen.alpha:g}, which no objective "
-            "changes. Set search.strategy to warm, or leave the card as it is"
+            "changes. Set search.strategy to warm, or keep the card"
         )
     conditions = _evaluated(asked, model, card, chosen.objective, found)
     bias_model = BiasModel(card.alphas, ERRORS_A_NAT[chosen.objective])
@@ -134,7 +134,7 @@ def _card_of(settings: Settings, output: Path) -> Card:
     named = settings.model.card
     if named is None:
         raise SettingsError(
-            "model.card: expected the card that the workers serve by, for labels correct one. Name it, or make one: "
+            "model.card: expected the card that the workers use, which labels correct. Name it, or make one: "
             "adawise card make --labelled FOLDER -o FILE"
         )
     card = read_card(named)
@@ -142,8 +142,8 @@ def _card_of(settings: Settings, output: Path) -> Card:
         raise SettingsError(f"-o {output}: expected a file to write the card to, but it is a folder. Name a file in it")
     if output.resolve() == named.resolve() or (output.exists() and output.samefile(named)):
         raise SettingsError(
-            f"-o {output} is model.card, by which workers serve and streams know what they learned; the corrected card "
-            "is another one: name a new file"
+            f"-o {output} is model.card, which workers and stream states use; the corrected card is a different "
+            "one: name a new file"
         )
     return card
 
@@ -158,8 +158,9 @@ def _check_topic(root: str, recording: str) -> None:
     ours, theirs = log.identity(log.topic), (footer.topic, footer.topic_id)
     if footer.topic != log.topic or (footer.topic_id and ours.topic_id and footer.topic_id != ours.topic_id):
         raise SettingsError(
-            f"--recording {recording}: it is of topic {log.topic!r} (id {ours.topic_id or 'unknown'}), and {root} of "
-            f"topic {theirs[0]!r} (id {theirs[1] or 'unknown'}). Name the recording of what these workers read"
+            f"--recording {recording}: it is of topic {log.topic!r} (id {ours.topic_id or 'unknown'}), but {root} "
+            f"is of topic {theirs[0]!r} (id {theirs[1] or 'unknown'}). Name the recording of the messages that "
+            "these workers read"
         )
 
 
@@ -204,9 +205,9 @@ def _enough(
         largest = [f"{name}: {len(by_condition[name])} labels in {n} batches" for name, n in counts]
         raise SettingsError(
             f"{root}: expected at least {LEAST_LABELS} labelled images, under at least "
-            f"{LEAST_CONDITIONS} conditions with labels in {LEAST_BATCHES} batches each; {len(rows)} {what}, and of "
-            f"{len(batches)} conditions {len(found)} have labels in so many batches ({'; '.join(largest) or 'none'}). "
-            f"Fewer do more harm than good: {remedy}"
+            f"{LEAST_CONDITIONS} conditions with labels in {LEAST_BATCHES} batches each; {len(rows)} {what}, and "
+            f"of {len(batches)} conditions {len(found)} have labels in that many batches "
+            f"({'; '.join(largest) or 'none'}). With fewer, a correction does more harm than good: {remedy}"
         )
     return found
 

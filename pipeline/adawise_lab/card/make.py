@@ -164,14 +164,15 @@ def _held_out(
     if missing:
         raise SettingsError(
             f"--held-out {record}: {len(missing)} of {len(names)} images that the run held out are not in "
-            f"{samples.where}, such as {missing[0]}. Name what --labelled, or --validation, was for that run."
+            f"{samples.where}, such as {missing[0]}. Name the place that --labelled or --validation named for that "
+            "run."
         )
     known = frozenset(classes)
     rows = [i for i in samples.usable if samples.names[i] in names and samples.labels[i] in known]
     if not rows:
         raise SettingsError(
             f"--held-out {record}: none of {len(names)} images is of the {len(classes)} classes of model.classes. "
-            "Give other images without --held-out, or other names."
+            "Give other images without --held-out, or other class names."
         )
     if len(rows) < len(names):
         _log.warning("images_left_out", images=samples.where, left_out=len(names) - len(rows), of_them="other classes")
@@ -284,4 +285,6 @@ def _replace(path: Path, content: bytes) -> None:
 
 
 def _refused(path: Path, error: OSError) -> CardError:
-    return CardError(f"{path}: could not be written ({error.strerror or error}). Make room or allow it.")
+    return CardError(
+        f"{path}: could not be written ({error.strerror or error}). Free space, or give this user the right to write."
+    )

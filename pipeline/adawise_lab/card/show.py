@@ -80,14 +80,14 @@ def _path(card: Card) -> str:
     lowest, worse_end = min(card.accuracy), min(card.accuracy[0], card.accuracy[-1])
     at = card.alphas[card.accuracy.index(lowest)]
     verdict = (
-        f"There is a BARRIER on the path: accuracy is {lowest:.3f} at {at:.2f}, below both ends ({worse_end:.3f}). "
-        "Do not interpolate this pair; fine-tune from theta_0 with a lower rate."
+        f"There is an accuracy BARRIER between the models: accuracy is {lowest:.3f} at {at:.2f}, below both ends "
+        f"({worse_end:.3f}). Do not interpolate this pair; fine-tune from theta_0 with a lower rate."
         if card.has_barrier
-        else "No barrier on the path: no alpha is worse than the worse end."
+        else "No accuracy barrier: no alpha is worse than the worse end."
     )
     return (
-        f"{card.images} images; best alpha on them {card.best_alpha:.2f}. {verdict} "
-        "In-distribution: what is best under shift is for the stream to say."
+        f"{card.images} images; best alpha on them {card.best_alpha:.2f}. {verdict} These images are "
+        "in-distribution: the best alpha under shift depends on the stream."
     )
 
 
@@ -110,11 +110,12 @@ def _choice(judged: Judged) -> str:
 
 def _advice(card: Card) -> str:
     found = advise(card)
-    advice = f"Recommended, and taken by search.objective = auto: {found.objective}, as {found.reason}."
+    advice = f"Recommended, and used by search.objective = auto: {found.objective}, because {found.reason}."
     if not card.shifted_temperature and all(judged.condition == OWN for judged in card.judged):
         advice += (
-            " Images like those of the fine-tuning have no shift to choose by: give --labelled-shifted FOLDER, with"
-            " labelled images as your cameras may come to see them, and of classes that the fine-tuning did not."
+            " Images like those of the fine-tuning have no shift, which the choice needs: give --labelled-shifted "
+            "FOLDER, with labelled images such as your cameras may see later, and of classes that the fine-tuning "
+            "lacked."
         )
     return advice
 
@@ -157,7 +158,7 @@ def verdict_text(told: PairVerdict) -> str:
         return " ".join([f"{found}. Recommended: adapt, as search.strategy = auto does.", *mixed])
     what = "theta_0 alone" if recommended.alpha == 0.0 else f"alpha {recommended.alpha:g} for all images"
     if recommended.is_auto:
-        return f"{found}. Recommended: {what}, as search.strategy = auto has it."
+        return f"{found}. Recommended: {what}, as search.strategy = auto does."
     return (
         f'{found}. Recommended: {what}, by search.strategy = "fixed" and search.alpha = {recommended.alpha:g}: it '
         f"serves {three(recommended.served)}, and adapted the pair serves {three(told.adapted)}."
@@ -195,8 +196,8 @@ def _search(card: Card) -> str:
 
 def _bias(bias: LabelBias, alphas: Sequence[float]) -> str:
     return (
-        f"To `{bias.objective}` is added what {bias.images} late labels under {bias.conditions} conditions said of it "
-        f"on {bias.created_at[:10]} (evidence {bias.evidence:.1f} nats): {bias_text(bias.nats, bias.sd, alphas)}."
+        f"`{bias.objective}` is corrected by {bias.images} late labels under {bias.conditions} conditions of "
+        f"{bias.created_at[:10]} (evidence {bias.evidence:.1f} nats): {bias_text(bias.nats, bias.sd, alphas)}."
     )
 
 
@@ -235,12 +236,13 @@ def _choices(choices: Sequence[Choice]) -> Table:
 def _evidence(objective: str, alphas: Sequence[float], bias: CommonBias) -> str:
     if not bias.is_clear:
         return (
-            f"That {objective} is wrong in the same way under all of them is not shown (evidence {bias.evidence:.1f} "
-            f"nats; a card takes more than {EVIDENCE:g})."
+            f"It is not shown that {objective} is wrong in the same way under all of them (evidence "
+            f"{bias.evidence:.1f} nats; a correction needs more than {EVIDENCE:g})."
         )
     return (
-        f"They speak against {objective} as it is: evidence {bias.evidence:.1f} nats for a bias that all conditions "
-        f"have in common. To be added to it, in nats: {bias_text(bias.nats.tolist(), bias.sd.tolist(), alphas)}."
+        f"They show that {objective} is biased: evidence {bias.evidence:.1f} nats for a bias that all conditions "
+        "have in common. The correction to add, in nats: "
+        f"{bias_text(bias.nats.tolist(), bias.sd.tolist(), alphas)}."
     )
 
 
@@ -262,9 +264,9 @@ def show_replays(replays: Replays) -> None:
     share = totals.batches_apart / max(totals.batches, 1)
     spent = totals.forward_equivalents
     lines = [
-        f"What it would have changed, by two replays of the recording: another alpha in {totals.batches_apart} of "
-        f"{totals.batches} batches ({share:.0%}), another label for {totals.relabelled} of {totals.images} images; "
-        f"mean alpha {before:.3f} before, {after:.3f} after"
+        f"Changes by two replays of the recording: another alpha in {totals.batches_apart} of {totals.batches} "
+        f"batches ({share:.0%}), another label for {totals.relabelled} of {totals.images} images; mean alpha "
+        f"{before:.3f} before, {after:.3f} after"
         + ("." if None in spent else f"; forwards per image {spent[0]:.2f} and {spent[1]:.2f}.")
     ]
     if labels is not None:

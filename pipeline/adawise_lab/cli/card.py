@@ -13,7 +13,7 @@ from adawise.settings.group import FilePath
 
 PAIR = (*all_but("model", "card", "on_change"), *all_but("decode", "threads"), "log")
 OUTPUT: Any = Field(validation_alias=AliasChoices("output", "o"), description="file to write the card to")
-IMAGES: Any = Field(default=None, ge=1, description="images of a condition to use at most; none: all")
+IMAGES: Any = Field(default=None, ge=1, description="most images of a condition to use; none: all")
 
 
 class CardMakeCommand(Command):
@@ -26,13 +26,13 @@ class CardMakeCommand(Command):
     runs = "adawise_lab.cli.card:make"
     groups = PAIR
     examples = (
-        ("from a folder with a subfolder for each class", "card make --labelled images/ -o pair.card.json"),
+        ("make a card from a folder with a subfolder for each class", "card make --labelled images/ -o pair.card.json"),
         (
-            "and which objective fits, by images as the cameras may come to see them",
+            "also choose the objective, by images such as the cameras may see later",
             "card make --labelled images/ --labelled-shifted fog/ -o pair.card.json",
         ),
         (
-            "other names for a pair that finetune made: of what it held out",
+            "make a card with other class names for a fine-tuned pair, from its held-out images",
             "card make --labelled images/ --held-out pair/finetune.json --model.classes other.txt "
             "-o pair/other.card.json",
         ),
@@ -41,11 +41,12 @@ class CardMakeCommand(Command):
     labelled: FilePath = Field(description=f"labelled images: {FORMS}", json_schema_extra={"metavar": "PATH"})
     output: FilePath = OUTPUT
     held_out: FilePath | None = optional(
-        "finetune.json of a run: of --labelled, the images that it held out; the others were learned from",
+        "finetune.json of a run: use only the images of --labelled that the run held out, since it "
+        "learned from the others",
         metavar="FILE",
     )
     labelled_shifted: FilePath | None = optional(
-        "other labelled images, or a folder of such places, one a condition, to judge the objectives by", metavar="PATH"
+        "labelled images to judge the objectives by, or a folder of such places, one for each condition", metavar="PATH"
     )
     images: int | None = IMAGES
 

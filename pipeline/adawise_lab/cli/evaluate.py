@@ -23,10 +23,9 @@ def _named(default: object, description: str, metavar: str) -> Any:
 class EvaluateCommand(Command):
     """Compare strategies on labelled images: does adapting alpha help here, when, and at what cost?
 
-    Every strategy sees the same streams, on logits that were computed once. Accuracies are means over domains, each of
-    the same weight; differences to zero-shot, fine-tuned, alpha .5 and the best fixed alpha in hindsight come with 95 %
-    intervals. A STRATEGY is a name with options and an objective, all of which may be left out:
-    warm:budget=3,every=16@calibrated_entropy.
+    Every strategy sees the same streams, on logits that are computed once. Accuracies are means over domains of equal
+    weight; differences to zero-shot, fine-tuned, alpha .5 and the best fixed alpha in hindsight have 95 % intervals. A
+    STRATEGY is a name, optionally with options and an objective: warm:budget=3,every=16@calibrated_entropy.
     """
 
     name = "evaluate"
@@ -39,61 +38,66 @@ class EvaluateCommand(Command):
     )
     examples = (
         (
-            "photographs, as they are and in bad weather",
+            "compare on photographs, unchanged and in bad weather",
             "evaluate --images yard/,street.parquet --corrupt fog:2,snow:3,motion_blur:3",
         ),
-        ("strategies on a folder of tables", "evaluate --logits tables/ --calibrate val_mix"),
-        ("two variants, for another program", "evaluate --logits tables/ --strategies warm,warm:every=16 --json"),
-        ("which search.price to set", "evaluate --logits tables/ --strategies warm,grid,scratch --curve -o runs/price"),
-        ("a slow change between two domains", "evaluate --logits tables/ --streams smooth --smooth known:new"),
+        ("compare on a folder of tables", "evaluate --logits tables/ --calibrate val_mix"),
+        ("compare two variants, and print JSON", "evaluate --logits tables/ --strategies warm,warm:every=16 --json"),
+        (
+            "find the best search.price",
+            "evaluate --logits tables/ --strategies warm,grid,scratch --curve -o runs/price",
+        ),
+        (
+            "compare on a slow change between two domains",
+            "evaluate --logits tables/ --streams smooth --smooth known:new",
+        ),
     )
 
     logits: FilePath | None = optional("folder of tables of logits, DOMAIN.npz each", metavar="FOLDER")
     images: Text | None = optional(
-        f"labelled images to make tables of, places separated by commas; each is {FORMS}", metavar="PLACES"
+        f"labelled images to make tables from, places separated by commas; each is {FORMS}", metavar="PLACES"
     )
     corrupt: Text | None = optional(
         "corruptions of the images, a domain each, such as fog:2,snow (severity 1 to 5; none: 3), or all",
         metavar="KINDS",
     )
-    limit: int | None = Field(default=None, ge=1, description="images of each place at most; none: all")
-    cache: FilePath = _named(
-        Path("runs/tables"), "folder that tables made of images are kept in, for the next time", "FOLDER"
-    )
+    limit: int | None = Field(default=None, ge=1, description="most images of each place; none: all")
+    cache: FilePath = _named(Path("runs/tables"), "folder that caches tables made from images", "FOLDER")
     domains: Text | None = optional(
-        "domains to judge, separated by commas; none: all tables but val*, or all that the images make", metavar="NAMES"
+        "domains to judge, separated by commas; none: all tables except val*, or all domains of the images",
+        metavar="NAMES",
     )
     group: Text | None = optional(
-        "kinds of domain to be told apart, by the names' parts before _; none: each kind",
+        "groups of domain kinds, by the names' parts before _; none: each kind",
         "groups",
         metavar="NAME=A+B,...",
     )
-    calibrate: Text | None = optional(
-        "table that temperatures are fitted on; none: those of model.card, or 1", metavar="NAME"
-    )
+    calibrate: Text | None = optional("table to fit temperatures on; none: those of model.card, or 1", metavar="NAME")
     strategies: Text | None = optional(
-        "what is compared, separated by commas; auto: what a worker with this card does; none: every strategy but "
-        "botorch, and auto where the card advises a fixed alpha",
+        "strategies to compare, separated by commas; auto: as a worker with this card; "
+        "none: every strategy but botorch, and auto if the card advises a fixed alpha",
         metavar="STRATEGY,...",
     )
     curve: CliToggleFlag[bool] = Field(
         default=False,
-        description="run warm at seven prices from .2 to .002 too, for a curve of accuracy against forwards",
+        description="also run warm at seven prices from .2 to .002, for a curve of accuracy against forwards",
     )
     streams: Text = _named(
         "short,long,stationary",
-        "kinds of stream: short, long, stationary, cycle, jumps, mixed, smooth, returning, calendar; and exposure, "
-        "brightness, odd, pan, of which nothing is to be made",
+        "kinds of stream: short, long, stationary, cycle, jumps, mixed, smooth, returning, "
+        "calendar; and exposure, brightness, odd, pan, on which alpha should not move",
         "KINDS",
     )
     orders: Text = _named(
-        "iid,runs", "orders of a domain's images: iid, or runs of a class as cameras send them", "ORDERS"
+        "iid,runs", "orders of a domain's images: iid, or runs of one class as cameras send them", "ORDERS"
     )
     smooth: Text | None = optional(
-        "domains that a smooth stream moves between and back, such as a+b:c", metavar="FROM:TO"
+        "domains between which a smooth stream moves and returns, such as a+b:c", metavar="FROM:TO"
     )
     seeds: int = Field(default=5, ge=1, le=1000, description="streams of each kind and order")
-    processes: int | None = Field(default=None, ge=1, le=1024, description="processes at once; none: one for each core")
+    processes: int | None = Field(
+        default=None, ge=1, le=1024, description="parallel processes; none: one for each core"
+    )
     output: FilePath | None = optional(
         "folder for page.html, result.json and paths.parquet", "output", "o", metavar="FOLDER"
     )
@@ -118,7 +122,7 @@ class EvaluateCommand(Command):
             yield "images", "tables are read or made, not both: leave --images or --logits out"
         for name in ("corrupt", "limit", "cache"):
             if name in options and "images" not in options:
-                yield name, "it has a use only with --images; leave it out"
+                yield name, "it needs --images; leave it out"
         if "smooth" in str(options.get("streams", "")).split(",") and "smooth" not in options:
             yield "smooth", "smooth streams need two groups of domains; name them, such as --smooth a+b:c"
 

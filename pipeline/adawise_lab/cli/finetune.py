@@ -15,9 +15,9 @@ from adawise.settings.group import FilePath
 
 
 class FinetuneCommand(Command):
-    """Make the fine-tuned model theta_1 from theta_0 and labelled images, and the card of the pair.
+    """Train the fine-tuned model theta_1 from theta_0 on labelled images, and make the card of the pair.
 
-    Without model.classes, the labels are the class names. Ctrl-C or SIGTERM ends it; --resume goes on.
+    Without model.classes, the labels are the class names. Ctrl-C or SIGTERM ends it; --resume continues it.
     """
 
     name = "finetune"
@@ -25,12 +25,12 @@ class FinetuneCommand(Command):
     groups = (*all_but("model", "theta_1", "card", "on_change"), "finetune", "decode", "log")
     examples = (
         (
-            "the whole product from a zero-shot model and a folder",
+            "make a pair from a zero-shot model and a folder",
             "finetune --labelled images/ -o runs/yard --model.theta-0 laion2b_s34b_b79k",
         ),
-        ("after Ctrl-C, a crash or a power cut", "finetune --labelled images/ -o runs/yard --resume"),
+        ("continue after Ctrl-C, a crash or a power cut", "finetune --labelled images/ -o runs/yard --resume"),
         (
-            "image tower alone, judged on other images",
+            "train only the image tower, judged on other images",
             "finetune --labelled train.parquet --validation held.parquet -o runs/ce --finetune.loss cross_entropy",
         ),
     )
@@ -42,11 +42,11 @@ class FinetuneCommand(Command):
         json_schema_extra={"metavar": "FOLDER"},
     )
     validation: FilePath | None = optional(
-        "images that judge each epoch, as --labelled; none: a share of each class is held out", metavar="PATH"
+        "images to judge each epoch on, as for --labelled; none: a held-out share of each class", metavar="PATH"
     )
-    resume: CliToggleFlag[bool] = Field(default=False, description="go on with the run in --output")
+    resume: CliToggleFlag[bool] = Field(default=False, description="continue the run in --output")
     overwrite: CliToggleFlag[bool] = Field(
-        default=False, description="start anew in --output, in place of what is there"
+        default=False, description="start anew in --output, and replace its contents"
     )
     as_json: CliToggleFlag[bool] = json_flag("print the record of the run as JSON")
 
@@ -61,7 +61,7 @@ class FinetuneCommand(Command):
     def problems(cls, options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         """Yield a mistake if both --resume and --overwrite are given."""
         if "resume" in options and "overwrite" in options:
-            yield "resume", "it has no use with --overwrite; leave one of them out"
+            yield "resume", "it has no effect with --overwrite; leave one of them out"
 
 
 def finetune(options: FinetuneCommand) -> int:

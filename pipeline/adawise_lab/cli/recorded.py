@@ -28,15 +28,14 @@ class CardFitCommand(Command):
     )
     objective: Literal["auto", ObjectiveName] = Field(
         default="auto",
-        description="objective whose curves are fitted: the one that the worker is to take; auto: what the card "
-        "recommends",
+        description="objective whose curves are fitted, which must be the worker's; auto: as the card recommends",
     )
     batches: int = Field(
         default=384,
         ge=12,
         le=384,
-        description="recorded batches to fit to at most, 7 forwards each: runs of up to 48 batches of a stream, spread "
-        "over the recording",
+        description="most recorded batches to fit to, 7 forwards each: runs of up to 48 batches of a "
+        "stream, spread over the recording",
     )
 
 
@@ -105,7 +104,7 @@ def correct(options: CardCorrectCommand) -> int:
     found = correct(request)
     show_correction(found)
     if found.card is None:
-        print("The labels do not speak against the card: there is nothing to change, and no card was written.")
+        print("The labels do not contradict the card, so no new card was written.")
         return 0
     print(f"Written: {options.output}. Nothing serves by it yet.")
     replays = None if options.without_replay else replayed(request, found.labels.rows)
@@ -113,7 +112,7 @@ def correct(options: CardCorrectCommand) -> int:
     if replays is not None:
         show_replays(replays)
     elif is_stopped:
-        print("Stopped before both replays were done: what the card would have changed is not known.")
+        print("Stopped before both replays were done: the effect of the card is not known.")
     is_set = options.settings.search.objective != "auto"
     print(staging_lines(options.root, options.output, found.objective if is_set else None))
     return INTERRUPTED if is_stopped else 0

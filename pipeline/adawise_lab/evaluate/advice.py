@@ -133,11 +133,11 @@ def section(among: Sequence[View]) -> Section:
     return Section(
         "strategies",
         "All strategies",
-        "Accuracy is the mean over domains of equal weight. Differences are in points, on the same images, with 95 % "
-        "intervals: ▲ better, ▼ worse, = no difference shown (the interval contains 0). Worst domain: points from the "
-        "better endpoint where that is least. Pinned: share of batches at alpha 0 or 1. Oracles see the labels. Way: "
-        "how far warm comes from warm without pixels to an oracle, which is told the condition, in accuracy by the "
-        "domains' curves.",
+        "Accuracy is the mean over domains of equal weight. Differences are in points, on the same images, with 95 "
+        "% intervals: ▲ better, ▼ worse, = no difference shown (the interval contains 0). Worst domain: points "
+        "from the better endpoint where that is least. Pinned: share of batches at alpha 0 or 1. Oracles see the "
+        "labels. Way: how far warm comes from warm without pixels to an oracle, which knows the condition, in "
+        "accuracy by the domains' curves.",
         tables=tuple(_strategies(view) for view in among),
     )
 

@@ -39,10 +39,10 @@ def section(among: Sequence[View], result: Result) -> Section:
     return Section(
         "domains",
         "By domain and by group",
-        f"Served is {among[0].served_name}. The oracle takes the alpha that is best on all images of a domain and is "
-        "judged by the same images, so it is optimistic; the split-half oracle chooses on one half and is judged on "
-        "the other. Bars are what is served less the best fixed alpha, ticks the split-half oracle less it. Single "
-        "domains and groups carry no interval: a difference of a few points may be chance.",
+        f"Served is {among[0].served_name}. The oracle uses the best alpha on all images of a domain and is judged "
+        "on the same images, so it is optimistic; the split-half oracle chooses on one half and is judged on the "
+        "other. Bars are served minus the best fixed alpha, ticks the split-half oracle minus it. Single domains "
+        "and groups carry no interval: a difference of a few points may be chance.",
         tuple(Key(spoken(name), shape, colour) for name, (shape, colour) in _SERIES.items()),
         tuple(figures),
         tuple(tables),

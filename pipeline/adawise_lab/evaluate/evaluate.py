@@ -112,7 +112,7 @@ def evaluate(request: EvaluateRequest) -> Result:
     bench = Bench(tables, temperatures, {} if request.group is None else group_names(request.group, tables))
     if bench.pixels is None and not set(kinds).isdisjoint((*RETURN, *CONTROLS)):
         without = [table.name for table in tables if table.pixels is None]
-        _log.warning("pixels_missed", tables=without, note="warm goes without them, and remembers no condition")
+        _log.warning("pixels_missed", tables=without, note="warm runs without them, and remembers no condition")
     pair = None if request.smooth is None else smooth_groups(bench, request.smooth)
     plan = Plan(candidates, kinds, orders, request.seeds, pair)
     result = _run(bench, plan, card, calibration, request.processes or usable_cores())
@@ -197,8 +197,8 @@ def _card(settings: Settings, tables: Sequence[LogitTable], fitted_on: LogitTabl
         return None, "all 1: no card, no --calibrate"
     if card.alphas != tables[0].alphas:
         raise SettingsError(
-            f"the card ({source}) is for the alphas {list(card.alphas)}, the tables are for {list(tables[0].alphas)}. "
-            "Make it anew for these."
+            f"the card ({source}) is for the alphas {list(card.alphas)}, the tables are for "
+            f"{list(tables[0].alphas)}. Make a card for these."
         )
     return card, source
 
@@ -240,5 +240,8 @@ def smooth_groups(bench: Bench, text: str) -> Smooth:
         raise SettingsError(f"--smooth {text}: {expected}; {found}. Correct it, or name it in --domains.")
     first, second = (tuple(names.index(name) for name in group) for group in groups)
     if len({bench.vocabularies[d] for d in (*first, *second)}) > 1:
-        raise SettingsError(f"--smooth {text}: the domains have different classes, so no batch can mix them. Choose.")
+        raise SettingsError(
+            f"--smooth {text}: the domains have different classes, so no batch can mix them. "
+            "Choose domains with the same classes."
+        )
     return first, second

@@ -119,8 +119,8 @@ def make_tables(
         return tuple(kept[domain.name] or _read(domain) for domain in domains)
     except OSError as error:
         raise SettingsError(
-            f"{error.filename or cache}: tables are kept here, and that failed ({error.strerror or error}). "
-            "Name a folder that can be written, with room for decoded images and logits, as --cache."
+            f"{error.filename or cache}: tables could not be cached here ({error.strerror or error}). Name a "
+            "folder that can be written, with space for decoded images and logits, as --cache."
         ) from error
 
 

@@ -31,8 +31,9 @@ def section(among: Sequence[View], result: Result) -> Section:
     return Section(
         "paths",
         "Alpha over batches",
-        f"What {among[0].served_name} served, batch by batch, of the first seed. A band is one visit to a domain; the "
-        "dashed line is the alpha that is best on all images of that domain (on smooth streams, of that mixture).",
+        f"The alpha that {among[0].served_name} served, batch by batch, for the first seed. A band is one visit to "
+        "a domain; the dashed line is the alpha that is best on all images of that domain (on smooth streams, of "
+        "that mixture).",
         _legend(among),
         shown,
     )
@@ -81,7 +82,7 @@ def _legend(among: Sequence[View]) -> tuple[Key, ...]:
     keys = [Key(name, "dashes" if name == _LINES[2] else "line", c) for name, c in zip(_LINES, _COLOURS, strict=True)]
     if all(view.stream != "smooth" for view in among):
         keys.pop(1)
-    return (*keys, Key("other alphas were looked at", "tick", theme.INK))
+    return (*keys, Key("other alphas were probed", "tick", theme.INK))
 
 
 def _best(p: PathRow, result: Result) -> float:
@@ -152,7 +153,7 @@ def _reading(view: View, path: Sequence[PathRow], best: Sequence[float]) -> str:
         lag = counted(int(row.lag_batches), "batch", "batches")
         return f"{row.strategy} follows the best alpha {lag} behind, {two(row.path_error)} of alpha from it on average."
     looked = sum(p.forward_equivalents > 1.0 for p in path)
-    looks = f"looked at other alphas in {looked:,} of {counted(len(path), 'batch', 'batches')}"
+    looks = f"probed other alphas in {looked:,} of {counted(len(path), 'batch', 'batches')}"
     apart = [abs(p.alpha - b) for p, b in zip(path, best, strict=True) if not math.isnan(p.alpha - b)]
     if not apart:
         return f"{row.strategy} {looks}."

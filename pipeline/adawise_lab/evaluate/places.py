@@ -40,7 +40,7 @@ def domain_names(wanted: TableSources) -> tuple[str, ...]:
     groups = [set_name(place) for place in wanted.places]
     for group in groups:
         if groups.count(group) > 1:
-            raise SettingsError(f"--images: two places are called {group!r}, and so would be their domains: rename one")
+            raise SettingsError(f"--images: two places, and so their domains, have the name {group!r}: rename one")
     kinds = parse(wanted.corruptions) if wanted.corruptions is not None else ()
     return tuple(domain_name(group, kind) for group in groups for kind in (None, *kinds))
 

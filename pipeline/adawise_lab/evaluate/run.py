@@ -149,7 +149,7 @@ def _results(bench: Bench, plan: Plan, card: Card | None, processes: int) -> Ite
         yield from pool(delayed(_run)(shared, task) for task in tasks)
     except BrokenProcessPool as error:
         raise FatalError(
-            f"one of {processes} processes that run strategies was ended from outside, as the system does when "
+            f"one of {processes} processes that run strategies was killed from outside, as the system does when "
             "memory is short. Run again with --processes 1, or fewer --domains."
         ) from error
 

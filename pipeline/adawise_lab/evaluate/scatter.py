@@ -30,7 +30,7 @@ _KINDS: Kinds = {
     _OTHER: ("triangle-up", theme.MUTED, 60),
     _FIXED: ("diamond", theme.ZERO_SHOT, 80),
 }
-_SET, _ANOTHER = "the price that is set", "another price"
+_SET, _ANOTHER = "the set price", "another price"
 _OF_PRICES: Kinds = {
     _SET: ("square", theme.SERVED, 150),
     _ANOTHER: ("circle", theme.SERVED, 70),
@@ -51,9 +51,10 @@ def cost_section(among: Sequence[View]) -> Section:
     return Section(
         "cost",
         "Accuracy against cost",
-        "FE (forward-equivalents) counts passes of the image tower an image: plain CLIP is 1. Vertical lines are 95 % "
-        "intervals. The line joins the strategies that no other beats at one of the two without losing at the other. "
-        "The dashed line is the best alpha of each domain, chosen on half of its images and judged on the rest.",
+        "FE (forward equivalents) counts forwards of the image tower per image: plain CLIP is 1. Vertical lines "
+        "are 95 % intervals. The line joins the strategies that no other beats in one of the two without losing in "
+        "the other. The dashed line is the best alpha of each domain, chosen on half of its images and judged on "
+        "the rest.",
         (*_legend(_KINDS), Key("front", "line", theme.INK), _ORACLE),
         tuple(_cost(view) for view in among),
     )
@@ -187,7 +188,7 @@ def _cost_reading(view: View) -> str:
     winner = beaten_by(served, view.strategies)
     if winner is None:
         others = counted(len(view.strategies) - 1, "other strategy", "other strategies")
-        return f"{serves}, on the front: none of {others} is as good for as little."
+        return f"{serves}, on the front: none of {others} is as good at this cost."
     if three(winner.accuracy) == three(served.accuracy) and two(winner.fe) == two(served.fe):
         return f"{serves}, level with {winner.strategy} on the front."
     more = points(winner.accuracy - served.accuracy)
@@ -219,11 +220,11 @@ def price_section(among: Sequence[View]) -> Section:
     return Section(
         "price",
         "Accuracy by price",
-        "search.price is the one dial between forwards and what is missed: nats that a look at other alphas must "
-        "promise. Points on the line are the same strategy at other prices, on the same images. Vertical lines are "
-        f"{LEVEL} intervals of the difference to the price that is set: where one crosses the level of the square, no "
-        "difference is shown. They draw images, not streams, so that with few --seeds a kink may be chance. The axis "
-        "is logarithmic in what is spent beyond the one forward that serving takes.",
+        "search.price trades forwards against missed gains: the gain in nats that a probe of other alphas must "
+        "promise. Points on the line are the same strategy at other prices, on the same images. Vertical lines "
+        f"are {LEVEL} intervals of the difference to the set price: where one crosses the level of the square, no "
+        "difference is shown. They draw images, not streams, so that with few --seeds a kink may be chance. The "
+        "axis is logarithmic in what is spent beyond the one forward that serving takes.",
         (*_legend(_OF_PRICES), _ORACLE),
         tuple(_prices(view) for view in among),
         (_price_table(among),),
@@ -264,7 +265,7 @@ def _prices(view: View) -> Figure:
             values[::-1],
             _OF_PRICES,
             *(x, y, alt.Tooltip("name:N", title="what"), alt.Tooltip("accuracy:Q", format=".3f")),
-            alt.Tooltip("over:N", title="points over the price that is set"),
+            alt.Tooltip("over:N", title="points over the set price"),
             alt.Tooltip("fe:Q", title="FE", format=".2f"),
         ),
         *_labels(moving[::2], x, y, dy=-15),  # names of neighbours on the line are above and below in turn
@@ -330,7 +331,7 @@ def _price_table(among: Sequence[View]) -> Table:
             cell = Cell(three(row.accuracy)) if row.over_set is None else difference_cell(row.over_set)
             cells.append(replace(cell, note=f"at {two(row.fe)}"))
         lines.append(Line(f"{rows[0].price:g}", tuple(cells), "served" if is_set else "strategy"))
-    caption = "Points over the price that is set, and FE; of the price that is set, accuracy"
+    caption = "Points over the set price, and FE; of the set price, accuracy"
     return Table(caption, "search.price", ("mean", *(view.name for view in among)), tuple(lines))
 
 
@@ -339,8 +340,8 @@ def calibration_section(among: Sequence[View], calibration: str) -> Section:
     return Section(
         "calibration",
         "Calibration",
-        "ECE (expected calibration error, 15 bins, mean over domains) against NLL (nats an image): both are better "
-        f"lower, so the lower left is best. Temperatures of what is served: {calibration}.",
+        "ECE (expected calibration error, 15 bins, mean over domains) against NLL (nats an image): both are "
+        f"better lower, so the lower left is best. Temperatures of the served predictions: {calibration}.",
         _legend(_OF_CALIBRATION),
         tuple(_calibration(view) for view in among),
     )

@@ -48,8 +48,8 @@ def _domains(result: Result) -> Table:
     alpha, accuracy = result.best_fixed
     table.caption = (
         f"mean over domains: best fixed alpha in hindsight {alpha:g}: {_three(accuracy)}; best of each domain "
-        f"{_three(result.oracle)} (split-half {_three(result.split_half_oracle)})\n"
-        f"temperatures of what is served: {result.calibration}"
+        f"{_three(result.oracle)} (split-half {_three(result.split_half_oracle)})\ntemperatures of the served "
+        f"predictions:  {result.calibration}"
     )
     return table
 

@@ -31,7 +31,7 @@ from adawise.store.files import open_regular
 
 SUFFIX = ".npz"
 MAX_BYTES = 16 * 2**30  # of one array: a larger one is a damaged header or an attack
-_REMEDY = "Make it anew, or leave it out (--domains)"
+_REMEDY = "Make it again, or leave it out (--domains)"
 _NEEDED = {"logits": ("f", 3), "labels": ("iu", 1), "alphas": ("f", 1), "class_names": ("U", 1)}
 _ARRAYS = _NEEDED | {"domain": ("U", 0), "logit_scale": ("f", 1), "pixels": ("f", 2)}  # kinds and dimensions
 _DAMAGED = (  # raised by zipfile and numpy for bytes that are not a table

@@ -43,8 +43,8 @@ from adawise_lab.finetune.training import (
 )
 
 _UNKNOWN_CONTENTS = (
-    "The run was begun by a version that kept the names, labels and sizes of its images, and not what is in them: that "
-    "none was replaced since by another of equal size is not known."
+    "The version that began the run stored names, labels and sizes of its images, but not hashes of their "
+    "contents: an image that was replaced by one of equal size is not noticed."
 )
 
 _log = structlog.get_logger("finetune")
@@ -157,9 +157,9 @@ def _notes(settings: Settings, data: Data) -> list[str]:
         have = counted(len(empty), "folder of a class has", "folders of classes have")
         notes.append(f"{have} no image: {', '.join(empty[:5])}.")
     if settings.finetune.rehearsal and isinstance(why := part_of(data, settings), str):
-        notes.append(f"Nothing is said of new classes, as there is no rehearsal: {why}.")
+        notes.append(f"New classes are not judged, as there is no rehearsal: {why}.")
     if not shifts():
-        notes.append("Nothing is said of shifts, as scikit-image is missing (pip install 'adawise[report]').")
+        notes.append("Shifts are not judged, as scikit-image is missing (pip install 'adawise[report]').")
     return notes
 
 

@@ -45,8 +45,8 @@ def write_bytes(path: Path, content: bytes | memoryview) -> None:
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise TrainingError(
-            f"{path}: {len(content)} bytes could not be written ({error.strerror}). "
-            "Make room or allow it, then go on with --resume."
+            f"{path}: {len(content)} bytes could not be written ({error.strerror}). Free space, or give this user "
+            "the right to write, then continue with --resume."
         ) from error
 
 
@@ -156,15 +156,15 @@ class Folder:
     def check(self, *, resume: bool, overwrite: bool) -> None:
         """Raise SettingsError for a folder that already has a run, or, with `resume`, for one without a run."""
         if self.path.exists() and not self.path.is_dir():
-            raise SettingsError(f"--output {self.path}: expected a folder, and it is a file. Name another.")
+            raise SettingsError(f"--output {self.path}: expected a folder, but it is a file. Name another.")
         begun = {self.config, self.classes, self.templates}  # a run that could not read any image writes only these
         there = [str(file.relative_to(self.path)) for file in self.files if file.exists() and file not in begun]
         if resume and not (self.checkpoint.exists() or self.record.exists()):
             raise SettingsError(f"--output {self.path}: there is no run to resume. Leave --resume out to start one.")
         if there and not (resume or overwrite):
             raise SettingsError(
-                f"--output {self.path}: there is a run already ({', '.join(there)}). "
-                "Go on with --resume, start anew with --overwrite, or name another folder."
+                f"--output {self.path}: there is a run already ({', '.join(there)}). Continue with --resume, start "
+                "anew with --overwrite, or name another folder."
             )
 
     def begin(self, config: Mapping[str, Any], classes: Sequence[str], templates: Sequence[str]) -> None:

@@ -48,7 +48,7 @@ def _headline(record: Mapping[str, Any]) -> str:
         return f"theta_1 has {three(best)} on held-out images, theta_0 {three(zero)}; the pair was not judged"
     alpha, served = told["recommended"]["alpha"], three(told["recommended"]["served"])
     if alpha == 0.0:
-        return f"theta_0 alone serves {served}; the pair serves no more"
+        return f"theta_0 alone serves {served}; the pair serves no better"
     return f"{'Adapting' if alpha is None else f'Alpha {alpha:g}'} serves {served}, theta_0 {three(told['zero_shot'])}"
 
 
@@ -58,8 +58,8 @@ def _sentences(record: Mapping[str, Any]) -> list[str]:
     told = record.get("verdict")
     return [
         *([told["told"]] if told is not None else []),
-        f"theta_1 is epoch {best['epoch']} of {record['curve'][-1]['epoch']}: accuracy {three(best['accuracy'])} on "
-        f"held-out images, {points(gain)} points against theta_0; half-way {three(best['accuracy_half'])}.",
+        f"theta_1 is epoch {best['epoch']} of {record['curve'][-1]['epoch']}: accuracy {three(best['accuracy'])} "
+        f"on held-out images, {points(gain)} points over theta_0; half-way {three(best['accuracy_half'])}.",
         *record["notes"],
         *([f"{counted(skipped, 'file was', 'files were')} skipped; finetune.json names them."] if skipped else []),
     ]
@@ -94,8 +94,8 @@ def _verdict(record: Mapping[str, Any]) -> tuple[Section, ...]:
         Section(
             "pair",
             "What the pair serves",
-            "The headline is of the last row. Shifts are synthetic; images of classes left out of a rehearsal are "
-            "judged as they are and shifted.",
+            "The headline is from the last row. Shifts are synthetic; images of classes left out of a rehearsal "
+            "are judged as they are and shifted.",
             tables=(Table("Accuracy on labelled images", "images", headers, lines),),
         ),
     )
@@ -192,6 +192,8 @@ def _confusions(record: Mapping[str, Any]) -> Section:
     return Section(
         "confusions",
         "Confusions",
-        "What theta_1 takes held-out images for, the most frequent first." if lines else "No held-out image is wrong.",
+        "Confusions of theta_1 on held-out images, the most frequent first."
+        if lines
+        else "No held-out image is wrong.",
         tables=(Table("Confused classes", "class", headers, lines),) if lines else (),
     )

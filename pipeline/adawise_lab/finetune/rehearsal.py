@@ -86,9 +86,9 @@ def rehearse(
         # DivergedError names the best epoch and says how to start anew, which is not for a rehearsal; its cause says
         # why.
         why = f"it diverged, {error.__cause__}" if error.__cause__ and isinstance(error, DivergedError) else str(error)
-        note = "theta_1 stays as it is; the verdict says nothing of classes without images"
+        note = "theta_1 does not change; the verdict does not cover classes without images"
         _log.warning("rehearsal_left_out", why=why, note=note)
-        notes.append(f"Nothing is said of new classes, as the rehearsal failed: {why}")
+        notes.append(f"New classes are not judged, as the rehearsal failed: {why}")
         return ()
 
 
@@ -129,7 +129,7 @@ def part_of(data: Data, settings: Settings) -> Data | str:
     labels = sorted({data.train.labels[i] for i in data.train_rows})
     kept = kept_classes(labels, settings.finetune.seed)
     if len(kept) == len(labels):
-        return f"images of {len(labels)} classes, and it takes {LEAST_CLASSES} to leave some out"
+        return f"images of {len(labels)} classes, but leaving some out needs {LEAST_CLASSES}"
     held_out = [i for i in data.held_out_rows if data.held_out.labels[i] in kept]
     if not held_out:
         return f"no held-out image of {', '.join(sorted(kept)[:5])}, which it would learn"

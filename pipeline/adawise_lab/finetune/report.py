@@ -47,7 +47,8 @@ def check_classes(train: Samples) -> None:
     if len(train.classes) < 2:
         raise SettingsError(
             f"--labelled {train.where}: expected images of two classes at least, found {len(train.usable)} of "
-            f"{train.classes[0]!r} alone: there is nothing to tell it from. Add images of what else the cameras see."
+            f"{train.classes[0]!r} only: there is no class to distinguish it from. Add images of what else the "
+            "cameras see."
         )
 
 
@@ -73,9 +74,10 @@ def note_on_stretches(samples: Samples, train: Sequence[int], held_out: Sequence
     cameras = len({samples.taken[i].camera for i in held_out})
     beside = len(samples.usable) - len(train) - len(held_out)
     return (
-        f"The {len(held_out)} held-out images are whole stretches of time of {counted(cameras, 'camera', 'cameras')}; "
-        f"{beside} beside them are used for neither. Frames of a stretch are alike, so their accuracy is known less "
-        "well than that of as many single images. Give a recording of other days by --validation if you have one."
+        f"The {len(held_out)} held-out images are whole stretches of time of "
+        f"{counted(cameras, 'camera', 'cameras')}; {beside} beside them are used for neither. Frames of a stretch "
+        "are alike, so their accuracy is less certain than that of as many single images. Give a recording of "
+        "other days with --validation if you have one."
     )
 
 
@@ -83,21 +85,21 @@ def _names(train: Sequence[str], classes: Sequence[str], are_listed: bool) -> It
     without = [name for name in classes if name not in set(train)]
     if not are_listed:
         yield (
-            f"The {len(classes)} labels are taken for all names that will be served. List them in --model.classes FILE "
-            "if there will be others: an image is given one of these names, whatever it shows."
+            f"The {len(classes)} labels are used as all served class names. If there are others, list all in "
+            "--model.classes FILE: an image gets one of these names, whatever it shows."
         )
     elif without:
         yield (
-            f"{len(without)} of {len(classes)} names have no image to learn from ({_first(without)}): what is known of "
-            "them is theta_0's, and no held-out image judges them."
+            f"{len(without)} of {len(classes)} names have no image to learn from ({_first(without)}): the model "
+            "knows of them only what theta_0 does, and no held-out image judges them."
         )
 
 
 def _few(settings: FinetuneSettings, train: Sequence[str], held_out: int) -> Iterator[str]:
     if held_out < _FEW_HELD_OUT:
         yield (
-            f"{held_out} held-out images judge the epochs and make the card: few, for an accuracy of them is known to "
-            f"within {_within(held_out)} points only. Give others by --validation, or raise "
+            f"{held_out} held-out images judge the epochs and make the card: few, since their accuracy is known "
+            f"only to within {_within(held_out)} points. Give others with --validation, or raise "
             f"finetune.validation_share; {2 * _FEW_HELD_OUT} of them make it {_within(2 * _FEW_HELD_OUT)}."
         )
     rare = [name for name, count in Counter(train).items() if count < _FEW_EACH]
@@ -116,8 +118,8 @@ def _uneven(settings: FinetuneSettings, train: Sequence[str]) -> Iterator[str]:
     (most, many), (least, few) = counts[0], counts[-1]
     if many >= _UNEVEN * few and not settings.balanced:
         yield (
-            f"Classes are uneven: {many} images of {most!r}, {few} of {least!r}. finetune.balanced draws as many of "
-            "each; look at the accuracies by class."
+            f"Classes are uneven: {many} images of {most!r}, {few} of {least!r}. finetune.balanced draws as many "
+            "of each; check the accuracies by class."
         )
 
 
@@ -214,7 +216,9 @@ def show_record(
         print(line)
     page = f", {folder.page}" if folder.page.exists() else ""
     print(f"\n{folder.weights}, {folder.card}, {folder.record}{page} are written.")
-    print(f"The card is for the names in {folder.classes}; one for those in OTHER.txt, with the settings below:")
+    print(
+        f"The card is for the names in {folder.classes}; make one for those in OTHER.txt, with the settings below, by:"
+    )
     print(f"  {another}\n\nIn adawise.toml:\n")
     print("\n".join(use_lines))
 

@@ -140,7 +140,7 @@ def read_data(settings: Settings, labelled: Path, validation: Path | None) -> Da
 def _contents(used: Sequence[tuple[Samples, Sequence[int]]]) -> str:
     """Return a digest of every byte of the images. That of a recording is known from listing it."""
     unread = sum(len(rows) for samples, rows in used if not samples.is_exact)
-    with progress("looked at", unread) as bar:
+    with progress("inspected", unread) as bar:
         return digest(" ".join(s.digest if s.is_exact else contents_digest(s, rows, bar.advance) for s, rows in used))
 
 
@@ -243,7 +243,7 @@ def train(run: FinetuneRun, job: TrainingJob, bar: Progress, forecast: Forecast 
             finished = run.go(stopping=stopping, on_update=on_update, on_epoch=on_epoch)
     if not finished:
         where = f"epoch {done.epoch} after {done.update} updates, in {job.folder.path}"
-        print(f"stopped in {where}; the same command with --resume goes on from there", file=sys.stderr)
+        print(f"stopped in {where}; the same command with --resume continues from there", file=sys.stderr)
     return finished
 
 

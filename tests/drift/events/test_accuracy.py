@@ -107,7 +107,7 @@ def test_estimates_have_their_error_in_the_band_and_labels_say_where_they_are_wr
     assert over.is_wrong
     assert over.off.low < 0.19 < over.off.high
     told = accuracies(over).replace("\u00a0", " ")
-    assert "Do not go by confidence here: labels say that its estimate is .20 too high (95 % .18 to .21)" in told
+    assert "Do not rely on confidence here: by the labels its estimate is .20 too high (95 % .18 to .21)" in told
     assert "from confidence .98 first, .98 last (off by .09, 95 % within .18)" in told
     near = over_time([binned(HOURS, confidence=np.full(240, 0.83), labelled=NOTHING + 8, correct=right)])
     assert not near.is_wrong
@@ -126,7 +126,7 @@ def test_an_estimate_that_is_too_low_first_and_too_high_then_is_wrong_too() -> N
         over = over_time([binned(HOURS, confidence=confidence, labelled=NOTHING + 8, correct=correct)])
         assert over.is_wrong == is_wrong
     over = over_time([binned(HOURS, confidence=sure, labelled=NOTHING + 8, correct=fallen)])
-    assert accuracies(over).endswith("labels say that its estimate is too high at times and too low at others.")
+    assert accuracies(over).endswith("by the labels its estimate is sometimes too high and sometimes too low.")
 
 
 def test_of_several_cameras_it_says_how_many_have_labels() -> None:
@@ -187,16 +187,16 @@ def test_json_and_terminal_tell_it_and_at_which_temperature_confidence_is(
     assert by_camera["yard"]["off"]["value"] == pytest.approx(-0.12, abs=0.03)
     assert by_camera["yard"]["is_wrong"]
     assert "label = truth" in found["queries"]["measures"].split("FROM labelled")[0]
-    assert found["calibration"] == "whether confidence is at a card's temperature was not noted"
+    assert found["calibration"] == "whether confidence is at a card's temperature was not recorded"
     for print_, card in ((yard.OLD, "abc"), (yard.NEW, "")):
         by = ServedBy((), print_, "0" * 16, "", {"model.card": card}, {})
         served_by.note_settings(LocalStore(root), by, now=datetime(2026, 6, 1, tzinfo=UTC))
     assert main(["drift", str(root), "--labels", str(labels), "--json"]) == 0
-    assert "may have moved by that alone" in json.loads(capsys.readouterr().out)["calibration"]
+    assert "which alone may have moved confidence" in json.loads(capsys.readouterr().out)["calibration"]
     assert main(["drift", str(root), "--labels", str(labels), "--streams", "yard"]) == 0
     told = capsys.readouterr().out.replace("\u00a0", " ")
     assert "accuracy: measured by 3,840 labels of 1 of 1 cameras: 1.00 (95 % " in told
-    assert "Do not go by confidence here: labels say that its estimate is .13 too low (95 % .11 to .14)" in told
+    assert "Do not rely on confidence here: by the labels its estimate is .13 too low (95 % .11 to .14)" in told
 
 
 def test_a_cost_that_is_estimated_where_labels_contradict_confidence_says_so(

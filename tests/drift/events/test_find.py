@@ -86,7 +86,7 @@ def test_failing_comes_first_and_what_labels_say_is_measured(eventful: Analysed)
     assert mistakes.cost.how == "measured"
     assert mistakes.cost.low <= mistakes.size <= mistakes.cost.high
     assert mistakes.severity == "failing"
-    assert mistakes.causes[-1].sentence.startswith("likely: images that the models are sure of")
+    assert mistakes.causes[-1].sentence.startswith("likely: images on which the models are confident")
 
 
 def test_the_command_to_go_on_with_is_one(eventful: Analysed) -> None:
@@ -163,8 +163,8 @@ def test_a_step_in_the_last_point_of_counts_may_be_as_late_as_what_was_counted_l
     ("fourth", "said"),
     [
         ((12, 24, 1, True), ["condition 1 returned, seen once before"]),
-        ((12, 24, 2, True), ["condition 2 returned, which is known from before this time"]),
-        ((12, 24, 2, False), ["condition 2 began, which the camera had not been in before"]),
+        ((12, 24, 2, True), ["condition 2 returned, which was known before this time"]),
+        ((12, 24, 2, False), ["condition 2 began, which is new to the camera"]),
         ((18, 24, 1, True), []),
         ((11.5, 24, 0, True), []),
     ],

@@ -285,7 +285,7 @@ def a_yard(count: int = 12, *, hours: int = 720, labels: bool = True) -> Report:
     sentence = f"{len(members)} cameras moved the same way at 3 moments."
     names = [camera.stream_id for camera in cameras]
     groups = (CameraGroup(members, 3, 0.002, sentence),) if len(members) > 1 else ()
-    notes = ("3 frames beside events are not in the recording, or have no image any more",)
+    notes = ("3 frames beside events are not in the recording, or their image was removed",)
     return a_report(cameras, hours=hours, helped=a_help(names) if labels else None, groups=groups, notes=notes)
 
 

@@ -53,11 +53,11 @@ def test_a_report_of_one_camera_is_not_told_as_a_fleet() -> None:
 
 def test_where_all_is_over_again_or_nothing_was_this_is_said() -> None:
     flat = [a_camera("flat", [(0, 0.3)])]
-    assert told(a_report(flat)).headline == "Nothing of weight happened to 1 camera"
+    assert told(a_report(flat)).headline == "Nothing above severity noted happened to 1 camera"
     assert told(a_report(flat)).sentences[0] == "No alpha changed by .10 or more and stayed."
     passing = an_event("flat", "contrast", "spike", 100, 110, severity="noted", unit="log")
     assert told(a_report(flat, events=(passing,))).headline == (
-        "Nothing of weight happened to 1 camera; 1 passing event noted"
+        "Nothing above severity noted happened to 1 camera; 1 passing event noted"
     )
 
 
@@ -69,7 +69,7 @@ def test_the_farthest_drifter_is_named_with_its_levels() -> None:
 
 def test_with_labels_better_worse_and_not_shown_are_kept_apart() -> None:
     assert plain(told(a_yard(3)).sentences[1]) == (
-        "By 52,000 labels, each time on the same images, what was served is better than zero-shot (+6.9 "
+        "By 52,000 labels, each time on the same images, the served predictions are better than zero-shot (+6.9 "
         "points, 95 % +6.3 "
         "to +7.5), fine-tuned (+4.3 points, 95 % +3.7 to +4.9) and alpha 0.5 (+1.0 points, 95 % +0.4 to "
         "+1.6); not shown "
@@ -88,4 +88,4 @@ def test_without_labels_or_other_answers_help_is_not_known() -> None:
     assert "is not known: there are no labels" in told(a_report(flat)).sentences[1]
     alone = a_help(["flat"])
     alone = replace(alone, arms=alone.arms[:1])
-    assert "of 52,000 labels no other answer is known" in told(a_report(flat, helped=alone)).sentences[1]
+    assert "of 52,000 labels no other prediction is known" in told(a_report(flat, helped=alone)).sentences[1]

@@ -94,7 +94,7 @@ def test_accuracy_is_said_as_measured_and_as_estimated_and_where_the_estimate_is
     )
     wrong = readings(replace(camera, accuracy=an_accuracy(720, off=-0.2)))["accuracy"]
     assert wrong.endswith(
-        "Do not go by confidence here: labels say that its estimate is .20 too low (95 % .18 to .22)."
+        "Do not rely on confidence here: by the labels its estimate is .20 too low (95 % .18 to .22)."
     )
     assert "accuracy" not in readings(replace(camera, accuracy=NOTHING_KNOWN))
 
@@ -112,10 +112,10 @@ def test_agreement_cost_and_rejects_are_said_in_numbers() -> None:
     told = readings(replace(camera, series=series, reasons={"image_undecodable": 1440}))
     assert told["answers"] == (
         "Confidence went from .80 to .80, zero-shot and fine-tuned agree on 65 % of the images on which both were "
-        "asked."
+        "evaluated."
     )
     assert told["cost"] == (
-        "An image cost 1.00 forwards on average over the points, and 3.00 in the dearest; plain CLIP costs 1."
+        "An image cost 1.00 forwards on average over the points, and 3.00 at most; plain CLIP costs 1."
     )
     assert told["rejects"] == "1,440 images were rejected, 2 % of all: image_undecodable 1,440."
 

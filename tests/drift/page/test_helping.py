@@ -31,7 +31,7 @@ def test_accuracies_of_different_images_are_not_compared() -> None:
     given = a_help(CAMERAS)
     fewer = replace(given.arms[1], images=100)
     reading = section(replace(given, arms=(given.arms[0], fewer, *given.arms[2:]))).figures[0].reading
-    assert "so that only differences compare" in reading
+    assert "so only differences compare" in reading
     assert "best of the others" not in reading
 
 

@@ -103,7 +103,7 @@ def test_a_card_judges_the_objectives_on_its_own_sample_and_on_each_shifted_cond
     images = {one.condition: one.images for one in card.judged}
     assert images == {OWN: 30, "fog": 5, "dusk": 5}, "ten with the same labels each: taken for the same ten"
     out = capsys.readouterr().out
-    assert f"Recommended, and taken by search.objective = auto: {advise(card).objective}, as " in out
+    assert f"Recommended, and used by search.objective = auto: {advise(card).objective}, because " in out
     assert " best " in out
     assert "arrier" in out
 
@@ -350,10 +350,10 @@ def test_cameras_that_see_all_conditions_at_once_are_told_of_where_a_fixed_alpha
     [
         ({}, None, 0.65, True, r"hindsight, 0\.45\. Recommended: adapt, as search\.strategy = auto does\.$"),
         ({"gain": (0.03, -0.01, 0.05)}, None, 0.65, True, "hindsight, 0.45, which is a draw. Recommended: adapt"),
-        ({"gain": (-0.03, -0.05, -0.01)}, 0.45, 0.62, True, "alpha 0.45 for all images, as search.strategy = auto has"),
+        ({"gain": (-0.03, -0.05, -0.01)}, 0.45, 0.62, True, "0.45 for all images, as search.strategy = auto does"),
         (
             {"gain": (-0.03, -0.05, -0.01), "fixed_alpha": 0.0, "best_fixed": 0.5},
-            *(0.0, 0.5, True, "Recommended: theta_0 alone, as search.strategy = auto has it"),
+            *(0.0, 0.5, True, "Recommended: theta_0 alone, as search.strategy = auto does"),
         ),
         (
             {"adapted": 0.501, "gain": (-0.001, -0.02, 0.02), "fixed_alpha": 0.0, "best_fixed": 0.5},

@@ -186,9 +186,9 @@ def test_labels_that_contradict_the_objective_make_a_card_that_serves_what_they_
     assert adawise(folder, monkeypatch, *asked(labelled, new)) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert f"labels from {labelled}/labels" in said
-    assert "They speak against tsallis as it is" in said
+    assert "They show that tsallis is biased" in said
     assert re.search(r"another alpha in \d+ of 72 batches", said)
-    assert "These are the labels that the bias was fitted to" in said
+    assert "The bias was fitted to these labels" in said
     assert f"adawise pair stage {labelled} --model.card {new} --search.objective tsallis" in said
 
     card = read_card(new)
@@ -206,7 +206,7 @@ def test_labels_that_contradict_the_objective_make_a_card_that_serves_what_they_
 
     assert adawise(folder, monkeypatch, "card", "show", str(new)) == 0
     shown = " ".join(capsys.readouterr().out.split())
-    assert f"To `tsallis` is added what {card.bias.images} late labels under" in shown
+    assert f"`tsallis` is corrected by {card.bias.images} late labels under" in shown
     assert f"{card.bias.nats[0]:+.3f} ±" in shown
 
     assert adawise(folder, monkeypatch, "replay", "yard", "-o", str(tmp_path / "after"), "--card", str(new)) == 0
@@ -251,7 +251,7 @@ def test_labels_that_agree_with_the_objective_write_no_card(
     write_labels(root, labels)
     capsys.readouterr()
     assert adawise(folder, monkeypatch, *asked(root, tmp_path / "new.json")) == 0
-    assert "do not speak against the card: there is nothing to change" in capsys.readouterr().out
+    assert "do not contradict the card, so no new card" in capsys.readouterr().out
     assert not (tmp_path / "new.json").exists()
 
 
@@ -279,7 +279,7 @@ def a_root(folder: Path, root: Path, labels: Mapping[int, str]) -> Path:
 @pytest.mark.parametrize(
     ("labels", "said"),
     [
-        ({}, "0 have a label, and of 0 conditions 0 have labels in so many batches (none)"),
+        ({}, "0 have a label, and of 0 conditions 0 have labels in that many batches (none)"),
         (dict.fromkeys(LABELLED[:99], CLASSES[0]), "99 have a label, and"),
         (dict.fromkeys(range(140), CLASSES[0]), "140 have a label, and of"),  # in three batches each
         (dict.fromkeys([n for n in LABELLED if n % CAMERAS < 4], CLASSES[0]), "96 have a label"),
@@ -443,7 +443,7 @@ def test_a_replay_that_is_stopped_leaves_the_card_and_says_what_is_not_known(
     monkeypatch.setattr("adawise_lab.card.late_labels.replay", lambda *_, **__: stopped)
     assert adawise(folder, monkeypatch, *asked(labelled, tmp_path / "new.json")) == INTERRUPTED
     said = capsys.readouterr().out
-    assert "what the card would have changed is not known" in said
+    assert "the effect of the card is not known" in said
     assert "adawise pair stage" in said
     assert read_card(tmp_path / "new.json").bias is not None
 

@@ -170,7 +170,7 @@ def test_domains_are_known_before_anything_is_read(home: Path, tmp_path: Path) -
 def test_places_that_are_not_there_or_share_a_name_are_told(home: Path, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"--images .*nowhere: there is no such file"):
         domain_names(TableSources((home / "nowhere",), None, tmp_path, None))
-    with pytest.raises(SettingsError, match=r"two places are called 'yard'"):
+    with pytest.raises(SettingsError, match=r"two places, and so their domains, have the name 'yard'"):
         domain_names(TableSources((home / "folder/yard", home / "file/yard.parquet"), None, tmp_path, None))
 
 
@@ -203,7 +203,7 @@ def test_the_command_judges_images_and_their_corruptions(
         (("--images", "folder/yard", "--calibrate", "yard_fog2"), "'yard_fog2'"),
         (("--images", "folder/yard", "--domains", "yard"), "the images make yard_clean"),
         (("--images", "folder/yard", "--logits", "tables"), "not both"),
-        (("--logits", "tables", "--limit", "3"), "only with --images"),
+        (("--logits", "tables", "--limit", "3"), "it needs --images"),
     ],
 )
 def test_what_cannot_be_done_is_told_before_the_models_are_loaded(

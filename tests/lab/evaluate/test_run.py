@@ -154,5 +154,5 @@ def test_candidates_of_a_plan_share_its_streams(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_process_that_is_killed_is_told_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("adawise_lab.evaluate.run._run", die)
-    with pytest.raises(FatalError, match=r"one of 2 processes .* was ended from outside.*Run again with --processes 1"):
+    with pytest.raises(FatalError, match=r"one of 2 processes .* was killed .*Run again with --processes 1"):
         run(a_bench(a_table("a")), a_plan("fixed", seeds=2), None, processes=2, done=lambda count: None)

@@ -113,7 +113,7 @@ def test_a_table_with_something_wrong_is_refused_and_told_what(tmp_path: Path, w
     text = str(refused.value)
     assert message in text
     assert text.startswith(f"{tmp_path / 'bad.npz'}: not a table of logits: ")
-    assert text.endswith("Make it anew, or leave it out (--domains).")
+    assert text.endswith("Make it again, or leave it out (--domains).")
 
 
 def test_a_header_that_promises_terabytes_is_not_believed(tmp_path: Path) -> None:

@@ -313,10 +313,10 @@ def test_an_interrupt_while_the_card_is_made_says_how_to_go_on(
     with monkeypatch.context() as patched:
         patched.setattr("adawise_lab.card.make.make_card", interrupt)
         assert finetune(folder, "--model.threads", "1") == 130
-    assert "the same command with --resume goes on" in capsys.readouterr().err
+    assert "the same command with --resume continues" in capsys.readouterr().err
     assert finetune(folder, "--model.threads", "1", "--resume") == 0
     said = capsys.readouterr().out
-    assert "no rehearsal: images of 3 classes, and it takes 4 to leave some out" in said
+    assert "no rehearsal: images of 3 classes, but leaving some out needs 4" in said
 
 
 def test_labels_that_only_the_held_out_images_have_are_told_without_a_list_of_names(
@@ -326,7 +326,7 @@ def test_labels_that_only_the_held_out_images_have_are_told_without_a_list_of_na
     assert finetune(folder, "--validation", "others") == 2
     said = message(capsys)
     assert "the labels 'zebra' are not among the 3 labels of --labelled" in said
-    assert "list all names that will be served in a file for --model.classes" in said
+    assert "list all served names in a file for --model.classes" in said
 
 
 @pytest.mark.soak
@@ -447,7 +447,7 @@ def test_a_finished_run_is_shown_again_and_not_made_again(finished: Finished, ca
     assert capsys.readouterr().out == finished.said
     assert (folder / "out" / "theta_1" / "open_clip_model.safetensors").stat().st_mtime_ns == written
     assert finetune(folder) == 2
-    assert "Go on with --resume, start anew with --overwrite" in message(capsys)
+    assert "Continue with --resume, start anew with --overwrite" in message(capsys)
     assert finetune(folder, "--resume", "--finetune.seed", "1") == 1
     assert "finetune.seed was 0, is 1" in message(capsys)
 
@@ -500,7 +500,7 @@ def test_a_run_that_ruins_the_model_keeps_the_pair_apart(folder: Path, capsys: C
     assert finetune(folder, *bad) == 1
     told = message(capsys)
     assert "the pair must not serve: theta_1 is right on" in told
-    assert "kept apart in out/rejected, without a card" in told
+    assert "kept in out/rejected, without a card" in told
     left = {str(path.relative_to(folder / "out")) for path in (folder / "out").rglob("*") if path.is_file()}
     weights = {f"rejected/theta_1/open_clip_{name}" for name in ("config.json", "model.safetensors")}
     assert left == {"classes.txt", "templates.txt", "rejected/finetune.json", *weights}
@@ -555,10 +555,10 @@ def test_a_run_of_a_version_that_kept_no_contents_goes_on_and_says_what_is_not_k
     with capture_logs() as logs:
         assert finetune(folder, "--resume", "--finetune.epochs", "3", "--json") == 0
     notes = [line["note"] for line in logs if line["event"] == "data_questioned"]
-    assert [note for note in notes if "begun by a version" in note] == [
-        note for note in json.loads(capsys.readouterr().out)["notes"] if "begun by a version" in note
+    assert [note for note in notes if "that began the run" in note] == [
+        note for note in json.loads(capsys.readouterr().out)["notes"] if "that began the run" in note
     ]
-    assert sum("begun by a version" in note for note in notes) == 1
+    assert sum("that began the run" in note for note in notes) == 1
     assert CONTENTS in json.loads(record.read_text())["settings"]
 
 
@@ -582,7 +582,7 @@ def test_the_command_that_is_printed_makes_a_card_for_other_names(
     )
     capsys.readouterr()
     assert adawise(folder, *command[1:]) == 0
-    assert "The pair's own card advises a fixed alpha of 0.45. This one has no verdict" in capsys.readouterr().out
+    assert "The pair's own card advises a fixed alpha of 0.45. This one advises nothing" in capsys.readouterr().out
     assert adawise(folder, *command[1:], "--model.theta-1", pair_folder.theta_1) == 0
     assert read_card(folder / "out" / "OTHER.card.json").shifted_temperature == (), "of another pair"
     capsys.readouterr()
@@ -608,7 +608,7 @@ def test_names_are_asked_for_and_those_without_images_told(finished: Finished) -
     with capture_logs() as logs:
         assert finetune(folder, "--overwrite", "--finetune.seed", "1", "--model.classes", "names.txt") == 0
     notes = [[line["note"] for line in run if line["event"] == "data_questioned"] for run in (finished.logs, logs)]
-    assert notes[0][0].startswith("The 3 labels are taken for all names that will be served.")
+    assert notes[0][0].startswith("The 3 labels are used as all served class names.")
     assert notes[1][0].startswith("1 of 4 names have no image to learn from (zebra)")
 
 

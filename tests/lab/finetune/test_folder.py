@@ -66,7 +66,7 @@ def test_nothing_is_not_resumed(tmp_path: Path) -> None:
 
 def test_a_file_in_the_place_of_the_folder_is_told(tmp_path: Path) -> None:
     (tmp_path / "f").touch()
-    with pytest.raises(SettingsError, match="expected a folder, and it is a file"):
+    with pytest.raises(SettingsError, match="expected a folder, but it is a file"):
         Folder(tmp_path / "f").check(resume=False, overwrite=True)
 
 

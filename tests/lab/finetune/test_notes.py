@@ -21,13 +21,13 @@ def test_enough_of_everything_is_no_reason_to_speak() -> None:
 
 def test_labels_that_stand_for_the_names_to_be_served_are_told() -> None:
     (note,) = notes_on(FinetuneSettings(), MANY, 1000, ("cat", "dog"), are_listed=False)
-    assert "The 2 labels are taken for all names that will be served" in note
+    assert "The 2 labels are used as all served class names" in note
     assert "--model.classes FILE" in note
 
 
 def test_names_without_images_are_told_with_what_that_means() -> None:
     (note,) = notes(MANY, 1000, "cat", "dog", "fox", "elk")
-    assert note.startswith("2 of 4 names have no image to learn from (fox, elk): what is known of them is theta_0's")
+    assert note.startswith("2 of 4 names have no image to learn from (fox, elk): the model knows of them only")
 
 
 def test_few_held_out_images_are_told_with_what_they_are_worth() -> None:
@@ -60,7 +60,7 @@ def test_stretches_of_a_recording_are_told_with_what_a_better_judge_is() -> None
         f"camera{'s' * (len({taken[i].camera for i in held_out}) > 1)}; {200 - len(train) - len(held_out)} beside"
         in note
     )
-    assert "Give a recording of other days by --validation" in note
+    assert "Give a recording of other days with --validation" in note
 
 
 def test_nothing_is_said_of_stretches_where_images_are_drawn_one_by_one() -> None:

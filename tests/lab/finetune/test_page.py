@@ -76,7 +76,7 @@ def test_it_opens_offline_with_figures_tables_and_mistakes_and_obeys_no_name(
     [
         ({"alpha": None, "served": 0.75}, "Adapting serves .750, theta_0 .500"),
         ({"alpha": 0.45, "served": 0.7}, "Alpha 0.45 serves .700, theta_0 .500"),
-        ({"alpha": 0.0, "served": 0.5}, "theta_0 alone serves .500; the pair serves no more"),
+        ({"alpha": 0.0, "served": 0.5}, "theta_0 alone serves .500; the pair serves no better"),
         (None, "theta_1 has .750 on held-out images, theta_0 .250; the pair was not judged"),
     ],
 )

@@ -115,7 +115,7 @@ def test_the_rows_of_another_order_and_of_another_number_are_joined_all_the_same
         found = helped(connection, run)
     zero = arm(found.arms, "zero-shot")
     assert (zero.images, zero.accuracy.value) == (100, 1.0)
-    assert any("it has the answers for 100 of 160 labelled images" in note for note in found.notes)
+    assert any("it has predictions for 100 of 160 labelled images" in note for note in found.notes)
 
 
 def test_a_run_that_adapts_is_compared_and_is_no_fixed_alpha(tmp_path: Path) -> None:

@@ -249,7 +249,7 @@ def test_rows_that_one_run_has_lost_are_a_difference(tmp_path: Path) -> None:
     assert (south.first_row.row_id, south.first_row.only_in) == ("frames/3/12/0", "a")
     assert south.first_batch is not None
     assert south.first_batch.b is None
-    assert "4 rows are in A alone, although B has read these messages" in said(found)
+    assert "4 rows are only in A, although B has read these messages" in said(found)
 
 
 def test_rejected_rows_are_compared_too_also_of_nobody(tmp_path: Path) -> None:
@@ -283,7 +283,7 @@ def test_parts_of_a_run_that_have_the_same_rows_or_another_topic_are_none(tmp_pa
     with pytest.raises(SettingsError, match="have the same rows: both have served offsets 0 to "):
         compare(whole, [str(whole), str(part)])
     moved = write(tmp_path / "moved", served[:6], identity=replace(IDENTITY, topic_id="another"))
-    with pytest.raises(SettingsError, match="is not one and the same: expected outputs of one topic"):
+    with pytest.raises(SettingsError, match="is not the same topic: expected outputs of one topic"):
         compare(whole, [str(part), str(moved)])
 
 
@@ -370,7 +370,7 @@ def test_a_root_of_an_earlier_version_is_said_not_to_note_its_settings(tmp_path:
     new = write(tmp_path / "b", batches(40), relabelled(0, 0), by=by("newer", search__price=0.05))
     found = compare(old, new)
     assert (found.settings, found.a.unnoted, found.b.unnoted) == ((), ("older",), ())
-    told = "which settings differ is not known: an earlier version wrote A (older), and noted none"
+    told = "which settings differ is not known: an earlier version wrote A (older), and recorded none"
     assert told in said(found)
     assert told not in said(compare(old, write(tmp_path / "c", batches(40), by=ServedBy(CLASSES, "model", "older"))))
 

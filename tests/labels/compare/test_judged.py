@@ -64,7 +64,7 @@ def test_the_difference_of_accuracies_has_an_interval_over_batches_and_a_verdict
     }
     assert [(s.labelled, s.right) for s in found.streams] == [(80, (20, 40))] * 2
     shown = said(found)
-    assert "B is better: of 160 labelled images in 40 batches A is right on .250, B on .500, B less A +.250" in shown
+    assert "B is better: of 160 labelled images in 40 batches A is right on .250, B on .500, B minus A +.250" in shown
     assert "labels from the producer" in shown
     assert "accuracy by camera" in shown
     assert "A is better" in said(compare(b, a))
@@ -75,7 +75,7 @@ def test_a_difference_that_may_be_chance_is_called_so(tmp_path: Path) -> None:
     by = of(found).difference
     assert by.low <= 0 < by.value == 1 / 160 < by.high
     assert math.copysign(1, by.low) == 1  # no -0
-    assert "the labels call neither better: " in said(found)
+    assert "by the labels neither is better: " in said(found)
     assert found.by_labels.streams.keys() == {"north", "south"}
 
 

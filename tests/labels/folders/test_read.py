@@ -121,7 +121,7 @@ def test_arrow_files_and_streams_are_read(tmp_path: Path, kind: str) -> None:
         ({"image": ["1"], "label": ["x"]}, "expected encoded images (binary) in the column image, got string"),
         ({"image": [b"1", b"2"], "label": ["x", None]}, "row 1 has no label"),
         ({"image": [b"1"], "label": [1.5]}, "expected text or whole numbers"),
-        ({"image": [b"1"], "label": [3]}, "the labels are numbers, and nothing says what they mean"),
+        ({"image": [b"1"], "label": [3]}, "the labels are numbers without names"),
         ({"image": pa.array([], pa.binary()), "label": pa.array([], pa.string())}, "found no image"),
         ({"image": [b"1"], "label": [" x"]}, "without spaces around them, got ' x'"),
         ({"image": [b"1"], "label": ["x\ny"]}, "of one line"),

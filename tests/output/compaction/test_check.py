@@ -188,10 +188,10 @@ def leave_traces_of_nothing(store: DictStore) -> None:
         (lose_a_row, "rows with the checksum of its footer"),
         (double_a_row, "rows with the checksum of its footer"),
         (change_a_row, "rows with the checksum of its footer"),
-        (change_a_row_and_its_checksum, "but they differ there"),
+        (change_a_row_and_its_checksum, "but the rows there differ"),
         (lose_the_last_segment, "which is never deleted"),
         (come_later, "readers skip it"),
-        (add_a_file, "but this is none"),
+        (add_a_file, "but this is another file"),
         (leave_traces_of_nothing, "expected predictions of this name"),
     ],
 )

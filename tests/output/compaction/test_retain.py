@@ -233,7 +233,7 @@ def test_a_chain_with_a_hole_is_left_alone() -> None:
     store = copied("small")
     names = segment_names(store, TP)
     store.delete(layout.segment_key(TP, names[0]))
-    with pytest.raises(ChainError, match="nothing is removed of a chain with a hole"):
+    with pytest.raises(ChainError, match="nothing is removed from a chain with a hole"):
         removal(store, TP, before=BEFORE, now=LATER + timedelta(days=900))
 
 

@@ -50,7 +50,7 @@ def test_a_hole_is_bridged_so_that_links_states_and_offsets_hold_again() -> None
     found = repaired(store)
     stale = layout.traces_key(key(4))
     assert [step.what for step in found.steps] == [
-        f"move {stale}, whose segment is not there, to _set_aside/{stale}",
+        f"move {stale}, whose segment is missing, to _set_aside/{stale}",
         f"create {key(4)} without rows, so that {key(9)} follows again: of 6 offsets (3 to 8) the rows are lost",
     ]
     assert f"--state-of {store}/{key(0)} -o FOLDER" in found.steps[1].again
@@ -120,10 +120,10 @@ def test_a_hole_after_what_was_compacted_is_bridged_and_one_among_compacted_file
     whole = dict(store.objects)
     store.delete(layout.compacted_key(layout.PREDICTIONS, TP, covers[1]))
     (said,) = plan(store).beyond
-    assert f"{covers[1]} is gone, of which the traces are there: restore it" in said
+    assert f"{covers[1]} is gone, but its traces are there: restore it" in said
     store.delete(layout.compacted_key(layout.TRACES, TP, covers[1]))
     (said,) = plan(store).beyond
-    assert "a compacted file is gone between others" in said
+    assert "a compacted file between others is gone" in said
     store.objects = whole
     kept = [name for name in segment_names(store, TP) if name < covers[-1].until][-1]
     store.delete(layout.segment_key(TP, kept))
@@ -233,4 +233,4 @@ def test_a_compacted_file_that_is_gone_at_an_end_is_asked_for_and_nothing_is_put
 def test_the_newest_traces_are_missed_once_their_segments_are_deleted() -> None:
     store = a_compacted_root()
     store.delete(layout.compacted_key(layout.TRACES, TP, compacted_names(store, layout.TRACES, TP)[-1]))
-    assert ["without which no segment is deleted" in str(fault) for fault in verify(store)] == [True]
+    assert ["without which its segments are not deleted" in str(fault) for fault in verify(store)] == [True]

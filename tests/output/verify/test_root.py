@@ -256,12 +256,12 @@ RESTORE, REPORT = "restore the file from a backup", "report it"
     ("harm", "where", "what", "remedy"),
     [
         (remove, key(9), f"go on with {key(4)}: there is a gap", RESTORE_OR_REPAIR),
-        (rename, key(5), "give it its name back", ""),
-        (copy, key(12), "give it its name back", ""),
-        (swap, key(4), "give it its name back", ""),
+        (rename, key(5), "restore its name", ""),
+        (copy, key(12), "restore its name", ""),
+        (swap, key(4), "restore its name", ""),
         (overlap, key(3), "there is an overlap", "move the foreign file away"),
         (replace_by_a_shorter_one, key(4), f"the successor of {key(0)}, but it was written after None", RESTORE),
-        (take_from_another_partition, key(4), "give it its name back", ""),
+        (take_from_another_partition, key(4), "restore its name", ""),
         (truncate, key(4), "restore the file from a backup", ""),
         (empty, key(4), "readable Parquet file", ""),
         (damage_a_page, key(4), "readable rows", ""),
@@ -286,7 +286,7 @@ RESTORE, REPORT = "restore the file from a backup", "report it"
         (skip_a_batch, key(4), "expected batch 2 of 'north' next, but it is batch 3", REPORT),
         (count_wrong, key(4), "expected the state of 'north' after 3 batches, not 4", REPORT),
         (keep_a_stale_state, key(4), "expected the state of 'north' after 3 batches, not 1", REPORT),
-        (change_a_state_without_a_batch, key(4), "'south', which had no batch here, to be as it was", REPORT),
+        (change_a_state_without_a_batch, key(4), "'south', which had no batch here, to be unchanged", REPORT),
         (lose_a_state, key(4), "state of 'south', which was not silent for long, but there is none", REPORT),
         (invent_a_state, key(4), "expected the state of 'east' after 0 batches, not 2", REPORT),
         (write_no_state, key(4), "adaptation state: not readable", ""),
@@ -515,10 +515,10 @@ def test_a_folder_that_is_no_topics_is_named_as_foreign(store: DictStore, name: 
     store.objects[strange] = store.objects[key(0)]
     store.objects[layout.origin_key(TP).replace("topic-frames", folder)] = store.objects[layout.origin_key(TP)]
     claim, segment = sorted(faults_of(store), key=lambda fault: fault.where)
-    assert (segment.where, segment.what) == (strange, "expected only segments here, but this is none")
+    assert (segment.where, segment.what) == (strange, "expected only segments here, but this is another file")
     assert (claim.where, claim.what) == (
         layout.origin_key(TP).replace("topic-frames", folder),
-        "expected only claims of partitions here, but this is none",
+        "expected only claims of partitions here, but this is another file",
     )
 
 

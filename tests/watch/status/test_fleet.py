@@ -204,7 +204,7 @@ def test_a_store_without_room_is_said_and_nobody_is_advised_to_start_another_wor
     assert ("host-a:41" in full_.what, "3.0 MiB are free" in full_.what) == (by_report, not by_report)
     assert "adawise retain" in full_.remedy
     assert {trouble.remedy for trouble in waiting} == {
-        "make room (store_full): they are served then, and another worker could not write either"
+        "free space (store_full), and they are served; another worker could not write either"
     }
     assert {each.stream_id: each.state for each in found.cameras} == {"north": "failing", "south": "ok"}
 
@@ -229,11 +229,11 @@ def test_a_worker_that_waits_for_something_is_named_with_it_and_so_is_why_its_pa
     ]
     first, second, *waiting = found.troubles
     assert (first.kind, first.where, first.what) == ("worker_waits", "host-a:41", why)
-    assert first.remedy.startswith("see to the broker")
+    assert first.remedy.startswith("check the broker")
     assert second.remedy.startswith("read its log")
     assert [trouble.kind for trouble in waiting] == ["stalled", "behind"]
     assert {trouble.remedy for trouble in waiting} == {
-        "see what its worker waits for (worker_waits): they are served then"
+        "see what its worker waits for (worker_waits); then they are served"
     }
 
 
@@ -319,7 +319,7 @@ def test_every_kind_of_trouble_comes_with_what_to_do_about_it() -> None:
         order = [[*KINDS].index(kind) for kind in kinds(each)]
         assert order == sorted(order)
     assert seen["messages_lost"].where == "frames/1"
-    assert "4 messages are gone" in seen["messages_lost"].what
+    assert "4 messages were deleted" in seen["messages_lost"].what
     assert seen["stalled"].where == "frames/0"
     assert {trouble.where for trouble in found.troubles if trouble.kind == "not_assigned"} == {"frames/2", "frames/3"}
     assert seen["gap"].what == "offsets 4 to 5 have no rows: deleted"
@@ -361,6 +361,6 @@ def test_what_comes_and_is_served_is_told_by_partition_with_the_time_to_catch_up
     broker = replace(broker_facts(900, committed=300), waiting_ms=waiting, ended={TP: 600})
     (trouble,) = look(yard, broker).troubles
     assert trouble.what == (
-        "600 messages wait, the oldest for 3 min; 1.0 come a second, 0.5 are served: it falls behind further"
+        "600 messages wait, the oldest for 3 min; 1.0 arrive a second, 0.5 are served: it falls further behind"
     )
     assert look(yard, broker_facts(300)).partitions[0].arriving_per_s is None

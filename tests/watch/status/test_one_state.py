@@ -77,9 +77,9 @@ def in_status(history: Sequence[Moment]) -> list[tuple[CameraState, str, dict[st
 @pytest.mark.parametrize(
     ("history", "expected", "why"),
     [
-        (REJECTED_THEN_SILENT, CameraState.SILENT, "nothing for 90 s"),
+        (REJECTED_THEN_SILENT, CameraState.SILENT, "no image for 90 s"),
         (ALPHA_MOVED, CameraState.CHANGED, "alpha went from 0.20 to 0.60"),
-        (WENT_LESS_FAR, CameraState.CHANGED, "the fine-tuned model may be sure and wrong, so alpha goes less far"),
+        (WENT_LESS_FAR, CameraState.CHANGED, "the fine-tuned model may be confident and wrong, so alpha is limited"),
         (MANY_REJECTED, CameraState.REJECTED, "30 of 230 images rejected in"),
     ],
 )

@@ -49,7 +49,7 @@ def test_a_camera_of_the_output_is_a_row_of_the_page() -> None:
     assert (north.first_step - step, north.alphas) == (0, (0.5, *[None] * 8, 0.5))  # 62 s ago and 61 are one step
     assert (north.alpha, north.images, north.lag, north.seen_s) == (0.5, 6, 0, NOW_S - 20)
     assert rows["south"].why == "3 of 3 images rejected in 60 min: empty"
-    assert rows["dead"].why == "nothing for 101 s"
+    assert rows["dead"].why == "no image for 101 s"
     [notice] = view.notices  # of cameras their rows say it
     assert "4 of 12 images were rejected" in notice
     assert page.picture(north.key) is None

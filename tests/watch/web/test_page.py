@@ -58,7 +58,7 @@ def test_a_row_says_all_of_a_camera_and_nothing_comes_from_elsewhere(browser: Br
     with looking(browser, yard) as seen:
         cells = row(seen.page, "gate-0000").locator("td").all_text_contents()
         assert [cell for cell in cells if cell] == [
-            *("0.25cond. 2 (back 3×)", "car 62%, road works 30%, bus 8%", "12.3", "1.50", "83%", "12.3k"),
+            *("0.25condition 2 (back 3×)", "car 62%, road works 30%, bus 8%", "12.3", "1.50", "83%", "12.3k"),
             cells[-1],
         ]
         assert re.fullmatch(r"[23] min", cells[-1])
@@ -160,7 +160,7 @@ def test_a_filter_finds_cameras_and_classes_and_a_state_shows_its_own(browser: B
         seen.page.fill("#filter", "works")
         expect(seen.page.locator("tbody .name")).to_have_text(["gate-0017"])
         seen.page.fill("#filter", "no such camera")
-        expect(seen.page.locator("#none")).to_have_text("No camera is like that.")
+        expect(seen.page.locator("#none")).to_have_text("No camera matches.")
         seen.page.fill("#filter", "")
         seen.page.get_by_role("button", name="silent").click()
         expect(seen.page.locator("tbody .name")).to_have_text(["gate-0011", "gate-0012"])
@@ -199,12 +199,12 @@ def test_a_thousand_cameras_are_drawn_as_one_scrolls_and_found_at_once(browser: 
     with looking(browser, a_yard(1_000), viewport={"width": 1280, "height": 800}) as seen:
         drawn = seen.page.locator("tbody tr").count()
         assert drawn <= 200
-        assert "more; scroll on" in (seen.page.locator("#more").text_content() or "")
+        assert "more; scroll down" in (seen.page.locator("#more").text_content() or "")
         seen.page.fill("#filter", "gate-0999")
         expect(seen.page.locator("tbody .name")).to_have_text(["gate-0999"])
         seen.page.fill("#filter", "")
         for count in range(200, 1_000, 100):
-            expect(seen.page.locator("#more")).to_have_text(f"{1_100 - count} more; scroll on, or filter.")
+            expect(seen.page.locator("#more")).to_have_text(f"{1_100 - count} more; scroll down, or filter.")
             seen.page.evaluate("scrollTo(0, document.body.scrollHeight)")
             expect(seen.page.locator("tbody tr")).to_have_count(count)
         seen.page.evaluate("scrollTo(0, document.body.scrollHeight)")
@@ -279,7 +279,7 @@ def test_a_worker_that_goes_away_is_told_and_one_that_comes_back_is_shown(browse
             stack.callback(made.close)
             seen = opened(made, url)
         expect(seen.page.locator("#away")).to_be_visible(timeout=scaled(20_000))
-        expect(seen.page.locator("#away")).to_contain_text("The worker does not answer. Below is what was known at")
+        expect(seen.page.locator("#away")).to_contain_text("The worker does not answer. Below is the state of")
         assert len(names(seen.page)) == 3, "what was known stays"
         yard.rows.append(a_row(9, "new one"))
         port = int(url.rsplit(":", 1)[1].strip("/"))
@@ -296,7 +296,7 @@ def test_with_a_token_the_form_opens_the_page_and_its_events(browser: Browser) -
         page.goto(url)
         page.get_by_label("Token").fill("wrong")
         page.keyboard.press("Enter")
-        expect(page.get_by_role("heading", name="This page wants a token")).to_be_visible()
+        expect(page.get_by_role("heading", name="This page needs a token")).to_be_visible()
         page.get_by_label("Token").fill(TOKEN)
         page.keyboard.press("Enter")
         expect(page.locator("tbody tr")).to_have_count(3)

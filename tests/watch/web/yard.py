@@ -18,10 +18,10 @@ CLASSES = ("car", "pedestrian", "truck", "bicycle", "bus", "road works", "empty 
 TROUBLE = {
     3: (CameraState.FAILING, "its rows have waited 4 min to be written"),
     7: (CameraState.REJECTED, "212 of 900 images rejected in 5 min: bad_arrow"),
-    11: (CameraState.SILENT, "nothing for 6 min"),
-    12: (CameraState.SILENT, "nothing for 2.1 h"),
+    11: (CameraState.SILENT, "no image for 6 min"),
+    12: (CameraState.SILENT, "no image for 2.1 h"),
     20: (CameraState.CHANGED, "alpha went from 0.22 to 0.61"),
-    23: (CameraState.CHANGED, "what it sees jumped, and it began to learn anew"),
+    23: (CameraState.CHANGED, "its images changed suddenly, and adaptation started anew"),
 }
 
 
@@ -31,7 +31,12 @@ class Yard:
 
     rows: list[CameraRow]
     now_s: float = NOW_S
-    facts: tuple[tuple[str, str], ...] = (("state", "ready"), ("images/s", "512.4"), ("FE", "1.12"), ("lag", "0"))
+    facts: tuple[tuple[str, str], ...] = (
+        ("state", "ready"),
+        ("images/s", "512.4"),
+        ("forwards per image (FE)", "1.12"),
+        ("lag", "0"),
+    )
     notices: list[str] = field(default_factory=list)
     pictures: dict[str, bytes] = field(default_factory=dict)
     views: int = 0

@@ -203,7 +203,7 @@ def _missing(by_arm: Mapping[int, Mapping[str, _Side]], runs: Sequence[OtherRun]
     for arm, run in enumerate(runs, start=1 + len(queries.ENDPOINTS)):
         images = _whole(by_arm[arm]).kinds.total if arm in by_arm else 0
         if images < labelled:
-            msg = f"{run.root}: it has the answers for {images} of {labelled} labelled images"
+            msg = f"{run.root}: it has predictions for {images} of {labelled} labelled images"
             notes.append(f"{msg}; replay all of them to compare on all")
     return notes
 
@@ -216,21 +216,23 @@ def _cautions(arms: Sequence[Arm], by_arm: Mapping[int, Mapping[str, _Side]], kn
     for arm in (arm for arm in (1, 2) if arm in known.names):
         side = _whole(by_arm[arm])
         notes.append(
-            f"{known.names[arm]} is compared on {side.kinds.total} images, those on which it was asked: {side.same} "
-            "that it served itself, where nothing differs, and the explored ones, which are no fair sample; a replay "
-            f"with --search fixed --search.alpha {arm - 1}, named by --against, knows all"
+            f"{known.names[arm]} is compared on {side.kinds.total} images, those on which it was evaluated: "
+            f"{side.same} that it served itself, where nothing differs, and the explored ones, which are not a "
+            f"fair sample; a replay with --search fixed --search.alpha {arm - 1}, named by --against, has all"
         )
     if len(known.fixed) < 2:
-        notes.append("the best fixed alpha is not known: name replays at two or more fixed alphas by --against")
+        notes.append("the best fixed alpha is not known: name replays at two or more fixed alphas with --against")
     else:
-        notes.append(f"{BEST} was chosen by the labels that it is judged by, which flatters it")
+        notes.append(f"{BEST} was chosen with the labels that judge it, which favours it")
     notes.append(
-        "intervals are for hours like these: batches that follow each other share their weather, so that those of "
-        "accuracies are too narrow for another day; those of differences much less so"
+        "intervals hold for hours like these: consecutive batches share their weather, so those of accuracies are "
+        "too narrow for another day; those of differences much less so"
     )
     batches = _whole(by_arm[0]).kinds.batches
     if batches < _FEW_BATCHES:
-        notes.append(f"the labelled images are of {batches} batches: the intervals are rough, and rather too narrow")
+        notes.append(
+            f"the labelled images are of only {batches} batches: the intervals are rough, and probably too narrow"
+        )
     return notes
 
 
@@ -278,8 +280,8 @@ def _thresholded(connection: duckdb.DuckDBPyConnection, card: Card) -> list[Esti
     if not images or below is None:
         return []
     how = (
-        "share of images whose entropy is below the card's threshold (ATC, arXiv 2201.04234); right if the workers "
-        "served with this card and the shift is a mild one, else rather too high"
+        "share of images whose entropy is below the card's threshold (ATC, arXiv 2201.04234); correct if the "
+        "workers served with this card and the shift is mild, otherwise probably too high"
     )
     return [Estimate("ATC", below, how)]
 
@@ -290,5 +292,5 @@ def _as_on_the_card(by_alpha: list[tuple[float, int]], card: Card) -> list[Estim
     images = sum(count for _, count in served)
     if not images:
         return []
-    how = f"accuracy of the card's {card.images} labelled images at the alphas that served: as if nothing had shifted"
+    how = f"accuracy of the card's {card.images} labelled images at the served alphas: as if nothing had shifted"
     return [Estimate("as on the card", sum(value * count for value, count in served) / images, how)]

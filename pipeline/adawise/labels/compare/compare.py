@@ -107,7 +107,7 @@ def split_roots(given: str) -> list[str]:
     """
     roots = [given] if "://" not in given and Path(given).exists() else [each.strip() for each in given.split(",")]
     if not all(roots):
-        raise SettingsError(f"expected folders or URLs separated by commas, got {given!r}: leave out what is empty")
+        raise SettingsError(f"expected folders or URLs separated by commas, got {given!r}: remove the empty one")
     return roots
 
 
@@ -116,8 +116,8 @@ def _check_one_topic(roots: Sequence[str]) -> None:
     clashing = sorted(check_apart(roots))
     if clashing:
         raise SettingsError(
-            f"topic {clashing[0]} of {' and '.join(roots)} is not one and the same: expected outputs of one topic, for "
-            "rows are compared by their places; compare the outputs of each topic by themselves"
+            f"topic {clashing[0]} of {' and '.join(roots)} is not the same topic: expected outputs of one topic, "
+            "since rows are compared by offset; compare the outputs of each topic separately"
         )
 
 

@@ -60,7 +60,7 @@ def read_samples(
         of, remedy = (
             ("class names of model.classes", "or leave model.classes out to take the labels as class names")
             if listed
-            else ("labels of --labelled", "or list all names that will be served in a file for --model.classes")
+            else ("labels of --labelled", "or list all served names in a file for --model.classes")
         )
         raise SettingsError(
             f"{flag} {path}: the labels {named} are not among the {len(known or ())} {of}. "

@@ -188,9 +188,7 @@ class _Reader:
             if self._held != place:
                 message = self._message(*place)
                 if message is None:
-                    raise SourceError(
-                        f"{self._path}: {image.tp}/{image.offset} is not there any more (--keep). Start again."
-                    )
+                    raise SourceError(f"{self._path}: {image.tp}/{image.offset} was removed (--keep). Start again.")
                 self._held, self._value, self._rows = place, message.value or b"", []
             if image.row is None:
                 return self._value

@@ -111,8 +111,8 @@ def _label_names(column: pa.ChunkedArray, known: tuple[str, ...] | None, where: 
         raise SettingsError(f"{where}: expected text or whole numbers in the column label, got {column.type}.")
     if known is None:
         raise SettingsError(
-            f"{where}: the labels are numbers, and nothing says what they mean. Write text, put the names as a JSON "
-            "list into the file's metadata under class_names, or set model.classes."
+            f"{where}: the labels are numbers without names. Write text, put the names as a JSON list into the "
+            "file's metadata under class_names, or set model.classes."
         )
     wrong = next((i for i, value in enumerate(values) if not 0 <= value < len(known)), None)
     if wrong is not None:

@@ -79,7 +79,9 @@ def check(
             if name in traced:
                 said += _of_traces(store, tp, name, rows)
             elif any(replaced.name not in there for replaced in facts.segments):
-                said.append((key, "expected its traces beside it, without which no segment is deleted; restore them"))
+                said.append(
+                    (key, "expected its traces beside it, without which its segments are not deleted; restore them")
+                )
             elif name != names[-1]:  # the newest may still get its traces, unless the compaction died in between
                 said.append((key, "expected its traces beside it; run `adawise compact` to make them"))
             inside = [layout.segment_key(tp, found) for found in segments if is_covered(found, [name])]
@@ -131,7 +133,7 @@ def foreign_keys(store: Store) -> list[Said]:
     """Return the keys under `compacted/` that are neither compacted files nor plans."""
     plans = f"{layout.COMPACTED}/plans/"
     return [
-        (key, "expected only compacted files and their plans here, but this is none; move it away")
+        (key, "expected only compacted files and their plans here, but this is another file; move it away")
         for key in store.list(layout.COMPACTED)
         if not (key.startswith(plans) and key.endswith(".json")) and layout.parse_compacted_key(key) is None
     ]
@@ -142,7 +144,7 @@ def _of_links(
 ) -> Iterator[str]:
     tp = TopicPartition(facts.topic, facts.partition)
     if layout.compacted_key(layout.PREDICTIONS, tp, name) != key or facts.segments[0].name != name.first.stem:
-        yield f"expected its footer to name it, but that is of {tp} from {facts.segments[0].name} on"
+        yield f"expected its footer to name it, but the footer is of {tp} from {facts.segments[0].name} on"
     last = SegmentName.parse(f"{facts.segments[-1].name}.parquet")
     if last is None or last.successor(facts.next) != name.until:
         yield f"expected it to end before {name.until}, but its last segment is {last} and ends at {facts.next}"
@@ -150,7 +152,7 @@ def _of_links(
         kind = "a gap" if name.first > covered.until else "an overlap"
         yield f"expected compacted files to go on with {covered.until}: there is {kind}"
     if (facts.previous, facts.before, facts.first) != (covered.previous, covered.pending, covered.next):
-        yield f"expected the successor of {covered.previous}, but it was made of what follows {facts.previous}"
+        yield f"expected the successor of {covered.previous}, but it was made from segments after {facts.previous}"
     if facts.sink != chain.sink:
         yield f"expected a file of sink {chain.sink}, but it was written to {facts.sink}"
     claims.check_identity(
@@ -201,7 +203,7 @@ def _of_segments(
     for link in walk(reader(store, chain.identity), tp, None, keys):  # some may have been deleted
         key, last = link.key, link.footer
         if attempts.get(last.name.stem) != last.attempt:
-            yield key, "expected a segment that was compacted, but it came later; readers skip it: move it away"
+            yield key, "expected a segment that was compacted, but it was added later; readers skip it: move it away"
             continue
         theirs = segment.read_rows(link.data, key)
         wanted = theirs["offset"].to_numpy()
@@ -210,6 +212,6 @@ def _of_segments(
             pc.is_in(ordered["offset"].slice(low, high - low), theirs["offset"])
         )
         if digest_of(layout.PREDICTIONS, ours) != digest_of(layout.PREDICTIONS, theirs):
-            yield key, f"expected its {len(wanted)} rows in the compacted file, but they differ there"
+            yield key, f"expected its {len(wanted)} rows in the compacted file, but the rows there differ"
     if last is None or (last.next, last.pending) != (facts.next, facts.pending):
         yield facts.last, "expected the last segment of a compacted file, which is never deleted; restore it"

@@ -180,7 +180,7 @@ def read_facts(data: bytes, key: str) -> Facts:
         raise _damaged(key, f"a readable Parquet file, but {error}") from error
     text = found.get(_FACTS)
     if text is None or found.get(_CHECKSUM) != hashlib.sha256(text).hexdigest().encode():
-        raise _damaged(key, "a footer with the facts of a compacted file and their checksum, but it has not got them")
+        raise _damaged(key, "a footer with the facts of a compacted file and their checksum, but they are missing")
     document: dict[str, Any] = json.loads(text)
     if (version := document.pop("format")) > FORMAT:
         raise ChainError(f"{key}: expected format {FORMAT} or older, but it is {version}; upgrade this program")

@@ -177,8 +177,8 @@ def _next(
     left = [name for name in names if name >= start]
     if not left or left[0] != start:
         raise ChainError(
-            f"{store}: {layout.segment_key(tp, start)}: expected the chain to go on here; nothing is removed of a "
-            "chain with a hole: see `adawise verify`"
+            f"{store}: {layout.segment_key(tp, start)}: expected the chain to go on here; nothing is removed from "
+            "a chain with a hole: see `adawise verify`"
         )
     plan = compact.read_plan(store, tp, start) or compact.choose_plan(
         store, tp, left[:-1], FileLimits(max_rows=_MAX_ROWS, max_bytes=_MAX_BYTES, before=before)
@@ -205,7 +205,7 @@ def remove(store: Store, what: Removal, *, failpoint: Failpoint = lambda _: None
     for plan in what.plans:
         claimed = compact.claim_plan(store, what.tp, plan)
         if claimed.name != plan.name:
-            raise ChainError(f"{what.tp}: a compaction has planned {claimed.name} meanwhile; begin again")
+            raise ChainError(f"{what.tp}: a compaction has planned {claimed.name} meanwhile; start again")
         failpoint("retain.planned")
     if beginning_name(store, what.tp) < what.name:
         claims.claim(store, layout.retained_key(what.tp, what.name), _beginning(store, what).model_dump())
@@ -274,8 +274,8 @@ def _checked_beginning(store: Store, tp: TopicPartition) -> SegmentName | None:
         )
     if len(names) < _LEFT:
         raise ChainError(
-            f"{store}: {key}: expected {_LEFT} segments from {begins.stem} on, for retention keeps the newest, but "
-            f"there are {len(names)}; nothing is removed: see `adawise verify`"
+            f"{store}: {key}: expected {_LEFT} segments from {begins.stem} on, since retention keeps the newest, "
+            f"but there are {len(names)}; nothing is removed: see `adawise verify`"
         )
     first = layout.segment_key(tp, begins)
     if begins in names:
@@ -286,7 +286,7 @@ def _checked_beginning(store: Store, tp: TopicPartition) -> SegmentName | None:
         before = read_facts(read_bytes(store, first), first).previous
     if before != claim.previous:
         raise ChainError(
-            f"{store}: {key}: expected the segment that {first} was written after, which is {before}, but it names "
+            f"{store}: {key}: expected the segment before {first}, which is {before}, but it names "
             f"{claim.previous}; nothing is removed: see `adawise verify`"
         )
     return begins

@@ -11,8 +11,8 @@ from adawise.sink import layout, schemas
 from adawise.store.store import Store
 
 _HEAD = """\
--- DuckDB: the views `predictions` and `traces` of everything that was written here up to now, each row once.
--- Run it again to see what came since. If this folder has another name where you are, say before:
+-- DuckDB: the views `predictions` and `traces` of all output up to now, each row once.
+-- Run it again to see later output. If this folder has another name on your machine, set it before:
 --   set variable root = 'FOLDER or s3://BUCKET/PREFIX';
 
 set variable root = coalesce(getvariable('root'), {root});

@@ -51,9 +51,9 @@ def translated(*roots: str) -> Iterator[None]:
     except duckdb.ConversionException as error:
         first = str(error).strip().partition("\n")[0]
         raise ChainError(
-            f"{' or '.join(roots)}: expected times that DuckDB can hold, but: {first}. An earlier version wrote down "
-            "the Kafka timestamp that a producer had set, whatever it was: `adawise replay` of that time (a recording, "
-            "or --topic) with this version takes it for not stated, and its output can be read"
+            f"{' or '.join(roots)}: expected times that DuckDB can hold, but: {first}. An earlier version stored "
+            "the Kafka timestamp of a producer, valid or not: `adawise replay` of that time (a recording, or "
+            "--topic) with this version ignores it, and its output can be read"
         ) from error
     except duckdb.Error as error:
         first = str(error).strip().partition("\n")[0]
@@ -63,7 +63,7 @@ def translated(*roots: str) -> Iterator[None]:
             raise
         raise ChainError(
             f"{' or '.join(roots)}: expected Parquet files that can be read, but: {first}. `adawise verify` of it "
-            "names what is damaged, and what is to be done"
+            "names the damage and a remedy"
         ) from error
 
 

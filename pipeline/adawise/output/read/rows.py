@@ -46,7 +46,7 @@ CAPTURED_AT, KAFKA_TIMESTAMP, STREAM_ID = "captured_at", "kafka_timestamp", "str
 # producers set the timestamp, and earlier versions stored any number.
 EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
 
-_DESCRIPTION = "when the camera took it, else the broker's timestamp; null if neither is known"
+_DESCRIPTION = "when the camera took the image, else the broker's timestamp; null if neither is known"
 
 
 @dataclass(frozen=True)
@@ -218,12 +218,12 @@ def _rows(
         until=_aware("until", until),
     )
     if since and until and since >= until:
-        raise SettingsError(f"expected since before until, but they are {since} and {until}; exchange them")
+        raise SettingsError(f"expected since before until, but got {since} and {until}; swap them")
     store = open_store(where)
     if read_sink_id(store) is None:
         raise SettingsError(
-            f"{where}: expected the output of a worker, with a {layout.SINK}, but there is none; "
-            f"name the folder or URL that sink.root or -o named{did_you_mean(where)}"
+            f"{where}: expected the output of a worker, with a {layout.SINK}, but there is none; name the folder "
+            f"or URL of sink.root or -o{did_you_mean(where)}"
         )
     return Rows(where, tuple(data_files(where, dataset, store)), query)
 
@@ -251,7 +251,7 @@ def _streams(streams: str | Iterable[str] | None) -> tuple[str, ...] | None:
 def _aware(name: str, time: datetime | None) -> datetime | None:
     if time is not None and time.utcoffset() is None:
         raise SettingsError(
-            f"{name}: expected a time with its zone, but {time} has none; say datetime(..., tzinfo=UTC)"
+            f"{name}: expected a time with its zone, but {time} has none; pass datetime(..., tzinfo=UTC)"
         )
     return time
 

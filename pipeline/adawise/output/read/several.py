@@ -50,7 +50,7 @@ def check_apart(roots: Sequence[str]) -> frozenset[str]:
     for one, other in combinations(map(_Root, roots) if len(roots) > 1 else (), 2):
         ids = [claims.read_sink_id(root.store) for root in (one, other)]
         if ids[0] is not None and ids[0] == ids[1]:
-            raise _same(one, other, "one of them is a copy of the other, by the id that both have")
+            raise _same(one, other, "one of them is a copy of the other, since both have the same id")
         apart = _are_apart(*map(_streams, (one.store, other.store)))
         for tp in sorted(one.chains.keys() & other.chains.keys()):
             a, b = one.span(tp), other.span(tp)
@@ -70,8 +70,8 @@ def ids_of(roots: Sequence[str]) -> frozenset[str]:
 
 def _same(one: _Root, other: _Root, why: str) -> SettingsError:
     return SettingsError(
-        f"{one.name} and {other.name} have the same rows: {why}. Expected outputs of different messages, as of cameras "
-        "before and after they moved; two runs over the same messages are compared by `adawise diff "
+        f"{one.name} and {other.name} have the same rows: {why}. Expected outputs of different messages, such as "
+        "those of cameras before and after they moved; compare two runs over the same messages with `adawise diff "
         f"{one.name} {other.name}`"
     )
 

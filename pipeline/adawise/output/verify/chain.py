@@ -195,8 +195,8 @@ class ChainCheck:
             self._ends_early = True
             yield (
                 f"expected the broker's log to reach offset {footer.next}, but it ends at {self._log_end}",
-                "the broker lost data, or this is another cluster: restore the broker (one that has just come back may "
-                "need half a minute to know its log)",
+                "the broker lost data, or this is another cluster: restore the broker (one that has just restarted "
+                "may need half a minute to load its log)",
             )
         yield from self._unaccounted(log, footer.first, footer.next, rows, footer.pending, footer.gaps)
         if is_newest:  # by messages, because offsets would count markers of transactions, which are never served
@@ -247,10 +247,11 @@ class ChainCheck:
         if others:
             first = min(others)
             yield (
-                f"expected the messages that the rows are of, but the broker has others at {len(others)} of these "
-                f"offsets: at {first} one of {told(has[first])}, the row is of {told(others[first])}",
-                "its log was rewritten (an unclean leader election, a restored disk), and what is there now was never "
-                "served: restore the broker's log, or begin a new output (sink.root) where they part (kafka.origin)",
+                f"expected the messages of the rows, but the broker has others at {len(others)} of these offsets: "
+                f"at {first} one of {told(has[first])}, the row is of {told(others[first])}",
+                "its log was rewritten (an unclean leader election, a restored disk), and the messages there now "
+                "were never served: restore the broker's log, or start a new output (sink.root) where they differ "
+                "(kafka.origin)",
             )
 
 

@@ -14,17 +14,17 @@ from adawise.sink.claims import Beginning
 from adawise.sink.invariant import Offsets
 
 RESTORE = "restore the file from a backup"
-RESTORE_OR_REPAIR = "restore it from a backup, or see what `adawise repair` of this root would do instead"
+RESTORE_OR_REPAIR = "restore it from a backup, or see what `adawise repair` of this root would do"
 DERIVE = "`adawise repair` of this root writes them again, from the segment"
 STALE = (
     "if no chain has a gap there, its rows were computed again under other names, and `adawise repair` of this root "
     "moves it away; else restore the segment from a backup"
 )
 LOST_END = (
-    "restore the segments that are missing from a backup; if nobody has lost any, somebody has moved the offsets of "
-    "the group beyond what this root has"
+    "restore the missing segments from a backup; if none was lost, the group's offsets were moved beyond the end "
+    "of this root"
 )
-KEEP = "nothing but a fault of this program's own writes that: keep the folder as it is, and report it"
+KEEP = "only a bug in this program writes that: keep the folder as it is, and report it"
 
 damage = partial(Finding, "damage")
 """The finding at a key, with its remedy."""

@@ -71,7 +71,7 @@ def plan(store: Store) -> RepairPlan:
     made.steps[:0] = [  # before a bridge takes the name of a segment whose traces still exist
         *_sink(store, sinks, made),
         *(
-            RepairStep(f"move {key}, whose segment is not there, to {SET_ASIDE}/{key}", partial(_set_aside, store, key))
+            RepairStep(f"move {key}, whose segment is missing, to {SET_ASIDE}/{key}", partial(_set_aside, store, key))
             for key in stale
         ),
     ]
@@ -108,11 +108,11 @@ class _Chain:
         begins = begins if self._cut is None else self._cut[0]
         for name in self._orphans:
             key = layout.compacted_key(layout.PREDICTIONS, tp, name)
-            made.beyond.append(f"{key} is gone, of which the traces are there: restore it from a backup")
+            made.beyond.append(f"{key} is gone, but its traces are there: restore it from a backup")
         if not self._orphans and any(one.until != other.first for one, other in pairwise(covers)):
-            made.beyond.append(f"{tp}: a compacted file is gone between others: restore it, see `adawise verify`")
+            made.beyond.append(f"{tp}: a compacted file between others is gone: restore it, see `adawise verify`")
         elif covers and not self._orphans and begins is not None and covers[0].first != begins:
-            made.beyond.append(f"{tp}: what was compacted before {covers[0]} is gone: restore it from a backup")
+            made.beyond.append(f"{tp}: the compacted files before {covers[0]} are gone: restore them from a backup")
         self._until = covers[-1].until if covers else None
         first = self._until or begins
         self._first = None if first is None else ChainPlace(first)
@@ -169,7 +169,9 @@ class _Chain:
         """Return True if the segment, which does not follow, will do so with the bridge that is added to the steps."""
         key, due = link.key, link.place.name
         if link.broken == "overlap":
-            self._made.beyond.append(f"{key} lies within what {due.stem} follows: move the foreign one of them away")
+            self._made.beyond.append(
+                f"{key} overlaps the segments before {due.stem}: move the foreign one of them away"
+            )
             return False
         if self._orphans:
             return False  # the missing rows are in a file that was reported, and a bridge would take its place
@@ -203,8 +205,8 @@ class _Chain:
         since = "" if before is None else f" --state-of {self._store}/{before.key}"
         return (
             f"`adawise replay --topic {self._tp.topic}{since} -o FOLDER` computes partition {self._tp.partition} "
-            f"again, as it was, from there to its end (what is lost ends at offset {last.next - 1}), as long as the "
-            f"broker has it (or a recording, named instead of --topic)"
+            f"again, as it was, from there to its end (the loss ends at offset {last.next - 1}), if the broker "
+            "still has it (or a recording, named instead of --topic)"
         )
 
 

@@ -65,7 +65,7 @@ def verify_root(
             # The note of an offset names the root that it is of.
             report.committed = {tp: offset for tp, (offset, note) in commits.items() if note in ("", root_id)}
         except FatalError as error:  # only the group's own users may have the right
-            report.commits_unknown = f"{store}: what group {owner.group!r} has committed is not known: {error}"
+            report.commits_unknown = f"{store}: the committed offsets of group {owner.group!r} are not known: {error}"
     for chain in walk(
         store,
         contiguous=contiguous,
@@ -104,13 +104,13 @@ def strays(store: Store) -> list[Finding]:
     begins = beginnings(store) if traces else {}
     return [
         *(
-            damage(key, "expected only segments here, but this is none", "move it away")
+            damage(key, "expected only segments here, but this is another file", "move it away")
             for key in segments
             if layout.parse_key(key) is None
         ),
         *(damage(*said) for said in foreign_keys(store)),
         *(
-            damage(key, "expected only claims of partitions here, but this is none", "move it away")
+            damage(key, "expected only claims of partitions here, but this is another file", "move it away")
             for key in (*store.list(layout.ORIGINS), *store.list(layout.RETAINED))
             if layout.parse_origin_key(key) is None and layout.parse_retained_key(key) is None
         ),

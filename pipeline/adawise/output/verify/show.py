@@ -12,15 +12,15 @@ _SHOWN = 20  # faults that are printed; the first ones are where to look
 def in_words(root: str, found: RootReport, broker: bool) -> Iterator[str]:
     """Yield the lines to print; `broker` says whether the topic was compared."""
     if found.faults:
-        yield f"{len(found.faults)} faults under {root}; the first of each chain is where to look:"
+        yield f"{len(found.faults)} faults under {root}; start with the first of each chain:"
         yield from (f"  {fault}" for fault in found.faults[:_SHOWN])
         if len(found.faults) > _SHOWN:
             yield f"  and {len(found.faults) - _SHOWN} more (--json has all of them)"
         return
     if found.unread:
-        yield f"{root} is not complete: nothing was ever read of {len(found.unread)} partitions that hold messages"
+        yield f"{root} is not complete: {len(found.unread)} partitions that hold messages were never read"
         yield from (f"  {tp}: offsets {first} to {until - 1} wait" for tp, first, until in found.unread[:_SHOWN])
-        yield "a worker that has just begun waits for its partitions (partitions_awaited); else start one"
+        yield "a worker that just started waits for its partitions (partitions_awaited); otherwise start one"
     is_begun = any(chain.is_empty for chain in found.chains)
     whole = [chain for chain in found.chains if not chain.is_empty]
     lag = sum((chain.lag or 0) + chain.pending for chain in found.chains)
@@ -66,10 +66,13 @@ def _begun(found: RootReport, broker: bool) -> Iterator[str]:
         if chain.tp in found.committed:
             why = "its group has committed nothing beyond that"
         elif broker:
-            why = "nothing was served there yet, or every segment is lost: what its group has committed is not known"
+            why = "nothing was served there yet, or every segment is lost: the group's committed offset is not known"
         else:
-            why = "nothing was served there yet, or every segment is lost; --broker asks what its group has committed"
-        yield f"{chain.tp}: begun at offset {chain.next_offset}, and there is no segment: {why}"
+            why = (
+                "nothing was served there yet, or every segment is lost; --broker compares with the group's "
+                "committed offset"
+            )
+        yield f"{chain.tp}: it begins at offset {chain.next_offset}, and there is no segment: {why}"
     if len(empty) > _SHOWN:
         yield f"and {len(empty) - _SHOWN} more such partitions (--json has all of them)"
 

@@ -64,7 +64,7 @@ class Letter:
         """
         kept = [(name, value) for name, value in self.headers if name.startswith(OURS)]
         said = why or (
-            f"{self.size_bytes} bytes, more than this topic takes; the original topic and offset still have them"
+            f"{self.size_bytes} bytes, more than this topic accepts; the original topic and offset still have them"
         )
         return replace(self, key=None, value=b"", headers=(*kept, (OMITTED, said.encode())))
 

@@ -67,7 +67,7 @@ def _why_not(
     if not letter.is_whole:
         return "without their original"
     if letter.message in now:
-        return "another letter of a message that is sent"
+        return "another dead letter of a message that is sent"
     if letter.message in sent:
         return "sent back before (--again)"
     return f"sent back {max_replays} times or more (--max-replays)" if letter.replays >= max_replays else None
@@ -176,12 +176,12 @@ class LetterReplay:
             self._producer.close(timeout=_CLOSE_S)
 
     def _given_up(self, error: errors.KafkaError) -> AdawiseError:
-        doing = f"send {len(self._waiting)} letters back"
-        so_far = f"{self.done} letters were sent before, and are not sent again."
+        doing = f"send {len(self._waiting)} dead letters back"
+        so_far = f"{self.done} dead letters were sent before, and are not sent again."
         causes = (error, *error.args)  # kafka-python wraps the answer to an earlier request
         if any(isinstance(cause, _FENCED) for cause in causes):
             return FatalError(
-                f"could not {doing}: another replay of the same letters began. {so_far} Run one at a time."
+                f"could not {doing}: another replay of the same dead letters began. {so_far} Run one at a time."
             )
         if any(isinstance(cause, TOO_LARGE) for cause in causes):
             return SettingsError(f"could not {doing}: {error}. {so_far} Raise max.message.bytes of the topic.")

@@ -16,7 +16,7 @@ from adawise.records import Frame, Message
 
 _MEANWHILE = (
     "Until then partitions with messages that cannot be read wait, uncommitted, and others go on; "
-    "kafka.dead_letters = false does without."
+    "kafka.dead_letters = false turns dead letters off."
 )
 
 

@@ -33,12 +33,12 @@ FIELDS: Sequence[EventField[Alert]] = (
     EventField(
         "alert_id",
         TEXT,
-        "rule, row_id and camera: the same when it is raised and cleared, and in every duplicate",
+        "rule, row_id and camera: the same when the alert is raised and cleared, and in every duplicate",
         lambda a, _: alert_id(a),
         False,
     ),
     EventField("rule", TEXT, "name of the rule in alerts.rules", its("rule"), False),
-    EventField("kind", TEXT, "what the rule is about", its("kind"), False, ("label", "silence")),
+    EventField("kind", TEXT, "kind of the rule", its("kind"), False, ("label", "silence")),
     EventField(
         "state",
         TEXT,
@@ -50,8 +50,8 @@ FIELDS: Sequence[EventField[Alert]] = (
     EventField(
         "cause",
         TEXT,
-        "raised: seen, or silent; cleared: gone (not seen any more), heard (it sends again), forgotten (the camera "
-        "left its place, or begins anew), rule_changed",
+        "raised: `seen` or `silent`; cleared: `gone` (not seen any more), `heard` (the camera sends again), "
+        "`forgotten` (the camera's state was dropped or starts anew), `rule_changed`",
         its("cause"),
         False,
         CAUSES,
@@ -60,25 +60,34 @@ FIELDS: Sequence[EventField[Alert]] = (
     EventField(
         "row_id",
         TEXT,
-        "the image that raised it; of a silent camera its last message",
+        "the image that raised the alert; for a silent camera its last message",
         lambda a, _: str(a.row_id),
         False,
     ),
     EventField(
         "at_row_id",
         TEXT,
-        "the image, or message, that changed it; null if none did",
+        "the image or message that changed the alert; null if none did",
         lambda a, _: None if a.at is None else str(a.at),
     ),
-    EventField("label", TEXT, "served class of the image that raised it; null of silence", its("label")),
-    EventField("confidence", NUMBER, "probability of label; null of silence", its("confidence")),
+    EventField(
+        "label", TEXT, "served class of the image that raised the alert; null for a silent camera", its("label")
+    ),
+    EventField("confidence", NUMBER, "probability of label; null for a silent camera", its("confidence")),
     EventField(
         "changed_at",
         TIME,
-        "when it was predicted or noticed, by the worker's clock; null if rules or places changed",
+        "when the image was predicted or the change noticed, by the worker's clock; null if rules or partitions "
+        "changed",
         its("at_us"),
     ),
-    EventField("attempt", TEXT, "the worker's try at the segment that has it", lambda _, attempt: attempt, False),
+    EventField(
+        "attempt",
+        TEXT,
+        "the worker's attempt at the segment that contains the change",
+        lambda _, attempt: attempt,
+        False,
+    ),
 )
 
 

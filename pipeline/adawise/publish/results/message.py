@@ -84,10 +84,14 @@ FIELDS: Sequence[EventField[RowResult]] = (
     EventField("index", _INTEGER, "position of the image in its message, from 0", lambda r, _: r.row_id.index, False),
     EventField("stream_id", TEXT, "the camera; null only if the message did not say", its("stream_id")),
     EventField("frame_id", TEXT, "the producer's own id of the image; null if it gave none", its("frame_id")),
-    EventField("captured_at", TIME, "when the camera took it; null if the producer did not say", its("captured_at_us")),
-    EventField("kafka_timestamp", TIME, "the broker's timestamp; null if it keeps none", lambda r, _: _stamp_us(r)),
+    EventField(
+        "captured_at", TIME, "when the camera took the image; null if the producer did not say", its("captured_at_us")
+    ),
+    EventField(
+        "kafka_timestamp", TIME, "the broker's timestamp; null if the broker has none", lambda r, _: _stamp_us(r)
+    ),
     EventField("status", TEXT, "accepted, rejected, or skipped (a tombstone)", its("status"), False, _STATUSES),
-    EventField("reason", TEXT, "why it was not accepted, a stable word; null if accepted", its("reason")),
+    EventField("reason", TEXT, "why the image was not accepted, a stable word; null if accepted", its("reason")),
     EventField("detail", TEXT, "the reason in a sentence; null if accepted", its("detail")),
     EventField("label", TEXT, "the served class; null if not accepted", lambda r, _: _best(r.top_labels)),
     EventField(
@@ -96,49 +100,63 @@ FIELDS: Sequence[EventField[RowResult]] = (
     EventField(
         "top_labels", _LIST["texts"], "predict.top_k classes, best first; null if not accepted", its("top_labels")
     ),
-    EventField("top_probabilities", _LIST["numbers"], "of top_labels; null if not accepted", its("top_probabilities")),
-    EventField("entropy", NUMBER, "of the served distribution, nats; null if not accepted", its("entropy")),
+    EventField(
+        "top_probabilities",
+        _LIST["numbers"],
+        "probabilities of top_labels; null if not accepted",
+        its("top_probabilities"),
+    ),
+    EventField("entropy", NUMBER, "entropy of the served distribution, nats; null if not accepted", its("entropy")),
     EventField(
         "alpha", NUMBER, "mixing coefficient that served the image, from 0 to 1; null if not accepted", its("alpha")
     ),
     EventField(
-        "batch_number", _INTEGER, "of its batch in the stream, from 0; null if not accepted", its("batch_number")
+        "batch_number",
+        _INTEGER,
+        "number of the image's batch in the stream, from 0; null if not accepted",
+        its("batch_number"),
     ),
     EventField(
         "zero_shot_label", TEXT, "class at alpha 0; null if not evaluated on this image", its("zero_shot_label")
     ),
     EventField(
-        "zero_shot_confidence", NUMBER, "of zero_shot_label; null if not evaluated", its("zero_shot_confidence")
+        "zero_shot_confidence",
+        NUMBER,
+        "probability of zero_shot_label; null if not evaluated",
+        its("zero_shot_confidence"),
     ),
     EventField(
         "fine_tuned_label", TEXT, "class at alpha 1; null if not evaluated on this image", its("fine_tuned_label")
     ),
     EventField(
-        "fine_tuned_confidence", NUMBER, "of fine_tuned_label; null if not evaluated", its("fine_tuned_confidence")
+        "fine_tuned_confidence",
+        NUMBER,
+        "probability of fine_tuned_label; null if not evaluated",
+        its("fine_tuned_confidence"),
     ),
     EventField(
         "agreement",
         pa.bool_(),
-        "whether both ends say the same class; null unless both were evaluated",
+        "true if zero_shot_label and fine_tuned_label are the same; null unless both were evaluated",
         lambda r, _: _agreement(r),
     ),
     EventField(
         "predicted_at",
         TIME,
-        "when it was predicted, by the worker's clock; null if not accepted",
+        "when the image was predicted, by the worker's clock; null if not accepted",
         its("predicted_at_us"),
     ),
     EventField(
         "model_fingerprint",
         TEXT,
-        "of checkpoints, classes, preprocessing and precision",
+        "fingerprint of checkpoints, classes, preprocessing and precision",
         its("model_fingerprint"),
         False,
     ),
     EventField(
         "attempt",
         TEXT,
-        "the worker's try at the segment that the row is for: the truth is what the segment with this attempt has",
+        "the worker's attempt at the row's segment: the row is final if the segment has this attempt",
         lambda _, attempt: attempt,
         False,
     ),

@@ -29,7 +29,7 @@ def json_schema() -> dict[str, Any]:
     }
     return {
         "$schema": DIALECT,
-        "title": "Messages on the topic of results",
+        "title": "Messages on the results topic",
         "oneOf": [{"$ref": f"#/$defs/{name}"} for name in ("image", "batch", "alert")],
         "$defs": {"image": image, "batch": batch, "alert": _object(alert.FIELDS, _ALERT)},
     }

@@ -23,7 +23,7 @@ MESSAGE_BYTES = 2**20 - HEADERS_ROOM_BYTES
 
 _INFLIGHT_BYTES = 8 * 2**20
 _LINGER_MS = 5
-_MEANWHILE = "Until then rows wait, uncommitted, and soon no more is read; results.enabled = false does without."
+_MEANWHILE = "Until then rows wait, uncommitted, and soon reading pauses; results.enabled = false turns results off."
 
 
 class KafkaResults:

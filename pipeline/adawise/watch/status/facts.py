@@ -18,13 +18,13 @@ VERSION = 1
 
 STATES = {
     CameraState.FAILING: "messages of its partition wait, and nothing was committed for two minutes",
-    CameraState.SILENT: "nothing of it came for a minute, and for ten times its usual pause, although its partition is "
-    "read; for an hour where it came less than twice within the window",
+    CameraState.SILENT: "no image came for a minute, and for ten times its usual pause, although its partition is "
+    "read; for an hour if fewer than two came within the window",
     CameraState.REJECTED: "a tenth of its images or more were rejected",
-    CameraState.CHANGED: "its alpha over the last minute is .10 or more from that over the four minutes before, or it "
-    "began to learn anew within the last ten minutes",
+    CameraState.CHANGED: "its alpha over the last minute differs by .10 or more from that over the four minutes "
+    "before, or adaptation started anew within the last ten minutes",
     CameraState.OK: "none of these",
-    CameraState.GONE: "nothing of it came for a day; its neighbours go on",
+    CameraState.GONE: "no image came for a day, while other cameras send",
 }
 """The states of a camera, the most urgent first."""
 
@@ -37,9 +37,9 @@ class MemberStatus:
     """A worker: a member of the consumer group, or, where the broker was not asked, who wrote last."""
 
     client_id: str  # kafka.client_id of its settings; "" if the broker was not asked
-    host: str  # as the broker sees it, or of the process that wrote
+    host: str  # as the broker sees it, or that of the process that wrote
     member: str  # its id in the group, or HOST:PID of the process that wrote
-    partitions: Sequence[int]  # of the topic, that it has
+    partitions: Sequence[int]  # its partitions of the topic
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +47,11 @@ class WorkerStatus:
     """A worker that is not ready, or waits for something, as it wrote into the root a moment ago."""
 
     worker: str  # HOST:PID
-    age_s: float  # how long ago it wrote that
-    status: str  # as of its /readyz: ready, joining, stuck
+    age_s: float  # how long ago it reported this
+    status: str  # as in its /readyz: ready, joining, stuck
     reasons: Sequence[str]  # what is wrong, a sentence each
     waits_for: dict[str, float]  # broker, topic, permission, store or log: for how many seconds each has failed
-    is_store_full: bool  # it is the store, and that has no room
+    is_store_full: bool  # true if the store fails because it is full
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,29 +60,29 @@ class PartitionStatus:
 
     topic: str
     partition: int
-    member: str | None  # of which worker; null if of nobody, or if the broker was not asked
+    member: str | None  # id of its worker; null if it has none, or if the broker was not asked
     writer: str | None  # HOST:PID of the process that wrote the newest segment
     log_start: int | None  # first offset that the broker still has
     log_end: int | None  # the offset after its last
     committed: int | None  # what the group has committed: a hint
-    next_offset: int | None  # where the chain ends: offsets below are in rows or pending
-    pending: int | None  # offsets below that were read, and whose batch is not complete
+    next_offset: int | None  # end of the chain: lower offsets are in rows or pending
+    pending: int | None  # lower offsets that were read, but whose batch is not complete
     lag: int | None  # messages that have no rows yet
-    lag_s: float | None  # age of the oldest of them, by its Kafka timestamp; 0 if there is none
+    lag_s: float | None  # age of the oldest such message, by its Kafka timestamp; 0 if there is none
     arriving_per_s: float | None  # messages that came over the last five minutes, by their Kafka timestamps
     served_per_s: float | None  # messages that got rows over the last five minutes
-    catch_up_s: float | None  # until none waits, at these rates; 0 if none is a minute old; null: never, or not known
-    segment: str | None  # the newest
-    committed_at: str | None  # when it was written
-    commit_age_s: float | None  # and how long ago
-    method: str | None  # how alpha was chosen there: what it adapts by, or which alpha is fixed, and who says so
-    streams: int | None  # that have a state
-    rows: int  # within the window
+    catch_up_s: float | None  # seconds until the lag ends at these rates; 0 below a minute; null: never, or unknown
+    segment: str | None  # the newest segment
+    committed_at: str | None  # when the newest segment was written
+    commit_age_s: float | None  # how long ago that was
+    method: str | None  # how alpha was chosen: the objective, or the fixed alpha, and the setting or card behind it
+    streams: int | None  # streams with an adaptation state
+    rows: int  # rows within the window
     reads_s: float  # how far back the newest segments were read; less than the window if there are many
     gaps: Sequence[dict[str, object]]  # offsets without rows within the window: first, last, offsets, reason
     holes: Sequence[str]  # segments that are missing from the chain
-    holes_looked_for: bool  # false where the chain is too long to list: `adawise verify` does
-    unclean_starts: int  # workers that had it and did not end in order
+    holes_looked_for: bool  # false if the chain is too long to list: `adawise verify` checks it
+    unclean_starts: int  # workers that had the partition and were killed
 
     @property
     def called(self) -> str:
@@ -112,21 +112,21 @@ class CameraStatus:
     topic: str
     partition: int
     state: CameraState
-    why: str  # that, in a sentence; "" if there is nothing to say
+    why: str  # reason of the state; "" if there is none
     last_seen: str | None  # when its last image was served or rejected, by the worker's clock
     age_s: float | None  # how long ago that was
-    alpha: float | None  # that served its last batch
-    alphas: Sequence[float]  # of its last batches within the window, a mean for five seconds, oldest first, 120 at most
-    alpha_steps: Sequence[int]  # when each was: Unix time over five
-    condition: int | None  # that it is in, by the number that its stream gave it
-    returns: int  # how often it came back into it
-    images: int  # within the window
-    images_per_s: float | None  # while it was sending within the window
-    rejected: int  # images of it that were, within the window
-    reasons: dict[str, int]  # why
+    alpha: float | None  # alpha of its last batch
+    alphas: Sequence[float]  # alphas within the window, means over five seconds, oldest first, at most the last 120
+    alpha_steps: Sequence[int]  # time of each: Unix time divided by five
+    condition: int | None  # number of its current condition, counted by stream
+    returns: int  # how often that condition returned
+    images: int  # accepted images within the window
+    images_per_s: float | None  # rate while it was sending within the window
+    rejected: int  # rejected images within the window
+    reasons: dict[str, int]  # rejected images by reason
     forward_equivalents: float | None  # images through the image tower over images
-    agreement: float | None  # share of images of one class by zero-shot and fine-tuned, where both were asked
-    top: Sequence[tuple[str, float]]  # classes that were served most, with their shares; three at most
+    agreement: float | None  # share of images with one class by zero-shot and fine-tuned, where both were evaluated
+    top: Sequence[tuple[str, float]]  # at most three most served classes with their shares
     changed: str | None  # when its conditions changed last within the window
 
 
@@ -136,30 +136,30 @@ class RejectStatus:
 
     reason: str
     images: int
-    streams: int  # that they came from, those without a name as one
-    last: str | None  # when the newest was written
+    streams: int  # streams that sent them; images without a stream count as one
+    last: str | None  # when the newest row was written
 
 
 @dataclass(frozen=True, slots=True)
 class FleetStatus:
     """The whole status of a fleet."""
 
-    at: str  # when it was asked
+    at: str  # when the status was taken
     root: str
     root_id: str | None
     topic: str
     group: str
-    purpose: str  # run, or replay, of which the broker knows nothing
-    window_s: float  # how far back cameras, gaps and rejects are looked at
-    not_asked: dict[str, str]  # root or broker: why it was not, or could not be, asked
-    group_state: str | None  # as the broker calls it, such as Stable or PreparingRebalance
+    purpose: str  # run, or replay, which has no group at the broker
+    window_s: float  # time span of cameras, gaps and rejects
+    not_asked: dict[str, str]  # root or broker: why it was not asked or did not answer
+    group_state: str | None  # the broker's name of it, such as Stable or PreparingRebalance
     troubles: Sequence[Finding]  # the most urgent first
     members: Sequence[MemberStatus]
-    workers: Sequence[WorkerStatus]  # those that said of themselves a moment ago that they are not well
-    free_bytes: int | None  # that the file system of the root still takes; null of an object store
+    workers: Sequence[WorkerStatus]  # workers that just reported a problem
+    free_bytes: int | None  # free space of the root's file system; null for an object store
     partitions: Sequence[PartitionStatus]
-    camera_states: dict[str, int]  # how many cameras are in which state
-    cameras: Sequence[CameraStatus]  # troubled ones first
+    camera_states: dict[str, int]  # number of cameras by state
+    cameras: Sequence[CameraStatus]  # those in trouble first
     rejects: Sequence[RejectStatus]
     version: int = field(default=VERSION)
 

@@ -23,8 +23,8 @@ from adawise.watch.status.root import RootReader
 Answered = TypeVar("Answered")
 Clients = tuple[KafkaTopics, KafkaLog]
 
-_NAME_ROOT = "set --root to the folder that sink.root names, or wait for what a worker commits first"
-_NO_BROKER, _OF_REPLAY = "--no-broker", "the output is a replay's, of which the broker knows nothing"
+_NAME_ROOT = "set --root to the folder of sink.root, or wait until a worker has committed"
+_NO_BROKER, _OF_REPLAY = "--no-broker", "the output is a replay's, which has no group at the broker"
 
 
 class FleetReader:

@@ -86,8 +86,8 @@ def _members(found: FleetStatus, most: int | None, *, is_silent: bool) -> Table:
     why = "did not answer" if is_silent else "was not asked"
     table = _table("workers" if asked else f"wrote last (the broker {why})", "host", ("partitions", "id"))
     for member in found.members[:most]:
-        numbers = ", ".join(map(str, member.partitions)) if member.partitions else "not told" if asked else "none"
-        table.add_row(plain(member.host or "not told"), numbers, plain(member.member))
+        numbers = ", ".join(map(str, member.partitions)) if member.partitions else "unknown" if asked else "none"
+        table.add_row(plain(member.host or "unknown"), numbers, plain(member.member))
     return _cut(table, len(found.members), most)
 
 
@@ -113,7 +113,7 @@ def _partitions(partitions: Sequence[PartitionStatus], most: int, *, show_all: b
             caught_up_in(each.backlog.catch_up_s) if each.backlog.catch_up_s else "",
             "never" if each.commit_age_s is None else f"{as_duration(each.commit_age_s)} ago",
             str(each.rows),
-            plain(each.writer or "nobody yet"),
+            plain(each.writer or "none yet"),
         )
     return _cut(table, len(partitions), len(ordered))
 

@@ -15,23 +15,23 @@ from adawise.watch.row import CameraState
 from adawise.watch.status.facts import CameraStatus, FleetStatus, PartitionStatus
 
 KINDS: dict[str, str] = {
-    "root_unreadable": "the output could not be asked",
-    "broker_silent": "the broker could not be asked; what only it knows is missing here",
-    "store_full": "the output has no room, so nothing is written",
+    "root_unreadable": "the output did not answer",
+    "broker_silent": "the broker did not answer; what only it knows is missing here",
+    "store_full": "the output's storage is full, so nothing is written",
     "worker_waits": "a worker is not ready, or something that it needs fails",
-    "other_cluster": "the broker's cluster is not the one that the output is of",
+    "other_cluster": "the broker's cluster is not that of the output",
     "other_root": "the group commits its offsets for another output",
     "chain_broken": "a partition's newest segments cannot be read",
-    "log_ends_early": "the broker's log ends before what was read from it",
-    "messages_lost": "the broker deleted messages that nobody had read",
-    "no_worker": "nobody is in the consumer group",
-    "not_assigned": "a partition that no worker has",
+    "log_ends_early": "the broker's log ends before offsets that were already read",
+    "messages_lost": "the broker deleted messages before they were read",
+    "no_worker": "the consumer group has no members",
+    "not_assigned": "no worker has the partition",
     "stalled": "messages wait, and nothing was committed for two minutes",
     "behind": "the oldest message without a row is more than a minute old",
-    "hole": "segments are missing from a chain",
-    "gap": "offsets have no rows, and that is recorded",
-    "unclean_starts": "workers that had a partition did not end in order, three times or more",
-    "camera_silent": "a camera of which nothing comes",
+    "hole": "Segments are missing from a chain.",
+    "gap": "offsets have no rows, which is recorded",
+    "unclean_starts": "workers of a partition were killed three times or more",
+    "camera_silent": "a camera sends no images",
     "camera_rejected": "a tenth of a camera's images or more were rejected",
     "rejects": "more than one image in a hundred was rejected",
 }
@@ -41,11 +41,11 @@ LEAST_BYTES = 16 * 2**20
 """The free space below which a root counts as full, in bytes: one segment may need as much."""
 
 _WAITS = {
-    "store": "bring the store back; what is served meanwhile waits, and nothing is lost",
-    "broker": "see to the broker; work goes on by itself when it answers",
-    "topic": "create the topic that it names, or bring enough of its replicas back",
-    "permission": "give the worker's user the right that it names; work goes on by itself then",
-    "": "read its log; /readyz of its port has the same sentences",
+    "store": "restore the store; rows wait meanwhile, and nothing is lost",
+    "broker": "check the broker; work goes on by itself when it answers",
+    "topic": "create the topic that the message names, or restore enough of its replicas",
+    "permission": "give the worker's user the right that the message names; work then goes on by itself",
+    "": "read its log; /readyz of its port says the same",
 }
 _DEATHS = 3  # unclean starts of a partition that are reported; as in `sink.starts`
 _OFTEN = 0.01  # share of rejected images above which they are reported
@@ -69,7 +69,7 @@ def troubles(
         *_unasked(found.not_asked, wanted_broker),
         *_others(others, root, found.group),
         *(
-            Finding("chain_broken", where, what, f"see what else is: `adawise verify {root}`")
+            Finding("chain_broken", where, what, f"check the rest with `adawise verify {root}`")
             for where, what in faults.items()
         ),
         *_of_store(found),
@@ -89,22 +89,22 @@ def troubles(
 
 def _unasked(not_asked: Mapping[str, str], wanted_broker: bool) -> Iterator[Finding]:
     if "root" in not_asked:
-        yield Finding("root_unreadable", "", not_asked["root"], "bring the store back; workers wait for it meanwhile")
+        yield Finding("root_unreadable", "", not_asked["root"], "restore the store; workers wait for it")
     if wanted_broker and "broker" in not_asked:
         yield Finding(
             "broker_silent",
             "",
             not_asked["broker"],
-            "start it, or do what it says; workers wait for it meanwhile; --no-broker leaves it out",
+            "start it, or do what the message says; workers wait for it; --no-broker leaves it out",
         )
 
 
 def _others(others: Mapping[str, str], root: str, group: str) -> Iterator[Finding]:
     if (cluster := others.get("other_cluster")) is not None:
-        what = f"this broker's cluster is called {cluster}, and the output was written from another one"
+        what = f"this broker's cluster is {cluster}, but the output was written from another one"
         yield Finding("other_cluster", "", what, "set kafka.bootstrap_servers to the output's, or --root to its output")
     if (root_id := others.get("other_root")) is not None:
-        what = f"what the group {group!r} commits is in the output with the id {root_id}, not in {root}"
+        what = f"the group {group!r} commits offsets for the output with the id {root_id}, not for {root}"
         yield Finding("other_root", "", what, "set --root to that output (its id is in its _sink.json)")
 
 
@@ -118,8 +118,8 @@ def _of_store(found: FleetStatus) -> Iterator[Finding]:
     if _is_full(found):
         free = "" if found.free_bytes is None else f": {found.free_bytes / 2**20:.1f} MiB are free"
         who = ", ".join(worker.worker for worker in found.workers if worker.is_store_full)
-        said = f" (so says {who})" if who else ""
-        yield Finding("store_full", "", f"{found.root} has no room{free}{said}; nothing is written", StoreFull.REMEDY)
+        said = f" (reported by {who})" if who else ""
+        yield Finding("store_full", "", f"{found.root} is full{free}{said}; nothing is written", StoreFull.REMEDY)
 
 
 def _of_workers(found: FleetStatus) -> Iterator[Finding]:
@@ -133,9 +133,9 @@ def _of_workers(found: FleetStatus) -> Iterator[Finding]:
 def _blocked(found: FleetStatus, partition: PartitionStatus) -> str:
     """Return the remedy for messages that wait because the store is full or their worker waits; "" if neither is so."""
     if _is_full(found):
-        return "make room (store_full): they are served then, and another worker could not write either"
+        return "free space (store_full), and they are served; another worker could not write either"
     waits = any(worker.worker == partition.writer for worker in found.workers)
-    return "see what its worker waits for (worker_waits): they are served then" if waits else ""
+    return "see what its worker waits for (worker_waits); then they are served" if waits else ""
 
 
 def _of_group(found: FleetStatus) -> Iterator[Finding]:
@@ -146,8 +146,8 @@ def _of_group(found: FleetStatus) -> Iterator[Finding]:
         yield Finding(
             "no_worker",
             "",
-            f"nobody is in the group {found.group!r}; {waits} messages of {found.topic!r} wait",
-            "start a worker: `adawise run`; if one runs, its log says why it is not in the group",
+            f"the group {found.group!r} has no members; {waits} messages of {found.topic!r} wait",
+            "start a worker (`adawise run`); if one runs, its log says why it is not in the group",
         )
     elif found.group_state not in _UNSETTLED and any(member.partitions for member in found.members):
         ours = (each for each in found.partitions if each.topic == found.topic and each.log_end is not None)
@@ -156,7 +156,7 @@ def _of_group(found: FleetStatus) -> Iterator[Finding]:
                 "not_assigned",
                 partition.called,
                 "no worker of the group has it",
-                "it is assigned with the next rebalance: if it stays so, restart a worker and read its log",
+                "it is assigned at the next rebalance; if this stays, restart a worker and read its log",
             )
 
 
@@ -167,8 +167,8 @@ def _of_partition(partition: PartitionStatus, root: str, blocked: str) -> Iterat
         yield Finding(
             "messages_lost",
             where,
-            f"the broker has nothing before offset {partition.log_start}, and {read_from} comes next: "
-            f"{partition.log_start - read_from} messages are gone that nobody read",
+            f"the broker's log begins at offset {partition.log_start}, but {read_from} comes next: "
+            f"{partition.log_start - read_from} messages were deleted before they were read",
             "raise retention.ms of the topic; the worker stops there unless kafka.on_gap is skip, which records them",
         )
     lag, lag_s, age_s, until = partition.lag, partition.lag_s, partition.commit_age_s or 0.0, partition.next_offset or 0
@@ -176,15 +176,15 @@ def _of_partition(partition: PartitionStatus, root: str, blocked: str) -> Iterat
         yield Finding(
             "log_ends_early",
             where,
-            f"the log ends at offset {partition.log_end}, and everything up to {until} was read from it",
-            "the broker lost data, or the topic was made anew: restore it, or begin a new output (--sink.root)",
+            f"the log ends at offset {partition.log_end}, but everything up to {until} was already read",
+            "the broker lost data, or the topic was created again: restore it, or start a new output (--sink.root)",
         )
     if partition.is_stalled:
         yield Finding(
             "stalled",
             where,
             f"{lag} messages wait, and the last segment is {as_duration(age_s)} old",
-            blocked or f"look at the log of {who} for retry_scheduled or store_filled, which name what fails",
+            blocked or f"look in the log of {who} for retry_scheduled or store_filled, which name the failure",
         )
     elif lag and lag_s is not None and lag_s > BEHIND_S:
         yield Finding(
@@ -192,30 +192,31 @@ def _of_partition(partition: PartitionStatus, root: str, blocked: str) -> Iterat
             where,
             f"{lag} messages wait, the oldest for {as_duration(lag_s)}{_pace(partition)}",
             blocked
-            or "if it grows, start another worker (as many as partitions help), or spend less: a higher search.price",
+            or "if it grows, start another worker (up to the number of partitions), or raise search.price to spend "
+            "less",
         )
     for hole in partition.holes:
         yield Finding(
             "hole",
             where,
             hole,
-            f"restore it from a backup; `adawise verify {root}` says all that is missing, `adawise repair {root}` "
-            "what can be done without one",
+            f"restore it from a backup; `adawise verify {root}` lists all that is missing, `adawise repair {root}` "
+            "what can be done without a backup",
         )
     for gap in partition.gaps:
         yield Finding(
             "gap",
             where,
             f"offsets {gap['first']} to {gap['last']} have no rows: {gap['reason']}",
-            "docs/reference/reasons.md says what the word means, and which setting bears on it",
+            "docs/reference/reasons.md explains the word and names the setting",
         )
     if partition.unclean_starts >= _DEATHS:
         yield Finding(
             "unclean_starts",
             where,
-            f"{partition.unclean_starts} workers that had it did not end in order",
-            "was it the host, or out of memory? If a message does it, it is decoded apart, and rejected: see the log "
-            "for decoding_set_apart",
+            f"{partition.unclean_starts} workers that had it were killed",
+            "check the host and its memory. A message that causes it is decoded in an isolated process and "
+            "rejected: see decoding_set_apart in the log",
         )
 
 
@@ -225,8 +226,8 @@ def _pace(partition: PartitionStatus) -> str:
     if arriving is None or served is None:
         return ""
     late_s = partition.catch_up_s
-    until = "it falls behind further" if late_s is None else f"{as_duration(late_s)} to catch up"
-    return f"; {arriving:.1f} come a second, {served:.1f} are served: {until}"
+    until = "it falls further behind" if late_s is None else f"{as_duration(late_s)} to catch up"
+    return f"; {arriving:.1f} arrive a second, {served:.1f} are served: {until}"
 
 
 def _of_cameras(cameras: Sequence[CameraStatus]) -> Iterator[Finding]:
@@ -237,15 +238,15 @@ def _of_cameras(cameras: Sequence[CameraStatus]) -> Iterator[Finding]:
                 "camera_rejected",
                 camera.stream_id,
                 f"{camera.rejected} images were rejected and {camera.images} accepted; most for {most}",
-                "mend its producer: `adawise dlq list` shows what came, docs/reference/reasons.md what the word means",
+                "fix its producer: `adawise dlq list` shows the messages, docs/reference/reasons.md explains the word",
             )
         elif camera.state == CameraState.SILENT:
             age = "" if camera.age_s is None else f" for {as_duration(camera.age_s)}"
             yield Finding(
                 "camera_silent",
                 camera.stream_id,
-                f"nothing of it came{age}",
-                "look at the camera, and at what sends its images",
+                f"no image came{age}",
+                "check the camera and its producer",
             )
 
 
@@ -260,6 +261,5 @@ def _of_rejects(found: FleetStatus) -> Iterator[Finding]:
             "rejects",
             "",
             f"{rejected} of {images + rejected} images were rejected: {words}",
-            f"`adawise dlq list --kafka.topic {found.topic}` shows them, docs/reference/reasons.md says what the words "
-            "mean",
+            f"`adawise dlq list --kafka.topic {found.topic}` shows them, docs/reference/reasons.md explains the words",
         )

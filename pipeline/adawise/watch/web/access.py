@@ -131,20 +131,20 @@ class Guard:
                 "http.hosts if it is yours.",
             )
         if method == "POST" and not _is_same_origin(headers):
-            return _told(403, "expected a form of this page; it was sent by another one.")
+            return _told(403, "expected the form of this page, but another page sent it.")
         if access.token is None:
             if access.is_local or path == METRICS_PATH:
                 return None
             return _told(
                 403,
-                "the page is closed, because others than this machine can reach it and no http.token is set. Set one "
-                "(`openssl rand -hex 32`, as ADAWISE_HTTP__TOKEN); probes and /metrics answer without.",
+                "the page is closed, because other machines can reach it and no http.token is set. Set one "
+                "(`openssl rand -hex 32`, as ADAWISE_HTTP__TOKEN); probes and /metrics need none.",
             )
         if path in _OPEN or access.admits(headers):
             return None
         if path == "/":
             return self._login(401)
-        refused = _told(401, "expected http.token, as a bearer or by the form at /.")
+        refused = _told(401, "expected http.token, as a bearer token or by the form at /.")
         refused.headers["www-authenticate"] = "Bearer"
         return refused
 

@@ -138,14 +138,14 @@ def page_app(
 
     def metrics(request: Request) -> Response:
         if exposition is None:
-            return PlainTextResponse("there are no metrics here\n", 404)
+            return PlainTextResponse("this port has no metrics\n", 404)
         body, kind = exposition.answer(request.headers.get("accept", ""))
         return Response(body, headers={"content-type": kind})
 
     def picture(request: Request) -> Response:
         found = provider.picture(request.query_params.get("of", ""))
         if found is None:
-            return PlainTextResponse("there is no picture of it\n", 404)
+            return PlainTextResponse("there is no image of this camera\n", 404)
         return Response(found, media_type="image/jpeg")
 
     async def events(request: Request) -> Response:
@@ -154,7 +154,7 @@ def page_app(
         try:
             queue = feed.enter()
         except TooManyViewers:
-            return PlainTextResponse("too many browsers look at this page\n", 503, headers={"retry-after": "10"})
+            return PlainTextResponse("too many browsers have this page open\n", 503, headers={"retry-after": "10"})
         return StreamingResponse(
             feed.events(queue),
             media_type="text/event-stream",
@@ -218,7 +218,7 @@ async def _turn(each_turn: Callable[[], object], turn_s: float) -> None:
             each_turn()
         except Exception:  # noqa: BLE001 - a fault of the page must not affect the worker
             if not failed:
-                _log.exception("page_fell_behind", note="told once; the worker itself goes on")
+                _log.exception("page_fell_behind", note="logged once; the worker goes on")
             failed = True
 
 

@@ -157,8 +157,8 @@ def listen(address: str, port: int | None, default: int, *, name: str = "http.po
             bound.close()
             if error.errno != errno.EADDRINUSE:
                 raise SettingsError(
-                    f"http.listen: expected an address of this machine and a port that may be had, but {host} port "
-                    f"{number} gives {error.strerror}. Set http.listen and {name}, or --no-http.enabled."
+                    f"http.listen: expected an address of this machine and a free port, but opening {host} port "
+                    f"{number} failed: {error.strerror}. Set http.listen and {name}, or --no-http.enabled."
                 ) from error
             continue
         return bound
@@ -220,7 +220,7 @@ class ProbesAlone:
         """Handle a request, as the ASGI specification defines it."""
         server = scope.get("server") or ("", None)
         if scope["type"] == "http" and server[1] == self._port and scope["path"] not in PROBES:
-            await PlainTextResponse("this port answers probes alone\n", 404)(scope, receive, send)
+            await PlainTextResponse("this port answers only probes\n", 404)(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 
@@ -283,4 +283,6 @@ class HttpThread:
         try:
             self._server.run(sockets=self._sockets)
         except BaseException:  # noqa: BLE001 - the worker goes on, whatever the error is
-            _log.exception("http_failed", url=self.url, note="probes, metrics and page are gone; the worker goes on")
+            _log.exception(
+                "http_failed", url=self.url, note="probes, metrics and page are not served any more; the worker goes on"
+            )

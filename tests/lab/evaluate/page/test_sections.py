@@ -197,7 +197,7 @@ def test_the_path_says_how_near_the_best_alpha_it_was(result: Result) -> None:
     given = replace(result, domains={"known_a": facts}, paths=tuple(path))
     (figure,) = paths.section([a_view()], given).figures
     assert figure.reading == (
-        "warm was within .10 of the domain's best alpha in 75% of the batches and looked at other alphas in 1 of 4 "
+        "warm was within .10 of the domain's best alpha in 75% of the batches and probed other alphas in 1 of 4 "
         "batches."
     )
     assert len(drawn(figure.spec, "tick")) == 1

@@ -7,6 +7,13 @@
     failing: "M8 1L15.5 14.5H.5z", rejected: "M8 1L15 8L8 15L1 8z", silent: "M2 2h12v12h-12z",
     frozen: "M2.5 2h4v12h-4zM9.5 2h4v12h-4z", changed: "M1 10.5H7V5.5H15", ok: "M8 2a6 6 0 1 0 .001 0z",
   };
+  const HINTS = {
+    "forwards per image (FE)": "forward equivalents: passes through the image tower for each image; plain CLIP has 1",
+    "lag": "messages that have no durable row yet",
+    "method": "how alpha is chosen, and by which objective",
+    "model (fingerprint)": "hash of checkpoints, classes, preprocessing and precision; each row of the output has it",
+    "card": "hash of the pair's card, its calibration",
+  };
   const PAGE = 100, WIDTH = 120, TOP = 3, BOTTOM = 25, BRIDGED = 12, LEAST = 24, FRAME_MS = 8;
   const SVG = "http://www.w3.org/2000/svg";
   const names = new Intl.Collator(undefined, { numeric: true });
@@ -80,7 +87,7 @@
     const mixed = element("td", "of-sees"), sees = element("div", "sees");
     const mix = drawn("svg", { class: "mix", viewBox: "0 0 100 5", preserveAspectRatio: "none", "aria-hidden": "true" });
     mixed.append(mix, sees);
-    const numbers = ["Images/s", "FE", "Agree", "Lag", "Seen"].map((label) => {
+    const numbers = ["Images/s", "Forwards", "Agree", "Lag", "Last seen"].map((label) => {
       const cell = element("td", "number");
       cell.dataset.label = label;
       return cell;
@@ -105,8 +112,8 @@
     put(node.place, data.at);
     put(node.why, data.why);
     put(node.value, data.alpha === null ? "" : data.alpha.toFixed(2));
-    put(node.condition, data.condition === null ? "" : `cond. ${data.condition}${data.returns ? ` (back ${whole(data.returns)}×)` : ""}`);
-    node.condition.title = data.condition === null ? "" : `condition ${data.condition}, it came back ${data.returns} times`;
+    put(node.condition, data.condition === null ? "" : `condition ${data.condition}${data.returns ? ` (back ${whole(data.returns)}×)` : ""}`);
+    node.condition.title = data.condition === null ? "" : `condition ${data.condition} of light, weather or content; it returned ${data.returns} times`;
     node.spark.setAttribute("aria-label", data.alpha === null ? "no batch yet" : `alpha ${data.alpha.toFixed(2)} now`);
     trace(node, data);
     const classes = data.classes.map(([label, share]) => `${label} ${share}%`).join(", ");
@@ -204,7 +211,7 @@
     [drawnRows, following] = [0, at("rows").firstChild];
     rest = found.length - shown.length;
     at("none").hidden = found.length > 0;
-    put(at("none"), !rows.size ? "Waiting for the first images." : "No camera is like that.");
+    put(at("none"), !rows.size ? "Waiting for the first images." : "No camera matches.");
     document.body.classList.toggle("with-pictures", shown.some((row) => row.picture));
     document.body.classList.toggle("with-conditions", shown.some((row) => row.condition !== null));
     count();
@@ -226,7 +233,7 @@
     stale.clear();
     if (!body.querySelector("tr[tabindex='0']") && body.firstChild) body.firstChild.tabIndex = 0;
     at("more").hidden = !rest;
-    put(at("more"), `${rest} more; scroll on, or filter.`);
+    put(at("more"), `${rest} more; scroll down, or filter.`);
     end.unobserve(at("more"));
     end.observe(at("more")); // makes the observer report again whether it is visible
     document.documentElement.dataset.drawn = String(shown.length);
@@ -252,6 +259,7 @@
     at("facts").dataset.said = said;
     at("facts").replaceChildren(...above.facts.map(([name, value]) => {
       const pair = element("div", value.length > 14 ? "long" : "");
+      pair.title = HINTS[name] ?? "";
       pair.append(element("dt", "", name), element("dd", "", value));
       return pair;
     }));
@@ -323,8 +331,8 @@
 
   function away(why) {
     if (at("away").hidden) {
-      const since = heard ? ` Below is what was known at ${new Date(heard).toLocaleTimeString()}.` : "";
-      put(at("away"), `${why}${since} It comes back by itself.`);
+      const since = heard ? ` Below is the state of ${new Date(heard).toLocaleTimeString()}.` : "";
+      put(at("away"), `${why}${since} The page reconnects by itself.`);
     }
     at("away").hidden = false;
     document.body.classList.add("away");
