@@ -53,7 +53,7 @@ class LettersCommand(Command):
         """Return the criteria for dead letters."""
         from adawise.publish.dead_letters.reading import LetterChoice
 
-        return LetterChoice(self.reason, self.since and milliseconds(self.since), self.stream, letter)
+        return LetterChoice(self.reason, milliseconds(self.since) if self.since else None, self.stream, letter)
 
 
 class DlqListCommand(LettersCommand):

@@ -110,7 +110,9 @@ class RecordCommand(Command):
                 return 0
             print("\n".join([f"{output}: {pruned}", *pruned.errors]))
             return 1 if pruned.errors else 0
-        bounds = Bounds(self.max_messages, self.max_bytes, self.max_seconds, self.until and milliseconds(self.until))
+        bounds = Bounds(
+            self.max_messages, self.max_bytes, self.max_seconds, milliseconds(self.until) if self.until else None
+        )
         origin = self.origin if self.from_time is None else milliseconds(self.from_time)
         follows = self.follow or (origin == "latest" and bounds == Bounds())
         bounds.until_drained = not follows and bounds == Bounds()
