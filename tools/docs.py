@@ -283,7 +283,11 @@ def exit_codes_page() -> str:
 
 def _finds(name: str) -> bool:
     """Whether the command has an end for what it found."""
-    package = COMMANDS[name][0].partition(":")[0].rpartition(".")[0]
+    module = COMMANDS[name][0].partition(":")[0]
+    alone = Path(adawise.__file__).parents[1] / f"{module.replace('.', '/')}.py"
+    if module.rpartition(".")[2] == name and "return FOUND" in alone.read_text(encoding="utf-8"):
+        return True
+    package = module.rpartition(".")[0]
     run = Path(adawise.__file__).parents[1] / package.replace(".", "/") / "run.py"
     is_own = name.split()[0] == package.rpartition(".")[2]  # not of a command that shares another's package
     return run.exists() and is_own and "return FOUND" in run.read_text(encoding="utf-8")

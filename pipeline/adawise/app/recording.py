@@ -219,7 +219,11 @@ def _recorded(
     def failed(error: AdawiseError, wait_s: float) -> None:
         if not follows:
             raise error
-        log.warning(outage_event(error, f"{name}_retried"), error=str(error), wait_s=wait_s)
+        log.warning(
+            outage_event(error, "labels_retried" if name == "labels" else "recording_retried"),
+            error=str(error),
+            wait_s=wait_s,
+        )
 
     again_and_again(attempt, failed, stop)
     return runs

@@ -112,12 +112,8 @@ class RecordCommand(Command):
                 return 0
             print("\n".join([f"{output}: {pruned}", *pruned.errors]))
             return 1 if pruned.errors else 0
-        bounds = Bounds(
-            self.max_messages,
-            self.max_bytes,
-            self.max_seconds,
-            None if self.until is None else milliseconds(self.until),
-        )
+        until_ms = None if self.until is None else milliseconds(self.until)
+        bounds = Bounds(self.max_messages, self.max_bytes, self.max_seconds, until_ms)
         origin = self.origin if self.from_time is None else milliseconds(self.from_time)
         follows = self.follow or (origin == "latest" and bounds == Bounds())
         bounds.until_drained = not follows and bounds == Bounds()
@@ -133,10 +129,9 @@ class RecordCommand(Command):
                 streams=self.streams,
                 retention=retention,
             )
-            stopped = stop()
         if runs.began:
             print(_summary(runs.recorded, kafka.topic, output))
-        if stopped and not follows:
+        if stop() and not follows:
             print("stopped before the end; the same command goes on from here")
             return INTERRUPTED
         return 0
