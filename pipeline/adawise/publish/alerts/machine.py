@@ -309,7 +309,7 @@ class PartitionAlerts:
 
 
 def _watched(rule: Rule, known: Mapping[str, tuple[int, int]]) -> OrderedDict[str, tuple[int, int]]:
-    """The cameras that a silence rule watches at first: those that were seen within a day of the newest."""
+    """Return the cameras that a silence rule watches at first: those that were seen within a day of the newest."""
     newest_ms = max((at_ms for at_ms, _ in known.values()), default=0)
     lately = {name: place for name, place in known.items() if newest_ms - place[0] < _GONE_MS and covers(rule, name)}
     return OrderedDict(sorted(lately.items(), key=lambda item: item[1]))
