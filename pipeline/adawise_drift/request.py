@@ -37,7 +37,7 @@ NUMBERS: Mapping[str, Callable[[Camera], float]] = {
 """Numbers of a camera that a limit may be about, beside the counts of its events (`noted`: of little weight), and
 `accuracy` and `gain`, where labels are known."""
 
-_NEEDS = {"duckdb": "duckdb", "ruptures": "ruptures", "scipy": "scipy"}
+_NEEDS = {"duckdb": "duckdb", "ruptures": "ruptures", "scipy": "scipy", "stamina": "stamina"}
 _OF_EVENTS: Mapping[str, Callable[[DriftEvent], bool]] = {
     "events": lambda event: event.severity != "noted",
     "failing": lambda event: event.severity == "failing",

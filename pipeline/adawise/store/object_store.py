@@ -15,9 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
-import stamina
 import structlog
-from stamina.instrumentation import RetryDetails, set_on_retry_hooks
 from typing_extensions import override
 
 from adawise.errors import SettingsError, StoreUnavailable
@@ -27,10 +25,12 @@ from adawise.store.store import AlreadyExists
 try:
     import obstore
     import obstore.store
+    import stamina
     from obstore import exceptions
+    from stamina.instrumentation import RetryDetails, set_on_retry_hooks
 except ImportError as error:
     raise SettingsError(
-        "a URL as s3://bucket/prefix needs the package obstore; install it with: pip install 'adawise[s3]'"
+        f"a URL such as s3://bucket/prefix needs the package {error.name}; install it with: pip install 'adawise[s3]'"
     ) from error
 
 if TYPE_CHECKING:
