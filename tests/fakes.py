@@ -125,7 +125,7 @@ class FakeSource:
     def drained(self, tp: TopicPartition) -> bool:
         return self.lag(tp) == 0
 
-    def stands(self, tp: TopicPartition) -> bool:
+    def blocked(self, tp: TopicPartition) -> bool:
         return tp in self.standing
 
     def lag(self, tp: TopicPartition, since: int = 0) -> int | None:

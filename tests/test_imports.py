@@ -73,10 +73,10 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "pairs/shadow_sums": ("errors store sink output/read", "numpy pyarrow"),
     "pairs/show": ("console text sink", ""),
     # what is known of it, and who shows it
-    "watch": ("errors records ports text worker/events adapt/heard", "numpy PIL"),
+    "watch": ("errors records ports text worker/events adapt/last_seen", "numpy PIL"),
     "watch/web": ("errors", "starlette uvicorn prometheus_client structlog"),
     "watch/tracing": ("errors records ports worker/events", "opentelemetry"),
-    "watch/status": ("errors text records output sink store kafka adapt/heard", "numpy pyarrow"),
+    "watch/status": ("errors text records output sink store kafka adapt/last_seen", "numpy pyarrow"),
     "watch/status/show": ("output/finding text", "rich"),
     "watch/status/workers": ("errors records sink store", "pydantic"),
     # labels
@@ -160,7 +160,7 @@ PURE = {
     *("watch/status/cameras", "watch/status/facts", "watch/status/fleet", "watch/status/troubles"),
     *("publish/alerts", "publish/results/message", "publish/results/served", "publish/results/alert"),
     *("publish/results/schema", "produce/address", "adawise_cameras/camera", "adawise_cameras/clock"),
-    *("worker/ripening", "worker/stream_states", "worker/stream_table", "worker/pairs", "pairs/planned"),
+    *("worker/readiness", "worker/stream_states", "worker/stream_table", "worker/pairs", "pairs/planned"),
 }
 PURE_BUT = {  # a process of its own is what it is for; where two threads meet; edges
     *("decode/child", "watch/observer", "watch/board", "watch/web", "watch/tracing"),

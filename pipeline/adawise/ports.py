@@ -109,7 +109,7 @@ class Source(Protocol):
     def drained(self, tp: TopicPartition) -> bool:
         """Return True if everything that the broker now has of this partition was delivered; False if not known."""
 
-    def stands(self, tp: TopicPartition) -> bool:
+    def blocked(self, tp: TopicPartition) -> bool:
         """Return True while the partition is blocked, because its next message cannot be read.
 
         The source tries to read it now and then.
@@ -192,7 +192,7 @@ class Head:
     segment: str | None = None
     stream_table: bytes = b""
     alerts: bytes = b""
-    tells: str = ""
+    publish_when: str = ""
     switches: tuple[Switch, ...] = ()
     newest: Mapping[int, int] = field(default_factory=dict, compare=False)  # set by recovery alone
     holes: Sequence[str] = field(default=(), compare=False)
@@ -203,12 +203,12 @@ class Head:
         """The first offset that still has to be read. Recovery reads on from it, and it is committed to the broker."""
         return min(self.pending, default=self.next_offset)
 
-    def is_told_again(self, tells: When | None) -> bool:
+    def is_published_again(self, publish_when: When | None) -> bool:
         """Return True if the results of the newest segment are to be published again.
 
         The worker that was to publish them once they were durable may have died before.
         """
-        return tells is not None and "committed" in {tells, self.tells}
+        return publish_when is not None and "committed" in {publish_when, self.publish_when}
 
 
 Served: TypeAlias = tuple[ImageBatch, Predictions, BatchTrace]
@@ -247,7 +247,7 @@ class SegmentDraft:
     stream_table: bytes = b""
     alerts: bytes = b""
     attempt: str = ""
-    tells: str = ""
+    publish_when: str = ""
     by: ServedBy | None = None
     switches: tuple[Switch, ...] = ()
 
@@ -305,7 +305,7 @@ class Sink(Protocol):
         Raises StoreUnavailable when the store does not answer; calling again with the same draft is safe.
         """
 
-    def newest(self, tp: TopicPartition) -> Sequence[Told]:
+    def newest(self, tp: TopicPartition) -> Sequence[Publication]:
         """Return the rows of the newest segment of a recovered partition, batch by batch; none before the first.
 
         Raises ChainError, StoreUnavailable.
@@ -316,7 +316,7 @@ class Sink(Protocol):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Told:
+class Publication:
     """Something that is published on the topic of results: rows or an alert.
 
     Attributes:
@@ -359,7 +359,7 @@ class Results(Protocol):
     def in_flight_bytes(self) -> int:
         """Bytes of results that were taken and are not acknowledged."""
 
-    def send(self, told: Told, *, wait: bool) -> bool:
+    def send(self, publication: Publication, *, wait: bool) -> bool:
         """Take a result if there is room, or `wait` for room; return False if it was not taken.
 
         Raises BrokerUnavailable if it was not taken whole; then it is to be sent again.

@@ -13,7 +13,7 @@ from pathlib import Path
 import structlog
 
 from adawise.app.http import cameras_port
-from adawise.app.kafka import security, tell_of_certificates
+from adawise.app.kafka import log_certificates, security
 from adawise.app.signals import stop_signals
 from adawise.app.waiting import patiently
 from adawise.errors import AdawiseError, SettingsError
@@ -51,7 +51,7 @@ def read_until_stopped(settings: Settings, file: str, *, create_topic: bool, par
     cameras, kafka = cameras_of(settings, file), settings.kafka
     title = f"cameras to {kafka.topic} by {socket.gethostname()}:{os.getpid()}"
     with stop_signals() as should_stop, _reloads() as wants_reload, cameras_port(settings.http, title) as board:
-        tell_of_certificates(kafka)
+        log_certificates(kafka)
         service = Service(frames_outbox(settings), topic=kafka.topic, board=board, connect=Child)
         try:
             with should_stop.interrupts():

@@ -95,7 +95,7 @@ class Drop(Enum):
     TOO_LARGE = b"l"
 
 
-Told: TypeAlias = CameraFrame | Opened | Beat | ClockOff | Dropped | Ended
+WireMessage: TypeAlias = CameraFrame | Opened | Beat | ClockOff | Dropped | Ended
 
 
 class NotAReader(Exception):
@@ -106,7 +106,7 @@ class Silence(Exception):
     """Raised when nothing came in time."""
 
 
-def written(told: Told) -> bytes:
+def written(told: WireMessage) -> bytes:
     """Return a report as bytes for the pipe."""
     match told:
         case CameraFrame(data, taken_us, clock, is_same):
@@ -130,7 +130,7 @@ def _texted(kind: bytes, text: str) -> bytes:
 
 def read(
     pipe: int, *, timeout_s: float, max_frame_bytes: int, clock: Callable[[], float] = time.monotonic
-) -> Told | None:
+) -> WireMessage | None:
     """Return the next report of a pipe; None at its end, even in the midst of a report.
 
     Args:
@@ -217,7 +217,7 @@ class Child:
         """The process id."""
         return self._process.pid
 
-    def next(self, timeout_s: float) -> Told:
+    def next(self, timeout_s: float) -> WireMessage:
         """Return the next report, or how the reader ended, every time from then on; raise `Silence`."""
         try:
             told = read(self._pipe.fileno(), timeout_s=timeout_s, max_frame_bytes=self._camera.max_frame_bytes + 1)

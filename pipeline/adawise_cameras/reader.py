@@ -33,7 +33,7 @@ from av.video.stream import VideoStream
 
 from adawise.produce.address import Opening, is_live, opening, opening_playlist, scheme_of
 from adawise_cameras.camera import CameraSpec
-from adawise_cameras.child import Beat, CameraFrame, ClockOff, Drop, Dropped, End, Ended, Opened, Told, written
+from adawise_cameras.child import Beat, CameraFrame, ClockOff, Drop, Dropped, End, Ended, Opened, WireMessage, written
 from adawise_cameras.clock import FrameClock, FramePace
 from adawise_cameras.redirects import LedAway, Redirects
 
@@ -122,7 +122,7 @@ def run(camera: CameraSpec, out: Connection, control: Connection) -> None:
     threading.Thread(target=_end_with, args=(control,), daemon=True).start()
     pipe = out.fileno()
 
-    def tell(told: Told) -> None:
+    def tell(told: WireMessage) -> None:
         data = memoryview(written(told))
         while data:
             data = data[os.write(pipe, data) :]
@@ -144,7 +144,7 @@ def _end_with(control: Connection) -> None:
     os._exit(0)
 
 
-def ended(camera: CameraSpec, tell: Callable[[Told], None]) -> Ended:
+def ended(camera: CameraSpec, tell: Callable[[WireMessage], None]) -> Ended:
     """Report all that comes of the camera; return how it ended."""
     try:
         _read(camera, tell)
@@ -159,7 +159,7 @@ def ended(camera: CameraSpec, tell: Callable[[Told], None]) -> Ended:
     return Ended("", End.REACHED)
 
 
-def _read(camera: CameraSpec, tell: Callable[[Told], None]) -> None:
+def _read(camera: CameraSpec, tell: Callable[[WireMessage], None]) -> None:
     with _opened(camera) as container:
         stream = next(iter(container.streams.video), None)
         if stream is None:
@@ -257,7 +257,7 @@ def _now_us() -> int:
 class _FrameStream:
     """The conversion of packets to frames."""
 
-    def __init__(self, camera: CameraSpec, codec: VideoCodecContext, tell: Callable[[Told], None]) -> None:
+    def __init__(self, camera: CameraSpec, codec: VideoCodecContext, tell: Callable[[WireMessage], None]) -> None:
         self._camera, self._codec, self._tell = camera, codec, tell
         self._clock, self._pace = FrameClock(camera.clock), FramePace(camera.rate)
         self._same = _Sameness()
@@ -345,7 +345,7 @@ class _FrameStream:
         taken_us, clock = self._clock.time(at_us, arrived_us)
         self._say(CameraFrame(data, taken_us, clock, is_same), arrived_us)
 
-    def _say(self, told: Told, arrived_us: int) -> None:
+    def _say(self, told: WireMessage, arrived_us: int) -> None:
         self._tell(told)
         self._told_us = arrived_us
 

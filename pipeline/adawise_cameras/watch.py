@@ -24,7 +24,7 @@ from adawise.watch.board import SourceBoard
 from adawise.watch.sources import LiveSources
 from adawise.worker.attempts import Backoff
 from adawise_cameras.camera import CameraSpec
-from adawise_cameras.child import CameraFrame, ClockOff, Drop, Dropped, End, Ended, Opened, Silence, Told
+from adawise_cameras.child import CameraFrame, ClockOff, Drop, Dropped, End, Ended, Opened, Silence, WireMessage
 from adawise_cameras.clock import WRONG_US
 
 _log = structlog.get_logger("cameras")
@@ -141,7 +141,7 @@ class Backlog:
 class Connection(Protocol):
     """The interface of `adawise_cameras.child.Child`."""
 
-    def next(self, timeout_s: float) -> Told:
+    def next(self, timeout_s: float) -> WireMessage:
         """Return the next report; raise `Silence`."""
 
     def kill(self) -> None:

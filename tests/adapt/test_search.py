@@ -22,13 +22,13 @@ from tests.adapt.curves import GRID, Weather, as_images, draw_values, logits, ob
 ALL = np.arange(4)
 
 
-def asking(plan: Sequence[Sequence[Trial]], heard: list[list[Tensor]] | None = None) -> Search:
+def asking(plan: Sequence[Sequence[Trial]], last_seen: list[list[Tensor]] | None = None) -> Search:
     """A search that asks what the plan says, and serves the last answer."""
     answers: list[Tensor] = []
     for trials in plan:
         answers = yield list(trials)
-        if heard is not None:
-            heard.append(answers)
+        if last_seen is not None:
+            last_seen.append(answers)
     return Outcome(StreamState("k", 0), 0, answers[-1], {}, (), 0.0)
 
 
@@ -62,11 +62,11 @@ def test_trials_of_one_alpha_are_one_call_whatever_the_number_of_streams() -> No
 
 
 def test_every_trial_is_answered_with_its_own_rows_in_its_own_order() -> None:
-    heard: list[list[Tensor]] = []
+    last_seen: list[list[Tensor]] = []
     rows = np.array([2, 0])
-    search = asking([[Trial(5, rows), Trial(1, ALL), Trial(5, np.array([1]))]], heard)
+    search = asking([[Trial(5, rows), Trial(1, ALL), Trial(5, np.array([1]))]], last_seen)
     run([asking([[Trial(5, ALL)]]), search], [stream(7, 7, 7, 7), stream(1, 2, 3, 4)], Recorder())
-    ((first, second, third),) = heard
+    ((first, second, third),) = last_seen
     assert first.tolist() == [[30.0, 5.0], [10.0, 5.0]]
     assert second.tolist() == [[10.0, 1.0], [20.0, 1.0], [30.0, 1.0], [40.0, 1.0]]
     assert third.tolist() == [[20.0, 5.0]]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from adawise.adapt.change import ClassMix, Level
 from adawise.adapt.conditions import KnownCondition, Looks, Memory
 from adawise.adapt.disagreement import Disagreement
-from adawise.adapt.heard import Heard, condition_in
+from adawise.adapt.last_seen import LastSeen, condition_in
 from adawise.adapt.noise import PairedNoise
 from adawise.adapt.state import Observation, StreamState, largest_bytes
 from adawise.adapt.surrogate import Abridged, Belief
@@ -310,7 +310,7 @@ def test_no_state_takes_more_than_the_largest() -> None:
         mix=ClassMix((math.pi,) * 64, level),
         belief=belief,
         observations=(Observation(2**40, 20, -math.pi, math.pi),) * 10,
-        heard=Heard(2**41, 2**41, 2**41),
+        last_seen=LastSeen(2**41, 2**41, 2**41),
     )
     assert largest_bytes("key", 21) - 400 < len(state.to_bytes()) < largest_bytes("key", 21, 10)
     four = np.full(5, -math.pi)
@@ -338,4 +338,4 @@ def test_what_status_looks_for_in_a_damaged_state_is_told_as_a_damaged_segment(d
 
 
 def test_a_state_without_pixels_is_in_no_condition() -> None:
-    assert condition_in(StreamState("k", 7, heard=Heard(1, 2, 3)).to_bytes()) == (Heard(1, 2, 3), None, 0)
+    assert condition_in(StreamState("k", 7, last_seen=LastSeen(1, 2, 3)).to_bytes()) == (LastSeen(1, 2, 3), None, 0)

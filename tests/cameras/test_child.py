@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adawise_cameras import child
-from adawise_cameras.child import Beat, CameraFrame, ClockOff, Drop, Dropped, End, Ended, Opened, Told
+from adawise_cameras.child import Beat, CameraFrame, ClockOff, Drop, Dropped, End, Ended, Opened, WireMessage
 from adawise_cameras.clock import Clock
 
 MOST = 1_000_000
@@ -25,7 +25,7 @@ def pipe() -> Iterator[tuple[int, int]]:
         os.close(end)
 
 
-def read(pipe: int) -> Told | None:
+def read(pipe: int) -> WireMessage | None:
     return child.read(pipe, timeout_s=5.0, max_frame_bytes=MOST)
 
 
@@ -41,7 +41,7 @@ def read(pipe: int) -> Told | None:
     ],
     ids=str,
 )
-def test_what_is_told_comes_as_it_was(pipe: tuple[int, int], told: Told) -> None:
+def test_what_is_told_comes_as_it_was(pipe: tuple[int, int], told: WireMessage) -> None:
     os.write(pipe[1], child.written(told) * 2)
     assert [read(pipe[0]), read(pipe[0])] == [told, told]
 
@@ -80,7 +80,7 @@ def test_whatever_a_process_says_is_something_that_readers_say_or_refused(said: 
         return
     finally:
         os.close(ends[0])
-    assert told is None or isinstance(told, Told)
+    assert told is None or isinstance(told, WireMessage)
 
 
 def test_no_frame_is_larger_than_was_agreed(pipe: tuple[int, int]) -> None:

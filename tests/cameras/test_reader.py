@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from adawise_cameras.camera import CameraSpec
-from adawise_cameras.child import CameraFrame, Child, ClockOff, Drop, Dropped, End, Ended, Opened, Told
+from adawise_cameras.child import CameraFrame, Child, ClockOff, Drop, Dropped, End, Ended, Opened, WireMessage
 from adawise_cameras.clock import Clock
 from adawise_cameras.reader import _FrameStream, ended
 from tests.cameras.serving import Asked, http, jpeg, spec
@@ -28,11 +28,11 @@ class _Enough(Exception):
     """So many frames came."""
 
 
-def read(source: str, *, most: int = 1_000, **other: object) -> tuple[list[Told], Ended | None]:
+def read(source: str, *, most: int = 1_000, **other: object) -> tuple[list[WireMessage], Ended | None]:
     """All that is told of it, and how it ended; None if it gave `most` frames."""
-    told: list[Told] = []
+    told: list[WireMessage] = []
 
-    def tell(said: Told) -> None:
+    def tell(said: WireMessage) -> None:
         told.append(said)
         if sum(isinstance(each, CameraFrame) for each in told) == most:
             raise _Enough
@@ -43,7 +43,7 @@ def read(source: str, *, most: int = 1_000, **other: object) -> tuple[list[Told]
         return told, None
 
 
-def frames(told: list[Told]) -> list[CameraFrame]:
+def frames(told: list[WireMessage]) -> list[CameraFrame]:
     return [each for each in told if isinstance(each, CameraFrame)]
 
 
@@ -265,7 +265,7 @@ def test_a_password_is_in_no_word_about_a_camera() -> None:
 # -- in a process of its own
 
 
-def told_by(child: Child, most: int = 50) -> list[Told]:
+def told_by(child: Child, most: int = 50) -> list[WireMessage]:
     told = []
     for _ in range(most):
         told.append(child.next(20.0))
@@ -313,7 +313,7 @@ def test_a_process_that_is_killed_is_an_end_with_its_signal_and_one_that_is_clos
 
 
 def test_a_wall_clock_that_is_not_believed_is_told_when_it_is_reported_first_and_when_that_changes() -> None:
-    told: list[Told] = []
+    told: list[WireMessage] = []
     codec: Any = SimpleNamespace(name="h264")
     stream = _FrameStream(spec("rtsp://camera/1"), codec, told.append)
     now_us = 1_800_000_000_000_000

@@ -14,7 +14,7 @@ import pytest
 
 from adawise.produce.address import may_lead, parts_of
 from adawise_cameras.camera import CameraSpec
-from adawise_cameras.child import CameraFrame, Child, End, Ended, Told
+from adawise_cameras.child import CameraFrame, Child, End, Ended, WireMessage
 from tests.cameras.serving import Asked, http, jpeg, spec
 from tests.deadlines import DEADLINE_S
 
@@ -55,9 +55,9 @@ def test_a_url_is_taken_apart_as_ffmpeg_does_it() -> None:
     assert parts.with_user("me") == "rtsp://me@Camera:554/live?a=b@c"
 
 
-def read(camera: CameraSpec, most: int = 3) -> list[Told]:
+def read(camera: CameraSpec, most: int = 3) -> list[WireMessage]:
     """What a reader's process tells until its end or so many frames."""
-    child, told = Child(camera), list[Told]()
+    child, told = Child(camera), list[WireMessage]()
     try:
         while sum(isinstance(each, CameraFrame) for each in told) < most:
             told.append(child.next(DEADLINE_S))
@@ -68,11 +68,11 @@ def read(camera: CameraSpec, most: int = 3) -> list[Told]:
     return told
 
 
-def frames(told: list[Told]) -> int:
+def frames(told: list[WireMessage]) -> int:
     return sum(isinstance(each, CameraFrame) for each in told)
 
 
-def refused(told: list[Told]) -> str:
+def refused(told: list[WireMessage]) -> str:
     """Why it was refused."""
     assert isinstance(told[-1], Ended)
     assert told[-1].end == End.REFUSED, told[-1]

@@ -10,7 +10,7 @@ import pytest
 
 from adawise.produce.address import with_credentials
 from adawise_cameras.camera import CameraSpec
-from adawise_cameras.child import CameraFrame, Child, End, Ended, Opened, Told
+from adawise_cameras.child import CameraFrame, Child, End, Ended, Opened, WireMessage
 from adawise_cameras.clock import Clock
 from adawise_cameras.watch import Watch
 from tests.cameras.serving import RtspServer, h264, mjpeg, rtsp, spec
@@ -39,9 +39,9 @@ def closed() -> Iterator[RtspServer]:
         yield running
 
 
-def read(camera: CameraSpec, most: int) -> list[Told]:
+def read(camera: CameraSpec, most: int) -> list[WireMessage]:
     """What it tells until its end or so many frames."""
-    child, told = Child(camera), list[Told]()
+    child, told = Child(camera), list[WireMessage]()
     try:
         while sum(isinstance(each, CameraFrame) for each in told) < most:
             told.append(child.next(DEADLINE_S))
@@ -52,7 +52,7 @@ def read(camera: CameraSpec, most: int) -> list[Told]:
     return told
 
 
-def frames(told: list[Told]) -> list[CameraFrame]:
+def frames(told: list[WireMessage]) -> list[CameraFrame]:
     return [each for each in told if isinstance(each, CameraFrame)]
 
 

@@ -25,7 +25,7 @@ from adawise.worker import attempts
 from adawise_cameras import child
 from adawise_cameras.app import frames_outbox
 from adawise_cameras.camera import CameraSpec
-from adawise_cameras.child import CameraFrame, ClockOff, Drop, Dropped, End, Ended, Opened, Told
+from adawise_cameras.child import CameraFrame, ClockOff, Drop, Dropped, End, Ended, Opened, WireMessage
 from adawise_cameras.clock import Clock
 from adawise_cameras.service import Service
 from adawise_cameras.watch import Backlog, Connection, FrameRecord, Watch
@@ -46,7 +46,7 @@ def frame(number: int, data: bytes = b"jpeg") -> CameraFrame:
 class Script:
     """Connections that say what is put into them; one that has nothing to say is silent until it is killed."""
 
-    def __init__(self, *connections: Sequence[Told | Exception]) -> None:
+    def __init__(self, *connections: Sequence[WireMessage | Exception]) -> None:
         self.connections = [*connections]
         self.open = self.made = 0
 
@@ -57,12 +57,12 @@ class Script:
 
 
 class _Scripted:
-    def __init__(self, script: Script, says: Sequence[Told | Exception]) -> None:
+    def __init__(self, script: Script, says: Sequence[WireMessage | Exception]) -> None:
         self._script, self._says, self._killed = script, [*says], threading.Event()
         script.open += 1
         script.made += 1
 
-    def next(self, timeout_s: float) -> Told:
+    def next(self, timeout_s: float) -> WireMessage:
         if not self._says:
             self._killed.wait(DEADLINE_S)
             return Ended("it was killed", End.FAILED)
@@ -279,7 +279,7 @@ def sent(producer: FakeProducer) -> list[tuple[bytes, int]]:
 
 
 def test_a_service_sends_the_frames_of_all_cameras_and_ends_with_the_last_video() -> None:
-    said: dict[str, list[Told | Exception]] = {"gate": [frame(0), frame(1_000), OVER], "yard": [frame(0), OVER]}
+    said: dict[str, list[WireMessage | Exception]] = {"gate": [frame(0), frame(1_000), OVER], "yard": [frame(0), OVER]}
     producer, shown = FakeProducer(), board()
     service = Service(
         outbox(producer), topic="frames", board=shown, connect=lambda camera: Script(said[camera.stream_id])(camera)

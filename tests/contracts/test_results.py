@@ -9,16 +9,16 @@ from dataclasses import dataclass
 import pytest
 
 from adawise.errors import Reason
-from adawise.ports import Results, Told
+from adawise.ports import Publication, Results
 from adawise.worker.commit import NoResults
 from tests.brokers import Broker, fresh_name
 from tests.publish.results.topic import on_kafka, told_on
 from tests.sink.building import TP, frame, served
 from tests.worker.loop import FakeResults
 
-SERVED = Told("a1", served([frame(offset) for offset in range(3)]))
-REJECTED = Told("a1", frame(3, reason=Reason.UNDECODABLE_IMAGE))
-OTHER = Told("a2", served([frame(offset, stream="south") for offset in range(4, 6)], number=1))
+SERVED = Publication("a1", served([frame(offset) for offset in range(3)]))
+REJECTED = Publication("a1", frame(3, reason=Reason.UNDECODABLE_IMAGE))
+OTHER = Publication("a2", served([frame(offset, stream="south") for offset in range(4, 6)], number=1))
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def test_rows_of_a_segment_are_told_as_those_that_were_served(kind: Kind) -> Non
     from tests.sink.building import CLASSES
 
     assert isinstance(SERVED.what, tuple)
-    kind.results.send(Told("a0", results_of_batch(SERVED.what, CLASSES, "model")), wait=True)
+    kind.results.send(Publication("a0", results_of_batch(SERVED.what, CLASSES, "model")), wait=True)
     kind.results.settled(wait=True)
     assert kind.row_ids() == expected(kind, north=ids(0, 1, 2))
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from adawise.decode.arrow_batch import encode_batch
-from adawise.decode.child import Apart
+from adawise.decode.child import IsolatedDecoder
 from adawise.decode.message import Decoder
 from adawise.decode.preprocess import Preprocess
 from adawise.errors import FatalError, Reason
@@ -31,8 +31,8 @@ RNG = random.Random(0)
 
 
 @pytest.fixture
-def apart() -> Iterator[Apart]:
-    made = Apart(DECODE, PREPROCESS.pixels, 3 * 32 * 32)
+def isolated() -> Iterator[IsolatedDecoder]:
+    made = IsolatedDecoder(DECODE, PREPROCESS.pixels, 3 * 32 * 32)
     yield made
     made.close()
 
@@ -66,12 +66,12 @@ def same(one: DecodedMessage, other: DecodedMessage) -> bool:
     return True
 
 
-def test_a_child_decodes_as_the_worker_does_whatever_it_is(apart: Apart) -> None:
+def test_a_child_decodes_as_the_worker_does_whatever_it_is(isolated: IsolatedDecoder) -> None:
     values = [picture(RNG), None, b"", b"no image", *(bad.value for bad in hostile(3, 150, LIMITS))]
     for offset, value in enumerate(values):
         sent = message(value, offset)
-        assert same(apart(sent), DECODE(sent))
-    [child] = apart._children
+        assert same(isolated(sent), DECODE(sent))
+    [child] = isolated._children
     assert "libtorch" not in Path(f"/proc/{child._process.pid}/maps").read_text()
 
 
@@ -81,103 +81,109 @@ def test_the_child_loads_no_torch() -> None:
 
 
 @pytest.mark.usefixtures("poisoned")
-def test_what_kills_two_children_is_rejected_and_the_next_message_is_decoded_by_a_third(apart: Apart) -> None:
+def test_what_kills_two_children_is_rejected_and_the_next_message_is_decoded_by_a_third(
+    isolated: IsolatedDecoder,
+) -> None:
     killing = message(picture(RNG) + poison.SEGFAULT)
-    decoded = apart(killing)
+    decoded = isolated(killing)
     [frame] = decoded.frames
     assert (decoded.dead, frame.reason, frame.stream_id, frame.frame_id) == (True, Reason.KILLS_DECODER, "cam-1", "7")
     assert "the last one by SIGSEGV" in (frame.detail or "")
     good = message(picture(RNG))
-    assert same(apart(good), DECODE(good))
+    assert same(isolated(good), DECODE(good))
 
 
 @pytest.mark.usefixtures("poisoned")
-def test_what_kills_whoever_asks_for_its_streams_has_none_and_is_rejected_without_another_death(apart: Apart) -> None:
+def test_what_kills_whoever_asks_for_its_streams_has_none_and_is_rejected_without_another_death(
+    isolated: IsolatedDecoder,
+) -> None:
     killing = replace(message(encode_batch([picture(RNG) + poison.SEGFAULT], stream_id="cam-2")), key=None)
-    assert apart.streams(killing) == frozenset()
-    assert len(apart._children) == 0
-    decoded = apart(killing)
+    assert isolated.streams(killing) == frozenset()
+    assert len(isolated._children) == 0
+    decoded = isolated(killing)
     assert (decoded.dead, decoded.frames[0].reason) == (True, Reason.KILLS_DECODER)
     assert "the last one by SIGSEGV" in (decoded.frames[0].detail or "")
     good = replace(message(encode_batch([picture(RNG)], stream_id="cam-2")), key=None)
-    assert apart.streams(good) == {"cam-2"}
-    assert same(apart(good), DECODE(good))
+    assert isolated.streams(good) == {"cam-2"}
+    assert same(isolated(good), DECODE(good))
 
 
-def test_a_fault_of_ours_in_a_child_is_no_messages_fault(apart: Apart) -> None:
-    apart(message(picture(RNG)))
-    [child] = apart._children
+def test_a_fault_of_ours_in_a_child_is_no_messages_fault(isolated: IsolatedDecoder) -> None:
+    isolated(message(picture(RNG)))
+    [child] = isolated._children
     with pytest.raises(FatalError, match=r"failed at None: .*start the worker again"):
         child.ask("decode", None)  # type: ignore[arg-type]
-    assert same(apart(good := message(picture(RNG))), DECODE(good))
+    assert same(isolated(good := message(picture(RNG))), DECODE(good))
 
 
 @pytest.mark.usefixtures("poisoned")
-def test_what_takes_more_memory_than_anything_may_is_rejected(apart: Apart) -> None:
-    [frame] = apart(message(picture(RNG) + poison.MEMORY)).frames
+def test_what_takes_more_memory_than_anything_may_is_rejected(isolated: IsolatedDecoder) -> None:
+    [frame] = isolated(message(picture(RNG) + poison.MEMORY)).frames
     assert frame.reason == Reason.KILLS_DECODER
     assert "the last one with exit code 1" in (frame.detail or "")
 
 
-def test_a_child_that_was_killed_by_somebody_else_costs_its_message_nothing(apart: Apart) -> None:
+def test_a_child_that_was_killed_by_somebody_else_costs_its_message_nothing(isolated: IsolatedDecoder) -> None:
     good = message(picture(RNG))
-    assert same(apart(good), DECODE(good))
-    [child] = apart._children
+    assert same(isolated(good), DECODE(good))
+    [child] = isolated._children
     os.kill(child._process.pid, signal.SIGKILL)
-    assert same(apart(good), DECODE(good))
-    [other] = apart._children
+    assert same(isolated(good), DECODE(good))
+    [other] = isolated._children
     assert other is not child
 
 
-def test_threads_share_two_children_and_closing_ends_them(apart: Apart) -> None:
+def test_threads_share_two_children_and_closing_ends_them(isolated: IsolatedDecoder) -> None:
     good, decoded = message(picture(RNG)), list[DecodedMessage]()
-    threads = [threading.Thread(target=lambda: decoded.append(apart(good))) for _ in range(5)]
+    threads = [threading.Thread(target=lambda: decoded.append(isolated(good))) for _ in range(5)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert len(decoded) == 5
-    children = list(apart._children)
+    children = list(isolated._children)
     assert 1 <= len(children) <= 2
-    apart.close()
+    isolated.close()
     assert {child._process.wait(DEADLINE_S) for child in children} == {-signal.SIGKILL}
-    assert apart(good).dead  # of use to nobody, but at once
+    assert isolated(good).dead  # of use to nobody, but at once
 
 
-def test_a_child_answers_where_more_than_a_thousand_files_are_open(apart: Apart) -> None:
+def test_a_child_answers_where_more_than_a_thousand_files_are_open(isolated: IsolatedDecoder) -> None:
     taken, good = list[int](), message(picture(RNG))
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 1_536), hard))
     try:
         while not taken or taken[-1] <= 1_024:
             taken.append(os.open(os.devnull, os.O_RDONLY))
-        assert same(apart(good), DECODE(good))
+        assert same(isolated(good), DECODE(good))
     finally:
         for descriptor in taken:
             os.close(descriptor)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_closing_ends_a_child_that_hangs(apart: Apart) -> None:
+def test_closing_ends_a_child_that_hangs(isolated: IsolatedDecoder) -> None:
     good = message(picture(RNG))
-    apart(good)
-    [child] = apart._children
+    isolated(good)
+    [child] = isolated._children
     os.kill(child._process.pid, signal.SIGSTOP)
-    thread = threading.Thread(target=apart, args=(good,))
+    thread = threading.Thread(target=isolated, args=(good,))
     thread.start()
-    apart.close()
+    isolated.close()
     thread.join()
 
 
-def test_a_child_that_hangs_is_told_of_and_waited_for(apart: Apart, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_child_that_hangs_is_told_of_and_waited_for(
+    isolated: IsolatedDecoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     good, decoded = message(picture(RNG)), list[DecodedMessage]()
-    apart(good)
-    [child] = apart._children
+    isolated(good)
+    [child] = isolated._children
     told = threading.Event()
     monkeypatch.setattr("adawise.decode.child._TOLD_EVERY_S", 0.05)
     monkeypatch.setattr("adawise.decode.child._log", Told(told))
     os.kill(child._process.pid, signal.SIGSTOP)
-    thread = threading.Thread(target=lambda: decoded.append(apart(good)))
+    thread = threading.Thread(target=lambda: decoded.append(isolated(good)))
     thread.start()
     assert told.wait(DEADLINE_S)
     os.kill(child._process.pid, signal.SIGCONT)

@@ -237,7 +237,7 @@ def test_a_set_of_old_messages_that_never_ends_does() -> None:
 def holes(data: bytes, offset: int = 0) -> list[Any]:
     """What a fetch of a compacted topic brings: offsets, and (first, last) of what is missing."""
     consumer = SimpleNamespace(_fetcher=SimpleNamespace())
-    bound_batches(consumer, LIMITS, tells_holes=True)
+    bound_batches(consumer, LIMITS, reports_holes=True)
     part = consumer._fetcher.PartitionRecords(offset, TP, MemoryRecords(data))
     found = [(r.checksum, r.offset) for r in part.take(1_000)]
     assert all(unread is None or unread.reason == Lost.COMPACTED for unread, _ in found)

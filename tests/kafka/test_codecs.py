@@ -182,18 +182,18 @@ def test_a_damaged_batch_stops_its_partition_alone_until_it_can_be_read(broker: 
             assert not poll_until(source, lambda _: source.drained(other)).messages
             source.pause([tp])
             source.resume([tp])
-            assert (source.stands(tp), source.drained(tp), source.lag(tp)) == (True, False, 10)
+            assert (source.blocked(tp), source.drained(tp), source.lag(tp)) == (True, False, 10)
             source.seek(tp, 0)
-            assert not source.stands(tp), "it is read from elsewhere"
+            assert not source.blocked(tp), "it is read from elsewhere"
             again = poll_until(source, lambda poll: len(poll.messages) == 5).messages
             assert values(list(again)) == values(numbered(name, 0, 5))
-            poll_until(source, lambda _: source.stands(tp))
+            poll_until(source, lambda _: source.blocked(tp))
             produce(broker, numbered(name, 1, 5, 15))
             assert len(poll_until(source, lambda poll: len(poll.messages) == 5).messages) == 5
         assert values(list(poll_until(source, lambda poll: len(poll.messages) == 10).messages)) == values(
             numbered(name, 0, 10, 5)
         )
-        assert not source.stands(tp)
+        assert not source.blocked(tp)
 
 
 @real

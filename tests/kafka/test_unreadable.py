@@ -52,13 +52,13 @@ def test_what_cannot_be_unpacked_makes_its_partition_stand_and_is_said_again_eac
         assert unreadable.judge(TP, unread) is None
         assert TP in unreadable
         assert OTHER not in unreadable
-        assert unreadable.stands(TP)
+        assert unreadable.blocked(TP)
         now.s += AGAIN_S - 1.0
         assert unreadable.due() == []
         now.s += 1.0
         assert unreadable.due() == [TP]
         assert TP not in unreadable, "it may be read now"
-        assert unreadable.stands(TP), "until it was"
+        assert unreadable.blocked(TP), "until it was"
     assert [line.levelno for line in caplog.records] == [logging.ERROR] * 3
     text = caplog.records[0].message
     assert (
@@ -74,10 +74,10 @@ def test_a_partition_that_can_be_read_again_goes_on_and_says_so(caplog: pytest.L
     now.s += AGAIN_S
     unreadable.due()
     unreadable.read(TP, 2)
-    assert unreadable.stands(TP)
+    assert unreadable.blocked(TP)
     with caplog.at_level(logging.INFO):
         unreadable.read(TP, 3)
-    assert not unreadable.stands(TP)
+    assert not unreadable.blocked(TP)
     assert "frames/0: offset 3 can be read now" in caplog.records[-1].message
 
 
@@ -86,7 +86,7 @@ def test_one_that_is_lost_or_sought_elsewhere_stands_no_more() -> None:
     unreadable.judge(TP, DAMAGED)
     unreadable.forget(TP)
     assert TP not in unreadable
-    assert not unreadable.stands(TP)
+    assert not unreadable.blocked(TP)
 
 
 def test_if_so_set_an_unknown_codec_is_left_out_at_once(caplog: pytest.LogCaptureFixture) -> None:
@@ -98,7 +98,7 @@ def test_if_so_set_an_unknown_codec_is_left_out_at_once(caplog: pytest.LogCaptur
 def test_if_so_set_damage_is_left_out_once_it_was_seen_twice(caplog: pytest.LogCaptureFixture) -> None:
     unreadable, now = subject(leaves_out=True)
     assert unreadable.judge(TP, DAMAGED) is None
-    assert not unreadable.stands(TP), "it goes on by itself"
+    assert not unreadable.blocked(TP), "it goes on by itself"
     assert caplog.records == []
     now.s += SURE_S
     assert unreadable.due() == [TP]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from adawise.adapt.heard import Heard
+from adawise.adapt.last_seen import LastSeen
 from adawise.adapt.state import StreamState
 from adawise.errors import Reason
 from adawise.ports import SegmentDraft
@@ -28,7 +28,9 @@ def key(first: int, sequence: int = 0) -> str:
 
 def state(batches: int, *, index: int = ALPHA_INDEX, at_ms: int = 0) -> bytes:
     """What a search leaves after so many batches, heard when the partition's clock showed `at_ms`."""
-    return StreamState("k", index, batches=batches, heard=Heard(1_700_000_000_000 + at_ms, at_ms, at_ms)).to_bytes()
+    return StreamState(
+        "k", index, batches=batches, last_seen=LastSeen(1_700_000_000_000 + at_ms, at_ms, at_ms)
+    ).to_bytes()
 
 
 class History:

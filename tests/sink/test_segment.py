@@ -84,7 +84,7 @@ def test_pending_offsets_survive_as_ranges(pending: set[int]) -> None:
 def test_the_small_fields_can_be_read_without_this_program() -> None:
     values = pq.ParquetFile(pa.BufferReader(DATA)).metadata.metadata
     document = json.loads(values[b"adawise.segment"])
-    elsewhere = {"states", "trace", "lineage", "stream_table", "alerts", "tells", "switches"}
+    elsewhere = {"states", "trace", "lineage", "stream_table", "alerts", "publish_when", "switches"}
     assert set(document) == {"format", *(f.name for f in fields(SegmentFooter))} - elsewhere
     assert document["pending"] == [[8, 10], [11, 12]]
 

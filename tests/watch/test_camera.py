@@ -37,7 +37,7 @@ def serve(
 def row(
     camera: LiveCamera, now_s: float, *, failure: str = "", silent_after_s: float = 60.0, lag: int | None = 7
 ) -> CameraRow:
-    partition = PartitionProgress(lag, 0, 0, stands=False, paused=False, streams_evicted=0)
+    partition = PartitionProgress(lag, 0, 0, blocked=False, paused=False, streams_evicted=0)
     policy = StatePolicy(silent_after_s, unknown_pause_s=0.0)
     return camera.row(camera.facts(now_s, failure=failure), policy, CLASSES, partition)
 

@@ -21,7 +21,7 @@ TP = TopicPartition("frames", 0)
 
 
 def progress(*owned: TopicPartition, recovering: Sequence[TopicPartition] = (), **fields: bool) -> WorkerProgress:
-    partition = PartitionProgress(0, 0, 0, stands=fields.get("stands", False), paused=False, streams_evicted=0)
+    partition = PartitionProgress(0, 0, 0, blocked=fields.get("blocked", False), paused=False, streams_evicted=0)
     return WorkerProgress(
         partitions=dict.fromkeys(owned, partition),
         recovering=recovering,
@@ -138,7 +138,7 @@ def test_outages_of_broker_topic_permission_and_store_are_apart_and_each_ends_by
 
 def test_a_partition_that_is_behind_is_named_with_what_waits_in_it() -> None:
     health = working()
-    waits = PartitionProgress(617, 3, 8, stands=False, paused=True, streams_evicted=0, oldest_ms=40_000)
+    waits = PartitionProgress(617, 3, 8, blocked=False, paused=True, streams_evicted=0, oldest_ms=40_000)
     health.progressed(replace(progress(TP), partitions={TP: waits}), is_member=True)
     assert health.ready(99.0).reasons == (), "as long as batches and segments take"
     assert health.ready(280.0).reasons == ("617 messages wait, the oldest for 4 min: frames/0",)
@@ -146,7 +146,7 @@ def test_a_partition_that_is_behind_is_named_with_what_waits_in_it() -> None:
 
 def test_what_stands_and_a_store_that_is_too_slow_are_named() -> None:
     health = working()
-    health.progressed(progress(TP, stands=True, paused=True), is_member=True)
+    health.progressed(progress(TP, blocked=True, paused=True), is_member=True)
     standing, paused = health.ready(101.0).reasons
     assert standing == "blocked, see the log: frames/0"
     assert paused.startswith("reading pauses")

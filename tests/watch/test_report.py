@@ -69,7 +69,7 @@ def test_a_worker_that_cannot_join_says_so_after_a_minute() -> None:
 def test_what_it_waits_for_is_said_by_party_and_so_is_a_partition_that_cannot_be_read_on() -> None:
     report = HealthReport(lambda: 10.0, lambda: True)
     report.observe(PhaseEntered(Phase.WORKING))
-    report.observe(Stepped(lambda: progress(TP, stands=True)))
+    report.observe(Stepped(lambda: progress(TP, blocked=True)))
     assert report.describe()["reasons"] == ["blocked, see the log: frames/0"]
 
     def gone() -> WorkerProgress:

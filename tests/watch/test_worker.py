@@ -256,7 +256,7 @@ def test_cameras_that_fail_for_a_day_stay_on_the_page() -> None:
 
 
 def progress_of(worker: LiveWorker, now_s: float, **known: Any) -> None:
-    partition = PartitionProgress(5, 5, rows=0, stands=False, paused=False, streams_evicted=0, **known)
+    partition = PartitionProgress(5, 5, rows=0, blocked=False, paused=False, streams_evicted=0, **known)
     worker.now_s = now_s
     worker.progressed(now_s, WorkerProgress({TP: partition}, (), 0, 1, paused=False, batches_closed_early=0), True)
 

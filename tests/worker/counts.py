@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from adawise.worker.fair_queue import Job, JobStage, Lanes, message_bytes
-from adawise.worker.ripening import Ripening
+from adawise.worker.readiness import Readiness
 
 
 def jobs_of(lanes: Lanes) -> list[Job]:
@@ -28,7 +28,7 @@ def check_counts(lanes: Lanes) -> None:
         assert job.lane.away == sum(j.lane is job.lane and j.stage in (JobStage.HELD, JobStage.DECODING) for j in jobs)
         first = all(lanes._order[name][0] is job for name in job.streams)
         assert job.stage < JobStage.DECODED or (job.stage is JobStage.READY) == first
-        if job.stage <= JobStage.RIPE:
+        if job.stage <= JobStage.DECODABLE:
             assert job in job.lane.waiting
         if job.stage is JobStage.NEXT:
             assert sum(begun.count(job) for begun in lanes._next) == 1
@@ -40,9 +40,9 @@ def check_counts(lanes: Lanes) -> None:
     assert len(lanes.ready) == by_stage[JobStage.READY]
 
 
-def check_ripe(jobs: Iterable[Job], ripening: Ripening) -> None:
+def check_ripe(jobs: Iterable[Job], readiness: Readiness) -> None:
     """See that what waits in the queue is ripe where the partition's work says that it is."""
-    waiting = {name: stream for name, stream in ripening._streams.items() if stream.waiting}
+    waiting = {name: stream for name, stream in readiness._streams.items() if stream.waiting}
     single: dict[str, list[Job]] = {}
     for job in jobs:
         if job.is_single:
@@ -52,7 +52,7 @@ def check_ripe(jobs: Iterable[Job], ripening: Ripening) -> None:
     }
     for name, of_stream in single.items():
         for job in of_stream:
-            is_ripe = job.message.offset < waiting[name].ripe_until
-            assert job.stage >= JobStage.DECODING or is_ripe == (job.stage in (JobStage.RIPE, JobStage.NEXT))
-    unripe = [each for s in waiting.values() for each in s.waiting if each.offset >= s.ripe_until]
-    assert ripening.unripe_bytes == sum(each.size_bytes for each in unripe)
+            is_ready = job.message.offset < waiting[name].ready_until
+            assert job.stage >= JobStage.DECODING or is_ready == (job.stage in (JobStage.DECODABLE, JobStage.NEXT))
+    unripe = [each for s in waiting.values() for each in s.waiting if each.offset >= s.ready_until]
+    assert readiness.unready_bytes == sum(each.size_bytes for each in unripe)

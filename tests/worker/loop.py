@@ -20,7 +20,7 @@ from adawise.adapt.state import StreamState
 from adawise.adapt.strategies.warm import Exploration, WarmSearch
 from adawise.errors import AdawiseError, Reason
 from adawise.output.verify.root import verify
-from adawise.ports import Commit, Head, ServedBy, Source, Told, When
+from adawise.ports import Commit, Head, Publication, ServedBy, Source, When
 from adawise.records import Alert, BatchTrace, DecodedMessage, Frame, Message, RowId, RowResult, TopicPartition
 from adawise.sink.chain import SegmentChain
 from adawise.sink.files import segment_keys
@@ -149,7 +149,7 @@ class FakeResults:
 
     def __init__(self, when: When) -> None:
         self._when = when
-        self.told: list[Told] = []
+        self.told: list[Publication] = []
         self.acknowledged = 0  # of `told`
         self.errors: list[AdawiseError] = []
         self.room, self.answers, self.closed = 1_000, True, 0
@@ -172,7 +172,7 @@ class FakeResults:
                 found.setdefault(row.stream_id, []).append(str(row.row_id))
         return found
 
-    def send(self, told: Told, *, wait: bool) -> bool:
+    def send(self, told: Publication, *, wait: bool) -> bool:
         self._fail()
         if not wait and len(self.told) - self.acknowledged >= self.room:
             return False
@@ -196,7 +196,7 @@ class FakeResults:
             raise self.errors.pop(0)
 
 
-def rows_of(told: Told) -> Sequence[Frame | RowResult]:
+def rows_of(told: Publication) -> Sequence[Frame | RowResult]:
     """What it is about."""
     if isinstance(told.what, Alert):
         return []
@@ -251,8 +251,8 @@ class Journal:
 class Inline(Prefetch):
     """Decodes what it is given at once, so that turns of the loop can be counted."""
 
-    def submit(self, message: Message, known: Container[str], *, apart: bool = False) -> tuple[frozenset[str], bool]:
-        submitted = super().submit(message, known, apart=apart)
+    def submit(self, message: Message, known: Container[str], *, isolated: bool = False) -> tuple[frozenset[str], bool]:
+        submitted = super().submit(message, known, isolated=isolated)
         self._do_all()
         return submitted
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adawise.adapt.heard import Heard
+from adawise.adapt.last_seen import LastSeen
 from adawise.adapt.state import StreamState
 from adawise.errors import ChainError
 from adawise.worker.stream_states import Expiry, PartitionClock
@@ -17,7 +17,7 @@ NOW_MS = 1_700_000_000_000
 
 def heard_states(clock: PartitionClock) -> dict[str, bytes]:
     """What a footer keeps of it."""
-    return {name: StreamState("k", 3, heard=heard).to_bytes() for name, heard in clock._heard.items()}
+    return {name: StreamState("k", 3, last_seen=last_seen).to_bytes() for name, last_seen in clock._last_seen.items()}
 
 
 def both(clock: PartitionClock, last_ms: int) -> None:
@@ -119,9 +119,9 @@ def test_what_is_no_state_is_a_damaged_chain(data: bytes) -> None:
 
 
 def test_when_a_stream_was_heard_survives_its_serialisation() -> None:
-    state = StreamState("k", 3, heard=Heard(NOW_MS, 12, 34))
+    state = StreamState("k", 3, last_seen=LastSeen(NOW_MS, 12, 34))
     assert StreamState.from_bytes(state.to_bytes()) == state
-    assert StreamState.from_bytes(StreamState("k", 3).to_bytes()).heard is None
+    assert StreamState.from_bytes(StreamState("k", 3).to_bytes()).last_seen is None
 
 
 @pytest.mark.slow
@@ -143,7 +143,7 @@ def test_no_stream_is_dropped_that_its_own_timestamps_would_let_go_on_however_wr
         if name in last and stamp_ms - last[name] > FORGET_MS:
             expected = Expiry.SILENT if stamp_ms - last[name] <= 2 * FORGET_MS else Expiry.FORGOTTEN
         found = clock.expiry(name, stamp_ms)
-        if name not in clock._heard and name in last:
+        if name not in clock._last_seen and name in last:
             # It begins anew. A stream first heard while the partition's clock lagged by as much as it may is dropped
             # so much earlier, and then the trace says nothing of a silence.
             assert expected is not None

@@ -31,8 +31,8 @@ class Queue:
             message, frozenset(streams), shares_lane=streams not in self.known, is_single=is_single, hold=hold
         )
 
-    def ripen(self, stream: str, until: int) -> None:
-        self.lanes.ripen(stream, until)
+    def make_ready(self, stream: str, until: int) -> None:
+        self.lanes.make_ready(stream, until)
         of_stream = [job.message.offset for job in jobs_of(self.lanes) if stream in job.streams]
         self.ripe.update(offset for offset in of_stream if offset < until)
 
@@ -55,7 +55,7 @@ class Queue:
         of_stream = [job for job in self.taken if stream in job.streams][-count:]
         if not of_stream or not all(job.is_single for job in of_stream):
             return
-        known = [(job.message, job.apart) for job in of_stream]
+        known = [(job.message, job.isolated) for job in of_stream]
         if self.lanes.put_back(known, stream, shares_lane=stream not in self.known):
             self.taken = [job for job in self.taken if job not in of_stream]
             self.ripe -= {job.message.offset for job in jobs_of(self.lanes) if stream in job.streams}
@@ -63,8 +63,8 @@ class Queue:
     def check(self) -> None:
         check_counts(self.lanes)
         for job in jobs_of(self.lanes):
-            is_ripe = not job.is_single or job.message.offset in self.ripe
-            assert job.stage >= JobStage.DECODING or is_ripe == (job.stage in (JobStage.RIPE, JobStage.NEXT))
+            is_ready = not job.is_single or job.message.offset in self.ripe
+            assert job.stage >= JobStage.DECODING or is_ready == (job.stage in (JobStage.DECODABLE, JobStage.NEXT))
 
 
 @pytest.mark.slow
@@ -97,7 +97,7 @@ def test_all_counts_are_those_of_a_recount_after_any_sequence_of_calls(data: st.
                 queue.known.add(data.draw(st.sampled_from(STREAMS)))
             case "ripen":
                 until = queue.offset - data.draw(st.integers(0, 3))
-                queue.ripen(data.draw(st.sampled_from(STREAMS)), until)
+                queue.make_ready(data.draw(st.sampled_from(STREAMS)), until)
             case "next":
                 quick, eager, must = data.draw(st.tuples(st.booleans(), st.booleans(), st.booleans()))
                 job = queue.lanes.begin_promised(quick=quick)

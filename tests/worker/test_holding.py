@@ -128,7 +128,7 @@ class Watched(Bench):
         with self._worker._prefetch._changed:
             for tp, lanes in self._worker._prefetch._partitions.items():
                 check_counts(lanes)
-                check_ripe(jobs_of(lanes), self._worker._owned[tp].gathering.ripening)
+                check_ripe(jobs_of(lanes), self._worker._owned[tp].gathering.readiness)
         return False
 
     def _decode(self, message: Message) -> DecodedMessage:
@@ -210,7 +210,7 @@ def test_a_lane_forgets_the_batch_that_was_begun_and_whoever_took_an_image_has_i
     lanes = Lanes()
     for message in lockstep(1, BATCH):
         lanes.add(message, streams(message), shares_lane=False, is_single=True, hold=True)
-    lanes.ripen("camera-0", BATCH)
+    lanes.make_ready("camera-0", BATCH)
     assert lanes.next(quick=False, eager=False, images=BATCH, must=False) is not None
     assert not lanes._lanes["camera-0"].waiting
     pool = Inline(decode, streams, is_single=is_picture, image_bytes=PIXELS, threads=0)

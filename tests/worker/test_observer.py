@@ -192,7 +192,7 @@ def test_progress_says_what_is_pending_what_is_done_and_what_waits_to_be_read() 
     assert last.held_bytes == 2 * 12
     assert last.limit_bytes == 1 << 20
     assert (last.paused, last.recovering) == (False, ())
-    assert (last.partitions[TP].stands, last.partitions[TP].paused) == (False, False)
+    assert (last.partitions[TP].blocked, last.partitions[TP].paused) == (False, False)
 
 
 @pytest.mark.parametrize("when", ["early", "committed"])

@@ -11,7 +11,7 @@ from functools import cache
 import pytest
 
 from adawise.errors import BrokerUnavailable, FatalError
-from adawise.ports import Told, When
+from adawise.ports import Publication, When
 from adawise.records import Frame, Message
 from adawise.sink import segment
 from adawise.sink.files import read_bytes
@@ -35,7 +35,7 @@ def by_segment(bench: Bench) -> dict[str, str]:
     }
 
 
-def rows(told: list[Told]) -> list[tuple[str, str]]:
+def rows(told: list[Publication]) -> list[tuple[str, str]]:
     """(row id, attempt) of all that was told."""
     return [(str(row.row_id), each.attempt) for each in told for row in rows_of(each)]
 

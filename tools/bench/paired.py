@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from adawise.ports import Results, Told, When
+from adawise.ports import Publication, Results, When
 from adawise.publish.dead_letters.sink import NoDeadLetters
 from adawise.publish.results.sink import KafkaResults
 from adawise.records import Message
@@ -102,7 +102,7 @@ class TimedResults:
     def in_flight_bytes(self) -> int:
         return self._results.in_flight_bytes
 
-    def send(self, told: Told, *, wait: bool) -> bool:
+    def send(self, told: Publication, *, wait: bool) -> bool:
         began = time.thread_time()
         try:
             return self._results.send(told, wait=wait)

@@ -11,7 +11,7 @@ from statistics import median
 import numpy as np
 import pyarrow.parquet as pq
 
-from adawise.adapt.heard import Heard
+from adawise.adapt.last_seen import LastSeen
 from adawise.adapt.objective import raw_entropy
 from adawise.adapt.state import StreamState
 from adawise.adapt.strategies.warm import Exploration, WarmSearch
@@ -80,5 +80,5 @@ def a_state(rng: np.random.Generator, number: int) -> bytes:
         mean=belief.mean + rng.standard_normal(len(belief.mean)),
         covariance=belief.covariance * rng.uniform(0.9, 1.1, belief.covariance.shape),
     )
-    heard = Heard(1_700_000_000_000 + number, number, number)
-    return replace(search.initial(), belief=shaken, batches=number, heard=heard).to_bytes()
+    last_seen = LastSeen(1_700_000_000_000 + number, number, number)
+    return replace(search.initial(), belief=shaken, batches=number, last_seen=last_seen).to_bytes()

@@ -45,10 +45,13 @@ REFUSED, ANSWER_LOST, TRIED_AGAIN = "refused", "answer lost", "tried again"
 created is created once more by a client that missed the answer, which then finds that it exists."""
 
 # Imported now, and not in each process that is forked: it starts sooner, and nobody can change the program meanwhile.
-for _name in ("record", "replay", "compact", "retain", "repair", "dlq list"):
+for _name in ("record", "replay", "compact", "retain", "repair", "dlq list", "verify", "pair list"):
     command_of(_name)
-    import_module(f"adawise.cli.{_name.split()[0]}.run")
-for _name in ("cli.run", "cli.verify", "cli.pair", "output.verify.show", "app.pairs", "pairs.operate", "pairs.show"):
+for _name in (
+    *("app.dead_letters", "app.pairs", "app.recording", "app.run", "output.compaction.compact"),
+    *("output.compaction.retain", "output.verify.repair", "output.verify.show", "pairs.operate", "pairs.show"),
+    "replay.replay",
+):
     import_module(f"adawise.{_name}")
 
 _AWAY = frozenset(kind.__name__ for kind in (BrokerUnavailable, TopicUnavailable, StoreUnavailable))

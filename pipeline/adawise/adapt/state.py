@@ -22,7 +22,7 @@ from typing_extensions import override
 from adawise.adapt.change import CELLS, ClassMix, Level
 from adawise.adapt.conditions import KnownCondition, Looks, Memory
 from adawise.adapt.disagreement import Disagreement
-from adawise.adapt.heard import UNREADABLE, Heard, damaged, heard_of, of_kind
+from adawise.adapt.last_seen import UNREADABLE, LastSeen, damaged, last_seen_of, of_kind
 from adawise.adapt.noise import PairedNoise
 from adawise.adapt.state_key import current_key
 from adawise.adapt.surrogate import KNOTS, Abridged, Array, Belief
@@ -101,7 +101,7 @@ class StreamState:
     broken: tuple[int, ...] = ()
     belief: Belief | None = None
     observations: tuple[Observation, ...] = ()
-    heard: Heard | None = None
+    last_seen: LastSeen | None = None
     served_index: int | None = None
     looks: Looks | None = None
     memory: Memory = field(default_factory=Memory)
@@ -156,8 +156,8 @@ class StreamState:
             "belief": None if self.belief is None else _pack(self.belief),
             "observations": [[o.batch, o.index, o.value, o.noise_variance] for o in self.observations],
         }
-        if self.heard is not None:
-            parts["heard"] = [self.heard.last_ms, self.heard.clock_ms, self.heard.at_ms]
+        if self.last_seen is not None:
+            parts["heard"] = [self.last_seen.last_ms, self.last_seen.clock_ms, self.last_seen.at_ms]
         if self.served_index is not None:
             parts["served_index"] = self.served_index
         if self.drifting is not None:
@@ -206,7 +206,7 @@ class StreamState:
                     Observation(of_kind(int, batch), of_kind(int, index), of_kind(float, value), of_kind(float, noise))
                     for batch, index, value, noise in parts["observations"]
                 ),
-                heard=heard_of(parts),
+                last_seen=last_seen_of(parts),
                 served_index=None if parts["served_index"] is None else of_kind(int, parts["served_index"]),
                 looks=None if parts["looks"] is None else _unpack_looks(parts["looks"]),
                 memory=Memory() if parts["conditions"] is None else _unpack_memory(parts["conditions"]),
@@ -291,7 +291,7 @@ def largest_bytes(key: str, points: int, observations: int = 0, conditions: int 
         broken=tuple(range(points)),
         belief=Belief(np.full(points, number), np.full((points, points), number)),
         observations=(Observation(whole, points, number, number),) * observations,
-        heard=Heard(whole, whole, whole),
+        last_seen=LastSeen(whole, whole, whole),
         served_index=points,
         looks=_looks(np.full((4, _STATISTICS), number), whole, whole, number),
         memory=Memory(whole, whole, whole, (_largest_condition(number, whole, points),) * conditions),

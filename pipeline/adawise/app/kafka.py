@@ -199,7 +199,7 @@ def renewal(found: CertificateFile, now: datetime) -> str:
     )
 
 
-def tell_of_certificates(settings: KafkaSettings) -> None:
+def log_certificates(settings: KafkaSettings) -> None:
     """Log a warning for each certificate that ends soon; one that has ended fails the connection, which reports it."""
     now = datetime.now(UTC)
     for found in certificates(settings):

@@ -44,11 +44,11 @@ def open_samples(
     if samples.empty:
         _log.warning("folders_left_empty", images=str(path), count=len(samples.empty), first=samples.empty[:5])
     if samples.passed_over:
-        tell_skipped(str(path), samples.passed_over)
+        log_skipped(str(path), samples.passed_over)
     return samples
 
 
-def tell_skipped(place: str, skipped: Mapping[str, str]) -> None:
+def log_skipped(place: str, skipped: Mapping[str, str]) -> None:
     """Log the files of a place that are not used: the number for each reason, and the first names."""
     why = dict(Counter(skipped.values()).most_common(_SHOWN))
     _log.warning("files_skipped", images=place, count=len(skipped), of_them=why, first=list(skipped)[:_SHOWN])

@@ -16,7 +16,7 @@ from adawise.worker.events import Observer
 SERVICE = "adawise"
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 _PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
-_SPOKEN = "http/protobuf"
+_PROTOCOL = "http/protobuf"
 _EXPORTERS_LOG = "opentelemetry.exporter.otlp.proto.http.trace_exporter"
 
 
@@ -28,9 +28,9 @@ def spans(environ: Mapping[str, str] = os.environ) -> Observer | None:
     if not is_wanted(environ):
         return None
     log = structlog.get_logger("telemetry")
-    protocol = next((environ[name] for name in _PROTOCOLS if environ.get(name)), _SPOKEN)
-    if protocol != _SPOKEN:
-        note = f"OTLP is supported as {_SPOKEN}, not as {protocol}: set OTEL_EXPORTER_OTLP_PROTOCOL to that"
+    protocol = next((environ[name] for name in _PROTOCOLS if environ.get(name)), _PROTOCOL)
+    if protocol != _PROTOCOL:
+        note = f"OTLP is supported as {_PROTOCOL}, not as {protocol}: set OTEL_EXPORTER_OTLP_PROTOCOL to that"
         log.warning("tracing_left_out", note=note)
         return None
     if find_spec("opentelemetry") is None or find_spec("opentelemetry.exporter") is None:

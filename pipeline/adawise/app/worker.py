@@ -17,7 +17,7 @@ from adawise.app.alerts import alert_rules
 from adawise.app.decoder import open_decoder
 from adawise.app.http import WorkerPort
 from adawise.app.kafka import dead_letters as letters
-from adawise.app.kafka import kafka_source, results, tell_of_certificates
+from adawise.app.kafka import kafka_source, log_certificates, results
 from adawise.app.machine import usable_cores
 from adawise.app.model import ModelPair, adaptation, identity_of, meant, method_in_words, served_by
 from adawise.app.pairs import begin_orders, check_start, live_pairs, starting_pair
@@ -25,7 +25,7 @@ from adawise.app.recording import worker_recorder
 from adawise.app.retention import housekeeping
 from adawise.app.telemetry import spans
 from adawise.app.waiting import answered, await_store
-from adawise.decode.child import Apart
+from adawise.decode.child import IsolatedDecoder
 from adawise.decode.codec import sniff
 from adawise.pairs.orders import PairDocument, read_orders
 from adawise.ports import DeadLetters, Results, ServedBy, Source
@@ -72,7 +72,7 @@ def start_worker(
 
     kafka = settings.kafka
     observer.observe(PhaseEntered(Phase.STARTING))
-    tell_of_certificates(kafka)
+    log_certificates(kafka)
     for root in (settings.sink.root, *([settings.record.root] if settings.record.enabled else ())):
         open_store(root)  # a wrong URL is reported before the model takes its seconds to load
     source = answer(lambda: kafka_source(kafka, on_compacted=kafka.on_compacted))
@@ -223,7 +223,7 @@ def _claim_root(settings: Settings, model: ModelPair, store: Store, ordered: Pai
     asked = None if ordered is None else ordered.whole_identity
     config, on_change = model.checkpoints.used_config, settings.model.on_change
     changes = claim_pair(store, identity_of(model), on_change, ordered=asked, used_config=config)
-    tell_changes(changes, on_change if asked is None else "keep")
+    log_changes(changes, on_change if asked is None else "keep")
 
 
 def _serving(settings: Settings, model: ModelPair) -> Serving:
@@ -236,16 +236,16 @@ def _decode_pool(settings: Settings, model: ModelPair) -> Prefetch:
     preprocess = model.checkpoints.preprocess
     image_bytes = 3 * preprocess.size**2
     decoder = open_decoder(settings.decode, preprocess)
-    apart = Apart(decoder, preprocess.pixels, image_bytes)
+    isolated = IsolatedDecoder(decoder, preprocess.pixels, image_bytes)
     return Prefetch(
         decoder,
         decoder.streams,
         is_single=is_picture,
         image_bytes=image_bytes,
         threads=decode_threads(settings),
-        apart=apart,
-        apart_streams=apart.streams,
-        end_apart=apart.close,
+        isolated=isolated,
+        isolated_streams=isolated.streams,
+        end_isolated=isolated.close,
     )
 
 
@@ -274,7 +274,7 @@ def is_picture(message: Message) -> bool:
     return message.value is not None and sniff(message.value) is not None
 
 
-def tell_changes(changes: Mapping[str, tuple[str, str]], on_change: OnChange) -> None:
+def log_changes(changes: Mapping[str, tuple[str, str]], on_change: OnChange) -> None:
     """Log a warning for each part of the identity that differs from what the root was written with."""
     for name, (was, now) in changes.items():
         note = what_becomes_of_streams(on_change)

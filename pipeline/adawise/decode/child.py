@@ -52,7 +52,7 @@ class _Killed(Exception):
     """Raised when the child has ended."""
 
 
-class Apart:
+class IsolatedDecoder:
     """An isolated decoder: it decodes as `decoder` does, in a few child processes that its threads share.
 
     The children are started when they are needed. They also find the streams of a message before it is decoded, since

@@ -69,7 +69,7 @@ class _Beyond(Exception):
         self.reason = reason
 
 
-def bound_batches(consumer: Any, limits: BatchLimits, *, tells_holes: bool = False) -> None:
+def bound_batches(consumer: Any, limits: BatchLimits, *, reports_holes: bool = False) -> None:
     """Make this KafkaConsumer read batches within limits; the checksum of its records may then be an `Unread`.
 
     Args:
@@ -77,7 +77,7 @@ def bound_batches(consumer: Any, limits: BatchLimits, *, tells_holes: bool = Fal
         limits: the limits of each batch.
         tells_holes: also yield a record for offsets that compaction has removed. Set it for compacted topics only.
     """
-    consumer._fetcher.PartitionRecords = partial(_PartitionRecords, limits=limits, tells_holes=tells_holes)
+    consumer._fetcher.PartitionRecords = partial(_PartitionRecords, limits=limits, reports_holes=reports_holes)
 
 
 class _PartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
@@ -90,10 +90,10 @@ class _PartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
         records: MemoryRecords,
         *,
         limits: BatchLimits,
-        tells_holes: bool = False,
+        reports_holes: bool = False,
         **more: Any,
     ) -> None:
-        super().__init__(fetch_offset, tp, _Records(records, fetch_offset, limits, tells_holes=tells_holes), **more)
+        super().__init__(fetch_offset, tp, _Records(records, fetch_offset, limits, reports_holes=reports_holes), **more)
 
     def _unpack_records(self, tp: Any, *arguments: Any) -> Iterator[Any]:
         try:
@@ -109,18 +109,18 @@ class _PartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
 class _Records(MemoryRecords):  # type: ignore[misc]
     """The batches of a fetch: each begins where the one before it ended, or later."""
 
-    __slots__ = ("_due", "_limits", "_tells_holes")
+    __slots__ = ("_due", "_limits", "_reports_holes")
 
-    def __init__(self, records: MemoryRecords, fetch_offset: int, limits: BatchLimits, *, tells_holes: bool) -> None:
+    def __init__(self, records: MemoryRecords, fetch_offset: int, limits: BatchLimits, *, reports_holes: bool) -> None:
         super().__init__(records._buffer)
-        self._due, self._limits, self._tells_holes = fetch_offset, limits, tells_holes
+        self._due, self._limits, self._reports_holes = fetch_offset, limits, reports_holes
 
     def next_batch(self) -> Any:
         data = self._next_slice
         if data is None:
             return None
         # The bytes ahead are the next batch: what lies between it and the offset that is due was removed by compaction.
-        if self._tells_holes and data[self.MAGIC_OFFSET] >= 2 and (at := _offset_of(data)) > self._due:
+        if self._reports_holes and data[self.MAGIC_OFFSET] >= 2 and (at := _offset_of(data)) > self._due:
             hole = _Hole(data, self._due, at, self._limits)
             self._due = at
             return hole
@@ -128,7 +128,7 @@ class _Records(MemoryRecords):  # type: ignore[misc]
         kind = _LegacyBatch if data[self.MAGIC_OFFSET] < 2 else _Batch
         following = self._due if self._next_slice is None else _offset_of(self._next_slice)
         batch = kind(data, self._due, following, self._limits)
-        batch.tells_holes = self._tells_holes
+        batch.reports_holes = self._reports_holes
         self._due = batch.until
         return batch
 
@@ -150,7 +150,7 @@ class _Placeholder(DefaultRecord):  # type: ignore[misc]
 class _Batch(DefaultRecordBatch):  # type: ignore[misc]
     """A batch of the current format (magic 2). If its CRC is wrong, no field that the CRC covers is trusted."""
 
-    tells_holes = False
+    reports_holes = False
 
     def __init__(self, data: memoryview, due: int, following: int, limits: BatchLimits) -> None:
         super().__init__(data)
@@ -178,7 +178,7 @@ class _Batch(DefaultRecordBatch):  # type: ignore[misc]
         return self._last
 
     def __iter__(self) -> Iterator[Any]:
-        return _guarded(self._records(), self._due, self._last, self._is_damaged, tells_holes=self.tells_holes)
+        return _guarded(self._records(), self._due, self._last, self._is_damaged, reports_holes=self.reports_holes)
 
     def _records(self) -> Iterator[Any]:
         """Yield the records of the batch; raise _Beyond or one of _FAILURES at what cannot be read."""
@@ -249,7 +249,7 @@ class _Hole(_Batch):
 class _LegacyBatch(LegacyRecordBatch):  # type: ignore[misc]
     """A message of the formats before Kafka 0.11, or several messages that are compressed into one."""
 
-    tells_holes = False
+    reports_holes = False
 
     def __init__(self, data: memoryview, due: int, following: int, limits: BatchLimits) -> None:
         super().__init__(data, data[MemoryRecords.MAGIC_OFFSET])
@@ -293,7 +293,7 @@ class _LegacyBatch(LegacyRecordBatch):  # type: ignore[misc]
 
 
 def _guarded(
-    records: Iterator[Any], due: int, last: int, is_damaged: bool, *, tells_holes: bool = False
+    records: Iterator[Any], due: int, last: int, is_damaged: bool, *, reports_holes: bool = False
 ) -> Iterator[Any]:
     """Yield the records from `due` on as far as they can be read, then a placeholder for the rest up to `last`."""
     before, expected = -1, due
@@ -305,11 +305,11 @@ def _guarded(
                 raise ValueError(f"offset {record.offset} after {before}, {last} is the last")
             before = record.offset
             if record.offset >= due:
-                if tells_holes and record.offset > expected:
+                if reports_holes and record.offset > expected:
                     yield _removed(expected, record.offset - 1)
                 expected = record.offset + 1
                 yield record
-        if tells_holes and expected <= last:
+        if reports_holes and expected <= last:
             yield _removed(expected, last)
     except _Beyond as beyond:
         reason, detail = beyond.reason, str(beyond)

@@ -163,7 +163,7 @@ def read_whole(source: Source) -> Iterator[Message]:
             if message.offset < ends[tp] and message.missing is None:
                 yield message
         # The last offsets of a partition may be transaction markers, which are never delivered.
-        over = {tp for tp in ends if not poll.messages and (source.drained(tp) or source.stands(tp))}
+        over = {tp for tp in ends if not poll.messages and (source.drained(tp) or source.blocked(tp))}
         if ends and all(reached[tp] >= end or tp in over for tp, end in ends.items()):
             return
 

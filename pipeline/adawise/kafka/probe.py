@@ -19,7 +19,7 @@ _HANDSHAKE, _VERSION, _NO_LOGIN, _NO_MECHANISM = 17, 1, 34, 33  # SaslHandshake,
 
 
 @dataclass(frozen=True, slots=True)
-class Spoken:
+class Listener:
     """The protocol of a port: whether it does TLS, and its login mechanisms; () for no login, None if unknown."""
 
     tls: bool
@@ -38,31 +38,31 @@ def mismatch(servers: str, security: Mapping[str, object]) -> str | None:
     """
     for server in servers.split(","):
         host, _, port = server.strip().rpartition(":")
-        spoken = _ask(host.strip("[]"), int(port))
-        if spoken is not None:
-            return _compared(server.strip(), spoken, security)
+        listener = _ask(host.strip("[]"), int(port))
+        if listener is not None:
+            return _compared(server.strip(), listener, security)
     return None
 
 
-def _compared(server: str, spoken: Spoken, security: Mapping[str, object]) -> str | None:
+def _compared(server: str, listener: Listener, security: Mapping[str, object]) -> str | None:
     protocol = str(security.get("security_protocol", "PLAINTEXT"))
     mechanism = security.get("sasl_mechanism")
-    remedy = f"set kafka.security.protocol to {spoken.protocol}, or kafka.bootstrap_servers to another listener"
-    if protocol.endswith("SSL") and not spoken.tls:
+    remedy = f"set kafka.security.protocol to {listener.protocol}, or kafka.bootstrap_servers to another listener"
+    if protocol.endswith("SSL") and not listener.tls:
         return f"kafka.security.protocol is {protocol}, but the port {server} does not use TLS: {remedy}"
-    if not protocol.endswith("SSL") and spoken.tls:
+    if not protocol.endswith("SSL") and listener.tls:
         return f"kafka.security.protocol is {protocol}, but the port {server} uses only TLS: {remedy}"
-    if spoken.mechanisms is None:
+    if listener.mechanisms is None:
         return None
-    offered = ", ".join(spoken.mechanisms)
-    if not protocol.startswith("SASL") and spoken.mechanisms:
+    offered = ", ".join(listener.mechanisms)
+    if not protocol.startswith("SASL") and listener.mechanisms:
         return (
             f"kafka.security.protocol is {protocol}, but the port {server} requires a login ({offered}): set it to "
-            f"{spoken.protocol}, with kafka.security.sasl_mechanism and a user"
+            f"{listener.protocol}, with kafka.security.sasl_mechanism and a user"
         )
-    if protocol.startswith("SASL") and not spoken.mechanisms:
+    if protocol.startswith("SASL") and not listener.mechanisms:
         return f"kafka.security.protocol is {protocol}, but the port {server} accepts no login: {remedy}"
-    if mechanism is not None and spoken.mechanisms and mechanism not in spoken.mechanisms:
+    if mechanism is not None and listener.mechanisms and mechanism not in listener.mechanisms:
         return (
             f"kafka.security.sasl_mechanism is {mechanism}, but the port {server} offers {offered}: set it to one "
             "of these, or enable it at the broker (sasl.enabled.mechanisms)"
@@ -70,7 +70,7 @@ def _compared(server: str, spoken: Spoken, security: Mapping[str, object]) -> st
     return None
 
 
-def _ask(host: str, port: int) -> Spoken | None:
+def _ask(host: str, port: int) -> Listener | None:
     """Return what the port speaks; None if no broker answers there."""
     try:
         with socket.create_connection((host, port), _TIMEOUT_S) as plain:
@@ -78,12 +78,12 @@ def _ask(host: str, port: int) -> Spoken | None:
             context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
             try:
                 with context.wrap_socket(plain) as encrypted:
-                    return Spoken(True, _mechanisms(encrypted))
+                    return Listener(True, _mechanisms(encrypted))
             except (ssl.SSLError, ConnectionError):
                 pass  # no TLS there, or an unsuitable one; the next request shows which
         with socket.create_connection((host, port), _TIMEOUT_S) as plain:
             mechanisms = _mechanisms(plain)
-            return None if mechanisms is None else Spoken(False, mechanisms)
+            return None if mechanisms is None else Listener(False, mechanisms)
     except (OSError, ValueError):
         return None
 

@@ -121,7 +121,7 @@ class KafkaSource:
                 max_partition_fetch_bytes=max_partition_fetch_bytes,
                 metadata_max_age_ms=_METADATA_MS,
             )
-            bound_batches(self._consumer, batch_limits, tells_holes=bool(self._topics.is_compacted(topic)))
+            bound_batches(self._consumer, batch_limits, reports_holes=bool(self._topics.is_compacted(topic)))
         except BaseException:
             self._topics.close()
             raise
@@ -293,9 +293,9 @@ class KafkaSource:
         except BrokerUnavailable:
             return False
 
-    def stands(self, tp: TopicPartition) -> bool:
-        """See `Source.stands`."""
-        return self._unreadable.stands(tp)
+    def blocked(self, tp: TopicPartition) -> bool:
+        """See `Source.blocked`."""
+        return self._unreadable.blocked(tp)
 
     def lag(self, tp: TopicPartition, since: int = 0) -> int | None:
         """See `Source.lag`. The log's end is that of the partition's last fetch, or of the broker's answers since."""

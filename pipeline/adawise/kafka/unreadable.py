@@ -41,21 +41,21 @@ class Unreadable:
 
     def __init__(self, *, leaves_out: bool, clock: Callable[[], float]) -> None:
         self._leaves_out, self._clock = leaves_out, clock
-        self._stands: dict[TopicPartition, _Stand] = {}
+        self._blocked: dict[TopicPartition, _Stand] = {}
         self._compacted: dict[TopicPartition, int] = {}  # the number of offsets that compaction removed
 
     def __contains__(self, tp: object) -> bool:
         """Return True if the partition is not to be read now."""
-        stand = self._stands.get(tp) if isinstance(tp, TopicPartition) else None
+        stand = self._blocked.get(tp) if isinstance(tp, TopicPartition) else None
         return stand is not None and not stand.is_tried
 
     def __iter__(self) -> Iterator[TopicPartition]:
         """Iterate over the partitions that are not to be read now."""
-        return (tp for tp in list(self._stands) if tp in self)
+        return (tp for tp in list(self._blocked) if tp in self)
 
-    def stands(self, tp: TopicPartition) -> bool:
+    def blocked(self, tp: TopicPartition) -> bool:
         """Return True if the partition goes on only if something changes."""
-        return not self._leaves_out and tp in self._stands
+        return not self._leaves_out and tp in self._blocked
 
     def judge(self, tp: TopicPartition, unread: Unread) -> Missing | None:
         """Log and return what replaces the offsets in the stream; None if the partition is to be blocked there."""
@@ -63,13 +63,13 @@ class Unreadable:
             self._tell_compacted(tp, unread)
             return Missing(unread.first, unread.reason)
         if unread.is_hostile or (self._leaves_out and self._is_sure(tp, unread)):
-            self._stands.pop(tp, None)
+            self._blocked.pop(tp, None)
             log.warning("%s: %s", tp, _left_out(unread))
             return Missing(unread.first, unread.reason, f"offsets {unread.first} to {unread.last}: it {unread.detail}")
         wait_s = SURE_S if self._leaves_out else AGAIN_S
-        self._stands[tp] = _Stand(unread.first, self._clock() + wait_s)
+        self._blocked[tp] = _Stand(unread.first, self._clock() + wait_s)
         if not self._leaves_out:
-            log.error("%s: %s", tp, _stands(unread))
+            log.error("%s: %s", tp, _blocked(unread))
         return None
 
     def _tell_compacted(self, tp: TopicPartition, unread: Unread) -> None:
@@ -86,25 +86,25 @@ class Unreadable:
     def due(self) -> list[TopicPartition]:
         """Return the partitions that are to be tried again now, and mark them as tried."""
         now_s = self._clock()
-        due = [tp for tp, stand in self._stands.items() if tp in self and now_s >= stand.until_s]
+        due = [tp for tp, stand in self._blocked.items() if tp in self and now_s >= stand.until_s]
         for tp in due:
-            self._stands[tp].is_tried = True
+            self._blocked[tp].is_tried = True
         return due
 
     def read(self, tp: TopicPartition, offset: int) -> None:
         """Note that a message of the partition was read, which unblocks it."""
-        stand = self._stands.get(tp)
+        stand = self._blocked.get(tp)
         if stand is not None and offset >= stand.offset:
-            del self._stands[tp]
+            del self._blocked[tp]
             log.info("%s: offset %d can be read now; the partition goes on", tp, offset)
 
     def forget(self, tp: TopicPartition) -> bool:
         """Unblock a partition that is read from elsewhere or no longer ours; return True if it was blocked."""
-        return self._stands.pop(tp, None) is not None
+        return self._blocked.pop(tp, None) is not None
 
     def _is_sure(self, tp: TopicPartition, unread: Unread) -> bool:
         """Return True if a second reading cannot differ, or has already failed at the same offset."""
-        stand = self._stands.get(tp)
+        stand = self._blocked.get(tp)
         return unread.reason != Lost.BATCH_DAMAGED or (stand is not None and stand.offset == unread.first)
 
 
@@ -120,7 +120,7 @@ def _left_out(unread: Unread) -> str:
     )
 
 
-def _stands(unread: Unread) -> str:
+def _blocked(unread: Unread) -> str:
     causes = {
         Lost.BATCH_DAMAGED: "A disk of the broker, or the network path, damages data: restore that replica",
         Lost.BATCH_UNREADABLE: "Its producer may use a feature that this version does not know: upgrade this program",

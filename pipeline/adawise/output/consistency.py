@@ -23,7 +23,7 @@ _ANEW = {"settings_changed", "silent", "crowded"}  # resets after which batches 
 _Batch = tuple[int, int, int, float, float]  # images, first and last offset, least and greatest alpha
 
 
-class LastHeard(Protocol):
+class LastSeen(Protocol):
     """The times, in milliseconds, at which a stream was last seen; see `adawise.worker.stream_states`."""
 
     @property
@@ -59,7 +59,7 @@ class State(Protocol):
         """The number of batches that led to the state."""
 
     @property
-    def heard(self) -> LastHeard | None:
+    def last_seen(self) -> LastSeen | None:
         """The times at which the stream was last seen; None if the state does not record them."""
 
 
@@ -181,11 +181,11 @@ class StateAccounts:
                 yield f"expected the state of {stream!r}, which had no batch here, to be unchanged, but it differs"
         gone = batches.keys() - states.keys()
         if table:
-            heard = table["heard"].keys()
-            if not footer.pending and (strange := states.keys() - heard):
+            last_seen = table["heard"].keys()
+            if not footer.pending and (strange := states.keys() - last_seen):
                 yield f"expected only states of streams in the stream table, but {sorted(strange)[0]!r} is not there"
-            if len(heard) >= table["limit"]:
-                gone &= heard
+            if len(last_seen) >= table["limit"]:
+                gone &= last_seen
         yield from _lost(before, states, gone, traced)
 
     def _trace_inconsistencies(
@@ -220,12 +220,12 @@ def _traces(table: pa.Table) -> list[dict[str, Any]]:
 
 def _was_silent(trace: Mapping[str, Any], before: State | None, rows: pa.Table) -> bool:
     """Return True if the stream may have been forgotten before this batch; within a segment this cannot be known."""
-    if before is None or before.heard is None:
+    if before is None or before.last_seen is None:
         return before is None
     of_batch = (pc.field("stream_id") == trace["stream_id"]) & (pc.field("offset") >= trace["first_offset"])
     images = rows.filter(of_batch & (pc.field("offset") <= trace["last_offset"])).sort_by("offset")
     first_ms = images["kafka_timestamp"].cast(pa.int64())[0].as_py() if len(images) else None
-    return first_ms is not None and first_ms - before.heard.last_ms > 2 * LEAST_EXPIRY_MS
+    return first_ms is not None and first_ms - before.last_seen.last_ms > 2 * LEAST_EXPIRY_MS
 
 
 def _lost(before: Mapping[str, State], now: Mapping[str, State], gone: set[str], traced: set[str]) -> Iterator[str]:
@@ -233,13 +233,13 @@ def _lost(before: Mapping[str, State], now: Mapping[str, State], gone: set[str],
 
     States are dropped by the time at which they were last seen, so none is kept that was seen before one that is gone.
     """
-    kept = [state.heard for state in now.values() if state.heard is not None and state.heard.last_ms >= 0]
-    clock_ms = max((heard.clock_ms for heard in kept), default=0)
-    was_ms = max((state.heard.clock_ms for state in before.values() if state.heard is not None), default=0)
-    oldest_ms = min((heard.at_ms for heard in kept), default=clock_ms)
+    kept = [state.last_seen for state in now.values() if state.last_seen is not None and state.last_seen.last_ms >= 0]
+    clock_ms = max((last_seen.clock_ms for last_seen in kept), default=0)
+    was_ms = max((state.last_seen.clock_ms for state in before.values() if state.last_seen is not None), default=0)
+    oldest_ms = min((last_seen.at_ms for last_seen in kept), default=clock_ms)
     for stream in sorted(gone):
         state = before.get(stream)
-        heard_ms = state.heard.at_ms if state is not None and state.heard is not None else was_ms
+        heard_ms = state.last_seen.at_ms if state is not None and state.last_seen is not None else was_ms
         if stream in traced:
             heard_ms = max(heard_ms, was_ms)
         if clock_ms - heard_ms <= 2 * LEAST_EXPIRY_MS or (stream not in traced and heard_ms >= oldest_ms):

@@ -56,7 +56,7 @@ class Bounds:
         past = self.until_ms is not None and now_ms >= self.until_ms
         if not owned or not (self.until_drained or past or self.ended >= owned):
             return False
-        return all(tp in self.ended or source.drained(tp) or source.stands(tp) for tp in owned)
+        return all(tp in self.ended or source.drained(tp) or source.blocked(tp) for tp in owned)
 
 
 def record(
@@ -101,7 +101,7 @@ def record(
             hints.turn(clock())
             on_progress(recorder.recorded)
             if full or bounds.is_over(source, owned, clock() - began_s, wall_ms()):
-                standing = [] if full else [tp for tp in sorted(owned - bounds.ended) if source.stands(tp)]
+                standing = [] if full else [tp for tp in sorted(owned - bounds.ended) if source.blocked(tp)]
                 break
     except RetryableError:
         with suppress(AdawiseError):  # the next recorder reads it again

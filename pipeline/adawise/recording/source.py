@@ -163,8 +163,8 @@ class RecordingSource:
         """See `Source.drained`."""
         return self.lag(tp) == 0
 
-    def stands(self, tp: TopicPartition) -> bool:  # noqa: ARG002 - the port's
-        """See `Source.stands`: what could not be read is a gap of the recording."""
+    def blocked(self, tp: TopicPartition) -> bool:  # noqa: ARG002 - the port's
+        """See `Source.blocked`: what could not be read is a gap of the recording."""
         return False
 
     def lag(self, tp: TopicPartition, since: int = 0) -> int | None:

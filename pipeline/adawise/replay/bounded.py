@@ -117,9 +117,9 @@ class BoundedSource:
         """See `Source.drained`."""
         return self._ends_streams and tp in self._reached
 
-    def stands(self, tp: TopicPartition) -> bool:
-        """See `Source.stands`."""
-        return self._source.stands(tp)
+    def blocked(self, tp: TopicPartition) -> bool:
+        """See `Source.blocked`."""
+        return self._source.blocked(tp)
 
     def lag(self, tp: TopicPartition, since: int = 0) -> int | None:
         """See `Source.lag`: in offsets, of which a topic with holes has more than messages."""

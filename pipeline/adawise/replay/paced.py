@@ -89,9 +89,9 @@ class PacedSource:
         """See `Source.drained`."""
         return not self._held.get(tp) and self._source.drained(tp)
 
-    def stands(self, tp: TopicPartition) -> bool:
-        """See `Source.stands`."""
-        return self._source.stands(tp)
+    def blocked(self, tp: TopicPartition) -> bool:
+        """See `Source.blocked`."""
+        return self._source.blocked(tp)
 
     def lag(self, tp: TopicPartition, since: int = 0) -> int | None:
         """See `Source.lag`."""

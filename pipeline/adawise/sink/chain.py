@@ -33,7 +33,7 @@ from functools import partial
 from uuid import uuid4
 
 from adawise.errors import ChainError, StoreUnavailable
-from adawise.ports import Commit, Head, SegmentDraft, ServedBy, Told, TopicIdentity
+from adawise.ports import Commit, Head, Publication, SegmentDraft, ServedBy, TopicIdentity
 from adawise.records import TopicPartition
 from adawise.sink import claims, columns, holes, invariant, layout, segment, served_by
 from adawise.sink.columns import results_of
@@ -233,14 +233,14 @@ class SegmentChain:
             served_by.note_settings(self._store, by, now=self._now())
             self._noted.add(prints)
 
-    def newest(self, tp: TopicPartition) -> Sequence[Told]:
+    def newest(self, tp: TopicPartition) -> Sequence[Publication]:
         """See `ports.Sink`."""
         key = self._tips[tp].head.segment
         if key is None:
             return ()
         data = read_bytes(self._store, key)
         attempt = segment.read_footer(data, key).attempt
-        return [Told(attempt, rows) for rows in results_of(segment.read_rows(data, key))]
+        return [Publication(attempt, rows) for rows in results_of(segment.read_rows(data, key))]
 
     def _adopt_winner(self, tp: TopicPartition, tip: _Tip) -> _Tip:
         """Go on from the head that other workers have reached.
@@ -283,7 +283,7 @@ class SegmentChain:
             switches=draft.switches,
             trace=columns.trace_table(draft.accepted, classes=by.classes),
             lineage=tip.lineage,
-            tells=draft.tells,
+            publish_when=draft.publish_when,
         )
         data = segment.encode(rows, footer, self._blocks[draft.tp])
         return _Attempt(draft, layout.segment_key(draft.tp, tip.successor), footer, rows.num_rows, data, since)
@@ -355,7 +355,7 @@ def _extended(identity: TopicIdentity, footer: SegmentFooter, key: str, since: I
         key,
         footer.stream_table,
         footer.alerts,
-        footer.tells,
+        footer.publish_when,
         footer.switches,
     )
     return _Tip(identity, head, footer.successor, holes.after(footer), since)

@@ -92,7 +92,7 @@ _COMPARED = 32  # messages of a head that are compared with the broker's; a fetc
 
 _PARTS = (b"adawise.segment", b"adawise.states", b"adawise.trace")
 _CHECKSUM, _LINEAGE, _STREAMS = b"adawise.checksum", b"adawise.lineage", b"adawise.streams"
-_LATER, _ALERTS, _TELLS = b"adawise.later", b"adawise.alerts", b"adawise.tells"
+_LATER, _ALERTS, _PUBLISH_WHEN = b"adawise.later", b"adawise.alerts", b"adawise.tells"
 _PAIRS = b"adawise.pairs"
 _SWITCHES = 64  # the newest are kept: two months at one a day
 _DIGEST = 64  # hex digits before the JSON
@@ -139,7 +139,7 @@ class SegmentFooter:
     switches: tuple[Switch, ...] = ()
     trace: pa.Table = field(default_factory=schemas.BATCH_TRACE.empty_table)
     lineage: Lineage | None = None
-    tells: str = ""
+    publish_when: str = ""
 
     @property
     def tp(self) -> TopicPartition:
@@ -178,8 +178,8 @@ def encode(rows: pa.Table, footer: SegmentFooter, blocks: StateBlocks | None = N
         values[_STREAMS] = _guarded(footer.stream_table)
     if footer.alerts:
         values[_ALERTS] = _guarded(footer.alerts)
-    if footer.tells:
-        values[_TELLS] = footer.tells.encode()
+    if footer.publish_when:
+        values[_PUBLISH_WHEN] = footer.publish_when.encode()
     if footer.switches:
         values[_PAIRS] = _guarded(_stored(footer.switches))
     if footer.trace.num_rows:
@@ -306,7 +306,7 @@ def _footer(found: Mapping[bytes, bytes], key: str, *, is_whole: bool, keeps_sta
         switches=_switches(pairs[_DIGEST:]),
         trace=schemas.with_later(trace, schemas.BATCH_TRACE) if is_whole else trace,
         lineage=lineage,
-        tells=found.get(_TELLS, b"").decode("ascii", "replace"),
+        publish_when=found.get(_PUBLISH_WHEN, b"").decode("ascii", "replace"),
     )
 
 
@@ -375,7 +375,7 @@ def _damaged(key: str, what: str) -> ChainError:
 def _scalars(footer: SegmentFooter) -> bytes:
     # The big fields go into parts of their own. They are emptied first, so that `asdict` need not copy them.
     scalars = asdict(replace(footer, states={}, trace=None, pending=(), lineage=None, switches=()))
-    for name in ("states", "trace", "lineage", "stream_table", "alerts", "tells", "switches"):
+    for name in ("states", "trace", "lineage", "stream_table", "alerts", "publish_when", "switches"):
         del scalars[name]
     stored = {"pending": _ranges(footer.pending), "gaps": [gap.stored() for gap in footer.gaps]}
     return json.dumps({"format": format_of(footer.gaps, footer.switches), **scalars, **stored}).encode()

@@ -164,7 +164,7 @@ class Health:
         progress = self.progress
         if progress is None:
             return found
-        if standing := [str(tp) for tp, partition in progress.partitions.items() if partition.stands]:
+        if standing := [str(tp) for tp, partition in progress.partitions.items() if partition.blocked]:
             found.append(f"cannot be read on, see the log: {some(standing)}")
         if progress.recovering:
             found.append(f"its chain is being read: {some([str(tp) for tp in progress.recovering])}")
@@ -265,7 +265,7 @@ class HealthReport:
         outages = {party: outage for party in PARTIES if (outage := health.outage(party)) is not None}
         progress = health.progress
         is_held = progress is not None and (
-            progress.paused or any(partition.stands for partition in progress.partitions.values())
+            progress.paused or any(partition.blocked for partition in progress.partitions.values())
         )
         is_unready = not answer.ok and answer.phase_s > _STARTS_S
         if not (outages or is_held or is_unready):

@@ -362,7 +362,7 @@ METRICS: tuple[MetricSpec[Scrape], ...] = (
         "adawise_results_waiting",
         "Rows that wait to be published: the broker has not accepted them yet.",
         "Growing: the broker is slow or refuses. At four times sink.flush_rows reading pauses.",
-        _partitions(lambda p: p.untold),
+        _partitions(lambda p: p.unpublished),
     ),
     MetricSpec(
         "adawise_results_in_flight_bytes",
@@ -456,7 +456,7 @@ METRICS: tuple[MetricSpec[Scrape], ...] = (
         "adawise_partition_stands",
         "1 while the partition is blocked, because its next message cannot be read.",
         "The log says why: a damaged batch or an unknown codec. kafka.on_unreadable=skip skips it.",
-        _partitions(lambda p: float(p.stands)),
+        _partitions(lambda p: float(p.blocked)),
     ),
     MetricSpec(
         "adawise_partition_paused",

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from adawise.adapt.heard import heard_in
+from adawise.adapt.last_seen import last_seen_in
 from adawise.ports import ServedBy
 from adawise.records import Frame, TopicPartition
 from adawise.text import as_duration
@@ -181,7 +181,9 @@ class LiveWorker:
         Cameras last seen more than a day ago are left out. If there are too many, those seen last are added.
         """
         self._evicted.pop(tp, None)
-        seen_s = {name: heard.last_seen_s(now_s) for name, data in states.items() if (heard := heard_in(data))}
+        seen_s = {
+            name: last_seen.last_seen_s(now_s) for name, data in states.items() if (last_seen := last_seen_in(data))
+        }
         known = [(at_s, name) for name, at_s in seen_s.items() if at_s is not None and now_s - at_s < GONE_S]
         room = max(0, self.bounds.max_cameras - len(self.cameras))
         adopted = {(tp, name): LiveCamera(name, tp, at_s) for at_s, name in nlargest(room, known)}
@@ -276,7 +278,7 @@ class LiveWorker:
         """Return in words why a partition is not served or not written; empty if it is."""
         progress = self.health.progress
         partition = progress.partitions.get(tp) if progress else None
-        if partition is not None and partition.stands:
+        if partition is not None and partition.blocked:
             return "its partition is blocked, see the log"
         since_s = self._unwritten_s.get(tp)
         if since_s is not None and self.now_s - since_s > self.bounds.write_within_s:

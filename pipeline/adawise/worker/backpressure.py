@@ -106,7 +106,7 @@ class Backpressure:
                 )
         # `waiting` is not decoded; of that, `backlog` could be decoded now; `messages` includes those kept with images.
         waiting = {tp: self.prefetch.waiting_bytes(tp) + work.letter_bytes for tp, work in owned.items()}
-        backlog = {tp: max(0, size - owned[tp].gathering.ripening.unripe_bytes) for tp, size in waiting.items()}
+        backlog = {tp: max(0, size - owned[tp].gathering.readiness.unready_bytes) for tp, size in waiting.items()}
         messages = {tp: size + owned[tp].gathering.open.kept_bytes for tp, size in waiting.items()}
         self._message_bytes = sum(messages.values())
         behind, not_behind = _shared(backlog, _BACKLOG * self.limits.inflight_bytes, again=0.5)
@@ -167,12 +167,12 @@ class Backpressure:
             self._close_early(max(works, key=lambda work: work.gathering.image_bytes))
 
     def _give_back(self, work: PartitionWork, stream: str, messages: Sequence[Message]) -> bool:
-        apart = [(message, message.offset < work.apart_until) for message in messages]
-        return self.prefetch.put_back(work.tp, stream, apart, known=work.head.states)
+        isolated = [(message, message.offset < work.isolated_until) for message in messages]
+        return self.prefetch.put_back(work.tp, stream, isolated, known=work.head.states)
 
     def _close_early(self, work: PartitionWork) -> None:
         images = work.gathering
-        held = images.open.image_bytes + images.open.kept_bytes + images.ripening.unripe_bytes
+        held = images.open.image_bytes + images.open.kept_bytes + images.readiness.unready_bytes
         batches = images.close_oldest(held // 2 + 1)
         self.closed_early += batches
         _log.warning(

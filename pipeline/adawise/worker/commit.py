@@ -24,7 +24,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from adawise.errors import RetryableError
-from adawise.ports import Commit, DeadLetters, Results, Sink, Source, Told
+from adawise.ports import Commit, DeadLetters, Publication, Results, Sink, Source
 from adawise.records import Message, TopicPartition
 from adawise.worker.attempts import RESULTS, Attempts, Backoff, letters, writing
 from adawise.worker.events import DeadLetterSent, Observer, ResultsPublished, SegmentCommitted
@@ -118,9 +118,9 @@ class NoResults:
     when = None
     in_flight_bytes = 0
 
-    def send(self, told: Told, *, wait: bool) -> bool:
+    def send(self, publication: Publication, *, wait: bool) -> bool:
         """Take a result, and drop it."""
-        del told, wait
+        del publication, wait
         return True
 
     def settled(self, *, wait: bool) -> bool:
@@ -213,7 +213,7 @@ class Committer:
             if not (wait or self._telling.due(now_s)):
                 return None
             what = RESULTS
-            some_wait = bool(work.untold) or self._results.in_flight_bytes > 0
+            some_wait = bool(work.unpublished) or self._results.in_flight_bytes > 0
             if not (self._told(work, wait=wait) and self._results.settled(wait=wait)):
                 return None
             if some_wait:  # otherwise the broker acknowledged nothing just now, and an outage may go on
@@ -273,10 +273,10 @@ class Committer:
         return self._results.in_flight_bytes
 
     def _told(self, work: PartitionWork, *, wait: bool) -> bool:
-        while work.untold:
-            if not self._results.send(work.untold[0], wait=wait):
+        while work.unpublished:
+            if not self._results.send(work.unpublished[0], wait=wait):
                 return False
-            self._observer.observe(ResultsPublished(work.untold.popleft().rows))
+            self._observer.observe(ResultsPublished(work.unpublished.popleft().rows))
         return True
 
     def hint(self, works: Iterable[PartitionWork], now_s: float) -> None:

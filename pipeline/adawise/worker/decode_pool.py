@@ -42,13 +42,13 @@ class Prefetch:
         is_single: Callable[[Message], bool] = lambda _: False,
         image_bytes: int = 0,
         threads: int,
-        apart: Callable[[Message], DecodedMessage] | None = None,
-        apart_streams: Callable[[Message], frozenset[str]] | None = None,
-        end_apart: Callable[[], None] = lambda: None,
+        isolated: Callable[[Message], DecodedMessage] | None = None,
+        isolated_streams: Callable[[Message], frozenset[str]] | None = None,
+        end_isolated: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.thread_time,
     ) -> None:
-        self._decode, self._apart, self._end_apart = decode, apart or decode, end_apart
-        self._streams, self._apart_streams = streams, apart_streams or streams
+        self._decode, self._isolated, self._end_isolated = decode, isolated or decode, end_isolated
+        self._streams, self._isolated_streams = streams, isolated_streams or streams
         self._is_single, self._clock = is_single, clock
         self._room_bytes = self._eager_bytes = sys.maxsize
         self.image_bytes = image_bytes
@@ -60,7 +60,7 @@ class Prefetch:
             for n in range(threads + 1 if threads else 0)
         ]
 
-    def submit(self, message: Message, known: Container[str], *, apart: bool = False) -> tuple[frozenset[str], bool]:
+    def submit(self, message: Message, known: Container[str], *, isolated: bool = False) -> tuple[frozenset[str], bool]:
         """Queue a message to be decoded, behind the messages of the same streams that came before it.
 
         Args:
@@ -72,7 +72,7 @@ class Prefetch:
             The streams of which it may have images, and whether it is a single image, which may wait until its batch is
             ready to be decoded.
         """
-        streams = (self._apart_streams if apart else self._streams)(message)
+        streams = (self._isolated_streams if isolated else self._streams)(message)
         with self._changed:
             partition = self._partitions.setdefault(message.topic_partition, Lanes())
             if not partition.waiting:
@@ -80,18 +80,18 @@ class Prefetch:
             shares_lane = not all(name in known for name in streams)
             is_single = len(streams) == 1 and self._is_single(message)
             hold = is_single and not self._is_eager()
-            partition.add(message, streams, shares_lane=shares_lane, apart=apart, is_single=is_single, hold=hold)
+            partition.add(message, streams, shares_lane=shares_lane, isolated=isolated, is_single=is_single, hold=hold)
             self._changed.notify_all()
         for thread in self._threads:
             if thread.ident is None:
                 thread.start()
         return streams, is_single
 
-    def ripen(self, tp: TopicPartition, stream: str, until: int) -> None:
+    def make_ready(self, tp: TopicPartition, stream: str, until: int) -> None:
         """Let a stream's messages below an offset be decoded as soon as there is room, since they complete a batch."""
         with self._changed:
             if tp in self._partitions:
-                self._partitions[tp].ripen(stream, until)
+                self._partitions[tp].make_ready(stream, until)
                 self._changed.notify_all()
 
     def put_back(
@@ -188,7 +188,7 @@ class Prefetch:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-        self._end_apart()
+        self._end_isolated()
         for thread in self._threads:
             if thread.ident is not None:
                 thread.join()
@@ -250,11 +250,11 @@ class Prefetch:
         return all(partition.jobs == partition.held for partition in self._partitions.values())
 
     def _do(self, job: Job) -> None:
-        clock = time.monotonic if job.apart else self._clock  # this thread uses no CPU while another process decodes
+        clock = time.monotonic if job.isolated else self._clock  # this thread uses no CPU while another process decodes
         began_s = clock()
         decoded: DecodedMessage | BaseException
         try:
-            decoded = (self._apart if job.apart else self._decode)(job.message)
+            decoded = (self._isolated if job.isolated else self._decode)(job.message)
         except BaseException as error:  # noqa: BLE001 -- a fault of the program: `take` raises it
             decoded = error
         took_s = min(clock() - began_s, _MOST_S)

@@ -51,11 +51,11 @@ class PartitionProgress:
     lag: int | None
     pending: int
     rows: int
-    stands: bool
+    blocked: bool
     paused: bool
     streams_evicted: int
     oldest_ms: int | None = None
-    untold: int = 0
+    unpublished: int = 0
     durable: int = 0
     unread: int | None = None
 

@@ -6,9 +6,10 @@ producer can make up any number of names. The next message is taken from the lan
 nothing up. A guess of the time is charged before the decode and corrected after it, so messages need not be looked into
 for an estimate. Deficit round robin would let a stream that comes back wait for a turn of each of the others.
 
-Where memory is short, a message of one image is *held* until its stream is ready to be decoded (`ripening`), and a lane
-whose turn it is begins a whole batch: the waiting messages of the batch go before all lanes, and room for their pixels
-is promised to them. If batches took turns there, each could have half of its pixels and none all, with no room left.
+Where memory is short, a message of one image is *held* until its stream is ready to be decoded (`readiness`). A lane
+whose turn it is then begins a whole batch: the waiting messages of the batch go before all lanes, and room for their
+pixels is promised to them. If batches took turns there, each could have half of its pixels and none all, with no room
+left.
 
 The order in which messages are decoded changes no result: those of one stream come back in the order of the log.
 """
@@ -34,7 +35,7 @@ class JobStage(IntEnum):
     """The stages of a message on its way through the queue."""
 
     WAITING = 0  # in its lane; its batch is not complete, and it is decoded only where memory is not short
-    RIPE = 1  # in its lane; it may be decoded, since its batch is complete or it is no single image
+    DECODABLE = 1  # in its lane; it may be decoded, since its batch is complete or it is no single image
     HELD = 2  # in no lane: its batch is not complete, and memory is short
     NEXT = 3  # of a batch that was begun, which goes before all lanes
     DECODING = 4
@@ -43,17 +44,17 @@ class JobStage(IntEnum):
     TAKEN = 7  # what is put back begins anew, as held
 
 
-WAITING, RIPE, HELD, NEXT, DECODING, DECODED, READY, TAKEN = JobStage
+WAITING, DECODABLE, HELD, NEXT, DECODING, DECODED, READY, TAKEN = JobStage
 
 # The steps that there are, and what each adds to `Lane.away`.
 _STEPS: dict[JobStage, dict[JobStage, int]] = {
-    WAITING: {RIPE: 0, HELD: 1, DECODING: 1},
-    RIPE: {
+    WAITING: {DECODABLE: 0, HELD: 1, DECODING: 1},
+    DECODABLE: {
         NEXT: 0,
         DECODING: 1,
         WAITING: 0,
     },  # the last where a message before it is put back
-    HELD: {WAITING: -1, RIPE: -1},
+    HELD: {WAITING: -1, DECODABLE: -1},
     NEXT: {DECODING: 1},
     DECODING: {DECODED: -1, READY: -1},
     DECODED: {READY: 0},
@@ -89,7 +90,7 @@ class Lane:
 
     def drop_begun(self) -> None:
         """Drop the messages at the front that no longer wait here: a lane may not come first for a long time."""
-        while self.waiting and ((job := self.waiting[0]).lane is not self or job.stage > RIPE):
+        while self.waiting and ((job := self.waiting[0]).lane is not self or job.stage > DECODABLE):
             self.waiting.popleft()
 
 
@@ -114,7 +115,7 @@ class Job:
     streams: frozenset[str]
     lane: Lane
     partition: Lanes
-    apart: bool
+    isolated: bool
     is_single: bool
     stage: JobStage
     size_bytes: int
@@ -187,7 +188,7 @@ class Lanes:
         streams: frozenset[str],
         *,
         shares_lane: bool,
-        apart: bool = False,
+        isolated: bool = False,
         is_single: bool = False,
         hold: bool = False,
     ) -> None:
@@ -204,11 +205,11 @@ class Lanes:
         stream = None if shares_lane or len(streams) != 1 else next(iter(streams))
         lane = self._lane(stream)
         hold = is_single and (hold or next(iter(streams)) in self._held)
-        stage = HELD if hold else WAITING if is_single else RIPE
+        stage = HELD if hold else WAITING if is_single else DECODABLE
         before = self._order.get(stream) if stream is not None else None
         if before and before[-1].lane is not lane:  # it has become known
             self._change_lane(before, lane)
-        job = self._enter(Job(message, streams, lane, self, apart, is_single, stage, message_bytes(message)))
+        job = self._enter(Job(message, streams, lane, self, isolated, is_single, stage, message_bytes(message)))
         for name in streams:
             self._order.setdefault(name, deque()).append(job)
         if hold:
@@ -223,17 +224,17 @@ class Lanes:
                 job.lane.away -= job.stage is HELD
                 lane.away += job.stage is HELD
                 job.lane = lane
-                if job.stage <= RIPE:
+                if job.stage <= DECODABLE:
                     lane.waiting.append(job)
 
-    def ripen(self, stream: str, until: int) -> None:
+    def make_ready(self, stream: str, until: int) -> None:
         """Let the messages of a stream below an offset be decoded, even where memory is short."""
         order = self._order.get(stream)
         for job in reversed(order) if order and self.counts[WAITING] else ():
             if job.stage is WAITING:
                 if job.message.offset < until:
-                    self._move(job, RIPE)
-            elif job.is_single and (job.stage is RIPE or job.stage is NEXT):
+                    self._move(job, DECODABLE)
+            elif job.is_single and (job.stage is DECODABLE or job.stage is NEXT):
                 break  # all that comes before is ready, held or begun
         held = self._held.get(stream)
         if held and (held[0].message.offset < until or any(job.message.offset < until for job in held)):
@@ -248,7 +249,7 @@ class Lanes:
         lane = jobs[0].lane
         lane.used_s = max(lane.used_s, self._now_s)  # it has slept
         for job in jobs:
-            self._move(job, RIPE if job.message.offset < until else WAITING)
+            self._move(job, DECODABLE if job.message.offset < until else WAITING)
         if lane.stream is None:
             lane.waiting.extend(jobs)
         else:
@@ -271,11 +272,11 @@ class Lanes:
             return False
         lane = order[0].lane if order else self._lane(None if shares_lane else stream)
         for job in order:
-            if job.stage is RIPE:
+            if job.stage is DECODABLE:
                 self._move(job, WAITING)
         self._order[stream], held, streams = order, self._held.setdefault(stream, deque()), frozenset([stream])
-        for message, apart in reversed(jobs):
-            job = self._enter(Job(message, streams, lane, self, apart, True, HELD, message_bytes(message)))
+        for message, isolated in reversed(jobs):
+            job = self._enter(Job(message, streams, lane, self, isolated, True, HELD, message_bytes(message)))
             order.appendleft(job)
             held.appendleft(job)
         return True
@@ -303,7 +304,7 @@ class Lanes:
                 self._leave(lane)
                 return self._begin(job)
             else:
-                batch = [each for each in self._order[job.stream] if each.is_single and each.stage is RIPE]
+                batch = [each for each in self._order[job.stream] if each.is_single and each.stage is DECODABLE]
                 if len(batch) > images and not must:
                     return None
                 self._promise(batch)

@@ -1,6 +1,6 @@
 """The gathering of one partition's messages into batches that are ready to be served. Pure: time is an argument.
 
-Decoded images are in open batches (`batching`), messages that are not decoded wait (`ripening`). Both have to be asked
+Decoded images are in open batches (`batching`), messages that are not decoded wait (`readiness`). Both have to be asked
 before a batch is closed for another reason than its count, because the waiting messages belong to it.
 """
 
@@ -14,7 +14,7 @@ from adawise.worker.batching import BatchPolicy, Gatherer
 from adawise.worker.fair_queue import message_bytes
 from adawise.worker.offsets import OffsetLedger
 from adawise.worker.pairs import Turns
-from adawise.worker.ripening import Ripening
+from adawise.worker.readiness import Readiness
 
 
 class PartitionGathering:
@@ -41,7 +41,7 @@ class PartitionGathering:
         policy: BatchPolicy,
         offsets: OffsetLedger,
         turns: Turns,
-        ripen: Callable[[str, int], None],
+        make_ready: Callable[[str, int], None],
         *,
         image_bytes: int,
     ) -> None:
@@ -50,7 +50,7 @@ class PartitionGathering:
         self.image_bytes = 0
         ends = policy.ends.get(tp, {})
         self.open = Gatherer(policy, ends)
-        self.ripening = Ripening(policy, ripen, image_bytes=image_bytes, ends=ends)
+        self.readiness = Readiness(policy, make_ready, image_bytes=image_bytes, ends=ends)
         # Streams whose batch is complete once the messages below an offset are decoded.
         self._cut: dict[str, int] = {}
 
@@ -76,16 +76,16 @@ class PartitionGathering:
         """Note that a message is to be decoded; see `PartitionWork.read`."""
         if is_single:
             (stream,) = streams
-            self.ripening.read(stream, message.offset, message.timestamp_ms, message_bytes(message), now_s)
+            self.readiness.read(stream, message.offset, message.timestamp_ms, message_bytes(message), now_s)
         else:
             for stream in streams:  # it is decoded at once, so the earlier messages that it waits for must be too
-                self.ripening.ripen(stream, message.offset)
+                self.readiness.make_ready(stream, message.offset)
 
     def add(self, decoded: DecodedMessage, streams: frozenset[str], now_s: float) -> None:
         """Take a decoded message that may have images of these streams."""
         message, read_s = decoded.message, None
         for stream in streams:
-            read_s = self.ripening.decoded(stream, message.offset)
+            read_s = self.readiness.decoded(stream, message.offset)
         sizes = [frame.image.nbytes for frame in decoded.frames if frame.image is not None]
         self.image_bytes += sum(sizes)
         kept_bytes = message_bytes(message)
@@ -95,10 +95,10 @@ class PartitionGathering:
         self.complete(self.open.add(decoded, now_s if read_s is None else read_s, kept_bytes=kept_bytes))
         for stream in streams:
             if len(sizes) < len(decoded.frames) or decoded.is_batch:
-                self.ripening.count_again(stream, self.open.part(stream))
+                self.readiness.count_again(stream, self.open.part(stream))
             self._close_if_cut(stream)
             if self.open.part(stream) is None:
-                self.ripening.forget(stream)
+                self.readiness.forget(stream)
 
     def complete(self, batches: Sequence[ImageBatch]) -> None:
         """Make batches ready, unless they are for the next pair."""
@@ -117,12 +117,12 @@ class PartitionGathering:
 
         Messages of its stream that are read and not decoded keep it open; those of other streams do not.
         """
-        return self.open.is_due(now_s, self._offsets.undecoded) or any(True for _ in self.ripening.due(now_s))
+        return self.open.is_due(now_s, self._offsets.undecoded) or any(True for _ in self.readiness.due(now_s))
 
     def close_due(self, now_s: float) -> None:
         """Close the batches that have waited long enough, and let the messages that have be decoded."""
-        for stream in list(self.ripening.due(now_s)):
-            self.ripening.ripen(stream, self._offsets.next_offset)
+        for stream in list(self.readiness.due(now_s)):
+            self.readiness.make_ready(stream, self._offsets.next_offset)
         self._close(self.open.close_due(now_s, self._offsets.undecoded))
 
     def close_all(self) -> None:
@@ -131,7 +131,7 @@ class PartitionGathering:
 
     def end_streams(self) -> None:
         """Let all waiting messages be decoded and their batches be closed, because no other message will come."""
-        for stream, _, _ in list(self.ripening.waiting):
+        for stream, _, _ in list(self.readiness.waiting):
             self._cut_here(stream)
 
     def close_oldest(self, nbytes: int) -> int:
@@ -141,7 +141,7 @@ class PartitionGathering:
             The number of batches, one for each of their streams.
         """
         sizes: dict[str, tuple[float, int]] = {}
-        for stream, since_s, size in (*self.open.sizes(), *self.ripening.waiting):
+        for stream, since_s, size in (*self.open.sizes(), *self.readiness.waiting):
             before_s, before = sizes.get(stream, (since_s, 0))
             sizes[stream] = min(before_s, since_s), before + size
         count = 0
@@ -150,7 +150,7 @@ class PartitionGathering:
                 break
             nbytes -= size
             count += 1
-            if self.ripening.first(stream) is None:
+            if self.readiness.first(stream) is None:
                 self._close(self.open.close(stream))
             else:
                 self._cut_here(stream)
@@ -162,8 +162,8 @@ class PartitionGathering:
         To be called while no batch is ready.
         """
         if not all(map(self._turns.is_later, self._offsets.awaited)):
-            for stream, _, _ in list(self.ripening.waiting):
-                self.ripening.ripen(stream, self._offsets.next_offset)
+            for stream, _, _ in list(self.readiness.waiting):
+                self.readiness.make_ready(stream, self._offsets.next_offset)
             return False
         before = [f.stream_id for f in self.open.frames if not self._turns.is_later(f.row_id.offset)]
         for stream_id in dict.fromkeys(before):
@@ -174,18 +174,18 @@ class PartitionGathering:
     def _close(self, batches: Sequence[ImageBatch]) -> None:
         self.complete(batches)
         for batch in batches:
-            self.ripening.closed(batch.stream_id)
+            self.readiness.closed(batch.stream_id)
 
     def _cut_here(self, stream: str) -> None:
         self._cut[stream] = self._offsets.next_offset
-        self.ripening.ripen(stream, self._offsets.next_offset)
+        self.readiness.make_ready(stream, self._offsets.next_offset)
 
     def _close_if_cut(self, stream: str) -> None:
-        first = self.ripening.first(stream)
+        first = self.readiness.first(stream)
         if stream in self._cut and (first is None or first >= self._cut[stream]):
             del self._cut[stream]
             self.complete(self.open.close(stream))
-            self.ripening.count_again(stream, None)
+            self.readiness.count_again(stream, None)
 
     # -- where memory is short
 
@@ -203,14 +203,14 @@ class PartitionGathering:
         for stream, messages in list(self.open.returnable()):
             if freed >= nbytes:
                 break
-            if stream in self._cut or self.ripening.is_ripe(stream) or not give(stream, messages):
+            if stream in self._cut or self.readiness.is_ready(stream) or not give(stream, messages):
                 continue
             before = self.open.image_bytes
             part = self.open.reopen(stream)
             for message in messages:
                 self._offsets.put_back(message.offset, stream)
             again = [(message.offset, message.timestamp_ms, message_bytes(message)) for message in messages]
-            self.ripening.put_back(stream, again, part.since_s)
+            self.readiness.put_back(stream, again, part.since_s)
             freed += before - self.open.image_bytes
         self.image_bytes -= freed
         return freed

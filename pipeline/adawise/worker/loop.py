@@ -120,13 +120,13 @@ class Worker:
                 head,
                 policy,
                 pairs.at(tp, head),
-                ripen=partial(prefetch.ripen, tp),
+                make_ready=partial(prefetch.make_ready, tp),
                 image_bytes=prefetch.image_bytes,
-                tells=outputs.results.when,
+                publish_when=outputs.results.when,
                 new_attempt=lambda: uuid4().hex,
                 now_s=self._clock(),
             )
-            work.apart_until = starts.begin(tp, head.low_water)
+            work.isolated_until = starts.begin(tp, head.low_water)
             return work
 
         self._recovery = Recovery(source, outputs, observer, self._attempts, begin=begin, skip_gaps=log.skip_gaps)
@@ -221,8 +221,8 @@ class Worker:
                 self._committer.send_letters(work, self._clock())
             else:
                 self._starts.reads(work.tp, message.offset)
-                apart = message.offset < work.apart_until  # it may have killed an earlier worker
-                streams, is_single = self._prefetch.submit(message, known=work.head.states, apart=apart)
+                isolated = message.offset < work.isolated_until  # it may have killed an earlier worker
+                streams, is_single = self._prefetch.submit(message, known=work.head.states, isolated=isolated)
                 work.read(message, streams, self._clock(), is_single=is_single)
 
     def _let_go(self, tps: Sequence[TopicPartition]) -> None:
@@ -351,11 +351,11 @@ class Worker:
                     lag=work.offsets.lag(self._source),
                     pending=work.gathering.pending,
                     rows=work.rows,
-                    stands=self._source.stands(tp),
+                    blocked=self._source.blocked(tp),
                     paused=self._pressure.is_paused(tp),
                     streams_evicted=work.evicted,
                     oldest_ms=work.offsets.oldest_ms,
-                    untold=sum(told.rows for told in work.untold),
+                    unpublished=sum(told.rows for told in work.unpublished),
                     durable=work.offsets.durable,
                     unread=self._source.lag(tp),
                 )

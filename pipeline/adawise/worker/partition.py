@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from adawise.adapt.state import StreamState
 from adawise.errors import Lost
-from adawise.ports import Head, SegmentDraft, Served, Told, When
+from adawise.ports import Head, Publication, SegmentDraft, Served, When
 from adawise.publish.alerts.machine import PartitionAlerts
 from adawise.publish.alerts.rules import Rule
 from adawise.records import (
@@ -105,16 +105,16 @@ class PartitionWork:
         policy: PartitionPolicy,
         turn: PairTurn,
         *,
-        ripen: Callable[[str, int], None] = lambda _, __: None,
+        make_ready: Callable[[str, int], None] = lambda _, __: None,
         image_bytes: int = 0,
-        tells: When | None = None,
+        publish_when: When | None = None,
         new_attempt: Callable[[], str] = str,
         now_s: float = 0.0,
     ) -> None:
-        self.tp, self._tells, self._new_attempt, self._epoch_s = tp, tells, new_attempt, policy.epoch_s
+        self.tp, self._publish_when, self._new_attempt, self._epoch_s = tp, publish_when, new_attempt, policy.epoch_s
         self.offsets, self.turns = OffsetLedger(tp, head), Turns(head, turn)
         self.gathering = PartitionGathering(
-            tp, policy.batches, self.offsets, self.turns, ripen, image_bytes=image_bytes
+            tp, policy.batches, self.offsets, self.turns, make_ready, image_bytes=image_bytes
         )
         self.ready = self.gathering.ready
         self._quiet_polls, self._quiet_since_s = 0, 0.0
@@ -125,18 +125,18 @@ class PartitionWork:
             max_streams=policy.max_streams,
             keeps_states=turn.keeps,
         )
-        publishes, classes = tells is not None, turn.serving.by.classes
+        publishes, classes = publish_when is not None, turn.serving.by.classes
         known = self._streams.last_seen(self._now_ms(now_s)) if policy.epoch_s is not None else None
         self._alerts = PartitionAlerts(tp, policy.rules, classes, head.alerts, published=publishes, known=known)
         self._open = OpenSegment(new_attempt())
         self._sealed: SealedSegment | None = None
-        self.apart_until = 0
+        self.isolated_until = 0
         self.backoff = Backoff()
         self.letters: deque[tuple[Message, Frame]] = deque()
-        self.untold: deque[Told] = deque()
+        self.unpublished: deque[Publication] = deque()
         if publishes:
             # The worker that wrote these may have died before it published them.
-            self.untold += [Told(self._alerts.written_by, alert) for alert in self._alerts.written]
+            self.unpublished += [Publication(self._alerts.written_by, alert) for alert in self._alerts.written]
             self._open.count(bool(self._alerts.news), 0.0)
 
     # -- progress
@@ -274,8 +274,8 @@ class PartitionWork:
 
     def _done(self, what: Served | Frame, rows: int, now_s: float) -> None:
         self._open.count(rows, now_s)
-        if self._tells == "early":
-            self.untold.append(Told(self._open.attempt, what, self.turns.by))
+        if self._publish_when == "early":
+            self.unpublished.append(Publication(self._open.attempt, what, self.turns.by))
 
     # -- output
 
@@ -312,7 +312,7 @@ class PartitionWork:
             rejected=self._open.rejected,
             gaps=self.offsets.take_gaps(),
             attempt=self._open.attempt,
-            tells=self._tells or "",
+            publish_when=self._publish_when or "",
             by=self.turns.by,
             switches=self.turns.switches,
         )
@@ -321,7 +321,7 @@ class PartitionWork:
     def committed(self, head: Head) -> None:
         """Note that the draft is durable and ends at `head`; the rows that were done since begin the next one."""
         if self._sealed is not None:
-            self.untold.extend(self._sealed.published(self._tells))
+            self.unpublished.extend(self._sealed.published(self._publish_when))
             self._sealed = None
         self.offsets.committed(head)
 

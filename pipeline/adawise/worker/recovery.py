@@ -63,10 +63,10 @@ class Recovery:
     ) -> None:
         self._source, self._sink, self._recorder = source, outputs.sink, outputs.recorder
         self._observer, self._attempts = observer, attempts
-        self._begin, self._skip_gaps, self._tells = begin, skip_gaps, outputs.results.when
+        self._begin, self._skip_gaps, self._publish_when = begin, skip_gaps, outputs.results.when
         self._waiting: list[TopicPartition] = []
         self._early_since: dict[TopicPartition, float] = {}  # when a log was first seen to end before its chain
-        self._stands_until_s: dict[TopicPartition, float] = {}
+        self._blocked_until_s: dict[TopicPartition, float] = {}
         self._backoff = Backoff()
 
     @property
@@ -87,7 +87,7 @@ class Recovery:
         """Forget a partition that this worker no longer owns."""
         self._waiting = [waiting for waiting in self._waiting if waiting != tp]
         self._early_since.pop(tp, None)
-        self._stands_until_s.pop(tp, None)
+        self._blocked_until_s.pop(tp, None)
         self._recorder.forget([tp])
         self._sink.forget(tp)
         self._attempts.ended(recovering(tp))
@@ -108,14 +108,14 @@ class Recovery:
         """
         begun: list[PartitionWork] = []
         while self._backoff.due(now_s):
-            due = [tp for tp in self._waiting if self._stands_until_s.get(tp, now_s) <= now_s]
+            due = [tp for tp in self._waiting if self._blocked_until_s.get(tp, now_s) <= now_s]
             if not due:
                 break
             try:
                 begun.append(self._recovered(due[0]))
             except (LogRewritten, PairMissing) as error:
                 _log.error("partition_blocked", topic=due[0].topic, partition=due[0].partition, error=str(error))
-                self._stands_until_s[due[0]] = now_s + _LOOK_AGAIN_S
+                self._blocked_until_s[due[0]] = now_s + _LOOK_AGAIN_S
                 self._attempts.ended(recovering(due[0]))  # the broker and the store answered: no outage
                 continue
             except (RetryableError, LogEndsEarly) as error:
@@ -126,7 +126,7 @@ class Recovery:
             self._backoff.succeeded()
             self._attempts.ended(recovering(due[0]))
             self._early_since.pop(due[0], None)
-            self._stands_until_s.pop(due[0], None)
+            self._blocked_until_s.pop(due[0], None)
             self._waiting.remove(due[0])
         return begun
 
@@ -145,8 +145,8 @@ class Recovery:
         if not head.is_counted:
             _log.info("chain_not_counted", topic=tp.topic, partition=tp.partition, note=_UNCOUNTED)
         work = self._begin(tp, head)
-        if head.is_told_again(self._tells):
-            work.untold.extend(self._sink.newest(tp))
+        if head.is_published_again(self._publish_when):
+            work.unpublished.extend(self._sink.newest(tp))
         offset = work.offsets.find_in(log, skip_gaps=self._skip_gaps)
         self._compare(tp, head, log)
         if gaps := work.offsets.gaps:

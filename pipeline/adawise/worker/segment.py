@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from adawise.ports import SegmentDraft, Served, Told, When
+from adawise.ports import Publication, SegmentDraft, Served, When
 from adawise.records import Alert, BatchTrace, Frame, Shadow
 
 
@@ -26,14 +26,14 @@ class SealedSegment:
     alerts: Sequence[Alert]
     rows: int
 
-    def published(self, when: When | None) -> Iterator[Told]:
+    def published(self, when: When | None) -> Iterator[Publication]:
         """Yield what is published once the segment is durable: its rows, unless they were early, and its alerts."""
         draft = self.draft
         if when == "committed":
             rows: list[Served | Frame] = [*draft.accepted, *draft.rejected]
-            yield from (Told(draft.attempt, each, draft.by) for each in rows)
+            yield from (Publication(draft.attempt, each, draft.by) for each in rows)
         if when is not None:
-            yield from (Told(draft.attempt, alert) for alert in self.alerts)
+            yield from (Publication(draft.attempt, alert) for alert in self.alerts)
 
 
 @dataclass(slots=True, eq=False)

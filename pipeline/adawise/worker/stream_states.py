@@ -25,7 +25,7 @@ from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import replace
 from enum import StrEnum
 
-from adawise.adapt.heard import Heard, heard_in
+from adawise.adapt.last_seen import LastSeen, last_seen_in
 from adawise.adapt.state import StreamState
 from adawise.adapt.state_key import is_of_another_pair
 from adawise.ports import Head
@@ -58,32 +58,32 @@ class PartitionClock:
     """
 
     def __init__(self, states: Mapping[str, bytes], forget_after_s: float) -> None:
-        self._heard = {stream: heard_in(data) or Heard(-1, 0, 0) for stream, data in states.items()}
+        self._last_seen = {stream: last_seen_in(data) or LastSeen(-1, 0, 0) for stream, data in states.items()}
         self._forget_after_ms = 1000.0 * forget_after_s
-        self._clocks = sorted(heard.clock_ms for heard in self._heard.values())
-        self._now_ms = max((heard.at_ms for heard in self._heard.values()), default=0)
+        self._clocks = sorted(last_seen.clock_ms for last_seen in self._last_seen.values())
+        self._now_ms = max((last_seen.at_ms for last_seen in self._last_seen.values()), default=0)
         self._move()
 
     def last_ms(self) -> dict[str, int]:
         """Return the Kafka timestamp in milliseconds of each stream's last image, where it has one."""
-        return {stream: heard.last_ms for stream, heard in self._heard.items() if heard.last_ms >= 0}
+        return {stream: last_seen.last_ms for stream, last_seen in self._last_seen.items() if last_seen.last_ms >= 0}
 
     def expiry(self, stream_id: str, first_ms: int) -> Expiry | None:
         """Return why a stream starts anew with a batch that begins at `first_ms`; None if it goes on.
 
         `first_ms` is a Kafka timestamp, -1 if there is none.
         """
-        heard = self._heard.get(stream_id)
-        if heard is None or heard.last_ms < 0 or first_ms - heard.last_ms <= self._forget_after_ms:
+        last_seen = self._last_seen.get(stream_id)
+        if last_seen is None or last_seen.last_ms < 0 or first_ms - last_seen.last_ms <= self._forget_after_ms:
             return None
-        return Expiry.FORGOTTEN if first_ms - heard.last_ms > 2.0 * self._forget_after_ms else Expiry.SILENT
+        return Expiry.FORGOTTEN if first_ms - last_seen.last_ms > 2.0 * self._forget_after_ms else Expiry.SILENT
 
-    def hear(self, stream_id: str, last_ms: int) -> Heard:
+    def hear(self, stream_id: str, last_ms: int) -> LastSeen:
         """Note that a batch of the stream ended at `last_ms`, and return what its state keeps of that.
 
         `last_ms` is a Kafka timestamp, -1 if there is none.
         """
-        before = self._heard.get(stream_id)
+        before = self._last_seen.get(stream_id)
         clock_ms = self._now_ms
         if before is not None and before.last_ms >= 0 and last_ms >= 0:
             step_ms = last_ms - before.last_ms
@@ -93,8 +93,8 @@ class PartitionClock:
             del self._clocks[bisect_left(self._clocks, before.clock_ms)]
         insort(self._clocks, clock_ms)
         self._move()
-        heard = self._heard[stream_id] = Heard(last_ms, clock_ms, self._now_ms)
-        return heard
+        last_seen = self._last_seen[stream_id] = LastSeen(last_ms, clock_ms, self._now_ms)
+        return last_seen
 
     def forget(self, in_hand: Container[str] = ()) -> set[str]:
         """Forget the streams whose states may be dropped, and return them; they count as never seen from now on.
@@ -107,16 +107,16 @@ class PartitionClock:
         limit_ms = self._now_ms - 2.0 * self._forget_after_ms
         forgotten = {
             name
-            for name, heard in self._heard.items()
-            if heard.last_ms >= 0 and heard.at_ms < limit_ms and name not in in_hand
+            for name, last_seen in self._last_seen.items()
+            if last_seen.last_ms >= 0 and last_seen.at_ms < limit_ms and name not in in_hand
         }
         self.drop(forgotten)
         return forgotten
 
     def drop(self, streams: Iterable[str]) -> None:
         """Remove these streams, as if they had never been seen."""
-        for heard in (self._heard.pop(stream) for stream in streams if stream in self._heard):
-            del self._clocks[bisect_left(self._clocks, heard.clock_ms)]
+        for last_seen in (self._last_seen.pop(stream) for stream in streams if stream in self._last_seen):
+            del self._clocks[bisect_left(self._clocks, last_seen.clock_ms)]
 
     def _move(self) -> None:
         """Move the partition's clock to the time that more than half of the streams have reached; never back."""
@@ -218,8 +218,8 @@ class StreamStates:
             Why the stream had begun anew (None if it had not), and how many of its images were rejected
             (`StreamTable.served`).
         """
-        heard = self._clock.hear(batch.stream_id, batch.frames[-1].kafka_timestamp_ms)
-        self._states[batch.stream_id] = replace(state, heard=heard)
+        last_seen = self._clock.hear(batch.stream_id, batch.frames[-1].kafka_timestamp_ms)
+        self._states[batch.stream_id] = replace(state, last_seen=last_seen)
         self._changed.add(batch.stream_id)
         self._anew.discard(batch.stream_id)
         return self._resets.pop(batch.stream_id, None), self.table.served(batch)

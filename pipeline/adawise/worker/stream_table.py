@@ -22,7 +22,7 @@ from bisect import bisect_left, insort
 from collections.abc import Container, Mapping
 from typing import Any
 
-from adawise.adapt.heard import batches_in
+from adawise.adapt.last_seen import batches_in
 from adawise.records import ImageBatch
 
 CROWDED = "crowded"

@@ -14,7 +14,7 @@ from adawise.page.blocks import Cell, Line, Section, Table
 from adawise.page.notation import LEVEL, NOTHING, listed, points, points_between, three, two
 from adawise_lab.evaluate.references import BEST_FIXED, DOMAIN_ORACLE, FIXED
 from adawise_lab.evaluate.result import Difference, Row, ToldShare
-from adawise_lab.evaluate.views import View, headline, is_better, is_worse, spoken
+from adawise_lab.evaluate.views import View, display_name, headline, is_better, is_worse
 
 _WITH_INTERVALS = 2  # differences that a sentence lists one by one; the table has them all
 
@@ -118,7 +118,7 @@ def _table(among: Sequence[View]) -> Table:
             difference_cell(view.over_best_fixed),
             Cell(two(fixed.alpha)),
             difference_cell(view.over_better_endpoint),
-            Cell(spoken(endpoint.strategy)),
+            Cell(display_name(endpoint.strategy)),
             Cell(points(row.worst_domain_gap), note=row.worst_domain),
         )
         lines.append(Line(view.name, cells))
@@ -154,10 +154,10 @@ def _strategies(view: View) -> Table:
     rows = (*view.strategies, *view.references)
     followed = view.stream == "smooth"
     told = list(dict.fromkeys(name for row in rows for name in row.way))
-    headers = ["accuracy", "FE", *(f"− {spoken(name)}" for name in FIXED), f"− {spoken(DOMAIN_ORACLE)}"]
+    headers = ["accuracy", "FE", *(f"− {display_name(name)}" for name in FIXED), f"− {display_name(DOMAIN_ORACLE)}"]
     headers += ["worst domain", "ECE", "ECE pooled", "NLL", "alpha", "pinned", *(("lag, batches",) if followed else ())]
-    headers += [f"way to {spoken(name)}" for name in told]
-    lines = [Line(spoken(row.strategy), tuple(_cells(row, followed, told)), _row_kind(row, view)) for row in rows]
+    headers += [f"way to {display_name(name)}" for name in told]
+    lines = [Line(display_name(row.strategy), tuple(_cells(row, followed, told)), _row_kind(row, view)) for row in rows]
     seeds = view.served.seeds
     caption = f"{view.name}, {seeds} seed{'s' * (seeds > 1)}, {view.served.images:,} images served by each strategy"
     return Table(caption, "strategy", tuple(headers), tuple(lines))

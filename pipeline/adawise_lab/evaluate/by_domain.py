@@ -12,7 +12,7 @@ from adawise.page.blocks import Cell, Figure, Key, Line, Section, Table
 from adawise.page.notation import listed, points, three
 from adawise_lab.evaluate.references import BEST_FIXED, DOMAIN_ORACLE, FINE_TUNED, MIDDLE, SPLIT_HALF_ORACLE, ZERO_SHOT
 from adawise_lab.evaluate.result import Result
-from adawise_lab.evaluate.views import View, spoken
+from adawise_lab.evaluate.views import View, display_name
 
 _SERVED = "served"
 _SERIES = {  # name -> shape, colour
@@ -43,7 +43,7 @@ def section(among: Sequence[View], result: Result) -> Section:
         "on the same images, so it is optimistic; the split-half oracle chooses on one half and is judged on the "
         "other. Bars are served minus the best fixed alpha, ticks the split-half oracle minus it. Single domains "
         "and groups carry no interval: a difference of a few points may be chance.",
-        tuple(Key(spoken(name), shape, colour) for name, (shape, colour) in _SERIES.items()),
+        tuple(Key(display_name(name), shape, colour) for name, (shape, colour) in _SERIES.items()),
         tuple(figures),
         tuple(tables),
     )
@@ -63,12 +63,12 @@ def _series(view: View) -> dict[str, Mapping[str, float]]:
 def _accuracies(view: View, domains: Sequence[str]) -> Figure:
     series = _series(view)
     values = [
-        {"domain": d, "accuracy": accuracies[d], "which": spoken(name)}
+        {"domain": d, "accuracy": accuracies[d], "which": display_name(name)}
         # so that it is below the others
         for name, accuracies in sorted(series.items(), key=lambda item: item[0] != _SERVED)
         for d in domains
     ]
-    names = [spoken(name) for name in _SERIES]
+    names = [display_name(name) for name in _SERIES]
     y = alt.Y("domain:N", title=None).sort(list(domains))
     x = alt.X("accuracy:Q", title="accuracy").scale(zero=False)
     chart = alt.layer(
@@ -152,14 +152,14 @@ def _groups(view: View) -> Table:
         found = [row.groups[group] for group in groups]
         cells = [Cell(three(g.accuracy), note=points(g.versus.get(BEST_FIXED))) for g in found]
         kind = "reference" if row.reference else "served" if row is view.served else "strategy"
-        lines.append(Line(spoken(row.strategy), tuple(cells), kind))
+        lines.append(Line(display_name(row.strategy), tuple(cells), kind))
     caption = f"{view.name}: accuracy by group, and points over best fixed"
     return Table(caption, "strategy", tuple(groups), tuple(lines))
 
 
 def _numbers(view: View, domains: Sequence[str], result: Result) -> Table:
     series = _series(view)
-    headers = ("group", "images", *(spoken(name) for name in _SERIES), "best alpha")
+    headers = ("group", "images", *(display_name(name) for name in _SERIES), "best alpha")
     lines = [
         Line(
             d,

@@ -18,7 +18,7 @@ from adawise.text import counted
 from adawise_lab.evaluate.advice import difference_cell
 from adawise_lab.evaluate.references import BEST_FIXED, FIXED, MIDDLE, SPLIT_HALF_ORACLE
 from adawise_lab.evaluate.result import Difference, Row
-from adawise_lab.evaluate.views import View, is_better, is_worse, spoken
+from adawise_lab.evaluate.views import View, display_name, is_better, is_worse
 
 Kinds = Mapping[str, tuple[str, str, int]]
 """Kind of point: shape, colour, size in square pixels."""
@@ -123,7 +123,7 @@ def _cost_point(row: Row, kind: str, floor: float) -> dict[str, Any]:
     """Return the values of one point; a point below `floor` is drawn at it, and its label says so."""
     low, high = row.accuracy_ci
     return {
-        "name": spoken(row.strategy),
+        "name": display_name(row.strategy),
         "kind": kind,
         "size": _KINDS[kind][2],
         "fe": row.fe,
@@ -281,7 +281,7 @@ def _price_point(row: Row, at: Row, kind: str) -> dict[str, Any]:
     over = row.over_set or Difference(0.0, (0.0, 0.0))
     name = row.strategy.partition("@")[0] if row.price is None else f"{row.price:g}".removeprefix("0")
     return {
-        "name": f"price {name}" if kind == _SET else spoken(name),
+        "name": f"price {name}" if kind == _SET else display_name(name),
         "kind": kind,
         "size": _OF_PRICES[kind][2],
         "fe": row.fe,
@@ -352,7 +352,7 @@ def _calibration(view: View) -> Figure:
     values: list[dict[str, Any]] = [
         {
             "size": _KINDS[kind][2],
-            "name": spoken(row.strategy),
+            "name": display_name(row.strategy),
             "nll": row.nll,
             "ece": row.ece,
             "kind": kind,
@@ -371,7 +371,7 @@ def _calibration(view: View) -> Figure:
             *(x, y, alt.Tooltip("name:N", title="strategy"), alt.Tooltip("ece:Q", title="ECE", format=".3f")),
             alt.Tooltip("nll:Q", title="NLL", format=".3f"),
         ),
-        *_labels([v for v in values if v["kind"] == _FIXED and v["name"] != spoken(MIDDLE)], x, y, dy=13),
+        *_labels([v for v in values if v["kind"] == _FIXED and v["name"] != display_name(MIDDLE)], x, y, dy=13),
         *_labels([v for v in values if v["kind"] == _SERVED], x, y, dy=-13),
     )
     reading, spec = _calibration_reading(view), theme.spec(chart, height=_CALIBRATION_HEIGHT)
@@ -389,8 +389,8 @@ def _calibration_reading(view: View) -> str:
         compared = f"{three(over)} worse than"
     return (
         f"{view.served_name} has an ECE of {three(view.served.ece)}, {compared} that of the better calibrated "
-        f"endpoint, {spoken(endpoint.strategy)} ({three(endpoint.ece)}); its NLL is {three(view.served.nll)} against "
-        f"{three(endpoint.nll)}."
+        f"endpoint, {display_name(endpoint.strategy)} ({three(endpoint.ece)}); its NLL is {three(view.served.nll)} "
+        f"against {three(endpoint.nll)}."
     )
 
 

@@ -20,7 +20,7 @@ from adawise_lab.evaluate.result import Difference, Result, Row
 
 DEFAULT = "warm"
 _HEADLINE = ("long", "iid")
-_SPOKEN = {
+_DISPLAY_NAMES = {
     ZERO_SHOT: "zero-shot",
     FINE_TUNED: "fine-tuned",
     MIDDLE: "alpha .5",
@@ -123,6 +123,6 @@ def _served_name(strategies: Sequence[str]) -> str:
     return [*auto, *plain, *variants, *strategies][0]
 
 
-def spoken(name: str) -> str:
+def display_name(name: str) -> str:
     """Return the name of a reference for readers; a strategy keeps its name."""
-    return _SPOKEN.get(name, name)
+    return _DISPLAY_NAMES.get(name, name)

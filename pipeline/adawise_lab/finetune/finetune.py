@@ -12,7 +12,7 @@ from typing import Any
 
 import structlog
 
-from adawise.app.labelled import logits_of, tell_skipped
+from adawise.app.labelled import log_skipped, logits_of
 from adawise.app.model import use_cores
 from adawise.card.advice import OWN
 from adawise.card.card import Card, Condition
@@ -118,7 +118,7 @@ def finetune(request: FinetuneRequest) -> Finetuned | None:
         found = run.compare()
         broken = {**run.skipped, **job.judges.skipped}
         if broken:
-            tell_skipped(data.train.where, broken)
+            log_skipped(data.train.where, broken)
         skipped = {**data.train.passed_over, **data.held_out.passed_over, **broken}
         facts = facts_of(run, found, data.classes, notes, skipped)
         if found.ruin is not None:

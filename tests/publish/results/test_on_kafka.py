@@ -15,7 +15,7 @@ from kafka import KafkaAdminClient
 from kafka.admin import ConfigResource, ConfigResourceType
 
 from adawise.errors import BrokerUnavailable
-from adawise.ports import Told
+from adawise.ports import Publication
 from adawise.publish.results.sink import KafkaResults
 from tests.brokers import Broker, create_topic, fresh_name
 from tests.deadlines import DEADLINE_S
@@ -27,8 +27,8 @@ from tests.test_documents import GUIDE, blocks
 pytestmark = pytest.mark.broker
 
 
-def batch(first: int, count: int, stream: str = "north") -> Told:
-    return Told("a", served([frame(offset, stream=stream) for offset in range(first, first + count)]))
+def batch(first: int, count: int, stream: str = "north") -> Publication:
+    return Publication("a", served([frame(offset, stream=stream) for offset in range(first, first + count)]))
 
 
 def as_here(recipe: str, broker: Broker, topic: str) -> str:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import numpy as np
 
 from adawise.adapt.conditions import Appearance, Looks, Memory
-from adawise.adapt.heard import Heard
+from adawise.adapt.last_seen import LastSeen
 from adawise.adapt.state import StreamState
 from adawise.errors import Reason
 from adawise.ports import Head, SegmentDraft, ServedBy, TopicIdentity
@@ -91,8 +91,8 @@ class Yard:
             if condition is not None:
                 trace = replace(trace, condition=condition[0], returned=condition[1] > 1, alarm=False)
             accepted.append((batch, said, trace))
-            heard = Heard(*[round(1e3 * self._at_s)] * 3)
-            state = StreamState("k", 7, batches=trace.batch_number + 1, heard=heard)
+            last_seen = LastSeen(*[round(1e3 * self._at_s)] * 3)
+            state = StreamState("k", 7, batches=trace.batch_number + 1, last_seen=last_seen)
             if condition is not None:
                 number, visits = condition
                 looks = Looks.of_first(Appearance(np.zeros(5), np.ones(5), 8))

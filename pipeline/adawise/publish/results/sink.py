@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from adawise.kafka.client import Reach
 from adawise.kafka.own_topic import HEADERS_ROOM_BYTES, OwnTopics
-from adawise.ports import Served, ServedBy, Told, When
+from adawise.ports import Publication, Served, ServedBy, When
 from adawise.publish.outbox import Outbox, Producer, producer_of
 from adawise.publish.results.alert import message_of_alert
 from adawise.publish.results.message import Envelope, EventMessage, Form, Per, messages_of
@@ -84,13 +84,13 @@ class KafkaResults:
         """See `ports.Results`."""
         return self._outbox.inflight_bytes
 
-    def send(self, told: Told, *, wait: bool) -> bool:
+    def send(self, publication: Publication, *, wait: bool) -> bool:
         """See `ports.Results`."""
         if not wait and not self._outbox.has_room:
             self._outbox.settle()
             if not self._outbox.has_room:
                 return False
-        for message in self._messages(told):
+        for message in self._messages(publication):
             self._outbox.send(message, wait=wait)
         return True
 
@@ -109,12 +109,14 @@ class KafkaResults:
         """See `ports.Results`."""
         self._outbox.close()
 
-    def _messages(self, told: Told) -> list[EventMessage]:
+    def _messages(self, publication: Publication) -> list[EventMessage]:
         envelope = Envelope(self._topic, self._source())
-        if isinstance(told.what, Alert):
-            return [message_of_alert(told.what, told.attempt, envelope)]
-        by = told.by or self._by
-        return messages_of(_results(told.what, by), told.attempt, envelope, per=self._per, form=self._form)
+        if isinstance(publication.what, Alert):
+            return [message_of_alert(publication.what, publication.attempt, envelope)]
+        by = publication.by or self._by
+        return messages_of(
+            _results(publication.what, by), publication.attempt, envelope, per=self._per, form=self._form
+        )
 
 
 def _results(what: Served | Frame | list[RowResult], by: ServedBy) -> list[RowResult]:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from adawise.adapt.heard import condition_in
+from adawise.adapt.last_seen import condition_in
 from adawise.records import TopicPartition
 from adawise.text import as_duration
 from adawise.watch.row import STEP_S, STEPS
@@ -92,9 +92,9 @@ def _of_chain(
                 camera.last_s = max(camera.last_s or 0.0, sight.last_s)
                 camera.alpha = sight.batches[-1][1] if sight.batches else camera.alpha
     for stream, data in head.states.items():
-        heard, condition, returns = condition_in(data)
+        last_seen, condition, returns = condition_in(data)
         if stream not in seen:
-            seen[stream] = _Seen([], None if heard is None else heard.last_seen_s(head.created_s))
+            seen[stream] = _Seen([], None if last_seen is None else last_seen.last_seen_s(head.created_s))
         seen[stream].condition, seen[stream].returns = condition, returns
     for stream, camera in seen.items():
         yield _row(chain.tp, stream, camera, window)

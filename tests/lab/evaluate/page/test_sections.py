@@ -15,7 +15,7 @@ from adawise_lab.evaluate.page import digest, provenance
 from adawise_lab.evaluate.references import DOMAIN_ORACLE, SPLIT_HALF_ORACLE
 from adawise_lab.evaluate.result import PathRow, Result, ToldShare
 from adawise_lab.evaluate.scatter import beaten_by, front
-from adawise_lab.evaluate.views import View, headline, spoken, views
+from adawise_lab.evaluate.views import View, display_name, headline, views
 from tests.lab.evaluate.building import a_table
 from tests.lab.evaluate.page.building import a_row, a_view, over
 
@@ -35,7 +35,7 @@ def test_numbers_are_written_as_the_field_writes_them() -> None:
     assert [two(v) for v in (1.216, 0.5, 10.0)] == ["1.22", ".50", "10.00"]
     assert [points(v) for v in (0.0194, -0.003, math.nan)] == ["+1.9", "−0.3", "–"]
     assert [listed("abc"[:n]) for n in range(4)] == ["", "a", "a and b", "a, b and c"]
-    assert [spoken(name) for name in ("zero_shot", "warm:every=16")] == ["zero-shot", "warm:every=16"]
+    assert [display_name(name) for name in ("zero_shot", "warm:every=16")] == ["zero-shot", "warm:every=16"]
 
 
 def test_the_front_keeps_what_no_other_beats() -> None:

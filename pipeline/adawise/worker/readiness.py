@@ -37,15 +37,15 @@ class _Stream:
     waiting: deque[_Waiting] = field(default_factory=deque)
     waiting_bytes: int = 0
     open: OpenPart = _NOTHING
-    ripe_until: int = 0  # messages below this offset may be decoded
+    ready_until: int = 0  # messages below this offset may be decoded
 
     @property
     def has_unripe(self) -> bool:
         """True if a message may not be decoded yet."""
-        return bool(self.waiting) and self.waiting[-1].offset >= self.ripe_until
+        return bool(self.waiting) and self.waiting[-1].offset >= self.ready_until
 
 
-class Ripening:
+class Readiness:
     """The messages of single images of one partition that were read and are not decoded.
 
     Args:
@@ -61,14 +61,14 @@ class Ripening:
     def __init__(
         self,
         policy: BatchPolicy,
-        ripen: Callable[[str, int], None],
+        make_ready: Callable[[str, int], None],
         *,
         image_bytes: int,
         ends: Mapping[str, tuple[Sequence[int], Sequence[int]]] | None = None,
     ) -> None:
-        self._policy, self._tell, self._image_bytes, self._ends = policy, ripen, image_bytes, ends or {}
+        self._policy, self._tell, self._image_bytes, self._ends = policy, make_ready, image_bytes, ends or {}
         self._streams: dict[str, _Stream] = {}
-        self.unripe_bytes = 0
+        self.unready_bytes = 0
 
     def read(self, stream_id: str, offset: int, timestamp_ms: int, size_bytes: int, now_s: float) -> None:
         """Take a message of one image that was read, in the order of its stream's offsets."""
@@ -78,18 +78,18 @@ class Ripening:
         stream.waiting_bytes += size_bytes
         is_complete = self._step(stream_id, stream, waiting)
         # Recovery reads pending messages again, after later ones may have made the stream ready.
-        if offset < stream.ripe_until:
-            self._tell(stream_id, stream.ripe_until)
+        if offset < stream.ready_until:
+            self._tell(stream_id, stream.ready_until)
             return
-        self.unripe_bytes += size_bytes
+        self.unready_bytes += size_bytes
         if is_complete or stream.waiting_bytes >= len(stream.waiting) * self._image_bytes:
-            self._ripen(stream_id, offset + 1)
+            self._make_ready(stream_id, offset + 1)
 
-    def ripen(self, stream_id: str, until: int) -> None:
+    def make_ready(self, stream_id: str, until: int) -> None:
         """Let a stream's waiting messages below an offset be decoded."""
         stream = self._streams.get(stream_id)
         if stream is not None and stream.has_unripe and stream.waiting[0].offset < until:
-            self._ripen(stream_id, until)
+            self._make_ready(stream_id, until)
 
     def decoded(self, stream_id: str, offset: int) -> float | None:
         """Note that a message is decoded, and return when it was read; None if it did not wait here."""
@@ -98,8 +98,8 @@ class Ripening:
             return None
         first = stream.waiting.popleft()
         stream.waiting_bytes -= first.size_bytes
-        if offset >= stream.ripe_until:
-            self.unripe_bytes -= first.size_bytes
+        if offset >= stream.ready_until:
+            self.unready_bytes -= first.size_bytes
         return first.read_s
 
     def count_again(self, stream_id: str, opened: OpenPart | None) -> None:
@@ -112,8 +112,8 @@ class Ripening:
             return
         stream.open = opened or _NOTHING
         until = max((each.offset + 1 for each in stream.waiting if self._step(stream_id, stream, each)), default=0)
-        if until > stream.ripe_until:
-            self._ripen(stream_id, until)
+        if until > stream.ready_until:
+            self._make_ready(stream_id, until)
 
     def put_back(self, stream_id: str, messages: Iterable[tuple[int, int, int]], read_s: float) -> None:
         """Let messages wait again that were decoded; then no message of the stream is ready.
@@ -127,8 +127,8 @@ class Ripening:
         for offset, timestamp_ms, size_bytes in reversed(list(messages)):
             stream.waiting.appendleft(_Waiting(offset, timestamp_ms, read_s, size_bytes))
             stream.waiting_bytes += size_bytes
-            self.unripe_bytes += size_bytes
-        stream.ripe_until = 0
+            self.unready_bytes += size_bytes
+        stream.ready_until = 0
         self.count_again(stream_id, None)
 
     def closed(self, stream_id: str) -> None:
@@ -142,10 +142,10 @@ class Ripening:
         if stream is not None and not stream.waiting:
             del self._streams[stream_id]
 
-    def is_ripe(self, stream_id: str) -> bool:
+    def is_ready(self, stream_id: str) -> bool:
         """Return True if a message of the stream may be decoded, and is not decoded yet."""
         first = self.first(stream_id)
-        return first is not None and first < self._streams[stream_id].ripe_until
+        return first is not None and first < self._streams[stream_id].ready_until
 
     def first(self, stream_id: str) -> int | None:
         """Return the offset of the stream's oldest waiting message; None if none waits."""
@@ -184,12 +184,12 @@ class Ripening:
             return True
         return is_complete
 
-    def _ripen(self, stream_id: str, until: int) -> None:
+    def _make_ready(self, stream_id: str, until: int) -> None:
         stream = self._streams[stream_id]
         for each in reversed(stream.waiting):
-            if each.offset < stream.ripe_until:
+            if each.offset < stream.ready_until:
                 break
             if each.offset < until:
-                self.unripe_bytes -= each.size_bytes
-        stream.ripe_until = max(stream.ripe_until, until)
+                self.unready_bytes -= each.size_bytes
+        stream.ready_until = max(stream.ready_until, until)
         self._tell(stream_id, until)

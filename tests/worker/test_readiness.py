@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 from adawise.worker.batching import BatchPolicy, OpenPart
-from adawise.worker.ripening import Ripening
+from adawise.worker.readiness import Readiness
 
 POLICY = BatchPolicy(images=3, max_age_s=1.0)
 SIZE = 10  # bytes of a message here; an image has 100
 
 
-class Told(Ripening):
+class Told(Readiness):
     """Keeps what it tells."""
 
     def __init__(self) -> None:
@@ -23,7 +23,7 @@ def test_a_stream_is_ripe_with_the_image_that_completes_its_count() -> None:
     for offset in range(7):
         subject.put(offset, "ab"[offset % 2])
     assert subject.told == [("a", 5), ("b", 6)]
-    assert subject.unripe_bytes == SIZE
+    assert subject.unready_bytes == SIZE
 
 
 def test_a_stream_is_ripe_with_an_image_that_was_produced_too_late_for_the_others() -> None:
@@ -52,7 +52,7 @@ def test_what_is_open_counts_and_what_was_put_back_waits_again_with_its_age() ->
         assert subject.decoded("a", offset) == 5.0
     subject.count_again("a", OpenPart(2, 0, 5.0))
     subject.put_back("a", [(0, 0, SIZE), (1, 0, SIZE)], 5.0)
-    assert (subject.told, subject.first("a"), subject.unripe_bytes) == ([], 0, 2 * SIZE)
+    assert (subject.told, subject.first("a"), subject.unready_bytes) == ([], 0, 2 * SIZE)
     assert list(subject.due(6.5)) == []
     assert list(subject.due(6.6)) == ["a"]
     subject.put(2, now_s=6.0)
@@ -65,18 +65,18 @@ def test_what_takes_less_room_decoded_and_what_a_whole_batch_waits_for_is_ripe_a
     subject.put(0, size=100)
     subject.put(1, "b")
     for stream in ("b", "c"):
-        subject.ripen(stream, 2)
+        subject.make_ready(stream, 2)
     assert subject.told == [("a", 1), ("b", 2)]
-    assert subject.unripe_bytes == 0
+    assert subject.unready_bytes == 0
 
 
 def test_what_is_read_again_below_what_is_ripe_is_ripe_at_once() -> None:
     """A recovery reads what is pending while later offsets are known; its stream may be ripe up to these by then."""
     subject = Told()
     subject.put(0)
-    subject.ripen("a", 9)
+    subject.make_ready("a", 9)
     subject.put(1)
     assert subject.told == [("a", 9), ("a", 9)]
-    assert subject.unripe_bytes == 0
+    assert subject.unready_bytes == 0
     assert [subject.decoded("a", offset) for offset in (0, 1)] == [0.0, 0.0]
-    assert subject.unripe_bytes == 0
+    assert subject.unready_bytes == 0

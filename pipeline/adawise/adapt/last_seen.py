@@ -18,7 +18,7 @@ UNREADABLE = (ValueError, KeyError, TypeError, RecursionError)
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class LastSeen:
     """The time at which a stream was last seen, in milliseconds; `adawise.worker.stream_states` uses it.
 
     Attributes:
@@ -39,20 +39,20 @@ class Heard:
         return None if self.last_ms < 0 else min(until_s, self.last_ms / 1e3)
 
 
-def heard_in(data: bytes) -> Heard | None:
+def last_seen_in(data: bytes) -> LastSeen | None:
     """Return when the stream was last seen, from its serialised state; None if that does not say.
 
     Raises:
         ChainError: the state cannot be read.
     """
     try:
-        return heard_of(json.loads(data))
+        return last_seen_of(json.loads(data))
     except UNREADABLE as error:
         raise damaged(error) from error
 
 
-def condition_in(data: bytes) -> tuple[Heard | None, int | None, int]:
-    """Return the result of `heard_in`, the number of the stream's condition, and how often it returned to it.
+def condition_in(data: bytes) -> tuple[LastSeen | None, int | None, int]:
+    """Return the result of `last_seen_in`, the number of the stream's condition, and how often it returned to it.
 
     The number is None and the returns are 0 if the state knows no conditions.
 
@@ -62,7 +62,7 @@ def condition_in(data: bytes) -> tuple[Heard | None, int | None, int]:
     try:
         parts = of_kind(dict, json.loads(data))
         number, visits, *_ = parts.get("conditions") or (None, 1)
-        return heard_of(parts), None if number is None else of_kind(int, number), of_kind(int, visits) - 1
+        return last_seen_of(parts), None if number is None else of_kind(int, number), of_kind(int, visits) - 1
     except UNREADABLE as error:
         raise damaged(error) from error
 
@@ -84,7 +84,7 @@ def damaged(error: Exception) -> ChainError:
     return ChainError(f"adaptation state: not readable ({error!r}). The segment is damaged: restore it from a copy.")
 
 
-def heard_of(parts: Any) -> Heard | None:
+def last_seen_of(parts: Any) -> LastSeen | None:
     """Return when the stream was last seen, from a parsed state; None if that does not say.
 
     Raises:
@@ -93,7 +93,7 @@ def heard_of(parts: Any) -> Heard | None:
     if "heard" not in parts:
         return None
     last_ms, clock_ms, at_ms = parts["heard"]
-    return Heard(of_kind(int, last_ms), of_kind(int, clock_ms), of_kind(int, at_ms))
+    return LastSeen(of_kind(int, last_ms), of_kind(int, clock_ms), of_kind(int, at_ms))
 
 
 def of_kind(kind: type[Kind], value: Any) -> Kind:
