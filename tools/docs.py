@@ -19,7 +19,6 @@ from typing import Any
 import pyarrow as pa
 from pydantic.fields import FieldInfo
 
-import adawise
 from adawise import __main__, errors
 from adawise.cli import COMMANDS, PROGRAM, command_of
 from adawise.cli.command import Command
@@ -264,7 +263,7 @@ def exit_codes_page() -> str:
     """What a process ends with, and the errors behind it."""
     line = next(line for line in (__main__.__doc__ or "").splitlines() if line.startswith("0 "))
     codes = [part.split(" ", 1) for part in line.rstrip(".").split(", ")]
-    finders = ", ".join(f"[`{name}`](commands.md#{_anchor(name)})" for name in COMMANDS if _finds(name))
+    finders = ", ".join(f"[`{name}`](commands.md#{_anchor(name)})" for name in COMMANDS if command_of(name).finds)
     return page(
         "Exit codes",
         table(["code", "meaning"], codes),
@@ -279,18 +278,6 @@ def exit_codes_page() -> str:
         "not a terminal. An error outside the tree is a bug, and `exception` has its "
         "traceback.",
     )
-
-
-def _finds(name: str) -> bool:
-    """Whether the command has an end for what it found."""
-    module = COMMANDS[name][0].partition(":")[0]
-    alone = Path(adawise.__file__).parents[1] / f"{module.replace('.', '/')}.py"
-    if module.rpartition(".")[2] == name and "return FOUND" in alone.read_text(encoding="utf-8"):
-        return True
-    package = module.rpartition(".")[0]
-    run = Path(adawise.__file__).parents[1] / package.replace(".", "/") / "run.py"
-    is_own = name.split()[0] == package.rpartition(".")[2]  # not of a command that shares another's package
-    return run.exists() and is_own and "return FOUND" in run.read_text(encoding="utf-8")
 
 
 def reasons_page() -> str:

@@ -16,6 +16,7 @@ from adawise.cli.older import translated
         ("card --show=c.json --json", ["card show c.json --json"]),
         ("card --labelled_shifted fog/ --labelled a -o b", ["card make --labelled-shifted fog/ --labelled a -o b"]),
         ("card --labelled a -o b --model.theta-0 t", ["card make --labelled a -o b --model.theta-0 t"]),
+        ("card --fit-search yard -oc.json", ["card fit c.json --recording yard"]),
         ("card --labelled a -o b --search.budget 3 --model.card c", ["card make --labelled a -o b"]),
         (
             "card --fit-search yard -o c.json --fit-batches 28 --fit-objective=tsallis --no-model.cuda-graphs",

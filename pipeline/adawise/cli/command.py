@@ -115,6 +115,7 @@ class Command(BaseSettings):
     runs: ClassVar[str]
     groups: ClassVar[tuple[str, ...]] = ("log",)  # groups of settings, or single ones such as `kafka.topic`
     shorthands: ClassVar[Mapping[str, str]] = {}  # another flag of a setting -> the setting
+    finds: ClassVar[bool] = False  # it may end with the code FOUND
     examples: ClassVar[tuple[tuple[str, str], ...]] = ()  # (purpose, command line after `adawise`)
 
     config: str | None = Field(

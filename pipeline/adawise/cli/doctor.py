@@ -21,6 +21,7 @@ class DoctorCommand(Command):
     """
 
     name = "doctor"
+    finds = True
     groups = WORKER_GROUPS
     examples = (
         ("check the settings of adawise.toml and the environment", "doctor"),

@@ -53,6 +53,8 @@ def _flags(words: Sequence[str]) -> list[Flag]:
                 return []
             found[-1][1].append(word)
             continue
+        if word.startswith("-o") and word[2:3] not in {"", "="}:  # the value is attached
+            word = f"-o={word[2:]}"
         name, equals, value = word.partition("=")
         found.append((name.replace("_", "-"), [value] if equals else []))
     return found

@@ -48,6 +48,7 @@ class PairStageCommand(PairCommand):
     """
 
     name = "pair stage"
+    finds = True
     groups = (*all_but("model", "on_change"), "search", "predict", "decode", "alerts", "sink.root", "log")
     examples = (
         (
@@ -94,10 +95,11 @@ class PairSwitchCommand(PairCommand):
     """
 
     name = "pair switch"
+    finds = True
     examples = (
         ("switch to the staged pair", "pair switch runs/yard"),
         ("switch to an earlier pair, by its number in `pair list`", "pair switch runs/yard --pair 0"),
-        ("and let every camera keep its alpha", "pair switch runs/yard --state keep"),
+        ("switch, and let every camera keep its alpha", "pair switch runs/yard --state keep"),
     )
 
     pair: int | None = Field(
@@ -126,9 +128,10 @@ class PairRollbackCommand(PairCommand):
     """
 
     name = "pair rollback"
+    finds = True
     examples = (
         ("roll back at once", "pair rollback runs/yard"),
-        ("and let every camera keep its alpha", "pair rollback runs/yard --state keep"),
+        ("go back, and let every camera keep its alpha", "pair rollback runs/yard --state keep"),
     )
 
     state: State | None = Field(default=None, description=f"{_STATE}; none: as at the last switch")
@@ -151,6 +154,7 @@ class PairListCommand(PairCommand):
     """
 
     name = "pair list"
+    finds = True
     examples = (
         ("show the output that adawise.toml names", "pair list"),
         ("print JSON for a script", "pair list s3://bucket/yard --json"),

@@ -6,10 +6,8 @@ from pydantic import Field
 from pydantic_settings import CliPositionalArg, CliToggleFlag
 from typing_extensions import override
 
-from adawise.cli.command import Command
+from adawise.cli.command import FOUND, Command
 from adawise.settings.group import Location
-
-FOUND = 3
 
 
 class RepairCommand(Command):
@@ -22,6 +20,7 @@ class RepairCommand(Command):
     """
 
     name = "repair"
+    finds = True
     examples = (
         ("show what would be done", "repair runs/output"),
         ("repair it", "repair s3://bucket/yard --yes"),

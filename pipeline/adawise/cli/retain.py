@@ -42,8 +42,9 @@ class RetainCommand(Command):
         from adawise.text import as_size
 
         root, removes = self.root, self.yes
+        store = open_output(root)
         with progress("removed" if removes else "found", unit="files") as bar:
-            done = retain(open_output(root), self.keep, removes=removes, advance=bar.advance)
+            done = retain(store, self.keep, removes=removes, advance=bar.advance)
         before, found = done.before, done.found
         if self.as_json:
             partitions = [

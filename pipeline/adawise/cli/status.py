@@ -35,6 +35,7 @@ class StatusCommand(Command):
     """
 
     name = "status"
+    finds = True
     groups = (*LOG_READING, "kafka.topic", "kafka.group", "sink.root", "http", "log")
     shorthands: ClassVar[Mapping[str, str]] = {"root": "sink.root"}
     examples = (

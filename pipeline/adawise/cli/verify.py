@@ -24,6 +24,7 @@ class VerifyCommand(Command):
     """
 
     name = "verify"
+    finds = True
     groups = (*LOG_READING, "kafka.origin", "log")
     examples = (
         ("check a folder", "verify runs/output"),

@@ -19,7 +19,7 @@ class FinetuneSettings(Group):
     )
     epochs: int = Field(default=10, ge=1, le=10_000, description="most passes over the images")
     batch_images: int = Field(default=64, ge=2, le=65_536, description="images of a forward")
-    accumulate: int = Field(default=1, ge=1, le=4096, description="batches whose gradients are summed for one update")
+    accumulate: int = Field(default=1, ge=1, le=4096, description="batches whose gradients are averaged for one update")
     learning_rate: float = Field(default=1e-5, gt=0, le=1, description="highest learning rate of AdamW")
     weight_decay: float = Field(default=0.1, ge=0, le=10, description="weight decay, except of norms and biases")
     warmup: float = Field(default=0.1, ge=0, le=1, description="share of the updates in which the rate warms up")

@@ -96,7 +96,7 @@ class HttpSettings(Group):
         default=600.0,
         ge=10,
         le=86_400,
-        description="seconds without a step of the worker's loop after which /livez asks for a restart",
+        description="seconds without a step or an event of the worker's loop after which /livez asks for a restart",
     )
     thumbnails: bool = Field(
         default=False, description="keep the last image of each camera in memory and show a small copy on the page"

@@ -62,25 +62,25 @@ SHADOW = [
     _field(
         "shadow_agreement",
         pa.float64(),
-        "share of images to which the staged pair gave the served label; null without a staged pair",
+        "share of images to which the staged pair gave the served label; null if it was not tried on the batch",
         nullable=True,
     ),
     _field(
         "shadow_alpha",
         pa.float64(),
-        "alpha with which the staged pair would have served; null without one",
+        "alpha with which the staged pair would have served; null if it was not tried on the batch",
         nullable=True,
     ),
     _field(
         "shadow_objective",
         pa.float64(),
-        "objective of the staged pair; nan if it was not finite, null without one",
+        "objective of the staged pair; nan if it was not finite, null if it was not tried on the batch",
         nullable=True,
     ),
     _field(
         "shadow_forward_equivalents",
         pa.float64(),
-        "images through the staged pair's image tower / images; null without one",
+        "images through the staged pair's image tower / images; null if it was not tried on the batch",
         nullable=True,
     ),
 ]
@@ -135,8 +135,8 @@ CONDITION = [
     _field(
         "alarm",
         pa.bool_(),
-        "true if alpha is limited although the objective is lower further on, because the entropy of standardised "
-        "logits is surely lowest .25 or more below: the fine-tuned weights may be over-confident; null from "
+        "true if alpha is limited although the objective falls beyond it, because the entropy of standardised logits "
+        "would surely choose an alpha lower by .25 or more: the fine-tuned weights may be over-confident; null from "
         "earlier versions",
         nullable=True,
     ),

@@ -136,7 +136,7 @@ class Health:
         quiet_s = now_s - max(self.beat_s, self.phase_s)
         if self.phase in {Phase.WORKING, Phase.STOPPING} and quiet_s > self.stuck_after_s:
             why = (
-                f"the loop has made no step for {as_duration(quiet_s)}; see the log, and restart the worker: "
+                f"the loop has had no step or event for {as_duration(quiet_s)}; see the log, and restart the worker: "
                 "nothing is lost"
             )
             return self._answer(False, "stuck", now_s, [why])

@@ -266,7 +266,7 @@ METRICS: tuple[MetricSpec[Scrape], ...] = (
     ),
     _moved(
         "adawise_batch_seconds",
-        "Time that a batch took in forwards and search.",
+        "A batch's share of the time that its round took in forwards and search.",
         "Longer than before: another process uses the processor, or the device throttles.",
         _distribution(BatchServed, lambda e: [sum(e.trace.milliseconds.values()) / 1e3], BATCH_S),
     ),
@@ -550,7 +550,7 @@ METRICS: tuple[MetricSpec[Scrape], ...] = (
     ),
     MetricSpec(
         "adawise_seconds_since_step",
-        "Time since the worker's loop last made a step.",
+        "Time since the last step or event of the worker's loop.",
         "A round of forwards takes seconds. Above http.stuck_after_s, /livez asks for a restart.",
         _one(lambda w: max(0.0, w.now_s - w.health.beat_s)),
     ),

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 from pydantic_settings import CliPositionalArg, CliToggleFlag
 
-from adawise.cli.command import LABEL_WITHIN, LABELS, Command, json_flag
+from adawise.cli.command import FOUND, LABEL_WITHIN, LABELS, Command, json_flag
 from adawise.settings.group import Location
 from adawise.text import separated
 
@@ -31,6 +31,7 @@ class DiffCommand(Command):
     """
 
     name = "diff"
+    finds = True
     runs = "adawise_drift.cli.diff:diff"
     examples = (
         ("check that a replay equals the live run", "diff runs/yard runs/again"),
@@ -74,4 +75,4 @@ def diff(options: DiffCommand) -> int:
         print_json(found.as_json())
     else:
         show(found, paper())
-    return 3 if found.differs or (options.whole and not found.overlaps_wholly) else 0
+    return FOUND if found.differs or (options.whole and not found.overlaps_wholly) else 0

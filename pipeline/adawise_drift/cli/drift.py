@@ -12,7 +12,7 @@ from pydantic import Field
 from pydantic_settings import CliPositionalArg, CliToggleFlag
 from typing_extensions import override
 
-from adawise.cli.command import LABEL_WITHIN, LABELS, ROOTS_SCHEMA, Command, Roots, all_but, json_flag, optional
+from adawise.cli.command import FOUND, LABEL_WITHIN, LABELS, ROOTS_SCHEMA, Command, Roots, all_but, json_flag, optional
 from adawise.settings.group import FilePath, Location, Text
 from adawise.settings.moments import MOMENT_SCHEMA, Moment
 from adawise.settings.recording import DAYS_SCHEMA, Days
@@ -28,6 +28,7 @@ class DriftCommand(Command):
     """
 
     name = "drift"
+    finds = True
     runs = "adawise_drift.cli.drift:drift"
     groups = ("model.card", "model.classes", "search.objective", *all_but("decode", "threads"), "log")
     examples = (
@@ -151,4 +152,4 @@ def drift(options: DriftCommand) -> int:
     else:
         show(report, paper(), page)
     finish(request, report, options.alertmanager)
-    return 3 if any(report.beyond.values()) else 0
+    return FOUND if any(report.beyond.values()) else 0

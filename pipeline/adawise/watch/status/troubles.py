@@ -28,7 +28,7 @@ KINDS: dict[str, str] = {
     "not_assigned": "no worker has the partition",
     "stalled": "messages wait, and nothing was committed for two minutes",
     "behind": "the oldest message without a row is more than a minute old",
-    "hole": "Segments are missing from a chain.",
+    "hole": "segments are missing from a chain",
     "gap": "offsets have no rows, which is recorded",
     "unclean_starts": "workers of a partition were killed three times or more",
     "camera_silent": "a camera sends no images",
