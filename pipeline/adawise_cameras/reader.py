@@ -83,13 +83,6 @@ _WHY: tuple[tuple[type[Exception], End, str], ...] = (
         End.FAILED,
         "it did not answer in time. Check that the camera is on and can be reached from here.",
     ),
-    (av.error.ConnectionRefusedError, End.FAILED, "nothing listens there. Is the camera on, and the port right?"),
-    (TimeoutError, End.FAILED, "it did not answer in time. Check that the camera is on and can be reached from here."),
-    (
-        av.error.ExitError,
-        End.FAILED,
-        "it did not answer in time. Check that the camera is on and can be reached from here.",
-    ),
     (
         av.error.ArgumentError,
         End.REFUSED,
