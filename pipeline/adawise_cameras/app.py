@@ -57,7 +57,7 @@ def read_until_stopped(settings: Settings, file: str, *, create_topic: bool, par
             with should_stop.interrupts():
                 _await_topic(settings, board, should_stop, create=create_topic, partitions=partitions)
         except KeyboardInterrupt:
-            _log.info("cameras_stopped", note="the broker had not answered yet; nothing was read")
+            _log.info("cameras_stopped", note="it was asked to stop before the broker answered; nothing was read")
             return 0
         board.tell(LiveSources.enter, Phase.WORKING)
         service.read(cameras)

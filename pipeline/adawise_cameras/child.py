@@ -223,7 +223,7 @@ class Child:
             told = read(self._pipe.fileno(), timeout_s=timeout_s, max_frame_bytes=self._camera.max_frame_bytes + 1)
         except NotAReader:
             return Ended(
-                "its reader sent what no reader sends, and was ended. Report it, and name the camera's model.",
+                "its reader sent an invalid message and was stopped. Report it, with the camera's model.",
                 End.FAILED,
             )
         return Ended(f"its reader {self._fate()}", End.FAILED) if told is None else told

@@ -66,8 +66,8 @@ def left_out(tables: Tables, found: Collected, cameras: Sequence[Camera], clocks
     short = [camera.stream_id for camera in cameras if camera.batches < _LEVELS * ALPHA.settle]
     if short:
         yield (
-            f"{len(short)} of {len(cameras)} cameras have fewer than {_LEVELS * ALPHA.settle} batches: little is "
-            f"known of their changes, since a level has to hold for {ALPHA.settle} of them to count as one"
+            f"{len(short)} of {len(cameras)} cameras have fewer than {_LEVELS * ALPHA.settle} batches: their "
+            f"changes are uncertain, since a level counts only after {ALPHA.settle} batches"
         )
     if untimed := tables.untimed():
         yield (

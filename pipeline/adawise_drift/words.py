@@ -191,7 +191,7 @@ def alarms(of: Calendar) -> str:
     most = f", most of them in condition {where.name}" if of.count > 1 else ""
     return (
         f"alarm in {of.alarms:.0%} of its batches{most}: the fine-tuned model may be over-confident there. Label some "
-        "of those images; adawise card correct corrects the card"
+        "of those images; `adawise card correct` corrects the card"
     )
 
 

@@ -197,7 +197,7 @@ def test_it_waits_for_a_broker_that_is_not_there_and_is_stopped_meanwhile(tmp_pa
     with cameras(tmp_path, '[camera.a]\ndevice = "/dev/video77"\n', "--kafka.bootstrap-servers", nobody) as told:
         told.until(lambda: bool(told.events("retry_scheduled")))
         assert "Traceback" not in told.stop()
-        assert told.events("cameras_stopped")[0]["note"].startswith("the broker had not answered yet")
+        assert told.events("cameras_stopped")[0]["note"].startswith("it was asked to stop before the broker answered")
 
 
 @pytest.fixture

@@ -194,9 +194,9 @@ def test_one_batch_of_1970_is_said_to_hide_what_is_short(tmp_path: Path, capsys:
 
 def test_a_short_time_is_told_to_say_little(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["drift", str(root), "--until", "2026-06-01T03:00:00Z"]) == 0
-    assert "note: 5 of 5 cameras have fewer than 128 batches: little is known" in capsys.readouterr().out
+    assert "note: 5 of 5 cameras have fewer than 128 batches: their changes are uncertain" in capsys.readouterr().out
     assert main(["drift", str(root)]) == 0
-    assert "batches: little is known" not in capsys.readouterr().out
+    assert "batches: their changes are uncertain" not in capsys.readouterr().out
 
 
 def test_nothing_in_that_time_is_said_so(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -92,7 +92,7 @@ def test_the_terminal_shows_what_helped_and_the_limits_go_by_it(folder: Path, ca
 def test_frames_that_share_a_time_are_told_and_left_out(folder: Path, capsys: Captured) -> None:
     found = helped(capsys, folder, "--labels", str(folder / "times.csv"), "--label-within", "1")
     assert found["labelled"] == 0
-    assert any("are of a time that several frames share" in note for note in found["notes"])
+    assert any("labels name a time that several frames share" in note for note in found["notes"])
 
 
 def test_a_file_of_labels_that_cannot_be_read_ends_with_its_name_and_the_remedy(folder: Path, capsys: Captured) -> None:

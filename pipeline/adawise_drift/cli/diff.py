@@ -23,11 +23,11 @@ def _names(value: str) -> str:
 class DiffCommand(Command):
     """Prove that two runs over the same messages are equal, bit by bit, or show where and by how much they differ.
 
-    The settings that differ are named first, with the values of both. Rows are compared by their identity, batches by
-    the message that they begin with, in all that both runs have read. For each stream: the first batch that differs
-    and what differs there first, how large the difference of the alphas is, which predictions changed, and how far
-    classes agree. With labels it says which is right more often on the same images, with an interval. Ends with code 0
-    if the runs are equal, 3 if not. It changes nothing.
+    It first lists the settings that differ, with both values. It compares rows by their identity and batches by their
+    first message, over all that both runs have read. For each stream it shows the first batch that differs and its
+    first difference, the distance of the alphas, the predictions that changed, and the agreement of classes. With
+    labels it shows which run is right more often on the same images, with an interval. Exits with code 0 if the runs
+    are equal, 3 if not. It changes nothing.
     """
 
     name = "diff"

@@ -41,7 +41,7 @@ class DriftCommand(Command):
             "exit with code 3 in a nightly job if something new to the last 28 days happened",
             "drift runs/yard --since 1d --baseline yard.baseline --fail-if 'events>0' --json",
         ),
-        ("the same, with alerts to an Alertmanager", "drift runs/yard --since 1d --alertmanager http://127.0.0.1:9093"),
+        ("send what happened to Alertmanager", "drift runs/yard --since 1d --alertmanager http://127.0.0.1:9093"),
         (
             "report cameras in two countries",
             "drift runs/yard --since 1d --baseline yard.baseline --time-zone Europe/Berlin,osaka-*=Asia/Tokyo",
@@ -57,32 +57,46 @@ class DriftCommand(Command):
         description="output folder or s3://BUCKET/PREFIX of a worker, or several that are read as one",
         json_schema_extra=ROOTS_SCHEMA,
     )
-    output: FilePath | None = optional("HTML file to write, or to replace", "output", "o", metavar="FILE")
+    output: FilePath | None = optional("HTML file to write; an existing one is replaced", "output", "o", metavar="FILE")
     streams: Text | None = optional("cameras, separated by commas; none: all", metavar="A,B")
     since: Moment | None = optional("only what happened from this time on", **MOMENT_SCHEMA)
     until: Moment | None = optional("only what happened before this time", **MOMENT_SCHEMA)
     reference: Days | None = optional(
-        "how long before --since daily cycles, noise and mixes of classes are learned from, while only what happened "
-        "since is reported; none: nothing, or 28d for a new --baseline", **DAYS_SCHEMA,
+        "time before --since to learn from (daily cycles, noise, mixes of classes); only what happened from --since on "
+        "is reported; none: nothing, or 28d for a new --baseline", **DAYS_SCHEMA,
     )  # fmt: skip
-    baseline: FilePath | None = optional("file that keeps what was learned; made or brought up to date", metavar="FILE")
+    baseline: FilePath | None = optional(
+        "file that stores what was learned, so that only newer output is read: created if missing, and updated",
+        metavar="FILE",
+    )
     time_zone: Text | None = optional(
         "time zone of days and nights, so that daily cycles follow summer time: one for all cameras, and "
         "CAMERA=ZONE for some (names with wildcards), separated by commas; none: UTC", metavar="ZONES",
     )  # fmt: skip
     known: FilePath | None = optional(
-        "TOML file of maintenance windows and events that are dealt with: [[known]] tables with why, since and until "
-        "or daily (by --time-zone, or a time_zone of its own), streams, measures; these are reported without an alarm",
+        "TOML file of maintenance windows and known events: [[known]] tables with why, since and until or daily (by "
+        "--time-zone, or their own time_zone), streams, measures; these are reported without an alarm",
         metavar="FILE",
     )
     smallest: float = Field(default=0.1, gt=0, le=1, description="smallest change of alpha to look for")
-    recording: FilePath | None = optional("recording of the topic, for frames beside a change", metavar="FOLDER")
+    recording: FilePath | None = optional(
+        "recording of the same topic, for frames before and after a change", metavar="FOLDER"
+    )
     labels: Location | None = LABELS
     label_within: float = LABEL_WITHIN
-    against: Text | None = optional("replays of the same images by other alphas, separated by commas", metavar="ROOTS")
-    plots: FilePath | None = optional("folder for figures as PNG and SVG: the fleet, eight cameras", metavar="FOLDER")
-    fail_if: Text | None = optional("limits, separated by commas; code 3 if a camera is beyond one", metavar="LIMITS")
-    alertmanager: Text | None = optional("Alertmanager that gets an alert for each incident of weight", metavar="URL")
+    against: Text | None = optional(
+        "outputs of replays of the same images by other alphas, separated by commas", metavar="ROOTS"
+    )
+    plots: FilePath | None = optional(
+        "folder for figures as PNG and SVG: all cameras, the eight that drifted most, whether adapting helped",
+        metavar="FOLDER",
+    )
+    fail_if: Text | None = optional(
+        "exit with code 3 if a camera exceeds one of these limits, separated by commas", metavar="LIMITS"
+    )
+    alertmanager: Text | None = optional(
+        "address of an Alertmanager that gets an alert for each incident above severity noted", metavar="URL"
+    )
     as_json: CliToggleFlag[bool] = json_flag("print what was found as JSON")
 
     @classmethod

@@ -229,7 +229,7 @@ def _cost(series: Series) -> str:
     at = float(np.nanmax(series.forward_equivalents))
     return (
         f"An image cost {two(words.mean(series.forward_equivalents))} forwards on average over the points, and "
-        f"{two(at)} in the dearest; plain CLIP costs 1."
+        f"{two(at)} at most; plain CLIP costs 1."
     )
 
 

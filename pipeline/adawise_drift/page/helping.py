@@ -73,8 +73,8 @@ def section(helped: Helped) -> Section:
 def _lead(helped: Helped) -> str:
     if not helped.arms:
         return (
-            "There are no labels that fit these rows, so nothing here is a measured accuracy. What is estimated "
-            "without them is shown over time, over all cameras and by camera."
+            "There are no labels that fit these rows, so nothing here is a measured accuracy. Estimates "
+            "without labels are in the sections over all cameras and by camera."
         )
     share = percent(helped.labelled / max(1, helped.accepted))
     return (

@@ -153,7 +153,7 @@ def _check_topic(root: str, recording: str) -> None:
     log, store = RecordedLog(recording, "skip"), open_store(root)
     keys = segment_keys(store)
     if not keys:
-        raise SettingsError(f"{root}: there is no output of a worker; name the folder that sink.root named")
+        raise SettingsError(f"{root}: there is no output of a worker; name the folder of sink.root")
     footer = footer_of(store, keys[-1][1])
     ours, theirs = log.identity(log.topic), (footer.topic, footer.topic_id)
     if footer.topic != log.topic or (footer.topic_id and ours.topic_id and footer.topic_id != ours.topic_id):

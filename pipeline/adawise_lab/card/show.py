@@ -55,8 +55,8 @@ def print_made(made: MadeCard, name: str) -> None:
     print_card(made.card, name)
     if made.fixed_alpha is not None:
         print(
-            f"The pair's own card advises a fixed alpha of {made.fixed_alpha:g}. This one has no verdict, so that auto "
-            f'adapts. For a fixed alpha set search.strategy = "fixed" and search.alpha = {made.fixed_alpha:g}.'
+            f"The pair's own card advises a fixed alpha of {made.fixed_alpha:g}. This one advises nothing, so auto "
+            f'adapts. For a fixed alpha, set search.strategy = "fixed" and search.alpha = {made.fixed_alpha:g}.'
         )
 
 
@@ -252,8 +252,9 @@ def _cross_fitted(choices: Sequence[Choice]) -> str:
     )
     _, gain = intervals(Kinds(images, after, before, np.ones_like(images)), seed=0)
     return (
-        f"At the alpha that it chooses for a condition, {before.sum() / images.sum():.3f} of the images are right as "
-        f"it is, {after.sum() / images.sum():.3f} with the bias by the other conditions' labels: {_gain(gain)}."
+        f"At the alpha that it chooses for a condition, {before.sum() / images.sum():.3f} of the images are right "
+        f"without the correction, {after.sum() / images.sum():.3f} with the correction fitted to the other "
+        f"conditions' labels: {_gain(gain)}."
     )
 
 
@@ -273,8 +274,8 @@ def show_replays(replays: Replays) -> None:
         one, other = labels.accuracy
         lines.append(
             f"Of the {labels.images} labelled images {one.value:.3f} were right before, {other.value:.3f} after: "
-            f"{_gain(labels.difference)}. These are the labels that the bias was fitted to: believe what is said "
-            "above of conditions by the labels of others."
+            f"{_gain(labels.difference)}. The bias was fitted to these labels: rely on the result above, where "
+            "each condition is judged by the labels of the others."
         )
     paper().print(Group(*map(Text, lines)))
 
@@ -289,7 +290,7 @@ def staging_lines(root: str, card: Path, objective: str | None) -> str:
     """Return the commands that have a corrected card served; `objective` is one that the settings name, if any."""
     of_objective = "" if objective is None else f" --search.objective {objective}"
     return (
-        "To have it served, if you want that:\n"
+        "To serve with it:\n"
         f"  adawise pair stage {shlex.quote(root)} --model.card {shlex.quote(str(card))}{of_objective}\n"
         f"  adawise pair list {shlex.quote(root)}\n"
         f"  adawise pair switch {shlex.quote(root)}"

@@ -19,7 +19,7 @@ IMAGES: Any = Field(default=None, ge=1, description="most images of a condition 
 class CardMakeCommand(Command):
     """Calibrate a pair of models on labelled images like those it was fine-tuned on.
 
-    The text heads are written beside the card, so that a worker starts sooner.
+    The text heads are written beside the card, so that a worker starts faster.
     """
 
     name = "card make"

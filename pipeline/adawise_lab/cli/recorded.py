@@ -52,9 +52,9 @@ def fit(options: CardFitCommand) -> int:
 class CardCorrectCommand(Command):
     """Correct model.card by labels that came late, as a new card to stage.
 
-    The labels are those of what workers served: at least 100 under five conditions. Nothing serves by the new card
-    until it is staged and switched to. Unless --without-replay is given, the recording is replayed by both cards, for
-    what would have changed.
+    The labels are those of a worker's output: at least 100 under five conditions. No worker uses the new card until it
+    is staged and switched to. Unless --without-replay is given, the recording is replayed with both cards, to show what
+    would have changed.
     """
 
     name = "card correct"
@@ -65,16 +65,17 @@ class CardCorrectCommand(Command):
     )
     examples = (
         (
-            "by the labels under the output, as a new card to stage",
+            "correct the card by labels that came late, as a new card to stage",
             "card correct runs/yard --recording recordings/yard -o pair.2.card.json",
         ),
     )
 
     root: CliPositionalArg[Location] = Field(
-        description="folder or s3://BUCKET/PREFIX of the output of workers that serve by model.card"
+        description="output folder or s3://BUCKET/PREFIX of a worker that serves with model.card"
     )
     recording: Location = Field(
-        description="recording of what these workers read; all of it is replayed by both cards",
+        description="recording of that worker's messages; all of it is replayed with both cards, to show what would "
+        "have changed",
         json_schema_extra={"metavar": "FOLDER"},
     )
     output: FilePath = OUTPUT
@@ -106,7 +107,7 @@ def correct(options: CardCorrectCommand) -> int:
     if found.card is None:
         print("The labels do not contradict the card, so no new card was written.")
         return 0
-    print(f"Written: {options.output}. Nothing serves by it yet.")
+    print(f"Written: {options.output}. No worker uses it yet.")
     replays = None if options.without_replay else replayed(request, found.labels.rows)
     is_stopped = replays is None and not options.without_replay
     if replays is not None:

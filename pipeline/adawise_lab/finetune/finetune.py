@@ -131,7 +131,7 @@ def finetune(request: FinetuneRequest) -> Finetuned | None:
                 return None
             card = _card(job, unseen, countdown)
         except KeyboardInterrupt:
-            print("stopped before there was a card; the same command with --resume goes on", file=sys.stderr)
+            print("stopped before there was a card; the same command with --resume continues", file=sys.stderr)
             return None
         record = record_of(settings, facts, card, [data.held_out.names[i] for i in data.held_out_rows])
         write_bytes(folder.record, json.dumps(record, indent=1).encode())
@@ -168,7 +168,7 @@ def _rejected(settings: Settings, folder: Folder, facts: Mapping[str, Any], ruin
     record, apart = {**facts, "ruin": ruin}, folder.reject()
     write_bytes(apart.record, json.dumps(record, indent=1).encode())
     error = TrainingError(
-        f"the pair must not serve: {ruin}. It is kept apart in {apart.path}, without a card. "
+        f"the pair must not serve: {ruin}. It is kept in {apart.path}, without a card. "
         f"Lower finetune.learning_rate (it was {settings.finetune.learning_rate:g}) or finetune.epochs, and start with "
         "--overwrite."
     )

@@ -88,4 +88,4 @@ def test_without_labels_or_other_answers_help_is_not_known() -> None:
     assert "is not known: there are no labels" in told(a_report(flat)).sentences[1]
     alone = a_help(["flat"])
     alone = replace(alone, arms=alone.arms[:1])
-    assert "of 52,000 labels no other prediction is known" in told(a_report(flat, helped=alone)).sentences[1]
+    assert "for 52,000 labels no other prediction is known" in told(a_report(flat, helped=alone)).sentences[1]

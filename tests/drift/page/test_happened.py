@@ -75,7 +75,8 @@ def test_with_a_reference_the_line_is_of_the_time_that_is_judged(tmp_path: Path)
     assert places["unrest"] == 0.0  # it had begun before
     assert places["model"] == pytest.approx((168 - 100) / 140 * 100, abs=0.1)
     write_page(tmp_path / "page.html", report)
-    assert "since 2026-10-05 04:00 UTC; before is the reference" in (tmp_path / "page.html").read_text(encoding="utf-8")
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "since 2026-10-05 04:00 UTC; the time before is the reference" in text
 
 
 def test_a_cause_is_told_once_and_the_measures_of_the_incident_only_where_they_stand() -> None:

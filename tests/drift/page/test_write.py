@@ -49,7 +49,7 @@ def test_it_says_what_a_point_is_where_it_is_drawn(page_file: Path) -> None:
 
 def test_the_readers_that_the_page_names_are_where_it_says(page_file: Path) -> None:
     text = page_file.read_text(encoding="utf-8")
-    (package,) = re.findall(r"read_traces\(ROOT\).* of <code>(\S+)</code> make them", text)
+    (package,) = re.findall(r"read_traces\(ROOT\).* of <code>(\S+)</code>; <code>levels", text)
     assert callable(importlib.import_module(package).read_traces)
     assert callable(importlib.import_module(package).read_predictions)
 

@@ -427,7 +427,7 @@ def test_a_signal_ends_a_run_in_order_and_resume_goes_on(folder: Path) -> None:
         ends.append(epochs[-1])
         assert running.returncode == 130
         assert "stopped in epoch" in err
-        assert "--resume goes on" in err
+        assert "--resume continues" in err
         assert "Traceback" not in err
     assert ends[0] < ends[1]
 
@@ -699,7 +699,7 @@ def prompt_without_a_class(folder: Path) -> None:
     ("spoil", "told"),
     [
         (one_image, "the class 'blue bar' has one image"),
-        (one_class, "expected images of two classes at least, found 3 of 'blue bar' alone"),
+        (one_class, "expected images of two classes at least, found 3 of 'blue bar' only: there is no class"),
         (no_label, "1 images have no label, such as a.png"),
         (other_classes, "are not among the 2 class names of model.classes"),
         (no_theta_0, "model.theta_0  (not set)\n      the zero-shot checkpoint is needed"),
