@@ -177,7 +177,7 @@ class Head:
         stream_table: which streams have a place (`adawise.worker.stream_table`); empty if the segment's writer had no
             table.
         alerts: which alerts are raised (`adawise.alerts`); empty if the segment's writer had none.
-        tells: when the segment's writer published results (`When`), or "".
+        publish_when: when the segment's writer published results (`When`), or "".
         switches: which pairs served from where on, the last of them the newest rows; empty in segments of earlier
             versions.
         newest: the last messages of the chain's rows, offset -> the broker's timestamp in milliseconds, which the
@@ -232,7 +232,7 @@ class SegmentDraft:
         stream_table: as in `Head`.
         alerts: as in `Head`.
         attempt: a name that no other draft has, chosen before the first row was served; "" leaves it to the sink.
-        tells: when its results are published; "" for never.
+        publish_when: when its results are published; "" for never.
         by: the one pair that served all of it, the last of `switches`; None: the pair that the sink was made with.
         switches: as in `Head`.
     """

@@ -72,7 +72,11 @@ _WHY: tuple[tuple[type[Exception], End, str], ...] = (
         End.REFUSED,
         "the process has no right to open it. Give it the right to read (devices: the group video).",
     ),
-    (av.error.ConnectionRefusedError, End.FAILED, "nothing listens there. Is the camera on, and the port right?"),
+    (
+        av.error.ConnectionRefusedError,
+        End.FAILED,
+        "the connection was refused. Check that the camera is on and the port is right.",
+    ),
     (TimeoutError, End.FAILED, "it did not answer in time. Check that the camera is on and can be reached from here."),
     (
         av.error.ExitError,

@@ -339,3 +339,10 @@ def test_what_status_looks_for_in_a_damaged_state_is_told_as_a_damaged_segment(d
 
 def test_a_state_without_pixels_is_in_no_condition() -> None:
     assert condition_in(StreamState("k", 7, last_seen=LastSeen(1, 2, 3)).to_bytes()) == (LastSeen(1, 2, 3), None, 0)
+
+
+def test_the_former_name_of_last_seen_is_accepted_with_a_warning() -> None:
+    seen = LastSeen(1, 2, 3)
+    state = StreamState("k", 0, last_seen=seen)
+    with pytest.warns(DeprecationWarning, match="is last_seen now"):
+        assert state.heard is seen

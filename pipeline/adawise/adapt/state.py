@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+import warnings
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, TypeVar
@@ -80,7 +81,7 @@ class StreamState:
         broken: indices of alphas whose logits were not finite under this condition.
         belief: the posterior; None before the first batch that taught something.
         observations: past trials, for strategies that keep them.
-        heard: when the stream was last seen; no search reads it.
+        last_seen: when the stream was last seen; no search reads it.
         served_index: index of the alpha of the last batch, for its trace; None in older states.
         looks: the learned appearance; None before the first batch whose pixels were measured.
         memory: the conditions of the stream.
@@ -124,6 +125,12 @@ class StreamState:
         """
         kept = set(self.broken if broken is None else broken) - {alpha_index}
         return replace(self, alpha_index=alpha_index, batches=self.batches + 1, broken=tuple(sorted(kept)), **learned)
+
+    @property
+    def heard(self) -> LastSeen | None:
+        """The former name of `last_seen`, for one release more."""
+        warnings.warn("StreamState.heard is last_seen now", DeprecationWarning, stacklevel=2)
+        return self.last_seen
 
     def is_finite(self) -> bool:
         """Return True if the numbers that the next search continues from are finite.

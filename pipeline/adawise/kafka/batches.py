@@ -75,7 +75,7 @@ def bound_batches(consumer: Any, limits: BatchLimits, *, reports_holes: bool = F
     Args:
         consumer: the KafkaConsumer, which is changed in place.
         limits: the limits of each batch.
-        tells_holes: also yield a record for offsets that compaction has removed. Set it for compacted topics only.
+        reports_holes: also yield a record for offsets that compaction has removed. Set it for compacted topics only.
     """
     consumer._fetcher.PartitionRecords = partial(_PartitionRecords, limits=limits, reports_holes=reports_holes)
 

@@ -112,7 +112,7 @@ class SegmentFooter:
         trace: the batches, with the columns of `schemas.BATCH_TRACE`.
         switches: the pairs that served, the newest ones, up to the pair of these rows; an earlier version has none.
         lineage: of the segments before this one.
-        tells: when its results are published, "" for never.
+        publish_when: when its results are published, "" for never.
     """
 
     sink: str

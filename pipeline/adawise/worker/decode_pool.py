@@ -24,9 +24,9 @@ class Prefetch:
     Args:
         decode: message -> frames; called from the threads, must not raise.
         streams: returns the streams of which a message may have images, without decoding it.
-        apart: as `decode`, in an isolated process, for messages that may kill the process that decodes them.
-        apart_streams: as `streams`, for these messages.
-        end_apart: ends the isolated decodes under way.
+        isolated: as `decode`, in an isolated process, for messages that may kill the process that decodes them.
+        isolated_streams: as `streams`, for these messages.
+        end_isolated: ends the isolated decodes under way.
         is_single: returns whether a message is one image, by its first bytes. Such a message may wait until its batch
             is ready to be decoded, if memory is short. All others are decoded at once.
         image_bytes: bytes of the image of such a message, once it is decoded.
@@ -66,7 +66,7 @@ class Prefetch:
         Args:
             message: the message.
             known: the streams of its partition that have a lane of their own.
-            apart: decode it in an isolated process.
+            isolated: decode it in an isolated process.
 
         Returns:
             The streams of which it may have images, and whether it is a single image, which may wait until its batch is

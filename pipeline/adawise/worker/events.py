@@ -38,12 +38,12 @@ class PartitionProgress:
         lag: messages without a durable row, at the broker and in memory; None if unknown.
         pending: messages that were read and whose batch is not complete.
         rows: complete rows that are not durable yet.
-        stands: True while the partition is blocked, because the next message cannot be read.
+        blocked: True while the partition is blocked, because the next message cannot be read.
         paused: True while backpressure pauses it.
         streams_evicted: streams that lost their place since the partition was recovered.
         oldest_ms: the broker's timestamp of the first message without a durable row, if it was read; else of the newest
             that was read, since the first is no older. None if nothing was read.
-        untold: rows that wait to be published as results.
+        unpublished: rows that wait to be published as results.
         durable: offsets that have durable rows, or never will have any, by the chain's head.
         unread: messages at the broker that were not read; None if unknown.
     """

@@ -103,7 +103,7 @@ class Job:
         streams: the streams among whose messages it must come back in its place.
         lane: its lane.
         partition: the lanes of its partition.
-        apart: True if it is decoded in an isolated process.
+        isolated: True if it is decoded in an isolated process.
         is_single: True if it is one image, which may wait until its batch is complete.
         stage: how far it is.
         size_bytes: bytes of the message, and of its images once it is decoded.
@@ -198,7 +198,7 @@ class Lanes:
             message: the message.
             streams: the streams of which it may have images.
             shares_lane: put it into the shared lane, since not all of its streams have a lane of their own.
-            apart: decode it in an isolated process.
+            isolated: decode it in an isolated process.
             is_single: it is a single image.
             hold: hold it, if it is a single image, until its batch is ready to be decoded.
         """

@@ -25,12 +25,12 @@ class PartitionGathering:
         policy: when a batch is complete.
         offsets: the ledger of offsets that are read and decoded.
         turns: says which batches are to be served by the next pair.
-        ripen: called with a stream, and the offset below which its messages may be decoded.
+        make_ready: called with a stream, and the offset below which its messages may be decoded.
         image_bytes: bytes of one decoded image.
 
     Attributes:
         open: the batches that are not complete.
-        ripening: the messages of single images that wait to be decoded.
+        readiness: the messages of single images that wait to be decoded.
         ready: the batches to be served by the pair whose turn it is.
         image_bytes: bytes of all images.
     """

@@ -84,17 +84,18 @@ class PartitionWork:
         head: the end of its chain.
         policy: how its images become batches, states and alerts.
         turn: the pair that serves it, and until where.
-        ripen: called with a stream, and the offset below which its messages may be decoded, even where memory is short.
+        make_ready: called with a stream, and the offset below which its messages may be decoded, even if memory is
+            short.
         image_bytes: bytes of the decoded image of a message that waits for that.
-        tells: when results are published; None: never.
+        publish_when: when results are published; None: never.
         new_attempt: makes the name of a draft.
         now_s: the worker's clock when its work on the partition begins.
 
     Attributes:
-        apart_until: messages below this offset are decoded in an isolated process.
+        isolated_until: messages below this offset are decoded in an isolated process.
         letters: the dead letters that are not sent yet.
-        untold: the results and alerts that are not published yet, in order: rows that were served (early) or committed,
-            and alerts whose segment was committed.
+        unpublished: the results and alerts that are not published yet, in order: rows that were served (early) or
+            committed, and alerts whose segment was committed.
         backoff: the waits after failures to write dead letters and segments.
     """
 

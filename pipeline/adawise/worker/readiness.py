@@ -50,7 +50,7 @@ class Readiness:
 
     Args:
         policy: when a batch is complete.
-        ripen: called with a stream, and the offset below which its messages may be decoded.
+        make_ready: called with a stream, and the offset below which its messages may be decoded.
         image_bytes: bytes of one decoded image.
         ends: the ends of an earlier run's batches (`BatchPolicy.ends`) in this partition.
 
