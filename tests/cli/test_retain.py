@@ -179,7 +179,7 @@ def test_a_worker_s_setting_does_the_same_in_the_course_of_its_passes(root: Path
 def test_outputs_of_earlier_versions_are_retained_too(
     fixture: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = Path(__file__).parents[2] / "fixtures" / fixture / "root"
+    folder = Path(__file__).parents[1] / "fixtures" / fixture / "root"
     shutil.copytree(folder, tmp_path / "root")
     store, tps = LocalStore(tmp_path / "root"), set()
     before = len(data_keys(store))

@@ -42,7 +42,7 @@ def test_an_expelled_member_joins_again_at_once() -> None:
 @pytest.mark.parametrize(
     ("busy_s", "remedy"),
     [
-        (301.0, r"301\.0 s passed between two polls, kafka\.max_poll_interval_ms allows 300 s: raise it, or"),
+        (301.0, r"301\.0 s passed between two polls, but kafka\.max_poll_interval_ms allows 300 s: raise it, or"),
         (2.0, r"no heartbeat .* kafka\.session_timeout_ms: .* the setting is too low"),
     ],
 )

@@ -44,8 +44,8 @@ def find_letter(kafka: KafkaSettings, place: str) -> tuple[DeadLetter, bool]:
         found = [letter for letter in past.letters(read_whole(source)) if letter.place == place]
     if not found:
         raise SettingsError(
-            f"there is no letter {place} in topic {kafka.dead_letters_to!r} at {kafka.bootstrap_servers}; "
-            "`adawise dlq list` names those that there are"
+            f"there is no dead letter {place} in topic {kafka.dead_letters_to!r} at {kafka.bootstrap_servers}; "
+            "list them with `adawise dlq list`"
         )
     return found[0], past.messages[place] in past.sent
 

@@ -33,12 +33,12 @@ from adawise.settings import DecodeSettings, ModelSettings, SearchSettings, Sett
 from adawise.worker.adaptation import Adaptation
 
 _EARLIER_PIXELS = (
-    "pixels differ by one level of 255 in about three of a thousand, by two in one of a million: the card holds, and "
-    "streams go on; `adawise card make` makes one of today's pixels, with which streams begin anew"
+    "about three pixels in a thousand differ by one level of 255, one in a million by two: the card is valid, and "
+    "streams keep their states; `adawise card make` makes one for the current pixels, with which streams start anew"
 )
 _READ_OTHERWISE = (
-    "the card was made with other decode.orientation, decode.grey16_range or decode.reduced: it holds as far as the "
-    "pictures are the same; `adawise card make` with today's settings makes one of these pictures"
+    "the card was made with other decode.orientation, decode.grey16_range or decode.reduced: it is valid as far as the "
+    "images are the same; `adawise card make` with the current settings makes one for these images"
 )
 _log = structlog.get_logger("model")
 _STATES_BYTES = 100_000_000  # of all states of a partition

@@ -308,7 +308,7 @@ class Card:
         if self.alphas != alphas:
             raise CardError(
                 f"the card is for the alphas {list(self.alphas)}, expected {list(alphas)}. "
-                "Make it anew: adawise card make --labelled FOLDER -o FILE"
+                "Make it again: adawise card make --labelled FOLDER -o FILE"
             )
 
 

@@ -115,7 +115,8 @@ class CompactCommand(Command):
         if deleted:
             say(f"{'would delete' if dry_run else 'deleted'} {deleted} segments that have been compacted")
         if not dry_run:
-            say(f"readers need {to_read} files of predictions: `adawise files {root}`, or views.sql there for DuckDB")
+            how = f"list them with `adawise files {root}`, or use its views.sql in DuckDB"
+            say(f"readers need {to_read} files of predictions: {how}")
         return 0
 
 

@@ -103,5 +103,6 @@ class ConfigInitCommand(Command):
             print(template(), end="")
             return 0
         write_template(self.file)
-        print(f"wrote {self.file}: set model.theta_0, model.theta_1 and model.classes there, and what else is yours")
+        needed = "set model.theta_0, model.theta_1 and model.classes there"
+        print(f"wrote {self.file}: {needed}, and what else differs from its default")
         return 0

@@ -117,7 +117,7 @@ class DlqShowCommand(Command):
         print(details(letter, replayed=replayed))
         if self.save is not None:
             if not letter.is_whole:
-                why = f"the letter is without its original; read {letter.source}"
+                why = f"the dead letter does not hold its original; read {letter.source}"
                 raise SettingsError(f"{self.save} was not written: {why}")
             with self.save.open("xb") as file:
                 file.write(letter.record.value or b"")

@@ -107,7 +107,7 @@ class RecordCommand(Command):
         kafka, output, retention = self.settings.kafka, self.output, Retention(self.keep, self.forget_images_after)
         if self.prune_only:
             if (pruned := prune(output, retention)) is None:
-                keeps = "keeps everything: it was begun without --keep and --forget-images-after; give one of them"
+                keeps = "keeps everything: it was started without --keep and --forget-images-after; give one of them"
                 print(f"{output} {keeps}")
                 return 0
             print("\n".join([f"{output}: {pruned}", *pruned.errors]))

@@ -136,7 +136,7 @@ class ReplayCommand(Command):
             print(f"{counts}, {done.forward_equivalents:.2f} forwards per image: {self.output}")
         elif not done.stopped:
             has = f"{self.output} has all of {done.source}"
-            print(f"nothing was left to do: {has}; for another strategy, take a new folder")
+            print(f"nothing was left to do: {has}; for another strategy, use a new folder")
         if done.stopped:
             print("stopped before the end; the same command goes on from here")
         elif not done.ends_streams:

@@ -74,7 +74,7 @@ class RetainCommand(Command):
             elif removes:
                 say(f"{root}: removed {total}")
             else:
-                say(f"{root}: would remove {total}; nothing was changed; to do it: add --yes")
+                say(f"{root}: would remove {total}; nothing was changed; to remove it, add --yes")
         if done.damaged:
             raise ChainError("; ".join(map(str, done.damaged)))
         return 0

@@ -40,7 +40,7 @@ def read_heads(path: Path, expected_hash: str, shape: tuple[int, int]) -> Tensor
         CardError: not the file that the card was made with, or not readable.
     """
     remedy = (
-        "Delete it (each start then encodes the prompts), or make the card anew: "
+        "Delete it (each start then encodes the prompts), or make the card again: "
         "adawise card make --labelled FOLDER -o FILE"
     )
     try:

@@ -69,12 +69,12 @@ def topic(known: Known) -> CheckResult:
 
 
 def replicas(known: Known) -> CheckResult:
-    """Check that each partition has a leader and all its copies, and how safe acknowledged messages are."""
+    """Check that each partition has a leader and all its replicas, and how safe acknowledged messages are."""
     found = known.topic.partitions
     if headless := [each.partition for each in found if not each.is_led]:
         raise SourceError(
-            f"partition {some(headless)} of topic {known.settings.kafka.topic!r} has no leader, so nothing of it can "
-            "be read or written. Start the brokers that hold its copies."
+            f"partition {some(headless)} of topic {known.settings.kafka.topic!r} has no leader, so it can be "
+            "neither read nor written. Start the brokers that hold its replicas."
         )
     behind = [each.partition for each in found if each.in_sync < each.count]
     least, copies = int((known.configs or {}).get("min.insync.replicas", 0)), min(each.count for each in found)
@@ -83,11 +83,11 @@ def replicas(known: Known) -> CheckResult:
     def warnings() -> Iterator[str]:
         if refused:
             yield (
-                f"partition {some(refused)} has fewer copies in sync than min.insync.replicas={least}: producers are "
-                "refused there. Start the brokers that hold its copies"
+                f"partition {some(refused)} has fewer in-sync replicas than min.insync.replicas={least}: producers are "
+                "refused. Start the brokers that hold its replicas"
             )
         elif behind:
-            yield f"partition {some(behind)} has copies that are behind, or whose broker is down: see to the brokers"
+            yield f"partition {some(behind)} has replicas that are behind, or whose broker is down: check the brokers"
         if copies > 1 and least == 1:
             yield (
                 f"min.insync.replicas=1 with {copies} replicas: acknowledged frames can be lost with one broker, "
@@ -165,8 +165,8 @@ def retention(known: Known) -> CheckResult:
         }
         if full := [number for number, size in unread.items() if size > _FULL * kept_bytes]:
             yield (
-                f"of partition {some(full)} more is not read yet than {_FULL:.0%} of retention.bytes ({kept_bytes}): "
-                "it will be deleted soon. Start more workers, or raise retention.bytes of the topic"
+                f"partition {some(full)} has more unread bytes than {_FULL:.0%} of retention.bytes ({kept_bytes}): "
+                "they will be deleted soon. Start more workers, or raise retention.bytes of the topic"
             )
 
     kept = "for good" if kept_ms < 0 else f"for {as_duration(kept_ms / 1000)}"

@@ -35,11 +35,11 @@ def words(known: Known) -> CheckResult:
             yield f"{where}: {' and '.join(map(repr, same[0]))} read the same to the model: keep one of them"
         if coded := [name for name in classes if "_" in name or name.isdecimal()]:
             yield (
-                f"{where}: {_quoted(coded)} are no words: the text tower reads them as they stand in a prompt, such as "
+                f"{where}: {_quoted(coded)} are not words: the text tower reads them as written in a prompt, such as "
                 f"{templates[0].replace('{}', coded[0])!r}. Write what a person would say"
             )
         if long := [name for name in classes if len(name) > _LONG_CLASS]:
-            yield f"{where}: {_quoted(long)} are long, and what does not fit into a prompt is cut off. Shorten them"
+            yield f"{where}: {_quoted(long)} are too long for a prompt and are cut off. Shorten them"
 
     return warn_if_any(
         warnings(), f"{counted(len(classes), 'class', 'classes')}, {counted(len(templates), 'prompt')} each"

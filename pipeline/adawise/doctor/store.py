@@ -64,8 +64,8 @@ def chains(known: Known) -> CheckResult:
     root = known.settings.sink.root
     if found := [f"{tp}: {hole}" for tp, hole in of_root(open_store(root))]:
         raise ChainError(
-            f"expected every segment that the newest ones count, but {some(found, separator='; ')}. A worker goes on "
-            f"at the ends all the same. `adawise verify {root}` says all that is missing: restore it, or bridge it "
+            f"expected every segment that the newest ones count, but {some(found, separator='; ')}. A worker still "
+            f"goes on at the ends. `adawise verify {root}` lists all that is missing: restore it, or bridge it "
             f"with `adawise repair {root}`"
         )
     return ok("all segments that the newest ones count are there")

@@ -39,10 +39,10 @@ def open_orders(root: str) -> tuple[Store, Orders]:
         raise ChainError(f"{store}: {layout.pair_key(number)}: expected an order about a pair, but {why}; restore it")
     if claims.known_sink_id(store) is not None:
         raise SettingsError(
-            f"{store}: no worker of this version has served it yet: start one, and its pair is the first"
+            f"{store}: no worker of this version has served it yet: start one, whose pair becomes the first"
         )
     near = did_you_mean(str(store))
-    raise SettingsError(f"{store}: there is no output of a worker; name the folder that sink.root named{near}")
+    raise SettingsError(f"{store}: there is no output of a worker; name the folder of sink.root{near}")
 
 
 def stage(store: Store, orders: Orders, pair: PairDocument, shadow: int, *, keeps: bool, wait_s: float) -> bool:
@@ -106,7 +106,7 @@ def switch(root: str, number: int | None, keeps: bool | None, *, anyway: bool, w
     if number is None:
         if staged is None:
             raise SettingsError(
-                f"{store}: nothing is staged: `adawise pair stage` first, or name one of {numbers} by --pair"
+                f"{store}: nothing is staged: run `adawise pair stage` first, or name one of {numbers} with --pair"
             )
         number = staged.pair
     if number not in orders.pairs:
@@ -129,8 +129,8 @@ def switch(root: str, number: int | None, keeps: bool | None, *, anyway: bool, w
 
 def _lacks(worker: Reported, number: int) -> str:
     late = worker.age_s > worker.report.again_s * 1.5
-    silent = f" (not heard for {worker.age_s:.0f} s: if it was killed, ask again in a moment)" if late else ""
-    return f"{worker.worker} {worker.in_words(number, 'has not begun with it')}{silent}"
+    silent = f" (last report {worker.age_s:.0f} s ago: if it was killed, run this again in a moment)" if late else ""
+    return f"{worker.worker} {worker.in_words(number, 'has not started on it')}{silent}"
 
 
 def _print_gone(workers: Iterable[Reported]) -> None:
@@ -222,7 +222,7 @@ def wait_for(store: Store, orders: Orders, wait_s: float, number: int, state: st
             break
         time.sleep(_POLL_S)
     for worker in found:
-        say(f"  {worker.worker}: {worker.in_words(number, 'has not begun')}")
+        say(f"  {worker.worker}: {worker.in_words(number, 'has not started')}")
     # Without any worker left, those gone before the wait are the likeliest answer to "is one running?".
     _print_gone(worker for worker in workers if worker.worker in waited_for or not found)
     if not found:

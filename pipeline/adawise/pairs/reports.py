@@ -93,16 +93,17 @@ class Reported:
     def absence(self) -> str:
         """A sentence that says since when a worker that is gone has not reported."""
         return (
-            f"{self.worker} is gone: it was killed or stands still, nothing came of it since "
-            f"{self.written.astimezone(UTC):%Y-%m-%d %H:%M:%SZ}, {as_duration(self.age_s)} ago; nobody waits for it"
+            f"{self.worker} is gone: it was killed or is stuck; its last report was at "
+            f"{self.written.astimezone(UTC):%Y-%m-%d %H:%M:%SZ}, {as_duration(self.age_s)} ago, and the others do not "
+            "wait for it"
         )
 
     def state(self, number: int) -> str:
-        """Return the state of a pair; "" if the worker has not begun with it."""
+        """Return the state of a pair; "" if the worker has not started on it."""
         return self.report.pairs[number].state if number in self.report.pairs else ""
 
     def in_words(self, number: int, otherwise: str) -> str:
-        """Return the state of a pair and the reason for it; `otherwise` if the worker has not begun with it."""
+        """Return the state of a pair and the reason for it; `otherwise` if the worker has not started on it."""
         if (found := self.report.pairs.get(number)) is None:
             return otherwise
         return found.state + (f": {found.why}" if found.why else "")
@@ -142,7 +143,7 @@ def read_reports(store: Store) -> tuple[list[Reported], list[DamagedReport]]:
 
 
 def print_damaged(store: Store, damaged: Sequence[DamagedReport]) -> None:
-    """Print which reports are passed over."""
+    """Print which reports are ignored."""
     for each in damaged:
-        text = f"{store}: {each.key}: expected what a worker says of its pairs, but {each.why}; it is passed over"
+        text = f"{store}: {each.key}: expected a worker's report on its pairs, but {each.why}; it is ignored"
         say(text, sys.stderr)

@@ -138,8 +138,7 @@ def replay(
             batch_ends = _batch_ends(request, wanted.part, whole)
             if request.results_to in (whole.topic, settings.kafka.topic):
                 raise SettingsError(
-                    f"--results-to {request.results_to}: it is a topic of images, and results would be taken for them; "
-                    "name another"
+                    f"--results-to {request.results_to}: it is a topic whose messages are read as images; name another"
                 )
         from adawise.app.model import config_fingerprint, load_model
         from adawise.app.pairs import planned_pairs
@@ -241,7 +240,7 @@ def _batch_ends(request: ReplayRequest, ranges: Mapping[TopicPartition, Range], 
         _log.warning(
             "batches_not_covered",
             partitions=[str(tp) for tp in lacking],
-            note=f"{request.batches_of} does not have their first batches; these end by batch.* and the timestamps",
+            note=f"{request.batches_of} lacks their first batches; these end by batch.* and the timestamps",
         )
     return ends
 

@@ -3,10 +3,10 @@
     _sink.json                                              the root's id and layout; created once
     _owner.json                                             the owner of the root (`owner`); created once
     _models/<number>.json                                   the pair that serves from then on; each created once
-    _pairs/<number>.json                                    an order about its pairs (`adawise.pairs`); likewise
-    _workers/<start>.json                                   how far one worker is with the orders, and what it waits for
-    _settings/<model>-<config>.json                         what the two fingerprints are hashes of (`served_by`)
-    _replay.json                                            the part that a replay is of, in its root; created once
+    _pairs/<number>.json                                    an order about its pairs (`adawise.pairs`); created once
+    _workers/<start>.json                                   one worker's progress with the orders, and what it waits for
+    _settings/<model>-<config>.json                         contents of the two fingerprints (`served_by`)
+    _replay.json                                            in a replay's root, the part that it replays; created once
     _topics/topic-<t>.json                                  the topic as it was when the first of its chains began
     _origin/topic-<t>/partition-<p>.json                    the offset at which the chain of a partition begins
     _starts/topic-<t>/partition-<p>/<start>.json            a worker that has the partition, or was killed (`starts`)

@@ -132,8 +132,8 @@ def read_link(data: bytes, key: str, identity: TopicIdentity | None = None) -> S
     footer = segment.read_footer(data, key)
     if footer.key != key:
         raise ChainError(
-            f"segment {key}: expected its footer to name it, but that says {footer.tp}, {footer.name}; give it its "
-            "name back, or move it away"
+            f"segment {key}: expected its footer to name it, but the footer names {footer.tp}, {footer.name}; "
+            "restore its name, or move it away"
         )
     if identity is not None:
         topic_id, partitions = footer.topic_id, footer.partitions

@@ -165,9 +165,9 @@ class Health:
         if progress is None:
             return found
         if standing := [str(tp) for tp, partition in progress.partitions.items() if partition.blocked]:
-            found.append(f"cannot be read on, see the log: {some(standing)}")
+            found.append(f"blocked, see the log: {some(standing)}")
         if progress.recovering:
-            found.append(f"its chain is being read: {some([str(tp) for tp in progress.recovering])}")
+            found.append(f"the worker reads the chain of {some([str(tp) for tp in progress.recovering])}")
         behind = {tp: now for tp, now in self.backlogs(now_s).items() if now.is_behind}
         if behind:
             lag, age_s = sum(now.lag or 0 for now in behind.values()), max(now.age_s or 0.0 for now in behind.values())

@@ -249,7 +249,7 @@ METRICS: tuple[MetricSpec[Scrape], ...] = (
     _moved(
         "adawise_alarm_batches_total",
         "Batches whose alpha was limited because the objective may prefer over-confident weights.",
-        "It rises: adawise drift says at which cameras; label images of theirs, then adawise card correct.",
+        "Rising: `adawise drift` lists the cameras; label some of their images, then run `adawise card correct`.",
         _count(BatchServed, lambda e: bool(e.trace.alarm)),
     ),
     MetricSpec(

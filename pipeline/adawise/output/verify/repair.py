@@ -197,7 +197,7 @@ class _Chain:
             except AlreadyExists:
                 if self._store.get(footer.key) != data:  # if equal, an earlier try made it, and the answer was lost
                     raise ChainError(
-                        f"{self._store}: {footer.key} has come back; begin `adawise repair` again"
+                        f"{self._store}: {footer.key} is there again; start `adawise repair` again"
                     ) from None
             columns.write_traces(self._store, footer, footer.key)
 

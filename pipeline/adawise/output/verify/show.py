@@ -31,7 +31,7 @@ def in_words(root: str, found: RootReport, broker: bool) -> Iterator[str]:
             f"{'what is there' if found.unread else root} is whole: {found.segments} segments"
             + (f" and {compacted} compacted files" if compacted else "")
             + f" of {len(whole)} partitions, {found.rows} rows, every offset once"
-            + (f" but for {found.lost} that were never served" if gaps else "")
+            + (f" except {found.lost} that were never served" if gaps else "")
             + "; footers, rows, states and traces agree"
         )
         for tp, gap in gaps[:_SHOWN]:
@@ -44,8 +44,8 @@ def in_words(root: str, found: RootReport, broker: bool) -> Iterator[str]:
         for chain in found.chains:
             if cut := chain.retained:
                 yield (
-                    f"{chain.tp}: begins where retention has cut it; what was committed up to {cut.until_day} is "
-                    f"removed, and that is recorded: {cut.rows} rows in {cut.files} files"
+                    f"{chain.tp}: begins where retention cut it; output committed up to {cut.until_day} was removed, "
+                    f"which is recorded: {cut.rows} rows in {cut.files} files"
                 )
     elif not found.unread:
         what = f"there is no segment in {root}" if is_begun else f"nothing was written to {root} yet"
@@ -54,7 +54,7 @@ def in_words(root: str, found: RootReport, broker: bool) -> Iterator[str]:
     if broker and whole:
         yield (
             f"each of the {sum(chain.messages or 0 for chain in found.chains)} messages that the broker still has, up "
-            f"to the heads, is accounted for; {lag} are not written yet"
+            f"to the end of the chains, is accounted for; {lag} are not written yet"
             + (", besides those of partitions that were not read" if found.unread else "")
         )
 

@@ -63,7 +63,7 @@ def sent(counted: Counter[tuple[str | None, str]], topic: str, *, dry_run: bool)
     lines = [f"{what}: {_counts(done)}" if done else what]
     for why_not in sorted({why_not for why_not, _ in counted if why_not is not None}):
         left_out = sum(count for (why, _), count in counted.items() if why == why_not)
-        lines.append(f"{left_out} letters left out: {why_not}")
+        lines.append(f"{left_out} dead letters left out: {why_not}")
     return lines
 
 
