@@ -339,7 +339,7 @@ def test_a_segment_under_another_name_is_refused() -> None:
     store = DictStore()
     extended(store, 4, 8)
     store.objects[key(6)] = store.objects.pop(key(4))
-    with pytest.raises(ChainError, match="give it its name back"):
+    with pytest.raises(ChainError, match="restore its name"):
         open_chain(store).recover(TP, IDENTITY, 0)
 
 

@@ -106,7 +106,7 @@ def test_listed_segments_are_read_as_links() -> None:
     assert not any(link.broken for link in links)
     assert links[-1].footer.attempt == footer_of(store, keys[-1]).attempt
     store.objects[keys[2]] = store.objects[keys[1]]
-    with pytest.raises(ChainError, match="give it its name back"):
+    with pytest.raises(ChainError, match="restore its name"):
         [*walk(reader(store), TP, None, keys)]
     del store.objects[keys[2]]
     with pytest.raises(ChainError, match=f"{keys[2]}: expected the segment that was listed, but it is gone"):

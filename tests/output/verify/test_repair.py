@@ -193,7 +193,7 @@ def test_a_segment_that_comes_back_meanwhile_is_not_overwritten() -> None:
     data = store.objects.pop(key(4))
     _, step = plan(store).steps
     store.objects[key(4)] = data
-    with pytest.raises(ChainError, match="has come back"):
+    with pytest.raises(ChainError, match="is there again"):
         step.do()
     assert store.objects[key(4)] == data
 
