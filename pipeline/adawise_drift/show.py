@@ -101,7 +101,7 @@ def _between(interval: Interval, form: str) -> str:
 def _helped(helped: Helped, console: Console) -> None:
     if helped.arms:
         title = f"did it help? {helped.labelled} labelled images of {helped.accepted} ({helped.labels_from})"
-        table = _table(title, "as served", ("images", "accuracy", "95 %", "ECE", "served less this", "95 %"))
+        table = _table(title, "as served", ("images", "accuracy", "95 %", "ECE", "served minus this", "95 %"))
         for arm in helped.arms:
             gain = arm.gain
             differs = ("", "") if gain is None else (f"{gain.value:+.3f}", _between(gain, "+.3f"))

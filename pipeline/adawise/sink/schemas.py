@@ -137,7 +137,7 @@ CONDITION = [
         pa.bool_(),
         "true if alpha is limited although the objective falls beyond it, because the entropy of standardised logits "
         "would surely choose an alpha lower by .25 or more: the fine-tuned weights may be over-confident; null from "
-        "earlier versions",
+        "earlier versions and from strategies without an alarm",
         nullable=True,
     ),
 ]

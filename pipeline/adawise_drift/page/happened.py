@@ -248,7 +248,7 @@ def _headline(report: Report, shown: Sequence[IncidentShown]) -> str:
     heavy = [each for each in shown if each.matters]
     if not heavy:
         noted = f"; {counted(len(shown), 'passing event', 'passing events')} noted" if shown else ""
-        return f"Nothing above severity noted happened to {counted(len(report.cameras), 'camera', 'cameras')}{noted}"
+        return f"No event above severity noted on {counted(len(report.cameras), 'camera', 'cameras')}{noted}"
     first = heavy[0]
     worse = listed(f"{fleet[name]} {name}" for name in _STATES if fleet[name])
     of = f"Of {len(report.cameras)} cameras {worse}; first " if len(report.cameras) > 1 else ""

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import structlog
+from torch import Tensor
 
 from adawise.adapt.objective import ERRORS_A_NAT
 from adawise.adapt.surrogate import Array
@@ -45,7 +46,7 @@ from adawise_lab.card.bias import (
     CommonBias,
     LabelledCondition,
 )
-from adawise_lab.card.make import read_pixels, write_card
+from adawise_lab.card.make import read_pixels
 
 _SHOWN = 5  # reasons or conditions that are named
 _LABEL_MORE = (
@@ -89,7 +90,8 @@ class Correction:
         bias: its bias, which all conditions have in common.
         choices: what it chooses for each condition, without and with the bias by the other conditions' labels.
         labels: the labelled rows.
-        card: the corrected card, which was written; None if the labels do not speak against the old one.
+        card: the corrected card, which is not written yet; None if the labels do not contradict the old one.
+        embeddings: the class embeddings to write beside it, float32 `[H, D, C]`; None without a card.
     """
 
     objective: str
@@ -98,10 +100,11 @@ class Correction:
     choices: tuple[Choice, ...]
     labels: LabelledRows
     card: Card | None
+    embeddings: Tensor | None
 
 
 def correct(asked: CorrectionRequest, *, note: Callable[[str], object] = print) -> Correction:
-    """Estimate the bias of the objective from late labels; if they show one, write a corrected card.
+    """Estimate the bias of the objective from late labels, and correct the card if they show one.
 
     `note` is called with what is said of labels that are not used.
 
@@ -123,11 +126,12 @@ def correct(asked: CorrectionRequest, *, note: Callable[[str], object] = print) 
         )
     conditions = _evaluated(asked, model, card, chosen.objective, found)
     bias_model = BiasModel(card.alphas, ERRORS_A_NAT[chosen.objective])
-    bias, corrected = bias_model.estimate(conditions), None
+    bias, corrected, embeddings = bias_model.estimate(conditions), None, None
     if bias.is_clear:
         corrected = card.corrected(_of_card(bias, chosen.objective, conditions))
-        corrected = write_card(asked.output, corrected, model.classifier.embeddings())
-    return Correction(chosen.objective, card.alphas, bias, bias_model.cross_fitted(conditions), found, corrected)
+        embeddings = model.classifier.embeddings()
+    choices = bias_model.cross_fitted(conditions)
+    return Correction(chosen.objective, card.alphas, bias, choices, found, corrected, embeddings)
 
 
 def _card_of(settings: Settings, output: Path) -> Card:

@@ -91,6 +91,7 @@ def correct(options: CardCorrectCommand) -> int:
     """Correct a card, and print what the labels say, what would have changed and how to stage it."""
     from adawise.app.signals import INTERRUPTED
     from adawise_lab.card.late_labels import CorrectionRequest, correct, replayed
+    from adawise_lab.card.make import write_card
     from adawise_lab.card.show import show_correction, show_replays, staging_lines
 
     request = CorrectionRequest(
@@ -103,10 +104,11 @@ def correct(options: CardCorrectCommand) -> int:
         images=options.images,
     )
     found = correct(request)
-    show_correction(found)
-    if found.card is None:
+    show_correction(found)  # first: the card may not be writable, and the evidence took minutes
+    if found.card is None or found.embeddings is None:
         print("The labels do not contradict the card, so no new card was written.")
         return 0
+    write_card(options.output, found.card, found.embeddings)
     print(f"Written: {options.output}. No worker uses it yet.")
     replays = None if options.without_replay else replayed(request, found.labels.rows)
     is_stopped = replays is None and not options.without_replay

@@ -49,7 +49,7 @@ def _domains(result: Result) -> Table:
     table.caption = (
         f"mean over domains: best fixed alpha in hindsight {alpha:g}: {_three(accuracy)}; best of each domain "
         f"{_three(result.oracle)} (split-half {_three(result.split_half_oracle)})\ntemperatures of the served "
-        f"predictions:  {result.calibration}"
+        f"predictions: {result.calibration}"
     )
     return table
 

@@ -53,11 +53,11 @@ def test_a_report_of_one_camera_is_not_told_as_a_fleet() -> None:
 
 def test_where_all_is_over_again_or_nothing_was_this_is_said() -> None:
     flat = [a_camera("flat", [(0, 0.3)])]
-    assert told(a_report(flat)).headline == "Nothing above severity noted happened to 1 camera"
+    assert told(a_report(flat)).headline == "No event above severity noted on 1 camera"
     assert told(a_report(flat)).sentences[0] == "No alpha changed by .10 or more and stayed."
     passing = an_event("flat", "contrast", "spike", 100, 110, severity="noted", unit="log")
     assert told(a_report(flat, events=(passing,))).headline == (
-        "Nothing above severity noted happened to 1 camera; 1 passing event noted"
+        "No event above severity noted on 1 camera; 1 passing event noted"
     )
 
 

@@ -1,7 +1,4 @@
-"""Results of a batch, row by row, from what the worker holds; equal to what `sink.results` reads from a segment.
-
-Pure.
-"""
+"""Results of a batch, row by row, from what the worker holds; `sink.columns` reads equal ones from a segment. Pure."""
 
 from __future__ import annotations
 
