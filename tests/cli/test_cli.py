@@ -331,7 +331,7 @@ def test_the_broker_is_served_on_the_port(monkeypatch: pytest.MonkeyPatch, capsy
         ("record -o a --prune-only --follow", ["--follow", "no effect with --prune-only"]),
         ("record -o a --follow --max-messages 3", ["--max-messages", "--follow does not end; leave one of them out"]),
         ("record -o a --keep 7", ["expected a duration such as 90s, 30m, 24h or 7d"]),
-        ("finetune --labelled a -o b --resume --overwrite --model.theta-0 t", ["no use with --overwrite"]),
+        ("finetune --labelled a -o b --resume --overwrite --model.theta-0 t", ["no effect with --overwrite"]),
         ("run --config", ["--config = nothing"]),
         (
             "produce --ratte 5 --batch 0 --kafka.security.protocol maybe",

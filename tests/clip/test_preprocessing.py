@@ -113,7 +113,9 @@ def test_the_config_beside_one_of_two_files_is_for_both(files: tuple[str, str], 
 def test_settings_go_before_configs_and_settle_what_these_contradict(files: tuple[str, str]) -> None:
     for checkpoint, mode in zip(files, ("longest", "squash"), strict=True):
         write_config(checkpoint, {"preprocess_cfg": {**SQUASH, "resize_mode": mode, "fill_color": len(mode)}})
-    with pytest.raises(CheckpointError, match=r"'resize_mode' is longest and squash.* Set model\.resize_mode to what"):
+    with pytest.raises(
+        CheckpointError, match=r"'resize_mode' is longest and squash.* Set model\.resize_mode to the value"
+    ):
         load_checkpoints("tiny", *files)
     wanted = {"resize_mode": "shortest", "quick_gelu": True, "std": (0.1, 0.2, 0.3)}
     pair = load_checkpoints("tiny", *files, wanted=wanted)

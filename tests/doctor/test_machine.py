@@ -154,7 +154,7 @@ def test_a_card_that_is_not_there_fails(monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(SettingsError, match=r"model\.precision is fp16, which needs a GPU"):
         module.device(facts(model={"device": "cpu", "precision": "fp16"}))
     answer = module.device(facts(model={"precision": "fp32"}))
-    assert answer == CheckResult("ok", "cpu in float32; there is no card")
+    assert answer == CheckResult("ok", "cpu in float32; there is no GPU")
 
 
 def test_a_card_that_is_there_and_not_used_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -129,7 +129,7 @@ def test_what_could_not_be_sent_ends_the_command_with_its_code_after_the_report(
         words = ["drift", str(root), "--since", "2026-06-01T00:00Z", "--fail-if", "events>0"]
         assert main([*words, "--alertmanager", server.address]) == 1
     out, said = capsys.readouterr()
-    assert "events>0: 4 cameras are beyond it" in out
+    assert "events>0: 4 cameras exceed it" in out
     assert "alerts could not be sent" in said
     assert "Traceback" not in said
 

@@ -222,7 +222,7 @@ WRONG: dict[str, tuple[str, Callable[[Secured], Ways], tuple[str, ...]]] = {
         lambda k: oauth(k, oauth_client_secret="wrong"),
         ("it answers 401 invalid_client", "correct kafka.security.oauth_client_id and oauth_client_secret"),
     ),
-    "audience of a token": ("LOGIN", lambda k: oauth(k, oauth_client_id="for-others"), ("what the broker expects of",)),
+    "audience of a token": ("LOGIN", lambda k: oauth(k, oauth_client_id="for-others"), ("that the broker expects of",)),
     "function that is not there": (
         "LOGIN",
         lambda k: tls(k, protocol="SASL_SSL", sasl_mechanism="OAUTHBEARER", oauth_function="json:tokens"),

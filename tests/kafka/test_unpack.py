@@ -85,7 +85,7 @@ def test_the_bound_is_over_all_blocks_of_xerials_framing() -> None:
 def test_a_truncated_stream_is_named_whatever_is_missing(name: str) -> None:
     data = packed(name, DATA)
     for length in {*range(1, 20), len(data) // 2, *range(len(data) - 9, len(data))}:
-        with pytest.raises((CannotUnpack, TooLong), match=f"^(bytes that are no {name}: .*|)$"):
+        with pytest.raises((CannotUnpack, TooLong), match=f"^(bytes that are not {name}: .*|)$"):
             unpacked(NUMBERS[name], data[:length], len(DATA))
 
 
@@ -97,7 +97,7 @@ def test_a_truncated_framing_of_xerial_is_named(cut: int) -> None:
 
 @every_codec
 def test_what_follows_a_stream_and_is_none_is_named(name: str) -> None:
-    with pytest.raises(CannotUnpack, match=f"bytes that are no {name}"):
+    with pytest.raises(CannotUnpack, match=f"bytes that are not {name}"):
         unpacked(NUMBERS[name], packed(name, DATA) + b"junk that is no stream", 1 << 20)
 
 

@@ -130,7 +130,7 @@ def test_a_replay_says_which_range_has_no_images_or_goes_on_without_it(tmp_path:
     recorder = write(tmp_path, hourly(8))
     tidy(tmp_path, NOW_MS + DAY_MS, forget_images_after_s=3600.0)
     write(tmp_path, hourly(4, first=8))
-    with pytest.raises(SourceError, match=r"frames/0 from offset 0 to 3 were forgotten.*Begin after them.*--skip"):
+    with pytest.raises(SourceError, match=r"frames/0 from offset 0 to 3 were removed.*Begin after them.*--skip"):
         recorded(tmp_path)
     assert recorded(tmp_path, forgotten="skip") == hourly(4, first=8)
     assert recorder.next_offset(TP) == 12

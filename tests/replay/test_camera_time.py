@@ -53,7 +53,7 @@ def test_a_moment_before_the_first_image_is_refused_and_says_when_it_was(
     with pytest.raises(SettingsError) as refused:
         run(recording, tmp_path / "none", state_of=f"{first}@2026-03-01T07:59:00Z")
     said = str(refused.value)
-    assert "by the time of the cameras" in said
+    assert "by the cameras' time" in said
     assert "it begins at 2026-03-01T08:00:00+00:00, of camera 'north'. Name a later moment" in said
 
 

@@ -44,7 +44,7 @@ def test_the_first_owns_the_root_and_its_like_may_go_on() -> None:
     [
         (replace(LIVE, group="plain"), "If group 'yard' is gone for good"),
         (replace(LIVE, topic="street"), "`adawise replay --topic street -o FOLDER`."),
-        (replace(LIVE, cluster_id="another"), "Set --sink.root to a folder of its own"),
+        (replace(LIVE, cluster_id="another"), "Set --sink.root to a separate folder"),
         (REPLAY, "use a new folder"),
     ],
 )

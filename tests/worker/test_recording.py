@@ -275,7 +275,7 @@ def test_images_that_may_never_be_stored_are_not(tmp_path: Path) -> None:
     source = FakeSource(secret, finite=True)
     Bench(source, recorder=recorder(tmp_path, source, retention=Retention(forget_images_after_s=0.0))).run()
     assert recorded(tmp_path, forgotten="skip") == []
-    with pytest.raises(SourceError, match=r"from offset 0 to 15 were forgotten.*--skip-forgotten"):
+    with pytest.raises(SourceError, match=r"from offset 0 to 15 were removed.*--skip-forgotten"):
         recorded(tmp_path)
     assert firsts(tmp_path)[0] == 0
 

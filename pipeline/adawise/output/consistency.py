@@ -23,7 +23,7 @@ _ANEW = {"settings_changed", "silent", "crowded"}  # resets after which batches 
 _Batch = tuple[int, int, int, float, float]  # images, first and last offset, least and greatest alpha
 
 
-class LastSeen(Protocol):
+class SeenTimes(Protocol):
     """The times, in milliseconds, at which a stream was last seen; see `adawise.worker.stream_states`."""
 
     @property
@@ -59,7 +59,7 @@ class State(Protocol):
         """The number of batches that led to the state."""
 
     @property
-    def last_seen(self) -> LastSeen | None:
+    def last_seen(self) -> SeenTimes | None:
         """The times at which the stream was last seen; None if the state does not record them."""
 
 

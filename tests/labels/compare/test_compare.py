@@ -230,7 +230,7 @@ def test_a_run_that_read_less_is_equal_as_far_as_it_read(tmp_path: Path) -> None
     assert not found.differs
     assert not found.overlaps_wholly
     assert (found.totals.images, found.totals.alone, found.totals.beyond) == (24, (0, 0), (16, 0))
-    assert "16 more rows are in A alone: B has not read these messages" in "\n".join(sentences(found))
+    assert "16 more rows are only in A: B has not read these messages" in "\n".join(sentences(found))
 
 
 def test_what_is_still_open_in_one_run_is_no_loss(tmp_path: Path) -> None:

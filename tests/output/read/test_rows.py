@@ -340,7 +340,7 @@ def test_a_damaged_file_and_one_that_is_gone_are_errors_with_a_remedy(tmp_path: 
         ({"columns": ["alpha", "alpha"]}, "once"),
         ({"since": datetime(2026, 1, 1)}, "since: expected a time with its zone"),
         ({"until": datetime(2026, 1, 1)}, "until: expected a time with its zone"),
-        ({"since": NOON, "until": NOON}, "exchange"),
+        ({"since": NOON, "until": NOON}, "swap them"),
     ],
 )
 def test_what_cannot_be_asked_is_said_at_once(days: Path, arguments: dict[str, Any], said: str) -> None:

@@ -398,8 +398,8 @@ def test_a_state_may_not_be_dropped_while_one_is_kept_that_was_heard_before_it()
     ("limit", "heard", "said"),
     [
         (2, ("north", "west"), []),
-        (3, ("north", "west"), ["the state of 'south', which was not silent for long, but there is none"]),
-        (2, ("north", "south"), ["'west' has none", "the state of 'south', which was not"]),
+        (3, ("north", "west"), ["a state of 'south', which was not silent for long, but there is none"]),
+        (2, ("north", "south"), ["'west' is not there", "a state of 'south', which was not"]),
     ],
 )
 def test_a_state_may_leave_only_with_its_place_and_only_when_all_are_taken(

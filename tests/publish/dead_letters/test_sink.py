@@ -286,7 +286,7 @@ def test_a_message_above_the_producers_limit_becomes_a_note_on_a_real_broker(
     dead.flush()
     (record,) = read(broker, f"{name}.dlq", 1)
     assert record.value == b""
-    assert b"more than this topic takes" in dict(record.headers)["dlq.omitted"]
+    assert b"more than this topic accepts" in dict(record.headers)["dlq.omitted"]
 
 
 def test_a_broker_that_cannot_be_reached_is_retryable() -> None:
