@@ -399,7 +399,7 @@ def test_a_state_may_not_be_dropped_while_one_is_kept_that_was_heard_before_it()
     [
         (2, ("north", "west"), []),
         (3, ("north", "west"), ["a state of 'south', which was not silent for long, but there is none"]),
-        (2, ("north", "south"), ["'west' is not there", "a state of 'south', which was not"]),
+        (2, ("north", "south"), ["a state of 'south', which was not", "'west' is not there"]),
     ],
 )
 def test_a_state_may_leave_only_with_its_place_and_only_when_all_are_taken(
