@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,8 +27,10 @@ from adawise.cli import COMMANDS, command_of
 from adawise.cli.command import OFTEN, Command
 from adawise.cli.parser import own_fields, parse, parser_source
 from adawise.cli.verify import VerifyCommand
+from adawise.demo.main import run as run_demo
 from adawise.errors import BrokerUnavailable, ChainError, SettingsError
 from adawise.kafka import embedded
+from adawise.replay.replay import ReplayRequest
 from adawise.settings import Settings, read
 from adawise.settings.describe import GROUPS, SETTINGS, environment_name, flag_name, is_secret
 
@@ -252,6 +256,14 @@ def test_what_runs_a_command_is_a_function_of_it(name: str) -> None:
     (found,) = (node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == function)
     assert [ast.unparse(each.annotation or found) for each in found.args.args] == [command.__name__]
     assert None not in found.args.kw_defaults
+
+
+def test_what_a_command_calls_takes_all_of_its_options() -> None:
+    """The fixture `calls` replaces the calls themselves, so these would be found by slow tests alone."""
+    options = set(command_of("replay").model_fields) - {"config"}
+    assert options == {field.name for field in fields(ReplayRequest)} - {"order", "seed"}
+    options = set(command_of("demo").model_fields) - {"config", "settings"}
+    assert options == set(inspect.signature(run_demo).parameters) - {"pair"}
 
 
 def test_a_command_gets_settings_of_all_sources(
