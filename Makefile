@@ -15,7 +15,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 # The rooms of the core, without what starts a process, a server or BoTorch in nearly every test. What asks for a broker is
 # left out by its mark, which tests/conftest.py sets.
-QUICK := tests/adapt tests/clip tests/contracts tests/decode tests/card tests/labels tests/output tests/publish/alerts tests/recording tests/settings tests/sink tests/watch tests/worker tests/test_before_0_2.py tests/test_console.py tests/test_documents.py tests/test_imports.py tests/test_logs.py --ignore=tests/adapt/strategies/test_botorch.py --ignore=tests/contracts/test_store.py --ignore=tests/decode/test_child.py --ignore=tests/labels/folders --ignore=tests/output/compaction --ignore=tests/output/verify/test_repair.py --ignore=tests/watch/tracing --ignore=tests/watch/web --ignore=tests/worker/test_outages.py --ignore=tests/worker/test_recording.py
+QUICK := tests/adapt tests/clip tests/contracts tests/decode tests/card tests/labels tests/output tests/publish/alerts tests/recording tests/settings tests/sink tests/watch tests/worker tests/test_before_0_2.py tests/test_console.py tests/test_documents.py tests/test_imports.py tests/test_logs.py --ignore=tests/adapt/strategies/test_botorch.py --ignore=tests/contracts/test_store.py --ignore=tests/decode/test_child.py --ignore=tests/labels/benefit --ignore=tests/labels/compare --ignore=tests/labels/folders --ignore=tests/output/compaction --ignore=tests/output/verify/test_repair.py --ignore=tests/watch/status --ignore=tests/watch/tracing --ignore=tests/watch/web --ignore=tests/worker/test_outages.py --ignore=tests/worker/test_recording.py
 
 .DEFAULT_GOAL := help
 .PHONY: help demo quick test check soak lint docs bench gpu chaos clean kafka
@@ -29,7 +29,7 @@ ifeq ($(BROKER),kafka)
 endif
 	$(BIN)/adawise demo --broker $(BROKER) --scenes $(SCENES)
 
-quick: .venv/.installed  ## the tests of the core, in less than two minutes: no broker, no browser, no long runs
+quick: .venv/.installed  ## the tests of the core, in minutes: no broker, no browser, no long runs
 	$(BIN)/python -m pytest -q -n 2 -m "not broker and not slow and not soak and not check" $(QUICK)
 
 test: .venv/.installed kafka  ## the first tier, on Apache Kafka where Java and Maven are (or Docker, or KAFKA_BOOTSTRAP_SERVERS)

@@ -6,14 +6,12 @@ import json
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from http.client import HTTPException
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib import request as http
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 
-import stamina
 import structlog
-from stamina.instrumentation import RetryDetails, get_on_retry_hooks, set_on_retry_hooks
 
 from adawise.errors import AlertsNotSent
 from adawise_drift.changes.times import utc
@@ -22,6 +20,9 @@ from adawise_drift.events.severity import moved
 from adawise_drift.events.together import incidents
 from adawise_drift.report import Report
 from adawise_drift.words import short_cost
+
+if TYPE_CHECKING:  # of the extra `report`
+    from stamina.instrumentation import RetryDetails
 
 _NAME = "AdawiseDrift"
 _ATTEMPTS, _TIMEOUT_S = 3, 10.0
@@ -44,6 +45,9 @@ def send(url: str, made: list[dict[str, Any]]) -> None:
     """Post the alerts, if there are any, in three attempts. Raises AlertsNotSent."""
     if not made:
         return
+    import stamina
+    from stamina.instrumentation import get_on_retry_hooks, set_on_retry_hooks
+
     address = f"{url.rstrip('/')}/api/v2/alerts"
     body = json.dumps(made).encode()
     request = http.Request(address, body, {"content-type": "application/json"}, method="POST")

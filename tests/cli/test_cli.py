@@ -266,6 +266,14 @@ def test_what_a_command_calls_takes_all_of_its_options() -> None:
     assert options == set(inspect.signature(run_demo).parameters) - {"pair"}
 
 
+def test_a_command_that_may_end_with_a_finding_says_so_in_the_reference() -> None:
+    """By the text of its module, since its call may need a broker."""
+    for name, (place, _) in COMMANDS.items():
+        source = (ROOT / f"pipeline/{place.partition(':')[0].replace('.', '/')}.py").read_text(encoding="utf-8")
+        used = any(isinstance(node, ast.Name) and node.id == "FOUND" for node in ast.walk(ast.parse(source)))
+        assert command_of(name).finds == used, name
+
+
 def test_a_command_gets_settings_of_all_sources(
     tmp_path: Path, calls: list[Call], monkeypatch: pytest.MonkeyPatch
 ) -> None:

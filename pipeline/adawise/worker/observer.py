@@ -46,7 +46,7 @@ class _Alike:
     seen_s: float
     told_s: float
     in_full: int = 0
-    unpublished: int = 0
+    unlogged: int = 0
 
 
 class Rejections:
@@ -73,7 +73,7 @@ class Rejections:
         if alike.in_full < _IN_FULL:
             alike.in_full, alike.told_s = alike.in_full + 1, now
             return True
-        alike.unpublished += 1
+        alike.unlogged += 1
         return False
 
     def counted(self, *, all_: bool = False) -> Iterator[tuple[str | None, int, Frame]]:
@@ -87,9 +87,9 @@ class Rejections:
             return
         self._swept_s = now
         for (stream, reason), alike in list(self._alike.items()):
-            if alike.unpublished and (all_ or now - alike.told_s >= _EVERY_S):
-                yield stream, alike.unpublished, alike.last
-                alike.unpublished, alike.told_s = 0, now
+            if alike.unlogged and (all_ or now - alike.told_s >= _EVERY_S):
+                yield stream, alike.unlogged, alike.last
+                alike.unlogged, alike.told_s = 0, now
             elif now - alike.seen_s >= _FORGOTTEN_S:
                 del self._alike[stream, reason]
 

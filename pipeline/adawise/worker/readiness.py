@@ -1,7 +1,7 @@
 """Prediction, without decoding, of the waiting messages that would complete a batch. Pure: time is an argument.
 
 The pixels of an open batch take about ten times the memory of its messages. So where memory is short, messages wait as
-they came until those of a stream are *ready* (`ripe` in names): together with the open batch they reach the count, or
+they came until those of a stream are *ready*: together with the open batch they reach the count, or
 one of them was produced too late for the others, or the oldest has waited as long as a silent stream's may. A message
 that takes less room decoded is ready at once.
 
@@ -40,7 +40,7 @@ class _Stream:
     ready_until: int = 0  # messages below this offset may be decoded
 
     @property
-    def has_unripe(self) -> bool:
+    def has_unready(self) -> bool:
         """True if a message may not be decoded yet."""
         return bool(self.waiting) and self.waiting[-1].offset >= self.ready_until
 
@@ -55,7 +55,7 @@ class Readiness:
         ends: the ends of an earlier run's batches (`BatchPolicy.ends`) in this partition.
 
     Attributes:
-        unripe_bytes: bytes of the messages that may not be decoded yet.
+        unready_bytes: bytes of the messages that may not be decoded yet.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Readiness:
     def make_ready(self, stream_id: str, until: int) -> None:
         """Let a stream's waiting messages below an offset be decoded."""
         stream = self._streams.get(stream_id)
-        if stream is not None and stream.has_unripe and stream.waiting[0].offset < until:
+        if stream is not None and stream.has_unready and stream.waiting[0].offset < until:
             self._make_ready(stream_id, until)
 
     def decoded(self, stream_id: str, offset: int) -> float | None:
@@ -166,7 +166,7 @@ class Readiness:
         return (
             name
             for name, stream in self._streams.items()
-            if stream.has_unripe and self._policy.due(now_s - stream.open.since_s)
+            if stream.has_unready and self._policy.due(now_s - stream.open.since_s)
         )
 
     def _step(self, stream_id: str, stream: _Stream, following: _Waiting) -> bool:
