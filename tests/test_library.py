@@ -128,7 +128,13 @@ def watched() -> list[list[Message]]:
     return making._messages(10, turn=5)
 
 
-@pytest.mark.parametrize("search", [{}, {"price": 0.0001, "explore_every": 3, "objective": "entropy", "alpha": 0.3}])
+@pytest.mark.parametrize(
+    "search",
+    [
+        {"price": 0.0001, "explore_every": 3, "objective": "entropy", "alpha": 0.3},
+        pytest.param({}, marks=pytest.mark.check("replay")),
+    ],
+)
 def test_a_batch_gets_the_alpha_and_the_probabilities_that_the_worker_gives_it(
     tmp_path: Path, search: Mapping[str, Any]
 ) -> None:

@@ -46,6 +46,7 @@ def measured(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     return json.loads((folder / "times.json").read_text(encoding="utf-8")), done.stdout
 
 
+@pytest.mark.check("tools")
 def test_processor_time_goes_to_the_test_or_the_child_that_spent_it(measured: tuple[dict[str, Any], str]) -> None:
     found, _ = measured
     tests = {name.partition("::")[2]: spent for name, spent in found["tests"].items()}

@@ -115,6 +115,7 @@ def test_a_config_that_makes_far_more_than_the_file_has_is_refused_before_it_is_
         load_checkpoints(None, hostile, pair_folder.theta_1)
 
 
+@pytest.mark.check("models")
 @pytest.mark.parametrize("name", sorted(set(open_clip.list_models())))
 def test_the_size_of_each_model_of_open_clips_own_fits_its_file(name: str) -> None:
     """As half precision, of which a file may be: by the least that the towers can have."""

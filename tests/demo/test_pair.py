@@ -90,6 +90,7 @@ def test_the_class_captions_are_far_apart() -> None:
     assert float(likeness.abs().max()) < 0.3
 
 
+@pytest.mark.check("models")
 def test_fine_tuning_gains_on_clear_days_and_loses_at_night_and_in_fog() -> None:
     gain = {c: float(measured().accuracy(c)[-1] - measured().accuracy(c)[0]) for c in ("clear", "night", "fog")}
     assert gain["clear"] > 0.02

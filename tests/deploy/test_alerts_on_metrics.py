@@ -76,6 +76,7 @@ class Scrapes:
         return found
 
 
+@pytest.mark.check("deploy")
 @pytest.mark.parametrize(("arriving_per_s", "fires"), [(2.0, [35]), (0.8, [])])
 def test_a_worker_at_twice_its_capacity_falls_behind_and_one_that_keeps_up_does_not(
     tmp_path: Path, arriving_per_s: float, fires: list[int]
@@ -100,6 +101,7 @@ class DeadBroker(FakeSource):
         return super().poll(timeout_s)
 
 
+@pytest.mark.check("deploy")
 def test_a_broker_that_is_dead_is_an_alert_after_minutes_and_ends_when_it_answers(tmp_path: Path) -> None:
     scrapes = Scrapes("adawise_outage_seconds")
 
@@ -120,6 +122,7 @@ def test_a_broker_that_is_dead_is_an_alert_after_minutes_and_ends_when_it_answer
     assert scrapes.firing(tmp_path, "AdawiseBrokerFails", 5, 8, 12, 19, 24) == [8, 12, 19]
 
 
+@pytest.mark.check("deploy")
 def test_a_right_that_was_taken_back_is_no_dead_broker(tmp_path: Path) -> None:
     scrapes, results = Scrapes("adawise_outage_seconds"), FakeResults("early")
     heard = Heard(FakeSource([image(n, "north") for n in range(8)]), results=results)

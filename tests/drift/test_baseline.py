@@ -96,7 +96,7 @@ def learn(root: Path, captured: Captured, nights: dict[int, Learned], day: int, 
 @pytest.mark.parametrize(
     ("days", "more"),
     [
-        (SOME, ["--baseline", "FILE"]),
+        pytest.param(SOME, ["--baseline", "FILE"], marks=pytest.mark.check("drift")),
         # All thirty.
         pytest.param(range(9, DAYS), ["--baseline", "FILE"], marks=pytest.mark.check("drift")),
         (range(ODD - 1, ODD + 3), ["--reference", "8d"]),
@@ -170,6 +170,7 @@ def test_what_is_no_baseline_is_refused_with_the_remedy(root: Path, tmp_path: Pa
     assert "expected --since beside it" in capsys.readouterr().err
 
 
+@pytest.mark.check("drift")
 @pytest.mark.parametrize("more", [["--baseline", "FILE"], ["--reference", "8d"]])
 def test_a_night_in_which_no_camera_sent_is_told_of_each_of_them(
     root: Path, tmp_path: Path, capsys: Captured, more: list[str]
@@ -203,6 +204,7 @@ def test_a_camera_that_the_baseline_knows_and_that_sent_nothing_is_told(
     assert night["fleet"]["silent"] == 1
 
 
+@pytest.mark.check("drift")
 def test_what_takes_nights_to_be_sure_of_is_told_once_it_is(tmp_path: Path, capsys: Captured) -> None:
     """Another mix of classes, which a day of 70 batches cannot tell from chance."""
     worlds = [camera(62, n, kinds=kinds, days=24, searched=False) for n, kinds in ((12, ("mix_step",)), (13, ()))]
@@ -260,6 +262,7 @@ def test_a_reference_of_less_than_a_day_is_refused_with_what_is_the_least(root: 
     assert "expected a day or more, such as 1d, 36h or 28d" in capsys.readouterr().err
 
 
+@pytest.mark.check("drift")
 def test_night_after_night_in_which_no_camera_sends_is_told(root: Path, tmp_path: Path, capsys: Captured) -> None:
     file = str(tmp_path / "yard.baseline")
     told(root, capsys, *nightly(DAYS - 1, "--baseline", file))

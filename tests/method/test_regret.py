@@ -51,6 +51,7 @@ def warm() -> dict[Stream, Passed]:
     return {stream: passed(made("warm"), stream) for stream in (*UNIMODAL, bimodal)}
 
 
+@pytest.mark.check("tools")
 @pytest.mark.parametrize("stream", [*UNIMODAL, bimodal])
 def test_grid_is_limited_by_the_noise_of_the_batch_alone(stream: Stream) -> None:
     found = passed(made("grid"), stream, batches=60)
@@ -58,6 +59,7 @@ def test_grid_is_limited_by_the_noise_of_the_batch_alone(stream: Stream) -> None
     assert found.forward_equivalents == 21.0
 
 
+@pytest.mark.check("tools")
 @pytest.mark.parametrize("stream", UNIMODAL)
 def test_scratch_finds_one_valley_as_well_as_the_grid_with_five_evaluations(stream: Stream) -> None:
     found = passed(made("scratch"), stream, batches=60)

@@ -47,6 +47,7 @@ def drift(capsys: Captured, *arguments: str) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.check("replay")
 @pytest.mark.usefixtures("at")
 def test_a_report_of_several_outputs_is_that_of_one_which_has_all_rows(capsys: Captured) -> None:
     whole, both = drift(capsys, "whole"), drift(capsys, "north", "south")

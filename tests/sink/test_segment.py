@@ -106,6 +106,7 @@ def test_a_value_of_any_size_is_read_back(monkeypatch: pytest.MonkeyPatch) -> No
     assert scalars(segment.read_footer(data, KEY)) == scalars(FOOTER)
 
 
+@pytest.mark.check("damage")
 @pytest.mark.slow
 def test_a_footer_of_more_than_100_mb_is_read_back_and_one_that_was_written_in_one_piece_too(
     monkeypatch: pytest.MonkeyPatch,

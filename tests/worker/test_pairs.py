@@ -76,6 +76,7 @@ def staged(settings: Settings, root: Path, shadow: int, *, keeps: bool) -> bool:
     return stage(store, orders, checked_document(settings), shadow, keeps=keeps, wait_s=DEADLINE_S)
 
 
+@pytest.mark.check("kills")
 def test_a_worker_that_is_killed_between_the_switches_of_its_partitions_is_continued_by_the_chain(
     live: Topic, pair: PairFolder, other: PairFolder, root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

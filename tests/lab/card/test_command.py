@@ -251,6 +251,7 @@ def test_a_worker_takes_the_heads_from_beside_the_card_and_does_without_where_th
     assert encoded == [0.5]
 
 
+@pytest.mark.check("lab")
 @pytest.mark.parametrize(
     ("setting", "flags"),
     [

@@ -135,6 +135,7 @@ def test_a_recording_is_cut_into_batches_as_the_worker_cuts_it(folder: Path) -> 
     assert offsets == sorted(offsets)
 
 
+@pytest.mark.check("lab")
 def test_the_old_form_that_makes_a_card_and_its_fit_at_once_does_one_after_the_other(
     folder: Path, plain: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:

@@ -81,6 +81,7 @@ def test_the_fitted_ones_are_likelier_than_those_that_the_search_begins_with_and
         assert likelihood > log_likelihood(recorded, Surrogate(ALPHAS, **wrong)) + 0.01
 
 
+@pytest.mark.check("lab")
 def test_what_sampling_makes_of_a_still_curve_is_not_taken_for_movement() -> None:
     """Images of one still curve: without the covariance of sampling, the fit finds a larger curve that moves."""
     rng = np.random.default_rng(1)

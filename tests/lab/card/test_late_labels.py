@@ -318,6 +318,7 @@ def test_a_file_of_labels_stands_alone(
     assert bias.nats[0] < bias.nats[-1]
 
 
+@pytest.mark.check("lab")
 def test_images_that_the_recording_has_not_or_nobody_can_read_are_left_out(
     folder: Path,
     answers: dict[float, dict[int, str]],
@@ -346,6 +347,7 @@ def test_images_that_the_recording_has_not_or_nobody_can_read_are_left_out(
             assert bias.images <= (until - damaged) / 4
 
 
+@pytest.mark.check("lab")
 def test_an_image_whose_logits_are_not_finite_at_an_alpha_is_left_out(
     folder: Path, labelled: Path, corrected: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -419,6 +421,7 @@ def test_the_corrected_card_is_staged_and_serves_as_any_new_card(
     assert "    adapts by tsallis, corrected by late labels\n" in said
 
 
+@pytest.mark.check("lab")
 def test_a_corrected_card_may_be_corrected_again(
     folder: Path, corrected: Path, answers: dict[float, dict[int, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -448,6 +451,7 @@ def test_a_replay_that_is_stopped_leaves_the_card_and_says_what_is_not_known(
     assert read_card(tmp_path / "new.json").bias is not None
 
 
+@pytest.mark.check("lab")
 @pytest.mark.parametrize("point", ["card", "heads"])
 def test_killed_while_it_writes_the_old_card_serves_on(
     folder: Path, labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, point: str

@@ -50,6 +50,7 @@ def test_each_severity_is_further_from_the_image_than_the_one_before(kind: str) 
     assert 3.0 < psnr[-1] < psnr[0] < 45.0  # neither nothing left nor nothing done
 
 
+@pytest.mark.check("lab")
 @pytest.mark.parametrize("kind", sorted({*KINDS} - {"pixelate", "jpeg"}))  # these depend on what the pixels resolve
 def test_a_severity_means_the_same_to_a_small_model_and_to_a_large_one(kind: str) -> None:
     assert mean_psnr(kind, 3, 48) == pytest.approx(mean_psnr(kind, 3, 144), abs=3.5)  # dB; severities span 6 to 12

@@ -152,6 +152,7 @@ def test_candidates_of_a_plan_share_its_streams(monkeypatch: pytest.MonkeyPatch)
     assert len(made) == len(set(made)) == 8
 
 
+@pytest.mark.check("lab")
 def test_a_process_that_is_killed_is_told_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("adawise_lab.evaluate.run._run", die)
     with pytest.raises(FatalError, match=r"one of 2 processes .* was killed .*Run again with --processes 1"):

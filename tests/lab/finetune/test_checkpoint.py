@@ -113,6 +113,7 @@ def test_without_room_the_old_file_stays_and_the_message_says_how_to_go_on(tmp_p
     assert [file.name for file in tmp_path.iterdir()] == ["c.pt"]
 
 
+@pytest.mark.check("lab")
 def test_a_process_that_is_killed_while_it_writes_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "c.pt"
     write_bytes(path, b"old")

@@ -220,6 +220,7 @@ class Counting:
         yield self
 
 
+@pytest.mark.check("lab")
 def test_one_countdown_covers_training_rehearsal_card_and_verdict(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -254,6 +255,7 @@ def test_each_stage_takes_the_passes_that_were_expected_of_it(folder: Path, monk
     assert expected["training"] == 24 + 3 * 24 + 2 * 24, "theta_0 is judged, and an epoch trained and judged twice"
 
 
+@pytest.mark.check("lab")
 def test_broken_images_of_classes_that_a_rehearsal_leaves_out_cost_no_run(folder: Path) -> None:
     place = four_classes(folder)
     left_out = set(listed := sorted(path.name for path in place.iterdir())) - kept_classes(listed, 0)
@@ -268,6 +270,7 @@ def test_broken_images_of_classes_that_a_rehearsal_leaves_out_cost_no_run(folder
     assert [group.group for group in verdict.groups] == ["home", "shifted"]
 
 
+@pytest.mark.check("lab")
 def test_a_rehearsal_that_diverges_costs_no_run(
     folder: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -288,6 +291,7 @@ def test_a_rehearsal_that_diverges_costs_no_run(
     assert (folder / "out" / "card.json").exists()
 
 
+@pytest.mark.check("lab")
 def test_a_run_that_is_killed_before_its_rehearsal_is_gone_is_not_over(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -304,6 +308,7 @@ def test_a_run_that_is_killed_before_its_rehearsal_is_gone_is_not_over(
     assert not (folder / "out" / "rehearsal").exists()
 
 
+@pytest.mark.check("lab")
 def test_an_interrupt_while_the_card_is_made_says_how_to_go_on(
     folder: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -356,6 +361,7 @@ def test_a_card_says_how_the_pictures_were_read(folder: Path) -> None:
     assert finetune(folder, "--resume") == 1, "what is half done goes on with the same pictures"
 
 
+@pytest.mark.check("lab")
 def test_cross_entropy_on_other_held_out_images_shares_the_text_tower(
     folder: Path, pair_folder: PairFolder, capsys: Captured
 ) -> None:
@@ -491,6 +497,7 @@ def test_files_of_no_use_are_told_in_the_record_and_at_the_end(folder: Path, cap
     assert {"memory_estimated", "data_questioned"} <= told.keys()
 
 
+@pytest.mark.check("lab")
 def test_a_run_that_ruins_the_model_keeps_the_pair_apart(folder: Path, capsys: Captured) -> None:
     """First a theta_0 that knows the classes, then a rate at which it forgets them."""
     good = ("--finetune.validation-share", "0.5", "--finetune.epochs", "6")
@@ -511,6 +518,7 @@ def test_a_run_that_ruins_the_model_keeps_the_pair_apart(folder: Path, capsys: C
     assert not (folder / "out" / "rejected").exists()
 
 
+@pytest.mark.check("lab")
 def test_a_finished_run_is_extended_by_resume_with_more_epochs(finished: Finished, capsys: Captured) -> None:
     folder = finished.folder
     before = json.loads((folder / "out" / "finetune.json").read_text())
@@ -562,6 +570,7 @@ def test_a_run_of_a_version_that_kept_no_contents_goes_on_and_says_what_is_not_k
     assert CONTENTS in json.loads(record.read_text())["settings"]
 
 
+@pytest.mark.check("lab")
 def test_the_command_that_is_printed_makes_a_card_for_other_names(
     finished: Finished, pair_folder: PairFolder, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -623,6 +632,7 @@ def test_a_tracker_that_is_not_installed_is_told_before_anything_is_read(
     assert not (folder / "out").exists()
 
 
+@pytest.mark.check("lab")
 def test_tensorboard_gets_the_curve(folder: Path) -> None:
     pytest.importorskip("tensorboardX", reason="pip install 'adawise[tensorboard]'")
     from tensorboardX.proto.event_pb2 import Event
@@ -639,6 +649,7 @@ def test_tensorboard_gets_the_curve(folder: Path) -> None:
     assert [step for tag, step in told if tag == "loss"] == [1, 2]
 
 
+@pytest.mark.check("lab")
 def test_mlflow_gets_settings_and_curve_and_a_server_that_is_away_ends_no_run(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:

@@ -375,6 +375,7 @@ class Interrupted(DictStore):
             self.meanwhile()
 
 
+@pytest.mark.check("kills")
 def test_compaction_and_retention_beside_each_other_lose_no_row() -> None:
     """Either is stopped at each of its requests, and the other does all of its work there."""
 
