@@ -23,13 +23,14 @@ from adawise.text import counted
 from adawise_lab.card.make import judged_card, write_card
 from adawise_lab.evaluate.show import can_write_page
 from adawise_lab.finetune.countdown import CARD, TRAINING, VERDICT, Countdown, Forecast
-from adawise_lab.finetune.folder import CONTENTS, Folder, write_bytes
+from adawise_lab.finetune.folder import Folder, write_bytes
 from adawise_lab.finetune.images import HeldOut
 from adawise_lab.finetune.rehearsal import conditions_of, part_of, rehearse, shifts, stages_after
 from adawise_lab.finetune.report import check_classes, facts_of, note_on_stretches, notes_on, record_of
 from adawise_lab.finetune.trackers import check_trackers
 from adawise_lab.finetune.train import SHOWN, Comparison, WrongImage
 from adawise_lab.finetune.training import (
+    UNKNOWN_CONTENTS,
     Begin,
     Data,
     TrainingJob,
@@ -40,11 +41,6 @@ from adawise_lab.finetune.training import (
     read_data,
     starting_model,
     train,
-)
-
-_UNKNOWN_CONTENTS = (
-    "The version that began the run stored names, labels and sizes of its images, but not hashes of their "
-    "contents: an image that was replaced by one of equal size is not noticed."
 )
 
 _log = structlog.get_logger("finetune")
@@ -107,9 +103,10 @@ def finetune(request: FinetuneRequest) -> Finetuned | None:
         run = job.run(start)
         after = stages_after(settings, data)
         forecast = Forecast(run, after)
-        if CONTENTS not in prepare(run, job, start, Begin(resume and ended is None, ended)):
-            notes.append(_UNKNOWN_CONTENTS)
-            _log.warning("data_questioned", note=_UNKNOWN_CONTENTS)
+        prepare(run, job, start, Begin(resume and ended is None, ended))
+        if run.progress.contents_unknown:
+            notes.append(UNKNOWN_CONTENTS)
+            _log.warning("data_questioned", note=UNKNOWN_CONTENTS)
         stages = {TRAINING: passes_left(run), **after}
         countdown = Countdown(stack.enter_context(progress("fine-tuned", sum(stages.values()), "passes")), stages)
         countdown.enter(TRAINING)

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from adawise.errors import DivergedError, TrainingError
-from adawise_lab.finetune.folder import read_checkpoint, write_checkpoint, write_weights
+from adawise_lab.finetune.folder import CONTENTS, read_checkpoint, write_checkpoint, write_weights
 from adawise_lab.finetune.images import HeldOut, Images, Pixels, RandomCrop
 from adawise_lab.finetune.learner import Learner
 from adawise_lab.finetune.recipe import Recipe
@@ -77,6 +77,8 @@ class TrainingPosition:
     """The number of completed epochs at each extension of a finished run."""
     skipped: dict[str, str] = field(default_factory=dict)
     """Training images that could not be read before the run was stopped: name to reason."""
+    contents_unknown: bool = False
+    """True if the version that began the run stored no hashes of the images' contents."""
 
     @property
     def best(self) -> Epoch | None:
@@ -147,20 +149,20 @@ class FinetuneRun:
         self.progress.curve.append(self._judge(0, float("nan")))
         self.save()
 
-    def resume(self) -> Mapping[str, str]:
-        """Resume from the checkpoint, and return the settings in it. Raises TrainingError; see `read_checkpoint`."""
+    def resume(self) -> None:
+        """Resume from the checkpoint. Raises TrainingError; see `read_checkpoint`."""
         state = read_checkpoint(self.checkpoint, settings=self.settings)
         try:
             self.learner.restore(state["learner"])
             curve = [Epoch(**row) for row in state["progress"]["curve"]]
             self.progress = TrainingPosition(**{**state["progress"], "curve": curve})
+            self.progress.contents_unknown |= CONTENTS not in state["settings"]
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise TrainingError(f"{self.checkpoint}: damaged ({error!r}). Start anew with --overwrite.") from error
         if self.progress.best is not None and not self.weights.is_file():
             raise TrainingError(f"{self.weights}: the best weights so far are gone. Start anew with --overwrite.")
-        return dict(state["settings"])
 
-    def extend(self, curve: Sequence[Epoch], extended_after: Sequence[int]) -> None:
+    def extend(self, curve: Sequence[Epoch], extended_after: Sequence[int], *, contents_unknown: bool = False) -> None:
         """Continue from the best weights of a run that ended, for the epochs that are left of the recipe's.
 
         The optimizer's moments of that run are gone, and its rate had come down to 0. So this is a schedule of its own:
@@ -169,7 +171,12 @@ class FinetuneRun:
         """
         torch.manual_seed(self.recipe.seed)
         done = curve[-1].epoch
-        self.progress = TrainingPosition(epoch=done + 1, curve=[*curve], extended_after=[*extended_after, done])
+        self.progress = TrainingPosition(
+            epoch=done + 1,
+            curve=[*curve],
+            extended_after=[*extended_after, done],
+            contents_unknown=contents_unknown,
+        )
         self._load_best()
         self.save()
 

@@ -36,6 +36,11 @@ from adawise_lab.finetune.train import Epoch, FinetuneRun
 
 _log = structlog.get_logger("finetune")
 
+UNKNOWN_CONTENTS = (
+    "The version that began the run stored names, labels and sizes of its images, but not hashes of their "
+    "contents: an image that was replaced by one of equal size is not noticed."
+)
+
 
 @dataclass(frozen=True, eq=False)
 class Data:
@@ -201,20 +206,20 @@ def job_of(settings: Settings, data: Data, folder: Folder, preprocess: Preproces
         yield TrainingJob(settings, data, folder, images, judges)
 
 
-def prepare(run: FinetuneRun, job: TrainingJob, start: StartingModel, begin: Begin) -> Mapping[str, str]:
-    """Put a run where it begins: its checkpoint, the end of the run before, or an empty folder.
-
-    Returns:
-        The settings that decided the run when it began. An earlier version kept fewer of them.
-    """
+def prepare(run: FinetuneRun, job: TrainingJob, start: StartingModel, begin: Begin) -> None:
+    """Put a run where it begins: its checkpoint, the end of the run before, or an empty folder."""
     if begin.resumes:
         remove_leftovers(*job.folder.files)
-        return run.resume()
-    if begin.ended is not None:
-        run.extend([Epoch.of_row(row) for row in begin.ended["curve"]], begin.ended.get("extended_after", []))
-        return dict(begin.ended["settings"])
-    job.folder.begin(start.config, job.data.classes, job.data.templates)
-    return run.settings
+        run.resume()
+    elif (ended := begin.ended) is not None:
+        run.extend(
+            [Epoch.of_row(row) for row in ended["curve"]],
+            ended.get("extended_after", []),
+            # A record that an extension wrote has the digest of the day of the extension, and the note alone remains.
+            contents_unknown=CONTENTS not in ended["settings"] or UNKNOWN_CONTENTS in ended["notes"],
+        )
+    else:
+        job.folder.begin(start.config, job.data.classes, job.data.templates)
 
 
 def train(run: FinetuneRun, job: TrainingJob, bar: Progress, forecast: Forecast | None = None) -> bool:

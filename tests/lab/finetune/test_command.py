@@ -568,6 +568,8 @@ def test_a_run_of_a_version_that_kept_no_contents_goes_on_and_says_what_is_not_k
     ]
     assert sum("that began the run" in note for note in notes) == 1
     assert CONTENTS in json.loads(record.read_text())["settings"]
+    assert finetune(folder, "--resume", "--finetune.epochs", "4", "--json") == 0
+    assert sum("that began the run" in note for note in json.loads(capsys.readouterr().out)["notes"]) == 1
 
 
 @pytest.mark.check("lab")

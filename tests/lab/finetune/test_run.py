@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from adawise.errors import TrainingError
+from adawise_lab.finetune.folder import CONTENTS
 from adawise_lab.finetune.recipe import Recipe
 from adawise_lab.finetune.train import Epoch, FinetuneRun, TrainingPosition
 from tests.lab.finetune.conftest import MakeRun
@@ -152,6 +153,19 @@ def test_a_run_with_other_settings_is_not_resumed(make_run: MakeRun) -> None:
     make_run().start()
     with pytest.raises(TrainingError, match=r"finetune.epochs was 3, is 4; finetune.learning_rate was 0.001, is 0.1"):
         make_run(epochs=4, learning_rate=0.1).resume()
+
+
+def test_that_the_contents_of_images_are_not_known_is_kept_by_every_later_resume(make_run: MakeRun) -> None:
+    make_run().start()  # its settings have no digest of contents, as those of 0.2
+    second = make_run()
+    second.resume()
+    assert second.progress.contents_unknown
+    second.settings = {**second.settings, CONTENTS: "abc"}
+    second.save()
+    third = make_run()
+    third.settings = second.settings
+    third.resume()
+    assert third.progress.contents_unknown
 
 
 def test_a_checkpoint_of_another_program_is_refused(make_run: MakeRun) -> None:
