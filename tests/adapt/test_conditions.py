@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import numpy as np
 import pytest
 
-from adawise.adapt.conditions import BETWEEN, Appearance, KnownCondition, Looks, Memory
+from adawise.adapt.conditions import BETWEEN, Appearance, KnownCondition, LearnedAppearance, Memory
 from adawise.adapt.surrogate import Surrogate
 
 SURROGATE = Surrogate(tuple(j / 20 for j in range(21)))
@@ -19,9 +19,9 @@ def batch(at: np.ndarray, rng: np.random.Generator) -> Appearance:
     return Appearance(images.mean(axis=0), images.var(axis=0), IMAGES)
 
 
-def after(at: np.ndarray, batches: int, seed: int = 0) -> Looks:
+def after(at: np.ndarray, batches: int, seed: int = 0) -> LearnedAppearance:
     rng = np.random.default_rng(seed)
-    looks = Looks.of_first(batch(at, rng))
+    looks = LearnedAppearance.of_first(batch(at, rng))
     for _ in range(batches - 1):
         looks = looks.observed(batch(at, rng))
     return looks
@@ -71,7 +71,7 @@ def test_the_evidence_is_by_the_formula_of_the_module(batches: int, off: float, 
     of_now = [v * (1 + 1 / looks.batches) for v in w]
     new, q = log_density(looks.overall_mean, overall), looks.restless
     stayed = math.log((1 - q) * math.exp(log_density(looks.mean, of_now, farthest=25.0)) + q * math.exp(new))
-    returned = log_density(night.look, [v * (1 + 1 / 3) for v in w])
+    returned = log_density(night.appearance, [v * (1 + 1 / 3) for v in w])
     assert looks.evidence(seen, [night]) == pytest.approx([returned - stayed, max(new - stayed, -1.0)])
 
 
@@ -86,7 +86,7 @@ def test_where_looks_changed_and_nothing_else_did_their_mean_begins_anew() -> No
 def test_the_stream_is_remembered_as_a_whole_whatever_its_conditions() -> None:
     rng = np.random.default_rng(0)
     first, *others = (batch(DAY if k % 2 else NIGHT, rng) for k in range(40))
-    looks = Looks.of_first(first)
+    looks = LearnedAppearance.of_first(first)
     for seen in others:
         looks = looks.observed(seen)
     np.testing.assert_allclose(looks.overall_mean, (DAY + NIGHT) / 2, atol=0.05)
@@ -181,10 +181,10 @@ def test_new_conditions_are_the_less_expected_the_more_often_known_ones_returned
 
 def test_what_was_left_is_remembered_and_what_is_entered_is_not_twice() -> None:
     memory = Memory().left(condition(0, DAY, left=20), None, keep=2)
-    assert (memory.number, memory.visits, memory.seen) == (1, 1, 2)
+    assert (memory.number, memory.visits, memory.condition_count) == (1, 1, 2)
     (day,) = memory.known
     memory = memory.left(condition(1, NIGHT, left=30), day, keep=2)
-    assert (memory.number, memory.visits, memory.seen) == (0, 2, 2)
+    assert (memory.number, memory.visits, memory.condition_count) == (0, 2, 2)
     assert [k.number for k in memory.known] == [1]
 
 
@@ -193,7 +193,7 @@ def test_the_one_that_was_left_longest_ago_is_forgotten_and_its_number_never_giv
     for k in range(4):
         memory = memory.left(condition(k, DAY, left=10 * k), None, keep=2)
     assert [k.number for k in memory.known] == [2, 3]
-    assert (memory.number, memory.seen) == (4, 5)
+    assert (memory.number, memory.condition_count) == (4, 5)
     assert memory.left(condition(4, DAY, left=50), None, keep=0).known == ()
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from adawise.adapt.change import ClassMix, Level, class_shares
-from adawise.adapt.conditions import Appearance, KnownCondition, Looks, Memory
+from adawise.adapt.conditions import Appearance, KnownCondition, LearnedAppearance, Memory
 from adawise.adapt.disagreement import Disagreement
 from adawise.adapt.expectations import Expectations, learned_hazard
 from adawise.adapt.state import StreamState
@@ -32,7 +32,7 @@ def looking(at: np.ndarray) -> Appearance:
 
 def camera() -> StreamState:
     """Settled in a day at alpha .9, which came after a night at alpha .1 that was seen twice."""
-    looks = Looks.of_first(looking(NIGHT)).observed(looking(NIGHT)).moved(None)
+    looks = LearnedAppearance.of_first(looking(NIGHT)).observed(looking(NIGHT)).moved(None)
     for _ in range(8):
         looks = looks.observed(looking(DAY))
     night = KnownCondition(0, 2, 12, SURROGATE.abridge(falling(-0.6)), NIGHT, 7, 1.5, 2, Disagreement(30.0, 20.0))
@@ -135,7 +135,7 @@ def test_what_is_over_is_remembered_and_what_returned_is_expected_as_it_was() ->
     assert (day.number, day.visits, day.left, day.batches, day.alpha_index) == (1, 1, 20, 8, 18)
     assert day.level == pytest.approx(1.0, abs=1e-3)
     assert day.disagreement == Disagreement(40.0, 10.0)
-    np.testing.assert_allclose(day.look, DAY, atol=2e-3)
+    np.testing.assert_allclose(day.appearance, DAY, atol=2e-3)
     assert after.disagreement == night.disagreement
     assert after.mix.shares == ()
     assert after.level.mean == pytest.approx(1.5)
@@ -147,7 +147,7 @@ def test_what_is_over_is_remembered_and_what_returned_is_expected_as_it_was() ->
     assert after.looks is not None
     np.testing.assert_array_equal(after.looks.spread, state.looks.moved(night, seen).spread)
     assert not np.array_equal(after.looks.spread, state.looks.spread)
-    np.testing.assert_array_equal(after.looks.mean, night.look)
+    np.testing.assert_array_equal(after.looks.mean, night.appearance)
 
 
 def test_of_what_is_new_nothing_is_expected() -> None:
@@ -155,7 +155,7 @@ def test_of_what_is_new_nothing_is_expected() -> None:
     hypotheses = EXPECTATIONS.before(state, fog)
     assert EXPECTATIONS.likeliest(state, hypotheses) is None
     after = EXPECTATIONS.after(state, hypotheses, 18, 1.4, 0.002, fog, jumped=True)
-    assert (after.memory.number, after.memory.visits, after.memory.seen) == (2, 1, 3)
+    assert (after.memory.number, after.memory.visits, after.memory.condition_count) == (2, 1, 3)
     assert [known.number for known in after.memory.known] == [0, 1]
     assert after.disagreement == Disagreement()
     assert after.mix.shares == ()

@@ -118,9 +118,9 @@ def test_a_server_that_is_killed_and_started_again_is_read_on_and_its_neighbour_
     assert neighbours == 5
     times = [record.taken_us for record in (*before, *after)]
     assert times == sorted(times)
-    with ours[0].board.look() as sources:
+    with ours[0].board.locked() as sources:
         assert sources.cameras["yard"].connects >= 2
-    with ours[1].board.look() as sources:
+    with ours[1].board.locked() as sources:
         assert (sources.cameras["gate"].connects, sources.cameras["gate"].failures.total()) == (1, 0)
 
 
@@ -143,7 +143,7 @@ def test_a_server_that_stops_without_a_word_is_noticed_by_the_clock(server: Rtsp
 def wait_until(watch: Watch, taken: Taken, *, failures: int) -> None:
     give_up, never = time.monotonic() + DEADLINE_S, threading.Event()
     while True:
-        with taken.board.look() as sources:
+        with taken.board.locked() as sources:
             if sources.cameras[watch.camera.stream_id].failures.total() >= failures:
                 return
         assert time.monotonic() < give_up

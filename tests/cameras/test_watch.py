@@ -140,7 +140,7 @@ def test_a_connection_that_breaks_stalls_is_refused_or_says_nonsense_is_made_aga
     script = Script([frame(0), CUT], [child.Silence()], [refused], [RuntimeError("a fault")], [frame(1)])
     with watching(script) as watched:
         assert [record.taken_us % 1_000 for record in watched.take(2)] == [0, 1]
-        with watched.board.look() as sources:
+        with watched.board.locked() as sources:
             camera = sources.cameras["yard"]
             assert (camera.connects, camera.failures) == (5, {"failed": 3, "refused": 1})
             assert state(camera.facts(T), StatePolicy()) == (CameraState.OK, "")
@@ -169,7 +169,7 @@ def test_a_camera_whose_own_clock_is_not_believed_is_reported_once_over_all_conn
     script = Script([off, frame(0), CUT], [off, frame(1), ClockOff(0), off, ClockOff(0), frame(2)])
     with capture_logs() as logged, watching(script) as watched:
         watched.take(3)
-        with watched.board.look() as sources:
+        with watched.board.locked() as sources:
             assert state(sources.cameras["yard"].facts(T), StatePolicy()) == (CameraState.OK, "")
     told = [(each["event"], each.get("seconds_ahead")) for each in logged if each["event"].startswith("camera_clock")]
     assert told == [("camera_clock_refused", 3_600.0), ("camera_clock_accepted", None)]
@@ -194,7 +194,7 @@ def test_what_a_reader_drops_is_counted() -> None:
     script = Script([Dropped(Drop.DAMAGED), Dropped(Drop.TOO_LARGE), Dropped(Drop.DAMAGED), frame(0)])
     with watching(script) as watched:
         watched.take(1)
-        with watched.board.look() as sources:
+        with watched.board.locked() as sources:
             assert sources.cameras["yard"].dropped == {"damaged": 2, "too_large": 1}
 
 
@@ -288,7 +288,7 @@ def test_a_service_sends_the_frames_of_all_cameras_and_ends_with_the_last_video(
     service.run(lambda: False)
     service.close()
     assert sorted(sent(producer)) == [(b"gate", T * 1e3), (b"gate", T * 1e3 + 1), (b"yard", T * 1e3)]
-    with shown.look() as sources:
+    with shown.locked() as sources:
         assert {name: camera.sent for name, camera in sources.cameras.items()} == {"gate": 2, "yard": 1}
     assert producer.closed == 1
 
@@ -299,7 +299,7 @@ def test_a_reload_stops_what_is_gone_starts_what_is_new_and_disturbs_nobody_else
     service.read(cameras("gate", "yard", "shed"))
     changes = service.read([*cameras("gate", "pond"), *cameras("yard", rate=3.0)])
     assert (changes.added, changes.changed, changes.removed) == (("pond",), ("yard",), ("shed",))
-    with shown.look() as sources:
+    with shown.locked() as sources:
         assert set(sources.cameras) == {"gate", "pond", "yard"}
     service.close()
     assert script.open == 0
@@ -316,7 +316,7 @@ def test_a_broker_that_is_away_costs_no_frame_that_fits_and_frames_come_in_their
     run(service, lambda: len(producer.sent) >= 6)
     service.close()
     assert [stamp - T * 1e3 for _, stamp in sent(producer)][-3:] == [0, 1, 2]
-    with shown.look() as sources:
+    with shown.locked() as sources:
         assert sources.retries["broker"] >= 1
         assert sources.cameras["yard"].dropped == {}
 
@@ -345,7 +345,7 @@ def test_what_the_broker_did_not_take_at_the_end_is_sent_again_in_its_order() ->
     service.close()
     assert [stamp - T * 1e3 for _, stamp in sent(producer)][-3:] == [0, 1, 2]
     assert 0.0 < sum(slept) < 10.0
-    with shown.look() as sources:
+    with shown.locked() as sources:
         assert sources.retries["broker"] == len(slept)
         assert sources.cameras["yard"].sent == 3
 
@@ -364,7 +364,7 @@ def test_a_frame_that_the_topic_does_not_take_is_given_up_and_counted_and_the_ne
     service.read(cameras("yard"))
     run(service, lambda: len(producer.sent) == 2)
     service.close()
-    with shown.look() as sources:
+    with shown.locked() as sources:
         assert sources.cameras["yard"].dropped == {"too_large": 1}
 
 
@@ -407,7 +407,7 @@ def test_a_real_topic_that_takes_no_large_message_gets_the_small_frames_with_the
     service.read(cameras("yard"))
     service.run(lambda: False)
     service.close()
-    with shown.look() as sources:
+    with shown.locked() as sources:
         assert sources.cameras["yard"].dropped == {"too_large": 1}
     consumer = KafkaConsumer(
         name, bootstrap_servers=broker.bootstrap_servers, auto_offset_reset="earliest", consumer_timeout_ms=1_000

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from adawise.adapt.objective import DEFAULT, NAMES
-from adawise.card.advice import AUTO, OWN, advise, chosen, judge
-from adawise.card.card import Card, Condition, Judged, make_card
+from adawise.card.advice import AUTO, OWN, advise, chosen, evaluate_conditions
+from adawise.card.card import Card, Condition, ObjectiveResult, make_card
 
 ALPHAS = (0.0, 0.5, 1.0)
 N, CLASSES = 600, 5
@@ -36,7 +36,7 @@ def a_card() -> tuple[Card, list[Tensor], Tensor]:
     return card, logits, labels
 
 
-def by_name(judged: tuple[Judged, ...], condition: str) -> dict[str, Judged]:
+def by_name(judged: tuple[ObjectiveResult, ...], condition: str) -> dict[str, ObjectiveResult]:
     return {one.objective: one for one in judged if one.condition == condition}
 
 
@@ -45,7 +45,7 @@ def test_each_objective_is_judged_by_the_accuracy_at_the_alpha_that_it_chooses()
     # under shift the fine-tuned model is as sure as ever and often wrong; zero-shot stays what it was
     logits, labels = at_each_alpha((0.7, 0.6, 0.4), (2.5, 2.0, 7.0))
     fog = Condition("fog", logits.__getitem__, labels)
-    judged = by_name(judge(Condition(OWN, home.__getitem__, home_labels), [fog], card), "fog")
+    judged = by_name(evaluate_conditions(Condition(OWN, home.__getitem__, home_labels), [fog], card), "fog")
     assert judged.keys() == set(NAMES)
     for one in judged.values():
         assert one.best_accuracy == one.zero_shot == pytest.approx(0.7, abs=0.05)
@@ -67,7 +67,7 @@ def test_nothing_is_judged_by_a_card_of_the_same_images() -> None:
     rights = [float((z.argmax(-1) == labels).double().mean()) for z in random]
     known = card.objective("atc")
     assert rights[min(range(3), key=lambda j: known(random[j], j).mean())] == max(rights)
-    honest = by_name(judge(Condition(OWN, random.__getitem__, labels), (), card), OWN)["atc"]
+    honest = by_name(evaluate_conditions(Condition(OWN, random.__getitem__, labels), (), card), OWN)["atc"]
     assert honest.accuracy < honest.best_accuracy
 
 
@@ -76,7 +76,7 @@ def test_conditions_of_the_same_images_share_their_evidence() -> None:
     logits, labels = at_each_alpha((0.7, 0.6, 0.4), (2.5, 2.0, 7.0))
     fogs = [Condition(f"fog {k}", logits.__getitem__, labels) for k in range(6)]
     others = Condition("dusk", lambda j: logits[j].flip(0), labels.flip(0))
-    judged = judge(Condition(OWN, home.__getitem__, home_labels), [*fogs, others], card)
+    judged = evaluate_conditions(Condition(OWN, home.__getitem__, home_labels), [*fogs, others], card)
     images = {one.condition: one.images for one in judged}
     assert images == {OWN: N, "dusk": N, **{one.name: N // 6 for one in fogs}}
 
@@ -93,13 +93,13 @@ def test_a_gain_on_few_images_under_many_conditions_is_a_draw_and_older_cards_ke
 def test_a_sample_too_small_to_halve_is_not_judged() -> None:
     card, logits, labels = a_card()
     small = Condition(OWN, lambda j: logits[j][:7], labels[:7])
-    assert judge(small, (), card) == ()
-    judged = judge(Condition(OWN, logits.__getitem__, labels), [replace(small, name="fog")], card)
+    assert evaluate_conditions(small, (), card) == ()
+    judged = evaluate_conditions(Condition(OWN, logits.__getitem__, labels), [replace(small, name="fog")], card)
     assert {one.condition for one in judged} == {OWN}
 
 
-def told(condition: str, ends: tuple[float, float], **accuracies: float) -> list[Judged]:
-    return [Judged(condition, 100, name, 0.5, accuracy, 0.95, *ends) for name, accuracy in accuracies.items()]
+def told(condition: str, ends: tuple[float, float], **accuracies: float) -> list[ObjectiveResult]:
+    return [ObjectiveResult(condition, 100, name, 0.5, accuracy, 0.95, *ends) for name, accuracy in accuracies.items()]
 
 
 TUNED, ZERO = (0.5, 0.7), (0.7, 0.5)  # accuracies of the ends
@@ -152,7 +152,7 @@ MANY_FOGS = [one for k in range(9) for one in told(f"fog {k}", TUNED, tsallis=0.
     ],
 )
 def test_an_objective_is_recommended_for_what_it_served_each_way_or_else_by_confidence_at_home(
-    temperature: float, found: list[Judged], recommended: str
+    temperature: float, found: list[ObjectiveResult], recommended: str
 ) -> None:
     interval = temperature - 0.05, temperature + 0.05
     card = replace(a_card()[0], temperature=(1.0, 1.0, temperature), fine_tuned_interval=interval, judged=tuple(found))

@@ -114,7 +114,7 @@ def test_a_mistyped_root_is_a_mistake_whatever_the_broker_knows_of_the_group(
     """Beside a file of settings the topic and the group are right, and the root may still be mistyped."""
     frames_0 = TopicPartition("frames", 0)
     known = BrokerFacts("cluster", {frames_0: (0, 16)}, {frames_0: (16, "0123456789abcdef")}, Membership("Empty", []))
-    monkeypatch.setattr("adawise.watch.status.reader.FleetReader._ask", lambda *_: known)
+    monkeypatch.setattr("adawise.watch.status.reader.FleetReader._query_broker", lambda *_: known)
     well(str(tmp_path / "yard"))
     assert main(["status", "--root", str(tmp_path / "yrad")]) == 2
     err = capsys.readouterr().err

@@ -45,7 +45,7 @@ def read(
         source.log = plan.on("log", source.log, [*ASKED["log"]])
         offsets, assigned = defaultdict[TopicPartition, list[int]](list), Counter[TopicPartition]()
         for _ in range(POLLS):
-            source._looked_at = 0.0  # looks for transactions once a second in life
+            source._examined_at = 0.0  # looks for transactions once a second in life
             try:
                 found = source.poll(0.05)
             except BrokerUnavailable:

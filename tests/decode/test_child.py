@@ -112,7 +112,7 @@ def test_a_fault_of_ours_in_a_child_is_no_messages_fault(isolated: IsolatedDecod
     isolated(message(picture(RNG)))
     [child] = isolated._children
     with pytest.raises(FatalError, match=r"failed at None: .*start the worker again"):
-        child.ask("decode", None)  # type: ignore[arg-type]
+        child.request("decode", None)  # type: ignore[arg-type]
     assert same(isolated(good := message(picture(RNG))), DECODE(good))
 
 
@@ -180,7 +180,7 @@ def test_a_child_that_hangs_is_told_of_and_waited_for(
     isolated(good)
     [child] = isolated._children
     told = threading.Event()
-    monkeypatch.setattr("adawise.decode.child._TOLD_EVERY_S", 0.05)
+    monkeypatch.setattr("adawise.decode.child._LOG_EVERY_S", 0.05)
     monkeypatch.setattr("adawise.decode.child._log", Told(told))
     os.kill(child._process.pid, signal.SIGSTOP)
     thread = threading.Thread(target=lambda: decoded.append(isolated(good)))

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from adawise.demo.report import duckdb_line, letters, passages, sparkline, tell
+from adawise.demo.report import duckdb_line, letters, passages, print_summary, sparkline
 from adawise.demo.script import scripts
 from adawise.demo.summary import CameraPath, ConditionScore, RunSummary
 
@@ -74,7 +74,7 @@ def outcome(*problems: str) -> RunSummary:
 def told(result: RunSummary, picture: Path | None = None) -> str:
     out = io.StringIO()
     cameras = scripts(8)
-    tell(result, cameras, [path([1], [0.5])] * len(cameras), Path("runs/demo"), picture, stream=out)
+    print_summary(result, cameras, [path([1], [0.5])] * len(cameras), Path("runs/demo"), picture, stream=out)
     return out.getvalue()
 
 

@@ -170,8 +170,8 @@ def test_a_topic_that_may_not_be_read_fails(strict: Broker) -> None:
         )
     with facts(strict, name) as asked:
         assert "this user has DESCRIBE. Give the user the ACLs READ and DESCRIBE" in refusal(asked)
-        assert module.message_size(asked) == CheckResult("skip", module.NOT_TOLD)
-        assert module.retention(asked) == CheckResult("skip", f"0 messages not read yet; {module.NOT_TOLD}")
+        assert module.message_size(asked) == CheckResult("skip", module.NOT_PERMITTED)
+        assert module.retention(asked) == CheckResult("skip", f"0 messages not read yet; {module.NOT_PERMITTED}")
 
 
 @pytest.mark.needs("describe_configs")
@@ -293,7 +293,7 @@ def test_more_workers_than_partitions_are_a_warning(broker: Broker, topic: MakeT
 def test_dead_letters_that_have_no_room_for_the_message_are_a_warning(broker: Broker, topic: MakeTopic) -> None:
     name = topic(dead_letters=True, configs={"max.message.bytes": str(2**20)})
     with facts(broker, name) as asked:
-        answer = module.letters(asked)
+        answer = module.dead_letters(asked)
     assert answer.status == "warn"
     assert "takes up to 1048576 bytes: dead letters of larger messages do not contain the message" in answer.detail
     assert answer.detail.endswith(f"Set its max.message.bytes to {8 * 2**20 + 65536}")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tools.drift import day, day_judge
+from tools.drift import day, day_verdict
 from tools.drift.day_script import HOUR_US, MARKET, CameraDay, Day, Happening, Spell, Turn
 
 pytestmark = [
@@ -45,7 +45,7 @@ def report(folder: Path) -> dict[str, Any]:
 
 
 def test_each_happening_is_told_on_its_camera_by_what_names_it_and_nothing_else_is(folder: Path) -> None:
-    judged = day_judge.judge(folder)
+    judged = day_verdict.judge(folder)
     assert [(f.happening.camera, f.happening.said, bool(f.named)) for f in judged.findings] == [
         ("yard", "fog comes", True),
         ("yard", "fog lifts", True),
@@ -59,10 +59,10 @@ def test_each_happening_is_told_on_its_camera_by_what_names_it_and_nothing_else_
 
 
 def test_a_silence_leaves_alpha_alone_and_fog_does_not(folder: Path) -> None:
-    found = {finding.happening.said: finding for finding in day_judge.judge(folder).findings}
+    found = {finding.happening.said: finding for finding in day_verdict.judge(folder).findings}
     assert {said for said, finding in found.items() if finding.leaves_alpha} == {"it falls silent", "it sends again"}
-    assert "leave alpha alone and are told: hall, it falls silent; hall, it sends again" in day_judge.told(
-        day_judge.judge(folder)
+    assert "leave alpha alone and are told: hall, it falls silent; hall, it sends again" in day_verdict.told(
+        day_verdict.judge(folder)
     )
 
 
@@ -96,12 +96,12 @@ def test_what_the_report_leaves_out_is_missed_and_what_nobody_scripted_is_of_not
     report["events"] = [{**event, "stream_id": "hall"} for event in report["events"] if event is not silence]
     try:
         path.write_text(json.dumps(report))
-        judged = day_judge.judge(folder)
+        judged = day_verdict.judge(folder)
     finally:
         path.write_text(whole)
     assert not any(finding.named or finding.others for finding in judged.findings if finding.happening.camera == "yard")
     assert {edge.camera for edge in judged.false} == {"hall"}
-    assert "missed: yard, fog comes; yard, fog lifts" in day_judge.told(judged)
+    assert "missed: yard, fog comes; yard, fog lifts" in day_verdict.told(judged)
 
 
 def test_a_day_of_fewer_hours_is_the_same_script_run_faster() -> None:

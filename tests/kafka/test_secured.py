@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from kafka import KafkaAdminClient, KafkaConsumer
 
-from adawise.app.kafka import check_joining, kafka_source, letter_topic, reach, security
+from adawise.app.kafka import check_joining, kafka_source, own_dead_letter_topics, reach, security
 from adawise.errors import BrokerUnavailable, FatalError, SettingsError
 from adawise.kafka.client import kafka_errors, open_client
 from adawise.produce.sender import ensure_topic
@@ -361,7 +361,7 @@ def test_a_missing_right_is_named(kafka: Secured) -> None:
     with pytest.raises(FatalError, match=f"{says}READ on the topic"):
         kafka_source(settings)
     with pytest.raises(SettingsError, match=rf"\.dlq' at \S+: {refused}CREATE"):
-        letter_topic(settings, 10_000).check(settings.dead_letters_to)
+        own_dead_letter_topics(settings, 10_000).check(settings.dead_letters_to)
     with pytest.raises(FatalError, match=f"{says}WRITE on the topic"):
         ensure_topic(**reach(settings), topic=topic, create=False)
     kafka.allow("alice", f"--operation Read --topic {topic}")

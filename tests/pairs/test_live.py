@@ -69,7 +69,7 @@ class Driven:
             first,
             self.orders,
             keeps=False,
-            look=lambda known: read_orders(self.store, known),
+            read_orders=lambda known: read_orders(self.store, known),
             load=self._loaded,
             report=self._reported,
             every_s=1.0,
@@ -143,7 +143,7 @@ def test_a_pair_is_loaded_where_nobody_may_change_a_priority(monkeypatch: pytest
 def test_a_worker_with_nothing_new_to_say_says_that_it_lives_as_often_as_readers_expect_it_to() -> None:
     driven = Driven()
     driven.ask("stage", document("new"))
-    driven.until(lambda: driven.state(1) == "ready" and driven.reports[-1:] == [driven.pairs._said()])
+    driven.until(lambda: driven.state(1) == "ready" and driven.reports[-1:] == [driven.pairs._worker_report()])
     before = len(driven.reports)
     driven.until(lambda: len(driven.reports) > before + 3)
     assert driven.reports[before:] == [driven.reports[-1]] * (len(driven.reports) - before)
@@ -212,14 +212,14 @@ def test_what_cannot_be_loaded_is_told_and_tried_again_and_serving_goes_on(error
 def test_a_store_that_is_away_is_no_reason_to_stop_and_is_asked_again() -> None:
     driven = Driven()
     answers = iter([StoreUnavailable("away"), None])
-    real = driven.pairs._look
+    real = driven.pairs._read_orders
 
-    def look(known: Orders) -> Orders:
+    def read_orders(known: Orders) -> Orders:
         if (error := next(answers, None)) is not None:
             raise error
         return real(known)
 
-    driven.pairs._look = look
+    driven.pairs._read_orders = read_orders
     driven.ask("stage", document("new"))
     driven.until(lambda: driven.state(1) == "ready")
     driven.pairs.close()

@@ -128,7 +128,7 @@ def test_a_shadow_that_fails_is_given_up_and_serving_is_not_touched() -> None:
 
 
 def test_a_shadow_that_is_too_slow_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("adawise.pairs.shadow._JUDGED", 10)
+    monkeypatch.setattr("adawise.pairs.shadow._LEAST_OFFERED", 10)
     pairs = Shadowed(NEW, idles=False)
     shadowed(pairs)
     assert pairs.run.failed.startswith("too slow: it classified 0 of 10 served batches")

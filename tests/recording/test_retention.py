@@ -243,7 +243,7 @@ def test_passes_are_made_in_the_background_one_a_minute_and_told(tmp_path: Path)
     now_ms = NOW_MS
     keeper = RecordingRetention(str(tmp_path), store, Retention(keep_s=7 * 86_400.0), now_ms=lambda: now_ms)
     told: list[Tidied] = []
-    passes = tidying(keeper, tell=told.append, failed=lambda _: None, pool=AtOnce())
+    passes = tidying(keeper, finished=told.append, failed=lambda _: None, pool=AtOnce())
     for now_s in (0.0, 1.0):
         passes.turn([TP], now_s)
     assert told == []

@@ -86,11 +86,11 @@ def test_a_replay_stopped_in_the_middle_goes_on_by_the_same_command(recorded: Re
 def test_these_tests_would_see_batches_that_depend_on_what_a_poll_brings(
     recorded: Recorded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def seen(self: PartitionWork, now_s: float, *, drained: bool) -> None:
+    def polled(self: PartitionWork, now_s: float, *, drained: bool) -> None:
         self.gathering.close_all()
 
     monkeypatch.setattr(PartitionWork, "is_due", lambda self, now_s: True)
-    monkeypatch.setattr(PartitionWork, "seen", seen)
+    monkeypatch.setattr(PartitionWork, "polled", polled)
     with pytest.raises(AssertionError):
         assert_same(shuffled(recorded, tmp_path / "mutant", 1), recorded.live)
 

@@ -297,7 +297,7 @@ def test_a_camera_that_fell_silent_before_its_partition_moved_is_on_the_page_and
     rows = heard.rows
     assert set(rows) == {"dead", "north"}, "one that is gone for a day is not missed"
     assert rows["dead"].state == CameraState.SILENT
-    assert rows["dead"].seen_s == pytest.approx(T - 300.0)
+    assert rows["dead"].last_seen_s == pytest.approx(T - 300.0)
     assert rows["dead"].images == 0
     assert heard.worker.states()[CameraState.SILENT] == 1
     heard.extra_s = 86_400.0

@@ -6,7 +6,7 @@ import pytest
 
 from adawise.errors import AdawiseError, BrokerUnavailable, LogRewritten, PermissionRefused, StoreUnavailable
 from adawise.records import Frame, Message, TopicPartition
-from adawise.worker.attempts import READING, RESULTS, Attempts, letters, recovering, writing
+from adawise.worker.attempts import READING, RESULTS, Attempts, dead_lettering, recovering, writing
 from adawise.worker.partition import PartitionWork
 from adawise.worker.recovery import Recovery
 from tests.fakes import FakeSource
@@ -113,7 +113,7 @@ def test_letters_fail_while_segments_of_other_partitions_are_written() -> None:
         return bench.now_s > 120.0
 
     bench.run(turn)
-    assert bench.seen.ended == [letters(TP._replace(partition=1))]
+    assert bench.seen.ended == [dead_lettering(TP._replace(partition=1))]
     assert len(refusing.sent) == 1
 
 
@@ -128,7 +128,7 @@ def test_letters_of_a_partition_that_is_lost_fail_no_longer() -> None:
 
     bench.run(turn)
     assert bench.seen.waits_s
-    assert bench.seen.ended == [letters(TP)]
+    assert bench.seen.ended == [dead_lettering(TP)]
 
 
 def recoveries_fail(monkeypatch: pytest.MonkeyPatch, tp: TopicPartition, errors: list[AdawiseError]) -> None:

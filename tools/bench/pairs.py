@@ -120,7 +120,7 @@ def main() -> None:
 
         worker._switch = timed  # type: ignore[method-assign]
         worker.run()
-        report, shadow = made[0]._said(), seen
+        report, shadow = made[0]._worker_report(), seen
         batch = median(sum(trace.milliseconds.values()) for _, trace in tally.served)
         after = [
             sum(next(trace for at, trace in tally.served if at > when).milliseconds.values())

@@ -85,7 +85,7 @@ def measure(store: Store, what: str) -> None:
             reader, own_before = RootReader(store), time.process_time()
             for seconds in (first, next_):
                 began = time.perf_counter()
-                root = reader.look(NOW_S - HOUR_S)
+                root = reader.read(NOW_S - HOUR_S)
                 found = fleet_status(QUESTION, root, None, {}, now_s=NOW_S)
                 seconds.append(time.perf_counter() - began)
                 if seconds is first:
@@ -113,7 +113,7 @@ class _Counted:
 def _requests(store: Store) -> int:
     """Of a first look."""
     counted = _Counted(store)
-    RootReader(cast(Store, counted)).look(NOW_S - HOUR_S)
+    RootReader(cast(Store, counted)).read(NOW_S - HOUR_S)
     return counted.requests
 
 

@@ -264,7 +264,7 @@ class WorkerActor:
         with suppress(OSError):  # it has just ended
             self.link.send(order)
 
-    def hear(self) -> list[Event]:
+    def receive(self) -> list[Event]:
         """What it has told since the last time."""
         news: list[Event] = []
         try:

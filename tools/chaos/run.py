@@ -23,7 +23,18 @@ from tests.worker.output import Output
 from tools.chaos.actor import Role
 from tools.chaos.crew import SEATS, SIZE, Crew
 from tools.chaos.feed import LIMITS, MAX_AGE_S, MAX_BATCH_BYTES, Feed, Film
-from tools.chaos.judge import (
+from tools.chaos.operators import (
+    Operator,
+    all_have_it,
+    returns,
+    served_too_early,
+    wrong_orders,
+    wrong_switches,
+)
+from tools.chaos.place import StoreName, StorePlace, place
+from tools.chaos.schedule import OF_PAIRS, Kind, ScheduledFault
+from tools.chaos.strikes import PATIENCE_S, Brokers, Stage, Strike, strike
+from tools.chaos.verdict import (
     Judgement,
     Places,
     compare_with_replay,
@@ -36,17 +47,6 @@ from tools.chaos.judge import (
     send_back,
     verify,
 )
-from tools.chaos.operators import (
-    Operator,
-    all_have_it,
-    returns,
-    served_too_early,
-    wrong_orders,
-    wrong_switches,
-)
-from tools.chaos.place import StoreName, StorePlace, place
-from tools.chaos.schedule import OF_PAIRS, Kind, ScheduledFault
-from tools.chaos.strikes import PATIENCE_S, Brokers, Stage, Strike, strike
 
 AT_ONCE = 2  # faults
 _ONE_AT_A_TIME = {Kind.BROKER, Kind.OUTAGE}  # of three brokers two must live; there is one store

@@ -143,7 +143,7 @@ def main() -> int:
     if not wanted.judge:
         day = Day(CAMERAS[: wanted.cameras], wanted.hours, wanted.every, wanted.images, wanted.seed)
         _all(folder, day, page=not wanted.no_page)
-    from tools.drift.day_judge import judge, told
+    from tools.drift.day_verdict import judge, told
 
     print(told(judge(folder)))
     return 0

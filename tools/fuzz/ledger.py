@@ -46,7 +46,7 @@ class Ledger:
         streams = self._streams(decoded.message)
         self._work.read(decoded.message, streams)
         self._work.add(decoded, 0.0)
-        self._work.letters.clear()
+        self._work.dead_letters.clear()
         while self._work.ready:
             batch = self._work.ready.popleft()
             self._work.complete(batch, adapted(batch, self._work.state(batch)), 0.0)

@@ -36,9 +36,9 @@ from adawise.app.machine import usable_cores
 from adawise.card.advice import AUTO, advise, advised_alpha, chosen
 from adawise.card.card import Card, make_card, read_card
 from adawise_lab.evaluate import references as ref
+from adawise_lab.evaluate.assessment import assess
 from adawise_lab.evaluate.bench import Bench
 from adawise_lab.evaluate.candidates import parse
-from adawise_lab.evaluate.judge import judge
 from adawise_lab.evaluate.result import Result, Row
 from adawise_lab.evaluate.run import Plan, run
 from adawise_lab.evaluate.streams import ORDERS
@@ -110,7 +110,7 @@ def judged(bench: Bench, card: Card, *, processes: int) -> Result:
     candidates = parse(text, objective=DEFAULT, alpha=0.5, exploration=Exploration())
     plan = Plan(candidates, (KIND,), ORDERS, SEEDS)
     runs = run(bench, plan, card, processes=processes, done=lambda _: None)
-    return judge(bench, plan, card, runs, calibration="of the card")
+    return assess(bench, plan, card, runs, calibration="of the card")
 
 
 def lines(name: str, result: Result, card: Card, ends: Mapping[str, float]) -> Iterator[str]:

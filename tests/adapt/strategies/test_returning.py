@@ -122,7 +122,7 @@ def test_without_a_memory_each_night_is_a_new_one() -> None:
     memory = camera(0, conditions=0)[-1].state.memory
     assert memory.known == ()
     assert memory.visits == 1
-    assert memory.seen >= 8
+    assert memory.condition_count >= 8
 
 
 def test_whoever_keeps_the_state_in_bytes_between_batches_serves_the_same_to_the_bit() -> None:

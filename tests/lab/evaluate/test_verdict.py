@@ -8,7 +8,7 @@ from torch import Tensor
 
 from adawise.card.advice import advised_alpha
 from adawise.card.card import Card, Condition, make_card
-from adawise_lab.evaluate.judge import verdict_of
+from adawise_lab.evaluate.assessment import verdict_of
 
 ALPHAS = (0.0, 0.5, 1.0)
 N, CLASSES = 240, 4

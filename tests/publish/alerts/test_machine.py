@@ -139,13 +139,13 @@ def test_the_digest_does_not_depend_on_the_order_of_labels() -> None:
 
 def test_a_camera_is_silent_once_and_clears_when_it_speaks() -> None:
     machine = alerts(SILENT)
-    machine.heard("north", 7, 1_000)
-    machine.heard("south", 8, 30_000)
+    machine.received("north", 7, 1_000)
+    machine.received("south", 8, 30_000)
     assert not machine.is_due(60_999)
     assert machine.is_due(61_000)
     assert said(machine.silent(61_000, has_place=ANY)) == [("silent", True, 7, "silent")]
     assert machine.silent(62_000, has_place=ANY) == []
-    assert said(machine.heard("north", 20, 70_000)) == [("silent", False, 7, "heard")]
+    assert said(machine.received("north", 20, 70_000)) == [("silent", False, 7, "heard")]
     assert said(machine.silent(89_999, has_place=ANY)) == []
     assert said(machine.silent(200_000, has_place=ANY)) == [
         ("silent", True, 8, "silent"),
@@ -155,22 +155,22 @@ def test_a_camera_is_silent_once_and_clears_when_it_speaks() -> None:
 
 def test_silence_goes_on_over_a_restart_and_is_not_told_again() -> None:
     machine = alerts(SILENT)
-    machine.heard("north", 7, 1_000)
-    machine.heard("south", 8, 50_000)
+    machine.received("north", 7, 1_000)
+    machine.received("south", 8, 50_000)
     machine.silent(61_000, has_place=ANY)
     later = alerts(SILENT, stored=machine.stored("a"))
     assert later.news == []
     assert said(later.silent(110_000, has_place=ANY)) == [("silent", True, 8, "silent")]
-    assert said(later.heard("north", 9, 120_000)) == [("silent", False, 7, "heard")]
+    assert said(later.received("north", 9, 120_000)) == [("silent", False, 7, "heard")]
 
 
 def test_a_clock_that_ran_ahead_hides_no_silence_of_whoever_goes_on_by_a_right_one() -> None:
     """The state is of a worker a year ahead, and the camera that it heard last never speaks again."""
     year_ms = 365 * 86_400_000
     machine = alerts(SILENT)
-    machine.heard("gone", 7, year_ms)
+    machine.received("gone", 7, year_ms)
     later = alerts(SILENT, stored=machine.stored("a"))
-    later.heard("north", 8, 1_000)
+    later.received("north", 8, 1_000)
     assert not later.is_due(60_999)
     assert said(later.silent(61_000, has_place=ANY)) == [("silent", True, 7, "silent"), ("silent", True, 8, "silent")]
 
@@ -178,7 +178,7 @@ def test_a_clock_that_ran_ahead_hides_no_silence_of_whoever_goes_on_by_a_right_o
 def test_a_camera_that_has_left_its_place_is_not_missed_and_what_was_raised_of_it_is_cleared() -> None:
     machine = alerts(SILENT, CAR)
     for number, stream in enumerate(["a", "b", "c"]):
-        machine.heard(stream, number, 1_000 * number)
+        machine.received(stream, number, 1_000 * number)
     machine.served(seen(9, "cc", "c"), anew=False)
     machine.silent(61_500, has_place=lambda stream: stream != "a")
     assert said(machine.forget(lambda stream: stream == "d")) == [
@@ -191,7 +191,7 @@ def test_a_camera_that_has_left_its_place_is_not_missed_and_what_was_raised_of_i
 
 def test_without_rules_nothing_is_kept() -> None:
     machine = alerts()
-    assert machine.heard("north", 0, 0) == []
+    assert machine.received("north", 0, 0) == []
     assert machine.served(seen(0, "cc"), anew=False) == []
     assert not machine.is_due(10**15)
     assert machine.stored("a") == b""
@@ -199,9 +199,9 @@ def test_without_rules_nothing_is_kept() -> None:
 
 def test_while_nothing_is_published_what_is_raised_stays_raised_and_is_cleared_once_something_is() -> None:
     machine = alerts(SILENT, CAR)
-    machine.heard("south", 0, 1_000)
+    machine.received("south", 0, 1_000)
     machine.silent(61_000, has_place=ANY)
-    machine.heard("north", 1, 61_000)
+    machine.received("north", 1, 61_000)
     machine.served(seen(1, "cc"), anew=False)
     stored = machine.stored("a")
     for attempt in "bc":
@@ -217,7 +217,7 @@ def test_while_nothing_is_published_what_is_raised_stays_raised_and_is_cleared_o
 
 def test_a_worker_that_publishes_nothing_keeps_nothing_of_what_is_not_raised() -> None:
     machine = alerts(SILENT, CAR)
-    machine.heard("south", 0, 1_000)
+    machine.received("south", 0, 1_000)
     machine.served(seen(1, "c"), anew=False)
     silenced = PartitionAlerts(TP, (), CLASSES, machine.stored("a"), published=False)
     assert silenced.stored("b") == b""
@@ -234,7 +234,7 @@ def test_a_rule_that_is_new_watches_the_cameras_of_the_chain_that_were_seen_with
     known = {"north": (now_ms - 1_000, 9), "dead": (now_ms - 600_000, 7), "old": (now_ms - 1_000 - day_ms, 3)}
     machine = PartitionAlerts(TP, (SILENT,), CLASSES, b"", known=known)
     assert said(machine.silent(now_ms, has_place=ANY)) == [("silent", True, 7, "silent")]
-    assert said(machine.heard("dead", 12, now_ms + 1)) == [("silent", False, 7, "heard")]
+    assert said(machine.received("dead", 12, now_ms + 1)) == [("silent", False, 7, "heard")]
     others = {"dead": (now_ms - 600_000, 7), "lost": (now_ms - 600_000, 8)}
     assert PartitionAlerts(TP, (SILENT,), CLASSES, machine.stored("a"), known=others).is_due(now_ms) is False
     elsewhere = PartitionAlerts(TP, (replace(SILENT, streams="south*"),), CLASSES, b"", known=known)

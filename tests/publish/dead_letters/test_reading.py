@@ -8,8 +8,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from adawise.errors import Reason
-from adawise.publish.dead_letters.letter import letter_of
-from adawise.publish.dead_letters.reading import DeadLetter, read_letter, receipt_for
+from adawise.publish.dead_letters.reading import DeadLetter, read_dead_letter, receipt_for
+from adawise.publish.dead_letters.record import dead_letter_record
 from adawise.records import Frame, Message, RowId
 
 FRAME = Frame(RowId("frames", 3, 17, 0), -1, "north", reason=Reason.BAD_ARROW, detail="expected a stream")
@@ -18,8 +18,8 @@ ORIGINAL = Message("frames", 3, 17, b"north", b"\x00garbage", (("content-type", 
 
 def in_the_topic(message: Message, frame: Frame = FRAME, offset: int = 5) -> DeadLetter:
     """The letter for a message, as it is read back."""
-    sent = letter_of(message, frame, topic=None, worker="w")
-    return read_letter(Message(sent.topic, 0, offset, sent.key, sent.value, sent.headers, 1_800_000_000_000))
+    sent = dead_letter_record(message, frame, topic=None, worker="w")
+    return read_dead_letter(Message(sent.topic, 0, offset, sent.key, sent.value, sent.headers, 1_800_000_000_000))
 
 
 def test_a_letter_is_read_back_as_it_was_written() -> None:
@@ -34,7 +34,10 @@ def test_a_letter_is_read_back_as_it_was_written() -> None:
 
 def test_the_time_is_the_originals_in_a_header_or_the_letters_own_where_an_earlier_version_wrote_it() -> None:
     assert in_the_topic(replace(ORIGINAL, timestamp_ms=-1)).timestamp_ms == -1
-    assert read_letter(Message("frames.dlq", 0, 5, b"k", b"x", (), 1_700_000_000_456)).timestamp_ms == 1_700_000_000_456
+    assert (
+        read_dead_letter(Message("frames.dlq", 0, 5, b"k", b"x", (), 1_700_000_000_456)).timestamp_ms
+        == 1_700_000_000_456
+    )
 
 
 def test_two_letters_are_of_one_message_if_place_and_bytes_are_the_same() -> None:
@@ -71,8 +74,8 @@ def test_a_receipt_names_its_letter_and_a_letter_is_none() -> None:
 
 
 def test_a_letter_without_its_original_says_so() -> None:
-    sent = letter_of(ORIGINAL, FRAME, topic=None, worker="w").without_original()
-    letter = read_letter(Message(sent.topic, 0, 5, sent.key, sent.value, sent.headers))
+    sent = dead_letter_record(ORIGINAL, FRAME, topic=None, worker="w").without_original()
+    letter = read_dead_letter(Message(sent.topic, 0, 5, sent.key, sent.value, sent.headers))
     assert not letter.is_whole
     assert letter.source == "frames/3/17"
 
@@ -93,7 +96,7 @@ def test_a_letter_without_its_original_says_so() -> None:
 def test_any_record_at_all_can_be_read(
     key: bytes | None, value: bytes | None, headers: list[tuple[str, bytes | None]]
 ) -> None:
-    letter = read_letter(Message("frames.dlq", 0, 1, key, value, tuple(headers)))
+    letter = read_dead_letter(Message("frames.dlq", 0, 1, key, value, tuple(headers)))
     assert letter.reason
     assert letter.source.count("/") >= 2
     assert letter.replays >= 0

@@ -15,8 +15,8 @@ from kafka.structs import TopicPartition as KafkaPartition
 from adawise.errors import BrokerUnavailable, Reason
 from adawise.kafka.client import Reach
 from adawise.kafka.embedded import EmbeddedBroker
-from adawise.publish.dead_letters.letter import Letter
-from adawise.publish.dead_letters.sink import KafkaDeadLetters, NoDeadLetters, letter_topics, open_dead_letters
+from adawise.publish.dead_letters.record import DeadLetterRecord
+from adawise.publish.dead_letters.sink import KafkaDeadLetters, NoDeadLetters, dead_letter_topics, open_dead_letters
 from adawise.publish.outbox import Outbox, Producer
 from adawise.records import Frame, Message, RowId
 from tests.brokers import Broker, MakeTopic, free_ports
@@ -71,7 +71,7 @@ def letters(
     connect: Callable[[], object] | None = None,
     prepare: Callable[[str], None] = lambda _: None,
 ) -> KafkaDeadLetters:
-    outbox: Outbox[Letter] = Outbox(
+    outbox: Outbox[DeadLetterRecord] = Outbox(
         connect=cast("Callable[[], Producer]", connect or (lambda: producer)),
         prepare=prepare,
         where="broker:9092",
@@ -202,7 +202,7 @@ def at(bootstrap_servers: str, **overrides: Any) -> KafkaDeadLetters:
     reach: Reach = {"bootstrap_servers": bootstrap_servers, "client_id": "test", "security": {}}
     arguments |= overrides
     largest = arguments["max_message_bytes"]
-    topics = letter_topics(reach, retention_s=3_600, retention_bytes=2**21, max_message_bytes=largest)
+    topics = dead_letter_topics(reach, retention_s=3_600, retention_bytes=2**21, max_message_bytes=largest)
     return open_dead_letters(topics, **arguments)
 
 
@@ -299,17 +299,21 @@ def test_a_broker_that_cannot_be_reached_is_retryable() -> None:
 @pytest.mark.timeout(280)
 def test_a_frozen_broker_holds_no_more_than_the_bound_in_memory() -> None:
     """kafka-python's producer alone took 600 MB for as many letters within half a second (measured)."""
-    bound, letter_bytes = 8 * 2**20, 2**20
+    bound, dead_letter_bytes = 8 * 2**20, 2**20
     me = psutil.Process()
     with EmbeddedBroker() as broker:
-        dead = at(broker.bootstrap_servers, max_message_bytes=letter_bytes, max_inflight_bytes=bound, timeout_s=1.0)
+        dead = at(
+            broker.bootstrap_servers, max_message_bytes=dead_letter_bytes, max_inflight_bytes=bound, timeout_s=1.0
+        )
         dead.send(*message(0, bytes(1_000)))
         dead.flush()
         assert broker.pid is not None
         process, before = psutil.Process(broker.pid), me.memory_info().rss
         process.suspend()
         try:
-            refusals = [not taken(dead, offset, random.Random(offset).randbytes(letter_bytes)) for offset in range(12)]
+            refusals = [
+                not taken(dead, offset, random.Random(offset).randbytes(dead_letter_bytes)) for offset in range(12)
+            ]
             assert refusals == [False] * 7 + [True] * 5, "seven letters of 1 MiB and their headers fit into 8 MiB"
             assert me.memory_info().rss - before < 4 * bound
         finally:

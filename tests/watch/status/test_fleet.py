@@ -41,7 +41,7 @@ def broker_facts(
 def look(
     yard: Yard | None, broker: BrokerFacts | None = None, not_asked: Mapping[str, str] | None = None
 ) -> FleetStatus:
-    root = None if yard is None else RootReader(yard.store).look(NOW_S - 3_600)
+    root = None if yard is None else RootReader(yard.store).read(NOW_S - 3_600)
     return fleet_status(QUESTION, root, broker, not_asked or {}, now_s=NOW_S)
 
 
@@ -141,7 +141,7 @@ def test_a_camera_whose_images_wait_is_silent_only_if_none_of_it_came_before_the
     for ago_s in (3_640, 3_630, 3_620):
         yard.write(ago_s=ago_s, batches=[("north", 2, 0.5), ("dead", 2, 0.5)])
     yard.write(ago_s=1, batches=[("south", 2, 0.5)])
-    root = RootReader(yard.store).look(NOW_S - 7_200)
+    root = RootReader(yard.store).read(NOW_S - 7_200)
     question = replace(QUESTION, window_s=7_200.0)
 
     def states(oldest_s: float) -> dict[str, str]:
@@ -158,7 +158,7 @@ def test_a_camera_that_has_left_the_window_is_as_old_as_its_own_last_image_whate
     yard = Yard(DictStore())
     yard.write(ago_s=40_000, batches=[("dead", 2, 0.5)])
     yard.write(ago_s=5, batches=[("north", 2, 0.5)])
-    root = RootReader(yard.store).look(NOW_S - 60)
+    root = RootReader(yard.store).read(NOW_S - 60)
     del root.chains[TP].segments[:-1]
     states = root.chains[TP].segments[0].states
     heard = {name: json.loads(data)["heard"] for name, data in states.items()}
@@ -196,7 +196,7 @@ def test_a_store_without_room_is_said_and_nobody_is_advised_to_start_another_wor
             "waits_for": {"store": {"seconds": 9, "full": True}},
         }
         store.put(layout.worker_key("a"), report("host-a:41", **full))
-    root = RootReader(store).look(NOW_S - 3_600, NOW_S)
+    root = RootReader(store).read(NOW_S - 3_600, NOW_S)
     root = root if by_report else replace(root, free_bytes=3 * 2**20)
     found = fleet_status(QUESTION, root, broker, {}, now_s=NOW_S)
     assert kinds(found) == ["store_full", "stalled", "behind"]
@@ -221,7 +221,7 @@ def test_a_worker_that_waits_for_something_is_named_with_it_and_so_is_why_its_pa
     store.put(layout.worker_key("d"), b"{half")
     store.now = datetime.fromtimestamp(NOW_S - 31, UTC)
     store.put(layout.worker_key("e"), report("host-e:1", **ill))  # it was killed
-    root = RootReader(store).look(NOW_S - 3_600, NOW_S)
+    root = RootReader(store).read(NOW_S - 3_600, NOW_S)
     found = fleet_status(QUESTION, root, broker, {}, now_s=NOW_S)
     assert [(each.worker, each.age_s, each.status, each.waits_for) for each in found.workers] == [
         ("host-a:41", 20.0, "ready", {"broker": 120.0}),
@@ -244,7 +244,7 @@ def test_lag_counts_what_waits_at_the_broker_and_what_waits_for_its_batch_and_no
     yard.write(ago_s=5, batches=[("north", 4, 0.5)], pending=3)
     broker = broker_facts(10, committed=4)
     assert low_waters(None, broker) == {TP: (4, 10)}
-    root = RootReader(yard.store).look(0.0)
+    root = RootReader(yard.store).read(0.0)
     assert low_waters(root, broker) == {TP: (4, 10)}
     waiting = replace(broker, waiting_ms={TP: round(1e3 * (NOW_S - 7))})
     assert [(each.lag, each.lag_s) for each in look(yard, waiting).partitions] == [(6, 7.0)]
@@ -339,7 +339,7 @@ def test_a_window_that_many_segments_do_not_fill_says_how_far_it_reaches() -> No
     for ago_s in (5_000, 600, 5):
         yard.write(ago_s=ago_s, batches=[("north", 4, 0.5)])
     assert [(each.rows, each.reads_s) for each in look(yard).partitions] == [(8, 3_600.0)]
-    root = RootReader(yard.store).look(NOW_S - 3_600)
+    root = RootReader(yard.store).read(NOW_S - 3_600)
     del root.chains[TP].segments[:-1]  # as if there were too many
     [partition] = fleet_status(QUESTION, root, None, {}, now_s=NOW_S).partitions
     assert (partition.rows, partition.reads_s) == (4, 5.0)

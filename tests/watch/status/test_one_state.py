@@ -68,7 +68,7 @@ def in_status(history: Sequence[Moment]) -> list[tuple[CameraState, str, dict[st
         batches = [("north", each.images, each.alpha)] if each.images else []
         rejected: Mapping[str | None, Sequence[Reason]] = {"north": [Reason.EMPTY] * each.rejected}
         yard.write(ago_s=each.ago_s, batches=batches, rejected=rejected, reset=each.reset)
-    root = RootReader(yard.store).look(NOW_S - 3_600.0)
+    root = RootReader(yard.store).read(NOW_S - 3_600.0)
     found = fleet_status(QUESTION, root, None, {"broker": "--no-broker"}, now_s=NOW_S)
     (camera,), (row,) = found.cameras, FleetPage(found).view().rows
     return [(camera.state, camera.why, found.camera_states), (row.state, row.why, found.camera_states)]

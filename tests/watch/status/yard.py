@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from adawise.adapt.conditions import Appearance, Looks, Memory
+from adawise.adapt.conditions import Appearance, LearnedAppearance, Memory
 from adawise.adapt.last_seen import LastSeen
 from adawise.adapt.state import StreamState
 from adawise.errors import Reason
@@ -95,7 +95,7 @@ class Yard:
             state = StreamState("k", 7, batches=trace.batch_number + 1, last_seen=last_seen)
             if condition is not None:
                 number, visits = condition
-                looks = Looks.of_first(Appearance(np.zeros(5), np.ones(5), 8))
+                looks = LearnedAppearance.of_first(Appearance(np.zeros(5), np.ones(5), 8))
                 state = replace(state, looks=looks, memory=Memory(number, visits, number + 2))
             states[stream] = state
         bad = [frame(stream, reason) for stream, reasons in (rejected or {}).items() for reason in reasons]

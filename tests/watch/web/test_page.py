@@ -53,7 +53,7 @@ def test_a_row_says_all_of_a_camera_and_nothing_comes_from_elsewhere(browser: Br
         forward_equivalents=1.5,
         agreement=0.83,
         lag=12_345,
-        seen_s=NOW_S - 150,
+        last_seen_s=NOW_S - 150,
     )
     with looking(browser, yard) as seen:
         cells = row(seen.page, "gate-0000").locator("td").all_text_contents()

@@ -27,7 +27,7 @@ from tests.watch.web.yard import a_yard, shown
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Looks at connections often."""
-    monkeypatch.setattr(server, "_LOOK_S", 0.05)
+    monkeypatch.setattr(server, "_CHECK_S", 0.05)
 
 
 def mishaps(caplog: pytest.LogCaptureFixture) -> list[str]:

@@ -15,9 +15,9 @@ from rich.console import Console
 
 from adawise.console import finite
 from adawise.errors import SettingsError
+from adawise_lab.evaluate.assessment import assess
 from adawise_lab.evaluate.bench import Bench
 from adawise_lab.evaluate.candidates import PRICES, at_every_price
-from adawise_lab.evaluate.judge import judge
 from adawise_lab.evaluate.references import BEST_FIXED, DOMAIN_ORACLE, FINE_TUNED, MIDDLE, ZERO_SHOT
 from adawise_lab.evaluate.result import PATH_SCHEMA, Result, Row, write_result
 from adawise_lab.evaluate.show import show
@@ -31,7 +31,7 @@ BENCH = a_bench(*TABLES)
 
 def judged(bench: Bench = BENCH, strategies: str = "warm,grid,fixed", kinds: tuple[str, ...] = ("short",)) -> Result:
     plan = a_plan(strategies, kinds=kinds, orders=["iid"], seeds=2, smooth=SMOOTH)
-    return judge(bench, plan, None, run_here(bench, plan), calibration="all 1")
+    return assess(bench, plan, None, run_here(bench, plan), calibration="all 1")
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +142,7 @@ def test_temperatures_that_fit_lower_the_calibration_error() -> None:
 def test_prices_are_compared_with_the_one_that_is_set_on_the_same_images() -> None:
     plan = a_plan("warm,grid")
     plan = replace(plan, candidates=at_every_price(plan.candidates))
-    result = judge(BENCH, plan, None, run_here(BENCH, plan), calibration="all 1")
+    result = assess(BENCH, plan, None, run_here(BENCH, plan), calibration="all 1")
     at, grid, *others = [r for r in result.rows if not r.reference]
     assert (at.price, at.over_set, at.is_other_price) == (plan.candidates[0].exploration.price, None, False)
     assert (grid.price, grid.is_other_price) == (None, False)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.worker.cameras import Shot
-from tools.chaos.judge import Judgement, compare_letters, compare_results, compare_returns, crashes, differing
+from tools.chaos.verdict import Judgement, compare_letters, compare_results, compare_returns, crashes, differing
 
 NAN = float("nan")
 

@@ -22,7 +22,7 @@ import numpy.typing as npt
 import pyarrow.compute as pc
 
 from adawise.errors import ChainError
-from adawise.publish.dead_letters.letter import OMITTED, ORIGIN, REPLAYS
+from adawise.publish.dead_letters.record import OMITTED, ORIGIN, REPLAYS
 from adawise.publish.results.message import BATCH, IMAGE
 from adawise.records import TopicPartition
 from adawise.sink import claims, layout, schemas, segment
