@@ -186,9 +186,9 @@ def night(number: int, seed: int) -> KnownCondition:
 def seen() -> StreamState:
     rng = np.random.default_rng(0)
     one, two, three, four = rng.normal(size=(4, 5))
-    looks = LearnedAppearance(one, two**2, three, four**2, batches=7, overall_batches=300, restless=1 / 3)
+    learned = LearnedAppearance(one, two**2, three, four**2, batches=7, overall_batches=300, restless=1 / 3)
     belief = Belief(np.zeros(22), np.eye(22))
-    return StreamState("k", 3, belief=belief, looks=looks, memory=Memory(5, 2, 9, (night(4, 1), night(8, 2))))
+    return StreamState("k", 3, belief=belief, looks=learned, memory=Memory(5, 2, 9, (night(4, 1), night(8, 2))))
 
 
 def test_how_a_stream_looks_and_what_it_remembers_are_the_same_after_the_bytes() -> None:
@@ -314,9 +314,9 @@ def test_no_state_takes_more_than_the_largest() -> None:
     )
     assert largest_bytes("key", 21) - 400 < len(state.to_bytes()) < largest_bytes("key", 21, 10)
     four = np.full(5, -math.pi)
-    looks = LearnedAppearance(four, four, four, four, batches=30, overall_batches=2**40, restless=1 / 3)
+    learned = LearnedAppearance(four, four, four, four, batches=30, overall_batches=2**40, restless=1 / 3)
     memory = Memory(2**40, 2**40, 2**40, tuple(night(2**40, seed) for seed in range(16)))
-    assert len(replace(state, looks=looks, memory=memory).to_bytes()) < largest_bytes("key", 21, 10, 16)
+    assert len(replace(state, looks=learned, memory=memory).to_bytes()) < largest_bytes("key", 21, 10, 16)
 
 
 def test_a_state_with_sixteen_conditions_takes_8_kb() -> None:

@@ -41,28 +41,28 @@ def closed() -> Iterator[RtspServer]:
 
 def read(camera: CameraSpec, most: int) -> list[WireMessage]:
     """What it tells until its end or so many frames."""
-    child, told = Child(camera), list[WireMessage]()
+    child, messages = Child(camera), list[WireMessage]()
     try:
-        while sum(isinstance(each, CameraFrame) for each in told) < most:
-            told.append(child.next(DEADLINE_S))
-            if isinstance(told[-1], Ended):
+        while sum(isinstance(each, CameraFrame) for each in messages) < most:
+            messages.append(child.next(DEADLINE_S))
+            if isinstance(messages[-1], Ended):
                 break
     finally:
         child.close()
-    return told
+    return messages
 
 
-def frames(told: list[WireMessage]) -> list[CameraFrame]:
-    return [each for each in told if isinstance(each, CameraFrame)]
+def frames(messages: list[WireMessage]) -> list[CameraFrame]:
+    return [each for each in messages if isinstance(each, CameraFrame)]
 
 
 @pytest.mark.parametrize("transport", ["tcp", pytest.param("udp", marks=pytest.mark.soak)])
 def test_frames_come_at_the_rate_that_is_asked_for_whatever_the_transport(server: RtspServer, transport: str) -> None:
-    told = read(spec(server.url("/ball"), rate=5.0, transport=transport, longest=320), 12)
-    assert told[0] == Opened("h264 640x480")
-    times = [frame.taken_us / 1e6 for frame in frames(told)]
+    messages = read(spec(server.url("/ball"), rate=5.0, transport=transport, longest=320), 12)
+    assert messages[0] == Opened("h264 640x480")
+    times = [frame.taken_us / 1e6 for frame in frames(messages)]
     assert times[-1] - times[-5] == pytest.approx(4 / 5, abs=0.15)  # at first some may come in a bunch
-    assert not any(frame.is_same for frame in frames(told))
+    assert not any(frame.is_same for frame in frames(messages))
 
 
 @pytest.mark.soak

@@ -329,9 +329,9 @@ JUNK: st.SearchStrategy[Any] = st.one_of(
 
 @given(data=st.data(), junk=JUNK)
 def test_whatever_stands_somewhere_in_a_card_it_is_refused_or_of_use(data: st.DataObject, junk: Any) -> None:
-    judged = ObjectiveResult("fog", 9, "entropy", 0.5, 0.6, 0.7, 0.5, 0.6)
+    results = ObjectiveResult("fog", 9, "entropy", 0.5, 0.6, 0.7, 0.5, 0.6)
     search = FittedSearch("entropy", 9, 0.4, 0.1, 0.2, 0.9)
-    card = json.loads(GOOD.to_json()) | {"judged": [asdict(judged)], "search": asdict(search)}
+    card = json.loads(GOOD.to_json()) | {"judged": [asdict(results)], "search": asdict(search)}
     place, key = card, data.draw(st.sampled_from(sorted(card)))
     while isinstance(place[key], dict | list) and place[key] and data.draw(st.booleans()):
         place = place[key]
@@ -390,10 +390,10 @@ def test_the_search_compares_alphas_with_their_bias() -> None:
     differences = []
     for card in (GOOD, GOOD.corrected(BIAS)):
         trials = BatchTrials(20, card.objective("tsallis"))
-        asking = trials.evaluate(alphas)
-        next(asking)
+        requesting = trials.evaluate(alphas)
+        next(requesting)
         with pytest.raises(StopIteration):
-            asking.send([logits, logits * 0.5])
+            requesting.send([logits, logits * 0.5])
         differences.append({index: value for index, value, _ in trials.differences(0, 8)})
     assert differences[1][2] - differences[0][2] == pytest.approx(0.9)
 

@@ -266,8 +266,8 @@ def test_the_fleet_is_shown_as_a_page_until_it_is_told_to_stop(tmp_path: Path) -
     call = ("status", "--root", tmp_path, "--no-broker", "--http", "--http.port", "0", "--watch", "0.5")
     with Command(*call, stderr=subprocess.PIPE) as serving:
         assert serving.stderr is not None
-        told = next(line for line in iter(serving.stderr.readline, "") if " is shown at " in line)
-        url = told.split(" is shown at ")[1].split(",")[0]
+        found = next(line for line in iter(serving.stderr.readline, "") if " is shown at " in line)
+        url = found.split(" is shown at ")[1].split(",")[0]
         with urllib.request.urlopen(url, timeout=DEADLINE_S) as page:
             assert page.status == 200
             assert b"<html" in page.read().lower()

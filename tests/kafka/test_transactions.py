@@ -26,8 +26,8 @@ def test_a_compacted_topic_is_refused_or_read_with_its_holes_as_what_is_missing(
         open_source(broker, name, None, on_compacted="fail")
     with closing(open_source(broker, name, None)) as source:
         found = consume(source, 6)
-    told = [m.offset if m.missing is None else (m.missing.first, m.offset, m.missing.reason) for m in found]
-    assert told == [(0, 2, Lost.COMPACTED), 3, 4, (5, 5, Lost.COMPACTED), 6, 7]
+    received = [m.offset if m.missing is None else (m.missing.first, m.offset, m.missing.reason) for m in found]
+    assert received == [(0, 2, Lost.COMPACTED), 3, 4, (5, 5, Lost.COMPACTED), 6, 7]
     assert left == [3, 4, 6, 7]
     assert [record.getMessage() for record in caplog.records if "compacted away" in record.getMessage()]
 
@@ -91,7 +91,7 @@ def test_a_position_that_stands_is_looked_into_and_told_sparingly(caplog: pytest
 
 
 @pytest.mark.parametrize(
-    ("since_ms", "told"), [(-1, ""), (9_200_000_000_000_000, ""), (0, " since 1970-01-01T00:00:00Z")]
+    ("since_ms", "expected"), [(-1, ""), (9_200_000_000_000_000, ""), (0, " since 1970-01-01T00:00:00Z")]
 )
-def test_a_time_that_a_producer_made_up_is_left_out(since_ms: int, told: str) -> None:
-    assert str(OpenTransaction(3, since_ms)) == f"an open transaction holds back messages from offset 3 on{told}"
+def test_a_time_that_a_producer_made_up_is_left_out(since_ms: int, expected: str) -> None:
+    assert str(OpenTransaction(3, since_ms)) == f"an open transaction holds back messages from offset 3 on{expected}"

@@ -76,8 +76,8 @@ def test_a_replay_stopped_in_the_middle_goes_on_by_the_same_command(recorded: Re
     with process(recorded.folder, *command, pipe_bytes=4096) as running:
         log = events(running.stderr)
         assert any(event["event"] == "segment_committed" for event in log)  # and then nobody reads the log: it waits
-        code, said = end(running)
-    assert (code, "the same command goes on" in said) == (130, True)
+        code, output = end(running)
+    assert (code, "the same command goes on" in output) == (130, True)
     assert 0 < predictions(tmp_path / "parts").num_rows < recorded.rows
     assert adawise(recorded.folder, *command) == 0
     assert_same(tmp_path / "parts", recorded.live)

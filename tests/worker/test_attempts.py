@@ -84,7 +84,7 @@ def test_results_fail_until_all_that_wait_are_acknowledged_also_while_nothing_mo
     bench.run(turn)
     assert bench.seen.ended == [RESULTS]
     assert 60.0 <= ended_s[0] <= 95.0
-    assert results.acknowledged == len(results.told) > 0
+    assert results.acknowledged == len(results.published) > 0
 
 
 class Refusing(FakeDeadLetters):
@@ -135,10 +135,10 @@ def recoveries_fail(monkeypatch: pytest.MonkeyPatch, tp: TopicPartition, errors:
     """The next recoveries of this partition raise these errors, one each."""
     real = Recovery._recovered
 
-    def recovered(self: Recovery, asked: TopicPartition) -> PartitionWork:
-        if asked == tp and errors:
+    def recovered(self: Recovery, requested: TopicPartition) -> PartitionWork:
+        if requested == tp and errors:
             raise errors.pop(0)
-        return real(self, asked)
+        return real(self, requested)
 
     monkeypatch.setattr(Recovery, "_recovered", recovered)
 

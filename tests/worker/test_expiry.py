@@ -15,7 +15,7 @@ FORGET_S, FORGET_MS = 100.0, 100_000
 NOW_MS = 1_700_000_000_000
 
 
-def heard_states(clock: PartitionClock) -> dict[str, bytes]:
+def received_states(clock: PartitionClock) -> dict[str, bytes]:
     """What a footer keeps of it."""
     return {name: StreamState("k", 3, last_seen=last_seen).to_bytes() for name, last_seen in clock._last_seen.items()}
 
@@ -93,7 +93,7 @@ def test_what_was_heard_is_read_back_from_the_states_and_the_clock_goes_on_from_
     clock.receive("a", NOW_MS)
     both(clock, NOW_MS)
     both(clock, NOW_MS + FORGET_MS)
-    again = PartitionClock(heard_states(clock), FORGET_S)
+    again = PartitionClock(received_states(clock), FORGET_S)
     for each in (clock, again):
         both(each, NOW_MS + 2 * FORGET_MS)
         both(each, NOW_MS + 2 * FORGET_MS + 1)
@@ -153,4 +153,4 @@ def test_no_stream_is_dropped_that_its_own_timestamps_would_let_go_on_however_wr
         last[name] = stamp_ms
         if n in cuts:
             clock.forget()
-            clock = PartitionClock(heard_states(clock), FORGET_S)
+            clock = PartitionClock(received_states(clock), FORGET_S)

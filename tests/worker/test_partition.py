@@ -241,13 +241,13 @@ def test_who_leaves_and_who_begins_anew_follows_from_the_messages_alone(data: st
         life.subject.gathering.close_all()
         life.seal()
         life.land()
-    assert traces_told(disturbed) == traces_told(undisturbed)
+    assert traces_published(disturbed) == traces_published(undisturbed)
     assert disturbed.head.stream_table == undisturbed.head.stream_table
     assert disturbed.head.states.keys() == undisturbed.head.states.keys()
     assert len(disturbed.head.states) <= 8
 
 
-def traces_told(life: Life) -> list[tuple[str, int, int, str | None, int | None]]:
+def traces_published(life: Life) -> list[tuple[str, int, int, str | None, int | None]]:
     return sorted((t.stream_id, t.first_offset, t.batch_number, t.reset, t.rejected) for t in life.traces)
 
 

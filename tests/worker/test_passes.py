@@ -23,7 +23,7 @@ class AtOnce(Executor):
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "expected"),
     [
         (StoreUnavailable("the store does not answer"), "the store does not answer"),
         (RecursionError("nested"), "RecursionError: nested"),
@@ -31,7 +31,7 @@ class AtOnce(Executor):
         (MemoryError(), "MemoryError: "),
     ],
 )
-def test_a_pass_that_fails_by_any_error_is_reported_and_the_next_one_is_made(error: Exception, said: str) -> None:
+def test_a_pass_that_fails_by_any_error_is_reported_and_the_next_one_is_made(error: Exception, expected: str) -> None:
     passes, failed, done = 0, list[str](), list[int]()
 
     def do(_: list[int], ends: Callable[[], bool]) -> int:
@@ -45,7 +45,7 @@ def test_a_pass_that_fails_by_any_error_is_reported_and_the_next_one_is_made(err
     for now_s in (0.0, 0.5, 2.0, 2.5):
         made.turn([], now_s)
     made.close()
-    assert [each.partition(" (test_passes.py:")[0] for each in failed] == [said]
+    assert [each.partition(" (test_passes.py:")[0] for each in failed] == [expected]
     assert done == [2]
 
 

@@ -97,8 +97,8 @@ def test_numbers_of_a_state_that_began_anew_are_others() -> None:
 
 def test_what_was_shorter_than_what_the_search_remembers_is_told_as_brief() -> None:
     rows = [(float(hour), hour + 0.99, hour) for hour in range(4)]
-    told = stays(*rows)
-    found = calendar(replace(told, batches=np.array([10, 2, 30, 1]), alarms=np.zeros(4, np.int64)))
+    result = stays(*rows)
+    found = calendar(replace(result, batches=np.array([10, 2, 30, 1]), alarms=np.zeros(4, np.int64)))
     assert [each.name for each in found.conditions] == ["2", "0", "2 others"]
     assert conditions(found) == "2 conditions and 2 brief or rare ones, 0 returns"
     assert len(calendar(stays((0, 1, 0), (1, 2, 1), batches=2)).conditions) == 2, "where all are"

@@ -51,9 +51,9 @@ def test_roots_of_the_same_messages_are_refused_with_where_and_what_to_do(
     a, b = write(tmp_path / "a", 0, 4, 8), write(tmp_path / "b", first, 12)
     with pytest.raises(SettingsError) as refused:
         check_disjoint([write(tmp_path / "c", 20, 24), a, b])
-    said = str(refused.value)
-    assert f"{a} and {b} have the same rows: both have served offsets {offsets} of {TP}" in said
-    assert said.endswith(f"`adawise diff {a} {b}`")
+    output = str(refused.value)
+    assert f"{a} and {b} have the same rows: both have served offsets {offsets} of {TP}" in output
+    assert output.endswith(f"`adawise diff {a} {b}`")
 
 
 def test_a_copy_is_refused_even_if_it_has_no_rows(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_topics_of_one_name_are_told_apart_by_their_ids_or_else_by_their_cluster
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "is_apart"),
+    ("one", "other", "are_disjoint"),
     [
         (["north"], ["south", "west"], True),
         (["north", "south"], ["south"], False),
@@ -94,10 +94,10 @@ def test_topics_of_one_name_are_told_apart_by_their_ids_or_else_by_their_cluster
     ],
 )
 def test_replays_of_other_streams_are_apart(
-    tmp_path: Path, one: list[str], other: list[str] | None, is_apart: bool
+    tmp_path: Path, one: list[str], other: list[str] | None, are_disjoint: bool
 ) -> None:
     a, b = write(tmp_path / "a", 0, 8, streams=one), write(tmp_path / "b", 0, 8, streams=other)
-    if is_apart:
+    if are_disjoint:
         assert check_disjoint([a, b]) == frozenset()
     else:
         with pytest.raises(SettingsError, match="have the same rows"):

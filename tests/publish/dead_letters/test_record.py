@@ -11,10 +11,10 @@ FRAME = Frame(RowId("frames", 3, 17, 0), -1, "north", reason=Reason.BAD_ARROW, d
 
 def test_a_letter_keeps_key_value_headers_and_timestamp_as_they_came() -> None:
     message = Message("frames", 3, 17, b"north", b"\x00garbage", (("content-type", b"image/jpeg"),), 1_700_000_000_123)
-    letter = dead_letter_record(message, FRAME, topic=None, worker="worker-0")
-    assert (letter.topic, letter.key, letter.value) == ("frames.dlq", b"north", b"\x00garbage")
-    assert letter.headers[0] == ("content-type", b"image/jpeg")
-    assert dict(letter.headers)["dlq.timestamp"] == b"1700000000123"
+    dead_letter = dead_letter_record(message, FRAME, topic=None, worker="worker-0")
+    assert (dead_letter.topic, dead_letter.key, dead_letter.value) == ("frames.dlq", b"north", b"\x00garbage")
+    assert dead_letter.headers[0] == ("content-type", b"image/jpeg")
+    assert dict(dead_letter.headers)["dlq.timestamp"] == b"1700000000123"
 
 
 def test_a_letter_says_where_it_is_from_and_why_in_connects_headers_and_ours() -> None:
@@ -58,29 +58,31 @@ def test_what_no_replay_can_have_written_is_dropped(forged: tuple[tuple[str, byt
 
 
 def test_what_kafka_python_cannot_send_is_made_sendable() -> None:
-    letter = dead_letter_record(Message("frames", 3, 17, None, None, (("a", None),)), FRAME, topic=None, worker="w")
-    assert letter.value == b""
-    assert letter.headers[0] == ("a", b"")
-    assert dict(letter.headers)["dlq.timestamp"] == b""
+    dead_letter = dead_letter_record(
+        Message("frames", 3, 17, None, None, (("a", None),)), FRAME, topic=None, worker="w"
+    )
+    assert dead_letter.value == b""
+    assert dead_letter.headers[0] == ("a", b"")
+    assert dict(dead_letter.headers)["dlq.timestamp"] == b""
 
 
 def test_a_letter_without_the_original_is_small_and_still_says_where_it_is() -> None:
     message = Message("frames", 3, 17, b"k" * 1000, b"x" * 100_000, (("huge", b"h" * 1000),))
-    letter = dead_letter_record(message, FRAME, topic=None, worker="w")
-    stripped = letter.without_original()
-    assert letter.holds_original
+    dead_letter = dead_letter_record(message, FRAME, topic=None, worker="w")
+    stripped = dead_letter.without_original()
+    assert dead_letter.holds_original
     assert not stripped.holds_original
     assert stripped.size_bytes < 1000
     assert dict(stripped.headers)["__connect.errors.offset"] == b"17"
-    assert str(letter.size_bytes).encode() in dict(stripped.headers)["dlq.omitted"]
+    assert str(dead_letter.size_bytes).encode() in dict(stripped.headers)["dlq.omitted"]
 
 
 def test_a_letter_for_what_nobody_can_read_names_the_first_offset_and_has_no_original() -> None:
     message = Message("frames", 3, 99, None, None, missing=Missing(17, Lost.BATCH_TOO_LARGE))
     frame = Frame(RowId("frames", 3, 17, 0), -1, None, reason=Lost.BATCH_TOO_LARGE, detail="offsets 17 to 99: it ...")
-    letter = dead_letter_record(message, frame, topic=None, worker="w")
-    assert (letter.key, letter.value, letter.holds_original) == (None, b"", False)
-    headers = dict(letter.headers)
+    dead_letter = dead_letter_record(message, frame, topic=None, worker="w")
+    assert (dead_letter.key, dead_letter.value, dead_letter.holds_original) == (None, b"", False)
+    headers = dict(dead_letter.headers)
     assert headers["__connect.errors.offset"] == b"17"
     assert headers["dlq.reason"] == b"batch_too_large"
     assert headers["dlq.detail"] == b"offsets 17 to 99: it ..."

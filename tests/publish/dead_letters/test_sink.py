@@ -28,10 +28,10 @@ class Future:
     def __init__(self, error: Exception | None = None, *, is_done: bool = True) -> None:
         self.error = error
         self.is_done = is_done
-        self.asked = False
+        self.requested = False
 
     def get(self, timeout: float | None = None) -> None:
-        self.asked = True
+        self.requested = True
         if self.error is not None:
             raise self.error
 
@@ -65,7 +65,7 @@ class FakeProducer:
         return [record["value"] for _, record, _ in self.sent]
 
 
-def letters(
+def dead_letter_sink(
     producer: FakeProducer,
     max_inflight_bytes: int = 1_000_000,
     connect: Callable[[], object] | None = None,
@@ -96,7 +96,7 @@ def test_nothing_is_connected_before_the_first_letter() -> None:
         connected.append("once")
         return FakeProducer()
 
-    sink = letters(FakeProducer(), 1, connect, connected.append)
+    sink = dead_letter_sink(FakeProducer(), 1, connect, connected.append)
     sink.flush()
     sink.close()
     assert connected == []
@@ -107,17 +107,17 @@ def test_nothing_is_connected_before_the_first_letter() -> None:
 
 def test_send_waits_for_the_oldest_letters_when_too_many_bytes_are_in_flight() -> None:
     producer = FakeProducer()
-    dead = letters(producer, max_inflight_bytes=5_000)
+    dead = dead_letter_sink(producer, max_inflight_bytes=5_000)
     for offset in range(4):
         dead.send(*message(offset, b"x" * 2_000))
-    assert [future.asked for _, _, future in producer.sent] == [True, True, False, False]
+    assert [future.requested for _, _, future in producer.sent] == [True, True, False, False]
     dead.send(*message(4, b"x" * 50_000))  # larger than all that may be in flight: it goes alone
-    assert [future.asked for _, _, future in producer.sent] == [True, True, True, True, False]
+    assert [future.requested for _, _, future in producer.sent] == [True, True, True, True, False]
 
 
 def test_flush_sends_again_what_failed_so_that_no_letter_is_lost() -> None:
     producer = FakeProducer(Future(), Future(errors.KafkaTimeoutError("no answer")), Future())
-    dead = letters(producer)
+    dead = dead_letter_sink(producer)
     for offset in range(3):
         dead.send(*message(offset, b"%d" % offset))
     with pytest.raises(BrokerUnavailable, match=r"frames\.dlq.*broker:9092.*no answer"):
@@ -130,7 +130,7 @@ def test_flush_sends_again_what_failed_so_that_no_letter_is_lost() -> None:
 
 def test_an_outage_that_failed_many_letters_raises_once() -> None:
     producer = FakeProducer(*(Future(errors.KafkaTimeoutError("expired")) for _ in range(5)))
-    dead = letters(producer)
+    dead = dead_letter_sink(producer)
     for offset in range(5):
         dead.send(*message(offset, b"%d" % offset))
     with pytest.raises(BrokerUnavailable, match="expired"):
@@ -142,7 +142,7 @@ def test_an_outage_that_failed_many_letters_raises_once() -> None:
 def test_flush_does_not_send_again_what_may_still_be_acknowledged() -> None:
     waiting = Future(errors.KafkaTimeoutError("not yet"), is_done=False)
     producer = FakeProducer(waiting)
-    dead = letters(producer)
+    dead = dead_letter_sink(producer)
     dead.send(*message(0))
     with pytest.raises(BrokerUnavailable):
         dead.flush()
@@ -153,7 +153,7 @@ def test_flush_does_not_send_again_what_may_still_be_acknowledged() -> None:
 
 def test_a_message_that_the_topic_does_not_take_is_replaced_by_a_note_where_it_is() -> None:
     producer = FakeProducer(Future(errors.MessageSizeTooLargeError("too large")))
-    dead = letters(producer)
+    dead = dead_letter_sink(producer)
     dead.send(*message(17, b"x" * 10_000))
     dead.flush()
     _, record, _ = producer.sent[1]
@@ -164,7 +164,7 @@ def test_a_message_that_the_topic_does_not_take_is_replaced_by_a_note_where_it_i
 
 def test_a_note_that_the_topic_does_not_take_either_is_an_error_and_not_a_loop() -> None:
     too_large = errors.MessageSizeTooLargeError("too large")
-    dead = letters(FakeProducer(Future(too_large), Future(too_large)))
+    dead = dead_letter_sink(FakeProducer(Future(too_large), Future(too_large)))
     dead.send(*message(0))
     with pytest.raises(BrokerUnavailable, match="too large"):
         dead.flush()
@@ -172,7 +172,7 @@ def test_a_note_that_the_topic_does_not_take_either_is_an_error_and_not_a_loop()
 
 def test_close_frees_the_producer_once_even_if_letters_cannot_be_flushed() -> None:
     producer = FakeProducer(Future(errors.KafkaTimeoutError("no answer")))
-    dead = letters(producer)
+    dead = dead_letter_sink(producer)
     dead.send(*message(0))
     with pytest.raises(BrokerUnavailable):
         dead.close()

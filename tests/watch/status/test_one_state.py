@@ -16,8 +16,8 @@ from adawise.watch.status.page import FleetPage
 from adawise.watch.status.root import RootReader
 from adawise.watch.worker import LiveWorker
 from tests.sink.building import DictStore
-from tests.watch.hearing import BOUNDS
 from tests.watch.status.yard import NOW_S, Yard
+from tests.watch.watched import BOUNDS
 
 TP = TopicPartition("frames", 0)
 QUESTION = FleetQuestion("runs/yard", "frames", "adawise", 3_600.0, wants_broker=False)
@@ -84,7 +84,7 @@ def in_status(history: Sequence[Moment]) -> list[tuple[CameraState, str, dict[st
     ],
 )
 def test_all_who_show_a_camera_agree_on_its_state(history: list[Moment], expected: CameraState, why: str) -> None:
-    for state, said, states in (on_the_page_of_its_worker(history), *in_status(history)):
+    for state, each, states in (on_the_page_of_its_worker(history), *in_status(history)):
         assert state == expected
-        assert said.startswith(why)
+        assert each.startswith(why)
         assert {name: count for name, count in states.items() if count} == {str(expected): 1}

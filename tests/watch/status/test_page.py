@@ -66,10 +66,10 @@ def test_how_alpha_is_chosen_is_told_where_the_root_notes_it_and_a_damaged_note_
         yard.store.put(layout.settings_key("model", "config"), b"{half")
     root = RootReader(yard.store).read(NOW_S - 3_600)
     found = fleet_status(QUESTION, root, broker_facts(14), {}, now_s=NOW_S)
-    told = dict(FleetPage(found).view().facts)
+    fields = dict(FleetPage(found).view().facts)
     assert [each.method for each in found.partitions] == 2 * ["adapts by tsallis" if noted else None]
-    assert told.get("method") == ("adapts by tsallis" if noted else None)
-    assert told["partitions"] == "2"
+    assert fields.get("method") == ("adapts by tsallis" if noted else None)
+    assert fields["partitions"] == "2"
     one, other = found.partitions
     differing = replace(found, partitions=[replace(one, method="a fixed alpha of 0.5, as search.alpha says"), other])
     assert differing.methods[0] == "frames/0: a fixed alpha of 0.5, as search.alpha says" or not noted

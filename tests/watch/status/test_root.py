@@ -19,7 +19,7 @@ TP = TopicPartition("frames", 0)
 HOUR_AGO_S = NOW_S - 3_600
 
 
-class Asked(DictStore):
+class KeyLog(DictStore):
     """Notes which keys were asked for."""
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ class Asked(DictStore):
 
 
 def test_segments_are_read_back_to_the_first_that_is_too_old_and_a_second_look_reads_what_came_since() -> None:
-    store = Asked()
+    store = KeyLog()
     yard = Yard(store)
     for minutes in range(200, 0, -10):
         yard.write(ago_s=60 * minutes, batches=[("north", 4, 0.5)])
@@ -61,7 +61,7 @@ def test_segments_are_read_back_to_the_first_that_is_too_old_and_a_second_look_r
 def test_of_very_many_segments_only_some_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(root, "_SEGMENTS", 20)
     monkeypatch.setattr(root, "_LEAST", 5)
-    store = Asked()
+    store = KeyLog()
     yard = Yard(store)
     for seconds in range(100, 0, -1):
         yard.write(ago_s=seconds, batches=[("north", 1, 0.5)])
@@ -72,7 +72,7 @@ def test_of_very_many_segments_only_some_are_read(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_chain_too_long_to_be_listed_is_read_at_its_end_and_is_not_searched_for_holes() -> None:
-    store = Asked()
+    store = KeyLog()
     store.page_keys = 10
     yard = Yard(store)
     for seconds in range(40, 0, -1):
