@@ -40,7 +40,7 @@ def check_counts(lanes: Lanes) -> None:
     assert len(lanes.ready) == by_stage[JobStage.READY]
 
 
-def check_ripe(jobs: Iterable[Job], readiness: Readiness) -> None:
+def check_ready(jobs: Iterable[Job], readiness: Readiness) -> None:
     """See that what waits in the queue is ripe where the partition's work says that it is."""
     waiting = {name: stream for name, stream in readiness._streams.items() if stream.waiting}
     single: dict[str, list[Job]] = {}

@@ -20,7 +20,7 @@ class Queue:
         self.offset = 0
         self.decoding: list[Job] = []
         self.taken: list[Job] = []
-        self.ripe: set[int] = set()  # offsets
+        self.ready: set[int] = set()  # offsets
         self.known: set[str] = set()
 
     def add(self, streams: str, *, single: bool, hold: bool) -> None:
@@ -34,7 +34,7 @@ class Queue:
     def make_ready(self, stream: str, until: int) -> None:
         self.lanes.make_ready(stream, until)
         of_stream = [job.message.offset for job in jobs_of(self.lanes) if stream in job.streams]
-        self.ripe.update(offset for offset in of_stream if offset < until)
+        self.ready.update(offset for offset in of_stream if offset < until)
 
     def begin(self, job: Job | None) -> None:
         if job is not None:
@@ -58,12 +58,12 @@ class Queue:
         known = [(job.message, job.isolated) for job in of_stream]
         if self.lanes.put_back(known, stream, shares_lane=stream not in self.known):
             self.taken = [job for job in self.taken if job not in of_stream]
-            self.ripe -= {job.message.offset for job in jobs_of(self.lanes) if stream in job.streams}
+            self.ready -= {job.message.offset for job in jobs_of(self.lanes) if stream in job.streams}
 
     def check(self) -> None:
         check_counts(self.lanes)
         for job in jobs_of(self.lanes):
-            is_ready = not job.is_single or job.message.offset in self.ripe
+            is_ready = not job.is_single or job.message.offset in self.ready
             assert job.stage >= JobStage.DECODING or is_ready == (job.stage in (JobStage.DECODABLE, JobStage.NEXT))
 
 

@@ -21,7 +21,7 @@ from adawise.worker.decode_pool import Prefetch
 from adawise.worker.fair_queue import BOOKKEEPING_BYTES, Lanes, message_bytes
 from adawise.worker.partition import FlushPolicy
 from tests.fakes import FakeSource
-from tests.worker.counts import check_counts, check_ripe, jobs_of
+from tests.worker.counts import check_counts, check_ready, jobs_of
 from tests.worker.loop import TP, Bench, Inline
 
 SIDE = 48  # px
@@ -128,7 +128,7 @@ class Watched(Bench):
         with self._worker._prefetch._changed:
             for tp, lanes in self._worker._prefetch._partitions.items():
                 check_counts(lanes)
-                check_ripe(jobs_of(lanes), self._worker._owned[tp].gathering.readiness)
+                check_ready(jobs_of(lanes), self._worker._owned[tp].gathering.readiness)
         return False
 
     def _decode(self, message: Message) -> DecodedMessage:

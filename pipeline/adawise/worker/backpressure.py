@@ -105,7 +105,7 @@ class Backpressure:
                     "streams_evicted", topic=tp.topic, partition=tp.partition, evicted=work.evicted, note=_FULL
                 )
         # `waiting` is not decoded; of that, `backlog` could be decoded now; `messages` includes those kept with images.
-        waiting = {tp: self.prefetch.waiting_bytes(tp) + work.letter_bytes for tp, work in owned.items()}
+        waiting = {tp: self.prefetch.waiting_bytes(tp) + work.dead_letter_bytes for tp, work in owned.items()}
         backlog = {tp: max(0, size - owned[tp].gathering.readiness.unready_bytes) for tp, size in waiting.items()}
         messages = {tp: size + owned[tp].gathering.open.kept_bytes for tp, size in waiting.items()}
         self._message_bytes = sum(messages.values())

@@ -66,7 +66,7 @@ class Readiness:
         image_bytes: int,
         ends: Mapping[str, tuple[Sequence[int], Sequence[int]]] | None = None,
     ) -> None:
-        self._policy, self._tell, self._image_bytes, self._ends = policy, make_ready, image_bytes, ends or {}
+        self._policy, self._on_ready, self._image_bytes, self._ends = policy, make_ready, image_bytes, ends or {}
         self._streams: dict[str, _Stream] = {}
         self.unready_bytes = 0
 
@@ -79,7 +79,7 @@ class Readiness:
         is_complete = self._step(stream_id, stream, waiting)
         # Recovery reads pending messages again, after later ones may have made the stream ready.
         if offset < stream.ready_until:
-            self._tell(stream_id, stream.ready_until)
+            self._on_ready(stream_id, stream.ready_until)
             return
         self.unready_bytes += size_bytes
         if is_complete or stream.waiting_bytes >= len(stream.waiting) * self._image_bytes:
@@ -192,4 +192,4 @@ class Readiness:
             if each.offset < until:
                 self.unready_bytes -= each.size_bytes
         stream.ready_until = max(stream.ready_until, until)
-        self._tell(stream_id, until)
+        self._on_ready(stream_id, until)
