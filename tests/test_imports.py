@@ -40,7 +40,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "adapt/botorch_model": ("", "torch botorch gpytorch"),
     "adapt/strategies/botorch": ("", "torch numpy botorch gpytorch"),
     "card": ("errors store/files adapt", "torch numpy"),
-    "clip": ("errors store/files adapt/interpolate decode/preprocess", "torch structlog"),
+    "clip": ("errors records store/files adapt/interpolate adapt/rows decode/preprocess", "torch numpy structlog"),
     "clip/load": ("errors adapt/interpolate decode/preprocess", "torch open_clip huggingface_hub structlog"),
     "clip/heads": ("errors store/files", "torch safetensors"),
     "clip/head_cache": ("", "torch safetensors structlog"),

@@ -20,6 +20,7 @@ from adawise.records import (
     PairKey,
     Predictions,
     RowResult,
+    Selection,
     Switch,
     TopicPartition,
 )
@@ -401,15 +402,31 @@ class Classifier(Protocol):
     def alphas(self) -> Sequence[float]:
         """The grid, ascending, from 0 (zero-shot) to 1 (fine-tuned)."""
 
-    def evaluate(self, requested: Mapping[int, Sequence[Tensor]]) -> Mapping[int, Tensor]:
-        """Return the logits of the images that are asked for at each alpha, waiting for the device only once.
+    @property
+    def tail_share(self) -> float:
+        """The cost of an image at a second alpha, as a share of a forward, in (0, 1]."""
 
-        Row i of a result depends on image i and on the alpha alone, bit for bit, whatever else is in the call.
+    def open(self, batches: Sequence[Tensor]) -> Round:
+        """Return a round of these batches, which may be evaluated.
 
         Args:
-            requested: by an alpha's index in `alphas`, one or more tensors of uint8 `[n, 3, S, S]`, N >= 1
-                images in all.
+            batches: a tensor uint8 `[n, 3, S, S]` for each batch, N >= 1 images in all. They must not change before the
+                last call of the round.
+        """
+
+
+class Round(Protocol):
+    """The images of a round: what does not depend on alpha is computed once for each of them."""
+
+    def evaluate(self, requested: Mapping[int, Sequence[Selection]]) -> Mapping[int, Tensor]:
+        """Return the logits of the images that are requested at each alpha, waiting for the device only once.
+
+        Row i of a result depends on image i and on the alpha alone, bit for bit, whatever else is in the call, and
+        whatever was called before.
+
+        Args:
+            requested: by an alpha's index in `Classifier.alphas`, one or more selections, N >= 1 images in all.
 
         Returns:
-            By the same index, float32 `[N, C]` in CPU memory, in the order of the images.
+            By the same index, float32 `[N, C]` in CPU memory, in the order of the selections.
         """

@@ -21,6 +21,10 @@ if TYPE_CHECKING:  # loading torch takes seconds, and commands without a model n
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int32]
+Rows = npt.NDArray[np.int64]
+
+Selection = tuple[int, Rows]
+"""The number of a batch of a round, and rows `[m]` of it."""
 
 STATISTICS = ("luminance", "contrast", "gradient", "laplacian", "colourfulness")
 """The appearance statistics in `Frame.statistics`, in order.
@@ -384,3 +388,4 @@ class BatchTrace:
     condition: int | None = None  # the number of the condition, by the stream's search; None without conditions
     returned: bool | None = None  # True if the stream was in the condition before
     alarm: bool | None = None  # True if alpha is kept from the objective's minimum; None: the strategy has no alarm
+    forward_cost: float | None = None  # whole forwards per image; None where an earlier version served the batch

@@ -12,6 +12,7 @@ from torch import Tensor
 from adawise.adapt import search
 from adawise.adapt.conditions import Appearance
 from adawise.adapt.objective import Values
+from adawise.adapt.rows import Evaluate, of_images
 from adawise.adapt.search import Outcome, Strategy
 from adawise.adapt.state import StreamState
 
@@ -58,11 +59,23 @@ def logits(index: int, /, *images: Tensor) -> Tensor:
     return z
 
 
+@dataclass(frozen=True)
+class ImagesRound:
+    """A round (`ports.Round`) of a classifier that is given the images each time."""
+
+    evaluate: Evaluate
+
+
 class AlphaByAlpha:
     """A classifier (`ports.Classifier`) out of `logits`, which answers for one alpha."""
 
+    tail_share = 1.0
+
     def logits(self, alpha_index: int, *images: Tensor) -> Tensor:
         raise NotImplementedError
+
+    def open(self, batches: Sequence[Tensor]) -> ImagesRound:
+        return ImagesRound(of_images(batches, self.evaluate))
 
     def evaluate(self, requested: Mapping[int, Sequence[Tensor]]) -> dict[int, Tensor]:
         return one_by_one(self.logits)(requested)
@@ -91,7 +104,7 @@ def drive(
         batch = as_images(draw_values(weather, images, rng))
         appearance = None if appearances is None else appearances[k]
         evaluate = one_by_one(lambda j, *x: answer(j, torch.cat(x)))
-        (outcome,) = search.run([strategy.search(state, images, appearance)], [batch], evaluate)
+        (outcome,) = search.run([strategy.search(state, images, appearance)], of_images([batch], evaluate))
         outcomes.append(outcome)
         state = outcome.state
     return outcomes

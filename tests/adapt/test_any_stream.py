@@ -16,6 +16,7 @@ from torch import Tensor
 
 from adawise.adapt.conditions import Appearance
 from adawise.adapt.objective import raw_entropy, tsallis
+from adawise.adapt.rows import of_images
 from adawise.adapt.search import run
 from adawise.adapt.state import StreamState, largest_bytes
 from adawise.adapt.strategies import NAMES, strategy
@@ -138,7 +139,7 @@ def pass_through(stream: Stream) -> StreamState:
             return {index: logits[index][torch.cat(list(parts))] for index, parts in requested.items()}
 
         # no `restarts`: an error of a search is an error of this test
-        (outcome,) = run([made.search(state, batch.images, appearance(batch, rng))], [rows], evaluate)
+        (outcome,) = run([made.search(state, batch.images, appearance(batch, rng))], of_images([rows], evaluate))
         assert outcome.state.is_finite()
         assert outcome.state.batches == number + 1
         assert max(forwards.values()) <= batch.images  # no image passes twice at an alpha: steps are bounded

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from adawise.adapt.change import Level
 from adawise.adapt.noise import PairedNoise
+from adawise.adapt.rows import of_images
 from adawise.adapt.search import FAILED, NOISE_FLOOR, BatchTrials, Outcome, Search, Trial, run
 from adawise.adapt.state import StreamState
 from adawise.adapt.strategies import NAMES, strategy
@@ -56,7 +57,7 @@ def stream(*pixels: float) -> Tensor:
 def test_trials_of_one_alpha_are_one_call_whatever_the_number_of_streams() -> None:
     request = Recorder()
     searches = [search_with([[Trial(3, ALL), Trial(0, ALL)]]) for _ in range(5)]
-    run(searches, [stream(*(4 * s + np.arange(4))) for s in range(5)], request)
+    run(searches, of_images([stream(*(4 * s + np.arange(4))) for s in range(5)], request))
     assert [(index, len(images)) for index, images in request.calls] == [(0, 20), (3, 20)]
     assert request.steps == 1  # so a device is waited for once
 
@@ -65,7 +66,7 @@ def test_every_trial_is_answered_with_its_own_rows_in_its_own_order() -> None:
     last_seen: list[list[Tensor]] = []
     rows = np.array([2, 0])
     search = search_with([[Trial(5, rows), Trial(1, ALL), Trial(5, np.array([1]))]], last_seen)
-    run([search_with([[Trial(5, ALL)]]), search], [stream(7, 7, 7, 7), stream(1, 2, 3, 4)], Recorder())
+    run([search_with([[Trial(5, ALL)]]), search], of_images([stream(7, 7, 7, 7), stream(1, 2, 3, 4)], Recorder()))
     ((first, second, third),) = last_seen
     assert first.tolist() == [[30.0, 5.0], [10.0, 5.0]]
     assert second.tolist() == [[10.0, 1.0], [20.0, 1.0], [30.0, 1.0], [40.0, 1.0]]
@@ -80,7 +81,7 @@ def test_pixels_are_not_copied_before_the_classifier_does(rows: list[int]) -> No
         seen.extend(part for parts in requested.values() for part in parts)
         return Recorder()(requested)
 
-    run([search_with([[Trial(2, np.array(rows))]])], [images], evaluate)
+    run([search_with([[Trial(2, np.array(rows))]])], of_images([images], evaluate))
     assert torch.cat(seen).flatten().tolist() == [row + 1.0 for row in rows]
     assert {part.untyped_storage().data_ptr() for part in seen} == {images.untyped_storage().data_ptr()}
     assert len(seen) == 1 + sum(following != row + 1 for row, following in pairwise(rows))
@@ -89,14 +90,17 @@ def test_pixels_are_not_copied_before_the_classifier_does(rows: list[int]) -> No
 def test_searches_of_different_lengths_end_in_the_order_in_which_they_were_given() -> None:
     request = Recorder()
     plans = [[[Trial(2, ALL)]] * 3, [[Trial(2, ALL)]], [[Trial(2, ALL)]] * 2]
-    outcomes = run([search_with(plan) for plan in plans], [stream(*[float(s)] * 4) for s in range(3)], request)
+    images = [stream(*[float(s)] * 4) for s in range(3)]
+    outcomes = run([search_with(plan) for plan in plans], of_images(images, request))
+        [search_with(plan) for plan in plans], of_images([stream(*[float(s)] * 4) for s in range(3)], request)
+    )
     assert [outcome.logits[0, 0].item() for outcome in outcomes] == [0.0, 10.0, 20.0]
     assert [len(images) for _, images in request.calls] == [12, 8, 4]
 
 
 def test_no_stream_is_no_outcome_and_no_call() -> None:
     request = Recorder()
-    assert run([], [], request) == []
+    assert run([], of_images([], request)) == []
     assert request.calls == []
 
 
@@ -110,9 +114,9 @@ def test_an_outcome_does_not_depend_on_the_streams_that_share_the_round(name: st
     states = [made.initial() for _ in batches]
     for _ in range(3):
         searches = [made.search(s, len(b)) for s, b in zip(states, batches, strict=True)]
-        together = run(searches, batches, one_by_one(logits))
+        together = run(searches, of_images(batches, one_by_one(logits)))
         for state, batch, shared in zip(states, batches, together, strict=True):
-            (alone,) = run([made.search(state, len(batch))], [batch], one_by_one(logits))
+            (alone,) = run([made.search(state, len(batch))], of_images([batch], one_by_one(logits)))
             assert alone.state.to_bytes() == shared.state.to_bytes()
             assert alone.trials == shared.trials
             assert torch.equal(alone.logits, shared.logits)
@@ -131,7 +135,7 @@ def test_every_alpha_is_in_reach_once_where_a_stream_starts_first_and_then_where
 def test_forward_equivalents_are_images_passed_over_images_in_the_batch() -> None:
     made = ScratchSearch(GRID, objective, "test", 10, Exploration(budget=3))
     batch = as_images(draw_values(Weather(0.2), 16, np.random.default_rng(0)))
-    (outcome,) = run([made.search(made.initial(), 16)], [batch], one_by_one(logits))
+    (outcome,) = run([made.search(made.initial(), 16)], of_images([batch], one_by_one(logits)))
     assert [trial.images for trial in outcome.trials] == [16, 16, 16]
     assert outcome.forward_equivalents == 3.0
 
@@ -226,11 +230,11 @@ def test_a_search_that_raises_costs_its_own_batch_and_no_other(after: int) -> No
     error = ZeroDivisionError("no rows")
     searches = [search_with([[Trial(2, ALL)]] * 2), failing(error, after), search_with([[Trial(5, ALL)]])]
     images = [stream(*[float(s)] * 4) for s in range(3)]
-    outcomes = run(searches, images, Recorder(), [served_instead] * 3)
+    outcomes = run(searches, of_images(images, Recorder()), [served_instead] * 3)
     assert [outcome.error for outcome in outcomes] == [None, error, None]
     assert [outcome.logits[0].tolist() for outcome in outcomes] == [[0.0, 2.0], [10.0, 9.0], [20.0, 5.0]]
     with pytest.raises(ZeroDivisionError):
-        run([failing(error, after)], images[:1], Recorder())
+        run([failing(error, after)], of_images(images[:1], Recorder()))
 
 
 def one_by_one_row(alphas: int, rows: int) -> Search:
@@ -243,12 +247,12 @@ def one_by_one_row(alphas: int, rows: int) -> Search:
 
 
 def test_a_search_that_goes_on_learning_is_not_given_up() -> None:
-    (outcome,) = run([one_by_one_row(21, 40)], [stream(*range(40))], Recorder(), [served_instead])
+    (outcome,) = run([one_by_one_row(21, 40)], of_images([stream(*range(40))], Recorder()), [served_instead])
     assert outcome.error is None
 
 
 def test_a_search_that_asks_for_ever_is_given_up() -> None:
-    (outcome,) = run([endless()], [stream(1, 2, 3, 4)], Recorder(), [served_instead])
+    (outcome,) = run([endless()], of_images([stream(1, 2, 3, 4)], Recorder()), [served_instead])
     assert "did not end" in str(outcome.error)
     assert outcome.logits[0].tolist() == [10.0, 9.0]
 
@@ -264,7 +268,7 @@ def test_a_search_that_asks_for_ever_is_given_up() -> None:
     ],
 )
 def test_a_state_that_is_not_finite_is_not_gone_on_from(state: StreamState) -> None:
-    (outcome,) = run([leading_to(state)], [stream(1, 2, 3, 4)], Recorder(), [served_instead])
+    (outcome,) = run([leading_to(state)], of_images([stream(1, 2, 3, 4)], Recorder()), [served_instead])
     assert isinstance(outcome.error, ArithmeticError)
     assert outcome.state.is_finite()
 
@@ -274,7 +278,7 @@ def test_an_error_of_the_model_is_no_searchs() -> None:
         raise MemoryError("the card is full")
 
     with pytest.raises(MemoryError):
-        run([search_with([[Trial(2, ALL)]])], [stream(1, 2, 3, 4)], evaluate, [served_instead])
+        run([search_with([[Trial(2, ALL)]])], of_images([stream(1, 2, 3, 4)], evaluate), [served_instead])
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -282,7 +286,7 @@ def test_a_stream_whose_search_failed_is_served_where_streams_start_and_learns_a
     made = strategy(name, alphas=GRID, objective=objective, context="test", alpha=0.3, exploration=Exploration())
     before = replace(made.initial(), batches=7, alpha_index=20)
     batch = as_images(draw_values(Weather(0.9), 9, np.random.default_rng(0)))
-    (outcome,) = run([made.restart(before, 9)], [batch], one_by_one(logits))
+    (outcome,) = run([made.restart(before, 9)], of_images([batch], one_by_one(logits)))
     assert outcome.state == replace(made.initial(), batches=8)
     assert (outcome.index, outcome.trigger, outcome.reset) == (6, FAILED, FAILED)
     assert outcome.forward_equivalents == 1.0

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from adawise.adapt import search
+from adawise.adapt.rows import of_images
 from adawise.adapt.strategies import strategy
 from adawise.adapt.strategies.warm import Exploration
 from tests.adapt.curves import GRID, as_images, objective, one_by_one
@@ -186,7 +187,7 @@ def served(path: Path, rng: np.random.Generator) -> Series:
     for true, best in zip(optimum, optimum + unrest, strict=True):
         curve = LEVEL + follows * (true - optimum[0]) + depth * (ALPHAS - best) ** 2
         images = as_images(draw(curve, IMAGES, rng))
-        (outcome,) = search.run([warm.search(state, IMAGES)], [images], one_by_one(_logits))
+        (outcome,) = search.run([warm.search(state, IMAGES)], of_images([images], one_by_one(_logits)))
         state = outcome.state
         alphas.append(GRID[outcome.index])
     return np.array(alphas[burn_in:])

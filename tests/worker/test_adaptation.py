@@ -65,12 +65,20 @@ def test_a_trace_says_where_the_batch_lies_and_how_its_alpha_came_about() -> Non
     assert (trace.captured_at_us, trace.kafka_timestamp_ms) == (550, 1015)
     assert (trace.batch_number, trace.previous_alpha, trace.trigger, trace.reset) == (0, None, "start", None)
     assert trace.alpha in [trial.alpha for trial in trace.trials]
-    assert trace.forward_equivalents == sum(trial.images for trial in trace.trials) / 16
+    assert trace.forward_equivalents == trace.forward_cost == sum(trial.images for trial in trace.trials) / 16
     assert trace.milliseconds.keys() == {"forward", "search"}
     (second,) = adapt([a_batch("cam-1", 56, seed=1)], [first.state])
     assert second.trace.batch_number == 1
     assert second.trace.previous_alpha == GRID[first.state.alpha_index]
     assert len(second.predictions.entropy) == 16
+
+
+def test_the_cost_of_a_batch_counts_shared_layers_once() -> None:
+    classifier = Curves()
+    classifier.tail_share = 0.25
+    found = Adaptation(WARM, classifier, ONES, 3).run([a_batch("cam-1")], [WARM.initial()])[0].trace
+    assert found.forward_equivalents > 1.0
+    assert found.forward_cost == 1.0 + 0.25 * (found.forward_equivalents - 1.0)
 
 
 def test_a_trace_has_mean_and_variance_of_the_statistics_whatever_the_order_of_the_images() -> None:

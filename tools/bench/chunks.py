@@ -15,6 +15,7 @@ import numpy as np
 from torch import Tensor
 
 from adawise.adapt import search
+from adawise.adapt.rows import of_images
 from adawise.adapt.strategies.warm import Exploration, WarmSearch
 from tests.adapt.curves import GRID, Weather, as_images, draw_values, logits, objective
 from tools.bench.host import ROUND_CHUNKS, one_thread
@@ -31,7 +32,7 @@ Batches = Sequence[Sequence[Sequence[Step]]]
 
 
 @dataclass(frozen=True)
-class Round:
+class SimulatedRound:
     """Images that are served, and what is asked for, step by step."""
 
     images: int
@@ -76,20 +77,22 @@ def simulate(cameras: int, batches: int) -> Batches:
                 return {index: logits(index, *parts) for index, parts in wanted.items()}
 
             images = as_images(draw_values(weathers[(number + _WARM_UP) // 40 % 2], BATCH, rng))
-            (outcome,) = search.run([warm.search(state, BATCH)], [images], evaluate)
+            (outcome,) = search.run([warm.search(state, BATCH)], of_images([images], evaluate))
             state = outcome.state
             if number >= 0:
                 requests[number].append(steps)
     return requests
 
 
-def rounds(batches: Batches, cameras: int, chunk_rows: int) -> Iterator[Round]:
+def rounds(batches: Batches, cameras: int, chunk_rows: int) -> Iterator[SimulatedRound]:
     """Of the first `cameras` cameras: a batch of each, and at most so many images as the worker gathers."""
     at_once = max(1, min(cameras, ROUND_CHUNKS * chunk_rows // BATCH))
     for one_of_each in batches:
         for first in range(0, cameras, at_once):
             streams = one_of_each[first : min(first + at_once, cameras)]
-            yield Round(BATCH * len(streams), [_together(steps) for steps in zip_longest(*streams, fillvalue={})])
+            yield SimulatedRound(
+                BATCH * len(streams), [_together(steps) for steps in zip_longest(*streams, fillvalue={})]
+            )
 
 
 def _together(steps: Sequence[Step]) -> Step:

@@ -26,17 +26,20 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from adawise.adapt.rows import of_images
 from adawise.app.model import chunk_rows_of
 from adawise.app.worker import decode_threads
 from adawise.clip.attention import pack_attention
-from adawise.clip.classifier import GRID, PairClassifier, _features
+from adawise.clip.classifier import GRID, PairClassifier, _features, _prepared
 from adawise.clip.device import Forward
 from adawise.clip.load import CheckpointPair
 from adawise.clip.patches import multiply_patches
 from adawise.clip.preprocessing import Preprocessing
 from adawise.decode.preprocess import Preprocess
-from adawise.records import Message
+from adawise.ports import Round
+from adawise.records import Message, Selection
 from adawise.settings import ModelSettings, Settings
+from tests.adapt.curves import ImagesRound
 from tools.bench import chunks, host
 from tools.bench.card_page import table
 from tools.bench.chunks import Batches, Step
@@ -390,7 +393,8 @@ class GpuBench:
 
 def _forward(subject: PairClassifier) -> Forward:
     """The tower at alpha .5, from bytes to features, as the classifier has it."""
-    return partial(_features, subject.bank.copy(MIDDLE).tower, subject._mean, subject._std, subject.dtype)
+    tower = partial(_prepared, subject.bank.copy(MIDDLE).tower, subject._mean, subject._std, subject.dtype)
+    return partial(_features, tower)
 
 
 def _timed(place: Place, run: Callable[[], object]) -> float:
@@ -411,6 +415,7 @@ class Settled:
     """All the work of the classifier, with the answers of a settled stream: random weights would never settle."""
 
     alphas = GRID
+    tail_share = 1.0
 
     def __init__(self, subject: PairClassifier) -> None:
         self._subject, self._curves, self.seconds = subject, host.FreeClassifier(1), 0.0
@@ -420,12 +425,17 @@ class Settled:
         """That were passed through the tower."""
         return self._subject.rows
 
-    def evaluate(self, requested: Mapping[int, Sequence[Tensor]]) -> Mapping[int, Tensor]:
+    def open(self, batches: Sequence[Tensor]) -> Round:
         """See `ports.Classifier`."""
-        started = time.thread_time()
-        self._subject.evaluate(requested)
-        self.seconds += time.thread_time() - started
-        return self._curves.answers(requested)
+        worked, answered = self._subject.open(batches), of_images(batches, self._curves.answers)
+
+        def evaluate(requested: Mapping[int, Sequence[Selection]]) -> Mapping[int, Tensor]:
+            started = time.thread_time()
+            worked.evaluate(requested)
+            self.seconds += time.thread_time() - started
+            return answered(requested)
+
+        return ImagesRound(evaluate)
 
 
 def busy(passed: host.WorkerPass, case: host.Case, rows_per_s: float) -> dict[str, float]:

@@ -31,6 +31,7 @@ from PIL import Image
 from torch import Tensor
 
 from adawise.adapt.objective import NO_CARD
+from adawise.adapt.rows import of_images
 from adawise.adapt.search import Strategy
 from adawise.adapt.strategies import strategy
 from adawise.app.search import exploration
@@ -40,7 +41,7 @@ from adawise.clip.device import chunks, fill
 from adawise.decode.message import Decoder
 from adawise.decode.preprocess import Preprocess
 from adawise.decode.statistics import statistics
-from adawise.ports import Classifier, ServedBy, Source
+from adawise.ports import Classifier, Round, ServedBy, Source
 from adawise.publish.dead_letters.sink import NoDeadLetters
 from adawise.records import Message
 from adawise.settings import Settings
@@ -55,6 +56,7 @@ from adawise.worker.events import Observer
 from adawise.worker.loop import LogPolicy, Worker
 from adawise.worker.pairs import Pairs, Serving
 from adawise.worker.partition import FlushPolicy, PartitionPolicy
+from tests.adapt.curves import ImagesRound
 from tests.fakes import FakeSource
 from tools.bench.worker import Tally
 
@@ -229,6 +231,7 @@ class Counting(Protocol):
     """A classifier that counts the rows of its chunks, and seconds of the main thread's processor time for them."""
 
     alphas: tuple[float, ...]
+    tail_share: float
 
     @property
     def rows(self) -> int:
@@ -238,7 +241,7 @@ class Counting(Protocol):
     def seconds(self) -> float:
         """For chunks so far."""
 
-    def evaluate(self, requested: Mapping[int, Sequence[Tensor]]) -> Mapping[int, Tensor]:
+    def open(self, batches: Sequence[Tensor]) -> Round:
         """See `ports.Classifier`."""
 
 
@@ -361,6 +364,7 @@ class FreeClassifier:
     """Logits at once, of smooth curves over alpha: a pixel says which image it is, and alpha how sure the model is."""
 
     alphas = GRID
+    tail_share = 1.0
     best = 0.6
 
     def __init__(self, chunk_rows: int) -> None:
@@ -374,8 +378,12 @@ class FreeClassifier:
         self._logits = torch.from_numpy(table)
         self._chunk = torch.empty(0)
 
+    def open(self, batches: Sequence[Tensor]) -> Round:
+        """See `ports.Classifier`."""
+        return ImagesRound(of_images(batches, self.evaluate))
+
     def evaluate(self, requested: Mapping[int, Sequence[Tensor]]) -> dict[int, Tensor]:
-        """See `ports.Classifier`. Fills the chunks that a GPU would be given."""
+        """Fill the chunks that a GPU would be given, and return the logits."""
         started = time.thread_time()
         for images in requested.values():
             for _, views in chunks(images, self.chunk_rows):

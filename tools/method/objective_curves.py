@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from adawise.adapt import search
+from adawise.adapt.rows import of_images
 from adawise.adapt.search import Strategy
 from tests.adapt.curves import GRID, as_images, logits, one_by_one
 
@@ -82,7 +83,7 @@ def passed(strategy: Strategy, stream: Stream, *, batches: int = 120, seeds: Seq
         state = strategy.initial()
         for curve in stream(rng, batches):
             images = as_images(draw(curve, 32, rng))
-            (outcome,) = search.run([strategy.search(state, 32)], [images], one_by_one(logits))
+            (outcome,) = search.run([strategy.search(state, 32)], of_images([images], one_by_one(logits)))
             state = outcome.state
             regrets.append(curve[outcome.index] - curve.min())
             spent.append(outcome.forward_equivalents)

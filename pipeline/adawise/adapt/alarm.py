@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from adawise.adapt.objective import standardised_tsallis
-from adawise.adapt.search import NOISE_FLOOR, Rows
+from adawise.adapt.search import NOISE_FLOOR
 from adawise.adapt.surrogate import Abridged, Surrogate
+from adawise.records import Rows
 
 _FAR = 0.25  # distance in alpha that counts as far below
 _BATCHES = 8.0  # of drift assumed between two batches with probes

@@ -9,22 +9,20 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from adawise.adapt.conditions import Appearance
 from adawise.adapt.objective import Objective, Values, reliable
+from adawise.adapt.rows import Evaluate
 from adawise.adapt.state import StreamState
 from adawise.adapt.state_key import state_key
-from adawise.records import TrialRecord
-
-Rows = npt.NDArray[np.int64]
+from adawise.records import Rows, TrialRecord
 
 NOISE_FLOOR = 1e-4  # nats^2: no mean of a few images is known more precisely
 FAILED = "failed"
@@ -80,14 +78,6 @@ class Outcome:
     def forward_equivalents(self) -> float:
         """Images evaluated by the image tower over images in the batch; plain CLIP is 1."""
         return sum(t.images for t in self.trials) / len(self.logits)
-
-
-Evaluate = Callable[[Mapping[int, Sequence[Tensor]]], Mapping[int, Tensor]]
-"""The model, as the driver of searches calls it.
-
-It takes alpha index -> images `[n, 3, S, S]`, one tensor or more, N images in all. It returns alpha index -> logits
-`[N, C]`, in the order of the images.
-"""
 
 
 Search = Generator[list[Trial], list[Tensor], Outcome]
@@ -288,11 +278,10 @@ class _Running:
 
 def run(
     searches: Sequence[Search],
-    images: Sequence[Tensor],
     evaluate: Evaluate,
     restarts: Sequence[Callable[[], Search]] | None = None,
 ) -> list[Outcome]:
-    """Drive the searches to their outcomes; `images[s]` `[n_s, 3, S, S]` belongs to `searches[s]`.
+    """Drive the searches to their outcomes; `searches[s]` chooses the alpha of batch s of the round.
 
     `evaluate` is called once a step for everything that the searches then want; the rows of all streams that want one
     alpha go together. If `restarts` are given, a search that raises, or that asks again and again for what it has,
@@ -302,27 +291,21 @@ def run(
     running = [_Running(search, restarts[s] if restarts else None) for s, search in enumerate(searches)]
     requested = {s: trials for s, each in enumerate(running) if (trials := each.advance(None)) is not None}
     while requested:
-        answers = _answers(requested, images, evaluate)
+        answers = _answers(requested, evaluate)
         requested = {s: trials for s in requested if (trials := running[s].advance(answers[s])) is not None}
     return [each.outcome for each in running if each.outcome is not None]
 
 
-def _answers(wanted: dict[int, list[Trial]], images: Sequence[Tensor], evaluate: Evaluate) -> dict[int, list[Tensor]]:
+def _answers(wanted: dict[int, list[Trial]], evaluate: Evaluate) -> dict[int, list[Tensor]]:
     """Evaluate the wanted trials, grouped by alpha, and return the logits of each stream's trials."""
     by_alpha: dict[int, list[tuple[int, int, Rows]]] = {}
     for s, trials in wanted.items():
         for k, trial in enumerate(trials):
             by_alpha.setdefault(trial.index, []).append((s, k, trial.rows))
-    logits = evaluate({j: [v for s, _, rows in by_alpha[j] for v in _views(images[s], rows)] for j in sorted(by_alpha)})
+    logits = evaluate({j: [(s, rows) for s, _, rows in by_alpha[j]] for j in sorted(by_alpha)})
     answers: dict[int, list[Tensor]] = {s: [torch.empty(0)] * len(trials) for s, trials in wanted.items()}
     for index, requested in by_alpha.items():
         parts = torch.split(logits[index], [len(rows) for _, _, rows in requested])
         for (s, k, _), part in zip(requested, parts, strict=True):
             answers[s][k] = part
     return answers
-
-
-def _views(images: Tensor, rows: Rows) -> list[Tensor]:
-    """Return `images[rows]` as views of consecutive rows: a classifier copies its input anyway."""
-    starts = np.flatnonzero(np.diff(rows, prepend=-2) != 1).tolist()
-    return [images[rows[i] : rows[j - 1] + 1] for i, j in zip(starts, [*starts[1:], len(rows)], strict=True)]

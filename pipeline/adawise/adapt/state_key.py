@@ -44,6 +44,7 @@ AT_INTRODUCTION: Mapping[str, float] = {
     "signal_sd": 0.25,
     "offset_sd": 0.22,
     "persistence": 0.997,
+    "tail_share": 1,
 }
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from adawise.adapt.objective import Values
-from adawise.adapt.search import Rows
+from adawise.records import Rows
 
 
 class StratifiedSample:

@@ -10,6 +10,7 @@ from pathlib import Path
 import structlog
 import torch
 
+from adawise.adapt.rows import all_rows
 from adawise.app.decoder import open_decoder
 from adawise.clip.classifier import PairClassifier
 from adawise.console import Progress
@@ -73,8 +74,9 @@ def logits_of(
     labels: list[torch.Tensor] = []
     for pixels, targets in batches:
         labels.append(torch.as_tensor(targets))
+        images, every = classifier.open([pixels]), all_rows([pixels])
         for j, part in parts.items():
-            part.append(classifier.logits(j, pixels))
+            part.append(images.evaluate({j: every})[j])
             bar.advance(len(targets))
     made = {j: torch.cat(part) for j, part in parts.items()}
     for j, logits in made.items():

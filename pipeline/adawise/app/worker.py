@@ -310,6 +310,7 @@ def describe(settings: Settings, model: ModelPair) -> dict[str, Any]:
         "classes": len(model.classes),
         "preprocessing": str(model.checkpoints.preparation),
         "bank": f"{classifier.bank.capacity} of {len(classifier.alphas)} merged copies",
+        "shared_layers": model.checkpoints.shared_layers,
         "card": model.card.digest if model.card else None,
         "objective": meant(settings.search, model).objective,
         "method": method_in_words(settings.search, model),

@@ -193,6 +193,8 @@ class Card:
         tells_ends_apart: True if `shifted_temperature` lets the better endpoint be chosen both where that is zero-shot
             and where it is fine-tuned.
         bias: None if no late labels spoke against an objective. Its nats are part of that objective's `levels`.
+        tail_share: the cost of classifying an image again at another alpha, as a share of a whole forward, in (0, 1];
+            1 if the two models share no layers (`clip/trunk.py`), and in cards of versions up to 0.2.
     """
 
     identity: Mapping[str, str]
@@ -216,6 +218,7 @@ class Card:
     fine_tuned_interval: tuple[float, float] | None = None
     tells_ends_apart: bool = False
     bias: LabelBias | None = None
+    tail_share: float = 1.0
 
     @property
     def best_alpha(self) -> float:
@@ -282,6 +285,8 @@ class Card:
         content = asdict(self)
         if self.bias is None:  # the bytes must stay those of versions that knew no bias
             del content["bias"]
+        if self.tail_share == 1.0:  # as those of versions that knew no shared layers
+            del content["tail_share"]
         if self.format < FORMAT:
             content = {name: value for name, value in content.items() if name not in _SINCE_5}
         return json.dumps(content, indent=1) + "\n"
@@ -328,6 +333,7 @@ def read_card(path: Path) -> Card:
             data |= {"shifted_temperature": (), "verdict": None, "fine_tuned_interval": None}
         data.setdefault("tells_ends_apart", False)
         data.setdefault("bias", None)
+        data.setdefault("tail_share", 1.0)
         values = {f.name: _frozen(data[f.name]) for f in fields(Card)}
         values["levels"] = {name: _frozen(levels) for name, levels in data["levels"].items()}
         values["judged"] = tuple(ObjectiveResult(**result) for result in data["judged"])
@@ -378,6 +384,8 @@ def _check_values(card: Card) -> None:
             holds = isinstance(group.group, str) and _are_numbers(group.conditions, group.images, *accuracies)
             holds = holds and group.images >= 1 and min(accuracies) >= 0.0 and max(accuracies) <= 1.0
             _expect("verdict", "groups of images with accuracies from 0 to 1", group, holds)
+    share = card.tail_share
+    _expect("tail_share", "a share above 0, at most 1", share, _are_numbers(share) and 0.0 < share <= 1.0)
     holds = isinstance(card.tells_ends_apart, bool)
     _expect("tells_ends_apart", "true or false", card.tells_ends_apart, holds)
     if (interval := card.fine_tuned_interval) is not None:

@@ -1,12 +1,12 @@
 """Merged copies of the image tower, one for each recently requested alpha, within a memory budget.
 
 A copy is a flat buffer and a tower whose parameters are views into it. An alpha that returns costs no merge. When the
-budget is spent, the least recently used copy is overwritten in place, so no tensor is ever replaced.
+budget is spent, the least recently used copy is overwritten in place, so no tensor is ever replaced. Of a tower that is
+cut (`clip/trunk.py`), only the tail is merged; the trunk is kept once.
 """
 
 from __future__ import annotations
 
-import copy
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,8 +14,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from adawise.adapt.interpolate import Layout, interpolate
+from adawise.adapt.interpolate import interpolate
 from adawise.clip.device import Forward
+from adawise.clip.skeleton import Skeleton, without_tensors
+from adawise.clip.trunk import Trunk
 
 
 @dataclass
@@ -24,7 +26,7 @@ class MergedCopy:
 
     Attributes:
         flat: the buffer `[numel]`.
-        tower: the tower over the buffer.
+        tower: the tower over the buffer, or its tail.
         forward: what the device captured of the tower; None before its first forward.
     """
 
@@ -44,8 +46,10 @@ class Bank:
         dtype: of the merged copies; the two endpoints are kept in float32.
         device: the device of all tensors.
         budget_bytes: for merged copies; there is always room for two, whatever the budget.
+        trunk: where the tower is cut; None if it is merged as a whole.
 
     Attributes:
+        trunk: the part of the tower that is equal at all alphas; None if there is none.
         copy_bytes: bytes of one copy.
         capacity: how many copies there may be.
         merges: how often a copy was merged.
@@ -61,11 +65,16 @@ class Bank:
         dtype: torch.dtype,
         device: torch.device,
         budget_bytes: int,
+        trunk: Trunk | None = None,
     ) -> None:
-        self._layout = Layout.of(theta_0)
+        buffers = dict(tower.named_buffers())
+        self._skeleton = Skeleton(without_tensors(tower) if trunk is None else trunk.tail, theta_0, buffers)
+        self._layout = self._skeleton.layout
         self._ends = self._layout.flatten(theta_0, device), self._layout.flatten(theta_1, device)
-        self._skeleton = _without_parameters(tower)
-        self._buffers = {name: buffer.to(device) for name, buffer in tower.named_buffers()}
+        self.trunk: nn.Module | None = None
+        if trunk is not None:
+            shared = Skeleton(trunk.trunk, theta_0, buffers)
+            self.trunk = shared.over(shared.layout.flatten(theta_0, device).to(dtype))
         self._alphas, self._dtype, self._device = tuple(alphas), dtype, device
         self._copies: OrderedDict[int, MergedCopy] = OrderedDict()
         self.copy_bytes = self._layout.numel * dtype.itemsize
@@ -90,7 +99,7 @@ class Bank:
             return self._copies[index]
         if len(self._copies) < self.capacity:
             flat = torch.empty(self._layout.numel, dtype=self._dtype, device=self._device)
-            copied = MergedCopy(flat, self._over(flat))
+            copied = MergedCopy(flat, self._skeleton.over(flat))
         else:
             # The least recently used copy keeps its memory, and with it what was captured over it.
             _, copied = self._copies.popitem(last=False)
@@ -111,25 +120,3 @@ class Bank:
             self._copies.popitem(last=False)
         self.capacity = len(self._copies)
         return True
-
-    def _over(self, flat: Tensor) -> nn.Module:
-        """Return a tower whose parameters are views into `flat`."""
-        tower = copy.deepcopy(self._skeleton)
-        for name, view in self._layout.views(flat).items():
-            owner, _, leaf = name.rpartition(".")
-            setattr(tower.get_submodule(owner), leaf, nn.Parameter(view, requires_grad=False))
-        for name, buffer in self._buffers.items():
-            owner, _, leaf = name.rpartition(".")
-            cast = buffer.to(self._dtype) if buffer.is_floating_point() else buffer
-            tower.get_submodule(owner).register_buffer(leaf, cast, persistent=False)
-        return tower.eval()
-
-
-def _without_parameters(tower: nn.Module) -> nn.Module:
-    """Return a deep copy whose tensors take no memory."""
-    # `deepcopy` takes a tensor's copy from `memo`, so it never allocates the real one.
-    memo = {
-        id(t): t.to("meta") if not isinstance(t, nn.Parameter) else nn.Parameter(t.to("meta"), requires_grad=False)
-        for t in (*tower.parameters(), *tower.buffers())
-    }
-    return copy.deepcopy(tower, memo)

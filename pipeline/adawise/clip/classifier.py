@@ -6,19 +6,23 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import numpy as np
 import structlog
 import torch
 from torch import Tensor, nn
 
-from adawise.clip.bank import Bank
-from adawise.clip.device import Device, chunks
+from adawise.adapt.rows import of_images
+from adawise.clip.bank import Bank, MergedCopy
+from adawise.clip.device import Device, Forward, chunks
 from adawise.clip.head_cache import HeadCache
 from adawise.clip.load import CheckpointPair
 from adawise.clip.numerics import numerics
 from adawise.clip.prompts import ENCODER, Encoding, Prompts
+from adawise.clip.trunk import Trunk
 from adawise.errors import DeviceError, SettingsError
+from adawise.records import Rows, Selection
 
 _log = structlog.get_logger("model")
 
@@ -32,6 +36,9 @@ class PairClassifier:
 
     Every forward has the shape `[chunk_rows, 3, S, S]`, padded. So an image's logits are the same bits whatever images
     share its chunk. That makes a replay exact although cameras interleave differently.
+
+    Where both checkpoints have equal first layers (`clip/trunk.py`), the activations behind these are computed once for
+    each image of a round, and each alpha costs the rest of the tower.
 
     Args:
         pair: the checked pair.
@@ -75,7 +82,8 @@ class PairClassifier:
         self._encoding: dict[float, Encoding] = {}  # heads that idle time has begun
         self._cache: HeadCache | None = None
         self._embeddings_id = f" {ENCODER}"
-        self.images = self.rows = 0  # passed through the tower; rows include padding
+        self.images = self.rows = 0  # passed through the tower, or its tail; rows include padding
+        self._trunk: Forward | None = None  # what the device captured of the trunk
         try:
             with device.guarded():
                 self._mean, self._std = _per_channel(pair.mean, device.where), _per_channel(pair.std, device.where)
@@ -87,6 +95,7 @@ class PairClassifier:
                     dtype=dtype,
                     device=device.where,
                     budget_bytes=bank_bytes,
+                    trunk=pair.trunk if isinstance(pair.trunk, Trunk) else None,
                 )
         except torch.OutOfMemoryError as error:
             raise self._too_large() from error
@@ -95,6 +104,11 @@ class PairClassifier:
     def alphas(self) -> tuple[float, ...]:
         """See `ports.Classifier`."""
         return self._alphas
+
+    @property
+    def tail_share(self) -> float:
+        """See `ports.Classifier`."""
+        return self._pair.tail_share
 
     @property
     def identity(self) -> dict[str, str]:
@@ -212,8 +226,18 @@ class PairClassifier:
         """
         return self.evaluate({alpha_index: images})[alpha_index]
 
+    def open(self, batches: Sequence[Tensor]) -> PairRound:
+        """See `ports.Classifier`."""
+        return PairRound(self, batches)
+
     def evaluate(self, requested: Mapping[int, Sequence[Tensor]]) -> dict[int, Tensor]:
-        """See `ports.Classifier`. If the bank does not fit into the device's memory, it is halved with a warning.
+        """Return the logits of other images at each alpha, float32 `[N, C]` in CPU memory, by the alpha's index.
+
+        If the bank does not fit into the device's memory, it is halved with a warning.
+
+        Args:
+            requested: by an alpha's index in `alphas`, one or more tensors of uint8 `[n, 3, S, S]`, N >= 1
+                images in all.
 
         Raises:
             DeviceError: the device failed, or lacks memory even for one merged copy and one chunk.
@@ -255,13 +279,70 @@ class PairClassifier:
             with torch.inference_mode():
                 for n, views in chunks(images, self.chunk_rows):
                     chunk = self.device.stage(views, self.chunk_rows)
-                    if copy.forward is None:
-                        features = partial(_features, copy.tower, self._mean, self._std, self.dtype)
-                        copy.forward = self.device.capture(features, chunk)
-                    parts.append(_head_logits(copy.forward(chunk), head, n))
-                    self.images, self.rows = self.images + n, self.rows + self.chunk_rows
+                    activations = chunk if self.bank.trunk is None else self._activations(self.bank.trunk, chunk)
+                    parts.append(self._logits(copy, head, activations, n))
         with torch.inference_mode():
             return self.device.fetch(parts)
+
+    def activations(self, batches: Sequence[Tensor]) -> Tensor:
+        """Return the activations `[N, ...]` behind the trunk of all images, uint8 `[n, 3, S, S]` a tensor.
+
+        Raises:
+            DeviceError: as of `evaluate`.
+        """
+        trunk = self.bank.trunk
+        assert trunk is not None, "without a trunk there are no activations to keep"
+        return self._fitting(lambda: self._all_activations(trunk, batches))
+
+    def evaluate_rows(self, activations: Tensor, rows: Mapping[int, Rows]) -> dict[int, Tensor]:
+        """Return the logits of rows of `activations` at each alpha; as `evaluate` otherwise."""
+        logits = self._fitting(lambda: self._evaluate_rows(activations, rows)).clone()
+        return dict(zip(rows, torch.split(logits, [len(each) for each in rows.values()]), strict=True))
+
+    def _evaluate_rows(self, activations: Tensor, requested: Mapping[int, Rows]) -> Tensor:
+        """Return the logits `[N, C]` of these rows, one alpha after the other, on the CPU."""
+        parts = []
+        for index, rows in requested.items():
+            head, copy = self._head(index), self.bank.copy(index)
+            with torch.inference_mode():
+                for start in range(0, len(rows), self.chunk_rows):
+                    part = rows[start : start + self.chunk_rows]
+                    padded = np.pad(part, (0, self.chunk_rows - len(part)), mode="edge")
+                    chosen = torch.from_numpy(padded).to(activations.device)
+                    parts.append(self._logits(copy, head, activations.index_select(0, chosen), len(part)))
+        with torch.inference_mode():
+            return self.device.fetch(parts)
+
+    def _all_activations(self, trunk: nn.Module, batches: Sequence[Tensor]) -> Tensor:
+        """Return the activations `[N, ...]` of all images."""
+        found: Tensor | None = None
+        start, images = 0, sum(map(len, batches))
+        with torch.inference_mode():
+            for n, views in chunks(batches, self.chunk_rows):
+                part = self._activations(trunk, self.device.stage(views, self.chunk_rows))
+                if found is None:
+                    found = part.new_empty(images, *part.shape[1:])
+                found[start : start + n] = part[:n]
+                start += n
+        assert found is not None, "expected one image or more"
+        return found
+
+    def _activations(self, trunk: nn.Module, chunk: Tensor) -> Tensor:
+        """Return the activations `[rows, ...]` behind the trunk, valid until the next captured forward."""
+        if self._trunk is None:
+            before = partial(_prepared, trunk, self._mean, self._std, self.dtype)
+            self._trunk = self.device.capture(before, chunk)
+        return self._trunk(chunk)
+
+    def _logits(self, copy: MergedCopy, head: Tensor, chunk: Tensor, n: int) -> Tensor:
+        """Return the logits of the first n of the images, or of the activations, in a chunk."""
+        if copy.forward is None:
+            tower: Callable[[Tensor], Any] = copy.tower
+            if self.bank.trunk is None:
+                tower = partial(_prepared, tower, self._mean, self._std, self.dtype)
+            copy.forward = self.device.capture(partial(_features, tower), chunk)
+        self.images, self.rows = self.images + n, self.rows + self.chunk_rows
+        return _head_logits(copy.forward(chunk), head, n)
 
     def warm_up(self, first: int = 0) -> None:
         """Run both endpoints' towers, so that the first batch does not pay for allocation and the choice of kernels.
@@ -344,6 +425,35 @@ class PairClassifier:
             self._encoding[alpha] = encoding
 
 
+class PairRound:
+    """An implementation of `ports.Round`.
+
+    With a trunk, the activations behind it are computed once, when they are first needed, and kept as long as the
+    round. They take N times the activations of an image; the worker bounds N by the chunks that a round gathers.
+
+    Args:
+        classifier: the classifier.
+        batches: a tensor uint8 `[n, 3, S, S]` for each batch, N >= 1 images in all.
+    """
+
+    def __init__(self, classifier: PairClassifier, batches: Sequence[Tensor]) -> None:
+        self._classifier, self._batches = classifier, batches
+        self._starts = np.cumsum([0, *map(len, batches)])
+        self._activations: Tensor | None = None
+
+    def evaluate(self, requested: Mapping[int, Sequence[Selection]]) -> Mapping[int, Tensor]:
+        """See `ports.Round`. Raises DeviceError as `PairClassifier.evaluate`."""
+        if self._classifier.bank.trunk is None:
+            return of_images(self._batches, self._classifier.evaluate)(requested)
+        if self._activations is None:
+            self._activations = self._classifier.activations(self._batches)
+        rows = {
+            index: np.concatenate([self._starts[batch] + chosen for batch, chosen in selections])
+            for index, selections in requested.items()
+        }
+        return self._classifier.evaluate_rows(self._activations, rows)
+
+
 def _scale(log_scale: float) -> float:
     return float(torch.tensor(log_scale).exp())
 
@@ -352,10 +462,14 @@ def _per_channel(values: Sequence[float], where: torch.device) -> Tensor:
     return torch.tensor(values, device=where).view(1, 3, 1, 1)
 
 
-def _features(tower: nn.Module, mean: Tensor, std: Tensor, dtype: torch.dtype, chunk: Tensor) -> Tensor:
-    """Return the tower's features, float32 `[rows, D]`, of uint8 images `[rows, 3, S, S]`."""
-    x = chunk.float().div_(255.0).sub_(mean).div_(std).to(dtype)
-    output = tower(x)
+def _prepared(part: Callable[[Tensor], T], mean: Tensor, std: Tensor, dtype: torch.dtype, chunk: Tensor) -> T:
+    """Return what a tower or a trunk makes of uint8 images `[rows, 3, S, S]`."""
+    return part(chunk.float().div_(255.0).sub_(mean).div_(std).to(dtype))
+
+
+def _features(tower: Callable[[Tensor], Any], chunk: Tensor) -> Tensor:
+    """Return the tower's features, float32 `[rows, D]`."""
+    output = tower(chunk)
     features: Tensor = output[0] if isinstance(output, tuple) else output  # CoCa also returns tokens
     return features.float()
 

@@ -46,6 +46,7 @@ from adawise.clip.preprocessing import (
     settle,
 )
 from adawise.clip.prompts import Prompts, text_parameters
+from adawise.clip.trunk import NoTrunkError, Trunk, shared_trunk
 from adawise.decode.preprocess import Preprocess
 from adawise.errors import CheckpointError
 
@@ -111,6 +112,27 @@ class CheckpointPair:
         """True if both text towers are equal, so that one head serves every alpha."""
         zero, one = (text_parameters(model) for model in self._models)
         return all(torch.equal(zero[name], one[name]) for name in zero)
+
+    @cached_property
+    def trunk(self) -> Trunk | NoTrunkError:
+        """Where the image tower is cut, or why it is not."""
+        size = self.preprocess.size
+        try:
+            return shared_trunk(self.tower, self.theta_0, self.theta_1, (3, size, size))
+        except NoTrunkError as reason:
+            return reason
+
+    @property
+    def tail_share(self) -> float:
+        """The cost of an image at a second alpha, as a share of a forward, in (0, 1]; 1 if the tower is not cut."""
+        return round(self.trunk.tail_share, 4) if isinstance(self.trunk, Trunk) else 1.0
+
+    @property
+    def shared_layers(self) -> str:
+        """What the two image towers share, in words."""
+        if isinstance(self.trunk, Trunk):
+            return f"equal first layers: an image at a second alpha costs {self.tail_share:.2f} of a forward"
+        return f"no shared layers ({self.trunk})"
 
     def prompts(self, classes: Sequence[str], templates: Sequence[str]) -> Prompts:
         """Return the prompts for the text tower: each class name in each template."""

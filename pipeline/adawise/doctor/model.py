@@ -91,7 +91,7 @@ def pair(known: Known) -> CheckResult:
 
     found = (
         f"{facts['classes']} classes on {facts['device']} in {facts['precision']}, {facts['bank']}, {card}, "
-        f"{facts['method']}; weights {zero} and {one}"
+        f"{facts['method']}; {facts['shared_layers']}; weights {zero} and {one}"
     )
     noted = list(warnings())
     return warn("; ".join([found, *noted])) if noted else ok(found)

@@ -53,6 +53,13 @@ class FinetuneSettings(Group):
     layer_decay: float = Field(
         default=0.75, gt=0, le=1, description="learning rate of a block as a share of the rate of the block above it"
     )
+    blocks: int | None = Field(
+        default=None,
+        ge=1,
+        le=10_000,
+        description="train only this many of the image tower's last blocks, and what follows them; layers before stay "
+        "equal in both models, and are computed once an image whatever alpha is tried (not set: train all)",
+    )
     seed: int = Field(default=0, ge=0, le=2**32 - 1, description="random seed of split, order, crops and prompts")
     tensorboard: bool = Field(
         default=False, description="write the training curve for TensorBoard into the folder tensorboard of --output"

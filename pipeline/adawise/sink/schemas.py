@@ -142,6 +142,16 @@ CONDITION = [
     ),
 ]
 
+COST = [
+    _field(
+        "forward_cost",
+        pa.float64(),
+        "whole forwards per image: layers that both models share count once, all others for each evaluation; null from "
+        "earlier versions",
+        nullable=True,
+    ),
+]
+
 AUDIT_REGRET = "audit_regret"
 _REGRET = "nats by which an audit found another alpha's objective lower"
 _NULLABLE_REGRET = _field(
@@ -149,7 +159,7 @@ _NULLABLE_REGRET = _field(
 )
 
 PREDICTED_AT = "predicted_at"
-LATER = (PREDICTED_AT, *(column.name for column in (*PIXELS, *SHADOW, *OUTCOME, *CONDITION)))
+LATER = (PREDICTED_AT, *(column.name for column in (*PIXELS, *SHADOW, *OUTCOME, *CONDITION, *COST)))
 """The columns that earlier versions did not write, in the order in which they were added; they end their schema."""
 
 PREDICTIONS = pa.schema(
@@ -284,6 +294,7 @@ BATCH_TRACE = pa.schema(
         *SHADOW,
         *OUTCOME,
         *CONDITION,
+        *COST,
     ]
 )
 
@@ -296,6 +307,7 @@ TRACES = pa.schema(
         *SHADOW,
         *OUTCOME,
         *CONDITION,
+        *COST,
     ]
 )
 TRACES_DICTIONARY = [

@@ -19,7 +19,7 @@ from adawise.adapt.predict import predict
 from adawise.adapt.search import Outcome, Strategy
 from adawise.adapt.state import StreamState
 from adawise.ports import Classifier
-from adawise.records import STATISTICS, BatchTrace, Frame, ImageBatch, Predictions
+from adawise.records import STATISTICS, BatchTrace, Frame, ImageBatch, Predictions, Selection
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +63,12 @@ class Adaptation:
         started = time.perf_counter()
         forward_s = 0.0
 
-        def evaluate(requested: Mapping[int, Sequence[Tensor]]) -> Mapping[int, Tensor]:
+        opened = self.classifier.open([batch.images for batch in batches])
+
+        def evaluate(requested: Mapping[int, Sequence[Selection]]) -> Mapping[int, Tensor]:
             nonlocal forward_s
             before = time.perf_counter()
-            logits = self.classifier.evaluate(requested)
+            logits = opened.evaluate(requested)
             forward_s += time.perf_counter() - before
             return logits
 
@@ -78,7 +80,7 @@ class Adaptation:
         restarts = [
             partial(self.strategy.restart, state, len(batch)) for state, batch in zip(states, batches, strict=True)
         ]
-        outcomes = search.run(searches, [batch.images for batch in batches], evaluate, restarts)
+        outcomes = search.run(searches, evaluate, restarts)
         results = [self._predict(outcome) for outcome in outcomes]
         now_us = time.time_ns() // 1_000
         search_s = time.perf_counter() - started - forward_s
@@ -146,6 +148,7 @@ class Adaptation:
             condition=memory.number if has_appearance else None,
             returned=memory.visits > 1 if has_appearance else None,
             alarm=outcome.alarm,
+            forward_cost=1.0 + self.classifier.tail_share * (outcome.forward_equivalents - 1.0),
         )
 
 

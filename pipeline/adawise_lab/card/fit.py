@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from adawise.adapt.objective import Values
+from adawise.adapt.rows import all_rows
 from adawise.app.decoder import open_decoder
 from adawise.app.model import ModelPair, check_card, load_model
 from adawise.card.advice import AUTO, chosen
@@ -84,7 +85,8 @@ def _fitted(request: FitRequest, model: ModelPair, card: Card) -> FittedSearch:
         _log.info("search_fit_begun", batches=sum(map(len, runs)), of=sum(map(len, streams)), objective=name)
 
         def values(images: Tensor) -> Values:
-            return np.stack([objective(model.classifier.logits(j, images), j) for j in indices])  # [A, n]
+            opened, every = model.classifier.open([images]), all_rows([images])
+            return np.stack([objective(opened.evaluate({j: every})[j], j) for j in indices])  # [A, n]
 
         curves = [[Curve.of(v) for v in run] for run in _values(settings, model, request.recording, runs, values)]
         # A run may have lost batches that could not be decoded. All are cut to the shortest that can still be fitted.

@@ -123,7 +123,7 @@ def evaluated_card(
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         like=like,
     )
-    card = replace(card, judged=evaluate_conditions(home, shifted, card))
+    card = replace(card, judged=evaluate_conditions(home, shifted, card), tail_share=model.checkpoints.tail_share)
     return replace(card, verdict=verdict_of(card, [replace(home, name=group), *shifted])) if shifted else card
 
 

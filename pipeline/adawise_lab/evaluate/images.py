@@ -24,6 +24,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from adawise.adapt.rows import all_rows
 from adawise.console import Progress, progress
 from adawise.decode.statistics import statistics
 from adawise.errors import SettingsError
@@ -246,7 +247,8 @@ def _fill(
                 part = slice(start, min(start + _ROWS, rows.stop))
                 if not partials[d].has(j, part):
                     images = pieces[d][part.start - rows.start : part.stop - rows.start]
-                    partials[d].put(j, part, classifier.evaluate({j: [images]})[j].numpy())
+                    logits = classifier.open([images]).evaluate({j: all_rows([images])})[j]
+                    partials[d].put(j, part, logits.numpy())
                 bar.advance(part.stop - part.start)
 
 

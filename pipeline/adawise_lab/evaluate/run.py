@@ -20,6 +20,7 @@ from joblib import Parallel, delayed
 
 from adawise.adapt import search
 from adawise.adapt.objective import Values
+from adawise.adapt.rows import of_images
 from adawise.adapt.search import Outcome
 from adawise.card.card import Card
 from adawise.errors import FatalError
@@ -99,7 +100,9 @@ class Runner:
                 replayed.turn_to(bench.vocabularies[bench.domain_of[ids[0]]])
                 rows = torch.from_numpy(bench.row_of[ids])
                 appearance = bench.appearance(ids, 0.0 if shifts is None else shifts[k])
-                (outcome,) = search.run([strategy.search(state, len(ids), appearance)], [rows], replayed.evaluate)
+                (outcome,) = search.run(
+                    [strategy.search(state, len(ids), appearance)], of_images([rows], replayed.evaluate)
+                )
                 served.add(number, ids, outcome)
                 state = outcome.state
         return TaskResult(task, served.score(), served.path)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import log_softmax
 
 from adawise.card.calibration import calibration_error
-from adawise.errors import DivergedError
+from adawise.errors import DivergedError, SettingsError
 from adawise_lab.finetune.images import Pixels
 from adawise_lab.finetune.recipe import Recipe
 
@@ -222,11 +222,38 @@ class Learner:
 
 
 def _trained(model: nn.Module, recipe: Recipe) -> Iterator[tuple[str, nn.Parameter]]:
-    """Yield the trained parameters. SigLIP's logit bias and a caption decoder have no part in our losses."""
+    """Yield the trained parameters. SigLIP's logit bias and a caption decoder have no part in our losses.
+
+    Raises:
+        SettingsError: the image tower has not the blocks of the recipe.
+    """
     both = _trains_text(recipe)
+    frozen = _frozen([name for name, _ in model.named_parameters()], recipe.blocks)
     for name, parameter in model.named_parameters():
-        if name.startswith("visual.") or (both and not name.startswith(("logit_bias", "text_decoder."))):
+        if name.startswith("visual."):
+            if name not in frozen:
+                yield name, parameter
+        elif both and not name.startswith(("logit_bias", "text_decoder.")):
             yield name, parameter
+
+
+def _frozen(names: Sequence[str], blocks: int | None) -> set[str]:
+    """Return the parameters of the image tower that lie before its last `blocks` blocks."""
+    if blocks is None:
+        return set()
+    above = {name: count for name, count in _blocks_above(names).items() if name.startswith("visual.")}
+    there = len({match[0] for name in above if (match := _BLOCK.match(name))})
+    if not there:
+        raise SettingsError(
+            f"finetune.blocks is {blocks}, but no blocks are recognised in this image tower: leave it out to train all "
+            "layers"
+        )
+    if blocks >= there:
+        raise SettingsError(
+            f"finetune.blocks is {blocks}, but the image tower has {there} blocks: expected less than that; leave it "
+            "out to train all layers"
+        )
+    return {name for name, count in above.items() if count >= blocks}
 
 
 def _trains_text(recipe: Recipe) -> bool:

@@ -16,6 +16,7 @@ IN_0_2 = {
     "finetune.balanced": "False",
     "finetune.lock_text": "False",
     "finetune.layer_decay": "1.0",
+    "finetune.blocks": "None",
 }
 
 
@@ -42,6 +43,8 @@ class Recipe:
             another crop.
         lock_text: `flyp` trains the image tower alone, against prompts as theta_0 encodes them.
         layer_decay: the rate of a block divided by that of the block above it; 1: all equal.
+        blocks: how many blocks of the image tower, counted from the last, are trained with what follows them; None:
+            all, and what comes before them.
         seed: of the order of images, crops and prompts.
     """
 
@@ -61,6 +64,7 @@ class Recipe:
     balanced: bool = False
     lock_text: bool = False
     layer_decay: float = 0.75
+    blocks: int | None = None
     seed: int = 0
 
     def as_settings(self) -> Mapping[str, str]:

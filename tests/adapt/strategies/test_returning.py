@@ -12,6 +12,7 @@ from torch import Tensor
 
 from adawise.adapt import alarm, search
 from adawise.adapt.conditions import Appearance, Memory
+from adawise.adapt.rows import of_images
 from adawise.adapt.search import Outcome
 from adawise.adapt.state import StreamState
 from adawise.adapt.strategies.warm import Exploration, WarmSearch
@@ -131,7 +132,7 @@ def test_whoever_keeps_the_state_in_bytes_between_batches_serves_the_same_to_the
     kept = drive(strategy, weathers, seed=3, appearances=appearances([LIGHT[w] for w in weathers], 3))
     for weather, appearance, expected in zip(weathers, appearances([LIGHT[w] for w in weathers], 3), kept, strict=True):
         batch = as_images(draw_values(weather, 32, rng))
-        (outcome,) = search.run([strategy.search(state, 32, appearance)], [batch], one_by_one(logits))
+        (outcome,) = search.run([strategy.search(state, 32, appearance)], of_images([batch], one_by_one(logits)))
         assert (outcome.index, outcome.trials) == (expected.index, expected.trials)
         assert outcome.state.to_bytes() == expected.state.to_bytes()
         state = StreamState.from_bytes(outcome.state.to_bytes())

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from adawise.adapt.objective import tsallis
+from adawise.adapt.rows import of_images
 from adawise.adapt.search import Outcome, run
 from adawise.adapt.state import StreamState
 from adawise.adapt.strategies.warm import Exploration, WarmSearch
@@ -345,7 +346,7 @@ def test_a_stream_goes_on_from_a_state_that_was_written_and_read_as_if_it_had_no
     strategy, state = warm(), restored
     for expected, weather in zip(whole[5:], [*weathers[5:], Weather(0.9)], strict=True):
         batch = as_images(draw_values(weather, 32, rng))
-        (outcome,) = run([strategy.search(state, 32)], [batch], one_by_one(logits))
+        (outcome,) = run([strategy.search(state, 32)], of_images([batch], one_by_one(logits)))
         state = outcome.state
         assert state.to_bytes() == expected.state.to_bytes()
 
@@ -432,7 +433,7 @@ def test_a_state_that_0_2_wrote_and_could_not_go_on_from_is_gone_on_from(name: s
     for batches in range(state.batches, state.batches + 5):
         images = torch.randn(32, 10, generator=generator)
         evaluate = one_by_one(lambda j, *parts: torch.cat(parts) * (1.0 + GRID[j]))
-        (outcome,) = run([search.search(state, 32)], [images], evaluate)
+        (outcome,) = run([search.search(state, 32)], of_images([images], evaluate))
         state = StreamState.from_bytes(outcome.state.to_bytes())
         assert (outcome.error, state.batches) == (None, batches + 1)
         assert state.alpha_index not in state.broken

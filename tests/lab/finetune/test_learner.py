@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from adawise.errors import TrainingError
+from adawise.errors import SettingsError, TrainingError
 from adawise_lab.finetune.images import Images, Pixels
-from adawise_lab.finetune.learner import Learner, _blocks_above
+from adawise_lab.finetune.learner import Learner, _blocks_above, _frozen
 from tests.lab.finetune.shapes import CLASSES
 from tests.models import TEMPLATES, PairFolder, classifier, load
 
@@ -65,6 +65,36 @@ def test_a_locked_text_tower_stays_bit_for_bit_under_flyp(make_learner: MakeLear
     before = parameters(learner)
     learner.update([(batch, PROMPTS)], 1e-2)
     assert changed(before, parameters(learner)) == {name for name in before if name.startswith("visual.")}
+
+
+def test_the_layers_before_the_last_blocks_stay_bit_for_bit(make_learner: MakeLearner, batch: Pixels) -> None:
+    learner, whole = make_learner(blocks=1, loss="cross_entropy"), make_learner(loss="cross_entropy")
+    before = parameters(learner)
+    learner.update([(batch, PROMPTS)], 1e-2)
+    trained = changed(before, parameters(learner))
+    assert trained == {
+        name
+        for name in before
+        if name.startswith(("visual.transformer.resblocks.2.", "visual.ln_post.")) or name == "visual.proj"
+    }
+    assert all(p.grad is None for name, p in learner.model.named_parameters() if name not in trained)
+    assert learner.checkpoint_bytes < 0.5 * whole.checkpoint_bytes
+    both = make_learner(blocks=1)  # with prompts, the text tower is trained as before
+    before = parameters(both)
+    both.update([(batch, PROMPTS)], 1e-2)
+    assert changed(before, parameters(both)) == trained | {name for name in before if not name.startswith("visual.")}
+
+
+@pytest.mark.parametrize("blocks", [3, 12])
+def test_more_blocks_than_there_are_below_the_last_are_refused(make_learner: MakeLearner, blocks: int) -> None:
+    with pytest.raises(SettingsError, match=rf"finetune.blocks is {blocks}, but the image tower has 3 blocks"):
+        make_learner(blocks=blocks)
+
+
+def test_a_tower_without_blocks_is_refused() -> None:
+    with pytest.raises(SettingsError, match="no blocks are recognised in this image tower"):
+        _frozen(["visual.conv.weight", "visual.head.weight", "transformer.resblocks.0.ln_1.weight"], 2)
+    assert _frozen(["visual.conv.weight"], None) == set()
 
 
 def test_each_block_down_learns_by_a_share_of_the_rate_above_it(make_learner: MakeLearner, batch: Pixels) -> None:

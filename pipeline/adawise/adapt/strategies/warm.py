@@ -40,7 +40,7 @@ class Exploration:
         images: of the smallest probe (8 fill a processor's chunk; half as many would cost as much).
         every: batches after which a stream is probed although no probe promises anything.
         min_images: a smaller batch is served and teaches nothing.
-        price: nats per batch that a further forward must promise.
+        price: nats per batch that a further whole forward must promise.
         first_budget: most forwards of a stream's first batch.
         hazard: probability at first that the condition jumps between two batches; the stream learns its own.
         gain_nats: the current alpha is left only for a higher gain than this and than `gain_sd`.
@@ -54,6 +54,8 @@ class Exploration:
         pixels: use appearance statistics as evidence and to recognise conditions.
         drifting: probability at first that a stream's curve drifts; the stream learns its own. 0 means never.
         alarm: let the entropy of standardised logits cap alpha (`adapt/alarm.py`).
+        tail_share: the cost of classifying an image at a second alpha, as a share of a forward; below 1 if the two
+            models share their first layers (`Card.tail_share`). Prices and budgets are of whole forwards.
     """
 
     budget: int = 5
@@ -73,6 +75,7 @@ class Exploration:
     pixels: bool = True
     drifting: float = 0.3
     alarm: bool = True
+    tail_share: float = 1.0
 
 
 _JUMPED = 0.5  # probability above which a batch counts as one of another condition
@@ -118,6 +121,7 @@ class WarmSearch(OnGrid):
             signal_sd=prior.signal_sd,
             offset_sd=prior.offset_sd,
             persistence=prior.persistence,
+            tail_share=policy.tail_share,
         )
 
     @cached_property
@@ -260,9 +264,9 @@ class WarmSearch(OnGrid):
             current,
             hypotheses,
             state.noise,
-            price=self.policy.price,
+            price=self.policy.price * self.policy.tail_share,
             smallest=self.policy.images,
-            left=int((forwards - 1.0) * trials.images),
+            left=int((forwards - 1.0) * trials.images / self.policy.tail_share),
             broken=set(state.broken) - {current},  # its values in this batch are all finite
         )
 
@@ -285,7 +289,7 @@ class WarmSearch(OnGrid):
         """
         for _ in self.alphas:  # each turn but the last finds one more broken alpha
             following, gain = self._better(probes, highest)
-            if gain > self.policy.at_once_nats or probes.current > highest:
+            if gain > self.policy.at_once_nats * self.policy.tail_share or probes.current > highest:
                 yield from probes.rest(following)
             if following not in probes.broken:
                 return following, gain

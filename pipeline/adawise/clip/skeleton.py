@@ -1,0 +1,57 @@
+"""A module without its tensors, from which modules over flat buffers are made."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from adawise.adapt.interpolate import Layout
+
+
+class Skeleton:
+    """A tower, or a part of it, without tensors.
+
+    Args:
+        module: the module on the device `meta`.
+        theta: name -> tensor of the tower; the module has all or some of these parameters, by the same names.
+        buffers: the tower's buffers, likewise.
+
+    Attributes:
+        layout: the places of the module's parameters in a flat buffer.
+    """
+
+    def __init__(self, module: nn.Module, theta: Mapping[str, Tensor], buffers: Mapping[str, Tensor]) -> None:
+        own = {name for name, _ in module.named_parameters(remove_duplicate=False)}
+        self.layout = Layout.of({name: tensor for name, tensor in theta.items() if name in own})
+        self._module = module
+        self._buffers = {name: buffers[name] for name, _ in module.named_buffers()}
+
+    def over(self, flat: Tensor) -> nn.Module:
+        """Return a module whose parameters are views into `flat` `[numel]`; buffers are on its device, of its dtype."""
+        module = copy.deepcopy(self._module)
+        for name, view in self.layout.views(flat).items():
+            _put(module, name, nn.Parameter(view, requires_grad=False))
+        for name, buffer in self._buffers.items():
+            _put(module, name, buffer.to(flat.device, flat.dtype if buffer.is_floating_point() else buffer.dtype))
+        return module.eval()
+
+
+def without_tensors(module: nn.Module) -> nn.Module:
+    """Return a deep copy whose tensors take no memory, on the device `meta`."""
+    # `deepcopy` takes a tensor's copy from `memo`, so it never allocates the real one.
+    memo = {
+        id(t): t.to("meta") if not isinstance(t, nn.Parameter) else nn.Parameter(t.to("meta"), requires_grad=False)
+        for t in (*module.parameters(), *module.buffers())
+    }
+    return copy.deepcopy(module, memo)
+
+
+def _put(module: nn.Module, name: str, tensor: Tensor) -> None:
+    """Set a parameter or a buffer by its qualified name."""
+    owner, _, leaf = name.rpartition(".")
+    if isinstance(tensor, nn.Parameter):
+        setattr(module.get_submodule(owner), leaf, tensor)
+    else:
+        module.get_submodule(owner).register_buffer(leaf, tensor, persistent=False)

@@ -1,0 +1,184 @@
+"""The trunk of a pair: the first layers of the image tower, where theta_0 and theta_1 are equal bit for bit.
+
+Activations up to there do not depend on alpha. They are computed once an image, and each alpha costs the rest of the
+tower, the tail. The cut is found in the graph that `torch.fx` traces, from the names of the parameters that differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, fx, nn
+from torch.utils.flop_counter import FlopCounterMode
+from typing_extensions import override
+
+from adawise.clip.attention import PackedAttention
+from adawise.clip.patches import PatchProduct
+from adawise.clip.skeleton import without_tensors
+
+_BATCHES = (2, 3)  # the cut is tried with both: only the number of rows may differ
+
+
+class NoTrunkError(ValueError):
+    """The two models share no trunk; the message is the reason, for a log."""
+
+
+@dataclass(frozen=True)
+class Trunk:
+    """An image tower, cut in two: `tail(trunk(images))` equals the tower's result bit for bit.
+
+    Attributes:
+        trunk: maps float images `[B, 3, S, S]` to activations `[B, ...]`.
+        tail: maps activations to the result of the tower.
+        shape: of the activations of one image.
+        tail_share: operations of the tail over those of the tower, in (0, 1).
+    """
+
+    trunk: fx.GraphModule = field(repr=False)
+    tail: fx.GraphModule = field(repr=False)
+    shape: torch.Size
+    tail_share: float
+
+
+class _Tracer(fx.Tracer):
+    """A tracer that keeps our replacements of torch's modules whole, as it keeps torch's own."""
+
+    proxy_buffer_attributes = True  # or what a tower computes from a buffer would be a value of the trace
+
+    @override
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, PackedAttention | PatchProduct) or super().is_leaf_module(m, module_qualified_name)
+
+
+def shared_trunk(
+    tower: nn.Module, theta_0: Mapping[str, Tensor], theta_1: Mapping[str, Tensor], image: tuple[int, int, int]
+) -> Trunk:
+    """Cut the tower of a pair by the parameters whose bits differ; see `cut`."""
+    differing = {name for name in theta_0 if not torch.equal(_bits(theta_0[name]), _bits(theta_1[name]))}
+    if len(differing) == len(theta_0):
+        raise NoTrunkError("every parameter of the image tower differs")
+    return cut(tower, differing, image)
+
+
+def _bits(tensor: Tensor) -> Tensor:
+    return tensor.contiguous().view(torch.int32)  # zeros of both signs are equal as numbers
+
+
+def cut(tower: nn.Module, differing: Collection[str], image: tuple[int, int, int]) -> Trunk:
+    """Cut a tower as late as no parameter before the cut differs.
+
+    The cut lies where one tensor with a row for each image is all that is handed on. Layers between it and the first
+    parameter that differs belong to the tail.
+
+    Args:
+        tower: the image tower in evaluation mode. It is not changed, and its tensors are not read.
+        differing: names of its parameters that are not equal in theta_0 and theta_1.
+        image: C, H and W of an image.
+
+    Returns:
+        The two parts; their tensors are on the device `meta`.
+
+    Raises:
+        NoTrunkError: nothing is shared, or the tower cannot be traced.
+    """
+    tower = without_tensors(tower)
+    try:
+        nodes = list(_Tracer().trace(tower).nodes)
+    except Exception as error:  # a trace runs the tower's own code on proxies, which raise anything
+        first = (str(error) or type(error).__name__).splitlines()[0][:200]
+        raise NoTrunkError(f"the tower {type(tower).__name__} cannot be traced: {first}") from error
+    constants = _constants(nodes)
+    parameters = {name for name, _ in tower.named_parameters()}
+    for position, handed_on in _places(nodes, constants, parameters, set(differing)):
+        trunk, tail = _parts(tower, nodes, position, handed_on)
+        if (shape := _shape(trunk, image)) is not None:
+            before, after = _operations(trunk, image), _operations(tail, shape)
+            if before > 0 < after:
+                return Trunk(trunk, tail, shape, after / (before + after))
+    raise NoTrunkError("theta_0 and theta_1 differ from the first layers on")
+
+
+def _constants(nodes: Sequence[fx.Node]) -> set[fx.Node]:
+    """Return the nodes that depend on no image: each part computes those that it needs for itself."""
+    found = set[fx.Node]()
+    for node in nodes:
+        if node.op not in ("placeholder", "output") and found.issuperset(node.all_input_nodes):
+            found.add(node)
+    return found
+
+
+def _places(
+    nodes: Sequence[fx.Node], constants: Collection[fx.Node], parameters: Collection[str], differing: Collection[str]
+) -> Iterator[tuple[int, fx.Node]]:
+    """Yield the numbers of nodes behind which one value alone is handed on, and that value; the last place first.
+
+    Places before the first parameter, or behind the first that differs, are left out.
+    """
+    number = {node: n for n, node in enumerate(nodes)}
+    last_use = [max((number[user] for user in node.users), default=0) for node in nodes]
+    reads: dict[fx.Node, set[str]] = {}
+    for node in nodes:
+        through = (reads[i] for i in node.all_input_nodes if i in constants)
+        reads[node] = _parameters_of(node, parameters).union(*through)
+    varying = [n for n, node in enumerate(nodes) if node not in constants]
+    begin = next((n for n in varying if reads[nodes[n]]), len(nodes))
+    end = next((n for n in varying if not reads[nodes[n]].isdisjoint(differing)), len(nodes) - 1)
+    for position in range(end - 1, begin - 1, -1):
+        alive = [n for n in varying if n <= position < last_use[n]]
+        if len(alive) == 1:
+            yield position, nodes[alive[0]]
+
+
+def _parameters_of(node: fx.Node, parameters: Collection[str]) -> set[str]:
+    """Return the names of the parameters that a node reads itself."""
+    if node.op == "get_attr":
+        return {str(node.target)} & set(parameters)
+    if node.op == "call_module":
+        return {name for name in parameters if name.startswith(f"{node.target}.")}
+    return set()
+
+
+def _parts(
+    tower: nn.Module, nodes: Sequence[fx.Node], position: int, handed_on: fx.Node
+) -> tuple[fx.GraphModule, fx.GraphModule]:
+    """Return trunk and tail, cut behind `nodes[position]`."""
+    trunk, tail = fx.Graph(), fx.Graph()
+    copied: dict[fx.Node, fx.Node] = {}
+    for node in _needed(nodes[: position + 1], handed_on):
+        copied[node] = trunk.node_copy(node, copied.__getitem__)
+    trunk.output(copied[handed_on])
+    copied = {handed_on: tail.placeholder("activations")}
+    for node in _needed(nodes, nodes[-1], without=handed_on):
+        copied[node] = tail.node_copy(node, copied.__getitem__)
+    return fx.GraphModule(tower, trunk, "Trunk").eval(), fx.GraphModule(tower, tail, "Tail").eval()
+
+
+def _needed(nodes: Sequence[fx.Node], result: fx.Node, without: fx.Node | None = None) -> list[fx.Node]:
+    """Return the nodes that a result is computed from, itself included, in their order; `without` is given."""
+    needed = {result}
+    for node in reversed(nodes):
+        if node in needed:
+            needed.update(i for i in node.all_input_nodes if i is not without)
+    return [node for node in nodes if node in needed]
+
+
+def _shape(trunk: nn.Module, image: Sequence[int]) -> torch.Size | None:
+    """Return the shape of one image's activations; None if they are no tensor of floats with a row for each image."""
+    shapes = []
+    for batch in _BATCHES:
+        activations = trunk(torch.empty(batch, *image, device="meta"))
+        if not isinstance(activations, Tensor) or not activations.is_floating_point() or activations.ndim < 2:
+            return None
+        if len(activations) != batch:
+            return None
+        shapes.append(activations.shape[1:])
+    return shapes[0] if shapes[0] == shapes[1] else None
+
+
+def _operations(part: nn.Module, size: Sequence[int]) -> int:
+    """Count the multiplications and additions that a part spends on one input of this size."""
+    with FlopCounterMode(display=False) as counter:
+        part(torch.empty(1, *size, device="meta"))
+    return int(counter.get_total_flops())

@@ -1,0 +1,285 @@
+"""A tower that is cut gives the bits of the whole one, and the part before the cut runs once an image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from torch import Tensor, nn
+
+from adawise.adapt.rows import all_rows
+from adawise.clip.attention import pack_attention
+from adawise.clip.bank import Bank
+from adawise.clip.classifier import GRID, PairClassifier, PairRound
+from adawise.clip.load import CheckpointPair
+from adawise.clip.patches import multiply_patches
+from adawise.clip.trunk import NoTrunkError, Trunk, cut, shared_trunk
+from adawise.records import Selection
+from tests.models import CONFIG, SIZE, classifier, random_images
+
+DTYPES = [torch.float32, torch.bfloat16]
+IMAGES = random_images(23)
+BATCHES = [IMAGES[:9], IMAGES[9:10], IMAGES[10:]]
+LATE = ("transformer.resblocks.2.", "ln_post.", "proj")
+"""The last of three blocks, and what follows it."""
+
+
+def sharing(pair: CheckpointPair, late: Sequence[str] = LATE) -> CheckpointPair:
+    """The pair with theta_0's parameters in both models, but for those whose names begin so."""
+    theta_1 = {name: pair.theta_1[name] if name.startswith(tuple(late)) else p for name, p in pair.theta_0.items()}
+    return replace(pair, theta_1=theta_1)
+
+
+def whole(pair: CheckpointPair, dtype: torch.dtype) -> PairClassifier:
+    """A classifier that does not cut."""
+    made = classifier(pair, dtype=dtype)
+    bank = Bank(
+        pair.tower,
+        pair.theta_0,
+        pair.theta_1,
+        alphas=GRID,
+        dtype=dtype,
+        device=torch.device("cpu"),
+        budget_bytes=2**40,
+    )
+    return PairClassifier(
+        pair,
+        classes=made._classes,
+        templates=made._templates,
+        chunk_rows=made.chunk_rows,
+        dtype=dtype,
+        device=made.device,
+        bank_bytes=0,
+        head="text",
+        bank=bank,
+    )
+
+
+def requests(seed: int) -> list[dict[int, list[Selection]]]:
+    """A round: every batch whole at one alpha of its own, then some rows at others, again and again."""
+    rng = np.random.default_rng(seed)
+    first: dict[int, list[Selection]] = {}
+    for selection in all_rows(BATCHES):
+        first.setdefault(int(rng.integers(21)), []).append(selection)
+    steps = [dict(sorted(first.items()))]
+    for _ in range(4):
+        step: dict[int, list[Selection]] = {}
+        for number, batch in enumerate(BATCHES):
+            chosen = np.sort(rng.permutation(len(batch))[: 1 + int(rng.integers(len(batch)))])
+            step.setdefault(int(rng.integers(21)), []).append((number, chosen))
+        steps.append(dict(sorted(step.items())))
+    return steps
+
+
+def check_as_whole(cut_up: PairClassifier, reference: PairClassifier) -> None:
+    """Compare all answers of two rounds with those of a classifier that does not cut."""
+    for seed in range(2):
+        ours, theirs = cut_up.open(BATCHES), reference.open(BATCHES)
+        for step in requests(seed):
+            answered, expected = ours.evaluate(step), theirs.evaluate(step)
+            for index in step:
+                assert torch.equal(answered[index], expected[index])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_tower_that_is_cut_gives_the_bits_of_the_whole_one(pair: CheckpointPair, dtype: torch.dtype) -> None:
+    shared = sharing(pair)
+    assert isinstance(shared.trunk, Trunk)
+    subject, reference = classifier(shared, dtype=dtype), whole(shared, dtype)
+    check_as_whole(subject, reference)
+    for index in range(21):
+        assert torch.equal(subject.logits(index, IMAGES), reference.logits(index, IMAGES))
+    assert subject.fingerprint == reference.fingerprint
+    assert subject.bank.copy_bytes < 0.5 * reference.bank.copy_bytes
+
+
+def test_the_trunk_runs_once_an_image_whatever_is_asked_of_a_round(
+    pair: CheckpointPair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subject = classifier(sharing(pair))
+    trunk, rows = subject.bank.trunk, []
+    assert trunk is not None
+    trunk.register_forward_hook(lambda module, given, activations: rows.append(len(activations)))
+    opened = subject.open(BATCHES)
+    for step in requests(1):
+        opened.evaluate(step)
+    assert rows == [4] * 6, "23 images in chunks of four"
+    subject.evaluate({0: [IMAGES], 20: [IMAGES]})
+    assert len(rows) == 18, "without a round, nothing is kept"
+
+
+def test_a_lack_of_memory_keeps_the_activations(pair: CheckpointPair, monkeypatch: pytest.MonkeyPatch) -> None:
+    subject, reference = classifier(sharing(pair)), whole(sharing(pair), torch.float32)
+    subject.bank.copy(3)
+    subject.bank.copy(4)
+    opened = subject.open(BATCHES)
+    opened.evaluate({3: all_rows(BATCHES)})
+    merges: list[int] = []
+    merged = subject.bank.copy
+
+    def lacking(index: int) -> Any:
+        merges.append(index)
+        if len(merges) == 1:
+            raise torch.OutOfMemoryError("out of memory")
+        return merged(index)
+
+    monkeypatch.setattr(subject.bank, "copy", lacking)
+    trunk = subject.bank.trunk
+    assert trunk is not None
+    trunk.register_forward_hook(lambda *_: pytest.fail("the trunk ran again"))
+    answered = opened.evaluate({7: all_rows(BATCHES)})
+    assert merges == [7, 7]
+    assert torch.equal(answered[7], reference.logits(7, *BATCHES))
+
+
+def stale(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a round take the activations of the one before it."""
+    kept: list[Tensor] = []
+    computed = PairClassifier.activations
+
+    def activations(self: PairClassifier, batches: Sequence[Tensor]) -> Tensor:
+        kept.append(computed(self, [batch.flip(0) for batch in batches]))
+        return kept[0]
+
+    monkeypatch.setattr(PairClassifier, "activations", activations)
+
+
+def cut_too_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let one parameter that differs count as equal."""
+    from adawise.clip import load
+
+    def forgetful(
+        tower: nn.Module, theta_0: Mapping[str, Tensor], theta_1: Mapping[str, Tensor], image: tuple[int, int, int]
+    ) -> Trunk:
+        equal = {name: p for name, p in theta_0.items() if "resblocks.2.ln_1" in name or "resblocks.2.attn" in name}
+        return shared_trunk(tower, theta_0, {**theta_1, **equal}, image)
+
+    monkeypatch.setattr(load, "shared_trunk", forgetful)
+
+
+@pytest.mark.parametrize("plant", [stale, cut_too_late])
+def test_a_wrong_cut_and_a_stale_activation_are_found(
+    pair: CheckpointPair, plant: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = sharing(pair)
+    reference = whole(shared, torch.float32)
+    plant(monkeypatch)
+    with pytest.raises(AssertionError):
+        check_as_whole(classifier(sharing(pair)), reference)
+
+
+@pytest.mark.parametrize(
+    ("late", "reason"),
+    [
+        (("",), "every parameter of the image tower differs"),
+        (("conv1.", *LATE), "from the first layers on"),
+    ],
+)
+def test_a_pair_that_shares_no_layers_is_not_cut(pair: CheckpointPair, late: Sequence[str], reason: str) -> None:
+    shared = sharing(pair, late)
+    assert reason in str(shared.trunk)
+    assert classifier(shared).bank.trunk is None
+
+
+@pytest.mark.parametrize(("late", "share"), [(("proj",), (0.0, 0.01)), (("class_embedding", *LATE), (0.9, 1.0))])
+def test_a_head_alone_may_differ_and_the_patches_alone_may_be_equal(
+    pair: CheckpointPair, late: Sequence[str], share: tuple[float, float]
+) -> None:
+    found = sharing(pair, late).trunk
+    assert isinstance(found, Trunk)
+    assert share[0] < found.tail_share < share[1]
+
+
+class Branching(nn.Module):
+    """A tower that looks at its pixels, which no trace can follow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.second(self.first(x)) if x.sum() > 0 else self.first(x)
+        return result
+
+
+class InPlace(nn.Module):
+    """A tower whose second half overwrites what it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 4, 3), nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        x += 1.0
+        result: Tensor = self.second(x.mean(dim=(2, 3)))
+        return result
+
+
+def test_a_tower_that_cannot_be_traced_is_named() -> None:
+    with pytest.raises(NoTrunkError, match="Branching cannot be traced"):
+        cut(Branching().eval(), {"second.weight"}, (3, 4, 4))
+
+
+def test_what_overwrites_its_input_is_given_a_copy(pair: CheckpointPair) -> None:
+    tower = InPlace().eval()
+    theta_0 = {name: p.detach() for name, p in tower.named_parameters()}
+    theta_1 = {**theta_0, "second.weight": theta_0["second.weight"] + 1.0}
+    shared = replace(pair, tower=tower, theta_0=theta_0, theta_1=theta_1)
+    subject = classifier(shared, head="text", classes=("a", "b"))
+    subject._heads = {j: torch.randn(2, 4, generator=torch.Generator().manual_seed(j)) for j in range(21)}
+    opened = subject.open(BATCHES)
+    assert isinstance(opened, PairRound)
+    first = opened.evaluate({5: all_rows(BATCHES)})[5]
+    assert torch.equal(opened.evaluate({5: all_rows(BATCHES)})[5], first)
+
+
+VISION: dict[str, Any] = CONFIG["model_cfg"]["vision_cfg"]
+TIMM: dict[str, Any] = {"timm_proj": "linear", "timm_pool": "", "image_size": 224}
+KINDS: dict[str, tuple[dict[str, Any], str]] = {
+    "attention pool": ({**VISION, "attentional_pool": True, "attn_pooler_heads": 4}, "blocks.2"),
+    "average pool, no class token": ({**VISION, "pool_type": "avg", "no_ln_pre": True}, "blocks.2"),
+    "ResNet": ({**VISION, "layers": [1, 1, 1, 1], "width": 16, "head_width": 16}, "layer4"),
+    "timm": ({**TIMM, "timm_model_name": "vit_tiny_patch16_224"}, "blocks.11"),
+    "ConvNeXt": ({**TIMM, "timm_model_name": "convnext_atto", "image_size": SIZE}, "stages.3"),
+    "EVA": ({**TIMM, "timm_model_name": "eva02_tiny_patch14_224", "timm_pool": "token"}, "blocks.11"),
+}
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(k, marks=[] if k == "ResNet" else pytest.mark.check("models")) for k in KINDS]
+)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_towers_of_every_kind_are_cut_with_the_same_bits(kind: str, dtype: torch.dtype) -> None:
+    vision, late = KINDS[kind]
+    torch.manual_seed(0)
+    model = open_clip.CLIP(**{**CONFIG["model_cfg"], "vision_cfg": vision, "embed_dim": 192 if kind == "EVA" else 32})
+    pack_attention(model)
+    multiply_patches(model)
+    tower = model.visual.eval()
+    names = list(dict(tower.named_parameters()))
+    first = next(n for n, name in enumerate(names) if late in name)
+    size = vision["image_size"]
+    found = cut(tower, set(names[first:]), (3, size, size))
+    assert 0.0 < found.tail_share < 0.5
+    tower.to(dtype)
+    buffers, parameters = dict(tower.named_buffers()), dict(tower.named_parameters())
+    for part in (found.trunk, found.tail):
+        for module_name, module in part.named_modules():
+            for name in [*module._parameters, *module._buffers]:
+                full = f"{module_name}.{name}".lstrip(".")
+                if full in parameters:
+                    module._parameters[name] = parameters[full]
+                elif full in buffers:
+                    module._buffers[name] = buffers[full]
+    images = torch.randn(5, 3, size, size).to(dtype)
+    with torch.inference_mode():
+        activations = found.trunk(images)
+        assert activations.shape == (5, *found.shape)
+        expected, actual = tower(images), found.tail(activations)
+    assert torch.equal(*(x[0] if isinstance(x, tuple) else x for x in (actual, expected)))
