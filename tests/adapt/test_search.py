@@ -92,8 +92,6 @@ def test_searches_of_different_lengths_end_in_the_order_in_which_they_were_given
     plans = [[[Trial(2, ALL)]] * 3, [[Trial(2, ALL)]], [[Trial(2, ALL)]] * 2]
     images = [stream(*[float(s)] * 4) for s in range(3)]
     outcomes = run([search_with(plan) for plan in plans], of_images(images, request))
-        [search_with(plan) for plan in plans], of_images([stream(*[float(s)] * 4) for s in range(3)], request)
-    )
     assert [outcome.logits[0, 0].item() for outcome in outcomes] == [0.0, 10.0, 20.0]
     assert [len(images) for _, images in request.calls] == [12, 8, 4]
 
