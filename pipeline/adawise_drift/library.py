@@ -104,7 +104,8 @@ def analyse(
     Args:
         root: what `sink.root` named, or several.
         streams: cameras; None: all.
-        since, until: a datetime with a time zone, or its text; what is judged.
+        since: judge what happened from this time on: a datetime with a time zone, or its text; None: from the start.
+        until: judge what happened before this time, in the same forms; None: up to the end.
         reference: how long before `since` is learned from; None: nothing, or 28 days for a new baseline.
         baseline: file that keeps what was learned; it is read and brought up to date.
         labels: a file of labels; None: those under the root, and the producer's.
