@@ -1,9 +1,9 @@
 """Change points of one camera's series, after the fact: when did its alpha (or its objective, ...) move for good.
 
-PELT (Killick 2012, by `ruptures`) with squared error and a penalty in units of the series' long-run variance
-(Lavielle and Moulines 2000): for independent noise that is the usual penalty, but alphas are not independent. Before it
-a daily cycle is taken out, after it steps in one direction are tried as one ramp, and what is too small to matter goes.
-It is done twice: the second time the noise is that of what the first left unexplained.
+PELT (Killick, Fearnhead and Eckley, 2012; by `ruptures`) with squared error and a penalty in units of the series'
+long-run variance (Lavielle and Moulines, 2000): for independent noise that is the usual penalty, but alphas are not
+independent. Before it a daily cycle is taken out, after it steps in one direction are tried as one ramp, and what is
+too small to matter goes. It is done twice: the second time the noise is that of what the first left unexplained.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Change:
         return self.after - self.before
 
 
-_BAI_95 = 11.0  # of the argmax of a two-sided Brownian motion with drift (Bai 1997)
+_BAI_95 = 11.0  # of the argmax of a two-sided Brownian motion with drift (Bai, 1997)
 
 
 def find_changes(
@@ -221,8 +221,8 @@ def levels(x: Floats, bounds: list[int]) -> Floats:
 def long_run_variance(x: Floats, *, prior: float, prior_weight: float) -> float:
     """Return the variance of the mean of n values times n, for large n, in the square of the unit of `x`.
 
-    From the median of squared differences of adjacent block means (Wu and Zhao 2007), which a few steps do not move; at
-    the block length where it is largest, because noise with a memory shows all of itself in long blocks alone. A
+    From the median of squared differences of adjacent block means (Wu and Zhao, 2007), which a few steps do not move;
+    at the block length where it is largest, because noise with a memory shows all of itself in long blocks alone. A
     short series has few blocks, so `prior` counts as `prior_weight` blocks.
     """
     total = np.concatenate([[0.0], np.cumsum(x)])
@@ -260,6 +260,9 @@ class Move:
 
 def moves(x: Floats, bounds: list[int], variance: float, *, price: float, least: int) -> list[Move]:
     """Return the moves between segments with these bounds, steps merged to ramps where that explains more.
+
+    Both are compared by squares left plus a price for each number that is fitted, as in a penalised criterion (Lavielle
+    and Moulines, 2000). The search for the ramp is our own (docs/decisions/formulas.md).
 
     Args:
         x: `[n]`.
