@@ -42,6 +42,14 @@ class Sensitivity:
     `cycle`: share of the variance within days that a daily cycle must explain on other days. `ramp`: batches that a
     change must take to be called a ramp. `bins`: of how many means, at most, levels are looked for; each step is then
     put where it fits best.
+
+    Example:
+        >>> import numpy as np
+        >>> times_us, alpha = 60_000_000 * np.arange(400), np.repeat([0.8, 0.5], 200)
+        >>> len(adawise.find_changes(times_us, alpha))
+        1
+        >>> adawise.find_changes(times_us, alpha, sensitivity=adawise.Sensitivity(smallest=0.4))
+        ()
     """
 
     smallest: float = 0.1
@@ -66,6 +74,15 @@ class Change:
     `index` and `time_us` are those of the first batch after a step, and of the first one within a ramp; `end_index` and
     `end_us` the same for a step, and those of the first batch after a ramp. `before`, `after`: mean levels,
     without the daily cycle. `score`: size in standard errors. `interval_us`: where the time lies with 95 % probability.
+
+    Example:
+        >>> import numpy as np
+        >>> (change,) = adawise.find_changes(60_000_000 * np.arange(400), np.repeat([0.8, 0.2], 200))
+        >>> round(change.before, 2), round(change.after, 2), round(change.size, 2)
+        (0.8, 0.2, -0.6)
+        >>> earliest_us, latest_us = change.interval_us
+        >>> earliest_us <= change.time_us <= latest_us
+        True
     """
 
     index: int
@@ -103,6 +120,13 @@ def find_changes(
         batches: `[n]`, how many batches each value is the mean of; None: one each.
         sensitivity: what counts as a change.
         zone: by whose clocks a daily cycle is.
+
+    Example:
+        >>> import numpy as np
+        >>> times_us, alpha = 60_000_000 * np.arange(400), np.repeat([0.8, 0.2], 200)
+        >>> (change,) = adawise.find_changes(times_us, alpha)
+        >>> change.kind, change.index, change.time_us
+        ('step', 200, 12000000000)
 
     Raises:
         ValueError: the arrays differ in length, or times decrease.
