@@ -364,9 +364,8 @@ def names(folder: Path) -> Mapping[str, Any]:
     """The names that examples of docstrings may use: `pair`, `images` and `found`, beside the package itself."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        pair = adawise.load_pair(
-            **{name: f"local-dir:pair/{name}" for name in WEIGHTS}, classes=["car", "truck", "bus"], device="cpu"
-        )
+        theta_0, theta_1 = (f"local-dir:pair/{name}" for name in WEIGHTS)
+        pair = adawise.load_pair(theta_0=theta_0, theta_1=theta_1, classes=["car", "truck", "bus"], device="cpu")
         images = sorted(Path("frames").glob("*.jpg"))
         return {"adawise": adawise, "pair": pair, "images": images, "found": adawise.analyse("runs/yard")}
 
