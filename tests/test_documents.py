@@ -6,6 +6,7 @@ import importlib.util
 import re
 import subprocess
 import sys
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 
@@ -89,6 +90,16 @@ def test_every_module_to_which_one_moved_exists() -> None:
     assert len(rows) > 30
     for module in rows:
         assert importlib.util.find_spec(module), module
+
+
+def test_each_hard_dependency_has_its_reason() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    required = {re.split(r"[<>=]", line)[0] for line in project["dependencies"]}
+    page = (ROOT / "docs" / "decisions" / "dependencies.md").read_text(encoding="utf-8")
+    tables = page.partition("### Not of the engine")[0]
+    rows = dict(re.findall(r"^\| ([\w, .-]+) \| (.+) \|$", tables, re.MULTILINE))
+    reasons = {name.split()[0]: reason for names, reason in rows.items() for name in names.split(", ")}
+    assert required <= reasons.keys() - {"package"}
 
 
 @pytest.fixture(scope="module")

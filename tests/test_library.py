@@ -1,7 +1,12 @@
-"""`import adawise`: what it offers, that it serves what the worker serves, and that docs/library.md runs."""
+"""`import adawise`: what it offers, that it serves what the worker serves, and that all examples of it run.
+
+Examples are in docs/library.md and in the docstring of each public name. Both run where the names that they use are:
+`runs/yard` is the output of a worker, `pair` a folder with two checkpoints, `frames` one with 24 pictures.
+"""
 
 from __future__ import annotations
 
+import doctest
 import inspect
 import io
 import re
@@ -346,6 +351,54 @@ def test_an_example_of_the_document_runs(
     monkeypatch.chdir(folder)
     exec(BLOCKS[number], {})
     assert re.search(words, capsys.readouterr().out)
+
+
+def failures(name: str, value: object, names: Mapping[str, Any]) -> str:
+    """What doctest reports of the examples in a public name's docstring and in those of its methods; "" if all pass."""
+    tests = [test for test in doctest.DocTestFinder().find(value, name, globs=dict(names)) if test.examples]
+    if not any(test.name == name for test in tests):
+        return f"adawise.{name} has no Example: section with `>>>` lines; its readers need one"
+    report: list[str] = []
+    runner = doctest.DocTestRunner(verbose=False)
+    for test in tests:
+        runner.run(test, out=report.append)
+    return "".join(report)
+
+
+@pytest.fixture(scope="module")
+def names(folder: Path) -> Mapping[str, Any]:
+    """The names that examples of docstrings may use: `pair`, `images` and `found`, beside the package itself."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        theta_0, theta_1 = (f"local-dir:pair/{name}" for name in WEIGHTS)
+        pair = adawise.load_pair(theta_0=theta_0, theta_1=theta_1, classes=["car", "truck", "bus"], device="cpu")
+        images = sorted(Path("frames").glob("*.jpg"))
+        return {"adawise": adawise, "pair": pair, "images": images, "found": adawise.analyse("runs/yard")}
+
+
+@pytest.mark.parametrize("name", sorted(OFFERED))
+def test_a_public_name_has_an_example_that_runs(
+    name: str, folder: Path, names: Mapping[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    report = failures(name, getattr(adawise, name), names)
+    assert not report, report
+
+
+def test_a_name_without_an_example_and_an_example_that_fails_are_reported() -> None:
+    def bare() -> None:
+        """Return nothing."""
+
+    def wrong() -> None:
+        """Return nothing.
+
+        Example:
+            >>> 1 + 1
+            3
+        """
+
+    assert "adawise.bare has no Example" in failures("bare", bare, {})
+    assert "Expected:\n    3\nGot:\n    2" in failures("wrong", wrong, {})
 
 
 def test_each_example_and_each_member_is_in_the_document() -> None:

@@ -21,7 +21,7 @@ class Failure(Exception):
 
 
 def java_command() -> list[str]:
-    """The Java call that every tool and broker shares. Fetches the jars if they are not here."""
+    """Return the Java call that every tool and broker shares; fetch the jars if they are missing."""
     home = os.environ.get("JAVA_HOME")
     java = shutil.which(os.path.join(home, "bin", "java") if home else "java")
     if java is None:
@@ -66,7 +66,7 @@ def fetch() -> None:
 
 
 def version() -> str:
-    """The Apache Kafka version that pom.xml asks for."""
+    """Return the version of Apache Kafka that pom.xml asks for."""
     found = re.search(r"<kafka\.version>(.+?)</kafka\.version>", (HERE / "pom.xml").read_text())
     if found is None:
         raise Failure(f"{HERE}/pom.xml must have <kafka.version>")

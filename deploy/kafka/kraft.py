@@ -50,7 +50,7 @@ class Node:
         return self.folder / "data"
 
     def pid(self) -> int | None:
-        """The process, or None: it holds a lock on its pid file for as long as it lives, however it dies."""
+        """Return the id of the process, or None: a process that lives holds a lock on its pid file, however it dies."""
         try:
             with self._pid_file.open() as file:
                 try:
@@ -83,7 +83,7 @@ class Node:
 
 
 def cluster(folder: Path) -> list[Node]:
-    """The nodes that were set up in `folder`; none if none were."""
+    """Return the nodes that were set up in `folder`; none if none were."""
     try:
         saved = json.loads((folder / "cluster.json").read_text())
         return plan(folder, saved["port"], saved["brokers"])
@@ -94,7 +94,7 @@ def cluster(folder: Path) -> list[Node]:
 
 
 def plan(folder: Path, port: int, brokers: int) -> list[Node]:
-    """The nodes of a cluster: two ports each, from `port` on."""
+    """Return the nodes of a cluster: two ports each, from `port` on."""
     return [Node(i + 1, port + 2 * i, folder / f"node-{i + 1}") for i in range(brokers)]
 
 
@@ -186,10 +186,10 @@ def last_words(node: Node) -> str:
 
 
 def bootstrap(nodes: Sequence[Node]) -> str:
-    """What a client needs to find the cluster."""
+    """Return what a client needs to find the cluster."""
     return ",".join(f"127.0.0.1:{node.port}" for node in nodes)
 
 
 def describe(nodes: Sequence[Node]) -> str:
-    """The cluster in one line."""
+    """Return the cluster in one line."""
     return f"Apache Kafka {version()}, {len(nodes)} broker(s) at {bootstrap(nodes)}, in {nodes[0].folder.parent}"

@@ -82,7 +82,16 @@ class Lost(StrEnum):
 
 
 class AdawiseError(Exception):
-    """The root of every error that this package raises on purpose."""
+    """The root of every error that this package raises on purpose.
+
+    Example:
+        >>> try:
+        ...     adawise.read_traces("runs/yrad")
+        ... except adawise.AdawiseError as error:
+        ...     cause, remedy = error.cause_and_remedy
+        >>> remedy
+        'name the folder or URL of sink.root or -o: did you mean runs/yard?'
+    """
 
     @property
     def cause_and_remedy(self) -> tuple[str, str]:
@@ -91,7 +100,7 @@ class AdawiseError(Exception):
         The remedy is the last sentence or clause. In a list of mistakes each line has its own remedy.
 
         Example:
-            >>> ChainError("segment 7 is damaged; restore it from a copy").cause_and_remedy
+            >>> adawise.AdawiseError("segment 7 is damaged; restore it from a copy").cause_and_remedy
             ('segment 7 is damaged', 'restore it from a copy')
         """
         message = str(self)

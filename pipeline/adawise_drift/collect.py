@@ -142,6 +142,8 @@ class Tables:
 
         Args:
             bounds: (topic, partition) -> [first, next) of the offsets that the recording has.
+            days: how many days before the newest recorded batch rows are taken from.
+            count: most rows of each kind.
         """
         self.connection.execute(
             "CREATE OR REPLACE TEMP TABLE recorded (topic VARCHAR, partition INTEGER, first BIGINT, until BIGINT)"

@@ -44,7 +44,18 @@ _COUNTS = frozenset(("incident", "batches", "images", "rejected", "changes", "si
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AnalysisTable:
-    """A table: Arrow's, or as pandas or Polars have it, where they are installed. Times are UTC, microseconds."""
+    """A table: Arrow's, or as pandas or Polars have it, where they are installed. Times are UTC, microseconds.
+
+    Example:
+        `found` is what `adawise.analyse` returned:
+
+        >>> len(found.cameras)
+        5
+        >>> found.cameras.arrow.select(["stream_id", "images"]).slice(0, 1).to_pylist()
+        [{'stream_id': 'yard', 'images': 5760}]
+        >>> found.cameras.to_pandas()["rejected"].sum() == found.cameras.to_polars()["rejected"].sum() == 900
+        True
+    """
 
     arrow: pa.Table
 
@@ -77,6 +88,15 @@ class Analysis:
     as one; `hours` are those of the day that it is typical for. `accuracy`: a row a camera, time and way to know it
     (`how`), with a band of 95 %; those of all cameras together have no `stream_id`. `fleet`: how many cameras are ok,
     changed, failing and silent.
+
+    Example:
+        `found` is what `adawise.analyse` returned:
+
+        >>> found.fleet
+        {'ok': 1, 'changed': 1, 'failing': 3, 'silent': 0}
+        >>> event = found.events.arrow.slice(0, 1).to_pylist()[0]
+        >>> event["severity"], event["stream_id"], event["shape"], event["since"].isoformat()
+        ('failing', 'yard', 'step', '2026-06-01T12:00:00+00:00')
     """
 
     events: AnalysisTable
@@ -104,13 +124,21 @@ def analyse(
     Args:
         root: what `sink.root` named, or several.
         streams: cameras; None: all.
-        since, until: a datetime with a time zone, or its text; what is judged.
+        since: judge what happened from this time on: a datetime with a time zone, or its text; None: from the start.
+        until: judge what happened before this time, in the same forms; None: up to the end.
         reference: how long before `since` is learned from; None: nothing, or 28 days for a new baseline.
         baseline: file that keeps what was learned; it is read and brought up to date.
         labels: a file of labels; None: those under the root, and the producer's.
         smallest: the smallest change of alpha that is looked for, in (0, 1].
         time_zone: whose clocks days and nights go by: an IANA name for all cameras, or one for each camera (names with
             wildcards), with "*" for the rest.
+
+    Example:
+        >>> found = adawise.analyse("runs/yard", streams=["yard"], since="2026-06-01T06:00:00Z")
+        >>> sorted({event["measure"] for event in found.events.arrow.to_pylist()})[:2]
+        ['alpha', 'confidence']
+        >>> found.cameras.arrow.column("stream_id").to_pylist()
+        ['yard']
 
     Raises:
         SettingsError: no worker wrote there, nothing lies in that time, or a camera is not known; with the nearest

@@ -22,7 +22,7 @@ from adawise.clip.load import load_checkpoints
 from adawise.errors import CheckpointError
 from tests.models import CONFIG, PairFolder
 
-pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning", "ignore::torch.jit.TracerWarning")
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit", "ignore::torch.jit.TracerWarning")
 
 
 @pytest.fixture(scope="module")

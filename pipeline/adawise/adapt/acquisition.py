@@ -42,8 +42,8 @@ def knowledge_gradient(belief: Belief, base: int, indices: npt.NDArray[np.int64]
     """Return how much one more probe is expected to lower the best posterior mean, `[J, S]`, nats, >= 0 (minimising).
 
     This is the knowledge gradient for correlated beliefs (Frazier, Powell and Dayanik, 2009). Its expectation over the
-    outcome is computed by Gauss-Hermite quadrature with 9 nodes. Unlike expected improvement it values a probe that
-    would change the choice between two alphas of which both are uncertain.
+    outcome is computed by Gauss-Hermite quadrature with 9 nodes (Abramowitz and Stegun, 1964, formula 25.4.46). Unlike
+    expected improvement it values a probe that would change the choice between two alphas of which both are uncertain.
 
     Args:
         belief: the posterior before the probe.

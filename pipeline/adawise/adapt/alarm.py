@@ -4,7 +4,7 @@ Over-confident weights give large logits, and entropy takes them for knowledge. 
 spread have lost their scale. Their entropy follows accuracy less well (docs/decisions/objective.md), but scale cannot
 deceive it. So it never chooses an alpha. But where it would surely choose an alpha far below the objective's, it caps
 alpha and raises the alarm: an operator should look at labels. It reads logits that the search has evaluated anyway, so
-it costs no forward.
+it costs no forward. The guard is our own (docs/decisions/formulas.md).
 """
 
 from __future__ import annotations

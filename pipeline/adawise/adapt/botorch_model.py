@@ -28,7 +28,11 @@ class SameBatchKernel(Kernel):  # type: ignore[misc]  # gpytorch is untyped
 
 
 def kernel(surrogate: Surrogate) -> Kernel:
-    """Return the surrogate's covariance over inputs (alpha, batch number) `[n, 2]`, with its hyper-parameters."""
+    """Return the surrogate's covariance over inputs (alpha, batch number) `[n, 2]`, with its hyper-parameters.
+
+    It is the product of a Matern-5/2 over alpha and a Matern-1/2 over batches (Rasmussen and Williams, 2006, section
+    4.2.1), plus the offset that the alphas of a batch share.
+    """
     over_alpha = MaternKernel(nu=2.5, active_dims=(0,))
     over_time = MaternKernel(nu=0.5, active_dims=(1,))
     curve = ScaleKernel(over_alpha * over_time)
@@ -45,7 +49,8 @@ def kernel(surrogate: Surrogate) -> Kernel:
 def surrogate_of(covariance: Kernel, alphas: tuple[float, ...]) -> Surrogate:
     """Return the surrogate of a covariance that `kernel` made, after a fit.
 
-    The covariance may be that one alone, or have it as the first terms of a sum.
+    The covariance may be that one alone, or have it as the first terms of a sum. A Matern-1/2 is exp(-|t - t'| / l)
+    (Rasmussen and Williams, 2006, section 4.2.1), so the persistence is exp(-1 / l).
     """
     curve, offset = covariance.kernels[:2]
     over_alpha, over_time = curve.base_kernel.kernels

@@ -59,6 +59,9 @@ class Level:
     def evidence(self, value: float, independent: float, jump_sd: float = _JUMP_SD) -> float:
         """Return the log likelihood ratio of `value`, after a jump over without one.
 
+        It is a Bayes factor of two normals (Kass and Raftery, 1995), of which the first counts only with the
+        probability that a jump shows in the level. The mixture is our own (docs/decisions/formulas.md).
+
         Args:
             value: the level of the batch, nats.
             independent: variance of the batch's mean if its images were independent, nats^2.
@@ -73,6 +76,8 @@ class Level:
 
     def evidence_of_return(self, value: float, independent: float, expected: float, variance: float) -> float:
         """Return the log likelihood ratio of `value`, if a known condition returned over no jump.
+
+        A mixture of two normals, as in `evidence`, and our own (docs/decisions/formulas.md).
 
         Args:
             value: the level of the batch, nats.
@@ -112,7 +117,10 @@ class Level:
         return Level(0.0, self._learned(value, independent, _BEGAN), 0)
 
     def _learned(self, value: float, independent: float, farthest: float) -> float:
-        """Return the variance after a batch at `value`, which counts as `farthest` variances at most."""
+        """Return the variance after a batch at `value`, which counts as `farthest` variances at most.
+
+        An exponentially weighted mean of squared residuals; weights and cap are our own (docs/decisions/formulas.md).
+        """
         square = (value - self.mean) ** 2 / (1.0 + 1.0 / self.batches)
         if self.variance == 0.0:
             before = self._variance(independent)
@@ -131,7 +139,7 @@ class ClassMix:
     """The mix of predicted classes in this condition.
 
     It costs no forward, and shows new content where the level of the entropy does not. A camera whose classes come in
-    runs varies more, which `likeness` learns.
+    runs varies more, which `likeness` learns. The evidence of the cosine is our own (docs/decisions/formulas.md).
 
     Attributes:
         shares: running shares of the cells, `[64]`; empty before the first batch.
@@ -176,6 +184,9 @@ def class_shares(predicted: npt.NDArray[np.int64]) -> Array:
 class Hypotheses:
     """The hypotheses about the curve: it stayed or drifted, it is that of a known condition, or it is new.
 
+    Evidence weighs them by Bayes' rule; a jump has a hazard (Adams and MacKay, 2007). Which hypotheses there are is our
+    own (docs/decisions/formulas.md).
+
     Attributes:
         beliefs: a belief for each hypothesis, in this order.
         logs: log probability of each, up to a constant.
@@ -211,7 +222,7 @@ class Hypotheses:
 
     @cached_property
     def belief(self) -> Belief:
-        """The mixture as one normal."""
+        """The mixture as one normal, by moments (Blom and Bar-Shalom, 1988)."""
         # Merged one by one, each with its share of the probability so far: the moments are those of the whole mixture.
         sum_, belief = 0.0, None
         for probability, other in zip(self.probabilities, self.beliefs, strict=True):

@@ -11,7 +11,7 @@ although nothing else has changed. The likelihoods are
 
 Each normal is raised to the power of .6, because the five statistics are not independent and no batch is like another.
 A camera that adjusts its exposure or pans has a high q. The stream learns q from what probes say: the more often its
-look changes alone, the less its pixels count. This likelihood is our own, not the paper's.
+look changes alone, the less its pixels count. This likelihood is our own, not the paper's (docs/decisions/formulas.md).
 """
 
 from __future__ import annotations
@@ -65,6 +65,8 @@ class Appearance:
 @dataclass(frozen=True, eq=False)
 class LearnedAppearance:
     """The learned appearance of a stream: that of its current condition and that of all its batches; see the module.
+
+    The likelihoods, and how w and q are learned, are our own (docs/decisions/formulas.md).
 
     Attributes:
         mean: `[5]`, mean of the current condition.
@@ -235,8 +237,8 @@ class Memory:
     def shares(self) -> list[float]:
         """Return the prior probability, given a jump, of each of `known` and then of a new condition; sum 1.
 
-        A new condition has the share of first visits among all visits, with one added to each count (Laplace's rule of
-        succession). The known conditions divide the rest in proportion to their visits.
+        A new condition has the share of first visits among all visits, with one added to each count (rule of
+        succession: Laplace, 1774). The known conditions divide the rest in proportion to their visits.
         """
         if not self.known:
             return [1.0]
@@ -266,7 +268,11 @@ def half(values: npt.ArrayLike) -> Array:
 
 
 def _log_normals(x: Array, mean: npt.NDArray[np.floating], variance: Array, farthest: float = np.inf) -> Array:
-    """Return tempered log densities over the last axis, up to a constant, with squares capped at `farthest`."""
+    """Return tempered log densities over the last axis, up to a constant, with squares capped at `farthest`.
+
+    Independent normals to a power below 1, as in a fractional or power posterior (Walker and Hjort, 2001). The power
+    and the cap are our own (docs/decisions/formulas.md).
+    """
     squares = np.minimum((x - mean) ** 2 / variance, farthest)
     logs: Array = -0.5 * _TEMPER * (np.log(variance) + squares).sum(axis=-1)
     return logs

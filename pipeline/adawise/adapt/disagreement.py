@@ -3,7 +3,7 @@
 Entropy prefers weights that are sure, and they may be sure and wrong. Such weights then predict other classes than
 zero-shot does. So alpha is capped at the largest one whose expected share of differing predictions is within a limit.
 The share is taken to be proportional to alpha. Every comparison corrects that at the alpha where the stream is, so the
-cap settles at the alpha that has the limit itself. This guard is our own, not the paper's.
+cap settles at the alpha that has the limit itself. This guard is our own, not the paper's (docs/decisions/formulas.md).
 """
 
 from __future__ import annotations
@@ -30,7 +30,10 @@ class Disagreement:
 
     @property
     def slope(self) -> float:
-        """The share of differing predictions at alpha 1: least squares through 0, shrunk towards a guess."""
+        """The share of differing predictions at alpha 1: least squares through 0, shrunk towards a guess.
+
+        It is a ridge regression (Hoerl and Kennard, 1970) with one coefficient, whose penalty is the guess's weight.
+        """
         return (_EXPECTED * _WORTH + self.differing) / (_WORTH + self.images)
 
     def observed(self, alpha: float, share: float, images: int) -> Disagreement:

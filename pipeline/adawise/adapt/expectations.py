@@ -27,6 +27,9 @@ _RETURN_SD = 0.1  # nats: standard deviation of a condition's level between its 
 class Expectations:
     """The beliefs of one search about the condition of a stream.
 
+    A jump has a hazard at each batch, as the run length of online changepoint detection has (Adams and MacKay, 2007).
+    The prior over known conditions and drifting is our own (docs/decisions/formulas.md).
+
     Attributes:
         surrogate: the prior over curves.
         hazard: probability of a jump before the stream has learned its own.
@@ -186,7 +189,10 @@ class Expectations:
 
 
 def learned_hazard(before: float, jump: float) -> float:
-    """Return the hazard after a batch in which a jump had that probability; it rises faster than it falls."""
+    """Return the hazard after a batch in which a jump had that probability; it rises faster than it falls.
+
+    An exponentially weighted mean of our own (docs/decisions/formulas.md).
+    """
     least, most = _HAZARDS
     rising, falling = _HAZARD_BATCHES
     return min(max(before + (jump - before) / (rising if jump > before else falling), least), most)

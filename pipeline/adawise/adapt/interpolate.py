@@ -59,8 +59,8 @@ class Layout:
 def interpolate(theta_0: Tensor, theta_1: Tensor, alpha: float, *, out: Tensor) -> Tensor:
     """Write (1 - alpha) * theta_0 + alpha * theta_1 into `out` and return it; all `[numel]`, `out` of any float dtype.
 
-    The result is computed in float32 and rounded once. At alpha 0 and 1 it is the endpoint in `out`'s dtype, bit for
-    bit.
+    The formula is that of WiSE-FT (Wortsman et al., 2022, section 3). The result is computed in float32 and rounded
+    once. At alpha 0 and 1 it is the endpoint in `out`'s dtype, bit for bit.
 
     Raises:
         ValueError: alpha outside [0, 1].

@@ -22,7 +22,8 @@ class PairedNoise:
 
     The difference of an image's objective between two alphas has a standard deviation over images that grows about
     linearly with their distance (measured on real pairs). Guesses and data are combined like a scaled inverse
-    chi-squared prior and its sums of squares (Gelman et al., 2013, chapter 3).
+    chi-squared prior and its sums of squares (Gelman et al., 2013, section 3.3). The linear growth and the forgetting
+    are our own (docs/decisions/formulas.md).
 
     Attributes:
         squares: sum of squared deviations over squared distance, nats^2.

@@ -30,9 +30,12 @@ _LEAST_REFERENCE = 1e-6  # nats: no division by zero where the sample is certain
 
 
 def entropy(logits: Tensor, temperature: float = 1.0) -> Values:
-    """Return the entropy (Shannon, 1948) of softmax(logits / temperature), nats: `[n, C]` -> `[n]`, in [0, ln C].
+    """Return the entropy of softmax(logits / temperature), nats: `[n, C]` -> `[n]`, in [0, ln C].
 
-    AdaWiSE minimises the mean of it, according to the paper's abstract. The choice of temperature is ours.
+    The entropy is that of Shannon (1948, theorem 2), the temperature that of Guo et al. (2017, section 4.2).
+
+    AdaWiSE minimises the mean of it, according to the abstract of the paper (Döbler et al., 2024). The choice of
+    temperature is ours.
     """
     scaled = logits if temperature == 1.0 else logits.double() / temperature
     log_p = torch.log_softmax(scaled, dim=-1, dtype=torch.float64)  # [n, C]
@@ -49,13 +52,13 @@ def raw_entropy(logits: Tensor, alpha_index: int) -> Values:
 def tsallis(logits: Tensor, alpha_index: int) -> Values:
     """Return the objective `tsallis` per image: Tsallis entropy of order 4, 8 (1 - sum p^4) / 3, in [0, 8 / 3).
 
-    The family is that of Tsallis (1988): (1 - sum p^q) / (q - 1), here with q = 4 and times 8. Shannon's entropy is its
-    limit at order 1, and comes mostly from images that the model is unsure about, and there from the many classes that
-    no prediction would choose. With the fourth power an image counts as far as one class leads. So images about which
-    nothing can be known have little weight, without a filter and its threshold. More confidence in a few answers is
-    worth more than a little less doubt everywhere. On three development pairs and the validation tables it chose better
-    alphas than entropy did (docs/decisions/objective.md). With the factor 8 images differ as much between alphas as in
-    nats of entropy, for which the search's constants are made.
+    The family is that of Tsallis (1988, equation 1): (1 - sum p^q) / (q - 1), here with q = 4 and times 8. Shannon's
+    entropy is its limit at order 1, and comes mostly from images that the model is unsure about, and there from the
+    many classes that no prediction would choose. With the fourth power an image counts as far as one class leads. So
+    images about which nothing can be known have little weight, without a filter and its threshold. More confidence in a
+    few answers is worth more than a little less doubt everywhere. On three development pairs and the validation tables
+    it chose better alphas than entropy did (docs/decisions/objective.md). With the factor 8 images differ as much
+    between alphas as in nats of entropy, for which the search's constants are made.
     """
     del alpha_index
     return _tsallis(logits.double())
@@ -64,7 +67,8 @@ def tsallis(logits: Tensor, alpha_index: int) -> Values:
 def standardised_tsallis(logits: Tensor) -> Values:
     """Return `tsallis` of logits scaled to mean 0 and standard deviation 3 over the classes, in [0, 8 / 3).
 
-    This is no objective: it costs up to 2.2 points where weights are sound (docs/decisions/objective.md).
+    The standardisation is our own (docs/decisions/formulas.md). This is no objective: it costs up to 2.2 points where
+    weights are sound (docs/decisions/objective.md).
     """
     z = logits.double()
     z = z - z.mean(dim=-1, keepdim=True)
@@ -73,7 +77,7 @@ def standardised_tsallis(logits: Tensor) -> Values:
 
 
 def _tsallis(z: Tensor) -> Values:
-    """Return `tsallis` of float64 logits `[n, C]`, whatever their temperature."""
+    """Return `tsallis` (Tsallis, 1988, equation 1) of float64 logits `[n, C]`, whatever their temperature."""
     fourth = torch.softmax(z, dim=-1).square_().square_()
     finite = z.sum(dim=-1).mul_(0.0)  # nan if a logit is not finite, as entropy gives; softmax alone hides -inf
     values: Values = (1.0 - fourth.sum(dim=-1)).mul_(8.0 / 3.0).add_(finite).numpy()
@@ -84,7 +88,8 @@ def calibrated_tsallis(temperatures: Sequence[float]) -> Objective:
     """Return the objective `calibrated_tsallis`: `tsallis` at the card's temperature of that alpha under shift.
 
     With a temperature fitted at home, fine-tuned weights are surer than they may be about images unlike their training
-    set. `Card.shifted_temperature` was fitted to such images as well. Temperature scaling is that of Guo et al. (2017).
+    set. `Card.shifted_temperature` was fitted to such images as well. Temperature scaling is that of Guo et al. (2017,
+    section 4.2).
     """
 
     def objective(logits: Tensor, alpha_index: int) -> Values:
@@ -97,7 +102,7 @@ def calibrated_entropy(temperatures: Sequence[float]) -> Objective:
     """Return the objective `calibrated_entropy`: entropy at the card's temperature of that alpha.
 
     Fine-tuned weights are over-confident off their distribution. Division by a temperature fitted at each alpha (Guo et
-    al., 2017) removes the part of it that a labelled sample shows.
+    al., 2017, section 4.2) removes the part of it that a labelled sample shows.
     """
 
     def objective(logits: Tensor, alpha_index: int) -> Values:
@@ -112,7 +117,7 @@ def relative(temperatures: Sequence[float], references: Sequence[float]) -> Obje
     An alpha that is surer than others on known images is expected to be surer here too. Divided by the whole reference,
     every alpha would be equally good on the card's own sample, and chance would choose. Undivided, the surer weights
     win where they are wrong. The square root lies between, and served most on the development pairs. A factor, the root
-    of the mean reference, keeps it in nats like the others. The form is ours.
+    of the mean reference, keeps it in nats like the others. The form is our own (docs/decisions/formulas.md).
     """
     mean = sum(references) / len(references)
     factors = [math.pow(mean / max(reference, _LEAST_REFERENCE), _RELATIVE_POWER) for reference in references]

@@ -19,6 +19,8 @@ def predict(
 ) -> Predictions:
     """Return the predictions for a batch of N images, calibrated by the card's temperatures if there is a card.
 
+    Probabilities are softmax(logits / T) (Guo et al., 2017, section 4.2), and `entropy` is theirs (Shannon, 1948).
+
     Args:
         logits: `[N, C]` at the served alpha.
         evaluated: alpha index -> (rows `[m]`, logits `[m, C]`), as in an `Outcome`.

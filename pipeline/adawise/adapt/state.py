@@ -85,6 +85,14 @@ class StreamState:
         served_index: index of the alpha of the last batch, for its trace; None in older states.
         looks: the learned appearance; None before the first batch whose pixels were measured.
         memory: the conditions of the stream.
+
+    Example:
+        >>> state = adawise.adapt_batch(pair, images[:8]).state
+        >>> stored = state.to_bytes()
+        >>> restored = adawise.StreamState.from_bytes(stored)
+        >>> restored.batches, restored.to_bytes() == stored
+        (1, True)
+        >>> step = adawise.adapt_batch(pair, images[8:16], restored)
     """
 
     key: str

@@ -36,7 +36,10 @@ class Belief:
         return self.mean[:-1], np.sqrt(np.maximum(variance, 0.0))
 
     def difference(self, j: int, i: int) -> tuple[float, float]:
-        """Return mean and standard deviation of f(alpha_i) - f(alpha_j): the gain of going from i to j."""
+        """Return mean and standard deviation of f(alpha_i) - f(alpha_j): the gain of going from i to j.
+
+        Var(X - Y) = Var(X) + Var(Y) - 2 Cov(X, Y).
+        """
         P = self.covariance
         variance = P[i, i] + P[j, j] - 2.0 * P[i, j]
         return float(self.mean[i] - self.mean[j]), math.sqrt(max(float(variance), 0.0))
@@ -85,7 +88,7 @@ class Surrogate:
         return Belief(np.zeros(G + 1), P)
 
     def advance(self, belief: Belief, batches: float = 1.0) -> Belief:
-        """Return the belief that many batches later, before the new batch is evaluated (Kalman prediction)."""
+        """Return the belief that many batches later, before the new batch is evaluated (prediction: Kalman, 1960)."""
         rho = self.persistence**batches
         G = len(self.alphas)
         mean, P = np.zeros(G + 1), np.zeros((G + 1, G + 1))
@@ -136,12 +139,15 @@ class Surrogate:
 
     @cached_property
     def _between(self) -> Array:
-        """The matrix `[G, K]` that maps values at the knots to the expected curve `[G]`."""
+        """The matrix `[G, K]` that maps values at the knots to the expected curve `[G]`.
+
+        It is K_gk K_kk^-1, the mean of a GP given noiseless values (Rasmussen and Williams, 2006, equation 2.19).
+        """
         K = self.covariance
         return np.asarray(np.linalg.solve(K[self._at_knots], K[self.knots]).T, dtype=np.float64)
 
     def observe(self, belief: Belief, index: int, value: float, noise_variance: float) -> Belief:
-        """Return the belief after the objective of this batch at `alphas[index]` was `value` (Kalman update)."""
+        """Return the belief after the objective of this batch at `alphas[index]` was `value` (update: Kalman, 1960)."""
         P = belief.covariance
         h = P[:, index] + P[:, -1]  # P (e_index + e_b)
         variance = h[index] + h[-1] + noise_variance
@@ -151,7 +157,9 @@ class Surrogate:
         return Belief(mean, 0.5 * (P + P.T))
 
     def observe_difference(self, belief: Belief, index: int, base: int, value: float, noise_variance: float) -> Belief:
-        """Return the belief after f(alphas[index]) - f(alphas[base]) was `value` on the same images (Kalman update).
+        """Return the belief after f(alphas[index]) - f(alphas[base]) was `value` on the same images.
+
+        The update is that of Kalman (1960), for one observation that is a difference of two entries of the state.
 
         The shared offset cancels, so the difference says something of the curve only, whatever the level of the batch.
         """
@@ -164,7 +172,10 @@ class Surrogate:
 
 
 def log_density(belief: Belief, index: int, base: int, value: float, noise_variance: float) -> float:
-    """Return the log density of such a difference before it is seen, up to a constant that all beliefs share."""
+    """Return the log density of such a difference before it is seen, up to a constant that all beliefs share.
+
+    A Kalman filter's innovation is normal, and its density is the likelihood of the filter's model (Schweppe, 1965).
+    """
     expected, sd = belief.difference(base, index)
     variance = sd**2 + noise_variance
     return -0.5 * math.log(variance) - 0.5 * (value - expected) ** 2 / variance

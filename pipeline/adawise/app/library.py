@@ -64,8 +64,6 @@ def load_pair(
 ) -> ModelPair:
     """Load two checkpoints, check that they make a pair, and try them on the device.
 
-        pair = adawise.load_pair(theta_0="local-dir:pair/theta_0", theta_1="local-dir:pair/theta_1", classes=["car"])
-
     Args:
         theta_0: the zero-shot checkpoint (alpha 0): a file, `local-dir:FOLDER` or the name of a pretrained tag.
         theta_1: the fine-tuned checkpoint (alpha 1), in the same forms.
@@ -92,6 +90,16 @@ def load_pair(
 
     Returns:
         The loaded pair, ready for `adapt_batch`.
+
+    Example:
+        >>> pair = adawise.load_pair(
+        ...     theta_0="local-dir:pair/theta_0",
+        ...     theta_1="local-dir:pair/theta_1",
+        ...     classes=["car", "truck", "bus"],
+        ...     device="cpu",
+        ... )
+        >>> pair.classes
+        ('car', 'truck', 'bus')
 
     Raises:
         SettingsError: an argument is wrong, or the CUDA device is missing or does not suit the other arguments.
@@ -150,6 +158,14 @@ class Step:
         forward_equivalents: images passed through the image tower, divided by n; 1 for plain CLIP.
         state: the state that the stream's next batch begins with. `state.to_bytes` and `StreamState.from_bytes` store
             and restore it.
+
+    Example:
+        >>> search = adawise.SearchSettings(strategy="fixed", alpha=0.25)
+        >>> step = adawise.adapt_batch(pair, images[:8], search=search)
+        >>> step.alpha, step.forward_equivalents
+        (0.25, 1.0)
+        >>> step.labels[0] == pair.classes[step.probabilities[0].argmax()]
+        True
     """
 
     alpha: float
@@ -166,10 +182,6 @@ def adapt_batch(
 ) -> Step:
     """Choose the alpha of a batch of one stream without labels, and classify the images with it.
 
-        step = adawise.adapt_batch(pair, images)
-        step = adawise.adapt_batch(pair, more_images, step.state)
-        step.alpha, step.labels, step.probabilities
-
     This is a pure function of its arguments. A pair can serve one call at a time. A stream is a sequence of images that
     share a condition, such as those of a camera; its batches have to come in order.
 
@@ -182,6 +194,16 @@ def adapt_batch(
 
     Returns:
         The predictions, and the state for the stream's next batch.
+
+    Example:
+        >>> from pathlib import Path
+        >>> images = sorted(Path("frames").glob("*.jpg"))
+        >>> step = adawise.adapt_batch(pair, images[:16])
+        >>> step = adawise.adapt_batch(pair, images[16:], step.state)
+        >>> step.probabilities.shape, len(step.labels), step.state.batches
+        ((8, 3), 8, 2)
+        >>> step.alpha in pair.classifier.alphas
+        True
 
     Raises:
         TypeError, ValueError: images of another type, dtype or shape, or none; a state of another pair or search.

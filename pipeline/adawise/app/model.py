@@ -50,6 +50,14 @@ class ModelPair:
     """Two checkpoints, ready to classify; `card` is None if there is none.
 
     `classes` are the C class names, in the order of logits and probabilities; `classifier.alphas` is the grid.
+
+    Example:
+        A `pair` that `adawise.load_pair` returned, without a card:
+
+        >>> len(pair.classes), pair.card
+        (3, None)
+        >>> pair.classifier.alphas[:3], pair.classifier.alphas[-1]
+        ((0.0, 0.05, 0.1), 1.0)
     """
 
     checkpoints: CheckpointPair

@@ -273,7 +273,6 @@ def live_pairs(
 
     `name` is this start of a worker; `illness` returns the other troubles that it reports.
     """
-
     again_s = max(REPORT_S, settings.pairs.look_s)  # readers of reports conclude from it when a worker is gone
 
     def report(current: WorkerReport) -> None:

@@ -90,14 +90,15 @@ def serving_ratio(
 ) -> float | None:
     """Return the ratio of temperatures, alpha 1 to alpha 0, at which `tsallis` chooses best.
 
-    The temperature of lowest NLL makes probabilities right on average. Whether an objective then chooses the right
-    endpoint is another question: with few classes to learn from, fine-tuned weights have so high a temperature on other
-    classes that alpha stays half-way where they are right. So this searches ratios from .8 to 7.4 for those that serve
-    the highest accuracy on labelled images, at the alphas that the objective would choose or nearly so. The logarithm
-    of the temperature is linear in alpha. Conditions where zero-shot is better have the same weight as those where
-    fine-tuned is. Among ratios that serve alike, the one is returned whose smaller margin is largest: the margin is by
-    how many nats the objective prefers the better endpoint, as a mean over the conditions of a kind. Conditions without
-    labels differ by a few tenths of a nat, and one on the wrong side of 0 is served by the wrong endpoint.
+    The search for the ratio is our own (docs/decisions/formulas.md). The temperature of lowest NLL makes probabilities
+    right on average. Whether an objective then chooses the right endpoint is another question: with few classes to
+    learn from, fine-tuned weights have so high a temperature on other classes that alpha stays half-way where they are
+    right. So this searches ratios from .8 to 7.4 for those that serve the highest accuracy on labelled images, at the
+    alphas that the objective would choose or nearly so. The logarithm of the temperature is linear in alpha. Conditions
+    where zero-shot is better have the same weight as those where fine-tuned is. Among ratios that serve alike, the one
+    is returned whose smaller margin is largest: the margin is by how many nats the objective prefers the better
+    endpoint, as a mean over the conditions of a kind. Conditions without labels differ by a few tenths of a nat, and
+    one on the wrong side of 0 is served by the wrong endpoint.
 
     Args:
         conditions: (logits, labels) of each condition: logits `[N, C]` at an alpha by its index, and labels `[N]`.

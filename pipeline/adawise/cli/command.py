@@ -8,7 +8,6 @@ reads no settings file.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -111,8 +110,6 @@ class Command(BaseSettings):
     )
 
     name: ClassVar[str]  # the words that call the command, such as `pair stage`
-    # the function that does the work, such as `adawise_drift.cli.drift.run:drift`, unless `call` does it
-    runs: ClassVar[str]
     groups: ClassVar[tuple[str, ...]] = ("log",)  # groups of settings, or single ones such as `kafka.topic`
     shorthands: ClassVar[Mapping[str, str]] = {}  # another flag of a setting -> the setting
     finds: ClassVar[bool] = False  # it may end with the code FOUND
@@ -198,9 +195,7 @@ class Command(BaseSettings):
 
     def call(self) -> int:
         """Do the work and return the exit code: 0 done, 1 failed, 3 something was found."""
-        module, _, name = self.runs.partition(":")
-        code: int = getattr(import_module(module), name)(self)
-        return code
+        raise NotImplementedError(f"the command {self.name} has no call")
 
     def cli_cmd(self) -> None:
         """Run the command. CliApp calls this."""

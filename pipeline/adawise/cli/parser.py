@@ -134,6 +134,7 @@ def parser_source(command: type[Command], *, is_short: bool = False) -> CliSetti
     It is made once, for a process that runs several commands. It keeps nothing of what it parsed.
 
     Args:
+        command: the class of the command.
         is_short: True for only those settings that are used most.
     """
     parser = _Parser(

@@ -21,8 +21,19 @@ from typing_extensions import override
 from adawise.errors import CheckpointError
 
 _OF_OPENAI = b"input_resolution"  # an attribute that only OpenAI's own models keep among their weights
-
-
+_DTYPES = {
+    "BFloat16Storage": torch.bfloat16,
+    "BoolStorage": torch.bool,
+    "ByteStorage": torch.uint8,
+    "CharStorage": torch.int8,
+    "DoubleStorage": torch.float64,
+    "FloatStorage": torch.float32,
+    "HalfStorage": torch.float16,
+    "IntStorage": torch.int32,
+    "LongStorage": torch.int64,
+    "ShortStorage": torch.int16,
+}
+"""The dtype of each typed storage that a pickle may name; torch itself warns where one is looked up."""
 _SPARE_BYTES = 1 << 26  # torch compresses only the code of TorchScript, which has a few million bytes
 _UNREADABLE = (OSError, ValueError, RuntimeError, EOFError, StopIteration, zipfile.BadZipFile, zlib.error)
 
@@ -111,7 +122,7 @@ class _TensorReader(pickle.Unpickler):
     def find_class(self, module: str, name: str, /) -> Any:
         if module.startswith("__torch__"):
             return _Attributes
-        if module == "torch" and name.endswith("Storage"):
+        if module == "torch" and name in _DTYPES:
             return name
         if module == "torch.jit._pickle":  # functions that restore lists which TorchScript gave a type
             return _first
@@ -125,7 +136,7 @@ class _TensorReader(pickle.Unpickler):
     def persistent_load(self, pid: Any, /) -> Tensor:
         _, storage, key, *_ = pid
         if (storage, key) not in self._storages:  # tensors may share a storage, which is read once
-            dtype: torch.dtype = getattr(torch, storage).dtype
+            dtype = _DTYPES[storage]
             data = bytearray(_read(self._archive, f"{self._data}/{key}"))
             self._storages[storage, key] = torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
         return self._storages[storage, key]

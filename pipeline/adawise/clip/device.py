@@ -5,7 +5,7 @@ The rest of `clip` is plain torch on tensors that know their device. The impleme
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
@@ -62,7 +62,8 @@ class Plain:
     def __init__(self, where: torch.device) -> None:
         self.where = where
         self.numerics = where.type
-        has = torch.cpu.get_capabilities()
+        # torch 2.10 does not report them: there, the precision `auto` is fp32.
+        has: Mapping[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
         self.has_bfloat16 = bool(has.get("avx512_bf16") or has.get("amx_bf16"))
 
     @override

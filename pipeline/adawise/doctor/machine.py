@@ -32,6 +32,7 @@ def cores(known: Known, root: Path = ROOT) -> CheckResult:
     """Compare the threads of the settings with the cores that may be used.
 
     Args:
+        known: the settings, and what earlier checks found; the same in the other checks.
         root: the folder that has `proc` and the cgroups; the same in the other checks.
     """
     found, quota = usable_cores(root), cpu_quota(root)
@@ -56,6 +57,7 @@ def memory(known: Known, root: Path = ROOT, held_bytes: int | None = None) -> Ch
     """Compare the memory that a worker will hold with the memory that it may use.
 
     Args:
+        known: see `cores`.
         root: see `cores`.
         held_bytes: bytes that this process holds with the pair in it; None: ask the system.
     """

@@ -90,6 +90,7 @@ def file_system(known: Known, root: Path = Path("/")) -> CheckResult:
     """Say what kind of file system each folder is on, and warn where that has risks.
 
     Args:
+        known: the settings, and what earlier checks found.
         root: the folder with `proc`, which has the kernel's list of mounts.
     """
     table = mounts(root)

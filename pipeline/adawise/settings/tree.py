@@ -180,7 +180,16 @@ class ModelSettings(Group):
 
 
 class SearchSettings(Group):
-    """The settings `[search]`: how alpha is chosen for each batch."""
+    """The settings `[search]`: how alpha is chosen for each batch.
+
+    Example:
+        >>> search = adawise.SearchSettings(strategy="grid", objective="entropy")
+        >>> step = adawise.adapt_batch(pair, images[:8], search=search)
+        >>> len(step.trials) == len(pair.classifier.alphas)
+        True
+        >>> step.alpha == min(step.trials, key=lambda trial: trial.objective).alpha
+        True
+    """
 
     strategy: Literal["auto", StrategyName] = Field(
         default="auto",

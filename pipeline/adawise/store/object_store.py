@@ -167,7 +167,6 @@ class ObjectStore:
 
     def get(self, key: str) -> bytes | None:
         """See `Store.get`."""
-
         return self._request(key, lambda: _unless_absent(lambda: bytes(obstore.get(self._store, key).bytes())))
 
     def open(self, key: str) -> BinaryIO | None:
@@ -191,7 +190,6 @@ class ObjectStore:
 
     def list(self, prefix: str) -> list[str]:
         """See `Store.list`."""
-
         return list(self.sizes(prefix))
 
     def sizes(self, prefix: str) -> Mapping[str, int]:
@@ -216,7 +214,6 @@ class ObjectStore:
 
     def delete(self, key: str) -> None:
         """See `Store.delete`."""
-
         self._request(key, lambda: _unless_absent(lambda: obstore.delete(self._store, key)))
 
     def modified(self, key: str) -> datetime | None:

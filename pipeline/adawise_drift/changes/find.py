@@ -1,9 +1,9 @@
 """Change points of one camera's series, after the fact: when did its alpha (or its objective, ...) move for good.
 
-PELT (Killick 2012, by `ruptures`) with squared error and a penalty in units of the series' long-run variance
-(Lavielle and Moulines 2000): for independent noise that is the usual penalty, but alphas are not independent. Before it
-a daily cycle is taken out, after it steps in one direction are tried as one ramp, and what is too small to matter goes.
-It is done twice: the second time the noise is that of what the first left unexplained.
+PELT (Killick, Fearnhead and Eckley, 2012; by `ruptures`) with squared error and a penalty in units of the series'
+long-run variance (Lavielle and Moulines, 2000): for independent noise that is the usual penalty, but alphas are not
+independent. Before it a daily cycle is taken out, after it steps in one direction are tried as one ramp, and what is
+too small to matter goes. It is done twice: the second time the noise is that of what the first left unexplained.
 """
 
 from __future__ import annotations
@@ -42,6 +42,14 @@ class Sensitivity:
     `cycle`: share of the variance within days that a daily cycle must explain on other days. `ramp`: batches that a
     change must take to be called a ramp. `bins`: of how many means, at most, levels are looked for; each step is then
     put where it fits best.
+
+    Example:
+        >>> import numpy as np
+        >>> times_us, alpha = 60_000_000 * np.arange(400), np.repeat([0.8, 0.5], 200)
+        >>> len(adawise.find_changes(times_us, alpha))
+        1
+        >>> adawise.find_changes(times_us, alpha, sensitivity=adawise.Sensitivity(smallest=0.4))
+        ()
     """
 
     smallest: float = 0.1
@@ -66,6 +74,15 @@ class Change:
     `index` and `time_us` are those of the first batch after a step, and of the first one within a ramp; `end_index` and
     `end_us` the same for a step, and those of the first batch after a ramp. `before`, `after`: mean levels,
     without the daily cycle. `score`: size in standard errors. `interval_us`: where the time lies with 95 % probability.
+
+    Example:
+        >>> import numpy as np
+        >>> (change,) = adawise.find_changes(60_000_000 * np.arange(400), np.repeat([0.8, 0.2], 200))
+        >>> round(change.before, 2), round(change.after, 2), round(change.size, 2)
+        (0.8, 0.2, -0.6)
+        >>> earliest_us, latest_us = change.interval_us
+        >>> earliest_us <= change.time_us <= latest_us
+        True
     """
 
     index: int
@@ -84,7 +101,7 @@ class Change:
         return self.after - self.before
 
 
-_BAI_95 = 11.0  # of the argmax of a two-sided Brownian motion with drift (Bai 1997)
+_BAI_95 = 11.0  # of the argmax of a two-sided Brownian motion with drift (Bai, 1997)
 
 
 def find_changes(
@@ -103,6 +120,13 @@ def find_changes(
         batches: `[n]`, how many batches each value is the mean of; None: one each.
         sensitivity: what counts as a change.
         zone: by whose clocks a daily cycle is.
+
+    Example:
+        >>> import numpy as np
+        >>> times_us, alpha = 60_000_000 * np.arange(400), np.repeat([0.8, 0.2], 200)
+        >>> (change,) = adawise.find_changes(times_us, alpha)
+        >>> change.kind, change.index, change.time_us
+        ('step', 200, 12000000000)
 
     Raises:
         ValueError: the arrays differ in length, or times decrease.
@@ -221,8 +245,8 @@ def levels(x: Floats, bounds: list[int]) -> Floats:
 def long_run_variance(x: Floats, *, prior: float, prior_weight: float) -> float:
     """Return the variance of the mean of n values times n, for large n, in the square of the unit of `x`.
 
-    From the median of squared differences of adjacent block means (Wu and Zhao 2007), which a few steps do not move; at
-    the block length where it is largest, because noise with a memory shows all of itself in long blocks alone. A
+    From the median of squared differences of adjacent block means (Wu and Zhao, 2007), which a few steps do not move;
+    at the block length where it is largest, because noise with a memory shows all of itself in long blocks alone. A
     short series has few blocks, so `prior` counts as `prior_weight` blocks.
     """
     total = np.concatenate([[0.0], np.cumsum(x)])
@@ -260,6 +284,9 @@ class Move:
 
 def moves(x: Floats, bounds: list[int], variance: float, *, price: float, least: int) -> list[Move]:
     """Return the moves between segments with these bounds, steps merged to ramps where that explains more.
+
+    Both are compared by squares left plus a price for each number that is fitted, as in a penalised criterion (Lavielle
+    and Moulines, 2000). The search for the ramp is our own (docs/decisions/formulas.md).
 
     Args:
         x: `[n]`.

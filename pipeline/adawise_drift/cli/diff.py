@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 from pydantic_settings import CliPositionalArg, CliToggleFlag
+from typing_extensions import override
 
 from adawise.cli.command import FOUND, LABEL_WITHIN, LABELS, Command, json_flag
 from adawise.settings.group import Location
@@ -32,7 +33,6 @@ class DiffCommand(Command):
 
     name = "diff"
     finds = True
-    runs = "adawise_drift.cli.diff:diff"
     examples = (
         ("check that a replay equals the live run", "diff runs/yard runs/again"),
         ("print JSON, and count rows that only one run has", "diff runs/yard runs/again --whole --json"),
@@ -57,22 +57,22 @@ class DiffCommand(Command):
     )
     as_json: CliToggleFlag[bool] = json_flag("print what was found as JSON")
 
+    @override
+    def call(self) -> int:
+        """Compare two runs and print the result; return 0 if they are equal, else 3."""
+        from adawise.console import paper, print_json
+        from adawise.labels.compare.compare import compare, split_roots
+        from adawise_drift.show_diff import show
 
-def diff(options: DiffCommand) -> int:
-    """Compare two runs and print the result; return 0 if they are equal, else 3."""
-    from adawise.console import paper, print_json
-    from adawise.labels.compare.compare import compare, split_roots
-    from adawise_drift.show_diff import show
-
-    found = compare(
-        split_roots(options.root_a),
-        split_roots(options.root_b),
-        separated(options.streams),
-        labels=options.labels,
-        label_within_us=round(options.label_within * 1e6),
-    )
-    if options.as_json:
-        print_json(found.as_json())
-    else:
-        show(found, paper())
-    return FOUND if found.differs or (options.whole and not found.overlaps_wholly) else 0
+        found = compare(
+            split_roots(self.root_a),
+            split_roots(self.root_b),
+            separated(self.streams),
+            labels=self.labels,
+            label_within_us=round(self.label_within * 1e6),
+        )
+        if self.as_json:
+            print_json(found.as_json())
+        else:
+            show(found, paper())
+        return FOUND if found.differs or (self.whole and not found.overlaps_wholly) else 0

@@ -29,7 +29,6 @@ class DriftCommand(Command):
 
     name = "drift"
     finds = True
-    runs = "adawise_drift.cli.drift:drift"
     groups = ("model.card", "model.classes", "search.objective", *all_but("decode", "threads"), "log")
     examples = (
         ("show the last day in the terminal", "drift runs/yard --since 1d"),
@@ -113,57 +112,57 @@ class DriftCommand(Command):
 
         return problems(options)
 
+    @override
+    def call(self) -> int:
+        """Analyse, then write, print and send what was found; return 3 if a camera is beyond a limit, else 0."""
+        from adawise.app.prompts import read_lines
+        from adawise.console import paper, print_json, progress
+        from adawise.output.near import expect_outputs
 
-def drift(options: DriftCommand) -> int:
-    """Analyse, then write, print and send what was found; return 3 if a camera is beyond a limit, else 0."""
-    from adawise.app.prompts import read_lines
-    from adawise.console import paper, print_json, progress
-    from adawise.output.near import expect_outputs
+        against, page, model = separated(self.against) or (), self.output, self.settings.model
+        expect_outputs((*self.root, *against))
+        from adawise_drift.changes.times import parse_clocks
+        from adawise_drift.request import DriftRequest, expect_packages, parse_limit
 
-    against, page, model = separated(options.against) or (), options.output, options.settings.model
-    expect_outputs((*options.root, *against))
-    from adawise_drift.changes.times import parse_clocks
-    from adawise_drift.request import DriftRequest, expect_packages, parse_limit
+        expect_packages(is_drawn=page is not None or self.plots is not None)
+        from adawise_drift.analyse import analyse, finish
+        from adawise_drift.show import show
 
-    expect_packages(is_drawn=page is not None or options.plots is not None)
-    from adawise_drift.analyse import analyse, finish
-    from adawise_drift.show import show
+        frames = None
+        if self.recording is not None:
+            from adawise.app.decoder import open_decoder, rendition
+            from adawise_drift.example_frames import ExampleFrames, thumbnail
 
-    frames = None
-    if options.recording is not None:
-        from adawise.app.decoder import open_decoder, rendition
-        from adawise_drift.example_frames import ExampleFrames, thumbnail
+            decoder = open_decoder(self.settings.decode, partial(thumbnail, rendition(self.settings.decode)))
+            frames = ExampleFrames(str(self.recording), decoder)
+        request = DriftRequest(
+            roots=self.root,
+            streams=separated(self.streams),
+            since=self.since,
+            until=self.until,
+            reference=None if self.reference is None else timedelta(seconds=self.reference),
+            baseline=self.baseline,
+            smallest=self.smallest,
+            clocks=parse_clocks(separated(self.time_zone) or ()),
+            known=self.known,
+            frames=frames,
+            card=model.card,
+            objective=self.settings.search.objective,
+            labels=self.labels,
+            label_within=timedelta(seconds=self.label_within),
+            classes=None if model.classes is None else tuple(read_lines(model.classes, "model.classes", "class name")),
+            against=against,
+            limits=tuple(map(parse_limit, separated(self.fail_if) or ())),
+            command=shlex.join(["adawise", *self.written_out()]),
+        )
+        report = analyse(request, progress)
+        if page is not None or self.plots is not None:
+            from adawise_drift.page.write import write_files
 
-        decoder = open_decoder(options.settings.decode, partial(thumbnail, rendition(options.settings.decode)))
-        frames = ExampleFrames(str(options.recording), decoder)
-    request = DriftRequest(
-        roots=options.root,
-        streams=separated(options.streams),
-        since=options.since,
-        until=options.until,
-        reference=None if options.reference is None else timedelta(seconds=options.reference),
-        baseline=options.baseline,
-        smallest=options.smallest,
-        clocks=parse_clocks(separated(options.time_zone) or ()),
-        known=options.known,
-        frames=frames,
-        card=model.card,
-        objective=options.settings.search.objective,
-        labels=options.labels,
-        label_within=timedelta(seconds=options.label_within),
-        classes=None if model.classes is None else tuple(read_lines(model.classes, "model.classes", "class name")),
-        against=against,
-        limits=tuple(map(parse_limit, separated(options.fail_if) or ())),
-        command=shlex.join(["adawise", *options.written_out()]),
-    )
-    report = analyse(request, progress)
-    if page is not None or options.plots is not None:
-        from adawise_drift.page.write import write_files
-
-        write_files(report, page, options.plots)
-    if options.as_json:
-        print_json({**report.as_json(), "page": None if page is None else str(page)})
-    else:
-        show(report, paper(), page)
-    finish(request, report, options.alertmanager)
-    return FOUND if any(report.beyond.values()) else 0
+            write_files(report, page, self.plots)
+        if self.as_json:
+            print_json({**report.as_json(), "page": None if page is None else str(page)})
+        else:
+            show(report, paper(), page)
+        finish(request, report, self.alertmanager)
+        return FOUND if any(report.beyond.values()) else 0

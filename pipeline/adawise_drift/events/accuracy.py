@@ -79,7 +79,7 @@ def clusters(of: Binned) -> Clusters:
 
 
 def ratio(part: Floats, whole: Floats) -> Ratio:
-    """Return a ratio of sums over clusters, whose images are not independent (Cochran 1977, 6.4).
+    """Return a ratio of sums over clusters, whose images are not independent (Cochran, 1977, section 6.4).
 
     The error of fewer than two clusters is nan.
     """
@@ -126,7 +126,7 @@ def _point(of: Clusters, how: How, band: Interval, images: float) -> AccuracyPoi
 
 
 def _wilson(of: Ratio, images: float) -> Interval:
-    """Return Wilson's interval for as many independent images as say as much (Korn & Graubard 1998)."""
+    """Return Wilson's interval (1927) for as many independent images as say as much (Korn and Graubard, 1998)."""
     p, z = of.value, of.quantile
     smoothed = (p * images + 1.0) / (images + 2.0)
     n = smoothed * (1.0 - smoothed) / of.error**2

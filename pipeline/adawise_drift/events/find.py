@@ -149,8 +149,8 @@ _NAMED = 2
 def _mixes(of: CameraHistory) -> Iterator[DriftEvent]:
     """Yield changes of the mix: `after` is the total variation from the mix before, `detail` what came and went.
 
-    Shares are looked at as square roots, whose distances are Hellinger's, along the directions in which the mix moves
-    most over long times, each as a series of its own.
+    Shares are looked at as square roots, whose distances are Hellinger's (1909), along the directions in which the mix
+    moves most over long times (Eckart and Young, 1936), each as a series of its own.
     """
     mixed = of.mixed
     starts = filled(mixed.counts.sum(axis=1), _IMAGES)

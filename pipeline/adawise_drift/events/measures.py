@@ -131,7 +131,7 @@ def _rate(of: Binned, bin_us: int) -> Watched:
 
 
 def _rejects(of: Binned, bin_us: int) -> Watched:
-    """Return the share as an angle, 2 arcsin of its root, whose noise is the same everywhere.
+    """Return the share as an angle, 2 arcsin of its root, whose noise is the same everywhere (Bartlett, 1947).
 
     From 0 to .01 it moves by .2, from .2 to .29 too.
     """

@@ -92,7 +92,7 @@ def _cost(those: Sequence[DriftEvent], binned: Binned, since_us: int, until_us: 
         found = _change(measured(before), measured(after), "measured")
         if found is not None:
             return found
-    # by the difference of mean confidences (Guillory et al. 2021, arXiv 2107.03315)
+    # by the difference of mean confidences (Guillory et al., 2021)
     sides = [ratio(side.confidence, side.answered) for side in (before, after)]
     return _change(sides[0], sides[1], "estimated", ESTIMATE_ERROR)
 

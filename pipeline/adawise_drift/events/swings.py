@@ -47,7 +47,10 @@ def named(swing: Change) -> Shape:
 
 
 def cycles(time_us: Integers, values: Floats, sensitivity: Sensitivity, zone: tzinfo = UTC) -> Cycles:
-    """Return where the swing of a daily cycle came, went or changed; nothing of fewer than ten days."""
+    """Return where the swing of a daily cycle came, went or changed; nothing of fewer than ten days.
+
+    A day is taken for a multiple of one shape, the first singular vector of days by hours (Eckart and Young, 1936).
+    """
     nothing = Cycles(np.zeros(len(values)), ())
     if not len(values) or time_us[-1] - time_us[0] < _LEAST_DAYS * DAY_US:
         return nothing

@@ -1,9 +1,11 @@
 """Events that belong together: of one camera and moment (an incident), of two cameras that changed places, of a group.
 
 Where cameras move together a common cause (weather, light, a model) is likelier than a fault of one. What counts are
-moves in one direction at one time. How many of them chance brings is known from worlds in which each
-camera keeps its own moves, and has them at another time: the fleet's history, with every camera shifted by a draw of
-its own. Of fleets of independent cameras at most 5 % have a group at all (`python -m tools.bench together`).
+moves in one direction at one time. How many of them chance brings is known from worlds in which each camera keeps its
+own moves, and has them at another time: the fleet's history, with every camera shifted by a draw of its own. Of fleets
+of independent cameras at most 5 % have a group at all (`python -m tools.bench together`). The worlds are a permutation
+test, whose p-values count the data as one more world (Phipson and Smyth, 2010); the shifts in time and the evidence are
+our own (docs/decisions/formulas.md).
 """
 
 from __future__ import annotations

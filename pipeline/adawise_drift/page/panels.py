@@ -45,10 +45,10 @@ class Column:
 
 @dataclass(frozen=True)
 class Panel:
-    """`needs` are columns of which one must be known, or there is nothing to draw; `query` made them. Without any, it
-    is drawn where there is a sentence to it.
+    """A drawing of the page.
 
-    `measures` are those whose events are marked in it.
+    `query` made the columns that it draws. It is drawn if one of the columns in `needs` is known; if there are none, it
+    is drawn where there is a sentence to it. Events of its `measures` are marked in it.
     """
 
     name: Name
@@ -109,7 +109,8 @@ def alpha(name: Literal["alpha", "overall"], *, height: int = 200) -> Panel:
 def _calendars() -> Iterator[Panel]:
     """Yield the panels of conditions: a day is a column of its hours, a time of few days one strip.
 
-    Colours are the script's."""
+    Colours are the script's.
+    """
     scale = {"domain": [0, 24], "nice": False, "reverse": True}
     of_day = {"scale": scale, "axis": _axis("hour", values=[0, 6, 12, 18, 24], grid=False)}
     of_all = {"scale": scale, "axis": _axis("\u00a0", values=[], domain=False)}

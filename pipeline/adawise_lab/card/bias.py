@@ -5,7 +5,8 @@ the labelled images, delta a GP over alpha that all conditions share, e_d a GP o
 level. So delta / k is the correction of the objective, in nats. A correction for each condition lost accuracy on
 development data. What conditions have in common is safe, and corrects an objective that over-confident weights deceive.
 
-The standard deviations of both processes are chosen by marginal likelihood (Rasmussen and Williams, 2006, chapter 5).
+The model is our own (docs/decisions/formulas.md). The standard deviations of both processes are chosen by marginal
+likelihood (Rasmussen and Williams, 2006, equation 5.8).
 The unknown levels are projected out, as in restricted maximum likelihood (Patterson and Thompson, 1971).
 """
 

@@ -3,7 +3,7 @@
 The data are mean objectives of consecutive batches at a few alphas. Such a mean is uncertain because a batch samples
 its scene, and the errors of a batch's alphas are strongly correlated: they have the same images. That covariance is
 measured for each batch and is a fixed part of the kernel, so sampling does not pass for a curve that moves. The fit
-maximises the marginal likelihood with priors (Rasmussen and Williams, 2006, chapter 5).
+maximises the marginal likelihood (Rasmussen and Williams, 2006, equation 5.8) with priors.
 """
 
 from __future__ import annotations

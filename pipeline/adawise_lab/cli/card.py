@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import AliasChoices, Field
 from pydantic_settings import CliPositionalArg, CliToggleFlag
+from typing_extensions import override
 
 from adawise.cli.command import Command, all_but, json_flag, optional
 from adawise.labels.folders import FORMS
@@ -23,7 +24,6 @@ class CardMakeCommand(Command):
     """
 
     name = "card make"
-    runs = "adawise_lab.cli.card:make"
     groups = PAIR
     examples = (
         ("make a card from a folder with a subfolder for each class", "card make --labelled images/ -o pair.card.json"),
@@ -50,44 +50,43 @@ class CardMakeCommand(Command):
     )
     images: int | None = IMAGES
 
+    @override
+    def call(self) -> int:
+        """Make a card, and print it."""
+        from adawise_lab.card.make import CardRequest, make
+        from adawise_lab.card.show import print_made
 
-def make(options: CardMakeCommand) -> int:
-    """Make a card, and print it."""
-    from adawise_lab.card.make import CardRequest, make
-    from adawise_lab.card.show import print_made
-
-    request = CardRequest(
-        settings=options.settings,
-        labelled=options.labelled,
-        output=options.output,
-        held_out=options.held_out,
-        shifted=options.labelled_shifted,
-        images=options.images,
-    )
-    print_made(make(request), str(options.output))
-    return 0
+        request = CardRequest(
+            settings=self.settings,
+            labelled=self.labelled,
+            output=self.output,
+            held_out=self.held_out,
+            shifted=self.labelled_shifted,
+            images=self.images,
+        )
+        print_made(make(request), str(self.output))
+        return 0
 
 
 class CardShowCommand(Command):
     """Print a card: temperature, accuracy and calibration error by alpha, and what it advises."""
 
     name = "card show"
-    runs = "adawise_lab.cli.card:show"
     examples = (("as tables", "card show pair.card.json"), ("for a program", "card show pair.card.json --json"))
 
     card: CliPositionalArg[FilePath] = Field(description="card to print")
     as_json: CliToggleFlag[bool] = json_flag("print the card as JSON")
 
+    @override
+    def call(self) -> int:
+        """Print a card, as JSON or as tables."""
+        from adawise.card.card import read_card
 
-def show(options: CardShowCommand) -> int:
-    """Print a card, as JSON or as tables."""
-    from adawise.card.card import read_card
+        card = read_card(self.card)
+        if self.as_json:
+            print(card.to_json(), end="")
+        else:
+            from adawise_lab.card.show import print_card
 
-    card = read_card(options.card)
-    if options.as_json:
-        print(card.to_json(), end="")
-    else:
-        from adawise_lab.card.show import print_card
-
-        print_card(card, str(options.card))
-    return 0
+            print_card(card, str(self.card))
+        return 0

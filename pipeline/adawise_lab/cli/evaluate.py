@@ -29,7 +29,6 @@ class EvaluateCommand(Command):
     """
 
     name = "evaluate"
-    runs = "adawise_lab.cli.evaluate:evaluate"
     groups = (
         *all_but("model", "on_change"),
         *all_but("search", "strategy", "forget_after_s"),
@@ -126,23 +125,23 @@ class EvaluateCommand(Command):
         if "smooth" in str(options.get("streams", "")).split(",") and "smooth" not in options:
             yield "smooth", "smooth streams need two groups of domains; name them, such as --smooth a+b:c"
 
+    @override
+    def call(self) -> int:
+        """Compare strategies, and print tables or JSON."""
+        from adawise.console import paper, print_json
+        from adawise_lab.evaluate.evaluate import EvaluateRequest, TableSources, evaluate
+        from adawise_lab.evaluate.show import show
 
-def evaluate(options: EvaluateCommand) -> int:
-    """Compare strategies, and print tables or JSON."""
-    from adawise.console import paper, print_json
-    from adawise_lab.evaluate.evaluate import EvaluateRequest, TableSources, evaluate
-    from adawise_lab.evaluate.show import show
-
-    source: Path | TableSources | None = options.logits
-    if options.images is not None:
-        places = tuple(Path(place.strip()).expanduser() for place in options.images.split(","))
-        source = TableSources(places, options.corrupt, options.cache, options.limit)
-    assert source is not None  # `problems` has checked it
-    same = {field.name for field in fields(EvaluateRequest)} - {"source", "command"}
-    given = {name: getattr(options, name) for name in same}
-    result = evaluate(EvaluateRequest(source=source, command=options.written_out(), **given))
-    if options.as_json:
-        print_json(result.as_json())
-    else:
-        show(result, paper())
-    return 0
+        source: Path | TableSources | None = self.logits
+        if self.images is not None:
+            places = tuple(Path(place.strip()).expanduser() for place in self.images.split(","))
+            source = TableSources(places, self.corrupt, self.cache, self.limit)
+        assert source is not None  # `problems` has checked it
+        same = {field.name for field in fields(EvaluateRequest)} - {"source", "command"}
+        given = {name: getattr(self, name) for name in same}
+        result = evaluate(EvaluateRequest(source=source, command=self.written_out(), **given))
+        if self.as_json:
+            print_json(result.as_json())
+        else:
+            show(result, paper())
+        return 0

@@ -21,7 +21,6 @@ class FinetuneCommand(Command):
     """
 
     name = "finetune"
-    runs = "adawise_lab.cli.finetune:finetune"
     groups = (*all_but("model", "theta_1", "card", "on_change"), "finetune", "decode", "log")
     examples = (
         (
@@ -63,34 +62,34 @@ class FinetuneCommand(Command):
         if "resume" in options and "overwrite" in options:
             yield "resume", "it has no effect with --overwrite; leave one of them out"
 
+    @override
+    def call(self) -> int:
+        """Make theta_1 and its card, and print the record of the run.
 
-def finetune(options: FinetuneCommand) -> int:
-    """Make theta_1 and its card, and print the record of the run.
+        Returns:
+            0, or 130 if it was stopped before its end.
 
-    Returns:
-        0, or 130 if it was stopped before its end.
+        Raises:
+            TrainingError: the pair that was made must not serve.
+        """
+        from adawise.app.signals import INTERRUPTED
+        from adawise_lab.finetune.finetune import FinetuneRequest, finetune
+        from adawise_lab.finetune.report import show_record
 
-    Raises:
-        TrainingError: the pair that was made must not serve.
-    """
-    from adawise.app.signals import INTERRUPTED
-    from adawise_lab.finetune.finetune import FinetuneRequest, finetune
-    from adawise_lab.finetune.report import show_record
-
-    request = FinetuneRequest(
-        settings=options.settings,
-        labelled=options.labelled,
-        output=options.output,
-        validation=options.validation,
-        resume=options.resume,
-        overwrite=options.overwrite,
-        command=options.written_out(),
-    )
-    made = finetune(request)
-    if made is None:
-        return INTERRUPTED
-    held_out = options.validation or options.labelled
-    show_record(made.record, options.settings.model, held_out, made.folder, as_json=options.as_json)
-    if made.rejected is not None:
-        raise made.rejected
-    return 0
+        request = FinetuneRequest(
+            settings=self.settings,
+            labelled=self.labelled,
+            output=self.output,
+            validation=self.validation,
+            resume=self.resume,
+            overwrite=self.overwrite,
+            command=self.written_out(),
+        )
+        made = finetune(request)
+        if made is None:
+            return INTERRUPTED
+        held_out = self.validation or self.labelled
+        show_record(made.record, self.settings.model, held_out, made.folder, as_json=self.as_json)
+        if made.rejected is not None:
+            raise made.rejected
+        return 0

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 from pydantic_settings import CliPositionalArg, CliToggleFlag
+from typing_extensions import override
 
 from adawise.adapt.names import ObjectiveName
 from adawise.cli.command import LABEL_WITHIN, LABELS, Command, all_but
@@ -17,7 +18,6 @@ class CardFitCommand(Command):
     """Fit the search to a recorded stream, and add the result to a card."""
 
     name = "card fit"
-    runs = "adawise_lab.cli.recorded:fit"
     groups = (*PAIR, "batch")
     examples = (("what a worker recorded", "card fit pair.card.json --recording recordings/yard"),)
 
@@ -38,15 +38,15 @@ class CardFitCommand(Command):
         "stream, spread over the recording",
     )
 
+    @override
+    def call(self) -> int:
+        """Fit, and print the card."""
+        from adawise_lab.card.fit import FitRequest, fit
+        from adawise_lab.card.show import print_card
 
-def fit(options: CardFitCommand) -> int:
-    """Fit, and print the card."""
-    from adawise_lab.card.fit import FitRequest, fit
-    from adawise_lab.card.show import print_card
-
-    request = FitRequest(options.settings, options.card, options.recording, options.objective, options.batches)
-    print_card(fit(request), str(options.card))
-    return 0
+        request = FitRequest(self.settings, self.card, self.recording, self.objective, self.batches)
+        print_card(fit(request), str(self.card))
+        return 0
 
 
 class CardCorrectCommand(Command):
@@ -58,7 +58,6 @@ class CardCorrectCommand(Command):
     """
 
     name = "card correct"
-    runs = "adawise_lab.cli.recorded:correct"
     groups = (
         *(*all_but("model", "on_change"), "search", "batch"),
         *(*all_but("decode", "threads"), "predict", "limits", "log"),
@@ -86,36 +85,36 @@ class CardCorrectCommand(Command):
         default=False, description="do not replay the recording, which takes two passes over it"
     )
 
+    @override
+    def call(self) -> int:
+        """Correct a card, and print what the labels say, what would have changed and how to stage it."""
+        from adawise.app.signals import INTERRUPTED
+        from adawise_lab.card.late_labels import CorrectionRequest, correct, replayed
+        from adawise_lab.card.make import write_card
+        from adawise_lab.card.show import show_correction, show_replays, staging_lines
 
-def correct(options: CardCorrectCommand) -> int:
-    """Correct a card, and print what the labels say, what would have changed and how to stage it."""
-    from adawise.app.signals import INTERRUPTED
-    from adawise_lab.card.late_labels import CorrectionRequest, correct, replayed
-    from adawise_lab.card.make import write_card
-    from adawise_lab.card.show import show_correction, show_replays, staging_lines
-
-    request = CorrectionRequest(
-        settings=options.settings,
-        output=options.output,
-        root=options.root,
-        recording=options.recording,
-        labels=options.labels,
-        label_within=options.label_within,
-        images=options.images,
-    )
-    found = correct(request)
-    show_correction(found)  # first: the card may not be writable, and the evidence took minutes
-    if found.card is None or found.embeddings is None:
-        print("The labels do not contradict the card, so no new card was written.")
-        return 0
-    write_card(options.output, found.card, found.embeddings)
-    print(f"Written: {options.output}. No worker uses it yet.")
-    replays = None if options.without_replay else replayed(request, found.labels.rows)
-    is_stopped = replays is None and not options.without_replay
-    if replays is not None:
-        show_replays(replays)
-    elif is_stopped:
-        print("Stopped before both replays were done: the effect of the card is not known.")
-    is_set = options.settings.search.objective != "auto"
-    print(staging_lines(options.root, options.output, found.objective if is_set else None))
-    return INTERRUPTED if is_stopped else 0
+        request = CorrectionRequest(
+            settings=self.settings,
+            output=self.output,
+            root=self.root,
+            recording=self.recording,
+            labels=self.labels,
+            label_within=self.label_within,
+            images=self.images,
+        )
+        found = correct(request)
+        show_correction(found)  # first: the card may not be writable, and the evidence took minutes
+        if found.card is None or found.embeddings is None:
+            print("The labels do not contradict the card, so no new card was written.")
+            return 0
+        write_card(self.output, found.card, found.embeddings)
+        print(f"Written: {self.output}. No worker uses it yet.")
+        replays = None if self.without_replay else replayed(request, found.labels.rows)
+        is_stopped = replays is None and not self.without_replay
+        if replays is not None:
+            show_replays(replays)
+        elif is_stopped:
+            print("Stopped before both replays were done: the effect of the card is not known.")
+        is_set = self.settings.search.objective != "auto"
+        print(staging_lines(self.root, self.output, found.objective if is_set else None))
+        return INTERRUPTED if is_stopped else 0

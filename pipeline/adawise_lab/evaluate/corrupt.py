@@ -1,4 +1,4 @@
-"""Corruptions of images: the families of ImageNet-C (Hendrycks and Dietterich, arXiv 1903.12261).
+"""Corruptions of images: the families of ImageNet-C (Hendrycks and Dietterich, 2019).
 
 The fifteen kinds and most severities are those of the benchmark, on primitives of scikit-image. Some things differ on
 purpose. Lengths are given for its 224 px and scale with the picture, so that a severity means the same to a model of 70

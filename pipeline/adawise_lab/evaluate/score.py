@@ -3,10 +3,11 @@
 Scores of several streams can be added. Every figure is a mean over domains of equal weight, however many images of each
 came. A domain without visits does not count.
 
-Intervals are of a paired bootstrap over images: all rows that are compared share the same resampled images. An image is
-drawn with all of its visits, in all streams and seeds: 1,600 visits to 400 images are the evidence of 400 images. One
-photograph under six corruptions is part of six domains, and is drawn once for all of them, because an image that is
-hard under one corruption is hard under the others. Domains are not resampled: the result is about these domains.
+Intervals are of a paired bootstrap over images (Efron, 1979; percentiles: Efron and Tibshirani, 1993, chapter 13): all
+rows that are compared share the same resampled images. An image is drawn with all of its visits, in all streams and
+seeds: 1,600 visits to 400 images are the evidence of 400 images. One photograph under six corruptions is part of six
+domains, and is drawn once for all of them, because an image that is hard under one corruption is hard under the others.
+Domains are not resampled: the result is about these domains.
 """
 
 from __future__ import annotations

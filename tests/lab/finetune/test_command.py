@@ -166,8 +166,8 @@ def test_a_run_of_the_last_blocks_makes_a_pair_with_shared_layers_that_serves_at
     assert finetune(folder, "--finetune.blocks", "1") == 0
     card = read_card(folder / "out" / "card.json")
     assert 0.2 < card.tail_share < 0.5, "one block of three, and the projection"
-    said = capsys.readouterr().out
-    (folder / "adawise.toml").write_text(said[said.index("[model]") :] + "device = 'cpu'\nprecision = 'fp32'\n")
+    output = capsys.readouterr().out
+    (folder / "adawise.toml").write_text(output[output.index("[model]") :] + "device = 'cpu'\nprecision = 'fp32'\n")
     assert adawise(folder, "doctor", "--kafka.bootstrap-servers", "127.0.0.1:1") == 1  # there is no broker
     shares = f"equal first layers: an image at a second alpha costs {card.tail_share:.2f} of a forward"
     assert shares in " ".join(capsys.readouterr().out.split())

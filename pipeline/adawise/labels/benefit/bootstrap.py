@@ -1,5 +1,8 @@
 """Intervals of accuracies and of their differences: a paired bootstrap over batches.
 
+It is the bootstrap of Efron (1979) over whole clusters (Field and Welsh, 2007), with percentile intervals (Efron and
+Tibshirani, 1993, chapter 13).
+
 Images of a batch are alike, and so are the mistakes on them: drawn one by one they would give too narrow intervals. A
 batch is drawn whole, with the right answers of both sides, so that what is hard for both cancels. Batches that follow
 each other are alike too, which this does not know: where a scene does not change for long, the true interval is wider.

@@ -105,6 +105,15 @@ def read_traces(
         until: the time (with a time zone) before which rows end. Rows without any time come only if neither is given.
         columns: names, in the order in which they are returned; None for all, `time` last.
 
+    Example:
+        >>> from datetime import UTC, datetime
+        >>> since = datetime(2026, 6, 1, 22, tzinfo=UTC)
+        >>> traces = adawise.read_traces("runs/yard", streams=["gate", "yard"], since=since, columns=["time", "alpha"])
+        >>> len(traces)
+        120
+        >>> traces.table().sort_by("time")["time"][0].as_py().isoformat()
+        '2026-06-01T22:00:00+00:00'
+
     Raises:
         SettingsError: no worker wrote to the root, or a column, a time or the range is not possible.
         StoreUnavailable: the store does not answer.
@@ -119,13 +128,32 @@ def read_predictions(
     until: datetime | None = None,
     columns: Sequence[str] | None = None,
 ) -> Rows:
-    """Return one row per image, accepted or not, as `read_traces` (`adawise.sink.schemas.PREDICTIONS`, and `time`)."""
+    """Return one row per image, accepted or not, as `read_traces` (`adawise.sink.schemas.PREDICTIONS`, and `time`).
+
+    Example:
+        >>> rows = adawise.read_predictions("runs/yard", columns=["stream_id", "status"])
+        >>> rejected = rows.relation().filter("status = 'rejected'")
+        >>> rejected.aggregate("stream_id, count(*) AS images").fetchall()
+        [('tunnel', 900)]
+    """
     return _rows(root, layout.PREDICTIONS, schemas.PREDICTIONS, streams, since, until, columns)
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows that can be read any number of times, each time from the same files."""
+    """Rows that can be read any number of times, each time from the same files.
+
+    Example:
+        >>> rows = adawise.read_predictions("runs/yard", streams="gate", columns=["stream_id", "status"])
+        >>> len(rows), rows.schema.names
+        (5760, ['stream_id', 'status'])
+        >>> rows.table().num_rows  # all of them, in memory
+        5760
+        >>> max(batch.num_rows for batch in rows.batches(1000)) <= 1000  # part by part
+        True
+        >>> rows.relation().aggregate("status, count(*) AS images").fetchall()  # by DuckDB
+        [('accepted', 5760)]
+    """
 
     root: str
     files: tuple[str, ...] = field(repr=False)
