@@ -25,6 +25,7 @@ from adawise.clip.attention import pack_attention
 from adawise.clip.load import CheckpointPair
 from adawise.clip.patches import multiply_patches
 from adawise.clip.preprocessing import Preprocessing
+from adawise.clip.trunk import NoTrunkError, Trunk
 from adawise.decode.preprocess import Preprocess
 
 CARD = torch.device("cuda:0")
@@ -61,8 +62,9 @@ class FakeCard:
 
     def pair(self, pair: CheckpointPair) -> CheckpointPair:
         """The loaded pair with fake tensors in place of its own, on the processor as they are."""
-        _ = pair.text_is_shared  # compares values
-        models = [t for model in pair._models for t in (*model.parameters(), *model.buffers())]
+        _ = pair.text_is_shared, pair.trunk  # these compare values
+        parts = (pair.trunk.trunk, pair.trunk.tail) if isinstance(pair.trunk, Trunk) else ()
+        models = [t for model in (*pair._models, *parts) for t in (*model.parameters(), *model.buffers())]
         memo = {id(t): self._mode.from_tensor(t) for t in (*models, *pair.theta_0.values(), *pair.theta_1.values())}
         return copy.deepcopy(pair, memo)
 
@@ -92,7 +94,7 @@ class FakeCard:
             _models=(models[0], models[1]),
             _tokenizer=open_clip.get_tokenizer(architecture),
         )
-        pair.__dict__["text_is_shared"] = False
+        pair.__dict__.update(text_is_shared=False, trunk=NoTrunkError("no values"))
         return pair
 
     def images(self, n: int, size: int) -> Tensor:

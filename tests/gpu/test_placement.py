@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from adawise.clip.classifier import PairClassifier
 from adawise.clip.cuda import chunk_rows_for
 from adawise.clip.device import Plain
 from adawise.clip.load import CheckpointPair
+from tests.clip.test_trunk import sharing
 from tests.gpu.fake_card import CARD, FakeCard, MixedDevices, without_memory
 from tests.models import CLASSES, SIZE, TEMPLATES
 
@@ -97,6 +99,20 @@ def test_a_round_runs_on_the_card_from_the_flat_buffers_to_the_logits(
         assert {end.device for end in (*subject.bank._ends, *subject._heads.values())} == {CARD}
     assert subject.bank.capacity == 2
     assert {p.device.type for p in (*fake.theta_0.values(), *fake.theta_1.values())} == {"cpu"}
+
+
+def test_a_tower_that_is_cut_runs_on_the_card(pair: CheckpointPair, card: FakeCard) -> None:
+    fake = card.pair(sharing(pair))
+    with card.running():
+        subject = on_card(fake)
+        assert subject.bank.trunk is not None
+        assert {p.device for p in (*subject.bank.trunk.parameters(), *subject.bank.trunk.buffers())} == {CARD}
+        batches = [card.images(5, SIZE), card.images(20, SIZE)]
+        opened = subject.open(batches)
+        for _ in range(2):
+            logits = opened.evaluate({0: [(1, np.arange(20))], 7: [(0, np.array([1, 4])), (1, np.array([2]))]})
+        assert {index: list(z.shape) for index, z in logits.items()} == {0: [20, len(CLASSES)], 7: [3, len(CLASSES)]}
+        assert subject.evaluate(a_round(card))[0].shape == (25, len(CLASSES))
 
 
 @pytest.mark.check("models")

@@ -16,6 +16,7 @@ from adawise.clip.classifier import PairClassifier
 from adawise.clip.cuda import Cuda, _Slot
 from adawise.clip.load import CheckpointPair
 from adawise.errors import DeviceError
+from tests.clip.test_trunk import BATCHES, requests, sharing, whole
 from tests.gpu.rehearsal import CARD, HiddenWait, Rehearsal
 from tests.models import CLASSES, TEMPLATES, bank_bytes, classifier, random_images
 
@@ -72,6 +73,30 @@ def test_logits_are_the_processors_own_bit_by_bit_whatever_comes_first(
     for found, wanted in zip(runs(subject, rehearsal), expected, strict=True):
         assert are_equal(found, wanted)
     assert rehearsal.captures == (min(copies, 6) if graphs else 0)  # a copy that is merged over keeps its graph
+
+
+@pytest.mark.parametrize("graphs", [True, False])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_tower_that_is_cut_gives_the_bits_of_the_whole_one_and_waits_once_a_step(
+    pair: CheckpointPair, seed: int, graphs: bool
+) -> None:
+    shared = sharing(pair)
+    wanted = [whole(shared, torch.float32).open(BATCHES).evaluate(step) for step in requests(seed)]
+    rehearsal = Rehearsal(seed)
+    with rehearsal:
+        subject = on(shared, rehearsal, graphs=graphs)
+        assert subject.bank.trunk is not None
+    for _ in range(2):  # the second round replays what the first has captured
+        with rehearsal:
+            opened = subject.open(BATCHES)
+        for step, expected in zip(requests(seed), wanted, strict=True):
+            before = rehearsal.waits
+            with rehearsal:
+                found = opened.evaluate(step)
+            assert are_equal(found, expected)
+            assert rehearsal.waits == before + 1
+    with rehearsal:
+        assert torch.equal(subject.logits(3, IMAGES), whole(shared, torch.float32).logits(3, IMAGES))
 
 
 def test_the_compute_queue_is_waited_for_once_a_round(pair: CheckpointPair) -> None:

@@ -301,15 +301,18 @@ class PairClassifier:
 
     def _evaluate_rows(self, activations: Tensor, requested: Mapping[int, Rows]) -> Tensor:
         """Return the logits `[N, C]` of these rows, one alpha after the other, on the CPU."""
-        parts = []
+        parts, size = [], self.chunk_rows
+        # The last row of an alpha is repeated until its last chunk is full.
+        padded = [np.pad(rows, (0, -len(rows) % size), mode="edge") for rows in requested.values()]
+        chosen = self.device.upload(torch.from_numpy(np.concatenate(padded)))
+        start = 0
         for index, rows in requested.items():
             head, copy = self._head(index), self.bank.copy(index)
             with torch.inference_mode():
-                for start in range(0, len(rows), self.chunk_rows):
-                    part = rows[start : start + self.chunk_rows]
-                    padded = np.pad(part, (0, self.chunk_rows - len(part)), mode="edge")
-                    chosen = torch.from_numpy(padded).to(activations.device)
-                    parts.append(self._logits(copy, head, activations.index_select(0, chosen), len(part)))
+                for left in range(len(rows), 0, -size):
+                    chunk = activations.index_select(0, chosen[start : start + size])
+                    parts.append(self._logits(copy, head, chunk, min(left, size)))
+                    start += size
         with torch.inference_mode():
             return self.device.fetch(parts)
 

@@ -73,8 +73,9 @@ class Cuda:
         self.has_bfloat16 = bool(card.major >= 8)
         self._slots: list[_Slot] = []
         self._staged = 0  # number of staged chunks so far
-        self._input: Tensor | None = None  # the input buffer that all graphs read
-        self._output: Tensor | None = None
+        # Graphs of one kind (a tower, its trunk, its tail) read and write the same buffers, by shape and dtype.
+        self._inputs: dict[_Kind, Tensor] = {}
+        self._outputs: dict[_Kind, Tensor] = {}
         _state_precision()
 
     @override
@@ -101,6 +102,12 @@ class Cuda:
         self._cuda.current_stream().wait_event(slot.uploaded)
         return slot.chunk
 
+    def upload(self, numbers: Tensor) -> Tensor:
+        """See `Device`."""
+        pinned = torch.empty(numbers.shape, dtype=numbers.dtype, pin_memory=True)
+        pinned.copy_(numbers)
+        return pinned.to(self.where, non_blocking=True)
+
     def capture(self, forward: Forward, chunk: Tensor) -> Forward:
         """See `Device`. A forward that cannot be captured runs as it is, with a warning."""
 
@@ -126,15 +133,11 @@ class Cuda:
     def _captured(self, forward: Forward, chunk: Tensor) -> Forward:
         """Return a function that replays `forward` as a graph on the shared input and output buffers."""
         cuda = self._cuda
-        if self._input is None or self._input.shape != chunk.shape:
-            self._input, self._output = torch.empty_like(chunk), None
-        given = self._input
+        given = self._inputs.setdefault(_kind(chunk), torch.empty_like(chunk))
         # Run once before: libraries choose kernels and allocate workspaces, which must not happen within a capture.
         given.copy_(chunk)
         features = forward(given)
-        if self._output is None:
-            self._output = torch.empty_like(features)
-        result = self._output
+        result = self._outputs.setdefault(_kind(features), torch.empty_like(features))
         graph = cuda.CUDAGraph()
         with cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
             result.copy_(forward(given))
@@ -183,6 +186,13 @@ class Cuda:
             uploaded=self._cuda.Event(blocking=True),
             consumed=self._cuda.Event(),
         )
+
+
+_Kind = tuple[torch.Size, torch.dtype]
+
+
+def _kind(tensor: Tensor) -> _Kind:
+    return tensor.shape, tensor.dtype
 
 
 def chunk_rows_for(card: Any, tower: nn.Module, dtype: torch.dtype) -> int:

@@ -14,7 +14,10 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 Forward = Callable[[Tensor], Tensor]
-"""A forward: uint8 `[rows, 3, S, S]` on the device -> float32 features `[rows, D]` on the device."""
+"""A forward on the device: uint8 images `[rows, 3, S, S]`, or activations `[rows, ...]` behind a trunk, to a tensor.
+
+The result is float32 features `[rows, D]`, or activations.
+"""
 
 
 class Device(Protocol):
@@ -38,6 +41,9 @@ class Device(Protocol):
         Missing rows are zeros. The caller may change `images` at once. The result is valid for work that is enqueued
         before the next call of `stage`.
         """
+
+    def upload(self, numbers: Tensor) -> Tensor:
+        """Return integers `[N]` on the device; it waits for no work that is enqueued."""
 
     def capture(self, forward: Forward, chunk: Tensor) -> Forward:
         """Return the same forward, cheaper to launch, for chunks of the shape of `chunk`.
@@ -75,6 +81,10 @@ class Plain:
         chunk = torch.empty(rows, *images[0].shape[1:], dtype=torch.uint8)
         fill(chunk, images)
         return chunk.to(self.where)
+
+    def upload(self, numbers: Tensor) -> Tensor:
+        """See `Device`."""
+        return numbers.to(self.where)
 
     def capture(self, forward: Forward, chunk: Tensor) -> Forward:
         """See `Device`."""
