@@ -115,7 +115,7 @@ class CheckpointPair:
 
     @cached_property
     def trunk(self) -> Trunk | NoTrunkError:
-        """Where the image tower is cut, or why it is not."""
+        """The image tower, cut behind the layers that both models share, or the reason why it is not."""
         size = self.preprocess.size
         try:
             return shared_trunk(self.tower, self.theta_0, self.theta_1, (3, size, size))
@@ -129,7 +129,7 @@ class CheckpointPair:
 
     @property
     def shared_layers(self) -> str:
-        """What the two image towers share, in words."""
+        """The layers that the two image towers share, in words."""
         if isinstance(self.trunk, Trunk):
             return f"equal first layers: an image at a second alpha costs {self.tail_share:.2f} of a forward"
         return f"no shared layers ({self.trunk})"
