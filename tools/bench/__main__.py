@@ -46,6 +46,7 @@ from tools.bench import (
     status,
     streams,
     together,
+    trunk,
     worker,
 )
 
@@ -80,6 +81,7 @@ BENCHES = {
     "finetune": finetune.main,
     "nights": nights.main,
     "together": together.main,
+    "trunk": trunk.main,
 }
 
 

@@ -1,0 +1,116 @@
+"""What a second alpha costs where both models share their first layers: ViT-B-32, all blocks trained or the last few.
+
+A round of 32 images is served at one alpha; 8 of them are probed at another one; all of them are evaluated at 21
+alphas; a copy is merged. The pairs take turns, and each figure is a ratio to the pair that shares nothing, in the same
+turn.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from adawise.adapt.rows import all_rows
+from adawise.clip.classifier import GRID, PairClassifier, choose_dtype
+from adawise.clip.device import Plain
+from adawise.clip.load import CheckpointPair
+from adawise.clip.trunk import Trunk
+from adawise_lab.finetune.learner import _frozen
+from tools.bench.gpu import random_pair
+from tools.bench.paired import in_turns, text
+
+_IMAGES, _PROBED, _CHUNK = 32, 8, 8
+_CLASSES = tuple(map(str, range(100)))
+_BLOCKS = (None, 6, 4, 2)
+_TURNS = 9
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """Seconds of each part of the work of a round."""
+
+    served: float
+    probed: float
+    grid: float
+    merged: float
+
+
+def sharing(pair: CheckpointPair, blocks: int | None) -> CheckpointPair:
+    """The pair as if only its last blocks had been trained."""
+    frozen = _frozen([f"visual.{name}" for name in pair.theta_0], blocks)
+    theta_1 = {name: pair.theta_0[name] if f"visual.{name}" in frozen else p for name, p in pair.theta_1.items()}
+    return replace(pair, theta_1=theta_1)
+
+
+def classifier(pair: CheckpointPair) -> PairClassifier:
+    """A classifier with room for all copies, and random heads."""
+    device = Plain(torch.device("cpu"))
+    made = PairClassifier(
+        pair,
+        classes=_CLASSES,
+        templates=("{}",),
+        chunk_rows=_CHUNK,
+        dtype=choose_dtype(device),
+        device=device,
+        bank_bytes=2**34,
+        head="text",
+    )
+    generator = torch.Generator().manual_seed(0)
+    heads = torch.nn.functional.normalize(torch.randn(len(GRID), 512, len(_CLASSES), generator=generator), dim=1)
+    made.use_embeddings(heads[: len(made.encoded_alphas)], "random")
+    return made
+
+
+def measured(subject: PairClassifier, images: Tensor) -> Seconds:
+    """One round."""
+    for index in range(len(GRID)):
+        subject.bank.copy(index)
+    moments = [time.perf_counter()]
+    opened, every = subject.open([images]), all_rows([images])
+    opened.evaluate({10: every})
+    moments.append(time.perf_counter())
+    opened.evaluate({5: [(0, np.arange(_PROBED))]})
+    moments.append(time.perf_counter())
+    subject.open([images]).evaluate(dict.fromkeys(range(len(GRID)), every))
+    moments.append(time.perf_counter())
+    subject.bank._copies.popitem()
+    subject.bank.copy(3 if 3 not in subject.bank._copies else 20)
+    moments.append(time.perf_counter())
+    return Seconds(*np.diff(moments).tolist())
+
+
+def main() -> None:
+    """Print the table."""
+    whole = random_pair("ViT-B-32")
+    subjects = {blocks: classifier(sharing(whole, blocks)) for blocks in _BLOCKS}
+    images = torch.randint(0, 256, (_IMAGES, 3, 224, 224), dtype=torch.uint8)
+    ways: Mapping[str, Callable[[], Seconds]] = {
+        str(blocks): lambda subject=subject: measured(subject, images)  # type: ignore[misc]
+        for blocks, subject in subjects.items()
+    }
+    for way in ways.values():
+        way()
+    found = in_turns(ways, _TURNS)
+    base = found[str(None)]
+    titles = ("blocks trained", "tail, counted", "MiB a copy", "served", "probe of 8", "grid, in forwards", "merge")
+    print(f"| {' | '.join(titles)} |")
+        "| blocks trained | tail's share, counted | MiB a copy | served | probe of 8 | grid of 21, in forwards | merge |"
+    )
+    print("|---|---|---|---|---|---|---|")
+    for blocks, subject in subjects.items():
+        pair, times = subject._pair, found[str(blocks)]
+        share = pair.trunk.tail_share if isinstance(pair.trunk, Trunk) else 1.0
+        ratios = {
+            name: [getattr(one, name) / getattr(other, name) for one, other in zip(times, base, strict=True)]
+            for name in ("served", "probed", "merged")
+        }
+        grid = [one.grid / other.served for one, other in zip(times, base, strict=True)]
+        print(
+            f"| {blocks or 'all'} | {share:.3f} | {subject.bank.copy_bytes / 2**20:.0f} | {text(ratios['served'])} | "
+            f"{text(ratios['probed'])} | {text(grid, '.1f')} | {text(ratios['merged'])} |"
+        )
