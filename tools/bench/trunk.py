@@ -99,8 +99,6 @@ def main() -> None:
     base = found[str(None)]
     titles = ("blocks trained", "tail, counted", "MiB a copy", "served", "probe of 8", "grid, in forwards", "merge")
     print(f"| {' | '.join(titles)} |")
-        "| blocks trained | tail's share, counted | MiB a copy | served | probe of 8 | grid of 21, in forwards | merge |"
-    )
     print("|---|---|---|---|---|---|---|")
     for blocks, subject in subjects.items():
         pair, times = subject._pair, found[str(blocks)]
