@@ -14,7 +14,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from adawise.adapt.interpolate import Layout
-from adawise.clip.classifier import GRID, PairClassifier
+from adawise.adapt.names import GRID
+from adawise.clip.classifier import PairClassifier
 from adawise.clip.device import Plain
 from adawise.clip.load import CheckpointPair, load_checkpoints
 

@@ -40,7 +40,10 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "adapt/botorch_model": ("", "torch botorch gpytorch"),
     "adapt/strategies/botorch": ("", "torch numpy botorch gpytorch"),
     "card": ("errors store/files adapt", "torch numpy"),
-    "clip": ("errors records store/files adapt/interpolate adapt/rows decode/preprocess", "torch numpy structlog"),
+    "clip": (
+        "errors records store/files adapt/interpolate adapt/names adapt/rows decode/preprocess",
+        "torch numpy structlog",
+    ),
     "clip/load": ("errors adapt/interpolate decode/preprocess", "torch open_clip huggingface_hub structlog"),
     "clip/heads": ("errors store/files", "torch safetensors"),
     "clip/head_cache": ("", "torch safetensors structlog"),
@@ -73,7 +76,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "pairs/shadow_sums": ("errors store sink output/read", "numpy pyarrow"),
     "pairs/show": ("console text sink", ""),
     # what is known of it, and who shows it
-    "watch": ("errors records ports text worker/events adapt/last_seen", "numpy PIL"),
+    "watch": ("errors records ports text worker/events adapt/last_seen adapt/names", "numpy PIL"),
     "watch/web": ("errors", "starlette uvicorn prometheus_client structlog"),
     "watch/tracing": ("errors records ports worker/events", "opentelemetry"),
     "watch/status": ("errors text records output sink store kafka adapt/last_seen", "numpy pyarrow"),

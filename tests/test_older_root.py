@@ -18,13 +18,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from adawise.__main__ import main
+from adawise.adapt.names import GRID
 from adawise.adapt.objective import raw_entropy
 from adawise.adapt.state import StreamState
 from adawise.adapt.strategies import strategy
 from adawise.adapt.strategies.warm import Exploration, WarmSearch
 from adawise.adapt.surrogate import Surrogate
 from adawise.app.model import adaptation, load_model
-from adawise.clip.classifier import GRID
 from adawise.output.read.rows import read_predictions, read_traces
 from adawise.recording.source import RecordingSource
 from adawise.replay.replay import ReplayRequest, replay

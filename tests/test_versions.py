@@ -18,12 +18,12 @@ import pyarrow.compute as pc
 import pytest
 
 from adawise.__main__ import main
+from adawise.adapt.names import GRID
 from adawise.adapt.state import StreamState
 from adawise.adapt.strategies.warm import WarmSearch
 from adawise.adapt.surrogate import Surrogate
 from adawise.app.model import adaptation, load_model
 from adawise.card.card import read_card
-from adawise.clip.classifier import GRID
 from adawise.output.read.rows import read_predictions, read_traces
 from adawise.recording.source import RecordingSource
 from adawise.settings import read

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from adawise.adapt.change import ClassMix, Level
 from adawise.adapt.conditions import KnownCondition, LearnedAppearance, Memory
 from adawise.adapt.disagreement import Disagreement
-from adawise.adapt.last_seen import LastSeen, condition_in
+from adawise.adapt.last_seen import KeptCondition, LastSeen, StateOutline, outline_in
 from adawise.adapt.noise import PairedNoise
 from adawise.adapt.state import Observation, StreamState, largest_bytes
 from adawise.adapt.surrogate import Abridged, Belief
@@ -334,11 +334,22 @@ def test_a_state_with_sixteen_conditions_takes_8_kb() -> None:
 @pytest.mark.parametrize("data", [b"[]", b"5", b"null", b"{", b'{"conditions":[1]}', b'{"conditions":[0.5,1,1,[]]}'])
 def test_what_status_looks_for_in_a_damaged_state_is_told_as_a_damaged_segment(data: bytes) -> None:
     with pytest.raises(ChainError, match="restore it from a copy"):
-        condition_in(data)
+        outline_in(data)
 
 
 def test_a_state_without_pixels_is_in_no_condition() -> None:
-    assert condition_in(StreamState("k", 7, last_seen=LastSeen(1, 2, 3)).to_bytes()) == (LastSeen(1, 2, 3), None, 0)
+    state = StreamState("k", 7, last_seen=LastSeen(1, 2, 3))
+    assert outline_in(state.to_bytes()) == StateOutline(LastSeen(1, 2, 3))
+
+
+def test_the_outline_of_a_state_has_its_conditions_with_their_alphas() -> None:
+    known = tuple(replace(night(number, 1), alpha_index=index) for number, index in ((2, 0), (1, 20), (4, 21)))
+    state = replace(seen(), alpha_index=7, memory=Memory(0, 3, 5, known))
+    outline = outline_in(state.to_bytes())
+    assert outline.condition == KeptCondition(0, 3, 0.35)
+    assert outline.conditions == 5
+    assert [each.alpha for each in outline.left] == [0.0, 1.0, None]
+    assert [(each.number, each.visits) for each in outline.left] == [(each.number, each.visits) for each in known]
 
 
 def test_the_former_name_of_last_seen_is_accepted_with_a_warning() -> None:

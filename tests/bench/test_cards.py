@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from adawise.adapt.names import GRID
 from adawise.app import worker
-from adawise.clip.classifier import GRID
 from adawise.clip.cuda import chunk_rows_for
 from adawise.settings import ModelSettings
 from tests.gpu.fake_card import without_memory

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from adawise.adapt.names import GRID
 from adawise.clip.bank import Bank
-from adawise.clip.classifier import GRID
 from adawise.clip.load import CheckpointPair
 from tests.models import SIZE
 

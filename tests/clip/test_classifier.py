@@ -5,8 +5,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from adawise.adapt.names import GRID
 from adawise.clip import classifier as module
-from adawise.clip.classifier import GRID, PairClassifier, choose_dtype
+from adawise.clip.classifier import PairClassifier, choose_dtype
 from adawise.clip.device import Plain
 from adawise.clip.load import CheckpointPair
 from adawise.errors import SettingsError

@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import save_file
 from structlog.testing import capture_logs
 
-from adawise.clip.classifier import GRID, PairClassifier
+from adawise.adapt.names import GRID
+from adawise.clip.classifier import PairClassifier
 from adawise.clip.head_cache import HeadCache
 from adawise.clip.load import CheckpointPair
 from adawise.clip.numerics import numerics

@@ -4,8 +4,8 @@ import open_clip
 import pytest
 import torch
 
+from adawise.adapt.names import GRID
 from adawise.clip import prompts as module
-from adawise.clip.classifier import GRID
 from adawise.clip.load import CheckpointPair
 from tests.models import CLASSES, TEMPLATES, classifier, random_images
 

@@ -12,10 +12,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from adawise.adapt.names import GRID
 from adawise.adapt.rows import all_rows
 from adawise.clip.attention import pack_attention
 from adawise.clip.bank import Bank
-from adawise.clip.classifier import GRID, PairClassifier, PairRound
+from adawise.clip.classifier import PairClassifier, PairRound
 from adawise.clip.load import CheckpointPair
 from adawise.clip.patches import multiply_patches
 from adawise.clip.trunk import NoTrunkError, Trunk, cut, shared_trunk

@@ -16,12 +16,13 @@ import torch
 from torch import Tensor
 
 from adawise.__main__ import program
+from adawise.adapt.names import GRID
 from adawise.adapt.objective import NO_CARD
 from adawise.adapt.state import StreamState
 from adawise.adapt.strategies import strategy
 from adawise.adapt.strategies.warm import Exploration
 from adawise.app import model
-from adawise.clip.classifier import GRID, PairClassifier
+from adawise.clip.classifier import PairClassifier
 from adawise.clip.cuda import Cuda
 from adawise.clip.load import CheckpointPair, load_checkpoints
 from adawise.records import ImageBatch

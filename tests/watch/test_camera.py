@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from adawise.adapt.last_seen import KeptCondition, StateOutline
 from adawise.records import TopicPartition
 from adawise.watch.camera import LiveCamera
-from adawise.watch.row import STEP_S, STEPS, CameraRow, CameraState
+from adawise.watch.row import STEP_S, STEPS, CameraRow, CameraState, ConditionRow
 from adawise.watch.state import StatePolicy
 from adawise.worker.events import PartitionProgress
 
@@ -28,6 +29,7 @@ def serve(
         forward_equivalents=fe,
         labels=labels,
         confidence=0.8,
+        entropy=0.7,
         compared=4,
         agreed=3,
         reset=None,
@@ -72,13 +74,61 @@ def test_a_condition_is_told_with_how_often_it_returned_and_why_alpha_moved() ->
     assert row(camera, T + 6.0).returns == 1, "what no state remembers any more is forgotten here"
 
 
-def test_where_alpha_moved_the_condition_that_came_is_named() -> None:
+def test_conditions_are_listed_with_alpha_and_time_of_their_last_batch_the_current_one_first() -> None:
     camera = a_camera()
-    for second in range(0, 200, 4):
+    for second, number, is_back, alpha in [
+        (0, 0, False, 0.2),
+        (4, 0, False, 0.3),
+        (8, 1, False, 0.9),
+        (12, 0, True, 0.4),
+    ]:
+        camera.enter(T + second, number, is_back)
+        serve(camera, T + second, alpha)
+    assert camera.conditions == [
+        ConditionRow(0, 0.4, T + 12.0, returns=1, is_current=True),
+        ConditionRow(1, 0.9, T + 8.0, returns=0, is_current=False),
+    ]
+    assert camera.conditions_seen == 2
+    camera.forget_conditions()
+    assert (camera.conditions, camera.conditions_seen) == ([], 0)
+    assert camera.enter(T + 16.0, 0, False) == "", "it is the first one of a new state"
+    assert [each.number for each in camera.conditions] == [0]
+
+
+def test_conditions_of_the_state_are_known_before_the_first_batch_and_a_return_is_one_at_that_batch() -> None:
+    camera = a_camera()
+    camera.adopt(StateOutline(None))
+    assert camera.conditions == []
+    left = (KeptCondition(4, 1, None), KeptCondition(0, 9, 0.2))
+    camera.adopt(StateOutline(None, KeptCondition(2, 3, 0.45), 7, left))
+    assert camera.conditions == [
+        ConditionRow(2, 0.45, None, returns=2, is_current=True),
+        ConditionRow(0, 0.2, None, returns=8, is_current=False),
+        ConditionRow(4, None, None, returns=0, is_current=False),
+    ]
+    assert (camera.conditions_seen, row(camera, T).condition, row(camera, T).returns) == (7, 2, 2)
+    assert camera.enter(T + 5.0, 0, True) == "returned"
+    serve(camera, T + 5.0, 0.2)
+    assert camera.conditions[:2] == [
+        ConditionRow(0, 0.2, T + 5.0, returns=9, is_current=True),
+        ConditionRow(2, 0.45, None, returns=2, is_current=False),
+    ]
+    assert row(camera, T + 6.0).why == "condition 0 returned"
+
+
+@pytest.mark.parametrize("is_back", [False, True])
+def test_where_alpha_moved_the_condition_that_came_is_named_and_one_that_is_known_is_no_change(is_back: bool) -> None:
+    camera = a_camera()
+    found = set[tuple[CameraState, str]]()
+    for second in range(0, 400, 4):
         if second in {0, 120}:
-            camera.enter(T + second, second // 120, second > 0)
-        serve(camera, T + second, alpha=0.2 if second < 120 else 0.9)
-    assert row(camera, T + 200.0).why.endswith("to 0.90, condition 1 returned")
+            camera.enter(T + second, second // 120, is_back and second > 0)
+        serve(camera, T + second, alpha=0.2 if second <= 120 else 0.9)
+        found.add((row(camera, T + second).state, row(camera, T + second).why[-24:]))
+    if is_back:
+        assert found == {(CameraState.OK, ""), (CameraState.OK, "condition 1 returned")}
+    else:
+        assert found >= {(CameraState.CHANGED, "to 0.90, condition 1 is new"[-24:]), (CameraState.OK, "")}
 
 
 def test_alphas_are_means_of_steps_with_holes_where_nothing_came_and_end_with_the_last_batch() -> None:
@@ -158,7 +208,17 @@ def test_a_level_that_moved_by_a_tenth_is_a_change_until_it_is_old() -> None:
 
 def test_a_jump_is_a_change_for_ten_minutes() -> None:
     camera = a_camera()
-    camera.served(T, alpha=0.5, forward_equivalents=1.0, labels=[0], confidence=0.5, compared=0, agreed=0, reset="jump")
+    camera.served(
+        T,
+        alpha=0.5,
+        forward_equivalents=1.0,
+        labels=[0],
+        confidence=0.5,
+        entropy=0.7,
+        compared=0,
+        agreed=0,
+        reset="jump",
+    )
     for second in range(5, 700, 5):
         serve(camera, T + second, 0.5)
         assert (row(camera, T + second).state == CameraState.CHANGED) == (second < 600)

@@ -209,3 +209,24 @@ def test_the_last_picture_of_a_camera_is_kept_where_that_is_asked_for() -> None:
     (row,) = sources.view().rows
     assert (sources.picture(row.key), row.picture) == (b"jpeg", 1)
     assert sources.picture("nobody") is None
+
+
+def test_a_cameras_own_page_says_how_its_stream_is_and_what_was_dropped() -> None:
+    sources = reading()
+    sources.connect(T, "yard")
+    sources.open(T, "yard", "h264 640x480")
+    come(sources, range(1, 4))
+    sources.drop(T + 3, "yard", "behind", 2)
+    sources.now_s = T + 5
+    (row,) = sources.view().rows
+    view = sources.camera(row.key)
+    assert view is not None
+    assert view.row == row
+    facts = {name: value for _, pairs in view.facts for name, value in pairs}
+    assert facts["connected"] == "yes, h264 640x480"
+    assert facts["address"] == row.partition
+    assert facts["dropped"] == "2: behind 2"
+    assert facts["failed"] == "0"
+    assert facts["last frame"].startswith("2 s ago, ")
+    assert (view.conditions, view.hints) == ((), ())
+    assert sources.camera("nobody") is None

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from adawise.watch.row import CameraState
-from adawise.watch.state import GONE_S, RESETS, CameraFacts, StatePolicy, counted, state
+from adawise.watch.state import GONE_S, RESETS, CameraFacts, Entered, StatePolicy, compared_from_s, counted, state
 
 T = 1_790_812_800.0
 POLICY = StatePolicy()
@@ -86,14 +86,38 @@ def test_rejections_count_from_a_tenth_on() -> None:
 
 
 def test_a_change_is_a_tenth_of_alpha_or_a_reset_of_the_last_ten_minutes() -> None:
-    moved = replace(WELL, alpha_before=0.2, alpha_now=0.31, condition="condition 2 returned")
-    assert state(moved, POLICY) == (CameraState.CHANGED, "alpha went from 0.20 to 0.31, condition 2 returned")
+    moved = replace(WELL, alpha_before=0.2, alpha_now=0.31, entered=Entered(2, False, T - 299.0))
+    assert state(moved, POLICY) == (CameraState.CHANGED, "alpha went from 0.20 to 0.31, condition 2 is new")
+    long_ago = replace(moved, entered=Entered(2, False, T - 300.0))
+    assert state(long_ago, POLICY) == (CameraState.CHANGED, "alpha went from 0.20 to 0.31")
     assert state(replace(moved, alpha_now=0.29), POLICY)[0] == CameraState.OK
     assert state(replace(moved, alpha_now=None), POLICY)[0] == CameraState.OK
     for reset, words in RESETS.items():
         assert state(replace(WELL, reset=reset, reset_s=T - 599.0), POLICY) == (CameraState.CHANGED, words)
         assert state(replace(WELL, reset=reset, reset_s=T - 600.0), POLICY)[0] == CameraState.OK
     assert state(replace(WELL, reset="settings_changed", reset_s=T), POLICY)[0] == CameraState.OK
+
+
+def test_a_camera_that_came_back_into_a_condition_that_it_knows_is_ok_and_the_condition_is_named() -> None:
+    back = replace(WELL, alpha_before=None, alpha_now=0.9, entered=Entered(1, True, T - 30.0))
+    assert state(back, POLICY) == (CameraState.OK, "condition 1 returned")
+    assert state(replace(back, alpha_before=0.85), POLICY) == (CameraState.OK, "condition 1 returned")
+    assert state(replace(back, entered=Entered(1, True, T - 300.0)), POLICY) == (CameraState.OK, "")
+    assert state(replace(back, entered=Entered(4, False, T - 30.0)), POLICY) == (CameraState.OK, "")
+
+
+def test_a_move_within_a_condition_that_returned_and_a_reset_are_changes_all_the_same() -> None:
+    back = replace(WELL, alpha_before=0.5, alpha_now=0.9, entered=Entered(1, True, T - 200.0))
+    assert state(back, POLICY) == (CameraState.CHANGED, "alpha went from 0.50 to 0.90, condition 1 returned")
+    reset = replace(WELL, entered=Entered(1, True, T - 30.0), reset="alarm", reset_s=T - 30.0)
+    assert state(reset, POLICY) == (CameraState.CHANGED, RESETS["alarm"])
+
+
+def test_alpha_is_compared_with_five_minutes_ago_but_not_with_the_time_before_a_known_condition_returned() -> None:
+    assert compared_from_s(T, None) == T - 300.0
+    assert compared_from_s(T, Entered(1, True, T - 100.0)) == T - 100.0
+    assert compared_from_s(T, Entered(1, True, T - 400.0)) == T - 300.0
+    assert compared_from_s(T, Entered(1, False, T - 100.0)) == T - 300.0
 
 
 def test_each_state_is_counted_the_worst_first() -> None:

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from adawise.adapt.conditions import Appearance, LearnedAppearance, Memory
+from adawise.adapt.last_seen import LastSeen
+from adawise.adapt.state import StreamState
 from adawise.errors import BrokerUnavailable, Reason, StoreUnavailable
-from adawise.ports import ServedBy
+from adawise.ports import Head, ServedBy
 from adawise.records import Frame, Message, RowId, Switch, TopicPartition
 from adawise.watch import observer as observing
-from adawise.watch.row import CameraState
+from adawise.watch.hints import HintPlaces
+from adawise.watch.row import CameraState, CameraView, ConditionRow
 from adawise.watch.worker import LiveBounds, LiveWorker
 from adawise.worker.backpressure import Limits
 from adawise.worker.events import (
@@ -21,6 +27,7 @@ from adawise.worker.events import (
     FrameRejected,
     PairServes,
     PartitionProgress,
+    PartitionRecovered,
     Phase,
     PhaseEntered,
     ProducerMistaken,
@@ -195,10 +202,89 @@ def test_outages_end_each_by_itself_also_where_the_event_of_an_end_was_dropped(
     assert failing() == {"writing frames/0": since + 1.0}, "it is another outage"
 
 
+def facts_of(view: CameraView) -> dict[str, str]:
+    return {name: value for _, facts in view.facts for name, value in facts}
+
+
+def test_a_cameras_own_page_says_what_was_served_rejected_and_sent_as_dead_letters() -> None:
+    places = HintPlaces("runs/yard", "frames")
+    watched = Watched(FakeSource(MIXED, finite=True), places=places).run()
+    view = watched.observer.camera("frames/0/north")
+    assert view is not None
+    assert (view.title, view.row) == ("frames by test", watched.rows["north"])
+    facts = facts_of(view)
+    assert facts["served"] == "45"
+    assert facts["rejected"] == "1: undecodable_image 1"
+    assert facts["dead letters"] == "0", "one bad image of a batch is a row alone"
+    assert facts["lag"].isdecimal()
+    assert facts["model (fingerprint)"] == "f00d"
+    assert float(facts["entropy"].removesuffix(" nats")) > 0.0
+    assert facts["last batch"].endswith(" ago")
+    assert [heading for heading, _ in view.facts] == [
+        "Last minutes",
+        "Images, by this worker",
+        "Partition frames/0",
+        "Model",
+    ]
+    assert [hint.heading for hint in view.hints] == ["Frames", "Accuracy", "Rejected messages"]
+    south = watched.observer.camera("frames/0/south")
+    assert south is not None
+    assert facts_of(south)["rejected"] == "1: undecodable_image 1"
+    assert facts_of(south)["dead letters"] == "1"
+    assert watched.observer.camera("frames/0/nobody") is None
+    assert watched.observer.camera("frames/1/north") is None
+
+
+def test_a_cameras_own_page_names_the_pair_that_serves_its_partition() -> None:
+    watched = Watched(FakeSource(images(32, "north"), finite=True)).run()
+    by = ServedBy(CLASSES, "beef", "c", "2", {"model.card": "abc"}, method="a fixed alpha of 0.45, as the card advises")
+    watched.observer.observe(PairServes(TopicPartition(TP.topic, 1), by, None))
+    view = watched.observer.camera("frames/0/north")
+    assert view is not None
+    assert facts_of(view)["model (fingerprint)"] == "f00d", "the other pair serves another partition"
+    watched.observer.observe(PairServes(TP, by, None))
+    view = watched.observer.camera("frames/0/north")
+    assert view is not None
+    assert (facts_of(view)["model (fingerprint)"], facts_of(view)["card"]) == ("beef", "abc")
+    assert view.hints == (), "no places are known here"
+
+
+def test_a_camera_whose_state_is_damaged_is_on_the_page_once_it_sends() -> None:
+    worker = LiveWorker("frames by test", T, BOUNDS)
+    good = StreamState("k", 7, last_seen=LastSeen(*[round(1e3 * T)] * 3)).to_bytes()
+    head = Head(0, states={"north": good, "south": b"{half"})
+    worker.observe(T, PartitionRecovered(TP, head))
+    assert [row.stream_id for row in worker.view().rows] == ["north"]
+
+
+def test_conditions_are_listed_by_the_worker_that_takes_over_and_begin_anew_with_the_state() -> None:
+    worker = LiveWorker("frames by test", T, BOUNDS)
+    learned = LearnedAppearance.of_first(Appearance(np.zeros(5), np.ones(5), 8))
+    last_seen = LastSeen(*[round(1e3 * T)] * 3)
+    state = StreamState("k", 7, last_seen=last_seen, looks=learned, memory=Memory(3, 2, 5))
+    worker.observe(T, PartitionRecovered(TP, Head(0, states={"north": state.to_bytes()})))
+    view = worker.camera("frames/0/north")
+    assert view is not None
+    assert view.conditions == [ConditionRow(3, 0.35, None, returns=1, is_current=True)]
+    assert view.conditions_seen == 5
+    watched = Watched(FakeSource(images(8, "north"), finite=True))
+    watched.bench.run()
+    served, *_ = [event for _, event, _ in watched.observer._events if isinstance(event, BatchServed)]
+    later = replace(served.trace, batch_number=9, condition=4, returned=False)
+    worker.observe(T + 1.0, replace(served, trace=later))
+    assert worker.conditions == {"new": 1}
+    worker.observe(T + 2.0, replace(served, trace=replace(later, batch_number=0, condition=0)))
+    view = worker.camera("frames/0/north")
+    assert view is not None
+    assert [each.number for each in view.conditions] == [0]
+    assert worker.conditions == {"new": 1}
+
+
 @pytest.mark.parametrize("number", ["9" * 5_000, "99999999999", "-1", ""])
 def test_a_picture_of_a_partition_that_cannot_be_is_none(number: str) -> None:
     observer = Watched(FakeSource([], finite=True), keeps_pictures=True).observer
     assert observer.picture(f"frames/{number}/north") is None
+    assert observer.camera(f"frames/{number}/north") is None
 
 
 def test_few_events_wait_for_a_thread_that_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:

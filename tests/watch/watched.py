@@ -8,6 +8,7 @@ from typing import Any
 from adawise.ports import Source
 from adawise.store.store import Store
 from adawise.watch.counts import Counters, Distribution
+from adawise.watch.hints import HintPlaces
 from adawise.watch.metrics import Scrape, worker_counters
 from adawise.watch.observer import LiveObserver
 from adawise.watch.row import CameraRow
@@ -28,6 +29,7 @@ class Watched:
     Args:
         source, store, changes: of `Bench`.
         bounds: of what is known.
+        places: that the commands on a camera's page name.
     """
 
     def __init__(
@@ -36,13 +38,14 @@ class Watched:
         store: Store | None = None,
         *,
         bounds: LiveBounds = BOUNDS,
+        places: HintPlaces | None = None,
         keeps_pictures: bool = False,
         kind: Callable[..., Bench] = Bench,
         **changes: Any,
     ) -> None:
         self.extra_s = 0.0
         self.observer = LiveObserver(
-            LiveWorker("frames by test", T, bounds),
+            LiveWorker("frames by test", T, bounds, places),
             worker_counters(),
             keeps_pictures=keeps_pictures,
             clock=self.now_s,

@@ -26,11 +26,12 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from adawise.adapt.names import GRID
 from adawise.adapt.rows import of_images
 from adawise.app.model import chunk_rows_of
 from adawise.app.worker import decode_threads
 from adawise.clip.attention import pack_attention
-from adawise.clip.classifier import GRID, PairClassifier, _features, _prepared
+from adawise.clip.classifier import PairClassifier, _features, _prepared
 from adawise.clip.device import Forward
 from adawise.clip.load import CheckpointPair
 from adawise.clip.patches import multiply_patches

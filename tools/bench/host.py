@@ -30,13 +30,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from adawise.adapt.names import GRID
 from adawise.adapt.objective import NO_CARD
 from adawise.adapt.rows import of_images
 from adawise.adapt.search import Strategy
 from adawise.adapt.strategies import strategy
 from adawise.app.search import exploration
 from adawise.app.worker import decode_threads
-from adawise.clip.classifier import GRID
 from adawise.clip.device import chunks, fill
 from adawise.decode.message import Decoder
 from adawise.decode.preprocess import Preprocess

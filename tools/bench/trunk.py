@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from adawise.adapt.names import GRID
 from adawise.adapt.rows import all_rows
-from adawise.clip.classifier import GRID, PairClassifier, choose_dtype
+from adawise.clip.classifier import PairClassifier, choose_dtype
 from adawise.clip.device import Plain
 from adawise.clip.load import CheckpointPair
 from adawise.clip.trunk import Trunk

@@ -36,7 +36,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from adawise.clip.classifier import GRID, PairClassifier
+from adawise.adapt.names import GRID
+from adawise.clip.classifier import PairClassifier
 from adawise.clip.device import Plain
 from adawise.clip.load import load_checkpoints
 from adawise.decode.statistics import statistics

@@ -1,4 +1,4 @@
-"""The last time a stream was seen and its number of batches, read from its serialised state without loading torch.
+"""Readers of a few parts of a serialised state: when its stream was last seen, its conditions, its batches. No torch.
 
 Reading a whole state (`adapt.state`) imports torch, which takes seconds.
 """
@@ -9,6 +9,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from adawise.adapt.names import GRID
 from adawise.errors import ChainError
 
 Kind = TypeVar("Kind")
@@ -51,20 +52,57 @@ def last_seen_in(data: bytes) -> LastSeen | None:
         raise damaged(error) from error
 
 
-def condition_in(data: bytes) -> tuple[LastSeen | None, int | None, int]:
-    """Return the result of `last_seen_in`, the number of the stream's condition, and how often it returned to it.
+@dataclass(frozen=True, slots=True)
+class KeptCondition:
+    """A condition as a state has it: its number, the visits to it, and the alpha of its last batch.
 
-    The number is None and the returns are 0 if the state knows no conditions.
+    `alpha` is None if its index is not one of the grid.
+    """
+
+    number: int
+    visits: int
+    alpha: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class StateOutline:
+    """The parts of a state that are read without its arrays.
+
+    Attributes:
+        last_seen: as `last_seen_in` returns it.
+        condition: the condition that the stream is in; None if the state knows no conditions.
+        conditions: the number of all conditions so far.
+        left: the other conditions that it remembers, in the order in which they ended.
+    """
+
+    last_seen: LastSeen | None
+    condition: KeptCondition | None = None
+    conditions: int = 0
+    left: tuple[KeptCondition, ...] = ()
+
+
+def outline_in(data: bytes) -> StateOutline:
+    """Return the outline of a serialised state.
 
     Raises:
         ChainError: the state cannot be read.
     """
     try:
         parts = of_kind(dict, json.loads(data))
-        number, visits, *_ = parts.get("conditions") or (None, 1)
-        return last_seen_of(parts), None if number is None else of_kind(int, number), of_kind(int, visits) - 1
+        last_seen = last_seen_of(parts)
+        if parts.get("conditions") is None:
+            return StateOutline(last_seen)
+        number, visits, conditions, known = parts["conditions"]
+        current = _condition(number, visits, parts["alpha_index"])
+        left = tuple(_condition(number, visits, index) for number, visits, _, _, index, _ in known)
+        return StateOutline(last_seen, current, of_kind(int, conditions), left)
     except UNREADABLE as error:
         raise damaged(error) from error
+
+
+def _condition(number: Any, visits: Any, alpha_index: Any) -> KeptCondition:
+    index = of_kind(int, alpha_index)
+    return KeptCondition(of_kind(int, number), of_kind(int, visits), GRID[index] if 0 <= index < len(GRID) else None)
 
 
 def batches_in(data: bytes) -> int:

@@ -1,4 +1,4 @@
-"""The names of objectives and strategies, in a module of their own, so that settings and help need no torch."""
+"""The names of objectives and strategies, and the grid of alphas, in a module that needs no torch."""
 
 from __future__ import annotations
 
@@ -11,3 +11,6 @@ ObjectiveName = Literal[WithoutCard, WithCard]
 
 StrategyName = Literal["warm", "botorch", "scratch", "grid", "fixed"]
 """The name of a module in `strategies`; the default first."""
+
+GRID = tuple(j / 20 for j in range(21))
+"""The alphas among which a search chooses: 0, .05, ... 1. States refer to them by index."""

@@ -13,10 +13,12 @@ from importlib.metadata import version
 import structlog
 
 from adawise.errors import SettingsError
+from adawise.recording.streams import Streams
 from adawise.settings import HttpSettings, Settings
 from adawise.settings.http import PORT
 from adawise.watch.board import SourceBoard
 from adawise.watch.health import Health, ProbeAnswer
+from adawise.watch.hints import HintPlaces, RecordingPlace
 from adawise.watch.metrics import CAMERA_METRICS, METRICS, Scrape, SourceScrape, worker_counters
 from adawise.watch.observer import LiveObserver, steady
 from adawise.watch.row import Provider
@@ -79,6 +81,7 @@ def worker_port(settings: Settings) -> Iterator[WorkerPort]:
             write_within_s=max(_WRITE_WITHIN_LEAST_S, _WRITE_WITHIN * flush_s),
             stuck_after_s=http.stuck_after_s,
         ),
+        hint_places(settings),
     )
     observer = LiveObserver(worker, worker_counters(), keeps_pictures=http.thumbnails, clock=clock)
     feed = EventFeed(observer)
@@ -105,6 +108,19 @@ def worker_port(settings: Settings) -> Iterator[WorkerPort]:
         probes_at = {"probes": thread.probes_url} if thread.probes_url else {}
         _log.info("http_started", url=thread.url, **probes_at, **({"note": note} if note else {}))
         yield WorkerPort(observer, thread.url)
+
+
+def hint_places(settings: Settings) -> HintPlaces:
+    """Return the places that the commands on a camera's page name, by the settings of a worker."""
+    record, kafka = settings.record, settings.kafka
+    recording = RecordingPlace(str(record.root), Streams(record.streams).has_stream, record.forget_images_after)
+    return HintPlaces(
+        root=str(settings.sink.root),
+        topic=kafka.topic,
+        recording=recording if record.enabled else None,
+        dead_letters=kafka.dead_letters_to if kafka.dead_letters else None,
+        keeps_pictures=settings.http.thumbnails,
+    )
 
 
 @contextmanager

@@ -13,6 +13,7 @@ import structlog
 import torch
 from torch import Tensor, nn
 
+from adawise.adapt.names import GRID
 from adawise.adapt.rows import of_images
 from adawise.clip.bank import Bank, MergedCopy
 from adawise.clip.device import Device, Forward, chunks
@@ -27,8 +28,6 @@ from adawise.records import Rows, Selection
 _log = structlog.get_logger("model")
 
 T = TypeVar("T")
-
-GRID = tuple(j / 20 for j in range(21))  # the alphas 0, .05, ... 1
 
 
 class PairClassifier:

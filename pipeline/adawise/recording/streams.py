@@ -32,7 +32,11 @@ class Streams:
         if stream_id is None:
             self.nameless += 1
             return False
-        return any(fnmatchcase(stream_id, pattern) for pattern in self._patterns)
+        return self.has_stream(stream_id)
+
+    def has_stream(self, stream_id: str) -> bool:
+        """Return True if this is one of the streams."""
+        return self._patterns is None or any(fnmatchcase(stream_id, pattern) for pattern in self._patterns)
 
 
 def stream_of(message: Message) -> str | None:

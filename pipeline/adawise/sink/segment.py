@@ -255,7 +255,7 @@ def read_outline(
 ) -> tuple[SegmentFooter, pa.Table]:
     """Return `read_footer` and `read_rows` of some columns from one opened file, for readers of very many segments.
 
-    The trace lacks columns that were added later, and states are left out unless `keeps_states`.
+    The trace lacks columns that its writer did not know, and states are left out unless `keeps_states`.
 
     Raises:
         ChainError: as they do.
@@ -290,7 +290,7 @@ def _footer(found: Mapping[bytes, bytes], key: str, *, is_whole: bool, keeps_sta
         if value and value != _guarded(value[_DIGEST:]):
             raise _damaged(key, f"{what} that agrees with its checksum, but it differs")
     trace = _unpacked(parts[_PARTS[2]])
-    if later and is_whole:
+    if later:
         more = _unpacked(later[_DIGEST:])
         trace = pa.Table.from_arrays([*trace.columns, *more.columns], schema=pa.schema([*trace.schema, *more.schema]))
     states = _states(parts[_PARTS[1]]) if keeps_states else {}

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Concatenate, ParamSpec
 
-from adawise.watch.row import LiveView
+from adawise.watch.row import CameraView, LiveView
 from adawise.watch.sources import LiveSources
 
 P = ParamSpec("P")
@@ -43,6 +43,11 @@ class SourceBoard:
         """See `Provider`."""
         with self.locked() as sources:
             return sources.view()
+
+    def camera(self, key: str) -> CameraView | None:
+        """See `Provider`."""
+        with self.locked() as sources:
+            return sources.camera(key)
 
     def picture(self, key: str) -> bytes | None:
         """See `Provider`."""

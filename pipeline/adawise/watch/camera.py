@@ -9,13 +9,15 @@ import math
 from array import array
 from collections import deque
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from adawise.adapt.last_seen import StateOutline
 from adawise.records import TopicPartition
-from adawise.watch.row import STEP_S, STEPS, CameraRow
-from adawise.watch.state import BEFORE_S, NOW_S, CameraFacts, StatePolicy, state
+from adawise.watch.row import STEP_S, STEPS, CameraRow, ConditionRow
+from adawise.watch.state import BEFORE_S, NOW_S, CameraFacts, Entered, StatePolicy, compared_from_s, state
 from adawise.worker.events import PartitionProgress
 
 HALF_LIFE_S = 60.0
@@ -27,11 +29,22 @@ RECENT_STEPS = round(BEFORE_S / STEP_S)
 NEW, RETURNED = "new", "returned"
 """The two kinds of a condition that a camera enters. The values are stable: they are labels of a metric."""
 
-_CONDITIONS = 64  # whose returns are counted; more than a state remembers by default
+_CONDITIONS = 64  # that are known of a camera at most; more than a state remembers by default
 _RATE_STEPS = 12  # that images per second are computed over: one minute
 _NOW_STEPS = round(NOW_S / STEP_S)
 _SHOWN = 4  # classes in a row of the page
 _FORGOTTEN = 0.002  # share of the decayed image count below which a class is dropped
+
+
+class _LiveCondition(NamedTuple):
+    """A condition of a camera.
+
+    `alpha` and `last_seen_s`, a Unix time, are those of its last batch, and None if not known.
+    """
+
+    alpha: float | None
+    last_seen_s: float | None
+    visits: int
 
 
 class LiveCamera:
@@ -45,10 +58,11 @@ class LiveCamera:
 
     __slots__ = (
         *("stream_id", "tp", "began_s", "last_seen_s", "images", "rejected", "forwards", "reason", "reset", "reset_s"),
-        *("alpha", "condition", "_returns", "_came_s", "_came"),
-        *("pixels", "picture", "gap_s", "_served_s", "_step", "_alphas", "_images", "_rejected", "_faded_s"),
+        *("reasons", "dead_letters", "served_s", "last_images"),
+        *("alpha", "condition", "conditions_seen", "_known", "_entered"),
+        *("pixels", "picture", "gap_s", "_step", "_alphas", "_images", "_rejected", "_faded_s"),
         *("_trail", "_trail_step"),
-        *("_weight", "_passed", "_compared", "_agreed", "_confidence", "_classes"),
+        *("_weight", "_passed", "_compared", "_agreed", "_confidence", "_entropy", "_classes"),
     )
 
     def __init__(self, stream_id: str, tp: TopicPartition, now_s: float) -> None:
@@ -58,14 +72,18 @@ class LiveCamera:
         self.forwards = 0.0
         self.alpha: float | None = None
         self.condition: int | None = None
-        self._returns: dict[int, int] = {}  # by condition; the condition entered last is at the end
-        self._came_s, self._came = -math.inf, ""
+        self.conditions_seen = 0  # numbered so far, those before this worker watched included
+        self._known: dict[int, _LiveCondition] = {}  # by number; the condition entered last is at the end
+        self._entered: Entered | None = None
         self.reason = ""  # of its last rejection
+        self.reasons: dict[str, int] = {}  # images rejected, by reason
+        self.dead_letters = 0
         self.reset, self.reset_s = "", -math.inf
         self.gap_s: float | None = None  # moving average of the time between batches; None before the second batch
         self.pixels: npt.NDArray[np.uint8] | None = None
         self.picture = 0
-        self._served_s: float | None = None
+        self.served_s: float | None = None  # time of its last batch
+        self.last_images = 0  # of that batch
         self._step = int(now_s // STEP_S)
         self._alphas, self._images, self._rejected = (
             array("d", [0.0] * STEPS),
@@ -75,7 +93,8 @@ class LiveCamera:
         self._trail: deque[float | None] = deque(maxlen=STEPS)  # mean alphas, up to the last step that had a batch
         self._trail_step = self._step
         self._faded_s = now_s
-        self._weight = self._passed = self._compared = self._agreed = self._confidence = 0.0
+        self._weight = self._passed = self._compared = self._agreed = 0.0
+        self._confidence = self._entropy = 0.0
         self._classes: dict[int, float] = {}
 
     def forget_classes(self) -> None:
@@ -90,6 +109,7 @@ class LiveCamera:
         forward_equivalents: float,
         labels: Sequence[int],
         confidence: float,
+        entropy: float,
         compared: int,
         agreed: int,
         reset: str | None,
@@ -102,6 +122,7 @@ class LiveCamera:
             forward_equivalents: forwards through the image tower per image.
             labels: class index of the label of each image.
             confidence: mean probability of these labels.
+            entropy: mean entropy of the served probabilities, nats.
             compared: images that both endpoints labelled.
             agreed: those of them to which both endpoints gave the same label.
             reset: why the stream began to learn anew in this batch; None or "" if it did not.
@@ -118,39 +139,82 @@ class LiveCamera:
         self._weight += count
         self._passed += forward_equivalents * count
         self._confidence += confidence * count
+        self._entropy += entropy * count
         self._compared += compared
         self._agreed += agreed
         for label in labels:
             self._classes[label] = self._classes.get(label, 0.0) + 1.0
         if reset:
             self.reset, self.reset_s = reset, now_s
-        if self._served_s is not None:
-            gap_s = now_s - self._served_s
+        if self.served_s is not None:
+            gap_s = now_s - self.served_s
             self.gap_s = gap_s if not self.gap_s else 0.8 * self.gap_s + 0.2 * gap_s
-        self._served_s = self.last_seen_s = now_s
+        self.served_s = self.last_seen_s = now_s
+        self.last_images = count
+
+    def adopt(self, outline: StateOutline) -> None:
+        """Take over the conditions that the camera's state knows, of which no batch was served here yet."""
+        if outline.condition is None:
+            return
+        for each in (*outline.left[1 - _CONDITIONS :], outline.condition):
+            self._known[each.number] = _LiveCondition(each.alpha, None, each.visits)
+        self.condition, self.conditions_seen = outline.condition.number, outline.conditions
 
     def enter(self, now_s: float, condition: int, is_back: bool) -> str:
-        """Record the camera's condition; return `NEW` or `RETURNED` if it was in another one before, else ""."""
+        """Record the condition of a batch, before the batch itself is added by `served`.
+
+        Returns:
+            `NEW` or `RETURNED` if the camera was in another condition before, else "".
+        """
         before, self.condition = self.condition, condition
-        if before is None or before == condition:
+        if before == condition:
             return ""
-        returns = self._returns.pop(condition, 0)
-        self._returns[condition] = returns + 1 if is_back else 0
-        if len(self._returns) > _CONDITIONS:
-            del self._returns[next(iter(self._returns))]
-        self._came_s, self._came = now_s, RETURNED if is_back else NEW
-        return self._came
+        known = self._known
+        if before in known:
+            known[before] = self._kept(known[before])
+        visited = known.pop(condition, _LiveCondition(None, None, 1))
+        known[condition] = visited._replace(visits=visited.visits + 1 if is_back else 1)
+        if len(known) > _CONDITIONS:
+            del known[next(iter(known))]
+        self.conditions_seen = max(self.conditions_seen, condition + 1)
+        if before is None:
+            return ""
+        self._entered = Entered(condition, is_back, now_s)
+        return RETURNED if is_back else NEW
+
+    def forget_conditions(self) -> None:
+        """Forget the conditions, since the camera's state was dropped and numbers them anew."""
+        self.condition, self.conditions_seen, self._entered = None, 0, None
+        self._known.clear()
+
+    @property
+    def conditions(self) -> list[ConditionRow]:
+        """The conditions that are known, the one it is in first, then those left last."""
+        current = self.condition
+        found = ((number, self._kept(known) if number == current else known) for number, known in self._known.items())
+        rows = [ConditionRow(n, known.alpha, known.last_seen_s, known.visits - 1, n == current) for n, known in found]
+        return rows[::-1]
+
+    def _kept(self, current: _LiveCondition) -> _LiveCondition:
+        """Return the current condition with alpha and time of its last batch, as far as one was served here."""
+        return current if self.served_s is None else current._replace(alpha=self.alpha, last_seen_s=self.served_s)
 
     def reject(self, now_s: float, reason: str) -> None:
         """Count an image that was rejected."""
         self._rejected[self._at(now_s)] += 1
         self.rejected += 1
+        self.reasons[reason] = self.reasons.get(reason, 0) + 1
         self.reason, self.last_seen_s = reason, now_s
 
     @property
     def forward_equivalents(self) -> float | None:
         """Forwards through the image tower per image over the last minutes; None without images."""
         return self._passed / self._weight if self._weight > 0.0 else None
+
+    @property
+    def entropy(self) -> float | None:
+        """Mean entropy of the served probabilities over the last minutes, in nats; None without images."""
+        return self._entropy / self._weight if self._weight > 0.0 else None
 
     def facts(self, now_s: float, *, failure: str = "", served_until_s: float = math.inf) -> CameraFacts:
         """Return the facts that determine the camera's state.
@@ -161,8 +225,8 @@ class LiveCamera:
             served_until_s: Unix time up to which the messages of the topic have been served.
         """
         self._at(now_s)
-        is_recent = self._came and now_s - self._came_s < BEFORE_S
-        came = f"condition {self.condition} {'is new' if self._came == NEW else 'returned'}" if is_recent else ""
+        # The step of a return is left out: alpha may be that of the former condition in its first batch.
+        compared = min(RECENT_STEPS, self._step - int(compared_from_s(now_s, self._entered) // STEP_S))
         return CameraFacts(
             now_s=now_s,
             last_seen_s=self.last_seen_s,
@@ -173,8 +237,8 @@ class LiveCamera:
             reason=self.reason,
             failure=failure,
             alpha_now=self._level(0, _NOW_STEPS),
-            alpha_before=self._level(_NOW_STEPS, RECENT_STEPS),
-            condition=came,
+            alpha_before=self._level(_NOW_STEPS, compared) if compared > _NOW_STEPS else None,
+            entered=self._entered,
             reset=self.reset,
             reset_s=self.reset_s,
         )
@@ -196,7 +260,7 @@ class LiveCamera:
             why=why,
             alpha=self.alpha,
             condition=self.condition,
-            returns=0 if self.condition is None else self._returns.get(self.condition, 0),
+            returns=self._known[self.condition].visits - 1 if self.condition in self._known else 0,
             first_step=self._trail_step - len(self._trail) + 1,
             alphas=tuple(self._trail),
             classes=tuple((_name(classes, index), weight / total) for index, weight in best),
@@ -250,6 +314,7 @@ class LiveCamera:
         self._weight *= kept
         self._passed *= kept
         self._confidence *= kept
+        self._entropy *= kept
         self._compared *= kept
         self._agreed *= kept
         least = _FORGOTTEN * self._weight

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from adawise.errors import RetryableError
 from adawise.records import ImageBatch
 from adawise.watch.counts import Counters
-from adawise.watch.row import LiveView
+from adawise.watch.row import CameraView, LiveView
 from adawise.watch.worker import LiveWorker, Pixels
 from adawise.worker.events import (
     BatchServed,
@@ -102,6 +102,10 @@ class LiveObserver:
     def view(self) -> LiveView:
         """See `Provider`."""
         return self.catch_up().view()
+
+    def camera(self, key: str) -> CameraView | None:
+        """See `Provider`."""
+        return self.catch_up().camera(key)
 
     def picture(self, key: str) -> bytes | None:
         """See `Provider`."""

@@ -49,7 +49,7 @@ class CameraRow:
         alphas: mean alpha of steps of `STEP_S` seconds, the first at the Unix time `STEP_S * first_step`; None for a
             step without a batch.
         condition: number of the condition that the camera is in.
-        returns: how often the camera came back into this condition while it was watched.
+        returns: how often the camera came back into this condition.
         agreement: share of images to which both endpoints give the same label.
         lag: messages of the camera's partition that wait.
         last_seen_s: Unix time of its last served or rejected image.
@@ -103,11 +103,64 @@ class LiveView:
     over: str = "the last minutes"
 
 
+@dataclass(frozen=True, slots=True)
+class ConditionRow:
+    """A condition of a camera: light, weather or content that it is in, or was in before.
+
+    Attributes:
+        number: its number, counted by camera from 0.
+        alpha: alpha of its last batch; None if not known.
+        last_seen_s: Unix time of its last batch; None if that was before this process watched the camera.
+        returns: how often the camera came back into it.
+        is_current: True if the camera is in it now.
+    """
+
+    number: int
+    alpha: float | None
+    last_seen_s: float | None
+    returns: int
+    is_current: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Hint:
+    """Directions to what the page does not know: sentences, each with a command for a shell, or "" without one."""
+
+    heading: str
+    steps: Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class CameraView:
+    """The content of one camera's own page at one moment.
+
+    Attributes:
+        title: name of the worker or the fleet.
+        now_s: Unix time of the moment.
+        row: the camera's row of the page.
+        facts: pairs of a name and a value, in groups with a heading.
+        conditions: the conditions that are known, the current one first.
+        conditions_seen: the number of all conditions so far; 0 if not known.
+        hints: where to find frames and accuracy.
+    """
+
+    title: str
+    now_s: float
+    row: CameraRow
+    facts: Sequence[tuple[str, Sequence[tuple[str, str]]]] = ()
+    conditions: Sequence[ConditionRow] = ()
+    conditions_seen: int = 0
+    hints: Sequence[Hint] = ()
+
+
 class Provider(Protocol):
     """The source of the page's rows. The HTTP thread calls it about once a second while a browser shows the page."""
 
     def view(self) -> LiveView:
         """Return the page's present content. A row that has not changed may be the same object: it compares fastest."""
+
+    def camera(self, key: str) -> CameraView | None:
+        """Return the present content of the page of the row with this key; None if there is no such row."""
 
     def picture(self, key: str) -> bytes | None:
         """Return the last image of the row with this key as a JPEG; None if there is none, or images are not kept."""

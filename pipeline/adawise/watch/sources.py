@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import math
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from adawise.errors import AdawiseError
-from adawise.text import as_duration
+from adawise.text import as_duration, as_size
 from adawise.watch.camera import RECENT_STEPS
+from adawise.watch.details import Groups, ago, rejected_words
 from adawise.watch.health import Health, party_of
-from adawise.watch.row import STEP_S, CameraRow, CameraState, LiveView
+from adawise.watch.row import STEP_S, CameraRow, CameraState, CameraView, LiveView
 from adawise.watch.state import CameraFacts, StatePolicy, counted, state
 from adawise.worker.events import Phase
 
@@ -129,6 +130,31 @@ class SourceCamera:
             last_seen_s=self.last_seen_s,
             picture=self.picture,
         )
+
+    def details(self, now_s: float) -> Groups:
+        """Return what is known of it beside its row."""
+        last = "none yet"
+        if self.last_seen_s is not None:
+            last = f"{ago(now_s, self.last_seen_s)}, {self.delay_s:.1f} s after it was taken"
+        return [
+            (
+                "Stream",
+                [
+                    ("address", self.shown),
+                    ("connected", f"yes, {self.what}" if self.is_open else "no"),
+                    ("connections", f"{self.connects:,}"),
+                    ("failed", rejected_words(self.failures.total(), self.failures)),
+                ],
+            ),
+            (
+                "Frames",
+                [
+                    ("last frame", last),
+                    ("sent", f"{self.sent:,}, {as_size(self.sent_bytes)}"),
+                    ("dropped", rejected_words(self.dropped.total(), self.dropped)),
+                ],
+            ),
+        ]
 
     def _step(self, now_s: float) -> list[int]:
         """Return the counts of this step, after dropping those older than five minutes."""
@@ -268,7 +294,18 @@ class LiveSources:
         """The limits of states. A camera that is to be read is never gone; its pause is known after two frames."""
         return StatePolicy(self.silent_after_s, unknown_pause_s=0.0, gone_after_s=math.inf)
 
+    def camera(self, key: str) -> CameraView | None:
+        """See `Provider`."""
+        camera = self._find(key)
+        if camera is None:
+            return None
+        return CameraView(self.title, self.now_s, camera.row(self.now_s, self.policy), camera.details(self.now_s))
+
     def picture(self, key: str) -> bytes | None:
         """See `Provider`."""
-        named: Sequence[SourceCamera] = [c for c in self.cameras.values() if key == f"{c.shown}/{c.stream_id}"]
-        return named[0].jpeg if named else None
+        camera = self._find(key)
+        return None if camera is None else camera.jpeg
+
+    def _find(self, key: str) -> SourceCamera | None:
+        """Return the camera of a row's key, which comes from an HTTP request; None if there is none."""
+        return next((camera for camera in self.cameras.values() if key == f"{camera.shown}/{camera.stream_id}"), None)

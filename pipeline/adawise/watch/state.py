@@ -26,7 +26,7 @@ CHANGE = 0.1
 """The difference of alpha that counts as a change, as in the drift report."""
 
 NOW_S, BEFORE_S = 60.0, 300.0
-"""Alpha over the last minute is compared with alpha over the four minutes before it."""
+"""Alpha over the last minute is compared with alpha over the four minutes before it (see `compared_from_s`)."""
 
 CHANGED_FOR_S = 600.0
 """Seconds for which a camera that began to learn anew counts as changed."""
@@ -38,6 +38,26 @@ RESETS = {
     "alarm": "the fine-tuned model may be confident and wrong, so alpha is limited",
 }
 """The reasons of a reset that mean that a camera's conditions have changed, each in words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entered:
+    """A camera's change from one condition into another.
+
+    Attributes:
+        number: number of the condition that it entered, counted by camera.
+        is_known: True if it was in that condition before.
+        at_s: Unix time of its first batch there.
+    """
+
+    number: int
+    is_known: bool
+    at_s: float
+
+    @property
+    def words(self) -> str:
+        """The change in words, such as "condition 2 returned"."""
+        return f"condition {self.number} {'returned' if self.is_known else 'is new'}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +77,8 @@ class CameraFacts:
         is_over: True if its video has reached its end.
         frozen_s: seconds for which it has sent one picture.
         alpha_now: mean alpha of its images over the last `NOW_S`; None without images.
-        alpha_before: mean alpha of its images from `BEFORE_S` until `NOW_S` ago; None without images.
-        condition: the condition that it entered lately, such as "condition 2 returned"; empty if none.
+        alpha_before: mean alpha of its images from `compared_from_s` until `NOW_S` ago; None without images.
+        entered: the condition that it entered last; None if it has entered none while it was watched.
         reset: why it began to learn anew the last time.
         reset_s: time of that reset.
         note: a remark that is shown while the camera is ok.
@@ -77,7 +97,7 @@ class CameraFacts:
     frozen_s: float = 0.0
     alpha_now: float | None = None
     alpha_before: float | None = None
-    condition: str = ""
+    entered: Entered | None = None
     reset: str = ""
     reset_s: float = -math.inf
     note: str = ""
@@ -112,7 +132,8 @@ def state(facts: CameraFacts, policy: StatePolicy) -> tuple[CameraState, str]:
 
     The first state that applies is returned: gone, silent (its video is over), failing, silent, rejected, frozen,
     changed, ok. While images of a camera wait to be served, it is not silent. A camera that is silent now is silent
-    even if its images were rejected before.
+    even if its images were rejected before. A camera that came back into a condition that it knows, as at each dusk, is
+    ok, and the reason names the condition.
     """
     silence_s, change = facts.silence_s, _change(facts)
     if facts.last_seen_s is not None and silence_s > policy.gone_after_s:
@@ -133,15 +154,34 @@ def state(facts: CameraFacts, policy: StatePolicy) -> tuple[CameraState, str]:
         return CameraState.REJECTED, f"{of}: {facts.reason}"
     if facts.frozen_s > 0.0:
         return CameraState.FROZEN, f"the same picture for {as_duration(facts.frozen_s)}"
-    return (CameraState.CHANGED, change) if change else (CameraState.OK, facts.note)
+    if change:
+        return CameraState.CHANGED, change
+    entered = _entered_lately(facts)
+    return CameraState.OK, entered.words if entered is not None and entered.is_known else facts.note
+
+
+def compared_from_s(now_s: float, entered: Entered | None) -> float:
+    """Return the Unix time from which on alpha is compared with alpha over the last `NOW_S`.
+
+    It is `BEFORE_S` ago, or the time of a later return into a known condition: there alpha is another one as usual, and
+    only a move within that condition is a change.
+    """
+    return max(now_s - BEFORE_S, entered.at_s if entered is not None and entered.is_known else -math.inf)
 
 
 def _change(facts: CameraFacts) -> str:
     """Return in words how the camera's alpha or condition has changed; "" if it has not."""
     before, now = facts.alpha_before, facts.alpha_now
     if before is not None and now is not None and abs(now - before) >= CHANGE:
-        return f"alpha went from {before:.2f} to {now:.2f}" + (f", {facts.condition}" if facts.condition else "")
+        entered = _entered_lately(facts)
+        return f"alpha went from {before:.2f} to {now:.2f}" + (f", {entered.words}" if entered else "")
     return RESETS.get(facts.reset, "") if facts.now_s - facts.reset_s < CHANGED_FOR_S else ""
+
+
+def _entered_lately(facts: CameraFacts) -> Entered | None:
+    """Return the condition that the camera entered within the last `BEFORE_S`; None if there is none."""
+    entered = facts.entered
+    return entered if entered is not None and facts.now_s - entered.at_s < BEFORE_S else None
 
 
 def counted(states: Iterable[CameraState], which: Iterable[CameraState] = tuple(CameraState)) -> dict[CameraState, int]:

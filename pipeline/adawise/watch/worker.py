@@ -18,17 +18,21 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from adawise.adapt.last_seen import last_seen_in
+from adawise.adapt.last_seen import StateOutline, outline_in
+from adawise.errors import ChainError
 from adawise.ports import ServedBy
 from adawise.records import Frame, TopicPartition
 from adawise.text import as_duration
 from adawise.watch.backlog import PartitionLag, Rates, backlog_facts
 from adawise.watch.camera import LiveCamera
+from adawise.watch.details import worker_facts
 from adawise.watch.health import Health
-from adawise.watch.row import CameraRow, CameraState, LiveView, rates
+from adawise.watch.hints import HintPlaces
+from adawise.watch.row import CameraRow, CameraState, CameraView, LiveView, rates
 from adawise.watch.state import GONE_S, CameraFacts, StatePolicy, counted, state
 from adawise.worker.events import (
     BatchServed,
+    DeadLetterSent,
     Event,
     FrameRejected,
     ModelLoaded,
@@ -48,6 +52,8 @@ STATES = tuple(state for state in CameraState if state not in {CameraState.FROZE
 """The states that a camera of a worker can have."""
 
 _NAMELESS_S = 300.0  # for which a rejected message without a camera's name is mentioned
+_FAILED = "failed"  # the reset of a search that raised an error
+_MODEL = {"method": "method", "fingerprint": "model (fingerprint)", "card": "card", "device": "device"}
 _PARTITION_DIGITS = 10  # Kafka numbers partitions by 32 bits
 _HOLDS_S = 30.0  # a cached row expires even without an event: its rate falls, and changes get old
 
@@ -77,24 +83,27 @@ class LiveWorker:
         title: title of the page.
         began_s: Unix time at which the process began; all times here are Unix times in seconds.
         bounds: limits, see `LiveBounds`.
+        places: the places that the commands on a camera's page name; None to show no commands.
     """
 
     title: str
     began_s: float
     bounds: LiveBounds
+    places: HintPlaces | None = None
     now_s: float = 0.0
     conditions: Counter[str] = field(default_factory=Counter)  # entered by streams, by outcome (`NEW`, `RETURNED`)
     evicted: int = 0  # streams
     closed_early: int = 0  # batches
     health: Health = field(init=False)
     classes: Sequence[str] = ()
-    classes_of: dict[TopicPartition, Sequence[str]] = field(default_factory=dict)  # of the pair that serves it
+    serving: dict[TopicPartition, ServedBy] = field(default_factory=dict)  # the pair that serves it, once one is named
     facts: Mapping[str, str] = field(default_factory=dict)  # about the model
     committed_s: float | None = None  # time of the last segment
     is_member: bool = False  # of the consumer group
     topic_partitions: int | None = None
     forgotten: int = 0  # cameras that were dropped because of `max_cameras`
     cameras: dict[tuple[TopicPartition, str], LiveCamera] = field(default_factory=dict)  # the one last seen is last
+    _loaded: Mapping[str, str] = field(default_factory=dict)  # about the model, as it was loaded at the start
     _rows: dict[str, tuple[str, float, CameraRow]] = field(default_factory=dict)  # (failure, valid until, row), cached
     _touched: set[str] = field(default_factory=set)  # keys of rows whose cache is outdated
     _evicted: dict[TopicPartition, int] = field(default_factory=dict)
@@ -118,6 +127,7 @@ class LiveWorker:
             case ModelLoaded():
                 self.classes = tuple(event.classes)
                 self.facts = {name: str(value) for name, value in event.facts.items() if value is not None}
+                self._loaded = self.facts
             case PairServes():
                 self._pair_serves(event.tp, event.by)
             case PartitionRecovered():
@@ -126,6 +136,8 @@ class LiveWorker:
                 self._lost(event.tp)
             case FrameRejected():
                 self._rejected(now_s, event.frame)
+            case DeadLetterSent():
+                self._dead_letter(event.frame)
             case BatchServed():
                 self._served(now_s, event, pixels)
             case SegmentCommitted() if event.commit.won:
@@ -143,9 +155,8 @@ class LiveWorker:
 
         The old counts are by the class numbers of the former pair.
         """
-        self.classes_of[tp] = by.classes
-        served_facts = {"fingerprint": by.model_fingerprint, "classes": str(len(by.classes)), "method": by.method}
-        self.facts = {**self.facts, **served_facts, "card": str(by.settings.get("model.card", ""))}
+        self.serving[tp] = by
+        self.facts = {**self.facts, **_facts_of(by)}
         for camera in self.cameras.values():
             if camera.tp == tp:
                 camera.forget_classes()
@@ -181,12 +192,13 @@ class LiveWorker:
         Cameras last seen more than a day ago are left out. If there are too many, those seen last are added.
         """
         self._evicted.pop(tp, None)
-        last_seen_s = {
-            name: last_seen.last_seen_s(now_s) for name, data in states.items() if (last_seen := last_seen_in(data))
-        }
+        outlines = {name: outline for name, data in states.items() if (outline := _outline(data))}
+        last_seen_s = {name: each.last_seen.last_seen_s(now_s) for name, each in outlines.items() if each.last_seen}
         known = [(at_s, name) for name, at_s in last_seen_s.items() if at_s is not None and now_s - at_s < GONE_S]
         room = max(0, self.bounds.max_cameras - len(self.cameras))
         adopted = {(tp, name): LiveCamera(name, tp, at_s) for at_s, name in nlargest(room, known)}
+        for (_, name), camera in adopted.items():
+            camera.adopt(outlines[name])
         together = {**adopted, **self.cameras}
         self.cameras = dict(sorted(together.items(), key=lambda item: item[1].last_seen_s))
 
@@ -205,23 +217,33 @@ class LiveWorker:
         row = frame.row_id
         self._camera(TopicPartition(row.topic, row.partition), frame.stream_id, now_s).reject(now_s, reason)
 
+    def _dead_letter(self, frame: Frame) -> None:
+        row = frame.row_id
+        camera = self.cameras.get((TopicPartition(row.topic, row.partition), frame.stream_id or ""))
+        if camera is not None:
+            camera.dead_letters += 1
+
     def _served(self, now_s: float, event: BatchServed, pixels: Pixels | None) -> None:
         trace, predictions = event.trace, event.predictions
         first, second = predictions.endpoint_index
         both = (first >= 0) & (second >= 0)
         camera = self._camera(TopicPartition(trace.topic, trace.partition), trace.stream_id, now_s)
+        if trace.batch_number == 0 or trace.reset == _FAILED:  # the state is new, and numbers conditions from 0
+            camera.forget_conditions()
+        if trace.condition is not None and (came := camera.enter(now_s, trace.condition, bool(trace.returned))):
+            self.conditions[came] += 1
         camera.served(
             now_s,
             alpha=trace.alpha,
             forward_equivalents=trace.forward_equivalents,
             labels=predictions.top_index[:, 0].tolist(),
             confidence=float(predictions.top_probability[:, 0].mean()),
+            # `mean` takes four times as long for so few numbers.
+            entropy=float(np.add.reduce(predictions.entropy)) / len(predictions.entropy),
             compared=int(both.sum()),
             agreed=int((both & (first == second)).sum()),
             reset=trace.reset,
         )
-        if trace.condition is not None and (came := camera.enter(now_s, trace.condition, bool(trace.returned))):
-            self.conditions[came] += 1
         if pixels is not None:
             camera.pixels = pixels
             camera.picture += 1
@@ -253,13 +275,27 @@ class LiveWorker:
         policy = StatePolicy(silent_s, gone_after_s=math.inf)  # cameras that are gone are forgotten
         return replace(policy, unknown_pause_s=median(pauses)) if pauses else policy
 
+    def camera(self, key: str) -> CameraView | None:
+        """See `Provider.camera`."""
+        camera = self._find(key)
+        if camera is None:
+            return None
+        row = self._row(camera, self.policy)
+        by = self.serving.get(camera.tp)
+        model = _shown(self._loaded if by is None else {**self._loaded, **_facts_of(by)})
+        return CameraView(
+            self.title,
+            self.now_s,
+            row,
+            worker_facts(camera, row, self.now_s, self.backlogs().get(camera.tp), model),
+            camera.conditions,
+            camera.conditions_seen,
+            () if self.places is None else self.places.hints(camera.stream_id, rejected=camera.rejected),
+        )
+
     def picture(self, key: str) -> bytes | None:
         """See `Provider.picture`."""
-        topic, _, rest = key.partition("/")
-        number, _, stream_id = rest.partition("/")
-        if not (number.isdecimal() and len(number) <= _PARTITION_DIGITS):  # the key comes from an HTTP request
-            return None
-        camera = self.cameras.get((TopicPartition(topic, int(number)), stream_id))
+        camera = self._find(key)
         if camera is None or camera.pixels is None:
             return None
         out = io.BytesIO()
@@ -309,7 +345,7 @@ class LiveWorker:
         if known and key not in self._touched and known[0] == failure and self.now_s <= known[1]:
             return known[2]
         partition = self.health.progress.partitions.get(camera.tp) if self.health.progress else None
-        row = camera.row(self._facts_of(camera), policy, self.classes_of.get(camera.tp, self.classes), partition)
+        row = camera.row(self._facts_of(camera), policy, self._classes_of(camera.tp), partition)
         silent_from_s = camera.last_seen_s + policy.silence_until_s(camera.gap_s)
         holds_s = _HOLDS_S if self.now_s > silent_from_s else min(_HOLDS_S, silent_from_s - self.now_s)
         self._rows[key] = failure, self.now_s + holds_s, row
@@ -322,8 +358,7 @@ class LiveWorker:
             found += [*backlog_facts([*self.backlogs().values()]), ("partitions", str(len(health.progress.partitions)))]
         if self.committed_s is not None:
             found.append(("last segment", f"{as_duration(self.now_s - self.committed_s)} ago"))
-        shown = {"method": "method", "fingerprint": "model (fingerprint)", "card": "card", "device": "device"}
-        return [*found, *((label, self.facts[name]) for name, label in shown.items() if self.facts.get(name))]
+        return [*found, *_shown(self.facts).items()]
 
     def _notices(self) -> list[str]:
         health = self.health
@@ -335,7 +370,18 @@ class LiveWorker:
             found.append(f"{self.forgotten} cameras were removed from this page (http.max_cameras)")
         return found
 
+    def _classes_of(self, tp: TopicPartition) -> Sequence[str]:
+        return self.serving[tp].classes if tp in self.serving else self.classes
+
     # -- cameras
+
+    def _find(self, key: str) -> LiveCamera | None:
+        """Return the camera of a row's key, which comes from an HTTP request; None if there is none."""
+        topic, _, rest = key.partition("/")
+        number, _, stream_id = rest.partition("/")
+        if not (number.isdecimal() and len(number) <= _PARTITION_DIGITS):
+            return None
+        return self.cameras.get((TopicPartition(topic, int(number)), stream_id))
 
     def _camera(self, tp: TopicPartition, stream_id: str, now_s: float) -> LiveCamera:
         """Return the camera, created if it is new, and move it to the end, as the one seen last."""
@@ -353,3 +399,22 @@ class LiveWorker:
         del self.cameras[key]
         self._rows.pop(f"{key[0]}/{key[1]}", None)
         self._touched.discard(f"{key[0]}/{key[1]}")
+
+
+def _outline(data: bytes) -> StateOutline | None:
+    """Return the outline of a state; None if it is damaged, which the worker finds out when it needs the state."""
+    try:
+        return outline_in(data)
+    except ChainError:
+        return None
+
+
+def _facts_of(by: ServedBy) -> dict[str, str]:
+    """Return the facts about a pair, by the names of `LiveWorker.facts`."""
+    served_facts = {"fingerprint": by.model_fingerprint, "classes": str(len(by.classes)), "method": by.method}
+    return {**served_facts, "card": str(by.settings.get("model.card", ""))}
+
+
+def _shown(facts: Mapping[str, str]) -> dict[str, str]:
+    """Return the facts about the model that the pages show, by their names there."""
+    return {label: facts[name] for name, label in _MODEL.items() if facts.get(name)}

@@ -15,9 +15,10 @@ import numpy as np
 import structlog
 import torch
 
+from adawise.adapt.names import GRID
 from adawise.app.labelled import logits_of
 from adawise.card.card import Condition
-from adawise.clip.classifier import GRID, PairClassifier
+from adawise.clip.classifier import PairClassifier
 from adawise.console import Progress
 from adawise.errors import DivergedError, SettingsError
 from adawise.settings import Settings

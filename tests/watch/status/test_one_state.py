@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -32,11 +32,18 @@ class Moment:
     alpha: float = 0.5
     rejected: int = 0
     reset: str | None = None
+    condition: tuple[int, int] | None = None  # number, and how often the camera was in it
 
 
 REJECTED_THEN_SILENT = [*(Moment(250.0 - 4.0 * n, images=8) for n in range(40)), Moment(90.0, rejected=60)]
 ALPHA_MOVED = [Moment(300.0 - 5.0 * n, images=8, alpha=0.2 if n < 49 else 0.6) for n in range(60)]
 WENT_LESS_FAR = [Moment(60.0 - 5.0 * n, images=8, reset="alarm" if n == 6 else None) for n in range(12)]
+WEATHER_RETURNED = [
+    Moment(300.0 - 5.0 * n, images=8, alpha=0.2 if n < 40 else 0.6, condition=(0, 1) if n < 39 else (1, 2))
+    for n in range(60)
+]
+NEW_WEATHER = [replace(each, condition=(0, 1) if n < 49 else (2, 1)) for n, each in enumerate(ALPHA_MOVED)]
+MOVED_AFTER_A_RETURN = [replace(each, condition=(0, 1) if n < 10 else (1, 2)) for n, each in enumerate(ALPHA_MOVED)]
 MANY_REJECTED = [*(Moment(100.0 - 4.0 * n, images=8) for n in range(25)), Moment(2.0, rejected=30)]
 
 
@@ -45,12 +52,15 @@ def on_the_page_of_its_worker(history: Sequence[Moment]) -> tuple[CameraState, s
     camera = worker.cameras[TP, "north"] = LiveCamera("north", TP, NOW_S - history[0].ago_s)
     for each in history:
         if each.images:
+            if each.condition is not None:
+                camera.enter(NOW_S - each.ago_s, each.condition[0], each.condition[1] > 1)
             camera.served(
                 NOW_S - each.ago_s,
                 alpha=each.alpha,
                 forward_equivalents=1.0,
                 labels=[0] * each.images,
                 confidence=0.5,
+                entropy=0.7,
                 compared=0,
                 agreed=0,
                 reset=each.reset,
@@ -67,7 +77,7 @@ def in_status(history: Sequence[Moment]) -> list[tuple[CameraState, str, dict[st
     for each in history:
         batches = [("north", each.images, each.alpha)] if each.images else []
         rejected: Mapping[str | None, Sequence[Reason]] = {"north": [Reason.EMPTY] * each.rejected}
-        yard.write(ago_s=each.ago_s, batches=batches, rejected=rejected, reset=each.reset)
+        yard.write(ago_s=each.ago_s, batches=batches, rejected=rejected, reset=each.reset, condition=each.condition)
     root = RootReader(yard.store).read(NOW_S - 3_600.0)
     found = fleet_status(QUESTION, root, None, {"broker": "--no-broker"}, now_s=NOW_S)
     (camera,), (row,) = found.cameras, FleetPage(found).view().rows
@@ -80,6 +90,9 @@ def in_status(history: Sequence[Moment]) -> list[tuple[CameraState, str, dict[st
         (REJECTED_THEN_SILENT, CameraState.SILENT, "no image for 90 s"),
         (ALPHA_MOVED, CameraState.CHANGED, "alpha went from 0.20 to 0.60"),
         (WENT_LESS_FAR, CameraState.CHANGED, "the fine-tuned model may be confident and wrong, so alpha is limited"),
+        (WEATHER_RETURNED, CameraState.OK, "condition 1 returned"),
+        (NEW_WEATHER, CameraState.CHANGED, "alpha went from 0.20 to 0.60, condition 2 is new"),
+        (MOVED_AFTER_A_RETURN, CameraState.CHANGED, "alpha went from 0.20 to 0.60, condition 1 returned"),
         (MANY_REJECTED, CameraState.REJECTED, "30 of 230 images rejected in"),
     ],
 )

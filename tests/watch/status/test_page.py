@@ -53,6 +53,16 @@ def test_a_camera_of_the_output_is_a_row_of_the_page() -> None:
     [notice] = view.notices  # of cameras their rows say it
     assert "4 of 12 images were rejected" in notice
     assert page.picture(north.key) is None
+    own = page.camera(rows["south"].key)
+    assert own is not None
+    assert (own.title, own.row) == (view.title, rows["south"])
+    facts = {name: value for _, pairs in own.facts for name, value in pairs}
+    assert facts["rejected"] == "3: empty 3"
+    assert facts["written by"] == "host-a:41"
+    assert [heading for heading, _ in own.facts][:2] == ["The last 60 min", "Partition frames/0"]
+    assert [hint.heading for hint in own.hints] == ["Frames", "Accuracy", "Rejected messages"]
+    assert "adawise drift runs/yard --streams=south --since 1d" in dict(own.hints[1].steps).values()
+    assert [page.camera(key) for key in ("frames/0/gone", "frames/1/north", "")] == 3 * [None]
 
 
 @pytest.mark.parametrize("noted", [True, False])

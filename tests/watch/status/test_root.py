@@ -12,6 +12,7 @@ from adawise.sink import layout
 from adawise.store.store import LocalStore
 from adawise.watch.status import root
 from adawise.watch.status.root import RootReader
+from adawise.watch.status.segments import SeenBatch
 from tests.sink.building import DictStore
 from tests.watch.status.yard import NOW_S, OWNER, Yard
 
@@ -157,7 +158,7 @@ def test_what_a_segment_holds_is_counted_by_camera() -> None:
     )
     north, south = head.sights["north"], head.sights["south"]
     at = NOW_S - 5
-    assert (north.images, north.batches, north.last_s) == (6, [(at, 0.25, 4), (at, 0.75, 2)], at)
+    assert (north.images, north.batches, north.last_s) == (6, [SeenBatch(at, 0.25, 4), SeenBatch(at, 0.75, 2)], at)
     assert (north.compared, north.agree, north.forwards) == (3, 0, 12.0)
     assert north.labels == {"car": 3, "bus": 2, "empty street": 1}
     assert north.changed_s == at

@@ -75,6 +75,7 @@ def test_of_a_line_only_its_end_is_told_and_a_browser_has_it_whole() -> None:
                 forward_equivalents=1.0,
                 labels=[0],
                 confidence=0.5,
+                entropy=0.7,
                 compared=0,
                 agreed=0,
                 reset=None,

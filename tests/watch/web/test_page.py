@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from PIL import Image
@@ -195,6 +197,80 @@ def test_the_arrows_go_from_camera_to_camera(browser: Browser) -> None:
 
 
 @pytest.mark.check("browser")
+def test_a_click_or_enter_on_a_row_opens_the_camera_and_a_link_leads_back(browser: Browser) -> None:
+    yard = a_yard(5)
+    yard.change(4, state=CameraState.CHANGED, why="alpha went from 0.22 to 0.61", alpha=0.61, condition=2, returns=3)
+    with browsing(browser, yard) as seen:
+        page = seen.page
+        row(page, "gate-0004").locator("td.number").first.click()
+        expect(page.locator("h1")).to_have_text("gate-0004")
+        expect(page.locator("#state")).to_have_text("changed")
+        expect(page.locator("#why")).to_have_text("alpha went from 0.22 to 0.61")
+        expect(page.locator("#value")).to_have_text("0.61")
+        expect(page.locator("#spark .line")).to_have_attribute("d", re.compile(r"^M[\d.]+ [\d.]+h"))
+        cells = page.locator("#known tr").first.locator("td").all_text_contents()
+        assert cells[:3] == ["2, now", "0.61", "3 times"]
+        assert page.locator("#known tr").nth(2).locator("td").all_text_contents() == [
+            *("98", "0.75", "–", "before this worker had the camera"),
+        ]
+        assert "adawise drift runs/street --streams=gate-0004 --since 1d" in page.locator("pre").all_text_contents()
+        assert page.title() == "gate-0004: changed"
+        yard.change(4, state=CameraState.OK, why="", alpha=0.5)
+        expect(page.locator("#state")).to_have_text("ok")
+        expect(page.locator("#value")).to_have_text("0.50")
+        page.get_by_role("link", name="All cameras").click()
+        expect(page.locator("tbody tr")).to_have_count(5)
+        page.keyboard.press("ArrowDown")
+        page.keyboard.press("Enter")
+        expect(page.locator("h1")).to_have_text("gate-0003")
+        assert seen.complaints == []
+        assert {request.split("/")[2] for request in seen.requests} == {page.url.split("/")[2]}
+
+
+@pytest.mark.check("browser")
+def test_a_camera_that_is_gone_while_its_page_is_open_stays_with_a_sentence(browser: Browser) -> None:
+    yard = a_yard(2)
+    with browsing(browser, yard) as seen:
+        row(seen.page, "gate-0001").locator("a").click()
+        expect(seen.page.locator("h1")).to_have_text("gate-0001")
+        yard.change(1, alpha=None, alphas=(), condition=None)
+        expect(seen.page.locator("#course")).to_be_hidden()
+        expect(seen.page.locator("#conditions")).to_be_hidden()
+        del yard.rows[1]
+        expect(seen.page.locator("#away")).to_contain_text("This page does not know the camera any more.")
+        expect(seen.page.locator("h1")).to_have_text("gate-0001")
+        seen.page.reload()
+        expect(seen.page.locator("h1")).to_have_text("No such camera")
+
+
+@pytest.mark.check("browser")
+@pytest.mark.parametrize("width", [360, 1280])
+def test_a_cameras_page_has_names_as_text_and_fits_any_window(browser: Browser, width: int) -> None:
+    yard = Yard([a_row(0, HOSTILE), a_row(1, "a" * 249)])
+    yard.change(0, classes=((HOSTILE, 1.0),), why=HOSTILE, state=CameraState.REJECTED, rejected=9)
+    with browsing(browser, yard, viewport={"width": width, "height": 800}) as seen:
+        for number, name in enumerate((HOSTILE, "a" * 249)):
+            seen.page.goto(f"{seen.page.url.split('camera')[0]}camera?of={quote(yard.rows[number].key, safe='')}")
+            expect(seen.page.locator("h1")).to_have_text(name)
+            assert seen.page.evaluate("document.documentElement.scrollWidth") == width
+            assert seen.page.locator("main img[src], script:not([src])").count() == 0
+        assert seen.complaints == []
+
+
+@pytest.mark.check("browser")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_text_of_a_cameras_page_has_enough_contrast(browser: Browser, scheme: Any) -> None:
+    yard = a_yard(4)
+    with browsing(browser, yard, color_scheme=scheme) as seen:
+        row(seen.page, "gate-0003").locator("a").click()
+        expect(seen.page.locator("h1")).to_have_text("gate-0003")
+        selectors = [".kind", "#state", "#why", "#past", ".orange", ".blue", "dt", "dd", ".meaning", "#known td", "pre"]
+        ratios = seen.page.evaluate(CONTRAST.replace("SELECTORS", json.dumps(selectors)))
+        assert set(ratios) == set(selectors)
+        assert min(ratios.values()) >= 4.5, ratios
+
+
+@pytest.mark.check("browser")
 def test_a_thousand_cameras_are_drawn_as_one_scrolls_and_found_at_once(browser: Browser) -> None:
     with browsing(browser, a_yard(1_000), viewport={"width": 1280, "height": 800}) as seen:
         drawn = seen.page.locator("tbody tr").count()
@@ -218,7 +294,7 @@ def test_text_has_enough_contrast_in_both_schemes(browser: Browser, scheme: Any)
     yard = a_yard(30)
     yard.notices = ["the store has not answered for 9 s"]
     with browsing(browser, yard, color_scheme=scheme) as seen:
-        ratios = seen.page.evaluate(CONTRAST)
+        ratios = seen.page.evaluate(CONTRAST.replace("SELECTORS", json.dumps(TEXTS)))
         assert ratios
         assert min(ratios.values()) >= 4.5, ratios
 
@@ -338,6 +414,12 @@ def test_before_the_first_image_the_page_says_that_it_waits(browser: Browser) ->
         assert seen.complaints == []
 
 
+TEXTS = [
+    *(".name", ".word.failing", ".word.rejected", ".word.silent", ".word.changed", ".why", ".value", ".sees", ".hot"),
+    *(".place", "td.number", "thead th", "#facts dt", "#notices li", "footer p", "footer .blue", "footer .orange"),
+    "#states button",
+]
+
 # The least ratio of text to what is behind it, by selector.
 CONTRAST = """() => {
   const part = (c) => { c /= 255; return c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4; };
@@ -351,9 +433,7 @@ CONTRAST = """() => {
     return [255, 255, 255];
   };
   const found = {};
-  for (const selector of [".name", ".word.failing", ".word.rejected", ".word.silent", ".word.changed", ".why", ".value",
-      ".sees", "td.number", "thead th", "#facts dt", "#notices li", "footer p", "footer .blue", "footer .orange",
-      "#states button", ".hot", ".place"]) {
+  for (const selector of SELECTORS) {
     for (const node of document.querySelectorAll(selector)) {
       const [a, b] = [light(colour(getComputedStyle(node).color)), light(behind(node))].sort((x, y) => y - x);
       found[selector] = Math.min(found[selector] ?? 99, (a + 0.05) / (b + 0.05));

@@ -10,7 +10,8 @@ from random import Random
 
 from adawise.app.http import rows_port
 from adawise.settings import HttpSettings
-from adawise.watch.row import STEP_S, STEPS, CameraRow, CameraState, LiveView
+from adawise.watch.hints import HintPlaces
+from adawise.watch.row import STEP_S, STEPS, CameraRow, CameraState, CameraView, ConditionRow, LiveView
 
 NOW_S = 1_790_812_800.0
 HOSTILE = "</script><img src=x onerror=alert(1)>\u202ereversed${alert(2)}"
@@ -44,6 +45,10 @@ class Yard:
     def view(self) -> LiveView:
         self.views += 1
         return LiveView("street by host:1234", self.now_s, list(self.rows), self.facts, tuple(self.notices))
+
+    def camera(self, key: str) -> CameraView | None:
+        row = next((row for row in self.rows if row.key == key), None)
+        return None if row is None else a_view(row, self.now_s)
 
     def picture(self, key: str) -> bytes | None:
         return self.pictures.get(key)
@@ -84,6 +89,27 @@ def a_row(number: int, name: str | None = None) -> CameraRow:
         confidence=0.8,
         lag=4_812 if state == CameraState.FAILING else rng.randrange(3),
         last_seen_s=NOW_S - (400 if state == CameraState.SILENT else 5 * rng.random()),
+    )
+
+
+def a_view(row: CameraRow, now_s: float = NOW_S) -> CameraView:
+    """The page of a camera, with texts of its row in all of its parts."""
+    name = row.stream_id
+    return CameraView(
+        title="street by host:1234",
+        now_s=now_s,
+        row=row,
+        facts=[
+            ("Last minutes", [("images/s", f"{row.images_per_s:.1f}"), ("entropy", "0.42 nats")]),
+            (f"Partition {row.partition}", [("lag", str(row.lag)), ("model (fingerprint)", name)]),
+        ],
+        conditions=[
+            ConditionRow(row.condition or 0, row.alpha, now_s - 4.0, row.returns, True),
+            ConditionRow(99, 0.25, now_s - 7_200.0, 1, False),
+            ConditionRow(98, 0.75, None, 0, False),
+        ],
+        conditions_seen=100,
+        hints=HintPlaces("runs/street", "street").hints(name, rejected=row.rejected),
     )
 
 

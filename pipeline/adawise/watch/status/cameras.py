@@ -13,15 +13,16 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import pairwise
 
-from adawise.adapt.last_seen import condition_in
+from adawise.adapt.last_seen import outline_in
 from adawise.records import TopicPartition
 from adawise.text import as_duration
 from adawise.watch.row import STEP_S, STEPS
-from adawise.watch.state import BEFORE_S, GONE_S, NOW_S, CameraFacts, StatePolicy, counted, state
+from adawise.watch.state import GONE_S, NOW_S, CameraFacts, Entered, StatePolicy, compared_from_s, counted, state
 from adawise.watch.status.facts import STATES, CameraStatus, PartitionStatus, RejectStatus
 from adawise.watch.status.root import ChainFacts
-from adawise.watch.status.segments import Sight
+from adawise.watch.status.segments import SeenBatch, Sight
 
 _BATCHES = 20 * STEPS  # the last batches, at most, from which a camera's curve of alpha is drawn
 _TOP = 3  # classes in a row
@@ -90,12 +91,17 @@ def _of_chain(
                 if facts.created_s >= since_s:
                     camera.sights.append(sight)
                 camera.last_s = max(camera.last_s or 0.0, sight.last_s)
-                camera.alpha = sight.batches[-1][1] if sight.batches else camera.alpha
+                camera.alpha = sight.batches[-1].alpha if sight.batches else camera.alpha
     for stream, data in head.states.items():
-        last_seen, condition, returns = condition_in(data)
+        outline = outline_in(data)
         if stream not in by_stream:
+            last_seen = outline.last_seen
             by_stream[stream] = _CameraSights([], None if last_seen is None else last_seen.last_seen_s(head.created_s))
-        by_stream[stream].condition, by_stream[stream].returns = condition, returns
+        if outline.condition is not None:
+            by_stream[stream].condition, by_stream[stream].returns = (
+                outline.condition.number,
+                outline.condition.visits - 1,
+            )
     for stream, camera in by_stream.items():
         yield _row(chain.tp, stream, camera, window)
 
@@ -112,13 +118,13 @@ def _row(tp: TopicPartition, stream: str, camera: _CameraSights, window: _ChainW
     compared = sum(sight.compared for sight in camera.sights)
     reset_s, reset = max(((s.changed_s, s.reset) for s in camera.sights if s.changed_s is not None), default=(None, ""))
     forwards = sum(sight.forwards for sight in camera.sights)
-    span_s = batches[-1][0] - batches[0][0] if len(batches) > 1 else 0.0
-    sent = sum(count for _, _, count in batches[1:])
+    span_s = batches[-1].at_s - batches[0].at_s if len(batches) > 1 else 0.0
+    sent = sum(batch.images for batch in batches[1:])
     steps: dict[int, list[float]] = {}
-    for at_s, alpha, _ in batches[-_BATCHES:]:
-        steps.setdefault(int(at_s / STEP_S), []).append(alpha)
+    for batch in batches[-_BATCHES:]:
+        steps.setdefault(int(batch.at_s / STEP_S), []).append(batch.alpha)
     steps = dict(list(steps.items())[-STEPS:])
-    now_s = window.now_s
+    now_s, entered = window.now_s, _entered(batches)
     found, why = state(
         CameraFacts(
             now_s=now_s,
@@ -131,7 +137,8 @@ def _row(tp: TopicPartition, stream: str, camera: _CameraSights, window: _ChainW
             reason=", ".join(reason for reason, _ in reasons.most_common()),
             failure=window.failure,
             alpha_now=_level(batches, now_s - NOW_S, now_s),
-            alpha_before=_level(batches, now_s - BEFORE_S, now_s - NOW_S),
+            alpha_before=_level(batches, compared_from_s(now_s, entered), now_s - NOW_S),
+            entered=entered,
             reset=reset,
             reset_s=-math.inf if reset_s is None else reset_s,
         ),
@@ -161,11 +168,20 @@ def _row(tp: TopicPartition, stream: str, camera: _CameraSights, window: _ChainW
     )
 
 
-def _level(batches: Sequence[tuple[float, float, int]], after_s: float, until_s: float) -> float | None:
+def _entered(batches: Sequence[SeenBatch]) -> Entered | None:
+    """Return the last change of the camera's condition; None if its batches show none."""
+    numbered = ((batch.condition, batch) for batch in reversed(batches) if batch.condition is not None)
+    for (number, batch), (before, _) in pairwise(numbered):
+        if number != before:
+            return Entered(number, bool(batch.returned), batch.at_s)
+    return None
+
+
+def _level(batches: Sequence[SeenBatch], after_s: float, until_s: float) -> float | None:
     """Return the mean alpha over the images served in (after_s, until_s]; None without images."""
-    within = [(alpha, images) for at_s, alpha, images in batches if after_s < at_s <= until_s]
-    images = sum(count for _, count in within)
-    return sum(alpha * count for alpha, count in within) / images if images else None
+    within = [batch for batch in batches if after_s < batch.at_s <= until_s]
+    images = sum(batch.images for batch in within)
+    return sum(batch.alpha * batch.images for batch in within) / images if images else None
 
 
 def rejects(chains: Iterable[ChainFacts], *, since_s: float) -> list[RejectStatus]:

@@ -22,8 +22,9 @@ STATES = {
     "read; for an hour if fewer than two came within the window",
     CameraState.REJECTED: "a tenth of its images or more were rejected",
     CameraState.CHANGED: "its alpha over the last minute differs by .10 or more from that over the four minutes "
-    "before, or adaptation started anew within the last ten minutes",
-    CameraState.OK: "none of these",
+    "before, or adaptation started anew within the last ten minutes; after a condition that it knows returned, only a "
+    "move within that condition counts",
+    CameraState.OK: "none of these; for five minutes `why` names a condition that returned",
     CameraState.GONE: "no image came for a day, while other cameras send",
 }
 """The states of a camera, the most urgent first."""

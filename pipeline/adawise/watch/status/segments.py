@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +27,16 @@ _COLUMNS = [
 ]
 
 
+class SeenBatch(NamedTuple):
+    """One batch of a camera. `condition` and `returned` are as in the trace, None in segments of earlier versions."""
+
+    at_s: float  # when it was served, in seconds since the epoch
+    alpha: float
+    images: int
+    condition: int | None = None
+    returned: bool | None = None
+
+
 @dataclass(slots=True)
 class Sight:
     """The counts of a camera within one segment. Times are seconds since the epoch, by the worker's clock."""
@@ -36,7 +46,7 @@ class Sight:
     labels: dict[str, int] = field(default_factory=dict)  # images by served label
     agree: int = 0  # images of `compared` to which both endpoints gave the same label
     compared: int = 0  # images that both endpoints labelled
-    batches: list[tuple[float, float, int]] = field(default_factory=list)  # (served at, alpha, images), in order
+    batches: list[SeenBatch] = field(default_factory=list)  # in order
     forwards: float = 0.0  # images through the image tower
     last_s: float = 0.0  # time of its last image
     changed_s: float | None = None  # time of its last reset that means changed conditions (`RESETS`)
@@ -152,11 +162,11 @@ def _sights(
         sight = sights[number][stream]
         sight.compared += images
         sight.agree += images if is_same else 0
-    for number, stream, batch, alpha, images, forward_equivalents, reset in _listed(
-        _together([trace.select(_TRACED) for trace in traces]), _TRACED
+    for number, stream, batch, alpha, images, forward_equivalents, reset, condition, returned in _listed(
+        _traced(traces), [*_TRACED, *_TRACED_LATER]
     ):
         sight, at = sights[number][stream], served.get((number, stream, batch), created_s[number])
-        sight.batches.append((at, alpha, images))
+        sight.batches.append(SeenBatch(at, alpha, images, condition, returned))
         sight.forwards += forward_equivalents * images
         sight.last_s = max(sight.last_s, at)
         if reset in RESETS:
@@ -170,6 +180,18 @@ def _sights(
 
 _SEGMENT = "segment"  # the column with the number of a row's segment
 _TRACED = ["stream_id", "batch_number", "alpha", "images", "forward_equivalents", "reset"]
+_TRACED_LATER = ["condition", "returned"]  # not in segments of earlier versions
+
+
+def _traced(traces: Sequence[pa.Table]) -> pa.Table:
+    """Return the batches of all segments, with null in the columns that a segment lacks."""
+    batches = _together(
+        [trace.select([*_TRACED, *(name for name in _TRACED_LATER if name in trace.column_names)]) for trace in traces]
+    )
+    for name in _TRACED_LATER:
+        if name not in batches.column_names:
+            batches = batches.append_column(name, pa.nulls(batches.num_rows))
+    return batches
 
 
 def _together(tables: Sequence[pa.Table]) -> pa.Table:

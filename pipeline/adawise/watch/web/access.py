@@ -24,6 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 PROBES = ("/livez", "/readyz", "/startupz")
 METRICS_PATH = "/metrics"
+CAMERA_PATH = "/camera"  # one camera's page
 COOKIE = "adawise_page"
 COOKIE_S = 7 * 86_400
 _OPEN = {"/login", "/live.css"}  # paths that need no token, for the login form
@@ -142,7 +143,7 @@ class Guard:
             )
         if path in _OPEN or access.admits(headers):
             return None
-        if path == "/":
+        if path in {"/", CAMERA_PATH}:
             return self._login(401)
         refused = _text_response(401, "expected http.token, as a bearer token or by the form at /.")
         refused.headers["www-authenticate"] = "Bearer"

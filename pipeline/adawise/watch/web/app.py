@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from functools import cache, partial
@@ -34,7 +35,8 @@ from adawise.watch.counts import Distribution
 from adawise.watch.health import ProbeAnswer
 from adawise.watch.metrics import MetricSpec
 from adawise.watch.row import Provider
-from adawise.watch.web.access import COOKIE, COOKIE_S, METRICS_PATH, Access, Guard
+from adawise.watch.web.access import CAMERA_PATH, COOKIE, COOKIE_S, METRICS_PATH, Access, Guard
+from adawise.watch.web.camera import camera_document
 from adawise.watch.web.feed import EventFeed, TooManyViewers
 
 Read = TypeVar("Read")
@@ -92,6 +94,8 @@ class Exposition:
 
 
 _HERE = Path(__file__).parent
+_PAGES = {"/": "live.html", CAMERA_PATH: "camera.html"}
+_ASSETS = ("live.css", "parts.js", "live.js", "camera.js", "icon.svg")
 _COLOURS = _HERE.parents[1] / "page" / "colours.css"
 _LONGEST_FORM = 4_096
 _FORM_S = 5.0
@@ -130,7 +134,7 @@ def page_app(
         turning.cancel()
 
     def asset(request: Request) -> Response:
-        body, kind, tag = assets[request.url.path.rpartition("/")[2] or "live.html"]
+        body, kind, tag = assets[_PAGES.get(request.url.path, request.url.path[1:])]
         headers = {"etag": tag, "cache-control": "no-cache"}
         if request.headers.get("if-none-match") == tag:
             return Response(status_code=304, headers=headers)
@@ -141,6 +145,17 @@ def page_app(
             return PlainTextResponse("this port has no metrics\n", 404)
         body, kind = exposition.answer(request.headers.get("accept", ""))
         return Response(body, headers={"content-type": kind})
+
+    def camera_page(request: Request) -> Response:
+        if provider.camera(request.query_params.get("of", "")) is None:
+            return Response(assets["unknown.html"][0], 404, media_type="text/html")
+        return asset(request)
+
+    def camera(request: Request) -> Response:
+        found = provider.camera(request.query_params.get("of", ""))
+        if found is None:
+            return PlainTextResponse("this page knows no such camera now\n", 404)
+        return Response(json.dumps(camera_document(found), separators=(",", ":")), media_type="application/json")
 
     def picture(request: Request) -> Response:
         found = provider.picture(request.query_params.get("of", ""))
@@ -178,7 +193,9 @@ def page_app(
     routes = [
         *(Route(path, partial(_probed, probe)) for path, probe in (probes or {}).items()),
         Route(METRICS_PATH, _in_loop(metrics)),
-        *(Route(path, _in_loop(asset)) for path in ("/", "/live.css", "/live.js", "/icon.svg")),
+        *(Route(f"/{name}", _in_loop(asset)) for name in ("", *_ASSETS)),
+        Route(CAMERA_PATH, _in_loop(camera_page)),
+        Route("/camera.json", _in_loop(camera)),
         Route("/events", events),
         Route("/picture", _in_loop(picture)),
         Route("/login", log_in, methods=["POST"]),
@@ -241,8 +258,10 @@ def _assets() -> dict[str, tuple[bytes, str, str]]:
     page = _HERE / "page"
     bodies = {
         "live.html": ((page / "live.html").read_bytes(), "text/html"),
+        "camera.html": ((page / "camera.html").read_bytes(), "text/html"),
+        "unknown.html": ((page / "unknown.html").read_bytes(), "text/html"),
         "login.html": ((page / "login.html").read_bytes(), "text/html"),
-        "live.js": ((page / "live.js").read_bytes(), "text/javascript"),
+        **{name: ((page / name).read_bytes(), "text/javascript") for name in _ASSETS if name.endswith(".js")},
         "icon.svg": ((page / "icon.svg").read_bytes(), "image/svg+xml"),
         "live.css": (_COLOURS.read_bytes() + (page / "live.css").read_bytes(), "text/css"),
     }

@@ -154,7 +154,12 @@ def _list(name: str, texts: list[str]) -> str:
 
 
 def _text(row: CameraRow, known: CameraRow | None = None) -> str:
-    """Return a row as compact JSON, since there may be thousands: shares in per cent, `alphas` in hundredths.
+    """Return `row_document` as compact JSON, since there may be thousands of rows."""
+    return json.dumps(row_document(row, known), separators=(",", ":"))
+
+
+def row_document(row: CameraRow, known: CameraRow | None = None) -> dict[str, Any]:
+    """Return a row as a JSON object, with shares in per cent and `alphas` in hundredths.
 
     If the browser has the row `known` and its alphas continue in the new row, only the new end of `alphas` is sent. The
     browser then keeps its alphas from the step `keep` on.
@@ -171,7 +176,7 @@ def _text(row: CameraRow, known: CameraRow | None = None) -> str:
         "at": row.partition,
         "state": row.state.value,
         "why": row.why,
-        "alpha": _rounded(row.alpha, 2),
+        "alpha": rounded(row.alpha, 2),
         "condition": row.condition,
         "returns": row.returns,
         "first": first,
@@ -180,16 +185,17 @@ def _text(row: CameraRow, known: CameraRow | None = None) -> str:
         "rate": round(row.images_per_s, 2),
         "images": row.images,
         "rejected": row.rejected,
-        "fe": _rounded(row.forward_equivalents, 2),
+        "fe": rounded(row.forward_equivalents, 2),
         "agree": None if row.agreement is None else round(100 * row.agreement),
         "lag": row.lag,
-        "seen": _rounded(row.last_seen_s, 1),
+        "seen": rounded(row.last_seen_s, 1),
         "picture": row.picture,
     }
     if keep is not None:
         cells["keep"] = keep
-    return json.dumps(cells, separators=(",", ":"))
+    return cells
 
 
-def _rounded(value: float | None, digits: int) -> float | None:
+def rounded(value: float | None, digits: int) -> float | None:
+    """Return the value rounded; None if it is None or nan, which JSON cannot have."""
     return None if value is None or value != value else round(value, digits)

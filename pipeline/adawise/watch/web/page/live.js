@@ -2,20 +2,8 @@
 // Rows arrive by server-sent events: first all, then those that changed. Their content is inserted as text, never as
 // markup. Each animation frame draws for FRAME_MS at most, and the next one continues, so that many rows do not block.
 (() => {
-  const STATES = ["failing", "silent", "rejected", "frozen", "changed", "ok"];
-  const MARKS = { // SVG paths in a square of 16
-    failing: "M8 1L15.5 14.5H.5z", rejected: "M8 1L15 8L8 15L1 8z", silent: "M2 2h12v12h-12z",
-    frozen: "M2.5 2h4v12h-4zM9.5 2h4v12h-4z", changed: "M1 10.5H7V5.5H15", ok: "M8 2a6 6 0 1 0 .001 0z",
-  };
-  const HINTS = {
-    "forwards per image (FE)": "forward equivalents: passes through the image tower for each image; plain CLIP has 1",
-    "lag": "messages that have no durable row yet",
-    "method": "how alpha is chosen, and by which objective",
-    "model (fingerprint)": "hash of checkpoints, classes, preprocessing and precision; each row of the output has it",
-    "card": "hash of the pair's card, its calibration",
-  };
-  const PAGE = 100, WIDTH = 120, TOP = 3, BOTTOM = 25, BRIDGED = 12, LEAST = 24, FRAME_MS = 8;
-  const SVG = "http://www.w3.org/2000/svg";
+  const { STATES, ago, element, explain, line, mark, mix, now, put, sees, spanned, spark, stretched, synchronise, whole } = parts;
+  const PAGE = 100, FRAME_MS = 8;
   const names = new Intl.Collator(undefined, { numeric: true });
   const severity = Object.fromEntries(STATES.map((state, n) => [state, n]));
   const orders = {
@@ -30,29 +18,8 @@
   const at = (id) => document.getElementById(id);
   const rows = new Map(), nodes = new Map(), stale = new Set(), only = new Set();
   const ranks = new Map(), spare = []; // positions in the order of names; DOM nodes that may be used again
-  let above = { now: 0, step: 10, steps: 60 }, span = 120, limit = PAGE, shown = [], heard = 0, source = null, skewed = 0;
+  let above = { now: 0, step: 10, steps: 60 }, span = 120, limit = PAGE, shown = [], heard = 0, source = null;
   let planned = false, arranged = false, drawnRows = 0, following = null, rest = 0, ranked = false;
-
-  const element = (name, kind, text) => {
-    const made = document.createElement(name);
-    if (kind) made.className = kind;
-    if (text !== undefined) made.textContent = text;
-    return made;
-  };
-  const drawn = (name, attributes) => {
-    const made = document.createElementNS(SVG, name);
-    for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-    return made;
-  };
-  const put = (node, text) => { if (node.textContent !== text) node.textContent = text; };
-  const mark = (state) => {
-    const svg = drawn("svg", { viewBox: "0 0 16 16", class: `mark ${state}`, "aria-hidden": "true" });
-    svg.append(drawn("path", state === "changed" ? { d: MARKS[state], fill: "none", "stroke-width": 3 } : { d: MARKS[state], "stroke-width": 0 }));
-    return svg;
-  };
-  const whole = (n) => n < 10_000 ? String(n) : n < 1e6 ? `${(n / 1e3).toFixed(n < 1e5 ? 1 : 0)}k` : `${(n / 1e6).toFixed(1)}M`;
-  const ago = (s) => s < 100 ? `${Math.max(0, Math.round(s))} s` : s < 6_000 ? `${Math.round(s / 60)} min` : `${(s / 3600).toFixed(1)} h`;
-  const now = () => performance.now() / 1000 + skewed;
 
   // -- a row
 
@@ -72,21 +39,19 @@
     const camera = element("th");
     camera.scope = "row";
     camera.setAttribute("role", "rowheader");
-    const who = element("div", "who"), name = element("bdi", "name"), place = element("span", "place"), word = element("span", "word"), why = element("span", "why");
+    const who = element("div", "who"), name = element("a", "name"), place = element("span", "place"), word = element("span", "word"), why = element("span", "why");
+    name.tabIndex = -1; // the keyboard goes by rows, and Enter opens one
     who.append(name, word, place);
     camera.append(who, why);
     const pictured = element("td", "pictured");
     const alphas = element("td", "of-alpha"), alpha = element("div", "alpha"), current = element("div", "current");
     const value = element("span", "value"), condition = element("span", "condition");
-    const spark = drawn("svg", { viewBox: `0 0 ${WIDTH} 28`, preserveAspectRatio: "none", class: "spark", role: "img" });
-    const line = drawn("path", { class: "line" });
-    spark.append(drawn("path", { class: "frame", d: `M0 ${TOP}H${WIDTH}M0 ${BOTTOM}H${WIDTH}` }), drawn("path", { class: "half", d: `M0 14H${WIDTH}` }), line);
+    const curve = spark();
     current.append(value, condition);
-    alpha.append(spark, current);
+    alpha.append(curve.svg, current);
     alphas.append(alpha);
-    const mixed = element("td", "of-sees"), sees = element("div", "sees");
-    const mix = drawn("svg", { class: "mix", viewBox: "0 0 100 5", preserveAspectRatio: "none", "aria-hidden": "true" });
-    mixed.append(mix, sees);
+    const mixed = element("td", "of-sees"), classes = mix(), words = element("div", "sees");
+    mixed.append(classes, words);
     const numbers = ["Images/s", "Forwards", "Agree", "Lag", "Last seen"].map((label) => {
       const cell = element("td", "number");
       cell.dataset.label = label;
@@ -94,7 +59,7 @@
     });
     for (const cell of [pictured, alphas, mixed, ...numbers]) cell.setAttribute("role", "cell");
     row.append(camera, pictured, alphas, mixed, ...numbers);
-    return { row, who, name, place, word, why, pictured, spark, line, value, condition, mix, sees, numbers, state: "", classes: "", picture: "" };
+    return { row, who, name, place, word, why, pictured, curve, value, condition, mix: classes, sees: words, numbers, state: "", classes: "", picture: "" };
   }
 
   function fill(node, data) {
@@ -108,21 +73,17 @@
     }
     put(node.name, data.name);
     node.name.title = data.name;
+    node.name.href = `camera?of=${encodeURIComponent(data.key)}`;
     put(node.word, data.state === "ok" ? "" : data.state);
     put(node.place, data.at);
     put(node.why, data.why);
     put(node.value, data.alpha === null ? "" : data.alpha.toFixed(2));
     put(node.condition, data.condition === null ? "" : `condition ${data.condition}${data.returns ? ` (back ${whole(data.returns)}×)` : ""}`);
     node.condition.title = data.condition === null ? "" : `condition ${data.condition} of light, weather or content; it returned ${data.returns} times`;
-    node.spark.setAttribute("aria-label", data.alpha === null ? "no batch yet" : `alpha ${data.alpha.toFixed(2)} now`);
-    trace(node, data);
+    line(node.curve, data, above.step, span);
     const classes = data.classes.map(([label, share]) => `${label} ${share}%`).join(", ");
     if (node.classes !== classes) {
-      node.mix.replaceChildren(...bars(data.classes));
-      node.sees.replaceChildren(...data.classes.filter(([, share]) => share).slice(0, 3).flatMap(([label, share], n) => {
-        const told = element("bdi", "", `${label} ${share}%`);
-        return n ? [", ", told] : [told];
-      }));
+      sees(node.mix, node.sees, data.classes, 3);
       node.sees.title = node.classes = classes;
     }
     const [rate, fe, agree, lag] = node.numbers;
@@ -146,32 +107,6 @@
 
   function age(node, data) {
     put(node.numbers[4], data.seen === null ? "–" : ago(now() - data.seen));
-  }
-
-  function trace(node, data) {
-    // All steps have the same width. If few steps are missing, the line continues at its level; if many, it breaks.
-    const width = WIDTH / span, first = Math.floor(now() / above.step) - span + 1;
-    let path = "", missing = Infinity;
-    data.alphas.forEach((alpha, n) => {
-      const step = data.first + n - first;
-      if (alpha === null || step < 0) { missing += 1; return; }
-      const x = (step * width).toFixed(1), y = (BOTTOM - (BOTTOM - TOP) * alpha / 100).toFixed(1);
-      path += missing > BRIDGED ? `M${x} ${y}` : `H${x}V${y}`;
-      path += `h${width.toFixed(1)}`;
-      missing = 0;
-    });
-    const left = span - 1 - (data.first + data.alphas.length - 1 - first); // steps since the last batch
-    if (path && left > 0 && left <= BRIDGED && data.state !== "silent") path += `h${(left * width).toFixed(1)}`;
-    node.line.setAttribute("d", path);
-  }
-
-  function bars(classes) {
-    let x = 0;
-    return classes.map(([, share]) => {
-      const bar = drawn("rect", { x, y: 0, width: Math.max(0, share - 0.6), height: 5 });
-      x += share;
-      return bar;
-    });
   }
 
   // -- all rows
@@ -259,7 +194,7 @@
     at("facts").dataset.said = said;
     at("facts").replaceChildren(...above.facts.map(([name, value]) => {
       const pair = element("div", value.length > 14 ? "long" : "");
-      pair.title = HINTS[name] ?? "";
+      pair.title = explain(name);
       pair.append(element("dt", "", name), element("dd", "", value));
       return pair;
     }));
@@ -286,7 +221,7 @@
       ranked = false;
     }
     above = told;
-    skewed = told.now - performance.now() / 1000;
+    synchronise(told.now);
     heard = Date.now();
     for (const row of told.rows) {
       if (!rows.has(row.key)) [ranked, row.comes] = [false, !all];
@@ -303,14 +238,12 @@
   }
 
   function stretch() {
-    // While no camera has ten minutes of history, the lines show a shorter time.
     let earliest = Infinity;
     for (const row of rows.values()) if (row.alphas.length && row.first < earliest) earliest = row.first;
-    const wanted = Math.min(above.steps, Math.max(LEAST, Math.floor(now() / above.step) - earliest + 1));
+    const wanted = stretched(earliest, above.step, above.steps);
     if (wanted === span) return;
     span = wanted;
-    const minutes = Math.ceil(span * above.step / 60);
-    put(at("past"), minutes === 1 ? "last minute" : `last ${minutes} minutes`);
+    put(at("past"), spanned(span, above.step));
     for (const key of nodes.keys()) stale.add(key);
   }
 
@@ -375,11 +308,16 @@
     for (const other of at("rows").querySelectorAll("tr[tabindex='0']")) other.tabIndex = -1;
     if (row) row.tabIndex = 0;
   });
+  at("rows").addEventListener("click", (event) => {
+    const link = event.target.closest("tr")?.querySelector("a.name");
+    if (link && !event.target.closest("a") && !getSelection().toString()) link.click();
+  });
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const typing = event.target.closest?.("input, select, textarea");
     if (event.key === "/" && !typing) { event.preventDefault(); at("filter").focus(); at("filter").select(); }
     if (event.key === "Escape" && event.target === at("filter")) { at("filter").value = ""; limit = PAGE; plan(); at("filter").blur(); }
+    if (event.key === "Enter" && event.target.matches("tbody tr")) event.target.querySelector("a.name").click();
     const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
     if (!step || (typing && !(event.target === at("filter") && step === 1))) return;
     const current = event.target.closest("tr");
