@@ -8,8 +8,8 @@ turn.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -20,14 +20,14 @@ from adawise.adapt.rows import all_rows
 from adawise.clip.classifier import PairClassifier, choose_dtype
 from adawise.clip.device import Plain
 from adawise.clip.load import CheckpointPair
-from adawise.clip.trunk import Trunk
 from adawise_lab.finetune.learner import _frozen
 from tools.bench.gpu import random_pair
 from tools.bench.paired import in_turns, text
 
 _IMAGES, _PROBED, _CHUNK = 32, 8, 8
 _CLASSES = tuple(map(str, range(100)))
-_BLOCKS = (None, 6, 4, 2)
+_BLOCKS = (6, 4, 2)
+_RATIOS = ("served", "probed", "merged")
 _TURNS = 9
 
 
@@ -41,7 +41,7 @@ class Seconds:
     merged: float
 
 
-def sharing(pair: CheckpointPair, blocks: int | None) -> CheckpointPair:
+def sharing(pair: CheckpointPair, blocks: int) -> CheckpointPair:
     """The pair as if only its last blocks had been trained."""
     frozen = _frozen([f"visual.{name}" for name in pair.theta_0], blocks)
     theta_1 = {name: pair.theta_0[name] if f"visual.{name}" in frozen else p for name, p in pair.theta_1.items()}
@@ -86,30 +86,24 @@ def measured(subject: PairClassifier, images: Tensor) -> Seconds:
 
 
 def main() -> None:
-    """Print the table."""
-    whole = random_pair("ViT-B-32")
-    subjects = {blocks: classifier(sharing(whole, blocks)) for blocks in _BLOCKS}
+    """Print the table. Two pairs are in memory at a time: all copies of a ViT-B-32 take 4 GiB."""
+    pair = random_pair("ViT-B-32")
     images = torch.randint(0, 256, (_IMAGES, 3, 224, 224), dtype=torch.uint8)
-    ways: Mapping[str, Callable[[], Seconds]] = {
-        str(blocks): lambda subject=subject: measured(subject, images)  # type: ignore[misc]
-        for blocks, subject in subjects.items()
-    }
-    for way in ways.values():
-        way()
-    found = in_turns(ways, _TURNS)
-    base = found[str(None)]
+    whole = classifier(pair)
     titles = ("blocks trained", "tail, counted", "MiB a copy", "served", "probe of 8", "grid, in forwards", "merge")
     print(f"| {' | '.join(titles)} |")
-    print("|---|---|---|---|---|---|---|")
-    for blocks, subject in subjects.items():
-        pair, times = subject._pair, found[str(blocks)]
-        share = pair.trunk.tail_share if isinstance(pair.trunk, Trunk) else 1.0
-        ratios = {
-            name: [getattr(one, name) / getattr(other, name) for one, other in zip(times, base, strict=True)]
-            for name in ("served", "probed", "merged")
-        }
-        grid = [one.grid / other.served for one, other in zip(times, base, strict=True)]
-        print(
-            f"| {blocks or 'all'} | {share:.3f} | {subject.bank.copy_bytes / 2**20:.0f} | {text(ratios['served'])} | "
-            f"{text(ratios['probed'])} | {text(grid, '.1f')} | {text(ratios['merged'])} |"
-        )
+    print("|---" * len(titles) + "|")
+    for blocks in _BLOCKS:
+        subject = classifier(sharing(pair, blocks))
+        for each in (whole, subject):
+            measured(each, images)
+        ways = {"whole": partial(measured, whole, images), "cut": partial(measured, subject, images)}
+        found = in_turns(ways, _TURNS)
+        turns = list(zip(found["cut"], found["whole"], strict=True))
+        served, probed, merged = ([getattr(a, n) / getattr(b, n) for a, b in turns] for n in _RATIOS)
+        grid = text([a.grid / b.served for a, b in turns], ".1f")
+        shares = f"{subject.tail_share:.3f} | {subject.bank.copy_bytes / 2**20:.0f}"
+        print(f"| {blocks} of 12 | {shares} | {text(served)} | {text(probed)} | {grid} | {text(merged)} |", flush=True)
+        del subject, ways
+    grid = text([each.grid / each.served for each in found["whole"]], ".1f")
+    print(f"| all | 1 | {whole.bank.copy_bytes / 2**20:.0f} | 1 | 1 | {grid} | 1 |")
