@@ -124,8 +124,8 @@ def docker() -> Iterator[Broker]:
     """Apache Kafka in a container, on a port of loopback."""
     if shutil.which("docker") is None:
         raise Unavailable("no docker on PATH")
-    asked = subprocess.run(["docker", "version", "--format", "{{.Server.Version}}"], capture_output=True, text=True)
-    if asked.returncode:
+    arguments = subprocess.run(["docker", "version", "--format", "{{.Server.Version}}"], capture_output=True, text=True)
+    if arguments.returncode:
         raise Unavailable("no Docker engine answers")
     from docker.errors import DockerException
     from testcontainers.community.kafka import KafkaContainer

@@ -81,9 +81,9 @@ def pytest_configure(config: pytest.Config) -> None:
             "`rm -rf .venv`, then `make quick` makes one of its own"
         )
     config.stash[_STARTED] = []
-    if asked := config.getoption("--parts"):
+    if requested := config.getoption("--parts"):
         try:
-            chosen = tiers.choose(asked)
+            chosen = tiers.choose(requested)
         except ValueError as error:
             raise pytest.UsageError(str(error)) from error
         if not hasattr(config, "workerinput"):
@@ -146,9 +146,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     _mark_examples_and_scale(items)
     _select_parts(config, items)
     for item in items:
-        asked = getattr(item, "fixturenames", ())
+        requested = getattr(item, "fixturenames", ())
         starts = hasattr(getattr(item, "module", None), ApacheKafka.__name__)  # by itself, not by a fixture
-        if starts or not _BROKERS.isdisjoint(asked) or item.get_closest_marker("needs"):
+        if starts or not _BROKERS.isdisjoint(requested) or item.get_closest_marker("needs"):
             item.add_marker("broker")
     if hasattr(config, "workerinput"):  # one of xdist's processes
         places = mixed([(unit_of(item.nodeid), item.get_closest_marker("broker") is not None) for item in items])
@@ -166,9 +166,9 @@ def _mark_examples_and_scale(items: list[pytest.Item]) -> None:
 
 def _select_parts(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Keep the tests of the second tier that `--parts` names."""
-    asked = config.getoption("--parts")
-    if asked is not None:
-        chosen = set(tiers.choose(asked))
+    requested = config.getoption("--parts")
+    if requested is not None:
+        chosen = set(tiers.choose(requested))
         parts_of = {item: tiers.parts_of(item) for item in items}
         config.hook.pytest_deselected(items=[item for item in items if not parts_of[item] & chosen])
         items[:] = [item for item in items if parts_of[item] & chosen]
@@ -197,9 +197,9 @@ def mixed(tests: Iterable[tuple[str, bool]]) -> dict[str, float]:
     waits. What is shared comes first, then files with few tests, which are the long ones: at the end all is short.
     """
     counts, waits = Counter[str](), set[str]()
-    for unit, asks in tests:
+    for unit, needs_broker in tests:
         counts[unit] += 1
-        if asks:
+        if needs_broker:
             waits.add(unit)
     shared = {files[0] for files in _SHARING}
     ordered = sorted(counts, key=lambda unit: (unit not in shared, counts[unit], unit))

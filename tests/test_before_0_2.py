@@ -69,10 +69,10 @@ def test_a_card_of_earlier_pixels_is_taken_with_a_warning(tmp_path: Path) -> Non
     with capture_logs() as logs:
         model = load_model(chosen, settings(tmp_path).decode)
     assert model.card == read_card(card)
-    (told,) = [line for line in logs if line["event"] == "card_made_of_earlier_pixels"]
+    (received,) = [line for line in logs if line["event"] == "card_made_of_earlier_pixels"]
     claimed = json.loads((FIXTURE / "root" / "_models" / "000000.json").read_text())["identity"]
-    assert told["made_with"] == claimed["preprocess"] == model.classifier.lineage["preprocess"]
-    assert told["now"] == model.classifier.identity["preprocess"] != claimed["preprocess"]
+    assert received["made_with"] == claimed["preprocess"] == model.classifier.lineage["preprocess"]
+    assert received["now"] == model.classifier.identity["preprocess"] != claimed["preprocess"]
 
 
 def test_a_card_of_other_pixels_is_refused(tmp_path: Path) -> None:
@@ -86,8 +86,8 @@ def test_a_card_of_other_pixels_is_refused(tmp_path: Path) -> None:
 def test_tables_of_logits_are_evaluated_as_they_were(capsys: pytest.CaptureFixture[str]) -> None:
     (table,) = read_tables(FIXTURE / "tables")
     assert len(table.labels) == 48
-    asked = ["evaluate", "--logits", str(FIXTURE / "tables"), "--strategies", "fixed", "--streams", "short"]
-    assert main([*asked, "--seeds", "1", "--json"]) == 0
+    arguments = ["evaluate", "--logits", str(FIXTURE / "tables"), "--strategies", "fixed", "--streams", "short"]
+    assert main([*arguments, "--seeds", "1", "--json"]) == 0
     now, then = json.loads(capsys.readouterr().out), json.loads((FIXTURE / "evaluation" / "result.json").read_text())
     compared = ("fixed", "zero_shot", "fine_tuned", "best_fixed")
     accuracies = [

@@ -119,8 +119,8 @@ def test_workers_of_two_versions_share_a_group_and_are_exchanged_one_by_one_and_
     yard = Yard(broker, topic(PARTITIONS), tmp_path, {"old": release, "new": REPOSITORY / "pipeline"})
     runs.write_settings(tmp_path, broker.bootstrap_servers, yard.topic, write_pair(tmp_path / "pair"))
     written = (tmp_path / "adawise.toml").rename(tmp_path / "old.toml").read_text()
-    told = '[results]\nenabled = true\n[[alerts.rules]]\nname = "quiet"\nsilent_after = "1h"\n'
-    (tmp_path / "new.toml").write_text(f"{written}\n{told}")
+    found = '[results]\nenabled = true\n[[alerts.rules]]\nname = "quiet"\nsilent_after = "1h"\n'
+    (tmp_path / "new.toml").write_text(f"{written}\n{found}")
     with ExitStack() as first:
         first.enter_context(yard.worker("old"))
         with yard.worker("old"):

@@ -13,7 +13,7 @@ import pytest
 from rich.table import Table
 
 import adawise
-from adawise.console import Lines, paper, print_json, progress, say
+from adawise.console import Lines, paper, print_json, print_text, progress
 
 
 class Terminal(io.StringIO):
@@ -39,7 +39,7 @@ def test_no_line_says_how_long_the_rest_takes_where_nobody_knows_or_there_is_non
     plain = Lines("produced", total, "images", lines.append, clock=lambda: now[0])
     now[0] = 1.0
     plain.advance(done)
-    plain.tell()
+    plain.write_line()
     assert "left" not in lines[0]
 
 
@@ -143,7 +143,7 @@ def test_each_way_around_it_is_found(source: str) -> None:
 
 
 def test_what_is_said_moves_no_cursor_and_has_all_its_lines(capsys: pytest.CaptureFixture[str]) -> None:
-    say("hall\x1b[2J\x9b1A\u202e of \u00e9t\u00e9\nand a line", sys.stderr)
-    say("hall")
+    print_text("hall\x1b[2J\x9b1A\u202e of \u00e9t\u00e9\nand a line", sys.stderr)
+    print_text("hall")
     out, err = capsys.readouterr()
     assert (out, err) == ("hall\n", "hall?[2J?1A? of \u00e9t\u00e9\nand a line\n")

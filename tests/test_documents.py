@@ -104,8 +104,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (1, {"luminance_mean": -2.0}),
         (3, {"contrast_mean": -9.0, "gradient_mean": -9.0}),
     ):  # night, fog
-        images, said, trace = batches[number]
-        batches[number] = images, said, replace(trace, statistics={**trace.statistics, **pixels})
+        images, predictions, trace = batches[number]
+        batches[number] = images, predictions, replace(trace, statistics={**trace.statistics, **pixels})
     chain.commit(replace(draft(0, 16), accepted=batches))
     return folder
 
@@ -138,7 +138,7 @@ def switched(tmp_path: Path) -> Path:
     chain.recover(TP, IDENTITY, 0)
     for first in (0, 8):
         made = [served([frame(n + k) for k in range(4)], number=n // 4 % 2) for n in (first, first + 4)]
-        batches = [(images, said, replace(trace, condition=0)) for images, said, trace in made]
+        batches = [(images, predictions, replace(trace, condition=0)) for images, predictions, trace in made]
         chain.commit(replace(draft(first, first + 8), accepted=batches))
     return tmp_path
 

@@ -222,9 +222,9 @@ def imports_of(path: Path) -> list[Import]:
             module = node.module or ""
             # `from adawise.clip import load` imports a module, `from adawise.clip.load import load_checkpoints` a name
             folder = ROOT / module.replace(".", "/")
-            asked = [a.name for a in node.names] if module.split(".")[0] in {"adawise", *COMPANIONS} else []
-            parts = [name for name in asked if (folder / f"{name}.py").exists()]
-            parts += [name for name in asked if (folder / name).is_dir()]
+            requested = [a.name for a in node.names] if module.split(".")[0] in {"adawise", *COMPANIONS} else []
+            parts = [name for name in requested if (folder / f"{name}.py").exists()]
+            parts += [name for name in requested if (folder / name).is_dir()]
             names = [f"{module}.{name}" for name in parts] or [module]
         found += [Import(node.lineno, name, at_top) for name in names]
     return found
@@ -340,8 +340,8 @@ def test_the_engine_imports_no_companion_and_no_companion_another() -> None:
         others = {i.name.split(".")[0] for i in imports_of(path)} & COMPANIONS - {here}
         assert not others or path == DOOR, f"{path} imports {others}"
     called = "import adawise, sys; print(sorted({m.split('.')[0] for m in sys.modules if m.startswith('adawise_')}))"
-    said = subprocess.run([sys.executable, "-c", called], capture_output=True, text=True, check=True)
-    assert said.stdout == "[]\n"
+    output = subprocess.run([sys.executable, "-c", called], capture_output=True, text=True, check=True)
+    assert output.stdout == "[]\n"
 
 
 def test_a_class_name_means_one_thing() -> None:

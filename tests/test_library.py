@@ -94,14 +94,14 @@ def test_what_is_printed_of_a_member_is_a_line_or_a_few(tiny: adawise.ModelPair,
 
 def test_without_an_extra_the_analysis_is_an_error_that_says_what_to_install() -> None:
     for package in ("duckdb", "scipy", "ruptures"):
-        said = python(
+        output = python(
             f"import sys; sys.modules[{package!r}] = None\n"
             "import adawise\n"
             "try: adawise.analyse\n"
             "except adawise.AdawiseError as error: print(error)\n"
         )
-        assert package in said
-        assert said.endswith("install it with: pip install 'adawise[report]'\n")
+        assert package in output
+        assert output.endswith("install it with: pip install 'adawise[report]'\n")
 
 
 def test_no_member_has_the_name_of_a_module_which_would_take_its_place() -> None:
@@ -111,8 +111,8 @@ def test_no_member_has_the_name_of_a_module_which_would_take_its_place() -> None
 
 @pytest.mark.parametrize("code", ["import adawise", "import adawise; adawise.read_traces, adawise.AdawiseError"])
 def test_torch_is_not_loaded_before_a_pair_is(code: str) -> None:
-    said = python(f"{code}\nimport sys; print({{'torch', 'open_clip', 'duckdb'}} & sys.modules.keys())")
-    assert said == "set()\n"
+    output = python(f"{code}\nimport sys; print({{'torch', 'open_clip', 'duckdb'}} & sys.modules.keys())")
+    assert output == "set()\n"
 
 
 def test_what_has_a_default_in_the_settings_has_the_same_one_here() -> None:

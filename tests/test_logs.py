@@ -75,10 +75,10 @@ def test_a_line_for_people_moves_no_terminals_cursor_whatever_names_and_errors_h
         raise ValueError(hostile)
     except ValueError:
         structlog.get_logger().exception("report_failed", cameras=[hostile])
-    said = people.getvalue()
-    assert said.count("cam?[2J?") == 3
-    assert "\x1b" not in said
-    assert "\u202e" not in said
+    document = people.getvalue()
+    assert document.count("cam?[2J?") == 3
+    assert "\x1b" not in document
+    assert "\u202e" not in document
 
 
 def test_a_logger_made_before_follows_the_last_setup() -> None:
@@ -179,13 +179,13 @@ def test_a_traceback_does_not_show_local_variables(form: Any) -> None:
 
 
 @pytest.mark.parametrize("form", ["console", "json"])
-@pytest.mark.parametrize(("level", "told"), [("info", 1), ("error", 1), ("debug", 2)])
-def test_lines_of_kafka_python_are_for_debugging_alone(level: Any, form: Any, told: int) -> None:
+@pytest.mark.parametrize(("level", "line"), [("info", 1), ("error", 1), ("debug", 2)])
+def test_lines_of_kafka_python_are_for_debugging_alone(level: Any, form: Any, line: int) -> None:
     out = io.StringIO()
     configure(level, form, out)
     logging.getLogger("kafka.net.connection").error("socket disconnected")
     logging.getLogger("kafkaesque").error("not of that library")
-    assert len(out.getvalue().splitlines()) == told
+    assert len(out.getvalue().splitlines()) == line
 
 
 def test_a_line_of_kafka_python_has_the_level_debug_whatever_that_library_takes_it_for() -> None:

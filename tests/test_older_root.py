@@ -142,8 +142,8 @@ def test_batches_of_an_older_root_have_no_columns_that_came_later_and_are_read_c
         assert all(found[name].is_valid().to_pylist() == of_now for name in columns)
         assert found["rejected"].to_pylist() == [0 if n > 14 else None for n in found["batch_number"].to_pylist()]
         with duckdb.connect() as connection:
-            asked = ", ".join(f"count({name})" for name in columns)
-            (counts,) = traces.relation(connection).aggregate(asked).fetchall()
+            requested = ", ".join(f"count({name})" for name in columns)
+            (counts,) = traces.relation(connection).aggregate(requested).fetchall()
         assert counts == (sum(of_now),) * len(columns)
         assert main(["verify", str(following)]) == 0
         assert main(["drift", str(following), "--json"]) == 0

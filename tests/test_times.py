@@ -58,11 +58,11 @@ def test_processor_time_goes_to_the_test_or_the_child_that_spent_it(measured: tu
 
 
 def test_the_end_of_a_run_names_the_slowest_files_and_the_total(measured: tuple[dict[str, Any], str]) -> None:
-    found, said = measured
-    assert "slowest 10 files" in said
-    assert "3 tests  test_it.py" in said
-    assert "3 tests  all 1 files" in said
-    assert f"the run took {found['took_s']:.0f} s" in said
+    found, result = measured
+    assert "slowest 10 files" in result
+    assert "3 tests  test_it.py" in result
+    assert "3 tests  all 1 files" in result
+    assert f"the run took {found['took_s']:.0f} s" in result
 
 
 def test_a_table_has_a_row_for_each_folder_file_and_fixture() -> None:

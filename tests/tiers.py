@@ -128,8 +128,8 @@ def _listed(root: Path, *paths: str) -> set[str]:
     try:
         done = subprocess.run(call, cwd=root, env=without_git(os.environ), capture_output=True, check=True, text=True)
     except (OSError, subprocess.CalledProcessError) as error:
-        said = getattr(error, "stderr", None) or error
-        raise ValueError(f"{root}: what changed is asked of git, which says: {str(said).strip()[:300]}") from error
+        found = getattr(error, "stderr", None) or error
+        raise ValueError(f"{root}: what changed is asked of git, which says: {str(found).strip()[:300]}") from error
     names = done.stdout.split("\0")
     return {name for name in names if name and (root / name).is_file()}
 
@@ -208,15 +208,15 @@ def changed(root: Path = ROOT) -> list[str]:
     return [part for part in PARTS if record.get(part) != digest(part, root)]
 
 
-def choose(asked: str) -> list[str]:
+def choose(requests: str) -> list[str]:
     """Return the parts that a list with commas names; `all` names every part.
 
     Raises:
         ValueError: there is no such part.
     """
-    if asked == "all":
+    if requests == "all":
         return [*PARTS]
-    names = [name.strip() for name in asked.split(",") if name.strip()]
+    names = [name.strip() for name in requests.split(",") if name.strip()]
     if not names:
         raise ValueError(f"no part of the second tier is named; there are {', '.join(PARTS)}, and all")
     if unknown := [name for name in names if name not in PARTS]:

@@ -196,8 +196,8 @@ def tables(measured: dict[str, Any], rows: int) -> str:
             sums.add(spent)
     fixtures = {name: Spent(**spent) for name, spent in measured["fixtures"].items()}
     spent, stolen = measured["busy_s"], measured["stolen_s"]
-    said = f"The run took {measured['took_s']:.0f} s, and {spent:.0f} s of the processors"
-    lines = [f"{said}, which the host gave to others for {stolen:.0f} s.", ""]
+    fields = f"The run took {measured['took_s']:.0f} s, and {spent:.0f} s of the processors"
+    lines = [f"{fields}, which the host gave to others for {stolen:.0f} s.", ""]
     for head, found in (("folder", by_folder), ("file", by_file), ("fixture (scope)", fixtures)):
         lines += [f"| {head} | count | wall s | processor s | in children s | processes |", "|---|---|---|---|---|---|"]
         dearest = sorted(found.items(), key=lambda item: -(item[1].cpu_s + item[1].children_s))

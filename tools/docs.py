@@ -375,7 +375,7 @@ def _meanings(what: str, words: Mapping[str, str]) -> str:
 def _commented(shape: type) -> str:
     """The fields of a dataclass with the comments beside them."""
     rows = re.findall(r"^    (\w+): ([^#=\n]+?)(?: = [^#\n]+)?(?:  # (.*))?$", inspect.getsource(shape), re.MULTILINE)
-    return table(["field", "type", "what it is"], ([f"`{name}`", f"`{kind}`", said] for name, kind, said in rows))
+    return table(["field", "type", "what it is"], ([f"`{name}`", f"`{kind}`", fields] for name, kind, fields in rows))
 
 
 # -- events

@@ -196,14 +196,14 @@ def main() -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"which faults: {', '.join(FAULTS)}; all if none")
     parser.add_argument("--times", type=Path, metavar="FILE", help="of a whole run of the first tier")
     parser.add_argument("--check-times", type=Path, metavar="FILE", help="of a whole run of the second tier")
-    asked = parser.parse_args()
-    if unknown := [name for name in asked.names if name not in FAULTS]:
+    requested = parser.parse_args()
+    if unknown := [name for name in requested.names if name not in FAULTS]:
         parser.error(f"there is no fault {unknown[0]!r}; there are {', '.join(FAULTS)}")
-    files = {"test": asked.times, "check": asked.check_times}
+    files = {"test": requested.times, "check": requested.check_times}
     times = {tier: json.loads(file.read_text(encoding="utf-8"))["tests"] for tier, file in files.items() if file}
     print("| guarantee | tier | the first test that fails | found after |\n|---|---|---|---|", flush=True)
     found = True
-    for name in asked.names or FAULTS:
+    for name in requested.names or FAULTS:
         line, is_found = row(name, times)
         found = found and is_found
         print(line, flush=True)

@@ -42,6 +42,9 @@ WORDS = {  # a word of the house -> the field's
     r"nobody": "no one is meant: say who or what",
     r"somebody": "say who",
 }
+WORDS_IN_NAMES = re.compile(
+    r"(apart|ask(ed|ing|s)?|heard|judge[ds]?|letters?|looks|ripe|said|says?|spoken|stands|tell(ing|s)?|(un)?told)"
+)
 _WORD = re.compile(rf"\b({'|'.join(WORDS)})\b", re.IGNORECASE)
 _CODE = re.compile(r"`[^`]*`")  # names
 
@@ -92,6 +95,25 @@ def documents() -> RoomProse:
             hits = _WORD.findall(_CODE.sub("", line))
             found.words += [f"{path.relative_to(ROOT)}:{number}: {line.strip()}" for _ in hits]
     return found
+
+
+def names(sources: Path = SOURCES) -> dict[str, list[str]]:
+    """Return each name in the code that has a word of `WORDS_IN_NAMES`, and its places; dead letters have none."""
+    found: dict[str, list[str]] = {}
+    for path in sorted(sources.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            for name in _named(node):
+                words = re.sub(r"dead_letters?", "", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()).split("_")
+                if any(map(WORDS_IN_NAMES.fullmatch, words)):
+                    found.setdefault(name, []).append(f"{path.relative_to(sources)}:{getattr(node, 'lineno', 0)}")
+    return found
+
+
+def _named(node: ast.AST) -> Iterator[str]:
+    """Yield the names that a node of the syntax tree has of its own."""
+    for field_ in ("id", "attr", "arg", "name", "asname"):
+        if isinstance(name := getattr(node, field_, None), str):
+            yield name
 
 
 def _is_text(node: ast.AST) -> TypeGuard[_Text]:

@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
-from adawise.console import say
+from adawise.console import print_text
 from adawise.errors import AdawiseError, SettingsError
 
 FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
@@ -38,7 +38,7 @@ def program() -> NoReturn:
     try:
         last.code = main()
         doctor = sys.modules.get("adawise.doctor.checks")  # loaded by the command `doctor` only
-        if doctor is not None and doctor.is_looking():
+        if doctor is not None and doctor.is_checking():
             last()  # otherwise the interpreter would wait for ever for library threads of a check that hangs
     except SystemExit as ended:  # raised by the parser
         last.code = int(ended.code or 0)
@@ -115,7 +115,7 @@ def _has_reader() -> bool:
 
 
 def _print(message: str, code: int) -> int:
-    say(f"adawise: {message}", sys.stderr)
+    print_text(f"adawise: {message}", sys.stderr)
     return code
 
 

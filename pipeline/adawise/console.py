@@ -57,24 +57,24 @@ class Lines:
     ) -> None:
         self._title, self._total, self._unit = title, total, unit
         self._write, self._clock, self._every_s = write, clock, every_s
-        self._started_at = self._told_at = clock()
+        self._started_at = self._written_at = clock()
         self._done = 0
         self._note = ""
 
     def advance(self, count: int = 1) -> None:
         """Count, and write a line if the last one is old enough."""
         self._done += count
-        if self._clock() - self._told_at >= self._every_s:
-            self.tell()
+        if self._clock() - self._written_at >= self._every_s:
+            self.write_line()
 
     def note(self, text: str) -> None:
         """Add this to the lines from now on."""
         self._note = text
 
-    def tell(self) -> None:
+    def write_line(self) -> None:
         """Write a line now."""
-        self._told_at = self._clock()
-        elapsed_s = self._told_at - self._started_at
+        self._written_at = self._clock()
+        elapsed_s = self._written_at - self._started_at
         of = f" of {self._total}" if self._total is not None else ""
         rate = f", {self._done / elapsed_s:.4g}/s" if elapsed_s > 0 else ""
         note = f", {self._note}" if self._note else ""
@@ -108,7 +108,7 @@ def progress(
     try:
         yield lines
     finally:
-        lines.tell()
+        lines.write_line()
 
 
 def paper(stream: TextIO | None = None) -> Console:
@@ -140,7 +140,7 @@ def plain(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" or unicodedata.category(c) == "Zs" else "?" for c in text)
 
 
-def say(text: str, stream: TextIO | None = None) -> None:
+def print_text(text: str, stream: TextIO | None = None) -> None:
     """Print text for people that may hold untrusted names, on the standard output or on `stream`."""
     print(plain(text), file=stream if stream is not None else sys.stdout, flush=stream is not None)
 

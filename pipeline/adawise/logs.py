@@ -100,9 +100,9 @@ def log_thread(name: str, fault: BaseException) -> bool:
     """Log the fault that ended a thread; return False if it is to be printed for people instead."""
     if _is_read_by_programs():
         log = structlog.get_logger("program")
-        said = f"{type(fault).__name__}: {fault}"
+        error = f"{type(fault).__name__}: {fault}"
         log.error(
-            "thread_failed", thread=name, error=said, remedy="Report it, with the lines before it.", exc_info=fault
+            "thread_failed", thread=name, error=error, remedy="Report it, with the lines before it.", exc_info=fault
         )
         return True
     return False

@@ -401,13 +401,14 @@ class Classifier(Protocol):
     def alphas(self) -> Sequence[float]:
         """The grid, ascending, from 0 (zero-shot) to 1 (fine-tuned)."""
 
-    def evaluate(self, asked: Mapping[int, Sequence[Tensor]]) -> Mapping[int, Tensor]:
+    def evaluate(self, requested: Mapping[int, Sequence[Tensor]]) -> Mapping[int, Tensor]:
         """Return the logits of the images that are asked for at each alpha, waiting for the device only once.
 
         Row i of a result depends on image i and on the alpha alone, bit for bit, whatever else is in the call.
 
         Args:
-            asked: by an alpha's index in `alphas`, one or more tensors of uint8 `[n, 3, S, S]`, N >= 1 images in all.
+            requested: by an alpha's index in `alphas`, one or more tensors of uint8 `[n, 3, S, S]`, N >= 1
+                images in all.
 
         Returns:
             By the same index, float32 `[N, C]` in CPU memory, in the order of the images.

@@ -107,7 +107,7 @@ def stated_ms(timestamp_ms: int | None) -> int:
     return -1 if timestamp_ms is None or not 0 <= timestamp_ms < _LATEST_MS else timestamp_ms
 
 
-def told(timestamp_ms: int) -> str:
+def time_text(timestamp_ms: int) -> str:
     """Return a broker's timestamp in milliseconds as text for people."""
     if timestamp_ms < 0:
         return "an unknown time"

@@ -59,6 +59,6 @@ def near_match(name: str, known: Iterable[str], cutoff: float = 0.75) -> str | N
 
     A name that differs only in its digits is no misspelling: it is the next camera, or the folder of yesterday.
     """
-    letters = _DIGITS.sub("", name)
-    others = [other for other in known if other == name or _DIGITS.sub("", other) != letters]
+    without_digits = _DIGITS.sub("", name)
+    others = [other for other in known if other == name or _DIGITS.sub("", other) != without_digits]
     return next(iter(get_close_matches(name, others, n=1, cutoff=cutoff)), None)

@@ -59,7 +59,7 @@ def read_until_stopped(settings: Settings, file: str, *, create_topic: bool, par
         except KeyboardInterrupt:
             _log.info("cameras_stopped", note="it was asked to stop before the broker answered; nothing was read")
             return 0
-        board.tell(LiveSources.enter, Phase.WORKING)
+        board.apply(LiveSources.enter, Phase.WORKING)
         service.read(cameras)
         _log.info("cameras_started", cameras=len(cameras), topic=kafka.topic)
 
@@ -70,7 +70,7 @@ def read_until_stopped(settings: Settings, file: str, *, create_topic: bool, par
         try:
             service.run(should_stop, each_turn)
         finally:
-            board.tell(LiveSources.enter, Phase.STOPPING)
+            board.apply(LiveSources.enter, Phase.STOPPING)
             service.close()
         _log.info("cameras_stopped")
     return 0
@@ -81,7 +81,7 @@ def _await_topic(
 ) -> None:
     kafka = settings.kafka
 
-    def look() -> bool:
+    def topic_exists() -> bool:
         return ensure_topic(
             bootstrap_servers=kafka.bootstrap_servers,
             security=security(kafka),
@@ -93,28 +93,28 @@ def _await_topic(
         )
 
     def failed(error: AdawiseError, wait_s: float) -> None:
-        board.tell(LiveSources.retry, error, STARTING)
+        board.apply(LiveSources.retry, error, STARTING)
         _log.warning("retry_scheduled", error=str(error), wait_s=round(wait_s, 1))
 
-    patiently(look, failed, should_stop)
-    board.tell(LiveSources.retries_ended, STARTING)
+    patiently(topic_exists, failed, should_stop)
+    board.apply(LiveSources.retries_ended, STARTING)
 
 
 @contextmanager
 def _reloads() -> Iterator[Callable[[], bool]]:
     """Yield a function that returns True if SIGHUP came since its last call."""
-    asked = False
+    is_requested = False
 
-    def ask(*_: object) -> None:
-        nonlocal asked
-        asked = True
+    def request(*_: object) -> None:
+        nonlocal is_requested
+        is_requested = True
 
     def take() -> bool:
-        nonlocal asked
-        was, asked = asked, False
+        nonlocal is_requested
+        was, is_requested = is_requested, False
         return was
 
-    previous = signal.signal(signal.SIGHUP, ask)
+    previous = signal.signal(signal.SIGHUP, request)
     try:
         yield take
     finally:

@@ -17,7 +17,7 @@ from adawise.text import as_size
 from adawise_cameras.app import cameras_of
 from adawise_cameras.camera import CameraSpec
 from adawise_cameras.child import CameraFrame, Child, End, Ended, Opened, Silence
-from adawise_cameras.watch import SAYS_WHY_S, no_process
+from adawise_cameras.watch import CAUSE_WITHIN_S, no_process
 
 _AT_ONCE = 16  # cameras that are tried at the same time
 
@@ -66,9 +66,9 @@ def _try(camera: CameraSpec, open_now: set[Child], should_stop: Callable[[], boo
     open_now.add(child)
     try:
         while not should_stop():  # the signal may have come before the process was in `open_now`
-            match child.next(camera.timeout_s + SAYS_WHY_S):
-                case Opened(said):
-                    what = said
+            match child.next(camera.timeout_s + CAUSE_WITHIN_S):
+                case Opened(description):
+                    what = description
                 case CameraFrame(data, _, clock):
                     return _Tried(camera, what, f"{as_size(len(data))}, clock: {clock}", "")
                 case Ended(why, end):

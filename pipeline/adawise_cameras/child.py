@@ -106,9 +106,9 @@ class Silence(Exception):
     """Raised when nothing came in time."""
 
 
-def written(told: WireMessage) -> bytes:
+def written(message: WireMessage) -> bytes:
     """Return a report as bytes for the pipe."""
-    match told:
+    match message:
         case CameraFrame(data, taken_us, clock, is_same):
             return _HEADER.pack(b"F", _CLOCKS.index(clock), is_same, taken_us, len(data)) + data
         case Opened(what):
@@ -159,7 +159,7 @@ def read(
         return Beat()
     if kind == b"C":
         return ClockOff(taken_us)
-    text = "".join(letter if letter.isprintable() else "?" for letter in body.decode("utf-8", "replace"))
+    text = "".join(character if character.isprintable() else "?" for character in body.decode("utf-8", "replace"))
     if kind == b"O":
         return Opened(text)
     if any(kind == reason.value for reason in Drop):
@@ -220,13 +220,13 @@ class Child:
     def next(self, timeout_s: float) -> WireMessage:
         """Return the next report, or how the reader ended, every time from then on; raise `Silence`."""
         try:
-            told = read(self._pipe.fileno(), timeout_s=timeout_s, max_frame_bytes=self._camera.max_frame_bytes + 1)
+            received = read(self._pipe.fileno(), timeout_s=timeout_s, max_frame_bytes=self._camera.max_frame_bytes + 1)
         except NotAReader:
             return Ended(
                 "its reader sent an invalid message and was stopped. Report it, with the camera's model.",
                 End.FAILED,
             )
-        return Ended(f"its reader {self._fate()}", End.FAILED) if told is None else told
+        return Ended(f"its reader {self._fate()}", End.FAILED) if received is None else received
 
     def kill(self) -> None:
         """Kill the process now."""

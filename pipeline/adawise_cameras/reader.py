@@ -115,19 +115,19 @@ def run(camera: CameraSpec, out: Connection, control: Connection) -> None:
     threading.Thread(target=_end_with, args=(control,), daemon=True).start()
     pipe = out.fileno()
 
-    def tell(told: WireMessage) -> None:
-        data = memoryview(written(told))
+    def write(message: WireMessage) -> None:
+        data = memoryview(written(message))
         while data:
             data = data[os.write(pipe, data) :]
 
     with suppress(BrokenPipeError):
-        tell(ended(camera, tell))
+        write(ended(camera, write))
 
 
 def _data_bytes() -> int:
     """Return the data size of this process so far: libraries, stacks, and what it shares with its fork server."""
-    with open("/proc/self/statm", "rb") as told:
-        return int(told.read().split()[5]) * resource.getpagesize()
+    with open("/proc/self/statm", "rb") as statm:
+        return int(statm.read().split()[5]) * resource.getpagesize()
 
 
 def _end_with(control: Connection) -> None:
@@ -137,22 +137,22 @@ def _end_with(control: Connection) -> None:
     os._exit(0)
 
 
-def ended(camera: CameraSpec, tell: Callable[[WireMessage], None]) -> Ended:
+def ended(camera: CameraSpec, write: Callable[[WireMessage], None]) -> Ended:
     """Report all that comes of the camera; return how it ended."""
     try:
-        _read(camera, tell)
+        _read(camera, write)
     except (_SourceRefused, LedAway) as refused:
         return Ended(camera.address.hide(str(refused)), End.REFUSED)
     except (av.error.FFmpegError, OSError, MemoryError, ValueError) as error:
         end, why = next(((end, why) for kind, end, why in _WHY if isinstance(error, kind)), (End.FAILED, _REMEDY))
-        said = error.strerror if isinstance(error, (av.error.FFmpegError, OSError)) and error.strerror else str(error)
-        return Ended(camera.address.hide(f"{why} [{said}]"), end)
+        reason = error.strerror if isinstance(error, (av.error.FFmpegError, OSError)) and error.strerror else str(error)
+        return Ended(camera.address.hide(f"{why} [{reason}]"), end)
     if is_live(camera.source):
         return Ended("the stream ended.", End.FAILED)
     return Ended("", End.REACHED)
 
 
-def _read(camera: CameraSpec, tell: Callable[[WireMessage], None]) -> None:
+def _read(camera: CameraSpec, write: Callable[[WireMessage], None]) -> None:
     with _opened(camera) as container:
         stream = next(iter(container.streams.video), None)
         if stream is None:
@@ -164,8 +164,8 @@ def _read(camera: CameraSpec, tell: Callable[[WireMessage], None]) -> None:
             codec.options = {"max_pixels": str(camera.max_pixels)}
         if camera.keyframes:
             codec.skip_frame = "NONKEY"
-        tell(Opened(f"{codec.name} {codec.width}x{codec.height}"))
-        _FrameStream(camera, codec, tell).take(_packets(container, camera))
+        write(Opened(f"{codec.name} {codec.width}x{codec.height}"))
+        _FrameStream(camera, codec, write).take(_packets(container, camera))
 
 
 def _opened(camera: CameraSpec) -> InputContainer:
@@ -250,12 +250,12 @@ def _now_us() -> int:
 class _FrameStream:
     """The conversion of packets to frames."""
 
-    def __init__(self, camera: CameraSpec, codec: VideoCodecContext, tell: Callable[[WireMessage], None]) -> None:
-        self._camera, self._codec, self._tell = camera, codec, tell
+    def __init__(self, camera: CameraSpec, codec: VideoCodecContext, write: Callable[[WireMessage], None]) -> None:
+        self._camera, self._codec, self._write = camera, codec, write
         self._clock, self._pace = FrameClock(camera.clock), FramePace(camera.rate)
         self._same = _Sameness()
         self._is_jpeg = codec.name == "mjpeg"
-        self._told_us = 0
+        self._reported_us = 0
         self._damaged = 0
         self._is_off: bool | None = None  # whether the camera's wall clock is off; None: not reported yet
 
@@ -267,7 +267,7 @@ class _FrameStream:
             wall_us = _wall_us(packet)
             self._clock.came(place_us, arrived_us, wall_us)
             if wall_us is not None and place_us is not None:
-                self._tell_clock(arrived_us)
+                self._report_clock(arrived_us)
             if self._is_jpeg and packet.size:
                 if self._pace.due((arrived_us if place_us is None else place_us) / 1e6):
                     self._jpeg(packet, place_us, arrived_us)
@@ -281,15 +281,15 @@ class _FrameStream:
                         at_us = round(frame.pts * base * 1_000_000) + shift_us
                     if self._pace.due((arrived_us if at_us is None else at_us) / 1e6):
                         self._picture(frame, at_us, arrived_us)
-            if arrived_us - self._told_us >= _BEAT_S * 1e6:
-                self._say(Beat(), arrived_us)
+            if arrived_us - self._reported_us >= _BEAT_S * 1e6:
+                self._report(Beat(), arrived_us)
 
-    def _tell_clock(self, arrived_us: int) -> None:
+    def _report_clock(self, arrived_us: int) -> None:
         """Report the first wall clock of the camera, and each change of whether it is used."""
         is_off = self._clock.off_us != 0
         if is_off != self._is_off:
             self._is_off = is_off
-            self._say(ClockOff(self._clock.off_us), arrived_us)
+            self._report(ClockOff(self._clock.off_us), arrived_us)
 
     def _decoded(self, packet: _Packet) -> list[VideoFrame]:
         try:
@@ -300,7 +300,7 @@ class _FrameStream:
                 raise _SourceRefused(
                     f"{self._damaged} packets in a row could not be decoded [{error.strerror}]."
                 ) from error
-            self._tell(Dropped(Drop.DAMAGED))
+            self._write(Dropped(Drop.DAMAGED))
             return []
         if frames:
             self._damaged = 0
@@ -312,11 +312,11 @@ class _FrameStream:
         try:
             height, width, _, _ = simplejpeg.decode_jpeg_header(data)
         except ValueError:
-            self._say(Dropped(Drop.DAMAGED), arrived_us)
+            self._report(Dropped(Drop.DAMAGED), arrived_us)
             return
         _expect_size(self._camera, width, height)
         if not data.rstrip(b"\0").endswith(_END_OF_IMAGE):
-            self._say(Dropped(Drop.DAMAGED), arrived_us)
+            self._report(Dropped(Drop.DAMAGED), arrived_us)
             return
         longest = self._camera.longest
         if (longest is None or max(width, height) <= longest) and len(data) <= self._camera.max_frame_bytes:
@@ -330,17 +330,17 @@ class _FrameStream:
         planes = _planes(frame, self._camera.longest)
         data = simplejpeg.encode_jpeg_yuv_planes(*planes, quality=self._camera.quality)
         if len(data) > self._camera.max_frame_bytes:
-            self._say(Dropped(Drop.TOO_LARGE), arrived_us)
+            self._report(Dropped(Drop.TOO_LARGE), arrived_us)
         else:
             self._send(data, at_us, arrived_us, self._same.luma(planes[0]))
 
     def _send(self, data: bytes, at_us: int | None, arrived_us: int, is_same: bool) -> None:
         taken_us, clock = self._clock.time(at_us, arrived_us)
-        self._say(CameraFrame(data, taken_us, clock, is_same), arrived_us)
+        self._report(CameraFrame(data, taken_us, clock, is_same), arrived_us)
 
-    def _say(self, told: WireMessage, arrived_us: int) -> None:
-        self._tell(told)
-        self._told_us = arrived_us
+    def _report(self, message: WireMessage, arrived_us: int) -> None:
+        self._write(message)
+        self._reported_us = arrived_us
 
 
 def _wall_us(packet: _Packet) -> int | None:
@@ -389,8 +389,8 @@ class _Sameness:
         """Compare luma `[H, W]`; encoders change a repeated picture a little, a small object changes a few points."""
         points, before = luma.astype(np.int16), self._luma
         if before is not None and before.shape == points.shape:
-            apart = np.abs(points - before)
-            if apart.mean() <= _ALIKE_LEVELS and (apart > _MOVED_LEVELS).mean() <= _ALIKE_SHARE:
+            difference = np.abs(points - before)
+            if difference.mean() <= _ALIKE_LEVELS and (difference > _MOVED_LEVELS).mean() <= _ALIKE_SHARE:
                 return True
         self._luma = points  # kept while pictures are alike, so that a slow change is noticed
         return False

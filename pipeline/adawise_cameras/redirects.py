@@ -131,7 +131,7 @@ class Redirects:
         """Follow redirects; return the last URL, with the answer or the error there."""
         for _ in range(_MOST):
             try:
-                return url, self._asked(url, headers)
+                return url, self._request(url, headers)
             except HTTPError as error:
                 location = error.headers.get("Location")
                 if error.code not in _CODES or not location:
@@ -147,7 +147,7 @@ class Redirects:
         is_same = there.host == here.host and not there.user
         return there.with_user(here.user) if is_same else target
 
-    def _asked(self, url: str, headers: Mapping[str, str]) -> IO[bytes]:
+    def _request(self, url: str, headers: Mapping[str, str]) -> IO[bytes]:
         """Return one answer without following redirects. The host that is asked is the one that was checked."""
         self.check(url)
         parts = parts_of(url)

@@ -77,10 +77,10 @@ class Service:
         self._left += [watch.backlog for name, watch in gone.items() if name not in wanted]
         for name in gone:
             if name not in wanted:
-                self._board.tell(LiveSources.remove, name)
+                self._board.apply(LiveSources.remove, name)
         for name, camera in wanted.items():
             if name not in kept:
-                self._board.tell(LiveSources.add, name, camera.address.shown, camera.frozen_after_s)
+                self._board.apply(LiveSources.add, name, camera.address.shown, camera.frozen_after_s)
                 former = gone.get(name)
                 left = None if former is None else former.backlog
                 kept[name] = Watch(
@@ -164,7 +164,7 @@ class Service:
             else:
                 self._backoff.succeeded()
                 self._note_acknowledged()
-        self._board.tell(LiveSources.turn, self._waiting)
+        self._board.apply(LiveSources.turn, self._waiting)
 
     def _send_one_of_each(self) -> bool:
         """Return True if there were frames, and room for them."""
@@ -185,18 +185,18 @@ class Service:
         except RetryableError:
             backlog.put_back(record)
             raise
-        self._board.tell(LiveSources.send, record.stream_id, len(record.value))
+        self._board.apply(LiveSources.send, record.stream_id, len(record.value))
 
     def _failed(self, error: AdawiseError, wait_s: float) -> None:
         self._failed_at = self._outbox.acknowledged
-        self._board.tell(LiveSources.retry, error, _SENDING)
+        self._board.apply(LiveSources.retry, error, _SENDING)
         _log.warning("retry_scheduled", error=str(error), wait_s=round(wait_s, 1))
 
     def _note_acknowledged(self) -> None:
         """Note the end of an outage once the broker acknowledges something: the absence of errors does not end it."""
         if self._failed_at is not None and self._outbox.acknowledged > self._failed_at:
             self._failed_at = None
-            self._board.tell(LiveSources.retries_ended, _SENDING)
+            self._board.apply(LiveSources.retries_ended, _SENDING)
 
 
 def _end(watches: Iterable[Watch]) -> None:

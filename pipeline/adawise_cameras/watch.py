@@ -30,13 +30,13 @@ from adawise_cameras.clock import WRONG_US
 _log = structlog.get_logger("cameras")
 
 HEALTHY_S = 60.0
-SAYS_WHY_S = 2.0
+CAUSE_WITHIN_S = 2.0
 """The time beyond `timeout_s` that a reader gets: if it notices the silence itself, it gives the cause."""
 
-_LOOK_S = 0.5
+_POLL_S = 0.5
 _LEAST_SPREAD = 0.5
-_SAID_AGAIN_S = 600.0
-_DROPS_TOLD_S = 60.0
+_REPEAT_S = 600.0
+_DROPS_LOGGED_S = 60.0
 _CLOCK_HEADER = "clock"  # sent as `meta-clock`
 _DROPPED = {Drop.DAMAGED: "damaged", Drop.TOO_LARGE: "too_large"}
 BEHIND = "behind"
@@ -108,7 +108,7 @@ class Backlog:
                 if self._waits:
                     if should_stop():
                         break
-                    self._changed.wait(_LOOK_S)
+                    self._changed.wait(_POLL_S)
                     continue
                 self._bytes -= self._records.popleft().size_bytes
                 dropped += 1
@@ -189,10 +189,10 @@ class Watch:
         self._lock = threading.Lock()  # between `stop` and a connection that is just being made
         self._backoff = Backoff(lambda: random.uniform(_LEAST_SPREAD, 1.0))
         self._last_us: int = former._last_us if former is not None else 0
-        self._said, self._said_s = "", 0.0
-        self._dropped, self._dropped_told_s = 0, -_DROPS_TOLD_S  # frames that are not in the log yet
+        self._last_error, self._logged_s = "", 0.0
+        self._dropped, self._dropped_logged_s = 0, -_DROPS_LOGGED_S  # frames that are not in the log yet
         self._is_frozen = False
-        self._is_clock_off, self._clock_told_s = False, -_SAID_AGAIN_S
+        self._is_clock_off, self._clock_logged_s = False, -_REPEAT_S
         self._thread = threading.Thread(target=self._run, name=f"camera {camera.stream_id}", daemon=True)
 
     def start(self) -> None:
@@ -226,7 +226,7 @@ class Watch:
             if self._stopping.is_set():
                 return
             if ended.end == End.REACHED:
-                self._board.tell(LiveSources.end, self.camera.stream_id)
+                self._board.apply(LiveSources.end, self.camera.stream_id)
                 _log.info("video_ended", camera=self.camera.stream_id)
                 return
             self._failed(ended)
@@ -234,9 +234,9 @@ class Watch:
     def _failed(self, ended: Ended) -> None:
         now_s, camera = self._clock(), self.camera
         wait_s = self._backoff.failed(now_s)
-        self._board.tell(LiveSources.fail, camera.stream_id, ended.why, ended.end == End.REFUSED)
-        if ended.why != self._said or now_s - self._said_s >= _SAID_AGAIN_S:
-            self._said, self._said_s = ended.why, now_s
+        self._board.apply(LiveSources.fail, camera.stream_id, ended.why, ended.end == End.REFUSED)
+        if ended.why != self._last_error or now_s - self._logged_s >= _REPEAT_S:
+            self._last_error, self._logged_s = ended.why, now_s
             _log.warning(
                 "camera_failed",
                 camera=camera.stream_id,
@@ -250,7 +250,7 @@ class Watch:
     def _connection(self) -> Ended:
         """Take the frames of one connection until it ends; return how it ended."""
         camera = self.camera
-        self._board.tell(LiveSources.connect, camera.stream_id)
+        self._board.apply(LiveSources.connect, camera.stream_id)
         try:
             connection = self._connect(camera)
         except OSError as error:
@@ -273,21 +273,21 @@ class Watch:
         began_s = self._clock()
         session = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
         while True:
-            told = connection.next(camera.timeout_s + SAYS_WHY_S)
-            match told:
+            message = connection.next(camera.timeout_s + CAUSE_WITHIN_S)
+            match message:
                 case Ended():
-                    return told
+                    return message
                 case Opened(what):
-                    self._board.tell(LiveSources.open, camera.stream_id, what)
-                    self._said = ""
+                    self._board.apply(LiveSources.open, camera.stream_id, what)
+                    self._last_error = ""
                     _log.info("camera_connected", camera=camera.stream_id, source=camera.address.shown, what=what)
                 case Dropped(reason):
-                    self._board.tell(LiveSources.drop, camera.stream_id, _DROPPED[reason])
-                    self._tell_dropped(1, _DROPPED[reason])
+                    self._board.apply(LiveSources.drop, camera.stream_id, _DROPPED[reason])
+                    self._log_dropped(1, _DROPPED[reason])
                 case ClockOff(off_us):
-                    self._tell_clock(off_us)
+                    self._log_clock(off_us)
                 case CameraFrame():
-                    self._take(told, f"{session}-{number}")
+                    self._take(message, f"{session}-{number}")
                     number += 1
             if self._clock() - began_s >= HEALTHY_S:
                 self._backoff.succeeded()
@@ -295,8 +295,8 @@ class Watch:
     def _take(self, frame: CameraFrame, frame_id: str) -> None:
         camera = self.camera
         taken_us = self._time(frame.taken_us)
-        self._board.tell(LiveSources.come, camera.stream_id, taken_us / 1e6, frame.data, frame.is_same)
-        self._tell_frozen()
+        self._board.apply(LiveSources.come, camera.stream_id, taken_us / 1e6, frame.data, frame.is_same)
+        self._log_frozen()
         headers = written_headers("image/jpeg", taken_us, frame_id, meta={_CLOCK_HEADER: frame.clock})
         record = FrameRecord(
             topic=self._topic,
@@ -307,8 +307,8 @@ class Watch:
             given_up=self._given_up,
         )
         if dropped := self.backlog.put(record, self._stopping.is_set):
-            self._board.tell(LiveSources.drop, camera.stream_id, BEHIND, dropped)
-            self._tell_dropped(dropped, BEHIND)
+            self._board.apply(LiveSources.drop, camera.stream_id, BEHIND, dropped)
+            self._log_dropped(dropped, BEHIND)
 
     def _time(self, taken_us: int) -> int:
         """Return the time to send a frame with: never before the last frame's, as batches are closed by it.
@@ -328,15 +328,15 @@ class Watch:
         self._last_us = max(taken_us, self._last_us)
         return self._last_us
 
-    def _tell_clock(self, off_us: int) -> None:
+    def _log_clock(self, off_us: int) -> None:
         """Show whether the camera's clock is used, and log each change, but not a relapse within ten minutes."""
         camera, is_off, now_s = self.camera.stream_id, off_us != 0, self._clock()
-        self._board.tell(LiveSources.misdate, camera, off_us / 1e6)
-        if is_off == self._is_clock_off or now_s - self._clock_told_s < _SAID_AGAIN_S * is_off:
+        self._board.apply(LiveSources.misdate, camera, off_us / 1e6)
+        if is_off == self._is_clock_off or now_s - self._clock_logged_s < _REPEAT_S * is_off:
             return
         self._is_clock_off = is_off
         if is_off:
-            self._clock_told_s = now_s
+            self._clock_logged_s = now_s
             _log.warning(
                 "camera_clock_refused",
                 camera=camera,
@@ -349,11 +349,11 @@ class Watch:
     def _given_up(self) -> None:
         """Count a frame that the topic does not take; called by the thread that sends."""
         reason = _DROPPED[Drop.TOO_LARGE]
-        self._board.tell(LiveSources.drop, self.camera.stream_id, reason)
-        self._tell_dropped(1, reason)
+        self._board.apply(LiveSources.drop, self.camera.stream_id, reason)
+        self._log_dropped(1, reason)
 
-    def _tell_frozen(self) -> None:
-        with self._board.look() as sources:
+    def _log_frozen(self) -> None:
+        with self._board.locked() as sources:
             frozen_s = sources.cameras[self.camera.stream_id].frozen_s(sources.now_s, sources.policy)
         if frozen_s and not self._is_frozen:
             _log.warning("picture_repeated", camera=self.camera.stream_id, seconds=round(frozen_s, 1))
@@ -361,10 +361,10 @@ class Watch:
             _log.info("picture_changed", camera=self.camera.stream_id)
         self._is_frozen = bool(frozen_s)
 
-    def _tell_dropped(self, count: int, reason: str) -> None:
+    def _log_dropped(self, count: int, reason: str) -> None:
         """Log dropped frames, once a minute at most."""
         now_s = self._clock()
         self._dropped += count
-        if now_s - self._dropped_told_s >= _DROPS_TOLD_S:
+        if now_s - self._dropped_logged_s >= _DROPS_LOGGED_S:
             _log.warning("camera_frames_dropped", camera=self.camera.stream_id, frames=self._dropped, reason=reason)
-            self._dropped, self._dropped_told_s = 0, now_s
+            self._dropped, self._dropped_logged_s = 0, now_s

@@ -31,12 +31,12 @@ _GRACE = timedelta(hours=1)  # in which the next report is made
 _LONGEST = timedelta(days=7)
 
 
-def alerts(report: Report, judged: timedelta, now: datetime) -> list[dict[str, Any]]:
+def alerts(report: Report, analysed: timedelta, now: datetime) -> list[dict[str, Any]]:
     """Return an alert for each incident that is more than noted, as the API takes it.
 
     An alert is active until the next report is due: for as long as the time that is judged, and an hour.
     """
-    ends = now + min(judged, _LONGEST) + _GRACE
+    ends = now + min(analysed, _LONGEST) + _GRACE
     heavy = [those for those in incidents(report.events).values() if those[0].severity != "noted"]
     return [_alert(those, report, ends) for those in heavy]
 
@@ -68,8 +68,8 @@ def send(url: str, made: list[dict[str, Any]]) -> None:
                 return
     except HTTPError as error:
         with error:
-            said = error.read(_MOST_BYTES).decode(errors="replace").strip()
-        why = f"it answers {error.code}{f' ({said})' if said else ''}"
+            reason = error.read(_MOST_BYTES).decode(errors="replace").strip()
+        why = f"it answers {error.code}{f' ({reason})' if reason else ''}"
     except (URLError, OSError) as error:
         why = str(getattr(error, "reason", error))
     except (HTTPException, ValueError) as error:

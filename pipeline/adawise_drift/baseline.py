@@ -24,7 +24,7 @@ from adawise.labels.arrays import concatenated, empty, equal_runs
 from adawise.output.read.several import ids_of
 from adawise.store.files import open_regular
 from adawise_drift.changes.times import HOUR_US, utc
-from adawise_drift.collect import Collected, DriftPath, Tables, collect, no_batch, unseen
+from adawise_drift.collect import Collected, DriftPath, Tables, collect, no_batch, no_facts
 from adawise_drift.events.measures import NO_MIX, Binned, Mixed, joined
 from adawise_drift.events.result import Model, Series
 from adawise_drift.request import DriftRequest
@@ -78,9 +78,9 @@ def read_baseline(path: Path) -> Baseline:
     try:
         with open_regular(path) as file:
             hours = pq.read_table(file)
-        said = json.loads((hours.schema.metadata or {}).get(_KEY, b"{}"))
-        format_, roots = said.get("format"), frozenset(map(str, said.get("roots", ())))
-        streams = None if said.get("streams") is None else frozenset(map(str, said["streams"]))
+        metadata = json.loads((hours.schema.metadata or {}).get(_KEY, b"{}"))
+        format_, roots = metadata.get("format"), frozenset(map(str, metadata.get("roots", ())))
+        streams = None if metadata.get("streams") is None else frozenset(map(str, metadata["streams"]))
     except (OSError, pa.ArrowInvalid, ValueError) as error:
         raise SettingsError(f"--baseline {path}: cannot be read ({error}). {_REMEDY}") from error
     if format_ != _FORMAT or not hours.schema.equals(_SCHEMA):
@@ -95,9 +95,9 @@ def write_baseline(path: Path, baseline: Baseline) -> None:
     """Replace the file at once; raises SettingsError if it cannot be written."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     streams = None if baseline.streams is None else sorted(baseline.streams)
-    said = json.dumps({"format": _FORMAT, "roots": sorted(baseline.roots), "streams": streams})
+    metadata = json.dumps({"format": _FORMAT, "roots": sorted(baseline.roots), "streams": streams})
     try:
-        pq.write_table(baseline.hours.replace_schema_metadata({_KEY: said}), beside, compression="zstd")
+        pq.write_table(baseline.hours.replace_schema_metadata({_KEY: metadata}), beside, compression="zstd")
         beside.replace(path)
     except OSError as error:
         with suppress(OSError):  # where nothing can be written nothing can be removed
@@ -180,7 +180,7 @@ def after(baseline: Baseline, found: Collected, since_us: int) -> Collected:
         models[name] = _succession(old_models, models.get(name, ()))
         first_us = min(first_us, int(old.time_us[0]))
     paths = {n: DriftPath(of.time_us, of.last_us, of.batches, of.alpha, of.objective) for n, of in binned.items()}
-    facts = {name: found.facts[name] if name in found.facts else unseen(path) for name, path in paths.items()}
+    facts = {name: found.facts[name] if name in found.facts else no_facts(path) for name, path in paths.items()}
     series = {name: found.series.get(name, empty(Series)) for name in paths}
     return replace(
         found, since_us=first_us, judged_us=since_us, facts=facts, series=series, paths=paths, binned=binned,

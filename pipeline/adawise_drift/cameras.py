@@ -56,20 +56,20 @@ def analyse_cameras(
         done: called after each camera.
     """
     sensitivity = replace(ALPHA, smallest=smallest)
-    cameras, told = [], list[DriftEvent]()
+    cameras, happened = [], list[DriftEvent]()
     for stream_id in found.facts:
         known_at = partial(_history, stream_id, found, sensitivity, clocks.at(stream_id))
         of = known_at(found.until_us + 1)
         cameras.append(_camera(of, found))
-        told += _happened(of, known_at, found, roots, first=1 + max((e.incident for e in told), default=0))
+        happened += _happened(of, known_at, found, roots, first=1 + max((e.incident for e in happened), default=0))
         done()
-    ranked = by_severity(with_known(shared(swapped(told), len(cameras), found.bin_us), known, clocks))
+    ranked = by_severity(with_known(shared(swapped(happened), len(cameras), found.bin_us), known, clocks))
     cameras.sort(key=lambda camera: (-camera.drift, -camera.travelled, camera.stream_id))
-    seen = [(_seen(lead, found, examples), *others) for lead, *others in ranked]
-    return tuple(cameras), tuple(event for those in seen for event in those)
+    incidents = [(_with_frames(lead, found, examples), *others) for lead, *others in ranked]
+    return tuple(cameras), tuple(event for those in incidents for event in those)
 
 
-def _seen(lead: DriftEvent, found: Collected, examples: Examples) -> DriftEvent:
+def _with_frames(lead: DriftEvent, found: Collected, examples: Examples) -> DriftEvent:
     """Return the lead of an incident, with frames if it is more than noted."""
     if lead.severity == "noted":
         return lead
@@ -109,14 +109,14 @@ def _happened(
     """
     stays = found.stays.get(of.stream_id, NO_STAYS)
     known = Surroundings(of.binned, found.until_us, found.starts.get(of.stream_id, ()), stays)
-    told = explained(numbered(events(of), first), known, roots)
-    now = [event for event in told if _is_of(event, found.judged_us)]
-    late = [event for event in told if event not in now and _is_slow(event, found.judged_us - _LATE_US)]
+    happened = explained(numbered(events(of), first), known, roots)
+    now = [event for event in happened if _is_of(event, found.judged_us)]
+    late = [event for event in happened if event not in now and _is_slow(event, found.judged_us - _LATE_US)]
     if late:
         night_us = found.judged_us - DAY_US
         was, before = (events(known_at(at)) if of.binned.time_us[0] < at else [] for at in (found.judged_us, night_us))
-        unsaid = [event for event in was if not _is_of(event, night_us)]
-        late = [event for event in late if _is_among(event, unsaid) and not _is_among(event, before)]
+        unreported = [event for event in was if not _is_of(event, night_us)]
+        late = [event for event in late if _is_among(event, unreported) and not _is_among(event, before)]
     return [*now, *late]
 
 

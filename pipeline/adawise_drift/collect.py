@@ -18,7 +18,7 @@ from duckdb import CaseExpression, ColumnExpression, ConstantExpression, DuckDBP
 from adawise.errors import SettingsError
 from adawise.labels.arrays import Floats, Integers, empty, equal_runs, of_columns
 from adawise.output.read.rows import read_predictions, read_traces
-from adawise.output.read.several import check_apart
+from adawise.output.read.several import check_disjoint
 from adawise.records import RowId
 from adawise_drift import queries
 from adawise_drift.changes.times import DAY_US, bin_width_us
@@ -60,7 +60,7 @@ class Tables:
         self._roots, self._streams = roots, streams
         self.connection = duckdb.connect()
         self.connection.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
-        clashing = sorted(check_apart(roots))
+        clashing = sorted(check_disjoint(roots))
         now = "true" if until is not None else f"time <= make_timestamptz({_now_us()})"
         self.notes = tuple(_clash(topic, roots) for topic in clashing)
         for name, read in (("traces", read_traces), ("predictions", read_predictions)):
@@ -80,8 +80,8 @@ class Tables:
         """Raise SettingsError if a camera that is wanted has no batch at any time, with the nearest that have."""
         if self._streams is None:
             return
-        seen = _streams(self.connection)
-        missing = [name for name in self._streams if name not in seen]
+        known = _streams(self.connection)
+        missing = [name for name in self._streams if name not in known]
         if not missing:
             return
         with closing(Tables(self._roots)) as whole:
@@ -273,18 +273,18 @@ def collect(
     wide_us, mix_us = (wide_us, bin_us) if width_us is None else (width_us, width_us)
     widths = {"bin": bin_us, "fine": fine_us, "wide": wide_us, "mix": mix_us, "judged": judged_us}
     prepare(connection, mix_us)
-    connection.execute(queries.judged_rows(is_labelled))
+    connection.execute(queries.analysed_rows(is_labelled))
     connection.execute(queries.fine_bins(fine_us))
 
-    def ask(sql: str) -> dict[str, _Columns]:
+    def query(sql: str) -> dict[str, _Columns]:
         columns = _by_stream(connection, sql, widths)
         done()
         return columns
 
-    facts = ask(queries.CAMERAS)
-    paths = {name: of_columns(DriftPath, columns) for name, columns in ask(queries.PATHS).items()}
-    binned = {name: of_columns(Binned, columns) for name, columns in ask(queries.WIDE).items()}
-    series = _series(ask(queries.TRACES), binned, bin_us)
+    facts = query(queries.CAMERAS)
+    paths = {name: of_columns(DriftPath, columns) for name, columns in query(queries.PATHS).items()}
+    binned = {name: of_columns(Binned, columns) for name, columns in query(queries.WIDE).items()}
+    series = _series(query(queries.TRACES), binned, bin_us)
     overall = series.pop(ALL, None)
     return Collected(
         since_us=first_us,
@@ -294,30 +294,30 @@ def collect(
         fine_us=fine_us,
         wide_us=wide_us,
         mix_us=mix_us,
-        facts={name: _first(facts[name]) if name in facts else unseen(path) for name, path in paths.items()},
+        facts={name: _first(facts[name]) if name in facts else no_facts(path) for name, path in paths.items()},
         series=series,
         overall=empty(Series) if overall is None else overall,
         paths=paths,
         classes={
             name: _tuples(columns, "label", "rows", "early_rows", "late_rows")
-            for name, columns in ask(queries.CLASSES).items()
+            for name, columns in query(queries.CLASSES).items()
         },
-        reasons={name: dict(_tuples(columns, "reason", "rows")) for name, columns in ask(queries.REASONS).items()},
-        all_rejected={name: int(columns["first_us"][0]) for name, columns in ask(queries.ALL_REJECTED).items()},
-        resets={name: dict(_tuples(columns, "reset", "batches")) for name, columns in ask(queries.RESETS).items()},
+        reasons={name: dict(_tuples(columns, "reason", "rows")) for name, columns in query(queries.REASONS).items()},
+        all_rejected={name: int(columns["first_us"][0]) for name, columns in query(queries.ALL_REJECTED).items()},
+        resets={name: dict(_tuples(columns, "reset", "batches")) for name, columns in query(queries.RESETS).items()},
         models={
             name: tuple(Model(*row) for row in _tuples(columns, "model_fingerprint", "first_us", "last_us", "batches"))
-            for name, columns in ask(queries.MODELS).items()
+            for name, columns in query(queries.MODELS).items()
         },
         rows=sum(int(columns["rows"][0]) for columns in facts.values()),
-        starts={name: _tuples(columns, "time_us", "reset") for name, columns in ask(queries.STARTS).items()},
+        starts={name: _tuples(columns, "time_us", "reset") for name, columns in query(queries.STARTS).items()},
         binned={name: binned[name] for name in paths},
         mixed={
             name: _mixed(columns, max(1.0, binned[name].images.sum() / binned[name].batches.sum()))
-            for name, columns in ask(queries.MIXES).items()
+            for name, columns in query(queries.MIXES).items()
             if name in paths
         },
-        stays={name: of_columns(Stays, columns) for name, columns in ask(queries.STAYS).items()},
+        stays={name: of_columns(Stays, columns) for name, columns in query(queries.STAYS).items()},
     )
 
 
@@ -326,7 +326,7 @@ def no_batch() -> SettingsError:
     return SettingsError("there is no batch of these cameras in this time; name others, or leave the bounds out")
 
 
-def unseen(path: DriftPath) -> dict[str, Any]:
+def no_facts(path: DriftPath) -> dict[str, Any]:
     """Return the facts of a camera that sent nothing in the time that is judged."""
     numbers = ("alpha", "alpha_low", "alpha_high", "forward_equivalents", "confidence", "endpoints_agree")
     times = {"first_us": int(path.first_us[0]), "last_us": int(path.last_us[-1])}

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from adawise.output.read.rows import Rows, read_predictions
 from adawise.output.verify.findings import joined
-from adawise.records import Gap, TopicPartition, told
+from adawise.records import Gap, TopicPartition, time_text
 from adawise.sink.served_by import ServedSettings
 from adawise_drift.changes.find import ALPHA
 from adawise_drift.changes.times import DAY_US, Clocks
@@ -82,7 +82,7 @@ def left_out(tables: Tables, found: Collected, cameras: Sequence[Camera], clocks
     if found.wide_us > DAY_US:
         yield (
             f"events shorter than {found.wide_us // DAY_US} days are not found, since the data begin at "
-            f"{told(found.since_us // 1000)}: give --since if a clock was wrong then"
+            f"{time_text(found.since_us // 1000)}: give --since if a clock was wrong then"
         )
     if not found.rows:
         yield (
@@ -117,7 +117,7 @@ def never_served(tables: Tables, roots: Sequence[str], since: datetime | None, u
         if not _is_outside(beside, since_us, until_us)
     ]
     for tp, gap, beside in found[:_NAMED]:
-        when = " and ".join(told(-1 if at is None else at // 1000) for at in beside)
+        when = " and ".join(time_text(-1 if at is None else at // 1000) for at in beside)
         yield (
             f"{gap.until - gap.first} messages of {tp} (offsets {gap.first} to {gap.until - 1}) were never "
             f"served, between {when}: {gap.reason}"

@@ -127,7 +127,7 @@ FROM (FROM outcomes UNION ALL BY NAME FROM judged_rows)
 GROUP BY ALL ORDER BY stream_id, wide
 """
 
-JUDGED = """
+ANALYSED = """
 CREATE OR REPLACE TEMP VIEW judged_rows AS
 SELECT stream_id, time, 1 AS labelled, (label = truth)::INTEGER AS correct FROM $labelled;
 """
@@ -321,9 +321,9 @@ def gallery(since_us: int, last_us: int, count: int) -> str:
 _NO_LABELS = "(SELECT NULL AS stream_id, NULL::TIMESTAMPTZ AS time, NULL AS label, NULL AS truth WHERE false)"
 
 
-def judged_rows(is_labelled: bool) -> str:
+def analysed_rows(is_labelled: bool) -> str:
     """Return the SQL of the view of labelled rows and whether they were right, over `labelled` (`labels.join`)."""
-    return JUDGED.replace("$labelled", "labelled" if is_labelled else _NO_LABELS)
+    return ANALYSED.replace("$labelled", "labelled" if is_labelled else _NO_LABELS)
 
 
 def written_out(
@@ -334,7 +334,7 @@ def written_out(
     They need `traces` and `predictions` as tables or views with the column `time`, and `labelled` if it is there.
     """
     questions = {
-        "measures": SPANS + _FINE_BINS + measures(mix_us) + judged_rows(is_labelled),
+        "measures": SPANS + _FINE_BINS + measures(mix_us) + analysed_rows(is_labelled),
         "series": TRACES,
         "changes": PATHS,
         "calendar": STAYS,

@@ -86,8 +86,8 @@ def _verdict(found: RunDifference) -> Iterator[str]:
         better = ("by the labels neither is better", "B is better", "A is better")[by.sign]
         chance = f" (95 % interval {_signed(by.low)} to {_signed(by.high)})" if by.is_known else ""
         right = f"of {of.images} labelled images in {of.batches} batches A is right on {_three(a.value)}"
-        said = f"{better}: {right}, B on {_three(b.value)}, B minus A {_signed(by.value)}{chance}"
-        yield f"{said if found.differs else right + ', and so is B'}; labels from {by_labels.source}"
+        text = f"{better}: {right}, B on {_three(b.value)}, B minus A {_signed(by.value)}{chance}"
+        yield f"{text if found.differs else right + ', and so is B'}; labels from {by_labels.source}"
     if of is not None or found.differs:
         yield from (f"  {note}" for note in by_labels.notes)
 
@@ -187,7 +187,7 @@ def _first(stream: StreamDifference) -> tuple[str, str, str, str]:
         return row.row_id, "row", "there" if row.only_in == "a" else "-", "there" if row.only_in == "b" else "-"
     first = row.what[0]
     values = {"label": row.label, "confidence": row.confidence, "alpha": row.alpha}.get(first, ("", ""))
-    return row.row_id, first, *_apart(*values)
+    return row.row_id, first, *_in_full(*values)
 
 
 def _what(batch: FirstBatch) -> tuple[str, str, str]:
@@ -196,10 +196,10 @@ def _what(batch: FirstBatch) -> tuple[str, str, str]:
     if not batch.what:
         return "", "", ""
     name = "images" if "images" in batch.what else batch.what[0]
-    return _WORDS.get(name, name), *_apart(batch.a[name], batch.b[name])
+    return _WORDS.get(name, name), *_in_full(batch.a[name], batch.b[name])
 
 
-def _apart(a: Any, b: Any) -> tuple[str, str]:
+def _in_full(a: Any, b: Any) -> tuple[str, str]:
     """Format both values with as few digits as show that they differ."""
     for digits in _DIGITS:
         one, other = _value(a, digits), _value(b, digits)

@@ -143,16 +143,16 @@ def accuracies(of: AccuracyOverTime, cameras: Sequence[Camera] = ()) -> str:
     if of.off is not None:
         off, way = of.off, "high" if of.off.value > 0 else "low"
         ends = sorted(abs(end) for end in (off.low, off.high))
-        said = f"{two(abs(off.value))} too {way} ({LEVEL} {two(ends[0])} to {two(ends[1])})"
+        text = f"{two(abs(off.value))} too {way} ({LEVEL} {two(ends[0])} to {two(ends[1])})"
         if of.is_wrong and abs(off.value) <= ESTIMATE_ERROR:
             found.append(
                 "Do not rely on confidence here: by the labels its estimate is sometimes too high and sometimes "
                 "too low."
             )
         elif of.is_wrong:
-            found.append(f"Do not rely on confidence here: by the labels its estimate is {said}.")
+            found.append(f"Do not rely on confidence here: by the labels its estimate is {text}.")
         elif off.sign:
-            found.append(f"On the labelled images the estimate from confidence is {said}.")
+            found.append(f"On the labelled images the estimate from confidence is {text}.")
         else:
             found.append("On the labelled images the estimate from confidence shows no error on average.")
     return " ".join(found)

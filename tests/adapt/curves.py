@@ -64,13 +64,13 @@ class AlphaByAlpha:
     def logits(self, alpha_index: int, *images: Tensor) -> Tensor:
         raise NotImplementedError
 
-    def evaluate(self, asked: Mapping[int, Sequence[Tensor]]) -> dict[int, Tensor]:
-        return one_by_one(self.logits)(asked)
+    def evaluate(self, requested: Mapping[int, Sequence[Tensor]]) -> dict[int, Tensor]:
+        return one_by_one(self.logits)(requested)
 
 
 def one_by_one(logits: Callable[..., Tensor]) -> Callable[[Mapping[int, Sequence[Tensor]]], dict[int, Tensor]]:
     """`search.Evaluate` out of what answers for one alpha."""
-    return lambda asked: {index: logits(index, *images) for index, images in asked.items()}
+    return lambda request: {index: logits(index, *images) for index, images in request.items()}
 
 
 def drive(
@@ -81,15 +81,15 @@ def drive(
     seed: int = 0,
     state: StreamState | None = None,
     answer: Callable[[int, Tensor], Tensor] = logits,
-    looks: Sequence[Appearance] | None = None,
+    appearances: Sequence[Appearance] | None = None,
 ) -> list[Outcome]:
-    """Pass a stream of batches through a strategy; `looks` are how they look."""
+    """Pass a stream of batches through a strategy; `appearances` are how they look."""
     rng = np.random.default_rng(seed)
     state = state or strategy.initial()
     outcomes = []
     for k, weather in enumerate(weathers):
         batch = as_images(draw_values(weather, images, rng))
-        appearance = None if looks is None else looks[k]
+        appearance = None if appearances is None else appearances[k]
         evaluate = one_by_one(lambda j, *x: answer(j, torch.cat(x)))
         (outcome,) = search.run([strategy.search(state, images, appearance)], [batch], evaluate)
         outcomes.append(outcome)

@@ -20,10 +20,10 @@ def logits(knowledge: float, seed: int, scale: float = 1.0) -> Tensor:
     return torch.from_numpy(z * scale)
 
 
-def looked(looks: int, *, at_0: float, at_1: float, scale: float = 1.0) -> Abridged | None:
+def probed(probes: int, *, at_0: float, at_1: float, scale: float = 1.0) -> Abridged | None:
     """After batches served at alpha 1 and looked at at 0, where the models know that much."""
     curve = None
-    for seed in range(looks):
+    for seed in range(probes):
         evaluated = {20: (ROWS, logits(at_1, seed, scale)), 0: (ROWS, logits(at_0, seed))}
         curve = alarm.observed(SURROGATE, curve, 20, evaluated)
     return curve
@@ -40,19 +40,19 @@ def test_scale_and_shift_of_logits_do_not_deceive_it() -> None:
 
 @pytest.mark.parametrize("scale", [1.0, 10.0])
 def test_weights_that_know_less_are_not_served_whole_however_sure_they_are(scale: float) -> None:
-    highest = alarm.highest(SURROGATE, looked(4, at_0=6.0, at_1=1.0, scale=scale), 20)
+    highest = alarm.highest(SURROGATE, probed(4, at_0=6.0, at_1=1.0, scale=scale), 20)
     assert 0.2 <= GRID[highest] < 0.7
 
 
 def test_weights_that_know_as_much_or_more_go_to_the_end() -> None:
-    assert alarm.highest(SURROGATE, looked(4, at_0=3.0, at_1=3.0), 20) == 20
-    assert alarm.highest(SURROGATE, looked(4, at_0=1.0, at_1=6.0), 20) == 20
+    assert alarm.highest(SURROGATE, probed(4, at_0=3.0, at_1=3.0), 20) == 20
+    assert alarm.highest(SURROGATE, probed(4, at_0=1.0, at_1=6.0), 20) == 20
 
 
 def test_nothing_is_limited_before_a_look_and_a_limit_of_others_stays() -> None:
     assert alarm.highest(SURROGATE, None, 13) == 13
     assert alarm.observed(SURROGATE, None, 20, {20: (ROWS, logits(1.0, 0))}) is None
-    assert alarm.highest(SURROGATE, looked(4, at_0=6.0, at_1=1.0), 2) == 2
+    assert alarm.highest(SURROGATE, probed(4, at_0=6.0, at_1=1.0), 2) == 2
 
 
 @pytest.mark.parametrize(("most", "expected"), [(20, 16), (19, 16), (17, 16), (16, 16), (13, 13)])

@@ -130,12 +130,12 @@ def pass_through(stream: Stream) -> StreamState:
         rows, forwards = torch.arange(batch.images), Counter[int]()
 
         def evaluate(
-            asked: Mapping[int, Sequence[Tensor]],
+            requested: Mapping[int, Sequence[Tensor]],
             logits: Mapping[int, Tensor] = logits,
             forwards: Counter[int] = forwards,
         ) -> dict[int, Tensor]:
-            forwards.update({index: sum(map(len, parts)) for index, parts in asked.items()})
-            return {index: logits[index][torch.cat(list(parts))] for index, parts in asked.items()}
+            forwards.update({index: sum(map(len, parts)) for index, parts in requested.items()})
+            return {index: logits[index][torch.cat(list(parts))] for index, parts in requested.items()}
 
         # no `restarts`: an error of a search is an error of this test
         (outcome,) = run([made.search(state, batch.images, appearance(batch, rng))], [rows], evaluate)
@@ -165,7 +165,7 @@ def test_every_batch_of_any_stream_is_served_and_leaves_a_state_that_is_finite_b
 def test_a_stream_of_a_hundred_thousand_batches_ends_as_it_began() -> None:
     """State and time of a batch are bounded: nothing grows with the number of batches."""
     rng = np.random.default_rng(0)
-    kinds, looks = ("random", "random", "random", "constant", "alternating", "frozen"), (None, 0, 1, 2, 3)
+    kinds, learned = ("random", "random", "random", "constant", "alternating", "frozen"), (None, 0, 1, 2, 3)
     batches = [
         Batch(
             int(rng.choice((8, 16, 33))),
@@ -173,7 +173,7 @@ def test_a_stream_of_a_hundred_thousand_batches_ends_as_it_began() -> None:
             frozenset({int(rng.integers(21))}) if rng.random() < 0.01 else frozenset(),
             float(rng.choice(SPOILED)),
             int(rng.integers(1, 33)),
-            looks[(number // 500) % len(looks)],
+            learned[(number // 500) % len(learned)],
         )
         for number in range(100_000)
     ]

@@ -47,13 +47,13 @@ def test_the_variance_is_learned_although_each_batch_seems_to_begin_another_cond
 
 @pytest.mark.parametrize("every", [4, 6, 12])
 def test_jumps_that_are_real_are_still_told_however_often_they_come(every: int) -> None:
-    rng, level, told = np.random.default_rng(0), Level(), []
+    rng, level, received = np.random.default_rng(0), Level(), []
     for k in range(50 * every):
         value = 1.0 + 0.3 * (k // every % 2) + rng.normal(0.0, 0.018)
         jumped = level.evidence(value, 0.0003) > 3.0
-        told += [jumped] if k % every == 0 else []
+        received += [jumped] if k % every == 0 else []
         level = (level.restarted(value, 0.0003) if jumped else level).observed(value, 0.0003)
-    assert np.mean(told[1:]) > 0.95
+    assert np.mean(received[1:]) > 0.95
 
 
 def test_one_outlier_does_not_make_the_level_blind() -> None:
@@ -170,11 +170,11 @@ def test_a_look_that_fits_makes_a_jump_less_likely_and_one_that_contradicts_it_m
 
 def test_without_a_jump_in_question_a_look_is_a_kalman_update_to_the_bit() -> None:
     (stayed, _) = steep().beliefs
-    looked = Hypotheses((stayed,), (0.0,)).observed(SURROGATE, 10, 0, -0.2, 0.02)
+    probed = Hypotheses((stayed,), (0.0,)).observed(SURROGATE, 10, 0, -0.2, 0.02)
     expected = SURROGATE.observe_difference(stayed, 10, 0, -0.2, 0.02)
-    assert looked.jump == 0.0
-    np.testing.assert_array_equal(looked.belief.mean, expected.mean)
-    np.testing.assert_array_equal(looked.belief.covariance, expected.covariance)
+    assert probed.jump == 0.0
+    np.testing.assert_array_equal(probed.belief.mean, expected.mean)
+    np.testing.assert_array_equal(probed.belief.covariance, expected.covariance)
 
 
 @pytest.mark.parametrize("evidence", [-1e9, -3.0, 0.0, 3.0, 1e9])

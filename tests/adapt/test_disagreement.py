@@ -12,9 +12,9 @@ from adawise.adapt.probe import Probes
 from tests.adapt.curves import GRID
 
 
-def compared(share: float, alpha: float = 1.0, looks: int = 4) -> Disagreement:
+def compared(share: float, alpha: float = 1.0, probes: int = 4) -> Disagreement:
     disagreement = Disagreement()
-    for _ in range(looks):
+    for _ in range(probes):
         disagreement = disagreement.observed(alpha, share, 16)
     return disagreement
 
@@ -47,7 +47,7 @@ def test_it_settles_near_where_the_share_is_the_limit_whatever_the_shape() -> No
 
 
 def test_what_was_seen_fades_to_the_guess_and_no_more_than_some_images_count() -> None:
-    disagreement = compared(0.9, looks=100)
+    disagreement = compared(0.9, probes=100)
     assert disagreement.images == pytest.approx(64.0)
     for _ in range(500):
         disagreement = disagreement.faded()

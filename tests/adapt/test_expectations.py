@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from adawise.adapt.change import ClassMix, Level, class_shares
-from adawise.adapt.conditions import Appearance, KnownCondition, Looks, Memory
+from adawise.adapt.conditions import Appearance, KnownCondition, LearnedAppearance, Memory
 from adawise.adapt.disagreement import Disagreement
 from adawise.adapt.expectations import Expectations, learned_hazard
 from adawise.adapt.state import StreamState
@@ -26,15 +26,15 @@ def falling(by: float) -> Belief:
     return SURROGATE.observe_difference(SURROGATE.prior(), 20, 0, -by, 1e-3)
 
 
-def looking(at: np.ndarray) -> Appearance:
+def appearance_at(at: np.ndarray) -> Appearance:
     return Appearance(at, np.full(5, 0.09), 32)
 
 
 def camera() -> StreamState:
     """Settled in a day at alpha .9, which came after a night at alpha .1 that was seen twice."""
-    looks = Looks.of_first(looking(NIGHT)).observed(looking(NIGHT)).moved(None)
+    learned = LearnedAppearance.of_first(appearance_at(NIGHT)).observed(appearance_at(NIGHT)).moved(None)
     for _ in range(8):
-        looks = looks.observed(looking(DAY))
+        learned = learned.observed(appearance_at(DAY))
     night = KnownCondition(0, 2, 12, SURROGATE.abridge(falling(-0.6)), NIGHT, 7, 1.5, 2, Disagreement(30.0, 20.0))
     shares = class_shares(np.arange(32))
     return StreamState(
@@ -47,7 +47,7 @@ def camera() -> StreamState:
         level=Level(1.0, 0.001, 8),
         mix=ClassMix(tuple(shares.tolist()), Level(0.9, 0.01, 8)),
         disagreement=Disagreement(40.0, 10.0),
-        looks=looks,
+        looks=learned,
         memory=Memory(1, 1, 2, (night,)),
     )
 
@@ -58,7 +58,7 @@ def same(belief: Belief, expected: Belief) -> None:
 
 
 def test_before_a_batch_it_is_the_same_as_it_was_or_drifted_or_what_is_known_or_new_by_its_pixels() -> None:
-    state, seen = camera(), looking(NIGHT)
+    state, seen = camera(), appearance_at(NIGHT)
     assert state.looks is not None
     assert state.belief is not None
     hypotheses = EXPECTATIONS.before(state, seen)
@@ -85,7 +85,7 @@ def test_before_a_batch_it_is_the_same_as_it_was_or_drifted_or_what_is_known_or_
 
 def test_a_condition_that_looks_so_otherwise_is_not_restored() -> None:
     state = camera()
-    *_, returned, new = EXPECTATIONS.before(state, looking(DAY)).beliefs
+    *_, returned, new = EXPECTATIONS.before(state, appearance_at(DAY)).beliefs
     assert returned is new
 
 
@@ -94,17 +94,17 @@ def test_without_pixels_or_a_hazard_there_are_fewer_hypotheses() -> None:
     without = EXPECTATIONS.before(state, None)
     assert (len(without.beliefs), without.same) == (3, 2)
     assert without.jump == pytest.approx(HAZARD)
-    assert EXPECTATIONS.before(replace(state, hazard=0.0), looking(NIGHT)).jump == 0.0
+    assert EXPECTATIONS.before(replace(state, hazard=0.0), appearance_at(NIGHT)).jump == 0.0
     never = replace(EXPECTATIONS, drifting=0.0).before(state, None)
     assert (len(never.beliefs), never.same) == (2, 1)
-    (only,) = EXPECTATIONS.before(StreamState("test", alpha_index=10), looking(NIGHT)).beliefs
+    (only,) = EXPECTATIONS.before(StreamState("test", alpha_index=10), appearance_at(NIGHT)).beliefs
     same(only, SURROGATE.prior())
 
 
 @pytest.mark.parametrize("current", [18, 6])
 def test_the_level_and_the_classes_are_evidence_for_each_other_condition(current: int) -> None:
     state, shares = camera(), class_shares(np.arange(32, 64))
-    hypotheses = EXPECTATIONS.before(state, looking(NIGHT))
+    hypotheses = EXPECTATIONS.before(state, appearance_at(NIGHT))
     stayed, _, returned, _ = hypotheses.beliefs
     (night,) = state.memory.known
     found = EXPECTATIONS.evidence(state, hypotheses, current, 1.4, 0.002, shares)
@@ -119,13 +119,13 @@ def test_the_level_and_the_classes_are_evidence_for_each_other_condition(current
 
 def test_of_a_condition_that_its_pixels_rule_out_the_level_says_what_it_says_of_a_new_one() -> None:
     state = camera()
-    hypotheses = EXPECTATIONS.before(state, looking(DAY))
+    hypotheses = EXPECTATIONS.before(state, appearance_at(DAY))
     *_, returned, new = EXPECTATIONS.evidence(state, hypotheses, 18, 1.4, 0.002, class_shares(np.arange(32)))
     assert returned == new
 
 
 def test_what_is_over_is_remembered_and_what_returned_is_expected_as_it_was() -> None:
-    state, seen = camera(), looking(NIGHT)
+    state, seen = camera(), appearance_at(NIGHT)
     (night,) = state.memory.known
     hypotheses = EXPECTATIONS.before(state, seen)
     after = EXPECTATIONS.after(state, hypotheses, 2, 1.4, 0.002, seen, jumped=True)
@@ -135,7 +135,7 @@ def test_what_is_over_is_remembered_and_what_returned_is_expected_as_it_was() ->
     assert (day.number, day.visits, day.left, day.batches, day.alpha_index) == (1, 1, 20, 8, 18)
     assert day.level == pytest.approx(1.0, abs=1e-3)
     assert day.disagreement == Disagreement(40.0, 10.0)
-    np.testing.assert_allclose(day.look, DAY, atol=2e-3)
+    np.testing.assert_allclose(day.appearance, DAY, atol=2e-3)
     assert after.disagreement == night.disagreement
     assert after.mix.shares == ()
     assert after.level.mean == pytest.approx(1.5)
@@ -147,15 +147,15 @@ def test_what_is_over_is_remembered_and_what_returned_is_expected_as_it_was() ->
     assert after.looks is not None
     np.testing.assert_array_equal(after.looks.spread, state.looks.moved(night, seen).spread)
     assert not np.array_equal(after.looks.spread, state.looks.spread)
-    np.testing.assert_array_equal(after.looks.mean, night.look)
+    np.testing.assert_array_equal(after.looks.mean, night.appearance)
 
 
 def test_of_what_is_new_nothing_is_expected() -> None:
-    state, fog = camera(), looking(DAY + 2.0)
+    state, fog = camera(), appearance_at(DAY + 2.0)
     hypotheses = EXPECTATIONS.before(state, fog)
     assert EXPECTATIONS.likeliest(state, hypotheses) is None
     after = EXPECTATIONS.after(state, hypotheses, 18, 1.4, 0.002, fog, jumped=True)
-    assert (after.memory.number, after.memory.visits, after.memory.seen) == (2, 1, 3)
+    assert (after.memory.number, after.memory.visits, after.memory.condition_count) == (2, 1, 3)
     assert [known.number for known in after.memory.known] == [0, 1]
     assert after.disagreement == Disagreement()
     assert after.mix.shares == ()
@@ -163,19 +163,19 @@ def test_of_what_is_new_nothing_is_expected() -> None:
 
 
 def test_the_less_sure_a_jump_is_the_more_it_teaches_that_looks_change() -> None:
-    state, seen = replace(camera(), memory=Memory(1, 1, 2)), looking(NIGHT)
+    state, seen = replace(camera(), memory=Memory(1, 1, 2)), appearance_at(NIGHT)
     sure = EXPECTATIONS.before(state, seen)
-    apart = math.log(sure.jump / (1 - sure.jump)) + math.log(0.4 / 0.6)
-    unsure = sure.weighed([apart, apart, 0.0])
+    gaps = math.log(sure.jump / (1 - sure.jump)) + math.log(0.4 / 0.6)
+    unsure = sure.weighed([gaps, gaps, 0.0])
     assert unsure.jump == pytest.approx(0.6)
-    looks = EXPECTATIONS.after(state, unsure, 18, 1.4, 0.002, seen, jumped=True).looks
+    learned = EXPECTATIONS.after(state, unsure, 18, 1.4, 0.002, seen, jumped=True).looks
     assert state.looks is not None
-    assert looks is not None
-    assert looks.restless == pytest.approx(state.looks.restless + (0.4 - state.looks.restless) / 6, rel=1e-2)
+    assert learned is not None
+    assert learned.restless == pytest.approx(state.looks.restless + (0.4 - state.looks.restless) / 6, rel=1e-2)
 
 
 def test_an_alpha_that_pixels_chose_in_vain_has_no_level() -> None:
-    state, seen = camera(), looking(NIGHT)
+    state, seen = camera(), appearance_at(NIGHT)
     hypotheses = EXPECTATIONS.before(state, seen)
     assert EXPECTATIONS.after(state, hypotheses, 18, 1.0, 0.002, seen, jumped=False) is state
     moved = EXPECTATIONS.after(state, hypotheses, 2, 1.0, 0.002, seen, jumped=False)

@@ -22,7 +22,7 @@ from tests.adapt.curves import GRID, Weather, as_images, draw_values, logits, ob
 ALL = np.arange(4)
 
 
-def asking(plan: Sequence[Sequence[Trial]], last_seen: list[list[Tensor]] | None = None) -> Search:
+def search_with(plan: Sequence[Sequence[Trial]], last_seen: list[list[Tensor]] | None = None) -> Search:
     """A search that asks what the plan says, and serves the last answer."""
     answers: list[Tensor] = []
     for trials in plan:
@@ -39,9 +39,9 @@ class Recorder:
         self.calls: list[tuple[int, list[float]]] = []
         self.steps = 0
 
-    def __call__(self, asked: Mapping[int, Sequence[Tensor]]) -> dict[int, Tensor]:
+    def __call__(self, requested: Mapping[int, Sequence[Tensor]]) -> dict[int, Tensor]:
         self.steps += 1
-        return one_by_one(self._logits)(asked)
+        return one_by_one(self._logits)(requested)
 
     def _logits(self, index: int, *parts: Tensor) -> Tensor:
         images = torch.cat(parts)
@@ -54,18 +54,18 @@ def stream(*pixels: float) -> Tensor:
 
 
 def test_trials_of_one_alpha_are_one_call_whatever_the_number_of_streams() -> None:
-    ask = Recorder()
-    searches = [asking([[Trial(3, ALL), Trial(0, ALL)]]) for _ in range(5)]
-    run(searches, [stream(*(4 * s + np.arange(4))) for s in range(5)], ask)
-    assert [(index, len(images)) for index, images in ask.calls] == [(0, 20), (3, 20)]
-    assert ask.steps == 1  # so a device is waited for once
+    request = Recorder()
+    searches = [search_with([[Trial(3, ALL), Trial(0, ALL)]]) for _ in range(5)]
+    run(searches, [stream(*(4 * s + np.arange(4))) for s in range(5)], request)
+    assert [(index, len(images)) for index, images in request.calls] == [(0, 20), (3, 20)]
+    assert request.steps == 1  # so a device is waited for once
 
 
 def test_every_trial_is_answered_with_its_own_rows_in_its_own_order() -> None:
     last_seen: list[list[Tensor]] = []
     rows = np.array([2, 0])
-    search = asking([[Trial(5, rows), Trial(1, ALL), Trial(5, np.array([1]))]], last_seen)
-    run([asking([[Trial(5, ALL)]]), search], [stream(7, 7, 7, 7), stream(1, 2, 3, 4)], Recorder())
+    search = search_with([[Trial(5, rows), Trial(1, ALL), Trial(5, np.array([1]))]], last_seen)
+    run([search_with([[Trial(5, ALL)]]), search], [stream(7, 7, 7, 7), stream(1, 2, 3, 4)], Recorder())
     ((first, second, third),) = last_seen
     assert first.tolist() == [[30.0, 5.0], [10.0, 5.0]]
     assert second.tolist() == [[10.0, 1.0], [20.0, 1.0], [30.0, 1.0], [40.0, 1.0]]
@@ -76,28 +76,28 @@ def test_every_trial_is_answered_with_its_own_rows_in_its_own_order() -> None:
 def test_pixels_are_not_copied_before_the_classifier_does(rows: list[int]) -> None:
     images, seen = stream(1, 2, 3, 4), list[Tensor]()
 
-    def evaluate(asked: Mapping[int, Sequence[Tensor]]) -> dict[int, Tensor]:
-        seen.extend(part for parts in asked.values() for part in parts)
-        return Recorder()(asked)
+    def evaluate(requested: Mapping[int, Sequence[Tensor]]) -> dict[int, Tensor]:
+        seen.extend(part for parts in requested.values() for part in parts)
+        return Recorder()(requested)
 
-    run([asking([[Trial(2, np.array(rows))]])], [images], evaluate)
+    run([search_with([[Trial(2, np.array(rows))]])], [images], evaluate)
     assert torch.cat(seen).flatten().tolist() == [row + 1.0 for row in rows]
     assert {part.untyped_storage().data_ptr() for part in seen} == {images.untyped_storage().data_ptr()}
     assert len(seen) == 1 + sum(following != row + 1 for row, following in pairwise(rows))
 
 
 def test_searches_of_different_lengths_end_in_the_order_in_which_they_were_given() -> None:
-    ask = Recorder()
+    request = Recorder()
     plans = [[[Trial(2, ALL)]] * 3, [[Trial(2, ALL)]], [[Trial(2, ALL)]] * 2]
-    outcomes = run([asking(plan) for plan in plans], [stream(*[float(s)] * 4) for s in range(3)], ask)
+    outcomes = run([search_with(plan) for plan in plans], [stream(*[float(s)] * 4) for s in range(3)], request)
     assert [outcome.logits[0, 0].item() for outcome in outcomes] == [0.0, 10.0, 20.0]
-    assert [len(images) for _, images in ask.calls] == [12, 8, 4]
+    assert [len(images) for _, images in request.calls] == [12, 8, 4]
 
 
 def test_no_stream_is_no_outcome_and_no_call() -> None:
-    ask = Recorder()
-    assert run([], [], ask) == []
-    assert ask.calls == []
+    request = Recorder()
+    assert run([], [], request) == []
+    assert request.calls == []
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "botorch"])
@@ -218,13 +218,13 @@ def leading_to(state: StreamState) -> Search:
 
 
 def served_instead() -> Search:
-    return asking([[Trial(9, ALL)]])
+    return search_with([[Trial(9, ALL)]])
 
 
 @pytest.mark.parametrize("after", [0, 1, 3])
 def test_a_search_that_raises_costs_its_own_batch_and_no_other(after: int) -> None:
     error = ZeroDivisionError("no rows")
-    searches = [asking([[Trial(2, ALL)]] * 2), failing(error, after), asking([[Trial(5, ALL)]])]
+    searches = [search_with([[Trial(2, ALL)]] * 2), failing(error, after), search_with([[Trial(5, ALL)]])]
     images = [stream(*[float(s)] * 4) for s in range(3)]
     outcomes = run(searches, images, Recorder(), [served_instead] * 3)
     assert [outcome.error for outcome in outcomes] == [None, error, None]
@@ -274,7 +274,7 @@ def test_an_error_of_the_model_is_no_searchs() -> None:
         raise MemoryError("the card is full")
 
     with pytest.raises(MemoryError):
-        run([asking([[Trial(2, ALL)]])], [stream(1, 2, 3, 4)], evaluate, [served_instead])
+        run([search_with([[Trial(2, ALL)]])], [stream(1, 2, 3, 4)], evaluate, [served_instead])
 
 
 @pytest.mark.parametrize("name", NAMES)

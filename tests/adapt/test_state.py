@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adawise.adapt.change import ClassMix, Level
-from adawise.adapt.conditions import KnownCondition, Looks, Memory
+from adawise.adapt.conditions import KnownCondition, LearnedAppearance, Memory
 from adawise.adapt.disagreement import Disagreement
 from adawise.adapt.last_seen import LastSeen, condition_in
 from adawise.adapt.noise import PairedNoise
@@ -186,9 +186,9 @@ def night(number: int, seed: int) -> KnownCondition:
 def seen() -> StreamState:
     rng = np.random.default_rng(0)
     one, two, three, four = rng.normal(size=(4, 5))
-    looks = Looks(one, two**2, three, four**2, batches=7, overall_batches=300, restless=1 / 3)
+    learned = LearnedAppearance(one, two**2, three, four**2, batches=7, overall_batches=300, restless=1 / 3)
     belief = Belief(np.zeros(22), np.eye(22))
-    return StreamState("k", 3, belief=belief, looks=looks, memory=Memory(5, 2, 9, (night(4, 1), night(8, 2))))
+    return StreamState("k", 3, belief=belief, looks=learned, memory=Memory(5, 2, 9, (night(4, 1), night(8, 2))))
 
 
 def test_how_a_stream_looks_and_what_it_remembers_are_the_same_after_the_bytes() -> None:
@@ -199,11 +199,11 @@ def test_how_a_stream_looks_and_what_it_remembers_are_the_same_after_the_bytes()
     assert state.looks is not None
     np.testing.assert_array_equal(back.looks.spread, state.looks.spread)
     assert (back.looks.batches, back.looks.overall_batches, back.looks.restless) == (7, 300, 1 / 3)
-    assert (back.memory.number, back.memory.visits, back.memory.seen) == (5, 2, 9)
+    assert (back.memory.number, back.memory.visits, back.memory.condition_count) == (5, 2, 9)
     for theirs, ours in zip(back.memory.known, state.memory.known, strict=True):
         assert (theirs.number, theirs.visits, theirs.left, theirs.batches) == (ours.number, 3, 40, 12)
         assert (theirs.level, theirs.alpha_index, theirs.disagreement) == (ours.level, 7, ours.disagreement)
-        np.testing.assert_array_equal(theirs.look, ours.look)
+        np.testing.assert_array_equal(theirs.appearance, ours.appearance)
         np.testing.assert_array_equal(theirs.curve.mean, ours.curve.mean)
         np.testing.assert_array_equal(theirs.curve.covariance, ours.curve.covariance)
 
@@ -314,9 +314,9 @@ def test_no_state_takes_more_than_the_largest() -> None:
     )
     assert largest_bytes("key", 21) - 400 < len(state.to_bytes()) < largest_bytes("key", 21, 10)
     four = np.full(5, -math.pi)
-    looks = Looks(four, four, four, four, batches=30, overall_batches=2**40, restless=1 / 3)
+    learned = LearnedAppearance(four, four, four, four, batches=30, overall_batches=2**40, restless=1 / 3)
     memory = Memory(2**40, 2**40, 2**40, tuple(night(2**40, seed) for seed in range(16)))
-    assert len(replace(state, looks=looks, memory=memory).to_bytes()) < largest_bytes("key", 21, 10, 16)
+    assert len(replace(state, looks=learned, memory=memory).to_bytes()) < largest_bytes("key", 21, 10, 16)
 
 
 def test_a_state_with_sixteen_conditions_takes_8_kb() -> None:

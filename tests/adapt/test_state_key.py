@@ -53,7 +53,7 @@ def test_names_in_the_code_are_not_in_the_key() -> None:
     """Both dataclasses under other names, in another order, one field renamed and one more."""
 
     @dataclasses.dataclass(frozen=True)
-    class Looks(Exploration):
+    class LearnedAppearance(Exploration):
         of_tomorrow: int = 3
 
     fields = [(f.name if f.name != "price" else "cost", float, f.default) for f in dataclasses.fields(Exploration)]
@@ -62,7 +62,7 @@ def test_names_in_the_code_are_not_in_the_key() -> None:
     )
     prior = type("Prior", (Surrogate,), {})
     warm = made("warm")
-    for policy in (Looks(), renamed()):
+    for policy in (LearnedAppearance(), renamed()):
         other = dataclasses.replace(warm, policy=cast("Exploration", policy), fitted=prior(GRID))
         assert repr(other.policy) != repr(warm.policy)
         assert other.key == PLAIN.format("warm")

@@ -74,12 +74,12 @@ def test_cuda_is_the_first_card_and_one_that_is_not_there_is_told(monkeypatch: p
 
 
 def test_settings_reach_the_card(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
+    requests = []
     monkeypatch.setattr(module, "choose_device", torch.device)
-    monkeypatch.setattr(module, "Cuda", lambda where, **rest: asked.append((where, rest)))
+    monkeypatch.setattr(module, "Cuda", lambda where, **rest: requests.append((where, rest)))
     for settings in ({}, {"precision": "tf32", "cuda_graphs": False}):
         open_device(ModelSettings.model_validate({"device": "cuda:0", **settings}))
-    assert asked == [(CARD, {"tf32": False, "graphs": True}), (CARD, {"tf32": True, "graphs": False})]
+    assert requests == [(CARD, {"tf32": False, "graphs": True}), (CARD, {"tf32": True, "graphs": False})]
     assert isinstance(open_device(ModelSettings(device="cpu")), Plain)
 
 

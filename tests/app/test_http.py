@@ -37,7 +37,7 @@ def test_metrics_of_cameras_are_read_while_no_camera_can_change_them(monkeypatch
     monkeypatch.setattr(HttpThread, "start", started)
     with http.cameras_port(HttpSettings(port=0), "cameras") as board:
         boards.append(board)
-        board.tell(LiveSources.add, "yard", "rtsp://camera/1", 300.0)
+        board.apply(LiveSources.add, "yard", "rtsp://camera/1", 300.0)
         with urllib.request.urlopen(f"{urls[0]}metrics") as answer:
             assert spec.name in answer.read().decode()
     assert was_locked == [True]

@@ -24,7 +24,7 @@ def model() -> ModelPair:
     return load_model(chosen.model, chosen.decode)
 
 
-def told(model: ModelPair, group: str = "search", **changed: Any) -> dict[str, Any]:
+def described(model: ModelPair, group: str = "search", **changed: Any) -> dict[str, Any]:
     tree = settings(Path("unused")).model_dump()
     tree[group] |= changed
     return {**served_by(Settings.model_validate(tree), model).settings}
@@ -44,30 +44,30 @@ def told(model: ModelPair, group: str = "search", **changed: Any) -> dict[str, A
 )
 def test_a_setting_that_results_depend_on_is_named_by_its_value(model: ModelPair, name: str, value: object) -> None:
     group, _, field = name.partition(".")
-    before, after = told(model), told(model, group, **{field: value})
+    before, after = described(model), described(model, group, **{field: value})
     assert {each for each in after if before[each] != after[each]} == {name}
     assert after[name] == value
     assert before.keys() == after.keys()
 
 
 def test_the_objective_is_named_by_what_auto_stands_for(model: ModelPair) -> None:
-    assert told(model)["search.objective"] == "tsallis"
+    assert described(model)["search.objective"] == "tsallis"
 
 
 def test_the_search_is_named_by_what_auto_stands_for(model: ModelPair) -> None:
-    assert told(model)["search.strategy"] == "warm"
+    assert described(model)["search.strategy"] == "warm"
     verdict = PairVerdict("tsallis", 0.5, 0.6, 0.45, 0.65, 0.6, (-0.05, -0.06, -0.04), ())
     logits, labels = torch.eye(4), torch.arange(4)
     alphas = model.classifier.alphas
     card = make_card(lambda _: logits, labels, alphas=alphas, identity=model.classifier.identity, created_at="")
     proven = replace(model, card=replace(card, verdict=verdict))
-    found = told(proven)
+    found = described(proven)
     assert (found["search.strategy"], found["search.alpha"]) == ("fixed", 0.45)
     assert served_by(settings(Path("unused")), proven).method == "a fixed alpha of 0.45, as the card advises"
     served = adaptation(settings(Path("unused")), proven)
     assert served.strategy.reach == (alphas.index(0.45),)
-    asked = told(proven, strategy="warm")
-    assert (asked["search.strategy"], asked["search.alpha"]) == ("warm", 0.5)
+    requested = described(proven, strategy="warm")
+    assert (requested["search.strategy"], requested["search.alpha"]) == ("warm", 0.5)
 
 
 def test_the_pair_is_named_by_hashes_and_beside_them_by_where_it_lies(model: ModelPair) -> None:
@@ -88,6 +88,6 @@ def test_it_can_be_written_down_and_no_secret_is_in_it(model: ModelPair) -> None
         "sasl_password": SECRET,
     }
     by = served_by(Settings.model_validate(tree), model)
-    said = json.dumps([by.settings, by.places])
-    assert SECRET not in said
+    found = json.dumps([by.settings, by.places])
+    assert SECRET not in found
     assert not [name for name in by.settings if name.startswith(("kafka.", "http.", "sink."))]

@@ -39,17 +39,17 @@ def settings_of(pair: PairFolder, **model: object) -> Settings:
 
 
 def test_a_pair_is_loaded_with_the_preprocessing_that_it_was_staged_with(pair_folder: PairFolder) -> None:
-    plain, told = settings_of(pair_folder), settings_of(pair_folder, mean=[0.5, 0.5, 0.5], quick_gelu=True)
+    plain, found = settings_of(pair_folder), settings_of(pair_folder, mean=[0.5, 0.5, 0.5], quick_gelu=True)
     documents = {
         name: document_of(settings, load_model(settings.model, settings.decode), prompt_templates(settings.model))
-        for name, settings in {"plain": plain, "told": told}.items()
+        for name, settings in {"plain": plain, "told": found}.items()
     }
     assert documents["plain"].id != documents["told"].id
     assert documents["told"].settings["model"] == {"mean": "0.5,0.5,0.5", "quick_gelu": True}
     assert "model" not in documents["plain"].settings  # which an earlier version would refuse
     other = settings_of(pair_folder, std="0.1,0.1,0.1")
-    assert settings_with(other, documents["told"]).model.preprocessing == told.model.preprocessing
-    named = {(a, b): names_pair(s, documents[b]) for a, s in {"plain": plain, "told": told}.items() for b in documents}
+    assert settings_with(other, documents["told"]).model.preprocessing == found.model.preprocessing
+    named = {(a, b): names_pair(s, documents[b]) for a, s in {"plain": plain, "told": found}.items() for b in documents}
     assert named == {(a, b): a == b for a, b in named}
 
 
@@ -107,9 +107,9 @@ def test_a_pair_that_cannot_be_described_is_refused_before_a_root_with_orders_ta
     begin_orders(store, Start(settings, model, replace(document, identity={"theta_0": "another"}), {}))
     before = {**store.objects}
     start = Start(settings, model, replace(document, theta_1=os.fsdecode(b"/models/\xff")), {})
-    for ask in (lambda: check_start(store, start, read_orders(store)), lambda: begin_orders(store, start)):
+    for request in (lambda: check_start(store, start, read_orders(store)), lambda: begin_orders(store, start)):
         with pytest.raises(SettingsError, match=r"cannot be described in _pairs: .* give its files names in UTF-8"):
-            ask()
+            request()
     assert store.objects == before
     check_start(store, Start(settings, model, document, {}), read_orders(store))
 

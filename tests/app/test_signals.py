@@ -11,13 +11,13 @@ from adawise.app.signals import ended_at_once, stop_signals
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_is_noted_and_told_once(number: signal.Signals) -> None:
-    told: list[int] = []
+    received: list[int] = []
     before = signal.getsignal(number)
-    with stop_signals(lambda: told.append(1)) as stop:
+    with stop_signals(lambda: received.append(1)) as stop:
         assert not stop()
         signal.raise_signal(number)
         assert stop()
-    assert told == [1]
+    assert received == [1]
     assert signal.getsignal(number) == before
 
 

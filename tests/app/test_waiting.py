@@ -85,15 +85,15 @@ def test_a_signal_ends_the_wait_between_two_tries() -> None:
 
 
 def test_a_signal_ends_the_wait_for_a_store_that_hangs() -> None:
-    asked, never = threading.Event(), threading.Event()
+    requested, never = threading.Event(), threading.Event()
 
     class Hanging(DictStore):
         def get(self, key: str) -> bytes | None:
-            asked.set()
+            requested.set()
             never.wait(60.0)
             raise RetryableError("the test is over")
 
-    answered, journal, _ = awaited(open_chain(Hanging()), asked.is_set)
+    answered, journal, _ = awaited(open_chain(Hanging()), requested.is_set)
     assert (answered, journal.waits_s) == (False, [])
     never.set()
 

@@ -67,10 +67,10 @@ def test_the_derivation_takes_the_workers_chunks() -> None:
     for tower in cards.ARCHITECTURES:
         real = without_memory(tower.name.replace("/", "-")).visual
         for card in cards.CARDS:
-            asked = SimpleNamespace(
+            requested = SimpleNamespace(
                 multi_processor_count=card.multiprocessors, total_memory=int(card.memory_gib * 2**30)
             )
-            assert card.chunk_rows(tower) == chunk_rows_for(asked, real, torch.float16)
+            assert card.chunk_rows(tower) == chunk_rows_for(requested, real, torch.float16)
     assert cards.H100.chunk_rows(cards.B32) == host.CHUNK_ROWS
 
 

@@ -102,8 +102,8 @@ def test_without_a_card_nothing_is_measured_and_the_reason_is_told(
     monkeypatch.setattr(torch.cuda, "init", no_driver)
     monkeypatch.setattr(torch.version, "cuda", "13.2")
     assert gpu.main(tmp_path) == 1
-    said = "torch says: Found no NVIDIA driver on your system. Please check."
-    assert capsys.readouterr().out == f"No card, so nothing was measured: {said}\n"
+    found = "torch says: Found no NVIDIA driver on your system. Please check."
+    assert capsys.readouterr().out == f"No card, so nothing was measured: {found}\n"
     assert list(tmp_path.iterdir()) == []
     monkeypatch.setattr(torch.version, "cuda", None)
     assert why_no_card() == f"this torch ({torch.__version__}) is built without CUDA."

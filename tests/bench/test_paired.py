@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from tools.bench import paired
-from tools.bench.paired import in_turns, is_interrupted, told, until_interrupted
+from tools.bench.paired import in_turns, is_interrupted, text, until_interrupted
 
 pytestmark = pytest.mark.check("tools")
 
@@ -40,12 +40,12 @@ def test_ctrl_c_leaves_the_turns_that_came_to_their_end(capsys: pytest.CaptureFi
     found = in_turns({"one": way, "other": way}, 9)
     assert found == {"one": [2.0], "other": [1.0]}
     assert is_interrupted()
-    assert told(found["one"]) == "2.00 (2.00 to 2.00, 1 rounds)"
+    assert text(found["one"]) == "2.00 (2.00 to 2.00, 1 rounds)"
     assert "interrupted" in capsys.readouterr().out
 
 
 def test_nothing_measured_is_told_as_such_and_other_faults_are_not_hidden() -> None:
-    assert told([]) == "not measured"
+    assert text([]) == "not measured"
     with pytest.raises(ValueError, match="odd"), until_interrupted():
         raise ValueError("odd")
     assert not is_interrupted()

@@ -29,20 +29,20 @@ class Slow(GstRtspServer.RTSPMediaFactory):  # type: ignore[misc]
         return Gst.parse_launch(self.launch)
 
 
-def main(asked: dict[str, Any]) -> None:
+def main(requested: dict[str, Any]) -> None:
     Gst.init(None)
     server = GstRtspServer.RTSPServer()
     server.set_address("127.0.0.1")
-    server.set_service(str(asked["port"]))
-    if asked.get("user"):
+    server.set_service(str(requested["port"]))
+    if requested.get("user"):
         auth, token = GstRtspServer.RTSPAuth(), GstRtspServer.RTSPToken()
         token.set_string("media.factory.role", "viewer")
-        auth.add_basic(GstRtspServer.RTSPAuth.make_basic(asked["user"], asked["password"]), token)
+        auth.add_basic(GstRtspServer.RTSPAuth.make_basic(requested["user"], requested["password"]), token)
         server.set_auth(auth)
-    for path, stream in asked["streams"].items():
+    for path, stream in requested["streams"].items():
         factory = Slow(stream["launch"], stream.get("slow_s", 0.0))
         factory.set_shared(True)
-        if asked.get("user"):
+        if requested.get("user"):
             permissions = GstRtspServer.RTSPPermissions()
             for right in ("access", "construct"):
                 permissions.add_permission_for_role("viewer", f"media.factory.{right}", True)

@@ -45,10 +45,10 @@ def mjpeg(pattern: str = "ball", *, width: int = 640, height: int = 480, rate: i
 def missing() -> str:
     """Why there can be no RTSP server here; empty if there can."""
     try:
-        asked = subprocess.run([SYSTEM_PYTHON, "-c", _NEEDED], capture_output=True, text=True, timeout=DEADLINE_S)
+        arguments = subprocess.run([SYSTEM_PYTHON, "-c", _NEEDED], capture_output=True, text=True, timeout=DEADLINE_S)
     except OSError as error:
         return str(error)
-    return asked.stderr.strip().rpartition("\n")[2] if asked.returncode else ""
+    return arguments.stderr.strip().rpartition("\n")[2] if arguments.returncode else ""
 
 
 class RtspServer:
@@ -63,18 +63,18 @@ class RtspServer:
         self, streams: Mapping[str, str | tuple[str, float]], credentials: tuple[str, str] | None = None
     ) -> None:
         self._streams = {
-            path: {"launch": told} if isinstance(told, str) else {"launch": told[0], "slow_s": told[1]}
-            for path, told in streams.items()
+            path: {"launch": expected} if isinstance(expected, str) else {"launch": expected[0], "slow_s": expected[1]}
+            for path, expected in streams.items()
         }
         self._credentials = credentials
         self.port = 0
         self._process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
-        asked: dict[str, Any] = {"port": self.port, "streams": self._streams}
+        requested: dict[str, Any] = {"port": self.port, "streams": self._streams}
         if self._credentials:
-            asked["user"], asked["password"] = self._credentials
-        command = [SYSTEM_PYTHON, str(_SERVER), json.dumps(asked)]
+            requested["user"], requested["password"] = self._credentials
+        command = [SYSTEM_PYTHON, str(_SERVER), json.dumps(requested)]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
@@ -118,10 +118,10 @@ def rtsp(
         server.kill()
 
 
-Answer = Callable[["Asked"], None]
+Answer = Callable[["HttpRequest"], None]
 
 
-class Asked(BaseHTTPRequestHandler):
+class HttpRequest(BaseHTTPRequestHandler):
     """One request to a server of `http`; what is written goes out at once."""
 
     protocol_version = "HTTP/1.0"
@@ -165,7 +165,7 @@ class Asked(BaseHTTPRequestHandler):
 def http(answers: Mapping[str, Answer]) -> Iterator[tuple[str, list[str]]]:
     """A server: its URL without a path, and the paths that were asked for."""
     seen: list[str] = []
-    kind = type("Bound", (Asked,), {"answers": answers, "seen": seen})
+    kind = type("Bound", (HttpRequest,), {"answers": answers, "seen": seen})
     with ThreadingHTTPServer(("127.0.0.1", 0), kind) as server:
         server.daemon_threads = True
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))

@@ -30,7 +30,7 @@ def read(pipe: int) -> WireMessage | None:
 
 
 @pytest.mark.parametrize(
-    "told",
+    "messages",
     [
         *(CameraFrame(b"\xff\xd8...", 1_800_000_000_123_456, clock, clock == Clock.WALL) for clock in Clock),
         Opened("h264 640x480"),
@@ -41,9 +41,9 @@ def read(pipe: int) -> WireMessage | None:
     ],
     ids=str,
 )
-def test_what_is_told_comes_as_it_was(pipe: tuple[int, int], told: WireMessage) -> None:
-    os.write(pipe[1], child.written(told) * 2)
-    assert [read(pipe[0]), read(pipe[0])] == [told, told]
+def test_what_is_told_comes_as_it_was(pipe: tuple[int, int], messages: WireMessage) -> None:
+    os.write(pipe[1], child.written(messages) * 2)
+    assert [read(pipe[0]), read(pipe[0])] == [messages, messages]
 
 
 def test_a_pipe_that_ends_in_the_midst_is_at_its_end(pipe: tuple[int, int]) -> None:
@@ -55,32 +55,32 @@ def test_a_pipe_that_ends_in_the_midst_is_at_its_end(pipe: tuple[int, int]) -> N
 
 
 def test_who_says_nothing_or_half_of_something_is_not_waited_for(pipe: tuple[int, int]) -> None:
-    for said in (b"", child.written(Opened("h264"))[:5]):
-        os.write(pipe[1], said)
+    for expected in (b"", child.written(Opened("h264"))[:5]):
+        os.write(pipe[1], expected)
         with pytest.raises(child.Silence):
             child.read(pipe[0], timeout_s=0.0, max_frame_bytes=MOST)
 
 
 def test_texts_come_without_control_characters_and_cut_short(pipe: tuple[int, int]) -> None:
     os.write(pipe[1], child.written(Ended("\x1b[2J\n" + "x" * 10_000, End.FAILED)))
-    told = read(pipe[0])
-    assert isinstance(told, Ended)
-    assert told.why.startswith("?[2J?xxx")
-    assert len(told.why) == 4_096
+    messages = read(pipe[0])
+    assert isinstance(messages, Ended)
+    assert messages.why.startswith("?[2J?xxx")
+    assert len(messages.why) == 4_096
 
 
 @given(st.binary(min_size=16, max_size=64))
-def test_whatever_a_process_says_is_something_that_readers_say_or_refused(said: bytes) -> None:
+def test_whatever_a_process_says_is_something_that_readers_say_or_refused(output: bytes) -> None:
     ends = os.pipe()
     try:
-        os.write(ends[1], said)
+        os.write(ends[1], output)
         os.close(ends[1])
-        told = read(ends[0])
+        messages = read(ends[0])
     except child.NotAReader:
         return
     finally:
         os.close(ends[0])
-    assert told is None or isinstance(told, WireMessage)
+    assert messages is None or isinstance(messages, WireMessage)
 
 
 def test_no_frame_is_larger_than_was_agreed(pipe: tuple[int, int]) -> None:

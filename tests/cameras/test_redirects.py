@@ -15,7 +15,7 @@ import pytest
 from adawise.produce.address import may_lead, parts_of
 from adawise_cameras.camera import CameraSpec
 from adawise_cameras.child import CameraFrame, Child, End, Ended, WireMessage
-from tests.cameras.serving import Asked, http, jpeg, spec
+from tests.cameras.serving import HttpRequest, http, jpeg, spec
 from tests.deadlines import DEADLINE_S
 
 needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="the program ffmpeg is not installed here")
@@ -57,37 +57,37 @@ def test_a_url_is_taken_apart_as_ffmpeg_does_it() -> None:
 
 def read(camera: CameraSpec, most: int = 3) -> list[WireMessage]:
     """What a reader's process tells until its end or so many frames."""
-    child, told = Child(camera), list[WireMessage]()
+    child, messages = Child(camera), list[WireMessage]()
     try:
-        while sum(isinstance(each, CameraFrame) for each in told) < most:
-            told.append(child.next(DEADLINE_S))
-            if isinstance(told[-1], Ended):
+        while sum(isinstance(each, CameraFrame) for each in messages) < most:
+            messages.append(child.next(DEADLINE_S))
+            if isinstance(messages[-1], Ended):
                 break
     finally:
         child.close()
-    return told
+    return messages
 
 
-def frames(told: list[WireMessage]) -> int:
-    return sum(isinstance(each, CameraFrame) for each in told)
+def frames(messages: list[WireMessage]) -> int:
+    return sum(isinstance(each, CameraFrame) for each in messages)
 
 
-def refused(told: list[WireMessage]) -> str:
+def refused(messages: list[WireMessage]) -> str:
     """Why it was refused."""
-    assert isinstance(told[-1], Ended)
-    assert told[-1].end == End.REFUSED, told[-1]
-    assert frames(told) == 0
-    return told[-1].why
+    assert isinstance(messages[-1], Ended)
+    assert messages[-1].end == End.REFUSED, messages[-1]
+    assert frames(messages) == 0
+    return messages[-1].why
 
 
-def to(url: str, status: int = 302) -> Callable[[Asked], None]:
-    return lambda asked: asked.head(status, location=url)
+def to(url: str, status: int = 302) -> Callable[[HttpRequest], None]:
+    return lambda request: request.head(status, location=url)
 
 
-def video(asked: Asked) -> None:
-    asked.stream()
+def video(request: HttpRequest) -> None:
+    request.stream()
     for number in range(5):
-        asked.part(jpeg(number))
+        request.part(jpeg(number))
 
 
 def elsewhere(url: str) -> str:
@@ -96,8 +96,8 @@ def elsewhere(url: str) -> str:
 
 
 def test_a_redirect_of_http_is_followed_to_its_own_host_alone() -> None:
-    answers: dict[str, Callable[[Asked], None]] = {"/video": video}
-    with http(answers) as (other, asked_there), http(answers) as (url, _):
+    answers: dict[str, Callable[[HttpRequest], None]] = {"/video": video}
+    with http(answers) as (other, requested_there), http(answers) as (url, _):
         answers |= {"/own": to("/next"), "/next": to(f"{url}/video", 307), "/away": to(f"{elsewhere(other)}/video")}
         answers["/file"] = to("file:///etc/passwd")
         answers["/around"] = to("/around")
@@ -105,31 +105,31 @@ def test_a_redirect_of_http_is_followed_to_its_own_host_alone() -> None:
         assert "it redirects to another host" in refused(read(spec(f"{url}/away")))
         assert "it leads to a URL that may not be opened" in refused(read(spec(f"{url}/file")))
         assert "it redirected more than 8 times" in refused(read(spec(f"{url}/around")))
-        assert asked_there == []
+        assert requested_there == []
         assert frames(read(spec(f"{url}/away", hosts=("localhost",)))) == 3
-        assert asked_there == ["/video"] * len(asked_there) != []
+        assert requested_there == ["/video"] * len(requested_there) != []
 
 
 def test_a_password_of_http_goes_with_a_redirect_to_its_own_host_and_to_no_other() -> None:
     seen: list[tuple[str, str | None]] = []
 
-    def locked(answer: Callable[[Asked], None]) -> Callable[[Asked], None]:
-        def answering(asked: Asked) -> None:
-            seen.append((asked.headers["Host"].partition(":")[0], asked.headers["Authorization"]))
-            if asked.headers["Authorization"] is None and asked.path != "/open":
-                asked.head(401, www_authenticate='Basic realm="camera"')
+    def locked(answer: Callable[[HttpRequest], None]) -> Callable[[HttpRequest], None]:
+        def answering(request: HttpRequest) -> None:
+            seen.append((request.headers["Host"].partition(":")[0], request.headers["Authorization"]))
+            if request.headers["Authorization"] is None and request.path != "/open":
+                request.head(401, www_authenticate='Basic realm="camera"')
             else:
-                answer(asked)
+                answer(request)
 
         return answering
 
-    answers: dict[str, Callable[[Asked], None]] = {"/video": locked(video), "/open": locked(video)}
+    answers: dict[str, Callable[[HttpRequest], None]] = {"/video": locked(video), "/open": locked(video)}
     with http(answers) as (url, _):
         answers |= {"/own": locked(to("/video")), "/away": locked(to(f"{elsewhere(url)}/open"))}
         named = url.replace("://", "://viewer:s3cret%21@")
         assert frames(read(spec(f"{named}/own"))) == 3
         assert frames(read(spec(f"{named}/away", hosts=("localhost",)))) == 3
-    assert {said for host, said in seen if host == "localhost"} == {None}
+    assert {fields for host, fields in seen if host == "localhost"} == {None}
 
 
 @needs_ffmpeg
@@ -138,19 +138,19 @@ def test_a_playlist_may_name_its_own_host_alone_and_so_may_redirects_of_its_segm
     pattern = ["-f", "lavfi", "-i", "testsrc=size=96x64:rate=25:duration=1"]
     subprocess.run(["ffmpeg", "-v", "error", *pattern, "-c:v", "mpeg2video", transport], check=True)
 
-    def give(body: bytes) -> Callable[[Asked], None]:
-        def answer(asked: Asked) -> None:
-            asked.head(content_length=str(len(body)))
-            asked.wfile.write(body)
+    def give(body: bytes) -> Callable[[HttpRequest], None]:
+        def answer(request: HttpRequest) -> None:
+            request.head(content_length=str(len(body)))
+            request.wfile.write(body)
 
         return answer
 
-    def naming(segment: str) -> Callable[[Asked], None]:
+    def naming(segment: str) -> Callable[[HttpRequest], None]:
         hls = f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{segment}\n#EXT-X-ENDLIST\n"
         return give(hls.encode())
 
-    answers: dict[str, Callable[[Asked], None]] = {"/street.ts": give(transport.read_bytes())}
-    with http(answers) as (other, asked_there), http(answers) as (url, _):
+    answers: dict[str, Callable[[HttpRequest], None]] = {"/street.ts": give(transport.read_bytes())}
+    with http(answers) as (other, requested_there), http(answers) as (url, _):
         there = f"{elsewhere(other)}/street.ts"
         answers |= {
             "/own.m3u8": naming("street.ts"),
@@ -163,12 +163,12 @@ def test_a_playlist_may_name_its_own_host_alone_and_so_may_redirects_of_its_segm
         for path in ("/own.m3u8", "/moved.m3u8", "/moved"):
             assert frames(read(spec(f"{url}{path}"))) == 3, path
         for path in ("/away.m3u8", "/led.m3u8"):
-            told = read(spec(f"{url}{path}"))
-            assert isinstance(told[-1], Ended)
-            assert frames(told) == 0
-            assert asked_there == [], path
+            messages = read(spec(f"{url}{path}"))
+            assert isinstance(messages[-1], Ended)
+            assert frames(messages) == 0
+            assert requested_there == [], path
             assert frames(read(spec(f"{url}{path}", hosts=("localhost",)))) == 3
-            asked_there.clear()
+            requested_there.clear()
 
 
 class _Rtsp(socketserver.StreamRequestHandler):
@@ -183,7 +183,7 @@ class _Rtsp(socketserver.StreamRequestHandler):
             if line:
                 lines.append(line)
                 continue
-            self.server.asked += lines
+            self.server.requests += lines
             number = next(line for line in lines if line.startswith("CSeq"))
             is_options, has_user = lines[0].startswith("OPTIONS"), any("Authorization" in line for line in lines)
             lines = []
@@ -209,7 +209,7 @@ class RtspLeading(socketserver.ThreadingTCPServer):
     def __init__(self, host: str) -> None:
         super().__init__((host, 0), _Rtsp)
         self.location = ""
-        self.asked: list[str] = []
+        self.requests: list[str] = []
 
     def url(self, host: str | None = None) -> str:
         own, port = self.server_address[:2]
@@ -235,10 +235,10 @@ def test_a_redirect_of_rtsp_takes_the_password_to_no_other_host() -> None:
         assert "it redirects to another host" in refused(read(spec(named)))
         camera.location = moved.url("localhost")
         assert "it redirects to another host" in refused(read(spec(named)))
-        assert [*other.asked, *moved.asked] == []
+        assert [*other.requests, *moved.requests] == []
         assert "(404)" in refused(read(spec(named, hosts=("localhost",))))
-        assert any("Authorization" in line for line in moved.asked)
-        moved.asked.clear()
+        assert any("Authorization" in line for line in moved.requests)
+        moved.requests.clear()
         camera.location = moved.url()
         assert "(404)" in refused(read(spec(named)))
-        assert moved.asked != []
+        assert moved.requests != []

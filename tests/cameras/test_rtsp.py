@@ -41,28 +41,28 @@ def closed() -> Iterator[RtspServer]:
 
 def read(camera: CameraSpec, most: int) -> list[WireMessage]:
     """What it tells until its end or so many frames."""
-    child, told = Child(camera), list[WireMessage]()
+    child, messages = Child(camera), list[WireMessage]()
     try:
-        while sum(isinstance(each, CameraFrame) for each in told) < most:
-            told.append(child.next(DEADLINE_S))
-            if isinstance(told[-1], Ended):
+        while sum(isinstance(each, CameraFrame) for each in messages) < most:
+            messages.append(child.next(DEADLINE_S))
+            if isinstance(messages[-1], Ended):
                 break
     finally:
         child.close()
-    return told
+    return messages
 
 
-def frames(told: list[WireMessage]) -> list[CameraFrame]:
-    return [each for each in told if isinstance(each, CameraFrame)]
+def frames(messages: list[WireMessage]) -> list[CameraFrame]:
+    return [each for each in messages if isinstance(each, CameraFrame)]
 
 
 @pytest.mark.parametrize("transport", ["tcp", pytest.param("udp", marks=pytest.mark.soak)])
 def test_frames_come_at_the_rate_that_is_asked_for_whatever_the_transport(server: RtspServer, transport: str) -> None:
-    told = read(spec(server.url("/ball"), rate=5.0, transport=transport, longest=320), 12)
-    assert told[0] == Opened("h264 640x480")
-    times = [frame.taken_us / 1e6 for frame in frames(told)]
+    messages = read(spec(server.url("/ball"), rate=5.0, transport=transport, longest=320), 12)
+    assert messages[0] == Opened("h264 640x480")
+    times = [frame.taken_us / 1e6 for frame in frames(messages)]
     assert times[-1] - times[-5] == pytest.approx(4 / 5, abs=0.15)  # at first some may come in a bunch
-    assert not any(frame.is_same for frame in frames(told))
+    assert not any(frame.is_same for frame in frames(messages))
 
 
 @pytest.mark.soak
@@ -118,9 +118,9 @@ def test_a_server_that_is_killed_and_started_again_is_read_on_and_its_neighbour_
     assert neighbours == 5
     times = [record.taken_us for record in (*before, *after)]
     assert times == sorted(times)
-    with ours[0].board.look() as sources:
+    with ours[0].board.locked() as sources:
         assert sources.cameras["yard"].connects >= 2
-    with ours[1].board.look() as sources:
+    with ours[1].board.locked() as sources:
         assert (sources.cameras["gate"].connects, sources.cameras["gate"].failures.total()) == (1, 0)
 
 
@@ -143,7 +143,7 @@ def test_a_server_that_stops_without_a_word_is_noticed_by_the_clock(server: Rtsp
 def wait_until(watch: Watch, taken: Taken, *, failures: int) -> None:
     give_up, never = time.monotonic() + DEADLINE_S, threading.Event()
     while True:
-        with taken.board.look() as sources:
+        with taken.board.locked() as sources:
             if sources.cameras[watch.camera.stream_id].failures.total() >= failures:
                 return
         assert time.monotonic() < give_up

@@ -57,19 +57,19 @@ class Script:
 
 
 class _Scripted:
-    def __init__(self, script: Script, says: Sequence[WireMessage | Exception]) -> None:
-        self._script, self._says, self._killed = script, [*says], threading.Event()
+    def __init__(self, script: Script, answers: Sequence[WireMessage | Exception]) -> None:
+        self._script, self._pending, self._killed = script, [*answers], threading.Event()
         script.open += 1
         script.made += 1
 
     def next(self, timeout_s: float) -> WireMessage:
-        if not self._says:
+        if not self._pending:
             self._killed.wait(DEADLINE_S)
             return Ended("it was killed", End.FAILED)
-        said = self._says.pop(0)
-        if isinstance(said, Exception):
-            raise said
-        return said
+        found = self._pending.pop(0)
+        if isinstance(found, Exception):
+            raise found
+        return found
 
     def kill(self) -> None:
         self._killed.set()
@@ -140,7 +140,7 @@ def test_a_connection_that_breaks_stalls_is_refused_or_says_nonsense_is_made_aga
     script = Script([frame(0), CUT], [child.Silence()], [refused], [RuntimeError("a fault")], [frame(1)])
     with watching(script) as watched:
         assert [record.taken_us % 1_000 for record in watched.take(2)] == [0, 1]
-        with watched.board.look() as sources:
+        with watched.board.locked() as sources:
             camera = sources.cameras["yard"]
             assert (camera.connects, camera.failures) == (5, {"failed": 3, "refused": 1})
             assert state(camera.facts(T), StatePolicy()) == (CameraState.OK, "")
@@ -160,8 +160,8 @@ def test_one_frame_of_the_future_does_not_hold_the_times_of_those_after_it() -> 
     with capture_logs() as logged, watching(script) as watched:
         times = [record.taken_us - 1_800_000_000_000_000 for record in watched.take(5)]
     assert times == [0, hour_us, 2_000, 2_000, 3_000]
-    (told,) = [each for each in logged if each["event"] == "camera_clock_set_back"]
-    assert (told["camera"], told["seconds"]) == ("yard", 3_600.0)
+    (received,) = [each for each in logged if each["event"] == "camera_clock_set_back"]
+    assert (received["camera"], received["seconds"]) == ("yard", 3_600.0)
 
 
 def test_a_camera_whose_own_clock_is_not_believed_is_reported_once_over_all_connections() -> None:
@@ -169,10 +169,12 @@ def test_a_camera_whose_own_clock_is_not_believed_is_reported_once_over_all_conn
     script = Script([off, frame(0), CUT], [off, frame(1), ClockOff(0), off, ClockOff(0), frame(2)])
     with capture_logs() as logged, watching(script) as watched:
         watched.take(3)
-        with watched.board.look() as sources:
+        with watched.board.locked() as sources:
             assert state(sources.cameras["yard"].facts(T), StatePolicy()) == (CameraState.OK, "")
-    told = [(each["event"], each.get("seconds_ahead")) for each in logged if each["event"].startswith("camera_clock")]
-    assert told == [("camera_clock_refused", 3_600.0), ("camera_clock_accepted", None)]
+    received = [
+        (each["event"], each.get("seconds_ahead")) for each in logged if each["event"].startswith("camera_clock")
+    ]
+    assert received == [("camera_clock_refused", 3_600.0), ("camera_clock_accepted", None)]
 
 
 def test_the_page_says_that_a_cameras_clock_is_not_believed() -> None:
@@ -194,7 +196,7 @@ def test_what_a_reader_drops_is_counted() -> None:
     script = Script([Dropped(Drop.DAMAGED), Dropped(Drop.TOO_LARGE), Dropped(Drop.DAMAGED), frame(0)])
     with watching(script) as watched:
         watched.take(1)
-        with watched.board.look() as sources:
+        with watched.board.locked() as sources:
             assert sources.cameras["yard"].dropped == {"damaged": 2, "too_large": 1}
 
 
@@ -275,20 +277,23 @@ def run(service: Service, done: Callable[[], bool]) -> None:
 
 
 def sent(producer: FakeProducer) -> list[tuple[bytes, int]]:
-    return [(told["key"], told["timestamp_ms"]) for _, told, _ in producer.sent]
+    return [(received["key"], received["timestamp_ms"]) for _, received, _ in producer.sent]
 
 
 def test_a_service_sends_the_frames_of_all_cameras_and_ends_with_the_last_video() -> None:
-    said: dict[str, list[WireMessage | Exception]] = {"gate": [frame(0), frame(1_000), OVER], "yard": [frame(0), OVER]}
+    fields: dict[str, list[WireMessage | Exception]] = {
+        "gate": [frame(0), frame(1_000), OVER],
+        "yard": [frame(0), OVER],
+    }
     producer, shown = FakeProducer(), board()
     service = Service(
-        outbox(producer), topic="frames", board=shown, connect=lambda camera: Script(said[camera.stream_id])(camera)
+        outbox(producer), topic="frames", board=shown, connect=lambda camera: Script(fields[camera.stream_id])(camera)
     )
     service.read(cameras("gate", "yard"))
     service.run(lambda: False)
     service.close()
     assert sorted(sent(producer)) == [(b"gate", T * 1e3), (b"gate", T * 1e3 + 1), (b"yard", T * 1e3)]
-    with shown.look() as sources:
+    with shown.locked() as sources:
         assert {name: camera.sent for name, camera in sources.cameras.items()} == {"gate": 2, "yard": 1}
     assert producer.closed == 1
 
@@ -299,7 +304,7 @@ def test_a_reload_stops_what_is_gone_starts_what_is_new_and_disturbs_nobody_else
     service.read(cameras("gate", "yard", "shed"))
     changes = service.read([*cameras("gate", "pond"), *cameras("yard", rate=3.0)])
     assert (changes.added, changes.changed, changes.removed) == (("pond",), ("yard",), ("shed",))
-    with shown.look() as sources:
+    with shown.locked() as sources:
         assert set(sources.cameras) == {"gate", "pond", "yard"}
     service.close()
     assert script.open == 0
@@ -316,7 +321,7 @@ def test_a_broker_that_is_away_costs_no_frame_that_fits_and_frames_come_in_their
     run(service, lambda: len(producer.sent) >= 6)
     service.close()
     assert [stamp - T * 1e3 for _, stamp in sent(producer)][-3:] == [0, 1, 2]
-    with shown.look() as sources:
+    with shown.locked() as sources:
         assert sources.retries["broker"] >= 1
         assert sources.cameras["yard"].dropped == {}
 
@@ -345,7 +350,7 @@ def test_what_the_broker_did_not_take_at_the_end_is_sent_again_in_its_order() ->
     service.close()
     assert [stamp - T * 1e3 for _, stamp in sent(producer)][-3:] == [0, 1, 2]
     assert 0.0 < sum(slept) < 10.0
-    with shown.look() as sources:
+    with shown.locked() as sources:
         assert sources.retries["broker"] == len(slept)
         assert sources.cameras["yard"].sent == 3
 
@@ -364,7 +369,7 @@ def test_a_frame_that_the_topic_does_not_take_is_given_up_and_counted_and_the_ne
     service.read(cameras("yard"))
     run(service, lambda: len(producer.sent) == 2)
     service.close()
-    with shown.look() as sources:
+    with shown.locked() as sources:
         assert sources.cameras["yard"].dropped == {"too_large": 1}
 
 
@@ -401,13 +406,13 @@ def test_a_real_topic_that_takes_no_large_message_gets_the_small_frames_with_the
     name = topic(configs={"max.message.bytes": "20000"})
     now_us = time.time_ns() // 1_000_000 * 1_000  # brokers refuse what is of the future
     sizes = (100, 50_000, 100)
-    said = [CameraFrame(b"x" * size, now_us + 1_000 * n, Clock.WALL, False) for n, size in enumerate(sizes)]
+    received = [CameraFrame(b"x" * size, now_us + 1_000 * n, Clock.WALL, False) for n, size in enumerate(sizes)]
     settings = Settings.model_validate({"kafka": {"bootstrap_servers": broker.bootstrap_servers, "topic": name}})
-    service = Service(frames_outbox(settings), topic=name, board=(shown := board()), connect=Script([*said, OVER]))
+    service = Service(frames_outbox(settings), topic=name, board=(shown := board()), connect=Script([*received, OVER]))
     service.read(cameras("yard"))
     service.run(lambda: False)
     service.close()
-    with shown.look() as sources:
+    with shown.locked() as sources:
         assert sources.cameras["yard"].dropped == {"too_large": 1}
     consumer = KafkaConsumer(
         name, bootstrap_servers=broker.bootstrap_servers, auto_offset_reset="earliest", consumer_timeout_ms=1_000

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from adawise.adapt.objective import DEFAULT, NAMES
-from adawise.card.advice import AUTO, OWN, advise, chosen, judge
-from adawise.card.card import Card, Condition, Judged, make_card
+from adawise.card.advice import AUTO, OWN, advise, chosen, evaluate_conditions
+from adawise.card.card import Card, Condition, ObjectiveResult, make_card
 
 ALPHAS = (0.0, 0.5, 1.0)
 N, CLASSES = 600, 5
@@ -36,8 +36,8 @@ def a_card() -> tuple[Card, list[Tensor], Tensor]:
     return card, logits, labels
 
 
-def by_name(judged: tuple[Judged, ...], condition: str) -> dict[str, Judged]:
-    return {one.objective: one for one in judged if one.condition == condition}
+def by_name(evaluated: tuple[ObjectiveResult, ...], condition: str) -> dict[str, ObjectiveResult]:
+    return {one.objective: one for one in evaluated if one.condition == condition}
 
 
 def test_each_objective_is_judged_by_the_accuracy_at_the_alpha_that_it_chooses() -> None:
@@ -45,17 +45,17 @@ def test_each_objective_is_judged_by_the_accuracy_at_the_alpha_that_it_chooses()
     # under shift the fine-tuned model is as sure as ever and often wrong; zero-shot stays what it was
     logits, labels = at_each_alpha((0.7, 0.6, 0.4), (2.5, 2.0, 7.0))
     fog = Condition("fog", logits.__getitem__, labels)
-    judged = by_name(judge(Condition(OWN, home.__getitem__, home_labels), [fog], card), "fog")
-    assert judged.keys() == set(NAMES)
-    for one in judged.values():
+    evaluated = by_name(evaluate_conditions(Condition(OWN, home.__getitem__, home_labels), [fog], card), "fog")
+    assert evaluated.keys() == set(NAMES)
+    for one in evaluated.values():
         assert one.best_accuracy == one.zero_shot == pytest.approx(0.7, abs=0.05)
         assert one.fine_tuned == pytest.approx(0.4, abs=0.05)
         assert one.images == N
         if one.alpha in ALPHAS:  # both halves chose it
             j = ALPHAS.index(one.alpha)
             assert one.accuracy == pytest.approx(float((logits[j].argmax(-1) == labels).double().mean()))
-    assert judged["entropy"].alpha == 1.0  # the known trap
-    assert judged["calibrated_tsallis"].alpha < 1.0  # whose temperatures know of it
+    assert evaluated["entropy"].alpha == 1.0  # the known trap
+    assert evaluated["calibrated_tsallis"].alpha < 1.0  # whose temperatures know of it
 
 
 def test_nothing_is_judged_by_a_card_of_the_same_images() -> None:
@@ -67,7 +67,7 @@ def test_nothing_is_judged_by_a_card_of_the_same_images() -> None:
     rights = [float((z.argmax(-1) == labels).double().mean()) for z in random]
     known = card.objective("atc")
     assert rights[min(range(3), key=lambda j: known(random[j], j).mean())] == max(rights)
-    honest = by_name(judge(Condition(OWN, random.__getitem__, labels), (), card), OWN)["atc"]
+    honest = by_name(evaluate_conditions(Condition(OWN, random.__getitem__, labels), (), card), OWN)["atc"]
     assert honest.accuracy < honest.best_accuracy
 
 
@@ -76,14 +76,14 @@ def test_conditions_of_the_same_images_share_their_evidence() -> None:
     logits, labels = at_each_alpha((0.7, 0.6, 0.4), (2.5, 2.0, 7.0))
     fogs = [Condition(f"fog {k}", logits.__getitem__, labels) for k in range(6)]
     others = Condition("dusk", lambda j: logits[j].flip(0), labels.flip(0))
-    judged = judge(Condition(OWN, home.__getitem__, home_labels), [*fogs, others], card)
-    images = {one.condition: one.images for one in judged}
+    evaluated = evaluate_conditions(Condition(OWN, home.__getitem__, home_labels), [*fogs, others], card)
+    images = {one.condition: one.images for one in evaluated}
     assert images == {OWN: N, "dusk": N, **{one.name: N // 6 for one in fogs}}
 
 
 def test_a_gain_on_few_images_under_many_conditions_is_a_draw_and_older_cards_keep_what_they_said() -> None:
     kinds = [(f"fog {k}", TUNED) for k in range(6)] + [(f"new {k}", ZERO) for k in range(6)]
-    gain = [one for name, ends in kinds for one in told(name, ends, tsallis=0.6, relative=0.64)]
+    gain = [one for name, ends in kinds for one in results(name, ends, tsallis=0.6, relative=0.64)]
     older = replace(a_card()[0], fine_tuned_interval=(0.8, 0.9), temperature=(1.0, 1.0, 0.85), judged=tuple(gain))
     assert advise(older).objective == "relative"
     shared = tuple(replace(one, images=one.images // 6) for one in gain)
@@ -93,21 +93,21 @@ def test_a_gain_on_few_images_under_many_conditions_is_a_draw_and_older_cards_ke
 def test_a_sample_too_small_to_halve_is_not_judged() -> None:
     card, logits, labels = a_card()
     small = Condition(OWN, lambda j: logits[j][:7], labels[:7])
-    assert judge(small, (), card) == ()
-    judged = judge(Condition(OWN, logits.__getitem__, labels), [replace(small, name="fog")], card)
-    assert {one.condition for one in judged} == {OWN}
+    assert evaluate_conditions(small, (), card) == ()
+    evaluated = evaluate_conditions(Condition(OWN, logits.__getitem__, labels), [replace(small, name="fog")], card)
+    assert {one.condition for one in evaluated} == {OWN}
 
 
-def told(condition: str, ends: tuple[float, float], **accuracies: float) -> list[Judged]:
-    return [Judged(condition, 100, name, 0.5, accuracy, 0.95, *ends) for name, accuracy in accuracies.items()]
+def results(condition: str, ends: tuple[float, float], **accuracies: float) -> list[ObjectiveResult]:
+    return [ObjectiveResult(condition, 100, name, 0.5, accuracy, 0.95, *ends) for name, accuracy in accuracies.items()]
 
 
 TUNED, ZERO = (0.5, 0.7), (0.7, 0.5)  # accuracies of the ends
 FOG = {"tsallis": 0.7, "relative": 0.7, "calibrated_entropy": 0.8}
 NEW = {"tsallis": 0.7, "relative": 0.7, "calibrated_entropy": 0.5}
-BOTH = [*told("fog", TUNED, tsallis=0.6, relative=0.7), *told("new", ZERO, tsallis=0.6, relative=0.6)]
-DRAW = [*told("fog", TUNED, tsallis=0.6, relative=0.609), *told("new", ZERO, tsallis=0.6, relative=0.61)]
-MANY_FOGS = [one for k in range(9) for one in told(f"fog {k}", TUNED, tsallis=0.8, relative=0.6)]
+BOTH = [*results("fog", TUNED, tsallis=0.6, relative=0.7), *results("new", ZERO, tsallis=0.6, relative=0.6)]
+DRAW = [*results("fog", TUNED, tsallis=0.6, relative=0.609), *results("new", ZERO, tsallis=0.6, relative=0.61)]
+MANY_FOGS = [one for k in range(9) for one in results(f"fog {k}", TUNED, tsallis=0.8, relative=0.6)]
 
 
 @pytest.mark.parametrize(
@@ -116,22 +116,22 @@ MANY_FOGS = [one for k in range(9) for one in told(f"fog {k}", TUNED, tsallis=0.
         (0.85, [], "tsallis"),
         (1.09, [], "relative"),
         (0.99, [], "relative"),
-        (0.85, told("fog", TUNED, **FOG), "tsallis"),
-        (1.09, told("fog", TUNED, **FOG), "relative"),
-        (0.85, told("new", ZERO, **NEW), "tsallis"),
+        (0.85, results("fog", TUNED, **FOG), "tsallis"),
+        (1.09, results("fog", TUNED, **FOG), "relative"),
+        (0.85, results("new", ZERO, **NEW), "tsallis"),
         (0.85, BOTH, "relative"),
         (0.85, DRAW, "tsallis"),
         (1.09, DRAW, "relative"),
         (
             1.09,
-            [*told("fog", TUNED, tsallis=0.9, relative=0.6), *told("new", ZERO, tsallis=0.6, relative=0.6)],
+            [*results("fog", TUNED, tsallis=0.9, relative=0.6), *results("new", ZERO, tsallis=0.6, relative=0.6)],
             "tsallis",
         ),
-        (0.85, [*MANY_FOGS, *told("new", ZERO, tsallis=0.3, relative=0.6)], "relative"),
-        (0.85, [*told("fog", TUNED, tsallis=0.6, atc=0.9), *told(OWN, ZERO, tsallis=0.6, atc=0.9)], "tsallis"),
+        (0.85, [*MANY_FOGS, *results("new", ZERO, tsallis=0.3, relative=0.6)], "relative"),
+        (0.85, [*results("fog", TUNED, tsallis=0.6, atc=0.9), *results(OWN, ZERO, tsallis=0.6, atc=0.9)], "tsallis"),
         (
             0.85,
-            [*told("fog", TUNED, tsallis=0.6, atc=0.9), *told("dusk", (0.71, 0.7), tsallis=0.6, atc=0.9)],
+            [*results("fog", TUNED, tsallis=0.6, atc=0.9), *results("dusk", (0.71, 0.7), tsallis=0.6, atc=0.9)],
             "tsallis",
         ),
     ],
@@ -152,7 +152,7 @@ MANY_FOGS = [one for k in range(9) for one in told(f"fog {k}", TUNED, tsallis=0.
     ],
 )
 def test_an_objective_is_recommended_for_what_it_served_each_way_or_else_by_confidence_at_home(
-    temperature: float, found: list[Judged], recommended: str
+    temperature: float, found: list[ObjectiveResult], recommended: str
 ) -> None:
     interval = temperature - 0.05, temperature + 0.05
     card = replace(a_card()[0], temperature=(1.0, 1.0, temperature), fine_tuned_interval=interval, judged=tuple(found))
@@ -172,8 +172,8 @@ def test_temperatures_of_images_under_shift_make_both_models_comparable() -> Non
     assert advice.objective == "calibrated_tsallis"
     assert "zero-shot 1.00, fine-tuned 1.25" in advice.reason
     better = [
-        *told("fog", TUNED, calibrated_tsallis=0.6, atc=0.7),
-        *told("new", ZERO, calibrated_tsallis=0.6, atc=0.6),
+        *results("fog", TUNED, calibrated_tsallis=0.6, atc=0.7),
+        *results("new", ZERO, calibrated_tsallis=0.6, atc=0.6),
     ]
     assert chosen(AUTO, replace(card, judged=tuple(better))) == "atc"
 

@@ -23,8 +23,8 @@ from adawise.card.card import (
     Condition,
     FittedSearch,
     GroupVerdict,
-    Judged,
     LabelBias,
+    ObjectiveResult,
     PairVerdict,
     make_card,
     read_card,
@@ -159,7 +159,7 @@ def test_fitted_hyper_parameters_are_for_the_objective_that_they_were_fitted_to(
 
 def test_a_card_is_the_same_after_the_file(tmp_path: Path) -> None:
     card = a_card(
-        judged=(Judged("fog", 100, "entropy", 0.5, 0.6, 0.7, 0.5, 0.6),),
+        judged=(ObjectiveResult("fog", 100, "entropy", 0.5, 0.6, 0.7, 0.5, 0.6),),
         search=FittedSearch("entropy", 40, 0.4, 0.1, 0.2, 0.9),
         shifted_temperature=(1.0, 1.1, 1.2),
         verdict=VERDICT,
@@ -273,11 +273,11 @@ def test_a_gain_outside_its_interval_is_refused_by_file_and_field(tmp_path: Path
         ("identity", "theta"),
         ("threshold", [0.1, 0.2]),
         ("judged", [{"condition": "x"}]),
-        ("judged", [asdict(Judged("fog", 9, "hope", 0.5, 0.6, 0.7, 0.5, 0.6))]),
-        ("judged", [asdict(Judged("fog", 0, "entropy", 0.5, 0.6, 0.7, 0.5, 0.6))]),
-        ("judged", [asdict(Judged("fog", 9, "entropy", 0.5, 0.8, 0.7, 0.5, 0.6))]),
-        ("judged", [asdict(Judged("fog", 9, "entropy", 0.5, 0.6, 0.7, 0.5, 0.8))]),
-        ("judged", [asdict(Judged("fog", 9, "entropy", 0.5, 0.6, 0.7, -0.5, 0.6))]),
+        ("judged", [asdict(ObjectiveResult("fog", 9, "hope", 0.5, 0.6, 0.7, 0.5, 0.6))]),
+        ("judged", [asdict(ObjectiveResult("fog", 0, "entropy", 0.5, 0.6, 0.7, 0.5, 0.6))]),
+        ("judged", [asdict(ObjectiveResult("fog", 9, "entropy", 0.5, 0.8, 0.7, 0.5, 0.6))]),
+        ("judged", [asdict(ObjectiveResult("fog", 9, "entropy", 0.5, 0.6, 0.7, 0.5, 0.8))]),
+        ("judged", [asdict(ObjectiveResult("fog", 9, "entropy", 0.5, 0.6, 0.7, -0.5, 0.6))]),
         ("levels", {"entropy": [0.1, 0.1, 0.1], "of no objective": [0.1, 0.1, 0.1]}),
         ("levels", [0.1]),
         ("levels", dict.fromkeys(NAMES, (0.1, 0.2))),
@@ -288,7 +288,7 @@ def test_a_gain_outside_its_interval_is_refused_by_file_and_field(tmp_path: Path
         ("images", "many"),
         ("created_at", 3),
         ("identity", {"theta_0": 3}),
-        ("judged", [asdict(Judged("fog", 9, "entropy", 0.5, 0.6, 0.7, float("nan"), 0.6))]),
+        ("judged", [asdict(ObjectiveResult("fog", 9, "entropy", 0.5, 0.6, 0.7, float("nan"), 0.6))]),
         ("search", asdict(FittedSearch("entropy", 9, 10**400, 0.1, 0.2, 0.9))),
         ("search", asdict(FittedSearch("entropy", 9, 0.4, 0.1, 0.2, 1.0))),
         ("shifted_temperature", [1.0, 1.0]),
@@ -329,9 +329,9 @@ JUNK: st.SearchStrategy[Any] = st.one_of(
 
 @given(data=st.data(), junk=JUNK)
 def test_whatever_stands_somewhere_in_a_card_it_is_refused_or_of_use(data: st.DataObject, junk: Any) -> None:
-    judged = Judged("fog", 9, "entropy", 0.5, 0.6, 0.7, 0.5, 0.6)
+    results = ObjectiveResult("fog", 9, "entropy", 0.5, 0.6, 0.7, 0.5, 0.6)
     search = FittedSearch("entropy", 9, 0.4, 0.1, 0.2, 0.9)
-    card = json.loads(GOOD.to_json()) | {"judged": [asdict(judged)], "search": asdict(search)}
+    card = json.loads(GOOD.to_json()) | {"judged": [asdict(results)], "search": asdict(search)}
     place, key = card, data.draw(st.sampled_from(sorted(card)))
     while isinstance(place[key], dict | list) and place[key] and data.draw(st.booleans()):
         place = place[key]
@@ -390,10 +390,10 @@ def test_the_search_compares_alphas_with_their_bias() -> None:
     differences = []
     for card in (GOOD, GOOD.corrected(BIAS)):
         trials = BatchTrials(20, card.objective("tsallis"))
-        asking = trials.evaluate(alphas)
-        next(asking)
+        requesting = trials.evaluate(alphas)
+        next(requesting)
         with pytest.raises(StopIteration):
-            asking.send([logits, logits * 0.5])
+            requesting.send([logits, logits * 0.5])
         differences.append({index: value for index, value, _ in trials.differences(0, 8)})
     assert differences[1][2] - differences[0][2] == pytest.approx(0.9)
 

@@ -55,7 +55,7 @@ def test_a_rollback_that_follows_another_one_and_serves_a_pair_is_found() -> Non
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "expected"),
     [
         (("switch", 0, "operator-2"), []),
         (("switch", 2, "operator-2"), ["order 4 (operator-2@host): switch pair 2, expected switch pair 0"]),
@@ -65,11 +65,11 @@ def test_a_rollback_that_follows_another_one_and_serves_a_pair_is_found() -> Non
     ],
 )
 def test_a_rollback_that_serves_another_pair_than_the_former_and_an_order_of_a_worker_are_found(
-    given: Given, said: list[str]
+    given: Given, expected: list[str]
 ) -> None:
     served: list[Given] = [("begin", 0, "worker"), ("stage", 1, "operator-0"), ("stage", 2, "operator-6")]
     log = orders(*served, ("switch", 2, "operator-1"), given)
-    assert [*wrong_orders([*OPERATIONS[:5], operation(6, Kind.STAGE)], log)] == said
+    assert [*wrong_orders([*OPERATIONS[:5], operation(6, Kind.STAGE)], log)] == expected
 
 
 def test_a_rollback_withdraws_what_is_staged() -> None:
@@ -115,7 +115,7 @@ AWAY = '{"event": "program_failed", "kind": "StoreUnavailable"}'
 
 
 @pytest.mark.parametrize(
-    ("kind", "code", "said", "away", "is_fault"),
+    ("kind", "code", "expected", "away", "is_fault"),
     [
         (Kind.SWITCH, 0, "", "", False),
         (Kind.SWITCH, 2, "nothing is staged", "", False),
@@ -132,9 +132,9 @@ AWAY = '{"event": "program_failed", "kind": "StoreUnavailable"}'
     ],
 )
 def test_how_a_command_ended_is_a_fault_unless_it_may_be_refused_or_what_it_asked_was_away(
-    kind: Kind, code: int, said: str, away: str, is_fault: bool, tmp_path: Path
+    kind: Kind, code: int, expected: str, away: str, is_fault: bool, tmp_path: Path
 ) -> None:
-    (tmp_path / "log").write_text(said)
+    (tmp_path / "log").write_text(expected)
     ended = operation(1, kind, code, tmp_path / "log", away={away} - {""})
     assert (ended.fault is not None) is is_fault
 

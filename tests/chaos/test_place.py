@@ -19,12 +19,12 @@ def test_in_fair_weather_few_requests_fail_and_in_every_way(tmp_path: Path) -> N
     assert {*NOT_DONE, *DONE} < set(met)
 
 
-@pytest.mark.parametrize(("said", "kinds"), [(REFUSED, NOT_DONE), (ANSWER_LOST, DONE)])
+@pytest.mark.parametrize(("expected", "kinds"), [(REFUSED, NOT_DONE), (ANSWER_LOST, DONE)])
 def test_in_an_outage_every_request_fails_and_is_done_or_not_as_the_file_says(
-    said: str, kinds: tuple[Fault, ...], tmp_path: Path
+    expected: str, kinds: tuple[Fault, ...], tmp_path: Path
 ) -> None:
     weather = ProxyWeather(1, tmp_path / "outage")
-    (tmp_path / "outage").write_text(said)
+    (tmp_path / "outage").write_text(expected)
     assert {weather(REQUEST) for _ in range(1_000)} == set(kinds)
     (tmp_path / "outage").unlink()
     assert Fault.NONE in {weather(REQUEST) for _ in range(10)}

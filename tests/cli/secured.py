@@ -133,5 +133,5 @@ def called(
         patch.chdir(yard.folder)
         capsys.readouterr()
         code = main(list(line))
-        told = capsys.readouterr()
-    return code, told.out, told.err
+        output = capsys.readouterr()
+    return code, output.out, output.err

@@ -60,9 +60,9 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
     """Calls that reached the parts behind the command line, each a function that returns 0."""
     calls: list[Call] = []
 
-    def call(asked: Command) -> int:
-        given = {option: getattr(asked, option) for option in asked.model_fields_set - {"settings", "config"}}
-        calls.append((asked.name, asked.settings, given))
+    def call(requested: Command) -> int:
+        given = {option: getattr(requested, option) for option in requested.model_fields_set - {"settings", "config"}}
+        calls.append((requested.name, requested.settings, given))
         return 0
 
     for command in map(command_of, COMMANDS):
@@ -92,7 +92,7 @@ for command in {["", *COMMANDS]!r}:
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "expected"),
     [
         ("drift nowhere", "there is no output of a worker in nowhere"),
         ("drift . --against nowhere", "there is no output of a worker in ."),
@@ -101,7 +101,7 @@ for command in {["", *COMMANDS]!r}:
     ],
 )
 def test_a_mistake_that_a_glance_shows_is_told_before_anything_heavy_is_loaded(
-    line: str, said: str, tmp_path: Path
+    line: str, expected: str, tmp_path: Path
 ) -> None:
     (tmp_path / "twice.txt").write_text("cat\ndog\ncat\n")
     program = f"""
@@ -111,7 +111,7 @@ code = main({line.split()!r})
 print(code, sorted({{"torch", "open_clip", "duckdb"}} & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path)
-    assert said in done.stderr
+    assert expected in done.stderr
     assert done.stdout == "2 []\n"
 
 
@@ -286,7 +286,7 @@ def test_a_command_gets_settings_of_all_sources(
 
 
 def test_the_exit_code_of_the_call_is_the_program_s(calls: list[Call], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(VerifyCommand, "call", lambda asked: 3)
+    monkeypatch.setattr(VerifyCommand, "call", lambda request: 3)
     assert main(["verify", "out"]) == 3
 
 
@@ -306,7 +306,7 @@ def test_the_broker_is_served_on_the_port(monkeypatch: pytest.MonkeyPatch, capsy
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "expected"),
     [
         ("rum", ["did you mean `adawise run`?"]),
         ("config", ["there are config init, config show"]),
@@ -360,11 +360,11 @@ def test_the_broker_is_served_on_the_port(monkeypatch: pytest.MonkeyPatch, capsy
     ],
 )
 def test_mistakes_in_arguments_are_told_and_nothing_is_called(
-    line: str, told: list[str], calls: list[Call], capsys: pytest.CaptureFixture[str]
+    line: str, expected: list[str], calls: list[Call], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(shlex.split(line.replace("PAIR", shlex.join(PAIR)))) == 2
     output = capsys.readouterr()
-    assert not [text for text in told if text not in output.err]
+    assert not [text for text in expected if text not in output.err]
     assert not output.out
     assert not calls
 
@@ -391,16 +391,16 @@ def test_a_password_by_flag_is_refused_for_the_environment_or_the_file(
     line: str, name: str, calls: list[Call], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(line.format(flag_name(name)).split()) == 2
-    told = capsys.readouterr()
-    assert "hunter2" not in told.err + told.out
+    output = capsys.readouterr()
+    assert "hunter2" not in output.err + output.out
     assert not calls
     if not command_of(line.partition(" {}")[0]).takes(name):
-        assert "does not use it" in told.err
+        assert "does not use it" in output.err
         return
-    assert flag_name(name) in told.err
-    assert environment_name(name) in told.err
+    assert flag_name(name) in output.err
+    assert environment_name(name) in output.err
     table, _, key = name.rpartition(".")
-    assert f"{key} under [{table}] in adawise.toml" in told.err
+    assert f"{key} under [{table}] in adawise.toml" in output.err
 
 
 def test_config_show_has_every_value_with_its_origin_and_no_secret(
@@ -439,7 +439,7 @@ def test_config_show_fails_with_the_mistakes(capsys: pytest.CaptureFixture[str])
 
 
 @pytest.mark.parametrize(
-    ("error", "code", "told"),
+    ("error", "code", "expected"),
     [
         (SettingsError("wrong; correct it"), 2, "adawise: wrong; correct it\n"),
         (ChainError("damaged; restore it"), 1, "adawise: damaged; restore it\n"),
@@ -451,18 +451,18 @@ def test_config_show_fails_with_the_mistakes(capsys: pytest.CaptureFixture[str])
 def test_an_error_becomes_a_message_and_an_exit_code(
     error: BaseException,
     code: int,
-    told: str,
+    expected: str,
     calls: list[Call],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def fail(asked: Command) -> int:
+    def fail(requested: Command) -> int:
         raise error
 
     monkeypatch.setattr(VerifyCommand, "call", fail)
     assert main(["verify", "out"]) == code
     output = capsys.readouterr()
-    assert output.err.startswith(told)
+    assert output.err.startswith(expected)
     assert output.out == ""
 
 
@@ -486,7 +486,7 @@ def test_the_help_of_a_command_of_two_words_is_found(line: str, capsys: pytest.C
 
 
 def test_another_broken_pipe_is_not_hidden(calls: list[Call], monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(asked: Command) -> int:
+    def fail(requested: Command) -> int:
         raise BrokenPipeError("a socket")
 
     monkeypatch.setattr(VerifyCommand, "call", fail)
@@ -495,7 +495,7 @@ def test_another_broken_pipe_is_not_hidden(calls: list[Call], monkeypatch: pytes
 
 
 def test_a_fault_of_ours_is_seen_in_full(calls: list[Call], monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(asked: Command) -> int:
+    def fail(requested: Command) -> int:
         raise OSError("not about a file")
 
     monkeypatch.setattr(VerifyCommand, "call", fail)

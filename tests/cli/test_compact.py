@@ -19,9 +19,9 @@ from adawise.sink import layout
 from adawise.sink.files import data_keys, segment_names
 from adawise.store.store import LocalStore
 from tests.output.compaction.building import Days
+from tests.process_log import fill, mounted
 from tests.sink.building import TP, DictStore
 from tests.sink.stored import read_predictions
-from tests.told import fill, mounted
 
 Captured = pytest.CaptureFixture[str]
 
@@ -83,11 +83,16 @@ def test_a_dry_run_changes_nothing_and_says_what_would_be_done(root: Path, capsy
 
 def test_as_json_it_is_data(root: Path, capsys: Captured) -> None:
     assert compact("--json") == 0
-    told = json.loads(capsys.readouterr().out)
-    assert (told["root"], told["dry_run"], told["segments"], told["deleted"]) == ("runs/yard", False, 17, 0)
-    assert told["rows"] == sum(made["rows"] for made in told["made"])
-    assert told["files_to_read"] == len(data_keys(LocalStore(root))) == 4
-    assert told["bytes_after"] > 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document["root"], document["dry_run"], document["segments"], document["deleted"]) == (
+        "runs/yard",
+        False,
+        17,
+        0,
+    )
+    assert document["rows"] == sum(made["rows"] for made in document["made"])
+    assert document["files_to_read"] == len(data_keys(LocalStore(root))) == 4
+    assert document["bytes_after"] > 0
 
 
 def test_segments_are_deleted_only_when_their_time_has_come(root: Path, capsys: Captured) -> None:
@@ -180,7 +185,7 @@ def test_a_damaged_segment_is_named_with_the_remedy(root: Path, capsys: Captured
 
 
 @pytest.mark.parametrize(
-    ("flag", "value", "told"),
+    ("flag", "value", "expected"),
     [
         ("--before", "yesterday", "expected a day such as 2026-11-25"),
         ("--max-rows", "0", "expected a whole number from 1"),
@@ -190,9 +195,9 @@ def test_a_damaged_segment_is_named_with_the_remedy(root: Path, capsys: Captured
         ("--delete-after", "a week", "expected an hour or more, such as 24h or 7d"),
     ],
 )
-def test_a_wrong_option_is_told(root: Path, capsys: Captured, flag: str, value: str, told: str) -> None:
+def test_a_wrong_option_is_told(root: Path, capsys: Captured, flag: str, value: str, expected: str) -> None:
     assert compact(flag, value) == 2
-    assert told in capsys.readouterr().err
+    assert expected in capsys.readouterr().err
 
 
 def test_on_a_full_disk_it_ends_leaves_the_root_whole_and_goes_on_once_there_is_room(

@@ -49,7 +49,7 @@ def scripts(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
     return files
 
 
-def asked(shell: str, *arguments: str, folder: Path | None = None) -> str:
+def output_of(shell: str, *arguments: str, folder: Path | None = None) -> str:
     if shutil.which(shell) is None:
         pytest.skip(f"no {shell} on PATH")
     done = subprocess.run([shell, *arguments], capture_output=True, text=True, timeout=DEADLINE_S, cwd=folder)
@@ -70,29 +70,29 @@ QUESTIONS = [
 
 @pytest.mark.parametrize(("line", "words"), QUESTIONS)
 def test_bash_completes_commands_options_and_values(line: str, words: set[str], scripts: Mapping[str, Path]) -> None:
-    said = asked("bash", "-c", _BASH, "bash", str(scripts["bash"]), *line.split(" ")).split()
-    assert words <= set(said)
-    assert [word for word in said if not word.startswith(line.rpartition(" ")[2])] == []
+    output = output_of("bash", "-c", _BASH, "bash", str(scripts["bash"]), *line.split(" ")).split()
+    assert words <= set(output)
+    assert [word for word in output if not word.startswith(line.rpartition(" ")[2])] == []
 
 
 @pytest.mark.parametrize(("line", "words"), QUESTIONS)
 def test_fish_completes_commands_options_and_values(line: str, words: set[str], scripts: Mapping[str, Path]) -> None:
     question = f'source {scripts["fish"]}; complete -C "{line}"'
-    said = {answer.partition("\t")[0] for answer in asked("fish", "--no-config", "-c", question).splitlines()}
-    assert words <= said
+    fields = {answer.partition("\t")[0] for answer in output_of("fish", "--no-config", "-c", question).splitlines()}
+    assert words <= fields
 
 
 @pytest.mark.parametrize(("line", "words"), QUESTIONS)
 def test_zsh_completes_commands_options_and_values(line: str, words: set[str], scripts: Mapping[str, Path]) -> None:
-    said = asked("zsh", "-f", "-c", _ZSH, "zsh", str(scripts["zsh"]), line)
-    assert all(word in said for word in words), said
+    output = output_of("zsh", "-f", "-c", _ZSH, "zsh", str(scripts["zsh"]), line)
+    assert all(word in output for word in words), output
 
 
 def test_files_are_completed_where_a_file_is_meant(scripts: Mapping[str, Path], tmp_path: Path) -> None:
     (tmp_path / "pictures").mkdir()
     for line in ("adawise produce pict", "adawise run --model.card pict", "adawise verify pict"):
-        said = asked("bash", "-c", _BASH, "bash", str(scripts["bash"]), *line.split(" "), folder=tmp_path)
-        assert said.split() == ["pictures"], line
+        output = output_of("bash", "-c", _BASH, "bash", str(scripts["bash"]), *line.split(" "), folder=tmp_path)
+        assert output.split() == ["pictures"], line
 
 
 def test_every_command_is_there_with_its_options() -> None:

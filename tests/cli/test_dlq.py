@@ -13,9 +13,9 @@ from adawise.app.kafka import kafka_source
 from adawise.errors import FatalError, Reason
 from adawise.kafka.client import Reach
 from adawise.kafka.log import read_whole
-from adawise.publish.dead_letters.reading import read_letter
-from adawise.publish.dead_letters.resend import LetterReplay
-from adawise.publish.dead_letters.sink import letter_topics, open_dead_letters
+from adawise.publish.dead_letters.reading import read_dead_letter
+from adawise.publish.dead_letters.resend import DeadLetterReplay
+from adawise.publish.dead_letters.sink import dead_letter_topics, open_dead_letters
 from adawise.records import Frame, Message, RowId
 from adawise.settings import KafkaSettings
 from tests.brokers import Broker, MakeTopic
@@ -47,8 +47,8 @@ class Dlq:
 
     def reject(self, *bad: tuple[int, int, bytes, bytes, Reason, int], headers: Headers = ()) -> None:
         """Send the letters of a worker."""
-        topics = letter_topics(self.reach, retention_s=86_400, retention_bytes=2**30, max_message_bytes=1_000)
-        letters = open_dead_letters(
+        topics = dead_letter_topics(self.reach, retention_s=86_400, retention_bytes=2**30, max_message_bytes=1_000)
+        dead_letters = open_dead_letters(
             topics,
             topic=None,
             worker="w",
@@ -59,8 +59,8 @@ class Dlq:
         for partition, offset, key, value, reason, at_ms in bad:
             frame = Frame(RowId(self.topic, partition, offset, 0), at_ms, None, reason=reason, detail="expected better")
             kept = (("content-type", b"x/y"), *headers)
-            letters.send(Message(self.topic, partition, offset, key, value, kept, at_ms), frame)
-        letters.close()
+            dead_letters.send(Message(self.topic, partition, offset, key, value, kept, at_ms), frame)
+        dead_letters.close()
 
     def run(self, *arguments: str) -> tuple[int, str, str]:
         code = adawise(self.folder, "dlq", *arguments)
@@ -80,10 +80,10 @@ class Dlq:
         with closing(kafka_source(kafka, group=False, origin="earliest")) as source:
             return list(read_whole(source))
 
-    def open(self) -> LetterReplay:
-        return LetterReplay(
+    def open(self) -> DeadLetterReplay:
+        return DeadLetterReplay(
             **self.reach,
-            letters=f"{self.topic}.dlq",
+            dead_letter_topic=f"{self.topic}.dlq",
             partitions=2,
             max_message_bytes=10_000,
             timeout_s=30.0,
@@ -198,23 +198,23 @@ def test_what_comes_back_again_and_again_is_left_out(dlq: Dlq) -> None:
 
 @pytest.mark.needs("aborted_transactions")
 def test_a_replay_that_is_cut_off_has_sent_nothing_of_what_it_did_not_commit(dlq: Dlq) -> None:
-    letters = [read_letter(record) for record in dlq.held(f"{dlq.topic}.dlq")]
+    dead_letters = [read_dead_letter(record) for record in dlq.held(f"{dlq.topic}.dlq")]
     with closing(dlq.open()) as replay:
-        replay.send(letters[0])
+        replay.send(dead_letters[0])
         replay.commit()
-        replay.send(letters[1])
-    assert [message.key for message in dlq.held(dlq.topic)] == [letters[0].record.key]
+        replay.send(dead_letters[1])
+    assert [message.key for message in dlq.held(dlq.topic)] == [dead_letters[0].record.key]
     assert [each["replayed"] for each in dlq.listed()] == [True, False, False]
 
 
 @pytest.mark.needs("aborted_transactions")
 def test_of_two_replays_at_once_the_earlier_one_gives_up(dlq: Dlq) -> None:
-    letters = [read_letter(record) for record in dlq.held(f"{dlq.topic}.dlq")]
+    dead_letters = [read_dead_letter(record) for record in dlq.held(f"{dlq.topic}.dlq")]
     with closing(dlq.open()) as earlier, closing(dlq.open()) as later:
-        earlier.send(letters[0])
+        earlier.send(dead_letters[0])
         with pytest.raises(FatalError, match="another replay of the same dead letters began"):
             earlier.commit()
-        later.send(letters[0])
+        later.send(dead_letters[0])
         later.commit()
     assert len(dlq.held(dlq.topic)) == 1
 

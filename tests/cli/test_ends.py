@@ -31,14 +31,14 @@ def _logging_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
 def fails(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     """Have `adawise verify` end by this error."""
 
-    def fail(_asked: object) -> int:
+    def fail(_requested: object) -> int:
         raise error
 
     monkeypatch.setattr(VerifyCommand, "call", fail)
 
 
 @pytest.mark.parametrize(
-    ("error", "code", "told"),
+    ("error", "code", "fields"),
     [
         (
             SettingsError("wrong here. Correct it"),
@@ -64,7 +64,7 @@ def fails(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
 def test_an_error_is_the_last_event_where_the_log_is_for_programs(
     error: Exception,
     code: int,
-    told: Mapping[str, str],
+    fields: Mapping[str, str],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -72,7 +72,7 @@ def test_an_error_is_the_last_event_where_the_log_is_for_programs(
     assert main(["verify", "out", "--log.format", "json"]) == code
     last = json.loads(capsys.readouterr().err.splitlines()[-1])
     del last["timestamp"]
-    assert last == {"event": "program_failed", "level": "error", "exit_code": code, **told}
+    assert last == {"event": "program_failed", "level": "error", "exit_code": code, **fields}
 
 
 def test_mistakes_in_settings_and_an_interrupt_are_events_too(
@@ -116,9 +116,13 @@ def test_a_fault_in_a_thread_is_an_event_too(
         thread.start()
         thread.join()
     line, *traceback = capsys.readouterr().err.splitlines()
-    told = json.loads(line)
-    assert (told["event"], told["thread"], told["error"]) == ("thread_failed", "feed", "ValueError: not meant")
-    assert "Traceback" in told["exception"]
+    document = json.loads(line)
+    assert (document["event"], document["thread"], document["error"]) == (
+        "thread_failed",
+        "feed",
+        "ValueError: not meant",
+    )
+    assert "Traceback" in document["exception"]
     assert traceback[0] == "Exception in thread feed:"
 
 

@@ -34,17 +34,17 @@ def interrupt() -> None:
     os.kill(os.getpid(), signal.SIGINT)
 
 
-def watched(monkeypatch: pytest.MonkeyPatch, look: Callable[[int], object]) -> None:
+def watched(monkeypatch: pytest.MonkeyPatch, check: Callable[[int], object]) -> None:
     """Call `look` with the number of messages recorded so far, after each poll."""
 
     def watching(
         *arguments: Any, on_progress: Callable[[RecordingProgress], None], **options: Any
     ) -> RecordingProgress:
-        def tell(so_far: RecordingProgress) -> None:
+        def report(so_far: RecordingProgress) -> None:
             on_progress(so_far)
-            look(so_far.messages)
+            check(so_far.messages)
 
-        done: RecordingProgress = record(*arguments, on_progress=tell, **options)
+        done: RecordingProgress = record(*arguments, on_progress=report, **options)
         return done
 
     monkeypatch.setattr(recording, "record", watching)
@@ -65,7 +65,7 @@ def test_a_recorder_goes_on_past_the_head_and_past_a_store_that_was_away_until_i
     produce(broker, numbered(name, 0, 3))
     began = 0
 
-    def look(messages: int) -> None:
+    def check(messages: int) -> None:
         nonlocal began
         if began == 0 and messages == 3:
             began = 1
@@ -76,7 +76,7 @@ def test_a_recorder_goes_on_past_the_head_and_past_a_store_that_was_away_until_i
         if began == 2 and messages == 4:
             interrupt()
 
-    watched(monkeypatch, look)
+    watched(monkeypatch, check)
     assert main(["record", "-o", root, "--follow", *arguments(broker, name)]) == 0
     assert [message.offset for message in recorded(root)] == list(range(7))
     [retried] = [line for line in capsys.readouterr().err.splitlines() if "recording_retried" in line]
@@ -106,8 +106,8 @@ def test_labels_that_were_stopped_are_done_only_if_they_were_to_be_followed(
     produce(broker, [Message(name, 0, 0, None, json.dumps({"row_id": "a/0/0/0", "label": "car"}).encode())])
     claims.sink_id(open_store(str(tmp_path)), created_at="now")
     watched(monkeypatch, lambda _: interrupt())
-    asked = ["labels", str(tmp_path), "--topic", name, "--kafka.bootstrap-servers", broker.bootstrap_servers]
-    assert main([*asked, *more]) == code
+    words = ["labels", str(tmp_path), "--topic", name, "--kafka.bootstrap-servers", broker.bootstrap_servers]
+    assert main([*words, *more]) == code
 
 
 @pytest.mark.parametrize(("more", "code"), [((), 130), (("--loop",), 0)])

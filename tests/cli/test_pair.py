@@ -54,9 +54,9 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> PairFolder:
 
 def named(pair: PairFolder) -> dict[str, str]:
     """The settings `model` of a pair."""
-    said = {"architecture": pair.theta_0, "theta_0": pair.theta_0, "theta_1": pair.theta_1}
-    said |= {"classes": str(pair.classes), "templates": str(pair.templates)}
-    return said | {"device": "cpu", "precision": "fp32", "threads": "1", "bank_mib": "16"}
+    fields = {"architecture": pair.theta_0, "theta_0": pair.theta_0, "theta_1": pair.theta_1}
+    fields |= {"classes": str(pair.classes), "templates": str(pair.templates)}
+    return fields | {"device": "cpu", "precision": "fp32", "threads": "1", "bank_mib": "16"}
 
 
 def flags(pair: PairFolder) -> list[str]:
@@ -209,8 +209,8 @@ def test_the_json_has_pairs_orders_the_shadow_and_workers(yard: Yard, other: Pai
     (worker,) = found["workers"]
     assert set(worker) == {"worker", "here", "heard", "heard_s", "pairs", "shadow", "partitions"}
     assert worker["here"] is True
-    said = {"why": "", "method": "adapts by tsallis"}
-    assert worker["pairs"] == {"0": {"state": "serves", **said}, "1": {"state": "ready", **said}}
+    fields = {"why": "", "method": "adapts by tsallis"}
+    assert worker["pairs"] == {"0": {"state": "serves", **fields}, "1": {"state": "ready", **fields}}
     assert worker["shadow"] == {"done": 0, "late": 0, "seconds": 0.0, "failed": ""}
 
 
@@ -290,22 +290,22 @@ def test_a_root_that_is_none_is_named_with_what_to_give(yard: Yard, command: Seq
 
 def test_a_pair_is_not_loaded_for_a_root_that_is_none(yard: Yard, other: PairFolder) -> None:
     (yard.folder / "noise.pt").write_bytes(b"no checkpoint")
-    code, _, said = yard.stage(other, "nowhere", "--model.theta-1", "noise.pt")
+    code, _, output = yard.stage(other, "nowhere", "--model.theta-1", "noise.pt")
     assert code == 2
-    assert "there is no output of a worker" in said
+    assert "there is no output of a worker" in output
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_a_root_that_no_worker_of_this_version_served_says_so(yard: Yard, command: Sequence[str]) -> None:
     for key in yard.store.list(layout.PAIRS):
         yard.store.delete(key)
-    code, _, said = yard.run(*command)
+    code, _, output = yard.run(*command)
     assert code == 2
-    assert said.endswith("no worker of this version has served it yet: start one, whose pair becomes the first")
+    assert output.endswith("no worker of this version has served it yet: start one, whose pair becomes the first")
 
 
 @pytest.mark.parametrize(
-    ("command", "said"),
+    ("command", "expected"),
     [
         ("switch", "nothing is staged: run `adawise pair stage` first, or name one of 0 with --pair"),
         ("switch --pair 7", "there is no pair 7; there are 0"),
@@ -313,13 +313,15 @@ def test_a_root_that_no_worker_of_this_version_served_says_so(yard: Yard, comman
         ("rollback", "nothing to roll back: pair 0 is the first, and nothing is staged"),
     ],
 )
-def test_what_cannot_be_switched_to_says_what_there_is_and_asks_nothing(yard: Yard, command: str, said: str) -> None:
-    assert yard.run(*command.split()) == (2, "", f"{yard.root}: {said}")
+def test_what_cannot_be_switched_to_says_what_there_is_and_asks_nothing(
+    yard: Yard, command: str, expected: str
+) -> None:
+    assert yard.run(*command.split()) == (2, "", f"{yard.root}: {expected}")
     assert len(read_orders(yard.store).log) == 1
 
 
 @pytest.mark.parametrize(
-    ("command", "said"),
+    ("command", "expected"),
     [
         ("switch --pair one", "--pair = 'one'"),
         ("switch --pair -1", "--pair"),
@@ -329,15 +331,15 @@ def test_what_cannot_be_switched_to_says_what_there_is_and_asks_nothing(yard: Ya
         ("rollback --wait soon", "--wait = 'soon'"),
     ],
 )
-def test_a_flag_that_is_wrong_is_named(yard: Yard, command: str, said: str) -> None:
-    code, _, told = yard.run(*command.split())
+def test_a_flag_that_is_wrong_is_named(yard: Yard, command: str, expected: str) -> None:
+    code, _, output = yard.run(*command.split())
     assert code == 2
-    assert said in told
+    assert expected in output
 
 
 def test_the_pair_that_serves_cannot_be_staged(yard: Yard, pair_folder: PairFolder) -> None:
-    code, _, said = yard.stage(pair_folder)
-    assert (code, said) == (
+    code, _, output = yard.stage(pair_folder)
+    assert (code, output) == (
         2,
         f"{yard.root}: the pair of these settings is already serving, as pair 0; name another",
     )
@@ -349,13 +351,13 @@ def test_checkpoints_that_do_not_fit_together_end_the_staging_here(yard: Yard, o
     (wider / "open_clip_config.json").write_text(config)
     random_weights(wider)
     weights = str(wider / "open_clip_model.safetensors")
-    code, _, said = yard.stage(other, "--model.theta-1", weights)
+    code, _, output = yard.stage(other, "--model.theta-1", weights)
     assert code == 1
-    assert said.startswith(f"model.theta_1: {weights} does not load")
-    assert said.endswith("Check the path and that model.architecture is the one that it was trained with.")
-    code, _, said = yard.stage(other, "--model.theta-1", "no.pt")
+    assert output.startswith(f"model.theta_1: {weights} does not load")
+    assert output.endswith("Check the path and that model.architecture is the one that it was trained with.")
+    code, _, output = yard.stage(other, "--model.theta-1", "no.pt")
     assert code == 2
-    assert f"there is no file {yard.folder}/no.pt; correct the path" in said
+    assert f"there is no file {yard.folder}/no.pt; correct the path" in output
     assert len(read_orders(yard.store).log) == 1
 
 
@@ -367,10 +369,10 @@ def test_pictures_that_are_prepared_otherwise_need_a_start(yard: Yard, other: Pa
         config.write_text(config.read_text().replace('"bicubic"', '"bilinear"'))
         ends.append(f"local-dir:{copy}")
     theta_0, theta_1 = ends
-    code, _, said = yard.stage(PairFolder(theta_0, theta_1, other.classes, other.templates))
+    code, _, output = yard.stage(PairFolder(theta_0, theta_1, other.classes, other.templates))
     assert code == 2
-    assert said.startswith("it preprocesses images as ")
-    assert said.endswith("restart them with the new pair and --model.on-change reset or keep")
+    assert output.startswith("it preprocesses images as ")
+    assert output.endswith("restart them with the new pair and --model.on-change reset or keep")
 
 
 def test_other_classes_may_be_staged_unless_a_rule_of_alerts_names_one_that_is_gone(
@@ -380,9 +382,9 @@ def test_other_classes_may_be_staged_unless_a_rule_of_alerts_names_one_that_is_g
     with (yard.folder / "adawise.toml").open("a") as settings:
         settings.write('\n[results]\nenabled = true\n[[alerts.rules]]\nname = "busy"\nlabels = ["bus"]\n')
     more = ("--model.classes", "more.txt")
-    code, _, said = yard.stage(pair_folder, *more)
+    code, _, output = yard.stage(pair_folder, *more)
     assert code == 2
-    assert said == (
+    assert output == (
         "alerts.rules: rule busy: expected a class of model.classes, got 'bus'. Correct them, or model.classes"
     )
     settings_file = yard.folder / "adawise.toml"
@@ -393,10 +395,10 @@ def test_other_classes_may_be_staged_unless_a_rule_of_alerts_names_one_that_is_g
 
 def test_a_list_of_classes_that_cannot_be_used_is_named(yard: Yard, pair_folder: PairFolder) -> None:
     (yard.folder / "twice.txt").write_text("car\nbus\ncar\n")
-    code, _, said = yard.stage(pair_folder, "--model.classes", "twice.txt")
+    code, _, output = yard.stage(pair_folder, "--model.classes", "twice.txt")
     assert code == 2
-    assert said.startswith("1 thing to correct\n  - model.classes = 'twice.txt'")
-    assert said.endswith("has the class 'car' twice; name each once")
+    assert output.startswith("1 thing to correct\n  - model.classes = 'twice.txt'")
+    assert output.endswith("has the class 'car' twice; name each once")
 
 
 @contextmanager
@@ -422,11 +424,11 @@ def test_a_worker_that_cannot_load_the_pair_is_told_and_holds_the_switch_back_un
             rf"\nworker \S+\n    pair 0: serves\n    pair 1: failed: model.theta_1: \S*{weights.parent}", out
         )
         assert yard.listed(expected=3)["workers"][0]["pairs"]["1"]["state"] == "failed"
-        code, _, said = yard.run("switch")
+        code, _, output = yard.run("switch")
         assert code == 2
-        assert said.startswith(f"{yard.root}: not every worker has pair 1 ready: ")
-        assert " failed: model.theta_1: " in said
-        assert said.endswith(
+        assert output.startswith(f"{yard.root}: not every worker has pair 1 ready: ")
+        assert " failed: model.theta_1: " in output
+        assert output.endswith(
             "Wait for them (`adawise pair list`), or switch with --anyway: they keep serving their pair until they "
             "have the new one"
         )
@@ -442,8 +444,8 @@ def test_no_name_of_a_worker_or_of_whoever_asked_moves_a_terminal_s_cursor(yard:
     with away(other.weights(1), yard.folder / "away"), yard.worker("one", is_killed=True):
         yard.until_reported("one", "failed")
     evil = "pod\x9b2J\u202eevil"
-    said = json.loads(yard.store.get(layout.worker_key("one")) or b"")
-    yard.store.put(layout.worker_key("one"), json.dumps(said | {"worker": evil, "again_s": 3_600.0}).encode())
+    document = json.loads(yard.store.get(layout.worker_key("one")) or b"")
+    yard.store.put(layout.worker_key("one"), json.dumps(document | {"worker": evil, "again_s": 3_600.0}).encode())
     give_order(yard.store, read_orders(yard.store), "withdraw", pair=1, by=evil)
     give_order(yard.store, read_orders(yard.store), "stage", pair=read_orders(yard.store).pairs[1], by=evil)
     for arguments in (
@@ -474,16 +476,16 @@ def test_a_worker_that_was_killed_holds_the_switch_back_for_no_longer_than_its_r
     report = Path(yard.root) / layout.worker_key("one")
     assert report.exists()
 
-    def heard(seconds: float) -> None:
+    def received(seconds: float) -> None:
         os.utime(report, (time.time() - seconds,) * 2)
 
-    heard(17)
-    code, _, said = yard.run("switch")
+    received(17)
+    code, _, output = yard.run("switch")
     assert code == 2
     assert re.search(
-        r" \(last report 1[78] s ago: if it was killed, run this again in a moment\)\. Wait for them", said
+        r" \(last report 1[78] s ago: if it was killed, run this again in a moment\)\. Wait for them", output
     )
-    heard(31)
+    received(31)
     gone = r"\S+:\d+ is gone: it was killed or is stuck; its last report was at \d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ, "
     code, out, _ = yard.run("list")
     assert code == 0, "what it failed to do is no trouble of now"
@@ -492,7 +494,7 @@ def test_a_worker_that_was_killed_holds_the_switch_back_for_no_longer_than_its_r
     code, out, _ = yard.run("switch")
     assert code == 0
     assert re.search(rf"^  {gone}.*\n\S+: pair 1 serves from now on", out)
-    heard(86_500)
+    received(86_500)
     assert yard.listed()["workers"] == []
 
 
@@ -500,17 +502,17 @@ def test_a_worker_that_is_killed_while_it_is_waited_for_is_told(yard: Yard, othe
     assert yard.stage(other)[0] == 0
     with away(other.weights(1), yard.folder / "away"), yard.worker("one", is_killed=True):
         yard.until_reported("one", "failed")
-    said = json.loads(yard.store.get(layout.worker_key("one")) or b"")
-    assert said["again_s"] == 10.0
-    said |= {"pairs": {}, "again_s": 0.5}  # and it is gone in a second and a half
-    yard.store.put(layout.worker_key("one"), json.dumps(said).encode())
+    document = json.loads(yard.store.get(layout.worker_key("one")) or b"")
+    assert document["again_s"] == 10.0
+    document |= {"pairs": {}, "again_s": 0.5}  # and it is gone in a second and a half
+    yard.store.put(layout.worker_key("one"), json.dumps(document).encode())
     code, out, _ = yard.stage(other, "--wait", "4")
     assert code == 3
-    assert f"  {said['worker']} is gone: " in out
+    assert f"  {document['worker']} is gone: " in out
     assert "no worker has reported within 4 s" in out
     code, out, _ = yard.stage(other, "--wait", "0.1")
     assert code == 3
-    assert f"  {said['worker']} is gone: " in out, "before anybody waited, and nobody else is here"
+    assert f"  {document['worker']} is gone: " in out, "before anybody waited, and nobody else is here"
     assert "no worker has reported within 0.1 s" in out
 
 
@@ -521,23 +523,23 @@ def test_whoever_was_slower_is_told_and_asks_nothing(
     assert yard.stage(other)[0] == 0
     real = give_order
 
-    def slowly(*args: Any, **said: Any) -> Any:
+    def slowly(*args: Any, **fields: Any) -> Any:
         real(yard.store, read_orders(yard.store), "withdraw", pair=1, by="bob@elsewhere")
-        return real(*args, **said)
+        return real(*args, **fields)
 
     monkeypatch.setattr("adawise.pairs.operate.give_order", slowly)
-    code, _, said = yard.run(command)
+    code, _, fields = yard.run(command)
     assert code == 2
-    assert said.startswith(f"{yard.root}: bob@elsewhere gave order 2 a moment before, so yours was not recorded")
+    assert fields.startswith(f"{yard.root}: bob@elsewhere gave order 2 a moment before, so yours was not recorded")
     assert len(read_orders(yard.store).log) == 3
 
 
 def test_a_damaged_document_is_named_with_what_to_do(yard: Yard) -> None:
     yard.store.put(layout.pair_key(0), b"{half")
     for command in COMMANDS:
-        code, _, said = yard.run(*command)
+        code, _, output = yard.run(*command)
         assert code == 1
-        assert layout.pair_key(0) in said
+        assert layout.pair_key(0) in output
 
 
 def test_a_worker_whose_report_is_damaged_is_waited_for_and_named_once(yard: Yard, other: PairFolder) -> None:
@@ -549,9 +551,9 @@ def test_a_worker_whose_report_is_damaged_is_waited_for_and_named_once(yard: Yar
         os.utime(damaged, (time.time() + 3_600,) * 2)
         yard._captured.readouterr()
         assert adawise(yard.folder, "pair", "switch", "--wait", "5") == 3
-        said = yard._captured.readouterr()
-        assert ": serves" in said.out, "the other one is done"
-        assert said.err.count(layout.worker_key("two")) == 2, "once before the order, and once while it is waited for"
+        output = yard._captured.readouterr()
+        assert ": serves" in output.out, "the other one is done"
+        assert output.err.count(layout.worker_key("two")) == 2, "once before the order, and once while it is waited for"
         os.utime(damaged, (time.time() - 3_600,) * 2)
         assert yard.run("switch", "--pair", "0", "--wait", "60")[0] == 0
 
@@ -589,12 +591,12 @@ def test_a_start_with_another_config_is_followed_by_workers_that_run_and_the_val
     ends = (pair_folder.theta_0, pair_folder.theta_1)
     theta_0, theta_1 = (with_config(tmp_path / f"end_{n}", end, wider) for n, end in enumerate(ends))
     changed = PairFolder(theta_0, theta_1, pair_folder.classes, pair_folder.templates)
-    code, _, said = yard.stage(changed)
+    code, _, output = yard.stage(changed)
     assert code == 2
     assert re.search(
-        r"config \(\w{16} \(vision_cfg.head_width 16\), by its hash; this one's is \w{16} \(\S+ 32\)\)", said
+        r"config \(\w{16} \(vision_cfg.head_width 16\), by its hash; this one's is \w{16} \(\S+ 32\)\)", output
     )
-    assert said.endswith("start a worker with the new config and --model.on-change keep, and the others follow")
+    assert output.endswith("start a worker with the new config and --model.on-change keep, and the others follow")
     model = Settings.model_validate({"model": {**named(changed), "on_change": "keep"}}).model
     with yard.worker("one"):
         begin_orders(yard.store, starting_pair(yard.settings.model_copy(update={"model": model}), yard.orders))
@@ -606,8 +608,8 @@ def test_a_start_with_another_config_is_followed_by_workers_that_run_and_the_val
 def test_a_pair_is_named_by_the_number_of_its_own_order_where_another_was_given_since(
     yard: Yard, other: PairFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def late(*args: Any, **said: Any) -> Any:
-        return give_order(yard.store, give_order(*args, **said), "switch", pair=1, by="bob@elsewhere")
+    def late(*args: Any, **fields: Any) -> Any:
+        return give_order(yard.store, give_order(*args, **fields), "switch", pair=1, by="bob@elsewhere")
 
     monkeypatch.setattr("adawise.pairs.operate.give_order", late)
     code, out, _ = yard.stage(other, "--wait", "0.1")
@@ -617,8 +619,8 @@ def test_a_pair_is_named_by_the_number_of_its_own_order_where_another_was_given_
 
 def test_a_store_that_is_away_for_a_moment_ends_no_wait(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
     answers = iter([StoreUnavailable("away"), StoreUnavailable("away")])
-    said = {"worker": "pod:1", "again_s": 10.0, "pairs": {0: {"state": "serves", "why": ""}}}
-    serves = Reported(PairsReport.model_validate({**said, "partitions": {}, "loads": {}}), datetime.now(UTC), 0.0)
+    fields = {"worker": "pod:1", "again_s": 10.0, "pairs": {0: {"state": "serves", "why": ""}}}
+    serves = Reported(PairsReport.model_validate({**fields, "partitions": {}, "loads": {}}), datetime.now(UTC), 0.0)
 
     def away_at_first(_: Any) -> Any:
         for error in answers:

@@ -64,7 +64,7 @@ def environment(yard: Yard, client: Pair, port: int, way: str) -> dict[str, str]
     return found
 
 
-def ask(port: int, said: dict[str, str], root: Path) -> None:
+def ask(port: int, expected: dict[str, str], root: Path) -> None:
     """What the port of a worker answers to whoever has the token, once all is written; then the worker is to end."""
     give_up, never = time.monotonic() + DEADLINE_S, Event()
     while Output(root).rows < GOOD + BAD and time.monotonic() < give_up:
@@ -73,7 +73,7 @@ def ask(port: int, said: dict[str, str], root: Path) -> None:
         for path in PATHS:
             headers = {"authorization": f"Bearer {PLANTED['http.token']}"}
             with urlopen(Request(f"http://127.0.0.1:{port}{path}", headers=headers)) as answer:
-                said[path] = str(answer.headers) + answer.read().decode()
+                expected[path] = str(answer.headers) + answer.read().decode()
     finally:
         os.kill(os.getpid(), signal.SIGTERM)
 
@@ -109,36 +109,36 @@ def test_no_secret_is_in_anything_that_is_said_or_written(
     client = yard.kafka.ours.pair("planted", key_password=PLANTED["kafka.security.ssl_key_password"])
     port = free_ports(1)
     environ = environment(yard, client, port, way)
-    said: dict[str, str] = {}
+    fields: dict[str, str] = {}
 
     def call(*arguments: str) -> None:
         capsys.readouterr()
         code = main(list(arguments))
-        told = capsys.readouterr()
-        said[" ".join(arguments)] = told.out + told.err
-        assert code in (0, 3), told
+        output = capsys.readouterr()
+        fields[" ".join(arguments)] = output.out + output.err
+        assert code in (0, 3), output
 
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(yard.folder)
-    asking = Thread(target=ask, args=(port, said, yard.root), daemon=True)
-    asking.start()
+    thread = Thread(target=ask, args=(port, fields, yard.root), daemon=True)
+    thread.start()
     call("run")
-    asking.join()
-    assert set(PATHS) <= set(said)
+    thread.join()
+    assert set(PATHS) <= set(fields)
     call("doctor")
     call("doctor", "--json")
     call("config", "show")
     call("config", "show", "--json")
     with pytest.raises(SystemExit):
         main(["run", "--help"])
-    said["help"] = capsys.readouterr().out
+    fields["help"] = capsys.readouterr().out
     call("status", "--json")
     call("record", "--output", "another")
     call("dlq", "list", "--json")
     call("verify", str(yard.root), "--broker")
     hidden = [MARK, *yard.kafka.identity.given]
     assert len(hidden) > (way == "OAUTHBEARER")
-    found = [where for where, text in (*said.items(), *texts(yard.folder)) if any(each in text for each in hidden)]
+    found = [where for where, text in (*fields.items(), *texts(yard.folder)) if any(each in text for each in hidden)]
     assert found == []
-    assert "**********" in said["config show"]
+    assert "**********" in fields["config show"]

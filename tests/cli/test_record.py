@@ -40,27 +40,27 @@ def pace(free_bytes: int | None, clock: Clock) -> Pace:
 
 def test_the_rate_is_told_with_the_time_until_the_disk_is_full() -> None:
     clock = Clock()
-    told = pace(10**12, clock)
+    found = pace(10**12, clock)
     clock.now_s = 100.0
     recorded = RecordingProgress(messages=9, size_bytes=250_000_000, files=2, stored_bytes=250_000_000)
-    assert told.of(recorded, 9, 0) == "238.4 MiB, 9 GB/h, disk full in 5 days"
+    assert found.of(recorded, 9, 0) == "238.4 MiB, 9 GB/h, disk full in 5 days"
 
 
 @pytest.mark.parametrize(("free_bytes", "stored_bytes"), [(None, 10), (10**9, 0)])
 def test_nothing_is_told_of_the_disk_where_nobody_knows(free_bytes: int | None, stored_bytes: int) -> None:
     clock = Clock()
-    told = pace(free_bytes, clock)
+    found = pace(free_bytes, clock)
     clock.now_s = 3600.0
-    assert told.of(RecordingProgress(1, 2**20, 0, stored_bytes), 1, 0) == "1.0 MiB, 0.00105 GB/h"
+    assert found.of(RecordingProgress(1, 2**20, 0, stored_bytes), 1, 0) == "1.0 MiB, 0.00105 GB/h"
 
 
 def test_whoever_catches_up_is_told_how_far_behind_it_is_and_its_rate_is_not_taken_for_the_topics() -> None:
     clock = Clock()
-    told = pace(10**12, clock)
+    found = pace(10**12, clock)
 
     def after(seconds: float, messages: int, waiting: int) -> str:
         clock.now_s, size = seconds, 2**20 * messages
-        return told.of(RecordingProgress(messages, size, 1, size), messages, waiting)
+        return found.of(RecordingProgress(messages, size, 1, size), messages, waiting)
 
     assert after(10.0, 1_000, 9_000) == "1000.0 MiB, 9,000 messages behind"
     assert after(19.0, 9_900, 100) == "9.7 GiB"  # one second more, and it has caught up
@@ -70,15 +70,15 @@ def test_whoever_catches_up_is_told_how_far_behind_it_is_and_its_rate_is_not_tak
 
 def test_a_camera_of_one_image_a_minute_is_no_backlog() -> None:
     clock = Clock()
-    told = pace(10**12, clock)
+    found = pace(10**12, clock)
     for minute in range(1, 5):  # nothing is in a file yet
         clock.now_s = 60.0 * minute
-        assert told.of(RecordingProgress(0, 1000 * minute, 0), minute, 1) == f"{minute} KiB, 6e-05 GB/h"
+        assert found.of(RecordingProgress(0, 1000 * minute, 0), minute, 1) == f"{minute} KiB, 6e-05 GB/h"
 
 
 def test_the_disk_is_that_of_the_first_folder_that_exists(tmp_path: Path) -> None:
-    told = Pace(str(tmp_path / "not" / "there"), clock=lambda: 0.0)
-    assert "disk full in" in told.of(RecordingProgress(1, 1, 1, 1), 1, 0)
+    output = Pace(str(tmp_path / "not" / "there"), clock=lambda: 0.0)
+    assert "disk full in" in output.of(RecordingProgress(1, 1, 1, 1), 1, 0)
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_an_outage_of_the_store_leaves_no_recorder_behind_and_its_files_are_coun
     place = ["-o", str(tmp_path / "r"), "--kafka.topic"] if command == "record" else [str(tmp_path), "--topic"]
     assert main([command, *place, "frames", "--follow"]) == 0
     assert len(begun) == 3
-    said = capsys.readouterr().out
-    assert ("25 messages" if command == "record" else "25 labels of 25 messages") in said
+    output = capsys.readouterr().out
+    assert ("25 messages" if command == "record" else "25 labels of 25 messages") in output
     found = [offset for path in tmp_path.rglob("*.parquet") for offset in pq.read_table(path)["offset"].to_pylist()]
     assert sorted(found) == list(range(25))

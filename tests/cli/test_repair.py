@@ -62,9 +62,9 @@ def test_it_shows_first_and_does_with_yes(root: str, capsys: Captured) -> None:
     done = capsys.readouterr().out.splitlines()
     assert [line.replace("done:", "would:") for line in done[:-1]] == out[:-1]
     assert main(["verify", root]) == 0
-    said = capsys.readouterr().out
-    assert "every offset once except 6 that were never served" in said
-    assert "offsets 3 to 8 have no rows, and that is recorded: segment_lost (6 offsets)" in said
+    output = capsys.readouterr().out
+    assert "every offset once except 6 that were never served" in output
+    assert "offsets 3 to 8 have no rows, and that is recorded: segment_lost (6 offsets)" in output
     assert main(["repair", root]) == 0
     assert store.get(f"_set_aside/{stale}") == before[stale]
 

@@ -61,11 +61,11 @@ def test_a_wrong_password_is_told_as_that_by_every_command(
     finally:
         (yard.folder / "password").write_text(right)
     assert code == (1 if command == "doctor" else 2)
-    told = out + err
-    assert "Authentication failed during authentication due to invalid credentials" in told
-    assert "Check the user (kafka.security.sasl_username and sasl_password" in told
-    assert "hunter2" not in told
-    assert "Check that the broker is running" not in told
+    output = out + err
+    assert "Authentication failed during authentication due to invalid credentials" in output
+    assert "Check the user (kafka.security.sasl_username and sasl_password" in output
+    assert "hunter2" not in output
+    assert "Check that the broker is running" not in output
 
 
 @pytest.mark.parametrize(
@@ -84,12 +84,12 @@ def test_who_may_do_nothing_is_told_which_right_is_missing(
 ) -> None:
     code, out, err = called(yard, monkeypatch, capsys, *COMMANDS[command])
     assert code == 1
-    said = out + err
+    output = out + err
     if command == "run":  # a service, whose last line is an event
         last = json.loads(err.splitlines()[-1])
-        said = f"{last['error']}. {last['remedy']}"
-    assert f"topic '{yard.name}{topic}' at {yard.kafka.at('LOGIN')}: the broker does not allow it. " in said
-    assert f"Give the user the {remedy}." in said
+        output = f"{last['error']}. {last['remedy']}"
+    assert f"topic '{yard.name}{topic}' at {yard.kafka.at('LOGIN')}: the broker does not allow it. " in output
+    assert f"Give the user the {remedy}." in output
 
 
 class Forbidding(Ending):
@@ -183,8 +183,8 @@ def rules_of(words: str) -> list[str]:
 
 def problem(command: tuple[str, ...], code: int, out: str, err: str) -> str:
     """What is wrong, by the exit code and the text."""
-    told = out + err
-    return told if code not in (0, 3) or "does not allow it" in told else ""
+    output = out + err
+    return output if code not in (0, 3) or "does not allow it" in output else ""
 
 
 @pytest.mark.parametrize("words", CALLS)
@@ -199,8 +199,8 @@ def test_the_rules_of_the_guide_are_enough_and_each_is_needed(
         assert problem(command, *called(yard, monkeypatch, capsys, *command)) == ""
         for rule in rules:
             yard.kafka.forbid(yard.user, rule)
-            told = problem(command, *called(yard, monkeypatch, capsys, *command))
-            assert "the broker does not allow it. Give the user the ACL" in told, (rule, told)
+            output = problem(command, *called(yard, monkeypatch, capsys, *command))
+            assert "the broker does not allow it. Give the user the ACL" in output, (rule, output)
             yard.kafka.allow(yard.user, rule)
     finally:
         yard.kafka.forbid(yard.user, *rules)
@@ -225,9 +225,9 @@ def test_the_rules_of_a_worker_are_enough_and_each_is_needed(
     assert yard.worker(Ending(GOOD + BAD), results={"enabled": True}) == 0
     assert Output(yard.root).faults(yard.topic) == []
     yard.kafka.allow(yard.user, yard.named(*rules_of("topic that is compacted")))
-    told = called(yard, monkeypatch, capsys, "doctor", "--results.enabled")
-    assert told[0] == 0
-    assert "DESCRIBE_CONFIGS" not in told[1]
+    output = called(yard, monkeypatch, capsys, "doctor", "--results.enabled")
+    assert output[0] == 0
+    assert "DESCRIBE_CONFIGS" not in output[1]
 
 
 def test_a_topic_is_created_by_whoever_may(

@@ -114,7 +114,7 @@ def test_a_mistyped_root_is_a_mistake_whatever_the_broker_knows_of_the_group(
     """Beside a file of settings the topic and the group are right, and the root may still be mistyped."""
     frames_0 = TopicPartition("frames", 0)
     known = BrokerFacts("cluster", {frames_0: (0, 16)}, {frames_0: (16, "0123456789abcdef")}, Membership("Empty", []))
-    monkeypatch.setattr("adawise.watch.status.reader.FleetReader._ask", lambda *_: known)
+    monkeypatch.setattr("adawise.watch.status.reader.FleetReader._query_broker", lambda *_: known)
     well(str(tmp_path / "yard"))
     assert main(["status", "--root", str(tmp_path / "yrad")]) == 2
     err = capsys.readouterr().err
@@ -266,8 +266,8 @@ def test_the_fleet_is_shown_as_a_page_until_it_is_told_to_stop(tmp_path: Path) -
     call = ("status", "--root", tmp_path, "--no-broker", "--http", "--http.port", "0", "--watch", "0.5")
     with Command(*call, stderr=subprocess.PIPE) as serving:
         assert serving.stderr is not None
-        told = next(line for line in iter(serving.stderr.readline, "") if " is shown at " in line)
-        url = told.split(" is shown at ")[1].split(",")[0]
+        found = next(line for line in iter(serving.stderr.readline, "") if " is shown at " in line)
+        url = found.split(" is shown at ")[1].split(",")[0]
         with urllib.request.urlopen(url, timeout=DEADLINE_S) as page:
             assert page.status == 200
             assert b"<html" in page.read().lower()

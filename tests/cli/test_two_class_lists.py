@@ -26,7 +26,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def told(capsys: Captured, *words: str | Path) -> Any:
+def output_of(capsys: Captured, *words: str | Path) -> Any:
     """What a command prints as JSON."""
     assert main([*map(str, words), "--json"]) == 0
     return json.loads(capsys.readouterr().out)
@@ -49,13 +49,13 @@ def test_labels_are_judged_by_what_each_pair_could_say(root: Path, tmp_path: Pat
         for number, row in enumerate(rows):
             other = "lorry" if row["label"] in CLASSES else "car"  # which its pair does not know
             lines.writerow([row["row_id"], row["label"] if number % 5 else other])
-    found = told(capsys, "drift", root, "--labels", tmp_path / "labels.csv")
+    found = output_of(capsys, "drift", root, "--labels", tmp_path / "labels.csv")
     served = found["helped"]["arms"][0]
     assert (served["name"], served["images"], served["accuracy"]["value"]) == ("served", 90, pytest.approx(0.8))
 
 
 def test_drift_and_status_name_both_pairs_and_the_classes_of_both(root: Path, capsys: Captured) -> None:
-    found = told(capsys, "drift", root)
+    found = output_of(capsys, "drift", root)
     assert [model["fingerprint"] for model in found["models"]] == ["model old", "model new"]
     for camera in found["cameras"]:
         assert {label for label, *_ in camera["class_mix"]} & {*OTHERS}

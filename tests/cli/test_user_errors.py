@@ -75,13 +75,13 @@ def test_check_tells_every_fault_of_every_part_and_ends_with_1(
     )
     code, out, err = ended(folder, "doctor", *flags)
     *lines, counts = out.splitlines()
-    told = {line[6:].partition(":")[0]: line for line in lines}
+    fields = {line[6:].partition(":")[0]: line for line in lines}
     assert (code, lines[0], err) == (1, "OK    settings", "")
-    broker, store, model = told["broker"], told["output folder"], told["model pair and card"]
+    broker, store, model = fields["broker"], fields["output folder"], fields["model pair and card"]
     assert broker.startswith(f"FAIL  broker: could not reach Kafka at {NOBODY}: ")
     assert broker.endswith(f"or `adawise broker --port {NOBODY.rpartition(':')[2]}`, or set kafka.bootstrap_servers.")
-    assert told["topic"] == "SKIP  topic: needs broker"
-    assert told["codecs of batches"] == "OK    codecs of batches: none, gzip, snappy, lz4, zstd"
+    assert fields["topic"] == "SKIP  topic: needs broker"
+    assert fields["codecs of batches"] == "OK    codecs of batches: none, gzip, snappy, lz4, zstd"
     assert store.startswith("FAIL  output folder: file/out/")
     assert store.endswith("set sink.root to one, or give this user the permission")
     assert ", 3 failed, " in counts
@@ -113,11 +113,11 @@ def test_a_worker_whose_certificate_ends_soon_says_so_when_it_starts(folder: Pat
     with (folder / "adawise.toml").open("a") as settings:
         settings.write(f"\n{security}[log]\nformat = 'json'\n")
     with process(folder, "run", "--kafka.bootstrap-servers", NOBODY) as running:
-        told = next(event for event in events(running.stderr) if event["event"] == "certificate_aged")
+        line = next(event for event in events(running.stderr) if event["event"] == "certificate_aged")
         running.terminate()
         assert running.wait(timeout=DEADLINE_S) == 0
-    assert (told["setting"], told["file"]) == ("kafka.security.ssl_certificate", str(pair.certificate))
-    assert f"expires at {told['ends']}, in 12 h; then no new connection is accepted. Replace it" in told["note"]
+    assert (line["setting"], line["file"]) == ("kafka.security.ssl_certificate", str(pair.certificate))
+    assert f"expires at {line['ends']}, in 12 h; then no new connection is accepted. Replace it" in line["note"]
 
 
 @pytest.mark.parametrize("command", ["run", "record -o recording", "doctor"])
@@ -191,9 +191,9 @@ def test_a_worker_that_cannot_begin_says_why(
     _write_bad_files(folder, pair)
     at = ("--kafka.topic", topic(), "--kafka.bootstrap-servers", broker.bootstrap_servers)
     assert adawise(folder, "run", *at, *flags.split()) == code
-    said = message(capsys).removeprefix("adawise: ")
-    assert said.startswith(begin)
-    assert said.endswith(end)
+    output = message(capsys).removeprefix("adawise: ")
+    assert output.startswith(begin)
+    assert output.endswith(end)
     assert list(folder.glob("runs/output/predictions")) == []
 
 

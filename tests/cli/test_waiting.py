@@ -17,8 +17,8 @@ from tests.cli.test_labels import arguments
 from tests.drift import yard
 from tests.kafka.cluster import free_ports
 from tests.kafka.sources import DEADLINE_S, produce
+from tests.process_log import ProcessLog, fill, mounted
 from tests.replay.runs import process
-from tests.told import Told, fill, mounted
 from tests.worker.test_start_stop import impatient
 
 COMMANDS = ("record", "labels")
@@ -59,21 +59,21 @@ def stored(command: str, folder: Path) -> list[int]:
 
 
 @contextmanager
-def following(command: str, servers: str, topic: str, folder: Path) -> Iterator[Told]:
+def following(command: str, servers: str, topic: str, folder: Path) -> Iterator[ProcessLog]:
     with process(folder.parent, *call(command, servers, topic, folder, "--follow"), before=impatient) as started:
-        yield Told(started)
+        yield ProcessLog(started)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_who_follows_waits_for_a_broker_that_is_down_until_it_is_told_to_stop(command: str, tmp_path: Path) -> None:
     nobody = f"127.0.0.1:{free_ports(1)}"
     retried = {"record": "recording_retried", "labels": "labels_retried"}[command]
-    with following(command, nobody, "frames", tmp_path / "out") as told:
-        told.until(lambda: len(told.events(retried)) == 2)
-        first, second = told.events(retried)
+    with following(command, nobody, "frames", tmp_path / "out") as log:
+        log.until(lambda: len(log.events(retried)) == 2)
+        first, second = log.events(retried)
         assert (first["wait_s"], second["wait_s"]) == (1.0, 2.0)
         assert nobody in first["error"]
-        assert "Traceback" not in told.stop()
+        assert "Traceback" not in log.stop()
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -96,15 +96,15 @@ def test_who_follows_outlives_a_broker_that_is_killed_and_stores_each_message_on
     create_topic(broker, topic)
     produce(broker, messages(topic, _MANY))
     retried = {"record": "recording_retried", "labels": "labels_retried"}[command]
-    with following(command, kafka.bootstrap_servers, topic, folder) as told:
-        told.until(lambda: any("stored" in line or "recorded" in line for line in told.lines))
+    with following(command, kafka.bootstrap_servers, topic, folder) as log:
+        log.until(lambda: any("stored" in line or "recorded" in line for line in log.lines))
         kafka.kill(1)
-        told.until(lambda: bool(told.events(retried)))
+        log.until(lambda: bool(log.events(retried)))
         back = kafka.revive()
-        told.until(back)
+        log.until(back)
         produce(broker, messages(topic, 2 * _MANY, first=_MANY))
-        told.until(lambda: len(told.events(retried)) >= 1)
-        assert "Traceback" not in told.stop()
+        log.until(lambda: len(log.events(retried)) >= 1)
+        assert "Traceback" not in log.stop()
     with process(tmp_path, *call(command, kafka.bootstrap_servers, topic, folder)) as rest:
         _, err = rest.communicate(timeout=DEADLINE_S)
         assert rest.returncode == 0, err
@@ -123,13 +123,13 @@ def test_a_full_disk_is_waited_for_and_each_message_is_stored_once(
         fill(disk / "ballast")
         produce(broker, messages(name, 10_000))  # a file's worth
         with process(tmp_path, *line) as started:
-            told = Told(started)
-            told.until(lambda: len(told.events(retried)) >= 2)
-            assert "free space or raise the quota" in told.events(retried)[0]["error"]
-            assert "`adawise retain ROOT" in told.events(retried)[0]["error"]
+            log = ProcessLog(started)
+            log.until(lambda: len(log.events(retried)) >= 2)
+            assert "free space or raise the quota" in log.events(retried)[0]["error"]
+            assert "`adawise retain ROOT" in log.events(retried)[0]["error"]
             (disk / "ballast").unlink()
-            told.until(lambda: len(stored(command, folder)) == 10_000)
-            assert "Traceback" not in told.stop()
+            log.until(lambda: len(stored(command, folder)) == 10_000)
+            assert "Traceback" not in log.stop()
         assert stored(command, folder) == list(range(10_000))
         assert not list(folder.rglob(".tmp-*"))
 

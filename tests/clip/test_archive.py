@@ -44,14 +44,14 @@ def test_an_archive_of_openai_loads_with_its_quickgelu_and_preprocessing(
     archive: Path, pair_folder: PairFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(factory._MODEL_CONFIGS, "tiny", CONFIG["model_cfg"])
-    with capture_logs() as told:
+    with capture_logs() as logged:
         shutil.copy(pair_folder.weights(1), tmp_path / "one.safetensors")
         pair = load_checkpoints("tiny", str(archive), str(tmp_path / "one.safetensors"))
     saved = load_file(pair_folder.weights(0))
     assert all(torch.equal(tensor, saved[f"visual.{name}"].half().float()) for name, tensor in pair.theta_0.items())
     assert set(pair.preparation.sources.values()) == {f"OpenAI's archive {archive}"}
     assert pair.preparation.values["quick_gelu"] is True
-    assert told == []
+    assert logged == []
 
 
 def test_an_archive_of_another_architecture_is_refused_with_the_key(archive: Path, pair_folder: PairFolder) -> None:

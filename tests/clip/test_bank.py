@@ -66,10 +66,10 @@ def test_after_many_merges_in_place_every_output_is_that_of_a_fresh_bank(
     worn = bank(pair, dtype)
     assert worn.capacity == 2
     generator = torch.Generator().manual_seed(1)
-    asked = torch.randint(0, 21, (60,), generator=generator).tolist()
+    requested = torch.randint(0, 21, (60,), generator=generator).tolist()
     expected: dict[int, Tensor] = {}
     with torch.inference_mode():
-        for index in asked:
+        for index in requested:
             if index not in expected:
                 expected[index] = bank(pair, dtype).tower(index)(images(dtype))
             assert torch.equal(worn.tower(index)(images(dtype)), expected[index])

@@ -57,7 +57,7 @@ def test_each_config_of_open_clips_own_is_allowed(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("parts", "said"),
+    ("parts", "expected"),
     [
         ({"vision_cfg__timm_model_name": "hf-hub:someone/model"}, r"vision_cfg\.timm_model_name is 'hf-hub:"),
         ({"vision_cfg__timm_model_name": "local-dir:/tmp/model"}, r"vision_cfg\.timm_model_name is 'local-dir:"),
@@ -88,13 +88,13 @@ def test_each_config_of_open_clips_own_is_allowed(name: str) -> None:
     ],
 )
 def test_a_folder_whose_config_says_more_is_refused_by_name(
-    parts: dict[str, Any], said: str, pair_folder: PairFolder, tmp_path: Path, no_network: None
+    parts: dict[str, Any], expected: str, pair_folder: PairFolder, tmp_path: Path, no_network: None
 ) -> None:
     hostile = changed(tmp_path / "hostile", pair_folder, **parts)
     for pair in ((hostile, pair_folder.theta_1), (pair_folder.theta_0, hostile)):
-        with pytest.raises(CheckpointError, match=rf"hostile/open_clip_config\.json.*{said}"):
+        with pytest.raises(CheckpointError, match=rf"hostile/open_clip_config\.json.*{expected}"):
             load_checkpoints(None, *pair)
-    with pytest.raises(CheckpointError, match=said):
+    with pytest.raises(CheckpointError, match=expected):
         load_starting_model("ViT-B-32", hostile)
 
 
@@ -162,29 +162,29 @@ def test_offline_a_tag_that_is_not_in_the_cache_is_refused_and_nothing_is_fetche
             load_checkpoints(architecture, tag, tag, offline=True)
 
 
-class Asked:
+class RecordingTokenizer:
     """A tokenizer of transformers that remembers how it was asked for."""
 
     calls: list[tuple[object, dict[str, Any], bool]]
 
     @classmethod
-    def from_pretrained(cls, name: object, **settings: Any) -> Asked:
+    def from_pretrained(cls, name: object, **settings: Any) -> RecordingTokenizer:
         cls.calls.append((name, settings, hub.HF_HUB_OFFLINE))
         return cls()
 
 
 @pytest.fixture
-def transformers(monkeypatch: pytest.MonkeyPatch) -> type[Asked]:
+def transformers(monkeypatch: pytest.MonkeyPatch) -> type[RecordingTokenizer]:
     """A stand-in for the package, of which a tokenizer is asked."""
-    Asked.calls = []
+    RecordingTokenizer.calls = []
     module = ModuleType("transformers")
-    module.AutoTokenizer = Asked  # type: ignore[attr-defined]
+    module.AutoTokenizer = RecordingTokenizer  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "transformers", module)
-    return Asked
+    return RecordingTokenizer
 
 
 def test_a_tokenizer_of_a_folder_is_asked_for_without_its_code_and_without_the_hub(
-    pair_folder: PairFolder, tmp_path: Path, transformers: type[Asked]
+    pair_folder: PairFolder, tmp_path: Path, transformers: type[RecordingTokenizer]
 ) -> None:
     text = {"text_cfg__hf_tokenizer_name": "someone/words", "text_cfg__tokenizer_kwargs": {"clean": "canonicalize"}}
     pair = [changed(tmp_path / str(end), pair_folder, **text) for end in (0, 1)]
@@ -196,7 +196,7 @@ def test_a_tokenizer_of_a_folder_is_asked_for_without_its_code_and_without_the_h
 
 @pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json"])
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "expected"),
     [
         ('{"auto_map": {"AutoTokenizer": ["evil.EvilTokenizer", null]}}', "asks to run Python"),
         ("[" * 100_000, "damaged"),
@@ -206,11 +206,16 @@ def test_a_tokenizer_of_a_folder_is_asked_for_without_its_code_and_without_the_h
     ids=["code", "nested", "empty", "no table"],
 )
 def test_a_folder_that_brings_code_is_refused(
-    file: str, content: str, said: str, pair_folder: PairFolder, tmp_path: Path, transformers: type[Asked]
+    file: str,
+    content: str,
+    expected: str,
+    pair_folder: PairFolder,
+    tmp_path: Path,
+    transformers: type[RecordingTokenizer],
 ) -> None:
     hostile = changed(tmp_path / "hostile", pair_folder, text_cfg__hf_tokenizer_name="x")
     (tmp_path / "hostile" / file).write_text(content)
-    with pytest.raises(CheckpointError, match=rf"hostile/{file}: .*{said}"):
+    with pytest.raises(CheckpointError, match=rf"hostile/{file}: .*{expected}"):
         load_checkpoints(None, hostile, pair_folder.theta_1)
     assert transformers.calls == []
 

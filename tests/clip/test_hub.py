@@ -33,12 +33,12 @@ def test_without_the_extra_it_is_named_in_one_sentence(
 ) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)  # as where it is not installed
     pair = of_hub(pair_folder, tmp_path, **{name: str(tmp_path)})
-    said = (
+    found = (
         r"local-dir:.*0 has a .* of the package transformers, which is not installed\. .* pip install 'adawise\[hf\]'$"
     )
-    with pytest.raises(CheckpointError, match=said):
+    with pytest.raises(CheckpointError, match=found):
         load_checkpoints(None, *pair)
-    with pytest.raises(CheckpointError, match=said):
+    with pytest.raises(CheckpointError, match=found):
         load_starting_model("ViT-B-32", pair[0])
 
 

@@ -152,10 +152,10 @@ def test_models_that_ask_for_the_same_words_share_a_tokenizer_and_others_have_th
         config["model_cfg"]["text_cfg"] = {**CONFIG["model_cfg"]["text_cfg"], "context_length": 12}
 
     other = with_config(tmp_path / "other", pair_folder.theta_0, shorter)
-    first, again, apart = (_tokenizer(_Configs(), name) for name in (pair_folder.theta_0, pair_folder.theta_1, other))
+    first, again, gaps = (_tokenizer(_Configs(), name) for name in (pair_folder.theta_0, pair_folder.theta_1, other))
     assert first is again
     assert first(["a bus"]).shape == (1, 16)
-    assert apart(["a bus"]).shape == (1, 12)
+    assert gaps(["a bus"]).shape == (1, 12)
 
 
 def test_nothing_of_open_clips_own_chatter_reaches_the_log(
@@ -293,7 +293,7 @@ def model_changed(folder: Path, pair: PairFolder, table: str, values: dict[str, 
     return with_config(folder / "0", pair.theta_0, change), with_config(folder / "1", pair.theta_1, change)
 
 
-UNSEEN_BY_SHAPES: list[tuple[str, dict[str, object]]] = [
+INVISIBLE_IN_SHAPES: list[tuple[str, dict[str, object]]] = [
     ("vision_cfg", {"head_width": 32}),
     ("vision_cfg", {"pool_type": "avg"}),
     ("vision_cfg", {"norm_kwargs": {"eps": 1e-3}}),
@@ -301,7 +301,7 @@ UNSEEN_BY_SHAPES: list[tuple[str, dict[str, object]]] = [
 ]
 
 
-@pytest.mark.parametrize(("table", "values"), UNSEEN_BY_SHAPES)
+@pytest.mark.parametrize(("table", "values"), INVISIBLE_IN_SHAPES)
 def test_two_configs_that_differ_in_what_weights_do_not_show_are_refused_by_name(
     pair_folder: PairFolder, tmp_path: Path, table: str, values: dict[str, object]
 ) -> None:
@@ -311,7 +311,7 @@ def test_two_configs_that_differ_in_what_weights_do_not_show_are_refused_by_name
         load_checkpoints(None, pair_folder.theta_0, other)
 
 
-@pytest.mark.parametrize(("table", "values"), [*UNSEEN_BY_SHAPES, ("", {"quick_gelu": True})])
+@pytest.mark.parametrize(("table", "values"), [*INVISIBLE_IN_SHAPES, ("", {"quick_gelu": True})])
 def test_the_same_weights_with_another_config_are_another_identity_fingerprint_and_cache_of_heads(
     pair: CheckpointPair, pair_folder: PairFolder, tmp_path: Path, table: str, values: dict[str, object]
 ) -> None:

@@ -47,10 +47,10 @@ def is_quick(pair: CheckpointPair) -> bool:
 
 
 def test_files_of_which_nothing_is_known_are_taken_for_openais_and_that_is_told(files: tuple[str, str]) -> None:
-    with capture_logs() as told:
+    with capture_logs() as logged:
         pair = load_checkpoints("tiny", *files)
     assert (pair.mean, pair.std) == (OPENAI_DATASET_MEAN, OPENAI_DATASET_STD)
-    (line,) = told
+    (line,) = logged
     assert line["event"] == "preprocessing_guessed"
     assert line["resize_mode"] == "shortest"
     assert line["remedy"].endswith(f"model.resize_mode and model.interpolation and model.quick_gelu ({QUICK})")
@@ -61,12 +61,12 @@ def test_what_all_weights_of_the_architecture_have_is_known(
     files: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with_tags(monkeypatch, webli=SQUASH, openai={**SQUASH, "quick_gelu": True})
-    with capture_logs() as told:
+    with capture_logs() as logged:
         pair = load_checkpoints("tiny", *files)
     assert (pair.mean, pair.std) == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     assert (pair.preprocess.resize_mode, pair.preprocess.interpolation) == ("squash", "bilinear")
     assert pair.preparation.sources["mean"] == "all of open_clip's weights for tiny"
-    assert [(line["event"], line.keys() & {"mean", "quick_gelu"}) for line in told] == [
+    assert [(line["event"], line.keys() & {"mean", "quick_gelu"}) for line in logged] == [
         ("preprocessing_guessed", {"quick_gelu"})
     ]
 
@@ -79,12 +79,12 @@ def test_weights_are_recognised_by_the_name_that_they_were_downloaded_under(
     cached = tmp_path / "models--timm--tiny.own" / "snapshots" / "open_clip_model.safetensors"
     cached.parent.mkdir(parents=True)
     shutil.copy(files[0], cached)
-    with capture_logs() as told:
+    with capture_logs() as logged:
         pair = load_checkpoints("tiny", str(cached), files[1])
     assert set(pair.preparation.sources.values()) == {"open_clip's tag own"}
     assert pair.preprocess.resize_mode == "shortest"
     assert is_quick(pair)
-    assert told == []
+    assert logged == []
 
 
 def test_a_tag_of_quickgelu_turns_it_on(monkeypatch: pytest.MonkeyPatch, files: tuple[str, str]) -> None:
@@ -101,13 +101,13 @@ def test_the_config_beside_one_of_two_files_is_for_both(files: tuple[str, str], 
     path = write_config(
         files[end], {"model_cfg": {**CONFIG["model_cfg"], "quick_gelu": True}, "preprocess_cfg": SQUASH}
     )
-    with capture_logs() as told:
+    with capture_logs() as logged:
         pair = load_checkpoints("tiny", *files)
     assert pair.mean == (0.5, 0.5, 0.5)
     assert pair.preprocess.id == "integer-bilinear-squash-32/2"
     assert is_quick(pair)
     assert set(pair.preparation.sources.values()) == {str(path)}
-    assert told == []
+    assert logged == []
 
 
 def test_settings_go_before_configs_and_settle_what_these_contradict(files: tuple[str, str]) -> None:
@@ -126,10 +126,10 @@ def test_settings_go_before_configs_and_settle_what_these_contradict(files: tupl
 
 def test_a_folder_goes_with_a_file_of_which_nothing_is_known(pair_folder: PairFolder, files: tuple[str, str]) -> None:
     """theta_1 of `finetune`, theta_0 by file: what theta_1 was trained with is for both."""
-    with capture_logs() as told:
+    with capture_logs() as logged:
         pair = load_checkpoints("tiny", files[0], pair_folder.theta_1)
     assert pair.mean == tuple(CONFIG["preprocess_cfg"]["mean"])
-    assert told == []
+    assert logged == []
 
 
 def test_the_architecture_says_nothing_of_two_folders(pair_folder: PairFolder, tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ def test_a_config_of_another_architecture_says_nothing_of_a_file(files: tuple[st
 
 
 @pytest.mark.parametrize(
-    ("config", "said"),
+    ("config", "expected"),
     [
         ('{"preprocess_cfg": ', r"open_clip_config\.json: expected a config of open_clip.*Expecting value"),
         ("[]", "its model_cfg or preprocess_cfg is not a table"),
@@ -163,10 +163,10 @@ def test_a_config_of_another_architecture_says_nothing_of_a_file(files: tuple[st
     ],
 )
 def test_a_config_that_says_what_cannot_be_is_refused_by_its_path(
-    files: tuple[str, str], config: object, said: str
+    files: tuple[str, str], config: object, expected: str
 ) -> None:
     write_config(files[1], config)
-    with pytest.raises(CheckpointError, match=said):
+    with pytest.raises(CheckpointError, match=expected):
         load_checkpoints("tiny", *files)
 
 
@@ -192,11 +192,11 @@ def test_what_a_model_is_fine_tuned_with_is_in_the_config_of_what_comes_of_it(fi
     assert start.preprocess.id == "integer-bicubic-squash-32/2"
     assert start.config["model_cfg"] == {**CONFIG["model_cfg"], "quick_gelu": True}
     written = write_config(files[1], dict(start.config))
-    with capture_logs() as told:
+    with capture_logs() as logged:
         pair = load_checkpoints("tiny", files[0], f"local-dir:{written.parent}", wanted={"interpolation": "bicubic"})
     assert (pair.preprocess, pair.mean, pair.hashes[0]) == (start.preprocess, start.mean, start.hash)
     assert is_quick(pair)
-    assert told == []
+    assert logged == []
 
 
 def test_open_clip_still_calls_its_weights_as_we_recognise_them() -> None:

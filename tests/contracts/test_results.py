@@ -12,7 +12,7 @@ from adawise.errors import Reason
 from adawise.ports import Publication, Results
 from adawise.worker.commit import NoResults
 from tests.brokers import Broker, fresh_name
-from tests.publish.results.topic import on_kafka, told_on
+from tests.publish.results.topic import on_kafka, published_on
 from tests.sink.building import TP, frame, served
 from tests.worker.loop import FakeResults
 
@@ -47,7 +47,7 @@ def kind(request: pytest.FixtureRequest) -> Iterator[Kind]:
         topic = fresh_name("results")
         when, per = ("early", "batch") if name == "kafka-batch" else (name.partition("-")[2], "image")
         with closing(on_kafka(broker, topic, when=when, per=per)) as results:
-            yield Kind(results, lambda: told_on(broker, topic).row_ids)
+            yield Kind(results, lambda: published_on(broker, topic).row_ids)
 
 
 def ids(*offsets: int) -> list[str]:
@@ -59,8 +59,8 @@ def expected(kind: Kind, **streams: list[str]) -> dict[str, list[str]]:
 
 
 def test_what_was_taken_and_settled_was_told_in_the_order_of_each_camera(kind: Kind) -> None:
-    for told in (SERVED, REJECTED, OTHER):
-        assert kind.results.send(told, wait=True)
+    for each in (SERVED, REJECTED, OTHER):
+        assert kind.results.send(each, wait=True)
     assert (kind.results.in_flight_bytes > 0) == (kind.results.when is not None)
     assert kind.results.settled(wait=True)
     assert kind.results.in_flight_bytes == 0

@@ -105,13 +105,13 @@ def run(plan: Plan, when: When) -> tuple[Bench, FakeDeadLetters, FakeResults]:
     """A worker over two partitions until all is written."""
     messages = MESSAGES
     source = plan.on("source", FakeSource(messages, partitions=2, max_poll_records=7))
-    letters, results = plan.on("letters", FakeDeadLetters()), plan.on("results", FakeResults(when))
+    dead_letter_sink, results = plan.on("letters", FakeDeadLetters()), plan.on("results", FakeResults(when))
     store = plan.on("store", DictStore())
     calm: DictStore = store
-    bench = Bench(source, store, dead_letters=letters, results=results)
+    bench = Bench(source, store, dead_letters=dead_letter_sink, results=results)
     rows = len(messages)
     bench.run(lambda: _rows(calm) >= rows)
-    return bench, letters, results
+    return bench, dead_letter_sink, results
 
 
 def _rows(store: DictStore) -> int:
@@ -160,10 +160,10 @@ def test_a_call_that_fails_once_costs_no_row_and_doubles_none(when: When, share:
         seen[port, method] += 1
         plan = Plan(*place)
         try:
-            bench, letters, results = run(plan, when)
+            bench, dead_letters, results = run(plan, when)
             assert plan.has_failed
             bench.check_against(MESSAGES, undisturbed)
-            assert {message.topic_partition for message in letters.sent} == {m.topic_partition for m in MESSAGES}
+            assert {message.topic_partition for message in dead_letters.sent} == {m.topic_partition for m in MESSAGES}
             assert {row for rows in results.row_ids.values() for row in rows} == set(bench.table["row_id"].to_pylist())
         except Exception as raised:  # noqa: BLE001
             faults.append(f"{port}.{method} call {call} {moment} {type(error).__name__}: {raised!r:.300}")

@@ -24,7 +24,7 @@ from tests.kafka.sources import numbered, open_source, produce
 
 EACH, PARTITIONS = 20, 2
 POLLS = round(scaled(400))  # of 50 ms each; six bring all messages where nothing fails
-ASKED: Mapping[str, Mapping[str, Exception]] = {
+CALLS: Mapping[str, Mapping[str, Exception]] = {
     "client": {
         "poll": KafkaConnectionError("the connection is closed"),
         "position": KafkaTimeoutError("the coordinator is away"),
@@ -40,12 +40,12 @@ def read(
 ) -> tuple[Mapping[TopicPartition, Sequence[int]], Counter[TopicPartition]]:
     """Offsets by partition as they come, and how often each was assigned; one fails as planned."""
     with closing(open_source(broker, topic, None, max_poll_records=7)) as source:
-        source._consumer = plan.on("client", source._consumer, [*ASKED["client"]])
-        source._topics = plan.on("topics", source._topics, [*ASKED["topics"]])
-        source.log = plan.on("log", source.log, [*ASKED["log"]])
+        source._consumer = plan.on("client", source._consumer, [*CALLS["client"]])
+        source._topics = plan.on("topics", source._topics, [*CALLS["topics"]])
+        source.log = plan.on("log", source.log, [*CALLS["log"]])
         offsets, assigned = defaultdict[TopicPartition, list[int]](list), Counter[TopicPartition]()
         for _ in range(POLLS):
-            source._looked_at = 0.0  # looks for transactions once a second in life
+            source._examined_at = 0.0  # looks for transactions once a second in life
             try:
                 found = source.poll(0.05)
             except BrokerUnavailable:
@@ -67,9 +67,9 @@ def places(calls: Mapping[tuple[str, str], int], most: int) -> Iterator[tuple[st
     """The first calls of each method, with what each may raise."""
     for (port, method), count in sorted(calls.items()):
         for call in range(min(count, most)):
-            yield port, method, call, "before", ASKED[port][method]
+            yield port, method, call, "before", CALLS[port][method]
             if (port, method) not in _ONLY_BEFORE:
-                yield port, method, call, "after", ASKED[port][method]
+                yield port, method, call, "after", CALLS[port][method]
 
 
 @pytest.mark.timeout(1_200)
@@ -88,7 +88,7 @@ def test_a_call_of_a_source_that_fails_once_costs_no_message_and_no_assignment(
     calm = Plan()
     expected = read(calm, broker, name)
     assert expected[0] == {TopicPartition(name, partition): [*range(EACH)] for partition in range(PARTITIONS)}
-    assert {port for port, _ in calm.calls} == set(ASKED)
+    assert {port for port, _ in calm.calls} == set(CALLS)
     for place in places(calm.calls, most):
         if draw.random() < share:
             plan = Plan(*place)

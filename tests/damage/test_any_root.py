@@ -303,12 +303,12 @@ def fault_of(
         )
     except BaseException as error:  # noqa: BLE001
         return f"raised {error!r}"
-    said = capsys.readouterr()
+    output = capsys.readouterr()
     after = entries(root)
     lost = {each for each in before if each not in after and after.get(f"_set_aside/{each}") != before[each]}
-    if code not in {0, 1, 2, 3} or "Traceback" in said.out + said.err:
-        return f"code {code}: {said.err[-300:]}"
-    if code in {1, 2} and not said.err.strip():
+    if code not in {0, 1, 2, 3} or "Traceback" in output.out + output.err:
+        return f"code {code}: {output.err[-300:]}"
+    if code in {1, 2} and not output.err.strip():
         return f"code {code} without a word"
     if entries(outside) != beside:
         return "what is outside was changed"
@@ -320,8 +320,8 @@ def fault_of(
         return f"removed {sorted(too_many)[:5]}"
     if too_many := {each for each in before.keys() & after.keys() if before[each] != after[each]} - may.replaces:
         return f"replaced {sorted(too_many)[:5]}"
-    if command == "verify" and not code and kind_of(name) in PROVED and "there is no segment" not in said.out:
-        return "called whole: " + said.out.strip()
+    if command == "verify" and not code and kind_of(name) in PROVED and "there is no segment" not in output.out:
+        return "called whole: " + output.out.strip()
     return ""
 
 

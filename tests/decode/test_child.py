@@ -112,7 +112,7 @@ def test_a_fault_of_ours_in_a_child_is_no_messages_fault(isolated: IsolatedDecod
     isolated(message(picture(RNG)))
     [child] = isolated._children
     with pytest.raises(FatalError, match=r"failed at None: .*start the worker again"):
-        child.ask("decode", None)  # type: ignore[arg-type]
+        child.request("decode", None)  # type: ignore[arg-type]
     assert same(isolated(good := message(picture(RNG))), DECODE(good))
 
 
@@ -179,25 +179,25 @@ def test_a_child_that_hangs_is_told_of_and_waited_for(
     good, decoded = message(picture(RNG)), list[DecodedMessage]()
     isolated(good)
     [child] = isolated._children
-    told = threading.Event()
-    monkeypatch.setattr("adawise.decode.child._TOLD_EVERY_S", 0.05)
-    monkeypatch.setattr("adawise.decode.child._log", Told(told))
+    found = threading.Event()
+    monkeypatch.setattr("adawise.decode.child._LOG_EVERY_S", 0.05)
+    monkeypatch.setattr("adawise.decode.child._log", LogStub(found))
     os.kill(child._process.pid, signal.SIGSTOP)
     thread = threading.Thread(target=lambda: decoded.append(isolated(good)))
     thread.start()
-    assert told.wait(DEADLINE_S)
+    assert found.wait(DEADLINE_S)
     os.kill(child._process.pid, signal.SIGCONT)
     thread.join()
     assert same(decoded[0], DECODE(good))
 
 
-class Told:
+class LogStub:
     """A log that is waited for."""
 
-    def __init__(self, told: threading.Event) -> None:
-        self._told = told
+    def __init__(self, found: threading.Event) -> None:
+        self._called = found
 
     def warning(self, event: str, **facts: object) -> None:
         assert event == "decoder_stalled"
         assert facts["waiting"] == "to decode frames/2/5"
-        self._told.set()
+        self._called.set()

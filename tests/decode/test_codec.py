@@ -267,7 +267,7 @@ def test_a_webp_of_one_colour_is_read_however_small_it_is(lossless: bool) -> Non
 
 
 @pytest.mark.parametrize(
-    ("progressive", "marker", "said"),
+    ("progressive", "marker", "expected"),
     [
         (False, 0xC9, "arithmetic-coded"),
         (True, 0xCA, "arithmetic-coded"),
@@ -276,13 +276,13 @@ def test_a_webp_of_one_colour_is_read_however_small_it_is(lossless: bool) -> Non
     ],
 )
 def test_a_jpeg_that_not_every_libjpeg_reads_is_refused_with_a_reason_that_says_so(
-    progressive: bool, marker: int, said: str
+    progressive: bool, marker: int, expected: str
 ) -> None:
     usual = saved(Image.open(io.BytesIO(picture(RNG))), "JPEG", progressive=progressive)
     at = usual.index(b"\xff\xc2" if progressive else b"\xff\xc0") + 1
     assert open_image(usual, max_pixels=10_000).size == (40, 30)
     with pytest.raises(
-        InvalidMessage, match=f"expected a baseline or progressive JPEG, got one that is {said}"
+        InvalidMessage, match=f"expected a baseline or progressive JPEG, got one that is {expected}"
     ) as caught:
         open_image(usual[:at] + bytes([marker]) + usual[at + 1 :], max_pixels=10_000)
     assert caught.value.reason == Reason.UNSUPPORTED_FORMAT

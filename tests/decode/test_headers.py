@@ -23,7 +23,7 @@ from adawise.records import stated_ms
 DAY_US = 86_400_000_000
 
 
-def said(key: bytes | None = None, **headers: bytes | None) -> Headers:
+def headers_of(key: bytes | None = None, **headers: bytes | None) -> Headers:
     return read_headers(key, [(name.replace("_", "-"), value) for name, value in headers.items()])
 
 
@@ -39,17 +39,17 @@ def reason_of(call: object, *arguments: object) -> Reason:
 
 
 def test_the_key_is_the_stream_and_the_header_stands_in_for_it() -> None:
-    assert said(b"cam-7").stream == NamedStream(b"cam-7", "cam-7")
-    assert said(None, stream_id=b"cam-8").stream == NamedStream(b"cam-8", "cam-8")
-    assert said(b"", stream_id=b"cam-8").stream == NamedStream(b"cam-8", "cam-8")
-    assert said(b"cam-7", stream_id=b"cam-7").stream.refused is None
-    assert said().stream == NamedStream()
-    assert said("Einfahrt Süd, Tor 3".encode()).stream.stream_id == "Einfahrt Süd, Tor 3"
+    assert headers_of(b"cam-7").stream == NamedStream(b"cam-7", "cam-7")
+    assert headers_of(None, stream_id=b"cam-8").stream == NamedStream(b"cam-8", "cam-8")
+    assert headers_of(b"", stream_id=b"cam-8").stream == NamedStream(b"cam-8", "cam-8")
+    assert headers_of(b"cam-7", stream_id=b"cam-7").stream.refused is None
+    assert headers_of().stream == NamedStream()
+    assert headers_of("Einfahrt Süd, Tor 3".encode()).stream.stream_id == "Einfahrt Süd, Tor 3"
 
 
 def test_key_and_header_have_to_agree_and_the_key_is_told_all_the_same() -> None:
     for header in (b"cam-8", b"\xff"):
-        stream = said(b"cam-7", stream_id=header).stream
+        stream = headers_of(b"cam-7", stream_id=header).stream
         assert reason_of(stream.check) == Reason.STREAM_ID_MISMATCH
         assert stream.stream_id == "cam-7"
 
@@ -107,7 +107,7 @@ def test_the_content_type_is_read_as_media_types_are() -> None:
 
 
 def test_headers_that_cannot_be_read_are_as_if_absent() -> None:
-    broken = said(label=b"\xff", frame_id=b"x" * 2_000, meta_a=b"\xff", meta_b=b"1", meta_c=None)
+    broken = headers_of(label=b"\xff", frame_id=b"x" * 2_000, meta_a=b"\xff", meta_b=b"1", meta_c=None)
     assert broken == Headers(meta={"b": "1"})
 
 
@@ -118,7 +118,9 @@ def test_meta_is_capped_in_number_and_length() -> None:
 
 
 def test_a_time_that_is_none_and_a_misspelt_name_are_noted() -> None:
-    assert str(said(captured_at=b"noon").note).startswith("captured-at: it is taken for not stated: expected RFC 3339")
+    assert str(headers_of(captured_at=b"noon").note).startswith(
+        "captured-at: it is taken for not stated: expected RFC 3339"
+    )
     both = read_headers(None, [("captured-at", b"noon"), ("Frame_Id", b"1")])
     assert both.note == "header 'frame_id': it is not read, call it 'frame-id'"
 
@@ -140,12 +142,12 @@ def test_rfc_3339_becomes_microseconds(text: str, microseconds: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "believed"),
+    ("found", "believed"),
     [(None, -1), (-1, -1), (-(2**63), -1), (2**63 - 1, -1), (7_258_118_400_000, -1)]
     + [(at, at) for at in (0, 1_700_000_000_000, 7_258_118_399_999)],
 )
-def test_a_broker_s_timestamp_is_believed_from_1970_to_2199(told: int | None, believed: int) -> None:
-    assert stated_ms(told) == believed
+def test_a_broker_s_timestamp_is_believed_from_1970_to_2199(found: int | None, believed: int) -> None:
+    assert stated_ms(found) == believed
 
 
 @pytest.mark.parametrize(

@@ -153,7 +153,7 @@ def test_a_batch_without_a_key_may_hold_several_streams() -> None:
 def test_whose_images_a_message_may_have_is_told_without_decoding_any() -> None:
     named = arrow({"image": [b"no image"] * 3, "stream_id": pa.array(["yard", "gate", None])})
     by_event: Headers = (("ce_source", b"plant/3/roof"),)
-    told = {
+    fields = {
         "keyed": DECODE.streams(message(b"no image", b"yard")),
         "by event": DECODE.streams(message(JPEG, None, by_event)),
         "keyed batch": DECODE.streams(message(named, b"hall")),
@@ -164,7 +164,7 @@ def test_whose_images_a_message_may_have_is_told_without_decoding_any() -> None:
         "no Arrow": DECODE.streams(message(named[:100], None)),
         "tombstone": DECODE.streams(message(None, b"yard")),
     }
-    assert {what: sorted(streams) for what, streams in told.items()} == {
+    assert {what: sorted(streams) for what, streams in fields.items()} == {
         "keyed": ["yard"],
         "by event": ["roof"],
         "keyed batch": ["hall"],

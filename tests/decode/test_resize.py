@@ -93,10 +93,10 @@ def threads_that_decoding_starts() -> int:
 def test_a_resize_runs_in_the_thread_that_asks_for_it() -> None:
     """And not in a team of torch's own, one for each thread that decodes."""
     code = "from tests.decode.test_resize import threads_that_decoding_starts; print(threads_that_decoding_starts())"
-    assert asked(code, {"OMP_NUM_THREADS": "4"}) == "0"
+    assert output_of(code, {"OMP_NUM_THREADS": "4"}) == "0"
 
 
-def asked(code: str, environment: dict[str, str]) -> str:
+def output_of(code: str, environment: dict[str, str]) -> str:
     """What a process of its own prints."""
     found = subprocess.run(
         [sys.executable, "-c", code],
@@ -112,4 +112,4 @@ def test_a_processor_that_can_less_has_equal_bits() -> None:
     """Of torch's resizes, and of libjpeg-turbo's JPEG."""
     code = "from tests.decode.test_resize import digest_of_all; print(digest_of_all())"
     less = {"ATEN_CPU_CAPABILITY": "default", "JSIMD_FORCENONE": "1"}
-    assert asked(code, {"OMP_NUM_THREADS": "1", **less}) == digest_of_all()
+    assert output_of(code, {"OMP_NUM_THREADS": "1", **less}) == digest_of_all()

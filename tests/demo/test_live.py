@@ -25,8 +25,8 @@ class Clock:
 
 
 def board(clock: Clock | None = None, served: list[int] | None = None) -> Board:
-    told = served if served is not None else []
-    return Board(CAMERAS, lambda: [16, 16, 16, 16], told.append, clock or Clock())
+    found = served if served is not None else []
+    return Board(CAMERAS, lambda: [16, 16, 16, 16], found.append, clock or Clock())
 
 
 def trace(partition: int, last: int, *, images: int = 8, alpha: float = 0.5, trigger: str = "none") -> BatchTrace:

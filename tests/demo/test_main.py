@@ -122,10 +122,10 @@ def test_the_files_that_it_names_exist(ran: Ran) -> None:
 def test_the_commands_that_it_prints_work_as_they_are(ran: Ran, capsys: pytest.CaptureFixture[str]) -> None:
     lines = [line.strip() for line in ran.out.splitlines()]
     (duckdb,) = [line for line in lines if "duckdb.sql" in line]
-    said = subprocess.run(duckdb, shell=True, capture_output=True, text=True)
-    assert said.returncode == 0, said.stderr
+    output = subprocess.run(duckdb, shell=True, capture_output=True, text=True)
+    assert output.returncode == 0, output.stderr
     for camera in ("market", "harbour", "tunnel", "depot"):
-        assert re.search(rf"{camera}\W+{IMAGES // 4}\b", said.stdout)
+        assert re.search(rf"{camera}\W+{IMAGES // 4}\b", output.stdout)
     (prove,) = [line for line in lines if " verify " in line]
     _python, _m, _pipeline, *arguments = shlex.split(prove)
     assert main(arguments) == 0
@@ -140,7 +140,7 @@ def test_its_lines_are_plain_where_nobody_watches(ran: Ran) -> None:
 def test_ctrl_c_writes_what_was_classified_and_stops_broker_and_cameras(tmp_path: Path) -> None:
     root = tmp_path / "demo"
     with running("--scenes", "nights", "--images", "100000", "--output", str(root)) as process:
-        said = _until_it_classifies(process)
+        output = _until_it_classifies(process)
         process.send_signal(signal.SIGINT)
         _, rest = process.communicate(timeout=scaled(120.0))
     assert process.returncode == 130
@@ -151,7 +151,7 @@ def test_ctrl_c_writes_what_was_classified_and_stops_broker_and_cameras(tmp_path
     cameras = {name.partition("-")[0] for name in rows["frame_id"].to_pylist()}
     assert cameras <= {"gate", "quay", "garage", "bridge"}, "of the scenes that were asked for"
     assert verify(open_store(str(root)), contiguous=True) == []
-    address = _address(said)
+    address = _address(output)
     assert address is not None
     assert not answers(*address, 1.0)
 
@@ -163,11 +163,11 @@ def test_with_keep_the_broker_answers_until_ctrl_c(ran: Ran) -> None:
 
 def test_a_broker_that_dies_ends_the_demo_with_its_last_words(tmp_path: Path) -> None:
     with running("--scenes", "controls", "--images", "100000", "--output", str(tmp_path / "demo")) as process:
-        said = _until_it_classifies(process)
+        output = _until_it_classifies(process)
         (broker,) = [child for child in psutil.Process(process.pid).children() if "broker" in child.cmdline()]
         broker.kill()
         _, rest = process.communicate(timeout=scaled(120.0))
-    assert process.returncode == 1, said + rest
+    assert process.returncode == 1, output + rest
     assert "ended by itself" in rest
     assert "Traceback" not in rest
 
@@ -190,13 +190,13 @@ def test_without_the_broker_s_wheel_the_exit_code_is_that_of_wrong_settings(
 
 def _until_it_classifies(process: subprocess.Popen[str]) -> str:
     assert process.stderr is not None
-    said = ""
-    while not re.search(r"^[1-9]\d* of 100000 images", said, re.MULTILINE):
-        said += (line := process.stderr.readline())
-        assert line, said
-    return said
+    found = ""
+    while not re.search(r"^[1-9]\d* of 100000 images", found, re.MULTILINE):
+        found += (line := process.stderr.readline())
+        assert line, found
+    return found
 
 
-def _address(said: str) -> tuple[str, int] | None:
-    match = re.search(r"at (127\.0\.0\.1):(\d+)", said)
+def _address(text: str) -> tuple[str, int] | None:
+    match = re.search(r"at (127\.0\.0\.1):(\d+)", text)
     return (match[1], int(match[2])) if match else None

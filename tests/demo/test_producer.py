@@ -32,10 +32,10 @@ class Recorder:
 
 
 def produced(images: int, credits: list[int]) -> tuple[list[dict[str, Any]], list[list[int]]]:
-    recorder, told = Recorder(), []
+    recorder, received = Recorder(), []
     give = iter([*credits, 0])
-    send(recorder, "frames", scripts(images), lambda: next(give), lambda line: told.append(json.loads(line)))
-    return recorder.messages, told
+    send(recorder, "frames", scripts(images), lambda: next(give), lambda line: received.append(json.loads(line)))
+    return recorder.messages, received
 
 
 def test_the_same_length_gives_the_same_bytes() -> None:
@@ -43,15 +43,15 @@ def test_the_same_length_gives_the_same_bytes() -> None:
 
 
 def test_no_more_images_are_sent_than_were_allowed() -> None:
-    messages, told = produced(40, [7, 2])
+    messages, found = produced(40, [7, 2])
     assert len(messages) == 9
-    assert told[-1] == [3, 2, 2, 2]
+    assert found[-1] == [3, 2, 2, 2]
 
 
 def test_all_are_acknowledged_at_the_end() -> None:
-    messages, told = produced(70, [1000])
+    messages, found = produced(70, [1000])
     assert len(messages) == 70
-    assert told[-1] == [18, 18, 17, 17]
+    assert found[-1] == [18, 18, 17, 17]
 
 
 def test_a_message_says_whose_it_is_from_when_and_what_it_shows() -> None:

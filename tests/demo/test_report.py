@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from adawise.demo.report import duckdb_line, letters, passages, sparkline, tell
+from adawise.demo.report import duckdb_line, letters, passages, print_summary, sparkline
 from adawise.demo.script import scripts
 from adawise.demo.summary import CameraPath, ConditionScore, RunSummary
 
@@ -34,9 +34,9 @@ def test_a_camera_without_a_batch_has_an_empty_sparkline() -> None:
 
 
 def test_a_condition_that_a_camera_knew_again_has_its_letter_again() -> None:
-    told = CameraPath([1, 3, 5, 7], [0.0] * 4, [None] * 4, [7, 2, None, 7])
-    assert letters(told, 8) == "aabbccaa"
-    assert letters(told, 4) == "abca"
+    printed = CameraPath([1, 3, 5, 7], [0.0] * 4, [None] * 4, [7, 2, None, 7])
+    assert letters(printed, 8) == "aabbccaa"
+    assert letters(printed, 4) == "abca"
     assert letters(CameraPath(), 8) == ""
     many = CameraPath(list(range(30)), [0.0] * 30, [None] * 30, list(range(30)))
     assert letters(many, 30) == "abcdefghijklmnopqrstuvwxyz····"
@@ -60,10 +60,10 @@ def test_the_duckdb_line_reads_an_output_of_any_name(name: str, tmp_path: Path) 
     )
     _, option, program = shlex.split(duckdb_line(root))
     assert option == "-c"
-    said: list[object] = []
-    exec(program.replace("print", "said.append"), {"said": said})
-    assert isinstance(said[0], duckdb.DuckDBPyRelation)
-    assert said[0].fetchall() == [("a", 2, 0.5, 0.0, 0.5, 1.0)]
+    received: list[object] = []
+    exec(program.replace("print", "said.append"), {"said": received})
+    assert isinstance(received[0], duckdb.DuckDBPyRelation)
+    assert received[0].fetchall() == [("a", 2, 0.5, 0.0, 0.5, 1.0)]
 
 
 def outcome(*problems: str) -> RunSummary:
@@ -71,15 +71,15 @@ def outcome(*problems: str) -> RunSummary:
     return RunSummary(8, 8 - len(problems), problems, 2.0, 1.5, "entropy", (score,))
 
 
-def told(result: RunSummary, picture: Path | None = None) -> str:
+def printed(result: RunSummary, picture: Path | None = None) -> str:
     out = io.StringIO()
     cameras = scripts(8)
-    tell(result, cameras, [path([1], [0.5])] * len(cameras), Path("runs/demo"), picture, stream=out)
+    print_summary(result, cameras, [path([1], [0.5])] * len(cameras), Path("runs/demo"), picture, stream=out)
     return out.getvalue()
 
 
 def test_a_whole_run_says_images_in_are_rows_out_and_where_everything_is() -> None:
-    text = told(outcome(), Path("runs/demo/alpha.png"))
+    text = printed(outcome(), Path("runs/demo/alpha.png"))
     assert "images in = rows out = 8" in text
     assert "4 images/s over 2.0 s" in text
     assert "1.50 forward equivalents" in text
@@ -88,17 +88,17 @@ def test_a_whole_run_says_images_in_are_rows_out_and_where_everything_is() -> No
 
 
 def test_served_worse_than_a_fixed_alpha_is_said_as_it_is() -> None:
-    assert "served 0.500; the best of the three fixed alphas on these images, zero-shot, 0.625 (-0.125)" in told(
+    assert "served 0.500; the best of the three fixed alphas on these images, zero-shot, 0.625 (-0.125)" in printed(
         outcome()
     )
 
 
 def test_a_run_that_lost_an_image_says_so_first() -> None:
-    text = told(outcome("1 images are not in the output, the first is depot-000001"))
+    text = printed(outcome("1 images are not in the output, the first is depot-000001"))
     assert text.strip().startswith("NOT every image is in the output once: 8 in, 7 rows out")
     assert "depot-000001" in text
     assert "images in = rows out" not in text
 
 
 def test_without_the_plotting_library_the_remedy_is_named() -> None:
-    assert "pip install 'adawise[report]'" in told(outcome())
+    assert "pip install 'adawise[report]'" in printed(outcome())

@@ -21,7 +21,7 @@ from tests.brokers import free_ports
 from tests.deadlines import DEADLINE_S
 from tests.deploy.watching import DEPLOY, RULES
 from tests.loopback import Answering, Server, serving
-from tests.watch.web.asking import ask
+from tests.watch.web.client import request
 
 WINDOW = "20s"
 SHORTER = {  # numbers of the rules, and what stands in their place where minutes are seconds
@@ -76,14 +76,14 @@ class Fleet:
 
     def query(self, expression: str) -> list[dict[str, Any]]:
         """An instant query's samples."""
-        reply = ask(self.prometheus, f"/api/v1/query?query={quote(expression)}").json
+        reply = request(self.prometheus, f"/api/v1/query?query={quote(expression)}").json
         assert reply["status"] == "success", (expression, reply)
         found: list[dict[str, Any]] = reply["data"]["result"]
         return found
 
     def alerts(self) -> dict[str, dict[str, Any]]:
         """What Alertmanager has, by name."""
-        return {alert["labels"]["alertname"]: alert for alert in ask(self.alertmanager, "/api/v2/alerts").json}
+        return {alert["labels"]["alertname"]: alert for alert in request(self.alertmanager, "/api/v2/alerts").json}
 
     def until(self, done: Callable[[], object], what: str, but: Callable[[], object] | None = None) -> None:
         """Ask twice a second; `but` tells what is not so in the end."""
@@ -144,7 +144,7 @@ def _process(folder: Path, name: str, port: int, arguments: Sequence[str]) -> It
                 assert process.poll() is None, (folder / f"{name}.log").read_text()[-2_000:]
                 assert time.monotonic() < give_up, name
                 try:
-                    if ask(f"http://127.0.0.1:{port}", "/-/ready").status == 200:
+                    if request(f"http://127.0.0.1:{port}", "/-/ready").status == 200:
                         break
                 except OSError:
                     pass
@@ -159,8 +159,8 @@ def _process(folder: Path, name: str, port: int, arguments: Sequence[str]) -> It
 def _receiver(port: int, received: list[tuple[str, str]]) -> Iterator[None]:
     class Receiver(Answering):
         def post(self) -> None:
-            told = json.loads(self.body())
-            received.extend((self.path.strip("/"), alert["labels"]["alertname"]) for alert in told["alerts"])
+            document = json.loads(self.body())
+            received.extend((self.path.strip("/"), alert["labels"]["alertname"]) for alert in document["alerts"])
             self.answer(200)
 
     with serving(Server(Receiver, port)):

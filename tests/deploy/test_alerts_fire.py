@@ -28,7 +28,7 @@ from adawise.demo.scene import StreetCamera
 from adawise.demo.weather import PRESETS
 from adawise.settings import Settings
 from tests.brokers import CAPABILITIES, Broker, Unavailable, create_topic, fresh_name
-from tests.cameras.serving import Asked, http, jpeg
+from tests.cameras.serving import HttpRequest, http, jpeg
 from tests.cameras.test_command import cameras, live
 from tests.deploy import fleet as fleets
 from tests.deploy.fleet import Fleet
@@ -292,12 +292,12 @@ def test_a_producer_that_sends_text_and_cameras_that_stop(
     fired |= {"AdawiseRejectsMany", "AdawiseCamerasInTrouble"}
 
 
-def still(asked: Asked) -> None:
+def still(request: HttpRequest) -> None:
     """One picture, five times a second, for as long as somebody reads."""
-    asked.stream()
+    request.stream()
     never = threading.Event()
     while not never.wait(0.2):
-        asked.part(jpeg(1))
+        request.part(jpeg(1))
 
 
 def test_a_camera_that_sends_one_picture(own_broker: Broker, fleet: Fleet, tmp_path: Path, fired: set[str]) -> None:
@@ -305,13 +305,13 @@ def test_a_camera_that_sends_one_picture(own_broker: Broker, fleet: Fleet, tmp_p
     flags = ["--kafka.bootstrap-servers", own_broker.bootstrap_servers, "--kafka.topic", topic.name]
     with http({"/gate": live, "/yard": still}) as (url, _):
         text = "".join(f'[camera.{name}]\nurl = "{url}/{name}"\nfrozen_after_s = 1\n' for name in ("gate", "yard"))
-        with cameras(tmp_path, text, *flags, "--http.port", str(port)) as told:
+        with cameras(tmp_path, text, *flags, "--http.port", str(port)) as log:
             fleet.scrape(port)
-            fleet.diary = lambda: "".join(told.lines)
+            fleet.diary = lambda: "".join(log.lines)
             fleet.until_fires("AdawiseCameraFrozen")
             assert fleet.alerts()["AdawiseCameraFrozen"]["labels"]["camera"] == "yard"
-            assert {event["camera"] for event in told.events("picture_repeated")} == {"yard"}
-            told.stop()
+            assert {event["camera"] for event in log.events("picture_repeated")} == {"yard"}
+            log.stop()
     fleet.until(lambda: "AdawiseCameraFrozen" not in fleet.alerts(), "it is over")
     fleet.diary = lambda: ""
     fired.add("AdawiseCameraFrozen")

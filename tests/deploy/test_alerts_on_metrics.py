@@ -23,7 +23,7 @@ from adawise.watch.metrics import METRICS
 from tests.deadlines import DEADLINE_S
 from tests.deploy.watching import RULES
 from tests.fakes import FakeSource
-from tests.watch.hearing import Heard, loaded
+from tests.watch.watched import Watched, loaded
 from tests.worker.loop import FakeResults, image
 
 EVERY_S = 15.0
@@ -39,13 +39,13 @@ class Scrapes:
         self._specs = [spec for spec in METRICS if spec.name in names]
         self._series: dict[str, dict[int, float]] = defaultdict(dict)
 
-    def add(self, heard: Heard) -> None:
-        number = int(heard.bench.now_s / EVERY_S)
+    def add(self, watched: Watched) -> None:
+        number = int(watched.bench.now_s / EVERY_S)
         for spec in self._specs:
-            for values, value in spec.series.samples(heard.scrape()):
+            for values, value in spec.series.samples(watched.scrape()):
                 assert not isinstance(value, Distribution)
                 labels = LABELS | dict(zip(spec.series.labels, values, strict=True))
-                selected = ", ".join(f'{key}="{told}"' for key, told in labels.items())
+                selected = ", ".join(f'{key}="{fields}"' for key, fields in labels.items())
                 name = f"{spec.name}{{{selected}}}"
                 self._series[name].setdefault(number, value)
 
@@ -54,18 +54,18 @@ class Scrapes:
         """As promtool reads them; a scrape that a turn of the loop passed over has the value before it."""
         found = []
         for name, values in self._series.items():
-            told = [values.get(0, math.nan)]
+            result = [values.get(0, math.nan)]
             for number in range(1, max(values) + 1):
-                told.append(values.get(number, told[-1]))
-            found.append({"series": name, "values": " ".join("_" if math.isnan(v) else f"{v:.6g}" for v in told)})
+                result.append(values.get(number, result[-1]))
+            found.append({"series": name, "values": " ".join("_" if math.isnan(v) else f"{v:.6g}" for v in result)})
         return found
 
     def firing(self, folder: Path, alert: str, *minutes: int) -> list[int]:
         """At which of these minutes the alert fires, by promtool."""
-        asked = f'count(ALERTS{{alertname="{alert}", alertstate="firing"}}) or vector(0)'
+        requested = f'count(ALERTS{{alertname="{alert}", alertstate="firing"}}) or vector(0)'
         found = []
         for minute in minutes:
-            check = {"expr": asked, "eval_time": f"{minute}m", "exp_samples": [{"labels": "{}", "value": 1}]}
+            check = {"expr": requested, "eval_time": f"{minute}m", "exp_samples": [{"labels": "{}", "value": 1}]}
             case: dict[str, Any] = {"interval": "15s", "input_series": self.input_series, "promql_expr_test": [check]}
             file = folder / "case.yaml"
             file.write_text(yaml.safe_dump({"rule_files": [str(RULES)], "evaluation_interval": "15s", "tests": [case]}))
@@ -105,34 +105,34 @@ def test_a_broker_that_is_dead_is_an_alert_after_minutes_and_ends_when_it_answer
 
     def wait() -> None:
         for _ in range(4):
-            heard.bench.now_s += EVERY_S
-            scrapes.add(heard)
+            watched.bench.now_s += EVERY_S
+            scrapes.add(watched)
 
     source = DeadBroker(wait)
-    heard = Heard(source)
+    watched = Watched(source)
 
     def turn() -> bool:
-        source.is_dead = 60.0 < heard.bench.now_s < 1_200.0
-        scrapes.add(heard)
-        return heard.bench.now_s > 1_500.0
+        source.is_dead = 60.0 < watched.bench.now_s < 1_200.0
+        scrapes.add(watched)
+        return watched.bench.now_s > 1_500.0
 
-    heard.run(turn)
+    watched.run(turn)
     assert scrapes.firing(tmp_path, "AdawiseBrokerFails", 5, 8, 12, 19, 24) == [8, 12, 19]
 
 
 def test_a_right_that_was_taken_back_is_no_dead_broker(tmp_path: Path) -> None:
     scrapes, results = Scrapes("adawise_outage_seconds"), FakeResults("early")
-    heard = Heard(FakeSource([image(n, "north") for n in range(8)]), results=results)
+    watched = Watched(FakeSource([image(n, "north") for n in range(8)]), results=results)
 
     def turn() -> bool:
-        results.errors = [PermissionRefused("no WRITE on the topic of results")] if heard.bench.now_s > 60.0 else []
-        if heard.bench.steps == 1_300:
-            source = heard.bench._worker._source
+        results.errors = [PermissionRefused("no WRITE on the topic of results")] if watched.bench.now_s > 60.0 else []
+        if watched.bench.steps == 1_300:
+            source = watched.bench._worker._source
             assert isinstance(source, FakeSource)
             source.append(*(image(n, "north") for n in range(8, 16)))
-        scrapes.add(heard)
-        return heard.bench.now_s > 900.0
+        scrapes.add(watched)
+        return watched.bench.now_s > 900.0
 
-    heard.run(turn)
+    watched.run(turn)
     assert scrapes.firing(tmp_path, "AdawiseTopicRefuses", 3, 12) == [12]
     assert scrapes.firing(tmp_path, "AdawiseBrokerFails", 12) == []

@@ -82,15 +82,15 @@ def in_the_image(files: Path, *words: str) -> str:
 
 
 def test_it_runs_as_nobody_and_can_write_where_it_says_alone(files: Path) -> None:
-    said = in_the_image(
+    output = in_the_image(
         files, "sh", "-c", "id -u; cat /proc/1/comm; touch /opt/adawise/x || touch /var/lib/adawise/x /tmp/x"
     )
-    assert said.split() == ["10001", "tini"]
+    assert output.split() == ["10001", "tini"]
 
 
 def test_the_demo_runs_to_its_end(files: Path) -> None:
-    said = in_the_image(files, "adawise", "demo", "--images", "600", "--output", "/var/lib/adawise/demo")
-    assert "images in = rows out = 600, each exactly once" in said
+    output = in_the_image(files, "adawise", "demo", "--images", "600", "--output", "/var/lib/adawise/demo")
+    assert "images in = rows out = 600, each exactly once" in output
 
 
 def test_it_says_what_it_is(files: Path) -> None:

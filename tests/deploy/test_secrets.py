@@ -47,9 +47,9 @@ def test_other_users_of_the_machine_cannot_reach_a_secret(before: int | None, tm
 def test_secrets_of_an_earlier_version_are_kept_and_closed(tmp_path: Path) -> None:
     folder = tmp_path / "secrets"
     main()(folder)
-    said = {path.name: path.read_text() for path in folder.iterdir()}
+    output = {path.name: path.read_text() for path in folder.iterdir()}
     folder.chmod(0o711)
     (folder / "s3.env").chmod(0o444)
     main()(folder)
-    assert {path.name: path.read_text() for path in folder.iterdir()} == said
+    assert {path.name: path.read_text() for path in folder.iterdir()} == output
     assert (mode(folder), mode(folder / "s3.env")) == (0o700, 0o400)

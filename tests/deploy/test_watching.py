@@ -45,9 +45,9 @@ def test_the_runbook_has_a_page_for_each_alert_and_no_other() -> None:
 
 
 def test_every_query_of_the_dashboard_asks_for_metrics_that_there_are() -> None:
-    asked = {name for _, expression in queries() for name in metrics_in(expression)}
-    assert len(asked) > 25
-    assert asked <= known()
+    requested = {name for _, expression in queries() for name in metrics_in(expression)}
+    assert len(requested) > 25
+    assert requested <= known()
 
 
 def test_panels_name_alerts_that_there_are_and_lie_beside_each_other() -> None:

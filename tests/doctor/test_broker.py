@@ -35,7 +35,7 @@ __all__ = ["strict"]  # a broker with an authorizer
 pytestmark = pytest.mark.broker
 
 HOUR_MS = 3_600_000
-Looked = Iterator[Known]
+FoundFleet = Iterator[Known]
 
 
 @contextmanager
@@ -61,8 +61,8 @@ def now_ms() -> int:
 
 def test_nobody_who_answers_fails_with_what_to_do() -> None:
     nobody = Settings.model_validate({"kafka": {"bootstrap_servers": "127.0.0.1:1"}})
-    with closing(Known(nobody)) as asked, pytest.raises(BrokerUnavailable, match="Check that the broker is running"):
-        module.broker(asked)
+    with closing(Known(nobody)) as known, pytest.raises(BrokerUnavailable, match="Check that the broker is running"):
+        module.broker(known)
 
 
 def test_of_brokers_that_cannot_be_reached_each_is_told_with_its_reason() -> None:
@@ -77,7 +77,7 @@ def test_of_brokers_that_cannot_be_reached_each_is_told_with_its_reason() -> Non
 def test_certificates_that_have_ended_or_end_soon_are_told_with_the_date_and_what_to_do(tmp_path: Path) -> None:
     ours, gone = Authority(tmp_path, "ours", days=300), Authority(tmp_path, "gone", days=-1)
 
-    def looked(authority: Authority, days: float) -> dict[str, CheckResult]:
+    def examined(authority: Authority, days: float) -> dict[str, CheckResult]:
         pair = authority.pair("worker", days=days)
         files = {"ssl_ca": authority.certificate, "ssl_certificate": pair.certificate, "ssl_key": pair.key}
         kafka = {"bootstrap_servers": "127.0.0.1:1", "security": {"protocol": "SSL", **files}}
@@ -86,17 +86,17 @@ def test_certificates_that_have_ended_or_end_soon_are_told_with_the_date_and_wha
         return {each.name: replace(each, name="") for each in found}
 
     moment = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"
-    said = looked(ours, 30)["certificates"]
-    assert said.status == "ok"
-    assert re.fullmatch(f"ssl_ca until {moment}, ssl_certificate until {moment}", said.detail)
-    said = looked(ours, 0.5)["certificates"]
-    assert said.status == "warn"
+    result = examined(ours, 30)["certificates"]
+    assert result.status == "ok"
+    assert re.fullmatch(f"ssl_ca until {moment}, ssl_certificate until {moment}", result.detail)
+    result = examined(ours, 0.5)["certificates"]
+    assert result.status == "warn"
     assert re.match(
         rf"kafka\.security\.ssl_certificate: \S+ours-worker\.crt expires at {moment}, in 12 h; then no new "
         r"connection is accepted\. Replace it, and restart",
-        said.detail,
+        result.detail,
     )
-    both = looked(gone, -0.5)
+    both = examined(gone, -0.5)
     assert both["certificates"].status == "fail"
     assert re.fullmatch(
         rf"kafka\.security\.ssl_ca: \S+gone-ca\.pem expired at {moment}; kafka\.security\.ssl_certificate: "
@@ -132,20 +132,20 @@ def test_a_topic_as_it_should_be_passes_all_that_is_asked_of_it(broker: Broker, 
 def test_the_embedded_broker_is_asked_what_it_can_answer(embedded_broker: Broker) -> None:
     name = fresh_name("yard")
     create_topic(embedded_broker, name, 2)
-    with facts(embedded_broker, name) as asked:
-        assert "the embedded broker" in module.broker(asked).detail
-        assert module.topic(asked).status == module.replicas(asked).status == "ok"
-        told = [module.message_size(asked), module.retention(asked), module.timestamps(asked)]
-        assert [answer.status for answer in told] == ["skip"] * 3
-        assert module.workers(asked).detail.endswith("the members are not known")
+    with facts(embedded_broker, name) as known:
+        assert "the embedded broker" in module.broker(known).detail
+        assert module.topic(known).status == module.replicas(known).status == "ok"
+        found = [module.message_size(known), module.retention(known), module.timestamps(known)]
+        assert [answer.status for answer in found] == ["skip"] * 3
+        assert module.workers(known).detail.endswith("the members are not known")
 
 
-def refusal(asked: Known) -> str:
+def refusal(known: Known) -> str:
     """Why a topic may not be read, once the broker has heard of the rules that it was given."""
     give_up = time.monotonic() + DEADLINE_S
     while time.monotonic() < give_up:
         try:
-            module.topic(asked)
+            module.topic(known)
         except SourceError as error:
             return str(error)
         threading.Event().wait(0.05)
@@ -153,8 +153,8 @@ def refusal(asked: Known) -> str:
 
 
 def test_a_topic_that_is_not_there_fails(broker: Broker) -> None:
-    with facts(broker, fresh_name("yard")) as asked, pytest.raises(SourceError, match="there is no topic"):
-        module.topic(asked)
+    with facts(broker, fresh_name("yard")) as known, pytest.raises(SourceError, match="there is no topic"):
+        module.topic(known)
 
 
 @pytest.mark.check("secured")  # what is forbidden to join or to write, tests/worker/test_rights.py shows at once
@@ -168,51 +168,51 @@ def test_a_topic_that_may_not_be_read_fails(strict: Broker) -> None:
                 rule(ResourceType.TOPIC, name, ACLOperation.DESCRIBE, who="ANONYMOUS"),
             ]
         )
-    with facts(strict, name) as asked:
-        assert "this user has DESCRIBE. Give the user the ACLs READ and DESCRIBE" in refusal(asked)
-        assert module.message_size(asked) == CheckResult("skip", module.NOT_TOLD)
-        assert module.retention(asked) == CheckResult("skip", f"0 messages not read yet; {module.NOT_TOLD}")
+    with facts(strict, name) as known:
+        assert "this user has DESCRIBE. Give the user the ACLs READ and DESCRIBE" in refusal(known)
+        assert module.message_size(known) == CheckResult("skip", module.NOT_PERMITTED)
+        assert module.retention(known) == CheckResult("skip", f"0 messages not read yet; {module.NOT_PERMITTED}")
 
 
 @pytest.mark.needs("describe_configs")
 def test_a_compacted_topic_is_a_warning_where_it_is_meant_and_fails_otherwise(broker: Broker, topic: MakeTopic) -> None:
     name = topic(configs={"cleanup.policy": "compact"})
-    with facts(broker, name) as asked, pytest.raises(SettingsError, match=r"cleanup\.policy=compact"):
-        module.topic(asked)
-    with facts(broker, name, kafka={"on_compacted": "skip"}) as asked:
-        answer = module.topic(asked)
+    with facts(broker, name) as known, pytest.raises(SettingsError, match=r"cleanup\.policy=compact"):
+        module.topic(known)
+    with facts(broker, name, kafka={"on_compacted": "skip"}) as known:
+        answer = module.topic(known)
         assert answer.status == "warn"
         assert answer.detail.endswith("Set cleanup.policy=delete")
 
 
 @pytest.mark.needs("describe_configs")
 @pytest.mark.parametrize(
-    ("largest", "said"),
+    ("largest", "expected"),
     [
         (9 * 2**20, "those above decode.max_message_bytes (8388608) are rejected as too_large"),
         (2**22, "kafka.max_partition_fetch_bytes is 1048576: larger ones are fetched one at a time"),
     ],
 )
 def test_a_topic_that_takes_more_than_is_read_is_a_warning(
-    broker: Broker, topic: MakeTopic, largest: int, said: str
+    broker: Broker, topic: MakeTopic, largest: int, expected: str
 ) -> None:
     name = topic(configs={"max.message.bytes": str(largest)})
-    with facts(broker, name, kafka={"max_partition_fetch_bytes": 2**20}) as asked:
-        answer = module.message_size(asked)
+    with facts(broker, name, kafka={"max_partition_fetch_bytes": 2**20}) as known:
+        answer = module.message_size(known)
     assert answer.status == "warn"
-    assert said in answer.detail
+    assert expected in answer.detail
 
 
 @pytest.mark.needs("describe_configs", "times")
 def test_messages_that_will_be_deleted_before_they_are_read_are_a_warning(broker: Broker, topic: MakeTopic) -> None:
     by_age = topic(2, configs={"retention.ms": str(10 * HOUR_MS)})
     fill(broker, by_age, at_ms=now_ms() - 5 * HOUR_MS)
-    with facts(broker, by_age) as asked:
-        assert module.retention(asked) == CheckResult("ok", "10 messages not read yet, kept for 10 h")
+    with facts(broker, by_age) as known:
+        assert module.retention(known) == CheckResult("ok", "10 messages not read yet, kept for 10 h")
     other = topic(2, configs={"retention.ms": str(10 * HOUR_MS)})
     fill(broker, other, at_ms=now_ms() - 9 * HOUR_MS)
-    with facts(broker, other) as asked:
-        answer = module.retention(asked)
+    with facts(broker, other) as known:
+        answer = module.retention(known)
     assert answer.status == "warn"
     assert "partition 0, 1 has messages not read yet that are older than 80% of retention.ms (10 h)" in answer.detail
 
@@ -221,8 +221,8 @@ def test_messages_that_will_be_deleted_before_they_are_read_are_a_warning(broker
 def test_more_bytes_than_the_topic_keeps_are_a_warning(broker: Broker, topic: MakeTopic) -> None:
     name = topic(configs={"retention.bytes": str(2**20), "max.message.bytes": str(2**20)})
     fill(broker, name, count=10, size=100_000)
-    with facts(broker, name) as asked:
-        answer = module.retention(asked)
+    with facts(broker, name) as known:
+        answer = module.retention(known)
     assert answer.status == "warn"
     assert "partition 0 has more unread bytes than 80% of retention.bytes (1048576)" in answer.detail
 
@@ -239,10 +239,10 @@ def test_messages_that_were_deleted_before_they_were_read_fail_unless_gaps_are_r
         reader.commit()
         admin.delete_records({KafkaPartition(name, 0): 3})
     deleted = pytest.raises(SourceError, match="has deleted 2 messages of partition 0 before they were read")
-    with facts(broker, name, group) as asked, deleted:
-        module.retention(asked)
-    with facts(broker, name, group, kafka={"on_gap": "skip"}) as asked:
-        assert module.retention(asked).status == "warn"
+    with facts(broker, name, group) as known, deleted:
+        module.retention(known)
+    with facts(broker, name, group, kafka={"on_gap": "skip"}) as known:
+        assert module.retention(known).status == "warn"
 
 
 def consumer(broker: Broker, group: str) -> Any:
@@ -255,25 +255,25 @@ def consumer(broker: Broker, group: str) -> Any:
 def test_what_is_not_read_from_the_end_is_no_lag(broker: Broker, topic: MakeTopic) -> None:
     name = topic()
     fill(broker, name)
-    with facts(broker, name, fresh_name("group"), kafka={"origin": "latest"}) as asked:
-        assert module.retention(asked).detail == "0 messages not read yet"
+    with facts(broker, name, fresh_name("group"), kafka={"origin": "latest"}) as known:
+        assert module.retention(known).detail == "0 messages not read yet"
 
 
 @pytest.mark.needs("times", "describe_configs")
 def test_a_clock_that_runs_ahead_is_a_warning(broker: Broker, topic: MakeTopic) -> None:
     name = topic(2)
     fill(broker, name)
-    with facts(broker, name) as asked:
-        assert module.timestamps(asked) == CheckResult(
+    with facts(broker, name) as known:
+        assert module.timestamps(known) == CheckResult(
             "ok", "by the producers' clock (CreateTime); none is ahead of this machine's"
         )
     fill(broker, name, at_ms=now_ms() + 600_000)
-    with facts(broker, name) as asked:
-        answer = module.timestamps(asked)
+    with facts(broker, name) as known:
+        answer = module.timestamps(known)
     assert answer.status == "warn"
     assert answer.detail.startswith("partition 0, 1 has messages more than 60 s ahead of this machine's clock")
-    with facts(broker, topic(configs={"message.timestamp.type": "LogAppendTime"})) as asked:
-        assert module.timestamps(asked).detail.startswith("by the broker's clock (LogAppendTime)")
+    with facts(broker, topic(configs={"message.timestamp.type": "LogAppendTime"})) as known:
+        assert module.timestamps(known).detail.startswith("by the broker's clock (LogAppendTime)")
 
 
 @pytest.mark.needs("describe_configs")
@@ -283,8 +283,8 @@ def test_more_workers_than_partitions_are_a_warning(broker: Broker, topic: MakeT
         reader.subscribe([name])
         while not reader.assignment():
             reader.poll(100)
-        with facts(broker, name, group) as asked:
-            answer = module.workers(asked)
+        with facts(broker, name, group) as known:
+            answer = module.workers(known)
     assert answer.status == "warn"
     assert answer.detail.startswith(f"1 member of group '{group}' for 1 partition: one more waits in reserve")
 
@@ -292,19 +292,19 @@ def test_more_workers_than_partitions_are_a_warning(broker: Broker, topic: MakeT
 @pytest.mark.needs("describe_configs")
 def test_dead_letters_that_have_no_room_for_the_message_are_a_warning(broker: Broker, topic: MakeTopic) -> None:
     name = topic(dead_letters=True, configs={"max.message.bytes": str(2**20)})
-    with facts(broker, name) as asked:
-        answer = module.letters(asked)
+    with facts(broker, name) as known:
+        answer = module.dead_letters(known)
     assert answer.status == "warn"
     assert "takes up to 1048576 bytes: dead letters of larger messages do not contain the message" in answer.detail
     assert answer.detail.endswith(f"Set its max.message.bytes to {8 * 2**20 + 65536}")
 
 
 def test_a_codec_that_is_not_here_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = Known(Settings())
-    assert module.codecs(asked) == CheckResult("ok", "none, gzip, snappy, lz4, zstd")
+    known = Known(Settings())
+    assert module.codecs(known) == CheckResult("ok", "none, gzip, snappy, lz4, zstd")
     monkeypatch.setattr(unpack, "missing_codecs", lambda: ["lz4"])
     with pytest.raises(FatalError, match="lacks lz4: a batch compressed with one of these blocks its partition"):
-        module.codecs(asked)
+        module.codecs(known)
 
 
 @pytest.mark.check("brokers")
@@ -314,23 +314,23 @@ def test_copies_that_are_behind_missing_or_too_few_are_told(three_brokers: Apach
     create_topic(cluster, strictest, 2, {"min.insync.replicas": "3"}, replication=3)
     create_topic(cluster, loose, 1, {"min.insync.replicas": "1"}, replication=3)
     create_topic(cluster, single, 3)
-    with facts(cluster, loose) as asked:
-        answer = module.replicas(asked)
+    with facts(cluster, loose) as known:
+        answer = module.replicas(known)
         assert answer.status == "warn"
         assert answer.detail.startswith("min.insync.replicas=1 with 3 replicas: acknowledged frames")
     kafka.kill(3)
     while True:  # until the cluster has noticed
-        with facts(cluster, strictest) as asked:
-            if any(each.in_sync < 3 for each in asked.topic.partitions):
+        with facts(cluster, strictest) as known:
+            if any(each.in_sync < 3 for each in known.topic.partitions):
                 break
-    with facts(cluster, strictest) as asked:
-        answer = module.replicas(asked)
+    with facts(cluster, strictest) as known:
+        answer = module.replicas(known)
         assert answer.status == "warn"
         assert "has fewer in-sync replicas than min.insync.replicas=3: producers are refused" in answer.detail
-    with facts(cluster, loose) as asked:
-        assert "has replicas that are behind, or whose broker is down" in module.replicas(asked).detail
-    with facts(cluster, single) as asked, pytest.raises(SourceError, match=r"partition \d of topic .* has no leader"):
-        module.replicas(asked)
+    with facts(cluster, loose) as known:
+        assert "has replicas that are behind, or whose broker is down" in module.replicas(known).detail
+    with facts(cluster, single) as known, pytest.raises(SourceError, match=r"partition \d of topic .* has no leader"):
+        module.replicas(known)
     revived = kafka.revive()
     while not revived():
         pass

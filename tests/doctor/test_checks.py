@@ -39,17 +39,17 @@ def fails(_: Known) -> CheckResult:
 
 
 def part(
-    name: str, look: object = passes, *reads: str, after: tuple[str, ...] = (), limit_s: float = 20.0
+    name: str, inspect: object = passes, *reads: str, after: tuple[str, ...] = (), limit_s: float = 20.0
 ) -> Examination:
-    return Examination(name, look, frozenset(reads), after, limit_s, "See to it.")  # type: ignore[arg-type]
+    return Examination(name, inspect, frozenset(reads), after, limit_s, "See to it.")  # type: ignore[arg-type]
 
 
-def told(*parts: Examination, wrong: tuple[str, ...] = ()) -> list[tuple[str, str, str]]:
+def outcomes(*parts: Examination, wrong: tuple[str, ...] = ()) -> list[tuple[str, str, str]]:
     return [(each.name, each.status, each.detail) for each in check(Settings(), wrong, parts)]
 
 
 def test_what_fails_hides_only_what_cannot_be_looked_at_without_it() -> None:
-    assert told(
+    assert outcomes(
         part("broker", fails), part("topic", after=("broker",)), part("group", after=("topic",)), part("store")
     ) == [
         ("broker", "fail", "nobody answers. Start one"),
@@ -61,7 +61,7 @@ def test_what_fails_hides_only_what_cannot_be_looked_at_without_it() -> None:
 
 def test_what_wrong_settings_are_about_is_passed_over_and_the_rest_is_looked_at() -> None:
     parts = part("broker", passes, "kafka"), part("topic", after=("broker",)), part("store", passes, "sink")
-    assert told(*parts, wrong=("kafka",)) == [
+    assert outcomes(*parts, wrong=("kafka",)) == [
         ("broker", "skip", "correct these settings first: those under [kafka]"),
         ("topic", "skip", "needs broker"),
         ("store", "ok", "fine"),
@@ -78,7 +78,7 @@ def test_a_fault_that_nobody_thought_of_is_told_and_the_next_part_is_looked_at()
     def is_refused(_: Known) -> CheckResult:
         raise PermissionError(13, "Permission denied", "/data")
 
-    assert told(part("one", breaks), part("two", is_slow), part("four", is_refused), part("three")) == [
+    assert outcomes(part("one", breaks), part("two", is_slow), part("four", is_refused), part("three")) == [
         ("one", "fail", "ZeroDivisionError: by zero. This is a bug: please report it."),
         ("two", "fail", "the disk took too long. See to it."),
         ("four", "fail", "[Errno 13] Permission denied: '/data'. See to it."),
@@ -94,7 +94,7 @@ def test_a_part_that_never_answers_fails_in_its_time_and_keeps_nobody() -> None:
         return ok()
 
     try:
-        assert told(part("store", hangs, limit_s=0.05), part("cores")) == [
+        assert outcomes(part("store", hangs, limit_s=0.05), part("cores")) == [
             ("store", "fail", "expected an answer within 0.05 s, but got none. See to it."),
             ("cores", "ok", "fine"),
         ]
@@ -115,7 +115,7 @@ def test_whom_a_lane_asks_is_asked_no_more_once_silent_and_holds_no_other_lane_u
         return ok()
 
     try:
-        assert told(
+        assert outcomes(
             replace(part("broker", hangs, limit_s=0.05), lane="broker"),
             replace(part("group"), lane="broker"),
             replace(part("store"), lane="store", behind="broker"),
@@ -143,7 +143,7 @@ def test_what_was_closed_by_whoever_opened_it_is_no_fault_at_the_end() -> None:
         client.close()
         return ok("closed")
 
-    assert told(part("broker", opens)) == [("broker", "ok", "closed")]
+    assert outcomes(part("broker", opens)) == [("broker", "ok", "closed")]
 
 
 def test_a_library_that_hangs_in_threads_of_its_own_keeps_no_process() -> None:

@@ -52,7 +52,7 @@ def test_a_container_s_quota_decides_how_many_threads_decode(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("cpu", "groups", "said"),
+    ("cpu", "groups", "text_of"),
     [
         ("200000 100000", {"decode": {"threads": 64}}, "decode.threads is 64, and 2 cores may be used of 64"),
         ("200000 100000", {"model": {"threads": 5}}, "model.threads is 5, and 2 cores may be used of 64"),
@@ -60,11 +60,11 @@ def test_a_container_s_quota_decides_how_many_threads_decode(tmp_path: Path) -> 
     ],
 )
 def test_threads_that_the_cores_are_too_few_for_are_a_warning(
-    cpu: str, groups: dict[str, Any], said: str, tmp_path: Path
+    cpu: str, groups: dict[str, Any], text_of: str, tmp_path: Path
 ) -> None:
     answer = module.cores(facts(**groups), container(tmp_path, cpu=cpu))
     assert answer.status == "warn"
-    assert said in answer.detail
+    assert text_of in answer.detail
 
 
 def test_as_many_threads_as_are_of_use_are_none(tmp_path: Path) -> None:
@@ -72,19 +72,19 @@ def test_as_many_threads_as_are_of_use_are_none(tmp_path: Path) -> None:
     assert module.cores(facts(decode={"threads": 4}, model={"threads": 2}), small).status == "ok"
 
 
-def with_pair(asked: Known, *, copies: int = 4, copy_bytes: int = 100 * MIB, where: str = "cpu") -> Known:
+def with_pair(known: Known, *, copies: int = 4, copy_bytes: int = 100 * MIB, where: str = "cpu") -> Known:
     """A pair whose bank takes so much; what else there is of it nobody asks for."""
     bank = SimpleNamespace(capacity=copies, copy_bytes=copy_bytes)
     classifier = SimpleNamespace(bank=bank, device=SimpleNamespace(where=torch.device(where)))
-    asked.model = cast(ModelPair, SimpleNamespace(classifier=classifier))
-    return asked
+    known.model = cast(ModelPair, SimpleNamespace(classifier=classifier))
+    return known
 
 
 def test_a_container_that_is_too_small_for_pair_bank_and_messages_fails(tmp_path: Path) -> None:
     small = container(tmp_path, memory=str(GIB))
-    with pytest.raises(FatalError) as told:
+    with pytest.raises(FatalError) as found:
         module.memory(with_pair(facts()), small, 500 * MIB)
-    assert str(told.value) == (
+    assert str(found.value) == (
         "expected 1.6 GiB of memory: 500.0 MiB for the program and the pair, 400.0 MiB for 4 merged copies "
         "(model.bank_mib), 512.0 MiB for messages (limits.inflight_mib), 50.0 MiB for fetched messages; but the "
         "container's limit has 1.0 GiB, so the worker would be killed. Lower model.bank_mib or "
@@ -101,22 +101,22 @@ def test_pictures_of_the_largest_size_in_all_threads_are_a_warning(tmp_path: Pat
 
 def test_what_is_enough_is_told_with_its_parts(tmp_path: Path) -> None:
     large = container(tmp_path, memory=str(16 * GIB))
-    asked = with_pair(facts(record={"enabled": True}))
-    answer = module.memory(asked, large, 500 * MIB)
+    known = with_pair(facts(record={"enabled": True}))
+    answer = module.memory(known, large, 500 * MIB)
     assert answer.status == "ok"
     assert answer.detail.startswith("1.8 GiB of 16.0 GiB: ")
     assert "256.0 MiB for the recording (record.inflight_mib)" in answer.detail
-    assert module.memory(asked, large).status == "ok"  # as much as this process holds
+    assert module.memory(known, large).status == "ok"  # as much as this process holds
 
 
 def test_a_bank_that_the_card_has_no_room_for_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda where: (2 * GIB, 24 * GIB))
     large = container(tmp_path, memory=str(64 * GIB))
-    asked = with_pair(facts(), copies=21, copy_bytes=100 * MIB, where="cuda:0")
-    answer = module.memory(asked, large, GIB)
+    known = with_pair(facts(), copies=21, copy_bytes=100 * MIB, where="cuda:0")
+    answer = module.memory(known, large, GIB)
     assert answer.status == "warn"
     assert "take 2.1 GiB, and 2.0 GiB of 24.0 GiB on cuda:0 are free: the bank shrinks" in answer.detail
-    assert module.memory(with_pair(asked, copies=4, where="cuda:0"), large, GIB).status == "ok"
+    assert module.memory(with_pair(known, copies=4, where="cuda:0"), large, GIB).status == "ok"
 
 
 def test_without_a_pair_or_a_machine_that_tells_nothing_is_said_of_memory(tmp_path: Path) -> None:
@@ -124,10 +124,10 @@ def test_without_a_pair_or_a_machine_that_tells_nothing_is_said_of_memory(tmp_pa
     assert module.memory(with_pair(facts()), tmp_path / "nothing", GIB).status == "skip"
 
 
-def with_topic(asked: Known, partitions: int) -> Known:
+def with_topic(known: Known, partitions: int) -> Known:
     found = Topic(tuple(Replicas(number, 3, 3, is_led=True) for number in range(partitions)), None)
-    asked.__dict__ |= {"cluster": Cluster("id", 3, "3.9"), "topic": found}
-    return asked
+    known.__dict__ |= {"cluster": Cluster("id", 3, "3.9"), "topic": found}
+    return known
 
 
 @pytest.mark.parametrize(
@@ -135,14 +135,14 @@ def with_topic(asked: Known, partitions: int) -> Known:
 )
 def test_open_files_are_counted_against_the_limit(soft: int, status: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda which: (soft, 1024))
-    asked = with_topic(facts(decode={"threads": 4}), 12)
+    known = with_topic(facts(decode={"threads": 4}), 12)
     if status == "fail":
         with pytest.raises(
             FatalError, match=r"expected 156 open files or more \(3 brokers, 12 partitions, 4 threads\)"
         ):
-            module.open_files(asked)
+            module.open_files(known)
         return
-    answer = module.open_files(asked)
+    answer = module.open_files(known)
     assert answer.status == status
     assert ("the hard limit is 1024" in answer.detail) == (status == "warn")
 
@@ -225,22 +225,22 @@ def test_heads_that_can_be_kept_are_told_with_their_folder_and_nothing_is_made(t
 
 
 def test_heads_that_cannot_be_kept_are_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def said(cache: Path | None) -> str:
+    def text_of(cache: Path | None) -> str:
         answer = module.text_heads(facts(model={"cache": cache}))
         assert answer.status == "warn"
         assert answer.detail.startswith("text heads cannot be cached, so each start encodes them again: ")
         return answer.detail
 
     (tmp_path / "file").write_bytes(b"")
-    assert "file: Not a directory. Set model.cache to a folder" in said(tmp_path / "file" / "heads")
+    assert "file: Not a directory. Set model.cache to a folder" in text_of(tmp_path / "file" / "heads")
     with monkeypatch.context() as patch:
         full = SimpleNamespace(free=MIB, total=GIB, used=GIB - MIB)
         patch.setattr(shutil, "disk_usage", lambda _: full)
-        assert "heads has 1.0 MiB of free space. Free space" in said(tmp_path / "heads")
+        assert "heads has 1.0 MiB of free space. Free space" in text_of(tmp_path / "heads")
 
     def no_home() -> Path:
         raise RuntimeError
 
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setattr(Path, "home", no_home)
-    assert "this user has no home" in said(None)
+    assert "this user has no home" in text_of(None)

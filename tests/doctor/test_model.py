@@ -33,7 +33,7 @@ def facts(pair: PairFolder, folder: Path, **changes: Any) -> Known:
 
 
 @pytest.mark.parametrize(
-    ("lines", "said"),
+    ("lines", "expected"),
     [
         (["traffic light", "Traffic_Light", "car"], "'traffic light' and 'Traffic_Light' read the same to the model"),
         (["fire_truck", "0", "1", "car", "17"], "'fire_truck', '0', '1' and 1 more are not words"),
@@ -42,23 +42,23 @@ def facts(pair: PairFolder, folder: Path, **changes: Any) -> Known:
     ],
 )
 def test_class_names_that_the_model_reads_otherwise_are_a_warning(
-    lines: list[str], said: str, pair_folder: PairFolder, tmp_path: Path
+    lines: list[str], expected: str, pair_folder: PairFolder, tmp_path: Path
 ) -> None:
     (tmp_path / "classes.txt").write_text("\n".join(lines))
     answer = module.words(facts(pair_folder, tmp_path, classes=tmp_path / "classes.txt"))
     assert answer.status == "warn"
-    assert said in answer.detail
+    assert expected in answer.detail
 
 
 @pytest.mark.parametrize(
-    ("lines", "said"),
+    ("lines", "expected"),
     [(["car"], "has one class, 'car'"), (["car", "bus", "car"], "'car' twice"), ([], "found none")],
 )
 def test_class_names_that_tell_nothing_apart_fail(
-    lines: list[str], said: str, pair_folder: PairFolder, tmp_path: Path
+    lines: list[str], expected: str, pair_folder: PairFolder, tmp_path: Path
 ) -> None:
     (tmp_path / "classes.txt").write_text("\n".join(lines))
-    with pytest.raises(SettingsError, match=said):
+    with pytest.raises(SettingsError, match=expected):
         module.words(facts(pair_folder, tmp_path, classes=tmp_path / "classes.txt"))
 
 
@@ -72,11 +72,11 @@ def test_a_prompt_without_a_place_for_the_class_fails(pair_folder: PairFolder, t
 def test_a_pair_is_told_with_its_hashes_and_kept_for_the_parts_that_follow(
     pair_folder: PairFolder, tmp_path: Path
 ) -> None:
-    asked = facts(pair_folder, tmp_path)
-    answer = module.pair(asked)
+    known = facts(pair_folder, tmp_path)
+    answer = module.pair(known)
     assert answer.status == "ok"
-    assert asked.model is not None
-    zero, one = asked.model.checkpoints.hashes
+    assert known.model is not None
+    zero, one = known.model.checkpoints.hashes
     assert answer.detail.startswith("5 classes on cpu in float32, 21 of 21 merged copies, no card")
     assert answer.detail.endswith(f"; weights {zero} and {one}")
 
@@ -86,13 +86,13 @@ def test_a_fixed_alpha_is_told_and_who_decided_it(pair_folder: PairFolder, card:
     verdict = PairVerdict("tsallis", 0.5, 0.6, 0.45, 0.7, 0.6, (-0.1, -0.2, -0.05), ())
     path = tmp_path / "card.json"
     path.write_text(replace(read_card(card), verdict=verdict).to_json())
-    told = module.pair(facts(pair_folder, tmp_path, card=path)).detail
-    assert ", a fixed alpha of 0.45, as the card advises; " in told
-    assert "adapts" not in told
-    asked = facts(pair_folder, tmp_path, card=path)
-    fixed = asked.settings.search.model_copy(update={"strategy": "fixed", "alpha": 0.33})
-    asked.settings = asked.settings.model_copy(update={"search": fixed})
-    assert ", a fixed alpha of 0.35, as search.alpha says; " in module.pair(asked).detail
+    found = module.pair(facts(pair_folder, tmp_path, card=path)).detail
+    assert ", a fixed alpha of 0.45, as the card advises; " in found
+    assert "adapts" not in found
+    known = facts(pair_folder, tmp_path, card=path)
+    fixed = known.settings.search.model_copy(update={"strategy": "fixed", "alpha": 0.33})
+    known.settings = known.settings.model_copy(update={"search": fixed})
+    assert ", a fixed alpha of 0.35, as search.alpha says; " in module.pair(known).detail
 
 
 def test_a_pair_that_was_switched_to_is_told_with_how_its_alpha_is_chosen(
@@ -101,10 +101,10 @@ def test_a_pair_that_was_switched_to_is_told_with_how_its_alpha_is_chosen(
     from adawise.pairs.orders import give_order, read_orders
     from adawise.store.store import open_store
 
-    store, asked = open_store(str(tmp_path / "out")), facts(pair_folder, tmp_path)
-    module.pair(asked)
-    assert asked.model is not None
-    ours = document_of(asked.settings, asked.model, ("a {}.",))
+    store, known = open_store(str(tmp_path / "out")), facts(pair_folder, tmp_path)
+    module.pair(known)
+    assert known.model is not None
+    ours = document_of(known.settings, known.model, ("a {}.",))
     assert ours.method == "adapts by tsallis"
     other = replace(
         ours, identity={**ours.identity, "theta_1": "other"}, method="a fixed alpha of 0.45, as the card advises"
@@ -188,10 +188,10 @@ def test_a_root_that_another_pair_has_written_fails_unless_it_is_said_what_becom
 def test_the_preprocessing_is_told_with_where_it_is_known_from_and_a_guess_is_a_warning(
     pair_folder: PairFolder, tmp_path: Path
 ) -> None:
-    asked = facts(pair_folder, tmp_path, resize_mode="squash")
-    module.pair(asked)
+    known = facts(pair_folder, tmp_path, resize_mode="squash")
+    module.pair(known)
     config = f"{pair_folder.theta_0.removeprefix('local-dir:')}/open_clip_config.json"
-    assert module.preprocessing(asked) == CheckResult(
+    assert module.preprocessing(known) == CheckResult(
         "ok",
         f"32 px; mean 0.48,0.45,0.4, std 0.27,0.26,0.28, interpolation bicubic, quick_gelu false ({config}); "
         "resize_mode squash (model.resize_mode)",
@@ -200,9 +200,9 @@ def test_the_preprocessing_is_told_with_where_it_is_known_from_and_a_guess_is_a_
     for theta in (bare.theta_0, bare.theta_1):
         path = Path(theta.removeprefix("local-dir:")) / "open_clip_config.json"
         path.write_text(json.dumps({"model_cfg": json.loads(path.read_text())["model_cfg"]}))
-    asked = facts(bare, tmp_path, mean="0.5,0.5,0.5", std="0.5,0.5,0.5", interpolation="bicubic")
-    module.pair(asked)
-    answer = module.preprocessing(asked)
+    known = facts(bare, tmp_path, mean="0.5,0.5,0.5", std="0.5,0.5,0.5", interpolation="bicubic")
+    module.pair(known)
+    answer = module.preprocessing(known)
     assert answer.status == "warn"
     assert "resize_mode shortest (guessed)" in answer.detail
     assert answer.detail.endswith("set model.resize_mode")

@@ -44,12 +44,12 @@ def facts(wanted: Settings, commits: dict[Any, Any] | None = None) -> Known:
 
 
 def test_the_folder_of_the_recording_is_looked_at(tmp_path: Path) -> None:
-    asked = facts(settings(tmp_path))
-    assert module.recording(asked) == CheckResult(
+    known = facts(settings(tmp_path))
+    assert module.recording(known) == CheckResult(
         "ok", f"{tmp_path}/recording supports conditional creation, and can hold a recording of yard"
     )
     recording_folder(settings(tmp_path), IDENTITY)
-    assert module.recording(asked) == CheckResult(
+    assert module.recording(known) == CheckResult(
         "ok", f"{tmp_path}/recording supports conditional creation, and is a recording of yard"
     )
 
@@ -58,9 +58,9 @@ def test_the_folder_of_the_recording_is_looked_at(tmp_path: Path) -> None:
 def test_nothing_is_left_behind_where_nothing_was(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = f"s3://{new_bucket()}/some/prefix" if name == "s3" else f"{tmp_path}/not/there"
     store = open_s3(monkeypatch, s3_server(), root) if name == "s3" else None
-    asked = facts(settings(root))
-    for look in (module.output, module.recording, module.clock, module.chains):
-        assert look(asked).status == "ok", look
+    known = facts(settings(root))
+    for check in (module.output, module.recording, module.clock, module.chains):
+        assert check(known).status == "ok", check
     assert (store.list("") if store else list(tmp_path.iterdir())) == []
 
 
@@ -93,9 +93,9 @@ def test_an_output_of_another_group_fails_with_or_without_a_broker(tmp_path: Pat
     claim_owner(open_store(str(tmp_path / "out")), Owner("cluster", "yard", "others", "run"))
     without = Known(settings(tmp_path))
     without.failed.add("topic")
-    for asked in (facts(settings(tmp_path)), without):
+    for known in (facts(settings(tmp_path)), without):
         with pytest.raises(SettingsError, match="belongs to the workers of group 'others'"):
-            module.output(asked)
+            module.output(known)
 
 
 def test_an_empty_output_of_a_group_that_had_one_fails(tmp_path: Path) -> None:
@@ -119,13 +119,13 @@ def test_a_recording_of_another_topic_is_told_before_the_worker_starts(tmp_path:
 
 def mounted(root: Path, *lines: str) -> Path:
     (root / "proc/self").mkdir(parents=True)
-    said = "".join(f"{number} 1 0:{number} / {line} rw\n" for number, line in enumerate(lines))
-    (root / "proc/self/mountinfo").write_text(said)
+    fields = "".join(f"{number} 1 0:{number} / {line} rw\n" for number, line in enumerate(lines))
+    (root / "proc/self/mountinfo").write_text(fields)
     return root
 
 
 @pytest.mark.parametrize(
-    ("kind", "said"),
+    ("kind", "expected"),
     [
         ("nfs4", "Mount it `hard`, with version 4"),
         ("cifs", "depend on the server"),
@@ -134,13 +134,13 @@ def mounted(root: Path, *lines: str) -> Path:
         ("tmpfs", "lost at a restart"),
     ],
 )
-def test_a_file_system_that_does_not_keep_what_it_has_is_a_warning(kind: str, said: str, tmp_path: Path) -> None:
+def test_a_file_system_that_does_not_keep_what_it_has_is_a_warning(kind: str, expected: str, tmp_path: Path) -> None:
     machine = mounted(tmp_path / "machine", "/ rw - ext4 /dev/vda", f"{tmp_path} rw - {kind} there")
     answer = module.file_system(facts(settings(tmp_path)), machine)
     assert answer.status == "warn"
     assert answer.detail.startswith(f"{tmp_path}/out is on {kind}: ")
     assert f"; {tmp_path}/recording is on {kind}: " in answer.detail
-    assert said in answer.detail
+    assert expected in answer.detail
 
 
 def test_the_last_mount_over_the_longest_path_counts(tmp_path: Path) -> None:
@@ -152,8 +152,8 @@ def test_the_last_mount_over_the_longest_path_counts(tmp_path: Path) -> None:
 
 
 def test_a_bucket_has_no_file_system_and_no_end(tmp_path: Path) -> None:
-    asked = facts(settings("s3://bucket"))
-    assert {module.file_system(asked).status, module.space(asked).status} == {"skip"}
+    known = facts(settings("s3://bucket"))
+    assert {module.file_system(known).status, module.space(known).status} == {"skip"}
     assert module.file_system(facts(settings(tmp_path)), tmp_path).status == "skip"  # it names no mounts
 
 
@@ -203,15 +203,15 @@ def test_space_is_told_in_days_at_the_pace_of_the_last_day(tmp_path: Path, monke
     )
 
 
-@pytest.mark.parametrize(("ours_s", "said"), [(-3600, "60 min ahead of"), (10_800, "3 h behind")])
+@pytest.mark.parametrize(("ours_s", "expected"), [(-3600, "60 min ahead of"), (10_800, "3 h behind")])
 def test_a_store_whose_clock_is_another_is_a_warning(
-    ours_s: int, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ours_s: int, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shifted = SimpleNamespace(time=lambda: time.time() + ours_s, monotonic=time.monotonic)
     monkeypatch.setattr(build_store, "time", shifted)
     answer = module.clock(facts(settings(tmp_path, enabled=False)))
     assert answer.status == "warn"
-    assert f"the store's clock is {said} this machine's" in answer.detail
+    assert f"the store's clock is {expected} this machine's" in answer.detail
     assert list(tmp_path.iterdir()) == []
 
 

@@ -56,7 +56,7 @@ class World:
         n, each = self.rows, self.batches * self.images
         camera, place = np.arange(n) // each, np.arange(n) % each
         at = BEGIN_US + EVERY_US * place
-        said: dict[str, Any] = {
+        fields: dict[str, Any] = {
             "row_id": [f"frames/{c}/{p}/0" for c, p in zip(camera, place, strict=True)],
             "topic": ["frames"] * n,
             "partition": camera,
@@ -74,7 +74,7 @@ class World:
             "model_fingerprint": ["0123456789abcdef"] * n,
             **columns,
         }
-        return _table(schemas.PREDICTIONS, said, n)
+        return _table(schemas.PREDICTIONS, fields, n)
 
 
 def named(indices: _Array, where: _Array | None = None) -> list[Any]:
@@ -113,10 +113,10 @@ def labels_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
     return path
 
 
-def _table(schema: pa.Schema, said: Mapping[str, Any], rows: int) -> pa.Table:
+def _table(schema: pa.Schema, expected: Mapping[str, Any], rows: int) -> pa.Table:
     arrays = []
     for field in schema:
-        values = said.get(field.name, [None] * rows if field.nullable else [""] * rows)
-        kind = pa.int64() if pa.types.is_timestamp(field.type) and field.name in said else field.type
+        values = expected.get(field.name, [None] * rows if field.nullable else [""] * rows)
+        kind = pa.int64() if pa.types.is_timestamp(field.type) and field.name in expected else field.type
         arrays.append(pa.array(values, kind).cast(field.type))
     return pa.table(arrays, schema=schema)

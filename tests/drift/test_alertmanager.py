@@ -19,7 +19,7 @@ from tests.deploy import fleet
 from tests.drift import yard
 from tests.drift.page.building import HOSTILE, a_camera, a_report, every_shape
 from tests.loopback import Answering, Server, serving
-from tests.watch.web.asking import ask
+from tests.watch.web.client import request
 
 NOW = datetime(2026, 11, 27, 3, tzinfo=UTC)
 NIGHT = timedelta(days=1)
@@ -48,11 +48,11 @@ class Failing(Server):
     """Answers with each of these in turn, with the last one again and again."""
 
     def __init__(self, *statuses: int) -> None:
-        super().__init__(Telling)
+        super().__init__(LoggingObserver)
         self.statuses, self.came = list(statuses), list[Any]()
 
 
-class Telling(Answering):
+class LoggingObserver(Answering):
     def post(self) -> None:
         server = self.server
         assert isinstance(server, Failing)
@@ -62,12 +62,12 @@ class Telling(Answering):
 
 
 def test_each_incident_of_weight_is_one_alert_until_the_next_report_is_due(report: Report) -> None:
-    told = alerts(report, NIGHT, NOW)
+    found = alerts(report, NIGHT, NOW)
     heavy = {event.incident for event in report.events if event.severity != "noted"}
-    assert len(told) == len(heavy) == 6
-    first = told[0]
+    assert len(found) == len(heavy) == 6
+    first = found[0]
     assert (first["labels"]["stream_id"], first["labels"]["measure"]) == (HOSTILE, "accuracy")
-    assert {alert["labels"]["state"] for alert in told} == {"failing", "changed", "silent"}
+    assert {alert["labels"]["state"] for alert in found} == {"failing", "changed", "silent"}
     assert first["endsAt"] == "2026-11-28T04:00:00.000+00:00"
     assert first["annotations"]["description"] == (
         "accuracy 0.8 to 0.45; confidence 0.85 to 0.6; contrast -50%; sharpness -39%. Accuracy -0.35 (-0.40 to -0.30, "
@@ -79,11 +79,11 @@ def test_each_incident_of_weight_is_one_alert_until_the_next_report_is_due(repor
 
 def test_alertmanager_takes_them_once_however_often_they_are_sent(alertmanager: str, report: Report) -> None:
     now = datetime.now(UTC)
-    told = alerts(report, NIGHT, now)
+    result = alerts(report, NIGHT, now)
     for _ in range(2):
-        send(alertmanager, told)
-    found = ask(alertmanager, "/api/v2/alerts").json
-    assert sorted(alert["labels"]["stream_id"] for alert in found) == sorted(a["labels"]["stream_id"] for a in told)
+        send(alertmanager, result)
+    found = request(alertmanager, "/api/v2/alerts").json
+    assert sorted(alert["labels"]["stream_id"] for alert in found) == sorted(a["labels"]["stream_id"] for a in result)
     assert {alert["status"]["state"] for alert in found} <= {"active", "unprocessed"}
 
 
@@ -92,9 +92,9 @@ def test_the_command_tells_what_happened_of_the_time_that_is_judged(
 ) -> None:
     with serving(Failing(200)) as server:
         assert main(["drift", str(root), "--since", "2026-06-01T00:00Z", "--alertmanager", server.address]) == 0
-    (told,) = server.came
-    assert {alert["labels"]["stream_id"] for alert in told} == {"yard", "ramp", "tunnel", "dock"}
-    assert all(alert["labels"]["root"] == str(root) for alert in told)
+    (found,) = server.came
+    assert {alert["labels"]["stream_id"] for alert in found} == {"yard", "ramp", "tunnel", "dock"}
+    assert all(alert["labels"]["root"] == str(root) for alert in found)
     assert "cameras: 1 ok" in capsys.readouterr().out
 
 
@@ -113,13 +113,13 @@ def test_a_server_that_is_busy_is_asked_again(report: Report) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "said"), [(400, "it answers 400 (no room)"), (302, "it answers 302"), (404, "it answers 404")]
+    ("status", "expected"), [(400, "it answers 400 (no room)"), (302, "it answers 302"), (404, "it answers 404")]
 )
-def test_one_that_refuses_is_not_asked_again_and_says_why(status: int, said: str, report: Report) -> None:
+def test_one_that_refuses_is_not_asked_again_and_says_why(status: int, expected: str, report: Report) -> None:
     with serving(Failing(status)) as server, pytest.raises(AlertsNotSent) as refused:
         send(server.address, alerts(report, NIGHT, NOW))
     assert len(server.came) == 1
-    assert f"6 alerts could not be sent to {server.address}/api/v2/alerts: {said}" in str(refused.value)
+    assert f"6 alerts could not be sent to {server.address}/api/v2/alerts: {expected}" in str(refused.value)
 
 
 def test_what_could_not_be_sent_ends_the_command_with_its_code_after_the_report(
@@ -128,14 +128,14 @@ def test_what_could_not_be_sent_ends_the_command_with_its_code_after_the_report(
     with serving(Failing(400)) as server:
         words = ["drift", str(root), "--since", "2026-06-01T00:00Z", "--fail-if", "events>0"]
         assert main([*words, "--alertmanager", server.address]) == 1
-    out, said = capsys.readouterr()
+    out, output = capsys.readouterr()
     assert "events>0: 4 cameras exceed it" in out
-    assert "alerts could not be sent" in said
-    assert "Traceback" not in said
+    assert "alerts could not be sent" in output
+    assert "Traceback" not in output
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "expected"),
     [
         (["--alertmanager", "http://127.0.0.1:9093"], "expected --since beside it"),
         (["--since", "1d", "--alertmanager", "127.0.0.1:9093"], "expected a URL such as http://127.0.0.1:9093"),
@@ -144,12 +144,12 @@ def test_what_could_not_be_sent_ends_the_command_with_its_code_after_the_report(
     ],
 )
 def test_a_wrong_address_is_told_before_anything_is_read(
-    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+    words: list[str], expected: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["drift", "nowhere", *words]) == 2
-    told = capsys.readouterr().err
-    assert said in told
-    assert "pass@" not in told
+    output = capsys.readouterr().err
+    assert expected in output
+    assert "pass@" not in output
 
 
 def test_a_night_that_is_past_stands_as_long_as_it_was(root: Path) -> None:

@@ -55,7 +55,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write(tmp_path_factory.mktemp("yard"), worlds)
 
 
-def told(root: Path, captured: Captured, *arguments: str, expected: int = 0) -> dict[str, Any]:
+def reported(root: Path, captured: Captured, *arguments: str, expected: int = 0) -> dict[str, Any]:
     captured.readouterr()
     assert main(["drift", str(root), "--json", *arguments]) == expected
     found: dict[str, Any] = json.loads(captured.readouterr().out)
@@ -75,7 +75,7 @@ def nightly(day: int, *more: str) -> Sequence[str]:
 class Learned:
     """A night, and the baseline after it."""
 
-    told: dict[str, Any]
+    reported: dict[str, Any]
     baseline: bytes
 
 
@@ -88,9 +88,9 @@ def nights() -> dict[int, Learned]:
 def learn(root: Path, captured: Captured, nights: dict[int, Learned], day: int, file: Path) -> dict[str, Any]:
     """Write the baseline of all cameras up to a day, which is learned once, and return what is told of its night."""
     if day not in nights:
-        nights[day] = Learned(told(root, captured, *nightly(day, "--baseline", str(file))), file.read_bytes())
+        nights[day] = Learned(reported(root, captured, *nightly(day, "--baseline", str(file))), file.read_bytes())
     file.write_bytes(nights[day].baseline)
-    return nights[day].told
+    return nights[day].reported
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_thirty_nights_are_quiet_but_for_the_one_that_differs_which_is_told_then
     by_day = {}
     for day in days:
         expected = 3 if day == ODD + 1 else 0
-        by_day[day] = measures(told(root, capsys, *nightly(day, *more), expected=expected))
+        by_day[day] = measures(reported(root, capsys, *nightly(day, *more), expected=expected))
     odd = by_day.pop(ODD + 1)
     assert {("camera-002", "confidence"), ("camera-002", "contrast")} <= odd
     assert {name for name, _ in odd} == {"camera-002"}
@@ -120,7 +120,7 @@ def test_numbers_are_of_what_is_judged_and_the_baseline_of_what_was_before(
     root: Path, tmp_path: Path, capsys: Captured, nights: dict[int, Learned]
 ) -> None:
     file = tmp_path / "yard.baseline"
-    alone = told(root, capsys, "--since", moment(noon(11)), "--until", moment(noon(12)))
+    alone = reported(root, capsys, "--since", moment(noon(11)), "--until", moment(noon(12)))
     kept = learn(root, capsys, nights, 12, file)
     assert [c["images"] for c in kept["cameras"]] == [c["images"] for c in alone["cameras"]]
     assert kept["judged_us"] == noon(11)
@@ -136,22 +136,22 @@ def test_nights_that_were_left_out_are_read_with_the_next(
 ) -> None:
     kept, whole = tmp_path / "kept.baseline", tmp_path / "whole.baseline"
     for day in (10, 14):
-        told(root, capsys, *nightly(day, "--baseline", str(kept)))
+        reported(root, capsys, *nightly(day, "--baseline", str(kept)))
     learn(root, capsys, nights, 14, whole)
     assert read_baseline(kept).hours.equals(read_baseline(whole).hours)
 
 
 def test_baselines_are_put_together_and_an_hour_is_there_once(root: Path, tmp_path: Path, capsys: Captured) -> None:
     one, other = tmp_path / "one", tmp_path / "other"
-    told(root, capsys, *nightly(12, "--baseline", str(one), "--streams", "camera-001,camera-002"))
-    told(root, capsys, *nightly(12, "--baseline", str(other), "--streams", "camera-002,camera-003"))
+    reported(root, capsys, *nightly(12, "--baseline", str(one), "--streams", "camera-001,camera-002"))
+    reported(root, capsys, *nightly(12, "--baseline", str(other), "--streams", "camera-002,camera-003"))
     both = merged(read_baseline(one), read_baseline(other))
     assert set(both.hours["stream_id"].to_pylist()) == {"camera-001", "camera-002", "camera-003"}
     keys = [
         *zip(both.hours["stream_id"].to_pylist(), (both.hours["time_us"].to_numpy() // HOUR_US).tolist(), strict=True)
     ]
     assert len(set(keys)) == len(keys)
-    found = told(root, capsys, *nightly(13, "--baseline", str(one), "--streams", "camera-001"))
+    found = reported(root, capsys, *nightly(13, "--baseline", str(one), "--streams", "camera-001"))
     assert [c["stream_id"] for c in found["cameras"]] == ["camera-001"]
     assert set(read_baseline(one).hours["stream_id"].to_pylist()) == {"camera-001", "camera-002"}, "it keeps others"
 
@@ -160,10 +160,10 @@ def test_what_is_no_baseline_is_refused_with_the_remedy(root: Path, tmp_path: Pa
     wrong = tmp_path / "notes.txt"
     wrong.write_text("not one")
     pq.write_table(pq.read_table(next((root / "traces").rglob("*.parquet"))), tmp_path / "traces.parquet")
-    for file, said in ((wrong, "cannot be read"), (tmp_path / "traces.parquet", "expected a baseline of format 1")):
+    for file, expected in ((wrong, "cannot be read"), (tmp_path / "traces.parquet", "expected a baseline of format 1")):
         assert main(["drift", str(root), "--since", "1d", "--baseline", str(file)]) == 2
         error = capsys.readouterr().err
-        assert f"--baseline {file}: {said}" in error
+        assert f"--baseline {file}: {expected}" in error
         assert "Name another file, or remove it" in error
         assert file.stat().st_size
     assert main(["drift", str(root), "--baseline", str(tmp_path / "new")]) == 2
@@ -175,9 +175,9 @@ def test_a_night_in_which_no_camera_sent_is_told_of_each_of_them(
     root: Path, tmp_path: Path, capsys: Captured, more: list[str]
 ) -> None:
     more = [word.replace("FILE", str(tmp_path / "yard.baseline")) for word in more]
-    told(root, capsys, *nightly(DAYS, *more))
+    reported(root, capsys, *nightly(DAYS, *more))
     page = tmp_path / "silent.html"
-    night = told(root, capsys, *nightly(DAYS + 2, *more, "-o", str(page)), expected=3)
+    night = reported(root, capsys, *nightly(DAYS + 2, *more, "-o", str(page)), expected=3)
     assert night["fleet"] == {"ok": 0, "changed": 0, "failing": 0, "silent": 3}
     assert {(e["stream_id"], e["shape"], e["severity"]) for e in night["events"]} == {
         (f"camera-00{n}", "ended", "failing") for n in (1, 2, 3)
@@ -198,7 +198,7 @@ def test_a_camera_that_the_baseline_knows_and_that_sent_nothing_is_told(
     shutil.copytree(root, copy)
     (gone,) = (copy / "traces" / "topic-frames" / "partition-00001").iterdir()
     gone.unlink()
-    night = told(copy, capsys, *nightly(13, "--baseline", file), expected=3)
+    night = reported(copy, capsys, *nightly(13, "--baseline", file), expected=3)
     assert [(e["stream_id"], e["shape"]) for e in night["events"]] == [("camera-002", "ended")]
     assert night["fleet"]["silent"] == 1
 
@@ -209,13 +209,13 @@ def test_what_takes_nights_to_be_sure_of_is_told_once_it_is(tmp_path: Path, caps
     (happening,) = worlds[0].happenings
     root, file = write(tmp_path / "yard", worlds), str(tmp_path / "yard.baseline")
     begun = (happening.since_us - BEGIN_US - DAY_US // 2) // DAY_US + 1
-    nights = [told_any(root, capsys, *nightly(day, "--baseline", file)) for day in range(begun - 2, begun + 7)]
+    nights = [has_reported(root, capsys, *nightly(day, "--baseline", file)) for day in range(begun - 2, begun + 7)]
     first = next(n for n, night in enumerate(nights) if ("camera-012", "mix") in measures(night))
     assert first > 2, "the first night after it began has too little of it"
     assert all(("camera-012", "mix") not in measures(night) for night in nights[first + 1 :]), "it is told once"
 
 
-def told_any(root: Path, captured: Captured, *arguments: str) -> dict[str, Any]:
+def has_reported(root: Path, captured: Captured, *arguments: str) -> dict[str, Any]:
     """Whatever it says."""
     captured.readouterr()
     assert main(["drift", str(root), "--json", *arguments]) in {0, 3}
@@ -229,7 +229,7 @@ def test_a_baseline_is_of_its_root_and_its_copies_and_of_two_that_were_named_onc
     file, other = tmp_path / "yard.baseline", tmp_path / "other"
     learn(root, capsys, nights, 12, file)
     shutil.copytree(root, tmp_path / "copy")
-    told(tmp_path / "copy", capsys, *nightly(13, "--baseline", str(file)))
+    reported(tmp_path / "copy", capsys, *nightly(13, "--baseline", str(file)))
     write(other, [camera(60, 9, days=15, searched=False)])
     was = file.read_bytes()
     assert main(["drift", str(other), *nightly(14, "--baseline", str(file))]) == 2
@@ -244,14 +244,14 @@ def test_a_baseline_is_of_its_root_and_its_copies_and_of_two_that_were_named_onc
     both = merged(read_baseline(file), Baseline(read_baseline(file).hours, frozenset(ids)))
     write_baseline(file, both)
     assert read_baseline(file).roots == ids
-    told_any(other, capsys, *nightly(14, "--baseline", str(file)))
+    has_reported(other, capsys, *nightly(14, "--baseline", str(file)))
 
 
 def test_a_baseline_of_an_earlier_version_is_read_and_gets_the_id(root: Path, tmp_path: Path, capsys: Captured) -> None:
     file = tmp_path / "yard.baseline"
     shutil.copy(EARLIER, file)
     assert read_baseline(file).roots == frozenset()
-    told_any(root, capsys, *nightly(5, "--baseline", str(file)))
+    has_reported(root, capsys, *nightly(5, "--baseline", str(file)))
     assert len(read_baseline(file).roots) == 1
 
 
@@ -262,9 +262,9 @@ def test_a_reference_of_less_than_a_day_is_refused_with_what_is_the_least(root: 
 
 def test_night_after_night_in_which_no_camera_sends_is_told(root: Path, tmp_path: Path, capsys: Captured) -> None:
     file = str(tmp_path / "yard.baseline")
-    told(root, capsys, *nightly(DAYS - 1, "--baseline", file))
+    reported(root, capsys, *nightly(DAYS - 1, "--baseline", file))
     for day in (DAYS + 1, DAYS + 2, DAYS + 3):
-        found = told(root, capsys, *nightly(day, "--baseline", file), expected=3)
+        found = reported(root, capsys, *nightly(day, "--baseline", file), expected=3)
         assert found["fleet"] == {"ok": 0, "changed": 0, "failing": 0, "silent": 3}, day
 
 
@@ -297,10 +297,10 @@ def test_a_look_at_one_camera_takes_no_night_from_the_others(
     kept, other = tmp_path / "kept.baseline", tmp_path / "other.baseline"
     for file in (kept, other):
         learn(root, capsys, nights, 12, file)
-    found = told(root, capsys, *nightly(13, "--baseline", str(kept), "--streams", "camera-001"))
+    found = reported(root, capsys, *nightly(13, "--baseline", str(kept), "--streams", "camera-001"))
     assert f"--baseline {kept} is of all cameras" in found["notes"][0]
     assert kept.read_bytes() == other.read_bytes()
-    first, second = (told(root, capsys, *nightly(14, "--baseline", str(file))) for file in (kept, other))
+    first, second = (reported(root, capsys, *nightly(14, "--baseline", str(file))) for file in (kept, other))
     assert first["events"] == second["events"]
     assert read_baseline(kept).hours.equals(read_baseline(other).hours)
 
@@ -309,11 +309,11 @@ def test_a_baseline_of_some_cameras_is_learned_anew_for_all(
     root: Path, tmp_path: Path, capsys: Captured, nights: dict[int, Learned]
 ) -> None:
     some, whole = tmp_path / "some.baseline", tmp_path / "whole.baseline"
-    told(root, capsys, *nightly(12, "--baseline", str(some), "--streams", "camera-001"))
-    told(root, capsys, *nightly(13, "--baseline", str(some), "--streams", "camera-001"))
+    reported(root, capsys, *nightly(12, "--baseline", str(some), "--streams", "camera-001"))
+    reported(root, capsys, *nightly(13, "--baseline", str(some), "--streams", "camera-001"))
     assert read_baseline(some).streams == frozenset({"camera-001"})
     for found in (
-        told(root, capsys, *nightly(14, "--baseline", str(some))),
+        reported(root, capsys, *nightly(14, "--baseline", str(some))),
         learn(root, capsys, nights, 14, whole),
     ):
         assert not any("--baseline" in note for note in found["notes"])

@@ -98,16 +98,16 @@ def test_cameras_come_by_how_far_they_drifted(cameras: dict[str, Camera]) -> Non
 
 
 def test_frames_are_asked_for_in_the_order_of_the_report_once_for_each_incident(found: Collected) -> None:
-    asked = list[str]()
+    requests = list[str]()
 
     def examples(stream_id: str, before_us: int, *_: int) -> tuple[Example, ...]:
-        asked.append(stream_id)
-        return (Example("before", before_us, f"frames/0/{len(asked)}/0", "car", 0.9, 0.5, "data:"),)
+        requests.append(stream_id)
+        return (Example("before", before_us, f"frames/0/{len(requests)}/0", "car", 0.9, 0.5, "data:"),)
 
     _, events = analyse_cameras(found, ["yard"], smallest=0.1, examples=examples)
     leads = [those[0] for those in incidents(events).values() if those[0].severity != "noted"]
     assert len(leads) > 2
-    assert asked == [lead.stream_id for lead in leads]
+    assert requests == [lead.stream_id for lead in leads]
     assert [lead.examples[0].row_id for lead in leads] == [f"frames/0/{n + 1}/0" for n in range(len(leads))]
     assert len({example.row_id for event in events for example in event.examples}) == len(leads)
 
@@ -183,12 +183,12 @@ def test_cameras_in_the_same_fog_are_a_group(found: Collected, cameras: dict[str
 def test_a_change_that_other_cameras_had_too_says_so_and_one_of_its_own_does_not(
     events: tuple[DriftEvent, ...],
 ) -> None:
-    told = {
+    sentences = {
         event.stream_id: [cause.sentence for cause in event.causes if cause.kind == "others"]
         for event in events
         if event.measure == "alpha"
     }
-    assert told == {
+    assert sentences == {
         "yard": ["1 of 4 other cameras moved the same way then: ramp"],
         "ramp": ["1 of 4 other cameras moved the same way then: yard"],
         "tunnel": [],
@@ -214,13 +214,13 @@ def test_only_moves_of_the_same_way_and_time_on_other_cameras_are_at_once() -> N
 
 
 def test_one_of_many_cameras_that_moved_at_the_same_time_is_chance() -> None:
-    def told(names: list[str], cameras: int) -> list[str]:
+    def sentences(names: list[str], cameras: int) -> list[str]:
         moves = [an_event(name, "alpha", "step", 100) for name in names]
         return [cause.sentence for cause in shared(moves, cameras, 60_000_000)[0].causes]
 
     names = [f"camera-{number}" for number in range(6)]
-    assert told(names[:2], 31) == told(names[:1], 4) == []
-    (sentence,) = told(names, 31)
+    assert sentences(names[:2], 31) == sentences(names[:1], 4) == []
+    (sentence,) = sentences(names, 31)
     assert sentence.endswith("then: camera-1, camera-2, camera-3 and 2 more")
 
 
@@ -309,8 +309,8 @@ def test_where_there_is_no_batch_there_is_no_report() -> None:
 
 
 def test_every_question_can_be_asked_again_as_it_is_written_out(connection: duckdb.DuckDBPyConnection) -> None:
-    asked = queries.written_out(300_000_000, 10_000_000, 60_000_000, 300_000_000, 0)
-    for name, sql in asked.items():
+    requested = queries.written_out(300_000_000, 10_000_000, 60_000_000, 300_000_000, 0)
+    for name, sql in requested.items():
         assert "$" not in sql, name
         if name == "measures":
             connection.execute(sql)

@@ -56,8 +56,8 @@ def test_a_calendar_is_a_line_in_text_and_a_list_in_json(tmp_path: Path, capsys:
     night = np.where((hour < 6) | (hour >= 18), 1, 0)
     root = write(tmp_path / "yard", [plain, replace(with_conditions(knowing, night), name="cam[/2]")])
     assert main(["drift", str(root)]) == 0
-    told = [line for line in capsys.readouterr().out.splitlines() if "condition" in line]
-    (line,) = (line for line in told if "returns" in line)
+    output = [line for line in capsys.readouterr().out.splitlines() if "condition" in line]
+    (line,) = (line for line in output if "returns" in line)
     assert line.startswith("cam[/2]: 2 conditions, 7 returns; condition ")
     assert "condition 1 from 18 h to 6 h" in line
     assert main(["drift", str(root), "--json"]) == 0
@@ -86,7 +86,7 @@ def test_a_name_moves_no_cursor(tmp_path: Path, capsys: pytest.CaptureFixture[st
     root = yard.write(tmp_path / "output", called=names)
     assert main(["drift", str(root), "--fail-if", "drift>0.1"]) == 3
     out = capsys.readouterr().out
-    assert not {letter for letter in out if not letter.isprintable()} - {"\n", "\u00a0"}
+    assert not {character for character in out if not character.isprintable()} - {"\n", "\u00a0"}
     assert "yard?[2J" in out
 
 
@@ -180,9 +180,9 @@ def test_a_file_that_is_cut_off_is_told_with_who_names_it(tmp_path: Path, capsys
     file = next((root / "traces").rglob("*.parquet"))
     file.write_bytes(file.read_bytes()[:-100])
     assert main(["drift", str(root)]) == 1
-    said = capsys.readouterr().err
-    assert f"{file}" in said
-    assert "`adawise verify`" in said
+    output = capsys.readouterr().err
+    assert f"{file}" in output
+    assert "`adawise verify`" in output
 
 
 def test_one_batch_of_1970_is_said_to_hide_what_is_short(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -238,9 +238,9 @@ def test_a_timestamp_that_is_no_time_is_not_believed_and_one_that_cannot_be_read
 
 def test_a_wrong_limit_is_told_before_anything_is_read(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["drift", "runs/nowhere", "--fail-if", "hope>1"]) == 2
-    told = capsys.readouterr().err
-    assert "--fail-if" in told
-    assert "the name one of events" in told
+    output = capsys.readouterr().err
+    assert "--fail-if" in output
+    assert "the name one of events" in output
 
 
 def test_an_empty_zone_is_one_mistake_and_an_empty_output_of_diff_is_named(capsys: pytest.CaptureFixture[str]) -> None:

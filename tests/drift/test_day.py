@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tools.drift import day, day_judge
+from tools.drift import day, day_verdict
 from tools.drift.day_script import HOUR_US, MARKET, CameraDay, Day, Happening, Spell, Turn
 
 pytestmark = [
@@ -19,8 +19,8 @@ pytestmark = [
 ]  # three programs that load a model or a database, on whatever machine
 
 CLEAR = Turn(0.0, "clear", 0.0, "")
-SEEN = ("contrast", "sharpness")
-FOG, LIFTS = Turn(8.0, "fog", 0.5, "fog comes", SEEN), Turn(16.0, "clear", 0.0, "fog lifts", SEEN)
+VISIBLE = ("contrast", "sharpness")
+FOG, LIFTS = Turn(8.0, "fog", 0.5, "fog comes", VISIBLE), Turn(16.0, "clear", 0.0, "fog lifts", VISIBLE)
 YARD = CameraDay("yard", (CLEAR, FOG, LIFTS))
 SILENT = Spell(10.0, 13.0, ("it falls silent", "it sends again"), ("rate",), sends=0)
 HALL = CameraDay("hall", (CLEAR,), (SILENT,))
@@ -45,24 +45,27 @@ def report(folder: Path) -> dict[str, Any]:
 
 
 def test_each_happening_is_told_on_its_camera_by_what_names_it_and_nothing_else_is(folder: Path) -> None:
-    judged = day_judge.judge(folder)
-    assert [(f.happening.camera, f.happening.said, bool(f.named)) for f in judged.findings] == [
+    verdict = day_verdict.assess(folder)
+    assert [(f.happening.camera, f.happening.text, bool(f.named)) for f in verdict.findings] == [
         ("yard", "fog comes", True),
         ("yard", "fog lifts", True),
         ("hall", "it falls silent", True),
         ("hall", "it sends again", True),
     ]
-    assert (judged.moved, judged.false) == ((), ())
-    for finding in judged.findings:
+    assert (verdict.moved, verdict.false) == ((), ())
+    for finding in verdict.findings:
         assert finding.late_us is not None
         assert -2 <= finding.late_us / 90e6 <= 5  # batches, of 40 that the fog lasted
 
 
 def test_a_silence_leaves_alpha_alone_and_fog_does_not(folder: Path) -> None:
-    found = {finding.happening.said: finding for finding in day_judge.judge(folder).findings}
-    assert {said for said, finding in found.items() if finding.leaves_alpha} == {"it falls silent", "it sends again"}
-    assert "leave alpha alone and are told: hall, it falls silent; hall, it sends again" in day_judge.told(
-        day_judge.judge(folder)
+    found = {finding.happening.text: finding for finding in day_verdict.assess(folder).findings}
+    assert {fields for fields, finding in found.items() if finding.leaves_alpha} == {
+        "it falls silent",
+        "it sends again",
+    }
+    assert "leave alpha alone and are told: hall, it falls silent; hall, it sends again" in day_verdict.summary(
+        day_verdict.assess(folder)
     )
 
 
@@ -96,12 +99,14 @@ def test_what_the_report_leaves_out_is_missed_and_what_nobody_scripted_is_of_not
     report["events"] = [{**event, "stream_id": "hall"} for event in report["events"] if event is not silence]
     try:
         path.write_text(json.dumps(report))
-        judged = day_judge.judge(folder)
+        verdict = day_verdict.assess(folder)
     finally:
         path.write_text(whole)
-    assert not any(finding.named or finding.others for finding in judged.findings if finding.happening.camera == "yard")
-    assert {edge.camera for edge in judged.false} == {"hall"}
-    assert "missed: yard, fog comes; yard, fog lifts" in day_judge.told(judged)
+    assert not any(
+        finding.named or finding.others for finding in verdict.findings if finding.happening.camera == "yard"
+    )
+    assert {edge.camera for edge in verdict.false} == {"hall"}
+    assert "missed: yard, fog comes; yard, fog lifts" in day_verdict.summary(verdict)
 
 
 def test_a_day_of_fewer_hours_is_the_same_script_run_faster() -> None:
@@ -109,7 +114,7 @@ def test_a_day_of_fewer_hours_is_the_same_script_run_faster() -> None:
     assert [each.since_us for each in DAY.happenings()] == [DAY.at_us(hour) for hour in (8.0, 16.0, 10.0, 13.0)]
     assert long.at_us(8.0) - long.at_us(0.0) == 8 * HOUR_US == 8 * (DAY.at_us(8.0) - DAY.at_us(0.0))
     assert DAY.happenings()[0] == Happening(
-        "yard", "fog comes", SEEN, DAY.at_us(0.0), DAY.at_us(8.0), DAY.at_us(8.5), DAY.at_us(16.0)
+        "yard", "fog comes", VISIBLE, DAY.at_us(0.0), DAY.at_us(8.0), DAY.at_us(8.5), DAY.at_us(16.0)
     )
 
 

@@ -64,7 +64,7 @@ def test_labels_and_replays_are_compared_and_the_best_alpha_named(folder: Path, 
 def test_of_one_batch_no_interval_is_told(folder: Path, tmp_path: Path, capsys: Captured) -> None:
     first, second, *_ = (folder / "labels.csv").read_text().splitlines(keepends=True)
     (tmp_path / "one.csv").write_text(first + second)
-    asked = [
+    requested = [
         "--labels",
         str(tmp_path / "one.csv"),
         "--against",
@@ -72,7 +72,7 @@ def test_of_one_batch_no_interval_is_told(folder: Path, tmp_path: Path, capsys: 
         "-o",
         str(tmp_path / "page.html"),
     ]
-    assert main(["drift", str(folder / "yard"), *asked]) == 0
+    assert main(["drift", str(folder / "yard"), *requested]) == 0
     out = capsys.readouterr().out
     assert "one batch" in out
     for shown in (out, (tmp_path / "page.html").read_text()):
@@ -98,9 +98,9 @@ def test_frames_that_share_a_time_are_told_and_left_out(folder: Path, capsys: Ca
 def test_a_file_of_labels_that_cannot_be_read_ends_with_its_name_and_the_remedy(folder: Path, capsys: Captured) -> None:
     (folder / "bad.csv").write_text("row,label\n1,car\n", encoding="utf-8")
     assert main(["drift", str(folder / "yard"), "--labels", str(folder / "bad.csv")]) == 2
-    told = " ".join(capsys.readouterr().err.split())
-    assert "bad.csv: expected the columns label and row_id" in told
-    assert told.endswith("rename the columns")
+    output = " ".join(capsys.readouterr().err.split())
+    assert "bad.csv: expected the columns label and row_id" in output
+    assert output.endswith("rename the columns")
 
 
 def test_against_what_no_worker_wrote_is_refused(folder: Path, capsys: Captured) -> None:

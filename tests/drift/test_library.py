@@ -37,11 +37,11 @@ def test_times_are_text_or_datetimes_and_cameras_are_asked_for_by_name(root: str
     evening = datetime(2026, 6, 1, 12, 30, tzinfo=UTC)
     by_text = adawise.analyse(root, streams=["dock", "yard"], since="2026-06-01T12:30:00Z")
     by_datetime = adawise.analyse(root, streams=["dock", "yard"], since=evening)
-    told = ["stream_id", "measure", "shape", "since", "latest", "cause", "next"]
-    assert by_text.events.arrow.select(told).equals(by_datetime.events.arrow.select(told))
+    found = ["stream_id", "measure", "shape", "since", "latest", "cause", "next"]
+    assert by_text.events.arrow.select(found).equals(by_datetime.events.arrow.select(found))
     assert set(by_text.cameras.arrow["stream_id"].to_pylist()) == {"dock", "yard"}
-    judged = adawise.analyse(root, since=evening, baseline=tmp_path / "yard.baseline")
-    assert min(judged.events.arrow["until"].to_pylist()) >= datetime(2026, 6, 1, 12, tzinfo=UTC)
+    results = adawise.analyse(root, since=evening, baseline=tmp_path / "yard.baseline")
+    assert min(results.events.arrow["until"].to_pylist()) >= datetime(2026, 6, 1, 12, tzinfo=UTC)
     assert (tmp_path / "yard.baseline").is_file()
 
 
@@ -51,7 +51,7 @@ def test_a_camera_that_nobody_knows_is_told_with_the_nearest_names(root: str) ->
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "expected"),
     [
         ({"smallest": 0.0}, "expected smallest in"),
         ({"reference": timedelta(days=8)}, "expected since beside reference"),
@@ -59,6 +59,6 @@ def test_a_camera_that_nobody_knows_is_told_with_the_nearest_names(root: str) ->
         ({"since": "yesterday"}, "Invalid isoformat string"),
     ],
 )
-def test_what_makes_no_sense_is_a_value_error(root: str, given: dict[str, Any], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_what_makes_no_sense_is_a_value_error(root: str, given: dict[str, Any], expected: str) -> None:
+    with pytest.raises(ValueError, match=expected):
         adawise.analyse(root, **given)

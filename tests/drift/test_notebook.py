@@ -36,9 +36,9 @@ def test_every_cell_of_the_notebook_runs_and_says_what_the_rows_say(
     names: dict[str, Any] = {}
     for cell in cells("code"):
         exec(compile("".join(cell["source"]), f"{NOTEBOOK.name}, {cell['id']}", "exec"), names)
-    said = capsys.readouterr().out
-    assert f"{len(read_traces('out'))} batches" in said
-    assert "30 of 30 served right" in said
+    output = capsys.readouterr().out
+    assert f"{len(read_traces('out'))} batches" in output
+    assert "30 of 30 served right" in output
     assert len(served) > 30
     assert sum(row["labelled"] for row in names["accuracy"].to_pylist()) == 30
     assert {row["served"] for row in names["accuracy"].to_pylist()} == {1.0}

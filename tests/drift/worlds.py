@@ -113,7 +113,7 @@ def camera(
 
 def fleet(seed: int, *, cameras: int = 40, days: int = 30) -> list[CameraWorld]:
     """Of so many cameras, a quarter of which have nothing happen; the rest one thing or two. A third has labels."""
-    return [camera(seed, number, days=days, **told) for number, told in enumerate(script(seed, cameras))]
+    return [camera(seed, number, days=days, **fields) for number, fields in enumerate(script(seed, cameras))]
 
 
 def script(seed: int, cameras: int = 40) -> list[dict[str, Any]]:
@@ -121,11 +121,11 @@ def script(seed: int, cameras: int = 40) -> list[dict[str, Any]]:
     rng = np.random.default_rng([seed, 1_000_000])
     drawn = list(rng.permutation(list(KINDS)))
     drawn += list(rng.choice(list(KINDS), max(0, cameras - len(drawn))))
-    told = []
+    received = []
     for number in range(cameras):
         kinds = () if number % 4 == 3 else tuple(str(drawn.pop()) for _ in range(1 + (number % 4 == 1)))
-        told.append({"kinds": kinds, "labels": number % 3 == 0})
-    return told
+        received.append({"kinds": kinds, "labels": number % 3 == 0})
+    return received
 
 
 def _still(rng: np.random.Generator, days: int) -> Latent:
@@ -139,16 +139,16 @@ def _still(rng: np.random.Generator, days: int) -> Latent:
     is_inside = rng.uniform() < 0.25
     depth = 0.1 if is_inside else rng.uniform(0.3, 1.0)
 
-    def look(per_sun: float, per_sky: float, scene: float) -> Series:
+    def check(per_sun: float, per_sky: float, scene: float) -> Series:
         lit = per_sun * depth * sun * (1.0 + 0.15 * sky) + per_sky * depth * sky
         return rng.uniform(-2.0, -0.5) + lit + scene * _lasting(rng, n, rng.uniform(8, 30))
 
     pixels = {
-        "luminance": look(1.5, 0.06, 0.05),
-        "contrast": look(0.6, -0.06, 0.05),
-        "gradient": look(0.3, 0.02, 0.04),
-        "laplacian": look(-0.4, 0.01, 0.03),
-        "colourfulness": look(0.8, 0.08, 0.05),
+        "luminance": check(1.5, 0.06, 0.05),
+        "contrast": check(0.6, -0.06, 0.05),
+        "gradient": check(0.3, 0.02, 0.04),
+        "laplacian": check(-0.4, 0.01, 0.03),
+        "colourfulness": check(0.8, 0.08, 0.05),
     }
     weekend = np.isin((day % 7), (5, 6)) * rng.choice([0.0, 0.0, -0.7])
     traffic = np.exp(-((hour - 8.0) ** 2) / 8.0) + np.exp(-((hour - 17.5) ** 2) / 10.0)
@@ -252,7 +252,9 @@ def _sized(rng: np.random.Generator, low: float, high: float) -> float:
     return float(rng.uniform(low, high) * rng.choice([-1.0, 1.0]))
 
 
-def _told(latent: Latent, kind: str, shape: Shape, since: float, until: float, moves: str, touches: str = "") -> None:
+def _script_row(
+    latent: Latent, kind: str, shape: Shape, since: float, until: float, moves: str, touches: str = ""
+) -> None:
     latent.happenings.append(
         Happening(kind, shape, int(since), int(until), tuple(moves.split()), tuple(touches.split()))
     )
@@ -269,7 +271,7 @@ def alpha_step(latent: Latent, rng: np.random.Generator, since: float, until: fl
     """The best alpha is another one."""
     at = _a_time(rng, since, until)
     _alpha_moved(latent, rng, latent.after(at))
-    _told(latent, "alpha step", "step", at, at, "alpha", "objective forwards")
+    _script_row(latent, "alpha step", "step", at, at, "alpha", "objective forwards")
 
 
 def alpha_ramp(latent: Latent, rng: np.random.Generator, since: float, until: float) -> None:
@@ -277,7 +279,7 @@ def alpha_ramp(latent: Latent, rng: np.random.Generator, since: float, until: fl
     at = _a_time(rng, since, until)
     end = at + rng.uniform(3, 6) * DAY_US
     _alpha_moved(latent, rng, latent.rising(at, end), 0.35)
-    _told(latent, "alpha ramp", "ramp", at, end, "alpha", "objective forwards")
+    _script_row(latent, "alpha ramp", "ramp", at, end, "alpha", "objective forwards")
 
 
 def fog(latent: Latent, rng: np.random.Generator, since: float, until: float) -> None:
@@ -290,14 +292,14 @@ def fog(latent: Latent, rng: np.random.Generator, since: float, until: float) ->
     latent.pixels["contrast"] -= weight * rng.uniform(0.5, 1.0)
     latent.pixels["gradient"] -= weight * rng.uniform(0.3, 0.6)
     touches = "objective agreement forwards accuracy mix"
-    _told(latent, "fog", "spike", at, end, "alpha confidence contrast sharpness", touches)
+    _script_row(latent, "fog", "spike", at, end, "alpha confidence contrast sharpness", touches)
 
 
 def confidence_step(latent: Latent, rng: np.random.Generator, since: float, until: float) -> None:
     """The pictures are such as neither model knows: no alpha is better, and it costs accuracy."""
     at, size = _a_time(rng, since, until), rng.uniform(0.06, 0.4)
     latent.severity += size / 0.6 * latent.after(at)
-    _told(latent, "confidence step", "step", at, at, "confidence", "objective agreement accuracy")
+    _script_row(latent, "confidence step", "step", at, at, "confidence", "objective agreement accuracy")
 
 
 def confidence_ramp(latent: Latent, rng: np.random.Generator, since: float, until: float) -> None:
@@ -305,14 +307,14 @@ def confidence_ramp(latent: Latent, rng: np.random.Generator, since: float, unti
     at = _a_time(rng, since, until)
     end = at + rng.uniform(4, 8) * DAY_US
     latent.severity += rng.uniform(0.15, 0.5) * latent.rising(at, end)
-    _told(latent, "confidence ramp", "ramp", at, end, "confidence", "objective agreement accuracy")
+    _script_row(latent, "confidence ramp", "ramp", at, end, "confidence", "objective agreement accuracy")
 
 
 def silent_mistakes(latent: Latent, rng: np.random.Generator, since: float, until: float) -> None:
     """Both models are sure of what is wrong: labels alone tell."""
     at = _a_time(rng, since, until)
     latent.accuracy -= rng.uniform(0.12, 0.5) * latent.after(at)
-    _told(latent, "silent mistakes", "step", at, at, "accuracy")
+    _script_row(latent, "silent mistakes", "step", at, at, "accuracy")
 
 
 def mix_step(latent: Latent, rng: np.random.Generator, since: float, until: float) -> None:
@@ -322,14 +324,14 @@ def mix_step(latent: Latent, rng: np.random.Generator, since: float, until: floa
     wanted = np.clip(share.mean() + rng.uniform(0.15, 0.5), 0.0, 0.95)
     lift = np.log(wanted / (1 - wanted)) - np.log(share.mean() / (1 - share.mean()))
     latent.mix[:, who] += lift * latent.after(at)
-    _told(latent, "mix step", "step", at, at, "mix", "confidence objective accuracy")
+    _script_row(latent, "mix step", "step", at, at, "mix", "confidence objective accuracy")
 
 
 def rejects_step(latent: Latent, rng: np.random.Generator, since: float, until: float) -> None:
     """A camera that sends damaged images from then on."""
     at = _a_time(rng, since, until)
     latent.rejects += rng.uniform(0.02, 0.3) * latent.after(at)
-    _told(latent, "rejects step", "step", at, at, "rejects", "rate")
+    _script_row(latent, "rejects step", "step", at, at, "rejects", "rate")
 
 
 def rejects_spike(latent: Latent, rng: np.random.Generator, since: float, until: float) -> None:
@@ -337,14 +339,14 @@ def rejects_spike(latent: Latent, rng: np.random.Generator, since: float, until:
     at = _a_time(rng, since, until)
     end = at + rng.uniform(3, 10) * HOUR_US
     latent.rejects += rng.uniform(0.15, 0.5) * latent.between(at, end)
-    _told(latent, "rejects spike", "spike", at, end, "rejects", "rate")
+    _script_row(latent, "rejects spike", "spike", at, end, "rejects", "rate")
 
 
 def rate_step(latent: Latent, rng: np.random.Generator, since: float, until: float) -> None:
     """Half of the images, or twice as many."""
     at, size = _a_time(rng, since, until), _sized(rng, 0.35, 1.2)
     latent.activity *= np.exp(size * latent.after(at))
-    _told(latent, "rate step", "step", at, at, "rate")
+    _script_row(latent, "rate step", "step", at, at, "rate")
 
 
 def silence(latent: Latent, rng: np.random.Generator, since: float, until: float) -> None:
@@ -352,7 +354,7 @@ def silence(latent: Latent, rng: np.random.Generator, since: float, until: float
     at = _a_time(rng, since, until)
     end = at + rng.uniform(24, 60) * HOUR_US
     latent.activity *= 1.0 - latent.between(at, end)
-    _told(latent, "silence", "silence", at, end, "rate")
+    _script_row(latent, "silence", "silence", at, end, "rate")
 
 
 def ended(latent: Latent, rng: np.random.Generator, since: float, until: float) -> None:
@@ -360,14 +362,14 @@ def ended(latent: Latent, rng: np.random.Generator, since: float, until: float) 
     at = _a_time(rng, since, until)
     latent.activity *= 1.0 - latent.after(at)
     latent.happenings[:] = [each for each in latent.happenings if each.until_us < at]
-    _told(latent, "ended", "ended", at, at, "rate")
+    _script_row(latent, "ended", "ended", at, at, "rate")
 
 
 def exposure(latent: Latent, rng: np.random.Generator, since: float, until: float) -> None:
     """Somebody set the camera's exposure."""
     at = _a_time(rng, since, until)
     latent.pixels["luminance"] += _sized(rng, 0.3, 1.0) * latent.after(at)
-    _told(latent, "exposure", "step", at, at, "brightness")
+    _script_row(latent, "exposure", "step", at, at, "brightness")
 
 
 def dirt(latent: Latent, rng: np.random.Generator, since: float, until: float) -> None:
@@ -377,42 +379,42 @@ def dirt(latent: Latent, rng: np.random.Generator, since: float, until: float) -
     weight = latent.rising(at, end)
     latent.pixels["contrast"] -= rng.uniform(0.25, 1.0) * weight
     latent.pixels["gradient"] -= rng.uniform(0.2, 0.8) * weight
-    _told(latent, "dirt", "ramp", at, end, "contrast sharpness", "noise")
+    _script_row(latent, "dirt", "ramp", at, end, "contrast sharpness", "noise")
 
 
 def sensor_noise(latent: Latent, rng: np.random.Generator, since: float, until: float) -> None:
     """A sensor that fails."""
     at = _a_time(rng, since, until)
     latent.pixels["laplacian"] += rng.uniform(0.15, 0.8) * latent.after(at)
-    _told(latent, "sensor noise", "step", at, at, "noise")
+    _script_row(latent, "sensor noise", "step", at, at, "noise")
 
 
 def grey(latent: Latent, rng: np.random.Generator, since: float, until: float) -> None:
     """Infrared by mistake."""
     at = _a_time(rng, since, until)
     latent.pixels["colourfulness"] -= rng.uniform(0.3, 1.5) * latent.after(at)
-    _told(latent, "grey", "step", at, at, "colour")
+    _script_row(latent, "grey", "step", at, at, "colour")
 
 
 def disagreement(latent: Latent, rng: np.random.Generator, since: float, until: float) -> None:
     """One of the two models does not know what comes."""
     at = _a_time(rng, since, until)
     latent.agreement -= rng.uniform(0.12, 0.5) * latent.after(at)
-    _told(latent, "disagreement", "step", at, at, "agreement")
+    _script_row(latent, "disagreement", "step", at, at, "agreement")
 
 
 def busy_search(latent: Latent, rng: np.random.Generator, since: float, until: float) -> None:
     """A search that finds no rest."""
     at = _a_time(rng, since, until)
     latent.forwards += rng.uniform(0.2, 1.0) * latent.after(at)
-    _told(latent, "busy search", "step", at, at, "forwards")
+    _script_row(latent, "busy search", "step", at, at, "forwards")
 
 
 def dark_nights(latent: Latent, rng: np.random.Generator, since: float, until: float) -> None:
     """The lamp is broken: from then on nights need another alpha than days."""
     at = _a_time(rng, since, until)
     _nights(latent, rng, latent.after(at))
-    _told(
+    _script_row(
         latent,
         "dark nights",
         "cycle",
@@ -427,7 +429,7 @@ def lamp_mended(latent: Latent, rng: np.random.Generator, since: float, until: f
     """The other way round."""
     at = _a_time(rng, since, until)
     _nights(latent, rng, 1.0 - latent.after(at))
-    _told(
+    _script_row(
         latent,
         "lamp mended",
         "cycle",
@@ -455,14 +457,14 @@ def unrest(latent: Latent, rng: np.random.Generator, since: float, until: float)
     hours = rng.uniform(6, 10)
     turns = ((latent.at_us - at) // int(hours * HOUR_US)) % 2
     _alpha_moved(latent, rng, turns * latent.after(at), 0.35)
-    _told(latent, "unrest", "unrest", at, int(latent.at_us[-1]), "alpha", "objective forwards")
+    _script_row(latent, "unrest", "unrest", at, int(latent.at_us[-1]), "alpha", "objective forwards")
 
 
 def new_pair(latent: Latent, rng: np.random.Generator, since: float, until: float) -> None:
     """Another pair serves, and alpha stays."""
     at = _a_time(rng, since, until)
     latent.models += latent.after(at)
-    _told(latent, "new pair", "model", at, at, "model")
+    _script_row(latent, "new pair", "model", at, at, "model")
 
 
 KINDS: Mapping[str, Script] = {
@@ -536,8 +538,8 @@ def with_conditions(world: CameraWorld, condition: npt.NDArray[np.int64]) -> Cam
     """As a worker writes it: all batches of a visit say whether the stream was there before."""
     began = np.maximum.accumulate(np.where(np.diff(condition, prepend=-1) != 0, np.arange(len(condition)), 0))
     returned = np.array([condition[n] in condition[:first] for n, first in enumerate(began)])
-    told = {"condition": condition, "returned": returned, "alarm": condition == 1}
-    return replace(world, columns={**world.columns, **told})
+    fields = {"condition": condition, "returned": returned, "alarm": condition == 1}
+    return replace(world, columns={**world.columns, **fields})
 
 
 def write(root: FilePath, worlds: Sequence[CameraWorld], until_us: int | None = None) -> FilePath:

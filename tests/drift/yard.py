@@ -124,11 +124,11 @@ def _unless(gone: _Numbers, values: Any) -> list[Any]:
 
 def _table(schema: pa.Schema, columns: Mapping[str, Any], rows: int) -> pa.Table:
     """With the topic and, where nothing is said of a column, nulls or empty words."""
-    said = {"topic": ["frames"] * rows, **columns}
+    fields = {"topic": ["frames"] * rows, **columns}
     arrays = []
     for field in schema:
-        values = said.get(field.name, [None] * rows if field.nullable else [""] * rows)
-        kind = pa.int64() if pa.types.is_timestamp(field.type) and field.name in said else field.type
+        values = fields.get(field.name, [None] * rows if field.nullable else [""] * rows)
+        kind = pa.int64() if pa.types.is_timestamp(field.type) and field.name in fields else field.type
         arrays.append(pa.array(values, kind).cast(field.type))
     return pa.table(arrays, schema=schema)
 

@@ -84,10 +84,10 @@ def _serve() -> None:
 
 def run(*words: str, codes: tuple[int, ...] = (0, 3)) -> str:
     """Return what a command printed."""
-    with contextlib.redirect_stdout(io.StringIO()) as said, contextlib.redirect_stderr(io.StringIO()):
+    with contextlib.redirect_stdout(io.StringIO()) as output, contextlib.redirect_stderr(io.StringIO()):
         code = main(words)
     assert code in codes, (words, code)
-    return said.getvalue()
+    return output.getvalue()
 
 
 def schemas() -> str:
@@ -127,8 +127,8 @@ def outputs() -> str:
     lines: list[str] = []
     for words, values in JSON:
         lines.append(f"$ adawise {words} --json")
-        said = run(*shlex.split(words), "--json", codes=(0, 2, 3)).replace(str(Path.cwd()), "FOLDER")
-        lines += [f"    {line}" for line in shape(json.loads(said), values=values)]
+        output = run(*shlex.split(words), "--json", codes=(0, 2, 3)).replace(str(Path.cwd()), "FOLDER")
+        lines += [f"    {line}" for line in shape(json.loads(output), values=values)]
     analysis = adawise.analyse("yard")
     for name in sorted(name for name in dir(analysis) if isinstance(getattr(analysis, name), adawise.AnalysisTable)):
         lines.append(f"adawise.analyse(...).{name}")
@@ -151,8 +151,8 @@ def _reading(root: Path) -> Iterator[str]:
         tried = "" if len(trace["trials"]) == 1 else f"/{len(trace['trials'])}"
         why = "" if trace["trigger"] == "none" else f" {trace['trigger']}"
         reset = "" if trace["reset"] is None else f" ({trace['reset']})"
-        said = f"{trace['batch_number']}: {trace['alpha']:.2f}{tried}{why}{reset} of {trace['images']}"
-        by_stream.setdefault(trace["stream_id"], []).append(said)
+        fields = f"{trace['batch_number']}: {trace['alpha']:.2f}{tried}{why}{reset} of {trace['images']}"
+        by_stream.setdefault(trace["stream_id"], []).append(fields)
     for stream, batches in by_stream.items():
         yield f"    {stream} (batch: alpha/trials trigger (reset) of images)"
         yield from (f"        {', '.join(batches[first : first + 5])}" for first in range(0, len(batches), 5))

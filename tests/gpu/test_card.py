@@ -189,8 +189,8 @@ def test_nothing_waits_within_a_round_but_the_fetch(
     pair: CheckpointPair, card: torch.device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     subject = Machine(card, None).classifier(pair)
-    asked = {j: [IMAGES[:16], IMAGES[20:28]] for j in ENDS_AND_BETWEEN}
-    expected = subject.evaluate(asked)  # merges, heads and graphs are made at first use
+    requested = {j: [IMAGES[:16], IMAGES[20:28]] for j in ENDS_AND_BETWEEN}
+    expected = subject.evaluate(requested)  # merges, heads and graphs are made at first use
     fetch = Cuda.fetch
 
     def allowed(self: Cuda, parts: list[Tensor]) -> Tensor:
@@ -200,10 +200,10 @@ def test_nothing_waits_within_a_round_but_the_fetch(
     monkeypatch.setattr(Cuda, "fetch", allowed)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        found = subject.evaluate(asked)
+        found = subject.evaluate(requested)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    assert all(torch.equal(found[j], expected[j]) for j in asked)
+    assert all(torch.equal(found[j], expected[j]) for j in requested)
 
 
 def lose_the_card(kind: str, arguments: list[str], environment: dict[str, str], log: str) -> None:
@@ -243,12 +243,12 @@ def test_a_lost_card_ends_the_worker_with_a_reason_and_exit_code_1(machine: Mach
     kind = "card" if machine.rehearsal is None else "rehearsed"
     arguments = ["replay", str(FOLLOWING), "-o", str(tmp_path / "again")]
     code = exit_code(lose_the_card, kind, arguments, environment, str(tmp_path / "log"))
-    told = (tmp_path / "log").read_text()
-    assert code == 1, told
-    last = told.rstrip().splitlines()[-1]
+    output = (tmp_path / "log").read_text()
+    assert code == 1, output
+    last = output.rstrip().splitlines()[-1]
     assert " failed: CUDA error: device-side assert triggered. Nothing is lost" in last
     assert "nvidia-smi" in last
-    assert "Traceback" not in told
+    assert "Traceback" not in output
 
 
 def test_two_workers_run_on_two_cards(pair_folder: PairFolder, card: torch.device) -> None:
@@ -274,8 +274,8 @@ def test_two_workers_run_on_two_cards(pair_folder: PairFolder, card: torch.devic
         )
         for number in (0, 1)
     ]
-    said = [process.communicate(timeout=scaled(200.0))[0].split() for process in running]
+    output = [process.communicate(timeout=scaled(200.0))[0].split() for process in running]
     assert [process.returncode for process in running] == [0, 0]
-    assert [words[1] for words in said] == ["0", "1"]
+    assert [words[1] for words in output] == ["0", "1"]
     if len({torch.cuda.get_device_name(number) for number in (0, 1)}) == 1:
-        assert said[0][0] == said[1][0]
+        assert output[0][0] == output[1][0]

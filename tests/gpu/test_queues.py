@@ -47,7 +47,7 @@ def on(
 @pytest.fixture(scope="module")
 def expected(pair: CheckpointPair) -> list[Mapping[int, Tensor]]:
     plain = classifier(pair, chunk_rows=4)
-    return [plain.evaluate(asked) for asked in ROUNDS]
+    return [plain.evaluate(requested) for requested in ROUNDS]
 
 
 def are_equal(found: Mapping[int, Tensor], wanted: Mapping[int, Tensor]) -> bool:
@@ -55,9 +55,9 @@ def are_equal(found: Mapping[int, Tensor], wanted: Mapping[int, Tensor]) -> bool
 
 
 def runs(subject: PairClassifier, rehearsal: Rehearsal) -> Iterator[Mapping[int, Tensor]]:
-    for asked in ROUNDS:
+    for requested in ROUNDS:
         with rehearsal:
-            found = subject.evaluate(asked)
+            found = subject.evaluate(requested)
         yield found
 
 
@@ -172,11 +172,11 @@ def test_memory_that_runs_out_makes_the_bank_smaller_and_changes_nothing_else(
     with structlog.testing.capture_logs() as logs:
         for found, wanted in zip(runs(subject, rehearsal), expected, strict=True):
             assert are_equal(found, wanted)
-    said = [line for line in logs if line["event"] == "bank_shrunk"]
-    assert said
-    assert said[-1]["copies"] == subject.bank.capacity <= memory
-    assert "model.bank_mib" in said[-1]["remedy"]
-    assert rehearsal.freed == len(said)
+    received = [line for line in logs if line["event"] == "bank_shrunk"]
+    assert received
+    assert received[-1]["copies"] == subject.bank.capacity <= memory
+    assert "model.bank_mib" in received[-1]["remedy"]
+    assert rehearsal.freed == len(received)
 
 
 def test_a_card_without_memory_for_one_copy_is_told_with_a_remedy(pair: CheckpointPair) -> None:
@@ -279,5 +279,5 @@ def test_a_tower_that_cannot_be_captured_runs_without_graphs_and_the_log_says_so
     with structlog.testing.capture_logs() as logs:
         for found, wanted in zip(runs(subject, rehearsal), expected, strict=True):
             assert are_equal(found, wanted)
-    (said,) = [line for line in logs if line["event"] == "graph_refused"]
-    assert said["error"] == "CUDA error: operation not permitted when stream is capturing"
+    (received,) = [line for line in logs if line["event"] == "graph_refused"]
+    assert received["error"] == "CUDA error: operation not permitted when stream is capturing"

@@ -126,10 +126,10 @@ def _send(admin: Any, topic: str, partition: int, data: bytes) -> int:
         max_version=9,
     )
 
-    async def ask() -> Any:
+    async def order() -> Any:
         return await admin._manager.send(request)
 
-    answer = admin._manager.run(ask).responses[0].partition_responses[0]
+    answer = admin._manager.run(order).responses[0].partition_responses[0]
     if answer.error_code:
         raise errors.for_code(answer.error_code)(f"{answer.error_message}")
     return int(answer.base_offset)

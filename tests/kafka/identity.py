@@ -37,7 +37,7 @@ class Identity(Server):
         self.clients: dict[str, str] = {}
         self.lifetime_s = 300
         self.broken: tuple[int, bytes] | None = None
-        self.asked: list[dict[str, list[str]]] = []
+        self.requests: list[dict[str, list[str]]] = []
         self.given: list[str] = []
 
     def url(self, path: str) -> str:
@@ -71,7 +71,7 @@ class _Request(Answering):
         self._answer(200, json.dumps(self.server.keys()).encode())
 
     def post(self) -> None:
-        self.server.asked.append(parse_qs(self.body().decode()))
+        self.server.requests.append(parse_qs(self.body().decode()))
         if self.server.broken is not None:
             self._answer(*self.server.broken)
             return

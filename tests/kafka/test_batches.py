@@ -34,7 +34,7 @@ def read(data: bytes, offset: int = 0, limits: BatchLimits = LIMITS, at_once: in
     return found
 
 
-def told(records: list[Any]) -> list[Any]:
+def delivered(records: list[Any]) -> list[Any]:
     """(offset, key, value) of a message, and what stands for others."""
     return [r.checksum if isinstance(r.checksum, Unread) else (r.offset, r.key, r.value) for r in records]
 
@@ -45,7 +45,7 @@ def messages(content: list[Record], base: int) -> list[tuple[int, bytes | None, 
 
 def unread(first: int, last: int, reason: Lost, records: list[Any]) -> None:
     """These offsets, for this reason, and nothing else."""
-    assert [(u.first, u.last, u.reason) for u in told(records) if isinstance(u, Unread)] == [(first, last, reason)]
+    assert [(u.first, u.last, u.reason) for u in delivered(records) if isinstance(u, Unread)] == [(first, last, reason)]
 
 
 @given(
@@ -59,14 +59,14 @@ def test_whole_batches_come_out_as_kafka_python_reads_them(
 ) -> None:
     data = batch(content, codec) + batch([(b"k", b"v")], base=len(content))
     expected = [m for m in [*messages(content, 0), (len(content), b"k", b"v")] if m[0] >= offset]
-    assert told(read(data, offset, at_once=at_once)) == expected
+    assert delivered(read(data, offset, at_once=at_once)) == expected
 
 
 @every_codec
 def test_a_bomb_between_good_batches_is_one_record_that_names_the_setting(codec: str) -> None:
     data = batch(GOOD, codec) + rebased(bomb(codec, 200_000), 3) + batch(GOOD, codec, base=4)
     found = read(data)
-    assert [*told(found)[:3], *told(found)[4:]] == [*messages(GOOD, 0), *messages(GOOD, 4)]
+    assert [*delivered(found)[:3], *delivered(found)[4:]] == [*messages(GOOD, 0), *messages(GOOD, 4)]
     unread(3, 3, Lost.BATCH_TOO_LARGE, found)
     assert f"of {codec} to more than the 100000 that kafka.max_batch_bytes allows" in found[3].checksum.detail
     assert found[3].checksum.is_hostile
@@ -83,7 +83,7 @@ def test_too_many_records_are_one_record_whatever_they_weigh(codec: str) -> None
 
 def test_of_a_batch_that_is_asked_for_from_its_middle_on_only_the_rest_is_told() -> None:
     unread(20, 50, Lost.BATCH_TOO_MANY_RECORDS, read(empty_records("gzip", 51), offset=20))
-    assert told(read(batch(GOOD, "gzip"), offset=2)) == messages(GOOD, 0)[2:]
+    assert delivered(read(batch(GOOD, "gzip"), offset=2)) == messages(GOOD, 0)[2:]
 
 
 def headers_of(each: int, records: int) -> bytes:
@@ -113,7 +113,7 @@ def _with_offset(body: bytes, offset: int) -> bytes:
 @pytest.mark.parametrize("codec", CODECS)
 def test_a_batch_whose_crc_is_wrong_is_one_record_up_to_where_the_next_begins(codec: str) -> None:
     found = read(batch(GOOD) + damaged(batch(GOOD, codec, base=3)) + batch(GOOD, base=9))
-    assert [*told(found)[:3], *told(found)[4:]] == [*messages(GOOD, 0), *messages(GOOD, 9)]
+    assert [*delivered(found)[:3], *delivered(found)[4:]] == [*messages(GOOD, 0), *messages(GOOD, 9)]
     unread(3, 8, Lost.BATCH_DAMAGED, found)
     assert not found[3].checksum.is_hostile
 
@@ -154,9 +154,9 @@ def test_bytes_that_are_not_the_codecs_are_one_record(codec: str) -> None:
 @pytest.mark.parametrize("codec", CODECS)
 def test_what_can_be_read_of_a_batch_is_and_the_rest_is_one_record(payload: bytes, codec: str) -> None:
     found = read(sealed(batches.compressed(codec, payload), 3, CODECS[codec]) + batch(GOOD, base=3))
-    assert told(found)[0] == (0, b"k", b"v")
+    assert delivered(found)[0] == (0, b"k", b"v")
     unread(1, 2, Lost.BATCH_UNREADABLE, found)
-    assert told(found)[2:] == messages(GOOD, 3)
+    assert delivered(found)[2:] == messages(GOOD, 3)
 
 
 @pytest.mark.parametrize("codec", CODECS)
@@ -209,7 +209,7 @@ CONTENT = [b"x" * 200, b"y" * 200, b"z" * 200]
 def test_old_messages_are_read_whatever_packed_them(magic: int, codec: int) -> None:
     if (magic, codec) == (0, 3):
         pytest.skip("lz4 of Kafka .8 had a header of its own")
-    found = told(read(legacy(magic, codec, CONTENT) + batch(GOOD, base=3)))
+    found = delivered(read(legacy(magic, codec, CONTENT) + batch(GOOD, base=3)))
     assert found == [*((n, None, value) for n, value in enumerate(CONTENT)), *messages(GOOD, 3)]
 
 

@@ -193,8 +193,8 @@ def test_the_start_of_a_log_can_be_moved(broker: Broker, topic: MakeTopic) -> No
 def test_a_topic_keeps_and_enforces_its_message_limit(broker: Broker, topic: MakeTopic) -> None:
     name = topic(configs={"max.message.bytes": "5000"})
     with admin(broker) as client:
-        told = client.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name)])
-    assert "'5000'" in str(told)
+        found = client.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name)])
+    assert "'5000'" in str(found)
     with producer(broker) as sender, pytest.raises(MessageSizeTooLargeError):
         sender.send(name, value=b"x" * 6000).get(timeout=DEADLINE_S)
 

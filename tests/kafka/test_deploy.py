@@ -46,9 +46,9 @@ def test_start_stop_and_status_can_be_repeated(running: tuple[Path, int]) -> Non
     folder, port = running
     again = kafka("start", "--dir", str(folder), "--port", str(port))
     assert (again.returncode, again.stdout[:15]) == (0, "already running")
-    told = kafka("status", "--json", "--dir", str(folder))
-    assert told.returncode == 0
-    status = json.loads(told.stdout)
+    output = kafka("status", "--json", "--dir", str(folder))
+    assert output.returncode == 0
+    status = json.loads(output.stdout)
     assert status["bootstrap_servers"] == f"127.0.0.1:{port}"
     assert [row["answers"] for row in status["brokers"]] == [True]
 
@@ -107,13 +107,13 @@ def test_an_old_java_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "output"),
     [(("--port", "80"), "1024"), (("--set", "no-value"), "NAME=VALUE"), (("--set", "a=b\nc=d"), "NAME=VALUE")],
 )
-def test_a_wrong_argument_is_refused(tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:
+def test_a_wrong_argument_is_refused(tmp_path: Path, arguments: tuple[str, ...], output: str) -> None:
     done = kafka("start", "--dir", str(tmp_path), *arguments)
     assert done.returncode == 1
-    assert said in done.stderr
+    assert output in done.stderr
 
 
 @pytest.mark.check("brokers")

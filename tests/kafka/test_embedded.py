@@ -141,8 +141,8 @@ def test_why_librdkafka_before_2_2_cannot_connect() -> None:
 
 @pytest.mark.skipif(shutil.which("kcat") is None, reason="no kcat here: apt-get install kcat")
 def test_kcat_of_a_distribution_cannot_connect_as_the_guide_says() -> None:
-    told = subprocess.run(["kcat", "-V"], capture_output=True, text=True)
-    version = re.search(r"librdkafka (\d+)\.(\d+)", told.stdout)
+    output = subprocess.run(["kcat", "-V"], capture_output=True, text=True)
+    version = re.search(r"librdkafka (\d+)\.(\d+)", output.stdout)
     assert version is not None
     if tuple(map(int, version.groups())) >= (2, 2):
         pytest.skip("this one skips tagged fields as it should")

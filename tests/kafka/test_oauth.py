@@ -32,7 +32,7 @@ def shared() -> Iterator[Identity]:
 def provider(shared: Identity) -> Identity:
     shared.clients = {ID: SECRET}
     shared.given.clear()
-    shared.asked.clear()
+    shared.requests.clear()
     shared.lifetime_s, shared.broken = 100, None
     return shared
 
@@ -54,7 +54,7 @@ def test_a_token_is_kept_until_four_fifths_of_its_life_are_over(provider: Identi
     clock.now_s += 0.2
     tokens.token()
     assert len(provider.given) == 2
-    assert provider.asked[0] == {"grant_type": ["client_credentials"]}
+    assert provider.requests[0] == {"grant_type": ["client_credentials"]}
 
 
 def test_while_nobody_gives_a_new_one_the_old_one_serves_to_its_end(provider: Identity, clock: Clock) -> None:
@@ -63,10 +63,10 @@ def test_while_nobody_gives_a_new_one_the_old_one_serves_to_its_end(provider: Id
     provider.broken = (503, b"busy")
     clock.now_s += 90
     assert [tokens.token(), tokens.token()] == [first, first]
-    assert len(provider.asked) == 2  # not again at once
+    assert len(provider.requests) == 2  # not again at once
     clock.now_s += 6
     assert tokens.token() == first
-    assert len(provider.asked) == 3
+    assert len(provider.requests) == 3
     clock.now_s += 4
     with pytest.raises(TokenUnavailable, match="it answers 503"):
         tokens.token()
@@ -92,9 +92,9 @@ REFUSED = {
 
 @pytest.mark.parametrize("what", REFUSED)
 def test_what_will_not_change_is_refused_with_its_remedy(what: str, provider: Identity, clock: Clock) -> None:
-    *provider.broken, said = REFUSED[what]  # type: ignore[assignment]
+    *provider.broken, found = REFUSED[what]  # type: ignore[assignment]
     tokens = tokens_of(provider, clock)
-    with pytest.raises(TokenRefused, match=said) as raised:
+    with pytest.raises(TokenRefused, match=found) as raised:
         tokens.token()
     message = str(translated(raised.value, "127.0.0.1:9092", "connect to Kafka"))
     assert message.startswith("could not connect to Kafka at 127.0.0.1:9092: no token from http://127.0.0.1")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from kafka import KafkaAdminClient, KafkaConsumer
 
-from adawise.app.kafka import check_joining, kafka_source, letter_topic, reach, security
+from adawise.app.kafka import check_joining, kafka_source, own_dead_letter_topics, reach, security
 from adawise.errors import BrokerUnavailable, FatalError, SettingsError
 from adawise.kafka.client import kafka_errors, open_client
 from adawise.produce.sender import ensure_topic
@@ -235,15 +235,15 @@ WRONG: dict[str, tuple[str, Callable[[Secured], Ways], tuple[str, ...]]] = {
 def test_whatever_is_wrong_is_told_with_its_true_cause_and_the_remedy(
     what: str, kafka: Secured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("adawise.kafka.tls.ssl.SSLContext.load_cert_chain", never_asking())
-    listener, made, told = WRONG[what]
+    monkeypatch.setattr("adawise.kafka.tls.ssl.SSLContext.load_cert_chain", without_requests())
+    listener, made, found = WRONG[what]
     if what == "audience of a token":
         kafka.identity.clients["for-others"] = "s3cret/of+it"
         monkeypatch.setattr(type(kafka.identity), "token", _for_others)
     with pytest.raises(SettingsError) as raised:
         connect(kafka.at(listener), made(kafka), patience_ms=1_500)
     message = str(raised.value)
-    assert [part for part in told if part not in message] == []
+    assert [part for part in found if part not in message] == []
     assert "Check that the broker is running" not in message
     assert "Error:" not in message
     for secret in ("geheim", "s3cret", PASSWORD % "alice"):
@@ -254,9 +254,9 @@ def test_whatever_is_wrong_is_told_with_its_true_cause_and_the_remedy(
     "what", ["no login where there is one", "no login in clear text", "TLS to a plain port", "plain to a port of TLS"]
 )
 def test_another_protocol_is_told_at_once_and_not_when_the_patience_is_over(what: str, kafka: Secured) -> None:
-    listener, made, told = WRONG[what]
+    listener, made, found = WRONG[what]
     for servers in (kafka.at(listener), f"{kafka.at(listener)},localhost:{kafka.ports[listener]}"):
-        with pytest.raises(SettingsError, match=re.escape(told[0])):
+        with pytest.raises(SettingsError, match=re.escape(found[0])):
             connect(servers, made(kafka), patience_ms=3_600_000)  # beyond any test's end
 
 
@@ -272,7 +272,7 @@ def _for_others(self: Identity, subject: str) -> str:
 _TOKEN = Identity.token
 
 
-def never_asking() -> Callable[..., None]:
+def without_requests() -> Callable[..., None]:
     """As OpenSSL loads a key, but that it may not ask the terminal."""
     import ssl
 
@@ -308,11 +308,11 @@ def test_one_server_of_two_that_refuses_keeps_nobody_out(kafka: Secured) -> None
 def test_tokens_are_shared_by_clients_and_renewed_before_they_end(kafka: Secured) -> None:
     way = oauth(kafka, oauth_scope="frames:read frames:write")
     kafka.identity.given.clear()
-    kafka.identity.asked.clear()
+    kafka.identity.requests.clear()
     for _ in range(3):
         connect(kafka.at("LOGIN"), way)
     assert len(kafka.identity.given) == 1
-    assert kafka.identity.asked == [{"grant_type": ["client_credentials"], "scope": ["frames:read frames:write"]}]
+    assert kafka.identity.requests == [{"grant_type": ["client_credentials"], "scope": ["frames:read frames:write"]}]
 
 
 @pytest.mark.soak
@@ -357,12 +357,12 @@ def test_a_missing_right_is_named(kafka: Secured) -> None:
         {"bootstrap_servers": kafka.at("LOGIN"), "topic": topic, "security": kafka.login("alice")}
     )
     refused = r"the broker does not allow it\. Give the user the ACL "
-    says = rf"topic '{topic}' at 127\.0\.0\.1:\d+: {refused}"
-    with pytest.raises(FatalError, match=f"{says}READ on the topic"):
+    expected = rf"topic '{topic}' at 127\.0\.0\.1:\d+: {refused}"
+    with pytest.raises(FatalError, match=f"{expected}READ on the topic"):
         kafka_source(settings)
     with pytest.raises(SettingsError, match=rf"\.dlq' at \S+: {refused}CREATE"):
-        letter_topic(settings, 10_000).check(settings.dead_letters_to)
-    with pytest.raises(FatalError, match=f"{says}WRITE on the topic"):
+        own_dead_letter_topics(settings, 10_000).check(settings.dead_letters_to)
+    with pytest.raises(FatalError, match=f"{expected}WRITE on the topic"):
         ensure_topic(**reach(settings), topic=topic, create=False)
     kafka.allow("alice", f"--operation Read --topic {topic}")
     with pytest.raises(FatalError, match=rf"join group .* {refused}READ"):

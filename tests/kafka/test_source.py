@@ -509,7 +509,7 @@ def test_messages_that_were_taken_before_a_check_fails_are_returned(
         real, offsets, failures = source.lag, list[int](), 0
         deadline = time.monotonic() + DEADLINE_S
         while len(offsets) < 40 and time.monotonic() < deadline:
-            source._looked_at = 0.0  # once a second in life
+            source._examined_at = 0.0  # once a second in life
             monkeypatch.setattr(source, "lag", failing_once(BrokerUnavailable("a rebalance took it"), real))
             try:
                 offsets += [message.offset for message in source.poll(0.1).messages]

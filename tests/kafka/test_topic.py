@@ -50,12 +50,12 @@ def test_the_first_group_of_a_cluster_is_waited_for(
 ) -> None:
     topics = KafkaTopics(bootstrap_servers=broker.bootstrap_servers, client_id="test", security={})
     try:
-        ask, refused = topics._admin.list_group_offsets, [errors.CoordinatorNotAvailableError()] * 3
+        request, refused = topics._admin.list_group_offsets, [errors.CoordinatorNotAvailableError()] * 3
 
         def later(groups: list[str]) -> Any:
             if refused:
                 raise refused.pop()
-            return ask(groups)
+            return request(groups)
 
         monkeypatch.setattr(topics._admin, "list_group_offsets", later)
         assert topics.committed(fresh_name("group"), topic()) == {}

@@ -9,7 +9,7 @@ from kafka import KafkaProducer
 
 from adawise.errors import Lost, SettingsError
 from adawise.kafka import transactions
-from adawise.kafka.transactions import LOOK_S, REPEAT_S, HeldBack, OpenTransaction
+from adawise.kafka.transactions import HELD_S, REPEAT_S, HeldBack, OpenTransaction
 from adawise.records import Message, TopicPartition
 from tests.brokers import Broker, MakeTopic, fresh_name
 from tests.cli.test_verify import a_topic_with_holes
@@ -26,8 +26,8 @@ def test_a_compacted_topic_is_refused_or_read_with_its_holes_as_what_is_missing(
         open_source(broker, name, None, on_compacted="fail")
     with closing(open_source(broker, name, None)) as source:
         found = consume(source, 6)
-    told = [m.offset if m.missing is None else (m.missing.first, m.offset, m.missing.reason) for m in found]
-    assert told == [(0, 2, Lost.COMPACTED), 3, 4, (5, 5, Lost.COMPACTED), 6, 7]
+    received = [m.offset if m.missing is None else (m.missing.first, m.offset, m.missing.reason) for m in found]
+    assert received == [(0, 2, Lost.COMPACTED), 3, 4, (5, 5, Lost.COMPACTED), 6, 7]
     assert left == [3, 4, 6, 7]
     assert [record.getMessage() for record in caplog.records if "compacted away" in record.getMessage()]
 
@@ -52,7 +52,7 @@ def test_markers_and_what_was_aborted_are_no_holes_of_a_compacted_topic(broker: 
 def test_an_open_transaction_that_holds_back_messages_is_named(
     broker: Broker, topic: MakeTopic, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transactions, "LOOK_S", 0.0)
+    monkeypatch.setattr(transactions, "HELD_S", 0.0)
     name, who = topic(2), fresh_name("tx")
     produce(broker, numbered(name, 0, 2))
     with closing(KafkaProducer(bootstrap_servers=broker.bootstrap_servers, transactional_id=who)) as sender:
@@ -78,20 +78,20 @@ def test_a_position_that_stands_is_looked_into_and_told_sparingly(caplog: pytest
     held = HeldBack()
     found = OpenTransaction(7, -1, "producer 1")
     assert held.standing({TP: 7}, 0.0) == []
-    assert held.standing({TP: 7}, LOOK_S) == [TP]
-    held.tell(TP, None, LOOK_S)  # nobody answered, or nothing holds it back: it is only slow
-    assert held.standing({TP: 7}, 2 * LOOK_S - 1.0) == []
-    assert held.standing({TP: 7}, 2 * LOOK_S) == [TP]
-    held.tell(TP, found, 2 * LOOK_S)
-    assert held.standing({TP: 7}, 2 * LOOK_S + REPEAT_S - 1.0) == []
-    assert held.standing({TP: 7}, 2 * LOOK_S + REPEAT_S) == [TP]
-    assert held.standing({TP: 8}, 2 * LOOK_S + REPEAT_S) == []  # it moves
+    assert held.standing({TP: 7}, HELD_S) == [TP]
+    held.log_cause(TP, None, HELD_S)  # nobody answered, or nothing holds it back: it is only slow
+    assert held.standing({TP: 7}, 2 * HELD_S - 1.0) == []
+    assert held.standing({TP: 7}, 2 * HELD_S) == [TP]
+    held.log_cause(TP, found, 2 * HELD_S)
+    assert held.standing({TP: 7}, 2 * HELD_S + REPEAT_S - 1.0) == []
+    assert held.standing({TP: 7}, 2 * HELD_S + REPEAT_S) == [TP]
+    assert held.standing({TP: 8}, 2 * HELD_S + REPEAT_S) == []  # it moves
     assert held.standing({}, 9_999.0) == []
     assert len(caplog.records) == 1
 
 
 @pytest.mark.parametrize(
-    ("since_ms", "told"), [(-1, ""), (9_200_000_000_000_000, ""), (0, " since 1970-01-01T00:00:00Z")]
+    ("since_ms", "expected"), [(-1, ""), (9_200_000_000_000_000, ""), (0, " since 1970-01-01T00:00:00Z")]
 )
-def test_a_time_that_a_producer_made_up_is_left_out(since_ms: int, told: str) -> None:
-    assert str(OpenTransaction(3, since_ms)) == f"an open transaction holds back messages from offset 3 on{told}"
+def test_a_time_that_a_producer_made_up_is_left_out(since_ms: int, expected: str) -> None:
+    assert str(OpenTransaction(3, since_ms)) == f"an open transaction holds back messages from offset 3 on{expected}"

@@ -34,7 +34,7 @@ def test_what_is_beyond_the_limits_is_left_out_at_once_in_one_line(
     leaves_out: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     unreadable, _ = subject(leaves_out=leaves_out)
-    missing = unreadable.judge(TP, BOMB)
+    missing = unreadable.resolve(TP, BOMB)
     assert missing == Missing(3, Lost.BATCH_TOO_LARGE, f"offsets 3 to 9: it {BOMB.detail}")
     assert TP not in unreadable
     (line,) = caplog.records
@@ -49,7 +49,7 @@ def test_what_cannot_be_unpacked_makes_its_partition_stand_and_is_said_again_eac
 ) -> None:
     unreadable, now = subject()
     for _ in range(3):
-        assert unreadable.judge(TP, unread) is None
+        assert unreadable.resolve(TP, unread) is None
         assert TP in unreadable
         assert OTHER not in unreadable
         assert unreadable.blocked(TP)
@@ -70,7 +70,7 @@ def test_what_cannot_be_unpacked_makes_its_partition_stand_and_is_said_again_eac
 
 def test_a_partition_that_can_be_read_again_goes_on_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
     unreadable, now = subject()
-    unreadable.judge(TP, DAMAGED)
+    unreadable.resolve(TP, DAMAGED)
     now.s += AGAIN_S
     unreadable.due()
     unreadable.read(TP, 2)
@@ -83,7 +83,7 @@ def test_a_partition_that_can_be_read_again_goes_on_and_says_so(caplog: pytest.L
 
 def test_one_that_is_lost_or_sought_elsewhere_stands_no_more() -> None:
     unreadable, _ = subject()
-    unreadable.judge(TP, DAMAGED)
+    unreadable.resolve(TP, DAMAGED)
     unreadable.forget(TP)
     assert TP not in unreadable
     assert not unreadable.blocked(TP)
@@ -91,18 +91,18 @@ def test_one_that_is_lost_or_sought_elsewhere_stands_no_more() -> None:
 
 def test_if_so_set_an_unknown_codec_is_left_out_at_once(caplog: pytest.LogCaptureFixture) -> None:
     unreadable, _ = subject(leaves_out=True)
-    assert unreadable.judge(TP, UNKNOWN) == Missing(3, Lost.BATCH_UNREADABLE, f"offsets 3 to 9: it {UNKNOWN.detail}")
+    assert unreadable.resolve(TP, UNKNOWN) == Missing(3, Lost.BATCH_UNREADABLE, f"offsets 3 to 9: it {UNKNOWN.detail}")
     assert "kafka.on_unreadable=skip goes on" in caplog.records[0].message
 
 
 def test_if_so_set_damage_is_left_out_once_it_was_seen_twice(caplog: pytest.LogCaptureFixture) -> None:
     unreadable, now = subject(leaves_out=True)
-    assert unreadable.judge(TP, DAMAGED) is None
+    assert unreadable.resolve(TP, DAMAGED) is None
     assert not unreadable.blocked(TP), "it goes on by itself"
     assert caplog.records == []
     now.s += SURE_S
     assert unreadable.due() == [TP]
-    assert unreadable.judge(TP, DAMAGED) is not None
+    assert unreadable.resolve(TP, DAMAGED) is not None
     assert TP not in unreadable
     later = Unread(20, 21, Lost.BATCH_DAMAGED, "")
-    assert unreadable.judge(TP, later) is None, "another batch is another matter"
+    assert unreadable.resolve(TP, later) is None, "another batch is another matter"

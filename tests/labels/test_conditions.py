@@ -22,7 +22,7 @@ def traces(conditions: Sequence[int | None], **columns: Any) -> pa.Table:
     """Of each batch of each camera its condition."""
     n = WORLD.batches * WORLD.cameras
     batch = [i % WORLD.batches for i in range(n)]
-    said: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "topic": ["frames"] * n,
         "partition": [i // WORLD.batches for i in range(n)],
         "stream_id": [f"camera-{i // WORLD.batches}" for i in range(n)],
@@ -32,7 +32,7 @@ def traces(conditions: Sequence[int | None], **columns: Any) -> pa.Table:
         "condition": [*conditions, *conditions],
         **columns,
     }
-    arrays = [pa.array(said.get(f.name, [None] * n), f.type) for f in schemas.TRACES]
+    arrays = [pa.array(fields.get(f.name, [None] * n), f.type) for f in schemas.TRACES]
     return pa.table(arrays, names=[f.name for f in schemas.TRACES])
 
 
@@ -79,12 +79,12 @@ def test_where_no_condition_was_told_a_day_stands_for_it(tmp_path: Path) -> None
         "camera-1, 2026-06-01": [(1, 0), (1, 3)],
         "camera-1, 2026-06-02": [(1, 4)],
     }
-    for name, told in {
+    for name, expected in {
         "null": traces([None] * 4),
         "none": traces([0] * 4).slice(0, 0),
         "elsewhere": traces([3] * 4, first_offset=[100] * 8, last_offset=[200] * 8),
     }.items():
-        assert found(write(tmp_path / name, table, told), [0, 3, 4]) == by_day, name
+        assert found(write(tmp_path / name, table, expected), [0, 3, 4]) == by_day, name
 
 
 def test_a_row_of_two_traces_counts_once_and_a_class_that_nobody_serves_not_at_all(tmp_path: Path) -> None:

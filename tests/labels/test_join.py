@@ -147,15 +147,15 @@ def test_a_camera_of_the_same_time_is_another_camera(tmp_path: Path) -> None:
 def test_of_several_labels_the_last_line_wins_and_contradictions_are_counted(
     connection: duckdb.DuckDBPyConnection, tmp_path: Path
 ) -> None:
-    said = [(3, "car"), (3, "dog"), (5, "bus"), (5, "bus"), (3, "bus")]
-    found = given(connection, csv(tmp_path, *({"row_id": f"frames/0/{n}/0", "label": name} for n, name in said)))
+    result = [(3, "car"), (3, "dog"), (5, "bus"), (5, "bus"), (3, "bus")]
+    found = given(connection, csv(tmp_path, *({"row_id": f"frames/0/{n}/0", "label": name} for n, name in result)))
     assert truths(connection) == {3: "bus", 5: "bus"}
     assert "2 images have several labels, 1 of them contradictory" in note(found, "several")
 
 
 def test_the_time_of_a_label_goes_before_its_line(connection: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
-    said = [("dog", at(100)), ("car", at(50)), ("bus", "")]
-    rows = [{"row_id": "frames/0/3/0", "label": name, "labelled_at": when} for name, when in said]
+    found = [("dog", at(100)), ("car", at(50)), ("bus", "")]
+    rows = [{"row_id": "frames/0/3/0", "label": name, "labelled_at": when} for name, when in found]
     given(connection, csv(tmp_path, *rows))
     assert truths(connection) == {3: "dog"}
 
@@ -170,8 +170,8 @@ def test_a_later_line_without_a_label_takes_the_label_back(
 def test_classes_that_are_not_served_are_left_out_counted_and_named(
     connection: duckdb.DuckDBPyConnection, tmp_path: Path
 ) -> None:
-    said = {3: "car", 4: "Car", 5: "tram", 6: "tram"}
-    path = csv(tmp_path, *({"row_id": f"frames/0/{n}/0", "label": name} for n, name in said.items()))
+    fields = {3: "car", 4: "Car", 5: "tram", 6: "tram"}
+    path = csv(tmp_path, *({"row_id": f"frames/0/{n}/0", "label": name} for n, name in fields.items()))
     found = given(connection, path)
     assert truths(connection) == {3: "car"}
     assert "3 labels are of classes that are not served, and were left out: 'tram' (2), 'Car' (1)" in note(
@@ -197,8 +197,8 @@ def test_labels_of_other_rows_and_of_rejected_images_are_counted(tmp_path: Path)
 
 
 def test_a_file_alone_counts_and_without_one_the_producer_is_asked(tmp_path: Path) -> None:
-    said = ["car"] * 8 + [None] * 8
-    with closing(connected(World(batches=2).table(true_label=said))) as connection:
+    result = ["car"] * 8 + [None] * 8
+    with closing(connected(World(batches=2).table(true_label=result))) as connection:
         found = label(connection, "nowhere", file=None, classes=["car"])
         assert (found.labelled, found.source) == (8, "the producer")
         given(connection, csv(tmp_path, {"row_id": "frames/0/12/0", "label": "dog"}))
@@ -223,12 +223,12 @@ REFUSED: Sequence[tuple[str, str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "text", "told"), REFUSED)
+@pytest.mark.parametrize(("name", "text", "expected"), REFUSED)
 def test_a_bad_file_is_refused_with_what_was_expected_and_where(
-    connection: duckdb.DuckDBPyConnection, tmp_path: Path, name: str, text: str, told: str
+    connection: duckdb.DuckDBPyConnection, tmp_path: Path, name: str, text: str, expected: str
 ) -> None:
     (tmp_path / name).write_text(text, encoding="utf-8")
-    with pytest.raises(SettingsError, match=told):
+    with pytest.raises(SettingsError, match=expected):
         given(connection, tmp_path / name)
 
 
@@ -240,7 +240,7 @@ def test_a_file_that_is_not_there_or_not_here_is_refused(connection: duckdb.Duck
 
 
 @pytest.mark.parametrize(
-    ("columns", "told"),
+    ("columns", "expected"),
     [
         ({"row_id": pa.array([1]), "label": pa.array(["car"])}, "expected text in the column row_id, but it is BIGINT"),
         ({"row_id": pa.array(["frames/0/1/0"]), "label": pa.array([3])}, "expected text in the column label"),
@@ -251,8 +251,8 @@ def test_a_file_that_is_not_there_or_not_here_is_refused(connection: duckdb.Duck
     ],
 )
 def test_types_of_parquet_are_checked(
-    connection: duckdb.DuckDBPyConnection, tmp_path: Path, columns: dict[str, pa.Array], told: str
+    connection: duckdb.DuckDBPyConnection, tmp_path: Path, columns: dict[str, pa.Array], expected: str
 ) -> None:
     pq.write_table(pa.table(columns), tmp_path / "labels.parquet")
-    with pytest.raises(SettingsError, match=told):
+    with pytest.raises(SettingsError, match=expected):
         given(connection, tmp_path / "labels.parquet")

@@ -132,14 +132,14 @@ BAD: list[tuple[bytes, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("value", "told"), BAD, ids=range(len(BAD)))
-def test_what_cannot_be_read_is_told_and_never_an_error(value: bytes, told: str) -> None:
-    with pytest.raises(AssertionError, match=told):
+@pytest.mark.parametrize(("value", "expected"), BAD, ids=range(len(BAD)))
+def test_what_cannot_be_read_is_told_and_never_an_error(value: bytes, expected: str) -> None:
+    with pytest.raises(AssertionError, match=expected):
         raise AssertionError(problem(read_labels(message(value))))
 
 
 @pytest.mark.parametrize("value", [{"row_id": "x" * 1000, "label": "car"}, {"\ud800" * 1000: 1}, {"row_id": 10**300}])
 def test_a_problem_is_short_text_whatever_came(value: Any) -> None:
-    told = problem(labels(value))
-    assert len(told) <= 400
-    assert told.encode()
+    output = problem(labels(value))
+    assert len(output) <= 400
+    assert output.encode()

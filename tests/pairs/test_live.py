@@ -69,7 +69,7 @@ class Driven:
             first,
             self.orders,
             keeps=False,
-            look=lambda known: read_orders(self.store, known),
+            read_orders=lambda known: read_orders(self.store, known),
             load=self._loaded,
             report=self._reported,
             every_s=1.0,
@@ -87,8 +87,8 @@ class Driven:
         self.loads.append(wanted.id)
         return self._load(wanted)
 
-    def ask(self, kind: Any, pair: PairDocument | int, **said: Any) -> None:
-        self.orders = give_order(self.store, self.orders, kind, pair=pair, by="ann@host", **said)
+    def order(self, kind: Any, pair: PairDocument | int, **fields: Any) -> None:
+        self.orders = give_order(self.store, self.orders, kind, pair=pair, by="ann@host", **fields)
 
     def until(self, done: Callable[[], bool]) -> None:
         """Turns, each two seconds later."""
@@ -113,10 +113,10 @@ class Driven:
 def test_what_is_staged_is_loaded_and_serves_once_it_is_switched_to() -> None:
     driven = Driven()
     assert driven.pairs.at(TP, Head(0)) == PairTurn(FIRST, keeps=False)
-    driven.ask("stage", document("new"))
+    driven.order("stage", document("new"))
     driven.until(lambda: driven.state(1) == "ready")
     assert driven.pairs.wanted(TP, FIRST) is None
-    driven.ask("switch", 1, keeps=True)
+    driven.order("switch", 1, keeps=True)
     driven.until(lambda: driven.pairs.wanted(TP, FIRST) is not None)
     turn = driven.pairs.wanted(TP, FIRST)
     assert turn == PairTurn(SECOND, keeps=True)
@@ -135,15 +135,15 @@ def test_a_pair_is_loaded_where_nobody_may_change_a_priority(monkeypatch: pytest
 
     monkeypatch.setattr(os, "setpriority", refused)
     driven = Driven()
-    driven.ask("stage", document("new"))
+    driven.order("stage", document("new"))
     driven.until(lambda: driven.state(1) == "ready")
     driven.pairs.close()
 
 
 def test_a_worker_with_nothing_new_to_say_says_that_it_lives_as_often_as_readers_expect_it_to() -> None:
     driven = Driven()
-    driven.ask("stage", document("new"))
-    driven.until(lambda: driven.state(1) == "ready" and driven.reports[-1:] == [driven.pairs._said()])
+    driven.order("stage", document("new"))
+    driven.until(lambda: driven.state(1) == "ready" and driven.reports[-1:] == [driven.pairs._worker_report()])
     before = len(driven.reports)
     driven.until(lambda: len(driven.reports) > before + 3)
     assert driven.reports[before:] == [driven.reports[-1]] * (len(driven.reports) - before)
@@ -173,16 +173,16 @@ def test_a_worker_that_nobody_asked_for_anything_reports_while_it_is_ill_and_tak
 def test_a_rollback_to_what_is_in_memory_needs_no_load_and_one_to_what_left_it_loads() -> None:
     driven = Driven(lambda wanted: LoadedPair(FIRST if wanted.id == FIRST.pair else SECOND))
     driven.pairs.at(TP, Head(0))
-    driven.ask("stage", document("new"))
-    driven.ask("switch", 1)
+    driven.order("stage", document("new"))
+    driven.order("switch", 1)
     driven.until(lambda: driven.pairs.wanted(TP, FIRST) is not None)
     driven.pairs.switched(TP, PairTurn(SECOND, keeps=False), Switch(40, (), SECOND.pair))
-    driven.ask("switch", 0)
+    driven.order("switch", 0)
     driven.until(lambda: driven.pairs.wanted(TP, SECOND) is not None)
     assert driven.loads == [SECOND.pair]
-    driven.ask("switch", 1)
+    driven.order("switch", 1)
     driven.until(lambda: driven.pairs.wanted(TP, SECOND) is None and driven.state(0) == "none")
-    driven.ask("switch", 0)
+    driven.order("switch", 0)
     driven.until(lambda: driven.pairs.wanted(TP, SECOND) is not None)
     assert driven.loads == [SECOND.pair, FIRST.pair]
     driven.pairs.close()
@@ -201,7 +201,7 @@ def test_what_cannot_be_loaded_is_told_and_tried_again_and_serving_goes_on(error
         return LoadedPair(SECOND)
 
     driven = Driven(load)
-    driven.ask("stage", document("new"))
+    driven.order("stage", document("new"))
     driven.until(lambda: driven.state(1) == "failed")
     assert str(error) in driven.pairs.progress().states["1"][1]
     assert driven.pairs.wanted(TP, FIRST) is None
@@ -212,15 +212,15 @@ def test_what_cannot_be_loaded_is_told_and_tried_again_and_serving_goes_on(error
 def test_a_store_that_is_away_is_no_reason_to_stop_and_is_asked_again() -> None:
     driven = Driven()
     answers = iter([StoreUnavailable("away"), None])
-    real = driven.pairs._look
+    real = driven.pairs._read_orders
 
-    def look(known: Orders) -> Orders:
+    def read_orders(known: Orders) -> Orders:
         if (error := next(answers, None)) is not None:
             raise error
         return real(known)
 
-    driven.pairs._look = look
-    driven.ask("stage", document("new"))
+    driven.pairs._read_orders = read_orders
+    driven.order("stage", document("new"))
     driven.until(lambda: driven.state(1) == "ready")
     driven.pairs.close()
 
@@ -229,8 +229,8 @@ def test_a_partition_goes_on_with_what_its_chain_says_until_what_is_asked_for_is
     driven = Driven()
     head = Head(50, switches=(Switch(0, (), FIRST.pair), Switch(40, (), SECOND.pair, keeps=True)))
     driven.gate.clear()
-    driven.ask("stage", document("new"))
-    driven.ask("switch", 1)
+    driven.order("stage", document("new"))
+    driven.order("switch", 1)
     driven.until(lambda: driven.state(1) == "loading")
     with pytest.raises(PairMissing, match=r"expected pair 1 .* from offset 40 on .* the worker loads it"):
         driven.pairs.at(TP, head)
@@ -246,7 +246,7 @@ def test_a_worker_in_reserve_keeps_the_pair_in_service_while_the_next_one_cannot
         raise CheckpointError("no such file: new")
 
     driven = Driven(absent)
-    driven.ask("switch", document("new"))
+    driven.order("switch", document("new"))
     driven.until(lambda: driven.now_s > 1_000.0 and len(driven.loads) > 2)
     assert driven.pairs.at(TP, Head(9, switches=(Switch(0, (), FIRST.pair, keeps=False),))).serving is FIRST
     assert driven.pairs.at(TopicPartition("frames", 7), Head(0)).serving is FIRST
@@ -265,10 +265,10 @@ def test_a_pair_that_lacks_memory_has_what_a_pair_takes_that_nobody_uses(former:
     driven = Driven(load)
     if former == "serves a partition":
         driven.pairs.at(TP, Head(0))
-    driven.ask("stage", document("new"))
+    driven.order("stage", document("new"))
     driven.until(lambda: driven.state(1) == "ready")
-    driven.ask("withdraw", 1)
-    driven.ask("switch", document("newer"))
+    driven.order("withdraw", 1)
+    driven.order("switch", document("newer"))
     driven.until(lambda: driven.state(3) == "serves")
     assert driven.pairs.at(TopicPartition("frames", 7), Head(0)).serving is loaded[document("newer").id]
 
@@ -280,10 +280,10 @@ def test_a_worker_in_reserve_serves_by_the_former_pair_while_others_are_freed() 
         return LoadedPair(SECOND)
 
     driven = Driven(load)
-    driven.ask("stage", document("new"))
-    driven.ask("switch", 1)
+    driven.order("stage", document("new"))
+    driven.order("switch", 1)
     driven.until(lambda: driven.state(1) == "serves")
-    driven.ask("switch", document("newer"))
+    driven.order("switch", document("newer"))
     driven.until(lambda: driven.state(3) == "failed")
     assert driven.pairs.at(TP, Head(0)).serving is SECOND, "and not the first"
     driven.pairs.lost(TP)
@@ -310,9 +310,9 @@ def test_a_pair_that_a_chain_asks_for_is_loaded_again_while_another_is_to_serve(
 
     driven = Driven(load)
     older = document("older")
-    driven.ask("stage", older)
-    driven.ask("withdraw", 1)
-    driven.ask("switch", document("new"))
+    driven.order("stage", older)
+    driven.order("withdraw", 1)
+    driven.order("switch", document("new"))
     driven.until(lambda: document("new").id in driven.loads)
     waits = Head(9, switches=(Switch(0, (), older.id, keeps=False),))
     with pytest.raises(PairMissing, match="expected pair 1"):
@@ -335,7 +335,7 @@ def test_a_pair_that_a_start_brings_with_another_config_is_loaded_anew_and_serve
     first, second = (Serving(NEW.adaptation, replace(NEW.by, pair=document("old").id, config=name)) for name in "ef")
     driven = Driven(lambda _: LoadedPair(second), first=first)
     assert driven.pairs.at(TP, Head(0)).serving is first
-    driven.ask("begin", replace(document("old"), config="f"), keeps=True)
+    driven.order("begin", replace(document("old"), config="f"), keeps=True)
     driven.until(lambda: driven.state(1) == "serves")
     assert driven.pairs.wanted(TP, first) == PairTurn(second, keeps=True)
     chain = Head(9, switches=(Switch(0, (), first.pair, keeps=False),))
@@ -351,7 +351,7 @@ def test_a_partition_goes_on_with_the_config_that_is_here_until_the_one_that_is_
         raise SettingsError("the staged weights but another config")
 
     driven = Driven(refused, first=first)
-    driven.ask("begin", replace(document("old"), config="f"), keeps=True)
+    driven.order("begin", replace(document("old"), config="f"), keeps=True)
     with capture_logs() as lines:
         driven.until(lambda: driven.state(1) == "failed")
     assert [line["pair"] for line in lines if line["event"] == "pair_failed"] == [1]
@@ -369,13 +369,13 @@ def test_a_pair_that_is_staged_again_with_other_settings_is_loaded_with_these() 
 
     driven = Driven(load)
     for number, price in ((1, 0.1), (3, 0.2)):
-        driven.ask("stage", replace(document("new"), settings={"search": {"price": price}}))
+        driven.order("stage", replace(document("new"), settings={"search": {"price": price}}))
         driven.until(lambda number=number: driven.state(number) == "ready")  # type: ignore[misc]
-        driven.ask("withdraw", number)
-    driven.ask("switch", 3)
+        driven.order("withdraw", number)
+    driven.order("switch", 3)
     driven.until(lambda: driven.pairs.wanted(TP, FIRST) is not None)
     assert by_price == [0.1, 0.2]
-    driven.ask("switch", 1)
+    driven.order("switch", 1)
     target = driven.pairs.wanted(TP, FIRST)
     driven.until(lambda: driven.pairs.wanted(TP, FIRST) not in (None, target))
     assert by_price == [0.1, 0.2], "both are in memory"
@@ -408,10 +408,10 @@ def test_a_staged_pair_leaves_the_memory_to_the_pair_that_is_to_serve(error: Exc
 
     driven = Driven(load)
     driven.pairs.at(TP, Head(0))
-    driven.ask("stage", document("new"), shadow=20)
+    driven.order("stage", document("new"), shadow=20)
     driven.until(lambda: driven.state(1) == "ready")
     shadowed = [driven.is_shadowed]
-    driven.ask("switch", document("newer"))
+    driven.order("switch", document("newer"))
     driven.until(lambda: driven.state(1) == "failed")
     shadowed.append(driven.is_shadowed)
     assert shadowed == [True, False], "it would hold what it is tried with"
@@ -436,9 +436,9 @@ def test_a_staged_pair_stays_where_the_pair_that_is_to_serve_fails_for_another_r
         return LoadedPair(as_pair(NEW, wanted))
 
     driven = Driven(load)
-    driven.ask("stage", document("new"))
+    driven.order("stage", document("new"))
     driven.until(lambda: driven.state(1) == "ready")
-    driven.ask("switch", document("newer"))
+    driven.order("switch", document("newer"))
     driven.until(lambda: driven.state(2) == "failed")
     ends_s = driven.now_s + 300.0
     driven.until(lambda: driven.now_s > ends_s)
@@ -453,7 +453,7 @@ def test_a_worker_that_cannot_say_how_it_stands_follows_what_is_asked_for() -> N
         raise StoreFull("no space")
 
     driven.pairs._report = full
-    driven.ask("stage", document("new"))
+    driven.order("stage", document("new"))
     with capture_logs() as lines:
         driven.until(lambda: driven.state(1) == "ready")
     assert "pairs_not_read" in {line["event"] for line in lines}
@@ -470,7 +470,7 @@ def test_a_load_that_gets_no_thread_is_tried_again(monkeypatch: pytest.MonkeyPat
         real(thread)
 
     monkeypatch.setattr(threading.Thread, "start", start)
-    driven.ask("stage", document("new"))
+    driven.order("stage", document("new"))
     driven.until(lambda: driven.state(1) == "failed")
     assert "can't start new thread" in driven.pairs.progress().states["1"][1]
     refuses = False
@@ -484,7 +484,7 @@ def test_the_pair_of_the_start_leaves_the_memory_once_it_is_freed() -> None:
     driven = Driven(first=first)
     driven.pairs.at(TP, Head(0))
     del first
-    driven.ask("switch", document("new"))
+    driven.order("switch", document("new"))
     driven.until(lambda: driven.state(1) == "serves")
     driven.pairs.switched(TP, PairTurn(SECOND, keeps=False), Switch(40, (), SECOND.pair))
     driven.until(lambda: driven.state(0) == "none")

@@ -15,7 +15,7 @@ from adawise.worker.adaptation import Adaptation
 from adawise.worker.events import PairsProgress
 from adawise.worker.pairs import ServedBatch, Serving
 from adawise.worker.partition import FlushPolicy
-from tests.pairs.test_switching import MESSAGES, NEW, OLD, Asked, run
+from tests.pairs.test_switching import MESSAGES, NEW, OLD, TargetPairs, run
 from tests.sink.building import DictStore
 from tests.sink.footers import read_segment_footers
 from tests.worker.loop import Bench, FakeClassifier
@@ -23,7 +23,7 @@ from tests.worker.loop import Bench, FakeClassifier
 SAME = Serving(OLD.adaptation, replace(OLD.by, pair="same"))
 
 
-class Shadowed(Asked):
+class Shadowed(TargetPairs):
     """`OLD` serves, and a staged pair shadows it whenever nothing else is to do."""
 
     def __init__(self, staged: Serving, *, batches: int = 1_000, keeps: bool = False, idles: bool = True) -> None:
@@ -67,7 +67,7 @@ def without_shadow(rows: list[dict[str, object]]) -> str:
 
 
 def test_a_shadow_is_in_the_traces_and_changes_nothing_that_is_served() -> None:
-    pairs, alone = Shadowed(NEW), run(Asked(OLD), **SELDOM)
+    pairs, alone = Shadowed(NEW), run(TargetPairs(OLD), **SELDOM)
     bench = shadowed(pairs)
     assert bench.table.equals(alone.table)
     assert without_shadow(bench.traces) == without_shadow(alone.traces)
@@ -128,7 +128,7 @@ def test_a_shadow_that_fails_is_given_up_and_serving_is_not_touched() -> None:
 
 
 def test_a_shadow_that_is_too_slow_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("adawise.pairs.shadow._JUDGED", 10)
+    monkeypatch.setattr("adawise.pairs.shadow._LEAST_OFFERED", 10)
     pairs = Shadowed(NEW, idles=False)
     shadowed(pairs)
     assert pairs.run.failed.startswith("too slow: it classified 0 of 10 served batches")

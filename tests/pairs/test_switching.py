@@ -55,7 +55,7 @@ def serving(name: str, classifier: FakeClassifier, classes: Sequence[str]) -> Se
 OLD, NEW = serving("old", FakeClassifier(), CLASSES), serving("new", OtherClassifier(), OTHERS)
 
 
-class Asked(Pairs):
+class TargetPairs(Pairs):
     """`target` is asked for."""
 
     def __init__(self, target: Serving, *, keeps: bool = False) -> None:
@@ -87,14 +87,14 @@ def run(
 
 def switched(after: int, *, keeps: bool = False, store: Store | None = None, **changes: Any) -> Bench:
     """A worker of which another pair is asked once it has served so many batches."""
-    pairs = Asked(OLD, keeps=keeps)
+    pairs = TargetPairs(OLD, keeps=keeps)
 
-    def ask(bench: Bench) -> bool:
+    def order(bench: Bench) -> bool:
         if len(bench.seen.served) >= after:
             pairs.target = NEW
         return False
 
-    bench = run(pairs, store, until=ask, **changes)
+    bench = run(pairs, store, until=order, **changes)
     assert [place for place, _ in pairs.switches] == [TP]
     return bench
 
@@ -139,7 +139,7 @@ def test_a_worker_that_is_started_anew_at_the_switch_comes_to_the_same(keeps: bo
         if footer.switches[-1].pair == "old":
             for name in (key, layout.traces_key(key)):
                 before.objects[name] = after.objects[name]
-    run(Asked(NEW, keeps=keeps), before).check_against(MESSAGES, bench)
+    run(TargetPairs(NEW, keeps=keeps), before).check_against(MESSAGES, bench)
 
 
 @pytest.mark.parametrize("changes", [{}, {"polls": 1}, {"polls": 500}, {"flush": FlushPolicy(3, 1_000.0)}], ids=str)
@@ -175,7 +175,7 @@ POINTS = [
 @pytest.mark.parametrize("point", POINTS)
 @pytest.mark.parametrize("time", [1, 3])
 def test_a_worker_that_dies_around_a_switch_is_continued_as_its_chain_says(point: str, time: int) -> None:
-    store, pairs, seen = DictStore(), Asked(OLD), [0]
+    store, pairs, seen = DictStore(), TargetPairs(OLD), [0]
     bench = Bench(FakeSource(MESSAGES, finite=True, max_poll_records=7), store, pairs=pairs)
 
     def die(at: str) -> None:
@@ -184,29 +184,29 @@ def test_a_worker_that_dies_around_a_switch_is_continued_as_its_chain_says(point
             if seen[0] == time or (point == "worker.pair_switched"):
                 raise Died
 
-    def ask() -> bool:
+    def order() -> bool:
         if len(bench.seen.served) >= 6:
             pairs.target = NEW
         return False
 
     bench.at = die
     with pytest.raises(Died):
-        bench.run(ask)
-    again = run(Asked(NEW), store)  # what is asked for is in the root
+        bench.run(order)
+    again = run(TargetPairs(NEW), store)  # what is asked for is in the root
     again.check_against(MESSAGES)
     assert set(names(again)) == {"old", "new"}
     replayed(store).check_against(MESSAGES, again)
 
 
 def test_back_and_forth_is_replayed_too() -> None:
-    pairs = Asked(OLD)
+    pairs = TargetPairs(OLD)
 
-    def ask(bench: Bench) -> bool:
+    def order(bench: Bench) -> bool:
         served = len(bench.seen.served)
         pairs.target = OLD if served < 5 or served >= 16 else NEW
         return False
 
-    bench = run(pairs, until=ask)
+    bench = run(pairs, until=order)
     bench.check_against(MESSAGES)
     assert [switch.pair for _, switch in pairs.switches] == ["new", "old"]
     replayed(bench.store, polls=50).check_against(MESSAGES, bench)
@@ -253,8 +253,8 @@ def test_what_is_told_early_and_once_committed_names_the_classes_of_the_pair_tha
     for when in whens:
         results = FakeResults(when)
         switched(6, results=results)
-        by = [told.by for told in results.told if told.by is not None]
-        assert len(by) == len(results.told)
+        by = [received.by for received in results.published if received.by is not None]
+        assert len(by) == len(results.published)
         assert by == [OLD.by] * by.count(OLD.by) + [NEW.by] * by.count(NEW.by)
 
 
@@ -266,20 +266,20 @@ def test_the_config_with_which_a_pair_served_is_read_off_the_segments() -> None:
         )
         for name in "ef"
     )
-    pairs = Asked(first)
+    pairs = TargetPairs(first)
 
-    def ask(bench: Bench) -> bool:
+    def order(bench: Bench) -> bool:
         pairs.target = second if len(bench.seen.served) >= 6 else first
         return False
 
-    bench = run(pairs, until=ask)
+    bench = run(pairs, until=order)
     bench.check_against(MESSAGES)
     plan, ((_, switch),) = read_plan(bench.store), pairs.switches
     assert [each.pair for each in plan[TP]] == ["old"], "a chain names no config"
     assert served_config(bench.store, plan, {TP: (0, switch.first)}, "old") == "e"
     assert served_config(bench.store, plan, {TP: (switch.first, 10**9)}, "old") == "f"
-    said = rf"several configs, by their hashes: e served {TP} from offset 0; f served {TP} from offset {switch.first}"
-    with pytest.raises(SettingsError, match=said):
+    fields = rf"several configs, by their hashes: e served {TP} from offset 0; f served {TP} from offset {switch.first}"
+    with pytest.raises(SettingsError, match=fields):
         served_config(bench.store, plan, {TP: (0, 10**9)}, "old")
     keys = [key for key, _ in read_segment_footers(bench.store)]
     assert isinstance(bench.store, DictStore)

@@ -24,8 +24,8 @@ def test_no_password_and_no_query_is_shown_whatever_signs_it_has(secret: str, sc
         f"{scheme}://{user}:{secret}@camera/street?token={secret}#{secret}",
     ):
         address = address_of(url)
-        said = f"[tcp] Failed to resolve {url.partition('://')[2].partition('/')[0]}: {url}, {unquote(url)}"
-        for text in (masked(url), address.name, address.hide(said)):
+        fields = f"[tcp] Failed to resolve {url.partition('://')[2].partition('/')[0]}: {url}, {unquote(url)}"
+        for text in (masked(url), address.name, address.hide(fields)):
             assert "Geheim" not in text
             assert "heimlich" not in text
 

@@ -35,7 +35,7 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def asked() -> Iterator[tuple[int, list[str]]]:
+def recorded() -> Iterator[tuple[int, list[str]]]:
     """A web server: its port, and the paths that were asked for."""
     requests: list[str] = []
 
@@ -147,7 +147,7 @@ def test_what_is_no_video_and_no_file_is_named_without_its_password() -> None:
 @pytest.mark.parametrize("name", ["playlist.ts", "playlist.mp4", "list.mkv", "concat.mp4"])
 def test_a_file_that_names_others_is_refused_and_nothing_is_fetched(video: Path, tmp_path: Path, name: str) -> None:
     shutil.copy(video, tmp_path / "street.mkv")
-    with asked() as (port, requests):
+    with recorded() as (port, requests):
         hls = "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\n{}\n#EXT-X-ENDLIST\n"
         evil = {
             "playlist.ts": hls.format("street.mkv"),

@@ -87,7 +87,7 @@ def test_settle_waits_for_nobody_and_says_whether_something_is_on_its_way() -> N
     for note in notes(b"a", b"b"):
         box.send(note)
     assert not box.settle()
-    assert not waiting.asked
+    assert not waiting.requested
     waiting.is_done = True
     assert box.settle()
 
@@ -110,7 +110,7 @@ def test_there_is_room_until_so_many_bytes_are_on_their_way_and_what_need_not_wa
     room = [box.has_room]
     box.send(Note(b"x" * 50), wait=False)
     room.append(box.has_room)
-    assert not any(future.asked for future in waiting)
+    assert not any(future.requested for future in waiting)
     for future in waiting:
         future.is_done = True
     assert box.settle()
@@ -147,7 +147,7 @@ def test_a_producer_that_refuses_at_once_leaves_what_was_to_be_sent_again_for_th
 def test_a_right_that_is_lacking_is_no_broker_that_is_away(is_producer: bool) -> None:
     refused = errors.TopicAuthorizationFailedError("notes")
 
-    def look(topic: str) -> None:
+    def check(topic: str) -> None:
         try:
             with kafka_errors("broker:9092", f"write to topic {topic!r}"):
                 raise refused
@@ -155,7 +155,7 @@ def test_a_right_that_is_lacking_is_no_broker_that_is_away(is_producer: bool) ->
             raise SettingsError(f"{error} Or do without.") from error
 
     producer = FakeProducer(Future(refused)) if is_producer else FakeProducer(Future())
-    box = outbox(producer, prepare=(lambda _: None) if is_producer else look)
+    box = outbox(producer, prepare=(lambda _: None) if is_producer else check)
     with pytest.raises(PermissionRefused, match=r"ACL WRITE on the topic.*Notes wait"):
         send_all(box)
 

@@ -122,15 +122,15 @@ def test_a_later_run_goes_on_after_the_newest_file(tmp_path: Path) -> None:
 
 
 def test_the_group_hears_of_what_is_durable_and_of_nothing_else(tmp_path: Path) -> None:
-    source, heard = FakeSource(messages(0, 30), max_poll_records=4, finite=True), list[tuple[int, int]]()
+    source, received = FakeSource(messages(0, 30), max_poll_records=4, finite=True), list[tuple[int, int]]()
 
-    def tell(recorded: RecordingProgress) -> None:
+    def report(recorded: RecordingProgress) -> None:
         durable = sum(pq.read_metadata(path).num_rows for path in tmp_path.rglob("*.parquet"))
-        heard.append((source.committed.get(TP, 0), durable))
+        received.append((source.committed.get(TP, 0), durable))
 
-    record(source, recorder_in(tmp_path, policy=replace(NEVER, max_messages=10)), on_progress=tell)
-    assert all(committed <= durable for committed, durable in heard)
-    assert {committed for committed, _ in heard} >= {0, 10, 20}
+    record(source, recorder_in(tmp_path, policy=replace(NEVER, max_messages=10)), on_progress=report)
+    assert all(committed <= durable for committed, durable in received)
+    assert {committed for committed, _ in received} >= {0, 10, 20}
     assert source.committed == {TP: 30}
 
 

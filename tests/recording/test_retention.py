@@ -145,10 +145,10 @@ def test_a_replay_says_which_range_has_no_images_or_goes_on_without_it(tmp_path:
 def test_images_that_are_never_to_be_stored_are_in_no_file_at_any_time(tmp_path: Path) -> None:
     seen: list[bytes] = []
 
-    def look(_: str) -> None:
+    def check(_: str) -> None:
         seen.extend(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
 
-    write(tmp_path, hourly(9), retention=Retention(forget_images_after_s=0.0), failpoint=look)
+    write(tmp_path, hourly(9), retention=Retention(forget_images_after_s=0.0), failpoint=check)
     assert seen
     assert not any(b"image %d" % n in data for data in seen for n in range(9))
     assert recorded(tmp_path, forgotten="skip") == []
@@ -242,16 +242,16 @@ def test_passes_are_made_in_the_background_one_a_minute_and_told(tmp_path: Path)
     store = LocalStore(tmp_path)
     now_ms = NOW_MS
     keeper = RecordingRetention(str(tmp_path), store, Retention(keep_s=7 * 86_400.0), now_ms=lambda: now_ms)
-    told: list[Tidied] = []
-    passes = tidying(keeper, tell=told.append, failed=lambda _: None, pool=AtOnce())
+    received: list[Tidied] = []
+    passes = tidying(keeper, finished=received.append, failed=lambda _: None, pool=AtOnce())
     for now_s in (0.0, 1.0):
         passes.turn([TP], now_s)
-    assert told == []
+    assert received == []
     now_ms += 30 * DAY_MS
     for now_s in (EVERY_S, 1.0 + EVERY_S, 2.0 + EVERY_S):
         passes.turn([TP], now_s)
     passes.close()
-    assert [done.removed for done in told] == [2]
+    assert [done.removed for done in received] == [2]
 
 
 def test_files_with_images_and_without_are_one_table_in_other_tools(tmp_path: Path) -> None:

@@ -52,12 +52,12 @@ def run(recording: Path, output: Path, *, state_of: str | None = None, streams: 
     """A replay, of two batches in a segment; returns the output."""
     tree = settings(Path("unused")).model_dump()
     tree["sink"] |= {"flush_rows": 2 * BATCH_IMAGES}
-    asked = ReplayRequest(
+    requested = ReplayRequest(
         settings=Settings.model_validate(tree),
         recording=str(recording),
         output=str(output),
         state_of=state_of,
         streams=streams,
     )
-    assert not replay(asked).stopped
+    assert not replay(requested).stopped
     return output

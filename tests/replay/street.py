@@ -23,7 +23,7 @@ BATCH_IMAGES = 8
 MAX_AGE_S = 0.3
 LIMITS = Limits()
 FIRST_MS = 1_767_225_600_000  # 2026-01-01
-HALVES_APART_MS = 60_000
+HALVES_GAP_MS = 60_000
 HOSTILE = 52  # at least one of every kind
 
 _REQUEST_BYTES = 1_000_000  # what a topic takes at once by default
@@ -47,7 +47,7 @@ def halves(seed: int = 0) -> tuple[list[Shot], list[Shot]]:
     shots = [shot for half in range(2) for camera in range(CAMERAS) for shot in _camera(rng, camera, half)]
     shots += _rubbish(rng)
     shots.sort(key=lambda shot: shot.at_ms)
-    middle_ms = FIRST_MS + HALVES_APART_MS
+    middle_ms = FIRST_MS + HALVES_GAP_MS
     return [s for s in shots if s.at_ms < middle_ms], [s for s in shots if s.at_ms >= middle_ms]
 
 
@@ -84,7 +84,7 @@ def send(bootstrap_servers: str, topic: str, shots: Sequence[Shot]) -> None:
 def _camera(rng: random.Random, camera: int, half: int) -> Iterator[Shot]:
     """One camera's half: what kind it is depends on its number alone, when it begins on chance."""
     name = f"camera-{camera:02d}"
-    began_ms = FIRST_MS + half * HALVES_APART_MS + rng.randrange(2_000)
+    began_ms = FIRST_MS + half * HALVES_GAP_MS + rng.randrange(2_000)
     kind = camera % 4
 
     def single(at_ms: int) -> Shot:
@@ -111,11 +111,13 @@ def _camera(rng: random.Random, camera: int, half: int) -> Iterator[Shot]:
 def _shot(
     name: str, camera: int, at_ms: int, value: bytes, headers: Mapping[str, str] | None = None, rows: int = 1
 ) -> Shot:
-    told = {"content-type": "image/jpeg", "captured-at": "2026-01-01T00:00:00.25Z"} | dict(headers or {})
-    return Shot(at_ms, camera % PARTITIONS, name.encode(), value, tuple((k, v.encode()) for k, v in told.items()), rows)
+    fields = {"content-type": "image/jpeg", "captured-at": "2026-01-01T00:00:00.25Z"} | dict(headers or {})
+    return Shot(
+        at_ms, camera % PARTITIONS, name.encode(), value, tuple((k, v.encode()) for k, v in fields.items()), rows
+    )
 
 
 def _rubbish(rng: random.Random) -> Iterator[Shot]:
     for number, message in enumerate(hostile(rng.randrange(1_000), HOSTILE, LIMITS)):
-        at_ms = FIRST_MS + rng.randrange(12_000) + HALVES_APART_MS * (number % 2)
+        at_ms = FIRST_MS + rng.randrange(12_000) + HALVES_GAP_MS * (number % 2)
         yield Shot(at_ms, number % PARTITIONS, message.key, message.value, message.headers)

@@ -52,9 +52,9 @@ def test_a_moment_before_the_first_image_is_refused_and_says_when_it_was(
 ) -> None:
     with pytest.raises(SettingsError) as refused:
         run(recording, tmp_path / "none", state_of=f"{first}@2026-03-01T07:59:00Z")
-    said = str(refused.value)
-    assert "by the cameras' time" in said
-    assert "it begins at 2026-03-01T08:00:00+00:00, of camera 'north'. Name a later moment" in said
+    output = str(refused.value)
+    assert "by the cameras' time" in output
+    assert "it begins at 2026-03-01T08:00:00+00:00, of camera 'north'. Name a later moment" in output
 
 
 def test_a_replay_of_a_version_without_owners_is_known_by_its_claim(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.brokers import Broker, MakeTopic, fresh_name
-from tests.publish.results.topic import told_on
+from tests.publish.results.topic import published_on
 from tests.replay.runs import Recorded, adawise, recorded_messages, traces
 
 Captured = pytest.CaptureFixture[str]
@@ -39,9 +39,9 @@ def test_a_recording_with_a_limit_is_continued_by_the_same_command_without_touch
     output = tmp_path / "parts"
     assert adawise(recorded.folder, "record", "-o", str(output), "--max-messages", "101") == 0
     assert recorded_messages(output) == 101
-    said = capsys.readouterr().out
-    assert re.match(r"101 messages \(\d+ KiB\) ", said)
-    assert f"of topic {recorded.topic} added to {output}" in said
+    printed = capsys.readouterr().out
+    assert re.match(r"101 messages \(\d+ KiB\) ", printed)
+    assert f"of topic {recorded.topic} added to {output}" in printed
     first = files_of(output)
     assert adawise(recorded.folder, "record", "-o", str(output), "--max-bytes", "60000") == 0
     assert 101 < recorded_messages(output) < recorded.messages
@@ -58,10 +58,10 @@ def test_another_topic_is_not_recorded_into_the_same_folder(
     other = topic()
     before = files_of(recorded.recording)
     assert adawise(recorded.folder, "record", "-o", "recording", "--kafka.topic", other) == 1
-    said = capsys.readouterr().err
-    assert recorded.topic in said
-    assert other in said
-    assert said.endswith("Record into a new folder.\n")
+    output = capsys.readouterr().err
+    assert recorded.topic in output
+    assert other in output
+    assert output.endswith("Record into a new folder.\n")
     assert files_of(recorded.recording) == before
 
 
@@ -112,11 +112,11 @@ def test_a_damaged_recording_is_named_with_the_remedy(
             recording = tmp_path
     capsys.readouterr()
     assert adawise(recorded.folder, "replay", str(recording), "-o", str(tmp_path / "again")) == 1
-    said = capsys.readouterr().err
-    assert "Traceback" not in said
-    message = next(line for line in said.splitlines() if line.startswith("adawise: "))
+    output = capsys.readouterr().err
+    assert "Traceback" not in output
+    message = next(line for line in output.splitlines() if line.startswith("adawise: "))
     assert str(recording) in message
-    assert said.rstrip().endswith(("replayed (--until).", "or record again.", "`adawise record`."))
+    assert output.rstrip().endswith(("replayed (--until).", "or record again.", "`adawise record`."))
 
 
 def test_a_whole_output_is_called_whole(recorded: Recorded, capsys: Captured) -> None:
@@ -155,9 +155,9 @@ def test_a_worker_does_not_go_on_after_a_damaged_segment(recorded: Recorded, cop
     head = segments(copy)[-1]
     head.write_bytes(head.read_bytes()[:-100])
     assert adawise(recorded.folder, "run", "--sink.root", str(copy)) == 1
-    said = capsys.readouterr().err
-    assert "Traceback" not in said
-    assert head.name in said.splitlines()[-1]
+    output = capsys.readouterr().err
+    assert "Traceback" not in output
+    assert head.name in output.splitlines()[-1]
 
 
 def test_a_recording_whose_images_were_forgotten_is_replayed_without_them_only_if_that_is_wanted(
@@ -180,10 +180,10 @@ def test_a_replay_tells_nobody_unless_it_is_asked_and_then_every_row(
     monkeypatch.setenv("ADAWISE_RESULTS__TOPIC", name)
     cheap = ("--search.strategy", "fixed")  # whoever chooses alpha, the same rows are told
     assert adawise(recorded.folder, "replay", "recording", "-o", str(tmp_path / "quiet"), *cheap) == 0
-    asked = ("--results-to", name, "--results.per", "batch", "--results.when", "committed", *cheap)
-    assert adawise(recorded.folder, "replay", "recording", "-o", str(tmp_path / "asked"), *asked) == 0
-    told = told_on(broker, name)
-    rows = [result["row_id"] for result in told.results]
+    arguments = ("--results-to", name, "--results.per", "batch", "--results.when", "committed", *cheap)
+    assert adawise(recorded.folder, "replay", "recording", "-o", str(tmp_path / "asked"), *arguments) == 0
+    found = published_on(broker, name)
+    rows = [result["row_id"] for result in found.results]
     assert len(rows) == len(set(rows)) == recorded.rows, "of the replay that was asked, and of no other"
     capsys.readouterr()
     assert (

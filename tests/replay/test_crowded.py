@@ -15,7 +15,7 @@ from tests.brokers import Broker, create_topic, fresh_name
 from tests.hostile import picture
 from tests.models import write_pair
 from tests.replay import runs
-from tests.replay.street import FIRST_MS, HALVES_APART_MS, Shot, send
+from tests.replay.street import FIRST_MS, HALVES_GAP_MS, Shot, send
 from tests.sink.footers import read_segment_footers
 
 pytestmark = pytest.mark.check("replay")
@@ -36,7 +36,7 @@ def shots(half: int, seed: int) -> list[Shot]:
     names += [f"stranger-{half * 20 + n}" for n in range(STRANGERS)]  # half of the first half's come again
     rng.shuffle(names)
     names = 3 * cameras + names
-    start_ms = FIRST_MS + half * HALVES_APART_MS
+    start_ms = FIRST_MS + half * HALVES_GAP_MS
     values = [picture(rng) if n % 5 else b"\xff\xd8\xff broken" for n in range(len(names))]
     sent = [
         Shot(start_ms + 20 * n, 0, name.encode(), value)

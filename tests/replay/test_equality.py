@@ -76,8 +76,8 @@ def test_a_replay_stopped_in_the_middle_goes_on_by_the_same_command(recorded: Re
     with process(recorded.folder, *command, pipe_bytes=4096) as running:
         log = events(running.stderr)
         assert any(event["event"] == "segment_committed" for event in log)  # and then nobody reads the log: it waits
-        code, said = end(running)
-    assert (code, "the same command goes on" in said) == (130, True)
+        code, output = end(running)
+    assert (code, "the same command goes on" in output) == (130, True)
     assert 0 < predictions(tmp_path / "parts").num_rows < recorded.rows
     assert adawise(recorded.folder, *command) == 0
     assert_same(tmp_path / "parts", recorded.live)
@@ -86,11 +86,11 @@ def test_a_replay_stopped_in_the_middle_goes_on_by_the_same_command(recorded: Re
 def test_these_tests_would_see_batches_that_depend_on_what_a_poll_brings(
     recorded: Recorded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def seen(self: PartitionWork, now_s: float, *, drained: bool) -> None:
+    def polled(self: PartitionWork, now_s: float, *, drained: bool) -> None:
         self.gathering.close_all()
 
     monkeypatch.setattr(PartitionWork, "is_due", lambda self, now_s: True)
-    monkeypatch.setattr(PartitionWork, "seen", seen)
+    monkeypatch.setattr(PartitionWork, "polled", polled)
     with pytest.raises(AssertionError):
         assert_same(shuffled(recorded, tmp_path / "mutant", 1), recorded.live)
 

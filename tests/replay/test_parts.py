@@ -11,10 +11,10 @@ import pytest
 from adawise.labels.compare.compare import compare
 from adawise.store.store import open_store
 from tests.replay.runs import Recorded, adawise, assert_same, events, predictions, process, traces
-from tests.replay.street import FIRST_MS, HALVES_APART_MS
+from tests.replay.street import FIRST_MS, HALVES_GAP_MS
 from tests.sink.footers import read_segment_footers
 
-MIDDLE = datetime.fromtimestamp((FIRST_MS + HALVES_APART_MS) / 1000, UTC).isoformat()
+MIDDLE = datetime.fromtimestamp((FIRST_MS + HALVES_GAP_MS) / 1000, UTC).isoformat()
 Captured = pytest.CaptureFixture[str]
 
 
@@ -97,12 +97,12 @@ def test_states_whose_pending_messages_were_not_recorded_are_refused(
     assert adawise(recorded.folder, "record", "-o", str(late), "--from", "latest", "--max-seconds", "0.1") == 0
     capsys.readouterr()
     assert replay(recorded, tmp_path / "on", str(late), "--state-of", str(recorded.live / key)) == 1
-    assert key in (said := capsys.readouterr().err)
-    assert said.endswith(("Name a later segment, or record from there.\n", "Name an earlier segment.\n"))
+    assert key in (output := capsys.readouterr().err)
+    assert output.endswith(("Name a later segment, or record from there.\n", "Name an earlier segment.\n"))
 
 
 @pytest.mark.parametrize(
-    ("state_of", "told"),
+    ("state_of", "expected"),
     [
         ("nowhere", "expected a segment ROOT/predictions/topic-T/partition-P/OFFSET.parquet, or ROOT@TIME"),
         ("live@yesterday", "it cannot be read"),
@@ -112,10 +112,10 @@ def test_states_whose_pending_messages_were_not_recorded_are_refused(
     ],
 )
 def test_states_that_are_not_there_are_named(
-    recorded: Recorded, tmp_path: Path, capsys: Captured, state_of: str, told: str
+    recorded: Recorded, tmp_path: Path, capsys: Captured, state_of: str, expected: str
 ) -> None:
     assert replay(recorded, tmp_path, "recording", "--state-of", state_of) == 2
-    assert told in capsys.readouterr().err
+    assert expected in capsys.readouterr().err
 
 
 def test_a_replay_that_is_killed_goes_on_by_the_same_command(recorded: Recorded, tmp_path: Path) -> None:
@@ -139,9 +139,9 @@ def test_an_output_takes_no_other_replay(recorded: Recorded, tmp_path: Path, cap
 
 def test_a_worker_s_output_takes_no_replay(recorded: Recorded, capsys: Captured) -> None:
     assert replay(recorded, recorded.live, "recording", "--sink.root", "elsewhere") == 2
-    said = capsys.readouterr().err
-    assert f"belongs to the workers of group {recorded.topic!r} on topic {recorded.topic!r}" in said
-    assert said.endswith(", not to a replay; use a new folder\n")
+    output = capsys.readouterr().err
+    assert f"belongs to the workers of group {recorded.topic!r} on topic {recorded.topic!r}" in output
+    assert output.endswith(", not to a replay; use a new folder\n")
 
 
 def test_another_strategy_parts_from_the_live_run_and_diff_says_where(
@@ -153,8 +153,8 @@ def test_another_strategy_parts_from_the_live_run_and_diff_says_where(
     assert found["equal"] is False
     assert found["totals"]["images"] == recorded.rows
     live, others = traces(recorded.live), traces(grid)
-    apart = sum(one["alpha"] != other["alpha"] for one, other in zip(live, others, strict=True))
-    assert found["totals"]["batches_apart"] == apart
+    gaps = sum(one["alpha"] != other["alpha"] for one, other in zip(live, others, strict=True))
+    assert found["totals"]["batches_apart"] == gaps
     assert found["a"]["models"] == found["b"]["models"]
     assert found["a"]["settings"] != found["b"]["settings"]
     assert found["settings"] == [{"name": "search.strategy", "a": ["warm"], "b": ["grid"]}]
@@ -163,6 +163,6 @@ def test_another_strategy_parts_from_the_live_run_and_diff_says_where(
     assert first["camera-00"]["first_offset"] == parted[0][0]["first_offset"]
     assert {"trigger", "trials"} <= set(first["camera-00"]["what"])
     assert diff(recorded, grid) == 3
-    said = capsys.readouterr().out
-    assert "where they differ: the first differing batch of each stream" in said
-    assert any(stream in said for stream in first)
+    output = capsys.readouterr().out
+    assert "where they differ: the first differing batch of each stream" in output
+    assert any(stream in output for stream in first)

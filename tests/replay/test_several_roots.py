@@ -84,9 +84,9 @@ def test_labels_under_any_of_them_count(folder: Path, tmp_path: Path, capsys: Ca
 @pytest.mark.parametrize("command", ["drift", "files"])
 def test_the_same_rows_twice_are_refused_and_diff_is_named(capsys: Captured, command: str) -> None:
     assert main([command, "north", "whole"]) == 2
-    said = capsys.readouterr().err
-    assert "north and whole have the same rows: both have served offsets 0 to " in said
-    assert said.endswith("`adawise diff north whole`\n")
+    output = capsys.readouterr().err
+    assert "north and whole have the same rows: both have served offsets 0 to " in output
+    assert output.endswith("`adawise diff north whole`\n")
 
 
 @pytest.mark.usefixtures("at")
@@ -120,7 +120,7 @@ def test_several_outputs_are_verified_one_after_the_other_with_one_summary(capsy
 @pytest.mark.usefixtures("at")
 @pytest.mark.parametrize("command", ["drift", "files", "verify"])
 @pytest.mark.parametrize(
-    ("roots", "told"),
+    ("roots", "expected"),
     [
         ([], "ROOT  (not given)"),
         (["north", "./north/"], "expected folders or URLs, each once: north is there twice"),
@@ -129,9 +129,9 @@ def test_several_outputs_are_verified_one_after_the_other_with_one_summary(capsy
     ],
 )
 def test_a_folder_that_is_none_or_there_twice_is_named(
-    capsys: Captured, command: str, roots: list[str], told: str
+    capsys: Captured, command: str, roots: list[str], expected: str
 ) -> None:
     assert main([command, *roots]) == 2
-    said = capsys.readouterr().err
-    assert told in said
-    assert "Traceback" not in said
+    output = capsys.readouterr().err
+    assert expected in output
+    assert "Traceback" not in output

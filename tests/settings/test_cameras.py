@@ -103,11 +103,11 @@ WRONG = {  # what stands in the file: what is said of it
 def test_a_mistake_is_told_with_its_place_and_its_remedy_and_without_a_secret(text: str, tmp_path: Path) -> None:
     with pytest.raises(SettingsError) as caught:
         read(tmp_path, text, BAD=SECRET)
-    said = str(caught.value)
+    output = str(caught.value)
     for part in WRONG[text]:
-        assert part in said
-    assert SECRET not in said
-    assert "\x1b" not in said
+        assert part in output
+    assert SECRET not in output
+    assert "\x1b" not in output
 
 
 def test_all_mistakes_are_told_together(tmp_path: Path) -> None:

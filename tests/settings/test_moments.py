@@ -80,8 +80,8 @@ def test_any_text_is_a_moment_of_kafkas_time_or_a_value_error(text: str) -> None
         moment = parse_moment(text)
     except ValueError as error:
         moment = None
-        said = str(error)
-    assert "expected a timestamp" in said if moment is None else milliseconds(moment) >= 0
+        output = str(error)
+    assert "expected a timestamp" in output if moment is None else milliseconds(moment) >= 0
 
 
 def test_a_field_of_this_type_takes_text_and_the_timestamps_of_toml() -> None:

@@ -590,7 +590,7 @@ def test_any_value_in_the_file_gives_settings_or_a_mistake(
 
 
 @pytest.mark.parametrize(
-    ("name", "given", "said"),
+    ("name", "given", "output"),
     [
         ("mean", "123.7,116.3,103.5", "three numbers from 0 to 1.*divide levels by 255"),
         ("mean", [0.5, 0.5], r"model\.mean = .*expected three numbers"),
@@ -603,9 +603,9 @@ def test_any_value_in_the_file_gives_settings_or_a_mistake(
         ("quick_gelu", "maybe", "expected true or false"),
     ],
 )
-def test_preprocessing_that_cannot_be_is_refused(tmp_path: Path, name: str, given: object, said: str) -> None:
+def test_preprocessing_that_cannot_be_is_refused(tmp_path: Path, name: str, given: object, output: str) -> None:
     value = str(given).lower() if isinstance(given, list | bool) else repr(given)
-    assert re.search(said, message_of(read_in(tmp_path, f"[model]\n{name} = {value}\n")), re.DOTALL)
+    assert re.search(output, message_of(read_in(tmp_path, f"[model]\n{name} = {value}\n")), re.DOTALL)
 
 
 def test_three_channels_are_one_value_in_files_and_flags(tmp_path: Path) -> None:

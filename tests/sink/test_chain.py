@@ -301,7 +301,7 @@ def test_a_head_with_a_page_that_differs_from_its_checksum_is_refused_with_the_r
 
 
 def test_whatever_bit_of_a_head_flips_recovery_reads_the_same_rows_or_says_which_file_is_damaged() -> None:
-    store, said = DictStore(), []
+    store, received = DictStore(), []
     extended(store, 40)
     good = store.objects[key(0)]
     rows = [column.to_pylist() for column in segment.read_rows(good, key(0)).columns]
@@ -310,12 +310,12 @@ def test_whatever_bit_of_a_head_flips_recovery_reads_the_same_rows_or_says_which
         try:
             open_chain(store).recover(TP, IDENTITY, 0)
         except ChainError as error:
-            said.append(str(error))
+            received.append(str(error))
         else:  # what Parquet's own footer says beside the rows has no checksum: a column's name, its extremes
             found = segment.read_rows(store.objects[key(0)], key(0)).columns
             assert [column.to_pylist() for column in found] == rows
-    assert len(said) > 100
-    assert all(key(0) in message for message in said)
+    assert len(received) > 100
+    assert all(key(0) in message for message in received)
 
 
 def test_the_loser_of_a_race_does_not_build_on_a_damaged_winner() -> None:

@@ -160,7 +160,7 @@ class Owner:
             self.commit()
 
 
-class Judge:
+class ChainChecker:
     """Follows the chain: rows, states and offsets of each new segment, or of all if an old one was changed."""
 
     def __init__(self, log: Log) -> None:
@@ -227,7 +227,7 @@ class Partition(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.store, self.log = self.store_kind(), Log()
-        self.judge = Judge(self.log)
+        self.checker = ChainChecker(self.log)
         for message in ("a", 1), ("b", 2), None, ("a", 1), Reason.EMPTY, ("a", 2):
             self.log.append(message)
         self.owners = [Owner(self.log, self.store) for _ in range(2)]
@@ -296,14 +296,16 @@ class Partition(RuleBasedStateMachine):
 
     @invariant()
     def every_row_is_there_once_and_states_follow(self) -> None:
-        self.judge.follow(self.store)
+        self.checker.follow(self.store)
 
     def teardown(self) -> None:
         """Another one finishes: then all is there that the log did not lose, and `verify` says so too."""
         last = Owner(self.log, self.store)
         last.finish()
-        self.judge.follow(self.store)
-        expected = {str(f.row_id) for o, frames in self.log.frames.items() if o not in self.judge.gaps for f in frames}
+        self.checker.follow(self.store)
+        expected = {
+            str(f.row_id) for o, frames in self.log.frames.items() if o not in self.checker.gaps for f in frames
+        }
         found = read_predictions(self.store, ["row_id"])["row_id"].to_pylist()
         assert sorted(found) == sorted(expected)
         assert verify(self.store) == []

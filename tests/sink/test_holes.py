@@ -102,8 +102,8 @@ def test_compaction_and_deletion_leave_no_hole_and_one_after_or_within_them_is_t
 
     harmed.objects = dict(store.objects)
     harmed.delete(layout.compacted_key(layout.PREDICTIONS, TP, covers[1]))
-    (told,) = recovered(harmed)
-    assert told.endswith(f"no file begins with {covers[1].first.stem}")
+    (found,) = recovered(harmed)
+    assert found.endswith(f"no file begins with {covers[1].first.stem}")
 
 
 def extended(store: DictStore, first: int, count: int) -> Head:

@@ -56,9 +56,9 @@ def test_rows_and_pending_that_cover_what_was_pending_and_delivered_are_in_order
 def test_each_breach_is_named_with_its_offsets(
     rows: list[tuple[int, int]], arguments: dict[str, object], what: str
 ) -> None:
-    (said,) = found(rows, **arguments)  # type: ignore[arg-type]
+    (result,) = found(rows, **arguments)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=what):
-        raise ValueError(said)
+        raise ValueError(result)
 
 
 def test_a_gap_that_was_recorded_accounts_for_its_offsets_pending_ones_too() -> None:
@@ -70,5 +70,5 @@ def test_without_contiguous_an_offset_that_nothing_mentions_is_a_hole_of_the_log
 
 
 def test_many_offsets_are_counted_and_not_listed() -> None:
-    (said,) = found([], until=1010, contiguous=True)
-    assert said.endswith("10, 11, 12, 13, 14 and others (1000 in all)")
+    (result,) = found([], until=1010, contiguous=True)
+    assert result.endswith("10, 11, 12, 13, 14 and others (1000 in all)")

@@ -110,11 +110,13 @@ def test_a_groups_offsets_go_with_their_root_with_one_that_says_nothing_and_with
 def test_another_root_is_refused_with_both_ids_and_the_remedy() -> None:
     with pytest.raises(SettingsError) as refused:
         check_commits(DictStore(), LIVE, "ours", committed("ours") | committed("theirs", 1))
-    said = str(refused.value)
-    assert f"group {LIVE.group!r} writes to the output with the id theirs ({LIVE.topic}/1 is committed for it)" in said
-    assert "has the id ours" in said
-    assert "set --kafka.group to another group" in said
-    assert "--sink.begin-anew" in said
+    output = str(refused.value)
+    assert (
+        f"group {LIVE.group!r} writes to the output with the id theirs ({LIVE.topic}/1 is committed for it)" in output
+    )
+    assert "has the id ours" in output
+    assert "set --kafka.group to another group" in output
+    assert "--sink.begin-anew" in output
 
 
 @pytest.mark.parametrize("note", ["", "theirs"])
@@ -124,7 +126,7 @@ def test_an_empty_root_of_a_group_that_has_committed_is_refused(note: str) -> No
 
 
 def test_a_chain_looks_at_the_offsets_before_it_writes_and_at_each_recovery_unless_it_begins_anew() -> None:
-    store, said = DictStore(), committed("theirs")
+    store, found = DictStore(), committed("theirs")
 
     def chain(*, begin_anew: bool = False) -> SegmentChain:
         return SegmentChain(
@@ -132,7 +134,7 @@ def test_a_chain_looks_at_the_offsets_before_it_writes_and_at_each_recovery_unle
             by=ServedBy(CLASSES, "model", "config"),
             writer="worker-0",
             owner=LIVE,
-            commits=lambda: said,
+            commits=lambda: found,
             begin_anew=begin_anew,
         )
 
@@ -145,10 +147,10 @@ def test_a_chain_looks_at_the_offsets_before_it_writes_and_at_each_recovery_unle
     for partition in (0, 1):
         anew.recover(TopicPartition(LIVE.topic, partition), identity, 0)
 
-    said = committed(anew.root_id)
+    found = committed(anew.root_id)
     other = chain()
     other.check()
-    said = committed("theirs") | committed(anew.root_id, 1)  # in the meantime
+    found = committed("theirs") | committed(anew.root_id, 1)  # in the meantime
     other.recover(TopicPartition(LIVE.topic, 1), identity, 0)
     with pytest.raises(SettingsError, match="theirs"):
         other.recover(TopicPartition(LIVE.topic, 0), identity, 0)

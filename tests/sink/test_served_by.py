@@ -103,10 +103,10 @@ def test_the_value_in_which_a_config_differs_is_named_where_the_root_knows_both(
     store, was = DictStore(), {"quick_gelu": False, "mean": [0.5, 0.5, 0.5], "text_cfg.heads": 2}
     claim_pair(store, OURS | {"config": "e" * 16}, "refuse", used_config=was)
     now = {"quick_gelu": True, "mean": [0.5, 0.5, 0.5]}
-    said = (
+    found = (
         r"it was e{16} \(quick_gelu false, text_cfg.heads 2\) and is f{16} \(quick_gelu true, text_cfg.heads not set\)"
     )
-    with pytest.raises(SettingsError, match=said):
+    with pytest.raises(SettingsError, match=found):
         check_pair(store, OURS | {"config": "f" * 16}, "refuse", used_config=now)
     with pytest.raises(SettingsError, match=r"it was e{16} and is f{16}\."):
         check_pair(store, OURS | {"config": "f" * 16}, "refuse")

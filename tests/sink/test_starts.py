@@ -27,9 +27,9 @@ def start(store: Any, name: str, clock: Clock | None = None) -> StoredStarts:
 def die(store: DictStore, name: str, low_water: int, read: int) -> int:
     """A worker that reads up to an offset and is killed; what it was told."""
     dying = start(store, name)
-    told = dying.begin(TP, low_water)
+    found = dying.begin(TP, low_water)
     dying.reads(TP, read)
-    return told
+    return found
 
 
 def test_after_so_many_deaths_what_they_may_have_read_is_to_be_decoded_apart() -> None:

@@ -35,8 +35,8 @@ def audited() -> DictStore:
     """Two batches, the second of which was an audit."""
     store, both = DictStore(), draft(0, 4)
     second = draft(4, 8, number=1)
-    images, said, trace = second.accepted[0]
-    accepted = [*both.accepted, (images, said, replace(trace, audit_regret=0.02))]
+    images, predictions, trace = second.accepted[0]
+    accepted = [*both.accepted, (images, predictions, replace(trace, audit_regret=0.02))]
     both = replace(both, accepted=accepted, next_offset=8)
     chain = open_chain(store)
     chain.recover(TP, IDENTITY, 0)

@@ -49,17 +49,17 @@ def test_without_a_list_the_walk_stops_at_the_head() -> None:
 
 def test_a_segment_is_read_when_it_is_asked_for_and_no_other() -> None:
     segments = chain(3, 6, 9)
-    asked: list[str] = []
+    requests: list[str] = []
 
     def read(key: str) -> tuple[bytes, Segment] | None:
-        asked.append(key)
+        requests.append(key)
         return read_from(segments)(key)
 
     links = walk(read, TP, ChainPlace(SegmentName(0)))
     next(links)
-    assert asked == [key_of(0)]
+    assert requests == [key_of(0)]
     assert len([*links]) == 2
-    assert asked == [key_of(0), key_of(3), key_of(6), key_of(9)]
+    assert requests == [key_of(0), key_of(3), key_of(6), key_of(9)]
 
 
 def test_a_listed_walk_reports_gaps_overlaps_and_foreign_segments_and_goes_on_from_each() -> None:

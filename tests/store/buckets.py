@@ -51,8 +51,8 @@ class _Request(Answering):
             self._list(query)
         elif (data := self.server.objects.get(self._key)) is None:
             self._answer(404)
-        elif asked := self.headers.get("range"):
-            first, last = (int(number) for number in asked.removeprefix("bytes=").split("-"))
+        elif requested := self.headers.get("range"):
+            first, last = (int(number) for number in requested.removeprefix("bytes=").split("-"))
             part = data[first : last + 1]
             self._answer(206, part, content_range=f"bytes {first}-{first + len(part) - 1}/{len(data)}")
         else:

@@ -76,13 +76,13 @@ def test_an_answer_means_the_same_for_every_request(
         store = open_s3(monkeypatch, address, "s3://bucket/prefix")
         with pytest.raises(StoreUnavailable if waits else SettingsError, match=f"{cause}.*{remedy}") as caught:
             OPERATIONS[operation](store)
-    said = str(caught.value)
-    assert said.startswith("s3://bucket/prefix: ")
-    assert "slow" not in said.replace("SlowDown", "")
-    assert "<" not in said
+    output = str(caught.value)
+    assert output.startswith("s3://bucket/prefix: ")
+    assert "slow" not in output.replace("SlowDown", "")
+    assert "<" not in output
     if status != 301:  # whose body the client does not read
-        assert f"{status} " in said
-        assert f"{code}: What {code} means.)" in said
+        assert f"{status} " in output
+        assert f"{code}: What {code} means.)" in output
     assert Refusing.seen == (ATTEMPTS if waits else 1)
 
 

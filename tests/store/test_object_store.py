@@ -123,9 +123,9 @@ def test_tries_are_bounded_in_number(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_each_try_is_told_with_the_store_and_its_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     proxy = only_first(Fault.BUSY)
-    with capture_logs() as told, behind(proxy, monkeypatch) as store:
+    with capture_logs() as logged, behind(proxy, monkeypatch) as store:
         store.create(KEY, b"segment")
-    (event,) = told
+    (event,) = logged
     assert (event["event"], event["tries"], event["log_level"]) == ("store_retried", 1, "warning")
     assert event["error"].startswith("s3://bucket-")
     assert "503" in event["error"]

@@ -24,7 +24,7 @@ def test_a_camera_that_sends_is_ok_and_what_is_to_be_known_of_it_stands_beside_t
 
 WRONG: list[tuple[CameraState, dict[str, Any]]] = [
     (CameraState.FAILING, {"failure": "its rows have waited 4 min to be written"}),
-    (CameraState.SILENT, {"seen_s": T - 61.0}),
+    (CameraState.SILENT, {"last_seen_s": T - 61.0}),
     (CameraState.REJECTED, {"rejected": 34, "reason": "empty"}),
     (CameraState.FROZEN, {"frozen_s": 40.0}),
     (CameraState.CHANGED, {"alpha_now": 0.7}),
@@ -44,10 +44,10 @@ def test_of_all_that_is_wrong_the_worst_is_its_state_and_that_is_the_order_of_se
 
 
 def test_a_camera_is_gone_after_a_day_whatever_else_is_wrong_unless_it_is_to_be_read() -> None:
-    gone = replace(WELL, seen_s=T - GONE_S - 1.0, failure="its rows wait")
+    gone = replace(WELL, last_seen_s=T - GONE_S - 1.0, failure="its rows wait")
     assert state(gone, POLICY)[0] == CameraState.GONE
     assert state(gone, StatePolicy(gone_after_s=math.inf))[0] == CameraState.FAILING
-    assert state(replace(gone, failure="", seen_s=T - GONE_S + 1.0), POLICY) == (
+    assert state(replace(gone, failure="", last_seen_s=T - GONE_S + 1.0), POLICY) == (
         CameraState.SILENT,
         "no image for 24 h",
     )
@@ -60,13 +60,13 @@ def test_a_camera_is_gone_after_a_day_whatever_else_is_wrong_unless_it_is_to_be_
 def test_it_is_silent_after_ten_usual_pauses_and_a_minute(
     pause_s: float | None, policy: StatePolicy, from_s: float
 ) -> None:
-    at = replace(WELL, pause_s=pause_s, seen_s=T - from_s)
+    at = replace(WELL, pause_s=pause_s, last_seen_s=T - from_s)
     assert state(at, policy)[0] == CameraState.OK
     assert state(replace(at, now_s=T + 0.5), policy)[0] == CameraState.SILENT
 
 
 def test_images_that_wait_make_no_camera_silent_and_what_was_served_without_it_does() -> None:
-    waits = replace(WELL, seen_s=T - 500.0, served_until_s=T - 450.0)
+    waits = replace(WELL, last_seen_s=T - 500.0, served_until_s=T - 450.0)
     assert state(waits, POLICY)[0] == CameraState.OK
     assert state(replace(waits, served_until_s=T - 400.0), POLICY) == (CameraState.SILENT, "no image for 8 min")
 

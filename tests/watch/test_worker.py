@@ -32,25 +32,25 @@ from adawise.worker.events import (
 from adawise.worker.fair_queue import BOOKKEEPING_BYTES
 from tests.fakes import FakeSource
 from tests.sink.building import DictStore
-from tests.watch.hearing import BOUNDS, Heard, T
+from tests.watch.watched import BOUNDS, T, Watched
 from tests.worker.loop import CLASSES, TP, bad, batch, image, images
 
 MIXED = [*images(30, "north", "south"), bad(30), batch(31, "north", b"\x05\x00\x09"), *images(28, "north", first=32)]
 
 
 def test_counts_and_cameras_agree_with_what_the_worker_told_everybody() -> None:
-    heard = Heard(FakeSource(MIXED, finite=True)).run()
-    journal, count = heard.journal, heard.count
+    watched = Watched(FakeSource(MIXED, finite=True)).run()
+    journal, count = watched.journal, watched.count
     assert count("images") == sum(trace.images for trace in journal.served) == 60
     assert count("forwards") == pytest.approx(sum(t.forward_equivalents * t.images for t in journal.served))
     assert count("batches") == len(journal.served)
-    assert heard.counters.of("adawise_rejected_total")[("undecodable_image",)] == count("rejected") == 2
+    assert watched.counters.of("adawise_rejected_total")[("undecodable_image",)] == count("rejected") == 2
     assert count("dead_letters") == 1
     assert count("segments") == len(journal.commits)
-    assert count("rows") == heard.bench.rows == 62
-    assert heard.values("prediction_latency_seconds") == 58, "a batch without a timestamp has no latency"
-    assert heard.values("batch_seconds") == len(journal.served)
-    rows = heard.rows
+    assert count("rows") == watched.bench.rows == 62
+    assert watched.values("prediction_latency_seconds") == 58, "a batch without a timestamp has no latency"
+    assert watched.values("batch_seconds") == len(journal.served)
+    rows = watched.rows
     assert (rows["north"].images, rows["south"].images) == (45, 15)
     assert (rows["north"].rejected, rows["south"].rejected) == (1, 1)
     assert rows["north"].alpha == [t.alpha for t in journal.served if t.stream_id == "north"][-1]
@@ -58,7 +58,7 @@ def test_counts_and_cameras_agree_with_what_the_worker_told_everybody() -> None:
 
 
 def test_the_page_names_the_worker_its_numbers_and_its_model() -> None:
-    view = Heard(FakeSource(images(32, "north"), finite=True)).run().observer.view()
+    view = Watched(FakeSource(images(32, "north"), finite=True)).run().observer.view()
     assert view.title == "frames by test"
     facts = dict(view.facts)
     assert facts["model (fingerprint)"] == "f00d"
@@ -68,190 +68,192 @@ def test_the_page_names_the_worker_its_numbers_and_its_model() -> None:
 
 
 def test_the_page_goes_over_to_the_pair_that_was_switched_to() -> None:
-    heard = Heard(FakeSource(images(32, "north"), finite=True)).run()
+    watched = Watched(FakeSource(images(32, "north"), finite=True)).run()
     by = ServedBy(CLASSES, "beef", "c", "2", {"model.card": "abc"}, method="a fixed alpha of 0.45, as the card advises")
-    heard.observer.observe(PairServes(TP, by, Switch(0, (), "2")))
-    facts = dict(heard.observer.view().facts)
+    watched.observer.observe(PairServes(TP, by, Switch(0, (), "2")))
+    facts = dict(watched.observer.view().facts)
     assert (facts["model (fingerprint)"], facts["card"], facts["method"]) == ("beef", "abc", by.method)
 
 
 def test_cameras_of_a_lost_partition_are_gone_and_come_back_with_it() -> None:
     other = TopicPartition(TP.topic, 1)
     source = FakeSource([*images(32, "north"), *images(32, "south", partition=1)], partitions=2)
-    heard = Heard(source)
+    watched = Watched(source)
     seen: list[set[str]] = []
 
     def turn() -> bool:
-        seen.append(set(heard.rows))
-        if heard.bench.steps == 20:
+        seen.append(set(watched.rows))
+        if watched.bench.steps == 20:
             source.lose(other)
-        if heard.bench.steps == 40:
+        if watched.bench.steps == 40:
             source.append(*images(8, "south", first=32, partition=1))
             source.assign(other)
-        return heard.bench.steps > 200 and heard.count("images") == 72
+        return watched.bench.steps > 200 and watched.count("images") == 72
 
-    heard.run(turn)
+    watched.run(turn)
     assert seen[19] == {"north", "south"}
     assert seen[30] == {"north"}
     assert seen[-1] == {"north", "south"}
-    assert heard.rows["south"].images == 8, "since it is ours again"
+    assert watched.rows["south"].images == 8, "since it is ours again"
 
 
 def test_a_row_that_nothing_happened_to_is_the_same_object() -> None:
-    heard = Heard(FakeSource(images(32, "north"), finite=True)).run()
-    assert heard.rows["north"] is heard.rows["north"]
-    heard.extra_s = 400.0
-    assert heard.rows["north"].state == CameraState.SILENT
+    watched = Watched(FakeSource(images(32, "north"), finite=True)).run()
+    assert watched.rows["north"] is watched.rows["north"]
+    watched.extra_s = 400.0
+    assert watched.rows["north"].state == CameraState.SILENT
 
 
 def test_more_cameras_than_there_is_room_for_push_out_those_that_were_heard_longest_ago() -> None:
     names = [f"camera-{n}" for n in range(30)]
     bounds = LiveBounds(max_cameras=10, silent_after_s=60.0, write_within_s=60.0, stuck_after_s=600.0)
-    heard = Heard(FakeSource(images(120, *names), finite=True), bounds=bounds).run()
-    assert len(heard.rows) == 10
-    assert heard.count("images") == 120
-    assert any("20 cameras were removed" in notice for notice in heard.observer.view().notices)
+    watched = Watched(FakeSource(images(120, *names), finite=True), bounds=bounds).run()
+    assert len(watched.rows) == 10
+    assert watched.count("images") == 120
+    assert any("20 cameras were removed" in notice for notice in watched.observer.view().notices)
 
 
 def test_a_flood_of_events_that_nobody_takes_up_is_dropped_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(observing, "MOST", 10)
-    heard = Heard(FakeSource([], finite=True))
+    watched = Watched(FakeSource([], finite=True))
     for _ in range(25):
-        heard.observer.observe(PhaseEntered(Phase.WORKING))
-    assert heard.observer.dropped == 16, "one of ten is the model"
-    heard.observer.catch_up()
-    heard.observer.observe(PhaseEntered(Phase.STOPPING))
-    assert heard.worker.health.phase == Phase.STOPPING
+        watched.observer.observe(PhaseEntered(Phase.WORKING))
+    assert watched.observer.dropped == 16, "one of ten is the model"
+    watched.observer.catch_up()
+    watched.observer.observe(PhaseEntered(Phase.STOPPING))
+    assert watched.worker.health.phase == Phase.STOPPING
 
 
 def test_rows_that_cannot_be_written_for_long_are_what_fails_their_cameras() -> None:
     store = DictStore()
-    heard = Heard(FakeSource(images(64, "north")), store)
-    heard.bench.at = lambda point: setattr(store, "refuse", ["before"]) if point == "segment.encoded" else None
+    watched = Watched(FakeSource(images(64, "north")), store)
+    watched.bench.at = lambda point: setattr(store, "refuse", ["before"]) if point == "segment.encoded" else None
     states: dict[float, str] = {}
 
     def turn() -> bool:
-        if row := heard.rows.get("north"):
-            states[heard.bench.now_s] = row.state
-        if heard.bench.now_s > 100.0:
-            heard.bench.at = lambda _: None
-        return heard.bench.rows == 64
+        if row := watched.rows.get("north"):
+            states[watched.bench.now_s] = row.state
+        if watched.bench.now_s > 100.0:
+            watched.bench.at = lambda _: None
+        return watched.bench.rows == 64
 
-    heard.run(turn)
+    watched.run(turn)
     assert {state for at, state in states.items() if at < 50.0} == {CameraState.OK}
     assert CameraState.FAILING in {state for at, state in states.items() if at > 80.0}
-    assert heard.rows["north"].state != CameraState.FAILING, "they were written in the end"
+    assert watched.rows["north"].state != CameraState.FAILING, "they were written in the end"
 
 
 def test_messages_that_name_no_camera_and_outages_are_notices() -> None:
     source = FakeSource(images(8, "north"))
-    heard = Heard(source)
+    watched = Watched(source)
     source.fail(BrokerUnavailable("nobody at broker:9092"))
-    heard.run(lambda: heard.count("retries") == 1)
-    (notice, *_) = [told for told in heard.observer.view().notices if "broker" in told]
+    watched.run(lambda: watched.count("retries") == 1)
+    (notice, *_) = [received for received in watched.observer.view().notices if "broker" in received]
     assert notice.startswith("the broker has not answered for")
     assert "nobody at broker:9092" in notice
 
 
 def test_the_last_picture_is_kept_where_it_is_asked_for_and_nowhere_else() -> None:
-    plain = Heard(FakeSource(images(8, "north"), finite=True)).run()
+    plain = Watched(FakeSource(images(8, "north"), finite=True)).run()
     assert plain.rows["north"].picture == 0
     assert plain.observer.picture("frames/0/north") is None
-    heard = Heard(FakeSource([*images(7, "a/b"), image(7, "a/b", 200)], finite=True), keeps_pictures=True).run()
-    assert heard.rows["a/b"].picture == 1, "one in ten seconds"
-    jpeg = heard.observer.picture("frames/0/a/b")
+    watched = Watched(FakeSource([*images(7, "a/b"), image(7, "a/b", 200)], finite=True), keeps_pictures=True).run()
+    assert watched.rows["a/b"].picture == 1, "one in ten seconds"
+    jpeg = watched.observer.picture("frames/0/a/b")
     assert jpeg is not None
     with Image.open(io.BytesIO(jpeg)) as picture:
         assert picture.size == (1, 1)
-    assert heard.observer.picture("frames/x/north") is None
-    assert heard.observer.picture("") is None
+    assert watched.observer.picture("frames/x/north") is None
+    assert watched.observer.picture("") is None
 
 
 def test_outages_end_each_by_itself_also_where_the_event_of_an_end_was_dropped(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(observing, "MOST", 4)
-    heard = Heard(FakeSource([], finite=True))
-    heard.observer.catch_up()
-    heard.observer.observe(RetryScheduled("reading", BrokerUnavailable("nobody answers"), 1.0))
-    heard.observer.observe(RetryScheduled("writing frames/0", StoreUnavailable("a mount is gone"), 1.0))
-    heard.observer.observe(RetryScheduled("writing frames/1", StoreUnavailable("a mount is gone"), 1.0))
+    watched = Watched(FakeSource([], finite=True))
+    watched.observer.catch_up()
+    watched.observer.observe(RetryScheduled("reading", BrokerUnavailable("nobody answers"), 1.0))
+    watched.observer.observe(RetryScheduled("writing frames/0", StoreUnavailable("a mount is gone"), 1.0))
+    watched.observer.observe(RetryScheduled("writing frames/1", StoreUnavailable("a mount is gone"), 1.0))
 
     def failing() -> dict[str, float]:
-        return {what: outage.since_s for what, outage in heard.worker.health.outages.items()}
+        return {what: outage.since_s for what, outage in watched.worker.health.outages.items()}
 
-    since = heard.now_s()
+    since = watched.now_s()
     assert failing() == {"reading": since, "writing frames/0": since, "writing frames/1": since}
-    heard.extra_s += 1.0
-    heard.observer.observe(RetriesEnded("writing frames/1"))
+    watched.extra_s += 1.0
+    watched.observer.observe(RetriesEnded("writing frames/1"))
     assert failing() == {"reading": since, "writing frames/0": since}
     for _ in range(8):
-        heard.observer.observe(PhaseEntered(Phase.WORKING))
-    heard.observer.observe(RetriesEnded("reading"))
-    assert heard.observer.dropped > 0
+        watched.observer.observe(PhaseEntered(Phase.WORKING))
+    watched.observer.observe(RetriesEnded("reading"))
+    assert watched.observer.dropped > 0
     assert failing() == {"writing frames/0": since}
-    heard.observer.observe(RetriesEnded("writing frames/0"))
-    heard.observer.observe(RetryScheduled("writing frames/0", StoreUnavailable("a mount is gone"), 1.0))
+    watched.observer.observe(RetriesEnded("writing frames/0"))
+    watched.observer.observe(RetryScheduled("writing frames/0", StoreUnavailable("a mount is gone"), 1.0))
     assert failing() == {"writing frames/0": since + 1.0}, "it is another outage"
 
 
 @pytest.mark.parametrize("number", ["9" * 5_000, "99999999999", "-1", ""])
 def test_a_picture_of_a_partition_that_cannot_be_is_none(number: str) -> None:
-    observer = Heard(FakeSource([], finite=True), keeps_pictures=True).observer
+    observer = Watched(FakeSource([], finite=True), keeps_pictures=True).observer
     assert observer.picture(f"frames/{number}/north") is None
 
 
 def test_few_events_wait_for_a_thread_that_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(observing, "MOST_UNREAD", 5)
-    heard = Heard(FakeSource([], finite=True))
+    watched = Watched(FakeSource([], finite=True))
 
     def work(seconds: int) -> None:
         for _ in range(seconds):
-            heard.extra_s += 1.0
-            heard.observer.observe(Stepped(lambda: WorkerProgress({}, (), 0, 1, paused=False, batches_closed_early=0)))
+            watched.extra_s += 1.0
+            watched.observer.observe(
+                Stepped(lambda: WorkerProgress({}, (), 0, 1, paused=False, batches_closed_early=0))
+            )
 
     work(50)
-    assert (heard.observer.waiting, heard.observer.dropped) == (51, 0), "it may still be busy"
+    assert (watched.observer.waiting, watched.observer.dropped) == (51, 0), "it may still be busy"
     work(20)
-    assert heard.observer.waiting <= 5
-    assert heard.observer.waiting + heard.observer.dropped == 71
-    heard.observer.catch_up()
+    assert watched.observer.waiting <= 5
+    assert watched.observer.waiting + watched.observer.dropped == 71
+    watched.observer.catch_up()
     work(50)
-    assert heard.observer.waiting == 50, "it takes up again"
+    assert watched.observer.waiting == 50, "it takes up again"
 
 
 def test_what_is_put_down_for_the_other_thread_holds_no_images() -> None:
-    heard = Heard(FakeSource([*images(8, "north"), bad(8)], finite=True))
-    heard.bench.run()
-    events = [event for _, event, _ in heard.observer._events]
+    watched = Watched(FakeSource([*images(8, "north"), bad(8)], finite=True))
+    watched.bench.run()
+    events = [event for _, event, _ in watched.observer._events]
     assert {event.batch for event in events if isinstance(event, BatchServed)} == {None}
     assert [event.frame.image for event in events if isinstance(event, FrameRejected)] == [None]
 
 
 def test_a_producer_that_is_mistaken_at_every_image_keeps_no_image_in_memory() -> None:
-    heard = Heard(FakeSource([], finite=True))
+    watched = Watched(FakeSource([], finite=True))
     frame = Frame(RowId("frames", 0, 0, 0), 0, "north", image=torch.zeros(3, 4, 4), note="header 'x': it is not read")
-    heard.observer.observe(ProducerMistaken(frame))
-    assert [event.frame.image for _, event, _ in heard.observer._events if isinstance(event, ProducerMistaken)] == [
+    watched.observer.observe(ProducerMistaken(frame))
+    assert [event.frame.image for _, event, _ in watched.observer._events if isinstance(event, ProducerMistaken)] == [
         None
     ]
 
 
 def test_cameras_that_fail_for_a_day_stay_on_the_page() -> None:
     store = DictStore()
-    heard = Heard(FakeSource(images(64, "north")), store)
-    heard.bench.at = lambda point: setattr(store, "refuse", ["before"]) if point == "segment.encoded" else None
+    watched = Watched(FakeSource(images(64, "north")), store)
+    watched.bench.at = lambda point: setattr(store, "refuse", ["before"]) if point == "segment.encoded" else None
     states: list[int] = []
 
     def turn() -> bool:
-        if heard.bench.now_s > 100.0 and not heard.extra_s:
-            heard.extra_s = 90_000.0
-        if heard.bench.now_s > 110.0:
-            states.append(heard.worker.states()[CameraState.FAILING])
-            heard.bench.at = lambda _: None
-        return heard.bench.rows == 64
+        if watched.bench.now_s > 100.0 and not watched.extra_s:
+            watched.extra_s = 90_000.0
+        if watched.bench.now_s > 110.0:
+            states.append(watched.worker.states()[CameraState.FAILING])
+            watched.bench.at = lambda _: None
+        return watched.bench.rows == 64
 
-    heard.run(turn)
+    watched.run(turn)
     assert states[0] == 1
 
 
@@ -290,43 +292,45 @@ def test_a_camera_that_fell_silent_before_its_partition_moved_is_on_the_page_and
     None
 ):
     store, sent = DictStore(), [*stamped(8, "gone", -200_000.0), *stamped(8, "dead", -300.0, 8)]
-    Heard(FakeSource([*sent, *stamped(8, "north", -1.0, 16)], finite=True), store).run()
+    Watched(FakeSource([*sent, *stamped(8, "north", -1.0, 16)], finite=True), store).run()
     source = FakeSource([*sent, *stamped(16, "north", 7.0, 16)])
-    heard = Heard(source, store)
-    heard.run(lambda: heard.count("images") == 8)
-    rows = heard.rows
+    watched = Watched(source, store)
+    watched.run(lambda: watched.count("images") == 8)
+    rows = watched.rows
     assert set(rows) == {"dead", "north"}, "one that is gone for a day is not missed"
     assert rows["dead"].state == CameraState.SILENT
-    assert rows["dead"].seen_s == pytest.approx(T - 300.0)
+    assert rows["dead"].last_seen_s == pytest.approx(T - 300.0)
     assert rows["dead"].images == 0
-    assert heard.worker.states()[CameraState.SILENT] == 1
-    heard.extra_s = 86_400.0
-    heard.run(lambda: not heard.worker.cameras)
-    assert heard.rows == {}, "they are gone for a day, and forgotten"
+    assert watched.worker.states()[CameraState.SILENT] == 1
+    watched.extra_s = 86_400.0
+    watched.run(lambda: not watched.worker.cameras)
+    assert watched.rows == {}, "they are gone for a day, and forgotten"
 
 
 def test_no_more_cameras_of_the_chain_are_shown_than_there_is_room_for_those_seen_last_first() -> None:
     store = DictStore()
     sent = [message for n in range(12) for message in stamped(1, f"camera-{n}", -100.0 - n, n)]
-    Heard(FakeSource(sent, finite=True), store).run()
+    Watched(FakeSource(sent, finite=True), store).run()
     bounds = LiveBounds(max_cameras=5, silent_after_s=60.0, write_within_s=60.0, stuck_after_s=600.0)
-    heard = Heard(FakeSource([*sent, image(12, "new", at_ms=round(1e3 * T))], finite=True), store, bounds=bounds).run()
-    assert set(heard.rows) == {"new", *(f"camera-{n}" for n in range(4))}
+    watched = Watched(
+        FakeSource([*sent, image(12, "new", at_ms=round(1e3 * T))], finite=True), store, bounds=bounds
+    ).run()
+    assert set(watched.rows) == {"new", *(f"camera-{n}" for n in range(4))}
 
 
 def test_a_camera_whose_images_wait_at_the_broker_is_not_silent() -> None:
     """Two cameras wait in one log, the second behind ten minutes of the first."""
     sent = [*stamped(8, "south", -600.0), *stamped(600, "north", -1.0, 8), *stamped(8, "south", -0.5, 608)]
-    heard = Heard(FakeSource(sent, max_poll_records=4), limits=Limits(64 * BOOKKEEPING_BYTES, 200, round_images=4))
+    watched = Watched(FakeSource(sent, max_poll_records=4), limits=Limits(64 * BOOKKEEPING_BYTES, 200, round_images=4))
     states = set[str]()
 
     def turn() -> bool:
-        heard.extra_s += 1.0  # the model takes its time
-        states.update(row.state for row in heard.rows.values())
-        progress = heard.worker.health.progress
+        watched.extra_s += 1.0  # the model takes its time
+        states.update(row.state for row in watched.rows.values())
+        progress = watched.worker.health.progress
         return progress is not None and progress.partitions[TP].durable == len(sent)
 
-    heard.run(turn)
+    watched.run(turn)
     assert CameraState.SILENT not in states
-    heard.extra_s += 700.0
-    assert heard.rows["south"].state == CameraState.SILENT, "all that came is served by now"
+    watched.extra_s += 700.0
+    assert watched.rows["south"].state == CameraState.SILENT, "all that came is served by now"

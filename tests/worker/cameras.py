@@ -107,8 +107,8 @@ class Topic:
     def find_lost(self) -> None:
         """What was never acknowledged and is in the topic all the same counts as sent."""
         for record in everything(self.broker, self.name):
-            place, said = (record.partition, record.offset), (record.partition, record.key, record.value)
-            same = [shot for shot in self.lost if (shot.partition, shot.key, shot.value) == said]
+            place, found = (record.partition, record.offset), (record.partition, record.key, record.value)
+            same = [shot for shot in self.lost if (shot.partition, shot.key, shot.value) == found]
             if same and place not in self.sent:
                 self.lost.remove(same[0])
                 self.sent[place] = same[0]

@@ -149,7 +149,7 @@ class FakeResults:
 
     def __init__(self, when: When) -> None:
         self._when = when
-        self.told: list[Publication] = []
+        self.published: list[Publication] = []
         self.acknowledged = 0  # of `told`
         self.errors: list[AdawiseError] = []
         self.room, self.answers, self.closed = 1_000, True, 0
@@ -161,29 +161,29 @@ class FakeResults:
 
     @property
     def in_flight_bytes(self) -> int:
-        return 1_000 * (len(self.told) - self.acknowledged)
+        return 1_000 * (len(self.published) - self.acknowledged)
 
     @property
     def row_ids(self) -> dict[str | None, list[str]]:
         """Of what it was told, by camera."""
         found: dict[str | None, list[str]] = {}
-        for told in self.told:
-            for row in rows_of(told):
+        for expected in self.published:
+            for row in rows_of(expected):
                 found.setdefault(row.stream_id, []).append(str(row.row_id))
         return found
 
-    def send(self, told: Publication, *, wait: bool) -> bool:
+    def send(self, output: Publication, *, wait: bool) -> bool:
         self._fail()
-        if not wait and len(self.told) - self.acknowledged >= self.room:
+        if not wait and len(self.published) - self.acknowledged >= self.room:
             return False
-        self.told.append(told)
+        self.published.append(output)
         return True
 
     def settled(self, *, wait: bool) -> bool:
         self._fail()
         if wait or self.answers:
-            self.acknowledged = len(self.told)
-        return self.acknowledged == len(self.told)
+            self.acknowledged = len(self.published)
+        return self.acknowledged == len(self.published)
 
     def hurry(self, within_s: float) -> None:
         self.hurries_s.append(within_s)
@@ -196,13 +196,13 @@ class FakeResults:
             raise self.errors.pop(0)
 
 
-def rows_of(told: Publication) -> Sequence[Frame | RowResult]:
+def rows_of(found: Publication) -> Sequence[Frame | RowResult]:
     """What it is about."""
-    if isinstance(told.what, Alert):
+    if isinstance(found.what, Alert):
         return []
-    if isinstance(told.what, Frame):
-        return [told.what]
-    return told.what if isinstance(told.what, list) else told.what[0].frames
+    if isinstance(found.what, Frame):
+        return [found.what]
+    return found.what if isinstance(found.what, list) else found.what[0].frames
 
 
 @dataclass
@@ -316,7 +316,7 @@ class Bench:
         self.now_s = 0.0
         self.steps = 0
         self.seen = Journal()
-        self.letters = FakeDeadLetters()
+        self.dead_letters = FakeDeadLetters()
         self.points: list[str] = []
         self.at: Callable[[str], None] = lambda _: None
         self._counted: dict[str, int] = {}
@@ -335,7 +335,7 @@ class Bench:
                 writer="bench",
                 failpoint=self._hook,
             ),
-            "dead_letters": self.letters,
+            "dead_letters": self.dead_letters,
             "observer": self.seen,
             "batches": BatchPolicy(images=4, max_age_s=2.0),
             "flush": FlushPolicy(max_rows=16, max_age_s=5.0),

@@ -70,7 +70,7 @@ class Event:
     peak_bytes: int = 0
 
 
-class Telling(LogObserver):
+class LoggingObserver(LogObserver):
     """Logs, and tells the parent."""
 
     def __init__(self, parent: Connection) -> None:
@@ -112,7 +112,7 @@ def work(plan: Plan, parent: Connection) -> NoReturn:
             _end_or_wait(plan.then)
 
     with damage(*plan.damaged) if plan.damaged else nullcontext():
-        code = run_worker(plan.settings, failpoint=at, observer=Telling(parent))
+        code = run_worker(plan.settings, failpoint=at, observer=LoggingObserver(parent))
     parent.send(Event("ended", peak_bytes=1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
     sys.exit(code)
 

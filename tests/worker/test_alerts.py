@@ -32,8 +32,8 @@ def bench(messages: list[Message], results: FakeResults, store: DictStore | None
     return Bench(FakeSource(messages, finite=True), store, **(arguments | changes))
 
 
-def told(results: FakeResults) -> list[Alert]:
-    return [each.what for each in results.told if isinstance(each.what, Alert)]
+def published(results: FakeResults) -> list[Alert]:
+    return [each.what for each in results.published if isinstance(each.what, Alert)]
 
 
 def in_chain(store: object) -> list[list[Any]]:
@@ -54,18 +54,18 @@ def of_camera(alerts: list[Alert], stream: str) -> list[tuple[bool, int]]:
 
 
 @cache
-def told_in_peace(when: When) -> list[Alert]:
+def published_in_peace(when: When) -> list[Alert]:
     """By a worker that nothing happens to."""
     results = FakeResults(when)
     bench(MESSAGES, results).run()
-    return told(results)
+    return published(results)
 
 
 @EITHER
 def test_alerts_are_told_of_each_camera_in_turn_raised_and_cleared(when: When) -> None:
     results = FakeResults(when)
     whole = bench(MESSAGES, results).run()
-    alerts = told(results)
+    alerts = published(results)
     assert len(alerts) >= 6
     for camera in CAMERAS:
         states = [raised for raised, _ in of_camera(alerts, camera)]
@@ -80,7 +80,7 @@ def test_where_segments_are_cut_changes_no_alert(when: When, flush_rows: int) ->
     results = FakeResults(when)
     bench(MESSAGES, results, flush=FlushPolicy(flush_rows, 5.0)).run()
     for camera in CAMERAS:
-        assert of_camera(told_in_peace(when), camera) == of_camera(told(results), camera)
+        assert of_camera(published_in_peace(when), camera) == of_camera(published(results), camera)
 
 
 class Died(BaseException):
@@ -109,9 +109,9 @@ def test_who_goes_on_after_a_death_raises_nothing_that_was_raised_and_forgets_no
     later = FakeResults(when)
     assert isinstance(dying.store, DictStore)
     bench(MESSAGES, later, dying.store).run()
-    first.told = first.told[: first.acknowledged]
-    unique = dict.fromkeys((a.rule, a.stream_id, a.row_id, a.raised) for a in (*told(first), *told(later)))
-    assert set(unique) == {(a.rule, a.stream_id, a.row_id, a.raised) for a in told_in_peace(when)}
+    first.published = first.published[: first.acknowledged]
+    unique = dict.fromkeys((a.rule, a.stream_id, a.row_id, a.raised) for a in (*published(first), *published(later)))
+    assert set(unique) == {(a.rule, a.stream_id, a.row_id, a.raised) for a in published_in_peace(when)}
     durable = [(event[0], event[3], tuple(event[4]), event[2]) for event in in_chain(dying.store)]
     assert len(durable) == len(set(durable)) == len(unique), "in the chain, each change is there once"
 
@@ -132,7 +132,7 @@ def test_a_silent_camera_is_told_once_by_a_segment_without_rows_and_clears_when_
         return worker.now_s > 110.0
 
     worker.run(turn)
-    alerts = told(results)
+    alerts = published(results)
     assert [(a.stream_id, a.raised, a.cause) for a in alerts] == [("north", True, "silent"), ("north", False, "heard")]
     assert alerts[0].row_id == alerts[1].row_id
     assert alerts[0].row_id.offset == 9
@@ -146,7 +146,7 @@ def test_a_partition_in_which_all_cameras_fall_silent_has_a_segment_without_rows
     source, store = FakeSource(images(12, *CAMERAS)), DictStore()
     worker = Bench(source, store, results=results, rules=(SILENT,), classes=CLASSES, epoch_s=0.0)
     worker.run(lambda: worker.now_s > 60.0)
-    assert sorted(a.stream_id for a in told(results)) == sorted(CAMERAS)
+    assert sorted(a.stream_id for a in published(results)) == sorted(CAMERAS)
     assert worker.seen.commits[-1][1].rows == 0
     assert verify(store) == []
     later = FakeResults("early")
@@ -154,24 +154,24 @@ def test_a_partition_in_which_all_cameras_fall_silent_has_a_segment_without_rows
         FakeSource(images(12, *CAMERAS)), store, results=later, rules=(SILENT,), classes=CLASSES, epoch_s=60.0
     )
     again.run(lambda: again.now_s > 60.0)
-    assert identities(told(later)) == identities(told(results)), "what was raised is not raised again"
+    assert identities(published(later)) == identities(published(results)), "what was raised is not raised again"
 
 
 @EITHER
 def test_an_alert_is_told_only_once_the_segment_that_has_it_is_there(when: When) -> None:
     results = FakeResults(when)
-    worker, looks = bench(MESSAGES, results), 0
+    worker, probes = bench(MESSAGES, results), 0
 
-    def look(_: str) -> None:
-        nonlocal looks
+    def check(_: str) -> None:
+        nonlocal probes
         durable = {(event[0], event[3], tuple(event[4]), event[2]) for event in in_chain(worker.store)}
-        assert identities(told(results)) <= durable
-        looks += len(durable) > 0
+        assert identities(published(results)) <= durable
+        probes += len(durable) > 0
 
-    worker.at = look
+    worker.at = check
     worker.run()
-    assert looks > 10
-    assert len(told(results)) >= 6
+    assert probes > 10
+    assert len(published(results)) >= 6
 
 
 @EITHER
@@ -193,7 +193,7 @@ def test_a_camera_that_sends_again_after_a_death_leaves_no_alert_raised_for_ever
     source = FakeSource([*messages, *again])
     second = Bench(source, store, results=later, rules=(SILENT,), classes=CLASSES, epoch_s=epoch_s)
     second.run(lambda: second.now_s > 10.0)
-    found = identities([*told(first)[: first.acknowledged], *told(later)])
+    found = identities([*published(first)[: first.acknowledged], *published(later)])
     assert {alert[:3] for alert in found if alert[3]} <= {alert[:3] for alert in found if not alert[3]}
 
 
@@ -210,8 +210,8 @@ def test_a_rule_that_is_removed_is_cleared_though_no_camera_sends_and_results_we
         Bench(FakeSource(messages, finite=True), store, epoch_s=60.0).run()
     after = Bench(FakeSource(messages), store, results=later, epoch_s=90.0)
     after.run(lambda: after.now_s > 10.0)
-    assert sorted(a.stream_id for a in told(later) if a.cause == "rule_changed") == sorted(CAMERAS)
-    found = identities([*told(first), *told(later)])
+    assert sorted(a.stream_id for a in published(later) if a.cause == "rule_changed") == sorted(CAMERAS)
+    found = identities([*published(first), *published(later)])
     assert {alert[:3] for alert in found if alert[3]} == {alert[:3] for alert in found if not alert[3]}
     assert verify(store) == []
 
@@ -229,7 +229,7 @@ def test_a_camera_whose_messages_wait_unread_is_not_silent() -> None:
 
     worker.run(turn)
     assert drained[0] > 2.0
-    assert told(results) == []
+    assert published(results) == []
 
 
 def test_the_alerts_of_the_winner_of_a_race_are_gone_on_from() -> None:
@@ -242,8 +242,8 @@ def test_the_alerts_of_the_winner_of_a_race_are_gone_on_from() -> None:
 
     loser.at = race
     loser.run()
-    identities = {(a.rule, a.stream_id, a.row_id, a.raised) for a in told(winner_results)}
-    assert {(a.rule, a.stream_id, a.row_id, a.raised) for a in told(results)} <= identities
+    identities = {(a.rule, a.stream_id, a.row_id, a.raised) for a in published(winner_results)}
+    assert {(a.rule, a.stream_id, a.row_id, a.raised) for a in published(results)} <= identities
 
 
 def test_streams_without_end_leave_no_alerts_behind() -> None:
@@ -267,7 +267,7 @@ def test_a_camera_that_fell_silent_before_a_worker_died_is_told_in_time_whoever_
     results = FakeResults("early")
     last = Bench(FakeSource(sent), store, results=results, rules=(SILENT,), classes=CLASSES, epoch_s=40.0)
     last.run(lambda: last.now_s > 2.0)
-    assert sorted(alert.stream_id for alert in told(results)) == sorted(CAMERAS)
+    assert sorted(alert.stream_id for alert in published(results)) == sorted(CAMERAS)
 
 
 def test_a_rule_that_comes_with_another_worker_covers_a_camera_that_never_sends_again() -> None:
@@ -276,12 +276,12 @@ def test_a_rule_that_comes_with_another_worker_covers_a_camera_that_never_sends_
     results = FakeResults("early")
     later = Bench(FakeSource(sent), store, results=results, rules=(SILENT,), classes=CLASSES, epoch_s=20.0)
     later.run(lambda: later.now_s > 20.0)
-    assert sorted(alert.stream_id for alert in told(results)) == sorted(CAMERAS)
-    assert all(alert.row_id.offset >= 20 for alert in told(results)), "the last message of each"
+    assert sorted(alert.stream_id for alert in published(results)) == sorted(CAMERAS)
+    assert all(alert.row_id.offset >= 20 for alert in published(results)), "the last message of each"
     replayed = FakeResults("early")
     again = Bench(FakeSource(sent), DictStore(), results=replayed, rules=(SILENT,), classes=CLASSES)
     again.run(lambda: again.now_s > 60.0)
-    assert told(replayed) == [], "no camera is silent by the clock there"
+    assert published(replayed) == [], "no camera is silent by the clock there"
 
 
 def test_messages_that_come_late_to_a_worker_make_no_camera_silent_that_sends() -> None:
@@ -293,7 +293,7 @@ def test_messages_that_come_late_to_a_worker_make_no_camera_silent_that_sends() 
     results = FakeResults("early")
     again = Bench(FakeSource(sent), store, results=results, rules=(SILENT,), classes=CLASSES, epoch_s=3_610.0)
     again.run(lambda: again.now_s > 5.0)
-    assert told(results) == []
+    assert published(results) == []
 
 
 def _die() -> None:

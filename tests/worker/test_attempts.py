@@ -6,7 +6,7 @@ import pytest
 
 from adawise.errors import AdawiseError, BrokerUnavailable, LogRewritten, PermissionRefused, StoreUnavailable
 from adawise.records import Frame, Message, TopicPartition
-from adawise.worker.attempts import READING, RESULTS, Attempts, letters, recovering, writing
+from adawise.worker.attempts import READING, RESULTS, Attempts, dead_lettering, recovering, writing
 from adawise.worker.partition import PartitionWork
 from adawise.worker.recovery import Recovery
 from tests.fakes import FakeSource
@@ -84,7 +84,7 @@ def test_results_fail_until_all_that_wait_are_acknowledged_also_while_nothing_mo
     bench.run(turn)
     assert bench.seen.ended == [RESULTS]
     assert 60.0 <= ended_s[0] <= 95.0
-    assert results.acknowledged == len(results.told) > 0
+    assert results.acknowledged == len(results.published) > 0
 
 
 class Refusing(FakeDeadLetters):
@@ -113,7 +113,7 @@ def test_letters_fail_while_segments_of_other_partitions_are_written() -> None:
         return bench.now_s > 120.0
 
     bench.run(turn)
-    assert bench.seen.ended == [letters(TP._replace(partition=1))]
+    assert bench.seen.ended == [dead_lettering(TP._replace(partition=1))]
     assert len(refusing.sent) == 1
 
 
@@ -128,17 +128,17 @@ def test_letters_of_a_partition_that_is_lost_fail_no_longer() -> None:
 
     bench.run(turn)
     assert bench.seen.waits_s
-    assert bench.seen.ended == [letters(TP)]
+    assert bench.seen.ended == [dead_lettering(TP)]
 
 
 def recoveries_fail(monkeypatch: pytest.MonkeyPatch, tp: TopicPartition, errors: list[AdawiseError]) -> None:
     """The next recoveries of this partition raise these errors, one each."""
     real = Recovery._recovered
 
-    def recovered(self: Recovery, asked: TopicPartition) -> PartitionWork:
-        if asked == tp and errors:
+    def recovered(self: Recovery, requested: TopicPartition) -> PartitionWork:
+        if requested == tp and errors:
             raise errors.pop(0)
-        return real(self, asked)
+        return real(self, requested)
 
     monkeypatch.setattr(Recovery, "_recovered", recovered)
 

@@ -19,7 +19,7 @@ from tests.worker.cameras import IMAGES, Topic, settings_for, single
 from tests.worker.output import Output
 from tests.worker.process import Plan, WorkerProcess, wait_until
 from tests.worker.recordings import recorded
-from tests.worker.test_hostile import letters
+from tests.worker.test_hostile import dead_letters
 from tests.worker.test_recording_kills import recording, recording_of, replay
 
 pytestmark = pytest.mark.needs("end_offsets", "message_limits")
@@ -84,8 +84,8 @@ def test_bombs_between_good_frames_cost_none_of_them_and_little_memory(
     assert gaps(root) == expected
     assert peak < 1 << 30, f"{peak / 2**20:.0f} MiB"
 
-    text, told = verified(root, mixed, capsys)
-    assert told == [
+    text, found = verified(root, mixed, capsys)
+    assert found == [
         {"first": g.first, "last": g.until - 1, "offsets": g.until - g.first, "reason": g.reason} for _, g in expected
     ]
     assert f"every offset once except {sum(g.until - g.first for _, g in expected)} that were never served" in text
@@ -94,9 +94,11 @@ def test_bombs_between_good_frames_cost_none_of_them_and_little_memory(
     lines = [line for line in map(json.loads, log.read_text().splitlines()) if "are left out" in line["event"]]
     assert {line["level"] for line in lines} == {"warning"}
 
-    sent = letters(broker, f"{mixed.name}.dlq")
-    assert {(place, said["dlq.reason"]) for place, said, _ in sent} == {((p, g.first), g.reason) for p, g in expected}
-    assert all("dlq.omitted" in said and record.value == b"" for _, said, record in sent)
+    sent = dead_letters(broker, f"{mixed.name}.dlq")
+    assert {(place, fields["dlq.reason"]) for place, fields, _ in sent} == {
+        ((p, g.first), g.reason) for p, g in expected
+    }
+    assert all("dlq.omitted" in fields and record.value == b"" for _, fields, record in sent)
     assert len(sent) < 2 * len(expected), "those before the kill once more at most"
 
     missing = [m for m in recorded(recording_of(root)) if m.missing is not None]
@@ -123,9 +125,11 @@ def test_damage_stops_its_partition_alone_and_nothing_is_missing_once_it_is_mend
     done = output.predictions.to_pylist()
     assert sorted(row["offset"] for row in done if row["partition"] == 1) == [*range(4 * IMAGES)]
     assert sorted(row["offset"] for row in done if row["partition"] == 0) == [*range(2 * IMAGES)]
-    said = [json.loads(line) for line in log.read_text().splitlines() if "the partition is blocked at offset" in line]
-    assert [line["level"] for line in said] == ["error"]
-    assert f"{spoilt.name}/0" in said[0]["event"]
+    document = [
+        json.loads(line) for line in log.read_text().splitlines() if "the partition is blocked at offset" in line
+    ]
+    assert [line["level"] for line in document] == ["error"]
+    assert f"{spoilt.name}/0" in document[0]["event"]
     assert gaps(root) == []
 
     with WorkerProcess(Plan(settings, log)) as worker:
@@ -152,12 +156,12 @@ def test_if_so_set_damage_becomes_a_gap_and_its_partition_goes_on(
     for offset in range(gap.first, gap.until):
         del spoilt.sent[0, offset]
     assert output.faults(spoilt) == []
-    text, told = verified(root, spoilt, capsys)
+    text, found = verified(root, spoilt, capsys)
     offsets = {"first": gap.first, "last": gap.until - 1, "offsets": gap.until - gap.first}
-    assert told == [offsets | {"reason": "batch_damaged"}]
+    assert found == [offsets | {"reason": "batch_damaged"}]
     assert "batch_damaged" in text
-    ((place, said, _),) = letters(broker, f"{spoilt.name}.dlq")
-    assert (place, said["dlq.reason"]) == ((0, gap.first), "batch_damaged")
+    ((place, fields, _),) = dead_letters(broker, f"{spoilt.name}.dlq")
+    assert (place, fields["dlq.reason"]) == ((0, gap.first), "batch_damaged")
 
 
 def lost(root: Path) -> int:

@@ -20,7 +20,7 @@ from tests.models import PairFolder
 from tests.worker import poison
 from tests.worker.cameras import Output, Shot, Topic, settings_for, single
 from tests.worker.process import Plan, WorkerProcess, wait_until
-from tests.worker.test_hostile import letters
+from tests.worker.test_hostile import dead_letters
 
 
 @pytest.mark.parametrize(
@@ -55,8 +55,8 @@ def test_a_message_that_kills_workers_is_a_rejected_row_and_a_dead_letter_after_
     assert output.faults(mixed) == []
     rejected = [row for row in output.predictions.to_pylist() if row["status"] == "rejected"]
     assert [(row["stream_id"], row["reason"]) for row in rejected] == [(None if as_batch else stream, reason)]
-    [(place, said, record)] = letters(broker, f"{mixed.name}.dlq")
-    assert (mixed.sent[place], said["dlq.reason"], record.value) == (killing, reason, killing.value)
+    [(place, fields, record)] = dead_letters(broker, f"{mixed.name}.dlq")
+    assert (mixed.sent[place], fields["dlq.reason"], record.value) == (killing, reason, killing.value)
     assert log.read_text().count("decoding_set_apart") >= 1
     left = LocalStore(root).list(layout.starts_folder(TopicPartition(mixed.name, 0)))
     assert len(left) == DEATHS  # until the chain is beyond all that the dead may have read

@@ -15,21 +15,21 @@ FORGET_S, FORGET_MS = 100.0, 100_000
 NOW_MS = 1_700_000_000_000
 
 
-def heard_states(clock: PartitionClock) -> dict[str, bytes]:
+def received_states(clock: PartitionClock) -> dict[str, bytes]:
     """What a footer keeps of it."""
     return {name: StreamState("k", 3, last_seen=last_seen).to_bytes() for name, last_seen in clock._last_seen.items()}
 
 
 def both(clock: PartitionClock, last_ms: int) -> None:
     """Two of three streams: a majority."""
-    clock.hear("b", last_ms)
-    clock.hear("c", last_ms)
+    clock.receive("b", last_ms)
+    clock.receive("c", last_ms)
 
 
 def test_a_stream_goes_on_up_to_the_limit_and_starts_anew_after_it_by_its_own_timestamps() -> None:
     clock = PartitionClock({}, FORGET_S)
     assert clock.expiry("a", NOW_MS) is None
-    clock.hear("a", NOW_MS)
+    clock.receive("a", NOW_MS)
     assert clock.expiry("a", NOW_MS + FORGET_MS) is None
     assert clock.expiry("a", NOW_MS + FORGET_MS + 1) is Expiry.SILENT
     assert clock.expiry("a", NOW_MS + 2 * FORGET_MS) is Expiry.SILENT
@@ -38,16 +38,16 @@ def test_a_stream_goes_on_up_to_the_limit_and_starts_anew_after_it_by_its_own_ti
 
 def test_going_back_in_time_is_no_silence() -> None:
     clock = PartitionClock({}, FORGET_S)
-    clock.hear("a", NOW_MS)
+    clock.receive("a", NOW_MS)
     assert clock.expiry("a", NOW_MS - 1000 * FORGET_MS) is None
 
 
 def test_without_timestamps_nothing_is_silent_and_nothing_dropped() -> None:
     clock = PartitionClock({}, FORGET_S)
-    clock.hear("a", -1)
-    clock.hear("b", NOW_MS)
+    clock.receive("a", -1)
+    clock.receive("b", NOW_MS)
     for n in range(10):
-        clock.hear("b", NOW_MS + n * FORGET_MS)
+        clock.receive("b", NOW_MS + n * FORGET_MS)
     assert clock.expiry("a", NOW_MS) is None
     assert clock.expiry("b", -1) is None
     assert clock.forget() == set()
@@ -55,13 +55,13 @@ def test_without_timestamps_nothing_is_silent_and_nothing_dropped() -> None:
 
 def test_a_silent_stream_is_dropped_once_its_neighbours_have_lived_twice_the_limit_without_it() -> None:
     clock = PartitionClock({}, FORGET_S)
-    clock.hear("a", NOW_MS)
+    clock.receive("a", NOW_MS)
     for n in (0, 1, 2):
         both(clock, NOW_MS + n * FORGET_MS)
     assert clock.forget() == set()
-    clock.hear("b", NOW_MS + 2 * FORGET_MS + 1)
+    clock.receive("b", NOW_MS + 2 * FORGET_MS + 1)
     assert clock.forget() == set()  # one neighbour alone says nothing
-    clock.hear("c", NOW_MS + 2 * FORGET_MS + 1)
+    clock.receive("c", NOW_MS + 2 * FORGET_MS + 1)
     assert clock.forget() == {"a"}
     assert clock.forget() == set()
     assert clock.expiry("a", NOW_MS) is None  # it is a new stream now
@@ -71,29 +71,29 @@ def test_a_silent_stream_is_dropped_once_its_neighbours_have_lived_twice_the_lim
 def test_a_producer_whose_timestamps_race_drops_no_neighbour_that_was_heard_a_moment_ago(cameras: int) -> None:
     clock, names = PartitionClock({}, FORGET_S), [f"camera-{n}" for n in range(cameras)]
     for name in names:
-        clock.hear(name, NOW_MS)
+        clock.receive(name, NOW_MS)
     for n in range(1, 30):  # from 1970 upwards, each step as large as one that counts
-        clock.hear("racing", n * FORGET_MS)
+        clock.receive("racing", n * FORGET_MS)
     assert clock.forget() == set()
     assert [clock.expiry(name, NOW_MS + 1_000) for name in names] == [None] * cameras
 
 
 def test_a_step_of_more_than_the_limit_is_a_clock_that_was_set_and_drops_nobody() -> None:
     clock = PartitionClock({}, FORGET_S)
-    clock.hear("a", NOW_MS)
-    clock.hear("b", 5_000)  # it has booted without knowing the time
-    clock.hear("b", NOW_MS)
-    clock.hear("b", NOW_MS + 10**12)
+    clock.receive("a", NOW_MS)
+    clock.receive("b", 5_000)  # it has booted without knowing the time
+    clock.receive("b", NOW_MS)
+    clock.receive("b", NOW_MS + 10**12)
     assert clock.forget() == set()
     assert clock.expiry("a", NOW_MS + 1_000) is None
 
 
 def test_what_was_heard_is_read_back_from_the_states_and_the_clock_goes_on_from_there() -> None:
     clock = PartitionClock({}, FORGET_S)
-    clock.hear("a", NOW_MS)
+    clock.receive("a", NOW_MS)
     both(clock, NOW_MS)
     both(clock, NOW_MS + FORGET_MS)
-    again = PartitionClock(heard_states(clock), FORGET_S)
+    again = PartitionClock(received_states(clock), FORGET_S)
     for each in (clock, again):
         both(each, NOW_MS + 2 * FORGET_MS)
         both(each, NOW_MS + 2 * FORGET_MS + 1)
@@ -106,7 +106,7 @@ def test_a_state_of_before_streams_were_forgotten_is_kept_until_it_is_heard_agai
         both(clock, NOW_MS + n * FORGET_MS)
     assert clock.expiry("old", NOW_MS) is None
     assert clock.forget() == set()
-    clock.hear("old", NOW_MS)
+    clock.receive("old", NOW_MS)
     for n in range(9, 13):
         both(clock, NOW_MS + n * FORGET_MS)
     assert clock.forget() == {"old"}
@@ -149,8 +149,8 @@ def test_no_stream_is_dropped_that_its_own_timestamps_would_let_go_on_however_wr
             assert expected is not None
         else:
             assert found is expected
-        clock.hear(name, stamp_ms)
+        clock.receive(name, stamp_ms)
         last[name] = stamp_ms
         if n in cuts:
             clock.forget()
-            clock = PartitionClock(heard_states(clock), FORGET_S)
+            clock = PartitionClock(received_states(clock), FORGET_S)

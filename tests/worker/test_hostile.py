@@ -31,13 +31,13 @@ def among_each_other(count: int) -> Iterator[Shot]:
             yield single(rng, rng.randrange(5), 2)
 
 
-def letters(broker: Broker, name: str) -> list[tuple[tuple[int, int], dict[str, str], Any]]:
+def dead_letters(broker: Broker, name: str) -> list[tuple[tuple[int, int], dict[str, str], Any]]:
     """Everything in a dead-letter topic: where it came from, our headers, the record."""
     found = []
     for record in everything(broker, name):
-        said = {n: v.decode() for n, v in record.headers if n.startswith(("__connect.errors.", "dlq."))}
-        place = int(said["__connect.errors.partition"]), int(said["__connect.errors.offset"])
-        found.append((place, said, record))
+        fields = {n: v.decode() for n, v in record.headers if n.startswith(("__connect.errors.", "dlq."))}
+        place = int(fields["__connect.errors.partition"]), int(fields["__connect.errors.offset"])
+        found.append((place, fields, record))
     return found
 
 
@@ -79,20 +79,20 @@ def test_hostile_messages_by_the_thousand_cost_no_good_one(
     status = Counter(output.predictions["status"].to_pylist())
     assert status["accepted"] == good
     assert peak < 1.5 * 2**30, f"{before} bytes at first, {peak} at most"
-    told = [json.loads(line) for line in root.with_suffix(".log").read_text().splitlines() if "_rejected" in line]
-    in_full = sum(line["event"] == "frame_rejected" for line in told)
-    assert in_full + sum(line.get("more", 0) for line in told) == sum(reason is not None for reason in shown)
-    assert len(told) < count / 10, f"{len(told)} lines of log"
+    document = [json.loads(line) for line in root.with_suffix(".log").read_text().splitlines() if "_rejected" in line]
+    in_full = sum(line["event"] == "frame_rejected" for line in document)
+    assert in_full + sum(line.get("more", 0) for line in document) == sum(reason is not None for reason in shown)
+    assert len(document) < count / 10, f"{len(document)} lines of log"
     print(f"resident: {before / 2**20:.0f} MiB at first, {peak / 2**20:.0f} MiB at most")
 
     dead = {place: shot for place, shot in mixed.sent.items() if shot.dead}
-    sent = letters(broker, f"{mixed.name}.dlq")
+    sent = dead_letters(broker, f"{mixed.name}.dlq")
     assert sorted(place for place, _, _ in sent) == sorted(dead)
-    for place, said, record in sent:
+    for place, expected, record in sent:
         shot = dead[place]
-        assert said["__connect.errors.topic"] == mixed.name
-        assert said["dlq.reason"] == shot.reason
-        assert said["__connect.errors.exception.message"].startswith(f"{shot.reason}: ")
+        assert expected["__connect.errors.topic"] == mixed.name
+        assert expected["dlq.reason"] == shot.reason
+        assert expected["__connect.errors.exception.message"].startswith(f"{shot.reason}: ")
         assert (record.key, record.value) == (shot.key, shot.value)
 
 
@@ -126,7 +126,7 @@ def test_images_that_ended_or_starved_a_worker_are_dead_letters_between_the_good
         ("camera-1", "accepted"): 48,
         ("camera-0", "rejected"): 48,
     }
-    sent = letters(broker, f"{mixed.name}.dlq")
+    sent = dead_letters(broker, f"{mixed.name}.dlq")
     assert sorted(place for place, _, _ in sent) == sorted(place for place, shot in mixed.sent.items() if shot.dead)
-    assert {said["dlq.reason"] for _, said, _ in sent} == {"too_many_pixels", "too_few_bytes"}
+    assert {fields["dlq.reason"] for _, fields, _ in sent} == {"too_many_pixels", "too_few_bytes"}
     assert peak < 1.5 * 2**30, peak

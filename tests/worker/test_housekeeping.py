@@ -75,8 +75,8 @@ def test_a_damaged_partition_keeps_no_other_from_its_turn() -> None:
         house.step(0.0)
         house.step(FIRST_S)
         house.keeper.observe(Stopped())
-    told = [(log["event"], log.get("removed"), log.get("error")) for log in logs]
-    assert told == [("retention_failed", None, "frames/1: a claim is damaged"), ("files_retained", 5, None)]
+    received = [(log["event"], log.get("removed"), log.get("error")) for log in logs]
+    assert received == [("retention_failed", None, "frames/1: a claim is damaged"), ("files_retained", 5, None)]
 
 
 def test_the_end_of_the_worker_ends_the_pass_between_two_files() -> None:

@@ -19,7 +19,7 @@ from adawise.watch.metrics import METRICS
 from tests.brokers import Broker, MakeTopic, create_topic, embedded, fresh_name
 from tests.deadlines import DEADLINE_S
 from tests.models import PairFolder
-from tests.watch.web.asking import Listener, Reply, ask
+from tests.watch.web.client import Listener, Reply, request
 from tests.worker.cameras import IMAGES, Topic, settings_for, single
 from tests.worker.process import Plan, WorkerProcess
 
@@ -53,7 +53,7 @@ class Watched:
         give_up_s = time.monotonic() + DEADLINE_S
         while time.monotonic() < give_up_s:
             try:
-                replies.append(ask(self.url, path))
+                replies.append(request(self.url, path))
             except ConnectionError:
                 self.process.listen(0.02)
                 continue
@@ -84,7 +84,7 @@ def test_a_worker_says_how_it_starts_what_it_serves_and_is_gone_when_it_stops(
         assert {reply.json["status"] for reply in started[:-1]} <= {"starting"}
         assert all(reply.json["reasons"] for reply in started[:-1])
         watched.until("/readyz", is_ok)
-        assert ask(watched.url, "/livez").json["status"] == "alive"
+        assert request(watched.url, "/livez").json["status"] == "alive"
         images = 3 * IMAGES * CAMERAS
         replies = watched.until("/metrics", lambda reply: samples(reply.text).get("adawise_rows_total") == images)
         found = samples(replies[-1].text)
@@ -97,16 +97,16 @@ def test_a_worker_says_how_it_starts_what_it_serves_and_is_gone_when_it_stops(
         assert {spec.name for spec in METRICS} <= set(re.findall(r"^# HELP (\w+)", replies[-1].text, re.MULTILINE))
         assert 'card="' in next(name for name in found if name.startswith("adawise_model_info"))
         with Listener(watched.url) as page:
-            name, told = page.next()
+            name, result = page.next()
             assert name == "all"
-            assert {row["name"]: row["images"] for row in told["rows"]} == {
+            assert {row["name"]: row["images"] for row in result["rows"]} == {
                 f"camera-{n}": 3 * IMAGES for n in range(CAMERAS)
             }
             worker.send(signal.SIGTERM)
             worker.wait_for("ended")
             assert page.ended()
     with pytest.raises(ConnectionRefusedError):
-        ask(watched.url, "/livez")
+        request(watched.url, "/livez")
 
 
 def test_a_worker_in_reserve_is_ready_and_says_so(
@@ -133,11 +133,11 @@ def test_a_broker_that_goes_away_makes_a_worker_neither_dead_nor_unready(pair: P
         watched.process.__enter__()
         watched.until("/readyz", is_ok)
     try:
-        told = watched.until("/readyz", lambda reply: "the broker has not answered" in reply.text)
-        assert {reply.status for reply in told} == {200}
-        assert ask(watched.url, "/livez").status == 200
-        assert "127.0.0.1" not in told[-1].text, "anybody may ask: no hosts"
-        assert samples(ask(watched.url, "/metrics").text)['adawise_retries_total{of="broker"}'] >= 1
+        found = watched.until("/readyz", lambda reply: "the broker has not answered" in reply.text)
+        assert {reply.status for reply in found} == {200}
+        assert request(watched.url, "/livez").status == 200
+        assert "127.0.0.1" not in found[-1].text, "anybody may ask: no hosts"
+        assert samples(request(watched.url, "/metrics").text)['adawise_retries_total{of="broker"}'] >= 1
     finally:
         watched.process.__exit__(None, None, None)
 

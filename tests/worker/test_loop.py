@@ -70,7 +70,7 @@ def test_every_image_is_served_once_and_open_batches_are_closed_at_the_end_of_a_
     bench = undisturbed(MIXED)
     bench.check_against(MIXED)
     assert {t["images"] for t in bench.traces if t["stream_id"] == "west"} == {1}
-    assert [m.offset for m in bench.letters.sent] == [30, 60]
+    assert [m.offset for m in bench.dead_letters.sent] == [30, 60]
     assert bench.table["reason"].to_pylist().count("undecodable_image") == 3  # two messages and one row of a batch
 
 
@@ -111,7 +111,7 @@ def test_the_segment_is_written_before_the_offset_is_committed() -> None:
 def test_dead_letters_are_flushed_before_the_segment_that_says_they_were_rejected() -> None:
     bench = Bench(FakeSource([bad(0), *images(8, "north", first=1)], finite=True))
     flushes: list[int] = []
-    bench.at = lambda point: flushes.append(bench.letters.flushes) if point == "segment.encoded" else None
+    bench.at = lambda point: flushes.append(bench.dead_letters.flushes) if point == "segment.encoded" else None
     bench.run()
     assert flushes == [1]
 
@@ -318,24 +318,24 @@ def test_a_chain_that_cannot_be_read_now_is_recovered_later() -> None:
 
 def test_a_dead_letter_that_cannot_be_sent_is_sent_later_and_its_segment_waits_for_it() -> None:
     bench = Bench(FakeSource(MIXED, finite=True), flush=FlushPolicy(1, 5.0))
-    bench.letters.errors = [BrokerUnavailable("gone")] * 3
+    bench.dead_letters.errors = [BrokerUnavailable("gone")] * 3
 
     def check(point: str) -> None:
         if point == "segment.created":
             rejected = {frame.row_id.offset for frame in bench.seen.rejected} & {30, 60}
-            assert rejected <= {message.offset for message in bench.letters.sent}
+            assert rejected <= {message.offset for message in bench.dead_letters.sent}
 
     bench.at = check
     bench.run()
     assert len(bench.seen.waits_s) == 3
-    assert [m.offset for m in bench.letters.sent] == [30, 60]
+    assert [m.offset for m in bench.dead_letters.sent] == [30, 60]
     bench.check_against(MIXED, undisturbed(MIXED))
 
 
 def test_a_worker_ends_in_order_although_the_last_dead_letters_are_not_acknowledged() -> None:
     source = FakeSource(MIXED, finite=True)
     bench = Bench(source)
-    bench.letters.at_close = BrokerUnavailable("gone")
+    bench.dead_letters.at_close = BrokerUnavailable("gone")
     bench.run().check_against(MIXED)
     assert source.closed
 
@@ -392,16 +392,16 @@ def test_a_log_that_ends_early_only_until_its_broker_has_caught_up_stops_nobody(
     messages = images(30, *CAMERAS)
     first = Bench(FakeSource(messages, finite=True)).run()
     late = FakeSource(messages)
-    bounds, asked = late.bounds, [0]
+    bounds, arguments = late.bounds, [0]
 
     def lagging(tp: TopicPartition) -> tuple[int, int]:
-        asked[0] += tp == TP
+        arguments[0] += tp == TP
         start, end = bounds(tp)
-        return (start, 12) if tp == TP and asked[0] <= 3 else (start, end)
+        return (start, 12) if tp == TP and arguments[0] <= 3 else (start, end)
 
     late.bounds = lagging  # type: ignore[method-assign]
     Bench(late, first.store).run(lambda: late.committed.get(TP) == 30)
-    assert asked[0] > 3
+    assert arguments[0] > 3
 
 
 def served_images(*benches: Bench) -> int:
@@ -703,7 +703,7 @@ def test_many_partitions_of_a_few_rows_each_are_written_before_all_of_them_stand
         flush=FlushPolicy(100, 3_600.0),
         limits=Limits(1 << 20, uncommitted_rows=120, round_images=8),
     )
-    bench.run(lambda: sum(told.images for told in bench.seen.served) == 360)
+    bench.run(lambda: sum(output.images for output in bench.seen.served) == 360)
     assert bench.now_s < 60.0
     bench.check_against(messages)
     assert max(commit.rows for _, commit in bench.seen.commits) <= 40
@@ -811,15 +811,15 @@ def test_idle_moments_are_spent_on_what_the_model_will_need_and_a_ready_batch_ne
 
 
 def test_a_worker_without_work_for_idle_moments_asks_once() -> None:
-    asked: list[int] = []
+    requests: list[int] = []
 
     def nothing() -> bool:
-        asked.append(1)
+        requests.append(1)
         return False
 
     bench = Bench(FakeSource(images(8, *CAMERAS)), prepare=nothing)
     bench.run(lambda: bench.steps > 20)
-    assert asked == [1]
+    assert requests == [1]
 
 
 def test_at_the_end_a_silent_store_is_asked_for_one_partition_alone_and_no_longer_than_the_time_for_it() -> None:

@@ -72,9 +72,9 @@ def test_what_retention_took_is_told_by_the_worker_by_verify_and_by_drift(
     assert main(["verify", str(root), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["never_served"] == until - first
     assert main(["drift", str(root)]) == 0
-    said = " ".join(capsys.readouterr().out.split())
-    assert f"{until - first} messages of {yard.name}/0 (offsets {first} to {until - 1}) were never served" in said
-    assert f"between {line['newest_before']} and {line['oldest_after']}: deleted" in said
+    printed = " ".join(capsys.readouterr().out.split())
+    assert f"{until - first} messages of {yard.name}/0 (offsets {first} to {until - 1}) were never served" in printed
+    assert f"between {line['newest_before']} and {line['oldest_after']}: deleted" in printed
 
 
 def test_a_log_that_was_rewritten_lets_its_partition_stand_and_verify_finds_every_row_of_it(
@@ -151,9 +151,9 @@ def test_a_hole_is_told_by_check_and_by_the_worker_bridged_beside_it_and_compute
     lost = read_rows(read_bytes(output.store, keys[2]), keys[2])
     output.store.delete(keys[2])
 
-    code, said = called(settings, "doctor")
+    code, printed = called(settings, "doctor")
     assert code == 1
-    assert f"FAIL  chains: expected every segment that the newest ones count, but {yard.name}/0: between" in said
+    assert f"FAIL  chains: expected every segment that the newest ones count, but {yard.name}/0: between" in printed
     with WorkerProcess(Plan(settings, log)) as live:
         while not events(log, "hole_found"):
             live.listen(0.1)
@@ -169,8 +169,10 @@ def test_a_hole_is_told_by_check_and_by_the_worker_bridged_beside_it_and_compute
     assert list(of_root(output.store)) == []
 
     again = tmp_path / "again"
-    code, said = called(settings, "replay", "--topic", yard.name, "--state-of", f"{root}/{keys[1]}", "-o", str(again))
-    assert code == 0, said
+    code, printed = called(
+        settings, "replay", "--topic", yard.name, "--state-of", f"{root}/{keys[1]}", "-o", str(again)
+    )
+    assert code == 0, printed
     rows = read_predictions(LocalStore(again))
     wanted = rows.filter(pc.is_in(rows["offset"], lost["offset"]))
     for name in ("row_id", "label", "alpha", "batch_number"):

@@ -37,7 +37,7 @@ from tests.frames import a_frame, adapted
 from tests.worker.loop import TP, Bench, FakeResults, Journal, bad, batch, images
 
 
-class Telling:
+class LoggingObserver:
     """A `LogObserver` at a time of ours."""
 
     def __init__(self) -> None:
@@ -58,67 +58,67 @@ def counts(lines: list[Any]) -> tuple[int, int]:
 
 
 def test_the_first_of_a_stream_and_reason_are_told_in_full_and_the_others_once_a_minute() -> None:
-    told = Telling()
+    found = LoggingObserver()
     with capture_logs() as lines:
-        told.reject(20_000)
+        found.reject(20_000)
         assert counts(lines) == (3, 0)
-        told.reject(2, reason=Reason.TOO_LARGE)
-        told.reject(1, stream="south")
+        found.reject(2, reason=Reason.TOO_LARGE)
+        found.reject(1, stream="south")
         assert counts(lines) == (6, 0), "another stream or reason has lines of its own"
-        told.now = 60.0
-        told.reject(1)
+        found.now = 60.0
+        found.reject(1)
     assert counts(lines) == (6, 19_998)
     last = lines[-1]
     assert (last["event"], last["stream_id"], last["reason"]) == ("frames_rejected", "north", "undecodable_image")
-    assert (last["more"], last["offset"]) == (19_998, told.sent - 1)
+    assert (last["more"], last["offset"]) == (19_998, found.sent - 1)
 
 
 def test_what_was_counted_is_told_at_a_later_segment_and_at_the_end() -> None:
-    told = Telling()
+    found = LoggingObserver()
     head = Head(9)
     with capture_logs() as lines:
-        told.reject(5)
-        told.now = 61.0
+        found.reject(5)
+        found.now = 61.0
         commit = Commit(head, won=True, rows=5, size_bytes=100)
-        told.observer.observe(SegmentCommitted(TopicPartition("frames", 0), commit, None))
+        found.observer.observe(SegmentCommitted(TopicPartition("frames", 0), commit, None))
         assert counts(lines) == (3, 2)
-        told.reject(4)
-        told.observer.observe(Stopped())
-        told.observer.observe(Stopped())
+        found.reject(4)
+        found.observer.observe(Stopped())
+        found.observer.observe(Stopped())
     assert counts(lines) == (3, 6)
 
 
 def test_a_flood_of_names_is_told_by_reason_and_takes_no_memory() -> None:
-    told = Telling()
+    found = LoggingObserver()
     with capture_logs() as lines:
         for number in range(20_000):
-            told.reject(1, stream=f"name-{number}")
-        told.reject(1, stream="name-0")
-        told.observer.observe(Stopped())
+            found.reject(1, stream=f"name-{number}")
+        found.reject(1, stream="name-0")
+        found.observer.observe(Stopped())
     assert counts(lines) == (100 + 3 + 1, 20_001 - 104)
     assert lines[-1]["stream_id"] == "of more than 100 streams"
-    assert len(told.observer._rejections._alike) <= 100 + len(Reason)
+    assert len(found.observer._rejections._alike) <= 100 + len(Reason)
 
 
 def test_after_an_hour_without_one_the_next_is_told_in_full_again() -> None:
-    told = Telling()
+    found = LoggingObserver()
     with capture_logs() as lines:
-        told.reject(10)
-        told.now = 61.0
-        told.reject(1, stream="south")
-        told.now = 3_700.0
-        told.reject(1, stream="south")
-        told.reject(1)
+        found.reject(10)
+        found.now = 61.0
+        found.reject(1, stream="south")
+        found.now = 3_700.0
+        found.reject(1, stream="south")
+        found.reject(1)
     assert counts(lines) == (3 + 2 + 1, 7)
 
 
 def test_a_producer_s_mistake_is_told_once_a_stream_and_of_so_many_streams_as_are_told_apart() -> None:
-    told = Telling()
+    found = LoggingObserver()
     with capture_logs() as lines:
         for number in range(500):
             for stream in ("north", f"name-{number}"):
                 note = "header 'stream_id': it is not read"
-                told.observer.observe(ProducerMistaken(Frame(RowId("frames", 0, number, 0), 0, stream, note=note)))
+                found.observer.observe(ProducerMistaken(Frame(RowId("frames", 0, number, 0), 0, stream, note=note)))
     assert [line["stream_id"] for line in lines].count("north") == 1
     assert len(lines) == 100
 
@@ -130,7 +130,7 @@ class Facts:
         self.phases: list[Phase] = []
         self.progress: list[WorkerProgress] = []
         self.gaps: list[Gap] = []
-        self.letters: list[Frame] = []
+        self.dead_letters: list[Frame] = []
         self.served: list[BatchServed] = []
         self.seconds: list[float] = []
         self.published = 0
@@ -145,7 +145,7 @@ class Facts:
             case GapFound():
                 self.gaps.append(event.gap)
             case DeadLetterSent():
-                self.letters.append(event.frame)
+                self.dead_letters.append(event.frame)
             case ResultsPublished():
                 self.published += event.rows
             case BatchServed():
@@ -166,8 +166,8 @@ def test_several_observers_hear_all_of_a_run_and_the_numbers_agree() -> None:
     bench.run(lambda: bench.rows >= 41)
     assert facts.phases == [Phase.WORKING, Phase.STOPPING]
     assert facts.gaps == [Gap(41, 43, Lost.BATCH_DAMAGED)]
-    assert {frame.reason for frame in facts.letters} == {Reason.UNDECODABLE_IMAGE, Lost.BATCH_DAMAGED}
-    assert len(facts.letters) == len(bench.letters.sent)
+    assert {frame.reason for frame in facts.dead_letters} == {Reason.UNDECODABLE_IMAGE, Lost.BATCH_DAMAGED}
+    assert len(facts.dead_letters) == len(bench.dead_letters.sent)
     assert [event.trace for event in facts.served] == journal.served
     for event in facts.served:
         batch = event.batch
@@ -249,5 +249,5 @@ def test_an_observer_that_raises_ends_neither_the_work_nor_the_others() -> None:
         bench = Bench(FakeSource(messages, finite=True), observer=Observers(Broken(), after)).run()
     bench.check_against(messages)
     assert (len(after.served), after.ends) == (4, 1)
-    told = [(line["method"], line["error"]) for line in lines if line["event"] == "observer_failed"]
-    assert told == [("BatchServed", "KeyError: 'north'"), ("Stopped", "RuntimeError: the exporter is closed")]
+    received = [(line["method"], line["error"]) for line in lines if line["event"] == "observer_failed"]
+    assert received == [("BatchServed", "KeyError: 'north'"), ("Stopped", "RuntimeError: the exporter is closed")]

@@ -75,9 +75,9 @@ def test_a_worker_that_is_slower_than_its_group_allows_says_so_comes_back_and_co
     bench.at = take_too_long
     with caplog.at_level(logging.WARNING, "pipeline"):
         bench.run(lambda: len(bench.seen.recovered) == 3 and served_images(bench) == 24)
-    said = [record.getMessage() for record in caplog.records if record.name == "adawise.kafka.source"]
-    assert len(said) == len(bench.seen.lost) == 2
-    assert all("kafka.max_poll_interval_ms allows 1.5 s: raise it, or shorten a round" in line for line in said)
+    received = [record.getMessage() for record in caplog.records if record.name == "adawise.kafka.source"]
+    assert len(received) == len(bench.seen.lost) == 2
+    assert all("kafka.max_poll_interval_ms allows 1.5 s: raise it, or shorten a round" in line for line in received)
     assert served_images(bench) == 24
     bench.check_against(messages)
 

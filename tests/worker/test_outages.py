@@ -21,10 +21,10 @@ from adawise.store.store import LocalStore, Store
 from adawise.worker.backpressure import Limits
 from adawise.worker.events import Event, RetryScheduled
 from tests.fakes import FakeSource
+from tests.process_log import mounted
 from tests.sink.building import DictStore, open_chain
 from tests.store.clouds import new_bucket, open_s3, s3_server
 from tests.store.faults import Fault, FaultyProxy, Request
-from tests.told import mounted
 from tests.worker.loop import TP, Bench, Journal, held_bytes, images
 
 ROWS, LIMIT, POLL, OUTAGE_S = 160, 40, 8, 40.0
@@ -168,19 +168,19 @@ def test_between_two_polls_a_store_that_does_not_answer_is_asked_for_one_partiti
     tps = range(4)
     messages = [m for n in tps for m in images(60, f"north-{n}", partition=n)]
     source = FakeSource(messages, partitions=len(tps), max_poll_records=32)
-    asked: list[int] = []  # the number of polls before each create
+    requests: list[int] = []  # the number of polls before each create
 
     class Silent(DictStore):
         def create(self, key: str, data: bytes) -> None:
             if key.startswith(layout.PREDICTIONS) and bench.now_s < OUTAGE_S:
-                asked.append(source.polls)
+                requests.append(source.polls)
                 raise StoreUnavailable("no answer")
             super().create(key, data)
 
     bench = Bench(source, Silent())
     bench.run(lambda: bench.rows == len(messages))
-    assert len(asked) > 4 * len(tps)
-    assert len(set(asked)) == len(asked)
+    assert len(requests) > 4 * len(tps)
+    assert len(set(requests)) == len(requests)
     bench.check_against(messages)
 
 

@@ -24,7 +24,7 @@ from tests.models import PairFolder, write_pair
 from tests.worker.cameras import Live, Output, Topic, settings_for
 from tests.worker.process import DEADLINE_S, Plan, WorkerProcess, wait_until
 
-LOOKS: dict[str, Any] = {"look_s": 0.2}
+CHECKS: dict[str, Any] = {"look_s": 0.2}
 SHADOWED = {column.name for column in schemas.SHADOW}
 CLASSES = ("lorry", "tram", "cyclist", "nobody", "dog", "fog")
 
@@ -55,7 +55,7 @@ def end(topic: Topic, settings: Settings, root: Path) -> Output:
     return output
 
 
-def told(output: Output) -> list[str]:
+def described(output: Output) -> list[str]:
     """Traces, but for the shadow of a pair that was staged then: a replay has none."""
     return [repr({name: each for name, each in row.items() if name not in SHADOWED}) for row in output.traces]
 
@@ -67,7 +67,7 @@ def check_replay(topic: Topic, settings: Settings, root: Path, output: Output) -
     assert output.faults(topic) == []
     theirs = Output(again)
     assert output.predictions.equals(theirs.predictions)
-    assert told(output) == told(theirs)
+    assert described(output) == described(theirs)
 
 
 def staged(settings: Settings, root: Path, shadow: int, *, keeps: bool) -> bool:
@@ -80,7 +80,7 @@ def test_a_worker_that_is_killed_between_the_switches_of_its_partitions_is_conti
     live: Topic, pair: PairFolder, other: PairFolder, root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     group = fresh_name("pairs")
-    ours = settings_for(live, pair, root, group, pairs=LOOKS, batch={"max_age_s": 3_000.0})
+    ours = settings_for(live, pair, root, group, pairs=CHECKS, batch={"max_age_s": 3_000.0})
     theirs = settings_for(live, other, root, group, batch={"max_age_s": 3_000.0})
     with Live(live, cameras=4, partitions=2, every_s=0.02):
         with WorkerProcess(Plan(ours, root.with_suffix(".log"), point="worker.pair_switched", time=2)) as worker:
@@ -118,7 +118,7 @@ def test_a_worker_that_is_killed_after_it_began_with_another_pair_is_continued_b
     live: Topic, pair: PairFolder, other: PairFolder, root: Path, point: str, keeps: bool
 ) -> None:
     group = fresh_name("pairs")
-    ours = settings_for(live, pair, root, group, pairs=LOOKS, batch={"max_age_s": 3_000.0})
+    ours = settings_for(live, pair, root, group, pairs=CHECKS, batch={"max_age_s": 3_000.0})
     theirs = settings_for(live, other, root, group, batch={"max_age_s": 3_000.0})
     with Live(live, cameras=6, partitions=2, every_s=0.01):
         with WorkerProcess(Plan(ours, root.with_suffix(".log"))) as worker:
@@ -139,7 +139,7 @@ def test_back_and_forth_between_pairs_in_two_workers_is_replayed(
     live: Topic, pair: PairFolder, other: PairFolder, root: Path
 ) -> None:
     group = fresh_name("pairs")
-    ours = settings_for(live, pair, root, group, pairs=LOOKS, batch={"max_age_s": 3_000.0})
+    ours = settings_for(live, pair, root, group, pairs=CHECKS, batch={"max_age_s": 3_000.0})
     theirs = settings_for(live, other, root, group, batch={"max_age_s": 3_000.0})
     with (
         Live(live, cameras=6, partitions=2, every_s=0.02),
@@ -163,7 +163,7 @@ def test_a_worker_that_cannot_get_the_pair_stands_where_it_served_and_goes_on_el
     live: Topic, pair: PairFolder, other: PairFolder, root: Path, tmp_path: Path
 ) -> None:
     group = fresh_name("pairs")
-    ours = settings_for(live, pair, root, group, pairs=LOOKS, batch={"max_age_s": 3_000.0})
+    ours = settings_for(live, pair, root, group, pairs=CHECKS, batch={"max_age_s": 3_000.0})
     theirs = settings_for(live, other, root, group, batch={"max_age_s": 3_000.0})
     with Live(live, cameras=4, partitions=2, every_s=0.02):
         with WorkerProcess(Plan(ours, root.with_suffix(".log"))) as worker:

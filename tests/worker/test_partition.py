@@ -129,7 +129,7 @@ class Life:
                 else:
                     self.subject.read(message.message, streams_of(message))
                     self.undecoded.append(message)
-        self.subject.seen(self.now_s, drained=not self.log.since(self.position))
+        self.subject.polled(self.now_s, drained=not self.log.since(self.position))
 
     def decode(self, draw: Callable[[int], int]) -> None:
         """One comes back, whichever it is, but those of a stream in their order."""
@@ -241,13 +241,13 @@ def test_who_leaves_and_who_begins_anew_follows_from_the_messages_alone(data: st
         life.subject.gathering.close_all()
         life.seal()
         life.land()
-    assert traces_told(disturbed) == traces_told(undisturbed)
+    assert traces_published(disturbed) == traces_published(undisturbed)
     assert disturbed.head.stream_table == undisturbed.head.stream_table
     assert disturbed.head.states.keys() == undisturbed.head.states.keys()
     assert len(disturbed.head.states) <= 8
 
 
-def traces_told(life: Life) -> list[tuple[str, int, int, str | None, int | None]]:
+def traces_published(life: Life) -> list[tuple[str, int, int, str | None, int | None]]:
     return sorted((t.stream_id, t.first_offset, t.batch_number, t.reset, t.rejected) for t in life.traces)
 
 
@@ -379,8 +379,8 @@ def test_what_of_other_streams_is_not_decoded_keeps_no_silent_stream_open() -> N
     subject.add(single(1, "a"), 0.0)
     subject.add(single(2, "b"), 0.0)
     assert subject.is_due(100.0)
-    subject.seen(100.0, drained=True)
-    subject.seen(100.1, drained=True)
+    subject.polled(100.0, drained=True)
+    subject.polled(100.1, drained=True)
     assert [batch.stream_id for batch in subject.ready] == ["a"]
     assert not subject.is_due(100.0)  # a question to the broker would be in vain
 
@@ -392,7 +392,7 @@ def test_what_nobody_can_read_is_one_gap_with_its_reason_and_one_dead_letter_and
     subject = work(Head(10))
     assert subject.offsets.wants(lost(12, 40).message)
     subject.add(lost(12, 40), 5.0)
-    ((message, frame),) = subject.letters
+    ((message, frame),) = subject.dead_letters
     assert (message.offset, frame.row_id.offset, frame.reason) == (40, 12, Lost.BATCH_TOO_LARGE)
     assert (subject.rows, subject.since_s) == (1, 5.0)
     draft = subject.draft()
@@ -404,7 +404,7 @@ def test_what_nobody_can_read_is_one_gap_with_its_reason_and_one_dead_letter_and
 def test_what_was_compacted_away_is_a_gap_and_no_letter() -> None:
     subject = work(Head(10))
     subject.add(lost(12, 40, Lost.COMPACTED), 5.0)
-    assert not subject.letters
+    assert not subject.dead_letters
     assert subject.draft().gaps == [Gap(12, 41, Lost.COMPACTED)]
 
 
@@ -473,10 +473,10 @@ def test_a_dead_message_is_a_rejected_row_and_a_letter_and_its_bytes_count_until
     subject.add(DecodedMessage(message, (a_frame(3, rejected=True),), dead=True), 0.0)
     subject.add(single(4, rejected=True), 0.0)
     subject.add(single(5), 0.0)
-    assert [(m.offset, f.row_id.offset) for m, f in subject.letters] == [(3, 3)]
-    assert subject.letter_bytes == 12
-    subject.letters.clear()
-    assert subject.letter_bytes == 0
+    assert [(m.offset, f.row_id.offset) for m, f in subject.dead_letters] == [(3, 3)]
+    assert subject.dead_letter_bytes == 12
+    subject.dead_letters.clear()
+    assert subject.dead_letter_bytes == 0
     assert row_ids(subject.draft()) == [(3, 0), (4, 0)]
 
 
@@ -633,21 +633,21 @@ def test_only_states_that_changed_are_serialised_again() -> None:
 def test_one_quiet_poll_proves_nothing_two_apart_close_what_silent_streams_left_open() -> None:
     subject = work()
     subject.add(single(0), 0.0)
-    subject.seen(100.0, drained=True)
-    subject.seen(100.01, drained=True)  # the same answer, not a second one
+    subject.polled(100.0, drained=True)
+    subject.polled(100.01, drained=True)  # the same answer, not a second one
     assert not subject.ready
-    subject.seen(100.1, drained=True)
+    subject.polled(100.1, drained=True)
     assert [len(batch) for batch in subject.ready] == [1]
 
 
 def test_a_poll_that_brought_something_starts_the_quiet_anew() -> None:
     subject = work()
     subject.add(single(0), 0.0)
-    subject.seen(100.0, drained=True)
-    subject.seen(100.1, drained=False)
-    subject.seen(100.2, drained=True)
+    subject.polled(100.0, drained=True)
+    subject.polled(100.1, drained=False)
+    subject.polled(100.2, drained=True)
     assert not subject.ready
-    subject.seen(100.3, drained=True)
+    subject.polled(100.3, drained=True)
     assert subject.ready
 
 
@@ -655,9 +655,9 @@ def test_a_batch_that_is_not_due_stays_open_however_quiet_it_is() -> None:
     subject = work()
     subject.add(single(0), 100.0)
     for now_s in (100.1, 100.2, 101.4):
-        subject.seen(now_s, drained=True)
+        subject.polled(now_s, drained=True)
     assert not subject.ready
-    subject.seen(101.6, drained=True)
+    subject.polled(101.6, drained=True)
     assert subject.ready
 
 

@@ -23,7 +23,7 @@ class AtOnce(Executor):
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "expected"),
     [
         (StoreUnavailable("the store does not answer"), "the store does not answer"),
         (RecursionError("nested"), "RecursionError: nested"),
@@ -31,7 +31,7 @@ class AtOnce(Executor):
         (MemoryError(), "MemoryError: "),
     ],
 )
-def test_a_pass_that_fails_by_any_error_is_reported_and_the_next_one_is_made(error: Exception, said: str) -> None:
+def test_a_pass_that_fails_by_any_error_is_reported_and_the_next_one_is_made(error: Exception, expected: str) -> None:
     passes, failed, done = 0, list[str](), list[int]()
 
     def do(_: list[int], ends: Callable[[], bool]) -> int:
@@ -41,11 +41,11 @@ def test_a_pass_that_fails_by_any_error_is_reported_and_the_next_one_is_made(err
             raise error
         return passes
 
-    made = Passes(do, tell=done.append, failed=failed.append, every_s=1.0, name="test", pool=AtOnce())
+    made = Passes(do, finished=done.append, failed=failed.append, every_s=1.0, name="test", pool=AtOnce())
     for now_s in (0.0, 0.5, 2.0, 2.5):
         made.turn([], now_s)
     made.close()
-    assert [each.partition(" (test_passes.py:")[0] for each in failed] == [said]
+    assert [each.partition(" (test_passes.py:")[0] for each in failed] == [expected]
     assert done == [2]
 
 
@@ -60,7 +60,9 @@ def test_a_pass_that_no_thread_can_be_started_for_is_reported_and_the_next_one_i
             return super().submit(fn, *arguments)
 
     failed, done = list[str](), list[int]()
-    made = Passes[int, int](lambda *_: 7, tell=done.append, failed=failed.append, every_s=1.0, name="test", pool=Full())
+    made = Passes[int, int](
+        lambda *_: 7, finished=done.append, failed=failed.append, every_s=1.0, name="test", pool=Full()
+    )
     for now_s in (0.0, 0.5, 2.0, 2.5):
         made.turn([], now_s)
     made.close()

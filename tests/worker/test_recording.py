@@ -294,7 +294,7 @@ def test_what_nobody_can_read_is_a_gap_of_chain_and_recording_and_of_the_replays
     source = FakeSource([*MESSAGES[:45], lost, *MESSAGES[61:]], finite=True)
     first = Bench(source, recorder=recorder(tmp_path, source)).run()
     first.check_against(frames)
-    assert [message for message in first.letters.sent if message.missing] == [lost]
+    assert [message for message in first.dead_letters.sent if message.missing] == [lost]
     assert recorded(tmp_path) == [*MESSAGES[:45], lost, *MESSAGES[61:]]
     again = Bench(RecordingSource(str(tmp_path), order="offset", seed=0, max_poll_records=9)).run()
     again.check_against(frames)

@@ -35,19 +35,19 @@ def by_segment(bench: Bench) -> dict[str, str]:
     }
 
 
-def rows(told: list[Publication]) -> list[tuple[str, str]]:
+def rows(expected: list[Publication]) -> list[tuple[str, str]]:
     """(row id, attempt) of all that was told."""
-    return [(str(row.row_id), each.attempt) for each in told for row in rows_of(each)]
+    return [(str(row.row_id), each.attempt) for each in expected for row in rows_of(each)]
 
 
 @EITHER
 def test_every_row_is_told_once_by_the_attempt_that_its_segment_names(when: When) -> None:
     results = FakeResults(when)
     bench = Bench(FakeSource(MIXED, finite=True), results=results).run()
-    assert sorted(rows(results.told)) == sorted(by_segment(bench).items())
-    assert results.acknowledged == len(results.told)
+    assert sorted(rows(results.published)) == sorted(by_segment(bench).items())
+    assert results.acknowledged == len(results.published)
     assert results.closed == 1
-    reasons = [told.what.reason for told in results.told if isinstance(told.what, Frame)]
+    reasons = [received.what.reason for received in results.published if isinstance(received.what, Frame)]
     assert Counter(map(str, reasons)) == {"undecodable_image": 2}
 
 
@@ -58,10 +58,12 @@ def test_early_results_are_told_after_each_round_and_acknowledged_before_their_s
     def at(point: str) -> None:
         nonlocal early
         if point == "worker.rows_complete":
-            early = len(results.told)
+            early = len(results.published)
         if point == "segment.encoded":
             draft = bench._worker._owned[TP].draft()
-            attempted = [told for told in results.told[: results.acknowledged] if told.attempt == draft.attempt]
+            attempted = [
+                received for received in results.published[: results.acknowledged] if received.attempt == draft.attempt
+            ]
             rows_due = sum(len(batch) for batch, _, _ in draft.accepted) + len(draft.rejected)
             assert len(rows(attempted)) == rows_due
 
@@ -77,11 +79,11 @@ def test_committed_results_are_told_once_their_segment_is_there_and_acknowledged
     def at(point: str) -> None:
         if point == "segment.encoded":
             durable = by_segment(bench) if bench.rows else {}
-            assert dict(rows(results.told[: results.acknowledged])) == durable
+            assert dict(rows(results.published[: results.acknowledged])) == durable
 
     bench.at = at
     bench.run()
-    assert dict(rows(results.told)) == by_segment(bench)
+    assert dict(rows(results.published)) == by_segment(bench)
 
 
 @EITHER
@@ -108,7 +110,7 @@ def test_where_there_is_no_room_results_wait_and_none_is_lost(when: When) -> Non
     results = FakeResults(when)
     results.room = 1
     bench = Bench(FakeSource(MIXED, finite=True), results=results).run()
-    assert sorted(rows(results.told)) == sorted(by_segment(bench).items())
+    assert sorted(rows(results.published)) == sorted(by_segment(bench).items())
 
 
 @EITHER
@@ -117,7 +119,7 @@ def test_a_broker_that_takes_no_results_for_a_while_is_tried_again_after_growing
     results.errors = [BrokerUnavailable("no answer") for _ in range(3)]
     bench = Bench(FakeSource(MIXED), results=results)
     bench.run(lambda: bench.rows >= 48 and bench.steps > 400)
-    assert set(by_segment(bench).items()) <= set(rows(results.told))
+    assert set(by_segment(bench).items()) <= set(rows(results.published))
     assert bench.seen.waits_s[:2] == [1.0, 2.0]
 
 
@@ -134,7 +136,7 @@ def test_rows_whose_results_nobody_takes_pause_the_source_before_memory_is_full(
 
     bench.run(turn)
     assert max(trace.last_offset for trace in bench.seen.served[:14]) < 100
-    assert sorted(rows(results.told)) == sorted(by_segment(bench).items())
+    assert sorted(rows(results.published)) == sorted(by_segment(bench).items())
 
 
 def test_a_worker_that_is_told_to_stop_while_nobody_takes_results_leaves_their_rows_to_the_next_run() -> None:
@@ -149,8 +151,10 @@ def test_a_worker_that_is_told_to_stop_while_nobody_takes_results_leaves_their_r
         began_s.append(bench.now_s)
         return True
 
-    said = r"rows could not be written in \d tries since the broker accepted .* Nothing is lost: .* the broker's answer"
-    with pytest.raises(FatalError, match=said):
+    found = (
+        r"rows could not be written in \d tries since the broker accepted .* Nothing is lost: .* the broker's answer"
+    )
+    with pytest.raises(FatalError, match=found):
         bench.run(stop)
     assert bench.now_s - began_s[-1] <= 10.0
     assert results.hurries_s == [10.0]
@@ -178,10 +182,10 @@ def test_committed_results_that_nobody_takes_at_the_end_are_told_by_whoever_goes
     bench.at = fail
     bench.run(stop)
     assert bench.rows > 0
-    assert results.told == []
+    assert results.published == []
     later = FakeResults("committed")
     Bench(FakeSource(MIXED, finite=True), bench.store, results=later).run()
-    assert set(by_segment(bench).items()) <= set(rows(later.told))
+    assert set(by_segment(bench).items()) <= set(rows(later.published))
 
 
 class Died(BaseException):
@@ -215,7 +219,7 @@ def died(when: When, point: str, time: int) -> tuple[dict[str, bytes], list[tupl
     first.at = die
     with pytest.raises(Died):
         first.run()
-    return store.objects, rows(results.told[: results.acknowledged])
+    return store.objects, rows(results.published[: results.acknowledged])
 
 
 @pytest.mark.parametrize("then", WHEN)
@@ -227,10 +231,10 @@ def test_a_worker_that_dies_at_any_point_has_told_or_its_successor_tells_every_r
     store, later = DictStore(), FakeResults(then)
     store.objects.update(left)
     second = Bench(FakeSource(MIXED, finite=True), store, results=later).run()
-    told = set(acknowledged) | set(rows(later.told))
-    assert set(by_segment(second).items()) <= told, "each row, by the attempt that is the truth"
+    found = set(acknowledged) | set(rows(later.published))
+    assert set(by_segment(second).items()) <= found, "each row, by the attempt that is the truth"
     if when == then == "committed":
-        assert told == set(by_segment(second).items()), "and nothing that is not"
+        assert found == set(by_segment(second).items()), "and nothing that is not"
 
 
 @pytest.mark.parametrize("when", ["early", "committed"])
@@ -248,25 +252,25 @@ def test_after_a_lost_race_the_winners_rows_are_told_by_its_attempt(when: When) 
     bench.run()
     assert not bench.seen.commits[0][1].won
     truth = set(by_segment(bench).items())
-    assert truth <= set(rows(winner_results.told))
+    assert truth <= set(rows(winner_results.published))
     if when == "early":
-        lost = set(rows(results.told)) - truth
+        lost = set(rows(results.published)) - truth
         assert lost
         assert {row for row, _ in lost} <= {row for row, _ in truth}, "the same rows, by an attempt that lost"
     else:
-        assert set(rows(results.told)) <= truth
+        assert set(rows(results.published)) <= truth
 
 
 def test_a_partition_that_is_recovered_tells_its_newest_segment_again_if_results_are_committed() -> None:
     messages: list[Message] = images(24, "north")
     first = Bench(FakeSource(messages, finite=True)).run()
     newest = [footer for _, footer in read_segment_footers(first.store)][-1]
-    told = {when: FakeResults(when) for when in WHEN}
-    for results in told.values():
+    fields = {when: FakeResults(when) for when in WHEN}
+    for results in fields.values():
         Bench(FakeSource(messages, finite=True), first.store, results=results).run()
-    assert told["early"].told == []
-    assert {each.attempt for each in told["committed"].told} == {newest.attempt}
-    assert {row for row, _ in rows(told["committed"].told)} == {
+    assert fields["early"].published == []
+    assert {each.attempt for each in fields["committed"].published} == {newest.attempt}
+    assert {row for row, _ in rows(fields["committed"].published)} == {
         row for row, attempt in by_segment(first).items() if attempt == newest.attempt
     }
 
@@ -281,4 +285,4 @@ def test_a_partition_that_goes_tells_what_was_written_of_it() -> None:
         return bool(bench.seen.lost)
 
     bench.run(turn)
-    assert sorted(rows(results.told)) == sorted(by_segment(bench).items())
+    assert sorted(rows(results.published)) == sorted(by_segment(bench).items())

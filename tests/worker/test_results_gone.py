@@ -14,7 +14,7 @@ from kafka import KafkaAdminClient
 from adawise.ports import When
 from tests.brokers import Broker, MakeTopic, create_topic, fresh_name
 from tests.models import PairFolder
-from tests.publish.results.topic import told_on
+from tests.publish.results.topic import published_on
 from tests.worker.cameras import IMAGES, Output, Topic, run_to_the_end, settings_for, single
 from tests.worker.process import DEADLINE_S, Plan, WorkerProcess
 
@@ -58,7 +58,7 @@ def test_a_worker_that_is_told_to_stop_ends_within_the_grace_of_results(
     with WorkerProcess(Plan(settings, root.with_suffix(".log"))) as worker:
         filled.produce(single(rng, 0, 1) for _ in range(IMAGES))
         worker.wait_for("committed")
-        until(lambda: exists(broker, f"{name}.all") and len(told_on(broker, f"{name}.all").events) == IMAGES)
+        until(lambda: exists(broker, f"{name}.all") and len(published_on(broker, f"{name}.all").events) == IMAGES)
         remove(broker, f"{name}.all")
         if for_good:
             create_topic(broker, f"{name}_all")  # the broker takes no two names that differ in "." and "_" alone
@@ -73,7 +73,7 @@ def test_a_worker_that_is_told_to_stop_ends_within_the_grace_of_results(
         assert "8 rows could not be written" in worker.diary
         assert "since the broker accepted none of the records published before them. Nothing is lost" in worker.diary
     elif not for_good:
-        found = told_on(broker, f"{name}.all").row_ids["camera-0"]
+        found = published_on(broker, f"{name}.all").row_ids["camera-0"]
         assert set(filled.row_ids[IMAGES:]) <= set(found)
     if is_left:
         run_to_the_end(filled, pair, root, group, results={**results, "topic": f"{name}-again"}, **seldom)

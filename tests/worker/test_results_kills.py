@@ -15,7 +15,7 @@ from adawise.sink import segment
 from adawise.sink.files import read_bytes
 from tests.brokers import Broker, MakeTopic, create_topic, fresh_name
 from tests.models import PairFolder
-from tests.publish.results.topic import told_on
+from tests.publish.results.topic import published_on
 from tests.sink.footers import read_segment_footers
 from tests.worker.cameras import Live, Output, Topic, recorded, run_to_the_end, settings_for
 from tests.worker.process import Plan, WorkerProcess, wait_until
@@ -47,20 +47,20 @@ def check(broker: Broker, name: str, output: Output, when: Whenever) -> None:
     for key, footer in read_segment_footers(output.store):
         for row in segment.read_rows(read_bytes(output.store, key), key).to_pylist():
             truth[row["row_id"], footer.attempt] = row
-    on_topic = told_on(broker, name)
-    told: dict[tuple[str, str], dict[str, Any]] = {}
+    on_topic = published_on(broker, name)
+    fields: dict[tuple[str, str], dict[str, Any]] = {}
     for result in on_topic.results:
-        before = told.setdefault((result["row_id"], result["attempt"]), result)
+        before = fields.setdefault((result["row_id"], result["attempt"]), result)
         assert result == before, "a duplicate of the same attempt says the same"
-    assert truth.keys() <= told.keys()
-    assert {row for row, _ in told} == {row for row, _ in truth}
+    assert truth.keys() <= fields.keys()
+    assert {row for row, _ in fields} == {row for row, _ in truth}
     if when == "committed":
-        assert told.keys() == truth.keys()
+        assert fields.keys() == truth.keys()
     for place, row in truth.items():
-        said = told[place]
-        assert {name: said[name] for name in SAME} == {name: row[name] for name in SAME}
+        found = fields[place]
+        assert {name: found[name] for name in SAME} == {name: row[name] for name in SAME}
     of_camera: dict[tuple[str, str | None], list[int]] = {}
-    for (_, attempt), result in told.items():
+    for (_, attempt), result in fields.items():
         if result["status"] == "accepted":
             of_camera.setdefault((attempt, result["stream_id"]), []).append(result["offset"])
     assert all(offsets == sorted(offsets) for offsets in of_camera.values()), "in order for each camera"
@@ -130,8 +130,8 @@ def test_alerts_of_workers_that_are_killed_at_any_moment_are_raised_once_and_cle
         {"name": "silent", "silent_after": "2s", "streams": "camera-*"},
     ]
     changes: dict[str, dict[str, Any]] = {"alerts": {"rules": rules}, "batch": {"max_age_s": 3_000.0}}
-    told, peace = fresh_name("told"), fresh_name("peace")
-    settings = settings_for(live, pair, root, group, **changes, **results_to(told, when, "image"))
+    result, peace = fresh_name("told"), fresh_name("peace")
+    settings = settings_for(live, pair, root, group, **changes, **results_to(result, when, "image"))
     moments = random.Random(10)
     with Live(live, cameras=4, partitions=2, every_s=0.02):
         for number in range(kills):
@@ -148,7 +148,7 @@ def test_alerts_of_workers_that_are_killed_at_any_moment_are_raised_once_and_cle
     run_to_the_end(
         live, pair, root.with_name("peace"), fresh_name("peace"), **changes, **results_to(peace, when, "image")
     )
-    found, expected = alerts_on(broker, told), alerts_on(broker, peace)
+    found, expected = alerts_on(broker, result), alerts_on(broker, peace)
     labels = {alert for alert in found if alert[0] == "seen"}
     assert labels == {alert for alert in expected if alert[0] == "seen"}
     assert labels, "or there would be nothing to compare"
@@ -170,9 +170,9 @@ def silent_in(output: Output) -> int:
 def alerts_on(broker: Broker, name: str) -> set[tuple[str, str, str]]:
     """(rule, identity, state) of what was told; that a duplicate says the same but for the attempt is looked at."""
     found: dict[tuple[str, str, str], dict[str, Any]] = {}
-    for event in told_on(broker, name).events:
+    for event in published_on(broker, name).events:
         if event.headers["ce_type"].startswith("adawise.alert"):
-            said = {key: value for key, value in event.value.items() if key not in ("attempt", "changed_at")}
+            fields = {key: value for key, value in event.value.items() if key not in ("attempt", "changed_at")}
             key = event.value["rule"], event.value["alert_id"], event.value["state"]
-            assert found.setdefault(key, said) == said
+            assert found.setdefault(key, fields) == fields
     return set(found)

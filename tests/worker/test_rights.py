@@ -53,7 +53,7 @@ def rule(kind: ResourceType, name: str, operation: ACLOperation, *, who: str = "
     return ACL(f"User:{who}", "*", operation, ACLPermissionType.ALLOW, ResourcePattern(kind, name))
 
 
-def told(
+def outcomes(
     broker: Broker,
     topic: str,
     group: str,
@@ -76,20 +76,23 @@ def test_what_is_forbidden_is_found_by_the_check_and_what_is_allowed_leaves_noth
     name, group = fresh_name("yard"), fresh_name("group")
     create_topic(strict, name)
     root = ("--sink.root", str(tmp_path / "out"))
-    found = told(strict, name, group, monkeypatch, capsys, *root)
+    found = outcomes(strict, name, group, monkeypatch, capsys, *root)
     assert found["consumer group"] == f"OK: {group} can be joined"
     assert found["dead letters"] == f"OK: {name}.dlq can be created, at the first dead letter"
     with administration(strict) as admin:
         assert f"{name}.dlq" not in admin.list_topics()
         assert admin.describe_groups([group])[group]["members"] == []
         create_topic(strict, f"{name}.dlq")
-        assert told(strict, name, group, monkeypatch, capsys, *root)["dead letters"] == f"OK: {name}.dlq can be written"
+        assert (
+            outcomes(strict, name, group, monkeypatch, capsys, *root)["dead letters"]
+            == f"OK: {name}.dlq can be written"
+        )
         forbidden = [
             rule(ResourceType.GROUP, group, ACLOperation.READ),
             rule(ResourceType.TOPIC, f"{name}.dlq", ACLOperation.WRITE),
         ]
         admin.create_acls(forbidden)
-    found = told(strict, name, group, monkeypatch, capsys, *root)
+    found = outcomes(strict, name, group, monkeypatch, capsys, *root)
     assert found["topic"].startswith("OK")
     assert found["consumer group"].startswith(f"FAIL: could not join group '{group}'")
     assert "ACL READ on the consumer group" in found["consumer group"]
@@ -106,7 +109,7 @@ def test_a_topic_of_dead_letters_that_cannot_be_created_is_found_by_the_check(
     name = fresh_name("yard")
     create_topic(strict, name)
     create_topic(strict, f"{name}_dlq")  # the broker takes no two names that differ in "." and "_" alone
-    found = told(strict, name, fresh_name("group"), monkeypatch, capsys, "--sink.root", str(tmp_path))
+    found = outcomes(strict, name, fresh_name("group"), monkeypatch, capsys, "--sink.root", str(tmp_path))
     assert found["dead letters"].startswith(f"FAIL: could not create the dead-letter topic '{name}.dlq'")
     assert "collides with existing topic" in found["dead letters"]
 
@@ -117,10 +120,10 @@ def test_a_topic_of_results_is_looked_at_by_the_check_and_not_made(
     name = fresh_name("yard")
     create_topic(strict, name)
     flags = ("--sink.root", str(tmp_path), "--results.enabled")
-    found = told(strict, name, fresh_name("group"), monkeypatch, capsys, *flags)
+    found = outcomes(strict, name, fresh_name("group"), monkeypatch, capsys, *flags)
     assert found["results"] == f"OK: {name}.results can be created, at the first result"
     create_topic(strict, f"{name}_results")
-    found = told(strict, name, fresh_name("group"), monkeypatch, capsys, *flags)
+    found = outcomes(strict, name, fresh_name("group"), monkeypatch, capsys, *flags)
     assert found["results"].startswith(f"FAIL: could not create the results topic '{name}.results'")
     assert found["results"].endswith("results.enabled = false.")
 
@@ -131,10 +134,10 @@ def test_a_compacted_topic_fails_the_check_unless_it_is_meant(
     name, group = fresh_name("yard"), fresh_name("group")
     create_topic(strict, name, configs={"cleanup.policy": "compact,delete"})
     root = ("--sink.root", str(tmp_path))
-    found = told(strict, name, group, monkeypatch, capsys, *root)
+    found = outcomes(strict, name, group, monkeypatch, capsys, *root)
     assert found["topic"].startswith(f"FAIL: topic '{name}'")
     assert "kafka.on_compacted=skip" in found["topic"]
-    found = told(strict, name, group, monkeypatch, capsys, *root, "--kafka.on-compacted", "skip")
+    found = outcomes(strict, name, group, monkeypatch, capsys, *root, "--kafka.on-compacted", "skip")
     assert found["topic"].startswith("WARN")
 
 
@@ -144,21 +147,21 @@ class Waiting(Journal):
     def __init__(self, allow: Callable[[], object]) -> None:
         super().__init__()
         self.errors: list[str] = []
-        self.is_allowed = self.is_told = False
+        self.is_allowed = self.is_reported = False
         self._allow = allow
 
     def observe(self, event: Event) -> None:
         super().observe(event)
         if isinstance(event, RetryScheduled):
             self.errors.append(str(event.error))
-            self._look()
+            self._inspect()
         elif isinstance(event, SegmentCommitted):
-            self._look()
-            if len({tp.partition for tp, _ in self.commits}) == 2 and not self.is_told:
-                self.is_told = True
+            self._inspect()
+            if len({tp.partition for tp, _ in self.commits}) == 2 and not self.is_reported:
+                self.is_reported = True
                 os.kill(os.getpid(), signal.SIGTERM)
 
-    def _look(self) -> None:
+    def _inspect(self) -> None:
         if self.errors and self.commits and not self.is_allowed:
             self.is_allowed = True
             self._allow()

@@ -46,13 +46,13 @@ def test_another_group_is_refused_beside_a_live_worker_which_goes_on_undisturbed
     output = Output(root)
     with WorkerProcess(Plan(settings, root.with_suffix(".log"))) as live:
         wait_until(lambda: output.rows == yard.rows, live)
-        said = refused(plain)
+        printed = refused(plain)
         batches(yard, 3)
         wait_until(lambda: output.rows == yard.rows, live)
         live.stop()
         assert all(event.won for event in live.seen if event.what == "committed")
-    assert f"sink.root {root} belongs to the workers of group {group!r} on topic {yard.name!r}" in said
-    assert f"`adawise replay --topic {yard.name} -o FOLDER`" in said
+    assert f"sink.root {root} belongs to the workers of group {group!r} on topic {yard.name!r}" in printed
+    assert f"`adawise replay --topic {yard.name} -o FOLDER`" in printed
     assert output.faults(yard) == []
 
 
@@ -64,22 +64,22 @@ def test_another_class_list_is_refused_unless_it_is_said_what_becomes_of_the_str
     batches(yard, 3)
     run_to_the_end(yard, pair, root, group)
     changed = settings_for(yard, pair, root, group, model={"classes": other})
-    assert f"sink.root {root} was written with another pair" in (said := refused(changed))
-    assert "model.classes was " in said
-    assert "--model.on-change to reset (each stream starts anew) or keep" in said
+    assert f"sink.root {root} was written with another pair" in (printed := refused(changed))
+    assert "model.classes was " in printed
+    assert "--model.on-change to reset (each stream starts anew) or keep" in printed
     reset = settings_for(yard, pair, root, group, model={"classes": other, "on_change": "reset"})
-    for asked, code, told_before in (
+    for requested, code, logged_before in (
         (changed, 1, "was written with another pair"),
         (reset, 0, f"classes differ from those that {root} was written with: every stream starts anew"),
     ):
-        checked = run("doctor", env=command_line(asked), timeout=DEADLINE_S)
-        assert (checked.returncode, told_before in " ".join(checked.stdout.split())) == (code, True), checked.stdout
+        checked = run("doctor", env=command_line(requested), timeout=DEADLINE_S)
+        assert (checked.returncode, logged_before in " ".join(checked.stdout.split())) == (code, True), checked.stdout
 
     for times, (classes, on_change) in enumerate(((other, "keep"), (pair.classes, "reset")), 1):
         batches(yard, 2)
         output = run_to_the_end(yard, pair, root, group, model={"classes": classes, "on_change": on_change})
-        told = [line for line in root.with_suffix(".log").read_text().splitlines() if "model_changed" in line]
-        assert len(told) == times
+        text = [line for line in root.with_suffix(".log").read_text().splitlines() if "model_changed" in line]
+        assert len(text) == times
     assert [trace["batch_number"] for trace in output.traces] == [0, 0, 1, 1, 2, 3, 4]
     assert [trace["batch_number"] for trace in output.traces if trace["reset"] == "settings_changed"] == [0]
     assert output.faults(yard) == []
@@ -96,7 +96,7 @@ def test_a_second_root_of_the_group_is_refused_beside_a_live_worker_which_keeps_
     output = Output(root)
     with WorkerProcess(Plan(settings, root.with_suffix(".log"))) as live:
         wait_until(lambda: output.rows == yard.rows, live)
-        said = refused(other)
+        printed = refused(other)
         claimed(other.sink.root)  # a root that has an id of its own is refused likewise
         named = refused(other)
         batches(yard, 3)
@@ -104,8 +104,8 @@ def test_a_second_root_of_the_group_is_refused_beside_a_live_worker_which_keeps_
         live.stop()
         assert not [event for event in live.seen if event.what == "lost"]
     ours, theirs = read_sink_id(output.store), read_sink_id(open_store(other.sink.root))
-    assert f"group {group!r} writes to the output with the id {ours}" in said
-    assert f"sink.root {other.sink.root} is empty" in said
+    assert f"group {group!r} writes to the output with the id {ours}" in printed
+    assert f"sink.root {other.sink.root} is empty" in printed
     assert f"sink.root {other.sink.root} has the id {theirs}" in named
     assert "--kafka.group" in named
 
@@ -124,9 +124,9 @@ def test_an_empty_root_of_a_group_that_has_committed_is_refused_until_the_operat
     run_to_the_end(yard, pair, root, group)
     root.rename(root.with_name("elsewhere"))
     root.mkdir()
-    said = refused(settings)
-    assert f"sink.root {root} is empty" in said
-    assert "--sink.begin-anew" in said
+    printed = refused(settings)
+    assert f"sink.root {root} is empty" in printed
+    assert "--sink.begin-anew" in printed
     assert list(root.iterdir()) == []
     output = run_to_the_end(yard, pair, root, group, sink={"begin_anew": True})
     assert output.faults(yard) == []
@@ -147,6 +147,6 @@ def test_an_emptied_bucket_is_refused_likewise_and_nothing_is_written_to_it(
     with closing(member):
         member.assign([KafkaPartition(yard.name, 0)])
         member.commit({KafkaPartition(yard.name, 0): OffsetAndMetadata(5, "", -1)})
-    said = refused(settings_for(yard, pair, url, group))
-    assert f"sink.root {url} is empty, but group {group!r} has committed offset 5 of {yard.name}/0" in said
+    output = refused(settings_for(yard, pair, url, group))
+    assert f"sink.root {url} is empty, but group {group!r} has committed offset 5 of {yard.name}/0" in output
     assert store.list("") == []

@@ -10,9 +10,9 @@ import pytest
 
 from tests.brokers import Broker, MakeTopic, fresh_name
 from tests.models import PairFolder
+from tests.process_log import ProcessLog
 from tests.processes import Started
 from tests.store.clouds import open_s3, s3_environment, seaweedfs
-from tests.told import Told
 from tests.worker.cameras import Live, Output, Topic, settings_for
 from tests.worker.process import command_line
 
@@ -32,23 +32,23 @@ def test_an_s3_that_is_killed_and_comes_back_two_minutes_later_has_every_row_onc
     call = [sys.executable, "-m", "adawise", "run"]
     with Started(call, stderr=subprocess.PIPE, text=True, env=environment) as process:
         try:
-            told = Told(process)
+            log = ProcessLog(process)
             with Live(filled, cameras=CAMERAS, partitions=PARTITIONS, every_s=EVERY_S):
-                told.until(lambda: len(told.events("segment_committed")) >= 2 * PARTITIONS)
+                log.until(lambda: len(log.events("segment_committed")) >= 2 * PARTITIONS)
                 server.kill()
                 try:
-                    told.until(lambda: bool(told.events("retry_scheduled")))
+                    log.until(lambda: bool(log.events("retry_scheduled")))
                     before = len(filled.sent)
-                    told.until(lambda: len(filled.sent) - before >= OUTAGE_S / EVERY_S, within_s=3 * OUTAGE_S)
-                    written = len(told.events("segment_committed"))
+                    log.until(lambda: len(filled.sent) - before >= OUTAGE_S / EVERY_S, within_s=3 * OUTAGE_S)
+                    written = len(log.events("segment_committed"))
                 finally:
                     server.start()
-                told.until(lambda: len(told.events("segment_committed")) > written)
-            told.until(lambda: output.rows == filled.rows)
-            told.stop()
+                log.until(lambda: len(log.events("segment_committed")) > written)
+            log.until(lambda: output.rows == filled.rows)
+            log.stop()
         finally:
             process.kill()
-    retries = told.events("retry_scheduled")
+    retries = log.events("retry_scheduled")
     assert all("s3://" in event["error"] for event in retries)
     assert 4 <= len(retries) <= 60, "tried again and again, and not as fast as it can"
     assert output.faults(filled) == []

@@ -19,8 +19,8 @@ from adawise.store.store import LocalStore
 from tests.brokers import Broker, MakeTopic, fresh_name
 from tests.kafka.cluster import free_ports
 from tests.models import PairFolder
+from tests.process_log import ProcessLog, fill, mounted
 from tests.processes import Started
-from tests.told import Told, fill, mounted
 from tests.worker.cameras import Live, Output, Topic, settings_for, single
 from tests.worker.prepared import Prepared
 from tests.worker.process import DEADLINE_S, Plan, WorkerProcess, command_line, wait_until
@@ -42,11 +42,11 @@ def interpreter(settings: Settings, *before: str) -> Started:
     return Started([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, env=environment)
 
 
-def ended(told: Told) -> str:
+def ended(expected: ProcessLog) -> str:
     """SIGTERM; what it said. What it stands at takes longer than any test."""
-    said = told.stop()
-    assert "Traceback" not in said
-    return said
+    output = expected.stop()
+    assert "Traceback" not in output
+    return output
 
 
 def slow(*_: object, **__: object) -> None:
@@ -82,9 +82,9 @@ def test_sigterm_while_modules_are_loaded_ends_the_process_with_0(
     (tmp_path / "open_clip.py").write_text(_SLOW_IMPORT)
     settings = settings_for(filled, pair, tmp_path / "root", fresh_name("start"))
     with interpreter(settings, f"sys.path.insert(0, {str(tmp_path)!r})") as process:
-        told = Told(process)
-        told.until(lambda: bool(told.events("imports")))
-        ended(told)
+        log = ProcessLog(process)
+        log.until(lambda: bool(log.events("imports")))
+        ended(log)
 
 
 @pytest.mark.parametrize("prepare", [slow_pair, slow_worker], ids=["while models load", "while heads are encoded"])
@@ -94,10 +94,10 @@ def test_sigterm_in_the_middle_of_a_start_ends_it_with_0_and_says_so(
     """At a point that takes an hour."""
     settings = settings_for(filled, pair, tmp_path / "root", fresh_name("start"))
     with Prepared(prepare, "run", stderr=subprocess.PIPE, env=command_line(settings)) as process:
-        told = Told(process)
-        told.until(lambda: bool(told.events("slow")))
-        ended(told)
-        assert "before its first step" in told.events("worker_stopped")[0]["note"]
+        log = ProcessLog(process)
+        log.until(lambda: bool(log.events("slow")))
+        ended(log)
+        assert "before its first step" in log.events("worker_stopped")[0]["note"]
     assert not (tmp_path / "root" / "predictions").exists()
 
 
@@ -107,12 +107,12 @@ def test_a_worker_without_a_broker_says_so_with_the_remedy_and_waits_until_sigte
     nobody = f"127.0.0.1:{free_ports(1)}"
     settings = settings_for(filled, pair, tmp_path / "root", fresh_name("start"), kafka={"bootstrap_servers": nobody})
     with Prepared(impatient, "run", stderr=subprocess.PIPE, env=command_line(settings)) as process:
-        told = Told(process)
-        told.until(lambda: len(told.events("retry_scheduled")) == 2)
-        error = told.events("retry_scheduled")[1]["error"]
+        log = ProcessLog(process)
+        log.until(lambda: len(log.events("retry_scheduled")) == 2)
+        error = log.events("retry_scheduled")[1]["error"]
         assert f"could not connect to Kafka at {nobody}: " in error
         assert f"or `adawise broker --port {nobody.rpartition(':')[2]}`, or set kafka.bootstrap_servers." in error
-        ended(told)
+        ended(log)
 
 
 @pytest.mark.slow
@@ -128,12 +128,12 @@ def test_a_disk_that_is_full_at_the_start_and_later_is_waited_for_and_nothing_is
         settings = settings_for(made, pair, disk / "out", group, record=recording)
         fill(ballast)
         with WorkerProcess(Plan(settings, log)) as running, Live(made, cameras=4, partitions=2, every_s=0.01):
-            tell_full(running, log, 2)
+            when_full(running, log, 2)
             ballast.unlink()
             running.wait_for("committed")
             before = log.read_text().count(FULL)
             fill(ballast)
-            tell_full(running, log, before + 2)
+            when_full(running, log, before + 2)
             ballast.unlink()
             for _ in range(3):
                 running.wait_for("committed")
@@ -146,7 +146,7 @@ def test_a_disk_that_is_full_at_the_start_and_later_is_waited_for_and_nothing_is
         assert not list(disk.rglob(".tmp-*"))
 
 
-def tell_full(running: WorkerProcess, log: Path, count: int) -> None:
+def when_full(running: WorkerProcess, log: Path, count: int) -> None:
     """Until it has said so often that the disk is full."""
     give_up = time.monotonic() + DEADLINE_S
     while not log.exists() or log.read_text().count(FULL) < count:

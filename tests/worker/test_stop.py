@@ -42,7 +42,7 @@ def slow(filled: Topic, pair: PairFolder, root: Path, group: str) -> Settings:
     return settings_for(filled, pair, root, group, sink=never, batch={"max_age_s": 3_000.0})
 
 
-def telling_joins() -> None:
+def reporting_joins() -> None:
     logging.getLogger("kafka.coordinator").setLevel(logging.INFO)
 
 
@@ -93,14 +93,14 @@ def test_ctrl_c_while_partitions_are_awaited_leaves_no_member_behind_and_verify_
     filled, rng = Topic(embedded_broker, name), random.Random(3)
     filled.produce(single(rng, camera, 2) for camera in (0, 1, 0))
     settings = settings_for(filled, pair, root, name, kafka={"session_timeout_ms": 45_000})
-    with Prepared(telling_joins, "run", stderr=subprocess.PIPE, env=command_line(settings)) as process:
+    with Prepared(reporting_joins, "run", stderr=subprocess.PIPE, env=command_line(settings)) as process:
         try:
-            told = events(process)
-            joins = (event for event in told if event["event"].startswith("(Re-)joining"))
+            line = events(process)
+            joins = (event for event in line if event["event"].startswith("(Re-)joining"))
             assert next(joins)  # to get a member's id
             assert next(joins)  # and then the partitions
             process.send_signal(signal.SIGINT)
-            rest = list(told)
+            rest = list(line)
             assert process.wait() == 0
         finally:
             process.kill()
@@ -108,11 +108,11 @@ def test_ctrl_c_while_partitions_are_awaited_leaves_no_member_behind_and_verify_
     assert {event["level"] for event in rest} <= {"info", "debug"}, "debug: kafka-python's own"
     servers = ["--kafka.bootstrap-servers", embedded_broker.bootstrap_servers]
     assert main(["verify", str(root), "--broker", *servers]) == 3
-    said = capsys.readouterr().out
-    assert "is not complete: 2 partitions that hold messages were never read" in said
-    assert f"{name}/0: offsets 0 to 1 wait" in said
-    assert "is whole" not in said
-    assert "accounted for" not in said
+    output = capsys.readouterr().out
+    assert "is not complete: 2 partitions that hold messages were never read" in output
+    assert f"{name}/0: offsets 0 to 1 wait" in output
+    assert "is whole" not in output
+    assert "accounted for" not in output
     with (
         caplog.at_level(logging.INFO, "kafka.coordinator"),
         closing(open_source(embedded_broker, name, name)) as source,

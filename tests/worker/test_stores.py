@@ -72,8 +72,8 @@ def test_a_recording_is_continued_replayed_and_pruned(
     assert main(["record", "-o", root]) == 0
     send(filled, IMAGES, seed=2)
     assert main(["record", "-o", root]) == 0
-    said = re.findall(r"(\d+) messages \(.* added to", capsys.readouterr().out)
-    assert said == [str(IMAGES), str(IMAGES)]
+    output = re.findall(r"(\d+) messages \(.* added to", capsys.readouterr().out)
+    assert output == [str(IMAGES), str(IMAGES)]
     assert [message.offset for message in recorded(root)] == list(range(2 * IMAGES))
     assert main(["replay", root, "-o", str(tmp_path / "again")]) == 0
     assert read_predictions(open_store(str(tmp_path / "again")), ["row_id"]).num_rows == 2 * IMAGES
@@ -91,9 +91,9 @@ def test_a_damaged_file_is_named_and_nothing_says_that_anything_is_to_be_removed
     assert main(["record", "-o", root]) == 0
     open_store(root).put(key, b"PAR1 is not all that makes a file")
     assert main(["record", "-o", root]) == 1
-    said = capsys.readouterr().err
-    assert f"{root}/{key}: expected a Parquet file" in said
-    assert "Remove nothing: start again" in said
+    output = capsys.readouterr().err
+    assert f"{root}/{key}: expected a Parquet file" in output
+    assert "Remove nothing: start again" in output
 
 
 def test_labels_are_added_by_a_second_run(
@@ -105,8 +105,8 @@ def test_labels_are_added_by_a_second_run(
         label = {"row_id": f"{filled.name}/0/{number}/0", "label": "car"}
         produce(broker, [Message(name, 0, number, None, json.dumps(label).encode())])
         assert main(["labels", folder, "--topic", name, "--kafka.group", fresh_name("g"), "--json"]) == 0
-        told = json.loads(capsys.readouterr().out)
-        assert (told["labels"], told["files"], told["unread"]) == (1, 1, 0)
+        document = json.loads(capsys.readouterr().out)
+        assert (document["labels"], document["files"], document["unread"]) == (1, 1, 0)
     assert len([key for key in open_store(f"{folder}/labels").list("") if key.endswith(".parquet")]) == 2
 
 

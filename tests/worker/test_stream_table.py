@@ -30,7 +30,7 @@ def streams(subject: StreamTable) -> set[str]:
 def test_as_many_streams_as_there_are_places_stay_and_none_begins_anew() -> None:
     subject = table()
     for offset in range(LIMIT):
-        subject.hear(f"cam-{offset}", offset)
+        subject.receive(f"cam-{offset}", offset)
         assert not subject.begins_anew(a_batch(offset, f"cam-{offset}"))
     assert streams(subject) == {f"cam-{n}" for n in range(LIMIT)}
     assert subject.evicted == 0
@@ -42,10 +42,10 @@ def test_a_flood_of_names_takes_no_place_of_a_camera_that_was_heard_more_often(t
     cameras = [f"cam-{n}" for n in range(56)]
     for _ in range(times + 1):
         for camera in cameras:
-            subject.hear(camera, offset := offset + 1)
+            subject.receive(camera, offset := offset + 1)
     for name in range(5_000):
         for _ in range(times):
-            subject.hear(f"flood-{name}", offset := offset + 1)
+            subject.receive(f"flood-{name}", offset := offset + 1)
     assert set(cameras) <= streams(subject)
     assert len(streams(subject)) == LIMIT
 
@@ -53,9 +53,9 @@ def test_a_flood_of_names_takes_no_place_of_a_camera_that_was_heard_more_often(t
 def test_of_those_heard_least_the_one_that_was_heard_longest_ago_leaves() -> None:
     subject = table(limit=8)  # one place is contested
     for offset, stream in enumerate([*"aabbccddeeffgg", "new", "newer"]):
-        subject.hear(stream, offset)
+        subject.receive(stream, offset)
     assert streams(subject) == {*"abcdefg", "newer"}
-    subject.hear("newest", 16)
+    subject.receive("newest", 16)
     assert streams(subject) == {*"abcdefg", "newest"}
 
 
@@ -63,23 +63,23 @@ def test_new_cameras_come_in_among_strangers_and_in_the_end_to_safe_places() -> 
     subject, draw, offset = table(), random.Random(1), 0
     for name in range(56):  # strangers were first, and were heard ten times each
         for _ in range(10):
-            subject.hear(f"stranger-{name}", offset := offset + 1)
+            subject.receive(f"stranger-{name}", offset := offset + 1)
     for _ in range(400):  # four cameras, and a new name for each image of theirs
         camera = draw.choice(["cam-0", "cam-1", "cam-2", "cam-3"])
-        subject.hear(camera, offset := offset + 1)
-        subject.hear(f"flood-{offset}", offset := offset + 1)
+        subject.receive(camera, offset := offset + 1)
+        subject.receive(f"flood-{offset}", offset := offset + 1)
     subject.served(a_batch(offset, "flood"))
     for name in range(100):
-        subject.hear(f"more-{name}", offset := offset + 1)
+        subject.receive(f"more-{name}", offset := offset + 1)
     assert {"cam-0", "cam-1", "cam-2", "cam-3"} <= streams(subject)
 
 
 def test_who_comes_when_all_places_are_taken_begins_anew_once() -> None:
     subject = table(limit=8)
     for offset, stream in enumerate("abcdefgh"):
-        subject.hear(stream, offset)
-    subject.hear("new", 8)
-    subject.hear("new", 9)
+        subject.receive(stream, offset)
+    subject.receive("new", 8)
+    subject.receive("new", 9)
     assert subject.begins_anew(a_batch(8, "new"))
     assert not subject.begins_anew(a_batch(8, "another"))  # of the same message
     subject.served(a_batch(8, "new"))
@@ -92,8 +92,8 @@ def test_what_is_stored_goes_on_as_it_was() -> None:
     pending: list[tuple[int, str]] = []
     for offset in range(2_000):
         stream = f"s{min(draw.randrange(30), draw.randrange(30))}"
-        one.hear(stream, offset)
-        other.hear(stream, offset)
+        one.receive(stream, offset)
+        other.receive(stream, offset)
         pending = [*pending[-5:], (offset, stream)]
         other = table(limit=8, stored=other.stored([stream for _, stream in pending]))
         assert [one.begins_anew(a_batch(*place)) for place in pending] == [
@@ -105,7 +105,7 @@ def test_what_is_stored_goes_on_as_it_was() -> None:
 def test_who_has_left_and_has_nothing_to_be_served_is_not_remembered() -> None:
     subject = table(limit=8)
     for offset in range(100):
-        subject.hear(str(offset), offset)
+        subject.receive(str(offset), offset)
     assert json.loads(subject.stored(["50"]))["entered"].keys() == {"50", *streams(subject)} - {
         "0",
         "1",
@@ -121,9 +121,9 @@ def test_who_has_left_and_has_nothing_to_be_served_is_not_remembered() -> None:
 def test_a_stream_whose_first_messages_are_rejected_begins_anew_with_the_first_that_is_not() -> None:
     subject = table(limit=8)
     for offset, stream in enumerate("abcdefgh"):
-        subject.hear(stream, offset)
+        subject.receive(stream, offset)
     for offset in (8, 9, 10):
-        subject.hear("new", offset)
+        subject.receive("new", offset)
     subject = table(limit=8, stored=subject.stored(()))
     assert not subject.begins_anew(a_batch(7, "new"))  # of before it left, and served late
     assert subject.begins_anew(a_batch(10, "new"))
@@ -132,7 +132,7 @@ def test_a_stream_whose_first_messages_are_rejected_begins_anew_with_the_first_t
 def test_a_batch_counts_what_was_rejected_up_to_its_last_image_whatever_was_decoded_before_it_was_served() -> None:
     subject = table()
     for offset in range(8):
-        subject.hear("cam", offset)
+        subject.receive("cam", offset)
     for offset in (0, 1, 4, 4, 6):
         subject.reject("cam", offset)
         if offset in (1, 4):
@@ -148,7 +148,7 @@ def test_a_batch_counts_what_was_rejected_up_to_its_last_image_whatever_was_deco
 def test_a_camera_of_which_nothing_can_be_read_takes_no_more_room_with_every_image() -> None:
     subject, sizes = table(), list[int]()
     for offset in range(3_000):
-        subject.hear("cam", offset)
+        subject.receive("cam", offset)
         subject.reject("cam", offset)
         if offset % 1_000 == 999:
             subject = table(stored=subject.stored(()))
@@ -161,7 +161,7 @@ def test_a_camera_of_which_nothing_can_be_read_takes_no_more_room_with_every_ima
 def test_a_stream_that_takes_its_place_anew_counts_from_there(is_stored: bool) -> None:
     subject = table(limit=8)
     for offset, stream in enumerate(["cam", *"abcdefgh", "cam"]):
-        subject.hear(stream, offset)
+        subject.receive(stream, offset)
         if stream == "cam":
             subject.reject("cam", offset)
         if is_stored:
@@ -172,7 +172,7 @@ def test_a_stream_that_takes_its_place_anew_counts_from_there(is_stored: bool) -
 def test_what_an_earlier_version_passed_over_is_not_known_until_the_streams_next_batch() -> None:
     older = table()
     for stream in ("cam", "other"):
-        older.hear(stream, 1)
+        older.receive(stream, 1)
     parts = json.loads(older.stored(()))
     del parts["rejected"]
     for subject in (

@@ -36,7 +36,7 @@ def heir_plan(filled: Topic, pair: PairFolder, root: Path, group: str, point: st
     return Plan(settings, root.with_suffix(".heir.log"), point=point, then="stop")
 
 
-def until_it_stands_still(worker: WorkerProcess) -> None:
+def until_it_stops(worker: WorkerProcess) -> None:
     worker.wait_for("at", "segment.encoded")
     worker.wait_stopped()
 
@@ -46,7 +46,7 @@ def test_a_zombie_loses_the_race_and_everything_is_there_once(filled: Topic, pai
     plan = zombie_plan(filled, pair, root, group)
     with ExitStack() as stack:
         zombie = stack.enter_context(WorkerProcess(plan))
-        until_it_stands_still(zombie)
+        until_it_stops(zombie)
         heir = stack.enter_context(WorkerProcess(heir_plan(filled, pair, root, group)))
         wait_until(lambda: output.rows >= filled.rows, heir)
         zombie.send(signal.SIGCONT)
@@ -62,9 +62,9 @@ def test_a_zombie_that_wins_the_race_is_adopted_by_its_heir(filled: Topic, pair:
     group, output = fresh_name("zombie"), Output(root)
     with ExitStack() as stack:
         zombie = stack.enter_context(WorkerProcess(zombie_plan(filled, pair, root, group)))
-        until_it_stands_still(zombie)
+        until_it_stops(zombie)
         heir = stack.enter_context(WorkerProcess(heir_plan(filled, pair, root, group, point="segment.encoded")))
-        until_it_stands_still(heir)
+        until_it_stops(heir)
         zombie.send(signal.SIGCONT)
         assert zombie.wait_for("committed").won
         heir.send(signal.SIGCONT)
@@ -81,7 +81,7 @@ def test_the_same_check_fails_if_the_zombies_store_overwrites(filled: Topic, pai
     plan = zombie_plan(filled, pair, root, group, overwrites=True)
     with ExitStack() as stack:
         zombie = stack.enter_context(WorkerProcess(plan))
-        until_it_stands_still(zombie)
+        until_it_stops(zombie)
         heir = stack.enter_context(WorkerProcess(heir_plan(filled, pair, root, group)))
         wait_until(lambda: output.rows >= filled.rows, heir)
         assert output.faults(filled) == []

@@ -77,7 +77,7 @@ def two_windows(width: int, threshold: float) -> Detector:
     return detect
 
 
-def judged(trace: Trace, found: Found) -> Detections:
+def evaluated(trace: Trace, found: Found) -> Detections:
     """Each change is found once at most, by what lies within `TOLERANCE` of it and has its sign, the nearest first."""
     pairs = sorted(
         (max(0, change.start - end, first - change.end), abs(change.start - first), i, j)
@@ -167,7 +167,7 @@ def _ratio(part: float, whole: float) -> float:
 
 def table(of: Sequence[Trace], detectors: Mapping[str, Detector]) -> list[str]:
     """Lines of a Markdown table, a row for each figure."""
-    columns = {name: figures([judged(t, detect(t)) for t in of]) for name, detect in detectors.items()}
+    columns = {name: figures([evaluated(t, detect(t)) for t in of]) for name, detect in detectors.items()}
     kinds = {name: recall_by_kind(of, detect) for name, detect in detectors.items()}
     rows = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
     for figure in next(iter(columns.values())):
@@ -182,7 +182,7 @@ def recall_by_kind(of: Sequence[Trace], detect: Detector) -> Mapping[str, tuple[
     """Found, to be found and false, for each kind of trace."""
     result: dict[str, tuple[int, int, int]] = {}
     for trace in of:
-        verdict = judged(trace, detect(trace))
+        verdict = evaluated(trace, detect(trace))
         found, wanted, false = result.get(trace.kind, (0, 0, 0))
         result[trace.kind] = (found + len(verdict.hits), wanted + len(trace.truth), false + verdict.false)
     return dict(sorted(result.items()))

@@ -64,7 +64,7 @@ def main() -> None:
 def simulate(cameras: int, batches: int) -> Batches:
     """The first cameras are the same, however many follow."""
     warm = WarmSearch(GRID, objective, "chunks", 10, Exploration())
-    asked: list[list[list[Step]]] = [[] for _ in range(batches)]
+    requests: list[list[list[Step]]] = [[] for _ in range(batches)]
     for camera in range(cameras):
         rng, state = np.random.default_rng([camera, 4]), warm.initial()
         weathers = [Weather(float(best)) for best in rng.uniform(0.0, 1.0, 2)]
@@ -79,8 +79,8 @@ def simulate(cameras: int, batches: int) -> Batches:
             (outcome,) = search.run([warm.search(state, BATCH)], [images], evaluate)
             state = outcome.state
             if number >= 0:
-                asked[number].append(steps)
-    return asked
+                requests[number].append(steps)
+    return requests
 
 
 def rounds(batches: Batches, cameras: int, chunk_rows: int) -> Iterator[Round]:
@@ -105,7 +105,7 @@ def fill(batches: Batches, cameras: int, chunk_rows: int) -> Fill:
     served = passed = rows = 0
     for one in rounds(batches, cameras, chunk_rows):
         served += one.images
-        asked = [sum(sizes) for step in one.steps for sizes in step.values()]
-        passed += sum(asked)
-        rows += sum(-(-images // chunk_rows) * chunk_rows for images in asked)
+        requested = [sum(sizes) for step in one.steps for sizes in step.values()]
+        passed += sum(requested)
+        rows += sum(-(-images // chunk_rows) * chunk_rows for images in requested)
     return Fill(passed / served, rows / served)

@@ -1,6 +1,6 @@
 """What a decision costs beside the forwards: rounds of 8 cameras' batches with a classifier that costs nothing.
 
-The pixels are real in size (224 x 224), the logits are drawn by seed. One thread, as beside the forwards. `looks`: the
+The pixels are real in size (224 x 224), the logits are drawn by seed. One thread, as beside the forwards. `pixels`: the
 cameras pass through 17 conditions in turn, 12 batches each, which their pixels tell apart and which ask for one end of
 the grid or the other, so that `warm` remembers most of them (it would not, if only looks changed).
 """
@@ -46,17 +46,17 @@ def main() -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        for name, looks in (("fixed", False), ("warm", False), ("warm", True), ("grid", False)):
-            took, forwards, known = decisions(name, looks=looks)
+        for name, pixels in (("fixed", False), ("warm", False), ("warm", True), ("grid", False)):
+            took, forwards, known = decisions(name, pixels=pixels)
             print(
-                f"{name}{', looks' if looks else ''}: {median(took):.2f} ms a batch (median), {mean(took):.2f} mean, "
+                f"{name}{', looks' if pixels else ''}: {median(took):.2f} ms a batch (median), {mean(took):.2f} mean, "
                 f"{len(took)} batches, FE {forwards:.2f}, {known:.0f} conditions remembered"
             )
     finally:
         torch.set_num_threads(threads)
 
 
-def decisions(name: str, *, looks: bool) -> tuple[list[float], float, float]:
+def decisions(name: str, *, pixels: bool) -> tuple[list[float], float, float]:
     """Milliseconds of each batch, without its forwards; FE; and conditions remembered, mean over cameras."""
     search = strategy(name, alphas=ALPHAS, objective=raw_entropy, context="", alpha=0.5, exploration=Exploration())
     classifier = InstantClassifier()
@@ -64,9 +64,9 @@ def decisions(name: str, *, looks: bool) -> tuple[list[float], float, float]:
     batches, states = [batch(camera) for camera in range(CAMERAS)], [search.initial()] * CAMERAS
     took, forwards, rng = list[float](), list[float](), np.random.default_rng(0)
     lights = rng.normal(0.0, 1.0, size=(CONDITIONS, 5))
-    first = 10 if not looks else 2 * CONDITIONS * BATCHES_EACH
+    first = 10 if not pixels else 2 * CONDITIONS * BATCHES_EACH
     for number in range(first + ROUNDS):
-        if looks:
+        if pixels:
             light = lights[number // BATCHES_EACH % CONDITIONS]
             classifier.best = (0, len(ALPHAS) - 1)[number // BATCHES_EACH % CONDITIONS % 2]
             batches = [seen(batch, rng.normal(light, 0.2, size=(ROWS, 5)).astype("f4")) for batch in batches]

@@ -42,9 +42,9 @@ def main() -> None:
         for question in QUESTIONS:
             command = [sys.executable, "-m", "tools.bench.drift_read", str(root), question]
             for turn in range(2):
-                said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+                output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
                 if turn:
-                    print(f"{question}: {said}", end="")
+                    print(f"{question}: {output}", end="")
 
 
 def _hourly(rows: Rows) -> int:

@@ -44,7 +44,7 @@ def main() -> int:
             found = {name: each for name, each in figures.items() if name.startswith("val_") == is_dev}
             for place, (way, error) in enumerate(_WAYS.items(), start=1):
                 off = np.concatenate([each[:, place] - each[:, 0] for each in found.values()])
-                _tell(f"{how}, levels of {len(found)} domains for {whose}, by {way}", off, error)
+                _print(f"{how}, levels of {len(found)} domains for {whose}, by {way}", off, error)
                 beyond += [_rms(off) > error + 0.005] * (not is_dev)
         beyond.append(_changes(how, {name: figures[name] for name in figures if tables[name][0].shape[2] == 100}))
     return int(any(beyond))
@@ -55,7 +55,7 @@ def _changes(how: str, figures: Mapping[str, np.ndarray]) -> bool:
     moves = np.concatenate([b - a for a, b in combinations(figures.values(), 2)])
     truth = moves[:, 0]
     for place, way in enumerate(_WAYS, start=1):
-        _tell(f"{how}, changes between {len(figures)} domains, by {way}", moves[:, place] - truth, ESTIMATE_ERROR)
+        _print(f"{how}, changes between {len(figures)} domains, by {way}", moves[:, place] - truth, ESTIMATE_ERROR)
     large = np.abs(truth) >= 0.1
     same = np.sign(moves[large, 1]) == np.sign(truth[large])
     print(f"{how}, accuracy itself changes by {_rms(truth):.3f}; of {same.size} changes of .1 or more confidence moves "
@@ -63,7 +63,7 @@ def _changes(how: str, figures: Mapping[str, np.ndarray]) -> bool:
     return _rms(moves[:, 1] - truth) > ESTIMATE_ERROR + 0.005
 
 
-def _tell(what: str, off: np.ndarray, error: float) -> None:
+def _print(what: str, off: np.ndarray, error: float) -> None:
     held = np.mean(np.abs(off) <= NORMAL * error)
     print(f"{what}: off by {_rms(off):.3f} (root mean square), {off.mean():+.3f} on average, 95 % by less than "
           f"{np.quantile(np.abs(off), 0.95):.3f}; bands of {NORMAL * error:.2f} hold {held:.1%}")  # fmt: skip

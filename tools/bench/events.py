@@ -43,7 +43,7 @@ _NEAR_US = DAY_US  # by which an event may miss its happening
 
 
 @dataclass(frozen=True)
-class ToldEvent:
+class FoundEvent:
     """An event, whoever told it."""
 
     stream_id: str
@@ -54,13 +54,13 @@ class ToldEvent:
 
 
 @dataclass(frozen=True)
-class Looked:
+class FoundFleet:
     """Cameras, what happened to them, and what each of several told of it."""
 
     happenings: Mapping[str, Sequence[Happening]]
     labelled: frozenset[str]
     days: float
-    told: Mapping[str, Sequence[ToldEvent]]
+    news: Mapping[str, Sequence[FoundEvent]]
 
 
 def main() -> int:
@@ -68,21 +68,21 @@ def main() -> int:
     context = get_context("spawn")
     with ProcessPoolExecutor(usable_cores(), context, torch.set_num_threads, (1,)) as pool:
         parts = [(seed, range(first, first + _PART)) for seed in SEEDS for first in range(0, 40, _PART)]
-        fleets = list(pool.map(partial(_look, kinds=True), *zip(*parts, strict=True)))
+        fleets = list(pool.map(partial(_found_in, kinds=True), *zip(*parts, strict=True)))
         print(*_found(fleets), sep="\n", flush=True)
         if not STILL:
             return 0
         still = [range(first, min(first + _PART, STILL)) for first in range(0, STILL, _PART)]
-        nothing = list(pool.map(_look, [STILL_SEED] * len(still), still))
+        nothing = list(pool.map(_found_in, [STILL_SEED] * len(still), still))
     lines, bound = _false(nothing)
     print(*lines, sep="\n")
     return int(bound > 2.0)
 
 
-def _look(seed: int, numbers: Iterable[int], *, kinds: bool = False) -> Looked:
+def _found_in(seed: int, numbers: Iterable[int], *, kinds: bool = False) -> FoundFleet:
     scripts = script(seed) if kinds else []
     worlds = [camera(seed, n, **(scripts[n] if kinds else {"labels": n % 3 == 0})) for n in numbers]
-    return Looked(
+    return FoundFleet(
         {world.name: world.happenings for world in worlds},
         frozenset(world.name for world in worlds if world.labelled.any()),
         sum(world.days for world in worlds),
@@ -90,15 +90,15 @@ def _look(seed: int, numbers: Iterable[int], *, kinds: bool = False) -> Looked:
     )
 
 
-def _events(worlds: Sequence[CameraWorld]) -> list[ToldEvent]:
+def _events(worlds: Sequence[CameraWorld]) -> list[FoundEvent]:
     with duckdb.connect() as connection:
         is_labelled = as_tables(connection, worlds)
         found = collect(connection, is_labelled=is_labelled)
         _, events = analyse_cameras(found, ["yard"], smallest=0.1)
-    return [ToldEvent(e.stream_id, e.measure, e.shape, e.since_us, max(e.since_us, e.until_us)) for e in events]
+    return [FoundEvent(e.stream_id, e.measure, e.shape, e.since_us, max(e.since_us, e.until_us)) for e in events]
 
 
-def _evidently(worlds: Sequence[CameraWorld]) -> list[ToldEvent]:
+def _evidently(worlds: Sequence[CameraWorld]) -> list[FoundEvent]:
     """Runs of days of which it says that a column drifted."""
     with TemporaryDirectory() as folder:
         path = Path(folder, "traces.parquet")
@@ -106,14 +106,14 @@ def _evidently(worlds: Sequence[CameraWorld]) -> list[ToldEvent]:
         script_path = Path(__file__).with_name("evidently_days.py")
         alone = [EVIDENTLY, "-P", "-E", str(script_path), str(path)]  # beside the script lies an http.py
         done = subprocess.run(alone, stdout=subprocess.PIPE, check=True)
-    return [ToldEvent(name, measure, "day", since, until) for name, measure, since, until in json.loads(done.stdout)]
+    return [FoundEvent(name, measure, "day", since, until) for name, measure, since, until in json.loads(done.stdout)]
 
 
-def _is_near(told: ToldEvent, happening: Happening) -> bool:
-    return told.since_us <= happening.until_us + _NEAR_US and told.until_us >= happening.since_us - _NEAR_US
+def _is_near(news: FoundEvent, happening: Happening) -> bool:
+    return news.since_us <= happening.until_us + _NEAR_US and news.until_us >= happening.since_us - _NEAR_US
 
 
-def _found(fleets: Sequence[Looked]) -> Iterable[str]:
+def _found(fleets: Sequence[FoundFleet]) -> Iterable[str]:
     """Of each kind what was found by whom; of each measure what was told, and how much of it was true."""
     names = ["events", "alpha alone", *(["Evidently"] if EVIDENTLY else [])]
     days = sum(each.days for each in fleets)
@@ -147,7 +147,7 @@ def _found(fleets: Sequence[Looked]) -> Iterable[str]:
     cells = [f"{sum(hits[kind, name] for kind in wanted) / total:.1%}" for name in names]
     yield f"| recall of {total} | {' | '.join(cells)} | {sum(shaped.values()) / total:.1%} | |"
     precise = [_precision(fleets, name) for name in names]
-    yield f"| precision | {' | '.join(f'{true} of {told} ({true / max(1, told):.1%})' for true, told in precise)} | | |"
+    yield f"| precision | {' | '.join(f'{true} of {news} ({true / max(1, news):.1%})' for true, news in precise)} | | |"
     yield ""
     yield "| measure | events | true |"
     yield "|---|---|---|"
@@ -160,13 +160,13 @@ def _found(fleets: Sequence[Looked]) -> Iterable[str]:
     yield ""
 
 
-def _of(fleet: Looked, name: str) -> Sequence[ToldEvent]:
+def _of(fleet: FoundFleet, name: str) -> Sequence[FoundEvent]:
     if name == "alpha alone":
-        return [event for event in fleet.told["events"] if event.measure == "alpha" and event.shape in {"step", "ramp"}]
-    return fleet.told[name]
+        return [event for event in fleet.news["events"] if event.measure == "alpha" and event.shape in {"step", "ramp"}]
+    return fleet.news[name]
 
 
-def _is_true(event: ToldEvent, fleet: Looked) -> bool:
+def _is_true(event: FoundEvent, fleet: FoundFleet) -> bool:
     """Whether something happened then that moves its measure, surely or not."""
     return any(
         event.measure in (*happening.moves, *happening.touches) and _is_near(event, happening)
@@ -174,25 +174,25 @@ def _is_true(event: ToldEvent, fleet: Looked) -> bool:
     )
 
 
-def _precision(fleets: Sequence[Looked], name: str) -> tuple[int, int]:
+def _precision(fleets: Sequence[FoundFleet], name: str) -> tuple[int, int]:
     verdicts = [_is_true(event, fleet) for fleet in fleets for event in _of(fleet, name)]
     return sum(verdicts), len(verdicts)
 
 
-def _false(still: Sequence[Looked]) -> tuple[list[str], float]:
+def _false(still: Sequence[FoundFleet]) -> tuple[list[str], float]:
     """Events of cameras to which nothing happens, in 1,000 camera-days, with the upper end of 95 % (Poisson)."""
     days = sum(each.days for each in still)
     lines, bounds = [f"{days:.0f} camera-days of {STILL} cameras to which nothing happens (seed {STILL_SEED}):"], []
     names = ["events", "alpha alone", *(["Evidently"] if EVIDENTLY else [])]
     for name in names:
-        told = [event for each in still for event in _of(each, name)]
-        bounds.append(1e3 * float(chi2.ppf(0.95, 2 * (len(told) + 1)) / 2.0) / days)
+        news = [event for each in still for event in _of(each, name)]
+        bounds.append(1e3 * float(chi2.ppf(0.95, 2 * (len(news) + 1)) / 2.0) / days)
         kinds: dict[str, int] = defaultdict(int)
-        for event in told:
+        for event in news:
             kinds[f"{event.measure} {event.shape}"] += 1
         which = "" if name == "Evidently" else f" {dict(kinds) or ''}"
-        each = f"{1e3 * len(told) / days:.2f} in 1,000 camera-days, at most {bounds[-1]:.2f}"
-        lines.append(f"{name}: {len(told)} events, {each}{which}")
+        each = f"{1e3 * len(news) / days:.2f} in 1,000 camera-days, at most {bounds[-1]:.2f}"
+        lines.append(f"{name}: {len(news)} events, {each}{which}")
     return lines, bounds[0]
 
 

@@ -45,16 +45,18 @@ def main() -> None:
         events = finetuned(folder)
         took = time.perf_counter() - began
         load = f"load {os.getloadavg()[0]:.1f}"
-        told = {line["event"]: line for line in reversed(events)}  # the first of each
+        fields = {line["event"]: line for line in reversed(events)}  # the first of each
         epochs = [line for line in events if line["event"] == "epoch_finished"]
-        seconds = [datetime.fromisoformat(told[event]["timestamp"]) for event in ("training_began", "epoch_finished")]
+        seconds = [datetime.fromisoformat(fields[event]["timestamp"]) for event in ("training_began", "epoch_finished")]
         one = (seconds[1] - seconds[0]).total_seconds()
         peak_mib = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024
         print(f"bare tower there and back: {before:.1f} images/s before, {bare():.1f} after; {load}")
         print(f"the first epoch took {one:.1f} s, judging twice in it")
         print(f"{len(epochs)} epochs, with those of the rehearsal; {IMAGES} images; {took:.0f} s in all")
-        print(f"foretold, after the first updates: {told.get('duration_estimated', 'nothing, for there were too few')}")
-        print(f"peak {peak_mib} MiB; foretold: {told['memory_estimated']}")
+        print(
+            f"foretold, after the first updates: {fields.get('duration_estimated', 'nothing, for there were too few')}"
+        )
+        print(f"peak {peak_mib} MiB; foretold: {fields['memory_estimated']}")
         made = folder / "made"
         made.mkdir()
         for link, target in (

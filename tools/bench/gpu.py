@@ -289,14 +289,14 @@ class GpuBench:
         started = time.perf_counter()
         for one in chunks.rounds(self.batches, cameras, self.rows):
             for step in one.steps:
-                subject.evaluate(self._asked(step))
+                subject.evaluate(self._requested(step))
             served += one.images
             if time.perf_counter() - started > self.sizes.rounds_s:
                 break
         seconds = time.perf_counter() - started
         return served, subject.images - images, subject.rows - rows, seconds, subject.bank.merges - merges
 
-    def _asked(self, step: Step) -> dict[int, list[Tensor]]:
+    def _requested(self, step: Step) -> dict[int, list[Tensor]]:
         """Images in place of numbers; the parts of an alpha begin at different ones, as far as there are."""
         starts = range(0, len(self.images) - chunks.BATCH + 1, 4)
         return {
@@ -420,12 +420,12 @@ class Settled:
         """That were passed through the tower."""
         return self._subject.rows
 
-    def evaluate(self, asked: Mapping[int, Sequence[Tensor]]) -> Mapping[int, Tensor]:
+    def evaluate(self, requested: Mapping[int, Sequence[Tensor]]) -> Mapping[int, Tensor]:
         """See `ports.Classifier`."""
         started = time.thread_time()
-        self._subject.evaluate(asked)
+        self._subject.evaluate(requested)
         self.seconds += time.thread_time() - started
-        return self._curves.answers(asked)
+        return self._curves.answers(requested)
 
 
 def busy(passed: host.WorkerPass, case: host.Case, rows_per_s: float) -> dict[str, float]:

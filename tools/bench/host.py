@@ -124,9 +124,9 @@ def report_statistics() -> None:
                 compute(image)
                 took[name].append(1e3 * (time.thread_time() - started))
     exact, floats = (median(times) for times in took.values())
-    apart = max(float(np.abs(statistics(image) - float_statistics(image)).max()) for image in images)
+    gaps = max(float(np.abs(statistics(image) - float_statistics(image)).max()) for image in images)
     print(
-        f"statistics of {SIDE} px: {exact:.3f} ms an image, {floats:.2f} in plain floats, {apart:.1g} apart at most; "
+        f"statistics of {SIDE} px: {exact:.3f} ms an image, {floats:.2f} in plain floats, {gaps:.1g} apart at most; "
         f"one thread, medians of {len(took['exact'])}"
     )
 
@@ -238,7 +238,7 @@ class Counting(Protocol):
     def seconds(self) -> float:
         """For chunks so far."""
 
-    def evaluate(self, asked: Mapping[int, Sequence[Tensor]]) -> Mapping[int, Tensor]:
+    def evaluate(self, requested: Mapping[int, Sequence[Tensor]]) -> Mapping[int, Tensor]:
         """See `ports.Classifier`."""
 
 
@@ -374,19 +374,19 @@ class FreeClassifier:
         self._logits = torch.from_numpy(table)
         self._chunk = torch.empty(0)
 
-    def evaluate(self, asked: Mapping[int, Sequence[Tensor]]) -> dict[int, Tensor]:
+    def evaluate(self, requested: Mapping[int, Sequence[Tensor]]) -> dict[int, Tensor]:
         """See `ports.Classifier`. Fills the chunks that a GPU would be given."""
         started = time.thread_time()
-        for images in asked.values():
+        for images in requested.values():
             for _, views in chunks(images, self.chunk_rows):
                 fill(self._place_for(images[0]), views)
                 self.rows += self.chunk_rows
         self.seconds += time.thread_time() - started
-        return self.answers(asked)
+        return self.answers(requested)
 
-    def answers(self, asked: Mapping[int, Sequence[Tensor]]) -> dict[int, Tensor]:
+    def answers(self, requested: Mapping[int, Sequence[Tensor]]) -> dict[int, Tensor]:
         """The logits alone."""
-        return {index: self._look_up(index, images) for index, images in asked.items()}
+        return {index: self._look_up(index, images) for index, images in requested.items()}
 
     def _place_for(self, images: Tensor) -> Tensor:
         """Where chunks are filled, again and again, as the pinned buffers of a card."""

@@ -39,7 +39,7 @@ from adawise.kafka.embedded import EmbeddedBroker
 from adawise.records import BatchTrace, Frame, ImageBatch, Message, Predictions, RowId
 from adawise.settings import Settings
 from adawise.worker.events import BatchServed, ModelLoaded, Observers
-from tools.bench.paired import Spent, in_turns, is_interrupted, serve, told, until_interrupted
+from tools.bench.paired import Spent, in_turns, is_interrupted, serve, text, until_interrupted
 from tools.bench.worker import Tally, pictures, write_pair
 
 CAMERAS, PARTITIONS = 100, 4
@@ -119,14 +119,14 @@ def cost(pair: str, images: int, modes: Sequence[str]) -> None:
         spent("off")  # heads are encoded, weights merged
         found = in_turns({mode: partial(spent, mode) for mode in modes}, TURNS)
     off = found["off"]
-    print(f"{pair}: processor time an image without a port: {told([1e3 * each.whole for each in off], '.3f')} ms")
+    print(f"{pair}: processor time an image without a port: {text([1e3 * each.whole for each in off], '.3f')} ms")
     for mode in modes[1:]:
         more = [100 * (each.whole / without.whole - 1) for each, without in zip(found[mode], off, strict=True)]
         port = [100 * each.port / each.whole for each in found[mode]]
         results = [100 * each.results / each.whole for each in found[mode]]
         print(
-            f"  {mode:13s} {told(more, '+.1f')} % more; the port's thread has {told(port, '.2f')} %, "
-            f"threads that tell results {told(results, '.1f')} %",
+            f"  {mode:13s} {text(more, '+.1f')} % more; the port's thread has {text(port, '.2f')} %, "
+            f"threads that tell results {text(results, '.1f')} %",
             flush=True,
         )
 
@@ -249,10 +249,10 @@ def paint(url: str) -> None:
     except Error as error:
         print(f"no browser: {str(error).splitlines()[0]}")
         return
-    print(f"{MANY} cameras: first paint {told(first, '.0f')} ms, rows drawn {told(drawn, '.0f')} ms after the call")
+    print(f"{MANY} cameras: first paint {text(first, '.0f')} ms, rows drawn {text(drawn, '.0f')} ms after the call")
     print(
-        f"while it filters and scrolls: longest frame {told(longest, '.0f')} ms; "
-        f"longest task {told(tasks, '.0f')} ms of processor"
+        f"while it filters and scrolls: longest frame {text(longest, '.0f')} ms; "
+        f"longest task {text(tasks, '.0f')} ms of processor"
     )
 
 

@@ -63,8 +63,8 @@ def flood(folder: Path, limit: int) -> None:
         batch = work.ready.popleft()
         before = work.state(batch)
         state = replace(samples[offset % len(samples)], batches=before.batches + 1)
-        told = replace(trace, images=1, first_offset=offset, last_offset=offset, stream_id=stream)
-        work.complete(batch, Adapted(one, replace(told, batch_number=before.batches), state), 0.0)
+        found = replace(trace, images=1, first_offset=offset, last_offset=offset, stream_id=stream)
+        work.complete(batch, Adapted(one, replace(found, batch_number=before.batches), state), 0.0)
         batches = before.batches + 1 if stream == "camera" else batches
         if work.rows >= FLUSH_ROWS:
             started = time.perf_counter()

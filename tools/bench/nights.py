@@ -47,7 +47,7 @@ class Night:
     """A report: when it was made, and what it told."""
 
     end_us: int
-    told: Sequence[DriftEvent]
+    news: Sequence[DriftEvent]
 
 
 @dataclass(frozen=True)
@@ -95,8 +95,8 @@ def nights(found: Collected, first: int, last: int, clocks: Clocks = UTC_CLOCKS)
 def _still(numbers: Sequence[int]) -> list[DriftEvent]:
     days = _LEARNED + _NIGHTS + 1
     worlds = [camera(STILL_SEED, n, days=days, labels=n % 3 == 0) for n in numbers]
-    told = [event for night in nights(learn(worlds), _LEARNED + 1, days) for event in night.told]
-    return [event for event in told if event.severity != "noted"]
+    news = [event for night in nights(learn(worlds), _LEARNED + 1, days) for event in night.news]
+    return [event for event in news if event.severity != "noted"]
 
 
 def _befallen(kind: str, numbers: Sequence[int]) -> list[Befallen]:
@@ -109,7 +109,7 @@ def _befallen(kind: str, numbers: Sequence[int]) -> list[Befallen]:
 def _first(stream_id: str, of: Happening, watched: Sequence[Night]) -> int | None:
     since = [night for night in watched if night.end_us > of.since_us]
     for count, night in enumerate(since, 1):
-        if any(_is_it(event, stream_id, of) for event in night.told):
+        if any(_is_it(event, stream_id, of) for event in night.news):
             return count
     return None
 
@@ -126,22 +126,22 @@ def _delays(found: Sequence[Befallen]) -> Iterator[str]:
     yield "|---|---|---|---|---|"
     for kind in sorted({each.kind for each in found}):
         counts = [each.nights for each in found if each.kind == kind]
-        told = [count for count in counts if count is not None]
-        late = f"{np.median(told):.0f} | {max(told)}" if told else " | "
-        yield f"| {kind} | {len(told)} of {len(counts)} | {told.count(1)} | {late} |"
+        news = [count for count in counts if count is not None]
+        late = f"{np.median(news):.0f} | {max(news)}" if news else " | "
+        yield f"| {kind} | {len(news)} of {len(counts)} | {news.count(1)} | {late} |"
     yield ""
 
 
-def _false(told: Sequence[DriftEvent]) -> tuple[list[str], float]:
+def _false(news: Sequence[DriftEvent]) -> tuple[list[str], float]:
     """Events in 1,000 camera-days, with the upper end of 95 % (Poisson); one that is told twice counts twice."""
     days = max(1, STILL * _NIGHTS)
-    bound = 1e3 * float(chi2.ppf(0.95, 2 * (len(told) + 1)) / 2.0) / days
+    bound = 1e3 * float(chi2.ppf(0.95, 2 * (len(news) + 1)) / 2.0) / days
     kinds: dict[str, int] = defaultdict(int)
-    for event in told:
+    for event in news:
         kinds[f"{event.measure} {event.shape}"] += 1
-    each = f"{1e3 * len(told) / days:.2f} in 1,000 camera-nights, at most {bound:.2f}"
+    each = f"{1e3 * len(news) / days:.2f} in 1,000 camera-nights, at most {bound:.2f}"
     return [
-        f"{days} nights of {STILL} cameras to which nothing happens (seed {STILL_SEED}): {len(told)} events, {each} "
+        f"{days} nights of {STILL} cameras to which nothing happens (seed {STILL_SEED}): {len(news)} events, {each} "
         f"{dict(kinds) or ''}"
     ], bound
 

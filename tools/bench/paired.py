@@ -52,7 +52,7 @@ def in_turns(ways: Mapping[str, Callable[[], Figure]], turns: int) -> dict[str, 
     return found
 
 
-def told(values: Sequence[float], form: str = ".2f") -> str:
+def text(values: Sequence[float], form: str = ".2f") -> str:
     """Median, quartiles in brackets; for no value nothing."""
     if not len(values):
         return "not measured"
@@ -102,10 +102,10 @@ class TimedResults:
     def in_flight_bytes(self) -> int:
         return self._results.in_flight_bytes
 
-    def send(self, told: Publication, *, wait: bool) -> bool:
+    def send(self, text: Publication, *, wait: bool) -> bool:
         began = time.thread_time()
         try:
-            return self._results.send(told, wait=wait)
+            return self._results.send(text, wait=wait)
         finally:
             self.seconds += time.thread_time() - began
 

@@ -77,22 +77,22 @@ def main() -> None:
             made.append(live_pairs(settings, start, store, begin_orders(store, start), started))
             return made[0]
 
-        store, asked, seen = open_store(settings.sink.root), list[str](), list[tuple[int, int, float]]()
+        store, requests, seen = open_store(settings.sink.root), list[str](), list[tuple[int, int, float]]()
 
-        def ask() -> bool:
+        def request() -> bool:
             done = sum(trace.images for trace in tally.traces) / IMAGES
             states = {number: state for number, (state, _) in made[0].progress().states.items()} if made else {}
             orders = read_orders(store) if made else Orders()
             if made and (run := made[0]._shadow) is not None:
                 seen.append((run.images, run.late, run.seconds))
-            if made and "stage" not in asked:
-                asked.append("stage")
+            if made and "stage" not in requests:
+                requests.append("stage")
                 give_order(store, orders, "stage", pair=document, by="bench", shadow=IMAGES)
-            if done > 0.5 and "switch" not in asked and states.get("1") == "ready":
-                asked.append("switch")
+            if done > 0.5 and "switch" not in requests and states.get("1") == "ready":
+                requests.append("switch")
                 give_order(store, orders, "switch", pair=1, by="bench")
-            if done > 0.8 and "back" not in asked and "switch" in asked:
-                asked.append("back")
+            if done > 0.8 and "back" not in requests and "switch" in requests:
+                requests.append("back")
                 give_order(store, orders, "switch", pair=0, by="bench")
             return tally.done()
 
@@ -104,7 +104,7 @@ def main() -> None:
                 root=settings.sink.root,
                 dead_letters=NoDeadLetters(),
                 observer=tally,
-                should_stop=ask,
+                should_stop=request,
                 pairs=pairs,
             ),
         )
@@ -120,17 +120,17 @@ def main() -> None:
 
         worker._switch = timed  # type: ignore[method-assign]
         worker.run()
-        report, shadow = made[0]._said(), seen
+        report, shadow = made[0]._worker_report(), seen
         batch = median(sum(trace.milliseconds.values()) for _, trace in tally.served)
         after = [
             sum(next(trace for at, trace in tally.served if at > when).milliseconds.values())
             for when, _ in tally.switches
         ]
-        looks = []
+        learned = []
         for _ in range(50):
             began = time.perf_counter()
             read_orders(store, read_orders(store))
-            looks.append(time.perf_counter() - began)
+            learned.append(time.perf_counter() - began)
         print(f"load average {os.getloadavg()[0]:.1f}, {os.cpu_count()} cores, {torch.get_num_threads()} threads")
         print(f"a pair alone {alone / 2**20:.0f} MiB; beside it:")
         for pair, (seconds, size) in report.loads.items():
@@ -138,7 +138,7 @@ def main() -> None:
         print(f"a batch {batch:.1f} ms (median of {len(tally.served)})")
         print(f"switches of partitions: {', '.join(f'{1e3 * s:.2f}' for s in took)} ms")
         print(f"the first batch after each: {', '.join(f'{ms:.1f}' for ms in after)} ms")
-        print(f"a look at the orders of a folder: {1e3 * median(looks) / 2:.2f} ms")
+        print(f"a look at the orders of a folder: {1e3 * median(learned) / 2:.2f} ms")
         images, late, seconds = max(shadow, default=(0, 0, 0.0))
         per_image = f", {1e3 * seconds / images:.1f} ms an image" if images else ""
         print(f"shadow until the first switch: {images} images, {late} batches too late{per_image}")

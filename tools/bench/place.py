@@ -122,8 +122,8 @@ def why_no_card() -> str | None:
 def driver() -> str:
     """Version of the card's driver: nvidia-smi's word, or the kernel's."""
     try:
-        asked = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-        answer = subprocess.run(asked, capture_output=True, text=True, timeout=30, check=True)
+        arguments = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+        answer = subprocess.run(arguments, capture_output=True, text=True, timeout=30, check=True)
         return answer.stdout.split()[0]
     except (OSError, subprocess.SubprocessError, IndexError):
         pass

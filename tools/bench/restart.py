@@ -24,7 +24,7 @@ from adawise.output.read.rows import read_predictions
 from adawise.sink.schemas import PREDICTED_AT
 from tests.worker.cameras import Live
 from tests.worker.process import WorkerProcess, wait_until
-from tools.bench.paired import is_interrupted, told, until_interrupted
+from tools.bench.paired import is_interrupted, text, until_interrupted
 from tools.bench.stage import GROUP, BenchStage, stage
 
 ROUNDS, SESSION_S, PARTITIONS = int(os.environ.get("BENCH_ROUNDS", "3")), 6.0, 6
@@ -43,7 +43,7 @@ def main() -> None:
                 f"  recovered {recovered_s - SESSION_S:5.2f} s, next committed row {beyond[-1]:5.2f} s beyond it",
                 flush=True,
             )
-    print(f"kill -9 to the next committed row: {told(beyond)} s beyond {SESSION_S:g} s", flush=True)
+    print(f"kill -9 to the next committed row: {text(beyond)} s beyond {SESSION_S:g} s", flush=True)
     for static in (False, True):
         with until_interrupted():
             if not is_interrupted():
@@ -68,11 +68,11 @@ def rolling(*, static: bool) -> None:
         began_us = time.time_ns() // 1_000
         stops = []
         for number, worker in enumerate(workers):
-            told_s = time.monotonic()
+            signalled_s = time.monotonic()
             worker.send(signal.SIGTERM)
             code = worker.exit_code()
             assert code == 0, worker.diary
-            stops.append(time.monotonic() - told_s)
+            stops.append(time.monotonic() - signalled_s)
             everyone.remove(worker)
             everyone.append(start(number, 1))
             wait_until(lambda: bool(everyone[-1].committed), *everyone)

@@ -45,7 +45,7 @@ from tests.processes import start_server
 from tests.worker.cameras import Shot, Topic
 from tests.worker.process import Plan, WorkerProcess
 from tools.bench.host import jpegs
-from tools.bench.paired import Spent, in_turns, is_interrupted, serve, told, until_interrupted
+from tools.bench.paired import Spent, in_turns, is_interrupted, serve, text, until_interrupted
 from tools.bench.worker import Tally, write_pair
 
 PARTITIONS, SECONDS, WARM_BATCHES = 2, 40.0, 48
@@ -316,13 +316,13 @@ def cost(broker: Broker, folder: Path) -> float:
     if not found["off"]:
         return 0.0
     off = median(each.whole for each in found["off"])
-    print(f"processor time an image without results: {told([1e3 * each.whole for each in found['off']], '.3f')} ms")
+    print(f"processor time an image without results: {text([1e3 * each.whole for each in found['off']], '.3f')} ms")
     for way in list(WAYS)[1:]:
         more = [1e6 * (each.whole - without.whole) for each, without in zip(found[way], found["off"], strict=True)]
         own = [1e6 * each.results for each in found[way]]
         print(
-            f"  {way:16s} {told(more, '+.0f')} us more, {median(more) / off / 1e4:+.1f} %; "
-            f"threads that tell {told(own, '.0f')} us, {median(own) / off / 1e4:.1f} %",
+            f"  {way:16s} {text(more, '+.0f')} us more, {median(more) / off / 1e4:+.1f} %; "
+            f"threads that tell {text(own, '.0f')} us, {median(own) / off / 1e4:.1f} %",
             flush=True,
         )
     return (median(each.whole for each in found["early"]) - off) / off
@@ -365,7 +365,7 @@ def floor(broker: Broker) -> None:
         for name, values in in_turns(
             {name: partial(send, each) for name, each in producers.items()}, 3 * TURNS
         ).items():
-            print(f"kafka-python's producer {name}: {told(values[1:], '.0f')} us a record", flush=True)
+            print(f"kafka-python's producer {name}: {text(values[1:], '.0f')} us a record", flush=True)
     finally:
         for each in producers.values():
             each.close()

@@ -24,12 +24,12 @@ def main(minutes: float = 60.0) -> None:
         with WorkerProcess(here.plan("worker")) as worker:
             worker.wait_for("recovered")
             with Live(here.topic, cameras=CAMERAS, partitions=PARTITIONS, every_s=EVERY_S):
-                began, told = time.monotonic(), 0.0
+                began, found = time.monotonic(), 0.0
                 while (elapsed := time.monotonic() - began) < 60.0 * minutes:
                     samples.append((elapsed / 60.0, worker.rss_bytes / 2**20))
-                    if elapsed >= told:
+                    if elapsed >= found:
                         print(f"  minute {elapsed / 60:5.1f}: {samples[-1][1]:.0f} MiB", flush=True)
-                        told += 60.0 * max(1.0, minutes / 12)
+                        found += 60.0 * max(1.0, minutes / 12)
                     worker.listen(SAMPLE_S)
             output = Output(here.root)
             wait_until(lambda: output.rows >= here.topic.rows, worker)

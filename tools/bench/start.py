@@ -24,7 +24,7 @@ import psutil
 
 from tests.brokers import Broker, create_topic, fresh_name, running
 from tests.worker.cameras import Topic, single
-from tools.bench.paired import told, until_interrupted
+from tools.bench.paired import text, until_interrupted
 from tools.bench.worker import write_pair
 
 ROUNDS, CAMERAS, IMAGES = int(os.environ.get("BENCH_ROUNDS", "3")), 4, 64
@@ -142,7 +142,7 @@ def process(call: list[str], environ: dict[str, str]) -> Iterator[tuple[Iterator
 
 def spread(moments: list[Moment]) -> str:
     """Medians with quartiles: of the wall, and of the processor."""
-    return f"{told([wall for wall, _ in moments])}; processor {told([own for _, own in moments])}"
+    return f"{text([wall for wall, _ in moments])}; processor {text([own for _, own in moments])}"
 
 
 def shown(moment: Moment) -> str:

@@ -21,7 +21,7 @@ from adawise.watch.status.fleet import FleetQuestion, fleet_status
 from adawise.watch.status.root import RootReader
 from tests.store.clouds import new_bucket, s3_environment, s3_server
 from tests.watch.status.yard import NOW_S, OWNER, Yard
-from tools.bench.paired import is_interrupted, told, until_interrupted
+from tools.bench.paired import is_interrupted, text, until_interrupted
 from tools.bench.recovery import environment
 
 CAMERAS, PARTITIONS, EVERY_S, HOUR_S, REPEATS = 1_000, 4, 10, 3_600.0, 5
@@ -35,10 +35,10 @@ _WAVE = 8  # segments that are read at once behind the head, the last of them be
 def main() -> None:
     """Print seconds of the first look and of the next ones."""
     print(f"load {os.getloadavg()[0]:.1f}", flush=True)
-    for look in (an_hour, many_names, on_s3):
+    for check in (an_hour, many_names, on_s3):
         with until_interrupted():
             if not is_interrupted():
-                look()
+                check()
     print(f"load {os.getloadavg()[0]:.1f} at the end")
 
 
@@ -85,7 +85,7 @@ def measure(store: Store, what: str) -> None:
             reader, own_before = RootReader(store), time.process_time()
             for seconds in (first, next_):
                 began = time.perf_counter()
-                root = reader.look(NOW_S - HOUR_S)
+                root = reader.read(NOW_S - HOUR_S)
                 found = fleet_status(QUESTION, root, None, {}, now_s=NOW_S)
                 seconds.append(time.perf_counter() - began)
                 if seconds is first:
@@ -94,7 +94,7 @@ def measure(store: Store, what: str) -> None:
         if isinstance(store, ObjectStore):
             facts += f", {_requests(store)} requests"
     print(
-        f"{what}: first look {told(first)} s, of the processor {told(own)}; the next {told(next_, '.3f')} s; {facts}",
+        f"{what}: first look {text(first)} s, of the processor {text(own)}; the next {text(next_, '.3f')} s; {facts}",
         flush=True,
     )
 
@@ -113,7 +113,7 @@ class _Counted:
 def _requests(store: Store) -> int:
     """Of a first look."""
     counted = _Counted(store)
-    RootReader(cast(Store, counted)).look(NOW_S - HOUR_S)
+    RootReader(cast(Store, counted)).read(NOW_S - HOUR_S)
     return counted.requests
 
 

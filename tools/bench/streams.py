@@ -24,7 +24,7 @@ from adawise_cameras.child import Child
 from tests.cameras.serving import h264, mjpeg, rtsp, spec
 from tests.cameras.test_watch import Taken
 
-CAMERAS, BEGINS_S, LOOKS_S = 20, 15.0, 40.0
+CAMERAS, BEGINS_S, LASTS_S = 20, 15.0, 40.0
 CUTS, AWAY_S = 8, (0.0, 10.0)
 _CASES = (  # what it is, path, keys of the file
     ("H.264 at 1 a second", "/h264", "rate = 1"),
@@ -49,7 +49,7 @@ def main() -> None:
 
 def _print(what: str, processes: Sequence[psutil.Process]) -> None:
     before_s, began_s = _cpu_s(processes), time.monotonic()
-    time.sleep(LOOKS_S)
+    time.sleep(LASTS_S)
     share = (_cpu_s(processes) - before_s) / (time.monotonic() - began_s)
     memory = [process.memory_full_info() for process in processes]
     own, with_shared = (sum(getattr(each, kind) for each in memory) / 2**20 for kind in ("uss", "pss"))

@@ -34,6 +34,6 @@ def main() -> int:
             fleet, names = sharing(rng, cameras, moves, members, times)
             found = [{*group.stream_ids} for group in groups(fleet, SPAN_US, NEAR_US)]
             hits += max((len(names & each) / len(names | each) for each in found), default=0.0) >= 0.7
-        told = f"{members} of {cameras} cameras of {moves:g} moves that move together {times} times besides"
-        print(f"{told}: found in {hits} of {FLEETS // 5}", flush=True)
+        fields = f"{members} of {cameras} cameras of {moves:g} moves that move together {times} times besides"
+        print(f"{fields}: found in {hits} of {FLEETS // 5}", flush=True)
     return int(false > 0.05 * tried)

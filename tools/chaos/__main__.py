@@ -39,7 +39,7 @@ def main() -> int:
         folder = Path(name)
         folder.mkdir(parents=True, exist_ok=True)
         report = run(
-            play, broker_of(kafka), write_pair(folder / "pair"), folder, kafka, lambda told: print(told, flush=True)
+            play, broker_of(kafka), write_pair(folder / "pair"), folder, kafka, lambda found: print(found, flush=True)
         )
     print(report, flush=True)
     return int(report.is_clean == args.overwrite)

@@ -38,7 +38,7 @@ from adawise.settings import Settings
 from adawise.sink import claims
 from adawise.store.object_store import ObjectStore
 from adawise.store.store import LocalStore
-from tests.worker.process import Event, Telling
+from tests.worker.process import Event, LoggingObserver
 
 REFUSED, ANSWER_LOST, TRIED_AGAIN = "refused", "answer lost", "tried again"
 """What the file `Role.outage` may say: nothing is done; it is done, and the answer is lost; or it is done, and what is
@@ -107,7 +107,7 @@ def play(role: Role, link: Connection) -> NoReturn:
             link.send(Event("at", point))
             os.kill(os.getpid(), signal.SIGKILL if order.then == "die" else signal.SIGSTOP)
 
-    run.run_worker = partial(run.run_worker, failpoint=failpoint, observer=Telling(link))
+    run.run_worker = partial(run.run_worker, failpoint=failpoint, observer=LoggingObserver(link))
     sys.exit(main(["run"]))
 
 
@@ -179,12 +179,12 @@ def _have_outages(outage: Path) -> None:
 def _failing(method: Callable[..., Any], outage: Path) -> Callable[..., Any]:
     @wraps(method)
     def tried(self: LocalStore, *arguments: Any) -> Any:
-        said = outage.read_text() if outage.exists() else ""
-        if said != REFUSED:
+        output = outage.read_text() if outage.exists() else ""
+        if output != REFUSED:
             answer = method(self, *arguments)
-        if said == TRIED_AGAIN and method.__name__ == "create":
+        if output == TRIED_AGAIN and method.__name__ == "create":
             method(self, *arguments)
-        if said in (REFUSED, ANSWER_LOST):
+        if output in (REFUSED, ANSWER_LOST):
             raise StoreUnavailable(f"{self}: expected an answer, but the chaos suite has taken the store away; wait")
         return answer
 
@@ -194,10 +194,10 @@ def _failing(method: Callable[..., Any], outage: Path) -> Callable[..., Any]:
 def names_outage(line: str) -> bool:
     """True if the last line of a log says that the program ended because a broker or the store did not answer."""
     try:
-        said = json.loads(line)
+        document = json.loads(line)
     except ValueError:
         return False
-    return isinstance(said, dict) and said.get("event") == "program_failed" and said.get("kind") in _AWAY
+    return isinstance(document, dict) and document.get("event") == "program_failed" and document.get("kind") in _AWAY
 
 
 @dataclass(eq=False)
@@ -247,7 +247,7 @@ class WorkerActor:
         return lines[-1] if lines else "nothing"
 
     @property
-    def stands_still(self) -> bool:
+    def is_stopped(self) -> bool:
         """As the kernel sees it."""
         try:
             return psutil.Process(self._process.pid).status() == psutil.STATUS_STOPPED
@@ -264,7 +264,7 @@ class WorkerActor:
         with suppress(OSError):  # it has just ended
             self.link.send(order)
 
-    def hear(self) -> list[Event]:
+    def receive(self) -> list[Event]:
         """What it has told since the last time."""
         news: list[Event] = []
         try:

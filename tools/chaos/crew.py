@@ -60,7 +60,7 @@ class Crew:
         connection.wait([actor.link for actor in self.members], timeout=timeout_s)
         for actor in list(self.members):
             ended = actor.exit_code is not None  # asked first: nothing is told after it
-            for event in actor.hear():
+            for event in actor.receive():
                 self._count(event, actor)
             if ended:
                 self._retire(actor)

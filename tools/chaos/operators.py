@@ -196,10 +196,10 @@ def wrong_switches(plan: Plan, orders: Orders, *, settled: bool) -> Iterator[str
     """
     if not settled:
         yield f"pair {orders.serves} is to serve, and not every worker had it in the end"
-    asked = {orders.pairs[order.pair].id for order in orders.log if order.kind in ("begin", "switch")}
+    requested = {orders.pairs[order.pair].id for order in orders.log if order.kind in ("begin", "switch")}
     for tp, switches in plan.items():
         for switch in switches:
-            if switch.pair not in asked:
+            if switch.pair not in requested:
                 yield f"{tp}: served from offset {switch.first} on by pair {switch.pair}, which was never to serve"
         if settled and switches and switches[-1].pair != orders.serving.id:
             yield f"{tp}: served by pair {switches[-1].pair} in the end, expected {orders.serving.id}"
@@ -239,7 +239,7 @@ def all_have_it(store: Store, pids: Iterable[int]) -> bool:
     orders = read_orders(store)
     if len(orders.log) < 2:
         return True  # nobody reports before a second order
-    states = {told.worker.rpartition(":")[2]: told.state(orders.serves) for told in read_reports(store)[0]}
+    states = {fields.worker.rpartition(":")[2]: fields.state(orders.serves) for fields in read_reports(store)[0]}
     return all(states.get(str(pid)) == "serves" for pid in pids)
 
 

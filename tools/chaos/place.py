@@ -49,14 +49,14 @@ def place(kind: StoreName, folder: Path, seed: int) -> Iterator[StorePlace]:
         return
     server, bucket = (s3_server(), new_bucket()) if kind == "s3" else (seaweedfs().address, seaweedfs().new_bucket())
     url = f"s3://{bucket}/chaos"
-    told = _RequestCount()
+    found = _RequestCount()
     with (
-        FaultyProxy(server, ProxyWeather(seed, outage), seen=told) as proxy,
+        FaultyProxy(server, ProxyWeather(seed, outage), seen=found) as proxy,
         pytest.MonkeyPatch.context() as patch,
     ):
         output = Output(name, open_s3(patch, server, url))
         workers = s3_environment(proxy.address) | _PATIENCE
-        yield StorePlace(url, output, outage, workers, s3_environment(server), told.faults)
+        yield StorePlace(url, output, outage, workers, s3_environment(server), found.faults)
 
 
 class ProxyWeather:
@@ -68,10 +68,10 @@ class ProxyWeather:
 
     def __call__(self, request: Request) -> Fault:
         try:
-            said = self._outage.read_text()
+            output = self._outage.read_text()
         except FileNotFoundError:
-            said = ""
-        faults = {REFUSED: NOT_DONE, ANSWER_LOST: DONE}.get(said)  # its clients try again by themselves
+            output = ""
+        faults = {REFUSED: NOT_DONE, ANSWER_LOST: DONE}.get(output)  # its clients try again by themselves
         return self._otherwise(request) if faults is None else self._rng.choice(faults)
 
 
@@ -82,7 +82,7 @@ class _RequestCount(list[tuple[Request, Fault]]):
         super().__init__()
         self.faults: Counter[Fault] = Counter()
 
-    def append(self, told: tuple[Request, Fault]) -> None:
+    def append(self, output: tuple[Request, Fault]) -> None:
         """Count it."""
-        if told[1] is not Fault.NONE:
-            self.faults[told[1]] += 1
+        if output[1] is not Fault.NONE:
+            self.faults[output[1]] += 1

@@ -23,19 +23,6 @@ from tests.worker.output import Output
 from tools.chaos.actor import Role
 from tools.chaos.crew import SEATS, SIZE, Crew
 from tools.chaos.feed import LIMITS, MAX_AGE_S, MAX_BATCH_BYTES, Feed, Film
-from tools.chaos.judge import (
-    Judgement,
-    Places,
-    compare_with_replay,
-    count_letters,
-    count_results,
-    crashes,
-    judge,
-    mend,
-    retire,
-    send_back,
-    verify,
-)
 from tools.chaos.operators import (
     Operator,
     all_have_it,
@@ -47,15 +34,28 @@ from tools.chaos.operators import (
 from tools.chaos.place import StoreName, StorePlace, place
 from tools.chaos.schedule import OF_PAIRS, Kind, ScheduledFault
 from tools.chaos.strikes import PATIENCE_S, Brokers, Stage, Strike, strike
+from tools.chaos.verdict import (
+    ChaosVerdict,
+    Places,
+    assess,
+    compare_with_replay,
+    count_dead_letters,
+    count_results,
+    crashes,
+    mend,
+    retire,
+    send_back,
+    verify,
+)
 
 AT_ONCE = 2  # faults
 _ONE_AT_A_TIME = {Kind.BROKER, Kind.OUTAGE}  # of three brokers two must live; there is one store
 _TOO_MANY = 100  # ends that nobody ordered, in a whole run
 _TICK_S = 0.05
-_TELL_S = 60.0
-_LOOK_S = 1.0  # how often the output is counted, at most
+_REPORT_S = 60.0
+_COUNT_S = 1.0  # how often the output is counted, at most
 _SELDOM_ENOUGH = 10  # times as long as counting takes: a bucket lists all its keys for it
-_LOOK_AT_ORDERS_S = 0.3  # how often workers look what is asked about their pair
+_READ_ORDERS_S = 0.3  # how often workers look what is asked about their pair
 OTHER_CLASSES = ("lorry", "tram", "cyclist", "nobody", "dog", "fog")
 _SELDOM = {"flush_rows": 2_000, "flush_age_s": 30.0}  # segments of the replay: where they are cut must not matter
 KEPT = {"retention.ms": "-1", "message.timestamp.after.max.ms": str(2**63 - 1)}  # the film's time is not ours
@@ -97,7 +97,7 @@ class ChaosReport:
     """What was survived, and what was found."""
 
     play: Play
-    verdict: Judgement
+    verdict: ChaosVerdict
     toll: Counter[str]
     gave_up: list[str]
     seconds: dict[str, float] = field(default_factory=dict)
@@ -127,9 +127,9 @@ def run(
     pair: PairFolder,
     folder: Path,
     brokers: Brokers | None = None,
-    tell: Callable[[str], None] = lambda _: None,
+    report: Callable[[str], None] = lambda _: None,
 ) -> ChaosReport:
-    """Play it, in an empty folder. `tell` hears how far it is, now and then."""
+    """Play it, in an empty folder. `report` hears how far it is, now and then."""
     topic = Topic(broker, fresh_name("chaos"))
     for name in (topic.name, f"{topic.name}.dlq", f"{topic.name}.results"):
         create_topic(broker, name, play.partitions, KEPT, replication=play.replication)
@@ -141,7 +141,7 @@ def run(
         operator = _operator(play, topic, settings, folder, stored) if play.operators else None
         with feed, Crew(_roles(play, settings, folder, stored), seats, size=play.workers) as crew:
             with _timed(seconds, "faults"):
-                _perform(play, feed, Stage(crew, stored.outage, brokers, operator), output, tell)
+                _perform(play, feed, Stage(crew, stored.outage, brokers, operator), output, report)
             with _timed(seconds, "rest"):
                 settled = operator is not None and _wait_for_pairs(crew, output)
                 feed.finish()
@@ -152,12 +152,12 @@ def run(
         with _timed(seconds, "judge"):
             role = Role(_changed(settings, "sink", **_SELDOM), folder / "judge.log", stored.outage, stored.others)
             recovered = None if any(fault.kind is Kind.BROKER for fault in play.faults) else crew.recovered
-            verdict = _judged(play, feed, landed, role, output, folder)
+            verdict = _verdict_of(play, feed, landed, role, output, folder)
             if not play.overwrites:
-                count_letters(verdict, broker, f"{topic.name}.dlq", landed, recovered)
+                count_dead_letters(verdict, broker, f"{topic.name}.dlq", landed, recovered)
             verdict.faults += crashes(folder)
             if operator is not None:
-                crew.toll.update(_judge_operators(verdict, operator, output, settled=settled))
+                crew.toll.update(_check_operators(verdict, operator, output, settled=settled))
                 send_back(verdict, role, broker, topic.name, output)
                 _unless_damaged(
                     verdict,
@@ -170,10 +170,10 @@ def run(
     return ChaosReport(play, verdict, crew.toll, crew.gave_up, seconds)
 
 
-def _judged(play: Play, feed: Feed, landed: Places, role: Role, output: Output, folder: Path) -> Judgement:
+def _verdict_of(play: Play, feed: Feed, landed: Places, role: Role, output: Output, folder: Path) -> ChaosVerdict:
     """By the topic, by `adawise verify` and by a replay; the last two at the same time, each takes a processor."""
     verified = verify(role, output)
-    verdict = judge(landed, feed.acknowledged, output)
+    verdict = assess(landed, feed.acknowledged, output)
     if not play.overwrites:
         pairs_of = role.settings.sink.root if play.operators else None
         _unless_damaged(verdict, lambda: compare_with_replay(verdict, role, output, folder, pairs_of=pairs_of))
@@ -181,7 +181,7 @@ def _judged(play: Play, feed: Feed, landed: Places, role: Role, output: Output, 
     return verdict
 
 
-def _unless_damaged(verdict: Judgement, compare: Callable[[], None]) -> None:
+def _unless_damaged(verdict: ChaosVerdict, compare: Callable[[], None]) -> None:
     """Compare what can be read: that something cannot is a fault, and no reason to end without a verdict."""
     try:
         compare()
@@ -189,7 +189,7 @@ def _unless_damaged(verdict: Judgement, compare: Callable[[], None]) -> None:
         verdict.faults.append(str(error))
 
 
-def _judge_operators(verdict: Judgement, operator: Operator, output: Output, *, settled: bool) -> Counter[str]:
+def _check_operators(verdict: ChaosVerdict, operator: Operator, output: Output, *, settled: bool) -> Counter[str]:
     """By how commands ended, by the orders that they gave, and by the pairs that partitions were served by."""
     orders = read_orders(output.store)
     verdict.faults += [fault for operation in operator.operations if (fault := operation.fault) is not None]
@@ -217,7 +217,7 @@ def _operator(play: Play, topic: Topic, settings: Settings, folder: Path, stored
 def _settings(play: Play, topic: Topic, pair: PairFolder, stored: StorePlace, group: str) -> Settings:
     changes: dict[str, dict[str, Any]] = {}
     if play.operators:
-        changes = {"results": {"enabled": True, "when": play.when}, "pairs": {"look_s": _LOOK_AT_ORDERS_S}}
+        changes = {"results": {"enabled": True, "when": play.when}, "pairs": {"look_s": _READ_ORDERS_S}}
     return settings_for(
         topic,
         pair,
@@ -256,19 +256,19 @@ def _changed(settings: Settings, group: str, **values: object) -> Settings:
     return settings.model_copy(update={group: getattr(settings, group).model_copy(update=values)})
 
 
-def _perform(play: Play, feed: Feed, stage: Stage, output: Output, tell: Callable[[str], None]) -> None:
+def _perform(play: Play, feed: Feed, stage: Stage, output: Output, report: Callable[[str], None]) -> None:
     """Until every fault was done and enough was sent."""
-    waiting, under_way, look_at, told = list(play.faults), dict[ScheduledFault, Strike](), 0.0, time.monotonic()
+    waiting, under_way, look_at, fields = list(play.faults), dict[ScheduledFault, Strike](), 0.0, time.monotonic()
     while waiting or under_way or feed.sent < play.messages:
         stage.crew.listen(_TICK_S)
         ends = len(stage.crew.gave_up) + stage.crew.toll["starts that failed"]
         assert ends < _TOO_MANY, f"workers end by themselves, {ends} of them: {stage.crew.gave_up}"
         if (began := time.monotonic()) > look_at:
             feed.allow(output.rows + play.lead)
-            look_at = began + max(_LOOK_S, _SELDOM_ENOUGH * (time.monotonic() - began))
-        if time.monotonic() - told > _TELL_S:
-            tell(f"{feed.sent} messages sent, {output.rows} rows written, {len(waiting)} faults to come")
-            told = time.monotonic()
+            look_at = began + max(_COUNT_S, _SELDOM_ENOUGH * (time.monotonic() - began))
+        if time.monotonic() - fields > _REPORT_S:
+            report(f"{feed.sent} messages sent, {output.rows} rows written, {len(waiting)} faults to come")
+            fields = time.monotonic()
         busy = {fault.kind for fault in under_way} & (_ONE_AT_A_TIME | OF_PAIRS)
         busy |= OF_PAIRS if busy & OF_PAIRS else set()
         for fault in [f for f in waiting if f.at * play.messages <= feed.sent and f.kind not in busy][:1]:
@@ -288,7 +288,7 @@ def _wait_for_the_rest(crew: Crew, output: Output, rows: int, quiet_s: float) ->
     while (now := output.rows) < rows and time.monotonic() - since < quiet_s:
         if now != found:
             found, since = now, time.monotonic()
-        crew.listen(_LOOK_S)
+        crew.listen(_COUNT_S)
 
 
 def _wait_for_pairs(crew: Crew, output: Output) -> bool:
@@ -297,7 +297,7 @@ def _wait_for_pairs(crew: Crew, output: Output) -> bool:
     for actor in crew.members:
         actor.send(signal.SIGCONT)
     while time.monotonic() < give_up:
-        crew.listen(_LOOK_S)
+        crew.listen(_COUNT_S)
         if all_have_it(output.store, [actor.pid for actor in crew.members]):
             return True
     return False

@@ -70,7 +70,7 @@ def _exit(fault: ScheduledFault, stage: Stage) -> Strike:
 def _zombie(fault: ScheduledFault, stage: Stage) -> Strike:
     actor = yield from _someone(fault, stage)
     if actor is not None:
-        yield from _stand_still(actor, fault)
+        yield from _stop_still(actor, fault)
         yield from _outlived(actor, fault, stage, "zombies resumed")
 
 
@@ -82,10 +82,10 @@ def _freeze(fault: ScheduledFault, stage: Stage) -> Strike:
         yield from _outlived(actor, fault, stage, "freezes resumed")
 
 
-def _stand_still(actor: WorkerActor, fault: ScheduledFault) -> Strike:
+def _stop_still(actor: WorkerActor, fault: ScheduledFault) -> Strike:
     """At the fault's point, if it comes to that in time."""
     actor.order(Order(fault.point, "stand still"))
-    yield from _until(lambda: actor.stands_still or actor.exit_code is not None)
+    yield from _until(lambda: actor.is_stopped or actor.exit_code is not None)
     actor.order(Order("", "stand still"))  # never again, even if it has not come to that
 
 
@@ -98,9 +98,9 @@ def _outlived(actor: WorkerActor, fault: ScheduledFault, stage: Stage, name: str
         yield from _until(lambda: owned <= crew.done_by_others("committed", actor, since), _HEIRS_S)
     else:
         yield from _pause(fault.lasts_s)
-    told = len(actor.seen)
+    found = len(actor.seen)
     actor.send(signal.SIGCONT)
-    yield from _until(lambda: len(actor.seen) > told or actor.exit_code is not None)
+    yield from _until(lambda: len(actor.seen) > found or actor.exit_code is not None)
     actor.engaged = False
     stage.crew.toll[name if inherited else "woken too early"] += 1
 
@@ -126,7 +126,7 @@ def _rival(fault: ScheduledFault, stage: Stage) -> Strike:
     actor = yield from _someone(fault, stage, seated=True)
     if actor is None:
         return
-    yield from _stand_still(actor, fault)
+    yield from _stop_still(actor, fault)
     since, owned, crew = time.monotonic(), set(actor.owned), stage.crew
     heir = crew.hire(actor.role.seat)
     actor.rivalled = heir.rivalled = heir.engaged = True

@@ -189,9 +189,9 @@ def build(out: Path) -> None:
     """Both stages, and the files of the pair."""
     print(f"rendering {ZERO_SHOT.frames} frames of {ZERO_SHOT.cameras} cameras in all conditions", flush=True)
     frames_0 = _render(ZERO_SHOT)
-    theta_0 = train_theta_0(ZERO_SHOT, frames_0, _say)
+    theta_0 = train_theta_0(ZERO_SHOT, frames_0, _print)
     print(f"rendering {FINE_TUNED.frames} frames of {FINE_TUNED.cameras} other cameras on clear days", flush=True)
-    theta_1 = train_theta_1(theta_0, FINE_TUNED, _render(FINE_TUNED), _say)
+    theta_1 = train_theta_1(theta_0, FINE_TUNED, _render(FINE_TUNED), _print)
     save(theta_0, out / "theta_0")
     save(theta_1, out / "theta_1")
     (out / "classes.txt").write_text("".join(f"{name}\n" for name in CLASSES), encoding="utf-8")
@@ -202,7 +202,7 @@ def _render(stage: TrainingStage) -> Frames:
     return render(stage.frames, stage.cameras, stage.first_seed, stage.weather, SIZE)
 
 
-def _say(line: str) -> None:
+def _print(line: str) -> None:
     print(line, flush=True)
 
 

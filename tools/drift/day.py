@@ -140,12 +140,12 @@ def main() -> int:
     parser.add_argument("--no-page", action="store_true", help="JSON alone")
     wanted = parser.parse_args()
     folder: Path = wanted.folder.resolve()
-    if not wanted.judge:
+    if not wanted.assess:
         day = Day(CAMERAS[: wanted.cameras], wanted.hours, wanted.every, wanted.images, wanted.seed)
         _all(folder, day, page=not wanted.no_page)
-    from tools.drift.day_judge import judge, told
+    from tools.drift.day_verdict import assess, summary
 
-    print(told(judge(folder)))
+    print(summary(assess(folder)))
     return 0
 
 

@@ -24,7 +24,7 @@ OTHERS = 0.1  # of other frames that are kept on a market day
 
 @dataclass(frozen=True)
 class Turn:
-    """From `hour` on it becomes `condition` (of `weather.PRESETS`), within `fade` hours; `said` is what people say.
+    """From `hour` on it becomes `condition` (of `weather.PRESETS`), within `fade` hours; `text` is what people say.
 
     `moves`: the measures of which one at least is to tell it.
     """
@@ -32,13 +32,13 @@ class Turn:
     hour: float
     condition: str
     fade: float
-    said: str
+    text: str
     moves: tuple[str, ...] = ("brightness",)
 
 
 @dataclass(frozen=True)
 class Spell:
-    """[since, until) hours of the day in which a camera is another one; `said` of its begin, and of its end unless "".
+    """[since, until) hours of the day in which a camera is another one; `text` of its begin, and of its end unless "".
 
     `market`: classes other than usual. `broken`: that share of its images cannot be read. `sends`: one of so many
     batches, 0 for none. After a spell without any it hangs elsewhere: other pictures.
@@ -46,7 +46,7 @@ class Spell:
 
     since: float
     until: float
-    said: tuple[str, str]
+    text: tuple[str, str]
     moves: tuple[str, ...]
     market: bool = False
     broken: float = 0.0
@@ -84,7 +84,7 @@ class Happening:
     """
 
     camera: str
-    said: str
+    text: str
     moves: tuple[str, ...]
     from_us: int
     since_us: int
@@ -201,12 +201,12 @@ class Day:
         return [happening for camera in self.cameras for happening in self._happenings(camera)]
 
     def _happenings(self, camera: CameraDay) -> Iterator[Happening]:
-        told = [(turn.hour, turn.hour + turn.fade, turn.said, turn.moves) for turn in camera.turns[1:]]
+        received = [(turn.hour, turn.hour + turn.fade, turn.text, turn.moves) for turn in camera.turns[1:]]
         for spell in camera.spells:
             hours = (spell.since, spell.until)
-            told += [(at, at, said, spell.moves) for at, said in zip(hours, spell.said, strict=True) if said]
-        told.sort()
-        for i, (since, settled, said, moves) in enumerate(told):
-            begin = told[i - 1][1] if i else 0.0
-            end = told[i + 1][0] if i + 1 < len(told) else 24.0
-            yield Happening(camera.name, said, moves, *map(self.at_us, (begin, since, settled, end)))
+            received += [(at, at, text, spell.moves) for at, text in zip(hours, spell.text, strict=True) if text]
+        received.sort()
+        for i, (since, settled, text, moves) in enumerate(received):
+            begin = received[i - 1][1] if i else 0.0
+            end = received[i + 1][0] if i + 1 < len(received) else 24.0
+            yield Happening(camera.name, text, moves, *map(self.at_us, (begin, since, settled, end)))

@@ -103,23 +103,23 @@ class PartitionDay:
         """How alpha was chosen: a look at one alternative where there was one."""
         alpha = np.concatenate([path.alpha[span] for path, span in zip(paths, spans, strict=True)])
         before = np.concatenate([_before(path, span) for path, span in zip(paths, spans, strict=True)])
-        looked = np.concatenate([path.looked[span] for path, span in zip(paths, spans, strict=True)])
+        probed = np.concatenate([path.probed[span] for path, span in zip(paths, spans, strict=True)])
         harder = np.concatenate([path.difficulty[span] for path, span in zip(paths, spans, strict=True)])
         count, normal = len(alpha), partial(self.rng.standard_normal, dtype=np.float32)
         objective = (0.9 + harder + 0.05 * normal(count)).astype(np.float64)
-        trigger = np.where(looked, self.rng.integers(1, len(_TRIGGERS), count), 0)
+        trigger = np.where(probed, self.rng.integers(1, len(_TRIGGERS), count), 0)
         audited = trigger == _TRIGGERS.index("audit")
         return {
             "alpha": _alphas(alpha),
             "previous_alpha": _alphas(np.maximum(before, 0), before < 0),
-            "trials": _trials(alpha, looked, objective, self.rng),
+            "trials": _trials(alpha, probed, objective, self.rng),
             "objective": pa.array(objective),
             "posterior_mean": pa.array((objective + 0.01 * normal(count)).astype(np.float64)),
             "posterior_sd": pa.array((0.02 + 0.01 * self.rng.random(count, np.float32)).astype(np.float64)),
             "trigger": _named(_TRIGGERS, trigger),
             "reset": pa.nulls(count, pa.string()),
             "audit_regret": pa.array(np.where(audited, 0.01 * np.abs(normal(count)), np.nan).astype(np.float64)),
-            "forward_equivalents": pa.array(np.where(looked, 1.5, 1.0)),
+            "forward_equivalents": pa.array(np.where(probed, 1.5, 1.0)),
             "milliseconds": _milliseconds(count, self.rng),
         }
 
@@ -143,15 +143,15 @@ def _named(names: Sequence[str], index: npt.NDArray[np.int64]) -> pa.Array:
 
 def _trials(
     alpha: npt.NDArray[np.uint8],
-    looked: npt.NDArray[np.bool_],
+    probed: npt.NDArray[np.bool_],
     objective: npt.NDArray[np.float64],
     rng: np.random.Generator,
 ) -> pa.Array:
     """The served alpha, and after a look one of its neighbours, on half of the images."""
-    ends = np.concatenate([[0], np.cumsum(1 + looked)]).astype(np.int32)
-    row = np.repeat(np.arange(len(alpha)), 1 + looked)
+    ends = np.concatenate([[0], np.cumsum(1 + probed)]).astype(np.int32)
+    row = np.repeat(np.arange(len(alpha)), 1 + probed)
     other = np.zeros(len(row), np.bool_)
-    other[ends[1:][looked] - 1] = True
+    other[ends[1:][probed] - 1] = True
     neighbour = np.clip(alpha.astype(np.int16) + np.where(rng.random(len(alpha)) < 0.5, -1, 1), 0, GRID)
     values = objective[row]
     values[other] += 0.02 * np.abs(rng.standard_normal(int(other.sum()), np.float32))

@@ -18,7 +18,7 @@ Floats = npt.NDArray[np.float32]
 
 BEGIN = datetime(2025, 1, 1, tzinfo=UTC)
 GRID = 20
-LOOKS = 0.15
+PROBES = 0.15
 """The share of batches at which alternatives are tried."""
 
 _DAY_US = 86_400_000_000
@@ -98,7 +98,7 @@ class CameraBatches:
 
     at_us: npt.NDArray[np.int64]
     alpha: npt.NDArray[np.uint8]
-    looked: npt.NDArray[np.bool_]
+    probed: npt.NDArray[np.bool_]
     difficulty: Floats
     """What the events add to the objective, nats."""
 
@@ -117,12 +117,12 @@ def path(camera: YearCamera, days: int, batches_per_day: int, seed: int, begin: 
             there &= (at_us < start) | (at_us >= end)
         else:
             drift += np.float32(event.size) * np.clip((at_us - start) / max(1, end - start), 0, 1).astype(np.float32)
-    looked = rng.random(count, np.float32) < LOOKS
-    looked[0] = True
+    probed = rng.random(count, np.float32) < PROBES
+    probed[0] = True
     seen = (target + drift + rng.normal(0, _ERROR, count)).astype(np.float32)
-    held = seen[np.maximum.accumulate(np.where(looked, np.arange(count), 0))]
+    held = seen[np.maximum.accumulate(np.where(probed, np.arange(count), 0))]
     alpha = np.rint(np.clip(held, 0, 1) * GRID).astype(np.uint8)
-    return CameraBatches(at_us[there], alpha[there], looked[there], np.float32(_HARDER) * np.abs(drift[there]))
+    return CameraBatches(at_us[there], alpha[there], probed[there], np.float32(_HARDER) * np.abs(drift[there]))
 
 
 def _us(moment: datetime) -> int:

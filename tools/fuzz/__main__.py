@@ -36,11 +36,11 @@ def report(outcome: CampaignResult, seed: int, wall_s: float) -> str:
 def run(*, seed: int, first: int, messages: int, processes: int) -> CampaignResult:
     """The campaign with a bar; prints the report."""
     multiprocessing.get_context("forkserver").set_forkserver_preload(["tools.fuzz.campaign"])
-    began_s, outcome, told = time.monotonic(), CampaignResult(), 0
+    began_s, outcome, found = time.monotonic(), CampaignResult(), 0
     with progress("examined", total=messages, unit="messages") as bar:
         for outcome in campaign(seed=seed, first=first, messages=messages, processes=processes):
-            bar.advance(outcome.messages - told)
-            told = outcome.messages
+            bar.advance(outcome.messages - found)
+            found = outcome.messages
             bar.note(f"found {len(outcome.found)}, slowest {outcome.slowest_s:.2f} s")
     print(report(outcome, seed, time.monotonic() - began_s))
     return outcome

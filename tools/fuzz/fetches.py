@@ -63,9 +63,9 @@ def _batch(rng: random.Random, part: Part) -> tuple[bytes, int]:
     packed = compressed(codec, payload)
     if rng.random() < 0.3:
         packed = damaged(packed, rng)
-    said = count if rng.random() < 0.9 else edge(rng, 31)
+    found = count if rng.random() < 0.9 else edge(rng, 31)
     attributes = CODECS[codec] if rng.random() < 0.9 else edge(rng, 15)
-    return sealed(packed, said, attributes, at_ms=_when(rng)), count
+    return sealed(packed, found, attributes, at_ms=_when(rng)), count
 
 
 def _record(rng: random.Random, offset: int, part: Part) -> bytes:

@@ -46,12 +46,12 @@ class Ledger:
         streams = self._streams(decoded.message)
         self._work.read(decoded.message, streams)
         self._work.add(decoded, 0.0)
-        self._work.letters.clear()
+        self._work.dead_letters.clear()
         while self._work.ready:
             batch = self._work.ready.popleft()
             self._work.complete(batch, adapted(batch, self._work.state(batch)), 0.0)
-        said = {frame.stream_id for frame in decoded.frames if frame.image is not None}
-        return None if said <= streams else f"accepted images of {said - streams}, which were not told before"
+        fields = {frame.stream_id for frame in decoded.frames if frame.image is not None}
+        return None if fields <= streams else f"accepted images of {fields - streams}, which were not told before"
 
     def commit(self) -> str | None:
         """Write a segment, and what is wrong with it."""

@@ -115,7 +115,7 @@ def served(adaptation: Adaptation, seen: list[tuple[ImageBatch, list[str]]], cla
             classes[best] == label for best, label in zip(adapted.predictions.top_index[:, 0], labels, strict=True)
         ]
         forwards.append(adapted.trace.forward_equivalents)
-    return [float(np.mean(right)), float(np.mean(forwards)), float(state.memory.seen)]
+    return [float(np.mean(right)), float(np.mean(forwards)), float(state.memory.condition_count)]
 
 
 def _adaptations(pair: ModelPair) -> dict[str, Adaptation]:

@@ -46,10 +46,10 @@ def main() -> None:
     for name in parser.parse_args().names:
         with tempfile.TemporaryDirectory() as folder:
             try:
-                said = tried(name, Path(folder))
+                found = tried(name, Path(folder))
             except CheckpointError as error:
-                said = f"- | refused | {error}"
-            print(f"| {name} | {said} |", flush=True)
+                found = f"- | refused | {error}"
+            print(f"| {name} | {found} |", flush=True)
 
 
 def tried(name: str, folder: Path) -> str:

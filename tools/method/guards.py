@@ -48,17 +48,17 @@ def served(
     replayed: Replayed,
     stream: Sequence[Ids],
     state: StreamState | None = None,
-    apart: Array | None = None,
+    offset: Array | None = None,
 ) -> Iterator[Outcome]:
-    """A stream's batches, from a state on (None: the first), with statistics of pixels that are that much `apart`."""
+    """A stream's batches, from a state on (None: the first), with statistics of pixels that are that much `offset`."""
     state = state or strategy.initial()
     for ids in stream:
         replayed.turn_to(bench.vocabularies[bench.domain_of[ids[0]]])
         rows = torch.from_numpy(bench.row_of[ids])
-        looks = bench.appearance(ids)
-        if looks is not None and apart is not None:
-            looks = replace(looks, mean=looks.mean + apart)
-        search = strategy.search(state, len(ids), looks)
+        appearance = bench.appearance(ids)
+        if appearance is not None and offset is not None:
+            appearance = replace(appearance, mean=appearance.mean + offset)
+        search = strategy.search(state, len(ids), appearance)
         trials = next(search)
         try:
             while True:

@@ -41,25 +41,25 @@ Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class JudgedDomain:
+class LabelledDomain:
     """A table, and of its images at each alpha the objective and whether they are wrong, `[n, G]`."""
 
     table: LogitTable
     objective: Floats
     wrong: Floats
 
-    def rest(self, rows: npt.NDArray[np.int64]) -> JudgedDomain:
+    def rest(self, rows: npt.NDArray[np.int64]) -> LabelledDomain:
         """Of these images."""
         pixels = None if self.table.pixels is None else self.table.pixels[rows]
         part = replace(self.table, logits=self.table.logits[:, rows], labels=self.table.labels[rows], pixels=pixels)
-        return JudgedDomain(part, self.objective[rows], self.wrong[rows])
+        return LabelledDomain(part, self.objective[rows], self.wrong[rows])
 
 
 @dataclass(frozen=True, eq=False)
 class LabelDraw:
     """Domains without the images that were labelled, and the bias by these."""
 
-    rest: tuple[JudgedDomain, ...]
+    rest: tuple[LabelledDomain, ...]
     bias: CommonBias
     images: int
     conditions: int
@@ -78,7 +78,7 @@ def heated(tables: Sequence[LogitTable], slope: float) -> tuple[LogitTable, ...]
     )
 
 
-def domains_of(tables: Sequence[LogitTable], card: Card, objective: str) -> list[JudgedDomain]:
+def domains_of(tables: Sequence[LogitTable], card: Card, objective: str) -> list[LabelledDomain]:
     """With what the objective says of every image."""
     value = card.objective(objective)
     made = []
@@ -86,11 +86,11 @@ def domains_of(tables: Sequence[LogitTable], card: Card, objective: str) -> list
         z = torch.from_numpy(table.logits.astype(np.float32))
         values = np.stack([value(at, j) for j, at in enumerate(z)], axis=1)
         wrong = np.stack([at.argmax(dim=-1).numpy() != table.labels for at in z], axis=1).astype(np.float64)
-        made.append(JudgedDomain(table, values, wrong))
+        made.append(LabelledDomain(table, values, wrong))
     return made
 
 
-def draw(domains: Sequence[JudgedDomain], labels: int, conditions: int, objective: str, seed: int) -> LabelDraw:
+def draw(domains: Sequence[LabelledDomain], labels: int, conditions: int, objective: str, seed: int) -> LabelDraw:
     """Label as many images, as evenly of so many domains as it can be."""
     rng = np.random.default_rng(seed)
     chosen_ones = rng.permutation(len(domains))[:conditions]
@@ -122,7 +122,7 @@ def by_streams(drawn: LabelDraw, card: Card, objective: str, seeds: int) -> tupl
     bench = Bench(tuple(domain.table for domain in drawn.rest), (1.0,) * len(card.alphas))
     candidates = parse(f"warm@{objective}", objective=DEFAULT, alpha=0.5, exploration=Exploration())
     plan = Plan(candidates, ("long",), ("iid",), seeds=seeds)
-    told = LabelBias(
+    found = LabelBias(
         objective,
         tuple(drawn.nats.tolist()),
         tuple(drawn.bias.sd.tolist()),
@@ -132,7 +132,7 @@ def by_streams(drawn: LabelDraw, card: Card, objective: str, seeds: int) -> tupl
         "",
     )
     served = []
-    for each in (card, card.corrected(told)):
+    for each in (card, card.corrected(found)):
         runs = run(bench, plan, each, processes=usable_cores(), done=lambda _: None)
         served.append(mean(domain_accuracy(bench, total([one.score for one in runs]))))
     return served[0], served[1]

@@ -71,7 +71,7 @@ def main() -> None:
             state = step.state
             alphas.append(step.alpha)
             forwards.append(step.forward_equivalents)
-            right.append(np.mean([label == told for label, (_, told) in zip(step.labels, shown, strict=True)]))
+            right.append(np.mean([label == output for label, (_, output) in zip(step.labels, shown, strict=True)]))
         cells = []
         for night in nights(script):
             settled = float(np.median([alphas[n] for n in night[len(night) // 2 :]]))

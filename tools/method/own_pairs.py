@@ -36,9 +36,9 @@ from adawise.app.machine import usable_cores
 from adawise.card.advice import AUTO, advise, advised_alpha, chosen
 from adawise.card.card import Card, make_card, read_card
 from adawise_lab.evaluate import references as ref
+from adawise_lab.evaluate.assessment import assess
 from adawise_lab.evaluate.bench import Bench
 from adawise_lab.evaluate.candidates import parse
-from adawise_lab.evaluate.judge import judge
 from adawise_lab.evaluate.result import Result, Row
 from adawise_lab.evaluate.run import Plan, run
 from adawise_lab.evaluate.streams import ORDERS
@@ -98,28 +98,28 @@ def better_ends(bench: Bench) -> dict[str, float]:
         found = []
         for _ in range(_SPLITS):
             one, other = np.array_split(rng.permutation(last - first), 2)
-            for told, measured in ((one, other), (other, one)):
-                found.append(right[right[:, told].sum(axis=1).argmax(), measured].mean())
+            for each, measured in ((one, other), (other, one)):
+                found.append(right[right[:, each].sum(axis=1).argmax(), measured].mean())
         ends[table.name] = float(np.mean(found))
     return ends
 
 
-def judged(bench: Bench, card: Card, *, processes: int) -> Result:
+def evaluated(bench: Bench, card: Card, *, processes: int) -> Result:
     """Every objective, those that need one with the card, on streams of the bench's domains."""
     text = ",".join(f"warm@{name}" for name in NAMES)
     candidates = parse(text, objective=DEFAULT, alpha=0.5, exploration=Exploration())
     plan = Plan(candidates, (KIND,), ORDERS, SEEDS)
     runs = run(bench, plan, card, processes=processes, done=lambda _: None)
-    return judge(bench, plan, card, runs, calibration="of the card")
+    return assess(bench, plan, card, runs, calibration="of the card")
 
 
 def lines(name: str, result: Result, card: Card, ends: Mapping[str, float]) -> Iterator[str]:
     """Markdown: the references and each objective; `auto` is marked, and what it stands for."""
     objective, alpha = chosen(AUTO, card), advised_alpha(card.verdict)
-    stands_for = objective if alpha is None else f"fixed {alpha:g}"
+    served_by = objective if alpha is None else f"fixed {alpha:g}"
     fixed, best = result.best_fixed
     yield (
-        f"\nPair {name}: auto is {stands_for}; best fixed alpha {fixed:g}; split-half oracle "
+        f"\nPair {name}: auto is {served_by}; best fixed alpha {fixed:g}; split-half oracle "
         f"{result.split_half_oracle:.3f}.\n"
     )
     yield "| | accuracy | against the best fixed alpha | worst domain |\n|---|---|---|---|"
@@ -173,9 +173,9 @@ def advice(table: LogitTable) -> Iterator[str]:
                 continue
             rows = [torch.from_numpy(rng.permutation(len(labels))[:images]) for _ in range(_DRAWS)]
             cards = [_card(fewer[:, each], own[each], table.alphas) for each in rows]
-            told = Counter(advise(card).objective for card in cards)
+            found = Counter(advise(card).objective for card in cards)
             T = np.quantile([card.temperature[-1] for card in cards], (0.05, 0.5, 0.95))
-            most = ", ".join(f"{count} {objective}" for objective, count in told.most_common())
+            most = ", ".join(f"{count} {objective}" for objective, count in found.most_common())
             yield f"| {len(kept)} | {images} | {T[1]:.2f} ({T[0]:.2f} to {T[2]:.2f}) | {most} |"
 
 
@@ -215,7 +215,7 @@ def main() -> None:
             continue
         card = read_card(place / "pair" / "card.json")
         bench = Bench(read_tables(tables), card.temperature)
-        result = judged(bench, card, processes=arguments.processes)
+        result = evaluated(bench, card, processes=arguments.processes)
         print("\n".join(lines(name, result, card, better_ends(bench))), flush=True)
         if arguments.advice:
             (clean,) = (table for table in bench.tables if table.name == "known_clean")

@@ -19,13 +19,13 @@ import torch
 from adawise.adapt.objective import DEFAULT
 from adawise.adapt.strategies.warm import Exploration
 from adawise.app.machine import usable_cores
-from adawise.card.advice import AUTO, OWN, chosen, judge
+from adawise.card.advice import AUTO, OWN, chosen, evaluate_conditions
 from adawise.card.card import Card, Condition, make_card
 from adawise.console import Progress, print_json, progress
 from adawise_lab.evaluate import references as ref
+from adawise_lab.evaluate.assessment import assess as result_of
 from adawise_lab.evaluate.bench import Bench
 from adawise_lab.evaluate.candidates import parse
-from adawise_lab.evaluate.judge import judge as result_of
 from adawise_lab.evaluate.result import Row
 from adawise_lab.evaluate.run import Plan, run
 from adawise_lab.evaluate.tables import LogitTable, read_table, read_tables
@@ -111,7 +111,7 @@ def card_of(own: LogitTable, shifted: Sequence[LogitTable]) -> Card:
     home, others = condition(own, OWN), [condition(table, table.name) for table in shifted]
     identity = {"table": own.name}
     card = make_card(home.logits, home.labels, others, alphas=own.alphas, identity=identity, created_at="")
-    return replace(card, judged=judge(home, others, card))
+    return replace(card, judged=evaluate_conditions(home, others, card))
 
 
 def condition(table: LogitTable, name: str) -> Condition:

@@ -71,8 +71,8 @@ def contradicts_the_mean(log_p: Tensor) -> Tensor:
 
 def contradicts_the_ends(log_p: Tensor) -> Tensor:
     """How many of the two models say another class."""
-    said = log_p.argmax(-1)
-    return (said != said[0]).float() + (said != said[-1]).float()
+    found = log_p.argmax(-1)
+    return (found != found[0]).float() + (found != found[-1]).float()
 
 
 def of_the_neighbours_mean(log_p: Tensor) -> Tensor:
@@ -98,7 +98,7 @@ SIGNALS: Mapping[str, Signal] = {
 MUTUAL = "mutual_information"  # mean entropy less half the entropy of the batch's mean output
 
 
-def judged(table: LogitTable, temperatures: Sequence[float]) -> Iterator[tuple[str, float, float]]:
+def evaluated(table: LogitTable, temperatures: Sequence[float]) -> Iterator[tuple[str, float, float]]:
     """(signal, accuracy by its choice on all images, mean accuracy by its choices on batches) of one domain."""
     z = torch.from_numpy(table.logits.astype(np.float32))
     right = (z.argmax(-1) == torch.from_numpy(table.labels)).double().numpy()
@@ -150,7 +150,7 @@ def main() -> None:
         temperatures = card_of(tables).temperature
         rows: dict[str, list[tuple[float, float]]] = {}
         for table in tables:
-            for name, whole, batches in judged(table, temperatures):
+            for name, whole, batches in evaluated(table, temperatures):
                 rows.setdefault(name, []).append((whole, batches))
         for name, pairs in rows.items():
             found.setdefault(name, {})[regime] = np.mean(pairs, axis=0)

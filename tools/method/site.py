@@ -4,7 +4,7 @@
 
 A folder holds tables of logits with `pixels` and perhaps the pair's card.json. One camera sees every condition three
 times over (`returning`); what it remembers then is given to new cameras, which else begin with nothing. They see the
-same domains, and look as the first one does or `apart`: by so many of the deviations that conditions have between each
+same domains, and look as the first one does or `shift`: by so many of the deviations that conditions have between each
 other, drawn for each camera. So apart 0 is the most that a site can have in common.
 """
 
@@ -28,7 +28,7 @@ from adawise_lab.evaluate.streams import ORDERS, Ids, make_streams
 from adawise_lab.evaluate.tables import read_tables
 from tools.method.guards import served
 
-_APART = (0.0, 0.5, 1.0)
+_SHIFTS = (0.0, 0.5, 1.0)
 _SITE_SEED = 50
 
 
@@ -38,7 +38,7 @@ def cameras(
     replayed: Replayed,
     streams: Sequence[Sequence[Ids]],
     known: tuple[KnownCondition, ...],
-    apart: float,
+    shift: float,
     seed: int,
 ) -> tuple[float, float, tuple[KnownCondition, ...]]:
     """Accuracy and FE of new cameras that know so much, and what the last of them remembers."""
@@ -47,7 +47,7 @@ def cameras(
     for stream in streams:
         given = tuple(replace(condition, number=n, left=0) for n, condition in enumerate(known))  # forgotten first
         state = replace(strategy.initial(), memory=Memory(len(given), 1, len(given) + 1, given))
-        offset = apart * BETWEEN * rng.normal(size=len(BETWEEN))
+        offset = shift * BETWEEN * rng.normal(size=len(BETWEEN))
         for ids, outcome in zip(stream, served(bench, strategy, replayed, stream, state, offset), strict=True):
             hits.append(bench.accuracy[bench.domain_of[ids], outcome.index].mean())
             forwards.append(outcome.forward_equivalents)
@@ -64,7 +64,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    headers = ["pair", "stream", "alone: accuracy, FE", *(f"apart {apart:g}" for apart in _APART)]
+    headers = ["pair", "stream", "alone: accuracy, FE", *(f"apart {shift:g}" for shift in _SHIFTS)]
     print(f"| {' | '.join(headers)} |\n|{'---|' * len(headers)}")
     for folder in arguments.folders:
         file = folder / "card.json"
@@ -82,9 +82,9 @@ def main() -> None:
             known = cameras(bench, strategy, replayed, first, (), 0.0, 0)[2]
             for kind in arguments.streams:
                 cells = []
-                for conditions, apart in (((), 0.0), *((known, apart) for apart in _APART)):
+                for conditions, shift in (((), 0.0), *((known, shift) for shift in _SHIFTS)):
                     found = [
-                        cameras(bench, strategy, replayed, streams, conditions, apart, seed)[:2]
+                        cameras(bench, strategy, replayed, streams, conditions, shift, seed)[:2]
                         for seed in range(arguments.seeds)
                         for streams in [make_streams(kind, order, bench.domains, seed=seed)]
                     ]

@@ -33,12 +33,12 @@ def observed(
         current: index of the alpha at which the whole batch was evaluated.
         evaluated: alpha index -> (rows, logits); that of `current` has every row of the batch.
     """
-    looks = {index: look for index, look in evaluated.items() if index != current}
-    if not looks:
+    probes = {index: probe for index, probe in evaluated.items() if index != current}
+    if not probes:
         return curve
     belief = surrogate.prior() if curve is None else surrogate.advance(surrogate.restore(curve), _BATCHES)
     of_current, served = evaluated[current][1], np.full(len(evaluated[current][1]), np.nan)
-    for index, (rows, logits) in looks.items():
+    for index, (rows, logits) in probes.items():
         new = rows[np.isnan(served[rows])]  # only rows that are needed: with a thousand classes each takes time
         if len(new):
             served[new] = standardised_tsallis(of_current[torch.from_numpy(new)])

@@ -29,11 +29,11 @@ _LONGEST = 20  # batches that the mean averages over
 _LEAST = 1e-4  # nats^2: floor of the variance of a level
 LEAST_SHARE = 0.1
 """The least variance of a level, as a share of what independent images would give; keys of states contain it."""
-_TELLS = 0.5  # probability that a jump shows in the level
+_SHOWS = 0.5  # probability that a jump shows in the level
 _MOST = 100.0  # cap on twice the log of a likelihood ratio
 CELLS = 64  # cells of a class mix; class c counts in cell c mod 64
 _NEGLIGIBLE = 1e-6  # probability below which a hypothesis is left out of the merged belief
-_MOST_APART = 50.0  # cap on the difference of two log probabilities
+_MOST_DIFFERENCE = 50.0  # cap on the difference of two log probabilities
 _SIMILARITY_SD = 0.3  # by how much the cosine drops in a new condition
 _SIMILARITY_VARIANCE = 0.01  # variance of one batch's cosine, until it is learned
 
@@ -69,7 +69,7 @@ class Level:
         steady = self._variance(independent) * (1.0 + 1.0 / self.batches)
         jumped = steady + jump_sd**2
         square = min((value - self.mean) ** 2 * (1.0 / steady - 1.0 / jumped), _MOST)
-        return math.log(1.0 - _TELLS + _TELLS * math.exp(0.5 * square) * math.sqrt(steady / jumped))
+        return math.log(1.0 - _SHOWS + _SHOWS * math.exp(0.5 * square) * math.sqrt(steady / jumped))
 
     def evidence_of_return(self, value: float, independent: float, expected: float, variance: float) -> float:
         """Return the log likelihood ratio of `value`, if a known condition returned over no jump.
@@ -87,7 +87,7 @@ class Level:
         squares = min((value - self.mean) ** 2 / steady, _MOST) - min((value - expected) ** 2 / known, _MOST)
         log_ratio = 0.5 * (squares + math.log(steady / known))
         unknown = self.evidence(value, independent)  # the level of a returned condition may have changed
-        return float(np.logaddexp(math.log(1.0 - _TELLS) + unknown, math.log(_TELLS) + log_ratio))
+        return float(np.logaddexp(math.log(1.0 - _SHOWS) + unknown, math.log(_SHOWS) + log_ratio))
 
     def observed(self, value: float, independent: float) -> Level:
         """Return the level after a batch at `value`; `independent` as in `evidence`."""
@@ -202,7 +202,7 @@ class Hypotheses:
     def drifted(self) -> float:
         """The probability that the curve drifted, given that the condition is the same; nan without that hypothesis."""
         stayed, drifted = self.logs[: self.same] if self.same > 1 else (math.nan, math.nan)
-        return 1.0 / (1.0 + math.exp(min(stayed - drifted, _MOST_APART)))
+        return 1.0 / (1.0 + math.exp(min(stayed - drifted, _MOST_DIFFERENCE)))
 
     @property
     def likeliest(self) -> int:
@@ -226,7 +226,7 @@ class Hypotheses:
         if len(self.beliefs) == 1:
             return self
         logs = [log + e for log, e in zip(self.logs, evidence, strict=True)]
-        least = max(logs) - _MOST_APART
+        least = max(logs) - _MOST_DIFFERENCE
         return replace(self, logs=tuple(max(log, least) for log in logs))
 
     def observed(self, surrogate: Surrogate, index: int, base: int, value: float, noise_variance: float) -> Hypotheses:
@@ -243,5 +243,5 @@ class Hypotheses:
         same, others = self.logs[: self.same], self.logs[self.same :]
         if not others:
             return self
-        less = max(0.0, max(same) - max(others) + _MOST_APART)
+        less = max(0.0, max(same) - max(others) + _MOST_DIFFERENCE)
         return replace(self, logs=(*(log - less for log in same), *others))

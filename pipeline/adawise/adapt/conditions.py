@@ -63,7 +63,7 @@ class Appearance:
 
 
 @dataclass(frozen=True, eq=False)
-class Looks:
+class LearnedAppearance:
     """The learned appearance of a stream: that of its current condition and that of all its batches; see the module.
 
     Attributes:
@@ -85,7 +85,7 @@ class Looks:
     restless: float = _RESTLESS_AT_FIRST
 
     @classmethod
-    def of_first(cls, appearance: Appearance) -> Looks:
+    def of_first(cls, appearance: Appearance) -> LearnedAppearance:
         """Return the looks after the first batch of a stream."""
         spread = _GUESS * appearance.error + _FLOOR
         return cls(appearance.mean, spread, appearance.mean, appearance.variance + _FLOOR)
@@ -97,8 +97,8 @@ class Looks:
         stayed, other = self._stayed(appearance)
         returned: list[float] = []
         if known:
-            looks, batches = np.stack([k.look for k in known]), np.array([[k.batches] for k in known])
-            returned = _log_normals(appearance.mean, looks, self._spread(appearance) * (1.0 + 1.0 / batches)).tolist()
+            means, batches = np.stack([k.appearance for k in known]), np.array([[k.batches] for k in known])
+            returned = _log_normals(appearance.mean, means, self._spread(appearance) * (1.0 + 1.0 / batches)).tolist()
         either = float(np.logaddexp(stayed, other))
         new = other - math.log(self.restless)
         return [*(log - either for log in returned), max(new - either, _LEAST)]
@@ -114,11 +114,11 @@ class Looks:
         """Return the variance of this batch's mean: that of the stream, or more if the batch is unusually small."""
         return np.maximum(self.spread, appearance.error)
 
-    def observed(self, appearance: Appearance, stayed: float = 0.0) -> Looks:
+    def observed(self, appearance: Appearance, stayed: float = 0.0) -> LearnedAppearance:
         """Return the looks after another batch of this condition; it is the previous one with probability `stayed`."""
         phi, total = appearance.mean, self.overall_batches + 1
         share = 1.0 / min(total, _OVERALL)
-        apart = phi - self.overall_mean
+        difference = phi - self.overall_mean
         residual, spread = phi - self.mean, self.spread
         turned = self._turned(appearance, stayed)
         # If the look alone has changed, the mean of the condition begins anew.
@@ -126,17 +126,19 @@ class Looks:
         if before >= _LEARNED_FROM:
             spread = self._learned(residual)
         batches = min(before + 1, _REMEMBERED)
-        return Looks(
+        return LearnedAppearance(
             mean=self.mean + residual / batches,
             spread=np.maximum(spread, _FLOOR),
-            overall_mean=self.overall_mean + share * apart,
-            overall_variance=self.overall_variance + share * (apart**2 - self.overall_variance),
+            overall_mean=self.overall_mean + share * difference,
+            overall_variance=self.overall_variance + share * (difference**2 - self.overall_variance),
             batches=batches,
             overall_batches=total,
             restless=self._learned_restless(turned),
         )
 
-    def moved(self, to: KnownCondition | None, appearance: Appearance | None = None, stayed: float = 0.0) -> Looks:
+    def moved(
+        self, to: KnownCondition | None, appearance: Appearance | None = None, stayed: float = 0.0
+    ) -> LearnedAppearance:
         """Return the looks after a jump into the known condition `to`; None is a new condition.
 
         If every batch seems to begin another condition, it is w that is wrong, so w learns from the jump as well. With
@@ -152,7 +154,7 @@ class Looks:
             spread = np.maximum(self._learned(appearance.mean - self.mean), _FLOOR)
             restless = self._learned_restless(self._turned(appearance, stayed))
         if to is not None:
-            return replace(self, mean=to.look, batches=to.batches, spread=spread, restless=restless)
+            return replace(self, mean=to.appearance, batches=to.batches, spread=spread, restless=restless)
         return replace(self, batches=0, spread=spread, restless=restless)
 
     def _turned(self, appearance: Appearance, stayed: float) -> float:
@@ -185,8 +187,8 @@ class KnownCondition:
         visits: how often the stream was in it.
         left: the number of the batch at which it ended.
         curve: the belief about the objective at its end.
-        look: `[5]`, mean of the pixel statistics over `batches`.
-        batches: batches in `look`.
+        appearance: `[5]`, mean of the pixel statistics over `batches`.
+        batches: batches in `appearance`.
         level: the served objective at the alpha with `alpha_index`, nats.
         alpha_index: the alpha at its end.
         disagreement: how far alpha may go there.
@@ -196,7 +198,7 @@ class KnownCondition:
     visits: int
     left: int
     curve: Abridged
-    look: Array
+    appearance: Array
     batches: int
     level: float
     alpha_index: int
@@ -208,7 +210,7 @@ class KnownCondition:
         return replace(
             self,
             curve=replace(self.curve, mean=half(self.curve.mean).astype("f4")),
-            look=half(self.look),
+            appearance=half(self.appearance),
             level=float(half(self.level)),
             disagreement=Disagreement(images, differing),
         )
@@ -221,13 +223,13 @@ class Memory:
     Attributes:
         number: number of the current condition.
         visits: how often the stream was in it.
-        seen: the number of all conditions so far.
+        condition_count: the number of all conditions so far.
         known: the conditions that are remembered, without the current one.
     """
 
     number: int = 0
     visits: int = 1
-    seen: int = 1
+    condition_count: int = 1
     known: tuple[KnownCondition, ...] = field(default=())
 
     def shares(self) -> list[float]:
@@ -253,8 +255,8 @@ class Memory:
             known.append(condition)
         known = sorted(known, key=lambda k: k.left)[-keep:] if keep else []
         if to is not None:
-            return Memory(to.number, to.visits + 1, self.seen, tuple(known))
-        return Memory(self.seen, 1, self.seen + 1, tuple(known))
+            return Memory(to.number, to.visits + 1, self.condition_count, tuple(known))
+        return Memory(self.condition_count, 1, self.condition_count + 1, tuple(known))
 
 
 def half(values: npt.ArrayLike) -> Array:

@@ -131,7 +131,7 @@ class Expectations:
             visits=state.memory.visits,
             left=state.batches,
             curve=self.surrogate.abridge(state.belief),
-            look=state.looks.mean,
+            appearance=state.looks.mean,
             batches=state.looks.batches,
             level=state.level.mean,
             alpha_index=state.alpha_index,

@@ -119,7 +119,7 @@ class Probes:
         if not np.isfinite(self.trials.values[index]).all():
             self.broken.add(index)
 
-    def seen_whole(self, index: int) -> bool:
+    def is_evaluated_whole(self, index: int) -> bool:
         """Return True if every image of the batch was evaluated at that alpha."""
         return not self._unseen(index).any()
 

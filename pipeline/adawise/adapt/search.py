@@ -263,13 +263,13 @@ class _Running:
     def advance(self, answers: list[Tensor] | None) -> list[Trial] | None:
         """Return the next trials, or None once there is an outcome; `answers` are the logits of the previous trials."""
         try:
-            asked = next(self.search) if answers is None else self.search.send(answers)
+            requested = next(self.search) if answers is None else self.search.send(answers)
             before = len(self.seen)
-            self.seen |= {(trial.index, row) for trial in asked for row in trial.rows.tolist()}
+            self.seen |= {(trial.index, row) for trial in requested for row in trial.rows.tolist()}
             self.idle = self.idle + 1 if len(self.seen) == before else 0
             if self.idle > _MOST_IDLE:
                 raise RuntimeError(f"the search requested known logits {self.idle} times and did not end")
-            return asked
+            return requested
         except StopIteration as stop:
             outcome: Outcome = stop.value
             if outcome.state.is_finite() or self.restart is None:
@@ -300,10 +300,10 @@ def run(
     `evaluate` are always raised. The trials of an outcome leave out what a failed search had evaluated.
     """
     running = [_Running(search, restarts[s] if restarts else None) for s, search in enumerate(searches)]
-    asked = {s: trials for s, each in enumerate(running) if (trials := each.advance(None)) is not None}
-    while asked:
-        answers = _answers(asked, images, evaluate)
-        asked = {s: trials for s in asked if (trials := running[s].advance(answers[s])) is not None}
+    requested = {s: trials for s, each in enumerate(running) if (trials := each.advance(None)) is not None}
+    while requested:
+        answers = _answers(requested, images, evaluate)
+        requested = {s: trials for s in requested if (trials := running[s].advance(answers[s])) is not None}
     return [each.outcome for each in running if each.outcome is not None]
 
 
@@ -315,9 +315,9 @@ def _answers(wanted: dict[int, list[Trial]], images: Sequence[Tensor], evaluate:
             by_alpha.setdefault(trial.index, []).append((s, k, trial.rows))
     logits = evaluate({j: [v for s, _, rows in by_alpha[j] for v in _views(images[s], rows)] for j in sorted(by_alpha)})
     answers: dict[int, list[Tensor]] = {s: [torch.empty(0)] * len(trials) for s, trials in wanted.items()}
-    for index, asked in by_alpha.items():
-        parts = torch.split(logits[index], [len(rows) for _, _, rows in asked])
-        for (s, k, _), part in zip(asked, parts, strict=True):
+    for index, requested in by_alpha.items():
+        parts = torch.split(logits[index], [len(rows) for _, _, rows in requested])
+        for (s, k, _), part in zip(requested, parts, strict=True):
             answers[s][k] = part
     return answers
 

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from typing_extensions import override
 
 from adawise.adapt.change import CELLS, ClassMix, Level
-from adawise.adapt.conditions import KnownCondition, Looks, Memory
+from adawise.adapt.conditions import KnownCondition, LearnedAppearance, Memory
 from adawise.adapt.disagreement import Disagreement
 from adawise.adapt.last_seen import UNREADABLE, LastSeen, damaged, last_seen_of, of_kind
 from adawise.adapt.noise import PairedNoise
@@ -104,7 +104,7 @@ class StreamState:
     observations: tuple[Observation, ...] = ()
     last_seen: LastSeen | None = None
     served_index: int | None = None
-    looks: Looks | None = None
+    looks: LearnedAppearance | None = None
     memory: Memory = field(default_factory=Memory)
 
     @override
@@ -174,7 +174,7 @@ class StreamState:
         if self.standardised is not None:
             parts["standardised"] = _pack_curve(self.standardised)
         if self.looks is not None:
-            parts["looks"] = _pack_looks(self.looks)
+            parts["looks"] = _pack_appearance(self.looks)
             parts["conditions"] = _pack_memory(self.memory)
         return json.dumps(parts, separators=(",", ":")).encode()
 
@@ -215,7 +215,7 @@ class StreamState:
                 ),
                 last_seen=last_seen_of(parts),
                 served_index=None if parts["served_index"] is None else of_kind(int, parts["served_index"]),
-                looks=None if parts["looks"] is None else _unpack_looks(parts["looks"]),
+                looks=None if parts["looks"] is None else _unpack_appearance(parts["looks"]),
                 memory=Memory() if parts["conditions"] is None else _unpack_memory(parts["conditions"]),
             )
             _check(state)
@@ -240,11 +240,13 @@ def _check(state: StreamState) -> None:
         _expect("looks", bool((np.abs(arrays) < _MOST).all() and (looks.spread > 0.0).all()))
         _expect("looks", bool((looks.overall_variance >= 0.0).all()) and 0.0 < looks.restless < 1.0)
         _expect("looks", 0 <= looks.batches < _MOST and 1 <= looks.overall_batches < _MOST)
-    _expect("conditions", min(state.memory.number, state.memory.visits - 1, state.memory.seen - 1) >= 0)
+    _expect("conditions", min(state.memory.number, state.memory.visits - 1, state.memory.condition_count - 1) >= 0)
     for known in state.memory.known:
         _check_curve(known.curve, points)
         _check_disagreement(known.disagreement)
-        _expect("conditions", bool(np.isfinite([known.level, *known.look]).all()) and 0 <= known.alpha_index < points)
+        _expect(
+            "conditions", bool(np.isfinite([known.level, *known.appearance]).all()) and 0 <= known.alpha_index < points
+        )
         _expect(
             "conditions",
             min(known.number + 1, known.visits, known.batches) >= 1 and max(known.visits, known.batches) < _MOST,
@@ -252,8 +254,8 @@ def _check(state: StreamState) -> None:
     _expect("conditions", state.memory.visits < _MOST)
 
 
-def _check_disagreement(seen: Disagreement) -> None:
-    _expect("disagreement", 0.0 <= seen.images < _MOST and 0.0 <= seen.differing < _MOST)
+def _check_disagreement(disagreement: Disagreement) -> None:
+    _expect("disagreement", 0.0 <= disagreement.images < _MOST and 0.0 <= disagreement.differing < _MOST)
 
 
 def _check_curve(curve: Abridged, points: int) -> None:
@@ -300,7 +302,7 @@ def largest_bytes(key: str, points: int, observations: int = 0, conditions: int 
         observations=(Observation(whole, points, number, number),) * observations,
         last_seen=LastSeen(whole, whole, whole),
         served_index=points,
-        looks=_looks(np.full((4, _STATISTICS), number), whole, whole, number),
+        looks=_learned_appearance(np.full((4, _STATISTICS), number), whole, whole, number),
         memory=Memory(whole, whole, whole, (_largest_condition(number, whole, points),) * conditions),
     )
     return len(state.to_bytes())
@@ -308,9 +310,9 @@ def largest_bytes(key: str, points: int, observations: int = 0, conditions: int 
 
 def _largest_condition(number: float, whole: int, points: int) -> KnownCondition:
     curve = _largest_curve()
-    look = np.zeros(_STATISTICS)
+    appearance = np.zeros(_STATISTICS)
     return KnownCondition(
-        *(whole, whole, whole, curve, look),
+        *(whole, whole, whole, curve, appearance),
         batches=whole,
         level=number,
         alpha_index=points,
@@ -341,36 +343,44 @@ def _unpack(parts: dict[str, str]) -> Belief:
     return Belief(mean, P)
 
 
-def _pack_looks(looks: Looks) -> list[Any]:
-    arrays = (looks.mean, looks.spread, looks.overall_mean, looks.overall_variance)
-    return [_encode(np.concatenate(arrays)), looks.batches, looks.overall_batches, looks.restless]
+def _pack_appearance(learned: LearnedAppearance) -> list[Any]:
+    arrays = (learned.mean, learned.spread, learned.overall_mean, learned.overall_variance)
+    return [_encode(np.concatenate(arrays)), learned.batches, learned.overall_batches, learned.restless]
 
 
-def _unpack_looks(parts: list[Any]) -> Looks:
+def _unpack_appearance(parts: list[Any]) -> LearnedAppearance:
     numbers, batches, overall_batches, restless = parts
     arrays = _decode(numbers).reshape(4, _STATISTICS)
-    return _looks(arrays, of_kind(int, batches), of_kind(int, overall_batches), of_kind(float, restless))
+    return _learned_appearance(arrays, of_kind(int, batches), of_kind(int, overall_batches), of_kind(float, restless))
 
 
-def _looks(arrays: Array, batches: int, overall_batches: int, restless: float) -> Looks:
+def _learned_appearance(arrays: Array, batches: int, overall_batches: int, restless: float) -> LearnedAppearance:
     mean, spread, overall_mean, overall_variance = arrays
-    return Looks(mean, spread, overall_mean, overall_variance, batches, overall_batches, restless)
+    return LearnedAppearance(mean, spread, overall_mean, overall_variance, batches, overall_batches, restless)
 
 
 def _pack_memory(memory: Memory) -> list[Any]:
-    return [memory.number, memory.visits, memory.seen, [_pack_condition(condition) for condition in memory.known]]
+    return [
+        memory.number,
+        memory.visits,
+        memory.condition_count,
+        [_pack_condition(condition) for condition in memory.known],
+    ]
 
 
 def _pack_condition(k: KnownCondition) -> list[Any]:
-    halves = [k.level, k.disagreement.images, k.disagreement.differing, *k.look, *k.curve.mean]
+    halves = [k.level, k.disagreement.images, k.disagreement.differing, *k.appearance, *k.curve.mean]
     numbers = np.array(halves, dtype="<f2").tobytes() + k.curve.covariance.astype("<f4").tobytes()
     return [k.number, k.visits, k.left, k.batches, k.alpha_index, base64.b85encode(numbers).decode()]
 
 
 def _unpack_memory(parts: list[Any]) -> Memory:
-    number, visits, seen, known = parts
+    number, visits, condition_count, known = parts
     return Memory(
-        of_kind(int, number), of_kind(int, visits), of_kind(int, seen), tuple(_unpack_condition(*k) for k in known)
+        of_kind(int, number),
+        of_kind(int, visits),
+        of_kind(int, condition_count),
+        tuple(_unpack_condition(*k) for k in known),
     )
 
 
@@ -386,7 +396,7 @@ def _unpack_condition(number: Any, visits: Any, left: Any, batches: Any, alpha_i
         visits=of_kind(int, visits),
         left=of_kind(int, left),
         curve=_curve(np.concatenate([halves[3 + _STATISTICS :], np.frombuffer(numbers[first:], dtype="<f4")])),
-        look=halves[3 : 3 + _STATISTICS],
+        appearance=halves[3 : 3 + _STATISTICS],
         batches=of_kind(int, batches),
         level=level,
         alpha_index=of_kind(int, alpha_index),

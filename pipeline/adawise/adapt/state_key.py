@@ -80,10 +80,10 @@ def current_key(key: str) -> str:
     """Return the key as this version writes it; a key that no version wrote stays as it is and fits no strategy."""
     for strategy, pattern in _OF_0_1_0.items():
         if match := pattern.fullmatch(key):
-            said = match.groupdict()
-            context, start, points = said.pop("context"), int(said.pop("start")), int(said.pop("points", _POINTS))
+            parts = match.groupdict()
+            context, start, points = parts.pop("context"), int(parts.pop("start")), int(parts.pop("points", _POINTS))
             try:
-                return _written(strategy, context, start, points, {name: float(text) for name, text in said.items()})
+                return _written(strategy, context, start, points, {name: float(text) for name, text in parts.items()})
             except ValueError:
                 return key
     return key

@@ -175,10 +175,10 @@ def mixed(first: Belief, second: Belief, weight: float) -> Belief:
 
     Moment matching is how filters with several models merge their modes (Blom and Bar-Shalom, 1988).
     """
-    apart = second.mean - first.mean
+    difference = second.mean - first.mean
     return Belief(
         (1.0 - weight) * first.mean + weight * second.mean,
         (1.0 - weight) * first.covariance
         + weight * second.covariance
-        + weight * (1.0 - weight) * np.outer(apart, apart),
+        + weight * (1.0 - weight) * np.outer(difference, difference),
     )

@@ -11,14 +11,16 @@ from adawise.console import Progress
 from adawise.errors import SettingsError, SourceError
 from adawise.kafka.log import read_whole
 from adawise.kafka.source import KafkaSource
-from adawise.publish.dead_letters.reading import DeadLetter, LetterChoice, ReplaysSoFar
-from adawise.publish.dead_letters.resend import LetterReplay, resend
+from adawise.publish.dead_letters.reading import DeadLetter, DeadLetterFilter, ReplaysSoFar
+from adawise.publish.dead_letters.resend import DeadLetterReplay, resend
 from adawise.settings import KafkaSettings, Settings
 
 _TIMEOUT_S = 30.0
 
 
-def newest_letters(kafka: KafkaSettings, choice: LetterChoice, limit: int) -> tuple[list[tuple[DeadLetter, bool]], int]:
+def newest_dead_letters(
+    kafka: KafkaSettings, choice: DeadLetterFilter, limit: int
+) -> tuple[list[tuple[DeadLetter, bool]], int]:
     """Return the newest dead letters that match, each with True if it was sent back, and the number of older ones.
 
     Their values are not kept in memory.
@@ -26,14 +28,14 @@ def newest_letters(kafka: KafkaSettings, choice: LetterChoice, limit: int) -> tu
     newest: deque[DeadLetter] = deque(maxlen=limit)
     past, matching = ReplaysSoFar(), 0
     with _opened(kafka) as source:
-        for letter in filter(choice.fits, past.letters(read_whole(source))):
-            newest.append(letter.without_value())
+        for dead_letter in filter(choice.fits, past.dead_letters(read_whole(source))):
+            newest.append(dead_letter.without_value())
             matching += 1
     sent = past.sent
-    return [(letter, past.messages[letter.place] in sent) for letter in newest], matching - len(newest)
+    return [(dead_letter, past.messages[dead_letter.place] in sent) for dead_letter in newest], matching - len(newest)
 
 
-def find_letter(kafka: KafkaSettings, place: str) -> tuple[DeadLetter, bool]:
+def find_dead_letter(kafka: KafkaSettings, place: str) -> tuple[DeadLetter, bool]:
     """Return the dead letter of this place, and True if it was sent back.
 
     Raises:
@@ -41,7 +43,7 @@ def find_letter(kafka: KafkaSettings, place: str) -> tuple[DeadLetter, bool]:
     """
     past = ReplaysSoFar()
     with _opened(kafka) as source:
-        found = [letter for letter in past.letters(read_whole(source)) if letter.place == place]
+        found = [dead_letter for dead_letter in past.dead_letters(read_whole(source)) if dead_letter.place == place]
     if not found:
         raise SettingsError(
             f"there is no dead letter {place} in topic {kafka.dead_letters_to!r} at {kafka.bootstrap_servers}; "
@@ -52,7 +54,7 @@ def find_letter(kafka: KafkaSettings, place: str) -> tuple[DeadLetter, bool]:
 
 def send_back(
     settings: Settings,
-    choice: LetterChoice,
+    choice: DeadLetterFilter,
     *,
     again: bool,
     max_replays: int,
@@ -68,18 +70,18 @@ def send_back(
     with ExitStack() as stack:
         with _opened(kafka) as source:
             if not dry_run:  # opened first: from then on no other replay can commit, so the receipts are complete
-                replay = LetterReplay(
+                replay = DeadLetterReplay(
                     **reach(kafka),
-                    letters=kafka.dead_letters_to,
+                    dead_letter_topic=kafka.dead_letters_to,
                     partitions=source.log.identity(kafka.topic).partitions,
                     max_message_bytes=settings.decode.max_message_bytes,
                     timeout_s=_TIMEOUT_S,
                 )
                 stack.callback(replay.close)
-            deque(past.letters(read_whole(source)), maxlen=0)
+            deque(past.dead_letters(read_whole(source)), maxlen=0)
         with _opened(kafka) as source, shown() as bar:
-            letters = filter(choice.fits, ReplaysSoFar().letters(read_whole(source)))
-            return resend(letters, kafka.topic, set() if again else past.sent, max_replays, replay, bar.advance)
+            dead_letters = filter(choice.fits, ReplaysSoFar().dead_letters(read_whole(source)))
+            return resend(dead_letters, kafka.topic, set() if again else past.sent, max_replays, replay, bar.advance)
 
 
 @contextmanager

@@ -83,10 +83,10 @@ def worker_port(settings: Settings) -> Iterator[WorkerPort]:
     observer = LiveObserver(worker, worker_counters(), keeps_pictures=http.thumbnails, clock=clock)
     feed = EventFeed(observer)
 
-    def probe(ask: Callable[[Health, float], ProbeAnswer]) -> Callable[[], ProbeAnswer]:
+    def probe(respond: Callable[[Health, float], ProbeAnswer]) -> Callable[[], ProbeAnswer]:
         def answer() -> ProbeAnswer:
             now = observer.catch_up()
-            return ask(now.health, now.now_s)
+            return respond(now.health, now.now_s)
 
         return answer
 
@@ -95,7 +95,7 @@ def worker_port(settings: Settings) -> Iterator[WorkerPort]:
         now, dropped = observer.catch_up(), observer.dropped
         yield Scrape(now, observer.counters, version("adawise"), http.max_streams, feed.viewers, dropped, time.time())
 
-    probes = {path: probe(ask) for path, ask in _PROBES.items()}
+    probes = {path: probe(respond) for path, respond in _PROBES.items()}
     app = page_app(
         feed, observer, access(http), probes=probes, exposition=Exposition(METRICS, scrape), each_turn=observer.catch_up
     )
@@ -122,18 +122,18 @@ def cameras_port(http: HttpSettings, title: str) -> Iterator[SourceBoard]:
         return
     feed = EventFeed(board)
 
-    def probe(ask: Callable[[Health, float], ProbeAnswer]) -> Callable[[], ProbeAnswer]:
+    def probe(respond: Callable[[Health, float], ProbeAnswer]) -> Callable[[], ProbeAnswer]:
         def answer() -> ProbeAnswer:
-            with board.look() as now:
-                return ask(now.health, now.now_s)
+            with board.locked() as now:
+                return respond(now.health, now.now_s)
 
         return answer
 
-    probes = {path: probe(ask) for path, ask in _PROBES.items()}
+    probes = {path: probe(respond) for path, respond in _PROBES.items()}
 
     @contextmanager
     def scrape() -> Iterator[SourceScrape]:
-        with board.look() as now:
+        with board.locked() as now:
             yield SourceScrape(now, version("adawise"), feed.viewers)
 
     exposition = Exposition(CAMERA_METRICS, scrape)

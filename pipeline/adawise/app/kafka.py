@@ -24,7 +24,7 @@ from adawise.kafka.source import KafkaSource
 from adawise.kafka.tls import CertificateFile, read_certificates
 from adawise.kafka.topic import KafkaTopics
 from adawise.ports import DeadLetters
-from adawise.publish.dead_letters.sink import NoDeadLetters, letter_topics, open_dead_letters
+from adawise.publish.dead_letters.sink import NoDeadLetters, dead_letter_topics, open_dead_letters
 from adawise.publish.results.sink import KafkaResults, open_results, result_topics
 from adawise.settings import KafkaSettings, SecuritySettings, Settings
 from adawise.text import as_duration
@@ -90,7 +90,7 @@ def dead_letters(settings: KafkaSettings, max_message_bytes: int) -> DeadLetters
     if not settings.dead_letters:
         return NoDeadLetters()
     return open_dead_letters(
-        letter_topic(settings, max_message_bytes),
+        own_dead_letter_topics(settings, max_message_bytes),
         topic=settings.dead_letters_to,
         worker=f"{socket.gethostname()}:{os.getpid()}",
         max_message_bytes=max_message_bytes,
@@ -99,9 +99,9 @@ def dead_letters(settings: KafkaSettings, max_message_bytes: int) -> DeadLetters
     )
 
 
-def letter_topic(settings: KafkaSettings, max_message_bytes: int) -> OwnTopics:
+def own_dead_letter_topics(settings: KafkaSettings, max_message_bytes: int) -> OwnTopics:
     """Return how the dead-letter topic is created and checked."""
-    return letter_topics(
+    return dead_letter_topics(
         reach(settings),
         retention_s=settings.dead_letter_days * _DAY_S,
         retention_bytes=settings.dead_letter_bytes,

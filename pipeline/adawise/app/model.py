@@ -270,10 +270,10 @@ def method_in_words(search: SearchSettings, model: ModelPair) -> str:
     """
     chosen = meant(search, model)
     alpha = min(model.classifier.alphas, key=lambda a: abs(a - chosen.alpha))
-    said = advice.in_words(chosen.strategy, chosen.objective, alpha, is_advised=search.strategy == advice.AUTO)
+    text = advice.in_words(chosen.strategy, chosen.objective, alpha, is_advised=search.strategy == advice.AUTO)
     bias = None if model.card is None else model.card.bias
     is_corrected = bias is not None and bias.objective == chosen.objective and chosen.strategy != "fixed"
-    return f"{said}, corrected by late labels" if is_corrected else said
+    return f"{text}, corrected by late labels" if is_corrected else text
 
 
 _FORMATS = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

@@ -276,17 +276,17 @@ def live_pairs(
 
     again_s = max(REPORT_S, settings.pairs.look_s)  # readers of reports conclude from it when a worker is gone
 
-    def report(said: WorkerReport) -> None:
-        document = {"layout": claims.LAYOUT, "worker": me(), "again_s": again_s, **said.plain()}
-        said_ = json.dumps(document, ensure_ascii=False)  # an error may name a path that is not UTF-8
+    def report(current: WorkerReport) -> None:
+        document = {"layout": claims.LAYOUT, "worker": me(), "again_s": again_s, **current.plain()}
+        text = json.dumps(document, ensure_ascii=False)  # an error may name a path that is not UTF-8
         with suppress(StoreFull):  # the log reports it, and a reader sees what space there is
-            store.put(layout.worker_key(name), said_.encode(errors="replace"))
+            store.put(layout.worker_key(name), text.encode(errors="replace"))
 
     return LivePairs(
         serving_of(settings, start.model),
         orders,
         keeps=settings.model.on_change == "keep",
-        look=lambda known: read_orders(store, known),
+        read_orders=lambda known: read_orders(store, known),
         load=partial(load_beside, settings, preprocess=start.model.checkpoints.preprocess),
         report=report,
         leave=partial(store.delete, layout.worker_key(name)),

@@ -80,7 +80,7 @@ def tidying_of(folder: RecordingFolder) -> Passes[TopicPartition, Tidied]:
     log = structlog.get_logger("recording")
     return tidying(
         RecordingRetention(folder.root, folder.store, folder.retention, failpoint=folder.failpoint),
-        tell=lambda done: log.info("recording_tidied", root=folder.root, done=str(done)),
+        finished=lambda done: log.info("recording_tidied", root=folder.root, done=str(done)),
         failed=lambda text: log.warning("recording_not_tidied", root=folder.root, error=text),
     )
 

@@ -15,7 +15,7 @@ from adawise.worker.events import Observer
 
 T = TypeVar("T")
 
-_LOOK_S = 0.05  # how soon a signal is noticed
+_POLL_S = 0.05  # how soon a signal is noticed
 _LASTED_S = 60.0  # an attempt that worked for so long did not fail from the start
 
 
@@ -82,11 +82,11 @@ def patiently(
     backoff = Backoff()
     while not should_stop():
         if not backoff.due(clock()):
-            sleep(_LOOK_S)
+            sleep(_POLL_S)
             continue
         tried = _in_a_thread(attempt)
         while not tried.done() and not should_stop():
-            wait([tried], timeout=_LOOK_S)
+            wait([tried], timeout=_POLL_S)
         if not tried.done():
             break
         try:
@@ -120,7 +120,7 @@ def again_and_again(
         except KeyboardInterrupt:
             return None
         while not (should_stop() or backoff.due(clock())):
-            sleep(_LOOK_S)
+            sleep(_POLL_S)
     return None
 
 

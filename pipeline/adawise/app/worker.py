@@ -16,7 +16,7 @@ import structlog
 from adawise.app.alerts import alert_rules
 from adawise.app.decoder import open_decoder
 from adawise.app.http import WorkerPort
-from adawise.app.kafka import dead_letters as letters
+from adawise.app.kafka import dead_letters as open_dead_letters
 from adawise.app.kafka import kafka_source, log_certificates, results
 from adawise.app.machine import usable_cores
 from adawise.app.model import ModelPair, adaptation, identity_of, meant, method_in_words, served_by
@@ -86,7 +86,7 @@ def start_worker(
         settings, model = start.settings, start.model
         observer.observe(ModelLoaded(model.classes, describe(settings, model)))
         answer(lambda: check_start(open_store(settings.sink.root), start, orders))
-        asked = bool(orders.log) and start.document.key.matches(orders.serving.key)
+        is_ordered = bool(orders.log) and start.document.key.matches(orders.serving.key)
 
         def pairs(store: Store, name: str) -> Pairs:
             return live_pairs(settings, start, store, begin_orders(store, start), name, health.describe)
@@ -94,7 +94,7 @@ def start_worker(
         parts = WorkerParts(
             source=source,
             root=settings.sink.root,
-            dead_letters=letters(kafka, settings.decode.max_message_bytes),
+            dead_letters=open_dead_letters(kafka, settings.decode.max_message_bytes),
             observer=observer,
             should_stop=should_stop,
             commits=source.committed,
@@ -103,7 +103,7 @@ def start_worker(
             partitions=answer(lambda: source.log.identity(kafka.topic)).partitions,
             pairs=pairs,
             claims=not start.failed,
-            ordered=orders.serving if asked else None,
+            ordered=orders.serving if is_ordered else None,
             failpoint=failpoint,
         )
         worker = make_worker(settings, model, parts)
@@ -220,10 +220,10 @@ def _outputs(settings: Settings, model: ModelPair, chain: SegmentChain, parts: W
 
 def _claim_root(settings: Settings, model: ModelPair, store: Store, ordered: PairDocument | None) -> None:
     """Record in the root that `model` serves it."""
-    asked = None if ordered is None else ordered.whole_identity
+    identity = None if ordered is None else ordered.whole_identity
     config, on_change = model.checkpoints.used_config, settings.model.on_change
-    changes = claim_pair(store, identity_of(model), on_change, ordered=asked, used_config=config)
-    log_changes(changes, on_change if asked is None else "keep")
+    changes = claim_pair(store, identity_of(model), on_change, ordered=identity, used_config=config)
+    log_changes(changes, on_change if identity is None else "keep")
 
 
 def _serving(settings: Settings, model: ModelPair) -> Serving:

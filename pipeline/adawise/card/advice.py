@@ -16,8 +16,8 @@ import torch
 
 from adawise.adapt import objective as objectives
 from adawise.adapt.objective import Objective
-from adawise.card.calibration import APART, sharing
-from adawise.card.card import Card, Condition, Judged, PairVerdict, make_card
+from adawise.card.calibration import LEAST_DIFFERENCE, sharing
+from adawise.card.card import Card, Condition, ObjectiveResult, PairVerdict, make_card
 
 AUTO = "auto"
 OWN = "own, in halves"
@@ -36,7 +36,7 @@ class Advice:
     reason: str
 
 
-def judge(home: Condition, shifted: Sequence[Condition], like: Card) -> tuple[Judged, ...]:
+def evaluate_conditions(home: Condition, shifted: Sequence[Condition], like: Card) -> tuple[ObjectiveResult, ...]:
     """Return what each objective would choose for each condition.
 
     Both halves of a condition are judged by a card made from the other halves, and the mean of the two is returned. A
@@ -48,7 +48,7 @@ def judge(home: Condition, shifted: Sequence[Condition], like: Card) -> tuple[Ju
         shifted: labelled images under shift.
         like: a card of the same pair, for the grid, identity and date.
     """
-    found: list[Judged] = []
+    found: list[ObjectiveResult] = []
     halves = [_halves(one) for one in (home, *shifted) if len(one.labels) >= _LEAST]
     if len(home.labels) < _LEAST:
         return ()
@@ -63,7 +63,7 @@ def judge(home: Condition, shifted: Sequence[Condition], like: Card) -> tuple[Ju
         )
         for half in halves:
             found += _choices(half[measured], card)
-    grouped: dict[tuple[str, str], list[Judged]] = {}
+    grouped: dict[tuple[str, str], list[ObjectiveResult]] = {}
     for one in found:
         grouped.setdefault((one.condition, one.objective), []).append(one)
     groups = sharing([one.labels.numpy() for one in shifted], [0] * len(shifted))
@@ -71,7 +71,7 @@ def judge(home: Condition, shifted: Sequence[Condition], like: Card) -> tuple[Ju
     return tuple(_among(_mean(*both), sharers.get(both[0].condition, 1)) for both in grouped.values())
 
 
-def _among(one: Judged, sharers: int) -> Judged:
+def _among(one: ObjectiveResult, sharers: int) -> ObjectiveResult:
     """Return the result with its number of images divided by the conditions that are made of the same ones."""
     return replace(one, images=max(1, one.images // sharers))
 
@@ -82,31 +82,31 @@ def _halves(condition: Condition) -> tuple[Condition, Condition]:
     return condition.part(every[::2]), condition.part(every[1::2])
 
 
-def _choices(condition: Condition, card: Card) -> Iterator[Judged]:
+def _choices(condition: Condition, card: Card) -> Iterator[ObjectiveResult]:
     """Yield the alpha that each objective chooses for these images; the lowest where several are equal."""
     names = objectives.NAMES
-    judged: dict[str, Objective] = {name: card.objective(name) for name in names}
-    means: dict[str, list[float]] = {name: [] for name in judged}
+    by_name: dict[str, Objective] = {name: card.objective(name) for name in names}
+    means: dict[str, list[float]] = {name: [] for name in by_name}
     right: list[float] = []
     for j in range(len(card.alphas)):
         z = condition.logits(j)
         right.append(float((z.argmax(dim=-1) == condition.labels).double().mean()))
-        for name, objective in judged.items():
+        for name, objective in by_name.items():
             means[name].append(float(objective(z, j).mean()))
     for name, values in means.items():
         j = int(np.argmin(values))
         ends = right[0], right[-1]
-        yield Judged(condition.name, len(condition.labels), name, card.alphas[j], right[j], max(right), *ends)
+        yield ObjectiveResult(condition.name, len(condition.labels), name, card.alphas[j], right[j], max(right), *ends)
 
 
-def _mean(one: Judged, other: Judged) -> Judged:
+def _mean(one: ObjectiveResult, other: ObjectiveResult) -> ObjectiveResult:
     """Return the mean over two halves of a condition, weighted by their images."""
     images = one.images + other.images
     measured = [np.array([j.alpha, j.accuracy, j.best_accuracy, j.zero_shot, j.fine_tuned]) for j in (one, other)]
     alpha, *accuracies = ((one.images * measured[0] + other.images * measured[1]) / images).tolist()
     accuracy, best, *ends = accuracies
     # `max`: rounding must not leave the best accuracy below another one, which `read_card` refuses.
-    return Judged(one.condition, images, one.objective, alpha, accuracy, max(accuracy, best, *ends), *ends)
+    return ObjectiveResult(one.condition, images, one.objective, alpha, accuracy, max(accuracy, best, *ends), *ends)
 
 
 def advise(card: Card) -> Advice:
@@ -206,16 +206,16 @@ def chosen(name: str, card: Card | None) -> str:
     return objectives.DEFAULT if card is None else advise(card).objective
 
 
-def _served(judged: Sequence[Judged]) -> tuple[dict[str, float], float]:
+def _served(results: Sequence[ObjectiveResult]) -> tuple[dict[str, float], float]:
     """Return each objective's accuracy, mean over both kinds of condition, and the margin below which it is a draw.
 
     The accuracies are empty if one kind of condition is missing. The card's own sample does not count, because there is
     no shift to choose by. Between the alphas of two objectives hardly more than a tenth of the images become right or
     wrong, which gives the difference its standard deviation.
     """
-    kinds: dict[str, tuple[list[Judged], list[Judged]]] = {}
-    for one in judged:
-        if one.condition != OWN and abs(one.fine_tuned - one.zero_shot) >= APART:
+    kinds: dict[str, tuple[list[ObjectiveResult], list[ObjectiveResult]]] = {}
+    for one in results:
+        if one.condition != OWN and abs(one.fine_tuned - one.zero_shot) >= LEAST_DIFFERENCE:
             kinds.setdefault(one.objective, ([], []))[one.fine_tuned > one.zero_shot].append(one)
     if not kinds or not all(zero_shot and fine_tuned for zero_shot, fine_tuned in kinds.values()):
         return {}, 0.0

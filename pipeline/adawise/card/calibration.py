@@ -13,7 +13,7 @@ from adawise.adapt.objective import Values, tsallis
 
 _BINS = 15  # bins of the calibration error
 _RANGE = (0.05, 20.0)  # bounds of a fitted temperature
-APART = 0.03  # accuracy: a condition whose endpoints differ by less does not say which of them is better
+LEAST_DIFFERENCE = 0.03  # accuracy: a condition whose endpoints differ by less does not say which of them is better
 _LOG_RATIOS = np.arange(-0.2, 2.01, 0.05)  # candidates of `serving_ratio`: ratios from .82 to 7.4
 _PARTS = 5  # of the grid, whose ends are evaluated: accuracies and objectives change little within one
 _ALIKE = 0.01  # nats: a search hardly distinguishes alphas whose objectives differ by less
@@ -116,7 +116,7 @@ def serving_ratio(
     for logits, labels in conditions:
         at = {j: logits(j).double() for j in chosen}
         right = np.array([float((z.argmax(dim=-1) == labels).double().mean()) for z in at.values()])
-        if abs(right[-1] - right[0]) >= APART:
+        if abs(right[-1] - right[0]) >= LEAST_DIFFERENCE:
             found = np.array(
                 [
                     [tsallis(z / (temperature * np.exp(log_ratio * alphas[j])), j).mean() for j, z in at.items()]

@@ -41,13 +41,13 @@ BIASED = 6
 _READ = (4, FORMAT, BIASED)  # the formats that this version reads
 _SINCE_5 = ("shifted_temperature", "verdict", "fine_tuned_interval", "tells_ends_apart")
 _PER_ALPHA = ("alphas", "temperature", "reference_entropy", "threshold", "accuracy", "nll", "ece_raw", "ece")
-_MOST_LETTERS = 400  # characters of an error that a message quotes: a card may hold a million
+_MOST_CHARACTERS = 400  # characters of an error that a message quotes: a card may hold a million
 _ROUNDING = 1e-9  # tolerance: a difference and the ends of its interval are computed in different ways
 _BARRIER = 0.01  # accuracy: if it falls further below the worse endpoint, the path has a barrier
 
 
 @dataclass(frozen=True)
-class Judged:
+class ObjectiveResult:
     """An objective's choice for all images of one labelled condition, and the accuracy of that choice.
 
     Attributes:
@@ -207,7 +207,7 @@ class Card:
     levels: Mapping[str, tuple[float, ...]]
     images: int
     created_at: str
-    judged: tuple[Judged, ...] = ()
+    judged: tuple[ObjectiveResult, ...] = ()
     search: FittedSearch | None = None
     heads: str | None = None
     format: int = FORMAT
@@ -330,16 +330,16 @@ def read_card(path: Path) -> Card:
         data.setdefault("bias", None)
         values = {f.name: _frozen(data[f.name]) for f in fields(Card)}
         values["levels"] = {name: _frozen(levels) for name, levels in data["levels"].items()}
-        values["judged"] = tuple(Judged(**judged) for judged in data["judged"])
+        values["judged"] = tuple(ObjectiveResult(**result) for result in data["judged"])
         values["search"] = FittedSearch(**data["search"]) if data["search"] is not None else None
-        values["verdict"] = None if (told := data["verdict"]) is None else _verdict(told)
+        values["verdict"] = None if (given := data["verdict"]) is None else _verdict(given)
         values["bias"] = None if (bias := data["bias"]) is None else _bias(bias)
         card = Card(**values)
         _check_values(card)
     except OSError as error:
         raise CardError(f"{path}: the card cannot be read ({error.strerror}). {remedy}") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise CardError(f"{path}: not a card ({repr(error)[:_MOST_LETTERS]}). {remedy}") from error
+        raise CardError(f"{path}: not a card ({repr(error)[:_MOST_CHARACTERS]}). {remedy}") from error
     return card
 
 
@@ -355,23 +355,25 @@ def _check_values(card: Card) -> None:
     _expect("images", "a number", card.images, _are_numbers(card.images))
     for name, text in {"created_at": card.created_at, "heads": card.heads or "", **card.identity}.items():
         _expect(name, "text", text, isinstance(text, str))
-    for judged in card.judged:
-        accuracies = (judged.zero_shot, judged.fine_tuned, judged.accuracy, judged.best_accuracy)
-        holds = isinstance(judged.condition, str) and _are_numbers(judged.images, judged.alpha, *accuracies)
-        holds = holds and judged.objective in objectives.NAMES and min(accuracies) >= 0.0 and judged.images > 0
-        holds = holds and max(accuracies) == judged.best_accuracy <= 1.0
-        _expect("judged", "images, an objective and accuracies from 0 to 1", judged, holds)
-    if (told := card.verdict) is not None:
-        accuracies = (told.zero_shot, told.fine_tuned, told.best_fixed, told.adapted)
-        holds = _are_numbers(told.fixed_alpha, *accuracies) and told.objective in objectives.NAMES
-        holds = holds and told.fixed_alpha in card.alphas and min(accuracies) >= 0.0 and max(accuracies) <= 1.0
-        _expect("verdict", "an objective, an alpha of the grid and accuracies from 0 to 1", told, holds)
-        gains = {"gain": told.gain} if told.mixed_gain is None else {"gain": told.gain, "mixed_gain": told.mixed_gain}
+    for result in card.judged:
+        accuracies = (result.zero_shot, result.fine_tuned, result.accuracy, result.best_accuracy)
+        holds = isinstance(result.condition, str) and _are_numbers(result.images, result.alpha, *accuracies)
+        holds = holds and result.objective in objectives.NAMES and min(accuracies) >= 0.0 and result.images > 0
+        holds = holds and max(accuracies) == result.best_accuracy <= 1.0
+        _expect("judged", "images, an objective and accuracies from 0 to 1", result, holds)
+    if (given := card.verdict) is not None:
+        accuracies = (given.zero_shot, given.fine_tuned, given.best_fixed, given.adapted)
+        holds = _are_numbers(given.fixed_alpha, *accuracies) and given.objective in objectives.NAMES
+        holds = holds and given.fixed_alpha in card.alphas and min(accuracies) >= 0.0 and max(accuracies) <= 1.0
+        _expect("verdict", "an objective, an alpha of the grid and accuracies from 0 to 1", given, holds)
+        gains = (
+            {"gain": given.gain} if given.mixed_gain is None else {"gain": given.gain, "mixed_gain": given.mixed_gain}
+        )
         for name, gain in gains.items():
             holds = isinstance(gain, tuple) and len(gain) == 3 and _are_numbers(*gain)
             holds = holds and gain[1] - _ROUNDING <= gain[0] <= gain[2] + _ROUNDING
             _expect(f"verdict.{name}", "a finite difference between its lower and upper end", gain, holds)
-        for group in told.groups:
+        for group in given.groups:
             accuracies = (group.zero_shot, group.fine_tuned, group.best_fixed, group.adapted)
             holds = isinstance(group.group, str) and _are_numbers(group.conditions, group.images, *accuracies)
             holds = holds and group.images >= 1 and min(accuracies) >= 0.0 and max(accuracies) <= 1.0
@@ -412,17 +414,17 @@ def _expect(name: str, expected: str, value: object, holds: bool) -> None:
         raise ValueError(f"{name}: expected {expected}, got {reprlib.repr(value)}")
 
 
-def _verdict(told: Mapping[str, Any]) -> PairVerdict:
-    gains = {name: _frozen(told[name]) for name in ("gain", "mixed_gain") if name in told}
-    return PairVerdict(**{**told, **gains, "groups": tuple(GroupVerdict(**group) for group in told["groups"])})
+def _verdict(given: Mapping[str, Any]) -> PairVerdict:
+    gains = {name: _frozen(given[name]) for name in ("gain", "mixed_gain") if name in given}
+    return PairVerdict(**{**given, **gains, "groups": tuple(GroupVerdict(**group) for group in given["groups"])})
 
 
 def _sum(one: Sequence[float], other: Sequence[float]) -> tuple[float, ...]:
     return tuple(a + b for a, b in zip(one, other, strict=True))
 
 
-def _bias(told: Mapping[str, Any]) -> LabelBias:
-    return LabelBias(**{name: _frozen(value) for name, value in told.items()})
+def _bias(given: Mapping[str, Any]) -> LabelBias:
+    return LabelBias(**{name: _frozen(value) for name, value in given.items()})
 
 
 def _frozen(value: Any) -> Any:

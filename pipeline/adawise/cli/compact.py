@@ -68,7 +68,7 @@ class CompactCommand(Command):
 
         A partition that is damaged ends it; those before it are done.
         """
-        from adawise.console import print_json, progress, say
+        from adawise.console import print_json, print_text, progress
         from adawise.output.compaction import sql_views
         from adawise.output.compaction.compact import FileLimits, compact, planned
         from adawise.output.compaction.delete import deletable, delete, now_of
@@ -107,16 +107,16 @@ class CompactCommand(Command):
             print_json({"root": root, "dry_run": dry_run, "made": files, **counts})
             return 0
         for file in made if dry_run else ():
-            say(f"{file.tp}: {file.segments} segments, {file.rows} rows -> {file.name}")
+            print_text(f"{file.tp}: {file.segments} segments, {file.rows} rows -> {file.name}")
         before, after = as_size(totals["bytes_before"]), as_size(totals["bytes_after"])
         size = f" ({before} of segments -> {after} with traces)" if totals["bytes_after"] else ""
         what = f"{len(made)} files of {totals['segments']} segments, {totals['rows']} rows{size}"
-        say(f"{root}: {'would make' if dry_run else 'made'} {what}")
+        print_text(f"{root}: {'would make' if dry_run else 'made'} {what}")
         if deleted:
-            say(f"{'would delete' if dry_run else 'deleted'} {deleted} segments that have been compacted")
+            print_text(f"{'would delete' if dry_run else 'deleted'} {deleted} segments that have been compacted")
         if not dry_run:
             how = f"list them with `adawise files {root}`, or use its views.sql in DuckDB"
-            say(f"readers need {to_read} files of predictions: {how}")
+            print_text(f"readers need {to_read} files of predictions: {how}")
         return 0
 
 
@@ -147,12 +147,12 @@ class FilesCommand(Command):
         """Print the files of a table under one or several roots, and return 0."""
         from adawise.console import print_json
         from adawise.output.near import open_output
-        from adawise.output.read.several import check_apart
+        from adawise.output.read.several import check_disjoint
         from adawise.sink.files import data_files
 
         for root in self.root:
             open_output(root)
-        check_apart(self.root)
+        check_disjoint(self.root)
         names = [name for root in self.root for name in data_files(root, self.table)]
         if self.as_json:
             print_json(names)

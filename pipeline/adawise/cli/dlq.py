@@ -11,20 +11,20 @@ from pydantic_settings import CliPositionalArg, CliToggleFlag
 from typing_extensions import override
 
 from adawise.cli.command import READING, Command, json_flag, optional
-from adawise.console import paper, print_json, progress, say
+from adawise.console import paper, print_json, print_text, progress
 from adawise.errors import Reason, SettingsError
 from adawise.settings.group import FilePath, Text
 from adawise.settings.moments import MOMENT_SCHEMA, Moment, milliseconds
 
 if TYPE_CHECKING:
-    from adawise.publish.dead_letters.reading import LetterChoice
+    from adawise.publish.dead_letters.reading import DeadLetterFilter
 
-_LETTER = re.compile(r"(\d{1,10})/(\d{1,19})", re.ASCII)
-_LETTER_SCHEMA: dict[str, JsonValue] = {"expected": "partition/offset, such as 0/17 in `adawise dlq list`"}
+_PLACE = re.compile(r"(\d{1,10})/(\d{1,19})", re.ASCII)
+_PLACE_SCHEMA: dict[str, JsonValue] = {"expected": "partition/offset, such as 0/17 in `adawise dlq list`"}
 
 
-def _checked_letter(value: str) -> str:
-    if (match := _LETTER.fullmatch(value)) is None:
+def _checked_place(value: str) -> str:
+    if (match := _PLACE.fullmatch(value)) is None:
         raise ValueError("it is not")
     return f"{int(match[1])}/{int(match[2])}"
 
@@ -35,10 +35,10 @@ def _checked_reason(value: str) -> str:
     return value
 
 
-Place = Annotated[str, AfterValidator(_checked_letter)]
+Place = Annotated[str, AfterValidator(_checked_place)]
 
 
-class LettersCommand(Command):
+class DeadLetterCommand(Command):
     """The options by which `dlq list` and `dlq replay` choose dead letters."""
 
     groups: ClassVar[tuple[str, ...]] = (*READING, "kafka.dead_letter_topic", "log")
@@ -49,14 +49,16 @@ class LettersCommand(Command):
     since: Moment | None = optional("only messages from this time on", **MOMENT_SCHEMA)
     stream: Text | None = optional("only dead letters of this stream (camera), by key or header")
 
-    def choice(self, letter: str | None = None) -> LetterChoice:
+    def choice(self, place: str | None = None) -> DeadLetterFilter:
         """Return the criteria for dead letters."""
-        from adawise.publish.dead_letters.reading import LetterChoice
+        from adawise.publish.dead_letters.reading import DeadLetterFilter
 
-        return LetterChoice(self.reason, None if self.since is None else milliseconds(self.since), self.stream, letter)
+        return DeadLetterFilter(
+            self.reason, None if self.since is None else milliseconds(self.since), self.stream, place
+        )
 
 
-class DlqListCommand(LettersCommand):
+class DlqListCommand(DeadLetterCommand):
     """List the messages that could not be read: time, reason, origin, stream, size, and whether they were sent back.
 
     They are in the dead-letter topic (kafka.dead_letter_topic, else the topic's name with .dlq). Single bad images of
@@ -80,20 +82,20 @@ class DlqListCommand(LettersCommand):
         from rich.table import Column, Table
         from rich.text import Text as Cell
 
-        from adawise.app.dead_letters import newest_letters
+        from adawise.app.dead_letters import newest_dead_letters
         from adawise.publish.dead_letters import text
 
-        found, older = newest_letters(self.settings.kafka, self.choice(), self.limit)
+        found, older = newest_dead_letters(self.settings.kafka, self.choice(), self.limit)
         if self.as_json:
-            print_json([text.as_json(letter, replayed=replayed) for letter, replayed in found])
+            print_json([text.as_json(dead_letter, replayed=replayed) for dead_letter, replayed in found])
             return 0
         columns = [Column(name, overflow="fold") for name in text.COLUMNS]
         table = Table(*columns, box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
-        for letter, replayed in found:
-            table.add_row(*map(Cell, text.cells(letter, replayed=replayed)))
+        for dead_letter, replayed in found:
+            table.add_row(*map(Cell, text.cells(dead_letter, replayed=replayed)))
         if found:
             paper().print(table)
-        print(text.summary([letter for letter, _ in found], older))
+        print(text.summary([dead_letter for dead_letter, _ in found], older))
         return 0
 
 
@@ -101,31 +103,31 @@ class DlqShowCommand(Command):
     """Show one message that could not be read: its origin, reason, headers and first bytes."""
 
     name = "dlq show"
-    groups = LettersCommand.groups
+    groups = DeadLetterCommand.groups
     examples = (("save the original bytes to a file", "dlq show 0/17 --save broken.jpg"),)
 
-    letter: CliPositionalArg[Place] = Field(description="the dead letter to show", json_schema_extra=_LETTER_SCHEMA)
+    letter: CliPositionalArg[Place] = Field(description="the dead letter to show", json_schema_extra=_PLACE_SCHEMA)
     save: FilePath | None = Field(default=None, description="new file for the original bytes")
 
     @override
     def call(self) -> int:
         """Print one dead letter, and with --save write the original bytes to a new file. Return 0."""
-        from adawise.app.dead_letters import find_letter
+        from adawise.app.dead_letters import find_dead_letter
         from adawise.publish.dead_letters.text import details
 
-        letter, replayed = find_letter(self.settings.kafka, self.letter)
-        print(details(letter, replayed=replayed))
+        dead_letter, replayed = find_dead_letter(self.settings.kafka, self.letter)
+        print(details(dead_letter, replayed=replayed))
         if self.save is not None:
-            if not letter.is_whole:
-                why = f"the dead letter does not hold its original; read {letter.source}"
+            if not dead_letter.is_whole:
+                why = f"the dead letter does not hold its original; read {dead_letter.source}"
                 raise SettingsError(f"{self.save} was not written: {why}")
             with self.save.open("xb") as file:
-                file.write(letter.record.value or b"")
-            say(f"{letter.size_bytes} bytes written to {self.save}")
+                file.write(dead_letter.record.value or b"")
+            print_text(f"{dead_letter.size_bytes} bytes written to {self.save}")
         return 0
 
 
-class DlqReplayCommand(LettersCommand):
+class DlqReplayCommand(DeadLetterCommand):
     """Send messages that could not be read back to their topic, unchanged, after the cause was fixed.
 
     Each message is sent once, however many dead letters it has: those sent back before are left out, also after an
@@ -134,13 +136,13 @@ class DlqReplayCommand(LettersCommand):
     """
 
     name = "dlq replay"
-    groups = (*LettersCommand.groups, "decode.max_message_bytes")
+    groups = (*DeadLetterCommand.groups, "decode.max_message_bytes")
     examples = (
         ("count what would be sent", "dlq replay --reason too_large --since 7d --dry-run"),
         ("send one dead letter back", "dlq replay --letter 0/17"),
     )
 
-    letter: Place | None = optional("only this dead letter", metavar="LETTER", **_LETTER_SCHEMA)
+    letter: Place | None = optional("only this dead letter", metavar="LETTER", **_PLACE_SCHEMA)
     every: CliToggleFlag[bool] = Field(
         default=False,
         validation_alias=AliasChoices("all"),
@@ -176,5 +178,5 @@ class DlqReplayCommand(LettersCommand):
             dry_run=self.dry_run,
             shown=lambda: progress("replayed", unit="messages"),
         )
-        say("\n".join(sent(counted, self.settings.kafka.topic, dry_run=self.dry_run)))
+        print_text("\n".join(sent(counted, self.settings.kafka.topic, dry_run=self.dry_run)))
         return 0

@@ -56,7 +56,7 @@ class LabelsCommand(Command):
         """Return 0, or 130 if it was stopped without --follow."""
         from adawise.app.recording import record_labels
         from adawise.app.signals import INTERRUPTED, stop_signals
-        from adawise.console import print_json, progress, say
+        from adawise.console import print_json, print_text, progress
         from adawise.labels.columns import LabelColumns
 
         kafka, columns = self.settings.kafka, LabelColumns()
@@ -70,9 +70,9 @@ class LabelsCommand(Command):
         if self.as_json:
             print_json({"topic": topic, "folder": folder, **counts, "problems": columns.problems})
         else:
-            say(f"{columns.labels} labels of {done.messages} messages of topic {topic} added to {folder}")
+            print_text(f"{columns.labels} labels of {done.messages} messages of topic {topic} added to {folder}")
             if columns.unread:
-                say(f"{columns.unread} could not be read; they are kept with the reason, in the column labels:")
+                print_text(f"{columns.unread} could not be read; they are kept with the reason, in the column labels:")
             for problem, count in sorted(columns.problems.items(), key=lambda item: -item[1])[:_SHOWN]:
-                say(f"  {count} times: {problem}")
+                print_text(f"  {count} times: {problem}")
         return INTERRUPTED if stopped and not self.follow else 0

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Sequence
 
 from adawise.cli import PROGRAM, command_of
 from adawise.cli.parser import own_fields
-from adawise.console import say
+from adawise.console import print_text
 
 _CHOOSES = {"--show": "show", "--from-labels": "correct", "--labelled": "make", "--fit-search": "fit"}
 _ARGUMENTS = {"show": ("--show",), "correct": ("--from-labels",), "make": (), "fit": ("--output", "-o")}
@@ -37,7 +37,7 @@ def translated(arguments: Sequence[str]) -> list[list[str]]:
         lines = [[*_words(verbs[0], flags, ())]]
     # What may be a password, by a flag that there is not, is not repeated.
     shown = (shlex.join([PROGRAM, *(word for words, is_known in line if is_known for word in words)]) for line in lines)
-    say(
+    print_text(
         f"{PROGRAM}: this form of `card` is accepted until the next release; now it is: {' && '.join(shown)}",
         sys.stderr,
     )

@@ -39,7 +39,7 @@ from adawise.settings.sources import Given, Origin, ways_to_set
 
 _PREFIX = "settings."
 _PASSWORD = "kafka.security.sasl_password"
-_SEEN = "every user of the machine can see it there (ps), and the shell stores it"
+_VISIBLE = "every user of the machine can see it there (ps), and the shell stores it"
 _OFTEN_TITLE = "most used settings"
 # Values that the help need not describe.
 _PLAIN = {"a path", "text that is not empty", "text, kept secret", "true or false"}
@@ -248,8 +248,8 @@ def parse(command: type[Command], arguments: Sequence[str]) -> Parsed:
     try:
         namespace, extra = source.root_parser.parse_known_args(list(_with_hyphens(arguments)))
     except _Refused as error:
-        told = str(error).replace("ignored explicit argument", "takes no value, but has one")
-        mistake = Mistake(f"{PROGRAM} {command.name}", "flags", f"{told}; see `{PROGRAM} {command.name} --help`")
+        message = str(error).replace("ignored explicit argument", "takes no value, but has one")
+        mistake = Mistake(f"{PROGRAM} {command.name}", "flags", f"{message}; see `{PROGRAM} {command.name} --help`")
         return Parsed(source, {}, (), [mistake], complete=False)
     given = vars(namespace)
     settings = {dest.removeprefix(_PREFIX): value for dest, value in given.items() if dest.startswith(_PREFIX)}
@@ -273,7 +273,7 @@ def parse(command: type[Command], arguments: Sequence[str]) -> Parsed:
         # The part of a URL after its scheme may have a password.
         names = [argument.partition("://") for argument in extra]
         mistakes = [Mistake(repr(a + b), "argument", f"not expected; {_usage(command)}") for a, b, _ in names]
-    mistakes += [Mistake(flag_name(name), "flag", f"{_SEEN}; set {ways_to_set(name)} instead") for name in secrets]
+    mistakes += [Mistake(flag_name(name), "flag", f"{_VISIBLE}; set {ways_to_set(name)} instead") for name in secrets]
     mistakes += _option_mistakes(command, options, arguments_missing=not unknown)
     return Parsed(source, options, flags, mistakes)
 

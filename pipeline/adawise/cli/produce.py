@@ -98,7 +98,7 @@ class ProduceCommand(Command):
         """Publish the images. Return 0, or 130 if Ctrl-C ended it, unless --loop, which has no other end."""
         from adawise.app.kafka import reach
         from adawise.app.signals import INTERRUPTED, stop_signals
-        from adawise.console import progress, say
+        from adawise.console import print_text, progress
         from adawise.produce.produce import Gathering, open_shots, produce
         from adawise.produce.sender import KafkaSender, ensure_topic
         from adawise.produce.video import VideoShots
@@ -131,9 +131,9 @@ class ProduceCommand(Command):
                 )
         size = as_size(done.image_bytes)
         what = f"{done.images} images ({size}) in {done.messages} messages to {kafka.topic}"
-        say(f"{what}, {len(done.by_stream)} streams, {done.seconds:.1f} s")
+        print_text(f"{what}, {len(done.by_stream)} streams, {done.seconds:.1f} s")
         for name, why in list(shots.skipped.items())[:_SHOWN]:
-            say(f"skipped {name}: {why}", sys.stderr)
+            print_text(f"skipped {name}: {why}", sys.stderr)
         if len(shots.skipped) > _SHOWN:
-            say(f"and {len(shots.skipped) - _SHOWN} more files skipped", sys.stderr)
+            print_text(f"and {len(shots.skipped) - _SHOWN} more files skipped", sys.stderr)
         return INTERRUPTED if stop.is_set() and not self.loop else 0

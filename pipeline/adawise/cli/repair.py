@@ -32,7 +32,7 @@ class RepairCommand(Command):
     @override
     def call(self) -> int:
         """Return 0 if nothing is left to do, else 3."""
-        from adawise.console import say
+        from adawise.console import print_text
         from adawise.output.near import no_output
         from adawise.output.verify.repair import plan
         from adawise.sink.claims import read_sink_id
@@ -47,16 +47,16 @@ class RepairCommand(Command):
         for step in found.steps:
             if self.yes:
                 step.do()
-            say(f"{'done' if self.yes else 'would'}: {step.what}")
+            print_text(f"{'done' if self.yes else 'would'}: {step.what}")
             if step.again:
-                say(f"       {step.again}")
+                print_text(f"       {step.again}")
         for lost in found.beyond:
-            say(f"beyond repair: {lost}")
+            print_text(f"beyond repair: {lost}")
         steps = counted(len(found.steps), "step")
         if not (found.steps or found.beyond):
-            say(f"{root}: nothing to repair, by names and footers; `adawise verify {root}` checks the rest")
+            print_text(f"{root}: nothing to repair, by names and footers; `adawise verify {root}` checks the rest")
         elif found.steps and not self.yes:
-            say(f"{root}: {steps}, nothing was changed; to take them, run: adawise repair {root} --yes")
+            print_text(f"{root}: {steps}, nothing was changed; to take them, run: adawise repair {root} --yes")
         elif found.steps:
-            say(f"{root}: {steps} taken; `adawise verify {root}` checks the result")
+            print_text(f"{root}: {steps} taken; `adawise verify {root}` checks the result")
         return FOUND if found.beyond or (found.steps and not self.yes) else 0

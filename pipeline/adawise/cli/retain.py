@@ -35,7 +35,7 @@ class RetainCommand(Command):
     @override
     def call(self) -> int:
         """Return 0. Of several chains that are damaged, all are named at the end; the others are done."""
-        from adawise.console import print_json, progress, say
+        from adawise.console import print_json, print_text, progress
         from adawise.errors import ChainError
         from adawise.output.compaction.retain import retain
         from adawise.output.near import open_output
@@ -63,7 +63,7 @@ class RetainCommand(Command):
             print_json({"root": root, "before": before, "removed": removes, "partitions": partitions})
         else:
             for what in found:
-                say(
+                print_text(
                     f"{what.tp}: {what.files} files, {what.rows} rows, {as_size(what.size_bytes)}, committed "
                     f"{what.since_day} to {what.until_day}; "
                     f"it {'begins' if removes else 'would begin'} at offset {what.name.first}"
@@ -71,11 +71,11 @@ class RetainCommand(Command):
             files, rows, size = (sum(getattr(what, name) for what in found) for name in ("files", "rows", "size_bytes"))
             total = f"{files} files of {len(found)} partitions, {rows} rows, {as_size(size)}, committed before {before}"
             if not found:
-                say(f"{root}: nothing that was committed before {before} can be removed")
+                print_text(f"{root}: nothing that was committed before {before} can be removed")
             elif removes:
-                say(f"{root}: removed {total}")
+                print_text(f"{root}: removed {total}")
             else:
-                say(f"{root}: would remove {total}; nothing was changed; to remove it, add --yes")
+                print_text(f"{root}: would remove {total}; nothing was changed; to remove it, add --yes")
         if done.damaged:
             raise ChainError("; ".join(map(str, done.damaged)))
         return 0

@@ -90,7 +90,7 @@ class StatusCommand(Command):
             elif self.every is not None:
                 found = self._watch(fleet, self.every)
             else:
-                found = fleet.look()
+                found = fleet.read()
                 if self.as_json:
                     print_json(found.document())
                 else:
@@ -124,7 +124,7 @@ class StatusCommand(Command):
             is_screen = console.is_terminal and not self.as_json
             live = stack.enter_context(Live(console=console, screen=True, auto_refresh=False)) if is_screen else None
             while True:
-                again_s, found = time.monotonic() + every_s, fleet.look()
+                again_s, found = time.monotonic() + every_s, fleet.read()
                 if live is not None:
                     live.update(picture(found, show_all=self.show_all, height=console.height), refresh=True)
                 elif self.as_json:
@@ -142,7 +142,7 @@ class StatusCommand(Command):
         from adawise.app.signals import stop_signals
         from adawise.watch.status.page import FleetPage
 
-        shown = FleetPage(fleet.look())
+        shown = FleetPage(fleet.read())
         with stop_signals() as should_stop, rows_port(self.settings.http, shown) as url:
             print(
                 f"the fleet of {self.settings.sink.root} is shown at {url}, until Ctrl-C", file=sys.stderr, flush=True
@@ -151,7 +151,7 @@ class StatusCommand(Command):
                 _wait(time.monotonic() + (self.every or _EVERY_S), should_stop)
                 if should_stop():
                     return shown.found
-                shown.found = fleet.look()
+                shown.found = fleet.read()
 
 
 def _wait(until_s: float, should_stop: Callable[[], bool]) -> None:

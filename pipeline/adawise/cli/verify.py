@@ -12,7 +12,7 @@ from pydantic_settings import CliPositionalArg, CliToggleFlag
 from typing_extensions import override
 
 from adawise.cli.command import FOUND, LOG_READING, ROOTS_SCHEMA, Command, Roots, json_flag
-from adawise.console import print_json, progress, say
+from adawise.console import print_json, print_text, progress
 
 
 class VerifyCommand(Command):
@@ -85,9 +85,9 @@ class VerifyCommand(Command):
                         note=shown.note,
                     )
                 if why := reports[root].commits_unknown:
-                    say(why, sys.stderr)
+                    print_text(why, sys.stderr)
                 if not self.as_json:
-                    say("\n".join(in_words(root, reports[root], self.broker)))
+                    print_text("\n".join(in_words(root, reports[root], self.broker)))
         harmed = [root for root, report in reports.items() if report.faults or report.unread]
         documents = [as_document(root, report, self.broker) for root, report in reports.items()]
         if self.as_json:
@@ -96,5 +96,5 @@ class VerifyCommand(Command):
         elif len(documents) > 1:
             rows = sum(report.rows for root, report in reports.items() if root not in harmed)
             named = f"; look at {', '.join(harmed)}" if harmed else ""
-            say(f"{len(reports) - len(harmed)} of {len(reports)} outputs are whole, with {rows} rows{named}")
+            print_text(f"{len(reports) - len(harmed)} of {len(reports)} outputs are whole, with {rows} rows{named}")
         return FOUND if harmed else 0

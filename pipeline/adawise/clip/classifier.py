@@ -212,15 +212,15 @@ class PairClassifier:
         """
         return self.evaluate({alpha_index: images})[alpha_index]
 
-    def evaluate(self, asked: Mapping[int, Sequence[Tensor]]) -> dict[int, Tensor]:
+    def evaluate(self, requested: Mapping[int, Sequence[Tensor]]) -> dict[int, Tensor]:
         """See `ports.Classifier`. If the bank does not fit into the device's memory, it is halved with a warning.
 
         Raises:
             DeviceError: the device failed, or lacks memory even for one merged copy and one chunk.
         """
-        logits = self._fitting(lambda: self._evaluate(asked)).clone()
-        parts = torch.split(logits, [sum(map(len, images)) for images in asked.values()])
-        return dict(zip(asked, parts, strict=True))
+        logits = self._fitting(lambda: self._evaluate(requested)).clone()
+        parts = torch.split(logits, [sum(map(len, images)) for images in requested.values()])
+        return dict(zip(requested, parts, strict=True))
 
     def _fitting(self, compute: Callable[[], T]) -> T:
         """Return the result of `compute`, repeated with a smaller bank while the device's memory runs out."""
@@ -244,13 +244,13 @@ class PairClassifier:
                 "and changes no result; lower model.bank_mib, or give the worker a separate device",
             )
 
-    def _evaluate(self, asked: Mapping[int, Sequence[Tensor]], head_of: int | None = None) -> Tensor:
+    def _evaluate(self, requested: Mapping[int, Sequence[Tensor]], head_of: int | None = None) -> Tensor:
         """Return the logits `[N, C]` of everything requested, one alpha after the other, on the CPU.
 
         With `head_of`, all alphas use the head of that one.
         """
         parts = []
-        for index, images in asked.items():
+        for index, images in requested.items():
             head, copy = self._head(index if head_of is None else head_of), self.bank.copy(index)
             with torch.inference_mode():
                 for n, views in chunks(images, self.chunk_rows):

@@ -283,10 +283,10 @@ def _check_no_code(folder: Path, where: str, name: str, value: object) -> None:
         if not path.is_file():
             continue
         try:
-            said = json.loads(read_bytes(path))
+            config = json.loads(read_bytes(path))
         except (OSError, ValueError, RecursionError) as error:
             raise CheckpointError(f"{path}: expected JSON as transformers writes it, but it is damaged") from error
-        if not isinstance(said, dict) or said.get("auto_map"):
+        if not isinstance(config, dict) or config.get("auto_map"):
             raise CheckpointError(
                 f"{path}: it asks to run Python code that comes with the model (auto_map), which is not allowed. "
                 "Use a model that the package transformers contains."

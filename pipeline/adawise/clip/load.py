@@ -35,7 +35,7 @@ from adawise.clip.patches import multiply_patches
 from adawise.clip.preprocessing import (
     CONFIG_NAME,
     Preprocessing,
-    Said,
+    StatedValues,
     beside,
     in_words,
     is_same,
@@ -304,19 +304,19 @@ def _settled(
     configs: _Configs, architecture: str | None, checkpoints: Mapping[str, str], wanted: Mapping[str, Any]
 ) -> Preprocessing:
     """Return the preprocessing of these checkpoints, by their roles; guessed values are logged."""
-    said = {role: _known(configs, architecture, checkpoint) for role, checkpoint in checkpoints.items()}
+    stated = {role: _known(configs, architecture, checkpoint) for role, checkpoint in checkpoints.items()}
     name = _named(architecture, "") if not all(name.startswith(_LOCAL) for name in checkpoints.values()) else ""
     config = {} if name.startswith(_LOCAL) else configs.model(name)
     tags = [open_clip.get_pretrained_cfg(name, tag) for tag in open_clip.list_pretrained_tags_by_model(name)]
     agreed = of_architecture([of_tag(tag, config, "") for tag in tags], config, name)
-    prepared = settle(wanted, said, agreed, {**asdict(PreprocessCfg()), "quick_gelu": False})
+    prepared = settle(wanted, stated, agreed, {**asdict(PreprocessCfg()), "quick_gelu": False})
     if prepared.guessed:
-        told = {key: in_words(value) for key, value in prepared.guessed.items()}
-        _log.warning("preprocessing_guessed", **told, remedy=prepared.advice)
+        values = {key: in_words(value) for key, value in prepared.guessed.items()}
+        _log.warning("preprocessing_guessed", **values, remedy=prepared.advice)
     return prepared
 
 
-def _known(configs: _Configs, architecture: str | None, checkpoint: str) -> Said | None:
+def _known(configs: _Configs, architecture: str | None, checkpoint: str) -> StatedValues | None:
     """Return what is known of the preprocessing of one checkpoint; None if nothing is."""
     name = _named(architecture, checkpoint)
     if name.startswith(_LOCAL):
@@ -324,7 +324,7 @@ def _known(configs: _Configs, architecture: str | None, checkpoint: str) -> Said
         config = configs.whole(name)
         return of_config(config, str(path)) if config else None  # the error of loading it says more
     if is_archive(checkpoint, of_openai=True):
-        return Said({**asdict(PreprocessCfg()), "quick_gelu": True}, f"OpenAI's archive {checkpoint}")
+        return StatedValues({**asdict(PreprocessCfg()), "quick_gelu": True}, f"OpenAI's archive {checkpoint}")
     config, parts = configs.model(name), Path(checkpoint).parts
     if tag := open_clip.get_pretrained_cfg(name, checkpoint):
         return of_tag(tag, config, f"open_clip's tag {checkpoint}")
@@ -350,12 +350,12 @@ def _tokenizer(configs: _Configs, name: str) -> Any:
         CheckpointError: as of `_new_tokenizer`.
     """
     text = configs.model(name).get("text_cfg") or {}
-    asked = "" if name.startswith(_LOCAL) else name, json.dumps(text, sort_keys=True)
-    if asked in _of_own_table:
-        return _of_own_table[asked]
+    key = "" if name.startswith(_LOCAL) else name, json.dumps(text, sort_keys=True)
+    if key in _of_own_table:
+        return _of_own_table[key]
     made = _new_tokenizer(name, text)
     if isinstance(made, open_clip.SimpleTokenizer):
-        _of_own_table[asked] = made
+        _of_own_table[key] = made
     return made
 
 
@@ -406,8 +406,8 @@ def _without_transformers(name: str) -> CheckpointError:
 
 def _preprocess_cfg(model: Any, prepared: Preprocessing) -> dict[str, Any]:
     """Return open_clip's preprocessing of a model, with the settled values."""
-    said = {key: value for key, value in prepared.values.items() if key != "quick_gelu"}
-    settings = {**open_clip.get_model_preprocess_cfg(model), **said}
+    stated = {key: value for key, value in prepared.values.items() if key != "quick_gelu"}
+    settings = {**open_clip.get_model_preprocess_cfg(model), **stated}
     return {key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()}
 
 
@@ -555,8 +555,8 @@ def _hash(prepared: Preprocessing, model: Any, config: Mapping[str, Any]) -> str
     So earlier cards, heads and states stay valid as long as nothing differs.
     """
     own = {"quick_gelu": False, **config, **open_clip.get_model_preprocess_cfg(model)}
-    told = {key: prepared.values[key] for key in ("mean", "std", "quick_gelu")}
-    otherwise = {key: value for key, value in told.items() if not is_same(value, own[key])}
+    values = {key: prepared.values[key] for key in ("mean", "std", "quick_gelu")}
+    otherwise = {key: value for key, value in values.items() if not is_same(value, own[key])}
     weights = hash_weights(model)
     return hashlib.sha256(f"{weights} {otherwise}".encode()).hexdigest()[:16] if otherwise else weights
 

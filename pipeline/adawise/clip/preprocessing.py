@@ -36,7 +36,7 @@ _SHAPE = {
 
 
 @dataclass(frozen=True)
-class Said:
+class StatedValues:
     """The values that one source states, by key."""
 
     values: Mapping[str, Any]
@@ -67,32 +67,32 @@ class Preprocessing:
         keys: dict[str, list[str]] = {}
         for key, source in self.sources.items():
             keys.setdefault(source, []).append(f"{key} {in_words(self.values[key])}")
-        return "; ".join(f"{', '.join(said)} ({source})" for source, said in keys.items())
+        return "; ".join(f"{', '.join(values)} ({source})" for source, values in keys.items())
 
 
-def of_config(config: Mapping[str, Any], source: str) -> Said:
+def of_config(config: Mapping[str, Any], source: str) -> StatedValues:
     """Return what an `open_clip_config.json` states. A `model_cfg` without `quick_gelu` states that it is off."""
-    model, said = config.get("model_cfg"), config.get("preprocess_cfg") or {}
+    model, preprocess = config.get("model_cfg"), config.get("preprocess_cfg") or {}
     quick = {"quick_gelu": model.get("quick_gelu") or False} if isinstance(model, Mapping) else {}
-    return Said({**_among_keys(said), **quick}, source)
+    return StatedValues({**_among_keys(preprocess), **quick}, source)
 
 
-def of_tag(tag: Mapping[str, Any], model_config: Mapping[str, Any], source: str) -> Said:
+def of_tag(tag: Mapping[str, Any], model_config: Mapping[str, Any], source: str) -> StatedValues:
     """Return what open_clip knows of a pretrained tag."""
     quick = bool(tag.get("quick_gelu") or model_config.get("quick_gelu"))
-    return Said({**_among_keys(tag), "quick_gelu": quick}, source)
+    return StatedValues({**_among_keys(tag), "quick_gelu": quick}, source)
 
 
-def of_architecture(tags: Sequence[Said], model_config: Mapping[str, Any], name: str) -> Said:
+def of_architecture(tags: Sequence[StatedValues], model_config: Mapping[str, Any], name: str) -> StatedValues:
     """Return what all tags of an architecture agree on."""
     first = tags[0].values if tags else {}
     values = {key: value for key, value in first.items() if all(tag.values.get(key) == value for tag in tags)}
     if model_config.get("quick_gelu"):
         values["quick_gelu"] = True
-    return Said(values, f"all of open_clip's weights for {name}")
+    return StatedValues(values, f"all of open_clip's weights for {name}")
 
 
-def beside(checkpoint: str, model_config: Mapping[str, Any]) -> Said | None:
+def beside(checkpoint: str, model_config: Mapping[str, Any]) -> StatedValues | None:
     """Return what the config beside a file states; None if there is none, or one of another architecture.
 
     Raises:
@@ -139,13 +139,16 @@ def _is_config(config: Any) -> bool:
 
 
 def settle(
-    wanted: Mapping[str, Any], said: Mapping[str, Said | None], otherwise: Said, defaults: Mapping[str, Any]
+    wanted: Mapping[str, Any],
+    by_role: Mapping[str, StatedValues | None],
+    otherwise: StatedValues,
+    defaults: Mapping[str, Any],
 ) -> Preprocessing:
     """Return the preprocessing to use; for each key the first source that has it counts.
 
     Args:
         wanted: values of the settings.
-        said: what is known of each checkpoint, by its role.
+        by_role: what is known of each checkpoint, by its role.
         otherwise: what all weights of the architecture agree on.
         defaults: open_clip's defaults.
 
@@ -157,20 +160,20 @@ def settle(
         if key in wanted:
             values[key], sources[key] = wanted[key], f"model.{key}"
             continue
-        told = {
+        stated = {
             role: (_checked(key, known.values[key], known.source), known.source)
-            for role, known in said.items()
+            for role, known in by_role.items()
             if known is not None and key in known.values
         }
-        if len({value for value, _ in told.values()}) > 1:
-            (role, (value, source)), (other, (another, elsewhere)) = told.items()
+        if len({value for value, _ in stated.values()}) > 1:
+            (role, (value, source)), (other, (another, elsewhere)) = stated.items()
             raise CheckpointError(
                 f"{role} and {other} need different preprocessing: '{key}' is {in_words(value)} and "
                 f"{in_words(another)}, by {source} and {elsewhere}. Set model.{key} to the value with which "
                 f"{other} was fine-tuned."
             )
-        if told:
-            values[key], sources[key] = next(iter(told.values()))
+        if stated:
+            values[key], sources[key] = next(iter(stated.values()))
         elif key in otherwise.values:
             values[key], sources[key] = _checked(key, otherwise.values[key], otherwise.source), otherwise.source
         else:
@@ -178,8 +181,8 @@ def settle(
     return Preprocessing(values, sources)
 
 
-def _among_keys(said: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: said[key] for key in KEYS if said.get(key) is not None}
+def _among_keys(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: config[key] for key in KEYS if config.get(key) is not None}
 
 
 def _checked(key: str, value: Any, source: str) -> Any:

@@ -36,7 +36,7 @@ _log = structlog.get_logger("worker")
 
 _KILLS = 2  # of children, by one message, before it is rejected
 _CHILDREN = 2  # at once: each has some 100 MB of libraries, and memory may be what is short
-_TOLD_EVERY_S = 60.0
+_LOG_EVERY_S = 60.0
 _PIXEL_BYTES = 32  # the most bytes per pixel that decoding and resizing take, twice what was measured
 _BASE_BYTES = 256 * 2**20
 _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
@@ -73,8 +73,8 @@ class IsolatedDecoder:
         )
         self._decoder = replace(decoder, preprocess=pixels), more_bytes  # type: ignore[arg-type]
         self._decoding: _Free = queue.LifoQueue()
-        self._telling: _Free = queue.LifoQueue()  # a child of its own, as the worker's loop waits for it
-        for free in (*_CHILDREN * [self._decoding], self._telling):
+        self._identifying: _Free = queue.LifoQueue()  # a child of its own, as the worker's loop waits for it
+        for free in (*_CHILDREN * [self._decoding], self._identifying):
             free.put(None)
         # Messages whose streams could not be found, and how the last child ended.
         self._killers: dict[tuple[TopicPartition, int], str] = {}
@@ -84,7 +84,7 @@ class IsolatedDecoder:
     def __call__(self, message: Message) -> DecodedMessage:
         """Decode as `Decoder` does; raise FatalError if no child can be started."""
         why = self._killers.pop((message.topic_partition, message.offset), "")
-        answer, why = (None, why) if why else self._asked("decode", message, self._decoding)
+        answer, why = (None, why) if why else self._request("decode", message, self._decoding)
         if answer is not None:
             frames, is_batch, dead = answer
             return DecodedMessage(message, tuple(map(_with_tensor, frames)), is_batch, dead)
@@ -97,19 +97,19 @@ class IsolatedDecoder:
         Raises:
             FatalError: no child can be started.
         """
-        answer, why = self._asked("streams", message, self._telling)
+        answer, why = self._request("streams", message, self._identifying)
         if answer is None:
             self._killers[message.topic_partition, message.offset] = why
         return frozenset(answer or ())
 
-    def _asked(self, what: _Question, message: Message, free: _Free) -> tuple[Any, str]:
+    def _request(self, what: _Question, message: Message, free: _Free) -> tuple[Any, str]:
         """Return a child's answer, or None and how the last child ended."""
         child, why = free.get(), "in the end"
         try:
             for _ in range(_KILLS):
                 try:
                     child = child or self._started()
-                    return child.ask(what, message), ""
+                    return child.request(what, message), ""
                 except _Killed as killed:
                     self._children.discard(child)
                     child, why = None, str(killed)
@@ -146,7 +146,7 @@ class _Child:
             env=environment,
             start_new_session=True,  # Ctrl-C is for the worker
         )
-        self._asking = threading.Lock()
+        self._request_lock = threading.Lock()
         try:
             self._send(decoder)
             self._answer("to start")
@@ -155,8 +155,8 @@ class _Child:
                 f"an isolated decoder process could not be started, it ended {killed}; its output is above"
             ) from killed
 
-    def ask(self, what: _Question, message: Message) -> Any:
-        with self._asking:
+    def request(self, what: _Question, message: Message) -> Any:
+        with self._request_lock:
             self._send(pickle.dumps((what, message)))
             answer = self._answer(f"to {what} {message}" if what == "decode" else f"for the streams of {message}")
         if isinstance(answer, RuntimeError):
@@ -166,7 +166,7 @@ class _Child:
     def end(self) -> None:
         """End the child, from any thread; a pending request gets no answer."""
         self._process.kill()
-        with self._asking:
+        with self._request_lock:
             self._gone()
 
     def _gone(self) -> int:
@@ -187,8 +187,8 @@ class _Child:
         seconds, poll = 0.0, select.poll()  # unlike `select`, it takes descriptors above 1023
         if not self._process.stdout.closed:
             poll.register(self._process.stdout, select.POLLIN)
-        while not self._process.stdout.closed and not poll.poll(1_000 * _TOLD_EVERY_S):
-            seconds += _TOLD_EVERY_S
+        while not self._process.stdout.closed and not poll.poll(1_000 * _LOG_EVERY_S):
+            seconds += _LOG_EVERY_S
             _log.warning(
                 "decoder_stalled",
                 waiting=what,
@@ -233,9 +233,9 @@ def serve() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     with suppress(BrokenPipeError):  # the worker no longer reads
         answer("ready")
-        while (asked := received()) is not None:
+        while (question := received()) is not None:
             try:
-                answered = _answered(decoder, *asked)
+                answered = _answered(decoder, *question)
             except MemoryError:
                 raise
             except Exception as error:  # noqa: BLE001  a fault of ours, not of the message

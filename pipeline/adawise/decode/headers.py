@@ -135,11 +135,11 @@ def written_headers(
 ) -> list[tuple[str, bytes]]:
     """Return the headers that our producers write for one image; `captured_at_us` in microseconds since the epoch."""
     captured_at = (_EPOCH + timedelta(microseconds=captured_at_us)).isoformat(timespec="microseconds")
-    said = {"content-type": content_type, "captured-at": captured_at, "frame-id": frame_id}
+    headers = {"content-type": content_type, "captured-at": captured_at, "frame-id": frame_id}
     if label is not None:
-        said["label"] = label
-    said |= {f"{_META}{name}": value for name, value in (meta or {}).items()}
-    return [(name, value.encode()) for name, value in said.items()]
+        headers["label"] = label
+    headers |= {f"{_META}{name}": value for name, value in (meta or {}).items()}
+    return [(name, value.encode()) for name, value in headers.items()]
 
 
 def _by_name(headers: Iterable[tuple[str, bytes | None]]) -> Mapping[str, bytes]:

@@ -59,9 +59,9 @@ class _Allowance:
                 "send fewer in one message",
             )
         if ns > self._ns:
-            asked = f"{image.width} x {image.height} pixels of {image.format} {image.mode} ask for {ns / 1e6:.0f} ms"
+            needed = f"{image.width} x {image.height} pixels of {image.format} {image.mode} ask for {ns / 1e6:.0f} ms"
             left = f"a message of {self._bytes} bytes has {self._ns / 1e6:.0f} ms left"
-            raise InvalidMessage(Reason.TOO_FEW_BYTES, f"{asked}, {left}: send smaller pictures, or fewer at once")
+            raise InvalidMessage(Reason.TOO_FEW_BYTES, f"{needed}, {left}: send smaller pictures, or fewer at once")
         self._pixels -= pixels
         self._ns -= ns
 

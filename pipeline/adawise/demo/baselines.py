@@ -35,7 +35,7 @@ def fixed_labels(model: ModelPair, decoder: Decoder, source: Source, images: int
     """
     labels: Labels = {}
     waiting: list[Message] = []
-    heard_s = time.monotonic()
+    received_s = time.monotonic()
     while len(labels) < images:
         poll = source.poll(0.1)
         for tp in poll.assigned:
@@ -43,8 +43,8 @@ def fixed_labels(model: ModelPair, decoder: Decoder, source: Source, images: int
             source.resume([tp])
         waiting += (message for message in poll.messages if message.missing is None)
         if poll.messages:
-            heard_s = time.monotonic()
-        elif time.monotonic() - heard_s > _SILENT_S:
+            received_s = time.monotonic()
+        elif time.monotonic() - received_s > _SILENT_S:
             raise BrokerUnavailable(
                 f"expected {images} images when the topic was read again, got {len(labels) + len(waiting)} and then "
                 f"nothing for {_SILENT_S:.0f} s. The output is complete; only the comparison is missing"

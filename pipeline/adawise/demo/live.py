@@ -43,7 +43,7 @@ _RATE_OVER_S = 5.0
 
 
 @dataclass(slots=True)
-class Seen:
+class CameraProgress:
     """The images, forwards and alphas of one camera so far."""
 
     images: int = 0
@@ -74,7 +74,7 @@ class Board:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.cameras = tuple(cameras)
-        self.seen = [Seen() for _ in cameras]
+        self.progress = [CameraProgress() for _ in cameras]
         self.committed, self.rejected = 0, 0
         self.notes: deque[str] = deque(maxlen=3)
         self.acknowledged, self._on_served, self._clock = acknowledged, on_served, clock
@@ -85,17 +85,19 @@ class Board:
     @property
     def images(self) -> int:
         """The images that were classified so far."""
-        return sum(seen.images for seen in self.seen)
+        return sum(progress.images for progress in self.progress)
 
     @property
     def forward_equivalents(self) -> float:
         """Forwards through the image tower per image; nan before the first image."""
-        return sum(seen.forwards for seen in self.seen) / self.images if self.images else float("nan")
+        return sum(progress.forwards for progress in self.progress) / self.images if self.images else float("nan")
 
     @property
     def done(self) -> bool:
         """True once the last frame of every camera was served."""
-        return all(seen.number == camera.frames - 1 for seen, camera in zip(self.seen, self.cameras, strict=True))
+        return all(
+            progress.number == camera.frames - 1 for progress, camera in zip(self.progress, self.cameras, strict=True)
+        )
 
     @property
     def seconds(self) -> float:
@@ -113,7 +115,7 @@ class Board:
 
     def lag(self, index: int) -> int:
         """Return how many images of a camera are in the topic and not classified yet."""
-        return max(0, self.acknowledged()[index] - self.seen[index].number - 1)
+        return max(0, self.acknowledged()[index] - self.progress[index].number - 1)
 
     # -- Observer
 
@@ -140,12 +142,12 @@ class Board:
                 pass
 
     def _served(self, trace: BatchTrace) -> None:
-        seen = self.seen[trace.partition]
-        seen.images += trace.images
-        seen.forwards += trace.forward_equivalents * trace.images
+        progress = self.progress[trace.partition]
+        progress.images += trace.images
+        progress.forwards += trace.forward_equivalents * trace.images
         # The offset is the frame's number, since each camera has one partition of a new topic to itself.
         tried = trace.trigger if len(trace.trials) > 1 else None
-        seen.path.add(trace.last_offset, trace.alpha, tried, trace.condition)
+        progress.path.add(trace.last_offset, trace.alpha, tried, trace.condition)
         self.ended_s = self._clock()
         self._recent.append((self.ended_s, trace.partition, trace.images))
         self._on_served(trace.images)
@@ -175,13 +177,13 @@ def watching(board: Board, title: str, stream: TextIO | None = None) -> Iterator
             live.update(table(board, title), refresh=True)
         return
 
-    def tell() -> None:
+    def write() -> None:
         nonlocal shown_s
         if time.monotonic() - shown_s >= _LINE_EVERY_S:
             shown_s = time.monotonic()
             print(line(board), file=console.file, flush=True)
 
-    yield tell
+    yield write
     print(line(board), file=console.file, flush=True)
 
 
@@ -196,15 +198,15 @@ def table(board: Board, title: str) -> Table:
     for name in ("FE", "images/s", "lag"):
         view.add_column(name, justify="right", no_wrap=True)
     view.add_column("last search", no_wrap=True, min_width=12)
-    for index, (camera, seen) in enumerate(zip(board.cameras, board.seen, strict=True)):
+    for index, (camera, progress) in enumerate(zip(board.cameras, board.progress, strict=True)):
         view.add_row(
             camera.camera_id,
-            _weather(camera, seen),
-            bar(seen.path.alphas[-1]) if seen.images else "",
-            f"{seen.forwards / seen.images:.2f}" if seen.images else "",
+            _weather(camera, progress),
+            bar(progress.path.alphas[-1]) if progress.images else "",
+            f"{progress.forwards / progress.images:.2f}" if progress.images else "",
             f"{board.rate(index):.0f}",
             str(board.lag(index)),
-            _last_search(seen.path),
+            _last_search(progress.path),
         )
     view.caption_justify = "left"
     view.caption = Text("\n".join([f"{_state(board)}, {board.committed} rows written", *board.notes]))
@@ -214,9 +216,9 @@ def table(board: Board, title: str) -> Table:
 def line(board: Board) -> str:
     """Return the state of the board as one line."""
     cameras = ", ".join(
-        f"{camera.camera_id} {_weather(camera, seen)} alpha {seen.path.alphas[-1]:.2f}"
-        for camera, seen in zip(board.cameras, board.seen, strict=True)
-        if seen.images
+        f"{camera.camera_id} {_weather(camera, progress)} alpha {progress.path.alphas[-1]:.2f}"
+        for camera, progress in zip(board.cameras, board.progress, strict=True)
+        if progress.images
     )
     return " | ".join([_state(board), *([cameras] if cameras else []), *list(board.notes)[-1:]])
 
@@ -236,10 +238,10 @@ def bar(alpha: float) -> str:
     return f"{'█' * full}{'░' * (BAR - full)} {alpha:.2f}"
 
 
-def _weather(camera: CameraScript, seen: Seen) -> str:
-    if seen.number < 0:
+def _weather(camera: CameraScript, progress: CameraProgress) -> str:
+    if progress.number < 0:
         return ""
-    moment = camera.moment(seen.number)
+    moment = camera.moment(progress.number)
     return moment.after if moment.t == 1 else f"{moment.after} {moment.t:.0%}"
 
 

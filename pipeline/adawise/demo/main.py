@@ -83,7 +83,7 @@ def run(
     root = _output(output)
     cameras = script.scripts(script.images_of(seconds, images, scenes), scenes)
     with _interruptible() as interruption, brokers.broker(broker) as running:
-        _say(f"{running.name} answers at {running.bootstrap_servers}; {len(cameras)} cameras start, the worker loads")
+        _print(f"{running.name} answers at {running.bootstrap_servers}; {len(cameras)} cameras start, the worker loads")
         settings = demo_settings(running.bootstrap_servers, root, pair)
         ensure_topic(
             bootstrap_servers=running.bootstrap_servers,
@@ -98,7 +98,7 @@ def run(
         with Cameras(running.bootstrap_servers, TOPIC, total, scenes, AHEAD) as sending:
             model, board = _classify(settings, cameras, sending, running, interruption)
         if interruption.requested:
-            _say(f"interrupted after {board.images} of {total} images; classified images are written to {root}")
+            _print(f"interrupted after {board.images} of {total} images; classified images are written to {root}")
             raise KeyboardInterrupt
         code = _conclude(settings, model, board, sending.acknowledged, root)
         if keep:
@@ -167,7 +167,7 @@ def _conclude(settings: Settings, model: ModelPair, board: Board, acknowledged: 
     rows = read_predictions(root, columns=summary.COLUMNS).table()
     problems = [str(fault) for fault in verify(store, contiguous=True)]
     problems += summary.missing(rows, board.cameras, acknowledged)
-    _say("the same images at fixed alphas, to compare with")
+    _print("the same images at fixed alphas, to compare with")
     source = kafka_source(settings.kafka, group=False, origin="earliest")
     decoder = open_decoder(settings.decode, model.checkpoints.preprocess)
     try:
@@ -184,8 +184,8 @@ def _conclude(settings: Settings, model: ModelPair, board: Board, acknowledged: 
         scores=tuple(summary.scores(rows, fixed)),
     )
     (root / "summary.json").write_text(json.dumps(asdict(outcome), indent=2) + "\n", encoding="utf-8")
-    paths = [seen.path for seen in board.seen]
-    report.tell(outcome, board.cameras, paths, root, _drawn(root / _PICTURE, board, paths))
+    paths = [progress.path for progress in board.progress]
+    report.print_summary(outcome, board.cameras, paths, root, _drawn(root / _PICTURE, board, paths))
     return FAILED if problems else 0
 
 
@@ -235,5 +235,5 @@ def _interruptible() -> Iterator[Interruption]:
             signal.signal(number, handler)
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     print(text, file=sys.stderr, flush=True)

@@ -28,7 +28,7 @@ from adawise.errors import BrokerUnavailable
 from adawise.kafka.client import open_client, translated
 
 _END_WITHIN_S, _GIVE_UP_WITHIN_S = 30.0, 2.0  # for the last images to be acknowledged; for an exit after an error
-_TELL_EVERY = 16  # images
+_REPORT_EVERY = 16  # images
 
 
 class Cameras:
@@ -43,8 +43,8 @@ class Cameras:
     """
 
     def __init__(self, bootstrap_servers: str, topic: str, images: int, scenes: str, ahead: int) -> None:
-        asked = [bootstrap_servers, topic, str(images), scenes]
-        self._command = [sys.executable, "-m", "adawise.demo.producer", *asked]
+        arguments = [bootstrap_servers, topic, str(images), scenes]
+        self._command = [sys.executable, "-m", "adawise.demo.producer", *arguments]
         self._ahead = ahead
         self._expected = [camera.frames for camera in scripts(images, scenes)]
         self.acknowledged = [0] * len(self._expected)
@@ -114,7 +114,11 @@ class Cameras:
 
 
 def send(
-    producer: Any, topic: str, cameras: tuple[CameraScript, ...], credit: Callable[[], int], tell: Callable[[str], None]
+    producer: Any,
+    topic: str,
+    cameras: tuple[CameraScript, ...],
+    credit: Callable[[], int],
+    report: Callable[[str], None],
 ) -> None:
     """Draw every frame in order and send it to its camera's partition, as far as credit allows.
 
@@ -123,7 +127,7 @@ def send(
         topic: to send to.
         cameras: with their scripts.
         credit: waits for credit and returns the number of images; 0: stop.
-        tell: takes lines for `Cameras`.
+        report: takes lines for `Cameras`.
     """
     streets = [StreetCamera(camera.camera_id, camera.seed, runs=True) for camera in cameras]
     acknowledged = [0] * len(cameras)
@@ -135,7 +139,7 @@ def send(
             index, future = waiting.popleft()
             future.get()
             acknowledged[index] += 1
-        tell(json.dumps(acknowledged))
+        report(json.dumps(acknowledged))
 
     for index, number in order(cameras):
         if left == 0:
@@ -147,8 +151,8 @@ def send(
         moment = cameras[index].moment(number)
         jpeg, label = streets[index].jpeg(number, moment.weather, moment.view)
         waiting.append((index, _send(producer, topic, index, cameras[index], number, jpeg, label)))
-        if len(waiting) > 2 * _TELL_EVERY:
-            settle(_TELL_EVERY)
+        if len(waiting) > 2 * _REPORT_EVERY:
+            settle(_REPORT_EVERY)
     settle(0)
 
 
@@ -179,7 +183,7 @@ def main(bootstrap_servers: str, topic: str, images: int, scenes: str) -> int:
             topic,
             scripts(images, scenes),
             credit=lambda: len(os.read(sys.stdin.fileno(), 65536)),
-            tell=lambda line: print(line, flush=True),
+            report=lambda line: print(line, flush=True),
         )
     except errors.KafkaError as error:
         print(f"cameras: {translated(error, bootstrap_servers, 'send images')}", file=sys.stderr)

@@ -25,7 +25,7 @@ _WIDTH = 60
 _LETTERS = string.ascii_lowercase
 
 
-def tell(
+def print_summary(
     outcome: RunSummary,
     cameras: Sequence[CameraScript],
     paths: Sequence[CameraPath],

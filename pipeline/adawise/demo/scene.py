@@ -24,7 +24,7 @@ RUN = 8
 """Consecutive frames that show the same thing on a camera with `runs`."""
 
 _DRAWN = 2  # canvas pixels per frame pixel, along each side: shrinking smooths the edges
-_LOOK, _MOMENT, _SENSOR, _LAYOUT = range(4)  # independent random streams under one seed
+_APPEARANCE, _MOMENT, _SENSOR, _LAYOUT = range(4)  # independent random streams under one seed
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +87,10 @@ class StreetCamera:
 
         `view` (>= 0) is the direction in which the camera looks.
         """
-        look, moment, phase = self._chance(number)
-        label, street = _label(look), self._view(view)
-        place = self._place(label, street, look, moment, phase)
-        canvas, lamps = self._draw(label, street, place, look)
+        appearance, moment, phase = self._chance(number)
+        label, street = _label(appearance), self._view(view)
+        place = self._place(label, street, appearance, moment, phase)
+        canvas, lamps = self._draw(label, street, place, appearance)
         drawn = np.asarray(canvas.reduce(_DRAWN), dtype=np.float32)
         scene = drawn * (street.cast * np.float32(moment.uniform(0.88, 1.08) / 255))
         sensor = np.random.default_rng((self.seed, _SENSOR, number))
@@ -98,9 +98,9 @@ class StreetCamera:
 
     def box(self, number: int) -> tuple[float, float, float, float] | None:
         """Return where the thing of frame `number` is: left, top, right, bottom in px; None for an empty street."""
-        look, moment, phase = self._chance(number)
-        label = _label(look)
-        place = self._place(label, self._view(0), look, moment, phase)
+        appearance, moment, phase = self._chance(number)
+        label = _label(appearance)
+        place = self._place(label, self._view(0), appearance, moment, phase)
         if place is None:
             return None
         half, tall = ACTORS[label].length_m * place.scale / 2, ACTORS[label].height_m * place.scale
@@ -114,25 +114,25 @@ class StreetCamera:
     def _chance(self, number: int) -> tuple[np.random.Generator, np.random.Generator, float]:
         """Return the generators for the look and for the moment, and how far the thing has moved, in [-.5, .5]."""
         event, phase = divmod(number, RUN) if self.runs else (number, RUN // 2)
-        look = np.random.default_rng((self.seed, _LOOK, event, int(self.runs)))
-        return look, np.random.default_rng((self.seed, _MOMENT, number)), phase / RUN - 0.5
+        appearance = np.random.default_rng((self.seed, _APPEARANCE, event, int(self.runs)))
+        return appearance, np.random.default_rng((self.seed, _MOMENT, number)), phase / RUN - 0.5
 
     def _place(
-        self, label: str, street: Backdrop, look: np.random.Generator, moment: np.random.Generator, phase: float
+        self, label: str, street: Backdrop, appearance: np.random.Generator, moment: np.random.Generator, phase: float
     ) -> _Place | None:
         if label not in ACTORS:
             return None
         actor, kerb = ACTORS[label], street.kerb
-        share = look.uniform(actor.smallest, actor.largest)
+        share = appearance.uniform(actor.smallest, actor.largest)
         near = (share - actor.smallest) / (actor.largest - actor.smallest)
-        facing = 1 if look.random() < 0.5 else -1
+        facing = 1 if appearance.random() < 0.5 else -1
         margin = 0.22 + share * 0.2
-        x = WIDTH * (look.uniform(margin, 1 - margin) + facing * phase * look.uniform(0.05, 0.3))
+        x = WIDTH * (appearance.uniform(margin, 1 - margin) + facing * phase * appearance.uniform(0.05, 0.3))
         y = kerb + (HEIGHT - kerb) * (0.12 + 0.6 * near) + moment.uniform(-1.5, 1.5)
         return _Place(x, y, share * WIDTH / actor.length_m, facing)
 
     def _draw(
-        self, label: str, view: Backdrop, place: _Place | None, look: np.random.Generator
+        self, label: str, view: Backdrop, place: _Place | None, appearance: np.random.Generator
     ) -> tuple[Image.Image, list[Lamp]]:
         """Draw the canvas; return it with the lamps in pixels of the frame."""
         canvas = view.background.copy()
@@ -142,15 +142,15 @@ class StreetCamera:
             actor = ACTORS[label]
             pen = Pen(draw, _DRAWN * place.x, _DRAWN * place.y, _DRAWN * place.scale, place.facing)
             pen.disc(0.0, 0.0, actor.length_m * 0.52, shade(view.asphalt, 0.62), actor.length_m * 0.05 + 0.06)
-            actor.draw(pen, look)
+            actor.draw(pen, appearance)
             lamps += [Lamp(p.x / _DRAWN, p.y / _DRAWN, p.radius / _DRAWN, p.color, p.strength) for p in pen.lamps]
-        if look.random() < 0.4:
-            _occlude(draw, look)
+        if appearance.random() < 0.4:
+            _occlude(draw, appearance)
         return canvas, lamps
 
 
-def _label(look: np.random.Generator) -> str:
-    return CLASSES[int(look.integers(len(CLASSES)))]
+def _label(appearance: np.random.Generator) -> str:
+    return CLASSES[int(appearance.integers(len(CLASSES)))]
 
 
 def _occlude(draw: ImageDraw.ImageDraw, rng: np.random.Generator) -> None:

@@ -201,10 +201,10 @@ def scripts(images: int, scenes: str = "weather") -> tuple[CameraScript, ...]:
 
 def images_of(seconds: float | None, images: int | None, scenes: str = "weather") -> int:
     """Return the number of frames for `seconds` of camera time or `images`, the fewer if both are given."""
-    asked = [images] if images is not None else []
+    limits = [images] if images is not None else []
     if seconds is not None:
-        asked.append(len(CAMERAS_OF[scenes]) * max(1, round(seconds * FPS)))
-    return min(asked, default=IMAGES[scenes])
+        limits.append(len(CAMERAS_OF[scenes]) * max(1, round(seconds * FPS)))
+    return min(limits, default=IMAGES[scenes])
 
 
 def order(cameras: tuple[CameraScript, ...]) -> Iterator[tuple[int, int]]:

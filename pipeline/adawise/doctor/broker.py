@@ -13,7 +13,7 @@ from adawise.kafka.embedded import NOT_FOR
 from adawise.records import TopicPartition
 from adawise.text import as_duration, counted, some
 
-NOT_TOLD = "the topic's settings are not known: this user lacks the right DESCRIBE_CONFIGS on the topic"
+NOT_PERMITTED = "the topic's settings are not known: this user lacks the right DESCRIBE_CONFIGS on the topic"
 NOT_KNOWN = "the embedded broker has no settings of topics"
 CLOCK_S = 60.0
 """Seconds by which clocks may differ before a check warns."""
@@ -28,8 +28,8 @@ def certificates(known: Known) -> CheckResult:
 
     now, found = datetime.now(UTC), certificates(known.settings.kafka)
     if over := [each for each in found if each.is_over(now)]:
-        told = "; ".join(f"{each.setting}: {each.file} expired at {each.until}" for each in over)
-        raise SettingsError(f"{told}: no connection is accepted. Renew it, or correct the clock of this machine.")
+        expired = "; ".join(f"{each.setting}: {each.file} expired at {each.until}" for each in over)
+        raise SettingsError(f"{expired}: no connection is accepted. Renew it, or correct the clock of this machine.")
     ends = ", ".join(f"{each.setting.rpartition('.')[2]} until {each.until}" for each in found)
     return warn_if_any((renewal(each, now) for each in found if each.ends_soon(now)), ends)
 
@@ -100,7 +100,7 @@ def replicas(known: Known) -> CheckResult:
 def message_size(known: Known) -> CheckResult:
     """Compare the sizes of messages and batches that the topic accepts with those that a worker reads."""
     if known.configs is None:
-        return skip(_untold(known))
+        return skip(_unknown_settings(known))
     decode, kafka = known.settings.decode, known.settings.kafka
     largest = int(known.configs.get("max.message.bytes", 0))
 
@@ -133,17 +133,17 @@ def retention(known: Known) -> CheckResult:
     }
     if lost := [number for number, (start, _) in bounds.items() if begins[number] < start]:
         count = sum(bounds[number][0] - begins[number] for number in lost)
-        said = f"the broker has deleted {counted(count, 'message')} of partition {some(lost)} before they were read"
+        what = f"the broker has deleted {counted(count, 'message')} of partition {some(lost)} before they were read"
         if kafka.on_gap == "fail":
             raise SourceError(
-                f"{said}, and a worker stops there. Set kafka.on_gap=skip to record the gap and go on, and raise "
+                f"{what}, and a worker stops there. Set kafka.on_gap=skip to record the gap and go on, and raise "
                 "retention.ms and retention.bytes of the topic, or start more workers."
             )
-        return warn(f"{said}: the gap will be recorded. Raise retention.ms and retention.bytes, or start more workers")
+        return warn(f"{what}: the gap will be recorded. Raise retention.ms and retention.bytes, or start more workers")
     lags = {number: end - begins[number] for number, (_, end) in bounds.items() if end > begins[number]}
     lag = f"{counted(sum(lags.values()), 'message')} not read yet"
     if not lags or known.configs is None:
-        return ok(lag) if known.configs is not None else skip(f"{lag}; {_untold(known)}")
+        return ok(lag) if known.configs is not None else skip(f"{lag}; {_unknown_settings(known)}")
     kept_ms, kept_bytes = (int(known.configs.get(f"retention.{of}", -1)) for of in ("ms", "bytes"))
 
     def warnings() -> Iterator[str]:
@@ -181,8 +181,8 @@ def timestamps(known: Known) -> CheckResult:
     ahead_ms = int((time.time() + CLOCK_S) * 1000)
     if known.cluster.is_embedded:
         return skip(f"times are by {whose} clock; the embedded broker does not find offsets by time")
-    asked = dict.fromkeys((each.partition for each in known.topic.partitions), ahead_ms)
-    ahead = [number for number, at in known.inquiry.offsets_at(kafka.topic, asked).items() if at is not None]
+    timestamps = dict.fromkeys((each.partition for each in known.topic.partitions), ahead_ms)
+    ahead = [number for number, at in known.inquiry.offsets_at(kafka.topic, timestamps).items() if at is not None]
     if ahead:
         return warn(
             f"partition {some(ahead)} has messages more than {CLOCK_S:g} s ahead of this machine's clock; their "
@@ -214,13 +214,13 @@ def group(known: Known) -> CheckResult:
     return ok(f"{known.settings.kafka.group} can be joined")
 
 
-def letters(known: Known) -> CheckResult:
+def dead_letters(known: Known) -> CheckResult:
     """Check that dead letters can be written, with the message in them."""
-    from adawise.app.kafka import letter_topic
+    from adawise.app.kafka import own_dead_letter_topics
     from adawise.kafka.own_topic import HEADERS_ROOM_BYTES
 
     kafka, largest = known.settings.kafka, known.settings.decode.max_message_bytes
-    if not letter_topic(kafka, largest).check(kafka.dead_letters_to):
+    if not own_dead_letter_topics(kafka, largest).check(kafka.dead_letters_to):
         return ok(f"{kafka.dead_letters_to} can be created, at the first dead letter")
     room = (known.inquiry.configs(kafka.dead_letters_to) or {}).get("max.message.bytes")
     if room is not None and int(room) < largest + HEADERS_ROOM_BYTES:
@@ -254,5 +254,5 @@ def codecs(known: Known) -> CheckResult:
     return ok(f"none, {', '.join(NAMES.values())}")
 
 
-def _untold(known: Known) -> str:
-    return NOT_KNOWN if known.cluster.is_embedded else NOT_TOLD
+def _unknown_settings(known: Known) -> str:
+    return NOT_KNOWN if known.cluster.is_embedded else NOT_PERMITTED

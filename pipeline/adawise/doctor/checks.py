@@ -23,12 +23,12 @@ from adawise.settings.mistakes import NOT_SET, Mistake
 
 _PAIR = {"model.theta_0", "model.theta_1", "model.classes", "model.card", "search.objective"}
 _QUICK_S, _STORE_S, _LONG_S = 25.0, 45.0, 180.0  # seconds; clients give up earlier, with a message that says more
-_LOOKING = "doctor-"  # prefix of the names of the threads that check a part
+_THREAD = "doctor-"  # prefix of the names of the threads that check a part
 
 
-def is_looking() -> bool:
+def is_checking() -> bool:
     """Return True if a part that exceeded its time still waits for an answer."""
-    return any(thread.name.startswith(_LOOKING) for thread in threading.enumerate())
+    return any(thread.name.startswith(_THREAD) for thread in threading.enumerate())
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Examination:
 
     Args:
         name: what it is, for people.
-        look: the check; it raises what a worker would raise.
+        check: the check; it raises what a worker would raise.
         reads: the groups of settings without which it cannot be checked, and single settings that must be set.
         after: names of parts that must not have failed; all are before it in the list.
         limit_s: seconds after which it has failed.
@@ -48,7 +48,7 @@ class Examination:
     """
 
     name: str
-    look: Callable[[Known], CheckResult]
+    check: Callable[[Known], CheckResult]
     reads: frozenset[str]
     after: tuple[str, ...] = ()
     limit_s: float = _QUICK_S
@@ -58,14 +58,14 @@ class Examination:
     behind: str | None = None
 
 
-def _of_kafka(name: str, look: Callable[[Known], CheckResult], *after: str, reads: str = "kafka") -> Examination:
+def _of_kafka(name: str, check: Callable[[Known], CheckResult], *after: str, reads: str = "kafka") -> Examination:
     remedy = "Check whether a firewall drops packets to kafka.bootstrap_servers, or the brokers are overloaded."
-    return Examination(name, look, frozenset(reads.split()), after, remedy=remedy, lane="broker")
+    return Examination(name, check, frozenset(reads.split()), after, remedy=remedy, lane="broker")
 
 
-def _of_store(name: str, look: Callable[[Known], CheckResult], *after: str, limit_s: float = _STORE_S) -> Examination:
+def _of_store(name: str, check: Callable[[Known], CheckResult], *after: str, limit_s: float = _STORE_S) -> Examination:
     remedy = "Check that sink.root and record.root answer: a mount may hang, a firewall or a proxy may block."
-    return Examination(name, look, frozenset({"sink", "record", "kafka"}), after, limit_s, remedy, lane="store")
+    return Examination(name, check, frozenset({"sink", "record", "kafka"}), after, limit_s, remedy, lane="store")
 
 
 def _names_certificates(settings: Settings) -> bool:
@@ -84,7 +84,7 @@ PARTS: tuple[Examination, ...] = (
     _of_kafka("consumer group", broker.group, "topic"),
     _of_kafka("workers", broker.workers, "topic"),
     replace(
-        _of_kafka("dead letters", broker.letters, "topic", reads="kafka decode"),
+        _of_kafka("dead letters", broker.dead_letters, "topic", reads="kafka decode"),
         wanted=lambda settings: settings.kafka.dead_letters,
     ),
     replace(
@@ -168,7 +168,7 @@ def check(settings: Settings, wrong: Iterable[str] = (), parts: Iterable[Examina
     known, damaged = Known(settings), frozenset(wrong)
     wanted = {part: Future[CheckResult]() for part in parts if part.wanted(settings)}
     for lane in {part.lane for part in wanted}:
-        threading.Thread(target=_look_along, args=(lane, wanted, known, damaged), name=lane, daemon=True).start()
+        threading.Thread(target=_check_lane, args=(lane, wanted, known, damaged), name=lane, daemon=True).start()
     try:
         for part, answer in wanted.items():
             yield replace(answer.result(), name=part.name)
@@ -176,7 +176,7 @@ def check(settings: Settings, wrong: Iterable[str] = (), parts: Iterable[Examina
         known.close()
 
 
-def _look_along(
+def _check_lane(
     lane: str, parts: dict[Examination, Future[CheckResult]], known: Known, damaged: frozenset[str]
 ) -> None:
     """Check the parts of a lane in their order, each once the parts of other lanes that it needs have ended."""
@@ -208,23 +208,23 @@ def _within(part: Examination, known: Known) -> tuple[CheckResult, bool]:
     """
     future: Future[CheckResult] = Future()
 
-    def look() -> None:
+    def check() -> None:
         # Lists the clients that this thread opens, so that `Known.close` can close them while it hangs.
         OPENED.set(known.clients)
         try:
-            future.set_result(part.look(known))
+            future.set_result(part.check(known))
         except BaseException as error:  # noqa: BLE001  # raised or reported by the thread that waits for the result
             future.set_exception(error)
 
-    threading.Thread(target=look, name=_LOOKING + part.name, daemon=True).start()
+    threading.Thread(target=check, name=_THREAD + part.name, daemon=True).start()
     try:
         return future.result(part.limit_s), False
     except AdawiseError as error:
         return CheckResult("fail", str(error)), False
     except TimeoutError:
         is_over = not future.done()  # if it is done, the part itself raised the system's TimeoutError
-        said = f"expected an answer within {part.limit_s:g} s, but got none" if is_over else future.exception()
-        return CheckResult("fail", f"{said}. {part.remedy}"), is_over
+        why = f"expected an answer within {part.limit_s:g} s, but got none" if is_over else future.exception()
+        return CheckResult("fail", f"{why}. {part.remedy}"), is_over
     except OSError as error:
         return CheckResult("fail", f"{error}. {part.remedy}"), False
     except Exception as error:  # noqa: BLE001  # an error that no check expects must not end the other parts

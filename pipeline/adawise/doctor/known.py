@@ -37,7 +37,7 @@ class Known:
         self.model: ModelPair | None = None
         self.clients: list[Any] = []
         self.is_silent = False
-        self._opened, self._asking = ExitStack(), threading.Lock()
+        self._opened, self._connecting = ExitStack(), threading.Lock()
 
     @cached_property
     def cluster(self) -> Cluster:
@@ -62,7 +62,7 @@ class Known:
     @cached_property
     def commits(self) -> Mapping[TopicPartition, tuple[int, str]]:
         """The offsets that the group has committed, each with the id of the root that it was for."""
-        with self._asking:
+        with self._connecting:
             return self.topics.committed(self.settings.kafka.group, self.settings.kafka.topic)
 
     @cached_property

@@ -72,9 +72,9 @@ def pair(known: Known) -> CheckResult:
     # An order that asks for this pair accounts for the changes; orders of earlier versions do not name the config.
     if ordered is not None and ("config" in ordered or changes.keys() != {"config"}):
         changes = {}
-    told = describe(settings, model)
+    facts = describe(settings, model)
     zero, one = model.checkpoints.hashes
-    card = f"card {told['card']}" if model.card else "no card, temperature 1"
+    card = f"card {facts['card']}" if model.card else "no card, temperature 1"
 
     def warnings() -> Iterator[str]:
         if model.card and (note := card_note(model.card, model.checkpoints)):
@@ -90,8 +90,8 @@ def pair(known: Known) -> CheckResult:
             yield f"{', '.join(changes)} differ from those that {settings.sink.root} was written with: {becomes}"
 
     found = (
-        f"{told['classes']} classes on {told['device']} in {told['precision']}, {told['bank']}, {card}, "
-        f"{told['method']}; weights {zero} and {one}"
+        f"{facts['classes']} classes on {facts['device']} in {facts['precision']}, {facts['bank']}, {card}, "
+        f"{facts['method']}; weights {zero} and {one}"
     )
     noted = list(warnings())
     return warn("; ".join([found, *noted])) if noted else ok(found)
@@ -101,8 +101,8 @@ def preprocessing(known: Known) -> CheckResult:
     """Say how pictures are prepared, which GELU the pair has, and where both are known from."""
     assert known.model is not None  # this part comes after `pair`
     pair = known.model.checkpoints
-    told = f"{pair.preprocess.size} px; {pair.preparation}"
-    return warn(f"{told}; {pair.preparation.advice}") if pair.preparation.guessed else ok(told)
+    facts = f"{pair.preprocess.size} px; {pair.preparation}"
+    return warn(f"{facts}; {pair.preparation.advice}") if pair.preparation.guessed else ok(facts)
 
 
 def _quoted(names: list[str]) -> str:

@@ -20,7 +20,7 @@ from adawise.text import as_duration, as_size, some
 _LEAST_BYTES = 2**30  # free bytes, below which a check fails
 _LEAST_DAYS = 7.0  # days of room left at the pace of the last day, below which a check warns
 _DAY_S = 86_400.0
-_LOOK_S = 5.0  # seconds to look for the files of the last day
+_SEARCH_S = 5.0  # seconds to look for the files of the last day
 _LEAST_NODES = 10_000  # names that the file system has room for, below which a check fails
 
 _KINDS = {
@@ -44,9 +44,9 @@ def output(known: Known) -> CheckResult:
 
     settings = known.settings
     store, kafka = open_store(settings.sink.root), settings.kafka
-    asks_broker = "topic" not in known.failed
-    ours = Owner(known.identity.cluster_id if asks_broker else "", kafka.topic, kafka.group, "run")
-    if asks_broker and not settings.sink.begin_anew:
+    uses_broker = "topic" not in known.failed
+    ours = Owner(known.identity.cluster_id if uses_broker else "", kafka.topic, kafka.group, "run")
+    if uses_broker and not settings.sink.begin_anew:
         check_commits(store, ours, known_sink_id(store), known.commits)
     if read_sink_id(store) is not None:
         sink_id(store, created_at=datetime.now(UTC).isoformat())
@@ -106,7 +106,7 @@ def file_system(known: Known, root: Path = Path("/")) -> CheckResult:
 
 def space(known: Known) -> CheckResult:
     """Check the free space, and how long it lasts at the pace at which the folder grew within the last day."""
-    told, warnings = [], []
+    found, warnings = [], []
     for folder in folders(known.settings):
         there = existing(folder)
         usage, nodes = shutil.disk_usage(there), os.statvfs(there)
@@ -128,17 +128,17 @@ def space(known: Known) -> CheckResult:
                 f"{as_duration(days * _DAY_S)}. Free space, or keep less"
             )
         lasts = f", enough for {as_duration(days * _DAY_S)} at the rate of the last day" if days is not None else ""
-        told.append(f"{folder}: {as_size(usage.free)} free{lasts}")
-    if not told:
+        found.append(f"{folder}: {as_size(usage.free)} free{lasts}")
+    if not found:
         return skip("no folder of this machine is written to")
-    return warn_if_any(warnings, "; ".join(told))
+    return warn_if_any(warnings, "; ".join(found))
 
 
 def clock(known: Known) -> CheckResult:
     """Compare the clock of each store with this machine's, by the time that it gives to a file written now."""
     from adawise.app.store import ahead_s
 
-    told, warnings = [], []
+    found, warnings = [], []
     for place in _places(known.settings):
         by = ahead_s(place)
         if abs(by) > CLOCK_S:
@@ -146,8 +146,8 @@ def clock(known: Known) -> CheckResult:
                 f"{place}: the store's clock is {as_duration(abs(by))} {'ahead of' if by > 0 else 'behind'} this "
                 "machine's: removal by age and signed requests depend on it. Set both by NTP"
             )
-        told.append(f"{place}: {abs(by):.1f} s difference")
-    return warn_if_any(warnings, "; ".join(told))
+        found.append(f"{place}: {abs(by):.1f} s difference")
+    return warn_if_any(warnings, "; ".join(found))
 
 
 def _places(settings: Settings) -> list[str]:
@@ -186,7 +186,7 @@ def _bytes_a_day(folder: Path) -> float | None:
     began, now = time.monotonic(), time.time()
     written, oldest = 0, now
     for entry in _files(folder):
-        if time.monotonic() - began > _LOOK_S:
+        if time.monotonic() - began > _SEARCH_S:
             break
         try:
             found = entry.stat(follow_symlinks=False)

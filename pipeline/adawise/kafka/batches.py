@@ -326,16 +326,16 @@ def _removed(first: int, last: int) -> _Placeholder:
     return _Placeholder(Unread(first, last, Lost.COMPACTED, "was compacted"))
 
 
-def _end_of(due: int, following: int, said: int, is_damaged: bool, limits: BatchLimits) -> int:
+def _end_of(due: int, following: int, given: int, is_damaged: bool, limits: BatchLimits) -> int:
     """Return the last offset of a batch.
 
-    It is the one in the header (`said`). The header of a damaged batch is not trusted: its end is taken to be the
-    offset before the next batch, else `said`, whichever lies within `limits.max_records` of `due`, and otherwise `due`
+    It is the one in the header (`given`). The header of a damaged batch is not trusted: its end is taken to be the
+    offset before the next batch, else `given`, whichever lies within `limits.max_records` of `due`, and otherwise `due`
     itself.
     """
     if not is_damaged:
-        return max(said, due - 1)
-    return next((last for last in (following - 1, said) if due <= last <= due + limits.max_records), due)
+        return max(given, due - 1)
+    return next((last for last in (following - 1, given) if due <= last <= due + limits.max_records), due)
 
 
 def _unpacked(codec: int, packed: memoryview, limits: BatchLimits) -> bytearray:

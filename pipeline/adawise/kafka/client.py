@@ -197,7 +197,7 @@ class _Attempts(logging.Handler):
         self._opener = threading.current_thread()
         self._error: Exception | None = None
         self._refused: set[str] = set()
-        self._asked: set[str] = set()
+        self._tried: set[str] = set()
         self.mismatch: str | None = None
 
     @property
@@ -232,9 +232,9 @@ class _Attempts(logging.Handler):
 
     def _speaks_otherwise(self, node: str, server: str | None) -> bool:
         """Return True if the server answers with another protocol than the client used. Each server is probed once."""
-        if server is None or node in self._asked or not self.are_unexplained:
+        if server is None or node in self._tried or not self.are_unexplained:
             return False
-        self._asked.add(node)
+        self._tried.add(node)
         found = mismatch(server, self._security)
         self.mismatch = found or self.mismatch
         return found is not None
@@ -297,23 +297,24 @@ def translated(
     for refused, ours, remedy in _REFUSED:
         if isinstance(error, refused):
             return ours(
-                f"{begun}: {_said(error)}. {remedy.format(right=_RIGHTS.get(doing.split()[0], 'READ on the topic'))}"
+                f"{begun}: {_refusal(error)}. {remedy.format(right=_RIGHTS.get(doing.split()[0], 'READ on the topic'))}"
             )
     return BrokerUnavailable(
-        f"{begun}: {_said(error)}. Check that the broker is running and can be reached from here. Start one with "
+        f"{begun}: {_refusal(error)}. Check that the broker is running and can be reached from here. Start one with "
         f"`deploy/kafka/kafka start` or `adawise broker --port {_port(bootstrap_servers)}`, or set "
         "kafka.bootstrap_servers."
     )
 
 
-def _said(error: Exception) -> str:
+def _refusal(error: Exception) -> str:
     """Return the broker's own words without class names and whole requests; for any other error, its text as it is."""
     if isinstance(error, errors.AuthorizationError):
         return "the broker does not allow it"
     if isinstance(error, errors.SaslAuthenticationFailedError):
-        said = str(error.args[0]) if error.args else ""
+        reason = str(error.args[0]) if error.args else ""
         return (
-            said.rpartition("SaslAuthenticationFailedError: ")[2].strip().rstrip(".") or "the broker refuses the login"
+            reason.rpartition("SaslAuthenticationFailedError: ")[2].strip().rstrip(".")
+            or "the broker refuses the login"
         )
     return str(error)
 

@@ -68,12 +68,12 @@ def check_group(
     try:
         with kafka_errors(bootstrap_servers, f"join group {group!r}"):
             consumer.subscribe([topic])
-            _ask_to_join(consumer._coordinator, consumer._client._net)
+            _request_join(consumer._coordinator, consumer._client._net)
     finally:
         consumer.close(timeout_ms=_CLOSE_MS)
 
 
-def _ask_to_join(coordinator: Any, net: Any) -> None:
+def _request_join(coordinator: Any, net: Any) -> None:
     """Ask to join until the broker assigns a member id.
 
     Raises:
@@ -219,7 +219,7 @@ def members_of(admin: Any, group: str) -> Membership:
     about them. A group that never existed has the state Dead and no members.
     """
 
-    async def ask() -> Any:
+    async def request() -> Any:
         # The client never forgets which broker coordinates a group (see `KafkaTopics.committed`).
         admin._manager.cluster._coordinators.clear()
         coordinators: Mapping[str, int] = await admin._find_coordinator_ids([group])
@@ -227,22 +227,22 @@ def members_of(admin: Any, group: str) -> Membership:
         return await admin._manager.send(request, node_id=coordinators[group])
 
     try:
-        [told] = admin._manager.run(ask).groups
+        [described] = admin._manager.run(request).groups
     except _NOBODY:
         return Membership("Dead", ())
-    refused = errors.for_code(told.error_code)
+    refused = errors.for_code(described.error_code)
     if refused in _NOBODY:
         return Membership("Dead", ())
     if refused is not errors.NoError:
         raise refused()
-    return Membership(str(told.group_state), [_member(each) for each in told.members])
+    return Membership(str(described.group_state), [_member(each) for each in described.members])
 
 
-def _member(told: Any) -> GroupMember:
-    assigned = ConsumerProtocolAssignment.decode(told.member_assignment) if told.member_assignment else None
+def _member(member: Any) -> GroupMember:
+    assigned = ConsumerProtocolAssignment.decode(member.member_assignment) if member.member_assignment else None
     partitions = [
         TopicPartition(each.topic, number)
         for each in (assigned.assigned_partitions if assigned is not None else ())
         for number in each.partitions
     ]
-    return GroupMember(told.member_id, told.client_id, str(told.client_host).lstrip("/"), sorted(partitions))
+    return GroupMember(member.member_id, member.client_id, str(member.client_host).lstrip("/"), sorted(partitions))

@@ -80,14 +80,14 @@ class KafkaInquiry:
 
     def cluster(self) -> Cluster:
         """Return the cluster that answers."""
-        told = self._ask("ask for the cluster", self._admin.describe_cluster)
+        answer = self._request("ask for the cluster", self._admin.describe_cluster)
         version = self._admin._manager.broker_version_data.broker_version
-        return Cluster(told["cluster_id"] or "", len(told["brokers"]), ".".join(map(str, version)))
+        return Cluster(answer["cluster_id"] or "", len(answer["brokers"]), ".".join(map(str, version)))
 
     def topic(self, name: str) -> Topic:
         """Return the topic, which must exist; raise our error for a refusal of the broker."""
         doing = f"describe topic {name!r}"
-        (found,) = self._ask(doing, lambda: self._admin.describe_topics([name]))
+        (found,) = self._request(doing, lambda: self._admin.describe_topics([name]))
         if found["error_code"]:
             raise translated(errors.for_code(found["error_code"])(), self._servers, doing)
         rights = found.get("authorized_operations")
@@ -109,13 +109,13 @@ class KafkaInquiry:
         """
         if self.cluster().is_embedded:
             return None
-        asked = ConfigResource(ConfigResourceType.TOPIC, topic)
+        resource = ConfigResource(ConfigResourceType.TOPIC, topic)
         try:
-            told = self._ask("ask", lambda: self._admin.describe_configs([asked], config_filter="All"))
+            answer = self._request("ask", lambda: self._admin.describe_configs([resource], config_filter="All"))
         except AdawiseError:
             return None
         # The client does not report a refusal: the answer is empty then.
-        return {name: str(each["value"]) for name, each in told["topic"].get(topic, {}).items()} or None
+        return {name: str(each["value"]) for name, each in answer["topic"].get(topic, {}).items()} or None
 
     def bounds(self, topic: str, partitions: Iterable[int]) -> dict[int, tuple[int, int]]:
         """Return (log start, log end) of each partition, with two requests to each broker."""
@@ -133,21 +133,21 @@ class KafkaInquiry:
         if self.cluster().is_embedded:
             return None
         try:
-            told = self._ask("ask", lambda: self._admin.describe_groups([group]))
+            answer = self._request("ask", lambda: self._admin.describe_groups([group]))
         except AdawiseError:  # the group never had a member, or this user may not see its members
             return None
-        return len(told[group]["members"])
+        return len(answer[group]["members"])
 
     def sizes(self, topic: str, partitions: Iterable[int]) -> dict[int, int] | None:
         """Return the bytes of each partition, of its largest replica; None where the broker does not say."""
         if self.cluster().is_embedded:
             return None
         try:
-            told = self._ask("ask", lambda: self._admin.describe_log_dirs({topic: list(partitions)}))
+            answer = self._request("ask", lambda: self._admin.describe_log_dirs({topic: list(partitions)}))
         except AdawiseError:
             return None
         sizes: dict[int, int] = {}
-        for folder in (folder for broker in told for folder in broker["log_dirs"]):
+        for folder in (folder for broker in answer for folder in broker["log_dirs"]):
             for each in (each for found in folder["topics"] if found["name"] == topic for each in found["partitions"]):
                 number = each["partition_index"]
                 sizes[number] = max(sizes.get(number, 0), each["partition_size"])
@@ -157,14 +157,14 @@ class KafkaInquiry:
         """Close the client."""
         self._admin.close()
 
-    def _offsets(self, topic: str, asked: Mapping[int, int]) -> dict[int, int]:
-        if not asked:
+    def _offsets(self, topic: str, wanted: Mapping[int, int]) -> dict[int, int]:
+        if not wanted:
             return {}
-        of = {KafkaPartition(topic, number): at for number, at in asked.items()}
-        found = self._ask(f"ask for offsets of topic {topic!r}", lambda: self._admin.list_partition_offsets(of))
-        return {tp.partition: said.offset for tp, said in sorted(found.items())}
+        of = {KafkaPartition(topic, number): at for number, at in wanted.items()}
+        found = self._request(f"ask for offsets of topic {topic!r}", lambda: self._admin.list_partition_offsets(of))
+        return {tp.partition: listed.offset for tp, listed in sorted(found.items())}
 
-    def _ask(self, doing: str, question: Callable[[], T]) -> T:
+    def _request(self, doing: str, question: Callable[[], T]) -> T:
         """Return the answer; repeat the question if the broker is down, as the client may pick a dead one."""
         give_up_s = time.monotonic() + _PATIENCE_S
         with kafka_errors(self._servers, doing):
@@ -207,5 +207,5 @@ def expect_reachable(bootstrap_servers: str, within_s: float = _REACH_S) -> None
         if not why:
             return
         found[server] = why
-    told = "; ".join(f"{server}: {why}" for server, why in found.items())
-    raise translated(errors.KafkaConnectionError(told), bootstrap_servers, "reach Kafka")
+    reasons = "; ".join(f"{server}: {why}" for server, why in found.items())
+    raise translated(errors.KafkaConnectionError(reasons), bootstrap_servers, "reach Kafka")

@@ -123,7 +123,7 @@ class ClientCredentials(AbstractTokenProvider):  # type: ignore[misc]
             if now < self._renew_at:
                 return self._kept
             try:
-                self._kept, life_s = self._ask()
+                self._kept, life_s = self._fetch()
             except TokenUnavailable:
                 if now >= self._ends_at:
                     raise
@@ -132,11 +132,11 @@ class ClientCredentials(AbstractTokenProvider):  # type: ignore[misc]
             self._renew_at, self._ends_at = now + _RENEWED_AT * life_s, now + life_s
             return self._kept
 
-    def _ask(self) -> tuple[str, float]:
+    def _fetch(self) -> tuple[str, float]:
         """Return a new token and its life in seconds."""
         try:
             with self._opener.open(self._request, timeout=_TIMEOUT_S) as answer:
-                said = answer.read(_MOST_BYTES)
+                body = answer.read(_MOST_BYTES)
         except HTTPError as error:
             raise self._refused(error) from None
         except (URLError, OSError) as error:
@@ -152,11 +152,11 @@ class ClientCredentials(AbstractTokenProvider):  # type: ignore[misc]
                 f"no token from {self._endpoint}: the answer is not HTTP ({type(error).__name__}); correct {_ENDPOINT}"
             ) from None
         try:
-            told: Any = json.loads(said)
-            token, life_s = str(told["access_token"]), float(told.get("expires_in", _SHORTEST_S))
+            parsed: Any = json.loads(body)
+            token, life_s = str(parsed["access_token"]), float(parsed.get("expires_in", _SHORTEST_S))
         except (ValueError, KeyError, TypeError, AttributeError):
             raise TokenRefused(
-                f"no token from {self._endpoint}: expected JSON with an access_token, but got {len(said)} other "
+                f"no token from {self._endpoint}: expected JSON with an access_token, but got {len(body)} other "
                 f"bytes; correct {_ENDPOINT}"
             ) from None
         return token, life_s
@@ -164,12 +164,12 @@ class ClientCredentials(AbstractTokenProvider):  # type: ignore[misc]
     def _refused(self, error: HTTPError) -> errors.KafkaError:
         with error:
             try:
-                told: Any = json.loads(error.read(_MOST_BYTES))
-                code, more = str(told["error"])[:100], str(told.get("error_description", ""))[:200]
+                parsed: Any = json.loads(error.read(_MOST_BYTES))
+                code, more = str(parsed["error"])[:100], str(parsed.get("error_description", ""))[:200]
             except (ValueError, KeyError, TypeError, OSError):
                 code, more = "", ""
-        said = f"{error.code}{f' {code}' if code else ''}{f' ({more})' if more else ''}"
-        begun = f"no token from {self._endpoint}: it answers {said}"
+        status = f"{error.code}{f' {code}' if code else ''}{f' ({more})' if more else ''}"
+        begun = f"no token from {self._endpoint}: it answers {status}"
         if error.code >= 500 or error.code == 429:
             return TokenUnavailable(begun)
         if error.code // 100 == 3:

@@ -85,11 +85,11 @@ class OwnTopics:
             transactional_id=None, acks=-1, timeout_ms=_QUICK_MS, topic_data=[empty], min_version=3, max_version=9
         )
 
-        async def ask() -> Any:
+        async def send() -> Any:
             return await admin._manager.send(request)
 
         with kafka_errors(self.bootstrap_servers, f"write to the {self.what} {topic!r}"):
-            refused = errors.for_code(admin._manager.run(ask).responses[0].partition_responses[0].error_code)
+            refused = errors.for_code(admin._manager.run(send).responses[0].partition_responses[0].error_code)
             if issubclass(refused, errors.AuthorizationError):
                 raise refused
 

@@ -38,7 +38,7 @@ def mismatch(servers: str, security: Mapping[str, object]) -> str | None:
     """
     for server in servers.split(","):
         host, _, port = server.strip().rpartition(":")
-        listener = _ask(host.strip("[]"), int(port))
+        listener = _query(host.strip("[]"), int(port))
         if listener is not None:
             return _compared(server.strip(), listener, security)
     return None
@@ -70,7 +70,7 @@ def _compared(server: str, listener: Listener, security: Mapping[str, object]) -
     return None
 
 
-def _ask(host: str, port: int) -> Listener | None:
+def _query(host: str, port: int) -> Listener | None:
     """Return what the port speaks; None if no broker answers there."""
     try:
         with socket.create_connection((host, port), _TIMEOUT_S) as plain:

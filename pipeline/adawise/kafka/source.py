@@ -39,7 +39,7 @@ _SLICE_MS = 100  # events are noticed with at most this delay
 _CHECK_S = 10.0  # without a message for this long, check that the broker and the topic are still there
 _ENDS_S, _ENDS_AGAIN_S = 5.0, 30.0  # between two questions for the ends of logs that are not fetched; after a failure
 _CLOSE_MS = 5_000
-_LOOK_BYTES, _LOOK_S = 2**20, 10.0  # bytes per fetch and patience of the reader for timestamps
+_READER_BYTES, _READER_PATIENCE_S = 2**20, 10.0  # bytes per fetch and patience of the reader for timestamps
 _METADATA_MS = 60_000  # added partitions are noticed with at most this delay
 
 
@@ -90,10 +90,10 @@ class KafkaSource:
             KafkaLog,
             bootstrap_servers=bootstrap_servers,
             client_id=client_id,
-            max_partition_fetch_bytes=min(max_partition_fetch_bytes, _LOOK_BYTES),
+            max_partition_fetch_bytes=min(max_partition_fetch_bytes, _READER_BYTES),
             batch_limits=batch_limits,
             security=security,
-            patience_s=_LOOK_S,
+            patience_s=_READER_PATIENCE_S,
         )
         try:
             self.log = KafkaSourceLog(self._topics, topic, origin, opens, servers=bootstrap_servers)
@@ -125,10 +125,10 @@ class KafkaSource:
         except BaseException:
             self._topics.close()
             raise
-        self._heard_at = self._polled_at = time.monotonic()
+        self._received_at = self._polled_at = time.monotonic()
         self._busy_s, self._max_poll_interval_s = 0.0, max_poll_interval_ms / 1000
         self._hints = OffsetHints(self._consumer)
-        self._held_back, self._looked_at = HeldBack(), 0.0
+        self._held_back, self._examined_at = HeldBack(), 0.0
         self._unreadable = Unreadable(leaves_out=on_unreadable == "skip", clock=time.monotonic)
         self._records: list[tuple[TopicPartition, list[Any]]] = []  # from kafka-python, not yet converted to messages
         self._taken = Poll()  # what the next poll returns first, if this one raises
@@ -223,14 +223,14 @@ class KafkaSource:
 
     def _check(self, *, has_messages: bool) -> None:
         """Check the topic beside reading it; raise what `log.check` and `lag` raise."""
-        self._look_for_transactions()
+        self._log_transactions()
         if has_messages:
-            self._heard_at = time.monotonic()
-        elif time.monotonic() - max(self._heard_at, self.log.checked_at) >= _CHECK_S:
+            self._received_at = time.monotonic()
+        elif time.monotonic() - max(self._received_at, self.log.checked_at) >= _CHECK_S:
             self.log.check()
-        self._look_for_ends()
+        self._refresh_ends()
 
-    def _look_for_ends(self) -> None:
+    def _refresh_ends(self) -> None:
         """Ask for the ends of logs that are not fetched: a pause would hide the messages that arrive meanwhile."""
         now_s = time.monotonic()
         if now_s < self._ends_due:
@@ -345,12 +345,12 @@ class KafkaSource:
         if coordinator.state != MemberState.STABLE:
             coordinator.state = MemberState.UNJOINED  # a state in which no LeaveGroup is sent
 
-    def _look_for_transactions(self) -> None:
+    def _log_transactions(self) -> None:
         """Log what holds back partitions whose position stays before the end of the log."""
         now_s = time.monotonic()
-        if now_s - self._looked_at < 1.0:
+        if now_s - self._examined_at < 1.0:
             return
-        self._looked_at = now_s
+        self._examined_at = now_s
         tps = [TopicPartition(*partition) for partition in self._consumer.assignment()]
         lags = {tp: self.lag(tp) for tp in tps if tp not in self._paused and tp not in self._unreadable}
         ends = {tp: self._end(tp) or 0 for tp, lag in lags.items() if lag}
@@ -358,7 +358,7 @@ class KafkaSource:
             found = None
             with suppress(AdawiseError):  # no broker answers, or this user may not see it
                 found = self._topics.open_transaction(tp, ends[tp])
-            self._held_back.tell(tp, found, time.monotonic())
+            self._held_back.log_cause(tp, found, time.monotonic())
 
     def _poll_once(self, timeout_ms: int) -> None:
         """Take kafka-python's records, and the partitions that were assigned and lost up to now."""
@@ -411,7 +411,7 @@ class KafkaSource:
             if unread.reason == Lost.BATCH_DAMAGED:  # its end may be a guess
                 end = self._consumer.highwater(partition) or 0
                 unread = replace(unread, last=max(unread.first, min(unread.last, end - 1)))
-            missing = self._unreadable.judge(tp, unread)
+            missing = self._unreadable.resolve(tp, unread)
             if missing is not None:
                 yield message_of(record._replace(offset=unread.last), missing)
                 if unread.last == record.offset:

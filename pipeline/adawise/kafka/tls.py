@@ -83,13 +83,13 @@ def _load_own(context: ssl.SSLContext, certificate: Path, key: Path | None, pass
         remedy = f"; or set {_KEY}" if key is None else ""
         raise SettingsError(_wrong(named, where, "a private key (PEM)", keys) + remedy)
 
-    def ask() -> str:
+    def passphrase() -> str:
         if not password:
             raise _NoPassword
         return str(password)
 
     try:
-        context.load_cert_chain(certificate, key, ask)
+        context.load_cert_chain(certificate, key, passphrase)
     except _NoPassword:
         raise SettingsError(
             f"{named}: {where} has a password, but {_PASSWORD} is not set: set it, or remove the password from the "
@@ -141,35 +141,37 @@ def refusal(error: BaseException, security: Mapping[str, object] | None = None) 
 
 
 def _not_believed(error: ssl.SSLCertVerificationError) -> str:
-    code, said = error.verify_code, error.verify_message
+    code, reason = error.verify_code, error.verify_message
     if code == _EXPIRED:
-        return f"the broker's certificate has expired ({said}): renew it, or correct the clock of this machine"
+        return f"the broker's certificate has expired ({reason}): renew it, or correct the clock of this machine"
     if code == _NOT_YET:
-        return f"the broker's certificate is not valid yet ({said}): correct the clock of this machine or of the broker"
+        return (
+            f"the broker's certificate is not valid yet ({reason}): correct the clock of this machine or of the broker"
+        )
     if code in _OTHER_NAME:
         return (
-            f"the broker's certificate is for another name ({said.rstrip('.')}): connect by a name in its "
+            f"the broker's certificate is for another name ({reason.rstrip('.')}): connect by a name in its "
             "certificate (kafka.bootstrap_servers, and the broker's advertised.listeners), or give it a "
             "certificate for this name"
         )
     if code in _UNKNOWN:
         return (
-            f"the broker's certificate is signed by an untrusted authority ({said}): set {_CA} to the certificate "
+            f"the broker's certificate is signed by an untrusted authority ({reason}): set {_CA} to the certificate "
             "of the authority that signed it"
         )
-    return f"the broker's certificate is not trusted ({said}): check the certificate, or {_CA}"
+    return f"the broker's certificate is not trusted ({reason}): check the certificate, or {_CA}"
 
 
 def _chain(error: BaseException | None) -> Iterator[object]:
     """Yield the error and all its causes, by any of the ways in which libraries link them."""
-    seen: list[object] = []
+    visited: list[object] = []
     waiting: list[object] = [error]
     while waiting:
         each = waiting.pop(0)
-        if isinstance(each, BaseException) and each not in seen:
-            seen.append(each)
+        if isinstance(each, BaseException) and each not in visited:
+            visited.append(each)
             waiting += [each.__cause__, each.__context__, *each.args, getattr(each, "reason", None)]
-    yield from seen
+    yield from visited
 
 
 def _path(security: Mapping[str, object], name: str) -> Path | None:

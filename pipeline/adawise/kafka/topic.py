@@ -65,7 +65,9 @@ class KafkaTopics:
             **({} if connect_ms is None else {"bootstrap_timeout_ms": connect_ms}),
         )
         try:
-            self._cluster_id = self._ask("ask for the cluster's id", self._admin.describe_cluster)["cluster_id"] or ""
+            self._cluster_id = (
+                self._request("ask for the cluster's id", self._admin.describe_cluster)["cluster_id"] or ""
+            )
             self._probe: Any = self._open_probe()
         except BaseException:
             self._admin.close()
@@ -79,7 +81,7 @@ class KafkaTopics:
             BrokerUnavailable: no broker answered within 10 s.
         """
         doing = f"describe topic {topic!r}"
-        found = self._ask(doing, lambda: self._admin.describe_topics([topic]))
+        found = self._request(doing, lambda: self._admin.describe_topics([topic]))
         if not found:
             raise BrokerUnavailable(f"could not {doing} at {self._servers}: the answer names no topic. Try again.")
         refused = errors.for_code(found[0]["error_code"])
@@ -100,7 +102,7 @@ class KafkaTopics:
     def _near(self, topic: str) -> str:
         """Return a hint at the topic that was likely meant, for the error about a missing one; "" if none is alike."""
         try:
-            known = self._ask("list topics", self._admin.list_topics)
+            known = self._request("list topics", self._admin.list_topics)
         except AdawiseError:
             return ""
         role = _role_of(topic)
@@ -112,10 +114,10 @@ class KafkaTopics:
         """Return True if `cleanup.policy` includes compact; None if the broker does not say (no DESCRIBE_CONFIGS)."""
         if self._cluster_id == EMBEDDED:  # it compacts nothing, and hangs up on the request
             return None
-        asked = ConfigResource(ConfigResourceType.TOPIC, topic, configs=["cleanup.policy"])
+        requested = ConfigResource(ConfigResourceType.TOPIC, topic, configs=["cleanup.policy"])
         try:
-            told = self._ask("ask", lambda: self._admin.describe_configs([asked], config_filter="All"))
-            return "compact" in str(told["topic"][topic]["cleanup.policy"]["value"])
+            answer = self._request("ask", lambda: self._admin.describe_configs([requested], config_filter="All"))
+            return "compact" in str(answer["topic"][topic]["cleanup.policy"]["value"])
         except (AdawiseError, KeyError):
             return None
 
@@ -134,25 +136,27 @@ class KafkaTopics:
         self._expect(tp)
         partition = KafkaPartition(*tp)
         doing = f"ask for the bounds of {tp}"
-        start = self._ask_probe(doing, lambda: self._probe.beginning_offsets([partition], REQUEST_TIMEOUT_MS))[
+        start = self._request_probe(doing, lambda: self._probe.beginning_offsets([partition], REQUEST_TIMEOUT_MS))[
             partition
         ]
-        end = self._ask_probe(doing, lambda: self._probe.end_offsets([partition], REQUEST_TIMEOUT_MS))[partition]
-        return start, max(end, self._ask_probe(doing, lambda: self._high_watermark(partition, end)))
+        end = self._request_probe(doing, lambda: self._probe.end_offsets([partition], REQUEST_TIMEOUT_MS))[partition]
+        return start, max(end, self._request_probe(doing, lambda: self._high_watermark(partition, end)))
 
     def all_bounds(self, topic: str) -> dict[TopicPartition, tuple[int, int]]:
         """Return (log start, log end) of every partition, with a few requests for all of them together."""
         tps = [TopicPartition(topic, number) for number in range(self.identity(topic).partitions)]
         partitions, doing = [KafkaPartition(*tp) for tp in tps], f"ask for the bounds of {topic!r}"
-        starts = self._ask_probe(doing, lambda: self._probe.beginning_offsets(partitions, REQUEST_TIMEOUT_MS))
-        ends = self._ask_probe(doing, lambda: self._probe.end_offsets(partitions, REQUEST_TIMEOUT_MS))
+        starts = self._request_probe(doing, lambda: self._probe.beginning_offsets(partitions, REQUEST_TIMEOUT_MS))
+        ends = self._request_probe(doing, lambda: self._probe.end_offsets(partitions, REQUEST_TIMEOUT_MS))
         if self._cluster_id == EMBEDDED:  # it lists the end of its last whole batch or less
-            ends = {p: max(ends[p], self._ask_probe(doing, partial(self._high_watermark, p, ends[p]))) for p in ends}
+            ends = {
+                p: max(ends[p], self._request_probe(doing, partial(self._high_watermark, p, ends[p]))) for p in ends
+            }
         return {tp: (int(starts[p]), int(ends[p])) for tp, p in zip(tps, partitions, strict=True)}
 
     def members(self, group: str) -> Membership:
         """Return the members of a group; raise FatalError (no ACL DESCRIBE on it) or BrokerUnavailable."""
-        return self._ask(f"ask who is in group {group!r}", lambda: members_of(self._admin, group))
+        return self._request(f"ask who is in group {group!r}", lambda: members_of(self._admin, group))
 
     def ends(self, tps: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         """Return the logs' ends by one quick request, to which some brokers name an earlier offset.
@@ -162,7 +166,7 @@ class KafkaTopics:
         """
         partitions = [KafkaPartition(*tp) for tp in tps]
         doing = f"ask for the end of {', '.join(f'{each.topic}/{each.partition}' for each in partitions)}"
-        listed = self._ask_probe(doing, lambda: self._probe.end_offsets(partitions, _QUICK_MS))
+        listed = self._request_probe(doing, lambda: self._probe.end_offsets(partitions, _QUICK_MS))
         return {TopicPartition(*partition): int(end) for partition, end in listed.items()}
 
     def offsets_at(self, tps: Iterable[TopicPartition], timestamp_ms: int) -> dict[TopicPartition, int | None]:
@@ -170,9 +174,9 @@ class KafkaTopics:
 
         It takes one request for all of them. Raises BrokerUnavailable.
         """
-        asked = {KafkaPartition(*tp): timestamp_ms for tp in tps}
-        doing = f"look for {timestamp_ms} ms in {len(asked)} partitions"
-        found = self._ask_probe(doing, lambda: self._probe.offsets_for_times(asked, REQUEST_TIMEOUT_MS))
+        requested = {KafkaPartition(*tp): timestamp_ms for tp in tps}
+        doing = f"look for {timestamp_ms} ms in {len(requested)} partitions"
+        found = self._request_probe(doing, lambda: self._probe.offsets_for_times(requested, REQUEST_TIMEOUT_MS))
         return {TopicPartition(*each): None if at is None else int(at.offset) for each, at in found.items()}
 
     def open_transaction(self, tp: TopicPartition, end: int) -> OpenTransaction | None:
@@ -184,7 +188,7 @@ class KafkaTopics:
         """Return the first offset that is not older than `timestamp_ms`; None if every message is older."""
         self._expect(tp)
         partition = KafkaPartition(*tp)
-        found = self._ask_probe(
+        found = self._request_probe(
             f"look for {timestamp_ms} ms in {tp}",
             lambda: self._probe.offsets_for_times({partition: timestamp_ms}, REQUEST_TIMEOUT_MS),
         )[partition]
@@ -192,11 +196,11 @@ class KafkaTopics:
 
     def committed(self, group: str, topic: str) -> dict[TopicPartition, tuple[int, str]]:
         """Return the offsets that a group has committed, with their metadata; raise BrokerUnavailable."""
-        found = self._ask(f"ask for the offsets of group {group!r}", lambda: self._group_offsets(group))
+        found = self._request(f"ask for the offsets of group {group!r}", lambda: self._group_offsets(group))
         return {
-            TopicPartition(topic, partition.partition): (int(said.offset), str(said.metadata or ""))
-            for partition, said in found.get(group, {}).items()
-            if partition.topic == topic and said.offset >= 0
+            TopicPartition(topic, partition.partition): (int(committed.offset), str(committed.metadata or ""))
+            for partition, committed in found.get(group, {}).items()
+            if partition.topic == topic and committed.offset >= 0
         }
 
     def close(self) -> None:
@@ -258,7 +262,7 @@ class KafkaTopics:
             self._probe.close()
             self._probe = None
 
-    def _ask_probe(self, doing: str, question: Callable[[], Answer]) -> Answer:
+    def _request_probe(self, doing: str, question: Callable[[], Answer]) -> Answer:
         """Ask the probe; after a request without an answer, the next one goes to a new client.
 
         A process stood still while a broker died and came back: its client then asked in vain for ever, and the
@@ -267,12 +271,12 @@ class KafkaTopics:
         if self._probe is None:
             self._probe = self._open_probe()
         try:
-            return self._ask(doing, question)
+            return self._request(doing, question)
         except BrokerUnavailable:
             self._close_probe()
             raise
 
-    def _ask(self, doing: str, question: Callable[[], Answer]) -> Answer:
+    def _request(self, doing: str, question: Callable[[], Answer]) -> Answer:
         with kafka_errors(self._servers, doing):
             return question()
 

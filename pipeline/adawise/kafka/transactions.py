@@ -22,7 +22,7 @@ from adawise.records import TopicPartition
 
 log = logging.getLogger(__name__)
 
-LOOK_S = 10.0  # a position that did not move for this long is looked into
+HELD_S = 10.0  # a position that did not move for this long is looked into
 REPEAT_S = 300.0
 _YEAR_10000_MS = 253_402_300_800_000
 
@@ -42,8 +42,8 @@ class OpenTransaction(NamedTuple):
 
     @override
     def __str__(self) -> str:
-        told = 0 <= self.since_ms < _YEAR_10000_MS  # a producer may have set the time, so any value is possible
-        since = f" since {datetime.fromtimestamp(self.since_ms / 1000, UTC):%Y-%m-%dT%H:%M:%SZ}" if told else ""
+        is_known = 0 <= self.since_ms < _YEAR_10000_MS  # a producer may have set the time, so any value is possible
+        since = f" since {datetime.fromtimestamp(self.since_ms / 1000, UTC):%Y-%m-%dT%H:%M:%SZ}" if is_known else ""
         who = f", of {self.who}" if self.who else ""
         return f"an open transaction holds back messages from offset {self.offset} on{since}{who}"
 
@@ -51,8 +51,8 @@ class OpenTransaction(NamedTuple):
 def open_transaction(admin: Any, tp: TopicPartition, end: int) -> OpenTransaction | None:
     """Return the transaction that holds back a part of the log before `end`; None if none does. Raise KafkaError."""
     partition = KafkaPartition(*tp)
-    asked = {partition: OffsetSpec.LATEST}
-    stable = int(admin.list_partition_offsets(asked, isolation_level=IsolationLevel.READ_COMMITTED)[partition].offset)
+    latest = {partition: OffsetSpec.LATEST}
+    stable = int(admin.list_partition_offsets(latest, isolation_level=IsolationLevel.READ_COMMITTED)[partition].offset)
     if stable >= end:
         return None
     found = OpenTransaction(stable)
@@ -75,7 +75,7 @@ def open_transaction(admin: Any, tp: TopicPartition, end: int) -> OpenTransactio
 class _Position:
     offset: int
     since_s: float
-    told_s: float | None = None
+    logged_s: float | None = None
 
 
 class HeldBack:
@@ -85,7 +85,7 @@ class HeldBack:
         self._positions: dict[TopicPartition, _Position] = {}
 
     def standing(self, positions: Mapping[TopicPartition, int], now_s: float) -> list[TopicPartition]:
-        """Return the partitions whose position has not moved for `LOOK_S` and that are due to be looked into.
+        """Return the partitions whose position has not moved for `HELD_S` and that are due to be looked into.
 
         Args:
             positions: the positions of all partitions with messages ahead.
@@ -98,15 +98,15 @@ class HeldBack:
         return [
             tp
             for tp, at in self._positions.items()
-            if now_s - at.since_s >= LOOK_S and (at.told_s is None or now_s - at.told_s >= REPEAT_S)
+            if now_s - at.since_s >= HELD_S and (at.logged_s is None or now_s - at.logged_s >= REPEAT_S)
         ]
 
-    def tell(self, tp: TopicPartition, found: OpenTransaction | None, now_s: float) -> None:
-        """Log the cause, now and every `REPEAT_S`; look again in `LOOK_S` if none was found or the broker is silent."""
+    def log_cause(self, tp: TopicPartition, found: OpenTransaction | None, now_s: float) -> None:
+        """Log the cause, now and every `REPEAT_S`; look again in `HELD_S` if none was found or the broker is silent."""
         if found is None:
             self._positions[tp].since_s = now_s
             return
-        self._positions[tp].told_s = now_s
+        self._positions[tp].logged_s = now_s
         log.warning(
             "%s: %s: later messages are served only once it is committed or aborted. Stop its producer, or end it "
             "with `kafka-transactions.sh abort --topic %s --partition %d --start-offset %d`",

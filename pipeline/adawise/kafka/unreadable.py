@@ -23,7 +23,7 @@ SURE_S = 1.0  # before a batch to be left out is read again: a bit may have flip
 
 
 @dataclass(slots=True)
-class _Stand:
+class _Block:
     """The offset at which a partition is blocked, and the time before which it is not tried again."""
 
     offset: int
@@ -41,13 +41,13 @@ class Unreadable:
 
     def __init__(self, *, leaves_out: bool, clock: Callable[[], float]) -> None:
         self._leaves_out, self._clock = leaves_out, clock
-        self._blocked: dict[TopicPartition, _Stand] = {}
+        self._blocked: dict[TopicPartition, _Block] = {}
         self._compacted: dict[TopicPartition, int] = {}  # the number of offsets that compaction removed
 
     def __contains__(self, tp: object) -> bool:
         """Return True if the partition is not to be read now."""
-        stand = self._blocked.get(tp) if isinstance(tp, TopicPartition) else None
-        return stand is not None and not stand.is_tried
+        block = self._blocked.get(tp) if isinstance(tp, TopicPartition) else None
+        return block is not None and not block.is_tried
 
     def __iter__(self) -> Iterator[TopicPartition]:
         """Iterate over the partitions that are not to be read now."""
@@ -57,22 +57,22 @@ class Unreadable:
         """Return True if the partition goes on only if something changes."""
         return not self._leaves_out and tp in self._blocked
 
-    def judge(self, tp: TopicPartition, unread: Unread) -> Missing | None:
+    def resolve(self, tp: TopicPartition, unread: Unread) -> Missing | None:
         """Log and return what replaces the offsets in the stream; None if the partition is to be blocked there."""
         if unread.reason == Lost.COMPACTED:
-            self._tell_compacted(tp, unread)
+            self._log_compacted(tp, unread)
             return Missing(unread.first, unread.reason)
         if unread.is_hostile or (self._leaves_out and self._is_sure(tp, unread)):
             self._blocked.pop(tp, None)
             log.warning("%s: %s", tp, _left_out(unread))
             return Missing(unread.first, unread.reason, f"offsets {unread.first} to {unread.last}: it {unread.detail}")
         wait_s = SURE_S if self._leaves_out else AGAIN_S
-        self._blocked[tp] = _Stand(unread.first, self._clock() + wait_s)
+        self._blocked[tp] = _Block(unread.first, self._clock() + wait_s)
         if not self._leaves_out:
             log.error("%s: %s", tp, _blocked(unread))
         return None
 
-    def _tell_compacted(self, tp: TopicPartition, unread: Unread) -> None:
+    def _log_compacted(self, tp: TopicPartition, unread: Unread) -> None:
         """Log the loss at its first offset, and whenever the total has about doubled."""
         before = self._compacted.get(tp, 0)
         now = self._compacted[tp] = before + unread.last - unread.first + 1
@@ -86,15 +86,15 @@ class Unreadable:
     def due(self) -> list[TopicPartition]:
         """Return the partitions that are to be tried again now, and mark them as tried."""
         now_s = self._clock()
-        due = [tp for tp, stand in self._blocked.items() if tp in self and now_s >= stand.until_s]
+        due = [tp for tp, block in self._blocked.items() if tp in self and now_s >= block.until_s]
         for tp in due:
             self._blocked[tp].is_tried = True
         return due
 
     def read(self, tp: TopicPartition, offset: int) -> None:
         """Note that a message of the partition was read, which unblocks it."""
-        stand = self._blocked.get(tp)
-        if stand is not None and offset >= stand.offset:
+        block = self._blocked.get(tp)
+        if block is not None and offset >= block.offset:
             del self._blocked[tp]
             log.info("%s: offset %d can be read now; the partition goes on", tp, offset)
 
@@ -104,8 +104,8 @@ class Unreadable:
 
     def _is_sure(self, tp: TopicPartition, unread: Unread) -> bool:
         """Return True if a second reading cannot differ, or has already failed at the same offset."""
-        stand = self._blocked.get(tp)
-        return unread.reason != Lost.BATCH_DAMAGED or (stand is not None and stand.offset == unread.first)
+        block = self._blocked.get(tp)
+        return unread.reason != Lost.BATCH_DAMAGED or (block is not None and block.offset == unread.first)
 
 
 def _left_out(unread: Unread) -> str:

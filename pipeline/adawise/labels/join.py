@@ -134,8 +134,8 @@ def _know(connection: duckdb.DuckDBPyConnection, classes: Collection[str] | None
 
 
 def _source(usable: Sequence[_Count], named: str) -> str:
-    said = {count.collected: named if count.collected else "the producer" for count in usable}
-    return " and ".join(said[collected] for collected in (True, False) if collected in said)
+    named_by = {count.collected: named if count.collected else "the producer" for count in usable}
+    return " and ".join(named_by[collected] for collected in (True, False) if collected in named_by)
 
 
 def _of_matching(matched: Matched, within_us: int) -> list[str]:

@@ -23,7 +23,7 @@ _ANEW = {"settings_changed", "silent", "crowded"}  # resets after which batches 
 _Batch = tuple[int, int, int, float, float]  # images, first and last offset, least and greatest alpha
 
 
-class SeenTimes(Protocol):
+class LastSeenTimes(Protocol):
     """The times, in milliseconds, at which a stream was last seen; see `adawise.worker.stream_states`."""
 
     @property
@@ -59,7 +59,7 @@ class State(Protocol):
         """The number of batches that led to the state."""
 
     @property
-    def last_seen(self) -> SeenTimes | None:
+    def last_seen(self) -> LastSeenTimes | None:
         """The times at which the stream was last seen; None if the state does not record them."""
 
 
@@ -107,8 +107,8 @@ def inconsistencies(
         stream, number = min(differ, key=str)
         yield (
             f"expected the accepted rows to be the images of the traced batches, but {len(differ)} batches differ: "
-            f"batch {number} of {stream!r} has {_told(served.get((stream, number)))} in the rows and "
-            f"{_told(traced.get((stream, number)))} in the traces"
+            f"batch {number} of {stream!r} has {_described(served.get((stream, number)))} in the rows and "
+            f"{_described(traced.get((stream, number)))} in the traces"
         )
 
 
@@ -120,7 +120,7 @@ def _batches(table: pa.Table, last: str) -> dict[tuple[str, int], _Batch]:
     return {(stream, number): tuple(facts) for stream, number, *facts in zip(*columns, strict=True)}
 
 
-def _told(batch: _Batch | None) -> str:
+def _described(batch: _Batch | None) -> str:
     if batch is None:
         return "nothing"
     images, first, last, least, greatest = batch
@@ -239,8 +239,8 @@ def _lost(before: Mapping[str, State], now: Mapping[str, State], gone: set[str],
     oldest_ms = min((last_seen.at_ms for last_seen in kept), default=clock_ms)
     for stream in sorted(gone):
         state = before.get(stream)
-        heard_ms = state.last_seen.at_ms if state is not None and state.last_seen is not None else was_ms
+        last_seen_ms = state.last_seen.at_ms if state is not None and state.last_seen is not None else was_ms
         if stream in traced:
-            heard_ms = max(heard_ms, was_ms)
-        if clock_ms - heard_ms <= 2 * LEAST_EXPIRY_MS or (stream not in traced and heard_ms >= oldest_ms):
+            last_seen_ms = max(last_seen_ms, was_ms)
+        if clock_ms - last_seen_ms <= 2 * LEAST_EXPIRY_MS or (stream not in traced and last_seen_ms >= oldest_ms):
             yield f"expected a state of {stream!r}, which was not silent for long, but there is none"

@@ -99,12 +99,12 @@ class WorkerReport:
             "loads": {
                 pair: {"seconds": round(seconds, 1), "bytes": size} for pair, (seconds, size) in self.loads.items()
             },
-            "shadow": None if self.shadow is None else dict(zip(SHADOW_SAYS, self.shadow, strict=True)),
+            "shadow": None if self.shadow is None else dict(zip(SHADOW_FIELDS, self.shadow, strict=True)),
             **self.illness,
         }
 
 
-SHADOW_SAYS = ("done", "late", "seconds", "failed")
+SHADOW_FIELDS = ("done", "late", "seconds", "failed")
 
 
 class LivePairs(Pairs):
@@ -132,7 +132,7 @@ class LivePairs(Pairs):
         orders: Orders,
         *,
         keeps: bool,
-        look: Callable[[Orders], Orders],
+        read_orders: Callable[[Orders], Orders],
         load: Callable[[PairDocument], LoadedPair],
         report: Callable[[WorkerReport], None],
         leave: Callable[[], None] = lambda: None,
@@ -155,9 +155,9 @@ class LivePairs(Pairs):
         self._loading: _Loading | None = None
         self._turns: dict[TopicPartition, tuple[Serving, int]] = {}
         self._reported: tuple[WorkerReport | None, float] = (None, 0.0)
-        self._look, self._tidy_s = look, now_s
-        self._looks = Passes[tuple[WorkerReport, Orders], Orders](
-            self._pass, tell=self._taken, failed=self._unanswered, every_s=every_s, first_s=every_s, name="pairs"
+        self._read_orders, self._tidy_s = read_orders, now_s
+        self._passes = Passes[tuple[WorkerReport, Orders], Orders](
+            self._pass, finished=self._taken, failed=self._unanswered, every_s=every_s, first_s=every_s, name="pairs"
         )
         self._target: Serving | None = None
         self._awaited: dict[TopicPartition, int] = {}  # partitions that wait for a pair, by its number
@@ -236,7 +236,7 @@ class LivePairs(Pairs):
     def turn(self) -> None:
         """Take in the results of looks and loads, and begin what is due."""
         now_s = self._clock()
-        self._looks.turn(self._now(), now_s)
+        self._passes.turn(self._now(), now_s)
         if self._loading is not None:
             self._take_load(self._loading, now_s)
         else:
@@ -250,7 +250,7 @@ class LivePairs(Pairs):
     @override
     def progress(self) -> PairsProgress:
         run = self._shadow
-        states = {str(number): state for number, state in self._said().states.items()}
+        states = {str(number): state for number, state in self._worker_report().states.items()}
         if run is None:
             return PairsProgress(states)
         return PairsProgress(states, run.images, run.agreed, run.late)
@@ -273,14 +273,14 @@ class LivePairs(Pairs):
     @override
     def close(self) -> None:
         """Stop the looks and remove the report. A load that is under way ends with the process."""
-        self._looks.close()
+        self._passes.close()
         if self._reported[0] is not None:
             with suppress(AdawiseError):  # the worker reports no more, and so counts as gone
                 self._leave()
 
     def _now(self) -> Iterator[tuple[WorkerReport, Orders]]:
         """Yield the input of a pass, which costs nothing unless one begins."""
-        yield replace(self._said(), illness=self._illness()), self._orders
+        yield replace(self._worker_report(), illness=self._illness()), self._orders
 
     def _taken(self, orders: Orders) -> None:
         known = {order.number for order in self._orders.log}
@@ -333,7 +333,7 @@ class LivePairs(Pairs):
             None,
         )
 
-    def _asked_for(self) -> list[int]:
+    def _wanted_pairs(self) -> list[int]:
         """Return the numbers of the pairs that are to be in memory, the most urgent first.
 
         A staged pair is among them only if the others fit.
@@ -343,7 +343,7 @@ class LivePairs(Pairs):
         return list(dict.fromkeys([*self._to_serve(), *([staged.pair] if staged is not None and is_wanted else [])]))
 
     def _begin_load(self, now_s: float) -> None:
-        for number in self._asked_for():
+        for number in self._wanted_pairs():
             document, failed = self._orders.pairs[number], self._failed.get(number)
             if self._find(document) is not None or (failed is not None and failed.again_s > now_s):
                 continue
@@ -395,8 +395,8 @@ class LivePairs(Pairs):
         """
         lacking = self._lacking_memory()
         used = [serving for serving, _ in self._turns.values()] + [self._target or self._last_served()]
-        asked = [self._find(self._orders.pairs[number]) for number in self._asked_for()]
-        unused = [loaded for loaded in self._loaded if loaded.serving not in used and loaded not in asked]
+        wanted = [self._find(self._orders.pairs[number]) for number in self._wanted_pairs()]
+        unused = [loaded for loaded in self._loaded if loaded.serving not in used and loaded not in wanted]
         for loaded in self._loaded:
             if loaded not in unused:
                 loaded.unused_s = None
@@ -423,7 +423,7 @@ class LivePairs(Pairs):
 
     # -- reports
 
-    def _said(self) -> WorkerReport:
+    def _worker_report(self) -> WorkerReport:
         found = {number: self._find(document) for number, document in self._orders.pairs.items()}
         states = ((number, self._state_of(number, loaded)) for number, loaded in found.items())
         loads = {each.serving.pair: (each.seconds, each.memory_bytes) for each in self._loaded if each.seconds}
@@ -431,8 +431,8 @@ class LivePairs(Pairs):
         shadow = None if run is None else (run.done, run.late, round(run.seconds, 3), run.failed)
         methods = {number: loaded.serving.by.method for number, loaded in found.items() if loaded is not None}
         turns = {tp: (serving.key, first) for tp, (serving, first) in self._turns.items()}
-        said = {number: state for number, state in states if state is not None}
-        return WorkerReport(said, turns, loads, shadow, methods)
+        current = {number: state for number, state in states if state is not None}
+        return WorkerReport(current, turns, loads, shadow, methods)
 
     def _state_of(self, number: int, loaded: LoadedPair | None) -> tuple[PairState, str] | None:
         is_staged = self._orders.staged is not None and self._orders.staged.pair == number
@@ -440,7 +440,7 @@ class LivePairs(Pairs):
             return ("serves" if number == self._orders.serves else "ready" if is_staged else "former"), ""
         if self._loading is not None and self._loading.number == number:
             return "loading", ""
-        if number in self._failed and number in self._asked_for():
+        if number in self._failed and number in self._wanted_pairs():
             return "failed", self._failed[number].why
         if is_staged and (lacking := self._lacking_memory()) is not None:
             return "failed", f"there is no memory for it beside pair {lacking}, which should serve"
@@ -449,7 +449,7 @@ class LivePairs(Pairs):
     def _pass(self, given: Sequence[tuple[WorkerReport, Orders]], ends: Callable[[], bool]) -> Orders:
         del ends
         ((report, known),) = given
-        orders = self._look(known)
+        orders = self._read_orders(known)
         before, at_s = self._reported
         now_s = self._clock()
         if len(orders.log) > 1 or report.illness:

@@ -10,7 +10,7 @@ import socket
 import time
 from collections.abc import Iterable
 
-from adawise.console import say
+from adawise.console import print_text
 from adawise.errors import ChainError, SettingsError, StoreUnavailable
 from adawise.output.near import did_you_mean
 from adawise.pairs.orders import Orders, PairDocument, give_order, read_orders
@@ -83,7 +83,7 @@ def stage(store: Store, orders: Orders, pair: PairDocument, shadow: int, *, keep
         )
     number = orders.next_number
     orders = give_order(store, orders, "stage", pair=pair, by=_operator(), keeps=keeps, shadow=shadow)
-    say(f"{store}: pair {number} is staged; the workers prepare it (`adawise pair list` shows their progress)")
+    print_text(f"{store}: pair {number} is staged; the workers prepare it (`adawise pair list` shows their progress)")
     return wait_for(store, orders, wait_s, number, "ready")
 
 
@@ -136,7 +136,7 @@ def _lacks(worker: Reported, number: int) -> str:
 def _print_gone(workers: Iterable[Reported]) -> None:
     for worker in workers:
         if not worker.is_here:
-            say(f"  {worker.absence}")
+            print_text(f"  {worker.absence}")
 
 
 def rollback(root: str, keeps: bool | None, *, wait_s: float) -> bool:
@@ -158,15 +158,15 @@ def rollback(root: str, keeps: bool | None, *, wait_s: float) -> bool:
     if orders.staged is not None:
         number = orders.staged.pair
         orders = give_order(store, orders, "withdraw", pair=number, by=_operator())
-        say(f"{store}: pair {number} is withdrawn; pair {orders.serves} serves as before")
+        print_text(f"{store}: pair {number} is withdrawn; pair {orders.serves} serves as before")
         return True
     if orders.undone is not None:
-        say(
+        print_text(
             f"{store}: pair {orders.undone} was already rolled back, and pair {orders.serves} serves; to serve "
             "another, name it: `adawise pair switch --pair N`"
         )
         if orders.log[-1].kind == "withdraw" and orders.former is not None:
-            say(f"  to go back further, to pair {orders.former}: `adawise pair switch --pair {orders.former}`")
+            print_text(f"  to go back further, to pair {orders.former}: `adawise pair switch --pair {orders.former}`")
             return False
         # Claim as after a switch: the command that gave the order may have ended before it came to this.
         _claim(store, orders.serving)
@@ -181,7 +181,7 @@ def _switch(store: Store, orders: Orders, number: int, keeps: bool, wait_s: floa
     orders = give_order(store, orders, "switch", pair=number, by=_operator(), keeps=keeps)
     # The root then knows this pair as its own, so that a start with the pair's settings is not refused.
     _claim(store, orders.serving)
-    say(f"{store}: pair {number} {what}; streams {'keep what they learned' if keeps else 'start anew'}")
+    print_text(f"{store}: pair {number} {what}; streams {'keep what they learned' if keeps else 'start anew'}")
     return wait_for(store, orders, wait_s, number, "serves")
 
 
@@ -222,11 +222,11 @@ def wait_for(store: Store, orders: Orders, wait_s: float, number: int, state: st
             break
         time.sleep(_POLL_S)
     for worker in found:
-        say(f"  {worker.worker}: {worker.in_words(number, 'has not started')}")
+        print_text(f"  {worker.worker}: {worker.in_words(number, 'has not started')}")
     # Without any worker left, those gone before the wait are the likeliest answer to "is one running?".
     _print_gone(worker for worker in workers if worker.worker in waited_for or not found)
     if not found:
-        say(f"  no worker has reported within {wait_s:g} s; check that one of this version is running")
+        print_text(f"  no worker has reported within {wait_s:g} s; check that one of this version is running")
     return all_done
 
 

@@ -231,15 +231,15 @@ def check_described(store: Store, document: PairDocument) -> None:
 
 
 def _written(store: Store, order: PairOrder, document: PairDocument | None) -> bytes:
-    said: dict[str, Any] = {
+    parts: dict[str, Any] = {
         "layout": claims.LAYOUT,
         "order": order.kind,
         "pair": order.pair,
         "state": "keep" if order.keeps else "reset",
     }
-    said |= {"shadow": order.shadow, "by": order.by, **({} if document is None else {"document": asdict(document)})}
+    parts |= {"shadow": order.shadow, "by": order.by, **({} if document is None else {"document": asdict(document)})}
     try:
-        return write_document(_Order, said)
+        return write_document(_Order, parts)
     except ValueError as error:
         raise SettingsError(
             f"{store}: this pair cannot be described in {layout.PAIRS}: {error}. No other worker could load it: give "
@@ -274,13 +274,13 @@ def _read(store: Store, key: str, known: Mapping[int, PairDocument]) -> tuple[Pa
                 f"{store}: {key} is of a later version (layout {layout_}), expected {claims.LAYOUT}: upgrade this "
                 "program"
             )
-    said = read_document(_Order, data)
-    document = said.document
-    if (said.pair == number) is (document is None) or (document is None and said.pair not in known):
-        raise ValueError(f"pair: no earlier document describes pair {said.pair}")
-    if not known and said.order not in {"begin", "switch"}:
+    parts = read_document(_Order, data)
+    document = parts.document
+    if (parts.pair == number) is (document is None) or (document is None and parts.pair not in known):
+        raise ValueError(f"pair: no earlier document describes pair {parts.pair}")
+    if not known and parts.order not in {"begin", "switch"}:
         raise ValueError("order: no earlier order says which pair serves")
-    return PairOrder(number, said.order, said.pair, said.state == "keep", said.shadow, said.by), document
+    return PairOrder(number, parts.order, parts.pair, parts.state == "keep", parts.shadow, parts.by), document
 
 
 def _is_restored(store: Store, key: str, orders: Orders) -> bool:

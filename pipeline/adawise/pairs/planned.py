@@ -115,11 +115,11 @@ def check_at_hand(plan: Plan, ranges: Ranges, loaded: Collection[str], whose: st
     """Raise SettingsError if a pair that these parts need is not `loaded`; `whose` is the root that it served."""
     missing = {pair: where for pair, where in needed(plan, ranges).items() if pair not in loaded}
     if missing:
-        told = "; ".join(
+        unavailable = "; ".join(
             f"pair {pair}, which served {tp} from offset {switch.first} on" for pair, (tp, switch) in missing.items()
         )
         raise SettingsError(
-            f"--pairs-of {whose}: expected every pair that served it, but these are not available: {told}. Name "
+            f"--pairs-of {whose}: expected every pair that served it, but these are not available: {unavailable}. Name "
             "the pair by model.theta_0, theta_1, classes and card, or restore its files where `adawise pair list` "
             "says"
         )

@@ -10,7 +10,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from adawise.console import say
+from adawise.console import print_text
 from adawise.output.compaction.delete import now_of
 from adawise.pairs.orders import REPORT_S
 from adawise.records import PairKey
@@ -146,4 +146,4 @@ def print_damaged(store: Store, damaged: Sequence[DamagedReport]) -> None:
     """Print which reports are ignored."""
     for each in damaged:
         text = f"{store}: {each.key}: expected a worker's report on its pairs, but {each.why}; it is ignored"
-        say(text, sys.stderr)
+        print_text(text, sys.stderr)

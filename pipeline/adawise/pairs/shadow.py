@@ -21,7 +21,7 @@ from adawise.worker.adaptation import Adapted
 from adawise.worker.pairs import ServedBatch, Serving
 
 _MOST_BYTES = 64 * 2**20  # of images that wait
-_JUDGED, _LEAST_SHARE = 200, 0.01  # after so many offered batches, a smaller share done is too slow
+_LEAST_OFFERED, _LEAST_SHARE = 200, 0.01  # after so many offered batches, a smaller share done is too slow
 
 _log = structlog.get_logger("pairs")
 
@@ -74,7 +74,7 @@ class ShadowRun:
         while self._waiting_bytes > _MOST_BYTES and self._waiting:
             self._take()
             self.late += 1
-        if self._offered >= _JUDGED and self.done < _LEAST_SHARE * self._offered:
+        if self._offered >= _LEAST_OFFERED and self.done < _LEAST_SHARE * self._offered:
             self._give_up(f"too slow: it classified {self.done} of {self._offered} served batches")
 
     def turn(self) -> None:

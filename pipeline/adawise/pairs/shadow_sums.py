@@ -76,8 +76,8 @@ def sum_shadow(store: Store, pair: str) -> ShadowSums:
         return float(np.average(values[known], weights=images[known])) if known.any() else np.nan
 
     names, stream = np.unique(value["stream_id"], return_inverse=True)
-    seen, agree = np.bincount(stream, images), np.bincount(stream, agreed)
-    streams = zip(names.tolist(), (agree / seen).tolist(), seen.astype(int).tolist(), strict=True)
+    images_of, agree = np.bincount(stream, images), np.bincount(stream, agreed)
+    streams = zip(names.tolist(), (agree / images_of).tolist(), images_of.astype(int).tolist(), strict=True)
     return ShadowSums(
         batches=len(rows),
         images=int(images.sum()),

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from adawise.console import print_json, say
+from adawise.console import print_json, print_text
 from adawise.pairs.operate import open_orders
 from adawise.pairs.orders import Orders
 from adawise.pairs.reports import Reported, print_damaged, read_reports
@@ -31,7 +31,7 @@ def show(root: str, *, as_json: bool) -> bool:
     watched = _watched(orders)
     sums = ShadowSums() if watched is None else sum_shadow(store, orders.pairs[watched].id)
     for why in sums.damaged:
-        say(f"{why}; it is left out of the shadow's sums", sys.stderr)
+        print_text(f"{why}; it is left out of the shadow's sums", sys.stderr)
     given = {order.number: store.modified(layout.pair_key(order.number)) for order in orders.log}
     if as_json:
         print_json({"root": str(store), **_document(orders, workers, given, watched, sums)})
@@ -41,9 +41,9 @@ def show(root: str, *, as_json: bool) -> bool:
             f"{store}: {layout.pair_key(number)} is damaged and ignored: {why}"
             for number, why in orders.damaged.items()
         ]
-        say("\n".join(lines))
-    asked = {orders.serves, *([orders.staged.pair] if orders.staged is not None else [])}
-    return not any(worker.is_here and worker.state(number) == "failed" for worker in workers for number in asked)
+        print_text("\n".join(lines))
+    wanted = {orders.serves, *([orders.staged.pair] if orders.staged is not None else [])}
+    return not any(worker.is_here and worker.state(number) == "failed" for worker in workers for number in wanted)
 
 
 def _watched(orders: Orders) -> int | None:
@@ -61,7 +61,7 @@ def _document(
     sums: ShadowSums,
 ) -> dict[str, Any]:
     staged, served = sums.forward_equivalents
-    worst = [{"stream_id": name, "agreement": share, "images": seen} for name, share, seen in sums.streams[:_WORST]]
+    worst = [{"stream_id": name, "agreement": share, "images": images} for name, share, images in sums.streams[:_WORST]]
     shadow = {
         "pair": watched,
         "batches": sums.batches,
@@ -171,5 +171,5 @@ def _shadow(watched: int | None, sums: ShadowSums) -> Iterator[str]:
         f"served label; objective {sums.difference:+.4f} nats; {staged:.2f} forwards per image, serving pair "
         f"{served:.2f}"
     )
-    for name, share, seen in sums.streams[:_WORST]:
-        yield f"    {name}: {share:.1%} of {seen} images"
+    for name, share, images in sums.streams[:_WORST]:
+        yield f"    {name}: {share:.1%} of {images} images"

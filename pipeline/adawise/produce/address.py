@@ -29,7 +29,7 @@ _CONTAINERS = (  # no playlists
 _PLAYLISTS = "hls,aac,ac3,mp3,webvtt"
 _DEVICE = "/dev/video"
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(//)?")
-_SECRET_LETTERS = 3  # shorter parts of a secret occur in every text
+_SECRET_CHARACTERS = 3  # shorter parts of a secret occur in every text
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +153,7 @@ class Address:
             text = text.replace(f"{secret}@", "***@")
         parts = {part for secret in self.secrets for part in (secret, *re.split(r"[/?#&=:@;]", secret))}
         parts |= {unquote(part) for part in parts}
-        for part in sorted((part for part in parts if len(part) >= _SECRET_LETTERS), key=len, reverse=True):
+        for part in sorted((part for part in parts if len(part) >= _SECRET_CHARACTERS), key=len, reverse=True):
             text = text.replace(part, "***")
         return text
 

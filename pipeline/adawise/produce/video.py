@@ -73,9 +73,9 @@ class VideoShots:
                 status = process.wait()
             if status not in (0, _BY_SIGNAL) or number < 0:
                 complaints.seek(max(0, complaints.seek(0, os.SEEK_END) - _COMPLAINTS_BYTES))
-                said = complaints.read().decode("utf-8", "replace").strip()[-500:]
+                complaint = complaints.read().decode("utf-8", "replace").strip()[-500:]
                 raise SettingsError(
-                    f"could not read {shown} beyond frame {number}: ffmpeg ended with {status}: {said}. "
+                    f"could not read {shown} beyond frame {number}: ffmpeg ended with {status}: {complaint}. "
                     "Check that `ffmpeg -i` can open it."
                 )
 
@@ -93,8 +93,8 @@ class VideoShots:
                 timeout=_PROBE_S,
                 check=False,  # it prints nothing then
             )
-            told = json.loads(done.stdout or b"{}")
-            tagged = [told.get("format", {}), *told.get("streams", [])]
+            parsed = json.loads(done.stdout or b"{}")
+            tagged = [parsed.get("format", {}), *parsed.get("streams", [])]
             times = [each.get("tags", {}).get("creation_time") for each in tagged]
             found = [datetime.fromisoformat(time) for time in times if time]
             return next((time for time in found if time.tzinfo and time > _FIRST_VIDEO), None)

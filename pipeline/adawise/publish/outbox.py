@@ -23,13 +23,13 @@ from typing_extensions import override
 from adawise.errors import AdawiseError, BrokerUnavailable, FatalError, PermissionRefused, TopicUnavailable
 from adawise.kafka.client import TOO_LARGE, open_client, translated
 
-_LOOK_S = 1.0  # seconds without an answer, after which the topic may be gone
+_CHECK_S = 1.0  # seconds without an answer, after which the topic may be gone
 _KEYS = 16_384  # the number of keys whose partitions are cached
 _BATCH_BYTES = 256 * 1024  # of a producer batch: a request costs as much as 20 records (measured)
 
 
 class Producer(Protocol):
-    """The part of kafka-python's KafkaProducer that an outbox needs, and what `AskedProducer` adds to it."""
+    """The part of kafka-python's KafkaProducer that an outbox needs, and what `NonBlockingProducer` adds to it."""
 
     def knows(self, topic: str) -> bool:
         """Return True if the topic exists, by the metadata that the producer has."""
@@ -218,8 +218,8 @@ class Outbox(Generic[Record]):
             return
         oldest = self._inflight[0]
         if self._hurries:
-            look_s = min(_LOOK_S, max(0.0, deadline - time.monotonic()))
-            if not _is_done_within(look_s, oldest.future) and self._is_gone(oldest.record.topic):
+            check_s = min(_CHECK_S, max(0.0, deadline - time.monotonic()))
+            if not _is_done_within(check_s, oldest.future) and self._is_gone(oldest.record.topic):
                 self._make(oldest.record.topic)  # the producer sends what it holds once the topic exists
         try:
             oldest.future.get(timeout=max(0.0, deadline - time.monotonic()))
@@ -350,7 +350,7 @@ def _is_done_within(seconds: float, future: Any) -> bool:
     return bool(future.is_done)
 
 
-class AskedProducer(KafkaProducer):  # type: ignore[misc]
+class NonBlockingProducer(KafkaProducer):  # type: ignore[misc]
     """A producer that answers without waiting, and can be closed with records left in it. It implements `Producer`."""
 
     def knows(self, topic: str) -> bool:
@@ -407,7 +407,7 @@ def producer_of(
     patience_ms = int(timeout_s * 1000)
     return partial(
         open_client,
-        AskedProducer,
+        NonBlockingProducer,
         bootstrap_servers,
         security,
         client_id=client_id,

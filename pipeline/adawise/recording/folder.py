@@ -18,7 +18,7 @@ from adawise.recording.manifest import MANIFEST, Manifest, Retention, decode_man
 from adawise.records import TopicPartition
 from adawise.store.store import AlreadyExists, Failpoint, Store, open_store
 
-_LOOKS = 5  # attempts to list a folder from which retention is removing files
+_TRIES = 5  # attempts to list a folder from which retention is removing files
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ class RecordingFolder:
 
     def next_offset(self, tp: TopicPartition) -> int | None:
         """Return where a partition's recording ends, None if there is none yet; raise SourceError if it is damaged."""
-        for _ in range(_LOOKS):
+        for _ in range(_TRIES):
             listing = listing_of(self.root, self.store, tp)
             if not listing.files:
                 return listing.start if listing.start is not None else self._origin(tp)
@@ -95,7 +95,7 @@ class RecordingFolder:
             except Vanished:
                 continue
         raise StoreUnavailable(
-            f"{self.root}: the files of {tp} disappeared {_LOOKS} times while they were read; the program tries again"
+            f"{self.root}: the files of {tp} disappeared {_TRIES} times while they were read; the program tries again"
         )
 
     def begin(self, tp: TopicPartition, offset: int) -> int:

@@ -34,13 +34,13 @@ class Retention:
         """Return this, with the promise where nothing is set; raise SourceError if it is longer than promised."""
         kept = {}
         for name, flag in (("keep_s", "keep"), ("forget_images_after_s", "forget-images-after")):
-            asked, promised = getattr(self, name), getattr(promise, name)
-            if asked is not None and promised is not None and asked > promised:
+            requested, promised = getattr(self, name), getattr(promise, name)
+            if requested is not None and promised is not None and requested > promised:
                 raise SourceError(
-                    f"{where}: this recording promises --{flag} {promised:g}s, but {asked:g}s was given. Give at "
+                    f"{where}: this recording promises --{flag} {promised:g}s, but {requested:g}s was given. Give at "
                     "most that, or record into a new folder."
                 )
-            kept[name] = promised if asked is None else asked
+            kept[name] = promised if requested is None else requested
         return Retention(**kept)
 
 

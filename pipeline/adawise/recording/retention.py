@@ -169,18 +169,18 @@ class RecordingRetention:
 def tidying(
     retention: RecordingRetention,
     *,
-    tell: Callable[[Tidied], None],
+    finished: Callable[[Tidied], None],
     failed: Callable[[str], None],
     pool: Executor | None = None,
 ) -> Passes[TopicPartition, Tidied]:
-    """Return passes in a thread of their own, one every `EVERY_S` seconds; `tell` gets those that did something."""
+    """Return passes in a thread of their own, one every `EVERY_S` seconds; `finished` gets those that did something."""
 
-    def told(done: Tidied) -> None:
+    def report(done: Tidied) -> None:
         for text in done.errors:
             failed(text)
         if done.removed or done.forgotten or done.leftovers:
-            tell(done)
+            finished(done)
 
     return Passes(
-        lambda tps, _: retention.tidy(tps), tell=told, failed=failed, every_s=EVERY_S, name="retention", pool=pool
+        lambda tps, _: retention.tidy(tps), finished=report, failed=failed, every_s=EVERY_S, name="retention", pool=pool
     )

@@ -122,17 +122,17 @@ class _Hints:
 
     def __init__(self, source: Source, recorder: Recorder) -> None:
         self._source, self._recorder = source, recorder
-        self._told: dict[TopicPartition, int] = {}
-        self._told_s: float | None = None
+        self._committed: dict[TopicPartition, int] = {}
+        self._committed_s: float | None = None
 
     def turn(self, now_s: float) -> None:
         """Commit what is new; call it after each poll, and at the end."""
         durable = self._recorder.durable
-        if self._told_s is None or now_s - self._told_s >= _HINT_EVERY_S:
-            self._told, self._told_s = {}, now_s
-        if news := {tp: at for tp, at in durable.items() if self._told.get(tp) != at}:
+        if self._committed_s is None or now_s - self._committed_s >= _HINT_EVERY_S:
+            self._committed, self._committed_s = {}, now_s
+        if news := {tp: at for tp, at in durable.items() if self._committed.get(tp) != at}:
             self._source.commit(news)
-        self._told = durable
+        self._committed = durable
 
 
 def _begin(source: Source, recorder: Recorder, tps: Sequence[TopicPartition], *, skip_gaps: bool) -> None:

@@ -75,7 +75,7 @@ def claim(store: Store, root: str, wanted: Claim) -> Claim:
             before = claimed(store, root)
     if before is None:
         return wanted
-    if differs := [said for name, said in _DIFFERS.items() if getattr(before, name) != getattr(wanted, name)]:
+    if differs := [what for name, what in _DIFFERS.items() if getattr(before, name) != getattr(wanted, name)]:
         raise SettingsError(f"-o {root} holds a replay {differs[0]}; {_NEW_FOLDER}")
     return before
 

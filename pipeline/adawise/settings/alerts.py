@@ -75,7 +75,7 @@ def _rules(value: object) -> object:
         try:
             found.append(AlertRule.model_validate(rule))
         except ValidationError as error:
-            mistakes += [f"{named}: {_told(item)}" for item in error.errors(include_url=False, include_input=False)]
+            mistakes += [f"{named}: {_message(item)}" for item in error.errors(include_url=False, include_input=False)]
     twice = [name for name, count in Counter(rule.name for rule in found).items() if count > 1]
     mistakes += [f"the rule {name} is there twice" for name in twice]
     if mistakes:
@@ -83,7 +83,7 @@ def _rules(value: object) -> object:
     return tuple(found)
 
 
-def _told(item: Any) -> str:
+def _message(item: Any) -> str:
     """Format one error of pydantic."""
     if "problems" in item.get("ctx", {}):
         return "; ".join(f"{name}: {problem}" for name, problem in item["ctx"]["problems"])
@@ -92,8 +92,8 @@ def _told(item: Any) -> str:
         return f"{where}: there is no such field; there are {', '.join(AlertRule.model_fields)}"
     if where == "silent_after":
         return f"{where}: expected {DURATION_EXPECTED}"
-    said = str(item["ctx"]["error"]) if item["type"] == "value_error" else item["msg"]
-    return f"{where}: {said[:1].lower()}{said[1:]}"
+    reason = str(item["ctx"]["error"]) if item["type"] == "value_error" else item["msg"]
+    return f"{where}: {reason[:1].lower()}{reason[1:]}"
 
 
 class AlertsSettings(Group):

@@ -153,7 +153,7 @@ def url_problems(url: str) -> Iterator[str]:
         return
     if "@" in parts.netloc:
         yield "this file may not hold a password: set username and password_env or password_file, or url_env"
-    if any(not letter.isprintable() or letter.isspace() for letter in url):
+    if any(not character.isprintable() or character.isspace() for character in url):
         yield "it contains spaces or control characters; write them as %20 and so on"
 
 
@@ -314,5 +314,5 @@ class _CameraFile:
         prefixes = [name, name.rpartition(".")[0]]
         line = next((self._lines[prefix] for prefix in prefixes if prefix in self._lines), None)
         place = f"{self._shown_as} line {line}" if line else self._shown_as
-        printable = "".join(letter if letter.isprintable() else "?" for letter in name)
+        printable = "".join(character if character.isprintable() else "?" for character in name)
         self.mistakes.append(Mistake(printable, place, problem, given))

@@ -135,8 +135,8 @@ class SecuritySettings(Group):
         for name in ("sasl_mechanism", *_LOGIN_NEEDED, *_ENDPOINT_ALONE, "oauth_function"):
             value = getattr(self, name)
             if self.uses_sasl and value is None and name in needed:
-                asks = "sasl_mechanism OAUTHBEARER" if tokens else f"protocol {self.protocol}"
-                yield name, f"{asks} needs it" + ("" if tokens else " (PLAINTEXT and SSL do not)")
+                needs_it = "sasl_mechanism OAUTHBEARER" if tokens else f"protocol {self.protocol}"
+                yield name, f"{needs_it} needs it" + ("" if tokens else " (PLAINTEXT and SSL do not)")
             if self.uses_sasl and value is not None and name != "sasl_mechanism" and name.startswith("oauth") != tokens:
                 yield name, f"sasl_mechanism {self.sasl_mechanism} does not use it; leave it out"
             if tokens and by_function and value is not None and name in _ENDPOINT_ALONE:

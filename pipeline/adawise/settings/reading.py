@@ -71,9 +71,9 @@ def read(
         config: the file named by `--config`.
         uses: groups that the command uses; their required settings and files must exist.
     """
-    path, asked_for = find_file(config, environ, folder)
+    path, is_named = find_file(config, environ, folder)
     shown_as = str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path)
-    in_file, file_mistakes = from_file(path, shown_as, asked_for, folder)
+    in_file, file_mistakes = from_file(path, shown_as, is_named, folder)
     in_environment, environment_mistakes = from_environment(environ, folder)
     mistakes = [*file_mistakes, *environment_mistakes]
     values: dict[str, Given] = {}

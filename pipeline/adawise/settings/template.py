@@ -55,11 +55,11 @@ def _lines() -> Iterator[str]:
             yield from ("", "", *_comment(str(GROUPS[group].description)), f"[{group}]")
             table = group
         yield ""
-        yield from _comment(_told(name, field))
+        yield from _comment(_description(name, field))
         yield f"#{key} = {_value(field)}"
 
 
-def _told(name: str, field: FieldInfo) -> str:
+def _description(name: str, field: FieldInfo) -> str:
     needed = "NEEDED by a worker: " if name in NEEDED else ""
     where = f"; better in a separate file, {environment_name(name + IN_A_FILE)}" if is_secret(field) else ""
     return f"{needed}{field.description} [{expected(field)}{where}]"

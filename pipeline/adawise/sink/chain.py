@@ -169,7 +169,7 @@ class SegmentChain:
     def recover(self, tp: TopicPartition, identity: TopicIdentity, origin: int) -> Head:
         """See `ports.Sink`. Reads the newest segment, whatever the length of the chain."""
         self._sink = self._sink or claims.sink_id(self._store, created_at=self._now().isoformat())
-        self._check_commits({place: said for place, said in self._commits().items() if place == tp}, self._sink)
+        self._check_commits({place: offsets for place, offsets in self._commits().items() if place == tp}, self._sink)
         self._attempts.pop(tp, None)
         self._blocks[tp] = StateBlocks()
         self._store.sweep(layout.folder(layout.PREDICTIONS, tp))

@@ -60,8 +60,10 @@ def breaches(
         "offsets that are neither rows nor pending": unaccounted,
         "offsets whose rows are not index 0, 1, 2 ... in order": offsets[_disordered(offsets, indices)],
     }
-    said = [f"{what}: {some(which)}" for what, which in found.items() if len(which)]
-    return said if next_offset >= first else [f"next {next_offset} lies before first {first}", *said]
+    found_breaches = [f"{what}: {some(which)}" for what, which in found.items() if len(which)]
+    return (
+        found_breaches if next_offset >= first else [f"next {next_offset} lies before first {first}", *found_breaches]
+    )
 
 
 # With a million rows, numpy's own set operations, which hash, take longer than writing the file.
@@ -99,7 +101,7 @@ def some(offsets: Offsets) -> str:
 
 def check(draft: SegmentDraft, head: Head, rows: pa.Table) -> None:
     """Raise ValueError if the draft, whose images are `rows`, is no successor of `head`."""
-    said = breaches(
+    found_breaches = breaches(
         first=head.next_offset,
         next_offset=draft.next_offset,
         before=head.pending,
@@ -109,6 +111,8 @@ def check(draft: SegmentDraft, head: Head, rows: pa.Table) -> None:
         indices=rows["index"].to_numpy(),
     )
     if draft.next_offset == head.next_offset and not rows.num_rows and draft.alerts == head.alerts:
-        said.append(f"nothing to write: no offset after {head.next_offset}, no row and no other state of alerts")
-    if said:
-        raise ValueError(f"{draft.tp}: the draft is no successor of {head.segment}: {'; '.join(said)}")
+        found_breaches.append(
+            f"nothing to write: no offset after {head.next_offset}, no row and no other state of alerts"
+        )
+    if found_breaches:
+        raise ValueError(f"{draft.tp}: the draft is no successor of {head.segment}: {'; '.join(found_breaches)}")

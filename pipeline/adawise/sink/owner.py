@@ -132,14 +132,14 @@ def _expect(store: Store, ours: Owner, theirs: Owner) -> None:
         return
     if ours.purpose == "replay":
         raise SettingsError(f"-o {store} belongs to {theirs}, not to {ours}; use a new folder")
-    said = (
+    message = (
         f"sink.root {store} belongs to {theirs}, not to {ours}: in one root, each would continue the other's "
         "output. Set --sink.root to a separate folder; to see what other settings would serve, use no second "
         f"group but `adawise replay --topic {ours.topic} -o FOLDER`."
     )
     if replace(theirs, group=ours.group).is_same(ours):
-        said += (
+        message += (
             f" If group {theirs.group!r} is gone for good, and this one should continue its output, remove "
             f"{layout.OWNER} from the root."
         )
-    raise SettingsError(said)
+    raise SettingsError(message)

@@ -340,11 +340,11 @@ def check_pages(data: bytes, key: str) -> None:
     try:
         file = opened(data, check_pages=True)
         for group in range(file.num_row_groups):
-            said = file.metadata.row_group(group).num_rows
+            stated = file.metadata.row_group(group).num_rows
             for name in file.schema_arrow.names:
                 found = file.read_row_group(group, columns=[name]).num_rows
-                if found != said:  # no checksum guards a page's own header
-                    raise _damaged(key, f"{said} rows in column {name}, but it has {found}")
+                if found != stated:  # no checksum guards a page's own header
+                    raise _damaged(key, f"{stated} rows in column {name}, but it has {found}")
     except _UNREADABLE as error:
         raise _damaged(key, f"pages that agree with their checksums, but {error}") from error
 

@@ -69,9 +69,9 @@ def check_pair(
             "--model.on-change keep, or give this one a separate --sink.root and --kafka.group."
         )
     if on_change == "refuse" and (refused := [name for name in _REFUSED if name in changes]):
-        told = ", ".join(f"model.{name} was {changes[name][0]} and is {changes[name][1]}" for name in refused)
+        changed = ", ".join(f"model.{name} was {changes[name][0]} and is {changes[name][1]}" for name in refused)
         raise SettingsError(
-            f"sink.root {store} was written with another pair: by hashes of their contents, {told}. Give the pair "
+            f"sink.root {store} was written with another pair: by hashes of their contents, {changed}. Give the pair "
             "that wrote it, give this one a separate --sink.root and --kafka.group, or set --model.on-change to "
             "reset (each stream starts anew) or keep (each keeps what it learned)."
         )
@@ -175,9 +175,9 @@ def note_settings(store: Store, by: ServedBy, *, now: datetime) -> None:
     key = layout.settings_key(by.model_fingerprint, by.config_fingerprint)
     if not by.settings or store.get(key) is not None:
         return
-    said = {"layout": claims.LAYOUT, "since": now.isoformat(), "method": by.method}
-    said |= {"settings": {**by.settings}, "places": {**by.places}}
-    text = json.dumps(said, indent=1, ensure_ascii=False)  # a path may not be UTF-8
+    document = {"layout": claims.LAYOUT, "since": now.isoformat(), "method": by.method}
+    document |= {"settings": {**by.settings}, "places": {**by.places}}
+    text = json.dumps(document, indent=1, ensure_ascii=False)  # a path may not be UTF-8
     with suppress(AlreadyExists):  # another worker has created it, with the same content
         store.create(key, text.encode(errors="replace"))
 

@@ -130,11 +130,11 @@ def is_absent(error: FileNotFoundError) -> bool:
 def translated(error: Exception, where: str) -> AdawiseError:
     """Return our error for an error that the client library raised while it worked on `where`."""
     answer = answer_of(error)
-    said = f"{where}: expected the store to do this, but {answer.cause} ({brief(error)})"
+    message = f"{where}: expected the store to do this, but {answer.cause} ({brief(error)})"
     if answer.waits:
         kind = StoreFull if answer is FULL else StoreUnavailable
-        return kind(f"{said}. The program tries again; {answer.remedy}")
-    return SettingsError(f"{said}. To fix it: {answer.remedy}")
+        return kind(f"{message}. The program tries again; {answer.remedy}")
+    return SettingsError(f"{message}. To fix it: {answer.remedy}")
 
 
 def brief(error: Exception) -> str:

@@ -123,7 +123,7 @@ def _client_options(provider: str, environment: Mapping[str, str]) -> ClientConf
     return options  # type: ignore[return-value]  # values as text, as in the environment
 
 
-def _tell(details: RetryDetails) -> None:
+def _log_retry(details: RetryDetails) -> None:
     """Log a retry. It replaces stamina's own event, which names the call but not the store."""
     log = structlog.get_logger("store")
     log.warning(
@@ -131,7 +131,7 @@ def _tell(details: RetryDetails) -> None:
     )
 
 
-set_on_retry_hooks([_tell])
+set_on_retry_hooks([_log_retry])
 
 
 class ObjectStore:
@@ -158,17 +158,17 @@ class ObjectStore:
                     raise
                 raise AlreadyExists(key) from None
 
-        self._ask(key, create)
+        self._request(key, create)
 
     def put(self, key: str, data: bytes) -> None:
         """See `Store.put`."""
         # In one part: an interrupted multipart upload leaves parts that are invisible and cost money.
-        self._ask(key, lambda: obstore.put(self._store, key, data, use_multipart=False))
+        self._request(key, lambda: obstore.put(self._store, key, data, use_multipart=False))
 
     def get(self, key: str) -> bytes | None:
         """See `Store.get`."""
 
-        return self._ask(key, lambda: _unless_absent(lambda: bytes(obstore.get(self._store, key).bytes())))
+        return self._request(key, lambda: _unless_absent(lambda: bytes(obstore.get(self._store, key).bytes())))
 
     def open(self, key: str) -> BinaryIO | None:
         """See `Store.open`. The file requests blocks as it is read."""
@@ -177,12 +177,12 @@ class ObjectStore:
             found = obstore.get(self._store, key, options={"range": (0, _BLOCK_BYTES)})
             return int(found.meta["size"]), bytes(found.bytes())
 
-        begun = self._ask(key, lambda: _unless_absent(begin))
+        begun = self._request(key, lambda: _unless_absent(begin))
         return None if begun is None else io.BufferedReader(_Object(self, key, *begun), _BLOCK_BYTES)
 
     def range_of(self, key: str, first: int, until: int) -> bytes:
         """Return the bytes [first, until) of `key`. Raises FileNotFoundError if it was removed."""
-        data = self._ask(
+        data = self._request(
             key, lambda: _unless_absent(lambda: bytes(obstore.get_range(self._store, key, start=first, end=until)))
         )
         if data is None:
@@ -201,7 +201,7 @@ class ObjectStore:
             pages = obstore.list(self._store, prefix.removesuffix("/") or None, chunk_size=_PAGE)
             return dict(sorted((str(entry["path"]), int(entry["size"])) for page in pages for entry in page))
 
-        return self._ask(prefix, entries)
+        return self._request(prefix, entries)
 
     def page(self, folder: str, after: str = "") -> tuple[Sequence[str], bool]:
         """See `Store.page`."""
@@ -212,22 +212,22 @@ class ObjectStore:
             found = next(iter(obstore.list(self._store, before, offset=offset, chunk_size=_PAGE)), [])
             return sorted(str(entry["path"]) for entry in found), len(found) < _PAGE
 
-        return self._ask(folder, keys)
+        return self._request(folder, keys)
 
     def delete(self, key: str) -> None:
         """See `Store.delete`."""
 
-        self._ask(key, lambda: _unless_absent(lambda: obstore.delete(self._store, key)))
+        self._request(key, lambda: _unless_absent(lambda: obstore.delete(self._store, key)))
 
     def modified(self, key: str) -> datetime | None:
         """See `Store.modified`."""
         # A HEAD request would return errors without a cause.
-        return self._ask(key, lambda: _unless_absent(lambda: obstore.get(self._store, key).meta["last_modified"]))
+        return self._request(key, lambda: _unless_absent(lambda: obstore.get(self._store, key).meta["last_modified"]))
 
     def sweep(self, prefix: str) -> None:
         """See `Store.sweep`. An object is whole or absent, so nothing is ever left behind."""
 
-    def _ask(self, key: str, request: Callable[[], T]) -> T:
+    def _request(self, key: str, request: Callable[[], T]) -> T:
         for attempt in stamina.retry_context(on=StoreUnavailable, attempts=self._attempts, timeout=RETRY_S):
             with attempt:
                 return self._translated(key, request)
@@ -254,7 +254,7 @@ class _Object(io.RawIOBase):
     """An object as a file. `begin` has its first bytes; the others are requested as they are read."""
 
     def __init__(self, store: ObjectStore, key: str, size: int, begin: bytes) -> None:
-        self._ask, self._key, self._size, self._begin = store.range_of, key, size, begin
+        self._request, self._key, self._size, self._begin = store.range_of, key, size, begin
         self._at = 0
 
     @override
@@ -276,7 +276,7 @@ class _Object(io.RawIOBase):
         if until <= self._at:
             return 0
         within = until <= len(self._begin)
-        data = self._begin[self._at : until] if within else self._ask(self._key, self._at, until)
+        data = self._begin[self._at : until] if within else self._request(self._key, self._at, until)
         buffer[: len(data)] = data
         self._at += len(data)
         return len(data)

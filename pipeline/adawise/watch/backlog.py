@@ -19,7 +19,7 @@ RATE_S = 300.0
 """The length of the window that rates are computed over, in seconds."""
 
 _LEAST_S = 10.0  # over a shorter time, a rate reflects the flushes more than the load
-_APART_S = 5.0  # between two remembered counts
+_SPACING_S = 5.0  # between two remembered counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ class Rates:
         if lag is None:
             return None, None
         marks = self._marks
-        if not marks or now_s - marks[-1][0] >= _APART_S:
+        if not marks or now_s - marks[-1][0] >= _SPACING_S:
             marks.append((now_s, durable, durable + lag))
         while len(marks) > 1 and marks[1][0] <= now_s - RATE_S:
             marks.popleft()

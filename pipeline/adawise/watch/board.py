@@ -25,15 +25,15 @@ class SourceBoard:
         self._sources, self._clock = sources, clock
         self._lock = threading.Lock()
 
-    def tell(
+    def apply(
         self, event: Callable[Concatenate[LiveSources, float, P], None], *args: P.args, **kwargs: P.kwargs
     ) -> None:
         """Apply an event of `LiveSources`, dated now."""
-        with self.look() as sources:
+        with self.locked() as sources:
             event(sources, sources.now_s, *args, **kwargs)
 
     @contextmanager
-    def look(self) -> Iterator[LiveSources]:
+    def locked(self) -> Iterator[LiveSources]:
         """Yield the current state, locked against other threads."""
         with self._lock:
             self._sources.now_s = self._clock()
@@ -41,10 +41,10 @@ class SourceBoard:
 
     def view(self) -> LiveView:
         """See `Provider`."""
-        with self.look() as sources:
+        with self.locked() as sources:
             return sources.view()
 
     def picture(self, key: str) -> bytes | None:
         """See `Provider`."""
-        with self.look() as sources:
+        with self.locked() as sources:
             return sources.picture(key)

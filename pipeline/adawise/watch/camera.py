@@ -44,7 +44,7 @@ class LiveCamera:
     """
 
     __slots__ = (
-        *("stream_id", "tp", "began_s", "seen_s", "images", "rejected", "forwards", "reason", "reset", "reset_s"),
+        *("stream_id", "tp", "began_s", "last_seen_s", "images", "rejected", "forwards", "reason", "reset", "reset_s"),
         *("alpha", "condition", "_returns", "_came_s", "_came"),
         *("pixels", "picture", "gap_s", "_served_s", "_step", "_alphas", "_images", "_rejected", "_faded_s"),
         *("_trail", "_trail_step"),
@@ -53,7 +53,7 @@ class LiveCamera:
 
     def __init__(self, stream_id: str, tp: TopicPartition, now_s: float) -> None:
         self.stream_id, self.tp = stream_id, tp
-        self.began_s = self.seen_s = now_s
+        self.began_s = self.last_seen_s = now_s
         self.images = self.rejected = 0
         self.forwards = 0.0
         self.alpha: float | None = None
@@ -127,7 +127,7 @@ class LiveCamera:
         if self._served_s is not None:
             gap_s = now_s - self._served_s
             self.gap_s = gap_s if not self.gap_s else 0.8 * self.gap_s + 0.2 * gap_s
-        self._served_s = self.seen_s = now_s
+        self._served_s = self.last_seen_s = now_s
 
     def enter(self, now_s: float, condition: int, is_back: bool) -> str:
         """Record the camera's condition; return `NEW` or `RETURNED` if it was in another one before, else ""."""
@@ -145,7 +145,7 @@ class LiveCamera:
         """Count an image that was rejected."""
         self._rejected[self._at(now_s)] += 1
         self.rejected += 1
-        self.reason, self.seen_s = reason, now_s
+        self.reason, self.last_seen_s = reason, now_s
 
     @property
     def forward_equivalents(self) -> float | None:
@@ -165,7 +165,7 @@ class LiveCamera:
         came = f"condition {self.condition} {'is new' if self._came == NEW else 'returned'}" if is_recent else ""
         return CameraFacts(
             now_s=now_s,
-            seen_s=self.seen_s,
+            last_seen_s=self.last_seen_s,
             served_until_s=served_until_s,
             pause_s=self.gap_s,
             images=int(self._sum(self._images, 0, RECENT_STEPS)),
@@ -207,7 +207,7 @@ class LiveCamera:
             agreement=self._agreed / self._compared if self._compared > 0.0 else None,
             confidence=self._confidence / self._weight if self._weight > 0.0 else None,
             lag=partition.lag if partition else None,
-            seen_s=self.seen_s,
+            last_seen_s=self.last_seen_s,
             picture=self.picture,
         )
 

@@ -533,7 +533,7 @@ METRICS: tuple[MetricSpec[Scrape], ...] = (
         "Time when the stream's last image was classified or rejected; until it sends to this worker, its last "
         "image's Kafka timestamp. For the same streams.",
         "Old: the camera is silent, or its partition lags.",
-        _streams(lambda c: c.seen_s),
+        _streams(lambda c: c.last_seen_s),
     ),
     MetricSpec(
         "adawise_streams_without_series",
@@ -705,13 +705,13 @@ CAMERA_METRICS: tuple[MetricSpec[SourceScrape], ...] = (
         "adawise_camera_last_frame_timestamp_seconds",
         "Time when the camera's last frame came; absent before the first.",
         "Old: the camera is silent or failing.",
-        _each_source(lambda camera: camera.seen_s),
+        _each_source(lambda camera: camera.last_seen_s),
     ),
     MetricSpec(
         "adawise_camera_delay_seconds",
         "Time from when the last frame was taken, by the clock that its header names, until it came.",
         "Seconds: the camera or the network holds frames back, or its clock is behind.",
-        _each_source(lambda camera: None if camera.seen_s is None else camera.delay_s),
+        _each_source(lambda camera: None if camera.last_seen_s is None else camera.delay_s),
     ),
     MetricSpec(
         "adawise_cameras",

@@ -157,5 +157,5 @@ class LiveObserver:
 
 def steady() -> Callable[[], float]:
     """Return a clock of seconds since the epoch that does not jump when the machine's clock is set."""
-    apart_s = time.time() - time.monotonic()
-    return lambda: apart_s + time.monotonic()
+    offset_s = time.time() - time.monotonic()
+    return lambda: offset_s + time.monotonic()

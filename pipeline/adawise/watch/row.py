@@ -52,7 +52,7 @@ class CameraRow:
         returns: how often the camera came back into this condition while it was watched.
         agreement: share of images to which both endpoints give the same label.
         lag: messages of the camera's partition that wait.
-        seen_s: Unix time of its last served or rejected image.
+        last_seen_s: Unix time of its last served or rejected image.
         picture: a number that changes with each new thumbnail.
     """
 
@@ -73,7 +73,7 @@ class CameraRow:
     agreement: float | None = None
     confidence: float | None = None
     lag: int | None = None
-    seen_s: float | None = None
+    last_seen_s: float | None = None
     picture: int = 0
 
     @property
@@ -115,7 +115,7 @@ class Provider(Protocol):
 
 def rates(rows: Sequence[CameraRow]) -> list[tuple[str, str]]:
     """Return the facts of all rows together: images per second and, if known for any row, FE (forward equivalents)."""
-    told = [("images/s", f"{sum(row.images_per_s for row in rows):.1f}")]
+    totals = [("images/s", f"{sum(row.images_per_s for row in rows):.1f}")]
     passed = sum((row.forward_equivalents or 0.0) * row.images_per_s for row in rows)
     rate = sum(row.images_per_s for row in rows if row.forward_equivalents is not None)
-    return [*told, ("forwards per image (FE)", f"{passed / rate:.2f}")] if rate else told
+    return [*totals, ("forwards per image (FE)", f"{passed / rate:.2f}")] if rate else totals

@@ -59,7 +59,7 @@ class SourceCamera:
     is_over: bool = False  # its video has reached its end
     what: str = ""  # codec and size
     failure: str = ""  # why it is not connected
-    seen_s: float | None = None  # time of the last frame
+    last_seen_s: float | None = None  # time of the last frame
     delay_s: float = 0.0  # from when the last frame was taken until it came
     same_s: float | None = None  # time since which it has sent one picture
     gap_s: float | None = None  # moving average of the time between frames; None before the second frame
@@ -70,10 +70,10 @@ class SourceCamera:
 
     def come(self, now_s: float, taken_s: float, *, is_same: bool) -> None:
         """Record a frame that came; `taken_s` is when the camera took it."""
-        if self.seen_s is not None and not self.failure:
-            gap_s = now_s - self.seen_s
+        if self.last_seen_s is not None and not self.failure:
+            gap_s = now_s - self.last_seen_s
             self.gap_s = gap_s if not self.gap_s else 0.8 * self.gap_s + 0.2 * gap_s
-        self.failure, self.seen_s, self.delay_s = "", now_s, max(0.0, now_s - taken_s)
+        self.failure, self.last_seen_s, self.delay_s = "", now_s, max(0.0, now_s - taken_s)
         if not is_same:
             self.same_s = None
         elif self.same_s is None:
@@ -91,7 +91,7 @@ class SourceCamera:
         same_s = now_s - self.same_s if self.same_s is not None else 0.0
         return CameraFacts(
             now_s=now_s,
-            seen_s=self.seen_s,
+            last_seen_s=self.last_seen_s,
             pause_s=self.gap_s,
             images=frames,
             rejected=dropped,
@@ -126,7 +126,7 @@ class SourceCamera:
             images_per_s=sum(frames for step, frames, _ in self._steps if step > first) / over_s,
             images=self.sent,
             rejected=self.dropped.total(),
-            seen_s=self.seen_s,
+            last_seen_s=self.last_seen_s,
             picture=self.picture,
         )
 

@@ -46,7 +46,7 @@ class CameraFacts:
 
     Attributes:
         now_s: the moment.
-        seen_s: time of its last image; None if none is known.
+        last_seen_s: time of its last image; None if none is known.
         served_until_s: time up to which arrived images have been served; later images may wait.
         pause_s: usual seconds between its batches; None if not known.
         images: images accepted over the last `over_s` seconds.
@@ -65,7 +65,7 @@ class CameraFacts:
     """
 
     now_s: float
-    seen_s: float | None
+    last_seen_s: float | None
     served_until_s: float = math.inf
     pause_s: float | None = None
     images: int = 0
@@ -85,7 +85,7 @@ class CameraFacts:
     @property
     def silence_s(self) -> float:
         """Seconds without an image, not counting time whose images still wait; infinite if no image is known."""
-        return math.inf if self.seen_s is None else min(self.now_s, self.served_until_s) - self.seen_s
+        return math.inf if self.last_seen_s is None else min(self.now_s, self.served_until_s) - self.last_seen_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,22 +114,26 @@ def state(facts: CameraFacts, policy: StatePolicy) -> tuple[CameraState, str]:
     changed, ok. While images of a camera wait to be served, it is not silent. A camera that is silent now is silent
     even if its images were rejected before.
     """
-    silence_s, said = facts.silence_s, _change(facts)
-    if facts.seen_s is not None and silence_s > policy.gone_after_s:
-        return CameraState.GONE, f"no image for {as_duration(facts.now_s - facts.seen_s)}"
+    silence_s, change = facts.silence_s, _change(facts)
+    if facts.last_seen_s is not None and silence_s > policy.gone_after_s:
+        return CameraState.GONE, f"no image for {as_duration(facts.now_s - facts.last_seen_s)}"
     if facts.is_over:
         return CameraState.SILENT, "its video is over"
     if facts.failure:
         return CameraState.FAILING, facts.failure
     if silence_s > policy.silence_until_s(facts.pause_s):
-        nothing = "no image yet" if facts.seen_s is None else f"no image for {as_duration(facts.now_s - facts.seen_s)}"
+        nothing = (
+            "no image yet"
+            if facts.last_seen_s is None
+            else f"no image for {as_duration(facts.now_s - facts.last_seen_s)}"
+        )
         return CameraState.SILENT, nothing
     if facts.rejected and facts.rejected >= REJECTED_SHARE * (facts.images + facts.rejected):
         of = f"{facts.rejected} of {facts.images + facts.rejected} images rejected in {as_duration(facts.over_s)}"
         return CameraState.REJECTED, f"{of}: {facts.reason}"
     if facts.frozen_s > 0.0:
         return CameraState.FROZEN, f"the same picture for {as_duration(facts.frozen_s)}"
-    return (CameraState.CHANGED, said) if said else (CameraState.OK, facts.note)
+    return (CameraState.CHANGED, change) if change else (CameraState.OK, facts.note)
 
 
 def _change(facts: CameraFacts) -> str:

@@ -148,11 +148,11 @@ def _origin(frames: tuple[Frame, ...]) -> tuple[Context, list[Link]]:
         parent = frame.meta.get("traceparent")
         if parent is not None and parent not in found and len(found) <= _LINKS:
             context = _W3C.extract(_carrier(frame.meta), Context())
-            said = otel.get_current_span(context).get_span_context()
-            if said.is_valid:
-                found[parent] = context, said
+            span = otel.get_current_span(context).get_span_context()
+            if span.is_valid:
+                found[parent] = context, span
     first = next(iter(found.values()), None)
-    return Context() if first is None else first[0], [Link(said) for _, said in [*found.values()][1:]]
+    return Context() if first is None else first[0], [Link(span) for _, span in [*found.values()][1:]]
 
 
 def _carrier(meta: Mapping[str, str]) -> dict[str, str]:

@@ -144,8 +144,8 @@ class LiveWorker:
         The old counts are by the class numbers of the former pair.
         """
         self.classes_of[tp] = by.classes
-        told = {"fingerprint": by.model_fingerprint, "classes": str(len(by.classes)), "method": by.method}
-        self.facts = {**self.facts, **told, "card": str(by.settings.get("model.card", ""))}
+        served_facts = {"fingerprint": by.model_fingerprint, "classes": str(len(by.classes)), "method": by.method}
+        self.facts = {**self.facts, **served_facts, "card": str(by.settings.get("model.card", ""))}
         for camera in self.cameras.values():
             if camera.tp == tp:
                 camera.forget_classes()
@@ -171,7 +171,7 @@ class LiveWorker:
             if self.failure(tp) or self.health.outage("broker") is not None:
                 self._hindered_s[tp] = now_s
         # No camera is known to be gone where nothing was read, served or written within that time.
-        old = takewhile(lambda item: now_s - item[1].seen_s >= GONE_S, self.cameras.items())
+        old = takewhile(lambda item: now_s - item[1].last_seen_s >= GONE_S, self.cameras.items())
         for key in [key for key, _ in old if now_s - self._hindered_s.get(key[0], -math.inf) >= GONE_S]:
             self._forget(key)
 
@@ -181,14 +181,14 @@ class LiveWorker:
         Cameras last seen more than a day ago are left out. If there are too many, those seen last are added.
         """
         self._evicted.pop(tp, None)
-        seen_s = {
+        last_seen_s = {
             name: last_seen.last_seen_s(now_s) for name, data in states.items() if (last_seen := last_seen_in(data))
         }
-        known = [(at_s, name) for name, at_s in seen_s.items() if at_s is not None and now_s - at_s < GONE_S]
+        known = [(at_s, name) for name, at_s in last_seen_s.items() if at_s is not None and now_s - at_s < GONE_S]
         room = max(0, self.bounds.max_cameras - len(self.cameras))
         adopted = {(tp, name): LiveCamera(name, tp, at_s) for at_s, name in nlargest(room, known)}
         together = {**adopted, **self.cameras}
-        self.cameras = dict(sorted(together.items(), key=lambda item: item[1].seen_s))
+        self.cameras = dict(sorted(together.items(), key=lambda item: item[1].last_seen_s))
 
     def _lost(self, tp: TopicPartition) -> None:
         """Forget the cameras of a partition that now belongs to another worker."""
@@ -310,7 +310,7 @@ class LiveWorker:
             return known[2]
         partition = self.health.progress.partitions.get(camera.tp) if self.health.progress else None
         row = camera.row(self._facts_of(camera), policy, self.classes_of.get(camera.tp, self.classes), partition)
-        silent_from_s = camera.seen_s + policy.silence_until_s(camera.gap_s)
+        silent_from_s = camera.last_seen_s + policy.silence_until_s(camera.gap_s)
         holds_s = _HOLDS_S if self.now_s > silent_from_s else min(_HOLDS_S, silent_from_s - self.now_s)
         self._rows[key] = failure, self.now_s + holds_s, row
         return row
@@ -328,7 +328,7 @@ class LiveWorker:
     def _notices(self) -> list[str]:
         health = self.health
         found = [*health.ready(self.now_s).reasons] if not health.ready(self.now_s).ok else []
-        found += [told for told in health.amiss(self.now_s, in_full=True) if told not in found]
+        found += [notice for notice in health.amiss(self.now_s, in_full=True) if notice not in found]
         if self._nameless and self.now_s - self._nameless[0] < _NAMELESS_S:
             found.append(f"messages that name no camera were rejected, the last: {self._nameless[1]}")
         if self.forgotten:

@@ -63,17 +63,17 @@ class Adaptation:
         started = time.perf_counter()
         forward_s = 0.0
 
-        def evaluate(asked: Mapping[int, Sequence[Tensor]]) -> Mapping[int, Tensor]:
+        def evaluate(requested: Mapping[int, Sequence[Tensor]]) -> Mapping[int, Tensor]:
             nonlocal forward_s
             before = time.perf_counter()
-            logits = self.classifier.evaluate(asked)
+            logits = self.classifier.evaluate(requested)
             forward_s += time.perf_counter() - before
             return logits
 
-        looks = [moments(batch.frames) for batch in batches]
+        statistics = [moments(batch.frames) for batch in batches]
         searches = [
-            self.strategy.search(state, len(batch), _appearance(look, len(batch)))
-            for state, batch, look in zip(states, batches, looks, strict=True)
+            self.strategy.search(state, len(batch), _appearance(batch_statistics, len(batch)))
+            for state, batch, batch_statistics in zip(states, batches, statistics, strict=True)
         ]
         restarts = [
             partial(self.strategy.restart, state, len(batch)) for state, batch in zip(states, batches, strict=True)
@@ -86,14 +86,16 @@ class Adaptation:
         passed = sum(trial.images for outcome in outcomes for trial in outcome.trials)
         adapted = []
         # The measured seconds are shared out: forwards by images evaluated, the search by images served.
-        for batch, state, outcome, predictions, look in zip(batches, states, outcomes, results, looks, strict=True):
+        for batch, state, outcome, predictions, batch_statistics in zip(
+            batches, states, outcomes, results, statistics, strict=True
+        ):
             forwards = sum(trial.images for trial in outcome.trials)
             milliseconds = {
                 "forward": 1e3 * forward_s * forwards / passed,
                 "search": 1e3 * search_s * len(batch) / images,
             }
             served = replace(outcome.state, served_index=outcome.index)
-            trace = self._trace(batch, state, outcome, milliseconds, now_us, look)
+            trace = self._trace(batch, state, outcome, milliseconds, now_us, batch_statistics)
             adapted.append(Adapted(predictions, trace, served, outcome.error))
         return adapted
 
@@ -113,10 +115,10 @@ class Adaptation:
         outcome: Outcome,
         milliseconds: dict[str, float],
         now_us: int,
-        look: dict[str, float],
+        batch_statistics: dict[str, float],
     ) -> BatchTrace:
         first, last = batch.frames[0], batch.frames[-1]
-        alphas, memory, has_looks = self.classifier.alphas, outcome.state.memory, outcome.state.looks is not None
+        alphas, memory, has_appearance = self.classifier.alphas, outcome.state.memory, outcome.state.looks is not None
         served_before = before.alpha_index if before.served_index is None else before.served_index
         return BatchTrace(
             topic=first.row_id.topic,
@@ -140,18 +142,18 @@ class Adaptation:
             forward_equivalents=outcome.forward_equivalents,
             milliseconds=milliseconds,
             predicted_at_us=now_us,
-            statistics=look,
-            condition=memory.number if has_looks else None,
-            returned=memory.visits > 1 if has_looks else None,
+            statistics=batch_statistics,
+            condition=memory.number if has_appearance else None,
+            returned=memory.visits > 1 if has_appearance else None,
             alarm=outcome.alarm,
         )
 
 
-def _appearance(look: Mapping[str, float], images: int) -> Appearance | None:
+def _appearance(batch_statistics: Mapping[str, float], images: int) -> Appearance | None:
     """Return the moments of a batch in the form that a search takes; None if the batch has no statistics."""
-    if not look:
+    if not batch_statistics:
         return None
-    mean, variance = ([look[f"{name}_{moment}"] for name in STATISTICS] for moment in ("mean", "variance"))
+    mean, variance = ([batch_statistics[f"{name}_{moment}"] for name in STATISTICS] for moment in ("mean", "variance"))
     return Appearance.of(mean, variance, images)
 
 

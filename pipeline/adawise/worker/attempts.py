@@ -26,7 +26,7 @@ def writing(tp: TopicPartition) -> str:
     return f"writing {tp}"
 
 
-def letters(tp: TopicPartition) -> str:
+def dead_lettering(tp: TopicPartition) -> str:
     """Return the name of the sending of a partition's dead letters, which is retried for each partition separately."""
     return f"dead letters of {tp}"
 

@@ -108,8 +108,8 @@ class Backpressure:
         backlog, messages = dict[TopicPartition, int](), dict[TopicPartition, int]()
         for tp, work in owned.items():
             waiting, unready = self.prefetch.waiting_bytes(tp)
-            backlog[tp] = waiting - unready + work.letter_bytes
-            messages[tp] = waiting + work.letter_bytes + work.gathering.open.kept_bytes
+            backlog[tp] = waiting - unready + work.dead_letter_bytes
+            messages[tp] = waiting + work.dead_letter_bytes + work.gathering.open.kept_bytes
         self._message_bytes = sum(messages.values())
         behind, not_behind = _shared(backlog, _BACKLOG * self.limits.inflight_bytes, again=0.5)
         full, not_full = _shared(messages, _MESSAGES * self.limits.inflight_bytes, again=_AGAIN)

@@ -26,7 +26,7 @@ from typing import Protocol
 from adawise.errors import RetryableError
 from adawise.ports import Commit, DeadLetters, Publication, Results, Sink, Source
 from adawise.records import Message, TopicPartition
-from adawise.worker.attempts import RESULTS, Attempts, Backoff, letters, writing
+from adawise.worker.attempts import RESULTS, Attempts, Backoff, dead_lettering, writing
 from adawise.worker.events import DeadLetterSent, Observer, ResultsPublished, SegmentCommitted
 from adawise.worker.partition import PartitionWork
 
@@ -174,10 +174,10 @@ class Committer:
         failpoint: Callable[[str], None],
     ) -> None:
         self._source, self._sink, self._dead_letters = source, outputs.sink, outputs.dead_letters
-        self._recorder, self._results, self._telling = outputs.recorder, outputs.results, Backoff()
+        self._recorder, self._results, self._results_backoff = outputs.recorder, outputs.results, Backoff()
         self._observer, self._attempts, self._failpoint = observer, attempts, failpoint
         self._hinted_s: float | None = None
-        self.is_untold = False
+        self.is_unpublished = False
         """True if the last `write` did not create a segment because the broker took no dead letters or results."""
 
     def write(self, work: PartitionWork, now_s: float, *, wait: bool) -> Commit | None:
@@ -200,25 +200,25 @@ class Committer:
             SourceError: the topic is no longer the one that the rows were read from.
             ChainError: the chain is damaged.
         """
-        self.is_untold, what = False, writing(work.tp)
+        self.is_unpublished, what = False, writing(work.tp)
         try:
             draft = work.draft()
             if not self._recorder.ensure_durable(work.tp, draft.next_offset, wait=wait):
                 return None
             self._failpoint("worker.recorded")
-            self.is_untold, what = True, letters(work.tp)
+            self.is_unpublished, what = True, dead_lettering(work.tp)
             self._send(work)
             self._dead_letters.flush()
             self._attempts.ended(what)
-            if not (wait or self._telling.due(now_s)):
+            if not (wait or self._results_backoff.due(now_s)):
                 return None
             what = RESULTS
             some_wait = bool(work.unpublished) or self._results.in_flight_bytes > 0
-            if not (self._told(work, wait=wait) and self._results.settled(wait=wait)):
+            if not (self._publish_results(work, wait=wait) and self._results.settled(wait=wait)):
                 return None
             if some_wait:  # otherwise the broker acknowledged nothing just now, and an outage may go on
                 self._attempts.ended(what)
-            self.is_untold, what = False, writing(work.tp)
+            self.is_unpublished, what = False, writing(work.tp)
             self._failpoint("worker.results_told")
             self._source.log.check()
             began_s = time.perf_counter()
@@ -236,29 +236,29 @@ class Committer:
         self._observer.observe(SegmentCommitted(work.tp, commit, work.offsets.lag(self._source)))
         return commit
 
-    def send_letters(self, work: PartitionWork, now_s: float) -> None:
+    def send_dead_letters(self, work: PartitionWork, now_s: float) -> None:
         """Send the dead letters of a partition now, so that they do not wait in memory for the segment."""
-        if work.letters and work.backoff.due(now_s):
+        if work.dead_letters and work.backoff.due(now_s):
             try:
                 self._send(work)
             except RetryableError as error:
-                self._attempts.failed(letters(work.tp), error, work.backoff.failed(now_s))
+                self._attempts.failed(dead_lettering(work.tp), error, work.backoff.failed(now_s))
 
-    def tell(self, works: Iterable[PartitionWork], now_s: float, *, wait: bool = False) -> None:
+    def publish(self, works: Iterable[PartitionWork], now_s: float, *, wait: bool = False) -> None:
         """Publish results and alerts, as far as there is room for them in flight; to be called once a step.
 
         The last call has to `wait` for room and acknowledgements. Results that were not published by then are published
         by the worker that recovers their partition.
         """
-        if self._results.when is None or not (wait or self._telling.due(now_s)):
+        if self._results.when is None or not (wait or self._results_backoff.due(now_s)):
             return
         try:
-            taken = [self._told(work, wait=wait) for work in works]
+            taken = [self._publish_results(work, wait=wait) for work in works]
             all_acknowledged = self._results.settled(wait=wait) and all(taken)
         except RetryableError as error:
-            self._attempts.failed(RESULTS, error, self._telling.failed(now_s))
+            self._attempts.failed(RESULTS, error, self._results_backoff.failed(now_s))
         else:
-            self._telling.succeeded()
+            self._results_backoff.succeeded()
             if all_acknowledged:
                 self._attempts.ended(RESULTS)
 
@@ -272,7 +272,7 @@ class Committer:
         """Bytes of results that were sent and are not acknowledged."""
         return self._results.in_flight_bytes
 
-    def _told(self, work: PartitionWork, *, wait: bool) -> bool:
+    def _publish_results(self, work: PartitionWork, *, wait: bool) -> bool:
         while work.unpublished:
             if not self._results.send(work.unpublished[0], wait=wait):
                 return False
@@ -296,8 +296,8 @@ class Committer:
             self._dead_letters.close()
 
     def _send(self, work: PartitionWork) -> None:
-        while work.letters:
-            message, frame = work.letters[0]
+        while work.dead_letters:
+            message, frame = work.dead_letters[0]
             self._dead_letters.send(message, frame)
             self._observer.observe(DeadLetterSent(frame))
-            work.letters.popleft()
+            work.dead_letters.popleft()

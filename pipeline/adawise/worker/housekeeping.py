@@ -38,7 +38,12 @@ class Housekeeping:
         self._owned: set[TopicPartition] = set()
         self._log = structlog.get_logger("worker")
         self._passes = Passes[TopicPartition, int](
-            self._pass, tell=self._tell, failed=self._failed, every_s=every_s, first_s=first_s, name="retention"
+            self._pass,
+            finished=self._log_removed,
+            failed=self._failed,
+            every_s=every_s,
+            first_s=first_s,
+            name="retention",
         )
 
     def observe(self, event: Event) -> None:
@@ -68,7 +73,7 @@ class Housekeeping:
             self._failed(each)
         return removed
 
-    def _tell(self, files: int) -> None:
+    def _log_removed(self, files: int) -> None:
         if files:
             self._log.info(
                 "files_retained", removed=files, note="sink.keep: output that was committed before is removed"

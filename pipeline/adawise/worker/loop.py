@@ -16,7 +16,7 @@ from uuid import uuid4
 from adawise.errors import AdawiseError, FatalError, RetryableError
 from adawise.ports import Head, Source
 from adawise.records import DecodedMessage, ImageBatch, TopicPartition
-from adawise.worker.attempts import READING, Attempts, Backoff, letters, writing
+from adawise.worker.attempts import READING, Attempts, Backoff, dead_lettering, writing
 from adawise.worker.backpressure import Backpressure, Limits
 from adawise.worker.commit import Committer, Outputs
 from adawise.worker.decode_pool import Prefetch
@@ -43,7 +43,7 @@ _IDLE_S = 0.1  # how long a poll waits when there is nothing else to do
 _PEEK_S = 0.01  # how long a poll waits when there is only work for spare time
 _LET_GO_S = 10.0  # for the rest of the work on lost partitions; a store that answers needs a fraction of a second
 _LAST_S = 15.0  # for the last segments when the worker stops: five tries of a store that fails at once
-_TOLD_S = 10.0  # for all dead letters and results when the worker stops
+_PUBLISH_S = 10.0  # for all dead letters and results when the worker stops
 _SILENT_S = 5.0  # a failure that took longer: the store did not answer, and would take as long for the next partition
 
 
@@ -181,7 +181,7 @@ class Worker:
             self._adapt_round(self._owned.values())
         elif self._has_spare_work or self._pairs.has_work:
             self._has_spare_work = self._pairs.idle()
-        self._committer.tell(self._owned.values(), self._clock())
+        self._committer.publish(self._owned.values(), self._clock())
         self._recorder.turn(self._clock())
         self._pairs.turn()
         self._committer.hint(self._owned.values(), self._clock())
@@ -219,7 +219,7 @@ class Worker:
             if message.missing is not None:
                 for gap in work.miss(message, message.missing, self._clock()):
                     self._observer.observe(GapFound(work.tp, gap))
-                self._committer.send_letters(work, self._clock())
+                self._committer.send_dead_letters(work, self._clock())
             else:
                 self._starts.reads(work.tp, message.offset)
                 isolated = message.offset < work.isolated_until  # it may have killed an earlier worker
@@ -242,7 +242,7 @@ class Worker:
                 commit = self._committer.write(work, self._clock(), wait=True)
                 if commit is not None and not commit.won:
                     break
-        self._committer.tell(leaving, self._clock())
+        self._committer.publish(leaving, self._clock())
         for tp in tps:
             self._drop(tp)
             self._observer.observe(PartitionLost(tp))
@@ -253,7 +253,7 @@ class Worker:
         self._prefetch.drop(tp)
         self._starts.end(tp)
         self._pairs.lost(tp)
-        for what in (writing(tp), letters(tp)):
+        for what in (writing(tp), dead_lettering(tp)):
             self._attempts.ended(what)
 
     # -- processing: frames, batches, alphas, predictions
@@ -278,7 +278,7 @@ class Worker:
         now = self._clock()
         for tp, work in self._owned.items():
             if work.is_due(now):  # asking the broker is only worth it then
-                work.seen(now, drained=self._source.drained(tp))
+                work.polled(now, drained=self._source.drained(tp))
         if self._ends_streams and self._source.exhausted and self._prefetch.is_idle:
             for work in works:
                 work.gathering.end_streams()
@@ -290,7 +290,7 @@ class Worker:
                 self._observer.observe(FrameRejected(frame))
             if frame.note is not None:
                 self._observer.observe(ProducerMistaken(frame))
-        self._committer.send_letters(work, self._clock())
+        self._committer.send_dead_letters(work, self._clock())
 
     def _adapt_round(self, works: Iterable[PartitionWork]) -> None:
         """Adapt and predict one batch of every stream that has a ready one; their trials share forwards."""
@@ -357,7 +357,7 @@ class Worker:
                     paused=self._pressure.is_paused(tp),
                     streams_evicted=work.evicted,
                     oldest_ms=work.offsets.oldest_ms,
-                    unpublished=sum(told.rows for told in work.unpublished),
+                    unpublished=sum(each.rows for each in work.unpublished),
                     durable=work.offsets.durable,
                     unread=self._source.lag(tp),
                 )
@@ -397,11 +397,11 @@ class Worker:
         if self._is_at_end and self._ends_streams:
             for work in self._owned.values():
                 work.gathering.close_all()
-        self._committer.hurry(_TOLD_S)
+        self._committer.hurry(_PUBLISH_S)
         began_s, tries = self._clock(), 0
         while waiting := self._serve_rest():
             wait_s = max(0.0, min(work.backoff.again_s for work in waiting) - self._clock()) if tries else 0.0
-            who, patience_s = ("broker", _TOLD_S) if self._committer.is_untold else ("store", _LAST_S)
+            who, patience_s = ("broker", _PUBLISH_S) if self._committer.is_unpublished else ("store", _LAST_S)
             if self._clock() + wait_s > began_s + patience_s:
                 why = " since the broker accepted none of the records published before them" if who == "broker" else ""
                 raise FatalError(
@@ -412,7 +412,7 @@ class Worker:
             self._sleep(wait_s)
             tries += 1
             self._commit(due_only=False)
-        self._committer.tell(self._owned.values(), self._clock(), wait=True)
+        self._committer.publish(self._owned.values(), self._clock(), wait=True)
 
 
 def by_pair(

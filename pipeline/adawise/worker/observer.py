@@ -43,8 +43,8 @@ class _Alike:
     """The rejections of one stream for one reason."""
 
     last: Frame
-    seen_s: float
-    told_s: float
+    last_seen_s: float
+    logged_s: float
     in_full: int = 0
     unlogged: int = 0
 
@@ -69,9 +69,9 @@ class Rejections:
         if key not in self._alike and len(self._alike) >= _MOST:
             key = ("", key[1])  # no stream's name is empty
         alike = self._alike.setdefault(key, _Alike(frame, now, now))
-        alike.last, alike.seen_s = frame, now
+        alike.last, alike.last_seen_s = frame, now
         if alike.in_full < _IN_FULL:
-            alike.in_full, alike.told_s = alike.in_full + 1, now
+            alike.in_full, alike.logged_s = alike.in_full + 1, now
             return True
         alike.unlogged += 1
         return False
@@ -87,10 +87,10 @@ class Rejections:
             return
         self._swept_s = now
         for (stream, reason), alike in list(self._alike.items()):
-            if alike.unlogged and (all_ or now - alike.told_s >= _EVERY_S):
+            if alike.unlogged and (all_ or now - alike.logged_s >= _EVERY_S):
                 yield stream, alike.unlogged, alike.last
-                alike.unlogged, alike.told_s = 0, now
-            elif now - alike.seen_s >= _FORGOTTEN_S:
+                alike.unlogged, alike.logged_s = 0, now
+            elif now - alike.last_seen_s >= _FORGOTTEN_S:
                 del self._alike[stream, reason]
 
 
@@ -128,7 +128,7 @@ class LogObserver:
                     outage_event(error, "retry_scheduled"), error=str(error), wait_s=round(event.wait_s, 1)
                 )
             case Stopped():
-                self._tell_counted(all_=True)
+                self._log_counted(all_=True)
             case _:
                 pass
 
@@ -146,7 +146,7 @@ class LogObserver:
     def _frame_rejected(self, frame: Frame) -> None:
         if self._rejections.add(frame):
             self._rejected("frame_rejected", frame, stream_id=frame.stream_id)
-        self._tell_counted()
+        self._log_counted()
 
     def _mistaken(self, frame: Frame) -> None:
         """Log each stream and header once, up to a bound."""
@@ -177,7 +177,7 @@ class LogObserver:
             **facts,
         )
 
-    def _tell_counted(self, *, all_: bool = False) -> None:
+    def _log_counted(self, *, all_: bool = False) -> None:
         for stream, count, last in self._rejections.counted(all_=all_):
             named = f"of more than {_MOST} streams" if stream == "" else stream
             self._rejected("frames_rejected", last, stream_id=named, more=count, note=_COUNTED)
@@ -217,7 +217,7 @@ class LogObserver:
         )
 
     def _committed(self, event: SegmentCommitted) -> None:
-        self._tell_counted()
+        self._log_counted()
         tp, commit = event.tp, event.commit
         self._log.info(
             "segment_committed" if commit.won else "race_lost",

@@ -35,7 +35,7 @@ from adawise.worker.pairs import PairTurn, Turns
 from adawise.worker.segment import OpenSegment, SealedSegment
 from adawise.worker.stream_states import StreamStates
 
-_QUIET_POLLS, _POLL_APART_S = 2, 0.05
+_QUIET_POLLS, _POLL_SPACING_S = 2, 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ class PartitionWork:
 
     Attributes:
         isolated_until: messages below this offset are decoded in an isolated process.
-        letters: the dead letters that are not sent yet.
+        dead_letters: the dead letters that are not sent yet.
         unpublished: the results and alerts that are not published yet, in order: rows that were served (early) or
             committed, and alerts whose segment was committed.
         backoff: the waits after failures to write dead letters and segments.
@@ -136,7 +136,7 @@ class PartitionWork:
         self._sealed: SealedSegment | None = None
         self.isolated_until = 0
         self.backoff = Backoff()
-        self.letters: deque[tuple[Message, Frame]] = deque()
+        self.dead_letters: deque[tuple[Message, Frame]] = deque()
         self.unpublished: deque[Publication] = deque()
         if publishes:
             # The worker that wrote these may have died before it published them.
@@ -169,9 +169,9 @@ class PartitionWork:
         return self._streams.table.evicted
 
     @property
-    def letter_bytes(self) -> int:
+    def dead_letter_bytes(self) -> int:
         """Bytes of dead letters that wait for the broker."""
-        return sum(len(message.value or b"") for message, _ in self.letters)
+        return sum(len(message.value or b"") for message, _ in self.dead_letters)
 
     # -- input
 
@@ -187,10 +187,10 @@ class PartitionWork:
         if self.offsets.read(message, streams):
             came_ms = message.timestamp_ms if self.offsets.was_there(message) and message.timestamp_ms >= 0 else None
             for stream_id in sorted(streams):
-                self._streams.table.hear(stream_id, message.offset)
+                self._streams.table.receive(stream_id, message.offset)
                 if self._epoch_s is not None:
-                    heard = self._alerts.heard(stream_id, message.offset, self._now_ms(now_s), came_ms)
-                    self._open.count(bool(heard), now_s)  # counted, so that a segment is written even without rows
+                    changes = self._alerts.received(stream_id, message.offset, self._now_ms(now_s), came_ms)
+                    self._open.count(bool(changes), now_s)  # counted, so that a segment is written even without rows
         if is_single:
             (stream,) = streams
             self.gathering.readiness.read(stream)
@@ -205,7 +205,7 @@ class PartitionWork:
         if missing.reason != Lost.COMPACTED:
             row_id = RowId(*self.tp, missing.first, 0)
             frame = Frame(row_id, message.timestamp_ms, None, reason=missing.reason, detail=missing.detail)
-            self.letters.append((message, frame))
+            self.dead_letters.append((message, frame))
         self._open.count(1, now_s)
         return gaps
 
@@ -220,7 +220,7 @@ class PartitionWork:
         message = decoded.message
         streams = self.offsets.decoded(message)
         if decoded.dead:
-            self.letters.append((message, decoded.frames[0]))
+            self.dead_letters.append((message, decoded.frames[0]))
         self._reject([(frame, frame.stream_id in streams) for frame in decoded.frames if frame.image is None], now_s)
         for stream in streams.intersection(frame.stream_id for frame in decoded.frames if frame.image is not None):
             self._streams.table.accept(stream, message.offset)
@@ -246,7 +246,7 @@ class PartitionWork:
         is_silent = self._epoch_s is not None and self._alerts.is_due(self._now_ms(now_s))
         return is_silent or self.gathering.is_due(now_s)
 
-    def seen(self, now_s: float, *, drained: bool) -> None:
+    def polled(self, now_s: float, *, drained: bool) -> None:
         """Note after a poll whether everything was read (`drained`); after several such polls, do what is due.
 
         Then the batches of silent streams are closed, and alerts of silent cameras are raised. One empty poll proves
@@ -254,7 +254,7 @@ class PartitionWork:
         """
         if not drained:
             self._quiet_polls = 0
-        elif not self._quiet_polls or now_s - self._quiet_since_s >= _POLL_APART_S:
+        elif not self._quiet_polls or now_s - self._quiet_since_s >= _POLL_SPACING_S:
             self._quiet_polls, self._quiet_since_s = self._quiet_polls + 1, now_s
         if self._quiet_polls >= _QUIET_POLLS:
             self.gathering.close_due(now_s)

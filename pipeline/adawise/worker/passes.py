@@ -18,7 +18,7 @@ class Passes(Generic[What, Done]):
 
     Args:
         do: makes one pass over a list. Its second argument returns True once the pass should end soon.
-        tell: called with the result of each pass.
+        finished: called with the result of each pass.
         failed: called with the error of each pass that failed; the next pass tries again.
         every_s: seconds between two passes.
         first_s: seconds before the first pass.
@@ -30,14 +30,14 @@ class Passes(Generic[What, Done]):
         self,
         do: Callable[[list[What], Callable[[], bool]], Done],
         *,
-        tell: Callable[[Done], None],
+        finished: Callable[[Done], None],
         failed: Callable[[str], None],
         every_s: float,
         first_s: float = 0.0,
         name: str,
         pool: Executor | None = None,
     ) -> None:
-        self._do, self._tell, self._failed, self._every_s, self._first_s = do, tell, failed, every_s, first_s
+        self._do, self._finished, self._failed, self._every_s, self._first_s = do, finished, failed, every_s, first_s
         self._own, self._name = pool is None, name
         self._pool = pool or ThreadPoolExecutor(1, thread_name_prefix=name)
         self._running: Future[Done] | None = None
@@ -49,7 +49,7 @@ class Passes(Generic[What, Done]):
         if self._again_s is None:
             self._again_s = now_s + self._first_s
         if self._running is not None and self._running.done():
-            self._told(self._running)
+            self._report(self._running)
             self._running, self._again_s = None, now_s + self._every_s
         if self._running is None and now_s >= self._again_s:
             try:
@@ -65,9 +65,9 @@ class Passes(Generic[What, Done]):
         self._ends.set()
         self._pool.shutdown(wait=True)
         if self._running is not None:
-            self._told(self._running)
+            self._report(self._running)
 
-    def _told(self, over: Future[Done]) -> None:
+    def _report(self, over: Future[Done]) -> None:
         try:
             done = over.result()
         except AdawiseError as error:
@@ -75,4 +75,4 @@ class Passes(Generic[What, Done]):
         except Exception as error:  # noqa: BLE001  # work beside the loop must not end it
             self._failed(f"{type(error).__name__}: {error} ({place_of(error)})")
         else:
-            self._tell(done)
+            self._finished(done)

@@ -43,7 +43,7 @@ class Readiness:
         image_bytes: int,
         ends: Mapping[str, tuple[Sequence[int], Sequence[int]]],
     ) -> None:
-        self._policy, self._queue, self._tell, self._opened = policy, queue, make_ready, opened
+        self._policy, self._queue, self._on_ready, self._opened = policy, queue, make_ready, opened
         self._image_bytes, self._ends = image_bytes, ends
 
     def read(self, stream: str) -> None:
@@ -52,12 +52,12 @@ class Readiness:
         job, before = next(newest), next(newest, None)
         opened = self._opened(stream) or NOTHING_OPEN if before is None else before.part
         if self._completes(stream, job, opened) or job.size_bytes >= self._image_bytes:
-            self._tell(stream, job.message.offset + 1)
+            self._on_ready(stream, job.message.offset + 1)
 
     def make_ready(self, stream: str, until: int) -> None:
         """Let a stream's waiting messages below an offset be decoded."""
         if any(job.message.offset < until for job in self._queue.unready(stream)):
-            self._tell(stream, until)
+            self._on_ready(stream, until)
 
     def count_again(self, stream: str) -> None:
         """Count the stream's waiting messages again from its open batch, which is not what was predicted."""

@@ -9,7 +9,7 @@ import structlog
 
 from adawise.errors import LogEndsEarly, LogRewritten, PairMissing, RetryableError
 from adawise.ports import Head, Source
-from adawise.records import Gap, TopicPartition, told
+from adawise.records import Gap, TopicPartition, time_text
 from adawise.worker.attempts import Attempts, Backoff, recovering
 from adawise.worker.commit import Outputs
 from adawise.worker.events import GapFound, Observer, PartitionRecovered
@@ -18,7 +18,7 @@ from adawise.worker.partition import PartitionWork
 _log = structlog.get_logger("worker")
 
 _CATCH_UP_S = 30.0  # how long a log that ends early is asked again before this is an error
-_LOOK_AGAIN_S = 60.0  # between two tries of a blocked partition: the operator may restore its log or its pair
+_RETRY_S = 60.0  # between two tries of a blocked partition: the operator may restore its log or its pair
 
 _ADDED = (
     "it is read from its start, since all its messages are new; producers now send some streams to other "
@@ -115,7 +115,7 @@ class Recovery:
                 begun.append(self._recovered(due[0]))
             except (LogRewritten, PairMissing) as error:
                 _log.error("partition_blocked", topic=due[0].topic, partition=due[0].partition, error=str(error))
-                self._blocked_until_s[due[0]] = now_s + _LOOK_AGAIN_S
+                self._blocked_until_s[due[0]] = now_s + _RETRY_S
                 self._attempts.ended(recovering(due[0]))  # the broker and the store answered: no outage
                 continue
             except (RetryableError, LogEndsEarly) as error:
@@ -170,8 +170,8 @@ class Recovery:
             first = others[0]
             raise LogRewritten(
                 f"{tp}: expected the messages of the newest rows, but of {len(known)} that were compared the "
-                f"broker has {len(others)} others: at offset {first} one of {told(found[first])}, the row is of "
-                f"{told(known[first])}. Its log was rewritten (an unclean leader election, a restored disk): rows "
+                f"broker has {len(others)} others: at offset {first} one of {time_text(found[first])}, the row is of "
+                f"{time_text(known[first])}. Its log was rewritten (an unclean leader election, a restored disk): rows "
                 f"up to offset {head.next_offset - 1} may be of messages that are gone, and the messages there now "
                 "were never served. This partition is blocked, the others go on. Restore the broker's log, and it "
                 "goes on too; or stop all workers and start a new output: see `adawise verify ROOT --broker` for "
@@ -189,8 +189,8 @@ class Recovery:
             first=gaps[0].first,
             last=gaps[-1].until - 1,
             messages=sum(gap.until - gap.first for gap in gaps),
-            newest_before=told(max(head.newest.values(), default=-1)),
-            oldest_after=told(oldest.get(log[0], -1)),
+            newest_before=time_text(max(head.newest.values(), default=-1)),
+            oldest_after=time_text(oldest.get(log[0], -1)),
             note=_LOST,
         )
 

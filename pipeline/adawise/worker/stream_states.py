@@ -78,7 +78,7 @@ class PartitionClock:
             return None
         return Expiry.FORGOTTEN if first_ms - last_seen.last_ms > 2.0 * self._forget_after_ms else Expiry.SILENT
 
-    def hear(self, stream_id: str, last_ms: int) -> LastSeen:
+    def receive(self, stream_id: str, last_ms: int) -> LastSeen:
         """Note that a batch of the stream ended at `last_ms`, and return what its state keeps of that.
 
         `last_ms` is a Kafka timestamp, -1 if there is none.
@@ -218,7 +218,7 @@ class StreamStates:
             Why the stream had begun anew (None if it had not), and how many of its images were rejected
             (`StreamTable.served`).
         """
-        last_seen = self._clock.hear(batch.stream_id, batch.frames[-1].kafka_timestamp_ms)
+        last_seen = self._clock.receive(batch.stream_id, batch.frames[-1].kafka_timestamp_ms)
         self._states[batch.stream_id] = replace(state, last_seen=last_seen)
         self._changed.add(batch.stream_id)
         self._anew.discard(batch.stream_id)

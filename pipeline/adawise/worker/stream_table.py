@@ -49,40 +49,42 @@ class StreamTable:
     def __init__(self, limit: int, stored: bytes, states: Mapping[str, bytes]) -> None:
         self._limit, self._safe = limit, limit - limit // _CONTESTED
         parts: dict[str, Any] = json.loads(stored) if stored else {}
-        heard = parts["heard"] if stored else {name: (batches_in(data), -1) for name, data in states.items()}
-        self._heard: dict[str, tuple[int, int]] = {stream: (count, last) for stream, (count, last) in heard.items()}
-        self._ranks = sorted((count, last, stream) for stream, (count, last) in self._heard.items())
+        received = parts["heard"] if stored else {name: (batches_in(data), -1) for name, data in states.items()}
+        self._received: dict[str, tuple[int, int]] = {
+            stream: (count, last) for stream, (count, last) in received.items()
+        }
+        self._ranks = sorted((count, last, stream) for stream, (count, last) in self._received.items())
         # Offsets at which a stream took a place when all were taken, and after which no batch of it was served yet.
         self._entered: dict[str, list[int]] = parts.get("entered", {})
         # Rejected images that are not counted yet, in groups with no end of a batch within: the offset of the first,
         # and how many; None for those of an earlier version, which did not count them.
-        unknown: dict[str, list[list[Any]]] = {stream: [[-1, None]] for stream in self._heard}
+        unknown: dict[str, list[list[Any]]] = {stream: [[-1, None]] for stream in self._received}
         self._rejected: dict[str, list[list[Any]]] = parts.get("rejected", unknown)
         self._images: dict[str, int] = {}  # the last offset of a stream's images that are not served
         self.evicted = 0
-        while len(self._heard) > limit:
+        while len(self._received) > limit:
             self._evict()
 
     def __contains__(self, stream_id: str) -> bool:
-        return stream_id in self._heard
+        return stream_id in self._received
 
     def last_offsets(self) -> dict[str, int]:
         """Return the offset of each stream's last message; -1 where that is not known."""
-        return {stream: last for stream, (_, last) in self._heard.items()}
+        return {stream: last for stream, (_, last) in self._received.items()}
 
-    def hear(self, stream_id: str, offset: int) -> None:
+    def receive(self, stream_id: str, offset: int) -> None:
         """Note that a message may have images of the stream; to be called once for each, in the order of offsets."""
-        count, last = self._heard.get(stream_id, (0, offset))
+        count, last = self._received.get(stream_id, (0, offset))
         if count:
             del self._ranks[bisect_left(self._ranks, (count, last, stream_id))]
-        self._heard[stream_id] = count + 1, offset
+        self._received[stream_id] = count + 1, offset
         insort(self._ranks, (count + 1, offset, stream_id))
-        if len(self._heard) > self._limit:
+        if len(self._received) > self._limit:
             self._entered.setdefault(stream_id, []).append(offset)
             self._evict()
 
     def reject(self, stream_id: str, offset: int) -> None:
-        """Note that an image of a stream was rejected, whose message was noted by `hear`.
+        """Note that an image of a stream was rejected, whose message was noted by `receive`.
 
         To be called before `accept` of the other images of the message.
         """
@@ -132,12 +134,12 @@ class StreamTable:
             waiting: the streams with images that were read and are not served; None: any stream may have some.
         """
         if waiting is not None:
-            self._entered = {s: offsets for s, offsets in self._entered.items() if s in self._heard or s in waiting}
+            self._entered = {s: offsets for s, offsets in self._entered.items() if s in self._received or s in waiting}
             left = {s: groups if s in waiting else self._left(s, groups) for s, groups in self._rejected.items()}
             self._rejected = {stream: groups for stream, groups in left.items() if groups}
         parts = {
             "limit": self._limit,
-            "heard": self._heard,
+            "heard": self._received,
             "entered": dict(sorted(self._entered.items())),
             "rejected": dict(sorted(self._rejected.items())),
         }
@@ -146,10 +148,10 @@ class StreamTable:
     def _left(self, stream_id: str, groups: list[list[Any]]) -> list[list[Any]]:
         """Return those groups of rejected images that a batch of which no message was read yet will count."""
         since = self._entered.get(stream_id, [-1])[-1]
-        return [group for group in groups if group[0] >= since] if stream_id in self._heard else []
+        return [group for group in groups if group[0] >= since] if stream_id in self._received else []
 
     def _evict(self) -> None:
         contested = range(len(self._ranks) - self._safe)
         _, _, stream = self._ranks.pop(min(contested, key=lambda rank: self._ranks[rank][1]))
-        del self._heard[stream]
+        del self._received[stream]
         self.evicted += 1

@@ -18,7 +18,7 @@ from adawise_drift.changes.times import DAY_US, HOUR_US, local_us
 _LEAST_HOURS = 48  # with a value, or there is nothing to repeat
 _FOLDS = 8  # of days, at most
 _MONTH_DAYS = 28
-_SAYS = 0.25  # of the variance of the cycle: how much of it a day must have had to say whether it follows
+_INFORMATIVE = 0.25  # of the variance of the cycle: how much of it a day must have had to say whether it follows
 
 
 def daily_cycle(times_us: Integers, x: Floats, *, least: float, zone: tzinfo = UTC) -> Floats:
@@ -66,10 +66,11 @@ def _where_followed(day: Integers, x: Floats, cycle: Floats) -> Floats:
         return found
 
     is_followed = variation(x - cycle) < variation(x)
-    says = np.flatnonzero(variation(cycle) > _SAYS * count * cycle.var())  # nan where nothing is known of a day
-    if len(says):
-        before = np.searchsorted(says, np.arange(len(count)), side="right") - 1
-        is_followed = is_followed[says[np.maximum(before, 0)]]
+    # nan where nothing is known of a day
+    informative = np.flatnonzero(variation(cycle) > _INFORMATIVE * count * cycle.var())
+    if len(informative):
+        before = np.searchsorted(informative, np.arange(len(count)), side="right") - 1
+        is_followed = is_followed[informative[np.maximum(before, 0)]]
     return np.where(is_followed[number], cycle, 0.0)
 
 
@@ -82,8 +83,8 @@ def daily_profile(times_us: Integers, x: Floats, *, least: float, zone: tzinfo =
     expected = np.empty_like(days)
     for fold in np.unique(folds):
         expected[folds == fold] = _profile(days[folds != fold])
-    seen = np.isfinite(days)
-    total, left = float(np.sum(days[seen] ** 2)), float(np.sum((days - expected)[seen] ** 2))
+    finite = np.isfinite(days)
+    total, left = float(np.sum(days[finite] ** 2)), float(np.sum((days - expected)[finite] ** 2))
     if total == 0.0 or 1.0 - left / total < least:
         return None
     return _profile(days)
@@ -92,10 +93,10 @@ def daily_profile(times_us: Integers, x: Floats, *, least: float, zone: tzinfo =
 def _profile(days: Floats) -> Floats:
     """Return `[24]` of `[days, 24]`, with mean 0; an hour that was never seen adds nothing."""
     ordered = np.sort(days, axis=0)  # nans come last
-    seen = np.count_nonzero(np.isfinite(days), axis=0)
-    last, hours = np.maximum(seen - 1, 0), np.arange(24)
+    counts = np.count_nonzero(np.isfinite(days), axis=0)
+    last, hours = np.maximum(counts - 1, 0), np.arange(24)
     middle = (ordered[last // 2, hours] + ordered[(last + 1) // 2, hours]) / 2.0
-    profile = np.where(seen > 0, middle, 0.0)
+    profile = np.where(counts > 0, middle, 0.0)
     profile -= profile.mean()
     return profile
 

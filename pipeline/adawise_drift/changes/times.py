@@ -93,9 +93,9 @@ def time_zone(name: str) -> ZoneInfo:
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
         known = {zone.lower().rpartition("/")[2]: zone for zone in sorted(available_timezones(), reverse=True)}
         known |= {zone.lower(): zone for zone in available_timezones()}
-        asked = name.lower().replace(" ", "_")
-        places = get_close_matches(asked.rpartition("/")[2], known, _NEAREST, 0.75)
-        near = dict.fromkeys(known[at] for at in (*get_close_matches(asked, known, _NEAREST, 0.75), *places))
+        wanted = name.lower().replace(" ", "_")
+        places = get_close_matches(wanted.rpartition("/")[2], known, _NEAREST, 0.75)
+        near = dict.fromkeys(known[at] for at in (*get_close_matches(wanted, known, _NEAREST, 0.75), *places))
         nearest = f"; near it are {', '.join(list(near)[:_NEAREST])}" if near else ""
         if not known:
             nearest = "; this machine has no time zones: install the package tzdata with pip or the system"

@@ -20,7 +20,7 @@ _RARE, _OFTEN = 0.01, 3  # of the batches; visits that make a rarer one worth sh
 _DAYS = 2 * DAY_US  # from which on a picture has a column a day
 _DAILY, _STRIP = 9_000, 1_500  # cells of either picture at most
 _LEAST_US = 900_000_000  # of a cell by days
-_SEEN_DAYS = 3  # that a condition must have been seen on, to be one of certain hours
+_LEAST_DAYS = 3  # that a condition must have been seen on, to be one of certain hours
 _ANY = 20  # hours: who is seen in so many is seen at any
 _RUNS = 2  # such as dusk and dawn
 _OPEN = 0.1  # of the busiest hour's time: in emptier hours a batch or two say little
@@ -94,7 +94,7 @@ def _keys(stays: Stays) -> Integers:
     return (stays.state << 32) | stays.condition
 
 
-def seen_before(stays: Stays, at: int, since_us: int = 0) -> int:
+def visits_before(stays: Stays, at: int, since_us: int = 0) -> int:
     """Count how often the camera had come into the condition of a stay before it, as far as is known here."""
     same = stays.began & (_keys(stays) == _keys(stays)[at]) & (stays.since_us >= since_us)
     return int(same[:at].sum())
@@ -138,7 +138,7 @@ def _hours(
     found = []
     for number in range(count):
         days = len(np.unique(day[of == number]))
-        found.append(_circular(shares[:, number] >= shares[:, number].max() / 2) if days >= _SEEN_DAYS else ())
+        found.append(_circular(shares[:, number] >= shares[:, number].max() / 2) if days >= _LEAST_DAYS else ())
     return found
 
 

@@ -105,10 +105,10 @@ def with_known(
     events: Sequence[DriftEvent], known: Sequence[KnownSpan], clocks: Clocks = UTC_CLOCKS
 ) -> list[DriftEvent]:
     """Return the events; those that are known are only noted, and why is their first cause."""
-    told = []
+    kept = []
     for event in events:
         why = next((span.why for span in known if span.has(event, clocks.at(event.stream_id))), None)
         if why is not None:
             event = replace(event, severity="noted", causes=(Cause("known", f"known: {why}"), *event.causes))
-        told.append(event)
-    return told
+        kept.append(event)
+    return kept

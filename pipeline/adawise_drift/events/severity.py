@@ -14,7 +14,7 @@ from adawise.labels.arrays import selected
 from adawise.text import as_long_duration
 from adawise_drift.changes.times import HOUR_US, utc
 from adawise_drift.events.accuracy import ESTIMATE_ERROR, LEAST, NORMAL, Ratio, clusters, measured, over_time, ratio
-from adawise_drift.events.calendar import name_of, seen_before
+from adawise_drift.events.calendar import name_of, visits_before
 from adawise_drift.events.measures import Binned
 from adawise_drift.events.result import NO_STAYS, AccuracyCost, Cause, DriftEvent, Severity, Stays
 from adawise_drift.events.together import incidents
@@ -27,7 +27,7 @@ _OVER = frozenset({"spike", "silence"})
 _PASSING = frozenset({"spike", "silence", "unrest"})
 _LESS = frozenset({"forwards", "noise", "colour", "model"})
 _MOVES = frozenset({"step", "ramp", "spike"})
-_NOT_SEEN = frozenset({"rate", "rejects", "model"})
+_NOT_OF_IMAGES = frozenset({"rate", "rejects", "model"})
 _GRAIN = ("sharpness", "noise")
 _PICTURE = ("brightness", "contrast", "sharpness", "noise", "colour")
 
@@ -111,29 +111,29 @@ def _change(
 
 def _causes(event: DriftEvent, those: Sequence[DriftEvent], known: Surroundings) -> list[Cause]:
     """Return the causes, the surest first: what was done to the worker, what the camera did, what it saw."""
-    told = []
+    causes = []
     near = _NEAR_US + event.latest_us - event.earliest_us
     for at, why in known.starts:
         if abs(at - event.since_us) <= near:
             what = "the settings of the search changed" if why == "settings_changed" else "it was silent for too long"
-            told.append(Cause("reset", f"the adaptation started anew, because {what}"))
+            causes.append(Cause("reset", f"the adaptation started anew, because {what}"))
     others = [each for each in those if each is not event]
     if any(each.measure == "model" for each in others):
-        told.append(Cause("model", "another model began to serve"))
+        causes.append(Cause("model", "another model began to serve"))
     silence = next((each for each in others if each.shape == "silence"), None)
     if silence is not None:
         lasted = as_long_duration((silence.until_us - silence.since_us) / 1e6)
-        told.append(Cause("silence", f"the camera was silent for {lasted}"))
-    told += _condition(event, known.stays)
+        causes.append(Cause("silence", f"the camera was silent for {lasted}"))
+    causes += _condition(event, known.stays)
     if others:
-        told.append(Cause("incident", "at the same moment: " + "; ".join(moved(each) for each in others)))
-    told += _likely(those, event)
-    return told
+        causes.append(Cause("incident", "at the same moment: " + "; ".join(moved(each) for each in others)))
+    causes += _likely(those, event)
+    return causes
 
 
 def _condition(event: DriftEvent, stays: Stays) -> Iterator[Cause]:
     """Yield of the conditions that came with an event the one that lasted longest."""
-    if event.shape not in _MOVES or event.measure in _NOT_SEEN:
+    if event.shape not in _MOVES or event.measure in _NOT_OF_IMAGES:
         return
     begin_us, end_us = event.earliest_us - _NEAR_US, event.latest_us + _NEAR_US
     came = np.flatnonzero((stays.since_us >= begin_us) & (stays.since_us <= end_us) & stays.began)
@@ -141,9 +141,9 @@ def _condition(event: DriftEvent, stays: Stays) -> Iterator[Cause]:
     if not len(came):
         return
     at = int(came[np.argmax(stays.batches[came])])
-    if seen_before(stays, at, 2 * begin_us - end_us):
+    if visits_before(stays, at, 2 * begin_us - end_us):
         return  # it comes so often that it says nothing
-    name, before = name_of(stays, at), seen_before(stays, at)
+    name, before = name_of(stays, at), visits_before(stays, at)
     if not stays.returned[at]:
         yield Cause("condition", f"condition {name} began, which is new to the camera")
     elif before:
@@ -156,7 +156,7 @@ def _condition(event: DriftEvent, stays: Stays) -> Iterator[Cause]:
 def _likely(those: Sequence[DriftEvent], event: DriftEvent) -> list[Cause]:
     """Return what such measures mostly mean, as a hint. Noise has edges and texture, a blur takes both."""
     measures = {each.measure for each in those}
-    seen = measures & set(_PICTURE)
+    changed = measures & set(_PICTURE)
     grain = [each.size for each in those if each.measure in _GRAIN]
     if event.shape in {"ended", "silence"}:
         hint = "the camera, its network or its producer"
@@ -164,13 +164,13 @@ def _likely(those: Sequence[DriftEvent], event: DriftEvent) -> list[Cause]:
         hint = "the camera or its link sends images that cannot be read"
     elif event.shape.startswith("cycle"):
         hint = "daylight or night"
-    elif grain and min(grain) > 0 and seen != {"sharpness"} and seen <= {*_GRAIN, "colour"}:
+    elif grain and min(grain) > 0 and changed != {"sharpness"} and changed <= {*_GRAIN, "colour"}:
         hint = "the sensor, its gain or its compression"
-    elif seen == {"colour"}:
+    elif changed == {"colour"}:
         hint = "infrared, or white balance"
-    elif seen == {"brightness"}:
+    elif changed == {"brightness"}:
         hint = "exposure, or a lamp"
-    elif seen & {"contrast", *_GRAIN}:
+    elif changed & {"contrast", *_GRAIN}:
         hint = "weather, dirt on the lens, or focus"
     elif "mix" in measures:
         hint = "other things in front of the camera"

@@ -52,15 +52,15 @@ def cycles(time_us: Integers, values: Floats, sensitivity: Sensitivity, zone: tz
     if not len(values) or time_us[-1] - time_us[0] < _LEAST_DAYS * DAY_US:
         return nothing
     first_day, days = by_day(time_us, values, zone)
-    seen = np.isfinite(days)
-    kept = np.flatnonzero(seen.sum(axis=1) >= _LEAST_HOURS)
+    finite = np.isfinite(days)
+    kept = np.flatnonzero(finite.sum(axis=1) >= _LEAST_HOURS)
     if len(kept) < _LEAST_DAYS:
         return nothing
-    known = np.where(seen, days, 0.0)[kept]
+    known = np.where(finite, days, 0.0)[kept]
     shape = np.linalg.svd(known, full_matrices=False)[2][0]
-    score = known @ shape / np.maximum((seen[kept] * shape**2).sum(axis=1), 0.1)
+    score = known @ shape / np.maximum((finite[kept] * shape**2).sum(axis=1), 0.1)
     shape, score = shape * np.sign(np.median(score) or 1.0), score * np.sign(np.median(score) or 1.0)
-    total, explained = (known**2).sum(), ((score[:, None] * shape * seen[kept]) ** 2).sum()
+    total, explained = (known**2).sum(), ((score[:, None] * shape * finite[kept]) ** 2).sum()
     if not total or explained < _EXPLAINED * total:
         return nothing
     wide = float(np.ptp(shape))
@@ -74,13 +74,13 @@ def cycles(time_us: Integers, values: Floats, sensitivity: Sensitivity, zone: tz
     )
     bounds = [0, *(change.index for change in found), len(swing)]
     parts = [swing[a:b] for a, b in pairwise(bounds)]
-    told = []
+    swings = []
     for change, before, after in zip(found, parts[:-1], parts[1:], strict=True):
         usual = float(np.median(before)), float(np.median(after))
         middle, way = sum(usual) / 2.0, np.sign(usual[1] - usual[0])
         held = [float(np.mean((side - middle) * sign * way > 0)) for side, sign in ((before, -1.0), (after, 1.0))]
         if abs(usual[1] - usual[0]) >= least and min(held) >= _HELD:
-            told.append(
+            swings.append(
                 replace(
                     change,
                     time_us=utc_us(change.time_us - DAY_US // 2, zone),
@@ -93,14 +93,14 @@ def cycles(time_us: Integers, values: Floats, sensitivity: Sensitivity, zone: tz
                     ),
                 )
             )
-    if not told:
+    if not swings:
         return nothing
     level = np.concatenate([np.full(len(part), np.median(part)) for part in parts]) / wide
     shown_us = local_us(time_us, zone)
     day = np.clip(np.searchsorted(kept, shown_us // DAY_US - first_day, side="right") - 1, 0, len(kept) - 1)
     around = np.concatenate([shape[-1:], shape, shape[:1]])
     phase = (shown_us % DAY_US) / HOUR_US
-    return Cycles(level[day] * np.interp(phase, np.arange(-1, 25) + 0.5, around), tuple(told))
+    return Cycles(level[day] * np.interp(phase, np.arange(-1, 25) + 0.5, around), tuple(swings))
 
 
 # -- unrest

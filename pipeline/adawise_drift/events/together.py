@@ -63,12 +63,12 @@ def incidents(events: Sequence[DriftEvent]) -> Mapping[int, tuple[DriftEvent, ..
     found: dict[int, list[DriftEvent]] = {}
     for event in events:
         found.setdefault(event.incident, []).append(event)
-    told = {}
+    ordered = {}
     for number, those in found.items():
         first = lead(those)
         rest = sorted((e for e in those if e is not first), key=lambda e: (e.earliest_us, e.since_us, e.measure))
-        told[number] = (first, *rest)
-    return told
+        ordered[number] = (first, *rest)
+    return ordered
 
 
 def swapped(events: Sequence[DriftEvent]) -> list[DriftEvent]:
@@ -81,16 +81,16 @@ def swapped(events: Sequence[DriftEvent]) -> list[DriftEvent]:
                 break
             if one.measure == other.measure and one.stream_id != other.stream_id and _is_exchanged(one, other):
                 shared.setdefault((one.incident, other.incident), []).append((one, other))
-    told: dict[int, Cause] = {}
+    causes: dict[int, Cause] = {}
     for (one_number, other_number), pairs in shared.items():
         if len(pairs) >= _SHARED:
             measures = ", ".join(sorted({one.measure for one, _ in pairs}))
             for number, name in ((one_number, pairs[0][1].stream_id), (other_number, pairs[0][0].stream_id)):
-                told[number] = Cause(
+                causes[number] = Cause(
                     "swap", f"this camera is now as {name} was, and {name} as this one was ({measures}): a swap"
                 )
     return [
-        replace(event, causes=(told[event.incident], *event.causes)) if event.incident in told else event
+        replace(event, causes=(causes[event.incident], *event.causes)) if event.incident in causes else event
         for event in events
     ]
 
@@ -105,13 +105,13 @@ def shared(events: Sequence[DriftEvent], cameras: int, near_us: int) -> list[Dri
     by_measure: dict[str, dict[str, list[DriftEvent]]] = {}
     for event in events:
         by_measure.setdefault(event.measure, {}).setdefault(event.stream_id, []).append(event)
-    told = []
+    events_with_causes = []
     for of_cameras in by_measure.values():
         alike = at_once(of_cameras, near_us)
         for stream_id, those in of_cameras.items():
             for event, names in zip(those, alike[stream_id], strict=True):
-                told.append(replace(event, causes=(*_others(names, cameras - 1), *event.causes)))
-    return told
+                events_with_causes.append(replace(event, causes=(*_others(names, cameras - 1), *event.causes)))
+    return events_with_causes
 
 
 def _others(alike: Sequence[str], cameras: int) -> list[Cause]:
@@ -217,13 +217,13 @@ class _Evidence:
         return float(self.of_moves.min(initial=0.0)), float(self.of_pairs.min(initial=0.0))
 
 
-def _by_chance(seen: Integers, expected: Floats) -> Floats:
-    """Return the logarithm of the chance that so many or more come, as `scipy.stats.poisson.logsf(seen - 1, expected)`.
+def _by_chance(came: Integers, expected: Floats) -> Floats:
+    """Return the logarithm of the chance that so many or more come, as `scipy.stats.poisson.logsf(came - 1, expected)`.
 
     To the bit, without what that costs for a dozen numbers.
     """
     with np.errstate(divide="ignore"):
-        return np.where(seen > 0, np.log(pdtrc(np.maximum(seen - 1, 0), expected)), 0.0)
+        return np.where(came > 0, np.log(pdtrc(np.maximum(came - 1, 0), expected)), 0.0)
 
 
 def groups(
@@ -251,15 +251,15 @@ def groups(
     of_move, of_pair = (float(np.quantile(worlds[:, k], _EACH, method="lower")) for k in (0, 1))
     members = _moments(moves, pairs, found.of_moves < of_move)
     members += _companions(found.both[found.of_pairs < of_pair], members)
-    told = []
+    together = []
     for group in members:
         inside = np.isin(found.both, list(group)).all(axis=1)
         times = int(found.times[inside].max())
         best = float(found.of_moves[np.isin(moves.camera, list(group))].min()), float(found.of_pairs[inside].min())
         share = min(float((1 + np.count_nonzero(worlds[:, k] <= best[k])) / (1 + len(worlds))) for k in (0, 1))
         ids = tuple(names[member] for member in sorted(group))
-        told.append(CameraGroup(ids, times, share, _sentence(len(ids), times, share)))
-    return tuple(sorted(told, key=lambda group: (-len(group.stream_ids), group.stream_ids)))
+        together.append(CameraGroup(ids, times, share, _sentence(len(ids), times, share)))
+    return tuple(sorted(together, key=lambda group: (-len(group.stream_ids), group.stream_ids)))
 
 
 def at_once(
@@ -300,13 +300,13 @@ def _worlds(moves: _Moves, chance: _Expected, since_us: int, span: float, near_u
     return found
 
 
-def _moments(moves: _Moves, pairs: Integers, stands_out: Flags) -> list[set[int]]:
+def _moments(moves: _Moves, pairs: Integers, is_unlikely: Flags) -> list[set[int]]:
     """Return the cameras of each moment at which more moved than by chance.
 
     Moments of mostly the same cameras are one group.
     """
     found: list[set[int]] = []
-    for move in np.flatnonzero(stands_out).tolist():
+    for move in np.flatnonzero(is_unlikely).tolist():
         others = moves.camera[pairs[pairs[:, 0] == move, 1]]
         members = {int(moves.camera[move]), *others.tolist()}
         same = next((group for group in found if len(group & members) >= _SAME_GROUP * len(group | members)), None)

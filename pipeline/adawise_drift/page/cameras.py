@@ -16,13 +16,13 @@ from adawise_drift import words
 from adawise_drift.events.result import Calendar, Camera, Series
 from adawise_drift.page.happened import IncidentShown, largest
 from adawise_drift.page.panels import Panel
-from adawise_drift.page.series import Picture, looks, picture
+from adawise_drift.page.series import Picture, appearance, picture
 from adawise_drift.report import Report
 
 _NAMED = 3
 _OVERALL = ("overall", "accuracy", "answers", "rate", "cost", "rejects")  # a mean of objectives would say little
 _CALENDARS = ("calendar", "conditions")
-_LOOKS = {
+_MEASURES = {
     "luminance": "brightness",
     "contrast": "contrast",
     "gradient": "sharpness",
@@ -188,14 +188,14 @@ def _objective(series: Series) -> str:
     if not words.known(series.objective):
         return "The objective at the served alpha is not known."
     early, late = words.quarters(series.objective)
-    said = f"The objective went from {two(early)} in the first quarter of the points to {two(late)} in the last"
+    sentence = f"The objective went from {two(early)} in the first quarter of the points to {two(late)} in the last"
     both = np.isfinite(series.objective) & np.isfinite(series.reference)
     if not both.any():
-        return f"{said}; without a card there is no reference."
+        return f"{sentence}; without a card there is no reference."
     over = series.objective[both] - series.reference[both]
     word = "above" if over.mean() > 0 else "below"
     return (
-        f"{said}, and lies {two(abs(float(over.mean())))} {word} the card's reference on average, "
+        f"{sentence}, and lies {two(abs(float(over.mean())))} {word} the card's reference on average, "
         f"above it in {words.percent(float((over > 0).mean()))} of the points."
     )
 
@@ -208,13 +208,17 @@ def _answers(series: Series) -> str:
     if words.known(series.endpoints_agree):
         agree = words.percent(words.mean(series.endpoints_agree))
         parts.append(f"zero-shot and fine-tuned agree on {agree} of the images on which both were evaluated")
-    said = ", ".join(parts)
-    return f"{said[:1].upper()}{said[1:]}." if said else "Confidence and agreement are not known: no predictions."
+    sentence = ", ".join(parts)
+    return (
+        f"{sentence[:1].upper()}{sentence[1:]}."
+        if sentence
+        else "Confidence and agreement are not known: no predictions."
+    )
 
 
 def _picture(series: Series) -> str:
-    went = {name: words.quarters(values) for name, values in looks(series).items()}
-    went_to = [f"{_LOOKS[name]} {two(early)} to {two(late)}" for name, (early, late) in went.items()]
+    went = {name: words.quarters(values) for name, values in appearance(series).items()}
+    went_to = [f"{_MEASURES[name]} {two(early)} to {two(late)}" for name, (early, late) in went.items()]
     return f"From the first quarter of the points to the last, in multiples of the median: {listed(went_to)}."
 
 

@@ -115,14 +115,14 @@ class Timeline:
 
 def all_incidents(report: Report) -> tuple[IncidentShown, ...]:
     """Return the incidents in the order of the report: the worst first."""
-    told = incidents(report.events)
-    order = sorted(told, key=lambda number: told[number][0].since_us)
+    by_incident = incidents(report.events)
+    order = sorted(by_incident, key=lambda number: by_incident[number][0].since_us)
     places: dict[int, int] = {}
     count: dict[str, int] = {}
     for number in order:
-        name = told[number][0].stream_id
+        name = by_incident[number][0].stream_id
         places[number] = count[name] = count.get(name, 0) + 1
-    return tuple(_shown(report, number, places[number], those) for number, those in told.items())
+    return tuple(_shown(report, number, places[number], those) for number, those in by_incident.items())
 
 
 def by_camera(shown: Sequence[IncidentShown]) -> dict[str, tuple[IncidentShown, ...]]:
@@ -141,10 +141,10 @@ def timeline(report: Report, shown: Sequence[IncidentShown]) -> Timeline:
     step_us = next((step for step in _STEPS_US if step * _TICKS >= span_us), _STEPS_US[-1])
     first_us = -(-since_us // step_us) * step_us
     ticks = [((at - since_us) / span_us * 100, _tick(at, step_us)) for at in range(first_us, report.until_us, step_us)]
-    seen = {each.mark.outline for _, those in rows[:ROWS] for each in those}
+    shapes = {each.mark.outline for _, those in rows[:ROWS] for each in those}
     width = 100 * step_us / span_us
     begin = ticks[0][0] / (100 - width) * 100 if ticks and width < 100 else 0.0  # as CSS places what repeats
-    keys = tuple(key for key in _SHAPES if key.shape in seen)
+    keys = tuple(key for key in _SHAPES if key.shape in shapes)
     return Timeline(rows[:ROWS], len(rows[ROWS:]), since_us, tuple(ticks), keys, (begin, width))
 
 
@@ -263,9 +263,9 @@ def _first(report: Report, shown: Sequence[IncidentShown]) -> str:
     rest = f"; {'; '.join(first.moved[1:_NAMED])}" if count > 1 else ""
     more = f" and {counted(count - _NAMED, 'measure', 'measures')} more" if count > _NAMED else ""
     name = first.lead.stream_id
-    said = f"{name} ({report.states[name]}) comes first, {first.when}: {first.moved[0]}{rest}{more}"
+    sentence = f"{name} ({report.states[name]}) comes first, {first.when}: {first.moved[0]}{rest}{more}"
     likely = next((cause.sentence for cause in first.causes if cause.kind == "likely"), "")
-    return ". ".join([said, *(part[:1].upper() + part[1:] for part in (first.cost, likely) if part)]) + "."
+    return ". ".join([sentence, *(part[:1].upper() + part[1:] for part in (first.cost, likely) if part)]) + "."
 
 
 def _farthest(report: Report) -> str:

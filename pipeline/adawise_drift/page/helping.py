@@ -16,7 +16,7 @@ from adawise.page.notation import LEVEL, NOTHING, points, three, two
 from adawise.text import counted
 from adawise_drift.words import percent
 
-_LOOKS = {  # arm -> shape, colour
+_MARKS = {  # arm -> shape, colour
     SERVED: ("square", theme.SERVED),
     "zero-shot": ("triangle-left", theme.ZERO_SHOT),
     "fine-tuned": ("triangle-right", theme.FINE_TUNED),
@@ -64,7 +64,7 @@ def section(helped: Helped) -> Section:
         "helped",
         "Did it help?",
         _lead(helped),
-        tuple(Key(arm.name, *_LOOKS.get(arm.name, _OTHER)) for arm in arms),
+        tuple(Key(arm.name, *_MARKS.get(arm.name, _OTHER)) for arm in arms),
         tuple(figures),
         tuple(tables),
     )
@@ -153,12 +153,12 @@ def _dots(
     """Return an interval and a point for each name, one below the other; names are data and are only drawn."""
     for value in values:
         value.setdefault("look", value["arm"])
-    looks = list(dict.fromkeys(value["look"] for value in values))
-    shapes, colours = zip(*(_LOOKS.get(look, _OTHER) for look in looks), strict=True)
+    kinds = list(dict.fromkeys(value["look"] for value in values))
+    shapes, colours = zip(*(_MARKS.get(kind, _OTHER) for kind in kinds), strict=True)
     y = alt.Y("arm:N", title=None).sort(list(order)).axis(labelLimit=180)
     x = alt.X("value:Q", title=title).scale(zero=False)
     base = alt.Chart(theme.rows(values))
-    colour = alt.Color("look:N").scale(domain=looks, range=list(colours))
+    colour = alt.Color("look:N").scale(domain=kinds, range=list(colours))
     layers = [
         base.mark_rule(strokeWidth=2).encode(
             y=y, x=alt.X("low:Q").title(title).scale(zero=False), x2="high:Q", color=colour
@@ -166,7 +166,7 @@ def _dots(
         base.mark_point(filled=True, opacity=1, size=90).encode(
             y=y,
             x=x,
-            shape=alt.Shape("look:N").scale(domain=looks, range=list(shapes)),
+            shape=alt.Shape("look:N").scale(domain=kinds, range=list(shapes)),
             color=colour,
             tooltip=[
                 alt.Tooltip("arm:N", title="of"),
@@ -270,9 +270,9 @@ def _confused(confusion: Confusion) -> str:
     ]
     if not wrong:
         return "No class was confused with another."
-    count, true, said = max(wrong)
+    count, true, guess = max(wrong)
     total = sum(confusion.counts[confusion.classes.index(true)])
     return (
-        f"Most often {true} was taken for {said}: {counted(count, 'image', 'images')}, {percent(count / total)} of "
+        f"Most often {true} was taken for {guess}: {counted(count, 'image', 'images')}, {percent(count / total)} of "
         "that class."
     )

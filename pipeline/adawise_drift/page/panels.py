@@ -113,8 +113,8 @@ def _calendars() -> Iterator[Panel]:
     scale = {"domain": [0, 24], "nice": False, "reverse": True}
     of_day = {"scale": scale, "axis": _axis("hour", values=[0, 6, 12, 18, 24], grid=False)}
     of_all = {"scale": scale, "axis": _axis("\u00a0", values=[], domain=False)}
-    looks: tuple[tuple[Name, dict[str, Any], int], ...] = (("calendar", of_day, 120), ("conditions", of_all, 24))
-    for name, y, height in looks:
+    styles: tuple[tuple[Name, dict[str, Any], int], ...] = (("calendar", of_day, 120), ("conditions", of_all, 24))
+    for name, y, height in styles:
         across = {**_x("since"), "x2": {"field": "until"}, "y": _y("low"), "y2": {"field": "high"}}
         colour = {"color": {"field": "colour", "type": "nominal", "scale": None}}
         mark = {"type": "rect", "clip": True, "strokeWidth": 0}
@@ -125,13 +125,13 @@ def _calendars() -> Iterator[Panel]:
 
 def _accuracy() -> Panel:
     """Return the panel of accuracy, of data sets of its own: a point is as wide as it has to be."""
-    looks: tuple[tuple[str, str, str, str, list[int], str], ...] = (
+    styles: tuple[tuple[str, str, str, str, list[int], str], ...] = (
         ("agreement", "estimated from the agreement of the endpoints", theme.ORACLE, "", [2, 2], "dots"),
         ("confidence", "estimated from confidence", theme.INK, theme.TRIED, [6, 3], "dashes"),
         ("measured", "measured by labels", theme.SERVED, theme.RANGE, [], "thick"),
     )
     bands, lines, keys, columns = list[_Layer](), list[_Layer](), list[Key](), list[Column]()
-    for how, title, colour, band, dash, shape in looks:
+    for how, title, colour, band, dash, shape in styles:
         name = f"accuracy_{how}"
         across: _Layer = {"data": {"name": name}, "encoding": {**_x("since"), "x2": {"field": "until"}}}
         rule = {"type": "rule", "color": colour, "strokeDash": dash, "strokeWidth": 2 if dash else 3, "clip": True}

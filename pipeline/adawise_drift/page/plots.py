@@ -64,7 +64,7 @@ def _safe(name: str) -> str:
 
 def _plain(name: str) -> str:
     """Return a name on one line."""
-    shown = "".join(letter if letter.isprintable() else "\ufffd" for letter in name)
+    shown = "".join(character if character.isprintable() else "\ufffd" for character in name)
     return shown if len(shown) <= 40 else f"{shown[:39]}…"
 
 
@@ -87,8 +87,8 @@ def _overview(report: Report) -> Spec:
         ],
     }
     if len(cameras) < len(report.cameras):
-        told = f"{len(cameras)} of {len(report.cameras)} cameras, those that drifted farthest"
-        spec["title"] = {**_title(told, _PAGE_PX), "orient": "bottom", "frame": "bounds"}
+        title = f"{len(cameras)} of {len(report.cameras)} cameras, those that drifted farthest"
+        spec["title"] = {**_title(title, _PAGE_PX), "orient": "bottom", "frame": "bounds"}
     return spec
 
 
@@ -123,8 +123,8 @@ def _whole(report: Report) -> Spec:
 
 
 def _title(text: str, width: int) -> Spec:
-    looks = {"fontSize": 11, "fontWeight": "normal", "color": theme.INK, "limit": width}
-    return {"text": text, "anchor": "start", "frame": "group", "offset": 4, **looks}
+    style = {"fontSize": 11, "fontWeight": "normal", "color": theme.INK, "limit": width}
+    return {"text": text, "anchor": "start", "frame": "group", "offset": 4, **style}
 
 
 def _filled(panel: Panel, camera: Camera, report: Report, width: int) -> Spec:

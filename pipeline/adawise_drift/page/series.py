@@ -59,7 +59,7 @@ def packed(
         values = np.asarray(getattr(series, name), dtype=np.float64)
         if known(values) and (name in _ALWAYS or values.any()):
             columns[name] = _column(values)
-    columns |= {name: _column(values) for name, values in looks(series).items()}
+    columns |= {name: _column(values) for name, values in appearance(series).items()}
     return {
         "bin": bin_us / 1e3,
         "runs": _runs(bins),
@@ -72,7 +72,7 @@ def packed(
     }
 
 
-def looks(series: Series) -> dict[str, Floats]:
+def appearance(series: Series) -> dict[str, Floats]:
     """Return what is known of the pictures, each measure in multiples of its median."""
     found = {name: getattr(series, name) for name in PIXELS}
     return {name: np.exp(values - np.nanmedian(values)) for name, values in found.items() if known(values)}

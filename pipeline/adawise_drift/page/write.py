@@ -58,7 +58,7 @@ _OF_ANSWERS = {
     "calibration": (queries.CONFIDENCES, "calibration errors"),
     "confusion": (queries.CONFUSIONS, "which classes were confused"),
 }
-_SAYS = {
+_TEXTS = {
     "moment": moment,
     "percent": percent,
     "two": two,
@@ -147,7 +147,7 @@ def page(report: Report) -> str:
         specs={} if helped is None else {figure.anchor: figure.spec for figure in helped.figures},
         width=WIDTH,
         height=HEIGHT,
-        says=_SAYS,
+        texts=_TEXTS,
     )
 
 

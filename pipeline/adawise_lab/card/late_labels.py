@@ -103,7 +103,7 @@ class Correction:
     embeddings: Tensor | None
 
 
-def correct(asked: CorrectionRequest, *, note: Callable[[str], object] = print) -> Correction:
+def correct(request: CorrectionRequest, *, note: Callable[[str], object] = print) -> Correction:
     """Estimate the bias of the objective from late labels, and correct the card if they show one.
 
     `note` is called with what is said of labels that are not used.
@@ -113,10 +113,10 @@ def correct(asked: CorrectionRequest, *, note: Callable[[str], object] = print) 
         CardError: there is no card, or it belongs to another pair.
         SourceError, ChainError, StoreUnavailable: the recording or the root cannot be read.
     """
-    settings, root = asked.settings, asked.root
-    card = _card_of(settings, asked.output)
-    _check_topic(root, asked.recording)
-    found = _labelled(asked, note)
+    settings, root = request.settings, request.root
+    card = _card_of(settings, request.output)
+    _check_topic(root, request.recording)
+    found = _labelled(request, note)
     model = load_model(settings.model, settings.decode)
     chosen = meant(settings.search, model)
     if chosen.strategy == "fixed":
@@ -124,7 +124,7 @@ def correct(asked: CorrectionRequest, *, note: Callable[[str], object] = print) 
             f"{root}: these settings serve a fixed alpha of {chosen.alpha:g}, which no objective "
             "changes. Set search.strategy to warm, or keep the card"
         )
-    conditions = _evaluated(asked, model, card, chosen.objective, found)
+    conditions = _evaluated(request, model, card, chosen.objective, found)
     bias_model = BiasModel(card.alphas, ERRORS_A_NAT[chosen.objective])
     bias, corrected, embeddings = bias_model.estimate(conditions), None, None
     if bias.is_clear:
@@ -168,18 +168,18 @@ def _check_topic(root: str, recording: str) -> None:
         )
 
 
-def _labelled(asked: CorrectionRequest, note: Callable[[str], object]) -> LabelledRows:
+def _labelled(request: CorrectionRequest, note: Callable[[str], object]) -> LabelledRows:
     """Return the labelled rows of the root. Note how many belong to conditions with too few labels.
 
     Raises:
         SettingsError: there are too few labels.
     """
-    assert asked.settings.model.classes is not None  # the command line has checked it
-    classes = read_lines(asked.settings.model.classes, "model.classes", "class name")
-    found = labelled_rows(asked.root, classes, file=asked.labels, within_us=round(asked.label_within * 1e6))
+    assert request.settings.model.classes is not None  # the command line has checked it
+    classes = read_lines(request.settings.model.classes, "model.classes", "class name")
+    found = labelled_rows(request.root, classes, file=request.labels, within_us=round(request.label_within * 1e6))
     for each in found.notes:
         note(each)
-    enough = _enough(found.rows, asked.root, "have a label")
+    enough = _enough(found.rows, request.root, "have a label")
     if few := len(found.rows) - sum(map(len, enough.values())):
         note(f"{few} labels are of conditions with labels in fewer than {LEAST_BATCHES} batches, and were left out")
     return found
@@ -217,12 +217,12 @@ def _enough(
 
 
 def _evaluated(
-    asked: CorrectionRequest, model: ModelPair, card: Card, objective: str, found: LabelledRows
+    request: CorrectionRequest, model: ModelPair, card: Card, objective: str, found: LabelledRows
 ) -> list[LabelledCondition]:
     """Return, by condition, the objective and the errors at every alpha of the recorded images that can be read."""
-    root, recording, names = asked.root, asked.recording, model.classes
+    root, recording, names = request.root, request.recording, model.classes
     truths = {row.row_id: row.truth for row in found.rows}
-    samples = recorded_rows(recording, truths, names, lambda made: open_decoder(asked.settings.decode, made))
+    samples = recorded_rows(recording, truths, names, lambda made: open_decoder(request.settings.decode, made))
     if samples.left_out:
         reasons = dict(Counter(samples.left_out.values()).most_common(_SHOWN))
         _log.warning("images_left_out", images=samples.where, left_out=len(samples.left_out), of_them=reasons)
@@ -230,9 +230,9 @@ def _evaluated(
     readable = f"of them can be read in {recording}"
     usable = [by_name[samples.names[i]] for i in samples.usable]
     numbers = {name: i for i, name in enumerate(samples.names)}
-    wanted = {name: _spread(rows, asked.images) for name, rows in _enough(usable, root, readable).items()}
-    if asked.images is not None:
-        bounded = f"are left by --images {asked.images}"
+    wanted = {name: _spread(rows, request.images) for name, rows in _enough(usable, root, readable).items()}
+    if request.images is not None:
+        bounded = f"are left by --images {request.images}"
         _enough([row for rows in wanted.values() for row in rows], root, bounded, "raise --images, or leave it out")
     index, value = {name: i for i, name in enumerate(names)}, card.objective(objective)
     made, read = list[LabelledCondition](), list[LabelledRow]()
@@ -285,17 +285,17 @@ class Replays:
     mean_alphas: tuple[float, float]
 
 
-def replayed(asked: CorrectionRequest, rows: Sequence[LabelledRow]) -> Replays | None:
+def replayed(correction: CorrectionRequest, rows: Sequence[LabelledRow]) -> Replays | None:
     """Replay the recording with the old card and with the new one; return None if it was stopped before both ended."""
     from adawise.labels.compare.compare import compare
 
-    settings, recording = asked.settings, asked.recording
+    settings, recording = correction.settings, correction.recording
     with tempfile.TemporaryDirectory(prefix="adawise-card-") as folder:
         labels = Path(folder) / "labels.csv"
         lines = [f"{row.row_id},{_quoted(row.truth)}" for row in rows]
         labels.write_text("\n".join(["row_id,label", *lines, ""]), encoding="utf-8")
         roots = [str(Path(folder) / name) for name in ("before", "after")]
-        for root, card in zip(roots, (settings.model.card, asked.output), strict=True):
+        for root, card in zip(roots, (settings.model.card, correction.output), strict=True):
             served = settings.model_copy(update={"model": settings.model.model_copy(update={"card": card})})
             request = ReplayRequest(settings=served, recording=recording, output=root, skip_forgotten=True)
             with stop_signals() as stop:

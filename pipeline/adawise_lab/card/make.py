@@ -15,7 +15,7 @@ from torch import Tensor
 
 from adawise.app.labelled import logits_of, open_samples
 from adawise.app.model import ModelPair, load_model
-from adawise.card.advice import OWN, advised_alpha, judge
+from adawise.card.advice import OWN, advised_alpha, evaluate_conditions
 from adawise.card.card import Card, Condition, make_card, read_card
 from adawise.clip.heads import encoded, heads_path
 from adawise.console import progress
@@ -26,7 +26,7 @@ from adawise.labels.folders.samples import Samples
 from adawise.settings import DecodeSettings, Settings
 from adawise.store.files import read_bytes
 from adawise.store.store import sync_folder, temporary_file
-from adawise_lab.evaluate.judge import verdict_of
+from adawise_lab.evaluate.assessment import verdict_of
 
 _SEED = 0
 _SHOWN = 5  # left-out images that are named in the log
@@ -98,11 +98,11 @@ def make(request: CardRequest) -> MadeCard:
             for name, drawn in {OWN: own, **conditions}.items()
             for logits, labels in [logits_of(model.classifier, _labelled_pixels(model, drawn), bar)]
         ]
-    card = write_card(request.output, judged_card(model, home, shifted, like=like), model.classifier.embeddings())
+    card = write_card(request.output, evaluated_card(model, home, shifted, like=like), model.classifier.embeddings())
     return MadeCard(card, advised_alpha(like.verdict) if like is not None and card.verdict is None else None)
 
 
-def judged_card(
+def evaluated_card(
     model: ModelPair, home: Condition, shifted: Sequence[Condition], *, like: Card | None = None, group: str = OWN
 ) -> Card:
     """Return the card of these images, with their judgement on the objectives and, with shifted ones, the verdict.
@@ -123,7 +123,7 @@ def judged_card(
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         like=like,
     )
-    card = replace(card, judged=judge(home, shifted, card))
+    card = replace(card, judged=evaluate_conditions(home, shifted, card))
     return replace(card, verdict=verdict_of(card, [replace(home, name=group), *shifted])) if shifted else card
 
 

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from adawise.adapt.objective import NAMES
 from adawise.card.advice import OWN, advise, recommend
-from adawise.card.card import Card, Judged, LabelBias, PairVerdict
+from adawise.card.card import Card, LabelBias, ObjectiveResult, PairVerdict
 from adawise.console import paper
 from adawise.labels.benefit.bootstrap import Kinds, intervals
 from adawise.labels.benefit.helped import Interval
@@ -96,22 +96,22 @@ def _objectives(card: Card) -> Table:
     title = "Accuracy at the alpha (behind it) that each objective chooses"
     table = _plain("condition", *names, "best", title=title)
     table.columns[0].overflow = "fold"
-    for condition in dict.fromkeys(judged.condition for judged in card.judged):
-        rows = {judged.objective: judged for judged in card.judged if judged.condition == condition}
+    for condition in dict.fromkeys(result.condition for result in card.judged):
+        rows = {result.objective: result for result in card.judged if result.condition == condition}
         first = next(iter(rows.values()))
         cells = [_choice(rows[name]) if name in rows else "" for name in NAMES]
         table.add_row(condition, *cells, three(first.best_accuracy))
     return table
 
 
-def _choice(judged: Judged) -> str:
-    return f"{three(judged.accuracy)} {judged.alpha:.2f}".replace(" 0.", " .")
+def _choice(result: ObjectiveResult) -> str:
+    return f"{three(result.accuracy)} {result.alpha:.2f}".replace(" 0.", " .")
 
 
 def _advice(card: Card) -> str:
     found = advise(card)
     advice = f"Recommended, and used by search.objective = auto: {found.objective}, because {found.reason}."
-    if not card.shifted_temperature and all(judged.condition == OWN for judged in card.judged):
+    if not card.shifted_temperature and all(result.condition == OWN for result in card.judged):
         advice += (
             " Images like those of the fine-tuning have no shift, which the choice needs: give --labelled-shifted "
             "FOLDER, with labelled images such as your cameras may see later, and of classes that the fine-tuning "
@@ -120,17 +120,17 @@ def _advice(card: Card) -> str:
     return advice
 
 
-def verdict_table(told: PairVerdict) -> Table:
+def verdict_table(verdict: PairVerdict) -> Table:
     """Return accuracies by group of conditions; ± is a 95 % interval for the group's number of images."""
-    fixed = f"fixed\n{told.fixed_alpha:g}"
+    fixed = f"fixed\n{verdict.fixed_alpha:g}"
     headers = ("labelled\nimages", "condi-\ntions", "images", "zero-\nshot", "fine-\ntuned", fixed, "adapted")
     table = _plain(*headers, title="Verdict")
-    for one in told.groups:
+    for one in verdict.groups:
         half = _half_width(one.adapted, one.images)
         *fixed_ones, adapted = map(three, (one.zero_shot, one.fine_tuned, one.best_fixed, one.adapted))
         cells = [f"{one.conditions}", f"{one.images}", *fixed_ones, f"{adapted} ±{three(half)}"]
         table.add_row(GROUPS.get(one.group, one.group), *cells)
-    means = (told.zero_shot, told.fine_tuned, told.best_fixed, told.adapted)
+    means = (verdict.zero_shot, verdict.fine_tuned, verdict.best_fixed, verdict.adapted)
     table.add_row("mean", "", "", *map(three, means), style="bold")
     return table
 
@@ -144,24 +144,24 @@ def _half_width(share: float, images: int) -> float:
     return 1.96 * math.sqrt(near * (1.0 - near) / (images + 4.0))
 
 
-def verdict_text(told: PairVerdict) -> str:
+def verdict_text(verdict: PairVerdict) -> str:
     """Return sentences with the gain of adapting over the best fixed alpha, and the recommendation."""
     found = (
-        f"Adapting by {told.objective} serves {_points(told.gain)} "
-        f"against the best fixed alpha in hindsight, {told.fixed_alpha:g}"
+        f"Adapting by {verdict.objective} serves {_points(verdict.gain)} "
+        f"against the best fixed alpha in hindsight, {verdict.fixed_alpha:g}"
     )
-    if told.gain[1] < 0.0 <= told.gain[2]:
+    if verdict.gain[1] < 0.0 <= verdict.gain[2]:
         found += ", which is a draw"
-    recommended = recommend(told)
+    recommended = recommend(verdict)
     if recommended.alpha is None:
-        mixed = _of_mixed(told.mixed_gain, told.fixed_alpha)
+        mixed = _of_mixed(verdict.mixed_gain, verdict.fixed_alpha)
         return " ".join([f"{found}. Recommended: adapt, as search.strategy = auto does.", *mixed])
     what = "theta_0 alone" if recommended.alpha == 0.0 else f"alpha {recommended.alpha:g} for all images"
     if recommended.is_auto:
         return f"{found}. Recommended: {what}, as search.strategy = auto does."
     return (
         f'{found}. Recommended: {what}, by search.strategy = "fixed" and search.alpha = {recommended.alpha:g}: it '
-        f"serves {three(recommended.served)}, and adapted the pair serves {three(told.adapted)}."
+        f"serves {three(recommended.served)}, and adapted the pair serves {three(verdict.adapted)}."
     )
 
 

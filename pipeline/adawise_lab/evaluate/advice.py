@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from adawise.page.blocks import Cell, Line, Section, Table
 from adawise.page.notation import LEVEL, NOTHING, listed, points, points_between, three, two
 from adawise_lab.evaluate.references import BEST_FIXED, DOMAIN_ORACLE, FIXED
-from adawise_lab.evaluate.result import Difference, Row, ToldShare
+from adawise_lab.evaluate.result import Difference, OracleShare, Row
 from adawise_lab.evaluate.views import View, display_name, headline, is_better, is_worse
 
 _WITH_INTERVALS = 2  # differences that a sentence lists one by one; the table has them all
@@ -51,13 +51,13 @@ def _headline(among: Sequence[View]) -> str:
 
 
 def _against_best_fixed(among: Sequence[View]) -> str:
-    said = _compared(among, lambda view: view.over_best_fixed)
-    return f"Against the best fixed alpha in hindsight, {said}."
+    text = _compared(among, lambda view: view.over_best_fixed)
+    return f"Against the best fixed alpha in hindsight, {text}."
 
 
 def _against_endpoints(among: Sequence[View]) -> str:
-    said = _compared(among, lambda view: view.over_better_endpoint)
-    return f"Against the better of zero-shot and fine-tuned, {said}; {_worst_domain(among)}."
+    text = _compared(among, lambda view: view.over_better_endpoint)
+    return f"Against the better of zero-shot and fine-tuned, {text}; {_worst_domain(among)}."
 
 
 def _compared(among: Sequence[View], difference: Callable[[View], Difference]) -> str:
@@ -153,11 +153,13 @@ def difference_cell(difference: Difference | None) -> Cell:
 def _strategies(view: View) -> Table:
     rows = (*view.strategies, *view.references)
     followed = view.stream == "smooth"
-    told = list(dict.fromkeys(name for row in rows for name in row.way))
+    oracles = list(dict.fromkeys(name for row in rows for name in row.way))
     headers = ["accuracy", "FE", *(f"− {display_name(name)}" for name in FIXED), f"− {display_name(DOMAIN_ORACLE)}"]
     headers += ["worst domain", "ECE", "ECE pooled", "NLL", "alpha", "pinned", *(("lag, batches",) if followed else ())]
-    headers += [f"way to {display_name(name)}" for name in told]
-    lines = [Line(display_name(row.strategy), tuple(_cells(row, followed, told)), _row_kind(row, view)) for row in rows]
+    headers += [f"way to {display_name(name)}" for name in oracles]
+    lines = [
+        Line(display_name(row.strategy), tuple(_cells(row, followed, oracles)), _row_kind(row, view)) for row in rows
+    ]
     seeds = view.served.seeds
     caption = f"{view.name}, {seeds} seed{'s' * (seeds > 1)}, {view.served.images:,} images served by each strategy"
     return Table(caption, "strategy", tuple(headers), tuple(lines))
@@ -167,7 +169,7 @@ def _row_kind(row: Row, view: View) -> str:
     return "reference" if row.reference else "served" if row.strategy == view.served_name else "strategy"
 
 
-def _cells(row: Row, followed: bool, told: Sequence[str]) -> list[Cell]:
+def _cells(row: Row, followed: bool, oracles: Sequence[str]) -> list[Cell]:
     low, high = row.accuracy_ci
     oracle = row.versus.get(DOMAIN_ORACLE)
     cells = [
@@ -184,10 +186,10 @@ def _cells(row: Row, followed: bool, told: Sequence[str]) -> list[Cell]:
     ]
     if followed:
         cells.append(Cell(NOTHING if row.lag_batches is None else f"{row.lag_batches:g}"))
-    return [*cells, *(_way_cell(row.way.get(name)) for name in told)]
+    return [*cells, *(_way_cell(row.way.get(name)) for name in oracles)]
 
 
-def _way_cell(way: ToldShare | None) -> Cell:
+def _way_cell(way: OracleShare | None) -> Cell:
     if way is None or way.share is None or way.ci is None:
         return Cell("" if way is None else NOTHING)
     return Cell(f"{way.share:.0%}", note=f"{way.ci[0]:.0%} to {way.ci[1]:.0%}")

@@ -208,15 +208,15 @@ class Replayed:
         self._vocabulary = vocabulary
         self._last.clear()
 
-    def evaluate(self, asked: Mapping[int, Sequence[Tensor]]) -> dict[int, Tensor]:
+    def evaluate(self, requested: Mapping[int, Sequence[Tensor]]) -> dict[int, Tensor]:
         """Implement `adapt.search.Evaluate` on rows of the vocabulary's block, int64 `[n]`, in place of images."""
-        return {index: self.logits(index, *rows) for index, rows in asked.items()}
+        return {index: self.logits(index, *rows) for index, rows in requested.items()}
 
     def logits(self, index: int, /, *rows: Tensor) -> Tensor:
         """Return the logits of these rows at one alpha, `[n, C]`."""
-        asked = rows[0] if len(rows) == 1 else torch.cat(rows)
-        z = self._blocks[self._vocabulary][index].index_select(0, asked)
-        self._last[index] = (z, asked.numpy())
+        indices = rows[0] if len(rows) == 1 else torch.cat(rows)
+        z = self._blocks[self._vocabulary][index].index_select(0, indices)
+        self._last[index] = (z, indices.numpy())
         return z
 
     def objective(self, logits: Tensor, index: int) -> Values:

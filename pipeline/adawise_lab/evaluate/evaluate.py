@@ -17,9 +17,9 @@ from adawise.card.card import Card, make_card, read_card
 from adawise.console import progress
 from adawise.errors import SettingsError
 from adawise.settings import Settings
+from adawise_lab.evaluate.assessment import assess
 from adawise_lab.evaluate.bench import Bench
 from adawise_lab.evaluate.candidates import Candidate, at_every_price, every_strategy, objective_named, parse, resolved
-from adawise_lab.evaluate.judge import judge
 from adawise_lab.evaluate.result import Result, write_result
 from adawise_lab.evaluate.run import Plan, run
 from adawise_lab.evaluate.show import can_write_page
@@ -151,7 +151,7 @@ def _run(bench: Bench, plan: Plan, card: Card | None, calibration: str, processe
     try:
         with progress("evaluated", total=len(plan.tasks), unit="runs") as bar:
             runs = run(bench, plan, card, processes=processes, done=bar.advance)
-        return judge(bench, plan, card, runs, calibration=calibration)
+        return assess(bench, plan, card, runs, calibration=calibration)
     finally:
         torch.set_num_threads(threads)
 

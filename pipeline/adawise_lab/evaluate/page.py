@@ -42,16 +42,16 @@ def write_page(folder: Path, result: Result, made: Provenance) -> Path:
 
 def page(result: Result, made: Provenance) -> str:
     """Return the page as HTML, a function of its arguments alone; names of domains and strategies are escaped."""
-    sections, judged = _sections(result), advice.advise(views(result))
+    sections, advised = _sections(result), advice.advise(views(result))
     return render(
         "adawise_lab.evaluate",
         "evaluation.html.j2",
-        headline=judged.headline,
-        sentences=judged.sentences,
+        headline=advised.headline,
+        sentences=advised.sentences,
         contents=[(section.anchor, section.heading) for section in sections],
         command=made.command,
         versions=made.versions,
-        summary=judged.table,
+        summary=advised.table,
         sections=sections,
         specs={figure.anchor: figure.spec for section in sections for figure in section.figures},
         result=result,
@@ -100,9 +100,9 @@ def provenance(arguments: Sequence[str], tables: Sequence[LogitTable], *, create
 
 def digest(table: LogitTable) -> str:
     """Return the SHA-256 of a table's content in hex; the name and the compression of its file do not matter."""
-    said = hashlib.sha256()
+    digest = hashlib.sha256()
     for array in (table.logits, table.labels, np.asarray(table.alphas)):
-        said.update(f"{array.dtype.str}{array.shape}".encode())
-        said.update(np.ascontiguousarray(array).data)
-    said.update("\0".join(table.class_names).encode())
-    return said.hexdigest()
+        digest.update(f"{array.dtype.str}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    digest.update("\0".join(table.class_names).encode())
+    return digest.hexdigest()

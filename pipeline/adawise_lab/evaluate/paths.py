@@ -66,7 +66,7 @@ def _figure(view: View, result: Result) -> Figure:
             color=alt.Color("line:N").scale(domain=drawn, range=colours),
             strokeDash=alt.StrokeDash("line:N").scale(domain=drawn, range=dashes),
         ),
-        alt.Chart(theme.rows([_look(p) for p in path if p.forward_equivalents > 1.0]))
+        alt.Chart(theme.rows([_probe(p) for p in path if p.forward_equivalents > 1.0]))
         .mark_tick(color=theme.INK, thickness=1, size=7, opacity=0.7, orient="vertical")
         .encode(
             x=x,
@@ -104,7 +104,7 @@ def _line(name: str, path: Sequence[PathRow], alphas: Sequence[float]) -> list[d
     return [*points, *ends, *last]
 
 
-def _look(p: PathRow) -> dict[str, Any]:
+def _probe(p: PathRow) -> dict[str, Any]:
     return {"batch": p.batch + 0.5, "number": p.batch, "alpha": -0.035, "why": p.trigger, "fe": p.forward_equivalents}
 
 
@@ -152,12 +152,12 @@ def _reading(view: View, path: Sequence[PathRow], best: Sequence[float]) -> str:
             return f"{row.strategy} does not follow the best alpha of this slow change."
         lag = counted(int(row.lag_batches), "batch", "batches")
         return f"{row.strategy} follows the best alpha {lag} behind, {two(row.path_error)} of alpha from it on average."
-    looked = sum(p.forward_equivalents > 1.0 for p in path)
-    looks = f"probed other alphas in {looked:,} of {counted(len(path), 'batch', 'batches')}"
-    apart = [abs(p.alpha - b) for p, b in zip(path, best, strict=True) if not math.isnan(p.alpha - b)]
-    if not apart:
-        return f"{row.strategy} {looks}."
-    near = sum(a <= _NEAR + 1e-9 for a in apart) / len(apart)
+    probed = sum(p.forward_equivalents > 1.0 for p in path)
+    probes = f"probed other alphas in {probed:,} of {counted(len(path), 'batch', 'batches')}"
+    differences = [abs(p.alpha - b) for p, b in zip(path, best, strict=True) if not math.isnan(p.alpha - b)]
+    if not differences:
+        return f"{row.strategy} {probes}."
+    near = sum(a <= _NEAR + 1e-9 for a in differences) / len(differences)
     return (
-        f"{row.strategy} was within {two(_NEAR)} of the domain's best alpha in {near:.0%} of the batches and {looks}."
+        f"{row.strategy} was within {two(_NEAR)} of the domain's best alpha in {near:.0%} of the batches and {probes}."
     )

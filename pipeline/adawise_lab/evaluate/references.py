@@ -15,7 +15,7 @@ import numpy as np
 
 from adawise.adapt.objective import Values, reliable
 from adawise_lab.evaluate.bench import Bench, Floats
-from adawise_lab.evaluate.result import Difference, ToldShare
+from adawise_lab.evaluate.result import Difference, OracleShare
 from adawise_lab.evaluate.run import AlphaPath
 from adawise_lab.evaluate.score import Score, by_domain, interval, mean, ratio, resampled_accuracies, score
 from adawise_lab.evaluate.streams import Ids, Smooth, Stream, share_of_second
@@ -98,9 +98,9 @@ def split_half(bench: Bench) -> Floats:
         for _ in range(_SPLITS):
             shuffled = rng.permutation(last - first)
             halves = np.array_split(shuffled, 2)
-            for chosen_on, judged_on in (halves, halves[::-1]):
+            for chosen_on, scored_on in (halves, halves[::-1]):
                 best = int(correct[:, chosen_on].mean(axis=1).argmax()) if len(chosen_on) else 0
-                right[judged_on] += correct[best, judged_on]
+                right[scored_on] += correct[best, scored_on]
         rates[first:last] = right / _SPLITS
     return rates
 
@@ -118,9 +118,9 @@ def grid_batch(bench: Bench, visits: Visits, values: tuple[Values, ...], minimum
     for batch in np.split(np.arange(len(visits.ids)), np.flatnonzero(np.diff(visits.batch)) + 1):
         ids = visits.ids[batch]
         v = bench.vocabularies[bench.domain_of[ids[0]]]
-        seen = values[v][:, bench.row_of[ids]]  # [G, n]
-        mask = reliable(list(seen), bench.blocks[v].shape[-1], minimum)
-        index[batch] = int(seen[:, mask].mean(axis=1).argmin())
+        of_batch = values[v][:, bench.row_of[ids]]  # [G, n]
+        mask = reliable(list(of_batch), bench.blocks[v].shape[-1], minimum)
+        index[batch] = int(of_batch[:, mask].mean(axis=1).argmin())
     return index
 
 
@@ -131,29 +131,29 @@ def served_at(bench: Bench, visits: Visits, index: Ids, forwards: float) -> Scor
 
 def ways(
     bench: Bench, base: str, paths: Sequence[AlphaPath], others: Sequence[Sequence[AlphaPath]]
-) -> list[dict[str, ToldShare]]:
+) -> list[dict[str, OracleShare]]:
     """Return, for each of `others`, its share of each oracle's gain over the strategy `base`, which served `paths`."""
     correct = bench.quality.correct
-    told = {
+    oracles = {
         SPLIT_HALF_ORACLE: split_half(bench),
         DOMAIN_ORACLE: correct[domain_oracle(bench), np.arange(correct.shape[1])],
     }
     came = np.isin(bench.domain_of, [d for path in paths for d in path.domain]).astype(np.float64)
-    hits = came * np.stack([*(_expected_hits(bench, each) for each in (paths, *others)), *told.values()])
+    hits = came * np.stack([*(_expected_hits(bench, each) for each in (paths, *others)), *oracles.values()])
     visits = np.broadcast_to(came, hits.shape)
     accuracies = ratio(by_domain(bench, hits), by_domain(bench, visits))
     gains = [mean(each - accuracies[0]) for each in accuracies]
     samples = resampled_accuracies(bench, hits, visits)
     samples -= samples[0].copy()
 
-    def way(i: int, k: int) -> ToldShare:
+    def way(i: int, k: int) -> OracleShare:
         worth = Difference(gains[k], interval(samples[k]))
         if worth.ci[0] <= 0.0:
-            return ToldShare(base, worth, None, None)
-        return ToldShare(base, worth, gains[i] / gains[k], interval(ratio(samples[i], samples[k])))
+            return OracleShare(base, worth, None, None)
+        return OracleShare(base, worth, gains[i] / gains[k], interval(ratio(samples[i], samples[k])))
 
     first = 1 + len(others)  # row of the first oracle
-    return [{name: way(i, k) for k, name in enumerate(told, first)} for i in range(1, first)]
+    return [{name: way(i, k) for k, name in enumerate(oracles, first)} for i in range(1, first)]
 
 
 def _expected_hits(bench: Bench, paths: Sequence[AlphaPath]) -> Floats:

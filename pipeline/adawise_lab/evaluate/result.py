@@ -58,7 +58,7 @@ class GroupRow:
 
 
 @dataclass(frozen=True)
-class ToldShare:
+class OracleShare:
     """The gain of a strategy over `base` (`warm` without pixels), as a `share` of the gain of knowing the condition.
 
     `worth` is what knowing the condition gains over `base`. All are in mean accuracy by the domains' curves (see the
@@ -120,7 +120,7 @@ class Row:
     resets: Mapping[str, int] = field(default_factory=dict)
     price: float | None = None
     over_set: Difference | None = None
-    way: Mapping[str, ToldShare] = field(default_factory=dict)
+    way: Mapping[str, OracleShare] = field(default_factory=dict)
 
     @property
     def is_other_price(self) -> bool:

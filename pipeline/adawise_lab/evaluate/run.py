@@ -26,7 +26,7 @@ from adawise.errors import FatalError
 from adawise_lab.evaluate.bench import Bench, Quality, Replayed, joined, quality
 from adawise_lab.evaluate.candidates import SLOW, Candidate, objective_named
 from adawise_lab.evaluate.score import Score, score
-from adawise_lab.evaluate.streams import BATCH, Ids, Smooth, Stream, look_shifts, make_streams
+from adawise_lab.evaluate.streams import BATCH, Ids, Smooth, Stream, appearance_shifts, make_streams
 
 _AT_ONCE = 64  # batches whose quality is computed together
 
@@ -94,7 +94,7 @@ class Runner:
         served = Served(bench)
         for number, stream in enumerate(self._streams(task.kind, task.order, task.seed)):
             state = strategy.initial()
-            shifts = look_shifts(task.kind, len(stream), seed=task.seed, stream=number)
+            shifts = appearance_shifts(task.kind, len(stream), seed=task.seed, stream=number)
             for k, ids in enumerate(stream):
                 replayed.turn_to(bench.vocabularies[bench.domain_of[ids[0]]])
                 rows = torch.from_numpy(bench.row_of[ids])

@@ -253,8 +253,8 @@ def _prices(view: View) -> Figure:
     end = 2.2 * max(v["beyond"] for v in values)
     ticks = [least, *(fe - 1.0 for fe in _TICKS if 1.5 * least < fe - 1.0 < end)]
     x = alt.X("beyond:Q", title="FE").scale(type="log", domain=(0.9 * least, end), nice=False)
-    says = f"datum.value < {1.01 * least} ? '1' : format(1 + datum.value, '.4~g')"
-    x = x.axis(values=ticks, labelExpr=says, tickCount=len(ticks), grid=False)
+    label = f"datum.value < {1.01 * least} ? '1' : format(1 + datum.value, '.4~g')"
+    x = x.axis(values=ticks, labelExpr=label, tickCount=len(ticks), grid=False)
     y = alt.Y("at:Q", title="accuracy").scale(domain=(low, high), nice=False, zero=False)
     chart = alt.layer(
         *([_oracle_line(oracle, y)] if oracle < high else []),
@@ -270,7 +270,7 @@ def _prices(view: View) -> Figure:
         ),
         *_labels(moving[::2], x, y, dy=-15),  # names of neighbours on the line are above and below in turn
         *_labels(moving[1::2], x, y, dy=17),
-        *_labels(_apart(values[len(moving) :], _LABEL * (high - low)), x, y, align="left", baseline="middle", dx=10),
+        *_labels(_spread(values[len(moving) :], _LABEL * (high - low)), x, y, align="left", baseline="middle", dx=10),
     )
     return Figure(
         f"price-{view.anchor}", view.name, _price_reading(view, place), theme.spec(chart, height=_HEIGHT), wide=True
@@ -294,7 +294,7 @@ def _price_point(row: Row, at: Row, kind: str) -> dict[str, Any]:
     }
 
 
-def _apart(values: Sequence[dict[str, Any]], gap: float) -> list[dict[str, Any]]:
+def _spread(values: Sequence[dict[str, Any]], gap: float) -> list[dict[str, Any]]:
     """Move labels so that they do not overlap: the name of a fixed alpha moves up until it covers none below it."""
     named, free = [], -math.inf
     for value in sorted(values, key=lambda v: (v["at"], v["accuracy"])):

@@ -90,10 +90,10 @@ def _accuracy(rows: Sequence[Row], title: str, wide: bool) -> Table:
     return table
 
 
-def _way(row: Row, told: str) -> str:
-    way = row.way[told]
+def _way(row: Row, oracle: str) -> str:
+    way = row.way[oracle]
     share = "no share" if way.ci is None else f"{way.share:.0%} ({way.ci[0]:.0%} to {way.ci[1]:.0%})"
-    return f"{row.strategy}: {share} of the way from {way.base} to {told} ({_difference(way.worth)} points)"
+    return f"{row.strategy}: {share} of the way from {way.base} to {oracle} ({_difference(way.worth)} points)"
 
 
 def _curve(rows: Sequence[Row]) -> Table:

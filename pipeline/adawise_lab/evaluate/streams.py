@@ -100,7 +100,7 @@ def make_streams(
     return (_visits(feeds, _schedule(kind, domains, rng), batch),)
 
 
-def look_shifts(kind: str, batches: int, *, seed: int, stream: int) -> npt.NDArray[np.float64] | None:
+def appearance_shifts(kind: str, batches: int, *, seed: int, stream: int) -> npt.NDArray[np.float64] | None:
     """Return what is added to the statistics of each batch of a control, `[batches, 5]`; None for nothing."""
     rng, at = np.random.default_rng((seed, stream, KINDS.index(kind))), np.arange(batches)
     if kind == "exposure":

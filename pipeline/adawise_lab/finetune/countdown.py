@@ -85,23 +85,23 @@ class Forecast:
         """Count an update that is done. After a few of them, log the forecast."""
         self._updates.append(time.monotonic())
         if len(self._updates) == _TIMED + 1:
-            self._tell()
+            self._log()
 
-    def _tell(self) -> None:
+    def _log(self) -> None:
         run, done = self._run, self._run.progress
         per_epoch = run.recipe.updates(len(run.train_rows))
         update_s = (self._updates[-1] - self._updates[0]) / _TIMED
         image_s = update_s / (run.recipe.batch_images * run.recipe.accumulate) / UPDATE
         left = (run.last_epoch - done.epoch + 1) * per_epoch - done.update
         training = left * update_s
-        judging = (run.last_epoch - done.epoch + 1) * 2 * len(run.held_out.rows) * image_s
+        evaluation = (run.last_epoch - done.epoch + 1) * 2 * len(run.held_out.rows) * image_s
         rehearsal = self._after.get(REHEARSAL, 0) * image_s
         card = sum(passes for stage, passes in self._after.items() if stage != REHEARSAL) * image_s
         _log.info(
             "duration_estimated",
-            left=str(timedelta(seconds=round(training + judging + rehearsal + card))),
+            left=str(timedelta(seconds=round(training + evaluation + rehearsal + card))),
             training_s=round(training),
-            judging_s=round(judging),
+            judging_s=round(evaluation),
             rehearsal_s=round(rehearsal),
             card_s=round(card),
             timed_updates=_TIMED,

@@ -20,7 +20,7 @@ from adawise.console import progress
 from adawise.errors import TrainingError
 from adawise.settings import Settings
 from adawise.text import counted
-from adawise_lab.card.make import judged_card, write_card
+from adawise_lab.card.make import evaluated_card, write_card
 from adawise_lab.evaluate.show import can_write_page
 from adawise_lab.finetune.countdown import CARD, TRAINING, VERDICT, Countdown, Forecast
 from adawise_lab.finetune.folder import CONTENTS, Folder, write_bytes
@@ -116,7 +116,7 @@ def finetune(request: FinetuneRequest) -> Finetuned | None:
         if not train(run, job, countdown, forecast):
             return None
         found = run.compare()
-        broken = {**run.skipped, **job.judges.skipped}
+        broken = {**run.skipped, **job.held_out_images.skipped}
         if broken:
             log_skipped(data.train.where, broken)
         skipped = {**data.train.passed_over, **data.held_out.passed_over, **broken}
@@ -126,10 +126,10 @@ def finetune(request: FinetuneRequest) -> Finetuned | None:
         del run, start, forecast  # frees their memory for the rehearsal
         try:
             epochs, notes = facts["best"]["epoch"], facts["notes"]
-            unseen = rehearse(job, notes, epochs=epochs, resumes=resume, countdown=countdown)
-            if unseen is None:
+            rehearsed = rehearse(job, notes, epochs=epochs, resumes=resume, countdown=countdown)
+            if rehearsed is None:
                 return None
-            card = _card(job, unseen, countdown)
+            card = _card(job, rehearsed, countdown)
         except KeyboardInterrupt:
             print("stopped before there was a card; the same command with --resume continues", file=sys.stderr)
             return None
@@ -165,20 +165,20 @@ def _notes(settings: Settings, data: Data) -> list[str]:
 
 def _rejected(settings: Settings, folder: Folder, facts: Mapping[str, Any], ruin: str) -> Finetuned:
     """Put theta_1 into a folder of its own with its record, and return the reason with them."""
-    record, apart = {**facts, "ruin": ruin}, folder.reject()
-    write_bytes(apart.record, json.dumps(record, indent=1).encode())
+    record, rejected = {**facts, "ruin": ruin}, folder.reject()
+    write_bytes(rejected.record, json.dumps(record, indent=1).encode())
     error = TrainingError(
-        f"the pair must not serve: {ruin}. It is kept in {apart.path}, without a card. "
+        f"the pair must not serve: {ruin}. It is kept in {rejected.path}, without a card. "
         f"Lower finetune.learning_rate (it was {settings.finetune.learning_rate:g}) or finetune.epochs, and start with "
         "--overwrite."
     )
-    return Finetuned(record, apart, error)
+    return Finetuned(record, rejected, error)
 
 
 def _wrong(job: TrainingJob, found: Comparison) -> list[WrongImage]:
     """Return the first held-out images that theta_1 takes for something else, with thumbnails."""
-    data, judges = job.data, job.judges
-    rows = [i for i in data.held_out_rows if data.held_out.names[i] not in judges.skipped]
+    data, held_out_images = job.data, job.held_out_images
+    rows = [i for i in data.held_out_rows if data.held_out.names[i] not in held_out_images.skipped]
     # An image could be read only some of the times, so that rows and labels cannot be matched.
     if len(rows) != len(found.labels):
         return []
@@ -187,23 +187,23 @@ def _wrong(job: TrainingJob, found: Comparison) -> list[WrongImage]:
     return [
         WrongImage(data.held_out.names[i], data.classes[own], data.classes[other], picture)
         for i, own, other in mistaken
-        if (picture := judges.thumbnail(i)) is not None
+        if (picture := held_out_images.thumbnail(i)) is not None
     ]
 
 
-def _card(job: TrainingJob, unseen: Sequence[Condition], countdown: Countdown) -> Card:
+def _card(job: TrainingJob, rehearsed: Sequence[Condition], countdown: Countdown) -> Card:
     """Load the pair as a worker would, and make its card from held-out images, clean and shifted.
 
-    The card is judged on these and on `unseen`, the conditions of a rehearsal.
+    The card is judged on these and on `rehearsed`, the conditions of a rehearsal.
     """
     chosen, kinds, model = job.settings.finetune, shifts(), job.model()
     mixed = job.some(job.data.held_out_rows, chosen.card_images)
     few, all_of_them = (
-        HeldOut(job.judges, rows, chosen.batch_images) for rows in (mixed[: chosen.judged_images], mixed)
+        HeldOut(job.held_out_images, rows, chosen.batch_images) for rows in (mixed[: chosen.judged_images], mixed)
     )
     countdown.enter(CARD)
     logits, labels = logits_of(model.classifier, all_of_them, countdown)
-    shifted = [*conditions_of(model.classifier, few, "shifted", kinds, countdown), *unseen]
+    shifted = [*conditions_of(model.classifier, few, "shifted", kinds, countdown), *rehearsed]
     countdown.enter(VERDICT)
-    card = judged_card(model, Condition(OWN, logits.__getitem__, labels), shifted, group="home")
+    card = evaluated_card(model, Condition(OWN, logits.__getitem__, labels), shifted, group="home")
     return write_card(job.folder.card, card, model.classifier.embeddings())

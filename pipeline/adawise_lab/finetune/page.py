@@ -42,22 +42,24 @@ def page(record: Mapping[str, Any], command: Sequence[str], mistakes: Sequence[W
 
 def _headline(record: Mapping[str, Any]) -> str:
     """Return the headline: what is served if the recommendation is followed."""
-    told = record.get("verdict")
-    if told is None:
+    verdict = record.get("verdict")
+    if verdict is None:
         zero, best = record["curve"][0]["accuracy"], record["best"]["accuracy"]
         return f"theta_1 has {three(best)} on held-out images, theta_0 {three(zero)}; the pair was not judged"
-    alpha, served = told["recommended"]["alpha"], three(told["recommended"]["served"])
+    alpha, served = verdict["recommended"]["alpha"], three(verdict["recommended"]["served"])
     if alpha == 0.0:
         return f"theta_0 alone serves {served}; the pair serves no better"
-    return f"{'Adapting' if alpha is None else f'Alpha {alpha:g}'} serves {served}, theta_0 {three(told['zero_shot'])}"
+    return (
+        f"{'Adapting' if alpha is None else f'Alpha {alpha:g}'} serves {served}, theta_0 {three(verdict['zero_shot'])}"
+    )
 
 
 def _sentences(record: Mapping[str, Any]) -> list[str]:
     best, zero = record["best"], record["curve"][0]
     skipped, gain = record["images"]["skipped"], best["accuracy"] - zero["accuracy"]
-    told = record.get("verdict")
+    verdict = record.get("verdict")
     return [
-        *([told["told"]] if told is not None else []),
+        *([verdict["told"]] if verdict is not None else []),
         f"theta_1 is epoch {best['epoch']} of {record['curve'][-1]['epoch']}: accuracy {three(best['accuracy'])} "
         f"on held-out images, {points(gain)} points over theta_0; half-way {three(best['accuracy_half'])}.",
         *record["notes"],
@@ -74,10 +76,10 @@ _GROUPS = {
 
 def _verdict(record: Mapping[str, Any]) -> tuple[Section, ...]:
     """Return the section on the pair; nothing if the pair was not judged, as in records of earlier versions."""
-    told = record.get("verdict")
-    if told is None:
+    verdict = record.get("verdict")
+    if verdict is None:
         return ()
-    rows = [*told["groups"], {**told, "group": "mean over conditions", "conditions": "", "images": ""}]
+    rows = [*verdict["groups"], {**verdict, "group": "mean over conditions", "conditions": "", "images": ""}]
     lines = tuple(
         Line(
             _GROUPS.get(row["group"], row["group"]),
@@ -89,7 +91,7 @@ def _verdict(record: Mapping[str, Any]) -> tuple[Section, ...]:
         )
         for row in rows
     )
-    headers = ("conditions", "images", "theta_0", "theta_1", f"alpha {told['fixed_alpha']:g}", "adapted")
+    headers = ("conditions", "images", "theta_0", "theta_1", f"alpha {verdict['fixed_alpha']:g}", "adapted")
     return (
         Section(
             "pair",

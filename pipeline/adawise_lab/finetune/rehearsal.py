@@ -146,5 +146,5 @@ def stages_after(settings: Settings, data: Data) -> dict[str, int]:
     ends = {CARD: card * len(GRID) + conditions * min(few, card) * each, VERDICT: 0}
     if not settings.finetune.rehearsal or isinstance(part, str):
         return ends
-    unseen = min(some, len(data.train_rows) - len(part.train_rows))
-    return {REHEARSAL: whole_passes(settings, part), NEW: (1 + conditions) * unseen * each, **ends}
+    new = min(some, len(data.train_rows) - len(part.train_rows))
+    return {REHEARSAL: whole_passes(settings, part), NEW: (1 + conditions) * new * each, **ends}

@@ -15,12 +15,12 @@ from adawise.settings import FinetuneSettings
 from adawise_lab.finetune.folder import Folder
 from adawise_lab.finetune.train import Epoch, FinetuneRun
 
-TellRow = Callable[[Epoch], object]
+WriteRow = Callable[[Epoch], object]
 Close = Callable[[], object]
 _SERVER = "MLFLOW_TRACKING_URI"
 # By default it waits for minutes.
 _PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
-_MOST_LETTERS = 500  # characters of a parameter's value that MLflow's oldest servers accept
+_MOST_CHARACTERS = 500  # characters of a parameter's value that MLflow's oldest servers accept
 
 _log = structlog.get_logger("finetune")
 
@@ -44,19 +44,19 @@ def check_trackers(settings: FinetuneSettings) -> None:
 
 
 @contextmanager
-def trackers(settings: FinetuneSettings, folder: Folder, run: FinetuneRun) -> Iterator[TellRow]:
+def trackers(settings: FinetuneSettings, folder: Folder, run: FinetuneRun) -> Iterator[WriteRow]:
     """Yield a function that reports a row of the curve to each tracker. The rows so far are reported at once."""
-    asked = [("tensorboard", settings.tensorboard, _tensorboard), ("mlflow", settings.mlflow, _mlflow)]
-    each = [_Tracker(name, partial(opening, folder, run)) for name, is_asked, opening in asked if is_asked]
+    options = [("tensorboard", settings.tensorboard, _tensorboard), ("mlflow", settings.mlflow, _mlflow)]
+    each = [_Tracker(name, partial(opening, folder, run)) for name, is_wanted, opening in options if is_wanted]
 
-    def tell(row: Epoch) -> None:
+    def write(row: Epoch) -> None:
         for tracker in each:
-            tracker.tell(row)
+            tracker.write(row)
 
     for row in run.progress.curve:
-        tell(row)
+        write(row)
     try:
-        yield tell
+        yield write
     finally:
         for tracker in each:
             tracker.close()
@@ -68,18 +68,18 @@ class _Tracker:
     Rows that could not be reported are tried again with the next row.
     """
 
-    def __init__(self, name: str, opening: Callable[[], tuple[TellRow, Close]]) -> None:
+    def __init__(self, name: str, opening: Callable[[], tuple[WriteRow, Close]]) -> None:
         self._name, self._opening = name, opening
-        self._open: tuple[TellRow, Close] | None = None
-        self._untold: list[Epoch] = []
+        self._open: tuple[WriteRow, Close] | None = None
+        self._pending: list[Epoch] = []
 
-    def tell(self, row: Epoch) -> None:
-        self._untold.append(row)
+    def write(self, row: Epoch) -> None:
+        self._pending.append(row)
         with self._warning():
             self._open = self._open or self._opening()
-            while self._untold:
-                self._open[0](self._untold[0])
-                del self._untold[0]
+            while self._pending:
+                self._open[0](self._pending[0])
+                del self._pending[0]
 
     def close(self) -> None:
         if self._open is not None:
@@ -92,23 +92,23 @@ class _Tracker:
             yield
         except Exception as error:  # noqa: BLE001  # the clients of the trackers document no closed set of errors
             first = (str(error).strip() or type(error).__name__).splitlines()[0]
-            _log.warning("tracking_failed", tracker=self._name, error=first[:_MOST_LETTERS])
+            _log.warning("tracking_failed", tracker=self._name, error=first[:_MOST_CHARACTERS])
 
 
-def _tensorboard(folder: Folder, _run: FinetuneRun) -> tuple[TellRow, Close]:
+def _tensorboard(folder: Folder, _run: FinetuneRun) -> tuple[WriteRow, Close]:
     from tensorboardX import SummaryWriter
 
     writer = SummaryWriter(str(folder.events), purge_step=0)  # replaces what an interrupted run reported
 
-    def tell(row: Epoch) -> None:
+    def write(row: Epoch) -> None:
         for name, value in _values(row).items():
             writer.add_scalar(name, value, row.epoch)
         writer.flush()
 
-    return tell, writer.close
+    return write, writer.close
 
 
-def _mlflow(folder: Folder, run: FinetuneRun) -> tuple[TellRow, Close]:
+def _mlflow(folder: Folder, run: FinetuneRun) -> tuple[WriteRow, Close]:
     """Start a run where the environment says (MLFLOW_TRACKING_URI, MLFLOW_EXPERIMENT_NAME).
 
     The environment has the passwords as well.
@@ -118,7 +118,7 @@ def _mlflow(folder: Folder, run: FinetuneRun) -> tuple[TellRow, Close]:
     import mlflow
 
     mlflow.start_run(run_name=folder.path.resolve().name)
-    mlflow.log_params({name: value[:_MOST_LETTERS] for name, value in run.settings.items()})
+    mlflow.log_params({name: value[:_MOST_CHARACTERS] for name, value in run.settings.items()})
     return lambda row: mlflow.log_metrics(_values(row), step=row.epoch), mlflow.end_run
 
 

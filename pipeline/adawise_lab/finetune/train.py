@@ -102,7 +102,7 @@ class FinetuneRun:
         ends_with: the epoch after which the run ends and whose weights are taken, whatever the held-out images say;
             None:
             the recipe decides the end, and the best epoch's weights are taken.
-        on_judged: called with the number of images of each held-out batch that was judged.
+        on_evaluated: called with the number of images of each held-out batch that was judged.
     """
 
     learner: Learner
@@ -116,7 +116,7 @@ class FinetuneRun:
     checkpoint_every_s: float
     progress: TrainingPosition = field(default_factory=TrainingPosition)
     ends_with: int | None = None
-    on_judged: Callable[[int], object] = lambda _images: None
+    on_evaluated: Callable[[int], object] = lambda _images: None
 
     @property
     def recipe(self) -> Recipe:
@@ -144,7 +144,7 @@ class FinetuneRun:
     def start(self) -> None:
         """Judge theta_0, and write the first checkpoint, so that a folder that cannot be written is found at once."""
         torch.manual_seed(self.recipe.seed)
-        self.progress.curve.append(self._judge(0, float("nan")))
+        self.progress.curve.append(self._evaluate(0, float("nan")))
         self.save()
 
     def resume(self) -> Mapping[str, str]:
@@ -179,8 +179,8 @@ class FinetuneRun:
         Afterwards the learner has the best weights.
         """
         self._load_best()
-        said = [self.learner.classify(self.held_out, alpha) for alpha in (0.0, 0.5, 1.0)]
-        return Comparison(said[0][1].tolist(), *(logits.argmax(dim=-1).tolist() for logits, _ in said))
+        predicted = [self.learner.classify(self.held_out, alpha) for alpha in (0.0, 0.5, 1.0)]
+        return Comparison(predicted[0][1].tolist(), *(logits.argmax(dim=-1).tolist() for logits, _ in predicted))
 
     def _load_best(self) -> None:
         try:
@@ -225,7 +225,7 @@ class FinetuneRun:
                 self.save()
                 return False
             done = self.progress
-            row = self._judge(done.epoch, done.loss_sum / done.images)
+            row = self._evaluate(done.epoch, done.loss_sum / done.images)
             done.curve.append(row)
             if self.ends_with is not None or done.best is row:
                 write_weights(self.weights, self.learner.model.state_dict())
@@ -281,26 +281,26 @@ class FinetuneRun:
         """
         recipe = self.recipe
         rows = [[[self.train_rows[i] for i in batch] for batch in batches] for batches in order]
-        seen = Counter(i for batches in rows[:begin] for batch in batches for i in batch)
+        drawn = Counter(i for batches in rows[:begin] for batch in batches for i in batch)
 
         def crop(i: int) -> RandomCrop:
-            random = recipe.random(epoch, i, seen[i]) if seen[i] else recipe.random(epoch, i)
-            seen[i] += 1
+            random = recipe.random(epoch, i, drawn[i]) if drawn[i] else recipe.random(epoch, i)
+            drawn[i] += 1
             return RandomCrop(random, least=recipe.crop_min, flip=recipe.flip, jitter=recipe.jitter)
 
         return self.images.batches((batch for batches in rows[begin:] for batch in batches), crop)
 
-    def _judge(self, epoch: int, loss: float) -> Epoch:
-        one = self.learner.evaluate(self._judges(), 1.0)
-        half = self.learner.evaluate(self._judges(), 0.5) if epoch else one
+    def _evaluate(self, epoch: int, loss: float) -> Epoch:
+        one = self.learner.evaluate(self._held_out_pixels(), 1.0)
+        half = self.learner.evaluate(self._held_out_pixels(), 0.5) if epoch else one
         worse = min(one.accuracy, self.progress.curve[0].accuracy) if epoch else one.accuracy
         barrier = max(0.0, worse - half.accuracy)
         return Epoch(epoch, loss, one.accuracy, one.nll, one.ece, half.accuracy, barrier)
 
-    def _judges(self) -> Iterator[Pixels]:
+    def _held_out_pixels(self) -> Iterator[Pixels]:
         for pixels, labels in self.held_out:
             yield pixels, labels
-            self.on_judged(len(labels))
+            self.on_evaluated(len(labels))
 
 
 @dataclass(frozen=True)
@@ -361,7 +361,9 @@ class Comparison:
     @property
     def ruin(self) -> str | None:
         """The reason why this pair must not serve: theta_1, or the path to it, is significantly worse than theta_0."""
-        before, half, after = (sum(self._right(said).values()) for said in (self.zero_shot, self.half, self.fine_tuned))
+        before, half, after = (
+            sum(self._right(predicted).values()) for predicted in (self.zero_shot, self.half, self.fine_tuned)
+        )
         n = len(self.labels)
         if self._lost(self.zero_shot, self.fine_tuned):
             return f"theta_1 is right on {after} of {n} held-out images, theta_0 was on {before}"
@@ -373,11 +375,11 @@ class Comparison:
             )
         return None
 
-    def _right(self, said: Sequence[int]) -> Counter[int]:
-        return Counter(own for own, k in zip(self.labels, said, strict=True) if own == k)
+    def _right(self, predicted: Sequence[int]) -> Counter[int]:
+        return Counter(own for own, k in zip(self.labels, predicted, strict=True) if own == k)
 
-    def _wrong(self, said: Sequence[int]) -> Counter[tuple[int, int]]:
-        return Counter((own, k) for own, k in zip(self.labels, said, strict=True) if own != k)
+    def _wrong(self, predicted: Sequence[int]) -> Counter[tuple[int, int]]:
+        return Counter((own, k) for own, k in zip(self.labels, predicted, strict=True) if own != k)
 
     def _lost(self, before: Sequence[int], after: Sequence[int]) -> bool:
         """Test whether predictions got worse: McNemar's test on the images that one of both gets right.

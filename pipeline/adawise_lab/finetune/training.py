@@ -59,14 +59,14 @@ class TrainingJob:
         data: the images, by row.
         folder: the folder for what is made.
         images: the decoder of the images to train on.
-        judges: the decoder of the held-out images.
+        held_out_images: the decoder of the held-out images.
     """
 
     settings: Settings
     data: Data
     folder: Folder
     images: Images
-    judges: Images
+    held_out_images: Images
 
     def run(self, start: StartingModel, *, ends_with: int | None = None) -> FinetuneRun:
         """Return the run before its start.
@@ -91,7 +91,7 @@ class TrainingJob:
             images=self.images,
             train_rows=data.train_rows,
             prompts=len(data.templates),
-            held_out=HeldOut(self.judges, data.held_out_rows, settings.finetune.batch_images),
+            held_out=HeldOut(self.held_out_images, data.held_out_rows, settings.finetune.batch_images),
             checkpoint=self.folder.checkpoint,
             weights=self.folder.weights,
             settings=decided_by(settings, data, start),
@@ -196,9 +196,9 @@ def job_of(settings: Settings, data: Data, folder: Folder, preprocess: Preproces
     limits = {"max_pixels": settings.decode.max_pixels, "threads": settings.decode.threads or usable_cores()}
     with (
         closing(Images(data.train, index, preprocess=preprocess, **limits)) as images,
-        closing(Images(data.held_out, index, preprocess=preprocess, **limits)) as judges,
+        closing(Images(data.held_out, index, preprocess=preprocess, **limits)) as held_out_images,
     ):
-        yield TrainingJob(settings, data, folder, images, judges)
+        yield TrainingJob(settings, data, folder, images, held_out_images)
 
 
 def prepare(run: FinetuneRun, job: TrainingJob, start: StartingModel, begin: Begin) -> Mapping[str, str]:
@@ -220,7 +220,7 @@ def prepare(run: FinetuneRun, job: TrainingJob, start: StartingModel, begin: Beg
 def train(run: FinetuneRun, job: TrainingJob, bar: Progress, forecast: Forecast | None = None) -> bool:
     """Train to the end (return True) or until stopped, and log the progress."""
     with stop_signals() as stopping:
-        run.on_judged = bar.advance
+        run.on_evaluated = bar.advance
         if not run.progress.curve:
             run.start()
         done = run.progress

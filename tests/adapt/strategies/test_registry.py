@@ -18,8 +18,8 @@ def test_a_strategy_by_name_starts_at_the_alpha_of_the_grid_nearest_to_the_one_a
         name, alphas=GRID, objective=objective, context="test", alpha=0.52, exploration=Exploration(budget=3)
     )
     assert made.initial().alpha_index == 10
-    said = json.loads(made.key)
-    assert (said["strategy"], said["context"], said["start"]) == (name, "test", 10)
+    document = json.loads(made.key)
+    assert (document["strategy"], document["context"], document["start"]) == (name, "test", 10)
     assert made.initial().key == made.key
     other = strategy(name, alphas=GRID, objective=objective, context="other", alpha=0.52, exploration=Exploration())
     assert other.key != made.key

@@ -29,7 +29,7 @@ def warm(**policy: float) -> WarmSearch:
     return WarmSearch(GRID, objective, "test", 10, Exploration(**policy))  # type: ignore[arg-type]
 
 
-def looking(means: Sequence[np.ndarray], seed: int, images: int = 32) -> list[Appearance]:
+def appearances(means: Sequence[np.ndarray], seed: int, images: int = 32) -> list[Appearance]:
     rng = np.random.default_rng((seed, 1))
     drawn = (rng.normal(mean, SD, size=(images, 5)) for mean in means)
     return [Appearance(pixels.mean(axis=0), pixels.var(axis=0), images) for pixels in drawn]
@@ -41,7 +41,7 @@ def days(count: int) -> list[Weather]:
 
 def camera(seed: int, count: int = 4, **policy: float) -> list[Outcome]:
     weathers = days(count)
-    return drive(warm(**policy), weathers, seed=seed, looks=looking([LIGHT[w] for w in weathers], seed))
+    return drive(warm(**policy), weathers, seed=seed, appearances=appearances([LIGHT[w] for w in weathers], seed))
 
 
 def night(number: int) -> slice:
@@ -122,14 +122,14 @@ def test_without_a_memory_each_night_is_a_new_one() -> None:
     memory = camera(0, conditions=0)[-1].state.memory
     assert memory.known == ()
     assert memory.visits == 1
-    assert memory.seen >= 8
+    assert memory.condition_count >= 8
 
 
 def test_whoever_keeps_the_state_in_bytes_between_batches_serves_the_same_to_the_bit() -> None:
     strategy, rng, state = warm(), np.random.default_rng(3), warm().initial()
     weathers = days(3)
-    kept = drive(strategy, weathers, seed=3, looks=looking([LIGHT[w] for w in weathers], 3))
-    for weather, appearance, expected in zip(weathers, looking([LIGHT[w] for w in weathers], 3), kept, strict=True):
+    kept = drive(strategy, weathers, seed=3, appearances=appearances([LIGHT[w] for w in weathers], 3))
+    for weather, appearance, expected in zip(weathers, appearances([LIGHT[w] for w in weathers], 3), kept, strict=True):
         batch = as_images(draw_values(weather, 32, rng))
         (outcome,) = search.run([strategy.search(state, 32, appearance)], [batch], one_by_one(logits))
         assert (outcome.index, outcome.trials) == (expected.index, expected.trials)
@@ -139,7 +139,7 @@ def test_whoever_keeps_the_state_in_bytes_between_batches_serves_the_same_to_the
 
 def forwards(means: Sequence[np.ndarray], seed: int, *, pixels: bool) -> float:
     """Of a stream whose best alpha stays, whatever it looks like, after the first day."""
-    outcomes = drive(warm(pixels=pixels), [DAY] * len(means), seed=seed, looks=looking(means, seed))
+    outcomes = drive(warm(pixels=pixels), [DAY] * len(means), seed=seed, appearances=appearances(means, seed))
     assert all(abs(alpha - 0.9) <= 0.25 for alpha in alphas(outcomes)[8:])
     return float(np.mean([outcome.forward_equivalents for outcome in outcomes]))
 
@@ -169,7 +169,7 @@ def test_a_night_for_which_alpha_1_was_given_up_begins_without_it() -> None:
     day, night_ = Weather(0.5, level=0.5, depth=1.0), Weather(1.0, level=0.7, depth=1.0)
     weathers = [day if weather is DAY else night_ for weather in days(4)]
     means = [LIGHT[weather] for weather in days(4)]
-    outcomes = drive(warm(), weathers, looks=looking(means, 0), answer=disagreeing(0.9))
+    outcomes = drive(warm(), weathers, appearances=appearances(means, 0), answer=disagreeing(0.9))
     assert any(outcome.reset == "disagreement" for outcome in outcomes[night(0)])
     assert all(outcome.reset != "disagreement" for outcome in outcomes[night(3)])
     assert all(alpha <= 0.7 for alpha in alphas(outcomes)[night(3)][1:])
@@ -178,33 +178,33 @@ def test_a_night_for_which_alpha_1_was_given_up_begins_without_it() -> None:
 def test_an_alpha_that_pixels_chose_and_that_is_not_finite_is_left_for_the_first_one() -> None:
     weathers = days(2)
     means = [LIGHT[weather] for weather in weathers]
-    state = drive(warm(), weathers, looks=looking(means, 0))[-1].state
+    state = drive(warm(), weathers, appearances=appearances(means, 0))[-1].state
     broken = {j for j in range(21) if GRID[j] != 0.5}
 
     def answer(index: int, images: Tensor) -> Tensor:
         z = logits(index, images)
         return z.fill_(float("nan")) if index in broken else z
 
-    (outcome,) = drive(warm(), [DAY], looks=looking([LIGHT[DAY]], 9), state=state, answer=answer)
+    (outcome,) = drive(warm(), [DAY], appearances=appearances([LIGHT[DAY]], 9), state=state, answer=answer)
     assert outcome.trigger == "not_finite"
     assert GRID[outcome.index] == 0.5
 
 
 def test_an_alpha_that_is_broken_is_not_what_pixels_choose() -> None:
     weathers = days(2) + [DAY] * DAY_BATCHES
-    state = drive(warm(), weathers, looks=looking([LIGHT[weather] for weather in weathers], 0))[-1].state
-    (outcome,) = drive(warm(), [NIGHT], looks=looking([LIGHT[NIGHT]], 9), state=state)
+    state = drive(warm(), weathers, appearances=appearances([LIGHT[weather] for weather in weathers], 0))[-1].state
+    (outcome,) = drive(warm(), [NIGHT], appearances=appearances([LIGHT[NIGHT]], 9), state=state)
     chosen = outcome.trials[0].alpha
     assert chosen < 0.5 < GRID[state.alpha_index]
     broken = replace(state, broken=(GRID.index(chosen),))
-    (outcome,) = drive(warm(), [NIGHT], looks=looking([LIGHT[NIGHT]], 9), state=broken)
+    (outcome,) = drive(warm(), [NIGHT], appearances=appearances([LIGHT[NIGHT]], 9), state=broken)
     assert 0.0 < abs(outcome.trials[0].alpha - chosen) < 0.2
 
 
 def test_a_few_images_move_nothing_by_how_they_look() -> None:
     weathers = days(2)
-    state = drive(warm(), weathers, looks=looking([LIGHT[weather] for weather in weathers], 0))[-1].state
-    (outcome,) = drive(warm(), [DAY], images=3, looks=looking([LIGHT[DAY]], 9, 3), state=state)
+    state = drive(warm(), weathers, appearances=appearances([LIGHT[weather] for weather in weathers], 0))[-1].state
+    (outcome,) = drive(warm(), [DAY], images=3, appearances=appearances([LIGHT[DAY]], 9, 3), state=state)
     assert outcome.index == state.alpha_index
     assert outcome.state.memory == state.memory
     assert outcome.state.looks is state.looks
@@ -213,21 +213,21 @@ def test_a_few_images_move_nothing_by_how_they_look() -> None:
 def test_hours_of_one_picture_make_no_jumps_of_the_day_after_and_the_night_is_not_forgotten() -> None:
     """The levels of an ordinary day differ by .15 nats from batch to batch."""
     rng, strategy = np.random.default_rng(0), warm(conditions=4)
-    known = drive(strategy, days(2), looks=looking([LIGHT[w] for w in days(2)], 0))[-1].state
+    known = drive(strategy, days(2), appearances=appearances([LIGHT[w] for w in days(2)], 0))[-1].state
     picture = as_images(draw_values(DAY, 1, rng))
     frozen = [Appearance(LIGHT[DAY], np.zeros(5), 32)] * 400
     state = drive(
         strategy,
         [DAY] * 400,
         state=known,
-        looks=frozen,
+        appearances=frozen,
         answer=lambda j, x: logits(j, picture.expand(len(x), -1, -1, -1)),
     )[-1].state
     ordinary = [replace(DAY, level=DAY.level + 0.15 * rng.normal()) for _ in range(100)]
-    after = drive(strategy, ordinary, state=state, looks=looking([LIGHT[DAY]] * 100, 1))
+    after = drive(strategy, ordinary, state=state, appearances=appearances([LIGHT[DAY]] * 100, 1))
     numbers = [state.memory.number, *(outcome.state.memory.number for outcome in after)]
     jumps = [one != other for one, other in pairwise(numbers)]
     assert sum(jumps) <= 12
     assert not any(jumps[50:])
-    night = drive(strategy, [NIGHT], state=after[-1].state, looks=looking([LIGHT[NIGHT]], 9))[0]
+    night = drive(strategy, [NIGHT], state=after[-1].state, appearances=appearances([LIGHT[NIGHT]], 9))[0]
     assert night.state.memory.number == known.memory.number, "it returned"

@@ -42,9 +42,9 @@ def test_the_first_batch_looks_at_other_alphas_within_its_budget() -> None:
     (outcome,) = drive(warm(), [Weather(0.8)])
     assert outcome.trigger == "start"
     assert 1.0 < outcome.forward_equivalents <= 1.5
-    (served, *looked) = outcome.trials
+    (served, *probed) = outcome.trials
     assert (served.alpha, served.images) == (0.5, 32)
-    assert {trial.alpha for trial in looked} & {0.0, 1.0}
+    assert {trial.alpha for trial in probed} & {0.0, 1.0}
 
 
 def test_a_stream_finds_its_optimum_within_a_few_batches() -> None:
@@ -135,8 +135,8 @@ def test_no_image_is_passed_twice_at_one_alpha_nor_looked_at_twice_before_all_we
     (outcome,) = drive(warm(price=1e-4, first_budget=1.9), [Weather(0.5, depth=1.0)], answer=answer)
     assert len(outcome.trials) > 2
     assert all(len(set(images)) == len(images) for images in passed.values())
-    looked = [image for index, images in passed.items() if index != 10 for image in images]
-    assert len(set(looked)) == len(looked)
+    probed = [image for index, images in passed.items() if index != 10 for image in images]
+    assert len(set(probed)) == len(probed)
 
 
 def test_a_belief_that_the_looks_contradict_is_dropped_and_the_trace_says_so() -> None:

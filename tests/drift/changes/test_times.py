@@ -70,15 +70,15 @@ def test_a_shop_is_quiet_over_the_end_of_summer_time_by_its_own_clocks_alone(tmp
 
 def test_a_baseline_is_of_hours_that_are_the_same_in_every_zone(tmp_path: Path, capsys: Captured) -> None:
     """So that it may be read by other clocks than those it was made by."""
-    root, told = write(tmp_path / "shop", [a_shop("shop", 16, BERLIN)]), []
+    root, received = write(tmp_path / "shop", [a_shop("shop", 16, BERLIN)]), []
     for zones in (["Europe/Berlin", "Europe/Berlin"], ["UTC", "Europe/Berlin"]):
         file = tmp_path / zones[0].rpartition("/")[2]
         for day, zone in enumerate(zones, 1):
             at = BACK + timedelta(days=day)
             time = ["--since", (at - timedelta(days=1)).isoformat(), "--until", at.isoformat()]
             assert main(["drift", str(root), *time, "--baseline", str(file), "--time-zone", zone]) == 0
-        told.append((capsys.readouterr().out.split("what happened")[1:], file.read_bytes()))
-    assert told[0] == told[1]
+        received.append((capsys.readouterr().out.split("what happened")[1:], file.read_bytes()))
+    assert received[0] == received[1]
 
 
 def test_clocks_are_put_back_and_forward_where_the_zone_says_so() -> None:
@@ -111,7 +111,7 @@ def test_zones_are_by_camera_and_one_that_nobody_knows_is_told_with_those_near_i
     assert clocks.at("yard") == BERLIN
     assert clocks.unused(["yard"]) == ["osaka-*"]
     assert parse_clocks([]) == Clocks()
-    for given, said in (
+    for given, expected in (
         ("Berlin", "got 'Berlin'; near it are Europe/Berlin"),
         ("Europe/Zürich", "Europe/Zurich"),
         ("../etc/passwd", "expected the name of a time zone"),
@@ -120,4 +120,4 @@ def test_zones_are_by_camera_and_one_that_nobody_knows_is_told_with_those_near_i
     ):
         with pytest.raises(ValueError, match="expected") as failed:
             parse_clocks(given.split(","))
-        assert said in str(failed.value)
+        assert expected in str(failed.value)

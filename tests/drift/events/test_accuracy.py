@@ -106,9 +106,9 @@ def test_estimates_have_their_error_in_the_band_and_labels_say_where_they_are_wr
     assert over.off is not None
     assert over.is_wrong
     assert over.off.low < 0.19 < over.off.high
-    told = accuracies(over).replace("\u00a0", " ")
-    assert "Do not rely on confidence here: by the labels its estimate is .20 too high (95 % .18 to .21)" in told
-    assert "from confidence .98 first, .98 last (off by .09, 95 % within .18)" in told
+    found = accuracies(over).replace("\u00a0", " ")
+    assert "Do not rely on confidence here: by the labels its estimate is .20 too high (95 % .18 to .21)" in found
+    assert "from confidence .98 first, .98 last (off by .09, 95 % within .18)" in found
     near = over_time([binned(HOURS, confidence=np.full(240, 0.83), labelled=NOTHING + 8, correct=right)])
     assert not near.is_wrong
     assert "On the labelled images the estimate from confidence is .0" in accuracies(near)
@@ -194,9 +194,9 @@ def test_json_and_terminal_tell_it_and_at_which_temperature_confidence_is(
     assert main(["drift", str(root), "--labels", str(labels), "--json"]) == 0
     assert "which alone may have moved confidence" in json.loads(capsys.readouterr().out)["calibration"]
     assert main(["drift", str(root), "--labels", str(labels), "--streams", "yard"]) == 0
-    told = capsys.readouterr().out.replace("\u00a0", " ")
-    assert "accuracy: measured by 3,840 labels of 1 of 1 cameras: 1.00 (95 % " in told
-    assert "Do not rely on confidence here: by the labels its estimate is .13 too low (95 % .11 to .14)" in told
+    output = capsys.readouterr().out.replace("\u00a0", " ")
+    assert "accuracy: measured by 3,840 labels of 1 of 1 cameras: 1.00 (95 % " in output
+    assert "Do not rely on confidence here: by the labels its estimate is .13 too low (95 % .11 to .14)" in output
 
 
 def test_a_cost_that_is_estimated_where_labels_contradict_confidence_says_so(
@@ -207,12 +207,12 @@ def test_a_cost_that_is_estimated_where_labels_contradict_confidence_says_so(
     wrong.write_text("\n".join([head, *(f"{line.split(',')[0]},dog" for line in lines[:1000])]))  # before noon alone
     assert main(["drift", str(root), "--labels", str(wrong), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    told = {event["stream_id"]: event["cost"] for event in found["events"] if event["measure"] == "confidence"}
-    assert {name: (of["how"], of["is_doubted"]) for name, of in told.items()} == {
+    fields = {event["stream_id"]: event["cost"] for event in found["events"] if event["measure"] == "confidence"}
+    assert {name: (of["how"], of["is_doubted"]) for name, of in fields.items()} == {
         "yard": ("estimated", True),
         "ramp": ("estimated", False),
     }
-    assert "labels contradict it" in cost(AccuracyCost(**told["yard"]))
+    assert "labels contradict it" in cost(AccuracyCost(**fields["yard"]))
     points = next(each for each in found["cameras"] if each["stream_id"] == "yard")["accuracy"]["points"]
     assert {point["accuracy"] for point in points if point["how"] == "measured"} == {0.0}
 

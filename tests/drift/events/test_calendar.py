@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 
 import adawise
-from adawise_drift.events.calendar import calendar, hours, name_of, seen_before
+from adawise_drift.events.calendar import calendar, hours, name_of, visits_before
 from adawise_drift.events.result import NO_CALENDAR, NO_STAYS, Stays
 from adawise_drift.words import alarms, conditions
 from tests.drift.worlds import BEGIN_US, DAY_US, HOUR_US, camera, with_conditions, write
@@ -92,13 +92,13 @@ def test_numbers_of_a_state_that_began_anew_are_others() -> None:
     both = stays((0, 1, 0), (1, 2, 1), (2, 3, 0), (3, 4, 1), (4, 5, 0), states=(3, 3, 4, 4, 4))
     assert {each.name: each.visits for each in calendar(both).conditions} == {"1.0": 1, "1.1": 1, "2.0": 2, "2.1": 1}
     assert name_of(both, 4) == "2.0"
-    assert seen_before(both, 4) == 1
+    assert visits_before(both, 4) == 1
 
 
 def test_what_was_shorter_than_what_the_search_remembers_is_told_as_brief() -> None:
     rows = [(float(hour), hour + 0.99, hour) for hour in range(4)]
-    told = stays(*rows)
-    found = calendar(replace(told, batches=np.array([10, 2, 30, 1]), alarms=np.zeros(4, np.int64)))
+    result = stays(*rows)
+    found = calendar(replace(result, batches=np.array([10, 2, 30, 1]), alarms=np.zeros(4, np.int64)))
     assert [each.name for each in found.conditions] == ["2", "0", "2 others"]
     assert conditions(found) == "2 conditions and 2 brief or rare ones, 0 returns"
     assert len(calendar(stays((0, 1, 0), (1, 2, 1), batches=2)).conditions) == 2, "where all are"

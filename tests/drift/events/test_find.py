@@ -100,8 +100,8 @@ def test_the_command_to_go_on_with_is_one(eventful: Analysed) -> None:
 
 def test_many_cameras_that_fall_silent_at_once_know_of_each_other() -> None:
     worlds = [camera(SEED + 2, n, days=12, searched=False) for n in range(3)]
-    told = analysed([*(until(world, BEGIN_US + 9 * DAY_US) for world in worlds[:2]), worlds[2]])
-    ended = [event for event in told.events if event.shape == "ended"]
+    received = analysed([*(until(world, BEGIN_US + 9 * DAY_US) for world in worlds[:2]), worlds[2]])
+    ended = [event for event in received.events if event.shape == "ended"]
     others = {event.stream_id: event.causes[0].sentence for event in ended}
     assert others == {
         "camera-000": "1 of 2 other cameras moved the same way then: camera-001",
@@ -130,8 +130,8 @@ def a_day(rejected: Mapping[int, int], stays: Stays = NO_STAYS, /, **changed: fl
     values |= {"labelled": np.zeros(n, np.int64), "rejected": np.array([rejected.get(k, 0) for k in number])}
     values |= {name: size * is_changed for name, size in changed.items()}
     binned = Binned(**values)
-    told = events(CameraHistory("gate", binned, 60_000_000, (), NO_MIX, (), (), None))
-    return explained(numbered(told, 1), Surroundings(binned, int(at[-1]), (), stays), ["runs/yard"])
+    line = events(CameraHistory("gate", binned, 60_000_000, (), NO_MIX, (), (), None))
+    return explained(numbered(line, 1), Surroundings(binned, int(at[-1]), (), stays), ["runs/yard"])
 
 
 def in_conditions(*rows: tuple[float, float, int, bool]) -> Stays:
@@ -160,7 +160,7 @@ def test_a_step_in_the_last_point_of_counts_may_be_as_late_as_what_was_counted_l
 
 
 @pytest.mark.parametrize(
-    ("fourth", "said"),
+    ("fourth", "expected"),
     [
         ((12, 24, 1, True), ["condition 1 returned, seen once before"]),
         ((12, 24, 2, True), ["condition 2 returned, which was known before this time"]),
@@ -169,11 +169,13 @@ def test_a_step_in_the_last_point_of_counts_may_be_as_late_as_what_was_counted_l
         ((11.5, 24, 0, True), []),
     ],
 )
-def test_the_condition_that_came_with_it_is_a_cause(fourth: tuple[float, float, int, bool], said: list[str]) -> None:
+def test_the_condition_that_came_with_it_is_a_cause(
+    fourth: tuple[float, float, int, bool], expected: list[str]
+) -> None:
     stays = in_conditions((0, 4, 0, False), (4, 9, 1, False), (9, 9.5, 0, True), (9.5, 10, 3, False), fourth)
-    told = a_day({}, stays, luminance=-1.0, confidence=-0.2)
-    lit = next(event for event in told if event.measure == "brightness")
-    assert [cause.sentence for cause in lit.causes if cause.kind == "condition"] == said
+    values = a_day({}, stays, luminance=-1.0, confidence=-0.2)
+    lit = next(event for event in values if event.measure == "brightness")
+    assert [cause.sentence for cause in lit.causes if cause.kind == "condition"] == expected
     assert lit.causes[-1].sentence.startswith("likely:")
 
 

@@ -11,8 +11,8 @@ def test_what_lasts_for_mostly_the_same_time_is_one_incident_and_an_hour_within_
     light = an_event("gate", "brightness", "spike", 5, 21)
     followed = an_event("gate", "alpha", "spike", 9, 20)
     fog = an_event("gate", "contrast", "spike", 15, 16)
-    told = {event.measure: event.incident for event in numbered([fog, followed, light], 1)}
-    assert told == {"brightness": 1, "alpha": 1, "contrast": 2}
+    fields = {event.measure: event.incident for event in numbered([fog, followed, light], 1)}
+    assert fields == {"brightness": 1, "alpha": 1, "contrast": 2}
 
 
 def test_what_began_at_one_moment_is_one_incident_however_long_it_lasts() -> None:

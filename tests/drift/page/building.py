@@ -111,7 +111,7 @@ def a_camera(
     rejected = rng.poisson(40, hours) * (rng.random(hours) < 0.1) if rejecting else None
     series = a_series(path, rng=rng, present=present, rejected=rejected)
     ends = [*(hour for hour, _ in levels[1:]), hours]
-    told = tuple(
+    found = tuple(
         Stretch(BEGIN_US + HOUR_US * a, BEGIN_US + HOUR_US * b, level)
         for (a, level), b in zip(levels, ends, strict=True)
     )
@@ -134,7 +134,7 @@ def a_camera(
         "endpoints_agree": float(series.endpoints_agree.mean()),
         "drift": max(heights) - min(heights),
         "travelled": sum(abs(change.size) for change in changes),
-        "levels": told,
+        "levels": found,
         "changes": changes,
         "class_mix": _mix(rng),
         "reasons": {"image_undecodable": int(series.rejected.sum())} if rejecting else {},
@@ -214,7 +214,7 @@ def every_shape(names: Sequence[str], *, hours: int = 240) -> tuple[DriftEvent, 
     lost = AccuracyCost(-0.35, -0.4, -0.3, "measured")
     guess = AccuracyCost(-0.02, -0.17, 0.13, "estimated", is_doubted=True)
     likely = (Cause("likely", "likely: weather, dirt on the lens, or focus"),)
-    told: list[tuple[str, str, float, float, dict[str, Any]]] = [
+    values: list[tuple[str, str, float, float, dict[str, Any]]] = [
         (
             "accuracy",
             "step",
@@ -234,7 +234,7 @@ def every_shape(names: Sequence[str], *, hours: int = 240) -> tuple[DriftEvent, 
     ]
     found = [
         an_event(names[number % len(names)], measure, shape, at * day, until * day, incident=number + 1, **fields)
-        for number, (measure, shape, at, until, fields) in enumerate(told)
+        for number, (measure, shape, at, until, fields) in enumerate(values)
     ]
     beside = [
         replace(found[0], measure=measure, unit=unit, before=before, after=after)

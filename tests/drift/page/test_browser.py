@@ -131,12 +131,12 @@ def test_a_calendar_has_a_column_a_day_and_the_hour_pointed_at_is_told(seen: See
     place.locator(".timed").scroll_into_view_if_needed()
     box = place.locator(".timed").bounding_box()
     assert box is not None
-    told = []
+    received = []
     for share in (0.1, 0.45):  # of the height, which has the axis of time below the day
         page.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + share * box["height"])
         settle(page)
-        told.append(page.locator("#told").inner_text().splitlines()[1])
-    assert told == ["condition 1", "condition 0"]
+        received.append(page.locator("#told").inner_text().splitlines()[1])
+    assert received == ["condition 1", "condition 0"]
     page.mouse.move(0, 0)
     rows = page.locator('#camera-1 [aria-label^="Conditions of"] tbody th').all_inner_texts()
     assert [row.strip() for row in rows] == ["1", "0", "20 others"]
@@ -147,17 +147,19 @@ def test_a_calendar_has_a_column_a_day_and_the_hour_pointed_at_is_told(seen: See
 def test_measured_accuracy_is_solid_estimates_are_dashed_and_a_moment_is_told_with_bands(seen: Seen) -> None:
     page = seen.page
     open_camera(page, 1)
-    looks = {"measured": '[stroke-width="3"]', "by confidence": '[stroke-dasharray="6,3"]'}
-    drawn = {name: page.locator(f"#camera-1-accuracy .mark-rule line{look}").count() for name, look in looks.items()}
+    learned = {"measured": '[stroke-width="3"]', "by confidence": '[stroke-dasharray="6,3"]'}
+    drawn = {
+        name: page.locator(f"#camera-1-accuracy .mark-rule line{check}").count() for name, check in learned.items()
+    }
     assert drawn == {"measured": 8, "by confidence": 10}
     assert page.locator("#camera-1-accuracy .mark-rect path").count() >= 18
     place = page.locator('#camera-1 figure[data-panel="accuracy"] .timed')
     place.focus()
     page.keyboard.press("ArrowRight")
     settle(page)
-    told = page.locator("#told").inner_text()
-    assert "measured by labels 0." in told
-    assert told.count("within 0.") == 3
+    output = page.locator("#told").inner_text()
+    assert "measured by labels 0." in output
+    assert output.count("within 0.") == 3
     page.keyboard.press("Escape")
 
 
@@ -221,17 +223,17 @@ def test_the_pointer_tells_the_values_that_the_report_has(seen: Seen, report: Re
     assert box is not None
     page.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + 60)
     settle(page)
-    told = page.locator("#told.visible").inner_text().splitlines()
+    output = page.locator("#told.visible").inner_text().splitlines()
     series = report.cameras[0].series
-    when = told[0].removesuffix(" UTC").replace(" ", "T")
+    when = output[0].removesuffix(" UTC").replace(" ", "T")
     times = [str(t)[:16] for t in series.time_us.astype("datetime64[us]")]
     point = times.index(when)
     plot = page.locator("#camera-1 .chart svg .role-frame .background").first.bounding_box()
     assert plot is not None
     share = (box["x"] + 0.5 * box["width"] - plot["x"]) / plot["width"]
     assert point == pytest.approx(share * len(times), abs=1.0)
-    assert told[1] == f"alpha, mean {series.alpha[point]:.2f}"
-    assert told[2] == f"served {series.alpha_low[point]:.2f} to {series.alpha_high[point]:.2f}"
+    assert output[1] == f"alpha, mean {series.alpha[point]:.2f}"
+    assert output[2] == f"served {series.alpha_low[point]:.2f} to {series.alpha_high[point]:.2f}"
     page.mouse.move(0, 0)
     assert page.locator("#told.visible").count() == 0
 
@@ -289,10 +291,10 @@ def test_the_gallery_says_what_was_said_by_whom_on_which_camera(seen: Seen) -> N
     page = seen.page
     assert page.locator("#gallery h3").count() == 3
     assert page.locator("#gallery figure").count() == 6
-    told = page.locator("#gallery figure").first.inner_text()
-    assert HOSTILE in told
-    assert "zero-shot: car" in told
-    assert "fine-tuned" not in told  # it was not asked
+    output = page.locator("#gallery figure").first.inner_text()
+    assert HOSTILE in output
+    assert "zero-shot: car" in output
+    assert "fine-tuned" not in output  # it was not asked
     words = page.locator("#gallery img").first.get_attribute("alt")
     assert words is not None
     assert words.endswith("with confidence .21")

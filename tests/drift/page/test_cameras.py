@@ -77,11 +77,11 @@ def test_pictures_and_rate_are_said_in_numbers() -> None:
         contrast=np.full(720, -1.0),
         images=np.where(first, 1400, 700),
     )
-    told = readings(replace(camera, series=series))
-    assert told["picture"].startswith(
+    found = readings(replace(camera, series=series))
+    assert found["picture"].startswith(
         "From the first quarter of the points to the last, in multiples of the median: brightness 1.41 to .71, contrast"
     )
-    assert told["rate"] == "There were 1,400 images a point in the first quarter of the points, and 700 in the last."
+    assert found["rate"] == "There were 1,400 images a point in the first quarter of the points, and 700 in the last."
 
 
 def test_accuracy_is_said_as_measured_and_as_estimated_and_where_the_estimate_is_wrong() -> None:
@@ -109,15 +109,15 @@ def test_agreement_cost_and_rejects_are_said_in_numbers() -> None:
         images=np.full(720, 100),
         rejected=np.r_[np.zeros(719, np.int64), 1440],
     )
-    told = readings(replace(camera, series=series, reasons={"image_undecodable": 1440}))
-    assert told["answers"] == (
+    fields = readings(replace(camera, series=series, reasons={"image_undecodable": 1440}))
+    assert fields["answers"] == (
         "Confidence went from .80 to .80, zero-shot and fine-tuned agree on 65 % of the images on which both were "
         "evaluated."
     )
-    assert told["cost"] == (
+    assert fields["cost"] == (
         "An image cost 1.00 forwards on average over the points, and 3.00 at most; plain CLIP costs 1."
     )
-    assert told["rejects"] == "1,440 images were rejected, 2 % of all: image_undecodable 1,440."
+    assert fields["rejects"] == "1,440 images were rejected, 2 % of all: image_undecodable 1,440."
 
 
 def test_what_is_not_known_has_no_figure() -> None:

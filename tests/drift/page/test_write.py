@@ -43,8 +43,8 @@ def test_a_month_of_fifty_cameras_by_the_hour_is_below_six_megabytes(tmp_path: P
 
 def test_it_says_what_a_point_is_where_it_is_drawn(page_file: Path) -> None:
     text = page_file.read_text(encoding="utf-8")
-    said = text.count("one point is 1 hour; the lowest and the highest alpha in it are kept")
-    assert said >= 11  # ten cameras, and over all
+    found = text.count("one point is 1 hour; the lowest and the highest alpha in it are kept")
+    assert found >= 11  # ten cameras, and over all
 
 
 def test_the_readers_that_the_page_names_are_where_it_says(page_file: Path) -> None:
@@ -74,9 +74,9 @@ def test_a_camera_without_images_is_silent_wherever_the_page_or_the_terminal_nam
     assert re.findall(r'title="(\w+), since', text) == ["silent"]
     assert 'data-find="camera-0 rate ended silent"' in text
     show(report, paper())
-    told = capsys.readouterr().out
-    assert "0 failing, 1 silent" in told
-    assert told.count("failing") == 1
+    output = capsys.readouterr().out
+    assert "0 failing, 1 silent" in output
+    assert output.count("failing") == 1
 
 
 def test_the_same_report_gives_the_same_page(report: Report, page_file: Path) -> None:

@@ -114,9 +114,9 @@ def test_images_of_one_batch_are_no_more_evidence_than_they_are() -> None:
     bias = 0.15 * (np.asarray(GRID) - 0.5)
     once = [MODEL.estimate(sound(seed, bias, images=10)).evidence for seed in range(20)]
     ten_times = [MODEL.estimate(sound(seed, bias, images=100, alike=10)).evidence for seed in range(20)]
-    apart = [MODEL.estimate(sound(seed, bias, images=100)).evidence for seed in range(20)]
+    gaps = [MODEL.estimate(sound(seed, bias, images=100)).evidence for seed in range(20)]
     assert np.mean(ten_times) == pytest.approx(np.mean(once), abs=1.0)
-    assert np.mean(apart) > np.mean(ten_times) + 2.0
+    assert np.mean(gaps) > np.mean(ten_times) + 2.0
 
 
 def test_the_level_of_a_condition_says_nothing() -> None:

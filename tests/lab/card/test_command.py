@@ -175,8 +175,8 @@ def test_a_card_is_made_of_images_in_any_form(
     one, other = read_card(folder / foggy), read_card(tmp_path / "card.json")
     assert other.images == one.images
     assert other.temperature == pytest.approx(one.temperature)
-    assert [(judged.condition, judged.images) for judged in other.judged] == [
-        (judged.condition, judged.images) for judged in one.judged
+    assert [(results.condition, results.images) for results in other.judged] == [
+        (results.condition, results.images) for results in one.judged
     ]
 
 
@@ -323,9 +323,9 @@ def test_a_folder_of_shifted_images_that_has_none_is_named_with_its_flag(
 
 def test_a_verdict_fits_a_terminal_of_80_columns_and_few_images_are_never_sure() -> None:
     groups = tuple(GroupVerdict(name, 6, 2, 0.5, 1.0, 1.0, 1.0) for name in ("home", "shifted", "new"))
-    told = PairVerdict("calibrated_tsallis", 0.5, 1.0, 0.45, 1.0, 1.0, (0.0, 0.0, 0.0), groups)
+    fields = PairVerdict("calibrated_tsallis", 0.5, 1.0, 0.45, 1.0, 1.0, (0.0, 0.0, 0.0), groups)
     console = Console(width=80, file=io.StringIO())
-    console.print(verdict_table(told))
+    console.print(verdict_table(fields))
     assert isinstance(console.file, io.StringIO)
     lines = [line.rstrip() for line in console.file.getvalue().splitlines()]
     assert lines[-2].startswith("classes left out")
@@ -333,14 +333,14 @@ def test_a_verdict_fits_a_terminal_of_80_columns_and_few_images_are_never_sure()
 
 
 def test_cameras_that_see_all_conditions_at_once_are_told_of_where_a_fixed_alpha_serves_them_more() -> None:
-    told = PairVerdict("tsallis", 0.5, 0.6, 0.45, 0.62, 0.65, (0.03, 0.01, 0.05), (), (-0.017, -0.03, -0.004))
-    assert verdict_text(told).endswith(
+    fields = PairVerdict("tsallis", 0.5, 0.6, 0.45, 0.62, 0.65, (0.03, 0.01, 0.05), (), (-0.017, -0.03, -0.004))
+    assert verdict_text(fields).endswith(
         "Recommended: adapt, as search.strategy = auto does. Where every batch of a camera mixes all of these, it "
         "serves -1.7 points "
         '(95 %: -3.0 to -0.4): for such cameras set search.strategy = "fixed" and search.alpha = 0.45.'
     )
     for draw in (None, (-0.017, -0.03, 0.001)):
-        assert verdict_text(replace(told, mixed_gain=draw)).endswith(
+        assert verdict_text(replace(fields, mixed_gain=draw)).endswith(
             "Recommended: adapt, as search.strategy = auto does."
         )
 
@@ -382,18 +382,18 @@ def test_cameras_that_see_all_conditions_at_once_are_told_of_where_a_fixed_alpha
 def test_there_is_one_recommendation(
     changes: dict[str, Any], alpha: float | None, served: float, is_auto: bool, words: str
 ) -> None:
-    told = PairVerdict("tsallis", 0.5, 0.6, 0.45, 0.62, 0.65, (0.03, 0.01, 0.05), (), None)
-    told = replace(told, **changes)
-    assert recommend(told) == Recommendation(alpha, served, is_auto)
-    text = verdict_text(told)
+    fields = PairVerdict("tsallis", 0.5, 0.6, 0.45, 0.62, 0.65, (0.03, 0.01, 0.05), (), None)
+    fields = replace(fields, **changes)
+    assert recommend(fields) == Recommendation(alpha, served, is_auto)
+    text = verdict_text(fields)
     assert re.search(words, text), text
     assert text.count("Recommended") == 1
     if is_auto:
-        assert alpha == advised_alpha(told)
+        assert alpha == advised_alpha(fields)
 
 
 def test_shifted_images_that_are_too_few_to_judge_objectives_by_are_not_asked_for_again(capsys: Captured) -> None:
     card = a_card(temperature=1.0)
-    for shifted, asks in (((), True), (card.temperature, False)):
+    for shifted, needs_broker in (((), True), (card.temperature, False)):
         print_card(replace(card, shifted_temperature=shifted), "a card")
-        assert ("give --labelled-shifted FOLDER" in capsys.readouterr().out) == asks
+        assert ("give --labelled-shifted FOLDER" in capsys.readouterr().out) == needs_broker

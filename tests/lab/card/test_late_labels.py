@@ -170,11 +170,11 @@ def corrected(folder: Path, answers: dict[float, dict[int, str]], tmp_path_facto
     place = tmp_path_factory.mktemp("corrected")
     root = a_root(folder, place / "live", answers[0.0])
     with pytest.MonkeyPatch.context() as patch:
-        assert adawise(folder, patch, *asked(root, place / "new.json", "--without-replay")) == 0
+        assert adawise(folder, patch, *command_line(root, place / "new.json", "--without-replay")) == 0
     return place / "new.json"
 
 
-def asked(root: Path, output: Path, *more: str) -> tuple[str, ...]:
+def command_line(root: Path, output: Path, *more: str) -> tuple[str, ...]:
     return ("card", "correct", str(root), "--recording", "yard", "-o", str(output), *more)
 
 
@@ -183,21 +183,21 @@ def test_labels_that_contradict_the_objective_make_a_card_that_serves_what_they_
 ) -> None:
     before, new = read_card(folder / "card.json"), tmp_path / "new.json"
     capsys.readouterr()
-    assert adawise(folder, monkeypatch, *asked(labelled, new)) == 0
-    said = " ".join(capsys.readouterr().out.split())
-    assert f"labels from {labelled}/labels" in said
-    assert "They show that tsallis is biased" in said
-    assert re.search(r"another alpha in \d+ of 72 batches", said)
-    assert "The bias was fitted to these labels" in said
-    assert f"adawise pair stage {labelled} --model.card {new} --search.objective tsallis" in said
+    assert adawise(folder, monkeypatch, *command_line(labelled, new)) == 0
+    output = " ".join(capsys.readouterr().out.split())
+    assert f"labels from {labelled}/labels" in output
+    assert "They show that tsallis is biased" in output
+    assert re.search(r"another alpha in \d+ of 72 batches", output)
+    assert "The bias was fitted to these labels" in output
+    assert f"adawise pair stage {labelled} --model.card {new} --search.objective tsallis" in output
 
     card = read_card(new)
     assert card.bias is not None
     assert (card.bias.objective, card.format) == ("tsallis", BIASED)
     assert 100 <= card.bias.images <= len(LABELLED)
-    assert f"{card.bias.images} labelled images under {card.bias.conditions} conditions" in said
+    assert f"{card.bias.images} labelled images under {card.bias.conditions} conditions" in output
     if card.bias.images < len(LABELLED):
-        assert f"{len(LABELLED) - card.bias.images} labels are of conditions with labels in fewer than 8" in said
+        assert f"{len(LABELLED) - card.bias.images} labels are of conditions with labels in fewer than 8" in output
     assert card.bias.nats[0] < -1.0 < 0.0 < card.bias.nats[-1]
     assert np.mean(card.bias.nats) == pytest.approx(0.0, abs=1e-9)
     assert (card.temperature, card.heads) == (before.temperature, before.heads)
@@ -250,7 +250,7 @@ def test_labels_that_agree_with_the_objective_write_no_card(
     shutil.copytree(folder / "served", root)
     write_labels(root, labels)
     capsys.readouterr()
-    assert adawise(folder, monkeypatch, *asked(root, tmp_path / "new.json")) == 0
+    assert adawise(folder, monkeypatch, *command_line(root, tmp_path / "new.json")) == 0
     assert "do not contradict the card, so no new card" in capsys.readouterr().out
     assert not (tmp_path / "new.json").exists()
 
@@ -263,9 +263,9 @@ def agreeing(objective: Floats, answered: Ints) -> Ints:
     total = wrong[chosen, np.arange(n)].sum(axis=0)
     for i in [*range(n)] * 4:
         tried = (total - wrong[chosen[i], i] + wrong[:, i]) / n
-        apart = ((tried - tried.mean(axis=1, keepdims=True) - wanted) ** 2).sum(axis=1)
-        total += wrong[apart.argmin(), i] - wrong[chosen[i], i]
-        chosen[i] = apart.argmin()
+        gaps = ((tried - tried.mean(axis=1, keepdims=True) - wanted) ** 2).sum(axis=1)
+        total += wrong[gaps.argmin(), i] - wrong[chosen[i], i]
+        chosen[i] = gaps.argmin()
     return chosen
 
 
@@ -277,7 +277,7 @@ def a_root(folder: Path, root: Path, labels: Mapping[int, str]) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("labels", "said"),
+    ("labels", "expected"),
     [
         ({}, "0 have a label, and of 0 conditions 0 have labels in that many batches (none)"),
         (dict.fromkeys(LABELLED[:99], CLASSES[0]), "99 have a label, and"),
@@ -287,13 +287,18 @@ def a_root(folder: Path, root: Path, labels: Mapping[int, str]) -> Path:
     ],
 )
 def test_too_few_labels_are_refused_and_how_many_there_are(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured, labels: dict[int, str], said: str
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Captured,
+    labels: dict[int, str],
+    expected: str,
 ) -> None:
     root = a_root(folder, tmp_path / "live", labels)
     capsys.readouterr()
-    assert adawise(folder, monkeypatch, *asked(root, tmp_path / "new.json")) == 2
+    assert adawise(folder, monkeypatch, *command_line(root, tmp_path / "new.json")) == 2
     out, err = (" ".join(text.split()) for text in capsys.readouterr())
-    assert said in out + err
+    assert expected in out + err
     assert "expected at least 100 labelled images, under at least 5 conditions with labels in 8 batches each" in err
     assert "Traceback" not in err
     assert ("there are no labels of these images" in out) == (not labels)
@@ -311,7 +316,7 @@ def test_a_file_of_labels_stands_alone(
     file = tmp_path / "labels.csv"
     file.write_text("row_id,label\n" + "".join(f"frames/0/{n}/0,{name}\n" for n, name in answers[0.0].items()))
     flags = ("--labels", str(file), "--without-replay")
-    assert adawise(folder, monkeypatch, *asked(root, tmp_path / "new.json", *flags)) == 0
+    assert adawise(folder, monkeypatch, *command_line(root, tmp_path / "new.json", *flags)) == 0
     assert f"labels from {file}" in " ".join(capsys.readouterr().out.split())
     bias = read_card(tmp_path / "new.json").bias
     assert bias is not None
@@ -335,10 +340,10 @@ def test_images_that_the_recording_has_not_or_nobody_can_read_are_left_out(
         record(tmp_path / name, until=until, damaged=damaged)
         flags = ("card", "correct", str(root), "--recording", str(tmp_path / name), "--without-replay")
         code = adawise(folder, monkeypatch, *flags, "-o", str(tmp_path / f"{name}.json"))
-        said = " ".join(capsys.readouterr().err.split())
+        output = " ".join(capsys.readouterr().err.split())
         if name in ("shorter", "ruined"):
             assert code == 2
-            assert f"of them can be read in {tmp_path / name}" in said
+            assert f"of them can be read in {tmp_path / name}" in output
         else:
             assert code == 0
             bias = read_card(tmp_path / f"{name}.json").bias
@@ -360,7 +365,7 @@ def test_an_image_whose_logits_are_not_finite_at_an_alpha_is_left_out(
         return objective
 
     monkeypatch.setattr(Card, "objective", with_nan)
-    assert adawise(folder, monkeypatch, *asked(labelled, tmp_path / "new.json", "--without-replay")) == 0
+    assert adawise(folder, monkeypatch, *command_line(labelled, tmp_path / "new.json", "--without-replay")) == 0
     less, whole = (read_card(card).bias for card in (tmp_path / "new.json", corrected))
     assert less is not None
     assert whole is not None
@@ -378,23 +383,29 @@ def test_what_cannot_be_is_told_before_anything_is_computed(
     (tmp_path / "bare.toml").write_text(bare)
     new = str(tmp_path / "new.json")
     root = ("card", "correct", str(labelled), "-o", new)
-    for arguments, said in (
+    for arguments, expected in (
         (root, "--recording (not given)"),
         ((*root, "--recording", str(tmp_path / "other")), "it is of topic 'street'"),
         ((*root, "--recording", str(tmp_path / "again")), "(id another-id)"),
         ((*root, "--recording", str(tmp_path / "none")), "expected a recording in"),
         ((*root[:3], "-o", "yard", "--recording", "yard"), "but it is a folder"),
         ((*root[:3], "-o", "card.json", "--recording", "yard"), "name a new file"),
-        ((*asked(labelled, tmp_path / "new.json"), "--model.card", str(tmp_path / "classes.txt")), "not a card"),
-        ((*asked(labelled, tmp_path / "new.json"), "--config", str(tmp_path / "bare.toml")), "expected the card that"),
-        ((*asked(folder, tmp_path / "new.json"),), "there is no output of a worker"),
-        ((*asked(labelled, tmp_path / "new.json"), "--search.strategy", "fixed"), "serve a fixed alpha of"),
-        ((*asked(labelled, tmp_path / "new.json"), "--images", "7"), "left by --images 7, and of"),
-        ((*asked(labelled, tmp_path / "new.json"), "--model.classes", str(tmp_path / "classes.txt")), "another pair"),
+        ((*command_line(labelled, tmp_path / "new.json"), "--model.card", str(tmp_path / "classes.txt")), "not a card"),
+        (
+            (*command_line(labelled, tmp_path / "new.json"), "--config", str(tmp_path / "bare.toml")),
+            "expected the card that",
+        ),
+        ((*command_line(folder, tmp_path / "new.json"),), "there is no output of a worker"),
+        ((*command_line(labelled, tmp_path / "new.json"), "--search.strategy", "fixed"), "serve a fixed alpha of"),
+        ((*command_line(labelled, tmp_path / "new.json"), "--images", "7"), "left by --images 7, and of"),
+        (
+            (*command_line(labelled, tmp_path / "new.json"), "--model.classes", str(tmp_path / "classes.txt")),
+            "another pair",
+        ),
     ):
         assert adawise(folder, monkeypatch, *arguments) not in (0, 3), arguments
         err = " ".join(capsys.readouterr().err.split())
-        assert said in err, arguments
+        assert expected in err, arguments
         assert "Traceback" not in err
     assert not Path(new).exists()
 
@@ -414,9 +425,9 @@ def test_the_corrected_card_is_staged_and_serves_as_any_new_card(
     assert read_orders(store).serving.card == str(corrected)
     capsys.readouterr()
     assert adawise(folder, monkeypatch, "pair", "list", str(labelled)) == 0
-    said = capsys.readouterr().out
-    assert "    adapts by tsallis\n" in said
-    assert "    adapts by tsallis, corrected by late labels\n" in said
+    output = capsys.readouterr().out
+    assert "    adapts by tsallis\n" in output
+    assert "    adapts by tsallis, corrected by late labels\n" in output
 
 
 def test_a_corrected_card_may_be_corrected_again(
@@ -426,14 +437,16 @@ def test_a_corrected_card_may_be_corrected_again(
     first, second = corrected, tmp_path / "second.json"
     root = a_root(folder, tmp_path / "other", answers[1.0])
     flags = ("--without-replay", "--model.card", str(first))
-    assert adawise(folder, monkeypatch, *asked(root, second, *flags)) == 0
+    assert adawise(folder, monkeypatch, *command_line(root, second, *flags)) == 0
     one, other = read_card(first).bias, read_card(second).bias
     assert one is not None
     assert other is not None
     assert one.nats[0] < one.nats[-1]
     assert other.nats[0] > other.nats[-1]
     agree = tmp_path / "third.json"
-    assert adawise(folder, monkeypatch, *asked(root, agree, "--without-replay", "--model.card", str(second))) == 0
+    assert (
+        adawise(folder, monkeypatch, *command_line(root, agree, "--without-replay", "--model.card", str(second))) == 0
+    )
 
 
 def test_a_replay_that_is_stopped_leaves_the_card_and_says_what_is_not_known(
@@ -441,10 +454,10 @@ def test_a_replay_that_is_stopped_leaves_the_card_and_says_what_is_not_known(
 ) -> None:
     stopped = ReplayResult("yard", 0, 0, 0.0, stopped=True, ends_streams=True)
     monkeypatch.setattr("adawise_lab.card.late_labels.replay", lambda *_, **__: stopped)
-    assert adawise(folder, monkeypatch, *asked(labelled, tmp_path / "new.json")) == INTERRUPTED
-    said = capsys.readouterr().out
-    assert "the effect of the card is not known" in said
-    assert "adawise pair stage" in said
+    assert adawise(folder, monkeypatch, *command_line(labelled, tmp_path / "new.json")) == INTERRUPTED
+    output = capsys.readouterr().out
+    assert "the effect of the card is not known" in output
+    assert "adawise pair stage" in output
     assert read_card(tmp_path / "new.json").bias is not None
 
 
@@ -462,10 +475,10 @@ def test_killed_while_it_writes_the_old_card_serves_on(
 
     monkeypatch.setattr(os, "replace", killed)
     with pytest.raises(Killed):
-        adawise(folder, monkeypatch, *asked(labelled, new, "--without-replay"))
+        adawise(folder, monkeypatch, *command_line(labelled, new, "--without-replay"))
     monkeypatch.setattr(os, "replace", replaced)
     assert (folder / "card.json").read_bytes() == before
     assert new.exists() == (point == "heads")
-    assert adawise(folder, monkeypatch, *asked(labelled, new, "--without-replay")) == 0
+    assert adawise(folder, monkeypatch, *command_line(labelled, new, "--without-replay")) == 0
     assert read_card(new).bias is not None
     assert sorted(path.name for path in tmp_path.iterdir()) == ["live", heads_path(new).name, "new.json"]

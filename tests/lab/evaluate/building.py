@@ -48,7 +48,7 @@ def a_table(
 
 def shorten_verdicts(patch: pytest.MonkeyPatch) -> None:
     """Let a command judge a pair on few and short streams: how long they are proves nothing of the command."""
-    patch.setattr("adawise_lab.evaluate.judge._SEEDS", 1)
+    patch.setattr("adawise_lab.evaluate.assessment._SEEDS", 1)
     shorten_streams(patch)
 
 

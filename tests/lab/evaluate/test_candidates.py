@@ -85,27 +85,27 @@ def test_what_cannot_be_read_is_told(text: str, message: str) -> None:
 
 
 def test_the_strategy_auto_is_what_a_worker_takes_it_for() -> None:
-    (asked,) = read("auto@tsallis")
+    (requested,) = read("auto@tsallis")
     helps = PairVerdict("tsallis", 0.5, 0.6, 0.45, 0.6, 0.7, (0.1, 0.05, 0.2), ())
     for verdict, strategy, alpha in (
-        (None, "warm", asked.alpha),
-        (helps, "warm", asked.alpha),
+        (None, "warm", requested.alpha),
+        (helps, "warm", requested.alpha),
         (replace(helps, gain=(-0.1, -0.2, -0.05)), "fixed", 0.45),
     ):
-        (found,) = resolved([asked], replace(a_card(temperature=0.8), verdict=verdict))
+        (found,) = resolved([requested], replace(a_card(temperature=0.8), verdict=verdict))
         assert (found.name, found.strategy, found.alpha) == ("auto", strategy, alpha)
-    (found,) = resolved([asked], None)
+    (found,) = resolved([requested], None)
     assert found.strategy == "warm"
 
 
 def test_auto_is_the_objective_that_the_card_recommends() -> None:
-    asked = parse("warm,grid@atc", objective="auto", alpha=0.5, exploration=DEFAULT)
+    requested = parse("warm,grid@atc", objective="auto", alpha=0.5, exploration=DEFAULT)
     for card, names in (
         (None, ["warm", "grid@atc"]),
         (a_card(temperature=0.8), ["warm", "grid@atc"]),
         (a_card(temperature=1.2), ["warm@relative", "grid@atc"]),
     ):
-        assert [candidate.name for candidate in resolved(asked, card)] == names
+        assert [candidate.name for candidate in resolved(requested, card)] == names
     with pytest.raises(SettingsError, match=r"--strategies warm@auto,warm: expected each once, got warm\. Correct it"):
         resolved(read("warm@auto,warm@tsallis"), None)
 

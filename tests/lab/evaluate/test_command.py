@@ -41,7 +41,7 @@ def tables(tmp_path: Path) -> str:
     return str(folder)
 
 
-def told(captured: Captured, *arguments: str) -> dict[str, Any]:
+def output_of(captured: Captured, *arguments: str) -> dict[str, Any]:
     """The one JSON object on the output proper."""
     assert main(["evaluate", *arguments, "--json"]) == 0
     result: dict[str, Any] = json.loads(captured.readouterr().out)
@@ -57,7 +57,7 @@ def refused(captured: Captured, *arguments: str) -> str:
 
 
 def test_json_is_one_object_with_every_strategy_on_every_stream(tables: str, capsys: Captured) -> None:
-    result = told(capsys, "--logits", tables, *QUICK, "--smooth", "known_a:new_a", "--strategies", "warm,grid")
+    result = output_of(capsys, "--logits", tables, *QUICK, "--smooth", "known_a:new_a", "--strategies", "warm,grid")
     assert {row["stream"] for row in result["rows"]} == {"short", "smooth"}
     assert [r["strategy"] for r in result["rows"] if not r["reference"]] == ["warm", "grid"] * 2
     assert result["domains"].keys() == {"known_a", "new_a", "style_a"}  # val tables are for choices
@@ -69,8 +69,8 @@ def test_json_is_one_object_with_every_strategy_on_every_stream(tables: str, cap
 
 def test_a_table_calibrates_what_is_served_and_the_objectives_that_need_a_card(tables: str, capsys: Captured) -> None:
     flags = ("--logits", tables, *QUICK, "--strategies", "fixed,grid@atc,grid@relative")
-    calibrated = told(capsys, *flags, "--calibrate", "val_a")
-    plain = told(capsys, "--logits", tables, *QUICK, "--strategies", "fixed")
+    calibrated = output_of(capsys, *flags, "--calibrate", "val_a")
+    plain = output_of(capsys, "--logits", tables, *QUICK, "--strategies", "fixed")
     assert calibrated["calibration"] == "fitted on val_a"
     assert [r["strategy"] for r in calibrated["rows"][:3]] == ["fixed", "grid@atc", "grid@relative"]
     assert calibrated["rows"][0]["accuracy"] == plain["rows"][0]["accuracy"]
@@ -85,8 +85,8 @@ def test_a_card_calibrates_too(tables: str, tmp_path: Path, capsys: Captured) ->
     )
     (tmp_path / "card.json").write_text(card.to_json())
     flags = ("--logits", tables, *QUICK, "--strategies", "fixed")
-    by_card = told(capsys, *flags, "--model.card", "card.json")
-    by_table = told(capsys, *flags, "--calibrate", "val_a")
+    by_card = output_of(capsys, *flags, "--model.card", "card.json")
+    by_table = output_of(capsys, *flags, "--calibrate", "val_a")
     assert by_card["calibration"] == "of card.json"
     assert by_card["rows"] == by_table["rows"]
 
@@ -96,7 +96,7 @@ def test_auto_is_judged_on_the_table_that_calibrates_and_told(tables: str, tmp_p
     write_tables(tmp_path / "tables", dataclasses.replace(sure, logits=3 * sure.logits))
     flags = ("--logits", tables, *QUICK, "--strategies", "warm,warm@atc")
     for table, name in (("val_a", "warm"), ("val_sure", "warm@relative")):
-        result = told(capsys, *flags, "--calibrate", table)
+        result = output_of(capsys, *flags, "--calibrate", table)
         assert [row["strategy"] for row in result["rows"][:2]] == [name, "warm@atc"]
 
 
@@ -115,7 +115,7 @@ def test_a_fixed_alpha_that_the_card_advises_is_judged_as_auto_and_every_row_say
     flags = ("--logits", tables, *QUICK, "--domains", "new_a", "--model.card", "card.json")
     for changed, first in ((verdict, ["auto", "warm"]), (dataclasses.replace(verdict, gain=(0.1, 0.0, 0.2)), ["warm"])):
         Path("card.json").write_text(dataclasses.replace(card, verdict=changed).to_json())
-        rows = told(capsys, *flags)["rows"]
+        rows = output_of(capsys, *flags)["rows"]
         assert [row["strategy"].partition("@")[0] for row in rows[: len(first)]] == first
         assert {row["strategy"] for row in rows if row["strategy"].startswith("auto")} == {*first} - {"warm"}
         if len(first) > 1:
@@ -123,15 +123,15 @@ def test_a_fixed_alpha_that_the_card_advises_is_judged_as_auto_and_every_row_say
     Path("card.json").write_text(dataclasses.replace(card, verdict=verdict).to_json())
     with capture_logs() as log:
         assert main(["evaluate", *flags, "--strategies", "auto,fixed"]) == 0
-    (told_of,) = [event for event in log if event["event"] == "strategy_chosen"]
-    assert told_of["method"] == "a fixed alpha of 0.45, as the card advises"
+    (reported_of,) = [event for event in log if event["event"] == "strategy_chosen"]
+    assert reported_of["method"] == "a fixed alpha of 0.45, as the card advises"
     out, alphas = capsys.readouterr().out, {"auto": r"\.45", "fixed": r"\.50", "best_fixed": r"\.\d\d"}
     for name in ("auto", "fixed", "best_fixed"):
         assert re.search(rf"\n +{name}(?:@\w+)? {alphas[name]} ", out), name
 
 
 def test_groups_streams_and_orders_are_chosen(tables: str, capsys: Captured) -> None:
-    result = told(
+    result = output_of(
         capsys,
         *("--logits", tables, "--seeds", "1", "--processes", "1", "--strategies", "fixed"),
         *("--streams", "jumps,mixed", "--orders", "runs", "--groups", "known=known,shifted=new+style"),
@@ -143,19 +143,19 @@ def test_groups_streams_and_orders_are_chosen(tables: str, capsys: Captured) -> 
 
 def test_the_search_settings_are_those_of_every_strategy(tables: str, capsys: Captured) -> None:
     flags = ("--logits", tables, *QUICK, "--domains", "new_a", "--strategies", "fixed,fixed:alpha=0")
-    result = told(capsys, *flags, "--search.alpha", "1")
+    result = output_of(capsys, *flags, "--search.alpha", "1")
     assert [row["alpha"] for row in result["rows"][:2]] == [1.0, 0.0]
 
 
 def test_a_curve_is_run_and_told_and_drawn(tables: str, tmp_path: Path, capsys: Captured) -> None:
     flags = ("--logits", tables, *QUICK, "--strategies", "auto,grid", "--search.price", "0.04", "--curve")
-    result = told(capsys, *flags, "-o", "kept")
+    result = output_of(capsys, *flags, "-o", "kept")
     priced = {row["price"]: row for row in result["rows"] if row["price"] is not None}
     assert sorted(priced) == [0.002, 0.005, 0.01, 0.02, 0.04, 0.05, 0.1, 0.2]
     assert priced[0.04]["strategy"] == "auto"
     assert [price for price, row in priced.items() if row["over_set"] is None] == [0.04]
     assert 'id="price"' in (tmp_path / "kept" / "page.html").read_text()
-    plain = told(capsys, "--logits", tables, *QUICK, "--strategies", "auto", "--search.price", "0.04")
+    plain = output_of(capsys, "--logits", tables, *QUICK, "--strategies", "auto", "--search.price", "0.04")
     assert plain["rows"][0]["accuracy"] == priced[0.04]["accuracy"]
     assert {row["price"] for row in plain["rows"]} == {None}
 
@@ -164,7 +164,7 @@ def test_tables_without_pixels_are_named_where_conditions_come_back(tables: str,
     flags = ("--logits", tables, "--seeds", "1", "--processes", "1", "--orders", "iid", "--strategies", "fixed")
     for kind, names in (("returning", [["known_a", "new_a", "style_a"]]), ("short", [])):
         with capture_logs() as log:
-            told(capsys, *flags, "--streams", kind)
+            output_of(capsys, *flags, "--streams", kind)
         assert [sorted(e["tables"]) for e in log if e["event"] == "pixels_missed"] == [sorted(each) for each in names]
 
 

@@ -110,7 +110,7 @@ def test_without_scikit_image_it_is_told_what_to_install(monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         ("fogg", "'fogg'"),
         ("fog:6", "'fog:6'"),
@@ -122,7 +122,7 @@ def test_without_scikit_image_it_is_told_what_to_install(monkeypatch: pytest.Mon
         (",", "got ','"),
     ],
 )
-def test_what_is_no_corruption_is_refused_with_the_names_of_those_that_are(text: str, told: str) -> None:
+def test_what_is_no_corruption_is_refused_with_the_names_of_those_that_are(text: str, expected: str) -> None:
     with pytest.raises(SettingsError, match=r"Name .*fog") as refused:
         parse(text)
-    assert told in str(refused.value)
+    assert expected in str(refused.value)

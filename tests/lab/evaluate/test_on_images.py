@@ -103,9 +103,9 @@ def test_an_image_that_cannot_be_decoded_is_left_out_and_told(
 ) -> None:
     (table,) = tables(home, tmp_path, home / place)
     assert len(table) == len(CLASSES) * PER_CLASS - 1
-    told = "".join(capsys.readouterr())
-    assert "images_left_out" in told
-    assert "png" in told.lower()
+    output = "".join(capsys.readouterr())
+    assert "images_left_out" in output
+    assert "png" in output.lower()
     (record,) = [json.loads(path.read_text()) for path in tmp_path.glob("*.json")]
     assert len(record["left_out"]) == 1
 
@@ -197,7 +197,7 @@ def test_the_command_judges_images_and_their_corruptions(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "expected"),
     [
         (("--images", "folder/yard", "--corrupt", "fogg"), "'fogg'"),
         (("--images", "folder/yard", "--calibrate", "yard_fog2"), "'yard_fog2'"),
@@ -207,14 +207,14 @@ def test_the_command_judges_images_and_their_corruptions(
     ],
 )
 def test_what_cannot_be_done_is_told_before_the_models_are_loaded(
-    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured, arguments: tuple[str, ...], told: str
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured, arguments: tuple[str, ...], expected: str
 ) -> None:
     def load(*_: object) -> None:
         raise AssertionError("the models were loaded")
 
     monkeypatch.setattr("adawise_lab.evaluate.places.load_model", load)
     assert evaluate(home, monkeypatch, *arguments, *RUN) == 2
-    assert told in capsys.readouterr().err
+    assert expected in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from adawise_lab.evaluate.streams import (
     Domain,
     Stream,
     _in_runs,
-    look_shifts,
+    appearance_shifts,
     make_streams,
     share_of_second,
 )
@@ -168,12 +168,14 @@ def test_controls_are_a_stream_for_each_domain_and_move_what_they_say() -> None:
     for kind in CONTROLS:
         streams = make_streams(kind, "iid", there, seed=0)
         assert [len(stream) for stream in streams] == [50] * 3
-        shifts = look_shifts(kind, 50, seed=0, stream=0)
+        shifts = appearance_shifts(kind, 50, seed=0, stream=0)
         assert (shifts is None) == (kind == "odd")
-    assert look_shifts("long", 50, seed=0, stream=0) is None
+    assert appearance_shifts("long", 50, seed=0, stream=0) is None
     of = [domain_of(batch, there) for batch in make_streams("odd", "iid", there, seed=0)[1]]
     assert np.mean([d != 1 for batch in of for d in batch]) == pytest.approx(0.05, abs=0.02)
-    exposure, brightness, pan = (look_shifts(kind, 50, seed=0, stream=0) for kind in ("exposure", "brightness", "pan"))
+    exposure, brightness, pan = (
+        appearance_shifts(kind, 50, seed=0, stream=0) for kind in ("exposure", "brightness", "pan")
+    )
     assert exposure is not None
     assert np.flatnonzero(np.diff(exposure[:, 0])).tolist() == [11, 23, 35, 47]
     assert brightness is not None

@@ -138,11 +138,11 @@ def test_a_damaged_file_is_a_table_or_an_error_of_ours(tmp_path: Path, at: int, 
     data[at : at + count] = b"" if cut else bytes(b ^ 0x5A for b in data[at : at + count])
     (tmp_path / "damaged.npz").write_bytes(data)
     try:
-        images, told = len(read_table(tmp_path / "damaged.npz")), ""
+        images, found = len(read_table(tmp_path / "damaged.npz")), ""
     except SettingsError as error:
-        images, told = 12, str(error)
+        images, found = 12, str(error)
     assert images == 12
-    assert not told or told.startswith(str(tmp_path / "damaged.npz"))
+    assert not found or found.startswith(str(tmp_path / "damaged.npz"))
 
 
 def test_a_file_that_is_not_there_is_an_error_with_its_name(tmp_path: Path) -> None:

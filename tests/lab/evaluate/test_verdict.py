@@ -8,7 +8,7 @@ from torch import Tensor
 
 from adawise.card.advice import advised_alpha
 from adawise.card.card import Card, Condition, make_card
-from adawise_lab.evaluate.judge import verdict_of
+from adawise_lab.evaluate.assessment import verdict_of
 
 ALPHAS = (0.0, 0.5, 1.0)
 N, CLASSES = 240, 4
@@ -38,32 +38,32 @@ def card_of(home: Condition) -> Card:
 
 
 def test_adapting_is_measured_against_the_ends_and_the_best_fixed_alpha_by_group() -> None:
-    told = verdict_of(card_of(HOME), [HOME, NEW, FOG])
+    found = verdict_of(card_of(HOME), [HOME, NEW, FOG])
     means = [sum(r) / 3 for r in zip((0.7, 0.8, 0.9), (0.8, 0.6, 0.4), (0.7, 0.5, 0.3), strict=True)]
-    assert told.zero_shot == pytest.approx(means[0], abs=0.04)
-    assert told.fine_tuned == pytest.approx(means[2], abs=0.04)
-    assert (told.fixed_alpha, told.best_fixed) == (0.0, told.zero_shot)
-    assert told.adapted > told.best_fixed + 0.03
-    assert told.gain[1] > 0.0
-    assert told.gain[1] < told.gain[0] < told.gain[2]
-    by_name = {group.group: group for group in told.groups}
+    assert found.zero_shot == pytest.approx(means[0], abs=0.04)
+    assert found.fine_tuned == pytest.approx(means[2], abs=0.04)
+    assert (found.fixed_alpha, found.best_fixed) == (0.0, found.zero_shot)
+    assert found.adapted > found.best_fixed + 0.03
+    assert found.gain[1] > 0.0
+    assert found.gain[1] < found.gain[0] < found.gain[2]
+    by_name = {group.group: group for group in found.groups}
     assert {name: (group.conditions, group.images) for name, group in by_name.items()} == {
         "home": (1, N),
         "new": (2, N),
     }
     assert by_name["home"].adapted == pytest.approx(by_name["home"].fine_tuned, abs=0.03)
     assert by_name["new"].adapted == pytest.approx(by_name["new"].zero_shot, abs=0.03)
-    assert advised_alpha(told) is None
-    assert told.mixed_gain is not None
-    assert told.mixed_gain[1] <= told.mixed_gain[0] < 0.01 < told.gain[0], "no alpha is right for a batch of all"
+    assert advised_alpha(found) is None
+    assert found.mixed_gain is not None
+    assert found.mixed_gain[1] <= found.mixed_gain[0] < 0.01 < found.gain[0], "no alpha is right for a batch of all"
     assert verdict_of(card_of(HOME), [HOME]).mixed_gain is None
 
 
 def test_an_objective_that_goes_the_wrong_way_is_answered_by_a_fixed_alpha() -> None:
     sure_and_wrong = condition("new_clean", (0.8, 0.6, 0.3), (2.0, 4.0, 8.0), seed=2)
-    told = verdict_of(card_of(HOME), [HOME, sure_and_wrong])
-    assert told.gain[0] < -0.05
-    assert advised_alpha(told) == told.fixed_alpha == 0.0
-    assert advised_alpha(replace(told, gain=(-0.001, -0.002, -0.0005))) is None, "a draw is no reason"
-    assert advised_alpha(replace(told, gain=(-0.04, -0.09, 0.01))) is None, "nor are too few images"
+    found = verdict_of(card_of(HOME), [HOME, sure_and_wrong])
+    assert found.gain[0] < -0.05
+    assert advised_alpha(found) == found.fixed_alpha == 0.0
+    assert advised_alpha(replace(found, gain=(-0.001, -0.002, -0.0005))) is None, "a draw is no reason"
+    assert advised_alpha(replace(found, gain=(-0.04, -0.09, 0.01))) is None, "nor are too few images"
     assert advised_alpha(None) is None

@@ -76,7 +76,7 @@ class Finished:
     """A run of `finetune(folder)` that ended well: the folder, and what it printed and logged."""
 
     folder: Path
-    said: str
+    output: str
     logs: list[MutableMapping[str, Any]]
 
 
@@ -115,8 +115,8 @@ def message(captured: Captured) -> str:
 def test_a_zero_shot_model_and_a_folder_become_a_pair_that_runs(
     finished: Finished, pair_folder: PairFolder, capsys: Captured
 ) -> None:
-    folder, said = finished.folder, finished.said
-    toml = said[said.index("[model]") :]
+    folder, output = finished.folder, finished.output
+    toml = output[output.index("[model]") :]
     assert 'theta_1 = "local-dir:out/theta_1"' in toml
     (folder / "adawise.toml").write_text(toml + "device = 'cpu'\nprecision = 'fp32'\n[search]\nobjective = 'atc'\n")
     assert adawise(folder, "doctor", "--kafka.bootstrap-servers", "127.0.0.1:1") == 1  # there is no broker
@@ -169,9 +169,9 @@ def test_the_recipe_is_run_again_without_some_classes_and_the_pair_judged_on_the
     (began,) = [line for line in logs if line["event"] == "rehearsal_began"]
     assert (began["classes"], began["left_out"], began["images"]) == (2, 2, 12)
     rows = [line["epoch"] for line in logs if line["event"] == "epoch_finished"]
-    said = capsys.readouterr().out
-    assert "classes left out" in said
-    assert "search.strategy = auto" in said
+    output = capsys.readouterr().out
+    assert "classes left out" in output
+    assert "search.strategy = auto" in output
     out = folder / "out"
     card, record = read_card(out / "card.json"), json.loads((out / "finetune.json").read_text())
     assert card.verdict is not None
@@ -179,7 +179,7 @@ def test_the_recipe_is_run_again_without_some_classes_and_the_pair_judged_on_the
     advised["recommended"] = asdict(recommend(card.verdict))
     assert rows[rows.index(1, 1) :] == list(range(1, record["best"]["epoch"] + 1)), "as long as theta_1 was trained"
     assert record["verdict"] == json.loads(json.dumps({**asdict(card.verdict), **advised}))
-    assert verdict_text(card.verdict) in said
+    assert verdict_text(card.verdict) in output
     assert "classes left out of a rehearsal" in (out / "finetune.html").read_text()
     groups = {group.group: (group.conditions, group.images) for group in card.verdict.groups}
     assert groups == {"home": (1, 24), "shifted": (5, 24), "new": (6, 12)}
@@ -315,8 +315,8 @@ def test_an_interrupt_while_the_card_is_made_says_how_to_go_on(
         assert finetune(folder, "--model.threads", "1") == 130
     assert "the same command with --resume continues" in capsys.readouterr().err
     assert finetune(folder, "--model.threads", "1", "--resume") == 0
-    said = capsys.readouterr().out
-    assert "no rehearsal: images of 3 classes, but leaving some out needs 4" in said
+    output = capsys.readouterr().out
+    assert "no rehearsal: images of 3 classes, but leaving some out needs 4" in output
 
 
 def test_labels_that_only_the_held_out_images_have_are_told_without_a_list_of_names(
@@ -324,9 +324,9 @@ def test_labels_that_only_the_held_out_images_have_are_told_without_a_list_of_na
 ) -> None:
     shutil.copytree(folder / "images" / CLASSES[0], folder / "others" / "zebra")
     assert finetune(folder, "--validation", "others") == 2
-    said = message(capsys)
-    assert "the labels 'zebra' are not among the 3 labels of --labelled" in said
-    assert "list all served names in a file for --model.classes" in said
+    output = message(capsys)
+    assert "the labels 'zebra' are not among the 3 labels of --labelled" in output
+    assert "list all served names in a file for --model.classes" in output
 
 
 @pytest.mark.soak
@@ -444,7 +444,7 @@ def test_a_finished_run_is_shown_again_and_not_made_again(finished: Finished, ca
     folder = finished.folder
     written = (folder / "out" / "theta_1" / "open_clip_model.safetensors").stat().st_mtime_ns
     assert finetune(folder, "--resume") == 0
-    assert capsys.readouterr().out == finished.said
+    assert capsys.readouterr().out == finished.output
     assert (folder / "out" / "theta_1" / "open_clip_model.safetensors").stat().st_mtime_ns == written
     assert finetune(folder) == 2
     assert "Continue with --resume, start anew with --overwrite" in message(capsys)
@@ -473,22 +473,22 @@ def test_files_of_no_use_are_told_in_the_record_and_at_the_end(folder: Path, cap
     (folder / "some" / "zebra").mkdir()
     with capture_logs() as logs:
         assert finetune(folder, "--labelled", "some") == 0
-    told = {line["event"]: line for line in logs}
-    assert told["folders_left_empty"]["first"] == ("zebra",)
-    assert told["files_skipped"]["of_them"] == {
+    fields = {line["event"]: line for line in logs}
+    assert fields["folders_left_empty"]["first"] == ("zebra",)
+    assert fields["files_skipped"]["of_them"] == {
         ".tiff: not JPEG, PNG, WebP or BMP": 2,
         ".txt: not JPEG, PNG, WebP or BMP": 1,
     }
-    said = capsys.readouterr().out
-    assert "3 files were skipped; finetune.json names the first:" in said
-    assert "2, such as red disc/a.tiff: .tiff: not JPEG" in said
+    output = capsys.readouterr().out
+    assert "3 files were skipped; finetune.json names the first:" in output
+    assert "2, such as red disc/a.tiff: .tiff: not JPEG" in output
     record = json.loads((folder / "out" / "finetune.json").read_text())
     assert record["images"]["skipped"] == 3
     assert "red disc/b.tiff" in record["skipped"]
     assert any(note.startswith("3 held-out images judge") for note in record["notes"])
     assert "1 folder of a class has no image: zebra." in record["notes"]
     assert [row["name"] for row in record["classes"]] == list(CLASSES)
-    assert {"memory_estimated", "data_questioned"} <= told.keys()
+    assert {"memory_estimated", "data_questioned"} <= fields.keys()
 
 
 def test_a_run_that_ruins_the_model_keeps_the_pair_apart(folder: Path, capsys: Captured) -> None:
@@ -498,9 +498,9 @@ def test_a_run_that_ruins_the_model_keeps_the_pair_apart(folder: Path, capsys: C
     capsys.readouterr()
     bad = ("--model.theta-0", "local-dir:good/theta_1", "--finetune.learning-rate", "0.5", *good)
     assert finetune(folder, *bad) == 1
-    told = message(capsys)
-    assert "the pair must not serve: theta_1 is right on" in told
-    assert "kept in out/rejected, without a card" in told
+    output = message(capsys)
+    assert "the pair must not serve: theta_1 is right on" in output
+    assert "kept in out/rejected, without a card" in output
     left = {str(path.relative_to(folder / "out")) for path in (folder / "out").rglob("*") if path.is_file()}
     weights = {f"rejected/theta_1/open_clip_{name}" for name in ("config.json", "model.safetensors")}
     assert left == {"classes.txt", "templates.txt", "rejected/finetune.json", *weights}
@@ -565,10 +565,10 @@ def test_a_run_of_a_version_that_kept_no_contents_goes_on_and_says_what_is_not_k
 def test_the_command_that_is_printed_makes_a_card_for_other_names(
     finished: Finished, pair_folder: PairFolder, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, said = finished.folder, finished.said
-    (folder / "adawise.toml").write_text(said[said.index("[model]") :] + "device = 'cpu'\nprecision = 'fp32'\n")
+    folder, output = finished.folder, finished.output
+    (folder / "adawise.toml").write_text(output[output.index("[model]") :] + "device = 'cpu'\nprecision = 'fp32'\n")
     (folder / "OTHER.txt").write_text("zebra\nred disc\ngreen square\n")
-    (command,) = (line.split() for line in said.splitlines() if line.startswith("  adawise card "))
+    (command,) = (line.split() for line in output.splitlines() if line.startswith("  adawise card "))
     assert adawise(folder, *command[1:]) == 0
     card = read_card(folder / "out" / "OTHER.card.json")
     assert card.images == 2, "of the three that were held out, one is of no class of these"
@@ -629,14 +629,14 @@ def test_tensorboard_gets_the_curve(folder: Path) -> None:
 
     assert finetune(folder, "--finetune.tensorboard") == 0
     (file,) = (folder / "out" / "tensorboard").iterdir()
-    data, told = file.read_bytes(), []
+    data, received = file.read_bytes(), []
     while data:
         (length,) = struct.unpack("<Q", data[:8])
         event = Event.FromString(data[12 : 12 + length])
-        told += [(value.tag, event.step) for value in event.summary.value]
+        received += [(value.tag, event.step) for value in event.summary.value]
         data = data[16 + length :]
-    assert [step for tag, step in told if tag == "accuracy"] == [0, 1, 2]
-    assert [step for tag, step in told if tag == "loss"] == [1, 2]
+    assert [step for tag, step in received if tag == "accuracy"] == [0, 1, 2]
+    assert [step for tag, step in received if tag == "loss"] == [1, 2]
 
 
 def test_mlflow_gets_settings_and_curve_and_a_server_that_is_away_ends_no_run(
@@ -696,7 +696,7 @@ def prompt_without_a_class(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "told"),
+    ("spoil", "expected"),
     [
         (one_image, "the class 'blue bar' has one image"),
         (one_class, "expected images of two classes at least, found 3 of 'blue bar' only: there is no class"),
@@ -708,12 +708,12 @@ def prompt_without_a_class(folder: Path) -> None:
     ids=lambda value: getattr(value, "__name__", ""),
 )
 def test_what_is_wrong_is_told_before_anything_is_written(
-    folder: Path, spoil: object, told: str, capsys: Captured
+    folder: Path, spoil: object, expected: str, capsys: Captured
 ) -> None:
     assert callable(spoil)
     spoil(folder)
     assert finetune(folder) == 2
-    assert told in message(capsys)
+    assert expected in message(capsys)
     assert not (folder / "out").exists()
 
 

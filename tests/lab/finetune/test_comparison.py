@@ -31,7 +31,7 @@ def right(count: int, n: int) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    ("before", "half", "after", "n", "told"),
+    ("before", "half", "after", "n", "expected"),
     [
         (80, 85, 90, 100, None),
         (80, 79, 76, 100, None),  # four images: chance
@@ -42,8 +42,8 @@ def right(count: int, n: int) -> list[int]:
     ],
 )
 def test_ruin_is_more_than_a_point_and_more_than_chance(
-    before: int, half: int, after: int, n: int, told: str | None
+    before: int, half: int, after: int, n: int, expected: str | None
 ) -> None:
     ruin = Comparison([0] * n, right(before, n), right(half, n), right(after, n)).ruin
-    assert (ruin is None) is (told is None)
-    assert told is None or told in (ruin or "")
+    assert (ruin is None) is (expected is None)
+    assert expected is None or expected in (ruin or "")

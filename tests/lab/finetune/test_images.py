@@ -157,8 +157,8 @@ def test_jitter_recolours_by_the_image_s_own_random_numbers_and_0_changes_nothin
     assert torch.equal(recoloured, cut(1, 0.3))
     assert not torch.equal(recoloured, cut(2, 0.3))
     assert (recoloured.dtype, recoloured.shape) == (torch.uint8, plain.shape)
-    apart = (recoloured.float() - plain.float()).abs()
-    assert 2 < apart.mean() < 0.3 * 255
+    gaps = (recoloured.float() - plain.float()).abs()
+    assert 2 < gaps.mean() < 0.3 * 255
     brightness = [float(cut(seed, 0.3).float().mean()) / float(cut(seed, 0.0).float().mean()) for seed in range(60)]
     assert 0.65 < min(brightness) < 0.85 < 1.1 < max(brightness) < 1.35
 

@@ -72,7 +72,7 @@ def test_it_opens_offline_with_figures_tables_and_mistakes_and_obeys_no_name(
 
 
 @pytest.mark.parametrize(
-    ("recommended", "said"),
+    ("recommended", "expected"),
     [
         ({"alpha": None, "served": 0.75}, "Adapting serves .750, theta_0 .500"),
         ({"alpha": 0.45, "served": 0.7}, "Alpha 0.45 serves .700, theta_0 .500"),
@@ -81,10 +81,10 @@ def test_it_opens_offline_with_figures_tables_and_mistakes_and_obeys_no_name(
     ],
 )
 def test_the_headline_is_what_will_be_served(
-    record: dict[str, Any], recommended: dict[str, Any] | None, said: str
+    record: dict[str, Any], recommended: dict[str, Any] | None, expected: str
 ) -> None:
     record["verdict"] = None if recommended is None else {**record["verdict"], "recommended": recommended}
-    assert f"<h1>{said}</h1>" in page(record, ["finetune"], [])
+    assert f"<h1>{expected}</h1>" in page(record, ["finetune"], [])
 
 
 def test_a_run_without_a_mistake_has_no_section_for_them(record: dict[str, Any]) -> None:

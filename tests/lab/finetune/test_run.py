@@ -41,8 +41,8 @@ def test_training_raises_held_out_accuracy(make_run: MakeRun, loss: str) -> None
 
 def test_the_weights_on_disk_are_the_best_epoch_s(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
     run = make_run(epochs=4)
-    judged = iter([0.4, 0.5, 0.8, 0.6, 0.7])
-    monkeypatch.setattr(run, "_judge", lambda epoch, loss: row(epoch, next(judged)))
+    results = iter([0.4, 0.5, 0.8, 0.6, 0.7])
+    monkeypatch.setattr(run, "_evaluate", lambda epoch, loss: row(epoch, next(results)))
     kept: dict[int, torch.Tensor] = {}
     run.start()
     run.go(on_epoch=lambda r: kept.setdefault(r.epoch, run.learner.model.visual.proj.detach().clone()))
@@ -65,8 +65,8 @@ def test_of_equal_accuracy_the_lower_nll_is_better_and_theta_0_never_the_best() 
 
 def test_patience_ends_a_run_that_does_not_get_better(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
     run = make_run(epochs=20, patience=2)
-    judged = iter([0.4, 0.5, 0.8, 0.8, 0.7, 0.9])
-    monkeypatch.setattr(run, "_judge", lambda epoch, loss: row(epoch, next(judged)))
+    results = iter([0.4, 0.5, 0.8, 0.8, 0.7, 0.9])
+    monkeypatch.setattr(run, "_evaluate", lambda epoch, loss: row(epoch, next(results)))
     assert finish(run).progress.curve[-1] == row(4, 0.7)
 
 
@@ -79,11 +79,11 @@ def test_the_middle_of_the_path_is_judged_and_a_barrier_told(
     scores = {1.0: 0.8, 0.5: 0.3}
     monkeypatch.setattr(run.learner, "evaluate", lambda held_out, alpha: type(half)(scores[alpha], 1.0, 0.0))
     run.progress.curve[0] = row(0, 0.5)
-    judged = run._judge(2, 1.0)
-    assert judged.barrier == pytest.approx(0.2)
-    assert judged.has_barrier
+    results = run._evaluate(2, 1.0)
+    assert results.barrier == pytest.approx(0.2)
+    assert results.has_barrier
     scores[0.5] = 0.6
-    assert not run._judge(2, 1.0).has_barrier
+    assert not run._evaluate(2, 1.0).has_barrier
 
 
 @pytest.fixture(scope="module")
@@ -172,8 +172,8 @@ def test_a_run_that_ends_with_an_epoch_takes_its_weights_whatever_held_out_image
 ) -> None:
     run = make_run(epochs=9, patience=1)
     run.ends_with = 3
-    judged = iter([0.4, 0.9, 0.5, 0.6])
-    monkeypatch.setattr(run, "_judge", lambda epoch, loss: row(epoch, next(judged)))
+    results = iter([0.4, 0.9, 0.5, 0.6])
+    monkeypatch.setattr(run, "_evaluate", lambda epoch, loss: row(epoch, next(results)))
     finish(run)
     assert [row.epoch for row in run.progress.curve] == [0, 1, 2, 3]
     written, now = load_file(run.weights), run.learner.model.state_dict()
@@ -247,8 +247,8 @@ def test_patience_begins_anew_with_an_extension(make_run: MakeRun, monkeypatch: 
     finish(make_run("run", epochs=1))
     run = make_run(epochs=9, patience=2)
     run.extend([row(0, 0.4), row(1, 0.9), row(2, 0.8), row(3, 0.8)], [])
-    judged = iter([0.5, 0.6, 0.7])
-    monkeypatch.setattr(run, "_judge", lambda epoch, loss: row(epoch, next(judged)))
+    results = iter([0.5, 0.6, 0.7])
+    monkeypatch.setattr(run, "_evaluate", lambda epoch, loss: row(epoch, next(results)))
     assert run.go()
     assert run.progress.curve[-1] == row(5, 0.6)
 
@@ -259,8 +259,8 @@ def test_the_best_weights_are_compared_with_theta_0_and_the_middle(make_run: Mak
     assert best is not None
     found = run.compare()
     shares = [
-        sum(own == k for own, k in zip(found.labels, said, strict=True)) / len(found.labels)
-        for said in (found.zero_shot, found.half, found.fine_tuned)
+        sum(own == k for own, k in zip(found.labels, expected, strict=True)) / len(found.labels)
+        for expected in (found.zero_shot, found.half, found.fine_tuned)
     ]
     assert shares == pytest.approx([zero.accuracy, best.accuracy_half, best.accuracy])
 

@@ -129,16 +129,16 @@ def test_a_run_that_adapts_is_compared_and_is_no_fixed_alpha(tmp_path: Path) -> 
 
 def test_endpoints_of_the_rows_are_compared_on_the_images_on_which_they_were_asked_and_that_is_said() -> None:
     world = World(batches=40)
-    asked = np.arange(world.rows) % 8 < 2
-    zero = named(world.answers(0.5, 1), asked)
-    sure = [0.5 if there else None for there in asked]
+    requested = np.arange(world.rows) % 8 < 2
+    zero = named(world.answers(0.5, 1), requested)
+    sure = [0.5 if there else None for there in requested]
     alpha = np.where(np.arange(world.rows) < 80, 0.0, 0.5)
     with labelled(world, zero_shot_label=zero, zero_shot_confidence=sure, alpha=alpha) as connection:
         found = helped(connection)
     endpoint = arm(found.arms, "zero-shot")
     assert endpoint.images == 80
-    right = (world.answers(0.5, 1) == world.truth())[asked].mean()
-    served = (world.answers(0.9, 0) == world.truth())[asked].mean()
+    right = (world.answers(0.5, 1) == world.truth())[requested].mean()
+    served = (world.answers(0.9, 0) == world.truth())[requested].mean()
     assert endpoint.accuracy.value == pytest.approx(right)
     assert endpoint.gain is not None
     assert endpoint.gain.value == pytest.approx(served - right)

@@ -91,7 +91,7 @@ def relabelled(number: int, image: int) -> Change:
     return change
 
 
-def said(found: RunDifference) -> str:
+def text_of(found: RunDifference) -> str:
     out = io.StringIO()
     show(found, Console(file=out, width=120))
     return out.getvalue()
@@ -120,7 +120,7 @@ def test_the_last_bit_of_one_probability_is_a_difference(tmp_path: Path) -> None
     assert south.first_row.row_id == f"frames/3/{5 * IMAGES + 2}/0"
     assert south.first_row.what == ("confidence", "top_probabilities")
     assert south.first_batch is None
-    assert "confidence" in said(found)
+    assert "confidence" in text_of(found)
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_the_first_batch_that_differs_is_named_with_what_differs_first(
     assert (north.stream_id, north.batches_differing, found.totals.batches_differing) == ("north", 2, 2)
     assert north.first_batch is not None
     assert (north.first_batch.first_offset, north.first_batch.what) == (4 * IMAGES, what)
-    assert f"frames/3/{4 * IMAGES}" in said(found)
+    assert f"frames/3/{4 * IMAGES}" in text_of(found)
 
 
 def test_a_run_of_an_earlier_version_which_wrote_no_statistics_is_equal_to_its_replay(tmp_path: Path) -> None:
@@ -207,8 +207,8 @@ def test_a_run_that_cut_its_batches_elsewhere_differs_even_if_its_rows_do_not(tm
         served([labelled(frame(o)) for o in range(4)]),
         served([labelled(frame(o)) for o in range(4, 8)], number=1),
     ]
-    apart = [served([labelled(frame(o)) for o in range(8)])]
-    found = compare(write(tmp_path / "a", halves), write(tmp_path / "b", apart))
+    gaps = [served([labelled(frame(o)) for o in range(8)])]
+    found = compare(write(tmp_path / "a", halves), write(tmp_path / "b", gaps))
     assert found.differs
     first = found.streams[0].first_batch
     assert first is not None
@@ -249,7 +249,7 @@ def test_rows_that_one_run_has_lost_are_a_difference(tmp_path: Path) -> None:
     assert (south.first_row.row_id, south.first_row.only_in) == ("frames/3/12/0", "a")
     assert south.first_batch is not None
     assert south.first_batch.b is None
-    assert "4 rows are only in A, although B has read these messages" in said(found)
+    assert "4 rows are only in A, although B has read these messages" in text_of(found)
 
 
 def test_rejected_rows_are_compared_too_also_of_nobody(tmp_path: Path) -> None:
@@ -306,7 +306,7 @@ def test_agreement_kappa_and_accuracy_are_counted(tmp_path: Path) -> None:
     assert totals.kappa == pytest.approx((7 / 8 - by_chance) / (1 - by_chance))
     counts = {one.name: (one.a, one.b, one.both, one.agreement) for one in found.classes}
     assert counts == {"car": (4, 3, 3, 0.75), "bus": (2, 3, 2, 2 / 3), "empty street": (2, 2, 2, 1.0)}
-    assert "labels by class" in said(found)
+    assert "labels by class" in text_of(found)
     assert found.as_json()["classes"][0]["agreement"] == pytest.approx(2 / 3)
 
 
@@ -339,7 +339,7 @@ def test_the_settings_that_differ_are_named_first_with_both_values(tmp_path: Pat
         ("decode.reduced", (False,), (True,)),
     ]
     assert (found.a.settings, found.a.unnoted) == (("one",), ())
-    lines = [line.split() for line in said(found).splitlines()]
+    lines = [line.split() for line in text_of(found).splitlines()]
     models = next(number for number, line in enumerate(lines) if line[:1] == ["models"])
     assert lines.index(["search.price", "0.03", "0.05"]) < models
     assert ["decode.reduced", "false", "true"] in lines
@@ -353,7 +353,7 @@ def test_all_settings_that_served_a_run_are_told_in_their_order(tmp_path: Path) 
     b = write(tmp_path / "b", made, by=by("early", search__price=0.01))
     (differs,) = compare(tmp_path / "a", b).settings
     assert (differs.a, differs.b) == ((0.09, 0.01), (0.01,))
-    assert "0.09, then 0.01" in said(compare(tmp_path / "a", b))
+    assert "0.09, then 0.01" in text_of(compare(tmp_path / "a", b))
 
 
 def test_checkpoints_differ_by_what_they_hold_and_not_by_where_they_lie(tmp_path: Path) -> None:
@@ -370,9 +370,11 @@ def test_a_root_of_an_earlier_version_is_said_not_to_note_its_settings(tmp_path:
     new = write(tmp_path / "b", batches(40), relabelled(0, 0), by=by("newer", search__price=0.05))
     found = compare(old, new)
     assert (found.settings, found.a.unnoted, found.b.unnoted) == ((), ("older",), ())
-    told = "which settings differ is not known: an earlier version wrote A (older), and recorded none"
-    assert told in said(found)
-    assert told not in said(compare(old, write(tmp_path / "c", batches(40), by=ServedBy(CLASSES, "model", "older"))))
+    result = "which settings differ is not known: an earlier version wrote A (older), and recorded none"
+    assert result in text_of(found)
+    assert result not in text_of(
+        compare(old, write(tmp_path / "c", batches(40), by=ServedBy(CLASSES, "model", "older")))
+    )
 
 
 # -- values of what differs
@@ -385,7 +387,7 @@ def trials(*pairs: tuple[float, float]) -> tuple[TrialRecord, ...]:
 def test_trials_are_shown_as_alphas_with_their_values(tmp_path: Path) -> None:
     a = write(tmp_path / "a", batches(40), served_otherwise(4, trials=trials((0.5, 0.7512345), (0.25, 1.0))))
     b = write(tmp_path / "b", batches(40), served_otherwise(4, trials=trials((0.5, 0.7512355), (0.25, 1.0))))
-    lines = said(compare(a, b)).splitlines()
+    lines = text_of(compare(a, b)).splitlines()
     (first,) = [n for n, line in enumerate(lines) if " trials " in line]
     assert "0.5 0.7512345" in lines[first]  # as many digits as tell them apart
     assert "0.5 0.7512355" in lines[first]
@@ -395,13 +397,13 @@ def test_trials_are_shown_as_alphas_with_their_values(tmp_path: Path) -> None:
 def test_of_many_trials_the_first_are_shown(tmp_path: Path) -> None:
     many = trials(*[(n / 20, n / 7) for n in range(21)])
     b = write(tmp_path / "b", batches(40), served_otherwise(4, trials=many))
-    shown = said(compare(write(tmp_path / "a", batches(40)), b))
+    shown = text_of(compare(write(tmp_path / "a", batches(40)), b))
     assert "0.25 0.714" in shown
     assert "and 15 more" in shown
     assert "{" not in shown
 
 
 def test_counts_of_classes_are_shown_by_name(tmp_path: Path) -> None:
-    shown = said(compare(write(tmp_path / "a", batches(40)), write(tmp_path / "b", batches(40), relabelled(4, 0))))
+    shown = text_of(compare(write(tmp_path / "a", batches(40)), write(tmp_path / "b", batches(40), relabelled(4, 0))))
     assert "car 2" in shown
     assert "{" not in shown

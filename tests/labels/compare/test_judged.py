@@ -13,7 +13,7 @@ from adawise.__main__ import main
 from adawise.labels.compare.compare import compare
 from adawise.labels.compare.result import Accuracies, RunDifference
 from adawise.records import Frame, ImageBatch
-from tests.labels.compare.test_compare import IMAGES, Change, batches, relabelled, said, write
+from tests.labels.compare.test_compare import IMAGES, Change, batches, relabelled, text_of, write
 from tests.labels.test_stored import collect
 from tests.sink.building import CLASSES, Served
 
@@ -63,11 +63,11 @@ def test_the_difference_of_accuracies_has_an_interval_over_batches_and_a_verdict
         "south": (80, (20, 40)),
     }
     assert [(s.labelled, s.right) for s in found.streams] == [(80, (20, 40))] * 2
-    shown = said(found)
+    shown = text_of(found)
     assert "B is better: of 160 labelled images in 40 batches A is right on .250, B on .500, B minus A +.250" in shown
     assert "labels from the producer" in shown
     assert "accuracy by camera" in shown
-    assert "A is better" in said(compare(b, a))
+    assert "A is better" in text_of(compare(b, a))
 
 
 def test_a_difference_that_may_be_chance_is_called_so(tmp_path: Path) -> None:
@@ -75,20 +75,20 @@ def test_a_difference_that_may_be_chance_is_called_so(tmp_path: Path) -> None:
     by = of(found).difference
     assert by.low <= 0 < by.value == 1 / 160 < by.high
     assert math.copysign(1, by.low) == 1  # no -0
-    assert "by the labels neither is better: " in said(found)
+    assert "by the labels neither is better: " in text_of(found)
     assert found.by_labels.streams.keys() == {"north", "south"}
 
 
 def test_few_labels_judge_no_camera_alone_and_one_batch_has_no_interval(tmp_path: Path) -> None:
     one = compare(write(tmp_path / "a", batches(4)), write(tmp_path / "b", batches(4), relabelled(0, 0)))
     assert not of(one).difference.is_known
-    assert "interval" not in said(one)
+    assert "interval" not in text_of(one)
     assert one.by_labels.streams == {}
 
 
 def test_equal_runs_are_equally_right(tmp_path: Path) -> None:
     found = compare(write(tmp_path / "a", batches(40)), write(tmp_path / "b", batches(40)))
-    shown = said(found)
+    shown = text_of(found)
     assert "of 40 labelled images in 10 batches A is right on .250, and so is B; labels from the producer" in shown
     assert "accuracy by camera" not in shown
 
@@ -104,14 +104,14 @@ def test_a_file_of_labels_alone_counts_and_is_matched_as_by_drift(
     head = "stream_id,captured_at" if by_time else "row_id"
     labels = tmp_path / "labels.csv"
     labels.write_text("\n".join([f"{head},label", *(f"{n},{name}" for n, (_, name) in zip(named, rows, strict=True))]))
-    asked = ["--labels", str(labels), *(["--label-within", "0.5"] if by_time else [])]
-    assert main(["diff", str(a), str(b), "--json", *asked]) == 3
+    arguments = ["--labels", str(labels), *(["--label-within", "0.5"] if by_time else [])]
+    assert main(["diff", str(a), str(b), "--json", *arguments]) == 3
     found = json.loads(capsys.readouterr().out)
     whole = found["by_labels"]["whole"]
     # a serves car bus empty car: of image 0 car, of image 1 bus; b always empty
     assert (whole["images"], whole["right"], found["totals"]["labelled"]) == (15, [5, 10], 15)
     assert found["by_labels"]["source"] == str(labels)
-    assert main(["drift", str(a), "--against", str(b), "--json", *asked]) == 0
+    assert main(["drift", str(a), "--against", str(b), "--json", *arguments]) == 0
     helped = json.loads(capsys.readouterr().out)["helped"]
     (other,) = [arm for arm in helped["arms"] if arm["source"] == str(b)]
     assert other["accuracy"] == whole["accuracy"][1]
@@ -137,12 +137,12 @@ def test_without_labels_it_is_said_how_to_give_them(tmp_path: Path) -> None:
     a, b = write(tmp_path / "a", unlabelled(40)), write(tmp_path / "b", unlabelled(40), served_as(2))
     found = compare(a, b)
     assert (found.by_labels.whole, found.totals.labelled, found.totals.accuracy) == (None, 0, (None, None))
-    assert "there are no labels of these images: give --labels FILE" in said(found)
-    assert "no labels" not in said(compare(a, write(tmp_path / "c", unlabelled(40))))
+    assert "there are no labels of these images: give --labels FILE" in text_of(found)
+    assert "no labels" not in text_of(compare(a, write(tmp_path / "c", unlabelled(40))))
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "told"),
+    ("name", "text", "expected"),
     [
         ("none.csv", None, "expected a file of labels, but there is none; correct --labels"),
         ("labels.txt", "label\n", "expected a file whose name ends in one of .csv,"),
@@ -160,12 +160,12 @@ def test_without_labels_it_is_said_how_to_give_them(tmp_path: Path) -> None:
     ],
 )
 def test_a_file_of_labels_that_is_none_is_named_with_the_remedy(
-    tmp_path: Path, capsys: Captured, name: str, text: str | None, told: str
+    tmp_path: Path, capsys: Captured, name: str, text: str | None, expected: str
 ) -> None:
     a, b = write(tmp_path / "a", unlabelled(8)), write(tmp_path / "b", unlabelled(8))
     if text is not None:
         (tmp_path / name).write_text(text)
     assert main(["diff", str(a), str(b), "--labels", str(tmp_path / name)]) == 2
     err = capsys.readouterr().err
-    assert told in err
+    assert expected in err
     assert "Traceback" not in err

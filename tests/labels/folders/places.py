@@ -55,7 +55,9 @@ def write_recording(path: Path, shots: Sequence[Shot], *, labelled: bool = True)
 
 def write_singles(path: Path, images: Sequence[tuple[bytes, Headers]]) -> None:
     """A recording of single images with their headers, of one camera."""
-    write_messages(path, [Message("frames", 0, i, b"cam", value, said) for i, (value, said) in enumerate(images)])
+    write_messages(
+        path, [Message("frames", 0, i, b"cam", value, received) for i, (value, received) in enumerate(images)]
+    )
 
 
 def write_messages(path: Path, messages: Sequence[Message]) -> None:

@@ -59,15 +59,15 @@ def test_files_that_are_no_images_and_folders_without_one_are_named(tmp_path: Pa
 def test_the_parts_of_a_data_set_are_not_taken_for_classes(tmp_path: Path) -> None:
     for part in ("train", "val"):
         write_shapes(tmp_path / "data" / part, 1)
-    told = refusal(tmp_path / "data")
-    assert "its subfolders, train, val, are parts of a data set, not classes" in told
-    assert f"Name one, such as --labelled {tmp_path}/data/train." in told
+    found = refusal(tmp_path / "data")
+    assert "its subfolders, train, val, are parts of a data set, not classes" in found
+    assert f"Name one, such as --labelled {tmp_path}/data/train." in found
 
 
 def test_a_table_of_paths_without_bytes_is_refused_with_how_to_embed_them(tmp_path: Path) -> None:
     images = pa.array([{"bytes": None, "path": "a.jpg"}], pa.struct({"bytes": pa.binary(), "path": pa.string()}))
-    told = refusal(write_parquet(tmp_path / "a.parquet", {"image": images, "label": ["cat"]}))
-    assert "no row of the column image has bytes, only paths of files. Embed them" in told
+    fields = refusal(write_parquet(tmp_path / "a.parquet", {"image": images, "label": ["cat"]}))
+    assert "no row of the column image has bytes, only paths of files. Embed them" in fields
 
 
 def test_a_table_with_text_labels_is_read(tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_arrow_files_and_streams_are_read(tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("columns", "told"),
+    ("columns", "output"),
     [
         ({"picture": [b"1"], "label": ["x"]}, "there is no column 'image' among picture, label"),
         ({"image": [b"1"]}, "there is no column 'label'"),
@@ -128,8 +128,8 @@ def test_arrow_files_and_streams_are_read(tmp_path: Path, kind: str) -> None:
         ({"image": [b"1"], "label": [""]}, "got ''"),
     ],
 )
-def test_a_table_that_does_not_do_is_refused(tmp_path: Path, columns: dict[str, object], told: str) -> None:
-    assert told in refusal(write_parquet(tmp_path / "a.parquet", columns))
+def test_a_table_that_does_not_do_is_refused(tmp_path: Path, columns: dict[str, object], output: str) -> None:
+    assert output in refusal(write_parquet(tmp_path / "a.parquet", columns))
 
 
 def test_a_number_beyond_the_class_names_is_refused(tmp_path: Path) -> None:

@@ -25,12 +25,12 @@ def row(offset: int, index: int = 0, partition: int = 0) -> RowId:
 @pytest.fixture
 def recording(tmp_path: Path) -> Path:
     """Single images at 0 and 1, which say that they are cars, a batch of three at 2, and garbage at 3."""
-    said = (("label", b"car"),)
+    found = (("label", b"car"),)
     batch = encode_batch([png("red disc", 2), b"no image", png("red disc", 4)])
     write_messages(
         tmp_path / "yard",
         [
-            *(Message("frames", 0, n, b"cam", png("red disc", n), said) for n in (0, 1)),
+            *(Message("frames", 0, n, b"cam", png("red disc", n), found) for n in (0, 1)),
             Message("frames", 0, 2, b"cam", batch, (("content-type", ARROW_STREAM.encode()),)),
             Message("frames", 0, 3, b"cam", b"garbage"),
         ],

@@ -53,7 +53,7 @@ def inside(store: DictStore, number: int) -> list[str]:
     return [layout.segment_key(TP, found) for found in segment_names(store, TP) if name.first <= found < name.until]
 
 
-def said(store: DictStore) -> list[tuple[str, str]]:
+def faults_of(store: DictStore) -> list[tuple[str, str]]:
     return check(store, TP, ChainIdentity.of(store, TP), contiguous=True)[1] + foreign_keys(store)
 
 
@@ -196,20 +196,20 @@ def leave_traces_of_nothing(store: DictStore) -> None:
     ],
 )
 def test_it_finds_what_is_wrong(store: DictStore, harm: Harm, what: str) -> None:
-    assert said(store) == []
+    assert faults_of(store) == []
     harm(store)
-    assert any(what in text for _, text in said(store)), said(store)
+    assert any(what in text for _, text in faults_of(store)), faults_of(store)
 
 
 @pytest.mark.parametrize("harm", [truncate, lose_a_row, change_a_row, lose_the_last_segment])
 def test_it_finds_it_without_the_segments_too(store: DictStore, harm: Harm) -> None:
     for covered in deletable(store, TP, made_before=AGES_LATER):
         list(delete(store, covered))
-    assert said(store) == []
+    assert faults_of(store) == []
     harm(store)
-    assert said(store)
+    assert faults_of(store)
 
 
 def test_the_newest_files_traces_may_still_be_missing(store: DictStore) -> None:
     del store.objects[key_of(store, -1, layout.TRACES)]
-    assert said(store) == []
+    assert faults_of(store) == []

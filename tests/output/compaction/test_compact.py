@@ -163,10 +163,10 @@ def test_a_segment_that_is_missing_or_damaged_stops_it_before_anything_is_made(s
     names = segment_names(store, TP)
     key = layout.segment_key(TP, names[2])
     kept = store.objects.pop(key)
-    for harm, said in [(None, "expected the chain to go on with"), (kept[:-9], "readable Parquet file")]:
+    for harm, expected in [(None, "expected the chain to go on with"), (kept[:-9], "readable Parquet file")]:
         if harm is not None:
             store.objects[key] = harm
-        with pytest.raises(ChainError, match=said):
+        with pytest.raises(ChainError, match=expected):
             compacted(store)
         assert compacted_names(store, layout.PREDICTIONS, TP) == []
     store.objects[key] = kept
@@ -229,7 +229,7 @@ def test_readers_beside_workers_and_compactions_find_each_row_once_at_any_moment
     stop = threading.Event()
     seen: list[int] = []
 
-    def look() -> None:
+    def check() -> None:
         while not stop.is_set() or not seen:
             offsets = found(store, layout.PREDICTIONS).select(["offset", "index"]).to_pylist()
             keys = [(row["offset"], row["index"]) for row in offsets]
@@ -237,7 +237,7 @@ def test_readers_beside_workers_and_compactions_find_each_row_once_at_any_moment
             seen.append(len(keys))
 
     with ThreadPoolExecutor(1) as pool:
-        reader = pool.submit(look)
+        reader = pool.submit(check)
         try:
             for _ in range(5):
                 days.commit(4)

@@ -209,14 +209,14 @@ def test_a_pass_that_dies_leaves_a_root_that_is_whole_and_the_next_one_ends_it(p
 
 
 def test_a_lost_file_behind_a_retained_beginning_is_still_lost() -> None:
-    for at, said in ((0, "there is a gap"), (3, "there is a gap")):
+    for at, expected in ((0, "there is a gap"), (3, "there is a gap")):
         store = copied("small")
         retained(store)
         names = segment_names(store, TP)
         lost = layout.segment_key(TP, names[at])
         for key in (lost, layout.traces_key(lost)):
             store.delete(key)
-        assert any(said in str(fault) for fault in verify(store))
+        assert any(expected in str(fault) for fault in verify(store))
         [hole] = open_chain(store).recover(TP, IDENTITY, 0).holes
         assert "1 segment is missing" in hole
         mended = plan(store)
@@ -306,7 +306,7 @@ def test_nothing_is_removed_on_the_word_of_a_claim_that_cannot_be_read(content: 
 
 
 @pytest.mark.parametrize(
-    ("named", "changes", "said"),
+    ("named", "changes", "expected"),
     [
         (-2, {"previous": ""}, "damaged"),
         (-2, {"previous": None}, "damaged"),
@@ -320,13 +320,13 @@ def test_nothing_is_removed_on_the_word_of_a_claim_that_cannot_be_read(content: 
     ],
 )
 def test_nothing_is_removed_on_the_word_of_a_claim_that_does_not_fit_the_chain(
-    named: int | None, changes: dict[str, object], said: str
+    named: int | None, changes: dict[str, object], expected: str
 ) -> None:
     store = copied("small")
     begins = SegmentName(10**9) if named is None else segment_names(store, TP)[named]
     store.objects[layout.retained_key(TP, begins)] = forged(store, -2, **changes)
     before = dict(store.objects)
-    with pytest.raises(ChainError, match=said):
+    with pytest.raises(ChainError, match=expected):
         [*sweep(store, TP, now=LATER + timedelta(days=900))]
     assert store.objects == before
 

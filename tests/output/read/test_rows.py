@@ -334,7 +334,7 @@ def test_a_damaged_file_and_one_that_is_gone_are_errors_with_a_remedy(tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "expected"),
     [
         ({"columns": ["alpha", "beta"]}, "'beta'"),
         ({"columns": ["alpha", "alpha"]}, "once"),
@@ -343,8 +343,8 @@ def test_a_damaged_file_and_one_that_is_gone_are_errors_with_a_remedy(tmp_path: 
         ({"since": NOON, "until": NOON}, "swap them"),
     ],
 )
-def test_what_cannot_be_asked_is_said_at_once(days: Path, arguments: dict[str, Any], said: str) -> None:
-    with pytest.raises(SettingsError, match=said):
+def test_what_cannot_be_asked_is_said_at_once(days: Path, arguments: dict[str, Any], expected: str) -> None:
+    with pytest.raises(SettingsError, match=expected):
         read_traces(days, **arguments)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from adawise.errors import SettingsError
-from adawise.output.read.several import check_apart
+from adawise.output.read.several import check_disjoint
 from adawise.ports import TopicIdentity
 from adawise.records import TopicPartition
 from adawise.store.store import LocalStore
@@ -36,12 +36,12 @@ def test_one_root_and_roots_without_a_partition_in_common_are_apart_and_no_foote
     for path in (tmp_path / "b").rglob("*.parquet"):
         path.write_bytes(b"damaged")
     (tmp_path / "b/predictions/topic-frames").rename(tmp_path / "b/predictions/topic-other")
-    assert check_apart([a]) == check_apart([a, b]) == frozenset()
+    assert check_disjoint([a]) == check_disjoint([a, b]) == frozenset()
 
 
 def test_a_root_that_goes_on_where_another_one_ends_is_apart(tmp_path: Path) -> None:
     a, b = write(tmp_path / "a", 0, 4, 8), write(tmp_path / "b", 8, 12)
-    assert check_apart([a, b]) == check_apart([b, a]) == frozenset()
+    assert check_disjoint([a, b]) == check_disjoint([b, a]) == frozenset()
 
 
 @pytest.mark.parametrize(("first", "offsets"), [(0, "0 to 7"), (6, "6 to 7")])
@@ -50,17 +50,17 @@ def test_roots_of_the_same_messages_are_refused_with_where_and_what_to_do(
 ) -> None:
     a, b = write(tmp_path / "a", 0, 4, 8), write(tmp_path / "b", first, 12)
     with pytest.raises(SettingsError) as refused:
-        check_apart([write(tmp_path / "c", 20, 24), a, b])
-    said = str(refused.value)
-    assert f"{a} and {b} have the same rows: both have served offsets {offsets} of {TP}" in said
-    assert said.endswith(f"`adawise diff {a} {b}`")
+        check_disjoint([write(tmp_path / "c", 20, 24), a, b])
+    output = str(refused.value)
+    assert f"{a} and {b} have the same rows: both have served offsets {offsets} of {TP}" in output
+    assert output.endswith(f"`adawise diff {a} {b}`")
 
 
 def test_a_copy_is_refused_even_if_it_has_no_rows(tmp_path: Path) -> None:
     a = write(tmp_path / "a")
     b = str(shutil.copytree(a, tmp_path / "b"))
     with pytest.raises(SettingsError, match="one of them is a copy of the other"):
-        check_apart([a, b])
+        check_disjoint([a, b])
 
 
 @pytest.mark.parametrize(
@@ -78,14 +78,14 @@ def test_topics_of_one_name_are_told_apart_by_their_ids_or_else_by_their_cluster
 ) -> None:
     a, b = write(tmp_path / "a", 0, 8), write(tmp_path / "b", 4, 8, identity=theirs)
     if is_another:
-        assert check_apart([a, b]) == {"frames"}
+        assert check_disjoint([a, b]) == {"frames"}
     else:
         with pytest.raises(SettingsError, match="have the same rows"):
-            check_apart([a, b])
+            check_disjoint([a, b])
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "is_apart"),
+    ("one", "other", "are_disjoint"),
     [
         (["north"], ["south", "west"], True),
         (["north", "south"], ["south"], False),
@@ -94,18 +94,18 @@ def test_topics_of_one_name_are_told_apart_by_their_ids_or_else_by_their_cluster
     ],
 )
 def test_replays_of_other_streams_are_apart(
-    tmp_path: Path, one: list[str], other: list[str] | None, is_apart: bool
+    tmp_path: Path, one: list[str], other: list[str] | None, are_disjoint: bool
 ) -> None:
     a, b = write(tmp_path / "a", 0, 8, streams=one), write(tmp_path / "b", 0, 8, streams=other)
-    if is_apart:
-        assert check_apart([a, b]) == frozenset()
+    if are_disjoint:
+        assert check_disjoint([a, b]) == frozenset()
     else:
         with pytest.raises(SettingsError, match="have the same rows"):
-            check_apart([a, b])
+            check_disjoint([a, b])
 
 
 def test_partitions_are_compared_each_with_itself(tmp_path: Path) -> None:
     a, b = write(tmp_path / "a", 0, 8), write(tmp_path / "b")
     chain = open_chain(LocalStore(tmp_path / "b"))
     chain.recover(TopicPartition(TP.topic, 1), IDENTITY, 0)
-    assert check_apart([a, b]) == frozenset()
+    assert check_disjoint([a, b]) == frozenset()

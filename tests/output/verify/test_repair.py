@@ -119,11 +119,11 @@ def test_a_hole_after_what_was_compacted_is_bridged_and_one_among_compacted_file
     assert verify(store) == []
     whole = dict(store.objects)
     store.delete(layout.compacted_key(layout.PREDICTIONS, TP, covers[1]))
-    (said,) = plan(store).beyond
-    assert f"{covers[1]} is gone, but its traces are there: restore it" in said
+    (result,) = plan(store).beyond
+    assert f"{covers[1]} is gone, but its traces are there: restore it" in result
     store.delete(layout.compacted_key(layout.TRACES, TP, covers[1]))
-    (said,) = plan(store).beyond
-    assert "a compacted file between others is gone" in said
+    (result,) = plan(store).beyond
+    assert "a compacted file between others is gone" in result
     store.objects = whole
     kept = [name for name in segment_names(store, TP) if name < covers[-1].until][-1]
     store.delete(layout.segment_key(TP, kept))
@@ -227,7 +227,7 @@ def test_a_compacted_file_that_is_gone_at_an_end_is_asked_for_and_nothing_is_put
     assert verify(store)
     found = plan(store)
     assert found.steps == []
-    assert any(str(name) in said and "restore it from a backup" in said for said in found.beyond)
+    assert any(str(name) in output and "restore it from a backup" in output for output in found.beyond)
 
 
 def test_the_newest_traces_are_missed_once_their_segments_are_deleted() -> None:

@@ -395,7 +395,7 @@ def test_a_state_may_not_be_dropped_while_one_is_kept_that_was_heard_before_it()
 
 
 @pytest.mark.parametrize(
-    ("limit", "heard", "said"),
+    ("limit", "received", "expected"),
     [
         (2, ("north", "west"), []),
         (3, ("north", "west"), ["a state of 'south', which was not silent for long, but there is none"]),
@@ -403,16 +403,16 @@ def test_a_state_may_not_be_dropped_while_one_is_kept_that_was_heard_before_it()
     ],
 )
 def test_a_state_may_leave_only_with_its_place_and_only_when_all_are_taken(
-    limit: int, heard: Sequence[str], said: Sequence[str]
+    limit: int, received: Sequence[str], expected: Sequence[str]
 ) -> None:
     store = DictStore()
     history = History(store)
     history.write(2, ("north", [0]), ("south", [1]))
-    table = json.dumps({"limit": limit, "heard": {name: [1, 0] for name in heard}, "entered": []}).encode()
+    table = json.dumps({"limit": limit, "heard": {name: [1, 0] for name in received}, "entered": []}).encode()
     history.write(4, ("north", [2]), ("west", [3]), drop=["south"], table=table)
-    told = sorted(fault.what for fault in faults_of(store))
-    assert len(told) == len(said)
-    assert all(part in what for part, what in zip(said, told, strict=True))
+    found = sorted(fault.what for fault in faults_of(store))
+    assert len(found) == len(expected)
+    assert all(part in what for part, what in zip(expected, found, strict=True))
 
 
 # -- a compacted sink
@@ -536,7 +536,7 @@ class FakeLog:
         self.delivered = np.asarray(offsets, np.int64)
         self.start, self.end = start, max(offsets) + 1 if end is None else end
         self.topic = IDENTITY
-        self.asked: list[tuple[int, int]] = []
+        self.requests: list[tuple[int, int]] = []
         self.rewritten: dict[int, int] = {}  # offset -> another timestamp than `building.frame` gives
 
     def identity(self, topic: str) -> TopicIdentity:
@@ -550,8 +550,8 @@ class FakeLog:
 
     def messages(self, tp: TopicPartition, first: int, until: int) -> tuple[Longs, Longs]:
         assert self.start <= first < until <= self.end
-        assert not self.asked or self.asked[-1][1] <= first  # as the port demands
-        self.asked.append((first, until))
+        assert not self.requests or self.requests[-1][1] <= first  # as the port demands
+        self.requests.append((first, until))
         found = self.delivered[(self.delivered >= first) & (self.delivered < until)]
         return found, np.asarray([self.rewritten.get(o, FIRST_MS + o) for o in found.tolist()], np.int64)
 
@@ -627,7 +627,7 @@ def test_a_message_that_was_pending_is_compared_when_its_row_is_there() -> None:
     chain.commit(SegmentDraft(TP, 5, (), {}, (), [frame(3, reason=Reason.EMPTY)]))
     log = FakeLog(range(5))
     assert compared(store, log) == (5, 0, [])
-    log.asked, log.rewritten = [], {1: 7, 3: 7}
+    log.requests, log.rewritten = [], {1: 7, 3: 7}
     *_, faults = compared(store, log)
     assert [fault.where for fault in faults] == [key(4), key(5)]
 
@@ -677,10 +677,10 @@ def test_what_was_compacted_and_deleted_is_compared_with_the_topic_too(
     log = FakeLog(known, end=end)
     (report,) = walk(store, log=log)
     assert (report.messages, report.lag, report.faults) == (len(known), 0, [])
-    assert log.asked[0][0] == 0
+    assert log.requests[0][0] == 0
     assert report.compacted > 1
     assert report.rows == read_predictions(store).num_rows
-    start = log.asked[1][0] + 1  # the broker has deleted the first file's range and a bit of the second's
+    start = log.requests[1][0] + 1  # the broker has deleted the first file's range and a bit of the second's
     log = FakeLog([offset for offset in known if offset >= start], start=start, end=end)
     (report,) = walk(store, log=log)
     assert (report.messages, report.faults) == (len(log.delivered), [])

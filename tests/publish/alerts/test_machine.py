@@ -32,23 +32,23 @@ def alerts(*rules: Rule, stored: bytes = b"") -> PartitionAlerts:
     return PartitionAlerts(TP, rules, CLASSES, stored)
 
 
-def said(changes: list[Alert]) -> list[tuple[str, bool, int, str]]:
+def described(changes: list[Alert]) -> list[tuple[str, bool, int, str]]:
     return [(change.rule, change.raised, change.row_id.offset, change.cause) for change in changes]
 
 
 def test_a_label_is_told_once_it_is_seen_often_enough_and_once_it_is_not_any_more() -> None:
     machine = alerts(CAR)
-    assert said(machine.served(seen(0, "bcb"), anew=False)) == []
-    assert said(machine.served(seen(3, "cccc"), anew=False)) == [("car", True, 3, "seen")]
+    assert described(machine.served(seen(0, "bcb"), anew=False)) == []
+    assert described(machine.served(seen(3, "cccc"), anew=False)) == [("car", True, 3, "seen")]
     # of the last three, two are cars until the second bus; from then on it has not held
-    assert said(machine.served(seen(7, "bbb"), anew=False)) == [("car", False, 3, "gone")]
-    assert said(machine.served(seen(10, "cc"), anew=False)) == [("car", True, 11, "seen")]
+    assert described(machine.served(seen(7, "bbb"), anew=False)) == [("car", False, 3, "gone")]
+    assert described(machine.served(seen(10, "cc"), anew=False)) == [("car", True, 11, "seen")]
 
 
 def test_what_flickers_is_told_once() -> None:
     machine = alerts(CAR)
     changes = [change for n in range(40) for change in machine.served(seen(3 * n, "ccb"), anew=False)]
-    assert said(changes) == [("car", True, 1, "seen")]
+    assert described(changes) == [("car", True, 1, "seen")]
 
 
 def test_an_alert_says_which_image_with_which_label_raised_it_and_which_cleared_it() -> None:
@@ -62,7 +62,7 @@ def test_an_alert_says_which_image_with_which_label_raised_it_and_which_cleared_
 def test_a_label_that_is_not_sure_enough_and_a_camera_that_is_not_meant_raise_nothing() -> None:
     machine = alerts(CAR, replace(CAR, name="yard", streams="yard-*"))
     assert machine.served(seen(0, "cccc", confidence=0.69), anew=False) == []
-    assert said(machine.served(seen(4, "cc", "yard-1"), anew=False)) == [
+    assert described(machine.served(seen(4, "cc", "yard-1"), anew=False)) == [
         ("car", True, 5, "seen"),
         ("yard", True, 5, "seen"),
     ]
@@ -78,8 +78,8 @@ def test_a_camera_without_a_match_leaves_nothing_behind() -> None:
 def test_a_camera_that_begins_anew_is_cleared_and_counts_from_there() -> None:
     machine = alerts(CAR)
     machine.served(seen(0, "cc"), anew=False)
-    assert said(machine.served(seen(2, "cb"), anew=True)) == [("car", False, 1, "forgotten")]
-    assert said(machine.served(seen(4, "c"), anew=False)) == [("car", True, 4, "seen")]
+    assert described(machine.served(seen(2, "cb"), anew=True)) == [("car", False, 1, "forgotten")]
+    assert described(machine.served(seen(4, "c"), anew=False)) == [("car", True, 4, "seen")]
 
 
 @given(st.lists(st.sampled_from(["cc", "b", "cbc", "bbbb", "c"]), max_size=20), st.data())
@@ -115,8 +115,8 @@ def test_a_rule_that_is_gone_or_says_something_else_is_cleared_and_begins_anew()
     stored = machine.stored("a")
     for rules in ((), (replace(CAR, confidence=0.6),), (replace(CAR, name="other"),)):
         later = alerts(*rules, stored=stored)
-        assert said(later.news) == [("car", False, 1, "rule_changed")]
-        assert said(alerts(*rules, stored=later.stored("b")).written) == [("car", False, 1, "rule_changed")]
+        assert described(later.news) == [("car", False, 1, "rule_changed")]
+        assert described(alerts(*rules, stored=later.stored("b")).written) == [("car", False, 1, "rule_changed")]
     assert alerts(CAR, stored=stored).news == []
     assert alerts(stored=alerts(stored=stored).stored("b")).stored("c") == b""
 
@@ -139,15 +139,15 @@ def test_the_digest_does_not_depend_on_the_order_of_labels() -> None:
 
 def test_a_camera_is_silent_once_and_clears_when_it_speaks() -> None:
     machine = alerts(SILENT)
-    machine.heard("north", 7, 1_000)
-    machine.heard("south", 8, 30_000)
+    machine.received("north", 7, 1_000)
+    machine.received("south", 8, 30_000)
     assert not machine.is_due(60_999)
     assert machine.is_due(61_000)
-    assert said(machine.silent(61_000, has_place=ANY)) == [("silent", True, 7, "silent")]
+    assert described(machine.silent(61_000, has_place=ANY)) == [("silent", True, 7, "silent")]
     assert machine.silent(62_000, has_place=ANY) == []
-    assert said(machine.heard("north", 20, 70_000)) == [("silent", False, 7, "heard")]
-    assert said(machine.silent(89_999, has_place=ANY)) == []
-    assert said(machine.silent(200_000, has_place=ANY)) == [
+    assert described(machine.received("north", 20, 70_000)) == [("silent", False, 7, "heard")]
+    assert described(machine.silent(89_999, has_place=ANY)) == []
+    assert described(machine.silent(200_000, has_place=ANY)) == [
         ("silent", True, 8, "silent"),
         ("silent", True, 20, "silent"),
     ]
@@ -155,33 +155,36 @@ def test_a_camera_is_silent_once_and_clears_when_it_speaks() -> None:
 
 def test_silence_goes_on_over_a_restart_and_is_not_told_again() -> None:
     machine = alerts(SILENT)
-    machine.heard("north", 7, 1_000)
-    machine.heard("south", 8, 50_000)
+    machine.received("north", 7, 1_000)
+    machine.received("south", 8, 50_000)
     machine.silent(61_000, has_place=ANY)
     later = alerts(SILENT, stored=machine.stored("a"))
     assert later.news == []
-    assert said(later.silent(110_000, has_place=ANY)) == [("silent", True, 8, "silent")]
-    assert said(later.heard("north", 9, 120_000)) == [("silent", False, 7, "heard")]
+    assert described(later.silent(110_000, has_place=ANY)) == [("silent", True, 8, "silent")]
+    assert described(later.received("north", 9, 120_000)) == [("silent", False, 7, "heard")]
 
 
 def test_a_clock_that_ran_ahead_hides_no_silence_of_whoever_goes_on_by_a_right_one() -> None:
     """The state is of a worker a year ahead, and the camera that it heard last never speaks again."""
     year_ms = 365 * 86_400_000
     machine = alerts(SILENT)
-    machine.heard("gone", 7, year_ms)
+    machine.received("gone", 7, year_ms)
     later = alerts(SILENT, stored=machine.stored("a"))
-    later.heard("north", 8, 1_000)
+    later.received("north", 8, 1_000)
     assert not later.is_due(60_999)
-    assert said(later.silent(61_000, has_place=ANY)) == [("silent", True, 7, "silent"), ("silent", True, 8, "silent")]
+    assert described(later.silent(61_000, has_place=ANY)) == [
+        ("silent", True, 7, "silent"),
+        ("silent", True, 8, "silent"),
+    ]
 
 
 def test_a_camera_that_has_left_its_place_is_not_missed_and_what_was_raised_of_it_is_cleared() -> None:
     machine = alerts(SILENT, CAR)
     for number, stream in enumerate(["a", "b", "c"]):
-        machine.heard(stream, number, 1_000 * number)
+        machine.received(stream, number, 1_000 * number)
     machine.served(seen(9, "cc", "c"), anew=False)
     machine.silent(61_500, has_place=lambda stream: stream != "a")
-    assert said(machine.forget(lambda stream: stream == "d")) == [
+    assert described(machine.forget(lambda stream: stream == "d")) == [
         ("silent", False, 1, "forgotten"),
         ("car", False, 10, "forgotten"),
     ]
@@ -191,7 +194,7 @@ def test_a_camera_that_has_left_its_place_is_not_missed_and_what_was_raised_of_i
 
 def test_without_rules_nothing_is_kept() -> None:
     machine = alerts()
-    assert machine.heard("north", 0, 0) == []
+    assert machine.received("north", 0, 0) == []
     assert machine.served(seen(0, "cc"), anew=False) == []
     assert not machine.is_due(10**15)
     assert machine.stored("a") == b""
@@ -199,9 +202,9 @@ def test_without_rules_nothing_is_kept() -> None:
 
 def test_while_nothing_is_published_what_is_raised_stays_raised_and_is_cleared_once_something_is() -> None:
     machine = alerts(SILENT, CAR)
-    machine.heard("south", 0, 1_000)
+    machine.received("south", 0, 1_000)
     machine.silent(61_000, has_place=ANY)
-    machine.heard("north", 1, 61_000)
+    machine.received("north", 1, 61_000)
     machine.served(seen(1, "cc"), anew=False)
     stored = machine.stored("a")
     for attempt in "bc":
@@ -210,14 +213,14 @@ def test_while_nothing_is_published_what_is_raised_stays_raised_and_is_cleared_o
         stored = silenced.stored(attempt)
     for rules in ((), (SILENT, CAR)):
         again = alerts(*rules, stored=stored)
-        assert said(again.written) == [("silent", True, 0, "silent"), ("car", True, 2, "seen")]
-        assert said(again.news) == [("car", False, 2, "rule_changed"), ("silent", False, 0, "rule_changed")]
+        assert described(again.written) == [("silent", True, 0, "silent"), ("car", True, 2, "seen")]
+        assert described(again.news) == [("car", False, 2, "rule_changed"), ("silent", False, 0, "rule_changed")]
         assert not again.is_due(10**15), "a camera was heard meanwhile, or was not: nobody looked"
 
 
 def test_a_worker_that_publishes_nothing_keeps_nothing_of_what_is_not_raised() -> None:
     machine = alerts(SILENT, CAR)
-    machine.heard("south", 0, 1_000)
+    machine.received("south", 0, 1_000)
     machine.served(seen(1, "c"), anew=False)
     silenced = PartitionAlerts(TP, (), CLASSES, machine.stored("a"), published=False)
     assert silenced.stored("b") == b""
@@ -233,8 +236,8 @@ def test_a_rule_that_is_new_watches_the_cameras_of_the_chain_that_were_seen_with
     day_ms, now_ms = 86_400_000, 90_000_000
     known = {"north": (now_ms - 1_000, 9), "dead": (now_ms - 600_000, 7), "old": (now_ms - 1_000 - day_ms, 3)}
     machine = PartitionAlerts(TP, (SILENT,), CLASSES, b"", known=known)
-    assert said(machine.silent(now_ms, has_place=ANY)) == [("silent", True, 7, "silent")]
-    assert said(machine.heard("dead", 12, now_ms + 1)) == [("silent", False, 7, "heard")]
+    assert described(machine.silent(now_ms, has_place=ANY)) == [("silent", True, 7, "silent")]
+    assert described(machine.received("dead", 12, now_ms + 1)) == [("silent", False, 7, "heard")]
     others = {"dead": (now_ms - 600_000, 7), "lost": (now_ms - 600_000, 8)}
     assert PartitionAlerts(TP, (SILENT,), CLASSES, machine.stored("a"), known=others).is_due(now_ms) is False
     elsewhere = PartitionAlerts(TP, (replace(SILENT, streams="south*"),), CLASSES, b"", known=known)

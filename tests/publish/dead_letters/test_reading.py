@@ -8,8 +8,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from adawise.errors import Reason
-from adawise.publish.dead_letters.letter import letter_of
-from adawise.publish.dead_letters.reading import DeadLetter, read_letter, receipt_for
+from adawise.publish.dead_letters.reading import DeadLetter, read_dead_letter, receipt_for
+from adawise.publish.dead_letters.record import dead_letter_record
 from adawise.records import Frame, Message, RowId
 
 FRAME = Frame(RowId("frames", 3, 17, 0), -1, "north", reason=Reason.BAD_ARROW, detail="expected a stream")
@@ -18,23 +18,26 @@ ORIGINAL = Message("frames", 3, 17, b"north", b"\x00garbage", (("content-type", 
 
 def in_the_topic(message: Message, frame: Frame = FRAME, offset: int = 5) -> DeadLetter:
     """The letter for a message, as it is read back."""
-    sent = letter_of(message, frame, topic=None, worker="w")
-    return read_letter(Message(sent.topic, 0, offset, sent.key, sent.value, sent.headers, 1_800_000_000_000))
+    sent = dead_letter_record(message, frame, topic=None, worker="w")
+    return read_dead_letter(Message(sent.topic, 0, offset, sent.key, sent.value, sent.headers, 1_800_000_000_000))
 
 
 def test_a_letter_is_read_back_as_it_was_written() -> None:
-    letter = in_the_topic(ORIGINAL)
-    assert (letter.place, letter.source, letter.reason) == ("0/5", "frames/3/17", "bad_arrow")
-    assert (letter.detail, letter.stream, letter.size_bytes) == ("expected a stream", "north", 8)
-    assert (letter.headers, letter.replays, letter.is_whole) == (ORIGINAL.headers, 0, True)
-    assert letter.timestamp_ms == ORIGINAL.timestamp_ms
-    assert letter.without_value().size_bytes == 8
-    assert letter.without_value().record.value is None
+    dead_letter = in_the_topic(ORIGINAL)
+    assert (dead_letter.place, dead_letter.source, dead_letter.reason) == ("0/5", "frames/3/17", "bad_arrow")
+    assert (dead_letter.detail, dead_letter.stream, dead_letter.size_bytes) == ("expected a stream", "north", 8)
+    assert (dead_letter.headers, dead_letter.replays, dead_letter.is_whole) == (ORIGINAL.headers, 0, True)
+    assert dead_letter.timestamp_ms == ORIGINAL.timestamp_ms
+    assert dead_letter.without_value().size_bytes == 8
+    assert dead_letter.without_value().record.value is None
 
 
 def test_the_time_is_the_originals_in_a_header_or_the_letters_own_where_an_earlier_version_wrote_it() -> None:
     assert in_the_topic(replace(ORIGINAL, timestamp_ms=-1)).timestamp_ms == -1
-    assert read_letter(Message("frames.dlq", 0, 5, b"k", b"x", (), 1_700_000_000_456)).timestamp_ms == 1_700_000_000_456
+    assert (
+        read_dead_letter(Message("frames.dlq", 0, 5, b"k", b"x", (), 1_700_000_000_456)).timestamp_ms
+        == 1_700_000_000_456
+    )
 
 
 def test_two_letters_are_of_one_message_if_place_and_bytes_are_the_same() -> None:
@@ -62,19 +65,19 @@ def test_a_message_that_is_rejected_again_counts_on_and_keeps_its_first_place() 
 
 
 def test_a_receipt_names_its_letter_and_a_letter_is_none() -> None:
-    letter = in_the_topic(ORIGINAL)
-    assert receipt_for(Message("frames.dlq", 0, 9, None, b"", letter.receipt())) == "0/5"
-    assert receipt_for(letter.record) is None
+    dead_letter = in_the_topic(ORIGINAL)
+    assert receipt_for(Message("frames.dlq", 0, 9, None, b"", dead_letter.receipt())) == "0/5"
+    assert receipt_for(dead_letter.record) is None
     for forged in (b"", b"0", b"0/", b"/5", b"-1/5", b"0/x", "0/\N{SUPERSCRIPT TWO}".encode()):
         assert receipt_for(Message("frames.dlq", 0, 9, None, b"", (("dlq.replayed", forged),))) is None
-    assert receipt_for(Message("frames.dlq", 0, 9, None, b"image", letter.receipt())) is None
+    assert receipt_for(Message("frames.dlq", 0, 9, None, b"image", dead_letter.receipt())) is None
 
 
 def test_a_letter_without_its_original_says_so() -> None:
-    sent = letter_of(ORIGINAL, FRAME, topic=None, worker="w").without_original()
-    letter = read_letter(Message(sent.topic, 0, 5, sent.key, sent.value, sent.headers))
-    assert not letter.is_whole
-    assert letter.source == "frames/3/17"
+    sent = dead_letter_record(ORIGINAL, FRAME, topic=None, worker="w").without_original()
+    dead_letter = read_dead_letter(Message(sent.topic, 0, 5, sent.key, sent.value, sent.headers))
+    assert not dead_letter.is_whole
+    assert dead_letter.source == "frames/3/17"
 
 
 @example(b"\xff", None, [("dlq.reason", b"\xff"), ("dlq.replays", b"-1"), ("__connect.errors.partition", b"x")])
@@ -93,10 +96,10 @@ def test_a_letter_without_its_original_says_so() -> None:
 def test_any_record_at_all_can_be_read(
     key: bytes | None, value: bytes | None, headers: list[tuple[str, bytes | None]]
 ) -> None:
-    letter = read_letter(Message("frames.dlq", 0, 1, key, value, tuple(headers)))
-    assert letter.reason
-    assert letter.source.count("/") >= 2
-    assert letter.replays >= 0
-    assert letter.to_send()
-    assert letter.stream is None or letter.stream.encode()
-    receipt_for(letter.record)
+    dead_letter = read_dead_letter(Message("frames.dlq", 0, 1, key, value, tuple(headers)))
+    assert dead_letter.reason
+    assert dead_letter.source.count("/") >= 2
+    assert dead_letter.replays >= 0
+    assert dead_letter.to_send()
+    assert dead_letter.stream is None or dead_letter.stream.encode()
+    receipt_for(dead_letter.record)

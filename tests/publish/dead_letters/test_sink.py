@@ -15,8 +15,8 @@ from kafka.structs import TopicPartition as KafkaPartition
 from adawise.errors import BrokerUnavailable, Reason
 from adawise.kafka.client import Reach
 from adawise.kafka.embedded import EmbeddedBroker
-from adawise.publish.dead_letters.letter import Letter
-from adawise.publish.dead_letters.sink import KafkaDeadLetters, NoDeadLetters, letter_topics, open_dead_letters
+from adawise.publish.dead_letters.record import DeadLetterRecord
+from adawise.publish.dead_letters.sink import KafkaDeadLetters, NoDeadLetters, dead_letter_topics, open_dead_letters
 from adawise.publish.outbox import Outbox, Producer
 from adawise.records import Frame, Message, RowId
 from tests.brokers import Broker, MakeTopic, free_ports
@@ -28,10 +28,10 @@ class Future:
     def __init__(self, error: Exception | None = None, *, is_done: bool = True) -> None:
         self.error = error
         self.is_done = is_done
-        self.asked = False
+        self.requested = False
 
     def get(self, timeout: float | None = None) -> None:
-        self.asked = True
+        self.requested = True
         if self.error is not None:
             raise self.error
 
@@ -65,13 +65,13 @@ class FakeProducer:
         return [record["value"] for _, record, _ in self.sent]
 
 
-def letters(
+def dead_letter_sink(
     producer: FakeProducer,
     max_inflight_bytes: int = 1_000_000,
     connect: Callable[[], object] | None = None,
     prepare: Callable[[str], None] = lambda _: None,
 ) -> KafkaDeadLetters:
-    outbox: Outbox[Letter] = Outbox(
+    outbox: Outbox[DeadLetterRecord] = Outbox(
         connect=cast("Callable[[], Producer]", connect or (lambda: producer)),
         prepare=prepare,
         where="broker:9092",
@@ -96,7 +96,7 @@ def test_nothing_is_connected_before_the_first_letter() -> None:
         connected.append("once")
         return FakeProducer()
 
-    sink = letters(FakeProducer(), 1, connect, connected.append)
+    sink = dead_letter_sink(FakeProducer(), 1, connect, connected.append)
     sink.flush()
     sink.close()
     assert connected == []
@@ -107,17 +107,17 @@ def test_nothing_is_connected_before_the_first_letter() -> None:
 
 def test_send_waits_for_the_oldest_letters_when_too_many_bytes_are_in_flight() -> None:
     producer = FakeProducer()
-    dead = letters(producer, max_inflight_bytes=5_000)
+    dead = dead_letter_sink(producer, max_inflight_bytes=5_000)
     for offset in range(4):
         dead.send(*message(offset, b"x" * 2_000))
-    assert [future.asked for _, _, future in producer.sent] == [True, True, False, False]
+    assert [future.requested for _, _, future in producer.sent] == [True, True, False, False]
     dead.send(*message(4, b"x" * 50_000))  # larger than all that may be in flight: it goes alone
-    assert [future.asked for _, _, future in producer.sent] == [True, True, True, True, False]
+    assert [future.requested for _, _, future in producer.sent] == [True, True, True, True, False]
 
 
 def test_flush_sends_again_what_failed_so_that_no_letter_is_lost() -> None:
     producer = FakeProducer(Future(), Future(errors.KafkaTimeoutError("no answer")), Future())
-    dead = letters(producer)
+    dead = dead_letter_sink(producer)
     for offset in range(3):
         dead.send(*message(offset, b"%d" % offset))
     with pytest.raises(BrokerUnavailable, match=r"frames\.dlq.*broker:9092.*no answer"):
@@ -130,7 +130,7 @@ def test_flush_sends_again_what_failed_so_that_no_letter_is_lost() -> None:
 
 def test_an_outage_that_failed_many_letters_raises_once() -> None:
     producer = FakeProducer(*(Future(errors.KafkaTimeoutError("expired")) for _ in range(5)))
-    dead = letters(producer)
+    dead = dead_letter_sink(producer)
     for offset in range(5):
         dead.send(*message(offset, b"%d" % offset))
     with pytest.raises(BrokerUnavailable, match="expired"):
@@ -142,7 +142,7 @@ def test_an_outage_that_failed_many_letters_raises_once() -> None:
 def test_flush_does_not_send_again_what_may_still_be_acknowledged() -> None:
     waiting = Future(errors.KafkaTimeoutError("not yet"), is_done=False)
     producer = FakeProducer(waiting)
-    dead = letters(producer)
+    dead = dead_letter_sink(producer)
     dead.send(*message(0))
     with pytest.raises(BrokerUnavailable):
         dead.flush()
@@ -153,7 +153,7 @@ def test_flush_does_not_send_again_what_may_still_be_acknowledged() -> None:
 
 def test_a_message_that_the_topic_does_not_take_is_replaced_by_a_note_where_it_is() -> None:
     producer = FakeProducer(Future(errors.MessageSizeTooLargeError("too large")))
-    dead = letters(producer)
+    dead = dead_letter_sink(producer)
     dead.send(*message(17, b"x" * 10_000))
     dead.flush()
     _, record, _ = producer.sent[1]
@@ -164,7 +164,7 @@ def test_a_message_that_the_topic_does_not_take_is_replaced_by_a_note_where_it_i
 
 def test_a_note_that_the_topic_does_not_take_either_is_an_error_and_not_a_loop() -> None:
     too_large = errors.MessageSizeTooLargeError("too large")
-    dead = letters(FakeProducer(Future(too_large), Future(too_large)))
+    dead = dead_letter_sink(FakeProducer(Future(too_large), Future(too_large)))
     dead.send(*message(0))
     with pytest.raises(BrokerUnavailable, match="too large"):
         dead.flush()
@@ -172,7 +172,7 @@ def test_a_note_that_the_topic_does_not_take_either_is_an_error_and_not_a_loop()
 
 def test_close_frees_the_producer_once_even_if_letters_cannot_be_flushed() -> None:
     producer = FakeProducer(Future(errors.KafkaTimeoutError("no answer")))
-    dead = letters(producer)
+    dead = dead_letter_sink(producer)
     dead.send(*message(0))
     with pytest.raises(BrokerUnavailable):
         dead.close()
@@ -202,7 +202,7 @@ def at(bootstrap_servers: str, **overrides: Any) -> KafkaDeadLetters:
     reach: Reach = {"bootstrap_servers": bootstrap_servers, "client_id": "test", "security": {}}
     arguments |= overrides
     largest = arguments["max_message_bytes"]
-    topics = letter_topics(reach, retention_s=3_600, retention_bytes=2**21, max_message_bytes=largest)
+    topics = dead_letter_topics(reach, retention_s=3_600, retention_bytes=2**21, max_message_bytes=largest)
     return open_dead_letters(topics, **arguments)
 
 
@@ -299,17 +299,21 @@ def test_a_broker_that_cannot_be_reached_is_retryable() -> None:
 @pytest.mark.timeout(280)
 def test_a_frozen_broker_holds_no_more_than_the_bound_in_memory() -> None:
     """kafka-python's producer alone took 600 MB for as many letters within half a second (measured)."""
-    bound, letter_bytes = 8 * 2**20, 2**20
+    bound, dead_letter_bytes = 8 * 2**20, 2**20
     me = psutil.Process()
     with EmbeddedBroker() as broker:
-        dead = at(broker.bootstrap_servers, max_message_bytes=letter_bytes, max_inflight_bytes=bound, timeout_s=1.0)
+        dead = at(
+            broker.bootstrap_servers, max_message_bytes=dead_letter_bytes, max_inflight_bytes=bound, timeout_s=1.0
+        )
         dead.send(*message(0, bytes(1_000)))
         dead.flush()
         assert broker.pid is not None
         process, before = psutil.Process(broker.pid), me.memory_info().rss
         process.suspend()
         try:
-            refusals = [not taken(dead, offset, random.Random(offset).randbytes(letter_bytes)) for offset in range(12)]
+            refusals = [
+                not taken(dead, offset, random.Random(offset).randbytes(dead_letter_bytes)) for offset in range(12)
+            ]
             assert refusals == [False] * 7 + [True] * 5, "seven letters of 1 MiB and their headers fit into 8 MiB"
             assert me.memory_info().rss - before < 4 * bound
         finally:

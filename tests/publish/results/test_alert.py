@@ -18,9 +18,9 @@ def test_an_alert_is_a_message_of_its_camera_whose_id_knows_no_attempt() -> None
     assert (raised.topic, raised.key, headers["ce_type"]) == ("frames.results", b"gate/1", RAISED.encode())
     assert headers["ce_id"] == dict(message_of_alert(LABEL, "a2", ENVELOPE).headers)["ce_id"]
     assert headers["ce_id"] == b"forklift:frames/0/17/2:gate/1:raised"
-    said = json.loads(raised.value)
-    VALIDATOR.validate(said)
-    assert said == {
+    document = json.loads(raised.value)
+    VALIDATOR.validate(document)
+    assert document == {
         "alert_id": "forklift:frames/0/17/2:gate/1",
         "rule": "forklift",
         "kind": "label",
@@ -43,6 +43,6 @@ def test_what_clears_it_has_its_identity_and_another_id() -> None:
     headers = dict(message.headers)
     assert (headers["ce_type"], headers["ce_id"]) == (CLEARED.encode(), b"dark:frames/0/17/2:gate/1:cleared")
     assert "ce_time" not in headers
-    said = json.loads(message.value)
-    VALIDATOR.validate(said)
-    assert (said["label"], said["confidence"], said["at_row_id"], said["changed_at"]) == (None,) * 4
+    document = json.loads(message.value)
+    VALIDATOR.validate(document)
+    assert (document["label"], document["confidence"], document["at_row_id"], document["changed_at"]) == (None,) * 4

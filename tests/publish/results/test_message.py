@@ -34,9 +34,9 @@ def results(count: int = 3) -> list[RowResult]:
 
 
 def value(message: EventMessage) -> Any:
-    said = json.loads(message.value)
-    VALIDATOR.validate(said)
-    return said
+    document = json.loads(message.value)
+    VALIDATOR.validate(document)
+    return document
 
 
 def test_an_image_is_one_message_with_the_camera_as_its_key() -> None:
@@ -51,14 +51,23 @@ def test_an_image_is_one_message_with_the_camera_as_its_key() -> None:
         "ce_subject": b"north",
         "ce_time": b"2027-01-15T08:00:00.123456Z",
     }
-    said = value(first)
-    assert said["row_id"] == "frames/3/0/0"
-    assert (said["label"], said["confidence"], said["status"], said["attempt"]) == (CLASSES[0], 0.75, "accepted", "a1")
-    assert (said["top_labels"], said["top_probabilities"]) == ([CLASSES[0], CLASSES[1]], [0.75, 0.25])
-    assert (said["zero_shot_label"], said["fine_tuned_label"], said["agreement"]) == (CLASSES[1], CLASSES[2], False)
-    assert (said["alpha"], said["batch_number"], said["frame_id"]) == (0.35, 7, "f0")
-    assert said["captured_at"] == "2001-09-09T01:46:40.000000Z"
-    assert said["kafka_timestamp"] == "2023-11-14T22:13:20.000000Z"
+    document = value(first)
+    assert document["row_id"] == "frames/3/0/0"
+    assert (document["label"], document["confidence"], document["status"], document["attempt"]) == (
+        CLASSES[0],
+        0.75,
+        "accepted",
+        "a1",
+    )
+    assert (document["top_labels"], document["top_probabilities"]) == ([CLASSES[0], CLASSES[1]], [0.75, 0.25])
+    assert (document["zero_shot_label"], document["fine_tuned_label"], document["agreement"]) == (
+        CLASSES[1],
+        CLASSES[2],
+        False,
+    )
+    assert (document["alpha"], document["batch_number"], document["frame_id"]) == (0.35, 7, "f0")
+    assert document["captured_at"] == "2001-09-09T01:46:40.000000Z"
+    assert document["kafka_timestamp"] == "2023-11-14T22:13:20.000000Z"
     not_asked = value(second)
     assert (not_asked["zero_shot_label"], not_asked["zero_shot_confidence"], not_asked["agreement"]) == (None,) * 3
 
@@ -67,9 +76,9 @@ def test_a_batch_is_one_message_with_its_images_in_order() -> None:
     (message,) = messages_of(results(), "a1", ENVELOPE, per="batch", form="json")
     headers = dict(message.headers)
     assert (headers["ce_type"], headers["ce_id"]) == (BATCH.encode(), b"frames/3/0/0+3@a1")
-    said = value(message)
-    assert said["stream_id"] == "north"
-    assert [row["offset"] for row in said["results"]] == [0, 1, 2]
+    document = value(message)
+    assert document["stream_id"] == "north"
+    assert [row["offset"] for row in document["results"]] == [0, 1, 2]
 
 
 def test_a_batch_in_arrow_has_the_columns_of_the_fields() -> None:
@@ -77,20 +86,20 @@ def test_a_batch_in_arrow_has_the_columns_of_the_fields() -> None:
     assert dict(message.headers)["content-type"] == b"application/vnd.apache.arrow.stream"
     table = pa.ipc.open_stream(message.value).read_all()
     assert table.schema.equals(ARROW_SCHEMA)
-    (said,) = messages_of(results()[:1], "a1", ENVELOPE, per="image", form="json")
+    (found,) = messages_of(results()[:1], "a1", ENVELOPE, per="image", form="json")
     row = table.to_pylist()[0]
     assert {name: row[name] for name in ("label", "alpha", "row_id", "top_probabilities")} == {
-        name: value(said)[name] for name in ("label", "alpha", "row_id", "top_probabilities")
+        name: value(found)[name] for name in ("label", "alpha", "row_id", "top_probabilities")
     }
 
 
 def test_an_image_that_was_not_accepted_has_its_reason_and_nothing_of_the_model() -> None:
     unknown = result_of_frame(frame(5, stream=None, reason=Reason.MISSING_STREAM_ID), "model")
     (message,) = messages_of([unknown], "a1", ENVELOPE, per="image", form="json")
-    said = value(message)
+    document = value(message)
     assert message.key is None
     assert {"ce_subject", "ce_time"} & dict(message.headers).keys() == set()
-    assert (said["status"], said["reason"], said["label"], said["top_labels"]) == (
+    assert (document["status"], document["reason"], document["label"], document["top_labels"]) == (
         "rejected",
         "missing_stream_id",
         None,
@@ -107,8 +116,8 @@ def test_numbers_that_are_not_finite_are_null() -> None:
     (message,) = messages_of(
         results_of_batch((images, of_nan, trace), CLASSES, "model"), "a", ENVELOPE, per="image", form="json"
     )
-    said = value(message)
-    assert (said["confidence"], said["entropy"], said["top_probabilities"]) == (None, None, [None, None])
+    document = value(message)
+    assert (document["confidence"], document["entropy"], document["top_probabilities"]) == (None, None, [None, None])
 
 
 def test_the_trace_of_the_message_is_gone_on_with_in_a_span_of_its_own() -> None:
@@ -155,6 +164,6 @@ def test_what_was_stored_is_told_as_what_was_served() -> None:
     served_ = batch(6)
     whole = replace(draft(0, 10), accepted=[served_], rejected=rejected)
     rows = prediction_table(whole, classes=CLASSES, model_fingerprint="model")
-    told = results_of(rows)
-    assert told == [results_of_batch(served_, CLASSES, "model"), [result_of_frame(rejected[0], "model")]]
-    assert TP.topic == told[0][0].row_id.topic
+    found = results_of(rows)
+    assert found == [results_of_batch(served_, CLASSES, "model"), [result_of_frame(rejected[0], "model")]]
+    assert TP.topic == found[0][0].row_id.topic

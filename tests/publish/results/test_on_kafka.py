@@ -20,7 +20,7 @@ from adawise.publish.results.sink import KafkaResults
 from tests.brokers import Broker, create_topic, fresh_name
 from tests.deadlines import DEADLINE_S
 from tests.processes import Started
-from tests.publish.results.topic import on_kafka, told_on
+from tests.publish.results.topic import on_kafka, published_on
 from tests.sink.building import TP, frame, served
 from tests.test_documents import GUIDE, blocks
 
@@ -68,8 +68,8 @@ def test_kcat_prints_camera_and_result_as_the_guide_says(broker: Broker) -> None
     line = as_here(blocks(GUIDE / "results.md", "sh")[0], broker, topic)
     whole = line.replace("-o end", "-o beginning -e")
     done = subprocess.run(whole, shell=True, capture_output=True, text=True, timeout=DEADLINE_S)
-    told = [each.partition(" ") for each in done.stdout.splitlines()]
-    assert [(camera, json.loads(value)["label"]) for camera, _, value in told] == [("north", "car"), ("north", "bus")]
+    output = [each.partition(" ") for each in done.stdout.splitlines()]
+    assert [(camera, json.loads(value)["label"]) for camera, _, value in output] == [("north", "car"), ("north", "bus")]
 
 
 def test_the_recipe_of_the_guide_tells_the_attempt_of_each_segment(tmp_path: Path) -> None:
@@ -89,8 +89,8 @@ def test_the_topic_is_made_with_the_partitions_of_the_images_and_forgets(broker:
     with closing(on_kafka(broker, topic, partitions=3)) as results:
         results.send(batch(0, 1), wait=True)
     with closing(KafkaAdminClient(bootstrap_servers=broker.bootstrap_servers.split(","))) as admin:
-        (said,) = admin.describe_topics([topic])
-        assert len(said["partitions"]) == 3
+        (result,) = admin.describe_topics([topic])
+        assert len(result["partitions"]) == 3
         if "describe_configs" in broker.capabilities:
             found = admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)], config_filter="All")
             assert found["topic"][topic]["retention.ms"]["value"] == "86400000"
@@ -104,7 +104,7 @@ def test_messages_of_a_camera_lie_in_one_partition_in_order(broker: Broker) -> N
         for first in range(0, 40, 4):
             for camera in cameras:
                 results.send(batch(first, 4, camera), wait=True)
-    on_topic = told_on(broker, topic)
+    on_topic = published_on(broker, topic)
     for camera in cameras:
         mine = [event for event in on_topic.events if event.key == camera]
         assert len({event.partition for event in mine}) == 1
@@ -118,7 +118,7 @@ def test_a_batch_that_the_topic_does_not_take_comes_in_parts(broker: Broker) -> 
     with closing(on_kafka(broker, topic, per="batch")) as results:
         results.send(batch(0, 32), wait=True)
         results.settled(wait=True)
-    on_topic = told_on(broker, topic)
+    on_topic = published_on(broker, topic)
     assert len(on_topic.events) > 1
     assert sorted(on_topic.row_ids["north"]) == sorted(f"{TP.topic}/{TP.partition}/{n}/0" for n in range(32))
 
@@ -136,7 +136,7 @@ def test_a_topic_that_is_deleted_under_the_worker_is_made_anew(broker: Broker) -
             results.send(batch(2, 1), wait=True)
         assert any(settled(results) for _ in range(10))
         results.send(batch(3, 1), wait=True)
-    assert f"{TP.topic}/{TP.partition}/3/0" in told_on(broker, topic).row_ids["north"]
+    assert f"{TP.topic}/{TP.partition}/3/0" in published_on(broker, topic).row_ids["north"]
 
 
 def settled(results: KafkaResults) -> bool:

@@ -71,7 +71,7 @@ class OnTopic:
         return found
 
 
-def told_on(broker: Broker, topic: str) -> OnTopic:
+def published_on(broker: Broker, topic: str) -> OnTopic:
     """What is on the topic; every message is valid, and every event a CloudEvent whose key is its camera."""
     return OnTopic(list(_events(everything(broker, topic))))
 

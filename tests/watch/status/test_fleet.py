@@ -38,10 +38,10 @@ def broker_facts(
     )
 
 
-def look(
+def status_of(
     yard: Yard | None, broker: BrokerFacts | None = None, not_asked: Mapping[str, str] | None = None
 ) -> FleetStatus:
-    root = None if yard is None else RootReader(yard.store).look(NOW_S - 3_600)
+    root = None if yard is None else RootReader(yard.store).read(NOW_S - 3_600)
     return fleet_status(QUESTION, root, broker, not_asked or {}, now_s=NOW_S)
 
 
@@ -58,7 +58,7 @@ def test_a_fleet_that_is_well_has_no_troubles_and_says_who_has_what() -> None:
     for number in (0, 1):
         yard.write(number, ago_s=20, batches=[(f"camera-{number}", 4, 0.25)])
         yard.write(number, ago_s=10, batches=[(f"camera-{number}", 8, 0.5)])
-    found = look(yard, broker_facts(12, 12))
+    found = status_of(yard, broker_facts(12, 12))
     assert found.is_well
     assert [(m.client_id, m.host, m.member, list(m.partitions)) for m in found.members] == [
         ("adawise", "10.0.0.1", "worker-0", [0, 1])
@@ -79,9 +79,9 @@ def test_a_camera_says_which_condition_it_is_in_and_how_often_it_came_back_into_
     yard.write(ago_s=30, batches=[("blind", 8, 0.5)])
     yard.write(ago_s=20, batches=[("gate", 8, 0.5)], condition=(3, 1))
     yard.write(ago_s=10, batches=[("yard", 8, 0.5)], condition=(0, 3))
-    found = look(yard, broker_facts(24))
-    told = {each.stream_id: (each.condition, each.returns) for each in found.cameras}
-    assert told == {"blind": (None, 0), "gate": (3, 0), "yard": (0, 2)}
+    found = status_of(yard, broker_facts(24))
+    rates = {each.stream_id: (each.condition, each.returns) for each in found.cameras}
+    assert rates == {"blind": (None, 0), "gate": (3, 0), "yard": (0, 2)}
 
 
 def test_states_of_cameras() -> None:
@@ -96,7 +96,7 @@ def test_states_of_cameras() -> None:
     for ago_s in (40, 5):
         yard.write(ago_s=ago_s, batches=[("well", 10, 0.5), ("turned", 2, 0.5), ("broken", 2, 0.5)])
     yard.write(ago_s=4, rejected={"broken": [Reason.UNDECODABLE_IMAGE] * 5, "well": [Reason.EMPTY]})
-    found = look(yard, broker_facts(40, committed=40))
+    found = status_of(yard, broker_facts(40, committed=40))
     assert {each.stream_id: each.state for each in found.cameras} == {
         "broken": "rejected",
         "dead": "silent",  # it came every ten seconds, and has not for 280
@@ -121,18 +121,18 @@ def test_a_camera_whose_partition_is_behind_is_not_called_silent() -> None:
     yard = Yard(DictStore())
     for ago_s in (1_000, 990, 980):
         yard.write(ago_s=ago_s, batches=[("north", 2, 0.5)])
-    assert camera(look(yard, broker_facts(6)), "north").state == "silent"
-    stalled = camera(look(yard, broker_facts(90, committed=6)), "north")
+    assert camera(status_of(yard, broker_facts(6)), "north").state == "silent"
+    stalled = camera(status_of(yard, broker_facts(90, committed=6)), "north")
     assert (stalled.state, stalled.why) == (
         "failing",
         "84 messages of its partition wait, and the last segment is 16 min old",
     )
     yard.write(ago_s=30, batches=[("south", 2, 0.5)])
-    assert camera(look(yard, broker_facts(90, committed=8)), "north").state == "silent", (
+    assert camera(status_of(yard, broker_facts(90, committed=8)), "north").state == "silent", (
         "the age of what waits is not known"
     )
     behind = replace(broker_facts(90, committed=8), waiting_ms={TP: round(1e3 * (NOW_S - 900))})
-    assert camera(look(yard, behind), "north").state == "ok"
+    assert camera(status_of(yard, behind), "north").state == "ok"
 
 
 def test_a_camera_whose_images_wait_is_silent_only_if_none_of_it_came_before_the_oldest_that_waits() -> None:
@@ -141,7 +141,7 @@ def test_a_camera_whose_images_wait_is_silent_only_if_none_of_it_came_before_the
     for ago_s in (3_640, 3_630, 3_620):
         yard.write(ago_s=ago_s, batches=[("north", 2, 0.5), ("dead", 2, 0.5)])
     yard.write(ago_s=1, batches=[("south", 2, 0.5)])
-    root = RootReader(yard.store).look(NOW_S - 7_200)
+    root = RootReader(yard.store).read(NOW_S - 7_200)
     question = replace(QUESTION, window_s=7_200.0)
 
     def states(oldest_s: float) -> dict[str, str]:
@@ -158,12 +158,12 @@ def test_a_camera_that_has_left_the_window_is_as_old_as_its_own_last_image_whate
     yard = Yard(DictStore())
     yard.write(ago_s=40_000, batches=[("dead", 2, 0.5)])
     yard.write(ago_s=5, batches=[("north", 2, 0.5)])
-    root = RootReader(yard.store).look(NOW_S - 60)
+    root = RootReader(yard.store).read(NOW_S - 60)
     del root.chains[TP].segments[:-1]
     states = root.chains[TP].segments[0].states
-    heard = {name: json.loads(data)["heard"] for name, data in states.items()}
+    received = {name: json.loads(data)["heard"] for name, data in states.items()}
     half = {
-        "heard": [heard["dead"][0], heard["dead"][1], heard["north"][2]]
+        "heard": [received["dead"][0], received["dead"][1], received["north"][2]]
     }  # where the partition's clock stands still
     stood = {**states, "dead": json.dumps({**json.loads(states["dead"]), **half}).encode()}
     root.chains[TP].segments[0] = replace(root.chains[TP].segments[0], states=stood)
@@ -172,8 +172,8 @@ def test_a_camera_that_has_left_the_window_is_as_old_as_its_own_last_image_whate
     assert camera(found, "dead").age_s == pytest.approx(40_000)
 
 
-def report(worker: str, **said: object) -> bytes:
-    return json.dumps({"layout": 1, "worker": worker, "again_s": 10.0, **said}).encode()
+def report(worker: str, **fields: object) -> bytes:
+    return json.dumps({"layout": 1, "worker": worker, "again_s": 10.0, **fields}).encode()
 
 
 def overloaded(yard: Yard) -> BrokerFacts:
@@ -196,7 +196,7 @@ def test_a_store_without_room_is_said_and_nobody_is_advised_to_start_another_wor
             "waits_for": {"store": {"seconds": 9, "full": True}},
         }
         store.put(layout.worker_key("a"), report("host-a:41", **full))
-    root = RootReader(store).look(NOW_S - 3_600, NOW_S)
+    root = RootReader(store).read(NOW_S - 3_600, NOW_S)
     root = root if by_report else replace(root, free_bytes=3 * 2**20)
     found = fleet_status(QUESTION, root, broker, {}, now_s=NOW_S)
     assert kinds(found) == ["store_full", "stalled", "behind"]
@@ -221,7 +221,7 @@ def test_a_worker_that_waits_for_something_is_named_with_it_and_so_is_why_its_pa
     store.put(layout.worker_key("d"), b"{half")
     store.now = datetime.fromtimestamp(NOW_S - 31, UTC)
     store.put(layout.worker_key("e"), report("host-e:1", **ill))  # it was killed
-    root = RootReader(store).look(NOW_S - 3_600, NOW_S)
+    root = RootReader(store).read(NOW_S - 3_600, NOW_S)
     found = fleet_status(QUESTION, root, broker, {}, now_s=NOW_S)
     assert [(each.worker, each.age_s, each.status, each.waits_for) for each in found.workers] == [
         ("host-a:41", 20.0, "ready", {"broker": 120.0}),
@@ -244,20 +244,20 @@ def test_lag_counts_what_waits_at_the_broker_and_what_waits_for_its_batch_and_no
     yard.write(ago_s=5, batches=[("north", 4, 0.5)], pending=3)
     broker = broker_facts(10, committed=4)
     assert low_waters(None, broker) == {TP: (4, 10)}
-    root = RootReader(yard.store).look(0.0)
+    root = RootReader(yard.store).read(0.0)
     assert low_waters(root, broker) == {TP: (4, 10)}
     waiting = replace(broker, waiting_ms={TP: round(1e3 * (NOW_S - 7))})
-    assert [(each.lag, each.lag_s) for each in look(yard, waiting).partitions] == [(6, 7.0)]
-    assert [(each.lag, each.lag_s) for each in look(yard, broker).partitions] == [(6, None)]
+    assert [(each.lag, each.lag_s) for each in status_of(yard, waiting).partitions] == [(6, 7.0)]
+    assert [(each.lag, each.lag_s) for each in status_of(yard, broker).partitions] == [(6, None)]
     whole = Yard(DictStore())
     whole.write(ago_s=5, batches=[("north", 4, 0.5)])
-    assert [(each.lag, each.lag_s) for each in look(whole, broker_facts(6, committed=6)).partitions] == [(0, 0.0)]
+    assert [(each.lag, each.lag_s) for each in status_of(whole, broker_facts(6, committed=6)).partitions] == [(0, 0.0)]
 
 
 def test_a_partition_that_was_claimed_at_the_log_s_end_has_no_lag_before() -> None:
     yard = Yard(DictStore())
     yard.begin(0, origin=70)
-    assert [each.lag for each in look(yard, broker_facts(72, committed=0)).partitions] == [2]
+    assert [each.lag for each in status_of(yard, broker_facts(72, committed=0)).partitions] == [2]
 
 
 def test_a_message_that_came_a_moment_ago_after_a_long_pause_stalls_nothing() -> None:
@@ -265,19 +265,19 @@ def test_a_message_that_came_a_moment_ago_after_a_long_pause_stalls_nothing() ->
     for ago_s in (1_800, 1_200, 600):
         yard.write(ago_s=ago_s, batches=[("slow", 2, 0.5)])
     came = {TP: round(1e3 * (NOW_S - 3))}
-    assert look(yard, replace(broker_facts(7, committed=6), waiting_ms=came)).is_well
+    assert status_of(yard, replace(broker_facts(7, committed=6), waiting_ms=came)).is_well
 
 
 def test_root_or_broker_alone_say_what_they_know() -> None:
     yard = Yard(DictStore())
     yard.write(ago_s=5, batches=[("north", 4, 0.5)])
-    alone = look(yard, None, {"broker": "it is down"})
+    alone = status_of(yard, None, {"broker": "it is down"})
     assert kinds(alone) == ["broker_silent"]
     assert alone.troubles[0].what == "it is down"
     assert [(m.host, m.member, list(m.partitions)) for m in alone.members] == [("host-a", "host-a:41", [0])]
     assert [(each.lag, each.log_end, each.next_offset) for each in alone.partitions] == [(None, None, 4)]
     assert camera(alone, "north").state == "ok"
-    other = look(None, broker_facts(9, committed=4), {"root": "the disk is gone"})
+    other = status_of(None, broker_facts(9, committed=4), {"root": "the disk is gone"})
     assert kinds(other) == ["root_unreadable"]
     assert [(each.lag, each.next_offset, each.committed) for each in other.partitions] == [(5, None, 4)]
 
@@ -307,9 +307,9 @@ def test_every_kind_of_trouble_comes_with_what_to_do_about_it() -> None:
         waiting_ms={tp: round(1e3 * (NOW_S - 90)) for tp in broker.bounds},
         group=Membership("Stable", [one]),
     )
-    found = look(yard, broker)
-    empty = look(yard, replace(broker, group=Membership("Empty", ())))
-    alone = look(yard, None, {"broker": "down", "root": "down"})
+    found = status_of(yard, broker)
+    empty = status_of(yard, replace(broker, group=Membership("Empty", ())))
+    alone = status_of(yard, None, {"broker": "down", "root": "down"})
     ill = WorkerStatus("host-a:41", 1.0, "joining", (), {}, is_store_full=False)
     full = fleet_status(QUESTION, RootFacts("id", None, False, {}, [ill], 0), None, {}, now_s=NOW_S)
     seen = {trouble.kind: trouble for each in (found, empty, alone, full) for trouble in each.troubles}
@@ -331,15 +331,15 @@ def test_nothing_is_said_of_a_group_that_is_being_divided_anew_or_whose_broker_d
     broker = broker_facts(4, 0)
     nobody = GroupMember("worker-0", "", "", ())
     for state, members in (("PreparingRebalance", broker.group.members), ("Unknown", [nobody])):
-        assert look(yard, replace(broker, group=Membership(state, members))).is_well
+        assert status_of(yard, replace(broker, group=Membership(state, members))).is_well
 
 
 def test_a_window_that_many_segments_do_not_fill_says_how_far_it_reaches() -> None:
     yard = Yard(DictStore())
     for ago_s in (5_000, 600, 5):
         yard.write(ago_s=ago_s, batches=[("north", 4, 0.5)])
-    assert [(each.rows, each.reads_s) for each in look(yard).partitions] == [(8, 3_600.0)]
-    root = RootReader(yard.store).look(NOW_S - 3_600)
+    assert [(each.rows, each.reads_s) for each in status_of(yard).partitions] == [(8, 3_600.0)]
+    root = RootReader(yard.store).read(NOW_S - 3_600)
     del root.chains[TP].segments[:-1]  # as if there were too many
     [partition] = fleet_status(QUESTION, root, None, {}, now_s=NOW_S).partitions
     assert (partition.rows, partition.reads_s) == (4, 5.0)
@@ -351,16 +351,16 @@ def test_what_comes_and_is_served_is_told_by_partition_with_the_time_to_catch_up
         yard.write(ago_s=ago_s, batches=[("north", 30, 0.5)])
     waiting = {TP: round(1e3 * (NOW_S - 200))}
 
-    def told(end: int, came: int) -> tuple[float | None, float | None, float | None]:
+    def rates(end: int, came: int) -> tuple[float | None, float | None, float | None]:
         broker = replace(broker_facts(end, committed=300), waiting_ms=waiting, ended={TP: end - came})
-        (found,) = look(yard, broker).partitions
+        (found,) = status_of(yard, broker).partitions
         return found.arriving_per_s, found.served_per_s, found.catch_up_s
 
-    assert told(420, came=60) == (0.2, 0.5, 400.0)
-    assert told(900, came=300) == (1.0, 0.5, None)
+    assert rates(420, came=60) == (0.2, 0.5, 400.0)
+    assert rates(900, came=300) == (1.0, 0.5, None)
     broker = replace(broker_facts(900, committed=300), waiting_ms=waiting, ended={TP: 600})
-    (trouble,) = look(yard, broker).troubles
+    (trouble,) = status_of(yard, broker).troubles
     assert trouble.what == (
         "600 messages wait, the oldest for 3 min; 1.0 arrive a second, 0.5 are served: it falls further behind"
     )
-    assert look(yard, broker_facts(300)).partitions[0].arriving_per_s is None
+    assert status_of(yard, broker_facts(300)).partitions[0].arriving_per_s is None

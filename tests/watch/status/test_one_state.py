@@ -16,8 +16,8 @@ from adawise.watch.status.page import FleetPage
 from adawise.watch.status.root import RootReader
 from adawise.watch.worker import LiveWorker
 from tests.sink.building import DictStore
-from tests.watch.hearing import BOUNDS
 from tests.watch.status.yard import NOW_S, Yard
+from tests.watch.watched import BOUNDS
 
 TP = TopicPartition("frames", 0)
 QUESTION = FleetQuestion("runs/yard", "frames", "adawise", 3_600.0, wants_broker=False)
@@ -68,7 +68,7 @@ def in_status(history: Sequence[Moment]) -> list[tuple[CameraState, str, dict[st
         batches = [("north", each.images, each.alpha)] if each.images else []
         rejected: Mapping[str | None, Sequence[Reason]] = {"north": [Reason.EMPTY] * each.rejected}
         yard.write(ago_s=each.ago_s, batches=batches, rejected=rejected, reset=each.reset)
-    root = RootReader(yard.store).look(NOW_S - 3_600.0)
+    root = RootReader(yard.store).read(NOW_S - 3_600.0)
     found = fleet_status(QUESTION, root, None, {"broker": "--no-broker"}, now_s=NOW_S)
     (camera,), (row,) = found.cameras, FleetPage(found).view().rows
     return [(camera.state, camera.why, found.camera_states), (row.state, row.why, found.camera_states)]
@@ -84,7 +84,7 @@ def in_status(history: Sequence[Moment]) -> list[tuple[CameraState, str, dict[st
     ],
 )
 def test_all_who_show_a_camera_agree_on_its_state(history: list[Moment], expected: CameraState, why: str) -> None:
-    for state, said, states in (on_the_page_of_its_worker(history), *in_status(history)):
+    for state, each, states in (on_the_page_of_its_worker(history), *in_status(history)):
         assert state == expected
-        assert said.startswith(why)
+        assert each.startswith(why)
         assert {name: count for name, count in states.items() if count} == {str(expected): 1}

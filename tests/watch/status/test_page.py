@@ -29,7 +29,7 @@ def test_a_camera_of_the_output_is_a_row_of_the_page() -> None:
         dead = [("dead", 1, 0.5)] if ago_s > 30 else []
         yard.write(ago_s=ago_s, batches=[("north", 2, alpha), *dead])
     yard.write(ago_s=5, rejected={"south": [Reason.EMPTY] * 3, None: [Reason.MISSING_STREAM_ID]})
-    root = RootReader(yard.store).look(NOW_S - 3_600)
+    root = RootReader(yard.store).read(NOW_S - 3_600)
     page = FleetPage(fleet_status(QUESTION, root, broker_facts(14), {}, now_s=NOW_S + 40))
     view = page.view()
     assert view.title == "frames in runs/yard"
@@ -47,7 +47,7 @@ def test_a_camera_of_the_output_is_a_row_of_the_page() -> None:
     north = rows["north"]
     step = int((NOW_S - 65) / 5)
     assert (north.first_step - step, north.alphas) == (0, (0.5, *[None] * 8, 0.5))  # 62 s ago and 61 are one step
-    assert (north.alpha, north.images, north.lag, north.seen_s) == (0.5, 6, 0, NOW_S - 20)
+    assert (north.alpha, north.images, north.lag, north.last_seen_s) == (0.5, 6, 0, NOW_S - 20)
     assert rows["south"].why == "3 of 3 images rejected in 60 min: empty"
     assert rows["dead"].why == "no image for 101 s"
     [notice] = view.notices  # of cameras their rows say it
@@ -64,12 +64,12 @@ def test_how_alpha_is_chosen_is_told_where_the_root_notes_it_and_a_damaged_note_
     note_settings(yard.store, by, now=datetime.fromtimestamp(NOW_S, UTC))
     if not noted:
         yard.store.put(layout.settings_key("model", "config"), b"{half")
-    root = RootReader(yard.store).look(NOW_S - 3_600)
+    root = RootReader(yard.store).read(NOW_S - 3_600)
     found = fleet_status(QUESTION, root, broker_facts(14), {}, now_s=NOW_S)
-    told = dict(FleetPage(found).view().facts)
+    fields = dict(FleetPage(found).view().facts)
     assert [each.method for each in found.partitions] == 2 * ["adapts by tsallis" if noted else None]
-    assert told.get("method") == ("adapts by tsallis" if noted else None)
-    assert told["partitions"] == "2"
+    assert fields.get("method") == ("adapts by tsallis" if noted else None)
+    assert fields["partitions"] == "2"
     one, other = found.partitions
     differing = replace(found, partitions=[replace(one, method="a fixed alpha of 0.5, as search.alpha says"), other])
     assert differing.methods[0] == "frames/0: a fixed alpha of 0.5, as search.alpha says" or not noted

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from adawise.adapt.conditions import Appearance, Looks, Memory
+from adawise.adapt.conditions import Appearance, LearnedAppearance, Memory
 from adawise.adapt.last_seen import LastSeen
 from adawise.adapt.state import StreamState
 from adawise.errors import Reason
@@ -80,7 +80,7 @@ class Yard:
         for stream, images, alpha in batches:
             before = states.get(stream)
             frames = [frame(stream) for _ in range(images)]
-            batch, said, trace = served(frames, number=0 if before is None else before.batches, alpha=alpha)
+            batch, predictions, trace = served(frames, number=0 if before is None else before.batches, alpha=alpha)
             trace = replace(
                 trace,
                 topic=tp.topic,
@@ -90,13 +90,13 @@ class Yard:
             )
             if condition is not None:
                 trace = replace(trace, condition=condition[0], returned=condition[1] > 1, alarm=False)
-            accepted.append((batch, said, trace))
+            accepted.append((batch, predictions, trace))
             last_seen = LastSeen(*[round(1e3 * self._at_s)] * 3)
             state = StreamState("k", 7, batches=trace.batch_number + 1, last_seen=last_seen)
             if condition is not None:
                 number, visits = condition
-                looks = Looks.of_first(Appearance(np.zeros(5), np.ones(5), 8))
-                state = replace(state, looks=looks, memory=Memory(number, visits, number + 2))
+                learned = LearnedAppearance.of_first(Appearance(np.zeros(5), np.ones(5), 8))
+                state = replace(state, looks=learned, memory=Memory(number, visits, number + 2))
             states[stream] = state
         bad = [frame(stream, reason) for stream, reasons in (rejected or {}).items() for reason in reasons]
         if gap is not None:

@@ -132,10 +132,10 @@ def test_neither_password_nor_token_of_a_collector_is_logged(
     assert observer is not None
     observer.observe(a_batch(2))
     observer.observe(Stopped())
-    said = capfd.readouterr().err
-    assert "tracing_started" in said
-    assert "yard:***@" in said
-    assert not re.search("Geheim|heimlich", said)
+    output = capfd.readouterr().err
+    assert "tracing_started" in output
+    assert "yard:***@" in output
+    assert not re.search("Geheim|heimlich", output)
 
 
 @pytest.mark.parametrize(
@@ -157,11 +157,11 @@ def test_an_endpoint_that_is_no_url_or_has_a_password_with_any_character_stops_n
     log.error("Failed to export to %s", endpoint)
     log.error("%d spans were dropped", "no number")
     observer.observe(Stopped())
-    said = capfd.readouterr().err
-    assert "tracing_started" in said
-    assert "Failed to export" in said
-    assert "%d spans were dropped" in said
-    assert not re.search("heim|lich", said)
+    output = capfd.readouterr().err
+    assert "tracing_started" in output
+    assert "Failed to export" in output
+    assert "%d spans were dropped" in output
+    assert not re.search("heim|lich", output)
 
 
 def test_what_is_missing_is_told_and_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,8 +42,8 @@ class Observed:
         ]
         batch, predictions, trace = served(frames)
         batch = ImageBatch(batch.stream_id, tuple(frames), batch.images)
-        told = replace(trace, milliseconds={"search": 30.0, "forward": 200.0}, predicted_at_us=1_000 * AT_MS)
-        self.observer.observe(BatchServed(told, predictions, [], batch))
+        fields = replace(trace, milliseconds={"search": 30.0, "forward": 200.0}, predicted_at_us=1_000 * AT_MS)
+        self.observer.observe(BatchServed(fields, predictions, [], batch))
 
     def commit(self, *, won: bool = True, until: int = 4, pending: tuple[int, ...] = ()) -> None:
         head = Head(until, pending, segment="predictions/topic-frames/partition-00003/00000000000000000000.parquet")

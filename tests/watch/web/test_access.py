@@ -12,7 +12,7 @@ import pytest
 from adawise.app.http import worker_port
 from adawise.settings import Settings
 from adawise.watch.web.access import COOKIE, COOKIE_S, Access, host_name
-from tests.watch.web.asking import Reply, ask
+from tests.watch.web.client import Reply, request
 from tests.watch.web.yard import a_yard, shown
 
 TOKEN = "0123456789abcdef-not-a-secret"
@@ -27,7 +27,7 @@ def a_worker(**http: object) -> Iterator[str]:
 
 def log_in(url: str, token: str, **headers: str) -> Reply:
     form = urlencode({"token": token}).encode()
-    return ask(url, "/login", method="POST", body=form, content_type="application/x-www-form-urlencoded", **headers)
+    return request(url, "/login", method="POST", body=form, content_type="application/x-www-form-urlencoded", **headers)
 
 
 def cookie_of(reply: Reply) -> SimpleCookie:
@@ -36,7 +36,7 @@ def cookie_of(reply: Reply) -> SimpleCookie:
 
 def test_on_this_machine_and_without_a_token_all_is_open() -> None:
     with a_worker() as url:
-        assert {path: ask(url, path).status for path in ("/", "/live.js", "/live.css", "/metrics", "/livez")} == {
+        assert {path: request(url, path).status for path in ("/", "/live.js", "/live.css", "/metrics", "/livez")} == {
             "/": 200,
             "/live.js": 200,
             "/live.css": 200,
@@ -47,27 +47,27 @@ def test_on_this_machine_and_without_a_token_all_is_open() -> None:
 
 def test_what_others_can_reach_has_no_page_without_a_token_but_probes_and_metrics() -> None:
     with a_worker(listen="0.0.0.0") as url:
-        assert [ask(url, path).status for path in ("/livez", "/metrics", "/", "/events", "/live.js")] == [
+        assert [request(url, path).status for path in ("/livez", "/metrics", "/", "/events", "/live.js")] == [
             *(200, 200),
             *(403, 403, 403),
         ]
-        assert "ADAWISE_HTTP__TOKEN" in ask(url, "/").text
+        assert "ADAWISE_HTTP__TOKEN" in request(url, "/").text
 
 
 def test_with_a_token_only_probes_answer_without_it() -> None:
     with a_worker(token=TOKEN) as url:
-        assert ask(url, "/livez").status == 200
-        assert ask(url, "/readyz").status == 503, "it has not begun, and says so to anybody"
+        assert request(url, "/livez").status == 200
+        assert request(url, "/readyz").status == 503, "it has not begun, and says so to anybody"
         for path in ("/metrics", "/events", "/picture", "/live.js"):
-            assert ask(url, path).status == 401, path
-            assert ask(url, path).headers["www-authenticate"] == "Bearer"
-            assert ask(url, path, authorization=f"Bearer {TOKEN}x").status == 401, path
-        front = ask(url, "/")
+            assert request(url, path).status == 401, path
+            assert request(url, path).headers["www-authenticate"] == "Bearer"
+            assert request(url, path, authorization=f"Bearer {TOKEN}x").status == 401, path
+        front = request(url, "/")
         assert front.status == 401
         assert 'type="password"' in front.text
-        assert ask(url, "/metrics", authorization=f"Bearer {TOKEN}").status == 200
-        assert ask(url, "/", authorization=f"bearer {TOKEN}").status == 200
-        assert ask(url, "/metrics", authorization=f"Basic {TOKEN}").status == 401
+        assert request(url, "/metrics", authorization=f"Bearer {TOKEN}").status == 200
+        assert request(url, "/", authorization=f"bearer {TOKEN}").status == 200
+        assert request(url, "/metrics", authorization=f"Basic {TOKEN}").status == 401
 
 
 def test_the_form_gives_a_cookie_that_no_script_and_no_other_site_has_and_that_is_not_the_token() -> None:
@@ -79,8 +79,8 @@ def test_the_form_gives_a_cookie_that_no_script_and_no_other_site_has_and_that_i
         (morsel,) = cookie_of(reply).values()
         assert (morsel["httponly"], morsel["samesite"], morsel["path"]) == (True, "strict", "/")
         assert TOKEN not in reply.headers["set-cookie"]
-        assert ask(url, "/", cookie=f"{morsel.key}={morsel.value}").status == 200
-        assert ask(url, "/metrics", cookie=f"other=1; {morsel.key}={morsel.value}").status == 200
+        assert request(url, "/", cookie=f"{morsel.key}={morsel.value}").status == 200
+        assert request(url, "/metrics", cookie=f"other=1; {morsel.key}={morsel.value}").status == 200
         until, _, signature = morsel.value.partition(".")
         for forged in (
             f"{int(until) + 1}.{signature}",
@@ -91,7 +91,7 @@ def test_the_form_gives_a_cookie_that_no_script_and_no_other_site_has_and_that_i
             f"{until}.{'0' * 64}",
             "é.1",
         ):
-            assert ask(url, "/metrics", cookie=f"{morsel.key}={forged}".encode().decode("latin-1")).status == 401, (
+            assert request(url, "/metrics", cookie=f"{morsel.key}={forged}".encode().decode("latin-1")).status == 401, (
                 forged
             )
 
@@ -121,9 +121,9 @@ def test_a_cookie_is_secure_where_the_page_came_encrypted() -> None:
 )
 def test_a_name_that_is_not_ours_gets_nothing_but_probes(host: str) -> None:
     with a_worker(hosts="cams.example, gate") as url:
-        assert ask(url, "/livez", host=host).status == 200
+        assert request(url, "/livez", host=host).status == 200
         for path in ("/", "/metrics", "/events", "/login"):
-            reply = ask(url, path, host=host)
+            reply = request(url, path, host=host)
             assert reply.status == 421, path
         assert "http.hosts" in reply.text
 
@@ -133,7 +133,7 @@ def test_a_name_that_is_not_ours_gets_nothing_but_probes(host: str) -> None:
 )
 def test_addresses_localhost_and_names_of_the_settings_are_ours(host: str) -> None:
     with a_worker(hosts="cams.example, gate") as url:
-        assert ask(url, "/metrics", host=host).status == 200
+        assert request(url, "/metrics", host=host).status == 200
 
 
 def test_a_form_of_another_site_is_refused() -> None:
@@ -147,30 +147,30 @@ def test_a_form_of_another_site_is_refused() -> None:
 
 def test_a_form_that_is_too_long_or_no_form_is_refused() -> None:
     with a_worker(token=TOKEN) as url:
-        assert ask(url, "/login", method="POST", body=b"token=" + b"x" * 10_000).status == 403
-        assert ask(url, "/login", method="POST", body=b"\xff\xfe").status == 403
-        assert ask(url, "/login", method="POST", body=b"token=" + TOKEN.encode()).status == 303
-        assert ask(url, "/login", method="PUT", body=b"").status in {403, 405}
+        assert request(url, "/login", method="POST", body=b"token=" + b"x" * 10_000).status == 403
+        assert request(url, "/login", method="POST", body=b"\xff\xfe").status == 403
+        assert request(url, "/login", method="POST", body=b"token=" + TOKEN.encode()).status == 303
+        assert request(url, "/login", method="PUT", body=b"").status in {403, 405}
 
 
 def test_every_answer_says_that_nothing_outside_and_no_frame_is_wanted() -> None:
     with shown(a_yard(2)) as url:
         for path in ("/", "/live.js", "/nowhere", "/metrics"):
-            headers = ask(url, path).headers
+            headers = request(url, path).headers
             assert "default-src 'none'" in headers["content-security-policy"]
             assert "frame-ancestors 'none'" in headers["content-security-policy"]
             assert "unsafe" not in headers["content-security-policy"]
             assert headers["x-content-type-options"] == "nosniff"
             assert headers["referrer-policy"] == "same-origin"
-        assert ask(url, "/nowhere").headers["cache-control"] == "no-store"
-        assert "server" not in ask(url, "/").headers
+        assert request(url, "/nowhere").headers["cache-control"] == "no-store"
+        assert "server" not in request(url, "/").headers
 
 
 def test_paths_are_what_they_say_and_lead_nowhere_else() -> None:
     with shown(a_yard(1)) as url:
         for path in ("/live.html", "/login.html", "/../live.js", "/%2e%2e/app.py", "//", "/live.js/", "/picture?of=x"):
-            assert ask(url, path).status in {404, 307}, path
-        assert ask(url, "/events", method="POST").status == 405
+            assert request(url, path).status in {404, 307}, path
+        assert request(url, "/events", method="POST").status == 405
 
 
 def test_a_cookie_is_found_among_others_and_one_of_any_form_keeps_nobody_waiting() -> None:
@@ -178,14 +178,14 @@ def test_a_cookie_is_found_among_others_and_one_of_any_form_keeps_nobody_waiting
         (morsel,) = cookie_of(log_in(url, TOKEN)).values()
         ours = f"{COOKIE}={morsel.value}"
         for cookie in (f"a=b; {ours}", f"{ours};c", f'{COOKIE}=x; =;;"; {ours} '):
-            assert ask(url, "/", cookie=cookie).status == 200
+            assert request(url, "/", cookie=cookie).status == 200
         for cookie in (COOKIE, f"{COOKIE}=", f"x{ours}", f'{COOKIE}="' + "\\" * 60_000 + '"'):
-            assert ask(url, "/", cookie=cookie).status == 401
+            assert request(url, "/", cookie=cookie).status == 401
 
 
 def test_whether_there_are_events_is_answered_without_an_end_to_wait_for() -> None:
     with shown(a_yard(1)) as url:
-        assert ask(url, "/events", method="HEAD").headers["content-type"].startswith("text/event-stream")
+        assert request(url, "/events", method="HEAD").headers["content-type"].startswith("text/event-stream")
 
 
 @pytest.mark.parametrize(("given", "name"), [("A.b:80", "a.b"), ("[::1]:8", "::1"), ("[::1]", "::1"), ("x.", "x")])

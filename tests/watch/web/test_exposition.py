@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from adawise.watch.metrics import METRICS
 from adawise.watch.web.app import Exposition
 from tests.fakes import FakeSource
-from tests.watch.hearing import Heard
+from tests.watch.watched import Watched
 from tests.watch.web.yard import HOSTILE
 from tests.worker.loop import images
 
@@ -24,8 +24,8 @@ OPENMETRICS = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0
 
 @pytest.fixture(scope="module")
 def exposition() -> Exposition:
-    heard = Heard(FakeSource(images(100, *NAMES), finite=True)).run()
-    return Exposition(METRICS, lambda: nullcontext(heard.scrape()))
+    watched = Watched(FakeSource(images(100, *NAMES), finite=True)).run()
+    return Exposition(METRICS, lambda: nullcontext(watched.scrape()))
 
 
 def of(families: Iterable[Metric]) -> dict[str, Metric]:

@@ -14,11 +14,11 @@ from adawise.watch.row import CameraState
 from adawise.watch.state import StatePolicy
 from adawise.watch.web import feed as feeding
 from adawise.watch.web.feed import EventFeed
-from tests.watch.web.asking import Listener
+from tests.watch.web.client import Listener
 from tests.watch.web.yard import HOSTILE, NOW_S, Yard, a_row, a_yard, shown
 
 
-def told(message: bytes | None) -> tuple[str, dict[str, Any]]:
+def parsed(message: bytes | None) -> tuple[str, dict[str, Any]]:
     assert message is not None
     name, data = message.decode().strip().split("\n")
     return name.removeprefix("event: "), json.loads(data.removeprefix("data: "))
@@ -37,14 +37,14 @@ def test_a_browser_hears_all_rows_and_then_those_that_changed_or_went() -> None:
 
     async def steps(feed: EventFeed) -> None:
         queue = feed.enter()
-        name, everything = told(await queue.get())
+        name, everything = parsed(await queue.get())
         assert name == "all"
         assert [row["name"] for row in everything["rows"]] == [f"gate-{n:04d}" for n in range(5)]
         assert (everything["title"], everything["notices"]) == ("street by host:1234", [])
         yard.change(2, alpha=0.99, state=CameraState.CHANGED, why="alpha went")
         yard.notices = ["the store is away"]
         while True:
-            name, news = told(await queue.get())
+            name, news = parsed(await queue.get())
             if news["rows"]:
                 break
         assert name == "some"
@@ -52,7 +52,7 @@ def test_a_browser_hears_all_rows_and_then_those_that_changed_or_went() -> None:
         assert news["notices"] == ["the store is away"]
         assert "gone" not in news
         del yard.rows[0]
-        while "gone" not in (news := told(await queue.get())[1]):
+        while "gone" not in (news := parsed(await queue.get())[1]):
             pass
         assert news["gone"] == ["street/0/gate-0000"]
 
@@ -81,14 +81,14 @@ def test_of_a_line_only_its_end_is_told_and_a_browser_has_it_whole() -> None:
             )
             row = camera.row(camera.facts(now_s), StatePolicy(), (), None)
             yard.rows = [row]
-            _, news = told(feed._turn(yard.view()))
-            for said in news["rows"]:
-                lengths.append(len(said["alphas"]))
-                if "keep" in said:  # as the page does it
-                    begin = said["keep"] - seen["first"]
-                    said["alphas"] = seen["alphas"][begin : said["first"] - seen["first"]] + said["alphas"]
-                    said["first"] = said["keep"]
-                seen.update(said)
+            _, news = parsed(feed._turn(yard.view()))
+            for expected in news["rows"]:
+                lengths.append(len(expected["alphas"]))
+                if "keep" in expected:  # as the page does it
+                    begin = expected["keep"] - seen["first"]
+                    expected["alphas"] = seen["alphas"][begin : expected["first"] - seen["first"]] + expected["alphas"]
+                    expected["first"] = expected["keep"]
+                seen.update(expected)
             assert seen["first"] == row.first_step
             assert seen["alphas"] == [None if alpha is None else round(100 * alpha) for alpha in row.alphas]
 
@@ -105,7 +105,7 @@ def test_a_row_that_is_equal_is_not_told_again() -> None:
         await queue.get()
         yard.rows = [a_row(number) for number in range(3)]  # other objects
         for _ in range(3):
-            assert told(await queue.get())[1]["rows"] == []
+            assert parsed(await queue.get())[1]["rows"] == []
 
     asyncio.run(run(yard, steps))
 
@@ -121,10 +121,10 @@ def test_while_nobody_looks_nothing_is_asked() -> None:
         turning = feed._turning
         assert turning is not None
         await turning
-        asked = yard.views
+        requested = yard.views
         again = feed.enter()
-        assert yard.views == asked + 1
-        assert told(await again.get())[0] == "all"
+        assert yard.views == requested + 1
+        assert parsed(await again.get())[0] == "all"
 
     asyncio.run(run(yard, steps))
 
@@ -155,7 +155,7 @@ def test_a_crowd_that_comes_at_once_costs_nobody_its_place() -> None:
         for queue in (first, *crowd):  # each has what came meanwhile, now or by the next turn
             alphas: dict[str, float] = {}
             while alphas.get("gate-0001") != 0.99:
-                alphas |= {row["name"]: row["alpha"] for row in told(await queue.get())[1]["rows"]}
+                alphas |= {row["name"]: row["alpha"] for row in parsed(await queue.get())[1]["rows"]}
 
     asyncio.run(run(yard, steps))
 
@@ -182,6 +182,6 @@ def test_hostile_names_are_one_line_of_json() -> None:
         assert message is not None
         assert message.count(b"\n") == 3
         assert b"\r" not in message
-        assert [row["name"] for row in told(message)[1]["rows"]] == [row.stream_id for row in yard.rows]
+        assert [row["name"] for row in parsed(message)[1]["rows"]] == [row.stream_id for row in yard.rows]
 
     asyncio.run(run(yard, steps))

@@ -23,7 +23,7 @@ TOKEN = "0123456789abcdef-not-a-secret"
 
 
 @contextmanager
-def looking(browser: Browser, yard: Yard, **context: Any) -> Iterator[Seen]:
+def browsing(browser: Browser, yard: Yard, **context: Any) -> Iterator[Seen]:
     """The page of a yard, open."""
     with shown(yard) as url:
         made = browser.new_context(**context)
@@ -53,9 +53,9 @@ def test_a_row_says_all_of_a_camera_and_nothing_comes_from_elsewhere(browser: Br
         forward_equivalents=1.5,
         agreement=0.83,
         lag=12_345,
-        seen_s=NOW_S - 150,
+        last_seen_s=NOW_S - 150,
     )
-    with looking(browser, yard) as seen:
+    with browsing(browser, yard) as seen:
         cells = row(seen.page, "gate-0000").locator("td").all_text_contents()
         assert [cell for cell in cells if cell] == [
             *("0.25condition 2 (back 3×)", "car 62%, road works 30%, bus 8%", "12.3", "1.50", "83%", "12.3k"),
@@ -70,7 +70,7 @@ def test_a_row_says_all_of_a_camera_and_nothing_comes_from_elsewhere(browser: Br
 
 @pytest.mark.check("browser")
 def test_trouble_comes_first_with_a_word_a_shape_and_a_reason(browser: Browser) -> None:
-    with looking(browser, a_yard(30)) as seen:
+    with browsing(browser, a_yard(30)) as seen:
         words = seen.page.locator("tbody .word").all_text_contents()
         assert words == ["failing", "silent", "silent", "rejected", "changed", "changed", *[""] * 24]
         assert row(seen.page, "gate-0003").locator(".why").text_content() == "its rows have waited 4 min to be written"
@@ -86,7 +86,7 @@ def test_the_line_of_alpha_is_where_the_values_are(browser: Browser) -> None:
     yard = Yard([a_row(0), a_row(1)])
     first = yard.rows[0].first_step
     yard.change(0, alphas=(0.0, 1.0, None, 0.5), first_step=first + 116)
-    with looking(browser, yard) as seen:
+    with browsing(browser, yard) as seen:
         path = seen.page.locator("tbody .line").first.get_attribute("d")
         assert path == "M116.0 25.0h1.0H117.0V3.0h1.0H119.0V14.0h1.0"
 
@@ -96,7 +96,7 @@ def test_the_line_grows_at_its_end(browser: Browser) -> None:
     yard = Yard([a_row(0), a_row(1)])
     first = yard.rows[0].first_step + 116
     yard.change(0, alphas=(0.0, 1.0), first_step=first)
-    with looking(browser, yard) as seen:
+    with browsing(browser, yard) as seen:
         line = seen.page.locator("tbody .line").first
         expect(line).to_have_attribute("d", "M116.0 25.0h1.0H117.0V3.0h1.0h2.0")
         yard.change(0, alphas=(0.0, 0.5, 1.0))
@@ -110,7 +110,7 @@ def test_a_line_has_all_of_its_place_while_a_worker_is_young(browser: Browser) -
     yard = Yard([a_row(0)])
     first = yard.rows[0].first_step
     yard.change(0, alphas=(0.0, 1.0), first_step=first + 118)
-    with looking(browser, yard) as seen:
+    with browsing(browser, yard) as seen:
         expect(seen.page.locator("#past")).to_have_text("last 2 minutes")
         expect(seen.page.locator("tbody .line")).to_have_attribute("d", "M110.0 25.0h5.0H115.0V3.0h5.0")
         yard.now_s += 60 * 4
@@ -119,7 +119,7 @@ def test_a_line_has_all_of_its_place_while_a_worker_is_young(browser: Browser) -
 
 def test_what_changes_is_shown_within_seconds_and_a_camera_that_goes_is_gone(browser: Browser) -> None:
     yard = a_yard(5)
-    with looking(browser, yard) as seen:
+    with browsing(browser, yard) as seen:
         assert names(seen.page)[-1] == "gate-0004"
         yard.change(4, state=CameraState.FAILING, why="what is next cannot be read", alpha=0.11)
         yard.notices = ["the store has not answered for 9 s"]
@@ -138,7 +138,7 @@ def test_names_classes_and_reasons_are_text_whatever_they_hold(browser: Browser)
     yard = Yard([a_row(0, HOSTILE), a_row(1, "</td><script>alert(1)</script>")])
     yard.change(0, classes=((HOSTILE, 1.0),), why=HOSTILE, state=CameraState.REJECTED, partition=HOSTILE)
     yard.notices, yard.facts = [HOSTILE], ((HOSTILE, HOSTILE),)
-    with looking(browser, yard) as seen:
+    with browsing(browser, yard) as seen:
         assert set(names(seen.page)) == {HOSTILE, "</td><script>alert(1)</script>"}
         assert seen.page.locator("#notices").text_content() == HOSTILE
         assert seen.page.locator("img, script:not([src])").count() == 0
@@ -151,7 +151,7 @@ def test_a_filter_finds_cameras_and_classes_and_a_state_shows_its_own(browser: B
     for number in range(60):
         yard.change(number, classes=(("car", 1.0),))
     yard.change(17, classes=(("road works", 1.0),))
-    with looking(browser, yard) as seen:
+    with browsing(browser, yard) as seen:
         seen.page.keyboard.press("/")
         seen.page.keyboard.type("gate-001 Car")
         expect(seen.page.locator("tbody tr")).to_have_count(9)
@@ -171,7 +171,7 @@ def test_a_filter_finds_cameras_and_classes_and_a_state_shows_its_own(browser: B
 @pytest.mark.check("browser")
 def test_an_order_is_kept_while_values_change(browser: Browser) -> None:
     yard = a_yard(10)
-    with looking(browser, yard) as seen:
+    with browsing(browser, yard) as seen:
         seen.page.select_option("#order", "alpha")
         yard.change(4, alpha=1.0)
         yard.change(5, alpha=0.0)
@@ -183,7 +183,7 @@ def test_an_order_is_kept_while_values_change(browser: Browser) -> None:
 
 @pytest.mark.check("browser")
 def test_the_arrows_go_from_camera_to_camera(browser: Browser) -> None:
-    with looking(browser, a_yard(5)) as seen:
+    with browsing(browser, a_yard(5)) as seen:
         focused = "document.activeElement.querySelector('.name')?.textContent"
         seen.page.keyboard.press("ArrowDown")
         assert seen.page.evaluate(focused) == "gate-0003"
@@ -196,7 +196,7 @@ def test_the_arrows_go_from_camera_to_camera(browser: Browser) -> None:
 
 @pytest.mark.check("browser")
 def test_a_thousand_cameras_are_drawn_as_one_scrolls_and_found_at_once(browser: Browser) -> None:
-    with looking(browser, a_yard(1_000), viewport={"width": 1280, "height": 800}) as seen:
+    with browsing(browser, a_yard(1_000), viewport={"width": 1280, "height": 800}) as seen:
         drawn = seen.page.locator("tbody tr").count()
         assert drawn <= 200
         assert "more; scroll down" in (seen.page.locator("#more").text_content() or "")
@@ -217,7 +217,7 @@ def test_a_thousand_cameras_are_drawn_as_one_scrolls_and_found_at_once(browser: 
 def test_text_has_enough_contrast_in_both_schemes(browser: Browser, scheme: Any) -> None:
     yard = a_yard(30)
     yard.notices = ["the store has not answered for 9 s"]
-    with looking(browser, yard, color_scheme=scheme) as seen:
+    with browsing(browser, yard, color_scheme=scheme) as seen:
         ratios = seen.page.evaluate(CONTRAST)
         assert ratios
         assert min(ratios.values()) >= 4.5, ratios
@@ -227,11 +227,11 @@ def test_text_has_enough_contrast_in_both_schemes(browser: Browser, scheme: Any)
 def test_on_a_phone_nothing_is_wider_than_the_screen_and_all_is_there(browser: Browser) -> None:
     yard = a_yard(30)
     yard.rows[5] = a_row(5, "a" * 120)
-    with looking(browser, yard, viewport={"width": 360, "height": 740}, is_mobile=True) as seen:
+    with browsing(browser, yard, viewport={"width": 360, "height": 740}, is_mobile=True) as seen:
         assert seen.page.evaluate("document.documentElement.scrollWidth") == 360
         text = row(seen.page, "gate-0003").inner_text()
-        for said in ("failing", "0.60", "truck 67%", "4812"):
-            assert said in text
+        for expected in ("failing", "0.60", "truck 67%", "4812"):
+            assert expected in text
         box = row(seen.page, "gate-0003").locator(".value").bounding_box()
         assert box is not None
         assert box["x"] + box["width"] <= 360
@@ -243,7 +243,7 @@ def test_cells_stand_below_their_heads_and_nothing_is_wider_than_the_window(brow
     yard = a_yard(8)
     yard.rows[5] = a_row(5, "a" * 120)
     yard.change(1, picture=1)
-    with looking(browser, yard, viewport={"width": width, "height": 700}) as seen:
+    with browsing(browser, yard, viewport={"width": width, "height": 700}) as seen:
         assert seen.page.evaluate("document.documentElement.scrollWidth") == width
         edges = seen.page.evaluate(
             "[...document.querySelectorAll('#cameras tr')].map((row) => [...row.children].map((cell) => "
@@ -257,7 +257,7 @@ def test_cells_stand_below_their_heads_and_nothing_is_wider_than_the_window(brow
 def test_rows_that_were_taken_for_others_show_nothing_of_the_first(browser: Browser) -> None:
     yard = a_yard(6)
     yard.change(0, picture=1, classes=(("car", 1.0),), alpha=None, why="odd", state=CameraState.CHANGED)
-    with looking(browser, yard) as seen:
+    with browsing(browser, yard) as seen:
         expect(seen.page.locator("tbody img")).to_have_count(1)
         for number in range(1, 6):
             seen.page.fill("#filter", f"gate-000{number}")
@@ -313,7 +313,7 @@ def test_pictures_are_shown_where_there_are_some(browser: Browser) -> None:
     out = io.BytesIO()
     Image.new("RGB", (112, 112), (30, 90, 60)).save(out, "JPEG")
     yard = a_yard(3)
-    with looking(browser, yard) as seen:
+    with browsing(browser, yard) as seen:
         assert not seen.page.locator("th.pictured").is_visible()
         yard.pictures[yard.rows[1].key] = out.getvalue()
         yard.change(1, picture=1)
@@ -327,7 +327,7 @@ def test_pictures_are_shown_where_there_are_some(browser: Browser) -> None:
 def test_before_the_first_image_the_page_says_that_it_waits(browser: Browser) -> None:
     yard = Yard([])
     yard.notices = ["it loads the two models, for 12 s"]
-    with looking(browser, yard) as seen:
+    with browsing(browser, yard) as seen:
         expect(seen.page.locator("#none")).to_have_text("Waiting for the first images.")
         expect(seen.page.locator("#notices")).to_have_text("it loads the two models, for 12 s")
         yard.rows.append(CameraRow("first", "frames/0", CameraState.REJECTED, why="1 of 1 images rejected", rejected=1))

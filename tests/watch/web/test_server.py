@@ -20,14 +20,14 @@ from adawise.settings import HttpSettings, Settings
 from adawise.watch.web import app as application
 from adawise.watch.web import server
 from adawise.watch.web.server import HttpThread, listen, url_of
-from tests.watch.web.asking import Listener, ask, connected
+from tests.watch.web.client import Listener, connected, request
 from tests.watch.web.yard import a_yard, shown
 
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Looks at connections often."""
-    monkeypatch.setattr(server, "_LOOK_S", 0.05)
+    monkeypatch.setattr(server, "_CHECK_S", 0.05)
 
 
 def mishaps(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -87,7 +87,7 @@ def test_a_thousand_idle_connections_are_cut_and_probes_answer_on(quick: None) -
     with shown(a_yard(1)) as url, ExitStack() as stack:
         sockets = [stack.enter_context(closing(connected(url))) for _ in range(1_000)]
         assert all(ended(sock) for sock in sockets), "also those within the bound, since they ask for nothing"
-        assert ask(url, "/").status == 200
+        assert request(url, "/").status == 200
 
 
 def test_where_all_are_answered_the_oldest_of_the_address_with_the_most_makes_room(
@@ -97,7 +97,7 @@ def test_where_all_are_answered_the_oldest_of_the_address_with_the_most_makes_ro
     with shown(a_yard(1)) as url, ExitStack() as stack:
         listeners = [stack.enter_context(Listener(url)) for _ in range(3)]
         assert [listener.next()[0] for listener in listeners] == ["all"] * 3
-        assert ask(url, "/").status == 200
+        assert request(url, "/").status == 200
         assert listeners[0].ended()
         assert [listener.next()[0] for listener in listeners[1:]] == ["some"] * 2
 
@@ -115,7 +115,7 @@ def test_nobody_keeps_probes_out_without_a_token(monkeypatch: pytest.MonkeyPatch
                 sock.setblocking(False)
                 with suppress(OSError):
                     sock.send(body if holds == "bodies" else many)
-            assert ask(url, "/").status == 401  # an answer
+            assert request(url, "/").status == 401  # an answer
 
 
 def test_a_request_takes_the_place_of_the_oldest_connection_that_asks_for_nothing(
@@ -126,7 +126,7 @@ def test_a_request_takes_the_place_of_the_oldest_connection_that_asks_for_nothin
         listener = stack.enter_context(Listener(url))
         assert listener.next()[0] == "all"
         first, second = (stack.enter_context(closing(connected(url))) for _ in range(2))
-        assert ask(url, "/").status == 200
+        assert request(url, "/").status == 200
         assert ended(first)
         second.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert second.recv(100).startswith(b"HTTP/1.1 200")
@@ -187,13 +187,13 @@ def test_a_port_of_probes_answers_these_alone_whatever_crowd_is_at_the_other(mon
         assert probes != port.url
         crowd = [stack.enter_context(Listener(port.url)) for _ in range(4)]
         idle = [stack.enter_context(closing(connected(probes))) for _ in range(server.MOST_PROBES)]
-        assert [ask(probes, path).status for path in ("/livez", "/readyz", "/metrics", "/", "/events")] == [
+        assert [request(probes, path).status for path in ("/livez", "/readyz", "/metrics", "/", "/events")] == [
             *(200, 503),
             *[404] * 3,
         ]
         assert ended(idle[0])
         assert [listener.next()[0] for listener in crowd] == ["all"] * 4
-        assert ask(port.url, "/livez").status == 200
+        assert request(port.url, "/livez").status == 200
 
 
 def test_a_port_for_two_things_or_one_that_is_taken_is_named() -> None:
@@ -234,7 +234,7 @@ def test_a_browser_that_takes_nothing_is_cut_and_another_has_its_place(
     with shown(yard) as url, closing(connected(url)) as sock:
         sock.sendall(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert sock.recv(100).startswith(b"HTTP/1.1 200")
-        assert ask(url, "/").status == 200
+        assert request(url, "/").status == 200
         assert ended(sock)
 
 
@@ -248,7 +248,7 @@ def test_garbage_is_answered_or_cut_and_not_logged(garbage: bytes, caplog: pytes
                 ended(sock)
             except OSError:
                 pass
-        assert ask(url, "/").status == 200
+        assert request(url, "/").status == 200
     assert mishaps(caplog) == []
 
 
@@ -286,7 +286,7 @@ def test_a_page_whose_rows_fail_is_an_error_of_that_request_alone(caplog: pytest
         yard.rows = [None]  # type: ignore[list-item]
         with Listener(url) as broken:
             assert broken.status == 500
-        assert ask(url, "/").status == 200
+        assert request(url, "/").status == 200
     assert "Exception in ASGI application" in caplog.text
 
 

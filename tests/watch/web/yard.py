@@ -83,7 +83,7 @@ def a_row(number: int, name: str | None = None) -> CameraRow:
         agreement=round(0.6 + 0.39 * rng.random(), 2),
         confidence=0.8,
         lag=4_812 if state == CameraState.FAILING else rng.randrange(3),
-        seen_s=NOW_S - (400 if state == CameraState.SILENT else 5 * rng.random()),
+        last_seen_s=NOW_S - (400 if state == CameraState.SILENT else 5 * rng.random()),
     )
 
 

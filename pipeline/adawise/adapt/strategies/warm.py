@@ -22,7 +22,7 @@ from typing_extensions import override
 
 from adawise.adapt import alarm
 from adawise.adapt.change import LEAST_SHARE, Hypotheses, class_shares
-from adawise.adapt.conditions import Appearance, Looks
+from adawise.adapt.conditions import Appearance, LearnedAppearance
 from adawise.adapt.disagreement import Disagreement
 from adawise.adapt.expectations import Expectations, learned_hazard
 from adawise.adapt.probe import Probes
@@ -177,7 +177,7 @@ class WarmSearch(OnGrid):
             reset = "alarm"
         following, gain = yield from self._choose(probes, highest)
         # An alpha serves this batch only if the whole batch was evaluated at it; otherwise it serves the next one.
-        served = following if probes.seen_whole(following) else current
+        served = following if probes.is_evaluated_whole(following) else current
         is_back = jumped and before.memory.visits > 1
         # the level was observed at `current`, and is expected to be higher by `shift` at `following`
         shift = float(trials.values[served].mean()) - level if served == following else -gain
@@ -194,7 +194,7 @@ class WarmSearch(OnGrid):
             standardised=standardised,
             broken=() if jumped else probes.broken,
             belief=probes.hypotheses.belief,
-            looks=_seen(before.looks, appearance, 0.0 if jumped else 1.0 - probes.hypotheses.jump),
+            looks=_with_appearance(before.looks, appearance, 0.0 if jumped else 1.0 - probes.hypotheses.jump),
         )
         trigger = "uncertain" if trigger == "none" and len(trials.evaluated) > 1 else trigger
         reset = reset or ("jump" if jumped and not is_back else None)  # a returned condition resets nothing
@@ -333,8 +333,10 @@ def _compared(disagreement: Disagreement, probes: Probes) -> Disagreement:
     return disagreement.observed(probes.alphas[probes.current], share, images) if images else disagreement
 
 
-def _seen(looks: Looks | None, appearance: Appearance | None, stayed: float) -> Looks | None:
+def _with_appearance(
+    learned: LearnedAppearance | None, appearance: Appearance | None, stayed: float
+) -> LearnedAppearance | None:
     """Return the looks after a batch; a batch whose pixels were not measured teaches nothing."""
     if appearance is None:
-        return looks
-    return Looks.of_first(appearance) if looks is None else looks.observed(appearance, stayed)
+        return learned
+    return LearnedAppearance.of_first(appearance) if learned is None else learned.observed(appearance, stayed)

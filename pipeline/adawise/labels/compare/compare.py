@@ -32,7 +32,7 @@ from adawise.labels.compare.result import (
     Totals,
 )
 from adawise.output.read.duckdb_rows import translated
-from adawise.output.read.several import check_apart
+from adawise.output.read.several import check_disjoint
 from adawise.records import RowId, TopicPartition
 from adawise.sink import claims
 from adawise.sink.segment import SegmentFooter
@@ -113,7 +113,7 @@ def split_roots(given: str) -> list[str]:
 
 def _check_one_topic(roots: Sequence[str]) -> None:
     """Raise SettingsError if these roots are of different topics of one name."""
-    clashing = sorted(check_apart(roots))
+    clashing = sorted(check_disjoint(roots))
     if clashing:
         raise SettingsError(
             f"topic {clashing[0]} of {' and '.join(roots)} is not the same topic: expected outputs of one topic, "
@@ -250,28 +250,30 @@ def _stream(row: Row, batch: Row, truth: Accuracies | None) -> StreamDifference:
 
 
 def _first_batch(batch: Row) -> FirstBatch | None:
-    seen = batch.get("first_batch")
-    if seen is None:
+    first = batch.get("first_batch")
+    if first is None:
         return None
-    a, b = (seen[side] if seen[f"{side}_there"] else None for side in "ab")
+    a, b = (first[side] if first[f"{side}_there"] else None for side in "ab")
     at: int = batch["first_offset"]
     if a is None or b is None:
         return FirstBatch(at, (), a, b, last_of_its_run=False)
     smaller = "b" if b["images"] < a["images"] else "a"
     cut_short = a["images"] != b["images"] and batch[f"{smaller}_last"] == at
-    return FirstBatch(at, tuple(seen["what"]), a, b, last_of_its_run=cut_short)
+    return FirstBatch(at, tuple(first["what"]), a, b, last_of_its_run=cut_short)
 
 
 def _first_row(row: Row) -> FirstRow | None:
-    seen = row["first_row"]
-    if seen is None:
+    first = row["first_row"]
+    if first is None:
         return None
-    both = seen["a_there"] and seen["b_there"]
-    pairs: dict[str, Any] = {name: (seen[f"a_{name}"], seen[f"b_{name}"]) for name in ("label", "confidence", "alpha")}
+    both = first["a_there"] and first["b_there"]
+    pairs: dict[str, Any] = {
+        name: (first[f"a_{name}"], first[f"b_{name}"]) for name in ("label", "confidence", "alpha")
+    }
     return FirstRow(
-        row_id=str(RowId(row["topic"], row["partition"], seen["offset"], seen["index"])),
-        what=tuple(seen["differs"]) if both else (),
-        only_in=None if both else "a" if seen["a_there"] else "b",
+        row_id=str(RowId(row["topic"], row["partition"], first["offset"], first["index"])),
+        what=tuple(first["differs"]) if both else (),
+        only_in=None if both else "a" if first["a_there"] else "b",
         **pairs,
     )
 

@@ -171,9 +171,9 @@ class RunDifference:
 
     def as_json(self) -> dict[str, Any]:
         """Return the JSON object; each stream and class also has what its properties compute."""
-        said = {"equal": not self.differs, "overlaps_wholly": self.overlaps_wholly, **asdict(self)}
-        for stream, found in zip(said["streams"], self.streams, strict=True):
+        document = {"equal": not self.differs, "overlaps_wholly": self.overlaps_wholly, **asdict(self)}
+        for stream, found in zip(document["streams"], self.streams, strict=True):
             stream["equal"] = not found.differs
-        for one, agreement in zip(said["classes"], self.classes, strict=True):
+        for one, agreement in zip(document["classes"], self.classes, strict=True):
             one["agreement"] = agreement.agreement
-        return said
+        return document

@@ -24,7 +24,7 @@ from adawise.sink.layout import CompactedName, SegmentName
 from adawise.sink.walk import reader, walk
 from adawise.store.store import Store
 
-Said = tuple[str, str]
+KeyedFault = tuple[str, str]
 """A key, and what is wrong with it."""
 
 
@@ -55,7 +55,7 @@ class Covered:
 
 def check(
     store: Store, tp: TopicPartition, chain: ChainIdentity, *, contiguous: bool = False
-) -> tuple[Covered, list[Said]]:
+) -> tuple[Covered, list[KeyedFault]]:
     """Check the compacted files of a partition. The rows of one file at a time are held in memory.
 
     Segments before `Covered.until` need no further check. Without compacted files, that is the segment at which the
@@ -65,7 +65,7 @@ def check(
         What the compacted files cover, and what is wrong with them.
     """
     covered = Covered(chain.origin, chain.previous, chain.origin.first, chain.pending)
-    said: list[Said] = []
+    faults: list[KeyedFault] = []
     names, traced = compacted_names(store, layout.PREDICTIONS, tp), compacted_names(store, layout.TRACES, tp)
     segments = segment_names(store, tp)
     there = {found.stem for found in {*segments} & {*segment_names(store, tp, layout.TRACES)}}
@@ -73,31 +73,31 @@ def check(
         key = layout.compacted_key(layout.PREDICTIONS, tp, name)
         try:
             facts, rows = read_proven(layout.PREDICTIONS, read_bytes(store, key), key)
-            said += [(key, what) for what in _of_links(store, key, chain, name, facts, covered)]
-            said += [(key, what) for what in _of_rows(facts, rows, contiguous)]
-            said += _of_plan(store, tp, name)
+            faults += [(key, what) for what in _of_links(store, key, chain, name, facts, covered)]
+            faults += [(key, what) for what in _of_rows(facts, rows, contiguous)]
+            faults += _of_plan(store, tp, name)
             if name in traced:
-                said += _of_traces(store, tp, name, rows)
+                faults += _of_traces(store, tp, name, rows)
             elif any(replaced.name not in there for replaced in facts.segments):
-                said.append(
+                faults.append(
                     (key, "expected its traces beside it, without which its segments are not deleted; restore them")
                 )
             elif name != names[-1]:  # the newest may still get its traces, unless the compaction died in between
-                said.append((key, "expected its traces beside it; run `adawise compact` to make them"))
+                faults.append((key, "expected its traces beside it; run `adawise compact` to make them"))
             inside = [layout.segment_key(tp, found) for found in segments if is_covered(found, [name])]
-            said += _of_segments(store, tp, chain, inside, facts, rows)
+            faults += _of_segments(store, tp, chain, inside, facts, rows)
         except ChainError as error:
             # The files after it have no state to agree with.
-            return covered, [*said, (key, str(error))]
+            return covered, [*faults, (key, str(error))]
         deleted = covered.deleted + sum(replaced.name not in there for replaced in facts.segments)
         total = (covered.files + 1, covered.rows + facts.rows, covered.gaps + facts.gaps)
         covered = Covered(name.until, facts.last, facts.next, facts.pending, deleted, *total)
     extra = sorted(set(traced) - set(names))
-    said += [
+    faults += [
         (layout.compacted_key(layout.TRACES, tp, name), "expected predictions of this name, but there are none")
         for name in extra
     ]
-    return covered, said
+    return covered, faults
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +129,7 @@ def compacted_partitions(store: Store) -> set[TopicPartition]:
     return {found[0] for found in parsed if found is not None}
 
 
-def foreign_keys(store: Store) -> list[Said]:
+def foreign_keys(store: Store) -> list[KeyedFault]:
     """Return the keys under `compacted/` that are neither compacted files nor plans."""
     plans = f"{layout.COMPACTED}/plans/"
     return [
@@ -177,13 +177,13 @@ def _of_rows(facts: Facts, rows: pa.Table, contiguous: bool) -> Iterator[str]:
     )
 
 
-def _of_plan(store: Store, tp: TopicPartition, name: CompactedName) -> Iterator[Said]:
+def _of_plan(store: Store, tp: TopicPartition, name: CompactedName) -> Iterator[KeyedFault]:
     plan = compact.read_plan(store, tp, name.first)
     if plan is None or plan.name != name:
         yield layout.plan_key(tp, name.first), f"expected the plan of {name}, but it is {plan}; restore it"
 
 
-def _of_traces(store: Store, tp: TopicPartition, name: CompactedName, rows: pa.Table) -> Iterator[Said]:
+def _of_traces(store: Store, tp: TopicPartition, name: CompactedName, rows: pa.Table) -> Iterator[KeyedFault]:
     key = layout.compacted_key(layout.TRACES, tp, name)
     _, batches = read_proven(layout.TRACES, read_bytes(store, key), key)
     accepted = pc.sum(pc.equal(rows["status"], "accepted")).as_py() or 0
@@ -194,7 +194,7 @@ def _of_traces(store: Store, tp: TopicPartition, name: CompactedName, rows: pa.T
 
 def _of_segments(
     store: Store, tp: TopicPartition, chain: ChainIdentity, keys: list[str], facts: Facts, rows: pa.Table
-) -> Iterator[Said]:
+) -> Iterator[KeyedFault]:
     """Yield how segments that still exist differ from the compacted file that replaces them."""
     attempts = {replaced.name: replaced.attempt for replaced in facts.segments}
     ordered = rows.sort_by([("offset", "ascending"), ("index", "ascending")])

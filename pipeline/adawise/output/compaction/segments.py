@@ -115,8 +115,8 @@ def gather(
         if not gathered.keys:
             pending = gathered.before = _pending_after(store, chain, footer.previous)
         rows = segment.read_rows(link.data, key)
-        if said := _breaches(chain, footer, rows, pending):
-            raise _broken(store, key, "; ".join(said))
+        if breaches := _breaches(chain, footer, rows, pending):
+            raise _broken(store, key, "; ".join(breaches))
         gathered.rows.append(rows)
         gathered.batches.append(columns.traces_of(footer, key))
         gathered.footers.append(footer)

@@ -151,7 +151,7 @@ class Rows:
         Raises:
             ChainError: a file is damaged or gone.
         """
-        asked = {
+        options = {
             "columns": _projection(self.query),
             "filter": _condition(self.query),
             "batch_size": rows,
@@ -159,7 +159,7 @@ class Rows:
         }
         with arrow_errors(self.root):
             for part in self._datasets():
-                yield from (self._described(batch) for batch in part.to_batches(**asked) if batch.num_rows)
+                yield from (self._described(batch) for batch in part.to_batches(**options) if batch.num_rows)
 
     def count(self) -> int:
         """Return the number of rows. Raises ChainError for a file that is damaged or gone."""

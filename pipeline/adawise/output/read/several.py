@@ -36,7 +36,7 @@ class _Root:
         return range(named[1].first, self.newest(tp).next)
 
 
-def check_apart(roots: Sequence[str]) -> frozenset[str]:
+def check_disjoint(roots: Sequence[str]) -> frozenset[str]:
     """Return the topics for which two roots have different messages at the same offsets: two topics of one name.
 
     A footer is read only for partitions that two roots have in common.
@@ -51,11 +51,11 @@ def check_apart(roots: Sequence[str]) -> frozenset[str]:
         ids = [claims.read_sink_id(root.store) for root in (one, other)]
         if ids[0] is not None and ids[0] == ids[1]:
             raise _same(one, other, "one of them is a copy of the other, since both have the same id")
-        apart = _are_apart(*map(_streams, (one.store, other.store)))
+        are_disjoint = _are_disjoint(*map(_streams, (one.store, other.store)))
         for tp in sorted(one.chains.keys() & other.chains.keys()):
             a, b = one.span(tp), other.span(tp)
             both = range(max(a.start, b.start), min(a.stop, b.stop))
-            if not both or apart:
+            if not both or are_disjoint:
                 continue
             if not _is_another_topic(one.newest(tp), other.newest(tp)):
                 raise _same(one, other, f"both have served offsets {both.start} to {both.stop - 1} of {tp}")
@@ -96,7 +96,7 @@ def _streams(store: Store) -> Collection[str] | None:
     return None
 
 
-def _are_apart(one: Collection[str] | None, other: Collection[str] | None) -> bool:
+def _are_disjoint(one: Collection[str] | None, other: Collection[str] | None) -> bool:
     """Return True if two replays were of different streams; names with wildcards may match any stream."""
     if one is None or other is None or any(set(name) & set("*?[") for name in (*one, *other)):
         return False

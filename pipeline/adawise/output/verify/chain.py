@@ -28,7 +28,7 @@ from adawise.output.verify.findings import (
     damage,
 )
 from adawise.ports import TopicIdentity
-from adawise.records import Gap, TopicPartition, stated_ms, told
+from adawise.records import Gap, TopicPartition, stated_ms, time_text
 from adawise.sink import claims, columns, holes, invariant, layout, schemas, segment
 from adawise.sink.layout import SegmentName
 from adawise.sink.segment import SegmentFooter
@@ -70,10 +70,10 @@ class ChainCheck:
                 lost = layout.SINK if claims.read_sink_id(self._store) is None else key
                 raise Broken(damage(lost, "expected this claim, but there is none", RESTORE_OR_REPAIR))
             chain = ChainIdentity.of(self._store, tp)
-            covered, said = check.check(self._store, tp, chain, contiguous=self._contiguous)
+            covered, problems = check.check(self._store, tp, chain, contiguous=self._contiguous)
         except ChainError as error:
             raise Broken(damage(key, str(error))) from error
-        self.report.faults += [damage(*each) for each in said]
+        self.report.faults += [damage(*each) for each in problems]
         self._sink, self._place, self._pending = chain.sink, ChainPlace(chain.origin, chain.previous), chain.pending
         self.report.retained, self._knows_before = chain.retained, chain.retained is None
         self.report.next_offset = chain.origin.first
@@ -111,15 +111,15 @@ class ChainCheck:
         try:
             rows = segment.read_rows(link.data, key)
             # After a gap it is unknown what was pending, and what states there were.
-            said: list[str] = []
+            problems: list[str] = []
             if link.broken != "gap":
-                said += consistency.inconsistencies(rows, footer, self._pending, contiguous=self._contiguous)
+                problems += consistency.inconsistencies(rows, footer, self._pending, contiguous=self._contiguous)
             if self._states is not None:
                 knows = self._knows_before and link.broken != "gap" and footer.states_of is None
-                said += self._states.inconsistencies(footer, rows, knows_before=knows)
+                problems += self._states.inconsistencies(footer, rows, knows_before=knows)
         except ChainError as error:
             raise Broken(damage(key, str(error))) from error
-        faults = [damage(key, what, KEEP) for what in said]
+        faults = [damage(key, what, KEEP) for what in problems]
         faults += self._traces_disagree(key, footer, may_be_missing=is_newest)
         if self._log is not None:
             faults += [
@@ -138,13 +138,13 @@ class ChainCheck:
         report, key = self.report, layout.segment_key(self.report.tp, self._place.name)
         plans = self._store.list(layout.compacted_folder("plans", report.tp)) if report.is_empty else []
         if report.is_empty and (report.retained is not None or plans):
-            said = f"{plans[0]} was made of segments" if plans else "retention keeps the newest segments"
+            text = f"{plans[0]} was made of segments" if plans else "retention keeps the newest segments"
             report.faults.append(
-                damage(key, f"expected the chain to go on here, for {said}, but there is none", RESTORE)
+                damage(key, f"expected the chain to go on here, for {text}, but there is none", RESTORE)
             )
         elif committed is not None and committed > report.next_offset:
-            said = f"expected the chain to reach offset {committed}, which its group has committed, but it ends at"
-            report.faults.append(damage(key, f"{said} {report.next_offset}", LOST_END))
+            text = f"expected the chain to reach offset {committed}, which its group has committed, but it ends at"
+            report.faults.append(damage(key, f"{text} {report.next_offset}", LOST_END))
         if report.is_empty and self._log is not None:
             report.lag = self._unread(self._log, report.next_offset)
 
@@ -212,8 +212,8 @@ class ChainCheck:
         for file in check.accounted(self._store, self.report.tp, covered, since=self._log_start):
             # If the log ends before them, the first segment that still exists reports it.
             yield from (
-                damage(file.key, *said)
-                for said in self._unaccounted(log, file.first, file.next, file.rows, file.pending, file.gaps)
+                damage(file.key, *fault)
+                for fault in self._unaccounted(log, file.first, file.next, file.rows, file.pending, file.gaps)
             )
 
     def _unaccounted(
@@ -229,9 +229,9 @@ class ChainCheck:
             if gap.reason != Lost.DELETED:  # the broker has these messages, and with other settings they can be read
                 missing = missing[(missing < gap.first) | (missing >= gap.until)]
         if len(missing):
-            told = invariant.some(missing)
+            offsets = invariant.some(missing)
             yield (
-                f"expected a row for each message that the broker has, but there is none for the offsets {told}",
+                f"expected a row for each message that the broker has, but there is none for the offsets {offsets}",
                 KEEP,
             )
         has = self._unserved | dict(zip(delivered.tolist(), timestamps.tolist(), strict=True))
@@ -248,7 +248,7 @@ class ChainCheck:
             first = min(others)
             yield (
                 f"expected the messages of the rows, but the broker has others at {len(others)} of these offsets: "
-                f"at {first} one of {told(has[first])}, the row is of {told(others[first])}",
+                f"at {first} one of {time_text(has[first])}, the row is of {time_text(others[first])}",
                 "its log was rewritten (an unclean leader election, a restored disk), and the messages there now "
                 "were never served: restore the broker's log, or start a new output (sink.root) where they differ "
                 "(kafka.origin)",

@@ -88,8 +88,8 @@ def _sink(store: Store, sinks: set[str], made: RepairPlan) -> Iterator[RepairSte
     yield _claim(store, layout.SINK, document, f"with the id {min(sinks)}, which every segment names")
 
 
-def _claim(store: Store, key: str, document: Mapping[str, object], said: str) -> RepairStep:
-    return RepairStep(f"create {key} again, {said}", partial(claims.claim, store, key, document))
+def _claim(store: Store, key: str, document: Mapping[str, object], place: str) -> RepairStep:
+    return RepairStep(f"create {key} again, {place}", partial(claims.claim, store, key, document))
 
 
 class _Chain:
@@ -161,8 +161,8 @@ class _Chain:
             self._made.beyond.append(f"{where} is gone, and so is the segment that {key} follows: restore one of them")
             return False
         origin = claims.ChainOrigin(first.first, first.cluster_id, first.topic_id, first.partitions)
-        said = f"at offset {first.first}, where the first segment begins"
-        self._made.steps.append(_claim(self._store, where, {"layout": claims.LAYOUT, **asdict(origin)}, said))
+        place = f"at offset {first.first}, where the first segment begins"
+        self._made.steps.append(_claim(self._store, where, {"layout": claims.LAYOUT, **asdict(origin)}, place))
         return True
 
     def _joined(self, before: SegmentFooter | None, link: Link[SegmentFooter]) -> bool:
@@ -181,10 +181,10 @@ class _Chain:
         bridged = bridge(self._store, known, link.footer, key, due)
         last = bridged[-1]
         lost = [gap for each in bridged for gap in each.gaps]
-        said = ", ".join(f"{gap.first} to {gap.until - 1}" for gap in lost[:3]) + (" and more" if lost[3:] else "")
+        offsets = ", ".join(f"{gap.first} to {gap.until - 1}" for gap in lost[:3]) + (" and more" if lost[3:] else "")
         what = (
             f"create {' and '.join(each.key for each in bridged)} without rows, so that {key} follows again: of "
-            f"{sum(gap.until - gap.first for gap in lost)} offsets ({said or 'none'}) the rows are lost"
+            f"{sum(gap.until - gap.first for gap in lost)} offsets ({offsets or 'none'}) the rows are lost"
         )
         self._made.steps.append(RepairStep(what, lambda: self._create(bridged), again=self._again(before, last)))
         return True

@@ -23,7 +23,7 @@ from adawise.sink.owner import read_owner
 from adawise.sink.walk import chains
 from adawise.store.store import Store
 
-_LOOK = 1_000  # offsets that are searched for a message at a time
+_STEP = 1_000  # offsets that are searched for a message at a time
 
 
 def verify(store: Store, *, contiguous: bool = False, read_state: ReadState | None = None) -> list[Finding]:
@@ -89,8 +89,10 @@ def _unread(store: Store, log: BrokerLog, topic: str, known: set[TopicPartition]
     tps = {TopicPartition(topic, number) for number in range(log.identity(topic).partitions)}
     for tp in sorted(tps - known):
         first, until = log.bounds(tp)
-        looks = range(first, until, _LOOK)
-        if read_origin(store, tp) is None and any(len(log.messages(tp, at, min(at + _LOOK, until))[0]) for at in looks):
+        starts = range(first, until, _STEP)
+        if read_origin(store, tp) is None and any(
+            len(log.messages(tp, at, min(at + _STEP, until))[0]) for at in starts
+        ):
             yield UnreadPartition(tp, first, until)
 
 
@@ -108,7 +110,7 @@ def strays(store: Store) -> list[Finding]:
             for key in segments
             if layout.parse_key(key) is None
         ),
-        *(damage(*said) for said in foreign_keys(store)),
+        *(damage(*fault) for fault in foreign_keys(store)),
         *(
             damage(key, "expected only claims of partitions here, but this is another file", "move it away")
             for key in (*store.list(layout.ORIGINS), *store.list(layout.RETAINED))

@@ -98,8 +98,8 @@ class PartitionAlerts:
         self._rules = {rule.name: rule for rule in rules}
         self.count_by(classes)
         self._silences = [rule for rule in rules if isinstance(rule, SilenceRule)]
-        self._seen: dict[str, dict[str, _Window]] = {rule.name: {} for rule, _ in self._labels}
-        self._heard = {rule.name: _Watch(_watched(rule, known or {}), {}) for rule in self._silences}
+        self._windows: dict[str, dict[str, _Window]] = {rule.name: {} for rule, _ in self._labels}
+        self._watches = {rule.name: _Watch(_watched(rule, known or {}), {}) for rule in self._silences}
         self.news: list[Alert] = []  # not in a segment yet
         self._unpublished = b"" if rules or published else _raised_by_no_rule(stored)
         parts: dict[str, Any] = json.loads(stored) if stored and not self._unpublished else {}
@@ -131,31 +131,33 @@ class PartitionAlerts:
         if anew:
             changes += self._forget_labels(stream, trace.predicted_at_us)
         for rule, indices in self._labels:
-            known = self._seen[rule.name]
+            known = self._windows[rule.name]
             best, confidence = predictions.top_index[:, 0], predictions.top_probability[:, 0]
             matches = np.isin(best, indices) & (confidence >= rule.confidence)
             if (not matches.any() and stream not in known) or not covers(rule, stream):
                 continue
-            seen = known.setdefault(stream, _Window())
+            recent = known.setdefault(stream, _Window())
             for i, frame in enumerate(batch.frames):
-                seen.window = (seen.window << 1 | int(matches[i])) & ((1 << rule.of) - 1)
-                holds = seen.window.bit_count() >= rule.frames
-                seen.quiet = 0 if holds else seen.quiet + 1
-                if holds and seen.raised is None:
-                    seen.raised, seen.label = frame.row_id, self._classes[int(best[i])]
-                    seen.confidence = float(confidence[i])
+                recent.window = (recent.window << 1 | int(matches[i])) & ((1 << rule.of) - 1)
+                holds = recent.window.bit_count() >= rule.frames
+                recent.quiet = 0 if holds else recent.quiet + 1
+                if holds and recent.raised is None:
+                    recent.raised, recent.label = frame.row_id, self._classes[int(best[i])]
+                    recent.confidence = float(confidence[i])
                     changes.append(
-                        self._label_alert(rule.name, stream, seen, "seen", frame.row_id, trace.predicted_at_us)
+                        self._label_alert(rule.name, stream, recent, "seen", frame.row_id, trace.predicted_at_us)
                     )
-                elif seen.raised is not None and seen.quiet >= rule.clear_frames:
-                    changes.append(self._cleared(rule.name, stream, seen, "gone", frame.row_id, trace.predicted_at_us))
+                elif recent.raised is not None and recent.quiet >= rule.clear_frames:
+                    changes.append(
+                        self._cleared(rule.name, stream, recent, "gone", frame.row_id, trace.predicted_at_us)
+                    )
             # A camera without matches and alerts needs no state: most cameras and rules have none.
-            if not seen.window and seen.raised is None:
+            if not recent.window and recent.raised is None:
                 del known[stream]
         self.news += changes
         return changes
 
-    def heard(self, stream_id: str, offset: int, now_ms: int, came_ms: int | None = None) -> list[Alert]:
+    def received(self, stream_id: str, offset: int, now_ms: int, came_ms: int | None = None) -> list[Alert]:
         """Process a message of the camera that was read at `now_ms` since the epoch, and return the changes.
 
         It must be called once for each message, in the order of offsets. `came_ms` is the Kafka timestamp of a message
@@ -166,7 +168,7 @@ class PartitionAlerts:
         for rule in self._silences:
             if not covers(rule, stream_id):
                 continue
-            state = self._heard[rule.name]
+            state = self._watches[rule.name]
             before = state.raised.pop(stream_id, None)
             if before is not None:
                 at = RowId(*self._tp, offset, 0)
@@ -192,7 +194,7 @@ class PartitionAlerts:
         """
         changes = []
         for rule in self._silences:
-            state = self._heard[rule.name]
+            state = self._watches[rule.name]
             while self._silent(rule, now_ms):
                 stream, before = state.watched.popitem(last=False)
                 if has_place(stream):
@@ -208,7 +210,7 @@ class PartitionAlerts:
         changes = []
         for stream in sorted(stream for stream in self._streams if not keeps(stream)):
             changes += self._forget_labels(stream, None)
-            for name, state in self._heard.items():
+            for name, state in self._watches.items():
                 state.watched.pop(stream, None)
                 if (before := state.raised.pop(stream, None)) is not None:
                     changes.append(self._silence_alert(name, stream, before, "forgotten", None, None))
@@ -226,11 +228,11 @@ class PartitionAlerts:
         if not (self._rules or events):
             return self._unpublished
         state: dict[str, dict[str, Any]] = {}
-        for name, of_stream in self._seen.items():
-            kept = {stream: seen.stored() for stream, seen in sorted(of_stream.items())}
+        for name, of_stream in self._windows.items():
+            kept = {stream: recent.stored() for stream, recent in sorted(of_stream.items())}
             state[name] = {"digest": digest(self._rules[name]), "seen": kept}
-        for name, heard in self._heard.items():
-            state[name] = {"digest": digest(self._rules[name]), "watched": heard.watched, "raised": heard.raised}
+        for name, watch in self._watches.items():
+            state[name] = {"digest": digest(self._rules[name]), "watched": watch.watched, "raised": watch.raised}
         parts = {"attempt": attempt, "events": [_plain(event) for event in events], "state": state}
         return json.dumps(parts, separators=(",", ":")).encode()
 
@@ -238,41 +240,43 @@ class PartitionAlerts:
 
     @property
     def _streams(self) -> set[str]:
-        found = {stream for of_stream in self._seen.values() for stream in of_stream}
-        for state in self._heard.values():
+        found = {stream for of_stream in self._windows.values() for stream in of_stream}
+        for state in self._watches.values():
             found |= state.watched.keys() | state.raised.keys()
         return found
 
     def _silent(self, rule: SilenceRule, now_ms: int) -> bool:
-        watched = self._heard[rule.name].by_clock(now_ms)
+        watched = self._watches[rule.name].by_clock(now_ms)
         return bool(watched) and next(iter(watched.values()))[0] + 1_000 * rule.silent_s <= now_ms
 
     def _forget_labels(self, stream: str, at_us: int | None) -> list[Alert]:
         changes = []
-        for name, of_stream in self._seen.items():
-            seen = of_stream.pop(stream, None)
-            if seen is not None and seen.raised is not None:
-                changes.append(self._cleared(name, stream, seen, "forgotten", None, at_us))
+        for name, of_stream in self._windows.items():
+            recent = of_stream.pop(stream, None)
+            if recent is not None and recent.raised is not None:
+                changes.append(self._cleared(name, stream, recent, "forgotten", None, at_us))
         return changes
 
-    def _cleared(self, name: str, stream: str, seen: _Window, cause: str, at: RowId | None, at_us: int | None) -> Alert:
-        alert = self._label_alert(name, stream, seen, cause, at, at_us, raised=False)
-        seen.raised = seen.label = seen.confidence = None
+    def _cleared(
+        self, name: str, stream: str, recent: _Window, cause: str, at: RowId | None, at_us: int | None
+    ) -> Alert:
+        alert = self._label_alert(name, stream, recent, cause, at, at_us, raised=False)
+        recent.raised = recent.label = recent.confidence = None
         return alert
 
     def _label_alert(
         self,
         name: str,
         stream: str,
-        seen: _Window,
+        recent: _Window,
         cause: str,
         at: RowId | None,
         at_us: int | None,
         *,
         raised: bool = True,
     ) -> Alert:
-        assert seen.raised is not None
-        return Alert(name, "label", raised, stream, seen.raised, cause, at, at_us, seen.label, seen.confidence)
+        assert recent.raised is not None
+        return Alert(name, "label", raised, stream, recent.raised, cause, at, at_us, recent.label, recent.confidence)
 
     def _silence_alert(
         self,
@@ -289,21 +293,21 @@ class PartitionAlerts:
 
     def _restore(self, name: str, state: Mapping[str, Any]) -> None:
         if "seen" in state:
-            self._seen[name] = {stream: _Window.of(said, self._tp.topic) for stream, said in state["seen"].items()}
+            self._windows[name] = {stream: _Window.of(data, self._tp.topic) for stream, data in state["seen"].items()}
             return
         watched = sorted(state["watched"].items(), key=lambda item: item[1])
         raised = {stream: (at_ms, offset) for stream, (at_ms, offset) in state["raised"].items()}
-        self._heard[name] = _Watch(
+        self._watches[name] = _Watch(
             OrderedDict((stream, (at_ms, offset)) for stream, (at_ms, offset) in watched), raised
         )
 
     def _dropped(self, name: str, state: Mapping[str, Any]) -> Iterable[Alert]:
         """Yield the clearing of alerts by rules that no longer exist or have changed."""
         cause = "rule_changed"
-        for stream, said in sorted(state.get("seen", {}).items()):
-            seen = _Window.of(said, self._tp.topic)
-            if seen.raised is not None:
-                yield self._label_alert(name, stream, seen, cause, None, None, raised=False)
+        for stream, data in sorted(state.get("seen", {}).items()):
+            recent = _Window.of(data, self._tp.topic)
+            if recent.raised is not None:
+                yield self._label_alert(name, stream, recent, cause, None, None, raised=False)
         for stream, (at_ms, offset) in sorted(state.get("raised", {}).items()):
             yield self._silence_alert(name, stream, (at_ms, offset), cause, None, None)
 
@@ -327,9 +331,9 @@ def _raised_by_no_rule(stored: bytes) -> bytes:
     parts: dict[str, Any] = json.loads(stored) if stored else {}
     state = {}
     for name, of_rule in parts.get("state", {}).items():
-        seen = {stream: window for stream, window in of_rule.get("seen", {}).items() if window[2] is not None}
-        if seen or of_rule.get("raised"):
-            state[name] = {"digest": "", "seen": seen, "raised": of_rule.get("raised", {})}
+        windows = {stream: window for stream, window in of_rule.get("seen", {}).items() if window[2] is not None}
+        if windows or of_rule.get("raised"):
+            state[name] = {"digest": "", "seen": windows, "raised": of_rule.get("raised", {})}
     if not (state or parts.get("events")):
         return b""
     return json.dumps({**parts, "state": state}, separators=(",", ":")).encode()

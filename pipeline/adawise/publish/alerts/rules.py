@@ -45,8 +45,8 @@ def covers(rule: Rule, stream_id: str) -> bool:
 
 def digest(rule: Rule) -> str:
     """Return a digest of the rule's definition; a rule whose definition changed begins with an empty state."""
-    said = repr([sorted(value) if isinstance(value, frozenset) else value for value in _values(rule)])
-    return hashlib.sha256(f"{type(rule).__name__} {said}".encode()).hexdigest()[:16]
+    text = repr([sorted(value) if isinstance(value, frozenset) else value for value in _values(rule)])
+    return hashlib.sha256(f"{type(rule).__name__} {text}".encode()).hexdigest()[:16]
 
 
 def _values(rule: Rule) -> list[object]:

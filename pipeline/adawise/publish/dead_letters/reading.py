@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from adawise.decode.headers import read_stream
-from adawise.publish.dead_letters.letter import OMITTED, ORIGIN, OURS, REPLAYS, TIMESTAMP
+from adawise.publish.dead_letters.record import OMITTED, ORIGIN, OURS, REPLAYS, TIMESTAMP
 from adawise.records import Message
 
 REPLAYED = "dlq.replayed"  # partition/offset of the dead letter that was sent back
@@ -29,7 +29,7 @@ class DeadLetter:
 
     record: Message
     size_bytes: int  # bytes of the original's value
-    said: Mapping[str, bytes] = field(repr=False)  # our headers
+    own_headers: Mapping[str, bytes] = field(repr=False)  # our headers
 
     @property
     def place(self) -> str:
@@ -68,7 +68,7 @@ class DeadLetter:
         Dead letters of earlier versions have it as their own timestamp.
         """
         stated = self._number(TIMESTAMP)
-        return self.record.timestamp_ms if TIMESTAMP not in self.said else -1 if stated is None else stated
+        return self.record.timestamp_ms if TIMESTAMP not in self.own_headers else -1 if stated is None else stated
 
     @property
     def source(self) -> str:
@@ -92,7 +92,7 @@ class DeadLetter:
     @property
     def is_whole(self) -> bool:
         """False if the topic could not take the original, so that only its place is known."""
-        return OMITTED not in self.said
+        return OMITTED not in self.own_headers
 
     @property
     def headers(self) -> tuple[tuple[str, bytes | None], ...]:
@@ -111,7 +111,7 @@ class DeadLetter:
 
     def to_send(self) -> tuple[tuple[str, bytes], ...]:
         """Return the headers for sending the original back: its own, the number of replays, and its first place."""
-        origin = self.said.get(ORIGIN) or self.source.encode()
+        origin = self.own_headers.get(ORIGIN) or self.source.encode()
         own = ((name, value or b"") for name, value in self.headers)
         return (*own, (REPLAYS, b"%d" % (self.replays + 1)), (ORIGIN, origin))
 
@@ -120,16 +120,16 @@ class DeadLetter:
         return ((REPLAYED, self.place.encode()),)
 
     def _text(self, name: str) -> str | None:
-        raw = self.said.get(name)
+        raw = self.own_headers.get(name)
         return raw.decode("utf-8", "backslashreplace") if raw else None
 
     def _number(self, name: str) -> int | None:
-        raw = self.said.get(name, b"")[:20]
+        raw = self.own_headers.get(name, b"")[:20]
         return int(raw) if raw.isdigit() else None
 
 
 @dataclass(frozen=True, slots=True)
-class LetterChoice:
+class DeadLetterFilter:
     """The criteria for dead letters; None accepts any value."""
 
     reason: str | None
@@ -137,20 +137,20 @@ class LetterChoice:
     stream: str | None
     place: str | None = None
 
-    def fits(self, letter: DeadLetter) -> bool:
+    def fits(self, dead_letter: DeadLetter) -> bool:
         """Return True if the dead letter meets all criteria."""
         return (
-            self.reason in (None, letter.reason)
-            and self.stream in (None, letter.stream)
-            and (self.since_ms is None or letter.timestamp_ms >= self.since_ms)
-            and self.place in (None, letter.place)
+            self.reason in (None, dead_letter.reason)
+            and self.stream in (None, dead_letter.stream)
+            and (self.since_ms is None or dead_letter.timestamp_ms >= self.since_ms)
+            and self.place in (None, dead_letter.place)
         )
 
 
-def read_letter(record: Message) -> DeadLetter:
+def read_dead_letter(record: Message) -> DeadLetter:
     """Read any record as a dead letter. If a header occurs several times, the last one counts."""
-    said = {name: value or b"" for name, value in record.headers if name.startswith(OURS)}
-    return DeadLetter(record, len(record.value or b""), said)
+    own_headers = {name: value or b"" for name, value in record.headers if name.startswith(OURS)}
+    return DeadLetter(record, len(record.value or b""), own_headers)
 
 
 def receipt_for(record: Message) -> str | None:
@@ -170,16 +170,16 @@ class ReplaysSoFar:
         self.messages: dict[str, MessageKey] = {}
         """Every dead letter, by its place, and the message that it is of."""
 
-    def letters(self, records: Iterable[Message]) -> Iterator[DeadLetter]:
+    def dead_letters(self, records: Iterable[Message]) -> Iterator[DeadLetter]:
         """Yield every dead letter among the records, and note it and the receipts."""
         for record in records:
             receipt = receipt_for(record)
             if receipt is not None:
                 self._receipts.add(receipt)
                 continue
-            letter = read_letter(record)
-            self.messages[letter.place] = letter.message
-            yield letter
+            dead_letter = read_dead_letter(record)
+            self.messages[dead_letter.place] = dead_letter.message
+            yield dead_letter
 
     @property
     def sent(self) -> set[MessageKey]:

@@ -18,23 +18,23 @@ from adawise.kafka.client import TOO_LARGE, open_client, translated
 from adawise.publish.dead_letters.reading import DeadLetter, MessageKey
 
 _ROOM_BYTES = 64 * 1024  # for key and headers
-_MAX_LETTERS = 100  # of a transaction
+_MAX_RECORDS = 100  # of a transaction
 _CLOSE_S = 5
 _FENCED = (errors.ProducerFencedError, errors.InvalidProducerEpochError)
 
 
 def resend(
-    letters: Iterable[DeadLetter],
+    dead_letters: Iterable[DeadLetter],
     topic: str,
     sent: Collection[MessageKey],
     max_replays: int,
-    replay: LetterReplay | None,
+    replay: DeadLetterReplay | None,
     advance: Callable[[], object],
 ) -> Counter[tuple[str | None, str]]:
     """Send messages back to their topic, each once.
 
     Args:
-        letters: the chosen dead letters.
+        dead_letters: the chosen dead letters.
         topic: the topic; messages of others are left out.
         sent: the messages that were sent back before, which are left out.
         max_replays: messages that were sent back that often are left out.
@@ -46,13 +46,13 @@ def resend(
     """
     counted: Counter[tuple[str | None, str]] = Counter()
     now: set[MessageKey] = set()
-    for letter in letters:
-        why_not = _why_not(letter, topic, sent, now, max_replays)
-        counted[why_not, letter.reason] += 1
+    for dead_letter in dead_letters:
+        why_not = _why_not(dead_letter, topic, sent, now, max_replays)
+        counted[why_not, dead_letter.reason] += 1
         if why_not is None:
-            now.add(letter.message)
+            now.add(dead_letter.message)
             if replay is not None:
-                replay.send(letter)
+                replay.send(dead_letter)
                 advance()
     if replay is not None:
         replay.commit()
@@ -60,20 +60,20 @@ def resend(
 
 
 def _why_not(
-    letter: DeadLetter, topic: str, sent: Collection[MessageKey], now: Collection[MessageKey], max_replays: int
+    dead_letter: DeadLetter, topic: str, sent: Collection[MessageKey], now: Collection[MessageKey], max_replays: int
 ) -> str | None:
-    if letter.topic != topic:  # any client may write into the dead-letter topic, and name any topic as the origin
+    if dead_letter.topic != topic:  # any client may write into the dead-letter topic, and name any topic as the origin
         return f"not from {topic}"
-    if not letter.is_whole:
+    if not dead_letter.is_whole:
         return "without their original"
-    if letter.message in now:
+    if dead_letter.message in now:
         return "another dead letter of a message that is sent"
-    if letter.message in sent:
+    if dead_letter.message in sent:
         return "sent back before (--again)"
-    return f"sent back {max_replays} times or more (--max-replays)" if letter.replays >= max_replays else None
+    return f"sent back {max_replays} times or more (--max-replays)" if dead_letter.replays >= max_replays else None
 
 
-class LetterReplay:
+class DeadLetterReplay:
     """Sends dead letters in transactions of bounded size; a sent one counts once it is committed.
 
     A transaction begins when all its dead letters are in memory, and ends shortly after. While one is open, workers
@@ -83,7 +83,7 @@ class LetterReplay:
         bootstrap_servers: the brokers.
         client_id: the name of this client at the brokers.
         security: kafka-python's arguments for TLS and SASL.
-        letters: the dead-letter topic.
+        dead_letter_topic: the dead-letter topic.
         partitions: number of partitions of the topic that the originals go back to.
         max_message_bytes: the largest message; a transaction has twice as many bytes at most.
         timeout_s: how long to wait for the acknowledgement of a record.
@@ -99,7 +99,7 @@ class LetterReplay:
         bootstrap_servers: str,
         client_id: str,
         security: Mapping[str, object],
-        letters: str,
+        dead_letter_topic: str,
         partitions: int,
         max_message_bytes: int,
         timeout_s: float,
@@ -113,7 +113,7 @@ class LetterReplay:
             bootstrap_servers,
             security,
             client_id=client_id,
-            transactional_id=f"adawise-replay-{letters}",
+            transactional_id=f"adawise-replay-{dead_letter_topic}",
             acks="all",
             max_request_size=max_message_bytes + _ROOM_BYTES,
             max_block_ms=int(timeout_s * 1000),
@@ -128,17 +128,17 @@ class LetterReplay:
                 self._producer.close(timeout=0)
             raise translated(error, bootstrap_servers, "begin a transaction") from error
 
-    def send(self, letter: DeadLetter) -> None:
+    def send(self, dead_letter: DeadLetter) -> None:
         """Add a dead letter that names its original topic; commit the ones before it first if the transaction is full.
 
         Raises:
             BrokerUnavailable, FatalError, SettingsError: nothing of the transaction becomes visible.
         """
-        full = len(self._waiting) == _MAX_LETTERS
-        if full or (self._waiting and self._waiting_bytes + letter.size_bytes > self._max_bytes):
+        full = len(self._waiting) == _MAX_RECORDS
+        if full or (self._waiting and self._waiting_bytes + dead_letter.size_bytes > self._max_bytes):
             self.commit()
-        self._waiting.append(letter)
-        self._waiting_bytes += letter.size_bytes
+        self._waiting.append(dead_letter)
+        self._waiting_bytes += dead_letter.size_bytes
 
     def commit(self) -> None:
         """Send the waiting dead letters, each with its receipt, and commit: all or nothing. Raises like `send`."""
@@ -146,7 +146,7 @@ class LetterReplay:
             return
         try:
             self._producer.begin_transaction()
-            sent = [future for letter in self._waiting for future in self._send(letter)]
+            sent = [future for dead_letter in self._waiting for future in self._send(dead_letter)]
             # Without a wait for each, kafka-python would wait forever in the commit if a right to write is missing.
             for future in sent:
                 future.get(timeout=self._timeout_s)
@@ -158,16 +158,16 @@ class LetterReplay:
         self.done += len(self._waiting)
         self._waiting, self._waiting_bytes = [], 0
 
-    def _send(self, letter: DeadLetter) -> tuple[Any, Any]:
-        record, here = letter.record, letter.partition
+    def _send(self, dead_letter: DeadLetter) -> tuple[Any, Any]:
+        record, here = dead_letter.record, dead_letter.partition
         message = self._producer.send(
-            letter.topic,
+            dead_letter.topic,
             key=record.key,
             value=record.value or b"",
-            headers=list(letter.to_send()),
+            headers=list(dead_letter.to_send()),
             partition=here if here is not None and here < self._partitions else None,  # None: by the key
         )
-        receipt = {"value": b"", "headers": list(letter.receipt()), "partition": record.partition}
+        receipt = {"value": b"", "headers": list(dead_letter.receipt()), "partition": record.partition}
         return message, self._producer.send(record.topic, **receipt)
 
     def close(self) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from adawise.kafka.client import Reach
 from adawise.kafka.own_topic import HEADERS_ROOM_BYTES, OwnTopics
-from adawise.publish.dead_letters.letter import Letter, letter_of
+from adawise.publish.dead_letters.record import DeadLetterRecord, dead_letter_record
 from adawise.publish.outbox import Outbox, producer_of
 from adawise.records import Frame, Message
 
@@ -45,12 +45,12 @@ class KafkaDeadLetters:
         worker: the name of this worker, for a header.
     """
 
-    def __init__(self, outbox: Outbox[Letter], *, topic: str | None, worker: str) -> None:
+    def __init__(self, outbox: Outbox[DeadLetterRecord], *, topic: str | None, worker: str) -> None:
         self._outbox, self._topic, self._worker = outbox, topic, worker
 
     def send(self, message: Message, frame: Frame) -> None:
         """See `ports.DeadLetters`. Raises BrokerUnavailable like `flush`; the dead letter was then not accepted."""
-        self._outbox.send(letter_of(message, frame, topic=self._topic, worker=self._worker))
+        self._outbox.send(dead_letter_record(message, frame, topic=self._topic, worker=self._worker))
 
     def flush(self) -> None:
         """See `ports.DeadLetters`. Dead letters that failed are kept, and sent again by the next call."""
@@ -78,7 +78,7 @@ def open_dead_letters(
 
     `max_message_bytes` is the largest message that can arrive.
     """
-    outbox = Outbox[Letter](
+    outbox = Outbox[DeadLetterRecord](
         connect=producer_of(
             topics.bootstrap_servers,
             topics.security,
@@ -97,7 +97,7 @@ def open_dead_letters(
     return KafkaDeadLetters(outbox, topic=topic, worker=worker)
 
 
-def letter_topics(reach: Reach, *, retention_s: int, retention_bytes: int, max_message_bytes: int) -> OwnTopics:
+def dead_letter_topics(reach: Reach, *, retention_s: int, retention_bytes: int, max_message_bytes: int) -> OwnTopics:
     """Return topics for dead letters of messages of up to `max_message_bytes`.
 
     Retention is by age and by size, so that a flood of dead letters does not fill a broker.

@@ -217,15 +217,15 @@ class Envelope:
 @lru_cache
 def _of_kind(content_type: str, kind: str, source: str) -> Headers:
     """Return the headers that all events of a kind share."""
-    said = {"content-type": content_type, "ce_specversion": "1.0", "ce_type": kind, "ce_source": source}
-    return tuple((name, text(value)) for name, value in said.items())
+    headers = {"content-type": content_type, "ce_specversion": "1.0", "ce_type": kind, "ce_source": source}
+    return tuple((name, text(value)) for name, value in headers.items())
 
 
 @lru_cache
 def _of_batch_too(subject: str | None, at_us: int | None) -> Headers:
     """Return the headers that all events of a batch share."""
-    said = {"ce_subject": subject or None, "ce_time": None if at_us is None else moment(at_us)}
-    return tuple((name, text(value)) for name, value in said.items() if value is not None)
+    headers = {"ce_subject": subject or None, "ce_time": None if at_us is None else moment(at_us)}
+    return tuple((name, text(value)) for name, value in headers.items() if value is not None)
 
 
 def messages_of(
@@ -274,11 +274,11 @@ def _of_batch(results: Sequence[RowResult], attempt: str, envelope: Envelope, fo
 
 def plain(fields: Sequence[EventField[Subject]], subject: Subject, attempt: str) -> dict[str, Any]:
     """Return these fields as an object for JSON; numbers may still be nan or infinite, which `encoded` makes null."""
-    said: dict[str, Any] = {}
+    body: dict[str, Any] = {}
     for field in fields:
         value = field.of(subject, attempt)
-        said[field.name] = moment(value) if value is not None and field.kind is TIME else value
-    return said
+        body[field.name] = moment(value) if value is not None and field.kind is TIME else value
+    return body
 
 
 def _arrow(results: Sequence[RowResult], attempt: str) -> bytes:

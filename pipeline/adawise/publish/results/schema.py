@@ -46,17 +46,17 @@ def _object(fields: Sequence[EventField[Any]], description: str) -> dict[str, An
 
 
 def _property(field: EventField[Any]) -> dict[str, Any]:
-    said: dict[str, Any] = {"description": field.description}
+    schema: dict[str, Any] = {"description": field.description}
     kind = _type(field.kind)
-    said["type"] = [kind, "null"] if field.nullable else kind
+    schema["type"] = [kind, "null"] if field.nullable else kind
     if pa.types.is_timestamp(field.kind):
-        said["format"] = "date-time"
+        schema["format"] = "date-time"
     if pa.types.is_list(field.kind):
         of = _type(field.kind.value_type)
-        said["items"] = {"type": [of, "null"] if of == "number" else of}
+        schema["items"] = {"type": [of, "null"] if of == "number" else of}
     if field.values:
-        said["enum"] = list(field.values)
-    return said
+        schema["enum"] = list(field.values)
+    return schema
 
 
 def _type(kind: pa.DataType) -> str:

@@ -30,7 +30,7 @@ class BrokerFacts:
     ended: Mapping[TopicPartition, int] = field(default_factory=dict)  # log end `RATE_S` ago, by Kafka timestamps
 
 
-def ask(topics: KafkaTopics, topic: str, group: str, *, now_s: float) -> BrokerFacts:
+def query(topics: KafkaTopics, topic: str, group: str, *, now_s: float) -> BrokerFacts:
     """Ask the broker for all facts but `waiting_ms`; `now_s` is in seconds since the epoch.
 
     Raises:

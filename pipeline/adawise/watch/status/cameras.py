@@ -29,7 +29,7 @@ _POLICY = StatePolicy()
 
 
 @dataclass(slots=True)
-class _Seen:
+class _CameraSights:
     """A camera over all segments that were read; segments before the window only give its last time and alpha."""
 
     sights: list[Sight]
@@ -82,25 +82,25 @@ def _of_chain(
         age = as_duration(now_s - head.created_s)
         failure = f"{partition.lag} messages of its partition wait, and the last segment is {age} old"
     window = _ChainWindow(since_s, now_s, until_s, failure)
-    seen: dict[str, _Seen] = {}
+    by_stream: dict[str, _CameraSights] = {}
     for facts in chain.segments:
         for stream, sight in facts.sights.items():
             if stream is not None:
-                camera = seen.setdefault(stream, _Seen([], None))
+                camera = by_stream.setdefault(stream, _CameraSights([], None))
                 if facts.created_s >= since_s:
                     camera.sights.append(sight)
                 camera.last_s = max(camera.last_s or 0.0, sight.last_s)
                 camera.alpha = sight.batches[-1][1] if sight.batches else camera.alpha
     for stream, data in head.states.items():
         last_seen, condition, returns = condition_in(data)
-        if stream not in seen:
-            seen[stream] = _Seen([], None if last_seen is None else last_seen.last_seen_s(head.created_s))
-        seen[stream].condition, seen[stream].returns = condition, returns
-    for stream, camera in seen.items():
+        if stream not in by_stream:
+            by_stream[stream] = _CameraSights([], None if last_seen is None else last_seen.last_seen_s(head.created_s))
+        by_stream[stream].condition, by_stream[stream].returns = condition, returns
+    for stream, camera in by_stream.items():
         yield _row(chain.tp, stream, camera, window)
 
 
-def _row(tp: TopicPartition, stream: str, camera: _Seen, window: _ChainWindow) -> CameraStatus:
+def _row(tp: TopicPartition, stream: str, camera: _CameraSights, window: _ChainWindow) -> CameraStatus:
     batches = [batch for sight in camera.sights for batch in sight.batches]
     images = sum(sight.images for sight in camera.sights)
     reasons, labels = Counter[str](), Counter[str]()
@@ -122,7 +122,7 @@ def _row(tp: TopicPartition, stream: str, camera: _Seen, window: _ChainWindow) -
     found, why = state(
         CameraFacts(
             now_s=now_s,
-            seen_s=camera.last_s,
+            last_seen_s=camera.last_s,
             served_until_s=window.served_until_s,
             pause_s=span_s / (len(batches) - 1) if span_s > 0 else None,
             images=images,

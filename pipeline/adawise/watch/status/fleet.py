@@ -49,7 +49,7 @@ def fleet_status(
     owners = _owners(broker)
     partitions = [_partition(tp, chains.get(tp), broker, owners.get(tp), question, now_s) for tp in tps]
     since_s = now_s - question.window_s
-    seen = cameras(chains.values(), partitions, since_s=since_s, now_s=now_s)
+    rows = cameras(chains.values(), partitions, since_s=since_s, now_s=now_s)
     found = FleetStatus(
         at=moment(now_s),
         root=question.root,
@@ -65,8 +65,8 @@ def fleet_status(
         workers=() if root is None else root.workers,
         free_bytes=None if root is None else root.free_bytes,
         partitions=partitions,
-        camera_states=counts(seen),
-        cameras=seen,
+        camera_states=counts(rows),
+        cameras=rows,
         rejects=rejects(chains.values(), since_s=since_s),
     )
     faults = {str(tp): chain.fault for tp, chain in chains.items() if chain.fault is not None}

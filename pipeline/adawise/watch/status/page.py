@@ -82,7 +82,7 @@ def _row(camera: CameraStatus, lag: int | None) -> CameraRow:
         forward_equivalents=camera.forward_equivalents,
         agreement=camera.agreement,
         lag=lag,
-        seen_s=None if camera.last_seen is None else _unix_s(camera.last_seen),
+        last_seen_s=None if camera.last_seen is None else _unix_s(camera.last_seen),
     )
 
 

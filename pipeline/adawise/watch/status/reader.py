@@ -15,7 +15,7 @@ from adawise.kafka.topic import KafkaTopics
 from adawise.output.near import no_output
 from adawise.sink.owner import Owner, read_owner
 from adawise.store.store import open_store
-from adawise.watch.status.broker import BrokerFacts, ask, waiting
+from adawise.watch.status.broker import BrokerFacts, query, waiting
 from adawise.watch.status.facts import FleetStatus
 from adawise.watch.status.fleet import FleetQuestion, fleet_status, low_waters
 from adawise.watch.status.root import RootReader
@@ -61,7 +61,7 @@ class FleetReader:
         self._broker.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def look(self) -> FleetStatus:
+    def read(self) -> FleetStatus:
         """Return the present status of the fleet.
 
         Raises:
@@ -80,9 +80,9 @@ class FleetReader:
         elif self._owner is not None and self._owner.purpose == "replay":
             connect, not_asked["broker"] = None, _OF_REPLAY
         since_s, is_readable = now_s - self._window_s, "root" not in not_asked
-        root_asked = self._pool.submit(self._reader.look, since_s, now_s) if is_readable else None
-        broker_asked = None if connect is None else self._pool.submit(self._ask, connect, topic, group, now_s)
-        root, broker = _answer(root_asked, "root", not_asked), _answer(broker_asked, "broker", not_asked)
+        root_future = self._pool.submit(self._reader.read, since_s, now_s) if is_readable else None
+        broker_future = None if connect is None else self._pool.submit(self._query_broker, connect, topic, group, now_s)
+        root, broker = _answer(root_future, "root", not_asked), _answer(broker_future, "broker", not_asked)
         if broker is not None and self._clients is not None:
             broker = replace(broker, waiting_ms=waiting(self._clients[1], low_waters(root, broker)))
         if root is not None and root.root_id is None:
@@ -90,24 +90,24 @@ class FleetReader:
         question = FleetQuestion(self._root, topic, group, self._window_s, connect is not None)
         return fleet_status(question, root, broker, not_asked, now_s=now_s)
 
-    def _ask(
+    def _query_broker(
         self, connect: Callable[[], AbstractContextManager[Clients]], topic: str, group: str, now_s: float
     ) -> BrokerFacts:
         if self._clients is None:
             self._clients = self._broker.enter_context(connect())
         try:
-            return ask(self._clients[0], topic, group, now_s=now_s)
+            return query(self._clients[0], topic, group, now_s=now_s)
         except AdawiseError:
             self._broker.close()  # the next look begins with new connections
             self._clients = None
             raise
 
 
-def _answer(asked: Future[Answered] | None, whom: str, not_asked: dict[str, str]) -> Answered | None:
-    if asked is None:
+def _answer(future: Future[Answered] | None, whom: str, not_asked: dict[str, str]) -> Answered | None:
+    if future is None:
         return None
     try:
-        return asked.result()
+        return future.result()
     except AdawiseError as error:
         not_asked[whom] = str(error)
         return None

@@ -84,7 +84,7 @@ class RootReader:
         self._known: dict[TopicPartition, ChainFacts] = {}
         self._methods: dict[tuple[str, str], str | None] = {}
 
-    def look(self, since_s: float, now_s: float | None = None) -> RootFacts:
+    def read(self, since_s: float, now_s: float | None = None) -> RootFacts:
         """Return each chain's head and its segments written after `since_s`; fewer segments if there are very many.
 
         A chain that cannot be read has its `fault` set; the other chains are still returned.

@@ -108,8 +108,8 @@ def read(found: Sequence[tuple[bytes, str]], *, keeps_states: bool) -> list[Segm
     created_s = [datetime.fromisoformat(footer.created_at).timestamp() for footer in footers]
     sights = _sights(rows, [footer.trace for footer in footers], created_s)
     return [
-        _facts(footer, key, at, table.num_rows, seen)
-        for (_, key), footer, table, at, seen in zip(found, footers, rows, created_s, sights, strict=True)
+        _facts(footer, key, at, table.num_rows, sights_of)
+        for (_, key), footer, table, at, sights_of in zip(found, footers, rows, created_s, sights, strict=True)
     ]
 
 

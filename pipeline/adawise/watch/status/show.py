@@ -28,7 +28,7 @@ _STYLES = {
     CameraState.OK: "green",
     CameraState.GONE: "dim",
 }
-_ASKED = {"root_unreadable": "root", "broker_silent": "broker"}  # kind of trouble -> whom it is about
+_SUBJECTS = {"root_unreadable": "root", "broker_silent": "broker"}  # kind of trouble -> whom it is about
 _NAME = 40  # characters of a camera's name
 
 
@@ -40,7 +40,7 @@ def picture(found: FleetStatus, *, show_all: bool, height: int | None = None) ->
 
 def _parts(found: FleetStatus, *, show_all: bool, room: int | None) -> Iterator[RenderableType]:
     yield _heading(found)
-    silent = {_ASKED.get(trouble.kind) for trouble in found.troubles}
+    silent = {_SUBJECTS.get(trouble.kind) for trouble in found.troubles}
     for whom, why in found.not_asked.items():
         if whom not in silent:  # else a trouble says why it could not be asked
             yield Text(f"{whom} was not asked: {plain(why)}", style="yellow")
@@ -82,11 +82,11 @@ def _troubles(troubles: Sequence[Finding], *, show_all: bool) -> Iterator[Text]:
 
 
 def _members(found: FleetStatus, most: int | None, *, is_silent: bool) -> Table:
-    asked = found.group_state is not None
+    is_known = found.group_state is not None
     why = "did not answer" if is_silent else "was not asked"
-    table = _table("workers" if asked else f"wrote last (the broker {why})", "host", ("partitions", "id"))
+    table = _table("workers" if is_known else f"wrote last (the broker {why})", "host", ("partitions", "id"))
     for member in found.members[:most]:
-        numbers = ", ".join(map(str, member.partitions)) if member.partitions else "unknown" if asked else "none"
+        numbers = ", ".join(map(str, member.partitions)) if member.partitions else "unknown" if is_known else "none"
         table.add_row(plain(member.host or "unknown"), numbers, plain(member.member))
     return _cut(table, len(found.members), most)
 

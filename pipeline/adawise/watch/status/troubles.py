@@ -65,8 +65,8 @@ def troubles(
         faults: why chains could not be read, by partition.
     """
     root = found.root
-    told = [
-        *_unasked(found.not_asked, wanted_broker),
+    findings = [
+        *_unanswered(found.not_asked, wanted_broker),
         *_others(others, root, found.group),
         *(
             Finding("chain_broken", where, what, f"check the rest with `adawise verify {root}`")
@@ -84,10 +84,10 @@ def troubles(
         *_of_rejects(found),
     ]
     order = list(KINDS)
-    return sorted(told, key=lambda trouble: order.index(trouble.kind))
+    return sorted(findings, key=lambda trouble: order.index(trouble.kind))
 
 
-def _unasked(not_asked: Mapping[str, str], wanted_broker: bool) -> Iterator[Finding]:
+def _unanswered(not_asked: Mapping[str, str], wanted_broker: bool) -> Iterator[Finding]:
     if "root" in not_asked:
         yield Finding("root_unreadable", "", not_asked["root"], "restore the store; workers wait for it")
     if wanted_broker and "broker" in not_asked:
@@ -118,8 +118,8 @@ def _of_store(found: FleetStatus) -> Iterator[Finding]:
     if _is_full(found):
         free = "" if found.free_bytes is None else f": {found.free_bytes / 2**20:.1f} MiB are free"
         who = ", ".join(worker.worker for worker in found.workers if worker.is_store_full)
-        said = f" (reported by {who})" if who else ""
-        yield Finding("store_full", "", f"{found.root} is full{free}{said}; nothing is written", StoreFull.REMEDY)
+        reported = f" (reported by {who})" if who else ""
+        yield Finding("store_full", "", f"{found.root} is full{free}{reported}; nothing is written", StoreFull.REMEDY)
 
 
 def _of_workers(found: FleetStatus) -> Iterator[Finding]:
@@ -253,9 +253,9 @@ def _of_cameras(cameras: Sequence[CameraStatus]) -> Iterator[Finding]:
 def _of_rejects(found: FleetStatus) -> Iterator[Finding]:
     # Rejects of cameras that are reported by themselves (`camera_rejected`) are not reported again here.
     cameras, rejects = found.cameras, found.rejects
-    told = sum((sum(camera.reasons.values()) for camera in cameras if camera.state == CameraState.REJECTED), 0)
+    reported = sum((sum(camera.reasons.values()) for camera in cameras if camera.state == CameraState.REJECTED), 0)
     images, rejected = sum(camera.images for camera in cameras), sum(reject.images for reject in rejects)
-    if rejected - told > _OFTEN * (images + rejected):
+    if rejected - reported > _OFTEN * (images + rejected):
         words = ", ".join(f"{reject.reason} {reject.images}" for reject in rejects)
         yield Finding(
             "rejects",

@@ -125,17 +125,17 @@ class Guard:
         if path in PROBES:
             return None
         if not access.knows(host := headers.get("host")):
-            return _told(
+            return _text_response(
                 421,
                 f"expected the Host to be localhost, an address or one of http.hosts; got {host!r}. Add the name to "
                 "http.hosts if it is yours.",
             )
         if method == "POST" and not _is_same_origin(headers):
-            return _told(403, "expected the form of this page, but another page sent it.")
+            return _text_response(403, "expected the form of this page, but another page sent it.")
         if access.token is None:
             if access.is_local or path == METRICS_PATH:
                 return None
-            return _told(
+            return _text_response(
                 403,
                 "the page is closed, because other machines can reach it and no http.token is set. Set one "
                 "(`openssl rand -hex 32`, as ADAWISE_HTTP__TOKEN); probes and /metrics need none.",
@@ -144,7 +144,7 @@ class Guard:
             return None
         if path == "/":
             return self._login(401)
-        refused = _told(401, "expected http.token, as a bearer token or by the form at /.")
+        refused = _text_response(401, "expected http.token, as a bearer token or by the form at /.")
         refused.headers["www-authenticate"] = "Bearer"
         return refused
 
@@ -171,5 +171,5 @@ def _is_same_origin(headers: Headers) -> bool:
     return origin.lower().partition("://")[2] == headers.get("host", "").lower()
 
 
-def _told(status: int, text: str) -> Response:
+def _text_response(status: int, text: str) -> Response:
     return PlainTextResponse(text + "\n", status)

@@ -188,13 +188,13 @@ def page_app(
 
 async def _probed(probe: Probe, _request: Request) -> Response:
     answer = probe()
-    told = {
+    body = {
         "status": answer.status,
         "phase": answer.phase.value,
         "phase_seconds": round(answer.phase_s, 1),
         "reasons": list(answer.reasons),
     }
-    return JSONResponse(told, 200 if answer.ok else 503)
+    return JSONResponse(body, 200 if answer.ok else 503)
 
 
 def _in_loop(answer: Callable[[Request], Response]) -> Callable[[Request], object]:

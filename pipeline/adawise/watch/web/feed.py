@@ -37,7 +37,7 @@ class EventFeed:
         self._provider, self._period_s = provider, period_s
         self._viewers: set[asyncio.Queue[bytes | None]] = set()
         self._known: dict[str, CameraRow] = {}
-        self._seen: LiveView | None = None  # the view of the last update
+        self._view: LiveView | None = None  # the view of the last update
         self._turning: asyncio.Task[None] | None = None
 
     @property
@@ -54,12 +54,12 @@ class EventFeed:
         if len(self._viewers) >= MOST_VIEWERS:
             raise TooManyViewers
         queue: asyncio.Queue[bytes | None] = asyncio.Queue(_WAITING)
-        if not self._viewers or self._seen is None:
-            self._seen = self._provider.view()
-            self._known = {row.key: row for row in self._seen.rows}
+        if not self._viewers or self._view is None:
+            self._view = self._provider.view()
+            self._known = {row.key: row for row in self._view.rows}
         # While other browsers are connected, a new one gets the rows of the last update, which the next update builds
         # on. A new view would have to be sent to all: many browsers connecting at once would fill their queues.
-        above = _above(self._seen)
+        above = _above(self._view)
         queue.put_nowait(_event("all", above + _list("rows", [_text(row) for row in self._known.values()])))
         self._viewers.add(queue)
         if self._turning is None or self._turning.done():
@@ -96,11 +96,11 @@ class EventFeed:
         while self._viewers:
             await asyncio.sleep(self._period_s)
             if self._viewers:
-                self._tell(self._turn(self._provider.view()))
+                self._send(self._turn(self._provider.view()))
 
     def _turn(self, view: LiveView) -> bytes:
         """Return a message with the changes since the last update."""
-        self._seen = view
+        self._view = view
         changed, gone = [], set(self._known)
         for row in view.rows:
             key = row.key
@@ -114,7 +114,7 @@ class EventFeed:
         lost = f',"gone":{json.dumps(sorted(gone))}' if gone else ""
         return _event("some", _above(view) + _list("rows", changed) + lost)
 
-    def _tell(self, message: bytes) -> None:
+    def _send(self, message: bytes) -> None:
         """Queue a message for all browsers, and disconnect those whose queue is full."""
         for queue in list(self._viewers):
             try:
@@ -165,7 +165,7 @@ def _text(row: CameraRow, known: CameraRow | None = None) -> str:
         same = known.alphas[passed:-1]
         if 0 <= passed < len(known.alphas) and same == alphas[: len(same)]:
             first, alphas, keep = first + len(same), alphas[len(same) :], first
-    told: dict[str, Any] = {
+    cells: dict[str, Any] = {
         "key": row.key,
         "name": row.stream_id,
         "at": row.partition,
@@ -183,12 +183,12 @@ def _text(row: CameraRow, known: CameraRow | None = None) -> str:
         "fe": _rounded(row.forward_equivalents, 2),
         "agree": None if row.agreement is None else round(100 * row.agreement),
         "lag": row.lag,
-        "seen": _rounded(row.seen_s, 1),
+        "seen": _rounded(row.last_seen_s, 1),
         "picture": row.picture,
     }
     if keep is not None:
-        told["keep"] = keep
-    return json.dumps(told, separators=(",", ":"))
+        cells["keep"] = keep
+    return json.dumps(cells, separators=(",", ":"))
 
 
 def _rounded(value: float | None, digits: int) -> float | None:

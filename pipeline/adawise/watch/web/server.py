@@ -34,9 +34,9 @@ App = ASGIApp
 MOST_CONNECTIONS = 128
 MOST_OF_ADDRESS = 64  # of these, from one client's address; all clients behind one proxy share its address
 MOST_PROBES = 16  # connections to a separate port of probes
-_LOOK_S = 5.0  # between two checks of a connection
-_IDLE_LOOKS = 2  # checks without a request after which a connection is closed
-_STALLED_LOOKS = 6  # checks without a byte taken by the client after which a connection is closed
+_CHECK_S = 5.0  # between two checks of a connection
+_IDLE_CHECKS = 2  # checks without a request after which a connection is closed
+_STALLED_CHECKS = 6  # checks without a byte taken by the client after which a connection is closed
 _TRIES = 10  # ports that are tried from the default on
 _CLOSE_S = 5.0  # that closing waits for the thread, at most
 _TICK_S = 1.0  # between two checks whether the server is to end
@@ -51,7 +51,7 @@ class BoundedConnection(H11Protocol):
     _idle = _stalled = _port = 0
     _left = 0  # bytes in the write buffer at the last check
     _since_s = 0.0  # when it was made, by the loop's clock
-    _looking: asyncio.TimerHandle | None = None
+    _next_check: asyncio.TimerHandle | None = None
 
     @override
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -59,12 +59,12 @@ class BoundedConnection(H11Protocol):
         self._make_room(_client(str((transport.get_extra_info("peername") or ("",))[0])))
         super().connection_made(transport)
         self._since_s = self.loop.time()
-        self._looking = self.loop.call_later(_LOOK_S, self._look)
+        self._next_check = self.loop.call_later(_CHECK_S, self._check)
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._looking is not None:
-            self._looking.cancel()
+        if self._next_check is not None:
+            self._next_check.cancel()
         super().connection_lost(exc)
 
     @property
@@ -106,16 +106,16 @@ class BoundedConnection(H11Protocol):
     def _address(self) -> str:
         return _client(str(self.client[0])) if self.client else ""
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         """Close the connection if it has been idle or stalled for too long; otherwise schedule the next check."""
         left = self.transport.get_write_buffer_size()
         self._idle = 0 if self._is_answering else self._idle + 1
         self._stalled = self._stalled + 1 if left and left >= self._left else 0
         self._left = left
-        if self._idle >= _IDLE_LOOKS or self._stalled >= _STALLED_LOOKS:
+        if self._idle >= _IDLE_CHECKS or self._stalled >= _STALLED_CHECKS:
             self.transport.abort()
         else:
-            self._looking = self.loop.call_later(_LOOK_S, self._look)
+            self._next_check = self.loop.call_later(_CHECK_S, self._check)
 
 
 def _client(address: str) -> str:
@@ -186,20 +186,20 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, farewell: Callable[[], object]) -> None:
         super().__init__(config)
         self._farewell = farewell
-        self._told: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
+        self._waking: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
 
     def end(self) -> None:
         """Make the server end soon. Any thread may call it."""
         self.should_exit = True
-        if self._told is not None:
-            loop, event = self._told
+        if self._waking is not None:
+            loop, event = self._waking
             with suppress(RuntimeError):  # the loop has ended already
                 loop.call_soon_threadsafe(event.set)
 
     @override
     async def main_loop(self) -> None:
         event = asyncio.Event()
-        self._told = asyncio.get_running_loop(), event
+        self._waking = asyncio.get_running_loop(), event
         while not await self.on_tick(0):
             with suppress(TimeoutError):
                 await asyncio.wait_for(event.wait(), _TICK_S)

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser
 
+from adawise_lab.evaluate.assessment import assess
 from adawise_lab.evaluate.candidates import at_every_price
-from adawise_lab.evaluate.judge import judge
 from adawise_lab.evaluate.page import Provenance, provenance, write_page
 from adawise_lab.evaluate.result import Result
 from tests.lab.evaluate.building import a_bench, a_plan, a_table, run_here, shorten_streams
@@ -33,7 +33,7 @@ def result() -> Result:
     plan = replace(plan, candidates=at_every_price(plan.candidates))
     with pytest.MonkeyPatch.context() as patch:
         shorten_streams(patch)
-        return judge(bench, plan, None, run_here(bench, plan), calibration="all 1")
+        return assess(bench, plan, None, run_here(bench, plan), calibration="all 1")
 
 
 @pytest.fixture(scope="package")

@@ -15,8 +15,8 @@ def plain(text: str) -> str:
 
 
 def test_three_sentences() -> None:
-    judged = advise([a_view(), a_view(stream="short")])
-    for sentence in judged.sentences:
+    results = advise([a_view(), a_view(stream="short")])
+    for sentence in results.sentences:
         assert sentence.endswith(".")
         assert sentence[0].isupper()
 
@@ -38,9 +38,9 @@ def test_the_headline_follows_the_intervals(differences: tuple[float, float], he
 
 
 def test_a_best_fixed_alpha_that_wins_is_said_to() -> None:
-    judged = advise([a_view(-0.03)])
-    assert judged.headline == "The best fixed alpha is better here"
-    assert plain(judged.sentences[0]) == (
+    results = advise([a_view(-0.03)])
+    assert results.headline == "The best fixed alpha is better here"
+    assert plain(results.sentences[0]) == (
         "Against the best fixed alpha in hindsight, warm is worse on long/iid (−3.0 points, 95 % −4.0 to −2.0)."
     )
 
@@ -62,9 +62,9 @@ def test_many_streams_are_named_with_the_range_of_their_differences() -> None:
 
 
 def test_the_endpoint_compared_with_is_the_better_of_the_two() -> None:
-    judged = advise([a_view(-0.05)])  # .58: below zero-shot's .60, above fine-tuned's .50
-    assert "warm is worse on long/iid (−2.0 points" in judged.sentences[1]
-    assert [cell.text for cell in judged.table.lines[0].cells][5] == "zero-shot"
+    results = advise([a_view(-0.05)])  # .58: below zero-shot's .60, above fine-tuned's .50
+    assert "warm is worse on long/iid (−2.0 points" in results.sentences[1]
+    assert [cell.text for cell in results.table.lines[0].cells][5] == "zero-shot"
 
 
 def test_the_worst_domain_is_that_of_the_worst_stream() -> None:
@@ -77,8 +77,8 @@ def test_the_worst_domain_is_that_of_the_worst_stream() -> None:
 
 def test_where_the_gain_lies_is_said_by_group() -> None:
     groups = {"known": GroupRow(0.6, 1.2, {BEST_FIXED: -0.001}), "new": GroupRow(0.7, 1.2, {BEST_FIXED: 0.041})}
-    judged = advise([a_view(groups=groups), a_view(stream="short", groups=groups, fe=1.9)])
-    assert judged.sentences[2] == (
+    results = advise([a_view(groups=groups), a_view(stream="short", groups=groups, fe=1.9)])
+    assert results.sentences[2] == (
         "By group on long/iid it differs from the best fixed alpha by new +4.1 and known −0.1 points; it costs 1.20 to "
         "1.90 forwards an image."
     )

@@ -13,7 +13,7 @@ from adawise.page.notation import listed, points, three, two
 from adawise_lab.evaluate import advice, by_domain, paths, scatter
 from adawise_lab.evaluate.page import digest, provenance
 from adawise_lab.evaluate.references import DOMAIN_ORACLE, SPLIT_HALF_ORACLE
-from adawise_lab.evaluate.result import PathRow, Result, ToldShare
+from adawise_lab.evaluate.result import OracleShare, PathRow, Result
 from adawise_lab.evaluate.scatter import beaten_by, front
 from adawise_lab.evaluate.views import View, display_name, headline, views
 from tests.lab.evaluate.building import a_table
@@ -146,8 +146,8 @@ def test_the_curve_is_drawn_by_price_with_all_that_stands_beside_it() -> None:
 def test_the_way_to_being_told_is_a_column_where_it_is_known() -> None:
     assert "way to split-half oracle" not in advice.section([a_view()]).tables[0].headers
     ways = {
-        SPLIT_HALF_ORACLE: ToldShare("warm:pixels=false", over(0.03), 0.85, (0.6, 1.1)),
-        DOMAIN_ORACLE: ToldShare("warm:pixels=false", over(0.0), None, None),
+        SPLIT_HALF_ORACLE: OracleShare("warm:pixels=false", over(0.03), 0.85, (0.6, 1.1)),
+        DOMAIN_ORACLE: OracleShare("warm:pixels=false", over(0.0), None, None),
     }
     (table,) = advice.section([a_view(way=ways)]).tables
     assert table.headers[-2:] == ("way to split-half oracle", "way to domain oracle")

@@ -82,8 +82,8 @@ def test_the_command_on_the_page_would_do_the_same_without_this_environment(
     write_tables(tmp_path / "my tables", a_table("known_a", 0.7))
     flags = ["--streams", "short", "--orders", "iid", "--seeds", "1", "--processes", "1", "--strategies", "fixed"]
     assert main(["evaluate", "--logits", "my tables", *flags, "-o", "kept"]) == 0
-    (told,) = re.findall('<pre tabindex="0"><code>(.*?)</code>', (tmp_path / "kept" / PAGE).read_text(), re.S)
-    program, *command = shlex.split(html.unescape(told))
+    (output,) = re.findall('<pre tabindex="0"><code>(.*?)</code>', (tmp_path / "kept" / PAGE).read_text(), re.S)
+    program, *command = shlex.split(html.unescape(output))
     assert program == "adawise"
     assert command[-2:] == ["--search.alpha", "0.25"]
     monkeypatch.delenv("ADAWISE_SEARCH__ALPHA")

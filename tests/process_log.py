@@ -18,7 +18,7 @@ import pytest
 from tests.kafka.sources import DEADLINE_S
 
 
-class Told:
+class ProcessLog:
     """What a process says, read by a thread: a pipe that nobody reads would stop it."""
 
     def __init__(self, started: subprocess.Popen[str]) -> None:

@@ -74,7 +74,7 @@ class DayFinding:
 
 
 @dataclass(frozen=True)
-class JudgedDay:
+class DayVerdict:
     """All findings by camera and time, and what was told of nothing: an alpha that did move is not `false`."""
 
     findings: tuple[DayFinding, ...]
@@ -82,19 +82,19 @@ class JudgedDay:
     false: tuple[Edge, ...]
 
 
-def judge(folder: Path) -> JudgedDay:
+def assess(folder: Path) -> DayVerdict:
     """Compare the report of a folder with its script."""
     script = json.loads((folder / "script.json").read_text(encoding="utf-8"))
     report = json.loads((folder / "drift.json").read_text(encoding="utf-8"))
     happenings = [Happening(**{**each, "moves": tuple(each["moves"])}) for each in script["happenings"]]
     batch_us, paths = round(script["every_s"] * 1e6), _paths(folder / "run")
-    told: dict[Happening | None, list[Edge]] = {happening: [] for happening in (None, *happenings)}
+    summary: dict[Happening | None, list[Edge]] = {happening: [] for happening in (None, *happenings)}
     for edge in (edge for event in report["events"] for edge in _edges(event)):
-        told[_of(edge, happenings, batch_us)].append(edge)
-    findings = [_finding(each, told[each], paths[each.camera], report["smallest"]) for each in happenings]
-    strays = sorted(told[None], key=lambda edge: (edge.camera, edge.time_us))
+        summary[_of(edge, happenings, batch_us)].append(edge)
+    findings = [_finding(each, summary[each], paths[each.camera], report["smallest"]) for each in happenings]
+    strays = sorted(summary[None], key=lambda edge: (edge.camera, edge.time_us))
     moved = [edge.measure == "alpha" and paths[edge.camera].has_moved(edge, report["smallest"]) for edge in strays]
-    return JudgedDay(
+    return DayVerdict(
         tuple(findings),
         tuple(edge for edge, is_true in zip(strays, moved, strict=True) if is_true),
         tuple(edge for edge, is_true in zip(strays, moved, strict=True) if not is_true),
@@ -159,28 +159,28 @@ def _paths(root: Path) -> dict[str, _Path]:
     return {str(name): _Path(time_us[names == name], alpha[names == name]) for name in np.unique(names)}
 
 
-def told(judged: JudgedDay) -> str:
+def summary(day: DayVerdict) -> str:
     """A table of what happened, one of what was told of nothing, and the sum of both."""
     lines = ["| camera | at | what happens | alpha served | told by | late | and by |", "|---" * 7 + "|"]
-    lines += [f"| {' | '.join(_row(finding))} |" for finding in judged.findings]
-    strays = [(edge, "alpha did move") for edge in judged.moved] + [(edge, "") for edge in judged.false]
+    lines += [f"| {' | '.join(_row(finding))} |" for finding in day.findings]
+    strays = [(edge, "alpha did move") for edge in day.moved] + [(edge, "") for edge in day.false]
     lines += [
         f"{edge.camera} {_clock(edge.time_us)} {edge}, {_levels(edge)}: of nothing. {why}" for edge, why in strays
     ]
-    named = [finding for finding in judged.findings if finding.named]
+    named = [finding for finding in day.findings if finding.named]
     alone = [finding for finding in named if finding.leaves_alpha]
-    others = [finding for finding in judged.findings if not finding.named and finding.others]
-    missed = [finding for finding in judged.findings if not finding.named and not finding.others]
+    others = [finding for finding in day.findings if not finding.named and finding.others]
+    missed = [finding for finding in day.findings if not finding.named and not finding.others]
     return "\n".join(
         [
             *lines,
             "",
-            f"{len(named)} of {len(judged.findings)} told by what names them, {len(alone)} of which leave alpha alone; "
+            f"{len(named)} of {len(day.findings)} told by what names them, {len(alone)} of which leave alpha alone; "
             f"{len(others)} told by other measures alone, {len(missed)} missed; "
-            f"of nothing {len(judged.false)}, and {len(judged.moved)} of an alpha that moved by itself",
-            f"leave alpha alone and are told: {_said(alone)}",
-            f"told by other measures alone: {_said(others)}",
-            f"missed: {_said(missed)}",
+            f"of nothing {len(day.false)}, and {len(day.moved)} of an alpha that moved by itself",
+            f"leave alpha alone and are told: {sentences_of(alone)}",
+            f"told by other measures alone: {sentences_of(others)}",
+            f"missed: {sentences_of(missed)}",
         ]
     )
 
@@ -191,15 +191,15 @@ def _row(finding: DayFinding) -> tuple[str, ...]:
     late = "" if finding.late_us is None else _minutes(finding.late_us)
     named = ", ".join(dict.fromkeys(map(str, finding.named)))
     others = ", ".join(dict.fromkeys(edge.measure for edge in finding.others))
-    return happening.camera, _clock(happening.since_us), happening.said, went, named, late, others
+    return happening.camera, _clock(happening.since_us), happening.text, went, named, late, others
 
 
 def _levels(edge: Edge) -> str:
     return "" if edge.before is None or edge.after is None else f"{edge.before:.2f} to {edge.after:.2f}"
 
 
-def _said(findings: Sequence[DayFinding]) -> str:
-    return "; ".join(f"{f.happening.camera}, {f.happening.said}" for f in findings) or "none"
+def sentences_of(findings: Sequence[DayFinding]) -> str:
+    return "; ".join(f"{f.happening.camera}, {f.happening.text}" for f in findings) or "none"
 
 
 def _clock(time_us: int) -> str:

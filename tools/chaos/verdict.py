@@ -22,7 +22,7 @@ import numpy.typing as npt
 import pyarrow.compute as pc
 
 from adawise.errors import ChainError
-from adawise.publish.dead_letters.letter import OMITTED, ORIGIN, REPLAYS
+from adawise.publish.dead_letters.record import OMITTED, ORIGIN, REPLAYS
 from adawise.publish.results.message import BATCH, IMAGE
 from adawise.records import TopicPartition
 from adawise.sink import claims, layout, schemas, segment
@@ -48,7 +48,7 @@ _SAME = ("stream_id", "status", "reason", "label", "top_probabilities", "alpha",
 
 
 @dataclass
-class Judgement:
+class ChaosVerdict:
     """Counts that must be zero, beside what they are counts of."""
 
     messages: int
@@ -60,9 +60,9 @@ class Judgement:
     foreign: int = 0
     wrong_rows: int = 0  # another alpha, label or probability than in the replay
     wrong_batches: int = 0  # another alpha or other trials
-    letters_missing: int = 0
-    letters_wrong: int = 0  # of a message that can be read, or with other bytes than it
-    letters_doubled: int = 0  # by a worker that had the message once
+    dead_letters_missing: int = 0
+    dead_letters_wrong: int = 0  # of a message that can be read, or with other bytes than it
+    dead_letters_doubled: int = 0  # by a worker that had the message once
     sent_back_twice: int = 0
     never_sent_back: int = 0
     results_missing: int = 0
@@ -86,9 +86,9 @@ class Judgement:
             "foreign": self.foreign,
             "wrong rows": self.wrong_rows,
             "wrong batches": self.wrong_batches,
-            "dead letters missing": self.letters_missing,
-            "wrong dead letters": self.letters_wrong,
-            "doubled dead letters": self.letters_doubled,
+            "dead letters missing": self.dead_letters_missing,
+            "wrong dead letters": self.dead_letters_wrong,
+            "doubled dead letters": self.dead_letters_doubled,
             "dead letters sent back twice": self.sent_back_twice,
             "dead letters never sent back": self.never_sent_back,
             "results missing": self.results_missing,
@@ -98,9 +98,9 @@ class Judgement:
         }
 
 
-def judge(places: Places, acknowledged: Mapping[tuple[int, int], int], output: Output) -> Judgement:
+def assess(places: Places, acknowledged: Mapping[tuple[int, int], int], output: Output) -> ChaosVerdict:
     """By the topic alone: each of its messages' rows must be there once."""
-    verdict = Judgement(
+    verdict = ChaosVerdict(
         messages=len(places),
         acknowledged=len(acknowledged),
         rows=output.rows,
@@ -150,7 +150,7 @@ def _keys(partition: Integers, offset: Integers, index: Integers) -> Integers:
 
 
 def compare_with_replay(
-    verdict: Judgement, role: Role, output: Output, folder: Path, *, pairs_of: str | None = None
+    verdict: ChaosVerdict, role: Role, output: Output, folder: Path, *, pairs_of: str | None = None
 ) -> None:
     """Record the topic, replay it in peace (by commands in `role`), and add to the verdict whatever differs.
 
@@ -175,7 +175,7 @@ def _without_shadow(trace: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in trace.items() if name not in _SHADOWED}
 
 
-def differing(verdict: Judgement, key: Sequence[str], mine: Iterable[Row], theirs: Iterable[Row]) -> int:
+def differing(verdict: ChaosVerdict, key: Sequence[str], mine: Iterable[Row], theirs: Iterable[Row]) -> int:
     """Rows that are not equal or have no counterpart; the first of them are told."""
     found, expected = ({tuple(row[name] for name in key): row for row in rows} for rows in (mine, theirs))
     places = sorted(
@@ -186,19 +186,23 @@ def differing(verdict: Judgement, key: Sequence[str], mine: Iterable[Row], their
         if one is None or other is None:
             verdict.faults.append(f"{place}: only in the {'replay' if one is None else 'output'}")
         else:
-            said = [
+            result = [
                 f"{name} {one[name]} instead of {other[name]}" for name in one if repr(one[name]) != repr(other[name])
             ]
-            verdict.faults.append(f"{place}: {', '.join(said)}")
+            verdict.faults.append(f"{place}: {', '.join(result)}")
     return len(places)
 
 
-def count_letters(verdict: Judgement, broker: Broker, topic: str, places: Places, recovered: Recoveries | None) -> None:
-    """Hold the dead letters on a topic against the messages that nobody can read; see `compare_letters`."""
-    compare_letters(verdict, places, everything(broker, topic), recovered)
+def count_dead_letters(
+    verdict: ChaosVerdict, broker: Broker, topic: str, places: Places, recovered: Recoveries | None
+) -> None:
+    """Hold the dead letters on a topic against the messages that nobody can read; see `compare_dead_letters`."""
+    compare_dead_letters(verdict, places, everything(broker, topic), recovered)
 
 
-def compare_letters(verdict: Judgement, places: Places, records: Iterable[Any], recovered: Recoveries | None) -> None:
+def compare_dead_letters(
+    verdict: ChaosVerdict, places: Places, records: Iterable[Any], recovered: Recoveries | None
+) -> None:
     """Each message that nobody can read has a letter with its bytes, and no other message has one.
 
     A process sends a letter no more often than it took the partition over, by `recovered`; None where a producer may
@@ -206,28 +210,28 @@ def compare_letters(verdict: Judgement, places: Places, records: Iterable[Any], 
     """
     copies = Counter[tuple[str, tuple[int, int]]]()
     for record in records:
-        said = dict(record.headers)
-        if _OFFSET not in said:  # it says that a letter was sent back
+        fields = dict(record.headers)
+        if _OFFSET not in fields:  # it says that a letter was sent back
             continue
-        place = int(said[_PARTITION]), int(said[_OFFSET])
-        copies[said["dlq.worker"].decode(), place] += 1
+        place = int(fields[_PARTITION]), int(fields[_OFFSET])
+        copies[fields["dlq.worker"].decode(), place] += 1
         shot = places.get(place)
         key, value = (None, None) if shot is None else (shot.key, shot.value)
         sent = record.key, record.value
-        is_same = OMITTED in said or sent == (key, b"" if key is None and value is None else value)
-        verdict.letters_wrong += shot is None or not shot.dead or not is_same
+        is_same = OMITTED in fields or sent == (key, b"" if key is None and value is None else value)
+        verdict.dead_letters_wrong += shot is None or not shot.dead or not is_same
     sent_places = {place for _, place in copies}
-    verdict.letters_missing = len({place for place, shot in places.items() if shot.dead} - sent_places)
+    verdict.dead_letters_missing = len({place for place, shot in places.items() if shot.dead} - sent_places)
     if recovered is not None:
         for (worker, (partition, _)), count in copies.items():
             pid = int(worker.rpartition(":")[2])
-            verdict.letters_doubled += max(0, count - recovered.get((pid, partition), 0))
+            verdict.dead_letters_doubled += max(0, count - recovered.get((pid, partition), 0))
 
 
 _PARTITION, _OFFSET = "__connect.errors.partition", "__connect.errors.offset"
 
 
-def send_back(verdict: Judgement, role: Role, broker: Broker, topic: str, output: Output) -> None:
+def send_back(verdict: ChaosVerdict, role: Role, broker: Broker, topic: str, output: Output) -> None:
     """Send all dead letters back that were not sent back before, and hold what came against them."""
     sends = replace(role, log=output.root.with_suffix(".letters"))
     if code := begin(sends, "dlq", "replay", "--all")():
@@ -235,21 +239,21 @@ def send_back(verdict: Judgement, role: Role, broker: Broker, topic: str, output
     compare_returns(verdict, topic, everything(broker, topic), everything(broker, f"{topic}.dlq"))
 
 
-def compare_returns(verdict: Judgement, topic: str, messages: Iterable[Any], letters: Iterable[Any]) -> None:
+def compare_returns(verdict: ChaosVerdict, topic: str, messages: Iterable[Any], dead_letters: Iterable[Any]) -> None:
     """Add the dead letters that came back twice, though a replay leaves out what was sent back, or that never did."""
     came = Counter[tuple[bytes, bytes]]()  # where it was first, and how often it was sent back
     for record in messages:
-        said = dict(record.headers)
-        if ORIGIN in said and REPLAYS in said:
-            came[said[ORIGIN], said[REPLAYS]] += 1
+        fields = dict(record.headers)
+        if ORIGIN in fields and REPLAYS in fields:
+            came[fields[ORIGIN], fields[REPLAYS]] += 1
     verdict.sent_back_twice = sum(count - 1 for count in came.values())
     due = set[tuple[bytes, bytes]]()
-    for record in letters:
-        said = dict(record.headers)
-        replays = int(said.get(REPLAYS, b"0"))
-        if _OFFSET in said and OMITTED not in said and replays < _MOST_REPLAYS:
-            first = b"%s/%s/%s" % (topic.encode(), said[_PARTITION], said[_OFFSET])
-            due.add((said.get(ORIGIN, first), b"%d" % (replays + 1)))
+    for record in dead_letters:
+        fields = dict(record.headers)
+        replays = int(fields.get(REPLAYS, b"0"))
+        if _OFFSET in fields and OMITTED not in fields and replays < _MOST_REPLAYS:
+            first = b"%s/%s/%s" % (topic.encode(), fields[_PARTITION], fields[_OFFSET])
+            due.add((fields.get(ORIGIN, first), b"%d" % (replays + 1)))
     verdict.never_sent_back = len(due - came.keys())
 
 
@@ -257,7 +261,7 @@ _MOST_REPLAYS = 3  # `dlq replay --max-replays`
 
 
 def count_results(
-    verdict: Judgement, broker: Broker, topic: str, output: Output, when: str, recovered: Recoveries | None
+    verdict: ChaosVerdict, broker: Broker, topic: str, output: Output, when: str, recovered: Recoveries | None
 ) -> None:
     """Hold the results on a topic against the rows of the output; see `compare_results`."""
     rows: dict[ResultKey, Row] = {}
@@ -268,7 +272,7 @@ def count_results(
 
 
 def compare_results(
-    verdict: Judgement,
+    verdict: ChaosVerdict,
     rows: Mapping[ResultKey, Row],
     results: Iterable[Row],
     when: str,
@@ -278,7 +282,7 @@ def compare_results(
 
     Each row has one at least. A copy says the same. Of a camera's images each comes after the one before it at least
     once. Of results that are published once committed there are none beside; an early one may be of a worker that died.
-    A row has as many copies at most as its partition had owners, by `recovered` (see `compare_letters`).
+    A row has as many copies at most as its partition had owners, by `recovered` (see `compare_dead_letters`).
     """
     found: dict[ResultKey, Row] = {}
     copies = Counter[ResultKey]()
@@ -329,7 +333,7 @@ def _common(row: Row) -> str:
     return repr([row[name] for name in _SAME])
 
 
-def mend(verdict: Judgement, role: Role, output: Output) -> bool:
+def mend(verdict: ChaosVerdict, role: Role, output: Output) -> bool:
     """Lose a segment and the traces of another one, let `adawise repair` mend that, and add what is not whole then, or
     not as it was before but for what the lost segment had. False if there are too few segments that are not compacted.
     """
@@ -360,7 +364,7 @@ def _not_compacted(store: Store, tp: TopicPartition) -> list[str]:
     return [layout.segment_key(tp, name) for name in names if not covers or name >= covers[-1].until]
 
 
-def retire(verdict: Judgement, role: Role, output: Output) -> None:
+def retire(verdict: ChaosVerdict, role: Role, output: Output) -> None:
     """Remove what is old by a clock that is ahead, and add what is not whole then, or not as it was before."""
     rows, root, store = output.predictions, role.settings.sink.root, output.store
     chains = groupby(segment_keys(store), key=itemgetter(0))

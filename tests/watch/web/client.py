@@ -33,7 +33,7 @@ class Reply:
         return json.loads(self.body)
 
 
-def ask(url: str, path: str, *, method: str = "GET", body: bytes | None = None, **headers: str) -> Reply:
+def request(url: str, path: str, *, method: str = "GET", body: bytes | None = None, **headers: str) -> Reply:
     """One request; a header's name has `_` for `-`."""
     with closing(HTTPConnection(urlsplit(url).hostname or "", urlsplit(url).port, timeout=DEADLINE_S)) as connection:
         connection.putrequest(method, path, skip_host="host" in headers)

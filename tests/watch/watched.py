@@ -22,7 +22,7 @@ T = 1_790_812_800.0
 BOUNDS = LiveBounds(max_cameras=100, silent_after_s=60.0, write_within_s=60.0, stuck_after_s=600.0)
 
 
-class Heard:
+class Watched:
     """The bench's worker, and what is known of it at the bench's time.
 
     Args:
@@ -57,7 +57,7 @@ class Heard:
         bench = getattr(self, "bench", None)
         return T + self.extra_s + (bench.now_s if bench else 0.0)
 
-    def run(self, until: Callable[[], bool] = lambda: False) -> Heard:
+    def run(self, until: Callable[[], bool] = lambda: False) -> Watched:
         """As `Bench.run`; what is known follows each turn."""
 
         def turn() -> bool:
@@ -111,24 +111,24 @@ def loaded(
     *,
     arriving_per_s: float,
     served_per_s: float,
-    each: Callable[[Heard], object] = lambda _: None,
-) -> Heard:
+    each: Callable[[Watched], object] = lambda _: None,
+) -> Watched:
     """A worker whose model takes its time, in little memory; `each` is called at each turn of its loop."""
     source, sent = FakeSource(), 0
-    heard = Heard(source, limits=Limits(64 * BOOKKEEPING_BYTES, 200, round_images=4))
+    watched = Watched(source, limits=Limits(64 * BOOKKEEPING_BYTES, 200, round_images=4))
 
     def at(point: str) -> None:
         if point == "worker.rows_complete":
-            heard.bench.now_s += 4.0 / served_per_s  # a round is a batch of four
+            watched.bench.now_s += 4.0 / served_per_s  # a round is a batch of four
 
     def turn() -> bool:
         nonlocal sent
-        due = int(arriving_per_s * heard.bench.now_s)
+        due = int(arriving_per_s * watched.bench.now_s)
         stamped_ms = [int(1e3 * (T + (n + 1) / arriving_per_s)) for n in range(sent, due)]
         source.append(*(image(sent + n, "north", at_ms=at_ms) for n, at_ms in enumerate(stamped_ms)))
         sent = due
-        each(heard)
-        return heard.bench.now_s > seconds
+        each(watched)
+        return watched.bench.now_s > seconds
 
-    heard.bench.at = at
-    return heard.run(turn)
+    watched.bench.at = at
+    return watched.run(turn)

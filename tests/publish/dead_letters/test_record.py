@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from adawise.errors import Lost, Reason
-from adawise.publish.dead_letters.letter import letter_of
+from adawise.publish.dead_letters.record import dead_letter_record
 from adawise.records import Frame, Message, Missing, RowId
 
 FRAME = Frame(RowId("frames", 3, 17, 0), -1, "north", reason=Reason.BAD_ARROW, detail="expected a stream")
@@ -11,14 +11,16 @@ FRAME = Frame(RowId("frames", 3, 17, 0), -1, "north", reason=Reason.BAD_ARROW, d
 
 def test_a_letter_keeps_key_value_headers_and_timestamp_as_they_came() -> None:
     message = Message("frames", 3, 17, b"north", b"\x00garbage", (("content-type", b"image/jpeg"),), 1_700_000_000_123)
-    letter = letter_of(message, FRAME, topic=None, worker="worker-0")
-    assert (letter.topic, letter.key, letter.value) == ("frames.dlq", b"north", b"\x00garbage")
-    assert letter.headers[0] == ("content-type", b"image/jpeg")
-    assert dict(letter.headers)["dlq.timestamp"] == b"1700000000123"
+    dead_letter = dead_letter_record(message, FRAME, topic=None, worker="worker-0")
+    assert (dead_letter.topic, dead_letter.key, dead_letter.value) == ("frames.dlq", b"north", b"\x00garbage")
+    assert dead_letter.headers[0] == ("content-type", b"image/jpeg")
+    assert dict(dead_letter.headers)["dlq.timestamp"] == b"1700000000123"
 
 
 def test_a_letter_says_where_it_is_from_and_why_in_connects_headers_and_ours() -> None:
-    headers = dict(letter_of(Message("frames", 3, 17, b"north", b"x"), FRAME, topic="dead", worker="w").headers)
+    headers = dict(
+        dead_letter_record(Message("frames", 3, 17, b"north", b"x"), FRAME, topic="dead", worker="w").headers
+    )
     assert headers["__connect.errors.topic"] == b"frames"
     assert headers["__connect.errors.partition"] == b"3"
     assert headers["__connect.errors.offset"] == b"17"
@@ -27,8 +29,8 @@ def test_a_letter_says_where_it_is_from_and_why_in_connects_headers_and_ours() -
 
 
 def test_headers_of_an_earlier_rejection_are_replaced() -> None:
-    once = letter_of(Message("frames", 3, 17, b"k", b"x", (("a", b"1"),)), FRAME, topic=None, worker="w")
-    again = letter_of(Message("frames", 3, 99, b"k", b"x", once.headers), FRAME, topic=None, worker="w")
+    once = dead_letter_record(Message("frames", 3, 17, b"k", b"x", (("a", b"1"),)), FRAME, topic=None, worker="w")
+    again = dead_letter_record(Message("frames", 3, 99, b"k", b"x", once.headers), FRAME, topic=None, worker="w")
     assert len(again.headers) == len(once.headers)
     assert dict(again.headers)["__connect.errors.offset"] == b"99"
 
@@ -51,34 +53,36 @@ def test_headers_of_an_earlier_rejection_are_replaced() -> None:
 )
 def test_what_no_replay_can_have_written_is_dropped(forged: tuple[tuple[str, bytes | None], ...]) -> None:
     """Whoever may write to the topic could otherwise state how often and from where for whom it likes."""
-    plain = letter_of(Message("frames", 3, 17, b"k", b"x"), FRAME, topic=None, worker="w")
-    assert letter_of(Message("frames", 3, 17, b"k", b"x", forged), FRAME, topic=None, worker="w") == plain
+    plain = dead_letter_record(Message("frames", 3, 17, b"k", b"x"), FRAME, topic=None, worker="w")
+    assert dead_letter_record(Message("frames", 3, 17, b"k", b"x", forged), FRAME, topic=None, worker="w") == plain
 
 
 def test_what_kafka_python_cannot_send_is_made_sendable() -> None:
-    letter = letter_of(Message("frames", 3, 17, None, None, (("a", None),)), FRAME, topic=None, worker="w")
-    assert letter.value == b""
-    assert letter.headers[0] == ("a", b"")
-    assert dict(letter.headers)["dlq.timestamp"] == b""
+    dead_letter = dead_letter_record(
+        Message("frames", 3, 17, None, None, (("a", None),)), FRAME, topic=None, worker="w"
+    )
+    assert dead_letter.value == b""
+    assert dead_letter.headers[0] == ("a", b"")
+    assert dict(dead_letter.headers)["dlq.timestamp"] == b""
 
 
 def test_a_letter_without_the_original_is_small_and_still_says_where_it_is() -> None:
     message = Message("frames", 3, 17, b"k" * 1000, b"x" * 100_000, (("huge", b"h" * 1000),))
-    letter = letter_of(message, FRAME, topic=None, worker="w")
-    stripped = letter.without_original()
-    assert letter.holds_original
+    dead_letter = dead_letter_record(message, FRAME, topic=None, worker="w")
+    stripped = dead_letter.without_original()
+    assert dead_letter.holds_original
     assert not stripped.holds_original
     assert stripped.size_bytes < 1000
     assert dict(stripped.headers)["__connect.errors.offset"] == b"17"
-    assert str(letter.size_bytes).encode() in dict(stripped.headers)["dlq.omitted"]
+    assert str(dead_letter.size_bytes).encode() in dict(stripped.headers)["dlq.omitted"]
 
 
 def test_a_letter_for_what_nobody_can_read_names_the_first_offset_and_has_no_original() -> None:
     message = Message("frames", 3, 99, None, None, missing=Missing(17, Lost.BATCH_TOO_LARGE))
     frame = Frame(RowId("frames", 3, 17, 0), -1, None, reason=Lost.BATCH_TOO_LARGE, detail="offsets 17 to 99: it ...")
-    letter = letter_of(message, frame, topic=None, worker="w")
-    assert (letter.key, letter.value, letter.holds_original) == (None, b"", False)
-    headers = dict(letter.headers)
+    dead_letter = dead_letter_record(message, frame, topic=None, worker="w")
+    assert (dead_letter.key, dead_letter.value, dead_letter.holds_original) == (None, b"", False)
+    headers = dict(dead_letter.headers)
     assert headers["__connect.errors.offset"] == b"17"
     assert headers["dlq.reason"] == b"batch_too_large"
     assert headers["dlq.detail"] == b"offsets 17 to 99: it ..."

@@ -23,7 +23,7 @@ OURS = ("__connect.errors.", "dlq.")
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
+class DeadLetterRecord:
     """A record for the dead-letter topic.
 
     Its timestamp is the moment of sending; with the original's, retention would follow the camera's clock. A header
@@ -52,21 +52,21 @@ class Letter:
         """False once `without_original` has been called."""
         return all(name != OMITTED for name, _ in self.headers)
 
-    def smaller(self) -> Sequence[Letter]:
+    def smaller(self) -> Sequence[DeadLetterRecord]:
         """See `publish.outbox.Outgoing`."""
         return [self.without_original()] if self.holds_original else []
 
-    def without_original(self, why: str | None = None) -> Letter:
+    def without_original(self, why: str | None = None) -> DeadLetterRecord:
         """Return the dead letter without the original's key and value; its headers say where the original is.
 
         It is used for a message that was not read, and for a topic that rejects the whole one. The latter is the reason
         that is given, unless `why` is. One message that is too large must not stop the stream.
         """
         kept = [(name, value) for name, value in self.headers if name.startswith(OURS)]
-        said = why or (
+        note = why or (
             f"{self.size_bytes} bytes, more than this topic accepts; the original topic and offset still have them"
         )
-        return replace(self, key=None, value=b"", headers=(*kept, (OMITTED, said.encode())))
+        return replace(self, key=None, value=b"", headers=(*kept, (OMITTED, note.encode())))
 
 
 def _past(message: Message) -> list[tuple[str, bytes]]:
@@ -75,12 +75,12 @@ def _past(message: Message) -> list[tuple[str, bytes]]:
     A message with forged headers counts as new.
     """
     past = [(name, value or b"") for name, value in message.headers if name in (REPLAYS, ORIGIN)]
-    said = dict(past)
-    topic, _, place = said.get(ORIGIN, b"").decode("utf-8", "replace").partition("/")
+    replayed = dict(past)
+    topic, _, place = replayed.get(ORIGIN, b"").decode("utf-8", "replace").partition("/")
     here = message.partition, message.offset
     is_ours = (
-        len(past) == len(said) == 2
-        and re.fullmatch(rb"[1-9]\d{0,5}", said[REPLAYS])
+        len(past) == len(replayed) == 2
+        and re.fullmatch(rb"[1-9]\d{0,5}", replayed[REPLAYS])
         and topic == message.topic
         and re.fullmatch(r"\d{1,10}/\d{1,19}", place, re.ASCII)
         and (first := tuple(map(int, place.split("/")))) != here
@@ -89,13 +89,13 @@ def _past(message: Message) -> list[tuple[str, bytes]]:
     return past if is_ours else []
 
 
-def letter_of(message: Message, frame: Frame, *, topic: str | None, worker: str) -> Letter:
+def dead_letter_record(message: Message, frame: Frame, *, topic: str | None, worker: str) -> DeadLetterRecord:
     """Return the dead letter for a message that could not be read, for the reason in `frame`.
 
     It goes to `topic`, or to `<topic>.dlq` if that is None.
     """
     reason, detail = str(frame.reason), frame.detail or ""
-    said = {
+    headers = {
         "__connect.errors.topic": message.topic,
         "__connect.errors.partition": str(message.partition),
         "__connect.errors.offset": str(message.offset if message.missing is None else message.missing.first),
@@ -112,15 +112,15 @@ def letter_of(message: Message, frame: Frame, *, topic: str | None, worker: str)
     }
     # kafka-python cannot send a header without a value; an empty one is closest to it.
     original = [(name, value or b"") for name, value in message.headers if not name.startswith(OURS)]
-    letter = Letter(
+    record = DeadLetterRecord(
         topic=topic or f"{message.topic}{SUFFIX}",
         key=message.key,
         # Nor can it send a record with neither key nor value.
         value=b"" if message.key is None and message.value is None else message.value,
         headers=(
             *original,
-            *((name, value.encode("utf-8", "replace")) for name, value in said.items()),
+            *((name, value.encode("utf-8", "replace")) for name, value in headers.items()),
             *_past(message),
         ),
     )
-    return letter if message.missing is None else letter.without_original("not read; the original topic has it")
+    return record if message.missing is None else record.without_original("not read; the original topic has it")

@@ -15,9 +15,9 @@ from rich.console import Console
 
 from adawise.console import finite
 from adawise.errors import SettingsError
+from adawise_lab.evaluate.assessment import assess
 from adawise_lab.evaluate.bench import Bench
 from adawise_lab.evaluate.candidates import PRICES, at_every_price
-from adawise_lab.evaluate.judge import judge
 from adawise_lab.evaluate.references import BEST_FIXED, DOMAIN_ORACLE, FINE_TUNED, MIDDLE, ZERO_SHOT
 from adawise_lab.evaluate.result import PATH_SCHEMA, Result, Row, write_result
 from adawise_lab.evaluate.show import show
@@ -29,14 +29,14 @@ SMOOTH: Smooth = ((0, 1), (2,))
 BENCH = a_bench(*TABLES)
 
 
-def judged(bench: Bench = BENCH, strategies: str = "warm,grid,fixed", kinds: tuple[str, ...] = ("short",)) -> Result:
+def result_of(bench: Bench = BENCH, strategies: str = "warm,grid,fixed", kinds: tuple[str, ...] = ("short",)) -> Result:
     plan = a_plan(strategies, kinds=kinds, orders=["iid"], seeds=2, smooth=SMOOTH)
-    return judge(bench, plan, None, run_here(bench, plan), calibration="all 1")
+    return assess(bench, plan, None, run_here(bench, plan), calibration="all 1")
 
 
 @pytest.fixture(scope="module")
 def result() -> Result:
-    return judged(kinds=("short", "smooth"))
+    return result_of(kinds=("short", "smooth"))
 
 
 def row(result: Result, strategy: str, stream: str = "short") -> Row:
@@ -91,7 +91,7 @@ def test_groups_are_told_apart_by_their_names(result: Result) -> None:
     gain = np.mean([grid.domains[name] - best[name] for name in ("known_a", "known_b")])
     assert grid.groups["known"].versus[BEST_FIXED] == pytest.approx(gain)
     named = Bench(TABLES, BENCH.temperatures, {"new": "shifted", "style": "shifted"})
-    assert list(row(judged(named, "fixed"), "fixed").groups) == ["known", "shifted"]
+    assert list(row(result_of(named, "fixed"), "fixed").groups) == ["known", "shifted"]
 
 
 def test_domains_are_described_by_themselves(result: Result) -> None:
@@ -124,7 +124,7 @@ def test_why_alternatives_were_tried_is_counted(result: Result) -> None:
 
 
 def test_pinning_is_the_share_of_batches_at_an_endpoint() -> None:
-    pinned = judged(strategies="fixed:alpha=1,fixed:alpha=0.5")
+    pinned = result_of(strategies="fixed:alpha=1,fixed:alpha=0.5")
     assert row(pinned, "fixed:alpha=1").pinned == 1.0
     assert (row(pinned, "fixed:alpha=0.5").pinned, row(pinned, "fixed:alpha=0.5").alpha) == (0.0, 0.5)
     one, end = row(pinned, "fixed:alpha=1"), row(pinned, FINE_TUNED)
@@ -132,8 +132,8 @@ def test_pinning_is_the_share_of_batches_at_an_endpoint() -> None:
 
 
 def test_temperatures_that_fit_lower_the_calibration_error() -> None:
-    raw = row(judged(strategies="fixed"), "fixed")
-    flat = row(judged(a_bench(*TABLES, temperature=20.0), "fixed"), "fixed")
+    raw = row(result_of(strategies="fixed"), "fixed")
+    flat = row(result_of(a_bench(*TABLES, temperature=20.0), "fixed"), "fixed")
     assert flat.accuracy == raw.accuracy
     assert flat.ece > raw.ece + 0.1
     assert flat.nll > raw.nll
@@ -142,7 +142,7 @@ def test_temperatures_that_fit_lower_the_calibration_error() -> None:
 def test_prices_are_compared_with_the_one_that_is_set_on_the_same_images() -> None:
     plan = a_plan("warm,grid")
     plan = replace(plan, candidates=at_every_price(plan.candidates))
-    result = judge(BENCH, plan, None, run_here(BENCH, plan), calibration="all 1")
+    result = assess(BENCH, plan, None, run_here(BENCH, plan), calibration="all 1")
     at, grid, *others = [r for r in result.rows if not r.reference]
     assert (at.price, at.over_set, at.is_other_price) == (plan.candidates[0].exploration.price, None, False)
     assert (grid.price, grid.is_other_price) == (None, False)
@@ -162,7 +162,7 @@ def test_prices_are_compared_with_the_one_that_is_set_on_the_same_images() -> No
 
 def test_the_way_to_being_told_is_that_of_warm_where_conditions_come_back() -> None:
     table = [replace(t, pixels=np.full((len(t), 5), 3.0 * k, dtype=np.float32)) for k, t in enumerate(TABLES[:3])]
-    result = judged(a_bench(*table), "warm,grid,warm:pixels=false", ("short", "returning"))
+    result = result_of(a_bench(*table), "warm,grid,warm:pixels=false", ("short", "returning"))
     assert {(r.strategy, r.stream) for r in result.rows if r.way} == {("warm", "returning")}
     ways = row(result, "warm", "returning").way
     assert ways.keys() == {DOMAIN_ORACLE, "split_half_oracle"}
@@ -181,19 +181,19 @@ def test_the_way_to_being_told_is_that_of_warm_where_conditions_come_back() -> N
 
 
 def test_the_json_has_what_is_promised(result: Result) -> None:
-    told = json.loads(json.dumps(finite(result.as_json()), allow_nan=False))
+    document = json.loads(json.dumps(finite(result.as_json()), allow_nan=False))
     promised = {"strategy", "stream", "order", "accuracy", "accuracy_ci", "fe", "ece", "worst_domain_gap"}
-    assert all(promised <= each.keys() for each in told["rows"])
-    assert told["best_fixed"].keys() == {"alpha", "accuracy"}
-    assert isinstance(told["oracle"], float)
-    assert told["domains"].keys() == {table.name for table in TABLES}
-    assert all(len(each["accuracy_ci"]) == 2 for each in told["rows"])
+    assert all(promised <= each.keys() for each in document["rows"])
+    assert document["best_fixed"].keys() == {"alpha", "accuracy"}
+    assert isinstance(document["oracle"], float)
+    assert document["domains"].keys() == {table.name for table in TABLES}
+    assert all(len(each["accuracy_ci"]) == 2 for each in document["rows"])
 
 
 def test_the_files_hold_the_result_and_every_batch(result: Result, tmp_path: Path) -> None:
     write_result(tmp_path / "new" / "folder", result)
-    told: dict[str, Any] = json.loads((tmp_path / "new" / "folder" / "result.json").read_text())
-    assert told["oracle"] == result.oracle
+    document: dict[str, Any] = json.loads((tmp_path / "new" / "folder" / "result.json").read_text())
+    assert document["oracle"] == result.oracle
     paths = pq.read_table(tmp_path / "new" / "folder" / "paths.parquet")
     assert paths.schema.names == PATH_SCHEMA.names
     assert len(paths) == len(result.paths) == 3 * 2 * (48 + 200)

@@ -18,7 +18,7 @@ from adawise_lab.evaluate import references as ref
 from adawise_lab.evaluate.bench import Bench, Floats
 from adawise_lab.evaluate.candidates import Candidate, objective_named, parse
 from adawise_lab.evaluate.references import BEST_FIXED, Visits, best_path, lag_batches, path_error, ways
-from adawise_lab.evaluate.result import Difference, DomainFacts, GroupRow, PathRow, Result, Row, ToldShare
+from adawise_lab.evaluate.result import Difference, DomainFacts, GroupRow, OracleShare, PathRow, Result, Row
 from adawise_lab.evaluate.run import AlphaPath, Plan, TaskResult, run
 from adawise_lab.evaluate.score import (
     Score,
@@ -35,7 +35,7 @@ from adawise_lab.evaluate.score import (
 from adawise_lab.evaluate.streams import ORDERS, RETURN
 from adawise_lab.evaluate.tables import LogitTable
 
-_APART, _MIXED = "long", "mixed"  # a condition lasts 50 batches; every batch mixes all conditions
+_LONG, _MIXED = "long", "mixed"  # a condition lasts 50 batches; every batch mixes all conditions
 _SEEDS = 3
 
 
@@ -51,7 +51,7 @@ class _Entry:
     candidate: Candidate | None = None
 
 
-def judge(bench: Bench, plan: Plan, card: Card | None, runs: Sequence[TaskResult], *, calibration: str) -> Result:
+def assess(bench: Bench, plan: Plan, card: Card | None, runs: Sequence[TaskResult], *, calibration: str) -> Result:
     """Return the result of all `runs` of a plan."""
     rows: list[Row] = []
     for kind in plan.kinds:
@@ -121,7 +121,7 @@ def _rows(bench: Bench, plan: Plan, kind: str, order: str, entries: Sequence[_En
     against = {entry.name: i for i, entry in enumerate(entries) if entry.reference}
     curves = [entry.candidate.curve if entry.candidate is not None else "" for entry in entries]
     at_set_price = next((i for i, name in enumerate(names) if name == curves[i]), None)
-    told = _ways(bench, entries) if kind in RETURN else {}
+    shares = _ways(bench, entries) if kind in RETURN else {}
 
     def over(j: int, i: int) -> Difference:
         return Difference(mean(accuracies[i] - accuracies[j]), interval(samples[i] - samples[j]))
@@ -151,12 +151,12 @@ def _rows(bench: Bench, plan: Plan, kind: str, order: str, entries: Sequence[_En
             alpha=entry.alpha,
             price=entry.candidate.exploration.price if entry.candidate is not None and curves[i] else None,
             over_set=None if at_set_price is None or at_set_price == i else over(at_set_price, i),
-            way=told.get(entry.name, {}),
+            way=shares.get(entry.name, {}),
         )
         yield _with_paths(bench, plan, row, entry.paths) if entry.paths else row
 
 
-def _ways(bench: Bench, entries: Sequence[_Entry]) -> dict[str, dict[str, ToldShare]]:
+def _ways(bench: Bench, entries: Sequence[_Entry]) -> dict[str, dict[str, OracleShare]]:
     """Return how far each `warm` with pixels closes the gap from `warm` without pixels, which has no memory either.
 
     The keys are the strategy's name, then the reference's.
@@ -164,7 +164,7 @@ def _ways(bench: Bench, entries: Sequence[_Entry]) -> dict[str, dict[str, ToldSh
     warm = [(entry, c) for entry in entries if (c := entry.candidate) is not None and c.strategy == "warm"]
     # the first one of each objective
     bases = {c.objective: entry for entry, c in reversed(warm) if not c.exploration.pixels}
-    found: dict[str, dict[str, ToldShare]] = {}
+    found: dict[str, dict[str, OracleShare]] = {}
     for objective, base in bases.items():
         others = [entry for entry, c in warm if c.objective == objective and entry is not base]
         each = ways(bench, base.name, base.paths, [entry.paths for entry in others])
@@ -269,11 +269,11 @@ def verdict_of(card: Card, conditions: Sequence[Condition]) -> PairVerdict:
     objective = chosen(AUTO, card)
     bench = Bench(tuple(_table_of(one, card.alphas) for one in conditions), card.temperature)
     strategy = parse(f"warm@{objective}", objective=DEFAULT, alpha=0.5, exploration=Exploration())
-    kinds = (_APART, _MIXED) if len(bench.tables) > 1 else (_APART,)
+    kinds = (_LONG, _MIXED) if len(bench.tables) > 1 else (_LONG,)
     plan = Plan(strategy, kinds, ORDERS, _SEEDS)
-    result = judge(bench, plan, card, run(bench, plan, card, processes=1, done=int), calibration="of the card")
+    result = assess(bench, plan, card, run(bench, plan, card, processes=1, done=int), calibration="of the card")
     served = [row for row in result.rows if not row.reference]
-    adapted, mixed = ([row for row in served if row.stream == kind] for kind in (_APART, _MIXED))
+    adapted, mixed = ([row for row in served if row.stream == kind] for kind in (_LONG, _MIXED))
     fixed, best_fixed = result.best_fixed
     return PairVerdict(
         objective=objective,
