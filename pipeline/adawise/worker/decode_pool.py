@@ -146,8 +146,9 @@ class Prefetch:
         if job is None:
             return None
         decoded, job.decoded = job.decoded, None  # free the pixels: a lane may refer to the job for a while
-        if not isinstance(decoded, DecodedMessage):
-            raise decoded or AssertionError
+        if isinstance(decoded, BaseException):
+            raise decoded
+        assert decoded is not None  # a message that can be taken is decoded
         return decoded, job.read_s if job.is_single else None
 
     @property
