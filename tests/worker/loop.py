@@ -251,8 +251,10 @@ class Journal:
 class Inline(Prefetch):
     """Decodes what it is given at once, so that turns of the loop can be counted."""
 
-    def submit(self, message: Message, known: Container[str], *, isolated: bool = False) -> tuple[frozenset[str], bool]:
-        submitted = super().submit(message, known, isolated=isolated)
+    def submit(
+        self, message: Message, known: Container[str], *, isolated: bool = False, now_s: float = 0.0
+    ) -> tuple[frozenset[str], bool]:
+        submitted = super().submit(message, known, isolated=isolated, now_s=now_s)
         self._do_all()
         return submitted
 

@@ -75,9 +75,9 @@ def test_batches_whose_messages_are_kept_can_be_opened_again_the_newest_first() 
     for offset, stream in enumerate("abcab"):
         gatherer.add(single(offset, stream), 10.0 + offset, kept_bytes=0 if offset == 4 else 7)
     assert (gatherer.image_bytes, gatherer.kept_bytes) == (5 * 48, 4 * 7)  # an image here has 48 bytes
-    kept = [(stream, [m.offset for m in messages]) for stream, messages in gatherer.returnable()]
-    assert kept == [("c", [2]), ("a", [0, 3])]  # the last of b's is not kept
-    assert gatherer.reopen("a") == (2, 0, 10.0)
+    kept = [(stream, since_s, [m.offset for m in messages]) for stream, since_s, messages in gatherer.returnable()]
+    assert kept == [("c", 12.0, [2]), ("a", 10.0, [0, 3])]  # the last of b's is not kept
+    assert gatherer.reopen("a") == 2 * 48
     assert (gatherer.image_bytes, gatherer.kept_bytes) == (3 * 48, 2 * 7)
     assert [frame.row_id.offset for frame in gatherer.frames] == [1, 4, 2]
     assert rows(gatherer.close("b")) == [[(1, 0), (4, 0)]]

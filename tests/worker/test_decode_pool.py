@@ -92,8 +92,8 @@ def tp(partition: int = 0) -> TopicPartition:
 def taken(pool: Prefetch, partition: int = 0) -> list[int]:
     """Offsets that are ready now, in the order in which they come."""
     offsets = []
-    while (decoded := pool.take(tp(partition))) is not None:
-        offsets.append(decoded.message.offset)
+    while (took := pool.take(tp(partition))) is not None:
+        offsets.append(took[0].message.offset)
     return offsets
 
 
@@ -132,7 +132,7 @@ def test_bytes_count_the_message_and_its_image_and_return_to_zero() -> None:
             pool.put(message(offset, offset % 2, size=10 * offset))
         pool.put(Message("frames", 0, 6, None, None))  # a tombstone
         assert held(pool) == 7 * BOOKKEEPING_BYTES + 150
-        assert pool.waiting_bytes(tp(0)) == 4 * BOOKKEEPING_BYTES + 60
+        assert pool.waiting_bytes(tp(0)) == (4 * BOOKKEEPING_BYTES + 60, 0)
         gate.let_all()
         count = 0
         while not pool.is_empty:
@@ -152,7 +152,7 @@ def test_a_dropped_partition_is_forgotten_with_its_bytes_and_the_others_go_on() 
         pool.drop(tp(0))
         assert held(pool) == BOOKKEEPING_BYTES + 10
         assert pool.take(tp(0)) is None
-        assert pool.waiting_bytes(tp(0)) == 0
+        assert pool.waiting_bytes(tp(0)) == (0, 0)
         gate.let_all()
         pool.wait(WAIT_S)
         assert taken(pool, 1) == [100]

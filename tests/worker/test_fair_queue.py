@@ -1,133 +1,263 @@
 from __future__ import annotations
 
-import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+import sys
+from collections import deque
+from collections.abc import Sequence
 
-from adawise.records import DecodedMessage, Message
-from adawise.worker.fair_queue import Job, JobStage, Lanes
-from tests.frames import a_frame
+import pytest
+import torch
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+
+from adawise.adapt.state import StreamState
+from adawise.errors import Reason
+from adawise.ports import Head
+from adawise.records import DecodedMessage, Frame, Message, RowId, TopicPartition
+from adawise.worker.batching import BatchPolicy
+from adawise.worker.decode_pool import Prefetch
+from adawise.worker.fair_queue import Job, JobStage, Lanes, message_bytes
+from adawise.worker.partition import PartitionPolicy, PartitionWork
+from tests.frames import a_frame, turn_of
 from tests.worker.counts import check_counts, jobs_of
 
-STREAMS = "abcd"
+SIDE = 32  # px: an image takes three times what its message does
+IMAGE_BYTES = 3 * SIDE * SIDE
+BATCH = 3
+TPS = [TopicPartition("frames", n) for n in range(2)]
+GOOD, BAD, FAULT, KILLS, WHOLE = b"g", b"b", b"f", b"k", b"w"
+
+partitions = st.sampled_from(TPS)
 
 
-class Queue:
-    """The lanes of one partition, driven by hand; `known` streams have a lane of their own, and keep it."""
+def streams(message: Message) -> frozenset[str]:
+    """By the key."""
+    return frozenset((message.key or b"").decode())
+
+
+def frame(message: Message, index: int, stream: str | None, reason: Reason | None) -> Frame:
+    image = torch.zeros((3, SIDE, SIDE), dtype=torch.uint8) if reason is None else None
+    row_id = RowId(*message.topic_partition, message.offset, index)
+    return Frame(row_id, message.timestamp_ms, stream, image=image, reason=reason)
+
+
+def decode(message: Message) -> DecodedMessage:
+    kind, names = (message.value or b"")[:1], (message.key or b"").decode()
+    if kind == FAULT:
+        raise ZeroDivisionError
+    if kind == KILLS:
+        return DecodedMessage(message, (frame(message, 0, None, Reason.KILLS_DECODER),), dead=True)
+    reason = Reason.UNDECODABLE_IMAGE if kind == BAD else None
+    frames = tuple(frame(message, index, name, reason) for index, name in enumerate(names))
+    return DecodedMessage(message, frames, is_batch=kind == WHOLE)
+
+
+class Partition:
+    """A partition as it is owned now, and what a simple model knows of it: offsets and their bytes."""
+
+    def __init__(self, pool: Prefetch, tp: TopicPartition, head: Head) -> None:
+        self.queue = pool.queue(tp)
+        policy = PartitionPolicy(BatchPolicy(BATCH, max_age_s=1.0), forget_after_s=1e9, max_streams=99)
+        self.work = PartitionWork(
+            tp,
+            head,
+            policy,
+            turn_of(lambda: StreamState("", 0)),
+            queue=self.queue,
+            make_ready=lambda stream, until: pool.make_ready(tp, stream, until),
+            image_bytes=IMAGE_BYTES,
+        )
+        self.messages: dict[int, Message] = {}  # all that came
+        self.undecoded: dict[int, int] = {}
+        self.decoded: dict[int, int] = {}
+
+
+class Decoding(RuleBasedStateMachine):
+    """Two partitions on a decode pool whose threads are moved by hand, as the worker's loop would use it."""
 
     def __init__(self) -> None:
-        self.lanes = Lanes()
-        self.offset = 0
-        self.decoding: list[Job] = []
-        self.taken: list[Job] = []
-        self.ready: set[int] = set()  # offsets
-        self.known: set[str] = set()
-
-    def add(self, streams: str, *, single: bool, hold: bool) -> None:
-        message = Message("frames", 0, self.offset, None, b"x" * (1 + self.offset % 7))
-        self.offset += 1
-        is_single = single and len(streams) == 1
-        self.lanes.add(
-            message, frozenset(streams), shares_lane=streams not in self.known, is_single=is_single, hold=hold
+        super().__init__()
+        self.now_s, self.cpu_s = 0.0, 0.0
+        single = GOOD + BAD + FAULT
+        self.pool = Prefetch(
+            decode,
+            streams,
+            isolated=decode,
+            is_single=lambda message: (message.value or b"")[:1] in single,
+            image_bytes=IMAGE_BYTES,
+            threads=0,
+            clock=lambda: self.cpu_s,
         )
+        self.end_of_log = dict.fromkeys(TPS, 0)
+        self.again: dict[TopicPartition, deque[Message]] = {tp: deque() for tp in TPS}
+        self.owned = {tp: Partition(self.pool, tp, Head(0)) for tp in TPS}
+        self.decoding: list[Job] = []
 
-    def make_ready(self, stream: str, until: int) -> None:
-        self.lanes.make_ready(stream, until)
-        of_stream = [job.message.offset for job in jobs_of(self.lanes) if stream in job.streams]
-        self.ready.update(offset for offset in of_stream if offset < until)
+    @rule(
+        tp=partitions,
+        kind=st.sampled_from([*[GOOD] * 12, *[BAD] * 3, FAULT, KILLS, WHOLE]),
+        names=st.sampled_from(["a", "a", "b", "c", "ab", "bc"]),
+        size=st.sampled_from([1, 1, 1, 9, 2 * IMAGE_BYTES]),
+        late=st.sampled_from([0, 0, 0, 700]),
+        known=st.sets(st.sampled_from("abc")),
+    )
+    def read(self, tp: TopicPartition, kind: bytes, names: str, size: int, late: int, known: set[str]) -> None:
+        owned = self.owned[tp]
+        if self.again[tp]:  # what was pending is read first
+            message = self.again[tp].popleft()
+        else:
+            offset, self.end_of_log[tp] = self.end_of_log[tp], self.end_of_log[tp] + 1
+            key = names if kind == WHOLE else names[0]
+            message = Message(*tp, offset, key.encode(), kind * size, timestamp_ms=100 * offset + late)
+        isolated = (message.value or b"").startswith(KILLS)
+        owned.messages[message.offset] = message
+        owned.undecoded[message.offset] = message_bytes(message)
+        named, is_single = self.pool.submit(message, known, isolated=isolated, now_s=self.now_s)
+        owned.work.read(message, named, self.now_s, is_single=is_single)
 
-    def begin(self, job: Job | None) -> None:
+    @rule(room=st.sampled_from([0, 2, 6, 99]), eager=st.sampled_from([0, 2, 99]))
+    def memory(self, room: int, eager: int) -> None:
+        self.pool.make_room(room * IMAGE_BYTES, eager * IMAGE_BYTES)
+
+    @rule(quick=st.booleans())
+    def begin(self, quick: bool) -> None:
+        job = self.pool._next(quick=quick)
         if job is not None:
             self.decoding.append(job)
 
-    def end(self, number: int, took_s: float, *, fails: bool) -> None:
+    @precondition(lambda self: self.decoding)
+    @rule(number=st.integers(0, 9), took_s=st.sampled_from([0.001, 1.0]))
+    def end(self, number: int, took_s: float) -> None:
         job = self.decoding.pop(number % len(self.decoding))
-        done = DecodedMessage(job.message, (a_frame(job.message.offset),))
-        self.lanes.end(job, RuntimeError() if fails else done, took_s)
+        owned, offset = self.owned[job.message.topic_partition], job.message.offset
+        self.cpu_s += took_s
+        self.pool._do(job)
+        if job.partition is owned.queue:  # else the partition was lost meanwhile
+            del owned.undecoded[offset]
+            owned.decoded[offset] = 0
+            if isinstance(job.decoded, DecodedMessage):
+                accepted = sum(frame.image is not None for frame in job.decoded.frames)
+                owned.decoded[offset] = len(job.message.value or b"") + accepted * IMAGE_BYTES
 
-    def take(self) -> None:
-        job = self.lanes.take()
-        if job is not None:
-            self.taken.append(job)
-
-    def put_back(self, stream: str, count: int) -> None:
-        """Put back what was taken last of a stream, if these were single images."""
-        of_stream = [job for job in self.taken if stream in job.streams][-count:]
-        if not of_stream or not all(job.is_single for job in of_stream):
+    @rule(tp=partitions)
+    def take(self, tp: TopicPartition) -> None:
+        owned = self.owned[tp]
+        try:
+            taken = self.pool.take(tp)
+        except ZeroDivisionError:  # it ends a worker: the next one begins at the chain
+            self.lose(tp)
             return
-        known = [(job.message, job.isolated) for job in of_stream]
-        if self.lanes.put_back(known, stream, shares_lane=stream not in self.known):
-            self.taken = [job for job in self.taken if job not in of_stream]
-            self.ready -= {job.message.offset for job in jobs_of(self.lanes) if stream in job.streams}
+        if taken is not None:
+            decoded, read_s = taken
+            offset = decoded.message.offset
+            del owned.decoded[offset]
+            before = [other for other in (*owned.undecoded, *owned.decoded) if other < offset]
+            assert not any(streams(owned.messages[o]) & streams(decoded.message) for o in before)
+            owned.work.add(decoded, self.now_s, read_s)
 
-    def check(self) -> None:
-        check_counts(self.lanes)
-        for job in jobs_of(self.lanes):
-            is_ready = not job.is_single or job.message.offset in self.ready
-            assert job.stage >= JobStage.DECODING or is_ready == (job.stage in (JobStage.DECODABLE, JobStage.NEXT))
+    @rule(tp=partitions)
+    def serve(self, tp: TopicPartition) -> None:
+        work = self.owned[tp].work
+        while work.ready:
+            work.gathering.served(work.ready.popleft())
+
+    @rule(tp=partitions, images=st.integers(1, 4), known=st.sets(st.sampled_from("abc")))
+    def put_back(self, tp: TopicPartition, images: int, known: set[str]) -> None:
+        owned = self.owned[tp]
+
+        def give(stream: str, read_s: float, messages: Sequence[Message]) -> bool:
+            again = [(message, False) for message in messages]
+            if not self.pool.put_back(tp, stream, again, known, read_s):
+                return False
+            owned.undecoded.update((message.offset, message_bytes(message)) for message in messages)
+            return True
+
+        owned.work.gathering.put_back(images * IMAGE_BYTES, give)
+
+    @rule(tp=partitions, seconds=st.sampled_from([0.5, 2.0]))
+    def wait(self, tp: TopicPartition, seconds: float) -> None:
+        self.now_s += seconds
+        self.owned[tp].work.gathering.close_due(self.now_s)
+
+    @rule(tp=partitions, images=st.integers(1, 4))
+    def close_oldest(self, tp: TopicPartition, images: int) -> None:
+        self.owned[tp].work.gathering.close_oldest(images * IMAGE_BYTES)
+
+    @rule(tp=partitions)
+    def lose(self, tp: TopicPartition) -> None:
+        """A rebalance: the partition comes back, and what was pending is read again, except what cannot be decoded."""
+        owned = self.owned[tp]
+        self.serve(tp)
+        unserved = {frame.row_id.offset for frame in owned.work.gathering.unserved}
+        pending = sorted(unserved | owned.undecoded.keys() | owned.decoded.keys() | {m.offset for m in self.again[tp]})
+        again = {**owned.messages, **{message.offset: message for message in self.again[tp]}}
+        self.again[tp] = deque(again[o] for o in pending if not (again[o].value or b"").startswith(FAULT))
+        self.pool.drop(tp)
+        self.owned[tp] = Partition(self.pool, tp, Head(self.end_of_log[tp], tuple(m.offset for m in self.again[tp])))
+
+    @invariant()
+    def counts_are_those_of_the_jobs_and_of_the_model(self) -> None:
+        for tp, owned in self.owned.items():
+            work, queue = owned.work, owned.queue
+            assert self.pool.queue(tp) is queue
+            check_counts(queue)
+            assert [job.message.offset for job in jobs_of(queue)] == sorted([*owned.undecoded, *owned.decoded])
+            assert queue.jobs == len(owned.undecoded) + len(owned.decoded) == work.offsets.under_decode
+            assert self.pool.waiting_bytes(tp) == (sum(owned.undecoded.values()), queue.unready_bytes)
+            assert queue.held_bytes == sum(owned.decoded.values())
+            images = [*work.gathering.open.frames, *(frame for batch in work.ready for frame in batch.frames)]
+            assert work.gathering.image_bytes == IMAGE_BYTES * len(images)
+            assert all(len(list(queue.unready(stream))) < BATCH for stream in queue.order)
+
+    def teardown(self) -> None:
+        """Everything comes back in the end."""
+        self.pool.make_room(sys.maxsize)
+        for tp in TPS:
+            while self.again[tp]:
+                self.read(tp, GOOD, "a", 1, 0, set())
+        while not self.pool.is_empty:
+            self.begin(quick=False)
+            while self.decoding:
+                self.end(0, 0.001)
+            for tp in TPS:
+                self.owned[tp].work.gathering.end_streams()
+                self.take(tp)
+                while self.again[tp]:
+                    self.read(tp, GOOD, "a", 1, 0, set())
+            self.counts_are_those_of_the_jobs_and_of_the_model()
 
 
 @pytest.mark.slow
-@given(st.data())
-def test_all_counts_are_those_of_a_recount_after_any_sequence_of_calls(data: st.DataObject) -> None:
-    queue = Queue()
-    calls = [
-        "add",
-        "add",
-        "add",
-        "ripen",
-        "next",
-        "next",
-        "next",
-        "end",
-        "end",
-        "take",
-        "take",
-        "put back",
-        "awaited",
-        "known",
-    ]
-    for _ in range(data.draw(st.integers(0, 60))):
-        match data.draw(st.sampled_from(calls)):
-            case "add":
-                streams = data.draw(st.sampled_from([*STREAMS * 3, "ab", "bcd"]))
-                single, hold = data.draw(st.tuples(st.booleans(), st.booleans()))
-                queue.add(streams, single=single, hold=hold)
-            case "known":
-                queue.known.add(data.draw(st.sampled_from(STREAMS)))
-            case "ripen":
-                until = queue.offset - data.draw(st.integers(0, 3))
-                queue.make_ready(data.draw(st.sampled_from(STREAMS)), until)
-            case "next":
-                quick, eager, must = data.draw(st.tuples(st.booleans(), st.booleans(), st.booleans()))
-                job = queue.lanes.begin_promised(quick=quick)
-                images = data.draw(st.sampled_from([0.0, 1.0, 9.0]))
-                queue.begin(job or queue.lanes.next(quick=quick, eager=eager, images=images, must=must))
-            case "end":
-                if queue.decoding:
-                    number, took_s = data.draw(st.integers(0, 9)), data.draw(st.sampled_from([0.001, 1.0]))
-                    queue.end(number, took_s, fails=data.draw(st.sampled_from([False, False, False, True])))
-            case "take":
-                queue.take()
-            case "put back":
-                queue.put_back(data.draw(st.sampled_from(STREAMS)), data.draw(st.integers(1, 3)))
-            case "awaited":
-                queue.begin(queue.lanes.begin_awaited())
-        queue.check()
-    while queue.lanes.jobs:  # and then everything comes back
-        queue.begin(queue.lanes.begin_promised(quick=False))
-        queue.begin(queue.lanes.next(quick=False, eager=True, images=9.0, must=True))
-        while queue.decoding:
-            queue.end(0, 0.001, fails=False)
-        while queue.lanes.ready:
-            queue.take()
-        queue.check()
-    assert sorted(job.message.offset for job in queue.taken) == list(range(queue.offset))
+@pytest.mark.examples
+def test_counts_are_those_of_the_jobs_whatever_is_read_decoded_put_back_or_lost() -> None:
+    run_state_machine_as_test(Decoding)
+
+
+def queue_of(*offsets: int, stream: str = "a") -> Lanes:
+    lanes = Lanes()
+    for offset in offsets:
+        message = Message("frames", 0, offset, None, b"x")
+        lanes.add(message, frozenset(stream), shares_lane=False, is_single=True, hold=True)
+    return lanes
 
 
 def test_a_job_that_skips_a_stage_is_a_fault_of_ours() -> None:
-    queue = Queue()
-    queue.add("a", single=True, hold=False)
-    (job,) = jobs_of(queue.lanes)
-    with pytest.raises(KeyError):
-        queue.lanes._move(job, JobStage.READY)
+    lanes = queue_of(0)
+    (job,) = jobs_of(lanes)
+    with pytest.raises(AssertionError, match=r"0: from .*HELD.* to .*READY"):
+        lanes._move(job, JobStage.READY)
+
+
+def test_a_lane_is_kept_while_messages_of_a_batch_that_was_begun_are_not_decoded() -> None:
+    """Its last message took long, so that its place among the quick lanes is out of date when the batch is begun."""
+    lanes = queue_of(0, 1)
+    begun = jobs_of(lanes)
+    lanes.make_ready("a", 2)
+    lanes.add(Message("frames", 0, 2, None, b"x"), frozenset("b"), shares_lane=False)
+    lanes._lanes["a"].guess_s = 1.0
+    lanes._promise(begun)
+    assert lanes.first(quick=True) is lanes._lanes["b"]
+    for job in begun:
+        assert lanes.begin_promised(quick=False) is job
+        lanes.end(job, DecodedMessage(job.message, (a_frame(job.message.offset),)), 1.0)
+    assert lanes.first(quick=False) is lanes._lanes["b"]
+    check_counts(lanes)

@@ -21,7 +21,7 @@ from adawise.worker.decode_pool import Prefetch
 from adawise.worker.fair_queue import BOOKKEEPING_BYTES, Lanes, message_bytes
 from adawise.worker.partition import FlushPolicy
 from tests.fakes import FakeSource
-from tests.worker.counts import check_counts, check_ready, jobs_of
+from tests.worker.counts import check_counts
 from tests.worker.loop import TP, Bench, Inline
 
 SIDE = 48  # px
@@ -124,11 +124,10 @@ class Watched(Bench):
         return False
 
     def check_counts(self) -> bool:
-        """See that the queues' counts are those of a recount, and that they and the partitions agree what is ripe."""
+        """See that the queues' counts are those of a recount."""
         with self._worker._prefetch._changed:
-            for tp, lanes in self._worker._prefetch._partitions.items():
+            for lanes in self._worker._prefetch._partitions.values():
                 check_counts(lanes)
-                check_ready(jobs_of(lanes), self._worker._owned[tp].gathering.readiness)
         return False
 
     def _decode(self, message: Message) -> DecodedMessage:
@@ -216,7 +215,7 @@ def test_a_lane_forgets_the_batch_that_was_begun_and_whoever_took_an_image_has_i
     pool = Inline(decode, streams, is_single=is_picture, image_bytes=PIXELS, threads=0)
     (message,) = lockstep(1, 1)
     pool.submit(message, known=())
-    (job,) = pool._partitions[TP]._order["camera-0"]
+    (job,) = pool.queue(TP).order["camera-0"]
     assert pool.take(TP) is not None
     assert job.decoded is None
 

@@ -30,13 +30,13 @@ FORGET_S = 1_000.0
 class Work(PartitionWork):
     """Reads and takes at once, unless it is asked to read first."""
 
-    def add(self, decoded: DecodedMessage, now_s: float) -> None:
+    def add(self, decoded: DecodedMessage, now_s: float, read_s: float | None = None) -> None:
         if decoded.message.missing is not None:
             self.miss(decoded.message, decoded.message.missing, now_s)
             return
         if decoded.message.offset not in self.offsets._undecoded:
             self.read(decoded.message, streams_of(decoded))
-        super().add(decoded, now_s)
+        super().add(decoded, now_s, read_s)
 
 
 def streams_of(decoded: DecodedMessage) -> frozenset[str]:

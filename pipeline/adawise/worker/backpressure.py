@@ -104,10 +104,12 @@ class Backpressure:
                 _log.warning(
                     "streams_evicted", topic=tp.topic, partition=tp.partition, evicted=work.evicted, note=_FULL
                 )
-        # `waiting` is not decoded; of that, `backlog` could be decoded now; `messages` includes those kept with images.
-        waiting = {tp: self.prefetch.waiting_bytes(tp) + work.dead_letter_bytes for tp, work in owned.items()}
-        backlog = {tp: max(0, size - owned[tp].gathering.readiness.unready_bytes) for tp, size in waiting.items()}
-        messages = {tp: size + owned[tp].gathering.open.kept_bytes for tp, size in waiting.items()}
+        # Of what is not decoded, `backlog` could be decoded now; `messages` includes those kept with images.
+        backlog, messages = dict[TopicPartition, int](), dict[TopicPartition, int]()
+        for tp, work in owned.items():
+            waiting, unready = self.prefetch.waiting_bytes(tp)
+            backlog[tp] = waiting - unready + work.dead_letter_bytes
+            messages[tp] = waiting + work.dead_letter_bytes + work.gathering.open.kept_bytes
         self._message_bytes = sum(messages.values())
         behind, not_behind = _shared(backlog, _BACKLOG * self.limits.inflight_bytes, again=0.5)
         full, not_full = _shared(messages, _MESSAGES * self.limits.inflight_bytes, again=_AGAIN)
@@ -166,13 +168,13 @@ class Backpressure:
         if self.is_full(works) and not self.prefetch.is_completing and not any(work.ready for work in works):
             self._close_early(max(works, key=lambda work: work.gathering.image_bytes))
 
-    def _give_back(self, work: PartitionWork, stream: str, messages: Sequence[Message]) -> bool:
+    def _give_back(self, work: PartitionWork, stream: str, read_s: float, messages: Sequence[Message]) -> bool:
         again = [(message, message.offset < work.isolated_until) for message in messages]
-        return self.prefetch.put_back(work.tp, stream, again, known=work.head.states)
+        return self.prefetch.put_back(work.tp, stream, again, known=work.head.states, read_s=read_s)
 
     def _close_early(self, work: PartitionWork) -> None:
         images = work.gathering
-        held = images.open.image_bytes + images.open.kept_bytes + images.readiness.unready_bytes
+        held = images.open.image_bytes + images.open.kept_bytes + self.prefetch.waiting_bytes(work.tp)[1]
         batches = images.close_oldest(held // 2 + 1)
         self.closed_early += batches
         _log.warning(

@@ -71,6 +71,9 @@ class OpenPart(NamedTuple):
     since_s: float
 
 
+NOTHING_OPEN = OpenPart(0, -1, 0.0)
+
+
 @dataclass(slots=True)
 class _Open:
     since_s: float
@@ -155,19 +158,18 @@ class Gatherer:
         """Yield (stream, when it was begun, bytes) of each open batch."""
         return ((name, batch.since_s, batch.image_bytes + batch.kept_bytes) for name, batch in self._open.items())
 
-    def returnable(self) -> Iterator[tuple[str, list[Message]]]:
-        """Yield (stream, messages) of the open batches all of whose messages were kept, the newest batch first."""
+    def returnable(self) -> Iterator[tuple[str, float, list[Message]]]:
+        """Yield (stream, when it was begun, messages) of each open batch whose messages were all kept, newest first."""
         for stream in reversed(self._open):
             batch = self._open[stream]
             if len(batch.messages) == len(batch.frames):
-                yield stream, batch.messages
+                yield stream, batch.since_s, batch.messages
 
-    def reopen(self, stream: str) -> OpenPart:
-        """Forget the images of a stream's open batch, whose messages are to be decoded again; return what it was."""
-        part = self.part(stream)
-        assert part is not None
+    def reopen(self, stream: str) -> int:
+        """Forget the images of a stream's open batch, whose messages are to be decoded again; return their bytes."""
+        image_bytes = self._open[stream].image_bytes
         self._pop(stream)
-        return part
+        return image_bytes
 
     def is_due(self, now_s: float, awaited: Container[str] = ()) -> bool:
         """Return True if `close_due` would close a batch."""

@@ -60,13 +60,21 @@ class Prefetch:
             for n in range(threads + 1 if threads else 0)
         ]
 
-    def submit(self, message: Message, known: Container[str], *, isolated: bool = False) -> tuple[frozenset[str], bool]:
+    def queue(self, tp: TopicPartition) -> Lanes:
+        """Return the messages of a partition that are not taken."""
+        with self._changed:
+            return self._partitions.setdefault(tp, Lanes())
+
+    def submit(
+        self, message: Message, known: Container[str], *, isolated: bool = False, now_s: float = 0.0
+    ) -> tuple[frozenset[str], bool]:
         """Queue a message to be decoded, behind the messages of the same streams that came before it.
 
         Args:
             message: the message.
             known: the streams of its partition that have a lane of their own.
             isolated: decode it in an isolated process.
+            now_s: when it was read.
 
         Returns:
             The streams of which it may have images, and whether it is a single image, which may wait until its batch is
@@ -74,13 +82,19 @@ class Prefetch:
         """
         streams = (self._isolated_streams if isolated else self._streams)(message)
         with self._changed:
-            partition = self._partitions.setdefault(message.topic_partition, Lanes())
+            partition = self.queue(message.topic_partition)
             if not partition.waiting:
                 partition.used_s = max(partition.used_s, self._now_s)
-            shares_lane = not all(name in known for name in streams)
             is_single = len(streams) == 1 and self._is_single(message)
-            hold = is_single and not self._is_eager()
-            partition.add(message, streams, shares_lane=shares_lane, isolated=isolated, is_single=is_single, hold=hold)
+            partition.add(
+                message,
+                streams,
+                shares_lane=not all(name in known for name in streams),
+                isolated=isolated,
+                is_single=is_single,
+                hold=is_single and not self._is_eager(),
+                read_s=now_s,
+            )
             self._changed.notify_all()
         for thread in self._threads:
             if thread.ident is None:
@@ -95,7 +109,12 @@ class Prefetch:
                 self._changed.notify_all()
 
     def put_back(
-        self, tp: TopicPartition, stream: str, messages: Sequence[tuple[Message, bool]], known: Container[str]
+        self,
+        tp: TopicPartition,
+        stream: str,
+        messages: Sequence[tuple[Message, bool]],
+        known: Container[str],
+        read_s: float = 0.0,
     ) -> bool:
         """Queue messages that were taken once more, as if they had never been decoded.
 
@@ -104,16 +123,16 @@ class Prefetch:
             stream: their stream.
             messages: each message, and whether it is decoded in an isolated process.
             known: the streams of the partition that have a lane of their own.
+            read_s: when the first of them was read.
 
         Returns:
             False if that is impossible, because a later message of the stream is under way.
         """
         with self._changed:
-            partition = self._partitions.setdefault(tp, Lanes())
-            return partition.put_back(messages, stream, shares_lane=stream not in known)
+            return self.queue(tp).put_back(messages, stream, shares_lane=stream not in known, read_s=read_s)
 
-    def take(self, tp: TopicPartition) -> DecodedMessage | None:
-        """Return a decoded message of the partition; None if there is none to be taken.
+    def take(self, tp: TopicPartition) -> tuple[DecodedMessage, float | None] | None:
+        """Return a decoded message of the partition and, for a single image, when it was read; None if there is none.
 
         The messages of a stream are returned in the order of the log.
 
@@ -129,7 +148,8 @@ class Prefetch:
         decoded, job.decoded = job.decoded, None  # free the pixels: a lane may refer to the job for a while
         if isinstance(decoded, BaseException):
             raise decoded
-        return decoded
+        assert decoded is not None  # a message that can be taken is decoded
+        return decoded, job.read_s if job.is_single else None
 
     @property
     def is_empty(self) -> bool:
@@ -155,10 +175,11 @@ class Prefetch:
         with self._changed:
             return any(partition.singles > partition.held for partition in self._partitions.values())
 
-    def waiting_bytes(self, tp: TopicPartition) -> int:
-        """Return the bytes of the partition's messages that are not decoded."""
+    def waiting_bytes(self, tp: TopicPartition) -> tuple[int, int]:
+        """Return the bytes of the partition's messages that are not decoded, and of those that wait for their batch."""
         with self._changed:
-            return self._partitions[tp].waiting_bytes if tp in self._partitions else 0
+            partition = self._partitions.get(tp)
+            return (partition.waiting_bytes, partition.unready_bytes) if partition is not None else (0, 0)
 
     def make_room(self, size_bytes: int, eager_bytes: int = sys.maxsize) -> None:
         """Set how many bytes the images that wait to be taken may have; above that, nothing more is decoded.

@@ -11,6 +11,8 @@ whose turn it is then begins a whole batch: the waiting messages of the batch go
 pixels is promised to them. If batches took turns there, each could have half of its pixels and none all, with no room
 left.
 
+How far a message is, is kept once: in the stage of its job. All counts follow from the stages (`Lanes._count`).
+
 The order in which messages are decoded changes no result: those of one stream come back in the order of the log.
 """
 
@@ -19,11 +21,12 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 
 from adawise.records import DecodedMessage, Message
+from adawise.worker.batching import NOTHING_OPEN, OpenPart
 
 BOOKKEEPING_BYTES = 1_024  # that a message takes beside its value and headers: 900 by tracemalloc
 _HEADER_BYTES = 160  # a header beside its name and value
@@ -41,25 +44,20 @@ class JobStage(IntEnum):
     DECODING = 4
     DECODED = 5  # not all that came before it of its streams was taken
     READY = 6  # to be taken
-    TAKEN = 7  # what is put back begins anew, as held
+    TAKEN = 7  # a message that is put back has a new job, which begins as held
 
 
 WAITING, DECODABLE, HELD, NEXT, DECODING, DECODED, READY, TAKEN = JobStage
 
-# The steps that there are, and what each adds to `Lane.away`.
-_STEPS: dict[JobStage, dict[JobStage, int]] = {
-    WAITING: {DECODABLE: 0, HELD: 1, DECODING: 1},
-    DECODABLE: {
-        NEXT: 0,
-        DECODING: 1,
-        WAITING: 0,
-    },  # the last where a message before it is put back
-    HELD: {WAITING: -1, DECODABLE: -1},
-    NEXT: {DECODING: 1},
-    DECODING: {DECODED: -1, READY: -1},
-    DECODED: {READY: 0},
-    READY: {TAKEN: 0},
-    TAKEN: {},
+_STEPS: dict[JobStage, set[JobStage]] = {
+    WAITING: {DECODABLE, HELD, DECODING},
+    DECODABLE: {NEXT, DECODING},
+    HELD: {WAITING, DECODABLE},
+    NEXT: {DECODING},
+    DECODING: {DECODED},
+    DECODED: {READY},
+    READY: {TAKEN},
+    TAKEN: set(),
 }
 
 
@@ -71,7 +69,7 @@ class Lane:
         stream: the stream of the lane; None for the shared lane.
         used_s: virtual time: the time that the lane has used, advanced when it comes back after it was empty.
         waiting: messages to be decoded; some that no longer wait here are dropped when they come to the front.
-        away: how many of its messages are held or under decode. A lane that has some is not deleted.
+        undecoded: the number of its messages that are not decoded. A lane that has some is not deleted.
         guess_s: seconds that its next message is expected to take, which is what the last one took.
         queued: True while the lane is in a heap.
     """
@@ -79,7 +77,7 @@ class Lane:
     stream: str | None
     used_s: float
     waiting: deque[Job] = field(default_factory=deque)
-    away: int = 0
+    undecoded: int = 0
     guess_s: float = _GUESS_S
     queued: bool = False
 
@@ -107,6 +105,8 @@ class Job:
         is_single: True if it is one image, which may wait until its batch is complete.
         stage: how far it is.
         size_bytes: bytes of the message, and of its images once it is decoded.
+        read_s: when the message was read, or when the first of its batch was if it was put back.
+        part: of a single image, the batch that would be open after it (`readiness`).
         charged_s: seconds that its lane was charged when its decode began.
         decoded: the result, or the exception that the decode raised.
     """
@@ -119,6 +119,8 @@ class Job:
     is_single: bool
     stage: JobStage
     size_bytes: int
+    read_s: float
+    part: OpenPart = NOTHING_OPEN
     charged_s: float = 0.0
     decoded: DecodedMessage | BaseException | None = None
 
@@ -126,6 +128,11 @@ class Job:
     def stream(self) -> str:
         """The stream of a single image."""
         return next(iter(self.streams))
+
+    @property
+    def is_unready(self) -> bool:
+        """True if it waits for the rest of its batch, and is decoded before only where memory is not short."""
+        return self.stage is WAITING or self.stage is HELD
 
 
 def message_bytes(message: Message) -> int:
@@ -142,24 +149,24 @@ class Lanes:
 
     Attributes:
         used_s: seconds of decoding that the whole partition was charged.
-        counts: the number of jobs in each stage, which only `_enter` and `_move` change.
+        counts: the number of jobs in each stage.
+        sizes: the bytes of the jobs in each stage.
         singles: the number of jobs that are single images and not taken.
-        waiting_bytes: bytes of messages that are not decoded.
-        held_bytes: bytes of messages and images that are decoded and not taken.
+        order: the jobs of each stream that are not taken, in the order of the log. Only the thread that adds and takes
+            messages changes what is in it, so that this thread may read it at any time.
         ready: the jobs that can be taken.
     """
 
     def __init__(self) -> None:
         self.used_s = self._now_s = 0.0
-        self.counts = [0] * len(JobStage)
-        self.singles = self.waiting_bytes = self.held_bytes = 0
+        self.counts, self.sizes, self.singles = [0] * len(JobStage), [0] * len(JobStage), 0
+        self.order: dict[str, deque[Job]] = {}
         self.ready: deque[Job] = deque()
-        self._order: dict[str, deque[Job]] = {}
         self._lanes: dict[str | None, Lane] = {}
         # Of quick and of slow lanes; an entry that is out of date is seen when it is first.
         self._heaps: tuple[_Heap, _Heap] = [], []
         self._numbers = itertools.count()
-        self._held: dict[str, deque[Job]] = {}
+        self._held: dict[str, None] = {}  # the streams with held messages, those that were held first at the front
         self._next: tuple[deque[Job], deque[Job]] = deque(), deque()  # quick and slow: of batches that were begun
 
     @property
@@ -182,6 +189,21 @@ class Lanes:
         """The number of messages that are not decoded and for whose images room is reserved."""
         return self.counts[NEXT] + self.counts[DECODING]
 
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes of messages that are not decoded."""
+        return sum(self.sizes[:DECODED])
+
+    @property
+    def unready_bytes(self) -> int:
+        """Bytes of messages that wait for the rest of their batch."""
+        return self.sizes[WAITING] + self.sizes[HELD]
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of messages and images that are decoded and not taken."""
+        return self.sizes[DECODED] + self.sizes[READY]
+
     def add(
         self,
         message: Message,
@@ -191,6 +213,7 @@ class Lanes:
         isolated: bool = False,
         is_single: bool = False,
         hold: bool = False,
+        read_s: float = 0.0,
     ) -> None:
         """Queue a message behind the earlier messages of its streams.
 
@@ -201,19 +224,23 @@ class Lanes:
             isolated: decode it in an isolated process.
             is_single: it is a single image.
             hold: hold it, if it is a single image, until its batch is ready to be decoded.
+            read_s: when it was read.
         """
         stream = None if shares_lane or len(streams) != 1 else next(iter(streams))
         lane = self._lane(stream)
         hold = is_single and (hold or next(iter(streams)) in self._held)
         stage = HELD if hold else WAITING if is_single else DECODABLE
-        before = self._order.get(stream) if stream is not None else None
+        before = self.order.get(stream) if stream is not None else None
         if before and before[-1].lane is not lane:  # it has become known
             self._change_lane(before, lane)
-        job = self._enter(Job(message, streams, lane, self, isolated, is_single, stage, message_bytes(message)))
+        job = Job(message, streams, lane, self, isolated, is_single, stage, message_bytes(message), read_s)
+        self._count(job, 1)
         for name in streams:
-            self._order.setdefault(name, deque()).append(job)
+            if not is_single:  # it is decoded at once, so the earlier messages that it waits for must be too
+                self.make_ready(name, message.offset)
+            self.order.setdefault(name, deque()).append(job)
         if hold:
-            self._held.setdefault(job.stream, deque()).append(job)
+            self._held[job.stream] = None
         else:
             lane.waiting.append(job)
         self._queue(lane)
@@ -221,31 +248,36 @@ class Lanes:
     def _change_lane(self, jobs: Iterable[Job], lane: Lane) -> None:
         for job in jobs:
             if job.stage < DECODING and job.lane is not lane:
-                job.lane.away -= job.stage is HELD
-                lane.away += job.stage is HELD
+                self._count(job, -1)
                 job.lane = lane
+                self._count(job, 1)
                 if job.stage <= DECODABLE:
                     lane.waiting.append(job)
 
+    def unready(self, stream: str) -> Iterator[Job]:
+        """Yield the messages of a stream that wait for the rest of their batch, the newest first."""
+        for job in reversed(self.order.get(stream, ())):
+            if job.is_unready:
+                yield job
+            elif job.stage < DECODING:  # what comes before is ready, too
+                break
+
     def make_ready(self, stream: str, until: int) -> None:
         """Let the messages of a stream below an offset be decoded, even where memory is short."""
-        order = self._order.get(stream)
-        for job in reversed(order) if order and self.counts[WAITING] else ():
-            if job.stage is WAITING:
-                if job.message.offset < until:
-                    self._move(job, DECODABLE)
-            elif job.is_single and (job.stage is DECODABLE or job.stage is NEXT):
-                break  # all that comes before is ready, held or begun
-        held = self._held.get(stream)
-        if held and (held[0].message.offset < until or any(job.message.offset < until for job in held)):
+        ready = [job for job in self.unready(stream) if job.message.offset < until]
+        if any(job.stage is HELD for job in ready):
             self.release(stream, until)
+        for job in ready:
+            if job.stage is WAITING:
+                self._move(job, DECODABLE)
 
     def release(self, stream: str, until: int = 0) -> None:
         """Return the held messages of a stream to its lane; those below an offset may be decoded at once.
 
         They go before later messages of the stream, or to the end of the shared lane.
         """
-        jobs = self._held.pop(stream)
+        del self._held[stream]
+        jobs = [job for job in self.order[stream] if job.stage is HELD]
         lane = jobs[0].lane
         lane.used_s = max(lane.used_s, self._now_s)  # it has slept
         for job in jobs:
@@ -256,29 +288,29 @@ class Lanes:
             lane.waiting.extendleft(reversed(jobs))
         self._queue(lane)
 
-    def put_back(self, jobs: Sequence[tuple[Message, bool]], stream: str, *, shares_lane: bool) -> bool:
+    def put_back(
+        self, jobs: Sequence[tuple[Message, bool]], stream: str, *, shares_lane: bool, read_s: float = 0.0
+    ) -> bool:
         """Hold messages that were taken, before all others of their stream.
 
         Args:
             jobs: each message, and whether it is decoded in an isolated process.
             stream: their stream.
             shares_lane: whether the stream has no lane of its own.
+            read_s: when the first of them was read.
 
         Returns:
-            False, without any change, if the decode of a later message of the stream has begun.
+            False, without any change, if a later message of the stream is ready to be decoded, or its decode has begun.
         """
-        order = self._order.get(stream, deque())
-        if any(job.stage >= NEXT or not job.is_single for job in order):
+        order = self.order.get(stream, deque())
+        if not all(job.is_unready for job in order):
             return False
         lane = order[0].lane if order else self._lane(None if shares_lane else stream)
-        for job in order:
-            if job.stage is DECODABLE:
-                self._move(job, WAITING)
-        self._order[stream], held, streams = order, self._held.setdefault(stream, deque()), frozenset([stream])
+        self.order[stream], self._held[stream], streams = order, None, frozenset([stream])
         for message, isolated in reversed(jobs):
-            job = self._enter(Job(message, streams, lane, self, isolated, True, HELD, message_bytes(message)))
+            job = Job(message, streams, lane, self, isolated, True, HELD, message_bytes(message), read_s)
+            self._count(job, 1)
             order.appendleft(job)
-            held.appendleft(job)
         return True
 
     def next(self, *, quick: bool, eager: bool, images: float, must: bool) -> Job | None:
@@ -299,12 +331,12 @@ class Lanes:
             if job.stage is WAITING and (not eager or job.stream in self._held):
                 self._leave(lane)
                 self._move(job, HELD)
-                self._held.setdefault(job.stream, deque()).append(job)
+                self._held[job.stream] = None
             elif eager or not job.is_single:
                 self._leave(lane)
                 return self._begin(job)
             else:
-                batch = [each for each in self._order[job.stream] if each.is_single and each.stage is DECODABLE]
+                batch = [each for each in self.order[job.stream] if each.is_single and each.stage is DECODABLE]
                 if len(batch) > images and not must:
                     return None
                 self._promise(batch)
@@ -328,21 +360,20 @@ class Lanes:
         for lane in {id(job.lane): job.lane for job in batch}.values():
             lane.drop_begun()
 
-    def _enter(self, job: Job) -> Job:
-        self.counts[job.stage] += 1
-        self.singles += job.is_single
-        self.waiting_bytes += job.size_bytes
-        job.lane.away += job.stage is HELD
-        return job
-
     def _move(self, job: Job, to: JobStage) -> None:
         """Move a job to its next stage."""
-        stage, counts = job.stage, self.counts
-        if away := _STEPS[stage][to]:
-            job.lane.away += away
-        counts[stage] -= 1
-        counts[to] += 1
+        assert to in _STEPS[job.stage], f"{job.message.offset}: from {job.stage!r} to {to!r}"
+        self._count(job, -1)
         job.stage = to
+        self._count(job, 1)
+
+    def _count(self, job: Job, sign: int) -> None:
+        """Count a job as what it is now (1), or no longer (-1)."""
+        stage = job.stage
+        self.counts[stage] += sign
+        self.sizes[stage] += sign * job.size_bytes
+        self.singles += sign * (job.is_single and stage is not TAKEN)
+        job.lane.undecoded += sign * (stage < DECODED)
 
     def first(self, *, quick: bool) -> Lane | None:
         """Return the lane (a `quick` one) that has used the least of those with waiting messages; None if none has."""
@@ -364,7 +395,7 @@ class Lanes:
 
         Return None if no decoded message waits for one that is not begun.
         """
-        heads = (jobs[0] for jobs in self._order.values() if any(job.stage >= DECODED for job in jobs))
+        heads = (jobs[0] for jobs in self.order.values() if any(job.stage >= DECODED for job in jobs))
         awaited = min((job for job in heads if job.stage < DECODING), key=lambda job: job.message.offset, default=None)
         if awaited is None:
             return None
@@ -384,19 +415,18 @@ class Lanes:
     def end(self, job: Job, decoded: DecodedMessage | BaseException, took_s: float) -> None:
         """Note that a job's decode ended with a result or an exception, and how many seconds it took."""
         job.decoded, job.lane.guess_s = decoded, took_s
-        self.waiting_bytes -= job.size_bytes
+        self._charge(job, took_s - job.charged_s)
+        self._queue(job.lane)
+        self._count(job, -1)
         job.size_bytes = 0
         if isinstance(decoded, DecodedMessage):
             job.size_bytes = len(job.message.value or b"")
             job.size_bytes += sum(frame.image.nbytes for frame in decoded.frames if frame.image is not None)
-        self.held_bytes += job.size_bytes
-        self._charge(job, took_s - job.charged_s)
-        self._queue(job.lane)
+        self._count(job, 1)
+        self._move(job, DECODED)
         if self._is_next(job):
             self._make_ready(job)
-        else:
-            self._move(job, DECODED)
-        if not self.waiting_bytes:  # all is decoded: no lane is ahead of another
+        if not any(self.counts[:DECODED]):  # all is decoded: no lane is ahead of another
             self._lanes, self._heaps = {}, ([], [])
 
     def take(self) -> Job | None:
@@ -405,13 +435,11 @@ class Lanes:
             return None
         job = self.ready.popleft()
         self._move(job, TAKEN)
-        self.held_bytes -= job.size_bytes
-        self.singles -= job.is_single
         for name in job.streams:
-            following = self._order[name]
+            following = self.order[name]
             following.popleft()
             if not following:
-                del self._order[name]
+                del self.order[name]
             elif following[0].stage is DECODED and self._is_next(following[0]):
                 self._make_ready(following[0])
         return job
@@ -426,12 +454,12 @@ class Lanes:
             lane.queued = False
             if lane.waiting:
                 self._queue(lane)
-            elif not lane.away:  # as good as new
+            elif not lane.undecoded:  # as good as new
                 del self._lanes[lane.stream]
         return None
 
     def _is_next(self, job: Job) -> bool:
-        return all(self._order[name][0] is job for name in job.streams)
+        return all(self.order[name][0] is job for name in job.streams)
 
     def _make_ready(self, job: Job) -> None:
         self._move(job, READY)

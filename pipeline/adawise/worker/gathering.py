@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from adawise.records import DecodedMessage, Frame, ImageBatch, Message, TopicPartition
 from adawise.worker.batching import BatchPolicy, Gatherer
-from adawise.worker.fair_queue import message_bytes
+from adawise.worker.fair_queue import Lanes, message_bytes
 from adawise.worker.offsets import OffsetLedger
 from adawise.worker.pairs import Turns
 from adawise.worker.readiness import Readiness
@@ -25,12 +25,13 @@ class PartitionGathering:
         policy: when a batch is complete.
         offsets: the ledger of offsets that are read and decoded.
         turns: says which batches are to be served by the next pair.
+        queue: the messages that are read and not taken from the decode pool.
         make_ready: called with a stream, and the offset below which its messages may be decoded.
         image_bytes: bytes of one decoded image.
 
     Attributes:
         open: the batches that are not complete.
-        readiness: the messages of single images that wait to be decoded.
+        readiness: when the messages of single images that wait are decoded.
         ready: the batches to be served by the pair whose turn it is.
         image_bytes: bytes of all images.
     """
@@ -41,6 +42,7 @@ class PartitionGathering:
         policy: BatchPolicy,
         offsets: OffsetLedger,
         turns: Turns,
+        queue: Lanes,
         make_ready: Callable[[str, int], None],
         *,
         image_bytes: int,
@@ -50,7 +52,7 @@ class PartitionGathering:
         self.image_bytes = 0
         ends = policy.ends.get(tp, {})
         self.open = Gatherer(policy, ends)
-        self.readiness = Readiness(policy, make_ready, image_bytes=image_bytes, ends=ends)
+        self.readiness = Readiness(policy, queue, make_ready, self.open.part, image_bytes=image_bytes, ends=ends)
         # Streams whose batch is complete once the messages below an offset are decoded.
         self._cut: dict[str, int] = {}
 
@@ -72,33 +74,19 @@ class PartitionGathering:
 
     # -- input
 
-    def read(self, message: Message, streams: frozenset[str], now_s: float, *, is_single: bool) -> None:
-        """Note that a message is to be decoded; see `PartitionWork.read`."""
-        if is_single:
-            (stream,) = streams
-            self.readiness.read(stream, message.offset, message.timestamp_ms, message_bytes(message), now_s)
-        else:
-            for stream in streams:  # it is decoded at once, so the earlier messages that it waits for must be too
-                self.readiness.make_ready(stream, message.offset)
-
-    def add(self, decoded: DecodedMessage, streams: frozenset[str], now_s: float) -> None:
-        """Take a decoded message that may have images of these streams."""
-        message, read_s = decoded.message, None
-        for stream in streams:
-            read_s = self.readiness.decoded(stream, message.offset)
+    def add(self, decoded: DecodedMessage, streams: frozenset[str], now_s: float, read_s: float | None) -> None:
+        """Take a decoded message that may have images of these streams; see `PartitionWork.add`."""
         sizes = [frame.image.nbytes for frame in decoded.frames if frame.image is not None]
         self.image_bytes += sum(sizes)
-        kept_bytes = message_bytes(message)
+        kept_bytes = message_bytes(decoded.message)
         # A message is kept, to be decoded again, only where it takes less room than its image.
         if read_s is None or decoded.is_batch or kept_bytes >= sum(sizes):
             kept_bytes = 0
         self.complete(self.open.add(decoded, now_s if read_s is None else read_s, kept_bytes=kept_bytes))
         for stream in streams:
             if len(sizes) < len(decoded.frames) or decoded.is_batch:
-                self.readiness.count_again(stream, self.open.part(stream))
+                self.readiness.count_again(stream)
             self._close_if_cut(stream)
-            if self.open.part(stream) is None:
-                self.readiness.forget(stream)
 
     def complete(self, batches: Sequence[ImageBatch]) -> None:
         """Make batches ready, unless they are for the next pair."""
@@ -174,7 +162,7 @@ class PartitionGathering:
     def _close(self, batches: Sequence[ImageBatch]) -> None:
         self.complete(batches)
         for batch in batches:
-            self.readiness.closed(batch.stream_id)
+            self.readiness.count_again(batch.stream_id)
 
     def _cut_here(self, stream: str) -> None:
         self._cut[stream] = self._offsets.next_offset
@@ -185,32 +173,30 @@ class PartitionGathering:
         if stream in self._cut and (first is None or first >= self._cut[stream]):
             del self._cut[stream]
             self.complete(self.open.close(stream))
-            self.readiness.count_again(stream, None)
+            self.readiness.count_again(stream)
 
     # -- where memory is short
 
-    def put_back(self, nbytes: int, give: Callable[[str, Sequence[Message]], bool]) -> int:
+    def put_back(self, nbytes: int, give: Callable[[str, float, Sequence[Message]], bool]) -> int:
         """Turn open batches, the newest first, back into waiting messages, until `nbytes` of images are freed.
 
         Args:
             nbytes: bytes to free.
-            give: hands the messages of a stream to the decode pool; returns False if the pool cannot take them.
+            give: hands the messages of a stream, and when the first was read, to the decode pool; returns False if
+                the pool cannot take them.
 
         Returns:
             The bytes of images that were freed.
         """
         freed = 0
-        for stream, messages in list(self.open.returnable()):
+        for stream, since_s, messages in list(self.open.returnable()):
             if freed >= nbytes:
                 break
-            if stream in self._cut or self.readiness.is_ready(stream) or not give(stream, messages):
+            if stream in self._cut or not give(stream, since_s, messages):
                 continue
-            before = self.open.image_bytes
-            part = self.open.reopen(stream)
+            freed += self.open.reopen(stream)
             for message in messages:
                 self._offsets.put_back(message.offset, stream)
-            again = [(message.offset, message.timestamp_ms, message_bytes(message)) for message in messages]
-            self.readiness.put_back(stream, again, part.since_s)
-            freed += before - self.open.image_bytes
+            self.readiness.count_again(stream)
         self.image_bytes -= freed
         return freed

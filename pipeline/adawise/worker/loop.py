@@ -120,6 +120,7 @@ class Worker:
                 head,
                 policy,
                 pairs.at(tp, head),
+                queue=prefetch.queue(tp),
                 make_ready=partial(prefetch.make_ready, tp),
                 image_bytes=prefetch.image_bytes,
                 publish_when=outputs.results.when,
@@ -222,8 +223,9 @@ class Worker:
             else:
                 self._starts.reads(work.tp, message.offset)
                 isolated = message.offset < work.isolated_until  # it may have killed an earlier worker
-                streams, is_single = self._prefetch.submit(message, known=work.head.states, isolated=isolated)
-                work.read(message, streams, self._clock(), is_single=is_single)
+                now, known = self._clock(), work.head.states
+                streams, is_single = self._prefetch.submit(message, known, isolated=isolated, now_s=now)
+                work.read(message, streams, now, is_single=is_single)
 
     def _let_go(self, tps: Sequence[TopicPartition]) -> None:
         """Write the complete rows of partitions that leave this worker, so that they need not be computed again.
@@ -269,10 +271,10 @@ class Worker:
                 break
             took = False
             for tp, work in self._owned.items():
-                decoded = self._prefetch.take(tp)
-                if decoded is not None:
+                taken = self._prefetch.take(tp)
+                if taken is not None:
                     took = True
-                    self._add(work, decoded)
+                    self._add(work, *taken)
         now = self._clock()
         for tp, work in self._owned.items():
             if work.is_due(now):  # asking the broker is only worth it then
@@ -281,8 +283,8 @@ class Worker:
             for work in works:
                 work.gathering.end_streams()
 
-    def _add(self, work: PartitionWork, decoded: DecodedMessage) -> None:
-        work.add(decoded, self._clock())
+    def _add(self, work: PartitionWork, decoded: DecodedMessage, read_s: float | None) -> None:
+        work.add(decoded, self._clock(), read_s)
         for frame in decoded.frames:
             if frame.image is None:
                 self._observer.observe(FrameRejected(frame))

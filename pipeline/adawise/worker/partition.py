@@ -28,6 +28,7 @@ from adawise.records import (
 from adawise.worker.adaptation import Adapted
 from adawise.worker.attempts import Backoff
 from adawise.worker.batching import BatchPolicy, without_pixels
+from adawise.worker.fair_queue import Lanes
 from adawise.worker.gathering import PartitionGathering
 from adawise.worker.offsets import OffsetLedger
 from adawise.worker.pairs import PairTurn, Turns
@@ -84,6 +85,7 @@ class PartitionWork:
         head: the end of its chain.
         policy: how its images become batches, states and alerts.
         turn: the pair that serves it, and until where.
+        queue: its messages that are not taken from the decode pool.
         make_ready: called with a stream, and the offset below which its messages may be decoded, even if memory is
             short.
         image_bytes: bytes of the decoded image of a message that waits for that.
@@ -106,6 +108,7 @@ class PartitionWork:
         policy: PartitionPolicy,
         turn: PairTurn,
         *,
+        queue: Lanes | None = None,
         make_ready: Callable[[str, int], None] = lambda _, __: None,
         image_bytes: int = 0,
         publish_when: When | None = None,
@@ -115,7 +118,7 @@ class PartitionWork:
         self.tp, self._publish_when, self._new_attempt, self._epoch_s = tp, publish_when, new_attempt, policy.epoch_s
         self.offsets, self.turns = OffsetLedger(tp, head), Turns(head, turn)
         self.gathering = PartitionGathering(
-            tp, policy.batches, self.offsets, self.turns, make_ready, image_bytes=image_bytes
+            tp, policy.batches, self.offsets, self.turns, queue or Lanes(), make_ready, image_bytes=image_bytes
         )
         self.ready = self.gathering.ready
         self._quiet_polls, self._quiet_since_s = 0, 0.0
@@ -188,7 +191,9 @@ class PartitionWork:
                 if self._epoch_s is not None:
                     changes = self._alerts.received(stream_id, message.offset, self._now_ms(now_s), came_ms)
                     self._open.count(bool(changes), now_s)  # counted, so that a segment is written even without rows
-        self.gathering.read(message, streams, now_s, is_single=is_single)
+        if is_single:
+            (stream,) = streams
+            self.gathering.readiness.read(stream)
 
     def miss(self, message: Message, missing: Missing, now_s: float) -> Sequence[Gap]:
         """Make gaps of offsets that cannot be read, and one dead letter unless compaction removed them.
@@ -204,8 +209,14 @@ class PartitionWork:
         self._open.count(1, now_s)
         return gaps
 
-    def add(self, decoded: DecodedMessage, now_s: float) -> None:
-        """Take a message that was read and is decoded; the batches that it completes become ready."""
+    def add(self, decoded: DecodedMessage, now_s: float, read_s: float | None = None) -> None:
+        """Take a message that was read and is decoded; the batches that it completes become ready.
+
+        Args:
+            decoded: the message.
+            now_s: the loop's time.
+            read_s: when it was read, if it is a single image.
+        """
         message = decoded.message
         streams = self.offsets.decoded(message)
         if decoded.dead:
@@ -213,7 +224,7 @@ class PartitionWork:
         self._reject([(frame, frame.stream_id in streams) for frame in decoded.frames if frame.image is None], now_s)
         for stream in streams.intersection(frame.stream_id for frame in decoded.frames if frame.image is not None):
             self._streams.table.accept(stream, message.offset)
-        self.gathering.add(decoded, streams, now_s)
+        self.gathering.add(decoded, streams, now_s, read_s)
 
     def _reject(self, frames: Sequence[tuple[Frame, bool]], now_s: float) -> None:
         """Make rows of images that were not accepted, or keep them for the next pair (`Turns.rejected`).
