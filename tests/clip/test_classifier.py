@@ -11,7 +11,7 @@ from adawise.clip.classifier import PairClassifier, choose_dtype
 from adawise.clip.device import Plain
 from adawise.clip.load import CheckpointPair
 from adawise.errors import SettingsError
-from tests.models import CLASSES, TEMPLATES, PairFolder, bank_bytes, classifier, random_images
+from tests.models import CLASSES, TEMPLATES, PairFolder, bank_bytes, classifier, load, random_images
 
 DTYPES = [torch.float32, torch.bfloat16]
 IMAGES = random_images(23)
@@ -35,6 +35,22 @@ def open_clips_logits(pair_folder: PairFolder, end: int, images: Tensor, dtype: 
 def test_at_the_ends_logits_are_open_clips_own(pair: CheckpointPair, pair_folder: PairFolder, end: int) -> None:
     logits = classifier(pair).logits((0, 20)[end], IMAGES)
     torch.testing.assert_close(logits, open_clips_logits(pair_folder, end, IMAGES, torch.float32), rtol=1e-4, atol=1e-4)
+
+
+def test_on_a_processor_the_checkpoints_use_the_memory_of_the_buffers_that_are_merged(pair_folder: PairFolder) -> None:
+    loaded = load(pair_folder)
+    before = [{name: p.clone() for name, p in theta.items()} for theta in (loaded.theta_0, loaded.theta_1)]
+    subject = classifier(loaded)
+    expected = subject.logits(7, IMAGES)
+    buffers = {flat.untyped_storage().data_ptr() for flat in subject.bank._ends}
+    for model, theta, values in zip(loaded._models, (loaded.theta_0, loaded.theta_1), before, strict=True):
+        of_model = dict(model.visual.named_parameters())
+        for name, value in values.items():
+            assert torch.equal(theta[name], value)
+            assert torch.equal(of_model[name], value)
+            assert {t.untyped_storage().data_ptr() for t in (theta[name], of_model[name])} <= buffers
+    assert torch.equal(classifier(loaded).logits(7, IMAGES), expected), "another classifier of the same pair"
+    assert torch.equal(subject.logits(7, IMAGES), expected)
 
 
 @pytest.mark.parametrize("end", [0, 1])

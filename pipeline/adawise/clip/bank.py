@@ -81,6 +81,12 @@ class Bank:
         self.capacity = min(len(alphas), max(2, budget_bytes // self.copy_bytes))
         self.merges = 0
 
+    @property
+    def ends(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The parameters of theta_0 and of theta_1 that are merged, by name: views of float32 buffers on the device."""
+        zero, one = (self._layout.views(flat) for flat in self._ends)
+        return zero, one
+
     def tower(self, index: int) -> nn.Module:
         """Return the image tower at `alphas[index]`, valid until `capacity` other alphas were requested."""
         return self.copy(index).tower

@@ -98,6 +98,8 @@ class PairClassifier:
                 )
         except torch.OutOfMemoryError as error:
             raise self._too_large() from error
+        if device.where == torch.device("cpu"):
+            pair.share_memory(*self.bank.ends)
 
     @property
     def alphas(self) -> tuple[float, ...]:

@@ -122,6 +122,20 @@ class CheckpointPair:
         except NoTrunkError as reason:
             return reason
 
+    def share_memory(self, theta_0: Mapping[str, Tensor], theta_1: Mapping[str, Tensor]) -> None:
+        """Let both image towers use these tensors, which are equal to their own, and free their own.
+
+        Args:
+            theta_0: parameters of the zero-shot tower by name, all or some, float32 on the CPU.
+            theta_1: the same parameters of the fine-tuned tower.
+        """
+        for model, own, given in zip(self._models, (self.theta_0, self.theta_1), (theta_0, theta_1), strict=True):
+            parameters = dict(model.visual.named_parameters())
+            for name, tensor in given.items():
+                if name in parameters and own[name].data_ptr() == parameters[name].data_ptr():
+                    own[name].set_(tensor)  # type: ignore[call-overload]
+                    parameters[name].data = tensor
+
     @property
     def tail_share(self) -> float:
         """The cost of an image at a second alpha, as a share of a forward, in (0, 1]; 1 if the tower is not cut."""
