@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from adawise_drift.changes.find import Change, Sensitivity, find_changes
     from adawise_drift.library import Analysis, AnalysisTable, analyse
 
-__version__ = "0.2.1"
+__version__ = "0.3.0"
 __all__ = [
     "AdawiseError",
     "Analysis",
