@@ -70,6 +70,7 @@ class Partition:
         self.messages: dict[int, Message] = {}  # all that came
         self.undecoded: dict[int, int] = {}
         self.decoded: dict[int, int] = {}
+        self.known: set[str] = set()  # a stream with a message in hand is never forgotten
 
 
 class Decoding(RuleBasedStateMachine):
@@ -112,7 +113,8 @@ class Decoding(RuleBasedStateMachine):
         isolated = (message.value or b"").startswith(KILLS)
         owned.messages[message.offset] = message
         owned.undecoded[message.offset] = message_bytes(message)
-        named, is_single = self.pool.submit(message, known, isolated=isolated, now_s=self.now_s)
+        owned.known |= known
+        named, is_single = self.pool.submit(message, owned.known, isolated=isolated, now_s=self.now_s)
         owned.work.read(message, named, self.now_s, is_single=is_single)
 
     @rule(room=st.sampled_from([0, 2, 6, 99]), eager=st.sampled_from([0, 2, 99]))
@@ -161,13 +163,13 @@ class Decoding(RuleBasedStateMachine):
         while work.ready:
             work.gathering.served(work.ready.popleft())
 
-    @rule(tp=partitions, images=st.integers(1, 4), known=st.sets(st.sampled_from("abc")))
-    def put_back(self, tp: TopicPartition, images: int, known: set[str]) -> None:
+    @rule(tp=partitions, images=st.integers(1, 4))
+    def put_back(self, tp: TopicPartition, images: int) -> None:
         owned = self.owned[tp]
 
         def give(stream: str, read_s: float, messages: Sequence[Message]) -> bool:
             again = [(message, False) for message in messages]
-            if not self.pool.put_back(tp, stream, again, known, read_s):
+            if not self.pool.put_back(tp, stream, again, owned.known, read_s):
                 return False
             owned.undecoded.update((message.offset, message_bytes(message)) for message in messages)
             return True
