@@ -244,7 +244,7 @@ class Decoding(RuleBasedStateMachine):
 @pytest.mark.slow
 @pytest.mark.examples
 def test_counts_are_those_of_the_jobs_whatever_is_read_decoded_put_back_or_lost() -> None:
-    chosen = settings(derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+    chosen = settings(derandomize=True, database=None, stateful_step_count=100, suppress_health_check=list(HealthCheck))
     run_state_machine_as_test(Decoding, settings=chosen)
 
 
