@@ -52,7 +52,13 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("what", "tests"),
     [
-        ("a strategy", ["tests/adapt/strategies/test_ends.py", "tests/adapt/strategies/test_registry.py"]),
+        (
+            "a strategy",
+            [
+                *("tests/adapt/strategies/test_ends.py", "tests/adapt/strategies/test_registry.py"),
+                *("tests/adapt/test_state_key.py", "tests/adapt/test_any_stream.py", "-m", "not soak"),
+            ],
+        ),
         ("an objective", ["tests/adapt/test_margin.py", "tests/adapt/test_objective.py"]),
         ("a source", ["tests/contracts/test_source.py", "tests/test_imports.py", "-k", "json or table"]),
     ],

@@ -87,6 +87,6 @@ def test_each_source_that_is_cited_is_in_the_bibliography_and_the_other_way_roun
     for path in (path for room in _CITING for path in (PACKAGE / room).rglob("*.py")):
         for surname, year in cited(path.read_text(encoding="utf-8")):
             found = [entry for entry in entries if surname in entry.partition("(")[0] and f"({year})" in entry]
-            assert found, f"{path.relative_to(ROOT)}: {surname} {year}"
+            assert found, f"{path.relative_to(ROOT)} cites {surname} {year}: add it to the sources of {PAGE.name}"
             used.update(found)
     assert not entries - used
