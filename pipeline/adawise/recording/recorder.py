@@ -22,6 +22,7 @@ from adawise.recording.manifest import Retention
 from adawise.recording.streams import Streams
 from adawise.records import Gap, Message, TopicPartition
 from adawise.store.store import Failpoint
+from adawise.text import as_size
 
 __all__ = ["FilePolicy", "Recorder", "RecordingProgress", "Runs"]
 
@@ -40,6 +41,18 @@ class RecordingProgress:
     nameless: int = 0  # of those left out: they name no stream by key or headers
     missing: int = 0  # offsets that could not be read
     stored: int = 0  # messages that are in files
+
+    def summary(self, topic: str, root: str) -> str:
+        """Return what a run added to the recording of a topic in `root`, and what it left out."""
+        size = as_size(self.size_bytes)
+        text = f"{self.messages} messages ({size}) of topic {topic} added to {root}, in {self.files} files"
+        if self.left_out:
+            text += f"; {self.left_out} messages of other streams were left out"
+        if self.nameless:
+            text += f", {self.nameless} of them name no stream in key or headers"
+        if self.missing:
+            text += f"; {self.missing} offsets could not be read, which the recording notes (the log has the reasons)"
+        return text
 
 
 class Runs:
