@@ -61,7 +61,6 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "output": ("errors text records ports store sink", "numpy pyarrow"),
     "output/read": ("errors records ports store sink", "numpy pyarrow duckdb"),
     "recording": ("errors records ports text store kafka/ownership decode/headers worker/passes", "pyarrow"),
-    "recording/pace": ("text", ""),
     "produce": ("errors store/files decode", ""),
     "produce/sender": ("errors kafka/client decode/arrow_batch decode/headers", "kafka"),
     # the loop
