@@ -160,7 +160,7 @@ PURE = {
     *("worker/gathering", "worker/segment", "worker/turns"),
     *("watch/status/cameras", "watch/status/facts", "watch/status/fleet", "watch/status/troubles"),
     *("publish/alerts", "publish/results/message", "publish/results/served", "publish/results/alert"),
-    *("publish/results/schema", "produce/address", "adawise_cameras/camera", "adawise_cameras/clock"),
+    *("produce/address", "adawise_cameras/camera", "adawise_cameras/clock"),
     *("worker/readiness", "worker/stream_states", "worker/stream_table", "worker/pairs", "pairs/planned"),
 }
 PURE_BUT = {  # a process of its own is what it is for; where two threads meet; edges
