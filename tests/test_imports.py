@@ -83,7 +83,6 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "labels/arrays": ("", "numpy _typeshed"),
     "labels/benefit": ("card", "numpy duckdb"),
     "labels/compare": ("errors records store sink output/read", "numpy duckdb"),
-    "labels/conditions": ("errors records output/read", "duckdb"),
     "labels/folders": ("errors store/files records decode produce/files recording", "torch numpy pyarrow"),
     "page": ("", "altair vl_convert jinja2 markupsafe"),
     # everything comes together
@@ -124,6 +123,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "adawise_drift/show_diff": ("labels/compare", "rich"),
     "adawise_lab": ("", ""),
     "adawise_lab/card": (EVERYTHING, "torch numpy rich structlog"),
+    "adawise_lab/card/conditions": ("errors records labels/join output/read", "duckdb"),
     "adawise_lab/card/fit_search": ("adapt", "torch numpy botorch gpytorch"),
     "adawise_lab/cli": (EVERYTHING, "pydantic pydantic_settings"),
     "adawise_lab/evaluate": (
@@ -136,6 +136,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     ),
     "adawise_lab/evaluate/places": (EVERYTHING, "structlog"),
     "adawise_lab/evaluate/corruptions": ("", "numpy PIL skimage"),
+    "adawise_lab/labelled": (EVERYTHING, "torch structlog"),
     "adawise_lab/finetune": (EVERYTHING, "torch numpy PIL rich safetensors structlog"),
     "adawise_lab/finetune/page": ("text page", "altair"),
     "adawise_lab/finetune/trackers": (EVERYTHING, "structlog tensorboardX mlflow"),
@@ -152,7 +153,7 @@ MAY_SEE_SETTINGS = {
         "adawise_lab/cli",
         "adawise_lab/card",
     ),
-    *("adawise_lab/finetune", "adawise_lab/evaluate/evaluate", "adawise_lab/evaluate/places"),
+    *("adawise_lab/finetune", "adawise_lab/labelled", "adawise_lab/evaluate/evaluate", "adawise_lab/evaluate/places"),
 }
 PURE = {
     *("errors", "records", "ports", "text", "decode", "adapt", "card", "watch", "output/finding"),
