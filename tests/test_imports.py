@@ -63,8 +63,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "sink/starts": ("errors records store", "structlog"),
     "output": ("errors text records ports store sink", "numpy pyarrow"),
     "output/read": ("errors records ports store sink", "numpy pyarrow duckdb"),
-    "recording": ("errors records ports store kafka/ownership decode/headers worker/passes", "pyarrow"),
-    "recording/pace": ("text", ""),
+    "recording": ("errors records ports text store kafka/ownership decode/headers worker/passes", "pyarrow"),
     "produce": ("errors store/files decode", ""),
     "produce/sender": ("errors kafka/client decode/arrow_batch decode/headers", "kafka"),
     # the loop
@@ -87,7 +86,6 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "labels/arrays": ("", "numpy _typeshed"),
     "labels/benefit": ("card", "numpy duckdb"),
     "labels/compare": ("errors records store sink output/read", "numpy duckdb"),
-    "labels/conditions": ("errors records output/read", "duckdb"),
     "labels/folders": ("errors store/files records decode produce/files recording", "torch numpy pyarrow"),
     "page": ("", "altair vl_convert jinja2 markupsafe"),
     # everything comes together
@@ -118,15 +116,17 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "adawise_drift/cli": (EVERYTHING, "pydantic pydantic_settings"),
     "adawise_drift/collect": ("errors labels/arrays output/read records", "duckdb numpy"),
     "adawise_drift/events/known": ("errors store/files", "pydantic"),
-    "adawise_drift/example_frames": ("errors records decode recording store", "numpy PIL torch"),
+    "adawise_drift/example_frames": ("errors records app/decoder decode recording settings store", "numpy PIL torch"),
     "adawise_drift/library": ("errors labels/arrays", "numpy pyarrow"),
     "adawise_drift/notes": ("records card output/read sink/served_by output/verify", ""),
     "adawise_drift/page": ("errors text page labels/arrays labels/benefit", "numpy altair"),
     "adawise_drift/report": ("console labels/benefit", ""),
+    "adawise_drift/request": ("errors labels/benefit/helped output/near page text", ""),
     "adawise_drift/show": ("labels/benefit text", "rich"),
     "adawise_drift/show_diff": ("labels/compare", "rich"),
     "adawise_lab": ("", ""),
     "adawise_lab/card": (EVERYTHING, "torch numpy rich structlog"),
+    "adawise_lab/card/conditions": ("errors records labels/join output/read", "duckdb"),
     "adawise_lab/card/fit_search": ("adapt", "torch numpy botorch gpytorch"),
     "adawise_lab/cli": (EVERYTHING, "pydantic pydantic_settings"),
     "adawise_lab/evaluate": (
@@ -139,6 +139,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     ),
     "adawise_lab/evaluate/places": (EVERYTHING, "structlog"),
     "adawise_lab/evaluate/corruptions": ("", "numpy PIL skimage"),
+    "adawise_lab/labelled": (EVERYTHING, "torch structlog"),
     "adawise_lab/finetune": (EVERYTHING, "torch numpy PIL rich safetensors structlog"),
     "adawise_lab/finetune/page": ("text page", "altair"),
     "adawise_lab/finetune/trackers": (EVERYTHING, "structlog tensorboardX mlflow"),
@@ -151,10 +152,11 @@ MAY_SEE_SETTINGS = {
         "adawise_cameras/check",
         "adawise_cameras/cli",
         "adawise_drift/cli",
+        "adawise_drift/example_frames",
         "adawise_lab/cli",
         "adawise_lab/card",
     ),
-    *("adawise_lab/finetune", "adawise_lab/evaluate/evaluate", "adawise_lab/evaluate/places"),
+    *("adawise_lab/finetune", "adawise_lab/labelled", "adawise_lab/evaluate/evaluate", "adawise_lab/evaluate/places"),
 }
 PURE = {
     *("errors", "records", "ports", "text", "decode", "adapt", "card", "watch", "output/finding"),
@@ -162,7 +164,7 @@ PURE = {
     *("worker/gathering", "worker/segment", "worker/turns"),
     *("watch/status/cameras", "watch/status/facts", "watch/status/fleet", "watch/status/troubles"),
     *("publish/alerts", "publish/results/message", "publish/results/served", "publish/results/alert"),
-    *("publish/results/schema", "produce/address", "adawise_cameras/camera", "adawise_cameras/clock"),
+    *("produce/address", "adawise_cameras/camera", "adawise_cameras/clock"),
     *("worker/readiness", "worker/stream_states", "worker/stream_table", "worker/pairs", "pairs/planned"),
 }
 PURE_BUT = {  # a process of its own is what it is for; where two threads meet; edges

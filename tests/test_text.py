@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 
-from adawise.text import as_duration, as_long_duration, as_size, counted
+from adawise.text import as_duration, as_long_duration, as_size, counted, listed, near_match, points, three, two
 
 
 @pytest.mark.parametrize(
@@ -47,3 +49,28 @@ def test_bytes_are_in_the_largest_unit_of_which_there_is_one(count: float, text:
 def test_a_count_has_its_noun_in_the_singular_or_the_plural() -> None:
     assert [counted(n, "copy", "copies") for n in (0, 1, 2_000)] == ["0 copies", "1 copy", "2,000 copies"]
     assert [counted(n, "broker") for n in (1, 2)] == ["1 broker", "2 brokers"]
+
+
+def test_numbers_are_written_as_the_field_writes_them() -> None:
+    assert [three(v) for v in (0.6524, 1.2, -0.05, math.nan, None)] == [".652", "1.200", "−.050", "–", "–"]
+    assert [two(v) for v in (1.216, 0.5, 10.0)] == ["1.22", ".50", "10.00"]
+    assert [points(v) for v in (0.0194, -0.003, math.nan)] == ["+1.9", "−0.3", "–"]
+    assert [listed("abc"[:n]) for n in range(4)] == ["", "a", "a and b", "a, b and c"]
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "meant"),
+    [
+        ("fraems", ["frames", "labels"], "frames"),
+        ("yard", [], None),
+        ("yard", ["kitchen"], None),
+        ("camera-7", ["camera-1", "camera-17"], None),
+        ("2026-11-29", ["2026-11-28", "2026-11-30"], None),
+        ("theta_0.safetensors", ["theta_1.safetensors"], None),
+        ("theta_0.safetensor", ["theta_0.safetensors", "theta_1.safetensors"], "theta_0.safetensors"),
+    ],
+)
+def test_a_misspelt_name_has_one_that_is_near_and_the_next_number_is_none(
+    name: str, known: list[str], meant: str | None
+) -> None:
+    assert near_match(name, known) == meant

@@ -26,7 +26,6 @@ from adawise.cli.parser import own_fields, parser_source, takes_several
 from adawise.output.finding import Finding
 from adawise.publish.results import alert
 from adawise.publish.results.message import FIELDS, EventField
-from adawise.publish.results.schema import json_schema
 from adawise.recording import format as recording_format
 from adawise.settings.cameras import CameraDefaults, CameraTable
 from adawise.settings.describe import GROUPS, SETTINGS, environment_name, expected, flag_name, is_secret, metavar, shown
@@ -35,6 +34,7 @@ from adawise.watch.metrics import CAMERA_METRICS, METRICS, MetricSpec
 from adawise.watch.status import facts, troubles
 from tools.events import logged
 from tools.log_events import EVENTS
+from tools.results_schema import json_schema
 
 FOLDER = Path(__file__).parent.parent / "docs" / "reference"
 WRITTEN = "This page is written by `python -m tools.docs` from the code; a test holds it to that."

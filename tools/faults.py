@@ -123,8 +123,8 @@ FAULTS: Mapping[str, PlantedFault] = {
     "results": PlantedFault(
         "every row was published before its segment is committed: acknowledgements are not waited for",
         "adawise/worker/commit.py",
-        "if not (self._told(work, wait=wait) and self._results.settled(wait=wait)):",
-        "if not self._told(work, wait=wait):",
+        "if not (self._publish_results(work, wait=wait) and self._results.settled(wait=wait)):",
+        "if not self._publish_results(work, wait=wait):",
         "tests/publish/results tests/worker",
     ),
 }

@@ -1,7 +1,11 @@
-"""Durations, sizes, counts and near names as text for people."""
+"""Durations, sizes, counts, accuracies and near names as text for people.
+
+On pages an accuracy is .652, and a difference of accuracies is in points with its sign.
+"""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
@@ -9,6 +13,8 @@ from difflib import get_close_matches
 _DURATIONS = ((86_400.0, "days", "day"), (3_600.0, "h", "hour"), (60.0, "min", "minute"), (1.0, "s", "second"))
 _DIGITS = re.compile(r"[0-9]+")
 _SIZES = (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20))
+NOTHING = "–"
+LEVEL = "95\u00a0%"  # of all intervals; the two stay on one line
 
 
 def as_duration(seconds: float) -> str:
@@ -62,3 +68,43 @@ def near_match(name: str, known: Iterable[str], cutoff: float = 0.75) -> str | N
     without_digits = _DIGITS.sub("", name)
     others = [other for other in known if other == name or _DIGITS.sub("", other) != without_digits]
     return next(iter(get_close_matches(name, others, n=1, cutoff=cutoff)), None)
+
+
+def three(value: float | None) -> str:
+    """Format with three digits, as papers write accuracies: .652."""
+    return _digits(value, 3)
+
+
+def two(value: float | None) -> str:
+    """Format with two digits, for forwards and alphas: 1.22 or .05."""
+    return _digits(value, 2)
+
+
+def _digits(value: float | None, digits: int) -> str:
+    if value is None or math.isnan(value):
+        return NOTHING
+    text = f"{value:.{digits}f}"
+    return minus(text.replace("0.", ".", 1) if text.lstrip("-").startswith("0.") else text)
+
+
+def points(difference: float | None) -> str:
+    """Format a difference of accuracies in points: +1.9."""
+    if difference is None or math.isnan(difference):
+        return NOTHING
+    return minus(f"{100 * difference:+.1f}")
+
+
+def points_between(ci: tuple[float, float]) -> str:
+    """Format both ends of an interval of a difference, in points: +1.3 to +2.5."""
+    return f"{points(ci[0])} to {points(ci[1])}"
+
+
+def listed(parts: Iterable[str]) -> str:
+    """Join as "a, b and c"."""
+    items: Sequence[str] = list(parts)
+    return " and ".join([", ".join(items[:-1]), items[-1]] if len(items) > 1 else items)
+
+
+def minus(text: str) -> str:
+    """Replace hyphens by the minus sign that is as wide as a plus."""
+    return text.replace("-", "−")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from adawise.app.decoder import open_decoder, rendition
 from adawise.decode.message import Decoder
 from adawise.decode.rendition import Rendition
 from adawise.errors import SettingsError
 from adawise.recording.files import RecordedPartition, listing_of
 from adawise.records import RowId, TopicPartition
+from adawise.settings import DecodeSettings
 from adawise.store.store import open_store
 
 _WIDEST = 160  # pixels
@@ -68,6 +71,11 @@ class ExampleFrames:
             return None
         frames = self._decode(message).frames
         return frames[row.index].image if row.index < len(frames) else None
+
+
+def open_frames(root: str, settings: DecodeSettings) -> ExampleFrames:
+    """Return the pictures of a recording, decoded as the settings say. Raises SettingsError if there is none."""
+    return ExampleFrames(root, open_decoder(settings, partial(thumbnail, rendition(settings))))
 
 
 def thumbnail(rendition: Rendition, image: Image.Image) -> Tensor:

@@ -16,6 +16,7 @@ from typing_extensions import override
 
 from adawise.errors import SettingsError
 from adawise.labels.benefit.helped import Helped
+from adawise.output.near import expect_outputs
 from adawise.text import separated
 from adawise_drift.changes.times import UTC_CLOCKS, Clocks, parse_clocks
 from adawise_drift.events.result import Camera, DriftEvent
@@ -165,6 +166,33 @@ def problems(options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             parse_limit(part)
         except ValueError as error:
             yield "fail_if", str(error)
+
+
+def parse_request(
+    options: Mapping[str, Any], *, card: Path | None, objective: str, classes: tuple[str, ...] | None, command: str
+) -> DriftRequest:
+    """Return the request of these options of `adawise drift`, in which `problems` found none; without frames.
+
+    Raises:
+        SettingsError: no worker wrote to a root, or a package is missing.
+    """
+    against, reference = separated(options["against"]) or (), options["reference"]
+    expect_outputs((*options["root"], *against))
+    expect_packages(is_drawn=options["output"] is not None or options["plots"] is not None)
+    return DriftRequest(
+        roots=options["root"],
+        streams=separated(options["streams"]),
+        reference=None if reference is None else timedelta(seconds=reference),
+        clocks=parse_clocks(separated(options["time_zone"]) or ()),
+        label_within=timedelta(seconds=options["label_within"]),
+        against=against,
+        limits=tuple(map(parse_limit, separated(options["fail_if"]) or ())),
+        card=card,
+        objective=objective,
+        classes=classes,
+        command=command,
+        **{name: options[name] for name in ("since", "until", "baseline", "smallest", "known", "labels")},
+    )
 
 
 def expect_packages(*, is_drawn: bool) -> None:

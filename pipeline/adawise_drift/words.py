@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from adawise.labels.arrays import Floats
-from adawise.page.notation import LEVEL, NOTHING, minus, points, two
-from adawise.text import as_long_duration
+from adawise.text import LEVEL, NOTHING, as_long_duration, minus, points, two
 from adawise_drift.changes.times import moment
 from adawise_drift.events.accuracy import AGREEMENT_ERROR, ESTIMATE_ERROR, NORMAL
 from adawise_drift.events.calendar import hours

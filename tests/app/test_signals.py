@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import signal
 import subprocess
 import sys
@@ -19,6 +20,13 @@ def test_a_signal_is_noted_and_told_once(number: signal.Signals) -> None:
         assert stop()
     assert received == [1]
     assert signal.getsignal(number) == before
+
+
+def test_a_wait_ends_at_its_time_or_with_a_signal() -> None:
+    with stop_signals() as stop:
+        assert not stop.wait_until(-math.inf)
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.wait_until(math.inf)
 
 
 def test_a_signal_interrupts_what_may_be_interrupted_and_nothing_after_it() -> None:

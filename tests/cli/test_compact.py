@@ -13,7 +13,7 @@ from typing import Self
 import pytest
 
 from adawise.__main__ import main
-from adawise.cli import compact as command
+from adawise.output.compaction import delete
 from adawise.output.verify.root import verify
 from adawise.sink import layout
 from adawise.sink.files import data_keys, segment_names
@@ -131,7 +131,7 @@ def test_a_compactor_whose_clock_is_hours_ahead_deletes_nothing_before_its_time(
         def now(cls, tz: tzinfo | None = None) -> Self:
             return super().now(tz) + timedelta(hours=5)
 
-    monkeypatch.setattr(command, "datetime", Ahead)
+    monkeypatch.setattr(delete, "datetime", Ahead)
     assert compact("--delete-after", "1") == 0
     assert len(segment_names(LocalStore(root), TP)) == 18
     assert not list(root.glob("_clock*"))

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from adawise.__main__ import main
-from adawise.app.retention import housekeeping
+from adawise.app.worker import housekeeping
 from adawise.output.compaction import retain
 from adawise.output.compaction.retain import FAILPOINTS
 from adawise.output.verify.root import verify

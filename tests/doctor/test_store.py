@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from adawise.app import store as build_store
 from adawise.app.recording import recording_folder
 from adawise.doctor import store as module
 from adawise.doctor.known import Known
@@ -208,7 +207,7 @@ def test_a_store_whose_clock_is_another_is_a_warning(
     ours_s: int, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shifted = SimpleNamespace(time=lambda: time.time() + ours_s, monotonic=time.monotonic)
-    monkeypatch.setattr(build_store, "time", shifted)
+    monkeypatch.setattr(module, "time", shifted)
     answer = module.clock(facts(settings(tmp_path, enabled=False)))
     assert answer.status == "warn"
     assert f"the store's clock is {expected} this machine's" in answer.detail
@@ -224,5 +223,5 @@ def test_a_store_whose_answers_are_lost_is_proved_all_the_same(tmp_path: Path, m
         raise AlreadyExists(key)
 
     monkeypatch.setattr(LocalStore, "create", forgetful)
-    build_store.prove_store(str(tmp_path / "out"))
+    module.prove_store(str(tmp_path / "out"))
     assert list(tmp_path.iterdir()) == []

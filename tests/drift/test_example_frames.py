@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import io
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from adawise.app.decoder import open_decoder, rendition
 from adawise.records import RowId
 from adawise.settings import DecodeSettings
-from adawise_drift.example_frames import ExampleFrames, thumbnail
+from adawise_drift.example_frames import open_frames
 from tests.labels.folders.places import write_singles
 
 ROW = RowId("frames", 0, 0, 0)
@@ -24,9 +22,7 @@ def test_a_turned_thermal_frame_is_shown_upright_and_not_as_white(tmp_path: Path
     exif[0x0112] = 6
     Image.fromarray(np.arange(7_000, 7_600, dtype=np.uint16).reshape(20, 30)).save(out, "PNG", exif=exif)
     write_singles(tmp_path / "yard", [(out.getvalue(), ())])
-    settings = DecodeSettings(orientation="apply")
-    decode = open_decoder(settings, partial(thumbnail, rendition(settings)))
-    frames = ExampleFrames(str(tmp_path / "yard"), decode)
+    frames = open_frames(str(tmp_path / "yard"), DecodeSettings(orientation="apply"))
     image = frames._image(ROW)
     assert image is not None
     assert float(image.float().mean()) / 255 == pytest.approx(0.5, abs=0.01)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import sys
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,9 +13,10 @@ import pytest
 
 from adawise.errors import SettingsError
 from adawise.labels.benefit.helped import Arm, Helped, Interval
+from adawise.sink import layout
 from adawise_drift.events.result import Camera, Series, Stretch
 from adawise_drift.report import Report
-from adawise_drift.request import NUMBERS, expect_packages, parse_limit, problems
+from adawise_drift.request import NUMBERS, DriftRequest, expect_packages, parse_limit, parse_request, problems
 
 _NO: Any = np.empty(0)
 _SERIES = Series(**dict.fromkeys(Series.__slots__, _NO))
@@ -130,3 +133,27 @@ def test_an_address_is_checked_without_the_extra_that_sending_needs(monkeypatch:
     monkeypatch.setattr("adawise_drift.request.find_spec", lambda name: None if name == "stamina" else name)
     with pytest.raises(SettingsError, match=r"drift needs stamina; install them with: pip install 'adawise\[report\]'"):
         expect_packages(is_drawn=False)
+
+
+def test_options_become_a_request_once_every_root_has_an_output(tmp_path: Path) -> None:
+    options: dict[str, Any] = {
+        **dict.fromkeys(("streams", "since", "until", "baseline", "known", "labels", "output", "plots"), None),
+        **{"root": (str(tmp_path / "yard"),), "against": str(tmp_path / "half"), "reference": 864_000.0},
+        **{"time_zone": "Europe/Berlin", "fail_if": "drift>0.2, events>0", "label_within": 2.0, "smallest": 0.2},
+        "streams": "north, south",
+        "since": "2026-06-01T06:00:00Z",
+    }
+
+    def parse() -> DriftRequest:
+        return parse_request(options, card=None, objective="auto", classes=("cat", "dog"), command="adawise drift")
+
+    with pytest.raises(SettingsError, match=r"there is no output of a worker in .*yard"):
+        parse()
+    for name in ("yard", "half"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / layout.SINK).touch()
+    request = parse()
+    assert (request.roots, request.against) == ((str(tmp_path / "yard"),), (str(tmp_path / "half"),))
+    assert (request.streams, request.smallest, request.classes) == (("north", "south"), 0.2, ("cat", "dog"))
+    assert (request.reference, request.label_within) == (timedelta(days=10), timedelta(seconds=2))
+    assert [str(limit) for limit in request.limits] == ["drift>0.2", "events>0"]

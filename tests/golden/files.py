@@ -26,7 +26,7 @@ from tests.drift import yard
 from tests.fakes import FakeSource
 from tests.fixtures import making, versions
 from tests.golden.shapes import columns, key_values, masked, shape
-from tests.labels.test_stored import collect
+from tests.labels.test_given import collect
 from tests.pairs.test_orders import document
 from tests.watch.status.yard import Yard
 

@@ -147,6 +147,16 @@ def test_of_runs_of_which_one_was_cut_off_messages_are_counted_once_they_are_sto
     assert (whole.messages, whole.stored, whole.files) == (30, 30, 2)
 
 
+def test_the_summary_of_a_run_says_what_was_left_out_and_why() -> None:
+    added = RecordingProgress(messages=3, size_bytes=2048, files=2)
+    text = "3 messages (2 KiB) of topic frames added to recordings/yard, in 2 files"
+    assert added.summary("frames", "recordings/yard") == text
+    assert replace(added, left_out=2, nameless=1, missing=4).summary("frames", "recordings/yard") == (
+        f"{text}; 2 messages of other streams were left out, 1 of them name no stream in key or headers; 4 offsets "
+        "could not be read, which the recording notes (the log has the reasons)"
+    )
+
+
 def test_a_run_without_anything_new_writes_nothing(tmp_path: Path) -> None:
     for _ in range(2):
         record(FakeSource(messages(0, 3)), recorder_in(tmp_path), Bounds(until_drained=True))

@@ -11,7 +11,7 @@ import pytest
 
 from adawise.__main__ import main
 from adawise.ports import TopicIdentity
-from tests.labels.test_stored import collect
+from tests.labels.test_given import collect
 from tests.replay.cameras import BATCHES, CAMERAS, run, taken, write_recording
 
 Captured = pytest.CaptureFixture[str]

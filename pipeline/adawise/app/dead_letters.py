@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from pathlib import Path
 
 from adawise.app.kafka import kafka_source, reach
 from adawise.console import Progress
@@ -50,6 +51,20 @@ def find_dead_letter(kafka: KafkaSettings, place: str) -> tuple[DeadLetter, bool
             "list them with `adawise dlq list`"
         )
     return found[0], past.messages[place] in past.sent
+
+
+def save_original(dead_letter: DeadLetter, file: Path) -> None:
+    """Write the original's bytes to a new file.
+
+    Raises:
+        SettingsError: the dead letter does not hold its original.
+        FileExistsError: there is such a file.
+    """
+    if not dead_letter.is_whole:
+        why = f"the dead letter does not hold its original; read {dead_letter.source}"
+        raise SettingsError(f"{file} was not written: {why}")
+    with file.open("xb") as opened:
+        opened.write(dead_letter.record.value or b"")
 
 
 def send_back(

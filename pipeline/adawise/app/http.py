@@ -13,7 +13,7 @@ from importlib.metadata import version
 import structlog
 
 from adawise.errors import SettingsError
-from adawise.recording.streams import Streams
+from adawise.recording.recorder import Streams
 from adawise.settings import HttpSettings, Settings
 from adawise.settings.http import PORT
 from adawise.watch.board import SourceBoard

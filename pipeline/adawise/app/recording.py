@@ -22,10 +22,9 @@ from adawise.ports import Source, TopicIdentity
 from adawise.recording.buffer import FilePolicy
 from adawise.recording.folder import RecordingFolder
 from adawise.recording.manifest import Retention
-from adawise.recording.pace import Pace
 from adawise.recording.recorder import Recorder, RecordingProgress, Runs
 from adawise.recording.retention import RecordingRetention, Tidied, tidying
-from adawise.recording.run import Bounds, record
+from adawise.recording.run import Bounds, Pace, record
 from adawise.recording.write_ahead import WorkerRecorder
 from adawise.records import TopicPartition
 from adawise.settings import KafkaSettings, Settings

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 INTERRUPTED = 130
 """The exit code of a command that was asked to stop before it was done."""
+
+_STOPS_WITHIN_S = 0.1
 
 
 class StopRequest:
@@ -21,6 +24,12 @@ class StopRequest:
 
     def __call__(self) -> bool:
         """Return True once a signal has come."""
+        return self._stopping
+
+    def wait_until(self, monotonic_s: float) -> bool:
+        """Wait until this time of `time.monotonic` or a signal, and return True once a signal has come."""
+        while not self._stopping and (left_s := monotonic_s - time.monotonic()) > 0.0:
+            time.sleep(min(_STOPS_WITHIN_S, left_s))
         return self._stopping
 
     @contextmanager

@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, timedelta
 from functools import partial
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -22,14 +23,15 @@ from adawise.app.machine import usable_cores
 from adawise.app.model import ModelPair, adaptation, identity_of, meant, method_in_words, served_by
 from adawise.app.pairs import begin_orders, check_start, live_pairs, starting_pair
 from adawise.app.recording import worker_recorder
-from adawise.app.retention import housekeeping
 from adawise.app.telemetry import spans
 from adawise.app.waiting import answered, await_store
 from adawise.decode.child import IsolatedDecoder
 from adawise.decode.codec import sniff
+from adawise.output.compaction.delete import now_of
+from adawise.output.compaction.retain import removal, remove, sweep
 from adawise.pairs.orders import PairDocument, read_orders
 from adawise.ports import DeadLetters, Results, ServedBy, Source
-from adawise.records import BatchEnds, Message
+from adawise.records import BatchEnds, Message, TopicPartition
 from adawise.settings import Settings
 from adawise.sink.chain import Commits, SegmentChain
 from adawise.sink.owner import Owner
@@ -43,6 +45,7 @@ from adawise.worker.batching import BatchPolicy
 from adawise.worker.commit import NoRecorder, NoResults, Outputs, WriteAheadRecorder
 from adawise.worker.decode_pool import Prefetch
 from adawise.worker.events import ModelLoaded, Observer, Observers, Phase, PhaseEntered
+from adawise.worker.housekeeping import Housekeeping
 from adawise.worker.loop import LogPolicy, Worker
 from adawise.worker.pairs import Pairs, Serving
 from adawise.worker.partition import FlushPolicy, PartitionPolicy
@@ -50,6 +53,7 @@ from adawise.worker.partition import FlushPolicy, PartitionPolicy
 T = TypeVar("T")
 
 _ROUND_CHUNKS = {"cpu": 8, "cuda": 32}  # images gathered before the model runs, in forwards
+_PASS_ROWS = 1_000_000  # removed from a partition in a pass: the rows of past years go in the course of days
 
 
 def start_worker(
@@ -315,3 +319,23 @@ def describe(settings: Settings, model: ModelPair) -> dict[str, Any]:
         "objective": meant(settings.search, model).objective,
         "method": method_in_words(settings.search, model),
     }
+
+
+def housekeeping(settings: Settings, *, failpoint: Failpoint = lambda _: None) -> Housekeeping | None:
+    """Return the housekeeping that `sink.keep` asks for; None if it is not set."""
+    if settings.sink.keep is None:
+        return None
+    store, keep = open_store(settings.sink.root), timedelta(seconds=settings.sink.keep)
+
+    def tidy(tp: TopicPartition, ends: Callable[[], bool]) -> int:
+        now, files = now_of(store), 0
+        what = removal(store, tp, before=(now - keep).astimezone(UTC).date(), now=now, most_rows=_PASS_ROWS, ends=ends)
+        if ends():
+            return 0
+        for _ in sweep(store, tp, now=now) if what is None else remove(store, what, failpoint=failpoint):
+            files += 1
+            if ends():
+                break
+        return files
+
+    return Housekeeping(tidy)

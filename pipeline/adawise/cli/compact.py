@@ -71,14 +71,14 @@ class CompactCommand(Command):
         from adawise.console import print_json, print_text, progress
         from adawise.output.compaction import sql_views
         from adawise.output.compaction.compact import FileLimits, compact, planned
-        from adawise.output.compaction.delete import deletable, delete, now_of
+        from adawise.output.compaction.delete import delete_older
         from adawise.output.near import open_output
         from adawise.sink.files import data_keys
         from adawise.sink.walk import chains
         from adawise.text import as_size
 
-        root, store, dry_run, now = self.root, open_output(self.root), self.dry_run, datetime.now(UTC)
-        limits = FileLimits(self.max_rows, self.max_rows * _BYTES_A_ROW, self.before or now.date())
+        root, store, dry_run = self.root, open_output(self.root), self.dry_run
+        limits = FileLimits(self.max_rows, self.max_rows * _BYTES_A_ROW, self.before or datetime.now(UTC).date())
         tps, make, made, deleted = sorted(chains(store)), planned if dry_run else compact, [], 0
         with progress("compacted", unit="rows") as bar:
             for file in (file for tp in tps for file in make(store, tp, limits)):
@@ -86,13 +86,10 @@ class CompactCommand(Command):
                 bar.advance(file.rows)
                 bar.note(f"{len(made)} files, {file.tp}")
         if self.delete_after is not None:
-            # `now_of` asks the store's clock by writing a file, which a dry run must not do.
-            made_before = (now if dry_run else now_of(store)) - timedelta(seconds=self.delete_after)
             with progress("deleted", unit="segments") as bar:
-                for covered in (each for tp in tps for each in deletable(store, tp, made_before=made_before)):
-                    for _ in covered.keys if dry_run else delete(store, covered):
-                        bar.advance()
-                        deleted += 1
+                for _ in delete_older(store, tps, timedelta(seconds=self.delete_after), dry_run=dry_run):
+                    bar.advance()
+                    deleted += 1
         if not dry_run:
             sql_views.write(store, root)
         names = ("segments", "rows", "bytes_before", "bytes_after")

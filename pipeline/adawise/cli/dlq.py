@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from adawise.cli.command import READING, Command, json_flag, optional
 from adawise.console import paper, print_json, print_text, progress
-from adawise.errors import Reason, SettingsError
+from adawise.errors import Reason
 from adawise.settings.group import FilePath, Text
 from adawise.settings.moments import MOMENT_SCHEMA, Moment, milliseconds
 
@@ -112,17 +112,13 @@ class DlqShowCommand(Command):
     @override
     def call(self) -> int:
         """Print one dead letter, and with --save write the original bytes to a new file. Return 0."""
-        from adawise.app.dead_letters import find_dead_letter
+        from adawise.app.dead_letters import find_dead_letter, save_original
         from adawise.publish.dead_letters.text import details
 
         dead_letter, replayed = find_dead_letter(self.settings.kafka, self.letter)
         print(details(dead_letter, replayed=replayed))
         if self.save is not None:
-            if not dead_letter.is_whole:
-                why = f"the dead letter does not hold its original; read {dead_letter.source}"
-                raise SettingsError(f"{self.save} was not written: {why}")
-            with self.save.open("xb") as file:
-                file.write(dead_letter.record.value or b"")
+            save_original(dead_letter, self.save)
             print_text(f"{dead_letter.size_bytes} bytes written to {self.save}")
         return 0
 

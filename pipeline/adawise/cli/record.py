@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from pydantic import AliasChoices, Field
 from pydantic_settings import CliToggleFlag
@@ -20,10 +20,6 @@ from adawise.settings.recording import (
     Duration,
     StreamPatterns,
 )
-from adawise.text import as_size
-
-if TYPE_CHECKING:
-    from adawise.recording.recorder import RecordingProgress
 
 _ENDS = ("until", "max_messages", "max_seconds", "max_bytes")
 _NOT_WITH_PRUNE_ONLY = ("from", "from_time", *_ENDS, "streams", "follow")
@@ -130,20 +126,8 @@ class RecordCommand(Command):
                 retention=retention,
             )
         if runs.began:
-            print(_summary(runs.recorded, kafka.topic, output))
+            print(runs.recorded.summary(kafka.topic, output))
         if stop() and not follows:
             print("stopped before the end; the same command goes on from here")
             return INTERRUPTED
         return 0
-
-
-def _summary(done: RecordingProgress, topic: str, output: str) -> str:
-    size = as_size(done.size_bytes)
-    text = f"{done.messages} messages ({size}) of topic {topic} added to {output}, in {done.files} files"
-    if done.left_out:
-        text += f"; {done.left_out} messages of other streams were left out"
-    if done.nameless:
-        text += f", {done.nameless} of them name no stream in key or headers"
-    if done.missing:
-        text += f"; {done.missing} offsets could not be read, which the recording notes (the log has the reasons)"
-    return text

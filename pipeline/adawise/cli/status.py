@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from adawise.watch.status.reader import Clients, FleetReader
 
 _EVERY_S, _WINDOW_S = 5.0, 3_600.0
-_STOPS_WITHIN_S = 0.1
 _CONNECT_MS = 4_000  # a broker that runs answers in a tenth of a second
 
 
@@ -132,8 +131,7 @@ class StatusCommand(Command):
                 else:
                     console.print(picture(found, show_all=self.show_all))
                     sys.stdout.flush()
-                _wait(again_s, should_stop)
-                if should_stop():
+                if should_stop.wait_until(again_s):
                     return found
 
     def _serve(self, fleet: FleetReader) -> FleetStatus:
@@ -148,12 +146,6 @@ class StatusCommand(Command):
                 f"the fleet of {self.settings.sink.root} is shown at {url}, until Ctrl-C", file=sys.stderr, flush=True
             )
             while True:
-                _wait(time.monotonic() + (self.every or _EVERY_S), should_stop)
-                if should_stop():
+                if should_stop.wait_until(time.monotonic() + (self.every or _EVERY_S)):
                     return shown.found
                 shown.found = fleet.read()
-
-
-def _wait(until_s: float, should_stop: Callable[[], bool]) -> None:
-    while not should_stop() and (left_s := until_s - time.monotonic()) > 0.0:
-        time.sleep(min(_STOPS_WITHIN_S, left_s))

@@ -42,7 +42,7 @@ _CONFIG = {
 
 def draw(file: Path, cameras: Sequence[CameraScript], paths: Sequence[CameraPath]) -> None:
     """Write a PNG with a panel for each camera."""
-    from adawise.page.picture import write_png
+    from adawise.page.render import write_png
 
     write_png(file, picture(cameras, paths), scale=1.3)
 

@@ -14,8 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from adawise.demo.actors import ACTORS
-from adawise.demo.pen import Color, Pen, shade
+from adawise.demo.actors import ACTORS, Color, Pen, shade
 from adawise.demo.weather import Array, Lamp, Weather, expose
 
 WIDTH, HEIGHT = 128, 96

@@ -6,20 +6,28 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+from uuid import uuid4
 
 from adawise.app.machine import Mount, mounts
 from adawise.doctor.broker import CLOCK_S
 from adawise.doctor.known import Known
 from adawise.doctor.result import CheckResult, ok, skip, warn_if_any
-from adawise.errors import ChainError, FatalError
+from adawise.errors import ChainError, FatalError, SettingsError, StoreUnavailable
 from adawise.settings import Settings
 from adawise.text import as_duration, as_size, some
+
+if TYPE_CHECKING:
+    from adawise.store.store import Store
 
 _LEAST_BYTES = 2**30  # free bytes, below which a check fails
 _LEAST_DAYS = 7.0  # days of room left at the pace of the last day, below which a check warns
 _DAY_S = 86_400.0
+_TICK_S = 1.0  # object stores report whole seconds
+_TRIAL = b"by adawise doctor\n"
 _SEARCH_S = 5.0  # seconds to look for the files of the last day
 _LEAST_NODES = 10_000  # names that the file system has room for, below which a check fails
 
@@ -37,7 +45,6 @@ _ALSO = {"nfs4": "nfs", "smb3": "cifs", "smbfs": "cifs", "ramfs": "tmpfs", "aufs
 
 def output(known: Known) -> CheckResult:
     """Check that the output folder is ours, creates only what is absent, and replaces whole files."""
-    from adawise.app.store import prove_store
     from adawise.sink.claims import known_sink_id, prove_create_if_absent, read_sink_id, sink_id
     from adawise.sink.owner import Owner, check_commits, check_owner
     from adawise.store.store import open_store
@@ -74,7 +81,6 @@ def chains(known: Known) -> CheckResult:
 def recording(known: Known) -> CheckResult:
     """Check that the recording is this topic's, or can be begun."""
     from adawise.app.recording import recording_folder
-    from adawise.app.store import prove_store
     from adawise.recording.manifest import MANIFEST
     from adawise.store.store import open_store
 
@@ -137,8 +143,6 @@ def space(known: Known) -> CheckResult:
 
 def clock(known: Known) -> CheckResult:
     """Compare the clock of each store with this machine's, by the time that it gives to a file written now."""
-    from adawise.app.store import ahead_s
-
     found, warnings = [], []
     for place in _places(known.settings):
         by = ahead_s(place)
@@ -210,3 +214,67 @@ def _files(folder: Path) -> Iterator[os.DirEntry[str]]:
                         yield entry
         except OSError:  # does not exist yet, or may not be read
             continue
+
+
+def prove_store(root: str) -> None:
+    """Create a key twice, which the store must refuse, and replace it whole. No key or folder is left.
+
+    Raises:
+        SettingsError: the store does not do so, or may not be written.
+        StoreUnavailable: the store does not answer.
+    """
+    from adawise.sink.claims import OVERWRITES
+    from adawise.store.store import AlreadyExists
+
+    with _trial(root) as (store, key):
+        with suppress(AlreadyExists):  # the first call succeeded, and its answer was lost
+            store.create(key, _TRIAL)
+        try:
+            store.create(key, b"again\n")
+        except AlreadyExists:
+            pass
+        else:
+            raise SettingsError(OVERWRITES.format(store))
+        replaced = _TRIAL + uuid4().bytes
+        store.put(key, replaced)
+        if (found := store.get(key)) != replaced:
+            raise SettingsError(
+                f"{store}: expected a store that returns what was written last, but it has "
+                f"{'nothing' if found is None else f'{len(found)} other bytes'}: another store answers in its "
+                "place, or it returns old copies. Use a local folder or a consistent store"
+            )
+
+
+def ahead_s(root: str) -> float:
+    """Return by how many seconds the store's clock is ahead of ours, by a key that is written and deleted.
+
+    Negative if it is behind; 0 if the difference lies within the time of the write and the store's resolution. Raises
+    SettingsError and StoreUnavailable.
+    """
+    with _trial(root) as (store, key):
+        began = time.time()
+        store.create(key, _TRIAL)
+        ended = time.time()
+        written = store.modified(key)
+        if written is None:
+            raise StoreUnavailable(f"{store}: {key} was created but cannot be found; try again")
+    at = written.timestamp()
+    # The write was between `began` and `ended`, and its time may be rounded down by a tick.
+    return max(at - ended, 0.0) + min(at + _TICK_S - began, 0.0)
+
+
+@contextmanager
+def _trial(root: str) -> Iterator[tuple[Store, str]]:
+    """Yield a store with an unused key, which is deleted at the end with the folders that were made."""
+    from adawise.store.store import open_store
+
+    places = [] if "://" in root else [Path(root), *Path(root).parents]
+    made = [folder for folder in places if not folder.exists()]
+    store, key = open_store(root), f"_check-{uuid4().hex}"
+    try:
+        yield store, key
+    finally:
+        store.delete(key)
+        for folder in made:
+            with suppress(OSError):
+                folder.rmdir()

@@ -11,17 +11,19 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from fnmatch import fnmatchcase
 from typing import Literal
 
+from adawise.decode.headers import read_stream
 from adawise.errors import SourceError
 from adawise.ports import Source, TopicIdentity
 from adawise.recording.buffer import Buffer, Draft, FilePolicy, merged
 from adawise.recording.folder import RecordingFolder
 from adawise.recording.format import Beside
 from adawise.recording.manifest import Retention
-from adawise.recording.streams import Streams
 from adawise.records import Gap, Message, TopicPartition
 from adawise.store.store import Failpoint
+from adawise.text import as_size
 
 __all__ = ["FilePolicy", "Recorder", "RecordingProgress", "Runs"]
 
@@ -40,6 +42,18 @@ class RecordingProgress:
     nameless: int = 0  # of those left out: they name no stream by key or headers
     missing: int = 0  # offsets that could not be read
     stored: int = 0  # messages that are in files
+
+    def summary(self, topic: str, root: str) -> str:
+        """Return what a run added to the recording of a topic in `root`, and what it left out."""
+        size = as_size(self.size_bytes)
+        text = f"{self.messages} messages ({size}) of topic {topic} added to {root}, in {self.files} files"
+        if self.left_out:
+            text += f"; {self.left_out} messages of other streams were left out"
+        if self.nameless:
+            text += f", {self.nameless} of them name no stream in key or headers"
+        if self.missing:
+            text += f"; {self.missing} offsets could not be read, which the recording notes (the log has the reasons)"
+        return text
 
 
 class Runs:
@@ -223,3 +237,39 @@ class Recorder:
         self._done.stored_bytes += created.size_bytes
         self._done.stored += len(buffer.messages)
         self._buffers[tp] = Buffer(buffer.next, buffer.next)
+
+
+class Streams:
+    """Shell patterns of the stream ids to record: `camera-1`, `yard-*`, `gate-[ab]`.
+
+    A message's stream is what its key and headers name: the key, else the header `stream-id`, else CloudEvents. An
+    Arrow batch that names its streams only in its rows has none in this sense: a message is recorded whole or not at
+    all, and nothing is decoded for that. So it is left out, and so is a message that names no stream.
+
+    Args:
+        patterns: separated by commas; None for every message, whatever its stream.
+    """
+
+    def __init__(self, patterns: str | None) -> None:
+        self._patterns = None if patterns is None else tuple(each.strip() for each in patterns.split(","))
+        self.nameless = 0  # messages left out because neither key nor headers name a stream
+
+    def has(self, message: Message) -> bool:
+        """Return True if the message is of one of the streams."""
+        if self._patterns is None:
+            return True
+        stream_id = stream_of(message)
+        if stream_id is None:
+            self.nameless += 1
+            return False
+        return self.has_stream(stream_id)
+
+    def has_stream(self, stream_id: str) -> bool:
+        """Return True if this is one of the streams."""
+        return self._patterns is None or any(fnmatchcase(stream_id, pattern) for pattern in self._patterns)
+
+
+def stream_of(message: Message) -> str | None:
+    """Return the stream that key and headers name; None if they name no valid one."""
+    stream = read_stream(message.key, message.headers)
+    return None if stream.refused else stream.stream_id

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from adawise.errors import LogEndsEarly, RetryableError, SourceError
 from adawise.recording.buffer import Buffer, Draft, FilePolicy, merged
 from adawise.recording.folder import Created, RecordingFolder
+from adawise.recording.recorder import Streams
 from adawise.recording.retention import Tidied
-from adawise.recording.streams import Streams
 from adawise.records import Gap, Message, TopicPartition
 from adawise.worker.passes import Passes
 

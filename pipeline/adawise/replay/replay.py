@@ -22,14 +22,13 @@ from adawise.console import Lines, Progress
 from adawise.errors import SettingsError
 from adawise.ports import Source
 from adawise.publish.dead_letters.sink import NoDeadLetters
+from adawise.recording.recorder import Streams
 from adawise.recording.source import Order, RecordingSource
-from adawise.recording.streams import Streams
 from adawise.records import BatchEnds, BatchTrace, TopicPartition
 from adawise.replay.batches import digest_of, read_batch_ends
-from adawise.replay.bounded import BoundedSource, Range
+from adawise.replay.bounded import BoundedSource, Range, Whole, whole_of
 from adawise.replay.claim import Claim, claim, claimed
 from adawise.replay.paced import PacedSource
-from adawise.replay.part import Whole, whole_of
 from adawise.replay.state import RecordedState, begin_chains, recorded_states
 from adawise.settings import Settings
 from adawise.sink.owner import Owner

@@ -20,7 +20,7 @@ from adawise.output.read.rows import read_traces
 from adawise.ports import TopicIdentity
 from adawise.publish.alerts.machine import without_news
 from adawise.records import Gap, TopicPartition
-from adawise.replay.part import Whole
+from adawise.replay.bounded import Whole
 from adawise.settings.moments import NoMoment, parse_moment
 from adawise.sink import claims, layout, schemas, segment
 from adawise.sink.files import segment_names

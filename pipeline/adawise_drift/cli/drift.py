@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping
-from datetime import timedelta
-from functools import partial
+from dataclasses import replace
 from typing import Any
 
 from pydantic import Field
@@ -16,7 +15,6 @@ from adawise.cli.command import FOUND, LABEL_WITHIN, LABELS, ROOTS_SCHEMA, Comma
 from adawise.settings.group import FilePath, Location, Text
 from adawise.settings.moments import MOMENT_SCHEMA, Moment
 from adawise.settings.recording import DAYS_SCHEMA, Days
-from adawise.text import separated
 
 
 class DriftCommand(Command):
@@ -117,44 +115,23 @@ class DriftCommand(Command):
         """Analyse, then write, print and send what was found; return 3 if a camera is beyond a limit, else 0."""
         from adawise.app.prompts import read_lines
         from adawise.console import paper, print_json, progress
-        from adawise.output.near import expect_outputs
+        from adawise_drift.request import parse_request
 
-        against, page, model = separated(self.against) or (), self.output, self.settings.model
-        expect_outputs((*self.root, *against))
-        from adawise_drift.changes.times import parse_clocks
-        from adawise_drift.request import DriftRequest, expect_packages, parse_limit
-
-        expect_packages(is_drawn=page is not None or self.plots is not None)
+        model, page = self.settings.model, self.output
+        request = parse_request(
+            dict(self),
+            card=model.card,
+            objective=self.settings.search.objective,
+            classes=None if model.classes is None else read_lines(model.classes, "model.classes", "class name"),
+            command=shlex.join(["adawise", *self.written_out()]),
+        )
         from adawise_drift.analyse import analyse, finish
         from adawise_drift.show import show
 
-        frames = None
         if self.recording is not None:
-            from adawise.app.decoder import open_decoder, rendition
-            from adawise_drift.example_frames import ExampleFrames, thumbnail
+            from adawise_drift.example_frames import open_frames
 
-            decoder = open_decoder(self.settings.decode, partial(thumbnail, rendition(self.settings.decode)))
-            frames = ExampleFrames(str(self.recording), decoder)
-        request = DriftRequest(
-            roots=self.root,
-            streams=separated(self.streams),
-            since=self.since,
-            until=self.until,
-            reference=None if self.reference is None else timedelta(seconds=self.reference),
-            baseline=self.baseline,
-            smallest=self.smallest,
-            clocks=parse_clocks(separated(self.time_zone) or ()),
-            known=self.known,
-            frames=frames,
-            card=model.card,
-            objective=self.settings.search.objective,
-            labels=self.labels,
-            label_within=timedelta(seconds=self.label_within),
-            classes=None if model.classes is None else tuple(read_lines(model.classes, "model.classes", "class name")),
-            against=against,
-            limits=tuple(map(parse_limit, separated(self.fail_if) or ())),
-            command=shlex.join(["adawise", *self.written_out()]),
-        )
+            request = replace(request, frames=open_frames(str(self.recording), self.settings.decode))
         report = analyse(request, progress)
         if page is not None or self.plots is not None:
             from adawise_drift.page.write import write_files

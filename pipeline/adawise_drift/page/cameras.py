@@ -10,8 +10,7 @@ import numpy as np
 
 from adawise.page import theme
 from adawise.page.blocks import Key
-from adawise.page.notation import NOTHING, listed, two
-from adawise.text import as_long_duration, counted
+from adawise.text import NOTHING, as_long_duration, counted, listed, two
 from adawise_drift import words
 from adawise_drift.events.result import Calendar, Camera, Series
 from adawise_drift.page.happened import IncidentShown, largest

@@ -12,8 +12,7 @@ import altair as alt
 from adawise.labels.benefit.helped import BEST, SERVED, Arm, Confusion, Helped, Interval
 from adawise.page import theme
 from adawise.page.blocks import Cell, Figure, Key, Line, Section, Table
-from adawise.page.notation import LEVEL, NOTHING, points, three, two
-from adawise.text import counted
+from adawise.text import LEVEL, NOTHING, counted, points, three, two
 from adawise_drift.words import percent
 
 _MARKS = {  # arm -> shape, colour

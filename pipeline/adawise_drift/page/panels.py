@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from adawise.page import theme
 from adawise.page.blocks import Key
-from adawise.page.notation import LEVEL
+from adawise.text import LEVEL
 
 Name = Literal[
     "alpha", "overall", "calendar", "conditions", "accuracy", "objective", "answers", "picture", "rate", "cost",

@@ -14,7 +14,7 @@ from adawise.errors import SettingsError
 from adawise.labels.benefit.helped import Helped
 from adawise.page import theme
 from adawise.page.blocks import Key
-from adawise.page.picture import write_figure
+from adawise.page.render import write_figure
 from adawise_drift.events.result import Camera, Series
 from adawise_drift.page import helping
 from adawise_drift.page.happened import all_incidents, by_camera, marks

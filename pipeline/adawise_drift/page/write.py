@@ -13,9 +13,8 @@ from adawise.errors import SettingsError
 from adawise.labels.benefit import queries
 from adawise.page import theme
 from adawise.page.blocks import Key
-from adawise.page.notation import two
 from adawise.page.render import render
-from adawise.text import counted
+from adawise.text import counted, two
 from adawise_drift.changes.times import moment
 from adawise_drift.events.calendar import hours
 from adawise_drift.events.result import CameraGroup

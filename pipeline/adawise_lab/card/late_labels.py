@@ -20,7 +20,6 @@ from torch import Tensor
 from adawise.adapt.objective import ERRORS_A_NAT
 from adawise.adapt.surrogate import Array
 from adawise.app.decoder import open_decoder
-from adawise.app.labelled import logits_of
 from adawise.app.model import ModelPair, load_model, meant
 from adawise.app.prompts import read_lines
 from adawise.app.signals import stop_signals
@@ -28,7 +27,6 @@ from adawise.card.card import Card, LabelBias, read_card
 from adawise.console import progress
 from adawise.errors import SettingsError
 from adawise.labels.compare.result import RunDifference
-from adawise.labels.conditions import LabelledRow, LabelledRows, labelled_rows
 from adawise.labels.folders.recording import recorded_rows
 from adawise.output.read.rows import read_traces
 from adawise.recording.source import RecordedLog
@@ -46,7 +44,9 @@ from adawise_lab.card.bias import (
     CommonBias,
     LabelledCondition,
 )
+from adawise_lab.card.conditions import LabelledRow, LabelledRows, labelled_rows
 from adawise_lab.card.make import read_pixels
+from adawise_lab.labelled import logits_of
 
 _SHOWN = 5  # reasons or conditions that are named
 _LABEL_MORE = (

@@ -13,7 +13,6 @@ import structlog
 import torch
 from torch import Tensor
 
-from adawise.app.labelled import logits_of, open_samples
 from adawise.app.model import ModelPair, load_model
 from adawise.card.advice import OWN, advised_alpha, evaluate_conditions
 from adawise.card.card import Card, Condition, make_card, read_card
@@ -27,6 +26,7 @@ from adawise.settings import DecodeSettings, Settings
 from adawise.store.files import read_bytes
 from adawise.store.store import sync_folder, temporary_file
 from adawise_lab.evaluate.assessment import verdict_of
+from adawise_lab.labelled import logits_of, open_samples
 
 _SEED = 0
 _SHOWN = 5  # left-out images that are named in the log

@@ -19,7 +19,7 @@ from adawise.card.card import Card, LabelBias, ObjectiveResult, PairVerdict
 from adawise.console import paper
 from adawise.labels.benefit.bootstrap import Kinds, intervals
 from adawise.labels.benefit.helped import Interval
-from adawise.page.notation import three
+from adawise.text import three
 from adawise_lab.card.bias import EVIDENCE, Choice, CommonBias
 
 if TYPE_CHECKING:  # imports all that a replay needs

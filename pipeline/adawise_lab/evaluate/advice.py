@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from adawise.page.blocks import Cell, Line, Section, Table
-from adawise.page.notation import LEVEL, NOTHING, listed, points, points_between, three, two
+from adawise.text import LEVEL, NOTHING, listed, points, points_between, three, two
 from adawise_lab.evaluate.references import BEST_FIXED, DOMAIN_ORACLE, FIXED
 from adawise_lab.evaluate.result import Difference, OracleShare, Row
 from adawise_lab.evaluate.views import View, display_name, headline, is_better, is_worse

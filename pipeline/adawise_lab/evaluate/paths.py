@@ -12,8 +12,7 @@ import altair as alt
 
 from adawise.page import theme
 from adawise.page.blocks import Figure, Key, Section
-from adawise.page.notation import two
-from adawise.text import counted
+from adawise.text import counted, two
 from adawise_lab.evaluate.result import PathRow, Result
 from adawise_lab.evaluate.views import View
 

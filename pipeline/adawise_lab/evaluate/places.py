@@ -9,7 +9,6 @@ from pathlib import Path
 
 import structlog
 
-from adawise.app.labelled import open_samples
 from adawise.app.model import ModelPair, load_model
 from adawise.app.prompts import prompt_templates, read_lines
 from adawise.clip.classifier import PairClassifier
@@ -21,6 +20,7 @@ from adawise_lab.evaluate.corrupt import parse
 from adawise_lab.evaluate.evaluate import TableSources
 from adawise_lab.evaluate.images import ImageSet, Sample, domain_name, make_tables
 from adawise_lab.evaluate.tables import LogitTable
+from adawise_lab.labelled import open_samples
 
 _SEED = 0  # seed of corruptions, and of the images that --limit draws
 _SHOWN = 5  # left-out images that are named in the log

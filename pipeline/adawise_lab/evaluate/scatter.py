@@ -13,8 +13,7 @@ import altair as alt
 
 from adawise.page import theme
 from adawise.page.blocks import Cell, Figure, Key, Line, Section, Table
-from adawise.page.notation import LEVEL, points, points_between, three, two
-from adawise.text import counted
+from adawise.text import LEVEL, counted, points, points_between, three, two
 from adawise_lab.evaluate.advice import difference_cell
 from adawise_lab.evaluate.references import BEST_FIXED, FIXED, MIDDLE, SPLIT_HALF_ORACLE
 from adawise_lab.evaluate.result import Difference, Row

@@ -12,7 +12,6 @@ from typing import Any
 
 import structlog
 
-from adawise.app.labelled import log_skipped, logits_of
 from adawise.app.model import use_cores
 from adawise.card.advice import OWN
 from adawise.card.card import Card, Condition
@@ -42,6 +41,7 @@ from adawise_lab.finetune.training import (
     starting_model,
     train,
 )
+from adawise_lab.labelled import log_skipped, logits_of
 
 _log = structlog.get_logger("finetune")
 

@@ -11,9 +11,8 @@ import altair as alt
 
 from adawise.page import theme
 from adawise.page.blocks import Cell, Figure, Key, Line, Section, Table
-from adawise.page.notation import points, three
 from adawise.page.render import render
-from adawise.text import counted
+from adawise.text import counted, points, three
 from adawise_lab.finetune.train import WrongImage
 
 _HEIGHT = 240

@@ -16,7 +16,6 @@ import structlog
 import torch
 
 from adawise.adapt.names import GRID
-from adawise.app.labelled import logits_of
 from adawise.card.card import Condition
 from adawise.clip.classifier import PairClassifier
 from adawise.console import Progress
@@ -26,6 +25,7 @@ from adawise_lab.evaluate.corrupt import Corruption, corrupt, parse
 from adawise_lab.finetune.countdown import CARD, NEW, REHEARSAL, VERDICT, Countdown
 from adawise_lab.finetune.images import HeldOut
 from adawise_lab.finetune.training import Begin, Data, TrainingJob, prepare, starting_model, train, whole_passes
+from adawise_lab.labelled import logits_of
 
 _log = structlog.get_logger("finetune")
 

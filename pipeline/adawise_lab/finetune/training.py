@@ -13,7 +13,6 @@ import structlog
 import torch
 
 from adawise.app.decoder import rendition
-from adawise.app.labelled import open_samples
 from adawise.app.machine import usable_cores
 from adawise.app.model import ModelPair, load_model, number_format, open_device
 from adawise.app.prompts import prompt_templates, read_lines
@@ -33,6 +32,7 @@ from adawise_lab.finetune.learner import Learner
 from adawise_lab.finetune.recipe import Recipe
 from adawise_lab.finetune.trackers import trackers
 from adawise_lab.finetune.train import Epoch, FinetuneRun
+from adawise_lab.labelled import open_samples
 
 _log = structlog.get_logger("finetune")
 

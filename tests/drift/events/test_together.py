@@ -7,8 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from adawise_drift.events.together import groups
+from adawise_drift.events.together import groups, numbered
 from tests.drift.fleets import NEAR_US, SPAN_US, independent, sharing
+from tests.drift.page.building import an_event
 
 
 def test_cameras_that_have_their_moves_at_times_of_their_own_are_no_group() -> None:
@@ -47,3 +48,17 @@ def test_moves_of_opposite_ways_join_nobody() -> None:
 def test_one_camera_and_none_are_no_group() -> None:
     fleet = independent(np.random.default_rng(14), 1, 4.0)
     assert groups(fleet, SPAN_US, NEAR_US) == groups({}, SPAN_US, NEAR_US) == ()
+
+
+def test_what_lasts_for_mostly_the_same_time_is_one_incident_and_an_hour_within_it_another() -> None:
+    """Hours: a day that is brighter, and alpha with it; fog in its afternoon."""
+    light = an_event("gate", "brightness", "spike", 5, 21)
+    followed = an_event("gate", "alpha", "spike", 9, 20)
+    fog = an_event("gate", "contrast", "spike", 15, 16)
+    fields = {event.measure: event.incident for event in numbered([fog, followed, light], 1)}
+    assert fields == {"brightness": 1, "alpha": 1, "contrast": 2}
+
+
+def test_what_began_at_one_moment_is_one_incident_however_long_it_lasts() -> None:
+    short, long = an_event("gate", "contrast", "spike", 10, 11), an_event("gate", "rate", "ramp", 12, 60)
+    assert [event.incident for event in numbered([short, long], 4)] == [4, 4]

@@ -7,7 +7,7 @@ import pytest
 
 from adawise.errors import ChainError
 from adawise.output.compaction.check import check
-from adawise.output.compaction.delete import deletable, delete
+from adawise.output.compaction.delete import deletable, delete, delete_older
 from adawise.output.compaction.segments import ChainIdentity
 from adawise.sink import layout, segment
 from adawise.sink.files import compacted_names, data_keys, segment_names
@@ -65,6 +65,21 @@ def test_nothing_is_deleted_before_its_time_or_before_traces_are_there(store: Di
     assert gone
     assert all(parsed[1] < newest.first for key in gone if (parsed := layout.parse_key(key)))
     assert {key for key in objects if key.startswith("predictions/")} - set(gone) <= store.objects.keys()
+
+
+def test_a_dry_run_yields_what_would_be_deleted_and_changes_nothing() -> None:
+    store, day = DictStore(), timedelta(days=1)
+    store.now = datetime(2026, 1, 1, tzinfo=UTC)
+    Days(store).commit(24)
+    compacted(store)
+    objects = dict(store.objects)
+    planned = list(delete_older(store, [TP], day, dry_run=True))
+    assert planned
+    assert list(delete_older(store, [TP], day, dry_run=False)) == []  # by the store's clock it is too early
+    assert store.objects == objects
+    store.now += 2 * day
+    assert list(delete_older(store, [TP], day, dry_run=False)) == planned
+    assert not {*planned} & store.objects.keys()
 
 
 @pytest.mark.parametrize("dataset", [layout.PREDICTIONS, layout.TRACES])

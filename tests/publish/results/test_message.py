@@ -12,11 +12,11 @@ import pytest
 from adawise.errors import Reason
 from adawise.ports import Served
 from adawise.publish.results.message import ARROW_SCHEMA, BATCH, IMAGE, Envelope, EventMessage, messages_of
-from adawise.publish.results.schema import json_schema
 from adawise.publish.results.served import result_of_frame, results_of_batch
 from adawise.records import RowResult
 from adawise.sink.columns import prediction_table, results_of
 from tests.sink.building import CLASSES, TP, draft, frame, served
+from tools.results_schema import json_schema
 
 ENVELOPE = Envelope("frames.results", "/adawise/roots/r")
 TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"

@@ -11,11 +11,11 @@ import jsonschema
 
 from adawise.kafka.client import Reach
 from adawise.publish.results.message import BATCH, IMAGE
-from adawise.publish.results.schema import json_schema
 from adawise.publish.results.sink import KafkaResults, open_results, result_topics
 from tests.brokers import Broker
 from tests.sink.building import CLASSES
 from tests.worker.cameras import everything
+from tools.results_schema import json_schema
 
 VALIDATOR = jsonschema.Draft202012Validator(json_schema(), format_checker=jsonschema.FormatChecker())
 

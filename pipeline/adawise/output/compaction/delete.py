@@ -10,9 +10,9 @@ it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 from adawise.errors import ChainError, StoreUnavailable
@@ -82,6 +82,17 @@ def deletable(store: Store, tp: TopicPartition, *, made_before: datetime) -> Ite
                 f"{store}: {facts.last}: expected the last segment of {key}, which is never deleted; restore it"
             )
         yield Deletable(tp, name, tuple(key for key in inside if key != facts.last))
+
+
+def delete_older(store: Store, tps: Iterable[TopicPartition], age: timedelta, *, dry_run: bool) -> Iterator[str]:
+    """Delete segments of these partitions that were compacted longer ago than `age`; yield each key.
+
+    With `dry_run` only yield them. `now_of` writes a file, which a dry run must not do; it uses the local clock.
+    """
+    made_before = (datetime.now(UTC) if dry_run else now_of(store)) - age
+    for tp in tps:
+        for covered in deletable(store, tp, made_before=made_before):
+            yield from covered.keys if dry_run else delete(store, covered)
 
 
 def delete(store: Store, covered: Deletable, *, failpoint: Failpoint = lambda _: None) -> Iterator[str]:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 import pytest
 
-from adawise.page.notation import listed, points, three, two
 from adawise_lab.evaluate import advice, by_domain, paths, scatter
 from adawise_lab.evaluate.page import digest, provenance
 from adawise_lab.evaluate.references import DOMAIN_ORACLE, SPLIT_HALF_ORACLE
@@ -30,11 +28,7 @@ def drawn(spec: Any, kind: str) -> list[Any]:
     return list(spec["datasets"][marks(spec, kind)[0]["data"]["name"]])
 
 
-def test_numbers_are_written_as_the_field_writes_them() -> None:
-    assert [three(v) for v in (0.6524, 1.2, -0.05, math.nan, None)] == [".652", "1.200", "−.050", "–", "–"]
-    assert [two(v) for v in (1.216, 0.5, 10.0)] == ["1.22", ".50", "10.00"]
-    assert [points(v) for v in (0.0194, -0.003, math.nan)] == ["+1.9", "−0.3", "–"]
-    assert [listed("abc"[:n]) for n in range(4)] == ["", "a", "a and b", "a, b and c"]
+def test_strategies_are_named_as_the_field_names_them() -> None:
     assert [display_name(name) for name in ("zero_shot", "warm:every=16")] == ["zero-shot", "warm:every=16"]
 
 

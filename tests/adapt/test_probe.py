@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adawise.adapt.stratified import StratifiedSample
+from adawise.adapt.probe import StratifiedSample
 
 
 @given(st.integers(1, 70), st.integers(1, 40))

@@ -14,7 +14,7 @@ from adawise.labels.compare.compare import compare
 from adawise.labels.compare.result import Accuracies, RunDifference
 from adawise.records import Frame, ImageBatch
 from tests.labels.compare.test_compare import IMAGES, Change, batches, relabelled, text_of, write
-from tests.labels.test_stored import collect
+from tests.labels.test_given import collect
 from tests.sink.building import CLASSES, Served
 
 Captured = pytest.CaptureFixture[str]

@@ -8,9 +8,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from adawise.labels.conditions import labelled_rows
 from adawise.records import RowId
 from adawise.sink import schemas
+from adawise_lab.card.conditions import labelled_rows
 from tests.drift.answers import BEGIN_US, World, labels_csv, write
 
 CLASSES = ("bus", "car", "dog")
