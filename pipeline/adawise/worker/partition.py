@@ -86,8 +86,7 @@ class PartitionWork:
         policy: how its images become batches, states and alerts.
         turn: the pair that serves it, and until where.
         queue: its messages that are not taken from the decode pool.
-        make_ready: called with a stream, and the offset below which its messages may be decoded, even if memory is
-            short.
+        make_ready: called with a stream and an offset: its messages below may be decoded even if memory is short.
         image_bytes: bytes of the decoded image of a message that waits for that.
         publish_when: when results are published; None: never.
         new_attempt: makes the name of a draft.
@@ -96,8 +95,7 @@ class PartitionWork:
     Attributes:
         isolated_until: messages below this offset are decoded in an isolated process.
         dead_letters: the dead letters that are not sent yet.
-        unpublished: the results and alerts that are not published yet, in order: rows that were served (early) or
-            committed, and alerts whose segment was committed.
+        unpublished: results of rows that were served (early) or committed, and alerts of committed segments, in order.
         backoff: the waits after failures to write dead letters and segments.
     """
 
