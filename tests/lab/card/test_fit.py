@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,11 +14,11 @@ from adawise.adapt.surrogate import Surrogate
 from adawise.app.model import load_model
 from adawise.card.advice import advise
 from adawise.card.card import read_card
-from adawise.clip.classifier import PairClassifier
+from adawise.clip.classifier import PairRound
 from adawise.clip.heads import heads_path
 from adawise.ports import TopicIdentity
 from adawise.recording.recorder import FilePolicy, Recorder
-from adawise.records import Message, TopicPartition
+from adawise.records import Message, Selection, TopicPartition
 from adawise.settings import Settings, read
 from adawise_lab.card.fit import recorded_batches
 from tests.models import CLASSES, random_images, write_pair
@@ -71,16 +72,16 @@ class Fitted:
 @pytest.fixture(scope="module")
 def fitted(folder: Path, plain: Path) -> Fitted:
     passed: list[int] = []
-    logits = PairClassifier.logits
+    evaluate = PairRound.evaluate
 
-    def counted(self: PairClassifier, index: int, *images: torch.Tensor) -> torch.Tensor:
-        passed.append(sum(map(len, images)))
-        return logits(self, index, *images)
+    def counted(self: PairRound, requested: Mapping[int, Sequence[Selection]]) -> Mapping[int, torch.Tensor]:
+        passed.extend(sum(len(rows) for _, rows in selections) for selections in requested.values())
+        return evaluate(self, requested)
 
     card = copied(plain, "few.json")
     flags = ("--batches", "14", "--objective", "calibrated_entropy")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(PairClassifier, "logits", counted)
+        patch.setattr(PairRound, "evaluate", counted)
         assert adawise(folder, patch, "card", "fit", card.name, "--recording", "yard", *flags) == 0
     return Fitted(card, passed)
 
