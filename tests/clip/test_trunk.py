@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -222,19 +223,128 @@ class InPlace(nn.Module):
         return result
 
 
-def test_a_tower_that_cannot_be_traced_is_named() -> None:
-    with pytest.raises(NoTrunkError, match="Branching cannot be traced"):
-        cut(Branching().eval(), {"second.weight"}, (3, 4, 4))
+class Constant(InPlace):
+    """A tower with a tensor that it makes itself: it is on no device of the bank's."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.second(self.first(x).mean(dim=(2, 3)) * torch.tensor(2.0))
+        return result
+
+
+class Statement(InPlace):
+    """A tower that overwrites a tensor, and goes on with the name that it had before."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        x.clamp_(min=0.0)
+        result: Tensor = self.second(x.mean(dim=(2, 3)))
+        return result
+
+
+class Selecting(InPlace):
+    """A tower whose shapes depend on values, which no tensor without memory has."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x).mean(dim=(2, 3))
+        result: Tensor = self.second(torch.masked_select(x, x == x).view(-1, 4))
+        return result
+
+
+@pytest.mark.parametrize("tower", [Branching, Constant, Statement, Selecting])
+def test_a_tower_that_cannot_be_traced_is_named(tower: type[nn.Module]) -> None:
+    with pytest.raises(NoTrunkError, match=f"{tower.__name__} cannot be traced"):
+        cut(tower().eval(), {"second.weight"}, (3, 4, 4))
+
+
+class Waiting(nn.Module):
+    """A tower whose trace waits until another thread has run a module of its own."""
+
+    def __init__(self, other: Callable[[], None]) -> None:
+        super().__init__()
+        self.first, self.second, self.other = nn.Conv2d(3, 4, 3), nn.Linear(4, 4), other
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.other()
+        result: Tensor = self.second(self.first(x).mean(dim=(2, 3)))
+        return result
+
+
+def test_another_thread_may_serve_while_a_tower_is_traced() -> None:
+    serving, images, found = InPlace().eval(), torch.randn(2, 3, 4, 4), list[Tensor]()
+
+    def serve() -> None:
+        thread = threading.Thread(target=lambda: found.append(serving(images)))
+        thread.start()
+        thread.join()
+
+    assert 0.0 < cut(Waiting(serve).eval(), {"second.weight"}, (3, 4, 4)).tail_share < 1.0
+    assert len(found) == 1
+    assert torch.equal(found[0], serving(images))
+
+
+def of_tower(pair: CheckpointPair, tower: nn.Module, dtype: torch.dtype = torch.float32) -> PairClassifier:
+    """A classifier of a tower with four features, whose layer `second` differs."""
+    theta_0 = {name: p.detach() for name, p in tower.named_parameters()}
+    theta_1 = {**theta_0, "second.weight": theta_0["second.weight"] + 1.0}
+    shared = replace(pair, tower=tower.eval(), theta_0=theta_0, theta_1=theta_1)
+    subject = classifier(shared, head="text", classes=("a", "b"), dtype=dtype)
+    subject._heads = {j: torch.randn(2, 4, generator=torch.Generator().manual_seed(j)) for j in range(21)}
+    return subject
+
+
+class ChannelsLast(nn.Module):
+    """A tower that hands on a picture whose channels lie together, as ConvNeXt does before it halves the picture."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm = nn.Conv2d(3, 96, 4, 4), nn.LayerNorm(96)
+        self.second, self.head = nn.Conv2d(96, 192, 2, 2), nn.Linear(192, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.first(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        result: Tensor = self.head(self.second(x).mean(dim=(2, 3)))
+        return result
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_rows_of_activations_lie_in_memory_as_those_of_a_chunk(pair: CheckpointPair, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    subject = of_tower(pair, ChannelsLast(), dtype)
+    assert isinstance(subject._pair.trunk, Trunk)
+    activations = subject.activations(BATCHES)
+    assert activations.stride() == activations.contiguous(memory_format=torch.channels_last).stride()
+    given: list[Tensor] = []
+    subject.bank.tower(5).register_forward_pre_hook(lambda module, chunk: given.append(*chunk))
+    answered = subject.open(BATCHES).evaluate({5: all_rows(BATCHES)})[5]
+    assert torch.equal(answered, subject.logits(5, IMAGES))
+    assert len({chunk.stride() for chunk in given}) == 1
+
+
+class FirstToken(nn.Module):
+    """A tower whose head reads a view of what its layers before the head return."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 4, 4, 4), nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.second(self.first(x).flatten(2).transpose(1, 2).contiguous()[:, 0])
+        return result
+
+
+def test_a_view_with_gaps_is_not_handed_on() -> None:
+    assert cut(FirstToken().eval(), {"second.weight"}, (3, 8, 8)).shape == (4, 4)
+
+
+def test_a_share_that_is_next_to_nothing_is_still_a_price(pair: CheckpointPair) -> None:
+    shared = sharing(pair)
+    assert isinstance(shared.trunk, Trunk)
+    object.__setattr__(shared, "trunk", replace(shared.trunk, tail_share=1e-5))
+    assert shared.tail_share == 1e-4
 
 
 def test_what_overwrites_its_input_is_given_a_copy(pair: CheckpointPair) -> None:
-    tower = InPlace().eval()
-    theta_0 = {name: p.detach() for name, p in tower.named_parameters()}
-    theta_1 = {**theta_0, "second.weight": theta_0["second.weight"] + 1.0}
-    shared = replace(pair, tower=tower, theta_0=theta_0, theta_1=theta_1)
-    subject = classifier(shared, head="text", classes=("a", "b"))
-    subject._heads = {j: torch.randn(2, 4, generator=torch.Generator().manual_seed(j)) for j in range(21)}
-    opened = subject.open(BATCHES)
+    opened = of_tower(pair, InPlace()).open(BATCHES)
     assert isinstance(opened, PairRound)
     first = opened.evaluate({5: all_rows(BATCHES)})[5]
     assert torch.equal(opened.evaluate({5: all_rows(BATCHES)})[5], first)

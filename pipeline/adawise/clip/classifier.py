@@ -21,7 +21,7 @@ from adawise.clip.head_cache import HeadCache
 from adawise.clip.load import CheckpointPair
 from adawise.clip.numerics import numerics
 from adawise.clip.prompts import ENCODER, Encoding, Prompts
-from adawise.clip.trunk import Trunk
+from adawise.clip.trunk import Trunk, memory_order
 from adawise.errors import DeviceError, SettingsError
 from adawise.records import Rows, Selection
 
@@ -306,26 +306,30 @@ class PairClassifier:
         # The last row of an alpha is repeated until its last chunk is full.
         padded = [np.pad(rows, (0, -len(rows) % size), mode="edge") for rows in requested.values()]
         chosen = self.device.upload(torch.from_numpy(np.concatenate(padded)))
+        order = memory_order(activations)
+        packed, back = activations.permute(order), np.argsort(order).tolist()
         start = 0
         for index, rows in requested.items():
             head, copy = self._head(index), self.bank.copy(index)
             with torch.inference_mode():
                 for left in range(len(rows), 0, -size):
-                    chunk = activations.index_select(0, chosen[start : start + size])
+                    chunk = packed.index_select(0, chosen[start : start + size]).permute(back)
                     parts.append(self._logits(copy, head, chunk, min(left, size)))
                     start += size
         with torch.inference_mode():
             return self.device.fetch(parts)
 
     def _all_activations(self, trunk: nn.Module, batches: Sequence[Tensor]) -> Tensor:
-        """Return the activations `[N, ...]` of all images."""
+        """Return the activations `[N, ...]` of all images, which lie in memory as those of a chunk."""
         found: Tensor | None = None
         start, images = 0, sum(map(len, batches))
         with torch.inference_mode():
             for n, views in chunks(batches, self.chunk_rows):
                 part = self._activations(trunk, self.device.stage(views, self.chunk_rows))
                 if found is None:
-                    found = part.new_empty(images, *part.shape[1:])
+                    _, *order = memory_order(part)
+                    packed = part.new_empty(images, *(part.shape[d] for d in order))
+                    found = packed.permute(0, *(1 + np.argsort(order)).tolist())
                 found[start : start + n] = part[:n]
                 start += n
         assert found is not None, "expected one image or more"

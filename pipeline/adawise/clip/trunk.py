@@ -6,8 +6,10 @@ tower, the tail. The cut is found in the graph that `torch.fx` traces, from the 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -19,6 +21,7 @@ from adawise.clip.patches import PatchProduct
 from adawise.clip.skeleton import without_tensors
 
 _BATCHES = (2, 3)  # the cut is tried with both: only the number of rows may differ
+_TRACING = threading.Lock()  # traces of two threads would undo each other's patches of torch
 
 
 class NoTrunkError(ValueError):
@@ -43,13 +46,35 @@ class Trunk:
 
 
 class _Tracer(fx.Tracer):
-    """A tracer that keeps our replacements of torch's modules whole, as it keeps torch's own."""
+    """A tracer that keeps our replacements of torch's modules whole, as it keeps torch's own.
+
+    While it traces, torch's `Module` is patched for the whole process. Modules that other threads run meanwhile, such
+    as the tower of the pair that serves, are left alone.
+    """
 
     proxy_buffer_attributes = True  # or what a tower computes from a buffer would be a value of the trace
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._thread = threading.get_ident()
 
     @override
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return isinstance(m, PackedAttention | PatchProduct) or super().is_leaf_module(m, module_qualified_name)
+
+    @override
+    def call_module(
+        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        if threading.get_ident() != self._thread:
+            return forward(*args, **kwargs)
+        return super().call_module(m, forward, args, kwargs)
+
+    @override
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        if threading.get_ident() != self._thread:
+            return attr_val
+        return super().getattr(attr, attr_val, parameter_proxy_cache)
 
 
 def shared_trunk(
@@ -85,19 +110,62 @@ def cut(tower: nn.Module, differing: Collection[str], image: tuple[int, int, int
     """
     tower = without_tensors(tower)
     try:
-        nodes = list(_Tracer().trace(tower).nodes)
-    except Exception as error:  # a trace runs the tower's own code on proxies, which raise anything
+        found = _cut(tower, differing, image)
+    except Exception as error:  # the tower's own code runs on proxies and without its weights, and may raise anything
         first = (str(error) or type(error).__name__).splitlines()[0][:200]
         raise NoTrunkError(f"the tower {type(tower).__name__} cannot be traced: {first}") from error
-    constants = _constants(nodes)
+    if found is None:
+        raise NoTrunkError("theta_0 and theta_1 differ from the first layers on")
+    return found
+
+
+def _cut(tower: nn.Module, differing: Collection[str], image: tuple[int, int, int]) -> Trunk | None:
+    """Return the cut of a tower on the device `meta`, or None if nothing is shared. Raises whatever the tower does."""
     parameters = {name for name, _ in tower.named_parameters()}
-    for position, handed_on in _places(nodes, constants, parameters, set(differing)):
+    tensors = parameters.union(name for name, _ in tower.named_buffers())
+    with _TRACING:
+        graph = _Tracer().trace(tower)
+    nodes = list(graph.nodes)
+    if made := [str(node.target) for node in nodes if node.op == "get_attr" and node.target not in tensors]:
+        raise ValueError(f"it has a tensor that is neither a parameter nor a buffer ({made[0]})")
+    _check_overwriting(tower, graph, image)
+    for position, handed_on in _places(nodes, _constants(nodes), parameters, set(differing)):
         trunk, tail = _parts(tower, nodes, position, handed_on)
         if (shape := _shape(trunk, image)) is not None:
             before, after = _operations(trunk, image), _operations(tail, shape)
             if before > 0 < after:
                 return Trunk(trunk, tail, shape, after / (before + after))
-    raise NoTrunkError("theta_0 and theta_1 differ from the first layers on")
+    return None
+
+
+class _Overwriting(fx.Interpreter):
+    """Runs a graph, and notes the nodes that overwrite a tensor that they are given."""
+
+    def __init__(self, module: fx.GraphModule) -> None:
+        super().__init__(module)
+        self.found: list[fx.Node] = []
+
+    @override
+    def run_node(self, n: fx.Node) -> Any:
+        given = [value for i in n.all_input_nodes if isinstance(value := self.env.get(i), Tensor)]
+        before = [tensor._version for tensor in given]
+        result = super().run_node(n)
+        if before != [tensor._version for tensor in given]:
+            self.found.append(n)
+        return result
+
+
+def _check_overwriting(tower: nn.Module, graph: fx.Graph, image: Sequence[int]) -> None:
+    """Raise ValueError if a node overwrites a tensor and its own result is not used: the parts would leave it out."""
+    nodes = list(graph.nodes)
+    needed = set(_needed(nodes, nodes[-1]))
+    if needed.issuperset(nodes):
+        return
+    run = _Overwriting(fx.GraphModule(tower, graph).eval())
+    run.garbage_collect_values = False
+    run.run(torch.empty(_BATCHES[0], *image, device="meta"))
+    if lost := [node for node in run.found if node not in needed]:
+        raise ValueError(f"{lost[0]} overwrites its input")
 
 
 def _constants(nodes: Sequence[fx.Node]) -> set[fx.Node]:
@@ -165,16 +233,27 @@ def _needed(nodes: Sequence[fx.Node], result: fx.Node, without: fx.Node | None =
 
 
 def _shape(trunk: nn.Module, image: Sequence[int]) -> torch.Size | None:
-    """Return the shape of one image's activations; None if they are no tensor of floats with a row for each image."""
+    """Return the shape of one image's activations; None if they are no tensor of floats with a row for each image.
+
+    None, too, if they do not fill memory row after row: a copy of some rows could not lie in memory as they do.
+    """
     shapes = []
     for batch in _BATCHES:
         activations = trunk(torch.empty(batch, *image, device="meta"))
         if not isinstance(activations, Tensor) or not activations.is_floating_point() or activations.ndim < 2:
             return None
-        if len(activations) != batch:
+        if len(activations) != batch or not activations.permute(memory_order(activations)).is_contiguous():
             return None
         shapes.append(activations.shape[1:])
     return shapes[0] if shapes[0] == shapes[1] else None
+
+
+def memory_order(activations: Tensor) -> list[int]:
+    """Return the dimensions `[0, ...]` of activations from the outermost in memory to the innermost.
+
+    Kernels are chosen, and round, by how their input lies in memory, so copies of rows have to lie alike.
+    """
+    return [0, *sorted(range(1, activations.ndim), key=activations.stride, reverse=True)]
 
 
 def _operations(part: nn.Module, size: Sequence[int]) -> int:

@@ -24,7 +24,7 @@ _EPSILON = 1e-6
 _PROMPTS_AT_ONCE = 256
 _BLOCK = re.compile(r".*\b(?:resblocks|blocks|layers|layer)\.\d+\.")  # of open_clip, timm and transformers
 _NUMBERED = re.compile(r"\.\d+\.")
-_BELOW = re.compile(r"embed|conv1|patch|ln_pre|norm_pre|cls_token|stem")  # below the first block
+_BELOW = re.compile(r"embed|conv1|\bbn1\b|patch|ln_pre|norm_pre|cls_token|reg_token|stem")  # below the first block
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,6 +97,15 @@ def test_a_tower_without_blocks_is_refused() -> None:
     assert _frozen(["visual.conv.weight"], None) == set()
 
 
+@pytest.mark.parametrize("below", ["reg_token", "cls_token", "pos_embed", "bn1.weight"])
+def test_what_lies_below_the_first_block_is_frozen_with_it(below: str) -> None:
+    first, last = "visual.trunk.blocks.0.norm1.weight", "visual.trunk.blocks.1.norm1.weight"
+    assert _frozen([f"visual.trunk.{below}", first, last, "visual.trunk.norm.weight"], 1) == {
+        f"visual.trunk.{below}",
+        first,
+    }
+
+
 def test_each_block_down_learns_by_a_share_of_the_rate_above_it(make_learner: MakeLearner, batch: Pixels) -> None:
     learner = make_learner(layer_decay=0.5)
     names = {id(p): name for name, p in learner.model.named_parameters()}
