@@ -115,6 +115,20 @@ def test_the_trunk_runs_once_an_image_whatever_is_asked_of_a_round(
     assert len(rows) == 18, "without a round, nothing is kept"
 
 
+def test_a_round_whose_activations_would_take_too_much_keeps_none_and_has_the_same_bits(
+    pair: CheckpointPair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subject, reference = classifier(sharing(pair)), whole(sharing(pair), torch.float32)
+    found = sharing(pair).trunk
+    assert isinstance(found, Trunk)
+    monkeypatch.setattr("adawise.clip.classifier._ACTIVATION_BYTES", 23 * 4 * found.shape.numel())
+    assert subject.keeps_activations(23)
+    assert not subject.keeps_activations(24)
+    monkeypatch.setattr("adawise.clip.classifier._ACTIVATION_BYTES", 0)
+    monkeypatch.setattr(PairClassifier, "activations", lambda *_: pytest.fail("there is no room to keep them"))
+    check_as_whole(subject, reference)
+
+
 def test_a_lack_of_memory_keeps_the_activations(pair: CheckpointPair, monkeypatch: pytest.MonkeyPatch) -> None:
     subject, reference = classifier(sharing(pair)), whole(sharing(pair), torch.float32)
     subject.bank.copy(3)

@@ -29,6 +29,8 @@ _log = structlog.get_logger("model")
 
 T = TypeVar("T")
 
+_ACTIVATION_BYTES = 2**30  # of a round; 32 chunks of 64 images of a ViT-L in bfloat16 take as much
+
 
 class PairClassifier:
     """An implementation of `ports.Classifier` over a model pair.
@@ -285,6 +287,13 @@ class PairClassifier:
         with torch.inference_mode():
             return self.device.fetch(parts)
 
+    def keeps_activations(self, images: int) -> bool:
+        """Return True if the tower is cut, and there is room for the activations of so many images."""
+        trunk = self._pair.trunk
+        if self.bank.trunk is None or not isinstance(trunk, Trunk):
+            return False
+        return images * trunk.shape.numel() * self.dtype.itemsize <= _ACTIVATION_BYTES
+
     def activations(self, batches: Sequence[Tensor]) -> Tensor:
         """Return the activations `[N, ...]` behind the trunk of all images, uint8 `[n, 3, S, S]` a tensor.
 
@@ -437,7 +446,8 @@ class PairRound:
     """An implementation of `ports.Round`.
 
     With a trunk, the activations behind it are computed once, when they are first needed, and kept as long as the
-    round. They take N times the activations of an image; the worker bounds N by the chunks that a round gathers.
+    round. They take N times the activations of an image; the worker bounds N by the chunks that a round gathers. Where
+    they would take more than 1 GiB, nothing is kept, and each request runs the trunk again, with the same bits.
 
     Args:
         classifier: the classifier.
@@ -451,7 +461,7 @@ class PairRound:
 
     def evaluate(self, requested: Mapping[int, Sequence[Selection]]) -> Mapping[int, Tensor]:
         """See `ports.Round`. Raises DeviceError as `PairClassifier.evaluate`."""
-        if self._classifier.bank.trunk is None:
+        if not self._classifier.keeps_activations(sum(map(len, self._batches))):
             return of_images(self._batches, self._classifier.evaluate)(requested)
         if self._activations is None:
             self._activations = self._classifier.activations(self._batches)
