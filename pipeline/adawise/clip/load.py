@@ -125,7 +125,8 @@ class CheckpointPair:
     @property
     def tail_share(self) -> float:
         """The cost of an image at a second alpha, as a share of a forward, in (0, 1]; 1 if the tower is not cut."""
-        return round(self.trunk.tail_share, 4) if isinstance(self.trunk, Trunk) else 1.0
+        # a tail that is one projection of a large tower costs less than one in ten thousand, and must not round to 0
+        return max(1e-4, round(self.trunk.tail_share, 4)) if isinstance(self.trunk, Trunk) else 1.0
 
     @property
     def shared_layers(self) -> str:
