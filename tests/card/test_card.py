@@ -261,6 +261,10 @@ def test_a_gain_outside_its_interval_is_refused_by_file_and_field(tmp_path: Path
     ("field", "value"),
     [
         ("tells_ends_apart", 1),
+        ("tail_share", 0.0),
+        ("tail_share", 5e-324),  # a budget divided by it is infinite
+        ("tail_share", 1.5),
+        ("tail_share", True),
         ("temperature", [1.0, 0.0, 1.0]),
         ("temperature", [1.0, -2.0, 1.0]),
         ("temperature", [1.0, 1.0]),

@@ -211,6 +211,21 @@ def test_a_head_alone_may_differ_and_the_patches_alone_may_be_equal(
     assert share[0] < found.tail_share < share[1]
 
 
+@pytest.mark.parametrize("late", ["proj", "ln_post.weight"])
+def test_the_share_of_a_tail_that_is_one_projection_of_a_large_tower_is_not_rounded_to_nothing(
+    pair: CheckpointPair, late: str
+) -> None:
+    with torch.device("meta"):
+        tower = open_clip.model.VisionTransformer(
+            image_size=224, patch_size=16, width=768, layers=12, heads=12, mlp_ratio=4.0, output_dim=512
+        )
+    found = cut(tower.eval(), {late}, (3, 224, 224))
+    assert 0.0 < found.tail_share < 5e-5
+    large = replace(pair)
+    large.__dict__["trunk"] = found
+    assert large.tail_share == 1e-4
+
+
 class Branching(nn.Module):
     """A tower that looks at its pixels, which no trace can follow."""
 

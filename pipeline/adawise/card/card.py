@@ -43,6 +43,7 @@ _SINCE_5 = ("shifted_temperature", "verdict", "fine_tuned_interval", "tells_ends
 _PER_ALPHA = ("alphas", "temperature", "reference_entropy", "threshold", "accuracy", "nll", "ece_raw", "ece")
 _MOST_CHARACTERS = 400  # characters of an error that a message quotes: a card may hold a million
 _ROUNDING = 1e-9  # tolerance: a difference and the ends of its interval are computed in different ways
+_SMALLEST_SHARE = 1e-4  # of `tail_share`: budgets are divided by it, and `CheckpointPair.tail_share` is no smaller
 _BARRIER = 0.01  # accuracy: if it falls further below the worse endpoint, the path has a barrier
 
 
@@ -193,8 +194,8 @@ class Card:
         tells_ends_apart: True if `shifted_temperature` lets the better endpoint be chosen both where that is zero-shot
             and where it is fine-tuned.
         bias: None if no late labels spoke against an objective. Its nats are part of that objective's `levels`.
-        tail_share: the cost of classifying an image again at another alpha, as a share of a whole forward, in (0, 1];
-            1 if the two models share no layers (`clip/trunk.py`), and in cards of versions up to 0.2.
+        tail_share: the cost of classifying an image again at another alpha, as a share of a whole forward, from .0001
+            to 1; 1 if the two models share no layers (`clip/trunk.py`), and in cards of versions up to 0.2.
     """
 
     identity: Mapping[str, str]
@@ -385,7 +386,7 @@ def _check_values(card: Card) -> None:
             holds = holds and group.images >= 1 and min(accuracies) >= 0.0 and max(accuracies) <= 1.0
             _expect("verdict", "groups of images with accuracies from 0 to 1", group, holds)
     share = card.tail_share
-    _expect("tail_share", "a share above 0, at most 1", share, _are_numbers(share) and 0.0 < share <= 1.0)
+    _expect("tail_share", "a share from 0.0001 to 1", share, _are_numbers(share) and _SMALLEST_SHARE <= share <= 1.0)
     holds = isinstance(card.tells_ends_apart, bool)
     _expect("tells_ends_apart", "true or false", card.tells_ends_apart, holds)
     if (interval := card.fine_tuned_interval) is not None:
