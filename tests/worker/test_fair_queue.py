@@ -18,6 +18,7 @@ from adawise.worker.batching import BatchPolicy
 from adawise.worker.decode_pool import Prefetch
 from adawise.worker.fair_queue import Job, JobStage, Lanes, message_bytes
 from adawise.worker.partition import PartitionPolicy, PartitionWork
+from adawise.worker.readiness import Readiness
 from tests.frames import a_frame, turn_of
 from tests.worker.counts import check_counts, jobs_of
 
@@ -276,4 +277,31 @@ def test_a_lane_is_kept_while_messages_of_a_batch_that_was_begun_are_not_decoded
         assert lanes.begin_promised(quick=False) is job
         lanes.end(job, DecodedMessage(job.message, (a_frame(job.message.offset),)), 1.0)
     assert lanes.first(quick=False) is lanes._lanes["b"]
+    check_counts(lanes)
+
+
+def test_held_messages_of_a_stream_that_lost_its_own_lane_meanwhile_are_all_decoded() -> None:
+    """A segment without the stream's state may become durable late, after a first message came that was known."""
+    lanes = Lanes()
+    for offset, shares_lane in enumerate([False, True, True]):
+        message = Message("frames", 0, offset, None, b"x")
+        lanes.add(message, frozenset("a"), shares_lane=shares_lane, is_single=True, hold=True)
+    lanes.release("a")
+    check_counts(lanes)
+    begun = [lanes.next(quick=False, eager=True, images=9, must=False) for _ in range(3)]
+    assert [job.message.offset for job in begun if job is not None] == [0, 1, 2]
+
+
+def test_a_backlog_of_one_stream_is_begun_batch_by_batch_as_far_as_there_is_room() -> None:
+    lanes = Lanes()
+    rule = Readiness(BatchPolicy(2, 1.0), lanes, lanes.make_ready, lambda _: None, image_bytes=IMAGE_BYTES, ends={})
+    for offset in range(9):
+        message = Message("frames", 0, offset, None, b"x")
+        lanes.add(message, frozenset("a"), shares_lane=False, is_single=True, hold=True)
+        rule.read("a")
+    assert lanes.next(quick=False, eager=False, images=1, must=False) is None
+    assert lanes.next(quick=False, eager=False, images=1, must=True) is not None
+    assert lanes.promised == 2  # a whole batch, whatever room there is
+    assert lanes.next(quick=False, eager=False, images=5, must=False) is not None  # room for two and a half
+    assert lanes.promised == 6
     check_counts(lanes)

@@ -244,6 +244,17 @@ def test_a_camera_whose_every_batch_has_a_bad_image_fills_no_room_for_ever() -> 
     bench.check(Watched(messages, UNLIMITED, finite=True).finish())
 
 
+@pytest.mark.parametrize("threads", [0, 2])
+def test_the_backlog_of_one_camera_is_decoded_no_further_than_there_is_room(threads: int) -> None:
+    quiet = [picture(n, f"camera-{n}", at_ms=n) for n in range(20)]
+    messages = [*quiet, *(picture(n, "busy", at_ms=n) for n in range(20, 320))]
+    limit = 30 * PIXELS
+    bench = Watched(messages, limit, threads=threads, finite=True, max_poll_records=50).finish()
+    assert bench.closed_early == 0
+    assert bench.peak <= limit + 5 * POLL_BYTES
+    bench.check(Watched(messages, UNLIMITED, finite=True).finish())
+
+
 def test_silent_cameras_are_served_by_the_clock_although_their_messages_are_not_decoded() -> None:
     messages = lockstep(100, 2)
     bench = Watched(messages, 2 * 100 * 2 * (BOOKKEEPING_BYTES + 2), max_poll_records=10).finish()

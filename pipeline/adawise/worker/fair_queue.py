@@ -132,7 +132,8 @@ class Job:
     @property
     def is_unready(self) -> bool:
         """True if it waits for the rest of its batch, and is decoded before only where memory is not short."""
-        return self.stage is WAITING or self.stage is HELD
+        stage = self.stage  # read once: a decode thread may move it from one to the other meanwhile
+        return stage is WAITING or stage is HELD
 
 
 def message_bytes(message: Message) -> int:
@@ -277,8 +278,9 @@ class Lanes:
         They go before later messages of the stream, or to the end of the shared lane.
         """
         del self._held[stream]
-        jobs = [job for job in self.order[stream] if job.stage is HELD]
+        jobs = [job for job in self.unready(stream) if job.stage is HELD][::-1]
         lane = jobs[0].lane
+        self._change_lane(jobs, lane)  # while they were held, the stream may have lost its own
         lane.used_s = max(lane.used_s, self._now_s)  # it has slept
         for job in jobs:
             self._move(job, DECODABLE if job.message.offset < until else WAITING)
@@ -336,7 +338,7 @@ class Lanes:
                 self._leave(lane)
                 return self._begin(job)
             else:
-                batch = [each for each in self.order[job.stream] if each.is_single and each.stage is DECODABLE]
+                batch = self._batches(job.stream, images)
                 if len(batch) > images and not must:
                     return None
                 self._promise(batch)
@@ -351,6 +353,19 @@ class Lanes:
                 if job.stage is NEXT:
                     return self._begin(job)
         return None
+
+    def _batches(self, stream: str, images: float) -> list[Job]:
+        """Return a stream's first messages that may be decoded: whole batches that there is room for, at least one."""
+        found, whole = list[Job](), 0
+        for job in self.order[stream]:
+            if job.is_single and job.stage is DECODABLE:
+                found.append(job)
+                if whole and len(found) > images:
+                    return found[:whole]
+                # It is the last of a batch, or it came too late for the batch before, which it ends.
+                if not job.part.images or (job.part.images == 1 and len(found) > whole + 1):
+                    whole = len(found)
+        return found
 
     def _promise(self, batch: list[Job]) -> None:
         """Begin a batch: its messages go before all lanes."""

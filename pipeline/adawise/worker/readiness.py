@@ -82,8 +82,8 @@ class Readiness:
 
     def due(self, now_s: float) -> Iterator[str]:
         """Yield the streams with messages that have waited as long as those of a silent stream may."""
-        for stream in self._queue.order if self._queue.unready_bytes else ():
-            newest = next(self._queue.unready(stream), None)
+        for stream, jobs in self._queue.order.items() if self._queue.unready_bytes else ():
+            newest = jobs[-1] if jobs[-1].is_unready else next(self._queue.unready(stream), None)
             if newest is not None and self._policy.due(now_s - newest.part.since_s):
                 yield stream
 
