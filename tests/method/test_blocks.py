@@ -1,0 +1,79 @@
+"""The sweep of trained blocks and learning rates, on tables of which it is known who is right."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from adawise_lab.evaluate.tables import write_table
+from tests.lab.evaluate.building import a_table, shorten_streams
+from tools.method.blocks import Recipe, Sweep, serve
+from tools.method.choose import card_of
+
+pytestmark = pytest.mark.check("tools")
+FULL, FASTER, FEW = Recipe(None, "1e-5"), Recipe(None, "2e-5"), Recipe(2, "2e-5")
+
+
+def add_run(sweep: Sweep, name: str, recipe: Recipe, seed: int, *, worse: float = 0.0, share: float = 1.0) -> None:
+    """A run on the same images, whose logits of the right class are lower by `worse`."""
+    place = sweep.place(name, recipe, seed)
+    (place / "tables").mkdir(parents=True)
+    tables = [a_table(f"{domain}_{name}", best) for domain, best in (("known", 0.9), ("new", 0.2))]
+    for table in tables:
+        logits = table.logits.copy()
+        logits[:, np.arange(len(table.labels)), table.labels] -= worse
+        write_table(place / "tables" / f"{table.name}.npz", replace(table, logits=logits))
+    card = replace(card_of([replace(tables[0], name="known_clean")]), tail_share=share)
+    (place / "pair").mkdir()
+    (place / "pair" / "card.json").write_text(card.to_json())
+    (place / "minutes.txt").write_text("3.00\n")
+    serve(place)
+
+
+@pytest.fixture
+def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sweep:
+    shorten_streams(monkeypatch)
+    return Sweep(tmp_path)
+
+
+def test_recipes_are_compared_image_by_image_and_a_probe_of_a_tail_costs_its_share(sweep: Sweep) -> None:
+    for name in "ab":
+        add_run(sweep, name, FULL, 0)
+        add_run(sweep, name, FEW, 0, share=0.25)
+    same = sweep.difference(FEW, FULL, "long")
+    assert same is not None
+    assert abs(same.mean) < 3  # same logits; probes are other ones, because they cost less
+    *_, row, _, choice = "\n".join(sweep.report()).splitlines()
+    cells = [cell.strip() for cell in row.split("|")[1:-1]]
+    assert cells[:3] == ["2,2e-5", "2", "0.250"]
+    fe, cost = ([float(value) for value in cells[i].split(" / ")] for i in (8, 9))
+    np.testing.assert_allclose(cost, [1 + 0.25 * (value - 1) for value in fe], atol=0.011)
+    assert choice.startswith("Choice: ")
+
+
+def test_fewer_blocks_are_chosen_only_if_they_are_surely_not_worse(sweep: Sweep) -> None:
+    add_run(sweep, "a", FULL, 0, worse=0.2)
+    add_run(sweep, "a", FASTER, 0)
+    add_run(sweep, "a", FEW, 0, worse=1.5)
+    assert sweep.best_rate(None) == FASTER
+    worse = sweep.difference(FEW, FASTER, "long")
+    assert worse is not None
+    assert worse.low < worse.mean < worse.high < -0.3
+    assert sweep.choice() == FASTER
+    better = Recipe(4, "1e-5")
+    add_run(sweep, "a", better, 0, worse=-1.0)
+    assert Sweep(sweep.folder).choice() == better
+
+
+def test_a_pair_with_more_training_seeds_counts_as_much_as_another(sweep: Sweep) -> None:
+    add_run(sweep, "a", FULL, 0)
+    add_run(sweep, "b", FULL, 0, worse=1.5)
+    before = next(line for line in sweep.report() if line.startswith("| all"))
+    add_run(sweep, "b", FULL, 1, worse=1.5)
+    after = next(line for line in Sweep(sweep.folder).report() if line.startswith("| all"))
+    assert before.split("|")[7] == after.split("|")[7]
+    assert json.loads(after.split("|")[2]) == 3

@@ -1,0 +1,356 @@
+"""How many blocks to train, and how fast: pairs that differ in `finetune.blocks` and `finetune.learning_rate` alone.
+
+    python -m tools.method.blocks FOLDER [--pairs a,b,c] [--seeds 3] [--hours 2] [--tested]
+    python -m tools.method.blocks FOLDER --report [--against all,1e-5]
+
+Each run makes a pair with `adawise finetune` as a user would, writes the tables of `tools.method.own_pairs` and serves
+streams of them by `warm` and by `auto`, with the card that the command made. Images, classes and corruptions are those
+of the pair, whatever its recipe is, so that recipes are compared image by image. Runs are ordered by training seed,
+then by pair, so that a sweep that ends early has whole comparisons; what was made stays in FOLDER, and a later call
+continues from there. Weights are deleted once the tables are written: a run keeps some 10 MB.
+
+The report gives for each recipe the means over pairs and training seeds. Intervals are of a paired bootstrap over
+images, pair by pair (`adawise_lab.evaluate.score`); how training seeds differ is shown by the range over the seeds.
+The choice is the best rate for each number of blocks, then the fewest blocks whose interval of `auto` against the best
+recipe that trains everything lies above -.3 points.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from statistics import fmean
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from adawise.adapt.objective import DEFAULT
+from adawise.adapt.strategies.warm import Exploration
+from adawise.app.machine import usable_cores
+from adawise.card.advice import AUTO
+from adawise.card.card import read_card
+from adawise_lab.evaluate.bench import Bench, Floats
+from adawise_lab.evaluate.candidates import parse, resolved
+from adawise_lab.evaluate.run import Plan, run
+from adawise_lab.evaluate.score import Score, by_domain, interval, ratio, resampled_accuracies, total
+from adawise_lab.evaluate.streams import ORDERS
+from adawise_lab.evaluate.tables import read_tables
+from tools.method.development import SOURCES, write_tables
+from tools.method.own_pairs import DEVELOPED, IMAGES_EACH, STEP, TEST_SOURCES, TESTED, make
+
+BLOCKS: tuple[int | None, ...] = (None, 6, 4, 2)
+RATES = ("1e-5", "2e-5", "4e-5")
+KINDS, STREAM_SEEDS = ("long", "short"), 3
+STRATEGIES = ("warm", AUTO)
+FRESH = ("v", "w", "x")
+_RESULT, _TABLES = "served.npz", "tables"
+_ALL = 10_000  # more blocks than any tower has
+_NOT_WORSE = 0.3  # points
+
+
+@dataclass(frozen=True, order=True)
+class Recipe:
+    """What is compared: the blocks that are trained (None: all), and the highest learning rate."""
+
+    blocks: int | None
+    rate: str
+
+    @property
+    def name(self) -> str:
+        """As in folders and on the command line."""
+        return f"{'all' if self.blocks is None else self.blocks},{self.rate}"
+
+    @property
+    def flags(self) -> list[str]:
+        """The options of `adawise finetune`."""
+        blocks = [] if self.blocks is None else ["--finetune.blocks", str(self.blocks)]
+        return [*blocks, "--finetune.learning-rate", self.rate]
+
+
+RECIPES = tuple(Recipe(blocks, rate) for blocks in BLOCKS for rate in RATES)
+
+
+@dataclass(frozen=True, eq=False)
+class Served:
+    """What one run served: `hits` and `visits` `[S, N]` and `forwards` `[S, D]` of each stream, by `streams`.
+
+    Attributes:
+        streams: strategy, kind and order of each row.
+        accuracy: accuracy of each domain at each fixed alpha, `[D, G]`.
+        share: what an image costs at a second alpha, in forwards.
+        minutes: what the command took, of a machine that may have done other work beside it.
+    """
+
+    streams: tuple[str, ...]
+    hits: Floats
+    visits: Floats
+    forwards: Floats
+    accuracy: Floats
+    share: float
+    minutes: float
+
+    def row(self, strategy: str, kind: str) -> Score:
+        """Return the sum over both orders of images."""
+        rows = [self.streams.index(f"{strategy} {kind} {order}") for order in ORDERS]
+        empty = np.zeros(0)
+        return total([Score(self.visits[i], self.hits[i], empty, empty, self.forwards[i]) for i in rows])
+
+
+def carry_out(name: str, recipe: Recipe, seed: int, place: Path, *, tested: bool) -> None:
+    """Make the pair and its tables in `place`, and serve streams of them."""
+    pairs = TESTED if tested else DEVELOPED
+    place.mkdir(parents=True, exist_ok=True)
+    began = time.monotonic()
+    known = make(pairs[name], place, [*recipe.flags, "--finetune.seed", str(seed)])
+    clock = place / "minutes.txt"
+    if not clock.exists():
+        clock.write_text(f"{(time.monotonic() - began) / 60:.2f}\n")
+    tables = place / _TABLES
+    tables.mkdir(exist_ok=True)
+    sources = TEST_SOURCES if tested else SOURCES
+    if len(list(tables.glob("*.npz"))) == 0:
+        theta_1 = place / "pair" / "theta_1"
+        write_tables(theta_1, known, tables, seed=7, step=STEP, images_each=IMAGES_EACH, sources=sources)
+    serve(place)
+    for part in tables.glob("alpha_*.pt"):
+        part.unlink()
+    for folder in (path for path in (place / "pair").iterdir() if path.is_dir()):
+        shutil.rmtree(folder)
+    for spare in (place / "pair").glob("*.safetensors"):
+        spare.unlink()
+    (place / "images.parquet").unlink(missing_ok=True)
+
+
+def serve(place: Path) -> None:
+    """Serve streams of the tables in `place` by each strategy, and write what came of it."""
+    card = read_card(place / "pair" / "card.json")
+    bench = Bench(read_tables(place / _TABLES), card.temperature)
+    exploration = replace(Exploration(), tail_share=card.tail_share)
+    hits, visits, forwards, streams = [], [], [], []
+    for strategy in STRATEGIES:
+        text = strategy if strategy == AUTO else f"{strategy}@{DEFAULT}"
+        objective = AUTO if strategy == AUTO else DEFAULT
+        candidates = resolved(parse(text, objective=objective, alpha=0.5, exploration=exploration), card)
+        plan = Plan(candidates, KINDS, ORDERS, STREAM_SEEDS)
+        done = run(bench, plan, card, processes=1, done=lambda _: None)
+        for kind in KINDS:
+            for order in ORDERS:
+                mine = [r.score for r in done if (r.task.kind, r.task.order) == (kind, order)]
+                scored = total(mine)
+                streams.append(f"{strategy} {kind} {order}")
+                hits.append(scored.hits)
+                visits.append(scored.visits)
+                forwards.append(scored.forwards)
+    part = place / f".{_RESULT}"
+    with part.open("wb") as file:
+        np.savez_compressed(
+            file,
+            streams=np.array(streams),
+            hits=np.stack(hits),
+            visits=np.stack(visits),
+            forwards=np.stack(forwards),
+            accuracy=bench.accuracy,
+            share=np.array(card.tail_share),
+            minutes=np.array(float((place / "minutes.txt").read_text())),
+        )
+    part.rename(place / _RESULT)
+
+
+class Difference(NamedTuple):
+    """A paired difference in points, its 95 % interval, and the least and the greatest of single runs."""
+
+    mean: float
+    low: float
+    high: float
+    least: float
+    most: float
+
+    def __str__(self) -> str:
+        return f"{self.mean:+.1f} ({self.low:+.1f} to {self.high:+.1f}; runs {self.least:+.1f} to {self.most:+.1f})"
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What lies in a folder: the runs by pair, recipe and training seed."""
+
+    folder: Path
+
+    def place(self, name: str, recipe: Recipe, seed: int) -> Path:
+        """The folder of a run."""
+        return self.folder / name / recipe.name / str(seed)
+
+    @cached_property
+    def runs(self) -> Mapping[tuple[str, Recipe, int], Served]:
+        """Every run that came to its end."""
+        found = {}
+        for file in sorted(self.folder.glob(f"*/*/*/{_RESULT}")):
+            name, text, seed = file.parts[-4:-1]
+            blocks, _, rate = text.partition(",")
+            with np.load(file) as data:
+                found[name, Recipe(None if blocks == "all" else int(blocks), rate), int(seed)] = Served(
+                    tuple(data["streams"].tolist()),
+                    data["hits"],
+                    data["visits"],
+                    data["forwards"],
+                    data["accuracy"],
+                    float(data["share"]),
+                    float(data["minutes"]),
+                )
+        return found
+
+    def bench(self, name: str) -> Bench:
+        """Return the images of a pair: those of any of its runs, for they are the same in all."""
+        recipe, seed = next((recipe, seed) for pair, recipe, seed in self.runs if pair == name)
+        card = read_card(self.place(name, recipe, seed) / "pair" / "card.json")
+        return Bench(read_tables(self.place(name, recipe, seed) / _TABLES), card.temperature)
+
+    @cached_property
+    def recipes(self) -> tuple[Recipe, ...]:
+        """The recipes that have runs: those that train most come first."""
+        found = {recipe for _, recipe, _ in self.runs}
+        return tuple(sorted(found, key=lambda r: (-(r.blocks or _ALL), float(r.rate))))
+
+    @cached_property
+    def benches(self) -> Mapping[str, Bench]:
+        """The images of each pair that has runs."""
+        return {name: self.bench(name) for name in sorted({name for name, _, _ in self.runs})}
+
+    def best_rate(self, blocks: int | None) -> Recipe:
+        """Return the recipe with that many blocks whose `auto` has the best mean accuracy over the kinds of stream.
+
+        Raises:
+            ValueError: there is no run with that many blocks.
+        """
+        same = [recipe for recipe in self.recipes if recipe.blocks == blocks]
+        if not same:
+            raise ValueError(f"no run trains {blocks or 'all'} blocks")
+        return max(same, key=lambda recipe: np.mean([self._accuracy(recipe, AUTO, kind) for kind in KINDS]))
+
+    def choice(self) -> Recipe:
+        """Return the recipe with the fewest blocks that is not worse than the best one that trains everything."""
+        full = self.best_rate(None)
+        for blocks in sorted({recipe.blocks for recipe in self.recipes if recipe.blocks is not None}):
+            best = self.best_rate(blocks)
+            found = [self.difference(best, full, kind) for kind in KINDS]
+            if all(each is not None and each.low > -_NOT_WORSE for each in found):
+                return best
+        return full
+
+    def report(self, against: Recipe | None = None) -> Iterator[str]:
+        """Yield a Markdown table of the recipes, with differences in points from `against` (the best full one)."""
+        reference = against or self.best_rate(None)
+        kinds = " / ".join(KINDS)
+        columns = ["blocks, rate", "runs", "share", "theta_1", "best fixed", f"`warm` {kinds}", f"`auto` {kinds}"]
+        columns += [f"`auto` against {reference.name}", "FE", "forward cost", "worst domain", "minutes"]
+        yield f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}"
+        for recipe in self.recipes:
+            yield self._line(recipe, reference)
+        yield f"\nChoice: {self.choice().name}"
+
+    def _line(self, recipe: Recipe, against: Recipe) -> str:
+        mine = [made for _, made in self._of(recipe)]
+        theta_1 = np.mean([made.accuracy[:, -1].mean() for made in mine])
+        best = np.mean([made.accuracy.mean(axis=0).max() for made in mine])
+        cells = [recipe.name, str(len(mine)), f"{mine[0].share:.3f}", f"{theta_1:.3f}", f"{best:.3f}"]
+        for strategy in STRATEGIES:
+            cells.append(" / ".join(f"{self._accuracy(recipe, strategy, kind):.3f}" for kind in KINDS))
+        cells.append(", ".join(str(self.difference(recipe, against, kind) or "no run of both") for kind in KINDS))
+        fe = [np.mean([self._fe(name, made, kind) for name, made in self._of(recipe)]) for kind in KINDS]
+        cells.append(" / ".join(f"{value:.2f}" for value in fe))
+        cells.append(" / ".join(f"{1 + mine[0].share * (value - 1):.2f}" for value in fe))
+        worst = [self._worst(name, made) for name, made in self._of(recipe)]
+        cells += [f"{100 * np.mean(worst):+.1f}", f"{np.median([made.minutes for made in mine]):.1f}"]
+        return f"| {' | '.join(cells)} |"
+
+    def _of(self, recipe: Recipe) -> list[tuple[str, Served]]:
+        return [(name, made) for (name, other, _), made in self.runs.items() if other == recipe]
+
+    def _accuracy(self, recipe: Recipe, strategy: str, kind: str) -> float:
+        """The mean over domains, runs and pairs, so that a pair with more training seeds does not count for more."""
+        each: dict[str, list[float]] = {}
+        for name, made in self._of(recipe):
+            row = made.row(strategy, kind)
+            each.setdefault(name, []).append(_mean(self.benches[name], row.hits, row.visits))
+        return fmean(fmean(values) for values in each.values())
+
+    def _fe(self, name: str, made: Served, kind: str) -> float:
+        row = made.row(AUTO, kind)
+        return float(np.nanmean(ratio(row.forwards, by_domain(self.benches[name], row.visits))))
+
+    def _worst(self, name: str, made: Served) -> float:
+        row, bench = made.row(AUTO, KINDS[0]), self.benches[name]
+        accuracy = ratio(by_domain(bench, row.hits), by_domain(bench, row.visits))
+        return float(np.nanmin(accuracy - made.accuracy[:, [0, -1]].max(axis=1)))
+
+    def difference(self, recipe: Recipe, against: Recipe, kind: str) -> Difference | None:
+        """Return how much better `auto` serves with `recipe`, over the pairs and training seeds that both have."""
+        samples, runs = [], []
+        for name, bench in self.benches.items():
+            seeds = [s for pair, other, s in self.runs if (pair, other) == (name, recipe)]
+            seeds = [s for s in seeds if (name, against, s) in self.runs]
+            if not seeds:
+                continue
+            each = [[self.runs[name, r, s].row(AUTO, kind) for s in seeds] for r in (recipe, against)]
+            both = [total(rows) for rows in each]
+            hits, visits = np.stack([row.hits for row in both]), np.stack([row.visits for row in both])
+            means = [_mean(bench, row.hits, row.visits) for row in both]
+            resampled = resampled_accuracies(bench, hits, visits)
+            samples.append(np.concatenate([[means[0] - means[1]], resampled[0] - resampled[1]]))
+            for one, other in zip(*each, strict=True):
+                runs.append(_mean(bench, one.hits, one.visits) - _mean(bench, other.hits, other.visits))
+        if not samples:
+            return None
+        mean, *resamples = 100 * np.mean(samples, axis=0)
+        return Difference(float(mean), *interval(np.array(resamples)), 100 * min(runs), 100 * max(runs))
+
+
+def _mean(bench: Bench, hits: Floats, visits: Floats) -> float:
+    """The accuracy, `[N]` each: the mean over domains."""
+    return float(np.nanmean(ratio(by_domain(bench, hits), by_domain(bench, visits))))
+
+
+def main() -> None:
+    """Make what is missing of the sweep, as far as time allows, or print its report."""
+    parser = argparse.ArgumentParser(prog="python -m tools.method.blocks", description=main.__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--pairs", help="names, separated by commas; none: all")
+    parser.add_argument("--recipes", help="BLOCKS,RATE of each, separated by spaces; none: all")
+    parser.add_argument("--seeds", type=int, default=3, help="training seeds of each pair and recipe")
+    parser.add_argument("--hours", type=float, default=1e9, help="begin no run after so many hours")
+    parser.add_argument("--tested", action="store_true", help="the pairs and images for reporting")
+    parser.add_argument("--report", action="store_true", help="print what is there")
+    parser.add_argument("--against", help="the recipe that others are compared with; none: the best that trains all")
+    parser.add_argument("--threads", type=int, default=usable_cores(), help="of torch")
+    arguments = parser.parse_args()
+    sweep = Sweep(arguments.folder)
+    if arguments.report:
+        print("\n".join(sweep.report(next((r for r in RECIPES if r.name == arguments.against), None))))
+        return
+    torch.set_num_threads(arguments.threads)
+    names = arguments.pairs.split(",") if arguments.pairs else FRESH if arguments.tested else tuple(DEVELOPED)
+    wanted = arguments.recipes.split() if arguments.recipes else [recipe.name for recipe in RECIPES]
+    end = time.monotonic() + 3600 * arguments.hours
+    for seed in range(arguments.seeds):
+        for name in names:
+            for recipe in (recipe for recipe in RECIPES if recipe.name in wanted):
+                place = sweep.place(name, recipe, seed)
+                if (place / _RESULT).exists():
+                    continue
+                if time.monotonic() > end:
+                    return
+                carry_out(name, recipe, seed, place, tested=arguments.tested)
+                print(
+                    json.dumps({"pair": name, "recipe": recipe.name, "seed": seed, "at": time.strftime("%H:%M")}),
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    main()
