@@ -1,6 +1,6 @@
 """How many blocks to train, and how fast: pairs that differ in `finetune.blocks` and `finetune.learning_rate` alone.
 
-    python -m tools.method.blocks FOLDER [--pairs a,b,c] [--seeds 3] [--hours 2] [--tested]
+    python -m tools.method.blocks FOLDER [--pairs a,b,c] [--seeds 3] [--hours 2] [--full] [--tested]
     python -m tools.method.blocks FOLDER --report [--against all,1e-5]
 
 Each run makes a pair with `adawise finetune` as a user would, writes the tables of `tools.method.own_pairs` and serves
@@ -8,6 +8,9 @@ streams of them by `warm` and by `auto`, with the card that the command made. Im
 of the pair, whatever its recipe is, so that recipes are compared image by image. Runs are ordered by training seed,
 then by pair, so that a sweep that ends early has whole comparisons; what was made stays in FOLDER, and a later call
 continues from there. Weights are deleted once the tables are written: a run keeps some 10 MB.
+
+Pairs are drawn as those of `own_pairs`, with a fifth of the images unless --full is given: a run of a full pair takes an
+hour on two cores. All is computed in float32, so that processors with and without fast bfloat16 make the same sweep.
 
 The report gives for each recipe the means over pairs and training seeds. Intervals are of a paired bootstrap over
 images, pair by pair (`adawise_lab.evaluate.score`); how training seeds differ is shown by the range over the seeds.
@@ -43,7 +46,7 @@ from adawise_lab.evaluate.score import Score, by_domain, interval, ratio, resamp
 from adawise_lab.evaluate.streams import ORDERS
 from adawise_lab.evaluate.tables import read_tables
 from tools.method.development import SOURCES, write_tables
-from tools.method.own_pairs import DEVELOPED, IMAGES_EACH, STEP, TEST_SOURCES, TESTED, make
+from tools.method.own_pairs import DEVELOPED, IMAGES_EACH, STEP, TEST_SOURCES, TESTED, OwnPair, make
 
 BLOCKS: tuple[int | None, ...] = (None, 6, 4, 2)
 RATES = ("1e-5", "2e-5", "4e-5")
@@ -74,6 +77,19 @@ class Recipe:
         return [*blocks, "--finetune.learning-rate", self.rate]
 
 
+PAIRS = {
+    "a": OwnPair(25, 12, 11),
+    "b": OwnPair(25, 10, 12),
+    "c": OwnPair(14, 18, 13),
+    "v": OwnPair(25, 12, 51),
+    "w": OwnPair(25, 10, 52),
+    "x": OwnPair(14, 18, 53),
+}
+_IMAGES_EACH, _STEP = (
+    150,
+    5,
+)  # of a domain; a table has logits at every fifth alpha, and those between on straight lines
+
 RECIPES = tuple(Recipe(blocks, rate) for blocks in BLOCKS for rate in RATES)
 
 
@@ -103,12 +119,12 @@ class Served:
         return total([Score(self.visits[i], self.hits[i], empty, empty, self.forwards[i]) for i in rows])
 
 
-def carry_out(name: str, recipe: Recipe, seed: int, place: Path, *, tested: bool) -> None:
+def carry_out(name: str, recipe: Recipe, seed: int, place: Path, *, tested: bool, full: bool) -> None:
     """Make the pair and its tables in `place`, and serve streams of them."""
-    pairs = TESTED if tested else DEVELOPED
+    pairs = PAIRS if not full else TESTED if tested else DEVELOPED
     place.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
-    known = make(pairs[name], place, [*recipe.flags, "--finetune.seed", str(seed)])
+    known = make(pairs[name], place, [*recipe.flags, "--model.precision", "fp32", "--finetune.seed", str(seed)])
     clock = place / "minutes.txt"
     if not clock.exists():
         clock.write_text(f"{(time.monotonic() - began) / 60:.2f}\n")
@@ -117,7 +133,10 @@ def carry_out(name: str, recipe: Recipe, seed: int, place: Path, *, tested: bool
     sources = TEST_SOURCES if tested else SOURCES
     if len(list(tables.glob("*.npz"))) == 0:
         theta_1 = place / "pair" / "theta_1"
-        write_tables(theta_1, known, tables, seed=7, step=STEP, images_each=IMAGES_EACH, sources=sources)
+        step, images = (STEP, IMAGES_EACH) if full else (_STEP, _IMAGES_EACH)
+        write_tables(
+            theta_1, known, tables, seed=7, step=step, images_each=images, sources=sources, dtype=torch.float32
+        )
     serve(place)
     for part in tables.glob("alpha_*.pt"):
         part.unlink()
@@ -325,6 +344,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="training seeds of each pair and recipe")
     parser.add_argument("--hours", type=float, default=1e9, help="begin no run after so many hours")
     parser.add_argument("--tested", action="store_true", help="the pairs and images for reporting")
+    parser.add_argument("--full", action="store_true", help="pairs of the size of own_pairs")
     parser.add_argument("--report", action="store_true", help="print what is there")
     parser.add_argument("--against", help="the recipe that others are compared with; none: the best that trains all")
     parser.add_argument("--threads", type=int, default=usable_cores(), help="of torch")
@@ -339,13 +359,15 @@ def main() -> None:
     end = time.monotonic() + 3600 * arguments.hours
     for seed in range(arguments.seeds):
         for name in names:
-            for recipe in (recipe for recipe in RECIPES if recipe.name in wanted):
+            for recipe in sorted(
+                (recipe for recipe in RECIPES if recipe.name in wanted), key=lambda r: wanted.index(r.name)
+            ):
                 place = sweep.place(name, recipe, seed)
                 if (place / _RESULT).exists():
                     continue
                 if time.monotonic() > end:
                     return
-                carry_out(name, recipe, seed, place, tested=arguments.tested)
+                carry_out(name, recipe, seed, place, tested=arguments.tested, full=arguments.full)
                 print(
                     json.dumps({"pair": name, "recipe": recipe.name, "seed": seed, "at": time.strftime("%H:%M")}),
                     flush=True,

@@ -210,6 +210,7 @@ def write_tables(
     step: int,
     images_each: int = IMAGES,
     sources: Mapping[str, str] = SOURCES,
+    dtype: torch.dtype = torch.bfloat16,
 ) -> None:
     """One npz of logits at 21 alphas for each domain; `known` are the classes that theta_1 was tuned on.
 
@@ -224,7 +225,7 @@ def write_tables(
         classes=classes,
         templates=TEMPLATES,
         chunk_rows=64,
-        dtype=torch.bfloat16,
+        dtype=dtype,
         device=Plain(torch.device("cpu")),
         bank_bytes=2**28,
         head="text",
