@@ -9,8 +9,8 @@ of the pair, whatever its recipe is, so that recipes are compared image by image
 then by pair, so that a sweep that ends early has whole comparisons; what was made stays in FOLDER, and a later call
 continues from there. Weights are deleted once the tables are written: a run keeps some 10 MB.
 
-Pairs are drawn as those of `own_pairs`, with a fifth of the images unless --full is given: a run of a full pair takes an
-hour on two cores. All is computed in float32, so that processors with and without fast bfloat16 make the same sweep.
+Pairs are drawn as those of `own_pairs`, with a fifth of the images unless --full is given: a run of a full pair takes
+an hour on two cores. All is computed in float32, so that processors with and without fast bfloat16 make the same sweep.
 
 The report gives for each recipe the means over pairs and training seeds. Intervals are of a paired bootstrap over
 images, pair by pair (`adawise_lab.evaluate.score`); how training seeds differ is shown by the range over the seeds.
