@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import threading
-from collections.abc import Callable, Mapping, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -22,7 +24,7 @@ from adawise.clip.load import CheckpointPair
 from adawise.clip.patches import multiply_patches
 from adawise.clip.trunk import NoTrunkError, Trunk, cut, shared_trunk
 from adawise.records import Selection
-from tests.models import CONFIG, SIZE, classifier, random_images
+from tests.models import CONFIG, SIZE, PairFolder, classifier, load, random_images
 
 DTYPES = [torch.float32, torch.bfloat16]
 IMAGES = random_images(23)
@@ -151,6 +153,52 @@ def test_a_lack_of_memory_keeps_the_activations(pair: CheckpointPair, monkeypatc
     answered = opened.evaluate({7: all_rows(BATCHES)})
     assert merges == [7, 7]
     assert torch.equal(answered[7], reference.logits(7, *BATCHES))
+
+
+@pytest.mark.parametrize("step", ["_all_activations", "_evaluate_rows"])
+def test_where_activations_do_not_fit_beside_one_copy_a_round_goes_on_without_them(
+    pair: CheckpointPair, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subject, reference = classifier(sharing(pair)), whole(sharing(pair), torch.float32)
+    opened = subject.open(BATCHES)
+    if step == "_evaluate_rows":
+        opened.evaluate({3: all_rows(BATCHES)})
+
+    def lacking(*_: Any) -> Any:
+        raise torch.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr(PairClassifier, step, lacking)
+    answered = opened.evaluate({7: all_rows(BATCHES)})
+    assert torch.equal(answered[7], reference.logits(7, *BATCHES))
+    assert opened._activations is None
+
+
+@pytest.fixture
+def uncollected() -> Iterator[None]:
+    """Without the garbage collector: what is in a circle of references is not freed."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("uncollected")
+def test_copies_that_are_given_up_are_freed_at_once(pair: CheckpointPair) -> None:
+    bank = classifier(sharing(pair)).bank
+    towers = [weakref.ref(bank.tower(index)) for index in range(4)]
+    assert bank.shrink()
+    assert [tower() is None for tower in towers] == [True, True, False, False]
+
+
+@pytest.mark.usefixtures("uncollected")
+@pytest.mark.parametrize("cuts", [False, True])
+def test_a_pair_that_is_given_up_is_freed_at_once(pair_folder: PairFolder, cuts: bool) -> None:
+    loaded = sharing(load(pair_folder)) if cuts else load(pair_folder)
+    subject = classifier(loaded)
+    assert (subject.bank.trunk is not None) is cuts
+    subject.open(BATCHES).evaluate({5: all_rows(BATCHES)})
+    left = [weakref.ref(loaded), weakref.ref(loaded.tower), weakref.ref(subject.bank.tower(5))]
+    del loaded, subject
+    assert [each() for each in left] == [None, None, None]
 
 
 def stale(monkeypatch: pytest.MonkeyPatch) -> None:

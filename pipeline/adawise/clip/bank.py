@@ -50,6 +50,7 @@ class Bank:
 
     Attributes:
         trunk: the part of the tower that is equal at all alphas; None if there is none.
+        activation_bytes: bytes of the activations of one image behind the trunk; 0 if there is none.
         copy_bytes: bytes of one copy.
         capacity: how many copies there may be.
         merges: how often a copy was merged.
@@ -72,7 +73,9 @@ class Bank:
         self._layout = self._skeleton.layout
         self._ends = self._layout.flatten(theta_0, device), self._layout.flatten(theta_1, device)
         self.trunk: nn.Module | None = None
+        self.activation_bytes = 0
         if trunk is not None:
+            self.activation_bytes = trunk.shape.numel() * dtype.itemsize
             shared = Skeleton(trunk.trunk, theta_0, buffers)
             self.trunk = shared.over(shared.layout.flatten(theta_0, device).to(dtype))
         self._alphas, self._dtype, self._device = tuple(alphas), dtype, device

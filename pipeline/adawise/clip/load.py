@@ -121,7 +121,7 @@ class CheckpointPair:
         try:
             return shared_trunk(self.tower, self.theta_0, self.theta_1, (3, size, size))
         except NoTrunkError as reason:
-            return reason
+            return NoTrunkError(str(reason))  # the traceback of the raised one would keep this pair in memory
 
     def share_memory(self, theta_0: Mapping[str, Tensor], theta_1: Mapping[str, Tensor]) -> None:
         """Let both image towers use these tensors, which are equal to their own, and free their own.

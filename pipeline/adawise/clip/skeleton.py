@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from adawise.adapt.interpolate import Layout
 
@@ -35,6 +35,10 @@ class Skeleton:
             _put(module, name, nn.Parameter(view, requires_grad=False))
         for name, buffer in self._buffers.items():
             _put(module, name, buffer.to(flat.device, flat.dtype if buffer.is_floating_point() else buffer.dtype))
+        if isinstance(module, fx.GraphModule):
+            # Its graph refers back to it. Without that circle, a copy that is given up frees its memory at once, and
+            # not when the garbage collector comes by.
+            module.graph.owning_module = None
         return module.eval()
 
 
