@@ -70,7 +70,6 @@ _PREFERRED = [
     *("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin"),
     *("open_clip_pytorch_model.pth", "model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth"),
 ]
-_LEAST_SHARE = 1e-4  # of a tail: a projection alone is less than half of it, and 0 would be no price
 _log = structlog.get_logger("model")
 _of_own_table: dict[tuple[str, str], Any] = {}
 """Tokenizers of open_clip's own table, by what decides them: to parse it takes longer than to load a small pair."""
@@ -140,7 +139,7 @@ class CheckpointPair:
     @property
     def tail_share(self) -> float:
         """The cost of an image at a second alpha, as a share of a forward, in (0, 1]; 1 if the tower is not cut."""
-        return max(round(self.trunk.tail_share, 4), _LEAST_SHARE) if isinstance(self.trunk, Trunk) else 1.0
+        return self.trunk.tail_share if isinstance(self.trunk, Trunk) else 1.0
 
     @property
     def shared_layers(self) -> str:

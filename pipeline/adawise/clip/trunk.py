@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from typing_extensions import override
 
 from adawise.clip.attention import PackedAttention
+from adawise.adapt.names import LEAST_TAIL_SHARE
 from adawise.clip.patches import PatchProduct
 from adawise.clip.skeleton import without_tensors
 
@@ -36,7 +37,7 @@ class Trunk:
         trunk: maps float images `[B, 3, S, S]` to activations `[B, ...]`.
         tail: maps activations to the result of the tower.
         shape: of the activations of one image.
-        tail_share: operations of the tail over those of the tower, in (0, 1).
+        tail_share: operations of the tail over those of the tower, in (0, 1], to four decimals.
     """
 
     trunk: fx.GraphModule = field(repr=False)
@@ -134,7 +135,7 @@ def _cut(tower: nn.Module, differing: Collection[str], image: tuple[int, int, in
         if (shape := _shape(trunk, image)) is not None:
             before, after = _operations(trunk, image), _operations(tail, shape)
             if before > 0 < after:
-                return Trunk(trunk, tail, shape, after / (before + after))
+                return Trunk(trunk, tail, shape, max(LEAST_TAIL_SHARE, round(after / (before + after), 4)))
     return None
 
 
