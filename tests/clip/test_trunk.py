@@ -353,14 +353,72 @@ def test_another_thread_may_serve_while_a_tower_is_traced() -> None:
     assert torch.equal(found[0], serving(images))
 
 
+def test_counting_operations_leaves_the_modules_of_other_threads_alone() -> None:
+    tower, hooks = InPlace().eval(), list[int]()
+    tower.second.register_forward_hook(lambda *_: hooks.append(len(torch.nn.modules.module._global_forward_hooks)))
+    cut(tower, {"second.weight"}, (3, 4, 4))
+    assert hooks == [0]
+
+
+def pair_of(pair: CheckpointPair, tower: nn.Module, late: Sequence[str] = ("second.weight",)) -> CheckpointPair:
+    """A pair of this tower, in which the parameters of these names differ."""
+    theta_0 = {name: p.detach() for name, p in tower.named_parameters(remove_duplicate=False)}
+    theta_1 = {name: p + 1.0 if name in late else p for name, p in theta_0.items()}
+    return replace(pair, tower=tower.eval(), theta_0=theta_0, theta_1=theta_1)
+
+
+def with_heads(subject: PairClassifier) -> PairClassifier:
+    """The classifier of a tower with four features, with random heads."""
+    subject._heads = {j: torch.randn(5, 4, generator=torch.Generator().manual_seed(j)) for j in range(21)}
+    return subject
+
+
 def of_tower(pair: CheckpointPair, tower: nn.Module, dtype: torch.dtype = torch.float32) -> PairClassifier:
     """A classifier of a tower with four features, whose layer `second` differs."""
-    theta_0 = {name: p.detach() for name, p in tower.named_parameters()}
-    theta_1 = {**theta_0, "second.weight": theta_0["second.weight"] + 1.0}
-    shared = replace(pair, tower=tower.eval(), theta_0=theta_0, theta_1=theta_1)
-    subject = classifier(shared, head="text", classes=("a", "b"), dtype=dtype)
-    subject._heads = {j: torch.randn(2, 4, generator=torch.Generator().manual_seed(j)) for j in range(21)}
-    return subject
+    return with_heads(classifier(pair_of(pair, tower), dtype=dtype))
+
+
+class WithMask(InPlace):
+    """A tower that takes a mask, if it is given one."""
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        x = self.first(x).mean(dim=(2, 3))
+        result: Tensor = self.second(x if mask is None else x * mask)
+        return result
+
+
+class Tied(InPlace):
+    """A tower with a parameter and a buffer that have two names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.two.weight = self.one.weight
+        self.register_buffer("shift", torch.ones(4))
+        self.two.register_buffer("shift", self.shift)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.two(self.first(x).mean(dim=(2, 3))) + self.two.shift
+        result: Tensor = self.second(self.one(x))
+        return result
+
+
+@pytest.mark.parametrize(
+    ("tower", "late"),
+    [(WithMask, ("second.weight",)), (Tied, ("second.weight",)), (Tied, ("one.weight", "two.weight", "second.weight"))],
+)
+def test_towers_with_optional_arguments_and_with_two_names_for_a_tensor_are_cut(
+    pair: CheckpointPair, tower: type[nn.Module], late: Sequence[str]
+) -> None:
+    torch.manual_seed(0)
+    shared = pair_of(pair, tower(), late)
+    assert isinstance(shared.trunk, Trunk), shared.trunk
+    assert any("two" in name for name, _ in shared.trunk.tail.named_parameters()) is ("two.weight" in late)
+    subject, reference = with_heads(classifier(shared)), with_heads(whole(shared, torch.float32))
+    check_as_whole(subject, reference)
+    images = torch.randn(4, 3, SIZE, SIZE)
+    with torch.inference_mode():
+        assert torch.equal(reference.bank.tower(0)(images), shared.tower(images))
 
 
 class ChannelsLast(nn.Module):

@@ -40,7 +40,7 @@ class Bank:
 
     Args:
         tower: the module whose parameters are interpolated; it is copied and never run itself.
-        theta_0: name -> tensor, the zero-shot parameters of `tower`.
+        theta_0: name -> tensor, the zero-shot parameters of `tower`; one with two names is there by both.
         theta_1: the fine-tuned parameters, likewise.
         alphas: the grid `[G]`.
         dtype: of the merged copies; the two endpoints are kept in float32.
@@ -68,7 +68,7 @@ class Bank:
         budget_bytes: int,
         trunk: Trunk | None = None,
     ) -> None:
-        buffers = dict(tower.named_buffers())
+        buffers = dict(tower.named_buffers(remove_duplicate=False))
         self._skeleton = Skeleton(without_tensors(tower) if trunk is None else trunk.tail, theta_0, buffers)
         self._layout = self._skeleton.layout
         self._ends = self._layout.flatten(theta_0, device), self._layout.flatten(theta_1, device)

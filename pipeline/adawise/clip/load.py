@@ -81,7 +81,7 @@ class CheckpointPair:
 
     Attributes:
         tower: the image tower's module.
-        theta_0: its zero-shot parameters by name, float32 on the CPU.
+        theta_0: its zero-shot parameters by name, float32 on the CPU. A parameter with two names is there by both.
         theta_1: its fine-tuned parameters, likewise.
         preprocess: how images are resized.
         mean: per channel, of pixels in [0, 1].
@@ -211,8 +211,8 @@ def _load_checkpoints(
     config = used_config(named[0], prepared.values, defaults=_DEFAULTS)
     return CheckpointPair(
         tower=tower,
-        theta_0={name: p.detach() for name, p in tower.named_parameters()},
-        theta_1={name: p.detach() for name, p in models[1].visual.named_parameters()},
+        theta_0=_named_parameters(tower),
+        theta_1=_named_parameters(models[1].visual),
         preprocess=_preprocess(settings[0]),
         mean=prepared.values["mean"],
         std=prepared.values["std"],
@@ -224,6 +224,10 @@ def _load_checkpoints(
         _tokenizer=tokenizer,
         used_config=config,
     )
+
+
+def _named_parameters(tower: nn.Module) -> dict[str, Tensor]:
+    return {name: p.detach() for name, p in tower.named_parameters(remove_duplicate=False)}
 
 
 @dataclass(frozen=True, eq=False)

@@ -26,7 +26,7 @@ class Skeleton:
         own = {name for name, _ in module.named_parameters(remove_duplicate=False)}
         self.layout = Layout.of({name: tensor for name, tensor in theta.items() if name in own})
         self._module = module
-        self._buffers = {name: buffers[name] for name, _ in module.named_buffers()}
+        self._buffers = {name: buffers[name] for name, _ in module.named_buffers(remove_duplicate=False)}
 
     def over(self, flat: Tensor) -> nn.Module:
         """Return a module whose parameters are views into `flat` `[numel]`; buffers are on its device, of its dtype."""
