@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import threading
-from collections.abc import Callable, Mapping, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from adawise.adapt.names import GRID
+from adawise.adapt.names import GRID, LEAST_TAIL_SHARE
 from adawise.adapt.rows import all_rows
 from adawise.clip.attention import pack_attention
 from adawise.clip.bank import Bank
@@ -22,7 +24,7 @@ from adawise.clip.load import CheckpointPair
 from adawise.clip.patches import multiply_patches
 from adawise.clip.trunk import NoTrunkError, Trunk, cut, shared_trunk
 from adawise.records import Selection
-from tests.models import CONFIG, SIZE, classifier, random_images
+from tests.models import CONFIG, SIZE, PairFolder, classifier, load, random_images
 
 DTYPES = [torch.float32, torch.bfloat16]
 IMAGES = random_images(23)
@@ -153,6 +155,52 @@ def test_a_lack_of_memory_keeps_the_activations(pair: CheckpointPair, monkeypatc
     assert torch.equal(answered[7], reference.logits(7, *BATCHES))
 
 
+@pytest.mark.parametrize("step", ["_all_activations", "_evaluate_rows"])
+def test_where_activations_do_not_fit_beside_one_copy_a_round_goes_on_without_them(
+    pair: CheckpointPair, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subject, reference = classifier(sharing(pair)), whole(sharing(pair), torch.float32)
+    opened = subject.open(BATCHES)
+    if step == "_evaluate_rows":
+        opened.evaluate({3: all_rows(BATCHES)})
+
+    def lacking(*_: Any) -> Any:
+        raise torch.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr(PairClassifier, step, lacking)
+    answered = opened.evaluate({7: all_rows(BATCHES)})
+    assert torch.equal(answered[7], reference.logits(7, *BATCHES))
+    assert opened._activations is None
+
+
+@pytest.fixture
+def uncollected() -> Iterator[None]:
+    """Without the garbage collector: what is in a circle of references is not freed."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("uncollected")
+def test_copies_that_are_given_up_are_freed_at_once(pair: CheckpointPair) -> None:
+    bank = classifier(sharing(pair)).bank
+    towers = [weakref.ref(bank.tower(index)) for index in range(4)]
+    assert bank.shrink()
+    assert [tower() is None for tower in towers] == [True, True, False, False]
+
+
+@pytest.mark.usefixtures("uncollected")
+@pytest.mark.parametrize("cuts", [False, True])
+def test_a_pair_that_is_given_up_is_freed_at_once(pair_folder: PairFolder, cuts: bool) -> None:
+    loaded = sharing(load(pair_folder)) if cuts else load(pair_folder)
+    subject = classifier(loaded)
+    assert (subject.bank.trunk is not None) is cuts
+    subject.open(BATCHES).evaluate({5: all_rows(BATCHES)})
+    left = [weakref.ref(loaded), weakref.ref(loaded.tower), weakref.ref(subject.bank.tower(5))]
+    del loaded, subject
+    assert [each() for each in left] == [None, None, None]
+
+
 def stale(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a round take the activations of the one before it."""
     kept: list[Tensor] = []
@@ -212,18 +260,12 @@ def test_a_head_alone_may_differ_and_the_patches_alone_may_be_equal(
 
 
 @pytest.mark.parametrize("late", ["proj", "ln_post.weight"])
-def test_the_share_of_a_tail_that_is_one_projection_of_a_large_tower_is_not_rounded_to_nothing(
-    pair: CheckpointPair, late: str
-) -> None:
+def test_the_share_of_a_tail_that_is_one_projection_of_a_large_tower_is_not_rounded_to_nothing(late: str) -> None:
     with torch.device("meta"):
         tower = open_clip.model.VisionTransformer(
             image_size=224, patch_size=16, width=768, layers=12, heads=12, mlp_ratio=4.0, output_dim=512
         )
-    found = cut(tower.eval(), {late}, (3, 224, 224))
-    assert 0.0 < found.tail_share < 5e-5
-    large = replace(pair)
-    large.__dict__["trunk"] = found
-    assert large.tail_share == 1e-4
+    assert cut(tower.eval(), {late}, (3, 224, 224)).tail_share == LEAST_TAIL_SHARE
 
 
 class Branching(nn.Module):
@@ -311,14 +353,72 @@ def test_another_thread_may_serve_while_a_tower_is_traced() -> None:
     assert torch.equal(found[0], serving(images))
 
 
+def test_counting_operations_leaves_the_modules_of_other_threads_alone() -> None:
+    tower, hooks = InPlace().eval(), list[int]()
+    tower.second.register_forward_hook(lambda *_: hooks.append(len(torch.nn.modules.module._global_forward_hooks)))
+    cut(tower, {"second.weight"}, (3, 4, 4))
+    assert hooks == [0]
+
+
+def pair_of(pair: CheckpointPair, tower: nn.Module, late: Sequence[str] = ("second.weight",)) -> CheckpointPair:
+    """A pair of this tower, in which the parameters of these names differ."""
+    theta_0 = {name: p.detach() for name, p in tower.named_parameters(remove_duplicate=False)}
+    theta_1 = {name: p + 1.0 if name in late else p for name, p in theta_0.items()}
+    return replace(pair, tower=tower.eval(), theta_0=theta_0, theta_1=theta_1)
+
+
+def with_heads(subject: PairClassifier) -> PairClassifier:
+    """The classifier of a tower with four features, with random heads."""
+    subject._heads = {j: torch.randn(5, 4, generator=torch.Generator().manual_seed(j)) for j in range(21)}
+    return subject
+
+
 def of_tower(pair: CheckpointPair, tower: nn.Module, dtype: torch.dtype = torch.float32) -> PairClassifier:
     """A classifier of a tower with four features, whose layer `second` differs."""
-    theta_0 = {name: p.detach() for name, p in tower.named_parameters()}
-    theta_1 = {**theta_0, "second.weight": theta_0["second.weight"] + 1.0}
-    shared = replace(pair, tower=tower.eval(), theta_0=theta_0, theta_1=theta_1)
-    subject = classifier(shared, head="text", classes=("a", "b"), dtype=dtype)
-    subject._heads = {j: torch.randn(2, 4, generator=torch.Generator().manual_seed(j)) for j in range(21)}
-    return subject
+    return with_heads(classifier(pair_of(pair, tower), dtype=dtype))
+
+
+class WithMask(InPlace):
+    """A tower that takes a mask, if it is given one."""
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        x = self.first(x).mean(dim=(2, 3))
+        result: Tensor = self.second(x if mask is None else x * mask)
+        return result
+
+
+class Tied(InPlace):
+    """A tower with a parameter and a buffer that have two names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.two.weight = self.one.weight
+        self.register_buffer("shift", torch.ones(4))
+        self.two.register_buffer("shift", self.shift)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.two(self.first(x).mean(dim=(2, 3))) + self.two.shift
+        result: Tensor = self.second(self.one(x))
+        return result
+
+
+@pytest.mark.parametrize(
+    ("tower", "late"),
+    [(WithMask, ("second.weight",)), (Tied, ("second.weight",)), (Tied, ("one.weight", "two.weight", "second.weight"))],
+)
+def test_towers_with_optional_arguments_and_with_two_names_for_a_tensor_are_cut(
+    pair: CheckpointPair, tower: type[nn.Module], late: Sequence[str]
+) -> None:
+    torch.manual_seed(0)
+    shared = pair_of(pair, tower(), late)
+    assert isinstance(shared.trunk, Trunk), shared.trunk
+    assert any("two" in name for name, _ in shared.trunk.tail.named_parameters()) is ("two.weight" in late)
+    subject, reference = with_heads(classifier(shared)), with_heads(whole(shared, torch.float32))
+    check_as_whole(subject, reference)
+    images = torch.randn(4, 3, SIZE, SIZE)
+    with torch.inference_mode():
+        assert torch.equal(reference.bank.tower(0)(images), shared.tower(images))
 
 
 class ChannelsLast(nn.Module):
@@ -363,13 +463,6 @@ class FirstToken(nn.Module):
 
 def test_a_view_with_gaps_is_not_handed_on() -> None:
     assert cut(FirstToken().eval(), {"second.weight"}, (3, 8, 8)).shape == (4, 4)
-
-
-def test_a_share_that_is_next_to_nothing_is_still_a_price(pair: CheckpointPair) -> None:
-    shared = sharing(pair)
-    assert isinstance(shared.trunk, Trunk)
-    object.__setattr__(shared, "trunk", replace(shared.trunk, tail_share=1e-5))
-    assert shared.tail_share == 1e-4
 
 
 def test_what_overwrites_its_input_is_given_a_copy(pair: CheckpointPair) -> None:

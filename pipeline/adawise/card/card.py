@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from adawise.adapt import objective as objectives
+from adawise.adapt.names import LEAST_TAIL_SHARE
 from adawise.adapt.objective import Objective, entropy
 from adawise.adapt.surrogate import Surrogate
 from adawise.card.calibration import (
@@ -43,7 +44,6 @@ _SINCE_5 = ("shifted_temperature", "verdict", "fine_tuned_interval", "tells_ends
 _PER_ALPHA = ("alphas", "temperature", "reference_entropy", "threshold", "accuracy", "nll", "ece_raw", "ece")
 _MOST_CHARACTERS = 400  # characters of an error that a message quotes: a card may hold a million
 _ROUNDING = 1e-9  # tolerance: a difference and the ends of its interval are computed in different ways
-_SMALLEST_SHARE = 1e-4  # of `tail_share`: budgets are divided by it, and `CheckpointPair.tail_share` is no smaller
 _BARRIER = 0.01  # accuracy: if it falls further below the worse endpoint, the path has a barrier
 
 
@@ -386,7 +386,7 @@ def _check_values(card: Card) -> None:
             holds = holds and group.images >= 1 and min(accuracies) >= 0.0 and max(accuracies) <= 1.0
             _expect("verdict", "groups of images with accuracies from 0 to 1", group, holds)
     share = card.tail_share
-    _expect("tail_share", "a share from 0.0001 to 1", share, _are_numbers(share) and _SMALLEST_SHARE <= share <= 1.0)
+    _expect("tail_share", "a share from 0.0001 to 1", share, _are_numbers(share) and LEAST_TAIL_SHARE <= share <= 1.0)
     holds = isinstance(card.tells_ends_apart, bool)
     _expect("tells_ends_apart", "true or false", card.tells_ends_apart, holds)
     if (interval := card.fine_tuned_interval) is not None:

@@ -40,7 +40,7 @@ class Bank:
 
     Args:
         tower: the module whose parameters are interpolated; it is copied and never run itself.
-        theta_0: name -> tensor, the zero-shot parameters of `tower`.
+        theta_0: name -> tensor, the zero-shot parameters of `tower`; one with two names is there by both.
         theta_1: the fine-tuned parameters, likewise.
         alphas: the grid `[G]`.
         dtype: of the merged copies; the two endpoints are kept in float32.
@@ -50,6 +50,7 @@ class Bank:
 
     Attributes:
         trunk: the part of the tower that is equal at all alphas; None if there is none.
+        activation_bytes: bytes of the activations of one image behind the trunk; 0 if there is none.
         copy_bytes: bytes of one copy.
         capacity: how many copies there may be.
         merges: how often a copy was merged.
@@ -67,12 +68,14 @@ class Bank:
         budget_bytes: int,
         trunk: Trunk | None = None,
     ) -> None:
-        buffers = dict(tower.named_buffers())
+        buffers = dict(tower.named_buffers(remove_duplicate=False))
         self._skeleton = Skeleton(without_tensors(tower) if trunk is None else trunk.tail, theta_0, buffers)
         self._layout = self._skeleton.layout
         self._ends = self._layout.flatten(theta_0, device), self._layout.flatten(theta_1, device)
         self.trunk: nn.Module | None = None
+        self.activation_bytes = 0
         if trunk is not None:
+            self.activation_bytes = trunk.shape.numel() * dtype.itemsize
             shared = Skeleton(trunk.trunk, theta_0, buffers)
             self.trunk = shared.over(shared.layout.flatten(theta_0, device).to(dtype))
         self._alphas, self._dtype, self._device = tuple(alphas), dtype, device

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,7 +30,11 @@ _log = structlog.get_logger("model")
 
 T = TypeVar("T")
 
-_ACTIVATION_BYTES = 2**30  # of a round; 32 chunks of 64 images of a ViT-L in bfloat16 take as much
+_ACTIVATION_BYTES = 2**30  # of a round; 32 chunks of 8 images of a ViT-L/14 in bfloat16 take an eighth of it
+
+
+class _LacksMemory(DeviceError):
+    """The device has no memory for a step, and the bank cannot be made smaller."""
 
 
 class PairClassifier:
@@ -289,10 +294,7 @@ class PairClassifier:
 
     def keeps_activations(self, images: int) -> bool:
         """Return True if the tower is cut, and there is room for the activations of so many images."""
-        trunk = self._pair.trunk
-        if self.bank.trunk is None or not isinstance(trunk, Trunk):
-            return False
-        return images * trunk.shape.numel() * self.dtype.itemsize <= _ACTIVATION_BYTES
+        return 0 < images * self.bank.activation_bytes <= _ACTIVATION_BYTES
 
     def activations(self, batches: Sequence[Tensor]) -> Tensor:
         """Return the activations `[N, ...]` behind the trunk of all images, uint8 `[n, 3, S, S]` a tensor.
@@ -394,8 +396,8 @@ class PairClassifier:
                         "or to 1."
                     )
 
-    def _too_large(self) -> DeviceError:
-        return DeviceError(
+    def _too_large(self) -> _LacksMemory:
+        return _LacksMemory(
             f"{self.device} has too little free memory for the two weight sets, one merged copy and a chunk of "
             f"{self.chunk_rows} images. Free some (nvidia-smi shows the processes), lower model.chunk_rows, or use "
             "a smaller model, another device or model.device=cpu."
@@ -447,7 +449,8 @@ class PairRound:
 
     With a trunk, the activations behind it are computed once, when they are first needed, and kept as long as the
     round. They take N times the activations of an image; the worker bounds N by the chunks that a round gathers. Where
-    they would take more than 1 GiB, nothing is kept, and each request runs the trunk again, with the same bits.
+    they would take more than 1 GiB, or the device has no memory for them beside one merged copy, nothing is kept, and
+    each request runs the trunk again, with the same bits.
 
     Args:
         classifier: the classifier.
@@ -456,13 +459,19 @@ class PairRound:
 
     def __init__(self, classifier: PairClassifier, batches: Sequence[Tensor]) -> None:
         self._classifier, self._batches = classifier, batches
-        self._starts = np.cumsum([0, *map(len, batches)])
+        *self._starts, images = np.cumsum([0, *map(len, batches)]).tolist()
+        self._keeps = classifier.keeps_activations(images)
         self._activations: Tensor | None = None
 
     def evaluate(self, requested: Mapping[int, Sequence[Selection]]) -> Mapping[int, Tensor]:
         """See `ports.Round`. Raises DeviceError as `PairClassifier.evaluate`."""
-        if not self._classifier.keeps_activations(sum(map(len, self._batches))):
-            return of_images(self._batches, self._classifier.evaluate)(requested)
+        if self._keeps:
+            with suppress(_LacksMemory):
+                return self._evaluate_kept(requested)
+            self._keeps, self._activations = False, None
+        return of_images(self._batches, self._classifier.evaluate)(requested)
+
+    def _evaluate_kept(self, requested: Mapping[int, Sequence[Selection]]) -> Mapping[int, Tensor]:
         if self._activations is None:
             self._activations = self._classifier.activations(self._batches)
         rows = {

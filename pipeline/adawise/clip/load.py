@@ -70,7 +70,6 @@ _PREFERRED = [
     *("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin"),
     *("open_clip_pytorch_model.pth", "model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth"),
 ]
-_LEAST_SHARE = 1e-4  # of a tail: a projection alone is less than half of it, and 0 would be no price
 _log = structlog.get_logger("model")
 _of_own_table: dict[tuple[str, str], Any] = {}
 """Tokenizers of open_clip's own table, by what decides them: to parse it takes longer than to load a small pair."""
@@ -82,7 +81,7 @@ class CheckpointPair:
 
     Attributes:
         tower: the image tower's module.
-        theta_0: its zero-shot parameters by name, float32 on the CPU.
+        theta_0: its zero-shot parameters by name, float32 on the CPU. A parameter with two names is there by both.
         theta_1: its fine-tuned parameters, likewise.
         preprocess: how images are resized.
         mean: per channel, of pixels in [0, 1].
@@ -121,7 +120,7 @@ class CheckpointPair:
         try:
             return shared_trunk(self.tower, self.theta_0, self.theta_1, (3, size, size))
         except NoTrunkError as reason:
-            return reason
+            return NoTrunkError(str(reason))  # the traceback of the raised one would keep this pair in memory
 
     def share_memory(self, theta_0: Mapping[str, Tensor], theta_1: Mapping[str, Tensor]) -> None:
         """Let both image towers use these tensors, which are equal to their own, and free their own.
@@ -140,7 +139,7 @@ class CheckpointPair:
     @property
     def tail_share(self) -> float:
         """The cost of an image at a second alpha, as a share of a forward, in (0, 1]; 1 if the tower is not cut."""
-        return max(round(self.trunk.tail_share, 4), _LEAST_SHARE) if isinstance(self.trunk, Trunk) else 1.0
+        return self.trunk.tail_share if isinstance(self.trunk, Trunk) else 1.0
 
     @property
     def shared_layers(self) -> str:
@@ -212,8 +211,8 @@ def _load_checkpoints(
     config = used_config(named[0], prepared.values, defaults=_DEFAULTS)
     return CheckpointPair(
         tower=tower,
-        theta_0={name: p.detach() for name, p in tower.named_parameters()},
-        theta_1={name: p.detach() for name, p in models[1].visual.named_parameters()},
+        theta_0=_named_parameters(tower),
+        theta_1=_named_parameters(models[1].visual),
         preprocess=_preprocess(settings[0]),
         mean=prepared.values["mean"],
         std=prepared.values["std"],
@@ -225,6 +224,10 @@ def _load_checkpoints(
         _tokenizer=tokenizer,
         used_config=config,
     )
+
+
+def _named_parameters(tower: nn.Module) -> dict[str, Tensor]:
+    return {name: p.detach() for name, p in tower.named_parameters(remove_duplicate=False)}
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from adawise.adapt.interpolate import Layout
 
@@ -26,7 +26,7 @@ class Skeleton:
         own = {name for name, _ in module.named_parameters(remove_duplicate=False)}
         self.layout = Layout.of({name: tensor for name, tensor in theta.items() if name in own})
         self._module = module
-        self._buffers = {name: buffers[name] for name, _ in module.named_buffers()}
+        self._buffers = {name: buffers[name] for name, _ in module.named_buffers(remove_duplicate=False)}
 
     def over(self, flat: Tensor) -> nn.Module:
         """Return a module whose parameters are views into `flat` `[numel]`; buffers are on its device, of its dtype."""
@@ -35,6 +35,10 @@ class Skeleton:
             _put(module, name, nn.Parameter(view, requires_grad=False))
         for name, buffer in self._buffers.items():
             _put(module, name, buffer.to(flat.device, flat.dtype if buffer.is_floating_point() else buffer.dtype))
+        if isinstance(module, fx.GraphModule):
+            # Its graph refers back to it. Without that circle, a copy that is given up frees its memory at once, and
+            # not when the garbage collector comes by.
+            module.graph.owning_module = None
         return module.eval()
 
 

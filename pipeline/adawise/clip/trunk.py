@@ -9,13 +9,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, fx, nn
 from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.module_tracker import ModuleTracker
 from typing_extensions import override
 
+from adawise.adapt.names import LEAST_TAIL_SHARE
 from adawise.clip.attention import PackedAttention
 from adawise.clip.patches import PatchProduct
 from adawise.clip.skeleton import without_tensors
@@ -36,7 +38,7 @@ class Trunk:
         trunk: maps float images `[B, 3, S, S]` to activations `[B, ...]`.
         tail: maps activations to the result of the tower.
         shape: of the activations of one image.
-        tail_share: operations of the tail over those of the tower, in (0, 1).
+        tail_share: operations of the tail over those of the tower, in (0, 1], to four decimals.
     """
 
     trunk: fx.GraphModule = field(repr=False)
@@ -61,6 +63,17 @@ class _Tracer(fx.Tracer):
     @override
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return isinstance(m, PackedAttention | PatchProduct) or super().is_leaf_module(m, module_qualified_name)
+
+    @override
+    def create_args_for_root(
+        self,
+        root_fn: Callable[..., Any],
+        is_module: bool,
+        concrete_args: dict[str, Any] | tuple[Any, ...] | None = None,
+    ) -> tuple[Any, list[Any]]:
+        """Let a tower be called as the classifier calls it: optional arguments have their defaults, and no proxies."""
+        function, arguments = super().create_args_for_root(root_fn, is_module, concrete_args)
+        return function, arguments[:2] if function is root_fn else arguments  # others take keywords or any number
 
     @override
     def call_module(
@@ -121,8 +134,8 @@ def cut(tower: nn.Module, differing: Collection[str], image: tuple[int, int, int
 
 def _cut(tower: nn.Module, differing: Collection[str], image: tuple[int, int, int]) -> Trunk | None:
     """Return the cut of a tower on the device `meta`, or None if nothing is shared. Raises whatever the tower does."""
-    parameters = {name for name, _ in tower.named_parameters()}
-    tensors = parameters.union(name for name, _ in tower.named_buffers())
+    parameters = {name for name, _ in tower.named_parameters(remove_duplicate=False)}
+    tensors = parameters.union(name for name, _ in tower.named_buffers(remove_duplicate=False))
     with _TRACING:
         graph = _Tracer().trace(tower)
     nodes = list(graph.nodes)
@@ -134,7 +147,7 @@ def _cut(tower: nn.Module, differing: Collection[str], image: tuple[int, int, in
         if (shape := _shape(trunk, image)) is not None:
             before, after = _operations(trunk, image), _operations(tail, shape)
             if before > 0 < after:
-                return Trunk(trunk, tail, shape, after / (before + after))
+                return Trunk(trunk, tail, shape, max(LEAST_TAIL_SHARE, round(after / (before + after), 4)))
     return None
 
 
@@ -258,6 +271,20 @@ def memory_order(activations: Tensor) -> list[int]:
 
 def _operations(part: nn.Module, size: Sequence[int]) -> int:
     """Count the multiplications and additions that a part spends on one input of this size."""
-    with FlopCounterMode(display=False) as counter:
+    counter = FlopCounterMode(display=False)
+    counter.mod_tracker = _NoModules()
+    with counter:
         part(torch.empty(1, *size, device="meta"))
     return int(counter.get_total_flops())
+
+
+class _NoModules(ModuleTracker):
+    """A tracker that follows no modules: its hooks would be those of all modules that other threads run meanwhile."""
+
+    @override
+    def __enter__(self) -> Self:
+        return self
+
+    @override
+    def __exit__(self, *_: object) -> None:
+        pass

@@ -228,7 +228,7 @@ def _trained(model: nn.Module, recipe: Recipe) -> Iterator[tuple[str, nn.Paramet
         SettingsError: the image tower has not the blocks of the recipe.
     """
     both = _trains_text(recipe)
-    frozen = _frozen([name for name, _ in model.named_parameters()], recipe.blocks)
+    frozen = frozen_names([name for name, _ in model.named_parameters()], recipe.blocks)
     for name, parameter in model.named_parameters():
         if name.startswith("visual."):
             if name not in frozen:
@@ -237,7 +237,7 @@ def _trained(model: nn.Module, recipe: Recipe) -> Iterator[tuple[str, nn.Paramet
             yield name, parameter
 
 
-def _frozen(names: Sequence[str], blocks: int | None) -> set[str]:
+def frozen_names(names: Sequence[str], blocks: int | None) -> set[str]:
     """Return the parameters of the image tower that lie before its last `blocks` blocks."""
     if blocks is None:
         return set()

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from adawise.errors import SettingsError, TrainingError
 from adawise_lab.finetune.images import Images, Pixels
-from adawise_lab.finetune.learner import Learner, _blocks_above, _frozen
+from adawise_lab.finetune.learner import Learner, _blocks_above, frozen_names
 from tests.lab.finetune.shapes import CLASSES
 from tests.models import TEMPLATES, PairFolder, classifier, load
 
@@ -93,14 +93,14 @@ def test_more_blocks_than_there_are_below_the_last_are_refused(make_learner: Mak
 
 def test_a_tower_without_blocks_is_refused() -> None:
     with pytest.raises(SettingsError, match="no blocks are recognised in this image tower"):
-        _frozen(["visual.conv.weight", "visual.head.weight", "transformer.resblocks.0.ln_1.weight"], 2)
-    assert _frozen(["visual.conv.weight"], None) == set()
+        frozen_names(["visual.conv.weight", "visual.head.weight", "transformer.resblocks.0.ln_1.weight"], 2)
+    assert frozen_names(["visual.conv.weight"], None) == set()
 
 
 @pytest.mark.parametrize("below", ["reg_token", "cls_token", "pos_embed", "bn1.weight"])
 def test_what_lies_below_the_first_block_is_frozen_with_it(below: str) -> None:
     first, last = "visual.trunk.blocks.0.norm1.weight", "visual.trunk.blocks.1.norm1.weight"
-    assert _frozen([f"visual.trunk.{below}", first, last, "visual.trunk.norm.weight"], 1) == {
+    assert frozen_names([f"visual.trunk.{below}", first, last, "visual.trunk.norm.weight"], 1) == {
         f"visual.trunk.{below}",
         first,
     }
