@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from adawise.text import as_duration, as_long_duration, as_size, counted, listed, near_match, points, three, two
+from adawise.text import as_duration, as_long_duration, as_size, counted, listed, near_match, points, small, three, two
 
 
 @pytest.mark.parametrize(
@@ -54,6 +54,7 @@ def test_a_count_has_its_noun_in_the_singular_or_the_plural() -> None:
 def test_numbers_are_written_as_the_field_writes_them() -> None:
     assert [three(v) for v in (0.6524, 1.2, -0.05, math.nan, None)] == [".652", "1.200", "−.050", "–", "–"]
     assert [two(v) for v in (1.216, 0.5, 10.0)] == ["1.22", ".50", "10.00"]
+    assert [small(v) for v in (1.0, 0.324, 0.01, 0.0053, 0.0001)] == ["1.00", "0.32", "0.01", "0.005", "0.0001"]
     assert [points(v) for v in (0.0194, -0.003, math.nan)] == ["+1.9", "−0.3", "–"]
     assert [listed("abc"[:n]) for n in range(4)] == ["", "a", "a and b", "a, b and c"]
 

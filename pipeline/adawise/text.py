@@ -80,6 +80,11 @@ def two(value: float | None) -> str:
     return _digits(value, 2)
 
 
+def small(share: float) -> str:
+    """Format a share that may be very small: 0.32 or 0.004."""
+    return f"{share:.2f}" if share >= 0.01 else f"{share:.1g}"
+
+
 def _digits(value: float | None, digits: int) -> str:
     if value is None or math.isnan(value):
         return NOTHING

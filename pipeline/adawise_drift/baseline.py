@@ -7,9 +7,7 @@ it, keeps so many days, and two of them can be put together: the same hour is th
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,6 +21,7 @@ from adawise.errors import SettingsError
 from adawise.labels.arrays import concatenated, empty, equal_runs
 from adawise.output.read.several import ids_of
 from adawise.store.files import open_regular
+from adawise.store.store import replace_file
 from adawise_drift.changes.times import HOUR_US, utc
 from adawise_drift.collect import Collected, DriftPath, Tables, collect, no_batch, no_facts
 from adawise_drift.events.measures import NO_MIX, Binned, Mixed, joined
@@ -93,15 +92,14 @@ _REMEDY = "Name another file, or remove it: it is made anew from what lies under
 
 def write_baseline(path: Path, baseline: Baseline) -> None:
     """Replace the file at once; raises SettingsError if it cannot be written."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
     streams = None if baseline.streams is None else sorted(baseline.streams)
     metadata = json.dumps({"format": _FORMAT, "roots": sorted(baseline.roots), "streams": streams})
+    content = pa.BufferOutputStream()
     try:
-        pq.write_table(baseline.hours.replace_schema_metadata({_KEY: metadata}), beside, compression="zstd")
-        beside.replace(path)
+        pq.write_table(baseline.hours.replace_schema_metadata({_KEY: metadata}), content, compression="zstd")
+        path.parent.stat()  # a folder that is absent is a mistake in the name: it would be created
+        replace_file(path, content.getvalue())
     except OSError as error:
-        with suppress(OSError):  # where nothing can be written nothing can be removed
-            beside.unlink()
         raise SettingsError(
             f"--baseline {path}: cannot be written ({error.strerror or error}). Name a file in a folder that exists."
         ) from error

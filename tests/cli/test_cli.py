@@ -323,8 +323,13 @@ def test_the_broker_is_served_on_the_port(monkeypatch: pytest.MonkeyPatch, capsy
         ("produce a --kafka.security.protocl SSL", ["did you mean --kafka.security.protocol?"]),
         ("produce a --model.card b", ["`produce` does not use it"]),
         ("produce a --kafka {}", ["it is a group of settings"]),
+        (
+            "pair list --root X",
+            ["1 thing", "--root  (flag)", "no such flag, but an argument ROOT; adawise pair list [ROOT] [options]"],
+        ),
         ("run --check", ["--check  (flag)", "there is no such flag"]),
         ("doctor --strict=yes", ["argument --strict: takes no value, but has one 'yes'"]),
+        ("replay -o out --no-bogus PAIR", ["1 thing to correct", "--no-bogus  (flag)\n      there is no such flag"]),
         ("replay rec PAIR", ["--output  (not given)"]),
         ("replay -o out PAIR", ["RECORDING  (not given)", "a topic with --topic"]),
         ("replay rec --topic yard -o out PAIR", ["--topic", "expected either a recording or a topic"]),

@@ -256,6 +256,27 @@ def test_a_rollback_that_is_given_again_changes_nothing(yard: Yard, other: PairF
         assert yard.listed()["serves"] == 1
 
 
+def test_a_list_names_the_command_that_serves_the_former_pair(yard: Yard, other: PairFolder) -> None:
+    def roles() -> list[str]:
+        return re.findall(r"(?m)^pair \d  [0-9a-f]{16}  (.*)$", yard.run("list")[1])
+
+    yard.stage(other)
+    yard.run("switch")
+    assert roles() == ["former: `adawise pair rollback` serves it again", "serves"]
+    yard.run("stage")  # the pair of the settings, which a rollback would withdraw
+    assert roles()[0] == "former: `adawise pair switch --pair 0` serves it again"
+    yard.run("rollback")
+    code, out, _ = yard.run("rollback")
+    assert (code, "to go back further, to pair 0" in out) == (3, True)
+    assert roles()[0] == "former: `adawise pair switch --pair 0` serves it again"
+    yard.run("switch", "--pair", "0")
+    yard.stage(other)
+    yard.run("rollback")
+    code, out, _ = yard.run("rollback")
+    assert (code, "to go back further" in out) == (0, False), "pair 1 was rolled back"
+    assert "former" not in yard.run("list")[1]
+
+
 def test_a_rollback_that_is_given_again_waits_for_the_workers_too(yard: Yard, other: PairFolder) -> None:
     assert yard.stage(other)[0] == 0
     assert yard.run("switch")[0] == 0

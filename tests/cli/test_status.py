@@ -261,6 +261,25 @@ def test_a_store_that_is_down_leaves_what_the_broker_knows(
     assert [each["log_end"] for each in found["partitions"]] == [0, 0]
 
 
+def test_a_page_waits_for_the_first_worker_of_its_root(tmp_path: Path) -> None:
+    root = tmp_path / "yard"
+    call = ("status", "--root", root, "--no-broker", "--http", "--http.port", "0", "--watch", "0.2")
+    with Command(*call, stderr=subprocess.PIPE) as serving:
+        assert serving.stderr is not None
+        first = serving.stderr.readline()
+        assert "there is no output of a worker" in first
+        assert "; waiting for one, until Ctrl-C" in first
+        well(str(root))
+        assert " is shown at " in serving.stderr.readline()
+        serving.send_signal(signal.SIGINT)
+        assert serving.wait(DEADLINE_S) == 0
+    with Command(*call[:2], tmp_path / "none", *call[3:], stderr=subprocess.PIPE) as waiting:
+        assert waiting.stderr is not None
+        assert "; waiting for one" in waiting.stderr.readline()
+        waiting.send_signal(signal.SIGINT)
+        assert waiting.wait(DEADLINE_S) == 2
+
+
 def test_the_fleet_is_shown_as_a_page_until_it_is_told_to_stop(tmp_path: Path) -> None:
     well(str(tmp_path))
     call = ("status", "--root", tmp_path, "--no-broker", "--http", "--http.port", "0", "--watch", "0.5")

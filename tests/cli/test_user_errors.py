@@ -79,7 +79,8 @@ def test_check_tells_every_fault_of_every_part_and_ends_with_1(
     assert (code, lines[0], err) == (1, "OK    settings", "")
     broker, store, model = fields["broker"], fields["output folder"], fields["model pair and card"]
     assert broker.startswith(f"FAIL  broker: could not reach Kafka at {NOBODY}: ")
-    assert broker.endswith(f"or `adawise broker --port {NOBODY.rpartition(':')[2]}`, or set kafka.bootstrap_servers.")
+    start = f"or `adawise broker --port {NOBODY.rpartition(':')[2]}`"
+    assert broker.endswith(f"{start}, or name another with --kafka.bootstrap-servers (kafka.bootstrap_servers).")
     assert fields["topic"] == "SKIP  topic: needs broker"
     assert fields["codecs of batches"] == "OK    codecs of batches: none, gzip, snappy, lz4, zstd"
     assert store.startswith("FAIL  output folder: file/out/")

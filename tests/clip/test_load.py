@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from adawise.clip.load import CheckpointPair, _Configs, _tokenizer, hash_weights, load_checkpoints
+from adawise.clip.load import CheckpointPair, _Configs, _tokenizer, hash_weights, load_checkpoints, stated_blocks
 from adawise.errors import CheckpointError
 from tests.models import CLASSES, CONFIG, SIZE, TEMPLATES, PairFolder, classifier, write_checkpoint
 
@@ -231,8 +231,39 @@ def test_a_checkpoint_that_lacks_a_key_is_refused_with_the_key(pair_folder: Pair
     def drop(weights: dict[str, Tensor]) -> None:
         del weights["visual.proj"]
 
-    with pytest.raises(CheckpointError, match=r'Missing key\(s\) in state_dict: "visual\.proj"'):
+    # one full stop
+    with pytest.raises(CheckpointError, match=r'Missing key\(s\) in state_dict: "visual\.proj"\. Check the path'):
         load_checkpoints(None, pair_folder.theta_0, with_weights(tmp_path / "short", pair_folder.theta_1, drop))
+
+
+@pytest.mark.parametrize("form", ["folder", "file", "state dict"])
+def test_a_matrix_of_whole_numbers_is_refused_with_its_key(form: str, pair_folder: PairFolder, tmp_path: Path) -> None:
+    def quantize(weights: dict[str, Tensor]) -> None:
+        weights["visual.proj"] = (weights["visual.proj"] * 100).to(torch.int8)
+
+    theta_1 = with_weights(tmp_path / "whole", pair_folder.theta_1, quantize)
+    if form != "folder":
+        theta_1 = theta_1.removeprefix("local-dir:") + "/open_clip_model.safetensors"
+    if form == "state dict":
+        torch.save(load_file(theta_1), tmp_path / "whole.pt")
+        theta_1 = str(tmp_path / "whole.pt")
+    with pytest.raises(CheckpointError, match=r"whole.*: 'visual\.proj' is int8, expected weights of a floating-point"):
+        load_checkpoints(pair_folder.theta_0, pair_folder.theta_0, theta_1)
+
+
+@pytest.mark.parametrize(
+    ("vision", "blocks"),
+    [({}, 3), ({"layers": [2, 2, 2, 2]}, None), ({"timm_model_name": "vit_tiny_patch16_224"}, None)],
+)
+def test_the_blocks_of_a_tower_are_known_from_its_config(
+    vision: dict[str, object], blocks: int | None, pair_folder: PairFolder, tmp_path: Path
+) -> None:
+    def change(config: dict[str, dict[str, object]]) -> None:
+        config["model_cfg"]["vision_cfg"].update(vision)  # type: ignore[attr-defined]
+
+    assert stated_blocks("", with_config(tmp_path / "other", pair_folder.theta_0, change)) == blocks
+    assert stated_blocks("ViT-B-32", "laion2b_s34b_b79k") == 12
+    assert stated_blocks("local-dir:none", str(tmp_path / "a.pt")) is None
 
 
 def test_two_architectures_are_refused_with_the_first_key_that_differs(pair_folder: PairFolder, tmp_path: Path) -> None:

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
 
+from tests.deploy.scripts import loaded
 from tests.deploy.watching import DEPLOY
 
 
 def main() -> Callable[[Path], None]:
-    spec = importlib.util.spec_from_file_location("make_secrets", DEPLOY / "make_secrets.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    made: Callable[[Path], None] = module.main
+    made: Callable[[Path], None] = loaded("make_secrets").main
     return made
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -280,6 +281,20 @@ def test_tables_of_a_night_in_which_no_camera_sent_are_empty(root: Path, tmp_pat
     assert silent.fleet["silent"] == 3
     assert len(last.series) > len(silent.series) == 0
     assert silent.series.arrow.schema == last.series.arrow.schema
+
+
+def test_a_baseline_that_is_written_removes_what_killed_writers_left_and_nothing_else(tmp_path: Path) -> None:
+    stale, fresh, foreign = (tmp_path / f".tmp-{name}" for name in ("0a" * 16, "0b" * 16, "of-another-program"))
+    for path in (stale, fresh, foreign):
+        path.write_bytes(b"half")
+    for path in (stale, foreign):
+        os.utime(path, (1e9, 1e9))
+    write_baseline(tmp_path / "yard.baseline", read_baseline(EARLIER))
+    assert sorted(tmp_path.iterdir()) == sorted([fresh, foreign, tmp_path / "yard.baseline"])
+    assert read_baseline(tmp_path / "yard.baseline").hours.equals(read_baseline(EARLIER).hours)
+    with pytest.raises(SettingsError, match=r"none/yard.baseline: cannot be written .* Name a file in a folder that"):
+        write_baseline(tmp_path / "none" / "yard.baseline", read_baseline(EARLIER))
+    assert not (tmp_path / "none").exists()
 
 
 def test_a_baseline_on_a_disk_that_is_only_read_is_said_to_be_so(

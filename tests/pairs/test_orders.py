@@ -32,6 +32,16 @@ def begun(store: DictStore) -> Orders:
     return give_order(store, read_orders(store), "begin", pair=document("old"), by="worker:1")
 
 
+def ordered(store: DictStore, given: str) -> Orders:
+    """The result of orders such as `stage switch-1`, after the first pair."""
+    orders = begun(store)
+    for number, word in enumerate(given.split(), start=1):
+        kind, _, pair = word.partition("-")
+        named: Any = int(pair) if pair else document(f"pair {number}")
+        orders = give_order(store, orders, kind, pair=named, by="ann@host")  # type: ignore[arg-type]
+    return orders
+
+
 def test_orders_are_read_back_as_they_were_given_and_only_new_ones_are_read() -> None:
     store = DictStore()
     orders = begun(store)
@@ -89,13 +99,27 @@ def test_an_order_whose_answer_was_lost_was_given() -> None:
 )
 def test_what_the_newest_order_took_back_is_known(given: str, serves: int, undone: int | None) -> None:
     store = DictStore()
-    orders = begun(store)
-    for number, word in enumerate(given.split(), start=1):
-        kind, _, pair = word.partition("-")
-        named: Any = int(pair) if pair else document(f"pair {number}")
-        orders = give_order(store, orders, kind, pair=named, by="ann@host")  # type: ignore[arg-type]
+    orders = ordered(store, given)
     assert (orders.serves, orders.undone) == (serves, undone)
     assert read_orders(store) == orders
+
+
+@pytest.mark.parametrize(
+    ("given", "former"),
+    [
+        ("", None),
+        ("stage switch-1", 0),
+        ("stage switch-1 switch-0", None),
+        ("stage switch-1 switch-0 stage", None),
+        ("stage switch-1 switch-0 stage withdraw-3", None),
+        ("stage switch-1 stage switch-3 switch-1", 0),
+        ("stage switch-1 stage switch-3 switch-0", 3),
+        ("stage switch-1 switch-0 switch-1", 0),
+    ],
+)
+def test_a_pair_that_was_rolled_back_is_not_gone_back_to(given: str, former: int | None) -> None:
+    orders = ordered(DictStore(), given)
+    assert orders.former == former
 
 
 def test_a_withdrawn_pair_is_not_staged_and_one_staged_again_takes_its_place() -> None:

@@ -111,7 +111,7 @@ def test_a_worker_without_a_broker_says_so_with_the_remedy_and_waits_until_sigte
         log.until(lambda: len(log.events("retry_scheduled")) == 2)
         error = log.events("retry_scheduled")[1]["error"]
         assert f"could not connect to Kafka at {nobody}: " in error
-        assert f"or `adawise broker --port {nobody.rpartition(':')[2]}`, or set kafka.bootstrap_servers." in error
+        assert f"or `adawise broker --port {nobody.rpartition(':')[2]}`, or name another with --kafka" in error
         ended(log)
 
 

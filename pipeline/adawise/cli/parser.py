@@ -296,6 +296,8 @@ def _unknown_flag(command: type[Command], flag: str) -> Mistake:
         return Mistake(flag, "flag", "it is a group of settings, not a setting; see --help")
     known = [*own_fields(command), *filter(command.takes, SETTINGS)]
     match = nearest(name, known)
+    if match is not None and match not in SETTINGS and _is_positional(own_fields(command)[match]):
+        return Mistake(flag, "flag", f"there is no such flag, but an argument {match.upper()}; {_usage(command)}")
     hint = f"did you mean {flag_name(match)}?" if match else f"see `{PROGRAM} {command.name} --help`"
     return Mistake(flag, "flag", f"there is no such flag; {hint}")
 
@@ -319,6 +321,8 @@ def _option_mistakes(command: type[Command], options: Mapping[str, Any], argumen
                 problem = f"expected a {fields[name].description}; {_usage(command)}"
                 mistakes.append(Mistake(_called(name, fields), "not given", problem))
     for name, problem in command.problems(options):
+        if not arguments_missing and _is_positional(fields[name]):
+            continue
         mistakes.append(Mistake(_called(name, fields), "flag" if name in options else "not given", problem))
     return mistakes
 

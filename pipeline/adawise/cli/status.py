@@ -135,17 +135,27 @@ class StatusCommand(Command):
                     return found
 
     def _serve(self, fleet: FleetReader) -> FleetStatus:
-        """Serve the page until Ctrl-C or SIGTERM, and return the last status."""
+        """Serve the page until Ctrl-C or SIGTERM, and return the last status. Wait for the first worker of the root.
+
+        Raises:
+            SettingsError: it was stopped before a worker had written to the root.
+        """
         from adawise.app.http import rows_port
         from adawise.app.signals import stop_signals
+        from adawise.output.near import no_output
         from adawise.watch.status.page import FleetPage
 
-        shown = FleetPage(fleet.read())
-        with stop_signals() as should_stop, rows_port(self.settings.http, shown) as url:
-            print(
-                f"the fleet of {self.settings.sink.root} is shown at {url}, until Ctrl-C", file=sys.stderr, flush=True
-            )
+        root, every_s = self.settings.sink.root, self.every or _EVERY_S
+        with ExitStack() as stack:
+            should_stop = stack.enter_context(stop_signals())
+            if not fleet.has_begun():
+                print(no_output(root, "waiting for one, until Ctrl-C"), file=sys.stderr, flush=True)
+            while not (fleet.has_begun() or should_stop.wait_until(time.monotonic() + every_s)):
+                pass
+            shown = FleetPage(fleet.read())
+            url = stack.enter_context(rows_port(self.settings.http, shown))
+            print(f"the fleet of {root} is shown at {url}, until Ctrl-C", file=sys.stderr, flush=True)
             while True:
-                if should_stop.wait_until(time.monotonic() + (self.every or _EVERY_S)):
+                if should_stop.wait_until(time.monotonic() + every_s):
                     return shown.found
                 shown.found = fleet.read()

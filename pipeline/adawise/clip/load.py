@@ -49,6 +49,7 @@ from adawise.clip.prompts import Prompts, text_parameters
 from adawise.clip.trunk import NoTrunkError, Trunk, shared_trunk
 from adawise.decode.preprocess import Preprocess
 from adawise.errors import CheckpointError
+from adawise.text import small
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # timm and torchvision warn of deprecations on import
@@ -145,7 +146,7 @@ class CheckpointPair:
     def shared_layers(self) -> str:
         """The layers that the two image towers share, in words."""
         if isinstance(self.trunk, Trunk):
-            return f"equal first layers: an image at a second alpha costs {self.tail_share:.2f} of a forward"
+            return f"equal first layers: an image at a second alpha costs {small(self.tail_share)} of a forward"
         return f"no shared layers ({self.trunk})"
 
     def prompts(self, classes: Sequence[str], templates: Sequence[str]) -> Prompts:
@@ -302,6 +303,19 @@ class _Configs:
                 "Load a model of a hub from a folder that has all of its files."
             )
         return open_clip.get_model_config(name) or {}
+
+
+def stated_blocks(architecture: str, checkpoint: str) -> int | None:
+    """Return the number of blocks of an image tower by its config, without its weights; None if that does not say it.
+
+    Raises:
+        CheckpointError: the config is refused.
+    """
+    vision = _Configs().model(_named(architecture, checkpoint)).get("vision_cfg")
+    if not vision or vision.get("timm_model_name"):
+        return None
+    layers = vision.get("layers", _DEFAULTS["vision_cfg"]["layers"])
+    return layers if isinstance(layers, int) else None  # a ResNet has a list of stages
 
 
 def _are_here(architecture: str | None, *checkpoints: str) -> bool:
@@ -479,7 +493,9 @@ def _load(configs: _Configs, architecture: str | None, prepared: Preprocessing, 
                 check_size(configs.model(name), name, Path(weights).stat().st_size)
                 model = _created(configs.whole(name), quick)
                 _fill(model, weights)
-            elif is_archive(checkpoint):
+            elif is_archive(checkpoint) or (
+                Path(checkpoint).is_file() and not open_clip.get_pretrained_cfg(name, checkpoint)
+            ):
                 model = open_clip.create_model(architecture, load_weights=False, pretrained_text=False, **quick)
                 _fill(model, checkpoint)
             else:
@@ -495,9 +511,9 @@ def _load(configs: _Configs, architecture: str | None, prepared: Preprocessing, 
         ) from error
     except Exception as error:  # for a bad file open_clip, torch and safetensors raise many kinds of errors
         first = (str(error).strip() or repr(error)).splitlines()
+        reason = " ".join(line.strip() for line in first[:3])[:400].rstrip(". ")
         raise CheckpointError(
-            f"model.{role}: {checkpoint} does not load as {architecture or 'its own config'}: "
-            f"{' '.join(line.strip() for line in first[:3])[:400]}. "
+            f"model.{role}: {checkpoint} does not load as {architecture or 'its own config'}: {reason}. "
             "Check the path and that model.architecture is the one that it was trained with."
         ) from error
     return model.float().eval().requires_grad_(False)  # open_clip returns models in train mode
@@ -526,12 +542,30 @@ def _weights_in(folder: Path) -> str:
 
 
 def _fill(model: Any, checkpoint: str) -> None:
-    """Load the weights of a checkpoint into the model, from a TorchScript archive or any other format."""
-    if not is_archive(checkpoint):
+    """Load the weights of a checkpoint into the model, from a TorchScript archive or any other format.
+
+    Raises:
+        CheckpointError: weights are whole numbers.
+        Exception: as open_clip, torch and safetensors raise.
+    """
+    own = model.state_dict()
+
+    def refuse_whole_numbers(_: Any, state: Mapping[str, Any], *__: Any) -> None:
+        for name, tensor in own.items():  # torch would convert them, and load a quantized matrix without its scale
+            dtype = getattr(state.get(name), "dtype", tensor.dtype)
+            if tensor.is_floating_point() and not dtype.is_floating_point:
+                raise CheckpointError(
+                    f"{checkpoint}: '{name}' is {str(dtype).removeprefix('torch.')}, expected weights of a "
+                    "floating-point type. Give the checkpoint as it was before it was quantized."
+                )
+
+    hook = model.register_load_state_dict_pre_hook(refuse_whole_numbers)
+    if is_archive(checkpoint):
+        tensors = read_archive(checkpoint)
+        model.load_state_dict({name: tensor for name, tensor in tensors.items() if name in own})
+    else:
         load_checkpoint(model, checkpoint, weights_only=True)
-        return
-    names, tensors = model.state_dict().keys(), read_archive(checkpoint)
-    model.load_state_dict({name: tensor for name, tensor in tensors.items() if name in names})
+    hook.remove()
 
 
 class _Unfilled(TorchFunctionMode):

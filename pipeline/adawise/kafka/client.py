@@ -301,8 +301,8 @@ def translated(
             )
     return BrokerUnavailable(
         f"{begun}: {_refusal(error)}. Check that the broker is running and can be reached from here. Start one with "
-        f"`deploy/kafka/kafka start` or `adawise broker --port {_port(bootstrap_servers)}`, or set "
-        "kafka.bootstrap_servers."
+        f"`deploy/kafka/kafka start` or `adawise broker --port {_port(bootstrap_servers)}`, or name "
+        "another with --kafka.bootstrap-servers (kafka.bootstrap_servers)."
     )
 
 

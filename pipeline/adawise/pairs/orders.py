@@ -104,7 +104,8 @@ class Orders:
         pairs: the pairs that they describe, by the number of the order.
         serves: the number of the pair that is to serve.
         keeps: whether streams go on from what they learned, as the order for `serves` asked.
-        former: the number of the pair that served before it.
+        history: the numbers of the pairs that served before it, the last one at the end. A pair that was rolled back is
+            not among them, unless it was named again.
         staged: the order of the pair that is to be prepared.
         undone: the pair that the newest order took back: it was staged and is no longer, or it served and the one
             before it serves again. None if the newest order took nothing back.
@@ -115,7 +116,7 @@ class Orders:
     pairs: Mapping[int, PairDocument] = field(default_factory=dict)
     serves: int = 0
     keeps: bool = False
-    former: int | None = None
+    history: tuple[int, ...] = ()
     staged: PairOrder | None = None
     undone: int | None = None
     damaged: Mapping[int, str] = field(default_factory=dict)
@@ -124,6 +125,11 @@ class Orders:
     def next_number(self) -> int:
         """The number of the next order."""
         return max((-1, *(order.number for order in self.log[-1:]), *self.damaged)) + 1
+
+    @property
+    def former(self) -> int | None:
+        """The number of the pair to which a rollback goes back; None if there is none."""
+        return self.history[-1] if self.history else None
 
     @property
     def serving(self) -> PairDocument:
@@ -147,9 +153,10 @@ class Orders:
             return replace(self, log=log, pairs=pairs, staged=order, undone=None)
         if order.kind == "withdraw":
             return replace(self, log=log, pairs=pairs, staged=None, undone=order.pair)
-        goes_back = order.kind == "switch" and order.pair == self.former and order.pair != self.undone
-        undone = self.serves if goes_back else None
-        former = self.serves if self.log and self.serves != order.pair else self.former
+        goes_back = order.kind == "switch" and order.pair == self.former
+        history = self.history[:-1] if goes_back else self.history
+        if self.log and self.serves != order.pair and not goes_back:
+            history = (*history, self.serves)
         staged = None if self.staged is not None and self.staged.pair == order.pair else self.staged
         staged = staged if order.kind == "switch" else None
         return replace(
@@ -158,9 +165,9 @@ class Orders:
             pairs=pairs,
             serves=order.pair,
             keeps=order.keeps,
-            former=former,
+            history=history,
             staged=staged,
-            undone=undone,
+            undone=self.serves if goes_back else None,
         )
 
 

@@ -123,7 +123,11 @@ def _role(orders: Orders, number: int) -> str:
         return "staged"
     if number == orders.undone:
         return f"rolled back: `adawise pair switch --pair {number}` serves it again"
-    return "former: `adawise pair rollback` serves it again" if number == orders.former else ""
+    if number != orders.former:
+        return ""
+    # A rollback takes back the newest decision alone: while a pair is staged, or was just taken back, it is another.
+    is_next = orders.staged is None and orders.undone is None
+    return f"former: `adawise pair {'rollback' if is_next else f'switch --pair {number}'}` serves it again"
 
 
 def _log(orders: Orders, given: Mapping[int, datetime | None]) -> Iterator[str]:

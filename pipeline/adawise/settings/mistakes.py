@@ -40,20 +40,32 @@ class Mistake:
 def nearest(name: str, known: Iterable[str], cutoff: float = 0.75) -> str | None:
     """Return the known dotted name that is most likely meant; None if none is near.
 
-    This is the only known name with the same key in another table, else a name of similar spelling, else a name whose
-    key has a similar spelling.
+    This is the only known name with the same key in another table, else the only one of its table that has some of its
+    words and no other, else a name of similar spelling, else a name whose key has a similar spelling.
     """
     names = list(known)
     key = name.rpartition(".")[2]
     same_key = [other for other in names if other.rpartition(".")[2] == key]
     if len(same_key) == 1:
         return same_key[0]
+    shorter = [other for other in names if _table(other) == _table(name) and _words(other) < _words(name)]
+    if len(shorter) == 1:  # by its spelling `batch.max_images` is nearer to `batch.max_age_s` than to `batch.images`
+        return shorter[0]
     if (near := near_match(name, names, cutoff)) is not None:
         return near
     # If several tables have a key, the first one in the help is meant: reversed, it overwrites the others.
     keys = {other.rpartition(".")[2]: other for other in reversed(names)}
     near = near_match(key, keys, cutoff)
     return None if near is None else keys[near]
+
+
+def _table(name: str) -> str:
+    return name.rpartition(".")[0]
+
+
+def _words(name: str) -> set[str]:
+    """Return the words of a name's key."""
+    return {*name.rpartition(".")[2].split("_")}
 
 
 def error_of(mistakes: Sequence[Mistake]) -> SettingsError:

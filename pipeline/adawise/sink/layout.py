@@ -70,8 +70,9 @@ _NAME = re.compile(r"(?P<first>[0-9]{20})(?:_(?P<sequence>[0-9]{6}))?\.parquet")
 _STEM = r"[0-9]{20}(?:_[0-9]{6})?"
 _COMPACTED = re.compile(rf"(?P<day>[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}})_(?P<first>{_STEM})-(?P<until>{_STEM})\.parquet")
 _ORIGIN = re.compile(rf"{ORIGINS}/topic-(?P<topic>{_LEGAL})/partition-(?P<partition>[0-9]{{5,10}})\.json")
-_RETAINED = re.compile(
-    rf"{RETAINED}/topic-(?P<topic>{_LEGAL})/partition-(?P<partition>[0-9]{{5,10}})/(?P<name>{_STEM})\.json"
+_RETAINED, _PLAN = (
+    re.compile(rf"{place}/topic-(?P<topic>{_LEGAL})/partition-(?P<partition>[0-9]{{5,10}})/(?P<name>{_STEM})\.json")
+    for place in (RETAINED, f"{COMPACTED}/plans")
 )
 _MODEL = re.compile(rf"{MODELS}/(?P<number>[0-9]{{6,9}})\.json")
 _PAIR = re.compile(rf"{PAIRS}/(?P<number>[0-9]{{6,9}})\.json")
@@ -170,6 +171,11 @@ def plan_key(tp: TopicPartition, first: SegmentName) -> str:
 def parse_compacted_key(key: str) -> tuple[TopicPartition, CompactedName] | None:
     """Return the partition and file that a key of compacted predictions or traces names; None if it is another key."""
     return _named(_COMPACTED_KEY, key, CompactedName.parse)
+
+
+def parse_plan_key(key: str) -> tuple[TopicPartition, SegmentName] | None:
+    """Return the partition and first segment that the key of a plan names; None if it is another key."""
+    return _named(_PLAN, key, lambda stem: SegmentName.parse(f"{stem}.parquet"))
 
 
 def topic_key(topic: str) -> str:

@@ -59,6 +59,27 @@ def temporary_file(path: Path, data: bytes) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def replace_file(path: Path, data: bytes) -> None:
+    """Create or replace a file atomically and durably, and remove what killed writers left behind in its folder.
+
+    Raises:
+        OSError: it cannot be written; the earlier file is still in place.
+    """
+    with temporary_file(path, data) as temporary:
+        os.replace(temporary, path)
+        sync_folder(path.parent)
+    with suppress(OSError):  # those of another user
+        _sweep(path.parent, f"{TEMPORARY}{'[0-9a-f]' * 32}")  # the folder may have files of other programs
+
+
+def _sweep(folder: Path, pattern: str) -> None:
+    """Remove the files of this pattern that are older than `STALE_S`."""
+    for path in folder.glob(pattern):
+        with suppress(FileNotFoundError):  # its writer is done with it, or another process swept it
+            if time.time() - path.stat().st_mtime > STALE_S:
+                path.unlink()
+
+
 def _make_folder(folder: Path) -> None:
     """Create `folder` and its parents, each durable before the next: a file in a lost folder is lost too."""
     if not folder.is_dir():
@@ -334,10 +355,7 @@ class LocalStore:
         """
         folder = self._path(prefix)
         with translated(folder):
-            for path in folder.glob(f"{TEMPORARY}*"):
-                with suppress(FileNotFoundError):  # its writer is done with it, or another process swept it
-                    if time.time() - path.stat().st_mtime > STALE_S:
-                        path.unlink()
+            _sweep(folder, f"{TEMPORARY}*")
 
     def _is_followed(self, folder: Path) -> bool:
         """Return True for a folder, and for a link in place of the folder of a topic or a partition.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -24,7 +23,7 @@ from adawise.labels.folders.read import is_recording
 from adawise.labels.folders.samples import Samples
 from adawise.settings import DecodeSettings, Settings
 from adawise.store.files import read_bytes
-from adawise.store.store import sync_folder, temporary_file
+from adawise.store.store import replace_file
 from adawise_lab.evaluate.assessment import verdict_of
 from adawise_lab.labelled import logits_of, open_samples
 
@@ -277,9 +276,7 @@ def replace_card(path: Path, card: Card) -> None:
 
 def _replace(path: Path, content: bytes) -> None:
     try:
-        with temporary_file(path, content) as temporary:
-            os.replace(temporary, path)
-            sync_folder(path.parent)
+        replace_file(path, content)
     except OSError as error:
         raise _refused(path, error) from error
 

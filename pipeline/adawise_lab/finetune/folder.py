@@ -94,10 +94,14 @@ def check_settings(path: Path, before: Mapping[str, str], now: Mapping[str, str]
     names = sorted(before.keys() | now.keys())
     then = {CONTENTS: now.get(CONTENTS, "not set"), **IN_0_2, **before}
     both = [(name, then.get(name, "not set"), now.get(name, "not set")) for name in names]
-    changed = [f"{name} was {old}, is {new}" for name, old, new in both if old != new]
+    changed = [f"{name} was {_in_words(name, old)}, is {_in_words(name, new)}" for name, old, new in both if old != new]
     if changed:
         remedy = "Set them back, or start anew with --overwrite"
         raise TrainingError(f"{path} is of a run with other settings: {'; '.join(changed)}. {remedy}.")
+
+
+def _in_words(name: str, value: str) -> str:
+    return "not set (all blocks)" if (name, value) == ("finetune.blocks", "None") else value
 
 
 def remove_leftovers(*files: Path) -> None:

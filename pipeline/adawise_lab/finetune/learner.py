@@ -243,6 +243,12 @@ def frozen_names(names: Sequence[str], blocks: int | None) -> set[str]:
         return set()
     above = {name: count for name, count in _blocks_above(names).items() if name.startswith("visual.")}
     there = len({match[0] for name in above if (match := _BLOCK.match(name))})
+    check_blocks(blocks, there)
+    return {name for name, count in above.items() if count >= blocks}
+
+
+def check_blocks(blocks: int, there: int) -> None:
+    """Raise SettingsError unless fewer blocks are to be trained than there are."""
     if not there:
         raise SettingsError(
             f"finetune.blocks is {blocks}, but no blocks are recognised in this image tower: leave it out to train all "
@@ -253,7 +259,6 @@ def frozen_names(names: Sequence[str], blocks: int | None) -> set[str]:
             f"finetune.blocks is {blocks}, but the image tower has {there} blocks: expected less than that; leave it "
             "out to train all layers"
         )
-    return {name for name, count in above.items() if count >= blocks}
 
 
 def _trains_text(recipe: Recipe) -> bool:

@@ -19,7 +19,7 @@ from adawise.app.prompts import prompt_templates, read_lines
 from adawise.app.signals import stop_signals
 from adawise.clip.classifier import digest
 from adawise.clip.device import Device
-from adawise.clip.load import StartingModel, load_starting_model
+from adawise.clip.load import StartingModel, load_starting_model, stated_blocks
 from adawise.console import Progress, progress
 from adawise.decode.preprocess import Preprocess
 from adawise.errors import SettingsError
@@ -28,7 +28,7 @@ from adawise.settings import FinetuneSettings, Settings
 from adawise_lab.finetune.countdown import UPDATE, Forecast
 from adawise_lab.finetune.folder import CONTENTS, Folder, remove_leftovers
 from adawise_lab.finetune.images import HeldOut, Images
-from adawise_lab.finetune.learner import Learner
+from adawise_lab.finetune.learner import Learner, check_blocks
 from adawise_lab.finetune.recipe import Recipe
 from adawise_lab.finetune.trackers import trackers
 from adawise_lab.finetune.train import Epoch, FinetuneRun
@@ -147,6 +147,17 @@ def _contents(used: Sequence[tuple[Samples, Sequence[int]]]) -> str:
     unread = sum(len(rows) for samples, rows in used if not samples.is_exact)
     with progress("inspected", unread) as bar:
         return digest(" ".join(s.digest if s.is_exact else contents_digest(s, rows, bar.advance) for s, rows in used))
+
+
+def check_stated_blocks(settings: Settings) -> None:
+    """Raise SettingsError if `finetune.blocks` is too large by the config of theta_0, which is read at once.
+
+    A tower whose config does not state its blocks is checked once it is loaded.
+    """
+    model, blocks = settings.model, settings.finetune.blocks
+    assert model.theta_0 is not None  # the command line has checked it
+    if blocks is not None and (there := stated_blocks(model.architecture, model.theta_0)) is not None:
+        check_blocks(blocks, there)
 
 
 def starting_model(settings: Settings) -> StartingModel:

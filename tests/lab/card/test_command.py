@@ -393,6 +393,14 @@ def test_there_is_one_recommendation(
         assert alpha == advised_alpha(fields)
 
 
+def test_the_price_of_a_second_alpha_is_shown_where_the_models_share_layers(capsys: Captured) -> None:
+    for share, sentence in ((1.0, ""), (0.0053, "an image at a second alpha costs 0.005 of a forward.")):
+        print_card(replace(a_card(temperature=1.0), tail_share=share), "a card")
+        shown = " ".join(capsys.readouterr().out.split())
+        assert sentence in shown
+        assert ("second alpha" in shown) == bool(sentence)
+
+
 def test_shifted_images_that_are_too_few_to_judge_objectives_by_are_not_asked_for_again(capsys: Captured) -> None:
     card = a_card(temperature=1.0)
     for shifted, needs_broker in (((), True), (card.temperature, False)):

@@ -71,6 +71,14 @@ def test_settings_that_0_2_did_not_have_are_what_it_did(tmp_path: Path) -> None:
         check_settings(tmp_path, before, Recipe(layer_decay=0.75).as_settings())
 
 
+def test_blocks_that_were_not_set_are_all_blocks(tmp_path: Path) -> None:
+    some, whole = Recipe(blocks=3).as_settings(), Recipe().as_settings()
+    with pytest.raises(TrainingError, match=r"finetune\.blocks was 3, is not set \(all blocks\)\. Set them back"):
+        check_settings(tmp_path, some, whole)
+    with pytest.raises(TrainingError, match=r"finetune\.blocks was not set \(all blocks\), is 3\."):
+        check_settings(tmp_path, whole, some)
+
+
 class Harmful:
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return os.mkdir, ("harmed",)

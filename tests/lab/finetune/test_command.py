@@ -173,6 +173,14 @@ def test_a_run_of_the_last_blocks_makes_a_pair_with_shared_layers_that_serves_at
     assert shares in " ".join(capsys.readouterr().out.split())
 
 
+def test_too_many_blocks_are_refused_before_weights_and_images_are_read(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    monkeypatch.setattr("adawise_lab.finetune.finetune.read_data", None)
+    assert finetune(folder, "--finetune.blocks", "3") == 2
+    assert "finetune.blocks is 3, but the image tower has 3 blocks" in message(capsys)
+
+
 def test_the_recipe_is_run_again_without_some_classes_and_the_pair_judged_on_them(
     folder: Path, capsys: Captured
 ) -> None:

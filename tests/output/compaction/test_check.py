@@ -171,6 +171,10 @@ def add_a_file(store: DictStore) -> None:
     store.objects["compacted/predictions/notes.parquet"] = b""
 
 
+def add_a_file_to_the_plans(store: DictStore) -> None:
+    store.objects["compacted/plans/topic-frames/partition-00003/notes.json"] = b"{}"
+
+
 def leave_traces_of_nothing(store: DictStore) -> None:
     store.objects[key_of(store, 1, layout.TRACES).replace("2026-", "2025-")] = b""
 
@@ -192,6 +196,7 @@ def leave_traces_of_nothing(store: DictStore) -> None:
         (lose_the_last_segment, "which is never deleted"),
         (come_later, "readers skip it"),
         (add_a_file, "but this is another file"),
+        (add_a_file_to_the_plans, "but this is another file"),
         (leave_traces_of_nothing, "expected predictions of this name"),
     ],
 )

@@ -131,11 +131,10 @@ def compacted_partitions(store: Store) -> set[TopicPartition]:
 
 def foreign_keys(store: Store) -> list[KeyedFault]:
     """Return the keys under `compacted/` that are neither compacted files nor plans."""
-    plans = f"{layout.COMPACTED}/plans/"
     return [
         (key, "expected only compacted files and their plans here, but this is another file; move it away")
         for key in store.list(layout.COMPACTED)
-        if not (key.startswith(plans) and key.endswith(".json")) and layout.parse_compacted_key(key) is None
+        if layout.parse_compacted_key(key) is None and layout.parse_plan_key(key) is None
     ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import replace
 from typing import Self, TypeVar
 
@@ -13,6 +13,7 @@ from adawise.errors import AdawiseError, StoreUnavailable
 from adawise.kafka.log import KafkaLog
 from adawise.kafka.topic import KafkaTopics
 from adawise.output.near import no_output
+from adawise.sink.claims import read_sink_id
 from adawise.sink.owner import Owner, read_owner
 from adawise.store.store import open_store
 from adawise.watch.status.broker import BrokerFacts, query, waiting
@@ -60,6 +61,12 @@ class FleetReader:
     def __exit__(self, *_: object) -> None:
         self._broker.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def has_begun(self) -> bool:
+        """Return False if no worker ever wrote to the root. A root that does not answer counts as begun."""
+        with suppress(StoreUnavailable):
+            return read_sink_id(self._store) is not None
+        return True
 
     def read(self) -> FleetStatus:
         """Return the present status of the fleet.
