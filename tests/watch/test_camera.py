@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import pytest
 
 from adawise.adapt.last_seen import KeptCondition, StateOutline
@@ -58,6 +61,24 @@ def test_a_row_tells_what_was_served_by_class_share_rate_and_cost() -> None:
     assert found.agreement == pytest.approx(0.75)
     assert found.confidence == pytest.approx(0.8)
     assert (found.images, found.rejected, found.lag, found.alpha) == (60, 0, 7, 0.3)
+
+
+def test_a_batch_whose_logits_are_not_finite_leaves_entropy_and_confidence_as_the_others_have_them() -> None:
+    camera, nan = a_camera(), math.nan
+    broken: dict[str, Any] = {
+        "alpha": 0.3,
+        "forward_equivalents": 1.0,
+        "labels": [0],
+        "compared": 0,
+        "agreed": 0,
+        "reset": None,
+    }
+    camera.served(T, confidence=nan, entropy=nan, **broken)
+    assert (camera.entropy, row(camera, T).confidence) == (None, None)
+    serve(camera, T + 1.0)
+    camera.served(T + 2.0, confidence=nan, entropy=nan, **broken)
+    assert camera.entropy == pytest.approx(0.7)
+    assert row(camera, T + 2.0).confidence == pytest.approx(0.8)
 
 
 def test_a_condition_is_told_with_how_often_it_returned_and_why_alpha_moved() -> None:

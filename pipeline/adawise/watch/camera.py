@@ -62,7 +62,7 @@ class LiveCamera:
         *("alpha", "condition", "conditions_seen", "_known", "_entered"),
         *("pixels", "picture", "gap_s", "_step", "_alphas", "_images", "_rejected", "_faded_s"),
         *("_trail", "_trail_step"),
-        *("_weight", "_passed", "_compared", "_agreed", "_confidence", "_entropy", "_classes"),
+        *("_weight", "_passed", "_compared", "_agreed", "_finite", "_confidence", "_entropy", "_classes"),
     )
 
     def __init__(self, stream_id: str, tp: TopicPartition, now_s: float) -> None:
@@ -94,7 +94,7 @@ class LiveCamera:
         self._trail_step = self._step
         self._faded_s = now_s
         self._weight = self._passed = self._compared = self._agreed = 0.0
-        self._confidence = self._entropy = 0.0
+        self._finite = self._confidence = self._entropy = 0.0
         self._classes: dict[int, float] = {}
 
     def forget_classes(self) -> None:
@@ -121,8 +121,8 @@ class LiveCamera:
             alpha: interpolation weight that served it, in [0, 1].
             forward_equivalents: forwards through the image tower per image.
             labels: class index of the label of each image.
-            confidence: mean probability of these labels.
-            entropy: mean entropy of the served probabilities, nats.
+            confidence: mean probability of these labels; nan after logits that are not finite.
+            entropy: mean entropy of the served probabilities, nats; nan likewise.
             compared: images that both endpoints labelled.
             agreed: those of them to which both endpoints gave the same label.
             reset: why the stream began to learn anew in this batch; None or "" if it did not.
@@ -138,8 +138,10 @@ class LiveCamera:
         self.alpha = alpha
         self._weight += count
         self._passed += forward_equivalents * count
-        self._confidence += confidence * count
-        self._entropy += entropy * count
+        if math.isfinite(confidence) and math.isfinite(entropy):  # else their sums would never be numbers again
+            self._finite += count
+            self._confidence += confidence * count
+            self._entropy += entropy * count
         self._compared += compared
         self._agreed += agreed
         for label in labels:
@@ -214,7 +216,7 @@ class LiveCamera:
     @property
     def entropy(self) -> float | None:
         """Mean entropy of the served probabilities over the last minutes, in nats; None without images."""
-        return self._entropy / self._weight if self._weight > 0.0 else None
+        return self._entropy / self._finite if self._finite > 0.0 else None
 
     def facts(self, now_s: float, *, failure: str = "", served_until_s: float = math.inf) -> CameraFacts:
         """Return the facts that determine the camera's state.
@@ -269,7 +271,7 @@ class LiveCamera:
             rejected=self.rejected,
             forward_equivalents=self.forward_equivalents,
             agreement=self._agreed / self._compared if self._compared > 0.0 else None,
-            confidence=self._confidence / self._weight if self._weight > 0.0 else None,
+            confidence=self._confidence / self._finite if self._finite > 0.0 else None,
             lag=partition.lag if partition else None,
             last_seen_s=self.last_seen_s,
             picture=self.picture,
@@ -313,6 +315,7 @@ class LiveCamera:
         self._faded_s = now_s
         self._weight *= kept
         self._passed *= kept
+        self._finite *= kept
         self._confidence *= kept
         self._entropy *= kept
         self._compared *= kept

@@ -25,9 +25,9 @@ def a_worker(**http: object) -> Iterator[str]:
         yield port.url
 
 
-def log_in(url: str, token: str, **headers: str) -> Reply:
+def log_in(url: str, token: str, path: str = "/", **headers: str) -> Reply:
     form = urlencode({"token": token}).encode()
-    return request(url, "/login", method="POST", body=form, content_type="application/x-www-form-urlencoded", **headers)
+    return request(url, path, method="POST", body=form, content_type="application/x-www-form-urlencoded", **headers)
 
 
 def cookie_of(reply: Reply) -> SimpleCookie:
@@ -96,6 +96,24 @@ def test_the_form_gives_a_cookie_that_no_script_and_no_other_site_has_and_that_i
             )
 
 
+@pytest.mark.parametrize(
+    ("asked", "opened"),
+    [
+        *[("/", "./"), ("/?of=x", "./"), ("/camera?of=yard%2F0%2Fa%20b%26c", "camera?of=yard%2F0%2Fa+b%26c")],
+        *[("/camera", "camera?of="), ("/camera?of=https://evil.example", "camera?of=https%3A%2F%2Fevil.example")],
+        *[("/camera?of=%0d%0aX:%20y&next=//evil.example", "camera?of=%0D%0AX%3A+y")],
+    ],
+)
+def test_the_form_opens_the_page_that_was_asked_for_and_none_elsewhere(asked: str, opened: str) -> None:
+    with a_worker(token=TOKEN) as url:
+        assert log_in(url, "wrong", asked).status == 403
+        reply = log_in(url, TOKEN, asked)
+        assert (reply.status, reply.headers["location"]) == (303, opened)
+        assert log_in(url, TOKEN, asked, origin="http://evil.example").status == 403
+    with a_worker() as url:
+        assert log_in(url, TOKEN, asked).status == 405, "without a token there is no form"
+
+
 def test_a_cookie_ends_and_holds_for_all_workers_with_the_token() -> None:
     now = [1_000.0]
     first, second = (Access(TOKEN, frozenset(), False, lambda: now[0]) for _ in range(2))
@@ -122,7 +140,7 @@ def test_a_cookie_is_secure_where_the_page_came_encrypted() -> None:
 def test_a_name_that_is_not_ours_gets_nothing_but_probes(host: str) -> None:
     with a_worker(hosts="cams.example, gate") as url:
         assert request(url, "/livez", host=host).status == 200
-        for path in ("/", "/metrics", "/events", "/login"):
+        for path in ("/", "/metrics", "/events", "/camera"):
             reply = request(url, path, host=host)
             assert reply.status == 421, path
         assert "http.hosts" in reply.text
@@ -147,10 +165,10 @@ def test_a_form_of_another_site_is_refused() -> None:
 
 def test_a_form_that_is_too_long_or_no_form_is_refused() -> None:
     with a_worker(token=TOKEN) as url:
-        assert request(url, "/login", method="POST", body=b"token=" + b"x" * 10_000).status == 403
-        assert request(url, "/login", method="POST", body=b"\xff\xfe").status == 403
-        assert request(url, "/login", method="POST", body=b"token=" + TOKEN.encode()).status == 303
-        assert request(url, "/login", method="PUT", body=b"").status in {403, 405}
+        assert request(url, "/", method="POST", body=b"token=" + b"x" * 10_000).status == 403
+        assert request(url, "/", method="POST", body=b"\xff\xfe").status == 403
+        assert request(url, "/", method="POST", body=b"token=" + TOKEN.encode()).status == 303
+        assert request(url, "/", method="PUT", body=b"").status == 401
 
 
 def test_every_answer_says_that_nothing_outside_and_no_frame_is_wanted() -> None:

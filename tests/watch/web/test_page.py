@@ -17,6 +17,7 @@ from playwright.sync_api import Browser, Page, expect
 from adawise.app.http import rows_port
 from adawise.settings import HttpSettings
 from adawise.watch.row import CameraRow, CameraState
+from adawise.watch.web.feed import EventFeed
 from tests.deadlines import scaled
 from tests.page.browsing import Seen, opened
 from tests.watch.web.yard import HOSTILE, NOW_S, Yard, a_row, a_yard, shown
@@ -244,6 +245,54 @@ def test_a_camera_that_is_gone_while_its_page_is_open_stays_with_a_sentence(brow
 
 
 @pytest.mark.check("browser")
+def test_a_selection_on_a_cameras_page_stays_while_its_facts_change(browser: Browser) -> None:
+    yard = a_yard(1)
+    with browsing(browser, yard) as seen:
+        page = seen.page
+        row(page, "gate-0000").locator("a").click()
+        expect(page.locator("#known tr")).to_have_count(3)
+        page.evaluate("kept = [...document.querySelectorAll('#groups *, #known *')]")
+        page.evaluate("getSelection().selectAllChildren(document.querySelector('#groups dt'))")
+        yard.change(0, images_per_s=98.7, alpha=0.35)
+        expect(page.locator("#groups dd").first).to_have_text("98.7")
+        expect(page.locator("#known td").nth(1)).to_have_text("0.35")
+        assert page.evaluate("kept.every((node) => node.isConnected)")
+        assert page.evaluate("String(getSelection())") == "images/s"
+
+
+@pytest.mark.check("browser")
+def test_a_cameras_page_whose_connection_was_cut_silently_says_so(browser: Browser) -> None:
+    yard = a_yard(1)
+    with browsing(browser, yard) as seen:
+        page = seen.page
+        page.context.add_init_script(
+            "{ const of = AbortSignal.timeout; AbortSignal.timeout = () => of.call(AbortSignal, 9); }"
+        )
+        page.route("**/camera.json*", lambda _: None)  # never answered
+        row(page, "gate-0000").locator("a").click()
+        expect(page.locator("#away")).to_have_text("The worker does not answer.")
+        page.unroute("**/camera.json*")
+        page.evaluate("AbortSignal.timeout = () => new AbortController().signal")
+        expect(page.locator("h1")).to_have_text("gate-0000")
+        expect(page.locator("#away")).to_be_hidden()
+
+
+@pytest.mark.check("browser")
+def test_the_live_page_connects_again_after_a_silence(browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of a laptop that slept: its connection is gone, and no error comes with it."""
+    monkeypatch.setitem(EventFeed.__init__.__kwdefaults__ or {}, "period_s", 1e9)  # nothing comes after the first
+    with shown(a_yard(1)) as url:
+        made = browser.new_context()
+        made.add_init_script("{ const of = Date.now; skipped_ms = 0; Date.now = () => of() + skipped_ms; }")
+        seen = opened(made, url)
+        with seen.page.expect_request("**/events", timeout=scaled(20_000)):
+            seen.page.evaluate("skipped_ms = 60_000")
+        expect(seen.page.locator("#away")).to_be_hidden()
+        expect(seen.page.locator("tbody tr")).to_have_count(1)
+        made.close()
+
+
+@pytest.mark.check("browser")
 @pytest.mark.parametrize("width", [360, 1280])
 def test_a_cameras_page_has_names_as_text_and_fits_any_window(browser: Browser, width: int) -> None:
     yard = Yard([a_row(0, HOSTILE), a_row(1, "a" * 249)])
@@ -381,6 +430,20 @@ def test_with_a_token_the_form_opens_the_page_and_its_events(browser: Browser) -
         context.clear_cookies()
         page.reload()
         expect(page.get_by_label("Token")).to_be_visible()
+        context.close()
+
+
+@pytest.mark.check("browser")
+def test_the_form_opens_the_camera_that_was_asked_for_also_after_a_wrong_token(browser: Browser) -> None:
+    yard = Yard([a_row(0, "gate & süd")])
+    with shown(yard, token=TOKEN) as url:
+        context = browser.new_context()
+        page = context.new_page()
+        page.goto(f"{url}camera?of={quote(yard.rows[0].key, safe='')}")
+        for token in ("wrong", TOKEN):
+            page.get_by_label("Token").fill(token)
+            page.keyboard.press("Enter")
+        expect(page.locator("h1")).to_have_text("gate & süd")
         context.close()
 
 

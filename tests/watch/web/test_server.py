@@ -106,7 +106,7 @@ def test_where_all_are_answered_the_oldest_of_the_address_with_the_most_makes_ro
 def test_nobody_keeps_probes_out_without_a_token(monkeypatch: pytest.MonkeyPatch, holds: str) -> None:
     """By bodies that never arrive, or by answers that are never read: version 0.2 answered one probe in fifty."""
     monkeypatch.setattr(server, "MOST_CONNECTIONS", 8)
-    body = b"POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4000\r\n\r\nt"
+    body = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4000\r\n\r\nt"
     many = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n" * 2_000
     with shown(a_yard(1), token="0123456789abcdef") as url, ExitStack() as stack:
         for _ in range(5):
@@ -136,7 +136,7 @@ def test_a_request_takes_the_place_of_the_oldest_connection_that_asks_for_nothin
 def test_a_probe_on_the_last_place_is_not_what_makes_room_for_the_crowd(monkeypatch: pytest.MonkeyPatch) -> None:
     """It has a place and has sent nothing yet, as any request for a moment; all others wait for a body."""
     monkeypatch.setattr(server, "MOST_CONNECTIONS", 8)
-    body = b"POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4000\r\nExpect: 100-continue\r\n\r\n"
+    body = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4000\r\nExpect: 100-continue\r\n\r\n"
     with shown(a_yard(1), token="0123456789abcdef") as url, ExitStack() as stack:
 
         def wait_for_a_body() -> None:
@@ -219,7 +219,7 @@ def test_a_request_that_does_not_come_to_its_end_is_cut(quick: None, begun: byte
 def test_a_form_that_does_not_come_to_its_end_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(application, "_FORM_S", 0.1)
     with shown(a_yard(1), token="0123456789abcdef") as url, closing(connected(url)) as sock:
-        sock.sendall(b"POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\ntoken=")
+        sock.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\ntoken=")
         assert sock.recv(100).startswith(b"HTTP/1.1 403")
 
 

@@ -27,7 +27,11 @@ METRICS_PATH = "/metrics"
 CAMERA_PATH = "/camera"  # one camera's page
 COOKIE = "adawise_page"
 COOKIE_S = 7 * 86_400
-_OPEN = {"/login", "/live.css"}  # paths that need no token, for the login form
+PAGES = {
+    "/",
+    CAMERA_PATH,
+}  # a browser without a cookie gets the login form there, and sends it back to the same address
+_OPEN = {"/live.css"}  # needs no token, for the login form
 
 HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
@@ -141,9 +145,9 @@ class Guard:
                 "the page is closed, because other machines can reach it and no http.token is set. Set one "
                 "(`openssl rand -hex 32`, as ADAWISE_HTTP__TOKEN); probes and /metrics need none.",
             )
-        if path in _OPEN or access.admits(headers):
+        if path in _OPEN or (path in PAGES and method == "POST") or access.admits(headers):
             return None
-        if path in {"/", CAMERA_PATH}:
+        if path in PAGES:
             return self._login(401)
         refused = _text_response(401, "expected http.token, as a bearer token or by the form at /.")
         refused.headers["www-authenticate"] = "Bearer"

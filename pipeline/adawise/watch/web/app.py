@@ -17,7 +17,7 @@ from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from functools import cache, partial
 from pathlib import Path
 from typing import Generic, TypeVar
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, urlencode
 
 import structlog
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
@@ -35,7 +35,7 @@ from adawise.watch.counts import Distribution
 from adawise.watch.health import ProbeAnswer
 from adawise.watch.metrics import MetricSpec
 from adawise.watch.row import Provider
-from adawise.watch.web.access import CAMERA_PATH, COOKIE, COOKIE_S, METRICS_PATH, Access, Guard
+from adawise.watch.web.access import CAMERA_PATH, COOKIE, COOKIE_S, METRICS_PATH, PAGES, Access, Guard
 from adawise.watch.web.camera import camera_document
 from adawise.watch.web.feed import EventFeed, TooManyViewers
 
@@ -94,7 +94,7 @@ class Exposition:
 
 
 _HERE = Path(__file__).parent
-_PAGES = {"/": "live.html", CAMERA_PATH: "camera.html"}
+_FILES = {"/": "live.html", CAMERA_PATH: "camera.html"}
 _ASSETS = ("live.css", "parts.js", "live.js", "camera.js", "icon.svg")
 _COLOURS = _HERE.parents[1] / "page" / "colours.css"
 _LONGEST_FORM = 4_096
@@ -134,7 +134,7 @@ def page_app(
         turning.cancel()
 
     def asset(request: Request) -> Response:
-        body, kind, tag = assets[_PAGES.get(request.url.path, request.url.path[1:])]
+        body, kind, tag = assets[_FILES.get(request.url.path, request.url.path[1:])]
         headers = {"etag": tag, "cache-control": "no-cache"}
         if request.headers.get("if-none-match") == tag:
             return Response(status_code=304, headers=headers)
@@ -183,7 +183,9 @@ def page_app(
         given = await _form_token(request)
         if given is None or not access.is_token(given):
             return login(403)
-        answer = RedirectResponse("./", 303)
+        # The page that was asked for. The address is relative and its path ours, so that it leads nowhere else.
+        of = urlencode({"of": request.query_params.get("of", "")})
+        answer = RedirectResponse(f"camera?{of}" if request.url.path == CAMERA_PATH else "./", 303)
         secure = request.url.scheme == "https"
         answer.set_cookie(
             COOKIE, access.cookie(), max_age=COOKIE_S, httponly=True, samesite="strict", secure=secure, path="/"
@@ -198,7 +200,7 @@ def page_app(
         Route("/camera.json", _in_loop(camera)),
         Route("/events", events),
         Route("/picture", _in_loop(picture)),
-        Route("/login", log_in, methods=["POST"]),
+        *(Route(path, log_in, methods=["POST"]) for path in PAGES if access.token is not None),
     ]
     return Guard(Starlette(routes=routes, lifespan=running), access, login)
 

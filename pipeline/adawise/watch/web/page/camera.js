@@ -1,19 +1,19 @@
 "use strict";
-// One camera: its facts are fetched every few seconds while the page is visible. A part is drawn again only if its
-// content has changed, so that a selection of text stays.
+// One camera: its facts are fetched every few seconds while the page is visible. Nodes stay, and only texts that have
+// changed are replaced, so that a selection stays and a screen reader keeps its place.
 (() => {
   const { ago, element, explain, line, mark, mix, now, put, sees, spanned, spark, stretched, synchronise } = parts;
-  const PERIOD_MS = 3_000;
+  const PERIOD_MS = 3_000, PATIENCE_MS = 10_000;
   const at = (id) => document.getElementById(id);
   const curve = spark(), bars = mix(), drawn = new Map();
-  let heard = 0, view = null;
+  let updated = 0, view = null;
   at("spark").append(curve.svg);
   at("mix").append(bars);
 
   function once(part, data, draw) {
-    const said = JSON.stringify(data);
-    if (drawn.get(part) === said) return;
-    drawn.set(part, said);
+    const content = JSON.stringify(data);
+    if (drawn.get(part) === content) return;
+    drawn.set(part, content);
     draw(data);
   }
 
@@ -44,18 +44,26 @@
     });
   }
 
-  const facts = (groups) => at("groups").replaceChildren(...groups.map(([heading, pairs]) => {
-    const list = element("dl");
-    for (const [name, value] of pairs) {
-      const pair = element("div");
-      pair.append(element("dt", "", name), element("dd", value.length > 24 ? "long" : "", value));
-      if (explain(name)) pair.append(element("dd", "meaning", explain(name)));
-      list.append(pair);
-    }
-    const group = element("section");
-    group.append(element("h2", "", heading), list);
-    return group;
-  }));
+  function facts(groups) {
+    const names = groups.map(([heading, pairs]) => [heading, ...pairs.map(([name]) => name)]);
+    once("names", names, () => at("groups").replaceChildren(...names.map(([heading, ...of]) => {
+      const list = element("dl");
+      for (const name of of) {
+        const pair = element("div");
+        pair.append(element("dt", "", name), element("dd"));
+        if (explain(name)) pair.append(element("dd", "meaning", explain(name)));
+        list.append(pair);
+      }
+      const group = element("section");
+      group.append(element("h2", "", heading), list);
+      return group;
+    })));
+    const cells = at("groups").querySelectorAll("dt + dd");
+    groups.flatMap(([, pairs]) => pairs).forEach(([, value], n) => {
+      put(cells[n], value);
+      cells[n].classList.toggle("long", value.length > 24);
+    });
+  }
 
   function conditions() {
     const { conditions: known, conditions_seen: seen, row } = view;
@@ -66,17 +74,19 @@
     const here = row.returns ? `It is in condition ${row.condition}, into which it came back ${times(row.returns)}.` : `It is in condition ${row.condition}.`;
     put(at("count"), known.length ? `${numbers} ${seen} so far.` : `${numbers} ${here} The page of its worker lists all of them.`);
     at("known").closest("table").hidden = !known.length;
-    const told = known.map((each) => [
-      each.current ? `${each.number}, now` : String(each.number),
-      each.alpha === null ? "–" : each.alpha.toFixed(2),
-      each.returns ? times(each.returns) : "–",
-      each.seen === null ? "before this worker had the camera" : `${ago(now() - each.seen)} ago`,
-    ]);
-    once("known", told, () => at("known").replaceChildren(...told.map((cells, n) => {
-      const row = element("tr", known[n].current ? "current" : "");
-      row.append(...cells.map((text) => element("td", "", text)));
-      return row;
-    })));
+    const body = at("known");
+    while (body.rows.length > known.length) body.lastElementChild.remove();
+    known.forEach((each, n) => {
+      const cells = [
+        each.current ? `${each.number}, now` : String(each.number),
+        each.alpha === null ? "–" : each.alpha.toFixed(2),
+        each.returns ? times(each.returns) : "–",
+        each.seen === null ? "before this worker had the camera" : `${ago(now() - each.seen)} ago`,
+      ];
+      const line = body.rows[n] ?? body.insertRow();
+      line.className = each.current ? "current" : "";
+      cells.forEach((text, column) => put(line.cells[column] ?? line.insertCell(), text));
+    });
   }
 
   const hints = (found) => at("hints").replaceChildren(...found.map(({ heading, steps }) => {
@@ -99,28 +109,30 @@
     once("head", { name, state, why }, head);
     put(at("title"), view.title);
     course();
-    once("facts", view.facts, facts);
+    facts(view.facts);
     conditions();
     once("hints", view.hints, hints);
     document.documentElement.dataset.drawn = "1";
   }
 
   function away(why) {
-    put(at("away"), heard ? `${why} Below is the state of ${new Date(heard).toLocaleTimeString()}.` : why);
+    put(at("away"), updated ? `${why} Below is the state of ${new Date(updated).toLocaleTimeString()}.` : why);
     at("away").hidden = false;
     document.body.classList.add("away");
   }
 
   async function take() {
-    const answer = await fetch(`camera.json${location.search}`).catch(() => null);
+    const signal = AbortSignal.timeout(PATIENCE_MS); // no error comes with a connection that was cut silently
+    const answer = await fetch(`camera.json${location.search}`, { signal }).catch(() => null);
     if (answer?.status === 401) { location.reload(); return; } // shows the login form
-    if (!answer?.ok) {
+    const found = answer?.ok ? await answer.json().catch(() => null) : null;
+    if (!found) {
       away(answer?.status === 404 ? "This page does not know the camera any more." : "The worker does not answer.");
       return;
     }
-    view = await answer.json();
+    view = found;
     synchronise(view.now);
-    heard = Date.now();
+    updated = Date.now();
     at("away").hidden = true;
     document.body.classList.remove("away");
     show();

@@ -3,7 +3,7 @@
 // markup. Each animation frame draws for FRAME_MS at most, and the next one continues, so that many rows do not block.
 (() => {
   const { STATES, ago, element, explain, line, mark, mix, now, put, sees, spanned, spark, stretched, synchronise, whole } = parts;
-  const PAGE = 100, FRAME_MS = 8;
+  const PAGE = 100, FRAME_MS = 8, PATIENCE_MS = 30_000;
   const names = new Intl.Collator(undefined, { numeric: true });
   const severity = Object.fromEntries(STATES.map((state, n) => [state, n]));
   const orders = {
@@ -18,8 +18,9 @@
   const at = (id) => document.getElementById(id);
   const rows = new Map(), nodes = new Map(), stale = new Set(), only = new Set();
   const ranks = new Map(), spare = []; // positions in the order of names; DOM nodes that may be used again
-  let above = { now: 0, step: 10, steps: 60 }, span = 120, limit = PAGE, shown = [], heard = 0, source = null;
-  let planned = false, arranged = false, drawnRows = 0, following = null, rest = 0, ranked = false;
+  let above = { now: 0, step: 10, steps: 60 }, span = 120, limit = PAGE, shown = [], updated = 0, source = null;
+  let planned = false, arranged = false, drawnRows = 0, following = null, rest = 0, ranked = false, drawnHead = "";
+  let answered = 0; // when the last update came, or the connection was begun
 
   // -- a row
 
@@ -189,9 +190,9 @@
 
   function head() {
     put(at("title"), above.title);
-    const said = JSON.stringify([above.facts, above.notices]);
-    if (at("facts").dataset.said === said) return;
-    at("facts").dataset.said = said;
+    const content = JSON.stringify([above.facts, above.notices]);
+    if (drawnHead === content) return;
+    drawnHead = content;
     at("facts").replaceChildren(...above.facts.map(([name, value]) => {
       const pair = element("div", value.length > 14 ? "long" : "");
       pair.title = explain(name);
@@ -214,22 +215,22 @@
   // -- what comes
 
   function take(event, all) {
-    const told = JSON.parse(event.data);
+    const update = JSON.parse(event.data);
     if (all) {
       for (const key of rows.keys()) stale.add(key);
       rows.clear();
       ranked = false;
     }
-    above = told;
-    synchronise(told.now);
-    heard = Date.now();
-    for (const row of told.rows) {
+    above = update;
+    synchronise(update.now);
+    updated = answered = Date.now();
+    for (const row of update.rows) {
       if (!rows.has(row.key)) [ranked, row.comes] = [false, !all];
       rows.set(row.key, joined(row));
       stale.add(row.key);
     }
-    for (const key of told.gone ?? []) rows.delete(key);
-    put(at("over"), told.over);
+    for (const key of update.gone ?? []) rows.delete(key);
+    put(at("over"), update.over);
     delete above.rows;
     here();
     head();
@@ -264,7 +265,7 @@
 
   function away(why) {
     if (at("away").hidden) {
-      const since = heard ? ` Below is the state of ${new Date(heard).toLocaleTimeString()}.` : "";
+      const since = updated ? ` Below is the state of ${new Date(updated).toLocaleTimeString()}.` : "";
       put(at("away"), `${why}${since} The page reconnects by itself.`);
     }
     at("away").hidden = false;
@@ -274,6 +275,7 @@
   async function listen() {
     source?.close();
     source = new EventSource("events");
+    answered = Date.now();
     source.addEventListener("all", (event) => take(event, true));
     source.addEventListener("some", (event) => take(event, false));
     source.addEventListener("error", async () => {
@@ -329,6 +331,8 @@
   }, { rootMargin: "600px" });
   let drawnAt = 0;
   setInterval(() => {
+    // An update comes every second. No error comes with a connection that was cut silently, as by a laptop that slept.
+    if (Date.now() - answered > PATIENCE_MS && source.readyState === EventSource.OPEN) { away("The worker does not answer."); listen(); }
     const step = Math.floor(now() / above.step);
     if (step !== drawnAt) { // a new step began: all lines move
       drawnAt = step;

@@ -94,8 +94,8 @@ const parts = (() => {
       return bar;
     }));
     words.replaceChildren(...classes.filter(([, share]) => share).slice(0, most).flatMap(([label, share], n) => {
-      const said = element("bdi", "", `${label} ${share}%`);
-      return n ? [", ", said] : [said];
+      const name = element("bdi", "", `${label} ${share}%`);
+      return n ? [", ", name] : [name];
     }));
   };
 
