@@ -44,7 +44,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
         "errors records store/files adapt/interpolate adapt/names adapt/rows decode/preprocess",
         "torch numpy structlog",
     ),
-    "clip/load": ("errors adapt/interpolate decode/preprocess", "torch open_clip huggingface_hub structlog"),
+    "clip/load": ("errors text adapt/interpolate decode/preprocess", "torch open_clip huggingface_hub structlog"),
     "clip/heads": ("errors store/files", "torch safetensors"),
     "clip/head_cache": ("", "torch safetensors structlog"),
     "clip/numerics": ("", "torch"),

@@ -14,6 +14,7 @@ _DURATIONS = ((86_400.0, "days", "day"), (3_600.0, "h", "hour"), (60.0, "min", "
 _DIGITS = re.compile(r"[0-9]+")
 _SIZES = (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20))
 NOTHING = "–"
+_LEAST_SHOWN = 0.01  # of a share with two digits
 LEVEL = "95\u00a0%"  # of all intervals; the two stay on one line
 
 
@@ -85,6 +86,19 @@ def _digits(value: float | None, digits: int) -> str:
         return NOTHING
     text = f"{value:.{digits}f}"
     return minus(text.replace("0.", ".", 1) if text.lstrip("-").startswith("0.") else text)
+
+
+def shared_layers(tail_share: float, why: str = "") -> str:
+    """Return what an image costs at a second alpha, where two models share their first layers.
+
+    Args:
+        tail_share: that cost, as a share of a forward; 1 if they share none.
+        why: the reason why none is shared; "" if it is not known.
+    """
+    if tail_share >= 1.0:
+        return "nothing is shared" + (f" ({why})" if why else "")
+    share = f"{tail_share:.2f}" if tail_share >= _LEAST_SHOWN else f"less than {_LEAST_SHOWN:.2f}"
+    return f"equal first layers: an image at a second alpha costs {share} of a forward"
 
 
 def points(difference: float | None) -> str:
