@@ -287,12 +287,13 @@ class PairClassifier:
         with torch.inference_mode():
             return self.device.fetch(parts)
 
-    def keeps_activations(self, images: int) -> bool:
-        """Return True if the tower is cut, and there is room for the activations of so many images."""
+    @property
+    def kept_images(self) -> int:
+        """The most images of a round whose activations are kept; 0 if the tower is not cut."""
         trunk = self._pair.trunk
         if self.bank.trunk is None or not isinstance(trunk, Trunk):
-            return False
-        return images * trunk.shape.numel() * self.dtype.itemsize <= _ACTIVATION_BYTES
+            return 0
+        return _ACTIVATION_BYTES // (trunk.shape.numel() * self.dtype.itemsize)
 
     def activations(self, batches: Sequence[Tensor]) -> Tensor:
         """Return the activations `[N, ...]` behind the trunk of all images, uint8 `[n, 3, S, S]` a tensor.
@@ -461,7 +462,7 @@ class PairRound:
 
     def evaluate(self, requested: Mapping[int, Sequence[Selection]]) -> Mapping[int, Tensor]:
         """See `ports.Round`. Raises DeviceError as `PairClassifier.evaluate`."""
-        if not self._classifier.keeps_activations(sum(map(len, self._batches))):
+        if sum(map(len, self._batches)) > self._classifier.kept_images:
             return of_images(self._batches, self._classifier.evaluate)(requested)
         if self._activations is None:
             self._activations = self._classifier.activations(self._batches)
