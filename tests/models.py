@@ -10,7 +10,7 @@ from typing import Any
 
 import open_clip
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from adawise.adapt.interpolate import Layout
@@ -74,6 +74,14 @@ def write_pair(
     pair.classes.write_text("\n".join(classes) + "\n", encoding="utf-8")
     pair.templates.write_text("\n".join(templates) + "\n", encoding="utf-8")
     return pair
+
+
+def share_layers(pair: PairFolder, late: Sequence[str]) -> None:
+    """Give theta_1's image tower the weights of theta_0, but for those whose names begin so."""
+    zero, one = (load_file(pair.weights(end)) for end in (0, 1))
+    own = tuple(f"visual.{name}" for name in late)
+    shared = {name: zero[name] for name in one if name.startswith("visual.") and not name.startswith(own)}
+    save_file({**one, **shared}, pair.weights(1))
 
 
 def _sharpen(model: nn.Module) -> None:

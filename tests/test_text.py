@@ -4,7 +4,19 @@ import math
 
 import pytest
 
-from adawise.text import as_duration, as_long_duration, as_size, counted, listed, near_match, points, small, three, two
+from adawise.text import (
+    as_duration,
+    as_long_duration,
+    as_size,
+    counted,
+    listed,
+    near_match,
+    points,
+    shared_layers,
+    small,
+    three,
+    two,
+)
 
 
 @pytest.mark.parametrize(
@@ -49,6 +61,13 @@ def test_bytes_are_in_the_largest_unit_of_which_there_is_one(count: float, text:
 def test_a_count_has_its_noun_in_the_singular_or_the_plural() -> None:
     assert [counted(n, "copy", "copies") for n in (0, 1, 2_000)] == ["0 copies", "1 copy", "2,000 copies"]
     assert [counted(n, "broker") for n in (1, 2)] == ["1 broker", "2 brokers"]
+
+
+def test_a_share_of_layers_is_said_in_one_way() -> None:
+    assert shared_layers(1.0) == "nothing is shared"
+    assert shared_layers(1.0, "every parameter differs") == "nothing is shared (every parameter differs)"
+    assert shared_layers(0.3333) == "equal first layers: an image at a second alpha costs 0.33 of a forward"
+    assert shared_layers(0.0001).endswith("costs 0.0001 of a forward")
 
 
 def test_numbers_are_written_as_the_field_writes_them() -> None:

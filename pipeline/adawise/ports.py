@@ -137,7 +137,7 @@ class Source(Protocol):
 class ServedBy:
     """The facts that rows state about the pair that served them.
 
-    `settings`, `places` and `method` are empty where they were not recorded.
+    `settings`, `places` and `method` are empty, and `tail_share` is None, where they were not recorded.
 
     Attributes:
         classes: the C class names, in the order of indices.
@@ -148,6 +148,7 @@ class ServedBy:
         places: by the names of `settings` that are hashes of files or folders, where these are.
         method: how alpha is chosen, in words.
         config: the hash of the model's config.
+        tail_share: the cost of an image at a second alpha, as a share of a forward, in (0, 1].
     """
 
     classes: tuple[str, ...]
@@ -158,6 +159,7 @@ class ServedBy:
     places: Mapping[str, str] = field(default_factory=dict)
     method: str = ""
     config: str = ""
+    tail_share: float | None = None
 
     @property
     def key(self) -> PairKey:

@@ -92,6 +92,18 @@ def _digits(value: float | None, digits: int) -> str:
     return minus(text.replace("0.", ".", 1) if text.lstrip("-").startswith("0.") else text)
 
 
+def shared_layers(tail_share: float, why: str = "") -> str:
+    """Return what an image costs at a second alpha, where two models share their first layers.
+
+    Args:
+        tail_share: that cost, as a share of a forward; 1 if they share none.
+        why: the reason why none is shared; "" if it is not known.
+    """
+    if tail_share >= 1.0:
+        return "nothing is shared" + (f" ({why})" if why else "")
+    return f"equal first layers: an image at a second alpha costs {small(tail_share)} of a forward"
+
+
 def points(difference: float | None) -> str:
     """Format a difference of accuracies in points: +1.9."""
     if difference is None or math.isnan(difference):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from adawise.console import Progress
 from adawise.errors import SettingsError
 from adawise.labels.folders.read import read_samples
 from adawise.labels.folders.samples import Samples
+from adawise.ports import Classifier
 from adawise.settings import DecodeSettings
 
 _SHOWN = 5  # reasons, or files, that are named
@@ -55,6 +56,24 @@ def log_skipped(place: str, skipped: Mapping[str, str]) -> None:
     _log.warning("files_skipped", images=place, count=len(skipped), of_them=why, first=list(skipped)[:_SHOWN])
 
 
+def logits_at(
+    classifier: Classifier, batches: Sequence[torch.Tensor], wanted: Iterable[tuple[int, int]]
+) -> Iterator[tuple[int, int, torch.Tensor]]:
+    """Yield the logits of batches at many alphas: an alpha's index, a batch's number, and `[n, C]`, as wanted.
+
+    Layers that both models share are computed once for each image. Alpha by alpha, the weights are merged once for all
+    batches.
+
+    Args:
+        classifier: the pair.
+        batches: images uint8 `[n, 3, S, S]` each, few enough that their activations fit into memory.
+        wanted: indices of alphas and numbers of batches, taken one by one.
+    """
+    opened, every = classifier.open(batches), all_rows(batches)
+    for index, number in wanted:
+        yield index, number, opened.evaluate({index: [every[number]]})[index]
+
+
 def logits_of(
     classifier: PairClassifier,
     batches: Iterable[tuple[torch.Tensor, Sequence[int] | torch.Tensor]],
@@ -74,9 +93,8 @@ def logits_of(
     labels: list[torch.Tensor] = []
     for pixels, targets in batches:
         labels.append(torch.as_tensor(targets))
-        images, every = classifier.open([pixels]), all_rows([pixels])
-        for j, part in parts.items():
-            part.append(images.evaluate({j: every})[j])
+        for j, _, logits in logits_at(classifier, [pixels], ((j, 0) for j in parts)):
+            parts[j].append(logits)
             bar.advance(len(targets))
     made = {j: torch.cat(part) for j, part in parts.items()}
     for j, logits in made.items():

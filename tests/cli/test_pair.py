@@ -168,7 +168,8 @@ def test_a_pair_is_staged_switched_to_and_rolled_back_and_the_list_says_each_tim
     code, out, _ = yard.run("list")
     assert code == 0
     assert re.match(r"pair 0  [0-9a-f]{16}  serves\n    theta_0 ", out)
-    assert f"    {len(CLASSES)} classes (car, bus, bicycle, ...), no card\n    adapts by tsallis\n" in out
+    facts = (f"{len(CLASSES)} classes (car, bus, bicycle, ...), no card", "adapts by tsallis", "nothing is shared")
+    assert "".join(f"    {fact}\n" for fact in facts) in out
     assert re.search(r"\norder 0  \d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ  begin pair 0, by \S+:\d+\n", out)
     assert "no worker has reported yet: each does within pairs.look_s" in out
 
@@ -203,7 +204,9 @@ def test_the_json_has_pairs_orders_the_shadow_and_workers(yard: Yard, other: Pai
     assert set(found) == {"root", "serves", "staged", "pairs", "orders", "damaged", "shadow", "workers"}
     assert (found["root"], found["serves"], found["staged"]) == (yard.root, 0, 1)
     assert found["pairs"]["1"]["classes"] == list(OTHERS)
-    assert set(found["pairs"]["1"]) == {"id", "theta_0", "theta_1", "classes", "card", "method", "identity"}
+    described = {"id", "theta_0", "theta_1", "classes", "card", "method", "identity", "tail_share"}
+    assert set(found["pairs"]["1"]) == described
+    assert found["pairs"]["1"]["tail_share"] == 1.0
     assert [set(order) for order in found["orders"]] == [{"number", "order", "pair", "by", "at"}] * 2
     assert (found["shadow"]["pair"], found["shadow"]["batches"], found["shadow"]["agreement"]) == (1, 0, None)
     (worker,) = found["workers"]

@@ -124,8 +124,8 @@ def test_a_round_whose_activations_would_take_too_much_keeps_none_and_has_the_sa
     found = sharing(pair).trunk
     assert isinstance(found, Trunk)
     monkeypatch.setattr("adawise.clip.classifier._ACTIVATION_BYTES", 23 * 4 * found.shape.numel())
-    assert subject.keeps_activations(23)
-    assert not subject.keeps_activations(24)
+    assert subject.kept_images == 23
+    assert reference.kept_images == 0
     monkeypatch.setattr("adawise.clip.classifier._ACTIVATION_BYTES", 0)
     monkeypatch.setattr(PairClassifier, "activations", lambda *_: pytest.fail("there is no room to keep them"))
     check_as_whole(subject, reference)

@@ -113,7 +113,7 @@ def test_a_pair_that_was_switched_to_is_told_with_how_its_alpha_is_chosen(
     give_order(store, give_order(store, orders, "stage", pair=other, by="ann"), "switch", pair=1, by="ann")
     answer = module.pair(facts(pair_folder, tmp_path))
     assert answer.status == "warn"
-    assert ", adapts by tsallis; no shared layers (" in answer.detail, "of the pair that is set, too"
+    assert ", adapts by tsallis; nothing is shared (" in answer.detail, "of the pair that is set, too"
     assert f"pair 1 serves {tmp_path}/out since a switch, a fixed alpha of 0.45, as the card advises: " in answer.detail
 
 

@@ -57,6 +57,20 @@ def test_orders_are_read_back_as_they_were_given_and_only_new_ones_are_read() ->
     assert after.serving == document("new")
 
 
+def test_the_share_of_a_pair_is_kept_and_a_document_of_an_earlier_version_has_none() -> None:
+    store = DictStore()
+    shared = replace(document("old"), tail_share=0.25)
+    assert give_order(store, read_orders(store), "begin", pair=shared, by="w").serving == shared
+    assert read_orders(store).serving == shared
+    parts = json.loads(store.objects[layout.pair_key(0)])
+    del parts["document"]["tail_share"]
+    store.objects[layout.pair_key(0)] = json.dumps(parts).encode()
+    assert read_orders(store).serving == document("old")
+    parts["document"]["tail_share"] = 0.0
+    store.objects[layout.pair_key(0)] = json.dumps(parts).encode()
+    assert 0 in read_orders(store).damaged
+
+
 def test_who_was_slower_is_told_and_gives_no_order() -> None:
     store = DictStore()
     orders = begun(store)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -11,7 +12,7 @@ import pytest
 from adawise.errors import ChainError, StoreUnavailable
 from adawise.ports import ServedBy
 from adawise.sink import layout
-from adawise.sink.served_by import note_settings, read_settings
+from adawise.sink.served_by import note_settings, read_noted, read_settings
 from tests.sink.building import CLASSES, IDENTITY, TP, DictStore, draft, open_chain
 
 KEY = "_settings/model-config.json"
@@ -47,6 +48,24 @@ def test_what_was_noted_stays_and_other_settings_come_behind_it() -> None:
         ("b", 0.05),
         ("a", 0.03),
     ]
+
+
+def test_the_share_of_a_pair_is_noted_and_that_of_an_earlier_document_is_not_known() -> None:
+    store = DictStore()
+    note_settings(store, replace(by(), tail_share=0.25), now=datetime(2026, 12, 1, tzinfo=UTC))
+    found = read_noted(store, "model", "config")
+    assert found is not None
+    assert found.tail_share == 0.25
+    document = json.loads(store.objects[KEY])
+    del document["tail_share"]
+    store.objects[KEY] = json.dumps(document).encode()
+    found = read_noted(store, "model", "config")
+    assert found is not None
+    assert found.tail_share is None
+    store.objects[KEY] = json.dumps({**document, "tail_share": 0.0}).encode()
+    with pytest.raises(ChainError, match="damaged"):
+        read_noted(store, "model", "config")
+    assert read_noted(store, "model", "other") is None
 
 
 def test_nothing_is_noted_where_nobody_knows_the_settings() -> None:

@@ -80,6 +80,13 @@ def test_the_page_goes_over_to_the_pair_that_was_switched_to() -> None:
     watched.observer.observe(PairServes(TP, by, Switch(0, (), "2")))
     facts = dict(watched.observer.view().facts)
     assert (facts["model (fingerprint)"], facts["card"], facts["method"]) == ("beef", "abc", by.method)
+    assert "shared layers" not in facts, "it was not recorded"
+    for share, text in ((1.0, "nothing is shared"), (0.25, "an image at a second alpha costs 0.25 of a forward")):
+        watched.observer.observe(PairServes(TP, replace(by, tail_share=share), None))
+        assert dict(watched.observer.view().facts)["shared layers"].endswith(text)
+    view = watched.observer.camera("frames/0/north")
+    assert view is not None
+    assert facts_of(view)["shared layers"] == f"equal first layers: {text}"
 
 
 def test_cameras_of_a_lost_partition_are_gone_and_come_back_with_it() -> None:

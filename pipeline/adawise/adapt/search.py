@@ -80,6 +80,16 @@ class Outcome:
         return sum(t.images for t in self.trials) / len(self.logits)
 
 
+def forward_cost(forward_equivalents: float, tail_share: float) -> float:
+    """Return whole forwards per image: layers that both models share count once, all others for each evaluation.
+
+    Args:
+        forward_equivalents: evaluations per image, >= 1.
+        tail_share: the cost of an image at a second alpha, as a share of a forward, in (0, 1].
+    """
+    return 1.0 + tail_share * (forward_equivalents - 1.0)
+
+
 Search = Generator[list[Trial], list[Tensor], Outcome]
 
 

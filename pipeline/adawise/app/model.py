@@ -371,4 +371,5 @@ def served_by(settings: Settings, model: ModelPair, pair: str = "") -> ServedBy:
         {f"model.{name}": str(place) for name, place in places.items() if place is not None},
         method_in_words(settings.search, model),
         model.checkpoints.config,
+        model.checkpoints.tail_share,
     )

@@ -83,6 +83,7 @@ def document_of(settings: Settings, model: ModelPair, templates: tuple[str, ...]
         method=method_in_words(settings.search, model),
         config=config,
         used_config=model.checkpoints.used_config,
+        tail_share=model.checkpoints.tail_share,
     )
 
 

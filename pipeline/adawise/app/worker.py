@@ -315,6 +315,7 @@ def describe(settings: Settings, model: ModelPair) -> dict[str, Any]:
         "preprocessing": str(model.checkpoints.preparation),
         "bank": f"{classifier.bank.capacity} of {len(classifier.alphas)} merged copies",
         "shared_layers": model.checkpoints.shared_layers,
+        "tail_share": model.checkpoints.tail_share,
         "card": model.card.digest if model.card else None,
         "objective": meant(settings.search, model).objective,
         "method": method_in_words(settings.search, model),

@@ -292,9 +292,11 @@ class PairClassifier:
         with torch.inference_mode():
             return self.device.fetch(parts)
 
-    def keeps_activations(self, images: int) -> bool:
-        """Return True if the tower is cut, and there is room for the activations of so many images."""
-        return 0 < images * self.bank.activation_bytes <= _ACTIVATION_BYTES
+    @property
+    def kept_images(self) -> int:
+        """The most images of a round whose activations are kept; 0 if the tower is not cut."""
+        each = self.bank.activation_bytes
+        return _ACTIVATION_BYTES // each if each else 0
 
     def activations(self, batches: Sequence[Tensor]) -> Tensor:
         """Return the activations `[N, ...]` behind the trunk of all images, uint8 `[n, 3, S, S]` a tensor.
@@ -460,7 +462,7 @@ class PairRound:
     def __init__(self, classifier: PairClassifier, batches: Sequence[Tensor]) -> None:
         self._classifier, self._batches = classifier, batches
         *self._starts, images = np.cumsum([0, *map(len, batches)]).tolist()
-        self._keeps = classifier.keeps_activations(images)
+        self._keeps = images <= classifier.kept_images
         self._activations: Tensor | None = None
 
     def evaluate(self, requested: Mapping[int, Sequence[Selection]]) -> Mapping[int, Tensor]:

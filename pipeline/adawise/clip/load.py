@@ -49,7 +49,7 @@ from adawise.clip.prompts import Prompts, text_parameters
 from adawise.clip.trunk import NoTrunkError, Trunk, shared_trunk
 from adawise.decode.preprocess import Preprocess
 from adawise.errors import CheckpointError
-from adawise.text import small
+from adawise.text import shared_layers
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # timm and torchvision warn of deprecations on import
@@ -145,9 +145,7 @@ class CheckpointPair:
     @property
     def shared_layers(self) -> str:
         """The layers that the two image towers share, in words."""
-        if isinstance(self.trunk, Trunk):
-            return f"equal first layers: an image at a second alpha costs {small(self.tail_share)} of a forward"
-        return f"no shared layers ({self.trunk})"
+        return shared_layers(self.tail_share, "" if isinstance(self.trunk, Trunk) else str(self.trunk))
 
     def prompts(self, classes: Sequence[str], templates: Sequence[str]) -> Prompts:
         """Return the prompts for the text tower: each class name in each template."""

@@ -24,7 +24,7 @@ from pydantic import Field
 from adawise.errors import ChainError, OrderTaken, SettingsError
 from adawise.records import PairKey
 from adawise.sink import claims, layout
-from adawise.store.documents import Count, Document, Line, Plain, Text, read_document, write_document
+from adawise.store.documents import Count, Document, Line, Plain, Share, Text, read_document, write_document
 from adawise.store.store import AlreadyExists, Store
 
 REPORT_S = 10.0
@@ -40,7 +40,8 @@ class PairDocument:
 
     `used_config` has the values that `config` is a hash of, by name. `settings` are those of `search` and the like that
     belong to the pair, as in a file of settings: group to names. `method` explains in words how alpha is chosen with
-    them.
+    them. `tail_share` is what an image costs at a second alpha, as a share of a forward; None in a document of an
+    earlier version.
     """
 
     # The annotations are read by pydantic, as those of `_Order`.
@@ -56,6 +57,7 @@ class PairDocument:
     method: Text = ""
     config: Line = ""  # of the model; "" in a document of an earlier version
     used_config: Mapping[Text, Plain] = field(default_factory=dict)
+    tail_share: Share | None = None
 
     @property
     def whole_identity(self) -> dict[str, str]:

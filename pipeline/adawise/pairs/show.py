@@ -13,7 +13,7 @@ from adawise.pairs.orders import Orders
 from adawise.pairs.reports import Reported, print_damaged, read_reports
 from adawise.pairs.shadow_sums import ShadowSums, sum_shadow
 from adawise.sink import layout
-from adawise.text import as_size
+from adawise.text import as_size, shared_layers
 
 _WORST = 5  # cameras that are listed, those with the lowest agreement
 
@@ -72,7 +72,7 @@ def _document(
         "served_forward_equivalents": served,
         "worst": worst,
     }
-    described = ("id", "theta_0", "theta_1", "classes", "card", "method")
+    described = ("id", "theta_0", "theta_1", "classes", "card", "method", "tail_share")
     return {
         "serves": orders.serves,
         "staged": None if orders.staged is None else orders.staged.pair,
@@ -114,6 +114,8 @@ def _pairs(orders: Orders) -> Iterator[str]:
         yield f"    {len(pair.classes)} classes ({classes}), {f'card {pair.card}' if pair.card else 'no card'}"
         if pair.method:
             yield f"    {pair.method}"
+        if pair.tail_share is not None:
+            yield f"    {shared_layers(pair.tail_share)}"
 
 
 def _role(orders: Orders, number: int) -> str:

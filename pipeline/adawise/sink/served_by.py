@@ -22,7 +22,7 @@ from typing import Any, Literal
 from adawise.errors import SettingsError
 from adawise.ports import ServedBy
 from adawise.sink import claims, layout
-from adawise.store.documents import Document, Plain, Text, parse, unreadable
+from adawise.store.documents import Document, Plain, Share, Text, parse, unreadable
 from adawise.store.store import AlreadyExists, Store
 
 OnChange = Literal["refuse", "reset", "keep"]
@@ -159,7 +159,8 @@ class ServedSettings:
     """The content of one document.
 
     `places` are the paths at which the files that `settings` name by a hash were when first used. `method` explains in
-    words how alpha is chosen; "" in documents without it.
+    words how alpha is chosen; "" in documents without it. `tail_share` is what an image costs at a second alpha, as a
+    share of a forward; None in documents without it.
     """
 
     model_fingerprint: str
@@ -168,6 +169,7 @@ class ServedSettings:
     settings: Mapping[str, Any]
     places: Mapping[str, str]
     method: str = ""
+    tail_share: float | None = None
 
 
 def note_settings(store: Store, by: ServedBy, *, now: datetime) -> None:
@@ -175,7 +177,7 @@ def note_settings(store: Store, by: ServedBy, *, now: datetime) -> None:
     key = layout.settings_key(by.model_fingerprint, by.config_fingerprint)
     if not by.settings or store.get(key) is not None:
         return
-    document = {"layout": claims.LAYOUT, "since": now.isoformat(), "method": by.method}
+    document = {"layout": claims.LAYOUT, "since": now.isoformat(), "method": by.method, "tail_share": by.tail_share}
     document |= {"settings": {**by.settings}, "places": {**by.places}}
     text = json.dumps(document, indent=1, ensure_ascii=False)  # a path may not be UTF-8
     with suppress(AlreadyExists):  # another worker has created it, with the same content
@@ -189,11 +191,11 @@ def read_settings(store: Store) -> list[ServedSettings]:
     return sorted(found, key=lambda each: each.since)
 
 
-def read_method(store: Store, model_fingerprint: str, config_fingerprint: str) -> str | None:
-    """Return how alpha was chosen with these fingerprints; None if it was not recorded. Raises as `read_settings`."""
+def read_noted(store: Store, model_fingerprint: str, config_fingerprint: str) -> ServedSettings | None:
+    """Return the settings with these fingerprints; None if they were not recorded. Raises as `read_settings`."""
     key = layout.settings_key(model_fingerprint, config_fingerprint)
     data = store.get(key)
-    return None if data is None else _read(store, key, data, model_fingerprint, config_fingerprint).method or None
+    return None if data is None else _read(store, key, data, model_fingerprint, config_fingerprint)
 
 
 class _Settings(Document):
@@ -201,9 +203,10 @@ class _Settings(Document):
     settings: dict[Text, Plain]
     places: dict[Text, Text]
     method: Text = ""
+    tail_share: Share | None = None
 
 
 def _read(store: Store, key: str, data: bytes, model_fingerprint: str, config_fingerprint: str) -> ServedSettings:
     found = parse(_Settings, store, key, data)
     prints = model_fingerprint, config_fingerprint
-    return ServedSettings(*prints, found.since, found.settings, found.places, found.method)
+    return ServedSettings(*prints, found.since, found.settings, found.places, found.method, found.tail_share)

@@ -20,6 +20,7 @@ MOST_BYTES = 1 << 24  # of a document; a pair of 100,000 class names takes a few
 Text = Annotated[str, StringConstraints(max_length=1 << 16)]
 Line = Annotated[str, StringConstraints(max_length=4096, pattern=r"^[^\x00-\x1f\x7f]*$")]
 Count = Annotated[int, Field(ge=0, lt=1 << 63)]
+Share = Annotated[float, Field(gt=0.0, le=1.0)]
 
 
 def _finite(value: JsonValue) -> JsonValue:

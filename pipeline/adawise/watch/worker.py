@@ -22,7 +22,7 @@ from adawise.adapt.last_seen import StateOutline, outline_in
 from adawise.errors import ChainError
 from adawise.ports import ServedBy
 from adawise.records import Frame, TopicPartition
-from adawise.text import as_duration
+from adawise.text import as_duration, shared_layers
 from adawise.watch.backlog import PartitionLag, Rates, backlog_facts
 from adawise.watch.camera import LiveCamera
 from adawise.watch.details import worker_facts
@@ -412,9 +412,13 @@ def _outline(data: bytes) -> StateOutline | None:
 def _facts_of(by: ServedBy) -> dict[str, str]:
     """Return the facts about a pair, by the names of `LiveWorker.facts`."""
     served_facts = {"fingerprint": by.model_fingerprint, "classes": str(len(by.classes)), "method": by.method}
-    return {**served_facts, "card": str(by.settings.get("model.card", ""))}
+    share = "" if by.tail_share is None else str(by.tail_share)
+    return {**served_facts, "card": str(by.settings.get("model.card", "")), "tail_share": share}
 
 
 def _shown(facts: Mapping[str, str]) -> dict[str, str]:
     """Return the facts about the model that the pages show, by their names there."""
-    return {label: facts[name] for name, label in _MODEL.items() if facts.get(name)}
+    shown = {label: facts[name] for name, label in _MODEL.items() if facts.get(name)}
+    if share := facts.get("tail_share"):
+        shown["shared layers"] = shared_layers(float(share))
+    return shown

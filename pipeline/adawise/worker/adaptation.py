@@ -16,7 +16,7 @@ from torch import Tensor
 from adawise.adapt import search
 from adawise.adapt.conditions import Appearance
 from adawise.adapt.predict import predict
-from adawise.adapt.search import Outcome, Strategy
+from adawise.adapt.search import Outcome, Strategy, forward_cost
 from adawise.adapt.state import StreamState
 from adawise.ports import Classifier
 from adawise.records import STATISTICS, BatchTrace, Frame, ImageBatch, Predictions, Selection
@@ -148,7 +148,7 @@ class Adaptation:
             condition=memory.number if has_appearance else None,
             returned=memory.visits > 1 if has_appearance else None,
             alarm=outcome.alarm,
-            forward_cost=1.0 + self.classifier.tail_share * (outcome.forward_equivalents - 1.0),
+            forward_cost=forward_cost(outcome.forward_equivalents, self.classifier.tail_share),
         )
 
 

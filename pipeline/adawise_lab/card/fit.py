@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from adawise.adapt.objective import Values
-from adawise.adapt.rows import all_rows
 from adawise.app.decoder import open_decoder
 from adawise.app.model import ModelPair, check_card, load_model
 from adawise.card.advice import AUTO, chosen
@@ -28,6 +27,7 @@ from adawise.records import ImageBatch, Message, RowId, TopicPartition
 from adawise.settings import Settings
 from adawise.worker.batching import BatchPolicy, Gatherer
 from adawise_lab.card.make import replace_card
+from adawise_lab.labelled import logits_at
 
 _POLL_RECORDS = 64  # messages a poll
 _ALPHAS = 7  # alphas of the grid: enough for the shape of a curve, with a third of the forwards
@@ -85,8 +85,8 @@ def _fitted(request: FitRequest, model: ModelPair, card: Card) -> FittedSearch:
         _log.info("search_fit_begun", batches=sum(map(len, runs)), of=sum(map(len, streams)), objective=name)
 
         def values(images: Tensor) -> Values:
-            opened, every = model.classifier.open([images]), all_rows([images])
-            return np.stack([objective(opened.evaluate({j: every})[j], j) for j in indices])  # [A, n]
+            found = logits_at(model.classifier, [images], ((j, 0) for j in indices))
+            return np.stack([objective(logits, j) for j, _, logits in found])  # [A, n]
 
         curves = [[Curve.of(v) for v in run] for run in _values(settings, model, request.recording, runs, values)]
         # A run may have lost batches that could not be decoded. All are cut to the shortest that can still be fitted.

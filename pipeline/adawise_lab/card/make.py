@@ -97,13 +97,14 @@ def make(request: CardRequest) -> MadeCard:
             for name, drawn in {OWN: own, **conditions}.items()
             for logits, labels in [logits_of(model.classifier, _labelled_pixels(model, drawn), bar)]
         ]
-    card = write_card(request.output, evaluated_card(model, home, shifted, like=like), model.classifier.embeddings())
+    card, _ = evaluated_card(model, home, shifted, like=like)
+    card = write_card(request.output, card, model.classifier.embeddings())
     return MadeCard(card, advised_alpha(like.verdict) if like is not None and card.verdict is None else None)
 
 
 def evaluated_card(
     model: ModelPair, home: Condition, shifted: Sequence[Condition], *, like: Card | None = None, group: str = OWN
-) -> Card:
+) -> tuple[Card, float | None]:
     """Return the card of these images, with their judgement on the objectives and, with shifted ones, the verdict.
 
     Args:
@@ -112,6 +113,9 @@ def evaluated_card(
         shifted: images of other conditions.
         like: another card of the pair, whose knowledge of shifts is taken where there are no shifted images.
         group: the name of `home` in the verdict.
+
+    Returns:
+        The card, and the FE of adapting on the streams of the verdict; None without a verdict.
     """
     card = make_card(
         home.logits,
@@ -123,7 +127,10 @@ def evaluated_card(
         like=like,
     )
     card = replace(card, judged=evaluate_conditions(home, shifted, card), tail_share=model.checkpoints.tail_share)
-    return replace(card, verdict=verdict_of(card, [replace(home, name=group), *shifted])) if shifted else card
+    if not shifted:
+        return card, None
+    verdict, fe = verdict_of(card, [replace(home, name=group), *shifted])
+    return replace(card, verdict=verdict), fe
 
 
 def _conditions(place: Path, classes: tuple[str, ...]) -> dict[str, Path]:

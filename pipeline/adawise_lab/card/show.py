@@ -19,7 +19,7 @@ from adawise.card.card import Card, LabelBias, ObjectiveResult, PairVerdict
 from adawise.console import paper
 from adawise.labels.benefit.bootstrap import Kinds, intervals
 from adawise.labels.benefit.helped import Interval
-from adawise.text import small, three
+from adawise.text import shared_layers, three
 from adawise_lab.card.bias import EVIDENCE, Choice, CommonBias
 
 if TYPE_CHECKING:  # imports all that a replay needs
@@ -39,12 +39,7 @@ def print_card(card: Card, name: str) -> None:
     """Print the card, in colour on a terminal and plain elsewhere."""
     parts: list[Table | Text] = [_per_alpha(card, name), Text(_path(card))]
     if card.tail_share < 1.0:
-        parts.append(
-            Text(
-                "The models have equal first layers: an image at a second alpha costs "
-                f"{small(card.tail_share)} of a forward."
-            )
-        )
+        parts.append(Text(f"The two models have {shared_layers(card.tail_share)}."))
     if card.judged:
         parts.append(_objectives(card))
     parts.append(Text(_advice(card)))

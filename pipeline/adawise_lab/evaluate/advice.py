@@ -7,7 +7,7 @@ The tables of strategies have everything that was measured, with intervals.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from adawise.page.blocks import Cell, Line, Section, Table
@@ -97,9 +97,10 @@ def _worst_domain(among: Sequence[View]) -> str:
 
 
 def _where_and_cost(among: Sequence[View]) -> str:
-    cheapest, dearest = (two(extreme(view.served.fe for view in among)) for extreme in (min, max))
-    cost = f"{cheapest} forwards an image" if cheapest == dearest else f"{cheapest} to {dearest} forwards an image"
     view = headline(among)
+    cost = f"{_range(view.served.forward_cost for view in among)} forwards an image"
+    if view.shares_layers:
+        cost += f" (FE {_range(view.served.fe for view in among)})"
     gains = {group: row.versus[BEST_FIXED] for group, row in view.served.groups.items()}
     if len(gains) < 2:
         alpha = two(view.reference(BEST_FIXED).alpha)
@@ -108,13 +109,28 @@ def _where_and_cost(among: Sequence[View]) -> str:
     return f"By group on {view.name} it differs from the best fixed alpha by {each} points; it costs {cost}."
 
 
+def _range(values: Iterable[float]) -> str:
+    known = [*values]
+    lowest, highest = two(min(known)), two(max(known))
+    return lowest if lowest == highest else f"{lowest} to {highest}"
+
+
+def _costs(view: View) -> tuple[str, ...]:
+    """Return the headers of what a row costs."""
+    return ("FE", "forward cost") if view.shares_layers else ("FE",)
+
+
+def _cost_cells(row: Row, view: View) -> tuple[Cell, ...]:
+    return (Cell(two(row.fe)), Cell(two(row.forward_cost))) if view.shares_layers else (Cell(two(row.fe)),)
+
+
 def _table(among: Sequence[View]) -> Table:
     lines = []
     for view in among:
         fixed, endpoint, row = view.reference(BEST_FIXED), view.better_endpoint, view.served
         cells = (
             Cell(three(row.accuracy), note=f"{three(row.accuracy_ci[0])} to {three(row.accuracy_ci[1])}"),
-            Cell(two(row.fe)),
+            *_cost_cells(row, view),
             difference_cell(view.over_best_fixed),
             Cell(two(fixed.alpha)),
             difference_cell(view.over_better_endpoint),
@@ -122,10 +138,9 @@ def _table(among: Sequence[View]) -> Table:
             Cell(points(row.worst_domain_gap), note=row.worst_domain),
         )
         lines.append(Line(view.name, cells))
-    headers = ("accuracy", "FE", "− best fixed", "best fixed alpha", "− better endpoint", "which", "worst domain")
-    return Table(
-        f"{among[0].served_name} on each kind of stream, {LEVEL} intervals below", "stream", headers, tuple(lines)
-    )
+    headers = ("accuracy", *_costs(among[0]), "− best fixed", "best fixed alpha", "− better endpoint", "which")
+    caption = f"{among[0].served_name} on each kind of stream, {LEVEL} intervals below"
+    return Table(caption, "stream", (*headers, "worst domain"), tuple(lines))
 
 
 def section(among: Sequence[View]) -> Section:
@@ -152,14 +167,17 @@ def difference_cell(difference: Difference | None) -> Cell:
 
 def _strategies(view: View) -> Table:
     rows = (*view.strategies, *view.references)
-    followed = view.stream == "smooth"
+    followed = _is_followed(view)
     oracles = list(dict.fromkeys(name for row in rows for name in row.way))
-    headers = ["accuracy", "FE", *(f"− {display_name(name)}" for name in FIXED), f"− {display_name(DOMAIN_ORACLE)}"]
+    headers = [
+        "accuracy",
+        *_costs(view),
+        *(f"− {display_name(name)}" for name in FIXED),
+        f"− {display_name(DOMAIN_ORACLE)}",
+    ]
     headers += ["worst domain", "ECE", "ECE pooled", "NLL", "alpha", "pinned", *(("lag, batches",) if followed else ())]
     headers += [f"way to {display_name(name)}" for name in oracles]
-    lines = [
-        Line(display_name(row.strategy), tuple(_cells(row, followed, oracles)), _row_kind(row, view)) for row in rows
-    ]
+    lines = [Line(display_name(row.strategy), tuple(_cells(row, view, oracles)), _row_kind(row, view)) for row in rows]
     seeds = view.served.seeds
     caption = f"{view.name}, {seeds} seed{'s' * (seeds > 1)}, {view.served.images:,} images served by each strategy"
     return Table(caption, "strategy", tuple(headers), tuple(lines))
@@ -169,12 +187,17 @@ def _row_kind(row: Row, view: View) -> str:
     return "reference" if row.reference else "served" if row.strategy == view.served_name else "strategy"
 
 
-def _cells(row: Row, followed: bool, oracles: Sequence[str]) -> list[Cell]:
+def _is_followed(view: View) -> bool:
+    """Return True if there is a best path, which a strategy may follow."""
+    return view.stream == "smooth"
+
+
+def _cells(row: Row, view: View, oracles: Sequence[str]) -> list[Cell]:
     low, high = row.accuracy_ci
     oracle = row.versus.get(DOMAIN_ORACLE)
     cells = [
         Cell(three(row.accuracy), note=f"{three(low)} to {three(high)}"),
-        Cell(two(row.fe)),
+        *_cost_cells(row, view),
         *(difference_cell(row.versus.get(name)) for name in FIXED),
         Cell("" if oracle is None else points(oracle.difference)),
         Cell(points(row.worst_domain_gap), note=row.worst_domain),
@@ -184,7 +207,7 @@ def _cells(row: Row, followed: bool, oracles: Sequence[str]) -> list[Cell]:
         Cell(two(row.alpha)),
         Cell(NOTHING if row.pinned is None else f"{row.pinned:.0%}"),
     ]
-    if followed:
+    if _is_followed(view):
         cells.append(Cell(NOTHING if row.lag_batches is None else f"{row.lag_batches:g}"))
     return [*cells, *(_way_cell(row.way.get(name)) for name in oracles)]
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from adawise.adapt.objective import DEFAULT, Objective
+from adawise.adapt.search import forward_cost
 from adawise.adapt.strategies.warm import Exploration
 from adawise.card.advice import AUTO, chosen
 from adawise.card.card import Card, Condition, GroupVerdict, PairVerdict
@@ -71,6 +72,7 @@ def assess(bench: Bench, plan: Plan, card: Card | None, runs: Sequence[TaskResul
         calibration=calibration,
         seeds=plan.seeds,
         batch=plan.batch,
+        tail_share=bench.tail_share,
         paths=tuple(_paths(bench, plan, runs)),
     )
 
@@ -128,7 +130,7 @@ def _rows(bench: Bench, plan: Plan, kind: str, order: str, entries: Sequence[_En
 
     for i, entry in enumerate(entries):
         scored, gaps = entry.scored, accuracies[i] - better
-        worst = int(np.nanargmin(gaps))
+        worst, fe = int(np.nanargmin(gaps)), mean(ratio(scored.forwards, by_domain(bench, scored.visits)))
         row = Row(
             strategy=entry.name,
             reference=entry.reference,
@@ -136,7 +138,8 @@ def _rows(bench: Bench, plan: Plan, kind: str, order: str, entries: Sequence[_En
             order=order,
             accuracy=mean(accuracies[i]),
             accuracy_ci=interval(samples[i]),
-            fe=mean(ratio(scored.forwards, by_domain(bench, scored.visits))),
+            fe=fe,
+            forward_cost=forward_cost(fe, bench.tail_share),
             ece=mean(calibration_error(bench, scored)),
             ece_pooled=pooled_calibration_error(scored),
             nll=mean(ratio(scored.nll, by_domain(bench, scored.visits))),
@@ -180,11 +183,13 @@ def _groups(
         mine = [d for d, other in enumerate(bench.groups) if other == group]
         if np.isnan(accuracies[i, mine]).all():
             continue
+        fe = mean(forwards, mine)
         yield (
             group,
             GroupRow(
                 accuracy=mean(accuracies[i], mine),
-                fe=mean(forwards, mine),
+                fe=fe,
+                forward_cost=forward_cost(fe, bench.tail_share),
                 versus={name: mean(accuracies[i] - accuracies[j], mine) for name, j in against.items() if j != i},
             ),
         )
@@ -252,14 +257,15 @@ def _paths(bench: Bench, plan: Plan, runs: Sequence[TaskResult]) -> Iterator[Pat
                 domain=bench.tables[path.domain[t]].name if path.domain[t] >= 0 else "",
                 alpha=alpha,
                 forward_equivalents=path.forward_equivalents[t],
+                forward_cost=forward_cost(path.forward_equivalents[t], bench.tail_share),
                 trigger=path.trigger[t],
                 reset=path.reset[t],
                 best_alpha=None if moves is None else moves[t],
             )
 
 
-def verdict_of(card: Card, conditions: Sequence[Condition]) -> PairVerdict:
-    """Return what `warm`, with the objective that the card recommends, serves on streams of the conditions.
+def verdict_of(card: Card, conditions: Sequence[Condition]) -> tuple[PairVerdict, float]:
+    """Return what `warm`, with the objective that the card recommends, serves on streams of the conditions, and its FE.
 
     Accuracies are means over iid images and runs of one class, on streams that go from one condition to the next.
     `mixed_gain` is of streams whose every batch mixes all conditions, so that no alpha is right for a whole batch. The
@@ -267,7 +273,8 @@ def verdict_of(card: Card, conditions: Sequence[Condition]) -> PairVerdict:
     are fitted to all of them, and the best fixed alpha is chosen on them as well.
     """
     objective = chosen(AUTO, card)
-    bench = Bench(tuple(_table_of(one, card.alphas) for one in conditions), card.temperature)
+    tables = tuple(_table_of(one, card.alphas) for one in conditions)
+    bench = Bench(tables, card.temperature, tail_share=card.tail_share)
     strategy = parse(f"warm@{objective}", objective=DEFAULT, alpha=0.5, exploration=Exploration())
     kinds = (_LONG, _MIXED) if len(bench.tables) > 1 else (_LONG,)
     plan = Plan(strategy, kinds, ORDERS, _SEEDS)
@@ -275,7 +282,7 @@ def verdict_of(card: Card, conditions: Sequence[Condition]) -> PairVerdict:
     served = [row for row in result.rows if not row.reference]
     adapted, mixed = ([row for row in served if row.stream == kind] for kind in (_LONG, _MIXED))
     fixed, best_fixed = result.best_fixed
-    return PairVerdict(
+    verdict = PairVerdict(
         objective=objective,
         zero_shot=float(bench.accuracy[:, 0].mean()),
         fine_tuned=float(bench.accuracy[:, -1].mean()),
@@ -286,6 +293,7 @@ def verdict_of(card: Card, conditions: Sequence[Condition]) -> PairVerdict:
         groups=tuple(_group_verdicts(bench, adapted, bench.alphas.index(fixed))),
         mixed_gain=_gain(mixed) if mixed else None,
     )
+    return verdict, fmean(row.fe for row in adapted)
 
 
 def _gain(rows: Sequence[Row]) -> tuple[float, float, float]:

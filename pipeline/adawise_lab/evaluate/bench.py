@@ -68,11 +68,13 @@ class Bench:
         tables: one table for each domain.
         temperatures: one for each alpha, applied to served logits: those of a card, or all 1.
         named_groups: other names for groups of domains; several groups may get one name. See `groups`.
+        tail_share: what an image costs at a second alpha, as a share of a forward; 1 if the models share no layers.
     """
 
     tables: tuple[LogitTable, ...]
     temperatures: tuple[float, ...]
     named_groups: Mapping[str, str] = field(default_factory=dict)
+    tail_share: float = 1.0
 
     @property
     def alphas(self) -> tuple[float, ...]:

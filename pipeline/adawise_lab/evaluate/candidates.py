@@ -19,6 +19,7 @@ from adawise.errors import SettingsError
 
 _FROM_0 = ("conditions", "min_images")  # whole numbers from 0 on; the others start at 1
 _SHARES = ("alpha", "hazard", "drifting", "disagreement")
+_OF_THE_PAIR = ("tail_share",)  # follows from the weights; the card has it
 PRICES = (0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002)  # nats: the one setting of `warm` that trades forwards for regret
 SLOW = ("botorch",)  # fits a model for each batch, hundreds of milliseconds; runs only if named
 
@@ -56,7 +57,7 @@ class Candidate:
             objective=objective,
             context=f"{self.objective}@evaluate",
             alpha=self.alpha,
-            exploration=self.exploration,
+            exploration=replace(self.exploration, tail_share=1.0 if card is None else card.tail_share),
             fitted=None if card is None else card.surrogate(self.objective),
             trusted=card is not None and card.trusts(self.objective),
         )
@@ -176,7 +177,7 @@ def _candidate(entry: str, default: Candidate) -> Candidate:
 def _options(parts: Sequence[str], exploration: Exploration, where: str) -> dict[str, Any]:
     kinds: Mapping[str, type] = {
         "alpha": float,
-        **{f.name: _kind(getattr(exploration, f.name)) for f in fields(exploration)},
+        **{f.name: _kind(getattr(exploration, f.name)) for f in fields(exploration) if f.name not in _OF_THE_PAIR},
     }
     values: dict[str, Any] = {}
     for part in parts:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -93,8 +93,8 @@ def evaluate(request: EvaluateRequest) -> Result:
         for candidate in resolved(candidates, None):
             objective_named(candidate.objective, None)  # raises here if it needs a card, before tables are made
     domains = None if request.domains is None else request.domains.split(",")
-    tables, fitted_on = _tables(settings, request.source, domains, calibrate)
-    card, calibration = _card(settings, tables, fitted_on)
+    tables, fitted_on, tail_share = _tables(settings, request.source, domains, calibrate)
+    card, calibration = _card(settings, tables, fitted_on, tail_share)
     if card is not None and any(candidate.objective == AUTO for candidate in candidates):
         advice = advise(card)
         _log.info("objective_chosen", objective=advice.objective, reason=advice.reason)
@@ -109,7 +109,8 @@ def evaluate(request: EvaluateRequest) -> Result:
     if request.curve:
         candidates = at_every_price(candidates)
     temperatures = (1.0,) * len(tables[0].alphas) if card is None else card.temperature
-    bench = Bench(tables, temperatures, {} if request.group is None else group_names(request.group, tables))
+    groups = {} if request.group is None else group_names(request.group, tables)
+    bench = Bench(tables, temperatures, groups, tail_share)
     if bench.pixels is None and not set(kinds).isdisjoint((*RETURN, *CONTROLS)):
         without = [table.name for table in tables if table.pixels is None]
         _log.warning("pixels_missed", tables=without, note="warm runs without them, and remembers no condition")
@@ -128,11 +129,15 @@ def evaluate(request: EvaluateRequest) -> Result:
 
 def _tables(
     settings: Settings, source: Path | TableSources, domains: Sequence[str] | None, calibrate: str | None
-) -> tuple[tuple[LogitTable, ...], LogitTable | None]:
-    """Return the tables to judge, and the one that temperatures are fitted on, if any."""
+) -> tuple[tuple[LogitTable, ...], LogitTable | None, float]:
+    """Return the tables to judge, the one that temperatures are fitted on, if any, and the pair's `tail_share`.
+
+    Tables of logits do not say what their pair shares: that is known from a card alone.
+    """
     if isinstance(source, Path):
         tables = read_tables(source, domains)
-        return tables, None if calibrate is None else read_tables(source, [calibrate])[0]
+        tail_share = 1.0 if settings.model.card is None else read_card(settings.model.card).tail_share
+        return tables, None if calibrate is None else read_tables(source, [calibrate])[0], tail_share
     # Imports open_clip, which takes seconds.
     from adawise_lab.evaluate.places import domain_names, tables_of_images
 
@@ -140,9 +145,11 @@ def _tables(
     for name in (*(domains or ()), *(() if calibrate is None else (calibrate,))):
         if name not in names:
             raise SettingsError(f"there is no domain {name!r}; the images make {', '.join(names)}. Correct its name.")
-    made = {table.name: table for table in tables_of_images(settings, source)}
+    all_tables, tail_share = tables_of_images(settings, source)
+    made = {table.name: table for table in all_tables}
     others = [name for name in made if name != calibrate] or list(made)
-    return tuple(made[name] for name in domains or others), None if calibrate is None else made[calibrate]
+    fitted_on = None if calibrate is None else made[calibrate]
+    return tuple(made[name] for name in domains or others), fitted_on, tail_share
 
 
 def _run(bench: Bench, plan: Plan, card: Card | None, calibration: str, processes: int) -> Result:
@@ -175,8 +182,12 @@ def _known(names: Sequence[str], known: Sequence[str], option: str, what: str) -
     return tuple(dict.fromkeys(names))
 
 
-def _card(settings: Settings, tables: Sequence[LogitTable], fitted_on: LogitTable | None) -> tuple[Card | None, str]:
+def _card(
+    settings: Settings, tables: Sequence[LogitTable], fitted_on: LogitTable | None, tail_share: float
+) -> tuple[Card | None, str]:
     """Return the card, and where it is from: made of the table `fitted_on`, or read. Without either, there is none.
+
+    A card that is made has the pair's `tail_share`, as one that `adawise card make` makes.
 
     Raises:
         SettingsError: the card is for other alphas than the tables.
@@ -190,7 +201,7 @@ def _card(settings: Settings, tables: Sequence[LogitTable], fitted_on: LogitTabl
             identity={"table": table.name},
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         )
-        source = f"fitted on {table.name}"
+        card, source = replace(card, tail_share=tail_share), f"fitted on {table.name}"
     elif settings.model.card is not None:
         card, source = read_card(settings.model.card), f"of {settings.model.card}"
     else:

@@ -1,11 +1,12 @@
 """Build tables of logits from labelled images, one for each domain: the clean images, and each corruption of them.
 
 Every image is decoded once, and every corrupted image is made once. The forwards of a block of images run alpha by
-alpha, so that one merge of the weights serves the whole block. All results stay in a folder, so that a run that was
-stopped resumes. A table is computed once for each combination of pair, preprocessing, number format, images, corruption
-and seed.
+alpha, so that one merge of the weights serves the whole block, and layers that both models share are computed once for
+each image. All results stay in a folder, so that a run that was stopped resumes. A table is computed once for each
+combination of pair, preprocessing, number format, images, corruption and seed.
 
-Memory holds one block of pixels and one table. The decoded images are in an unnamed temporary file.
+Memory holds one block of pixels with its activations, and one table. The decoded images are in an unnamed temporary
+file.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from adawise.adapt.rows import all_rows
 from adawise.console import Progress, progress
 from adawise.decode.statistics import statistics
 from adawise.errors import SettingsError
 from adawise.ports import Classifier
 from adawise_lab.evaluate.corrupt import Corruption, Pixels, corrupt
 from adawise_lab.evaluate.tables import SUFFIX, LogitTable, Partial, read_table, write_table
+from adawise_lab.labelled import logits_at
 
 FORMAT = 1  # of the keys of tables; a change recomputes every table
 CLEAN = "clean"
@@ -95,6 +96,7 @@ def make_tables(
     cache: Path,
     seed: int,
     block_bytes: int = BLOCK_BYTES,
+    block_images: int | None = None,
 ) -> tuple[Made, ...]:
     """Return the tables of the clean images and of each corruption, from the folder `cache` or computed and kept there.
 
@@ -106,6 +108,7 @@ def make_tables(
         cache: created if absent.
         seed: of the corruptions.
         block_bytes: pixels held in memory at once, bytes.
+        block_images: most images of these, so that the classifier can keep their activations; None: any number.
 
     Raises:
         SettingsError: no image can be read, logits are not finite, or the folder cannot be written.
@@ -116,7 +119,7 @@ def make_tables(
         kept = {domain.name: _kept(domain) for domain in domains}
         missing = [domain for domain in domains if kept[domain.name] is None]
         if missing:
-            _make(images, missing, classifier, fingerprint, seed, block_bytes)
+            _make(images, missing, classifier, fingerprint, seed, (block_bytes, block_images))
         return tuple(kept[domain.name] or _read(domain) for domain in domains)
     except OSError as error:
         raise SettingsError(
@@ -157,9 +160,12 @@ def _make(
     classifier: Classifier,
     fingerprint: str,
     seed: int,
-    block_bytes: int,
+    most: tuple[int, int | None],
 ) -> None:
-    """Compute what the domains lack, block by block, and write each table once it is complete."""
+    """Compute what the domains lack, block by block, and write each table once it is complete.
+
+    `most` is the size of a block: bytes of pixels, and images.
+    """
     with ExitStack() as stack:
         spool = stack.enter_context(tempfile.TemporaryFile(dir=domains[0].path.parent))
         with progress("decoded", images.count, "images") as bar:
@@ -167,7 +173,7 @@ def _make(
         shape = (len(classifier.alphas), len(labels), len(images.classes))
         partials = [stack.enter_context(Partial.open(domain.path, shape)) for domain in domains]
         with progress("classified", len(domains) * shape[0] * shape[1], "forwards") as bar:
-            for block in _blocks(pixels, len(domains), block_bytes):
+            for block in _blocks(pixels, len(domains), *most):
                 _fill(block, pixels, [d.corruption for d in domains], partials, classifier, seed, bar)
         for domain, partial in zip(domains, partials, strict=True):
             table = LogitTable(
@@ -215,10 +221,12 @@ def _decoded(
     return pixels, np.asarray(labels, dtype=np.int64), left_out
 
 
-def _blocks(pixels: Pixels, domains: int, block_bytes: int) -> Iterator[list[tuple[int, slice]]]:
+def _blocks(
+    pixels: Pixels, domains: int, most_bytes: int, most_images: int | None
+) -> Iterator[list[tuple[int, slice]]]:
     """Yield blocks of the images of all domains, in order; each block is a list of (domain, rows)."""
     n = len(pixels)
-    at_once = max(1, block_bytes // pixels[0].nbytes)
+    at_once = max(1, min(most_bytes // pixels[0].nbytes, most_images or domains * n))
     for start in range(0, domains * n, at_once):
         stop = min(start + at_once, domains * n)
         yield [(d, slice(max(start - d * n, 0), min(stop - d * n, n))) for d in range(start // n, (stop - 1) // n + 1)]
@@ -234,22 +242,35 @@ def _fill(
     bar: Progress,
 ) -> None:
     """Compute statistics and logits of a block, alpha by alpha, so that one merge serves all its images."""
-    pieces: dict[int, Tensor] = {}
+    pieces: list[Tensor] = []
+    places: list[tuple[int, slice]] = []  # of the pieces: domain and rows
     for d, rows in block:
-        if not partials[d].is_whole(rows):
-            bar.note(f"making {corruptions[d] or CLEAN}")
-            pieces[d] = _corrupted(pixels[rows], corruptions[d], seed)
-            partials[d].pixels[rows] = [statistics(image) for image in pieces[d].numpy()]
-    for j, alpha in enumerate(classifier.alphas):
-        bar.note(f"alpha {alpha:g}")
-        for d, rows in block:
-            for start in range(rows.start, rows.stop, _ROWS):
-                part = slice(start, min(start + _ROWS, rows.stop))
-                if not partials[d].has(j, part):
-                    images = pieces[d][part.start - rows.start : part.stop - rows.start]
-                    logits = classifier.open([images]).evaluate({j: all_rows([images])})[j]
-                    partials[d].put(j, part, logits.numpy())
-                bar.advance(part.stop - part.start)
+        if partials[d].is_whole(rows):
+            bar.advance(len(classifier.alphas) * (rows.stop - rows.start))
+            continue
+        bar.note(f"making {corruptions[d] or CLEAN}")
+        images = _corrupted(pixels[rows], corruptions[d], seed)
+        partials[d].pixels[rows] = [statistics(image) for image in images.numpy()]
+        for piece, start in zip(images.split(_ROWS), range(rows.start, rows.stop, _ROWS), strict=True):
+            part = slice(start, start + len(piece))
+            if partials[d].is_whole(part):
+                bar.advance(len(classifier.alphas) * len(piece))
+            else:
+                pieces.append(piece)
+                places.append((d, part))
+
+    def missing() -> Iterator[tuple[int, int]]:
+        for j, alpha in enumerate(classifier.alphas):
+            bar.note(f"alpha {alpha:g}")
+            for number, (d, rows) in enumerate(places):
+                # Asked as late as this: another process may have computed it meanwhile.
+                if not partials[d].has(j, rows):
+                    yield j, number
+                bar.advance(rows.stop - rows.start)
+
+    for j, number, logits in logits_at(classifier, pieces, missing()):
+        d, rows = places[number]
+        partials[d].put(j, rows, logits.numpy())
 
 
 def _corrupted(pixels: Pixels, corruption: Corruption | None, seed: int) -> Tensor:

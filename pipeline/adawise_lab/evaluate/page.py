@@ -15,6 +15,7 @@ import numpy as np
 from adawise.errors import SettingsError
 from adawise.page.blocks import Section
 from adawise.page.render import render
+from adawise.text import shared_layers
 from adawise_lab.evaluate import advice, by_domain, paths, scatter
 from adawise_lab.evaluate.result import Result
 from adawise_lab.evaluate.tables import LogitTable
@@ -55,6 +56,7 @@ def page(result: Result, made: Provenance) -> str:
         sections=sections,
         specs={figure.anchor: figure.spec for section in sections for figure in section.figures},
         result=result,
+        shared_layers=shared_layers(result.tail_share),
         made=made,
     )
 

@@ -70,7 +70,10 @@ def _figure(view: View, result: Result) -> Figure:
         .encode(
             x=x,
             y=alt.Y("alpha:Q").title("alpha"),
-            tooltip=[alt.Tooltip("number:Q", title="batch"), "why:N", alt.Tooltip("fe:Q", title="FE", format=".2f")],
+            tooltip=[
+                *(alt.Tooltip("number:Q", title="batch"), "why:N", alt.Tooltip("fe:Q", title="FE", format=".2f")),
+                alt.Tooltip("cost:Q", title="forward cost", format=".2f"),
+            ],
         ),
     )
     spec = theme.spec(chart, height=_HEIGHT)
@@ -104,7 +107,8 @@ def _line(name: str, path: Sequence[PathRow], alphas: Sequence[float]) -> list[d
 
 
 def _probe(p: PathRow) -> dict[str, Any]:
-    return {"batch": p.batch + 0.5, "number": p.batch, "alpha": -0.035, "why": p.trigger, "fe": p.forward_equivalents}
+    cost = {"fe": p.forward_equivalents, "cost": p.forward_cost}
+    return {"batch": p.batch + 0.5, "number": p.batch, "alpha": -0.035, "why": p.trigger, **cost}
 
 
 def _means(paths: Sequence[PathRow], batches: int) -> list[float]:

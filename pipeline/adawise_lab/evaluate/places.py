@@ -45,8 +45,8 @@ def domain_names(wanted: TableSources) -> tuple[str, ...]:
     return tuple(domain_name(group, kind) for group in groups for kind in (None, *kinds))
 
 
-def tables_of_images(settings: Settings, wanted: TableSources) -> tuple[LogitTable, ...]:
-    """Return the tables of each place's images, clean and under each corruption.
+def tables_of_images(settings: Settings, wanted: TableSources) -> tuple[tuple[LogitTable, ...], float]:
+    """Return the tables of each place's images, clean and under each corruption, and the pair's `tail_share`.
 
     Raises:
         SettingsError, SourceError: as `domain_names` and `listed`.
@@ -62,14 +62,20 @@ def tables_of_images(settings: Settings, wanted: TableSources) -> tuple[LogitTab
         images = image_set(settings, model, samples, set_name(place), wanted.limit)
         classifier = _classifier(settings.model, model, images.classes)
         made = make_tables(
-            images, kinds, classifier, fingerprint=classifier.fingerprint, cache=wanted.cache, seed=_SEED
+            images,
+            kinds,
+            classifier,
+            fingerprint=classifier.fingerprint,
+            cache=wanted.cache,
+            seed=_SEED,
+            block_images=classifier.kept_images or None,
         )
         left_out = made[0].left_out
         if left_out:
             shown = dict(left_out[:_SHOWN])
             _log.warning("images_left_out", images=str(place), left_out=len(left_out), of_them=shown)
         tables += [one.table for one in made]
-    return tuple(tables)
+    return tuple(tables), model.checkpoints.tail_share
 
 
 def set_name(place: Path) -> str:

@@ -36,6 +36,7 @@ PATH_SCHEMA = pa.schema(
         pa.field("trigger", pa.dictionary(pa.int32(), pa.string()), nullable=False),
         pa.field("reset", pa.dictionary(pa.int32(), pa.string())),
         pa.field("best_alpha", pa.float64()),
+        pa.field("forward_cost", pa.float64(), nullable=False),
     ]
 )
 
@@ -54,6 +55,7 @@ class GroupRow:
 
     accuracy: float
     fe: float
+    forward_cost: float
     versus: Mapping[str, float]
 
 
@@ -79,7 +81,9 @@ class Row:
         strategy: its name.
         reference: whether it is a reference.
         accuracy: mean over domains, equally weighted, as are `ece` and `nll`; `accuracy_ci` is its 95 % interval.
-        fe: forward-equivalents: forwards per image.
+        fe: forward-equivalents: images evaluated over images served.
+        forward_cost: whole forwards per image: layers that both models share count once, all others for each
+            evaluation.
         ece_pooled: calibration error over all images as one domain.
         worst_domain_gap: accuracy minus that of the better of zero-shot and fine-tuned, on the domain where it is
             lowest.
@@ -101,6 +105,7 @@ class Row:
     accuracy: float
     accuracy_ci: Interval
     fe: float
+    forward_cost: float
     ece: float
     ece_pooled: float
     nll: float
@@ -162,6 +167,7 @@ class PathRow:
     domain: str
     alpha: float
     forward_equivalents: float
+    forward_cost: float
     trigger: str
     reset: str | None
     best_alpha: float | None = None
@@ -169,7 +175,10 @@ class PathRow:
 
 @dataclass(frozen=True)
 class Result:
-    """The whole result. `best_fixed` is (alpha, accuracy) in hindsight, over the domains as they are."""
+    """The whole result. `best_fixed` is (alpha, accuracy) in hindsight, over the domains as they are.
+
+    `tail_share` is what an image costs at a second alpha, as a share of a forward.
+    """
 
     alphas: tuple[float, ...]
     rows: tuple[Row, ...]
@@ -180,6 +189,7 @@ class Result:
     calibration: str  # where the temperatures come from
     seeds: int
     batch: int
+    tail_share: float
     paths: tuple[PathRow, ...]
 
     def as_json(self) -> dict[str, Any]:
@@ -195,6 +205,7 @@ class Result:
             "calibration": self.calibration,
             "seeds": self.seeds,
             "batch": self.batch,
+            "tail_share": self.tail_share,
         }
 
 

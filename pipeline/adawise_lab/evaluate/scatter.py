@@ -13,7 +13,7 @@ import altair as alt
 
 from adawise.page import theme
 from adawise.page.blocks import Cell, Figure, Key, Line, Section, Table
-from adawise.text import LEVEL, counted, points, points_between, three, two
+from adawise.text import LEVEL, counted, points, points_between, shared_layers, three, two
 from adawise_lab.evaluate.advice import difference_cell
 from adawise_lab.evaluate.references import BEST_FIXED, FIXED, MIDDLE, SPLIT_HALF_ORACLE
 from adawise_lab.evaluate.result import Difference, Row
@@ -50,13 +50,31 @@ def cost_section(among: Sequence[View]) -> Section:
     return Section(
         "cost",
         "Accuracy against cost",
-        "FE (forward equivalents) counts forwards of the image tower per image: plain CLIP is 1. Vertical lines "
-        "are 95 % intervals. The line joins the strategies that no other beats in one of the two without losing in "
-        "the other. The dashed line is the best alpha of each domain, chosen on half of its images and judged on "
-        "the rest.",
+        f"{_cost_in_words(among[0])} Vertical lines are 95 % intervals. The line joins the strategies that no other "
+        "beats in one of the two without losing in the other. The dashed line is the best alpha of each domain, chosen "
+        "on half of its images and judged on the rest.",
         (*_legend(_KINDS), Key("front", "line", theme.INK), _ORACLE),
         tuple(_cost(view) for view in among),
     )
+
+
+def _cost_in_words(view: View) -> str:
+    fe = "FE (forward equivalents) counts forwards of the image tower per image: plain CLIP is 1."
+    if not view.shares_layers:
+        return fe
+    return (
+        f"{fe} The two models have {shared_layers(view.tail_share)}. Forward cost, which the axis shows, counts whole "
+        "forwards, and shared layers once an image."
+    )
+
+
+def _axis(view: View) -> str:
+    return "forward cost" if view.shares_layers else "FE"
+
+
+def _cost_tooltips(view: View) -> tuple[alt.Tooltip, ...]:
+    fe = alt.Tooltip("fe:Q", title="FE", format=".2f")
+    return (fe, alt.Tooltip("cost:Q", title="forward cost", format=".2f")) if view.shares_layers else (fe,)
 
 
 def _cost(view: View) -> Figure:
@@ -67,8 +85,8 @@ def _cost(view: View) -> Figure:
     values = [_cost_point(row, _kind(row, view, best), floor) for row in rows]
     order = list(_KINDS)
     values.sort(key=lambda v: order.index(v["kind"]), reverse=True)  # the served strategy is drawn over the others
-    end = 2.2 * max(v["fe"] for v in values)
-    x = alt.X("fe:Q", title="FE (log scale)").scale(type="log", domain=(0.38, end), nice=False)
+    end = 2.2 * max(v["cost"] for v in values)
+    x = alt.X("cost:Q", title=f"{_axis(view)} (log scale)").scale(type="log", domain=(0.38, end), nice=False)
     x = x.axis(values=[1, 2, 3, 5, 10, 20, 50], format="~g", grid=False)
     y = alt.Y("at:Q", title="accuracy").scale(domain=(floor, top), nice=False, zero=False)
     drawn = [v for v in values if not v["below"]]
@@ -83,7 +101,7 @@ def _cost(view: View) -> Figure:
             values,
             _KINDS,
             *(x, y, alt.Tooltip("name:N", title="strategy"), alt.Tooltip("accuracy:Q", format=".3f")),
-            *(alt.Tooltip("interval:N", title="95 %"), alt.Tooltip("fe:Q", title="FE", format=".2f")),
+            *(alt.Tooltip("interval:N", title="95 %"), *_cost_tooltips(view)),
         ),
         *(
             layer
@@ -126,6 +144,7 @@ def _cost_point(row: Row, kind: str, floor: float) -> dict[str, Any]:
         "kind": kind,
         "size": _KINDS[kind][2],
         "fe": row.fe,
+        "cost": row.forward_cost,
         "accuracy": row.accuracy,
         "at": max(row.accuracy, floor),
         "below": row.accuracy < floor,
@@ -137,8 +156,8 @@ def _cost_point(row: Row, kind: str, floor: float) -> dict[str, Any]:
 
 def _steps(best: Sequence[Row], end: float) -> list[dict[str, float]]:
     """Return the front as steps that continue to the right end."""
-    steps = [{"fe": row.fe, "at": row.accuracy} for row in best]
-    return [*steps, {"fe": end, "at": steps[-1]["at"]}]
+    steps = [{"cost": row.forward_cost, "at": row.accuracy} for row in best]
+    return [*steps, {"cost": end, "at": steps[-1]["at"]}]
 
 
 def _names(values: Sequence[dict[str, Any]], best: Sequence[Row], view: View, height: float) -> list[dict[str, Any]]:
@@ -158,7 +177,7 @@ def _names(values: Sequence[dict[str, Any]], best: Sequence[Row], view: View, he
         taken.append(at)
         name = f"{value['name']} {three(value['accuracy'])} ↓" if value["below"] else value["name"]
         side = "left" if _column(value)[0] else "right"
-        named.append({"name": name, "fe": value["fe"], "at": at, "side": side})
+        named.append({"name": name, "cost": value["cost"], "at": at, "side": side})
     return named
 
 
@@ -174,16 +193,16 @@ def _free(wanted: float, taken: Sequence[float], gap: float, farthest: float) ->
 
 
 def _column(value: dict[str, Any]) -> tuple[bool, int]:
-    """Return the column of a label: its side of the points, and FE within a factor of two.
+    """Return the column of a label: its side of the points, and cost within a factor of two.
 
     Only labels of one column can overlap.
     """
-    return value["kind"] == _FIXED and not value["below"], floor(log2(max(value["fe"], 1.0)))
+    return value["kind"] == _FIXED and not value["below"], floor(log2(max(value["cost"], 1.0)))
 
 
 def _cost_reading(view: View) -> str:
     served = view.served
-    serves = f"{served.strategy} serves {three(served.accuracy)} at {two(served.fe)} FE"
+    serves = f"{served.strategy} serves {three(served.accuracy)} at {view.cost(served)}"
     winner = beaten_by(served, view.strategies)
     if winner is None:
         others = counted(len(view.strategies) - 1, "other strategy", "other strategies")
@@ -192,7 +211,7 @@ def _cost_reading(view: View) -> str:
         return f"{serves}, level with {winner.strategy} on the front."
     more = points(winner.accuracy - served.accuracy)
     more = "as much" if more == "+0.0" else f"{more} points"
-    return f"{serves}, off the front: {winner.strategy} serves {more} at {two(winner.fe)} FE."
+    return f"{serves}, off the front: {winner.strategy} serves {more} at {view.cost(winner)}."
 
 
 def front(rows: Sequence[Row]) -> tuple[Row, ...]:
@@ -251,7 +270,7 @@ def _prices(view: View) -> Figure:
     values = [{**v, **under, "name": f"{v['name']} {three(v['accuracy'])} ↓"} if v["low"] < low else v for v in values]
     end = 2.2 * max(v["beyond"] for v in values)
     ticks = [least, *(fe - 1.0 for fe in _TICKS if 1.5 * least < fe - 1.0 < end)]
-    x = alt.X("beyond:Q", title="FE").scale(type="log", domain=(0.9 * least, end), nice=False)
+    x = alt.X("beyond:Q", title=_axis(view)).scale(type="log", domain=(0.9 * least, end), nice=False)
     label = f"datum.value < {1.01 * least} ? '1' : format(1 + datum.value, '.4~g')"
     x = x.axis(values=ticks, labelExpr=label, tickCount=len(ticks), grid=False)
     y = alt.Y("at:Q", title="accuracy").scale(domain=(low, high), nice=False, zero=False)
@@ -265,7 +284,7 @@ def _prices(view: View) -> Figure:
             _OF_PRICES,
             *(x, y, alt.Tooltip("name:N", title="what"), alt.Tooltip("accuracy:Q", format=".3f")),
             alt.Tooltip("over:N", title="points over the set price"),
-            alt.Tooltip("fe:Q", title="FE", format=".2f"),
+            *_cost_tooltips(view),
         ),
         *_labels(moving[::2], x, y, dy=-15),  # names of neighbours on the line are above and below in turn
         *_labels(moving[1::2], x, y, dy=17),
@@ -284,7 +303,8 @@ def _price_point(row: Row, at: Row, kind: str) -> dict[str, Any]:
         "kind": kind,
         "size": _OF_PRICES[kind][2],
         "fe": row.fe,
-        "beyond": max(row.fe - 1.0, 1e-3),
+        "cost": row.forward_cost,
+        "beyond": max(row.forward_cost - 1.0, 1e-3),
         "accuracy": row.accuracy,
         "at": row.accuracy,
         "low": at.accuracy + over.ci[0],
@@ -312,10 +332,11 @@ def _price_reading(view: View, place: int) -> str:
     lower, higher = "no lower price is shown to serve more", "every higher price is shown to serve less"
     if more is not None and more.over_set is not None:
         gain = f"{points(more.over_set.difference)} points ({LEVEL} {points_between(more.over_set.ci)})"
-        lower = f"{more.price:g} serves {gain} at {two(more.fe)}"
+        lower = f"{more.price:g} serves {gain} at {two(more.forward_cost)}"
     if spare is not None:
-        higher = f"{spare.price:g} is not shown to serve less, at {two(spare.fe)}"
-    serves = f"The price that is set, {at.price:g}, serves {three(at.accuracy)} at {two(at.fe)} FE"
+        higher = f"{spare.price:g} is not shown to serve less, at {two(spare.forward_cost)}"
+    unit = "forwards an image" if view.shares_layers else "FE"
+    serves = f"The price that is set, {at.price:g}, serves {three(at.accuracy)} at {two(at.forward_cost)} {unit}"
     return f"{serves}; {lower}; {higher}."
 
 
@@ -323,14 +344,14 @@ def _price_table(among: Sequence[View]) -> Table:
     """Build the table of prices by view: points over the price that is set, and FE."""
     lines = []
     for rows in zip(*(view.prices for view in among), strict=True):
-        is_set, fe = not rows[0].is_other_price, fmean(row.fe for row in rows)
+        is_set, cost = not rows[0].is_other_price, fmean(row.forward_cost for row in rows)
         mean = fmean(row.accuracy if row.over_set is None else row.over_set.difference for row in rows)
-        cells = [Cell(three(mean) if is_set else points(mean), note=f"at {two(fe)}")]
+        cells = [Cell(three(mean) if is_set else points(mean), note=f"at {two(cost)}")]
         for row in rows:
             cell = Cell(three(row.accuracy)) if row.over_set is None else difference_cell(row.over_set)
-            cells.append(replace(cell, note=f"at {two(row.fe)}"))
+            cells.append(replace(cell, note=f"at {two(row.forward_cost)}"))
         lines.append(Line(f"{rows[0].price:g}", tuple(cells), "served" if is_set else "strategy"))
-    caption = "Points over the set price, and FE; of the set price, accuracy"
+    caption = f"Points over the set price, and {_axis(among[0])}; of the set price, accuracy"
     return Table(caption, "search.price", ("mean", *(view.name for view in among)), tuple(lines))
 
 

@@ -16,11 +16,13 @@ from rich.console import Console
 from rich.table import Table
 
 from adawise.page import NEEDS
+from adawise.text import shared_layers
 from adawise_lab.evaluate.references import BEST_FIXED, DOMAIN_ORACLE, FINE_TUNED, MIDDLE, ZERO_SHOT
 from adawise_lab.evaluate.result import Difference, DomainFacts, Result, Row
 
 _VERSUS = {ZERO_SHOT: "zero-shot", FINE_TUNED: "fine-tuned", MIDDLE: ".5", BEST_FIXED: "best fixed"}
 _WIDE = 130  # terminal columns that the full table needs
+_COST = 9  # columns that the forward cost needs
 _SHOWN = (0.0, 0.25, 0.5, 0.75, 1.0)  # alphas
 
 
@@ -31,11 +33,11 @@ def show(result: Result, console: Console) -> None:
         rows = [row for row in result.rows if (row.stream, row.order) == (stream, order)]
         title = f"{stream} streams, {order} order, seeds: {rows[0].seeds}"
         named = [row for row in rows if not row.is_other_price]
-        console.print(_accuracy(named, title, console.width >= _WIDE))
+        console.print(_accuracy(named, title, console.width, result.tail_share < 1.0))
         if any(not row.reference for row in named) and len(rows[0].groups) > 1:
             console.print(_groups(named))
         if priced := sorted((row for row in rows if row.price is not None), key=lambda row: -(row.price or 0.0)):
-            console.print(_curve(priced))
+            console.print(_curve(priced, result.tail_share < 1.0))
 
 
 def _domains(result: Result) -> Table:
@@ -51,6 +53,8 @@ def _domains(result: Result) -> Table:
         f"{_three(result.oracle)} (split-half {_three(result.split_half_oracle)})\ntemperatures of the served "
         f"predictions: {result.calibration}"
     )
+    if result.tail_share < 1.0:
+        table.caption += f"\n{shared_layers(result.tail_share)}"
     return table
 
 
@@ -59,14 +63,16 @@ def _choices(facts: DomainFacts, objectives: Sequence[str]) -> list[str]:
     return [f"{alpha:g}: {_three(accuracy)}" for alpha, accuracy in chosen]
 
 
-def _accuracy(rows: Sequence[Row], title: str, wide: bool) -> Table:
+def _accuracy(rows: Sequence[Row], title: str, width: int, shares_layers: bool) -> Table:
+    wide = width >= _WIDE + (_COST if shares_layers else 0)
+    has_oracle = wide or not shares_layers  # in a narrow terminal, the cost takes its place
     followed = any(row.lag_batches is not None for row in rows)
     versus = _VERSUS if wide else {name: _VERSUS[name] for name in (ZERO_SHOT, BEST_FIXED)}
     headers = [
         "accuracy",
-        "FE",
+        *_costs(shares_layers),
         *(f"over\n{short}" for short in versus.values()),
-        "over\noracle",
+        *(("over\noracle",) if has_oracle else ()),
         "worst\ndomain",
         "ECE",
     ]
@@ -77,9 +83,9 @@ def _accuracy(rows: Sequence[Row], title: str, wide: bool) -> Table:
     for i, row in enumerate(ordered):
         cells = [
             f"{_three(row.accuracy)} {_half(row.accuracy_ci)}",
-            f"{row.fe:.2f}",
+            *_cost(row, shares_layers),
             *(_difference(row.versus.get(name), interval=wide or name == BEST_FIXED) for name in versus),
-            _difference(row.versus.get(DOMAIN_ORACLE), interval=False),
+            *((_difference(row.versus.get(DOMAIN_ORACLE), interval=False),) if has_oracle else ()),
             f"{100 * row.worst_domain_gap:+.1f}" + (f" {row.worst_domain}" if wide else ""),
             _three(row.ece),
         ]
@@ -90,21 +96,30 @@ def _accuracy(rows: Sequence[Row], title: str, wide: bool) -> Table:
     return table
 
 
+def _costs(shares_layers: bool) -> tuple[str, ...]:
+    return ("FE", "forward\ncost") if shares_layers else ("FE",)
+
+
+def _cost(row: Row, shares_layers: bool) -> tuple[str, ...]:
+    """Return FE and, where it is less because the models share layers, the forward cost."""
+    return (f"{row.fe:.2f}", f"{row.forward_cost:.2f}") if shares_layers else (f"{row.fe:.2f}",)
+
+
 def _way(row: Row, oracle: str) -> str:
     way = row.way[oracle]
     share = "no share" if way.ci is None else f"{way.share:.0%} ({way.ci[0]:.0%} to {way.ci[1]:.0%})"
     return f"{row.strategy}: {share} of the way from {way.base} to {oracle} ({_difference(way.worth)} points)"
 
 
-def _curve(rows: Sequence[Row]) -> Table:
+def _curve(rows: Sequence[Row], shares_layers: bool) -> Table:
     """Build the table of other prices: what they would serve, and at what cost."""
-    headers = ("accuracy", "FE", "over\nthe price set", "over\nbest fixed", "worst\ndomain")
+    headers = ("accuracy", *_costs(shares_layers), "over\nthe price set", "over\nbest fixed", "worst\ndomain")
     table = _table("by price", "search.price", headers)
     for row in rows:
         table.add_row(
             f"{row.price:g}" + ("" if row.is_other_price else " (set)"),
             _three(row.accuracy),
-            f"{row.fe:.2f}",
+            *_cost(row, shares_layers),
             _difference(row.over_set),
             _difference(row.versus.get(BEST_FIXED)),
             f"{100 * row.worst_domain_gap:+.1f}",

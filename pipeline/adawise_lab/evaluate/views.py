@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from adawise.card.advice import AUTO
+from adawise.text import two
 from adawise_lab.evaluate.references import (
     BATCH_ORACLE,
     BEST_FIXED,
@@ -33,12 +34,30 @@ _DISPLAY_NAMES = {
 
 @dataclass(frozen=True)
 class View:
-    """All rows of one kind and order of streams. `served_name` is the strategy that the page is about."""
+    """All rows of one kind and order of streams.
+
+    Attributes:
+        stream: the kind of stream.
+        order: the order of a domain's images.
+        rows: the rows.
+        served_name: the strategy that the page is about.
+        tail_share: what an image costs at a second alpha, as a share of a forward.
+    """
 
     stream: str
     order: str
     rows: tuple[Row, ...]
     served_name: str
+    tail_share: float = 1.0
+
+    @property
+    def shares_layers(self) -> bool:
+        """True if the two models share layers, so that forward cost and FE differ."""
+        return self.tail_share < 1.0
+
+    def cost(self, row: Row) -> str:
+        """Return what a row costs: its FE, and the whole forwards that these take if they are fewer."""
+        return f"{two(row.fe)} FE" + (f" ({two(row.forward_cost)} forwards)" if self.shares_layers else "")
 
     @property
     def name(self) -> str:
@@ -94,7 +113,10 @@ def views(result: Result) -> tuple[View, ...]:
     """Return the views in the order of the result's rows."""
     served = _served_name([row.strategy for row in result.rows if not row.reference])
     keys = dict.fromkeys((row.stream, row.order) for row in result.rows)
-    return tuple(View(*key, tuple(r for r in result.rows if (r.stream, r.order) == key), served) for key in keys)
+    return tuple(
+        View(*key, tuple(r for r in result.rows if (r.stream, r.order) == key), served, result.tail_share)
+        for key in keys
+    )
 
 
 def headline(among: Sequence[View]) -> View:

@@ -14,11 +14,10 @@ from datetime import timedelta
 import structlog
 import torch
 
+from adawise.adapt.search import forward_cost
 from adawise.console import Progress
 from adawise_lab.finetune.train import FinetuneRun
 
-UPDATE = 3
-"""Passes that an update takes for an image: the backward pass takes twice as long as the forward pass."""
 TRAINING, REHEARSAL, NEW, CARD, VERDICT = "training", "rehearsal", "new classes", "card", "verdict"
 """The stages, in their order."""
 _TIMED = 3  # updates that are timed, after one that warms up
@@ -34,9 +33,10 @@ class Countdown:
         stages: the passes that each stage is expected to take, in their order.
     """
 
-    def __init__(self, bar: Progress, stages: Mapping[str, int]) -> None:
+    def __init__(self, bar: Progress, stages: Mapping[str, float]) -> None:
         self._bar, self._left = bar, dict(stages)
         self._stage = next(iter(stages))
+        self._done = 0.0
 
     def enter(self, stage: str) -> None:
         """Begin a stage. What is left of those before it, such as epochs that were not needed, counts as done."""
@@ -47,7 +47,7 @@ class Countdown:
         self._stage = stage
         self._bar.note(stage)
 
-    def advance(self, count: int = 1) -> None:
+    def advance(self, count: float = 1) -> None:
         """Count passes, but no more than the stage was expected to take, or the whole would run ahead."""
         counted = min(count, self._left[self._stage])
         self._left[self._stage] -= counted
@@ -57,9 +57,31 @@ class Countdown:
         """Show this text beside the stage."""
         self._bar.note(f"{self._stage}: {text}")
 
-    def _pass(self, count: int) -> None:
-        if count:
-            self._bar.advance(count)
+    def at_many_alphas(self, alphas: int, tail_share: float) -> Progress:
+        """Return a progress that counts evaluations of images at so many alphas each, of a pair with that share."""
+        return _Evaluations(self, forward_cost(alphas, tail_share) / alphas)
+
+    def _pass(self, count: float) -> None:
+        whole = round(self._done)
+        self._done += count
+        if passed := round(self._done) - whole:
+            self._bar.advance(passed)
+
+
+class _Evaluations:
+    """Implements `console.Progress` for evaluations, each worth so many passes: the mean over all alphas of an image.
+
+    Layers that both models share are part of the first evaluation alone.
+    """
+
+    def __init__(self, countdown: Countdown, passes: float) -> None:
+        self._countdown, self._passes = countdown, passes
+
+    def advance(self, count: int = 1) -> None:
+        self._countdown.advance(count * self._passes)
+
+    def note(self, text: str) -> None:
+        self._countdown.note(text)
 
 
 class Forecast:
@@ -70,7 +92,7 @@ class Forecast:
         after: the passes of images through the model that each stage after the training takes.
     """
 
-    def __init__(self, run: FinetuneRun, after: Mapping[str, int]) -> None:
+    def __init__(self, run: FinetuneRun, after: Mapping[str, float]) -> None:
         self._run, self._after = run, dict(after)
         self._updates: list[float] = []
         learner = run.learner
@@ -91,7 +113,7 @@ class Forecast:
         run, done = self._run, self._run.progress
         per_epoch = run.recipe.updates(len(run.train_rows))
         update_s = (self._updates[-1] - self._updates[0]) / _TIMED
-        image_s = update_s / (run.recipe.batch_images * run.recipe.accumulate) / UPDATE
+        image_s = update_s / (run.recipe.batch_images * run.recipe.accumulate) / run.update_passes
         left = (run.last_epoch - done.epoch + 1) * per_epoch - done.update
         training = left * update_s
         evaluation = (run.last_epoch - done.epoch + 1) * 2 * len(run.held_out.rows) * image_s

@@ -103,14 +103,15 @@ def finetune(request: FinetuneRequest) -> Finetuned | None:
         _log.warning("data_questioned", note=note)
     with job_of(settings, data, folder, start.preprocess) as job, ExitStack() as stack:
         run = job.run(start)
-        after = stages_after(settings, data)
+        after = stages_after(run, settings, data)
         forecast = Forecast(run, after)
         prepare(run, job, start, Begin(resume and ended is None, ended))
         if run.progress.contents_unknown:
             notes.append(UNKNOWN_CONTENTS)
             _log.warning("data_questioned", note=UNKNOWN_CONTENTS)
         stages = {TRAINING: passes_left(run), **after}
-        countdown = Countdown(stack.enter_context(progress("fine-tuned", sum(stages.values()), "passes")), stages)
+        total = round(sum(stages.values()))
+        countdown = Countdown(stack.enter_context(progress("fine-tuned", total, "passes")), stages)
         countdown.enter(TRAINING)
         if not train(run, job, countdown, forecast):
             return None
@@ -128,11 +129,11 @@ def finetune(request: FinetuneRequest) -> Finetuned | None:
             rehearsed = rehearse(job, notes, epochs=epochs, resumes=resume, countdown=countdown)
             if rehearsed is None:
                 return None
-            card = _card(job, rehearsed, countdown)
+            card, fe = _card(job, rehearsed, countdown)
         except KeyboardInterrupt:
             print("stopped before there was a card; the same command with --resume continues", file=sys.stderr)
             return None
-        record = record_of(settings, facts, card, [data.held_out.names[i] for i in data.held_out_rows])
+        record = record_of(settings, facts, card, fe, [data.held_out.names[i] for i in data.held_out_rows])
         write_bytes(folder.record, json.dumps(record, indent=1).encode())
         if can_write_page(folder.path, folder.page.name):
             from adawise_lab.finetune.page import page
@@ -190,10 +191,10 @@ def _wrong(job: TrainingJob, found: Comparison) -> list[WrongImage]:
     ]
 
 
-def _card(job: TrainingJob, rehearsed: Sequence[Condition], countdown: Countdown) -> Card:
+def _card(job: TrainingJob, rehearsed: Sequence[Condition], countdown: Countdown) -> tuple[Card, float | None]:
     """Load the pair as a worker would, and make its card from held-out images, clean and shifted.
 
-    The card is judged on these and on `rehearsed`, the conditions of a rehearsal.
+    The card is judged on these and on `rehearsed`, the conditions of a rehearsal. With it comes the FE of adapting.
     """
     chosen, kinds, model = job.settings.finetune, shifts(), job.model()
     mixed = job.some(job.data.held_out_rows, chosen.card_images)
@@ -201,8 +202,10 @@ def _card(job: TrainingJob, rehearsed: Sequence[Condition], countdown: Countdown
         HeldOut(job.held_out_images, rows, chosen.batch_images) for rows in (mixed[: chosen.judged_images], mixed)
     )
     countdown.enter(CARD)
-    logits, labels = logits_of(model.classifier, all_of_them, countdown)
-    shifted = [*conditions_of(model.classifier, few, "shifted", kinds, countdown), *rehearsed]
+    classifier = model.classifier
+    bar = countdown.at_many_alphas(len(classifier.alphas), classifier.tail_share)
+    logits, labels = logits_of(classifier, all_of_them, bar)
+    shifted = [*conditions_of(classifier, few, "shifted", kinds, countdown), *rehearsed]
     countdown.enter(VERDICT)
-    card = evaluated_card(model, Condition(OWN, logits.__getitem__, labels), shifted, group="home")
-    return write_card(job.folder.card, card, model.classifier.embeddings())
+    card, fe = evaluated_card(model, Condition(OWN, logits.__getitem__, labels), shifted, group="home")
+    return write_card(job.folder.card, card, classifier.embeddings()), fe

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import log_softmax
 
 from adawise.card.calibration import calibration_error
+from adawise.clip.trunk import NoTrunkError, cut
 from adawise.errors import DivergedError, SettingsError
 from adawise_lab.finetune.images import Pixels
 from adawise_lab.finetune.recipe import Recipe
@@ -77,6 +78,19 @@ class Learner:
         self._theta_0 = {name: p.detach().clone() for name, p in self._parameters.items()}
         groups = _groups(self._parameters, recipe)
         self._optimizer = torch.optim.AdamW(groups, recipe.learning_rate, _BETAS, _EPSILON, fused=True)
+
+    def trained_share(self, size: int) -> float:
+        """Return the share of the image tower's arithmetic from the first trained layer on, in (0, 1].
+
+        It is 1 if the tower cannot be traced. `size` is that of an image, in pixels.
+        """
+        if self.recipe.blocks is None:
+            return 1.0
+        trained = {name.removeprefix("visual.") for name in self._parameters if name.startswith("visual.")}
+        try:
+            return cut(self.model.visual.eval(), trained, (3, size, size)).tail_share
+        except NoTrunkError:
+            return 1.0
 
     def update(self, batches: Iterable[tuple[Pixels, Tensor]], rate: float) -> tuple[float, int]:
         """Make one update, and return the mean loss and the number of images.
@@ -241,10 +255,14 @@ def frozen_names(names: Sequence[str], blocks: int | None) -> set[str]:
     """Return the parameters of the image tower that lie before its last `blocks` blocks."""
     if blocks is None:
         return set()
-    above = {name: count for name, count in _blocks_above(names).items() if name.startswith("visual.")}
-    there = len({match[0] for name in above if (match := _BLOCK.match(name))})
-    check_blocks(blocks, there)
-    return {name for name, count in above.items() if count >= blocks}
+    check_blocks(blocks, image_blocks(names))
+    above = _blocks_above(names)
+    return {name for name, count in above.items() if name.startswith("visual.") and count >= blocks}
+
+
+def image_blocks(names: Iterable[str]) -> int:
+    """Return the number of blocks of the image tower, by the names of a model's parameters; 0 if it has none."""
+    return len({match[0] for name in names if name.startswith("visual.") and (match := _BLOCK.match(name))})
 
 
 def check_blocks(blocks: int, there: int) -> None:

@@ -16,14 +16,15 @@ import structlog
 import torch
 
 from adawise.adapt.names import GRID
+from adawise.adapt.search import forward_cost
 from adawise.card.card import Condition
 from adawise.clip.classifier import PairClassifier
-from adawise.console import Progress
 from adawise.errors import DivergedError, SettingsError
 from adawise.settings import Settings
 from adawise_lab.evaluate.corrupt import Corruption, corrupt, parse
 from adawise_lab.finetune.countdown import CARD, NEW, REHEARSAL, VERDICT, Countdown
 from adawise_lab.finetune.images import HeldOut
+from adawise_lab.finetune.train import FinetuneRun
 from adawise_lab.finetune.training import Begin, Data, TrainingJob, prepare, starting_model, train, whole_passes
 from adawise_lab.labelled import logits_of
 
@@ -55,10 +56,11 @@ def computed_alphas(alphas: Sequence[float]) -> int:
 
 
 def conditions_of(
-    classifier: PairClassifier, images: HeldOut, group: str, kinds: Sequence[Corruption | None], bar: Progress
+    classifier: PairClassifier, images: HeldOut, group: str, kinds: Sequence[Corruption | None], countdown: Countdown
 ) -> Iterator[Condition]:
     """Yield the images as a condition for each kind of shift, None for clean ones: `GROUP_fog2`, `GROUP_clean`."""
     batches = list(images)
+    bar = countdown.at_many_alphas(computed_alphas(classifier.alphas), classifier.tail_share)
     for kind in kinds:
         shifted = ((pixels if kind is None else _under(kind, pixels), labels) for pixels, labels in batches)
         logits, labels = logits_of(classifier, shifted, bar, step=STEP)
@@ -138,14 +140,16 @@ def part_of(data: Data, settings: Settings) -> Data | str:
     return replace(data, train_rows=train, held_out_rows=held_out)
 
 
-def stages_after(settings: Settings, data: Data) -> dict[str, int]:
+def stages_after(run: FinetuneRun, settings: Settings, data: Data) -> dict[str, float]:
     """Return the stages after the training, with the passes of images through the model that each takes."""
     part = part_of(data, settings)
     some = settings.finetune.judged_images
     card, few = (min(limit, len(data.held_out_rows)) for limit in (settings.finetune.card_images, some))
-    conditions, each = len(shifts()), computed_alphas(GRID)
-    ends = {CARD: card * len(GRID) + conditions * min(few, card) * each, VERDICT: 0}
+    conditions = len(shifts())
+    # What is not trained is equal in the two models that are made.
+    whole, each = (forward_cost(alphas, run.trained_share) for alphas in (len(GRID), computed_alphas(GRID)))
+    ends = {CARD: card * whole + conditions * min(few, card) * each, VERDICT: 0.0}
     if not settings.finetune.rehearsal or isinstance(part, str):
         return ends
     new = min(some, len(data.train_rows) - len(part.train_rows))
-    return {REHEARSAL: whole_passes(settings, part), NEW: (1 + conditions) * new * each, **ends}
+    return {REHEARSAL: whole_passes(run, part), NEW: (1 + conditions) * new * each, **ends}

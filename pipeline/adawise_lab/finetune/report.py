@@ -18,6 +18,7 @@ import torch
 from rich.table import Table
 
 from adawise import __version__
+from adawise.adapt.search import forward_cost
 from adawise.card.advice import advised_alpha, recommend
 from adawise.card.card import Card, PairVerdict, read_card
 from adawise.console import paper, print_json
@@ -99,8 +100,8 @@ def _few(settings: FinetuneSettings, train: Sequence[str], held_out: int) -> Ite
     if held_out < _FEW_HELD_OUT:
         yield (
             f"{held_out} held-out images judge the epochs and make the card: few, since their accuracy is known "
-            f"only to within {_within(held_out)} points. Give others with --validation, or raise "
-            f"finetune.validation_share; {2 * _FEW_HELD_OUT} of them make it {_within(2 * _FEW_HELD_OUT)}."
+            f"only to within {within_points(held_out)} points. Give others with --validation, or raise "
+            f"finetune.validation_share; {2 * _FEW_HELD_OUT} of them make it {within_points(2 * _FEW_HELD_OUT)}."
         )
     rare = [name for name, count in Counter(train).items() if count < _FEW_EACH]
     if rare:
@@ -123,7 +124,7 @@ def _uneven(settings: FinetuneSettings, train: Sequence[str]) -> Iterator[str]:
         )
 
 
-def _within(images: int) -> int:
+def within_points(images: int) -> int:
     """Return half the width of a 95 % interval of an accuracy of one half, in points."""
     return round(196 * math.sqrt(0.25 / images))
 
@@ -162,21 +163,34 @@ def facts_of(
     }
 
 
-def record_of(settings: Settings, facts: Mapping[str, Any], card: Card, held_out: Sequence[str]) -> dict[str, Any]:
-    """Return the record of a run: its facts, and what the card says. `held_out` are names of images."""
+def record_of(
+    settings: Settings, facts: Mapping[str, Any], card: Card, fe: float | None, held_out: Sequence[str]
+) -> dict[str, Any]:
+    """Return the record of a run: its facts, and what the card says.
+
+    Args:
+        settings: the settings of the run.
+        facts: what was known before there was a card.
+        card: the card.
+        fe: the FE of adapting on the streams of the verdict; None without a verdict.
+        held_out: names of the held-out images.
+    """
     return {
         **facts,
         "theta_0": {"checkpoint": settings.model.theta_0, "hash": card.identity["theta_0"]},
         "theta_1": {"hash": card.identity["theta_1"], "epoch": facts["best"]["epoch"]},
         "barrier": card.has_barrier or facts["best"]["barrier"] > BARRIER,
         "best_alpha": card.best_alpha,
+        "tail_share": card.tail_share,
         "verdict": None
-        if card.verdict is None
+        if card.verdict is None or fe is None
         else {
             **asdict(card.verdict),
             "advised_alpha": advised_alpha(card.verdict),
             "recommended": asdict(recommend(card.verdict)),
             "told": verdict_text(card.verdict),
+            "fe": fe,
+            "forward_cost": forward_cost(fe, card.tail_share),
         },
         "held_out": list(held_out),
     }

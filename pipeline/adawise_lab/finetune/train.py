@@ -105,6 +105,7 @@ class FinetuneRun:
             None:
             the recipe decides the end, and the best epoch's weights are taken.
         on_evaluated: called with the number of images of each held-out batch that was judged.
+        trained_share: the share of a forward pass from the first trained layer on (`Learner.trained_share`).
     """
 
     learner: Learner
@@ -119,11 +120,21 @@ class FinetuneRun:
     progress: TrainingPosition = field(default_factory=TrainingPosition)
     ends_with: int | None = None
     on_evaluated: Callable[[int], object] = lambda _images: None
+    trained_share: float = 1.0
 
     @property
     def recipe(self) -> Recipe:
         """The learner's recipe."""
         return self.learner.recipe
+
+    @property
+    def update_passes(self) -> float:
+        """Passes that an update takes for an image.
+
+        The backward pass takes twice as long as the forward pass through the same layers, and it ends at the first
+        trained layer.
+        """
+        return 1.0 + 2.0 * self.trained_share
 
     @property
     def finished(self) -> bool:

@@ -20,12 +20,12 @@ from adawise.app.signals import stop_signals
 from adawise.clip.classifier import digest
 from adawise.clip.device import Device
 from adawise.clip.load import StartingModel, load_starting_model, stated_blocks
-from adawise.console import Progress, progress
+from adawise.console import progress
 from adawise.decode.preprocess import Preprocess
 from adawise.errors import SettingsError
 from adawise.labels.folders.samples import Samples, contents_digest, split
 from adawise.settings import FinetuneSettings, Settings
-from adawise_lab.finetune.countdown import UPDATE, Forecast
+from adawise_lab.finetune.countdown import Countdown, Forecast
 from adawise_lab.finetune.folder import CONTENTS, Folder, remove_leftovers
 from adawise_lab.finetune.images import HeldOut, Images
 from adawise_lab.finetune.learner import Learner, check_blocks
@@ -102,6 +102,7 @@ class TrainingJob:
             settings=decided_by(settings, data, start),
             checkpoint_every_s=settings.finetune.checkpoint_every_s,
             ends_with=ends_with,
+            trained_share=learner.trained_share(start.preprocess.size),
         )
 
     def some(self, rows: Sequence[int], limit: int) -> list[int]:
@@ -233,7 +234,7 @@ def prepare(run: FinetuneRun, job: TrainingJob, start: StartingModel, begin: Beg
         job.folder.begin(start.config, job.data.classes, job.data.templates)
 
 
-def train(run: FinetuneRun, job: TrainingJob, bar: Progress, forecast: Forecast | None = None) -> bool:
+def train(run: FinetuneRun, job: TrainingJob, bar: Countdown, forecast: Forecast | None = None) -> bool:
     """Train to the end (return True) or until stopped, and log the progress."""
     with stop_signals() as stopping:
         run.on_evaluated = bar.advance
@@ -246,7 +247,7 @@ def train(run: FinetuneRun, job: TrainingJob, bar: Progress, forecast: Forecast 
 
             def on_update(images: int, loss: float) -> None:
                 bar.note(f"epoch {done.epoch} of {run.last_epoch}, loss {loss:.3f}")
-                bar.advance(UPDATE * images)
+                bar.advance(run.update_passes * images)
                 if forecast is not None:
                     forecast.updated()
 
@@ -263,20 +264,22 @@ def train(run: FinetuneRun, job: TrainingJob, bar: Progress, forecast: Forecast 
     return finished
 
 
-def passes_left(run: FinetuneRun) -> int:
+def passes_left(run: FinetuneRun) -> float:
     """Return the passes that are left to train and to judge: two an image and epoch to judge, and theta_0's once."""
     done, images, held_out = run.progress, len(run.train_rows), len(run.held_out.rows)
-    left = (run.last_epoch - done.epoch + 1) * _passes(run.recipe, images, held_out) - UPDATE * done.images
-    return max(0, left) + (0 if done.curve else held_out)
+    epochs = run.last_epoch - done.epoch + 1
+    left = epochs * _passes(run, images, held_out) - run.update_passes * done.images
+    return max(0.0, left) + (0 if done.curve else held_out)
 
 
-def whole_passes(settings: Settings, data: Data) -> int:
-    """Return the passes of a run from its beginning, if it is as long as the settings say."""
-    recipe, held_out = recipe_of(settings.finetune), len(data.held_out_rows)
-    return recipe.epochs * _passes(recipe, len(data.train_rows), held_out) + held_out
+def whole_passes(run: FinetuneRun, data: Data) -> float:
+    """Return the passes of a run like this one on other images, from its beginning, if it has all of its epochs."""
+    held_out = len(data.held_out_rows)
+    return run.recipe.epochs * _passes(run, len(data.train_rows), held_out) + held_out
 
 
-def _passes(recipe: Recipe, images: int, held_out: int) -> int:
+def _passes(run: FinetuneRun, images: int, held_out: int) -> float:
     """Return the passes of an epoch; fewer images than a batch make an update as well."""
+    recipe = run.recipe
     per_epoch = min(images, recipe.updates(images) * recipe.batch_images * recipe.accumulate)
-    return UPDATE * per_epoch + 2 * held_out
+    return run.update_passes * per_epoch + 2 * held_out

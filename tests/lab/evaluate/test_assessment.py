@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -52,6 +53,23 @@ def test_a_row_is_the_mean_over_its_domains(result: Result) -> None:
     assert row(result, "grid").fe == 21.0
     assert 1.0 <= row(result, "warm").fe < 5.0
     assert (row(result, "warm").batches, row(result, "warm").images) == (2 * 4 * 12, 2 * 4 * 12 * 32)
+
+
+def test_the_cost_of_a_row_counts_shared_layers_once_and_the_grid_is_reported_at_it(result: Result) -> None:
+    assert all(each.forward_cost == each.fe for each in result.rows)
+    shared = result_of(replace(BENCH, tail_share=0.25))
+    assert shared.tail_share == 0.25
+    for each in shared.rows:
+        assert each.forward_cost == 1.0 + 0.25 * (each.fe - 1.0)
+        assert all(group.forward_cost == 1.0 + 0.25 * (group.fe - 1.0) for group in each.groups.values())
+    assert row(shared, "grid").forward_cost == row(shared, "grid_batch@tsallis").forward_cost == 1.0 + 0.25 * 20
+    assert row(shared, "grid").fe == row(result, "grid").fe
+    assert {path.forward_cost for path in shared.paths if path.strategy == "grid"} == {6.0}
+    out = StringIO()
+    for width in (80, 160):
+        show(shared, Console(file=out, width=width))
+    assert " ".join(out.getvalue().split()).count("an image at a second alpha costs 0.25 of a forward") == 2
+    assert len(re.findall(r"\n +grid .* 21\.00 +6\.00 ", out.getvalue())) == 2
 
 
 def test_differences_to_references_are_differences_of_rows_on_the_same_images(result: Result) -> None:

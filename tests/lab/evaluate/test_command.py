@@ -130,6 +130,25 @@ def test_a_fixed_alpha_that_the_card_advises_is_judged_as_auto_and_every_row_say
         assert re.search(rf"\n +{name}(?:@\w+)? {alphas[name]} ", out), name
 
 
+def test_tables_cost_what_the_card_says_and_whole_forwards_without_one(tables: str, capsys: Captured) -> None:
+    table = a_table("val_a", 0.6)
+    logits, labels = torch.from_numpy(table.logits), torch.from_numpy(table.labels)
+    card = make_card(logits.__getitem__, labels, alphas=GRID, identity={}, created_at="")
+    flags = ("--logits", tables, *QUICK, "--domains", "new_a", "--strategies", "warm@tsallis,grid@tsallis")
+    given = ("--model.card", "card.json")
+    found = [output_of(capsys, *flags)]
+    for share, more in ((1.0, given), (0.25, given), (0.25, (*given, "--calibrate", "val_a"))):
+        Path("card.json").write_text(dataclasses.replace(card, tail_share=share).to_json())
+        found.append(output_of(capsys, *flags, *more))
+    assert [each["tail_share"] for each in found] == [1.0, 1.0, 0.25, 0.25]
+    for each in found:
+        share = each["tail_share"]
+        assert all(row["forward_cost"] == 1.0 + share * (row["fe"] - 1.0) for row in each["rows"])
+        assert each["rows"][1]["fe"] == 21.0
+    _, whole, cut, fitted = (each["rows"][0]["fe"] for each in found)
+    assert cut == fitted > whole, "probes cost less and are made more often"
+
+
 def test_groups_streams_and_orders_are_chosen(tables: str, capsys: Captured) -> None:
     result = output_of(
         capsys,

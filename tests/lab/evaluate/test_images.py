@@ -15,13 +15,20 @@ import pytest
 import torch
 from torch import Tensor
 
+from adawise.adapt.names import GRID
+from adawise.clip.bank import MergedCopy
+from adawise.clip.classifier import PairClassifier
+from adawise.clip.load import CheckpointPair
 from adawise.decode.statistics import statistics
 from adawise.errors import SettingsError
 from adawise_lab.evaluate.corrupt import Corruption, corrupt
 from adawise_lab.evaluate.images import ImageSet, Made, Sample, make_tables
 from adawise_lab.evaluate.tables import read_table, write_table
 from tests.adapt.curves import AlphaByAlpha
+from tests.clip.test_trunk import sharing, whole
 from tests.dying import exit_code
+from tests.models import CLASSES as CLASS_NAMES
+from tests.models import classifier, random_images
 
 SIZE, CLASSES, ALPHAS = 16, ("car", "bus", "tram"), (0.0, 0.5, 1.0)
 FOG, NOISE = Corruption("fog", 2), Corruption("gaussian_noise", 1)
@@ -207,6 +214,64 @@ def test_each_alpha_is_merged_once_for_all_domains(make: Make) -> None:
     classifier = Linear()
     make(classifier, image_set(100), (FOG, NOISE))
     assert [j for j, _ in groupby(j for j, _ in classifier.calls)] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(("block_images", "chunks"), [(None, 5), (5, 4 * 2)])
+def test_shared_layers_are_computed_once_an_image_and_tables_have_the_bits_of_whole_forwards(
+    pair: CheckpointPair, tmp_path: Path, block_images: int | None, chunks: int
+) -> None:
+    subject = classifier(sharing(pair))
+    rows = trunk_rows(subject)
+    made = make_real(tmp_path / "a", subject, block_images)
+    check_as_whole(made, tmp_path / "b", pair)
+    assert rows == [4] * chunks, "images of two domains, in chunks of four"
+
+
+def test_a_run_that_goes_on_computes_shared_layers_for_no_image_that_is_done(
+    pair: CheckpointPair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped, merges = classifier(sharing(pair)), list[int]()
+    merged = stopped.bank.copy
+
+    def stopping(index: int) -> MergedCopy:
+        merges.append(index)
+        if len(merges) == len(GRID) + 8:
+            raise KeyboardInterrupt
+        return merged(index)
+
+    monkeypatch.setattr(stopped.bank, "copy", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        make_real(tmp_path / "a", stopped, 5)
+    resumed = classifier(sharing(pair))
+    rows = trunk_rows(resumed)
+    made = make_real(tmp_path / "a", resumed, 5)
+    check_as_whole(made, tmp_path / "b", pair)
+    assert rows == [4] * (3 * 2), "three of four blocks of five images, in chunks of four"
+
+
+def make_real(cache: Path, subject: PairClassifier, block_images: int | None = None) -> tuple[Made, ...]:
+    """Make the tables of ten images, clean and foggy, with a model."""
+
+    def samples() -> Iterator[Sample]:
+        for i, x in enumerate(random_images(10)):
+            yield Sample(f"image {i}", x, i % len(CLASS_NAMES))
+
+    images = ImageSet("yard", CLASS_NAMES, "d", 10, samples)
+    return make_tables(images, (FOG,), subject, fingerprint="f", cache=cache, seed=0, block_images=block_images)
+
+
+def check_as_whole(made: tuple[Made, ...], cache: Path, pair: CheckpointPair) -> None:
+    """Compare the tables of a pair with shared layers with those of whole forwards."""
+    for ours, theirs in zip(made, make_real(cache, whole(sharing(pair), torch.float32)), strict=True):
+        np.testing.assert_array_equal(ours.table.logits, theirs.table.logits)
+
+
+def trunk_rows(subject: PairClassifier) -> list[int]:
+    """The rows of each forward of the trunk from now on."""
+    rows, trunk = list[int](), subject.bank.trunk
+    assert trunk is not None
+    trunk.register_forward_hook(lambda module, given, activations: rows.append(len(activations)))
+    return rows
 
 
 @pytest.mark.parametrize("images_at_once", [1, 7, 10, 13])

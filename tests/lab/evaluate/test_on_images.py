@@ -19,8 +19,10 @@ from adawise.settings import Settings, read
 from adawise_lab.evaluate.evaluate import TableSources
 from adawise_lab.evaluate.places import domain_names, image_set, listed, tables_of_images
 from adawise_lab.evaluate.tables import LogitTable
+from tests import models
+from tests.clip.test_trunk import LATE
 from tests.labels.folders.places import Shot, write_folder, write_parquet, write_recording, write_singles
-from tests.models import CLASSES, random_images, write_pair
+from tests.models import CLASSES, PairFolder, random_images, share_layers, write_pair
 
 PER_CLASS = 3
 CUT_OFF = 4  # number of an image that ends too soon
@@ -73,7 +75,7 @@ def settings(home: Path) -> Settings:
 def tables(
     home: Path, cache: Path, *places: Path, corruptions: str | None = None, limit: int | None = None
 ) -> tuple[LogitTable, ...]:
-    return tables_of_images(settings(home), TableSources(places, corruptions, cache, limit))
+    return tables_of_images(settings(home), TableSources(places, corruptions, cache, limit))[0]
 
 
 PLACES = ("folder/yard", "file/yard.parquet", "recording/yard")
@@ -194,6 +196,28 @@ def test_the_command_judges_images_and_their_corruptions(
     second = json.loads(capsys.readouterr().out)
     assert set(second["domains"]) == {"yard_fog2", "yard_contrast5"}  # not judged by what it was fitted on
     assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == made
+
+
+def test_the_grid_of_a_pair_with_shared_layers_costs_less_than_its_evaluations(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    theirs = Path(shutil.copytree(home, tmp_path / "home"))
+    text = (theirs / "adawise.toml").read_text()
+    (theirs / "adawise.toml").write_text(text.replace(str(home), str(theirs)))
+    model = settings(theirs).model
+    pair = PairFolder(str(model.theta_0), str(model.theta_1), Path(), Path())
+    share_layers(pair, LATE)
+    images, grid = ("--images", "folder/yard", "--cache", str(tmp_path / "cache")), ("--strategies", "grid,fixed")
+    assert evaluate(theirs, monkeypatch, *images, *RUN[:2], *grid, *RUN[4:], "-o", str(tmp_path / "kept")) == 0
+    result = json.loads(capsys.readouterr().out)
+    share = models.load(pair).tail_share
+    assert share < 0.5
+    assert result["tail_share"] == share
+    assert [row["fe"] for row in result["rows"][:2]] == [21.0, 1.0]
+    assert [row["forward_cost"] for row in result["rows"][:2]] == [1.0 + share * 20.0, 1.0]
+    page = (tmp_path / "kept" / "page.html").read_text()
+    assert f"an image at a second alpha costs {share:.2f} of a forward" in page
+    assert "forward cost" in page
 
 
 @pytest.mark.parametrize(

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from adawise.adapt.objective import raw_entropy
 from adawise.adapt.strategies.warm import Exploration
+from adawise.card.card import Card, make_card
 from adawise.clip.classifier import PairClassifier
 from adawise.errors import FatalError
 from adawise.records import ImageBatch
 from adawise.worker.adaptation import Adaptation
 from adawise.worker.batching import batch_of
+from adawise_lab.evaluate.assessment import assess
 from adawise_lab.evaluate.bench import Bench
-from adawise_lab.evaluate.candidates import parse
+from adawise_lab.evaluate.candidates import objective_named, parse
 from adawise_lab.evaluate.run import Plan, TaskResult, run
 from adawise_lab.evaluate.score import domain_accuracy
 from adawise_lab.evaluate.streams import Stream
 from adawise_lab.evaluate.tables import LogitTable
 from tests import models
+from tests.clip.test_trunk import sharing
 from tests.frames import a_frame
 from tests.lab.evaluate.building import a_bench, a_plan, a_table, die, run_here, run_mapped
 from tests.models import CLASSES, random_images, write_pair
@@ -50,15 +54,33 @@ def as_batch(images: torch.Tensor, ids: np.ndarray) -> ImageBatch:
 @pytest.mark.parametrize("strategy", ["warm", "grid", "fixed", "scratch"])
 def test_a_run_serves_what_the_workers_adaptation_serves(classifier: PairClassifier, strategy: str) -> None:
     """Alphas, triggers, cost and the label of every image, batch by batch, on a pair of real models."""
+    as_the_worker(classifier, strategy, None)
+
+
+def test_a_run_of_a_pair_with_shared_layers_serves_what_the_worker_serves_at_the_price_of_its_card(
+    tmp_path: Path,
+) -> None:
+    shared = models.classifier(sharing(models.load(write_pair(tmp_path))), alphas=ALPHAS)
+    table, _ = table_of(shared, "a", 1)
+    logits, labels = torch.from_numpy(table.logits), torch.from_numpy(table.labels)
+    card = make_card(logits.__getitem__, labels, alphas=ALPHAS, identity={}, created_at="")
+    whole, cut = (as_the_worker(shared, "warm", replace(card, tail_share=share)) for share in (1.0, shared.tail_share))
+    assert shared.tail_share < 0.5
+    assert sum(cut) > sum(whole), "cheaper probes are made more often"
+
+
+def as_the_worker(classifier: PairClassifier, strategy: str, card: Card | None) -> list[float]:
+    """Compare a run with the worker's adaptation, and return the forward equivalents of each batch."""
     (a, images_a), (b, images_b) = (table_of(classifier, name, seed) for name, seed in (("a", 1), ("b", 2)))
     images = torch.cat([images_a, images_b])
     temperatures = tuple(0.5 + alpha for alpha in ALPHAS)
-    bench = Bench((a, b), temperatures)
+    bench = Bench((a, b), temperatures, tail_share=classifier.tail_share)
     candidates = parse(strategy, objective="entropy", alpha=0.5, exploration=Exploration(every=3))
     plan = Plan(candidates, ("short",), ("runs",), seeds=1)
-    (ran,) = run_here(bench, plan)
+    (ran,) = run_here(bench, plan, card)
+    found = assess(bench, plan, card, [ran], calibration="")
 
-    built = candidates[0].build(ALPHAS, raw_entropy, None)
+    built = candidates[0].build(ALPHAS, objective_named("entropy", card), card)
     adaptation = Adaptation(built, classifier, temperatures, top_k=1)
     state = built.initial()
     (stream,) = plan.streams(bench, "short", "runs", 0)
@@ -68,10 +90,12 @@ def test_a_run_serves_what_the_workers_adaptation_serves(classifier: PairClassif
         state, trace = adapted.state, adapted.trace
         assert ran.path.trigger[t] == trace.trigger
         assert ran.path.forward_equivalents[t] == trace.forward_equivalents
+        assert found.paths[t].forward_cost == trace.forward_cost
         assert ran.path.alpha[t] == trace.alpha
         np.add.at(hits, ids, adapted.predictions.top_index[:, 0] == bench.labels[ids])
     assert np.array_equal(ran.score.hits, hits)
     assert len(set(ran.path.trigger)) > 1 or strategy != "warm"
+    return ran.path.forward_equivalents
 
 
 def test_a_table_whose_best_alpha_is_known_gets_it() -> None:

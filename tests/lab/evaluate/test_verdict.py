@@ -38,7 +38,8 @@ def card_of(home: Condition) -> Card:
 
 
 def test_adapting_is_measured_against_the_ends_and_the_best_fixed_alpha_by_group() -> None:
-    found = verdict_of(card_of(HOME), [HOME, NEW, FOG])
+    found, fe = verdict_of(card_of(HOME), [HOME, NEW, FOG])
+    assert 1.0 < fe < 3.0
     means = [sum(r) / 3 for r in zip((0.7, 0.8, 0.9), (0.8, 0.6, 0.4), (0.7, 0.5, 0.3), strict=True)]
     assert found.zero_shot == pytest.approx(means[0], abs=0.04)
     assert found.fine_tuned == pytest.approx(means[2], abs=0.04)
@@ -56,12 +57,12 @@ def test_adapting_is_measured_against_the_ends_and_the_best_fixed_alpha_by_group
     assert advised_alpha(found) is None
     assert found.mixed_gain is not None
     assert found.mixed_gain[1] <= found.mixed_gain[0] < 0.01 < found.gain[0], "no alpha is right for a batch of all"
-    assert verdict_of(card_of(HOME), [HOME]).mixed_gain is None
+    assert verdict_of(card_of(HOME), [HOME])[0].mixed_gain is None
 
 
 def test_an_objective_that_goes_the_wrong_way_is_answered_by_a_fixed_alpha() -> None:
     sure_and_wrong = condition("new_clean", (0.8, 0.6, 0.3), (2.0, 4.0, 8.0), seed=2)
-    found = verdict_of(card_of(HOME), [HOME, sure_and_wrong])
+    found, _ = verdict_of(card_of(HOME), [HOME, sure_and_wrong])
     assert found.gain[0] < -0.05
     assert advised_alpha(found) == found.fixed_alpha == 0.0
     assert advised_alpha(replace(found, gain=(-0.001, -0.002, -0.0005))) is None, "a draw is no reason"

@@ -9,7 +9,7 @@ import re
 import shutil
 import signal
 import struct
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict, dataclass, replace
@@ -23,6 +23,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from structlog.testing import capture_logs
 
+from adawise.adapt.search import forward_cost
 from adawise.app.model import load_model
 from adawise.card.advice import AUTO, OWN, advised_alpha, chosen, recommend
 from adawise.card.card import PairVerdict, read_card
@@ -198,6 +199,8 @@ def test_the_recipe_is_run_again_without_some_classes_and_the_pair_judged_on_the
     assert card.verdict is not None
     advised: dict[str, Any] = {"advised_alpha": advised_alpha(card.verdict), "told": verdict_text(card.verdict)}
     advised["recommended"] = asdict(recommend(card.verdict))
+    advised["fe"] = record["verdict"]["fe"]
+    advised["forward_cost"] = forward_cost(record["verdict"]["fe"], card.tail_share)
     assert rows[rows.index(1, 1) :] == list(range(1, record["best"]["epoch"] + 1)), "as long as theta_1 was trained"
     assert record["verdict"] == json.loads(json.dumps({**asdict(card.verdict), **advised}))
     assert verdict_text(card.verdict) in output
@@ -254,26 +257,36 @@ def test_one_countdown_covers_training_rehearsal_card_and_verdict(
     assert bar.stages == ["training", "rehearsal", "new classes", "card", "verdict"]
 
 
-def test_each_stage_takes_the_passes_that_were_expected_of_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected: dict[str, int] = {}
-    taken: Counter[str] = Counter()
+@pytest.mark.parametrize("blocks", [None, 1])
+def test_each_stage_takes_the_passes_that_were_expected_of_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, blocks: int | None
+) -> None:
+    expected: dict[str, float] = {}
+    taken: dict[str, float] = defaultdict(float)
 
     class Counted(Countdown):
-        def __init__(self, bar: Progress, stages: Mapping[str, int]) -> None:
+        def __init__(self, bar: Progress, stages: Mapping[str, float]) -> None:
             super().__init__(bar, stages)
             expected.update(stages)
 
-        def advance(self, count: int = 1) -> None:
+        def advance(self, count: float = 1) -> None:
             taken[self._stage] += count
             super().advance(count)
 
     four_classes(folder)
     monkeypatch.setattr("adawise_lab.finetune.finetune.Countdown", Counted)
     one_epoch = ("--finetune.validation-share", "0.5", "--finetune.epochs", "1")  # so that none is left out at the end
-    assert finetune(folder, "--labelled", "four", *one_epoch) == 0
-    assert expected == {**taken, "verdict": 0}
+    last = () if blocks is None else ("--finetune.blocks", str(blocks))
+    assert finetune(folder, "--labelled", "four", *one_epoch, *last) == 0
+    assert expected == pytest.approx({**taken, "verdict": 0.0}, rel=1e-3), "the share of a pair has four digits"
     assert list(expected) == ["training", "rehearsal", "new classes", "card", "verdict"]
-    assert expected["training"] == 24 + 3 * 24 + 2 * 24, "theta_0 is judged, and an epoch trained and judged twice"
+    share = read_card(folder / "out" / "card.json").tail_share
+    assert (share == 1.0) is (blocks is None)
+    # theta_0 is judged, and an epoch trained and judged twice
+    assert expected["training"] == pytest.approx(24 + (1 + 2 * share) * 24 + 2 * 24, abs=0.01)
+    at_six, at_all = (1 + share * (alphas - 1) for alphas in (6, 21))
+    assert expected["new classes"] == pytest.approx(6 * 12 * at_six, abs=0.1)
+    assert expected["card"] == pytest.approx(24 * at_all + 5 * 24 * at_six, abs=0.1)
 
 
 @pytest.mark.check("lab")

@@ -11,11 +11,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from adawise.clip.trunk import NoTrunkError
 from adawise.errors import SettingsError, TrainingError
 from adawise_lab.finetune.images import Images, Pixels
 from adawise_lab.finetune.learner import Learner, _blocks_above, frozen_names
 from tests.lab.finetune.shapes import CLASSES
-from tests.models import TEMPLATES, PairFolder, classifier, load
+from tests.models import SIZE, TEMPLATES, PairFolder, classifier, load
 
 MakeLearner = Callable[..., Learner]
 PROMPTS = torch.tensor([0, 1, 2, 0, 1, 2])
@@ -83,6 +84,20 @@ def test_the_layers_before_the_last_blocks_stay_bit_for_bit(make_learner: MakeLe
     before = parameters(both)
     both.update([(batch, PROMPTS)], 1e-2)
     assert changed(before, parameters(both)) == trained | {name for name in before if not name.startswith("visual.")}
+
+
+def test_the_trained_share_is_counted_from_the_first_trained_layer_on(
+    make_learner: MakeLearner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert make_learner().trained_share(SIZE) == 1.0
+    one, two = (make_learner(blocks=blocks).trained_share(SIZE) for blocks in (1, 2))
+    assert 0.2 < one < 0.5 < two < 0.9
+
+    def untraceable(*_: object) -> None:
+        raise NoTrunkError("it branches")
+
+    monkeypatch.setattr("adawise_lab.finetune.learner.cut", untraceable)
+    assert make_learner(blocks=1).trained_share(SIZE) == 1.0
 
 
 @pytest.mark.parametrize("blocks", [3, 12])

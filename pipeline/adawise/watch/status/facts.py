@@ -77,6 +77,7 @@ class PartitionStatus:
     committed_at: str | None  # when the newest segment was written
     commit_age_s: float | None  # how long ago that was
     method: str | None  # how alpha was chosen: the objective, or the fixed alpha, and the setting or card behind it
+    tail_share: float | None  # the cost of an image at a second alpha, as a share of a forward; 1: nothing is shared
     streams: int | None  # streams with an adaptation state
     rows: int  # rows within the window
     reads_s: float  # how far back the newest segments were read; less than the window if there are many

@@ -109,6 +109,7 @@ def _partition(
     reads_s = question.window_s
     if chain is not None and chain.segments and within and len(within) == len(chain.segments):
         reads_s = min(reads_s, now_s - within[0].created_s) if within[0].previous is not None else reads_s
+    noted = None if chain is None else chain.served
     return PartitionStatus(
         topic=tp.topic,
         partition=tp.partition,
@@ -127,7 +128,8 @@ def _partition(
         segment=None if head is None else head.key,
         committed_at=None if head is None else moment(head.created_s),
         commit_age_s=None if head is None else max(0.0, now_s - head.created_s),
-        method=None if chain is None else chain.method,
+        method=(noted.method or None) if noted is not None else None,
+        tail_share=noted.tail_share if noted is not None else None,
         streams=None if head is None else len(head.states),
         rows=sum(each.rows for each in within),
         reads_s=reads_s,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from adawise.records import TopicPartition
-from adawise.text import as_duration
+from adawise.text import as_duration, shared_layers
 from adawise.watch.backlog import backlog_facts
 from adawise.watch.details import Facts, Groups, number, rejected_words
 from adawise.watch.hints import HintPlaces
@@ -97,8 +97,10 @@ def _details(camera: CameraStatus, row: CameraRow, partition: PartitionStatus | 
         return [(window, served)]
     waits = backlog_facts([partition.backlog]) or [("lag", "not known")]
     writer = [("written by", partition.writer)] if partition.writer else []
-    method = [("Model", [("method", partition.method)])] if partition.method else []
-    return [(window, served), (f"Partition {partition.called}", [*waits, *writer]), *method]
+    model = [("method", partition.method)] if partition.method else []
+    model += [("shared layers", shared_layers(partition.tail_share))] if partition.tail_share is not None else []
+    of_model = [("Model", model)] if model else []
+    return [(window, served), (f"Partition {partition.called}", [*waits, *writer]), *of_model]
 
 
 def _row(camera: CameraStatus, partition: PartitionStatus | None) -> CameraRow:

@@ -14,9 +14,10 @@ from functools import partial
 
 from adawise.errors import ChainError
 from adawise.records import TopicPartition
-from adawise.sink import claims, holes, layout, owner, served_by
+from adawise.sink import claims, holes, layout, owner
 from adawise.sink.files import newest_names
 from adawise.sink.owner import Owner
+from adawise.sink.served_by import ServedSettings, read_noted
 from adawise.sink.starts import open_marks
 from adawise.sink.walk import ChainPlace, refuse, walk
 from adawise.store.store import Store, free_bytes
@@ -42,7 +43,7 @@ class ChainFacts:
         segments: its newest segments in order; the last one is the head.
         holes: missing segments, a sentence each; None if they were not looked for.
         starts: number of marks left by workers that have the partition, or had it and were killed.
-        method: how alpha was chosen for the head's rows; None if that was not recorded.
+        served: the settings with which the head's rows were served; None if they were not recorded.
         fault: why the chain could not be read; None if it could.
     """
 
@@ -51,7 +52,7 @@ class ChainFacts:
     segments: list[SegmentFacts] = field(default_factory=list)
     holes: Sequence[str] | None = None
     starts: int = 0
-    method: str | None = None
+    served: ServedSettings | None = None
     fault: str | None = None
 
     @property
@@ -82,7 +83,7 @@ class RootReader:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._known: dict[TopicPartition, ChainFacts] = {}
-        self._methods: dict[tuple[str, str], str | None] = {}
+        self._noted: dict[tuple[str, str], ServedSettings | None] = {}
 
     def read(self, since_s: float, now_s: float | None = None) -> RootFacts:
         """Return each chain's head and its segments written after `since_s`; fewer segments if there are very many.
@@ -120,19 +121,19 @@ class RootReader:
             low_water = chain.origin if chain.head is None else chain.head.low_water
             chain.starts = open_marks(self._store, tp, low_water)
             if chain.head is not None:
-                chain.method = self._method(chain.head.prints)
+                chain.served = self._served(chain.head.prints)
         except ChainError as error:
             chain = ChainFacts(tp, fault=str(error))
         return chain
 
-    def _method(self, prints: tuple[str, str]) -> str | None:
-        """Return the method of these fingerprints, which is read once for each; None if its document is damaged."""
-        if prints not in self._methods:
-            method = None
+    def _served(self, prints: tuple[str, str]) -> ServedSettings | None:
+        """Return the settings of these fingerprints, which are read once for each; None if the document is damaged."""
+        if prints not in self._noted:
+            noted = None
             with suppress(ChainError):
-                method = served_by.read_method(self._store, *prints)
-            self._methods[prints] = method
-        return self._methods[prints]
+                noted = read_noted(self._store, *prints)
+            self._noted[prints] = noted
+        return self._noted[prints]
 
     def _begun(
         self, tp: TopicPartition, since_s: float, most: tuple[int, int], readers: ThreadPoolExecutor

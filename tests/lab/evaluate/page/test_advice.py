@@ -76,7 +76,10 @@ def test_the_worst_domain_is_that_of_the_worst_stream() -> None:
 
 
 def test_where_the_gain_lies_is_said_by_group() -> None:
-    groups = {"known": GroupRow(0.6, 1.2, {BEST_FIXED: -0.001}), "new": GroupRow(0.7, 1.2, {BEST_FIXED: 0.041})}
+    groups = {
+        "known": GroupRow(0.6, 1.2, 1.2, {BEST_FIXED: -0.001}),
+        "new": GroupRow(0.7, 1.2, 1.2, {BEST_FIXED: 0.041}),
+    }
     results = advise([a_view(groups=groups), a_view(stream="short", groups=groups, fe=1.9)])
     assert results.sentences[2] == (
         "By group on long/iid it differs from the best fixed alpha by new +4.1 and known −0.1 points; it costs 1.20 to "

@@ -66,6 +66,26 @@ def test_the_cost_figure_says_whether_the_served_is_on_the_front(other: Any, rea
     assert figure.reading.startswith(reading)
 
 
+def test_the_cost_of_a_pair_with_shared_layers_is_told_and_drawn_in_whole_forwards() -> None:
+    shared = replace(
+        a_view(others=(a_row("calm", 0.66, fe=1.1, forward_cost=1.03),), forward_cost=1.05), tail_share=0.25
+    )
+    section = scatter.cost_section([shared])
+    assert "an image at a second alpha costs 0.25 of a forward" in section.lead
+    (figure,) = section.figures
+    assert figure.reading == (
+        "warm serves .650 at 1.20 FE (1.05 forwards), off the front: "
+        "calm serves +1.0 points at 1.10 FE (1.03 forwards)."
+    )
+    assert {v["name"]: v["cost"] for v in drawn(figure.spec, "point")}["warm"] == 1.05
+    advised = advice.advise([shared])
+    assert advised.sentences[2].startswith("It costs 1.05 forwards an image (FE 1.20); ")
+    assert advised.table.headers[:3] == ("accuracy", "FE", "forward cost")
+    for table in (advised.table, *advice.section([shared]).tables):
+        assert [cell.text for cell in table.lines[0].cells[1:3]] == ["1.20", "1.05"]
+        assert len(table.lines[0].cells) == len(table.headers)
+
+
 def test_a_strategy_far_below_is_drawn_at_the_floor_and_says_so() -> None:
     (figure,) = scatter.cost_section([a_view()]).figures  # fine-tuned .500, zero-shot .600 is the better endpoint
     (shown,) = [v for v in drawn(figure.spec, "point") if v["name"] == "fine-tuned"]
@@ -180,7 +200,7 @@ def test_groups_are_compared_for_every_strategy(result: Result) -> None:
 
 def a_path(alphas: list[float], domain: str = "known_a", best: float | None = None, cost: float = 1.0) -> list[PathRow]:
     return [
-        PathRow("warm", "long", "iid", 0, 0, t, domain, alpha, cost, "none", None, best)
+        PathRow("warm", "long", "iid", 0, 0, t, domain, alpha, cost, cost, "none", None, best)
         for t, alpha in enumerate(alphas)
     ]
 
