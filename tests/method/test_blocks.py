@@ -11,14 +11,16 @@ import pytest
 
 from adawise_lab.evaluate.tables import write_table
 from tests.lab.evaluate.building import a_table, shorten_streams
-from tools.method.blocks import Recipe, Sweep, serve
+from tools.method.blocks import BlocksRecipe, Sweep, serve
 from tools.method.choose import card_of
 
 pytestmark = pytest.mark.check("tools")
-FULL, FASTER, FEW = Recipe(None, "1e-5"), Recipe(None, "2e-5"), Recipe(2, "2e-5")
+FULL, FASTER, FEW = BlocksRecipe(None, "1e-5"), BlocksRecipe(None, "2e-5"), BlocksRecipe(2, "2e-5")
 
 
-def add_run(sweep: Sweep, name: str, recipe: Recipe, seed: int, *, worse: float = 0.0, share: float = 1.0) -> None:
+def add_run(
+    sweep: Sweep, name: str, recipe: BlocksRecipe, seed: int, *, worse: float = 0.0, share: float = 1.0
+) -> None:
     """A run on the same images, whose logits of the right class are lower by `worse`."""
     place = sweep.place(name, recipe, seed)
     (place / "tables").mkdir(parents=True)
@@ -64,7 +66,7 @@ def test_fewer_blocks_are_chosen_only_if_they_are_surely_not_worse(sweep: Sweep)
     assert worse is not None
     assert worse.low < worse.mean < worse.high < -0.3
     assert sweep.choice() == FASTER
-    better = Recipe(4, "1e-5")
+    better = BlocksRecipe(4, "1e-5")
     add_run(sweep, "a", better, 0, worse=-1.0)
     assert Sweep(sweep.folder).choice() == better
 

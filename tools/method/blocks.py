@@ -59,7 +59,7 @@ _NOT_WORSE = 0.3  # points
 
 
 @dataclass(frozen=True, order=True)
-class Recipe:
+class BlocksRecipe:
     """What is compared: the blocks that are trained (None: all), and the highest learning rate."""
 
     blocks: int | None
@@ -90,11 +90,11 @@ _IMAGES_EACH, _STEP = (
     5,
 )  # of a domain; a table has logits at every fifth alpha, and those between on straight lines
 
-RECIPES = tuple(Recipe(blocks, rate) for blocks in BLOCKS for rate in RATES)
+RECIPES = tuple(BlocksRecipe(blocks, rate) for blocks in BLOCKS for rate in RATES)
 
 
 @dataclass(frozen=True, eq=False)
-class Served:
+class ServedStreams:
     """What one run served: `hits` and `visits` `[S, N]` and `forwards` `[S, D]` of each stream, by `streams`.
 
     Attributes:
@@ -119,7 +119,7 @@ class Served:
         return total([Score(self.visits[i], self.hits[i], empty, empty, self.forwards[i]) for i in rows])
 
 
-def carry_out(name: str, recipe: Recipe, seed: int, place: Path, *, tested: bool, full: bool) -> None:
+def carry_out(name: str, recipe: BlocksRecipe, seed: int, place: Path, *, tested: bool, full: bool) -> None:
     """Make the pair and its tables in `place`, and serve streams of them."""
     pairs = PAIRS if not full else TESTED if tested else DEVELOPED
     place.mkdir(parents=True, exist_ok=True)
@@ -182,7 +182,7 @@ def serve(place: Path) -> None:
     part.rename(place / _RESULT)
 
 
-class Difference(NamedTuple):
+class RecipeDifference(NamedTuple):
     """A paired difference in points, its 95 % interval, and the least and the greatest of single runs."""
 
     mean: float
@@ -201,19 +201,19 @@ class Sweep:
 
     folder: Path
 
-    def place(self, name: str, recipe: Recipe, seed: int) -> Path:
+    def place(self, name: str, recipe: BlocksRecipe, seed: int) -> Path:
         """The folder of a run."""
         return self.folder / name / recipe.name / str(seed)
 
     @cached_property
-    def runs(self) -> Mapping[tuple[str, Recipe, int], Served]:
+    def runs(self) -> Mapping[tuple[str, BlocksRecipe, int], ServedStreams]:
         """Every run that came to its end."""
         found = {}
         for file in sorted(self.folder.glob(f"*/*/*/{_RESULT}")):
             name, text, seed = file.parts[-4:-1]
             blocks, _, rate = text.partition(",")
             with np.load(file) as data:
-                found[name, Recipe(None if blocks == "all" else int(blocks), rate), int(seed)] = Served(
+                found[name, BlocksRecipe(None if blocks == "all" else int(blocks), rate), int(seed)] = ServedStreams(
                     tuple(data["streams"].tolist()),
                     data["hits"],
                     data["visits"],
@@ -231,7 +231,7 @@ class Sweep:
         return Bench(read_tables(self.place(name, recipe, seed) / _TABLES), card.temperature)
 
     @cached_property
-    def recipes(self) -> tuple[Recipe, ...]:
+    def recipes(self) -> tuple[BlocksRecipe, ...]:
         """The recipes that have runs: those that train most come first."""
         found = {recipe for _, recipe, _ in self.runs}
         return tuple(sorted(found, key=lambda r: (-(r.blocks or _ALL), float(r.rate))))
@@ -241,7 +241,7 @@ class Sweep:
         """The images of each pair that has runs."""
         return {name: self.bench(name) for name in sorted({name for name, _, _ in self.runs})}
 
-    def best_rate(self, blocks: int | None) -> Recipe:
+    def best_rate(self, blocks: int | None) -> BlocksRecipe:
         """Return the recipe with that many blocks whose `auto` has the best mean accuracy over the kinds of stream.
 
         Raises:
@@ -252,7 +252,7 @@ class Sweep:
             raise ValueError(f"no run trains {blocks or 'all'} blocks")
         return max(same, key=lambda recipe: np.mean([self._accuracy(recipe, AUTO, kind) for kind in KINDS]))
 
-    def choice(self) -> Recipe:
+    def choice(self) -> BlocksRecipe:
         """Return the recipe with the fewest blocks that is not worse than the best one that trains everything."""
         full = self.best_rate(None)
         for blocks in sorted({recipe.blocks for recipe in self.recipes if recipe.blocks is not None}):
@@ -262,7 +262,7 @@ class Sweep:
                 return best
         return full
 
-    def report(self, against: Recipe | None = None) -> Iterator[str]:
+    def report(self, against: BlocksRecipe | None = None) -> Iterator[str]:
         """Yield a Markdown table of the recipes, with differences in points from `against` (the best full one)."""
         reference = against or self.best_rate(None)
         kinds = " / ".join(KINDS)
@@ -273,7 +273,7 @@ class Sweep:
             yield self._line(recipe, reference)
         yield f"\nChoice: {self.choice().name}"
 
-    def _line(self, recipe: Recipe, against: Recipe) -> str:
+    def _line(self, recipe: BlocksRecipe, against: BlocksRecipe) -> str:
         mine = [made for _, made in self._of(recipe)]
         theta_1 = np.mean([made.accuracy[:, -1].mean() for made in mine])
         best = np.mean([made.accuracy.mean(axis=0).max() for made in mine])
@@ -288,10 +288,10 @@ class Sweep:
         cells += [f"{100 * np.mean(worst):+.1f}", f"{np.median([made.minutes for made in mine]):.1f}"]
         return f"| {' | '.join(cells)} |"
 
-    def _of(self, recipe: Recipe) -> list[tuple[str, Served]]:
+    def _of(self, recipe: BlocksRecipe) -> list[tuple[str, ServedStreams]]:
         return [(name, made) for (name, other, _), made in self.runs.items() if other == recipe]
 
-    def _accuracy(self, recipe: Recipe, strategy: str, kind: str) -> float:
+    def _accuracy(self, recipe: BlocksRecipe, strategy: str, kind: str) -> float:
         """The mean over domains, runs and pairs, so that a pair with more training seeds does not count for more."""
         each: dict[str, list[float]] = {}
         for name, made in self._of(recipe):
@@ -299,16 +299,16 @@ class Sweep:
             each.setdefault(name, []).append(_mean(self.benches[name], row.hits, row.visits))
         return fmean(fmean(values) for values in each.values())
 
-    def _fe(self, name: str, made: Served, kind: str) -> float:
+    def _fe(self, name: str, made: ServedStreams, kind: str) -> float:
         row = made.row(AUTO, kind)
         return float(np.nanmean(ratio(row.forwards, by_domain(self.benches[name], row.visits))))
 
-    def _worst(self, name: str, made: Served) -> float:
+    def _worst(self, name: str, made: ServedStreams) -> float:
         row, bench = made.row(AUTO, KINDS[0]), self.benches[name]
         accuracy = ratio(by_domain(bench, row.hits), by_domain(bench, row.visits))
         return float(np.nanmin(accuracy - made.accuracy[:, [0, -1]].max(axis=1)))
 
-    def difference(self, recipe: Recipe, against: Recipe, kind: str) -> Difference | None:
+    def difference(self, recipe: BlocksRecipe, against: BlocksRecipe, kind: str) -> RecipeDifference | None:
         """Return how much better `auto` serves with `recipe`, over the pairs and training seeds that both have."""
         samples, runs = [], []
         for name, bench in self.benches.items():
@@ -327,7 +327,7 @@ class Sweep:
         if not samples:
             return None
         mean, *resamples = 100 * np.mean(samples, axis=0)
-        return Difference(float(mean), *interval(np.array(resamples)), 100 * min(runs), 100 * max(runs))
+        return RecipeDifference(float(mean), *interval(np.array(resamples)), 100 * min(runs), 100 * max(runs))
 
 
 def _mean(bench: Bench, hits: Floats, visits: Floats) -> float:
