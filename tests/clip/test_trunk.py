@@ -196,7 +196,7 @@ def test_a_pair_that_is_given_up_is_freed_at_once(pair_folder: PairFolder, cuts:
     subject = classifier(loaded)
     assert (subject.bank.trunk is not None) is cuts
     subject.open(BATCHES).evaluate({5: all_rows(BATCHES)})
-    left = [weakref.ref(loaded), weakref.ref(loaded.tower), weakref.ref(subject.bank.tower(5))]
+    left: list[weakref.ref[Any]] = [weakref.ref(each) for each in (loaded, loaded.tower, subject.bank.tower(5))]
     del loaded, subject
     assert [each() for each in left] == [None, None, None]
 
@@ -394,8 +394,9 @@ class Tied(InPlace):
         super().__init__()
         self.one, self.two = nn.Linear(4, 4), nn.Linear(4, 4)
         self.two.weight = self.one.weight
-        self.register_buffer("shift", torch.ones(4))
-        self.two.register_buffer("shift", self.shift)
+        shift = torch.ones(4)
+        for module in (self, self.two):
+            module.register_buffer("shift", shift)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.two(self.first(x).mean(dim=(2, 3))) + self.two.shift
