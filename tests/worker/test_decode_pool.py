@@ -227,6 +227,21 @@ def test_a_fault_of_the_decoder_is_raised_where_its_message_is_taken() -> None:
     pool.close()
 
 
+def test_a_fault_that_ends_a_thread_is_raised_where_messages_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Lanes, "end", broken)
+    gate = Gate()
+    gate.let_all()
+    pool = Pool(gate, threads=1)
+    pool.put(message(3))
+    pool.wait(WAIT_S)
+    with pytest.raises(ZeroDivisionError):
+        pool.take(tp())
+    pool.close()
+
+
 # -- fairness: without threads, by a clock that the decoder moves
 
 

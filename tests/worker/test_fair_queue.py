@@ -292,16 +292,34 @@ def test_held_messages_of_a_stream_that_lost_its_own_lane_meanwhile_are_all_deco
     assert [job.message.offset for job in begun if job is not None] == [0, 1, 2]
 
 
-def test_a_backlog_of_one_stream_is_begun_batch_by_batch_as_far_as_there_is_room() -> None:
+def backlogs(counts: dict[str, int]) -> Lanes:
+    """Streams with a lane of their own and so many messages, which make batches of two."""
     lanes = Lanes()
     rule = Readiness(BatchPolicy(2, 1.0), lanes, lanes.make_ready, lambda _: None, image_bytes=IMAGE_BYTES, ends={})
-    for offset in range(9):
-        message = Message("frames", 0, offset, None, b"x")
-        lanes.add(message, frozenset("a"), shares_lane=False, is_single=True, hold=True)
-        rule.read("a")
+    for stream, count in counts.items():
+        for _ in range(count):
+            message = Message("frames", 0, len(jobs_of(lanes)), None, b"x")
+            lanes.add(message, frozenset(stream), shares_lane=False, is_single=True, hold=True)
+            rule.read(stream)
+    return lanes
+
+
+def test_a_backlog_of_one_stream_is_begun_batch_by_batch_as_far_as_there_is_room() -> None:
+    lanes = backlogs({"a": 9})
     assert lanes.next(quick=False, eager=False, images=1, must=False) is None
     assert lanes.next(quick=False, eager=False, images=1, must=True) is not None
     assert lanes.promised == 2  # a whole batch, whatever room there is
-    assert lanes.next(quick=False, eager=False, images=5, must=False) is not None  # room for two and a half
-    assert lanes.promised == 6
+    assert lanes.next(quick=False, eager=False, images=2, must=False) is not None
+    assert lanes.promised == 4
     check_counts(lanes)
+
+
+def test_batches_of_other_streams_are_begun_between_those_of_a_backlog_however_much_room_there_is() -> None:
+    """How long the messages of a backlog take is only known by decoding the first, and they may be costly ones."""
+    lanes, begun = backlogs({"a": 8, "b": 4}), []
+    for _ in range(12):
+        job = lanes.begin_promised(quick=False) or lanes.next(quick=False, eager=False, images=99, must=False)
+        assert job is not None
+        begun.append(job.stream)
+        lanes.end(job, DecodedMessage(job.message, (a_frame(job.message.offset),)), 1.0)
+    assert "".join(begun) == "aabbaabbaaaa"

@@ -20,6 +20,7 @@ from adawise.worker.batching import BatchPolicy
 from adawise.worker.decode_pool import Prefetch
 from adawise.worker.fair_queue import BOOKKEEPING_BYTES, Lanes, message_bytes
 from adawise.worker.partition import FlushPolicy
+from adawise.worker.readiness import Readiness
 from tests.fakes import FakeSource
 from tests.worker.counts import check_counts
 from tests.worker.loop import TP, Bench, Inline
@@ -207,9 +208,11 @@ def test_a_thousand_cameras_at_224_px_are_held_by_the_default_limit_and_a_replay
 def test_a_lane_forgets_the_batch_that_was_begun_and_whoever_took_an_image_has_it_alone() -> None:
     """Else images outlive their batch until their lane is first again, which may be long (3.3 GB of 1,000 cameras)."""
     lanes = Lanes()
+    policy = BatchPolicy(BATCH, MAX_AGE_S)
+    rule = Readiness(policy, lanes, lanes.make_ready, lambda _: None, image_bytes=PIXELS, ends={})
     for message in lockstep(1, BATCH):
         lanes.add(message, streams(message), shares_lane=False, is_single=True, hold=True)
-    lanes.make_ready("camera-0", BATCH)
+        rule.read("camera-0")
     assert lanes.next(quick=False, eager=False, images=BATCH, must=False) is not None
     assert not lanes._lanes["camera-0"].waiting
     pool = Inline(decode, streams, is_single=is_picture, image_bytes=PIXELS, threads=0)

@@ -14,11 +14,11 @@ SIZE = BOOKKEEPING_BYTES + 1  # bytes of a message here; an image has ten times 
 class Waiting:
     """Messages that are held until they are ready; `open` are the open batches, as they are found."""
 
-    def __init__(self) -> None:
+    def __init__(self, policy: BatchPolicy = POLICY) -> None:
         self.queue, self.open = Lanes(), dict[str, OpenPart]()
         self.made_ready: list[tuple[str, int]] = []
         self.readiness = Readiness(
-            POLICY, self.queue, self._make_ready, self.open.get, image_bytes=10 * BOOKKEEPING_BYTES, ends={}
+            policy, self.queue, self._make_ready, self.open.get, image_bytes=10 * BOOKKEEPING_BYTES, ends={}
         )
 
     def _make_ready(self, stream: str, until: int) -> None:
@@ -29,6 +29,14 @@ class Waiting:
         message = Message("frames", 0, offset, None, bytes(size), timestamp_ms=at_ms)
         self.queue.add(message, frozenset([stream]), shares_lane=False, is_single=True, hold=True, read_s=now_s)
         self.readiness.read(stream)
+
+    def take(self) -> int:
+        """Decode the next message that is ready to be decoded, and take it; return its offset."""
+        job = self.queue.begin_promised(quick=False) or self.queue.next(quick=False, eager=False, images=9, must=True)
+        assert job is not None
+        self.queue.end(job, DecodedMessage(job.message, (a_frame(job.message.offset),)), 0.001)
+        assert self.queue.take() is job
+        return job.message.offset
 
     def decode(self) -> list[int]:
         """Decode whatever there is, and take it; return the offsets."""
@@ -66,6 +74,46 @@ def test_an_image_that_turns_out_bad_makes_the_stream_wait_for_one_more() -> Non
     assert subject.made_ready == []
     subject.put(3)
     assert subject.made_ready == [("a", 4)]
+
+
+class Counting(BatchPolicy):
+    """Counts how often it is asked."""
+
+    asked = 0
+
+    def separates(self, first_ms: int, following_ms: int) -> bool:
+        Counting.asked += 1
+        return super().separates(first_ms, following_ms)
+
+
+def test_each_bad_image_of_a_long_backlog_costs_the_same_however_long_it_is() -> None:
+    subject, count = Waiting(Counting(images=3, max_age_s=1.0)), 500
+    for offset in range(count):
+        subject.put(offset)
+    Counting.asked = 0
+    for _ in range(count - 2):  # two wait for a third
+        subject.take()
+        subject.readiness.count_again("a")
+    assert Counting.asked <= 2 * POLICY.images * count
+
+
+def test_what_was_predicted_before_a_bad_image_of_a_long_backlog_is_put_right_once_the_backlog_is_short() -> None:
+    subject = Waiting()
+    for offset in range(20):  # the last two are predicted to be the first of a batch
+        subject.put(offset)
+    assert subject.take() == 0  # a bad one
+    subject.readiness.count_again("a")
+    for offset in range(1, 18):
+        assert subject.take() == offset
+        subject.open["a"] = OpenPart(offset % 3, 0, 0.0)
+        if not offset % 3:
+            del subject.open["a"]
+        subject.readiness.taken("a")
+    assert subject.made_ready[-1] == ("a", 19), "it completes the batch of 16 and 17"
+    subject.put(20)
+    assert subject.made_ready[-1] == ("a", 19)
+    subject.put(21)
+    assert subject.made_ready[-1] == ("a", 22)
 
 
 def test_what_is_open_counts_and_what_was_put_back_waits_again_with_its_age() -> None:

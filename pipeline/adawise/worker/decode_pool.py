@@ -55,6 +55,7 @@ class Prefetch:
         self._partitions: dict[TopicPartition, Lanes] = {}
         self._changed = threading.Condition()
         self._running, self._now_s, self._closed = 0, 0.0, False
+        self._fault: BaseException | None = None  # what ended a thread
         self._threads = [
             threading.Thread(target=self._work, args=(n == threads,), name=f"decode_{n}", daemon=True)
             for n in range(threads + 1 if threads else 0)
@@ -137,9 +138,11 @@ class Prefetch:
         The messages of a stream are returned in the order of the log.
 
         Raises:
-            BaseException: whatever `decode` raised, which is a fault of the program.
+            BaseException: whatever `decode` raised, or ended a thread: a fault of the program.
         """
         with self._changed:
+            if self._fault is not None:
+                raise self._fault
             partition = self._partitions.get(tp)
             job = partition.take() if partition is not None else None
             self._changed.notify_all()
@@ -193,10 +196,10 @@ class Prefetch:
                 self._changed.notify_all()
 
     def wait(self, timeout_s: float) -> None:
-        """Wait until a message can be taken, at most `timeout_s`; return at once if the pool is idle (`is_idle`)."""
+        """Wait until `take` has something, at most `timeout_s`; return at once if the pool is idle (`is_idle`)."""
         with self._changed:
             self._changed.wait_for(
-                lambda: any(p.ready for p in self._partitions.values()) or self._is_idle(), timeout_s
+                lambda: self._fault or any(p.ready for p in self._partitions.values()) or self._is_idle(), timeout_s
             )
 
     def drop(self, tp: TopicPartition) -> None:
@@ -215,13 +218,20 @@ class Prefetch:
                 thread.join()
 
     def _work(self, quick: bool) -> None:
-        while True:
+        try:
+            while (job := self._await_next(quick=quick)) is not None:
+                self._do(job)
+        except BaseException as error:  # noqa: BLE001 -- else messages would wait for ever for a thread that is no more
             with self._changed:
-                while (job := self._next(quick=quick)) is None and not self._closed:
-                    self._changed.wait()
-            if job is None:
-                return
-            self._do(job)
+                self._fault = error
+                self._changed.notify_all()
+
+    def _await_next(self, *, quick: bool) -> Job | None:
+        """Begin and return the next job as soon as one may be begun; None once the pool is closed."""
+        with self._changed:
+            while (job := self._next(quick=quick)) is None and not self._closed:
+                self._changed.wait()
+        return job
 
     def _next(self, *, quick: bool = False) -> Job | None:
         """Begin and return the next job, if one may be begun; to be called with the lock held.

@@ -338,7 +338,7 @@ class Lanes:
                 self._leave(lane)
                 return self._begin(job)
             else:
-                batch = self._batches(job.stream, images)
+                batch = self._batch(job.stream)
                 if len(batch) > images and not must:
                     return None
                 self._promise(batch)
@@ -354,17 +354,18 @@ class Lanes:
                     return self._begin(job)
         return None
 
-    def _batches(self, stream: str, images: float) -> list[Job]:
-        """Return a stream's first messages that may be decoded: whole batches that there is room for, at least one."""
-        found, whole = list[Job](), 0
+    def _batch(self, stream: str) -> list[Job]:
+        """Return a stream's first messages that may be decoded, up to the end of a batch.
+
+        Its other batches take their turns among the other lanes: how long they take is only known by decoding one.
+        """
+        found = list[Job]()
         for job in self.order[stream]:
             if job.is_single and job.stage is DECODABLE:
                 found.append(job)
-                if whole and len(found) > images:
-                    return found[:whole]
-                # It is the last of a batch, or it came too late for the batch before, which it ends.
-                if not job.part.images or (job.part.images == 1 and len(found) > whole + 1):
-                    whole = len(found)
+                # It is the last of its batch, or it came too late for the batch before, which it ends.
+                if not job.part.images or (job.part.images == 1 and len(found) > 1):
+                    break
         return found
 
     def _promise(self, batch: list[Job]) -> None:

@@ -86,6 +86,8 @@ class PartitionGathering:
         for stream in streams:
             if len(sizes) < len(decoded.frames) or decoded.is_batch:
                 self.readiness.count_again(stream)
+            else:
+                self.readiness.taken(stream)
             self._close_if_cut(stream)
 
     def complete(self, batches: Sequence[ImageBatch]) -> None:
@@ -150,8 +152,7 @@ class PartitionGathering:
         To be called while no batch is ready.
         """
         if not all(map(self._turns.is_later, self._offsets.awaited)):
-            for stream, _, _ in list(self.readiness.waiting):
-                self.readiness.make_ready(stream, self._offsets.next_offset)
+            self.readiness.make_all_ready(self._offsets.next_offset)
             return False
         before = [f.stream_id for f in self.open.frames if not self._turns.is_later(f.row_id.offset)]
         for stream_id in dict.fromkeys(before):
@@ -169,8 +170,8 @@ class PartitionGathering:
         self.readiness.make_ready(stream, self._offsets.next_offset)
 
     def _close_if_cut(self, stream: str) -> None:
-        first = self.readiness.first(stream)
-        if stream in self._cut and (first is None or first >= self._cut[stream]):
+        until = self._cut.get(stream)
+        if until is not None and ((first := self.readiness.first(stream)) is None or first >= until):
             del self._cut[stream]
             self.complete(self.open.close(stream))
             self.readiness.count_again(stream)

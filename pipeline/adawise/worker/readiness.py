@@ -10,7 +10,7 @@ again where that was wrong. Messages that became ready too early stay in the ope
 should have been ready earlier (the first image of a batch was bad, and the clock then ran backwards) become ready by
 the count or by the time.
 
-Nothing is kept here: whether a message is ready is the stage of its job (`fair_queue.JobStage`).
+Whether a message is ready is the stage of its job (`fair_queue.JobStage`).
 """
 
 from __future__ import annotations
@@ -45,6 +45,8 @@ class Readiness:
     ) -> None:
         self._policy, self._queue, self._on_ready, self._opened = policy, queue, make_ready, opened
         self._image_bytes, self._ends = image_bytes, ends
+        self._most = 2 * policy.images  # messages that are counted again at once, beside those that are not ready
+        self._uncounted = set[str]()  # streams whose later messages are still to be counted again
 
     def read(self, stream: str) -> None:
         """Count the message of one image that was added to the queue last, in the order of its stream's offsets."""
@@ -60,14 +62,29 @@ class Readiness:
             self._on_ready(stream, until)
 
     def count_again(self, stream: str) -> None:
-        """Count the stream's waiting messages again from its open batch, which is not what was predicted."""
+        """Count the stream's waiting messages again from its open batch, which is not what was predicted.
+
+        Of a long backlog only the beginning is counted now. The rest is ready anyway, up to the newest messages, and
+        `taken` counts those once the backlog is short. If each bad image counted a whole backlog, a camera that sends
+        many would keep the worker from everything else.
+        """
+        self._uncounted.discard(stream)
         part, until = self._opened(stream) or NOTHING_OPEN, 0
-        for job in self._singles(stream):
-            if self._completes(stream, job, part):
-                until = job.message.offset + 1
-            part = job.part
+        for number, job in enumerate(self._queue.order.get(stream, ())):
+            if number >= self._most and not job.is_unready:
+                self._uncounted.add(stream)
+                break
+            if job.is_single:
+                if self._completes(stream, job, part):
+                    until = job.message.offset + 1
+                part = job.part
         if until:
             self.make_ready(stream, until)
+
+    def taken(self, stream: str) -> None:
+        """Note that a message of the stream was taken: count the rest again if that was left for later."""
+        if stream in self._uncounted and len(self._queue.order.get(stream, ())) <= self._most:
+            self.count_again(stream)
 
     def first(self, stream: str) -> int | None:
         """Return the offset of the stream's oldest waiting message; None if none waits."""
@@ -82,10 +99,19 @@ class Readiness:
 
     def due(self, now_s: float) -> Iterator[str]:
         """Yield the streams with messages that have waited as long as those of a silent stream may."""
+        return (stream for stream, newest in self._unready() if self._policy.due(now_s - newest.part.since_s))
+
+    def make_all_ready(self, until: int) -> None:
+        """Let the waiting messages of all streams below an offset be decoded."""
+        for stream, _ in list(self._unready()):
+            self.make_ready(stream, until)
+
+    def _unready(self) -> Iterator[tuple[str, Job]]:
+        """Yield the streams with messages that wait for the rest of their batch, and the newest of these."""
         for stream, jobs in self._queue.order.items() if self._queue.unready_bytes else ():
             newest = jobs[-1] if jobs[-1].is_unready else next(self._queue.unready(stream), None)
-            if newest is not None and self._policy.due(now_s - newest.part.since_s):
-                yield stream
+            if newest is not None:
+                yield stream, newest
 
     def _singles(self, stream: str) -> Iterator[Job]:
         return (job for job in self._queue.order.get(stream, ()) if job.is_single)
