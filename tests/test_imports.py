@@ -142,6 +142,7 @@ MAY_IMPORT: dict[str, tuple[str, str]] = {
     "adawise_lab/labelled": (EVERYTHING, "torch structlog"),
     "adawise_lab/finetune": (EVERYTHING, "torch numpy PIL rich safetensors structlog"),
     "adawise_lab/finetune/page": ("text page", "altair"),
+    "adawise_lab/finetune/compare_page": ("text page", "altair"),
     "adawise_lab/finetune/trackers": (EVERYTHING, "structlog tensorboardX mlflow"),
 }
 COMPANIONS = {"adawise_cameras", "adawise_drift", "adawise_lab"}

@@ -224,6 +224,7 @@ EVENTS: dict[str, LoggedEvent] = {
     ),
     "labels_retried": LoggedEvent("The broker or the store did not answer `adawise labels`, which tries again."),
     "recording_retried": LoggedEvent("The broker or the store did not answer `adawise record`, which tries again."),
+    "run_of_comparison_began": LoggedEvent("The next run of a comparison of blocks begins. The line names its folder."),
     "rehearsal_began": LoggedEvent("The recipe runs once more without some of the classes."),
     "rehearsal_left_out": LoggedEvent(
         "The images do not allow a rehearsal. The pair is judged without one.", "The line says why."

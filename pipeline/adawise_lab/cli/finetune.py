@@ -32,6 +32,10 @@ class FinetuneCommand(Command):
             "train only the image tower, judged on other images",
             "finetune --labelled train.parquet --validation held.parquet -o runs/ce --finetune.loss cross_entropy",
         ),
+        (
+            "find how many blocks to train",
+            "finetune --labelled images/ -o runs/blocks --compare-blocks",
+        ),
     )
 
     labelled: FilePath = Field(description=f"labelled images: {FORMS}", json_schema_extra={"metavar": "PATH"})
@@ -47,7 +51,12 @@ class FinetuneCommand(Command):
     overwrite: CliToggleFlag[bool] = Field(
         default=False, description="start anew in --output, and replace its contents"
     )
-    as_json: CliToggleFlag[bool] = json_flag("print the record of the run as JSON")
+    compare_blocks: CliToggleFlag[bool] = Field(
+        default=False,
+        description="train all layers, and the last 8, 6, 4 and 2 blocks, each in a folder of its own in --output, and "
+        "compare the pairs",
+    )
+    as_json: CliToggleFlag[bool] = json_flag("print the record of the run as JSON, or the comparison")
 
     @classmethod
     @override
@@ -85,6 +94,14 @@ class FinetuneCommand(Command):
             overwrite=self.overwrite,
             command=self.written_out(),
         )
+        if self.compare_blocks:
+            from adawise_lab.finetune.compare import compare_blocks, show_comparison
+
+            comparison = compare_blocks(request)
+            if comparison is None:
+                return INTERRUPTED
+            show_comparison(comparison, self.settings.model, as_json=self.as_json)
+            return 0
         made = finetune(request)
         if made is None:
             return INTERRUPTED

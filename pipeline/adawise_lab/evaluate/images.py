@@ -251,7 +251,7 @@ def _fill(
         bar.note(f"making {corruptions[d] or CLEAN}")
         images = _corrupted(pixels[rows], corruptions[d], seed)
         partials[d].pixels[rows] = [statistics(image) for image in images.numpy()]
-        for piece, start in zip(images.split(_ROWS), range(rows.start, rows.stop, _ROWS), strict=True):
+        for piece, start in zip(torch.split(images, _ROWS), range(rows.start, rows.stop, _ROWS), strict=True):
             part = slice(start, start + len(piece))
             if partials[d].is_whole(part):
                 bar.advance(len(classifier.alphas) * len(piece))

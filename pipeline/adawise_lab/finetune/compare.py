@@ -1,0 +1,295 @@
+"""The comparison of how many blocks are trained: a run of fine-tuning for each number, with otherwise equal settings.
+
+Each run has a folder of its own, as `finetune` would make it, and is resumed there. The comparison is a table of their
+records and of the minutes that they took, with the number of blocks that it would choose. The choice is the user's.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import structlog
+from rich.table import Table
+
+from adawise.console import paper, print_json
+from adawise.errors import DivergedError, SettingsError
+from adawise.settings import ModelSettings
+from adawise.text import shared_layers, three, two
+from adawise_lab.evaluate.show import can_write_page
+from adawise_lab.finetune.finetune import Finetuned, FinetuneRequest, finetune
+from adawise_lab.finetune.folder import Folder, write_bytes
+from adawise_lab.finetune.learner import image_blocks
+from adawise_lab.finetune.report import settings_lines, within_points
+from adawise_lab.finetune.training import starting_model
+
+BLOCKS = (None, 8, 6, 4, 2)
+"""The numbers of blocks that are compared; None: all, and what comes before them."""
+RESULT, PAGE = "comparison.json", "comparison.html"
+GROUPS = {"home": "known", "shifted": "known, shifted", "new": "unseen"}
+"""Groups of conditions in a verdict, as they are called here."""
+_LOSS = 0.005  # served accuracy: fewer blocks are preferred if they cost no more
+
+_log = structlog.get_logger("finetune")
+
+
+@dataclass(frozen=True)
+class BlocksRun:
+    """One run of a comparison.
+
+    Attributes:
+        blocks: how many blocks were trained; None: all.
+        folder: the name of its folder.
+        served: accuracy if the recommendation of the verdict is followed, mean over conditions; None without a verdict.
+        alpha: the alpha that is recommended; None: adapting, or no verdict.
+        groups: the same accuracy by group of conditions: `home`, `shifted` and `new`, as far as they were judged.
+        theta_1: accuracy of theta_1 on held-out images.
+        fe: evaluations over images; 1 for a fixed alpha, None without a verdict.
+        forward_cost: the same in whole forwards.
+        tail_share: what an image costs at a second alpha, as a share of a forward.
+        minutes: the time that the run took, in all sessions that ended in order.
+        failed: why the pair must not serve, or the training failed; "" if it did not.
+    """
+
+    blocks: int | None
+    folder: str
+    served: float | None = None
+    alpha: float | None = None
+    groups: Mapping[str, float] | None = None
+    theta_1: float | None = None
+    fe: float | None = None
+    forward_cost: float | None = None
+    tail_share: float = 1.0
+    minutes: float = 0.0
+    failed: str = ""
+
+    @property
+    def name(self) -> str:
+        """The number of blocks as a table has it."""
+        return "all" if self.blocks is None else str(self.blocks)
+
+
+@dataclass(frozen=True)
+class BlocksComparison:
+    """All runs, the one that would be chosen, and why; None if no pair was judged."""
+
+    runs: tuple[BlocksRun, ...]
+    chosen: BlocksRun | None
+    why: str
+    held_out: int
+    folder: Path
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the JSON object."""
+        return {
+            "runs": [asdict(run) for run in self.runs],
+            "chosen": None if self.chosen is None else self.chosen.folder,
+            "why": self.why,
+            "held_out": self.held_out,
+            "output": str(self.folder),
+        }
+
+
+def compare_blocks(request: FinetuneRequest) -> BlocksComparison | None:
+    """Run the fine-tuning of a request for each number of blocks, below its folder. Return None if it was stopped.
+
+    Raises:
+        SettingsError: the settings name a number of blocks, the tower has too few, or as of `finetune`.
+        TrainingError: as of `finetune`; a run that diverges is listed, and the others go on.
+    """
+    numbers = _numbers(request)
+    _check_folders(request, numbers)
+    request.output.mkdir(parents=True, exist_ok=True)
+    seconds = {} if request.overwrite else _seconds(request.output)
+    runs, held_out = list[BlocksRun](), 0
+    for blocks in numbers:
+        name = folder_name(blocks)
+        _log.info("run_of_comparison_began", blocks=blocks, folder=name)
+        failed, made = "", None
+        with _timed(request.output, seconds, name):
+            try:
+                made = finetune(_request(request, blocks))
+            except DivergedError as error:
+                failed = str(error)
+        if failed:
+            runs.append(BlocksRun(blocks, name, minutes=seconds[name] / 60.0, failed=failed))
+            continue
+        if made is None:
+            return None
+        held_out = made.record["images"]["held_out"]
+        runs.append(_run(blocks, made, seconds[name] / 60.0))
+    comparison = BlocksComparison(tuple(runs), *choose(runs), held_out, request.output)
+    content = {**comparison.as_json(), "seconds": seconds}
+    write_bytes(request.output / RESULT, json.dumps(content, indent=1).encode())
+    if can_write_page(request.output, PAGE):
+        from adawise_lab.finetune.compare_page import page
+
+        write_bytes(request.output / PAGE, page(comparison, request.command).encode())
+    return comparison
+
+
+def folder_name(blocks: int | None) -> str:
+    """Return the name of a run's folder."""
+    return "all" if blocks is None else f"blocks-{blocks}"
+
+
+def _numbers(request: FinetuneRequest) -> Sequence[int | None]:
+    settings = request.settings
+    if settings.finetune.blocks is not None:
+        raise SettingsError(
+            f"finetune.blocks is {settings.finetune.blocks}, and --compare-blocks trains several numbers of blocks: "
+            "leave one of them out"
+        )
+    there = image_blocks(name for name, _ in starting_model(settings).model.named_parameters())
+    numbers = [blocks for blocks in BLOCKS if blocks is None or blocks < there]
+    if len(numbers) < 2:
+        raise SettingsError(
+            f"--compare-blocks: {there} blocks are recognised in this image tower, expected 3 or more. Leave it out to "
+            "train all layers"
+        )
+    return numbers
+
+
+def _check_folders(request: FinetuneRequest, numbers: Sequence[int | None]) -> None:
+    """Raise SettingsError before the first run if one of the folders is in use, or there is nothing to resume."""
+    folders = [Folder(request.output / folder_name(blocks)) for blocks in numbers]
+    if request.resume and not any(map(_can_resume, folders)):
+        raise SettingsError(
+            f"--output {request.output}: there is no run of a comparison to resume. Leave --resume out to start one."
+        )
+    for folder in folders if not request.resume else ():
+        folder.check(resume=False, overwrite=request.overwrite)
+
+
+def _can_resume(folder: Folder) -> bool:
+    return folder.checkpoint.exists() or folder.record.exists() or folder.rejected.record.exists()
+
+
+def _request(request: FinetuneRequest, blocks: int | None) -> FinetuneRequest:
+    """Return the request of one run. A run of which a kill left nothing to resume is started anew."""
+    folder = Folder(request.output / folder_name(blocks))
+    recipe = request.settings.finetune.model_copy(update={"blocks": blocks})
+    resume = request.resume and (folder.checkpoint.exists() or folder.record.exists())
+    return replace(
+        request,
+        settings=request.settings.model_copy(update={"finetune": recipe}),
+        output=folder.path,
+        resume=resume,
+        overwrite=request.overwrite or (request.resume and not resume),
+    )
+
+
+@contextmanager
+def _timed(output: Path, seconds: dict[str, float], name: str) -> Iterator[None]:
+    """Add the time of the block to that of the run, unless the run had ended before, and keep it in a file."""
+    folder = Folder(output / name)
+    had_ended = folder.record.exists() and not folder.checkpoint.exists()
+    began = time.monotonic()
+    try:
+        yield
+    finally:
+        if not (had_ended and name in seconds):
+            seconds[name] = seconds.get(name, 0.0) + time.monotonic() - began
+        write_bytes(output / RESULT, json.dumps({"seconds": seconds}, indent=1).encode())
+
+
+def _seconds(output: Path) -> dict[str, float]:
+    """Return the time that each run has taken so far, by its folder's name; nothing if that is not known."""
+    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+        known = json.loads((output / RESULT).read_text(encoding="utf-8"))["seconds"]
+        return {str(name): float(value) for name, value in known.items()}
+    return {}
+
+
+def _run(blocks: int | None, made: Finetuned, minutes: float) -> BlocksRun:
+    record = made.record
+    run = BlocksRun(
+        blocks,
+        folder_name(blocks),
+        theta_1=record["best"]["accuracy"],
+        tail_share=record.get("tail_share", 1.0),
+        minutes=minutes,
+        failed="" if made.rejected is None else f"the pair must not serve: {record['ruin']}",
+    )
+    if (verdict := record.get("verdict")) is None:
+        return run
+    alpha = verdict["recommended"]["alpha"]
+    column = "adapted" if alpha is None else "zero_shot" if alpha == 0.0 else "best_fixed"
+    adapts = alpha is None
+    return replace(
+        run,
+        served=verdict["recommended"]["served"],
+        alpha=alpha,
+        groups={group["group"]: group[column] for group in verdict["groups"]},
+        fe=verdict.get("fe") if adapts else 1.0,
+        forward_cost=verdict.get("forward_cost") if adapts else 1.0,
+    )
+
+
+def choose(runs: Sequence[BlocksRun]) -> tuple[BlocksRun | None, str]:
+    """Return the run that would be chosen, and why: the fewest blocks that serve nearly as much as the best run."""
+    served = {run.name: run.served for run in runs if run.served is not None}
+    if not served:
+        return None, "No pair was judged, so that none can be recommended."
+    best = max(served, key=lambda name: served[name])
+    near = [run for run in runs if run.served is not None and run.served >= served[best] - _LOSS]
+    chosen = min(near, key=lambda run: (run.blocks is None, run.blocks or 0))
+    beside = "" if chosen.name == best else f" (the best, {best}: {three(served[best])})"
+    return chosen, (
+        f"Would choose {chosen.name}: of all that serve within {100 * _LOSS:g} points of the best, it trains the "
+        f"fewest blocks. It serves {three(chosen.served)}{beside} and took {chosen.minutes:.1f} minutes; "
+        f"{shared_layers(chosen.tail_share)}."
+    )
+
+
+def caution(comparison: BlocksComparison) -> str:
+    """Return what the figures are worth."""
+    held_out = comparison.held_out
+    return (
+        f"Each number was trained once, with the same seed, and {held_out} held-out images judge it: an accuracy is "
+        f"known to within {within_points(held_out)} points, so a smaller difference may be chance."
+    )
+
+
+def cells(run: BlocksRun) -> list[str]:
+    """Return the cells of a run in a table, as `HEADERS` names them."""
+    groups = run.groups or {}
+    how = "" if run.served is None else "adapting" if run.alpha is None else f"alpha {run.alpha:g}"
+    return [
+        *(three(groups.get(group)) for group in GROUPS),
+        three(run.served),
+        how or run.failed,
+        three(run.theta_1),
+        two(run.fe),
+        two(run.forward_cost),
+        f"{run.tail_share:.2f}",
+        f"{run.minutes:.1f}",
+    ]
+
+
+HEADERS = (*GROUPS.values(), "mean", "served by", "theta_1", "FE", "forward cost", "second alpha", "minutes")
+
+
+def show_comparison(comparison: BlocksComparison, model: ModelSettings, *, as_json: bool) -> None:
+    """Print the comparison as JSON, or as a table with the choice, and the settings that use the chosen pair."""
+    if as_json:
+        print_json(comparison.as_json())
+        return
+    table = Table("blocks", *HEADERS, caption_justify="left")
+    for run in comparison.runs:
+        table.add_row(run.name, *cells(run), style="bold" if run is comparison.chosen else "")
+    table.caption = f"Accuracies are of what is served. {caution(comparison)}"
+    paper().print(table)
+    print(comparison.why)
+    print(f"\n{comparison.folder / RESULT} has the same. Each folder in {comparison.folder} has a pair with its card.")
+    if comparison.chosen is not None:
+        from adawise.card.card import read_card
+
+        folder = Folder(comparison.folder / comparison.chosen.folder)
+        print(f"The choice is yours. In adawise.toml, for {folder.path}:\n")
+        print("\n".join(settings_lines(model, folder, read_card(folder.card).verdict)))

@@ -1,0 +1,162 @@
+"""`adawise finetune --compare-blocks`: a run for each number of blocks, as the command makes one, and a choice."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from adawise.app.signals import INTERRUPTED
+from adawise.card.card import read_card
+from adawise.errors import DivergedError
+from adawise_lab.finetune import compare
+from adawise_lab.finetune.compare import BlocksComparison, BlocksRun, choose
+from adawise_lab.finetune.compare_page import page
+from adawise_lab.finetune.finetune import Finetuned, FinetuneRequest
+from adawise_lab.finetune.finetune import finetune as real
+from tests.lab.evaluate.building import shorten_verdicts
+from tests.lab.finetune.test_command import finetune, four_classes, message, prepared
+from tests.models import PairFolder
+
+Captured = pytest.CaptureFixture[str]
+ONE = ("--labelled", "four", "--finetune.validation-share", "0.5", "--finetune.epochs", "1")
+ALL = BlocksRun(None, "all", 0.700, None, {"home": 0.8, "new": 0.6}, 0.8, 1.2, 1.2, 1.0, 10.0)
+FOUR = replace(ALL, blocks=4, folder="blocks-4", served=0.697, forward_cost=1.07, tail_share=0.36, minutes=5.0)
+TWO = replace(FOUR, blocks=2, folder="blocks-2", served=0.690, forward_cost=1.04, tail_share=0.19, minutes=4.0)
+BROKEN = BlocksRun(8, "blocks-8", failed="training diverged")
+
+
+@pytest.fixture(autouse=True)
+def _alone(logs_of_this_process: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    shorten_verdicts(monkeypatch)
+    with capture_logs():
+        yield
+
+
+@pytest.fixture
+def folder(tmp_path: Path, pair_folder: PairFolder, shapes: Path) -> Path:
+    place = prepared(tmp_path, pair_folder, shapes)
+    four_classes(place)
+    return place
+
+
+def test_each_number_of_blocks_is_trained_as_the_command_trains_it_and_one_is_chosen(
+    folder: Path, capsys: Captured
+) -> None:
+    assert finetune(folder, *ONE, "--compare-blocks", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [(run["blocks"], run["folder"]) for run in found["runs"]] == [(None, "all"), (2, "blocks-2")]
+    assert found["chosen"] in {"all", "blocks-2"}
+    assert found["held_out"] == 24
+    whole, last = found["runs"]
+    assert whole["tail_share"] == 1.0
+    assert whole["fe"] == whole["forward_cost"]
+    assert last["tail_share"] == read_card(folder / "out" / "blocks-2" / "card.json").tail_share < 1.0
+    assert last["forward_cost"] == 1.0 + last["tail_share"] * (last["fe"] - 1.0)
+    assert all(set(run["groups"]) == {"home", "shifted", "new"} for run in found["runs"])
+    assert all(run["minutes"] > 0.0 for run in found["runs"])
+    kept = json.loads((folder / "out" / "comparison.json").read_text())
+    assert {**found, "seconds": kept["seconds"]} == kept
+    shown = (folder / "out" / "comparison.html").read_text()
+    assert found["why"] in shown
+    assert finetune(folder, *ONE, "-o", "alone", "--finetune.blocks", "2") == 0
+    for name in ("theta_1/open_clip_model.safetensors", "finetune.json"):
+        assert (folder / "alone" / name).read_bytes() == (folder / "out" / "blocks-2" / name).read_bytes(), name
+
+
+def test_a_comparison_that_was_stopped_goes_on_with_the_run_that_was_stopped(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    called: list[FinetuneRequest] = []
+    stops = [True]
+
+    def stopping(request: FinetuneRequest) -> Finetuned | None:
+        called.append(request)
+        return None if request.settings.finetune.blocks and stops else real(request)
+
+    quick = (*ONE, "--no-finetune.rehearsal", "--compare-blocks")
+    monkeypatch.setattr(compare, "finetune", stopping)
+    assert finetune(folder, *quick) == INTERRUPTED
+    before = json.loads((folder / "out" / "comparison.json").read_text())["seconds"]
+    stops.clear()
+    weights = folder / "out" / "all" / "theta_1" / "open_clip_model.safetensors"
+    written = weights.stat().st_mtime_ns
+    assert finetune(folder, *quick) == 2
+    assert "there is a run already" in message(capsys)
+    assert finetune(folder, *quick, "--resume") == 0
+    assert [(request.output.name, request.resume) for request in called] == [
+        *(("all", False), ("blocks-2", False)),
+        *(("all", True), ("blocks-2", False)),
+    ]
+    after = json.loads((folder / "out" / "comparison.json").read_text())["seconds"]
+    assert after["all"] == before["all"], "a run that has ended takes no more time"
+    assert after["blocks-2"] > before["blocks-2"]
+    assert weights.stat().st_mtime_ns == written
+    output = capsys.readouterr().out
+    assert "Would choose" in output
+    assert "The choice is yours" in output
+    assert "[model]" in output
+
+
+def test_a_run_that_diverges_is_listed_and_the_others_go_on(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    def diverging(request: FinetuneRequest) -> Finetuned | None:
+        if request.settings.finetune.blocks is None:
+            raise DivergedError("training diverged in epoch 1")
+        return real(request)
+
+    monkeypatch.setattr(compare, "finetune", diverging)
+    assert finetune(folder, *ONE, "--no-finetune.rehearsal", "--compare-blocks", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [run["failed"] for run in found["runs"]] == ["training diverged in epoch 1", ""]
+    assert found["chosen"] == "blocks-2"
+
+
+@pytest.mark.parametrize(
+    ("flags", "blocks", "expected"),
+    [
+        (("--finetune.blocks", "2"), 3, "finetune.blocks is 2, and --compare-blocks trains several"),
+        (("--resume",), 3, "there is no run of a comparison to resume"),
+        ((), 2, "2 blocks are recognised in this image tower, expected 3 or more"),
+        ((), 0, "0 blocks are recognised in this image tower, expected 3 or more"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Captured,
+    flags: tuple[str, ...],
+    blocks: int,
+    expected: str,
+) -> None:
+    monkeypatch.setattr(compare, "image_blocks", lambda _names: blocks)
+    assert finetune(folder, *ONE, "--compare-blocks", *flags) == 2
+    assert expected in message(capsys)
+    assert not (folder / "out").exists()
+
+
+def test_the_fewest_blocks_that_serve_nearly_as_much_as_the_best_are_chosen() -> None:
+    assert choose([ALL, BROKEN, FOUR, TWO])[0] is FOUR
+    assert choose([ALL, TWO])[0] is ALL
+    assert choose([replace(ALL, served=0.69), FOUR, TWO])[0] is FOUR, "two serve .7 points less than four"
+    chosen, why = choose([BROKEN])
+    assert chosen is None
+    assert "No pair was judged" in why
+    _, why = choose([ALL, FOUR])
+    assert "It serves .697 (the best, all: .700) and took 5.0 minutes; " in why
+    assert "an image at a second alpha costs 0.36 of a forward" in why
+
+
+def test_the_page_has_every_run_and_what_the_figures_are_worth() -> None:
+    runs = (ALL, BROKEN, FOUR, TWO)
+    shown = page(BlocksComparison(runs, *choose(runs), 200, Path("out")), ["finetune", "--compare-blocks"])
+    assert "Blocks to train: would choose 4" in shown
+    assert "Means over conditions: all .700, 4 .697, 2 .690." in shown
+    assert "training diverged" in shown
+    assert "200 held-out images judge it" in shown
+    assert "Whole forwards an image: all 1.20, 4 1.07, 2 1.04." in shown
