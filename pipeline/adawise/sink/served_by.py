@@ -191,9 +191,15 @@ def read_settings(store: Store) -> list[ServedSettings]:
 
 def read_method(store: Store, model_fingerprint: str, config_fingerprint: str) -> str | None:
     """Return how alpha was chosen with these fingerprints; None if it was not recorded. Raises as `read_settings`."""
+    found = read_served(store, model_fingerprint, config_fingerprint)
+    return None if found is None else found.method or None
+
+
+def read_served(store: Store, model_fingerprint: str, config_fingerprint: str) -> ServedSettings | None:
+    """Return the settings that these fingerprints are of; None if they are not recorded. Raises as `read_settings`."""
     key = layout.settings_key(model_fingerprint, config_fingerprint)
     data = store.get(key)
-    return None if data is None else _read(store, key, data, model_fingerprint, config_fingerprint).method or None
+    return None if data is None else _read(store, key, data, model_fingerprint, config_fingerprint)
 
 
 class _Settings(Document):

@@ -33,6 +33,7 @@ from adawise_lab.finetune.training import (
     Begin,
     Data,
     TrainingJob,
+    as_recorded,
     decided_by,
     job_of,
     passes_left,
@@ -89,6 +90,8 @@ def finetune(request: FinetuneRequest) -> Finetuned | None:
     check_trackers(settings.finetune)
     folder = Folder(request.output)
     folder.check(resume=resume, overwrite=request.overwrite)
+    if resume:
+        settings = as_recorded(settings, folder)
     use_cores(settings.model.threads)
     data = read_data(settings, request.labelled, request.validation)
     start = starting_model(settings)
