@@ -207,7 +207,7 @@ def test_a_worker_that_lost_the_race_of_the_first_start_loads_its_pair_again(
     monkeypatch: pytest.MonkeyPatch, settings: Settings
 ) -> None:
     runs_on(monkeypatch, "intel")
-    real = build.precision_of_root
+    real = precision_of_root
 
     def outrun(store: Store) -> RootPrecision:
         found = real(store)

@@ -47,16 +47,14 @@ def runs_on(monkeypatch: pytest.MonkeyPatch, vendor: str) -> None:
 
 
 def chosen(
-    folder: Path, recording: Path = NOW, *, sink: Path | None = None, precision: Any = "auto", **request: str
+    folder: Path, recording: Path = NOW, *, sink: Path | None = None, precision: Any = "auto", **request: Any
 ) -> tuple[str, list[str]]:
     """Return the format of a replay of `following`, and the names of what it logged of that."""
-    settings = {"model": {"device": "cpu", "precision": precision}, "sink": {"root": str(sink or folder / "none")}}
+    model = {"device": "cpu", "precision": precision}
+    settings = Settings.model_validate({"model": model, "sink": {"root": str(sink or folder / "none")}})
+    wanted = ReplayRequest(settings, str(folder / "out"), str(recording / "following"), **request)
     with capture_logs() as lines, pytest.raises(Chosen) as raised:
-        replay(
-            ReplayRequest(
-                Settings.model_validate(settings), str(folder / "out"), str(recording / "following"), **request
-            )
-        )
+        replay(wanted)
     return raised.value.model.precision, [e for line in lines if (e := line["event"]).startswith("precision_")]
 
 
@@ -77,8 +75,8 @@ def test_a_replay_follows_the_states_the_batches_or_the_output_that_it_goes_on_f
     assert chosen(tmp_path, state_of=f"{root}@2100-01-01T00:00:00Z") == expected
     assert chosen(tmp_path, sink=root) == expected
     monkeypatch.setattr(module, "_batch_ends", lambda *_: None)  # the recording begins behind the root's batches
-    for name in ("batches_of", "pairs_of"):
-        assert chosen(tmp_path, **{name: str(root)}) == expected
+    assert chosen(tmp_path, batches_of=str(root)) == expected
+    assert chosen(tmp_path, pairs_of=str(root)) == expected
     assert chosen(tmp_path, sink=root, precision="bf16") == ("bf16", [])
 
 
@@ -109,7 +107,7 @@ def test_a_replay_that_was_stopped_goes_on_in_its_own_format(monkeypatch: pytest
 
 def test_a_replay_needs_no_access_to_the_workers_output(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     runs_on(monkeypatch, "GenuineIntel")
-    real = module.open_store
+    real = open_store
 
     def opened(root: str) -> Store:
         if root == "s3://bucket/yard":

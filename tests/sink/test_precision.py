@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -42,7 +43,8 @@ def test_the_first_claim_holds() -> None:
 def test_a_damaged_claim_is_named_and_stays_as_it_is(data: bytes) -> None:
     store = DictStore()
     store.objects[layout.NUMERICS] = data
-    for request in (lambda: read_precision(store), lambda: claim_precision(store, "fp32")):
+    requests: list[Callable[[], object]] = [lambda: read_precision(store), lambda: claim_precision(store, "fp32")]
+    for request in requests:
         with pytest.raises(ChainError, match=r"_numerics\.json: .* it is damaged; restore it"):
             request()
     assert store.objects == {layout.NUMERICS: data}
@@ -63,7 +65,7 @@ def test_recorded_settings_name_a_format(precision: str, device: str, found: str
     assert precision_of({}) is None
 
 
-def test_without_a_claim_the_newest_segment_whose_settings_are_recorded_says_what_served(tmp_path: Path) -> None:
+def test_without_a_claim_the_newest_segment_whose_settings_are_recorded_says_what_served() -> None:
     store = DictStore()
     assert served_precision(store, newest_footers(store)) is None
     chain = open_chain(store)
