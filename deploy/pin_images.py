@@ -213,7 +213,7 @@ class Answer(NamedTuple):
 class _Stay(urllib.request.HTTPRedirectHandler):
     """Redirects are followed by `Registries`, which looks at each."""
 
-    def http_error_302(self, *_: object) -> None:  # type: ignore[override]
+    def http_error_302(self, *_: object) -> None:
         """Follow none."""
 
     http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302  # type: ignore[assignment]
@@ -320,7 +320,7 @@ class Registries:
 
 def _body(reply: http.client.HTTPResponse | urllib.error.HTTPError, host: str) -> bytes:
     body, give_up = bytearray(), time.monotonic() + WHOLE_S
-    while piece := reply.read1(65_536):  # type: ignore[union-attr]
+    while piece := reply.read1(65_536):
         body += piece
         if len(body) > MOST_BYTES:
             raise Mistake(f"{host} answers with more than {MOST_BYTES} bytes, which no manifest has")

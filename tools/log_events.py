@@ -193,6 +193,30 @@ EVENTS: dict[str, LoggedEvent] = {
     "model_changed": LoggedEvent(
         "A part of the pair differs from the one that the root was written with.", "See model.on_change."
     ),
+    "precision_followed": LoggedEvent(
+        "The setting model.precision is auto, and the root or the run goes on in the number format in which it was "
+        "begun. A new one would get another on this machine.",
+        "If the line says that it is slow, set model.precision for all workers of the group.",
+    ),
+    "precision_not_followed": LoggedEvent(
+        "This machine does not have the number format in which the root is served, and uses another.",
+        "Set model.precision to one that all workers have.",
+    ),
+    "precision_set": LoggedEvent(
+        "The setting model.precision is another number format than that in which the root is served. It wins.",
+        "Set the same for all workers of the group.",
+    ),
+    "precision_taken": LoggedEvent(
+        "Another worker began the root in another number format at the same moment. The pair is loaded again in that."
+    ),
+    "precision_not_read": LoggedEvent(
+        "The root's document `_numerics.json` is damaged. The newest segments decide the number format.",
+        "Restore the document, or remove it.",
+    ),
+    "precision_not_found": LoggedEvent(
+        "The worker's output cannot be read, so a replay with the setting auto does not know its number format.",
+        "Set model.precision.",
+    ),
     "preprocessing_guessed": LoggedEvent(
         "A checkpoint file does not say how to preprocess images, or which GELU it uses.",
         "Do what `remedy` says; see docs/guide/checkpoints.md.",

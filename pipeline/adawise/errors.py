@@ -12,6 +12,7 @@
     └── FatalError          going on is impossible, or would lose or corrupt data    -> stop without committing
         ├── SettingsError       a setting, a flag or a file named by one
         │   ├── OrderTaken          another process gave the order of this number first
+        │   ├── PrecisionTaken      another worker claimed the root for another number format first
         │   └── PairTooLarge        there is no memory for another pair beside the serving one
         ├── CheckpointError     the two checkpoints do not make a pair
         ├── CardError           the card does not belong to the pair
@@ -164,6 +165,10 @@ class SettingsError(FatalError):
 
 class OrderTaken(SettingsError):
     """Another operator has just given the order about pairs with this number; this order was not given."""
+
+
+class PrecisionTaken(SettingsError):
+    """Another worker has just claimed the root for another number format: this one loads its pair again in that."""
 
 
 class PairTooLarge(SettingsError):

@@ -22,9 +22,9 @@ from tests.gpu.rehearsal import Rehearsal
 CPU, CARD = torch.device("cpu"), torch.device("cuda:0")
 
 
-def card(*, has_bfloat16: bool = True) -> Device:
+def card(auto_format: torch.dtype = torch.bfloat16) -> Device:
     """What the settings ask of a card."""
-    return cast(Device, SimpleNamespace(where=CARD, has_bfloat16=has_bfloat16))
+    return cast(Device, SimpleNamespace(where=CARD, auto_format=auto_format))
 
 
 def rehearsed(properties: SimpleNamespace | Exception) -> Cuda:
@@ -36,7 +36,8 @@ def rehearsed(properties: SimpleNamespace | Exception) -> Cuda:
 @pytest.mark.parametrize(("major", "chosen"), [(7, torch.float16), (8, torch.bfloat16), (9, torch.bfloat16)])
 def test_a_card_without_instructions_for_bfloat16_gets_float16(major: int, chosen: torch.dtype) -> None:
     found = rehearsed(SimpleNamespace(name="a card", major=major, minor=5))
-    device = card(has_bfloat16=found.has_bfloat16)
+    assert found.has_bfloat16 == (chosen == torch.bfloat16)
+    device = card(found.auto_format)
     assert number_format(ModelSettings(), device) == chosen
     assert _training_format(Settings(), device) == (torch.bfloat16 if major > 7 else torch.float32)
 

@@ -7,8 +7,7 @@ from torch import Tensor
 
 from adawise.adapt.names import GRID
 from adawise.clip import classifier as module
-from adawise.clip.classifier import PairClassifier, choose_dtype
-from adawise.clip.device import Plain
+from adawise.clip.classifier import PairClassifier
 from adawise.clip.load import CheckpointPair
 from adawise.errors import SettingsError
 from tests.models import CLASSES, TEMPLATES, PairFolder, bank_bytes, classifier, load, random_images
@@ -225,18 +224,3 @@ def test_images_and_the_rows_of_their_chunks_are_counted(pair: CheckpointPair) -
 def test_the_bytes_of_a_copy_follow_the_dtype(pair: CheckpointPair) -> None:
     assert classifier(pair, dtype=torch.float32).bank.copy_bytes == bank_bytes(pair, torch.float32)
     assert classifier(pair, dtype=torch.bfloat16).bank.copy_bytes == bank_bytes(pair, torch.float32) / 2
-
-
-@pytest.mark.parametrize(
-    ("has", "chosen"),
-    [
-        ({"avx512_bf16": True, "amx_bf16": False}, torch.bfloat16),
-        ({"avx512_bf16": False, "amx_bf16": True}, torch.bfloat16),
-        ({"avx2": True}, torch.float32),
-    ],
-)
-def test_bfloat16_is_chosen_on_a_processor_that_has_instructions_for_it(
-    monkeypatch: pytest.MonkeyPatch, has: dict[str, bool], chosen: torch.dtype
-) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has, raising=False)  # torch 2.10 lacks it
-    assert choose_dtype(Plain(torch.device("cpu"))) == chosen

@@ -27,6 +27,7 @@ from adawise.pairs.orders import give_order, read_orders
 from adawise.ports import ServedBy
 from adawise.records import TopicPartition
 from adawise.sink import claims, layout, served_by
+from adawise.sink.precision import claim_precision
 from adawise.sink.served_by import claim_pair
 from adawise.sink.starts import StoredStarts
 from adawise.store.store import LocalStore
@@ -63,6 +64,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seconds in (30.0, 20.0, 10.0):
         yard.write(YOUNG, ago_s=seconds, batches=[("east", 4, 0.5)])
     claim_pair(store, document("old").identity, "refuse")
+    claim_precision(store, "fp32")
     orders = give_order(store, read_orders(store), "begin", pair=document("old"), by="worker:1")
     orders = give_order(store, orders, "stage", pair=document("new"), by="ann@host", shadow=5)
     give_order(store, orders, "switch", pair=1, by="ann@host", keeps=True)
@@ -249,6 +251,7 @@ def entries(folder: Path) -> dict[str, bytes | str]:
 
 KINDS = {
     *(layout.SINK, layout.OWNER, layout.VIEWS, layout.TOPICS, layout.ORIGINS, layout.RETAINED, layout.MODELS),
+    layout.NUMERICS,
     *(layout.PAIRS, layout.WORKERS, layout.SETTINGS, "_starts", layout.PREDICTIONS, layout.TRACES),
     *(f"{layout.COMPACTED}/{dataset}" for dataset in _COMPACTED),
 }

@@ -47,14 +47,14 @@ class Request(Answering):
         if path.startswith("/token"):
             return self.answer(200, registry.token_reply)
         if registry.token and authorization != f"Bearer {registry.token}":
-            return self.answer(401, **{"WWW-Authenticate": registry.challenge})
+            return self.answer(401, www_authenticate=registry.challenge)
         return registry.respond(self)
 
     def manifest(self, body: bytes = MANIFEST, kind: str = INDEX, stated: str | None = None) -> None:
         """Answer with a manifest and its digest, or with the one that is `stated`; "": with none."""
-        headers = {"Content-Type": kind, "Content-Length": str(len(body))}
+        headers = {"content_type": kind, "content_length": str(len(body))}
         if stated != "":
-            headers["Docker-Content-Digest"] = stated or digest_of(body)
+            headers["docker_content_digest"] = stated or digest_of(body)
         self.answer(200, b"" if self.command == "HEAD" else body, **headers)
 
 
@@ -419,7 +419,7 @@ def test_a_digest_that_the_registry_does_not_state_is_that_of_the_manifest(scrip
 
 
 def answers(status: int, **headers: str) -> Callable[[Request], None]:
-    return lambda request: request.answer(status, **headers)
+    return lambda request: request.answer(status, b"", **headers)
 
 
 @pytest.mark.parametrize(
@@ -481,9 +481,14 @@ def test_a_registry_elsewhere_is_asked_by_https_and_does_not_send_us_to_this_mac
     with pytest.raises(script.Mistake, match=r"sends us to http://127\.0\.0\.1"):
         script._check_url("http://127.0.0.1:80/x", is_from_here=False)
     script._check_url("https://registry.example/x", is_from_here=False)
-    asked = []
+    asked: list[str] = []
+
+    def request(method: str, url: str, *_: str) -> Any:
+        asked.append(url)
+        return script.Answer(404, None, b"")
+
     registries = script.Registries({})
-    registries._request = lambda method, url, *_: asked.append(url) or script.Answer(404, None, b"")
+    registries._request = request
     with pytest.raises(script.Mistake, match="no such image"):
         registries.digest("registry.example/a", "1")
     assert asked == ["https://registry.example/v2/a/manifests/1"]

@@ -166,13 +166,15 @@ def test_a_card_that_is_there_and_not_used_is_a_warning(monkeypatch: pytest.Monk
 
 
 def test_a_card_is_told_with_its_memory_and_number_format(monkeypatch: pytest.MonkeyPatch) -> None:
-    opened = SimpleNamespace(where=CARD, has_bfloat16=True)
+    opened = SimpleNamespace(where=CARD, auto_format=torch.bfloat16)
     monkeypatch.setattr(build_model, "open_device", lambda settings: opened)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda where: (20 * GIB, 24 * GIB))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda where: "NVIDIA L4")
     answer = module.device(facts())
     assert answer.status == "ok"
-    assert answer.detail.startswith("NVIDIA L4 as cuda:0 in bfloat16: 20.0 GiB of 24.0 GiB free, CUDA ")
+    assert answer.detail.startswith(
+        "NVIDIA L4 as cuda:0 in bfloat16 by the rule for new roots: 20.0 GiB of 24.0 GiB free, CUDA "
+    )
 
 
 def test_a_port_that_others_have_fails_if_it_was_asked_for_and_is_passed_over_otherwise(

@@ -18,7 +18,7 @@ from torch import Tensor
 from adawise.adapt.interpolate import interpolate
 from adawise.adapt.names import GRID
 from adawise.adapt.rows import all_rows
-from adawise.clip.classifier import PairClassifier, choose_dtype
+from adawise.clip.classifier import PairClassifier
 from adawise.clip.device import Plain
 from adawise.clip.load import CheckpointPair
 from adawise_lab.finetune.learner import frozen_names
@@ -58,7 +58,7 @@ def classifier(pair: CheckpointPair) -> PairClassifier:
         classes=_CLASSES,
         templates=("{}",),
         chunk_rows=_CHUNK,
-        dtype=choose_dtype(device),
+        dtype=device.auto_format,
         device=device,
         bank_bytes=2**34,
         head="text",

@@ -21,7 +21,7 @@ from adawise.app.prompts import prompt_templates, read_lines
 from adawise.app.search import exploration
 from adawise.card import advice
 from adawise.card.card import Card, read_card
-from adawise.clip.classifier import PairClassifier, choose_dtype, digest
+from adawise.clip.classifier import PairClassifier, digest
 from adawise.clip.cuda import Cuda, chunk_rows_for
 from adawise.clip.device import Device, Plain
 from adawise.clip.heads import heads_path, read_heads
@@ -294,7 +294,7 @@ def number_format(settings: ModelSettings, device: Device) -> torch.dtype:
             f"model.precision is {settings.precision}, which needs a GPU, but the model runs on {device}. Set "
             "model.precision to auto, bf16 or fp32, or model.device to cuda."
         )
-    return choose_dtype(device) if settings.precision == "auto" else _FORMATS[settings.precision]
+    return device.auto_format if settings.precision == "auto" else _FORMATS[settings.precision]
 
 
 def open_device(settings: ModelSettings) -> Device:

@@ -22,11 +22,13 @@ from adawise.app.kafka import kafka_source, log_certificates, results
 from adawise.app.machine import usable_cores
 from adawise.app.model import ModelPair, adaptation, identity_of, meant, method_in_words, served_by
 from adawise.app.pairs import begin_orders, check_start, live_pairs, starting_pair
+from adawise.app.precision import choose_precision, claim_root_precision, log_damage, precision_of_root
 from adawise.app.recording import worker_recorder
 from adawise.app.telemetry import spans
 from adawise.app.waiting import answered, await_store
 from adawise.decode.child import IsolatedDecoder
 from adawise.decode.codec import sniff
+from adawise.errors import PrecisionTaken
 from adawise.output.compaction.delete import now_of
 from adawise.output.compaction.retain import removal, remove, sweep
 from adawise.pairs.orders import PairDocument, read_orders
@@ -68,6 +70,21 @@ def start_worker(
 
     It has joined no group yet. Raises KeyboardInterrupt if asked to stop while it waits for broker or store.
     """
+    while True:
+        try:
+            return _start(settings, port, observer, should_stop, failpoint)
+        except PrecisionTaken as taken:  # rare: two first workers of different processors in the same seconds
+            structlog.get_logger("worker").info("precision_taken", note=str(taken))
+
+
+def _start(
+    settings: Settings,
+    port: WorkerPort,
+    observer: Observer,
+    should_stop: Callable[[], bool],
+    failpoint: Failpoint,
+) -> tuple[Worker, ModelPair]:
+    """Make one try at `start_worker`. Raises PrecisionTaken: the next try finds the root's number format."""
     beside = (housekeeping(settings, failpoint=failpoint), spans())
     observer = Observers(observer, port.observer, *(each for each in beside if each is not None))
 
@@ -86,6 +103,11 @@ def start_worker(
     try:
         observer.observe(PhaseEntered(Phase.LOADING_MODEL))
         orders = answer(lambda: read_orders(open_store(settings.sink.root)))
+        kept = answer(lambda: precision_of_root(open_store(settings.sink.root)))
+        is_auto, precision = settings.model.precision == "auto", choose_precision(settings.model, kept)
+        log_damage(kept)
+        precision.log(kept.root)
+        settings = settings.model_copy(update={"model": precision.model})
         start = starting_pair(settings, orders)
         settings, model = start.settings, start.model
         observer.observe(ModelLoaded(model.classes, describe(settings, model)))
@@ -93,6 +115,7 @@ def start_worker(
         is_ordered = bool(orders.log) and start.document.key.matches(orders.serving.key)
 
         def pairs(store: Store, name: str) -> Pairs:
+            claim_root_precision(store, kept, precision, is_auto=is_auto)
             return live_pairs(settings, start, store, begin_orders(store, start), name, health.describe)
 
         parts = WorkerParts(

@@ -22,6 +22,7 @@ from adawise.clip.head_cache import HeadCache
 from adawise.clip.load import CheckpointPair
 from adawise.clip.numerics import numerics
 from adawise.clip.prompts import ENCODER, Encoding, Prompts
+from adawise.clip.skeleton import Skeleton, without_tensors
 from adawise.clip.trunk import Trunk, memory_order
 from adawise.errors import DeviceError, SettingsError
 from adawise.records import Rows, Selection
@@ -483,6 +484,17 @@ class PairRound:
         return self._classifier.evaluate_rows(self._activations, rows)
 
 
+def forward_in(pair: CheckpointPair, dtype: torch.dtype, where: torch.device) -> Forward:
+    """Return the forward of theta_0's whole image tower in a number format, as a classifier runs it, but for the head.
+
+    It has a copy of the weights of its own. The doctor times it.
+    """
+    skeleton = Skeleton(without_tensors(pair.tower), pair.theta_0, dict(pair.tower.named_buffers()))
+    tower = skeleton.over(skeleton.layout.flatten(pair.theta_0, where).to(dtype))
+    mean, std = _per_channel(pair.mean, where), _per_channel(pair.std, where)
+    return partial(_features, partial(_prepared, tower, mean, std, dtype))
+
+
 def _scale(log_scale: float) -> float:
     return float(torch.tensor(log_scale).exp())
 
@@ -518,17 +530,6 @@ def _head_logits(features: Tensor, head: Tensor, n: int) -> Tensor:
     if features.device.type != "cpu":
         return torch.nn.functional.linear(torch.nn.functional.normalize(features, dim=-1), head)[:n]
     return torch.stack([head.mv(torch.nn.functional.normalize(row, dim=0)) for row in features[:n]])
-
-
-def choose_dtype(device: Device) -> torch.dtype:
-    """Return bfloat16 if the device has instructions for it; else float16 on a GPU and float32 on a CPU.
-
-    Pure bfloat16 is twice as fast on a CPU with avx512_bf16 or AMX, and slower than float32 on others. The device is
-    asked and not timed: a busy moment at the start must not change the numbers, or a replay would differ.
-    """
-    if device.has_bfloat16:
-        return torch.bfloat16
-    return torch.float32 if device.where.type == "cpu" else torch.float16
 
 
 def digest(text: str) -> str:

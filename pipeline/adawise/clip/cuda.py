@@ -71,6 +71,7 @@ class Cuda:
             f"{' tf32' if tf32 else ''}"
         )
         self.has_bfloat16 = bool(card.major >= 8)
+        self.auto_format = torch.bfloat16 if self.has_bfloat16 else torch.float16
         self._slots: list[_Slot] = []
         self._staged = 0  # number of staged chunks so far
         # Graphs of one kind (a tower, its trunk, its tail) read and write the same buffers, by shape and dtype.

@@ -35,14 +35,22 @@ def numerics() -> str:
 
 def processor() -> tuple[str, set[str]]:
     """Return name and flags of the CPU, as far as the system reports them."""
-    model, flags = platform.processor(), set[str]()
+    facts = _facts()
+    return facts.get("model name", platform.processor()), set(facts.get("flags", "").split())
+
+
+def vendor() -> str:
+    """Return the vendor of the CPU, such as "GenuineIntel" or "AuthenticAMD"; "" where the system does not report it.
+
+    Only Linux on x86 does.
+    """
+    return _facts().get("vendor_id", "")
+
+
+def _facts() -> dict[str, str]:
+    """Return what the system reports of its last CPU, by name."""
     try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            name, _, value = line.partition(":")
-            if name.strip() == "model name":
-                model = value.strip()
-            if name.strip() == "flags":
-                flags = set(value.split())
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
-        pass
-    return model, flags
+        return {}
+    return {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
-from adawise.doctor import broker, machine, model, store
+from adawise.doctor import broker, machine, model, precision, store
 from adawise.doctor.known import Known
 from adawise.doctor.result import CheckResult, skip
 from adawise.errors import AdawiseError
@@ -129,6 +129,15 @@ PARTS: tuple[Examination, ...] = (
         machine.memory,
         frozenset({"decode", "model", "limits", "record", "kafka"}),
         ("model pair and card",),
+    ),
+    Examination(  # after the memory was measured, because it takes memory for two towers
+        "number format",
+        precision.number_format,
+        frozenset({"model"}),
+        ("model pair and card",),
+        limit_s=_LONG_S,
+        lane="model",
+        behind="memory",
     ),
     Examination("HTTP port", machine.http_port, frozenset({"http"}), wanted=lambda settings: settings.http.enabled),
     Examination("open files", machine.open_files, frozenset({"kafka", "decode"}), ("topic",)),

@@ -14,6 +14,7 @@ from adawise.settings import Settings
 
 if TYPE_CHECKING:
     from adawise.app.model import ModelPair
+    from adawise.app.precision import PrecisionChoice
     from adawise.kafka.inquiry import Cluster, KafkaInquiry, Topic
     from adawise.kafka.topic import KafkaTopics
 
@@ -26,6 +27,7 @@ class Known:
     Attributes:
         failed: names of checks that failed, or could not be made.
         model: the pair, once it was loaded.
+        precision: the number format in which it was loaded, likewise.
         is_silent: True once a check had no answer in its time and still waits.
         clients: the Kafka clients that were opened. A client serves one thread at a time. `commits` is the only fact
             from the broker that two lanes query, so it has a lock.
@@ -35,6 +37,7 @@ class Known:
         self.settings = settings
         self.failed: set[str] = set()
         self.model: ModelPair | None = None
+        self.precision: PrecisionChoice | None = None
         self.clients: list[Any] = []
         self.is_silent = False
         self._opened, self._connecting = ExitStack(), threading.Lock()

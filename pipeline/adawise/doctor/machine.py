@@ -141,6 +141,7 @@ def device(known: Known) -> CheckResult:
 
     opened = open_device(known.settings.model)
     precision = str(number_format(known.settings.model, opened)).removeprefix("torch.")
+    precision += " by the rule for new roots" if known.settings.model.precision == "auto" else ""
     if opened.where.type != "cuda":
         if torch.cuda.device_count():  # counted by the driver, which works where CUDA does not start
             return warn(

@@ -53,17 +53,21 @@ def pair(known: Known) -> CheckResult:
     """
     from adawise.app.alerts import alert_rules
     from adawise.app.model import adaptation, card_note, identity_of, load_model
+    from adawise.app.precision import choose_precision, precision_of_root
     from adawise.app.worker import describe, what_becomes_of_streams
     from adawise.pairs.orders import key_of, read_orders
     from adawise.sink.served_by import check_pair
     from adawise.store.store import open_store
 
     settings = known.settings
-    model = load_model(settings.model, settings.decode)
+    store = open_store(settings.sink.root)
+    kept = precision_of_root(store)
+    precision = choose_precision(settings.model, kept)
+    model = load_model(precision.model, settings.decode)
     adaptation(settings, model)
     alert_rules(settings.alerts, model.classes)
-    known.model = model
-    store, identity = open_store(settings.sink.root), identity_of(model)
+    known.model, known.precision = model, precision
+    identity = identity_of(model)
     orders = read_orders(store)
     number = orders.number_of(key_of(identity))
     ordered = None if number is None else orders.pairs[number].whole_identity
@@ -77,6 +81,10 @@ def pair(known: Known) -> CheckResult:
     card = f"card {facts['card']}" if model.card else "no card, temperature 1"
 
     def warnings() -> Iterator[str]:
+        if kept.damage:
+            yield f"{kept.damage}, or remove it: the next worker that starts writes it again"
+        if precision.is_warning:
+            yield precision.note
         if model.card and (note := card_note(model.card, model.checkpoints)):
             yield f"model.card {settings.model.card}: {note.text}"
         if ordered and not key_of(identity).matches(orders.serving.key):
@@ -93,6 +101,8 @@ def pair(known: Known) -> CheckResult:
         f"{facts['classes']} classes on {facts['device']} in {facts['precision']}, {facts['bank']}, {card}, "
         f"{facts['method']}; {facts['shared_layers']}; weights {zero} and {one}"
     )
+    if precision.event == "precision_set":
+        found += f"; {precision.note}"
     noted = list(warnings())
     return warn("; ".join([found, *noted])) if noted else ok(found)
 

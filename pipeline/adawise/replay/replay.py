@@ -19,7 +19,7 @@ from typing_extensions import override
 from adawise.app.kafka import kafka_source
 from adawise.app.signals import StopRequest
 from adawise.console import Lines, Progress
-from adawise.errors import SettingsError
+from adawise.errors import AdawiseError, SettingsError
 from adawise.ports import Source
 from adawise.publish.dead_letters.sink import NoDeadLetters
 from adawise.recording.recorder import Streams
@@ -29,7 +29,7 @@ from adawise.replay.batches import digest_of, read_batch_ends
 from adawise.replay.bounded import BoundedSource, Range, Whole, whole_of
 from adawise.replay.claim import Claim, claim, claimed
 from adawise.replay.paced import PacedSource
-from adawise.replay.state import RecordedState, begin_chains, recorded_states
+from adawise.replay.state import RecordedState, begin_chains, recorded_states, root_of
 from adawise.settings import Settings
 from adawise.sink.owner import Owner
 from adawise.sink.walk import newest
@@ -144,6 +144,7 @@ def replay(
         from adawise.app.worker import WorkerParts, describe, make_worker
         from adawise.clip.classifier import digest
 
+        settings = _in_recorded_precision(request, settings, store if earlier is not None else None, whole, states)
         model = load_model(settings.model, settings.decode)
         _log.info("model_loaded", **describe(settings, model))
         used, planned = config_fingerprint(settings, model), None
@@ -229,6 +230,47 @@ def _wanted(
         states_of={str(tp.partition): state.name for tp, state in states.items()},
         streams=None if request.streams is None else sorted(name.strip() for name in request.streams.split(",")),
     )
+
+
+def _in_recorded_precision(
+    request: ReplayRequest,
+    settings: Settings,
+    begun: Store | None,
+    whole: Whole,
+    states: Mapping[TopicPartition, RecordedState],
+) -> Settings:
+    """Return the settings with the number format in which the images were served before, if `auto` is set.
+
+    It is that of this replay's first run, whose output is `begun`; or else of the states, of the other roots that the
+    request names, or of `sink.root` as far as it has these partitions.
+    """
+    if settings.model.precision != "auto":
+        return settings
+    from adawise.app.precision import (
+        RootPrecision,
+        choose_precision,
+        first_known,
+        precision_of_partitions,
+        precision_of_segments,
+    )
+
+    def recorded() -> Iterator[RootPrecision]:
+        if begun is not None:
+            yield precision_of_partitions(request.output, begun, whole.part)
+        if request.state_of is not None:
+            root = root_of(request.state_of)
+            yield precision_of_segments(root, open_store(root), [state.footer for state in states.values()])
+        for root in filter(None, (request.pairs_of, request.batches_of)):
+            yield precision_of_partitions(root, open_store(root), whole.part)
+        try:
+            yield precision_of_partitions(settings.sink.root, open_store(settings.sink.root), whole.part)
+        except AdawiseError as error:  # a replay needs no access to it
+            note = "model.precision is auto, and what the worker's output was served in is not known"
+            _log.warning("precision_not_found", root=settings.sink.root, error=str(error), note=note)
+
+    choice = choose_precision(settings.model, kept := first_known(recorded()))
+    choice.log(kept.root)
+    return settings.model_copy(update={"model": choice.model})
 
 
 def _batch_ends(request: ReplayRequest, ranges: Mapping[TopicPartition, Range], whole: Whole) -> BatchEnds | None:

@@ -74,6 +74,12 @@ def recorded_states(state_of: str, whole: Whole) -> Mapping[TopicPartition, Reco
     return found
 
 
+def root_of(state_of: str) -> str:
+    """Return the root of the states that `recorded_states` has found."""
+    match = _SEGMENT.fullmatch(state_of)
+    return match["root"] if match else state_of.rpartition("@")[0]
+
+
 def begin_chains(
     store: Store, recorded: Mapping[TopicPartition, RecordedState], identity: TopicIdentity, writer: str
 ) -> None:

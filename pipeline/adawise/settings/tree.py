@@ -148,8 +148,8 @@ class ModelSettings(Group):
     cache_mib: int = Field(default=512, ge=0, le=2**20, description="MiB that model.cache may hold; 0: no cache")
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = Field(
         default="auto",
-        description="number format of the forwards; auto: bf16 where it is faster, else fp16 on a GPU, fp32 on a "
-        "CPU; tf32, fp16: GPU only",
+        description="number format of the forwards; auto: that in which the root is served, and for a new root the "
+        "fastest by a rule (docs/guide/operate.md); tf32, fp16: GPU only",
     )
     device: Annotated[str, AfterValidator(_device)] = Field(
         default="auto",

@@ -33,6 +33,7 @@ from adawise_lab.finetune.training import (
     Begin,
     Data,
     TrainingJob,
+    as_recorded,
     check_stated_blocks,
     decided_by,
     job_of,
@@ -91,6 +92,8 @@ def finetune(request: FinetuneRequest) -> Finetuned | None:
     folder = Folder(request.output)
     folder.check(resume=resume, overwrite=request.overwrite)
     check_stated_blocks(settings)
+    if resume:
+        settings = as_recorded(settings, folder)
     use_cores(settings.model.threads)
     data = read_data(settings, request.labelled, request.validation)
     start = starting_model(settings)

@@ -204,6 +204,19 @@ class Folder:
             file.unlink(missing_ok=True)
         return self.rejected
 
+    def recorded(self) -> Mapping[str, str]:
+        """Return the settings of the run in this folder; {} if they cannot be read, which resuming it reports."""
+        try:
+            if self.checkpoint.is_file():
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # as in `read_checkpoint`
+                    state = torch.load(self.checkpoint, map_location="cpu", weights_only=True, mmap=True)
+            else:
+                state = json.loads(read_bytes(self.record))
+            return dict(state["settings"])
+        except Exception:  # noqa: BLE001  # torch raises many kinds of errors for a damaged pickle
+            return {}
+
     def finished(self, settings: Mapping[str, str]) -> Mapping[str, Any] | None:
         """Return the record of a run that ended; None if it did not end, or is being extended.
 

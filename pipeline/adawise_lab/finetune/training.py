@@ -191,6 +191,25 @@ def recipe_of(settings: FinetuneSettings) -> Recipe:
     return Recipe(**settings.model_dump(include={field.name for field in fields(Recipe)}))
 
 
+def as_recorded(settings: Settings, folder: Folder) -> Settings:
+    """Return the settings for a run that is resumed: with `auto`, in the number format in which it began.
+
+    What `auto` means depends on the processor, and on the version.
+    """
+    began = folder.recorded().get("model.precision", "")
+    if settings.model.precision != "auto" or began not in _SETTINGS:
+        return settings
+    now = _training_format(settings, open_device(settings.model))
+    if now == getattr(torch, began):
+        return settings
+    note = f"the run goes on in {began}, in which it began; a new one would be in {now} on this machine"
+    _log.info("precision_followed", precision=began, note=note.replace("torch.", ""))
+    return settings.model_copy(update={"model": settings.model.model_copy(update={"precision": _SETTINGS[began]})})
+
+
+_SETTINGS = {"float32": "fp32", "bfloat16": "bf16"}  # number formats of training, by their names in a record
+
+
 def _training_format(settings: Settings, device: Device) -> torch.dtype:
     """Return bfloat16 for mixed precision, or float32: float16 would need its losses scaled, and tf32 is for serving.
 

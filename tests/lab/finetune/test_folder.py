@@ -6,9 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from structlog.testing import capture_logs
 
 from adawise.errors import SettingsError, TrainingError
-from adawise_lab.finetune.folder import Folder
+from adawise.settings import Settings
+from adawise_lab.finetune.folder import Folder, write_checkpoint
+from adawise_lab.finetune.training import as_recorded
 
 SETTINGS = {"finetune.seed": "0"}
 
@@ -83,3 +87,41 @@ def test_what_is_no_record_is_refused(folder: Folder, content: str) -> None:
     folder.record.write_text(content)
     with pytest.raises(SettingsError, match="not the record of a run"):
         folder.finished(SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("setting", "began", "vendor", "expected"),
+    [
+        ("auto", "bfloat16", "GenuineIntel", "bf16"),  # by the rule of 0.2.1
+        ("auto", "float32", "AuthenticAMD", "fp32"),
+        ("auto", "bfloat16", "AuthenticAMD", "auto"),
+        ("auto", "", "GenuineIntel", "auto"),
+        ("fp32", "bfloat16", "GenuineIntel", "fp32"),  # which resuming refuses
+    ],
+)
+@pytest.mark.parametrize("is_over", [False, True])
+def test_a_run_goes_on_in_the_number_format_in_which_it_began(
+    folder: Folder,
+    monkeypatch: pytest.MonkeyPatch,
+    setting: str,
+    began: str,
+    vendor: str,
+    expected: str,
+    is_over: bool,
+) -> None:
+    monkeypatch.setattr("adawise.clip.device.vendor", lambda: vendor)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
+    settings = Settings.model_validate({"model": {"device": "cpu", "precision": setting}})
+    assert as_recorded(settings, folder) is settings, "there is no run"
+    if is_over:
+        folder.record.write_text(json.dumps({"settings": {"model.precision": began}}))
+    else:
+        write_checkpoint(folder.checkpoint, settings={"model.precision": began}, state={"learner": torch.zeros(3)})
+    with capture_logs() as lines:
+        assert as_recorded(settings, folder).model.precision == expected
+    assert [line["event"] for line in lines] == (["precision_followed"] if expected != setting else [])
+
+
+def test_damaged_files_of_a_run_name_no_number_format(folder: Folder) -> None:
+    folder.checkpoint.write_bytes(b"PK\x03\x04 nothing")
+    assert folder.recorded() == {}
