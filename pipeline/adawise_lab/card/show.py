@@ -19,7 +19,7 @@ from adawise.card.card import Card, LabelBias, ObjectiveResult, PairVerdict
 from adawise.console import paper
 from adawise.labels.benefit.bootstrap import Kinds, intervals
 from adawise.labels.benefit.helped import Interval
-from adawise.text import three
+from adawise.text import shared_layers, three
 from adawise_lab.card.bias import EVIDENCE, Choice, CommonBias
 
 if TYPE_CHECKING:  # imports all that a replay needs
@@ -41,6 +41,8 @@ def print_card(card: Card, name: str) -> None:
     if card.judged:
         parts.append(_objectives(card))
     parts.append(Text(_advice(card)))
+    if card.tail_share < 1.0:
+        parts.append(Text(f"The two models have {shared_layers(card.tail_share)}."))
     if card.verdict is not None:
         parts += [verdict_table(card.verdict), Text(verdict_text(card.verdict))]
     if card.search is not None:
