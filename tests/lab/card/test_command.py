@@ -406,3 +406,11 @@ def test_shifted_images_that_are_too_few_to_judge_objectives_by_are_not_asked_fo
     for shifted, needs_broker in (((), True), (card.temperature, False)):
         print_card(replace(card, shifted_temperature=shifted), "a card")
         assert ("give --labelled-shifted FOLDER" in capsys.readouterr().out) == needs_broker
+
+
+def test_a_card_says_what_an_image_costs_at_a_second_alpha_if_layers_are_shared(capsys: Captured) -> None:
+    card = a_card(temperature=1.0)
+    for share, is_said in ((1.0, False), (0.25, True)):
+        print_card(replace(card, tail_share=share), "a card")
+        out = " ".join(capsys.readouterr().out.split())
+        assert ("have equal first layers: an image at a second alpha costs 0.25 of a forward." in out) == is_said
