@@ -43,8 +43,6 @@ def print_card(card: Card, name: str) -> None:
     if card.judged:
         parts.append(_objectives(card))
     parts.append(Text(_advice(card)))
-    if card.tail_share < 1.0:
-        parts.append(Text(f"The two models have {shared_layers(card.tail_share)}."))
     if card.verdict is not None:
         parts += [verdict_table(card.verdict), Text(verdict_text(card.verdict))]
     if card.search is not None:
