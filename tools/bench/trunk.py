@@ -2,7 +2,7 @@
 
 A round of 16 images is served at one alpha; 8 of them are probed at another one; a copy is merged; a round of 8 images
 is evaluated at 21 alphas. The pairs take turns, and each figure is a ratio to the pair that shares nothing, in the same
-turn. That pair is not evaluated at all alphas, which takes 21 forwards. Two cores need about a minute.
+turn. That pair is not evaluated at all alphas, which takes 21 forwards. Two cores need a minute and a half.
 """
 
 from __future__ import annotations
