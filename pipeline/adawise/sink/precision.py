@@ -48,7 +48,7 @@ def newest_footers(store: Store, partitions: Iterable[TopicPartition] | None = N
     """Return the footers of the newest segments of these partitions, or of all. Damaged segments are left out."""
     found: list[SegmentFooter] = []
     for tp in chains(store) if partitions is None else partitions:
-        with suppress(ChainError):  # whoever reads the chain reports it
+        with suppress(ChainError):  # the readers of the chain report it
             found += [] if (footer := newest(store, tp)) is None else [footer]
     return found
 
