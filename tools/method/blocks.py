@@ -232,7 +232,7 @@ class Sweep:
 
     @cached_property
     def rejected(self) -> Mapping[BlocksRecipe, int]:
-        """How many pairs of each recipe must not serve, where there are any."""
+        """The number of pairs that must not serve, of each recipe that made one."""
         places = sorted(self.folder.glob(f"*/*/*/{_REJECTED}"))
         return Counter(_recipe(file.relative_to(self.folder).parts[1]) for file in places)
 

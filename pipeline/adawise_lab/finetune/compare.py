@@ -90,7 +90,7 @@ class BlocksComparison:
 
     @property
     def error(self) -> TrainingError | None:
-        """The reason if no pair may serve."""
+        """The error that no pair may serve; None if one may."""
         if not all(run.failed for run in self.runs):
             return None
         return TrainingError(
@@ -100,7 +100,7 @@ class BlocksComparison:
 
     @property
     def failures(self) -> list[str]:
-        """What failed, a sentence for each run that made no pair that may serve."""
+        """The runs that made no pair that may serve, each with its reason."""
         return [f"{run.name}: {run.failed}" for run in self.runs if run.failed]
 
     def as_json(self) -> dict[str, Any]:
