@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 from adawise_lab.evaluate.tables import write_table
 from tests.lab.evaluate.building import a_table, shorten_streams
+from tools.method import blocks
 from tools.method.blocks import BlocksRecipe, Sweep, serve
 from tools.method.choose import card_of
 
@@ -77,5 +79,51 @@ def test_a_pair_with_more_training_seeds_counts_as_much_as_another(sweep: Sweep)
     before = next(line for line in sweep.report() if line.startswith("| all"))
     add_run(sweep, "b", FULL, 1, worse=1.5)
     after = next(line for line in Sweep(sweep.folder).report() if line.startswith("| all"))
-    assert before.split("|")[7] == after.split("|")[7]
+    same = [3, 4, 5, 6, 7, 9, 10, 11, 12]  # all columns but the number of runs and what differs between them
+    assert [before.split("|")[i] for i in same] == [after.split("|")[i] for i in same]
     assert json.loads(after.split("|")[2]) == 3
+
+
+def test_rates_are_compared_on_the_pairs_that_all_of_them_have(sweep: Sweep) -> None:
+    add_run(sweep, "a", FULL, 0, worse=0.5)
+    add_run(sweep, "a", FASTER, 0)
+    add_run(sweep, "b", FASTER, 0, worse=3.0)  # a harder pair, which the other rate was not tried on yet
+    assert sweep.best_rate(None) == FASTER
+
+
+def test_a_rate_that_made_a_pair_that_must_not_serve_is_not_chosen(
+    sweep: Sweep, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def ruined(name: str, recipe: BlocksRecipe, seed: int, place: Path, **_: bool) -> None:
+        if (name, recipe) == ("b", FASTER):
+            (place / "pair" / "rejected").mkdir(parents=True)
+            (place / "pair" / "rejected" / "finetune.json").write_text("{}")
+            raise subprocess.CalledProcessError(1, "finetune")
+        add_run(sweep, name, recipe, seed, worse=0.0 if recipe == FASTER else 0.5)
+
+    monkeypatch.setattr(blocks, "carry_out", ruined)
+    command = ["blocks", str(sweep.folder), "--pairs", "a,b", "--recipes", "all,2e-5 all,1e-5", "--seeds", "1"]
+    monkeypatch.setattr("sys.argv", command)
+    blocks.main()
+    assert capsys.readouterr().out.count('"pair"') == 4, "the others go on"
+    blocks.main()
+    assert capsys.readouterr().out == "", "it is not made again"
+    assert Sweep(sweep.folder).best_rate(None) == FULL
+    assert any("| 1, 1 rejected |" in line for line in Sweep(sweep.folder).report())
+    monkeypatch.setattr("sys.argv", [*command[:-4], "--recipes", "all,3e-5"])
+    with pytest.raises(SystemExit):
+        blocks.main()
+    assert "there is no recipe all,3e-5" in capsys.readouterr().err
+
+
+def test_tables_that_a_kill_left_unfinished_are_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / "0"
+    (place / "tables").mkdir(parents=True)
+    (place / "tables" / "known_clean.npz").write_text("half of a table")
+    (place / "pair").mkdir()
+    written: list[Path] = []
+    monkeypatch.setattr(blocks, "make", lambda *_: frozenset({1}))
+    monkeypatch.setattr(blocks, "write_tables", lambda theta_1, known, out, **_: written.append(out))
+    monkeypatch.setattr(blocks, "serve", lambda place: None)
+    blocks.carry_out("a", FULL, 0, place, tested=False, full=False)
+    assert written == [place / "tables"]

@@ -14,8 +14,8 @@ an hour on two cores. All is computed in float32, so that processors with and wi
 
 The report gives for each recipe the means over pairs and training seeds. Intervals are of a paired bootstrap over
 images, pair by pair (`adawise_lab.evaluate.score`); how training seeds differ is shown by the range over the seeds.
-The choice is the best rate for each number of blocks, then the fewest blocks whose interval of `auto` against the best
-recipe that trains everything lies above -.3 points.
+The choice is the best rate for each number of blocks, of those that made no pair that must not serve; then the fewest
+blocks whose interval of `auto` against the best recipe that trains everything lies above -.3 points.
 """
 
 from __future__ import annotations
@@ -23,9 +23,11 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import subprocess
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Container, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
@@ -53,7 +55,7 @@ RATES = ("1e-5", "2e-5", "4e-5")
 KINDS, STREAM_SEEDS = ("long", "short"), 3
 STRATEGIES = ("warm", AUTO)
 FRESH = ("v", "w", "x")
-_RESULT, _TABLES = "served.npz", "tables"
+_RESULT, _TABLES, _REJECTED = "served.npz", "tables", "pair/rejected/finetune.json"
 _ALL = 10_000  # more blocks than any tower has
 _NOT_WORSE = 0.3  # points
 
@@ -85,10 +87,15 @@ PAIRS = {
     "w": OwnPair(25, 10, 52),
     "x": OwnPair(14, 18, 53),
 }
-_IMAGES_EACH, _STEP = (
-    150,
-    5,
-)  # of a domain; a table has logits at every fifth alpha, and those between on straight lines
+_IMAGES_EACH = 150  # of a domain
+_STEP = 5  # a table has logits at every fifth alpha, and those between on straight lines
+
+
+def _recipe(name: str) -> BlocksRecipe:
+    """Return the recipe with that name."""
+    blocks, _, rate = name.partition(",")
+    return BlocksRecipe(None if blocks == "all" else int(blocks), rate)
+
 
 RECIPES = tuple(BlocksRecipe(blocks, rate) for blocks in BLOCKS for rate in RATES)
 
@@ -131,12 +138,10 @@ def carry_out(name: str, recipe: BlocksRecipe, seed: int, place: Path, *, tested
     tables = place / _TABLES
     tables.mkdir(exist_ok=True)
     sources = TEST_SOURCES if tested else SOURCES
-    if len(list(tables.glob("*.npz"))) == 0:
-        theta_1 = place / "pair" / "theta_1"
-        step, images = (STEP, IMAGES_EACH) if full else (_STEP, _IMAGES_EACH)
-        write_tables(
-            theta_1, known, tables, seed=7, step=step, images_each=images, sources=sources, dtype=torch.float32
-        )
+    theta_1 = place / "pair" / "theta_1"
+    step, images = (STEP, IMAGES_EACH) if full else (_STEP, _IMAGES_EACH)
+    # Tables may be there, but not all of them, or half of one. What was computed is kept beside them.
+    write_tables(theta_1, known, tables, seed=7, step=step, images_each=images, sources=sources, dtype=torch.float32)
     serve(place)
     for part in tables.glob("alpha_*.pt"):
         part.unlink()
@@ -151,12 +156,11 @@ def serve(place: Path) -> None:
     """Serve streams of the tables in `place` by each strategy, and write what came of it."""
     card = read_card(place / "pair" / "card.json")
     bench = Bench(read_tables(place / _TABLES), card.temperature)
-    exploration = replace(Exploration(), tail_share=card.tail_share)
     hits, visits, forwards, streams = [], [], [], []
     for strategy in STRATEGIES:
         text = strategy if strategy == AUTO else f"{strategy}@{DEFAULT}"
         objective = AUTO if strategy == AUTO else DEFAULT
-        candidates = resolved(parse(text, objective=objective, alpha=0.5, exploration=exploration), card)
+        candidates = resolved(parse(text, objective=objective, alpha=0.5, exploration=Exploration()), card)
         plan = Plan(candidates, KINDS, ORDERS, STREAM_SEEDS)
         done = run(bench, plan, card, processes=1, done=lambda _: None)
         for kind in KINDS:
@@ -195,6 +199,9 @@ class RecipeDifference(NamedTuple):
         return f"{self.mean:+.1f} ({self.low:+.1f} to {self.high:+.1f}; runs {self.least:+.1f} to {self.most:+.1f})"
 
 
+_Named = tuple[str, ServedStreams]
+
+
 @dataclass(frozen=True)
 class Sweep:
     """What lies in a folder: the runs by pair, recipe and training seed."""
@@ -211,9 +218,8 @@ class Sweep:
         found = {}
         for file in sorted(self.folder.glob(f"*/*/*/{_RESULT}")):
             name, text, seed = file.parts[-4:-1]
-            blocks, _, rate = text.partition(",")
             with np.load(file) as data:
-                found[name, BlocksRecipe(None if blocks == "all" else int(blocks), rate), int(seed)] = ServedStreams(
+                found[name, _recipe(text), int(seed)] = ServedStreams(
                     tuple(data["streams"].tolist()),
                     data["hits"],
                     data["visits"],
@@ -223,6 +229,12 @@ class Sweep:
                     float(data["minutes"]),
                 )
         return found
+
+    @cached_property
+    def rejected(self) -> Mapping[BlocksRecipe, int]:
+        """The number of pairs that must not serve, of each recipe that made one."""
+        places = sorted(self.folder.glob(f"*/*/*/{_REJECTED}"))
+        return Counter(_recipe(file.relative_to(self.folder).parts[1]) for file in places)
 
     def bench(self, name: str) -> Bench:
         """Return the images of a pair: those of any of its runs, for they are the same in all."""
@@ -244,19 +256,27 @@ class Sweep:
     def best_rate(self, blocks: int | None) -> BlocksRecipe:
         """Return the recipe with that many blocks whose `auto` has the best mean accuracy over the kinds of stream.
 
+        Rates are compared on the pairs and training seeds that all of them have. A rate that made a pair that must not
+        serve is none of them.
+
         Raises:
-            ValueError: there is no run with that many blocks.
+            ValueError: there is no such run.
         """
-        same = [recipe for recipe in self.recipes if recipe.blocks == blocks]
-        if not same:
-            raise ValueError(f"no run trains {blocks or 'all'} blocks")
-        return max(same, key=lambda recipe: np.mean([self._accuracy(recipe, AUTO, kind) for kind in KINDS]))
+        same = [recipe for recipe in self.recipes if recipe.blocks == blocks and recipe not in self.rejected]
+        runs = [{(name, seed) for name, other, seed in self.runs if other == recipe} for recipe in same]
+        shared = set[tuple[str, int]]().union(*runs).intersection(*runs)
+        if not shared:
+            raise ValueError(f"no pair and seed has runs of all rates that train {blocks or 'all'} blocks")
+        return max(same, key=lambda recipe: fmean(self._accuracy(recipe, AUTO, kind, shared) for kind in KINDS))
 
     def choice(self) -> BlocksRecipe:
         """Return the recipe with the fewest blocks that is not worse than the best one that trains everything."""
         full = self.best_rate(None)
         for blocks in sorted({recipe.blocks for recipe in self.recipes if recipe.blocks is not None}):
-            best = self.best_rate(blocks)
+            try:
+                best = self.best_rate(blocks)
+            except ValueError:  # its rates have no pair in common yet, or each made one that must not serve
+                continue
             found = [self.difference(best, full, kind) for kind in KINDS]
             if all(each is not None and each.low > -_NOT_WORSE for each in found):
                 return best
@@ -274,30 +294,32 @@ class Sweep:
         yield f"\nChoice: {self.choice().name}"
 
     def _line(self, recipe: BlocksRecipe, against: BlocksRecipe) -> str:
-        mine = [made for _, made in self._of(recipe)]
-        theta_1 = np.mean([made.accuracy[:, -1].mean() for made in mine])
-        best = np.mean([made.accuracy.mean(axis=0).max() for made in mine])
-        cells = [recipe.name, str(len(mine)), f"{mine[0].share:.3f}", f"{theta_1:.3f}", f"{best:.3f}"]
+        mine = self._of(recipe)
+        share = mine[0][1].share
+        theta_1 = _over_pairs((name, made.accuracy[:, -1].mean()) for name, made in mine)
+        best = _over_pairs((name, made.accuracy.mean(axis=0).max()) for name, made in mine)
+        rejected = f", {self.rejected[recipe]} rejected" if recipe in self.rejected else ""
+        cells = [recipe.name, f"{len(mine)}{rejected}", f"{share:.3f}", f"{theta_1:.3f}", f"{best:.3f}"]
         for strategy in STRATEGIES:
             cells.append(" / ".join(f"{self._accuracy(recipe, strategy, kind):.3f}" for kind in KINDS))
         cells.append(", ".join(str(self.difference(recipe, against, kind) or "no run of both") for kind in KINDS))
-        fe = [np.mean([self._fe(name, made, kind) for name, made in self._of(recipe)]) for kind in KINDS]
+        fe = [_over_pairs((name, self._fe(name, made, kind)) for name, made in mine) for kind in KINDS]
         cells.append(" / ".join(f"{value:.2f}" for value in fe))
-        cells.append(" / ".join(f"{1 + mine[0].share * (value - 1):.2f}" for value in fe))
-        worst = [self._worst(name, made) for name, made in self._of(recipe)]
-        cells += [f"{100 * np.mean(worst):+.1f}", f"{np.median([made.minutes for made in mine]):.1f}"]
+        cells.append(" / ".join(f"{1 + share * (value - 1):.2f}" for value in fe))
+        worst = _over_pairs((name, self._worst(name, made)) for name, made in mine)
+        cells += [f"{100 * worst:+.1f}", f"{np.median([made.minutes for _, made in mine]):.1f}"]
         return f"| {' | '.join(cells)} |"
 
-    def _of(self, recipe: BlocksRecipe) -> list[tuple[str, ServedStreams]]:
-        return [(name, made) for (name, other, _), made in self.runs.items() if other == recipe]
+    def _of(self, recipe: BlocksRecipe, among: Container[tuple[str, int]] | None = None) -> list[_Named]:
+        """Return the runs of a recipe with the names of their pairs, of all pairs and seeds or of some."""
+        mine = ((name, seed, made) for (name, other, seed), made in self.runs.items() if other == recipe)
+        return [(name, made) for name, seed, made in mine if among is None or (name, seed) in among]
 
-    def _accuracy(self, recipe: BlocksRecipe, strategy: str, kind: str) -> float:
-        """The mean over domains, runs and pairs, so that a pair with more training seeds does not count for more."""
-        each: dict[str, list[float]] = {}
-        for name, made in self._of(recipe):
-            row = made.row(strategy, kind)
-            each.setdefault(name, []).append(_mean(self.benches[name], row.hits, row.visits))
-        return fmean(fmean(values) for values in each.values())
+    def _accuracy(
+        self, recipe: BlocksRecipe, strategy: str, kind: str, among: Container[tuple[str, int]] | None = None
+    ) -> float:
+        rows = [(name, made.row(strategy, kind)) for name, made in self._of(recipe, among)]
+        return _over_pairs((name, _mean(self.benches[name], row.hits, row.visits)) for name, row in rows)
 
     def _fe(self, name: str, made: ServedStreams, kind: str) -> float:
         row = made.row(AUTO, kind)
@@ -311,7 +333,7 @@ class Sweep:
     def difference(self, recipe: BlocksRecipe, against: BlocksRecipe, kind: str) -> RecipeDifference | None:
         """Return how much better `auto` serves with `recipe`, over the pairs and training seeds that both have."""
         samples, runs = [], []
-        for name, bench in self.benches.items():
+        for number, (name, bench) in enumerate(self.benches.items()):
             seeds = [s for pair, other, s in self.runs if (pair, other) == (name, recipe)]
             seeds = [s for s in seeds if (name, against, s) in self.runs]
             if not seeds:
@@ -320,7 +342,7 @@ class Sweep:
             both = [total(rows) for rows in each]
             hits, visits = np.stack([row.hits for row in both]), np.stack([row.visits for row in both])
             means = [_mean(bench, row.hits, row.visits) for row in both]
-            resampled = resampled_accuracies(bench, hits, visits)
+            resampled = resampled_accuracies(bench, hits, visits, seed=number)  # pairs are resampled independently
             samples.append(np.concatenate([[means[0] - means[1]], resampled[0] - resampled[1]]))
             for one, other in zip(*each, strict=True):
                 runs.append(_mean(bench, one.hits, one.visits) - _mean(bench, other.hits, other.visits))
@@ -328,6 +350,17 @@ class Sweep:
             return None
         mean, *resamples = 100 * np.mean(samples, axis=0)
         return RecipeDifference(float(mean), *interval(np.array(resamples)), 100 * min(runs), 100 * max(runs))
+
+
+def _over_pairs(values: Iterable[tuple[str, float]]) -> float:
+    """Return the mean over pairs of values of runs, so that a pair with more training seeds counts as much as another.
+
+    Each value comes with the name of its pair.
+    """
+    each: dict[str, list[float]] = {}
+    for name, value in values:
+        each.setdefault(name, []).append(float(value))
+    return fmean(map(fmean, each.values()))
 
 
 def _mean(bench: Bench, hits: Floats, visits: Floats) -> float:
@@ -349,25 +382,31 @@ def main() -> None:
     parser.add_argument("--against", help="the recipe that others are compared with; none: the best that trains all")
     parser.add_argument("--threads", type=int, default=usable_cores(), help="of torch")
     arguments = parser.parse_args()
+    known = {recipe.name: recipe for recipe in RECIPES}
+    wanted = arguments.recipes.split() if arguments.recipes else [*known]
+    for name in (*wanted, *([arguments.against] if arguments.against else ())):
+        if name not in known:
+            parser.error(f"there is no recipe {name}; there are {' '.join(known)}")
     sweep = Sweep(arguments.folder)
     if arguments.report:
-        print("\n".join(sweep.report(next((r for r in RECIPES if r.name == arguments.against), None))))
+        print("\n".join(sweep.report(known.get(arguments.against))))
         return
     torch.set_num_threads(arguments.threads)
     names = arguments.pairs.split(",") if arguments.pairs else FRESH if arguments.tested else tuple(DEVELOPED)
-    wanted = arguments.recipes.split() if arguments.recipes else [recipe.name for recipe in RECIPES]
     end = time.monotonic() + 3600 * arguments.hours
     for seed in range(arguments.seeds):
         for name in names:
-            for recipe in sorted(
-                (recipe for recipe in RECIPES if recipe.name in wanted), key=lambda r: wanted.index(r.name)
-            ):
+            for recipe in map(known.__getitem__, wanted):
                 place = sweep.place(name, recipe, seed)
-                if (place / _RESULT).exists():
+                if (place / _RESULT).exists() or (place / _REJECTED).exists():
                     continue
                 if time.monotonic() > end:
                     return
-                carry_out(name, recipe, seed, place, tested=arguments.tested, full=arguments.full)
+                try:
+                    carry_out(name, recipe, seed, place, tested=arguments.tested, full=arguments.full)
+                except subprocess.CalledProcessError:
+                    if not (place / _REJECTED).exists():
+                        raise
                 print(
                     json.dumps({"pair": name, "recipe": recipe.name, "seed": seed, "at": time.strftime("%H:%M")}),
                     flush=True,

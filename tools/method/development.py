@@ -266,7 +266,9 @@ def _at(classifier: PairClassifier, j: int, images: Tensor, kept: Path) -> Tenso
     started = time.perf_counter()
     z = classifier.logits(j, images)
     z = (z - z.max(dim=-1, keepdim=True).values).to(torch.float16)
-    torch.save(z, kept)
+    part = kept.with_suffix(".part")
+    torch.save(z, part)
+    part.rename(kept)
     print(f"alpha {GRID[j]:.2f}: {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
     return z
 

@@ -79,7 +79,7 @@ class FinetuneCommand(Command):
             0, or 130 if it was stopped before its end.
 
         Raises:
-            TrainingError: the pair that was made must not serve.
+            TrainingError: the pair that was made must not serve, or none of a comparison.
         """
         from adawise.app.signals import INTERRUPTED
         from adawise_lab.finetune.finetune import FinetuneRequest, finetune
@@ -101,6 +101,8 @@ class FinetuneCommand(Command):
             if comparison is None:
                 return INTERRUPTED
             show_comparison(comparison, self.settings.model, as_json=self.as_json)
+            if comparison.error is not None:
+                raise comparison.error
             return 0
         made = finetune(request)
         if made is None:

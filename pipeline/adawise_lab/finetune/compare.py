@@ -15,18 +15,19 @@ from pathlib import Path
 from typing import Any
 
 import structlog
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from adawise.console import paper, print_json
-from adawise.errors import DivergedError, SettingsError
+from adawise.errors import DivergedError, SettingsError, TrainingError
 from adawise.settings import ModelSettings
-from adawise.text import shared_layers, three, two
+from adawise.text import NOTHING, shared_layers, small, three, two
 from adawise_lab.evaluate.show import can_write_page
 from adawise_lab.finetune.finetune import Finetuned, FinetuneRequest, finetune
 from adawise_lab.finetune.folder import Folder, write_bytes
 from adawise_lab.finetune.learner import image_blocks
 from adawise_lab.finetune.report import settings_lines, within_points
-from adawise_lab.finetune.training import starting_model
+from adawise_lab.finetune.training import read_data, starting_model
 
 BLOCKS = (None, 8, 6, 4, 2)
 """The numbers of blocks that are compared; None: all, and what comes before them."""
@@ -51,8 +52,8 @@ class BlocksRun:
         theta_1: accuracy of theta_1 on held-out images.
         fe: evaluations over images; 1 for a fixed alpha, None without a verdict.
         forward_cost: the same in whole forwards.
-        tail_share: what an image costs at a second alpha, as a share of a forward.
-        minutes: the time that the run took, in all sessions that ended in order.
+        tail_share: what an image costs at a second alpha, as a share of a forward; None if the run failed.
+        minutes: the time that the run took, in all sessions that ended in order; None if it was not recorded.
         failed: why the pair must not serve, or the training failed; "" if it did not.
     """
 
@@ -64,8 +65,8 @@ class BlocksRun:
     theta_1: float | None = None
     fe: float | None = None
     forward_cost: float | None = None
-    tail_share: float = 1.0
-    minutes: float = 0.0
+    tail_share: float | None = None
+    minutes: float | None = None
     failed: str = ""
 
     @property
@@ -76,13 +77,31 @@ class BlocksRun:
 
 @dataclass(frozen=True)
 class BlocksComparison:
-    """All runs, the one that would be chosen, and why; None if no pair was judged."""
+    """All runs, the one that would be chosen, and why; None if no pair was judged.
+
+    `held_out` is the number of images that judge each run; 0 if every training failed.
+    """
 
     runs: tuple[BlocksRun, ...]
     chosen: BlocksRun | None
     why: str
     held_out: int
     folder: Path
+
+    @property
+    def error(self) -> TrainingError | None:
+        """The error that no pair may serve; None if one may."""
+        if not all(run.failed for run in self.runs):
+            return None
+        return TrainingError(
+            "no run made a pair that may serve. Lower finetune.learning_rate or finetune.epochs, and start with "
+            "--overwrite."
+        )
+
+    @property
+    def failures(self) -> list[str]:
+        """The runs that made no pair that may serve, each with its reason."""
+        return [f"{run.name}: {run.failed}" for run in self.runs if run.failed]
 
     def as_json(self) -> dict[str, Any]:
         """Return the JSON object."""
@@ -104,25 +123,29 @@ def compare_blocks(request: FinetuneRequest) -> BlocksComparison | None:
     """
     numbers = _numbers(request)
     _check_folders(request, numbers)
+    if request.overwrite:
+        _clear(request)
     request.output.mkdir(parents=True, exist_ok=True)
-    seconds = {} if request.overwrite else _seconds(request.output)
+    seconds = _seconds(request.output) if request.resume else {}
     runs, held_out = list[BlocksRun](), 0
     for blocks in numbers:
         name = folder_name(blocks)
         _log.info("run_of_comparison_began", blocks=blocks, folder=name)
         failed, made = "", None
-        with _timed(request.output, seconds, name):
+        of_run = _request(request, blocks)
+        with _timed(of_run, seconds):
             try:
-                made = finetune(_request(request, blocks))
+                made = finetune(of_run)
             except DivergedError as error:
                 failed = str(error)
+        minutes = seconds[name] / 60.0 if name in seconds else None
         if failed:
-            runs.append(BlocksRun(blocks, name, minutes=seconds[name] / 60.0, failed=failed))
+            runs.append(BlocksRun(blocks, name, minutes=minutes, failed=failed))
             continue
         if made is None:
             return None
         held_out = made.record["images"]["held_out"]
-        runs.append(_run(blocks, made, seconds[name] / 60.0))
+        runs.append(_run(blocks, made, minutes))
     comparison = BlocksComparison(tuple(runs), *choose(runs), held_out, request.output)
     content = {**comparison.as_json(), "seconds": seconds}
     write_bytes(request.output / RESULT, json.dumps(content, indent=1).encode())
@@ -157,6 +180,8 @@ def _numbers(request: FinetuneRequest) -> Sequence[int | None]:
 
 def _check_folders(request: FinetuneRequest, numbers: Sequence[int | None]) -> None:
     """Raise SettingsError before the first run if one of the folders is in use, or there is nothing to resume."""
+    if request.output.exists() and not request.output.is_dir():
+        Folder(request.output).check(resume=False, overwrite=True)  # says so
     folders = [Folder(request.output / folder_name(blocks)) for blocks in numbers]
     if request.resume and not any(map(_can_resume, folders)):
         raise SettingsError(
@@ -164,6 +189,18 @@ def _check_folders(request: FinetuneRequest, numbers: Sequence[int | None]) -> N
         )
     for folder in folders if not request.resume else ():
         folder.check(resume=False, overwrite=request.overwrite)
+
+
+def _clear(request: FinetuneRequest) -> None:
+    """Remove what an earlier comparison left, once it is known that there are images to train on.
+
+    If only the runs that are reached replaced theirs, --resume would go on with runs of both comparisons.
+    """
+    read_data(request.settings, request.labelled, request.validation)
+    for blocks in BLOCKS:
+        Folder(request.output / folder_name(blocks)).clear()
+    for name in (RESULT, PAGE):
+        (request.output / name).unlink(missing_ok=True)
 
 
 def _can_resume(folder: Folder) -> bool:
@@ -185,17 +222,40 @@ def _request(request: FinetuneRequest, blocks: int | None) -> FinetuneRequest:
 
 
 @contextmanager
-def _timed(output: Path, seconds: dict[str, float], name: str) -> Iterator[None]:
-    """Add the time of the block to that of the run, unless the run had ended before, and keep it in a file."""
-    folder = Folder(output / name)
-    had_ended = folder.record.exists() and not folder.checkpoint.exists()
-    began = time.monotonic()
+def _timed(request: FinetuneRequest, seconds: dict[str, float]) -> Iterator[None]:
+    """Add the time of the block to that of the run, unless the run had ended before, and keep it in a file.
+
+    The time of a run that is started anew replaces that of the one before it.
+    """
+    folder, name = Folder(request.output), request.output.name
+    if not request.resume:
+        seconds.pop(name, None)
+    ending, began = _ending(folder), time.monotonic()
+
+    def note() -> None:
+        now = _ending(folder)
+        if now is not None and now == ending:
+            return
+        if ending is None or name in seconds:
+            seconds[name] = seconds.get(name, 0.0) + time.monotonic() - began
+        write_bytes(folder.path.parent / RESULT, json.dumps({"seconds": seconds}, indent=1).encode())
+
     try:
         yield
-    finally:
-        if not (had_ended and name in seconds):
-            seconds[name] = seconds.get(name, 0.0) + time.monotonic() - began
-        write_bytes(output / RESULT, json.dumps({"seconds": seconds}, indent=1).encode())
+    except SettingsError:  # a mistake in the command, most likely: what an earlier comparison left stays
+        raise
+    except BaseException:
+        with suppress(TrainingError):  # there may be no room, which the error of the run says
+            note()
+        raise
+    note()
+
+
+def _ending(folder: Folder) -> int | None:
+    """Return when the record of a run that ended was written, in nanoseconds; None if there is no such run."""
+    if folder.checkpoint.exists() or not folder.record.exists():
+        return None
+    return folder.record.stat().st_mtime_ns
 
 
 def _seconds(output: Path) -> dict[str, float]:
@@ -206,13 +266,13 @@ def _seconds(output: Path) -> dict[str, float]:
     return {}
 
 
-def _run(blocks: int | None, made: Finetuned, minutes: float) -> BlocksRun:
+def _run(blocks: int | None, made: Finetuned, minutes: float | None) -> BlocksRun:
     record = made.record
     run = BlocksRun(
         blocks,
         folder_name(blocks),
         theta_1=record["best"]["accuracy"],
-        tail_share=record.get("tail_share", 1.0),
+        tail_share=record.get("tail_share", 1.0) if made.rejected is None else None,
         minutes=minutes,
         failed="" if made.rejected is None else f"the pair must not serve: {record['ruin']}",
     )
@@ -240,16 +300,19 @@ def choose(runs: Sequence[BlocksRun]) -> tuple[BlocksRun | None, str]:
     near = [run for run in runs if run.served is not None and run.served >= served[best] - _LOSS]
     chosen = min(near, key=lambda run: (run.blocks is None, run.blocks or 0))
     beside = "" if chosen.name == best else f" (the best, {best}: {three(served[best])})"
+    took = "" if chosen.minutes is None else f" and took {chosen.minutes:.1f} minutes"
+    shares = "" if chosen.tail_share is None else f"; {shared_layers(chosen.tail_share)}"
     return chosen, (
         f"Would choose {chosen.name}: of all that serve within {100 * _LOSS:g} points of the best, it trains the "
-        f"fewest blocks. It serves {three(chosen.served)}{beside} and took {chosen.minutes:.1f} minutes; "
-        f"{shared_layers(chosen.tail_share)}."
+        f"fewest blocks. It serves {three(chosen.served)}{beside}{took}{shares}."
     )
 
 
 def caution(comparison: BlocksComparison) -> str:
     """Return what the figures are worth."""
     held_out = comparison.held_out
+    if not held_out:
+        return "Every training failed."
     return (
         f"Each number was trained once, with the same seed, and {held_out} held-out images judge it: an accuracy is "
         f"known to within {within_points(held_out)} points, so a smaller difference may be chance."
@@ -259,19 +322,20 @@ def caution(comparison: BlocksComparison) -> str:
 def cells(run: BlocksRun) -> list[str]:
     """Return the cells of a run in a table, as `HEADERS` names them."""
     groups = run.groups or {}
-    how = "" if run.served is None else "adapting" if run.alpha is None else f"alpha {run.alpha:g}"
+    how = "" if run.served is None else "adapting" if run.alpha is None else f"alpha {two(run.alpha)}"
     return [
         *(three(groups.get(group)) for group in GROUPS),
         three(run.served),
-        how or run.failed,
+        how or ("failed" if run.failed else ""),
         three(run.theta_1),
         two(run.fe),
         two(run.forward_cost),
-        f"{run.tail_share:.2f}",
-        f"{run.minutes:.1f}",
+        NOTHING if run.tail_share is None else small(run.tail_share),
+        NOTHING if run.minutes is None else f"{run.minutes:.1f}",
     ]
 
 
+OF_FOLDERS = "Each run that did not fail has a pair with its card in its folder."
 HEADERS = (*GROUPS.values(), "mean", "served by", "theta_1", "FE", "forward cost", "second alpha", "minutes")
 
 
@@ -280,13 +344,17 @@ def show_comparison(comparison: BlocksComparison, model: ModelSettings, *, as_js
     if as_json:
         print_json(comparison.as_json())
         return
-    table = Table("blocks", *HEADERS, caption_justify="left")
+    table = Table(box=SIMPLE_HEAD, caption_justify="left", padding=0, show_edge=False)  # 80 columns
+    for header in ("blocks", *HEADERS):
+        table.add_column(header.replace(" ", "\n"), no_wrap=True)
     for run in comparison.runs:
         table.add_row(run.name, *cells(run), style="bold" if run is comparison.chosen else "")
     table.caption = f"Accuracies are of what is served. {caution(comparison)}"
     paper().print(table)
+    for failure in comparison.failures:
+        paper().print(failure, soft_wrap=True)
     print(comparison.why)
-    print(f"\n{comparison.folder / RESULT} has the same. Each folder in {comparison.folder} has a pair with its card.")
+    print(f"\n{comparison.folder / RESULT} has the same. {OF_FOLDERS}")
     if comparison.chosen is not None:
         from adawise.card.card import read_card
 

@@ -14,7 +14,7 @@ from adawise.page import theme
 from adawise.page.blocks import Cell, Figure, Key, Line, Section, Table
 from adawise.page.render import render
 from adawise.text import three, two
-from adawise_lab.finetune.compare import GROUPS, HEADERS, BlocksComparison, BlocksRun, caution, cells
+from adawise_lab.finetune.compare import GROUPS, HEADERS, OF_FOLDERS, BlocksComparison, BlocksRun, caution, cells
 
 _HEIGHT = 240
 _SERIES = {
@@ -33,7 +33,7 @@ def page(comparison: BlocksComparison, command: Sequence[str]) -> str:
         "adawise_lab.finetune",
         "comparison.html.j2",
         headline="No pair was judged" if chosen is None else f"Blocks to train: would choose {chosen.name}",
-        sentences=[comparison.why, caution(comparison), "The choice is yours: each folder has a pair with its card."],
+        sentences=[comparison.why, caution(comparison), *comparison.failures, f"The choice is yours. {OF_FOLDERS}"],
         contents=[(section.anchor, section.heading) for section in sections],
         command=shlex.join(["adawise", *command]),
         versions={"python": platform.python_version(), **{name: version(name) for name in ("adawise", "torch")}},
@@ -67,7 +67,7 @@ def _figures(comparison: BlocksComparison) -> Section:
         if value is not None
     ]
     costs = [{"blocks": run.name, "value": run.forward_cost, "series": "mean"} for run in runs if run.forward_cost]
-    minutes = [{"blocks": run.name, "value": run.minutes, "series": "mean"} for run in runs]
+    minutes = [{"blocks": run.name, "value": value, "series": "mean"} for run, value in _of_whole_runs(runs)]
     order = [run.name for run in runs]
     return Section(
         "figures",
@@ -99,7 +99,13 @@ def _costs(runs: Sequence[BlocksRun]) -> str:
 
 
 def _minutes(runs: Sequence[BlocksRun]) -> str:
-    return f"With evaluation, rehearsal and card: {', '.join(f'{run.name} {run.minutes:.1f}' for run in runs)}."
+    minutes = [f"{run.name} {value:.1f}" for run, value in _of_whole_runs(runs)]
+    return f"With evaluation, rehearsal and card: {', '.join(minutes)}." if minutes else "They are not known."
+
+
+def _of_whole_runs(runs: Sequence[BlocksRun]) -> Iterator[tuple[BlocksRun, float]]:
+    """Yield runs with their minutes; one that failed has stopped early."""
+    yield from ((run, run.minutes) for run in runs if run.minutes is not None and not run.failed)
 
 
 def _chart(values: list[dict[str, Any]], order: Sequence[str], title: str) -> dict[str, Any]:

@@ -179,13 +179,17 @@ class Folder:
             TrainingError: as `write_bytes`.
         """
         self.theta_1.mkdir(parents=True, exist_ok=True)
+        self.clear()
+        write_bytes(self.config, json.dumps(config, indent=1).encode())
+        write_bytes(self.classes, "".join(f"{name}\n" for name in classes).encode())
+        write_bytes(self.templates, "".join(f"{template}\n" for template in templates).encode())
+
+    def clear(self) -> None:
+        """Remove the files of a run. Files that no run wrote stay. Raises OSError with the file's name."""
         for file in self.files:
             file.unlink(missing_ok=True)
         remove_leftovers(*self.files)
         _remove_empty(self.rejected.theta_1, self.rejected.path, self.rehearsal.theta_1, self.rehearsal.path)
-        write_bytes(self.config, json.dumps(config, indent=1).encode())
-        write_bytes(self.classes, "".join(f"{name}\n" for name in classes).encode())
-        write_bytes(self.templates, "".join(f"{template}\n" for template in templates).encode())
 
     def remove_rehearsal(self) -> None:
         """Remove the rehearsal's files. Files in its folder that no run wrote stay."""

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from rich.console import Console
 from structlog.testing import capture_logs
 
 from adawise.app.signals import INTERRUPTED
 from adawise.card.card import read_card
-from adawise.errors import DivergedError
+from adawise.errors import DivergedError, SettingsError, TrainingError
+from adawise.settings import ModelSettings, Settings
 from adawise_lab.finetune import compare
 from adawise_lab.finetune.compare import BlocksComparison, BlocksRun, choose
 from adawise_lab.finetune.compare_page import page
 from adawise_lab.finetune.finetune import Finetuned, FinetuneRequest
 from adawise_lab.finetune.finetune import finetune as real
+from adawise_lab.finetune.folder import Folder
 from tests.lab.evaluate.building import shorten_verdicts
 from tests.lab.finetune.test_command import finetune, four_classes, message, prepared
 from tests.models import PairFolder
@@ -117,6 +123,89 @@ def test_a_run_that_diverges_is_listed_and_the_others_go_on(
     assert found["chosen"] == "blocks-2"
 
 
+def test_a_comparison_whose_every_training_fails_is_shown_and_is_a_failure(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    def diverging(request: FinetuneRequest) -> Finetuned | None:
+        raise DivergedError("training diverged in epoch 1")
+
+    monkeypatch.setattr(compare, "finetune", diverging)
+    assert finetune(folder, *ONE, "--compare-blocks") == 1
+    output, errors = capsys.readouterr()
+    assert "all: training diverged in epoch 1" in output
+    assert "no run made a pair that may serve" in errors
+    found = json.loads((folder / "out" / "comparison.json").read_text())
+    assert [(run["failed"], run["tail_share"]) for run in found["runs"]] == 2 * [("training diverged in epoch 1", None)]
+    assert found["held_out"] == 0
+    assert "Every training failed." in (folder / "out" / "comparison.html").read_text()
+
+
+def test_a_comparison_that_is_made_anew_keeps_no_run_of_the_one_before(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    earlier = [folder / "out" / name / "finetune.json" for name in ("all", "blocks-2", "blocks-8")]
+    for record in earlier:
+        record.parent.mkdir(parents=True)
+        record.write_text("{}")
+    kept = folder / "out" / "comparison.json"
+    kept.write_text('{"seconds": {"all": 600.0, "blocks-2": 300.0}}')
+    monkeypatch.setattr(compare, "finetune", lambda request: None)
+    (folder / "none").mkdir()
+    assert finetune(folder, "--compare-blocks", "--overwrite", "--labelled", "none") == 2
+    assert all(record.exists() for record in (*earlier, kept)), "there is nothing to replace them"
+    assert finetune(folder, *ONE, "--compare-blocks", "--overwrite") == INTERRUPTED
+    assert not any(record.exists() for record in earlier)
+    assert set(json.loads(kept.read_text())["seconds"]) == {"all"}
+
+
+def test_the_minutes_of_a_run_are_those_of_the_training_that_made_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = count()
+    monkeypatch.setattr(compare, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    place = Folder(tmp_path / "all")
+    place.path.mkdir()
+    settings = Settings()
+    anew = FinetuneRequest(settings, tmp_path, place.path)
+    resumed = replace(anew, resume=True)
+    seconds: dict[str, float] = {}
+
+    def session(request: FinetuneRequest, *, ends: bool) -> dict[str, float]:
+        with compare._timed(request, seconds):
+            if ends:
+                place.record.write_text("{}")
+        return seconds
+
+    assert session(anew, ends=False) == {"all": 1.0}
+    place.checkpoint.touch()
+    assert session(resumed, ends=False) == {"all": 2.0}
+    place.checkpoint.unlink()
+    assert session(anew, ends=False) == {"all": 1.0}, "as after a pair that must not serve"
+    assert session(resumed, ends=True) == {"all": 2.0}
+    assert session(resumed, ends=False) == {"all": 2.0}, "it had ended"
+    os.utime(place.record, ns=(0, 0))
+    assert session(resumed, ends=True) == {"all": 3.0}, "it was extended"
+    seconds.clear()
+    assert session(resumed, ends=False) == {}, "it is not known"
+    (tmp_path / "comparison.json").write_text("what was found")
+    with pytest.raises(SettingsError), compare._timed(anew, seconds):
+        raise SettingsError("no such image")
+    assert (tmp_path / "comparison.json").read_text() == "what was found"
+
+    def full(path: Path, content: bytes) -> None:
+        raise TrainingError("no room for the minutes")
+
+    monkeypatch.setattr(compare, "write_bytes", full)
+    with pytest.raises(TrainingError, match="no room for the weights"), compare._timed(anew, seconds):
+        raise TrainingError("no room for the weights")
+
+
+def test_an_output_that_is_a_file_is_refused(folder: Path, capsys: Captured) -> None:
+    (folder / "out").touch()
+    assert finetune(folder, *ONE, "--compare-blocks") == 2
+    assert "expected a folder, but it is a file" in message(capsys)
+
+
 @pytest.mark.parametrize(
     ("flags", "blocks", "expected"),
     [
@@ -150,6 +239,8 @@ def test_the_fewest_blocks_that_serve_nearly_as_much_as_the_best_are_chosen() ->
     _, why = choose([ALL, FOUR])
     assert "It serves .697 (the best, all: .700) and took 5.0 minutes; " in why
     assert "an image at a second alpha costs 0.36 of a forward" in why
+    _, why = choose([replace(ALL, minutes=None)])
+    assert "It serves .700; nothing is shared." in why
 
 
 def test_the_page_has_every_run_and_what_the_figures_are_worth() -> None:
@@ -160,3 +251,16 @@ def test_the_page_has_every_run_and_what_the_figures_are_worth() -> None:
     assert "training diverged" in shown
     assert "200 held-out images judge it" in shown
     assert "Whole forwards an image: all 1.20, 4 1.07, 2 1.04." in shown
+    assert "With evaluation, rehearsal and card: all 10.0, 4 5.0, 2 4.0." in shown, "8 blocks stopped early"
+
+
+def test_a_table_with_a_run_that_failed_fits_a_terminal(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compare, "paper", lambda: Console(width=80, force_terminal=True, color_system=None))
+    broken = replace(BROKEN, failed="training diverged in epoch 3 at update 200: the loss is nan")
+    runs = (replace(ALL, alpha=0.65), broken, FOUR)
+    compare.show_comparison(BlocksComparison(runs, None, "none", 200, Path("out")), ModelSettings(), as_json=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert " ".join(lines[3].split()) == "all .800 – .600 .700 alpha .65 .800 1.20 1.20 1.00 10.0"
+    assert lines[4].split() == ["8", *4 * ["–"], "failed", *5 * ["–"]]
+    assert f"8: {broken.failed}" in lines
+    assert not any("…" in line for line in lines)
