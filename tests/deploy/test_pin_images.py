@@ -416,7 +416,8 @@ def test_a_registry_that_is_not_listed_gets_no_token_of_a_listed_server(script: 
         registry.token, listed.token_reply = "secret", b'{"token": "secret"}'
         registry.challenge = f'Bearer realm="{listed.address}/token",scope="repository:private/b:pull,push"'
         environ = {"PIN_IMAGES_USER": "yard", "PIN_IMAGES_PASSWORD": "word", "PIN_IMAGES_HOSTS": listed.host}
-        script.Registries(environ).digest("a/b", "1")
+        script.HUB = "hub.example"
+        script.Registries(environ).digest(f"{registry.host}/a/b", "1")
     ((_, path, authorization),) = listed.requests
     assert path.startswith("/token")
     assert authorization is None, "the registry gets what an anonymous user would"
