@@ -107,13 +107,12 @@ def test_a_bad_image_does_not_walk_the_decoded_messages_behind_it(monkeypatch: p
     for job in reversed(jobs):  # the first took longest, and all others wait for it
         assert job is not None
         subject.queue.end(job, DecodedMessage(job.message, ()), 0.001)
-    is_unready = Job.is_unready.fget
+    is_unready: property = vars(Job)["is_unready"]
 
     def counted(job: Job) -> bool:
         nonlocal asked
         asked += 1
-        assert is_unready is not None
-        return bool(is_unready(job))
+        return bool(is_unready.__get__(job))
 
     monkeypatch.setattr(Job, "is_unready", property(counted))
     for _ in jobs:
