@@ -11,6 +11,7 @@ import argparse
 import base64
 import hashlib
 import http.client
+import ipaddress
 import json
 import os
 import re
@@ -47,13 +48,21 @@ _IMAGE = re.compile(
     rf"(?::(?P<tag>[A-Za-z0-9_][A-Za-z0-9_.-]{{0,127}}))?(?P<digest>@{_DIGEST})?(?![^\s\"',}}\]])"
 )
 # A key of YAML at the start of a line, after `-`, or within braces; so not a word of a sentence.
-_YAML_KEY = re.compile(r"""(?:^[ \t]*(?:-[ \t]+)*|[{,][ \t]*)(["']?)image\1:(?=\s|$)[ \t]*(?:&\S+[ \t]+)?["']?""", re.M)
-_KUSTOMIZE_KEY = re.compile(r"(?<![\w-])(?:newTag|newName)[ \t]*:")
-_KUSTOMIZE_PAIR = re.compile(r"""(?<![\w-])(name|newName|newTag|digest)[ \t]*:[ \t]*["']?([^\s,"'}]+)["']?""")
-_ARG = re.compile(r"^ARG[ \t]+(\w+)=[\"']?", re.M | re.I)
-_FROM = re.compile(r"^FROM[ \t]+(?:--\S+[ \t]+)*|^COPY[ \t].*?--from=", re.M | re.I)
-_STAGE = re.compile(r"^FROM[ \t].*[ \t]AS[ \t]+(\S+)", re.M | re.I)
-_CHALLENGE = re.compile(r'(\w+)="([^"]*)"')
+_YAML_KEY = re.compile(
+    r"""(?:^[ \t]*(?:-[ \t]+)*|[{,][ \t]*)(?:(["'])image\1[ \t]*:|image[ \t]*:(?=\s|$))[ \t]*(?:&\S+[ \t]+)?["']?""",
+    re.M,
+)
+_YAML_ALIAS = re.compile(r"\*([^\s,\]}]+)")
+_KUSTOMIZE_KEY = re.compile(r"""(?<![\w-])["']?(?:newTag|newName)["']?[ \t]*:""")
+_KUSTOMIZE_PAIR = re.compile(r"""(?<![\w-])(name|newName|newTag|digest)["']?[ \t]*:[ \t]*["']?([^\s,"'}]+)["']?""")
+_SYNTAX = re.compile(r"\A(?:#[ \t]*\w+[ \t]*=.*\n)*?#[ \t]*syntax[ \t]*=[ \t]*", re.I)  # the image that parses the file
+_ARG = re.compile(r"^[ \t]*ARG[ \t]+(\w+)=[\"']?", re.M | re.I)
+_FROM = re.compile(
+    r"^[ \t]*FROM[ \t]+(?:--\S+[ \t]+)*|^[ \t]*COPY[ \t](?:\\\s*\n|.)*?--from=|--mount=(?:[^\s,]+,)*from=", re.M | re.I
+)
+_STAGE = re.compile(r"^[ \t]*FROM[ \t].*[ \t]AS[ \t]+(\S+)", re.M | re.I)
+_WORD = re.compile(r"[^\s,]*")
+_CHALLENGE = re.compile(r'\b(\w+)="([^"]*)"')
 
 
 class Mistake(Exception):
@@ -98,19 +107,28 @@ def images_in(folder: Path) -> list[Named]:
     found: list[Named] = []
     replaced: set[str] = set()  # names that a kustomization replaces
     for path in sorted(each for each in folder.rglob("*") if each.is_file()):
-        if path.suffix in (".yaml", ".yml"):
-            text = _without_comments(_read(path), r"(?:^|(?<=[ \t]))#[^\r\n]*")
-            found += _in_yaml(path, text)
-            if path.stem == "kustomization":
-                entries = [*_in_kustomization(path, text)]
-                replaced |= {name for name, _ in entries}
-                found += [entry for _, entry in entries]
-        elif path.name.startswith("Dockerfile") or path.suffix == ".Dockerfile":
-            found += _in_dockerfile(path, _without_comments(_read(path), r"^[ \t]*#[^\r\n]*"))
+        for name, named in _in_file(path):
+            replaced |= {name} - {""}
+            found.append(named)
     for each in found:
         if not each.tag and not each.digest and each.name not in replaced:
             raise Mistake(f"{each.path}:{each.line}: {each.name} has no tag; write the tag of one release")
     return [each for each in found if each.tag and each.name != BUILT]
+
+
+def _in_file(path: Path) -> Iterator[tuple[str, Named]]:
+    """Yield each image that a file names, and the name that it replaces in a kustomization, "" elsewhere."""
+    is_kustomization = path.name in ("kustomization.yaml", "kustomization.yml", "Kustomization")
+    if is_kustomization or path.suffix in (".yaml", ".yml"):
+        text = _without_comments(_read(path), r"(?:^|(?<=[ \t]))#[^\r\n]*")
+        yield from (("", named) for named in _in_yaml(path, text))
+        if is_kustomization:
+            yield from _in_kustomization(path, text)
+    elif path.name.startswith("Dockerfile") or path.suffix == ".Dockerfile":
+        text = _read(path)
+        if syntax := _SYNTAX.match(text):
+            yield "", _at(path, text, syntax.end())
+        yield from (("", named) for named in _in_dockerfile(path, _without_comments(text, r"^[ \t]*#[^\r\n]*")))
 
 
 def _without_comments(text: str, comment: str) -> str:
@@ -141,9 +159,15 @@ def _at(path: Path, text: str, start: int) -> Named:
 
 
 def _in_yaml(path: Path, text: str) -> Iterator[Named]:
+    places = set()
     for key in _YAML_KEY.finditer(text):
-        if text[key.end() : key.end() + 1] != "*":  # an alias of a name that is found where its anchor is
-            yield _at(path, text, key.end())
+        place = key.end()
+        if alias := _YAML_ALIAS.match(text, place):  # of the name behind the last such anchor before
+            anchors = re.finditer(rf"""&{re.escape(alias[1])}[ \t]+["']?""", text[:place])
+            place = max((anchor.end() for anchor in anchors), default=place)
+        places.add(place)
+    for place in sorted(places):
+        yield _at(path, text, place)
 
 
 def _in_kustomization(path: Path, text: str) -> Iterator[tuple[str, Named]]:
@@ -189,14 +213,15 @@ def _entry(text: str, at: int) -> tuple[int, int, str]:
 
 def _in_dockerfile(path: Path, text: str) -> Iterator[Named]:
     arguments = {match[1]: match.end() for match in reversed([*_ARG.finditer(text)])}  # the first of a name
-    stages = {match[1].lower() for match in _STAGE.finditer(text)} | {"scratch"}
+    stages = {match[1].lower(): match.start() for match in reversed([*_STAGE.finditer(text)])} | {"scratch": -1}
     places = set()
     for each in _FROM.finditer(text):
-        word = text[each.end() :].split("\n", 1)[0].partition(" ")[0].strip()
+        match = _WORD.match(text, each.end())
+        word = match[0] if match else ""
         variable = re.fullmatch(r"\$\{?(\w+)\}?", word)
         if variable and variable[1] in arguments:
             places.add(arguments[variable[1]])
-        elif word.lower() not in stages and not word.isdigit():
+        elif stages.get(word.lower(), each.start()) >= each.start() and not word.isdigit():  # not of a stage before it
             places.add(each.end())
     for place in sorted(places):
         yield _at(path, text, place)
@@ -275,7 +300,8 @@ class Registries:
         query |= {"service": facts["service"]} if "service" in facts else {}
         realm = facts["realm"]
         where = urlsplit(realm).netloc
-        login = self._login if where in self._hosts else ""
+        # A registry chooses where it sends us, and gets the token that the login buys there. So it has to be listed too.
+        login = self._login if where in self._hosts and host in self._hosts | {HUB} else ""
         _check_url(realm, is_from_here=_is_here(host))
         answer = self._request("GET", f"{realm}{'&' if urlsplit(realm).query else '?'}{urlencode(query)}", login)
         if answer.status != 200:
@@ -340,7 +366,12 @@ def _registry_of(name: str) -> tuple[str, str]:
 
 
 def _is_here(host: str) -> bool:
-    return urlsplit(f"//{host}").hostname in ("localhost", "127.0.0.1", "::1")
+    name = urlsplit(f"//{host}").hostname or ""
+    try:
+        address = ipaddress.ip_address(name)
+    except ValueError:
+        return name.removesuffix(".") == "localhost"
+    return address.is_loopback or address.is_unspecified
 
 
 def _check_url(url: str, *, is_from_here: bool) -> None:
@@ -386,10 +417,10 @@ def write(changes: Iterable[tuple[Named, str]]) -> None:
     for each, digest in changes:
         by_path.setdefault(each.path, []).append((each, digest))
     for path, places in by_path.items():
+        if not {each for each, _ in places} <= {named for _, named in _in_file(path)}:
+            raise Mistake(f"{path}: it was changed by another program; run this again")
         text = _read(path)
         for each, digest in sorted(places, key=lambda place: -place[0].start):
-            if each.digest not in text[each.start : each.end]:
-                raise Mistake(f"{path}: it was changed by another program; run this again")
             text = text[: each.start] + (each.before + digest if digest else "") + text[each.end :]
         _replace(path.resolve(), text.encode())
 

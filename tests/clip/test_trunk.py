@@ -19,7 +19,7 @@ from adawise.adapt.names import GRID, LEAST_TAIL_SHARE
 from adawise.adapt.rows import all_rows
 from adawise.clip.attention import pack_attention
 from adawise.clip.bank import Bank
-from adawise.clip.classifier import PairClassifier, PairRound
+from adawise.clip.classifier import PairClassifier, PairRound, forward_in
 from adawise.clip.load import CheckpointPair
 from adawise.clip.patches import multiply_patches
 from adawise.clip.trunk import NoTrunkError, Trunk, cut, shared_trunk
@@ -420,6 +420,10 @@ def test_towers_with_optional_arguments_and_with_two_names_for_a_tensor_are_cut(
     images = torch.randn(4, 3, SIZE, SIZE)
     with torch.inference_mode():
         assert torch.equal(reference.bank.tower(0)(images), shared.tower(images))
+        pixels = torch.zeros(4, 3, SIZE, SIZE, dtype=torch.uint8)
+        features = forward_in(shared, torch.float32, torch.device("cpu"))(pixels)
+        mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (shared.mean, shared.std))
+        assert torch.allclose(features, shared.tower((pixels - mean) / std), rtol=1e-5), "other order of roundings"
 
 
 class ChannelsLast(nn.Module):

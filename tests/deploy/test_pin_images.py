@@ -154,12 +154,16 @@ def test_each_image_that_deploy_names_is_found(script: Any) -> None:
         "services: {new: {image: PLANTED, read_only: true}}\n",
         "services:\n  new:\n    image: 'PLANTED' # a comment\n",
         'spec:\n  containers:\n    - image: "PLANTED"\n      name: new\n',
+        'services: {"new": {"image":"PLANTED"}}\n',
+        "services:\n  new:\n    image : PLANTED\n",
+        "x-image: &name PLANTED\nservices: {new: {image: *name}}\n",
         "x-image: &image\n  image: &name PLANTED\nservices: {new: {image: *name}}\n",
         "kind: Kustomization\npatches:\n  - patch: |-\n      containers:\n        - {name: new, image: PLANTED}\n",
         "kind: Kustomization\nimages: [{name: new, newName: registry.example/new, newTag: 1.2.3}]\n",
         "kind: Kustomization\nimages:\n  - name: new\n    newName: registry.example/new\n    newTag: '1.2.3'\n\na: 1\n",
         "kind: Kustomization\r\nimages:\r\n- newTag: 1.2.3\r\n  name: registry.example/new\r\n",
         "kind: Kustomization\nimages:\n  - {name: new, newName: registry.example/new,\n     newTag: 1.2.3}\n",
+        'kind: Kustomization\nimages:\n  - "name": registry.example/new\n    "newTag": 1.2.3\n',
     ],
 )
 def test_a_planted_image_is_found_pinned_and_released(planted: str, script: Any, deploy: Path) -> None:
@@ -188,6 +192,9 @@ def test_a_planted_image_is_found_pinned_and_released(planted: str, script: Any,
         ("ARG BASE='a/b:1.0'\nFROM --platform=linux/amd64 ${BASE}\nARG BASE\nARG BASE=c:2\n", ["a/b:1.0"]),
         ("# FROM no:1\nFROM a/b:1.0 AS Build\nFROM scratch\nCOPY --from=c:2 /x /x\nFROM build\n", ["a/b:1.0", "c:2"]),
         ("FROM a:1\nCOPY --from=0 /x /x\n", ["a:1"]),
+        ("  FROM a:1\r\n copy --chown=b \\\r\n  --from=c:2 /x /x\r\n", ["a:1", "c:2"]),
+        ("FROM a:1\nRUN --mount=type=bind,from=c:2,source=/x --mount=from=d:3,target=/y x\n", ["a:1", "c:2", "d:3"]),
+        ("# check=skip=all\n# syntax=docker/dockerfile:1\nFROM a:1\n", ["docker/dockerfile:1", "a:1"]),
     ],
 )
 def test_images_of_a_dockerfile(dockerfile: str, images: list[str], script: Any, tmp_path: Path) -> None:
@@ -205,6 +212,9 @@ def test_images_of_a_dockerfile(dockerfile: str, images: list[str], script: Any,
         ("Dockerfile", "ARG V=1\nFROM python:${V}\n", "Dockerfile:2: expected the name of an image"),
         ("Dockerfile", "FROM ${NOT_SET}\n", "Dockerfile:1: expected the name of an image"),
         ("Dockerfile", "FROM python\n", "Dockerfile:1: python has no tag"),
+        ("Dockerfile", "FROM python AS python\nFROM python\n", "Dockerfile:1: python has no tag"),
+        ("compose.yaml", "image: *nowhere\n", "compose.yaml:1: expected the name of an image"),
+        ("Kustomization", "images:\n- name: a\n  newName: b\n", "Kustomization:3: expected an entry of images"),
         (
             "kustomization.yaml",
             "images: [{name: a, newName: b}]\n",
@@ -352,6 +362,22 @@ def test_a_write_that_fails_leaves_the_file_as_it_was(
     assert [(path.name, path.read_text()) for path in folder.iterdir()] == [("compose.yaml", "image: a/b:1\n")]
 
 
+def test_a_file_that_was_changed_meanwhile_is_left_alone(
+    script: Any, registry: Registry, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = folder_of(tmp_path, "image: a/b:1\n") / "compose.yaml"
+    edited = "# a line that somebody writes while registries are asked\nimage: a/b:1\n"
+
+    def respond(request: Request) -> None:
+        file.write_text(edited)
+        request.manifest()
+
+    registry.respond = respond
+    assert script.main([str(file.parent)]) == 1
+    assert "it was changed by another program; run this again" in capsys.readouterr().err
+    assert file.read_text() == edited
+
+
 def test_a_link_stays_a_link(script: Any, tmp_path: Path) -> None:
     folder = folder_of(tmp_path, "a: 1\n")
     (tmp_path / "real.yaml").write_text("image: a/b:1\n")
@@ -383,6 +409,18 @@ def test_a_login_is_sent_to_listed_hosts_alone(is_listed: bool, script: Any, reg
     assert script.Registries(environ).digest("a/b", "1") == digest_of(MANIFEST)
     (sent,) = [authorization for _, path, authorization in registry.requests if path.startswith("/token")]
     assert sent == (f"Basic {b64encode(b'yard:word').decode()}" if is_listed else None)
+
+
+def test_a_registry_that_is_not_listed_gets_no_token_of_a_listed_server(script: Any, registry: Registry) -> None:
+    with serving(Registry()) as listed:
+        registry.token, listed.token_reply = "secret", b'{"token": "secret"}'
+        registry.challenge = f'Bearer realm="{listed.address}/token",scope="repository:private/b:pull,push"'
+        environ = {"PIN_IMAGES_USER": "yard", "PIN_IMAGES_PASSWORD": "word", "PIN_IMAGES_HOSTS": listed.host}
+        script.HUB = "hub.example"
+        script.Registries(environ).digest(f"{registry.host}/a/b", "1")
+    ((_, path, authorization),) = listed.requests
+    assert path.startswith("/token")
+    assert authorization is None, "the registry gets what an anonymous user would"
 
 
 def test_a_registry_that_asks_for_a_password_gets_it_if_it_is_listed(script: Any, registry: Registry) -> None:
@@ -478,8 +516,9 @@ def test_a_token_is_not_fetched_from_an_unsafe_place(realm: str, script: Any, re
 
 
 def test_a_registry_elsewhere_is_asked_by_https_and_does_not_send_us_to_this_machine(script: Any) -> None:
-    with pytest.raises(script.Mistake, match=r"sends us to http://127\.0\.0\.1"):
-        script._check_url("http://127.0.0.1:80/x", is_from_here=False)
+    for here in ("http://127.0.0.1", "https://127.1.2.3", "https://0.0.0.0", "https://[::1]", "https://localhost."):
+        with pytest.raises(script.Mistake, match=f"sends us to {here.replace('[', '').replace(']', '')}"):
+            script._check_url(f"{here}:80/x", is_from_here=False)
     script._check_url("https://registry.example/x", is_from_here=False)
     asked: list[str] = []
 

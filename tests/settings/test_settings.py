@@ -188,6 +188,8 @@ def test_a_mistake_in_the_file_names_its_line(file: str, line: int, tmp_path: Pa
         ("topic = 'x'\n", {}, "did you mean kafka.topic"),
         ("[batch]\nmax_images = 8\n", {}, "did you mean batch.images (images under [batch])?"),
         ("", {"ADAWISE_BATCH__MAX_IMAGES": "8"}, "did you mean ADAWISE_BATCH__IMAGES?"),
+        ("", {"ADAWISE_KAFKA__DEAD_LETER_TOPIC": "x"}, "did you mean ADAWISE_KAFKA__DEAD_LETTER_TOPIC?"),
+        ("[http]\nprobe_port = 1\n", {}, "did you mean http.probes_port (probes_port under [http])?"),
         ("", {"ADAWISE_KAFKA": "{}"}, "it is a group of settings"),
         ("", {"ADAWISE_TEST_BROKER": "kafka", "ADAWISE_TOPICS": "x"}, "did you mean ADAWISE_KAFKA__TOPIC?"),
         ("", {"ADAWISE_TOPIC": "x"}, "did you mean ADAWISE_KAFKA__TOPIC?"),

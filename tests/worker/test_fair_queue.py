@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import itertools
 import sys
 from collections import deque
 from collections.abc import Sequence
+from functools import partial
 
 import pytest
 import torch
@@ -323,3 +325,41 @@ def test_batches_of_other_streams_are_begun_between_those_of_a_backlog_however_m
         begun.append(job.stream)
         lanes.end(job, DecodedMessage(job.message, (a_frame(job.message.offset),)), 1.0)
     assert "".join(begun) == "aabbaabbaaaa"
+
+
+def test_small_batches_do_not_take_the_room_that_a_large_batch_of_another_partition_waits_for() -> None:
+    clock = itertools.count()
+    pool = Prefetch(
+        decode, streams, is_single=lambda _: True, image_bytes=IMAGE_BYTES, threads=0, clock=lambda: float(next(clock))
+    )
+    pool.make_room(6 * IMAGE_BYTES + 99, 0)
+    rules = [
+        Readiness(
+            BatchPolicy(images, max_age_s=1.0),
+            pool.queue(tp),
+            partial(pool.make_ready, tp),
+            lambda _: None,
+            image_bytes=IMAGE_BYTES,
+            ends={},
+        )
+        for tp, images in zip(TPS, (1, 4), strict=True)
+    ]
+
+    def put(partition: int, count: int) -> None:
+        for offset in range(count):
+            pool.submit(Message(*TPS[partition], offset, b"a", GOOD), "a")
+            rules[partition].read("a")
+
+    def decode_what_there_is_room_for() -> None:
+        while (job := pool._next()) is not None:
+            pool._do(job)
+
+    put(0, 40)
+    decode_what_there_is_room_for()
+    put(1, 4)
+    for _ in range(4):
+        for _ in range(2):  # the model serves less in a round than the large batch needs
+            pool.take(TPS[0])
+        decode_what_there_is_room_for()
+    assert len([*iter(lambda: pool.take(TPS[1]), None)]) == 4
+    assert pool.queue(TPS[0]).waiting, "there was a small batch to begin at any time"

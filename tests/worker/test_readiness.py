@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import pytest
+
 from adawise.records import DecodedMessage, Message
 from adawise.worker.batching import BatchPolicy, OpenPart
-from adawise.worker.fair_queue import BOOKKEEPING_BYTES, JobStage, Lanes, message_bytes
+from adawise.worker.fair_queue import BOOKKEEPING_BYTES, Job, JobStage, Lanes, message_bytes
 from adawise.worker.readiness import Readiness
 from tests.frames import a_frame
 from tests.worker.counts import jobs_of
@@ -95,6 +97,28 @@ def test_each_bad_image_of_a_long_backlog_costs_the_same_however_long_it_is() ->
         subject.take()
         subject.readiness.count_again("a")
     assert Counting.asked <= 2 * POLICY.images * count
+
+
+def test_a_bad_image_does_not_walk_the_decoded_messages_behind_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    subject, count, asked = Waiting(), 300, 0
+    for offset in range(count):
+        subject.put(offset)
+    jobs = [*iter(lambda: subject.queue.next(quick=False, eager=True, images=9, must=True), None)]
+    for job in reversed(jobs):  # the first took longest, and all others wait for it
+        assert job is not None
+        subject.queue.end(job, DecodedMessage(job.message, ()), 0.001)
+    is_unready: property = vars(Job)["is_unready"]
+
+    def counted(job: Job) -> bool:
+        nonlocal asked
+        asked += 1
+        return bool(is_unready.__get__(job))
+
+    monkeypatch.setattr(Job, "is_unready", property(counted))
+    for _ in jobs:
+        subject.queue.take()
+        subject.readiness.count_again("a")
+    assert asked <= 3 * POLICY.images * count
 
 
 def test_what_was_predicted_before_a_bad_image_of_a_long_backlog_is_put_right_once_the_backlog_is_short() -> None:

@@ -489,7 +489,8 @@ def forward_in(pair: CheckpointPair, dtype: torch.dtype, where: torch.device) ->
 
     It has a copy of the weights of its own. The doctor times it.
     """
-    skeleton = Skeleton(without_tensors(pair.tower), pair.theta_0, dict(pair.tower.named_buffers()))
+    buffers = dict(pair.tower.named_buffers(remove_duplicate=False))
+    skeleton = Skeleton(without_tensors(pair.tower), pair.theta_0, buffers)
     tower = skeleton.over(skeleton.layout.flatten(pair.theta_0, where).to(dtype))
     mean, std = _per_channel(pair.mean, where), _per_channel(pair.std, where)
     return partial(_features, partial(_prepared, tower, mean, std, dtype))

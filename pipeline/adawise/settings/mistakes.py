@@ -17,6 +17,8 @@ from adawise.text import counted, near_match
 NOT_SET = "not set"
 """The `origin` of a mistake about a value that is missing."""
 
+_MISSPELT = 0.85  # similarity of names of which one has a letter more, less or changed
+
 
 @dataclass(frozen=True, slots=True)
 class Mistake:
@@ -40,15 +42,19 @@ class Mistake:
 def nearest(name: str, known: Iterable[str], cutoff: float = 0.75) -> str | None:
     """Return the known dotted name that is most likely meant; None if none is near.
 
-    This is the only known name with the same key in another table, else the only one of its table that has some of its
-    words and no other, else a name of similar spelling, else a name whose key has a similar spelling.
+    This is the only known name with the same key in another table, else one of its table with nearly its spelling, else
+    the only one of its table that has some of its words and no other, else a name of similar spelling, else a name
+    whose key has a similar spelling.
     """
     names = list(known)
     key = name.rpartition(".")[2]
     same_key = [other for other in names if other.rpartition(".")[2] == key]
     if len(same_key) == 1:
         return same_key[0]
-    shorter = [other for other in names if _table(other) == _table(name) and _words(other) < _words(name)]
+    beside = {other.rpartition(".")[2]: other for other in names if _table(other) == _table(name)}
+    if (near := near_match(key, beside, _MISSPELT)) is not None:
+        return beside[near]
+    shorter = [other for other in beside.values() if _words(other) < _words(name)]
     if len(shorter) == 1:  # by its spelling `batch.max_images` is nearer to `batch.max_age_s` than to `batch.images`
         return shorter[0]
     if (near := near_match(name, names, cutoff)) is not None:

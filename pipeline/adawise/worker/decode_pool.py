@@ -255,6 +255,8 @@ class Prefetch:
         for partition in partitions:
             if found is None and partition.waiting and not (is_full and promised):
                 found = partition.next(quick=quick, eager=is_eager, images=images, must=not promised)
+                if partition.lacks_room:  # else small batches of other partitions would take what becomes free
+                    break
         if found is None and not self._running and not any(p.ready for p in partitions):
             for partition in partitions:
                 found = found or (partition.begin_awaited() if partition.held_bytes else None)

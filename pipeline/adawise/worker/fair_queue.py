@@ -156,6 +156,7 @@ class Lanes:
         order: the jobs of each stream that are not taken, in the order of the log. Only the thread that adds and takes
             messages changes what is in it, so that this thread may read it at any time.
         ready: the jobs that can be taken.
+        lacks_room: True if the last `next` found a batch, but no room for it.
     """
 
     def __init__(self) -> None:
@@ -163,6 +164,7 @@ class Lanes:
         self.counts, self.sizes, self.singles = [0] * len(JobStage), [0] * len(JobStage), 0
         self.order: dict[str, deque[Job]] = {}
         self.ready: deque[Job] = deque()
+        self.lacks_room = False
         self._lanes: dict[str | None, Lane] = {}
         # Of quick and of slow lanes; an entry that is out of date is seen when it is first.
         self._heaps: tuple[_Heap, _Heap] = [], []
@@ -325,6 +327,7 @@ class Lanes:
             images: how many images there is room for.
             must: begin a batch even if there is not enough room for it.
         """
+        self.lacks_room = False
         while (lane := self.first(quick=quick)) is not None or (eager and not quick and self._held):
             if lane is None:
                 self.release(next(iter(self._held)))
@@ -339,7 +342,8 @@ class Lanes:
                 return self._begin(job)
             else:
                 batch = self._batch(job.stream)
-                if len(batch) > images and not must:
+                self.lacks_room = len(batch) > images and not must
+                if self.lacks_room:
                     return None
                 self._promise(batch)
                 return self.begin_promised(quick=quick)

@@ -69,16 +69,18 @@ class Readiness:
         many would keep the worker from everything else.
         """
         self._uncounted.discard(stream)
-        part, until = self._opened(stream) or NOTHING_OPEN, 0
+        part, until, waits = self._opened(stream) or NOTHING_OPEN, 0, False
         for number, job in enumerate(self._queue.order.get(stream, ())):
-            if number >= self._most and not job.is_unready:
+            is_unready = job.is_unready
+            if number >= self._most and not is_unready:
                 self._uncounted.add(stream)
                 break
+            waits = waits or is_unready
             if job.is_single:
                 if self._completes(stream, job, part):
                     until = job.message.offset + 1
                 part = job.part
-        if until:
+        if until and waits:  # looking for what waits would walk the whole backlog where all of it is decoded
             self.make_ready(stream, until)
 
     def taken(self, stream: str) -> None:
