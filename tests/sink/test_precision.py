@@ -21,7 +21,7 @@ from adawise.sink.precision import (
     read_precision,
     served_precision,
 )
-from adawise.store.store import open_store
+from adawise.store.store import LocalStore, open_store
 from tests.sink.building import CLASSES, IDENTITY, TP, DictStore, draft, open_chain
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
@@ -86,6 +86,19 @@ def test_without_a_claim_the_newest_segment_whose_settings_are_recorded_says_wha
     newest = max(store.list(layout.PREDICTIONS))
     store.objects[newest] = store.objects[newest][:-9]
     assert newest_footers(store) == newest_footers(store, [TP, TopicPartition("frames", 9)]) == []
+
+
+def test_the_newest_segments_of_all_partitions_are_found_by_one_listing(monkeypatch: pytest.MonkeyPatch) -> None:
+    store, listed = open_store(str(FIXTURES / "root_0_1_0" / "root")), list[str]()
+    real = LocalStore.list
+
+    def counted(self: LocalStore, prefix: str) -> list[str]:
+        listed.append(prefix)
+        return real(self, prefix)
+
+    monkeypatch.setattr(LocalStore, "list", counted)
+    assert len(newest_footers(store)) == 2
+    assert listed == [layout.PREDICTIONS, layout.RETAINED]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import time
@@ -75,6 +76,7 @@ def start_worker(
             return _start(settings, port, observer, should_stop, failpoint)
         except PrecisionTaken as taken:  # rare: two first workers of different processors in the same seconds
             structlog.get_logger("worker").info("precision_taken", note=str(taken))
+        gc.collect()  # the error and its frames are a circle that holds the pair, and two take twice the memory
 
 
 def _start(

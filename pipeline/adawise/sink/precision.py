@@ -15,7 +15,7 @@ from adawise.records import TopicPartition
 from adawise.sink import claims, layout
 from adawise.sink.segment import SegmentFooter
 from adawise.sink.served_by import read_noted
-from adawise.sink.walk import chains, newest
+from adawise.sink.walk import chains, footer_of, newest
 from adawise.store.documents import Document, parse
 from adawise.store.store import Store
 
@@ -47,8 +47,13 @@ def read_precision(store: Store) -> Precision | None:
 def newest_footers(store: Store, partitions: Iterable[TopicPartition] | None = None) -> list[SegmentFooter]:
     """Return the footers of the newest segments of these partitions, or of all. Damaged segments are left out."""
     found: list[SegmentFooter] = []
-    for tp in chains(store) if partitions is None else partitions:
-        with suppress(ChainError):  # whoever reads the chain reports it
+    if partitions is None:
+        for keys in chains(store).values():  # by one listing, which is long where the chains are
+            with suppress(ChainError):  # the recovery of the partition reports it
+                found.append(footer_of(store, keys[-1]))
+        return found
+    for tp in partitions:
+        with suppress(ChainError):
             found += [] if (footer := newest(store, tp)) is None else [footer]
     return found
 
