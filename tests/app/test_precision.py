@@ -17,17 +17,18 @@ from structlog.testing import capture_logs
 from adawise.app import precision as module
 from adawise.app import worker as build
 from adawise.app.http import WorkerPort
+from adawise.app.pairs import starting_pair
 from adawise.app.precision import (
     RootPrecision,
     choose_precision,
     claim_root_precision,
-    precision_of_partitions,
+    precision_of_parts,
     precision_of_root,
 )
 from adawise.app.worker import start_worker
 from adawise.clip import device as clip_device
 from adawise.clip.classifier import PairClassifier
-from adawise.errors import PrecisionTaken
+from adawise.errors import PrecisionTaken, SettingsError
 from adawise.records import TopicPartition
 from adawise.settings import ModelSettings, Settings
 from adawise.sink import layout
@@ -161,7 +162,7 @@ def test_a_damaged_claim_is_named_and_the_newest_segments_decide(
     assert "_numerics.json: expected a" in kept.damage
     claim_root_precision(store, kept, choice, is_auto=True)
     shutil.rmtree(root / "_settings")
-    footer = precision_of_partitions("root", store, [TopicPartition("frames", 0)])
+    footer = precision_of_parts("root", store, {TopicPartition("frames", 0): (0, 9)})
     assert footer == RootPrecision("root", None, is_begun=True)
 
 
@@ -203,7 +204,7 @@ def test_a_root_that_comes_while_the_pair_is_loaded_keeps_its_format(
     claimed: str,
 ) -> None:
     runs_on(monkeypatch, processor)
-    real, root = build.starting_pair, Path(settings.sink.root)
+    real, root = starting_pair, Path(settings.sink.root)
 
     def mounted(*args: Any) -> Any:
         if not root.exists():
@@ -267,7 +268,7 @@ def test_a_worker_that_lost_the_race_of_the_first_start_loads_its_pair_again(
             store.create(layout.NUMERICS, b'{"precision": "bf16"}')
         return found
 
-    load, loaded, alive = build.starting_pair, list[ReferenceType[PairClassifier]](), list[int]()
+    load, loaded, alive = starting_pair, list[ReferenceType[PairClassifier]](), list[int]()
 
     def counted(*args: Any) -> Any:
         alive.append(sum(pair() is not None for pair in loaded))
@@ -279,6 +280,22 @@ def test_a_worker_that_lost_the_race_of_the_first_start_loads_its_pair_again(
     monkeypatch.setattr(build, "starting_pair", counted)
     assert started(monkeypatch, settings) == (BF16, ["precision_taken", "precision_followed"])
     assert alive == [0, 0], "the memory of the first pair is free before the second one is loaded"
+
+
+def test_a_worker_that_cannot_serve_in_its_format_leaves_the_choice_to_others(
+    monkeypatch: pytest.MonkeyPatch, settings: Settings
+) -> None:
+    def fail(*_: object) -> None:
+        raise SettingsError("alpha 0 gives logits that are not finite")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(PairClassifier, "warm_up", fail)
+        with pytest.raises(SettingsError, match="not finite"):
+            started(patched, settings)
+    store = open_store(settings.sink.root)
+    assert (store.get(layout.OWNER) is not None, store.get(layout.NUMERICS)) == (True, None)
+    runs_on(monkeypatch, "amd")
+    assert started(monkeypatch, settings) == (BF16, [])
 
 
 def test_a_worker_starts_although_the_claim_is_damaged(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> None:

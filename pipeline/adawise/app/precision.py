@@ -6,7 +6,7 @@ another rule, nor a worker on another processor, changes the numerics of a root 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import structlog
@@ -17,7 +17,14 @@ from adawise.clip.device import Device
 from adawise.errors import ChainError, PrecisionTaken, SettingsError
 from adawise.records import TopicPartition
 from adawise.settings import ModelSettings
-from adawise.sink.precision import Precision, claim_precision, newest_footers, read_precision, served_precision
+from adawise.sink.precision import (
+    Precision,
+    claim_precision,
+    footers_within,
+    newest_footers,
+    read_precision,
+    served_precision,
+)
 from adawise.sink.segment import SegmentFooter
 from adawise.store.store import Store
 
@@ -62,12 +69,13 @@ def precision_of_segments(root: str, store: Store, footers: Sequence[SegmentFoot
     return RootPrecision(root, served_precision(store, footers), bool(footers))
 
 
-def precision_of_partitions(root: str, store: Store, partitions: Iterable[TopicPartition]) -> RootPrecision:
-    """Return the number format in which these partitions were served last. Raises StoreUnavailable.
+def precision_of_parts(root: str, store: Store, parts: Mapping[TopicPartition, tuple[int, int]]) -> RootPrecision:
+    """Return the number format in which these parts [from, until) of partitions were served, at their ends.
 
-    Only if their segments do not name it, the root's claim decides, which a setting may have overruled.
+    Only if their segments do not name it, the root's claim decides, which a setting may have overruled. Raises
+    StoreUnavailable.
     """
-    found = precision_of_segments(root, store, newest_footers(store, partitions))
+    found = precision_of_segments(root, store, footers_within(store, parts))
     if found.precision is not None or not found.is_begun:
         return found
     try:
@@ -169,7 +177,8 @@ def claim_root_precision(store: Store, kept: RootPrecision, choice: PrecisionCho
     """Record in a root the number format that its workers follow, unless it is recorded.
 
     It is the one in which the root was served, or else the one of this worker. A damaged claim stays as it is.
-    The root is read again, because `kept` is of the time before the pair was loaded.
+    The root is read again, because `kept` is of the time before the pair was loaded. Call it after the first forwards:
+    a format in which this machine computes numbers that are not finite must not become that of all workers.
 
     Raises:
         PrecisionTaken: the root has another format since then, which this worker is to follow.
