@@ -207,7 +207,8 @@ EVENTS: dict[str, LoggedEvent] = {
         "Set the same for all workers of the group.",
     ),
     "precision_taken": LoggedEvent(
-        "Another worker began the root in another number format at the same moment. The pair is loaded again in that."
+        "While the pair was loaded, another worker began the root in another number format, or its disk was mounted. "
+        "The pair is loaded again in that."
     ),
     "precision_not_read": LoggedEvent(
         "The root's document `_numerics.json` is damaged. The newest segments decide the number format.",

@@ -17,7 +17,8 @@
         ├── CheckpointError     the two checkpoints do not make a pair
         ├── CardError           the card does not belong to the pair
         ├── PairMissing         the pair of a partition's chain is not available: the partition is blocked
-        ├── DeviceError         the GPU failed, or has too little memory
+        ├── DeviceError         the GPU failed
+        │   └── DeviceMemoryError   the device has too little memory for the model
         ├── TrainingError       fine-tuning cannot be resumed or written
         │   └── DivergedError       the loss is not finite
         ├── SourceError         the topic or recording is another one, or cannot be read
@@ -188,7 +189,11 @@ class PairMissing(FatalError):
 
 
 class DeviceError(FatalError):
-    """The card that runs the model failed or was lost, or has too little memory for it."""
+    """The card that runs the model failed or was lost."""
+
+
+class DeviceMemoryError(DeviceError):
+    """The device has too little memory for the two weight sets, one merged copy and a chunk of images."""
 
 
 class TrainingError(FatalError):

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
+from weakref import ReferenceType, ref
 
 import pytest
 import torch
@@ -16,18 +17,22 @@ from structlog.testing import capture_logs
 from adawise.app import precision as module
 from adawise.app import worker as build
 from adawise.app.http import WorkerPort
+from adawise.app.pairs import starting_pair
 from adawise.app.precision import (
     RootPrecision,
     choose_precision,
     claim_root_precision,
+    precision_of_parts,
     precision_of_root,
 )
 from adawise.app.worker import start_worker
 from adawise.clip import device as clip_device
-from adawise.errors import PrecisionTaken
+from adawise.clip.classifier import PairClassifier
+from adawise.errors import PrecisionTaken, SettingsError
 from adawise.records import TopicPartition
 from adawise.settings import ModelSettings, Settings
 from adawise.sink import layout
+from adawise.sink.chain import SegmentChain
 from adawise.store.store import Store, open_store
 from adawise.worker.events import Observers
 from tests.fakes import FakeSource
@@ -101,6 +106,7 @@ def test_a_card_follows_a_root_that_processors_began_with_a_warning(monkeypatch:
     assert (choice.chosen, choice.rule, choice.is_warning) == ("fp32", "bf16", True)
     assert choose_precision(ModelSettings(), begun("tf32")).chosen == "tf32"
     assert choose_precision(ModelSettings(), begun("fp16")).event == "precision_followed"
+    assert "adawise doctor" not in choice.note, "it measures on processors alone"
     assert choose_precision(ModelSettings(), NEW).chosen == "bf16"
 
 
@@ -149,6 +155,15 @@ def test_a_damaged_claim_is_named_and_the_newest_segments_decide(
     assert "_numerics.json: expected a claim" in line["error"]
     claim_root_precision(store, kept, choice, is_auto=True)
     assert (root / layout.NUMERICS).read_text() == "{"
+    (root / layout.NUMERICS).unlink()
+    (root / layout.NUMERICS).mkdir()
+    kept = precision_of_root(store)
+    assert (kept.precision, kept.is_begun) == ("fp32", True)
+    assert "_numerics.json: expected a" in kept.damage
+    claim_root_precision(store, kept, choice, is_auto=True)
+    shutil.rmtree(root / "_settings")
+    footer = precision_of_parts("root", store, {TopicPartition("frames", 0): (0, 9)})
+    assert footer == RootPrecision("root", None, is_begun=True)
 
 
 def test_of_two_first_workers_the_slower_one_follows(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,8 +175,46 @@ def test_of_two_first_workers_the_slower_one_follows(monkeypatch: pytest.MonkeyP
     claim_root_precision(store, *made[0], is_auto=True)
     with pytest.raises(PrecisionTaken, match=r"expected to begin it in fp32, but another worker has begun it in bf16"):
         claim_root_precision(store, *made[1], is_auto=True)
-    claim_root_precision(store, *made[1], is_auto=False)
     assert precision_of_root(store).precision == "bf16"
+
+
+def test_a_worker_that_is_set_to_another_format_than_the_root_got_meanwhile_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    runs_on(monkeypatch, "intel")
+    store = DictStore()
+    store.objects[layout.NUMERICS] = b'{"precision": "bf16"}'
+    with capture_logs() as lines:
+        for setting in ("fp32", "bf16"):
+            choice = choose_precision(ModelSettings.model_validate({"device": "cpu", "precision": setting}), NEW)
+            claim_root_precision(store, NEW, choice, is_auto=False)
+    assert [(line["event"], line["precision"]) for line in lines] == [("precision_set", "fp32")]
+
+
+@pytest.mark.parametrize(
+    ("fixture", "processor", "expected", "claimed"),
+    [("version_0_2_0", "intel", BF16, "bf16"), ("version_0_2_1", "amd", FP32, "fp32")],
+)
+def test_a_root_that_comes_while_the_pair_is_loaded_keeps_its_format(
+    monkeypatch: pytest.MonkeyPatch,
+    settings: Settings,
+    fixture: str,
+    processor: Processor,
+    expected: torch.dtype,
+    claimed: str,
+) -> None:
+    runs_on(monkeypatch, processor)
+    real, root = starting_pair, Path(settings.sink.root)
+
+    def mounted(*args: Any) -> Any:
+        if not root.exists():
+            shutil.copytree(FIXTURES / fixture / "root", root, ignore=shutil.ignore_patterns("_models", "_sink*"))
+        return real(*args)
+
+    monkeypatch.setattr(build, "starting_pair", mounted)
+    monkeypatch.setattr(SegmentChain, "check", lambda _: None)  # the root is of another topic
+    assert started(monkeypatch, settings) == (expected, ["precision_taken", "precision_followed"])
+    assert precision_of_root(open_store(settings.sink.root)).precision == claimed
 
 
 class GroupSource(FakeSource):
@@ -215,8 +268,34 @@ def test_a_worker_that_lost_the_race_of_the_first_start_loads_its_pair_again(
             store.create(layout.NUMERICS, b'{"precision": "bf16"}')
         return found
 
+    load, loaded, alive = starting_pair, list[ReferenceType[PairClassifier]](), list[int]()
+
+    def counted(*args: Any) -> Any:
+        alive.append(sum(pair() is not None for pair in loaded))
+        start = load(*args)
+        loaded.append(ref(start.model.classifier))
+        return start
+
     monkeypatch.setattr(build, "precision_of_root", outrun)
+    monkeypatch.setattr(build, "starting_pair", counted)
     assert started(monkeypatch, settings) == (BF16, ["precision_taken", "precision_followed"])
+    assert alive == [0, 0], "the memory of the first pair is free before the second one is loaded"
+
+
+def test_a_worker_that_cannot_serve_in_its_format_leaves_the_choice_to_others(
+    monkeypatch: pytest.MonkeyPatch, settings: Settings
+) -> None:
+    def fail(*_: object) -> None:
+        raise SettingsError("alpha 0 gives logits that are not finite")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(PairClassifier, "warm_up", fail)
+        with pytest.raises(SettingsError, match="not finite"):
+            started(patched, settings)
+    store = open_store(settings.sink.root)
+    assert (store.get(layout.OWNER) is not None, store.get(layout.NUMERICS)) == (True, None)
+    runs_on(monkeypatch, "amd")
+    assert started(monkeypatch, settings) == (BF16, [])
 
 
 def test_a_worker_starts_although_the_claim_is_damaged(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> None:

@@ -58,6 +58,7 @@ class Time:
 
     def __init__(self) -> None:
         self.now_s = 0.0
+        self.of_forwards_s = {torch.float32: 0.1, torch.bfloat16: 0.2}
         self.forwards = {torch.float32: 0, torch.bfloat16: 0}
 
     def clock(self) -> float:
@@ -73,7 +74,7 @@ def time(monkeypatch: pytest.MonkeyPatch) -> Time:
         forward = real(pair, dtype, where)  # type: ignore[arg-type]
 
         def timed(chunk: torch.Tensor) -> torch.Tensor:
-            time.now_s += 0.1 if dtype == torch.float32 else 0.2
+            time.now_s += time.of_forwards_s[dtype]
             time.forwards[dtype] += 1
             return forward(chunk)
 
@@ -101,12 +102,22 @@ def test_both_formats_are_measured_in_turns_for_two_seconds_at_the_chunk_size(
     assert known.model is not None
     assert known.model.classifier.dtype == torch.bfloat16
     answer = number_format(known, time.clock)
-    # the first forward of each is not measured; turns of .3 s fill 2 s
-    assert time.forwards == {torch.float32: 8, torch.bfloat16: 8}
+    # turns of .3 s fill 2 s, of which the first does not count
+    assert time.forwards == {torch.float32: 7, torch.bfloat16: 7}
     assert answer.status == "warn"
     assert answer.detail.startswith(
         "fp32 is the faster one here: 80 images/s, bf16 40; the rule for this processor chooses bf16, "
     )
+
+
+@pytest.mark.parametrize(("of_bf16_s", "forwards"), [(1.5, 4), (4.0, 2), (60.0, 1)])
+def test_the_measurement_of_a_large_tower_ends_within_the_time_of_the_part(
+    pair_folder: PairFolder, tmp_path: Path, time: Time, of_bf16_s: float, forwards: int
+) -> None:
+    time.of_forwards_s = {torch.float32: 1.0, torch.bfloat16: of_bf16_s}
+    answer = number_format(loaded(pair_folder, tmp_path, "fp32"), time.clock)
+    assert time.forwards == {torch.float32: forwards, torch.bfloat16: forwards}
+    assert answer.detail.startswith(f"fp32 is the faster one here: 8 images/s, bf16 {8 / of_bf16_s:.3g}; ")
 
 
 def test_a_format_that_is_set_is_compared_too(pair_folder: PairFolder, tmp_path: Path, time: Time) -> None:

@@ -18,13 +18,14 @@ from structlog.testing import capture_logs
 from adawise.errors import (
     CheckpointError,
     DeviceError,
+    DeviceMemoryError,
     PairMissing,
     PairTooLarge,
     SettingsError,
     StoreFull,
     StoreUnavailable,
 )
-from adawise.pairs.live import LivePairs, LoadedPair, WorkerReport
+from adawise.pairs.live import LivePairs, LoadedPair, WorkerReport, _lacks_memory
 from adawise.pairs.orders import REPORT_S, Orders, PairDocument, give_order, read_orders
 from adawise.ports import Head
 from adawise.records import Switch, TopicPartition
@@ -382,6 +383,11 @@ def test_a_pair_that_is_staged_again_with_other_settings_is_loaded_with_these() 
     driven.pairs.close()
 
 
+def test_a_device_that_failed_is_no_lack_of_memory() -> None:
+    assert _lacks_memory(caused(CheckpointError("could not load theta_1"), DeviceMemoryError("no memory")))
+    assert not _lacks_memory(caused(CheckpointError("could not load theta_1"), DeviceError("the card was lost")))
+
+
 def caused(error: Exception, by: Exception) -> Exception:
     error.__cause__ = by
     return error
@@ -391,7 +397,7 @@ def caused(error: Exception, by: Exception) -> Exception:
     "error",
     [
         PairTooLarge("1 MiB is available"),
-        DeviceError("no memory"),
+        DeviceMemoryError("no memory"),
         MemoryError(),
         RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"),
         caused(CheckpointError("could not load theta_1"), RuntimeError("[enforce fail] can't allocate memory")),

@@ -16,12 +16,13 @@ from adawise.records import TopicPartition
 from adawise.sink import layout
 from adawise.sink.precision import (
     claim_precision,
+    footers_within,
     newest_footers,
     precision_of,
     read_precision,
     served_precision,
 )
-from adawise.store.store import open_store
+from adawise.store.store import LocalStore, open_store
 from tests.sink.building import CLASSES, IDENTITY, TP, DictStore, draft, open_chain
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
@@ -76,6 +77,8 @@ def test_without_a_claim_the_newest_segment_whose_settings_are_recorded_says_wha
         (footer,) = newest_footers(store)
         assert footer.model_fingerprint == served.model_fingerprint
         assert served_precision(store, [footer]) == ("bf16", "fp32", None)[number]
+    for part, expected in (((0, 4), "bf16"), ((0, 5), "fp32"), ((2, 8), "fp32"), ((0, 99), None), ((3, 3), None)):
+        assert served_precision(store, footers_within(store, {TP: part})) == expected
     footers = [
         replace(footer, model_fingerprint=name, created_at=datetime(2026, 12, day, tzinfo=UTC).isoformat())
         for name, day in (("new", 2), ("old", 3), ("none", 4))
@@ -85,7 +88,25 @@ def test_without_a_claim_the_newest_segment_whose_settings_are_recorded_says_wha
     assert served_precision(store, footers) == "fp32", "a damaged document counts as missing"
     newest = max(store.list(layout.PREDICTIONS))
     store.objects[newest] = store.objects[newest][:-9]
-    assert newest_footers(store) == newest_footers(store, [TP, TopicPartition("frames", 9)]) == []
+    nowhere = TopicPartition("frames", 9)
+    assert newest_footers(store) == footers_within(store, {TP: (9, 99), nowhere: (0, 9)}) == []
+    first = min(store.list(layout.PREDICTIONS))
+    del store.objects[first]
+    (footer,) = footers_within(store, {TP: (0, 2)})
+    assert footer.first == 4, "the first that is left"
+
+
+def test_the_newest_segments_of_all_partitions_are_found_by_one_listing(monkeypatch: pytest.MonkeyPatch) -> None:
+    store, listed = open_store(str(FIXTURES / "root_0_1_0" / "root")), list[str]()
+    real = LocalStore.list
+
+    def counted(self: LocalStore, prefix: str) -> list[str]:
+        listed.append(prefix)
+        return real(self, prefix)
+
+    monkeypatch.setattr(LocalStore, "list", counted)
+    assert len(newest_footers(store)) == 2
+    assert listed == [layout.PREDICTIONS, layout.RETAINED]
 
 
 @pytest.mark.parametrize(

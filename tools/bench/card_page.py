@@ -322,9 +322,10 @@ libraries.
 - `model.bank_mib`: {whole_bank} keeps all {GRID_ALPHAS} copies of ViT-L/14. With several processes, divide what the
   card has.
 - Batches of 32 in place of 16 do not help the host: {rate_of_32} and {rate} images/s, measured.
-- `model.precision`: `auto` is bf16 on cards that have it (compute capability 8.0 and above), and fp16 on others. A T4
-  is one of these, and its rows are for fp16. The worker refuses to start where logits are not finite: take `fp32` then,
-  which has an eighth of the peak on a T4 (8.1 TFLOP/s). `tf32` keeps the range of fp32, with 10 bits of mantissa.
+- `model.precision`: `auto` in a new root is bf16 on cards that have it (compute capability 8.0 and above), and fp16 on
+  others. A T4 is one of these, and its rows are for fp16. The worker refuses to start where logits are not finite: take
+  `fp32` then, which has an eighth of the peak on a T4 (8.1 TFLOP/s). `tf32` keeps the range of fp32, with 10 bits of
+  mantissa.
 - `model.cuda_graphs`: leave it on. Kernel by kernel, a layer takes the main thread {EAGER_LAYER_MS:g} ms to launch:
   on an H100 at most {rounded(by_kernel[0])} rows/s of ViT-B/32, and {rounded(by_kernel[1])} of ViT-B/16.
 

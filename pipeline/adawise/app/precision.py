@@ -6,7 +6,7 @@ another rule, nor a worker on another processor, changes the numerics of a root 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import structlog
@@ -14,10 +14,17 @@ import torch
 
 from adawise.app.model import number_format, open_device
 from adawise.clip.device import Device
-from adawise.errors import ChainError, PrecisionTaken
+from adawise.errors import ChainError, PrecisionTaken, SettingsError
 from adawise.records import TopicPartition
 from adawise.settings import ModelSettings
-from adawise.sink.precision import Precision, claim_precision, newest_footers, read_precision, served_precision
+from adawise.sink.precision import (
+    Precision,
+    claim_precision,
+    footers_within,
+    newest_footers,
+    read_precision,
+    served_precision,
+)
 from adawise.sink.segment import SegmentFooter
 from adawise.store.store import Store
 
@@ -45,13 +52,13 @@ class RootPrecision:
 def precision_of_root(store: Store) -> RootPrecision:
     """Return the number format that the workers of a root follow. Raises StoreUnavailable.
 
-    A damaged claim is no reason to stop: the newest segments say the same.
+    A claim that is damaged or cannot be opened is no reason to stop: the newest segments say the same.
     """
     damage = ""
     try:
         if (claimed := read_precision(store)) is not None:
             return RootPrecision(str(store), claimed, is_begun=True)
-    except ChainError as error:
+    except (ChainError, SettingsError) as error:
         damage = str(error)
     footers = newest_footers(store)
     return RootPrecision(str(store), served_precision(store, footers), bool(footers), damage)
@@ -62,17 +69,18 @@ def precision_of_segments(root: str, store: Store, footers: Sequence[SegmentFoot
     return RootPrecision(root, served_precision(store, footers), bool(footers))
 
 
-def precision_of_partitions(root: str, store: Store, partitions: Iterable[TopicPartition]) -> RootPrecision:
-    """Return the number format in which these partitions were served last. Raises StoreUnavailable.
+def precision_of_parts(root: str, store: Store, parts: Mapping[TopicPartition, tuple[int, int]]) -> RootPrecision:
+    """Return the number format in which these parts [from, until) of partitions were served, at their ends.
 
-    Only if their segments do not name it, the root's claim decides, which a setting may have overruled.
+    Only if their segments do not name it, the root's claim decides, which a setting may have overruled. Raises
+    StoreUnavailable.
     """
-    found = precision_of_segments(root, store, newest_footers(store, partitions))
+    found = precision_of_segments(root, store, footers_within(store, parts))
     if found.precision is not None or not found.is_begun:
         return found
     try:
         return replace(found, precision=read_precision(store))
-    except ChainError:
+    except (ChainError, SettingsError):
         return found
 
 
@@ -127,9 +135,11 @@ def choose_precision(model: ModelSettings, kept: RootPrecision) -> PrecisionChoi
         note = f"{root} is served in {served}, and model.precision is set: rows of this process differ by rounding"
         return PrecisionChoice(model.precision, rule, model, "precision_set", note)
     if served is None and kept.is_begun:
-        return _with(model, _earlier(device), rule, f"an earlier version served {root}, and would have chosen it here")
+        return _with(
+            model, device, _earlier(device), f"an earlier version served {root}, and would have chosen it here"
+        )
     if served is None:
-        return _with(model, rule, rule, "")
+        return _with(model, device, rule, "")
     if device.where.type == "cpu" and served == "tf32":
         served = "fp32"  # the format of its tensors
     if device.where.type == "cpu" and served == "fp16":
@@ -143,19 +153,18 @@ def choose_precision(model: ModelSettings, kept: RootPrecision) -> PrecisionChoi
         slow = f", which {device} emulates: correct, and slow"
     elif served == "fp32" and device.where.type == "cuda":
         slow = f", which takes {device} several times as long as {rule}"
-    return _with(model, served, rule, f"{root} is served in {served}{slow}", is_warning=bool(slow))
+    return _with(model, device, served, f"{root} is served in {served}{slow}", is_warning=bool(slow))
 
 
 def _with(
-    model: ModelSettings, chosen: Precision, rule: Precision, why: str, *, is_warning: bool = False
+    model: ModelSettings, device: Device, chosen: Precision, why: str, *, is_warning: bool = False
 ) -> PrecisionChoice:
+    rule = _NAMES[device.auto_format]
     chosen_model = model.model_copy(update={"precision": chosen})
     if chosen == rule:
         return PrecisionChoice(chosen, rule, chosen_model)
-    note = (
-        f"{why}; a new root would get {rule} on this machine. `adawise doctor` measures both; model.precision sets "
-        "one of them"
-    )
+    measured = "`adawise doctor` measures both; " if device.where.type == "cpu" else ""
+    note = f"{why}; a new root would get {rule} on this machine. {measured}model.precision sets one of them"
     return PrecisionChoice(chosen, rule, chosen_model, "precision_followed", note, is_warning)
 
 
@@ -168,19 +177,29 @@ def claim_root_precision(store: Store, kept: RootPrecision, choice: PrecisionCho
     """Record in a root the number format that its workers follow, unless it is recorded.
 
     It is the one in which the root was served, or else the one of this worker. A damaged claim stays as it is.
+    The root is read again, because `kept` is of the time before the pair was loaded. Call it after the first forwards:
+    a format in which this machine computes numbers that are not finite must not become that of all workers.
 
     Raises:
-        PrecisionTaken: another worker was quicker with another format, which this one is to follow.
+        PrecisionTaken: the root has another format since then, which this worker is to follow.
     """
-    if kept.damage:
+    now = precision_of_root(store)
+    if now.damage:
         return
     ours = kept.precision or choice.chosen
-    claimed = claim_precision(store, ours)
-    if claimed != ours and is_auto:
+    if is_auto and now.precision is None and now.is_begun and not kept.is_begun:
+        raise PrecisionTaken(f"{store}: expected to begin it in {ours}, but an earlier version has begun it {_AGAIN}")
+    claimed = claim_precision(store, now.precision or ours)
+    if claimed == ours:
+        return
+    if is_auto:
         raise PrecisionTaken(
-            f"{store}: expected to begin it in {ours}, but another worker has begun it in {claimed} meanwhile; load "
-            "the pair again in that format"
+            f"{store}: expected to begin it in {ours}, but another worker has begun it in {claimed} {_AGAIN}"
         )
+    choose_precision(choice.model, replace(now, precision=claimed)).log(now.root)
+
+
+_AGAIN = "meanwhile, or its disk was mounted; the pair is loaded again in that format"
 
 
 def log_damage(kept: RootPrecision) -> None:

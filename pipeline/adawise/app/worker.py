@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import time
@@ -75,6 +76,7 @@ def start_worker(
             return _start(settings, port, observer, should_stop, failpoint)
         except PrecisionTaken as taken:  # rare: two first workers of different processors in the same seconds
             structlog.get_logger("worker").info("precision_taken", note=str(taken))
+        gc.collect()  # the error and its frames are a circle that holds the pair, and two take twice the memory
 
 
 def _start(
@@ -115,7 +117,6 @@ def _start(
         is_ordered = bool(orders.log) and start.document.key.matches(orders.serving.key)
 
         def pairs(store: Store, name: str) -> Pairs:
-            claim_root_precision(store, kept, precision, is_auto=is_auto)
             return live_pairs(settings, start, store, begin_orders(store, start), name, health.describe)
 
         parts = WorkerParts(
@@ -129,6 +130,7 @@ def _start(
             results_to=settings.results.topic_of(kafka.topic) if settings.results.enabled else None,
             partitions=answer(lambda: source.log.identity(kafka.topic)).partitions,
             pairs=pairs,
+            warmed=lambda store: claim_root_precision(store, kept, precision, is_auto=is_auto),
             claims=not start.failed,
             ordered=orders.serving if is_ordered else None,
             failpoint=failpoint,
@@ -158,6 +160,7 @@ class WorkerParts:
         partitions: the number of partitions with which that topic is created.
         pairs: takes the checked store and a name of this start, and chooses the pair that serves; None: always the pair
             of the start.
+        warmed: called with the checked store once the pair of the start has made its first forwards.
         claims: the root is claimed for the pair of the start.
         ordered: describes that pair in the order that asks for it, if one does.
         batch_ends: where the batches of an earlier run ended, to end there again.
@@ -176,6 +179,7 @@ class WorkerParts:
     results_to: str | None = None
     partitions: int = 1
     pairs: Callable[[Store, str], Pairs] | None = None
+    warmed: Callable[[Store], None] = lambda _: None
     claims: bool = True
     ordered: PairDocument | None = None
     batch_ends: BatchEnds | None = None
@@ -203,6 +207,7 @@ def make_worker(settings: Settings, model: ModelPair, parts: WorkerParts) -> Wor
     if await_store(check, parts.observer, parts.should_stop):  # before the first poll, which joins the group
         parts.observer.observe(PhaseEntered(Phase.ENCODING_TEXT))
         model.classifier.warm_up(serving.adaptation.strategy.reach[0])
+        await_store(lambda: parts.warmed(store), parts.observer, parts.should_stop)
     return Worker(
         source=parts.source,
         prefetch=_decode_pool(settings, model),

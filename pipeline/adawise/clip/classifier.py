@@ -24,7 +24,7 @@ from adawise.clip.numerics import numerics
 from adawise.clip.prompts import ENCODER, Encoding, Prompts
 from adawise.clip.skeleton import Skeleton, without_tensors
 from adawise.clip.trunk import Trunk, memory_order
-from adawise.errors import DeviceError, SettingsError
+from adawise.errors import DeviceMemoryError, SettingsError
 from adawise.records import Rows, Selection
 
 _log = structlog.get_logger("model")
@@ -32,10 +32,6 @@ _log = structlog.get_logger("model")
 T = TypeVar("T")
 
 _ACTIVATION_BYTES = 2**30  # of a round; 32 chunks of 8 images of a ViT-L/14 in bfloat16 take an eighth of it
-
-
-class _LacksMemory(DeviceError):
-    """The device has no memory for a step, and the bank cannot be made smaller."""
 
 
 class PairClassifier:
@@ -399,8 +395,8 @@ class PairClassifier:
                         "or to 1."
                     )
 
-    def _too_large(self) -> _LacksMemory:
-        return _LacksMemory(
+    def _too_large(self) -> DeviceMemoryError:
+        return DeviceMemoryError(
             f"{self.device} has too little free memory for the two weight sets, one merged copy and a chunk of "
             f"{self.chunk_rows} images. Free some (nvidia-smi shows the processes), lower model.chunk_rows, or use "
             "a smaller model, another device or model.device=cpu."
@@ -469,7 +465,7 @@ class PairRound:
     def evaluate(self, requested: Mapping[int, Sequence[Selection]]) -> Mapping[int, Tensor]:
         """See `ports.Round`. Raises DeviceError as `PairClassifier.evaluate`."""
         if self._keeps:
-            with suppress(_LacksMemory):
+            with suppress(DeviceMemoryError):
                 return self._evaluate_kept(requested)
             self._keeps, self._activations = False, None
         return of_images(self._batches, self._classifier.evaluate)(requested)

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import structlog
 from typing_extensions import override
 
-from adawise.errors import AdawiseError, DeviceError, PairMissing, PairTooLarge, StoreUnavailable
+from adawise.errors import AdawiseError, DeviceMemoryError, PairMissing, PairTooLarge, StoreUnavailable
 from adawise.pairs.orders import REPORT_S, Orders, PairDocument
 from adawise.pairs.shadow import ShadowRun
 from adawise.ports import Head
@@ -469,7 +469,7 @@ class LivePairs(Pairs):
 def _lacks_memory(error: BaseException | None) -> bool:
     """Return True if this error, or one that it was raised from, is of too little memory."""
     while error is not None:
-        if isinstance(error, (PairTooLarge, DeviceError, MemoryError)):
+        if isinstance(error, (PairTooLarge, DeviceMemoryError, MemoryError)):
             return True
         # torch has no error of its own for the memory of a CPU
         if isinstance(error, RuntimeError) and re.search(r"allocate memory|out of memory", str(error)):

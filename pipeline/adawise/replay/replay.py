@@ -241,8 +241,8 @@ def _in_recorded_precision(
 ) -> Settings:
     """Return the settings with the number format in which the images were served before, if `auto` is set.
 
-    It is that of this replay's first run, whose output is `begun`; or else of the states, of the other roots that the
-    request names, or of `sink.root` as far as it has these partitions.
+    It is that of this replay's first run, whose output is `begun`; or else of the states, of the same part in the other
+    roots that the request names, or in `sink.root` as far as it has these partitions.
     """
     if settings.model.precision != "auto":
         return settings
@@ -250,20 +250,20 @@ def _in_recorded_precision(
         RootPrecision,
         choose_precision,
         first_known,
-        precision_of_partitions,
+        precision_of_parts,
         precision_of_segments,
     )
 
     def recorded() -> Iterator[RootPrecision]:
         if begun is not None:
-            yield precision_of_partitions(request.output, begun, whole.part)
+            yield precision_of_parts(request.output, begun, whole.part)
         if request.state_of is not None:
             root = root_of(request.state_of)
             yield precision_of_segments(root, open_store(root), [state.footer for state in states.values()])
         for root in filter(None, (request.pairs_of, request.batches_of)):
-            yield precision_of_partitions(root, open_store(root), whole.part)
+            yield precision_of_parts(root, open_store(root), whole.part)
         try:
-            yield precision_of_partitions(settings.sink.root, open_store(settings.sink.root), whole.part)
+            yield precision_of_parts(settings.sink.root, open_store(settings.sink.root), whole.part)
         except AdawiseError as error:  # a replay needs no access to it
             note = "model.precision is auto, and what the worker's output was served in is not known"
             _log.warning("precision_not_found", root=settings.sink.root, error=str(error), note=note)

@@ -6,6 +6,7 @@ version has no claim. Its format is read from the settings that its newest segme
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any, Literal
@@ -13,9 +14,10 @@ from typing import Any, Literal
 from adawise.errors import ChainError
 from adawise.records import TopicPartition
 from adawise.sink import claims, layout
+from adawise.sink.files import segment_names
 from adawise.sink.segment import SegmentFooter
 from adawise.sink.served_by import read_noted
-from adawise.sink.walk import chains, newest
+from adawise.sink.walk import chains, footer_of
 from adawise.store.documents import Document, parse
 from adawise.store.store import Store
 
@@ -44,12 +46,26 @@ def read_precision(store: Store) -> Precision | None:
     return None if data is None else parse(_Numerics, store, layout.NUMERICS, data).precision
 
 
-def newest_footers(store: Store, partitions: Iterable[TopicPartition] | None = None) -> list[SegmentFooter]:
-    """Return the footers of the newest segments of these partitions, or of all. Damaged segments are left out."""
-    found: list[SegmentFooter] = []
-    for tp in chains(store) if partitions is None else partitions:
-        with suppress(ChainError):  # the readers of the chain report it
-            found += [] if (footer := newest(store, tp)) is None else [footer]
+def newest_footers(store: Store) -> list[SegmentFooter]:
+    """Return the footers of the newest segments of all partitions. Damaged segments are left out."""
+    found = []
+    for keys in chains(store).values():
+        with suppress(ChainError):  # the recovery of the partition reports it
+            found.append(footer_of(store, keys[-1]))
+    return found
+
+
+def footers_within(store: Store, parts: Mapping[TopicPartition, tuple[int, int]]) -> list[SegmentFooter]:
+    """Return the footers of the last segments that begin within or before these parts [from, until) of partitions.
+
+    Damaged segments are left out. Where all of these segments were removed, it is the first that is left.
+    """
+    found = []
+    for tp, (begin, until) in parts.items():
+        names = segment_names(store, tp) if begin < until else []
+        last = bisect_left(names, until, key=lambda name: name.first) - 1
+        with suppress(ChainError):
+            found += [footer_of(store, layout.segment_key(tp, names[max(last, 0)]))] if names else []
     return found
 
 
