@@ -300,7 +300,7 @@ class Registries:
         query |= {"service": facts["service"]} if "service" in facts else {}
         realm = facts["realm"]
         where = urlsplit(realm).netloc
-        # A registry chooses where it sends us, and gets the token that the login buys there. So it has to be listed too.
+        # A registry chooses where it sends us, and gets the token that the login buys. So it has to be listed too.
         login = self._login if where in self._hosts and host in self._hosts | {HUB} else ""
         _check_url(realm, is_from_here=_is_here(host))
         answer = self._request("GET", f"{realm}{'&' if urlsplit(realm).query else '?'}{urlencode(query)}", login)
