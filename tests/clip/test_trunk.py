@@ -470,14 +470,6 @@ def test_a_view_with_gaps_is_not_handed_on() -> None:
     assert cut(FirstToken().eval(), {"second.weight"}, (3, 8, 8)).shape == (4, 4)
 
 
-def test_a_share_that_is_next_to_nothing_is_still_a_price(pair: CheckpointPair) -> None:
-    shared = sharing(pair)
-    assert isinstance(shared.trunk, Trunk)
-    object.__setattr__(shared, "trunk", replace(shared.trunk, tail_share=1e-5))
-    assert shared.tail_share == 1e-4
-    assert shared.shared_layers == "equal first layers: an image at a second alpha costs 0.0001 of a forward"
-
-
 def test_what_overwrites_its_input_is_given_a_copy(pair: CheckpointPair) -> None:
     opened = of_tower(pair, InPlace()).open(BATCHES)
     assert isinstance(opened, PairRound)

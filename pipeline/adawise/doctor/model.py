@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 
 from adawise.doctor.known import Known
 from adawise.doctor.result import CheckResult, ok, warn, warn_if_any
-from adawise.errors import SettingsError
+from adawise.errors import SettingsError, StoreUnavailable
 from adawise.text import counted, some
 
 _LONG_CLASS = 60  # characters
@@ -53,7 +54,7 @@ def pair(known: Known) -> CheckResult:
     """
     from adawise.app.alerts import alert_rules
     from adawise.app.model import adaptation, card_note, identity_of, load_model
-    from adawise.app.precision import choose_precision, precision_of_root
+    from adawise.app.precision import RootPrecision, choose_precision, precision_of_root
     from adawise.app.worker import describe, what_becomes_of_streams
     from adawise.pairs.orders import key_of, read_orders
     from adawise.sink.served_by import check_pair
@@ -61,7 +62,9 @@ def pair(known: Known) -> CheckResult:
 
     settings = known.settings
     store = open_store(settings.sink.root)
-    kept = precision_of_root(store)
+    kept = RootPrecision(str(store))
+    with suppress(StoreUnavailable, SettingsError):  # the check of the output folder reports it
+        kept = precision_of_root(store)
     precision = choose_precision(settings.model, kept)
     model = load_model(precision.model, settings.decode)
     adaptation(settings, model)
