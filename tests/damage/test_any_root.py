@@ -323,7 +323,8 @@ def fault_of(
         return f"removed {sorted(too_many)[:5]}"
     if too_many := {each for each in before.keys() & after.keys() if before[each] != after[each]} - may.replaces:
         return f"replaced {sorted(too_many)[:5]}"
-    if command == "verify" and not code and kind_of(name) in PROVED and "there is no segment" not in output.out:
+    is_proved = kind_of(name) in PROVED and not (damage == "gone" and name in newest_traces(whole))
+    if command == "verify" and not code and is_proved and "there is no segment" not in output.out:
         return "called whole: " + output.out.strip()
     return ""
 
@@ -333,6 +334,12 @@ PROVED = {
     f"{layout.COMPACTED}/{layout.PREDICTIONS}",
 }
 """What `verify` proves; without plans and traces, a compaction that died leaves a whole root."""
+
+
+def newest_traces(root: Path) -> set[str]:
+    """The traces of each chain's newest segment: a worker that is killed before it writes them leaves a whole root."""
+    folders = {path.parent for path in (root / layout.TRACES).rglob("*.parquet")}
+    return {str(max(folder.glob("*.parquet")).relative_to(root)) for folder in folders}
 
 
 @dataclass(frozen=True)
