@@ -30,6 +30,7 @@ from adawise.sink import claims, layout, served_by
 from adawise.sink.precision import claim_precision
 from adawise.sink.served_by import claim_pair
 from adawise.sink.starts import StoredStarts
+from adawise.sink.walk import chains
 from adawise.store.store import LocalStore
 from tests.pairs.test_orders import document
 from tests.sink.building import CLASSES
@@ -323,7 +324,7 @@ def fault_of(
         return f"removed {sorted(too_many)[:5]}"
     if too_many := {each for each in before.keys() & after.keys() if before[each] != after[each]} - may.replaces:
         return f"replaced {sorted(too_many)[:5]}"
-    is_proved = kind_of(name) in PROVED and not (damage == "gone" and name in unproved_traces(whole))
+    is_proved = kind_of(name) in PROVED and not (damage == "gone" and name in spare_traces(whole))
     if command == "verify" and not code and is_proved and "there is no segment" not in output.out:
         return "called whole: " + output.out.strip()
     return ""
@@ -336,15 +337,22 @@ PROVED = {
 """What `verify` proves; without plans and traces, a compaction that died leaves a whole root."""
 
 
-def unproved_traces(root: Path) -> set[str]:
-    """The traces of each chain's first and newest segment.
+def spare_traces(root: Path) -> set[str]:
+    """The traces that may be missing from a whole root.
 
-    A worker that is killed before it writes the newest leaves a whole root. That those behind a cut by retention are
-    missing is not noticed (docs/roadmap.md).
+    Those of a chain's newest segment: a worker that was killed wrote the segment alone, and the next one writes them.
+    Those of segments that compacted files cover: `compact --delete-after` deletes them before their segments, and the
+    compacted files, which are checked, hold the same rows.
     """
-    folders = {path.parent for path in (root / layout.TRACES).rglob("*.parquet")}
-    names = [sorted(folder.glob("*.parquet")) for folder in folders]
-    return {str(path.relative_to(root)) for each in names for path in (each[0], each[-1])}
+    store, ends = LocalStore(root), dict[TopicPartition, str]()
+    for key in store.list(f"{layout.COMPACTED}/{layout.TRACES}"):
+        if named := layout.parse_compacted_key(key):
+            tp, compacted = named
+            ends[tp] = max(ends.get(tp, ""), layout.segment_key(tp, compacted.until))
+    found = chains(store)
+    spare = {keys[-1] for keys in found.values()}
+    spare |= {key for tp, keys in found.items() for key in keys if key < ends.get(tp, "")}
+    return {layout.traces_key(key) for key in spare}
 
 
 @dataclass(frozen=True)
